@@ -1,0 +1,42 @@
+# make help lists what there is. Everything runs in .venv, which the first target that needs it creates.
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: demo test lint type bench clean help
+
+demo: .venv/installed ## Train FMSD on the embedded data beside full fine-tuning and a probe, and print the table (CPU, minutes)
+	$(BIN)/python train.py -m experiments=demo hydra.sweep.dir=runs/demo-$(STAMP)
+	$(BIN)/fmsd report runs=runs/demo-$(STAMP)
+STAMP := $(shell date +%Y-%m-%d_%H-%M-%S)
+
+test: .venv/installed-dev ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev ## Check style and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: .venv/installed-dev ## Check types
+	$(BIN)/pyright
+
+bench: .venv/installed-dev ## Run every benchmark
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+clean: ## Remove the environment, caches and build products; runs stay
+	rm -rf .venv dist .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/pip pyproject.toml constraints.txt
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: .venv/bin/pip pyproject.toml constraints.txt
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt -e '.[dev]'
+	@touch $@ .venv/installed

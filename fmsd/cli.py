@@ -1,0 +1,237 @@
+"""`fmsd VERB overrides...`; the only file that knows Hydra. `python train.py ...` is `fmsd train ...`."""
+
+import difflib
+import functools
+import inspect
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.logging import RichHandler
+
+from fmsd.report.run import Run, undone_if_refused
+from fmsd.tasks import evaluate as evaluating
+from fmsd.tasks import index as indexing
+from fmsd.tasks import report as reporting
+from fmsd.tasks import train as training
+from fmsd.types import InputError
+
+PACKAGE = Path(__file__).parent
+CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
+"""The configuration: inside an installed package, beside it in a checkout."""
+
+ALLOWED = ("fmsd.", "torch.optim.", "torch.nn.", "timm.", "lightning.pytorch.", "albumentations.", "torchmetrics.")
+"""Prefixes of what a `_target_` may name: a config file must not be able to call anything else."""
+
+USAGE = """fmsd VERB [overrides...]
+
+  train      adapt a detector, choose its weights on validation data, test it on every test dataset
+  evaluate   run=RUN [data=NAME ...]    test a run's weights, by default on its own test datasets
+  index      data=NAME out=FILE.parquet    scan a dataset once and keep its manifest
+  report     runs=FOLDER [out=FOLDER]    many runs as one table
+
+Overrides are Hydra's: group=choice, key=value, -m for a sweep over comma-separated values, --cfg job to see the result,
+--config-dir=FOLDER for configuration files of your own. Example: fmsd train method=fmsd data=ff++ data.root=/data/ff++"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb and returns the exit code: 0 done, 2 refused with one sentence."""
+    verb, *overrides = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if verb not in VERBS:
+        print(f"fmsd: there is no verb {verb!r}; choose one of {', '.join(VERBS)}.", file=sys.stderr)
+        return 2
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)],
+    )
+    logging.getLogger("fmsd").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    debugging = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what happened instead of printing and exiting itself
+    refusals: list[InputError] = []
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
+    def job(config: DictConfig) -> None:
+        settings = HydraConfig.get()
+        folder = Path(settings.runtime.output_dir)
+        try:
+            with undone_if_refused(folder):
+                VERBS[verb](config, folder)
+        except (InputError, OmegaConfBaseException) as error:
+            if settings.mode == RunMode.MULTIRUN or debugging:
+                raise
+            refusals.append(explained(error, verb, overrides))
+
+    sys.argv = [f"fmsd {verb}", *overrides]
+    if CONF.parent != PACKAGE:
+        sys.argv.append(f"hydra.searchpath=['file://{CONF.parent}']")  # where experiments/ lies in a checkout
+    try:
+        job()
+    except (InputError, HydraException, OmegaConfBaseException) as error:
+        if debugging:
+            raise
+        refusals.append(explained(error, verb, overrides))
+    for refusal in refusals:
+        print(f"fmsd: {sentence(refusal)}", file=sys.stderr)
+    return 2 if refusals else 0
+
+
+def sentence(error: InputError) -> str:
+    """The error's sentence; a loader process wraps it into its traceback."""
+    return str(error).rpartition("InputError: ")[2].strip()
+
+
+def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputError:
+    """Hydra's and OmegaConf's errors as one sentence with a remedy; our own are that already."""
+    if isinstance(error, InputError):
+        return error
+    text = " ".join(str(error if str(error) else error.__cause__).split())
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match[1]
+        close = difflib.get_close_matches(key, keys(verb, overrides, key), n=1)
+        meant = f" (did you mean {close[0]}?)" if close else ""
+        return InputError(f"There is no config key {key!r}{meant}; `fmsd {verb} --cfg job` shows all keys.")
+    if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
+        known = sorted(path.stem for path in (CONF / match[1]).glob("[!_]*.yaml"))
+        return InputError(
+            f"There is no {match[1]}={match[2]}; choose one of {', '.join(known)}, or give your own folder of them with --config-dir=FOLDER."
+        )
+    if match := re.search(r"Missing mandatory value: (\S+)|You must specify '(\w+)'", text):
+        key = match[1] or match[2]
+        return InputError(f"fmsd {verb} needs {key}; give it as {key}=VALUE.")
+    return InputError(f"The configuration cannot be composed: {text}")
+
+
+def keys(verb: str, overrides: Sequence[str], wrong: str) -> list[str]:
+    """Every dotted key of a verb's configuration under the given group choices."""
+    choices = [override for override in overrides if re.fullmatch(r"\w+=[^,]+", override) and not override.startswith(f"{wrong}=")]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            return list(_dotted(OmegaConf.to_container(hydra.compose(verb, choices)), ""))
+        except HydraException:
+            return []
+
+
+def _dotted(node: object, prefix: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield f"{prefix}{name}"
+            yield from _dotted(value, f"{prefix}{name}.")
+
+
+def check_targets(node: object) -> None:
+    """Refuses a configuration that would call something outside the allowed prefixes.
+
+    Raises:
+        InputError: such a `_target_`.
+    """
+    if isinstance(node, dict):
+        target = node.get("_target_", ALLOWED[0])
+        if not (isinstance(target, str) and target.startswith(ALLOWED)):
+            raise InputError(f"The _target_ {target!r} is not allowed; targets must start with one of {', '.join(ALLOWED)}.")
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        check_targets(child)
+
+
+def build(node: Any) -> Any:
+    """Instantiates a part of the configuration.
+
+    Raises:
+        InputError: a forbidden target, or arguments that do not fit the target.
+    """
+    check_targets(OmegaConf.to_container(node, resolve=True))
+    try:
+        made = instantiate(node, _convert_="all")
+        if isinstance(made, functools.partial):
+            inspect.signature(made)  # raises on arguments that the function does not take
+    except (InstantiationException, ValueError, TypeError) as error:
+        raise InputError(f"The configuration of {node.get('_target_')} does not fit it: {' '.join(str(error).split())}.") from error
+    return made
+
+
+def add_others(data: DictConfig, verb: str) -> None:
+    """Gives each test dataset with a `conf/data/NAME.yaml` of its own that file's source, and its root where `data.roots.NAME` is not given."""
+    for name in data.test:
+        try:
+            other = OmegaConf.to_container(hydra.compose(verb, overrides=[f"data={name}"]).data, resolve=True)
+        except MissingConfigException:
+            continue
+        if isinstance(other, dict) and name not in (data.name, *data.others):
+            with open_dict(data):
+                data.others[name] = other["source"]
+                data.roots[name] = data.roots.get(name) or other["root"]
+
+
+def train(config: DictConfig, folder: Path) -> None:
+    """fmsd train: writes a run."""
+    settings = HydraConfig.get()
+    add_others(config.data, "train")
+    training.train(
+        detector=build(config.backbone),
+        method=build(config.method),
+        wrapper=build(config.wrapper),
+        optimizer=build(config.optimizer),
+        schedule=build(config.schedule),
+        data=build(config.data),
+        trainer=build(config.trainer),
+        logger=build(config.logger),
+        folder=folder,
+        config=OmegaConf.to_yaml(config, resolve=True),
+        command=sys.argv,
+        overrides=list(settings.overrides.task),
+        choices={name: choice for name, choice in settings.runtime.choices.items() if "/" not in name and choice is not None},
+        seed=config.seed,
+        **config.learner,
+    )
+
+
+def evaluate(config: DictConfig, folder: Path) -> None:
+    """fmsd evaluate: tests a run's weights, by default on the data and the trainer of its training."""
+    run = Run(Path(config.run).expanduser().absolute())
+    run.record()
+    trained = OmegaConf.load(run.config)
+    given = {key: config[key] for key in ("data", "trainer") if config[key] is not None}
+    whole = OmegaConf.merge(trained, given, {"backbone": {"pretrained": False, "weights": str(run.weights)}})
+    if "data" in given:
+        add_others(whole.data, "evaluate")
+    evaluating.evaluate(
+        run=run,
+        detector=build(whole.backbone),
+        data=build(whole.data),
+        trainer=build(whole.trainer),
+        folder=folder,
+        config=OmegaConf.to_yaml(whole, resolve=True),
+        command=sys.argv,
+    )
+
+
+def index(config: DictConfig, folder: Path) -> None:
+    """fmsd index: writes a manifest."""
+    indexing.index(build(config.data), Path(config.out).expanduser())
+
+
+def report(config: DictConfig, folder: Path) -> None:
+    """fmsd report: prints tables over many runs."""
+    out = None if config.out is None else Path(config.out).expanduser()
+    reporting.report(Path(config.runs).expanduser(), config.metric, out)
+
+
+VERBS: dict[str, Callable[[DictConfig, Path], None]] = {"train": train, "evaluate": evaluate, "index": index, "report": report}

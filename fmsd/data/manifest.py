@@ -1,0 +1,201 @@
+"""The validated table of a dataset's frames: what is on disk, who is in which split, and a digest that pins it down.
+
+Paths are relative to the manifest's root, so the digest of one dataset is the same on every machine.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import polars as pl
+
+from fmsd.types import REAL, Frame, InputError, Split
+
+SCHEMA = pl.Schema(
+    {
+        "path": pl.String,
+        "label": pl.Int8,
+        "dataset": pl.String,
+        "domain": pl.String,
+        "video": pl.String,
+        "index": pl.Int32,
+        "split": pl.String,
+        "compression": pl.String,
+    }
+)
+"""The columns of a manifest: the fields of a frame."""
+
+SPLITS: tuple[str, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The frames of one or several datasets, a row each; a frame's row number is its id wherever predictions are joined."""
+
+    table: pl.DataFrame
+    root: Path
+
+    def __len__(self) -> int:
+        return self.table.height
+
+    @property
+    def videos(self) -> int:
+        """Number of videos."""
+        return self.table["video"].n_unique()
+
+    def where(self, **values: str | Sequence[str]) -> "Manifest":
+        """The frames whose columns have the given values, e.g. `where(split="train", dataset=["ff++", "dfdc"])`."""
+        kept = [pl.col(name).is_in([value] if isinstance(value, str) else list(value)) for name, value in values.items()]
+        return replace(self, table=self.table.filter(*kept))
+
+    def spread(self, frames: int | None) -> "Manifest":
+        """At most `frames` frames of each video, spread evenly from its first to its last; None keeps all."""
+        if frames is None:
+            return self
+        lengths = self.table.group_by("video").len()["len"].unique().to_list()
+        places = [(length, place) for length in lengths for place in np.unique(np.linspace(0, length - 1, min(frames, length)).round().astype(int))]
+        wanted = pl.DataFrame(places, schema={"length": pl.UInt32, "place": pl.UInt32}, orient="row")
+        placed = self.table.with_columns(
+            pl.col("index").rank("ordinal").over("video").cast(pl.UInt32).sub(1).alias("place"), pl.len().over("video").alias("length")
+        )
+        return replace(self, table=placed.join(wanted, on=["length", "place"], how="semi", maintain_order="left").select(SCHEMA.names()))
+
+    def first(self, videos: int | None) -> "Manifest":
+        """At most `videos` videos of each dataset, split and domain, for a quick trial; None keeps all."""
+        if videos is None:
+            return self
+        rank = pl.col("video").rank("dense").over("dataset", "split", "domain")
+        return replace(self, table=self.table.filter(rank <= videos))
+
+    def hold_out(self, fraction: float) -> "Manifest":
+        """Moves about `fraction` of the training videos of each domain (at least one) into `val`; the choice depends on the videos' names alone."""
+        names = self.table.filter(split="train").select("domain", "video").unique(maintain_order=True)
+        keys = [hashlib.sha256(video.encode()).hexdigest() for video in names["video"]]
+        rank = names.with_columns(pl.Series("key", keys)).with_columns(
+            pl.col("key").rank("ordinal").over("domain").alias("rank"), pl.len().over("domain").alias("count")
+        )
+        held = rank.filter((pl.col("rank") <= (pl.col("count") * fraction).ceil()) & (pl.col("count") > 1))["video"].to_list()
+        split = pl.when((pl.col("split") == "train") & pl.col("video").is_in(held)).then(pl.lit("val")).otherwise(pl.col("split"))
+        return replace(self, table=self.table.with_columns(split.alias("split")))
+
+    def files(self) -> list[str]:
+        """The absolute path of every frame."""
+        return [str(self.root / path) for path in self.table["path"]]
+
+    def digest(self) -> str:
+        """SHA-256 of the rows, independent of their order and of the root."""
+        ordered = self.table.select(SCHEMA.names()).sort(SCHEMA.names())
+        lines = ordered.select(pl.concat_str(pl.all().cast(pl.String), separator="\x1f"))
+        return hashlib.sha256("\n".join(lines.to_series()).encode()).hexdigest()
+
+    def validate(self, files: bool = True) -> "Manifest":
+        """Returns itself if it can be trained and tested on.
+
+        Args:
+            files: also check that every file exists.
+
+        Raises:
+            InputError: the first thing found wrong, with the rows that show it.
+        """
+        numbered = self.table.with_row_index("row")
+        if numbered.is_empty():
+            raise InputError(f"The manifest of {self.root} has no frames.")
+        empty = numbered.filter(pl.any_horizontal(pl.col(name).is_null() for name in SCHEMA.names()))
+        _refuse(empty, "row", "have empty cells", "fill them in")
+        _refuse(numbered.filter(~pl.col("label").is_in([0, 1])), "label", "are neither 0 (real) nor 1 (fake)", "correct the labels")
+        _refuse(numbered.filter(~pl.col("split").is_in(SPLITS)), "split", f"are none of {', '.join(SPLITS)}", "rename the splits")
+        mismatch = (pl.col("domain") == REAL) != (pl.col("label") == 0)
+        _refuse(
+            numbered.filter(mismatch),
+            "domain",
+            f"do not fit their label (exactly the real frames have the domain {REAL!r})",
+            "correct label or domain",
+        )
+        several = pl.struct("label", "domain", "dataset").n_unique().over("video") > 1
+        _refuse(
+            numbered.filter(several),
+            "video",
+            "carry more than one label, domain or dataset",
+            "give each video an id of its own (dataset/domain/compression/video)",
+        )
+        _refuse(numbered.filter(pl.col("split").n_unique().over("video") > 1), "video", "lie in more than one split", "leave each video in one split")
+        _refuse(numbered.filter(pl.col("path").is_duplicated()), "path", "are listed more than once", "keep one row per file")
+        if files:
+            absent = [not os.path.isfile(path) for path in self.files()]
+            _refuse(numbered.filter(pl.Series(absent)), "path", f"do not exist under {self.root}", "complete the copy or correct the root")
+        return self
+
+    def write(self, path: Path) -> None:
+        """Writes parquet, atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        self.table.write_parquet(partial)
+        partial.replace(path)
+
+
+def _refuse(rows: pl.DataFrame, column: str, what: str, remedy: str, shown: int = 3) -> None:
+    """Raises for the given rows, quoting the first few."""
+    if rows.is_empty():
+        return
+    quoted = ", ".join(f"row {row['row']}" + (f" ({row[column]!r})" if column != "row" else "") for row in rows.head(shown).to_dicts())
+    more = f" and {rows.height - shown} more" if rows.height > shown else ""
+    raise InputError(
+        f"In the manifest, the {column}s of {quoted}{more} {what}; {remedy}."
+        if column != "row"
+        else f"In the manifest, {quoted}{more} {what}; {remedy}."
+    )
+
+
+def collect(frames: Iterable[Frame], root: Path) -> Manifest:
+    """The manifest of scanned frames, ordered by path; their paths become relative to `root` where they lie below it.
+
+    Raises:
+        InputError: there is no frame.
+    """
+    columns: list[list[object]] = [[] for _ in fields(Frame)]
+    for frame in frames:
+        for column, value in zip(columns, astuple(frame), strict=True):
+            column.append(value)
+    table = pl.DataFrame(dict(zip((field.name for field in fields(Frame)), columns, strict=True)), schema_overrides={"path": pl.Object})
+    if table.is_empty():
+        raise InputError(f"No frames were found under {root}; check the root and the layout that the dataset's page describes.")
+    paths = [path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix() for path in columns[0]]  # pyright: ignore[reportAttributeAccessIssue]
+    return Manifest(table.with_columns(pl.Series("path", paths)).select(SCHEMA.names()).cast(SCHEMA).sort("path"), root)
+
+
+def read(path: Path, root: Path) -> Manifest:
+    """Reads a manifest that `Manifest.write` made.
+
+    Raises:
+        InputError: a missing file or one with other columns.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no manifest {path}; make it with `fmsd index`.")
+    table = pl.read_parquet(path)
+    if missing := [name for name in SCHEMA.names() if name not in table.columns]:
+        raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}; make it again with `fmsd index`.")
+    return Manifest(table.select(SCHEMA.names()).cast(SCHEMA), root)
+
+
+def join(manifests: Sequence[Manifest]) -> Manifest:
+    """One manifest of several, with absolute paths."""
+    tables = [manifest.table.with_columns(pl.Series("path", manifest.files(), dtype=pl.String)) for manifest in manifests]
+    return Manifest(pl.concat(tables), Path("/"))
+
+
+def summary(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """Per dataset: digest, frames, and videos by split; what a run records about its data."""
+    datasets = manifest.table["dataset"].unique().sort().to_list()
+    parts = {dataset: manifest.where(dataset=dataset) for dataset in datasets}
+    return {
+        dataset: {
+            "digest": part.digest(),
+            "frames": len(part),
+            "videos": {split: part.where(split=split).videos for split in SPLITS},
+        }
+        for dataset, part in parts.items()
+    }

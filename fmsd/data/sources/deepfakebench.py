@@ -1,0 +1,135 @@
+"""Datasets in the JSON format of DeepfakeBench (Yan et al., NeurIPS 2023 Datasets and Benchmarks, arXiv 2307.01426), which DF40 shares.
+
+    {DATASET: {LABEL: {SPLIT: {VIDEO: {"label": LABEL, "frames": [PATH, ...]}}}}}
+    {DATASET: {LABEL: {SPLIT: {COMPRESSION: {VIDEO: {...}}}}}}         FaceForensics++ and its relatives
+
+Its JSON files list many videos in several splits: the test videos of Celeb-DF also stand in train, all of DeepFakeDetection stands in
+train, val and test. Here a video has one split: test wins over val, val over train, and what was left out is said.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, cast
+
+from fmsd.types import REAL, Frame, InputError, Split, video_id
+
+log = logging.getLogger(__name__)
+
+FOLDERS = (".", "dataset_json", "preprocessing/dataset_json")
+"""Where a JSON file is looked for, below the root."""
+
+IMAGES = (".", "rgb", "datasets/rgb", "datasets")
+"""Where frames are looked for, below the root."""
+
+DOMAINS = {
+    "FF-DF": "Deepfakes",
+    "FF-F2F": "Face2Face",
+    "FF-FS": "FaceSwap",
+    "FF-NT": "NeuralTextures",
+    "FF-FH": "FaceShifter",
+    "FF-SH": "FaceShifter",
+}
+
+PRIORITY: tuple[Split, ...] = ("test", "val", "train")
+
+
+def scan(
+    root: Path, file: str | Sequence[str], dataset: str | None = None, compression: str | None = None, labels: Mapping[str, int] | None = None
+) -> Iterator[Frame]:
+    """The frames that one or several JSON files list.
+
+    Args:
+        file: JSON file or files; a bare name is looked for in `ROOT`, `ROOT/dataset_json` and `ROOT/preprocessing/dataset_json`.
+        dataset: the name to give the dataset, instead of the one in the JSON.
+        compression: `c23`, `c40` or `raw`, where the JSON holds several.
+        labels: 0 (real) or 1 (fake) for label names that do not tell it themselves.
+
+    Raises:
+        InputError: a missing or damaged JSON file, an unknown label or compression, or frames that do not lie under the root.
+    """
+    for name in [file] if isinstance(file, str) else file:
+        path = _find(root, name)
+        try:
+            content = json.loads(path.read_text())
+            for title, groups in content.items():
+                yield from _dataset(root, path, dataset or title, groups, compression, labels or {})
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is not a DeepfakeBench JSON file ({type(error).__name__}: {error}); fetch it again.") from error
+
+
+def _find(root: Path, name: str) -> Path:
+    places = [root / folder / name for folder in FOLDERS]
+    for place in places:
+        if place.is_file():
+            return place
+    raise InputError(f"There is no {name} in {', '.join(str(place.parent) for place in places)}; set data.root=PATH or data.source.file=PATH.")
+
+
+def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], compression: str | None, labels: Mapping[str, int]) -> Iterator[Frame]:
+    taken: set[str] = set()
+    again = 0
+    base: tuple[Path, int] | None = None
+    for split in PRIORITY:
+        for name, splits in groups.items():
+            label = _label(name, labels, path)
+            domain = DOMAINS.get(name, name) if label else REAL
+            for quality, video, frames in _videos(splits.get(split) or {}, compression, path):
+                identity = video_id(dataset, domain, quality, video)
+                if identity in taken:
+                    again += 1
+                    continue
+                taken.add(identity)
+                ordered = sorted((PurePosixPath(frame.replace("\\", "/")) for frame in frames), key=_number)
+                for index, frame in enumerate(ordered):
+                    base = base or _base(root, frame, path)
+                    yield Frame(
+                        path=base[0].joinpath(*frame.parts[base[1] :]),
+                        label=label,
+                        dataset=dataset,
+                        domain=domain,
+                        video=identity,
+                        index=index,
+                        split=cast(Split, split),
+                        compression=quality,
+                    )
+    if again:
+        log.warning("%s lists %d videos of %s again in another split; each is taken once (test before val before train).", path.name, again, dataset)
+
+
+def _label(name: str, labels: Mapping[str, int], path: Path) -> Literal[0, 1]:
+    if name in labels:
+        return 1 if labels[name] else 0
+    if "real" in name.lower():
+        return 0
+    if "fake" in name.lower() or name in DOMAINS:
+        return 1
+    raise InputError(f"The label {name!r} in {path} tells neither real nor fake; say it with '+data.source.labels={{{name}: 1}}'.")
+
+
+def _videos(videos: Mapping[str, Any], compression: str | None, path: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """(compression, video, frame paths) of one label and split, with or without the compression level."""
+    levels = [key for key, value in videos.items() if "frames" not in value]
+    if not levels:
+        yield from (("", name, video["frames"]) for name, video in videos.items())
+        return
+    wanted = compression or (levels[0] if len(levels) == 1 else None)
+    if wanted is None or wanted not in videos:
+        raise InputError(f"{path} holds the compressions {', '.join(levels)}, not {wanted}; choose one with data.source.compression=NAME.")
+    yield from ((wanted, name, video["frames"]) for name, video in videos[wanted].items())
+
+
+def _base(root: Path, frame: PurePosixPath, path: Path) -> tuple[Path, int]:
+    """Where the JSON's paths hang below the root, found on one frame: a folder, and how many leading parts of each path it replaces."""
+    for skipped in range(len(frame.parts) - 1):
+        for folder in IMAGES:
+            if (root / folder).joinpath(*frame.parts[skipped:]).is_file():
+                return root / folder, skipped
+    raise InputError(f"{path} lists {frame}, which lies nowhere under {root}; set data.root=PATH to the folder that holds the frames.")
+
+
+def _number(frame: PurePosixPath) -> tuple[int, str]:
+    digits = re.findall(r"\d+", frame.stem)
+    return (int(digits[-1]) if digits else 0, frame.name)

@@ -1,0 +1,52 @@
+"""The embedded dataset: drawn once into a folder, then read like any other. Layout: `ROOT/synthetic-vN/DATASET/DOMAIN/VIDEO/INDEX.jpg`."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.progress import track
+
+from fmsd.data import synthetic
+from fmsd.types import REAL, Frame, video_id
+
+
+def scan(root: Path) -> Iterator[Frame]:
+    """The frames of `synthetic` and `synthetic_shift`; draws them on the first call (about half a minute)."""
+    folder = root / f"synthetic-v{synthetic.VERSION}"
+    if not folder.is_dir():
+        _draw(folder)
+    for clip in synthetic.clips():
+        for index in range(synthetic.FRAMES):
+            yield Frame(
+                path=_file(folder, clip, index),
+                label=0 if clip.domain == REAL else 1,
+                dataset=clip.dataset,
+                domain=clip.domain,
+                video=video_id(clip.dataset, clip.domain, "", clip.name),
+                index=index,
+                split=clip.split,
+            )
+
+
+def _file(folder: Path, clip: synthetic.Clip, index: int) -> Path:
+    return folder / clip.dataset / clip.domain / clip.name / f"{index:03d}.jpg"
+
+
+def _draw(folder: Path) -> None:
+    """Draws everything beside the folder and moves it there in one step, so that a killed run leaves no partial copy in its place."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for clip in track(list(synthetic.clips()), "drawing the embedded dataset"):
+            _file(partial, clip, 0).parent.mkdir(parents=True)
+            for index, image in enumerate(synthetic.record(clip)):
+                _file(partial, clip, index).write_bytes(synthetic.encode(image, synthetic.quality(clip)))
+        partial.chmod(0o755)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process has drawn the same frames meanwhile
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

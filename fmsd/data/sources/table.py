@@ -1,0 +1,45 @@
+"""A CSV or parquet file with a manifest's columns: the way in for a dataset that no folder layout describes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import polars as pl
+
+from fmsd.types import Frame, InputError, Split
+
+COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
+
+
+def scan(root: Path, file: str) -> Iterator[Frame]:
+    """The frames that a table lists.
+
+    Args:
+        root: what the table's paths are relative to.
+        file: the table, relative to `root` or absolute: columns path, label (1 = fake), dataset, domain (`real` for real frames), video
+            (an id unique over all datasets), index, split (train, val or test), and optionally compression. Others are ignored.
+
+    Raises:
+        InputError: no such file, a missing column, or a cell of the wrong kind.
+    """
+    path = root / file
+    if not path.is_file():
+        raise InputError(f"There is no table {path}; give it as data.source.file=FILE under data.root=PATH.")
+    try:
+        text = pl.Schema(dict.fromkeys(("path", "dataset", "domain", "video", "split", "compression"), pl.String))
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, schema_overrides=text)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"The table {path} cannot be read ({str(error).splitlines()[0]}); correct that cell.") from error
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise InputError(f"The table {path} lacks the columns {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
+    for line in table.iter_rows(named=True):
+        yield Frame(
+            path=root / line["path"],
+            label=line["label"],
+            dataset=line["dataset"],
+            domain=line["domain"],
+            video=line["video"],
+            index=line["index"],
+            split=cast(Split, line["split"]),
+            compression=line.get("compression") or "",
+        )

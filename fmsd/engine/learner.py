@@ -1,0 +1,119 @@
+"""The training step. The learner owns no method: it brings detector, wrapper, optimizer, schedule and penalties together."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from fmsd.models.detector import Detector
+from fmsd.optim.groups import decay_groups
+from fmsd.optim.wrapper import OptimizerWrapper
+from fmsd.peft.inject import Penalties
+from fmsd.types import Frames, InputError, Predictions
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+"""Makes a torch optimizer from parameter groups, e.g. `partial(AdamW, lr=1e-3)`."""
+
+ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
+"""Makes a schedule from an optimizer and the number of its steps."""
+
+
+class Learner(LightningModule):
+    """Trains a detector by manual optimisation, so that a wrapper may run several passes per step.
+
+    Lightning refuses `gradient_clip_val` and `accumulate_grad_batches` under manual optimisation: they are arguments here.
+
+    Args:
+        steps: optimizer steps of the whole training, for the schedule.
+        weight_decay: for matrices; biases, norms and subspace factors get none.
+        accumulate: batches per optimizer step.
+        clip: largest norm of the gradient; None for no limit.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        wrapper: OptimizerWrapper,
+        optimizer: OptimizerFactory,
+        schedule: ScheduleFactory,
+        penalties: Penalties,
+        steps: int,
+        weight_decay: float = 0.0,
+        accumulate: int = 1,
+        clip: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.detector = detector
+        self.wrapper = wrapper
+        self.optimizer_factory = optimizer
+        self.schedule_factory = schedule
+        self.penalties = penalties
+        self.steps = steps
+        self.weight_decay = weight_decay
+        self.accumulate = accumulate
+        self.clip = clip
+        self._terms: dict[str, Tensor] = {}
+
+    def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One optimizer over what is trainable, one schedule that advances with every optimizer step."""
+        optimizer = self.optimizer_factory(decay_groups(self.detector, self.weight_decay))
+        return {"optimizer": optimizer, "lr_scheduler": self.schedule_factory(optimizer, self.steps)}
+
+    def loss(self, batch: Frames) -> Tensor:
+        """Classification loss plus weighted penalties; every term is kept for the log."""
+        terms = {"classification": functional.binary_cross_entropy_with_logits(self.detector(batch.image), batch.label.float())}
+        terms |= {name: weight * penalty(self.detector) for name, (weight, penalty) in self.penalties.items()}
+        self._terms = {name: term.detach() for name, term in terms.items()}
+        return torch.stack(list(terms.values())).sum()
+
+    def training_step(self, batch: Frames, index: int) -> Tensor:
+        """Gathers gradients through the wrapper; steps after every `accumulate` batches and at the end of the epoch."""
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        trainable = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
+        loss = self.wrapper(trainable, [lambda: self.loss(batch) / self.accumulate], self.manual_backward) * self.accumulate
+        self.log_dict({f"train/{name}": term for name, term in self._terms.items()})
+        self.log("train/loss", loss, prog_bar=True)
+        if (index + 1) % self.accumulate == 0 or self.trainer.is_last_batch:
+            if self.clip is not None:
+                self.log("train/gradient_norm", nn.utils.clip_grad_norm_(trainable, self.clip))
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule = cast(LRScheduler, self.lr_schedulers())
+            self.log("train/lr", schedule.get_last_lr()[0])
+            schedule.step()
+        return loss
+
+    def validation_step(self, batch: Frames, index: int) -> Predictions:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Scores a batch of the validation split."""
+        return score(self.detector, batch)
+
+
+class Scorer(LightningModule):
+    """A detector as `trainer.predict` takes it."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def predict_step(self, batch: Frames, index: int) -> Predictions:
+        """Scores a batch."""
+        return score(self.detector, batch)
+
+
+def score(detector: Detector, batch: Frames) -> Predictions:
+    """The logits of a batch and which rows they belong to.
+
+    Raises:
+        InputError: a logit is not finite.
+    """
+    logit = detector(batch.image).float()
+    if not logit.isfinite().all():
+        raise InputError("The detector's scores are not finite: training diverged; lower optimizer.lr.")
+    return Predictions(batch.row.cpu(), logit.cpu())

@@ -1,0 +1,31 @@
+"""Scores that come out of a trainer, brought together over batches and processes and joined with the manifest."""
+
+from collections.abc import Sequence
+
+import polars as pl
+import torch
+from torch import distributed
+
+from fmsd.data.manifest import Manifest
+from fmsd.types import Predictions
+
+
+def gather(batches: Sequence[Predictions]) -> Predictions:
+    """All batches of all processes in row order, each row once."""
+    parts = list(batches)
+    if distributed.is_available() and distributed.is_initialized():
+        everyone: list[list[Predictions]] = [[] for _ in range(distributed.get_world_size())]
+        distributed.all_gather_object(everyone, parts)
+        parts = [part for own in everyone for part in own]
+    row = torch.cat([part.row for part in parts])
+    logit = torch.cat([part.logit for part in parts])
+    order = torch.argsort(row, stable=True)
+    row, logit = row[order], logit[order]
+    first = torch.ones_like(row, dtype=torch.bool)
+    first[1:] = row[1:] != row[:-1]
+    return Predictions(row[first], logit[first])
+
+
+def joined(manifest: Manifest, scores: Predictions) -> pl.DataFrame:
+    """The manifest's rows that were scored, with their `logit`."""
+    return manifest.table[scores.row.numpy()].with_columns(logit=pl.Series(scores.logit.numpy()))

@@ -1,0 +1,165 @@
+"""The folder of a run: what is in it, how it is written, and what it says about where its numbers come from.
+
+config.yaml        the composed configuration
+run.json           provenance: command, versions, git revision, manifest digests, what chose the weights, cost
+results.csv / .md  the result table, tidy and for reading
+predictions/       DATASET.parquet: a row per frame with its logit
+checkpoints/       best.safetensors (the chosen weights, plain timm keys), best.ckpt, last.ckpt
+logs/metrics.csv   training curves
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fmsd.metrics.table import markdown, wide
+from fmsd.types import InputError
+
+PACKAGES = (
+    "fmsd",
+    "torch",
+    "lightning",
+    "timm",
+    "torchmetrics",
+    "albumentations",
+    "hydra-core",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "polars",
+)
+
+PARTS = ("config.yaml", "run.json", "results.csv", "results.md", "predictions", "checkpoints", "logs", "wandb")
+"""What a run may hold, by name."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder."""
+
+    folder: Path
+
+    @property
+    def weights(self) -> Path:
+        """The chosen weights: plain timm keys, adapters folded in."""
+        return self.folder / "checkpoints" / "best.safetensors"
+
+    @property
+    def config(self) -> Path:
+        """The composed configuration."""
+        return self.folder / "config.yaml"
+
+    def record(self) -> dict[str, Any]:
+        """What `run.json` says.
+
+        Raises:
+            InputError: the folder is not that of a finished run.
+        """
+        path = self.folder / "run.json"
+        if not path.is_file():
+            raise InputError(
+                f"{self.folder} is not the folder of a finished run (it has no run.json); give the folder that training printed at its end."
+            )
+        return json.loads(path.read_text())
+
+    def results(self) -> pl.DataFrame:
+        """The tidy result table."""
+        return pl.read_csv(self.folder / "results.csv")
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a text file of the run, atomically."""
+        write(self.folder / name, text)
+
+    def write_results(self, predictions: pl.DataFrame, results: pl.DataFrame) -> None:
+        """Writes the predictions of every dataset and both result tables."""
+        for (dataset,), frames in predictions.group_by("dataset", maintain_order=True):
+            path = self.folder / "predictions" / f"{dataset}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            frames.write_parquet(partial)
+            partial.replace(path)
+        self.write("results.csv", results.write_csv())
+        self.write("results.md", "\n".join(page(results, metric) for metric in results["metric"].unique(maintain_order=True)))
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a text file in one step: it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def page(results: pl.DataFrame, metric: str) -> str:
+    """One metric as a Markdown table: datasets as columns, frames and videos as rows."""
+    table = wide(results, metric)
+    rows = [[str(line[0]), *(f"{value:.4f}" for value in line[1:])] for line in table.rows()]
+    return f"## {metric}\n\n" + markdown(table.columns, rows)
+
+
+def provenance(command: list[str]) -> dict[str, Any]:
+    """Where numbers come from: the command line, versions, the revision of this package's source and the machine."""
+    return {
+        "command": command,
+        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "revision": revision(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def revision() -> str | None:
+    """The git revision of this package's source, with `+changes` where it differs from it; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+changes" if dirty.strip() else "")
+
+
+@contextlib.contextmanager
+def undone_if_refused(folder: Path) -> Iterator[None]:
+    """Takes a run's parts back when the work in it fails before the first checkpoint, so that no half-written run is left.
+
+    Only what a run writes and what was not there before is removed, and empty folders up to the working directory.
+    """
+    before = {part for part in PARTS if (folder / part).exists()}
+    try:
+        yield
+    except BaseException:
+        if not any((folder / "checkpoints").glob("*.ckpt")):
+            for path in (folder / part for part in PARTS if part not in before):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            for path in (folder, *(parent for parent in folder.parents if Path.cwd() in parent.parents)):
+                if path == Path.cwd() or not path.is_dir() or any(path.iterdir()):
+                    break
+                path.rmdir()
+        raise
+
+
+def caption(record: Mapping[str, Any]) -> str:
+    """One line about a run: what was trained, at what cost."""
+    return (
+        f"{record['trainable']:,} of {record['parameters']:,} parameters trained ({record['trainable'] / record['parameters']:.2%}), "
+        f"{record['seconds'] / 60:.1f} min, weights of epoch {record['epoch']} by {record['selection']}"
+    )

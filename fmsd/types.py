@@ -1,0 +1,62 @@
+"""The nouns of the project: what a frame is, what travels through the network, and what is said when input cannot be used."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+Split = Literal["train", "val", "test"]
+
+REAL = "real"
+"""The domain of every real frame; all other domains name a forgery."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used. The message is one sentence that names the thing and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One image of a dataset.
+
+    Args:
+        path: the image file; relative to the root that the manifest is read with, or absolute.
+        label: 0 real, 1 fake.
+        dataset: the dataset's name, the unit of a cross-dataset table.
+        domain: the forgery method, or `real`.
+        video: unique id of the video; make it with `video_id`.
+        index: position of the frame in its video; frames of one video are ordered by it.
+        compression: the stored quality where the dataset has several (`c23`), else empty.
+    """
+
+    path: Path
+    label: Literal[0, 1]
+    dataset: str
+    domain: str
+    video: str
+    index: int
+    split: Split
+    compression: str = ""
+
+
+def video_id(dataset: str, domain: str, compression: str, video: str) -> str:
+    """The id `dataset/domain/compression/video`, without the empty parts: equal folder names in two manipulations stay two videos."""
+    return "/".join(part for part in (dataset, domain, compression, video) if part)
+
+
+class Frames(NamedTuple):
+    """A batch. Pixels travel as bytes (a quarter of the memory and bus of floats); the detector scales and normalises them."""
+
+    image: UInt8[Tensor, "batch 3 height width"]
+    label: Int[Tensor, " batch"]
+    domain: Int[Tensor, " batch"]
+    row: Int[Tensor, " batch"]
+
+
+class Predictions(NamedTuple):
+    """One logit for each manifest row; sigmoid(logit) is the probability of fake."""
+
+    row: Int[Tensor, " frames"]
+    logit: Float[Tensor, " frames"]

@@ -1,0 +1,81 @@
+"""Shared fixtures. Shapes in annotations are checked while the tests run."""
+
+import os
+import sys
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+import tests.typechecker  # noqa: F401  the hook looks it up by name
+
+install_import_hook(
+    ["fmsd.data", "fmsd.engine", "fmsd.linalg", "fmsd.metrics", "fmsd.models", "fmsd.optim", "fmsd.peft"], "tests.typechecker.checked"
+)
+
+import subprocess  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+import fmsd  # noqa: E402
+from fmsd.models.detector import Detector, detector  # noqa: E402
+
+ROOT = Path(fmsd.__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny() -> Detector:
+    """A ViT of two blocks with fused q, k, v."""
+    return tiny_vit()
+
+
+def tiny_vit(**changes: object) -> Detector:
+    return detector("vit_tiny_patch16_224", size=32, **({"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2} | changes))
+
+
+def write_image(path: Path, seed: int, size: int = 32) -> Path:
+    """A JPEG or PNG of noise whose mean tells its seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(path)
+    return path
+
+
+def grow_tree(root: Path, splits: tuple[str, ...] = ("train", "val", "test"), domains: tuple[str, ...] = ("real", "swap"), videos: int = 2) -> Path:
+    """`root/SPLIT/DOMAIN/VIDEO/0.png`, two frames a video; video folders have the same names in every domain."""
+    seed = 0
+    for split in splits:
+        for domain in domains:
+            for video in range(videos):
+                for frame in range(2):
+                    write_image(root / split / domain / f"{split}{video}" / f"{frame}.png", seed)
+                    seed += 1
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return grow_tree(tmp_path / "tree")
+
+
+def fmsd_command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs `fmsd ARGUMENTS` as a user would, in a folder of its own."""
+    command = [sys.executable, "-c", "import sys; from fmsd.cli import main; sys.exit(main())", *arguments]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False, timeout=600)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real faces and weights, where the environment says they are."""
+    place = os.environ.get("FMSD_TEST_DATA")
+    if not place:
+        pytest.skip("FMSD_TEST_DATA is not set: no real faces and weights at hand")
+    return Path(place)

@@ -1,0 +1,105 @@
+"""Contracts of the configuration: every file composes and fits what it configures."""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from fmsd.cli import ALLOWED, CONF, VERBS, build, check_targets
+from fmsd.types import InputError
+
+ROOT = CONF.parent
+GROUPS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if not path.name.startswith("_") and path.parent.name != "folder")
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+
+
+def compose(verb: str, *overrides: str) -> Any:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(verb, [*overrides, f"hydra.searchpath=['file://{ROOT}']"])
+
+
+def targets(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for child in node.values():
+            yield from targets(child)
+
+
+@pytest.mark.parametrize(("group", "choice"), GROUPS)
+def test_every_choice_binds_to_the_signature_of_its_target(group: str, choice: str) -> None:
+    extra = {
+        "folder": [],
+        "table": ["data.train=[a]", "data.test=[a]"],
+        "deepfakebench": ["data.train=[a]", "data.test=[a]", "data.source.file=x.json"],
+    }
+    config = OmegaConf.to_container(compose("train", f"{group}={choice}", *extra.get(choice, [])), resolve=True)
+    assert isinstance(config, dict)
+    for node in targets(config):
+        module, _, name = node["_target_"].rpartition(".")
+        function = getattr(importlib.import_module(module), name)
+        arguments = {key: value for key, value in node.items() if not key.startswith("_")}
+        inspect.signature(function).bind_partial(**arguments)
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_every_verb_has_a_configuration(verb: str) -> None:
+    needed = {"index": ["data=synthetic"]}
+    assert compose(verb, *needed.get(verb, [])) is not None
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_opens_with_claim_and_command(name: str) -> None:
+    config = compose("train", f"experiments={name}", "data.root=/data")
+    for part in ("backbone", "method", "wrapper", "optimizer", "schedule", "trainer", "data"):
+        build(config[part])
+    text = (ROOT / "experiments" / f"{name}.yaml").read_text()
+    assert "# Claim: " in text
+    assert "# Command: " in text
+
+
+def test_the_parts_that_training_takes_are_factories() -> None:
+    config = compose("train")
+    for part in ("backbone", "method", "optimizer", "schedule", "trainer"):
+        assert isinstance(build(config[part]), functools.partial)
+
+
+def test_the_embedded_data_brings_its_backbone_unless_another_is_chosen() -> None:
+    assert compose("train", "data=synthetic").backbone.weights == "package:demo_vit.safetensors"
+    assert compose("train", "data=synthetic", "backbone=vit_tiny").backbone.name.startswith("vit_tiny")
+    assert compose("train", "data=ff++").backbone.name == "vit_large_patch14_clip_224.openai"
+    assert compose("train", "data=ffpp").data == compose("train", "data=ff++").data
+
+
+def test_each_method_brings_its_learning_rate_and_the_command_line_wins() -> None:
+    assert compose("train", "method=full").optimizer.lr < compose("train", "method=fmsd").optimizer.lr
+    assert compose("train", "method=full", "optimizer.lr=0.5").optimizer.lr == 0.5
+
+
+def test_targets_outside_the_allowed_prefixes_are_refused() -> None:
+    for target in ("os.system", "builtins.eval", "torch.load", "torch.hub.load", "fmsdx.harm"):
+        with pytest.raises(InputError, match=rf"{target}.* is not allowed"):
+            check_targets({"a": [{"_target_": target}]})
+        with pytest.raises(InputError, match="is not allowed"):
+            build(OmegaConf.create({"_target_": target, "x": 1}))
+    for path in CONF.rglob("*.yaml"):
+        for node in targets(yaml.safe_load(path.read_text())):
+            assert node["_target_"].startswith(ALLOWED)
+
+
+def test_arguments_that_do_not_fit_are_refused() -> None:
+    config = compose("train", "+method.rnk=3")
+    with pytest.raises(InputError, match=r"fmsd\.peft\.fmsd\.fmsd does not fit it.*rnk"):
+        build(config.method)
+
+
+def test_every_method_has_a_page() -> None:
+    pages = {path.stem for path in Path(ROOT / "docs" / "methods").glob("*.md")}
+    assert {path.stem for path in (CONF / "method").glob("*.yaml")} <= pages

@@ -1,0 +1,117 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fmsd.models.detector import Detector, detector, locate, read_state
+from fmsd.types import InputError
+from tests.conftest import tiny_vit
+
+
+def test_bytes_and_floats_give_the_same_logit(tiny: Detector) -> None:
+    image = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    logit = tiny(image)
+    assert logit.shape == (4,)
+    torch.testing.assert_close(tiny(image.float() / 255), logit)
+
+
+def test_normalisation_is_the_backbones_own(tiny: Detector) -> None:
+    seen: list[torch.Tensor] = []
+    tiny.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    mean, std = timm.data.resolve_model_data_config(tiny.backbone)["mean"], timm.data.resolve_model_data_config(tiny.backbone)["std"]
+    image = torch.rand(1, 3, 32, 32)
+    tiny(image)
+    torch.testing.assert_close(seen[0], (image - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1))
+    clip = detector("vit_tiny_patch16_224", size=32, img_size=32)
+    assert clip.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+
+
+def test_weights_load_strictly_and_leave_out_only_a_foreign_head(tmp_path: Path) -> None:
+    one, other = tiny_vit(), tiny_vit()
+    state = {key: value.half() for key, value in one.backbone.state_dict().items()}
+    save_file(state, tmp_path / "whole.safetensors")
+    torch.save({"state_dict": state}, tmp_path / "whole.pth")
+    save_file({key: value for key, value in state.items() if "head" not in key}, tmp_path / "headless.safetensors")
+    thousand = {**state, "head.weight": torch.zeros(1000, 24), "head.bias": torch.zeros(1000)}
+    save_file(thousand, tmp_path / "classes.safetensors")
+    for name, headed in (("whole.safetensors", True), ("whole.pth", True), ("headless.safetensors", False), ("classes.safetensors", False)):
+        loaded = tiny_vit(weights=tmp_path / name)
+        assert loaded.backbone.state_dict()["blocks.1.mlp.fc1.weight"].dtype == torch.float32
+        for key, value in loaded.backbone.state_dict().items():
+            assert ("head" in key and not headed) or torch.equal(value, state[key].float())
+    assert not torch.equal(other.backbone.state_dict()["patch_embed.proj.weight"], one.backbone.state_dict()["patch_embed.proj.weight"])
+
+
+def test_weights_of_another_backbone_are_refused_with_the_keys(tmp_path: Path) -> None:
+    save_file(tiny_vit(depth=1).backbone.state_dict(), tmp_path / "short.safetensors")
+    with pytest.raises(InputError, match=r"missing: blocks\.1\.attn\.proj\.bias.*choose the backbone"):
+        tiny_vit(weights=tmp_path / "short.safetensors")
+    save_file(tiny_vit(depth=3).backbone.state_dict(), tmp_path / "long.safetensors")
+    with pytest.raises(InputError, match=r"unexpected: blocks\.2\.attn\.proj\.bias.* and 7 more"):
+        tiny_vit(weights=tmp_path / "long.safetensors")
+    save_file(tiny_vit(embed_dim=48).backbone.state_dict(), tmp_path / "wide.safetensors")
+    with pytest.raises(InputError, match=r"of another shape: blocks\.0.* instead of"):
+        tiny_vit(weights=tmp_path / "wide.safetensors")
+
+
+def test_files_that_hold_no_weights_are_refused_and_never_unpickled(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "harmed",))  # pyright: ignore
+
+    (tmp_path / "harm.pth").write_bytes(pickle.dumps({"weight": Harm()}))
+    with pytest.raises(InputError, match=r"harm\.pth cannot be read"):
+        read_state(tmp_path / "harm.pth")
+    assert not (tmp_path / "harmed").exists()
+    (tmp_path / "half.safetensors").write_bytes(b"\x10\x00")
+    with pytest.raises(InputError, match=r"half\.safetensors cannot be read"):
+        read_state(tmp_path / "half.safetensors")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(InputError, match=r"holds no state dict"):
+        read_state(tmp_path / "list.pth")
+    with pytest.raises(InputError, match=r"no weights file"):
+        read_state(tmp_path / "none.pth")
+
+
+def test_unknown_names_and_arguments_are_refused() -> None:
+    with pytest.raises(InputError, match=r"no model 'vit_tinny_patch16_224'; close names: vit_tiny_patch16_224"):
+        detector("vit_tinny_patch16_224", size=224)
+    with pytest.raises(InputError, match=r"'tf_efficientnet_lite0' does not take one of the arguments \['img_size'\]"):
+        detector("tf_efficientnet_lite0", size=64, img_size=64)
+
+
+def test_frozen_batch_norm_keeps_its_statistics() -> None:
+    model = detector("tf_efficientnet_lite0", size=64)
+    image = torch.rand(4, 3, 64, 64)
+    model.requires_grad_(False)
+    model.head().requires_grad_(True)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.train()(image)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    model.requires_grad_(True)
+    model.train()(image)
+    assert any(not torch.equal(value, before[key]) for key, value in model.state_dict().items() if "running" in key)
+
+
+def test_the_embedded_backbone_is_small_and_knows_something() -> None:
+    file = locate("package:demo_vit.safetensors")
+    assert file.stat().st_size <= 6e6
+    state = load_file(file)
+    assert sum(value.numel() for value in state.values()) <= 3e6
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    model = tiny_vit(weights="package:demo_vit.safetensors", img_size=64, embed_dim=160, depth=6, num_heads=5)
+    assert isinstance(model.head(), nn.Linear)
+
+
+@pytest.mark.parametrize(("name", "file"), [("sam2_hiera_tiny", "sam2_hiera_tiny"), ("tf_efficientnet_lite0", "tf_efficientnet_lite0")])
+def test_real_pretrained_weights_load_strictly(real_data: Path, name: str, file: str) -> None:
+    path = real_data / "weights" / f"{file}.safetensors"
+    model = detector(name, size=128, weights=path)
+    state = model.backbone.state_dict()
+    for key, value in load_file(path).items():
+        assert key not in state or state[key].shape != value.shape or torch.equal(state[key], value.to(state[key].dtype))
+    assert model(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)).isfinite().all()

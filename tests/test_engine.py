@@ -1,0 +1,202 @@
+"""Training steps, loaders and validation as Lightning runs them."""
+
+import functools
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from fmsd.data.manifest import Manifest
+from fmsd.data.sources import folder
+from fmsd.engine.callbacks import MONITOR, ValidationMetrics
+from fmsd.engine.datamodule import DataModule
+from fmsd.engine.learner import Learner, Scorer
+from fmsd.engine.predictions import gather, joined
+from fmsd.optim.schedule import constant, cosine
+from fmsd.optim.wrapper import ERM
+from fmsd.peft.fmsd import fmsd
+from fmsd.peft.full import full
+from fmsd.types import Frame, Frames, InputError, Predictions
+from tests.conftest import grow_tree, tiny_vit, write_image
+
+SPLITS = {"train": "train", "val": "val", "test": "test"}
+
+
+def module(root: Path | None, **changes: Any) -> DataModule:
+    source = functools.partial(folder.scan, dataset="mine", layout="{split}/{domain}/{video}", splits=SPLITS, real=["real"])  # pyright: ignore
+    defaults: dict[str, Any] = {"train": ["mine"], "test": ["mine"], "size": 32, "batch_size": 4, "workers": 0, "augment": "none"}
+    return DataModule("mine", None if root is None else str(root), source, **(defaults | changes))
+
+
+def learner(**changes: Any) -> Learner:
+    model = tiny_vit()
+    method = changes.pop("method", full)
+    penalties = method(model)
+    defaults: dict[str, Any] = {"optimizer": functools.partial(torch.optim.SGD, lr=0.1), "schedule": constant, "steps": 10}
+    return Learner(model, ERM(), penalties=penalties, **(defaults | changes))
+
+
+def trainer(folder_: Path, **changes: Any) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return Trainer(default_root_dir=folder_, **({"max_epochs": 1} | quiet | changes))
+
+
+def test_accumulation_equals_a_larger_batch(tree: Path, tmp_path: Path) -> None:
+    states = []
+    for batch_size, accumulate in ((8, 1), (4, 2), (2, 4)):
+        torch.manual_seed(0)
+        model = learner(accumulate=accumulate)
+        trainer(tmp_path).fit(model, train_dataloaders=module(tree, batch_size=batch_size).train_dataloader())
+        states.append(model.detector.state_dict())
+    for other in states[1:]:
+        for key, value in states[0].items():
+            torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_bounds_the_step(tree: Path, tmp_path: Path) -> None:
+    model = learner(clip=1e-3)
+    before = [parameter.detach().clone() for parameter in model.detector.parameters()]
+    trainer(tmp_path, max_steps=1).fit(model, train_dataloaders=module(tree).train_dataloader())
+    moved = torch.cat([(parameter - old).flatten() for parameter, old in zip(model.detector.parameters(), before, strict=True)])
+    assert moved.norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
+
+
+def test_the_schedule_advances_with_optimizer_steps(tree: Path, tmp_path: Path) -> None:
+    model = learner(accumulate=2, schedule=cosine, steps=2)
+    worker = trainer(tmp_path, max_epochs=2)
+    worker.fit(model, train_dataloaders=module(tree, batch_size=4).train_dataloader())
+    assert worker.global_step == 2
+    assert model.lr_schedulers().last_epoch == 2  # pyright: ignore
+
+
+def test_every_loss_term_is_logged_under_its_name_and_frozen_weights_stay_bit_equal(tree: Path, tmp_path: Path) -> None:
+    weights = {"orthogonality": 1.0, "spectral": 1.0}
+    model = learner(method=functools.partial(fmsd, patterns=["*attn.qkv"], subspaces=2, directions=1, penalties=weights))
+    learned = {name for name, parameter in model.detector.named_parameters() if parameter.requires_grad}
+    before = {key: value.clone() for key, value in model.detector.state_dict().items()}
+    worker = trainer(tmp_path)
+    worker.fit(model, train_dataloaders=module(tree).train_dataloader())
+    for key, value in model.detector.state_dict().items():
+        assert torch.equal(value, before[key]) == (key not in learned), key
+    assert {"train/classification", "train/orthogonality", "train/spectral", "train/loss", "train/lr"} <= set(worker.logged_metrics)
+
+
+def test_validation_metrics_are_those_of_the_whole_split(tree: Path, tmp_path: Path) -> None:
+    data, model = module(tree), learner()
+    worker = trainer(tmp_path, callbacks=[ValidationMetrics(data.validation)])
+    worker.validate(model, dataloaders=data.val_dataloader(), verbose=False)
+    batches = trainer(tmp_path).predict(Scorer(model.detector), dataloaders=data.val_dataloader())
+    table = joined(data.validation, gather(batches))  # pyright: ignore
+    means = table.group_by("video", maintain_order=True).agg(
+        pl.col("label").first(), (1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp())).mean().alias("score")
+    )
+    real, fake = (means.filter(label=label)["score"].to_list() for label in (0, 1))
+    wins = [1.0 if two > one else 0.5 if two == one else 0.0 for one in real for two in fake]
+    assert float(worker.callback_metrics[MONITOR]) == pytest.approx(sum(wins) / len(wins))
+
+
+def test_scores_that_are_no_numbers_stop_the_run(tree: Path, tmp_path: Path) -> None:
+    model = learner()
+    with torch.no_grad():
+        model.detector.head().bias.fill_(torch.nan)  # pyright: ignore
+    with pytest.raises(InputError, match=r"not finite: training diverged; lower optimizer\.lr"):
+        trainer(tmp_path).predict(Scorer(model.detector), dataloaders=module(tree).val_dataloader())
+
+
+def test_gather_orders_rows_and_drops_repeats() -> None:
+    parts = [Predictions(torch.tensor([3, 1]), torch.tensor([0.3, 0.1])), Predictions(torch.tensor([2, 1, 0]), torch.tensor([0.2, 0.1, 0.0]))]
+    row, logit = gather(parts)
+    assert row.tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(logit, torch.tensor([0.0, 0.1, 0.2, 0.3]))
+
+
+# ---- the data module
+
+
+def test_splits_do_not_mix(tree: Path) -> None:
+    data = module(tree)
+    parts = [data.training.where(split="train"), data.validation, data.tests["mine"]]
+    videos = [set(part.table["video"]) for part in parts]
+    assert [len(part) for part in videos] == [4, 4, 4]
+    assert len(set.union(*videos)) == 12
+
+
+def test_without_a_validation_split_training_videos_are_held_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = grow_tree(tmp_path, splits=("train", "test"), videos=4)
+    with caplog.at_level(logging.INFO, "fmsd"):
+        data = module(root, val_fraction=0.25)
+        assert data.validation.videos == 2
+    assert "25 % of its training videos are held out" in caplog.text
+    assert not set(data.validation.table["video"]) & set(data.training.where(split="train").table["video"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"root": None}, r"data=mine has no root; give the dataset's folder as data\.root=PATH"),
+        ({"train": ["yours"]}, r"data\.train names yours, but data=mine holds mine"),
+        ({"test": ["yours"]}, r"data\.test names yours, which data=mine does not hold"),
+        ({"splits": ("train", "val")}, r"dataset mine has no test split"),
+        ({"domains": ("real",)}, r"train split of mine has only real frames"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    root = grow_tree(tmp_path, **{name: changes.pop(name) for name in ("splits", "domains") if name in changes})
+    data = module(changes.pop("root", root), **changes)
+    with pytest.raises(InputError, match=message):
+        assert data.training and data.tests  # noqa: PT018
+
+
+def test_a_test_split_with_one_class_is_refused(tmp_path: Path) -> None:
+    root = grow_tree(tmp_path, splits=("train", "val"))
+    write_image(root / "test" / "swap" / "v" / "0.png", 0)
+    with pytest.raises(InputError, match=r"test split of mine has only fake frames, so no AUC exists"):
+        assert module(root).tests
+
+
+def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def other(root: Path) -> Iterator[Frame]:
+        return folder.scan(root, "other", "{split}/{domain}/{video}", SPLITS, ["real"])  # pyright: ignore
+
+    home, away = grow_tree(tmp_path / "home"), grow_tree(tmp_path / "away")
+    data = module(home, test=["mine", "other", "third"], others={"other": other, "third": other}, roots={"other": str(away), "third": None})
+    with caplog.at_level(logging.WARNING, "fmsd"):
+        assert list(data.tests) == ["mine", "other"]
+    assert "third is skipped: its root is not given (data.roots.third=PATH)" in caplog.text
+
+
+def test_a_manifest_takes_the_place_of_a_scan(tree: Path, tmp_path: Path) -> None:
+    scanned = module(tree)
+    scanned.own.write(tmp_path / "manifest.parquet")
+
+    def never(root: Path) -> Iterator[Frame]:
+        raise AssertionError(f"{root} was scanned")
+
+    read = DataModule("mine", str(tree), never, ["mine"], ["mine"], 32, manifest=str(tmp_path / "manifest.parquet"))
+    assert read.tests["mine"].digest() == scanned.tests["mine"].digest()
+
+
+def test_no_test_frame_is_read_before_the_weights_are_chosen(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training and selection open the images of the train and val splits and no others."""
+    opened: set[str] = set()
+    original = Manifest.files
+
+    def watched(manifest: Manifest) -> list[str]:
+        opened.update(manifest.table["split"].unique())
+        return original(manifest)
+
+    data = module(tree)
+    assert data.training and data.tests  # noqa: PT018
+    monkeypatch.setattr(Manifest, "files", watched)
+    worker = trainer(tmp_path, max_epochs=2, callbacks=[ValidationMetrics(data.validation)])
+    worker.fit(learner(), datamodule=data)
+    assert opened == {"train", "val"}
+
+
+def test_batches_travel_as_frames(tree: Path) -> None:
+    assert isinstance(next(iter(module(tree).test_loader("mine"))), Frames)

@@ -1,0 +1,155 @@
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fmsd.data.manifest import Manifest, collect, join, read, summary
+from fmsd.types import Frame, InputError, video_id
+from tests.conftest import write_image
+
+
+def frames(dataset: str = "a", videos: int = 4, length: int = 5, root: Path = Path("/data")) -> list[Frame]:
+    """Videos of one real and one fake domain, the first half in train."""
+    found = []
+    for domain, label in (("real", 0), ("swap", 1)):
+        for video in range(videos):
+            for index in range(length):
+                found.append(
+                    Frame(
+                        path=root / dataset / domain / f"v{video}" / f"{index}.png",
+                        label=label,
+                        dataset=dataset,
+                        domain=domain,
+                        video=video_id(dataset, domain, "c23", f"v{video}"),
+                        index=index,
+                        split="train" if video < videos // 2 else "test",
+                        compression="c23",
+                    )
+                )
+    return found
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    return collect(frames(), Path("/data"))
+
+
+def changed(manifest: Manifest, **columns: pl.Expr) -> Manifest:
+    return replace(manifest, table=manifest.table.with_columns(**columns))
+
+
+def test_equal_folder_names_in_two_manipulations_stay_two_videos(manifest: Manifest) -> None:
+    assert manifest.videos == 8
+    assert set(manifest.table["video"]) == {f"a/{domain}/c23/v{video}" for domain in ("real", "swap") for video in range(4)}
+    assert video_id("a", "swap", "", "v0") == "a/swap/v0"
+
+
+def test_paths_are_relative_and_the_digest_knows_neither_root_nor_order(manifest: Manifest) -> None:
+    assert manifest.table["path"][0] == "a/real/v0/0.png"
+    assert manifest.files()[0] == "/data/a/real/v0/0.png"
+    elsewhere = collect(reversed(frames(root=Path("/scratch"))), Path("/scratch"))
+    assert elsewhere.digest() == manifest.digest()
+    assert collect(frames(length=4), Path("/data")).digest() != manifest.digest()
+    assert changed(manifest, label=1 - pl.col("label")).digest() != manifest.digest()
+
+
+def test_round_trip_and_atomic_write(manifest: Manifest, tmp_path: Path) -> None:
+    manifest.write(tmp_path / "deep" / "manifest.parquet")
+    again = read(tmp_path / "deep" / "manifest.parquet", manifest.root)
+    assert again.table.equals(manifest.table)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["manifest.parquet"]
+    with pytest.raises(InputError, match=r"no manifest .*fmsd index"):
+        read(tmp_path / "none.parquet", manifest.root)
+    manifest.table.drop("video").write_parquet(tmp_path / "short.parquet")
+    with pytest.raises(InputError, match=r"lacks the columns video"):
+        read(tmp_path / "short.parquet", manifest.root)
+
+
+def test_where_and_join(manifest: Manifest) -> None:
+    assert len(manifest.where(split="train", domain="swap")) == 10
+    other = collect(frames("b", root=Path("/other")), Path("/other"))
+    both = join([manifest, other])
+    assert len(both.where(dataset=["a", "b"])) == len(manifest) + len(other)
+    assert "/other/b/real/v0/0.png" in both.files()
+    assert join([manifest]).videos == manifest.videos
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [(1, [0]), (2, [0, 4]), (3, [0, 2, 4]), (5, [0, 1, 2, 3, 4]), (9, [0, 1, 2, 3, 4]), (None, [0, 1, 2, 3, 4])]
+)
+def test_frames_are_spread_evenly_over_each_video(manifest: Manifest, asked: int | None, kept: list[int]) -> None:
+    spread = manifest.spread(asked)
+    assert spread.videos == manifest.videos
+    for (_,), rows in spread.table.group_by("video"):
+        assert rows["index"].sort().to_list() == kept
+
+
+def test_spread_counts_frames_not_their_numbers(manifest: Manifest) -> None:
+    numbered = changed(manifest, index=pl.col("index") * 100 + 7)
+    assert set(numbered.spread(2).table["index"]) == {7, 407}
+
+
+def test_first_limits_videos_per_split_and_domain(manifest: Manifest) -> None:
+    few = manifest.first(1)
+    assert few.videos == 4
+    assert len(few) == 20
+
+
+def test_hold_out_moves_whole_videos_of_every_domain_and_depends_on_names_alone(manifest: Manifest) -> None:
+    held = manifest.hold_out(0.1)
+    moved = held.where(split="val")
+    assert set(moved.table["domain"]) == {"real", "swap"}
+    assert moved.videos == 2
+    assert len(moved) == 10
+    assert held.where(split="test").table.equals(manifest.where(split="test").table)
+    shuffled = replace(manifest, table=manifest.table.sample(fraction=1, shuffle=True, seed=1)).hold_out(0.1)
+    assert set(shuffled.where(split="val").table["video"]) == set(moved.table["video"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"label": pl.when(pl.col("index") == 0).then(1 - pl.col("label")).otherwise("label").cast(pl.Int8)},
+            r"domains of row 0 \('real'\).*do not fit their label",
+        ),
+        ({"label": pl.lit(2, pl.Int8)}, r"labels of row 0 \(2\).* neither 0 \(real\) nor 1"),
+        (
+            {"split": pl.when(pl.col("index") == 3).then(pl.lit("val")).otherwise("split")},
+            r"videos of row 0 \('a/real/c23/v0'\).*more than one split",
+        ),
+        ({"split": pl.lit("dev")}, r"splits of row 0 \('dev'\).* none of train, val, test"),
+        ({"path": pl.lit("same.png")}, r"paths of row 0 \('same.png'\), row 1 .* and 37 more are listed more than once"),
+        (
+            {"domain": pl.when((pl.col("label") == 1) & (pl.col("index") == 0)).then(pl.lit("other")).otherwise("domain")},
+            r"more than one label, domain or dataset",
+        ),
+        ({"video": pl.lit(None, pl.String)}, r"row 0, row 1, row 2 and 37 more have empty cells"),
+    ],
+)
+def test_validate_names_the_rows_and_the_remedy(manifest: Manifest, change: dict[str, pl.Expr], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        changed(manifest, **change).validate(files=False)
+
+
+def test_validate_checks_that_files_exist(tmp_path: Path) -> None:
+    listed = frames(root=tmp_path)
+    for seed, frame in enumerate(listed):
+        write_image(frame.path, seed, size=4)
+    manifest = collect(listed, tmp_path)
+    assert manifest.validate() is manifest
+    listed[7].path.unlink()
+    with pytest.raises(InputError, match=r"row 7 \('a/real/v1/2.png'\) do not exist under"):
+        manifest.validate()
+
+
+def test_an_empty_dataset_is_refused(manifest: Manifest) -> None:
+    with pytest.raises(InputError, match=r"No frames were found under /data"):
+        collect([], Path("/data"))
+    with pytest.raises(InputError, match=r"has no frames"):
+        manifest.where(split="val").validate()
+
+
+def test_summary_counts_videos_by_split(manifest: Manifest) -> None:
+    assert summary(manifest) == {"a": {"digest": manifest.digest(), "frames": 40, "videos": {"train": 4, "val": 0, "test": 4}}}

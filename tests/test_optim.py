@@ -1,0 +1,64 @@
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fmsd.models.detector import Detector
+from fmsd.optim.groups import decay_groups
+from fmsd.optim.schedule import constant, cosine
+from fmsd.optim.wrapper import ERM
+from fmsd.peft.fmsd import fmsd
+
+
+def test_erm_leaves_the_gradient_of_the_mean_loss() -> None:
+    model, inputs = nn.Linear(4, 1).double(), torch.randn(3, 5, 4, dtype=torch.float64)
+    losses = [lambda part=part: model(part).square().mean() for part in inputs]
+    value = ERM()(list(model.parameters()), losses, lambda loss: loss.backward())
+    found = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    model.zero_grad()
+    mean = torch.stack([loss() for loss in losses]).mean()
+    mean.backward()
+    torch.testing.assert_close(value, mean.detach())
+    for gradient, parameter in zip(found, model.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
+
+
+def test_cosine_rises_and_falls_to_its_floor() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = cosine(optimizer, steps=100, warmup=0.1, floor=0.05)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:10] == pytest.approx([2 * (step + 1) / 11 for step in range(10)])
+    assert rates[10] == pytest.approx(2.0)
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
+    assert rates[55] == pytest.approx(2 * (0.05 + 0.95 * (1 + math.cos(math.pi / 2)) / 2))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_a_schedule_of_one_step_works() -> None:
+    for factory in (cosine, constant):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+        schedule = factory(optimizer, 1)
+        assert optimizer.param_groups[0]["lr"] > 0
+        optimizer.step()
+        schedule.step()
+
+
+def test_decay_spares_factors_biases_and_norms(tiny: Detector) -> None:
+    everything = decay_groups(tiny, 0.1)
+    assert [group["weight_decay"] for group in everything] == [0.1, 0.0]
+    named = {parameter: name for name, parameter in tiny.named_parameters()}
+    decayed = {named[parameter] for parameter in everything[0]["params"]}  # pyright: ignore
+    assert "backbone.blocks.0.attn.qkv.weight" in decayed
+    assert not any("bias" in name or "norm" in name or name.endswith(("cls_token", "pos_embed")) for name in decayed)
+    assert sum(len(group["params"]) for group in everything) == len(named)  # pyright: ignore
+    fmsd(tiny, ["*attn.qkv"], 2, 1)
+    named = {parameter: name for name, parameter in tiny.named_parameters()}
+    groups = {group["weight_decay"]: {named[parameter] for parameter in group["params"]} for group in decay_groups(tiny, 0.1)}  # pyright: ignore
+    assert groups[0.1] == {"backbone.head.weight"}
+    assert len(groups[0.0]) == 2 * 3 + 1

@@ -1,0 +1,283 @@
+"""Each source against a generated copy of its real layout."""
+
+import json
+import logging
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fmsd.data import synthetic
+from fmsd.data.manifest import collect
+from fmsd.data.sources import deepfakebench, ffpp, folder, table
+from fmsd.data.sources import synthetic as embedded
+from fmsd.types import InputError
+from tests.conftest import grow_tree, write_image
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+
+
+# ---- folder
+
+
+def test_folder_reads_splits_domains_and_videos(tree: Path) -> None:
+    manifest = collect(folder.scan(tree, "mine", "{split}/{domain}/{video}", SPLITS, ["real"]), tree).validate()  # pyright: ignore
+    assert len(manifest) == 24
+    assert manifest.videos == 12
+    row = manifest.table.filter(path="test/swap/test1/1.png").to_dicts()[0]
+    described = {"label": 1, "dataset": "mine", "domain": "swap", "video": "mine/swap/test1", "index": 1, "split": "test", "compression": ""}
+    assert row == {"path": "test/swap/test1/1.png"} | described
+
+
+def test_lone_images_are_a_video_each_and_frames_are_in_numeric_order(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for domain in ("0_real", "gan"):
+            write_image(tmp_path / split / domain / "0001.jpg", 0, 8)
+    for number in (1, 2, 10):
+        write_image(tmp_path / "test" / "gan" / "clip" / f"{number}.png", number, 8)
+    manifest = collect(folder.scan(tmp_path, "faces", "{split}/{domain}/{video}", SPLITS, ["0_real"]), tmp_path).validate()  # pyright: ignore
+    assert manifest.videos == 5
+    clip = manifest.table.filter(video="faces/gan/clip").sort("index")
+    assert clip["path"].to_list() == [f"test/gan/clip/{number}.png" for number in (1, 2, 10)]
+
+
+def test_other_layouts_name_what_each_level_is(tmp_path: Path) -> None:
+    write_image(tmp_path / "cdf" / "real" / "c23" / "frames" / "v" / "0.png", 0, 8)
+    write_image(tmp_path / "cdf" / "fs" / "c23" / "frames" / "v" / "0.png", 1, 8)
+    scanned = folder.scan(tmp_path, "x", "{dataset}/{domain}/{compression}/frames/{video}", {}, ["real"], split="test")
+    manifest = collect(scanned, tmp_path).validate()
+    assert set(manifest.table["video"]) == {"cdf/real/c23/v", "cdf/fs/c23/v"}
+    assert set(manifest.table["split"]) == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("layout", "real", "split", "message"),
+    [
+        ("{split}/{domain}", ["real"], None, r"do not fit the layout"),
+        ("{split}/{label}/{video}", ["real"], None, r"unknown fields \['label'\]"),
+        ("{split}/{domain}/{video}", ["pristine"], None, r"None of the folders \['real', 'swap'\] holds real images.*data\.source\.real"),
+        ("*/{domain}/{video}", ["real"], None, r"data\.source\.split=train"),
+        ("{domain}/{split}/{video}", ["train"], None, r"is in no known split .*data\.source\.splits\.real"),
+    ],
+)
+def test_a_folder_that_its_layout_does_not_explain_is_refused(tree: Path, layout: str, real: list[str], split: None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        list(folder.scan(tree, "mine", layout, SPLITS, real, split))  # pyright: ignore
+
+
+def test_a_missing_or_empty_root_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no folder .*data\.root=PATH"):
+        list(folder.scan(tmp_path / "none", "x", "{domain}", {}, ["real"], "test"))
+    with pytest.raises(InputError, match=r"No frames were found"):
+        collect(folder.scan(tmp_path, "x", "{domain}", {}, ["real"], "test"), tmp_path)
+
+
+# ---- table
+
+
+def test_a_table_of_frames_is_a_source(tree: Path) -> None:
+    source = collect(folder.scan(tree, "mine", "{split}/{domain}/{video}", SPLITS, ["real"]), tree)  # pyright: ignore
+    source.table.drop("compression").with_columns(identity=pl.lit("ignored")).write_csv(tree / "manifest.csv")
+    assert collect(table.scan(tree, "manifest.csv"), tree).digest() == source.digest()
+    source.table.write_parquet(tree / "frames.parquet")
+    assert collect(table.scan(tree, "frames.parquet"), tree).digest() == source.digest()
+
+
+def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no table .*data\.source\.file=FILE"):
+        list(table.scan(tmp_path, "manifest.csv"))
+    (tmp_path / "short.csv").write_text("path,label\na.png,0\n")
+    with pytest.raises(InputError, match=r"lacks the columns dataset, domain, video, index, split"):
+        list(table.scan(tmp_path, "short.csv"))
+
+
+# ---- DeepfakeBench JSON
+
+
+def benchmark(root: Path, windows: bool = False, prefix: str = "") -> Path:
+    """A DeepfakeBench copy: FaceForensics++ with its compression level, Celeb-DF with test videos that stand in train, too."""
+
+    def frames(folder: str, *, first: int = 0) -> list[str]:
+        names = []
+        for number in (10, 2, first):
+            write_image(root / "rgb" / folder / f"{number:03d}.png", number, 8)
+            name = f"{prefix}{folder}/{number:03d}.png"
+            names.append(name.replace("/", "\\") if windows else name)
+        return names
+
+    original, manipulated = "FaceForensics++/original_sequences/youtube/c23/frames", "FaceForensics++/manipulated_sequences"
+    ff: dict[str, dict[str, object]] = {
+        "FF-real": {
+            split: {"c23": {name: {"label": "FF-real", "frames": frames(f"{original}/{name}")}}, "c40": {}}
+            for split, name in (("train", "071"), ("val", "054"), ("test", "003"))
+        }
+    }
+    for label, method in (("FF-DF", "Deepfakes"), ("FF-NT", "NeuralTextures")):
+        ff[label] = {
+            split: {"c23": {name: {"label": label, "frames": frames(f"{manipulated}/{method}/c23/frames/{name}"), "masks": []}}}
+            for split, name in (("train", "071_054"), ("test", "003_000"))
+        }
+    kept, tested = (
+        {"label": "CelebDFv2_real", "frames": frames("Celeb-DF-v2/Celeb-real/frames/id0_0000")},
+        frames("Celeb-DF-v2/Celeb-real/frames/id1_0000"),
+    )
+    real = {"label": "CelebDFv2_real", "frames": tested}
+    fake = {"label": "CelebDFv2_fake", "frames": frames("Celeb-DF-v2/Celeb-synthesis/frames/id0_id1_0000")}
+    celeb = {
+        "CelebDFv2_real": {"train": {"id0_0000": kept, "id1_0000": real}, "val": {"id1_0000": real}, "test": {"id1_0000": real}},
+        "CelebDFv2_fake": {"train": {"id0_id1_0000": fake}, "val": {}, "test": {"id0_id1_0000": fake}},
+    }
+    (root / "dataset_json").mkdir()
+    (root / "dataset_json" / "FaceForensics++.json").write_text(json.dumps({"FaceForensics++": ff}))
+    (root / "dataset_json" / "Celeb-DF-v2.json").write_text(json.dumps({"Celeb-DF-v2": celeb}))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("windows", "prefix"), [(False, ""), (True, ""), (True, "D:/data/rgb/"), (False, "/home/someone/datasets/rgb/"), (False, "./datasets/rgb/")]
+)
+def test_deepfakebench_json_with_any_slashes_and_any_prefix(tmp_path: Path, windows: bool, prefix: str) -> None:
+    root = benchmark(tmp_path, windows, prefix)
+    manifest = collect(deepfakebench.scan(root, "FaceForensics++.json", compression="c23"), root).validate()
+    assert manifest.videos == 7
+    assert set(manifest.table["domain"]) == {"real", "Deepfakes", "NeuralTextures"}
+    colliding = manifest.where(split="test", domain=["Deepfakes", "NeuralTextures"])
+    assert set(colliding.table["video"]) == {f"FaceForensics++/{method}/c23/003_000" for method in ("Deepfakes", "NeuralTextures")}
+    assert colliding.table.filter(domain="Deepfakes").sort("index")["path"].str.tail(7).to_list() == ["000.png", "002.png", "010.png"]
+
+
+def test_a_video_that_deepfakebench_lists_in_several_splits_is_a_test_video(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = benchmark(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        manifest = collect(deepfakebench.scan(root, "Celeb-DF-v2.json", dataset="celebdf_v2"), root).validate()
+    assert "lists 3 videos of celebdf_v2 again in another split" in caplog.text
+    assert set(manifest.where(split="test").table["video"]) == {"celebdf_v2/real/id1_0000", "celebdf_v2/CelebDFv2_fake/id0_id1_0000"}
+    assert set(manifest.where(split="train").table["video"]) == {"celebdf_v2/real/id0_0000"}
+
+
+def test_deepfakebench_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    root = benchmark(tmp_path)
+    with pytest.raises(InputError, match=r"no DFDC\.json in .*dataset_json"):
+        list(deepfakebench.scan(root, "DFDC.json"))
+    with pytest.raises(InputError, match=r"holds the compressions c23.*not raw"):
+        list(deepfakebench.scan(root, "FaceForensics++.json", compression="raw"))
+    (root / "half.json").write_text('{"X": {"X_fake"')
+    with pytest.raises(InputError, match=r"half\.json is not a DeepfakeBench JSON file"):
+        list(deepfakebench.scan(root, "half.json"))
+    video = {"v": {"label": "mystery", "frames": ["nowhere/v/0.png"]}}
+    (root / "odd.json").write_text(json.dumps({"X": {"mystery": {"train": video}}}))
+    with pytest.raises(InputError, match=r"label 'mystery' .*data\.source\.labels"):
+        list(deepfakebench.scan(root, "odd.json"))
+    with pytest.raises(InputError, match=r"lists nowhere/v/0\.png, which lies nowhere under"):
+        list(deepfakebench.scan(root, "odd.json", labels={"mystery": 1}))
+
+
+# ---- FaceForensics++
+
+METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
+PAIRS = {"train": [["071", "054"]], "val": [["720", "672"]], "test": [["953", "974"]]}
+
+
+def ffpp_tree(root: Path, frames: str = "images", splits: str = "splits") -> Path:
+    for one, other in (pair for pairs in PAIRS.values() for pair in pairs):
+        for name in (one, other):
+            write_image(root / "original_sequences/youtube/c23" / frames / name / "0000.png", int(name), 8)
+        for method in METHODS:
+            for name in (f"{one}_{other}", f"{other}_{one}"):
+                write_image(root / "manipulated_sequences" / method / "c23" / frames / name / "0000.png", 1, 8)
+    (root / splits).mkdir(exist_ok=True)
+    for split, pairs in PAIRS.items():
+        (root / splits / f"{split}.json").write_text(json.dumps(pairs))
+    return root
+
+
+@pytest.mark.parametrize(("frames", "splits"), [("images", "splits"), ("frames", "."), ("faces", "dataset/splits")])
+def test_ffpp_trees_and_the_official_split(tmp_path: Path, frames: str, splits: str) -> None:
+    (tmp_path / "dataset").mkdir()
+    root = ffpp_tree(tmp_path, frames, splits)
+    manifest = collect(ffpp.scan(root), root).validate()
+    assert manifest.videos == 3 * (2 + 2 * len(METHODS))
+    assert set(manifest.where(split="val").table["video"]) == {"ff++/real/c23/720", "ff++/real/c23/672"} | {
+        f"ff++/{method}/c23/{name}" for method in METHODS for name in ("720_672", "672_720")
+    }
+    some = collect(ffpp.scan(root, manipulations=["FaceSwap"]), root)
+    assert set(some.table["domain"]) == {"real", "FaceSwap"}
+
+
+def test_ffpp_takes_the_split_from_a_deepfakebench_file(tmp_path: Path) -> None:
+    root = ffpp_tree(tmp_path / "ff")
+    official = ffpp.read_splits(root, None)
+    content: dict[str, dict[str, dict[str, dict[str, object]]]] = {"FF-real": {}, "FF-DF": {}}
+    for name, split in official.items():
+        label = "FF-DF" if "_" in name else "FF-real"
+        content[label].setdefault(split, {"c23": {}})["c23"][name] = {"label": label, "frames": []}
+    (tmp_path / "bench.json").write_text(json.dumps({"FaceForensics++": content}))
+    assert ffpp.read_splits(root, str(tmp_path / "bench.json")) == official
+
+
+def test_ffpp_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no folder .*data\.root"):
+        list(ffpp.scan(tmp_path / "none"))
+    root = ffpp_tree(tmp_path / "ff")
+    with pytest.raises(InputError, match=r"lacks .*original_sequences/youtube/c40.*data\.source\.compression"):
+        list(ffpp.scan(root, compression="c40"))
+    write_image(root / "original_sequences/youtube/c23/images/999/0.png", 0, 8)
+    with pytest.raises(InputError, match=r"999 is in none of the official splits"):
+        list(ffpp.scan(root))
+    (root / "splits" / "val.json").unlink()
+    with pytest.raises(InputError, match=r"split was not found in .*data\.source\.splits=PATH"):
+        list(ffpp.scan(root))
+    videos = tmp_path / "videos"
+    for folder_ in ("original_sequences/youtube", *(f"manipulated_sequences/{method}" for method in METHODS)):
+        (videos / folder_ / "c23" / "videos").mkdir(parents=True)
+    (videos / "splits").mkdir()
+    for split, pairs in PAIRS.items():
+        (videos / "splits" / f"{split}.json").write_text(json.dumps(pairs))
+    with pytest.raises(InputError, match=r"videos but no extracted frames.*extract the frames first"):
+        list(ffpp.scan(videos))
+
+
+def test_ffpp_asks_which_of_two_frame_folders_is_meant(tmp_path: Path) -> None:
+    root = ffpp_tree(tmp_path)
+    ffpp_tree(tmp_path, "faces")
+    with pytest.raises(InputError, match=r"holds faces, images; choose one with data\.source\.frames"):
+        list(ffpp.scan(root))
+    assert len(list(ffpp.scan(root, frames="faces"))) == 30
+
+
+# ---- the embedded dataset
+
+
+@pytest.fixture
+def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = {name: {split: dict.fromkeys(domains, 1) for split, domains in splits.items()} for name, splits in synthetic.PLAN.items()}
+    monkeypatch.setattr(synthetic, "PLAN", plan)
+
+
+def test_the_embedded_dataset_is_the_same_every_time_it_is_drawn(tmp_path: Path, small_plan: None) -> None:
+    drawn = [collect(embedded.scan(tmp_path / name), tmp_path / name).validate() for name in ("one", "two")]
+    assert drawn[0].digest() == drawn[1].digest()
+    for one, other in zip(drawn[0].files(), drawn[1].files(), strict=True):
+        assert Path(one).read_bytes() == Path(other).read_bytes()
+    before = Path(drawn[0].files()[0]).stat().st_mtime_ns
+    collect(embedded.scan(tmp_path / "one"), tmp_path / "one")
+    assert Path(drawn[0].files()[0]).stat().st_mtime_ns == before
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [f"synthetic-v{synthetic.VERSION}"]
+
+
+def test_a_killed_drawing_leaves_nothing_that_could_be_mistaken_for_the_dataset(
+    tmp_path: Path, small_plan: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthetic, "encode", fail)
+    with pytest.raises(KeyboardInterrupt):
+        list(embedded.scan(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_grow_tree_has_colliding_video_names(tmp_path: Path) -> None:
+    root = grow_tree(tmp_path)
+    names = [path.name for path in root.glob("train/*/*")]
+    assert len(names) == 2 * len(set(names))

@@ -1,0 +1,219 @@
+"""The commands of the README, run as a user runs them: train, evaluate, sweep, report, and what is said when input cannot be used."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
+
+from fmsd.models.detector import detector
+from tests.conftest import ROOT, fmsd_command, grow_tree, write_image
+
+DEMO = {"img_size": 64, "patch_size": 8, "embed_dim": 160, "depth": 6, "num_heads": 5}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """`python train.py method=fmsd data=synthetic trainer=smoke`."""
+    place = tmp_path_factory.mktemp("work")
+    command = [sys.executable, str(ROOT / "train.py"), "method=fmsd", "data=synthetic", "trainer=smoke"]
+    done = subprocess.run(command, cwd=place, env={**os.environ, "FMSD_CACHE": str(cache)}, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "AUC, fmsd trained on synthetic" in done.stdout
+    (folder,) = (place / "runs" / "fmsd_synthetic").iterdir()
+    assert f"The run lies in {folder}" in done.stdout
+    return folder
+
+
+def test_a_run_holds_everything_its_numbers_rest_on(run: Path) -> None:
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "run.json",
+        "results.csv",
+        "results.md",
+        "checkpoints/best.safetensors",
+        "checkpoints/last.ckpt",
+        "logs/metrics.csv",
+    } <= names
+    assert {"predictions/synthetic.parquet", "predictions/synthetic_shift.parquet"} <= names
+    assert not [name for name in names if "partial" in name]
+    record = json.loads((run / "run.json").read_text())
+    assert record["overrides"] == ["method=fmsd", "data=synthetic", "trainer=smoke"]
+    assert record["selection"] == "iid"
+    assert record["versions"]["torch"] == torch.__version__
+    assert len(record["manifests"]["test"]["synthetic_shift"]["digest"]) == 64
+    assert set(record["manifests"]["train"]) == {"synthetic"}
+    assert record["trainable"] < 0.05 * record["parameters"]
+    assert "## auc" in (run / "results.md").read_text()
+
+
+def test_results_follow_from_the_predictions_alone(run: Path) -> None:
+    results = pl.read_csv(run / "results.csv")
+    for dataset in ("synthetic", "synthetic_shift"):
+        frames = pl.read_parquet(run / "predictions" / f"{dataset}.parquet")
+        score = 1 / (1 + np.exp(-frames["logit"].to_numpy().astype(np.float64)))
+        value = results.filter(dataset=dataset, level="frame", metric="auc")["value"].item()
+        assert value == pytest.approx(roc_auc_score(frames["label"], score), abs=1e-6)
+
+
+def test_the_chosen_weights_are_a_plain_timm_model(run: Path) -> None:
+    state = load_file(run / "checkpoints" / "best.safetensors")
+    model = detector("vit_tiny_patch16_224", size=64, **DEMO)
+    assert set(state) == set(model.backbone.state_dict())
+    model.backbone.load_state_dict(state)
+
+
+def test_evaluate_reproduces_the_results_from_the_weights(run: Path, tmp_path: Path) -> None:
+    done = fmsd_command("evaluate", f"run={run}", f"hydra.run.dir={tmp_path / 'again'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again" / "results.csv").read_bytes() == (run / "results.csv").read_bytes()
+    one, other = (pl.read_parquet(place / "predictions" / "synthetic.parquet") for place in (run, tmp_path / "again"))
+    assert one.equals(other)
+
+
+def test_evaluate_on_other_data(run: Path, tree: Path, tmp_path: Path) -> None:
+    done = fmsd_command("evaluate", f"run={run}", "data=folder", f"data.root={tree}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (run / "evaluations").iterdir()
+    assert set(pl.read_csv(folder / "results.csv")["dataset"]) == {"folder"}
+
+
+def test_a_sweep_with_an_experiment_and_its_report(tmp_path: Path, cache: Path) -> None:
+    sweep = ("-m", "experiments=demo", "method=full,probe", "seed=0,1", "trainer=smoke", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    done = fmsd_command("train", *sweep, cwd=tmp_path, FMSD_CACHE=str(cache))
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "sweep").glob("*/run.json"))) == 4
+    report = fmsd_command("report", "runs=sweep", "out=tables", cwd=tmp_path)
+    assert report.returncode == 0, report.stderr
+    table = (tmp_path / "tables" / "results.md").read_text()
+    assert "| method=full |" in table
+    assert "| method=probe |" in table
+    assert table.count("±") == 2 * 2 * 2
+    tidy = pl.read_csv(tmp_path / "tables" / "results.csv")
+    assert set(tidy["seed"]) == {0, 1}
+
+
+def test_wandb_works_offline_without_a_key(tmp_path: Path, cache: Path) -> None:
+    overrides = ("method=probe", "data=synthetic", "trainer=smoke", "logger=wandb", "hydra.run.dir=run")
+    done = fmsd_command("train", *overrides, cwd=tmp_path, FMSD_CACHE=str(cache), WANDB_API_KEY="", HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (offline,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
+    content = offline.read_bytes()
+    for word in (b"test/synthetic_shift/video_auc", b"train/loss", b"val/video_auc", b"results"):
+        assert word in content
+
+
+def test_the_installed_command_works_from_any_folder(tmp_path: Path) -> None:
+    """A wheel carries conf/ and experiments/."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--disable-pip-version-check", "-w", tmp_path / "wheel", ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = (tmp_path / "wheel").glob("fmsd-*.whl")
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, tmp_path / "site"], check=True)
+    command = [sys.executable, "-c", "import sys; from fmsd.cli import main; sys.exit(main())", "train", "experiments=demo", "--cfg", "job"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "demo_vit.safetensors" in done.stdout
+    assert (tmp_path / "site" / "fmsd" / "models" / "demo_vit.safetensors").is_file()
+
+
+# ---- input that cannot be used
+
+
+def refused(*arguments: str, cwd: Path, **environment: str) -> str:
+    """Runs a command that must be refused: one sentence, exit code 2, nothing left behind."""
+    before = {path for path in cwd.rglob("*") if "__pycache__" not in path.parts}
+    done = fmsd_command(*arguments, cwd=cwd, **environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("fmsd: ") and line.endswith(".")]
+    assert len(said) == 1, done.stderr
+    assert {path for path in cwd.rglob("*") if "__pycache__" not in path.parts} == before
+    return said[0]
+
+
+SMOKE = ("trainer=smoke", "backbone=demo_vit")
+
+
+def test_a_missing_root_and_an_empty_folder(tmp_path: Path) -> None:
+    assert "data=ff++ has no root" in refused("train", "data=ff++", cwd=tmp_path)
+    assert "There is no folder /nowhere/data" in refused("train", "data=folder", "data.root=/nowhere/data", *SMOKE, cwd=tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "No frames were found under" in refused("train", "data=folder", "data.root=empty", *SMOKE, cwd=tmp_path)
+
+
+def test_a_pattern_that_matches_no_layer_and_the_weights_of_another_backbone(tmp_path: Path) -> None:
+    root = grow_tree(tmp_path / "data")
+    data = ("data=folder", f"data.root={root}")
+    assert "match no linear layer" in refused("train", *data, *SMOKE, "method.patterns=[nothing]", cwd=tmp_path)
+    said = refused("train", *data, *SMOKE, "backbone.depth=3", cwd=tmp_path)
+    assert "unexpected: blocks.3" in said
+
+
+def test_one_class_and_a_video_in_two_splits(tmp_path: Path) -> None:
+    root = grow_tree(tmp_path / "real", domains=("real",))
+    assert "train split of folder has only real frames" in refused("train", "data=folder", f"data.root={root}", *SMOKE, cwd=tmp_path)
+    tree = grow_tree(tmp_path / "data")
+    write_image(tree / "test" / "swap" / "train0" / "9.png", 9)
+    said = refused("train", "data=folder", f"data.root={tree}", *SMOKE, cwd=tmp_path)
+    assert "folder/swap/train0" in said
+    assert "lie in more than one split; leave each video in one split" in said
+
+
+def test_a_truncated_image_found_while_training_leaves_no_run(tmp_path: Path) -> None:
+    tree = grow_tree(tmp_path / "data")
+    image = tree / "train" / "swap" / "train1" / "1.png"
+    image.write_bytes(image.read_bytes()[:-900])
+    for workers in (0, 1):
+        said = refused("train", "data=folder", f"data.root={tree}", *SMOKE, f"data.workers={workers}", cwd=tmp_path)
+        assert str(image) in said
+        assert said.count("fmsd: ") == 1
+
+
+def test_unknown_keys_choices_verbs_and_targets(tmp_path: Path) -> None:
+    assert "no config key 'method.subspacez' (did you mean method.subspaces?)" in refused("train", "method.subspacez=2", cwd=tmp_path)
+    assert "There is no method=fmds; choose one of effort, fmsd, full, probe" in refused("train", "method=fmds", cwd=tmp_path)
+    assert "no verb 'trian'; choose one of train, evaluate, index, report" in refused("trian", cwd=tmp_path)
+    assert "needs run; give it as run=VALUE" in refused("evaluate", cwd=tmp_path)
+    assert "'os.system' is not allowed" in refused("train", "data=synthetic", "wrapper._target_=os.system", cwd=tmp_path)
+    assert "not the folder of a finished run" in refused("evaluate", f"run={tmp_path}", cwd=tmp_path)
+    assert "There is no finished run below" in refused("report", f"runs={tmp_path}", cwd=tmp_path)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(run: Path, cache: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    said = refused("train", "data=synthetic", "trainer=smoke", f"hydra.run.dir={run}", cwd=run.parent, FMSD_CACHE=str(cache))
+    assert "already holds a run; choose another folder with hydra.run.dir=PATH" in said
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+# ---- real faces and real weights
+
+
+def test_real_faces_train_and_test_across_datasets(real_data: Path, tmp_path: Path) -> None:
+    weights = real_data / "weights" / "sam2_hiera_tiny.safetensors"
+    done = fmsd_command(
+        "train", "experiments=faces", "hydra.mode=RUN", "method=fmsd", "trainer=smoke", "hydra.run.dir=run",
+        f"data.root={real_data / 'faces'}", f"backbone.weights={weights}", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = pl.read_csv(tmp_path / "run" / "results.csv")
+    assert set(table["dataset"]) == {"uadfv", "stylegan2", "inpaint", "lipsync", "progan"}
+    assert table.filter(dataset="progan", level="frame")["n_frames"].unique().item() == 4

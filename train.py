@@ -1,0 +1,8 @@
+"""`python train.py ...` is `fmsd train ...`."""
+
+import sys
+
+from fmsd.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))
