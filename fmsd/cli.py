@@ -1,5 +1,6 @@
 """`fmsd VERB overrides...`; the only file that knows Hydra. `python train.py ...` is `fmsd train ...`."""
 
+import contextlib
 import difflib
 import functools
 import inspect
@@ -28,6 +29,8 @@ from fmsd.tasks import index as indexing
 from fmsd.tasks import report as reporting
 from fmsd.tasks import train as training
 from fmsd.types import InputError
+
+log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parent
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
@@ -73,16 +76,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = HydraConfig.get()
         folder = Path(settings.runtime.output_dir)
         try:
-            with undone_if_refused(folder):
+            with undone_if_refused(folder) if verb in WRITING else contextlib.nullcontext():
                 VERBS[verb](config, folder)
         except (InputError, OmegaConfBaseException) as error:
-            if settings.mode == RunMode.MULTIRUN or debugging:
+            refusal = explained(error, verb, overrides)
+            if debugging:
                 raise
-            refusals.append(explained(error, verb, overrides))
+            if settings.mode == RunMode.MULTIRUN:
+                log.error("%s: %s", " ".join(settings.overrides.task), sentence(refusal))
+                raise
+            refusals.append(refusal)
 
     sys.argv = [f"fmsd {verb}", *overrides]
     if CONF.parent != PACKAGE:
-        sys.argv.append(f"hydra.searchpath=['file://{CONF.parent}']")  # where experiments/ lies in a checkout
+        sys.argv.append(f"{SEARCH}['file://{CONF.parent}']")  # where experiments/ lies in a checkout
     try:
         job()
     except (InputError, HydraException, OmegaConfBaseException) as error:
@@ -151,6 +158,11 @@ def check_targets(node: object) -> None:
         check_targets(child)
 
 
+def command() -> list[str]:
+    """The words that the user typed."""
+    return [word for word in sys.argv if not word.startswith(SEARCH)]
+
+
 def build(node: Any) -> Any:
     """Instantiates a part of the configuration.
 
@@ -185,6 +197,7 @@ def train(config: DictConfig, folder: Path) -> None:
     settings = HydraConfig.get()
     add_others(config.data, "train")
     training.train(
+        name=str(settings.runtime.choices["method"]),
         detector=build(config.backbone),
         method=build(config.method),
         wrapper=build(config.wrapper),
@@ -195,7 +208,7 @@ def train(config: DictConfig, folder: Path) -> None:
         logger=build(config.logger),
         folder=folder,
         config=OmegaConf.to_yaml(config, resolve=True),
-        command=sys.argv,
+        command=command(),
         overrides=list(settings.overrides.task),
         choices={name: choice for name, choice in settings.runtime.choices.items() if "/" not in name and choice is not None},
         seed=config.seed,
@@ -219,7 +232,7 @@ def evaluate(config: DictConfig, folder: Path) -> None:
         trainer=build(whole.trainer),
         folder=folder,
         config=OmegaConf.to_yaml(whole, resolve=True),
-        command=sys.argv,
+        command=command(),
     )
 
 
@@ -235,3 +248,9 @@ def report(config: DictConfig, folder: Path) -> None:
 
 
 VERBS: dict[str, Callable[[DictConfig, Path], None]] = {"train": train, "evaluate": evaluate, "index": index, "report": report}
+
+SEARCH = "hydra.searchpath="
+"""Hydra's word for where more configuration lies."""
+
+WRITING = ("train", "evaluate")
+"""Verbs whose output folder is theirs: it is taken back when they are refused."""

@@ -14,7 +14,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,10 +106,10 @@ def page(results: pl.DataFrame, metric: str) -> str:
     return f"## {metric}\n\n" + markdown(table.columns, rows)
 
 
-def provenance(command: list[str]) -> dict[str, Any]:
+def provenance(command: Sequence[str]) -> dict[str, Any]:
     """Where numbers come from: the command line, versions, the revision of this package's source and the machine."""
     return {
-        "command": command,
+        "command": list(command),
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "revision": revision(),
         "machine": f"{platform.system()} {platform.machine()}",

@@ -51,7 +51,7 @@ def evaluate(
         for key in ("overrides", "choices", "seed", "selection", "monitor", "monitored", "epoch", "trainable", "parameters", "seconds")
     }
     tested = {"test": {name: manifests.summary(manifest)[name] for name, manifest in tests.items()}}
-    record |= provenance(list(command)) | {"run": str(run.folder), "manifests": tested}
+    record |= provenance(command) | {"run": str(run.folder), "manifests": tested}
     evaluation.write("run.json", json.dumps(record, indent=2) + "\n")
     show(table, f"AUC of {run.folder}", caption(record))
     print(f"The evaluation lies in {folder}")

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from safetensors.torch import save_file
+from torch import nn
 
 from fmsd.data import manifest as manifests
 from fmsd.engine.callbacks import IID, MONITOR, ValidationMetrics
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def train(
+    name: str,
     detector: Callable[[], Detector],
     method: Method,
     wrapper: OptimizerWrapper,
@@ -55,6 +57,7 @@ def train(
     """Trains, selects and tests; everything that the run found lies in its folder.
 
     Args:
+        name: the method's name, for the table.
         detector, trainer, logger: factories; they are called after the seed is set and the data is checked.
         config: the composed configuration as YAML text.
         command, overrides, choices: what was asked for, for the record.
@@ -69,59 +72,35 @@ def train(
     training, tests = data.training, data.tests
     lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
     model = detector()
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = count(model.parameters())
     penalties = method(model)
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
+    frames = len(training.where(split="train"))
     log.info(
-        "%s: %s of %s parameters learn, on %d frames; %d frames choose the weights.",
-        choices.get("method"),
-        f"{trainable:,}",
-        f"{parameters:,}",
-        len(training.where(split="train")),
-        len(data.validation),
+        "%s: %s of %s parameters learn on %d frames; %d choose the weights.", name, f"{trainable:,}", f"{parameters:,}", frames, len(data.validation)
     )
 
     run.write("config.yaml", config)
-    loggers = [CSVLogger(folder, name="logs", version="")] + ([logger(folder)] if logger else [])
-    best = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor=MONITOR,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-        auto_insert_metric_name=False,
-    )
+    loggers = [CSVLogger(folder, name="logs", version=""), *([logger(folder)] if logger else [])]
+    best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor=MONITOR, mode="max", save_last=True, enable_version_counter=False)
     worker = trainer(callbacks=[ValidationMetrics(data.validation), best], logger=loggers, default_root_dir=folder)
-    batches = math.ceil(len(training.where(split="train")) / data.batch_size)
-    if isinstance(worker.limit_train_batches, int):
-        batches = min(batches, worker.limit_train_batches)
-    steps = math.ceil(batches / accumulate) * (worker.max_epochs or 1)
-    steps = steps if worker.max_steps < 0 else min(steps, worker.max_steps)
+    refuse(worker)
+    steps = optimizer_steps(worker, math.ceil(frames / data.batch_size), accumulate)
     learner = Learner(model, wrapper, optimizer, schedule, penalties, steps, weight_decay, accumulate, clip)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*`LRScheduler.step.*")
         worker.fit(learner, datamodule=data)
-    if worker.interrupted:
-        raise KeyboardInterrupt
+    if not best.best_model_path:
+        raise InputError("Training ended before the first validation, so no weights could be chosen; raise trainer.max_steps to at least one epoch.")
 
     chosen = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     learner.load_state_dict(chosen["state_dict"])
     fold(model.backbone)
-    state = {key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()}
-    partial = run.weights.with_suffix(".partial")
-    save_file(
-        state,
-        partial,
-        metadata={"backbone": str(choices.get("backbone")), "mean": str(model.mean.flatten().tolist()), "std": str(model.std.flatten().tolist())},
-    )
-    partial.replace(run.weights)
-
+    export(model, run.weights)
     scorer = Scorer(model)
-    predictions = pl.concat([predict(worker, scorer, data.test_loader(name), manifest) for name, manifest in tests.items()])
+    predictions = pl.concat([predict(worker, scorer, data.test_loader(test), manifest) for test, manifest in tests.items()])
     table = results(predictions, IID)
-    record = provenance(list(command)) | {
+    record = provenance(command) | {
         "overrides": list(overrides),
         "choices": dict(choices),
         "seed": seed,
@@ -134,13 +113,47 @@ def train(
         "parameters": parameters,
         "device": str(worker.strategy.root_device),
         "seconds": round(time.perf_counter() - started, 1),
-        "manifests": {"train": manifests.summary(training), "test": {name: manifests.summary(manifest)[name] for name, manifest in tests.items()}},
+        "manifests": {"train": manifests.summary(training), "test": {test: manifests.summary(manifest)[test] for test, manifest in tests.items()}},
     }
     run.write_results(predictions, table)
     run.write("run.json", json.dumps(record, indent=2) + "\n")
     for extra in loggers:
         if isinstance(extra, WandbLogger):
             wandb.publish(extra, table)
-    show(table, f"AUC, {choices.get('method')} trained on {', '.join(data.train_names)}", caption(record))
+    show(table, f"AUC, {name} trained on {', '.join(data.train_names)}", caption(record))
     print(f"The run lies in {folder}")
     return run
+
+
+def count(parameters: Iterable[nn.Parameter]) -> int:
+    """How many numbers they hold."""
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def refuse(trainer: Trainer) -> None:
+    """Refuses what would give wrong numbers.
+
+    Raises:
+        InputError: several processes, or 16-bit gradients without the range of bfloat16.
+    """
+    if trainer.world_size > 1:
+        raise InputError(f"Training in {trainer.world_size} processes is not supported yet; set trainer.devices=1.")
+    if trainer.precision in ("16-mixed", "16-true"):
+        raise InputError(f"trainer.precision={trainer.precision} would clip scaled gradients; use bf16-mixed or 32-true.")
+
+
+def optimizer_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
+    """How often the optimizer steps in the whole training, for its schedule."""
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    epochs = trainer.max_epochs
+    planned = math.ceil(batches / accumulate) * epochs if epochs is not None and epochs >= 0 else math.inf
+    return int(min(planned, trainer.max_steps if trainer.max_steps >= 0 else math.inf))
+
+
+def export(detector: Detector, path: Path) -> None:
+    """Writes a folded detector's backbone as safetensors in timm's keys, atomically; its normalisation goes into the metadata."""
+    state = {key: value.detach().cpu().contiguous() for key, value in detector.backbone.state_dict().items()}
+    partial = path.with_suffix(".partial")
+    save_file(state, partial, metadata={"mean": str(detector.mean.flatten().tolist()), "std": str(detector.std.flatten().tolist())})
+    partial.replace(path)

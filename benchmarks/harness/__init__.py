@@ -1,0 +1,58 @@
+"""What every benchmark shares: interleaved timing, a table on the terminal, and rows as JSON where `--json PATH` asks for them."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypedDict
+
+from fmsd.report.console import show
+from fmsd.report.run import write
+
+
+class Row(TypedDict):
+    """One measured figure; value <= goal is good, a goal of None means that there is none. `peer` is the figure it is measured against."""
+
+    name: str
+    value: float
+    unit: str
+    goal: float | None
+    peer: str | None
+    machine: str
+
+
+def row(name: str, value: float, unit: str, goal: float | None = None, peer: str | None = None) -> Row:
+    """A figure of this machine."""
+    return Row(
+        name=name, value=value, unit=unit, goal=goal, peer=peer, machine=f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    )
+
+
+def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, float]:
+    """Median seconds per call, all measured in turn so that a drift of the machine's speed hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(warmup + rounds):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if turn >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def main(title: str, measure: Callable[[], list[Row]]) -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    options = parser.parse_args()
+    rows = measure()
+    lines = [
+        [line["name"], f"{line['value']:.3g}", line["unit"], "" if line["goal"] is None else f"{line['goal']:g}", line["peer"] or ""] for line in rows
+    ]
+    show(title, ["figure", "value", "unit", "goal", "against"], lines, rows[0]["machine"])
+    if options.json:
+        write(options.json, json.dumps(rows, indent=2) + "\n")
