@@ -1,6 +1,5 @@
 """`fmsd VERB overrides...`; the only file that knows Hydra. `python train.py ...` is `fmsd train ...`."""
 
-import contextlib
 import difflib
 import functools
 import inspect
@@ -15,15 +14,15 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.logging import RichHandler
 
-from fmsd.report.run import Run, undone_if_refused
+from fmsd.report.run import Run, prune
 from fmsd.tasks import evaluate as evaluating
 from fmsd.tasks import index as indexing
 from fmsd.tasks import report as reporting
@@ -76,9 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = HydraConfig.get()
         folder = Path(settings.runtime.output_dir)
         try:
-            with undone_if_refused(folder) if verb in WRITING else contextlib.nullcontext():
-                VERBS[verb](config, folder)
+            VERBS[verb](config, folder)
         except (InputError, OmegaConfBaseException) as error:
+            prune(folder)
             refusal = explained(error, verb, overrides)
             if debugging:
                 raise
@@ -124,7 +123,9 @@ def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputErr
     if match := re.search(r"Missing mandatory value: (\S+)|You must specify '(\w+)'", text):
         key = match[1] or match[2]
         return InputError(f"fmsd {verb} needs {key}; give it as {key}=VALUE.")
-    return InputError(f"The configuration cannot be composed: {text}")
+    odd = any(word in text for word in ("no viable alternative", "Lexer", "token"))
+    hint = " (quote values with special characters: key='\"~/data\"')" if odd else ""
+    return InputError(f"The configuration cannot be composed{hint}: {text.rstrip('.')}.")
 
 
 def keys(verb: str, overrides: Sequence[str], wrong: str) -> list[str]:
@@ -145,15 +146,21 @@ def _dotted(node: object, prefix: str) -> Iterator[str]:
 
 
 def check_targets(node: object) -> None:
-    """Refuses a configuration that would call something outside the allowed prefixes.
+    """Refuses a configuration that would call something defined outside the allowed packages, by whatever name.
 
     Raises:
-        InputError: such a `_target_`.
+        InputError: such a `_target_`, or one that does not exist.
     """
-    if isinstance(node, dict):
-        target = node.get("_target_", ALLOWED[0])
+    if isinstance(node, dict) and "_target_" in node:
+        target = node["_target_"]
         if not (isinstance(target, str) and target.startswith(ALLOWED)):
             raise InputError(f"The _target_ {target!r} is not allowed; targets must start with one of {', '.join(ALLOWED)}.")
+        try:
+            home = f"{getattr(get_object(target), '__module__', '')}."
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InputError(f"The _target_ {target!r} does not exist ({' '.join(str(error).split())}); correct it.") from error
+        if not home.startswith(ALLOWED):
+            raise InputError(f"The _target_ {target!r} is not allowed: it is defined in {home.rstrip('.')}, outside {', '.join(ALLOWED)}.")
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         check_targets(child)
 
@@ -172,30 +179,54 @@ def build(node: Any) -> Any:
     check_targets(OmegaConf.to_container(node, resolve=True))
     try:
         made = instantiate(node, _convert_="all")
-        if isinstance(made, functools.partial):
-            inspect.signature(made)  # raises on arguments that the function does not take
-    except (InstantiationException, ValueError, TypeError) as error:
+        check_arguments(made)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise InputError(f"The configuration of {node.get('_target_')} does not fit it: {' '.join(str(error).split())}.") from error
+    except (ValueError, TypeError) as error:
         raise InputError(f"The configuration of {node.get('_target_')} does not fit it: {' '.join(str(error).split())}.") from error
     return made
 
 
-def add_others(data: DictConfig, verb: str) -> None:
+def check_arguments(made: object) -> None:
+    """Raises TypeError or ValueError when a factory, or one among an object's attributes, was given arguments that its function does not take."""
+    if isinstance(made, functools.partial):
+        inspect.signature(made)
+    for value in vars(made).values() if hasattr(made, "__dict__") and not isinstance(made, functools.partial) else ():
+        for factory in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(factory, functools.partial):
+                inspect.signature(factory)
+
+
+def absolute(data: DictConfig) -> None:
+    """Makes the folders and files of the data absolute, so that the run's record holds wherever it is read."""
+    for node, keys_ in ((data, ("root", "manifest")), (data.roots, tuple(data.roots))):
+        for key in keys_:
+            if node[key] is not None:
+                node[key] = str(Path(node[key]).expanduser().absolute())
+
+
+def add_others(data: DictConfig) -> None:
     """Gives each test dataset with a `conf/data/NAME.yaml` of its own that file's source, and its root where `data.roots.NAME` is not given."""
     for name in data.test:
-        try:
-            other = OmegaConf.to_container(hydra.compose(verb, overrides=[f"data={name}"]).data, resolve=True)
-        except MissingConfigException:
+        if name in (data.name, *data.train, *data.others):
             continue
-        if isinstance(other, dict) and name not in (data.name, *data.others):
+        try:
+            other = OmegaConf.to_container(hydra.compose("train", overrides=[f"data={name}"]).data, resolve=True)
+        except HydraException:  # no file of this name: the data's own source must know it
+            continue
+        if isinstance(other, dict):
             with open_dict(data):
                 data.others[name] = other["source"]
                 data.roots[name] = data.roots.get(name) or other["root"]
+    absolute(data)
 
 
 def train(config: DictConfig, folder: Path) -> None:
     """fmsd train: writes a run."""
     settings = HydraConfig.get()
-    add_others(config.data, "train")
+    add_others(config.data)
     training.train(
         name=str(settings.runtime.choices["method"]),
         detector=build(config.backbone),
@@ -221,10 +252,13 @@ def evaluate(config: DictConfig, folder: Path) -> None:
     run = Run(Path(config.run).expanduser().absolute())
     run.record()
     trained = OmegaConf.load(run.config)
-    given = {key: config[key] for key in ("data", "trainer") if config[key] is not None}
-    whole = OmegaConf.merge(trained, given, {"backbone": {"pretrained": False, "weights": str(run.weights)}})
-    if "data" in given:
-        add_others(whole.data, "evaluate")
+    whole: Any = OmegaConf.merge(trained, {"backbone": {"pretrained": False, "weights": str(run.weights)}})
+    for key in ("data", "trainer"):
+        if config[key] is not None and "_target_" in config[key]:
+            whole[key] = config[key]  # taken whole: another dataset has another source
+        elif config[key] is not None:
+            whole[key] = OmegaConf.merge(whole[key], config[key])  # what trainer=smoke says about data
+    add_others(whole.data)
     evaluating.evaluate(
         run=run,
         detector=build(whole.backbone),
@@ -238,6 +272,7 @@ def evaluate(config: DictConfig, folder: Path) -> None:
 
 def index(config: DictConfig, folder: Path) -> None:
     """fmsd index: writes a manifest."""
+    absolute(config.data)
     indexing.index(build(config.data), Path(config.out).expanduser())
 
 
@@ -251,6 +286,3 @@ VERBS: dict[str, Callable[[DictConfig, Path], None]] = {"train": train, "evaluat
 
 SEARCH = "hydra.searchpath="
 """Hydra's word for where more configuration lies."""
-
-WRITING = ("train", "evaluate")
-"""Verbs whose output folder is theirs: it is taken back when they are refused."""

@@ -84,7 +84,7 @@ def test_each_method_brings_its_learning_rate_and_the_command_line_wins() -> Non
 
 
 def test_targets_outside_the_allowed_prefixes_are_refused() -> None:
-    for target in ("os.system", "builtins.eval", "torch.load", "torch.hub.load", "fmsdx.harm"):
+    for target in ("os.system", "builtins.eval", "torch.load", "fmsdx.harm", "fmsd.cli.os.getcwd", "fmsd.report.run.shutil.rmtree"):
         with pytest.raises(InputError, match=rf"{target}.* is not allowed"):
             check_targets({"a": [{"_target_": target}]})
         with pytest.raises(InputError, match="is not allowed"):
@@ -98,6 +98,9 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     config = compose("train", "+method.rnk=3")
     with pytest.raises(InputError, match=r"fmsd\.peft\.fmsd\.fmsd does not fit it.*rnk"):
         build(config.method)
+    config = compose("train", "data=folder", "data.root=/data", "+data.source.lay_out=x")
+    with pytest.raises(InputError, match=r"DataModule does not fit it.*lay_out"):
+        build(config.data)
 
 
 def test_every_method_has_a_page() -> None:

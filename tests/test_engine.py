@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,21 @@ def test_accumulation_equals_a_larger_batch(tree: Path, tmp_path: Path) -> None:
     for other in states[1:]:
         for key, value in states[0].items():
             torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_the_smaller_last_group_of_an_epoch_counts_in_full(tmp_path: Path) -> None:
+    """Three batches, two per step: the last step follows the gradient of its one batch, not half of it."""
+    root = grow_tree(tmp_path / "tree", videos=3)
+    norms = []
+    for batch_size, accumulate in ((8, 1), (4, 2)):
+        torch.manual_seed(0)
+        model = learner(accumulate=accumulate, clip=1e9)
+        seen: list[float] = []
+        model.log = lambda name, value, seen=seen, **_: seen.append(float(value)) if name == "train/gradient_norm" else None  # pyright: ignore
+        trainer(tmp_path).fit(model, train_dataloaders=module(root, batch_size=batch_size).train_dataloader())
+        norms.append(seen)
+    assert len(norms[0]) == 2
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
 
 
 def test_clipping_bounds_the_step(tree: Path, tmp_path: Path) -> None:
@@ -143,12 +159,15 @@ def test_without_a_validation_split_training_videos_are_held_out(tmp_path: Path,
         ({"test": ["yours"]}, r"data\.test names yours, which data=mine does not hold"),
         ({"splits": ("train", "val")}, r"dataset mine has no test split"),
         ({"domains": ("real",)}, r"train split of mine has only real frames"),
+        ({"frames": 0}, r"data\.frames=0 must be at least 1"),
+        ({"batch_size": 0}, r"data\.batch_size=0 must be at least 1"),
+        ({"val_fraction": 1.5}, r"data\.val_fraction=1\.5 must lie between 0 and 1"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     root = grow_tree(tmp_path, **{name: changes.pop(name) for name in ("splits", "domains") if name in changes})
-    data = module(changes.pop("root", root), **changes)
     with pytest.raises(InputError, match=message):
+        data = module(changes.pop("root", root), **changes)
         assert data.training and data.tests  # noqa: PT018
 
 
@@ -168,6 +187,19 @@ def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(tmp_path: Path,
     with caplog.at_level(logging.WARNING, "fmsd"):
         assert list(data.tests) == ["mine", "other"]
     assert "third is skipped: its root is not given (data.roots.third=PATH)" in caplog.text
+    assert data.skipped == ["third"]
+    alias = module(home, test=["alias"], others={"alias": other}, roots={"alias": str(away)})
+    with pytest.raises(InputError, match=r"conf/data/alias\.yaml describes the dataset other, not alias"):
+        assert alias.tests
+
+
+def test_a_file_that_is_trained_and_tested_on_is_refused(tree: Path) -> None:
+    def same(root: Path) -> Iterator[Frame]:
+        for frame in folder.scan(root, "other", "{split}/{domain}/{video}", SPLITS, ["real"]):  # pyright: ignore
+            yield replace(frame, split="test")
+
+    with pytest.raises(InputError, match=r"is a training and a test frame of other"):
+        assert module(tree, test=["other"], others={"other": same}, roots={"other": str(tree)}).tests
 
 
 def test_a_manifest_takes_the_place_of_a_scan(tree: Path, tmp_path: Path) -> None:

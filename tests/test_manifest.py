@@ -96,15 +96,42 @@ def test_first_limits_videos_per_split_and_domain(manifest: Manifest) -> None:
     assert len(few) == 20
 
 
-def test_hold_out_moves_whole_videos_of_every_domain_and_depends_on_names_alone(manifest: Manifest) -> None:
+def paired(dataset: str = "ff", sources: int = 20) -> list[Frame]:
+    """Originals `000` and their manipulations `000_007`, all in train."""
+    found = []
+    for domain, label in (("real", 0), ("swap", 1)):
+        for source in range(sources):
+            name = f"{source:03d}" if label == 0 else f"{source:03d}_{(source + 7) % sources:03d}"
+            found.append(
+                Frame(Path(f"/data/{dataset}/{domain}/{name}/0.png"), label, dataset, domain, video_id(dataset, domain, "", name), 0, "train")
+            )
+    return found
+
+
+def test_hold_out_moves_a_source_with_all_its_manipulations() -> None:
+    manifest = collect(paired() + paired("other", 40), Path("/data"))
     held = manifest.hold_out(0.1)
-    moved = held.where(split="val")
-    assert set(moved.table["domain"]) == {"real", "swap"}
-    assert moved.videos == 2
-    assert len(moved) == 10
-    assert held.where(split="test").table.equals(manifest.where(split="test").table)
+    moved = held.where(split="val").table
+    for dataset, count in (("ff", 2), ("other", 4)):
+        part = moved.filter(dataset=dataset)
+        sources = {domain: {video.rpartition("/")[2][:3] for video in part.filter(domain=domain)["video"]} for domain in ("real", "swap")}
+        assert sources["real"] == sources["swap"]
+        assert len(sources["real"]) == count
     shuffled = replace(manifest, table=manifest.table.sample(fraction=1, shuffle=True, seed=1)).hold_out(0.1)
-    assert set(shuffled.where(split="val").table["video"]) == set(moved.table["video"])
+    assert set(shuffled.where(split="val").table["video"]) == set(moved["video"])
+    assert len(held) == len(manifest)
+
+
+def test_hold_out_keeps_both_classes_where_names_are_unrelated() -> None:
+    unrelated = [replace(frame, video=f"a/{frame.domain}/{frame.domain}-{number}") for number, frame in enumerate(paired())]
+    moved = collect(unrelated, Path("/data")).hold_out(0.1).where(split="val")
+    assert moved.table.group_by("label").len()["len"].to_list() == [2, 2]
+
+
+def test_hold_out_leaves_the_other_splits_alone(manifest: Manifest) -> None:
+    held = manifest.hold_out(0.1)
+    assert held.where(split="test").table.equals(manifest.where(split="test").table)
+    assert held.where(split="val").videos == 2
 
 
 @pytest.mark.parametrize(
@@ -112,20 +139,25 @@ def test_hold_out_moves_whole_videos_of_every_domain_and_depends_on_names_alone(
     [
         (
             {"label": pl.when(pl.col("index") == 0).then(1 - pl.col("label")).otherwise("label").cast(pl.Int8)},
-            r"domains of row 0 \('real'\).*do not fit their label",
+            r"domain values of row 0 \(a/real/v0/0\.png, real\).*do not fit their label",
         ),
-        ({"label": pl.lit(2, pl.Int8)}, r"labels of row 0 \(2\).* neither 0 \(real\) nor 1"),
+        ({"label": pl.lit(2, pl.Int8)}, r"label values of row 0 \(a/real/v0/0\.png, 2\).* neither 0 \(real\) nor 1"),
         (
             {"split": pl.when(pl.col("index") == 3).then(pl.lit("val")).otherwise("split")},
-            r"videos of row 0 \('a/real/c23/v0'\).*more than one split",
+            r"video values of row 0 \(a/real/v0/0\.png, a/real/c23/v0\).*more than one split",
         ),
-        ({"split": pl.lit("dev")}, r"splits of row 0 \('dev'\).* none of train, val, test"),
-        ({"path": pl.lit("same.png")}, r"paths of row 0 \('same.png'\), row 1 .* and 37 more are listed more than once"),
+        ({"split": pl.lit("dev")}, r"split values of row 0 \(a/real/v0/0\.png, dev\).* none of train, val, test"),
+        ({"path": pl.lit("same.png")}, r"path values of row 0 \(same\.png\), row 1 .* and 37 more are listed more than once"),
         (
             {"domain": pl.when((pl.col("label") == 1) & (pl.col("index") == 0)).then(pl.lit("other")).otherwise("domain")},
-            r"more than one label, domain or dataset",
+            r"more than one label, domain, dataset or compression",
         ),
-        ({"video": pl.lit(None, pl.String)}, r"row 0, row 1, row 2 and 37 more have empty cells"),
+        ({"video": pl.lit(None, pl.String)}, r"cell values of row 0 \(a/real/v0/0\.png, empty\).* and 37 more have no value"),
+        (
+            {"compression": pl.when(pl.col("index") == 1).then(pl.lit("c40")).otherwise("compression")},
+            r"video values of row 0 .*dataset or compression",
+        ),
+        ({"index": pl.lit(0, pl.Int32)}, r"index values of row 0 .* come twice in a video"),
     ],
 )
 def test_validate_names_the_rows_and_the_remedy(manifest: Manifest, change: dict[str, pl.Expr], message: str) -> None:
@@ -140,7 +172,7 @@ def test_validate_checks_that_files_exist(tmp_path: Path) -> None:
     manifest = collect(listed, tmp_path)
     assert manifest.validate() is manifest
     listed[7].path.unlink()
-    with pytest.raises(InputError, match=r"row 7 \('a/real/v1/2.png'\) do not exist under"):
+    with pytest.raises(InputError, match=r"row 7 \(a/real/v1/2\.png\) do not exist under"):
         manifest.validate()
 
 

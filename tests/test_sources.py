@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -65,6 +66,17 @@ def test_a_folder_that_its_layout_does_not_explain_is_refused(tree: Path, layout
         list(folder.scan(tree, "mine", layout, SPLITS, real, split))  # pyright: ignore
 
 
+def test_what_a_wildcard_stands_for_keeps_equal_names_apart(tmp_path: Path) -> None:
+    for outer in ("a", "b"):
+        for domain in ("real", "swap"):
+            write_image(tmp_path / outer / domain / "v0" / "0.png", 0, 8)
+            write_image(tmp_path / outer / domain / "lone.png", 1, 8)
+    manifest = collect(folder.scan(tmp_path, "x", "*/{domain}/{video}", {}, ["real"], split="test"), tmp_path).validate()
+    assert manifest.videos == 8
+    assert "x/real/a/v0" in manifest.table["video"]
+    assert "x/real/b/lone.png" in manifest.table["video"]
+
+
 def test_a_missing_or_empty_root_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no folder .*data\.root=PATH"):
         list(folder.scan(tmp_path / "none", "x", "{domain}", {}, ["real"], "test"))
@@ -89,6 +101,13 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "short.csv").write_text("path,label\na.png,0\n")
     with pytest.raises(InputError, match=r"lacks the columns dataset, domain, video, index, split"):
         list(table.scan(tmp_path, "short.csv"))
+    header = "path,label,dataset,domain,video,index,split\n"
+    (tmp_path / "words.csv").write_text(header + "a.png,real,d,real,v,0,train\n")
+    with pytest.raises(InputError, match=r"values of the wrong kind .*labels are 0 or 1"):
+        collect(table.scan(tmp_path, "words.csv"), tmp_path)
+    (tmp_path / "holes.csv").write_text(header + ",0,d,real,v,0,train\n")
+    with pytest.raises(InputError, match=r"has empty cells"):
+        list(table.scan(tmp_path, "holes.csv"))
 
 
 # ---- DeepfakeBench JSON
@@ -155,6 +174,20 @@ def test_a_video_that_deepfakebench_lists_in_several_splits_is_a_test_video(tmp_
     assert set(manifest.where(split="train").table["video"]) == {"celebdf_v2/real/id0_0000"}
 
 
+def test_frames_in_place_of_the_validation_videos_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """DFDC.json as DeepfakeBench's own script writes it."""
+    for name in ("a", "b"):
+        write_image(tmp_path / "DFDC" / name / "0.png", 0, 8)
+    video = {name: {"label": "DFDC_Real", "frames": [f"DFDC/{name}/0.png"]} for name in ("a", "b")}
+    (tmp_path / "DFDC.json").write_text(
+        json.dumps({"DFDC": {"DFDC_Real": {"train": {"a": video["a"]}, "test": {"b": video["b"]}, "val": video["b"]}}})
+    )
+    with caplog.at_level(logging.WARNING):
+        manifest = collect(deepfakebench.scan(tmp_path, "DFDC.json"), tmp_path).validate()
+    assert "lists frames without a video's name" in caplog.text
+    assert dict(manifest.table.select("video", "split").rows()) == {"DFDC/real/a": "train", "DFDC/real/b": "test"}
+
+
 def test_deepfakebench_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     root = benchmark(tmp_path)
     with pytest.raises(InputError, match=r"no DFDC\.json in .*dataset_json"):
@@ -202,6 +235,23 @@ def test_ffpp_trees_and_the_official_split(tmp_path: Path, frames: str, splits: 
     }
     some = collect(ffpp.scan(root, manipulations=["FaceSwap"]), root)
     assert set(some.table["domain"]) == {"real", "FaceSwap"}
+
+
+def test_ffpp_frames_are_in_numeric_order_and_absent_or_empty_videos_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = ffpp_tree(tmp_path)
+    video = root / "original_sequences/youtube/c23/images/071"
+    for name in ("998", "999", "1000", "1001"):
+        write_image(video / f"{name}.png", 0, 8)
+    manifest = collect(ffpp.scan(root), root)
+    ordered = manifest.table.filter(video="ff++/real/c23/071").sort("index")["path"].str.extract(r"(\d+)\.png").to_list()
+    assert ordered == ["0000", "998", "999", "1000", "1001"]
+    shutil.rmtree(video)
+    with caplog.at_level(logging.WARNING):
+        list(ffpp.scan(root))
+    assert "lacks 1 of the 6 official videos, 071 among them" in caplog.text
+    video.mkdir()
+    with pytest.raises(InputError, match=r"images/071 holds no frames"):
+        list(ffpp.scan(root))
 
 
 def test_ffpp_takes_the_split_from_a_deepfakebench_file(tmp_path: Path) -> None:

@@ -84,11 +84,21 @@ def test_evaluate_reproduces_the_results_from_the_weights(run: Path, tmp_path: P
     assert one.equals(other)
 
 
-def test_evaluate_on_other_data(run: Path, tree: Path, tmp_path: Path) -> None:
-    done = fmsd_command("evaluate", f"run={run}", "data=folder", f"data.root={tree}", cwd=tmp_path)
+def test_a_run_of_one_source_is_evaluated_on_data_of_another(tree: Path, tmp_path: Path) -> None:
+    overrides = ("method=probe", "data=folder", "data.root=tree", "backbone=demo_vit", "trainer=smoke", "hydra.run.dir=run")
+    done = fmsd_command("train", *overrides, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (folder,) = (run / "evaluations").iterdir()
-    assert set(pl.read_csv(folder / "results.csv")["dataset"]) == {"folder"}
+    manifest = fmsd_command("index", "data=folder", f"data.root={tree}", "out=frames.parquet", cwd=tmp_path)
+    assert manifest.returncode == 0, manifest.stderr
+    table = ("data=table", f"data.root={tree}", f"data.source.file={tmp_path / 'frames.parquet'}", "data.train=[]", "data.test=[folder]")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for data in (table, ()):
+        done = fmsd_command("evaluate", "run=../run", *data, cwd=elsewhere)
+        assert done.returncode == 0, done.stderr
+    whole, again = (pl.read_csv(path / "results.csv") for path in sorted((tmp_path / "run" / "evaluations").iterdir()))
+    assert whole["n_frames"].unique().item() == 8
+    assert again.equals(pl.read_csv(tmp_path / "run" / "results.csv"))
 
 
 def test_a_sweep_with_an_experiment_and_its_report(tmp_path: Path, cache: Path) -> None:
@@ -104,6 +114,12 @@ def test_a_sweep_with_an_experiment_and_its_report(tmp_path: Path, cache: Path) 
     assert table.count("±") == 2 * 2 * 2
     tidy = pl.read_csv(tmp_path / "tables" / "results.csv")
     assert set(tidy["seed"]) == {0, 1}
+    one = next((tmp_path / "sweep").glob("*/run.json")).parent
+    assert "whose results.csv would be lost" in refused("report", "runs=sweep", f"out={one}", cwd=tmp_path)
+    evaluated = fmsd_command("evaluate", f"run={one}", cwd=tmp_path, FMSD_CACHE=str(cache))
+    assert evaluated.returncode == 0, evaluated.stderr
+    fmsd_command("report", "runs=sweep", "out=after", cwd=tmp_path)
+    assert (tmp_path / "after" / "results.md").read_text() == table
 
 
 def test_wandb_works_offline_without_a_key(tmp_path: Path, cache: Path) -> None:
@@ -187,13 +203,35 @@ def test_a_truncated_image_found_while_training_leaves_no_run(tmp_path: Path) ->
         assert said.count("fmsd: ") == 1
 
 
+def test_a_truncated_test_image_found_after_training_leaves_a_run_that_can_be_evaluated(tmp_path: Path) -> None:
+    tree = grow_tree(tmp_path / "data")
+    image = tree / "test" / "swap" / "test1" / "1.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:-900])
+    done = fmsd_command("train", "data=folder", "data.root=data", *SMOKE, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert str(image) in done.stderr
+    assert not (tmp_path / "run" / "results.csv").exists()
+    image.write_bytes(whole)
+    evaluated = fmsd_command("evaluate", "run=run", cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+
+
+def test_settings_out_of_range(tmp_path: Path) -> None:
+    data = ("data=folder", f"data.root={grow_tree(tmp_path / 'data')}", *SMOKE)
+    assert "data.frames=0 must be at least 1" in refused("train", *data, "data.frames=0", cwd=tmp_path)
+    assert "learner.accumulate=0 must be at least 1" in refused("train", *data, "learner.accumulate=0", cwd=tmp_path)
+    assert "The optimizer does not take its settings" in refused("train", *data, "optimizer.lr=-1", cwd=tmp_path)
+    assert "The trainer does not take its settings" in refused("train", *data, "+trainer.gradient_clip_val=1", cwd=tmp_path)
+
+
 def test_unknown_keys_choices_verbs_and_targets(tmp_path: Path) -> None:
     assert "no config key 'method.subspacez' (did you mean method.subspaces?)" in refused("train", "method.subspacez=2", cwd=tmp_path)
     assert "There is no method=fmds; choose one of effort, fmsd, full, probe" in refused("train", "method=fmds", cwd=tmp_path)
     assert "no verb 'trian'; choose one of train, evaluate, index, report" in refused("trian", cwd=tmp_path)
     assert "needs run; give it as run=VALUE" in refused("evaluate", cwd=tmp_path)
     assert "'os.system' is not allowed" in refused("train", "data=synthetic", "wrapper._target_=os.system", cwd=tmp_path)
-    assert "not the folder of a finished run" in refused("evaluate", f"run={tmp_path}", cwd=tmp_path)
+    assert "not the folder of a trained run" in refused("evaluate", f"run={tmp_path}", cwd=tmp_path)
     assert "There is no finished run below" in refused("report", f"runs={tmp_path}", cwd=tmp_path)
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Trainer
 
-from fmsd.report.run import undone_if_refused
-from fmsd.tasks.train import optimizer_steps, refuse
+from fmsd.report.run import Run, claimed, prune
+from fmsd.tasks.evaluate import made
+from fmsd.tasks.train import optimizer_steps
 from fmsd.types import InputError
 
 
@@ -30,35 +31,60 @@ def test_the_schedule_spans_the_steps_that_will_be_made(changes: dict[str, objec
     assert optimizer_steps(trainer(**changes), 10, accumulate) == steps
 
 
-def test_half_precision_without_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse(trainer(precision="bf16-mixed"))
+def test_training_without_an_end_is_refused() -> None:
+    with pytest.raises(InputError, match=r"set trainer\.max_epochs or trainer\.max_steps"):
+        optimizer_steps(trainer(max_epochs=-1), 10, 1)
+
+
+def test_trainers_that_would_give_wrong_numbers_or_none_are_refused() -> None:
+    assert made(trainer, precision="bf16-mixed").precision == "bf16-mixed"
     with pytest.raises(InputError, match=r"trainer\.precision=16-true .* use bf16-mixed"):
-        refuse(trainer(precision="16-true"))
-    with pytest.raises(InputError, match=r"Training in 2 processes is not supported yet; set trainer\.devices=1"):
-        refuse(trainer(devices=2))
+        made(trainer, precision="16-true")
+    with pytest.raises(InputError, match=r"Running in 2 processes is not supported yet; set trainer\.devices=1"):
+        made(trainer, devices=2)
+    for wrong in ({"precision": "foo"}, {"accelerator": "abacus"}, {"max_epoch": 3}):
+        with pytest.raises(InputError, match=r"The trainer does not take its settings .* correct trainer\.NAME=VALUE"):
+            made(trainer, **wrong)
 
 
 def test_a_refused_run_takes_back_its_own_parts_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+    def refused(folder: Path) -> None:
+        with claimed(Run(folder), "a: 1"):
+            (folder / "predictions").mkdir()
+            raise InputError("no.")
+
     run = tmp_path / "runs" / "probe" / "now"
-    run.mkdir(parents=True)
-    with pytest.raises(InputError), undone_if_refused(run):
-        (run / "config.yaml").write_text("a: 1")
-        (run / "logs").mkdir()
-        raise InputError("no.")
+    with pytest.raises(InputError, match="no"):
+        refused(run)
+    prune(run)
     assert list(tmp_path.iterdir()) == []
     mixed = tmp_path / "mine"
     (mixed / "logs").mkdir(parents=True)
     (mixed / "thesis.tex").write_text("years")
-    with pytest.raises(InputError), undone_if_refused(mixed):
-        (mixed / "config.yaml").write_text("a: 1")
-        raise InputError("no.")
+    with pytest.raises(InputError, match="no"):
+        refused(mixed)
+    prune(mixed)
     assert {path.name for path in mixed.iterdir()} == {"logs", "thesis.tex"}
 
 
+def test_a_second_process_in_the_same_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    with claimed(Run(tmp_path), "a: 1"):
+        (tmp_path / "logs").mkdir()
+        with pytest.raises(InputError, match=r"already holds a run; choose another folder"), claimed(Run(tmp_path), "b: 2"):
+            pass
+        assert (tmp_path / "config.yaml").read_text() == "a: 1"
+        assert (tmp_path / "logs").is_dir()
+
+
 def test_a_run_with_a_checkpoint_is_kept(tmp_path: Path) -> None:
-    with pytest.raises(InputError), undone_if_refused(tmp_path):
-        (tmp_path / "checkpoints").mkdir()
-        (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"hours of work")
-        raise InputError("a test image is broken.")
+    def refused() -> None:
+        with claimed(Run(tmp_path), "a: 1"):
+            (tmp_path / "checkpoints").mkdir()
+            (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"hours of work")
+            raise InputError("a test image is broken.")
+
+    with pytest.raises(InputError):
+        refused()
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()

@@ -1,5 +1,7 @@
 """Reading one image file as RGB bytes, whatever it is stored as; nothing is ever replaced by something else."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,11 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 def is_image(path: Path) -> bool:
     """Whether a file's ending is that of an image; hidden files are none."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def in_order(files: Iterable[str]) -> list[str]:
+    """File names with their numbers compared as numbers: 2.png before 10.png, 999.png before 1000.png."""
+    return sorted(files, key=lambda name: [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)])
 
 
 def read_image(path: str | Path) -> UInt8[ndarray, "height width 3"]:

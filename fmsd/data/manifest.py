@@ -6,7 +6,8 @@ Paths are relative to the manifest's root, so the digest of one dataset is the s
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -72,15 +73,21 @@ class Manifest:
         return replace(self, table=self.table.filter(rank <= videos))
 
     def hold_out(self, fraction: float) -> "Manifest":
-        """Moves about `fraction` of the training videos of each domain (at least one) into `val`; the choice depends on the videos' names alone."""
-        names = self.table.filter(split="train").select("domain", "video").unique(maintain_order=True)
-        keys = [hashlib.sha256(video.encode()).hexdigest() for video in names["video"]]
-        rank = names.with_columns(pl.Series("key", keys)).with_columns(
-            pl.col("key").rank("ordinal").over("domain").alias("rank"), pl.len().over("domain").alias("count")
-        )
-        held = rank.filter((pl.col("rank") <= (pl.col("count") * fraction).ceil()) & (pl.col("count") > 1))["video"].to_list()
-        split = pl.when((pl.col("split") == "train") & pl.col("video").is_in(held)).then(pl.lit("val")).otherwise(pl.col("split"))
-        return replace(self, table=self.table.with_columns(split.alias("split")))
+        """Moves about `fraction` of the training videos into `val`; the choice depends on their names alone.
+
+        Videos that share a source move together: `033` and its manipulations `033_097`, or all of the person `id3`. Within each dataset, sources are
+        drawn from each combination of domains in which they occur, at least one of two.
+        """
+        source = pl.col("video").str.extract(r"([^/]+)$").str.replace(r"^([A-Za-z]*\d+)_.*$", "$1")
+        train = self.table.with_columns(source=source).filter(split="train")
+        groups = train.group_by("dataset", "source").agg(pl.col("domain").unique().sort().str.join("/").alias("domains"))
+        keys = [hashlib.sha256(f"{dataset}/{name}".encode()).hexdigest() for dataset, name in groups.select("dataset", "source").rows()]
+        kind = ("dataset", "domains")
+        ranked = groups.with_columns(key=pl.Series(keys)).with_columns(rank=pl.col("key").rank("ordinal").over(kind), count=pl.len().over(kind))
+        held = ranked.filter((pl.col("rank") <= (pl.col("count") * fraction).ceil()) & (pl.col("count") > 1))
+        videos = train.join(held, on=["dataset", "source"], how="semi")["video"].unique().to_list()
+        moved = (pl.col("split") == "train") & pl.col("video").is_in(videos)
+        return replace(self, table=self.table.with_columns(split=pl.when(moved).then(pl.lit("val")).otherwise("split")))
 
     def files(self) -> list[str]:
         """The absolute path of every frame."""
@@ -104,8 +111,8 @@ class Manifest:
         numbered = self.table.with_row_index("row")
         if numbered.is_empty():
             raise InputError(f"The manifest of {self.root} has no frames.")
-        empty = numbered.filter(pl.any_horizontal(pl.col(name).is_null() for name in SCHEMA.names()))
-        _refuse(empty, "row", "have empty cells", "fill them in")
+        empty = numbered.with_columns(cell=pl.lit("empty")).filter(pl.any_horizontal(pl.col(name).is_null() for name in SCHEMA.names()))
+        _refuse(empty, "cell", "have no value", "fill them in")
         _refuse(numbered.filter(~pl.col("label").is_in([0, 1])), "label", "are neither 0 (real) nor 1 (fake)", "correct the labels")
         _refuse(numbered.filter(~pl.col("split").is_in(SPLITS)), "split", f"are none of {', '.join(SPLITS)}", "rename the splits")
         mismatch = (pl.col("domain") == REAL) != (pl.col("label") == 0)
@@ -115,15 +122,16 @@ class Manifest:
             f"do not fit their label (exactly the real frames have the domain {REAL!r})",
             "correct label or domain",
         )
-        several = pl.struct("label", "domain", "dataset").n_unique().over("video") > 1
+        several = pl.struct("label", "domain", "dataset", "compression").n_unique().over("video") > 1
         _refuse(
             numbered.filter(several),
             "video",
-            "carry more than one label, domain or dataset",
+            "carry more than one label, domain, dataset or compression",
             "give each video an id of its own (dataset/domain/compression/video)",
         )
         _refuse(numbered.filter(pl.col("split").n_unique().over("video") > 1), "video", "lie in more than one split", "leave each video in one split")
         _refuse(numbered.filter(pl.col("path").is_duplicated()), "path", "are listed more than once", "keep one row per file")
+        _refuse(numbered.filter(pl.struct("video", "index").is_duplicated()), "index", "come twice in a video", "number the frames of each video")
         if files:
             absent = [not os.path.isfile(path) for path in self.files()]
             _refuse(numbered.filter(pl.Series(absent)), "path", f"do not exist under {self.root}", "complete the copy or correct the root")
@@ -141,30 +149,29 @@ def _refuse(rows: pl.DataFrame, column: str, what: str, remedy: str, shown: int 
     """Raises for the given rows, quoting the first few."""
     if rows.is_empty():
         return
-    quoted = ", ".join(f"row {row['row']}" + (f" ({row[column]!r})" if column != "row" else "") for row in rows.head(shown).to_dicts())
+    said = [f"row {row['row']} ({', '.join(str(row[name]) for name in dict.fromkeys(('path', column)))})" for row in rows.head(shown).to_dicts()]
     more = f" and {rows.height - shown} more" if rows.height > shown else ""
-    raise InputError(
-        f"In the manifest, the {column}s of {quoted}{more} {what}; {remedy}."
-        if column != "row"
-        else f"In the manifest, {quoted}{more} {what}; {remedy}."
-    )
+    raise InputError(f"In the manifest, the {column} values of {', '.join(said)}{more} {what}; {remedy}.")
 
 
 def collect(frames: Iterable[Frame], root: Path) -> Manifest:
     """The manifest of scanned frames, ordered by path; their paths become relative to `root` where they lie below it.
 
     Raises:
-        InputError: there is no frame.
+        InputError: there is no frame, or a frame has a value of the wrong kind.
     """
-    columns: list[list[object]] = [[] for _ in fields(Frame)]
-    for frame in frames:
-        for column, value in zip(columns, astuple(frame), strict=True):
-            column.append(value)
-    table = pl.DataFrame(dict(zip((field.name for field in fields(Frame)), columns, strict=True)), schema_overrides={"path": pl.Object})
-    if table.is_empty():
-        raise InputError(f"No frames were found under {root}; check the root and the layout that the dataset's page describes.")
-    paths = [path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix() for path in columns[0]]  # pyright: ignore[reportAttributeAccessIssue]
-    return Manifest(table.with_columns(pl.Series("path", paths)).select(SCHEMA.names()).cast(SCHEMA).sort("path"), root)
+    names = SCHEMA.names()
+    values = list(zip(*map(attrgetter(*names), frames), strict=True))
+    if not values:
+        raise InputError(f"No frames were found under {root}; check the root and the layout that docs/data.md describes.")
+    prefix = f"{root.as_posix().rstrip('/')}/"
+    columns = dict(zip(names, values, strict=True)) | {"path": [path.as_posix().removeprefix(prefix) for path in values[0]]}
+    try:
+        table = pl.DataFrame(columns, schema=SCHEMA)
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"The frames of {root} have values of the wrong kind ({reason}); labels are 0 or 1, indices whole numbers.") from error
+    return Manifest(table.sort("path"), root)
 
 
 def read(path: Path, root: Path) -> Manifest:
@@ -175,7 +182,10 @@ def read(path: Path, root: Path) -> Manifest:
     """
     if not path.is_file():
         raise InputError(f"There is no manifest {path}; make it with `fmsd index`.")
-    table = pl.read_parquet(path)
+    try:
+        table = pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"The manifest {path} is no parquet file; make it again with `fmsd index`.") from error
     if missing := [name for name in SCHEMA.names() if name not in table.columns]:
         raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}; make it again with `fmsd index`.")
     return Manifest(table.select(SCHEMA.names()).cast(SCHEMA), root)

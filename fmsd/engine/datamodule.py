@@ -4,8 +4,10 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -65,9 +67,15 @@ class DataModule(LightningDataModule):
         self.name, self.root, self.source, self.manifest = name, root, source, manifest
         self.train_names, self.test_names, self.others = list(train), list(test), others or {}
         self.roots = roots or {}
+        self.skipped: list[str] = []
         self.frames, self.videos, self.val_fraction = frames, videos, val_fraction
         self.size, self.augment, self.batch_size, self.seed = size, augment, batch_size, seed
-        self.workers = min(8, len(os.sched_getaffinity(0))) if workers is None else workers
+        self.workers = min(8, os.cpu_count() or 1) if workers is None else workers
+        limits = {"batch_size": batch_size, "frames": frames, "videos": videos}
+        if wrong := [f"data.{key}={value}" for key, value in limits.items() if value is not None and value < 1]:
+            raise InputError(f"{', '.join(wrong)} must be at least 1; null means no limit for frames and videos.")
+        if not 0 < val_fraction < 1:
+            raise InputError(f"data.val_fraction={val_fraction} must lie between 0 and 1.")
 
     @functools.cached_property
     def own(self) -> Manifest:
@@ -86,9 +94,14 @@ class DataModule(LightningDataModule):
         if unknown := [name for name in self.train_names if name not in known]:
             raise InputError(f"data.train names {', '.join(unknown)}, but data={self.name} holds {', '.join(known)}; correct data.train=[...].")
         chosen = self.own.where(dataset=self.train_names).validate(files=False)
-        if not len(chosen.where(split="val")):
-            log.info("%s has no validation split: %.0f %% of its training videos are held out for it.", self.name, 100 * self.val_fraction)
-            chosen = chosen.hold_out(self.val_fraction)
+        parts = []
+        for name in self.train_names:
+            part = chosen.where(dataset=name)
+            if not len(part.where(split="val")):
+                log.info("%s has no validation split: %.0f %% of its training videos are held out for it.", name, 100 * self.val_fraction)
+                part = part.hold_out(self.val_fraction)
+            parts.append(part)
+        chosen = replace(chosen, table=pl.concat([part.table for part in parts]))
         chosen = self._reduced(chosen).where(split=["train", "val"]).validate()
         for split in ("train", "val"):
             labels = chosen.where(split=split).table["label"].unique().to_list()
@@ -108,9 +121,14 @@ class DataModule(LightningDataModule):
                 root = self.roots.get(name)
                 if root is None:
                     log.warning("The test dataset %s is skipped: its root is not given (data.roots.%s=PATH).", name, name)
+                    self.skipped.append(name)
                     continue
                 place = Path(root).expanduser().absolute()
-                whole = manifests.collect(self.others[name](place), place)
+                found_there = manifests.collect(self.others[name](place), place)
+                whole = found_there.where(dataset=name)
+                if not len(whole):
+                    held = ", ".join(found_there.table["dataset"].unique().sort())
+                    raise InputError(f"conf/data/{name}.yaml describes the dataset {held}, not {name}; name it so in data.test=[...].")
             else:
                 raise InputError(
                     f"data.test names {name}, which data={self.name} does not hold and no conf/data/{name}.yaml describes; correct data.test=[...]."
@@ -123,10 +141,17 @@ class DataModule(LightningDataModule):
                 raise InputError(
                     f"The test split of {name} has only {only} frames, so no AUC exists; complete it, or leave it out of data.test=[...]."
                 )
+            if both := set(test.files()) & set(self.training_files):
+                raise InputError(f"{min(both)} is a training and a test frame of {name}; give each file to one of data.train and data.test.")
             found[name] = test.validate()
         if not found:
             raise InputError("No test dataset is left; give one in data.test=[...].")
         return found
+
+    @functools.cached_property
+    def training_files(self) -> list[str]:
+        """Every training and validation file of the training datasets, before any reduction."""
+        return self.own.where(dataset=self.train_names, split=["train", "val"]).files()
 
     def _reduced(self, manifest: Manifest) -> Manifest:
         return manifest.first(self.videos).spread(self.frames)

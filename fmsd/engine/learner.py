@@ -32,7 +32,7 @@ class Learner(LightningModule):
     Args:
         steps: optimizer steps of the whole training, for the schedule.
         weight_decay: for matrices; biases, norms and subspace factors get none.
-        accumulate: batches per optimizer step.
+        accumulate: batches per optimizer step; the mean of their losses counts.
         clip: largest norm of the gradient; None for no limit.
     """
 
@@ -49,6 +49,8 @@ class Learner(LightningModule):
         clip: float | None = None,
     ) -> None:
         super().__init__()
+        if accumulate < 1 or (clip is not None and clip <= 0):
+            raise InputError(f"learner.accumulate={accumulate} must be at least 1 and learner.clip={clip} above 0 (null for no limit).")
         self.automatic_optimization = False
         self.detector = detector
         self.wrapper = wrapper
@@ -63,7 +65,10 @@ class Learner(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One optimizer over what is trainable, one schedule that advances with every optimizer step."""
-        optimizer = self.optimizer_factory(decay_groups(self.detector, self.weight_decay))
+        try:
+            optimizer = self.optimizer_factory(decay_groups(self.detector, self.weight_decay))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"The optimizer does not take its settings ({error}); correct optimizer.NAME=VALUE.") from error
         return {"optimizer": optimizer, "lr_scheduler": self.schedule_factory(optimizer, self.steps)}
 
     def loss(self, batch: Frames) -> Tensor:
@@ -77,7 +82,9 @@ class Learner(LightningModule):
         """Gathers gradients through the wrapper; steps after every `accumulate` batches and at the end of the epoch."""
         optimizer = cast(LightningOptimizer, self.optimizers())
         trainable = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
-        loss = self.wrapper(trainable, [lambda: self.loss(batch) / self.accumulate], self.manual_backward) * self.accumulate
+        first = index - index % self.accumulate
+        together = min(self.accumulate, int(self.trainer.num_training_batches) - first)  # the last group of an epoch may be smaller
+        loss = self.wrapper(trainable, [lambda: self.loss(batch) / together], self.manual_backward) * together
         self.log_dict({f"train/{name}": term for name, term in self._terms.items()})
         self.log("train/loss", loss, prog_bar=True)
         if (index + 1) % self.accumulate == 0 or self.trainer.is_last_batch:

@@ -62,12 +62,12 @@ class Run:
         """What `run.json` says.
 
         Raises:
-            InputError: the folder is not that of a finished run.
+            InputError: the folder is not that of a trained run.
         """
         path = self.folder / "run.json"
         if not path.is_file():
             raise InputError(
-                f"{self.folder} is not the folder of a finished run (it has no run.json); give the folder that training printed at its end."
+                f"{self.folder} is not the folder of a trained run (it has no run.json); give the folder that training printed at its end."
             )
         return json.loads(path.read_text())
 
@@ -79,16 +79,22 @@ class Run:
         """Writes a text file of the run, atomically."""
         write(self.folder / name, text)
 
-    def write_results(self, predictions: pl.DataFrame, results: pl.DataFrame) -> None:
-        """Writes the predictions of every dataset and both result tables."""
-        for (dataset,), frames in predictions.group_by("dataset", maintain_order=True):
-            path = self.folder / "predictions" / f"{dataset}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            frames.write_parquet(partial)
-            partial.replace(path)
+    def write_predictions(self, dataset: str, predictions: pl.DataFrame) -> None:
+        """Writes the scored frames of one dataset, atomically."""
+        path = self.folder / "predictions" / f"{dataset}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        predictions.write_parquet(partial)
+        partial.replace(path)
+
+    def write_results(self, results: pl.DataFrame) -> None:
+        """Writes both result tables."""
         self.write("results.csv", results.write_csv())
         self.write("results.md", "\n".join(page(results, metric) for metric in results["metric"].unique(maintain_order=True)))
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Writes `run.json`."""
+        self.write("run.json", json.dumps(record, indent=2) + "\n")
 
 
 def write(path: Path, text: str) -> None:
@@ -135,26 +141,39 @@ def revision() -> str | None:
 
 
 @contextlib.contextmanager
-def undone_if_refused(folder: Path) -> Iterator[None]:
-    """Takes a run's parts back when the work in it fails before the first checkpoint, so that no half-written run is left.
+def claimed(run: Run, config: str) -> Iterator[None]:
+    """Makes a folder the run's own by writing its configuration first, and takes everything back when the work fails before the first checkpoint.
 
-    Only what a run writes and what was not there before is removed, and empty folders up to the working directory.
+    Only what a run writes and what was not there before is removed.
+
+    Raises:
+        InputError: the folder holds a run already, perhaps one that another process has just begun.
     """
-    before = {part for part in PARTS if (folder / part).exists()}
+    run.folder.mkdir(parents=True, exist_ok=True)
+    before = {part for part in PARTS if (run.folder / part).exists()}
+    try:
+        with run.config.open("x") as file:
+            file.write(config)
+    except FileExistsError as error:
+        raise InputError(f"{run.folder} already holds a run; choose another folder with hydra.run.dir=PATH.") from error
     try:
         yield
     except BaseException:
-        if not any((folder / "checkpoints").glob("*.ckpt")):
-            for path in (folder / part for part in PARTS if part not in before):
+        if not any((run.folder / "checkpoints").glob("*.ckpt")):
+            for path in (run.folder / part for part in PARTS if part not in before):
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-            for path in (folder, *(parent for parent in folder.parents if Path.cwd() in parent.parents)):
-                if path == Path.cwd() or not path.is_dir() or any(path.iterdir()):
-                    break
-                path.rmdir()
         raise
+
+
+def prune(folder: Path) -> None:
+    """Removes a folder and those above it as long as they are empty, up to the working directory or three levels."""
+    for path in (folder, *folder.parents)[:3]:
+        if path == Path.cwd() or not path.is_dir() or any(path.iterdir()):
+            break
+        path.rmdir()
 
 
 def caption(record: Mapping[str, Any]) -> str:

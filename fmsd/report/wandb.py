@@ -1,6 +1,7 @@
 """The Weights & Biases dashboard of a run: curves while it trains, per-dataset AUC and the result table at its end."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,24 @@ def logger(folder: Path, project: str = "fmsd", offline: bool | None = None, **o
     """A logger that writes into the run's folder.
 
     Args:
-        offline: keep everything on disk for a later `wandb sync`; None for offline exactly when no API key is set up.
+        offline: keep everything on disk for a later `wandb sync`; None for what WANDB_MODE says, else offline exactly when no API key is set up.
         options: passed to `wandb.init`, e.g. entity, group, tags.
     """
     if offline is None:
-        offline = not wandb.login(prompt=False)
+        offline = os.environ["WANDB_MODE"] == "offline" if "WANDB_MODE" in os.environ else not wandb.login(prompt=False)
     if offline:
         log.info("wandb runs offline; upload later with: wandb sync %s/wandb/offline-run-*", folder)
     return WandbLogger(project=project, save_dir=folder, mode="offline" if offline else "online", name=folder.name, **options)
 
 
 def publish(logger: WandbLogger, results: pl.DataFrame) -> None:
-    """Logs each number as `test/DATASET/LEVEL_METRIC` and all of them as one table, then closes the dashboard's run."""
+    """Logs each number as `test/DATASET/LEVEL_METRIC` and all of them as one table."""
     run = logger.experiment
     run.summary.update({f"test/{row['dataset']}/{row['level']}_{row['metric']}": row["value"] for row in results.iter_rows(named=True)})
     run.log({"results": wandb.Table(columns=list[str | int](results.columns), data=[list(row) for row in results.rows()])})
-    run.finish()
+
+
+def close() -> None:
+    """Ends the dashboard's run, also that of a job that failed: the next job of a sweep must not continue it."""
+    if wandb.run is not None:
+        wandb.finish()

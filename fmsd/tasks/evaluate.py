@@ -1,10 +1,12 @@
 """Evaluation: score the test datasets with a run's weights."""
 
-import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
@@ -16,8 +18,13 @@ from fmsd.engine.predictions import gather, joined
 from fmsd.metrics.table import results, wide
 from fmsd.models.detector import Detector
 from fmsd.report.console import show as show_table
-from fmsd.report.run import Run, caption, provenance
-from fmsd.types import Frames
+from fmsd.report.run import Run, caption, claimed, provenance
+from fmsd.types import Frames, InputError
+
+log = logging.getLogger(__name__)
+
+CARRIED = ("overrides", "choices", "seed", "selection", "monitor", "monitored", "epoch", "trainable", "parameters", "seconds")
+"""What an evaluation's record repeats of its run's."""
 
 
 def evaluate(
@@ -38,24 +45,58 @@ def evaluate(
         InputError: the run is not finished, or the data cannot be used.
     """
     trained = run.record()
-    tests = data.tests
-    worker = trainer(logger=False, enable_checkpointing=False, default_root_dir=folder)
-    scorer = Scorer(detector())
-    predictions = pl.concat([predict(worker, scorer, data.test_loader(name), manifest) for name, manifest in tests.items()])
-    table = results(predictions, trained["selection"])
     evaluation = Run(folder)
-    evaluation.write("config.yaml", config)
-    evaluation.write_results(predictions, table)
-    record = {
-        key: trained[key]
-        for key in ("overrides", "choices", "seed", "selection", "monitor", "monitored", "epoch", "trainable", "parameters", "seconds")
-    }
-    tested = {"test": {name: manifests.summary(manifest)[name] for name, manifest in tests.items()}}
-    record |= provenance(command) | {"run": str(run.folder), "manifests": tested}
-    evaluation.write("run.json", json.dumps(record, indent=2) + "\n")
+    with claimed(evaluation, config):
+        tests = data.tests
+        for name, manifest in tests.items():
+            before = trained["manifests"]["test"].get(name, {}).get("digest")
+            if before is not None and before != manifest.digest():
+                log.warning("%s is not what the run was tested on: other frames, splits or labels (see manifests in run.json).", name)
+        worker = made(trainer, logger=False, enable_checkpointing=False, default_root_dir=folder)
+        table = test(evaluation, worker, detector(), data, trained["selection"])
+        record = {
+            key: trained[key]
+            for key in ("overrides", "choices", "seed", "selection", "monitor", "monitored", "epoch", "trainable", "parameters", "seconds")
+        }
+        evaluation.write_record(
+            record | provenance(command) | {"run": str(run.folder), "manifests": {"test": tested(tests)}, "skipped": data.skipped}
+        )
     show(table, f"AUC of {run.folder}", caption(record))
     print(f"The evaluation lies in {folder}")
     return evaluation
+
+
+def tested(tests: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
+    """Digest and size of every test dataset, for the record."""
+    return {name: manifests.summary(manifest)[name] for name, manifest in tests.items()}
+
+
+def made(trainer: Callable[..., Trainer], **arguments: Any) -> Trainer:
+    """The trainer, if it can be had and gives right numbers.
+
+    Raises:
+        InputError: settings that Lightning does not take, several processes, or 16-bit gradients without the range of bfloat16.
+    """
+    try:
+        worker = trainer(**arguments)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise InputError(f"The trainer does not take its settings ({' '.join(str(error).split())}); correct trainer.NAME=VALUE.") from error
+    if worker.world_size > 1:
+        raise InputError(f"Running in {worker.world_size} processes is not supported yet; set trainer.devices=1.")
+    if worker.precision in ("16-mixed", "16-true"):
+        raise InputError(f"trainer.precision={worker.precision} would clip scaled gradients; use bf16-mixed or 32-true.")
+    return worker
+
+
+def test(run: Run, trainer: Trainer, detector: Detector, data: DataModule, selection: str) -> pl.DataFrame:
+    """Scores every test dataset once and writes predictions, dataset by dataset, and the result tables."""
+    scorer, scored = Scorer(detector), []
+    for name, manifest in data.tests.items():
+        scored.append(predict(trainer, scorer, data.test_loader(name), manifest))
+        run.write_predictions(name, scored[-1])
+    table = results(pl.concat(scored), selection)
+    run.write_results(table)
+    return table
 
 
 def predict(trainer: Trainer, scorer: LightningModule, loader: DataLoader[Frames], manifest: Manifest) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fmsd.data.manifest import SPLITS, summary
+from fmsd.data.manifest import SPLITS, read, summary
 from fmsd.engine.datamodule import DataModule
 from fmsd.report.console import show
 from fmsd.types import InputError
@@ -16,6 +16,8 @@ def index(data: DataModule, out: Path) -> None:
     """
     if out.suffix != ".parquet":
         raise InputError(f"A manifest is a parquet file, not {out}; give out=FILE.parquet.")
+    if out.exists():
+        read(out, Path("/"))  # refuses to replace anything but a manifest
     manifest = data.own.validate()
     manifest.write(out)
     found = summary(manifest)

@@ -22,12 +22,20 @@ def report(runs: Path, metric: str = "auc", out: Path | None = None) -> pl.DataF
     Raises:
         InputError: no finished run, or an unknown metric.
     """
-    found = [Run(path.parent) for path in sorted(runs.rglob("run.json"))]
+    if out is not None and (out / "run.json").exists():
+        raise InputError(f"out={out} is the folder of a run, whose results.csv would be lost; give another folder.")
+    tested = [Run(path.parent) for path in sorted(runs.rglob("results.csv")) if (path.parent / "run.json").is_file()]
+    found = [run for run in tested if "run" not in run.record()]  # a later evaluation is not another training
     if not found:
         raise InputError(f"There is no finished run below {runs}; give a folder of runs as runs=FOLDER.")
     named = {run: _settings(run.record()["overrides"]) for run in found}
     common = set.intersection(*map(set, named.values()))
     labels = {run: " ".join(part for part in settings if part not in common) or "run" for run, settings in named.items()}
+    twins: dict[tuple[object, ...], Run] = {}
+    for run, settings in named.items():
+        twin = twins.setdefault((*settings, run.record()["seed"]), run)
+        if twin is not run:
+            raise InputError(f"{twin.folder} and {run.folder} are the same run twice (equal overrides and seed); keep one of them below runs=FOLDER.")
     tidy = pl.concat([run.results().with_columns(run=pl.lit(labels[run]), seed=pl.lit(run.record()["seed"])) for run in found])
     if metric not in tidy["metric"]:
         raise InputError(f"metric={metric} is unknown; choose one of {', '.join(tidy['metric'].unique().sort())}.")

@@ -1,6 +1,5 @@
 """Training: adapt a detector, choose its weights on validation data, then test them once on every test dataset."""
 
-import json
 import logging
 import math
 import time
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch
-import polars as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
@@ -21,14 +20,13 @@ from torch import nn
 from fmsd.data import manifest as manifests
 from fmsd.engine.callbacks import IID, MONITOR, ValidationMetrics
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory, Scorer
-from fmsd.metrics.table import results
+from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory
 from fmsd.models.detector import Detector
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft.inject import Method, fold
 from fmsd.report import wandb
-from fmsd.report.run import Run, caption, provenance
-from fmsd.tasks.evaluate import predict, show
+from fmsd.report.run import Run, caption, claimed, provenance
+from fmsd.tasks.evaluate import made, show, test
 from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
@@ -65,64 +63,91 @@ def train(
     Raises:
         InputError: input that cannot be used; before the first checkpoint nothing of the run is left behind.
     """
-    started = time.perf_counter()
     run = Run(folder)
-    if run.config.exists():
-        raise InputError(f"{folder} already holds a run; choose another folder with hydra.run.dir=PATH.")
-    training, tests = data.training, data.tests
-    lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
-    model = detector()
-    parameters = count(model.parameters())
-    penalties = method(model)
-    trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
-    frames = len(training.where(split="train"))
-    log.info(
-        "%s: %s of %s parameters learn on %d frames; %d choose the weights.", name, f"{trainable:,}", f"{parameters:,}", frames, len(data.validation)
-    )
+    with claimed(run, config):
+        started = time.perf_counter()
+        training, tests = data.training, data.tests
+        lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
+        model = detector()
+        parameters = count(model.parameters())
+        penalties = method(model)
+        trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
+        frames = len(training.where(split="train"))
+        log.info(
+            "%s: %s of %s parameters learn on %d frames; %d choose the weights.",
+            name,
+            f"{trainable:,}",
+            f"{parameters:,}",
+            frames,
+            len(data.validation),
+        )
 
-    run.write("config.yaml", config)
-    loggers = [CSVLogger(folder, name="logs", version=""), *([logger(folder)] if logger else [])]
-    best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor=MONITOR, mode="max", save_last=True, enable_version_counter=False)
-    worker = trainer(callbacks=[ValidationMetrics(data.validation), best], logger=loggers, default_root_dir=folder)
-    refuse(worker)
-    steps = optimizer_steps(worker, math.ceil(frames / data.batch_size), accumulate)
-    learner = Learner(model, wrapper, optimizer, schedule, penalties, steps, weight_decay, accumulate, clip)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        worker.fit(learner, datamodule=data)
-    if not best.best_model_path:
-        raise InputError("Training ended before the first validation, so no weights could be chosen; raise trainer.max_steps to at least one epoch.")
-
-    chosen = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    learner.load_state_dict(chosen["state_dict"])
-    fold(model.backbone)
-    export(model, run.weights)
-    scorer = Scorer(model)
-    predictions = pl.concat([predict(worker, scorer, data.test_loader(test), manifest) for test, manifest in tests.items()])
-    table = results(predictions, IID)
-    record = provenance(command) | {
-        "overrides": list(overrides),
-        "choices": dict(choices),
-        "seed": seed,
-        "selection": IID,
-        "monitor": MONITOR,
-        "monitored": float(best.best_model_score) if best.best_model_score is not None else None,
-        "epoch": int(chosen["epoch"]),
-        "steps": int(chosen["global_step"]),
-        "trainable": trainable,
-        "parameters": parameters,
-        "device": str(worker.strategy.root_device),
-        "seconds": round(time.perf_counter() - started, 1),
-        "manifests": {"train": manifests.summary(training), "test": {test: manifests.summary(manifest)[test] for test, manifest in tests.items()}},
-    }
-    run.write_results(predictions, table)
-    run.write("run.json", json.dumps(record, indent=2) + "\n")
-    for extra in loggers:
-        if isinstance(extra, WandbLogger):
-            wandb.publish(extra, table)
+        loggers = [CSVLogger(folder, name="logs", version=""), *([logger(folder)] if logger else [])]
+        best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor=MONITOR, mode="max", save_last=True, enable_version_counter=False)
+        worker = made(trainer, callbacks=[ValidationMetrics(data.validation), best], logger=loggers, default_root_dir=folder)
+        steps = optimizer_steps(worker, math.ceil(frames / data.batch_size), accumulate)
+        learner = Learner(model, wrapper, optimizer, schedule, penalties, steps, weight_decay, accumulate, clip)
+        try:
+            fit(worker, learner, data)
+            chosen = choose(learner, Path(best.best_model_path))
+            export(model, run.weights)
+            record = provenance(command) | {
+                "overrides": list(overrides),
+                "choices": dict(choices),
+                "seed": seed,
+                "selection": IID,
+                "monitor": MONITOR,
+                "monitored": float(best.best_model_score) if best.best_model_score is not None else None,
+                "epoch": int(chosen["epoch"]),
+                "steps": int(chosen["global_step"]),
+                "trainable": trainable,
+                "parameters": parameters,
+                "device": str(worker.strategy.root_device),
+                "seconds": round(time.perf_counter() - started, 1),
+                "manifests": {
+                    "train": manifests.summary(training),
+                    "test": {key: manifests.summary(manifest)[key] for key, manifest in tests.items()},
+                },
+                "skipped": data.skipped,
+            }
+            run.write_record(record)  # from here on the run can be evaluated, whatever happens to the tests
+            table = test(run, worker, model, data, IID)
+            for extra in loggers:
+                if isinstance(extra, WandbLogger):
+                    wandb.publish(extra, table)
+        finally:
+            wandb.close()
     show(table, f"AUC, {name} trained on {', '.join(data.train_names)}", caption(record))
     print(f"The run lies in {folder}")
     return run
+
+
+def fit(trainer: Trainer, learner: Learner, data: DataModule) -> None:
+    """Trains the learner.
+
+    Raises:
+        InputError: settings that Lightning refuses once it sees the learner.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        try:
+            trainer.fit(learner, datamodule=data)
+        except MisconfigurationException as error:
+            raise InputError(f"The trainer does not take its settings ({' '.join(str(error).split())}); correct trainer.NAME=VALUE.") from error
+
+
+def choose(learner: Learner, checkpoint: Path) -> dict[str, Any]:
+    """Loads the chosen checkpoint into the learner, folds its adapters, and returns the checkpoint.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not checkpoint.is_file():
+        raise InputError("Training ended before the first validation, so no weights could be chosen; raise trainer.max_steps to at least one epoch.")
+    chosen = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    learner.load_state_dict(chosen["state_dict"])
+    fold(learner.detector.backbone)
+    return chosen
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:
@@ -130,25 +155,22 @@ def count(parameters: Iterable[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def refuse(trainer: Trainer) -> None:
-    """Refuses what would give wrong numbers.
+def optimizer_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
+    """How often the optimizer steps in the whole training, for its schedule.
 
     Raises:
-        InputError: several processes, or 16-bit gradients without the range of bfloat16.
+        InputError: neither epochs nor steps are limited, or a step takes no batch.
     """
-    if trainer.world_size > 1:
-        raise InputError(f"Training in {trainer.world_size} processes is not supported yet; set trainer.devices=1.")
-    if trainer.precision in ("16-mixed", "16-true"):
-        raise InputError(f"trainer.precision={trainer.precision} would clip scaled gradients; use bf16-mixed or 32-true.")
-
-
-def optimizer_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
-    """How often the optimizer steps in the whole training, for its schedule."""
+    if accumulate < 1:
+        raise InputError(f"learner.accumulate={accumulate} must be at least 1.")
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     epochs = trainer.max_epochs
-    planned = math.ceil(batches / accumulate) * epochs if epochs is not None and epochs >= 0 else math.inf
-    return int(min(planned, trainer.max_steps if trainer.max_steps >= 0 else math.inf))
+    planned = [math.ceil(batches / accumulate) * epochs] if epochs is not None and epochs >= 0 else []
+    planned += [trainer.max_steps] if trainer.max_steps >= 0 else []
+    if not planned:
+        raise InputError("Training has no end, so its schedule has no length; set trainer.max_epochs or trainer.max_steps.")
+    return min(planned)
 
 
 def export(detector: Detector, path: Path) -> None:

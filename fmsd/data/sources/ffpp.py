@@ -8,13 +8,16 @@ from train.json, val.json and test.json, which the dataset's repository carries,
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmsd.data.image import is_image
+from fmsd.data.image import in_order, is_image
 from fmsd.data.manifest import SPLITS
 from fmsd.types import REAL, Frame, InputError, Split, video_id
+
+log = logging.getLogger(__name__)
 
 FRAMES = ("faces", "frames", "images")
 SPLIT_FOLDERS = (".", "splits", "dataset/splits")
@@ -50,14 +53,22 @@ def scan(
         )
     split_of = read_splits(root, splits)
     for domain, folder in sequences.items():
-        for video in sorted(path for path in _frames(folder, frames).iterdir() if path.is_dir()):
+        place = _frames(folder, frames)
+        videos = sorted(path for path in place.iterdir() if path.is_dir())
+        official = {name for name in split_of if ("_" in name) == (domain != REAL)}
+        if absent := official - {video.name for video in videos}:
+            log.warning("%s lacks %d of the %d official videos, %s among them.", place, len(absent), len(official), min(absent))
+        for video in videos:
             if video.name not in split_of:
                 raise InputError(
                     f"The video {video} is in none of the official splits; remove it, or give the split files as data.source.splits=PATH."
                 )
-            for index, file in enumerate(sorted(path for path in video.iterdir() if is_image(path))):
+            images = in_order(path.name for path in video.iterdir() if is_image(path))
+            if not images:
+                raise InputError(f"The folder {video} holds no frames; extract them again or remove it.")
+            for index, image in enumerate(images):
                 yield Frame(
-                    path=file,
+                    path=video / image,
                     label=0 if domain == REAL else 1,
                     dataset=dataset,
                     domain=domain,

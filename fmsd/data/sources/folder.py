@@ -1,13 +1,16 @@
 """Any folder of images whose path says what they are, e.g. `ROOT/train/Deepfakes/000_003/0001.png` or `ROOT/test/real/portrait.jpg`."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from fmsd.data.image import is_image
+from fmsd.data.image import in_order, is_image
 from fmsd.types import REAL, Frame, InputError, Split, video_id
+
+log = logging.getLogger(__name__)
 
 FIELDS = ("dataset", "split", "domain", "compression", "video")
 
@@ -25,7 +28,7 @@ def scan(
     Args:
         dataset: the dataset's name, where the layout does not tell it.
         layout: one field per folder level, of `{dataset} {split} {domain} {compression} {video}`, e.g. `{split}/{domain}/{video}`.
-            A level may also be a fixed name or `*`. Images that lie directly in the `{domain}` folder are a video each.
+            A level may also be a fixed name, or `*` for any. Images that lie directly in the `{domain}` folder are a video each.
         splits: what each split folder stands for, e.g. `{validation: val}`.
         real: names of domain folders that hold real images; every other domain folder names a forgery.
         split: the split of all images, where the layout does not tell it.
@@ -58,18 +61,19 @@ def scan(
             raise InputError(
                 f"The folder {folder} is in no known split ({', '.join(splits)}); add it with '+data.source.splits.{found['split']}=train'."
             )
-        for index, file in enumerate(_in_order(images)):
+        for index, file in enumerate(in_order(images)):
             flat = "video" not in found
             yield Frame(
                 path=Path(folder) / file,
                 label=0 if domain == REAL else 1,
                 dataset=found.get("dataset", dataset),
                 domain=domain,
-                video=video_id(found.get("dataset", dataset), domain, found.get("compression", ""), _video(found, file, flat)),
+                video=video_id(found.get("dataset", dataset), domain, found.get("compression", ""), _video(found, file)),
                 index=0 if flat else index,
                 split=splits[found["split"]] if "split" in found else cast(Split, split),
                 compression=found.get("compression", ""),
             )
+    log.info("%s: %s hold real images, %s are forgeries.", root, sorted(domains & set(real)) or "none", sorted(domains - set(real)) or "none")
     if domains and not domains & set(real):
         raise InputError(f"None of the folders {sorted(domains)} holds real images; name them in data.source.real=[...].")
 
@@ -84,16 +88,18 @@ def _parse(parts: Sequence[str], levels: Sequence[str]) -> dict[str, str] | None
     for part, level in zip(parts, levels, strict=True):
         if level.startswith("{"):
             found[level.strip("{}")] = part
-        elif level not in ("*", part):
+        elif level == "*":
+            found["*"] = "/".join(filter(None, (found.get("*"), part)))
+        elif level != part:
             return None
     return found
 
 
-def _video(found: Mapping[str, str], file: str, flat: bool) -> str:
-    """A video's name; the split is part of it only for lone images, which often share names like `0001.jpg` across splits."""
-    return "/".join(part for part in (found.get("split", ""), file) if part) if flat else found["video"]
+def _video(found: Mapping[str, str], file: str) -> str:
+    """A video's name within its domain.
 
-
-def _in_order(files: Sequence[str]) -> list[str]:
-    """Names with their numbers compared as numbers: 2.png before 10.png."""
-    return sorted(files, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    It holds what `*` stood for, so that equal names under two folders stay two videos; that of a lone image also holds its split, as they
+    often share names like `0001.jpg` across splits.
+    """
+    parts = (found.get("*"), found["video"]) if "video" in found else (found.get("*"), found.get("split"), file)
+    return "/".join(filter(None, parts))

@@ -32,6 +32,8 @@ def scan(root: Path, file: str) -> Iterator[Frame]:
         raise InputError(f"The table {path} cannot be read ({str(error).splitlines()[0]}); correct that cell.") from error
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise InputError(f"The table {path} lacks the columns {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
+    if table.select(COLUMNS).null_count().sum_horizontal().item():
+        raise InputError(f"The table {path} has empty cells in the columns {', '.join(COLUMNS)}; fill them in.")
     for line in table.iter_rows(named=True):
         yield Frame(
             path=root / line["path"],
