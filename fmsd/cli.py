@@ -87,8 +87,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             refusals.append(refusal)
 
     sys.argv = [f"fmsd {verb}", *overrides]
-    if CONF.parent != PACKAGE:
-        sys.argv.append(f"{SEARCH}['file://{CONF.parent}']")  # where experiments/ lies in a checkout
     try:
         job()
     except (InputError, HydraException, OmegaConfBaseException) as error:
@@ -165,11 +163,6 @@ def check_targets(node: object) -> None:
         check_targets(child)
 
 
-def command() -> list[str]:
-    """The words that the user typed."""
-    return [word for word in sys.argv if not word.startswith(SEARCH)]
-
-
 def build(node: Any) -> Any:
     """Instantiates a part of the configuration.
 
@@ -239,7 +232,7 @@ def train(config: DictConfig, folder: Path) -> None:
         logger=build(config.logger),
         folder=folder,
         config=OmegaConf.to_yaml(config, resolve=True),
-        command=command(),
+        command=sys.argv,
         overrides=list(settings.overrides.task),
         choices={name: choice for name, choice in settings.runtime.choices.items() if "/" not in name and choice is not None},
         seed=config.seed,
@@ -266,7 +259,7 @@ def evaluate(config: DictConfig, folder: Path) -> None:
         trainer=build(whole.trainer),
         folder=folder,
         config=OmegaConf.to_yaml(whole, resolve=True),
-        command=command(),
+        command=sys.argv,
     )
 
 
@@ -283,6 +276,3 @@ def report(config: DictConfig, folder: Path) -> None:
 
 
 VERBS: dict[str, Callable[[DictConfig, Path], None]] = {"train": train, "evaluate": evaluate, "index": index, "report": report}
-
-SEARCH = "hydra.searchpath="
-"""Hydra's word for where more configuration lies."""

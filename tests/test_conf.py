@@ -22,7 +22,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml")
 
 def compose(verb: str, *overrides: str) -> Any:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(verb, [*overrides, f"hydra.searchpath=['file://{ROOT}']"])
+        return hydra.compose(verb, list(overrides))
 
 
 def targets(node: Any) -> Iterator[dict[str, Any]]:
