@@ -19,8 +19,6 @@ from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
-from rich.logging import RichHandler
 
 from fmsd.report.run import Run, prune
 from fmsd.tasks import evaluate as evaluating
@@ -58,11 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"fmsd: there is no verb {verb!r}; choose one of {', '.join(VERBS)}.", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False, show_level=False)],
-    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fmsd").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -77,7 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             VERBS[verb](config, folder)
         except (InputError, OmegaConfBaseException) as error:
-            prune(folder)
             refusal = explained(error, verb, overrides)
             if debugging:
                 raise
@@ -85,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 log.error("%s: %s", " ".join(settings.overrides.task), sentence(refusal))
                 raise
             refusals.append(refusal)
+        finally:
+            prune(folder)  # Hydra makes it before we can look at anything
 
     sys.argv = [f"fmsd {verb}", *overrides]
     try:

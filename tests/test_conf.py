@@ -9,10 +9,13 @@ from typing import Any
 
 import hydra
 import pytest
+import timm
+import torch
 import yaml
 from omegaconf import OmegaConf
 
 from fmsd.cli import ALLOWED, CONF, VERBS, build, check_targets
+from fmsd.models.detector import detector
 from fmsd.types import InputError
 
 ROOT = CONF.parent
@@ -101,6 +104,15 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     config = compose("train", "data=folder", "data.root=/data", "+data.source.lay_out=x")
     with pytest.raises(InputError, match=r"DataModule does not fit it.*lay_out"):
         build(config.data)
+
+
+@pytest.mark.parametrize("choice", [choice for group, choice in GROUPS if group == "backbone"])
+def test_every_backbone_can_be_built_and_its_weights_are_known_to_timm(choice: str) -> None:
+    config = compose("train", f"backbone={choice}", "backbone.pretrained=false").backbone
+    with torch.device("meta"):
+        model = detector(**{"weights": None, **{key: value for key, value in config.items() if key[0] != "_" and key != "weights"}})
+    assert model(torch.empty(1, 3, config.size, config.size, device="meta")).shape == (1,)
+    assert choice == "demo_vit" or any(known.startswith(config.name) for known in timm.list_pretrained())
 
 
 def test_every_method_has_a_page() -> None:

@@ -54,10 +54,7 @@ def evaluate(
                 log.warning("%s is not what the run was tested on: other frames, splits or labels (see manifests in run.json).", name)
         worker = made(trainer, logger=False, enable_checkpointing=False, default_root_dir=folder)
         table = test(evaluation, worker, detector(), data, trained["selection"])
-        record = {
-            key: trained[key]
-            for key in ("overrides", "choices", "seed", "selection", "monitor", "monitored", "epoch", "trainable", "parameters", "seconds")
-        }
+        record = {key: trained[key] for key in CARRIED}
         evaluation.write_record(
             record | provenance(command) | {"run": str(run.folder), "manifests": {"test": tested(tests)}, "skipped": data.skipped}
         )

@@ -26,7 +26,7 @@ from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft.inject import Method, fold
 from fmsd.report import wandb
 from fmsd.report.run import Run, caption, claimed, provenance
-from fmsd.tasks.evaluate import made, show, test
+from fmsd.tasks.evaluate import made, show, test, tested
 from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
@@ -73,14 +73,8 @@ def train(
         penalties = method(model)
         trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
         frames = len(training.where(split="train"))
-        log.info(
-            "%s: %s of %s parameters learn on %d frames; %d choose the weights.",
-            name,
-            f"{trainable:,}",
-            f"{parameters:,}",
-            frames,
-            len(data.validation),
-        )
+        learned = f"{trainable:,} of {parameters:,} parameters"
+        log.info("%s: %s learn on %d frames; %d choose the weights.", name, learned, frames, len(data.validation))
 
         loggers = [CSVLogger(folder, name="logs", version=""), *([logger(folder)] if logger else [])]
         best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor=MONITOR, mode="max", save_last=True, enable_version_counter=False)
@@ -104,10 +98,7 @@ def train(
                 "parameters": parameters,
                 "device": str(worker.strategy.root_device),
                 "seconds": round(time.perf_counter() - started, 1),
-                "manifests": {
-                    "train": manifests.summary(training),
-                    "test": {key: manifests.summary(manifest)[key] for key, manifest in tests.items()},
-                },
+                "manifests": {"train": manifests.summary(training), "test": tested(tests)},
                 "skipped": data.skipped,
             }
             run.write_record(record)  # from here on the run can be evaluated, whatever happens to the tests
