@@ -48,7 +48,7 @@ Overrides are Hydra's: group=choice, key=value, -m for a sweep over comma-separa
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a verb and returns the exit code: 0 done, 2 refused with one sentence."""
+    """Runs a verb and returns the exit code: 0 done, 2 refused with one sentence, 130 interrupted."""
     verb, *overrides = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in ("-h", "--help"):
         print(USAGE)
@@ -88,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debugging:
             raise
         refusals.append(explained(error, verb, overrides))
+    except KeyboardInterrupt:
+        return 130
     for refusal in refusals:
         print(f"fmsd: {sentence(refusal)}", file=sys.stderr)
     return 2 if refusals else 0

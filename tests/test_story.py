@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +215,22 @@ def test_a_truncated_test_image_found_after_training_leaves_a_run_that_can_be_ev
     assert str(image) in done.stderr
     assert not (tmp_path / "run" / "results.csv").exists()
     image.write_bytes(whole)
+    evaluated = fmsd_command("evaluate", "run=run", cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+
+
+def test_an_interrupted_run_keeps_its_best_weights_and_can_be_evaluated(tmp_path: Path) -> None:
+    grow_tree(tmp_path / "data")
+    overrides = ("data=folder", "data.root=data", *SMOKE, "trainer.max_epochs=100000", "hydra.run.dir=run")
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "Interrupted: the best weights so far are kept" in said
     evaluated = fmsd_command("evaluate", "run=run", cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
 

@@ -74,7 +74,7 @@ def train(
         trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
         frames = len(training.where(split="train"))
         learned = f"{trainable:,} of {parameters:,} parameters"
-        log.info("%s: %s learn on %d frames; %d choose the weights.", name, learned, frames, len(data.validation))
+        log.info("Method %s: %s learn on %d frames; %d choose the weights.", name, learned, frames, len(data.validation))
 
         loggers = [CSVLogger(folder, name="logs", version=""), *([logger(folder)] if logger else [])]
         best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor=MONITOR, mode="max", save_last=True, enable_version_counter=False)
@@ -82,7 +82,7 @@ def train(
         steps = optimizer_steps(worker, math.ceil(frames / data.batch_size), accumulate)
         learner = Learner(model, wrapper, optimizer, schedule, penalties, steps, weight_decay, accumulate, clip)
         try:
-            fit(worker, learner, data)
+            finished = fit(worker, learner, data)
             chosen = choose(learner, Path(best.best_model_path))
             export(model, run.weights)
             record = provenance(command) | {
@@ -94,6 +94,7 @@ def train(
                 "monitored": float(best.best_model_score) if best.best_model_score is not None else None,
                 "epoch": int(chosen["epoch"]),
                 "steps": int(chosen["global_step"]),
+                "finished": finished,
                 "trainable": trainable,
                 "parameters": parameters,
                 "device": str(worker.strategy.root_device),
@@ -102,6 +103,9 @@ def train(
                 "skipped": data.skipped,
             }
             run.write_record(record)  # from here on the run can be evaluated, whatever happens to the tests
+            if not finished:
+                log.warning("Interrupted: the best weights so far are kept; test them with: fmsd evaluate run=%s", folder)
+                raise KeyboardInterrupt
             table = test(run, worker, model, data, IID)
             for extra in loggers:
                 if isinstance(extra, WandbLogger):
@@ -113,8 +117,8 @@ def train(
     return run
 
 
-def fit(trainer: Trainer, learner: Learner, data: DataModule) -> None:
-    """Trains the learner.
+def fit(trainer: Trainer, learner: Learner, data: DataModule) -> bool:
+    """Trains the learner; whether to its end. Lightning answers Ctrl-C by leaving the program: that is held up until the weights are saved.
 
     Raises:
         InputError: settings that Lightning refuses once it sees the learner.
@@ -123,8 +127,11 @@ def fit(trainer: Trainer, learner: Learner, data: DataModule) -> None:
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         try:
             trainer.fit(learner, datamodule=data)
+        except SystemExit:
+            return False
         except MisconfigurationException as error:
             raise InputError(f"The trainer does not take its settings ({' '.join(str(error).split())}); correct trainer.NAME=VALUE.") from error
+    return True
 
 
 def choose(learner: Learner, checkpoint: Path) -> dict[str, Any]:
