@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("fmsd").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    debugging = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    debugging = before == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what happened instead of printing and exiting itself
     refusals: list[InputError] = []
 
@@ -90,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refusals.append(explained(error, verb, overrides))
     except KeyboardInterrupt:
         return 130
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = before or "0"
     for refusal in refusals:
         print(f"fmsd: {sentence(refusal)}", file=sys.stderr)
     return 2 if refusals else 0
@@ -108,7 +111,9 @@ def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputErr
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
         close = difflib.get_close_matches(key, keys(verb, overrides, key), n=1)
-        meant = f" (did you mean {close[0]}?)" if close else ""
+        meant = f" (did you mean {close[0]}?)" if close and close[0] != key else ""
+        if verb == "evaluate" and key.startswith(("data.", "trainer.")):
+            meant = f" unless {key.partition('.')[0]}=NAME is given, too"
         return InputError(f"There is no config key {key!r}{meant}; `fmsd {verb} --cfg job` shows all keys.")
     if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
         known = sorted(path.stem for path in (CONF / match[1]).glob("[!_]*.yaml"))
@@ -200,7 +205,7 @@ def absolute(data: DictConfig) -> None:
 def add_others(data: DictConfig) -> None:
     """Gives each test dataset with a `conf/data/NAME.yaml` of its own that file's source, and its root where `data.roots.NAME` is not given."""
     for name in data.test:
-        if name in (data.name, *data.train, *data.others):
+        if name in (data.name, *data.train) or (name in data.others and data.roots.get(name)):
             continue
         try:
             other = OmegaConf.to_container(hydra.compose("train", overrides=[f"data={name}"]).data, resolve=True)
@@ -241,6 +246,8 @@ def evaluate(config: DictConfig, folder: Path) -> None:
     """fmsd evaluate: tests a run's weights, by default on the data and the trainer of its training."""
     run = Run(Path(config.run).expanduser().absolute())
     run.record()
+    if fixed := [word for word in HydraConfig.get().overrides.task if word.lstrip("+").startswith(("backbone", "seed"))]:
+        raise InputError(f"{', '.join(fixed)} would change the run itself, which evaluate takes as it was trained; leave it out.")
     trained = OmegaConf.load(run.config)
     whole: Any = OmegaConf.merge(trained, {"backbone": {"pretrained": False, "weights": str(run.weights)}})
     for key in ("data", "trainer"):

@@ -92,7 +92,7 @@ def test_a_run_of_one_source_is_evaluated_on_data_of_another(tree: Path, tmp_pat
     assert done.returncode == 0, done.stderr
     manifest = fmsd_command("index", "data=folder", f"data.root={tree}", "out=frames.parquet", cwd=tmp_path)
     assert manifest.returncode == 0, manifest.stderr
-    table = ("data=table", f"data.root={tree}", f"data.source.file={tmp_path / 'frames.parquet'}", "data.train=[]", "data.test=[folder]")
+    table = ("data=table", f"data.root={tree}", f"data.source.file={tmp_path / 'frames.parquet'}", "data.test=[folder]")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for data in (table, ()):
@@ -248,9 +248,16 @@ def test_unknown_keys_choices_verbs_and_targets(tmp_path: Path) -> None:
     assert "There is no method=fmds; choose one of effort, fmsd, full, probe" in refused("train", "method=fmds", cwd=tmp_path)
     assert "no verb 'trian'; choose one of train, evaluate, index, report" in refused("trian", cwd=tmp_path)
     assert "needs run; give it as run=VALUE" in refused("evaluate", cwd=tmp_path)
+    assert "There is no experiments=dmo; choose one of demo, faces" in refused("train", "experiments=dmo", cwd=tmp_path)
+    assert "There is no data=synthetc" in refused("evaluate", "run=x", "data=synthetc", cwd=tmp_path)
+    assert "unless data=NAME is given" in refused("evaluate", "run=x", "data.root=y", cwd=tmp_path)
     assert "'os.system' is not allowed" in refused("train", "data=synthetic", "wrapper._target_=os.system", cwd=tmp_path)
     assert "not the folder of a trained run" in refused("evaluate", f"run={tmp_path}", cwd=tmp_path)
     assert "There is no finished run below" in refused("report", f"runs={tmp_path}", cwd=tmp_path)
+
+
+def test_evaluate_does_not_pretend_to_change_the_run(run: Path, tmp_path: Path) -> None:
+    assert "backbone.size=96 would change the run itself" in refused("evaluate", f"run={run}", "backbone.size=96", cwd=tmp_path)
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(run: Path, cache: Path) -> None:

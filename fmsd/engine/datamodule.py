@@ -91,6 +91,8 @@ class DataModule(LightningDataModule):
     def training(self) -> Manifest:
         """The training datasets, checked, with a validation split."""
         known = self.own.table["dataset"].unique().sort().to_list()
+        if not self.train_names:
+            raise InputError(f"data={self.name} names no dataset to train on; choose from {', '.join(known)} in data.train=[...].")
         if unknown := [name for name in self.train_names if name not in known]:
             raise InputError(f"data.train names {', '.join(unknown)}, but data={self.name} holds {', '.join(known)}; correct data.train=[...].")
         chosen = self.own.where(dataset=self.train_names).validate(files=False)
@@ -107,7 +109,10 @@ class DataModule(LightningDataModule):
             labels = chosen.where(split=split).table["label"].unique().to_list()
             if len(labels) < 2:
                 held = "no" if not labels else "only fake" if labels[0] else "only real"
-                raise InputError(f"The {split} split of {', '.join(self.train_names)} has {held} frames; a detector needs real and fake ones in it.")
+                raise InputError(
+                    f"The {split} split of {', '.join(self.train_names)} has {held} frames; a detector needs real and fake ones in it "
+                    "(where validation videos are held out, those whose names share the part before the first _ go together)."
+                )
         return chosen
 
     @functools.cached_property
@@ -141,7 +146,7 @@ class DataModule(LightningDataModule):
                 raise InputError(
                     f"The test split of {name} has only {only} frames, so no AUC exists; complete it, or leave it out of data.test=[...]."
                 )
-            if both := set(test.files()) & set(self.training_files):
+            if both := self.training_files.intersection(test.files()):
                 raise InputError(f"{min(both)} is a training and a test frame of {name}; give each file to one of data.train and data.test.")
             found[name] = test.validate()
         if not found:
@@ -149,9 +154,9 @@ class DataModule(LightningDataModule):
         return found
 
     @functools.cached_property
-    def training_files(self) -> list[str]:
+    def training_files(self) -> frozenset[str]:
         """Every training and validation file of the training datasets, before any reduction."""
-        return self.own.where(dataset=self.train_names, split=["train", "val"]).files()
+        return frozenset(self.own.where(dataset=self.train_names, split=["train", "val"]).files())
 
     def _reduced(self, manifest: Manifest) -> Manifest:
         return manifest.first(self.videos).spread(self.frames)

@@ -169,16 +169,21 @@ def claimed(run: Run, config: str) -> Iterator[None]:
 
 
 def prune(folder: Path) -> None:
-    """Removes a folder and those above it as long as they are empty, up to the working directory or three levels."""
-    for path in (folder, *folder.parents)[:3]:
-        if path == Path.cwd() or not path.is_dir() or any(path.iterdir()):
+    """Removes a folder, if it is empty, and what is then empty above it: up to the working directory, or the run of an evaluation."""
+    path = folder
+    while path != Path.cwd() and path.is_dir() and not any(path.iterdir()):
+        try:
+            path.rmdir()
+        except OSError:  # somebody else's: a mount point, or filled in the meantime
             break
-        path.rmdir()
+        if path.name != "evaluations" and path.parent.name != "evaluations" and Path.cwd() not in path.parent.parents:
+            break
+        path = path.parent
 
 
 def caption(record: Mapping[str, Any]) -> str:
     """One line about a run: what was trained, at what cost."""
     return (
         f"{record['trainable']:,} of {record['parameters']:,} parameters trained ({record['trainable'] / record['parameters']:.2%}), "
-        f"{record['seconds'] / 60:.1f} min, weights of epoch {record['epoch']} by {record['selection']}"
+        f"{record['seconds'] / 60:.1f} min, weights of epoch {record['epoch'] + 1} by {record['selection']}"
     )

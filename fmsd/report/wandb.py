@@ -19,11 +19,12 @@ def logger(folder: Path, project: str = "fmsd", offline: bool | None = None, **o
         offline: keep everything on disk for a later `wandb sync`; None for what WANDB_MODE says, else offline exactly when no API key is set up.
         options: passed to `wandb.init`, e.g. entity, group, tags.
     """
-    if offline is None:
-        offline = os.environ["WANDB_MODE"] == "offline" if "WANDB_MODE" in os.environ else not wandb.login(prompt=False)
-    if offline:
+    mode = os.environ.get("WANDB_MODE") if offline is None else None
+    if mode is None:
+        mode = "offline" if offline or (offline is None and not wandb.login(prompt=False)) else "online"
+    if mode == "offline":
         log.info("wandb runs offline; upload later with: wandb sync %s/wandb/offline-run-*", folder)
-    return WandbLogger(project=project, save_dir=folder, mode="offline" if offline else "online", name=folder.name, **options)
+    return WandbLogger(project=project, save_dir=folder, mode=mode, name=folder.name, **options)
 
 
 def publish(logger: WandbLogger, results: pl.DataFrame) -> None:

@@ -98,7 +98,10 @@ def test(run: Run, trainer: Trainer, detector: Detector, data: DataModule, selec
 
 def predict(trainer: Trainer, scorer: LightningModule, loader: DataLoader[Frames], manifest: Manifest) -> pl.DataFrame:
     """The manifest's rows with their logits, scored once through `trainer.predict`, whose sampler repeats no frame."""
-    batches = trainer.predict(scorer, dataloaders=loader)
+    try:
+        batches = trainer.predict(scorer, dataloaders=loader)
+    except SystemExit as error:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from error
     return joined(manifest, gather(batches or []))  # pyright: ignore[reportArgumentType]
 
 

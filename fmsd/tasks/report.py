@@ -65,5 +65,5 @@ def table(tidy: pl.DataFrame, datasets: Sequence[str]) -> list[list[str]]:
 
 
 def _settings(overrides: Sequence[str]) -> tuple[str, ...]:
-    """A run's overrides without its seed."""
-    return tuple(override for override in overrides if not override.lstrip("+").startswith("seed="))
+    """A run's overrides without its seed, in one order."""
+    return tuple(sorted(override for override in overrides if not override.lstrip("+").startswith("seed=")))

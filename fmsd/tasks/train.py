@@ -83,6 +83,8 @@ def train(
         learner = Learner(model, wrapper, optimizer, schedule, penalties, steps, weight_decay, accumulate, clip)
         try:
             finished = fit(worker, learner, data)
+            if not finished and not best.best_model_path:
+                raise KeyboardInterrupt
             chosen = choose(learner, Path(best.best_model_path))
             export(model, run.weights)
             record = provenance(command) | {
