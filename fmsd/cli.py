@@ -175,11 +175,10 @@ def build(node: Any) -> Any:
     try:
         made = instantiate(node, _convert_="all")
         check_arguments(made)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from None
-        raise InputError(f"The configuration of {node.get('_target_')} does not fit it: {' '.join(str(error).split())}.") from error
-    except (ValueError, TypeError) as error:
+    except (InstantiationException, ValueError, TypeError) as error:
+        refusal = error if isinstance(error, InputError) else error.__cause__
+        if isinstance(refusal, InputError):
+            raise refusal from None
         raise InputError(f"The configuration of {node.get('_target_')} does not fit it: {' '.join(str(error).split())}.") from error
     return made
 

@@ -14,6 +14,7 @@ from typing import Any, get_args
 import numpy as np
 import polars as pl
 
+from fmsd.atomic import atomic
 from fmsd.types import REAL, Frame, InputError, Split
 
 SCHEMA = pl.Schema(
@@ -139,10 +140,8 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Writes parquet, atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        self.table.write_parquet(partial)
-        partial.replace(path)
+        with atomic(path) as partial:
+            self.table.write_parquet(partial)
 
 
 def _refuse(rows: pl.DataFrame, column: str, what: str, remedy: str, shown: int = 3) -> None:

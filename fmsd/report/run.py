@@ -21,6 +21,7 @@ from typing import Any
 
 import polars as pl
 
+from fmsd.atomic import atomic
 from fmsd.metrics.table import markdown, wide
 from fmsd.types import InputError
 
@@ -81,11 +82,8 @@ class Run:
 
     def write_predictions(self, dataset: str, predictions: pl.DataFrame) -> None:
         """Writes the scored frames of one dataset, atomically."""
-        path = self.folder / "predictions" / f"{dataset}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        predictions.write_parquet(partial)
-        partial.replace(path)
+        with atomic(self.folder / "predictions" / f"{dataset}.parquet") as partial:
+            predictions.write_parquet(partial)
 
     def write_results(self, results: pl.DataFrame) -> None:
         """Writes both result tables."""
@@ -99,10 +97,8 @@ class Run:
 
 def write(path: Path, text: str) -> None:
     """Writes a text file in one step: it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with atomic(path) as partial:
+        partial.write_text(text)
 
 
 def page(results: pl.DataFrame, metric: str) -> str:

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from safetensors.torch import save_file
 from torch import nn
 
+from fmsd.atomic import atomic
 from fmsd.data import manifest as manifests
 from fmsd.engine.callbacks import IID, MONITOR, ValidationMetrics
 from fmsd.engine.datamodule import DataModule
@@ -176,6 +177,5 @@ def optimizer_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
 def export(detector: Detector, path: Path) -> None:
     """Writes a folded detector's backbone as safetensors in timm's keys, atomically; its normalisation goes into the metadata."""
     state = {key: value.detach().cpu().contiguous() for key, value in detector.backbone.state_dict().items()}
-    partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata={"mean": str(detector.mean.flatten().tolist()), "std": str(detector.std.flatten().tolist())})
-    partial.replace(path)
+    with atomic(path) as partial:
+        save_file(state, partial, metadata={"mean": str(detector.mean.flatten().tolist()), "std": str(detector.std.flatten().tolist())})
