@@ -20,8 +20,10 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from fmsd.models.detector import PACKAGE as PACKAGED
 from fmsd.report.run import Run, prune
 from fmsd.tasks import evaluate as evaluating
+from fmsd.tasks import fold as folding
 from fmsd.tasks import index as indexing
 from fmsd.tasks import report as reporting
 from fmsd.tasks import train as training
@@ -40,6 +42,7 @@ USAGE = """fmsd VERB [overrides...]
 
   train      adapt a detector, choose its weights on validation data, test it on every test dataset
   evaluate   run=RUN [data=NAME ...]    test a run's weights, by default on its own test datasets
+  fold       run=RUN out=FILE.safetensors    a run's weights as a plain timm model
   index      data=NAME out=FILE.parquet    scan a dataset once and keep its manifest
   report     runs=FOLDER [out=FOLDER]    many runs as one table
 
@@ -217,10 +220,18 @@ def add_others(data: DictConfig) -> None:
     absolute(data)
 
 
+def based(base: str | None) -> dict[str, Any]:
+    """Where a run's base weights lie now, if not where the run found them."""
+    return {} if base is None else {"pretrained": False, "weights": str(Path(base).expanduser().absolute())}
+
+
 def train(config: DictConfig, folder: Path) -> None:
     """fmsd train: writes a run."""
     settings = HydraConfig.get()
     add_others(config.data)
+    for node, key in ((config.backbone, "weights"), (config.method.get("mask") or {}, "file")):
+        if node.get(key) is not None and not str(node[key]).startswith(PACKAGED):
+            node[key] = str(Path(node[key]).expanduser().absolute())
     training.train(
         name=str(settings.runtime.choices["method"]),
         detector=build(config.backbone),
@@ -246,9 +257,12 @@ def evaluate(config: DictConfig, folder: Path) -> None:
     run = Run(Path(config.run).expanduser().absolute())
     run.record()
     if fixed := [word for word in HydraConfig.get().overrides.task if word.lstrip("+").startswith(("backbone", "seed"))]:
-        raise InputError(f"{', '.join(fixed)} would change the run itself, which evaluate takes as it was trained; leave it out.")
+        raise InputError(
+            f"{', '.join(fixed)} would change the run itself, which evaluate takes as it was trained; "
+            "leave it out (base=PATH says where its base weights lie)."
+        )
     trained = OmegaConf.load(run.config)
-    whole: Any = OmegaConf.merge(trained, {"backbone": {"pretrained": False, "weights": str(run.weights)}})
+    whole: Any = OmegaConf.merge(trained, {"backbone": based(config.base)})
     for key in ("data", "trainer"):
         if config[key] is not None and "_target_" in config[key]:
             whole[key] = config[key]  # taken whole: another dataset has another source
@@ -266,6 +280,13 @@ def evaluate(config: DictConfig, folder: Path) -> None:
     )
 
 
+def fold(config: DictConfig, folder: Path) -> None:
+    """fmsd fold: writes a run's dense weights."""
+    run = Run(Path(config.run).expanduser().absolute())
+    run.record()
+    folding.fold(run, build(OmegaConf.merge(OmegaConf.load(run.config), {"backbone": based(config.base)}).backbone), Path(config.out).expanduser())
+
+
 def index(config: DictConfig, folder: Path) -> None:
     """fmsd index: writes a manifest."""
     absolute(config.data)
@@ -278,4 +299,4 @@ def report(config: DictConfig, folder: Path) -> None:
     reporting.report(Path(config.runs).expanduser(), config.metric, out)
 
 
-VERBS: dict[str, Callable[[DictConfig, Path], None]] = {"train": train, "evaluate": evaluate, "index": index, "report": report}
+VERBS: dict[str, Callable[[DictConfig, Path], None]] = {"train": train, "evaluate": evaluate, "fold": fold, "index": index, "report": report}

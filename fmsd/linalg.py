@@ -1,49 +1,103 @@
-"""Linear algebra of weight matrices: the split of a matrix at its spectrum's tail, and what keeps the parts apart."""
+"""Linear algebra of weight matrices: the split of a matrix at its spectrum, and what keeps the parts apart."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
+
+Split = Literal["tail", "top", "random"]
+"""Which singular directions are split off: the smallest, the largest, or any."""
+
+OVERSAMPLING = 28
+"""Directions beyond the wanted ones in a block of inverse iteration: each iteration then gains the ratio of singular values this far apart."""
+
+ITERATIONS = 12
+"""Inverse iterations before the whole decomposition is computed instead; square matrices, trained or random, need about five."""
+
+SMALL = 192
+"""Up to this many singular values the whole decomposition costs less than the iteration."""
 
 
 class Factors(NamedTuple):
     """A low-rank matrix u @ diag(s) @ vt, its columns ordered by falling singular value."""
 
-    u: Float[Tensor, "out rank"]
-    s: Float[Tensor, " rank"]
-    vt: Float[Tensor, "rank in"]
+    u: Float[Tensor, "*parts out rank"]
+    s: Float[Tensor, "*parts rank"]
+    vt: Float[Tensor, "*parts rank in"]
 
 
-class Spectrum(NamedTuple):
-    """A matrix as head + tail, where the tail holds its smallest singular directions in factored form."""
+def directions(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail") -> Factors:
+    """`rank` singular directions of a matrix; computed in double precision, returned in the weight's.
 
-    head: Float[Tensor, "out in"]
-    tail: Factors
-
-
-def split_spectrum(weight: Float[Tensor, "out in"], rank: int) -> Spectrum:
-    """Splits off the `rank` smallest singular directions; head = weight - tail, so the sum is exact up to rounding.
+    The smallest ones come from block inverse iteration on an LU factorisation, at a fraction of the cost of a whole decomposition. A
+    direction counts as found when it leaks less than 1e-9 into the rest of the matrix; where that does not happen soon (a flat end
+    of the spectrum) the whole decomposition is computed. Random directions follow torch's random state.
 
     Args:
         rank: at least 1 and below min(out, in).
     """
     if not 0 < rank < min(weight.shape):
-        raise ValueError(f"the tail's rank must lie in [1, {min(weight.shape) - 1}] for a {tuple(weight.shape)} matrix, not {rank}")
-    matrix = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
-    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-    tail = Factors(u[:, -rank:].contiguous(), s[-rank:].contiguous(), vt[-rank:].contiguous())
-    return Spectrum((matrix - product(tail)).to(weight.dtype), tail)
+        raise ValueError(f"the rank must lie in [1, {min(weight.shape) - 1}] for a {tuple(weight.shape)} matrix, not {rank}")
+    exact = weight.detach().to("cpu" if weight.device.type == "mps" else weight.device, torch.float64)
+    wide = exact.shape[0] < exact.shape[1]
+    found = _directions(exact.mT if wide else exact, rank, split)
+    if wide:
+        found = Factors(found.vt.mT, found.s, found.u.mT)
+    kind = torch.promote_types(weight.dtype, torch.float32)
+    return Factors(*(part.to(weight.device, kind).contiguous() for part in found))
 
 
-def product(factors: Factors) -> Float[Tensor, "out in"]:
+def _directions(matrix: Float64[Tensor, "out in"], rank: int, split: Split) -> Factors:
+    """Of a matrix that is not wide. A tall one is reduced to the square factor of its QR decomposition."""
+    basis, square = torch.linalg.qr(matrix) if matrix.shape[0] > matrix.shape[1] else (None, matrix)
+    found = _smallest(square, rank) if split == "tail" and len(square) > max(SMALL, 4 * (rank + OVERSAMPLING)) else None
+    if found is None:
+        u, s, vt = torch.linalg.svd(square)
+        order = torch.randperm(len(s))[:rank].sort().values.to(s.device) if split == "random" else torch.arange(len(s), device=s.device)
+        places = order[-rank:] if split == "tail" else order[:rank]
+        found = Factors(u[:, places], s[places], vt[places])
+    return found if basis is None else found._replace(u=basis @ found.u)
+
+
+def _smallest(square: Float64[Tensor, "size size"], rank: int) -> Factors | None:
+    """Block inverse iteration for the smallest singular directions; None where it does not converge."""
+    lu, pivots, singular = torch.linalg.lu_factor_ex(square)
+    if singular:
+        return None
+    start = torch.randn(len(square), rank + OVERSAMPLING, dtype=square.dtype, generator=torch.Generator().manual_seed(0))
+    v, before = torch.linalg.qr(start.to(square.device)).Q, float("inf")
+    for _ in range(ITERATIONS):
+        u = torch.linalg.qr(torch.linalg.lu_solve(lu, pivots, v, adjoint=True)).Q
+        v = torch.linalg.qr(torch.linalg.lu_solve(lu, pivots, u)).Q
+        image = square @ v
+        inner, s, rotation = torch.linalg.svd(u.mT @ image)
+        u, v, image = (u @ inner)[:, -rank:], v @ rotation.mT, image @ rotation.mT
+        leak = torch.stack([image[:, -rank:] - u * s[-rank:], square.mT @ u - v[:, -rank:] * s[-rank:]]).norm() / s[-rank - 1]
+        if leak <= 1e-9:
+            return Factors(u, s[-rank:], v[:, -rank:].mT)
+        if not leak < 0.3 * before:
+            return None
+        before = leak
+    return None
+
+
+def product(factors: Factors) -> Float[Tensor, "*parts out in"]:
     """The dense matrix of its factors."""
-    return (factors.u * factors.s) @ factors.vt
+    return (factors.u * factors.s[..., None, :]) @ factors.vt
 
 
-def orthonormal_complement(basis: Float[Tensor, "*batch size rank"], matrix: Float[Tensor, "*batch size rank"]) -> Float[Tensor, "*batch size rank"]:
+def orthonormal_complement(
+    basis: Float[Tensor, "*batch size rank"], matrix: Float[Tensor, "*batch size columns"]
+) -> Float[Tensor, "*batch size columns"]:
     """The part of each column of `matrix` that lies outside the span of the orthonormal columns of `basis`."""
     return matrix - basis @ (basis.mT @ matrix)
+
+
+def orthonormal(matrix: Float[Tensor, "*batch size rank"]) -> Float[Tensor, "*batch size rank"]:
+    """The nearest matrix with orthonormal columns: M (M^T M)^(-1/2), the polar factor. M has full column rank."""
+    values, vectors = torch.linalg.eigh(matrix.mT @ matrix)
+    return matrix @ ((vectors * values.rsqrt()[..., None, :]) @ vectors.mT)
 
 
 def gram_error(matrix: Float[Tensor, "*batch size rank"]) -> Float[Tensor, "*batch"]:

@@ -9,10 +9,11 @@ from jaxtyping import install_import_hook
 import tests.typechecker  # noqa: F401  the hook looks it up by name
 
 install_import_hook(
-    ["fmsd.data", "fmsd.engine", "fmsd.linalg", "fmsd.metrics", "fmsd.models", "fmsd.optim", "fmsd.peft"], "tests.typechecker.checked"
+    ["fmsd.data", "fmsd.engine", "fmsd.linalg", "fmsd.mask", "fmsd.metrics", "fmsd.models", "fmsd.optim", "fmsd.peft"], "tests.typechecker.checked"
 )
 
 import subprocess  # noqa: E402
+import tempfile  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -21,6 +22,9 @@ from PIL import Image  # noqa: E402
 
 import fmsd  # noqa: E402
 from fmsd.models.detector import Detector, detector  # noqa: E402
+
+torch.set_num_threads(1)  # the matrices are tiny: threads would only wait for each other
+os.environ["FMSD_CACHE"] = tempfile.mkdtemp(prefix="fmsd-test-")
 
 ROOT = Path(fmsd.__file__).parents[1]
 

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import timm
 import torch
 import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fmsd.cli import ALLOWED, CONF, VERBS, build, check_targets
@@ -68,6 +71,25 @@ def test_every_experiment_composes_and_opens_with_claim_and_command(name: str) -
     assert "# Command: " in text
 
 
+def axes() -> list[str]:
+    """The commands that experiments/ablation.yaml lists in its head."""
+    lines = (ROOT / "experiments" / "ablation.yaml").read_text().splitlines()
+    return [line.partition("experiments=ablation ")[2] for line in lines if "experiments=ablation " in line]
+
+
+@pytest.mark.parametrize("axis", axes())
+def test_every_axis_of_the_ablation_composes(axis: str) -> None:
+    overrides = OverridesParser.create().parse_overrides(shlex.split(axis))
+    assert any(override.is_sweep_override() for override in overrides)
+    jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+    assert len(jobs) > 1
+    for job in jobs:
+        config = compose("train", "experiments=ablation", "data.root=/data", *job)
+        assert callable(build(config.method))
+    kinds = {word.partition("=")[0] for job in jobs for word in job}
+    assert kinds <= {"method"} or all(kind.startswith("method.") for kind in kinds)
+
+
 def test_the_parts_that_training_takes_are_factories() -> None:
     config = compose("train")
     for part in ("backbone", "method", "optimizer", "schedule", "trainer"):
@@ -117,4 +139,4 @@ def test_every_backbone_can_be_built_and_its_weights_are_known_to_timm(choice: s
 
 def test_every_method_has_a_page() -> None:
     pages = {path.stem for path in Path(ROOT / "docs" / "methods").glob("*.md")}
-    assert {path.stem for path in (CONF / "method").glob("*.yaml")} <= pages
+    assert {choice for group, choice in GROUPS if group == "method"} <= pages

@@ -37,9 +37,9 @@ def module(root: Path | None, **changes: Any) -> DataModule:
 def learner(**changes: Any) -> Learner:
     model = tiny_vit()
     method = changes.pop("method", full)
-    penalties = method(model)
+    adaptation = method(model)
     defaults: dict[str, Any] = {"optimizer": functools.partial(torch.optim.SGD, lr=0.1), "schedule": constant, "steps": 10}
-    return Learner(model, ERM(), penalties=penalties, **(defaults | changes))
+    return Learner(model, ERM(), adaptation=adaptation, **(defaults | changes))
 
 
 def trainer(folder_: Path, **changes: Any) -> Trainer:

@@ -1,21 +1,32 @@
 """Laws of adapted detectors: exact at the start, factored = effective = folded, frozen means bit-equal."""
 
+import copy
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import jaxtyping
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from fmsd.models.detector import Detector, detector
+from fmsd.linalg import Factors, gram_error, product
+from fmsd.models.detector import Detector
+from fmsd.peft import decomposition
+from fmsd.peft.decomposition import decompose
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
-from fmsd.peft.inject import fold, inject, linears, slices
+from fmsd.peft.inject import fold, matrices, select, slices
+from fmsd.peft.masm import masm
+from fmsd.peft.method import Adaptation
 from fmsd.peft.penalties import PENALTIES
 from fmsd.peft.probe import probe
-from fmsd.peft.subspace import SubspaceLinear
+from fmsd.peft.subspace import SubspaceLinear, retract
 from fmsd.types import InputError
 from tests.conftest import tiny_vit
 
-ATTENTION = ("*attn.qkv", "*attn.proj")
+ATTENTION = ("attention",)
 IMAGE = torch.rand(3, 3, 32, 32)
 
 
@@ -34,15 +45,16 @@ def layers(model: nn.Module) -> list[SubspaceLinear]:
 @pytest.mark.parametrize("subspaces", [1, 4])
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("allotment", ["interleave", "contiguous"])
-def test_injected_detector_starts_as_the_pretrained_one(tiny: Detector, subspaces: int, directions: int, allotment: str) -> None:
+@pytest.mark.parametrize("split", ["tail", "top", "random"])
+def test_injected_detector_starts_as_the_pretrained_one(tiny: Detector, subspaces: int, directions: int, allotment: str, split: str) -> None:
     before = tiny(IMAGE)
-    fmsd(tiny, ATTENTION, subspaces, directions, allotment)
+    fmsd(tiny, patterns=ATTENTION, subspaces=subspaces, directions=directions, allotment=allotment, split=split)
     torch.testing.assert_close(tiny(IMAGE), before, rtol=1e-5, atol=1e-5)
 
 
 def test_fold_after_inject_is_the_identity_on_keys_and_outputs(tiny: Detector) -> None:
     keys, original = list(tiny.state_dict()), {key: value.clone() for key, value in tiny.state_dict().items()}
-    fmsd(tiny, ATTENTION, 2, 1)
+    fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=1)
     fold(tiny.backbone)
     assert list(tiny.state_dict()) == keys
     for key, value in tiny.state_dict().items():
@@ -50,7 +62,7 @@ def test_fold_after_inject_is_the_identity_on_keys_and_outputs(tiny: Detector) -
 
 
 def test_factored_forward_effective_weight_and_fold_agree(tiny: Detector) -> None:
-    fmsd(tiny, ATTENTION, 2, 2)
+    fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=2)
     stir(tiny)
     for layer in layers(tiny):
         x = torch.randn(2, 5, layer.in_features)
@@ -63,9 +75,9 @@ def test_factored_forward_effective_weight_and_fold_agree(tiny: Detector) -> Non
 
 def test_fused_matrices_are_decomposed_slice_by_slice(tiny: Detector) -> None:
     weight = tiny.backbone.blocks[0].attn.qkv.weight.detach().clone()  # pyright: ignore
-    fmsd(tiny, ATTENTION, 2, 1)
+    fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=1)
     layer = tiny.backbone.get_submodule("blocks.0.attn.qkv")
-    for part, values in zip(weight.chunk(3), layer.s0, strict=True):  # pyright: ignore
+    for part, values in zip(weight.chunk(3), layer.initial.s, strict=True):  # pyright: ignore
         torch.testing.assert_close(values.sort().values, torch.linalg.svdvals(part)[-2:].sort().values, rtol=1e-3, atol=1e-5)
     assert [slices(name) for name in ("blocks.0.attn.qkv", "attn.kv", "attn.proj", "fc_qkv_norm")] == [3, 2, 1, 1]
 
@@ -73,13 +85,13 @@ def test_fused_matrices_are_decomposed_slice_by_slice(tiny: Detector) -> None:
 def test_interleave_and_contiguous_allot_the_same_directions_differently() -> None:
     linear = nn.Linear(16, 16)
     woven, blocked = (SubspaceLinear(linear, 1, 2, 3, allotment) for allotment in ("interleave", "contiguous"))
-    torch.testing.assert_close(woven.s0[0], blocked.s0[0][[0, 2, 4, 1, 3, 5]])
+    torch.testing.assert_close(woven.s[0], blocked.s[0][[0, 2, 4, 1, 3, 5]])
 
 
 def test_only_factors_and_head_learn_and_the_rest_stays_bit_equal(tiny: Detector) -> None:
-    fmsd(tiny, ATTENTION, 2, 1, penalties={"orthogonality": 1.0})
+    fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=1, penalties={"orthogonality": 1.0})
     names = {name for name, parameter in tiny.named_parameters() if parameter.requires_grad}
-    factors = {f"backbone.blocks.{block}.attn.{layer}.{factor}" for block in (0, 1) for layer in ("qkv", "proj") for factor in "usv"}
+    factors = {f"backbone.blocks.{block}.attn.{layer}.artifacts.0.{factor}" for block in (0, 1) for layer in ("qkv", "proj") for factor in "usv"}
     assert names == factors | {"backbone.head.weight", "backbone.head.bias"}
     frozen = {key: value.clone() for key, value in tiny.state_dict().items() if key not in names}
     optimizer = torch.optim.AdamW([parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.01)
@@ -93,39 +105,10 @@ def test_only_factors_and_head_learn_and_the_rest_stays_bit_equal(tiny: Detector
 def test_effort_trains_the_published_number_of_parameters_per_block() -> None:
     """96 matrices of 1024 x 1024 and 196,704 numbers on CLIP ViT-L/14 are 4 matrices and 8,196 numbers in each of its 24 blocks."""
     model = tiny_vit(embed_dim=1024, depth=1, num_heads=16)
-    fmsd(model, ATTENTION, 1, 1)
+    fmsd(model, patterns=ATTENTION, subspaces=1, directions=1)
     head = sum(parameter.numel() for parameter in model.head().parameters())
     assert sum(layer.parts for layer in layers(model)) * 24 == 96
     assert (sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) - head) * 24 == 196_704
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "patterns"),
-    [
-        ("beit_base_patch16_224", {"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 2}, ATTENTION),
-        ("eva02_tiny_patch14_224", {"img_size": 28, "embed_dim": 24, "depth": 1, "num_heads": 2}, ("*attn.*proj",)),
-        ("vit_small_patch16_dinov3_qkvb", {"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 2}, ATTENTION),
-        ("swinv2_tiny_window8_256", {"img_size": 64, "window_size": 2, "embed_dim": 12, "depths": (1, 1), "num_heads": (2, 2)}, ATTENTION),
-        ("sam2_hiera_tiny", {"embed_dim": 16, "num_heads": 1, "stages": (1, 1, 1, 1), "global_att_blocks": ()}, ATTENTION),
-    ],
-)
-def test_gradients_reach_every_factor_whether_the_backbone_calls_the_layer_or_reads_its_weight(
-    name: str, arguments: dict[str, object], patterns: tuple[str, ...]
-) -> None:
-    model = detector(name, size=64, **arguments)
-    size = arguments.get("img_size", 64)
-    image = torch.rand(2, 3, size, size)  # pyright: ignore
-    stir(model)  # some families start with norms of weight zero
-    before = model(image)
-    fmsd(model, patterns, 1, 1)
-    torch.testing.assert_close(model(image), before, rtol=1e-4, atol=1e-4)
-    stir(model)
-    (model(image) * torch.tensor([1.0, -2.0])).sum().backward()
-    assert layers(model)
-    for layer in layers(model):
-        for factor in (layer.u, layer.s, layer.v):
-            assert factor.grad is not None
-            assert factor.grad.abs().sum() > 0
 
 
 def test_full_and_probe(tiny: Detector) -> None:
@@ -136,22 +119,36 @@ def test_full_and_probe(tiny: Detector) -> None:
 
 
 def test_a_pattern_that_matches_nothing_is_refused_with_the_layers_there_are(tiny: Detector) -> None:
-    with pytest.raises(InputError, match=r"match no linear layer of VisionTransformer.*blocks\.0\.attn\.qkv.*method\.patterns"):
-        fmsd(tiny, ("*attention*",), 1, 1)
+    for patterns in (("*attention*",), ("attention", "*.nope")):
+        with pytest.raises(InputError, match=r"pattern '\*.*matches no matrix of VisionTransformer.*blocks\.0\.attn\.qkv.*method\.patterns"):
+            fmsd(tiny, patterns=patterns, subspaces=1, directions=1)
+    with pytest.raises(InputError, match=r"method\.patterns leaves no layer"):
+        fmsd(tiny, patterns=(), subspaces=1, directions=1)
 
 
 def test_a_pattern_that_matches_everything_spares_the_head(tiny: Detector) -> None:
-    fmsd(tiny, ("*",), 1, 1)
+    everything = len(matrices(tiny.backbone))
+    fmsd(tiny, patterns=("*",), subspaces=1, directions=1)
     assert isinstance(tiny.head(), nn.Linear)
-    assert len(layers(tiny)) == len(linears(tiny_vit())) - 1
+    assert len(layers(tiny)) == everything - 1
 
 
-def test_too_many_directions_and_unknown_penalties_are_refused(tiny: Detector) -> None:
+def test_words_stand_for_kinds_of_layers(tiny: Detector) -> None:
+    assert list(select(tiny, ["mlp"])) == [f"blocks.{block}.mlp.fc{layer}" for block in (0, 1) for layer in (1, 2)]
+    assert list(select(tiny, ["!blocks.0.*", "attention", "!*proj"])) == ["blocks.1.attn.qkv"]
+    assert list(select(tiny, ["blocks.1.attn.*", "mlp"]))[-4:] == [f"blocks.1.{name}" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")]
+
+
+def test_too_many_directions_and_unknown_choices_are_refused(tiny: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"cannot give 24 directions"):
-        fmsd(tiny, ATTENTION, 24, 1)
+        fmsd(tiny, patterns=ATTENTION, subspaces=24, directions=1)
     with pytest.raises(InputError, match=r"orthogonal=1.0 is no penalty.*orthogonality, spectral"):
-        fmsd(tiny, ATTENTION, 1, 1, penalties={"orthogonal": 1.0})
-    assert fmsd(tiny, ATTENTION, 1, 1, penalties={"orthogonality": 0.0}) == {}
+        fmsd(tiny, patterns=ATTENTION, subspaces=1, directions=1, penalties={"orthogonal": 1.0})
+    assert fmsd(tiny, patterns=ATTENTION, subspaces=1, directions=1, penalties={"orthogonality": 0.0}).penalties == {}
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse them first
+    for wrong in ({"split": "middle"}, {"allotment": "woven"}, {"constraint": "strict"}):
+        with pytest.raises(InputError, match=rf"method\.{next(iter(wrong))}="):
+            fmsd(tiny_vit(), patterns=ATTENTION, subspaces=1, directions=1, **wrong)  # pyright: ignore
 
 
 def dense(layer: SubspaceLinear, part: int) -> tuple[torch.Tensor, ...]:
@@ -168,35 +165,217 @@ def dense(layer: SubspaceLinear, part: int) -> tuple[torch.Tensor, ...]:
 def test_cheap_penalties_equal_their_definitions(shape: tuple[int, int], parts: int) -> None:
     layer = SubspaceLinear(nn.Linear(shape[1], shape[0] * parts).double(), parts, 2, 2)
     model = nn.Sequential(layer)
-    pretrained = [(layer.semantic.chunk(parts)[part] + (layer.u0[part] * layer.s0[part]) @ layer.v0[part]).square().sum() for part in range(parts)]
+    start = product(layer.initial)
+    pretrained = [(layer.semantic.chunk(parts)[part] + start[part]).square().sum() for part in range(parts)]
     assert PENALTIES["orthogonality"](model) < 1e-20
     assert PENALTIES["spectral"](model) < 1e-14
+    assert PENALTIES["singular_values"](model) == 0
     stir(model)
-    orthogonality, spectral = [], []
+    orthogonality, spectral, values = [], [], []
     for part in range(parts):
         u_sem, v_sem, u, v, head, s = dense(layer, part)
         both = [torch.cat(pair, dim=1) for pair in ((u_sem, u), (v_sem, v))]
         orthogonality.append(sum((both_.mT @ both_ - torch.eye(both_.shape[1])).square().sum() for both_ in both))
         spectral.append(((head + (u * s) @ v.mT).square().sum() - pretrained[part]).abs() / pretrained[part])
+        values.append((s - layer.initial.s[part]).square().sum() / layer.initial.s[part].square().sum())
     torch.testing.assert_close(PENALTIES["orthogonality"](model), torch.stack(orthogonality).mean(), rtol=1e-10, atol=0)
-    torch.testing.assert_close(PENALTIES["spectral"](model), torch.stack(spectral).mean(), rtol=1e-10, atol=0)
+    torch.testing.assert_close(PENALTIES["spectral"](model), torch.stack(spectral).mean(), rtol=1e-7, atol=0)
+    torch.testing.assert_close(PENALTIES["singular_values"](model), torch.stack(values).mean(), rtol=1e-10, atol=0)
 
 
+def test_penalties_are_the_mean_over_matrices_of_all_shapes(tiny: Detector) -> None:
+    """Layers of one shape are computed in one batch: the mean must not depend on it."""
+    fmsd(tiny, patterns=("attention", "mlp"), subspaces=2, directions=1)
+    stir(tiny)
+    for penalty in PENALTIES.values():
+        each = [(penalty(layer), layer.parts) for layer in layers(tiny)]
+        expected = sum(value * parts for value, parts in each) / sum(parts for _, parts in each)
+        torch.testing.assert_close(penalty(tiny), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("method", [fmsd, functools.partial(masm, every=5, momentum=0.9, fraction=0.5)])
 @pytest.mark.parametrize("name", list(PENALTIES))
-def test_every_penalty_pulls_on_the_factors(tiny: Detector, name: str) -> None:
-    ((weight, penalty),) = fmsd(tiny, ATTENTION, 2, 1, penalties={name: 0.5}).values()
+def test_every_penalty_pulls_on_the_factors(tiny: Detector, name: str, method: Callable[..., Adaptation]) -> None:
+    adaptation = method(tiny, patterns=ATTENTION, subspaces=2, directions=1, penalties={name: 0.5})
+    ((weight, penalty),) = adaptation.penalties.values()
     assert weight == 0.5
     stir(tiny)
     penalty(tiny).backward()
+    reached = {"orthogonality": "uv", "spectral": "usv", "singular_values": "s"}[name]
     for layer in layers(tiny):
-        assert layer.u.grad is not None
-        assert layer.u.grad.abs().sum() > 0
-        assert layer.v.grad is not None
-        assert layer.v.grad.abs().sum() > 0
-        assert name != "spectral" or layer.s.grad is not None
+        for unit in layer.units:
+            for factor in "usv":
+                gradient = getattr(unit, factor).grad
+                assert (gradient is not None and gradient.abs().sum() > 0) == (factor in reached)
 
 
-def test_inject_names_layers_and_keeps_their_order(tiny: Detector) -> None:
-    seen: list[str] = []
-    inject(tiny.backbone, ["*.mlp.fc1"], lambda name, linear: seen.append(name) or linear)
-    assert seen == ["blocks.0.mlp.fc1", "blocks.1.mlp.fc1"]
+# ---- the hard constraint
+
+
+def train(model: Detector, adaptation: Adaptation, steps: int, lr: float = 3e-3) -> None:
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=lr)
+    label = torch.tensor([0.0, 1.0, 1.0])
+    for _ in range(steps):
+        loss = functional.binary_cross_entropy_with_logits(model(IMAGE), label)
+        for weight, penalty in adaptation.penalties.values():
+            loss = loss + weight * penalty(model)
+        loss.backward()
+        if adaptation.before_step:
+            adaptation.before_step()
+        optimizer.step()
+        if adaptation.after_step:
+            adaptation.after_step()
+        optimizer.zero_grad()
+
+
+def bases(layer: SubspaceLinear, part: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Left and right semantic bases of one slice, from a whole decomposition of the pretrained matrix."""
+    whole = (layer.semantic.view(layer.parts, -1, layer.in_features) + product(layer.initial))[part]
+    u, _, vt = torch.linalg.svd(whole.double(), full_matrices=False)
+    kept = min(whole.shape) - layer.subspaces * layer.directions
+    return u[:, :kept], vt[:kept].mT
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_hard_factors_stay_orthonormal_and_outside_the_semantic_part_after_200_steps(tiny: Detector, apart: bool) -> None:
+    method = functools.partial(masm, every=7, momentum=0.9, fraction=0.5) if apart else fmsd
+    adaptation = method(tiny, patterns=("attention", "mlp"), subspaces=3, directions=1, constraint="hard", penalties={"spectral": 0.1})
+    train(tiny, adaptation, 200, lr=0.01)
+    for layer in layers(tiny):
+        moved = (layer.u - layer.initial.u).norm()
+        assert moved > 0.01
+        for part in range(layer.parts):
+            left, right = bases(layer, part)
+            u, v = layer.u[part].detach().double(), layer.v[part].detach().double().mT
+            assert (left.mT @ u).norm() < 1e-5
+            assert (right.mT @ v).norm() < 1e-5
+            assert gram_error(u) < 1e-10
+            assert gram_error(v) < 1e-10
+
+
+def test_soft_factors_leave_the_constraint_which_the_penalty_sees(tiny: Detector) -> None:
+    adaptation = fmsd(tiny, patterns=ATTENTION, subspaces=3, directions=1)
+    train(tiny, adaptation, 20, lr=0.01)
+    assert PENALTIES["orthogonality"](tiny) > 1e-2
+    hard = Detector(tiny_vit().backbone, (0.5,) * 3, (0.5,) * 3)
+    train(hard, fmsd(hard, patterns=ATTENTION, subspaces=3, directions=1, constraint="hard"), 20, lr=0.01)
+    assert PENALTIES["orthogonality"](hard) < 1e-9
+
+
+def test_the_hard_constraint_trains_and_leaves_out_the_orthogonality_penalty(tiny: Detector) -> None:
+    adaptation = fmsd(tiny, patterns=("attention", "mlp"), subspaces=4, directions=2, constraint="hard", penalties={"orthogonality": 1.0})
+    assert adaptation.penalties == {}
+    label = torch.tensor([0.0, 1.0, 1.0])
+    tiny.head().requires_grad_(False)
+    before = functional.binary_cross_entropy_with_logits(tiny(IMAGE), label)
+    train(tiny, adaptation, 30, lr=0.02)
+    assert functional.binary_cross_entropy_with_logits(tiny(IMAGE), label) < 0.9 * before
+
+
+def test_retraction_leaves_soft_layers_alone(tiny: Detector) -> None:
+    fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=1)
+    stir(tiny)
+    before = copy.deepcopy(tiny.state_dict())
+    tiny(IMAGE).sum().backward()
+    retract(tiny)
+    for key, value in tiny.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+# ---- convolutions, precision, compilation, the cache
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_pointwise_convolution_is_the_matrix_it_is(stride: int) -> None:
+    layer = nn.Conv2d(12, 20, 1, stride=stride)
+    adapted = SubspaceLinear(layer, 1, 2, 2)
+    x = torch.randn(2, 12, 5, 5, requires_grad=True)
+    torch.testing.assert_close(adapted(x), layer(x), rtol=1e-5, atol=1e-5)
+    stir(adapted)
+    plain = adapted.fold()
+    assert isinstance(plain, nn.Conv2d)
+    assert plain.weight.shape == layer.weight.shape == adapted.weight.shape
+    torch.testing.assert_close(adapted(x), plain(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(functional.conv2d(x, adapted.weight, adapted.bias, stride), plain(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_of_the_factored_product_are_those_of_the_dense_one(parts: int, bias: bool) -> None:
+    layer = SubspaceLinear(nn.Linear(12, 10 * parts, bias).double(), parts, 2, 2, apart=True)
+    stir(layer)
+    x = torch.randn(2, 5, 12, dtype=torch.float64, requires_grad=True)
+    wanted = [x, *(parameter for parameter in layer.parameters() if parameter.requires_grad)]
+    pull = torch.randn(2, 5, 10 * parts, dtype=torch.float64)
+    factored = torch.autograd.grad((layer(x) * pull).sum(), wanted)
+    dense = torch.autograd.grad((functional.linear(x, layer.weight, layer.bias) * pull).sum(), wanted)
+    for one, other in zip(factored, dense, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_under_bf16_autocast_factors_and_norms_stay_float32(tiny: Detector) -> None:
+    fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=1)
+    stir(tiny)
+    expected = tiny(IMAGE)
+    seen: list[torch.dtype] = []
+    layer = layers(tiny)[0]
+    layer.register_forward_hook(lambda module, arguments, output: seen.append(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = tiny(IMAGE)
+        logits.float().sum().backward()
+    assert seen == [torch.bfloat16]
+    torch.testing.assert_close(logits.float(), expected, rtol=0.1, atol=0.1)
+    for unit in layers(tiny)[0].units:
+        for factor in (unit.u, unit.s, unit.v):
+            assert factor.dtype == torch.float32
+            assert factor.grad is not None
+            assert factor.grad.dtype == torch.float32
+    assert {parameter.dtype for parameter in tiny.parameters()} == {torch.float32}
+
+
+def test_a_compiled_detector_has_the_same_outputs_and_gradients(tiny: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without graph breaks; `aot_eager` traces forward and backward as inductor does, without its code generation."""
+    fmsd(tiny, patterns=("attention", "mlp"), subspaces=2, directions=1)
+    stir(tiny)
+    learning = [parameter for parameter in tiny.parameters() if parameter.requires_grad]
+    plain = torch.autograd.grad(tiny(IMAGE).square().sum(), learning)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the check of shapes while tests run does not compile
+    compiled = torch.compile(tiny, backend="aot_eager", fullgraph=True)
+    traced = torch.autograd.grad(compiled(IMAGE).square().sum(), learning)
+    for one, other in zip(plain, traced, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_decompositions_are_kept_on_disk_by_the_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMSD_CACHE", str(tmp_path))
+    calls: list[tuple[int, ...]] = []
+    compute = decomposition.directions
+
+    def counted(weight: torch.Tensor, rank: int, split: str) -> Factors:
+        calls.append(tuple(weight.shape))
+        return compute(weight, rank, split)  # pyright: ignore
+
+    monkeypatch.setattr(decomposition, "directions", counted)
+    weight = torch.randn(260, 240)
+    first = decompose(weight, 3)
+    again = decompose(weight.clone(), 3)
+    assert len(calls) == 1
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    decompose(weight, 4)
+    decompose(weight + 1e-3, 3)
+    decompose(weight, 3, "top")
+    assert len(calls) == 4
+    (kept, *_) = sorted((tmp_path / "directions").iterdir())
+    for path in (tmp_path / "directions").iterdir():
+        path.write_bytes(b"half a file")
+    assert torch.equal(decompose(weight, 3).u, first.u)
+    assert len(calls) == 5
+    assert not [path for path in (tmp_path / "directions").iterdir() if "partial" in path.name]
+    assert kept.suffix == ".safetensors"
+
+
+def test_small_matrices_and_random_directions_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMSD_CACHE", str(tmp_path))
+    decompose(torch.randn(64, 64), 3)
+    decompose(torch.randn(260, 240), 3, "random")
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 from fmsd.models.detector import detector
@@ -46,7 +48,10 @@ def test_a_run_holds_everything_its_numbers_rest_on(run: Path) -> None:
         "run.json",
         "results.csv",
         "results.md",
-        "checkpoints/best.safetensors",
+        "adapter.safetensors",
+        "adapter.json",
+        "mask.json",
+        "mask.png",
         "checkpoints/last.ckpt",
         "logs/metrics.csv",
     } <= names
@@ -71,11 +76,58 @@ def test_results_follow_from_the_predictions_alone(run: Path) -> None:
         assert value == pytest.approx(roc_auc_score(frames["label"], score), abs=1e-6)
 
 
-def test_the_chosen_weights_are_a_plain_timm_model(run: Path) -> None:
-    state = load_file(run / "checkpoints" / "best.safetensors")
-    model = detector("vit_tiny_patch16_224", size=64, **DEMO)
-    assert set(state) == set(model.backbone.state_dict())
-    model.backbone.load_state_dict(state)
+def test_fold_writes_a_plain_timm_model_with_the_scores_of_the_run(run: Path, cache: Path, tmp_path: Path) -> None:
+    done = fmsd_command("fold", f"run={run}", "out=model.safetensors", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    model = detector("vit_tiny_patch16_224", size=64, weights=tmp_path / "model.safetensors", **DEMO)
+    scored = pl.read_parquet(run / "predictions" / "synthetic.parquet")
+    image = torch.stack([torch.from_numpy(np.array(Image.open(cache / path))).permute(2, 0, 1) for path in scored["path"]])
+    torch.testing.assert_close(model(image), torch.tensor(scored["logit"].to_list()), rtol=1e-3, atol=1e-3)
+    assert "must end in .safetensors" in refused("fold", f"run={run}", "out=model.pth", cwd=tmp_path)
+
+
+def test_checkpoints_and_adapter_are_small_and_another_base_is_refused(run: Path, tmp_path: Path) -> None:
+    base = ROOT / "fmsd" / "models" / "demo_vit.safetensors"
+    for path in (run / "adapter.safetensors", run / "checkpoints" / "last.ckpt"):
+        assert path.stat().st_size < base.stat().st_size / 5
+    weights = load_file(base)
+    save_file(weights | {"norm.bias": weights["norm.bias"] + 1}, tmp_path / "other.safetensors")
+    shutil.copy(base, tmp_path / "same.safetensors")
+    assert "belongs to other base weights" in refused("evaluate", f"run={run}", "base=other.safetensors", cwd=tmp_path)
+    assert "belongs to other base weights" in refused("fold", f"run={run}", "base=other.safetensors", "out=x.safetensors", cwd=tmp_path)
+    done = fmsd_command("fold", f"run={run}", "base=same.safetensors", "out=x.safetensors", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("method=fmsd", "method.mask.bias=domain"),
+        ("method=fmsd", "method.constraint=hard", "method.mask.bias=random", "method.patterns=[attention,mlp]"),
+        ("method=masm", "method.every=1"),
+        ("method=lora", "method.dora=true", "learner.compiled=true"),
+        ("method=norm",),
+        ("method=bitfit",),
+    ],
+)
+def test_every_method_trains_and_its_adapter_gives_the_same_numbers_again(overrides: tuple[str, ...], tmp_path: Path, cache: Path) -> None:
+    done = fmsd_command("train", "data=synthetic", "trainer=smoke", "hydra.run.dir=run", *overrides, cwd=tmp_path, FMSD_CACHE=str(cache))
+    assert done.returncode == 0, done.stderr
+    again = fmsd_command("evaluate", "run=run", "hydra.run.dir=again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "again" / "results.csv").read_bytes() == (tmp_path / "run" / "results.csv").read_bytes()
+    masked = overrides[0] in ("method=fmsd", "method=masm")
+    assert ((tmp_path / "run" / "mask.json").exists(), (tmp_path / "run" / "mask.png").exists()) == (masked, masked)
+
+
+def test_a_runs_mask_is_reused(run: Path, tmp_path: Path, cache: Path) -> None:
+    mask = run / "mask.json"
+    overrides = ("data=synthetic", "trainer=smoke", "hydra.run.dir=run", f"method.mask.file={mask}")
+    done = fmsd_command("train", "method=fmsd", *overrides, cwd=tmp_path, FMSD_CACHE=str(cache))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "mask.json").read_text())["layers"] == json.loads(mask.read_text())["layers"]
+    said = refused("train", "method=fmsd", "method.patterns=[mlp]", *overrides[:2], overrides[3], cwd=tmp_path, FMSD_CACHE=str(cache))
+    assert "is about other layers than this backbone's candidates" in said
 
 
 def test_evaluate_reproduces_the_results_from_the_weights(run: Path, tmp_path: Path) -> None:
@@ -180,7 +232,7 @@ def test_a_missing_root_and_an_empty_folder(tmp_path: Path) -> None:
 def test_a_pattern_that_matches_no_layer_and_the_weights_of_another_backbone(tmp_path: Path) -> None:
     root = grow_tree(tmp_path / "data")
     data = ("data=folder", f"data.root={root}")
-    assert "match no linear layer" in refused("train", *data, *SMOKE, "method.patterns=[nothing]", cwd=tmp_path)
+    assert "matches no matrix of VisionTransformer" in refused("train", *data, *SMOKE, "method.patterns=[nothing]", cwd=tmp_path)
     said = refused("train", *data, *SMOKE, "backbone.depth=3", cwd=tmp_path)
     assert "unexpected: blocks.3" in said
 
@@ -245,10 +297,12 @@ def test_settings_out_of_range(tmp_path: Path) -> None:
 
 def test_unknown_keys_choices_verbs_and_targets(tmp_path: Path) -> None:
     assert "no config key 'method.subspacez' (did you mean method.subspaces?)" in refused("train", "method.subspacez=2", cwd=tmp_path)
-    assert "There is no method=fmds; choose one of effort, fmsd, full, probe" in refused("train", "method=fmds", cwd=tmp_path)
-    assert "no verb 'trian'; choose one of train, evaluate, index, report" in refused("trian", cwd=tmp_path)
+    assert "There is no method=fmds; choose one of bitfit, effort, fmsd, full, lora, masm, norm, probe" in refused(
+        "train", "method=fmds", cwd=tmp_path
+    )
+    assert "no verb 'trian'; choose one of train, evaluate, fold, index, report" in refused("trian", cwd=tmp_path)
     assert "needs run; give it as run=VALUE" in refused("evaluate", cwd=tmp_path)
-    assert "There is no experiments=dmo; choose one of demo, faces" in refused("train", "experiments=dmo", cwd=tmp_path)
+    assert "There is no experiments=dmo; choose one of ablation, demo, faces" in refused("train", "experiments=dmo", cwd=tmp_path)
     assert "There is no data=synthetc" in refused("evaluate", "run=x", "data=synthetc", cwd=tmp_path)
     assert "unless data=NAME is given" in refused("evaluate", "run=x", "data.root=y", cwd=tmp_path)
     assert "'os.system' is not allowed" in refused("train", "data=synthetic", "wrapper._target_=os.system", cwd=tmp_path)

@@ -1,5 +1,6 @@
 """The order in which frames are seen in training."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,3 +23,15 @@ class Shuffle(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
         return ((self.epoch, int(row)) for row in order)
+
+
+class Endless(Sampler[tuple[int, int]]):
+    """One epoch of `Shuffle` after the other, without end."""
+
+    def __init__(self, rows: int, seed: int) -> None:
+        self.order = Shuffle(rows, seed)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for epoch in itertools.count():
+            self.order.set_epoch(epoch)
+            yield from self.order

@@ -1,10 +1,11 @@
 """Datasets on disk as loaders: which frames are trained on, which choose the weights, which are tested on."""
 
 import functools
+import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -15,8 +16,8 @@ from torch.utils.data import DataLoader
 from fmsd.data import manifest as manifests
 from fmsd.data.dataset import FrameDataset
 from fmsd.data.manifest import Manifest
-from fmsd.data.sampler import Shuffle
-from fmsd.types import Frame, Frames, InputError
+from fmsd.data.sampler import Endless, Shuffle
+from fmsd.types import REAL, Frame, Frames, InputError
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class DataModule(LightningDataModule):
         """Shuffled and augmented training frames."""
         manifest = self.training.where(split="train")
         dataset = FrameDataset(manifest, self._domains(manifest), self.size, self.augment, self.seed)
-        return self._loader(dataset, Shuffle(len(dataset), self.seed))
+        return self.loader(dataset, Shuffle(len(dataset), self.seed))
 
     def val_dataloader(self) -> DataLoader[Frames]:
         """The validation frames in the manifest's order."""
@@ -184,10 +185,11 @@ class DataModule(LightningDataModule):
         return manifest.table["domain"].unique().sort().to_list()
 
     def _plain(self, manifest: Manifest) -> DataLoader[Frames]:
-        return self._loader(FrameDataset(manifest, self._domains(manifest), self.size), None)
+        return self.loader(FrameDataset(manifest, self._domains(manifest), self.size), None)
 
-    def _loader(self, dataset: FrameDataset, sampler: Shuffle | None) -> DataLoader[Frames]:
-        training = sampler is not None
+    def loader(self, dataset: FrameDataset, sampler: Shuffle | Endless | None) -> DataLoader[Frames]:
+        """Batches in the sampler's order, or in the manifest's."""
+        training = isinstance(sampler, Shuffle)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -196,3 +198,40 @@ class DataModule(LightningDataModule):
             persistent_workers=training and self.workers > 0,
             pin_memory=torch.accelerator.is_available(),
         )
+
+
+@dataclass(frozen=True)
+class TrainingBatches:
+    """Batches of the training split outside of training, for a method that measures before it chooses.
+
+    Args:
+        device: where they are put.
+        limit: at most so many per draw; None for no limit.
+    """
+
+    data: DataModule
+    device: torch.device
+    limit: int | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The training frames."""
+        return self.data.training.where(split="train")
+
+    @property
+    def domains(self) -> list[str]:
+        """The forgeries among them."""
+        return [domain for domain in self.manifest.table["domain"].unique().sort().to_list() if domain != REAL]
+
+    def draw(self, count: int, domain: str | None = None) -> Iterator[Frames]:
+        """At most `count` shuffled batches of full size; with a domain, of its fakes and as many real frames, evenly spread over all."""
+        whole = self.manifest
+        chosen = whole
+        if domain is not None:
+            fakes, real = whole.table.filter(domain=domain), whole.table.filter(domain=REAL)
+            places = torch.linspace(0, real.height - 1, min(real.height, fakes.height)).round().int().tolist()
+            chosen = replace(whole, table=pl.concat([fakes, real[places]]))
+        dataset = FrameDataset(chosen, [REAL, *self.domains], self.data.size, self.data.augment, self.data.seed)
+        loader = self.data.loader(dataset, Endless(len(dataset), self.data.seed))
+        for batch in itertools.islice(loader, count if self.limit is None else min(count, self.limit)):
+            yield Frames(*(part.to(self.device, non_blocking=True) for part in batch))

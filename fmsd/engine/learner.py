@@ -1,6 +1,6 @@
 """The training step. The learner owns no method: it brings detector, wrapper, optimizer, schedule and penalties together."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from fmsd.models.detector import Detector
 from fmsd.optim.groups import decay_groups
 from fmsd.optim.wrapper import OptimizerWrapper
-from fmsd.peft.inject import Penalties
+from fmsd.peft import adapter
+from fmsd.peft.method import Adaptation
 from fmsd.types import Frames, InputError, Predictions
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
@@ -23,11 +24,16 @@ OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
 """Makes a schedule from an optimizer and the number of its steps."""
 
+METHOD = "method/"
+"""Prefix, in a checkpoint, of what a method remembers."""
+
 
 class Learner(LightningModule):
     """Trains a detector by manual optimisation, so that a wrapper may run several passes per step.
 
     Lightning refuses `gradient_clip_val` and `accumulate_grad_batches` under manual optimisation: they are arguments here.
+
+    Its state, and so a checkpoint, holds what learns; the frozen rest of the backbone is the base that the detector is made from.
 
     Args:
         steps: optimizer steps of the whole training, for the schedule.
@@ -42,7 +48,7 @@ class Learner(LightningModule):
         wrapper: OptimizerWrapper,
         optimizer: OptimizerFactory,
         schedule: ScheduleFactory,
-        penalties: Penalties,
+        adaptation: Adaptation,
         steps: int,
         weight_decay: float = 0.0,
         accumulate: int = 1,
@@ -56,7 +62,8 @@ class Learner(LightningModule):
         self.wrapper = wrapper
         self.optimizer_factory = optimizer
         self.schedule_factory = schedule
-        self.penalties = penalties
+        self.adaptation = adaptation
+        self.remembered = adaptation.state
         self.steps = steps
         self.weight_decay = weight_decay
         self.accumulate = accumulate
@@ -71,10 +78,22 @@ class Learner(LightningModule):
             raise InputError(f"The optimizer does not take its settings ({error}); correct optimizer.NAME=VALUE.") from error
         return {"optimizer": optimizer, "lr_scheduler": self.schedule_factory(optimizer, self.steps)}
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What learns, by timm's names, and what the method remembers."""
+        remembered = {} if self.remembered is None else self.remembered.state_dict(prefix=METHOD)
+        return adapter.state(self.detector) | remembered
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> None:  # pyright: ignore
+        """Loads what `state_dict` gave, always strictly."""
+        remembered = {name.removeprefix(METHOD): value for name, value in state_dict.items() if name.startswith(METHOD)}
+        adapter.restore(self.detector, {name: value for name, value in state_dict.items() if not name.startswith(METHOD)}, "the checkpoint")
+        if self.remembered is not None:
+            self.remembered.load_state_dict(remembered)
+
     def loss(self, batch: Frames) -> Tensor:
         """Classification loss plus weighted penalties; every term is kept for the log."""
         terms = {"classification": functional.binary_cross_entropy_with_logits(self.detector(batch.image), batch.label.float())}
-        terms |= {name: weight * penalty(self.detector) for name, (weight, penalty) in self.penalties.items()}
+        terms |= {name: weight * penalty(self.detector) for name, (weight, penalty) in self.adaptation.penalties.items()}
         self._terms = {name: term.detach() for name, term in terms.items()}
         return torch.stack(list(terms.values())).sum()
 
@@ -88,9 +107,13 @@ class Learner(LightningModule):
         self.log_dict({f"train/{name}": term for name, term in self._terms.items()})
         self.log("train/loss", loss, prog_bar=True)
         if (index + 1) % self.accumulate == 0 or self.trainer.is_last_batch:
+            if self.adaptation.before_step is not None:
+                self.adaptation.before_step()
             if self.clip is not None:
                 self.log("train/gradient_norm", nn.utils.clip_grad_norm_(trainable, self.clip))
             optimizer.step()
+            if self.adaptation.after_step is not None:
+                self.adaptation.after_step()
             optimizer.zero_grad()
             schedule = cast(LRScheduler, self.lr_schedulers())
             self.log("train/lr", schedule.get_last_lr()[0])

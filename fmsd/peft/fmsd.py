@@ -1,62 +1,187 @@
-"""FMSD: pretrained weights as one frozen semantic subspace and several learnable artifact subspaces.
+"""FMSD: forgery-aware layer masking, then one frozen semantic subspace and several learnable artifact subspaces per matrix.
 
-"Forgery-aware Layer Masking and Multi-Artifact Subspace Decomposition", arXiv 2601.01041 v2/v3 (v1: MASM).
+"Forgery-aware Layer Masking and Multi-Artifact Subspace Decomposition", arXiv 2601.01041 v2/v3.
 
-The paper says: decompose weights by SVD into one semantic subspace (frozen) and multiple learnable artifact subspaces, held apart by
-orthogonality and spectral-consistency constraints. Our reading: the K * m smallest singular directions of every matrix are set free,
-direction j belongs to subspace j mod K, and each of a fused q, k, v is a matrix of its own.
+The paper says: evaluate the bias and variance of layer-wise gradients to select forgery-sensitive layers; decompose the selected layers'
+weights by SVD into one semantic subspace (frozen) and multiple learnable artifact subspaces, held apart by orthogonality and
+spectral-consistency constraints. Our reading: the head is trained alone for a while, gradients are measured without a step (see
+`fmsd.mask`), the K * m smallest singular directions of every chosen matrix are set free, direction j belongs to subspace j mod K, and
+each of a fused q, k, v is a matrix of its own.
 
-Effort (Yan et al., ICML 2025, arXiv 2411.15633) is the case of one subspace with one direction and no penalties.
+Effort (Yan et al., ICML 2025, arXiv 2411.15633) is the case of one subspace with one direction, no mask and no penalties.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, cast
 
-from torch import nn
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional
 
+from fmsd.linalg import Split
+from fmsd.mask import LayerMask, Masking, choose, domain_moments, moments, read
 from fmsd.models.detector import Detector
-from fmsd.peft.inject import Penalties, inject, slices
+from fmsd.peft.inject import Matrix, inject, select, slices
+from fmsd.peft.method import Adaptation, Batches, Penalties
 from fmsd.peft.penalties import named
 from fmsd.peft.probe import probe
-from fmsd.peft.subspace import Allotment, SubspaceLinear
-from fmsd.types import InputError
+from fmsd.peft.subspace import Allotment, SubspaceLinear, retract
+from fmsd.types import Frames, InputError
+
+log = logging.getLogger(__name__)
+
+Constraint = Literal["soft", "hard"]
 
 
 def fmsd(
     detector: Detector,
+    batches: Batches | None = None,
+    *,
     patterns: Sequence[str],
     subspaces: int,
     directions: int,
     allotment: Allotment = "interleave",
+    split: Split = "tail",
+    constraint: Constraint = "soft",
     penalties: Mapping[str, float] | None = None,
-) -> Penalties:
-    """Frees `subspaces` x `directions` singular directions of every matching layer, and the head; the rest is frozen.
+    mask: Masking | None = None,
+) -> Adaptation:
+    """Frees `subspaces` x `directions` singular directions of every chosen layer, and the head; the rest is frozen.
 
     Args:
-        patterns: shell-style patterns of layer names in timm's keys, e.g. `*attn.qkv`.
+        batches: training batches, for a mask that measures gradients.
+        patterns: candidate layers, see `fmsd.peft.inject.select`.
         subspaces: number K of artifact subspaces per matrix.
         directions: number m of singular directions per subspace.
         allotment: direction j belongs to subspace j mod K (`interleave`) or j div m (`contiguous`).
+        split: the smallest (`tail`), the largest (`top`) or `random` directions are set free.
+        constraint: `soft` leaves orthogonality to the penalty; `hard` keeps U and V orthonormal and orthogonal to the semantic part.
         penalties: weight per penalty name; see `fmsd.peft.penalties`. A weight of 0 leaves the penalty out.
+        mask: how the layers are chosen; None keeps all candidates.
 
     Raises:
-        InputError: no layer matches, a matrix has too few directions, or a penalty is unknown.
+        InputError: no layer matches, a matrix has too few directions, or a choice is unknown.
     """
-    chosen = named(penalties or {})
+    chosen = allowed(penalties or {}, constraint)
+    probe(detector)
+    layers = candidates(detector, patterns, subspaces, directions)
+    masked = None if mask is None else layer_mask(detector, batches, layers, mask)
+    names = list(layers) if masked is None else masked.kept
+    decompose(detector, names, subspaces, directions, allotment, split, constraint, "orthogonality" in chosen, apart=False)
+    return Adaptation(chosen, masked, after_step=partial(retract, detector) if constraint == "hard" else None)
+
+
+def allowed(penalties: Mapping[str, float], constraint: Constraint) -> Penalties:
+    """The penalties that act: under the hard constraint orthogonality holds by itself.
+
+    Raises:
+        InputError: an unknown penalty or constraint.
+    """
+    if constraint not in ("soft", "hard"):
+        raise InputError(f"method.constraint={constraint} is neither soft nor hard.")
+    chosen = dict(named(penalties))
+    if constraint == "hard" and chosen.pop("orthogonality", None):
+        log.info("The hard constraint keeps the factors orthogonal, so the orthogonality penalty is left out.")
+    return chosen
+
+
+def candidates(detector: Detector, patterns: Sequence[str], subspaces: int, directions: int) -> dict[str, Matrix]:
+    """The layers that can be decomposed.
+
+    Raises:
+        InputError: no layer matches, or a matrix has too few directions.
+    """
     if subspaces < 1 or directions < 1:
         raise InputError(f"method.subspaces and method.directions must be at least 1, not {subspaces} and {directions}.")
-    probe(detector)
-    head = detector.head()
-
-    def replace(name: str, linear: nn.Linear) -> nn.Module:
-        if linear is head:
-            return linear
-        parts, rank = slices(name), subspaces * directions
-        if linear.out_features % parts or rank >= min(linear.out_features // parts, linear.in_features):
+    layers, rank = select(detector, patterns), subspaces * directions
+    for name, layer in layers.items():
+        rows, columns = layer.weight.shape[0], layer.weight.shape[1]
+        parts = slices(name)
+        if rows % parts or rank >= min(rows // parts, columns):
             raise InputError(
-                f"The layer {name!r} ({linear.out_features} x {linear.in_features}, {parts} matrices) cannot give {rank} directions; "
-                "lower method.subspaces or method.directions, or leave it out of method.patterns."
+                f"The layer {name!r} ({rows} x {columns}, {parts} {'matrix' if parts == 1 else 'matrices'}) cannot give {rank} directions; "
+                f"lower method.subspaces or method.directions, or add '!{name}' to method.patterns."
             )
-        return SubspaceLinear(linear, parts, subspaces, directions, allotment)
+    return layers
 
-    inject(detector.backbone, patterns, replace)
+
+def decompose(
+    detector: Detector,
+    names: Sequence[str],
+    subspaces: int,
+    directions: int,
+    allotment: Allotment,
+    split: Split,
+    constraint: Constraint,
+    penalised: bool,
+    apart: bool,
+) -> None:
+    """Puts decomposed layers in the place of the named ones.
+
+    Raises:
+        InputError: an unknown allotment or split.
+    """
+    if allotment not in ("interleave", "contiguous") or split not in ("tail", "top", "random"):
+        raise InputError(f"method.allotment={allotment} must be interleave or contiguous, and method.split={split} one of tail, top, random.")
+    hard = constraint == "hard"
+
+    def replace(name: str, layer: Matrix) -> nn.Module:
+        return SubspaceLinear(layer, slices(name), subspaces, directions, allotment, split, apart, hard or penalised, hard)
+
+    for name in track(names, "Decomposing layers", transient=True):
+        inject(detector.backbone, [name], replace)
+
+
+def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str, Matrix], mask: Masking) -> LayerMask:
+    """Chooses layers by `mask`: trains the head alone, then measures the gradients of every candidate without a step.
+
+    Raises:
+        InputError: there is no data to measure on, or too little, or the mask's file is about other layers.
+    """
+    if mask.file is not None:
+        chosen = read(Path(mask.file), list(layers))
+    elif not mask.measures:
+        chosen = choose(mask, list(layers))
+    elif batches is None:
+        raise InputError(f"method.mask.bias={mask.bias} measures gradients, which needs training batches; give some, or set method.mask.bias=none.")
+    else:
+        detector.eval()  # dropout off; batch norms as pretrained
+        warm_up(detector, batches, mask)
+        weights = {name: cast(nn.Parameter, layer.weight) for name, layer in layers.items()}
+        detector.requires_grad_(False)
+        for weight in weights.values():
+            weight.requires_grad_(True)
+        if mask.bias == "domain":
+            if len(batches.domains) < 2:
+                raise InputError(
+                    f"method.mask.bias=domain compares forgery domains, and the training data has {len(batches.domains)}; choose signal."
+                )
+            share = max(2, mask.batches // len(batches.domains))
+            parts = {domain: losses(detector, batches.draw(share, domain), share, f"Measuring {domain}") for domain in batches.domains}
+            measured = domain_moments(weights, parts)
+        else:
+            measured = moments(weights, losses(detector, batches.draw(mask.batches), mask.batches, "Measuring layers"))
+        probe(detector)
+        detector.train()
+        chosen = choose(mask, list(layers), measured)
+    log.info("The layer mask keeps %d of %d candidate layers.", len(chosen.kept), len(chosen.layers))
     return chosen
+
+
+def warm_up(detector: Detector, batches: Batches, mask: Masking) -> None:
+    """Trains the head alone, so that the gradients measured next come from a detector that already looks for forgeries."""
+    optimizer = torch.optim.AdamW(detector.head().parameters(), lr=mask.warmup_lr)
+    for loss in losses(detector, batches.draw(mask.warmup_steps), mask.warmup_steps, "Warming up the head"):
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def losses(detector: Detector, frames: Iterator[Frames], count: int, title: str) -> Iterator[Callable[[], Tensor]]:
+    """The classification loss of each batch, with a progress bar."""
+    for batch in track(frames, title, count, transient=True):
+        yield lambda batch=batch: functional.binary_cross_entropy_with_logits(detector(batch.image), batch.label.float())

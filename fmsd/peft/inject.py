@@ -1,64 +1,117 @@
-"""The only surgery on module trees: which linear layers a method replaces, and how they become plain layers again."""
+"""The only surgery on module trees: which matrices a method replaces, and how the layers become plain again."""
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.linear import Linear
+from torch import nn
 
 from fmsd.models.detector import Detector
 from fmsd.types import InputError
 
-Penalty = Callable[[nn.Module], Tensor]
-"""A scalar that training adds to the loss, computed from the adapted model's weights alone."""
+Matrix = nn.Linear | nn.Conv2d
+"""A layer that is one matrix: a linear layer, or a pointwise (1 x 1) convolution."""
 
-Penalties = Mapping[str, tuple[float, Penalty]]
-"""Weight and penalty under the name they are logged with."""
+PLAIN = (nn.Linear, Linear, nn.Conv2d, Conv2dSame)
+"""Classes whose forward pass is the matrix product and nothing else; timm's two differ from torch's in tracing and padding only."""
 
-Method = Callable[[Detector], Penalties]
-"""Makes something in a detector trainable, in place, freezes the rest, and says what its training adds to the loss."""
+PATTERNS: dict[str, tuple[str, ...]] = {
+    "attention": (
+        *("*attn.qkv", "*attn.q", "*attn.kv", "*attn.[qkv]_proj", "*attn.proj", "*attn.out_proj"),
+        *("*attn_pool.q", "*attn_pool.kv", "*attn_pool.proj"),
+    ),
+    "mlp": ("*mlp.fc[12]", "*mlp.fc1_[gx]", "*mlp.w[123]", "*mlp.w12"),
+}
+"""Words for the names that timm gives to the layers of one kind; `pointwise` stands for every pointwise convolution."""
+
+FUSED = {"qkv": 3, "kv": 2}
+"""Names of layers that stack several matrices: timm fuses query, key and value."""
 
 
 @runtime_checkable
-class Foldable(Protocol):
-    """An adapted layer that can become the plain layer it stands for."""
+class Adapted(Protocol):
+    """A layer that a method has put in the place of a plain one."""
 
     def fold(self) -> nn.Module:
-        """The plain layer."""
+        """The plain layer of equal outputs."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The arguments that make it from the plain layer, as JSON takes them."""
         ...
 
 
-def linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """Every linear layer by its name, in the order of the module tree."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+def matrices(model: nn.Module) -> dict[str, Matrix]:
+    """Every linear layer and pointwise convolution by its name, in the order of the module tree."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) or _pointwise(module)}  # pyright: ignore[reportReturnType]
 
 
 def slices(name: str) -> int:
-    """How many matrices a linear layer stacks by its name: timm fuses query, key and value into `qkv`, key and value into `kv`."""
-    return next((len(fused) for fused in ("qkv", "kv") if name.rpartition(".")[2] == fused), 1)
+    """How many matrices a layer stacks, by its name."""
+    return FUSED.get(name.rpartition(".")[2], 1)
 
 
-def inject(model: nn.Module, patterns: Sequence[str], replace: Callable[[str, nn.Linear], nn.Module]) -> nn.Module:
-    """Replaces, in place, every linear layer whose name matches one of the shell-style patterns.
+def select(detector: Detector, patterns: Sequence[str]) -> dict[str, Matrix]:
+    """The matrices of a detector's backbone, without its head, that a method may adapt.
+
+    Args:
+        patterns: shell-style patterns of layer names in timm's keys, and the words `attention`, `mlp` and `pointwise`; what follows a `!`
+            is left out again.
 
     Raises:
-        InputError: no layer matches any pattern.
+        InputError: a pattern matches nothing, or matches a layer that does more than multiply.
     """
-    candidates = linears(model)
-    chosen = [name for name in candidates if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
-    if not chosen:
-        known = ", ".join(list(candidates)[:8]) or "none"
-        raise InputError(
-            f"The patterns {list(patterns)} match no linear layer of {type(model).__name__}; its linear layers are {known}, ...: set method.patterns."
-        )
+    head = detector.head()
+    known = {name: layer for name, layer in matrices(detector.backbone).items() if layer is not head}
+    chosen: set[str] = set()
+    left_out: set[str] = set()
+    for pattern in patterns:
+        word = pattern.removeprefix("!")
+        shells = PATTERNS.get(word, (word,))
+        found = {
+            name
+            for name, layer in known.items()
+            if (isinstance(layer, nn.Conv2d) if word == "pointwise" else any(fnmatch.fnmatchcase(name, shell) for shell in shells))
+        }
+        if not found:
+            some = ", ".join(list(known)[:8]) or "none"
+            raise InputError(
+                f"The pattern {pattern!r} matches no matrix of {type(detector.backbone).__name__}; it has {some}, ...: "
+                "set method.patterns=[...] to some of attention, mlp, pointwise, or to layer names."
+            )
+        (left_out if pattern.startswith("!") else chosen).update(found)
+    chosen -= left_out
     for name in chosen:
-        model.set_submodule(name, replace(name, candidates[name]))
-    return model
+        if type(known[name]) not in PLAIN:
+            kind = type(known[name]).__name__
+            raise InputError(f"The layer {name!r} is a {kind}, which does more than multiply by its weight; add '!{name}' to method.patterns.")
+    if not chosen:
+        raise InputError("method.patterns leaves no layer; name the layers to adapt, e.g. method.patterns=[attention].")
+    return {name: layer for name, layer in known.items() if name in chosen}
+
+
+def inject(model: nn.Module, names: Sequence[str], replace: Callable[[str, Matrix], nn.Module]) -> None:
+    """Replaces the named layers, in place."""
+    for name in names:
+        layer = model.get_submodule(name)
+        assert isinstance(layer, Matrix)
+        model.set_submodule(name, replace(name, layer))
 
 
 def fold(model: nn.Module) -> nn.Module:
     """Turns every adapted layer into the plain layer of equal outputs, in place: fold after inject is the identity on keys."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, Foldable):
+        if isinstance(module, Adapted):
             model.set_submodule(name, module.fold())
     return model
+
+
+def _pointwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1 and not any(_padding(module))
+
+
+def _padding(convolution: nn.Conv2d) -> tuple[int, ...]:
+    """Of a 1 x 1 kernel `same` padding is none."""
+    return () if isinstance(convolution.padding, str) else convolution.padding

@@ -1,18 +1,18 @@
 """What keeps the artifact subspaces apart from the semantic one and the weight's energy where it was (FMSD, arXiv 2601.01041).
 
 The paper names two constraints, orthogonality and spectral consistency, without public equations; these are our readings, in exact
-forms that never build a matrix of the size of the weight's square.
+forms that never build a matrix of the size of the weight's square. Matrices of one shape are treated in one batch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fmsd import linalg
-from fmsd.peft.inject import Penalties, Penalty
-from fmsd.peft.subspace import SubspaceLinear
+from fmsd.peft.method import Penalties, Penalty
+from fmsd.peft.subspace import SubspaceLinear, subspace_layers
 from fmsd.types import InputError
 
 
@@ -22,15 +22,20 @@ def orthogonality(model: nn.Module) -> Float[Tensor, ""]:
     The semantic block is constant, so this is ||U^T U - I||^2 + 2 ||U_sem^T U||^2. Where U_sem and the initial factors U0 together
     span the whole space (a matrix's shorter side), ||U_sem^T U|| is the length of what U has outside the span of U0.
     """
-    return _mean(_orthogonality(layer) for layer in _layers(model))
+    return _mean(model, _orthogonality)
 
 
 def spectral(model: nn.Module) -> Float[Tensor, ""]:
     """Mean over matrices of | ||W||_F^2 - ||W0||_F^2 | / ||W0||_F^2, with W the effective and W0 the pretrained matrix."""
-    return _mean(_spectral(layer) for layer in _layers(model))
+    return _mean(model, _spectral)
 
 
-PENALTIES: dict[str, Penalty] = {"orthogonality": orthogonality, "spectral": spectral}
+def singular_values(model: nn.Module) -> Float[Tensor, ""]:
+    """Mean over matrices of ||s - s0||^2 / ||s0||^2: another reading of spectral consistency, on the free directions alone."""
+    return _mean(model, _singular_values)
+
+
+PENALTIES: dict[str, Penalty] = {"orthogonality": orthogonality, "spectral": spectral, "singular_values": singular_values}
 
 
 def named(weights: Mapping[str, float]) -> Penalties:
@@ -45,27 +50,43 @@ def named(weights: Mapping[str, float]) -> Penalties:
     return {name: (float(weight), PENALTIES[name]) for name, weight in weights.items() if weight > 0}
 
 
-def _layers(model: nn.Module) -> Iterator[SubspaceLinear]:
-    return (module for module in model.modules() if isinstance(module, SubspaceLinear))
+Group = list[SubspaceLinear]
 
 
-def _mean(values: Iterator[Float[Tensor, " parts"]]) -> Float[Tensor, ""]:
-    return torch.cat(list(values)).mean()
+def _mean(model: nn.Module, penalty: Callable[[Group], Float[Tensor, "layers parts"]]) -> Float[Tensor, ""]:
+    groups: dict[object, Group] = {}
+    for layer in subspace_layers(model):
+        groups.setdefault((layer.parts, layer.out_features, layer.in_features, layer.semantic.device), []).append(layer)
+    return torch.cat([penalty(group).flatten() for group in groups.values()]).mean()
 
 
-def _orthogonality(layer: SubspaceLinear) -> Float[Tensor, " parts"]:
-    sides = ((layer.u, layer.u0, layer.u_semantic), (layer.v.mT, layer.v0.mT, layer.v_semantic))
-    total = torch.zeros_like(layer.s[:, 0])
-    for factor, initial, semantic in sides:
-        outside = linalg.orthonormal_complement(initial, factor) if semantic is None else semantic.mT @ factor
-        total = total + linalg.gram_error(factor) + 2 * outside.square().sum((-2, -1))
-    return total
+def _orthogonality(group: Group) -> Float[Tensor, "layers parts"]:
+    initial = [layer.initial for layer in group]
+    left = _side([layer.u for layer in group], [factors.u for factors in initial], [layer.u_range for layer in group])
+    return left + _side([layer.v.mT for layer in group], [factors.vt.mT for factors in initial], [layer.v_range for layer in group])
 
 
-def _spectral(layer: SubspaceLinear) -> Float[Tensor, " parts"]:
-    semantic = layer.semantic.view(layer.parts, -1, layer.in_features)
-    overlap = torch.einsum("pr,por,por->p", layer.s, layer.u, semantic @ layer.v.mT)
-    energy = torch.einsum("pr,prq,pq->p", layer.s, (layer.u.mT @ layer.u) * (layer.v @ layer.v.mT), layer.s)
-    initial = layer.s0.square().sum(1)
-    pretrained = semantic.square().sum((1, 2)) + initial
-    return (2 * overlap + energy - initial).abs() / pretrained
+def _side(factors: list[Tensor], initial: list[Tensor], spans: list[Tensor | None]) -> Float[Tensor, "layers parts"]:
+    stacked = torch.stack(factors)
+    outside = linalg.orthonormal_complement(torch.stack(initial), stacked)
+    if spans[0] is not None:
+        outside = torch.stack([span.mT @ part for span, part in zip(spans, outside, strict=True)])  # pyright: ignore[reportOptionalMemberAccess]
+    return linalg.gram_error(stacked) + 2 * outside.square().sum((-2, -1))
+
+
+def _spectral(group: Group) -> Float[Tensor, "layers parts"]:
+    u, s, v = _stack(layer.u for layer in group), _stack(layer.s for layer in group), _stack(layer.v for layer in group)
+    images = [layer.semantic.unflatten(0, (layer.parts, -1)).to(u.dtype) @ factor.mT for layer, factor in zip(group, v, strict=True)]
+    overlap = ((u * torch.stack(images)).sum(-2) * s).sum(-1)
+    energy = (s[..., None, :] @ ((u.mT @ u) * (v @ v.mT)) @ s[..., None])[..., 0, 0]
+    initial = _stack(layer.initial.s for layer in group).square().sum(-1)
+    return (2 * overlap + energy - initial).abs() / _stack(layer.energy for layer in group)
+
+
+def _singular_values(group: Group) -> Float[Tensor, "layers parts"]:
+    initial = _stack(layer.initial.s for layer in group)
+    return (_stack(layer.s for layer in group) - initial).square().sum(-1) / initial.square().sum(-1)
+
+
+def _stack(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(tensors))

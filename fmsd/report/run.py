@@ -4,7 +4,9 @@ config.yaml        the composed configuration
 run.json           provenance: command, versions, git revision, manifest digests, what chose the weights, cost
 results.csv / .md  the result table, tidy and for reading
 predictions/       DATASET.parquet: a row per frame with its logit
-checkpoints/       best.safetensors (the chosen weights, plain timm keys), best.ckpt, last.ckpt
+adapter.*          the chosen weights: what the method changed in the backbone, and the base it belongs to
+mask.json / .png   which layers were chosen to learn, or when each artifact subspace learned, and why
+checkpoints/       best.ckpt, last.ckpt: what learned and the optimizer's state
 logs/metrics.csv   training curves
 """
 
@@ -39,7 +41,20 @@ PACKAGES = (
     "polars",
 )
 
-PARTS = ("config.yaml", "run.json", "results.csv", "results.md", "predictions", "checkpoints", "logs", "wandb")
+PARTS = (
+    "config.yaml",
+    "run.json",
+    "results.csv",
+    "results.md",
+    "predictions",
+    "adapter.safetensors",
+    "adapter.json",
+    "mask.json",
+    "mask.png",
+    "checkpoints",
+    "logs",
+    "wandb",
+)
 """What a run may hold, by name."""
 
 
@@ -48,11 +63,6 @@ class Run:
     """A run's folder."""
 
     folder: Path
-
-    @property
-    def weights(self) -> Path:
-        """The chosen weights: plain timm keys, adapters folded in."""
-        return self.folder / "checkpoints" / "best.safetensors"
 
     @property
     def config(self) -> Path:

@@ -27,11 +27,12 @@ def logger(folder: Path, project: str = "fmsd", offline: bool | None = None, **o
     return WandbLogger(project=project, save_dir=folder, mode=mode, name=folder.name, **options)
 
 
-def publish(logger: WandbLogger, results: pl.DataFrame) -> None:
-    """Logs each number as `test/DATASET/LEVEL_METRIC` and all of them as one table."""
+def publish(logger: WandbLogger, results: pl.DataFrame, folder: Path) -> None:
+    """Logs each number as `test/DATASET/LEVEL_METRIC`, all of them as one table, and the pictures in the run's folder."""
     run = logger.experiment
     run.summary.update({f"test/{row['dataset']}/{row['level']}_{row['metric']}": row["value"] for row in results.iter_rows(named=True)})
     run.log({"results": wandb.Table(columns=list[str | int](results.columns), data=[list(row) for row in results.rows()])})
+    run.log({path.stem: wandb.Image(str(path)) for path in folder.glob("*.png")})
 
 
 def close() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch
 import polars as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -17,6 +18,8 @@ from fmsd.engine.learner import Scorer
 from fmsd.engine.predictions import gather, joined
 from fmsd.metrics.table import results, wide
 from fmsd.models.detector import Detector
+from fmsd.peft import adapter
+from fmsd.peft.inject import fold
 from fmsd.report.console import show as show_table
 from fmsd.report.run import Run, caption, claimed, provenance
 from fmsd.types import Frames, InputError
@@ -39,7 +42,7 @@ def evaluate(
     """Tests a run's weights on the test datasets of `data` and writes results and predictions to `folder`.
 
     Args:
-        detector: makes the run's detector with its chosen weights.
+        detector: makes the detector that the run began with.
 
     Raises:
         InputError: the run is not finished, or the data cannot be used.
@@ -53,7 +56,7 @@ def evaluate(
             if before is not None and before != manifest.digest():
                 log.warning("%s is not what the run was tested on: other frames, splits or labels (see manifests in run.json).", name)
         worker = made(trainer, logger=False, enable_checkpointing=False, default_root_dir=folder)
-        table = test(evaluation, worker, detector(), data, trained["selection"])
+        table = test(evaluation, worker, folded(run, detector), data, trained["selection"])
         record = {key: trained[key] for key in CARRIED}
         evaluation.write_record(
             record | provenance(command) | {"run": str(run.folder), "manifests": {"test": tested(tests)}, "skipped": data.skipped}
@@ -61,6 +64,19 @@ def evaluate(
     show(table, f"AUC of {run.folder}", caption(record))
     print(f"The evaluation lies in {folder}")
     return evaluation
+
+
+def folded(run: Run, detector: Callable[[], Detector]) -> Detector:
+    """The detector of a run as a plain timm model: its base with the adapter folded in.
+
+    Raises:
+        InputError: the run has no adapter, or `detector` makes another base.
+    """
+    lightning.pytorch.seed_everything(run.record()["seed"], workers=True, verbose=False)  # a backbone without pretrained weights follows from it
+    model = detector()
+    adapter.load(model, run.folder)
+    fold(model.backbone)
+    return model
 
 
 def tested(tests: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:

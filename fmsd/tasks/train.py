@@ -10,22 +10,23 @@ from typing import Any
 
 import lightning.pytorch
 import torch
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
-from safetensors.torch import save_file
 from torch import nn
 
-from fmsd.atomic import atomic
 from fmsd.data import manifest as manifests
 from fmsd.engine.callbacks import IID, MONITOR, ValidationMetrics
-from fmsd.engine.datamodule import DataModule
+from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory
 from fmsd.models.detector import Detector
 from fmsd.optim.wrapper import OptimizerWrapper
-from fmsd.peft.inject import Method, fold
-from fmsd.report import wandb
+from fmsd.peft import adapter
+from fmsd.peft.inject import fold
+from fmsd.peft.method import Adaptation, Method
+from fmsd.report import plots, wandb
 from fmsd.report.run import Run, caption, claimed, provenance
 from fmsd.tasks.evaluate import made, show, test, tested
 from fmsd.types import InputError
@@ -52,6 +53,7 @@ def train(
     weight_decay: float = 0.0,
     accumulate: int = 1,
     clip: float | None = None,
+    compiled: bool = False,
 ) -> Run:
     """Trains, selects and tests; everything that the run found lies in its folder.
 
@@ -60,6 +62,7 @@ def train(
         detector, trainer, logger: factories; they are called after the seed is set and the data is checked.
         config: the composed configuration as YAML text.
         command, overrides, choices: what was asked for, for the record.
+        compiled: train through `torch.compile`.
 
     Raises:
         InputError: input that cannot be used; before the first checkpoint nothing of the run is left behind.
@@ -70,24 +73,33 @@ def train(
         training, tests = data.training, data.tests
         lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
         model = detector()
-        parameters = count(model.parameters())
-        penalties = method(model)
+        parameters, base = count(model.parameters()), adapter.fingerprint(model)
+        loggers = [CSVLogger(folder, name="logs", version=""), *([logger(folder)] if logger else [])]
+        best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor=MONITOR, mode="max", save_last=True, enable_version_counter=False)
+        worker = made(trainer, callbacks=[ValidationMetrics(data.validation), best], logger=loggers, default_root_dir=folder)
+
+        limit, device = worker.limit_train_batches, worker.strategy.root_device
+        adaptation = method(model.to(device), TrainingBatches(data, device, limit if isinstance(limit, int) else None))
+        model.train()
+        write_mask(run, adaptation)
         trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
         frames = len(training.where(split="train"))
         learned = f"{trainable:,} of {parameters:,} parameters"
         log.info("Method %s: %s learn on %d frames; %d choose the weights.", name, learned, frames, len(data.validation))
-
-        loggers = [CSVLogger(folder, name="logs", version=""), *([logger(folder)] if logger else [])]
-        best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor=MONITOR, mode="max", save_last=True, enable_version_counter=False)
-        worker = made(trainer, callbacks=[ValidationMetrics(data.validation), best], logger=loggers, default_root_dir=folder)
         steps = optimizer_steps(worker, math.ceil(frames / data.batch_size), accumulate)
-        learner = Learner(model, wrapper, optimizer, schedule, penalties, steps, weight_decay, accumulate, clip)
+        learner = Learner(model, wrapper, optimizer, schedule, adaptation, steps, weight_decay, accumulate, clip)
+        if compiled:
+            model.compile()
         try:
             finished = fit(worker, learner, data)
             if not finished and not best.best_model_path:
                 raise KeyboardInterrupt
             chosen = choose(learner, Path(best.best_model_path))
-            export(model, run.weights)
+            settings = yaml.safe_load(config)
+            about = {"method": {"name": name, **settings["method"]}, "protocol": settings["data"] | {"selection": IID}}
+            adapter.save(model, folder, {"name": settings["backbone"]["name"], "backbone": settings["backbone"], "hash": base}, about)
+            write_mask(run, adaptation)
+            fold(model.backbone)
             record = provenance(command) | {
                 "overrides": list(overrides),
                 "choices": dict(choices),
@@ -112,7 +124,7 @@ def train(
             table = test(run, worker, model, data, IID)
             for extra in loggers:
                 if isinstance(extra, WandbLogger):
-                    wandb.publish(extra, table)
+                    wandb.publish(extra, table, folder)
         finally:
             wandb.close()
     show(table, f"AUC, {name} trained on {', '.join(data.train_names)}", caption(record))
@@ -138,7 +150,7 @@ def fit(trainer: Trainer, learner: Learner, data: DataModule) -> bool:
 
 
 def choose(learner: Learner, checkpoint: Path) -> dict[str, Any]:
-    """Loads the chosen checkpoint into the learner, folds its adapters, and returns the checkpoint.
+    """Loads the chosen checkpoint into the learner and returns it.
 
     Raises:
         InputError: there is none.
@@ -147,7 +159,6 @@ def choose(learner: Learner, checkpoint: Path) -> dict[str, Any]:
         raise InputError("Training ended before the first validation, so no weights could be chosen; raise trainer.max_steps to at least one epoch.")
     chosen = torch.load(checkpoint, map_location="cpu", weights_only=True)
     learner.load_state_dict(chosen["state_dict"])
-    fold(learner.detector.backbone)
     return chosen
 
 
@@ -174,8 +185,11 @@ def optimizer_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
     return min(planned)
 
 
-def export(detector: Detector, path: Path) -> None:
-    """Writes a folded detector's backbone as safetensors in timm's keys, atomically; its normalisation goes into the metadata."""
-    state = {key: value.detach().cpu().contiguous() for key, value in detector.backbone.state_dict().items()}
-    with atomic(path) as partial:
-        save_file(state, partial, metadata={"mean": str(detector.mean.flatten().tolist()), "std": str(detector.std.flatten().tolist())})
+def write_mask(run: Run, adaptation: Adaptation) -> None:
+    """Writes what the method chose to let learn, as JSON and as a picture."""
+    if adaptation.mask is not None:
+        run.write("mask.json", adaptation.mask.text())
+        plots.layer_mask(adaptation.mask, run.folder / "mask.png")
+    if adaptation.history is not None and adaptation.history.steps:
+        run.write("mask.json", adaptation.history.text())
+        plots.mask_history(adaptation.history, run.folder / "mask.png")

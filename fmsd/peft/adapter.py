@@ -1,0 +1,141 @@
+"""Adapters: what a method changed in a pretrained backbone, as two small files.
+
+adapter.safetensors   everything that learned, and the initial directions that training is measured against
+adapter.json          format, the base it belongs to, how the adapted layers are made, and where the numbers come from
+
+A method that trains every weight has an adapter as large as the backbone. Nothing is pickled.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fmsd.atomic import atomic
+from fmsd.models.detector import Detector
+from fmsd.peft.decomposition import raw
+from fmsd.peft.inject import Adapted
+from fmsd.peft.lora import LoraLinear
+from fmsd.peft.subspace import SubspaceLinear
+from fmsd.types import InputError
+
+FORMAT = 1
+
+TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+
+KINDS: dict[str, tuple[type, Callable[..., nn.Module]]] = {
+    "subspace": (SubspaceLinear, SubspaceLinear.rebuild),
+    "lora": (LoraLinear, lambda layer, description, tensors: LoraLinear(layer, **description)),
+}
+"""Adapted layers by the name they bear in the file: their class, and how one is made from a plain layer, its description and its tensors."""
+
+
+def state(detector: Detector) -> dict[str, Tensor]:
+    """What tells an adapted backbone from its base: learned parameters, and buffers of the modules that learn; by timm's names."""
+    kept = {name for name, parameter in detector.backbone.named_parameters() if parameter.requires_grad}
+    for prefix, module in detector.backbone.named_modules():
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            kept |= {f"{prefix}.{name}" if prefix else name for name, _ in module.named_buffers(recurse=False)}
+    return {name: tensor for name, tensor in detector.backbone.state_dict().items() if name in kept}
+
+
+def restore(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copies tensors that `state` gave into a detector with the same adapted layers.
+
+    Raises:
+        InputError: they are not those of this detector; `source` is named.
+    """
+    own = state(detector)
+    odd = sorted(set(own) ^ set(tensors)) or [name for name in own if own[name].shape != tensors[name].shape]
+    if odd:
+        raise InputError(f"The tensors of {source} do not fit the detector (first: {odd[0]!r}); choose the backbone and method it was made with.")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def fingerprint(detector: Detector) -> str:
+    """SHA-256 of a backbone's weights without its head, to be taken before a method changes it."""
+    digest, head = hashlib.sha256(), head_name(detector)
+    for name, tensor in sorted(detector.backbone.state_dict().items()):
+        if not name.startswith(f"{head}."):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(raw(tensor))
+    return digest.hexdigest()
+
+
+def head_name(detector: Detector) -> str:
+    """The head's name in the backbone."""
+    return next(name for name, module in detector.backbone.named_modules() if module is detector.head())
+
+
+def save(detector: Detector, folder: Path, base: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Writes a detector's adapter, each file in one step.
+
+    Args:
+        base: what the backbone was before; holds its `hash`.
+        about: what else a reader should know: the method and its numbers, the protocol.
+    """
+    layers = {
+        name: {"kind": kind, **module.describe()}
+        for name, module in detector.backbone.named_modules()
+        for kind, (layer, _) in KINDS.items()
+        if isinstance(module, layer) and isinstance(module, Adapted)
+    }
+    description = {
+        "format": FORMAT,
+        "base": dict(base),
+        "layers": layers,
+        "tensors": list(state(detector)),
+        "head": head_name(detector),
+        "normalisation": {"mean": detector.mean.flatten().tolist(), "std": detector.std.flatten().tolist()},
+        **about,
+    }
+    with atomic(folder / TENSORS) as partial:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state(detector).items()}, partial)
+    with atomic(folder / DESCRIPTION) as partial:
+        partial.write_text(json.dumps(description, indent=1) + "\n")
+
+
+def load(detector: Detector, folder: Path) -> dict[str, Any]:
+    """Adapts a detector with base weights as the adapter in `folder` says, and returns the adapter's description.
+
+    What learned before can learn on: it is the same module, its initial directions included.
+
+    Raises:
+        InputError: no adapter, another format, another base, or tensors that do not fit.
+    """
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        tensors = load_file(folder / TENSORS)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} holds no adapter ({Path(error.filename or folder / TENSORS).name} is missing); give the folder of a run."
+        ) from error
+    except (ValueError, SafetensorError) as error:
+        raise InputError(f"The adapter in {folder} cannot be read ({str(error).splitlines()[0]}); fetch it again.") from error
+    if description.get("format") != FORMAT:
+        raise InputError(f"The adapter in {folder} has format {description.get('format')}; this version reads format {FORMAT}.")
+    if odd := sorted(set(description["tensors"]) ^ set(tensors)):
+        raise InputError(f"The files of the adapter in {folder} do not belong together ({odd[0]!r} is in one of them only); fetch both again.")
+    base, found = description["base"], fingerprint(detector)
+    if base["hash"] != found:
+        raise InputError(
+            f"The adapter in {folder} belongs to other base weights: {base['name']} with hash {base['hash'][:12]}, not {found[:12]}; "
+            "give the ones it was trained on."
+        )
+    for name, spec in description["layers"].items():
+        about = {key: value for key, value in spec.items() if key != "kind"}
+        own = {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
+        detector.backbone.set_submodule(name, KINDS[spec["kind"]][1](detector.backbone.get_submodule(name), about, own))
+    detector.requires_grad_(False)
+    for name, parameter in detector.backbone.named_parameters():
+        parameter.requires_grad_(name in tensors)
+    restore(detector, tensors, str(folder / TENSORS))
+    return description

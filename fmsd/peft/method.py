@@ -1,0 +1,56 @@
+"""What a method is: it makes something in a detector trainable, and says what its training needs beside the loss."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from fmsd.mask import LayerMask, MaskHistory
+from fmsd.models.detector import Detector
+from fmsd.types import Frames
+
+Penalty = Callable[[nn.Module], Tensor]
+"""A scalar that training adds to the loss, computed from the adapted model's weights alone."""
+
+Penalties = Mapping[str, tuple[float, Penalty]]
+"""Weight and penalty under the name they are logged with."""
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Training batches for a method that looks at the data before it chooses what learns; they lie on the detector's device."""
+
+    @property
+    def domains(self) -> Sequence[str]:
+        """The forgery domains of the training data."""
+        ...
+
+    def draw(self, count: int, domain: str | None = None) -> Iterator[Frames]:
+        """At most `count` shuffled batches; with a domain, of its fakes and as many real frames."""
+        ...
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What a method did, as far as training needs it.
+
+    Args:
+        penalties: what training adds to the loss.
+        mask: which layers were chosen to learn, and why; None where every matching layer learns.
+        history: which artifact subspaces were active when, where that changes during training.
+        before_step: runs when all gradients of an optimizer step are there; it may drop some.
+        after_step: runs after the optimizer's step.
+        state: what the method remembers from step to step, for checkpoints.
+    """
+
+    penalties: Penalties = field(default_factory=dict)
+    mask: LayerMask | None = None
+    history: MaskHistory | None = None
+    before_step: Callable[[], None] | None = None
+    after_step: Callable[[], None] | None = None
+    state: nn.Module | None = None
+
+
+Method = Callable[[Detector, Batches], Adaptation]
+"""Makes something in a detector trainable, in place, and freezes the rest. Most methods ignore the batches."""

@@ -1,0 +1,206 @@
+"""Adapters: small, strict, exact."""
+
+import copy
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from fmsd.models.detector import Detector, detector
+from fmsd.optim.groups import decay_groups
+from fmsd.peft import adapter
+from fmsd.peft.bitfit import bitfit
+from fmsd.peft.fmsd import fmsd
+from fmsd.peft.full import full
+from fmsd.peft.inject import fold
+from fmsd.peft.lora import lora
+from fmsd.peft.masm import masm
+from fmsd.peft.method import Adaptation
+from fmsd.peft.norm import norm
+from fmsd.peft.probe import probe
+from fmsd.types import InputError
+from tests.conftest import tiny_vit
+
+IMAGE = torch.rand(4, 3, 32, 32)
+LABEL = torch.tensor([0.0, 1.0, 0.0, 1.0])
+BASE = {"name": "vit_tiny_patch16_224"}
+SUBSPACES = {"patterns": ["attention", "mlp"], "subspaces": 2, "directions": 1, "penalties": {"orthogonality": 0.1, "spectral": 0.1}}
+
+METHODS: dict[str, Callable[..., Adaptation]] = {
+    "fmsd": functools.partial(fmsd, **SUBSPACES),
+    "hard": functools.partial(fmsd, **SUBSPACES, constraint="hard"),
+    "masm": functools.partial(masm, **SUBSPACES, every=2, momentum=0.9, fraction=0.5),
+    "lora": functools.partial(lora, patterns=["attention"], rank=2, alpha=4.0),
+    "dora": functools.partial(lora, patterns=["attention"], rank=2, alpha=4.0, dora=True),
+    "norm": norm,
+    "bitfit": bitfit,
+    "probe": probe,
+    "full": full,
+}
+
+
+def fresh() -> Detector:
+    """The same base every time."""
+    torch.manual_seed(7)
+    return tiny_vit()
+
+
+def train(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
+    losses = []
+    for _ in range(steps):
+        loss = functional.binary_cross_entropy_with_logits(model(IMAGE), LABEL)
+        for weight, penalty in adaptation.penalties.values():
+            loss = loss + weight * penalty(model)
+        loss.backward()
+        for hook in (adaptation.before_step, optimizer.step, adaptation.after_step, optimizer.zero_grad):
+            if hook is not None:
+                hook()
+        losses.append(loss.item())
+    return losses
+
+
+def adamw(model: Detector) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(decay_groups(model, 0.01), lr=0.01)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_loaded_adapter_is_the_trained_detector_and_folds_to_timms_keys(name: str, tmp_path: Path) -> None:
+    model = fresh()
+    base = adapter.fingerprint(model)
+    train(model, METHODS[name](model), adamw(model), 3)
+    adapter.save(model, tmp_path, BASE | {"hash": base}, {})
+    expected = model(IMAGE)
+    loaded = fresh()
+    adapter.load(loaded, tmp_path)
+    assert torch.equal(loaded(IMAGE), expected)
+    learning = [{key for key, parameter in each.named_parameters() if parameter.requires_grad} for each in (model, loaded)]
+    assert learning[0] == learning[1]
+    torch.testing.assert_close(fold(loaded)(IMAGE), expected, rtol=1e-4, atol=1e-5)
+    assert list(loaded.state_dict()) == list(fresh().state_dict())
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("masm", "hard")])
+def test_training_goes_on_from_an_adapter_exactly(name: str, tmp_path: Path) -> None:
+    """Initial directions and all: the losses after loading are those of the uninterrupted training, bit for bit."""
+    model = fresh()
+    base = adapter.fingerprint(model)
+    adaptation = METHODS[name](model)
+    optimizer = adamw(model)
+    train(model, adaptation, optimizer, 3)
+    adapter.save(model, tmp_path, BASE | {"hash": base}, {})
+    moments = copy.deepcopy(optimizer.state_dict())
+    expected = train(model, adaptation, optimizer, 3)
+    loaded = fresh()
+    adapter.load(loaded, tmp_path)
+    optimizer = adamw(loaded)
+    optimizer.load_state_dict(moments)
+    assert train(loaded, Adaptation(adaptation.penalties), optimizer, 3) == expected
+
+
+def test_an_adapter_holds_what_learned_and_nothing_of_the_frozen_rest(tmp_path: Path) -> None:
+    model = fresh()
+    base = adapter.fingerprint(model)
+    fmsd(model, patterns=["blocks.1.attn.*"], subspaces=2, directions=1)
+    adapter.save(model, tmp_path, BASE | {"hash": base}, {"method": {"name": "fmsd"}})
+    tensors = load_file(tmp_path / "adapter.safetensors")
+    factors = {f"blocks.1.attn.{layer}.artifacts.0.{name}" for layer in ("qkv", "proj") for name in ("u", "s", "v", "u0", "s0", "v0")}
+    assert set(tensors) == factors | {"head.weight", "head.bias"}
+    about = json.loads((tmp_path / "adapter.json").read_text())
+    assert about["format"] == 1
+    assert about["base"]["hash"] == base
+    assert about["head"] == "head"
+    assert about["layers"]["blocks.1.attn.qkv"] == {
+        "kind": "subspace",
+        "parts": 3,
+        "subspaces": 2,
+        "directions": 1,
+        "allotment": "interleave",
+        "split": "tail",
+        "apart": False,
+        "based": False,
+        "hard": False,
+    }
+    assert about["normalisation"]["mean"] == pytest.approx(model.mean.flatten().tolist())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter.json", "adapter.safetensors"]
+
+
+def test_statistics_of_batch_norms_that_learn_belong_to_the_adapter(tmp_path: Path) -> None:
+    def network() -> Detector:
+        torch.manual_seed(1)
+        return detector("tf_efficientnet_lite0", size=32)
+
+    model = network()
+    base = adapter.fingerprint(model)
+    norm(model)
+    model.train()
+    train(model, Adaptation(), adamw(model), 2)
+    adapter.save(model, tmp_path, BASE | {"hash": base}, {})
+    loaded = network()
+    adapter.load(loaded, tmp_path)
+    assert torch.equal(loaded.eval()(IMAGE), model.eval()(IMAGE))
+    frozen = network()
+    probe(frozen)
+    assert set(adapter.state(frozen)) == {"classifier.weight", "classifier.bias"}
+
+
+def test_the_fingerprint_is_that_of_the_weights_without_the_head() -> None:
+    model = fresh()
+    print_ = adapter.fingerprint(model)
+    with torch.no_grad():
+        model.head().weight.add_(1)  # pyright: ignore
+    assert adapter.fingerprint(model) == print_
+    with torch.no_grad():
+        model.backbone.get_parameter("blocks.0.mlp.fc1.bias")[0].add_(1e-3)
+    assert adapter.fingerprint(model) != print_
+
+
+def saved(folder: Path) -> Path:
+    model = fresh()
+    base = adapter.fingerprint(model)
+    fmsd(model, patterns=["attention"], subspaces=2, directions=1)
+    adapter.save(model, folder, BASE | {"hash": base}, {})
+    return folder
+
+
+def rewritten(folder: Path, **changes: Any) -> None:
+    path = folder / "adapter.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_what_does_not_fit_is_refused_with_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no adapter \(adapter\.json is missing\); give the folder of a run"):
+        adapter.load(fresh(), tmp_path)
+    saved(tmp_path)
+    with pytest.raises(InputError, match=r"belongs to other base weights: vit_tiny_patch16_224 with hash \w{12}, not \w{12}"):
+        adapter.load(tiny_vit(), tmp_path)
+    tensors = load_file(tmp_path / "adapter.safetensors")
+    save_file({key: value for key, value in tensors.items() if key != "head.bias"}, tmp_path / "adapter.safetensors")
+    with pytest.raises(InputError, match=r"do not belong together \('head\.bias' is in one of them only\)"):
+        adapter.load(fresh(), tmp_path)
+    save_file(tensors | {"blocks.0.norm1.nothing": torch.zeros(1)}, tmp_path / "adapter.safetensors")
+    with pytest.raises(InputError, match=r"do not belong together \('blocks\.0\.norm1\.nothing' is in"):
+        adapter.load(fresh(), tmp_path)
+    (tmp_path / "adapter.safetensors").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"cannot be read .*; fetch it again"):
+        adapter.load(fresh(), tmp_path)
+    saved(tmp_path)
+    rewritten(tmp_path, format=9)
+    with pytest.raises(InputError, match=r"has format 9; this version reads format 1"):
+        adapter.load(fresh(), tmp_path)
+
+
+def test_tensors_of_another_shape_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path)
+    tensors = load_file(tmp_path / "adapter.safetensors")
+    save_file(tensors | {"head.weight": torch.zeros(1, 3)}, tmp_path / "adapter.safetensors")
+    with pytest.raises(InputError, match=r"do not fit the detector \(first: 'head\.weight'\)"):
+        adapter.load(fresh(), tmp_path)
+    (tmp_path / "adapter.safetensors").unlink()
+    with pytest.raises(InputError, match=r"adapter\.safetensors is missing"):
+        adapter.load(fresh(), tmp_path)

@@ -1,0 +1,157 @@
+"""MASM: a resting subspace does not move at all, under any optimizer; the others do."""
+
+import copy
+import functools
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn import functional
+
+from fmsd.models.detector import Detector
+from fmsd.peft.masm import Rule, masm
+from fmsd.peft.method import Adaptation
+from fmsd.peft.subspace import SubspaceLinear
+from fmsd.types import InputError
+from tests.conftest import tiny_vit
+
+IMAGE = torch.rand(4, 3, 32, 32)
+LABEL = torch.tensor([0.0, 1.0, 0.0, 1.0])
+
+
+def adapt(model: Detector, **changes: object) -> tuple[Adaptation, Rule]:
+    settings = {"patterns": ["attention"], "subspaces": 3, "directions": 2, "every": 2, "momentum": 0.9, "fraction": 0.5}
+    adaptation = masm(model, **(settings | changes))  # pyright: ignore
+    assert isinstance(adaptation.state, Rule)
+    return adaptation, adaptation.state
+
+
+def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimizer) -> None:
+    functional.binary_cross_entropy_with_logits(model(IMAGE + 0.3 * torch.randn_like(IMAGE)), LABEL).backward()
+    assert adaptation.before_step is not None
+    adaptation.before_step()
+    optimizer.step()
+    if adaptation.after_step:
+        adaptation.after_step()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("constraint", ["soft", "hard"])
+@pytest.mark.parametrize(
+    "factory",
+    [
+        functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1),
+        functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.1),
+        functools.partial(torch.optim.RMSprop, lr=0.01),
+    ],
+)
+def test_a_resting_subspace_and_its_moments_stay_bit_equal(tiny: Detector, factory: Callable[..., torch.optim.Optimizer], constraint: str) -> None:
+    adaptation, rule = adapt(tiny, constraint=constraint)
+    optimizer = factory([parameter for parameter in tiny.parameters() if parameter.requires_grad])
+    rested = learned = 0
+    for count in range(1, 9):
+        before = [[parameter.detach().clone() for parameter in unit.parameters()] for unit in rule.units]
+        moments = copy.deepcopy(optimizer.state_dict()["state"])
+        step(tiny, adaptation, optimizer)
+        after = optimizer.state_dict()["state"]
+        places = {id(parameter): place for place, parameter in enumerate(optimizer.param_groups[0]["params"])}
+        for unit, old, active in zip(rule.units, before, rule.active.tolist(), strict=True):
+            same = [torch.equal(parameter, value) for parameter, value in zip(unit.parameters(), old, strict=True)]
+            if active:
+                learned += 1
+                assert not any(same)
+                continue
+            rested += 1
+            assert all(same)
+            for parameter in unit.parameters():
+                place = places[id(parameter)]
+                assert (place in after) == (place in moments)
+                for name, value in moments.get(place, {}).items():
+                    assert value is None or torch.equal(torch.as_tensor(after[place][name]), torch.as_tensor(value)), name
+        assert (rested > 0) == (count >= 2)
+    assert learned > 0
+
+
+def test_as_many_subspaces_learn_as_asked_for_and_the_history_tells_which(tiny: Detector) -> None:
+    adaptation, rule = adapt(tiny, every=3, fraction=0.3)
+    optimizer = torch.optim.AdamW([parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.01)
+    for _ in range(10):
+        step(tiny, adaptation, optimizer)
+    history = adaptation.history
+    assert history is not None
+    assert history.steps == [3, 6, 9]
+    assert len(history.units) == 12
+    assert history.units[0] == "blocks.0.attn.qkv.artifacts.0"
+    assert all(sum(active) == math.ceil(0.3 * 12) for active in history.active)
+    for active, scores in zip(history.active, history.scores, strict=True):
+        assert min(value for value, on in zip(scores, active, strict=True) if on) >= max(
+            value for value, on in zip(scores, active, strict=True) if not on
+        )
+        assert all(0 <= value <= 1 for value in scores)
+    assert history.active[-1] == rule.active.tolist()
+
+
+def test_scores_equal_those_of_all_gradients_kept_with_their_weights(tiny: Detector) -> None:
+    adaptation, rule = adapt(tiny, every=100, momentum=0.8)
+    kept: list[list[torch.Tensor]] = []
+    for _ in range(6):
+        functional.binary_cross_entropy_with_logits(tiny(torch.rand(4, 3, 32, 32)), LABEL).backward()
+        kept.append([torch.cat([parameter.grad.flatten() for parameter in unit.parameters()]).double() for unit in rule.units])  # pyright: ignore
+        assert adaptation.before_step is not None
+        adaptation.before_step()
+        tiny.zero_grad()
+    weights = torch.tensor([0.2 * 0.8 ** (5 - i) for i in range(6)], dtype=torch.float64)
+    weights = weights / weights.sum()
+    worth = 1 / weights.square().sum()
+    for place, found in enumerate(rule.scores()):
+        rows = torch.stack([row[place] for row in kept])
+        mean = (weights[:, None] * rows).sum(0)
+        variance = ((weights * rows.square().sum(1)).sum() - mean.square().sum()) * worth / (worth - 1)
+        signal = (mean.square().sum() - variance / worth).clamp(min=0)
+        torch.testing.assert_close(found, signal / (signal + variance), rtol=1e-4, atol=1e-5)
+
+
+def test_a_resting_subspace_can_come_back(tiny: Detector) -> None:
+    adaptation, rule = adapt(tiny, every=1, momentum=0.5)
+    optimizer = torch.optim.AdamW([parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.05)
+    for _ in range(30):
+        step(tiny, adaptation, optimizer)
+    active = torch.tensor(rule.history.active)
+    woke = (~active[:-1]) & active[1:]
+    assert woke.any()
+
+
+def test_the_rule_goes_on_from_its_state() -> None:
+    """Two halves with the state handed over give the masks of one whole."""
+    wholes = []
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        model = tiny_vit()
+        adaptation, rule = adapt(model)
+        optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+        for _ in range(4):
+            step(model, adaptation, optimizer)
+        if parts == 2:
+            state, tensors = rule.state_dict(), copy.deepcopy(model.state_dict())
+            random = torch.get_rng_state()
+            model = tiny_vit()
+            adaptation, rule = adapt(model)
+            for layer, name in ((module, name) for name, module in model.named_modules() if isinstance(module, SubspaceLinear)):
+                layer.semantic.copy_(wholes[0][1][name])
+            model.load_state_dict(tensors)
+            rule.load_state_dict(state)
+            optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+            torch.set_rng_state(random)
+        semantic = {name: module.semantic.clone() for name, module in model.named_modules() if isinstance(module, SubspaceLinear)}
+        for _ in range(4):
+            step(model, adaptation, optimizer)
+        wholes.append((rule.active.clone(), semantic, rule.mean.clone()))
+    assert torch.equal(wholes[0][0], wholes[1][0])
+    assert torch.equal(wholes[0][2], wholes[1][2])
+
+
+def test_values_out_of_range_are_refused(tiny: Detector) -> None:
+    for wrong in ({"every": 0}, {"momentum": 1.0}, {"fraction": 0.0}):
+        with pytest.raises(InputError, match=rf"method\.{next(iter(wrong))}="):
+            adapt(tiny, **wrong)
