@@ -1,58 +1,236 @@
-"""The cost of a training step of each method beside full fine-tuning, measured side by side.
+"""The cost of a training step of each method, time and peak memory, measured side by side.
 
-python benchmarks/step.py [--json PATH]
+python benchmarks/step.py [--rounds N] [--json PATH]
+
+ViT-B/16 with 8 images of 224 pixels in float32; on a GPU ViT-L/14 with 32 images in bfloat16 autocast, and with torch.compile too.
+Weights are random: they do not change the cost. A step is the classification loss (and penalties), its gradients and AdamW's step.
+
+"limit" is what a method that adapts the first block cannot go far below: every weight frozen, a gradient asked for the image only, no
+optimizer. "peft OSF" learns half of the directions, its default.
+
+Memory is what two steps need at their peak beyond a process that has only imported: weights, gradients, AdamW's state and
+activations. Each method runs in a process of its own. On the CPU it is the high-water mark of the resident memory, reset once the
+model is built so that decomposing does not count (Linux only); on CUDA it is `torch.cuda.max_memory_allocated`.
 """
 
+import ctypes
 import functools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from harness import Row, interleaved, main, row
+from harness import Row, arguments, interleaved, ratio, report, row
+from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsd.models.detector import detector
+from fmsd.linalg import Factors, product
+from fmsd.models.detector import Detector, detector
 from fmsd.optim.groups import decay_groups
+from fmsd.peft.decomposition import decompose
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
-from fmsd.peft.inject import Method
+from fmsd.peft.inject import Matrix, inject, select, slices
+from fmsd.peft.lora import lora
+from fmsd.peft.masm import masm
+from fmsd.peft.method import Adaptation
 from fmsd.peft.probe import probe
 
-ATTENTION = ["*attn.qkv", "*attn.proj"]
-PENALTIES = {"orthogonality": 0.1, "spectral": 0.1}
-METHODS: dict[str, Method] = {
+import peft  # isort: skip  # after fmsd, which registers torchvision's operators
+
+DEVICE = (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None) or torch.device("cpu")
+GPU = DEVICE.type != "cpu"
+BACKBONE, DEPTH, BATCH, KIND = ("vit_large_patch14_clip_224", 24, 32, "bfloat16") if GPU else ("vit_base_patch16_224", 12, 8, "float32")
+WHERE = torch.cuda.get_device_name() if DEVICE.type == "cuda" else DEVICE.type
+TITLE = f"A training step: {BACKBONE}, 224 px, batch {BATCH}, {KIND}, {WHERE}"
+
+COMPILED = ", compiled"
+"""What a method's name ends in where it runs through torch.compile."""
+
+LIMIT, LORA, OSF = "limit", "peft LoRA", "peft OSF, 4 directions"
+MEASURED = ("full", LIMIT, "fmsd", "fmsd with penalties", "our lora", LORA)
+"""Whose memory is measured."""
+
+
+class Rebuilt(nn.Module):
+    """Effort as published: the dense weight W_main + U diag(S) V^T is rebuilt in every forward pass; a fused q, k, v is three matrices."""
+
+    main: Tensor
+
+    def __init__(self, layer: Matrix, parts: int) -> None:
+        super().__init__()
+        matrices = layer.weight.detach().unflatten(0, (parts, -1))
+        found = Factors(*(torch.stack(factors) for factors in zip(*(decompose(matrix, 1) for matrix in matrices), strict=True)))
+        self.u, self.s, self.vt = (nn.Parameter(factor) for factor in found)
+        self.register_buffer("main", matrices - product(found))
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `SVDResidualLinear` of the published code."""
+        weight = self.main + self.u @ torch.diag_embed(self.s) @ self.vt
+        return functional.linear(x, weight.flatten(0, 1), self.bias)
+
+
+def rebuilt(model: Detector) -> Adaptation:
+    """Effort by dense weights."""
+    probe(model)
+    inject(model.backbone, list(select(model, ["attention"])), lambda name, layer: Rebuilt(layer, slices(name)))
+    return Adaptation()
+
+
+def packaged(config: peft.PeftConfig, model: Detector) -> Adaptation:
+    """A method of the peft package, and the head."""
+    peft.inject_adapter_in_model(config, model.backbone)
+    model.head().requires_grad_(True)
+    return Adaptation()
+
+
+def frozen(model: Detector) -> Adaptation:
+    """Nothing learns."""
+    model.requires_grad_(False)
+    return Adaptation()
+
+
+ours = functools.partial(fmsd, patterns=["attention"], subspaces=4, directions=1)
+upper = [f"blocks.{block}.attn.*" for block in range(DEPTH // 2, DEPTH)]
+layers = r".*attn\.(qkv|proj)"
+kept = (1024 if GPU else 768) - 4
+
+METHODS: dict[str, Callable[[Detector], Adaptation]] = {
     "full": full,
-    "fmsd": functools.partial(fmsd, patterns=ATTENTION, subspaces=4, directions=1, penalties=PENALTIES),
-    "fmsd without penalties": functools.partial(fmsd, patterns=ATTENTION, subspaces=4, directions=1),
-    "effort": functools.partial(fmsd, patterns=ATTENTION, subspaces=1, directions=1),
-    "probe": probe,
+    "fmsd, top half of the blocks": functools.partial(ours, patterns=upper),
+    LIMIT: frozen,
+    "fmsd": ours,
+    LORA: functools.partial(packaged, peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers)),
+    "our lora": functools.partial(lora, patterns=["attention"], rank=4, alpha=8.0),
+    "fmsd with penalties": functools.partial(ours, penalties={"orthogonality": 0.1, "spectral": 0.1}),
+    "fmsd hard": functools.partial(ours, constraint="hard"),
+    "masm": functools.partial(masm, patterns=["attention"], subspaces=4, directions=1, every=50, momentum=0.9, fraction=0.5),
+    "effort, dense rebuild": rebuilt,
+    OSF: functools.partial(packaged, peft.OSFConfig(effective_rank=kept, target_modules=layers)),
+    "peft OSF": functools.partial(packaged, peft.OSFConfig(target_modules=layers)),
 }
 
 
-def step_of(method: Method) -> Callable[[], None]:
-    """One AdamW step on a batch of 8 images of 224 pixels with ViT-S/16 (random weights)."""
+def step_of(name: str) -> Callable[[], None]:
+    """A training step of a method, which returns when the device is done."""
     torch.manual_seed(0)
-    model = detector("vit_small_patch16_224", size=224)
-    penalties = method(model)
-    optimizer = torch.optim.AdamW(decay_groups(model, 0.01), lr=1e-4)  # pyright: ignore[reportArgumentType]
-    image, label = torch.randint(0, 256, (8, 3, 224, 224), dtype=torch.uint8), torch.arange(8) % 2
+    model = detector(BACKBONE, size=224).to(DEVICE)
+    adaptation = METHODS[name.removesuffix(COMPILED)](model)
+    if name.endswith(COMPILED):
+        model.compile()
+    groups = decay_groups(model, 0.01)
+    optimizer = torch.optim.AdamW(groups, lr=1e-4) if groups else None  # pyright: ignore[reportArgumentType]
+    image = torch.randint(0, 256, (BATCH, 3, 224, 224), dtype=torch.uint8, device=DEVICE)
+    if name.removesuffix(COMPILED) == LIMIT:
+        image = (image / 255).requires_grad_()
+    label = (torch.arange(BATCH, device=DEVICE) % 2).float()
 
     def step() -> None:
-        loss = functional.binary_cross_entropy_with_logits(model(image), label.float())
-        for weight, penalty in penalties.values():
-            loss = loss + weight * penalty(model)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=GPU):
+            logits = model(image)
+        functional.binary_cross_entropy_with_logits(logits.float(), label).backward()
+        if adaptation.observe is not None:
+            adaptation.observe()
+        if adaptation.penalties:
+            torch.stack([weight * penalty(model) for weight, penalty in adaptation.penalties.values()]).sum().backward()
+        if adaptation.before_step is not None:
+            adaptation.before_step()
+        if optimizer is not None:
+            optimizer.step()
+        if adaptation.after_step is not None:
+            adaptation.after_step()
+        model.zero_grad()
+        image.grad = None
+        if GPU:
+            torch.accelerator.synchronize()
 
     return step
 
 
-def measure() -> list[Row]:
-    """Median seconds of full fine-tuning, and every method as a share of it."""
-    seconds = interleaved({name: step_of(method) for name, method in METHODS.items()}, rounds=7)
-    rows = [row("full", seconds["full"], "s/step")]
-    return rows + [row(name, seconds[name] / seconds["full"], "x", peer="full") for name in METHODS if name != "full"]
+def peak(name: str) -> int:
+    """Bytes that two steps of a method need, in this process; see above."""
+    if DEVICE.type == "cuda":
+        step = step_of(name)
+        torch.cuda.reset_peak_memory_stats()
+        for _ in range(2):
+            step()
+        return torch.cuda.max_memory_allocated()
+    before = resident("VmRSS")
+    step = step_of(name)
+    ctypes.CDLL(None).malloc_trim(0)  # what decomposing has freed goes back to the system
+    Path("/proc/self/clear_refs").write_text("5")
+    for _ in range(2):
+        step()
+    return resident("VmHWM") - before
+
+
+def resident(field: str) -> int:
+    """Bytes of this process in memory now (VmRSS) or at most (VmHWM)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def peaks() -> dict[str, int]:
+    """`peak` of each measured method in a process of its own, where large tensors do not share the allocator's heap; none without /proc."""
+    if DEVICE.type not in ("cpu", "cuda") or not Path("/proc/self/clear_refs").exists():
+        return {}
+    place = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
+    commands = {name: [sys.executable, __file__, "--memory", name] for name in MEASURED}
+    return {name: int(subprocess.check_output(command, env=place, text=True).split()[-1]) for name, command in commands.items()}
+
+
+def measure(rounds: int) -> list[Row]:
+    """Every method as a share of full fine-tuning, ours beside its peers, and the peak memory."""
+    memory = peaks()
+    names = [*METHODS, *(name + COMPILED for name in ("full", LIMIT, "fmsd") if GPU)]
+    seconds = interleaved({name: step_of(name) for name in names}, rounds, warmup=2 if GPU else 1)
+
+    def share(name: str, goal: float | None = None) -> Row:
+        return row(name, ratio(seconds, name, "full"), "x", goal, "full")
+
+    def beside(name: str, own: str, peer: str, goal: float | None = None) -> Row:
+        return row(name, ratio(seconds, own, peer), "x", goal, peer)
+
+    rows = [
+        row("full", statistics.median(seconds["full"]), "s/step"),
+        share(LIMIT),
+        share("fmsd"),
+        beside("fmsd / limit", "fmsd", LIMIT, 1.03),
+        share(LORA),
+        beside("fmsd / peft LoRA", "fmsd", LORA, 1.0),
+        share("our lora"),
+        beside("fmsd with penalties / without", "fmsd with penalties", "fmsd", 1.03),
+        beside("fmsd hard / soft", "fmsd hard", "fmsd", 1.1),
+        share("fmsd, top half of the blocks", 0.53),
+        share("masm"),
+        share("effort, dense rebuild"),
+        share(OSF),
+        share("peft OSF"),
+    ]
+    if GPU:
+        rows.append(row("full, compiled", statistics.median(seconds["full, compiled"]), "s/step"))
+        rows.append(beside("fmsd, compiled", "fmsd, compiled", "full, compiled"))
+        rows.append(beside("fmsd / limit, compiled", "fmsd, compiled", "limit, compiled"))
+    for name, value in memory.items():
+        rows.append(row(f"{name}, peak memory", value / 2**20, "MiB"))
+        if name != "full":
+            rows.append(row(f"{name}, peak memory as a share", value / memory["full"], "x", peer="full"))
+    return rows
 
 
 if __name__ == "__main__":
-    main("A training step, ViT-S/16, 224 px, batch 8", measure)
+    parser = arguments(TITLE)
+    parser.add_argument("--rounds", type=int, default=7, help="measured steps per method")
+    parser.add_argument("--memory", choices=METHODS, help="only print the bytes that this method's step needs at its peak")
+    options = parser.parse_args()
+    if options.memory:
+        print(peak(options.memory))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["FMSD_CACHE"] = folder  # directions of random weights are of no use to anyone
+            report(TITLE, measure(options.rounds), options.json)

@@ -51,7 +51,8 @@ class Masking:
     Args:
         bias: `signal` scores by Sig; `domain` by how much the forgery domains disagree, where a low score is kept: a high one marks
             what is specific to a forgery; `norm` by ||gbar||^2; `random` by chance; `none` keeps every layer and looks at no data.
-        score: `share` Sig / (Sig + Var), free of layer size; `relative` Sig / ||W||^2; `log` log Sig - log Var, which ranks as `share` does.
+        score: `share` Sig / (Sig + Var), free of layer size; `relative` Sig / ||W||^2; `log` log Sig - log Var, which ranks positive
+            signals as `share` does.
         fraction: share of the layers to keep, rounded up.
         threshold: keep the scores at or above this number, or above their `mean`, instead of a fraction; for `domain`, at or below.
         unit: choose single linear layers, or whole blocks.
@@ -83,8 +84,11 @@ class Masking:
             raise InputError(f"method.mask.fraction={self.fraction} must lie above 0 and at most at 1.")
         if isinstance(self.threshold, str) and self.threshold != "mean":
             raise InputError(f"method.mask.threshold={self.threshold} must be a number, mean, or null for a fraction.")
-        if self.batches < 2 or self.warmup_steps < 0:
-            raise InputError(f"method.mask.batches={self.batches} must be at least 2 and method.mask.warmup_steps={self.warmup_steps} at least 0.")
+        if self.batches < 2 or self.warmup_steps < 0 or self.warmup_lr <= 0:
+            raise InputError(
+                f"method.mask.batches={self.batches} must be at least 2, method.mask.warmup_steps={self.warmup_steps} at least 0 and "
+                f"method.mask.warmup_lr={self.warmup_lr} above 0."
+            )
 
     @property
     def measures(self) -> bool:
@@ -178,7 +182,7 @@ def domain_moments(weights: Mapping[str, nn.Parameter], losses: Mapping[str, Los
     """Gradient moments between and within domains: bias is the mean over domains of ||gbar_d - gbar||^2, variance the mean variance within one.
 
     Domains are measured one after the other, so two accumulators per weight suffice whatever their number. The bias contains the
-    noise of the gbar_d, a fixed share of the variance; a layer's rank does not depend on it.
+    noise of the gbar_d, a fixed share of the variance; a layer's rank by `share` or `log` does not depend on it.
     """
     total = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
     norms, variances = dict.fromkeys(weights, 0.0), dict.fromkeys(weights, 0.0)
@@ -239,7 +243,7 @@ def _passing(masking: Masking, scores: Mapping[str, float]) -> set[str]:
     sign = -1.0 if masking.bias == "domain" else 1.0
     if masking.threshold is None:
         ranked = sorted(scores, key=lambda unit: -sign * scores[unit])
-        return set(ranked[: math.ceil(masking.fraction * len(ranked))])
+        return set(ranked[: math.ceil(masking.fraction * len(ranked) - 1e-9)])
     least = sum(scores.values()) / len(scores) if masking.threshold == "mean" else float(masking.threshold)
     passing = {unit for unit, value in scores.items() if sign * value >= sign * least}
     if not passing:
@@ -272,10 +276,12 @@ def _accumulate(weights: Mapping[str, nn.Parameter], losses: Losses) -> tuple[di
         for handle in handles:
             handle.remove()
     if count < 2:
-        raise InputError(f"The layer mask needs gradients of at least 2 batches, and the training data gave {count}; lower data.batch_size.")
+        raise InputError(
+            f"The layer mask needs gradients of at least 2 batches and got {count}; raise trainer.limit_train_batches, or set method.mask.bias=none."
+        )
     if silent := [name for name, norms in squares.items() if not norms]:
         raise InputError(f"No gradient reaches the layer {silent[0]!r}; add '!{silent[0]}' to method.patterns.")
-    return sums, {name: torch.stack(norms).double().square().sum().item() for name, norms in squares.items()}, count
+    return sums, {name: torch.stack(norms).cpu().double().square().sum().item() for name, norms in squares.items()}, count
 
 
 def _squared(tensor: Tensor) -> float:

@@ -22,6 +22,7 @@ from PIL import Image  # noqa: E402
 
 import fmsd  # noqa: E402
 from fmsd.models.detector import Detector, detector  # noqa: E402
+from fmsd.peft.method import Adaptation  # noqa: E402
 
 torch.set_num_threads(1)  # the matrices are tiny: threads would only wait for each other
 os.environ["FMSD_CACHE"] = tempfile.mkdtemp(prefix="fmsd-test-")
@@ -42,6 +43,21 @@ def tiny() -> Detector:
 
 def tiny_vit(**changes: object) -> Detector:
     return detector("vit_tiny_patch16_224", size=32, **({"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2} | changes))
+
+
+def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimizer, image: torch.Tensor, label: torch.Tensor) -> float:
+    """A training step as `fmsd.engine.learner.Learner` makes it, without Lightning; returns the loss."""
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(model(image), label)
+    loss.backward()
+    if adaptation.observe:
+        adaptation.observe()
+    penalties = [weight * penalty(model) for weight, penalty in adaptation.penalties.values()]
+    for penalty in penalties:
+        penalty.backward()
+    for hook in (adaptation.before_step, optimizer.step, adaptation.after_step, optimizer.zero_grad):
+        if hook is not None:
+            hook()
+    return float(loss + sum(penalties))
 
 
 def write_image(path: Path, seed: int, size: int = 32) -> Path:

@@ -15,13 +15,17 @@ from lightning.pytorch import Trainer
 from fmsd.data.manifest import Manifest
 from fmsd.data.sources import folder
 from fmsd.engine.callbacks import MONITOR, ValidationMetrics
-from fmsd.engine.datamodule import DataModule
+from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, Scorer
 from fmsd.engine.predictions import gather, joined
 from fmsd.optim.schedule import constant, cosine
 from fmsd.optim.wrapper import ERM
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
+from fmsd.peft.masm import Rule, masm
+from fmsd.peft.method import Method
+from fmsd.peft.penalties import PENALTIES
+from fmsd.peft.subspace import subspace_layers
 from fmsd.types import Frame, Frames, InputError, Predictions
 from tests.conftest import grow_tree, tiny_vit, write_image
 
@@ -100,6 +104,81 @@ def test_every_loss_term_is_logged_under_its_name_and_frozen_weights_stay_bit_eq
     for key, value in model.detector.state_dict().items():
         assert torch.equal(value, before[key]) == (key not in learned), key
     assert {"train/classification", "train/orthogonality", "train/spectral", "train/loss", "train/lr"} <= set(worker.logged_metrics)
+
+
+@pytest.mark.parametrize("method", [fmsd, functools.partial(masm, every=2, momentum=0.9, fraction=0.5)])
+def test_under_bf16_the_constraint_and_the_penalties_are_computed_in_float32(method: Method, tree: Path, tmp_path: Path) -> None:
+    """Lightning's autocast covers the whole training step; in bf16 the factors would leave the constraint by 1e-2."""
+    settings = {"patterns": ["attention", "mlp"], "subspaces": 3, "directions": 2, "constraint": "hard", "penalties": {"spectral": 1.0}}
+    model = learner(method=functools.partial(method, **settings), optimizer=functools.partial(torch.optim.AdamW, lr=0.01))  # pyright: ignore
+    trainer(tmp_path, max_epochs=6, precision="bf16-mixed").fit(model, train_dataloaders=module(tree).train_dataloader())
+    assert PENALTIES["orthogonality"](model.detector) < 1e-9
+    moved = [(layer.u - layer.initial.u).norm() for layer in subspace_layers(model.detector)]
+    assert min(moved) > 1e-3
+    assert {parameter.dtype for parameter in model.detector.parameters()} == {torch.float32}
+
+
+def test_a_penalty_has_the_same_gradient_in_bf16_training(tree: Path, tmp_path: Path) -> None:
+    gradients = []
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(0)
+        method = functools.partial(fmsd, patterns=["attention"], subspaces=2, directions=1, penalties={"orthogonality": 1.0, "spectral": 1.0})
+        model = learner(method=method)
+        with torch.no_grad():
+            for layer in subspace_layers(model.detector):
+                layer.units[0].u.mul_(1.001)
+        kept: list[torch.Tensor] = []
+
+        def look(model: Learner = model, kept: list[torch.Tensor] = kept) -> None:
+            kept.extend(unit.u.grad.clone() for layer in subspace_layers(model.detector) for unit in layer.units)  # pyright: ignore
+
+        model.adaptation = replace(model.adaptation, observe=lambda model=model: model.detector.zero_grad(), before_step=look)
+        trainer(tmp_path, max_steps=1, precision=precision).fit(model, train_dataloaders=module(tree).train_dataloader())
+        gradients.append(torch.cat([gradient.flatten() for gradient in kept]))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-8)
+
+
+def test_a_checkpoint_holds_what_learns_and_what_the_method_remembers(tree: Path, tmp_path: Path) -> None:
+    method = functools.partial(masm, patterns=["attention"], subspaces=2, directions=1, every=2, momentum=0.9, fraction=0.5)
+    torch.manual_seed(0)
+    model = learner(method=method)
+    worker = trainer(tmp_path, max_epochs=4)
+    worker.fit(model, train_dataloaders=module(tree).train_dataloader())
+    worker.save_checkpoint(tmp_path / "x.ckpt")
+    state = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
+    assert not [name for name in state if "mlp" in name or "patch_embed" in name or "semantic" in name]
+    torch.manual_seed(0)
+    other = learner(method=method)
+    other.load_state_dict(state)
+    one, two = model.adaptation.state, other.adaptation.state
+    assert isinstance(one, Rule)
+    assert isinstance(two, Rule)
+    assert (two.seen, two.active, two.history) == (one.seen, one.active, one.history)
+    assert len(one.history.steps) > 1
+    assert torch.equal(one.mean, two.mean)
+    image = torch.rand(2, 3, 32, 32)
+    assert torch.equal(model.detector(image), other.detector(image))
+    with pytest.raises(InputError, match=r"tensors of the checkpoint do not fit the detector"):
+        learner().load_state_dict(state)
+
+
+def test_batches_before_training_are_full_differ_from_each_other_and_from_training_and_hold_a_domain_in_balance(tmp_path: Path) -> None:
+    root = grow_tree(tmp_path / "tree", domains=("real", "swap", "blend"), videos=4)
+    data = module(root, train=["mine"], batch_size=4, workers=1)
+    batches = TrainingBatches(data, torch.device("cpu"))
+    assert batches.domains == ["blend", "swap"]
+    first, again = list(batches.draw(9)), list(batches.draw(9))
+    assert len(first) == 9
+    assert all(len(batch.label) == 4 for batch in first)
+    assert not torch.equal(first[0].row, again[0].row)
+    assert not torch.equal(first[0].row, next(iter(data.train_dataloader())).row)
+    repeated = TrainingBatches(data, torch.device("cpu"))
+    assert all(torch.equal(one.image, two.image) for one, two in zip(first, repeated.draw(9), strict=True))
+    own = torch.cat([batch.domain[batch.label == 1] for batch in batches.draw(8, "swap")]).unique()
+    assert len(own) == 1
+    labels = torch.cat([batch.label for batch in batches.draw(8, "swap")])
+    assert labels.float().mean() == 0.5
+    assert len(list(TrainingBatches(data, torch.device("cpu"), limit=3).draw(9))) == 3
 
 
 def test_validation_metrics_are_those_of_the_whole_split(tree: Path, tmp_path: Path) -> None:

@@ -125,10 +125,11 @@ def learning(model: nn.Module) -> list[str]:
 def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimizer, image: Tensor) -> None:
     """One training step; the gradients are left for a look."""
     optimizer.zero_grad()
-    loss = functional.binary_cross_entropy_with_logits(model.train()(image), LABEL)
+    functional.binary_cross_entropy_with_logits(model.train()(image), LABEL).backward()
+    if adaptation.observe:
+        adaptation.observe()
     for weight, penalty in adaptation.penalties.values():
-        loss = loss + weight * penalty(model)
-    loss.backward()
+        (weight * penalty(model)).backward()
     if adaptation.before_step:
         adaptation.before_step()
     optimizer.step()
@@ -222,8 +223,12 @@ def test_masm_takes_a_step_in_which_resting_subspaces_do_not_move(family: Family
     method = functools.partial(masm, every=1, momentum=0.9, fraction=0.5, penalties={"orthogonality": 1.0, "spectral": 1.0})
     adaptation = method(model, patterns=family.patterns[:1], subspaces=2, directions=1, constraint=constraint)  # pyright: ignore
     assert adaptation.history is not None
+    optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=3e-3)
+    step(model, adaptation, optimizer, image)  # one step has no variance, so that no mask is made of it
+    if adaptation.after_step:
+        adaptation.after_step()
     before = {name: parameter.detach().clone() for name, parameter in factors(model).items()}
-    step(model, adaptation, torch.optim.AdamW(decay_groups(model, 0.1), lr=3e-3), image)
+    step(model, adaptation, optimizer, image)
     if adaptation.after_step:
         adaptation.after_step()
     (active,) = adaptation.history.active

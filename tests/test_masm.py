@@ -10,10 +10,12 @@ import torch
 from torch.nn import functional
 
 from fmsd.models.detector import Detector
+from fmsd.peft.adapter import restore
+from fmsd.peft.adapter import state as adapter_state
 from fmsd.peft.masm import Rule, masm
 from fmsd.peft.method import Adaptation
-from fmsd.peft.subspace import SubspaceLinear
 from fmsd.types import InputError
+from tests import conftest
 from tests.conftest import tiny_vit
 
 IMAGE = torch.rand(4, 3, 32, 32)
@@ -28,13 +30,7 @@ def adapt(model: Detector, **changes: object) -> tuple[Adaptation, Rule]:
 
 
 def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimizer) -> None:
-    functional.binary_cross_entropy_with_logits(model(IMAGE + 0.3 * torch.randn_like(IMAGE)), LABEL).backward()
-    assert adaptation.before_step is not None
-    adaptation.before_step()
-    optimizer.step()
-    if adaptation.after_step:
-        adaptation.after_step()
-    optimizer.zero_grad()
+    conftest.step(model, adaptation, optimizer, IMAGE + 0.3 * torch.randn_like(IMAGE), LABEL)
 
 
 @pytest.mark.parametrize("constraint", ["soft", "hard"])
@@ -56,7 +52,7 @@ def test_a_resting_subspace_and_its_moments_stay_bit_equal(tiny: Detector, facto
         step(tiny, adaptation, optimizer)
         after = optimizer.state_dict()["state"]
         places = {id(parameter): place for place, parameter in enumerate(optimizer.param_groups[0]["params"])}
-        for unit, old, active in zip(rule.units, before, rule.active.tolist(), strict=True):
+        for unit, old, active in zip(rule.units, before, rule.active, strict=True):
             same = [torch.equal(parameter, value) for parameter, value in zip(unit.parameters(), old, strict=True)]
             if active:
                 learned += 1
@@ -89,17 +85,16 @@ def test_as_many_subspaces_learn_as_asked_for_and_the_history_tells_which(tiny: 
             value for value, on in zip(scores, active, strict=True) if not on
         )
         assert all(0 <= value <= 1 for value in scores)
-    assert history.active[-1] == rule.active.tolist()
+    assert history.active[-1] == rule.active
 
 
 def test_scores_equal_those_of_all_gradients_kept_with_their_weights(tiny: Detector) -> None:
-    adaptation, rule = adapt(tiny, every=100, momentum=0.8)
+    _, rule = adapt(tiny, every=100, momentum=0.8)
     kept: list[list[torch.Tensor]] = []
     for _ in range(6):
         functional.binary_cross_entropy_with_logits(tiny(torch.rand(4, 3, 32, 32)), LABEL).backward()
         kept.append([torch.cat([parameter.grad.flatten() for parameter in unit.parameters()]).double() for unit in rule.units])  # pyright: ignore
-        assert adaptation.before_step is not None
-        adaptation.before_step()
+        rule.observe()
         tiny.zero_grad()
     weights = torch.tensor([0.2 * 0.8 ** (5 - i) for i in range(6)], dtype=torch.float64)
     weights = weights / weights.sum()
@@ -128,30 +123,70 @@ def test_the_rule_goes_on_from_its_state() -> None:
     for parts in (1, 2):
         torch.manual_seed(0)
         model = tiny_vit()
+        start = copy.deepcopy(model.state_dict())
         adaptation, rule = adapt(model)
         optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
         for _ in range(4):
             step(model, adaptation, optimizer)
         if parts == 2:
-            state, tensors = rule.state_dict(), copy.deepcopy(model.state_dict())
+            state, tensors, base = rule.state_dict(), copy.deepcopy(adapter_state(model)), start
             random = torch.get_rng_state()
             model = tiny_vit()
+            model.load_state_dict(base)
             adaptation, rule = adapt(model)
-            for layer, name in ((module, name) for name, module in model.named_modules() if isinstance(module, SubspaceLinear)):
-                layer.semantic.copy_(wholes[0][1][name])
-            model.load_state_dict(tensors)
+            restore(model, tensors, "a test")
             rule.load_state_dict(state)
             optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
             torch.set_rng_state(random)
-        semantic = {name: module.semantic.clone() for name, module in model.named_modules() if isinstance(module, SubspaceLinear)}
         for _ in range(4):
             step(model, adaptation, optimizer)
-        wholes.append((rule.active.clone(), semantic, rule.mean.clone()))
+        wholes.append((rule.mean.clone(), rule.history, model(IMAGE)))
     assert torch.equal(wholes[0][0], wholes[1][0])
+    assert wholes[0][1] == wholes[1][1]
     assert torch.equal(wholes[0][2], wholes[1][2])
 
 
+def test_statistics_are_those_of_the_classification_loss_alone() -> None:
+    """A penalty's gradient has no noise: counted in, it would make the least orthogonal subspaces win."""
+    scores = []
+    for penalties in ({}, {"orthogonality": 10.0}):
+        torch.manual_seed(0)
+        model = tiny_vit()
+        adaptation, rule = adapt(model, penalties=penalties, every=100)
+        with torch.no_grad():
+            for unit in rule.units[::2]:
+                unit.u.mul_(1.05)
+        optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0)
+        for _ in range(5):
+            step(model, adaptation, optimizer)
+        scores.append(rule.scores())
+    torch.testing.assert_close(scores[0], scores[1])
+
+
+def test_no_mask_is_made_of_a_single_step(tiny: Detector) -> None:
+    """One step has no variance: every score would be 1 and the first layers would win."""
+    adaptation, rule = adapt(tiny, every=1)
+    optimizer = torch.optim.SGD([parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.1)
+    step(tiny, adaptation, optimizer)
+    assert rule.history.steps == []
+    step(tiny, adaptation, optimizer)
+    assert rule.history.steps == [2]
+    assert max(rule.history.scores[0]) < 1
+
+
+def test_gradients_that_are_no_numbers_and_layers_without_one_are_refused(tiny: Detector) -> None:
+    _, rule = adapt(tiny, every=2)
+    with pytest.raises(InputError, match=r"No gradient reaches the layer 'blocks\.0\.attn\.qkv'"):
+        rule.observe()
+    for _ in range(2):
+        tiny(IMAGE).sum().backward()
+    rule.units[3].u.grad.fill_(float("nan"))  # pyright: ignore
+    rule.observe()
+    with pytest.raises(InputError, match=r"training diverged; lower optimizer\.lr"):
+        rule.observe()
+
+
 def test_values_out_of_range_are_refused(tiny: Detector) -> None:
-    for wrong in ({"every": 0}, {"momentum": 1.0}, {"fraction": 0.0}):
+    for wrong in ({"every": 0}, {"momentum": 1.0}, {"momentum": 0.0}, {"fraction": 0.0}):
         with pytest.raises(InputError, match=rf"method\.{next(iter(wrong))}="):
             adapt(tiny, **wrong)

@@ -24,7 +24,7 @@ from fmsd.peft.penalties import PENALTIES
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import SubspaceLinear, retract
 from fmsd.types import InputError
-from tests.conftest import tiny_vit
+from tests.conftest import step, tiny_vit
 
 ATTENTION = ("attention",)
 IMAGE = torch.rand(3, 3, 32, 32)
@@ -183,6 +183,22 @@ def test_cheap_penalties_equal_their_definitions(shape: tuple[int, int], parts: 
     torch.testing.assert_close(PENALTIES["singular_values"](model), torch.stack(values).mean(), rtol=1e-10, atol=0)
 
 
+def test_penalties_of_matrices_without_energy_are_finite() -> None:
+    """Zero matrices, and dead rows, of which CNNs have some."""
+    empty, dead = nn.Linear(8, 8), nn.Linear(8, 8)
+    with torch.no_grad():
+        empty.weight.zero_()
+        dead.weight[:3] = 0
+    for linear in (empty, dead):
+        layer = SubspaceLinear(linear, 1, 2, 1)
+        stir(layer)
+        for penalty in PENALTIES.values():
+            value = penalty(layer)
+            value.backward()
+            assert value.isfinite()
+        assert all(parameter.grad.isfinite().all() for parameter in layer.artifacts.parameters())  # pyright: ignore
+
+
 def test_penalties_are_the_mean_over_matrices_of_all_shapes(tiny: Detector) -> None:
     """Layers of one shape are computed in one batch: the mean must not depend on it."""
     fmsd(tiny, patterns=("attention", "mlp"), subspaces=2, directions=1)
@@ -214,18 +230,8 @@ def test_every_penalty_pulls_on_the_factors(tiny: Detector, name: str, method: C
 
 def train(model: Detector, adaptation: Adaptation, steps: int, lr: float = 3e-3) -> None:
     optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=lr)
-    label = torch.tensor([0.0, 1.0, 1.0])
     for _ in range(steps):
-        loss = functional.binary_cross_entropy_with_logits(model(IMAGE), label)
-        for weight, penalty in adaptation.penalties.values():
-            loss = loss + weight * penalty(model)
-        loss.backward()
-        if adaptation.before_step:
-            adaptation.before_step()
-        optimizer.step()
-        if adaptation.after_step:
-            adaptation.after_step()
-        optimizer.zero_grad()
+        step(model, adaptation, optimizer, IMAGE, torch.tensor([0.0, 1.0, 1.0]))
 
 
 def bases(layer: SubspaceLinear, part: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -38,8 +38,9 @@ def test_training_without_an_end_is_refused() -> None:
 
 def test_trainers_that_would_give_wrong_numbers_or_none_are_refused() -> None:
     assert made(trainer, precision="bf16-mixed").precision == "bf16-mixed"
-    with pytest.raises(InputError, match=r"trainer\.precision=16-true .* use bf16-mixed"):
-        made(trainer, precision="16-true")
+    for precision in ("16-true", "bf16-true"):
+        with pytest.raises(InputError, match=rf"trainer\.precision={precision} .* use bf16-mixed"):
+            made(trainer, precision=precision)
     with pytest.raises(InputError, match=r"Running in 2 processes is not supported yet; set trainer\.devices=1"):
         made(trainer, devices=2)
     for wrong in ({"precision": "foo"}, {"accelerator": "abacus"}, {"max_epoch": 3}):

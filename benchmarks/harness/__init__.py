@@ -32,8 +32,8 @@ def row(name: str, value: float, unit: str, goal: float | None = None, peer: str
     )
 
 
-def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, float]:
-    """Median seconds per call, all measured in turn so that a drift of the machine's speed hits all alike."""
+def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of each call, round by round; all are measured in turn so that a drift of the machine's speed hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(warmup + rounds):
         for name, step in steps.items():
@@ -41,18 +41,32 @@ def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int, warmup: 
             step()
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
 
 
-def main(title: str, measure: Callable[[], list[Row]]) -> None:
-    """Measures, prints and writes."""
+def ratio(seconds: Mapping[str, list[float]], name: str, peer: str) -> float:
+    """The median over the rounds of what `name` takes in units of `peer`."""
+    return statistics.median(own / other for own, other in zip(seconds[name], seconds[peer], strict=True))
+
+
+def arguments(title: str) -> argparse.ArgumentParser:
+    """The arguments that every benchmark has."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    options = parser.parse_args()
-    rows = measure()
+    return parser
+
+
+def report(title: str, rows: list[Row], path: Path | None) -> None:
+    """Prints and writes."""
     lines = [
         [line["name"], f"{line['value']:.3g}", line["unit"], "" if line["goal"] is None else f"{line['goal']:g}", line["peer"] or ""] for line in rows
     ]
     show(title, ["figure", "value", "unit", "goal", "against"], lines, rows[0]["machine"])
-    if options.json:
-        write(options.json, json.dumps(rows, indent=2) + "\n")
+    if path:
+        write(path, json.dumps(rows, indent=2) + "\n")
+
+
+def main(title: str, measure: Callable[[], list[Row]]) -> None:
+    """Measures, prints and writes; for a benchmark without arguments of its own."""
+    options = arguments(title).parse_args()
+    report(title, measure(), options.json)

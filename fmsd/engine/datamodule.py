@@ -5,9 +5,12 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from lightning.pytorch import LightningDataModule
@@ -206,12 +209,15 @@ class TrainingBatches:
 
     Args:
         device: where they are put.
+        precision: context of forward passes.
         limit: at most so many per draw; None for no limit.
     """
 
     data: DataModule
     device: torch.device
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext
     limit: int | None = None
+    draws: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def manifest(self) -> Manifest:
@@ -224,14 +230,15 @@ class TrainingBatches:
         return [domain for domain in self.manifest.table["domain"].unique().sort().to_list() if domain != REAL]
 
     def draw(self, count: int, domain: str | None = None) -> Iterator[Frames]:
-        """At most `count` shuffled batches of full size; with a domain, of its fakes and as many real frames, evenly spread over all."""
+        """At most `count` shuffled, full batches, others at every call; with a domain, of its fakes and as many real frames, evenly spread."""
         whole = self.manifest
         chosen = whole
         if domain is not None:
             fakes, real = whole.table.filter(domain=domain), whole.table.filter(domain=REAL)
             places = torch.linspace(0, real.height - 1, min(real.height, fakes.height)).round().int().tolist()
             chosen = replace(whole, table=pl.concat([fakes, real[places]]))
-        dataset = FrameDataset(chosen, [REAL, *self.domains], self.data.size, self.data.augment, self.data.seed)
-        loader = self.data.loader(dataset, Endless(len(dataset), self.data.seed))
+        seed = int(np.random.SeedSequence([self.data.seed, next(self.draws), 1]).generate_state(1)[0])  # other batches than training's first
+        dataset = FrameDataset(chosen, [REAL, *self.domains], self.data.size, self.data.augment, seed)
+        loader = self.data.loader(dataset, Endless(len(dataset), seed))
         for batch in itertools.islice(loader, count if self.limit is None else min(count, self.limit)):
             yield Frames(*(part.to(self.device, non_blocking=True) for part in batch))

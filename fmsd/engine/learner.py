@@ -68,7 +68,6 @@ class Learner(LightningModule):
         self.weight_decay = weight_decay
         self.accumulate = accumulate
         self.clip = clip
-        self._terms: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One optimizer over what is trainable, one schedule that advances with every optimizer step."""
@@ -91,11 +90,26 @@ class Learner(LightningModule):
             self.remembered.load_state_dict(remembered)
 
     def loss(self, batch: Frames) -> Tensor:
-        """Classification loss plus weighted penalties; every term is kept for the log."""
-        terms = {"classification": functional.binary_cross_entropy_with_logits(self.detector(batch.image), batch.label.float())}
-        terms |= {name: weight * penalty(self.detector) for name, (weight, penalty) in self.adaptation.penalties.items()}
-        self._terms = {name: term.detach() for name, term in terms.items()}
-        return torch.stack(list(terms.values())).sum()
+        """The classification loss, the only one that depends on data."""
+        return functional.binary_cross_entropy_with_logits(self.detector(batch.image).float(), batch.label.float())
+
+    def full_precision(self) -> torch.autocast:
+        """Lightning's autocast reaches into the backward pass and all arithmetic on factors, which needs float32: this switches it off."""
+        return torch.autocast(self.device.type, enabled=False)
+
+    def backward_(self, loss: Tensor) -> None:
+        """A backward pass in the precision of each operation's forward pass."""
+        with self.full_precision():
+            self.manual_backward(loss)
+
+    def penalise(self) -> Tensor:
+        """Adds the gradient of the weighted penalties, once per optimizer step; logs each under its name and returns their sum."""
+        terms = {name: weight * penalty(self.detector) for name, (weight, penalty) in self.adaptation.penalties.items()}
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
+        total = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=self.device)
+        if terms:
+            self.manual_backward(total)
+        return total.detach()
 
     def training_step(self, batch: Frames, index: int) -> Tensor:
         """Gathers gradients through the wrapper; steps after every `accumulate` batches and at the end of the epoch."""
@@ -103,17 +117,21 @@ class Learner(LightningModule):
         trainable = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
         first = index - index % self.accumulate
         together = min(self.accumulate, int(self.trainer.num_training_batches) - first)  # the last group of an epoch may be smaller
-        loss = self.wrapper(trainable, [lambda: self.loss(batch) / together], self.manual_backward) * together
-        self.log_dict({f"train/{name}": term for name, term in self._terms.items()})
-        self.log("train/loss", loss, prog_bar=True)
+        loss = self.wrapper(trainable, [lambda: self.loss(batch) / together], self.backward_) * together
+        self.log("train/classification", loss)
         if (index + 1) % self.accumulate == 0 or self.trainer.is_last_batch:
-            if self.adaptation.before_step is not None:
-                self.adaptation.before_step()
+            with self.full_precision():
+                if self.adaptation.observe is not None:
+                    self.adaptation.observe()
+                self.log("train/loss", loss + self.penalise(), prog_bar=True)
+                if self.adaptation.before_step is not None:
+                    self.adaptation.before_step()
             if self.clip is not None:
                 self.log("train/gradient_norm", nn.utils.clip_grad_norm_(trainable, self.clip))
             optimizer.step()
             if self.adaptation.after_step is not None:
-                self.adaptation.after_step()
+                with self.full_precision():
+                    self.adaptation.after_step()
             optimizer.zero_grad()
             schedule = cast(LRScheduler, self.lr_schedulers())
             self.log("train/lr", schedule.get_last_lr()[0])

@@ -6,6 +6,7 @@ adapter.json          format, the base it belongs to, how the adapted layers are
 A method that trains every weight has an adapter as large as the backbone. Nothing is pickled.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -22,12 +23,15 @@ from fmsd.models.detector import Detector
 from fmsd.peft.decomposition import raw
 from fmsd.peft.inject import Adapted
 from fmsd.peft.lora import LoraLinear
-from fmsd.peft.subspace import SubspaceLinear
+from fmsd.peft.subspace import SubspaceLinear, subspace_layers
 from fmsd.types import InputError
 
 FORMAT = 1
 
 TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+
+RESAMPLED = ("pos_embed", "patch_embed", "rel_pos", "relative_position")
+"""Parts of the names of what depends on the input's size."""
 
 KINDS: dict[str, tuple[type, Callable[..., nn.Module]]] = {
     "subspace": (SubspaceLinear, SubspaceLinear.rebuild),
@@ -55,16 +59,22 @@ def restore(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> N
     odd = sorted(set(own) ^ set(tensors)) or [name for name in own if own[name].shape != tensors[name].shape]
     if odd:
         raise InputError(f"The tensors of {source} do not fit the detector (first: {odd[0]!r}); choose the backbone and method it was made with.")
+    before = {layer: copy.deepcopy(layer.initial) for layer in subspace_layers(detector)}
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
+    for layer, initial in before.items():
+        layer.rebase(initial)
 
 
 def fingerprint(detector: Detector) -> str:
-    """SHA-256 of a backbone's weights without its head, to be taken before a method changes it."""
+    """SHA-256 of a backbone's weights, to be taken before a method changes it.
+
+    The head is left out, and what timm resamples to the input's size: its last bits depend on the processor.
+    """
     digest, head = hashlib.sha256(), head_name(detector)
     for name, tensor in sorted(detector.backbone.state_dict().items()):
-        if not name.startswith(f"{head}."):
+        if not name.startswith(f"{head}.") and not any(word in name for word in RESAMPLED):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(raw(tensor))
     return digest.hexdigest()
@@ -120,8 +130,11 @@ def load(detector: Detector, folder: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, SafetensorError) as error:
         raise InputError(f"The adapter in {folder} cannot be read ({str(error).splitlines()[0]}); fetch it again.") from error
-    if description.get("format") != FORMAT:
-        raise InputError(f"The adapter in {folder} has format {description.get('format')}; this version reads format {FORMAT}.")
+    version = description.get("format") if isinstance(description, dict) else None
+    if version != FORMAT:
+        raise InputError(f"The adapter in {folder} has format {version}; this version reads format {FORMAT}.")
+    if lacking := {"base", "layers", "tensors"} - set(description):
+        raise InputError(f"{folder / DESCRIPTION} is damaged: it lacks {min(lacking)!r}; fetch it again.")
     if odd := sorted(set(description["tensors"]) ^ set(tensors)):
         raise InputError(f"The files of the adapter in {folder} do not belong together ({odd[0]!r} is in one of them only); fetch both again.")
     base, found = description["base"], fingerprint(detector)
@@ -133,7 +146,10 @@ def load(detector: Detector, folder: Path) -> dict[str, Any]:
     for name, spec in description["layers"].items():
         about = {key: value for key, value in spec.items() if key != "kind"}
         own = {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
-        detector.backbone.set_submodule(name, KINDS[spec["kind"]][1](detector.backbone.get_submodule(name), about, own))
+        try:
+            detector.backbone.set_submodule(name, KINDS[spec["kind"]][1](detector.backbone.get_submodule(name), about, own))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{folder / DESCRIPTION} is damaged: the layer {name!r} cannot be made of it ({error}); fetch it again.") from error
     detector.requires_grad_(False)
     for name, parameter in detector.backbone.named_parameters():
         parameter.requires_grad_(name in tensors)

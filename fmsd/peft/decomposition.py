@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from fmsd.atomic import atomic
@@ -30,8 +30,8 @@ def decompose(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail")
     path = Path(os.environ.get("FMSD_CACHE") or "~/.cache/fmsd").expanduser() / "directions" / f"{key(weight, rank, split)}.safetensors"
     if path.is_file():
         try:
-            kept = load_file(path, device=str(weight.device))
-            return Factors(kept["u"], kept["s"], kept["vt"])
+            kept = load(path.read_bytes())  # no memory map: another job may write the same file
+            return Factors(*(kept[name].to(weight.device) for name in Factors._fields))
         except (SafetensorError, KeyError, OSError) as error:
             log.warning("%s cannot be read (%s); it is computed again.", path, error)
     found = directions(weight, rank, split)

@@ -5,12 +5,13 @@
 The paper says: evaluate the bias and variance of layer-wise gradients to select forgery-sensitive layers; decompose the selected layers'
 weights by SVD into one semantic subspace (frozen) and multiple learnable artifact subspaces, held apart by orthogonality and
 spectral-consistency constraints. Our reading: the head is trained alone for a while, gradients are measured without a step (see
-`fmsd.mask`), the K * m smallest singular directions of every chosen matrix are set free, direction j belongs to subspace j mod K, and
-each of a fused q, k, v is a matrix of its own.
+`fmsd.mask`) and the head is put back; the K * m smallest singular directions of every chosen matrix are set free, direction j belongs to
+subspace j mod K, and each of a fused q, k, v is a matrix of its own.
 
 Effort (Yan et al., ICML 2025, arXiv 2411.15633) is the case of one subspace with one direction, no mask and no penalties.
 """
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -150,6 +151,7 @@ def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str,
         raise InputError(f"method.mask.bias={mask.bias} measures gradients, which needs training batches; give some, or set method.mask.bias=none.")
     else:
         detector.eval()  # dropout off; batch norms as pretrained
+        head = copy.deepcopy(detector.head().state_dict())
         warm_up(detector, batches, mask)
         weights = {name: cast(nn.Parameter, layer.weight) for name, layer in layers.items()}
         detector.requires_grad_(False)
@@ -161,10 +163,11 @@ def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str,
                     f"method.mask.bias=domain compares forgery domains, and the training data has {len(batches.domains)}; choose signal."
                 )
             share = max(2, mask.batches // len(batches.domains))
-            parts = {domain: losses(detector, batches.draw(share, domain), share, f"Measuring {domain}") for domain in batches.domains}
+            parts = {domain: losses(detector, batches, share, f"Measuring {domain}", domain) for domain in batches.domains}
             measured = domain_moments(weights, parts)
         else:
-            measured = moments(weights, losses(detector, batches.draw(mask.batches), mask.batches, "Measuring layers"))
+            measured = moments(weights, losses(detector, batches, mask.batches, "Measuring layers"))
+        detector.head().load_state_dict(head)  # training begins as it does with any other mask
         probe(detector)
         detector.train()
         chosen = choose(mask, list(layers), measured)
@@ -175,13 +178,19 @@ def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str,
 def warm_up(detector: Detector, batches: Batches, mask: Masking) -> None:
     """Trains the head alone, so that the gradients measured next come from a detector that already looks for forgeries."""
     optimizer = torch.optim.AdamW(detector.head().parameters(), lr=mask.warmup_lr)
-    for loss in losses(detector, batches.draw(mask.warmup_steps), mask.warmup_steps, "Warming up the head"):
+    for loss in losses(detector, batches, mask.warmup_steps, "Warming up the head"):
         loss().backward()
         optimizer.step()
         optimizer.zero_grad()
 
 
-def losses(detector: Detector, frames: Iterator[Frames], count: int, title: str) -> Iterator[Callable[[], Tensor]]:
+def losses(detector: Detector, batches: Batches, count: int, title: str, domain: str | None = None) -> Iterator[Callable[[], Tensor]]:
     """The classification loss of each batch, with a progress bar."""
-    for batch in track(frames, title, count, transient=True):
-        yield lambda batch=batch: functional.binary_cross_entropy_with_logits(detector(batch.image), batch.label.float())
+
+    def loss(batch: Frames) -> Tensor:
+        with batches.precision():
+            logits = detector(batch.image)
+        return functional.binary_cross_entropy_with_logits(logits.float(), batch.label.float())
+
+    for batch in track(batches.draw(count, domain), title, count, transient=True):
+        yield partial(loss, batch)

@@ -19,7 +19,7 @@ PLAIN = (nn.Linear, Linear, nn.Conv2d, Conv2dSame)
 
 PATTERNS: dict[str, tuple[str, ...]] = {
     "attention": (
-        *("*attn.qkv", "*attn.q", "*attn.kv", "*attn.[qkv]_proj", "*attn.proj", "*attn.out_proj"),
+        *("*attn.qkv", "*attn.[qkv]", "*attn.kv", "*attn.[qkv]_proj", "*attn.proj", "*attn.out_proj"),
         *("*attn_pool.q", "*attn_pool.kv", "*attn_pool.proj"),
     ),
     "mlp": ("*mlp.fc[12]", "*mlp.fc1_[gx]", "*mlp.w[123]", "*mlp.w12"),

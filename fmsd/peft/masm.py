@@ -4,15 +4,16 @@ The first version of FMSD's paper, arXiv 2601.01041 v1.
 
 The paper says: a selective layer mask "adaptively regulates the update behavior of corresponding network layers according to the
 learning state of each artifact subspace", suppressing overfitting to any single forgery characteristic. Our reading: the learning
-state of a subspace is the share of signal in its own gradients, from exponential moving averages; every so many optimizer steps the
-subspaces with the highest shares, over all layers, learn and the others rest. A resting subspace does not move at all.
+state of a subspace is the share of signal in its own gradients of the classification loss, from exponential moving averages; every so many
+optimizer steps the subspaces with the highest shares, over all layers, learn and the others rest. A resting subspace does not move at all.
 """
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Float64
@@ -57,9 +58,10 @@ def masm(
     Raises:
         InputError: as `fmsd`, or a value out of range.
     """
-    if every < 1 or not 0 <= momentum < 1 or not 0 < fraction <= 1:
+    if every < 1 or not 0.5 <= momentum < 1 or not 0 < fraction <= 1:
         raise InputError(
-            f"method.every={every} must be at least 1, method.momentum={momentum} in [0, 1) and method.fraction={fraction} above 0 and at most 1."
+            f"method.every={every} must be at least 1, method.momentum={momentum} in [0.5, 1) (less averages too few steps to know noise) "
+            f"and method.fraction={fraction} above 0 and at most 1."
         )
     if constraint == "hard" and directions == 1 and fraction < 1:
         log.warning(
@@ -71,21 +73,21 @@ def masm(
     decompose(detector, list(layers), subspaces, directions, allotment, split, constraint, "orthogonality" in chosen, apart=True)
     rule = Rule(detector.backbone, every, momentum, fraction)
     after = partial(retract, detector) if constraint == "hard" else None
-    return Adaptation(chosen, history=rule.history, before_step=rule, after_step=after, state=rule)
+    return Adaptation(chosen, history=rule.history, observe=rule.observe, before_step=rule.drop, after_step=after, state=rule)
 
 
 class Rule(nn.Module):
     """Watches the gradients of every unit (layer and artifact subspace) and drops those of the units that rest.
 
     A dropped gradient is None, so that any torch optimizer leaves parameter and moments alone. The statistics go on, or a resting unit
-    could never come back. They are buffers, so that checkpoints hold them: `mean` averages the gradients, all units one after the
-    other, `square` each unit's squared norm; `seen` counts the steps, `active` says which units learn.
+    could never come back. They are those of the classification loss alone: a penalty's gradient has no noise and would count as
+    signal. All of it is in the module's state, so that checkpoints hold it: `mean` averages the gradients, all units one after the
+    other, `square` each unit's squared norm.
     """
 
     mean: Tensor
     square: Tensor
-    seen: Tensor
-    active: Tensor
+    sizes: Tensor
 
     def __init__(self, model: nn.Module, every: int, momentum: float, fraction: float) -> None:
         super().__init__()
@@ -94,50 +96,74 @@ class Rule(nn.Module):
         self.units = tuple(unit for _, unit in pairs)
         self.every, self.momentum, self.fraction = every, momentum, fraction
         self.history = MaskHistory([name for name, _ in pairs])
-        self.sizes = [sum(factor.numel() for factor in unit.parameters()) for unit in self.units]
+        self.seen, self.active = 0, [True] * len(pairs)
+        numbers = [sum(factor.numel() for factor in unit.parameters()) for unit in self.units]
         like = self.units[0].s
-        self.register_buffer("mean", like.new_zeros(sum(self.sizes)))
-        self.register_buffer("square", like.new_zeros(len(self.units)))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64, device=like.device))
-        self.register_buffer("active", torch.ones(len(self.units), dtype=torch.bool, device=like.device))
+        self.register_buffer("mean", like.new_zeros(sum(numbers)))
+        self.register_buffer("square", like.new_zeros(len(numbers)))
+        self.register_buffer("sizes", torch.tensor(numbers, device=like.device), persistent=False)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What is no tensor: the steps seen, which units are active, and the history of the masks."""
+        return {"seen": self.seen, "active": self.active, "history": asdict(self.history)}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes over what `get_extra_state` gave."""
+        self.seen, self.active = state["seen"], list(state["active"])
+        for name, value in state["history"].items():
+            setattr(self.history, name, value)
 
     @torch.no_grad()
-    def forward(self) -> None:
-        """Runs before each optimizer step: takes the gradients into the averages, renews the mask when it is time, and drops gradients."""
-        gradients = [cast(Tensor, factor.grad).flatten() for unit in self.units for factor in unit.parameters()]
-        gradient = torch.cat(gradients)
+    def observe(self) -> None:
+        """Takes the gradients of a step into the averages, and renews the mask when it is time and the averages are worth two steps."""
+        for name, unit in zip(self.history.units, self.units, strict=True):
+            if any(factor.grad is None for factor in unit.parameters()):
+                layer = name.partition(".artifacts.")[0]
+                raise InputError(f"No gradient reaches the layer {layer!r}; add '!{layer}' to method.patterns.")
+        gradient = torch.cat([cast(Tensor, factor.grad).flatten() for unit in self.units for factor in unit.parameters()])
         self.mean.lerp_(gradient, 1 - self.momentum)
         self.square.lerp_(self._by_unit(gradient), 1 - self.momentum)
         self.seen += 1
-        if int(self.seen) % self.every == 0:
+        if self.seen % self.every == 0 and self.worth() > 1.5:
             self.renew()
-        for unit, active in zip(self.units, self.active.tolist(), strict=True):
+
+    def drop(self) -> None:
+        """Drops the gradients of the units that rest, those of the penalties among them."""
+        for unit, active in zip(self.units, self.active, strict=True):
             if not active:
                 unit.u.grad = unit.s.grad = unit.v.grad = None
 
+    def worth(self) -> float:
+        """How many steps the averages are worth.
+
+        With momentum b over t steps step i weighs w_i = (1 - b) b^(t - i) / (1 - b^t), and the average is worth 1 / sum w_i^2 steps.
+        """
+        b, t = self.momentum, self.seen
+        return (1 - b**t) ** 2 / ((1 - b) ** 2 * sum(b ** (2 * i) for i in range(min(t, 2000))))
+
     def _by_unit(self, vector: Float[Tensor, " numbers"]) -> Float[Tensor, " units"]:
         """Squared norm of each unit's stretch of a vector over all units."""
-        return torch.segment_reduce(vector.square(), "sum", lengths=torch.tensor(self.sizes, device=vector.device))
+        return torch.segment_reduce(vector.square(), "sum", lengths=self.sizes)
 
     def scores(self) -> Float64[Tensor, " units"]:
         """Share of signal Sig / (Sig + Var) of every unit's gradients, in [0, 1].
 
-        An average with momentum b over t steps weighs step i by w_i = (1 - b) b^(t - i) / (1 - b^t); it is worth n = 1 / sum w_i^2 steps.
+        Raises:
+            InputError: the gradients are not finite.
         """
-        b, t = self.momentum, int(self.seen)
-        whole = 1 - b**t
-        worth = whole**2 / ((1 - b) ** 2 * sum(b ** (2 * i) for i in range(t)))
-        norm, square = self._by_unit(self.mean).double() / whole**2, self.square.double() / whole
-        variance = (square - norm).clamp(min=0) * (worth / (worth - 1) if worth > 1 else 0.0)
+        whole, worth = 1 - self.momentum**self.seen, self.worth()
+        norm, square = self._by_unit(self.mean).cpu().double() / whole**2, self.square.cpu().double() / whole
+        if not (norm.isfinite().all() and square.isfinite().all()):
+            raise InputError("The gradients of the artifact subspaces are not finite: training diverged; lower optimizer.lr.")
+        variance = (square - norm).clamp(min=0) * worth / (worth - 1)
         signal = (norm - variance / worth).clamp(min=0)
         return torch.where(signal > 0, signal / (signal + variance), 0.0)
 
     def renew(self) -> None:
         """Chooses the units that learn until the next time: those with the highest scores over all layers."""
         scores = self.scores()
-        ranked = scores.argsort(descending=True, stable=True)
-        self.active.fill_(False)
-        self.active[ranked[: math.ceil(self.fraction * len(scores))]] = True
-        self.history.steps.append(int(self.seen))
-        self.history.active.append(self.active.tolist())
+        kept = scores.argsort(descending=True, stable=True)[: math.ceil(self.fraction * len(scores) - 1e-9)]
+        self.active = torch.zeros(len(scores), dtype=torch.bool).index_fill(0, kept, True).tolist()
+        self.history.steps.append(self.seen)
+        self.history.active.append(self.active)
         self.history.scores.append([round(value, 6) for value in scores.tolist()])

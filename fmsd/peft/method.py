@@ -1,8 +1,9 @@
 """What a method is: it makes something in a detector trainable, and says what its training needs beside the loss."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -27,7 +28,11 @@ class Batches(Protocol):
         ...
 
     def draw(self, count: int, domain: str | None = None) -> Iterator[Frames]:
-        """At most `count` shuffled batches; with a domain, of its fakes and as many real frames."""
+        """At most `count` shuffled batches, others at every call; with a domain, of its fakes and as many real frames."""
+        ...
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """What forward passes run in, so that they cost what those of training cost."""
         ...
 
 
@@ -39,7 +44,8 @@ class Adaptation:
         penalties: what training adds to the loss.
         mask: which layers were chosen to learn, and why; None where every matching layer learns.
         history: which artifact subspaces were active when, where that changes during training.
-        before_step: runs when all gradients of an optimizer step are there; it may drop some.
+        observe: runs when the gradients of the classification loss are there for an optimizer step, before those of the penalties.
+        before_step: runs when all gradients are there; it may drop some.
         after_step: runs after the optimizer's step.
         state: what the method remembers from step to step, for checkpoints.
     """
@@ -47,6 +53,7 @@ class Adaptation:
     penalties: Penalties = field(default_factory=dict)
     mask: LayerMask | None = None
     history: MaskHistory | None = None
+    observe: Callable[[], None] | None = None
     before_step: Callable[[], None] | None = None
     after_step: Callable[[], None] | None = None
     state: nn.Module | None = None

@@ -52,6 +52,9 @@ def named(weights: Mapping[str, float]) -> Penalties:
 
 Group = list[SubspaceLinear]
 
+TINY = 1e-30
+"""Keeps the ratios of a matrix of zeros finite."""
+
 
 def _mean(model: nn.Module, penalty: Callable[[Group], Float[Tensor, "layers parts"]]) -> Float[Tensor, ""]:
     groups: dict[object, Group] = {}
@@ -80,12 +83,13 @@ def _spectral(group: Group) -> Float[Tensor, "layers parts"]:
     overlap = ((u * torch.stack(images)).sum(-2) * s).sum(-1)
     energy = (s[..., None, :] @ ((u.mT @ u) * (v @ v.mT)) @ s[..., None])[..., 0, 0]
     initial = _stack(layer.initial.s for layer in group).square().sum(-1)
-    return (2 * overlap + energy - initial).abs() / _stack(layer.energy for layer in group)
+    return (2 * overlap + energy - initial).abs() / _stack(layer.energy for layer in group).clamp(min=TINY)
 
 
 def _singular_values(group: Group) -> Float[Tensor, "layers parts"]:
     initial = _stack(layer.initial.s for layer in group)
-    return (_stack(layer.s for layer in group) - initial).square().sum(-1) / initial.square().sum(-1)
+    least = 1e-12 * _stack(layer.energy for layer in group)  # the free directions of a matrix with dead rows may have no energy at all
+    return (_stack(layer.s for layer in group) - initial).square().sum(-1) / torch.maximum(initial.square().sum(-1), least).clamp(min=TINY)
 
 
 def _stack(tensors: Iterable[Tensor]) -> Tensor:

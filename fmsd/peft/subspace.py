@@ -132,6 +132,12 @@ class SubspaceLinear(nn.Module):
         initial = Factors(torch.cat(kept[0], -1), torch.cat(kept[1], -1), torch.cat(kept[2], -2))
         return cls(layer, **description, initial=initial)
 
+    @torch.no_grad()
+    def rebase(self, before: Factors) -> None:
+        """Takes over initial directions that were loaded in the place of `before`: the pretrained matrix stays what it was."""
+        if not all(torch.equal(new, old) for new, old in zip(self.initial, before, strict=True)):
+            self.semantic += (product(before) - product(self.initial)).flatten(0, 1).to(self.semantic.dtype)
+
     def _joined(self, name: str, dim: int) -> Tensor:
         factors = [getattr(own, name) for own in self.units]
         return factors[0] if len(factors) == 1 else torch.cat(factors, dim)
@@ -221,7 +227,8 @@ class _Factored(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             for_x = gradient @ semantic
             for_x.addmm_(weighted, down)
-        return for_x, None, None, (code * s).mT @ gradient, (inner * code).sum(0), weighted.mT @ x
+        for_bias = gradient.sum(0) if ctx.needs_input_grad[2] else None
+        return for_x, None, for_bias, (code * s).mT @ gradient, (inner * code).sum(0), weighted.mT @ x
 
 
 def subspace_layers(model: nn.Module) -> Iterator[SubspaceLinear]:

@@ -96,8 +96,9 @@ def made(trainer: Callable[..., Trainer], **arguments: Any) -> Trainer:
         raise InputError(f"The trainer does not take its settings ({' '.join(str(error).split())}); correct trainer.NAME=VALUE.") from error
     if worker.world_size > 1:
         raise InputError(f"Running in {worker.world_size} processes is not supported yet; set trainer.devices=1.")
-    if worker.precision in ("16-mixed", "16-true"):
-        raise InputError(f"trainer.precision={worker.precision} would clip scaled gradients; use bf16-mixed or 32-true.")
+    if worker.precision in ("16-mixed", "16-true", "bf16-true"):
+        what = "round what learns to 8 bits" if worker.precision == "bf16-true" else "clip scaled gradients"
+        raise InputError(f"trainer.precision={worker.precision} would {what}; use bf16-mixed or 32-true.")
     return worker
 
 

@@ -13,7 +13,7 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from torch import nn
 
@@ -76,10 +76,12 @@ def train(
         parameters, base = count(model.parameters()), adapter.fingerprint(model)
         loggers = [CSVLogger(folder, name="logs", version=""), *([logger(folder)] if logger else [])]
         best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor=MONITOR, mode="max", save_last=True, enable_version_counter=False)
-        worker = made(trainer, callbacks=[ValidationMetrics(data.validation), best], logger=loggers, default_root_dir=folder)
+        mask = LambdaCallback(on_train_epoch_end=lambda *_: write_mask(run, adaptation))
+        worker = made(trainer, callbacks=[ValidationMetrics(data.validation), best, mask], logger=loggers, default_root_dir=folder)
 
         limit, device = worker.limit_train_batches, worker.strategy.root_device
-        adaptation = method(model.to(device), TrainingBatches(data, device, limit if isinstance(limit, int) else None))
+        batches = TrainingBatches(data, device, worker.precision_plugin.forward_context, limit if isinstance(limit, int) else None)
+        adaptation = method(model.to(device), batches)
         model.train()
         write_mask(run, adaptation)
         trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
@@ -190,6 +192,7 @@ def write_mask(run: Run, adaptation: Adaptation) -> None:
     if adaptation.mask is not None:
         run.write("mask.json", adaptation.mask.text())
         plots.layer_mask(adaptation.mask, run.folder / "mask.png")
-    if adaptation.history is not None and adaptation.history.steps:
+    if adaptation.history is not None:
         run.write("mask.json", adaptation.history.text())
-        plots.mask_history(adaptation.history, run.folder / "mask.png")
+        if adaptation.history.steps:
+            plots.mask_history(adaptation.history, run.folder / "mask.png")
