@@ -97,7 +97,7 @@ class Learner(LightningModule):
         """Lightning's autocast reaches into the backward pass and all arithmetic on factors, which needs float32: this switches it off."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def backward_(self, loss: Tensor) -> None:
+    def backpropagate(self, loss: Tensor) -> None:
         """A backward pass in the precision of each operation's forward pass."""
         with self.full_precision():
             self.manual_backward(loss)
@@ -117,7 +117,7 @@ class Learner(LightningModule):
         trainable = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
         first = index - index % self.accumulate
         together = min(self.accumulate, int(self.trainer.num_training_batches) - first)  # the last group of an epoch may be smaller
-        loss = self.wrapper(trainable, [lambda: self.loss(batch) / together], self.backward_) * together
+        loss = self.wrapper(trainable, [lambda: self.loss(batch) / together], self.backpropagate) * together
         self.log("train/classification", loss)
         if (index + 1) % self.accumulate == 0 or self.trainer.is_last_batch:
             with self.full_precision():

@@ -4,9 +4,10 @@ import fnmatch
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.linear import Linear
-from torch import nn
+from torch import Tensor, nn
 
 from fmsd.models.detector import Detector
 from fmsd.types import InputError
@@ -106,6 +107,19 @@ def fold(model: nn.Module) -> nn.Module:
         if isinstance(module, Adapted):
             model.set_submodule(name, module.fold())
     return model
+
+
+@torch.no_grad()
+def plain(weight: Tensor, bias: Tensor | None, stride: tuple[int, int] | None) -> Matrix:
+    """A linear layer of the given weight or, with a stride, a pointwise convolution."""
+    rows, columns = weight.shape[:2]
+    place = {"device": weight.device, "dtype": weight.dtype}
+    biased = bias is not None
+    layer = nn.Linear(columns, rows, biased, **place) if stride is None else nn.Conv2d(columns, rows, 1, stride, bias=biased, **place)
+    layer.weight.copy_(weight)
+    if layer.bias is not None and bias is not None:
+        layer.bias.copy_(bias)
+    return layer
 
 
 def _pointwise(module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fmsd.models.detector import Detector
-from fmsd.peft.inject import Matrix, inject, select
+from fmsd.peft.inject import Matrix, inject, plain, select
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.probe import probe
 from fmsd.types import InputError
@@ -115,16 +115,9 @@ class LoraLinear(nn.Module):
             y = y + self._channels(self.bias)
         return y.to(update.dtype)
 
-    def fold(self) -> nn.Linear | nn.Conv2d:
+    def fold(self) -> Matrix:
         """The plain layer with the effective weight."""
-        sizes, biased = (self.in_features, self.out_features), self.bias is not None
-        place = {"device": self.frozen.device, "dtype": self.frozen.dtype}
-        layer = nn.Linear(*sizes, biased, **place) if self.stride is None else nn.Conv2d(*sizes, 1, self.stride, bias=biased, **place)
-        with torch.no_grad():
-            layer.weight.copy_(self.weight)
-            if self.bias is not None and layer.bias is not None:
-                layer.bias.copy_(self.bias)
-        return layer
+        return plain(self.weight, self.bias, self.stride)
 
     def extra_repr(self) -> str:
         """The numbers that `print(model)` shows."""

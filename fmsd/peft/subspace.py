@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from fmsd.linalg import Factors, Split, orthonormal, orthonormal_complement, product
 from fmsd.peft.decomposition import decompose
-from fmsd.peft.inject import Matrix
+from fmsd.peft.inject import Matrix, plain
 
 Allotment = Literal["interleave", "contiguous"]
 
@@ -191,16 +191,9 @@ class SubspaceLinear(nn.Module):
         """The part of right factors, as columns, that is orthogonal to the semantic part."""
         return _outside(factor, self.initial.vt.mT, self.v_range)
 
-    def fold(self) -> nn.Linear | nn.Conv2d:
+    def fold(self) -> Matrix:
         """The plain layer with the effective weight."""
-        sizes, biased = (self.in_features, self.out_features), self.bias is not None
-        place = {"device": self.semantic.device, "dtype": self.semantic.dtype}
-        layer = nn.Linear(*sizes, biased, **place) if self.stride is None else nn.Conv2d(*sizes, 1, self.stride, bias=biased, **place)
-        with torch.no_grad():
-            layer.weight.copy_(self.weight)
-            if self.bias is not None and layer.bias is not None:
-                layer.bias.copy_(self.bias)
-        return layer
+        return plain(self.weight, self.bias, self.stride)
 
     def extra_repr(self) -> str:
         """The numbers that `print(model)` shows."""
