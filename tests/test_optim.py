@@ -57,7 +57,7 @@ def test_decay_spares_factors_biases_and_norms(tiny: Detector) -> None:
     assert "backbone.blocks.0.attn.qkv.weight" in decayed
     assert not any("bias" in name or "norm" in name or name.endswith(("cls_token", "pos_embed")) for name in decayed)
     assert sum(len(group["params"]) for group in everything) == len(named)  # pyright: ignore
-    fmsd(tiny, ["*attn.qkv"], 2, 1)
+    fmsd(tiny, patterns=["*attn.qkv"], subspaces=2, directions=1)
     named = {parameter: name for name, parameter in tiny.named_parameters()}
     groups = {group["weight_decay"]: {named[parameter] for parameter in group["params"]} for group in decay_groups(tiny, 0.1)}  # pyright: ignore
     assert groups[0.1] == {"backbone.head.weight"}
