@@ -201,7 +201,12 @@ def absolute(data: DictConfig) -> None:
     for node, keys_ in ((data, ("root", "manifest")), (data.roots, tuple(data.roots))):
         for key in keys_:
             if node[key] is not None:
-                node[key] = str(Path(node[key]).expanduser().absolute())
+                node[key] = located(node[key])
+
+
+def located(path: str) -> str:
+    """A path that holds wherever it is read; a file inside this package keeps its name."""
+    return path if path.startswith(PACKAGED) else str(Path(path).expanduser().absolute())
 
 
 def add_others(data: DictConfig) -> None:
@@ -222,7 +227,7 @@ def add_others(data: DictConfig) -> None:
 
 def based(base: str | None) -> dict[str, Any]:
     """Where a run's base weights lie now, if not where the run found them."""
-    return {} if base is None else {"pretrained": False, "weights": str(Path(base).expanduser().absolute())}
+    return {} if base is None else {"pretrained": False, "weights": located(base)}
 
 
 def train(config: DictConfig, folder: Path) -> None:
@@ -230,8 +235,8 @@ def train(config: DictConfig, folder: Path) -> None:
     settings = HydraConfig.get()
     add_others(config.data)
     for node, key in ((config.backbone, "weights"), (config.method.get("mask") or {}, "file")):
-        if node.get(key) is not None and not str(node[key]).startswith(PACKAGED):
-            node[key] = str(Path(node[key]).expanduser().absolute())
+        if node.get(key) is not None:
+            node[key] = located(node[key])
     training.train(
         name=str(settings.runtime.choices["method"]),
         detector=build(config.backbone),

@@ -173,7 +173,7 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Frames]:
         """Shuffled and augmented training frames."""
         manifest = self.training.where(split="train")
-        dataset = FrameDataset(manifest, self._domains(manifest), self.size, self.augment, self.seed)
+        dataset = FrameDataset(manifest, self.domains(manifest), self.size, self.augment, self.seed)
         return self.loader(dataset, Shuffle(len(dataset), self.seed))
 
     def val_dataloader(self) -> DataLoader[Frames]:
@@ -184,11 +184,12 @@ class DataModule(LightningDataModule):
         """The frames of one test dataset in the manifest's order."""
         return self._plain(self.tests[name])
 
-    def _domains(self, manifest: Manifest) -> list[str]:
+    def domains(self, manifest: Manifest) -> list[str]:
+        """Forgeries, and `real`, in the order of their ids."""
         return manifest.table["domain"].unique().sort().to_list()
 
     def _plain(self, manifest: Manifest) -> DataLoader[Frames]:
-        return self.loader(FrameDataset(manifest, self._domains(manifest), self.size), None)
+        return self.loader(FrameDataset(manifest, self.domains(manifest), self.size), None)
 
     def loader(self, dataset: FrameDataset, sampler: Shuffle | Endless | None) -> DataLoader[Frames]:
         """Batches in the sampler's order, or in the manifest's."""
@@ -227,7 +228,7 @@ class TrainingBatches:
     @property
     def domains(self) -> list[str]:
         """The forgeries among them."""
-        return [domain for domain in self.manifest.table["domain"].unique().sort().to_list() if domain != REAL]
+        return [domain for domain in self.data.domains(self.manifest) if domain != REAL]
 
     def draw(self, count: int, domain: str | None = None) -> Iterator[Frames]:
         """At most `count` shuffled, full batches, others at every call; with a domain, of its fakes and as many real frames, evenly spread."""
@@ -238,7 +239,7 @@ class TrainingBatches:
             places = torch.linspace(0, real.height - 1, min(real.height, fakes.height)).round().int().tolist()
             chosen = replace(whole, table=pl.concat([fakes, real[places]]))
         seed = int(np.random.SeedSequence([self.data.seed, next(self.draws), 1]).generate_state(1)[0])  # other batches than training's first
-        dataset = FrameDataset(chosen, [REAL, *self.domains], self.data.size, self.data.augment, seed)
+        dataset = FrameDataset(chosen, self.data.domains(whole), self.data.size, self.data.augment, seed)
         loader = self.data.loader(dataset, Endless(len(dataset), seed))
         for batch in itertools.islice(loader, count if self.limit is None else min(count, self.limit)):
             yield Frames(*(part.to(self.device, non_blocking=True) for part in batch))

@@ -72,8 +72,8 @@ def fmsd(
     layers = candidates(detector, patterns, subspaces, directions)
     masked = None if mask is None else layer_mask(detector, batches, layers, mask)
     names = list(layers) if masked is None else masked.kept
-    decompose(detector, names, subspaces, directions, allotment, split, constraint, "orthogonality" in chosen, apart=False)
-    return Adaptation(chosen, masked, after_step=partial(retract, detector) if constraint == "hard" else None)
+    after = free(detector, names, subspaces, directions, allotment, split, constraint, "orthogonality" in chosen, apart=False)
+    return Adaptation(chosen, masked, after_step=after)
 
 
 def allowed(penalties: Mapping[str, float], constraint: Constraint) -> Penalties:
@@ -110,7 +110,7 @@ def candidates(detector: Detector, patterns: Sequence[str], subspaces: int, dire
     return layers
 
 
-def decompose(
+def free(
     detector: Detector,
     names: Sequence[str],
     subspaces: int,
@@ -120,8 +120,8 @@ def decompose(
     constraint: Constraint,
     penalised: bool,
     apart: bool,
-) -> None:
-    """Puts decomposed layers in the place of the named ones.
+) -> Callable[[], None] | None:
+    """Puts decomposed layers in the place of the named ones; returns what must follow each optimizer step, if anything.
 
     Raises:
         InputError: an unknown allotment or split.
@@ -135,6 +135,7 @@ def decompose(
 
     for name in track(names, "Decomposing layers", transient=True):
         inject(detector.backbone, [name], replace)
+    return partial(retract, detector) if hard else None
 
 
 def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str, Matrix], mask: Masking) -> LayerMask:

@@ -9,10 +9,8 @@ optimizer steps the subspaces with the highest shares, over all layers, learn an
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -20,12 +18,12 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from fmsd.linalg import Split
-from fmsd.mask import MaskHistory
+from fmsd.mask import MaskHistory, share
 from fmsd.models.detector import Detector
-from fmsd.peft.fmsd import Constraint, allowed, candidates, decompose
+from fmsd.peft.fmsd import Constraint, allowed, candidates, free
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.probe import probe
-from fmsd.peft.subspace import Allotment, SubspaceLinear, retract
+from fmsd.peft.subspace import Allotment, SubspaceLinear
 from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
@@ -70,9 +68,8 @@ def masm(
     chosen = allowed(penalties or {}, constraint)
     probe(detector)
     layers = candidates(detector, patterns, subspaces, directions)
-    decompose(detector, list(layers), subspaces, directions, allotment, split, constraint, "orthogonality" in chosen, apart=True)
+    after = free(detector, list(layers), subspaces, directions, allotment, split, constraint, "orthogonality" in chosen, apart=True)
     rule = Rule(detector.backbone, every, momentum, fraction)
-    after = partial(retract, detector) if constraint == "hard" else None
     return Adaptation(chosen, history=rule.history, observe=rule.observe, before_step=rule.drop, after_step=after, state=rule)
 
 
@@ -162,7 +159,7 @@ class Rule(nn.Module):
     def renew(self) -> None:
         """Chooses the units that learn until the next time: those with the highest scores over all layers."""
         scores = self.scores()
-        kept = scores.argsort(descending=True, stable=True)[: math.ceil(self.fraction * len(scores) - 1e-9)]
+        kept = scores.argsort(descending=True, stable=True)[: share(self.fraction, len(scores))]
         self.active = torch.zeros(len(scores), dtype=torch.bool).index_fill(0, kept, True).tolist()
         self.history.steps.append(self.seen)
         self.history.active.append(self.active)

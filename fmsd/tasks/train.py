@@ -21,11 +21,12 @@ from fmsd.data import manifest as manifests
 from fmsd.engine.callbacks import IID, MONITOR, ValidationMetrics
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory
+from fmsd.mask import LayerMask, MaskHistory
 from fmsd.models.detector import Detector
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft import adapter
 from fmsd.peft.inject import fold
-from fmsd.peft.method import Adaptation, Method
+from fmsd.peft.method import Method
 from fmsd.report import plots, wandb
 from fmsd.report.run import Run, caption, claimed, provenance
 from fmsd.tasks.evaluate import made, show, test, tested
@@ -76,14 +77,14 @@ def train(
         parameters, base = count(model.parameters()), adapter.fingerprint(model)
         loggers = [CSVLogger(folder, name="logs", version=""), *([logger(folder)] if logger else [])]
         best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor=MONITOR, mode="max", save_last=True, enable_version_counter=False)
-        mask = LambdaCallback(on_train_epoch_end=lambda *_: write_mask(run, adaptation))
-        worker = made(trainer, callbacks=[ValidationMetrics(data.validation), best, mask], logger=loggers, default_root_dir=folder)
+        history = LambdaCallback(on_train_epoch_end=lambda *_: write_history(run, adaptation.history))
+        worker = made(trainer, callbacks=[ValidationMetrics(data.validation), best, history], logger=loggers, default_root_dir=folder)
 
         limit, device = worker.limit_train_batches, worker.strategy.root_device
         batches = TrainingBatches(data, device, worker.precision_plugin.forward_context, limit if isinstance(limit, int) else None)
         adaptation = method(model.to(device), batches)
         model.train()
-        write_mask(run, adaptation)
+        write_mask(run, adaptation.mask)
         trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
         frames = len(training.where(split="train"))
         learned = f"{trainable:,} of {parameters:,} parameters"
@@ -100,7 +101,7 @@ def train(
             settings = yaml.safe_load(config)
             about = {"method": {"name": name, **settings["method"]}, "protocol": settings["data"] | {"selection": IID}}
             adapter.save(model, folder, {"name": settings["backbone"]["name"], "backbone": settings["backbone"], "hash": base}, about)
-            write_mask(run, adaptation)
+            write_history(run, adaptation.history)
             fold(model.backbone)
             record = provenance(command) | {
                 "overrides": list(overrides),
@@ -187,12 +188,16 @@ def optimizer_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
     return min(planned)
 
 
-def write_mask(run: Run, adaptation: Adaptation) -> None:
-    """Writes what the method chose to let learn, as JSON and as a picture."""
-    if adaptation.mask is not None:
-        run.write("mask.json", adaptation.mask.text())
-        plots.layer_mask(adaptation.mask, run.folder / "mask.png")
-    if adaptation.history is not None:
-        run.write("mask.json", adaptation.history.text())
-        if adaptation.history.steps:
-            plots.mask_history(adaptation.history, run.folder / "mask.png")
+def write_mask(run: Run, mask: LayerMask | None) -> None:
+    """Writes which layers a method chose, if it did, as JSON and as a picture."""
+    if mask is not None:
+        run.write("mask.json", mask.text())
+        plots.layer_mask(mask, run.folder / "mask.png")
+
+
+def write_history(run: Run, history: MaskHistory | None) -> None:
+    """Writes which artifact subspaces learned so far, where that changes, as JSON and, from the first mask on, as a picture."""
+    if history is not None:
+        run.write("mask.json", history.text())
+        if history.steps:
+            plots.mask_history(history, run.folder / "mask.png")
