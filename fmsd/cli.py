@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
@@ -20,6 +21,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from fmsd.engine.processes import launch, launched
 from fmsd.models.detector import PACKAGE as PACKAGED
 from fmsd.report.run import Run, prune
 from fmsd.tasks import evaluate as evaluating
@@ -41,6 +43,7 @@ ALLOWED = ("fmsd.", "torch.optim.", "torch.nn.", "timm.", "lightning.pytorch.", 
 USAGE = """fmsd VERB [overrides...]
 
   train      adapt a detector, choose its weights on validation data, test it on every test dataset
+  train      resume=RUN    go on with a run that was interrupted
   evaluate   run=RUN [data=NAME ...]    test a run's weights, by default on its own test datasets
   fold       run=RUN out=FILE.safetensors    a run's weights as a plain timm model
   index      data=NAME out=FILE.parquet    scan a dataset once and keep its manifest
@@ -59,10 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"fmsd: there is no verb {verb!r}; choose one of {', '.join(VERBS)}.", file=sys.stderr)
         return 2
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("fmsd").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    speak()
     before = os.environ.get("HYDRA_FULL_ERROR")
     debugging = before == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what happened instead of printing and exiting itself
@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
     def job(config: DictConfig) -> None:
+        speak()  # a launcher may have put the job into another process
         settings = HydraConfig.get()
         folder = Path(settings.runtime.output_dir)
         try:
@@ -94,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refusals.append(explained(error, verb, overrides))
     except KeyboardInterrupt:
         return 130
+    except SystemExit as ended:  # processes of its own have said why
+        return ended.code if isinstance(ended.code, int) else 1
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before or "0"
     for refusal in refusals:
@@ -101,9 +104,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2 if refusals else 0
 
 
+SIGNS = {
+    "Could not find 'hydra/launcher/submitit": "SLURM needs the package hydra-submitit-launcher; install it with: pip install 'fmsd[slurm]'.",
+    "hydra.launcher.tasks_per_node": "hydra/launcher=slurm starts a task per device; say how many with trainer.devices=NUMBER.",
+}
+"""What to say to errors of launchers, by a part of their text."""
+
+
 def sentence(error: InputError) -> str:
     """The error's sentence; a loader process wraps it into its traceback."""
     return str(error).rpartition("InputError: ")[2].strip()
+
+
+def speak() -> None:
+    """Sets up what is logged: our own words, and of others only warnings that concern the user."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("fmsd").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
+    for chatty in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputError:
@@ -118,6 +137,8 @@ def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputErr
         if verb == "evaluate" and key.startswith(("data.", "trainer.")):
             meant = f" unless {key.partition('.')[0]}=NAME is given, too"
         return InputError(f"There is no config key {key!r}{meant}; `fmsd {verb} --cfg job` shows all keys.")
+    if told := next((told for sign, told in SIGNS.items() if sign in text), None):
+        return InputError(told)
     if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
         known = sorted(path.stem for path in (CONF / match[1]).glob("[!_]*.yaml"))
         return InputError(
@@ -231,14 +252,27 @@ def based(base: str | None) -> dict[str, Any]:
 
 
 def train(config: DictConfig, folder: Path) -> None:
-    """fmsd train: writes a run."""
+    """fmsd train: writes a run, or goes on with one that was interrupted."""
     settings = HydraConfig.get()
-    add_others(config.data)
-    for node, key in ((config.backbone, "weights"), (config.method.get("mask") or {}, "file")):
-        if node.get(key) is not None:
-            node[key] = located(node[key])
+    if config.resume is not None:
+        config, folder = resumed(Path(config.resume).expanduser().absolute(), settings.overrides.task)
+    else:
+        add_others(config.data)
+        for node, key in ((config.backbone, "weights"), (config.method.get("mask") or {}, "file")):
+            if node.get(key) is not None:
+                node[key] = located(node[key])
+        with open_dict(config):
+            config.choices = {name: choice for name, choice in settings.runtime.choices.items() if "/" not in name and choice is not None}
+            config.overrides = list(settings.overrides.task)
+            del config.resume
+    if (count := processes(config.trainer)) > 1 and not launched(os.environ):
+        own = [f"--config-dir={source.path}" for source in settings.runtime.config_sources if source.provider == "command-line"]
+        place = ["hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
+        if code := launch(["-m", "fmsd.cli", "train", *settings.overrides.task, *place, *own], count):
+            sys.exit(code)
+        return
     training.train(
-        name=str(settings.runtime.choices["method"]),
+        name=config["choices"]["method"],
         detector=build(config.backbone),
         method=build(config.method),
         wrapper=build(config.wrapper),
@@ -250,11 +284,53 @@ def train(config: DictConfig, folder: Path) -> None:
         folder=folder,
         config=OmegaConf.to_yaml(config, resolve=True),
         command=sys.argv,
-        overrides=list(settings.overrides.task),
-        choices={name: choice for name, choice in settings.runtime.choices.items() if "/" not in name and choice is not None},
+        overrides=list(config.overrides),
+        choices=OmegaConf.to_container(config.choices),  # pyright: ignore[reportArgumentType]
         seed=config.seed,
+        save_every=config.save_every,
         **config.learner,
     )
+
+
+def resumed(folder: Path, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
+    """The configuration and the folder of a run that was interrupted.
+
+    Raises:
+        InputError: there is no such run, it is finished, or something else is asked for, too.
+    """
+    run = Run(folder)
+    if not run.config.is_file():
+        raise InputError(f"{folder} is not the folder of a run (it has no config.yaml); give the folder that training began to write.")
+    if run.finished:
+        raise InputError(f"The run in {folder} is finished; test it again with fmsd evaluate run={folder}.")
+    if others := [word for word in overrides if not word.startswith("resume=")]:
+        raise InputError(f"{', '.join(others)} would change the run, which goes on as it was configured; leave it out.")
+    config = OmegaConf.load(run.config)
+    assert isinstance(config, DictConfig)
+    if "choices" not in config:
+        raise InputError(f"The run in {folder} was begun by an older version, which kept too little to go on with; train anew.")
+    return config, folder
+
+
+def processes(trainer: DictConfig) -> int:
+    """How many processes of this machine a trainer asks for.
+
+    Raises:
+        InputError: it asks for several machines, and nothing has started a process for each of their devices.
+    """
+    strategy, devices = trainer.get("strategy"), trainer.get("devices", 1)
+    if not isinstance(strategy, DictConfig):
+        return 1
+    if trainer.get("num_nodes", 1) > 1 and not launched(os.environ):
+        raise InputError(
+            f"trainer.num_nodes={trainer.num_nodes} needs something that starts a process per device on every machine, "
+            "e.g. -m hydra/launcher=slurm, srun or torchrun."
+        )
+    if devices in ("auto", -1, "-1"):
+        return max(1, torch.accelerator.device_count())
+    if isinstance(devices, str) and devices.isdigit():
+        return int(devices)
+    return devices if isinstance(devices, int) else len(str(devices).strip("[], ").split(","))
 
 
 def evaluate(config: DictConfig, folder: Path) -> None:
@@ -274,6 +350,8 @@ def evaluate(config: DictConfig, folder: Path) -> None:
         elif config[key] is not None:
             whole[key] = OmegaConf.merge(whole[key], config[key])  # what trainer=smoke says about data
     add_others(whole.data)
+    for asked in ("choices", "overrides"):
+        whole.pop(asked, None)  # they are the training's
     evaluating.evaluate(
         run=run,
         detector=build(whole.backbone),
@@ -305,3 +383,7 @@ def report(config: DictConfig, folder: Path) -> None:
 
 
 VERBS: dict[str, Callable[[DictConfig, Path], None]] = {"train": train, "evaluate": evaluate, "fold": fold, "index": index, "report": report}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -47,7 +47,10 @@ def video_id(dataset: str, domain: str, compression: str, video: str) -> str:
 
 
 class Frames(NamedTuple):
-    """A batch. Pixels travel as bytes (a quarter of the memory and bus of floats); the detector scales and normalises them."""
+    """A batch. Pixels travel as bytes (a quarter of the memory and bus of floats); the detector scales and normalises them.
+
+    `domain` is the id of each frame's domain; -1 marks a frame that only fills up a process's share and counts for nothing in the loss.
+    """
 
     image: UInt8[Tensor, "batch 3 height width"]
     label: Int[Tensor, " batch"]

@@ -140,3 +140,11 @@ def test_every_backbone_can_be_built_and_its_weights_are_known_to_timm(choice: s
 def test_every_method_has_a_page() -> None:
     pages = {path.stem for path in Path(ROOT / "docs" / "methods").glob("*.md")}
     assert {choice for group, choice in GROUPS if group == "method"} <= pages
+
+
+def test_slurm_starts_a_task_for_every_process_of_the_trainer() -> None:
+    for asked, expected in (([], (1, 1, 1)), (["trainer=ddp", "trainer.devices=4", "trainer.num_nodes=2"], (2, 4, 4))):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            launcher = hydra.compose("train", ["hydra/launcher=slurm", *asked], return_hydra_config=True).hydra.launcher
+        assert (launcher.nodes, launcher.tasks_per_node, launcher.gpus_per_node) == expected
+        assert launcher._target_.endswith("SlurmLauncher")

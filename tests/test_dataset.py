@@ -20,9 +20,9 @@ def manifest(tree: Path) -> Manifest:
 
 def batches(manifest: Manifest, workers: int, epoch: int = 0, augment: str = "light") -> list[Frames]:
     dataset = FrameDataset(manifest, ["real", "swap"], 24, augment, seed=3)
-    sampler = Shuffle(len(dataset), seed=3)
+    sampler = Shuffle(dataset.domain, size=5, seed=3)
     sampler.set_epoch(epoch)
-    return list(DataLoader(dataset, batch_size=5, sampler=sampler, num_workers=workers))
+    return list(DataLoader(dataset, batch_sampler=sampler, num_workers=workers))
 
 
 def test_a_batch_holds_bytes_labels_domains_and_rows(manifest: Manifest) -> None:

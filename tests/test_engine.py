@@ -183,7 +183,7 @@ def test_batches_before_training_are_full_differ_from_each_other_and_from_traini
 
 def test_validation_metrics_are_those_of_the_whole_split(tree: Path, tmp_path: Path) -> None:
     data, model = module(tree), learner()
-    worker = trainer(tmp_path, callbacks=[ValidationMetrics(data.validation)])
+    worker = trainer(tmp_path, callbacks=[ValidationMetrics(data)])
     worker.validate(model, dataloaders=data.val_dataloader(), verbose=False)
     batches = trainer(tmp_path).predict(Scorer(model.detector), dataloaders=data.val_dataloader())
     table = joined(data.validation, gather(batches))  # pyright: ignore
@@ -241,6 +241,7 @@ def test_without_a_validation_split_training_videos_are_held_out(tmp_path: Path,
         ({"frames": 0}, r"data\.frames=0 must be at least 1"),
         ({"batch_size": 0}, r"data\.batch_size=0 must be at least 1"),
         ({"val_fraction": 1.5}, r"data\.val_fraction=1\.5 must lie between 0 and 1"),
+        ({"batches": "mixed"}, r"data\.batches=mixed is unknown; choose one of shuffle, balanced, natural"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -304,7 +305,7 @@ def test_no_test_frame_is_read_before_the_weights_are_chosen(tree: Path, tmp_pat
     data = module(tree)
     assert data.training and data.tests  # noqa: PT018
     monkeypatch.setattr(Manifest, "files", watched)
-    worker = trainer(tmp_path, max_epochs=2, callbacks=[ValidationMetrics(data.validation)])
+    worker = trainer(tmp_path, max_epochs=2, callbacks=[ValidationMetrics(data)])
     worker.fit(learner(), datamodule=data)
     assert opened == {"train", "val"}
 

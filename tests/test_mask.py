@@ -5,6 +5,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -25,6 +26,10 @@ class Noise:
     """Training batches in two forgery domains; fakes of `a` are brighter, those of `b` darker."""
 
     domains = ("a", "b")
+    mask = None
+
+    def agreed(self, found: Any) -> Any:
+        return found
 
     def precision(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()

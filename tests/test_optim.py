@@ -8,21 +8,7 @@ from torch import nn
 from fmsd.models.detector import Detector
 from fmsd.optim.groups import decay_groups
 from fmsd.optim.schedule import constant, cosine
-from fmsd.optim.wrapper import ERM
 from fmsd.peft.fmsd import fmsd
-
-
-def test_erm_leaves_the_gradient_of_the_mean_loss() -> None:
-    model, inputs = nn.Linear(4, 1).double(), torch.randn(3, 5, 4, dtype=torch.float64)
-    losses = [lambda part=part: model(part).square().mean() for part in inputs]
-    value = ERM()(list(model.parameters()), losses, lambda loss: loss.backward())
-    found = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
-    model.zero_grad()
-    mean = torch.stack([loss() for loss in losses]).mean()
-    mean.backward()
-    torch.testing.assert_close(value, mean.detach())
-    for gradient, parameter in zip(found, model.parameters(), strict=True):
-        torch.testing.assert_close(gradient, parameter.grad)
 
 
 def test_cosine_rises_and_falls_to_its_floor() -> None:

@@ -282,7 +282,8 @@ def test_an_interrupted_run_keeps_its_best_weights_and_can_be_evaluated(tmp_path
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
-    assert "Interrupted: the best weights so far are kept" in said
+    assert f"Interrupted; go on with fmsd train resume={tmp_path / 'run'}" in said
+    assert "The best weights so far are kept" in said
     evaluated = fmsd_command("evaluate", "run=run", cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
 

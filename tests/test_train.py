@@ -6,7 +6,7 @@ import pytest
 from lightning.pytorch import Trainer
 
 from fmsd.report.run import Run, claimed, prune
-from fmsd.tasks.evaluate import made
+from fmsd.tasks.evaluate import check_precision, made
 from fmsd.tasks.train import optimizer_steps
 from fmsd.types import InputError
 
@@ -41,8 +41,10 @@ def test_trainers_that_would_give_wrong_numbers_or_none_are_refused() -> None:
     for precision in ("16-true", "bf16-true"):
         with pytest.raises(InputError, match=rf"trainer\.precision={precision} .* use bf16-mixed"):
             made(trainer, precision=precision)
-    with pytest.raises(InputError, match=r"Running in 2 processes is not supported yet; set trainer\.devices=1"):
+    with pytest.raises(InputError, match=r"Training in 2 processes needs trainer=ddp"):
         made(trainer, devices=2)
+    with pytest.raises(InputError, match=r"trainer\.precision=16-mixed would scale the gradients .* use bf16-mixed"):
+        check_precision("16-mixed")  # which the CPU does not have
     for wrong in ({"precision": "foo"}, {"accelerator": "abacus"}, {"max_epoch": 3}):
         with pytest.raises(InputError, match=r"The trainer does not take its settings .* correct trainer\.NAME=VALUE"):
             made(trainer, **wrong)
@@ -77,6 +79,24 @@ def test_a_second_process_in_the_same_folder_is_refused_and_harms_nothing(tmp_pa
             pass
         assert (tmp_path / "config.yaml").read_text() == "a: 1"
         assert (tmp_path / "logs").is_dir()
+
+
+def test_a_run_goes_on_only_as_it_was_configured_and_until_it_is_finished(tmp_path: Path) -> None:
+    config = "data: {size: 32, root: /a}\nseed: 1\noverrides: [seed=1]\n"
+    with claimed(Run(tmp_path), config, resumable=True):
+        (tmp_path / ".mask.json.0123.partial").write_text("half")
+    with claimed(Run(tmp_path), config.replace("[seed=1]", "[data=x, seed=1]"), resumable=True):
+        assert not (tmp_path / ".mask.json.0123.partial").exists()
+    assert (tmp_path / "config.yaml").read_text() == config
+    with (
+        pytest.raises(InputError, match=r"already holds a run; .* differs from this one in data\.size"),
+        claimed(Run(tmp_path), config.replace("32", "64"), resumable=True),
+    ):
+        pass
+    for name in ("run.json", "results.csv"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match=r"already holds a run; choose another folder"), claimed(Run(tmp_path), config, resumable=True):
+        pass
 
 
 def test_a_run_with_a_checkpoint_is_kept(tmp_path: Path) -> None:

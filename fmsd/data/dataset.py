@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 from fmsd.data.image import read_image
 from fmsd.data.manifest import Manifest
+from fmsd.data.sampler import Place
 from fmsd.data.transforms import transform
 from fmsd.types import Frames
 
@@ -15,7 +16,7 @@ from fmsd.types import Frames
 class FrameDataset(Dataset[Frames]):
     """Frames of a manifest, resized to `size` x `size` pixels.
 
-    A place is a row number, or (epoch, row number) as `fmsd.data.sampler.Shuffle` gives it.
+    A place is a row number, or (epoch, row number, domain id) as the samplers of `fmsd.data.sampler` give it.
 
     Args:
         domains: domain names in the order of their ids.
@@ -33,10 +34,10 @@ class FrameDataset(Dataset[Frames]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, place: int | tuple[int, int]) -> Frames:
-        epoch, row = place if isinstance(place, tuple) else (0, place)
+    def __getitem__(self, place: int | Place) -> Frames:
+        epoch, row, domain = place if isinstance(place, tuple) else (0, place, int(self.domain[place]))
         image = read_image(self.files[row].decode())
         self.transform.set_random_seed(int(np.random.SeedSequence([self.seed, epoch, row]).generate_state(1)[0]))
         pixels = self.transform(image=image)["image"]
         tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        return Frames(tensor, torch.tensor(self.label[row]), torch.tensor(self.domain[row]), torch.tensor(row))
+        return Frames(tensor, torch.tensor(self.label[row]), torch.tensor(domain), torch.tensor(row))

@@ -1,37 +1,200 @@
-"""The order in which frames are seen in training."""
+"""The batches of training: which frames they hold, in which order, and which of them each process takes."""
 
 import itertools
-from collections.abc import Iterator
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Float, Int
 from torch.utils.data import Sampler
 
+from fmsd.types import InputError
 
-class Shuffle(Sampler[tuple[int, int]]):
-    """Every row once per epoch as (epoch, row), in an order that depends on (seed, epoch) alone."""
+Place = tuple[int, int, int]
+"""(epoch, row, domain id); the id -1 marks a frame that only fills up a process's share."""
 
-    def __init__(self, rows: int, seed: int) -> None:
-        self.rows, self.seed, self.epoch = rows, seed, 0
+
+class Batches(Sampler[list[Place]]):
+    """The batches of an epoch; the joint batch of all processes depends on (seed, epoch, index of the batch) alone.
+
+    Process `rank` takes every `processes`-th place of it; where none is left for it, one place of the batch with domain -1.
+    `start` is the index of the first batch to yield in the current epoch; the length is that of the whole epoch nevertheless.
+
+    Args:
+        rows: number of frames, and about that of an epoch's places.
+        size: places of a joint batch.
+    """
+
+    def __init__(self, rows: int, size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
+        self.rows, self.size, self.seed = rows, size, seed
+        self.rank, self.processes = rank, processes
+        self.epoch = self.start = 0
+
+    @property
+    def sampler(self) -> "Batches":
+        """Itself: Lightning looks here for `set_epoch`."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
-        self.epoch = epoch
+        """Lightning calls this before each epoch; another epoch begins with its first batch."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
-        return self.rows
+        return math.ceil(self.rows / self.size)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
-        return ((self.epoch, int(row)) for row in order)
+    @abstractmethod
+    def order(self) -> tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]:
+        """Rows and domains of the current epoch's joint batches, one batch after the other."""
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        return self._shares(self.epoch, self.start, *self.order())
+
+    def _shares(self, epoch: int, start: int, rows: Int[np.ndarray, " places"], domains: Int[np.ndarray, " places"]) -> Iterator[list[Place]]:
+        """This process's part of each joint batch."""
+        for begin in range(start * self.size, len(rows), self.size):
+            own = slice(begin + self.rank, begin + self.size, self.processes)
+            share = [(epoch, row, domain) for row, domain in zip(rows[own].tolist(), domains[own].tolist(), strict=True)]
+            yield share or [(epoch, int(rows[begin]), -1)]
 
 
-class Endless(Sampler[tuple[int, int]]):
-    """One epoch of `Shuffle` after the other, without end."""
+class Shuffle(Batches):
+    """Every row once per epoch; the last batch may be smaller.
 
-    def __init__(self, rows: int, seed: int) -> None:
-        self.order = Shuffle(rows, seed)
+    Args:
+        domain: the domain id of each row.
+    """
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __init__(self, domain: Int[np.ndarray, " rows"], size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
+        super().__init__(len(domain), size, seed, rank, processes)
+        self.domain = domain
+
+    def order(self) -> tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]:
+        """A permutation of the rows."""
+        rows = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        return rows, self.domain[rows]
+
+
+class DomainBatches(Batches):
+    """Every joint batch holds every domain, with real and fake frames of each.
+
+    A cell is one class of one domain; within an epoch each frame belongs to one cell. Cells are read in fresh permutations, one after the other:
+    a small cell is seen several times in an epoch, a large one may not be seen in full. No batch holds a frame twice unless it takes more of a cell
+    than the cell has. An epoch has as many batches as one of `Shuffle`, all of full size.
+
+    Args:
+        label: 0 real, 1 fake, of each row.
+        domain: the domain id of each row; -1 for real frames without one, which each epoch deals anew and evenly to all domains.
+        names: the domains in the order of their ids.
+        frequency: `balanced` gives each cell the same part of a batch, and what does not divide to each in turn; `natural` a part that follows its
+            number of frames, but at least one.
+
+    Raises:
+        InputError: a domain lacks a class, or the batch has not one place per cell.
+    """
+
+    def __init__(
+        self,
+        label: Int[np.ndarray, " rows"],
+        domain: Int[np.ndarray, " rows"],
+        names: Sequence[str],
+        size: int,
+        frequency: str,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        super().__init__(len(label), size, seed, rank, processes)
+        self.label, self.domain, self.names, self.frequency = label, domain, list(names), frequency
+        self.counts = np.bincount(self._cells(), minlength=2 * len(self.names))  # the same in every epoch
+        for name, counts in zip(self.names, self.counts.reshape(-1, 2), strict=True):
+            if not counts.all():
+                raise InputError(
+                    f"The domain {name!r} has no {'fake' if counts[0] else 'real'} training frames, but a batch holds both classes of each domain; "
+                    "leave it out of data.train=[...], or choose another data.domains or data.batches=shuffle."
+                )
+        if size < len(self.counts):
+            raise InputError(
+                f"data.batch_size={size} has no room for both classes of {len(self.names)} domains; raise it to at least {len(self.counts)}, "
+                "or choose another data.domains or data.batches=shuffle."
+            )
+
+    @property
+    def repeats(self) -> Float[np.ndarray, "domains 2"]:
+        """How often an epoch shows a frame of each cell on average; real frames in the first column, fake ones in the second."""
+        quota = apportioned(self.counts, self.size) if self.frequency == "natural" else self.size / len(self.counts)
+        return (len(self) * quota / self.counts).reshape(-1, 2)
+
+    def quotas(self) -> Int[np.ndarray, "batches cells"]:
+        """The places that each cell has in each batch of the current epoch; cells are ordered by domain, real before fake."""
+        cells = np.arange(len(self.counts))
+        if self.frequency == "natural":
+            return np.tile(apportioned(self.counts, self.size), (len(self), 1))
+        share, rest = divmod(self.size, len(cells))
+        batches = self.epoch * len(self) + np.arange(len(self))
+        return share + ((cells - rest * batches[:, None]) % len(cells) < rest)
+
+    def order(self) -> tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]:
+        """Batches are listed cell by cell, so that every process gets an even part of each."""
+        members = np.split(np.argsort(self._cells(), kind="stable"), np.cumsum(self.counts)[:-1])
+        quotas = self.quotas()
+        streams = [
+            rows[recycled(len(rows), quotas[:, cell], np.random.default_rng([self.seed, self.epoch, cell + 1]))] for cell, rows in enumerate(members)
+        ]
+        cells = np.repeat(np.tile(np.arange(len(self.counts)), len(self)), quotas.ravel())
+        rows = np.empty(len(cells), np.int64)
+        rows[np.argsort(cells, kind="stable")] = np.concatenate(streams)
+        return rows, cells // 2
+
+    def _cells(self) -> Int[np.ndarray, " rows"]:
+        """The cell that each row belongs to in the current epoch."""
+        domain, loose = self.domain.copy(), np.flatnonzero(self.domain < 0)
+        domain[np.random.default_rng([self.seed, self.epoch]).permutation(loose)] = np.arange(len(loose)) % len(self.names)
+        return 2 * domain + self.label
+
+
+class Endless(Sampler[list[Place]]):
+    """Full batches from one epoch of `Shuffle` after the other, without end and across their borders."""
+
+    def __init__(self, domain: Int[np.ndarray, " rows"], size: int, seed: int) -> None:
+        self.order, self.size = Shuffle(domain, size, seed), size
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        places = itertools.chain.from_iterable(self._batches())
+        while True:
+            yield list(itertools.islice(places, self.size))
+
+    def _batches(self) -> Iterator[list[Place]]:
         for epoch in itertools.count():
             self.order.set_epoch(epoch)
             yield from self.order
+
+
+def apportioned(counts: Int[np.ndarray, " cells"], size: int) -> Int[np.ndarray, " cells"]:
+    """Splits `size` in proportion to the counts by largest remainders, at least one for each."""
+    shares, free = np.ones_like(counts), np.ones(len(counts), bool)
+    while True:
+        left = size - int((~free).sum())
+        whole, rest = np.divmod(left * counts[free], counts[free].sum())
+        if whole.all():
+            break
+        free[np.flatnonzero(free)[whole == 0]] = False
+    whole[np.argsort(-rest, kind="stable")[: left - whole.sum()]] += 1
+    shares[free] = whole
+    return shares
+
+
+def recycled(count: int, quotas: Int[np.ndarray, " batches"], rng: np.random.Generator) -> Int[np.ndarray, " places"]:
+    """Indices below `count` for all batches: one permutation after the other; no batch holds one twice unless its quota exceeds `count`."""
+    ends = quotas.cumsum()
+    begins, total = ends - quotas, int(ends[-1])
+    order = rng.permuted(np.tile(np.arange(count), (math.ceil(total / count), 1)), axis=1).ravel()
+    borders = np.arange(count, total, count)
+    batch = np.searchsorted(ends, borders, side="right")
+    torn = (begins[batch] < borders) & (quotas[batch] <= count)
+    for border, begin, end in zip(borders[torn], begins[batch][torn], ends[batch][torn], strict=True):
+        head = order[border : border + end - begin]  # what the batch has seen before the border moves behind what it takes after it
+        seen = (head[:, None] == order[begin:border]).any(1)
+        head[:] = np.concatenate([head[~seen], head[seen]])
+    return order[:total]

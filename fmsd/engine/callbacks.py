@@ -1,14 +1,24 @@
-"""What happens around the training steps: the validation metrics that choose the weights."""
+"""What happens around the training steps: the validation metrics that choose the weights, and the checkpoints to resume from."""
 
+import logging
+import time
+from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from fmsd.data.manifest import Manifest
+from fmsd.atomic import atomic
+from fmsd.engine.datamodule import DataModule
 from fmsd.engine.predictions import gather, joined
 from fmsd.metrics.table import results
-from fmsd.types import Predictions
+from fmsd.types import InputError, Predictions
+
+log = logging.getLogger(__name__)
 
 MONITOR = "val/video_auc"
 """The quantity whose maximum chooses the weights."""
@@ -20,8 +30,8 @@ IID = "iid"
 class ValidationMetrics(Callback):
     """Logs frame and video metrics of the validation split under `val/LEVEL_METRIC`, computed on the whole split at once."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
+    def __init__(self, data: DataModule) -> None:
+        self.data = data
         self.outputs: list[Predictions] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -36,6 +46,133 @@ class ValidationMetrics(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the metrics; several training datasets count as one."""
-        table = joined(self.manifest, gather(self.outputs)).with_columns(dataset=pl.lit("the validation data"))
+        table = joined(self.data.validation, gather(self.outputs)).with_columns(dataset=pl.lit("the validation data"))
         for row in results(table, IID).iter_rows(named=True):
             pl_module.log(f"val/{row['level']}_{row['metric']}", row["value"], prog_bar=row["metric"] == "auc")
+
+
+BEST = "best.ckpt"
+"""The checkpoint that is tested."""
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+"""The two newest checkpoints."""
+
+
+CURVES = "logs/metrics.csv"
+"""A run's training curves, in its folder."""
+
+
+class Recovery(Checkpoint):
+    """Writes checkpoints to resume from: after every so many optimizer steps and at the end of every epoch; the two newest are kept.
+
+    Args:
+        folder: where they lie.
+        every: optimizer steps between two of them; None for the ends of epochs only.
+
+    Attributes:
+        basis: digests, by name, of what a checkpoint does not hold and the training rests on.
+    """
+
+    def __init__(self, folder: Path, every: int | None) -> None:
+        if every is not None and every < 1:
+            raise InputError(f"save_every={every} must be at least 1; null saves at the end of every epoch only.")
+        self.folder, self.every, self.saved, self.step = folder, every, 0, 0
+        self.began, self.before = time.perf_counter(), 0.0
+        self.basis: dict[str, str] = {}
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, what came before an interruption included."""
+        return self.before + time.perf_counter() - self.began
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint tells about the run so far: its seconds, its optimizer steps, the last step of its curves, and what it rests on."""
+        return {"seconds": self.seconds, "saved": self.saved, "step": self.step, "basis": self.basis}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self.before, self.began, self.saved = state_dict["seconds"], time.perf_counter(), state_dict["saved"]
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Saves when it is time; the last step of an epoch waits for the validation that belongs to it."""
+        step = trainer.global_step
+        if self.every and step % self.every == 0 and step != self.saved and not trainer.is_last_batch:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Writes the newest checkpoint and makes the one before the previous one; at no time is there none."""
+        self.saved, self.step = trainer.global_step, trainer.fit_loop.total_batch_idx
+        new = self.folder / "new.ckpt"
+        trainer.save_checkpoint(new)
+        if trainer.is_global_zero:
+            if (self.folder / LAST).exists():
+                (self.folder / LAST).replace(self.folder / PREVIOUS)
+            new.replace(self.folder / LAST)
+
+
+class Best(ModelCheckpoint):
+    """The checkpoint of the best epoch; its score is kept when the run's folder is moved between an interruption and going on."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, filename="best", monitor=MONITOR, mode="max", enable_version_counter=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over the score; the file lies in the folder of now."""
+        here, score = str(Path(str(self.dirpath)) / BEST), state_dict["best_model_score"]
+        known = {} if score is None else {"best_k_models": {here: score}, "best_model_path": here, "kth_best_model_path": here}
+        super().load_state_dict(state_dict | known | {"dirpath": self.dirpath, "last_model_path": ""})
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes checkpoints that are there whole or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Writes a checkpoint in one step."""
+        with atomic(Path(path)) as partial:
+            torch.save(checkpoint, partial)
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint to resume from; None where nothing was saved yet.
+
+    Raises:
+        InputError: there are checkpoints, and none can be read.
+    """
+    found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    for place, path in enumerate(found):
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            rest = f"going on from {found[place + 1].name}" if place + 1 < len(found) else "none is left"
+            log.warning("The checkpoint %s cannot be read (%s); %s.", path, reason, rest)
+            continue
+        return path
+    if found:
+        raise InputError(f"No checkpoint in {folder} can be read; train anew in another folder.")
+    return None
+
+
+def noted(checkpoint: Path) -> dict[str, Any]:
+    """What `Recovery` wrote into a checkpoint."""
+    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["callbacks"][Recovery.__name__]
+
+
+def curves(folder: Path, resumed: Path | None) -> CSVLogger:
+    """The logger of a run's training curves; after an interruption it goes on where the checkpoint was made."""
+    logger = CSVLogger(folder, name="logs", version="", flush_logs_every_n_steps=1)
+    file = folder / CURVES
+    if resumed is not None and file.exists():
+        lines = file.read_bytes().decode().splitlines(keepends=True) or ["step\n"]
+        last, names = noted(resumed)["step"], lines[0].strip().split(",")
+        whole = [line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(names) - 1]
+        kept = [line for line in whole if int(line.strip().split(",")[names.index("step")]) <= last]
+        file.unlink()  # the logger would do so, with a warning
+        logger.experiment.metrics_keys = names
+        with atomic(file) as partial:
+            partial.write_bytes((lines[0] + "".join(kept)).encode())
+    return logger

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,8 +19,9 @@ from torch.utils.data import DataLoader
 
 from fmsd.data import manifest as manifests
 from fmsd.data.dataset import FrameDataset
-from fmsd.data.manifest import Manifest
-from fmsd.data.sampler import Endless, Shuffle
+from fmsd.data.manifest import SCHEMA, Manifest
+from fmsd.data.sampler import Batches, DomainBatches, Endless, Shuffle
+from fmsd.engine.processes import agreed
 from fmsd.types import REAL, Frame, Frames, InputError
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,11 @@ class DataModule(LightningDataModule):
         videos: at most so many videos per split and domain, for a quick trial; None for all.
         val_fraction: share of the training videos held out for validation where the dataset has no validation split.
         augment: name of the training augmentation, see `fmsd.data.transforms`.
+        batches: `shuffle`, or batches that each hold every domain with both classes: `balanced` with the same part for all of them, `natural` with
+            parts that follow their numbers of frames; see `fmsd.data.sampler`.
+        domains: what a domain is: `manipulation`, the forgery of a fake frame, to which each epoch deals real frames anew (forgeries of the same name
+            in two training datasets are one domain), or the name of a column of the manifest, for example `dataset`.
+        batch_size: frames per step over all processes.
         workers: loader processes; None for one per processor core, at most 8.
     """
 
@@ -63,6 +70,8 @@ class DataModule(LightningDataModule):
         videos: int | None = None,
         val_fraction: float = 0.1,
         augment: str = "light",
+        batches: str = "shuffle",
+        domains: str = "manipulation",
         batch_size: int = 32,
         workers: int | None = None,
         seed: int = 0,
@@ -74,12 +83,17 @@ class DataModule(LightningDataModule):
         self.skipped: list[str] = []
         self.frames, self.videos, self.val_fraction = frames, videos, val_fraction
         self.size, self.augment, self.batch_size, self.seed = size, augment, batch_size, seed
+        self.batches, self.domains = batches, domains
+        self.position = (0, 0)  # epoch and batch that training begins with
         self.workers = min(8, os.cpu_count() or 1) if workers is None else workers
         limits = {"batch_size": batch_size, "frames": frames, "videos": videos}
         if wrong := [f"data.{key}={value}" for key, value in limits.items() if value is not None and value < 1]:
             raise InputError(f"{', '.join(wrong)} must be at least 1; null means no limit for frames and videos.")
         if not 0 < val_fraction < 1:
             raise InputError(f"data.val_fraction={val_fraction} must lie between 0 and 1.")
+        for key, value, known in (("batches", batches, ("shuffle", "balanced", "natural")), ("domains", domains, ("manipulation", *SCHEMA.names()))):
+            if value not in known:
+                raise InputError(f"data.{key}={value} is unknown; choose one of {', '.join(known)}.")
 
     @functools.cached_property
     def own(self) -> Manifest:
@@ -170,38 +184,97 @@ class DataModule(LightningDataModule):
         """The frames that choose the weights."""
         return self.training.where(split="val")
 
+    @property
+    def share(self) -> tuple[int, int]:
+        """The rank of this process and the number of processes; (0, 1) without a trainer."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    @functools.cached_property
+    def training_domains(self) -> list[str]:
+        """The domains of domain batches in the order of their ids; none when batches are only shuffled."""
+        if self.batches == "shuffle":
+            return []
+        return self._domain(self.training.where(split="train")).drop_nulls().unique().sort().to_list()
+
+    def _domain(self, manifest: Manifest) -> pl.Series:
+        """The name of each frame's domain; null for real frames that are dealt."""
+        if self.domains == "manipulation":
+            return manifest.table.select(pl.when(pl.col("label") == 1).then(pl.col("domain"))).to_series()
+        return manifest.table[self.domains].cast(pl.String)
+
     def train_dataloader(self) -> DataLoader[Frames]:
-        """Shuffled and augmented training frames."""
+        """Augmented training frames in shuffled batches, or in batches of every domain; the first loader after a resumption begins at its position.
+
+        Raises:
+            InputError: a batch is too small for the domains or the processes, or a domain lacks a class.
+        """
         manifest = self.training.where(split="train")
-        dataset = FrameDataset(manifest, self.domains(manifest), self.size, self.augment, self.seed)
-        return self.loader(dataset, Shuffle(len(dataset), self.seed))
+        dataset = FrameDataset(manifest, self.domain_names(manifest), self.size, self.augment, self.seed)
+        rank, processes = self.share
+        if self.batch_size < processes:
+            raise InputError(f"data.batch_size={self.batch_size} is shared by {processes} processes; raise it to at least {processes}.")
+        if self.batches == "shuffle":
+            batches = Shuffle(dataset.domain, self.batch_size, self.seed, rank, processes)
+        else:
+            names = self.training_domains
+            domain = self._domain(manifest).cast(pl.Enum(names)).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+            batches = DomainBatches(dataset.label, domain, names, self.batch_size, self.batches, self.seed, rank, processes)
+            if batches.repeats.max() > 1.5 or batches.repeats.min() < 0.67:
+                often = ", ".join(f"{name} {fake:.2f} and {real:.2f}" for name, (real, fake) in zip(names, batches.repeats, strict=True))
+                log.info("Small domains are recycled, large ones not seen in full; an epoch shows each fake and each real frame so often: %s.", often)
+        (batches.epoch, batches.start), self.position = self.position, (0, 0)
+        return self.loader(dataset, batches)
 
     def val_dataloader(self) -> DataLoader[Frames]:
-        """The validation frames in the manifest's order."""
-        return self._plain(self.validation)
+        """The validation frames in the manifest's order; of several processes, each has every so many-th frame.
+
+        Raises:
+            InputError: there are more processes than frames.
+        """
+        rank, processes = self.share
+        if len(self.validation) < processes:
+            raise InputError(f"{len(self.validation)} validation frames are shared by {processes} processes; lower trainer.devices.")
+        return self._plain(self.validation, rank, processes)
 
     def test_loader(self, name: str) -> DataLoader[Frames]:
-        """The frames of one test dataset in the manifest's order."""
+        """The frames of one test dataset in the manifest's order, all of them in every process."""
         return self._plain(self.tests[name])
 
-    def domains(self, manifest: Manifest) -> list[str]:
+    def domain_names(self, manifest: Manifest) -> list[str]:
         """Forgeries, and `real`, in the order of their ids."""
         return manifest.table["domain"].unique().sort().to_list()
 
-    def _plain(self, manifest: Manifest) -> DataLoader[Frames]:
-        return self.loader(FrameDataset(manifest, self.domains(manifest), self.size), None)
+    def _plain(self, manifest: Manifest, rank: int = 0, processes: int = 1) -> DataLoader[Frames]:
+        return self.loader(FrameDataset(manifest, self.domain_names(manifest), self.size), None, rank, processes)
 
-    def loader(self, dataset: FrameDataset, sampler: Shuffle | Endless | None) -> DataLoader[Frames]:
-        """Batches in the sampler's order, or in the manifest's."""
-        training = isinstance(sampler, Shuffle)
+    def loader(self, dataset: FrameDataset, batches: Batches | Endless | None, rank: int = 0, processes: int = 1) -> DataLoader[Frames]:
+        """The given batches, or all frames in the manifest's order, of which process `rank` has every `processes`-th."""
+        rows = range(rank, len(dataset), processes) if processes > 1 else None
+        order: dict[str, Any] = (
+            {"batch_size": math.ceil(self.batch_size / processes), "sampler": rows} if batches is None else {"batch_sampler": batches}
+        )
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
             num_workers=self.workers,
-            persistent_workers=training and self.workers > 0,
+            persistent_workers=isinstance(batches, Batches) and self.workers > 0,
             pin_memory=torch.accelerator.is_available(),
+            **order,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch and the index of the batch that training goes on with; Lightning keeps them in checkpoints."""
+        epoch, batch = self.position
+        if self.trainer:
+            loop: Any = self.trainer.fit_loop
+            epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+            running = epochs.started > epochs.processed  # otherwise `batches` is that of the epoch before
+            over = running and batches.processed >= self.trainer.num_training_batches
+            epoch, batch = epochs.processed + over, batches.processed if running and not over else 0
+        return {"epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The next training loader begins there."""
+        self.position = (state_dict["epoch"], state_dict["batch"])
 
 
 @dataclass(frozen=True)
@@ -212,12 +285,14 @@ class TrainingBatches:
         device: where they are put.
         precision: context of forward passes.
         limit: at most so many per draw; None for no limit.
+        mask: the layer mask of a training that was interrupted.
     """
 
     data: DataModule
     device: torch.device
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext
     limit: int | None = None
+    mask: Path | None = None
     draws: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -228,7 +303,7 @@ class TrainingBatches:
     @property
     def domains(self) -> list[str]:
         """The forgeries among them."""
-        return [domain for domain in self.data.domains(self.manifest) if domain != REAL]
+        return [domain for domain in self.data.domain_names(self.manifest) if domain != REAL]
 
     def draw(self, count: int, domain: str | None = None) -> Iterator[Frames]:
         """At most `count` shuffled, full batches, others at every call; with a domain, of its fakes and as many real frames, evenly spread."""
@@ -239,7 +314,11 @@ class TrainingBatches:
             places = torch.linspace(0, real.height - 1, min(real.height, fakes.height)).round().int().tolist()
             chosen = replace(whole, table=pl.concat([fakes, real[places]]))
         seed = int(np.random.SeedSequence([self.data.seed, next(self.draws), 1]).generate_state(1)[0])  # other batches than training's first
-        dataset = FrameDataset(chosen, self.data.domains(whole), self.data.size, self.data.augment, seed)
-        loader = self.data.loader(dataset, Endless(len(dataset), seed))
+        dataset = FrameDataset(chosen, self.data.domain_names(whole), self.data.size, self.data.augment, seed)
+        loader = self.data.loader(dataset, Endless(dataset.domain, self.data.batch_size, seed))
         for batch in itertools.islice(loader, count if self.limit is None else min(count, self.limit)):
             yield Frames(*(part.to(self.device, non_blocking=True) for part in batch))
+
+    def agreed(self, found: Any) -> Any:
+        """What the first process found."""
+        return agreed(found)

@@ -1,28 +1,41 @@
 """The training step. The learner owns no method: it brings detector, wrapper, optimizer, schedule and penalties together."""
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from fmsd.engine.processes import several, spread, summed
 from fmsd.models.detector import Detector
+from fmsd.models.prefix import Prefix, frozen
 from fmsd.optim.groups import decay_groups
-from fmsd.optim.wrapper import OptimizerWrapper
+from fmsd.optim.repetition import Repeatable
+from fmsd.optim.wrapper import DESCENT, ERM, OptimizerWrapper, Outcome, Pass
 from fmsd.peft import adapter
 from fmsd.peft.method import Adaptation
 from fmsd.types import Frames, InputError, Predictions
+
+log = logging.getLogger(__name__)
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """Makes a torch optimizer from parameter groups, e.g. `partial(AdamW, lr=1e-3)`."""
 
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
 """Makes a schedule from an optimizer and the number of its steps."""
+
+LOOK = 10
+"""Steps between two looks at a value that lies on the device."""
 
 METHOD = "method/"
 """Prefix, in a checkpoint, of what a method remembers."""
@@ -38,8 +51,11 @@ class Learner(LightningModule):
     Args:
         steps: optimizer steps of the whole training, for the schedule.
         weight_decay: for matrices; biases, norms and subspace factors get none.
-        accumulate: batches per optimizer step; the mean of their losses counts.
-        clip: largest norm of the gradient; None for no limit.
+        accumulate: batches per optimizer step, which is that of one batch of all their frames.
+        clip: largest norm of the gradient that the optimizer follows; None for no limit.
+        domains: names of the domains in the order of their ids, for a wrapper with a pass per domain; its batches must hold each of them.
+        seed: of dropout.
+        reuse: compute what lies below everything that learns once per step, not once per pass of a wrapper.
     """
 
     def __init__(
@@ -53,10 +69,15 @@ class Learner(LightningModule):
         weight_decay: float = 0.0,
         accumulate: int = 1,
         clip: float | None = None,
+        domains: Sequence[str] = (),
+        seed: int = 0,
+        reuse: bool = True,
     ) -> None:
         super().__init__()
         if accumulate < 1 or (clip is not None and clip <= 0):
             raise InputError(f"learner.accumulate={accumulate} must be at least 1 and learner.clip={clip} above 0 (null for no limit).")
+        if wrapper.by_domain and not domains:
+            raise InputError("The wrapper aligns forgery domains, and the batches hold none: set data.batches=balanced (or natural).")
         self.automatic_optimization = False
         self.detector = detector
         self.wrapper = wrapper
@@ -68,6 +89,11 @@ class Learner(LightningModule):
         self.weight_decay = weight_decay
         self.accumulate = accumulate
         self.clip = clip
+        self.domains = list(domains)
+        self.seed = seed
+        self.reuse = reuse
+        self.waiting: list[Frames] = []
+        self.warned = False
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One optimizer over what is trainable, one schedule that advances with every optimizer step."""
@@ -89,18 +115,87 @@ class Learner(LightningModule):
         if self.remembered is not None:
             self.remembered.load_state_dict(remembered)
 
-    def loss(self, batch: Frames) -> Tensor:
-        """The classification loss, the only one that depends on data."""
-        return functional.binary_cross_entropy_with_logits(self.detector(batch.image).float(), batch.label.float())
-
     def full_precision(self) -> torch.autocast:
-        """Lightning's autocast reaches into the backward pass and all arithmetic on factors, which needs float32: this switches it off."""
+        """Lightning's autocast covers the whole training step; backward passes and all arithmetic on factors need their own precision."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def backpropagate(self, loss: Tensor) -> None:
-        """A backward pass in the precision of each operation's forward pass."""
-        with self.full_precision():
-            self.manual_backward(loss)
+    def transfer_batch_to_device(self, batch: Frames, device: torch.device, dataloader_idx: int) -> Frames:
+        """Moves what the network sees; see `moved`."""
+        return moved(batch, device)
+
+    def on_train_epoch_start(self) -> None:
+        """Forgets a group of batches that an interruption left behind."""
+        self.waiting.clear()
+
+    def training_step(self, batch: Frames, index: int) -> None:
+        """Gathers batches; makes an optimizer step of every `accumulate` ones, and of what is left at the end of the epoch."""
+        self.waiting.append(batch)
+        if len(self.waiting) == self.accumulate or self.trainer.is_last_batch:
+            group, self.waiting = self.waiting, []
+            with self.full_precision():
+                self.step(group)
+
+    def step(self, group: Sequence[Frames]) -> None:
+        """Makes an optimizer step of a group of batches, as if they were a single one."""
+        numbers = [self.seed, self.global_step, self.global_rank, 2]  # dropout follows from them alone, so that a resumed run repeats it
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+        optimizer, schedule = cast(LightningOptimizer, self.optimizers()), cast(LRScheduler, self.lr_schedulers())
+        trainable = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
+        wrapper = ERM() if self.current_epoch < self.wrapper.warmup_epochs else self.wrapper
+        passes, shares = self.passes(group, wrapper)
+        resting = () if self.adaptation.resting is None else self.adaptation.resting()
+        outcome = wrapper(trainable, passes, resting, summed if several() else None)
+        self.note(outcome, shares)
+        if self.adaptation.observe is not None:
+            self.adaptation.observe()
+        self.log("train/loss", outcome.losses.sum() + self.penalise(), prog_bar=True)
+        if self.adaptation.before_step is not None:
+            self.adaptation.before_step()
+        if self.clip is not None:
+            self.log("train/gradient_norm", nn.utils.clip_grad_norm_(trainable, self.clip))
+        optimizer.step()
+        if self.adaptation.after_step is not None:
+            self.adaptation.after_step()
+        optimizer.zero_grad()
+        self.log("train/lr", schedule.get_last_lr()[0])
+        schedule.step()
+
+    def passes(self, group: Sequence[Frames], wrapper: OptimizerWrapper) -> tuple[list[Pass], Float[Tensor, " passes"]]:
+        """The passes of a step, one per domain where the wrapper wants that, and their shares of its frames.
+
+        The loss of a step is the mean over all its frames, on all processes; that of a pass is its part of this sum.
+        """
+        domain = torch.cat([batch.domain for batch in group])
+        counts = torch.bincount(domain[domain >= 0], minlength=len(self.domains)) if wrapper.by_domain else (domain >= 0).sum()[None]
+        if several():
+            counts = counts.to(self.device)
+            summed([counts])
+        total = int(counts.sum())
+        constant = self.constant if self.reuse and not isinstance(wrapper, ERM) else ()
+
+        def one(wanted: int | None) -> Pass:
+            parts = [(*part, Prefix(constant)) for batch in group if (part := share(batch, wanted)) is not None]
+
+            def run() -> Tensor:
+                whole = torch.zeros((), device=self.device)
+                for image, label, counting, prefix in parts:
+                    with self.trainer.precision_plugin.forward_context(), prefix:
+                        logits = self.detector(image).float()
+                    losses = functional.binary_cross_entropy_with_logits(logits, label.float(), reduction="none")
+                    loss = (losses * counting).sum() / total
+                    self.manual_backward(loss)
+                    whole += loss.detach()
+                return whole
+
+            return Repeatable(run, self.detector)
+
+        passes = [one(wanted) for wanted in (range(len(self.domains)) if wrapper.by_domain else (None,))]
+        return passes, counts.to(self.device) / total
+
+    @functools.cached_property
+    def constant(self) -> tuple[nn.Module, ...]:
+        """The modules that never learn."""
+        return frozen(self.detector)
 
     def penalise(self) -> Tensor:
         """Adds the gradient of the weighted penalties, once per optimizer step; logs each under its name and returns their sum."""
@@ -111,32 +206,26 @@ class Learner(LightningModule):
             self.manual_backward(total)
         return total.detach()
 
-    def training_step(self, batch: Frames, index: int) -> Tensor:
-        """Gathers gradients through the wrapper; steps after every `accumulate` batches and at the end of the epoch."""
-        optimizer = cast(LightningOptimizer, self.optimizers())
-        trainable = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
-        first = index - index % self.accumulate
-        together = min(self.accumulate, int(self.trainer.num_training_batches) - first)  # the last group of an epoch may be smaller
-        loss = self.wrapper(trainable, [lambda: self.loss(batch) / together], self.backpropagate) * together
-        self.log("train/classification", loss)
-        if (index + 1) % self.accumulate == 0 or self.trainer.is_last_batch:
-            with self.full_precision():
-                if self.adaptation.observe is not None:
-                    self.adaptation.observe()
-                self.log("train/loss", loss + self.penalise(), prog_bar=True)
-                if self.adaptation.before_step is not None:
-                    self.adaptation.before_step()
-            if self.clip is not None:
-                self.log("train/gradient_norm", nn.utils.clip_grad_norm_(trainable, self.clip))
-            optimizer.step()
-            if self.adaptation.after_step is not None:
-                with self.full_precision():
-                    self.adaptation.after_step()
-            optimizer.zero_grad()
-            schedule = cast(LRScheduler, self.lr_schedulers())
-            self.log("train/lr", schedule.get_last_lr()[0])
-            schedule.step()
-        return loss
+    def note(self, outcome: Outcome, shares: Float[Tensor, " passes"]) -> None:
+        """Logs the classification loss, each domain's where the wrapper tells them apart, and the wrapper's diagnostics."""
+        self.log("train/classification", outcome.losses.sum())
+        if len(outcome.losses) == len(self.domains):
+            means = (outcome.losses / shares).unbind()
+            self.log_dict({f"train/classification/{name}": mean for name, mean in zip(self.domains, means, strict=True)})
+        self.log_dict({f"train/{name}": value for name, value in outcome.diagnostics.items()})
+        ratio = outcome.diagnostics.get(DESCENT)
+        if ratio is not None and not self.warned and self.global_step % LOOK == 0 and ratio > 1:
+            self.warned = True
+            log.warning(
+                "alpha * ||g|| / rho is %.1f: the points that the wrapper evaluates lie down the gradient, not up; lower wrapper.alpha.", ratio.item()
+            )
+
+    def on_validation_start(self) -> None:
+        """Takes over the first process's batch norm statistics, which are those that are saved."""
+        if several():
+            moving = [buffer for module in self.detector.modules() if isinstance(module, _BatchNorm) for buffer in module.buffers(recurse=False)]
+            for buffer, first in zip(moving, spread({str(place): buffer for place, buffer in enumerate(moving)}).values(), strict=True):
+                buffer.copy_(first)
 
     def validation_step(self, batch: Frames, index: int) -> Predictions:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Scores a batch of the validation split."""
@@ -150,9 +239,27 @@ class Scorer(LightningModule):
         super().__init__()
         self.detector = detector
 
+    def transfer_batch_to_device(self, batch: Frames, device: torch.device, dataloader_idx: int) -> Frames:
+        """Moves what the network sees; see `moved`."""
+        return moved(batch, device)
+
     def predict_step(self, batch: Frames, index: int) -> Predictions:
         """Scores a batch."""
         return score(self.detector, batch)
+
+
+def moved(batch: Frames, device: torch.device) -> Frames:
+    """A batch with pixels and labels on a device; domains and rows, which only steer, stay where they are read."""
+    return batch._replace(image=batch.image.to(device, non_blocking=True), label=batch.label.to(device, non_blocking=True))
+
+
+def share(batch: Frames, wanted: int | None) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Images, labels and what each counts (1, or 0 where it only fills up a process's share) of a domain's frames, or of all; None if none."""
+    counting = (batch.domain >= 0).float() if wanted is None else (batch.domain == wanted).float()
+    if wanted is None or counting.all():
+        return batch.image, batch.label, counting.to(batch.image.device, non_blocking=True)
+    index = counting.nonzero().flatten().to(batch.image.device, non_blocking=True)
+    return (batch.image[index], batch.label[index], torch.ones(len(index), device=batch.image.device)) if len(index) else None
 
 
 def score(detector: Detector, batch: Frames) -> Predictions:

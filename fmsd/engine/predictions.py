@@ -4,19 +4,15 @@ from collections.abc import Sequence
 
 import polars as pl
 import torch
-from torch import distributed
 
 from fmsd.data.manifest import Manifest
+from fmsd.engine.processes import gathered
 from fmsd.types import Predictions
 
 
 def gather(batches: Sequence[Predictions]) -> Predictions:
     """All batches of all processes in row order, each row once."""
-    parts = list(batches)
-    if distributed.is_available() and distributed.is_initialized():
-        everyone: list[list[Predictions]] = [[] for _ in range(distributed.get_world_size())]
-        distributed.all_gather_object(everyone, parts)
-        parts = [part for own in everyone for part in own]
+    parts = gathered(list(batches))
     row = torch.cat([part.row for part in parts])
     logit = torch.cat([part.logit for part in parts])
     order = torch.argsort(row, stable=True)

@@ -144,8 +144,9 @@ def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str,
     Raises:
         InputError: there is no data to measure on, or too little, or the mask's file is about other layers.
     """
-    if mask.file is not None:
-        chosen = read(Path(mask.file), list(layers))
+    begun = None if batches is None else batches.mask
+    if mask.file is not None or begun is not None:
+        chosen = read(begun or Path(cast(str, mask.file)), list(layers))
     elif not mask.measures:
         chosen = choose(mask, list(layers))
     elif batches is None:
@@ -171,7 +172,7 @@ def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str,
         detector.head().load_state_dict(head)  # training begins as it does with any other mask
         probe(detector)
         detector.train()
-        chosen = choose(mask, list(layers), measured)
+        chosen = batches.agreed(choose(mask, list(layers), measured))
     log.info("The layer mask keeps %d of %d candidate layers.", len(chosen.kept), len(chosen.layers))
     return chosen
 

@@ -70,16 +70,16 @@ def masm(
     layers = candidates(detector, patterns, subspaces, directions)
     after = free(detector, list(layers), subspaces, directions, allotment, split, constraint, "orthogonality" in chosen, apart=True)
     rule = Rule(detector.backbone, every, momentum, fraction)
-    return Adaptation(chosen, history=rule.history, observe=rule.observe, before_step=rule.drop, after_step=after, state=rule)
+    return Adaptation(chosen, None, rule.history, rule.resting, rule.observe, rule.drop, after, rule)
 
 
 class Rule(nn.Module):
     """Watches the gradients of every unit (layer and artifact subspace) and drops those of the units that rest.
 
     A dropped gradient is None, so that any torch optimizer leaves parameter and moments alone. The statistics go on, or a resting unit
-    could never come back. They are those of the classification loss alone: a penalty's gradient has no noise and would count as
-    signal. All of it is in the module's state, so that checkpoints hold it: `mean` averages the gradients, all units one after the
-    other, `square` each unit's squared norm.
+    could never come back. They are those of the classification loss alone, or of the direction that an optimizer wrapper makes of it:
+    a penalty's gradient has no noise and would count as signal. All of it is in the module's state, so that checkpoints hold it: `mean`
+    averages the gradients, all units one after the other, `square` each unit's squared norm.
     """
 
     mean: Tensor
@@ -124,11 +124,14 @@ class Rule(nn.Module):
         if self.seen % self.every == 0 and self.worth() > 1.5:
             self.renew()
 
+    def resting(self) -> set[nn.Parameter]:
+        """The factors of the units that rest."""
+        return {factor for unit, active in zip(self.units, self.active, strict=True) if not active for factor in unit.parameters()}
+
     def drop(self) -> None:
         """Drops the gradients of the units that rest, those of the penalties among them."""
-        for unit, active in zip(self.units, self.active, strict=True):
-            if not active:
-                unit.u.grad = unit.s.grad = unit.v.grad = None
+        for factor in self.resting():
+            factor.grad = None
 
     def worth(self) -> float:
         """How many steps the averages are worth.

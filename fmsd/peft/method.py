@@ -1,8 +1,9 @@
 """What a method is: it makes something in a detector trainable, and says what its training needs beside the loss."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -27,12 +28,21 @@ class Batches(Protocol):
         """The forgery domains of the training data."""
         ...
 
+    @property
+    def mask(self) -> Path | None:
+        """The layer mask that this training was begun with before it was interrupted; None where it begins now."""
+        ...
+
     def draw(self, count: int, domain: str | None = None) -> Iterator[Frames]:
         """At most `count` shuffled batches, others at every call; with a domain, of its fakes and as many real frames."""
         ...
 
     def precision(self) -> AbstractContextManager[Any]:
         """What forward passes run in, so that they cost what those of training cost."""
+        ...
+
+    def agreed(self, found: Any) -> Any:
+        """What the first of several training processes found: choices that rest on it must not differ by rounding errors."""
         ...
 
 
@@ -44,7 +54,9 @@ class Adaptation:
         penalties: what training adds to the loss.
         mask: which layers were chosen to learn, and why; None where every matching layer learns.
         history: which artifact subspaces were active when, where that changes during training.
-        observe: runs when the gradients of the classification loss are there for an optimizer step, before those of the penalties.
+        resting: the parameters that must not move in this step, by an optimizer wrapper's perturbation neither.
+        observe: runs when the optimizer wrapper has left its direction, made of gradients of the classification loss alone, before the
+            gradients of the penalties are added.
         before_step: runs when all gradients are there; it may drop some.
         after_step: runs after the optimizer's step.
         state: what the method remembers from step to step, for checkpoints.
@@ -53,6 +65,7 @@ class Adaptation:
     penalties: Penalties = field(default_factory=dict)
     mask: LayerMask | None = None
     history: MaskHistory | None = None
+    resting: Callable[[], Collection[nn.Parameter]] | None = None
     observe: Callable[[], None] | None = None
     before_step: Callable[[], None] | None = None
     after_step: Callable[[], None] | None = None

@@ -6,26 +6,35 @@ results.csv / .md  the result table, tidy and for reading
 predictions/       DATASET.parquet: a row per frame with its logit
 adapter.*          the chosen weights: what the method changed in the backbone, and the base it belongs to
 mask.json / .png   which layers were chosen to learn, or when each artifact subspace learned, and why
-checkpoints/       best.ckpt, last.ckpt: what learned and the optimizer's state
+checkpoints/       best.ckpt and, to resume from, last.ckpt and previous.ckpt: what learned and the optimizer's state
 logs/metrics.csv   training curves
 """
 
 import contextlib
 import importlib.metadata
 import json
+import logging
+import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import polars as pl
+import yaml
 
 from fmsd.atomic import atomic
 from fmsd.metrics.table import markdown, wide
 from fmsd.types import InputError
+
+if os.name == "posix":
+    import fcntl
+
+log = logging.getLogger(__name__)
 
 PACKAGES = (
     "fmsd",
@@ -69,6 +78,11 @@ class Run:
         """The composed configuration."""
         return self.folder / "config.yaml"
 
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end and was tested."""
+        return (self.folder / "results.csv").is_file() and (self.folder / "run.json").is_file()
+
     def record(self) -> dict[str, Any]:
         """What `run.json` says.
 
@@ -97,8 +111,8 @@ class Run:
 
     def write_results(self, results: pl.DataFrame) -> None:
         """Writes both result tables."""
-        self.write("results.csv", results.write_csv())
         self.write("results.md", "\n".join(page(results, metric) for metric in results["metric"].unique(maintain_order=True)))
+        self.write("results.csv", results.write_csv())  # the last file: from here on the run is finished
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Writes `run.json`."""
@@ -147,31 +161,80 @@ def revision() -> str | None:
 
 
 @contextlib.contextmanager
-def claimed(run: Run, config: str) -> Iterator[None]:
+def claimed(run: Run, config: str, resumable: bool = False) -> Iterator[None]:
     """Makes a folder the run's own by writing its configuration first, and takes everything back when the work fails before the first checkpoint.
 
-    Only what a run writes and what was not there before is removed.
+    Only what a run writes and what was not there before is removed. As long as the work lasts the configuration is locked; the lock
+    goes with the process, however that ends.
+
+    Args:
+        resumable: go on with an unfinished run of the same configuration.
 
     Raises:
-        InputError: the folder holds a run already, perhaps one that another process has just begun.
+        InputError: the folder holds a run that is finished, configured differently, or at work in another process.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     before = {part for part in PARTS if (run.folder / part).exists()}
-    try:
-        with run.config.open("x") as file:
+    with run.config.open("a+") as file:
+        taken = f"{run.folder} already holds a run; choose another folder with hydra.run.dir=PATH"
+        if not locked(file, patience=10 if resumable else 0):
+            raise InputError(f"{taken}: another process is at work on it.")
+        file.seek(0)
+        if (text := file.read()) and (not resumable or run.finished):
+            raise InputError(f"{taken}.")
+        if text and (key := differing(text, config)):
+            raise InputError(f"{taken}: it differs from this one in {key} (fmsd train resume={run.folder} goes on with it as it is).")
+        if not text:
             file.write(config)
-    except FileExistsError as error:
-        raise InputError(f"{run.folder} already holds a run; choose another folder with hydra.run.dir=PATH.") from error
-    try:
-        yield
-    except BaseException:
-        if not any((run.folder / "checkpoints").glob("*.ckpt")):
-            for path in (run.folder / part for part in PARTS if part not in before):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-        raise
+            file.flush()
+        for partial in run.folder.rglob(".*.partial"):  # what a killed process was writing
+            partial.unlink()
+        try:
+            yield
+        except BaseException:
+            if not any((run.folder / "checkpoints").glob("*.ckpt")):
+                for path in (run.folder / part for part in PARTS if part not in before):
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink(missing_ok=True)
+            raise
+
+
+def locked(file: IO[str], patience: float) -> bool:
+    """Locks a file until it is closed; whether no other process holds it. Where there are no locks everyone is taken at their word.
+
+    Args:
+        patience: seconds to wait for the lock: loader processes outlive a killed training by some.
+    """
+    if os.name != "posix":
+        return True
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
+        except OSError as error:
+            log.debug("No lock on %s: %s", file.name, error)
+            return True
+        else:
+            return True
+
+
+def differing(one: str, two: str) -> str | None:
+    """The first key in which two configurations differ; how they were asked for does not count."""
+    first, second = ({key: value for key, value in flat(yaml.safe_load(text)).items() if not key.startswith("overrides")} for text in (one, two))
+    return next((key for key in first | second if first.get(key, ...) != second.get(key, ...)), None)
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as one level of dotted keys."""
+    if not isinstance(node, dict) or not node:
+        return {prefix.removesuffix("."): node}
+    return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}{name}.").items()}
 
 
 def prune(folder: Path) -> None:

@@ -24,6 +24,8 @@ def logger(folder: Path, project: str = "fmsd", offline: bool | None = None, **o
         mode = "offline" if offline or (offline is None and not wandb.login(prompt=False)) else "online"
     if mode == "offline":
         log.info("wandb runs offline; upload later with: wandb sync %s/wandb/offline-run-*", folder)
+    if begun := sorted(folder.glob("wandb/*run-*")):  # an interrupted run goes on under its id
+        options = {"id": begun[-1].name.rpartition("-")[2], "resume": "allow"} | options
     return WandbLogger(project=project, save_dir=folder, mode=mode, name=folder.name, **options)
 
 

@@ -7,15 +7,18 @@ from typing import Any
 
 import lightning.pytorch
 import polars as pl
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from fmsd.data import manifest as manifests
 from fmsd.data.manifest import Manifest
+from fmsd.engine.callbacks import WholeFiles
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
 from fmsd.engine.predictions import gather, joined
+from fmsd.engine.processes import Processes
 from fmsd.metrics.table import results, wide
 from fmsd.models.detector import Detector
 from fmsd.peft import adapter
@@ -55,8 +58,7 @@ def evaluate(
             before = trained["manifests"]["test"].get(name, {}).get("digest")
             if before is not None and before != manifest.digest():
                 log.warning("%s is not what the run was tested on: other frames, splits or labels (see manifests in run.json).", name)
-        worker = made(trainer, logger=False, enable_checkpointing=False, default_root_dir=folder)
-        table = test(evaluation, worker, folded(run, detector), data, trained["selection"])
+        table = test(evaluation, alone(trainer, folder), folded(run, detector), data, trained["selection"])
         record = {key: trained[key] for key in CARRIED}
         evaluation.write_record(
             record | provenance(command) | {"run": str(run.folder), "manifests": {"test": tested(tests)}, "skipped": data.skipped}
@@ -88,18 +90,39 @@ def made(trainer: Callable[..., Trainer], **arguments: Any) -> Trainer:
     """The trainer, if it can be had and gives right numbers.
 
     Raises:
-        InputError: settings that Lightning does not take, several processes, or 16-bit gradients without the range of bfloat16.
+        InputError: settings that Lightning does not take, several processes by another strategy than ours, or 16-bit gradients
+            without the range of bfloat16.
     """
+    asked = getattr(trainer, "keywords", {})
     try:
+        if SLURMEnvironment.detect() and "plugins" not in asked:  # Lightning would save in the middle of a step and resubmit by itself
+            arguments["plugins"] = [SLURMEnvironment(auto_requeue=False)]
         worker = trainer(**arguments)
-    except (MisconfigurationException, TypeError, ValueError) as error:
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"The trainer does not take its settings ({' '.join(str(error).split())}); correct trainer.NAME=VALUE.") from error
-    if worker.world_size > 1:
-        raise InputError(f"Running in {worker.world_size} processes is not supported yet; set trainer.devices=1.")
-    if worker.precision in ("16-mixed", "16-true", "bf16-true"):
-        what = "round what learns to 8 bits" if worker.precision == "bf16-true" else "clip scaled gradients"
-        raise InputError(f"trainer.precision={worker.precision} would {what}; use bf16-mixed or 32-true.")
+    if worker.world_size > 1 and not isinstance(worker.strategy, Processes):
+        raise InputError(f"Training in {worker.world_size} processes needs trainer=ddp, which joins their gradients; or set trainer.devices=1.")
+    check_precision(str(asked.get("precision", worker.precision)))  # a CPU takes another than asked for
+    worker.strategy.checkpoint_io = WholeFiles()
     return worker
+
+
+def check_precision(precision: str) -> None:
+    """Refuses 16-bit training without the range of float32 in its gradients, and 16-bit weights.
+
+    Raises:
+        InputError: such a precision.
+    """
+    if precision in ("16", "16-mixed", "16-true", "bf16-true"):
+        what = "round what learns to 8 bits" if precision == "bf16-true" else "scale the gradients that wrappers and clipping rely on"
+        raise InputError(f"trainer.precision={precision} would {what}; use bf16-mixed or 32-true.")
+
+
+def alone(trainer: Callable[..., Trainer], folder: Path) -> Trainer:
+    """The trainer in a single process, in which everything is tested: the numbers then depend on no splitting."""
+    named = str(getattr(trainer, "keywords", {}).get("devices", 1)).strip("[]").split(",")  # devices by number, or how many
+    devices = [int(named[0])] if len(named) > 1 or isinstance(getattr(trainer, "keywords", {}).get("devices"), list) else 1
+    return made(trainer, devices=devices, num_nodes=1, strategy="auto", logger=False, enable_checkpointing=False, default_root_dir=folder)
 
 
 def test(run: Run, trainer: Trainer, detector: Detector, data: DataModule, selection: str) -> pl.DataFrame:

@@ -2,9 +2,9 @@
 
 import logging
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import nn
 
 from fmsd.data import manifest as manifests
-from fmsd.engine.callbacks import IID, MONITOR, ValidationMetrics
+from fmsd.engine import processes
+from fmsd.engine.callbacks import BEST, IID, MONITOR, Best, Recovery, ValidationMetrics, curves, newest, noted
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory
 from fmsd.mask import LayerMask, MaskHistory
@@ -29,7 +30,7 @@ from fmsd.peft.inject import fold
 from fmsd.peft.method import Method
 from fmsd.report import plots, wandb
 from fmsd.report.run import Run, caption, claimed, provenance
-from fmsd.tasks.evaluate import made, show, test, tested
+from fmsd.tasks.evaluate import alone, made, show, test, tested
 from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
@@ -51,53 +52,87 @@ def train(
     choices: Mapping[str, Any],
     logger: Callable[..., Logger] | None = None,
     seed: int = 0,
+    save_every: int | None = None,
     weight_decay: float = 0.0,
     accumulate: int = 1,
     clip: float | None = None,
+    reuse: bool = True,
     compiled: bool = False,
 ) -> Run:
-    """Trains, selects and tests; everything that the run found lies in its folder.
+    """Trains, selects and tests; everything that the run found lies in its folder. A run that was interrupted goes on.
 
     Args:
         name: the method's name, for the table.
-        detector, trainer, logger: factories; they are called after the seed is set and the data is checked.
+        detector, trainer, logger: factories; detector and logger are called after the seed is set and the data is checked.
         config: the composed configuration as YAML text.
         command, overrides, choices: what was asked for, for the record.
+        save_every: optimizer steps between checkpoints to resume from, beside those at the ends of epochs; None for these only.
         compiled: train through `torch.compile`.
 
     Raises:
         InputError: input that cannot be used; before the first checkpoint nothing of the run is left behind.
     """
-    run = Run(folder)
-    with claimed(run, config):
-        started = time.perf_counter()
-        training, tests = data.training, data.tests
+    run, checkpoints = Run(folder), folder / "checkpoints"
+    best, recovery = Best(checkpoints), Recovery(checkpoints, save_every)
+    history = LambdaCallback(on_train_epoch_end=lambda *_: write_history(run, adaptation.history) if leading else None)
+    callbacks = [ValidationMetrics(data), history, best, recovery]
+    worker = made(trainer, callbacks=callbacks, logger=False, default_root_dir=folder, use_distributed_sampler=False)
+    if worker.val_check_interval != 1.0:
+        raise InputError(
+            f"trainer.val_check_interval={worker.val_check_interval} is not supported: an epoch ends with its validation; leave it at 1.0."
+        )
+    leading = processes.join(worker)
+    if set(processes.gathered([folder])) != {folder}:
+        raise InputError(f"The processes of this run have different folders, {folder} among them; give all the same with hydra.run.dir=PATH.")
+    with claimed(run, config, resumable=True) if leading else nullcontext():
+        with processes.in_turn(leading):  # the first process may have to draw the data
+            training, tests = data.training, data.tests
         lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
+        resumed = processes.agreed(newest(checkpoints) if leading else None)
+        mask = folder / MASK if resumed is not None and (folder / MASK).exists() else None
+
         model = detector()
         parameters, base = count(model.parameters()), adapter.fingerprint(model)
-        loggers = [CSVLogger(folder, name="logs", version=""), *([logger(folder)] if logger else [])]
-        best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor=MONITOR, mode="max", save_last=True, enable_version_counter=False)
-        history = LambdaCallback(on_train_epoch_end=lambda *_: write_history(run, adaptation.history))
-        worker = made(trainer, callbacks=[ValidationMetrics(data.validation), best, history], logger=loggers, default_root_dir=folder)
-
+        recovery.basis = {"base weights": base, "training and validation frames": training.digest()}
+        if resumed is not None and (changed := [what for what, digest in noted(resumed)["basis"].items() if digest != recovery.basis[what]]):
+            raise InputError(f"The {changed[0]} are not those that the run in {folder} was begun with; put them back, or train anew.")
         limit, device = worker.limit_train_batches, worker.strategy.root_device
-        batches = TrainingBatches(data, device, worker.precision_plugin.forward_context, limit if isinstance(limit, int) else None)
+        batches = TrainingBatches(data, device, worker.precision_plugin.forward_context, limit if isinstance(limit, int) else None, mask)
         adaptation = method(model.to(device), batches)
+        if worker.world_size > 1:
+            adapter.restore(model, processes.spread(adapter.state(model)), "the first process")
         model.train()
-        write_mask(run, adaptation.mask)
         trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
-        frames = len(training.where(split="train"))
+        frames, domains = len(training.where(split="train")), data.training_domains
         learned = f"{trainable:,} of {parameters:,} parameters"
         log.info("Method %s: %s learn on %d frames; %d choose the weights.", name, learned, frames, len(data.validation))
-        steps = optimizer_steps(worker, math.ceil(frames / data.batch_size), accumulate)
-        learner = Learner(model, wrapper, optimizer, schedule, adaptation, steps, weight_decay, accumulate, clip)
+        if wrapper.by_domain and len(domains) == 1:
+            log.warning("The training data has one domain, %s: aligning domains now equals wrapper=sagm (with wrapper.gamma=1).", domains[0])
+
+        per_epoch = math.ceil(frames / data.batch_size)
+        steps = optimizer_steps(worker, per_epoch, accumulate)
+        if wrapper.warmup_epochs > 0 and steps <= wrapper.warmup_epochs * optimizer_steps(worker, per_epoch, accumulate, epochs=1):
+            raise InputError(
+                f"The wrapper begins with {wrapper.warmup_epochs} epochs of plain ERM, and training ends before it would act; "
+                "raise trainer.max_epochs, or set wrapper.warmup_epochs=0."
+            )
+        reuse = reuse and not compiled
+        learner = Learner(model, wrapper, optimizer, schedule, adaptation, steps, weight_decay, accumulate, clip, domains, seed, reuse)
         if compiled:
             model.compile()
+        if leading:
+            write_mask(run, adaptation.mask)
+            worker.loggers = [curves(folder, resumed), *([logger(folder)] if logger else [])]
+        if resumed is not None:
+            log.info("Going on from %s.", resumed)
         try:
-            finished = fit(worker, learner, data)
-            if not finished and not best.best_model_path:
-                raise KeyboardInterrupt
-            chosen = choose(learner, Path(best.best_model_path))
+            finished = fit(worker, learner, data, resumed)
+            processes.part()
+            if not leading:
+                return run
+            if not finished:
+                hint(run)
+            chosen = choose(learner, checkpoints / BEST)
             settings = yaml.safe_load(config)
             about = {"method": {"name": name, **settings["method"]}, "protocol": settings["data"] | {"selection": IID}}
             adapter.save(model, folder, {"name": settings["backbone"]["name"], "backbone": settings["backbone"], "hash": base}, about)
@@ -113,19 +148,21 @@ def train(
                 "epoch": int(chosen["epoch"]),
                 "steps": int(chosen["global_step"]),
                 "finished": finished,
+                "resumed": resumed is not None,
                 "trainable": trainable,
                 "parameters": parameters,
-                "device": str(worker.strategy.root_device),
-                "seconds": round(time.perf_counter() - started, 1),
+                "device": str(device),
+                "processes": worker.world_size,
+                "seconds": round(recovery.seconds, 1),
                 "manifests": {"train": manifests.summary(training), "test": tested(tests)},
                 "skipped": data.skipped,
             }
             run.write_record(record)  # from here on the run can be evaluated, whatever happens to the tests
             if not finished:
-                log.warning("Interrupted: the best weights so far are kept; test them with: fmsd evaluate run=%s", folder)
+                log.warning("The best weights so far are kept, too; test them with fmsd evaluate run=%s", folder)
                 raise KeyboardInterrupt
-            table = test(run, worker, model, data, IID)
-            for extra in loggers:
+            table = test(run, worker if worker.world_size == 1 else alone(trainer, folder), model, data, IID)
+            for extra in worker.loggers:
                 if isinstance(extra, WandbLogger):
                     wandb.publish(extra, table, folder)
         finally:
@@ -135,16 +172,31 @@ def train(
     return run
 
 
-def fit(trainer: Trainer, learner: Learner, data: DataModule) -> bool:
-    """Trains the learner; whether to its end. Lightning answers Ctrl-C by leaving the program: that is held up until the weights are saved.
+def hint(run: Run) -> None:
+    """Says how an interrupted run goes on.
+
+    Raises:
+        KeyboardInterrupt: no weights were chosen yet, so nothing can be tested.
+    """
+    if newest(run.folder / "checkpoints") is not None:
+        log.warning("Interrupted; go on with fmsd train resume=%s", run.folder)
+    if not (run.folder / "checkpoints" / BEST).exists():
+        raise KeyboardInterrupt
+
+
+def fit(trainer: Trainer, learner: Learner, data: DataModule, resumed: Path | None = None) -> bool:
+    """Trains the learner, from a checkpoint on if there is one; whether to its end.
+
+    Lightning answers Ctrl-C by leaving the program: that is held up until the weights are saved.
 
     Raises:
         InputError: settings that Lightning refuses once it sees the learner.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        for told in ("does not have many workers", "overridden `transfer_batch_to_device`", "sync_dist=True", "is not resumable", "is not empty"):
+            warnings.filterwarnings("ignore", message=f".*{told}.*")  # resumable: the data module knows the position
         try:
-            trainer.fit(learner, datamodule=data)
+            trainer.fit(learner, datamodule=data, ckpt_path=resumed, weights_only=True)
         except SystemExit:
             return False
         except MisconfigurationException as error:
@@ -170,8 +222,8 @@ def count(parameters: Iterable[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def optimizer_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
-    """How often the optimizer steps in the whole training, for its schedule.
+def optimizer_steps(trainer: Trainer, batches: int, accumulate: int, epochs: int | None = None) -> int:
+    """How often the optimizer steps in the whole training, or in so many epochs.
 
     Raises:
         InputError: neither epochs nor steps are limited, or a step takes no batch.
@@ -180,24 +232,29 @@ def optimizer_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
         raise InputError(f"learner.accumulate={accumulate} must be at least 1.")
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    epochs = trainer.max_epochs
-    planned = [math.ceil(batches / accumulate) * epochs] if epochs is not None and epochs >= 0 else []
+    if epochs is not None:
+        return math.ceil(batches / accumulate) * epochs
+    planned = [math.ceil(batches / accumulate) * trainer.max_epochs] if trainer.max_epochs is not None and trainer.max_epochs >= 0 else []
     planned += [trainer.max_steps] if trainer.max_steps >= 0 else []
     if not planned:
         raise InputError("Training has no end, so its schedule has no length; set trainer.max_epochs or trainer.max_steps.")
     return min(planned)
 
 
+MASK = "mask.json"
+"""Where a run keeps its layer mask."""
+
+
 def write_mask(run: Run, mask: LayerMask | None) -> None:
     """Writes which layers a method chose, if it did, as JSON and as a picture."""
     if mask is not None:
-        run.write("mask.json", mask.text())
+        run.write(MASK, mask.text())
         plots.layer_mask(mask, run.folder / "mask.png")
 
 
 def write_history(run: Run, history: MaskHistory | None) -> None:
     """Writes which artifact subspaces learned so far, where that changes, as JSON and, from the first mask on, as a picture."""
     if history is not None:
-        run.write("mask.json", history.text())
+        run.write(MASK, history.text())
         if history.steps:
             plots.mask_history(history, run.folder / "mask.png")

@@ -1,0 +1,82 @@
+"""RoGA: gradient alignment over forgery domains by perturbing the parameters (Qiu, Jiang and Tan, 2025, arXiv 2505.20653).
+
+The paper says: "a novel learning objective that aligns generalization gradient updates with ERM gradient updates", by "the application
+of perturbations to model parameters, aligning the ascending points across domains", "without introducing additional regularization".
+Domains are forgery methods. The equations below are our reading. With the domains' losses L_i, their gradients g_i and the gradient g of
+the whole loss:
+
+    theta_i = theta + rho * g_i / ||g_i|| - alpha * g           the ascending point of domain i, shifted along the ERM descent
+    direction = (g + gamma * sum_i grad L_i(theta_i)) / (1 + gamma)
+
+The losses L_i add up to the whole loss, each with the domain's share of the batch's frames: with equal shares this is the mean over
+domains of their mean losses. With one domain and gamma = 1 it is SAGM, the two-pass ancestor; the wording follows GAC-FAS
+(Le & Woo, CVPR 2024), which does the same for face anti-spoofing.
+"""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fmsd.optim.wrapper import COSINE, DESCENT, DOMAINS, Flat, Outcome, Pass, Reduce, in_range, norm
+from fmsd.types import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class RoGA:
+    """Follows a mean of the gradient and of those at the ascending points of all domains.
+
+    Args:
+        rho: distance of the ascending points, at least 0.
+        alpha: how far they are shifted down the gradient of the whole loss, at least 0; it multiplies the raw gradient.
+        gamma: weight of the gradients at the ascending points against the gradient itself, at least 0; infinite follows them alone.
+        evaluate: at its ascending point a domain is evaluated on its `own` frames, two passes over the batch in all, or on `all`
+            frames, which makes it 1 + number of domains.
+        warmup_epochs: epochs of plain ERM before.
+    """
+
+    rho: float = 0.05
+    alpha: float = 1e-3
+    gamma: float = 1.0
+    evaluate: Literal["own", "all"] = "own"
+    warmup_epochs: int = 1
+    by_domain: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range."""
+        in_range(rho=self.rho, alpha=self.alpha, gamma=0.0 if self.gamma == math.inf else self.gamma, warmup_epochs=self.warmup_epochs)
+        if self.evaluate not in ("own", "all"):
+            raise InputError(f"wrapper.evaluate={self.evaluate} is neither own nor all.")
+
+    def __call__(
+        self, params: Sequence[nn.Parameter], passes: Sequence[Pass], resting: Collection[nn.Parameter] = (), reduce: Reduce | None = None
+    ) -> Outcome:
+        """A pass per domain at the parameters, and one (`own`) or as many as there are domains (`all`) at each ascending point."""
+        flat = Flat(params, resting, reduce)
+        own, losses = flat.gradients(passes)
+        gradient = own.sum(0)
+        descent = flat.movable(gradient)
+        with flat.perturbed() as place:
+
+            def at(ascent: Tensor, run: Pass) -> Callable[[], Tensor]:
+                def ascended() -> Tensor:
+                    place(ascent * (self.rho / norm(ascent)) - self.alpha * descent)
+                    return run() if self.evaluate == "own" else torch.stack([each() for each in passes]).sum()
+
+                return ascended
+
+            aligned, _ = flat.gradient([at(flat.movable(part), run) for part, run in zip(own, passes, strict=True)])
+        if self.evaluate == "all":
+            aligned /= len(passes)
+        diagnostics = {COSINE: torch.cosine_similarity(gradient, aligned, 0)}
+        if self.rho:
+            diagnostics[DESCENT] = self.alpha * norm(descent) / self.rho
+        if (count := len(passes)) > 1:  # ||sum of units||^2 = sum of ||unit||^2 + the cosines of all ordered pairs
+            units = [part / norm(part) for part in own]
+            squares = torch.stack([unit.square().sum() for unit in (sum(units), *units)])  # pyright: ignore[reportAttributeAccessIssue]
+            diagnostics[DOMAINS] = (squares[0] - squares[1:].sum()) / (count * (count - 1))
+        flat.follow(gradient.lerp_(aligned, 1.0 if math.isinf(self.gamma) else self.gamma / (1 + self.gamma)))
+        return Outcome(losses, diagnostics)

@@ -1,0 +1,136 @@
+"""Training in several processes: what two give is what one gives on the joint batch."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from fmsd.engine.processes import launch, launched
+from tests.conftest import ROOT, fmsd_command, grow_tree
+from tests.test_resume import METHODS, TINY, WRAPPERS, refused, start
+
+SCRIPT = """
+import os, sys, functools
+import tests.conftest, torch
+from lightning.pytorch import Trainer
+from torch import distributed
+from fmsd.engine.learner import Learner
+from fmsd.engine.processes import Processes, join
+from fmsd.optim.schedule import constant
+from tests.conftest import tiny_vit
+from tests.test_engine import module
+from tests.test_resume import METHODS, WRAPPERS
+from pathlib import Path
+
+place, count = Path(sys.argv[1]), int(sys.argv[2])
+calls = []
+original = distributed.all_reduce
+distributed.all_reduce = lambda tensor, *rest, **more: (calls.append(tensor.numel() > 100), original(tensor, *rest, **more))[1]
+found = {}
+for name, wrapper in WRAPPERS.items():
+    for kind, method in METHODS.items():
+        torch.manual_seed(0)
+        model = tiny_vit()
+        data = module(place / "data", batch_size=7 if not wrapper.by_domain else 9, batches="balanced" if wrapper.by_domain else "shuffle")
+        adaptation = METHODS[kind](model, None)
+        model.eval() if kind == "lora" else None  # dropout has masks of its own in every process
+        optimizer = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+        learner = Learner(model, wrapper, optimizer, constant, adaptation, 20, clip=1.0, domains=data.training_domains)
+        quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")
+        strategy = Processes() if count > 1 else "auto"
+        quiet |= dict(default_root_dir=place, use_distributed_sampler=False, limit_val_batches=0)
+        worker = Trainer(max_epochs=2, devices=count, strategy=strategy, **quiet)
+        join(worker)
+        calls.clear()
+        worker.fit(learner, datamodule=data)
+        found[name, kind] = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        found[name, kind]["calls"] = torch.tensor(sum(calls) / worker.global_step)
+        found[name, kind]["steps"] = torch.tensor(worker.global_step)
+torch.save(found, place / f"{count}_{os.environ.get('LOCAL_RANK', 0)}.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[tuple[str, str], dict[str, torch.Tensor]]]:
+    """The weights after two epochs of every wrapper with every method: of one process, and of each of two."""
+    place = tmp_path_factory.mktemp("processes")
+    grow_tree(place / "data", domains=("real", "swap", "blend"), videos=5)
+    (place / "script.py").write_text(textwrap.dedent(SCRIPT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        subprocess.run([sys.executable, str(place / "script.py"), str(place), "1"], check=True, timeout=600)
+        assert launch([str(place / "script.py"), str(place), "2"], 2) == 0
+    return {name: torch.load(place / f"{name}.pt", weights_only=True) for name in ("1_0", "2_0", "2_1")}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_give_what_one_gives_on_the_joint_batch(
+    wrapper: str, method: str, weights: dict[str, dict[tuple[str, str], dict[str, torch.Tensor]]]
+) -> None:
+    """Batches do not divide by two, and the last one of an epoch is smaller. Gradients are reduced once per needed quantity."""
+    one, first, second = (weights[name][wrapper, method] for name in ("1_0", "2_0", "2_1"))
+    for name, tensor in one.items():
+        if name != "calls":
+            torch.testing.assert_close(first[name], tensor, rtol=1e-4, atol=1e-6)
+            assert torch.equal(first[name], second[name])
+    quantities = {"erm": 1, "sam": 2, "sagm": 2, "roga": (1 + 2) / 2}  # RoGA begins with an epoch of ERM
+    assert (one["calls"], first["calls"]) == (0, quantities[wrapper])
+
+
+def test_a_run_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
+    common = ("method=fmsd", "wrapper=roga", "wrapper.warmup_epochs=0")
+    several = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+    assert start(tmp_path, *common, "hydra.run.dir=one").wait(timeout=300) == 0
+    two = start(tmp_path, *several, *common, "hydra.run.dir=two")
+    assert two.wait(timeout=300) == 0, two.communicate()[1]
+    losses = [pl.read_csv(tmp_path / name / "logs" / "metrics.csv")["train/loss"].drop_nulls().to_list() for name in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    results = [pl.read_csv(tmp_path / name / "results.csv")["value"].to_list() for name in ("one", "two")]
+    assert results[1] == pytest.approx(results[0], abs=0.02)
+    assert fmsd_command("evaluate", "run=two", "hydra.run.dir=again", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "again" / "results.csv").read_bytes() == (tmp_path / "two" / "results.csv").read_bytes()
+    sweep = start(tmp_path, *several, "method=probe", "trainer.max_epochs=1", "seed=0,1", "hydra.mode=MULTIRUN", "hydra.sweep.dir=sweep")
+    assert sweep.wait(timeout=300) == 0, sweep.communicate()[1]
+    assert len(list((tmp_path / "sweep").glob("*/results.csv"))) == 2
+    said = refused(tmp_path, "train", *TINY, *common, *several, "data.batch_size=1", "hydra.run.dir=no")
+    assert sum(line.startswith("fmsd: ") for line in said.splitlines()) == 1
+    assert not (tmp_path / "no").exists()
+    assert "needs something that starts a process per device" in refused(tmp_path, "train", *TINY, "trainer=ddp", "trainer.num_nodes=2")
+
+
+def test_when_one_process_fails_the_others_are_stopped_and_it_is_heard(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import os, sys, time\nif os.environ['RANK'] == '1': sys.exit('no such camel')\ntime.sleep(100)")
+    began = time.monotonic()
+    assert launch([str(script)], 3) == 1
+    assert time.monotonic() - began < 60
+    assert capfd.readouterr().err == "no such camel\n"
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    (tmp_path / "child.py").write_text("import os, time\nopen(f\"pid{os.environ['RANK']}\", 'w').write(str(os.getpid()))\ntime.sleep(100)")
+    (tmp_path / "parent.py").write_text("from fmsd.engine.processes import launch\nlaunch(['child.py'], 2)")
+    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""})
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline and not all((tmp_path / f"pid{rank}").exists() and (tmp_path / f"pid{rank}").read_text() for rank in (0, 1)):
+        time.sleep(0.1)
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(timeout=60) == 128 + signal.SIGTERM
+    for rank in (0, 1):
+        assert not Path(f"/proc/{(tmp_path / f'pid{rank}').read_text()}").exists()
+
+
+def test_processes_that_something_else_started_are_recognised() -> None:
+    assert launched({"LOCAL_RANK": "0"})
+    assert launched({"SLURM_NTASKS": "8"})
+    assert not launched({"SLURM_NTASKS": "1"})
+    assert not launched({})

@@ -1,0 +1,268 @@
+"""Training that is interrupted and goes on: the same losses and weights, bit for bit, as if nothing had happened."""
+
+import contextlib
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from fmsd.engine.callbacks import LAST, PREVIOUS, Best, Recovery, ValidationMetrics, WholeFiles, curves, newest
+from fmsd.engine.datamodule import DataModule
+from fmsd.engine.learner import Learner
+from fmsd.optim.roga import RoGA
+from fmsd.optim.sagm import SAGM
+from fmsd.optim.sam import SAM
+from fmsd.optim.schedule import cosine
+from fmsd.optim.wrapper import ERM, OptimizerWrapper
+from fmsd.peft.fmsd import fmsd
+from fmsd.peft.full import full
+from fmsd.peft.lora import lora
+from fmsd.peft.masm import masm
+from fmsd.peft.method import Method
+from fmsd.types import InputError
+from tests.conftest import ROOT, fmsd_command, grow_tree, tiny_vit, write_image
+from tests.test_engine import learner, module
+
+SUBSPACES: dict[str, Any] = {"patterns": ["attention"], "subspaces": 2, "directions": 1, "penalties": {"orthogonality": 0.1}}
+METHODS: dict[str, Method] = {
+    "fmsd": functools.partial(fmsd, **SUBSPACES),
+    "masm": functools.partial(masm, every=2, momentum=0.9, fraction=0.5, **SUBSPACES),
+    "lora": functools.partial(lora, patterns=["attention"], rank=2, alpha=4.0, dropout=0.3),
+    "full": full,
+}
+WRAPPERS: dict[str, OptimizerWrapper] = {"erm": ERM(), "sam": SAM(), "sagm": SAGM(), "roga": RoGA()}
+
+
+class Killed(Exception):  # noqa: N818
+    """Takes the place of SIGKILL: nothing is saved after it."""
+
+
+class Watch(Callback):
+    """Notes the loss of every step; dies before the given one, or after so many batches."""
+
+    def __init__(self, until: int | None, batches: int | None) -> None:
+        self.until, self.batches, self.losses = until, batches, {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.until or self.batches == 0:
+            raise Killed
+        self.batches = None if self.batches is None else self.batches - 1
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if "train/loss" in trainer.callback_metrics:
+            self.losses[trainer.global_step] = float(trainer.callback_metrics["train/loss"])
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two forgeries; 36 training frames."""
+    return grow_tree(tmp_path_factory.mktemp("tree"), domains=("real", "swap", "blend"), videos=6)
+
+
+def data_module(faces: Path) -> DataModule:
+    return module(faces, batch_size=8, batches="balanced", augment="light")
+
+
+def trained(
+    data: DataModule,
+    folder: Path,
+    method: Method,
+    wrapper: OptimizerWrapper,
+    until: int | None = None,
+    accumulate: int = 1,
+    batches: int | None = None,
+) -> tuple[Any, Any]:
+    """Two epochs of 5 batches with a checkpoint after every step, or what is left of them; the losses by step, and the weights."""
+    torch.manual_seed(0)
+    model = tiny_vit(drop_path_rate=0.2)
+    adaptation = method(model, None)
+    torch.manual_seed(time.time_ns() % 2**31)  # the state of the generators is no part of what is resumed
+    optimizer = functools.partial(torch.optim.AdamW, lr=1e-2)
+    learner = Learner(model, wrapper, optimizer, cosine, adaptation, 10, accumulate=accumulate, clip=1.0, domains=data.training_domains)
+    model.train()
+    watch = Watch(until, batches)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "num_sanity_val_steps": 0}
+    worker = Trainer(default_root_dir=folder, max_epochs=2, callbacks=[watch, Recovery(folder, 1)], **quiet)  # pyright: ignore
+    worker.strategy.checkpoint_io = WholeFiles()
+    with contextlib.suppress(Killed):
+        worker.fit(learner, datamodule=data, ckpt_path=newest(folder), weights_only=True)
+    return watch.losses, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_what_remains_after_a_kill_is_what_it_would_have_been(method: str, wrapper: str, faces: Path, tmp_path: Path) -> None:
+    """Killed in the first epoch, at its last step, and in the second epoch, each time going on from the checkpoint before."""
+    losses, weights = trained(data_module(faces), tmp_path / "whole", METHODS[method], WRAPPERS[wrapper])
+    assert sorted(losses) == list(range(1, 11))
+    found: dict[int, float] = {}
+    for until in (2, 4, 7, None):
+        part, ended = trained(data_module(faces), tmp_path / "parts", METHODS[method], WRAPPERS[wrapper], until)
+        found |= part
+    assert found == losses
+    assert weights.keys() == ended.keys()
+    assert all(torch.equal(weights[name], ended[name]) for name in weights)
+
+
+@pytest.mark.parametrize("until", [1, 2, 3, 5])
+def test_a_kill_between_the_batches_of_a_step_costs_the_step(until: int, faces: Path, tmp_path: Path) -> None:
+    """Two batches per step, the fifth of an epoch alone: three steps an epoch."""
+    losses, weights = trained(data_module(faces), tmp_path / "whole", METHODS["fmsd"], SAM(), accumulate=2)
+    assert sorted(losses) == list(range(1, 7))
+    part, _ = trained(data_module(faces), tmp_path / "parts", METHODS["fmsd"], SAM(), until, accumulate=2)
+    rest, ended = trained(data_module(faces), tmp_path / "parts", METHODS["fmsd"], SAM(), accumulate=2)
+    assert part | rest == losses
+    assert all(torch.equal(weights[name], ended[name]) for name in weights)
+
+
+def test_a_second_kill_before_the_next_step_costs_nothing_either(faces: Path, tmp_path: Path) -> None:
+    """Going on with two batches per step must not save between them: the first batch's gradient would be lost."""
+    losses, weights = trained(data_module(faces), tmp_path / "whole", METHODS["fmsd"], SAM(), accumulate=2)
+    found: dict[int, float] = {}
+    for batches in (3, 1, None):
+        part, ended = trained(data_module(faces), tmp_path / "parts", METHODS["fmsd"], SAM(), accumulate=2, batches=batches)
+        found |= part
+    assert found == losses
+    assert all(torch.equal(weights[name], ended[name]) for name in weights)
+
+
+def test_the_best_score_is_kept_when_a_run_is_moved(faces: Path, tmp_path: Path) -> None:
+    data, one = data_module(faces), Best(tmp_path / "one")
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    worker = Trainer(default_root_dir=tmp_path, max_epochs=1, callbacks=[ValidationMetrics(data), one], **quiet)  # pyright: ignore
+    worker.fit(learner(), datamodule=data)
+    (tmp_path / "one").rename(tmp_path / "two")
+    two = Best(tmp_path / "two")
+    two.load_state_dict(one.state_dict())
+    assert one.best_model_score is not None
+    assert two.best_model_score == one.best_model_score
+    assert Path(two.best_model_path) == tmp_path / "two" / "best.ckpt"
+    assert Path(two.best_model_path).exists()
+    assert not two.check_monitor_top_k(worker, one.best_model_score - 0.01)
+
+
+@pytest.mark.parametrize("damage", [lambda text: "", lambda text: text[:-6], lambda text: text.splitlines(keepends=True)[0]])
+def test_curves_that_a_kill_cut_short_go_on(damage: Callable[[str], str], faces: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    trained(data_module(faces), folder / "checkpoints", METHODS["fmsd"], ERM(), until=3)
+    file = folder / "logs" / "metrics.csv"
+    file.parent.mkdir()
+    file.write_text(damage("step,train/loss\n0,0.5\n1,0.25\n2,0.125\n3,0.75\n"))
+    logger = curves(folder, folder / "checkpoints" / LAST)
+    logger.log_metrics({"train/loss": 1.0, "train/lr": 2.0}, 3)
+    logger.save()
+    rows = pl.read_csv(file)
+    assert rows["step"].to_list() == [*range(len(rows) - 1), 3]
+    assert rows["train/loss"].to_list() == [*[0.5, 0.25, 0.125][: len(rows) - 1], 1.0]
+    assert len(rows) == (4 if damage("abcdefgh") == "ab" else 1)
+
+
+def test_a_truncated_checkpoint_is_skipped_with_a_word_for_the_one_before(faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    losses, weights = trained(data_module(faces), tmp_path / "whole", METHODS["masm"], RoGA())
+    trained(data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), until=4)
+    last, previous = tmp_path / "parts" / LAST, tmp_path / "parts" / PREVIOUS
+    last.write_bytes(last.read_bytes()[:-1000])
+    with caplog.at_level("WARNING", "fmsd"):
+        assert newest(tmp_path / "parts") == previous
+    assert f"The checkpoint {last} cannot be read" in caplog.text
+    assert "going on from previous.ckpt" in caplog.text
+    rest, ended = trained(data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA())
+    assert min(rest) == 4  # step 4 is done again
+    assert rest == {step: loss for step, loss in losses.items() if step >= 4}
+    assert all(torch.equal(weights[name], ended[name]) for name in weights)
+    last.write_bytes(b"")
+    previous.unlink()
+    with pytest.raises(InputError, match=r"No checkpoint in .* can be read; train anew in another folder"):
+        newest(tmp_path / "parts")
+    assert newest(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("broken", ["new.ckpt", PREVIOUS, LAST])
+def test_whatever_file_operation_fails_a_whole_checkpoint_is_left(broken: str, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses, _ = trained(data_module(faces), tmp_path / "whole", METHODS["fmsd"], ERM())
+    original, written = Path.replace, []
+
+    def replace(path: Path, target: Path) -> Path:
+        written.append(Path(target).name)
+        if Path(target).name == broken and len(written) > 8:
+            raise OSError("disk full")
+        return original(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(Path, "replace", replace)
+        trained(data_module(faces), tmp_path / "parts", METHODS["fmsd"], ERM())
+    rest, _ = trained(data_module(faces), tmp_path / "parts", METHODS["fmsd"], ERM())
+    assert 1 < min(rest) < 6
+    assert rest == {step: loss for step, loss in losses.items() if step >= min(rest)}
+
+
+# ---- as a user sees it
+
+
+TINY = (
+    *("data=folder", "data.root=data", "backbone=vit_tiny", "backbone.pretrained=false", "backbone.size=32", "+backbone.patch_size=8"),
+    *("+backbone.embed_dim=24", "+backbone.depth=2", "+backbone.num_heads=2"),
+    *("data.batch_size=8", "data.workers=1", "trainer.max_epochs=3", "trainer.log_every_n_steps=1", "save_every=1"),
+)
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fmsd.cli", "train", *TINY, *overrides]
+    return subprocess.Popen(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    "overrides", [("method=masm", "method.every=2", "wrapper=roga"), ("method=lora", "method.dropout=0.3", "wrapper=sam", "optimizer=lion")]
+)
+def test_a_run_that_was_killed_goes_on_to_the_numbers_it_would_have_had(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
+    whole = start(tmp_path, *overrides, "hydra.run.dir=whole")
+    assert whole.wait(timeout=300) == 0, whole.communicate()[1]
+    killed = start(tmp_path, *overrides, "hydra.run.dir=killed")
+    curves = tmp_path / "killed" / "logs" / "metrics.csv"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and killed.poll() is None and not (curves.exists() and len(curves.read_text().splitlines()) > 3):
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert "seed=1 would change the run" in refused(tmp_path, "train", "resume=killed", "seed=1")
+    extra = write_image(tmp_path / "data" / "train" / "swap" / "train9" / "0.png", 9)
+    assert "The training and validation frames are not those that the run in" in refused(tmp_path, "train", "resume=killed")
+    extra.unlink()
+    done = fmsd_command("train", "resume=killed", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Going on from" in done.stderr
+    tables = (pl.read_csv(tmp_path / name / "logs" / "metrics.csv").drop_nulls("train/loss") for name in ("whole", "killed"))
+    one, two = (dict(zip(table["step"], table["train/loss"], strict=True)) for table in tables)
+    assert len(one) - len(two) in (0, 1)  # the row of the last step before the kill may not have been written
+    assert two.items() <= one.items()
+    assert (tmp_path / "whole" / "results.csv").read_bytes() == (tmp_path / "killed" / "results.csv").read_bytes()
+    assert "is finished; test it again with" in refused(tmp_path, "train", "resume=killed")
+
+
+def refused(folder: Path, *arguments: str) -> str:
+    done = fmsd_command(*arguments, cwd=folder)
+    assert done.returncode == 2, done.stderr
+    return done.stderr
+
+
+def test_what_cannot_be_resumed_or_would_not_do_what_it_says_is_refused(tmp_path: Path) -> None:
+    assert "has no config.yaml" in refused(tmp_path, "train", "resume=nowhere")
+    grow_tree(tmp_path / "data")
+    assert "save_every=0 must be at least 1" in refused(tmp_path, "train", *TINY[:-1], "save_every=0")
+    assert "training ends before it would act" in refused(tmp_path, "train", *TINY, "method=probe", "wrapper=roga", "trainer.max_epochs=1")
+    assert "an epoch ends with its validation" in refused(tmp_path, "train", *TINY, "+trainer.val_check_interval=2")
+    assert not list(tmp_path.glob("runs/**/config.yaml"))

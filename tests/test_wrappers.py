@@ -1,0 +1,767 @@
+"""Optimizer wrappers: the direction they leave in p.grad against their formulas written out, and what they leave alone."""
+
+import copy
+import functools
+import itertools
+import logging
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import jaxtyping
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from fmsd.engine.learner import Learner
+from fmsd.optim.repetition import Repeatable
+from fmsd.optim.roga import RoGA
+from fmsd.optim.sagm import SAGM
+from fmsd.optim.sam import SAM
+from fmsd.optim.schedule import constant
+from fmsd.optim.wrapper import ERM, OptimizerWrapper, Pass
+from fmsd.peft.fmsd import fmsd
+from fmsd.peft.full import full
+from fmsd.peft.lora import lora
+from fmsd.peft.masm import Rule, masm
+from fmsd.peft.method import Method
+from fmsd.types import Frames, InputError
+from tests.conftest import grow_tree, tiny_vit
+from tests.test_engine import module, trainer
+
+Gradient = Callable[[Tensor, int], Tensor]
+"""Of the part of the loss that one pass has, at a vector of parameters."""
+
+WRAPPERS = [ERM(), SAM(0.3), SAGM(0.3, 0.1), RoGA(0.3, 0.1, 2.0), RoGA(0.3, 0.1, 2.0, evaluate="all")]
+NAMES = ["erm", "sam", "sagm", "own", "all"]
+every_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS, ids=NAMES)
+every_perturbing_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS[1:], ids=NAMES[1:])
+
+
+# ---- the formulas, and a problem to hold against them
+
+
+def direction(wrapper: OptimizerWrapper, theta: Tensor, gradient: Gradient, passes: int, moves: Tensor | float = 1.0) -> Tensor:
+    """What a wrapper follows by its formula. `moves` is 0 where a parameter rests."""
+
+    def whole(point: Tensor) -> Tensor:
+        return torch.stack([gradient(point, i) for i in range(passes)]).sum(0)
+
+    g = whole(theta)
+    if isinstance(wrapper, SAM):
+        return whole(theta + wrapper.rho * moves * g / (moves * g).norm())
+    if isinstance(wrapper, SAGM):
+        return (g + whole(theta + (wrapper.rho / (moves * g).norm() - wrapper.alpha) * moves * g)) / 2
+    if isinstance(wrapper, RoGA):
+        aligned = torch.zeros_like(g)
+        for i in range(passes):
+            own = moves * gradient(theta, i)
+            point = theta + wrapper.rho * own / own.norm() - wrapper.alpha * moves * g
+            aligned += gradient(point, i) if wrapper.evaluate == "own" else whole(point) / passes
+        return aligned if math.isinf(wrapper.gamma) else (g + wrapper.gamma * aligned) / (1 + wrapper.gamma)
+    return g
+
+
+class Problem:
+    """A small network on frames of some domains of given sizes; the losses of its passes add up to the mean over all frames."""
+
+    def __init__(self, *sizes: int) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+        self.params = list(self.model.parameters())
+        self.data = [
+            (torch.randn(size, 5, generator=generator).double() + place, torch.randint(0, 2, (size, 1), generator=generator).double())
+            for place, size in enumerate(sizes)
+        ]
+        self.calls = [0] * len(sizes)
+
+    def loss(self, model: Callable[[Tensor], Tensor], place: int) -> Tensor:
+        inputs, label = self.data[place]
+        return functional.binary_cross_entropy_with_logits(model(inputs), label, reduction="sum") / sum(len(label) for _, label in self.data)
+
+    def passes(self) -> list[Pass]:
+        def one(place: int) -> Tensor:
+            self.calls[place] += 1
+            loss = self.loss(self.model, place)
+            loss.backward()
+            return loss.detach()
+
+        return [functools.partial(one, place) for place in range(len(self.data))]
+
+    @property
+    def theta(self) -> Tensor:
+        return flat(self.params).detach().clone()
+
+    def gradient(self, theta: Tensor, place: int) -> Tensor:
+        theta = theta.detach().requires_grad_()
+        parts = theta.split([parameter.numel() for parameter in self.params])
+        named = {name: part.view_as(value) for (name, value), part in zip(self.model.named_parameters(), parts, strict=True)}
+        return torch.autograd.grad(self.loss(lambda inputs: functional_call(self.model, named, inputs), place), theta)[0]
+
+    def follow(self, wrapper: OptimizerWrapper, order: Sequence[int] | None = None) -> Tensor:
+        """What the wrapper leaves in p.grad."""
+        passes = self.passes()
+        wrapper(self.params, passes if order is None else [passes[place] for place in order])
+        return grads(self.params)
+
+    def expected(self, wrapper: OptimizerWrapper, **settings: Any) -> Tensor:
+        return direction(wrapper, self.theta, self.gradient, len(self.data), **settings)
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def grads(params: Sequence[nn.Parameter]) -> Tensor:
+    return flat([parameter.grad for parameter in params if parameter.grad is not None])
+
+
+def bits(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Tells -0.0 from 0.0, and finds nan equal to itself."""
+    return [tensor.detach().view({8: torch.int64, 4: torch.int32, 2: torch.int16}[tensor.element_size()]).flatten().tolist() for tensor in tensors]
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+# ---- formulas and laws
+
+
+@pytest.mark.parametrize("sizes", [(4,), (3, 5, 8)], ids=str)
+@every_wrapper
+def test_the_direction_is_that_of_the_formula(wrapper: OptimizerWrapper, sizes: tuple[int, ...]) -> None:
+    problem = Problem(*sizes)
+    close(problem.follow(wrapper), problem.expected(wrapper))
+
+
+def test_the_directions_differ() -> None:
+    """Or the test above would show little."""
+    problem = Problem(3, 5, 8)
+    found = [problem.follow(wrapper) for wrapper in [*WRAPPERS, RoGA(0.3, 0.1, math.inf), RoGA(0.3, 0.0, 2.0)]]
+    assert min((one - two).norm() for one, two in itertools.combinations(found, 2)) > 1e-4
+
+
+def test_erm_is_the_gradient_of_the_sum_of_the_passes() -> None:
+    problem = Problem(3, 5, 8)
+    outcome = ERM()(problem.params, problem.passes())
+    found = grads(problem.params)
+    losses = torch.stack([problem.loss(problem.model, place) for place in range(3)])
+    close(found, flat(torch.autograd.grad(losses.sum(), problem.params)))
+    close(outcome.losses, losses.detach())
+    assert problem.calls == [1, 1, 1]
+
+
+@pytest.mark.parametrize("sizes", [(4,), (3, 5), (3, 5, 8, 2)], ids=str)
+@pytest.mark.parametrize(
+    "wrapper",
+    [SAM(0.0), SAGM(0.0, 0.0), *(RoGA(0.0, 0.0, gamma, evaluate) for gamma in (0.0, 1.0, 5.0, math.inf) for evaluate in ("own", "all"))],  # pyright: ignore
+    ids=str,
+)
+def test_without_perturbation_all_is_erm(wrapper: OptimizerWrapper, sizes: tuple[int, ...]) -> None:
+    problem = Problem(*sizes)
+    close(problem.follow(wrapper), problem.follow(ERM()))
+
+
+@pytest.mark.parametrize("evaluate", ["own", "all"])
+def test_roga_on_one_domain_is_sagm_or_sam_and_without_gamma_erm(evaluate: Any) -> None:
+    problem = Problem(7)
+    close(problem.follow(RoGA(0.3, 0.1, 1.0, evaluate)), problem.follow(SAGM(0.3, 0.1)))
+    close(problem.follow(RoGA(0.3, 0.0, math.inf, evaluate)), problem.follow(SAM(0.3)))
+    several = Problem(3, 5, 8)
+    close(several.follow(RoGA(0.3, 0.1, 0.0, evaluate)), several.follow(ERM()))
+
+
+@every_wrapper
+def test_the_order_of_the_domains_does_not_matter(wrapper: OptimizerWrapper) -> None:
+    """It would if a domain's ascending point were made from the gradients of those before it, too."""
+    problem = Problem(3, 5, 8)
+    first = problem.follow(wrapper)
+    for order in itertools.permutations(range(3)):
+        close(problem.follow(wrapper, order), first)
+
+
+def test_each_domain_is_evaluated_at_its_own_ascending_point() -> None:
+    problem = Problem(3, 5, 8)
+    theta, points = problem.theta, []
+    g = [problem.gradient(theta, place) for place in range(3)]
+
+    def watched(run: Pass) -> Pass:
+        def look() -> Tensor:
+            points.append(problem.theta)
+            return run()
+
+        return look
+
+    RoGA(0.3, 0.1)(problem.params, [watched(run) for run in problem.passes()])
+    for point in points[:3]:
+        assert torch.equal(point, theta)
+    for point, own in zip(points[3:], g, strict=True):
+        close(point, theta + 0.3 * own / own.norm() - 0.1 * sum(g))
+
+
+@every_wrapper
+def test_a_quadratic_loss_gives_the_closed_form(wrapper: OptimizerWrapper) -> None:
+    """L_i = (theta - c_i)^T A_i (theta - c_i) / 2, so that grad L_i = A_i (theta - c_i) wherever."""
+    roots, centres, theta = torch.randn(3, 4, 4).double(), torch.randn(3, 4).double(), torch.randn(4).double()
+    matrices = roots @ roots.mT
+    params = [nn.Parameter(theta[:1].clone()), nn.Parameter(theta[1:].view(3, 1).clone())]
+
+    def run(place: int) -> Tensor:
+        away = flat(params) - centres[place]
+        loss = away @ matrices[place] @ away / 2
+        loss.backward()
+        return loss.detach()
+
+    outcome = wrapper(params, [functools.partial(run, place) for place in range(3)])
+    close(grads(params), direction(wrapper, theta, lambda point, place: matrices[place] @ (point - centres[place]), 3))
+    close(outcome.losses, torch.stack([(theta - c) @ a @ (theta - c) / 2 for a, c in zip(matrices, centres, strict=True)]))
+
+
+@pytest.mark.parametrize(("wrapper", "calls"), list(zip(WRAPPERS, (1, 2, 2, 2, 4), strict=True)), ids=NAMES)
+def test_a_step_costs_so_many_passes(wrapper: OptimizerWrapper, calls: int) -> None:
+    """Evaluating all domains at the points of all three costs 1 + 3 passes over the batch."""
+    problem = Problem(3, 5, 8)
+    problem.follow(wrapper)
+    assert problem.calls == [calls] * 3
+
+
+def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, name in [(SAM, "rho"), (SAGM, "rho"), (SAGM, "alpha"), (RoGA, "rho"), (RoGA, "alpha"), (RoGA, "gamma")]:
+        for value in (-0.1, math.nan, -math.inf):
+            with pytest.raises(InputError, match=rf"wrapper\.{name}={value} must be a number of at least 0"):
+                kind(**{name: value})
+    for kind in (SAM, SAGM, RoGA):
+        with pytest.raises(InputError, match=r"wrapper\.warmup_epochs=-1"):
+            kind(warmup_epochs=-1)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' type checker would speak first
+    with pytest.raises(InputError, match=r"wrapper\.evaluate=both is neither own nor all"):
+        RoGA(evaluate="both")  # pyright: ignore
+
+
+@every_wrapper
+def test_a_gradient_of_zeros_stays_one(wrapper: OptimizerWrapper) -> None:
+    parameter = nn.Parameter(torch.ones(3))
+
+    def run() -> Tensor:
+        loss = (0 * parameter).sum()
+        loss.backward()
+        return loss.detach()
+
+    outcome = wrapper([parameter], [run, run])
+    assert torch.equal(parameter.grad, torch.zeros(3))  # pyright: ignore
+    assert all(value.isfinite() for value in outcome.diagnostics.values())
+
+
+# ---- what a wrapper finds on its way
+
+
+def test_diagnostics_are_those_of_their_definitions() -> None:
+    problem = Problem(3, 5, 8)
+    theta = problem.theta
+    parts = [problem.gradient(theta, place) for place in range(3)]
+    g = torch.stack(parts).sum(0)
+    cosine = functools.partial(torch.cosine_similarity, dim=0)
+    pairs = torch.stack([cosine(one, two) for one, two in itertools.combinations(parts, 2)]).mean()
+    losses = torch.stack([problem.loss(problem.model, place) for place in range(3)]).detach()
+    aligned = {
+        SAM(0.3): problem.expected(SAM(0.3)),
+        SAGM(0.3, 0.1): 2 * problem.expected(SAGM(0.3, 0.1)) - g,
+        RoGA(0.3, 0.1, 2.0): problem.expected(RoGA(0.3, 0.1, math.inf)),
+        RoGA(0.3, 0.1, 2.0, "all"): problem.expected(RoGA(0.3, 0.1, math.inf, "all")),
+    }
+    for wrapper, follows in aligned.items():
+        outcome = wrapper(problem.params, problem.passes())
+        close(outcome.losses, losses)
+        expected = {"cosine_aligned": cosine(g, follows)}
+        if not isinstance(wrapper, SAM):
+            expected["descent_per_ascent"] = 0.1 * g.norm() / 0.3
+        if isinstance(wrapper, RoGA):
+            expected["cosine_domains"] = pairs
+        assert outcome.diagnostics.keys() == expected.keys()
+        for name, value in expected.items():
+            close(outcome.diagnostics[name], value)
+    assert ERM()(problem.params, problem.passes()).diagnostics == {}
+    assert RoGA(0.0)(problem.params, problem.passes()).diagnostics.keys() == {"cosine_aligned", "cosine_domains"}
+    one = Problem(4)
+    assert RoGA()(one.params, one.passes()).diagnostics.keys() == {"cosine_aligned", "descent_per_ascent"}
+
+
+def test_a_domain_without_a_gradient_has_a_cosine_of_zero() -> None:
+    problem = Problem(3, 5)
+    passes = [*problem.passes(), lambda: torch.zeros((), dtype=torch.float64)]
+    cosine = torch.cosine_similarity(*(problem.gradient(problem.theta, place) for place in range(2)), dim=0)
+    close(RoGA()(problem.params, passes).diagnostics["cosine_domains"], cosine / 3)
+
+
+# ---- what a wrapper leaves alone
+
+SPECIAL = [1.0, -0.0, 0.0, 1e-40, -1e-40, math.inf, -math.inf, math.nan, 3.0, 1 / 3]
+
+
+@pytest.mark.parametrize("failure", [None, ValueError, KeyboardInterrupt], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@every_wrapper
+def test_parameters_are_restored_bit_for_bit(wrapper: OptimizerWrapper, dtype: torch.dtype, failure: type[BaseException] | None) -> None:
+    """After a call, and where a pass raises at the parameters (1, 2) and at perturbed ones (3, 4)."""
+    params = [nn.Parameter(torch.tensor(SPECIAL, dtype=dtype)), nn.Parameter(torch.randn(5, 3).to(dtype))]
+    before, moved = bits(params), []
+    for fails in (1, 2, 3, 4) if failure else (0,):
+        calls = itertools.count(1)
+
+        def run(weight: float, calls: itertools.count = calls, fails: int = fails) -> Tensor:
+            moved.append(bits(params) != before)
+            finite = params[0].where(params[0].isfinite(), 0)
+            loss = ((finite - weight).square().sum() + (params[1] * weight).sin().sum()) / 9
+            if next(calls) == fails:
+                raise failure  # pyright: ignore
+            loss.backward()
+            return loss.detach()
+
+        passes = [functools.partial(run, 1.0), functools.partial(run, 2.0)]
+        if failure and not (fails > 2 and isinstance(wrapper, ERM)):
+            with pytest.raises(failure):
+                wrapper(params, passes)
+        else:
+            wrapper(params, passes)
+            assert [parameter.grad.dtype for parameter in params if parameter.grad is not None] == [dtype] * 2
+        assert bits(params) == before
+    assert any(moved) == (not isinstance(wrapper, ERM))
+
+
+@every_wrapper
+def test_gradients_of_before_are_dropped(wrapper: OptimizerWrapper) -> None:
+    problem = Problem(3, 5)
+    expected = problem.expected(wrapper)
+    problem.follow(wrapper)
+    for parameter in problem.params:
+        parameter.grad = torch.full_like(parameter, 100.0)
+    close(problem.follow(wrapper), expected)
+
+
+class Parts(nn.Module):
+    """Of its four weights one is reached by both domains, one by the second alone, one by none; one is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.second, self.none, self.frozen = (nn.Parameter(torch.randn(4).double()) for _ in range(4))
+        self.frozen.requires_grad_(False)
+
+    def losses(self) -> list[Tensor]:
+        x = self.both * self.frozen
+        return [x.exp().mean(), (x + self.second).cos().mean()]
+
+
+@every_wrapper
+def test_what_no_pass_reaches_has_no_gradient_and_what_one_reaches_has_its_own(wrapper: OptimizerWrapper) -> None:
+    model = Parts()
+    start, seen = copy.deepcopy(model), []
+
+    def run(place: int) -> Tensor:
+        seen.append(bits([model.none, model.frozen]))
+        loss = model.losses()[place]
+        loss.backward()
+        return loss.detach()
+
+    def gradient(theta: Tensor, place: int) -> Tensor:
+        other = copy.deepcopy(start)
+        other.both.data, other.second.data = theta.split(4)
+        found = torch.autograd.grad(other.losses()[place], [other.both, other.second], allow_unused=True)
+        return flat([torch.zeros(4).double() if part is None else part for part in found])
+
+    model.none.grad = torch.ones(4).double()
+    wrapper([model.both, model.second, model.none], [functools.partial(run, 0), functools.partial(run, 1)])
+    assert model.none.grad is None
+    assert model.frozen.grad is None
+    assert seen == [bits([start.none, start.frozen])] * len(seen)
+    assert bits(list(model.parameters())) == bits(list(start.parameters()))
+    close(grads([model.both, model.second]), direction(wrapper, flat([start.both, start.second]).detach(), gradient, 2))
+
+
+@every_wrapper
+def test_resting_parameters_get_a_gradient_and_are_not_moved(wrapper: OptimizerWrapper) -> None:
+    problem = Problem(3, 5, 8)
+    resting = [problem.params[0], problem.params[3]]
+    moves = flat([torch.full_like(parameter, float(all(parameter is not other for other in resting))) for parameter in problem.params]).detach()
+    expected = problem.expected(wrapper, moves=moves)
+    before, others, seen = bits(resting), bits(problem.params[1:3]), []
+
+    def watched(run: Pass) -> Pass:
+        def look() -> Tensor:
+            assert bits(resting) == before
+            seen.append(bits(problem.params[1:3]) != others)
+            return run()
+
+        return look
+
+    wrapper(problem.params, [watched(run) for run in problem.passes()], resting)
+    assert all(parameter.grad is not None and parameter.grad.norm() > 0 for parameter in resting)
+    close(grads(problem.params), expected)
+    assert seen == [False] * 3 + [True] * (len(seen) - 3)
+
+
+# ---- several processes
+
+
+@pytest.mark.parametrize(("wrapper", "count"), list(zip(WRAPPERS, (1, 2, 2, 2, 2), strict=True)), ids=NAMES)
+def test_gradients_are_joined_once_per_stage(wrapper: OptimizerWrapper, count: int) -> None:
+    calls: list[int] = []
+    problem = Problem(3, 5, 8)
+    wrapper(problem.params, problem.passes(), reduce=lambda tensors: calls.append(len(tensors)))
+    assert len(calls) == count
+
+
+@pytest.mark.parametrize("lacking", [False, True], ids=["halves", "lacking"])
+@every_wrapper
+def test_two_processes_on_half_batches_equal_one_on_the_joint_batch(wrapper: OptimizerWrapper, lacking: bool) -> None:
+    """Also where the second process lacks the middle domain."""
+    joint = Problem(4, 6, 2)
+    barrier = Barrier(2, timeout=30)
+    slots: list[list[Tensor]] = [[], []]
+
+    def process(rank: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        own = copy.deepcopy(joint)
+
+        def run(place: int) -> Tensor:
+            rows = slice(6 * rank, None) if lacking and place == 1 else slice(rank, None, 2)
+            inputs, label = (tensor[rows] for tensor in own.data[place])
+            if not len(label):
+                return torch.zeros((), dtype=torch.float64)
+            loss = functional.binary_cross_entropy_with_logits(own.model(inputs), label, reduction="sum") / 12
+            loss.backward()
+            return loss.detach()
+
+        def reduce(tensors: list[Tensor]) -> None:
+            slots[rank] = [tensor.clone() for tensor in tensors]
+            barrier.wait()
+            sums = [one + two for one, two in zip(*slots, strict=True)]
+            barrier.wait()
+            for tensor, value in zip(tensors, sums, strict=True):
+                tensor.copy_(value)
+
+        outcome = wrapper(own.params, [functools.partial(run, place) for place in range(3)], reduce=reduce)
+        return grads(own.params), outcome.losses, dict(outcome.diagnostics)
+
+    with ThreadPoolExecutor(2) as pool:
+        (one, losses, diagnostics), (two, *_) = pool.map(process, range(2))
+    assert torch.equal(one, two)
+    outcome = wrapper(joint.params, joint.passes())
+    close(one, grads(joint.params))
+    close(losses, outcome.losses)
+    assert diagnostics.keys() == outcome.diagnostics.keys()
+    for name, value in diagnostics.items():
+        close(value, outcome.diagnostics[name])
+
+
+# ---- passes that can be repeated
+
+
+def test_a_repetition_sees_the_dropout_of_the_first_time_and_the_next_step_another_one() -> None:
+    model, masks = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5)), []
+    model[1].register_forward_hook(lambda module, inputs, output: masks.append(output == 0))
+
+    def run() -> Tensor:
+        loss = model(torch.ones(4, 8)).sum()
+        loss.backward()
+        return loss.detach()
+
+    for _ in range(2):
+        RoGA(0.1)(list(model.parameters()), [Repeatable(run, model), Repeatable(run, model)])
+    one, two, again, same = masks[:4]
+    assert torch.equal(one, again)
+    assert torch.equal(two, same)
+    assert not torch.equal(one, two)
+    assert not any(torch.equal(masks[4], mask) for mask in masks[:4])
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@every_wrapper
+def test_batch_norm_statistics_move_in_the_first_pass_only_and_repetitions_normalise_by_the_batch(
+    wrapper: OptimizerWrapper, momentum: float | None
+) -> None:
+    def network() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, momentum=momentum), nn.BatchNorm1d(3).eval(), nn.Linear(3, 1))  # pyright: ignore
+
+    model, plain = network(), network()
+    parts = [torch.randn(6, 3) for _ in range(2)]
+
+    def run(part: Tensor) -> Tensor:
+        loss = functional.softplus(model(part)).mean()
+        loss.backward()
+        return loss.detach()
+
+    def look(norm: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        normal = functional.batch_norm(inputs[0], None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+        normalised.append(torch.equal(output, normal))
+
+    normalised: list[bool] = []
+    model[1].register_forward_hook(look)
+    wrapper(list(model.parameters()), [Repeatable(functools.partial(run, part), model) for part in parts])
+    for part in parts:
+        plain(part)
+    for (name, found), expected in zip(model.named_buffers(), plain.buffers(), strict=True):
+        assert torch.equal(found, expected), name
+    assert model[1].num_batches_tracked == 2
+    assert all(normalised)
+
+
+@every_perturbing_wrapper
+def test_autocast_does_not_show_a_perturbed_pass_the_parameters_of_before(wrapper: OptimizerWrapper) -> None:
+    """Its cache keeps cast parameters for as long as the outermost block lasts."""
+    model, inputs, found = nn.Linear(8, 4), torch.randn(5, 8), []
+
+    def run() -> Tensor:
+        loss = model(inputs).float().square().mean()
+        loss.backward()
+        return loss.detach()
+
+    for cached in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=cached):
+            wrapper(list(model.parameters()), [Repeatable(run, model)])
+        found.append(grads(list(model.parameters())))
+    assert torch.equal(*found)
+    with torch.autocast("cpu", torch.bfloat16):
+        ERM()(list(model.parameters()), [Repeatable(run, model)])
+    assert not torch.equal(grads(list(model.parameters())), found[0])
+
+
+# ---- in training
+
+SUBSPACES: dict[str, Any] = {"patterns": ["attention"], "subspaces": 2, "directions": 1, "penalties": {"orthogonality": 1.0}}
+METHODS: dict[str, Method] = {
+    "fmsd": functools.partial(fmsd, **SUBSPACES),
+    "masm": functools.partial(masm, every=2, momentum=0.9, fraction=0.5, **SUBSPACES),
+    "lora": functools.partial(lora, patterns=["attention"], rank=2, alpha=4, dropout=0.3),
+    "full": full,
+}
+IDS = ["blend", "swap"]
+ACTIVE = [SAM(0.3), SAGM(0.3, 0.1), RoGA(0.3, 0.1, 2.0, "own", 0), RoGA(0.3, 0.1, 2.0, "all", 0)]
+"""From the first epoch on."""
+
+
+@pytest.fixture(scope="module")
+def forgeries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two forgeries beside real frames: 24 training frames."""
+    return grow_tree(tmp_path_factory.mktemp("forgeries"), domains=("real", "swap", "blend"), videos=4)
+
+
+def by_hand(*sizes: tuple[int, int]) -> list[Frames]:
+    """Batches with so many frames of each of two domains."""
+    batches, generator = [], torch.Generator().manual_seed(0)
+    for one, two in sizes:
+        count = one + two
+        image = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+        batches.append(Frames(image, torch.arange(count) % 2, torch.tensor([0] * one + [1] * two), torch.arange(count)))
+    return batches
+
+
+def joined(batches: Sequence[Frames]) -> Frames:
+    return Frames(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+
+def train(
+    wrapper: OptimizerWrapper, batches: Any, folder: Path, method: Method = full, worker: dict[str, Any] | None = None, **changes: Any
+) -> Learner:
+    torch.manual_seed(0)
+    model = tiny_vit()
+    adaptation = method(model, None)  # pyright: ignore
+    defaults: dict[str, Any] = {"optimizer": functools.partial(torch.optim.SGD, lr=0.1), "schedule": constant, "steps": 10, "domains": IDS}
+    learner = Learner(model, wrapper, adaptation=adaptation, **(defaults | changes))
+    loader = DataLoader(batches, batch_size=None) if isinstance(batches, list) else batches
+    trainer(folder, **(worker or {})).fit(learner, train_dataloaders=loader)
+    return learner
+
+
+def weights(learner: Learner) -> list[Tensor]:
+    return [parameter.detach() for parameter in learner.detector.parameters()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@every_wrapper
+def test_every_wrapper_trains_every_method(wrapper: OptimizerWrapper, method: str, forgeries: Path, tmp_path: Path) -> None:
+    data = module(forgeries, batches="balanced", batch_size=8)
+    assert data.training_domains == IDS
+    torch.manual_seed(0)
+    start = tiny_vit()
+    METHODS[method](start, None)  # pyright: ignore
+    learner = train(wrapper, data.train_dataloader(), tmp_path, METHODS[method], worker={"max_epochs": 2})
+    assert learner.trainer.global_step == 6
+    for (name, value), before in zip(learner.detector.named_parameters(), start.parameters(), strict=True):
+        assert value.isfinite().all(), name
+        if not value.requires_grad:
+            assert torch.equal(value, before), name
+    assert not all(map(torch.equal, learner.detector.parameters(), start.parameters()))
+    logged = {name for name in learner.trainer.logged_metrics if name.startswith(("train/c", "train/d"))}
+    expected = {"train/classification"} | ({"train/cosine_aligned"} if not isinstance(wrapper, ERM) else set())
+    if not isinstance(wrapper, ERM | SAM):
+        expected |= {"train/descent_per_ascent"}
+    if wrapper.by_domain:
+        expected |= {"train/cosine_domains", "train/classification/swap", "train/classification/blend"}
+    assert logged == expected
+
+
+@pytest.mark.parametrize("wrapper", ACTIVE, ids=NAMES[1:])
+def test_a_step_of_training_is_that_of_the_formula(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
+    [batch] = by_hand((3, 5))
+    torch.manual_seed(0)
+    model = tiny_vit().double()
+    names, params = zip(*model.named_parameters(), strict=True)
+
+    def gradient(theta: Tensor, place: int) -> Tensor:
+        theta = theta.detach().requires_grad_()
+        parts = theta.split([parameter.numel() for parameter in params])
+        named = {name: part.view_as(value) for name, value, part in zip(names, params, parts, strict=True)}
+        own = batch.domain == place if wrapper.by_domain else batch.domain >= 0
+        logits = functional_call(model, named, (batch.image[own],))
+        loss = functional.binary_cross_entropy_with_logits(logits, batch.label[own].double(), reduction="sum") / 8
+        return torch.autograd.grad(loss, theta)[0]
+
+    theta = flat(params).detach()
+    expected = direction(wrapper, theta, gradient, 2 if wrapper.by_domain else 1)
+    found = (theta - flat(weights(train(wrapper, [batch], tmp_path))).double()) / 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    assert (found - gradient(theta, 0) - (gradient(theta, 1) if wrapper.by_domain else 0)).norm() > 0.01 * expected.norm()
+
+
+@pytest.mark.parametrize("wrapper", [ERM(), *ACTIVE], ids=NAMES)
+def test_accumulated_batches_equal_their_joint_batch(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
+    """Also where a batch lacks a domain, and where batches differ in size."""
+    batches = by_hand((3, 1), (0, 4), (2, 2), (3, 4))
+    apart = train(wrapper, batches, tmp_path, accumulate=2)
+    joint = train(wrapper, [joined(batches[:2]), joined(batches[2:])], tmp_path)
+    assert apart.trainer.global_step == joint.trainer.global_step == 2
+    for one, two in zip(weights(apart), weights(joint), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrapper", [SAM(0.3), SAGM(0.3, 0.1)], ids=["sam", "sagm"])
+def test_accumulation_of_shuffled_batches_equals_a_larger_batch(wrapper: OptimizerWrapper, forgeries: Path, tmp_path: Path) -> None:
+    apart, joint = (
+        train(wrapper, module(forgeries, batch_size=size).train_dataloader(), tmp_path, accumulate=count, domains=[])
+        for size, count in ((4, 2), (8, 1))
+    )
+    for one, two in zip(weights(apart), weights(joint), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrapper", [ERM(), *ACTIVE], ids=NAMES)
+def test_clipping_bounds_what_the_optimizer_follows(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start = flat(list(tiny_vit().parameters())).detach()
+    learner = train(wrapper, by_hand((3, 5)), tmp_path, clip=1e-3)
+    assert (flat(weights(learner)) - start).norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("wrapper", [SAM(0.3, 1), SAGM(0.3, 0.1, 1), RoGA(0.3, 0.1), RoGA(0.3, 0.1, evaluate="all")], ids=NAMES[1:])
+def test_the_first_epoch_is_plain_erm(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
+    batches = by_hand((3, 5), (4, 4))
+    for epochs in (1, 2):
+        one, two = (train(rule, batches, tmp_path, METHODS["lora"], worker={"max_epochs": epochs}) for rule in (wrapper, ERM()))
+        assert all(map(torch.equal, weights(one), weights(two))) == (epochs == 1)
+
+
+@pytest.mark.parametrize("wrapper", [SAM(0.0), SAGM(0.0, 0.0), RoGA(0.0, 0.0, 2.0, "own", 0), RoGA(0.0, 0.0, 2.0, "all", 0)], ids=NAMES[1:])
+def test_without_perturbation_training_with_dropout_is_erm(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
+    """Only where all passes of a step over the same frames see the same dropout."""
+    batches = by_hand((4, 0), (4, 0)) if wrapper.by_domain else by_hand((3, 5), (4, 4))
+    one, two = (train(rule, batches, tmp_path, METHODS["lora"], domains=IDS[:1]) for rule in (wrapper, ERM()))
+    for found, expected in zip(weights(one), weights(two), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+class Watch(Callback):
+    """What rests when a step begins is not moved by its passes; what rests when it ends is not moved at all."""
+
+    def __init__(self) -> None:
+        self.rested = self.perturbed = 0
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.detector.register_forward_pre_hook(lambda module, inputs: self.look(module))
+
+    def look(self, detector: nn.Module) -> None:
+        assert bits(self.still) == self.frozen
+        self.perturbed += bits(list(detector.parameters())) != self.before
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.still = list(pl_module.adaptation.resting())
+        self.frozen = bits(self.still)
+        self.before = bits(list(pl_module.detector.parameters()))
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        still = pl_module.adaptation.resting()
+        self.rested += len(still)
+        for parameter, before in zip(pl_module.detector.parameters(), self.before, strict=True):
+            if parameter in still:
+                assert bits([parameter]) == [before]
+        assert bits(list(pl_module.detector.parameters())) != self.before
+
+
+@pytest.mark.parametrize("wrapper", ACTIVE, ids=NAMES[1:])
+def test_what_rests_under_masm_does_not_move(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
+    watch = Watch()
+    adamw = functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1)
+    learner = train(wrapper, by_hand(*[(3, 5)] * 7), tmp_path, METHODS["masm"], worker={"callbacks": [watch]}, optimizer=adamw)
+    assert isinstance(learner.adaptation.state, Rule)
+    assert len(learner.adaptation.state.history.steps) == 3
+    assert watch.rested > 0
+    assert watch.perturbed > 0
+
+
+@pytest.mark.parametrize(
+    "adapt",
+    [functools.partial(fmsd, subspaces=2, directions=1), functools.partial(lora, rank=2, alpha=4, dropout=0.3)],
+    ids=["fmsd", "lora"],
+)
+@pytest.mark.parametrize("wrapper", ACTIVE, ids=NAMES[1:])
+def test_reuse_of_what_never_learns_changes_nothing_but_the_cost(wrapper: OptimizerWrapper, adapt: Any, tmp_path: Path) -> None:
+    counts, losses, found = [0, 0], [], []
+
+    def counted(reuse: bool) -> Method:
+        def count(*_: Any) -> None:
+            counts[reuse] += 1
+
+        def method(model: Any, batches: Any) -> Any:
+            model.backbone.blocks[0].attn.register_forward_hook(count)
+            return adapt(model, patterns=["blocks.1.attn.*"])
+
+        return method
+
+    batches = by_hand((3, 5), (4, 2))
+    for reuse in (False, True):
+        learner = train(wrapper, batches, tmp_path, counted(reuse), reuse=reuse)
+        losses.append({name: value for name, value in learner.trainer.logged_metrics.items() if name.startswith("train/")})
+        found.append(weights(learner))
+    assert losses[0] == losses[1]
+    assert all(map(torch.equal, *found))
+    batches_and_domains = 2 * (2 if wrapper.by_domain else 1)
+    assert counts == [batches_and_domains * (3 if wrapper is ACTIVE[-1] else 2), batches_and_domains]
+
+
+def test_a_wrapper_by_domain_without_domains_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"batches hold none: set data\.batches=balanced"):
+        train(RoGA(), by_hand((1, 1)), tmp_path, domains=[])
+
+
+@pytest.mark.parametrize("method", ["fmsd", "full"])
+@pytest.mark.parametrize("wrapper", [SAM(3.0), SAGM(3.0, 0.1), RoGA(3.0, 0.1, 1.0, "own", 0), RoGA(3.0, 0.1, 1.0, "all", 0)], ids=NAMES[1:])
+def test_under_bf16_the_second_stage_sees_perturbed_parameters(wrapper: OptimizerWrapper, method: str, tmp_path: Path) -> None:
+    learner = train(wrapper, by_hand((3, 5), (4, 4)), tmp_path, METHODS[method], worker={"precision": "bf16-mixed"})
+    assert learner.trainer.logged_metrics["train/cosine_aligned"] < 0.9999
+    assert all(value.isfinite().all() and value.dtype == torch.float32 for value in weights(learner))
+
+
+def test_too_large_an_alpha_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    batches = by_hand(*[(1, 1)] * 12)
+    for alpha, times in ((1e-4, 0), (10.0, 1)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "fmsd"):
+            train(SAGM(0.05, alpha), batches, tmp_path, METHODS["fmsd"], optimizer=functools.partial(torch.optim.SGD, lr=1e-4))
+        assert caplog.text.count("alpha * ||g|| / rho is") == times
