@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 
 from fmsd.data.dataset import FrameDataset
 from fmsd.data.manifest import Manifest, collect
-from fmsd.data.sampler import Shuffle
+from fmsd.data.sampler import Joint, Shuffle
 from fmsd.data.sources import folder
 from fmsd.data.transforms import transform
 from fmsd.types import Frames, InputError
@@ -20,7 +20,7 @@ def manifest(tree: Path) -> Manifest:
 
 def batches(manifest: Manifest, workers: int, epoch: int = 0, augment: str = "light") -> list[Frames]:
     dataset = FrameDataset(manifest, ["real", "swap"], 24, augment, seed=3)
-    sampler = Shuffle(dataset.domain, size=5, seed=3)
+    sampler = Joint(Shuffle(dataset.domain, size=5, seed=3))
     sampler.set_epoch(epoch)
     return list(DataLoader(dataset, batch_sampler=sampler, num_workers=workers))
 

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from fmsd.data.sampler import Batches, DomainBatches, Endless, Place, Shuffle, apportioned, recycled
+from fmsd.data.sampler import Endless, EveryDomain, Joint, Place, Shuffle, apportioned, recycled
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.types import Frame, Frames, InputError
@@ -34,13 +34,13 @@ def frames(fakes: tuple[int, ...] = FAKES, reals: int = REALS, own: tuple[int, .
     return label[mixed], domain[mixed]
 
 
-def sampler(frequency: str = "balanced", size: int = 12, seed: int = 0, rank: int = 0, processes: int = 1, **kinds: Any) -> DomainBatches:
+def sampler(frequency: str = "balanced", size: int = 12, seed: int = 0, rank: int = 0, processes: int = 1, **kinds: Any) -> Joint:
     label, domain = frames(**kinds)
     names = [f"domain{index}" for index in range(len(kinds.get("fakes", FAKES)))]
-    return DomainBatches(label, domain, names, size, frequency, seed, rank, processes)
+    return Joint(EveryDomain(label, domain, names, size, frequency, seed), rank, processes)
 
 
-def epochs(batches: Batches, count: int) -> list[list[list[Place]]]:
+def epochs(batches: Joint, count: int) -> list[list[list[Place]]]:
     """The batches of the first epochs."""
     seen = []
     for epoch in range(count):
@@ -136,17 +136,17 @@ def test_repeats_tell_how_often_an_epoch_shows_a_frame(frequency: str) -> None:
     label, _ = frames((40, 20, 4), 32)
     batches = sampler(frequency, fakes=(40, 20, 4), reals=32)
     (run,) = epochs(batches, 1)
-    assert batches.repeats.shape == (3, 2)
+    assert batches.order.repeats.shape == (3, 2)
     for given, name in enumerate((40, 20, 4)):
         shown = sum(place[2] == given and label[place[1]] == 1 for batch in run for place in batch)
-        assert batches.repeats[given, 1] == pytest.approx(shown / name)
+        assert batches.order.repeats[given, 1] == pytest.approx(shown / name)
     shown = sum(label[row] == 0 for batch in run for _, row, _ in batch)
-    assert (batches.repeats[:, 0] * [11, 11, 10]).sum() == pytest.approx(shown)
+    assert (batches.order.repeats[:, 0] * [11, 11, 10]).sum() == pytest.approx(shown)
 
 
-def kinds_of(rank: int = 0, processes: int = 1) -> list[Batches]:
+def kinds_of(rank: int = 0, processes: int = 1) -> list[Joint]:
     """A sampler of each kind; the last batch of the shuffle has one frame."""
-    shuffle = Shuffle(np.arange(29) % 4, 7, 3, rank, processes)
+    shuffle = Joint(Shuffle(np.arange(29) % 4, 7, 3), rank, processes)
     return [shuffle, *(sampler(frequency, 13, 3, rank, processes) for frequency in ("balanced", "natural"))]
 
 
@@ -188,7 +188,7 @@ def test_an_epoch_may_begin_at_any_batch_and_has_its_whole_length(start: int) ->
 
 
 def test_seeds_and_epochs_have_orders_of_their_own_and_the_same_seed_the_same() -> None:
-    for kind in (lambda seed: Shuffle(np.zeros(30, np.int64), 5, seed), lambda seed: sampler(seed=seed)):
+    for kind in (lambda seed: Joint(Shuffle(np.zeros(30, np.int64), 5, seed)), lambda seed: sampler(seed=seed)):
         runs = [[[place[1:] for place in batch] for batch in run] for seed in (0, 1) for run in epochs(kind(seed), 3)]
         assert all(one != other for one, other in itertools.combinations(runs, 2))
         assert epochs(kind(0), 3) == epochs(kind(0), 3)
@@ -204,7 +204,7 @@ def test_cells_of_equal_size_have_orders_of_their_own() -> None:
 
 def test_a_shuffle_is_the_permutation_of_seed_and_epoch() -> None:
     domain = np.arange(11) % 3
-    for epoch, run in enumerate(epochs(Shuffle(domain, 4, 7), 2)):
+    for epoch, run in enumerate(epochs(Joint(Shuffle(domain, 4, 7)), 2)):
         assert [len(batch) for batch in run] == [4, 4, 3]
         rows = np.random.default_rng([7, epoch]).permutation(11)
         assert list(itertools.chain(*run)) == [(epoch, row, domain[row]) for row in rows]
@@ -212,9 +212,9 @@ def test_a_shuffle_is_the_permutation_of_seed_and_epoch() -> None:
 
 def test_endless_batches_are_full_and_cross_the_borders_of_epochs() -> None:
     domain = np.arange(11) % 3
-    batches = list(itertools.islice(Endless(domain, 4, 7), 6))
+    batches = list(itertools.islice(Endless(Shuffle(domain, 4, 7)), 6))
     assert all(len(batch) == 4 for batch in batches)
-    places = itertools.chain.from_iterable(itertools.chain(*epochs(Shuffle(domain, 4, 7), 3)))
+    places = itertools.chain.from_iterable(itertools.chain(*epochs(Joint(Shuffle(domain, 4, 7)), 3)))
     assert list(itertools.chain(*batches)) == list(itertools.islice(places, 24))
 
 
@@ -238,7 +238,7 @@ def test_a_million_frames_take_no_time(frequency: str) -> None:
     label = (rng.random(1_000_000) < 0.8).astype(np.int64)
     domain = np.where(label == 1, np.minimum(rng.geometric(0.6, 1_000_000) - 1, 7), -1)
     begun = time.process_time()
-    batches = DomainBatches(label, domain, list("abcdefgh"), 32, frequency, 0)
+    batches = Joint(EveryDomain(label, domain, list("abcdefgh"), 32, frequency, 0))
     assert sum(len(batch) for batch in batches) == 1_000_000
     assert time.process_time() - begun < 3
 

@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 
 from fmsd.report.run import Run, claimed, prune
 from fmsd.tasks.evaluate import check_precision, made
-from fmsd.tasks.train import optimizer_steps
+from fmsd.tasks.train import all_steps, epoch_steps
 from fmsd.types import InputError
 
 
@@ -28,12 +28,13 @@ def trainer(**changes: object) -> Trainer:
     ],
 )
 def test_the_schedule_spans_the_steps_that_will_be_made(changes: dict[str, object], accumulate: int, steps: int) -> None:
-    assert optimizer_steps(trainer(**changes), 10, accumulate) == steps
+    worker = trainer(**changes)
+    assert all_steps(worker, epoch_steps(worker, 10, accumulate)) == steps
 
 
 def test_training_without_an_end_is_refused() -> None:
     with pytest.raises(InputError, match=r"set trainer\.max_epochs or trainer\.max_steps"):
-        optimizer_steps(trainer(max_epochs=-1), 10, 1)
+        all_steps(trainer(max_epochs=-1), 10)
 
 
 def test_trainers_that_would_give_wrong_numbers_or_none_are_refused() -> None:

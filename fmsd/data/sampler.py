@@ -1,9 +1,11 @@
 """The batches of training: which frames they hold, in which order, and which of them each process takes."""
 
+import functools
 import itertools
 import math
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,24 +17,45 @@ Place = tuple[int, int, int]
 """(epoch, row, domain id); the id -1 marks a frame that only fills up a process's share."""
 
 
-class Batches(Sampler[list[Place]]):
-    """The batches of an epoch; the joint batch of all processes depends on (seed, epoch, index of the batch) alone.
+Places = tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]
+"""Rows and domain ids of an epoch's joint batches, one batch after the other."""
 
-    Process `rank` takes every `processes`-th place of it; where none is left for it, one place of the batch with domain -1.
-    `start` is the index of the first batch to yield in the current epoch; the length is that of the whole epoch nevertheless.
 
-    Args:
-        rows: number of frames, and about that of an epoch's places.
-        size: places of a joint batch.
+@runtime_checkable
+class Order(Protocol):
+    """The joint batches of all processes, which depend on (seed, epoch) alone.
+
+    `size` is the number of places of a batch, `batches` that of batches in an epoch; only the last batch may be smaller.
     """
 
-    def __init__(self, rows: int, size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
-        self.rows, self.size, self.seed = rows, size, seed
-        self.rank, self.processes = rank, processes
+    @property
+    def size(self) -> int:
+        """See the class."""
+        ...
+
+    @property
+    def batches(self) -> int:
+        """See the class."""
+        ...
+
+    def __call__(self, epoch: int) -> Places:
+        """The places of an epoch."""
+        ...
+
+
+class Joint(Sampler[list[Place]]):
+    """A process's part of the batches of an order.
+
+    Process `rank` takes every `processes`-th place of each batch; where none is left for it, one place of the batch with domain -1.
+    `start` is the index of the first batch to yield in the current epoch; the length is that of the whole epoch nevertheless.
+    """
+
+    def __init__(self, order: Order, rank: int = 0, processes: int = 1) -> None:
+        self.order, self.rank, self.processes = order, rank, processes
         self.epoch = self.start = 0
 
     @property
-    def sampler(self) -> "Batches":
+    def sampler(self) -> "Joint":
         """Itself: Lightning looks here for `set_epoch`."""
         return self
 
@@ -42,42 +65,47 @@ class Batches(Sampler[list[Place]]):
             self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
-        return math.ceil(self.rows / self.size)
-
-    @abstractmethod
-    def order(self) -> tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]:
-        """Rows and domains of the current epoch's joint batches, one batch after the other."""
+        return self.order.batches
 
     def __iter__(self) -> Iterator[list[Place]]:
-        return self._shares(self.epoch, self.start, *self.order())
+        return self._shares(self.epoch, self.start, *self.order(self.epoch))
 
     def _shares(self, epoch: int, start: int, rows: Int[np.ndarray, " places"], domains: Int[np.ndarray, " places"]) -> Iterator[list[Place]]:
         """This process's part of each joint batch."""
-        for begin in range(start * self.size, len(rows), self.size):
-            own = slice(begin + self.rank, begin + self.size, self.processes)
+        size = self.order.size
+        for begin in range(start * size, len(rows), size):
+            own = slice(begin + self.rank, begin + size, self.processes)
             share = [(epoch, row, domain) for row, domain in zip(rows[own].tolist(), domains[own].tolist(), strict=True)]
             yield share or [(epoch, int(rows[begin]), -1)]
 
 
-class Shuffle(Batches):
-    """Every row once per epoch; the last batch may be smaller.
+@dataclass(frozen=True)
+class Shuffle:
+    """Every row once per epoch.
 
     Args:
         domain: the domain id of each row.
+        size: places of a batch.
     """
 
-    def __init__(self, domain: Int[np.ndarray, " rows"], size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
-        super().__init__(len(domain), size, seed, rank, processes)
-        self.domain = domain
+    domain: Int[np.ndarray, " rows"]
+    size: int
+    seed: int
 
-    def order(self) -> tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]:
+    @property
+    def batches(self) -> int:
+        """All of them full but the last."""
+        return math.ceil(len(self.domain) / self.size)
+
+    def __call__(self, epoch: int) -> Places:
         """A permutation of the rows."""
-        rows = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        rows = np.random.default_rng([self.seed, epoch]).permutation(len(self.domain))
         return rows, self.domain[rows]
 
 
-class DomainBatches(Batches):
-    """Every joint batch holds every domain, with real and fake frames of each.
+@dataclass(frozen=True)
+class EveryDomain:
+    """Every batch holds every domain, with real and fake frames of each.
 
     A cell is one class of one domain; within an epoch each frame belongs to one cell. Cells are read in fresh permutations, one after the other:
     a small cell is seen several times in an epoch, a large one may not be seen in full. No batch holds a frame twice unless it takes more of a cell
@@ -87,6 +115,7 @@ class DomainBatches(Batches):
         label: 0 real, 1 fake, of each row.
         domain: the domain id of each row; -1 for real frames without one, which each epoch deals anew and evenly to all domains.
         names: the domains in the order of their ids.
+        size: places of a batch.
         frequency: `balanced` gives each cell the same part of a batch, and what does not divide to each in turn; `natural` a part that follows its
             number of frames, but at least one.
 
@@ -94,81 +123,86 @@ class DomainBatches(Batches):
         InputError: a domain lacks a class, or the batch has not one place per cell.
     """
 
-    def __init__(
-        self,
-        label: Int[np.ndarray, " rows"],
-        domain: Int[np.ndarray, " rows"],
-        names: Sequence[str],
-        size: int,
-        frequency: str,
-        seed: int,
-        rank: int = 0,
-        processes: int = 1,
-    ) -> None:
-        super().__init__(len(label), size, seed, rank, processes)
-        self.label, self.domain, self.names, self.frequency = label, domain, list(names), frequency
-        self.counts = np.bincount(self._cells(), minlength=2 * len(self.names))  # the same in every epoch
+    label: Int[np.ndarray, " rows"]
+    domain: Int[np.ndarray, " rows"]
+    names: Sequence[str]
+    size: int
+    frequency: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be dealt."""
         for name, counts in zip(self.names, self.counts.reshape(-1, 2), strict=True):
             if not counts.all():
                 raise InputError(
                     f"The domain {name!r} has no {'fake' if counts[0] else 'real'} training frames, but a batch holds both classes of each domain; "
                     "leave it out of data.train=[...], or choose another data.domains or data.batches=shuffle."
                 )
-        if size < len(self.counts):
+        if self.size < len(self.counts):
             raise InputError(
-                f"data.batch_size={size} has no room for both classes of {len(self.names)} domains; raise it to at least {len(self.counts)}, "
+                f"data.batch_size={self.size} has no room for both classes of {len(self.names)} domains; raise it to at least {len(self.counts)}, "
                 "or choose another data.domains or data.batches=shuffle."
             )
+
+    @property
+    def batches(self) -> int:
+        """As many as without domains."""
+        return math.ceil(len(self.label) / self.size)
+
+    @functools.cached_property
+    def counts(self) -> Int[np.ndarray, " cells"]:
+        """Frames of each cell, the same in every epoch; cells are ordered by domain, real before fake."""
+        return np.bincount(self._cells(0), minlength=2 * len(self.names))
 
     @property
     def repeats(self) -> Float[np.ndarray, "domains 2"]:
         """How often an epoch shows a frame of each cell on average; real frames in the first column, fake ones in the second."""
         quota = apportioned(self.counts, self.size) if self.frequency == "natural" else self.size / len(self.counts)
-        return (len(self) * quota / self.counts).reshape(-1, 2)
+        return (self.batches * quota / self.counts).reshape(-1, 2)
 
-    def quotas(self) -> Int[np.ndarray, "batches cells"]:
-        """The places that each cell has in each batch of the current epoch; cells are ordered by domain, real before fake."""
+    def quotas(self, epoch: int) -> Int[np.ndarray, "batches cells"]:
+        """The places that each cell has in each batch of an epoch."""
         cells = np.arange(len(self.counts))
         if self.frequency == "natural":
-            return np.tile(apportioned(self.counts, self.size), (len(self), 1))
+            return np.tile(apportioned(self.counts, self.size), (self.batches, 1))
         share, rest = divmod(self.size, len(cells))
-        batches = self.epoch * len(self) + np.arange(len(self))
+        batches = epoch * self.batches + np.arange(self.batches)
         return share + ((cells - rest * batches[:, None]) % len(cells) < rest)
 
-    def order(self) -> tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]:
+    def __call__(self, epoch: int) -> Places:
         """Batches are listed cell by cell, so that every process gets an even part of each."""
-        members = np.split(np.argsort(self._cells(), kind="stable"), np.cumsum(self.counts)[:-1])
-        quotas = self.quotas()
+        members = np.split(np.argsort(self._cells(epoch), kind="stable"), np.cumsum(self.counts)[:-1])
+        quotas = self.quotas(epoch)
         streams = [
-            rows[recycled(len(rows), quotas[:, cell], np.random.default_rng([self.seed, self.epoch, cell + 1]))] for cell, rows in enumerate(members)
+            rows[recycled(len(rows), quotas[:, cell], np.random.default_rng([self.seed, epoch, cell + 1]))] for cell, rows in enumerate(members)
         ]
-        cells = np.repeat(np.tile(np.arange(len(self.counts)), len(self)), quotas.ravel())
+        cells = np.repeat(np.tile(np.arange(len(self.counts)), self.batches), quotas.ravel())
         rows = np.empty(len(cells), np.int64)
         rows[np.argsort(cells, kind="stable")] = np.concatenate(streams)
         return rows, cells // 2
 
-    def _cells(self) -> Int[np.ndarray, " rows"]:
-        """The cell that each row belongs to in the current epoch."""
+    def _cells(self, epoch: int) -> Int[np.ndarray, " rows"]:
+        """The cell that each row belongs to in an epoch."""
         domain, loose = self.domain.copy(), np.flatnonzero(self.domain < 0)
-        domain[np.random.default_rng([self.seed, self.epoch]).permutation(loose)] = np.arange(len(loose)) % len(self.names)
+        domain[np.random.default_rng([self.seed, epoch]).permutation(loose)] = np.arange(len(loose)) % len(self.names)
         return 2 * domain + self.label
 
 
 class Endless(Sampler[list[Place]]):
-    """Full batches from one epoch of `Shuffle` after the other, without end and across their borders."""
+    """Full batches from one epoch of an order after the other, without end and across their borders."""
 
-    def __init__(self, domain: Int[np.ndarray, " rows"], size: int, seed: int) -> None:
-        self.order, self.size = Shuffle(domain, size, seed), size
+    def __init__(self, order: Order) -> None:
+        self.order = order
 
     def __iter__(self) -> Iterator[list[Place]]:
-        places = itertools.chain.from_iterable(self._batches())
+        places = itertools.chain.from_iterable(self._epochs())
         while True:
-            yield list(itertools.islice(places, self.size))
+            yield list(itertools.islice(places, self.order.size))
 
-    def _batches(self) -> Iterator[list[Place]]:
+    def _epochs(self) -> Iterator[Iterator[Place]]:
         for epoch in itertools.count():
-            self.order.set_epoch(epoch)
-            yield from self.order
+            rows, domains = self.order(epoch)
+            yield ((epoch, row, domain) for row, domain in zip(rows.tolist(), domains.tolist(), strict=True))
 
 
 def apportioned(counts: Int[np.ndarray, " cells"], size: int) -> Int[np.ndarray, " cells"]:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from fmsd.data import manifest as manifests
 from fmsd.data.dataset import FrameDataset
 from fmsd.data.manifest import SCHEMA, Manifest
-from fmsd.data.sampler import Batches, DomainBatches, Endless, Shuffle
+from fmsd.data.sampler import Endless, EveryDomain, Joint, Shuffle
 from fmsd.engine.processes import agreed
 from fmsd.types import REAL, Frame, Frames, InputError
 
@@ -214,14 +214,15 @@ class DataModule(LightningDataModule):
         if self.batch_size < processes:
             raise InputError(f"data.batch_size={self.batch_size} is shared by {processes} processes; raise it to at least {processes}.")
         if self.batches == "shuffle":
-            batches = Shuffle(dataset.domain, self.batch_size, self.seed, rank, processes)
+            order = Shuffle(dataset.domain, self.batch_size, self.seed)
         else:
             names = self.training_domains
             domain = self._domain(manifest).cast(pl.Enum(names)).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
-            batches = DomainBatches(dataset.label, domain, names, self.batch_size, self.batches, self.seed, rank, processes)
-            if batches.repeats.max() > 1.5 or batches.repeats.min() < 0.67:
-                often = ", ".join(f"{name} {fake:.2f} and {real:.2f}" for name, (real, fake) in zip(names, batches.repeats, strict=True))
+            order = EveryDomain(dataset.label, domain, names, self.batch_size, self.batches, self.seed)
+            if order.repeats.max() > 1.5 or order.repeats.min() < 0.67:
+                often = ", ".join(f"{name} {fake:.2f} and {real:.2f}" for name, (real, fake) in zip(names, order.repeats, strict=True))
                 log.info("Small domains are recycled, large ones not seen in full; an epoch shows each fake and each real frame so often: %s.", often)
+        batches = Joint(order, rank, processes)
         (batches.epoch, batches.start), self.position = self.position, (0, 0)
         return self.loader(dataset, batches)
 
@@ -247,7 +248,7 @@ class DataModule(LightningDataModule):
     def _plain(self, manifest: Manifest, rank: int = 0, processes: int = 1) -> DataLoader[Frames]:
         return self.loader(FrameDataset(manifest, self.domain_names(manifest), self.size), None, rank, processes)
 
-    def loader(self, dataset: FrameDataset, batches: Batches | Endless | None, rank: int = 0, processes: int = 1) -> DataLoader[Frames]:
+    def loader(self, dataset: FrameDataset, batches: Joint | Endless | None, rank: int = 0, processes: int = 1) -> DataLoader[Frames]:
         """The given batches, or all frames in the manifest's order, of which process `rank` has every `processes`-th."""
         rows = range(rank, len(dataset), processes) if processes > 1 else None
         order: dict[str, Any] = (
@@ -256,7 +257,7 @@ class DataModule(LightningDataModule):
         return DataLoader(
             dataset,
             num_workers=self.workers,
-            persistent_workers=isinstance(batches, Batches) and self.workers > 0,
+            persistent_workers=isinstance(batches, Joint) and self.workers > 0,
             pin_memory=torch.accelerator.is_available(),
             **order,
         )
@@ -315,7 +316,7 @@ class TrainingBatches:
             chosen = replace(whole, table=pl.concat([fakes, real[places]]))
         seed = int(np.random.SeedSequence([self.data.seed, next(self.draws), 1]).generate_state(1)[0])  # other batches than training's first
         dataset = FrameDataset(chosen, self.data.domain_names(whole), self.data.size, self.data.augment, seed)
-        loader = self.data.loader(dataset, Endless(dataset.domain, self.data.batch_size, seed))
+        loader = self.data.loader(dataset, Endless(Shuffle(dataset.domain, self.data.batch_size, seed)))
         for batch in itertools.islice(loader, count if self.limit is None else min(count, self.limit)):
             yield Frames(*(part.to(self.device, non_blocking=True) for part in batch))
 

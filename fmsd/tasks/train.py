@@ -27,7 +27,7 @@ from fmsd.models.detector import Detector
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft import adapter
 from fmsd.peft.inject import fold
-from fmsd.peft.method import Method
+from fmsd.peft.method import Adaptation, Method
 from fmsd.report import plots, wandb
 from fmsd.report.run import Run, caption, claimed, provenance
 from fmsd.tasks.evaluate import alone, made, show, test, tested
@@ -94,14 +94,9 @@ def train(
         model = detector()
         parameters, base = count(model.parameters()), adapter.fingerprint(model)
         recovery.basis = {"base weights": base, "training and validation frames": training.digest()}
-        if resumed is not None and (changed := [what for what, digest in noted(resumed)["basis"].items() if digest != recovery.basis[what]]):
-            raise InputError(f"The {changed[0]} are not those that the run in {folder} was begun with; put them back, or train anew.")
-        limit, device = worker.limit_train_batches, worker.strategy.root_device
-        batches = TrainingBatches(data, device, worker.precision_plugin.forward_context, limit if isinstance(limit, int) else None, mask)
-        adaptation = method(model.to(device), batches)
-        if worker.world_size > 1:
-            adapter.restore(model, processes.spread(adapter.state(model)), "the first process")
-        model.train()
+        if resumed is not None:
+            check_basis(resumed, recovery.basis)
+        adaptation = adapted(model, method, worker, data, mask)
         trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
         frames, domains = len(training.where(split="train")), data.training_domains
         learned = f"{trainable:,} of {parameters:,} parameters"
@@ -109,14 +104,8 @@ def train(
         if wrapper.by_domain and len(domains) == 1:
             log.warning("The training data has one domain, %s: aligning domains now equals wrapper=sagm (with wrapper.gamma=1).", domains[0])
 
-        per_epoch = math.ceil(frames / data.batch_size)
-        steps = optimizer_steps(worker, per_epoch, accumulate)
-        if wrapper.warmup_epochs > 0 and steps <= wrapper.warmup_epochs * optimizer_steps(worker, per_epoch, accumulate, epochs=1):
-            raise InputError(
-                f"The wrapper begins with {wrapper.warmup_epochs} epochs of plain ERM, and training ends before it would act; "
-                "raise trainer.max_epochs, or set wrapper.warmup_epochs=0."
-            )
-        reuse = reuse and not compiled
+        epoch = epoch_steps(worker, math.ceil(frames / data.batch_size), accumulate)
+        steps, reuse = all_steps(worker, epoch, wrapper.warmup_epochs), reuse and not compiled
         learner = Learner(model, wrapper, optimizer, schedule, adaptation, steps, weight_decay, accumulate, clip, domains, seed, reuse)
         if compiled:
             model.compile()
@@ -151,7 +140,7 @@ def train(
                 "resumed": resumed is not None,
                 "trainable": trainable,
                 "parameters": parameters,
-                "device": str(device),
+                "device": str(worker.strategy.root_device),
                 "processes": worker.world_size,
                 "seconds": round(recovery.seconds, 1),
                 "manifests": {"train": manifests.summary(training), "test": tested(tests)},
@@ -222,23 +211,59 @@ def count(parameters: Iterable[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def optimizer_steps(trainer: Trainer, batches: int, accumulate: int, epochs: int | None = None) -> int:
-    """How often the optimizer steps in the whole training, or in so many epochs.
+def epoch_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
+    """How often the optimizer steps in an epoch.
 
     Raises:
-        InputError: neither epochs nor steps are limited, or a step takes no batch.
+        InputError: a step takes no batch.
     """
     if accumulate < 1:
         raise InputError(f"learner.accumulate={accumulate} must be at least 1.")
     limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    if epochs is not None:
-        return math.ceil(batches / accumulate) * epochs
-    planned = [math.ceil(batches / accumulate) * trainer.max_epochs] if trainer.max_epochs is not None and trainer.max_epochs >= 0 else []
+    return math.ceil((min(batches, limit) if isinstance(limit, int) else int(batches * limit)) / accumulate)
+
+
+def all_steps(trainer: Trainer, epoch: int, warmup_epochs: int = 0) -> int:
+    """How often the optimizer steps in the whole training, for its schedule.
+
+    Args:
+        epoch: steps of an epoch.
+        warmup_epochs: epochs before an optimizer wrapper acts.
+
+    Raises:
+        InputError: neither epochs nor steps are limited, or the wrapper would never act.
+    """
+    planned = [epoch * trainer.max_epochs] if trainer.max_epochs is not None and trainer.max_epochs >= 0 else []
     planned += [trainer.max_steps] if trainer.max_steps >= 0 else []
     if not planned:
         raise InputError("Training has no end, so its schedule has no length; set trainer.max_epochs or trainer.max_steps.")
+    if warmup_epochs and min(planned) <= warmup_epochs * epoch:
+        raise InputError(
+            f"The wrapper begins with {warmup_epochs} epochs of plain ERM, and training ends before it would act; "
+            "raise trainer.max_epochs, or set wrapper.warmup_epochs=0."
+        )
     return min(planned)
+
+
+def check_basis(checkpoint: Path, basis: Mapping[str, str]) -> None:
+    """Compares what a resumed training rests on with what it was begun with.
+
+    Raises:
+        InputError: something has changed.
+    """
+    if changed := [what for what, digest in noted(checkpoint)["basis"].items() if digest != basis[what]]:
+        raise InputError(f"The {changed[0]} are not those that the run in {checkpoint.parent.parent} was begun with; put them back, or train anew.")
+
+
+def adapted(model: Detector, method: Method, worker: Trainer, data: DataModule, mask: Path | None) -> Adaptation:
+    """Adapts the model where it will be trained, the same in every process."""
+    limit, device = worker.limit_train_batches, worker.strategy.root_device
+    batches = TrainingBatches(data, device, worker.precision_plugin.forward_context, limit if isinstance(limit, int) else None, mask)
+    adaptation = method(model.to(device), batches)
+    if worker.world_size > 1:
+        adapter.restore(model, processes.spread(adapter.state(model)), "the first process")
+    model.train()
+    return adaptation
 
 
 MASK = "mask.json"
