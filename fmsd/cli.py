@@ -21,7 +21,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from fmsd.engine.processes import launch, launched
+from fmsd.engine.processes import launch, launched, named
 from fmsd.models.detector import PACKAGE as PACKAGED
 from fmsd.report.run import Run, prune
 from fmsd.tasks import evaluate as evaluating
@@ -328,9 +328,7 @@ def processes(trainer: DictConfig) -> int:
         )
     if devices in ("auto", -1, "-1"):
         return max(1, torch.accelerator.device_count())
-    if isinstance(devices, str) and devices.isdigit():
-        return int(devices)
-    return devices if isinstance(devices, int) else len(str(devices).strip("[], ").split(","))
+    return len(named(devices)) or int(devices)
 
 
 def evaluate(config: DictConfig, folder: Path) -> None:

@@ -17,6 +17,12 @@ class InputError(ValueError):
     """What the user gave cannot be used. The message is one sentence that names the thing and the remedy."""
 
 
+def reason(error: Exception) -> str:
+    """The first line of an error, or its kind where it says nothing, for a sentence of ours."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One image of a dataset.

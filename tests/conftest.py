@@ -1,8 +1,10 @@
 """Shared fixtures. Shapes in annotations are checked while the tests run."""
 
+import functools
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import install_import_hook
 
@@ -22,12 +24,25 @@ from PIL import Image  # noqa: E402
 
 import fmsd  # noqa: E402
 from fmsd.models.detector import Detector, detector  # noqa: E402
-from fmsd.peft.method import Adaptation  # noqa: E402
+from fmsd.peft.fmsd import fmsd as fmsd_method  # noqa: E402
+from fmsd.peft.full import full  # noqa: E402
+from fmsd.peft.lora import lora  # noqa: E402
+from fmsd.peft.masm import masm  # noqa: E402
+from fmsd.peft.method import Adaptation, Method  # noqa: E402
 
 torch.set_num_threads(1)  # the matrices are tiny: threads would only wait for each other
 os.environ["FMSD_CACHE"] = tempfile.mkdtemp(prefix="fmsd-test-")
 
 ROOT = Path(fmsd.__file__).parents[1]
+
+SUBSPACES: dict[str, Any] = {"patterns": ["attention"], "subspaces": 2, "directions": 1, "penalties": {"orthogonality": 1.0}}
+METHODS: dict[str, Method] = {
+    "fmsd": functools.partial(fmsd_method, **SUBSPACES),
+    "masm": functools.partial(masm, every=2, momentum=0.9, fraction=0.5, **SUBSPACES),
+    "lora": functools.partial(lora, patterns=["attention"], rank=2, alpha=4.0, dropout=0.3),
+    "full": full,
+}
+"""Methods that differ in what a training step has to do."""
 
 
 @pytest.fixture(autouse=True)

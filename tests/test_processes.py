@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from fmsd.engine.processes import launch, launched
-from tests.conftest import ROOT, fmsd_command, grow_tree
-from tests.test_resume import METHODS, TINY, WRAPPERS, refused, start
+from tests.conftest import METHODS, ROOT, fmsd_command, grow_tree
+from tests.test_resume import TINY, WRAPPERS, refused, start
 
 SCRIPT = """
 import os, sys, functools
@@ -23,9 +23,9 @@ from torch import distributed
 from fmsd.engine.learner import Learner
 from fmsd.engine.processes import Processes, join
 from fmsd.optim.schedule import constant
-from tests.conftest import tiny_vit
+from tests.conftest import METHODS, tiny_vit
 from tests.test_engine import module
-from tests.test_resume import METHODS, WRAPPERS
+from tests.test_resume import WRAPPERS
 from pathlib import Path
 
 place, count = Path(sys.argv[1]), int(sys.argv[2])

@@ -24,22 +24,11 @@ from fmsd.optim.sagm import SAGM
 from fmsd.optim.sam import SAM
 from fmsd.optim.schedule import cosine
 from fmsd.optim.wrapper import ERM, OptimizerWrapper
-from fmsd.peft.fmsd import fmsd
-from fmsd.peft.full import full
-from fmsd.peft.lora import lora
-from fmsd.peft.masm import masm
 from fmsd.peft.method import Method
 from fmsd.types import InputError
-from tests.conftest import ROOT, fmsd_command, grow_tree, tiny_vit, write_image
+from tests.conftest import METHODS, ROOT, fmsd_command, grow_tree, tiny_vit, write_image
 from tests.test_engine import learner, module
 
-SUBSPACES: dict[str, Any] = {"patterns": ["attention"], "subspaces": 2, "directions": 1, "penalties": {"orthogonality": 0.1}}
-METHODS: dict[str, Method] = {
-    "fmsd": functools.partial(fmsd, **SUBSPACES),
-    "masm": functools.partial(masm, every=2, momentum=0.9, fraction=0.5, **SUBSPACES),
-    "lora": functools.partial(lora, patterns=["attention"], rank=2, alpha=4.0, dropout=0.3),
-    "full": full,
-}
 WRAPPERS: dict[str, OptimizerWrapper] = {"erm": ERM(), "sam": SAM(), "sagm": SAGM(), "roga": RoGA()}
 
 

@@ -30,10 +30,10 @@ from fmsd.optim.wrapper import ERM, OptimizerWrapper, Pass
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
 from fmsd.peft.lora import lora
-from fmsd.peft.masm import Rule, masm
+from fmsd.peft.masm import Rule
 from fmsd.peft.method import Method
 from fmsd.types import Frames, InputError
-from tests.conftest import grow_tree, tiny_vit
+from tests.conftest import METHODS, grow_tree, tiny_vit
 from tests.test_engine import module, trainer
 
 Gradient = Callable[[Tensor, int], Tensor]
@@ -535,13 +535,6 @@ def test_autocast_does_not_show_a_perturbed_pass_the_parameters_of_before(wrappe
 
 # ---- in training
 
-SUBSPACES: dict[str, Any] = {"patterns": ["attention"], "subspaces": 2, "directions": 1, "penalties": {"orthogonality": 1.0}}
-METHODS: dict[str, Method] = {
-    "fmsd": functools.partial(fmsd, **SUBSPACES),
-    "masm": functools.partial(masm, every=2, momentum=0.9, fraction=0.5, **SUBSPACES),
-    "lora": functools.partial(lora, patterns=["attention"], rank=2, alpha=4, dropout=0.3),
-    "full": full,
-}
 IDS = ["blend", "swap"]
 ACTIVE = [SAM(0.3), SAGM(0.3, 0.1), RoGA(0.3, 0.1, 2.0, "own", 0), RoGA(0.3, 0.1, 2.0, "all", 0)]
 """From the first epoch on."""

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from fmsd.atomic import atomic
-from fmsd.types import REAL, Frame, InputError, Split
+from fmsd.types import REAL, Frame, InputError, Split, reason
 
 SCHEMA = pl.Schema(
     {
@@ -168,8 +168,9 @@ def collect(frames: Iterable[Frame], root: Path) -> Manifest:
     try:
         table = pl.DataFrame(columns, schema=SCHEMA)
     except (TypeError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"The frames of {root} have values of the wrong kind ({reason}); labels are 0 or 1, indices whole numbers.") from error
+        raise InputError(
+            f"The frames of {root} have values of the wrong kind ({reason(error)}); labels are 0 or 1, indices whole numbers."
+        ) from error
     return Manifest(table.sort("path"), root)
 
 

@@ -16,7 +16,7 @@ from fmsd.atomic import atomic
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.predictions import gather, joined
 from fmsd.metrics.table import results
-from fmsd.types import InputError, Predictions
+from fmsd.types import InputError, Predictions, reason
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,6 @@ BEST = "best.ckpt"
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 """The two newest checkpoints."""
-
 
 CURVES = "logs/metrics.csv"
 """A run's training curves, in its folder."""
@@ -147,9 +146,8 @@ def newest(folder: Path) -> Path | None:
         try:
             torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             rest = f"going on from {found[place + 1].name}" if place + 1 < len(found) else "none is left"
-            log.warning("The checkpoint %s cannot be read (%s); %s.", path, reason, rest)
+            log.warning("The checkpoint %s cannot be read (%s); %s.", path, reason(error), rest)
             continue
         return path
     if found:

@@ -278,6 +278,11 @@ class DataModule(LightningDataModule):
         self.position = (state_dict["epoch"], state_dict["batch"])
 
 
+def moved(batch: Frames, device: torch.device) -> Frames:
+    """A batch with pixels and labels on a device; domains and rows, which only steer, stay where they are read."""
+    return batch._replace(image=batch.image.to(device, non_blocking=True), label=batch.label.to(device, non_blocking=True))
+
+
 @dataclass(frozen=True)
 class TrainingBatches:
     """Batches of the training split outside of training, for a method that measures before it chooses.
@@ -318,7 +323,7 @@ class TrainingBatches:
         dataset = FrameDataset(chosen, self.data.domain_names(whole), self.data.size, self.data.augment, seed)
         loader = self.data.loader(dataset, Endless(Shuffle(dataset.domain, self.data.batch_size, seed)))
         for batch in itertools.islice(loader, count if self.limit is None else min(count, self.limit)):
-            yield Frames(*(part.to(self.device, non_blocking=True) for part in batch))
+            yield moved(batch, self.device)
 
     def agreed(self, found: Any) -> Any:
         """What the first process found."""

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from fmsd.engine.datamodule import moved
 from fmsd.engine.processes import several, spread, summed
 from fmsd.models.detector import Detector
 from fmsd.models.prefix import Prefix, frozen
@@ -223,9 +224,8 @@ class Learner(LightningModule):
     def on_validation_start(self) -> None:
         """Takes over the first process's batch norm statistics, which are those that are saved."""
         if several():
-            moving = [buffer for module in self.detector.modules() if isinstance(module, _BatchNorm) for buffer in module.buffers(recurse=False)]
-            for buffer, first in zip(moving, spread({str(place): buffer for place, buffer in enumerate(moving)}).values(), strict=True):
-                buffer.copy_(first)
+            norms = (module for module in self.detector.modules() if isinstance(module, _BatchNorm))
+            spread(buffer for module in norms for buffer in module.buffers(recurse=False))
 
     def validation_step(self, batch: Frames, index: int) -> Predictions:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Scores a batch of the validation split."""
@@ -246,11 +246,6 @@ class Scorer(LightningModule):
     def predict_step(self, batch: Frames, index: int) -> Predictions:
         """Scores a batch."""
         return score(self.detector, batch)
-
-
-def moved(batch: Frames, device: torch.device) -> Frames:
-    """A batch with pixels and labels on a device; domains and rows, which only steer, stay where they are read."""
-    return batch._replace(image=batch.image.to(device, non_blocking=True), label=batch.label.to(device, non_blocking=True))
 
 
 def share(batch: Frames, wanted: int | None) -> tuple[Tensor, Tensor, Tensor] | None:

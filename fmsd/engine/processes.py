@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,12 +89,16 @@ def in_turn(leading: bool) -> Iterator[None]:
             distributed.barrier()
 
 
-def spread(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The first process's tensors, in every process."""
-    found = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    for tensor in found.values():
+def spread(tensors: Iterable[Tensor]) -> None:
+    """Gives every process the first one's numbers, in place."""
+    for tensor in tensors:
         distributed.broadcast(tensor, 0)
-    return found
+
+
+def named(devices: object) -> list[int]:
+    """The devices that a trainer's setting names one by one (`[2, 3]`, `"2,3"`); none where it says how many, or leaves it open."""
+    one_by_one = "," in devices if isinstance(devices, str) else isinstance(devices, Sequence)
+    return [int(number) for number in str(devices).strip("[], ").split(",")] if one_by_one else []
 
 
 def launched(environment: Mapping[str, str]) -> bool:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from fmsd.types import InputError
+from fmsd.types import InputError, reason
 
 PACKAGE = "package:"
 """Prefix of weights that ship inside this package."""
@@ -85,9 +85,8 @@ def detector(name: str, size: int, pretrained: bool = False, weights: str | Path
     except Exception as error:
         if not pretrained or weights is not None:
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"The pretrained weights of {name!r} could not be loaded from the hub ({reason}); "
+            f"The pretrained weights of {name!r} could not be loaded from the hub ({reason(error)}); "
             "download them where there is a network and give backbone.weights=PATH."
         ) from error
     config = resolve_model_data_config(backbone)
@@ -115,8 +114,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"The weights file {path} cannot be read ({first}); fetch it again, or save its tensors as safetensors.") from error
+        raise InputError(f"The weights file {path} cannot be read ({reason(error)}); fetch it again, or save its tensors as safetensors.") from error
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]

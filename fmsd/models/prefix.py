@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from fmsd.optim.repetition import numbers
+
 Key = tuple[nn.Module, int]
 """A module and how many times it had been called before in its pass."""
 
@@ -73,7 +75,7 @@ class Prefix:
         devices = sorted({tensor.device for tensor in before.tensors if tensor.device.type != "meta"}, key=str)
         self._types = sorted({"cpu"} | {device.type for device in devices})
         self._accelerators = [device for device in devices if device.type != "cpu"]
-        self._generators = self._random() if self._recording else []
+        self._generators = numbers(self._accelerators) if self._recording else []
         self._calls.clear()
         for module in self._modules:
             # Past nn.Module.__setattr__, which is slow.
@@ -132,17 +134,9 @@ class Prefix:
 
     def _still(self) -> bool:
         """Whether no random number has been drawn since the block was entered. Of the whole pass: what follows may depend on one."""
-        if self._generators and not all(map(torch.equal, self._generators, self._random())):
+        if self._generators and not all(map(torch.equal, self._generators, numbers(self._accelerators))):
             self._generators = []
         return bool(self._generators)
-
-    def _random(self) -> list[Tensor]:
-        """The states of the random generators; those of accelerators are small and on the CPU, so that nothing waits."""
-        states = [torch.get_rng_state()]
-        for device in self._accelerators:
-            get = torch.get_device_module(device).get_rng_state
-            states.append(get() if device.type == "mps" else get(device))
-        return states
 
     def _autocast(self) -> list[tuple[bool, torch.dtype]]:
         return [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in self._types]

@@ -1,7 +1,7 @@
 """Passes that can be repeated: the same dropout masks every time, and batch norm statistics that only the first pass moves."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,32 +20,31 @@ class Repeatable:
 
     def __init__(self, run: Callable[[], Tensor], model: nn.Module) -> None:
         self.run, self.model = run, model
-        self.device = next(model.parameters()).device
-        self.numbers: tuple[Tensor, ...] | None = None
+        device = next(model.parameters()).device
+        self.accelerators = [] if device.type == "cpu" else [device]
+        self.numbers: list[Tensor] | None = None
 
     def __call__(self) -> Tensor:
         """Runs the pass."""
         torch.clear_autocast_cache()  # autocast keeps cast parameters, which would be those of before a perturbation
         if self.numbers is None:
-            self.numbers = numbers(self.device)
+            self.numbers = numbers(self.accelerators)
             return self.run()
-        restore(self.numbers, self.device)
+        restore(self.numbers, self.accelerators)
         with unmoved(self.model):
             return self.run()
 
 
-def numbers(device: torch.device) -> tuple[Tensor, ...]:
-    """State of the random number generators that a model on the device draws from."""
-    if device.type == "cpu":
-        return (torch.get_rng_state(),)
-    return torch.get_rng_state(), torch.get_device_module(device).get_rng_state(*_named(device))
+def numbers(accelerators: Sequence[torch.device]) -> list[Tensor]:
+    """States of the random number generators of the CPU and of accelerators; they are small and on the CPU, so that nothing waits."""
+    return [torch.get_rng_state(), *(torch.get_device_module(device).get_rng_state(*_named(device)) for device in accelerators)]
 
 
-def restore(states: tuple[Tensor, ...], device: torch.device) -> None:
+def restore(states: Sequence[Tensor], accelerators: Sequence[torch.device]) -> None:
     """Puts the generators where `numbers` found them."""
     torch.set_rng_state(states[0])
-    if device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(states[1], *_named(device))
+    for state, device in zip(states[1:], accelerators, strict=True):
+        torch.get_device_module(device).set_rng_state(state, *_named(device))
 
 
 def _named(device: torch.device) -> tuple[torch.device, ...]:

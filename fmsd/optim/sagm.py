@@ -36,9 +36,7 @@ class SAGM:
         flat = Flat(params, resting, reduce)
         gradient, losses = flat.gradient(passes)
         ascent = flat.movable(gradient)
-        with flat.perturbed() as place:
-            place(ascent * (self.rho / norm(ascent) - self.alpha))
-            ascended, _ = flat.gradient(passes)
+        ascended = flat.gradient_at(ascent * (self.rho / norm(ascent) - self.alpha), passes)
         diagnostics = {COSINE: torch.cosine_similarity(gradient, ascended, 0)}
         if self.rho:
             diagnostics[DESCENT] = self.alpha * norm(ascent) / self.rho

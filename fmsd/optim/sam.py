@@ -34,8 +34,6 @@ class SAM:
         flat = Flat(params, resting, reduce)
         gradient, losses = flat.gradient(passes)
         ascent = flat.movable(gradient)
-        with flat.perturbed() as place:
-            place(ascent * (self.rho / norm(ascent)))
-            ascended, _ = flat.gradient(passes)
+        ascended = flat.gradient_at(ascent * (self.rho / norm(ascent)), passes)
         flat.follow(ascended)
         return Outcome(losses, {COSINE: torch.cosine_similarity(gradient, ascended, 0)})

@@ -127,6 +127,12 @@ class Flat:
         self._join(found, losses)
         return found, losses
 
+    def gradient_at(self, offset: Float[Tensor, " numbers"], passes: Sequence[Pass]) -> Float[Tensor, " numbers"]:
+        """The gradient of the sum of all passes at theta + offset."""
+        with self.perturbed() as place:
+            place(offset)
+            return self.gradient(passes)[0]
+
     def movable(self, vector: Float[Tensor, "... numbers"]) -> Float[Tensor, "... numbers"]:
         """A vector with zeros where parameters rest; the vector itself where none does."""
         return vector if self.moves is None else vector.where(self.moves, 0.0)

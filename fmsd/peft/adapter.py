@@ -24,7 +24,7 @@ from fmsd.peft.decomposition import raw
 from fmsd.peft.inject import Adapted
 from fmsd.peft.lora import LoraLinear
 from fmsd.peft.subspace import SubspaceLinear, subspace_layers
-from fmsd.types import InputError
+from fmsd.types import InputError, reason
 
 FORMAT = 1
 
@@ -129,7 +129,7 @@ def load(detector: Detector, folder: Path) -> dict[str, Any]:
             f"{folder} holds no adapter ({Path(error.filename or folder / TENSORS).name} is missing); give the folder of a run."
         ) from error
     except (ValueError, SafetensorError) as error:
-        raise InputError(f"The adapter in {folder} cannot be read ({str(error).splitlines()[0]}); fetch it again.") from error
+        raise InputError(f"The adapter in {folder} cannot be read ({reason(error)}); fetch it again.") from error
     version = description.get("format") if isinstance(description, dict) else None
     if version != FORMAT:
         raise InputError(f"The adapter in {folder} has format {version}; this version reads format {FORMAT}.")

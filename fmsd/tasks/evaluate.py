@@ -18,7 +18,7 @@ from fmsd.engine.callbacks import WholeFiles
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
 from fmsd.engine.predictions import gather, joined
-from fmsd.engine.processes import Processes
+from fmsd.engine.processes import Processes, named
 from fmsd.metrics.table import results, wide
 from fmsd.models.detector import Detector
 from fmsd.peft import adapter
@@ -120,8 +120,7 @@ def check_precision(precision: str) -> None:
 
 def alone(trainer: Callable[..., Trainer], folder: Path) -> Trainer:
     """The trainer in a single process, in which everything is tested: the numbers then depend on no splitting."""
-    named = str(getattr(trainer, "keywords", {}).get("devices", 1)).strip("[]").split(",")  # devices by number, or how many
-    devices = [int(named[0])] if len(named) > 1 or isinstance(getattr(trainer, "keywords", {}).get("devices"), list) else 1
+    devices = named(getattr(trainer, "keywords", {}).get("devices"))[:1] or 1
     return made(trainer, devices=devices, num_nodes=1, strategy="auto", logger=False, enable_checkpointing=False, default_root_dir=folder)
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from fmsd.data import manifest as manifests
 from fmsd.engine import processes
-from fmsd.engine.callbacks import BEST, IID, MONITOR, Best, Recovery, ValidationMetrics, curves, newest, noted
+from fmsd.engine.callbacks import BEST, IID, LAST, MONITOR, Best, Recovery, ValidationMetrics, curves, newest, noted
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory
 from fmsd.mask import LayerMask, MaskHistory
@@ -167,7 +167,7 @@ def hint(run: Run) -> None:
     Raises:
         KeyboardInterrupt: no weights were chosen yet, so nothing can be tested.
     """
-    if newest(run.folder / "checkpoints") is not None:
+    if (run.folder / "checkpoints" / LAST).exists():
         log.warning("Interrupted; go on with fmsd train resume=%s", run.folder)
     if not (run.folder / "checkpoints" / BEST).exists():
         raise KeyboardInterrupt
@@ -261,7 +261,9 @@ def adapted(model: Detector, method: Method, worker: Trainer, data: DataModule, 
     batches = TrainingBatches(data, device, worker.precision_plugin.forward_context, limit if isinstance(limit, int) else None, mask)
     adaptation = method(model.to(device), batches)
     if worker.world_size > 1:
-        adapter.restore(model, processes.spread(adapter.state(model)), "the first process")
+        first = {name: tensor.detach().clone() for name, tensor in adapter.state(model).items()}
+        processes.spread(first.values())
+        adapter.restore(model, first, "the first process")
     model.train()
     return adaptation
 

@@ -6,7 +6,7 @@ from typing import cast
 
 import polars as pl
 
-from fmsd.types import Frame, InputError, Split
+from fmsd.types import Frame, InputError, Split, reason
 
 COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
 
@@ -29,7 +29,7 @@ def scan(root: Path, file: str) -> Iterator[Frame]:
         text = pl.Schema(dict.fromkeys(("path", "dataset", "domain", "video", "split", "compression"), pl.String))
         table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, schema_overrides=text)
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"The table {path} cannot be read ({str(error).splitlines()[0]}); correct that cell.") from error
+        raise InputError(f"The table {path} cannot be read ({reason(error)}); correct that cell.") from error
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise InputError(f"The table {path} lacks the columns {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
     if table.select(COLUMNS).null_count().sum_horizontal().item():
