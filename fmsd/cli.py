@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import json
 import logging
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
@@ -27,6 +29,7 @@ from fmsd.report.run import Run, prune
 from fmsd.tasks import evaluate as evaluating
 from fmsd.tasks import fold as folding
 from fmsd.tasks import index as indexing
+from fmsd.tasks import merge as merging
 from fmsd.tasks import report as reporting
 from fmsd.tasks import train as training
 from fmsd.types import InputError
@@ -46,8 +49,10 @@ USAGE = """fmsd VERB [overrides...]
   train      resume=RUN    go on with a run that was interrupted
   evaluate   run=RUN [data=NAME ...]    test a run's weights, by default on its own test datasets
   fold       run=RUN out=FILE.safetensors    a run's weights as a plain timm model
+  merge      merger=NAME experts='[RUN_OR_FILE, ...]' out=RUN    specialists of one base as one run, without training
+  merge      add=RUN to=MERGED out=RUN    a merge with one more specialist
   index      data=NAME out=FILE.parquet    scan a dataset once and keep its manifest
-  report     runs=FOLDER [out=FOLDER]    many runs as one table
+  report     runs=FOLDER [by=domain] [out=FOLDER]    many runs as one table, by test dataset or by forgery
 
 Overrides are Hydra's: group=choice, key=value, -m for a sweep over comma-separated values, --cfg job to see the result,
 --config-dir=FOLDER for configuration files of your own. Example: fmsd train method=fmsd data=ff++ data.root=/data/ff++"""
@@ -56,6 +61,7 @@ Overrides are Hydra's: group=choice, key=value, -m for a sweep over comma-separa
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit code: 0 done, 2 refused with one sentence, 130 interrupted."""
     verb, *overrides = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    overrides = [re.sub(r"^search=([^'\"]*=.*)$", r'search="\1"', word) for word in overrides]  # its commas are no sweep
     if verb in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -93,6 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debugging:
             raise
         refusals.append(explained(error, verb, overrides))
+    except (FileExistsError, NotADirectoryError) as error:
+        if debugging or error.filename is None:
+            raise
+        refusals.append(InputError(f"{error.filename} is a file, where a folder is wanted; choose another with out=PATH or hydra.run.dir=PATH."))
     except KeyboardInterrupt:
         return 130
     except SystemExit as ended:  # processes of its own have said why
@@ -134,7 +144,7 @@ def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputErr
         key = match[1]
         close = difflib.get_close_matches(key, keys(verb, overrides, key), n=1)
         meant = f" (did you mean {close[0]}?)" if close and close[0] != key else ""
-        if verb == "evaluate" and key.startswith(("data.", "trainer.")):
+        if verb in ("evaluate", "merge") and key.startswith(("data.", "trainer.")):
             meant = f" unless {key.partition('.')[0]}=NAME is given, too"
         return InputError(f"There is no config key {key!r}{meant}; `fmsd {verb} --cfg job` shows all keys.")
     if told := next((told for sign, told in SIGNS.items() if sign in text), None):
@@ -307,6 +317,8 @@ def resumed(folder: Path, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
         raise InputError(f"{', '.join(others)} would change the run, which goes on as it was configured; leave it out.")
     config = OmegaConf.load(run.config)
     assert isinstance(config, DictConfig)
+    if "merger" in config:
+        raise InputError(f"The run in {folder} was merged, not trained, so there is nothing to go on with; merge anew into another folder.")
     if "choices" not in config:
         raise InputError(f"The run in {folder} was begun by an older version, which kept too little to go on with; train anew.")
     return config, folder
@@ -340,16 +352,9 @@ def evaluate(config: DictConfig, folder: Path) -> None:
             f"{', '.join(fixed)} would change the run itself, which evaluate takes as it was trained; "
             "leave it out (base=PATH says where its base weights lie)."
         )
-    trained = OmegaConf.load(run.config)
-    whole: Any = OmegaConf.merge(trained, {"backbone": based(config.base)})
-    for key in ("data", "trainer"):
-        if config[key] is not None and "_target_" in config[key]:
-            whole[key] = config[key]  # taken whole: another dataset has another source
-        elif config[key] is not None:
-            whole[key] = OmegaConf.merge(whole[key], config[key])  # what trainer=smoke says about data
-    add_others(whole.data)
-    for asked in ("choices", "overrides"):
-        whole.pop(asked, None)  # they are the training's
+    whole = asked(OmegaConf.load(run.config), config)
+    if whole.data is None:
+        raise InputError(f"The run in {run.folder} was merged from files and has no data of its own; give data=NAME.")
     evaluating.evaluate(
         run=run,
         detector=build(whole.backbone),
@@ -361,11 +366,125 @@ def evaluate(config: DictConfig, folder: Path) -> None:
     )
 
 
+def asked(run: Any, config: DictConfig) -> Any:
+    """A run's configuration with what is asked for beside it: another base, other data, another trainer."""
+    whole: Any = OmegaConf.merge(run, {"backbone": based(config.base)})
+    for key in ("data", "trainer"):
+        if config[key] is not None and "_target_" in config[key]:
+            whole[key] = config[key]  # taken whole: another dataset has another source
+        elif config[key] is not None and whole[key] is not None:
+            whole[key] = OmegaConf.merge(whole[key], config[key])  # what trainer=smoke says about data
+    if whole.data is not None:
+        add_others(whole.data)
+    for word in ("choices", "overrides"):
+        whole.pop(word, None)  # they are the run's
+    return whole
+
+
 def fold(config: DictConfig, folder: Path) -> None:
     """fmsd fold: writes a run's dense weights."""
     run = Run(Path(config.run).expanduser().absolute())
     run.record()
     folding.fold(run, build(OmegaConf.merge(OmegaConf.load(run.config), {"backbone": based(config.base)}).backbone), Path(config.out).expanduser())
+
+
+def merge(config: DictConfig, folder: Path) -> None:
+    """fmsd merge: writes a run that was merged, not trained; by default it is tested on the data of the first run among its experts."""
+    settings, before = HydraConfig.get(), None
+    if settings.mode == RunMode.MULTIRUN and any(word.startswith("out=") for word in settings.overrides.task):
+        raise InputError("The merges of a sweep cannot all lie in out=PATH; give hydra.sweep.dir=FOLDER.")
+    words, choices = list(settings.overrides.task), {"merger": settings.runtime.choices["merger"]}
+    if config.add is not None or config.to is not None:
+        run, before = earlier(config, words)
+        choices = run.choices
+    else:
+        given = [config.experts] if isinstance(config.experts, str) else config.experts or []
+        experts = [str(Path(located(path)).resolve()) for path in given]
+        merging.check_count([Path(path) for path in experts])
+        folders = [Run(Path(path)) for path in experts if Path(path).is_dir()]
+        plain = hydra.compose("merge", [word for word in words if word.startswith("data=")]).backbone  # data may bring a backbone of its own
+        chosen = config.backbone != plain or any(word.lstrip("+").startswith("backbone") for word in words)
+        if not folders and config.backbone is None:
+            raise InputError(
+                "The experts are files, which do not tell their network: give backbone=NAME, and base=PATH for the weights they began with."
+            )
+        run: Any = {"data": None, "trainer": hydra.compose("train").trainer, "seed": 0}
+        for one in reversed(folders):  # the first one counts, but for data that it has not
+            seed = one.record()["seed"]  # says what is wrong with a folder that is no run
+            own: Any = OmegaConf.load(one.config)
+            run = {"backbone": own.backbone, "data": own.data or run["data"], "trainer": own.trainer, "seed": seed}
+        run = OmegaConf.create(run)
+        run.merger, run.experts = config.merger, experts
+        if chosen or not folders:
+            run.backbone = config.backbone
+        if config.seed is not None:
+            run.seed = config.seed
+    whole = asked(run, config)
+    if whole.data is not None:
+        whole.data.train = whole.data.train if config.on is None else [config.on] if isinstance(config.on, str) else config.on
+    grid = None if config.search is None else searched(config.search)
+    if (grid is None) != (config.on is None):
+        raise InputError("A search needs both, search='NAME=VALUES ...' and on=DATASET (or on=[A,B]), whose validation split chooses.")
+    whole.search, whole.choices, whole.overrides = config.search, choices, words
+    merging.merge(
+        detector=build(whole.backbone),
+        merger=build(whole.merger),
+        experts=[Path(path) for path in whole.experts],
+        data=None if whole.data is None else build(whole.data if config.test else OmegaConf.merge(whole, {"data": {"test": []}}).data),
+        trainer=build(whole.trainer),
+        folder=folder,
+        config=OmegaConf.to_yaml(whole, resolve=True),
+        command=sys.argv,
+        overrides=words,
+        choices=choices,
+        seed=whole.seed,
+        grid=grid,
+        before=before,
+    )
+
+
+def earlier(config: DictConfig, words: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+    """The configuration of a merge with one more expert, and the record of the merge without it.
+
+    Raises:
+        InputError: half of what is needed, no merged run, or something that would change the recipe.
+    """
+    if config.add is None or config.to is None:
+        raise InputError("Adding a specialist needs both, add=RUN_OR_FILE and to=MERGED.")
+    fixed = ("merger", "experts", "experiments", "backbone", "search", "on=", "seed")
+    if other := [word for word in words if word.lstrip("+~").startswith(fixed)]:
+        raise InputError(f"{', '.join(other)} would change the recipe of {config.to}; leave it out, or merge anew with experts='[...]'.")
+    path = Path(located(config.to))
+    if not (path / merging.RECORD).is_file():
+        raise InputError(f"{path} is not a merged run (it has no {merging.RECORD}); give the folder that fmsd merge printed at its end.")
+    run = OmegaConf.load(Run(path).config)
+    assert isinstance(run, DictConfig)
+    record = json.loads((path / merging.RECORD).read_text())
+    run.experts = [*run.experts, str(Path(located(config.add)).resolve())]
+    run.merger = {"_target_": run.merger["_target_"]} | {
+        name: value for name, value in record["merger"].items() if name != "name"
+    }  # as a search chose
+    return run, record
+
+
+def searched(text: str) -> dict[str, list[Any]]:
+    """The values to try of each coefficient, from `alpha=0.4,0.6 ratio=0.1,0.2`.
+
+    Raises:
+        InputError: it is written otherwise.
+    """
+    grid: dict[str, list[Any]] = {}
+    for word in str(text).split():
+        name, sign, values = word.partition("=")
+        if not (name and sign and all(values.split(","))) or name in grid:
+            raise InputError(f"search={text!r} is not of the form 'alpha=0.4,0.6 ratio=0.1,0.2', each name once; correct it.")
+        grid[name] = [scalar(value) for value in values.split(",")]
+    return grid
+
+
+def scalar(text: str) -> Any:
+    """A value as Hydra reads it on the command line."""
+    return OverridesParser.create().parse_override(f"x={text}").value()
 
 
 def index(config: DictConfig, folder: Path) -> None:
@@ -377,10 +496,17 @@ def index(config: DictConfig, folder: Path) -> None:
 def report(config: DictConfig, folder: Path) -> None:
     """fmsd report: prints tables over many runs."""
     out = None if config.out is None else Path(config.out).expanduser()
-    reporting.report(Path(config.runs).expanduser(), config.metric, out)
+    reporting.report(Path(config.runs).expanduser(), config.metric, out, config.by)
 
 
-VERBS: dict[str, Callable[[DictConfig, Path], None]] = {"train": train, "evaluate": evaluate, "fold": fold, "index": index, "report": report}
+VERBS: dict[str, Callable[[DictConfig, Path], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "fold": fold,
+    "merge": merge,
+    "index": index,
+    "report": report,
+}
 
 
 if __name__ == "__main__":

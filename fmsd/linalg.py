@@ -19,6 +19,13 @@ SMALL = 192
 """Up to this many singular values the whole decomposition costs less than the iteration."""
 
 
+DEPTH, WIDTH = 5, 21
+"""Blocks of a Krylov space, and the directions for which each gets eight rows: more of a task vector than `torch.svd_lowrank` finds, in less time."""
+
+OVERLAP = 1e-4
+"""Rows that overlap less with those before them are orthonormal for single precision once the overlap is taken away."""
+
+
 class Factors(NamedTuple):
     """A low-rank matrix u @ diag(s) @ vt, its columns ordered by falling singular value."""
 
@@ -80,6 +87,56 @@ def _smallest(square: Float64[Tensor, "size size"], rank: int) -> Factors | None
             return None
         before = leak
     return None
+
+
+def truncated(matrix: Float[Tensor, "out in"], rank: int) -> tuple[Float[Tensor, "out rank"], Float[Tensor, "rank in"]]:
+    """The best approximation of a rank, as two factors whose product it is; in single precision.
+
+    Small matrices are decomposed as a whole. Of others the singular directions come from a block Krylov space (Musco and Musco, NeurIPS
+    2015, arXiv 1504.05477): it holds 0.995 and more of what the best approximation of a task vector holds, and 0.9 for noise. Directions
+    below 3e-4 of the largest singular value are not told apart. The same matrix gives the same factors. The factor on the shorter side
+    is orthonormal; of a square matrix, the right one.
+
+    Args:
+        rank: at least 1, at most min(out, in).
+    """
+    if matrix.shape[0] < matrix.shape[1]:
+        left, right = truncated(matrix.mT, rank)
+        return right.mT, left.mT
+    width = -(-rank // WIDTH) * 8
+    if matrix.shape[1] <= max(SMALL, DEPTH * width):
+        u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+        return u[:, :rank] * s[:rank], vt[:rank]
+    basis, image = _krylov(matrix, width)
+    turn = torch.linalg.eigh(image @ image.mT).eigenvectors[:, -rank:].mT
+    return (turn @ image).mT, turn @ basis
+
+
+def _krylov(matrix: Float[Tensor, "out in"], width: int) -> tuple[Float[Tensor, "blocks in"], Float[Tensor, "blocks out"]]:
+    """Orthonormal rows that begin with random sums of the matrix's rows, each block the last one's image under M^T M; and what M makes of them."""
+    rows, columns = matrix.shape
+    basis, image = matrix.new_empty(DEPTH * width, columns), matrix.new_empty(DEPTH * width, rows)
+    source = torch.Generator().manual_seed(0)
+    signs = (torch.randint(2, (rows, 1), generator=source) * 2 - 1).to(matrix)
+    block = matrix.new_zeros(width, columns)
+    for some, sign in zip(matrix.split(width), signs.split(width), strict=True):
+        block[: len(some)].addcmul_(some, sign)
+    for start in range(0, DEPTH * width, width):
+        before, place = basis[:start], slice(start, start + width)
+        tiny = 1e-7 * torch.linalg.matrix_norm(block) + torch.finfo(block.dtype).tiny
+        noise = torch.rand(width, columns, generator=source).to(matrix) - 0.5
+        block = _orthonormal(block - (block @ before.mT) @ before + tiny * noise)  # where nothing is left, anything new
+        overlap = block @ before.mT
+        block -= overlap @ before
+        basis[place] = _orthonormal(block) if overlap.norm() > OVERLAP else block
+        torch.mm(basis[place], matrix.mT, out=image[place])
+        if start + width < len(basis):
+            block = image[place] @ matrix
+    return basis, image
+
+
+def _orthonormal(rows: Float[Tensor, "rows size"]) -> Float[Tensor, "rows size"]:
+    return torch.linalg.qr(rows.mT).Q.mT
 
 
 def product(factors: Factors) -> Float[Tensor, "*parts out in"]:

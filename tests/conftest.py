@@ -11,7 +11,8 @@ from jaxtyping import install_import_hook
 import tests.typechecker  # noqa: F401  the hook looks it up by name
 
 install_import_hook(
-    ["fmsd.data", "fmsd.engine", "fmsd.linalg", "fmsd.mask", "fmsd.metrics", "fmsd.models", "fmsd.optim", "fmsd.peft"], "tests.typechecker.checked"
+    ["fmsd.data", "fmsd.engine", "fmsd.linalg", "fmsd.mask", "fmsd.merge", "fmsd.metrics", "fmsd.models", "fmsd.optim", "fmsd.peft"],
+    "tests.typechecker.checked",
 )
 
 import subprocess  # noqa: E402

@@ -39,6 +39,11 @@ def targets(node: Any) -> Iterator[dict[str, Any]]:
             yield from targets(child)
 
 
+def merges(group: str, choice: str) -> bool:
+    """Whether a choice is a recipe of a merge."""
+    return group == "experiments" and "# Command: fmsd merge" in (ROOT / group / f"{choice}.yaml").read_text()
+
+
 @pytest.mark.parametrize(("group", "choice"), GROUPS)
 def test_every_choice_binds_to_the_signature_of_its_target(group: str, choice: str) -> None:
     extra = {
@@ -46,7 +51,9 @@ def test_every_choice_binds_to_the_signature_of_its_target(group: str, choice: s
         "table": ["data.train=[a]", "data.test=[a]"],
         "deepfakebench": ["data.train=[a]", "data.test=[a]", "data.source.file=x.json"],
     }
-    config = OmegaConf.to_container(compose("train", f"{group}={choice}", *extra.get(choice, [])), resolve=True)
+    verb = "merge" if group == "merger" or merges(group, choice) else "train"
+    extra = {**extra, "merge": ["specialists=/runs", "seed=0"]}
+    config = OmegaConf.to_container(compose(verb, f"{group}={choice}", *extra.get(choice, [])), resolve=False)
     assert isinstance(config, dict)
     for node in targets(config):
         module, _, name = node["_target_"].rpartition(".")
@@ -63,12 +70,17 @@ def test_every_verb_has_a_configuration(verb: str) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_opens_with_claim_and_command(name: str) -> None:
-    config = compose("train", f"experiments={name}", "data.root=/data")
-    for part in ("backbone", "method", "wrapper", "optimizer", "schedule", "trainer", "data"):
-        build(config[part])
     text = (ROOT / "experiments" / f"{name}.yaml").read_text()
     assert "# Claim: " in text
     assert "# Command: " in text
+    if merges("experiments", name):
+        config = compose("merge", f"experiments={name}", "specialists=/runs", "seed=0")
+        build(config.merger)
+        assert len(OmegaConf.to_container(config.experts, resolve=True)) > 1
+        return
+    config = compose("train", f"experiments={name}", "data.root=/data")
+    for part in ("backbone", "method", "wrapper", "optimizer", "schedule", "trainer", "data"):
+        build(config[part])
 
 
 def axes() -> list[str]:
@@ -137,9 +149,9 @@ def test_every_backbone_can_be_built_and_its_weights_are_known_to_timm(choice: s
     assert choice == "demo_vit" or any(known.startswith(config.name) for known in timm.list_pretrained())
 
 
-def test_every_method_has_a_page() -> None:
+def test_every_method_wrapper_and_merger_has_a_page() -> None:
     pages = {path.stem for path in Path(ROOT / "docs" / "methods").glob("*.md")}
-    assert {choice for group, choice in GROUPS if group == "method"} <= pages
+    assert {choice for group, choice in GROUPS if group in ("method", "merger", "wrapper")} <= pages
 
 
 def test_slurm_starts_a_task_for_every_process_of_the_trainer() -> None:

@@ -1,4 +1,3 @@
-import pickle
 from pathlib import Path
 
 import pytest
@@ -7,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fmsd.models.detector import Detector, detector, locate, read_state
+from fmsd.models.detector import Detector, detector, locate
 from fmsd.types import InputError
 from tests.conftest import tiny_vit
 
@@ -56,25 +55,6 @@ def test_weights_of_another_backbone_are_refused_with_the_keys(tmp_path: Path) -
     save_file(tiny_vit(embed_dim=48).backbone.state_dict(), tmp_path / "wide.safetensors")
     with pytest.raises(InputError, match=r"of another shape: blocks\.0.* instead of"):
         tiny_vit(weights=tmp_path / "wide.safetensors")
-
-
-def test_files_that_hold_no_weights_are_refused_and_never_unpickled(tmp_path: Path) -> None:
-    class Harm:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (Path.touch, (tmp_path / "harmed",))  # pyright: ignore
-
-    (tmp_path / "harm.pth").write_bytes(pickle.dumps({"weight": Harm()}))
-    with pytest.raises(InputError, match=r"harm\.pth cannot be read"):
-        read_state(tmp_path / "harm.pth")
-    assert not (tmp_path / "harmed").exists()
-    (tmp_path / "half.safetensors").write_bytes(b"\x10\x00")
-    with pytest.raises(InputError, match=r"half\.safetensors cannot be read"):
-        read_state(tmp_path / "half.safetensors")
-    torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(InputError, match=r"holds no state dict"):
-        read_state(tmp_path / "list.pth")
-    with pytest.raises(InputError, match=r"no weights file"):
-        read_state(tmp_path / "none.pth")
 
 
 def test_unknown_names_and_arguments_are_refused() -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fmsd.linalg import Split, directions, gram_error, orthonormal, orthonormal_complement
+from fmsd.linalg import Split, directions, gram_error, orthonormal, orthonormal_complement, truncated
 
 
 def conditioned(size: int, smallest: float) -> torch.Tensor:
@@ -71,3 +71,131 @@ def test_orthonormal_gives_the_polar_factor() -> None:
     matrix = torch.randn(3, 20, 4, dtype=torch.float64)
     u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
     torch.testing.assert_close(orthonormal(matrix), u @ vt)
+
+
+LARGE = (700, 500)
+"""The shape of a matrix whose best approximations of a small rank come from a Krylov space."""
+
+
+def of_spectrum(values: torch.Tensor, rows: int = LARGE[0]) -> torch.Tensor:
+    """A matrix with random singular directions and given singular values."""
+    left, right = (torch.linalg.qr(torch.randn(size, len(values), dtype=torch.float64)).Q for size in (rows, len(values)))
+    return ((left * values) @ right.mT).float()
+
+
+def best(matrix: torch.Tensor, rank: int) -> torch.Tensor:
+    u, s, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+    return (u[:, :rank] * s[:rank]) @ vt[:rank]
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+RANKS = torch.arange(1, LARGE[1] + 1, dtype=torch.float64)
+SPECTRA = {"root": RANKS**-0.5, "inverse": RANKS**-1, "square": RANKS**-2, "slow": 0.95**RANKS, "fast": 0.8**RANKS}
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (40, 16), (16, 40), (190, 192), (400, 190), (190, 400)])
+@pytest.mark.parametrize("rank", [1, 5, 16])
+def test_a_small_matrix_is_truncated_exactly(shape: tuple[int, int], rank: int) -> None:
+    """To single precision: rounding turns the directions of close singular values into each other."""
+    matrix = torch.randn(shape)
+    left, right = truncated(matrix, rank)
+    assert (left.shape, right.shape) == ((shape[0], rank), (rank, shape[1]))
+    assert relative(left @ right, best(matrix, rank)) < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30), (300, 230), LARGE, LARGE[::-1]])
+def test_of_full_rank_nothing_is_lost(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape)
+    left, right = truncated(matrix, min(shape))
+    assert (left.shape, right.shape) == ((shape[0], min(shape)), (min(shape), shape[1]))
+    assert relative(left @ right, matrix) < 1e-5
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["tall", "wide"])
+@pytest.mark.parametrize(("true", "rank"), [(1, 1), (1, 40), (20, 40), (40, 40), (3, 4)])
+def test_a_matrix_of_low_rank_comes_back(true: int, rank: int, wide: bool) -> None:
+    matrix = torch.randn(LARGE[0], true) @ torch.randn(true, LARGE[1])
+    matrix = matrix.mT.contiguous() if wide else matrix
+    left, right = truncated(matrix, rank)
+    assert relative(left @ right, matrix) < 2e-5
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-4, 1e4])
+def test_the_size_of_the_numbers_does_not_matter(scale: float) -> None:
+    matrix = torch.randn(LARGE[0], 20) @ torch.randn(20, LARGE[1])
+    left, right = truncated(scale * matrix, 40)
+    assert relative((left / scale) @ right, matrix) < 2e-5
+
+
+def test_of_few_entries_or_none_the_rest_stays_zero() -> None:
+    left, right = truncated(torch.zeros(LARGE), 40)
+    assert torch.equal(left @ right, torch.zeros(LARGE))
+    assert gram_error(right.mT.contiguous()) < 1e-8
+    matrix = torch.zeros(LARGE)
+    matrix[3, 4], matrix[100:110, 200:210] = 2.0, torch.randn(10, 10)
+    left, right = truncated(matrix, 40)
+    assert relative(left @ right, matrix) < 2e-5
+
+
+@pytest.mark.parametrize("rank", [1, 10, 40, 100])
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_a_falling_spectrum_is_approximated_nearly_as_well_as_can_be(spectrum: str, rank: int) -> None:
+    """To 1 %, but for singular values below the root of the precision, which are not told from each other."""
+    values = SPECTRA[spectrum]
+    matrix = of_spectrum(values)
+    left, right = truncated(matrix, rank)
+    error = (matrix.double() - left.double() @ right.double()).norm()
+    assert values[rank:].norm() * (1 - 1e-4) - 1e-6 <= error <= 1.01 * values[rank:].norm() + torch.finfo(torch.float32).eps ** 0.5 * values.norm()
+
+
+@pytest.mark.parametrize("rank", [1, 10, 40, 100])
+@pytest.mark.parametrize(("kind", "share"), [("root", 0.99), ("noise", 0.85)])
+def test_what_is_kept_is_nearly_all_that_can_be(kind: str, share: float, rank: int) -> None:
+    matrix = of_spectrum(SPECTRA["root"]) if kind == "root" else torch.randn(LARGE)
+    left, right = truncated(matrix, rank)
+    kept = (left @ right).double().square().sum() / torch.linalg.svdvals(matrix.double())[:rank].square().sum()
+    assert share <= kept < 1 + 1e-5
+
+
+@pytest.mark.parametrize("shape", [(40, 16), LARGE])
+def test_a_wide_matrix_is_truncated_as_its_transpose(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape)
+    (left, right), (above, below) = truncated(matrix, 8), truncated(matrix.mT, 8)
+    assert torch.equal(above, right.mT)
+    assert torch.equal(below, left.mT)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (40, 16), (16, 40), LARGE, LARGE[::-1], (300, 300)])
+def test_the_factor_of_the_shorter_side_is_orthonormal(shape: tuple[int, int]) -> None:
+    left, right = truncated(torch.randn(shape), 10)
+    assert gram_error(right.mT.contiguous() if shape[0] >= shape[1] else left) < 1e-8
+
+
+@pytest.mark.parametrize("shape", [(40, 16), LARGE])
+def test_the_same_matrix_gives_the_same_factors_and_leaves_the_random_state_alone(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape)
+    left, right = truncated(matrix, 10)
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    again = truncated(matrix, 10)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(again[0], left)
+    assert torch.equal(again[1], right)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        other = truncated(matrix, 10)
+    finally:
+        torch.set_num_threads(threads)
+    assert relative(other[0] @ other[1], left @ right) < 1e-4
+
+
+def test_a_matrix_is_left_as_it_was() -> None:
+    for shape in (LARGE, LARGE[::-1], (40, 16)):
+        matrix = torch.randn(shape)
+        kept = matrix.clone()
+        truncated(matrix, 10)
+        assert torch.equal(matrix, kept)

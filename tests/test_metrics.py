@@ -1,6 +1,7 @@
 """Metrics against scikit-learn, ties included."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ import torch
 from sklearn import metrics as sklearn
 
 from fmsd.metrics.ranking import accuracy, auc, average_precision, equal_error_rate
-from fmsd.metrics.table import COLUMNS, markdown, results, scored, wide
+from fmsd.metrics.table import COLUMNS, DOMAIN_COLUMNS, by_domain, markdown, results, scored, wide
 from fmsd.metrics.video import by_video
 from fmsd.types import InputError
 
@@ -95,9 +96,44 @@ def test_confident_scores_do_not_tie() -> None:
     assert results(frames, "iid").filter(metric="auc")["value"].to_list() == [1.0, 1.0]
 
 
-def test_one_class_is_refused() -> None:
+def test_a_domains_fakes_are_ranked_against_all_reals_as_scikit_learn_does_ties_included() -> None:
+    rng = np.random.default_rng(2)
+    rows = []
+    for dataset, domains in {"a": ("real", "swap", "puppet"), "b": ("youtube", "swap")}.items():
+        for domain in domains:
+            for video in range(int(rng.integers(5, 15))):
+                label = int(domain not in ("real", "youtube"))  # the label tells reals, whatever their domain is called
+                logits = (label + rng.normal(0, 2, int(rng.integers(1, 5)))).round()
+                rows += [(dataset, label, f"{dataset}/{domain}/{video}", domain, logit) for logit in logits]
+    frames = pl.DataFrame(rows, schema=["dataset", "label", "video", "domain", "logit"], orient="row").sample(fraction=1, shuffle=True, seed=0)
+    assert frames["logit"].n_unique() < frames.height / 5  # ties
+    table = by_domain(frames)
+    assert tuple(table.columns) == DOMAIN_COLUMNS
+    assert set(table.select("dataset", "domain", "level").rows()) == {
+        (*key, level) for key in (("a", "swap"), ("a", "puppet"), ("b", "swap")) for level in ("frame", "video")
+    }
+    assert table.height == 6
+    for row in table.to_dicts():
+        own = scored(frames).filter(pl.col("dataset") == row["dataset"], (pl.col("label") == 0) | (pl.col("domain") == row["domain"]))
+        items = own if row["level"] == "frame" else by_video(own)
+        assert row["value"] == pytest.approx(sklearn.roc_auc_score(items["label"], items["score"]), abs=1e-6)
+        assert (row["n_frames"], row["n_videos"]) == (own.height, own["video"].n_unique())
+
+
+def test_with_one_forgery_its_auc_is_the_datasets() -> None:
+    frames = predictions(domains=1)
+    whole = results(frames, "iid").filter(metric="auc")
+    assert by_domain(frames).select("dataset", "level", "value", "n_frames", "n_videos").rows() == (
+        whole.select("dataset", "level", "value", "n_frames", "n_videos").rows()
+    )
+
+
+@pytest.mark.parametrize("table", [lambda frames: results(frames, "iid"), by_domain])
+def test_one_class_is_refused(table: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
     with pytest.raises(InputError, match=r"test split of ff has only real frames"):
-        results(predictions().filter(label=0), "iid")
+        table(predictions().filter(label=0))
+    with pytest.raises(InputError, match=r"test split of ff has only fake frames"):
+        table(predictions().filter(label=1))
 
 
 def test_markdown() -> None:

@@ -6,20 +6,19 @@ classifier with one output, so that the backbone's state dict is exactly that of
 
 import difflib
 import importlib.resources
-import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
+from fmsd.models.formats import refusal
+from fmsd.state import read_state, shapes
 from fmsd.types import InputError, reason
 
 PACKAGE = "package:"
@@ -103,33 +102,13 @@ def locate(weights: str | Path) -> Path:
     return Path(text).expanduser()
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors or pth file; a nested `state_dict` or `model` entry is unwrapped. Nothing is unpickled but tensors.
-
-    Raises:
-        InputError: a missing, damaged or unsafe file.
-    """
-    if not path.is_file():
-        raise InputError(f"There is no weights file {path}.")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"The weights file {path} cannot be read ({reason(error)}); fetch it again, or save its tensors as safetensors.") from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"The weights file {path} holds no state dict; save model.state_dict() instead.")
-    return dict(state)
-
-
 def load_weights(backbone: nn.Module, path: Path) -> None:
     """Loads a file into a timm model, strictly: only a classifier with another number of outputs is left out.
 
     Raises:
         InputError: keys or shapes differ; the sentence lists them.
     """
-    state = read_state(path)
+    state: Mapping[str, Tensor] = dict(read_state(path))
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
     if convert is not None:
         state = convert(state, backbone)
@@ -139,21 +118,20 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     fits = all(key in state and state[key].shape == own[key].shape for key in own if key.startswith(heads))
     if not fits:
         state = {key: value for key, value in state.items() if not key.startswith(heads)}
-    wanted = {key for key in own if fits or not key.startswith(heads)}
-    missing, extra = sorted(wanted - set(state)), sorted(set(state) - wanted)
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in sorted(wanted & set(state))
-        if state[key].shape != own[key].shape
-    ]
-    if missing or extra or shapes:
-        found = [f"{what}: {_some(keys)}" for what, keys in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)) if keys]
-        raise InputError(
-            f"The weights {path} are not those of {type(backbone).__name__} as configured ({'; '.join(found)}); choose the backbone they belong to."
-        )
+    wanted, found = shapes({key: value for key, value in own.items() if fits or not key.startswith(heads)}), shapes(state)
+    if found != wanted:
+        raise InputError(refusal(found, wanted, backbone, str(path)))
     for key, value in state.items():
         own[key].copy_(value)
 
 
-def _some(keys: list[str], count: int = 5) -> str:
-    return ", ".join(keys[:count]) + (f" and {len(keys) - count} more" if len(keys) > count else "")
+def skeleton(make: Callable[..., Detector]) -> Detector:
+    """The detector that `make` makes, without weights: names, shapes and types of its modules, at no cost in memory.
+
+    Args:
+        make: a partial of `detector`.
+    """
+    with torch.device("meta"):
+        empty = make(weights=None, pretrained=False).backbone
+    config = resolve_model_data_config(empty)
+    return Detector(empty, tuple(config["mean"]), tuple(config["std"]))

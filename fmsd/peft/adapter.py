@@ -9,13 +9,13 @@ A method that trains every weight has an adapter as large as the backbone. Nothi
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fmsd.atomic import atomic
@@ -24,6 +24,7 @@ from fmsd.peft.decomposition import raw
 from fmsd.peft.inject import Adapted
 from fmsd.peft.lora import LoraLinear
 from fmsd.peft.subspace import SubspaceLinear, subspace_layers
+from fmsd.state import StateFile
 from fmsd.types import InputError, reason
 
 FORMAT = 1
@@ -67,14 +68,18 @@ def restore(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> N
         layer.rebase(initial)
 
 
-def fingerprint(detector: Detector) -> str:
+def fingerprint(detector: Detector, weights: Mapping[str, Tensor] | None = None) -> str:
     """SHA-256 of a backbone's weights, to be taken before a method changes it.
 
     The head is left out, and what timm resamples to the input's size: its last bits depend on the processor.
+
+    Args:
+        weights: the weights, where the detector itself holds none.
     """
-    digest, head = hashlib.sha256(), head_name(detector)
-    for name, tensor in sorted(detector.backbone.state_dict().items()):
+    digest, head, own = hashlib.sha256(), head_name(detector), detector.backbone.state_dict()
+    for name in sorted(own):
         if not name.startswith(f"{head}.") and not any(word in name for word in RESAMPLED):
+            tensor = own[name] if weights is None else weights[name].to(own[name].dtype)
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(raw(tensor))
     return digest.hexdigest()
@@ -98,32 +103,45 @@ def save(detector: Detector, folder: Path, base: Mapping[str, Any], about: Mappi
         for kind, (layer, _) in KINDS.items()
         if isinstance(module, layer) and isinstance(module, Adapted)
     }
+    with atomic(folder / TENSORS) as partial:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state(detector).items()}, partial)
+    describe(detector, folder, base, layers, list(state(detector)), about)
+
+
+def describe(
+    detector: Detector, folder: Path, base: Mapping[str, Any], layers: Mapping[str, Any], tensors: Sequence[str], about: Mapping[str, Any]
+) -> None:
+    """Writes the description beside an adapter's tensors.
+
+    Args:
+        layers: kind and arguments of each adapted layer.
+        tensors: the names of the tensors.
+    """
     description = {
         "format": FORMAT,
         "base": dict(base),
-        "layers": layers,
-        "tensors": list(state(detector)),
+        "layers": dict(layers),
+        "tensors": list(tensors),
         "head": head_name(detector),
         "normalisation": {"mean": detector.mean.flatten().tolist(), "std": detector.std.flatten().tolist()},
         **about,
     }
-    with atomic(folder / TENSORS) as partial:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state(detector).items()}, partial)
     with atomic(folder / DESCRIPTION) as partial:
         partial.write_text(json.dumps(description, indent=1) + "\n")
 
 
-def load(detector: Detector, folder: Path) -> dict[str, Any]:
-    """Adapts a detector with base weights as the adapter in `folder` says, and returns the adapter's description.
+def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    """The description and the tensors of the adapter in a folder; the latter are mapped from their file.
 
-    What learned before can learn on: it is the same module, its initial directions included.
+    Args:
+        found: the fingerprint of the base weights at hand.
 
     Raises:
-        InputError: no adapter, another format, another base, or tensors that do not fit.
+        InputError: no adapter, another format, or another base.
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
-        tensors = load_file(folder / TENSORS)
+        tensors = StateFile(folder / TENSORS)
     except FileNotFoundError as error:
         raise InputError(
             f"{folder} holds no adapter ({Path(error.filename or folder / TENSORS).name} is missing); give the folder of a run."
@@ -137,19 +155,43 @@ def load(detector: Detector, folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / DESCRIPTION} is damaged: it lacks {min(lacking)!r}; fetch it again.")
     if odd := sorted(set(description["tensors"]) ^ set(tensors)):
         raise InputError(f"The files of the adapter in {folder} do not belong together ({odd[0]!r} is in one of them only); fetch both again.")
-    base, found = description["base"], fingerprint(detector)
+    base = description["base"]
     if base["hash"] != found:
         raise InputError(
             f"The adapter in {folder} belongs to other base weights: {base['name']} with hash {base['hash'][:12]}, not {found[:12]}; "
             "give the ones it was trained on."
         )
-    for name, spec in description["layers"].items():
-        about = {key: value for key, value in spec.items() if key != "kind"}
-        own = {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
-        try:
-            detector.backbone.set_submodule(name, KINDS[spec["kind"]][1](detector.backbone.get_submodule(name), about, own))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{folder / DESCRIPTION} is damaged: the layer {name!r} cannot be made of it ({error}); fetch it again.") from error
+    return description, tensors
+
+
+def rebuilt(layer: nn.Module, name: str, description: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> nn.Module:
+    """The adapted layer that an adapter puts in the place of the plain layer of this name, with its initial directions.
+
+    Raises:
+        InputError: the description does not fit the layer.
+    """
+    spec = description["layers"][name]
+    about = {key: value for key, value in spec.items() if key != "kind"}
+    own = {key.removeprefix(f"{name}."): tensors[key] for key in tensors if key.startswith(f"{name}.")}
+    try:
+        return KINDS[spec["kind"]][1](layer, about, own)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / DESCRIPTION} is damaged: the layer {name!r} cannot be made of it ({error}); fetch it again.") from error
+
+
+def load(detector: Detector, folder: Path) -> dict[str, Any]:
+    """Adapts a detector with base weights as the adapter in `folder` says, and returns the adapter's description.
+
+    What learned before can learn on: it is the same module, its initial directions included.
+
+    Raises:
+        InputError: no adapter, another format, another base, or tensors that do not fit.
+    """
+    description, tensors = read(folder, fingerprint(detector))
+    modules = dict(detector.backbone.named_modules())
+    for name in description["layers"]:
+        layer = modules.get(name, nn.Identity())  # which no layer can be made of
+        detector.backbone.set_submodule(name, rebuilt(layer, name, description, tensors, folder))
     detector.requires_grad_(False)
     for name, parameter in detector.backbone.named_parameters():
         parameter.requires_grad_(name in tensors)

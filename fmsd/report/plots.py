@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from fmsd.atomic import atomic
 from fmsd.mask import LayerMask, MaskHistory, block
@@ -18,18 +19,14 @@ COLOURS = mpl.colormaps["viridis"]
 
 def layer_mask(mask: LayerMask, path: Path) -> None:
     """A heat map of the layers' scores, one row a kind of layer, one column a block; a layer that learns carries a dot."""
-    places = [(kind(layer.name), block(layer.name)) for layer in mask.layers]
-    kinds, blocks = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+    kinds, blocks, places = layout([(kind(layer.name), block(layer.name)) for layer in mask.layers])
     values = np.full((len(kinds), len(blocks)), np.nan)
-    for (row, column), layer in zip(places, mask.layers, strict=True):
-        values[kinds.index(row), blocks.index(column)] = layer.score
+    for place, layer in zip(places, mask.layers, strict=True):
+        values[place] = layer.score
     figure, axes = canvas(2.5 + 0.42 * len(blocks), 1.6 + 0.42 * len(kinds))
-    image = axes.imshow(values, cmap=COLOURS, aspect="auto")
-    kept = [(blocks.index(column), kinds.index(row)) for (row, column), layer in zip(places, mask.layers, strict=True) if layer.kept]
+    image = blockwise(axes, kinds, blocks, values)
+    kept = [(column, row) for (row, column), layer in zip(places, mask.layers, strict=True) if layer.kept]
     axes.scatter(*zip(*kept, strict=True), s=36, c="white", edgecolors="black", linewidths=0.8)
-    axes.set_yticks(range(len(kinds)), kinds)
-    axes.set_xticks(range(len(blocks)), short(blocks), rotation=90 if len(blocks) > 16 else 0)
-    axes.set_xlabel("block")
     axes.set_title(f"{len(kept)} of {len(mask.layers)} layers learn (dots)", fontsize=10, loc="left")
     figure.colorbar(image, ax=axes, label=f"score ({mask.settings['bias']})")
     write(figure, path)
@@ -52,6 +49,21 @@ def mask_history(history: MaskHistory, path: Path) -> None:
     write(figure, path)
 
 
+def layout(layers: Sequence[tuple[str, str]]) -> tuple[list[str], list[str], list[tuple[int, int]]]:
+    """The kinds (rows) and blocks (columns) of layers, in their order, and the place of each layer among them."""
+    kinds, blocks = (list(dict.fromkeys(names)) for names in zip(*layers, strict=True))
+    return kinds, blocks, [(kinds.index(row), blocks.index(column)) for row, column in layers]
+
+
+def blockwise(axes: Axes, kinds: Sequence[str], blocks: Sequence[str], values: np.ndarray) -> AxesImage:
+    """Draws a heat map, one row a kind of layer, one column a block."""
+    image = axes.imshow(values, cmap=COLOURS, aspect="auto")
+    axes.set_yticks(range(len(kinds)), kinds)
+    axes.set_xticks(range(len(blocks)), short(blocks), rotation=90 if len(blocks) > 16 else 0)
+    axes.set_xlabel("block")
+    return image
+
+
 def kind(name: str) -> str:
     """A layer's name inside its block: `attn.qkv` of `blocks.3.attn.qkv`."""
     return name.removeprefix(f"{block(name)}.")
@@ -64,9 +76,15 @@ def short(blocks: Sequence[str]) -> list[str]:
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty picture, its size in inches."""
+    figure, (axes,) = canvases(width, height, 1)
+    return figure, axes
+
+
+def canvases(width: float, height: float, count: int) -> tuple[Figure, list[Axes]]:
+    """An empty picture of several panels, one below the other, its size in inches."""
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    return figure, [figure.add_subplot(count, 1, place + 1) for place in range(count)]
 
 
 def write(figure: Figure, path: Path) -> None:

@@ -5,6 +5,8 @@ run.json           provenance: command, versions, git revision, manifest digests
 results.csv / .md  the result table, tidy and for reading
 predictions/       DATASET.parquet: a row per frame with its logit
 adapter.*          the chosen weights: what the method changed in the backbone, and the base it belongs to
+merge.json         of a merge: the recipe, hashes of the experts, their Gram matrices, what was done to each layer; its pictures beside it
+domains.*          of a merge: AUC of every specialist and of the merge on every forgery
 mask.json / .png   which layers were chosen to learn, or when each artifact subspace learned, and why
 checkpoints/       best.ckpt and, to resume from, last.ckpt and previous.ckpt: what learned and the optimizer's state
 logs/metrics.csv   training curves
@@ -60,6 +62,12 @@ PARTS = (
     "adapter.json",
     "mask.json",
     "mask.png",
+    "merge.json",
+    "norms.png",
+    "cosines.png",
+    "spectrum.png",
+    "domains.csv",
+    "domains.png",
     "checkpoints",
     "logs",
     "wandb",
@@ -161,7 +169,7 @@ def revision() -> str | None:
 
 
 @contextlib.contextmanager
-def claimed(run: Run, config: str, resumable: bool = False) -> Iterator[None]:
+def claimed(run: Run, config: str, resumable: bool = False, named: str = "hydra.run.dir") -> Iterator[None]:
     """Makes a folder the run's own by writing its configuration first, and takes everything back when the work fails before the first checkpoint.
 
     Only what a run writes and what was not there before is removed. As long as the work lasts the configuration is locked; the lock
@@ -169,6 +177,7 @@ def claimed(run: Run, config: str, resumable: bool = False) -> Iterator[None]:
 
     Args:
         resumable: go on with an unfinished run of the same configuration.
+        named: what names the folder on the command line.
 
     Raises:
         InputError: the folder holds a run that is finished, configured differently, or at work in another process.
@@ -176,7 +185,7 @@ def claimed(run: Run, config: str, resumable: bool = False) -> Iterator[None]:
     run.folder.mkdir(parents=True, exist_ok=True)
     before = {part for part in PARTS if (run.folder / part).exists()}
     with run.config.open("a+") as file:
-        taken = f"{run.folder} already holds a run; choose another folder with hydra.run.dir=PATH"
+        taken = f"{run.folder} already holds a run; choose another folder with {named}=PATH"
         if not locked(file, patience=10 if resumable else 0):
             raise InputError(f"{taken}: another process is at work on it.")
         file.seek(0)
@@ -251,7 +260,9 @@ def prune(folder: Path) -> None:
 
 
 def caption(record: Mapping[str, Any]) -> str:
-    """One line about a run: what was trained, at what cost."""
+    """One line about a run: what was trained, or merged, at what cost."""
+    if "merged" in record:
+        return f"merged from {', '.join(record['merged'])} without training in {record['seconds']:.0f} s; coefficients: {record['selection']}"
     return (
         f"{record['trainable']:,} of {record['parameters']:,} parameters trained ({record['trainable'] / record['parameters']:.2%}), "
         f"{record['seconds'] / 60:.1f} min, weights of epoch {record['epoch'] + 1} by {record['selection']}"

@@ -29,7 +29,7 @@ from fmsd.types import Frames, InputError
 
 log = logging.getLogger(__name__)
 
-CARRIED = ("overrides", "choices", "seed", "selection", "monitor", "monitored", "epoch", "trainable", "parameters", "seconds")
+CARRIED = ("overrides", "choices", "seed", "selection", "monitor", "monitored", "epoch", "trainable", "parameters", "seconds", "merged")
 """What an evaluation's record repeats of its run's."""
 
 
@@ -59,7 +59,7 @@ def evaluate(
             if before is not None and before != manifest.digest():
                 log.warning("%s is not what the run was tested on: other frames, splits or labels (see manifests in run.json).", name)
         table = test(evaluation, alone(trainer, folder), folded(run, detector), data, trained["selection"])
-        record = {key: trained[key] for key in CARRIED}
+        record = {key: trained[key] for key in CARRIED if key in trained}
         evaluation.write_record(
             record | provenance(command) | {"run": str(run.folder), "manifests": {"test": tested(tests)}, "skipped": data.skipped}
         )

@@ -1,0 +1,16 @@
+"""Weight averaging, as in model soups (Wortsman et al., ICML 2022, arXiv 2203.05482): mean_i theta_i."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fmsd.merge.delta import Merged, Specialists, mean
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """The mean of the experts' weights; the base has no part in it."""
+
+    def __call__(self, specialists: Specialists) -> Iterator[Merged]:
+        """Reads every expert once."""
+        for name in specialists.names:
+            yield Merged(name, mean(specialists, name))

@@ -1,0 +1,45 @@
+"""DARE: drop and rescale (Yu et al., ICML 2024, arXiv 2311.03099), then task arithmetic."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from fmsd.merge.delta import Merged, Specialists, in_range, one_of
+
+
+@dataclass(frozen=True, slots=True)
+class DARE:
+    """theta_0 + scale * sum_i m_i tau_i / (1 - drop_rate), every entry of m_i 0 with probability `drop_rate`, else 1.
+
+    Args:
+        drop_rate: from 0, which is task arithmetic, to 1, which is the base.
+        scale: factor on the sum, at least 0.
+        seed: the draws follow from it, a tensor's name and an expert's place, whatever is merged before.
+    """
+
+    drop_rate: float = 0.9
+    scale: float = 0.4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range."""
+        in_range(high=1.0, drop_rate=self.drop_rate)
+        in_range(scale=self.scale, seed=self.seed)
+        one_of((int(self.seed),), seed=self.seed)
+
+    def __call__(self, specialists: Specialists) -> Iterator[Merged]:
+        """Reads every expert once."""
+        factor = self.scale / (1 - self.drop_rate) if self.drop_rate < 1 else 0.0
+        for name in specialists.names:
+            tasks = specialists.tasks(name)
+            for place, task in enumerate(tasks):
+                task.masked_fill_(torch.rand(task.shape, generator=draws(self.seed, name, place)) < self.drop_rate, 0.0)
+            yield Merged(name, specialists.start(name).add_(tasks.sum(0), alpha=factor))
+
+
+def draws(seed: int, name: str, place: int) -> torch.Generator:
+    """The random numbers of one tensor of one expert; the same in every process."""
+    digest = hashlib.sha256(f"{seed} {place} {name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)  # torch takes 63 bits on all platforms

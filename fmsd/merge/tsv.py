@@ -1,0 +1,48 @@
+"""TSV-M: merging of task singular vectors (Gargiulo et al., CVPR 2025, arXiv 2412.00081)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fmsd.linalg import Factors, product
+from fmsd.merge.delta import Merged, Specialists, in_range
+from fmsd.merge.iso import polar, triplets
+
+
+@dataclass(frozen=True, slots=True)
+class TSVM:
+    """theta_0 + scale * polar([U_1 .. U_N]) diag(s_1 .. s_N) polar([V_1 .. V_N])^T on matrices, of the top 1/N of each tau_i's triplets.
+
+    Everything else is theta_0 + scale * mean_i tau_i.
+
+    Args:
+        scale: factor on the merged task vector, at least 0.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range."""
+        in_range(scale=self.scale)
+
+    def __call__(self, specialists: Specialists) -> Iterator[Merged]:
+        """Reads every expert once; decompositions of every matrix of every expert, and two of the size of one."""
+        for name in specialists.names:
+            start, tasks, part = specialists.start(name), specialists.tasks(name), specialists.parts[name]
+            if part.kind == "matrix":
+                slices = part.matrices(tasks, stack=1).transpose(0, 1)
+                merged = torch.stack([decorrelated(matrices) for matrices in slices]).view(start.shape)
+            else:
+                merged = tasks.mean(0)
+            yield Merged(name, start.add_(merged, alpha=self.scale))
+
+
+def decorrelated(tasks: Float[Tensor, "experts rows columns"]) -> Float[Tensor, "rows columns"]:
+    """The sum of the tasks' top triplets, after their singular vectors were made orthogonal over the tasks."""
+    limit = max(1, min(tasks.shape[1:]) // len(tasks))
+    found = [triplets(task, limit) for task in tasks]
+    u, s, vt = torch.cat([own.u for own in found], 1), torch.cat([own.s for own in found]), torch.cat([own.vt for own in found])
+    return product(Factors(polar(u), s, polar(vt)))
