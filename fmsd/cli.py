@@ -399,7 +399,7 @@ def merge(config: DictConfig, folder: Path) -> None:
         choices = run.choices
     else:
         given = [config.experts] if isinstance(config.experts, str) else config.experts or []
-        experts = [str(Path(located(path)).resolve()) for path in given]
+        experts = [os.path.normpath(located(path)) for path in given]  # links stay: those of caches have names that tell their format
         merging.check_count([Path(path) for path in experts])
         folders = [Run(Path(path)) for path in experts if Path(path).is_dir()]
         plain = hydra.compose("merge", [word for word in words if word.startswith("data=")]).backbone  # data may bring a backbone of its own
@@ -460,7 +460,7 @@ def earlier(config: DictConfig, words: Sequence[str]) -> tuple[Any, dict[str, An
     run = OmegaConf.load(Run(path).config)
     assert isinstance(run, DictConfig)
     record = json.loads((path / merging.RECORD).read_text())
-    run.experts = [*run.experts, str(Path(located(config.add)).resolve())]
+    run.experts = [*run.experts, os.path.normpath(located(config.add))]
     run.merger = {"_target_": run.merger["_target_"]} | {
         name: value for name, value in record["merger"].items() if name != "name"
     }  # as a search chose
