@@ -279,8 +279,11 @@ def test_an_interrupted_run_keeps_its_best_weights_and_can_be_evaluated(tmp_path
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    try:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()  # it would train for ever beside the other tests
     assert process.returncode == 130, said
     assert f"Interrupted; go on with fmsd train resume={tmp_path / 'run'}" in said
     assert "The best weights so far are kept" in said
@@ -301,7 +304,7 @@ def test_unknown_keys_choices_verbs_and_targets(tmp_path: Path) -> None:
     assert "There is no method=fmds; choose one of bitfit, effort, fmsd, full, lora, masm, norm, probe" in refused(
         "train", "method=fmds", cwd=tmp_path
     )
-    assert "no verb 'trian'; choose one of train, evaluate, fold, index, report" in refused("trian", cwd=tmp_path)
+    assert "no verb 'trian'; choose one of train, evaluate, fold, merge, index, report" in refused("trian", cwd=tmp_path)
     assert "needs run; give it as run=VALUE" in refused("evaluate", cwd=tmp_path)
     assert "There is no experiments=dmo; choose one of ablation, demo, faces" in refused("train", "experiments=dmo", cwd=tmp_path)
     assert "There is no data=synthetc" in refused("evaluate", "run=x", "data=synthetc", cwd=tmp_path)
