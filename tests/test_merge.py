@@ -57,10 +57,11 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("method", ["norm", "bitfit", "probe"])
 def test_specialists_that_learned_no_matrix_or_the_head_alone(place: Path, method: str) -> None:
     words = ["data=folder", "data.root=data", "trainer=smoke", "backbone=demo_vit", "optimizer.lr=1e-2"]
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         assert main(["train", f"method={method}", f"seed={seed}", *words, f"hydra.run.dir=few/{method}{seed}"]) == 0
     for merger in ("average", "r2m", "tsv"):
         assert main(["merge", f"merger={merger}", f"experts=[few/{method}0,few/{method}1]", f"out=few/{method}_{merger}"]) == 0
+    assert main(["merge", f"add=few/{method}2", f"to=few/{method}_r2m", f"out=few/{method}_more", "test=false"]) == 0
     one, other, mean = (weights(place / "few" / name) for name in (f"{method}0", f"{method}1", f"{method}_average"))
     assert all(torch.allclose(mean[name], (one[name] + other[name]) / 2, atol=1e-6) for name in mean)
 

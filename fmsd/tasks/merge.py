@@ -259,7 +259,7 @@ def known_grams(before: Mapping[str, Any], experts: Sequence[Expert], about: Map
             raise InputError(f"The expert {expert.path} has changed since it was merged; merge anew with experts='[...]'.")
     grams = {layer["name"]: torch.tensor(layer["gram"], dtype=torch.float64) for layer in before["layers"]}
     nothing = torch.zeros(len(experts) - 1, len(experts) - 1, dtype=torch.float64)
-    return torch.stack([grams.get(name, nothing) for name in names])
+    return torch.cat([nothing[None][:0], *(grams.get(name, nothing)[None] for name in names)])
 
 
 def check_distance(specialists: Specialists, experts: Sequence[Expert]) -> None:
