@@ -34,7 +34,7 @@ help: ## Show this list
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt -e .
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt -e '.[faces]'
 	@touch $@
 
 .venv/installed-dev: .venv/bin/pip pyproject.toml constraints.txt

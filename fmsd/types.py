@@ -47,6 +47,43 @@ class Frame:
     compression: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One video as the tree of a dataset holds it: a video file, a folder of its frames, or both.
+
+    Args:
+        file: the video file, where the copy has it.
+        images: the folder of its extracted frames, where the copy has it.
+        label, dataset, domain, video, split, compression: as those of a frame.
+    """
+
+    file: Path | None
+    images: Path | None
+    label: Literal[0, 1]
+    dataset: str
+    domain: str
+    video: str
+    split: Split
+    compression: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something about a copy of a dataset that is not as it should be, though the rest of it can be read.
+
+    Args:
+        kind: one word for a table: `missing`, `unlisted`, `repeated`, `slashes`, ...
+        what: one sentence that names the thing and the remedy.
+    """
+
+    kind: str
+    what: str
+
+
+Entry = Frame | Video | Problem
+"""What a source yields."""
+
+
 def video_id(dataset: str, domain: str, compression: str, video: str) -> str:
     """The id `dataset/domain/compression/video`, without the empty parts: equal folder names in two manipulations stay two videos."""
     return "/".join(part for part in (dataset, domain, compression, video) if part)

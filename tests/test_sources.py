@@ -12,7 +12,7 @@ from fmsd.data import synthetic
 from fmsd.data.manifest import collect
 from fmsd.data.sources import deepfakebench, ffpp, folder, table
 from fmsd.data.sources import synthetic as embedded
-from fmsd.types import InputError
+from fmsd.types import InputError, Problem, Video
 from tests.conftest import grow_tree, write_image
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
@@ -54,7 +54,7 @@ def test_other_layouts_name_what_each_level_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "real", "split", "message"),
     [
-        ("{split}/{domain}", ["real"], None, r"do not fit the layout"),
+        ("{split}/{domain}", ["real"], None, r"does not fit the layout"),
         ("{split}/{label}/{video}", ["real"], None, r"unknown fields \['label'\]"),
         ("{split}/{domain}/{video}", ["pristine"], None, r"None of the folders \['real', 'swap'\] holds real images.*data\.source\.real"),
         ("*/{domain}/{video}", ["real"], None, r"data\.source\.split=train"),
@@ -247,11 +247,11 @@ def test_ffpp_frames_are_in_numeric_order_and_absent_or_empty_videos_are_named(t
     assert ordered == ["0000", "998", "999", "1000", "1001"]
     shutil.rmtree(video)
     with caplog.at_level(logging.WARNING):
-        list(ffpp.scan(root))
-    assert "lacks 1 of the 6 official videos, 071 among them" in caplog.text
+        collect(ffpp.scan(root), root)
+    assert "the official split lists 071, which" in caplog.text
     video.mkdir()
     with pytest.raises(InputError, match=r"images/071 holds no frames"):
-        list(ffpp.scan(root))
+        collect(ffpp.scan(root), root)
 
 
 def test_ffpp_takes_the_split_from_a_deepfakebench_file(tmp_path: Path) -> None:
@@ -272,19 +272,23 @@ def test_ffpp_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"lacks .*original_sequences/youtube/c40.*data\.source\.compression"):
         list(ffpp.scan(root, compression="c40"))
     write_image(root / "original_sequences/youtube/c23/images/999/0.png", 0, 8)
-    with pytest.raises(InputError, match=r"999 is in none of the official splits"):
-        list(ffpp.scan(root))
+    (problem,) = [entry for entry in ffpp.scan(root) if isinstance(entry, Problem)]
+    assert problem.kind == "unlisted"
+    assert "999 is in none of the official splits" in problem.what
     (root / "splits" / "val.json").unlink()
     with pytest.raises(InputError, match=r"split was not found in .*data\.source\.splits=PATH"):
         list(ffpp.scan(root))
     videos = tmp_path / "videos"
     for folder_ in ("original_sequences/youtube", *(f"manipulated_sequences/{method}" for method in METHODS)):
         (videos / folder_ / "c23" / "videos").mkdir(parents=True)
+        (videos / folder_ / "c23" / "videos" / ("071.mp4" if "original" in folder_ else "071_054.mp4")).touch()
     (videos / "splits").mkdir()
     for split, pairs in PAIRS.items():
         (videos / "splits" / f"{split}.json").write_text(json.dumps(pairs))
-    with pytest.raises(InputError, match=r"videos but no extracted frames.*extract the frames first"):
-        list(ffpp.scan(videos))
+    found = [entry for entry in ffpp.scan(videos) if isinstance(entry, Video)]
+    assert [entry.video for entry in found] == ["ff++/real/c23/071", *(f"ff++/{method}/c23/071_054" for method in METHODS)]
+    with pytest.raises(InputError, match=r"071\.mp4 is a video, and no frames are extracted from it.*fmsd extract"):
+        collect(ffpp.scan(videos), videos)
 
 
 def test_ffpp_asks_which_of_two_frame_folders_is_meant(tmp_path: Path) -> None:

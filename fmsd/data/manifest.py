@@ -4,8 +4,9 @@ Paths are relative to the manifest's root, so the digest of one dataset is the s
 """
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -15,7 +16,10 @@ import numpy as np
 import polars as pl
 
 from fmsd.atomic import atomic
-from fmsd.types import REAL, Frame, InputError, Split, reason
+from fmsd.data import clip
+from fmsd.types import REAL, Entry, Frame, InputError, Problem, Split, reason
+
+log = logging.getLogger(__name__)
 
 SCHEMA = pl.Schema(
     {
@@ -54,12 +58,16 @@ class Manifest:
         kept = [pl.col(name).is_in([value] if isinstance(value, str) else list(value)) for name, value in values.items()]
         return replace(self, table=self.table.filter(*kept))
 
-    def spread(self, frames: int | None) -> "Manifest":
-        """At most `frames` frames of each video, spread evenly from its first to its last; None keeps all."""
+    def spread(self, frames: int | None, sampling: str = "spread") -> "Manifest":
+        """At most `frames` frames of each video; None keeps all.
+
+        Args:
+            sampling: `spread`, evenly from its first to its last, or `first`, those it begins with.
+        """
         if frames is None:
             return self
         lengths = self.table.group_by("video").len()["len"].unique().to_list()
-        places = [(length, place) for length in lengths for place in np.unique(np.linspace(0, length - 1, min(frames, length)).round().astype(int))]
+        places = [(length, place) for length in lengths for place in (evenly(length, frames) if sampling == "spread" else range(min(frames, length)))]
         wanted = pl.DataFrame(places, schema={"length": pl.UInt32, "place": pl.UInt32}, orient="row")
         placed = self.table.with_columns(
             pl.col("index").rank("ordinal").over("video").cast(pl.UInt32).sub(1).alias("place"), pl.len().over("video").alias("length")
@@ -144,6 +152,11 @@ class Manifest:
             self.table.write_parquet(partial)
 
 
+def evenly(length: int, count: int) -> list[int]:
+    """At most `count` places of a video of `length` frames, evenly from the first to the last."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+
+
 def _refuse(rows: pl.DataFrame, column: str, what: str, remedy: str, shown: int = 3) -> None:
     """Raises for the given rows, quoting the first few."""
     if rows.is_empty():
@@ -153,14 +166,18 @@ def _refuse(rows: pl.DataFrame, column: str, what: str, remedy: str, shown: int 
     raise InputError(f"In the manifest, the {column} values of {', '.join(said)}{more} {what}; {remedy}.")
 
 
-def collect(frames: Iterable[Frame], root: Path) -> Manifest:
-    """The manifest of scanned frames, ordered by path; their paths become relative to `root` where they lie below it.
+def collect(entries: Iterable[Entry], root: Path) -> Manifest:
+    """The manifest of what a source yields, ordered by path; paths become relative to `root` where they lie below it.
+
+    Problems of the copy are logged, the first of each kind.
 
     Raises:
-        InputError: there is no frame, or a frame has a value of the wrong kind.
+        InputError: there is no frame, a video has no extracted frames, or a frame has a value of the wrong kind.
     """
-    names = SCHEMA.names()
-    values = list(zip(*map(attrgetter(*names), frames), strict=True))
+    names, problems = SCHEMA.names(), dict[str, list[str]]()
+    values = list(zip(*map(attrgetter(*names), _frames(entries, problems)), strict=True))
+    for kind, found in problems.items():
+        log.warning("%s%s", found[0], f" ({len(found) - 1} more like this: {kind}; fmsd doctor lists them)" if len(found) > 1 else "")
     if not values:
         raise InputError(f"No frames were found under {root}; check the root and the layout that docs/data.md describes.")
     prefix = f"{root.as_posix().rstrip('/')}/"
@@ -172,6 +189,15 @@ def collect(frames: Iterable[Frame], root: Path) -> Manifest:
             f"The frames of {root} have values of the wrong kind ({reason(error)}); labels are 0 or 1, indices whole numbers."
         ) from error
     return Manifest(table.sort("path"), root)
+
+
+def _frames(entries: Iterable[Entry], problems: dict[str, list[str]]) -> Iterator[Frame]:
+    """All frames; problems are put aside by kind."""
+    for entry in entries:
+        if isinstance(entry, Problem):
+            problems.setdefault(entry.kind, []).append(entry.what)
+        else:
+            yield from clip.frames(entry)
 
 
 def read(path: Path, root: Path) -> Manifest:
@@ -189,6 +215,27 @@ def read(path: Path, root: Path) -> Manifest:
     if missing := [name for name in SCHEMA.names() if name not in table.columns]:
         raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}; make it again with `fmsd index`.")
     return Manifest(table.select(SCHEMA.names()).cast(SCHEMA), root)
+
+
+MARKS = ("extract.json", "pack.json")
+"""What lies beside the manifest of a folder that this package wrote."""
+
+
+def written(root: Path) -> Manifest | None:
+    """The manifest in a folder that `fmsd extract` or `fmsd pack` wrote; None for any other folder.
+
+    Raises:
+        InputError: such a folder has no manifest yet.
+    """
+    if not any((root / mark).is_file() for mark in MARKS):
+        return None
+    path = root / "manifest.parquet"
+    if not path.is_file():
+        raise InputError(
+            f"{root} holds crops without a manifest, of shards or an extraction that was interrupted; when all are done, join them with "
+            f"fmsd index data=extracted data.root={root} out={path}."
+        )
+    return read(path, root)
 
 
 def join(manifests: Sequence[Manifest]) -> Manifest:

@@ -22,12 +22,12 @@ from fmsd.data.dataset import FrameDataset
 from fmsd.data.manifest import SCHEMA, Manifest
 from fmsd.data.sampler import Endless, EveryDomain, Joint, Shuffle
 from fmsd.engine.processes import agreed
-from fmsd.types import REAL, Frame, Frames, InputError
+from fmsd.types import REAL, Entry, Frames, InputError
 
 log = logging.getLogger(__name__)
 
-Scan = Callable[[Path], Iterable[Frame]]
-"""A source: yields the frames below a root."""
+Scan = Callable[[Path], Iterable[Entry]]
+"""A source: yields the frames and videos below a root, and what is wrong with them."""
 
 
 class DataModule(LightningDataModule):
@@ -41,9 +41,14 @@ class DataModule(LightningDataModule):
         test: datasets to test on: those the source yields, and the names in `others`.
         others: sources of test datasets that lie elsewhere.
         roots: their folders; one without a folder is skipped, with a word.
-        manifest: a manifest written by `fmsd index`, read instead of scanning the root.
+        manifest: a manifest written by `fmsd index`, read instead of scanning the root. A folder that `fmsd extract` or `fmsd pack` wrote
+            brings its own.
+        expected: numbers of videos of a whole copy by split (or `all`) and domain, for `fmsd doctor`.
         size: height and width of the network's input in pixels.
-        frames: at most so many frames per video, evenly spread; None for all.
+        protocol: the name of the rules below, written into every result.
+        sampling: which `frames` of a video are taken: `spread` evenly from its first to its last, or the `first` ones.
+        naming: what makes two frames of a dataset one video: its `id`, or the name of the `folder` alone, which merges equal names.
+        frames: at most so many frames per video; None for all.
         videos: at most so many videos per split and domain, for a quick trial; None for all.
         val_fraction: share of the training videos held out for validation where the dataset has no validation split.
         augment: name of the training augmentation, see `fmsd.data.transforms`.
@@ -66,6 +71,10 @@ class DataModule(LightningDataModule):
         others: Mapping[str, Scan] | None = None,
         roots: Mapping[str, str | None] | None = None,
         manifest: str | None = None,
+        expected: Mapping[str, Mapping[str, int]] | None = None,
+        protocol: str = "fmsd",
+        sampling: str = "spread",
+        naming: str = "id",
         frames: int | None = None,
         videos: int | None = None,
         val_fraction: float = 0.1,
@@ -79,7 +88,8 @@ class DataModule(LightningDataModule):
         super().__init__()
         self.name, self.root, self.source, self.manifest = name, root, source, manifest
         self.train_names, self.test_names, self.others = list(train), list(test), others or {}
-        self.roots = roots or {}
+        self.roots, self.expected = roots or {}, expected or {}
+        self.protocol, self.sampling, self.naming = protocol, sampling, naming
         self.skipped: list[str] = []
         self.frames, self.videos, self.val_fraction = frames, videos, val_fraction
         self.size, self.augment, self.batch_size, self.seed = size, augment, batch_size, seed
@@ -91,19 +101,33 @@ class DataModule(LightningDataModule):
             raise InputError(f"{', '.join(wrong)} must be at least 1; null means no limit for frames and videos.")
         if not 0 < val_fraction < 1:
             raise InputError(f"data.val_fraction={val_fraction} must lie between 0 and 1.")
-        for key, value, known in (("batches", batches, ("shuffle", "balanced", "natural")), ("domains", domains, ("manipulation", *SCHEMA.names()))):
+        choices = (
+            ("batches", batches, ("shuffle", "balanced", "natural")),
+            ("domains", domains, ("manipulation", *SCHEMA.names())),
+            ("sampling", sampling, ("spread", "first")),
+            ("naming", naming, ("id", "folder")),
+        )
+        for key, value, known in choices:
             if value not in known:
                 raise InputError(f"data.{key}={value} is unknown; choose one of {', '.join(known)}.")
+
+    @property
+    def place(self) -> Path:
+        """The root as an absolute path.
+
+        Raises:
+            InputError: none is given.
+        """
+        if self.root is None:
+            raise InputError(f"data={self.name} has no root; give the dataset's folder as data.root=PATH.")
+        return Path(self.root).expanduser().absolute()
 
     @functools.cached_property
     def own(self) -> Manifest:
         """Everything that the source yields, unchecked."""
-        if self.root is None:
-            raise InputError(f"data={self.name} has no root; give the dataset's folder as data.root=PATH.")
-        root = Path(self.root).expanduser().absolute()
         if self.manifest is not None:
-            return manifests.read(Path(self.manifest).expanduser(), root)
-        return manifests.collect(self.source(root), root)
+            return manifests.read(Path(self.manifest).expanduser(), self.place)
+        return found(self.source, self.place)
 
     @functools.cached_property
     def training(self) -> Manifest:
@@ -136,7 +160,7 @@ class DataModule(LightningDataModule):
     @functools.cached_property
     def tests(self) -> dict[str, Manifest]:
         """The test split of every test dataset, checked; those whose root is not given are left out."""
-        found = {}
+        tests = {}
         for name in self.test_names:
             if name in self.own.table["dataset"]:
                 whole = self.own.where(dataset=name)
@@ -147,7 +171,7 @@ class DataModule(LightningDataModule):
                     self.skipped.append(name)
                     continue
                 place = Path(root).expanduser().absolute()
-                found_there = manifests.collect(self.others[name](place), place)
+                found_there = found(self.others[name], place)
                 whole = found_there.where(dataset=name)
                 if not len(whole):
                     held = ", ".join(found_there.table["dataset"].unique().sort())
@@ -166,10 +190,10 @@ class DataModule(LightningDataModule):
                 )
             if both := self.training_files.intersection(test.files()):
                 raise InputError(f"{min(both)} is a training and a test frame of {name}; give each file to one of data.train and data.test.")
-            found[name] = test.validate()
-        if not found:
+            tests[name] = test.validate()
+        if not tests:
             raise InputError("No test dataset is left; give one in data.test=[...].")
-        return found
+        return tests
 
     @functools.cached_property
     def training_files(self) -> frozenset[str]:
@@ -177,7 +201,7 @@ class DataModule(LightningDataModule):
         return frozenset(self.own.where(dataset=self.train_names, split=["train", "val"]).files())
 
     def _reduced(self, manifest: Manifest) -> Manifest:
-        return manifest.first(self.videos).spread(self.frames)
+        return manifest.first(self.videos).spread(self.frames, self.sampling)
 
     @property
     def validation(self) -> Manifest:
@@ -276,6 +300,12 @@ class DataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The next training loader begins there."""
         self.position = (state_dict["epoch"], state_dict["batch"])
+
+
+def found(source: Scan, root: Path) -> Manifest:
+    """The manifest that `fmsd extract` or `fmsd pack` wrote into a root, or else what a source finds there."""
+    written = manifests.written(root)
+    return manifests.collect(source(root), root) if written is None else written
 
 
 def moved(batch: Frames, device: torch.device) -> Frames:

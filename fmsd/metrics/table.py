@@ -9,10 +9,10 @@ import polars as pl
 import torch
 
 from fmsd.metrics.ranking import METRICS, Labels, Scores, auc
-from fmsd.metrics.video import by_video
+from fmsd.metrics.video import by_folder, by_video
 from fmsd.types import InputError
 
-COLUMNS = ("dataset", "level", "metric", "value", "n_frames", "n_videos", "selection")
+COLUMNS = ("dataset", "level", "metric", "value", "n_frames", "n_videos", "selection", "protocol")
 DOMAIN_COLUMNS = ("dataset", "domain", "level", "value", "n_frames", "n_videos")
 LEVELS = ("frame", "video")
 
@@ -22,21 +22,23 @@ def scored(predictions: pl.DataFrame) -> pl.DataFrame:
     return predictions.with_columns(score=1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp()))
 
 
-def results(predictions: pl.DataFrame, selection: str) -> pl.DataFrame:
+def results(predictions: pl.DataFrame, selection: str, protocol: str = "fmsd", naming: str = "id") -> pl.DataFrame:
     """Every metric of every dataset at frame and video level.
 
     Args:
         selection: the rule that chose the weights, written into every row.
+        protocol: the rules by which frames were chosen and grouped, written into every row.
+        naming: what is one video: equal `id`, or equal last name of it (`folder`).
 
     Raises:
         InputError: a dataset with one class only.
     """
     rows = []
     for dataset, frames in _datasets(predictions):
-        ranked = _ranked(frames)
+        ranked = _ranked(by_folder(frames) if naming == "folder" else frames)
         for level in LEVELS:
             for metric, function in METRICS.items():
-                rows.append((dataset, level, metric, function(*ranked[level]), *_sizes(ranked), selection))
+                rows.append((dataset, level, metric, function(*ranked[level]), *_sizes(ranked), selection, protocol))
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
 

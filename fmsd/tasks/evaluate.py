@@ -130,7 +130,7 @@ def test(run: Run, trainer: Trainer, detector: Detector, data: DataModule, selec
     for name, manifest in data.tests.items():
         scored.append(predict(trainer, scorer, data.test_loader(name), manifest))
         run.write_predictions(name, scored[-1])
-    table = results(pl.concat(scored), selection)
+    table = results(pl.concat(scored), selection, data.protocol, data.naming)
     run.write_results(table)
     return table
 

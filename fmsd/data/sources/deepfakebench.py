@@ -8,15 +8,12 @@ train, val and test. Here a video has one split: test wins over val, val over tr
 """
 
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 from fmsd.data.image import in_order
-from fmsd.types import REAL, Frame, InputError, Split, video_id
-
-log = logging.getLogger(__name__)
+from fmsd.types import REAL, Entry, Frame, InputError, Problem, Split, video_id
 
 FOLDERS = (".", "dataset_json", "preprocessing/dataset_json")
 """Where a JSON file is looked for, below the root."""
@@ -38,7 +35,7 @@ PRIORITY: tuple[Split, ...] = ("test", "val", "train")
 
 def scan(
     root: Path, file: str | Sequence[str], dataset: str | None = None, compression: str | None = None, labels: Mapping[str, int] | None = None
-) -> Iterator[Frame]:
+) -> Iterator[Entry]:
     """The frames that one or several JSON files list.
 
     Args:
@@ -60,29 +57,64 @@ def scan(
             raise InputError(f"{path} is not a DeepfakeBench JSON file ({type(error).__name__}: {error}); fetch it again.") from error
 
 
+def either(
+    root: Path,
+    file: str,
+    tree: Callable[[Path], Iterable[Entry]],
+    dataset: str,
+    compression: str | None = None,
+    labels: Mapping[str, int] | None = None,
+) -> Iterator[Entry]:
+    """What DeepfakeBench's JSON file lists where the root holds it, else what the dataset's own tree holds.
+
+    Args:
+        file, dataset, compression, labels: as those of `scan`.
+        tree: the source of the dataset's own tree.
+
+    Raises:
+        InputError: as both.
+    """
+    if any(place.is_file() for place in _places(root, file)):
+        yield from scan(root, file, dataset, compression, labels)
+        return
+    try:
+        yield from tree(root)
+    except InputError as error:
+        raise InputError(f"{error} ({root} does not hold DeepfakeBench's {file}, either.)") from error
+
+
+def _places(root: Path, name: str) -> list[Path]:
+    return [root / folder / name for folder in FOLDERS]
+
+
 def _find(root: Path, name: str) -> Path:
-    places = [root / folder / name for folder in FOLDERS]
+    places = _places(root, name)
     for place in places:
         if place.is_file():
             return place
     raise InputError(f"There is no {name} in {', '.join(str(place.parent) for place in places)}; set data.root=PATH or data.source.file=PATH.")
 
 
-def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], compression: str | None, labels: Mapping[str, int]) -> Iterator[Frame]:
+def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], compression: str | None, labels: Mapping[str, int]) -> Iterator[Entry]:
     taken: dict[str, Split] = {}
-    again = 0
+    again = windows = 0
     base: tuple[Path, int] | None = None
     for split in PRIORITY:
         for name, splits in groups.items():
             label = _label(name, labels, path)
             domain = DOMAINS.get(name, name) if label else REAL
-            for quality, video, frames in _videos(splits.get(split) or {}, compression, path):
+            videos = splits.get(split) or {}
+            listed = {key: value for key, value in videos.items() if isinstance(value, dict)}
+            if len(listed) < len(videos):  # seen in DFDC.json, where the frames of one test video stand in place of the validation videos
+                yield Problem("nameless", f"{path} lists frames without a video's name; they are left out.")
+            for quality, video, frames in _videos(listed, compression, path):
                 identity = video_id(dataset, domain, quality, video)
                 if taken.setdefault(identity, split) != split:
                     again += 1
                     continue
                 if not frames:
                     raise InputError(f"{path} lists no frames for the video {identity}; make the JSON file again once they are extracted.")
+                windows += sum("\\" in frame for frame in frames)
                 for index, frame in enumerate(PurePosixPath(name) for name in in_order(frame.replace("\\", "/") for frame in frames)):
                     base = base or _base(root, frame, path)
                     yield Frame(
@@ -96,7 +128,10 @@ def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], co
                         compression=quality,
                     )
     if again:
-        log.warning("%s lists %d videos of %s again in another split; each is taken once (test before val before train).", path.name, again, dataset)
+        taken_once = "each is taken once (test before val before train)"
+        yield Problem("repeated", f"{path.name} lists {again} videos of {dataset} again in another split; {taken_once}.")
+    if windows:
+        yield Problem("slashes", f"{path.name} writes {windows} of the frames of {dataset} with backslashes; they are read as slashes.")
 
 
 def _label(name: str, labels: Mapping[str, int], path: Path) -> Literal[0, 1]:
@@ -111,10 +146,6 @@ def _label(name: str, labels: Mapping[str, int], path: Path) -> Literal[0, 1]:
 
 def _videos(videos: Mapping[str, Any], compression: str | None, path: Path) -> Iterator[tuple[str, str, list[str]]]:
     """(compression, video, frame paths) of one label and split, with or without the compression level."""
-    listed = {key: value for key, value in videos.items() if isinstance(value, dict)}
-    if len(listed) < len(videos):  # seen in DFDC.json, where the frames of one test video stand in place of the validation videos
-        log.warning("%s lists frames without a video's name; they are left out.", path)
-    videos = listed
     levels = [key for key, value in videos.items() if "frames" not in value]
     if not levels:
         yield from (("", name, video["frames"]) for name, video in videos.items())

@@ -1,25 +1,21 @@
-"""FaceForensics++ (Rössler et al., ICCV 2019, arXiv 1901.08971): frames in the official tree.
+"""FaceForensics++ (Rössler et al., ICCV 2019, arXiv 1901.08971) in its official tree.
 
-    ROOT/original_sequences/youtube/COMPRESSION/FRAMES/033/0001.png
-    ROOT/manipulated_sequences/METHOD/COMPRESSION/FRAMES/033_097/0001.png
+    ROOT/original_sequences/youtube/COMPRESSION/videos/033.mp4              and, extracted,  COMPRESSION/FRAMES/033/0001.png
+    ROOT/manipulated_sequences/METHOD/COMPRESSION/videos/033_097.mp4                         COMPRESSION/FRAMES/033_097/0001.png
 
 FRAMES is `images` (the dataset's own extraction script), `frames` or `faces` (crops). The official split of 720/140/140 source videos comes
 from train.json, val.json and test.json, which the dataset's repository carries, or from a DeepfakeBench JSON file.
 """
 
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmsd.data.image import in_order, is_image
+from fmsd.data.clip import absent, clips
 from fmsd.data.manifest import SPLITS
-from fmsd.types import REAL, Frame, InputError, Split, video_id
+from fmsd.types import REAL, Entry, InputError, Problem, Split, Video, video_id
 
-log = logging.getLogger(__name__)
-
-FRAMES = ("faces", "frames", "images")
 SPLIT_FOLDERS = (".", "splits", "dataset/splits")
 BENCHMARK = ("FaceForensics++.json", "dataset_json/FaceForensics++.json")
 
@@ -31,8 +27,8 @@ def scan(
     manipulations: Sequence[str] = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"),
     frames: str | None = None,
     splits: str | None = None,
-) -> Iterator[Frame]:
-    """The frames of the original videos and of the chosen manipulations.
+) -> Iterator[Entry]:
+    """The original videos and those of the chosen manipulations.
 
     Args:
         compression: `raw`, `c23` or `c40`.
@@ -41,55 +37,27 @@ def scan(
         splits: folder with train.json, val.json and test.json, or a DeepfakeBench JSON file; looked for below the root when not given.
 
     Raises:
-        InputError: a missing folder, videos without extracted frames, or a video that is in no split.
+        InputError: a missing folder, or no official split.
     """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}; give the FaceForensics++ folder as data.root=PATH.")
     sequences = {REAL: root / "original_sequences" / "youtube" / compression}
     sequences |= {name: root / "manipulated_sequences" / name / compression for name in manipulations}
-    if absent := [str(folder) for folder in sequences.values() if not folder.is_dir()]:
+    if lacking := [str(folder) for folder in sequences.values() if not folder.is_dir()]:
         raise InputError(
-            f"FaceForensics++ lacks {', '.join(absent)}; complete the copy, or choose data.source.compression and data.source.manipulations=[...]."
+            f"FaceForensics++ lacks {', '.join(lacking)}; complete the copy, or choose data.source.compression and data.source.manipulations=[...]."
         )
     split_of = read_splits(root, splits)
     for domain, folder in sequences.items():
-        place = _frames(folder, frames)
-        videos = sorted(path for path in place.iterdir() if path.is_dir())
-        official = {name for name in split_of if ("_" in name) == (domain != REAL)}
-        if absent := official - {video.name for video in videos}:
-            log.warning("%s lacks %d of the %d official videos, %s among them.", place, len(absent), len(official), min(absent))
-        for video in videos:
-            if video.name not in split_of:
-                raise InputError(
-                    f"The video {video} is in none of the official splits; remove it, or give the split files as data.source.splits=PATH."
-                )
-            images = in_order(path.name for path in video.iterdir() if is_image(path))
-            if not images:
-                raise InputError(f"The folder {video} holds no frames; extract them again or remove it.")
-            for index, image in enumerate(images):
-                yield Frame(
-                    path=video / image,
-                    label=0 if domain == REAL else 1,
-                    dataset=dataset,
-                    domain=domain,
-                    video=video_id(dataset, domain, compression, video.name),
-                    index=index,
-                    split=split_of[video.name],
-                    compression=compression,
-                )
-
-
-def _frames(folder: Path, name: str | None) -> Path:
-    """The folder of extracted frames beside or instead of the videos."""
-    found = [folder / choice for choice in ((name,) if name else FRAMES) if (folder / choice).is_dir()]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"{folder} holds {', '.join(path.name for path in found)}; choose one with data.source.frames=NAME.")
-    held = "videos but no extracted frames" if (folder / "videos").is_dir() else "no frames"
-    raise InputError(
-        f"{folder} holds {held} (looked for {name or ', '.join(FRAMES)}); extract the frames first, or name their folder in data.source.frames."
-    )
+        held = clips(folder, frames)
+        official = [name for name in split_of if ("_" in name) == (domain != REAL)]
+        yield from absent(official, held, "the official split", folder)
+        for name, (file, images) in held.items():
+            if name not in split_of:
+                yield Problem("unlisted", f"{images or file} is in none of the official splits and left out; remove it, or set data.source.splits.")
+                continue
+            identity = video_id(dataset, domain, compression, name)
+            yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, split_of[name], compression)
 
 
 def read_splits(root: Path, splits: str | None) -> dict[str, Split]:

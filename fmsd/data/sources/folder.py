@@ -1,14 +1,18 @@
-"""Any folder of images whose path says what they are, e.g. `ROOT/train/Deepfakes/000_003/0001.png` or `ROOT/test/real/portrait.jpg`."""
+"""Any folder of images or videos whose path says what they are.
+
+For example `ROOT/train/Deepfakes/000_003/0001.png`, `ROOT/test/real/portrait.jpg` or `ROOT/test/real/clip.mp4`.
+"""
 
 import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from fmsd.data.clip import is_video
 from fmsd.data.image import in_order, is_image
-from fmsd.types import REAL, Frame, InputError, Split, video_id
+from fmsd.types import REAL, Entry, Frame, InputError, Split, Video, video_id
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +26,14 @@ def scan(
     splits: Mapping[str, Split],
     real: Sequence[str],
     split: Split | None = None,
-) -> Iterator[Frame]:
-    """The images under `root`, described by the folders they lie in.
+) -> Iterator[Entry]:
+    """The images and videos under `root`, described by the folders they lie in.
 
     Args:
         dataset: the dataset's name, where the layout does not tell it.
-        layout: one field per folder level, of `{dataset} {split} {domain} {compression} {video}`, e.g. `{split}/{domain}/{video}`.
-            A level may also be a fixed name, or `*` for any. Images that lie directly in the `{domain}` folder are a video each.
+        layout: what each folder level is, made of `{dataset} {split} {domain} {compression} {video}`, e.g. `{split}/{domain}/{video}`. A level may
+            also be a fixed name, or `*` for any, or hold several fields: `{domain}_{video}`. The last level is a folder of frames or, without its
+            ending, a video file. Images that lie directly in the `{domain}` folder are a video each.
         splits: what each split folder stands for, e.g. `{validation: val}`.
         real: names of domain folders that hold real images; every other domain folder names a forgery.
         split: the split of all images, where the layout does not tell it.
@@ -45,53 +50,61 @@ def scan(
     if "domain" not in named or ("split" in named) == (split is not None):
         raise InputError(f"The layout {layout!r} must hold {{domain}}, and either {{split}} or data.source.split=train|val|test must be given.")
     domains: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders.sort()
-        images = sorted(name for name in files if is_image(Path(name)))
-        if not images:
-            continue
-        parts = Path(folder).relative_to(root).parts
+
+    def described(path: Path, parts: Sequence[str]) -> dict[str, str]:
         found = _parse(parts, levels)
         if found is None:
-            raise InputError(f"The images in {folder} do not fit the layout {layout!r}; set data.source.layout, or move them out of {root}.")
-        name = found["domain"]
-        domains.add(name)
-        domain = REAL if name in real else name
+            raise InputError(f"{path} does not fit the layout {layout!r}; set data.source.layout, or move it out of {root}.")
         if "split" in found and found["split"] not in splits:
-            raise InputError(
-                f"The folder {folder} is in no known split ({', '.join(splits)}); add it with '+data.source.splits.{found['split']}=train'."
-            )
-        for index, file in enumerate(in_order(images)):
-            flat = "video" not in found
-            yield Frame(
-                path=Path(folder) / file,
-                label=0 if domain == REAL else 1,
-                dataset=found.get("dataset", dataset),
-                domain=domain,
-                video=video_id(found.get("dataset", dataset), domain, found.get("compression", ""), _video(found, file)),
-                index=0 if flat else index,
-                split=splits[found["split"]] if "split" in found else cast(Split, split),
-                compression=found.get("compression", ""),
-            )
+            raise InputError(f"{path} is in no known split ({', '.join(splits)}); add it with '+data.source.splits.{found['split']}=train'.")
+        domains.add(found["domain"])
+        return found
+
+    def about(found: Mapping[str, str], name: str) -> dict[str, Any]:
+        domain = REAL if found["domain"] in real else found["domain"]
+        home, quality = found.get("dataset", dataset), found.get("compression", "")
+        kind: Split = splits[found["split"]] if "split" in found else cast(Split, split)
+        described = {"label": int(domain != REAL), "dataset": home, "domain": domain, "split": kind, "compression": quality}
+        return described | {"video": video_id(home, domain, quality, name)}
+
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_unreadable):
+        subfolders.sort()
+        place = Path(folder)
+        parts = place.relative_to(root).parts
+        for name in in_order(name for name in files if is_video(Path(name))):
+            found = described(place / name, (*parts, Path(name).stem))
+            yield Video(place / name, None, **about(found, _video(found, name)))
+        images = in_order(name for name in files if is_image(Path(name)))
+        if not images:
+            continue
+        found = described(place, parts)
+        for index, file in enumerate(images):
+            yield Frame(path=place / file, index=index if "video" in found else 0, **about(found, _video(found, file)))
     log.info("%s: %s hold real images, %s are forgeries.", root, sorted(domains & set(real)) or "none", sorted(domains - set(real)) or "none")
     if domains and not domains & set(real):
         raise InputError(f"None of the folders {sorted(domains)} holds real images; name them in data.source.real=[...].")
 
 
+def _unreadable(error: OSError) -> None:
+    """A folder that cannot be listed is no empty one."""
+    raise InputError(f"The folder {error.filename} cannot be read ({error.strerror}); give it its permissions back, or move it away.") from error
+
+
 def _parse(parts: Sequence[str], levels: Sequence[str]) -> dict[str, str] | None:
-    """Field values of a folder's path, or None if it does not fit; the video level may be missing."""
+    """Field values of a path, or None if it does not fit; the video level may be missing."""
     if len(parts) == len(levels) - 1 and levels[-1] == "{video}":
         levels = levels[:-1]
     if len(parts) != len(levels):
         return None
     found: dict[str, str] = {}
     for part, level in zip(parts, levels, strict=True):
-        if level.startswith("{"):
-            found[level.strip("{}")] = part
-        elif level == "*":
+        if level == "*":
             found["*"] = "/".join(filter(None, (found.get("*"), part)))
-        elif level != part:
+            continue
+        match = re.fullmatch(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(level)), part)
+        if match is None:
             return None
+        found |= match.groupdict()
     return found
 
 
