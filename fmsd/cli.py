@@ -1,5 +1,6 @@
 """`fmsd VERB overrides...`; the only file that knows Hydra. `python train.py ...` is `fmsd train ...`."""
 
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -9,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,21 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from fmsd.data import manifest as manifests
+from fmsd.data.corruptions import chosen
+from fmsd.data.extraction import Recipe
+from fmsd.data.processes import cores
+from fmsd.data.sources import deepfakebench
 from fmsd.engine.processes import launch, launched, named
 from fmsd.models.detector import PACKAGE as PACKAGED
 from fmsd.report.run import Run, prune
+from fmsd.tasks import doctor as examining
 from fmsd.tasks import evaluate as evaluating
+from fmsd.tasks import extract as extracting
 from fmsd.tasks import fold as folding
 from fmsd.tasks import index as indexing
 from fmsd.tasks import merge as merging
+from fmsd.tasks import pack as packing
 from fmsd.tasks import report as reporting
 from fmsd.tasks import train as training
 from fmsd.types import InputError
@@ -48,18 +57,29 @@ USAGE = """fmsd VERB [overrides...]
   train      adapt a detector, choose its weights on validation data, test it on every test dataset
   train      resume=RUN    go on with a run that was interrupted
   evaluate   run=RUN [data=NAME ...]    test a run's weights, by default on its own test datasets
+  evaluate   run=RUN corrupt=all [severities='[1,3,5]']    ... and how it stands up to corrupted images
   fold       run=RUN out=FILE.safetensors    a run's weights as a plain timm model
   merge      merger=NAME experts='[RUN_OR_FILE, ...]' out=RUN    specialists of one base as one run, without training
   merge      add=RUN to=MERGED out=RUN    a merge with one more specialist
+  extract    data=NAME data.root=PATH out=FOLDER    videos or images as aligned face crops with a manifest
   index      data=NAME out=FILE.parquet    scan a dataset once and keep its manifest
+  doctor     data=NAME [out=FILE.json]    what is wrong with a copy of a dataset, and which shortcuts it offers
+  pack       data=NAME out=FOLDER [size=1G]    a dataset's images as a few large tars
   report     runs=FOLDER [by=domain] [out=FOLDER]    many runs as one table, by test dataset or by forgery
 
 Overrides are Hydra's: group=choice, key=value, -m for a sweep over comma-separated values, --cfg job to see the result,
 --config-dir=FOLDER for configuration files of your own. Example: fmsd train method=fmsd data=ff++ data.root=/data/ff++"""
 
 
+class JobError(Exception):
+    """How a job of a sweep ended that was not refused, by its exit code: errors are what every launcher brings back from other processes."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a verb and returns the exit code: 0 done, 2 refused with one sentence, 130 interrupted."""
+    """Runs a verb and returns the exit code: 0 done, 1 done with failures that it told, 2 refused with one sentence, 130 interrupted.
+
+    A sweep's is that of the first of its jobs that has another one than 0; the others run all the same.
+    """
     verb, *overrides = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     overrides = [re.sub(r"^search=([^'\"]*=.*)$", r'search="\1"', word) for word in overrides]  # its commas are no sweep
     if verb in ("-h", "--help"):
@@ -73,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debugging = before == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what happened instead of printing and exiting itself
     refusals: list[InputError] = []
+    codes: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
     def job(config: DictConfig) -> None:
@@ -80,7 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = HydraConfig.get()
         folder = Path(settings.runtime.output_dir)
         try:
-            VERBS[verb](config, folder)
+            code = VERBS[verb](config, folder) or 0
+            if code and settings.mode == RunMode.MULTIRUN:
+                raise JobError(code)
+            codes.append(code)
         except (InputError, OmegaConfBaseException) as error:
             refusal = explained(error, verb, overrides)
             if debugging:
@@ -99,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debugging:
             raise
         refusals.append(explained(error, verb, overrides))
+    except JobError as error:
+        return error.args[0]
     except (FileExistsError, NotADirectoryError) as error:
         if debugging or error.filename is None:
             raise
@@ -111,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["HYDRA_FULL_ERROR"] = before or "0"
     for refusal in refusals:
         print(f"fmsd: {sentence(refusal)}", file=sys.stderr)
-    return 2 if refusals else 0
+    return 2 if refusals else max(codes, default=0)
 
 
 SIGNS = {
@@ -147,7 +173,10 @@ def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputErr
         if verb in ("evaluate", "merge") and key.startswith(("data.", "trainer.")):
             meant = f" unless {key.partition('.')[0]}=NAME is given, too"
         return InputError(f"There is no config key {key!r}{meant}; `fmsd {verb} --cfg job` shows all keys.")
-    if told := next((told for sign, told in SIGNS.items() if sign in text), None):
+    told = next((told for sign, told in SIGNS.items() if sign in text), None)
+    if match := re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", text):
+        told = "{0}={1} are several values; give them as a list, {0}='[{1}]', or each to a job of its own with -m.".format(*match.groups())
+    if told:
         return InputError(told)
     if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
         known = sorted(path.stem for path in (CONF / match[1]).glob("[!_]*.yaml"))
@@ -252,8 +281,31 @@ def add_others(data: DictConfig) -> None:
         if isinstance(other, dict):
             with open_dict(data):
                 data.others[name] = other["source"]
-                data.roots[name] = data.roots.get(name) or other["root"]
+                data.roots[name] = data.roots.get(name) or own_root(other)
     absolute(data)
+
+
+def own_root(data: Mapping[Any, Any]) -> str | None:
+    """The root that a data file brings; None where that is DeepfakeBench's folder, shared by many datasets, without a JSON file of this one."""
+    root, file = data["root"], data["source"].get("file")
+    if root is not None and root == os.environ.get("FMSD_DEEPFAKEBENCH") and file:
+        return root if deepfakebench.holds(Path(root).expanduser(), file) else None
+    return root
+
+
+def check_source(data: DictConfig, words: Sequence[str]) -> None:
+    """Refuses words about the source where a manifest is read instead of it.
+
+    Raises:
+        InputError: there are such words.
+    """
+    idle = [word for word in words if word.lstrip("+~").startswith("data.source.")]
+    root = None if data.root is None else Path(located(data.root))
+    if idle and (data.manifest is not None or (root is not None and manifests.written(root) is not None)):
+        raise InputError(
+            f"{', '.join(idle)} would have no effect: {data.manifest or root} brings a manifest, which is read as it was made; leave it out, or "
+            "choose among its forgeries with data.forgeries=[...], among its compressions with data.compression=NAME."
+        )
 
 
 def based(base: str | None) -> dict[str, Any]:
@@ -261,13 +313,14 @@ def based(base: str | None) -> dict[str, Any]:
     return {} if base is None else {"pretrained": False, "weights": located(base)}
 
 
-def train(config: DictConfig, folder: Path) -> None:
+def train(config: DictConfig, folder: Path) -> int:
     """fmsd train: writes a run, or goes on with one that was interrupted."""
     settings = HydraConfig.get()
     if config.resume is not None:
         config, folder = resumed(Path(config.resume).expanduser().absolute(), settings.overrides.task)
     else:
         add_others(config.data)
+        check_source(config.data, settings.overrides.task)
         for node, key in ((config.backbone, "weights"), (config.method.get("mask") or {}, "file")):
             if node.get(key) is not None:
                 node[key] = located(node[key])
@@ -278,9 +331,7 @@ def train(config: DictConfig, folder: Path) -> None:
     if (count := processes(config.trainer)) > 1 and not launched(os.environ):
         own = [f"--config-dir={source.path}" for source in settings.runtime.config_sources if source.provider == "command-line"]
         place = ["hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
-        if code := launch(["-m", "fmsd.cli", "train", *settings.overrides.task, *place, *own], count):
-            sys.exit(code)
-        return
+        return launch(["-m", "fmsd.cli", "train", *settings.overrides.task, *place, *own], count)
     training.train(
         name=config["choices"]["method"],
         detector=build(config.backbone),
@@ -300,6 +351,7 @@ def train(config: DictConfig, folder: Path) -> None:
         save_every=config.save_every,
         **config.learner,
     )
+    return 0
 
 
 def resumed(folder: Path, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
@@ -353,8 +405,14 @@ def evaluate(config: DictConfig, folder: Path) -> None:
             "leave it out (base=PATH says where its base weights lie)."
         )
     whole = asked(OmegaConf.load(run.config), config)
+    if whole.data is not None:
+        check_source(whole.data, HydraConfig.get().overrides.task)
     if whole.data is None:
         raise InputError(f"The run in {run.folder} was merged from files and has no data of its own; give data=NAME.")
+    wanted: Any = OmegaConf.to_container(config)
+    corruptions = chosen(wanted["corrupt"], wanted["severities"])
+    if corruptions:
+        whole.corrupt, whole.severities = wanted["corrupt"], wanted["severities"]
     evaluating.evaluate(
         run=run,
         detector=build(whole.backbone),
@@ -363,6 +421,7 @@ def evaluate(config: DictConfig, folder: Path) -> None:
         folder=folder,
         config=OmegaConf.to_yaml(whole, resolve=True),
         command=sys.argv,
+        corruptions=corruptions,
     )
 
 
@@ -493,18 +552,65 @@ def index(config: DictConfig, folder: Path) -> None:
     indexing.index(build(config.data), Path(config.out).expanduser())
 
 
+def extract(config: DictConfig, folder: Path) -> int:
+    """fmsd extract: writes face crops and their manifest."""
+    if idle := [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").startswith(("data.frames", "data.manifest", "data.sampling"))]:
+        raise InputError(f"{', '.join(idle)} would have no effect: extract reads the videos themselves; give frames=, sampling= and data.videos=.")
+    absolute(config.data)
+    failures = extracting.extract(
+        data=build(config.data),
+        finder=build(config.detector),
+        recipe=Recipe(**{field.name: config[field.name] for field in dataclasses.fields(Recipe)}),
+        out=Path(located(config.out)),
+        shard=part(config.shard, config.shards),
+        workers=cores() if config.workers is None else config.workers,
+    )
+    return 1 if failures else 0
+
+
+def part(shard: str | int | None, shards: int | None) -> tuple[int, int]:
+    """(number, of how many) from shard=i/n, or from shard=i shards=n.
+
+    Raises:
+        InputError: it is written otherwise.
+    """
+    if shard is None and shards is None:
+        return 0, 1
+    match = re.fullmatch(r"(\d+)/(\d+)", f"{shard}" if shards is None else f"{shard}/{shards}")
+    if match is None:
+        raise InputError(f"shard={shard} shards={shards} is no part of the videos; give shard=0/8, or shard=0 shards=8.")
+    return int(match[1]), int(match[2])
+
+
+def pack(config: DictConfig, folder: Path) -> None:
+    """fmsd pack: writes images into tars."""
+    absolute(config.data)
+    check_source(config.data, HydraConfig.get().overrides.task)
+    packing.pack(build(config.data), Path(located(config.out)), config.size)
+
+
+def doctor(config: DictConfig, folder: Path) -> int:
+    """fmsd doctor: says what is wrong with a copy of a dataset."""
+    absolute(config.data)
+    check_source(config.data, HydraConfig.get().overrides.task)
+    return 0 if examining.doctor(build(config.data), Path(config.out).expanduser(), config.frames, config.limit, config.workers) else 1
+
+
 def report(config: DictConfig, folder: Path) -> None:
     """fmsd report: prints tables over many runs."""
     out = None if config.out is None else Path(config.out).expanduser()
     reporting.report(Path(config.runs).expanduser(), config.metric, out, config.by)
 
 
-VERBS: dict[str, Callable[[DictConfig, Path], None]] = {
+VERBS: dict[str, Callable[[DictConfig, Path], int | None]] = {
     "train": train,
     "evaluate": evaluate,
     "fold": fold,
     "merge": merge,
+    "extract": extract,
     "index": index,
+    "doctor": doctor,
+    "pack": pack,
     "report": report,
 }
 

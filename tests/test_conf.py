@@ -17,7 +17,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fmsd.cli import ALLOWED, CONF, VERBS, build, check_targets
+from fmsd.cli import ALLOWED, CONF, VERBS, add_others, build, check_targets, main
 from fmsd.models.detector import detector
 from fmsd.types import InputError
 
@@ -49,9 +49,10 @@ def test_every_choice_binds_to_the_signature_of_its_target(group: str, choice: s
     extra = {
         "folder": [],
         "table": ["data.train=[a]", "data.test=[a]"],
+        "yunet": ["data=synthetic"],
         "deepfakebench": ["data.train=[a]", "data.test=[a]", "data.source.file=x.json"],
     }
-    verb = "merge" if group == "merger" or merges(group, choice) else "train"
+    verb = {"merger": "merge", "detector": "extract"}.get(group, "merge" if merges(group, choice) else "train")
     extra = {**extra, "merge": ["specialists=/runs", "seed=0"]}
     config = OmegaConf.to_container(compose(verb, f"{group}={choice}", *extra.get(choice, [])), resolve=False)
     assert isinstance(config, dict)
@@ -64,7 +65,7 @@ def test_every_choice_binds_to_the_signature_of_its_target(group: str, choice: s
 
 @pytest.mark.parametrize("verb", list(VERBS))
 def test_every_verb_has_a_configuration(verb: str) -> None:
-    needed = {"index": ["data=synthetic"]}
+    needed = {name: ["data=synthetic"] for name in ("doctor", "extract", "index", "pack")}
     assert compose(verb, *needed.get(verb, [])) is not None
 
 
@@ -115,6 +116,16 @@ def test_the_embedded_data_brings_its_backbone_unless_another_is_chosen() -> Non
     assert compose("train", "data=ffpp").data == compose("train", "data=ff++").data
 
 
+def test_deepfakebench_s_folder_serves_the_datasets_whose_file_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dataset_json").mkdir()
+    (tmp_path / "dataset_json" / "Celeb-DF-v2.json").touch()
+    monkeypatch.setenv("FMSD_DEEPFAKEBENCH", str(tmp_path))
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("train", ["data=ff++", "data.root=/ff", "data.test=[ff++,celebdf_v2,dfdc]", "data.roots.uadfv=/uadfv"])
+        add_others(config.data)
+    assert (config.data.roots.celebdf_v2, config.data.roots.dfdc, config.data.roots.uadfv) == (str(tmp_path), None, "/uadfv")
+
+
 def test_each_method_brings_its_learning_rate_and_the_command_line_wins() -> None:
     assert compose("train", "method=full").optimizer.lr < compose("train", "method=fmsd").optimizer.lr
     assert compose("train", "method=full", "optimizer.lr=0.5").optimizer.lr == 0.5
@@ -160,3 +171,19 @@ def test_slurm_starts_a_task_for_every_process_of_the_trainer() -> None:
             launcher = hydra.compose("train", ["hydra/launcher=slurm", *asked], return_hydra_config=True).hydra.launcher
         assert (launcher.nodes, launcher.tasks_per_node, launcher.gpus_per_node) == expected
         assert launcher._target_.endswith("SlurmLauncher")
+
+
+def test_slurm_without_a_gpu_starts_one_task_per_job_of_an_extraction() -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = ["data=synthetic", "out=/crops", "shard=0", "shards=2", "hydra/launcher=slurm_cpu"]
+        launcher = hydra.compose("extract", overrides, return_hydra_config=True).hydra.launcher
+    assert (launcher.nodes, launcher.tasks_per_node, launcher.gpus_per_node) == (1, 1, None)
+    assert launcher._target_.endswith("SlurmLauncher")
+    OmegaConf.to_container(launcher, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize("words", [["evaluate", "run=x", "corrupt=jpeg,h264"], ["train", "data.forgeries=a,b"]])
+def test_a_list_without_brackets_is_answered_with_the_list(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    key, _, values = words[-1].partition("=")
+    assert f"give them as a list, {key}='[{values}]'" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from fmsd.data.manifest import Manifest
+from fmsd.data.manifest import Manifest, collect
 from fmsd.data.sources import folder
 from fmsd.engine.callbacks import MONITOR, ValidationMetrics
 from fmsd.engine.datamodule import DataModule, TrainingBatches
@@ -35,7 +35,7 @@ SPLITS = {"train": "train", "val": "val", "test": "test"}
 def module(root: Path | None, **changes: Any) -> DataModule:
     source = functools.partial(folder.scan, dataset="mine", layout="{split}/{domain}/{video}", splits=SPLITS, real=["real"])  # pyright: ignore
     defaults: dict[str, Any] = {"train": ["mine"], "test": ["mine"], "size": 32, "batch_size": 4, "workers": 0, "augment": "none"}
-    return DataModule("mine", None if root is None else str(root), source, **(defaults | changes))
+    return DataModule("mine", None if root is None else str(root), **({"source": source} | defaults | changes))
 
 
 def learner(**changes: Any) -> Learner:
@@ -269,8 +269,41 @@ def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(tmp_path: Path,
     assert "third is skipped: its root is not given (data.roots.third=PATH)" in caplog.text
     assert data.skipped == ["third"]
     alias = module(home, test=["alias"], others={"alias": other}, roots={"alias": str(away)})
-    with pytest.raises(InputError, match=r"conf/data/alias\.yaml describes the dataset other, not alias"):
+    with pytest.raises(InputError, match=r"away holds other, not alias; correct data\.roots\.alias=PATH, or the name in conf/data/alias\.yaml"):
         assert alias.tests
+
+
+def in_compressions(root: Path, dataset: str, *levels: str) -> Iterator[Frame]:
+    """The frames below ROOT/LEVEL of a dataset, in each of some compressions."""
+    for level in levels:
+        for frame in folder.scan(root / level, dataset, "{split}/{domain}/{video}", SPLITS, ["real"]):  # pyright: ignore
+            yield replace(frame, compression=level, video=f"{frame.video}/{level}")
+
+
+def test_of_several_compressions_one_has_to_be_named(tmp_path: Path) -> None:
+    for level in ("c23", "c40"):
+        grow_tree(tmp_path / "home" / level)
+
+    def data(**changes: Any) -> DataModule:
+        return module(tmp_path / "home", source=lambda root: in_compressions(root, "mine", "c23", "c40"), **changes)
+
+    assert set(data().own.table["compression"]) == {"c23", "c40"}  # a source that yields both was asked for both
+    crops = tmp_path / "crops"
+    collect(in_compressions(tmp_path / "home", "mine", "c23", "c40"), tmp_path / "home").write(crops / "manifest.parquet")
+    (crops / "extract.json").write_text('{"frames": null, "sampling": "spread"}')
+    with pytest.raises(InputError, match=r"crops holds mine in the compressions c23, c40; choose one with data\.compression=NAME, or all"):
+        assert module(crops).own
+    assert set(module(crops, compression="all").own.table["compression"]) == {"c23", "c40"}
+    with pytest.raises(InputError, match=r"data\.compression=raw is asked for, but .*home holds mine in c23, c40"):
+        assert data(compression="raw").own
+    chosen = data(compression="c40")
+    for manifest in (chosen.training, chosen.tests["mine"]):
+        assert set(manifest.table["compression"]) == {"c40"}
+    assert chosen.tests["mine"].digest() != data(compression="c23").tests["mine"].digest()
+    elsewhere = {"others": {"other": lambda root: in_compressions(root, "other", "c23", "c40")}, "roots": {"other": str(tmp_path / "home")}}
+    home = grow_tree(tmp_path / "plain")
+    read = module(home, test=["mine", "other"], compression="c23", **elsewhere).tests
+    assert {name: set(test.table["compression"]) for name, test in read.items()} == {"mine": {""}, "other": {"c23"}}
 
 
 def test_a_file_that_is_trained_and_tested_on_is_refused(tree: Path) -> None:

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from fmsd.data.manifest import Manifest, collect, join, read, summary
-from fmsd.types import Frame, InputError, video_id
+from fmsd.types import Frame, InputError, Video, video_id
 from tests.conftest import write_image
 
 
@@ -185,3 +185,44 @@ def test_an_empty_dataset_is_refused(manifest: Manifest) -> None:
 
 def test_summary_counts_videos_by_split(manifest: Manifest) -> None:
     assert summary(manifest) == {"a": {"digest": manifest.digest(), "frames": 40, "videos": {"train": 4, "val": 0, "test": 4}}}
+
+
+def test_some_forgeries_are_kept_with_the_real_frames() -> None:
+    both = [*frames(), *(replace(frame, domain="other", video=f"{frame.video}x", path=Path(f"{frame.path}x")) for frame in frames() if frame.label)]
+    manifest = collect(both, Path("/data"))
+    assert set(manifest.only(["other"]).table["domain"]) == {"real", "other"}
+    assert len(manifest.only(["other"])) == len(collect(frames(), Path("/data")))
+    assert set(manifest.only([]).table["domain"]) == {"real"}
+    assert manifest.only().table.equals(manifest.table)
+
+
+def test_one_compression_is_kept_with_the_frames_that_bear_none() -> None:
+    shapes = {"c23": frames("a"), "c40": frames("b"), "": frames("c")}
+    several = [replace(frame, compression=level) for level, part in shapes.items() for frame in part]
+    manifest = collect(several, Path("/data"))
+    assert set(manifest.only(compression="c40").table["dataset"]) == {"b", "c"}
+    assert manifest.only(["swap"], "c40").table.equals(manifest.only(["swap"]).only(compression="c40").table)
+
+
+def test_values_of_the_wrong_kind_in_a_written_manifest_are_refused(manifest: Manifest, tmp_path: Path) -> None:
+    manifest.table.with_columns(label=pl.lit("fake")).write_parquet(tmp_path / "words.parquet")
+    with pytest.raises(InputError, match=r"words\.parquet has values of the wrong kind"):
+        read(tmp_path / "words.parquet", tmp_path)
+    with pytest.raises(InputError, match=r"the index values of .* are below 0"):
+        changed(manifest, index=pl.col("index") - 1).validate(files=False)
+
+
+def test_frames_made_in_two_ways_are_not_mixed(tmp_path: Path) -> None:
+    """Whole frames of the real class beside face crops of the fake one would tell the label."""
+    entries = []
+    for label, domain, kind in ((0, "real", "frames"), (1, "swap", "faces")):
+        write_image(tmp_path / domain / kind / "v" / "0.png", 0, 8)
+        entries.append(Video(None, tmp_path / domain / kind / "v", label, "d", domain, f"d/{domain}/v", "test"))
+    with pytest.raises(InputError, match=r"real/frames and .*swap/faces hold frames of d that were made in two ways.*data\.source\.frames"):
+        collect(entries, tmp_path)
+
+
+def test_a_large_scan_is_collected_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = collect(frames(), Path("/data"))
+    monkeypatch.setattr("fmsd.data.manifest.CHUNK", 7)
+    assert collect(frames(), Path("/data")).table.equals(whole.table)

@@ -2,18 +2,25 @@
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import hydra
 import polars as pl
 import pytest
 
+from fmsd.cli import CONF, build
 from fmsd.data import synthetic
+from fmsd.data.clip import clips
 from fmsd.data.manifest import collect
 from fmsd.data.sources import deepfakebench, ffpp, folder, table
 from fmsd.data.sources import synthetic as embedded
-from fmsd.types import InputError, Problem, Video
-from tests.conftest import grow_tree, write_image
+from fmsd.types import Frame, InputError, Problem, Video
+from tests import test_celebdf, test_df40, test_dfdc, test_uadfv, test_wilddeepfake
+from tests.conftest import ROOT, grow_tree, write_image
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 
@@ -56,6 +63,8 @@ def test_other_layouts_name_what_each_level_is(tmp_path: Path) -> None:
     [
         ("{split}/{domain}", ["real"], None, r"does not fit the layout"),
         ("{split}/{label}/{video}", ["real"], None, r"unknown fields \['label'\]"),
+        ("{split}/{domain}_{domain}", ["real"], None, r"holds {domain} more than once; write \*"),
+        ("{split}/{split}/{video}/{video}/{domain}", ["real"], None, r"holds {split}, {video} more than once"),
         ("{split}/{domain}/{video}", ["pristine"], None, r"None of the folders \['real', 'swap'\] holds real images.*data\.source\.real"),
         ("*/{domain}/{video}", ["real"], None, r"data\.source\.split=train"),
         ("{domain}/{split}/{video}", ["train"], None, r"is in no known split .*data\.source\.splits\.real"),
@@ -84,6 +93,83 @@ def test_a_missing_or_empty_root_is_refused(tmp_path: Path) -> None:
         collect(folder.scan(tmp_path, "x", "{domain}", {}, ["real"], "test"), tmp_path)
 
 
+# ---- videos in folders
+
+
+@pytest.mark.parametrize("inside", [".", "videos"])
+def test_two_files_of_one_name_are_refused(tmp_path: Path, inside: str) -> None:
+    place = tmp_path / inside
+    place.mkdir(exist_ok=True)
+    for name in ("0000.mp4", "0001.mp4", "0000.txt", ".0000.avi"):
+        (place / name).touch()
+    assert clips(tmp_path) == {"0000": (place / "0000.mp4", None), "0001": (place / "0001.mp4", None)}
+    (place / "0000.avi").touch()
+    with pytest.raises(InputError, match=r"0000\.avi and .*0000\.mp4 are one video by their names; keep one of them"):
+        clips(tmp_path)
+
+
+READ = """
+import importlib, json, sys
+from pathlib import Path
+from fmsd.data.manifest import collect
+from fmsd.types import InputError
+for name, arguments, root, _ in json.loads(sys.argv[1]):
+    module, _, function = name.rpartition(".")
+    scan = getattr(importlib.import_module(f"fmsd.data.sources.{module}"), function)
+    try:
+        print("read", len(collect(scan(Path(root), **arguments), Path(root))))
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_folders_that_cannot_be_read_are_named_by_every_source(tmp_path: Path) -> None:
+    """By a user who is bound by the modes of files, which root is only without two of its rights."""
+    bound = []
+    if os.geteuid() == 0:
+        bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+        if shutil.which("setpriv") is None or subprocess.run([*bound, "true"], check=False).returncode:
+            pytest.skip("root cannot give up its rights here")
+    layout = {"dataset": "mine", "layout": "{split}/{domain}/{video}", "splits": SPLITS, "real": ["real"]}
+    cases = []
+    for name, arguments, grow, locked in (
+        ("folder.scan", layout, grow_tree, "test/swap"),
+        ("ffpp.scan", {}, ffpp_tree, "original_sequences"),
+        ("ffpp.scan", {}, ffpp_tree, "splits"),
+        ("uadfv.scan", {"dataset": "u"}, test_uadfv.extracted, "."),
+        ("uadfv.scan", {"dataset": "u"}, test_uadfv.extracted, "real/frames/0000"),
+        ("dfdc.scan", {"dataset": "d"}, test_dfdc.copy, "train/dfdc_train_part_0"),
+        ("dfdc.scan", {"dataset": "d"}, test_dfdc.copy, "train"),
+        (
+            "celebdf.scan_pp",
+            {"dataset": "c"},
+            lambda root: test_celebdf.copy(root, test_celebdf.PP, test_celebdf.PP_TESTED),
+            "Celeb-synthesis/FaceSwap",
+        ),
+        ("wilddeepfake.scan", {}, test_wilddeepfake.tree, "fake_test"),
+        ("wilddeepfake.scan", {}, test_wilddeepfake.tree, "fake_test/0/fake"),
+        ("df40.scan", {}, test_df40.tree, "DF40_train"),
+        ("df40.scan", {}, test_df40.tree, "DF40/simswap/ff"),
+        ("df40.scan", {"lists": True}, lambda root: test_df40.lists(test_df40.tree(root)), "dataset_json"),
+        ("deepfakebench.scan", {"file": "FaceForensics++.json"}, benchmark, "dataset_json"),
+    ):
+        root = tmp_path / f"{len(cases)}"
+        root.mkdir()
+        grow(root)
+        cases.append((name, arguments, str(root), str(root / locked)))
+    for *_, locked in cases:
+        Path(locked).chmod(0)
+    command = [*bound, sys.executable, "-c", READ, json.dumps(cases)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, check=False)
+    for *_, locked in cases:
+        Path(locked).chmod(0o755)
+    said = done.stdout.splitlines()
+    assert len(said) == len(cases), done.stderr
+    for (*_, locked), sentence in zip(cases, said, strict=True):
+        assert sentence.startswith(locked), sentence
+        assert "cannot be read (Permission denied); make it and the folders above it readable" in sentence
+
+
 # ---- table
 
 
@@ -93,6 +179,14 @@ def test_a_table_of_frames_is_a_source(tree: Path) -> None:
     assert collect(table.scan(tree, "manifest.csv"), tree).digest() == source.digest()
     source.table.write_parquet(tree / "frames.parquet")
     assert collect(table.scan(tree, "frames.parquet"), tree).digest() == source.digest()
+
+
+def test_a_table_may_list_videos(tmp_path: Path) -> None:
+    header = "path,label,dataset,domain,video,index,split\n"
+    (tmp_path / "videos.csv").write_text(header + "a.mp4,1,d,swap,d/swap/a,0,test\nb/0.png,0,d,real,d/real/b,0,test\n")
+    video, frame = table.scan(tmp_path, "videos.csv")
+    assert video == Video(tmp_path / "a.mp4", None, 1, "d", "swap", "d/swap/a", "test")
+    assert isinstance(frame, Frame)
 
 
 def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
@@ -170,7 +264,7 @@ def test_a_video_that_deepfakebench_lists_in_several_splits_is_a_test_video(tmp_
     with caplog.at_level(logging.WARNING):
         manifest = collect(deepfakebench.scan(root, "Celeb-DF-v2.json", dataset="celebdf_v2"), root).validate()
     assert "lists 3 videos of celebdf_v2 again in another split" in caplog.text
-    assert set(manifest.where(split="test").table["video"]) == {"celebdf_v2/real/id1_0000", "celebdf_v2/CelebDFv2_fake/id0_id1_0000"}
+    assert set(manifest.where(split="test").table["video"]) == {"celebdf_v2/real/id1_0000", "celebdf_v2/Celeb-synthesis/id0_id1_0000"}
     assert set(manifest.where(split="train").table["video"]) == {"celebdf_v2/real/id0_0000"}
 
 
@@ -188,6 +282,23 @@ def test_frames_in_place_of_the_validation_videos_are_left_out_with_a_word(tmp_p
     assert dict(manifest.table.select("video", "split").rows()) == {"DFDC/real/a": "train", "DFDC/real/b": "test"}
 
 
+def test_missing_frames_do_not_hide_where_the_others_lie(tmp_path: Path) -> None:
+    """The manifest's check then names them."""
+    names = [f"{number:03d}" for number in range(100)]
+    video = {name: {"label": "X_fake", "frames": [f"elsewhere/X/fake/{name}/{frame}.png" for frame in (0, 1)]} for name in names}
+    (tmp_path / "X.json").write_text(json.dumps({"X": {"X_fake": {"train": video}}}))
+    with pytest.raises(
+        InputError, match=r"lists elsewhere/X/fake/000/0\.png and 24 more that were looked for, of which none lies under .*data\.root"
+    ):
+        list(deepfakebench.scan(tmp_path, "X.json"))
+    for name in names[3:]:
+        write_image(tmp_path / "rgb" / "X" / "fake" / name / "0.png", 0, 8)
+    manifest = collect(deepfakebench.scan(tmp_path, "X.json"), tmp_path)
+    assert manifest.table["path"].to_list() == [f"rgb/X/fake/{name}/{frame}.png" for name in names for frame in (0, 1)]
+    with pytest.raises(InputError, match=r"rgb/X/fake/000/0\.png.* and 100 more do not exist under"):
+        manifest.validate()
+
+
 def test_deepfakebench_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     root = benchmark(tmp_path)
     with pytest.raises(InputError, match=r"no DFDC\.json in .*dataset_json"):
@@ -201,7 +312,7 @@ def test_deepfakebench_copies_that_cannot_be_used_are_refused(tmp_path: Path) ->
     (root / "odd.json").write_text(json.dumps({"X": {"mystery": {"train": video}}}))
     with pytest.raises(InputError, match=r"label 'mystery' .*data\.source\.labels"):
         list(deepfakebench.scan(root, "odd.json"))
-    with pytest.raises(InputError, match=r"lists nowhere/v/0\.png, which lies nowhere under"):
+    with pytest.raises(InputError, match=r"lists nowhere/v/0\.png, of which none lies under"):
         list(deepfakebench.scan(root, "odd.json", labels={"mystery": 1}))
 
 
@@ -263,6 +374,54 @@ def test_ffpp_takes_the_split_from_a_deepfakebench_file(tmp_path: Path) -> None:
         content[label].setdefault(split, {"c23": {}})["c23"][name] = {"label": label, "frames": []}
     (tmp_path / "bench.json").write_text(json.dumps({"FaceForensics++": content}))
     assert ffpp.read_splits(root, str(tmp_path / "bench.json")) == official
+
+
+def test_ffpp_takes_the_split_from_a_deepfakebench_file_wherever_it_lies_and_without_compressions(tmp_path: Path) -> None:
+    root = ffpp_tree(tmp_path)
+    official = ffpp.read_splits(root, None)
+    shutil.rmtree(root / "splits")
+    content: dict[str, dict[str, dict[str, object]]] = {"FF-real": {}, "FF-DF": {}}
+    for name, split in official.items():
+        label = "FF-DF" if "_" in name else "FF-real"
+        content[label].setdefault(split, {})[name] = {"label": label, "frames": []}
+    (root / "preprocessing/dataset_json").mkdir(parents=True)
+    file = root / "preprocessing/dataset_json/FaceForensics++.json"
+    file.write_text(json.dumps({"FaceForensics++": content}))
+    assert ffpp.read_splits(root, None) == official
+    file.write_text(json.dumps({"FaceForensics++": {"FF-real": {"train": {"label": "FF-real"}}}}))
+    with pytest.raises(InputError, match=r"FaceForensics\+\+\.json cannot be read"):
+        ffpp.read_splits(root, None)
+
+
+@pytest.mark.parametrize("where", [".", "dataset_json", "preprocessing/dataset_json"])
+def test_ffpp_is_read_by_deepfakebench_s_file_where_there_is_no_tree(tmp_path: Path, where: str) -> None:
+    root = benchmark(tmp_path)
+    (root / where).mkdir(parents=True, exist_ok=True)
+    (root / "dataset_json/FaceForensics++.json").rename(root / where / "FaceForensics++.json")
+    manifest = collect(ffpp.scan(root, manipulations=["NeuralTextures", "Deepfakes"]), root).validate()
+    assert manifest.table["video"].unique().sort().to_list() == [
+        *(f"ff++/{method}/c23/{name}" for method in ("Deepfakes", "NeuralTextures") for name in ("003_000", "071_054")),
+        *(f"ff++/real/c23/{name}" for name in ("003", "054", "071")),
+    ]
+    assert set(manifest.where(split="val").table["video"]) == {"ff++/real/c23/054"}
+    some = collect(ffpp.scan(root, manipulations=["NeuralTextures"]), root)
+    assert some.digest() == manifest.where(domain=["real", "NeuralTextures"]).digest()
+    with pytest.raises(InputError, match=r"lists no videos of Face2Face, FaceSwap; fetch it again, or choose data\.source\.manipulations"):
+        list(ffpp.scan(root))
+    with pytest.raises(InputError, match=r"holds the compressions c23.*not raw; choose one with data\.source\.compression"):
+        list(ffpp.scan(root, compression="raw"))
+    with pytest.raises(InputError, match=r"lists frames and splits itself; remove data\.source\.splits"):
+        list(ffpp.scan(root, splits="mine"))
+
+
+def test_ffpp_has_its_own_root_or_that_of_deepfakebench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMSD_DEEPFAKEBENCH", str(benchmark(tmp_path)))
+    monkeypatch.delenv("FMSD_FFPP", raising=False)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        choice = ["data=ff++", "data.source.manipulations=[Deepfakes,NeuralTextures]"]
+        assert build(hydra.compose("train", choice).data).own.videos == 7
+        monkeypatch.setenv("FMSD_FFPP", "/elsewhere")
+        assert hydra.compose("train", choice).data.root == "/elsewhere"
 
 
 def test_ffpp_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:

@@ -275,7 +275,9 @@ def test_an_interrupted_run_keeps_its_best_weights_and_can_be_evaluated(tmp_path
     grow_tree(tmp_path / "data")
     overrides = ("data=folder", "data.root=data", *SMOKE, "trainer.max_epochs=100000", "hydra.run.dir=run")
     command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a shell's background ignores Ctrl-C, and so do its children
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -1,8 +1,10 @@
 """Videos as the trees of datasets hold them: files or folders of frames, by name."""
 
+import functools
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn, ParamSpec
 
 from fmsd.data.image import in_order, is_image
 from fmsd.types import Entry, Frame, InputError, Problem, Video
@@ -16,8 +18,57 @@ FRAMES = ("faces", "frames", "images")
 FILES = "videos"
 """The folder of video files, where they do not lie directly in their folder."""
 
+FAKE = "fake"
+"""The domain of fakes whose forgery a dataset does not tell."""
+
 Clip = tuple[Path | None, Path | None]
 """(video file, folder of extracted frames) of one video; one of them may be None."""
+
+P = ParamSpec("P")
+
+
+def unreadable(error: OSError) -> NoReturn:
+    """A folder or file that cannot be read is no empty one.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(f"{error.filename} cannot be read ({error.strerror}); make it and the folders above it readable, or move it away.") from error
+
+
+def readable(scan: Callable[P, Iterator[Entry]]) -> Callable[P, Iterator[Entry]]:
+    """A source that names in one sentence what it may not read; even the question whether a file is there can meet a locked folder."""
+
+    @functools.wraps(scan)
+    def told(*args: P.args, **kwargs: P.kwargs) -> Iterator[Entry]:
+        try:
+            yield from scan(*args, **kwargs)
+        except PermissionError as error:
+            unreadable(error)
+
+    return told
+
+
+def listing(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, but for hidden files and folders.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return [entry for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        unreadable(error)
+
+
+def folders(folder: Path) -> list[Path]:
+    """The subfolders of a folder in order.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    return [folder / name for name in in_order(entry.name for entry in listing(folder) if entry.is_dir())]
 
 
 def is_video(path: Path) -> bool:
@@ -33,27 +84,28 @@ def clips(folder: Path, frames: str | None = None) -> dict[str, Clip]:
         frames: name of the subfolder that holds the frames; found by itself where there is only one.
 
     Raises:
-        InputError: there is no such folder, or several subfolders hold frames.
+        InputError: there is no such folder, it cannot be read, several subfolders hold frames, or two files are one video by their names.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; complete the copy, or correct data.root.")
-    held = [name for name in ((frames,) if frames else FRAMES) if (folder / name).is_dir()]
+    inside = {path.name: path for path in folders(folder)}
+    held = [name for name in ((frames,) if frames else FRAMES) if name in inside]
     if len(held) > 1:
         raise InputError(f"{folder} holds {', '.join(held)}; choose one with data.source.frames=NAME.")
     if frames and not held:
         raise InputError(f"{folder} has no folder {frames}; correct data.source.frames.")
-    place = folder / FILES if (folder / FILES).is_dir() else folder
-    files = {path.stem: path for path in _children(place) if is_video(path) and path.is_file()}
-    if held:
-        images = {path.name: path for path in _children(folder / held[0]) if path.is_dir()}
-    else:
-        images = {path.name: path for path in _children(place) if path.is_dir()}
+    place = inside.get(FILES, folder)
+    files: dict[str, Path] = {}
+    for file in sorted(place / entry.name for entry in listing(place) if is_video(Path(entry.name)) and entry.is_file()):
+        if files.setdefault(file.stem, file) != file:
+            raise twice(files[file.stem], file)
+    images = {path.name: path for path in folders(inside[held[0]] if held else place)}
     return {name: (files.get(name), images.get(name)) for name in in_order(files | images)}
 
 
-def _children(folder: Path) -> list[Path]:
-    with os.scandir(folder) as found:
-        return [folder / entry.name for entry in found if not entry.name.startswith(".")]
+def twice(one: Path, other: Path) -> InputError:
+    """What to say where two files, or two folders of frames, are one video by their names."""
+    return InputError(f"{one} and {other} are one video by their names; keep one of them.")
 
 
 def absent(listed: Iterable[str], held: Container[str], where: Path | str, folder: Path) -> Iterator[Problem]:
@@ -72,7 +124,7 @@ def frames(entry: Entry) -> Iterator[Frame]:
     """The frames of an entry in order: itself, or the images of its folder.
 
     Raises:
-        InputError: a video without extracted frames, or a folder without images.
+        InputError: a video without extracted frames, or a folder without images or that cannot be read.
     """
     if isinstance(entry, Frame):
         yield entry
@@ -82,8 +134,7 @@ def frames(entry: Entry) -> Iterator[Frame]:
                 f"{entry.file} is a video, and no frames are extracted from it; make face crops of the dataset with fmsd extract data=NAME "
                 "data.root=PATH out=FOLDER, and train with data.root=FOLDER."
             )
-        with os.scandir(entry.images) as found:
-            images = in_order(item.name for item in found if is_image(Path(item.name)))
+        images = in_order(item.name for item in listing(entry.images) if is_image(Path(item.name)))
         if not images:
             raise InputError(f"The folder {entry.images} holds no frames; extract them again or remove it.")
         for index, image in enumerate(images):

@@ -3,7 +3,10 @@
 Paths are relative to the manifest's root, so the digest of one dataset is the same on every machine.
 """
 
+import functools
 import hashlib
+import itertools
+import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +19,9 @@ import numpy as np
 import polars as pl
 
 from fmsd.atomic import atomic
-from fmsd.data import clip
-from fmsd.types import REAL, Entry, Frame, InputError, Problem, Split, reason
+from fmsd.data import clip, pack
+from fmsd.data.image import member
+from fmsd.types import REAL, Entry, Frame, InputError, Problem, Split, Video, reason
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,12 @@ SCHEMA = pl.Schema(
 """The columns of a manifest: the fields of a frame."""
 
 SPLITS: tuple[str, ...] = get_args(Split)
+
+NAME = pl.col("video").str.extract(r"([^/]+)$")
+"""A video's name, the end of its id."""
+
+SOURCE = NAME.str.replace(r"^([A-Za-z]*\d+)_.*$", "$1")
+"""What a video was made from, as far as its name tells: `033` of `033_097`, the person `id3` of `id3_id5_0001`; else its whole name."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +77,17 @@ class Manifest:
         if frames is None:
             return self
         lengths = self.table.group_by("video").len()["len"].unique().to_list()
-        places = [(length, place) for length in lengths for place in (evenly(length, frames) if sampling == "spread" else range(min(frames, length)))]
-        wanted = pl.DataFrame(places, schema={"length": pl.UInt32, "place": pl.UInt32}, orient="row")
+        chosen = [(length, place) for length in lengths for place in places(length, frames, sampling)]
+        wanted = pl.DataFrame(chosen, schema={"length": pl.UInt32, "place": pl.UInt32}, orient="row")
         placed = self.table.with_columns(
             pl.col("index").rank("ordinal").over("video").cast(pl.UInt32).sub(1).alias("place"), pl.len().over("video").alias("length")
         )
         return replace(self, table=placed.join(wanted, on=["length", "place"], how="semi", maintain_order="left").select(SCHEMA.names()))
+
+    def only(self, forgeries: Sequence[str] | None = None, compression: str | None = None) -> "Manifest":
+        """The real frames and those of some forgeries, in one compression or without any; None keeps all."""
+        wanted = {"domain": None if forgeries is None else [REAL, *forgeries], "compression": None if compression is None else [compression, ""]}
+        return self.where(**{name: values for name, values in wanted.items() if values is not None})
 
     def first(self, videos: int | None) -> "Manifest":
         """At most `videos` videos of each dataset, split and domain, for a quick trial; None keeps all."""
@@ -87,8 +102,7 @@ class Manifest:
         Videos that share a source move together: `033` and its manipulations `033_097`, or all of the person `id3`. Within each dataset, sources are
         drawn from each combination of domains in which they occur, at least one of two.
         """
-        source = pl.col("video").str.extract(r"([^/]+)$").str.replace(r"^([A-Za-z]*\d+)_.*$", "$1")
-        train = self.table.with_columns(source=source).filter(split="train")
+        train = self.table.with_columns(source=SOURCE).filter(split="train")
         groups = train.group_by("dataset", "source").agg(pl.col("domain").unique().sort().str.join("/").alias("domains"))
         keys = [hashlib.sha256(f"{dataset}/{name}".encode()).hexdigest() for dataset, name in groups.select("dataset", "source").rows()]
         kind = ("dataset", "domains")
@@ -99,8 +113,17 @@ class Manifest:
         return replace(self, table=self.table.with_columns(split=pl.when(moved).then(pl.lit("val")).otherwise("split")))
 
     def files(self) -> list[str]:
-        """The absolute path of every frame."""
-        return [str(self.root / path) for path in self.table["path"]]
+        """Where every frame lies: its absolute path, or TAR#OFFSET+SIZE in a folder that `fmsd pack` wrote.
+
+        Raises:
+            InputError: such a folder is incomplete.
+        """
+        path = self.table["path"]
+        packed = pack.located(self.root, path)
+        if packed is not None:
+            return packed.to_list()
+        below = pl.format("{}{}", pl.lit(f"{self.root.as_posix().rstrip('/')}/"), "path")
+        return self.table.select(pl.when(pl.col("path").str.starts_with("/")).then("path").otherwise(below)).to_series().to_list()
 
     def digest(self) -> str:
         """SHA-256 of the rows, independent of their order and of the root."""
@@ -112,7 +135,7 @@ class Manifest:
         """Returns itself if it can be trained and tested on.
 
         Args:
-            files: also check that every file exists.
+            files: also check that every file exists, and that tars reach as far as their frames.
 
         Raises:
             InputError: the first thing found wrong, with the rows that show it.
@@ -123,6 +146,7 @@ class Manifest:
         empty = numbered.with_columns(cell=pl.lit("empty")).filter(pl.any_horizontal(pl.col(name).is_null() for name in SCHEMA.names()))
         _refuse(empty, "cell", "have no value", "fill them in")
         _refuse(numbered.filter(~pl.col("label").is_in([0, 1])), "label", "are neither 0 (real) nor 1 (fake)", "correct the labels")
+        _refuse(numbered.filter(pl.col("index") < 0), "index", "are below 0", "number the frames of each video from 0")
         _refuse(numbered.filter(~pl.col("split").is_in(SPLITS)), "split", f"are none of {', '.join(SPLITS)}", "rename the splits")
         mismatch = (pl.col("domain") == REAL) != (pl.col("label") == 0)
         _refuse(
@@ -131,7 +155,7 @@ class Manifest:
             f"do not fit their label (exactly the real frames have the domain {REAL!r})",
             "correct label or domain",
         )
-        several = pl.struct("label", "domain", "dataset", "compression").n_unique().over("video") > 1
+        several = pl.any_horizontal(pl.col("label", "domain", "dataset", "compression").n_unique().over("video") > 1)
         _refuse(
             numbered.filter(several),
             "video",
@@ -140,10 +164,19 @@ class Manifest:
         )
         _refuse(numbered.filter(pl.col("split").n_unique().over("video") > 1), "video", "lie in more than one split", "leave each video in one split")
         _refuse(numbered.filter(pl.col("path").is_duplicated()), "path", "are listed more than once", "keep one row per file")
-        _refuse(numbered.filter(pl.struct("video", "index").is_duplicated()), "index", "come twice in a video", "number the frames of each video")
+        _refuse(numbered.filter(pl.col("index").is_duplicated().over("video")), "index", "come twice in a video", "number the frames of each video")
         if files:
-            absent = [not os.path.isfile(path) for path in self.files()]
-            _refuse(numbered.filter(pl.Series(absent)), "path", f"do not exist under {self.root}", "complete the copy or correct the root")
+            end = functools.cache(lambda tar: Path(tar).stat().st_size if os.path.isfile(tar) else -1)
+            absent, cut = [], []
+            for row, place in enumerate(self.files()):
+                if inside := member(place):
+                    tar, offset, size = inside
+                    if end(tar) < offset + size:
+                        cut.append(row)
+                elif not os.path.isfile(place):
+                    absent.append(row)
+            _refuse(numbered[absent], "path", f"do not exist under {self.root}", "complete the copy or correct the root")
+            _refuse(numbered[cut], "path", f"lie in tars that are missing or cut off under {self.root}", "complete the copy")
         return self
 
     def write(self, path: Path) -> None:
@@ -155,6 +188,13 @@ class Manifest:
 def evenly(length: int, count: int) -> list[int]:
     """At most `count` places of a video of `length` frames, evenly from the first to the last."""
     return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+
+
+def places(length: int, count: int | None, sampling: str) -> Sequence[int]:
+    """The frames that are taken of a video of `length` frames: at most `count`, evenly (`spread`) or the `first` ones; None for all."""
+    if count is None:
+        return range(length)
+    return evenly(length, count) if sampling == "spread" else range(min(length, count))
 
 
 def _refuse(rows: pl.DataFrame, column: str, what: str, remedy: str, shown: int = 3) -> None:
@@ -172,32 +212,51 @@ def collect(entries: Iterable[Entry], root: Path) -> Manifest:
     Problems of the copy are logged, the first of each kind.
 
     Raises:
-        InputError: there is no frame, a video has no extracted frames, or a frame has a value of the wrong kind.
+        InputError: there is no frame, a video has no extracted frames, a frame has a value of the wrong kind, or a dataset's frames lie in folders of
+            several kinds.
     """
-    names, problems = SCHEMA.names(), dict[str, list[str]]()
-    values = list(zip(*map(attrgetter(*names), _frames(entries, problems)), strict=True))
-    for kind, found in problems.items():
-        log.warning("%s%s", found[0], f" ({len(found) - 1} more like this: {kind}; fmsd doctor lists them)" if len(found) > 1 else "")
-    if not values:
+    problems, parts = dict[str, list[str]](), list[pl.DataFrame]()
+    found = _frames(entries, problems)
+    while rows := [_row(frame) for frame in itertools.islice(found, CHUNK)]:
+        try:
+            parts.append(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+        except (TypeError, pl.exceptions.PolarsError) as error:
+            raise InputError(
+                f"The frames of {root} have values of the wrong kind ({reason(error)}); labels are 0 or 1, indices whole numbers."
+            ) from error
+    for kind, told in problems.items():
+        log.warning("%s%s", told[0], f" ({len(told) - 1} more like this: {kind}; fmsd doctor lists them)" if len(told) > 1 else "")
+    if not parts:
         raise InputError(f"No frames were found under {root}; check the root and the layout that docs/data.md describes.")
     prefix = f"{root.as_posix().rstrip('/')}/"
-    columns = dict(zip(names, values, strict=True)) | {"path": [path.as_posix().removeprefix(prefix) for path in values[0]]}
-    try:
-        table = pl.DataFrame(columns, schema=SCHEMA)
-    except (TypeError, pl.exceptions.PolarsError) as error:
-        raise InputError(
-            f"The frames of {root} have values of the wrong kind ({reason(error)}); labels are 0 or 1, indices whole numbers."
-        ) from error
-    return Manifest(table.sort("path"), root)
+    return Manifest(pl.concat(parts).with_columns(pl.col("path").str.strip_prefix(prefix)).sort("path"), root)
+
+
+CHUNK = 50_000
+"""Frames that are held as Python objects at a time."""
+
+_fields = attrgetter(*SCHEMA.names())
+
+
+def _row(frame: Frame) -> tuple[Any, ...]:
+    return (str(frame.path), *_fields(frame)[1:])
 
 
 def _frames(entries: Iterable[Entry], problems: dict[str, list[str]]) -> Iterator[Frame]:
     """All frames; problems are put aside by kind."""
+    kinds: dict[str, Path] = {}
     for entry in entries:
         if isinstance(entry, Problem):
             problems.setdefault(entry.kind, []).append(entry.what)
-        else:
-            yield from clip.frames(entry)
+            continue
+        if isinstance(entry, Video) and entry.images is not None and entry.images.parent.name in clip.FRAMES:
+            other = kinds.setdefault(entry.dataset, entry.images.parent)
+            if other.name != entry.images.parent.name:
+                raise InputError(
+                    f"{other} and {entry.images.parent} hold frames of {entry.dataset} that were made in two ways, which would tell real from fake; "
+                    "choose one kind by data.source.frames=NAME (data.source.tree.frames where the source has a tree)."
+                )
+        yield from clip.frames(entry)
 
 
 def read(path: Path, root: Path) -> Manifest:
@@ -214,7 +273,10 @@ def read(path: Path, root: Path) -> Manifest:
         raise InputError(f"The manifest {path} is no parquet file; make it again with `fmsd index`.") from error
     if missing := [name for name in SCHEMA.names() if name not in table.columns]:
         raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}; make it again with `fmsd index`.")
-    return Manifest(table.select(SCHEMA.names()).cast(SCHEMA), root)
+    try:
+        return Manifest(table.select(SCHEMA.names()).cast(SCHEMA), root)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"The manifest {path} has values of the wrong kind ({reason(error)}); make it again with `fmsd index`.") from error
 
 
 MARKS = ("extract.json", "pack.json")
@@ -238,6 +300,22 @@ def written(root: Path) -> Manifest | None:
     return read(path, root)
 
 
+def made(root: Path) -> dict[str, Any] | None:
+    """How the crops in a folder were made by `fmsd extract`, also where they were packed since; None where that is not known.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    for mark in MARKS:
+        if (root / mark).is_file():
+            try:
+                record = json.loads((root / mark).read_text())
+                return record if mark == MARKS[0] else record["crops"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{root / mark} is damaged ({reason(error)}); copy it again, or make the folder anew.") from error
+    return None
+
+
 def join(manifests: Sequence[Manifest]) -> Manifest:
     """One manifest of several, with absolute paths."""
     tables = [manifest.table.with_columns(pl.Series("path", manifest.files(), dtype=pl.String)) for manifest in manifests]
@@ -245,8 +323,9 @@ def join(manifests: Sequence[Manifest]) -> Manifest:
 
 
 def summary(manifest: Manifest) -> dict[str, dict[str, Any]]:
-    """Per dataset: digest, frames, and videos by split; what a run records about its data."""
+    """Per dataset: digest, frames, videos by split, and how its crops were made where that is known; what a run records about its data."""
     datasets = manifest.table["dataset"].unique().sort().to_list()
+    crops = made(manifest.root)
     parts = {dataset: manifest.where(dataset=dataset) for dataset in datasets}
     return {
         dataset: {
@@ -254,5 +333,6 @@ def summary(manifest: Manifest) -> dict[str, dict[str, Any]]:
             "frames": len(part),
             "videos": {split: part.where(split=split).videos for split in SPLITS},
         }
+        | ({} if crops is None else {"crops": crops})
         for dataset, part in parts.items()
     }

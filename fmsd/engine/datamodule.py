@@ -4,7 +4,6 @@ import functools
 import itertools
 import logging
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,11 +16,16 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from fmsd.data import blending
 from fmsd.data import manifest as manifests
+from fmsd.data.corruptions import Corruption
 from fmsd.data.dataset import FrameDataset
 from fmsd.data.manifest import SCHEMA, Manifest
+from fmsd.data.parcel import collate
+from fmsd.data.processes import cores
 from fmsd.data.sampler import Endless, EveryDomain, Joint, Shuffle
 from fmsd.engine.processes import agreed
+from fmsd.metrics.video import by_folder
 from fmsd.types import REAL, Entry, Frames, InputError
 
 log = logging.getLogger(__name__)
@@ -43,7 +47,11 @@ class DataModule(LightningDataModule):
         roots: their folders; one without a folder is skipped, with a word.
         manifest: a manifest written by `fmsd index`, read instead of scanning the root. A folder that `fmsd extract` or `fmsd pack` wrote
             brings its own.
+        forgeries: domains of the fakes to train and test on; None for all. Real frames stay.
+        compression: which to read where datasets are held in several (`c23`, `c40`); frames that bear none stay.
         expected: numbers of videos of a whole copy by split (or `all`) and domain, for `fmsd doctor`.
+        names: what names of videos tell `fmsd doctor`: the `sources` that they are made from (`033_097`), or the `persons` that they show
+            (`id0_id1_0003`); None for nothing.
         size: height and width of the network's input in pixels.
         protocol: the name of the rules below, written into every result.
         sampling: which `frames` of a video are taken: `spread` evenly from its first to its last, or the `first` ones.
@@ -51,7 +59,7 @@ class DataModule(LightningDataModule):
         frames: at most so many frames per video; None for all.
         videos: at most so many videos per split and domain, for a quick trial; None for all.
         val_fraction: share of the training videos held out for validation where the dataset has no validation split.
-        augment: name of the training augmentation, see `fmsd.data.transforms`.
+        augment: name of the training augmentation, see `fmsd.data.transforms`; with `sbi`, self-blended images take the place of the training fakes.
         batches: `shuffle`, or batches that each hold every domain with both classes: `balanced` with the same part for all of them, `natural` with
             parts that follow their numbers of frames; see `fmsd.data.sampler`.
         domains: what a domain is: `manipulation`, the forgery of a fake frame, to which each epoch deals real frames anew (forgeries of the same name
@@ -71,7 +79,10 @@ class DataModule(LightningDataModule):
         others: Mapping[str, Scan] | None = None,
         roots: Mapping[str, str | None] | None = None,
         manifest: str | None = None,
+        forgeries: Sequence[str] | None = None,
+        compression: str | None = None,
         expected: Mapping[str, Mapping[str, int]] | None = None,
+        names: str | None = None,
         protocol: str = "fmsd",
         sampling: str = "spread",
         naming: str = "id",
@@ -88,14 +99,15 @@ class DataModule(LightningDataModule):
         super().__init__()
         self.name, self.root, self.source, self.manifest = name, root, source, manifest
         self.train_names, self.test_names, self.others = list(train), list(test), others or {}
-        self.roots, self.expected = roots or {}, expected or {}
+        self.roots, self.expected, self.names = roots or {}, expected or {}, names
+        self.forgeries, self.compression = None if forgeries is None else list(forgeries), compression
         self.protocol, self.sampling, self.naming = protocol, sampling, naming
         self.skipped: list[str] = []
         self.frames, self.videos, self.val_fraction = frames, videos, val_fraction
         self.size, self.augment, self.batch_size, self.seed = size, augment, batch_size, seed
         self.batches, self.domains = batches, domains
         self.position = (0, 0)  # epoch and batch that training begins with
-        self.workers = min(8, os.cpu_count() or 1) if workers is None else workers
+        self.workers = min(8, cores()) if workers is None else workers
         limits = {"batch_size": batch_size, "frames": frames, "videos": videos}
         if wrong := [f"data.{key}={value}" for key, value in limits.items() if value is not None and value < 1]:
             raise InputError(f"{', '.join(wrong)} must be at least 1; null means no limit for frames and videos.")
@@ -106,6 +118,7 @@ class DataModule(LightningDataModule):
             ("domains", domains, ("manipulation", *SCHEMA.names())),
             ("sampling", sampling, ("spread", "first")),
             ("naming", naming, ("id", "folder")),
+            ("names", names or "null", ("null", "sources", "persons")),
         )
         for key, value, known in choices:
             if value not in known:
@@ -122,12 +135,54 @@ class DataModule(LightningDataModule):
             raise InputError(f"data={self.name} has no root; give the dataset's folder as data.root=PATH.")
         return Path(self.root).expanduser().absolute()
 
+    @property
+    def listed(self) -> Manifest | None:
+        """The manifest that is read instead of scanning the root, if there is one."""
+        return manifests.written(self.place) if self.manifest is None else manifests.read(Path(self.manifest).expanduser(), self.place)
+
     @functools.cached_property
     def own(self) -> Manifest:
-        """Everything that the source yields, unchecked."""
-        if self.manifest is not None:
-            return manifests.read(Path(self.manifest).expanduser(), self.place)
-        return found(self.source, self.place)
+        """Everything that the source yields, or what it is asked for of that, unchecked."""
+        listed = self.listed
+        everything = manifests.collect(self.source(self.place), self.place) if listed is None else listed
+        whole = self._compressed(everything, *self.train_names, *self.test_names)
+        known = whole.table["domain"].unique().sort().to_list()
+        if unknown := [name for name in self.forgeries or () if name not in known or name == REAL]:
+            held = ", ".join(name for name in known if name != REAL)
+            raise InputError(f"data.forgeries names {', '.join(unknown)}, but data={self.name} holds {held}; correct data.forgeries=[...].")
+        return self._sampled(whole.only(self.forgeries))
+
+    def _compressed(self, manifest: Manifest, *names: str) -> Manifest:
+        """The manifest in the compression that is asked for, if it holds the datasets of these names in that.
+
+        Crops of several compressions, which were put into one folder one after the other, are not taken together unasked.
+        """
+        if self.compression == "all":
+            return manifest
+        for name in names:
+            levels = manifest.where(dataset=name).table["compression"].unique().sort()
+            held = [level for level in levels if level]
+            if len(held) > 1 and self.compression is None and manifests.made(manifest.root) is not None:
+                raise InputError(
+                    f"{manifest.root} holds {name} in the compressions {', '.join(held)}; choose one with data.compression=NAME, or all."
+                )
+            if held and self.compression not in (None, *held):
+                raise InputError(
+                    f"data.compression={self.compression} is asked for, but {manifest.root} holds {name} in {', '.join(held)}; correct it, or leave "
+                    f"{name} out of data.train=[...] and data.test=[...]."
+                )
+        return manifest.only(compression=self.compression)
+
+    def _sampled(self, manifest: Manifest) -> Manifest:
+        """The manifest, if its frames were taken from their videos as the protocol says."""
+        crops = manifests.made(manifest.root)
+        if crops is not None and crops["frames"] is not None and crops["sampling"] != self.sampling:
+            kind = {"spread": "evenly spread frames", "first": "the first frames"}
+            raise InputError(
+                f"{manifest.root} holds {kind[crops['sampling']]} of each video, but the protocol {self.protocol} wants {kind[self.sampling]}; make "
+                f"them with fmsd extract sampling={self.sampling} out=FOLDER."
+            )
+        return manifest
 
     @functools.cached_property
     def training(self) -> Manifest:
@@ -147,6 +202,8 @@ class DataModule(LightningDataModule):
             parts.append(part)
         chosen = replace(chosen, table=pl.concat([part.table for part in parts]))
         chosen = self._reduced(chosen).where(split=["train", "val"]).validate()
+        if self.augment == blending.SBI:
+            chosen = blending.expanded(chosen)
         for split in ("train", "val"):
             labels = chosen.where(split=split).table["label"].unique().to_list()
             if len(labels) < 2:
@@ -167,15 +224,16 @@ class DataModule(LightningDataModule):
             elif name in self.others:
                 root = self.roots.get(name)
                 if root is None:
-                    log.warning("The test dataset %s is skipped: its root is not given (data.roots.%s=PATH).", name, name)
+                    word = f"{'' if name in self.roots else '+'}data.roots.{name}=PATH"
+                    log.warning("The test dataset %s is skipped: its root is not given (%s).", name, word)
                     self.skipped.append(name)
                     continue
                 place = Path(root).expanduser().absolute()
-                found_there = found(self.others[name], place)
-                whole = found_there.where(dataset=name)
+                elsewhere = self._sampled(self._compressed(found(self.others[name], place), name))
+                whole = elsewhere.where(dataset=name)
                 if not len(whole):
-                    held = ", ".join(found_there.table["dataset"].unique().sort())
-                    raise InputError(f"conf/data/{name}.yaml describes the dataset {held}, not {name}; name it so in data.test=[...].")
+                    held = ", ".join(elsewhere.table["dataset"].unique().sort())
+                    raise InputError(f"{place} holds {held}, not {name}; correct data.roots.{name}=PATH, or the name in conf/data/{name}.yaml.")
             else:
                 raise InputError(
                     f"data.test names {name}, which data={self.name} does not hold and no conf/data/{name}.yaml describes; correct data.test=[...]."
@@ -187,6 +245,11 @@ class DataModule(LightningDataModule):
                 only = "fake" if test.table["label"][0] else "real"
                 raise InputError(
                     f"The test split of {name} has only {only} frames, so no AUC exists; complete it, or leave it out of data.test=[...]."
+                )
+            if self.naming == "folder" and not by_folder(test.table).group_by("video").agg(pl.col("label").min())["label"].max():
+                raise InputError(
+                    f"Every fake video of {name} bears the name of a real one, so by name alone none is left (data.naming=folder, protocol="
+                    f"{self.protocol}); leave {name} out of data.test=[...], or set data.naming=id."
                 )
             if both := self.training_files.intersection(test.files()):
                 raise InputError(f"{min(both)} is a training and a test frame of {name}; give each file to one of data.train and data.test.")
@@ -248,7 +311,7 @@ class DataModule(LightningDataModule):
                 log.info("Small domains are recycled, large ones not seen in full; an epoch shows each fake and each real frame so often: %s.", often)
         batches = Joint(order, rank, processes)
         (batches.epoch, batches.start), self.position = self.position, (0, 0)
-        return self.loader(dataset, batches)
+        return self.loader(dataset, batches, again=True)
 
     def val_dataloader(self) -> DataLoader[Frames]:
         """The validation frames in the manifest's order; of several processes, each has every so many-th frame.
@@ -259,21 +322,29 @@ class DataModule(LightningDataModule):
         rank, processes = self.share
         if len(self.validation) < processes:
             raise InputError(f"{len(self.validation)} validation frames are shared by {processes} processes; lower trainer.devices.")
-        return self._plain(self.validation, rank, processes)
+        return self._plain(self.validation, rank, processes, again=True)
 
-    def test_loader(self, name: str) -> DataLoader[Frames]:
-        """The frames of one test dataset in the manifest's order, all of them in every process."""
-        return self._plain(self.tests[name])
+    def test_loader(self, name: str, corruption: Corruption | None = None) -> DataLoader[Frames]:
+        """The frames of one test dataset in the manifest's order, all of them in every process, as they are or corrupted."""
+        return self._plain(self.tests[name], corruption=corruption)
 
     def domain_names(self, manifest: Manifest) -> list[str]:
         """Forgeries, and `real`, in the order of their ids."""
         return manifest.table["domain"].unique().sort().to_list()
 
-    def _plain(self, manifest: Manifest, rank: int = 0, processes: int = 1) -> DataLoader[Frames]:
-        return self.loader(FrameDataset(manifest, self.domain_names(manifest), self.size), None, rank, processes)
+    def _plain(
+        self, manifest: Manifest, rank: int = 0, processes: int = 1, corruption: Corruption | None = None, again: bool = False
+    ) -> DataLoader[Frames]:
+        return self.loader(FrameDataset(manifest, self.domain_names(manifest), self.size, corruption=corruption), None, rank, processes, again)
 
-    def loader(self, dataset: FrameDataset, batches: Joint | Endless | None, rank: int = 0, processes: int = 1) -> DataLoader[Frames]:
-        """The given batches, or all frames in the manifest's order, of which process `rank` has every `processes`-th."""
+    def loader(
+        self, dataset: FrameDataset, batches: Joint | Endless | None, rank: int = 0, processes: int = 1, again: bool = False
+    ) -> DataLoader[Frames]:
+        """The given batches, or all frames in the manifest's order, of which process `rank` has every `processes`-th.
+
+        Args:
+            again: it is run through more than once, so its processes stay.
+        """
         rows = range(rank, len(dataset), processes) if processes > 1 else None
         order: dict[str, Any] = (
             {"batch_size": math.ceil(self.batch_size / processes), "sampler": rows} if batches is None else {"batch_sampler": batches}
@@ -281,7 +352,8 @@ class DataModule(LightningDataModule):
         return DataLoader(
             dataset,
             num_workers=self.workers,
-            persistent_workers=isinstance(batches, Joint) and self.workers > 0,
+            collate_fn=collate,
+            persistent_workers=again and self.workers > 0,
             pin_memory=torch.accelerator.is_available(),
             **order,
         )

@@ -1,11 +1,13 @@
 """Pictures of a run. They are drawn into a file without a display."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,6 +17,7 @@ from fmsd.atomic import atomic
 from fmsd.mask import LayerMask, MaskHistory, block
 
 COLOURS = mpl.colormaps["viridis"]
+MARKERS = "os^vDP*X"
 
 
 def layer_mask(mask: LayerMask, path: Path) -> None:
@@ -49,6 +52,33 @@ def mask_history(history: MaskHistory, path: Path) -> None:
     write(figure, path)
 
 
+def robustness(table: pl.DataFrame, path: Path) -> None:
+    """Video AUC by severity, from the clean images (0) on: a panel a corruption, a line a dataset.
+
+    Args:
+        table: tidy results with the columns `corruption` and `severity`; clean rows have severity 0.
+    """
+    aucs = table.filter(level="video", metric="auc")
+    clean, others = aucs.filter(severity=0), aucs.filter(pl.col("severity") > 0)
+    names, datasets = others["corruption"].unique(maintain_order=True), clean["dataset"].to_list()
+    columns = min(4, len(names))
+    figure, panels = canvases(1.6 + 0.08 * max(map(len, datasets)) + 2.2 * columns, 0.9 + 1.9 * math.ceil(len(names) / columns), len(names), columns)
+    for place, (name, axes) in enumerate(zip(names, panels, strict=True)):
+        for number, dataset in enumerate(datasets):
+            line = pl.concat([clean, others.filter(corruption=name)]).filter(dataset=dataset).sort("severity")
+            axes.plot(line["severity"], line["value"], f"C{number % 10}", marker=MARKERS[number % len(MARKERS)], markersize=4, label=dataset)
+        axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
+        axes.set_ylim(min(0.45, *aucs["value"] - 0.03), 1.03)
+        axes.set_xticks(range(6), ["clean", *"12345"], fontsize=7)
+        axes.tick_params("y", labelsize=7, labelleft=place % columns == 0)
+        axes.set_title(name, fontsize=9, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("severity", fontsize=9)
+    figure.supylabel("video AUC", fontsize=9)
+    figure.legend(handles=panels[0].get_legend_handles_labels()[0], loc="outside right upper", frameon=False, fontsize=8)
+    write(figure, path)
+
+
 def layout(layers: Sequence[tuple[str, str]]) -> tuple[list[str], list[str], list[tuple[int, int]]]:
     """The kinds (rows) and blocks (columns) of layers, in their order, and the place of each layer among them."""
     kinds, blocks = (list(dict.fromkeys(names)) for names in zip(*layers, strict=True))
@@ -80,11 +110,11 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def canvases(width: float, height: float, count: int) -> tuple[Figure, list[Axes]]:
-    """An empty picture of several panels, one below the other, its size in inches."""
+def canvases(width: float, height: float, count: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty picture of several panels, line by line, its size in inches."""
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, [figure.add_subplot(count, 1, place + 1) for place in range(count)]
+    return figure, [figure.add_subplot(math.ceil(count / columns), columns, place + 1) for place in range(count)]
 
 
 def write(figure: Figure, path: Path) -> None:

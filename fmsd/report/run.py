@@ -3,7 +3,8 @@
 config.yaml        the composed configuration
 run.json           provenance: command, versions, git revision, manifest digests, what chose the weights, cost
 results.csv / .md  the result table, tidy and for reading
-predictions/       DATASET.parquet: a row per frame with its logit
+corruptions.csv    of an evaluation with corrupt=: the result table of every corruption and severity; robustness.png beside it
+predictions/       DATASET.parquet: a row per frame with its logit; CORRUPTION_SEVERITY/DATASET.parquet: the same of corrupted frames
 adapter.*          the chosen weights: what the method changed in the backbone, and the base it belongs to
 merge.json         of a merge: the recipe, hashes of the experts, their Gram matrices, what was done to each layer; its pictures beside it
 domains.*          of a merge: AUC of every specialist and of the merge on every forgery
@@ -45,6 +46,7 @@ PACKAGES = (
     "timm",
     "torchmetrics",
     "albumentations",
+    "av",
     "hydra-core",
     "numpy",
     "opencv-python-headless",
@@ -57,6 +59,8 @@ PARTS = (
     "run.json",
     "results.csv",
     "results.md",
+    "corruptions.csv",
+    "robustness.png",
     "predictions",
     "adapter.safetensors",
     "adapter.json",
@@ -105,8 +109,9 @@ class Run:
         return json.loads(path.read_text())
 
     def results(self) -> pl.DataFrame:
-        """The tidy result table."""
-        return pl.read_csv(self.folder / "results.csv")
+        """The tidy result table; one of an older version lacks the protocol, of which there was one."""
+        table = pl.read_csv(self.folder / "results.csv")
+        return table if "protocol" in table.columns else table.with_columns(protocol=pl.lit("fmsd"))
 
     def write(self, name: str, text: str) -> None:
         """Writes a text file of the run, atomically."""

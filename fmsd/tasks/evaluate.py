@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from fmsd.data import manifest as manifests
+from fmsd.data.corruptions import LEVELS, Corruption
 from fmsd.data.manifest import Manifest
 from fmsd.engine.callbacks import WholeFiles
 from fmsd.engine.datamodule import DataModule
@@ -23,6 +24,7 @@ from fmsd.metrics.table import results, wide
 from fmsd.models.detector import Detector
 from fmsd.peft import adapter
 from fmsd.peft.inject import fold
+from fmsd.report import plots
 from fmsd.report.console import show as show_table
 from fmsd.report.run import Run, caption, claimed, provenance
 from fmsd.types import Frames, InputError
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 
 CARRIED = ("overrides", "choices", "seed", "selection", "monitor", "monitored", "epoch", "trainable", "parameters", "seconds", "merged")
 """What an evaluation's record repeats of its run's."""
+
+ROBUSTNESS = "corruptions.csv"
+"""The results of every corruption and severity."""
 
 
 def evaluate(
@@ -41,11 +46,13 @@ def evaluate(
     folder: Path,
     config: str,
     command: Sequence[str],
+    corruptions: Sequence[Corruption] = (),
 ) -> Run:
     """Tests a run's weights on the test datasets of `data` and writes results and predictions to `folder`.
 
     Args:
         detector: makes the detector that the run began with.
+        corruptions: under each of them everything is tested once more.
 
     Raises:
         InputError: the run is not finished, or the data cannot be used.
@@ -58,12 +65,16 @@ def evaluate(
             before = trained["manifests"]["test"].get(name, {}).get("digest")
             if before is not None and before != manifest.digest():
                 log.warning("%s is not what the run was tested on: other frames, splits or labels (see manifests in run.json).", name)
-        table = test(evaluation, alone(trainer, folder), folded(run, detector), data, trained["selection"])
+        table = stress(evaluation, alone(trainer, folder), folded(run, detector), data, trained["selection"], corruptions)
         record = {key: trained[key] for key in CARRIED if key in trained}
+        if corruptions:
+            record["corruptions"] = {name: LEVELS[name] for name, _ in corruptions}
         evaluation.write_record(
             record | provenance(command) | {"run": str(run.folder), "manifests": {"test": tested(tests)}, "skipped": data.skipped}
         )
     show(table, f"AUC of {run.folder}", caption(record))
+    if corruptions:
+        show_robustness(pl.read_csv(folder / ROBUSTNESS))
     print(f"The evaluation lies in {folder}")
     return evaluation
 
@@ -126,13 +137,35 @@ def alone(trainer: Callable[..., Trainer], folder: Path) -> Trainer:
 
 def test(run: Run, trainer: Trainer, detector: Detector, data: DataModule, selection: str) -> pl.DataFrame:
     """Scores every test dataset once and writes predictions, dataset by dataset, and the result tables."""
-    scorer, scored = Scorer(detector), []
-    for name, manifest in data.tests.items():
-        scored.append(predict(trainer, scorer, data.test_loader(name), manifest))
-        run.write_predictions(name, scored[-1])
-    table = results(pl.concat(scored), selection, data.protocol, data.naming)
+    return stress(run, trainer, detector, data, selection, ())
+
+
+def stress(run: Run, trainer: Trainer, detector: Detector, data: DataModule, selection: str, corruptions: Sequence[Corruption]) -> pl.DataFrame:
+    """Tests as `test` does, and once more under every corruption; the results on clean images, which it returns, are written last."""
+    scorer = Scorer(detector)
+    table = scored(run, trainer, scorer, data, selection)
+    if corruptions:
+        parts = [table.with_columns(corruption=pl.lit("none"), severity=pl.lit(0))]
+        for count, corruption in enumerate(corruptions, 1):
+            log.info("Corruption %d of %d: %s, severity %d", count, len(corruptions), *corruption)
+            found = scored(run, trainer, scorer, data, selection, corruption)
+            parts.append(found.with_columns(corruption=pl.lit(corruption.name), severity=pl.lit(corruption.severity)))
+        robustness = pl.concat(parts)
+        run.write(ROBUSTNESS, robustness.write_csv())
+        plots.robustness(robustness, run.folder / "robustness.png")
     run.write_results(table)
     return table
+
+
+def scored(
+    run: Run, trainer: Trainer, scorer: LightningModule, data: DataModule, selection: str, corruption: Corruption | None = None
+) -> pl.DataFrame:
+    """The results on all test datasets, as they are or corrupted; writes the predictions of each."""
+    folder, parts = "" if corruption is None else f"{corruption.name}_{corruption.severity}/", []
+    for name, manifest in data.tests.items():
+        parts.append(predict(trainer, scorer, data.test_loader(name, corruption), manifest))
+        run.write_predictions(f"{folder}{name}", parts[-1])
+    return results(pl.concat(parts), selection, data.protocol, data.naming)
 
 
 def predict(trainer: Trainer, scorer: LightningModule, loader: DataLoader[Frames], manifest: Manifest) -> pl.DataFrame:
@@ -146,5 +179,22 @@ def predict(trainer: Trainer, scorer: LightningModule, loader: DataLoader[Frames
 
 def show(table: pl.DataFrame, title: str, note: str) -> None:
     """Prints the AUC of every dataset, frames and videos apart; values below chance are marked as inverted."""
-    rows = [[str(line[0]), *(f"{value:.3f}{' (inverted)' if value < 0.5 else ''}" for value in line[1:])] for line in wide(table).rows()]
+    rows = [[str(line[0]), *map(told, line[1:])] for line in wide(table).rows()]
     show_table(title, wide(table).columns, rows, note)
+
+
+def show_robustness(table: pl.DataFrame) -> None:
+    """Prints for each dataset the video AUC under every corruption, by severity, with their means."""
+    aucs = table.filter(level="video", metric="auc")
+    for (dataset,), own in aucs.group_by("dataset", maintain_order=True):
+        clean = own.filter(severity=0)["value"].item()
+        grid = own.filter(pl.col("severity") > 0).pivot("severity", index="corruption", values="value", maintain_order=True)
+        grid = grid.with_columns(mean=pl.mean_horizontal(pl.exclude("corruption")))
+        lines = [*grid.rows(), *grid.select(pl.lit("mean"), pl.exclude("corruption").mean()).rows()]
+        rows = [[str(line[0]), *map(told, line[1:])] for line in lines]
+        show_table(f"Video AUC on {dataset} by severity; clean {told(clean)}", grid.columns, rows)
+
+
+def told(value: float) -> str:
+    """A number of a table; below chance it is marked as inverted."""
+    return f"{value:.3f}{' (inverted)' if value < 0.5 else ''}"

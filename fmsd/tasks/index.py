@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fmsd.data.manifest import SPLITS, read, summary
+from fmsd.data.manifest import SPLITS, collect, read, summary
 from fmsd.engine.datamodule import DataModule
 from fmsd.report.console import show
 from fmsd.types import InputError
@@ -18,7 +18,7 @@ def index(data: DataModule, out: Path) -> None:
         raise InputError(f"A manifest is a parquet file, not {out}; give out=FILE.parquet.")
     if out.exists():
         read(out, Path("/"))  # refuses to replace anything but a manifest
-    manifest = data.own.validate()
+    manifest = collect(data.source(data.place), data.place).validate()
     manifest.write(out)
     found = summary(manifest)
     rows = [[name, str(part["frames"]), *(str(part["videos"][split]) for split in SPLITS), part["digest"][:12]] for name, part in found.items()]

@@ -30,6 +30,7 @@ from fmsd.peft.inject import fold
 from fmsd.peft.method import Adaptation, Method
 from fmsd.report import plots, wandb
 from fmsd.report.run import Run, caption, claimed, provenance
+from fmsd.tasks import doctor
 from fmsd.tasks.evaluate import alone, made, show, test, tested
 from fmsd.types import InputError
 
@@ -87,6 +88,8 @@ def train(
     with claimed(run, config, resumable=True) if leading else nullcontext():
         with processes.in_turn(leading):  # the first process may have to draw the data
             training, tests = data.training, data.tests
+        if leading and (told := doctor.summary(data)):
+            log.warning(told)
         lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
         resumed = processes.agreed(newest(checkpoints) if leading else None)
         mask = folder / MASK if resumed is not None and (folder / MASK).exists() else None

@@ -10,8 +10,9 @@ train, val and test. Here a video has one split: test wins over val, val over tr
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+from fmsd.data.clip import readable
 from fmsd.data.image import in_order
 from fmsd.types import REAL, Entry, Frame, InputError, Problem, Split, video_id
 
@@ -28,11 +29,24 @@ DOMAINS = {
     "FF-NT": "NeuralTextures",
     "FF-FH": "FaceShifter",
     "FF-SH": "FaceShifter",
+    "DFD_fake": "DeepFakeDetection",
+    "CelebDFv1_fake": "Celeb-synthesis",
+    "CelebDFv2_fake": "Celeb-synthesis",
+    "DFDC_Fake": "fake",
+    "DFDCP_FakeA": "method_A",
+    "DFDCP_FakeB": "method_B",
+    "DF_fake": "end_to_end",
+    "UADFV_Fake": "fake",
 }
+"""What the datasets' own trees call the forgeries that the JSON files have labels for; other labels are a domain each."""
+
+TRIED = 32
+"""How many of the videos, evenly spread, are looked for to find where a list's paths hang."""
 
 PRIORITY: tuple[Split, ...] = ("test", "val", "train")
 
 
+@readable
 def scan(
     root: Path, file: str | Sequence[str], dataset: str | None = None, compression: str | None = None, labels: Mapping[str, int] | None = None
 ) -> Iterator[Entry]:
@@ -48,7 +62,7 @@ def scan(
         InputError: a missing or damaged JSON file, an unknown label or compression, or frames that do not lie under the root.
     """
     for name in [file] if isinstance(file, str) else file:
-        path = _find(root, name)
+        path = _found(root, name)
         try:
             content = json.loads(path.read_text())
             for title, groups in content.items():
@@ -57,6 +71,7 @@ def scan(
             raise InputError(f"{path} is not a DeepfakeBench JSON file ({type(error).__name__}: {error}); fetch it again.") from error
 
 
+@readable
 def either(
     root: Path,
     file: str,
@@ -74,7 +89,7 @@ def either(
     Raises:
         InputError: as both.
     """
-    if any(place.is_file() for place in _places(root, file)):
+    if holds(root, file):
         yield from scan(root, file, dataset, compression, labels)
         return
     try:
@@ -83,22 +98,28 @@ def either(
         raise InputError(f"{error} ({root} does not hold DeepfakeBench's {file}, either.)") from error
 
 
-def _places(root: Path, name: str) -> list[Path]:
-    return [root / folder / name for folder in FOLDERS]
+def places(root: Path, file: str) -> list[Path]:
+    """Where a JSON file may lie."""
+    return [root / folder / file for folder in FOLDERS]
 
 
-def _find(root: Path, name: str) -> Path:
-    places = _places(root, name)
-    for place in places:
+def holds(root: Path, file: str) -> bool:
+    """Whether the root holds a JSON file."""
+    return any(place.is_file() for place in places(root, file))
+
+
+def _found(root: Path, file: str) -> Path:
+    for place in places(root, file):
         if place.is_file():
             return place
-    raise InputError(f"There is no {name} in {', '.join(str(place.parent) for place in places)}; set data.root=PATH or data.source.file=PATH.")
+    looked = ", ".join(str(place.parent) for place in places(root, file))
+    raise InputError(f"There is no {file} in {looked}; set data.root=PATH or data.source.file=PATH.")
 
 
 def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], compression: str | None, labels: Mapping[str, int]) -> Iterator[Entry]:
     taken: dict[str, Split] = {}
     again = windows = 0
-    base: tuple[Path, int] | None = None
+    kept: list[tuple[Split, Literal[0, 1], str, str, str, list[str]]] = []
     for split in PRIORITY:
         for name, splits in groups.items():
             label = _label(name, labels, path)
@@ -115,18 +136,12 @@ def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], co
                 if not frames:
                     raise InputError(f"{path} lists no frames for the video {identity}; make the JSON file again once they are extracted.")
                 windows += sum("\\" in frame for frame in frames)
-                for index, frame in enumerate(PurePosixPath(name) for name in in_order(frame.replace("\\", "/") for frame in frames)):
-                    base = base or _base(root, frame, path)
-                    yield Frame(
-                        path=base[0].joinpath(*frame.parts[base[1] :]),
-                        label=label,
-                        dataset=dataset,
-                        domain=domain,
-                        video=identity,
-                        index=index,
-                        split=cast(Split, split),
-                        compression=quality,
-                    )
+                kept.append((split, label, domain, quality, identity, frames))
+    if kept:
+        home, skipped = _base(root, [_path(frames[0]) for *_, frames in kept[:: len(kept) // TRIED + 1]], path)
+        for split, label, domain, quality, identity, frames in kept:
+            for index, frame in enumerate(in_order(frames)):
+                yield Frame(home.joinpath(*_path(frame).parts[skipped:]), label, dataset, domain, identity, index, split, quality)
     if again:
         taken_once = "each is taken once (test before val before train)"
         yield Problem("repeated", f"{path.name} lists {again} videos of {dataset} again in another split; {taken_once}.")
@@ -156,10 +171,17 @@ def _videos(videos: Mapping[str, Any], compression: str | None, path: Path) -> I
     yield from ((wanted, name, video["frames"]) for name, video in videos[wanted].items())
 
 
-def _base(root: Path, frame: PurePosixPath, path: Path) -> tuple[Path, int]:
-    """Where the JSON's paths hang below the root, found on one frame: a folder, and how many leading parts of each path it replaces."""
-    for skipped in range(len(frame.parts) - 1):
+def _path(frame: str) -> PurePosixPath:
+    return PurePosixPath(frame.replace("\\", "/"))
+
+
+def _base(root: Path, frames: Sequence[PurePosixPath], path: Path) -> tuple[Path, int]:
+    """Where the JSON's paths hang below the root: a folder, and how many leading parts of each path it replaces, as few as some frame allows."""
+    for skipped in range(max(len(frame.parts) for frame in frames) - 1):
         for folder in IMAGES:
-            if (root / folder).joinpath(*frame.parts[skipped:]).is_file():
+            if any((root / folder).joinpath(*frame.parts[skipped:]).is_file() for frame in frames if len(frame.parts) > skipped + 1):
                 return root / folder, skipped
-    raise InputError(f"{path} lists {frame}, which lies nowhere under {root}; set data.root=PATH to the folder that holds the frames.")
+    several = f" and {len(frames) - 1} more that were looked for" if len(frames) > 1 else ""
+    raise InputError(
+        f"{path} lists {frames[0]}{several}, of which none lies under {root}; complete the copy, or set data.root=PATH to the folder of the frames."
+    )

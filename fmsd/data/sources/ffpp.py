@@ -4,7 +4,8 @@
     ROOT/manipulated_sequences/METHOD/COMPRESSION/videos/033_097.mp4                         COMPRESSION/FRAMES/033_097/0001.png
 
 FRAMES is `images` (the dataset's own extraction script), `frames` or `faces` (crops). The official split of 720/140/140 source videos comes
-from train.json, val.json and test.json, which the dataset's repository carries, or from a DeepfakeBench JSON file.
+from train.json, val.json and test.json, which the dataset's repository carries, or from a DeepfakeBench JSON file. A root without the tree but
+with DeepfakeBench's FaceForensics++.json is read by that.
 """
 
 import json
@@ -12,14 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmsd.data.clip import absent, clips
+from fmsd.data.clip import absent, clips, readable
 from fmsd.data.manifest import SPLITS
+from fmsd.data.sources import deepfakebench
 from fmsd.types import REAL, Entry, InputError, Problem, Split, Video, video_id
 
 SPLIT_FOLDERS = (".", "splits", "dataset/splits")
-BENCHMARK = ("FaceForensics++.json", "dataset_json/FaceForensics++.json")
+BENCHMARK = "FaceForensics++.json"
 
 
+@readable
 def scan(
     root: Path,
     dataset: str = "ff++",
@@ -33,14 +36,20 @@ def scan(
     Args:
         compression: `raw`, `c23` or `c40`.
         manipulations: folder names below manipulated_sequences.
-        frames: name of the folder that holds the frames; found by itself where there is only one.
-        splits: folder with train.json, val.json and test.json, or a DeepfakeBench JSON file; looked for below the root when not given.
+        frames: name of the tree's folders of frames; found by itself where there is only one.
+        splits: the tree's split: a folder with train.json, val.json and test.json, or a DeepfakeBench JSON file; looked for below the root when not
+            given.
 
     Raises:
-        InputError: a missing folder, or no official split.
+        InputError: a missing folder or manipulation, no official split, or `frames` or `splits` for a root without the tree.
     """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}; give the FaceForensics++ folder as data.root=PATH.")
+    if not (root / "original_sequences").is_dir() and deepfakebench.holds(root, BENCHMARK):
+        if given := [name for name, value in (("frames", frames), ("splits", splits)) if value is not None]:
+            raise InputError(f"{root} is read by DeepfakeBench's {BENCHMARK}, which lists frames and splits itself; remove data.source.{given[0]}.")
+        yield from _listed(root, dataset, compression, manipulations)
+        return
     sequences = {REAL: root / "original_sequences" / "youtube" / compression}
     sequences |= {name: root / "manipulated_sequences" / name / compression for name in manipulations}
     if lacking := [str(folder) for folder in sequences.values() if not folder.is_dir()]:
@@ -60,13 +69,27 @@ def scan(
             yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, split_of[name], compression)
 
 
+def _listed(root: Path, dataset: str, compression: str, manipulations: Sequence[str]) -> Iterator[Entry]:
+    """What DeepfakeBench's file lists of the original videos and the chosen manipulations."""
+    found: set[str] = set()
+    for entry in deepfakebench.scan(root, BENCHMARK, dataset, compression):
+        if isinstance(entry, Problem):
+            yield entry
+        elif entry.domain in (REAL, *manipulations):
+            found.add(entry.domain)
+            yield entry
+    if lacking := [name for name in (REAL, *manipulations) if name not in found]:
+        raise InputError(f"{BENCHMARK} in {root} lists no videos of {', '.join(lacking)}; fetch it again, or choose data.source.manipulations=[...].")
+
+
 def read_splits(root: Path, splits: str | None) -> dict[str, Split]:
     """The official split of every original video (`033`) and every manipulated one (`033_097`).
 
     Raises:
         InputError: no split file is found, or it cannot be read.
     """
-    places = [root / splits] if splits is not None else [root / name for name in (*SPLIT_FOLDERS, *BENCHMARK)]
+    usual = [*(root / name for name in SPLIT_FOLDERS), *deepfakebench.places(root, BENCHMARK)]
+    places = usual if splits is None else [root / splits]
     for place in places:
         try:
             if place.is_file():
@@ -91,11 +114,11 @@ def _official_splits(pairs: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, 
 
 
 def _benchmark_splits(content: Mapping[str, Any]) -> dict[str, Split]:
-    """The split under which a DeepfakeBench JSON file lists each video name."""
+    """The split under which a DeepfakeBench JSON file lists each video name, with or without the level of compressions."""
     found: dict[str, Any] = {}
     for labels in content.values():
         for splits in labels.values():
-            for split, levels in splits.items():
-                for videos in levels.values():
-                    found |= dict.fromkeys(videos, split)
+            for split, videos in splits.items():
+                for name, inner in videos.items():
+                    found |= dict.fromkeys([name] if "frames" in inner else inner.keys(), split)
     return found

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from fmsd.data.clip import is_video
+from fmsd.data.clip import is_video, readable, unreadable
 from fmsd.data.image import in_order, is_image
 from fmsd.types import REAL, Entry, Frame, InputError, Split, Video, video_id
 
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 FIELDS = ("dataset", "split", "domain", "compression", "video")
 
 
+@readable
 def scan(
     root: Path,
     dataset: str,
@@ -39,7 +40,7 @@ def scan(
         split: the split of all images, where the layout does not tell it.
 
     Raises:
-        InputError: a missing root, or folders that the layout and its mappings do not explain.
+        InputError: a missing or unreadable root, a layout that cannot be used, or folders that it and its mappings do not explain.
     """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}; give the dataset's folder as data.root=PATH.")
@@ -47,6 +48,10 @@ def scan(
     named = re.findall(r"{(\w+)}", layout)
     if unknown := set(named) - set(FIELDS):
         raise InputError(f"The layout {layout!r} has unknown fields {sorted(unknown)}; use {', '.join('{' + field + '}' for field in FIELDS)}.")
+    if again := sorted({field for field in named if named.count(field) > 1}):
+        raise InputError(
+            f"The layout {layout!r} holds {', '.join('{' + field + '}' for field in again)} more than once; write * for what does not matter."
+        )
     if "domain" not in named or ("split" in named) == (split is not None):
         raise InputError(f"The layout {layout!r} must hold {{domain}}, and either {{split}} or data.source.split=train|val|test must be given.")
     domains: set[str] = set()
@@ -67,8 +72,8 @@ def scan(
         described = {"label": int(domain != REAL), "dataset": home, "domain": domain, "split": kind, "compression": quality}
         return described | {"video": video_id(home, domain, quality, name)}
 
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_unreadable):
-        subfolders.sort()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unreadable):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         place = Path(folder)
         parts = place.relative_to(root).parts
         for name in in_order(name for name in files if is_video(Path(name))):
@@ -83,11 +88,6 @@ def scan(
     log.info("%s: %s hold real images, %s are forgeries.", root, sorted(domains & set(real)) or "none", sorted(domains - set(real)) or "none")
     if domains and not domains & set(real):
         raise InputError(f"None of the folders {sorted(domains)} holds real images; name them in data.source.real=[...].")
-
-
-def _unreadable(error: OSError) -> None:
-    """A folder that cannot be listed is no empty one."""
-    raise InputError(f"The folder {error.filename} cannot be read ({error.strerror}); give it its permissions back, or move it away.") from error
 
 
 def _parse(parts: Sequence[str], levels: Sequence[str]) -> dict[str, str] | None:

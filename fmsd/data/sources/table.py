@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import polars as pl
 
-from fmsd.types import Frame, InputError, Split, reason
+from fmsd.data.clip import is_video, readable
+from fmsd.types import Entry, Frame, InputError, Video, reason
 
 COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
 
 
-def scan(root: Path, file: str) -> Iterator[Frame]:
-    """The frames that a table lists.
+@readable
+def scan(root: Path, file: str) -> Iterator[Entry]:
+    """The frames that a table lists, or the video files.
 
     Args:
         root: what the table's paths are relative to.
@@ -35,13 +37,10 @@ def scan(root: Path, file: str) -> Iterator[Frame]:
     if table.select(COLUMNS).null_count().sum_horizontal().item():
         raise InputError(f"The table {path} has empty cells in the columns {', '.join(COLUMNS)}; fill them in.")
     for line in table.iter_rows(named=True):
-        yield Frame(
-            path=root / line["path"],
-            label=line["label"],
-            dataset=line["dataset"],
-            domain=line["domain"],
-            video=line["video"],
-            index=line["index"],
-            split=cast(Split, line["split"]),
-            compression=line.get("compression") or "",
-        )
+        place = root / line["path"]
+        described: dict[str, Any] = {name: line[name] for name in ("label", "dataset", "domain", "video", "split")}
+        described["compression"] = line.get("compression") or ""
+        if is_video(place):
+            yield Video(file=place, images=None, **described)
+        else:
+            yield Frame(path=place, index=line["index"], **described)

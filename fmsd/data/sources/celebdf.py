@@ -1,0 +1,111 @@
+"""Celeb-DF v1 and v2 (Li et al., CVPR 2020, arXiv 1909.12962) and Celeb-DF++ (Li et al., 2025, arXiv 2507.18015) in their official trees.
+
+    ROOT/List_of_testing_videos.txt
+    ROOT/Celeb-real/id0_0000.mp4           ROOT/YouTube-real/00000.mp4
+    ROOT/Celeb-synthesis/id0_id1_0000.mp4                              v1, v2
+    ROOT/Celeb-synthesis/FaceSwap/BlendFace/id0_id1_0000.mp4           ++: SCENARIO/METHOD
+
+Frames may be extracted beside the videos: `Celeb-real/frames/id0_0000/000.png`. The list names the test videos, `1 Celeb-real/id1_0007.mp4`,
+with 1 for real and 0 for fake; all other videos are for training.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from fmsd.data.clip import absent, clips, folders, readable
+from fmsd.types import REAL, Entry, InputError, Problem, Video, video_id
+
+LIST = "List_of_testing_videos.txt"
+REALS = ("Celeb-real", "YouTube-real")
+FAKES = "Celeb-synthesis"
+SCENARIOS = ("FaceSwap", "FaceReenact", "TalkingFace")
+ALIASES = {"Celeb-DF-v2": "Celeb-DF"}
+"""What the authors' scripts call a method, and what their README calls it."""
+
+
+@readable
+def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
+    """The videos of Celeb-DF v1 or v2, whose one forgery is `Celeb-synthesis`.
+
+    Args:
+        frames: name of the folders that hold extracted frames; found by itself where there is only one.
+
+    Raises:
+        InputError: a missing folder or test list, a list that cannot be read, or a copy of Celeb-DF++.
+    """
+    if any((root / FAKES / scenario).is_dir() for scenario in SCENARIOS):
+        raise InputError(f"{root / FAKES} holds a folder per forgery, which is the tree of Celeb-DF++; read it with data=celebdf_pp.")
+    yield from _videos(root, dataset, {FAKES: FAKES}, frames)
+
+
+@readable
+def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
+    """The videos of Celeb-DF++, whose forgeries are the folders of its methods: `BlendFace`, `LivePortrait`, `SadTalker`, ...
+
+    Args:
+        frames: as that of `scan`.
+
+    Raises:
+        InputError: a missing folder or test list, a list that cannot be read, or no method.
+    """
+    methods = {
+        f"{FAKES}/{scenario}/{place.name}": ALIASES.get(place.name, place.name)
+        for scenario in SCENARIOS
+        if (root / FAKES / scenario).is_dir()
+        for place in folders(root / FAKES / scenario)
+    }
+    if not methods:
+        raise InputError(
+            f"{root / FAKES} holds no method below {', '.join(SCENARIOS)}; complete the copy of Celeb-DF++, correct data.root, "
+            "or read an older version with data=celebdf_v2 or data=celebdf_v1."
+        )
+    yield from _videos(root, dataset, methods, frames)
+
+
+def _videos(root: Path, dataset: str, forgeries: Mapping[str, str], frames: str | None) -> Iterator[Entry]:
+    """The videos of the real folders and of those of forgeries, whose domains are given."""
+    domains = dict.fromkeys(REALS, REAL) | dict(forgeries)
+    listed = tested(root)
+    held = {folder: clips(root / folder, frames) for folder in domains}
+    both = held[REALS[0]].keys() & held[REALS[1]].keys()
+    for folder in dict.fromkeys((*domains, *listed)):
+        yield from absent(listed.get(folder, {}), held.get(folder, {}), LIST, root / folder)
+    for folder, domain in domains.items():
+        label = 0 if domain == REAL else 1
+        labels = listed.get(folder, {})
+        for name, (file, images) in held[folder].items():
+            if labels.get(name, label) != label:
+                yield mislabelled(name, folder, label)
+            own = f"{folder}/{name}" if domain == REAL and name in both else name
+            yield Video(file, images, label, dataset, domain, video_id(dataset, domain, "", own), "test" if name in labels else "train")
+
+
+def mislabelled(name: str, folder: str, label: int) -> Problem:
+    """What to say of a video that the list gives another label than its folder.
+
+    Args:
+        label: the folder's, which is taken.
+    """
+    said, meant = ("fake", "real") if label == 0 else ("real", "fake")
+    return Problem("mislabelled", f"{LIST} calls {name} {said}, but it is in {folder} and taken for {meant}; fetch the list again.")
+
+
+def tested(root: Path) -> dict[str, dict[str, int]]:
+    """The labels (1 = fake) of the test videos by folder and name.
+
+    Raises:
+        InputError: there is no list, or a line of it cannot be read.
+    """
+    path = root / LIST
+    if not path.is_file():
+        raise InputError(f"There is no test list {path}; it comes with the dataset: copy it there, or correct data.root.")
+    found: dict[str, dict[str, int]] = {}
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        real, _, name = line.strip().partition(" ")
+        video = PurePosixPath(name.strip())
+        if real not in ("0", "1") or len(video.parts) < 2:
+            raise InputError(f"Line {number} of {path} is not like '1 Celeb-real/id1_0007.mp4'; fetch the list again.")
+        found.setdefault(str(video.parent), {})[video.stem] = 1 - int(real)
+    return found

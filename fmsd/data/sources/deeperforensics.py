@@ -1,0 +1,72 @@
+"""DeeperForensics-1.0 (Jiang et al., CVPR 2020, arXiv 2001.03024) in its official tree, with the real videos of FaceForensics++.
+
+    ROOT/manipulated_videos/VARIANT/000_M101.mp4        target video of FaceForensics++, actor of the source video
+    ROOT/lists/splits/{train,val,test}.txt              names of manipulated videos
+
+Its authors say that the actors' `source_videos` are not the real class: it is the 1,000 target videos, which FaceForensics++ distributes. They keep
+the split of FaceForensics++ here, so that a detector trained on that never meets a real video of its training again.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from fmsd.data.clip import absent, clips, readable
+from fmsd.data.manifest import SPLITS
+from fmsd.data.sources import ffpp
+from fmsd.types import Entry, InputError, Problem, Split, Video, video_id
+
+
+@readable
+def scan(
+    root: Path,
+    dataset: str = "deeperforensics",
+    variants: Sequence[str] = ("end_to_end",),
+    real: str | None = None,
+    compression: str = "c23",
+    split: Split | None = None,
+    frames: str | None = None,
+) -> Iterator[Entry]:
+    """The manipulated videos of the chosen variants, and the real videos.
+
+    Args:
+        variants: folders below manipulated_videos: `end_to_end` and its perturbed copies, `reenact_postprocess`.
+        real: the folder of FaceForensics++; the root itself when not given.
+        compression: of the real videos; `c23` by the authors' advice.
+        split: the split of all manipulated videos, instead of the official lists.
+        frames: name of the folder that holds the frames; found by itself where there is only one.
+
+    Raises:
+        InputError: a missing folder or list, or no real videos.
+    """
+    split_of = None if split is not None else _splits(root)
+    for variant in variants:
+        folder = root / "manipulated_videos" / variant
+        held = clips(folder, frames)
+        if split_of is not None:
+            yield from absent(split_of, held, "the official split", folder)
+        for name, (file, images) in held.items():
+            kind = split if split_of is None else split_of.get(name)
+            if kind is None:
+                yield Problem("unlisted", f"{images or file} is in none of the official splits and left out; remove it.")
+                continue
+            yield Video(file, images, 1, dataset, variant, video_id(dataset, variant, "", name), kind)
+    place = root if real is None else Path(real).expanduser().absolute()
+    if not (place / "original_sequences").is_dir():
+        raise InputError(
+            f"{place} holds no original_sequences: the real videos of DeeperForensics-1.0 are those of FaceForensics++; give that folder as "
+            "FMSD_FFPP, or as its source's argument real."
+        )
+    yield from ffpp.scan(place, dataset, compression, manipulations=(), frames=frames)
+
+
+def _splits(root: Path) -> dict[str, Split]:
+    """The official split of every manipulated video name."""
+    found: dict[str, Split] = {}
+    for split in SPLITS:
+        path = root / "lists" / "splits" / f"{split}.txt"
+        if not path.is_file():
+            raise InputError(f"There is no {path}; copy the folder lists of DeeperForensics-1.0 there, or set its source's argument split to test.")
+        for line in path.read_text().splitlines():
+            if line.strip():
+                found[PurePosixPath(line.split()[0]).stem] = split  # pyright: ignore[reportArgumentType]
+    return found

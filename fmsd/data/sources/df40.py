@@ -1,0 +1,223 @@
+"""DF40 (Yan et al., NeurIPS 2024 Datasets and Benchmarks, arXiv 2406.13495): forty forgery methods in its official trees, or by its JSON files.
+
+    ROOT/DF40/METHOD/{ff,cdf}/frames/VIDEO/*.png            test; whole-face synthesis without `frames`, and in Celeb-DF's folders below `cdf`
+    ROOT/DF40/METHOD/{fake,real}/...                        test; the methods that bring their own real images
+    ROOT/DF40_train/METHOD/frames/VIDEO/*.png               training, made from FaceForensics++ alone
+    ROOT/FaceForensics++/..., ROOT/Celeb-DF-v2/...          the real videos of `ff` and `cdf`
+    ROOT/dataset_json/METHOD_{ff,cdf}.json, METHOD.json     its lists
+
+The domain of a fake is its method. An origin is where a method's real images come from: `ff`, `cdf`, or its `own`. A folder of images is a video;
+images that lie directly in `fake`, `real`, `ff`, `cdf` or `inversions` are a video each.
+"""
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, cast
+
+from fmsd.data.clip import FILES, FRAMES, absent, clips, folders, is_video, listing, readable, twice, unreadable
+from fmsd.data.image import in_order, is_image
+from fmsd.data.sources import celebdf, deepfakebench, ffpp
+from fmsd.types import REAL, Entry, Frame, InputError, Problem, Split, Video, video_id
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "FS": ("fsgan", "faceswap", "simswap", "inswap", "blendface", "uniface", "mobileswap", "e4s", "facedancer", "deepfacelab"),
+    "FR": (
+        *("fomm", "facevid2vid", "wav2lip", "MRAA", "one_shot_free", "pirender", "tpsm", "lia", "danet", "sadtalker", "mcnet"),
+        *("hyperreenact", "heygen"),
+    ),
+    "EFS": ("VQGAN", "StyleGAN2", "StyleGAN3", "StyleGANXL", "sd2.1", "ddim", "rddm", "pixart", "DiT", "SiT", "MidJourney", "whichisreal"),
+    "FE": ("CollabDiff", "e4e", "stargan", "starganv2", "styleclip"),
+}
+"""The methods of each family, as DF40's lists name them: face swapping, face reenactment, entire face synthesis, face editing."""
+
+ALIASES = {"whichfaceisreal": "whichisreal", "stargan2": "starganv2"}
+"""Folders whose name is not that of the method, in lower case."""
+
+METHODS = {method.lower(): method for methods in FAMILIES.values() for method in methods} | ALIASES
+
+TREES: dict[Split, tuple[str, ...]] = {"train": ("DF40_train", "train"), "test": ("DF40", "DF40_test", "test")}
+"""Where each tree is looked for, below the root."""
+
+ORIGINS = {"ff": "ff", "cdf": "cdf", "fake": "own", "real": "own"}
+
+LEVELS = frozenset({*ORIGINS, *FRAMES, FILES, "inversions"})
+"""Folders that hold videos, or images that are a video each."""
+
+OTHERS = frozenset({"landmarks", "masks"})
+"""Folders that hold neither."""
+
+
+@readable
+def scan(
+    root: Path,
+    dataset: str = "df40",
+    families: Sequence[str] = ("FS", "FR", "EFS", "FE"),
+    methods: Sequence[str] | None = None,
+    origins: Sequence[str] = ("ff", "cdf", "own"),
+    lists: bool = False,
+    ff: str | None = None,
+    cdf: str | None = None,
+    splits: str | None = None,
+) -> Iterator[Entry]:
+    """The fakes of the chosen methods, and the real videos of their origins.
+
+    Args:
+        families: families whose methods are taken: FS, FR, EFS, FE.
+        methods: methods to take among them; all when not given.
+        origins: origins to take: `ff`, `cdf`, `own`.
+        lists: read DF40's JSON files instead of its folders.
+        ff: FaceForensics++ as DF40 distributes it; `ROOT/FaceForensics++` when not given.
+        cdf: Celeb-DF v2 as DF40 distributes it; `ROOT/Celeb-DF-v2` when not given.
+        splits: as that of FaceForensics++.
+
+    Raises:
+        InputError: an unknown family, method or origin, a missing folder or list, or no real videos of an origin.
+    """
+    chosen = _chosen(families, methods)
+    if unknown := [origin for origin in origins if origin not in ORIGINS.values()]:
+        raise InputError(f"DF40 has no origin {', '.join(unknown)}; choose from ff, cdf, own in data.source.origins.")
+    if lists:
+        yield from _listed(root, dataset, chosen, origins)
+        return
+    taken: set[tuple[str, Split]] = set()
+    found: set[str] = set()
+    for split, place in _trees(root):
+        for folder in folders(place):
+            method = METHODS.get(folder.name.lower())
+            if method is None:
+                yield Problem("unlisted", f"{folder} is none of DF40's methods and left out; remove it.")
+            elif method in chosen:
+                labels: set[int] = set()
+                for origin, entry in _method(folder, method, dataset, split):
+                    if isinstance(entry, Problem):
+                        yield entry
+                    elif origin in origins:
+                        taken.add((origin, split))
+                        found.add(method)
+                        labels |= {entry.label} if origin == "own" else set()
+                        yield entry
+                if labels == {1}:
+                    yield Problem("missing", f"{folder} has no real images beside the fake ones; complete the copy.")
+    yield from absent(chosen, found, "DF40's table of methods", root)
+    if kept := {split for origin, split in taken if origin == "ff"}:
+        # its validation videos have no fakes beside them
+        for entry in ffpp.scan(_real(root, "FaceForensics++", ff, "ff"), dataset, "c23", manipulations=(), splits=splits):
+            if isinstance(entry, Problem) or entry.split in kept:
+                yield entry
+    if any(origin == "cdf" for origin, _ in taken):
+        yield from _celebdf(_real(root, "Celeb-DF-v2", cdf, "cdf"), dataset)
+
+
+def _chosen(families: Sequence[str], methods: Sequence[str] | None) -> list[str]:
+    if unknown := [family for family in families if family not in FAMILIES]:
+        raise InputError(f"DF40 has no family {', '.join(unknown)}; choose from {', '.join(FAMILIES)} in data.source.families.")
+    held = [method for family in families for method in FAMILIES[family]]
+    if unknown := [method for method in methods or () if method not in held]:
+        raise InputError(f"The families {', '.join(families)} of DF40 have no method {', '.join(unknown)}; choose from {', '.join(held)}.")
+    return [method for method in held if methods is None or method in methods]
+
+
+def _trees(root: Path) -> list[tuple[Split, Path]]:
+    found: list[tuple[Split, Path]] = [(split, root / name) for split, names in TREES.items() for name in names if (root / name).is_dir()]
+    if not found:
+        raise InputError(f"{root} holds neither DF40 nor DF40_train; give the folder that holds them as data.root=PATH.")
+    return found
+
+
+def _real(root: Path, name: str, given: str | None, origin: str) -> Path:
+    place = root / name if given is None else Path(given).expanduser().absolute()
+    if not place.is_dir():
+        raise InputError(f"There is no folder {place} with the real videos of {origin}; set data.source.{origin}=PATH, or leave it out of origins.")
+    return place
+
+
+def _method(folder: Path, method: str, dataset: str, split: Split) -> Iterator[tuple[str, Entry]]:
+    """(origin, entry) of all that lies below the folder of a method; a video's file and its frames are one entry."""
+    held: dict[str, tuple[str, Video]] = {}
+    for place, subfolders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+        subfolders[:] = in_order(name for name in subfolders if name.lower() not in OTHERS and not name.startswith("."))
+        parts = Path(place).relative_to(folder).parts
+        images = in_order(name for name in files if is_image(Path(name)))
+        clip = in_order(name for name in files if is_video(Path(name)))
+        if not images and not clip:
+            continue
+        if _origin(parts, split) is None:
+            yield "", Problem("misplaced", f"{place} lies in none of ff, cdf, fake, real and is left out; move it to the one it belongs to.")
+            continue
+        lone = not parts or parts[-1].lower() in LEVELS
+        for name in images if lone else ():
+            origin, label, domain, identity = _about((*parts, name), method, dataset, split)
+            yield origin, Frame(Path(place, name), label, dataset, domain, identity, 0, split)
+        for key, part in [((*parts, Path(name).stem), {"file": Path(place, name)}) for name in clip] + (
+            [(parts, {"images": Path(place)})] if images and not lone else []
+        ):
+            origin, label, domain, identity = _about(key, method, dataset, split)
+            known = held.get(identity, (origin, Video(None, None, label, dataset, domain, identity, split)))[1]
+            for name, path in part.items():
+                if other := getattr(known, name):
+                    raise twice(other, path)
+            held[identity] = (origin, replace(known, **part))
+    yield from held.values()
+
+
+def _origin(parts: Sequence[str], split: Split) -> str | None:
+    named = [ORIGINS[part.lower()] for part in parts if part.lower() in ORIGINS]
+    return named[0] if named else "ff" if split == "train" else None
+
+
+def _about(parts: Sequence[str], method: str, dataset: str, split: Split) -> tuple[str, Literal[0, 1], str, str]:
+    """Origin, label, domain and id of a video by the folders it lies in; a method numbers its own images anew in each tree."""
+    origin = cast(str, _origin(parts[:-1], split))
+    label = 0 if any(part.lower() == "real" for part in parts[:-1]) else 1
+    where = (split,) if origin == "own" else (origin,)
+    name = "/".join((*(() if label else (method,)), *where, *(part for part in parts[:-1] if part.lower() not in LEVELS), parts[-1]))
+    domain = method if label else REAL
+    return origin, label, domain, video_id(dataset, domain, "", name)
+
+
+def _celebdf(place: Path, dataset: str) -> Iterator[Entry]:
+    """The real videos among the test videos of Celeb-DF v2."""
+    tested = celebdf.tested(place)
+    for folder in celebdf.REALS:
+        labels, held = tested.get(folder, {}), clips(place / folder)
+        yield from absent(labels, held, place / celebdf.LIST, place / folder)
+        for name, label in labels.items():
+            if name in held:
+                if label:
+                    yield celebdf.mislabelled(name, folder, 0)
+                yield Video(*held[name], 0, dataset, REAL, video_id(dataset, REAL, "", f"cdf/{folder}/{name}"), "test")
+
+
+def _listed(root: Path, dataset: str, chosen: Sequence[str], origins: Collection[str]) -> Iterator[Entry]:
+    """The frames that the JSON files of the chosen methods list; the real ones, which many files share, once."""
+    places = [root / folder for folder in deepfakebench.FOLDERS if (root / folder).is_dir()]
+    files = [place / entry.name for place in places for entry in listing(place)]
+    held = {path.stem.lower(): path for path in files if path.suffix == ".json"}
+    taken: set[Path] = set()
+    read = False
+    for method in chosen:
+        lists = [(origin, held.get((method if origin == "own" else f"{method}_{origin}").lower())) for origin in origins]
+        if not any(file for _, file in lists):
+            yield Problem("missing", f"{root} holds no JSON file of {method}; fetch it, or leave {method} out of data.source.methods.")
+        for origin, file in lists:
+            if file is None:
+                continue
+            read, gone = True, 0
+            for entry in deepfakebench.scan(root, str(file.absolute()), dataset):
+                if not isinstance(entry, Frame):
+                    yield entry
+                elif entry.path not in taken:
+                    if not entry.path.is_file():
+                        gone += 1
+                        continue
+                    taken.add(entry.path)
+                    domain = method if entry.label else REAL
+                    name = entry.video.removeprefix(f"{dataset}/{entry.domain}/")
+                    where = f"{method}/{name}" if origin == "own" and not entry.label else f"{origin}/{name}"
+                    yield replace(entry, domain=domain, video=video_id(dataset, domain, "", where))
+            if gone:
+                yield Problem("missing", f"{file} lists {gone} frames that are not there and are left out; DF40 says so of synthesised faces.")
+    if not read:
+        raise InputError(f"{root} holds no JSON file of the chosen methods of DF40 (METHOD_ff.json, ...); fetch DF40's dataset_json.")

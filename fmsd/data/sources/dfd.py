@@ -1,0 +1,36 @@
+"""DeepFakeDetection (Dufour, Gully et al., Google and Jigsaw, 2019), in the tree of FaceForensics++ (arXiv 1901.08971), which distributes it.
+
+    ROOT/original_sequences/actors/COMPRESSION/videos/01__outside_talking_still_laughing.mp4
+    ROOT/manipulated_sequences/DeepFakeDetection/COMPRESSION/videos/01_02__outside_talking_still_laughing__YVGY8LOK.mp4
+
+Extracted frames lie beside `videos`, as those of FaceForensics++ do. There is no official split.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fmsd.data.clip import clips, readable
+from fmsd.types import REAL, Entry, InputError, Split, Video, video_id
+
+FOLDERS = {REAL: "original_sequences/actors", "DeepFakeDetection": "manipulated_sequences/DeepFakeDetection"}
+
+
+@readable
+def scan(root: Path, dataset: str = "dfd", compression: str = "c23", split: Split = "test", frames: str | None = None) -> Iterator[Entry]:
+    """The actors' videos and the manipulated ones.
+
+    Args:
+        compression: `raw`, `c23` or `c40`.
+        split: the split of all videos, as there is no official one.
+        frames: name of the folder that holds the frames; found by itself where there is only one.
+
+    Raises:
+        InputError: a missing folder.
+    """
+    folders = {domain: root / folder / compression for domain, folder in FOLDERS.items()}
+    if lacking := [str(folder) for folder in folders.values() if not folder.is_dir()]:
+        raise InputError(f"DeepFakeDetection lacks {', '.join(lacking)}; complete the copy, or choose the compression that it holds.")
+    for domain, folder in folders.items():
+        for name, (file, images) in clips(folder, frames).items():
+            identity = video_id(dataset, domain, compression, name)
+            yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, split, compression)

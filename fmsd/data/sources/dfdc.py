@@ -1,0 +1,96 @@
+"""Deepfake Detection Challenge (Dolhansky et al., 2020, arXiv 2006.07397) in its official tree.
+
+    ROOT/train/dfdc_train_part_0/{metadata.json,aaqaifqrwn.mp4,...}
+    ROOT/validation/{labels.csv,...}
+    ROOT/test/{labels.csv,metadata.json,aalscayrfi.mp4,...}
+
+Folders may lie one deeper, as the archives are unpacked (`dfdc_train_part_00/dfdc_train_part_0`), or directly in the root. `metadata.json` holds
+`{"x.mp4": {"label": "FAKE", "split": "train", "original": "y.mp4"}}`, or `{"x.mp4": {"is_fake": 1}}` for the test videos; `labels.csv` the columns
+filename and label (1 = fake). Frames may be extracted beside the videos: `test/frames/aalscayrfi/000.png`.
+"""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fmsd.data.clip import FAKE, absent, clips, folders, is_video, listing, readable
+from fmsd.types import REAL, Entry, InputError, Problem, Split, Video, video_id
+
+LABELS: dict[str, int] = {"REAL": 0, "0": 0, "FAKE": 1, "1": 1}
+SPLITS: dict[str, Split] = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+DEPTH = 3
+"""How many folders deep below the root a part of the dataset may lie."""
+
+
+@readable
+def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
+    """The videos of every part with labels, in the splits that they or the folders' names tell.
+
+    Args:
+        frames: name of the folders that hold extracted frames; found by itself where there is only one.
+
+    Raises:
+        InputError: no part, labels that cannot be read, or a part whose split is unknown.
+    """
+    if not root.is_dir():
+        raise InputError(f"There is no folder {root}; give the folder of the DFDC as data.root=PATH.")
+    parts: dict[Path, dict[str, tuple[int, Split]]] = {}
+    for found in _parts(root, DEPTH):
+        if isinstance(found, Problem):
+            yield found
+        else:
+            parts[found] = _labels(found, root)
+    if not parts:
+        raise InputError(f"{root} holds no folder with a metadata.json or labels.csv; give the folder of the DFDC as data.root=PATH.")
+    times = Counter(name for labels in parts.values() for name in labels)
+    for folder, labels in parts.items():
+        held = clips(folder, frames)
+        yield from absent(labels, held, f"the list of {folder.name}", folder)
+        for name, (file, images) in held.items():
+            if name not in labels:
+                yield Problem("unlisted", f"{images or file} has no label and is left out; remove it, or fetch the list of {folder} again.")
+                continue
+            label, split = labels[name]
+            domain = FAKE if label else REAL
+            own = name if times[name] == 1 else f"{folder.relative_to(root).as_posix()}/{name}"
+            yield Video(file, images, 1 if label else 0, dataset, domain, video_id(dataset, domain, "", own), split)
+
+
+def _parts(folder: Path, depth: int) -> Iterator[Path | Problem]:
+    """The folders with labels, in order; a problem for each with videos alone."""
+    if (folder / "labels.csv").is_file() or (folder / "metadata.json").is_file():
+        yield folder
+        return
+    if any(is_video(Path(entry.name)) and entry.is_file() for entry in listing(folder)):
+        yield Problem("unlabelled", f"{folder} holds videos without metadata.json or labels.csv; they are left out: put their labels there.")
+        return
+    if depth:
+        for child in folders(folder):
+            yield from _parts(child, depth - 1)
+
+
+def _labels(folder: Path, root: Path) -> dict[str, tuple[int, Split]]:
+    """The label (1 = fake) and split of every video that a part lists; of the test set's two lists, labels.csv."""
+    path = folder / "labels.csv" if (folder / "labels.csv").is_file() else folder / "metadata.json"
+    try:
+        if path.suffix == ".csv":
+            with path.open(newline="") as stream:
+                rows: dict[str, Mapping[str, Any]] = {row["filename"]: row for row in csv.DictReader(stream)}
+        else:
+            rows = json.loads(path.read_text())
+        labels = {name: LABELS[str(about["label"] if "label" in about else about["is_fake"])] for name, about in rows.items()}
+    except (json.JSONDecodeError, UnicodeDecodeError, csv.Error, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path} does not give each video a label ({type(error).__name__}: {error}); fetch it again.") from error
+    return {Path(name).stem: (label, _split(rows[name].get("split"), path, root)) for name, label in labels.items()}
+
+
+def _split(told: str | None, path: Path, root: Path) -> Split:
+    """The split that a list tells, else that of the nearest folder named after one."""
+    names = (told,) if told else [place.name for place in path.parents if place == root or root in place.parents]
+    for name in names:
+        if name in SPLITS:
+            return SPLITS[name]
+    raise InputError(f"Nothing tells the split of the videos of {path}; name their folder train, validation or test.")

@@ -1,0 +1,75 @@
+"""Deepfake Detection Challenge, preview (Dolhansky et al., 2019, arXiv 1910.08854) in its official tree.
+
+    ROOT/dataset.json                                                 or ROOT/dfdc_preview_set/dataset.json
+    ROOT/original_videos/643049/643049_A_001.mp4
+    ROOT/method_A/...    ROOT/method_B/1260311/1260311_C/1255229_1260311_C_001.mp4
+
+`dataset.json` gives each video's label and split: `{"method_B/1260311/....mp4": {"label": "fake", "set": "train", ...}}`. Frames may be extracted
+beside a video, into a folder of its name, or all into `original_videos/frames/643049_A_001/000.png`.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fmsd.data.clip import FRAMES, Clip, clips, readable
+from fmsd.data.sources.dfdc import SPLITS
+from fmsd.types import REAL, Entry, InputError, Problem, Split, Video, video_id
+
+ORIGINALS = "original_videos"
+LABELS: dict[str, int] = {"real": 0, "fake": 1}
+
+
+@readable
+def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
+    """The original videos and those of both methods, whose folders name the forgeries.
+
+    Args:
+        frames: name of the folders that hold the extracted frames of all videos; found by itself where there is only one.
+
+    Raises:
+        InputError: no `dataset.json`, or one that cannot be read.
+    """
+    path = next((place for place in (root / "dataset.json", root / "dfdc_preview_set" / "dataset.json") if place.is_file()), None)
+    if path is None:
+        raise InputError(f"There is no dataset.json in {root}; give the folder of the DFDC preview (dfdc_preview_set) as data.root=PATH.")
+    listed = _listed(path)
+    tops = dict.fromkeys(video.parts[0] for video in listed)
+    flat = {top: _flat(path.parent / top, frames) for top in tops}
+    stems = Counter((video.parts[0], video.stem) for video in listed)
+    for video, (label, split) in listed.items():
+        top = video.parts[0]
+        domain = REAL if top == ORIGINALS else top
+        if label != (expected := 0 if domain == REAL else 1):
+            said, meant = ("fake", "real") if expected == 0 else ("real", "fake")
+            yield Problem("mislabelled", f"{path} calls {video} {said}, but its folder says {meant}, which is taken; fetch dataset.json again.")
+        file, beside = path.parent / video, path.parent / video.with_suffix("")
+        images = flat[top][video.stem][1] if video.stem in flat[top] else None
+        images = images or (beside if beside.is_dir() else None)
+        if images is None and not file.is_file():
+            yield Problem("missing", f"{path} lists {video}, which {path.parent} does not hold; complete the copy.")
+            continue
+        name = video.stem if stems[top, video.stem] == 1 else str(video.with_suffix("").relative_to(top))
+        identity = video_id(dataset, domain, "", name)
+        yield Video(file if file.is_file() else None, images, 0 if domain == REAL else 1, dataset, domain, identity, split)
+
+
+def _flat(folder: Path, frames: str | None) -> Mapping[str, Clip]:
+    """The videos whose frames lie together in a folder of frames; none where there is no such folder."""
+    return clips(folder, frames) if frames or any((folder / name).is_dir() for name in FRAMES) else {}
+
+
+def _listed(path: Path) -> dict[PurePosixPath, tuple[int, Split]]:
+    """The label and split of every video."""
+    try:
+        content: dict[str, dict[str, Any]] = json.loads(path.read_text())
+        listed: dict[PurePosixPath, tuple[int, Split]] = {
+            PurePosixPath(name): (LABELS[about["label"]], SPLITS[about["set"]]) for name, about in content.items()
+        }
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path} does not give each video a label and a set ({type(error).__name__}: {error}); fetch it again.") from error
+    if odd := [name for name in listed if len(name.parts) < 2 or name.is_absolute()]:
+        raise InputError(f"{path} lists {odd[0]}, which is in none of the folders {ORIGINALS}, method_A and method_B; fetch it again.")
+    return listed

@@ -1,0 +1,76 @@
+"""FakeAVCeleb v1.2 (Khalid et al., NeurIPS 2021 Datasets and Benchmarks, arXiv 2108.05080) in its official tree.
+
+    ROOT/meta_data.csv
+    ROOT/{RealVideo-RealAudio,RealVideo-FakeAudio,FakeVideo-RealAudio,FakeVideo-FakeAudio}/RACE/GENDER/id00076/00109.mp4
+
+The label here is that of the pictures. RealVideo-FakeAudio is therefore real; as its pictures are those of RealVideo-RealAudio, it is left out
+unless asked for. The domain of a fake is the table's method. In the table, the column named `path` holds a file's name, and the nameless last one
+its folder.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from fmsd.data.clip import absent, clips, readable
+from fmsd.types import REAL, Entry, InputError, Problem, Split, Video, video_id
+
+TYPES = ("RealVideo-RealAudio", "RealVideo-FakeAudio", "FakeVideo-RealAudio", "FakeVideo-FakeAudio")
+
+HEADER = ["source", "target1", "target2", "method", "category", "type", "race", "gender", "path", ""]
+
+
+@readable
+def scan(
+    root: Path,
+    dataset: str = "fakeavceleb",
+    types: Sequence[str] = ("RealVideo-RealAudio", "FakeVideo-RealAudio", "FakeVideo-FakeAudio"),
+    split: Split = "test",
+    frames: str | None = None,
+) -> Iterator[Entry]:
+    """The videos of the chosen types that the table lists.
+
+    Args:
+        types: which of the four types.
+        split: the split of all videos, as there is no official one.
+        frames: name of the folder that holds the frames; found by itself where there is only one.
+
+    Raises:
+        InputError: an unknown type, or a missing or damaged table.
+    """
+    if unknown := [kind for kind in types if kind not in TYPES]:
+        raise InputError(f"FakeAVCeleb has no type {', '.join(unknown)}; choose from {', '.join(TYPES)} in data.source.types.")
+    table = root / "meta_data.csv"
+    listed: dict[tuple[str, ...], dict[str, str]] = {}
+    for line, folder, name, method in _rows(table):
+        if folder[0] not in types:
+            continue
+        methods = listed.setdefault(folder, {})
+        if methods.setdefault(name, method) != method:
+            yield Problem("repeated", f"Line {line} of {table} lists {'/'.join(folder)}/{name} again as {method}; it stays {methods[name]}.")
+    for folder, methods in listed.items():
+        place = root.joinpath(*folder)
+        held = clips(place, frames) if place.is_dir() else {}
+        yield from absent(methods, held, table, place)
+        for name, (file, images) in held.items():
+            if name not in methods:
+                yield Problem("unlisted", f"{images or file} is not in {table} and left out; remove it.")
+                continue
+            domain = REAL if folder[0].startswith("Real") else methods[name]
+            identity = video_id(dataset, domain, "", f"{'/'.join(folder)}_{name}")
+            yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, split)
+
+
+def _rows(table: Path) -> Iterator[tuple[int, tuple[str, ...], str, str]]:
+    """(line, folder from the type on, file name without its ending, method) of each video."""
+    if not table.is_file():
+        raise InputError(f"There is no {table}; give the FakeAVCeleb_v1.2 folder as data.root=PATH.")
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file)
+        if next(lines, []) != HEADER:
+            raise InputError(f"{table} does not begin with the columns {','.join(HEADER)}; fetch the file of FakeAVCeleb v1.2 again.")
+        for line, row in enumerate(lines, start=2):
+            parts = PurePosixPath(row[9]).parts if len(row) == len(HEADER) else ()
+            if len(parts) < 2 or row[5] not in TYPES or row[5] not in parts:
+                raise InputError(f"Line {line} of {table} does not tell a video's type, file and folder; fetch the file of FakeAVCeleb v1.2 again.")
+            yield line, parts[parts.index(row[5]) :], PurePosixPath(row[8]).stem, row[3]

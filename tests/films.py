@@ -1,0 +1,75 @@
+"""Videos for tests: drawn faces on a plain ground, written by the codecs that datasets use."""
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from fmsd.data.synthetic import CONDITIONS, Pose, person, render
+
+STILL = Pose(0, 0, 0, 0, 0.5, 0.2, 0, 0, 0)
+
+
+def portrait(seed: int, side: int) -> np.ndarray:
+    """A drawn face, RGB."""
+    who = person(np.random.default_rng(seed), CONDITIONS["synthetic"])
+    image = render(who, STILL, seed, 0.0).image
+    return cv2.resize((np.clip(image, 0, 1) * 255).astype(np.uint8), (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+def shot(size: tuple[int, int], faces: Iterable[tuple[int, int, int, int]]) -> np.ndarray:
+    """An image of (width, height) with faces of given (seed, left, top, side)."""
+    image = np.full((size[1], size[0], 3), 120, np.uint8)
+    for seed, left, top, side in faces:
+        image[top : top + side, left : left + side] = portrait(seed, side)
+    return image
+
+
+def walk(count: int, seed: int = 1, size: tuple[int, int] = (192, 128), side: int = 96) -> list[np.ndarray]:
+    """A face that moves from left to right."""
+    return [shot(size, [(seed, round((size[0] - side) * place / max(count - 1, 1)), 16, side)]) for place in range(count)]
+
+
+def film(
+    path: Path, images: Sequence[np.ndarray], codec: str = "libx264", stamps: Sequence[int] | None = None, options: dict[str, str] | None = None
+) -> Path:
+    """Writes a video of 25 frames a second, or with the given time stamps in 1/100 s."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mux = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    with av.open(path, "w", options=mux) as container:
+        stream = container.add_stream(codec, 25, options=options or {})
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+        if stamps:
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 100)
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = stamps[number] if stamps else number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def sound(path: Path) -> Path:
+    """A file without video."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("aac", 44100, layout="mono")
+        for number in range(4):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 44100, 1024 * number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def turned(path: Path) -> Path:
+    """Makes players turn an MP4 file by a quarter to the right, as telephones ask for in portrait format: the matrix of its track header."""
+    content = path.read_bytes()
+    begin = content.index(b"tkhd") + 4 + 40
+    matrix = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    path.write_bytes(content[:begin] + matrix + content[begin + 36 :])
+    return path

@@ -1,0 +1,85 @@
+"""The rules of a number: which frames of a video, and what one video is; ours, and the popular benchmark's for comparison."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fmsd.cli import main
+from fmsd.data.manifest import collect
+from fmsd.metrics.table import results
+from fmsd.report.run import Run
+from tests.conftest import grow_tree
+from tests.test_manifest import frames
+
+
+def test_the_first_frames_of_each_video_or_evenly_spread_ones() -> None:
+    manifest = collect(frames(length=9), Path("/data"))
+    for sampling, kept in (("first", [0, 1, 2]), ("spread", [0, 4, 8])):
+        for (_,), rows in manifest.spread(3, sampling).table.group_by("video"):
+            assert rows["index"].sort().to_list() == kept
+    assert len(manifest.spread(20, "first")) == len(manifest)
+
+
+def ffpp() -> pl.DataFrame:
+    """The test split of FaceForensics++ under a detector that is blind to one of the four forgeries: it scores it below the real videos."""
+    rows = [("ff++", 0, f"ff++/real/c23/{video:03d}", "real", -1.0) for video in range(140)]
+    for domain in ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"):
+        logit = -2.0 if domain == "NeuralTextures" else 6.0
+        rows += [("ff++", 1, f"ff++/{domain}/c23/{video:03d}_{139 - video:03d}", domain, logit) for video in range(140)]
+    return pl.DataFrame(rows, schema=["dataset", "label", "video", "domain", "logit"], orient="row")
+
+
+def test_seven_hundred_test_videos_stay_seven_hundred_unless_the_popular_grouping_is_asked_for() -> None:
+    ours, theirs = (
+        results(ffpp(), "iid", *protocol).filter(metric="auc", level="video").row(0, named=True) for protocol in ((), ("dfb_compat", "folder"))
+    )
+    assert (ours["n_videos"], ours["value"], ours["protocol"]) == (700, 0.75, "fmsd")
+    assert (theirs["n_videos"], theirs["value"], theirs["protocol"]) == (280, 1.0, "dfb_compat")
+    assert ours["n_frames"] == theirs["n_frames"] == 700
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("protocol")
+    tree = grow_tree(folder / "data", domains=("real", "one", "two"))
+    for path in [*tree.glob("*/one/*"), *tree.glob("*/two/*")]:
+        path.rename(path.with_name(f"{path.name}_fake"))
+    data = ["data=folder", f"data.root={tree}", "trainer=smoke", "data.frames=1", "backbone=demo_vit"]
+    assert main(["train", "method=probe", *data, f"hydra.run.dir={folder / 'run'}"]) == 0
+    return folder / "run"
+
+
+def test_an_evaluation_by_the_popular_protocol_says_so_in_every_row(run: Path) -> None:
+    assert set(Run(run).results()["protocol"]) == {"fmsd"}
+    assert main(["evaluate", f"run={run}", "protocol=dfb_compat", "data.frames=1", f"hydra.run.dir={run.parent / 'compat'}"]) == 0
+    table = Run(run.parent / "compat").results()
+    assert set(table["protocol"]) == {"dfb_compat"}
+    (path,) = (run.parent / "compat" / "predictions").iterdir()
+    scored = pl.read_parquet(path)
+    assert set(scored["index"]) == {0}
+    assert table.filter(level="video")["n_videos"].unique().to_list() == [scored["video"].str.split("/").list.last().n_unique()] == [4]
+    assert scored["video"].n_unique() == 6
+
+
+def test_names_that_real_and_fake_videos_share_leave_nothing_to_rank(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = grow_tree(tmp_path / "shared")
+    words = ["data=folder", f"data.root={shared}", "protocol=dfb_compat", f"hydra.run.dir={tmp_path / 'out'}"]
+    assert main(["evaluate", f"run={run}", *words]) == 2
+    assert "Every fake video of folder bears the name of a real one" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_of_an_older_version_are_read(run: Path, tmp_path: Path) -> None:
+    Run(run).results().drop("protocol").write_csv(tmp_path / "results.csv")
+    assert Run(tmp_path).results().equals(Run(run).results())
+
+
+def test_unknown_rules_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for word, message in (
+        ("data.sampling=random", "data.sampling=random is unknown; choose one of spread, first"),
+        ("data.naming=path", "data.naming=path is unknown; choose one of id, folder"),
+        ("protocol=dfb", "There is no protocol=dfb; choose one of dfb_compat, fmsd"),
+    ):
+        assert main(["train", "data=folder", f"data.root={tmp_path}", word, f"hydra.run.dir={tmp_path / 'run'}"]) == 2
+        assert message in capsys.readouterr().err
