@@ -24,6 +24,7 @@ from fmsd.data.image import read_image
 from fmsd.data.manifest import read, summary
 from fmsd.data.sources import extracted, folder
 from fmsd.engine.datamodule import DataModule
+from fmsd.report.console import counting
 from fmsd.tasks.extract import extract, working
 from fmsd.tasks.pack import pack
 from fmsd.types import InputError
@@ -363,9 +364,9 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
-    root, out = tree(tmp_path / "videos", videos=8, frames=40), tmp_path / "crops"
+    root, out = tree(tmp_path / "videos", videos=4, frames=20), tmp_path / "crops"
     code = "import sys; from fmsd.cli import main; sys.exit(main(sys.argv[1:]))"
-    arguments = [sys.executable, "-c", code, *command(root, out, "frames=40", "workers=2")]
+    arguments = [sys.executable, "-c", code, *command(root, out, "frames=20", "workers=2")]
     child = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 120
     while not list(out.rglob("video.json")) and time.monotonic() < deadline:
@@ -382,6 +383,32 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{number}").exists() for number in children)
     assert main(arguments[3:]) == 0
+
+
+def test_ctrl_c_finishes_what_is_at_work_and_the_rest_is_made_later(tmp_path: Path) -> None:
+    root, out = tree(tmp_path / "videos", videos=4, frames=20), tmp_path / "crops"
+    code = "import sys; from fmsd.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = [sys.executable, "-c", code, *command(root, out, "frames=20")]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a shell's background ignores Ctrl-C, and so do its children
+    child = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True)
+    signal.signal(signal.SIGINT, before)
+    deadline = time.monotonic() + 120
+    while not list(out.rglob("video.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(child.pid, signal.SIGINT)
+    assert child.wait(60) == 130
+    assert 0 < len(list(out.rglob("video.json"))) < 16
+    assert not (out / ".work").exists()
+    assert main(arguments[3:]) == 0
+    assert len(list(out.rglob("video.json"))) == 16
+
+
+def test_progress_in_a_file_is_a_line_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with counting("Extracting", 4, "videos", every=0) as advance:
+        time.sleep(0.01)
+        advance(2, note="57 frames/s")
+    assert "Extracting: 2 of 4 videos, 57 frames/s, 0 min left" in caplog.text
 
 
 class Fatal:

@@ -306,7 +306,7 @@ def test_unknown_keys_choices_verbs_and_targets(tmp_path: Path) -> None:
     assert "There is no method=fmds; choose one of bitfit, effort, fmsd, full, lora, masm, norm, probe" in refused(
         "train", "method=fmds", cwd=tmp_path
     )
-    assert "no verb 'trian'; choose one of train, evaluate, fold, merge, index, report" in refused("trian", cwd=tmp_path)
+    assert "no verb 'trian'; choose one of train, evaluate, fold, merge, extract, index, doctor, pack, report" in refused("trian", cwd=tmp_path)
     assert "needs run; give it as run=VALUE" in refused("evaluate", cwd=tmp_path)
     assert "There is no experiments=dmo; choose one of ablation, demo, faces" in refused("train", "experiments=dmo", cwd=tmp_path)
     assert "There is no data=synthetc" in refused("evaluate", "run=x", "data=synthetc", cwd=tmp_path)
