@@ -405,10 +405,9 @@ def evaluate(config: DictConfig, folder: Path) -> None:
             "leave it out (base=PATH says where its base weights lie)."
         )
     whole = asked(OmegaConf.load(run.config), config)
-    if whole.data is not None:
-        check_source(whole.data, HydraConfig.get().overrides.task)
     if whole.data is None:
         raise InputError(f"The run in {run.folder} was merged from files and has no data of its own; give data=NAME.")
+    check_source(whole.data, HydraConfig.get().overrides.task)
     wanted: Any = OmegaConf.to_container(config)
     corruptions = chosen(wanted["corrupt"], wanted["severities"])
     if corruptions:

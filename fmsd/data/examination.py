@@ -8,7 +8,6 @@ import functools
 import hashlib
 import io
 import os
-import signal
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from fmsd.data import clip
 from fmsd.data.image import content, decode, member
 from fmsd.data.manifest import NAME, SOURCE, Manifest, collect
 from fmsd.data.processes import pool
-from fmsd.data.video import index, opened, sampled
+from fmsd.data.video import complete, index, opened, sampled
 from fmsd.types import REAL, Entry, Frame, InputError, Problem, Video, reason
 
 Severity = Literal["fatal", "warning", "note"]
@@ -374,8 +373,7 @@ def looks(jobs: Sequence[Job], workers: int) -> Iterator[Look]:
 
 
 def _calm() -> None:
-    """Before a process begins: Ctrl-C is its parent's, and OpenCV's threads do not survive a fork."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Before a process begins: OpenCV's threads do not survive a fork."""
     cv2.setNumThreads(1)
 
 
@@ -437,8 +435,7 @@ def _film(job: Job) -> Look:
     with opened(path) as (container, stream):
         held = index(container, stream)
         chroma, kind = stream.format.name if stream.format else None, f"{path.suffix.lower().lstrip('.')} {stream.codec_context.name}"
-    if held.truncated:
-        raise InputError(f"The video {path} ends after {held.length} of {held.declared} frames; copy it again from its source.")
+    complete(held, path)
     samples = list(sampled(path, 2))
     images = [sample.image for sample in samples if sample.image is not None]
     if len(images) < len(samples):

@@ -26,7 +26,7 @@ from fmsd.data.clip import frames, unreadable
 from fmsd.data.faces import Face, Finder, crop, followed
 from fmsd.data.image import read_image
 from fmsd.data.manifest import places
-from fmsd.data.video import Sample, each, index, opened
+from fmsd.data.video import Sample, each
 from fmsd.types import Entry, Frame, InputError, Problem, Split, Video, reason
 
 RECORD = "video.json"
@@ -282,11 +282,7 @@ def seen(source: Source, recipe: Recipe, see: Callable[[Sample], Look]) -> list[
     if source.file is None:
         taken = places(len(source.images), recipe.frames, recipe.sampling)
         return [see(image(*source.images[place])) for place in taken]
-    with opened(source.file) as (container, stream):
-        held = index(container, stream)
-    if held.truncated:
-        raise InputError(f"The video {source.file} ends after {held.length} of {held.declared} frames; copy it again from its source.")
-    return each(source.file, recipe.frames, recipe.sampling, see)
+    return each(source.file, recipe.frames, recipe.sampling, see, whole=True)
 
 
 def image(position: int, path: Path) -> Sample:

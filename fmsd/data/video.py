@@ -121,16 +121,31 @@ def sampled(path: Path, count: int | None, sampling: str = "spread") -> Iterator
     yield from each(path, count, sampling, lambda sample: sample)
 
 
-def each(path: Path, count: int | None, sampling: str, see: Callable[[Sample], T]) -> list[T]:
+def complete(held: Index, path: Path) -> None:
+    """Lets a file pass that holds the frames that its head promises.
+
+    Raises:
+        InputError: it is cut off.
+    """
+    if held.truncated:
+        raise InputError(f"The video {path} ends after {held.length} of {held.declared} frames; copy it again from its source.")
+
+
+def each(path: Path, count: int | None, sampling: str, see: Callable[[Sample], T], whole: bool = False) -> list[T]:
     """What `see` makes of each frame that `sampled` takes, without keeping the frames themselves.
 
     Where a file does not hold what its index promises, it is called anew for frames of another decoding, and what it gave before is dropped.
+
+    Args:
+        whole: refuse a file that is cut off.
 
     Raises:
         InputError: as `sampled`.
     """
     with opened(path) as (container, stream):
         held = index(container, stream)
+        if whole:
+            complete(held, path)
         found = _by_stamp(container, stream, held, places(held.length, count, sampling), see)
     length = held.length
     while found is None:
