@@ -10,7 +10,7 @@ demo: .venv/installed ## Train FMSD on the embedded data beside full fine-tuning
 STAMP := $(shell date +%Y-%m-%d_%H-%M-%S)
 
 test: .venv/installed-dev ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/installed-dev ## Check style and layers
 	$(BIN)/ruff check .

@@ -3,12 +3,16 @@
 import dataclasses
 import difflib
 import functools
+import hashlib
+import importlib
 import inspect
 import json
 import logging
 import os
 import re
 import sys
+import traceback
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +20,15 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from fmsd.data import manifest as manifests
@@ -31,9 +38,12 @@ from fmsd.data.processes import cores
 from fmsd.data.sources import deepfakebench
 from fmsd.engine.processes import launch, launched, named
 from fmsd.models.detector import PACKAGE as PACKAGED
-from fmsd.report.run import Run, prune
+from fmsd.report.run import ERROR, Run, differing, prune, write
+from fmsd.report.sweep import CONTENTS, Note, attempt, contents, kindred, summed_up
+from fmsd.tasks import dashboard as showing
 from fmsd.tasks import doctor as examining
 from fmsd.tasks import evaluate as evaluating
+from fmsd.tasks import explain as explaining
 from fmsd.tasks import extract as extracting
 from fmsd.tasks import fold as folding
 from fmsd.tasks import index as indexing
@@ -58,6 +68,7 @@ USAGE = """fmsd VERB [overrides...]
   train      resume=RUN    go on with a run that was interrupted
   evaluate   run=RUN [data=NAME ...]    test a run's weights, by default on its own test datasets
   evaluate   run=RUN corrupt=all [severities='[1,3,5]']    ... and how it stands up to corrupted images
+  explain    run=RUN [data=NAME ...] [images=4]    heat maps over its test images, and how its features lie
   fold       run=RUN out=FILE.safetensors    a run's weights as a plain timm model
   merge      merger=NAME experts='[RUN_OR_FILE, ...]' out=RUN    specialists of one base as one run, without training
   merge      add=RUN to=MERGED out=RUN    a merge with one more specialist
@@ -65,14 +76,41 @@ USAGE = """fmsd VERB [overrides...]
   index      data=NAME out=FILE.parquet    scan a dataset once and keep its manifest
   doctor     data=NAME [out=FILE.json]    what is wrong with a copy of a dataset, and which shortcuts it offers
   pack       data=NAME out=FOLDER [size=1G]    a dataset's images as a few large tars
-  report     runs=FOLDER [by=domain] [out=FOLDER]    many runs as one table, by test dataset or by forgery
+  report     runs=FOLDER [by=domain] [out=FOLDER]    many runs as tables and one page, by test dataset or by forgery
+  dashboard  entity=NAME [project=fmsd]    a view of all runs of a project on Weights & Biases
 
 Overrides are Hydra's: group=choice, key=value, -m for a sweep over comma-separated values, --cfg job to see the result,
 --config-dir=FOLDER for configuration files of your own. Example: fmsd train method=fmsd data=ff++ data.root=/data/ff++"""
 
 
+SWEEP = "FMSD_SWEEP"
+"""The environment variable that tells the jobs of a sweep, and the processes they start, the folder of notes on how they end."""
+
+OmegaConf.register_new_resolver("digest", lambda words: hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:8], replace=True)
+
+
 class JobError(Exception):
     """How a job of a sweep ended that was not refused, by its exit code: errors are what every launcher brings back from other processes."""
+
+
+class Sweep(Callback):
+    """What Hydra calls where a sweep begins."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Takes the folder of an earlier sweep with the same jobs, where a dated one would be made, and tells the jobs where to note how they end."""
+        asked, plain = values(config), OmegaConf.to_container(config.hydra.sweep, resolve=False)
+        folder = Path(config.hydra.sweep.dir).absolute()
+        if isinstance(plain, dict) and "${now:" in str(plain["dir"]) and (earlier := kindred(folder.parent, asked)):
+            folder = earlier
+            log.info("This sweep goes on in %s; hydra.sweep.dir=FOLDER makes a new one.", folder)
+        if (known := contents(folder)).keys() == asked.keys():
+            asked = {key: sorted({*known[key], *asked[key]}) for key in asked}
+        notes = folder / ".jobs" / uuid.uuid4().hex
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.sweep.dir = str(folder)
+            config.hydra.overrides.hydra += [f"hydra.sweep.dir={quoted(folder)}", f"+hydra.job.env_set.{SWEEP}={quoted(notes)}"]
+        write(folder / CONTENTS, json.dumps(asked, indent=2) + "\n")
+        os.environ[SWEEP] = str(notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,34 +127,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fmsd: there is no verb {verb!r}; choose one of {', '.join(VERBS)}.", file=sys.stderr)
         return 2
     speak()
-    before = os.environ.get("HYDRA_FULL_ERROR")
+    before, around = os.environ.get("HYDRA_FULL_ERROR"), os.environ.get(SWEEP)
     debugging = before == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what happened instead of printing and exiting itself
     refusals: list[InputError] = []
     codes: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
-    def job(config: DictConfig) -> None:
+    def job(config: DictConfig) -> float | None:
         speak()  # a launcher may have put the job into another process
         settings = HydraConfig.get()
-        folder = Path(settings.runtime.output_dir)
+        folder, multirun = Path(settings.runtime.output_dir), settings.mode == RunMode.MULTIRUN
+        leading = os.environ.get("SLURM_PROCID", "0") == "0"  # of the several processes of a job on a cluster
+        notes = os.environ.get(SWEEP)
         try:
+            if notes and multirun and leading and not debugging:
+                note = Note(settings.job.num, list(settings.overrides.task), str(folder))
+                return attempt(functools.partial(plainly, verb, overrides, config, folder), note, Path(notes))
             code = VERBS[verb](config, folder) or 0
-            if code and settings.mode == RunMode.MULTIRUN:
+            if code and multirun:
                 raise JobError(code)
             codes.append(code)
         except (InputError, OmegaConfBaseException) as error:
             refusal = explained(error, verb, overrides)
+            if notes:
+                write(folder / ERROR, f"{sentence(refusal)}\n")
             if debugging:
                 raise
-            if settings.mode == RunMode.MULTIRUN:
+            if multirun:
                 log.error("%s: %s", " ".join(settings.overrides.task), sentence(refusal))
                 raise
             refusals.append(refusal)
+        except Exception:
+            if notes:
+                write(folder / ERROR, traceback.format_exc())
+            raise
         finally:
             prune(folder)  # Hydra makes it before we can look at anything
 
     sys.argv = [f"fmsd {verb}", *overrides]
+    ended = 0
     try:
         job()
     except (InputError, HydraException, OmegaConfBaseException) as error:
@@ -124,24 +174,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         refusals.append(explained(error, verb, overrides))
     except JobError as error:
-        return error.args[0]
+        ended = error.args[0]
     except (FileExistsError, NotADirectoryError) as error:
         if debugging or error.filename is None:
             raise
         refusals.append(InputError(f"{error.filename} is a file, where a folder is wanted; choose another with out=PATH or hydra.run.dir=PATH."))
     except KeyboardInterrupt:
-        return 130
-    except SystemExit as ended:  # processes of its own have said why
-        return ended.code if isinstance(ended.code, int) else 1
+        ended = 130
+    except SystemExit as exit_:  # processes of its own have said why
+        ended = exit_.code if isinstance(exit_.code, int) else 1
+    except Exception as error:
+        if debugging or os.environ.get(SWEEP) == around:
+            raise
+        refusals.append(InputError(f"The sweep broke off: {type(error).__name__}, {' '.join(str(error).split())}"))
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before or "0"
+        notes = os.environ.pop(SWEEP, None)
+        if around is not None:
+            os.environ[SWEEP] = around
     for refusal in refusals:
         print(f"fmsd: {sentence(refusal)}", file=sys.stderr)
-    return 2 if refusals else max(codes, default=0)
+    swept = summed_up(Path(notes)) if notes and notes != around else 0
+    return ended or swept or (2 if refusals else max(codes, default=0))
+
+
+def values(config: DictConfig) -> dict[str, list[str]]:
+    """Every key that a sweep sets, with its values, or with what a sweeper draws them from."""
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides([*words, *config.hydra.overrides.task])
+    return {one.get_key_element(): listed(one) for one in parsed}
+
+
+def listed(override: Override) -> list[str]:
+    """The values that an override gives its key in a sweep; of an interval its text."""
+    if override.is_discrete_sweep():
+        return sorted(override.sweep_string_iterator())
+    return [(override.input_line or "").partition("=")[2] if override.is_sweep_override() else override.get_value_element_as_str()]
+
+
+def quoted(path: Path) -> str:
+    """A path as Hydra reads it from a command line."""
+    return "'" + str(path).replace("'", r"\'") + "'"
 
 
 SIGNS = {
-    "Could not find 'hydra/launcher/submitit": "SLURM needs the package hydra-submitit-launcher; install it with: pip install 'fmsd[slurm]'.",
+    "'hydra/launcher/submitit": "SLURM needs the package hydra-submitit-launcher; install it with: pip install 'fmsd[slurm]'.",
+    "'hydra/launcher/joblib'": "This launcher needs hydra-joblib-launcher; install it with: pip install 'fmsd[joblib]'.",
+    "'hydra/launcher/ray'": "This launcher needs hydra-ray-launcher; install it with: pip install 'fmsd[ray]'.",
+    "'hydra/sweeper/optuna'": "This sweeper needs hydra-optuna-sweeper; install it with: pip install 'fmsd[optuna]'.",
     "hydra.launcher.tasks_per_node": "hydra/launcher=slurm starts a task per device; say how many with trainer.devices=NUMBER.",
 }
 """What to say to errors of launchers, by a part of their text."""
@@ -161,6 +241,18 @@ def speak() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+def plainly(verb: str, overrides: Sequence[str], config: DictConfig, folder: Path) -> int | None:
+    """Does what a verb says.
+
+    Raises:
+        InputError: it was refused, whoever refused it; its text is the sentence.
+    """
+    try:
+        return VERBS[verb](config, folder)
+    except (InputError, OmegaConfBaseException) as error:
+        raise InputError(sentence(explained(error, verb, overrides))) from error
+
+
 def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputError:
     """Hydra's and OmegaConf's errors as one sentence with a remedy; our own are that already."""
     if isinstance(error, InputError):
@@ -170,7 +262,7 @@ def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputErr
         key = match[1]
         close = difflib.get_close_matches(key, keys(verb, overrides, key), n=1)
         meant = f" (did you mean {close[0]}?)" if close and close[0] != key else ""
-        if verb in ("evaluate", "merge") and key.startswith(("data.", "trainer.")):
+        if verb in ("evaluate", "explain", "merge") and key.startswith(("data.", "trainer.")):
             meant = f" unless {key.partition('.')[0]}=NAME is given, too"
         return InputError(f"There is no config key {key!r}{meant}; `fmsd {verb} --cfg job` shows all keys.")
     told = next((told for sign, told in SIGNS.items() if sign in text), None)
@@ -328,7 +420,11 @@ def train(config: DictConfig, folder: Path) -> int:
             config.choices = {name: choice for name, choice in settings.runtime.choices.items() if "/" not in name and choice is not None}
             config.overrides = list(settings.overrides.task)
             del config.resume
-    if (count := processes(config.trainer)) > 1 and not launched(os.environ):
+        if settings.mode == RunMode.MULTIRUN and done(Run(folder), OmegaConf.to_yaml(config, resolve=True)):
+            log.info("%s is finished: skipped.", folder)
+            return 0
+    apart = settings.mode == RunMode.MULTIRUN and "joblib" in settings.launcher["_target_"]  # a killed worker would end the others
+    if ((count := processes(config.trainer)) > 1 or apart) and not launched(os.environ):
         own = [f"--config-dir={source.path}" for source in settings.runtime.config_sources if source.provider == "command-line"]
         place = ["hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
         return launch(["-m", "fmsd.cli", "train", *settings.overrides.task, *place, *own], count)
@@ -341,17 +437,37 @@ def train(config: DictConfig, folder: Path) -> int:
         schedule=build(config.schedule),
         data=build(config.data),
         trainer=build(config.trainer),
-        logger=build(config.logger),
+        logger=loggers(config.logger),
         folder=folder,
         config=OmegaConf.to_yaml(config, resolve=True),
         command=sys.argv,
         overrides=list(config.overrides),
         choices=OmegaConf.to_container(config.choices),  # pyright: ignore[reportArgumentType]
         seed=config.seed,
+        select=config.select,
         save_every=config.save_every,
         **config.learner,
     )
     return 0
+
+
+def loggers(node: Any) -> dict[str, Any]:
+    """The factories of loggers by name; in the configuration of an older version there is one without a name."""
+    nodes = {"logger": node} if node and "_target_" in node else node or {}
+    return {name: build(own) for name, own in nodes.items()}
+
+
+def done(run: Run, config: str) -> bool:
+    """Whether a job of a sweep was finished before.
+
+    Raises:
+        InputError: a run of another configuration was.
+    """
+    if not run.finished:
+        return False
+    if key := differing(run.config.read_text(), config):
+        raise InputError(f"{run.folder} holds a finished run that differs from this one in {key}; begin a new sweep with hydra.sweep.dir=FOLDER.")
+    return True
 
 
 def resumed(folder: Path, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
@@ -397,17 +513,7 @@ def processes(trainer: DictConfig) -> int:
 
 def evaluate(config: DictConfig, folder: Path) -> None:
     """fmsd evaluate: tests a run's weights, by default on the data and the trainer of its training."""
-    run = Run(Path(config.run).expanduser().absolute())
-    run.record()
-    if fixed := [word for word in HydraConfig.get().overrides.task if word.lstrip("+").startswith(("backbone", "seed"))]:
-        raise InputError(
-            f"{', '.join(fixed)} would change the run itself, which evaluate takes as it was trained; "
-            "leave it out (base=PATH says where its base weights lie)."
-        )
-    whole = asked(OmegaConf.load(run.config), config)
-    if whole.data is None:
-        raise InputError(f"The run in {run.folder} was merged from files and has no data of its own; give data=NAME.")
-    check_source(whole.data, HydraConfig.get().overrides.task)
+    run, whole = trained(config, "evaluate", ("backbone", "seed"))
     wanted: Any = OmegaConf.to_container(config)
     corruptions = chosen(wanted["corrupt"], wanted["severities"])
     if corruptions:
@@ -421,7 +527,44 @@ def evaluate(config: DictConfig, folder: Path) -> None:
         config=OmegaConf.to_yaml(whole, resolve=True),
         command=sys.argv,
         corruptions=corruptions,
+        logger=loggers(whole.get("logger")),
     )
+
+
+def explain(config: DictConfig, folder: Path) -> None:
+    """fmsd explain: draws where a run's detector looks, by default on the data of its training."""
+    run, whole = trained(config, "explain", ("backbone",))
+    explaining.explain(
+        run=run,
+        detector=build(whole.backbone),
+        data=build(whole.data),
+        trainer=build(whole.trainer),
+        out=run.folder / "explanations" if config.out is None else Path(located(config.out)),
+        **{name: config[name] for name in ("images", "frames", "how", "layer", "seed")},
+    )
+
+
+def trained(config: DictConfig, verb: str, fixed: tuple[str, ...]) -> tuple[Run, Any]:
+    """A finished run, and its configuration with what is asked for beside it.
+
+    Args:
+        fixed: what the words on the command line must not begin with.
+
+    Raises:
+        InputError: there is no such run, something would change it, or it has no data.
+    """
+    run, words = Run(Path(config.run).expanduser().absolute()), HydraConfig.get().overrides.task
+    run.record()
+    if wrong := [word for word in words if word.lstrip("+").startswith(fixed)]:
+        raise InputError(
+            f"{', '.join(wrong)} would change the run itself, which {verb} takes as it was trained; "
+            "leave it out (base=PATH says where its base weights lie)."
+        )
+    whole = asked(OmegaConf.load(run.config), config)
+    if whole.data is None:
+        raise InputError(f"The run in {run.folder} was merged from files and has no data of its own; give data=NAME.")
+    check_source(whole.data, words)
+    return run, whole
 
 
 def asked(run: Any, config: DictConfig) -> Any:
@@ -596,14 +739,21 @@ def doctor(config: DictConfig, folder: Path) -> int:
 
 
 def report(config: DictConfig, folder: Path) -> None:
-    """fmsd report: prints tables over many runs."""
+    """fmsd report: many runs as tables and one page."""
     out = None if config.out is None else Path(config.out).expanduser()
-    reporting.report(Path(config.runs).expanduser(), config.metric, out, config.by)
+    differ = [config.differ] if isinstance(config.differ, str) else list(config.differ)
+    reporting.report(Path(config.runs).expanduser(), config.metric, out, config.by, config.against, differ, config.resamples)
+
+
+def dashboard(config: DictConfig, folder: Path) -> None:
+    """fmsd dashboard: saves a view of a project on Weights & Biases."""
+    showing.dashboard(config.entity, config.project, config.name)
 
 
 VERBS: dict[str, Callable[[DictConfig, Path], int | None]] = {
     "train": train,
     "evaluate": evaluate,
+    "explain": explain,
     "fold": fold,
     "merge": merge,
     "extract": extract,
@@ -611,8 +761,9 @@ VERBS: dict[str, Callable[[DictConfig, Path], int | None]] = {
     "doctor": doctor,
     "pack": pack,
     "report": report,
+    "dashboard": dashboard,
 }
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(importlib.import_module("fmsd.cli").main())  # other processes know what is in it by that name

@@ -1,14 +1,21 @@
 """Sweeps: what jobs in other processes make, the exit code that tells how they ended, and the cores that they may use."""
 
+import contextlib
+import importlib.util
+import json
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fmsd.cli import main
 from fmsd.data.processes import cores
-from tests.conftest import ROOT
+from tests.conftest import ROOT, grow_tree
 from tests.films import film, walk
+from tests.test_sweeps import TINY, told
 
 
 def sweep(tmp_path: Path, *words: str) -> tuple[list[str], Path]:
@@ -50,3 +57,86 @@ def test_only_cores_that_the_process_may_use_are_counted() -> None:
     finally:
         os.sched_setaffinity(0, before)
     assert cores() == len(before)
+
+
+@pytest.fixture
+def faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place to train in, with data, from where other processes find this package."""
+    grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="this system does not show the commands of processes")
+def test_side_by_side_a_job_that_is_killed_leaves_the_others_alone(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*TINY, "seed=0,1", "save_every=1"]
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(0.02):
+            for process in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    told = (process / "cmdline").read_bytes()
+                    if str(faces).encode() in told and b"_seed1_" in told and any(faces.glob("sweeps/*/*seed1*/checkpoints/last.ckpt")):
+                        os.kill(int(process.name), signal.SIGKILL)
+                        return
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    code = main([*words, "hydra/launcher=parallel"])
+    over.set()
+    killer.join()
+    assert code == 1
+    said = told(capsys)
+    assert "1 done, 1 failed" in said
+    assert "seed=1" in said
+    assert "It ended without a word" in said
+    assert main(words) == 0
+    assert "1 done, 1 finished before (skipped)." in told(capsys)
+
+
+def test_a_job_on_a_cluster_that_is_refused_is_named(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "optimizer.lr=-1", "hydra/launcher=submitit_local"]) == 2
+    said = told(capsys)
+    assert "1 failed" in said
+    assert "The optimizer does not take its settings" in said
+
+
+def test_a_search_maximises_the_validation_auc_and_goes_on(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*TINY, "optimizer.lr=tag(log, interval(1e-4, 1e-1))", "hydra/sweeper=tpe"]
+    assert main([*words, "hydra.sweeper.n_trials=2"]) == 0
+    assert "2 done." in told(capsys)
+    (sweep,) = (faces / "sweeps").iterdir()
+
+    def found() -> dict[float, float]:
+        return {
+            record["monitored"]: yaml.safe_load((path.parent / "config.yaml").read_text())["optimizer"]["lr"]
+            for path in sweep.glob("*/run.json")
+            for record in [json.loads(path.read_text())]
+        }
+
+    best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
+    assert best["best_value"] == max(found())
+    assert found()[best["best_value"]] == best["best_params"]["optimizer.lr"] or len(found()) == 1
+    assert main([*words, "hydra.sweeper.n_trials=3"]) == 0
+    assert "1 done, 2 finished before (skipped)." in told(capsys)
+    assert len(list(sweep.glob("*/run.json"))) == 3
+    assert yaml.safe_load((sweep / "optimization_results.yaml").read_text())["best_value"] == max(found())
+
+
+def test_a_search_of_which_every_trial_fails_says_so(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "optimizer.lr=interval(-2, -1)", "hydra/sweeper=tpe", "hydra.sweeper.n_trials=1"]) == 2
+    said = capsys.readouterr()
+    assert "1 failed" in said.out
+    assert "fmsd: The sweep broke off" in said.err
+
+
+def test_ray_runs_the_jobs_of_a_sweep_where_it_is_installed(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None:
+        assert main([*TINY, "seed=0,1", "hydra/launcher=ray_jobs"]) == 2
+        assert "install it with: pip install 'fmsd[ray]'" in capsys.readouterr().err
+        assert not (faces / "sweeps").exists()
+        pytest.skip("hydra-ray-launcher is not installed: it wants older versions of packages than ours")
+    assert main([*TINY, "seed=0,1", "hydra/launcher=ray_jobs"]) == 0
+    assert "2 done." in told(capsys)

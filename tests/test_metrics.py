@@ -9,9 +9,19 @@ import pytest
 import torch
 from sklearn import metrics as sklearn
 
-from fmsd.metrics.ranking import accuracy, auc, average_precision, equal_error_rate
-from fmsd.metrics.table import COLUMNS, DOMAIN_COLUMNS, by_domain, markdown, results, scored, wide
-from fmsd.metrics.video import by_video
+from fmsd.metrics.ranking import (
+    AT_THRESHOLD,
+    METRICS,
+    accuracy,
+    auc,
+    average_precision,
+    balanced_accuracy,
+    best_threshold,
+    equal_error_rate,
+    true_positive_rate,
+)
+from fmsd.metrics.table import COLUMNS, DOMAIN_COLUMNS, LEVELS, by_domain, markdown, results, scored, thresholds, wide
+from fmsd.metrics.video import by_folder, by_video
 from fmsd.types import InputError
 
 
@@ -28,13 +38,100 @@ def cases() -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 @pytest.mark.parametrize(("score", "label"), cases())
 def test_ranking_metrics_equal_scikit_learn(score: torch.Tensor, label: torch.Tensor) -> None:
-    assert auc(score, label) == pytest.approx(sklearn.roc_auc_score(label, score), abs=1e-6)
-    assert average_precision(score, label) == pytest.approx(sklearn.average_precision_score(label, score), abs=1e-6)
-    assert accuracy(score, label) == pytest.approx(sklearn.accuracy_score(label, score >= 0.5), abs=1e-12)
+    assert auc(score, label) == pytest.approx(sklearn.roc_auc_score(label, score), abs=1e-12)
+    assert average_precision(score, label) == pytest.approx(sklearn.average_precision_score(label, score), abs=1e-12)
+    for threshold in (0.5, 0.3):
+        assert accuracy(score, label, threshold) == pytest.approx(sklearn.accuracy_score(label, score >= threshold), abs=1e-12)
+        assert balanced_accuracy(score, label, threshold) == pytest.approx(sklearn.balanced_accuracy_score(label, score >= threshold), abs=1e-12)
     false_positive, true_positive, _ = sklearn.roc_curve(label, score, drop_intermediate=False)
     grid = np.linspace(0, 1, 2_000_001)
     nearest = grid[np.argmin(np.abs(1 - np.interp(grid, false_positive, true_positive) - grid))]
     assert equal_error_rate(score, label) == pytest.approx(nearest, abs=2e-6)
+    for name, limit in (("tpr_0.1", 0.001), ("tpr_1", 0.01), ("tpr_5", 0.05)):
+        assert METRICS[name](score, label) == pytest.approx(true_positive[false_positive <= limit].max(), abs=1e-12)
+
+
+@pytest.mark.parametrize("limit", [0.001, 0.01, 0.05, 0.1, 0.3, 1.0])
+def test_one_of_twenty_reals_is_five_percent(limit: float) -> None:
+    """The share is attained exactly, which float32 would deny for some limits, and nothing is interpolated beyond it."""
+    reals = 1000
+    score = torch.linspace(0, 1, 2 * reals, dtype=torch.float64)  # reals and fakes in turn, the highest is fake
+    label = torch.arange(2 * reals) % 2
+    assert true_positive_rate(score, label, limit) == pytest.approx((round(limit * reals) + (limit < 1)) / reals, abs=1e-12)
+    assert true_positive_rate(score, label, limit - 1e-9) == pytest.approx(round(limit * reals) / reals, abs=1e-12)
+
+
+@pytest.mark.parametrize(("score", "label"), cases())
+def test_the_best_threshold_has_the_highest_balanced_accuracy_of_all(score: torch.Tensor, label: torch.Tensor) -> None:
+    chosen = best_threshold(score, label)
+    gains = {threshold: balanced_accuracy(score, label, threshold) for threshold in score.unique().tolist()}
+    assert balanced_accuracy(score, label, chosen) == pytest.approx(max(gains.values()), abs=1e-12)
+    assert chosen <= max(threshold for threshold, gain in gains.items() if gain > max(gains.values()) - 1e-12)  # the highest of several
+    for noise in (-1e-9, 1e-9):
+        assert balanced_accuracy(score + noise, label, chosen) == balanced_accuracy(score, label, chosen)
+
+
+def test_where_the_best_threshold_lies() -> None:
+    label = torch.tensor([0, 0, 1, 1])
+    for scores, expected in {
+        (0.1, 0.2, 0.6, 0.9): (0.2 + 0.6) / 2,
+        (0.6, 0.9, 0.1, 0.2): 0.1 / 2,  # inverted: calling all fake is no worse than chance
+        (0.3, 0.3, 0.3, 0.3): 0.3 / 2,
+        (0.0, 0.0, 0.0, 0.0): 0.0,
+        (0.1, 1.0, 1.0, 1.0): (0.1 + 1) / 2,
+        (0.1, 0.8, 0.6, 0.9): (0.8 + 0.9) / 2,  # as good as 0.35
+        (0.1, math.nextafter(0.5, 0), 0.5, 0.9): 0.5,  # neighbours in float64
+    }.items():
+        assert best_threshold(torch.tensor(scores, dtype=torch.float64), label) == expected
+
+
+def test_tables_equal_naive_references_at_any_video_score() -> None:
+    frames = predictions(domains=2)
+    rng = np.random.default_rng(3)
+    frames = frames.with_columns(logit=pl.Series(rng.normal(size=frames.height)) + pl.col("label"))
+    chosen = {"frame": 0.6, "video": 0.55}
+    takes: dict[str, Callable[[np.ndarray], float]] = {
+        "mean": np.mean,
+        "median": np.median,
+        "max": np.max,
+        "top1": np.max,
+        "top2": lambda scores: np.sort(scores)[-2:].mean(),
+        "top9": np.mean,
+    }  # a video has three frames
+    for video_score, take in takes.items():
+        table = results(frames, "iid", video_score=video_score, thresholds=chosen)
+        assert table["metric"].unique(maintain_order=True).to_list() == [*METRICS, *AT_THRESHOLD]
+        scores = [take(own["score"].to_numpy()) for _, own in scored(frames).group_by("video", maintain_order=True)]
+        label = frames.group_by("video", maintain_order=True).first()["label"]
+        found = dict(table.filter(level="video").select("metric", "value").rows())
+        assert found["auc"] == pytest.approx(sklearn.roc_auc_score(label, scores), abs=1e-12)
+        assert found["bacc_val"] == pytest.approx(sklearn.balanced_accuracy_score(label, np.array(scores) >= 0.55), abs=1e-12)
+        assert found["brier"] == pytest.approx(np.mean((np.array(scores) - label.to_numpy()) ** 2), abs=1e-12)
+        assert table.filter(level="frame", metric="acc_val")["value"].item() == pytest.approx(
+            sklearn.accuracy_score(frames["label"], scored(frames)["score"] >= 0.6), abs=1e-12
+        )
+
+
+@pytest.mark.parametrize("name", ["mode", "top0", "top", "top-1", "top5%", ""])
+def test_an_unknown_video_score_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"data\.video_score=.* is unknown; choose one of mean, median, max, or topK"):
+        results(predictions(), "iid", video_score=name)
+
+
+def test_validation_predictions_choose_a_threshold_for_each_level_over_all_their_datasets() -> None:
+    parts = []
+    for seed, dataset in enumerate("ab"):
+        rng = np.random.default_rng(seed)
+        part = predictions(seed, domains=1).with_columns(dataset=pl.lit(dataset), video=pl.format("{}/{}", pl.lit(dataset), "video"))
+        parts.append(part.with_columns(logit=pl.Series(rng.normal(size=part.height)) + 2 * pl.col("label")))
+    both = scored(pl.concat(parts))
+    chosen = thresholds(both)
+    assert tuple(chosen) == LEVELS
+    for level, items in zip(LEVELS, (both, by_video(both)), strict=True):
+        assert chosen[level] == best_threshold(items["score"].to_torch(), items["label"].cast(pl.Int64).to_torch())
+    assert thresholds(both, "max")["video"] > chosen["video"]
+    with pytest.raises(InputError, match="only fake"):
+        thresholds(both.filter(label=1))
 
 
 def test_extremes() -> None:
@@ -76,7 +173,7 @@ def test_results_are_tidy_and_equal_scikit_learn() -> None:
     )
     table = results(frames, "iid")
     assert tuple(table.columns) == COLUMNS
-    assert table.height == 2 * 2 * 4
+    assert table.height == 2 * 2 * len(METRICS)
     part = scored(frames).filter(dataset="a")
     row = table.filter(dataset="a", level="frame", metric="auc").to_dicts()[0]
     assert row["value"] == pytest.approx(sklearn.roc_auc_score(part["label"], part["logit"]), abs=1e-6)
@@ -107,25 +204,44 @@ def test_a_domains_fakes_are_ranked_against_all_reals_as_scikit_learn_does_ties_
                 rows += [(dataset, label, f"{dataset}/{domain}/{video}", domain, logit) for logit in logits]
     frames = pl.DataFrame(rows, schema=["dataset", "label", "video", "domain", "logit"], orient="row").sample(fraction=1, shuffle=True, seed=0)
     assert frames["logit"].n_unique() < frames.height / 5  # ties
-    table = by_domain(frames)
+    chosen = {"frame": 0.7, "video": 0.6}
+    table = by_domain(frames, thresholds=chosen)
     assert tuple(table.columns) == DOMAIN_COLUMNS
-    assert set(table.select("dataset", "domain", "level").rows()) == {
-        (*key, level) for key in (("a", "swap"), ("a", "puppet"), ("b", "swap")) for level in ("frame", "video")
+    assert set(table.select("dataset", "domain", "level", "metric").rows()) == {
+        (*key, level, metric) for key in (("a", "swap"), ("a", "puppet"), ("b", "swap")) for level in LEVELS for metric in (*METRICS, *AT_THRESHOLD)
     }
-    assert table.height == 6
+    assert table.height == 6 * 12
     for row in table.to_dicts():
         own = scored(frames).filter(pl.col("dataset") == row["dataset"], (pl.col("label") == 0) | (pl.col("domain") == row["domain"]))
         items = own if row["level"] == "frame" else by_video(own)
-        assert row["value"] == pytest.approx(sklearn.roc_auc_score(items["label"], items["score"]), abs=1e-6)
+        score, label = items["score"], items["label"]
+        expected = {
+            "auc": sklearn.roc_auc_score(label, score),
+            "ap": sklearn.average_precision_score(label, score),
+            "bacc": sklearn.balanced_accuracy_score(label, score >= 0.5),
+            "acc_val": sklearn.accuracy_score(label, score >= chosen[row["level"]]),
+        }
+        assert row["value"] == pytest.approx(expected.get(row["metric"], row["value"]), abs=1e-12)
         assert (row["n_frames"], row["n_videos"]) == (own.height, own["video"].n_unique())
 
 
-def test_with_one_forgery_its_auc_is_the_datasets() -> None:
+def test_forgeries_are_grouped_and_scored_as_the_dataset_is() -> None:
+    frames = predictions(domains=2)
+    with pytest.raises(InputError, match=r"Every fake video ranked on ff bears the name of a real one"):
+        by_domain(frames, "folder")
+    apart = frames.with_columns(video=pl.when(pl.col("label") == 1).then(pl.col("video") + "_f").otherwise("video"))
+    table = by_domain(apart, "folder")
+    assert table.equals(by_domain(by_folder(apart)))
+    assert set(table["n_videos"]) == {40}
+    highest = scored(by_folder(apart).filter(pl.col("domain") != "d2")).group_by("video").agg(pl.col("label").max(), pl.col("score").max())
+    value = by_domain(apart, "folder", "max").filter(domain="d1", level="video", metric="auc")["value"].item()
+    assert value == pytest.approx(sklearn.roc_auc_score(highest["label"], highest["score"]), abs=1e-12)
+
+
+def test_with_one_forgery_its_metrics_are_the_datasets() -> None:
     frames = predictions(domains=1)
-    whole = results(frames, "iid").filter(metric="auc")
-    assert by_domain(frames).select("dataset", "level", "value", "n_frames", "n_videos").rows() == (
-        whole.select("dataset", "level", "value", "n_frames", "n_videos").rows()
-    )
+    columns = ["dataset", "level", "metric", "value", "n_frames", "n_videos"]
+    assert by_domain(frames).select(columns).rows() == results(frames, "iid").select(columns).rows()
 
 
 @pytest.mark.parametrize("table", [lambda frames: results(frames, "iid"), by_domain])

@@ -70,11 +70,6 @@ def test_names_that_real_and_fake_videos_share_leave_nothing_to_rank(run: Path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_results_of_an_older_version_are_read(run: Path, tmp_path: Path) -> None:
-    Run(run).results().drop("protocol").write_csv(tmp_path / "results.csv")
-    assert Run(tmp_path).results().equals(Run(run).results())
-
-
 def test_unknown_rules_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for word, message in (
         ("data.sampling=random", "data.sampling=random is unknown; choose one of spread, first"),

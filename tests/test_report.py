@@ -1,51 +1,88 @@
-"""Tables over many runs, by test dataset and by forgery."""
+"""Tables over many runs, by test dataset and by forgery: what they say, and what they refuse to put side by side."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from fmsd.cli import main
-from fmsd.metrics.table import results, scored
+from fmsd.metrics.interval import interval, resampled
+from fmsd.metrics.table import LEVELS, results, scored
 from fmsd.metrics.video import by_video
 from fmsd.report import merging
 from fmsd.report.run import Run
+from fmsd.report.tables import UNSEEN, escaped
 from fmsd.tasks.report import report
 from fmsd.types import InputError
 
-FORGERIES = {"ff": ("swap", "puppet"), "celeb": ("synthesis",)}
+FORGERIES = {"ff": ("swap", "puppet"), "celeb": ("synthesis",), "dfdc": ("swap", "morph")}
 
 
-def frames(dataset: str, inverted: Sequence[str], seed: int) -> pl.DataFrame:
+def frames(dataset: str, inverted: Sequence[str], seed: int, shift: float = 1.0) -> pl.DataFrame:
     """Scored frames of a dataset; the forgeries in `inverted` score below the reals."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, len(dataset)])
     rows = []
     for domain in ("real", *FORGERIES[dataset]):
         for video in range(12):
             for index in range(3):
-                mean = 0.0 if domain == "real" else -1.5 if domain in inverted else 1.0
+                mean = 0.0 if domain == "real" else -1.5 if domain in inverted else shift
                 name = f"{dataset}/{domain}/{video}"
                 rows.append((f"{name}/{index}.png", int(domain != "real"), dataset, domain, name, index, "test", "", rng.normal(mean, 1)))
     columns = ("path", "label", "dataset", "domain", "video", "index", "split", "compression", "logit")
     return pl.DataFrame(rows, schema=columns, orient="row").cast({"logit": pl.Float32})
 
 
-def finished(
-    folder: Path, overrides: Sequence[str], seed: int, inverted: Sequence[str] = (), datasets: Sequence[str] = ("ff", "celeb"), **record
-) -> Run:
-    """The folder of a run that was tested."""
-    run = Run(folder)
-    tests = {dataset: frames(dataset, inverted, seed + 10 * len(inverted)) for dataset in datasets}
+def stamped(datasets: Sequence[str], **facts: Any) -> dict[str, dict[str, Any]]:
+    """The facts of tests by their stamp."""
+    found = {}
+    for dataset in datasets:
+        for level in LEVELS:
+            own = {"level": level, "dataset": dataset, "manifest": f"digest-of-{dataset}", "protocol": "fmsd", "sampling": "uniform", "naming": "id"}
+            own |= {"size": 224, "video_score": "mean", "selection": "iid", "augment": "none", "train": {"ff": "f" * 40}} | facts
+            found[hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]] = own
+    return found
+
+
+def written(run: Run, tests: Mapping[str, pl.DataFrame], facts: Mapping[str, Any], record: Mapping[str, Any]) -> Run:
+    """Writes what a test leaves in a folder."""
     for dataset, predictions in tests.items():
         run.write_predictions(dataset, predictions)
-    run.write_results(results(pl.concat(tests.values()), "iid"))
-    run.write_record({"overrides": [*overrides, f"seed={seed}"], "seed": seed, **record})
+    stamps = stamped(list(tests), **facts)
+    keys = pl.DataFrame([(own["dataset"], own["level"], stamp) for stamp, own in stamps.items()], schema=["dataset", "level", "stamp"], orient="row")
+    table = results(pl.concat(tests.values()), str(facts.get("selection", "iid"))).join(keys, on=["dataset", "level"], maintain_order="left")
+    run.write_results(table)
+    run.write_record(
+        {"command": ["fmsd train", "-m", "data=ff"], "stamps": stamps, "selection": facts.get("selection", "iid"), "seconds": 90.0}
+        | {"trainable": 1_500, "parameters": 30_000, "device": "cpu", "processes": 1, "versions": {"fmsd": "0"}, "revision": "0" * 40}
+        | record
+    )
     return run
+
+
+def finished(
+    folder: Path,
+    overrides: Sequence[str],
+    seed: int,
+    inverted: Sequence[str] = (),
+    datasets: Sequence[str] = ("ff", "celeb"),
+    facts: Mapping[str, Any] | None = None,
+    shift: float = 1.0,
+    **record: Any,
+) -> Run:
+    """The folder of a run that was tested."""
+    tests = {dataset: frames(dataset, inverted, seed + 10 * len(inverted), shift) for dataset in datasets}
+    return written(Run(folder), tests, facts or {}, {"overrides": [*overrides, f"seed={seed}"], "seed": seed} | record)
 
 
 @pytest.fixture
@@ -57,18 +94,32 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
+@pytest.fixture
+def methods(tmp_path: Path) -> Path:
+    """Two methods, two seeds each, tested on the training dataset and on two others."""
+    for seed in (0, 1):
+        for method, shift in {"fmsd": 2.0, "lora": 0.3}.items():
+            folder = tmp_path / "runs" / f"{method}{seed}"
+            finished(folder, [f"method={method}"], seed, datasets=("ff", "celeb", "dfdc"), shift=shift)
+    return tmp_path / "runs"
+
+
+def lines(text: str) -> list[list[str]]:
+    """The cells of the first Markdown table in a text."""
+    return [[cell.strip() for cell in line.strip("|\n").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
 def test_by_domain_a_column_is_a_forgery_and_inverted_ones_are_flagged(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tidy = report(runs, out=tmp_path / "out", by="domain")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["domains.csv", "domains.md", "domains.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["domains.csv", "domains.md", "domains.png", "domains.tex"]
     assert pl.read_csv(tmp_path / "out" / "domains.csv").equals(tidy)
-    assert tidy.columns == ["dataset", "domain", "level", "value", "n_frames", "n_videos", "run", "seed"]
+    assert tidy.columns == ["dataset", "domain", "level", "metric", "value", "n_frames", "n_videos", "run", "seed"]
     text = (tmp_path / "out" / "domains.md").read_text()
     printed = capsys.readouterr().out
     assert printed.count("data.domains=[swap]") == printed.count("(inverted)") == 2
     for level, part in zip(("frame", "video"), text.split("## ")[1:], strict=True):
-        lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in part.splitlines() if line.startswith("|")]
-        header, merge, swap = lines[0], *lines[2:]
-        assert part.startswith(f"auc per {level}")
+        header, _, merge, swap = lines(part)
+        assert part.startswith(f"AUC per {level}")
         assert set(header[1:]) == {"celeb/synthesis", "ff/swap", "ff/puppet"}
         assert (merge[0], swap[0]) == ("merger=average", "data.domains=[swap]")
         assert merge[header.index("celeb/synthesis")] == "-"
@@ -83,24 +134,24 @@ def test_by_domain_a_column_is_a_forgery_and_inverted_ones_are_flagged(runs: Pat
 
 
 def test_the_picture_shows_the_means_of_videos(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = []
-    monkeypatch.setattr(merging, "domain_matrix", lambda *arguments: drawn.append(arguments))
-    tidy = report(runs, out=tmp_path / "out", by="domain").filter(level="video")
-    ((rows, columns, values, path),) = drawn
-    assert path == tmp_path / "out" / "domains.png"
+    drawn, draw = [], merging.domain_matrix
+    monkeypatch.setattr(merging, "domain_matrix", lambda *arguments: drawn.append(arguments) or draw(*arguments))
+    tidy = report(runs, out=tmp_path / "out", by="domain").filter(level="video", metric="auc")
+    ((rows, columns, values, metric),) = drawn
+    assert metric == "AUC"
     assert rows == ["merger=average", "data.domains=[swap]"]
     for row, label in enumerate(rows):
         for column, name in enumerate(columns):
             dataset, domain = name.split("/")
             found = tidy.filter(run=label, dataset=dataset, domain=domain)["value"]
-            np.testing.assert_allclose(values[row, column], found.mean() if len(found) else np.nan)
+            np.testing.assert_allclose(values[row][column], found.mean() if len(found) else np.nan)
+    with Image.open(tmp_path / "out" / "domains.png") as image:
+        assert image.format == "PNG"
+    report(runs, "eer", out=tmp_path / "eer", by="domain")
+    assert drawn[1][3] == "Equal error rate"
 
 
-def test_by_domain_needs_predictions_alone(runs: Path) -> None:
-    before = report(runs, by="domain")
-    for path in runs.rglob("results.csv"):
-        path.write_text("nothing\n")
-    assert report(runs, by="domain").equals(before)
+def test_predictions_that_cannot_be_used_are_told(runs: Path) -> None:
     broken = runs / "merge" / "predictions" / "ff.parquet"
     pl.read_parquet(broken).drop("domain").write_parquet(broken)
     with pytest.raises(InputError, match=r"ff\.parquet does not hold a run's predictions .*domain"):
@@ -109,39 +160,206 @@ def test_by_domain_needs_predictions_alone(runs: Path) -> None:
     with pytest.raises(InputError, match="does not hold a run's predictions"):
         report(runs, by="domain")
     broken.unlink()
-    with pytest.raises(InputError, match="merge has no predictions"):
+    with pytest.raises(InputError, match=r"ff\.parquet is gone"):
         report(runs, by="domain")
 
 
-def test_by_dataset_it_is_as_before(runs: Path, tmp_path: Path) -> None:
-    tidy = report(runs, out=tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.csv", "results.md"]
+def test_every_number_is_scikit_learns(runs: Path, tmp_path: Path) -> None:
+    tidy = report(runs, out=tmp_path / "out", resamples=50)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "results.csv", "results.md", "results.tex"]
+    kept = pl.read_csv(tmp_path / "out" / "results.csv")
+    assert kept.columns == tidy.columns == [*results(frames("ff", (), 0), "iid").columns, "stamp", "run", "seed", "low", "high"]
+    for seed in (0, 1):
+        table = by_video(scored(frames("ff", ("puppet",), seed + 10)))
+        own = kept.filter(run="data.domains=[swap]", seed=seed, dataset="ff", level="video")
+        oracles = {"auc": roc_auc_score, "brier": brier_score_loss}
+        for metric, oracle in oracles.items():
+            assert own.filter(metric=metric)["value"].item() == pytest.approx(oracle(table["label"], table["score"]), abs=1e-12)
+        assert own.filter(metric="brier")["low"].item() is None  # only the metric that is shown has intervals
+        low, value, high = own.filter(metric="auc").select("low", "value", "high").row(0)
+        assert low < value < high
     text = (tmp_path / "out" / "results.md").read_text()
     value = tidy.filter(run="merger=average", dataset="ff", level="frame", metric="auc")["value"].item()
-    assert f"| merger=average | {value:.3f} | - |" in text
-    assert text.count("±") == 2 * 2
-    report(runs, "eer", out=tmp_path / "eer")
+    merge = lines(text)[2]
+    assert merge[0] == "merger=average"
+    assert re.fullmatch(rf"\*\*{value:.3f}\*\* \[0\.\d+, \d\.\d+\]", merge[1])
+    assert merge[2] == "-"
+    assert text.count("±") == 2 * 2 + 2  # two rows of numbers with seeds, and the captions say so
+    report(runs, "eer", out=tmp_path / "eer", resamples=0)
     assert "(inverted)" not in (tmp_path / "eer" / "results.md").read_text()  # low is good
+    assert "lower is better" in (tmp_path / "eer" / "results.md").read_text()
     finished(tmp_path / "upside" / "down", [], 0, inverted=("swap", "puppet"), datasets=("ff",))
-    report(tmp_path / "upside", out=tmp_path / "inverted")
+    report(tmp_path / "upside", out=tmp_path / "inverted", resamples=0)
     assert (tmp_path / "inverted" / "results.md").read_text().count("(inverted)") == 2
 
 
-def test_a_merge_may_have_no_seed(runs: Path) -> None:
+def test_the_interval_of_a_row_is_that_of_its_mean_over_seeds(methods: Path, tmp_path: Path) -> None:
+    report(methods, out=tmp_path / "out", resamples=200)
+    header, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[2])
+    cell = next(row for row in rows if row[0] == "method=fmsd")[header.index("ff")]
+    samples = [resampled(frames("ff", (), seed, 2.0), ["auc"], "video", 200, zlib.crc32(b"ff"))["auc"] for seed in (0, 1)]
+    low, high = interval((samples[0] + samples[1]) / 2)
+    assert cell.endswith(f"[{low:.3f}, {high:.3f}]")
+
+
+@pytest.mark.parametrize("metric", ["auc", "eer"])
+def test_the_best_of_a_column_is_bold_and_the_unseen_datasets_have_a_mean(methods: Path, tmp_path: Path, metric: str) -> None:
+    tidy = report(methods, metric, out=tmp_path / "out", resamples=0)
+    header, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[2])
+    assert header[1:] == ["ff", "celeb", "dfdc", UNSEEN]  # trained on ff
+    for row in rows:
+        assert all(cell.startswith("**") == (row[0] == "method=fmsd") for cell in row[1:])
+        own = tidy.filter(run=row[0], metric=metric, level="video").filter(pl.col("dataset") != "ff")
+        means = [own.filter(seed=seed)["value"].mean() for seed in (0, 1)]
+        assert row[-1].replace("*", "") == f"{np.mean(means):.3f} ± {np.std(means, ddof=1):.3f}"
+    shutil.rmtree(methods / "lora0")
+    finished(methods / "lora0", ["method=lora"], 0, datasets=("ff", "celeb"))
+    report(methods, metric, out=tmp_path / "fewer", resamples=0)
+    assert UNSEEN not in (tmp_path / "fewer" / "results.md").read_text()
+
+
+def test_the_difference_from_a_row_is_paired(methods: Path, tmp_path: Path) -> None:
+    finished(methods / "other", ["method=probe"], 0, datasets=("ff",), facts={"manifest": "others"})
+    with pytest.raises(InputError, match="against=method is several rows; name one of method=fmsd; method=lora; method=probe"):
+        report(methods, against="method", differ=["manifest"])
+    report(methods, out=tmp_path / "out", against="fmsd", differ=["manifest"], resamples=300)
+    parts = (tmp_path / "out" / "results.md").read_text().split("## ")
+    means = {row[0]: float(re.findall(r"\d\.\d+", row[1])[0]) for row in lines(parts[2])[2:]}
+    title, (header, _, *rows) = parts[4].splitlines()[0], lines(parts[4])
+    assert title == "AUC per video minus that of method=fmsd"
+    assert header[1] == "ff"
+    assert [row[0] for row in rows] == ["method=lora", "method=probe"]
+    value, low, high = map(float, re.findall(r"[-+]?\d\.\d{3}(?=[ ,\]])", rows[0][1])[:3])
+    assert value == pytest.approx(means["method=lora"] - means["method=fmsd"], abs=1.1e-3)
+    assert low <= value <= high < 0
+    assert re.search(r"p = 0\.00[67]", rows[0][1])  # 2 of 301
+    assert set(rows[1][1:]) == {"-"}  # not the same videos
+
+
+def test_two_stamps_in_one_column_are_refused_and_marked_when_told(runs: Path, tmp_path: Path) -> None:
+    finished(runs / "other", ["data=ff", "method=lora"], 0, facts={"augment": "strong", "size": 256}, datasets=("ff",))
+    with pytest.raises(InputError) as refused:
+        report(runs)
+    said = str(refused.value)
+    assert str(runs / "merge") in said
+    assert str(runs / "other") in said
+    assert "on ff at frame level" in said
+    assert "size: 224 and 256; augment: none and strong" in said
+    assert "differ='[augment,size]'" in said
+    with pytest.raises(InputError, match=r"level \(size: 224 and 256\).*differ='\[augment,size\]'"):
+        report(runs, differ=["augment"])
+    with pytest.raises(InputError, match="differ names 'augmentation', which is no fact"):
+        report(runs, differ=["augmentation"])
+    for differ in (["augment", "size"], ["all"]):
+        report(runs, out=tmp_path / "out", differ=differ, resamples=0)
+        text = (tmp_path / "out" / "results.md").read_text()
+        marks = {row[0]: [re.findall("<sup>(.)</sup>", cell) for cell in row[1:]] for part in text.split("## ")[1:2] for row in lines(part)[2:]}
+        assert marks == {"merger=average": [["a"], []], "method=lora": [["b"], []], "data.domains=[swap]": [["a"], []]}
+        assert "<sup>a</sup> size 224, augment none" in text
+        assert "<sup>b</sup> size 256, augment strong" in text
+    assert "$^{b}$" in (tmp_path / "out" / "results.tex").read_text()
+    tidy = report(runs, out=tmp_path / "domains", by="domain", differ=["all"])
+    assert tidy["run"].n_unique() == 3
+    assert (tmp_path / "domains" / "domains.md").read_text().count("<sup>b</sup>") == 2 * 3  # two cells and a note per level
+
+
+def test_numbers_without_a_stamp_are_refused(runs: Path) -> None:
+    table = pl.read_csv(runs / "merge" / "results.csv")
+    table.drop("stamp").write_csv(runs / "merge" / "results.csv")
+    with pytest.raises(InputError, match=r"merge are of an older version, .* fmsd evaluate"):
+        report(runs)
+    table.with_columns(stamp=pl.lit("0" * 12)).write_csv(runs / "merge" / "results.csv")
+    with pytest.raises(InputError, match=r"0{12}, of which its run.json says nothing"):
+        report(runs)
+
+
+def test_the_oracle_is_named_in_its_rows(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finished(runs / "oracle", ["data=ff", "method=best"], 0, facts={"selection": "oracle"})
+    report(runs, differ=["selection"])
+    assert "method=best (oracle)" in capsys.readouterr().out
+
+
+def evaluation(run: Path, name: str, dataset: str, seed: int, when: int, corruptions: bool = False, **facts: Any) -> Run:
+    """A later test of a run."""
+    record = json.loads((run / "run.json").read_text())
+    found = written(Run(run / "evaluations" / name), {dataset: frames(dataset, (), seed)}, facts, record | {"run": str(run), "stamps": {}})
+    record["stamps"] = stamped([dataset], **facts)
+    found.write_record(record | {"run": str(run)})
+    if corruptions:
+        clean = found.results().with_columns(corruption=pl.lit("none"), severity=pl.lit(0))
+        worse = [
+            clean.with_columns(value=pl.col("value") - 0.05 * severity, corruption=pl.lit(corruption), severity=pl.lit(severity))
+            for corruption in ("jpeg", "blur")
+            for severity in (1, 3, 5)
+        ]
+        found.write("corruptions.csv", pl.concat([clean, *worse]).write_csv())
+    os.utime(found.folder / "results.csv", (when, when))
+    return found
+
+
+def test_evaluations_add_the_datasets_that_a_run_lacks_the_newest_first(runs: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    evaluation(runs / "merge", "old", "celeb", 1, 1_000)
+    evaluation(runs / "merge", "new", "celeb", 2, 2_000)
+    evaluation(runs / "merge", "again", "ff", 3, 3_000)
+    tidy = report(runs).filter(run="merger=average", level="frame", metric="auc")
+    assert tidy["dataset"].to_list() == ["ff", "celeb"]
+    expected = [
+        results(frames(dataset, (), seed), "").filter(level="frame", metric="auc")["value"].item() for dataset, seed in (("ff", 0), ("celeb", 2))
+    ]
+    assert tidy["value"].to_list() == pytest.approx(expected)
+    moved = tmp_path / "moved"
+    shutil.move(runs / "merge" / "evaluations", moved)
+    alone = report(moved).filter(level="frame", metric="auc")  # without a trained run these are the rows
+    assert sorted(alone["dataset"]) == ["celeb", "ff"]
+    shutil.move(moved, runs / "swap0" / "far")
+    record = json.loads((runs / "swap0" / "far" / "old" / "run.json").read_text())
+    for name in ("old", "new", "again"):
+        (runs / "swap0" / "far" / name / "run.json").write_text(json.dumps(record | {"run": str(tmp_path / "elsewhere")}))
+    shutil.move(runs / "swap0" / "far", runs / "far")
+    report(runs)
+    assert "3 evaluations are left out, as the runs they test are not below" in caplog.text
+
+
+def test_a_merge_may_have_no_seed(runs: Path, tmp_path: Path) -> None:
     record = json.loads((runs / "merge" / "run.json").read_text())
     (runs / "merge" / "run.json").write_text(json.dumps(record | {"seed": None}))
-    for by in ("dataset", "domain"):
-        assert set(report(runs, by=by)["seed"]) == {None, 0, 1}
+    assert set(report(runs, by="domain")["seed"]) == {None, 0, 1}
+    tidy = report(runs, out=tmp_path / "out", resamples=20)
+    assert set(tidy["seed"]) == {None, 0, 1}
+    assert tidy.filter(pl.col("seed").is_null(), metric="auc")["low"].null_count() == 0
+
+
+def test_latex_is_balanced_and_escaped(runs: Path, tmp_path: Path) -> None:
+    finished(runs / "odd", ["data=ff", "[x_1] & 50% $y$ #1 {z} a\\b ~ ^ <"], 0)
+    report(runs, out=tmp_path / "out", against="average", resamples=20)
+    text = (tmp_path / "out" / "results.tex").read_text()
+    for name in ("table", "tabular"):
+        assert text.count(f"\\begin{{{name}}}") == text.count(f"\\end{{{name}}}") == 4
+    bare = re.sub(r"\\[\\&%$#_{}]", "", text)  # without what is escaped
+    assert bare.count("{") == bare.count("}")
+    assert bare.count("$") % 2 == 0
+    assert re.findall(r"(?<!\\)#", text) == []
+    assert [line for line in text.splitlines() if re.search(r"(?<!\\)%", line)] == ["% needs \\usepackage{booktabs}"]
+    for table in text.split("\\begin{table}")[1:]:
+        columns = len(re.findall(r"\{(lr+)\}", table)[0])
+        body = table[table.index("\\toprule") : table.index("\\bottomrule")]
+        rows = [line for line in body.splitlines() if line.endswith("\\\\")]
+        assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {columns}
+        assert not any(row.lstrip().startswith("[") for row in rows)
+    assert f"{{}}{escaped('[x_1] & 50% $y$ #1 {z} a')}" in text
+    assert escaped("a\\b_c ~") == r"a\textbackslash{}b\_c \textasciitilde{}"
 
 
 def test_the_command_and_what_it_refuses(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["report", "runs=runs", "by=domain", "out=tables"]) == 0
-    with Image.open(tmp_path / "tables" / "domains.png") as image:
-        assert image.format == "PNG"
+    assert main(["report", "runs=runs", "out=tables", "against=average", "differ=[augment]", "resamples=20"]) == 0
+    assert (tmp_path / "tables" / "report.html").is_file()
     for words, sentence in {
-        ("by=domain", "metric=eer"): "metric=eer is not told by domain, only the AUC is; leave metric out, or set by=dataset.",
         ("by=colour",): "by=colour is unknown; choose one of dataset, domain.",
+        ("metric=f1",): "metric=f1 is unknown; choose one of acc, ap, auc",
+        ("against=average", "resamples=0"): "resamples=0 leaves nothing to compare by; give 1000.",
+        ("against=average", "by=domain"): "against= compares whole datasets; leave it out, or set by=dataset.",
+        ("out=runs/merge",): "out=runs/merge is the folder of a run",
     }.items():
         capsys.readouterr()
         assert main(["report", "runs=runs", *words]) == 2

@@ -16,7 +16,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from fmsd.engine.callbacks import LAST, PREVIOUS, Best, Recovery, ValidationMetrics, WholeFiles, curves, newest
+from fmsd.engine.callbacks import LAST, MONITOR, PREVIOUS, Best, Recovery, ValidationMetrics, WholeFiles, curves, newest
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
 from fmsd.optim.roga import RoGA
@@ -126,12 +126,12 @@ def test_a_second_kill_before_the_next_step_costs_nothing_either(faces: Path, tm
 
 
 def test_the_best_score_is_kept_when_a_run_is_moved(faces: Path, tmp_path: Path) -> None:
-    data, one = data_module(faces), Best(tmp_path / "one")
+    data, one = data_module(faces), Best(tmp_path / "one", MONITOR)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
     worker = Trainer(default_root_dir=tmp_path, max_epochs=1, callbacks=[ValidationMetrics(data), one], **quiet)  # pyright: ignore
     worker.fit(learner(), datamodule=data)
     (tmp_path / "one").rename(tmp_path / "two")
-    two = Best(tmp_path / "two")
+    two = Best(tmp_path / "two", MONITOR)
     two.load_state_dict(one.state_dict())
     assert one.best_model_score is not None
     assert two.best_model_score == one.best_model_score

@@ -330,7 +330,7 @@ def test_processes_share_the_validation_frames_and_the_training_batches(tmp_path
     joint = list(module.train_dataloader())
     validated, trained = [], []
     for rank in range(processes):
-        loader = at(module, rank, processes).val_dataloader()
+        (loader,) = at(module, rank, processes).val_dataloader()
         validated.append([batch.row.tolist() for batch in loader])
         assert {len(rows) for rows in validated[-1][:-1]} <= {-(-8 // processes)}
         trained.append(list(module.train_dataloader()))

@@ -23,16 +23,23 @@ log = logging.getLogger(__name__)
 MONITOR = "val/video_auc"
 """The quantity whose maximum chooses the weights."""
 
-IID = "iid"
-"""The rule's name in result tables: the best epoch on a held-out split of the training data."""
+ORACLE = "oracle/video_auc"
+"""The quantity that chooses with `select=oracle`: the mean over the test datasets."""
+
+SELECTIONS = {"iid": MONITOR, "leave_one_domain_out": MONITOR, "last": None, "oracle": ORACLE}
+"""What chooses the weights, by the rule's name in result tables: the best epoch on a held-out split of the training data, on a forgery that is left
+out of it, no choice but the last epoch, or, to know what the choice costs, the best epoch on the test datasets."""
 
 
 class ValidationMetrics(Callback):
-    """Logs frame and video metrics of the validation split under `val/LEVEL_METRIC`, computed on the whole split at once."""
+    """Logs frame and video metrics of the validation split under `val/LEVEL_METRIC`, computed on the whole split at once.
+
+    Where the test datasets are watched, their video AUC is logged under `oracle/DATASET/video_auc`, its mean under `oracle/video_auc`.
+    """
 
     def __init__(self, data: DataModule) -> None:
         self.data = data
-        self.outputs: list[Predictions] = []
+        self.outputs: dict[int, list[Predictions]] = {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets the last epoch."""
@@ -42,13 +49,20 @@ class ValidationMetrics(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Keeps a batch's scores."""
-        self.outputs.append(outputs)
+        self.outputs.setdefault(dataloader_idx, []).append(outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the metrics; several training datasets count as one."""
-        table = joined(self.data.validation, gather(self.outputs)).with_columns(dataset=pl.lit("the validation data"))
-        for row in results(table, IID).iter_rows(named=True):
+        data, found = self.data, {}
+        for place, (name, manifest) in enumerate(data.validations.items()):
+            table = joined(manifest, gather(self.outputs[place])).with_columns(dataset=pl.lit(name or "the validation data"))
+            found[name] = results(table, "", naming=data.naming if name else "id", video_score=data.video_score)
+        for row in found.pop("").iter_rows(named=True):
             pl_module.log(f"val/{row['level']}_{row['metric']}", row["value"], prog_bar=row["metric"] == "auc")
+        if found:
+            aucs = {name: table.filter(level="video", metric="auc")["value"].item() for name, table in found.items()}
+            pl_module.log_dict({f"oracle/{name}/video_auc": value for name, value in aucs.items()})
+            pl_module.log(ORACLE, sum(aucs.values()) / len(aucs))
 
 
 BEST = "best.ckpt"
@@ -116,8 +130,8 @@ class Recovery(Checkpoint):
 class Best(ModelCheckpoint):
     """The checkpoint of the best epoch; its score is kept when the run's folder is moved between an interruption and going on."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, filename="best", monitor=MONITOR, mode="max", enable_version_counter=False)
+    def __init__(self, folder: Path, monitor: str) -> None:
+        super().__init__(folder, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the score; the file lies in the folder of now."""

@@ -25,7 +25,7 @@ from fmsd.data.parcel import collate
 from fmsd.data.processes import cores
 from fmsd.data.sampler import Endless, EveryDomain, Joint, Shuffle
 from fmsd.engine.processes import agreed
-from fmsd.metrics.video import by_folder
+from fmsd.metrics.video import by_folder, taken
 from fmsd.types import REAL, Entry, Frames, InputError
 
 log = logging.getLogger(__name__)
@@ -56,9 +56,11 @@ class DataModule(LightningDataModule):
         protocol: the name of the rules below, written into every result.
         sampling: which `frames` of a video are taken: `spread` evenly from its first to its last, or the `first` ones.
         naming: what makes two frames of a dataset one video: its `id`, or the name of the `folder` alone, which merges equal names.
+        video_score: of its frames' probabilities: `mean`, `median`, `max`, or the mean of the highest so many (`top5`).
         frames: at most so many frames per video; None for all.
         videos: at most so many videos per split and domain, for a quick trial; None for all.
         val_fraction: share of the training videos held out for validation where the dataset has no validation split.
+        left_out: a forgery that is not trained on and is, with real frames, all of the validation split; None for none.
         augment: name of the training augmentation, see `fmsd.data.transforms`; with `sbi`, self-blended images take the place of the training fakes.
         batches: `shuffle`, or batches that each hold every domain with both classes: `balanced` with the same part for all of them, `natural` with
             parts that follow their numbers of frames; see `fmsd.data.sampler`.
@@ -86,9 +88,11 @@ class DataModule(LightningDataModule):
         protocol: str = "fmsd",
         sampling: str = "spread",
         naming: str = "id",
+        video_score: str = "mean",
         frames: int | None = None,
         videos: int | None = None,
         val_fraction: float = 0.1,
+        left_out: str | None = None,
         augment: str = "light",
         batches: str = "shuffle",
         domains: str = "manipulation",
@@ -101,7 +105,8 @@ class DataModule(LightningDataModule):
         self.train_names, self.test_names, self.others = list(train), list(test), others or {}
         self.roots, self.expected, self.names = roots or {}, expected or {}, names
         self.forgeries, self.compression = None if forgeries is None else list(forgeries), compression
-        self.protocol, self.sampling, self.naming = protocol, sampling, naming
+        self.protocol, self.sampling, self.naming, self.video_score = protocol, sampling, naming, video_score
+        self.left_out, self.watched = left_out, False  # watched: the test datasets are scored after every epoch, too
         self.skipped: list[str] = []
         self.frames, self.videos, self.val_fraction = frames, videos, val_fraction
         self.size, self.augment, self.batch_size, self.seed = size, augment, batch_size, seed
@@ -113,6 +118,7 @@ class DataModule(LightningDataModule):
             raise InputError(f"{', '.join(wrong)} must be at least 1; null means no limit for frames and videos.")
         if not 0 < val_fraction < 1:
             raise InputError(f"data.val_fraction={val_fraction} must lie between 0 and 1.")
+        taken(video_score)
         choices = (
             ("batches", batches, ("shuffle", "balanced", "natural")),
             ("domains", domains, ("manipulation", *SCHEMA.names())),
@@ -201,7 +207,7 @@ class DataModule(LightningDataModule):
                 part = part.hold_out(self.val_fraction)
             parts.append(part)
         chosen = replace(chosen, table=pl.concat([part.table for part in parts]))
-        chosen = self._reduced(chosen).where(split=["train", "val"]).validate()
+        chosen = self._without(self._reduced(chosen).where(split=["train", "val"])).validate()
         if self.augment == blending.SBI:
             chosen = blending.expanded(chosen)
         for split in ("train", "val"):
@@ -213,6 +219,18 @@ class DataModule(LightningDataModule):
                     "(where validation videos are held out, those whose names share the part before the first _ go together)."
                 )
         return chosen
+
+    def _without(self, manifest: Manifest) -> Manifest:
+        """The manifest with the forgery that is left out in its validation split alone, and no other forgery there."""
+        if self.left_out is None:
+            return manifest
+        forgeries = manifest.where(split="train").table.filter(label=1)["domain"].unique().sort().to_list()
+        if self.left_out not in forgeries or len(forgeries) < 2:
+            raise InputError(
+                f"data.left_out={self.left_out} leaves a forgery out of the training data, which holds {', '.join(forgeries)}; name one of several."
+            )
+        validating, own = pl.col("split") == "val", pl.col("domain") == self.left_out
+        return replace(manifest, table=manifest.table.filter(pl.when(validating).then(own | (pl.col("label") == 0)).otherwise(~own)))
 
     @functools.cached_property
     def tests(self) -> dict[str, Manifest]:
@@ -272,6 +290,11 @@ class DataModule(LightningDataModule):
         return self.training.where(split="val")
 
     @property
+    def validations(self) -> dict[str, Manifest]:
+        """What is scored after every epoch: the validation split (named by an empty word), then the test datasets where they are watched."""
+        return {"": self.validation} | (self.tests if self.watched else {})
+
+    @property
     def share(self) -> tuple[int, int]:
         """The rank of this process and the number of processes; (0, 1) without a trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -313,16 +336,20 @@ class DataModule(LightningDataModule):
         (batches.epoch, batches.start), self.position = self.position, (0, 0)
         return self.loader(dataset, batches, again=True)
 
-    def val_dataloader(self) -> DataLoader[Frames]:
-        """The validation frames in the manifest's order; of several processes, each has every so many-th frame.
+    def val_dataloader(self) -> list[DataLoader[Frames]]:
+        """The validation frames in the manifest's order and, where they are watched, the test datasets; of several processes, each has its share.
 
         Raises:
             InputError: there are more processes than frames.
         """
         rank, processes = self.share
-        if len(self.validation) < processes:
-            raise InputError(f"{len(self.validation)} validation frames are shared by {processes} processes; lower trainer.devices.")
-        return self._plain(self.validation, rank, processes, again=True)
+        if (fewest := min(map(len, self.validations.values()))) < processes:
+            raise InputError(f"{fewest} validation frames are shared by {processes} processes; lower trainer.devices.")
+        return [self._plain(manifest, rank, processes, again=True) for manifest in self.validations.values()]
+
+    def validation_loader(self) -> DataLoader[Frames]:
+        """The validation frames in the manifest's order, all of them in every process."""
+        return self._plain(self.validation)
 
     def test_loader(self, name: str, corruption: Corruption | None = None) -> DataLoader[Frames]:
         """The frames of one test dataset in the manifest's order, all of them in every process, as they are or corrupted."""

@@ -227,8 +227,8 @@ class Learner(LightningModule):
             norms = (module for module in self.detector.modules() if isinstance(module, _BatchNorm))
             spread(buffer for module in norms for buffer in module.buffers(recurse=False))
 
-    def validation_step(self, batch: Frames, index: int) -> Predictions:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Scores a batch of the validation split."""
+    def validation_step(self, batch: Frames, index: int, dataloader_idx: int = 0) -> Predictions:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Scores a batch of the validation split, or of a test dataset that is watched."""
         return score(self.detector, batch)
 
 

@@ -3,17 +3,17 @@
 Predictions are a table with the manifest's columns and `logit`, a row per frame. Results are tidy: one number a row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 import torch
 
-from fmsd.metrics.ranking import METRICS, Labels, Scores, auc
+from fmsd.metrics.ranking import AT_THRESHOLD, CURVES, METRICS, Labels, Scores, best_threshold, roc
 from fmsd.metrics.video import by_folder, by_video
 from fmsd.types import InputError
 
 COLUMNS = ("dataset", "level", "metric", "value", "n_frames", "n_videos", "selection", "protocol")
-DOMAIN_COLUMNS = ("dataset", "domain", "level", "value", "n_frames", "n_videos")
+DOMAIN_COLUMNS = ("dataset", "domain", "level", "metric", "value", "n_frames", "n_videos")
 LEVELS = ("frame", "video")
 
 
@@ -22,41 +22,91 @@ def scored(predictions: pl.DataFrame) -> pl.DataFrame:
     return predictions.with_columns(score=1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp()))
 
 
-def results(predictions: pl.DataFrame, selection: str, protocol: str = "fmsd", naming: str = "id") -> pl.DataFrame:
+def results(
+    predictions: pl.DataFrame,
+    selection: str,
+    protocol: str = "fmsd",
+    naming: str = "id",
+    video_score: str = "mean",
+    thresholds: Mapping[str, float] | None = None,
+) -> pl.DataFrame:
     """Every metric of every dataset at frame and video level.
 
     Args:
         selection: the rule that chose the weights, written into every row.
         protocol: the rules by which frames were chosen and grouped, written into every row.
         naming: what is one video: equal `id`, or equal last name of it (`folder`).
+        video_score: see `fmsd.metrics.video.by_video`.
+        thresholds: by level, what the validation split chose; None leaves out the metrics at it.
 
     Raises:
-        InputError: a dataset with one class only.
+        InputError: a dataset with one class only, or an unknown video score.
     """
     rows = []
-    for dataset, frames in _datasets(predictions):
-        ranked = _ranked(by_folder(frames) if naming == "folder" else frames)
-        for level in LEVELS:
-            for metric, function in METRICS.items():
-                rows.append((dataset, level, metric, function(*ranked[level]), *_sizes(ranked), selection, protocol))
+    for dataset, frames in datasets(predictions, naming):
+        ranked = levels(frames, video_score)
+        rows += [(dataset, *line, *_sizes(ranked), selection, protocol) for line in _measured(ranked, thresholds)]
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
 
-def by_domain(predictions: pl.DataFrame) -> pl.DataFrame:
-    """The AUC of each forgery domain's fakes against all real frames of their dataset, at frame and video level.
+def by_domain(
+    predictions: pl.DataFrame, naming: str = "id", video_score: str = "mean", thresholds: Mapping[str, float] | None = None
+) -> pl.DataFrame:
+    """Every metric of each forgery domain's fakes against all real frames of their dataset, at frame and video level.
 
-    `n_frames` and `n_videos` count what was ranked, the real ones included.
+    `n_frames` and `n_videos` count what was ranked, the real ones included. The arguments are those of `results`.
 
     Raises:
-        InputError: a dataset with one class only.
+        InputError: a dataset with one class only, or an unknown video score.
     """
     rows = []
-    for dataset, frames in _datasets(predictions):
+    for dataset, frames in datasets(predictions, naming):
         reals, fakes = frames.filter(label=0), frames.filter(label=1)
         for (domain,), own in fakes.group_by("domain", maintain_order=True):
-            ranked = _ranked(pl.concat([reals, own]))
-            rows += [(dataset, domain, level, auc(*ranked[level]), *_sizes(ranked)) for level in LEVELS]
+            ranked = levels(pl.concat([reals, own]), video_score)
+            rows += [(dataset, domain, *line, *_sizes(ranked)) for line in _measured(ranked, thresholds)]
     return pl.DataFrame(rows, schema=DOMAIN_COLUMNS, orient="row")
+
+
+def thresholds(validation: pl.DataFrame, video_score: str = "mean") -> dict[str, float]:
+    """By level, the threshold that the predictions of a validation split choose, several datasets as one.
+
+    Raises:
+        InputError: they are of one class only, or an unknown video score.
+    """
+    ((_, frames),) = datasets(validation.with_columns(dataset=pl.lit("the validation data")), "id")
+    return {level: best_threshold(*items) for level, items in levels(frames, video_score).items()}
+
+
+def datasets(predictions: pl.DataFrame, naming: str) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The scored frames of each dataset, their videos called as `naming` says.
+
+    Raises:
+        InputError: a dataset whose frames or videos are all of one class, which cannot be ranked.
+    """
+    for (dataset,), frames in scored(predictions).group_by("dataset", maintain_order=True):
+        if frames["label"].n_unique() != 2:
+            only = "fake" if frames["label"][0] else "real"
+            raise InputError(f"The test split of {dataset} has only {only} frames, so no AUC exists; test on real and fake frames together.")
+        yield str(dataset), by_folder(frames) if naming == "folder" else frames
+
+
+def levels(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[Scores, Labels]]:
+    """Scores and labels of a dataset's frames and of its videos.
+
+    Raises:
+        InputError: no video is fake, or an unknown video score.
+    """
+    videos = by_video(frames, video_score)
+    if not videos["label"].max():
+        raise InputError(
+            f"Every fake video ranked on {frames['dataset'][0]} bears the name of a real one, so by name alone none is left "
+            "(data.naming=folder); set data.naming=id."
+        )
+    return {
+        level: (torch.from_numpy(table["score"].to_numpy(writable=True)), torch.from_numpy(table["label"].cast(pl.Int64).to_numpy(writable=True)))
+        for level, table in zip(LEVELS, (frames, videos), strict=True)
+    }
 
 
 def wide(tidy: pl.DataFrame, metric: str = "auc") -> pl.DataFrame:
@@ -70,24 +120,13 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _datasets(predictions: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """The scored frames of each dataset; refuses one whose frames cannot be ranked."""
-    for (dataset,), frames in scored(predictions).group_by("dataset", maintain_order=True):
-        if frames["label"].n_unique() != 2:
-            only = "fake" if frames["label"][0] else "real"
-            raise InputError(f"The test split of {dataset} has only {only} frames, so no AUC exists; test on real and fake frames together.")
-        yield str(dataset), frames
-
-
-def _ranked(frames: pl.DataFrame) -> dict[str, tuple[Scores, Labels]]:
-    """Scores and labels at each level."""
-    return {
-        level: (
-            torch.from_numpy(table["score"].to_numpy(writable=True)),
-            torch.from_numpy(table["label"].cast(pl.Int64).to_numpy(writable=True)),
-        )
-        for level, table in zip(LEVELS, (frames, by_video(frames)), strict=True)
-    }
+def _measured(ranked: dict[str, tuple[Scores, Labels]], thresholds: Mapping[str, float] | None) -> Iterator[tuple[str, str, float]]:
+    """Level, metric and value; scores are sorted once a level."""
+    for level, items in ranked.items():
+        curve = roc(*items)
+        yield from ((level, name, float(CURVES[name](curve)) if name in CURVES else metric(*items)) for name, metric in METRICS.items())
+        if thresholds is not None:
+            yield from ((level, name, metric(*items, thresholds[level])) for name, metric in AT_THRESHOLD.items())
 
 
 def _sizes(ranked: dict[str, tuple[Scores, Labels]]) -> list[int]:

@@ -1,14 +1,41 @@
-"""From frames to videos: a video's score is the mean of its frames' probabilities."""
+"""From frames to videos: a video's score is that of its frames' probabilities taken together."""
+
+import re
+from collections.abc import Callable, Mapping
 
 import polars as pl
 
+from fmsd.types import InputError
 
-def by_video(frames: pl.DataFrame) -> pl.DataFrame:
-    """One row per video: its id, its label and the mean of `score`. Needs the columns video, label and score.
+SCORES: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {"mean": pl.Expr.mean, "median": pl.Expr.median, "max": pl.Expr.max}
+"""What a video's score may be, beside the mean of its highest few."""
+
+
+def by_video(frames: pl.DataFrame, score: str = "mean") -> pl.DataFrame:
+    """One row per video: its id, its label and its `score`. Needs the columns video, label and score.
 
     Where frames of both labels bear one id, the video counts as real: only `by_folder` makes such ids.
+
+    Args:
+        score: `mean`, `median`, `max`, or the mean of the highest so many (`top5`), which is that of all frames where there are fewer.
+
+    Raises:
+        InputError: another score.
     """
-    return frames.group_by("video", maintain_order=True).agg(pl.col("label").min(), pl.col("score").mean())
+    return frames.group_by("video", maintain_order=True).agg(pl.col("label").min(), taken(score)(pl.col("score")).alias("score"))
+
+
+def taken(score: str) -> Callable[[pl.Expr], pl.Expr]:
+    """How frames' scores become a video's.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    if highest := re.fullmatch(r"top([1-9]\d*)", score):
+        return lambda frames: frames.top_k(int(highest[1])).mean()
+    if score not in SCORES:
+        raise InputError(f"data.video_score={score} is unknown; choose one of {', '.join(SCORES)}, or topK with a number for K, such as top5.")
+    return SCORES[score]
 
 
 def by_folder(frames: pl.DataFrame) -> pl.DataFrame:

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -20,11 +19,12 @@ DIVERGING = mpl.colormaps["RdBu"]
 CORE, REST, EMPTY = "#0072B2", "#B0B0B0", "0.92"
 
 
-def domain_matrix(rows: Sequence[str], columns: Sequence[str], values: ArrayLike, path: Path) -> None:
-    """A heat map of AUCs, one row a detector, one column a forgery; those below 0.5, which rank fakes below reals, are framed.
+def domain_matrix(rows: Sequence[str], columns: Sequence[str], values: ArrayLike, metric: str = "AUC") -> Figure:
+    """A heat map of videos, one row a detector, one column a forgery; AUCs below 0.5, which rank fakes below reals, are framed.
 
     Args:
         values: rows x columns; NaN where a detector was not tested.
+        metric: what they are.
     """
     cells = np.asarray(values, dtype=np.float64)
     rows, columns = ([textwrap.fill(name, 44) for name in names] for names in (rows, columns))
@@ -33,18 +33,18 @@ def domain_matrix(rows: Sequence[str], columns: Sequence[str], values: ArrayLike
     figure, axes = plots.canvas(1.2 + _inches(rows) + max(3.6, 0.56 * len(columns)), 0.7 + max(0.9, height) + 0.75 * _inches(columns))
     image = axes.imshow(cells, cmap=DIVERGING, vmin=0, vmax=1, aspect="auto")
     _tell(axes, image, cells, 3)
-    inverted = np.argwhere(cells < 0.5)
+    inverted = np.argwhere(cells < 0.5) if metric == "AUC" else np.empty((0, 2))
     for row, column in inverted:
-        axes.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor="black", linewidth=2))
+        axes.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=plots.DARK, linewidth=2))
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
     note = f"; framed: {len(inverted)} inverted (below 0.5)" if len(inverted) else ""
-    axes.set_title(f"Video AUC of each forgery{note}", fontsize=10, loc="left")
-    _scale(figure, axes, image, "AUC")
-    plots.write(figure, path)
+    axes.set_title(f"Video {metric} of each forgery{note}", fontsize=10, loc="left")
+    plots.scale(figure, axes, image, metric)
+    return figure
 
 
-def norms(names: Sequence[str], core: ArrayLike, residuals: ArrayLike, path: Path) -> None:
+def norms(names: Sequence[str], core: ArrayLike, residuals: ArrayLike) -> Figure:
     """Two heat maps, one row a kind of layer, one column a block: how far the shared core moves a layer, and the residuals' share in it.
 
     The norm of the core alone follows the layers' sizes; the share does not, so it can be compared between layers.
@@ -63,20 +63,20 @@ def norms(names: Sequence[str], core: ArrayLike, residuals: ArrayLike, path: Pat
     image.set_clim(0, np.nanmax(together, initial=0) or 1)
     above.set_xlabel("")
     above.set_title("Core: how far all specialists move together", fontsize=10, loc="left")
-    _scale(figure, above, image, "norm")
+    plots.scale(figure, above, image, "norm")
     parts = share(together, own.mean(axis=-1))
     image = plots.blockwise(below, kinds, blocks, parts)
     if np.isnan(parts).all():
         image.set_clim(0, 1)
     over = "" if np.isnan(whole) else f", {whole:.0%} over all layers"
     below.set_title(f"Residuals: the specialists' own share{over}", fontsize=10, loc="left")
-    _scale(figure, below, image, "residual share")
+    plots.scale(figure, below, image, "residual share")
     for axes in (above, below):
         axes.set_facecolor(EMPTY)
-    plots.write(figure, path)
+    return figure
 
 
-def cosines(experts: Sequence[str], gram: ArrayLike, path: Path) -> None:
+def cosines(experts: Sequence[str], gram: ArrayLike) -> Figure:
     """A heat map of the cosines between the specialists' task vectors.
 
     Args:
@@ -94,11 +94,11 @@ def cosines(experts: Sequence[str], gram: ArrayLike, path: Path) -> None:
     others = others[~np.isnan(others)]
     mean = f", {float(others.mean()):z.2f} on average" if len(others) else ""
     axes.set_title(f"Cosine of task vectors{mean}", fontsize=10, loc="left")
-    _scale(figure, axes, image, "cosine")
-    plots.write(figure, path)
+    plots.scale(figure, axes, image, "cosine")
+    return figure
 
 
-def spectrum(gram: ArrayLike, directions: int, path: Path) -> None:
+def spectrum(gram: ArrayLike, directions: int) -> Figure:
     """Bars of the singular values of the stacked task vectors, each with its share of the energy; the core's are coloured.
 
     Args:
@@ -125,7 +125,7 @@ def spectrum(gram: ArrayLike, directions: int, path: Path) -> None:
     axes.legend(
         handles=[Patch(color=CORE, label="core"), Patch(color=REST, label="residuals")], ncols=2, loc="upper right", frameon=False, fontsize=8
     )
-    plots.write(figure, path)
+    return figure
 
 
 def grid(names: Sequence[str], norm: ArrayLike) -> tuple[list[str], list[str], Float64[np.ndarray, "kinds blocks *rest"]]:
@@ -177,13 +177,7 @@ def _tell(axes: Axes, image: AxesImage, cells: np.ndarray, digits: int) -> None:
         empty = np.isnan(value)
         dark = not empty and colours[row, column, :3] @ (0.299, 0.587, 0.114) < 0.5
         text = "-" if empty else f"{float(value):z.{digits}f}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-
-
-def _scale(figure: Figure, axes: Axes, image: AxesImage, label: str) -> None:
-    """Adds the scale of a heat map's colours, as wide in a wide picture as in a narrow one."""
-    width = figure.get_figwidth()
-    figure.colorbar(image, ax=axes, label=label, fraction=min(0.15, 0.8 / width), pad=min(0.03, 0.15 / width))
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else plots.DARK)
 
 
 def _inches(labels: Sequence[str]) -> float:

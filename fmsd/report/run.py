@@ -3,6 +3,8 @@
 config.yaml        the composed configuration
 run.json           provenance: command, versions, git revision, manifest digests, what chose the weights, cost
 results.csv / .md  the result table, tidy and for reading
+validation.parquet the chosen weights' predictions on the validation split
+spectra.json       singular values of some of the matrices that learned, before and after
 corruptions.csv    of an evaluation with corrupt=: the result table of every corruption and severity; robustness.png beside it
 predictions/       DATASET.parquet: a row per frame with its logit; CORRUPTION_SEVERITY/DATASET.parquet: the same of corrupted frames
 adapter.*          the chosen weights: what the method changed in the backbone, and the base it belongs to
@@ -11,6 +13,8 @@ domains.*          of a merge: AUC of every specialist and of the merge on every
 mask.json / .png   which layers were chosen to learn, or when each artifact subspace learned, and why
 checkpoints/       best.ckpt and, to resume from, last.ckpt and previous.ckpt: what learned and the optimizer's state
 logs/metrics.csv   training curves
+error.txt          of a job of a sweep that failed: the sentence or the traceback that ended it
+wandb/ tensorboard/ mlflow/    what the loggers of these names keep; the jobs of a sweep share one mlflow/ beside them
 """
 
 import contextlib
@@ -54,6 +58,12 @@ PACKAGES = (
     "polars",
 )
 
+VALIDATION = "validation.parquet"
+"""The predictions of the validation split."""
+
+ERROR = "error.txt"
+"""What ended a job of a sweep that failed."""
+
 PARTS = (
     "config.yaml",
     "run.json",
@@ -62,6 +72,9 @@ PARTS = (
     "corruptions.csv",
     "robustness.png",
     "predictions",
+    VALIDATION,
+    "spectra.json",
+    "explanations",
     "adapter.safetensors",
     "adapter.json",
     "mask.json",
@@ -75,6 +88,8 @@ PARTS = (
     "checkpoints",
     "logs",
     "wandb",
+    "tensorboard",
+    "mlflow",
 )
 """What a run may hold, by name."""
 
@@ -95,6 +110,14 @@ class Run:
         """Whether training came to its end and was tested."""
         return (self.folder / "results.csv").is_file() and (self.folder / "run.json").is_file()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a process is at work on it."""
+        if not self.config.is_file():
+            return False
+        with self.config.open("a") as file:
+            return not locked(file, patience=0)
+
     def record(self) -> dict[str, Any]:
         """What `run.json` says.
 
@@ -108,10 +131,20 @@ class Run:
             )
         return json.loads(path.read_text())
 
+    def origin(self) -> dict[str, Any]:
+        """What `run.json` says of the training, as far as tests can only be compared where they agree in it.
+
+        Raises:
+            InputError: a run of an older version, which did not say.
+        """
+        record = self.record()
+        if "origin" not in record:
+            raise InputError(f"{self.folder} is the run of an older version, which did not record what its numbers rest on; train it anew.")
+        return record["origin"]
+
     def results(self) -> pl.DataFrame:
-        """The tidy result table; one of an older version lacks the protocol, of which there was one."""
-        table = pl.read_csv(self.folder / "results.csv")
-        return table if "protocol" in table.columns else table.with_columns(protocol=pl.lit("fmsd"))
+        """The tidy result table."""
+        return read_results(self.folder / "results.csv")
 
     def write(self, name: str, text: str) -> None:
         """Writes a text file of the run, atomically."""
@@ -119,8 +152,12 @@ class Run:
 
     def write_predictions(self, dataset: str, predictions: pl.DataFrame) -> None:
         """Writes the scored frames of one dataset, atomically."""
-        with atomic(self.folder / "predictions" / f"{dataset}.parquet") as partial:
-            predictions.write_parquet(partial)
+        self.write_table(f"predictions/{dataset}.parquet", predictions)
+
+    def write_table(self, name: str, table: pl.DataFrame) -> None:
+        """Writes a parquet file of the run, atomically."""
+        with atomic(self.folder / name) as partial:
+            table.write_parquet(partial)
 
     def write_results(self, results: pl.DataFrame) -> None:
         """Writes both result tables."""
@@ -130,6 +167,13 @@ class Run:
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Writes `run.json`."""
         self.write("run.json", json.dumps(record, indent=2) + "\n")
+
+
+def read_results(path: Path) -> pl.DataFrame:
+    """A tidy table of results; a stamp of digits alone is no number."""
+    table = pl.read_csv(path, infer_schema=False)
+    counts = [name for name in ("n_frames", "n_videos", "severity") if name in table.columns]
+    return table.with_columns(pl.col("value").cast(pl.Float64), pl.col(counts).cast(pl.Int64))
 
 
 def write(path: Path, text: str) -> None:

@@ -20,18 +20,22 @@ from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
 from fmsd.engine.predictions import gather, joined
 from fmsd.engine.processes import Processes, named
+from fmsd.engine.stamp import stamped, stamps
 from fmsd.metrics.table import results, wide
 from fmsd.models.detector import Detector
 from fmsd.peft import adapter
 from fmsd.peft.inject import fold
-from fmsd.report import plots
+from fmsd.report import plots, publish
 from fmsd.report.console import show as show_table
-from fmsd.report.run import Run, caption, claimed, provenance
+from fmsd.report.run import Run, caption, claimed, provenance, read_results
 from fmsd.types import Frames, InputError
 
 log = logging.getLogger(__name__)
 
-CARRIED = ("overrides", "choices", "seed", "selection", "monitor", "monitored", "epoch", "trainable", "parameters", "seconds", "merged")
+CARRIED = (
+    *("overrides", "choices", "seed", "selection", "monitor", "monitored", "thresholds", "origin", "epoch"),
+    *("trainable", "parameters", "seconds", "merged"),
+)
 """What an evaluation's record repeats of its run's."""
 
 ROBUSTNESS = "corruptions.csv"
@@ -47,12 +51,14 @@ def evaluate(
     config: str,
     command: Sequence[str],
     corruptions: Sequence[Corruption] = (),
+    logger: Mapping[str, publish.Factory] | None = None,
 ) -> Run:
     """Tests a run's weights on the test datasets of `data` and writes results and predictions to `folder`.
 
     Args:
         detector: makes the detector that the run began with.
         corruptions: under each of them everything is tested once more.
+        logger: factories of the loggers of the run's training, by name; they get what it found that the run had not.
 
     Raises:
         InputError: the run is not finished, or the data cannot be used.
@@ -65,16 +71,17 @@ def evaluate(
             before = trained["manifests"]["test"].get(name, {}).get("digest")
             if before is not None and before != manifest.digest():
                 log.warning("%s is not what the run was tested on: other frames, splits or labels (see manifests in run.json).", name)
-        table = stress(evaluation, alone(trainer, folder), folded(run, detector), data, trained["selection"], corruptions)
-        record = {key: trained[key] for key in CARRIED if key in trained}
+        record = {key: trained[key] for key in CARRIED if key in trained} | {"stamps": stamps(data, run.origin())}
+        table = stress(evaluation, record, alone(trainer, folder), folded(run, detector), data, corruptions)
         if corruptions:
             record["corruptions"] = {name: LEVELS[name] for name, _ in corruptions}
         evaluation.write_record(
             record | provenance(command) | {"run": str(run.folder), "manifests": {"test": tested(tests)}, "skipped": data.skipped}
         )
+        publish.extend(logger or {}, run, evaluation)
     show(table, f"AUC of {run.folder}", caption(record))
     if corruptions:
-        show_robustness(pl.read_csv(folder / ROBUSTNESS))
+        show_robustness(read_results(folder / ROBUSTNESS))
     print(f"The evaluation lies in {folder}")
     return evaluation
 
@@ -135,37 +142,44 @@ def alone(trainer: Callable[..., Trainer], folder: Path) -> Trainer:
     return made(trainer, devices=devices, num_nodes=1, strategy="auto", logger=False, enable_checkpointing=False, default_root_dir=folder)
 
 
-def test(run: Run, trainer: Trainer, detector: Detector, data: DataModule, selection: str) -> pl.DataFrame:
+def test(run: Run, trainer: Trainer, detector: Detector, data: DataModule) -> pl.DataFrame:
     """Scores every test dataset once and writes predictions, dataset by dataset, and the result tables."""
-    return stress(run, trainer, detector, data, selection, ())
+    return stress(run, run.record(), trainer, detector, data, ())
 
 
-def stress(run: Run, trainer: Trainer, detector: Detector, data: DataModule, selection: str, corruptions: Sequence[Corruption]) -> pl.DataFrame:
-    """Tests as `test` does, and once more under every corruption; the results on clean images, which it returns, are written last."""
+def stress(
+    run: Run, record: Mapping[str, Any], trainer: Trainer, detector: Detector, data: DataModule, corruptions: Sequence[Corruption]
+) -> pl.DataFrame:
+    """Tests as `test` does, and once more under every corruption; the results on clean images, which it returns, are written last.
+
+    Args:
+        record: what the run says about the choice of the weights, its thresholds and its stamps.
+    """
     scorer = Scorer(detector)
-    table = scored(run, trainer, scorer, data, selection)
+    table = scored(run, record, trainer, scorer, data)
     if corruptions:
         parts = [table.with_columns(corruption=pl.lit("none"), severity=pl.lit(0))]
         for count, corruption in enumerate(corruptions, 1):
             log.info("Corruption %d of %d: %s, severity %d", count, len(corruptions), *corruption)
-            found = scored(run, trainer, scorer, data, selection, corruption)
+            found = scored(run, record, trainer, scorer, data, corruption)
             parts.append(found.with_columns(corruption=pl.lit(corruption.name), severity=pl.lit(corruption.severity)))
         robustness = pl.concat(parts)
         run.write(ROBUSTNESS, robustness.write_csv())
-        plots.robustness(robustness, run.folder / "robustness.png")
+        plots.write(plots.robustness(robustness), run.folder / "robustness.png")
     run.write_results(table)
     return table
 
 
 def scored(
-    run: Run, trainer: Trainer, scorer: LightningModule, data: DataModule, selection: str, corruption: Corruption | None = None
+    run: Run, record: Mapping[str, Any], trainer: Trainer, scorer: LightningModule, data: DataModule, corruption: Corruption | None = None
 ) -> pl.DataFrame:
     """The results on all test datasets, as they are or corrupted; writes the predictions of each."""
     folder, parts = "" if corruption is None else f"{corruption.name}_{corruption.severity}/", []
     for name, manifest in data.tests.items():
         parts.append(predict(trainer, scorer, data.test_loader(name, corruption), manifest))
         run.write_predictions(f"{folder}{name}", parts[-1])
-    return results(pl.concat(parts), selection, data.protocol, data.naming)
+    table = results(pl.concat(parts), record["selection"], data.protocol, data.naming, data.video_score, record["thresholds"])
+    return stamped(table, record["stamps"])
 
 
 def predict(trainer: Trainer, scorer: LightningModule, loader: DataLoader[Frames], manifest: Manifest) -> pl.DataFrame:

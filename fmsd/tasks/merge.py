@@ -22,6 +22,7 @@ from torch import Tensor
 from fmsd.data import manifest as manifests
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
+from fmsd.engine.stamp import Facts, stamps
 from fmsd.merge.delta import Merger, Part, Specialists
 from fmsd.merge.delta import merge as merged
 from fmsd.merge.r2m import R2M
@@ -30,7 +31,7 @@ from fmsd.models.detector import Detector, locate, skeleton
 from fmsd.models.formats import timm_keys
 from fmsd.peft import adapter
 from fmsd.peft.specialist import Folded, changed
-from fmsd.report import merging
+from fmsd.report import merging, plots
 from fmsd.report.console import counting
 from fmsd.report.run import Run, caption, claimed, provenance
 from fmsd.state import read_state, shapes, write_state
@@ -137,11 +138,16 @@ def merge(
         }
         run.write(RECORD, json.dumps(made, indent=1) + "\n")
         pictures(specialists, merger, folder)
+        selection = SEARCH if searched else FIXED
+        trained = origins(experts, selection)
         record = provenance(command) | {
             "overrides": list(overrides),
             "choices": dict(choices),
             "seed": seed,
-            "selection": SEARCH if searched else FIXED,
+            "selection": selection,
+            "thresholds": None,
+            "origin": trained,
+            "stamps": stamps(data, trained) if data and tests else {},
             "monitor": None,
             "monitored": searched["best"] if searched else None,
             "epoch": None,
@@ -155,7 +161,7 @@ def merge(
         run.write_record(record)
         if data and tests:
             model, worker = folded(run, detector), alone(trainer, folder)
-            table = test(run, worker, model, data, record["selection"])
+            table = test(run, worker, model, data)
             matrix(run, found, parts, model, data, worker)
             show(table, f"AUC, {len(found)} specialists merged by {choices['merger']}", caption(record))
         else:
@@ -238,6 +244,14 @@ def opened(label: str, path: Path, base: Mapping[str, Tensor], about: Mapping[st
         return Expert(label, path, state, state.touched, digest(path / adapter.TENSORS))
     weights = timm_keys(read_state(path), empty.backbone, str(path))
     return Expert(label, path, weights, set(weights), digest(path))
+
+
+def origins(experts: Sequence[Path], selection: str) -> Facts:
+    """What must be known of the trainings to compare tests of their merge: data and augmentations taken together; of files nothing is known."""
+    known = [Run(path).origin() if path.is_dir() else {"augment": "unknown", "train": {"unknown": None}} for path in experts]
+    augments = sorted({augment for one in known for augment in one["augment"].split("+")})
+    train = {name: digest for one in known for name, digest in one["train"].items()}
+    return {"selection": selection, "augment": "+".join(augments), "train": dict(sorted(train.items())), "left_out": None}
 
 
 def digest(path: Path) -> str:
@@ -323,7 +337,7 @@ def search(
     manifest, tried = data.validation, []
     for values in candidates:
         fill(model, ((name, tensor) for name, tensor, _ in merged(specialists, with_values(merger, values))))
-        table = results(predict(trainer, Scorer(model), data.val_dataloader(), manifest), SEARCH)
+        table = results(predict(trainer, Scorer(model), data.validation_loader(), manifest), SEARCH, video_score=data.video_score)
         value = table.filter(level="video", metric="auc")["value"].mean()
         tried.append({**values, "value": value})
         log.info("%s: video AUC %.4f on validation data.", " ".join(f"{name}={value}" for name, value in values.items()), value)
@@ -361,9 +375,9 @@ def pictures(specialists: Specialists, merger: Merger, folder: Path) -> None:
     core, residuals = division.norms(specialists.gram)
     matrices = [place for place, name in enumerate(specialists.names) if specialists.parts[name].kind == "matrix"]
     if matrices:
-        merging.norms([specialists.names[place] for place in matrices], core[matrices], residuals[matrices], folder / "norms.png")
-    merging.cosines(specialists.labels, specialists.gram.sum(0), folder / "cosines.png")
-    merging.spectrum(division.gram(specialists.gram), division.directions, folder / "spectrum.png")
+        plots.write(merging.norms([specialists.names[place] for place in matrices], core[matrices], residuals[matrices]), folder / "norms.png")
+    plots.write(merging.cosines(specialists.labels, specialists.gram.sum(0)), folder / "cosines.png")
+    plots.write(merging.spectrum(division.gram(specialists.gram), division.directions), folder / "spectrum.png")
 
 
 def matrix(run: Run, experts: Sequence[Expert], parts: Mapping[str, Part], model: Detector, data: DataModule, trainer: Trainer) -> None:
@@ -384,14 +398,15 @@ def matrix(run: Run, experts: Sequence[Expert], parts: Mapping[str, Part], model
                     fill(model, ((part, expert.state[part]) for part in parts))
                     filled = True
                 predictions = predict(trainer, Scorer(model), data.test_loader(name), manifest)
-            tables.append(by_domain(predictions).with_columns(detector=pl.lit(expert.label)))
+            tables.append(by_domain(predictions, data.naming, data.video_score).with_columns(detector=pl.lit(expert.label)))
     for name in data.tests:
-        tables.append(by_domain(pl.read_parquet(run.folder / "predictions" / f"{name}.parquet")).with_columns(detector=pl.lit(MERGED)))
+        predictions = pl.read_parquet(run.folder / "predictions" / f"{name}.parquet")
+        tables.append(by_domain(predictions, data.naming, data.video_score).with_columns(detector=pl.lit(MERGED)))
     table = pl.concat(tables)
     run.write("domains.csv", table.write_csv())
     wide = (
-        table.filter(level="video")
+        table.filter(level="video", metric="auc")
         .select("detector", "value", column=pl.format("{}/{}", "dataset", "domain"))
         .pivot("column", index="detector", values="value", maintain_order=True)
     )
-    merging.domain_matrix(wide["detector"].to_list(), wide.columns[1:], wide.drop("detector").to_numpy(), run.folder / "domains.png")
+    plots.write(merging.domain_matrix(wide["detector"].to_list(), wide.columns[1:], wide.drop("detector").to_numpy()), run.folder / "domains.png")

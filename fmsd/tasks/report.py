@@ -1,126 +1,204 @@
-"""Reporting: many runs as one table, rows what was varied, columns the test datasets or the forgeries in them."""
+"""Reporting: many runs as tables and one page, rows what was varied, columns the test datasets or the forgeries in them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
-from fmsd.metrics.table import LEVELS, by_domain, markdown
-from fmsd.report import merging
+from fmsd.metrics.ranking import AT_THRESHOLD, METRICS
+from fmsd.metrics.table import LEVELS
+from fmsd.report import merging, plots, sections
+from fmsd.report.comparison import Marks, marked
 from fmsd.report.console import show
-from fmsd.report.run import Run, write
-from fmsd.types import InputError, reason
+from fmsd.report.evidence import Evidence, gathered
+from fmsd.report.run import read_results, write
+from fmsd.report.tables import LOWER, NAMES, Table, differences_table, latex, page, plain, results_table
+from fmsd.report.trial import Trial, trials
+from fmsd.types import InputError
 
 FILES = {"dataset": "results", "domain": "domains"}
 """What may be a column of the tables, and how the files are called then."""
 
+CORRUPTIONS = "corruptions.csv"
+"""What an evaluation with corrupt= leaves in its folder."""
 
-def report(runs: Path, metric: str = "auc", out: Path | None = None, by: str = "dataset") -> pl.DataFrame:
+
+def report(
+    runs: Path,
+    metric: str = "auc",
+    out: Path | None = None,
+    by: str = "dataset",
+    against: str | None = None,
+    differ: Sequence[str] = (),
+    resamples: int = 1000,
+) -> pl.DataFrame:
     """Prints a table per level over all finished runs below a folder: mean over seeds, with the standard deviation where there are several.
 
-    Runs are the same row exactly when their overrides differ in nothing but the seed.
+    Runs are the same row exactly when their overrides differ in nothing but the seed. A column holds numbers of one protocol stamp.
 
     Args:
-        out: folder for `results.csv` (tidy, every number of every run) and `results.md`; None to only print. By domain the files are
-            called `domains`, and `domains.png` shows the table of videos.
-        by: columns are test datasets (`dataset`), or the AUC of each forgery in them (`domain`), computed from the runs' predictions.
+        out: folder for `results.csv` (tidy, every number of every run), `results.md`, `results.tex` and `report.html`; None to only print. By domain
+            the files are `domains.csv`, `.md`, `.tex` and `.png`.
+        by: columns are test datasets (`dataset`), or the forgeries in them (`domain`), computed from the runs' predictions.
+        against: a row's label, or a part of no other's: how much better than it the others are, by a paired bootstrap over videos.
+        differ: facts of the protocol that may differ within a column, `all` for every one; such numbers are marked.
+        resamples: of the videos, for the intervals in the files and the differences; 0 for none.
 
     Raises:
-        InputError: no finished run, an unknown metric, or predictions that cannot be used.
+        InputError: no finished run, numbers that must not be compared, an unknown metric or row, or predictions that cannot be used.
     """
     if by not in FILES:
         raise InputError(f"by={by} is unknown; choose one of {', '.join(FILES)}.")
-    if by == "domain" and metric != "auc":
-        raise InputError(f"metric={metric} is not told by domain, only the AUC is; leave metric out, or set by=dataset.")
-    if by == "dataset" and out is not None and (out / "run.json").exists():
+    if resamples < 0 or (against is not None and not resamples):
+        raise InputError(f"resamples={resamples} leaves nothing to compare by; give 1000.")
+    if against is not None and by == "domain":
+        raise InputError("against= compares whole datasets; leave it out, or set by=dataset.")
+    if out is not None and (out / "run.json").exists():
         raise InputError(f"out={out} is the folder of a run, whose results.csv would be lost; give another folder.")
-    labels = labelled(runs)
-    tidy = pl.concat(
-        [
-            (run.results() if by == "dataset" else domains(run)).with_columns(run=pl.lit(label), seed=pl.lit(run.record()["seed"], pl.Int64))
-            for run, label in labels.items()
-        ]
-    )
-    if by == "dataset" and metric not in tidy["metric"]:
+    found = trials(runs)
+    marks = marked(found, differ)
+    tidy = pl.concat([_named(trial.results, trial) for trial in found])
+    if metric not in tidy["metric"]:
         raise InputError(f"metric={metric} is unknown; choose one of {', '.join(tidy['metric'].unique().sort())}.")
-    shown = tidy.filter(metric=metric) if by == "dataset" else tidy.with_columns(dataset=pl.format("{}/{}", "dataset", "domain"))
-    columns = shown["dataset"].unique(maintain_order=True).to_list()
-    pages = []
-    for level in LEVELS:
-        header, rows = ["", *columns], table(means(shown.filter(level=level)), columns, flagged=metric == "auc")
-        show(f"{metric} per {level}", header, rows, f"{len(labels)} runs below {runs}")
-        pages.append(f"## {metric} per {level}\n\n{markdown(header, rows)}")
+    if by == "domain":
+        return by_forgery(found, metric, marks, out, runs)
+    unseen, base = never_seen(found), None if against is None else row_of(against, found)
+    tables = {level: results_table(tidy, metric, level, unseen, {}, marks) for level in LEVELS}
+    shown = sections.pictured(tables["video"])
+    evidence = Evidence({}, pl.DataFrame(), pl.DataFrame(), {})
+    if out is not None or base is not None:
+        evidence = gathered(found, metric, resamples, None if out is None else shown)
+        tables = {level: _told(results_table(tidy, metric, level, unseen, evidence.samples, marks), found, resamples) for level in LEVELS}
+    differences = [] if base is None else [_difference(tables[level], base, unseen, evidence, found) for level in LEVELS]
+    for table in (*tables.values(), *differences):
+        show(table.title, ["", *table.columns], plain(table), _caption(table, len(found), runs))
     if out is not None:
-        write(out / f"{FILES[by]}.csv", tidy.write_csv())
-        write(out / f"{FILES[by]}.md", "\n".join(pages))
-        if by == "domain":
-            cells = means(shown.filter(level="video")).pivot("dataset", index="run", values="mean", maintain_order=True)
-            merging.domain_matrix(cells["run"].to_list(), columns, cells.select(columns).to_numpy(), out / f"{FILES[by]}.png")
+        robustness, notes = stressed(found, differ)
+        overview = sections.Overview(runs, found, _every(tidy, tables, metric, unseen, marks), differences, shown, evidence, robustness, notes)
+        with_ends = tidy.join(
+            evidence.intervals, on=["run", "seed", "dataset", "level", "metric"], how="left", nulls_equal=True, maintain_order="left"
+        )
+        write(out / "results.md", page([*tables.values(), *differences]))
+        write(out / "results.tex", latex([*tables.values(), *differences]))
+        write(out / "report.html", sections.page(overview))
+        write(out / "results.csv", with_ends.write_csv())
+        print(f"The report lies in {out}; open {out / 'report.html'} in a browser")
+        return with_ends
+    return tidy
+
+
+def by_forgery(found: Sequence[Trial], metric: str, marks: Marks, out: Path | None, runs: Path) -> pl.DataFrame:
+    """The tables whose columns are forgeries, from predictions alone."""
+    tidy = gathered(found, metric, 0).domains.with_columns(column=pl.format("{}/{}", "dataset", "domain"))
+    columns = {
+        (row, f"{dataset}/{domain}", level): letters
+        for dataset, domain in tidy.select("dataset", "domain").unique().iter_rows()
+        for (row, own, level), letters in marks.cells.items()
+        if own == dataset
+    }
+    renamed = tidy.drop("dataset").rename({"column": "dataset"})
+    tables = [results_table(renamed, metric, level, (), {}, replace(marks, cells=columns)) for level in LEVELS]
+    for table in tables:
+        show(table.title, ["", *table.columns], plain(table), _caption(table, len(found), runs))
+    tidy = tidy.drop("column")
+    if out is not None:
+        write(out / "domains.csv", tidy.write_csv())
+        write(out / "domains.md", page(tables))
+        write(out / "domains.tex", latex(tables))
+        videos = tables[-1]
+        values = [[own[column].value if column in own else float("nan") for column in videos.columns] for own in videos.cells.values()]
+        name = "AUC" if metric == "auc" else NAMES.get(metric, metric)
+        plots.write(merging.domain_matrix(list(videos.cells), videos.columns, values, name), out / "domains.png")
         print(f"The tables lie in {out}")
     return tidy
 
 
-def labelled(runs: Path) -> dict[Run, str]:
-    """The finished runs below a folder, each with what was varied in it besides the seed.
+def never_seen(found: Sequence[Trial]) -> list[str]:
+    """The test datasets that no row was trained on, where all rows were tested on at least two of them."""
+    trained = {name for trial in found for facts in trial.facts().values() for name in facts["train"]}
+    datasets = dict.fromkeys(dataset for trial in found for dataset in trial.places)
+    unseen = [] if "unknown" in trained else [dataset for dataset in datasets if dataset not in trained]
+    return unseen if len(unseen) > 1 and all(dataset in trial.places for trial in found for dataset in unseen) else []
+
+
+def row_of(words: str, found: Sequence[Trial]) -> str:
+    """The label of a row, or the only one that contains some words.
 
     Raises:
-        InputError: there is none, or the same one twice.
+        InputError: there is none, or several.
     """
-    tested = [Run(path.parent) for path in sorted(runs.rglob("results.csv")) if (path.parent / "run.json").is_file()]
-    found = [run for run in tested if "run" not in run.record()]  # a later evaluation is not another training
-    if not found:
-        raise InputError(f"There is no finished run below {runs}; give a folder of runs as runs=FOLDER.")
-    named = {run: _settings(run.record()["overrides"]) for run in found}
-    common = set.intersection(*map(set, named.values()))
-    twins: dict[tuple[object, ...], Run] = {}
-    for run, settings in named.items():
-        twin = twins.setdefault((*settings, run.record()["seed"]), run)
-        if twin is not run:
-            raise InputError(f"{twin.folder} and {run.folder} are the same run twice (equal overrides and seed); keep one of them below runs=FOLDER.")
-    return {run: " ".join(part for part in settings if part not in common) or "run" for run, settings in named.items()}
+    labels = dict.fromkeys(trial.label for trial in found)
+    fitting = [words] if words in labels else [label for label in labels if words in label]
+    if len(fitting) != 1:
+        raise InputError(f"against={words} is {'several rows' if fitting else 'no row'}; name one of {'; '.join(fitting or labels)}.")
+    return fitting[0]
 
 
-def domains(run: Run) -> pl.DataFrame:
-    """The AUC of every forgery a run was tested on, from its predictions alone.
+def stressed(found: Sequence[Trial], differ: Sequence[str]) -> tuple[pl.DataFrame | None, Sequence[tuple[str, str]]]:
+    """The results under corruptions, means over seeds, and what marks there mean; the newest evaluation of a corruption counts.
 
     Raises:
-        InputError: the run has no predictions, or they cannot be read.
+        InputError: numbers that must not be compared.
     """
-    files = sorted((run.folder / "predictions").glob("*.parquet"))
-    if not files:
-        raise InputError(f"{run.folder} has no predictions/DATASET.parquet to compute by=domain from; put them back, or set by=dataset.")
-    found = []
-    for path in files:
-        try:
-            found.append(by_domain(pl.read_parquet(path, columns=["dataset", "domain", "video", "label", "logit"])))
-        except pl.exceptions.PolarsError as error:
-            raise InputError(f"{path} does not hold a run's predictions ({reason(error)}); put them back, or set by=dataset.") from error
-    return pl.concat(found)
+    parts, clean = [], []
+    for trial in found:
+        known: list[tuple[str, str]] = []
+        for run in trial.runs:
+            path = run.folder / CORRUPTIONS
+            if not path.is_file():
+                continue
+            table = read_results(path)
+            new = table.filter(~pl.concat_list("dataset", "corruption").is_in(known)) if known else table
+            known += new.select("dataset", "corruption").unique().rows()
+            parts.append(_named(new, trial))
+            places = dict.fromkeys(table["dataset"].unique(), run.folder / "predictions" / "clean")
+            clean.append(replace(trial, results=table.filter(severity=0), places=places))
+    if not parts:
+        return None, ()
+    marks = marked(clean, differ)
+    keys = ("run", "dataset", "level", "metric", "corruption", "severity")
+    return pl.concat(parts).group_by(keys, maintain_order=True).agg(pl.col("value").mean()), marks.notes
 
 
-def means(tidy: pl.DataFrame) -> pl.DataFrame:
-    """A row per label and column of the table: mean and standard deviation over the seeds."""
-    return tidy.group_by("run", "dataset", maintain_order=True).agg(pl.col("value").mean().alias("mean"), pl.col("value").std().alias("deviation"))
+def _named(table: pl.DataFrame, trial: Trial) -> pl.DataFrame:
+    return table.with_columns(run=pl.lit(trial.label), seed=pl.lit(trial.seed, pl.Int64))
 
 
-def table(cells: pl.DataFrame, columns: Sequence[str], flagged: bool) -> list[list[str]]:
-    """A row per label: each column's mean, and its standard deviation where there are several seeds.
-
-    Args:
-        flagged: mark a mean below 0.5 as inverted.
-    """
-    rows = []
-    for (label,), part in cells.group_by("run", maintain_order=True):
-        texts = {
-            row["dataset"]: f"{row['mean']:.3f}"
-            + (f" ± {row['deviation']:.3f}" if row["deviation"] is not None else "")
-            + (" (inverted)" if flagged and row["mean"] < 0.5 else "")
-            for row in part.to_dicts()
-        }
-        rows.append([str(label), *(texts.get(column, "-") for column in columns)])
-    return rows
+def _every(tidy: pl.DataFrame, tables: dict[str, Table], metric: str, unseen: Sequence[str], marks: Marks) -> dict[tuple[str, str], Table]:
+    """The tables of all metrics, the reported one first, videos before frames."""
+    others = [name for name in (*METRICS, *AT_THRESHOLD) if name in tidy["metric"] and name != metric]
+    made = {(metric, level): tables[level] for level in reversed(LEVELS)}
+    return made | {(name, level): _noted(results_table(tidy, name, level, unseen, {}, marks), "") for name in others for level in reversed(LEVELS)}
 
 
-def _settings(overrides: Sequence[str]) -> tuple[str, ...]:
-    """A run's overrides without its seed, in one order."""
-    return tuple(sorted(override for override in overrides if not override.lstrip("+").startswith("seed=")))
+def _told(table: Table, found: Sequence[Trial], resamples: int) -> Table:
+    """The table with what its numbers are."""
+    spread = "mean ± standard deviation over seeds" if len(found) > len(table.cells) else ""
+    ends = f"in brackets the 95 % interval over {resamples:,} resamples of the videos" if resamples else ""
+    return _noted(table, "; ".join(part for part in (spread, ends) if part))
+
+
+def _noted(table: Table, text: str) -> Table:
+    """The table with a caption, which says so where low values are good."""
+    lower = "lower is better" if table.metric in LOWER else ""
+    said = "; ".join(part for part in (text, lower) if part)
+    return replace(table, caption=said and f"{said[0].upper()}{said[1:]}.")
+
+
+def _difference(table: Table, base: str, unseen: Sequence[str], evidence: Evidence, found: Sequence[Trial]) -> Table:
+    """The table's rows less one of them, where they were tested on the same videos."""
+
+    def frames(row: str, dataset: str) -> set[str | None]:
+        return {trial.digest(dataset) if dataset in trial.places else None for trial in found if trial.label == row}
+
+    def same(row: str, dataset: str) -> bool:
+        own = frames(row, dataset)
+        return len(own) == 1 and None not in own and own == frames(base, dataset) and (row, dataset, table.level) in evidence.samples
+
+    made = differences_table(table, base, unseen, evidence.samples, same)
+    return _noted(made, "paired bootstrap over videos: difference, 95 % interval and two-sided p; - where the videos are not the same")
+
+
+def _caption(table: Table, count: int, runs: Path) -> str:
+    return "\n".join([f"{sections.plural(count, 'run')} below {runs}", *(f"^{letter} {meaning}" for letter, meaning in table.notes)])

@@ -9,29 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch
+import polars as pl
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
-from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import nn
 
 from fmsd.data import manifest as manifests
 from fmsd.engine import processes
-from fmsd.engine.callbacks import BEST, IID, LAST, MONITOR, Best, Recovery, ValidationMetrics, curves, newest, noted
+from fmsd.engine.callbacks import BEST, LAST, SELECTIONS, Best, Recovery, ValidationMetrics, curves, newest, noted
 from fmsd.engine.datamodule import DataModule, TrainingBatches
-from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory
+from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory, Scorer
+from fmsd.engine.stamp import origin, stamps
 from fmsd.mask import LayerMask, MaskHistory
+from fmsd.metrics.table import results, thresholds
 from fmsd.models.detector import Detector
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft import adapter
 from fmsd.peft.inject import fold
 from fmsd.peft.method import Adaptation, Method
-from fmsd.report import plots, wandb
-from fmsd.report.run import Run, caption, claimed, provenance
+from fmsd.peft.spectra import spectra, text, watched
+from fmsd.report import plots, publish
+from fmsd.report.run import VALIDATION, Run, caption, claimed, provenance
 from fmsd.tasks import doctor
-from fmsd.tasks.evaluate import alone, made, show, test, tested
+from fmsd.tasks.evaluate import alone, made, predict, show, test, tested
 from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
@@ -51,8 +54,9 @@ def train(
     command: Sequence[str],
     overrides: Sequence[str],
     choices: Mapping[str, Any],
-    logger: Callable[..., Logger] | None = None,
+    logger: Mapping[str, publish.Factory] | None = None,
     seed: int = 0,
+    select: str = "iid",
     save_every: int | None = None,
     weight_decay: float = 0.0,
     accumulate: int = 1,
@@ -64,9 +68,11 @@ def train(
 
     Args:
         name: the method's name, for the table.
-        detector, trainer, logger: factories; detector and logger are called after the seed is set and the data is checked.
+        detector, trainer: factories; the detector is made after the seed is set and the data is checked.
         config: the composed configuration as YAML text.
         command, overrides, choices: what was asked for, for the record.
+        select: what chooses the weights, see `fmsd.engine.callbacks.SELECTIONS`.
+        logger: factories, by name; what they make gets the curves, the configuration and what was found, beside the run's own files.
         save_every: optimizer steps between checkpoints to resume from, beside those at the ends of epochs; None for these only.
         compiled: train through `torch.compile`.
 
@@ -74,9 +80,12 @@ def train(
         InputError: input that cannot be used; before the first checkpoint nothing of the run is left behind.
     """
     run, checkpoints = Run(folder), folder / "checkpoints"
-    best, recovery = Best(checkpoints), Recovery(checkpoints, save_every)
+    check_selection(select, data)
+    monitor, recovery = SELECTIONS[select], Recovery(checkpoints, save_every)
+    best = None if monitor is None else Best(checkpoints, monitor)
+    weights = checkpoints / (LAST if best is None else BEST)
     history = LambdaCallback(on_train_epoch_end=lambda *_: write_history(run, adaptation.history) if leading else None)
-    callbacks = [ValidationMetrics(data), history, best, recovery]
+    callbacks = [ValidationMetrics(data), history, *([] if best is None else [best]), recovery]
     worker = made(trainer, callbacks=callbacks, logger=False, default_root_dir=folder, use_distributed_sampler=False)
     if worker.val_check_interval != 1.0:
         raise InputError(
@@ -88,6 +97,7 @@ def train(
     with claimed(run, config, resumable=True) if leading else nullcontext():
         with processes.in_turn(leading):  # the first process may have to draw the data
             training, tests = data.training, data.tests
+        loggers = publish.made(logger or {}, folder) if leading else []
         if leading and (told := doctor.summary(data)):
             log.warning(told)
         lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
@@ -100,6 +110,8 @@ def train(
         if resumed is not None:
             check_basis(resumed, recovery.basis)
         adaptation = adapted(model, method, worker, data, mask)
+        measured = watched(model)
+        before = spectra(model, measured)
         trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
         frames, domains = len(training.where(split="train")), data.training_domains
         learned = f"{trainable:,} of {parameters:,} parameters"
@@ -114,29 +126,39 @@ def train(
             model.compile()
         if leading:
             write_mask(run, adaptation.mask)
-            worker.loggers = [curves(folder, resumed), *([logger(folder)] if logger else [])]
+            worker.loggers = [curves(folder, resumed), *loggers]
         if resumed is not None:
             log.info("Going on from %s.", resumed)
         try:
+            publish.begin(loggers, folder)
             finished = fit(worker, learner, data, resumed)
             processes.part()
             if not leading:
                 return run
             if not finished:
-                hint(run)
-            chosen = choose(learner, checkpoints / BEST)
+                hint(run, weights)
+            chosen = choose(learner, weights)
+            if measured:
+                run.write(SPECTRA, text(before, spectra(model, measured)))
             settings = yaml.safe_load(config)
-            about = {"method": {"name": name, **settings["method"]}, "protocol": settings["data"] | {"selection": IID}}
+            about = {"method": {"name": name, **settings["method"]}, "protocol": settings["data"] | {"selection": select}}
             adapter.save(model, folder, {"name": settings["backbone"]["name"], "backbone": settings["backbone"], "hash": base}, about)
             write_history(run, adaptation.history)
             fold(model.backbone)
+            single = worker if worker.world_size == 1 else alone(trainer, folder)
+            validation = predict(single, Scorer(model), data.validation_loader(), data.validation)
+            run.write_table(VALIDATION, validation)
+            trained = origin(data, select)
             record = provenance(command) | {
                 "overrides": list(overrides),
                 "choices": dict(choices),
                 "seed": seed,
-                "selection": IID,
-                "monitor": MONITOR,
-                "monitored": float(best.best_model_score) if best.best_model_score is not None else None,
+                "selection": select,
+                "monitor": monitor,
+                "monitored": monitored(best, validation, data),
+                "thresholds": thresholds(validation, data.video_score),
+                "origin": trained,
+                "stamps": stamps(data, trained),
                 "epoch": int(chosen["epoch"]),
                 "steps": int(chosen["global_step"]),
                 "finished": finished,
@@ -144,6 +166,8 @@ def train(
                 "trainable": trainable,
                 "parameters": parameters,
                 "device": str(worker.strategy.root_device),
+                "accelerator": processor(worker),
+                "peak_memory": peak_memory(worker),
                 "processes": worker.world_size,
                 "seconds": round(recovery.seconds, 1),
                 "manifests": {"train": manifests.summary(training), "test": tested(tests)},
@@ -153,18 +177,16 @@ def train(
             if not finished:
                 log.warning("The best weights so far are kept, too; test them with fmsd evaluate run=%s", folder)
                 raise KeyboardInterrupt
-            table = test(run, worker if worker.world_size == 1 else alone(trainer, folder), model, data, IID)
-            for extra in worker.loggers:
-                if isinstance(extra, WandbLogger):
-                    wandb.publish(extra, table, folder)
+            table = test(run, single, model, data)
+            publish.finish(loggers, run)
         finally:
-            wandb.close()
+            publish.close(folder)
     show(table, f"AUC, {name} trained on {', '.join(data.train_names)}", caption(record))
     print(f"The run lies in {folder}")
     return run
 
 
-def hint(run: Run) -> None:
+def hint(run: Run, weights: Path) -> None:
     """Says how an interrupted run goes on.
 
     Raises:
@@ -172,7 +194,7 @@ def hint(run: Run) -> None:
     """
     if (run.folder / "checkpoints" / LAST).exists():
         log.warning("Interrupted; go on with fmsd train resume=%s", run.folder)
-    if not (run.folder / "checkpoints" / BEST).exists():
+    if not weights.exists():
         raise KeyboardInterrupt
 
 
@@ -207,6 +229,43 @@ def choose(learner: Learner, checkpoint: Path) -> dict[str, Any]:
     chosen = torch.load(checkpoint, map_location="cpu", weights_only=True)
     learner.load_state_dict(chosen["state_dict"])
     return chosen
+
+
+def check_selection(select: str, data: DataModule) -> None:
+    """Refuses a rule that is unknown or lacks what it chooses by; tells the data where the test datasets choose.
+
+    Raises:
+        InputError: such a rule.
+    """
+    if select not in SELECTIONS:
+        raise InputError(f"select={select} is unknown; choose one of {', '.join(SELECTIONS)}.")
+    if (select == "leave_one_domain_out") != (data.left_out is not None):
+        raise InputError("select=leave_one_domain_out and data.left_out=FORGERY belong together: it is not trained on and chooses the weights.")
+    data.watched = select == "oracle"
+    if data.watched:
+        log.warning(
+            "select=oracle: the test datasets choose the weights; its numbers say what that choice is worth, not how well anything generalises."
+        )
+
+
+def monitored(best: Best | None, validation: pl.DataFrame, data: DataModule) -> float | None:
+    """What the weights were chosen by; where nothing chose them, their video AUC on the validation split."""
+    if best is not None:
+        return None if best.best_model_score is None else float(best.best_model_score)
+    pooled = validation.with_columns(dataset=pl.lit("the validation data"))
+    return results(pooled, "", video_score=data.video_score).filter(level="video", metric="auc")["value"].item()
+
+
+def processor(trainer: Trainer) -> str | None:
+    """The name of the GPU that was trained on; None for another device."""
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def peak_memory(trainer: Trainer) -> int | None:
+    """Bytes of GPU memory that tensors took at most; None on another device."""
+    device = trainer.strategy.root_device
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:
@@ -271,6 +330,9 @@ def adapted(model: Detector, method: Method, worker: Trainer, data: DataModule, 
     return adaptation
 
 
+SPECTRA = "spectra.json"
+"""Where a run keeps singular values of some of the matrices that learned."""
+
 MASK = "mask.json"
 """Where a run keeps its layer mask."""
 
@@ -279,7 +341,7 @@ def write_mask(run: Run, mask: LayerMask | None) -> None:
     """Writes which layers a method chose, if it did, as JSON and as a picture."""
     if mask is not None:
         run.write(MASK, mask.text())
-        plots.layer_mask(mask, run.folder / "mask.png")
+        plots.write(plots.layer_mask(mask), run.folder / "mask.png")
 
 
 def write_history(run: Run, history: MaskHistory | None) -> None:
@@ -287,4 +349,4 @@ def write_history(run: Run, history: MaskHistory | None) -> None:
     if history is not None:
         run.write(MASK, history.text())
         if history.steps:
-            plots.mask_history(history, run.folder / "mask.png")
+            plots.write(plots.mask_history(history), run.folder / "mask.png")

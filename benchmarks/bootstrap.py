@@ -1,0 +1,78 @@
+"""Intervals: 1,000 resamples of the videos of 100,000 frames, beside loops that make every resample.
+
+python benchmarks/bootstrap.py [--rounds N] [--json PATH]
+
+3,125 videos of 32 frames, half of them fake, with distinct scores; AUC of frames unless it says otherwise. Ours begins with the
+table of predictions. A loop draws videos alike, repeats the rows and calls scikit-learn or torchmetrics; it makes only so many resamples as
+LOOP says, and its seconds are scaled up to 1,000. All are measured in turn, each in one thread.
+"""
+
+import functools
+import statistics
+import time
+
+import numpy as np
+import polars as pl
+import torch
+from harness import Row, arguments, interleaved, ratio, report, row
+from sklearn.metrics import roc_auc_score
+from torchmetrics.functional.classification import binary_auroc
+
+from fmsd.metrics.interval import drawn, resampled
+from fmsd.metrics.ranking import METRICS
+from fmsd.metrics.table import results, scored
+
+VIDEOS, FRAMES, RESAMPLES, LOOP = 3125, 32, 1000, 10
+
+
+def predictions() -> pl.DataFrame:
+    """Frames of videos that have an effect of their own, in any order."""
+    rng = np.random.default_rng(0)
+    video = np.repeat(np.arange(VIDEOS), FRAMES)
+    logit = video % 2 + rng.normal(size=VIDEOS)[video] + rng.normal(size=len(video))
+    table = pl.DataFrame({"dataset": "d", "number": video, "label": video % 2, "logit": logit}).with_columns(video=pl.format("d/{}", "number"))
+    return table.sample(fraction=1, shuffle=True, seed=0)
+
+
+def looped(frames: pl.DataFrame, torchmetrics: bool) -> None:
+    """Makes a few resamples one by one and takes the AUC of each."""
+    counts = drawn((np.arange(VIDEOS) % 2).astype(bool), LOOP, 0).numpy().astype(int)
+    score, label, video = (frames[name].to_numpy() for name in ("score", "label", "number"))
+    for times in counts.T:
+        row = np.repeat(np.arange(len(video)), times[video])
+        if torchmetrics:
+            binary_auroc(torch.from_numpy(score[row]), torch.from_numpy(label[row]), validate_args=False)
+        else:
+            roc_auc_score(label[row], score[row])
+
+
+def measure(rounds: int) -> list[Row]:
+    """Medians over the rounds; ratios are medians of those within a round."""
+    torch.set_num_threads(1)
+    frames = scored(predictions())
+    loops = {"scikit-learn": functools.partial(looped, frames, False), "torchmetrics": functools.partial(looped, frames, True)}
+    ours = {
+        "AUC": functools.partial(resampled, frames, ["auc"], "frame", RESAMPLES),
+        "AUC of videos": functools.partial(resampled, frames, ["auc"], "video", RESAMPLES),
+        f"all {len(METRICS)} metrics": functools.partial(resampled, frames, list(METRICS), "frame", RESAMPLES),
+    }
+    single = {"results: all metrics, no resamples": functools.partial(results, frames, "iid")}
+    seconds = interleaved(ours | single | loops, rounds)
+    for name in loops:
+        seconds[name] = [value * RESAMPLES / LOOP for value in seconds[name]]
+    rows = [row(name, statistics.median(seconds[name]), "s", 2.0 if name == "AUC" else None) for name in {**ours, **single}]
+    start = time.process_time()
+    ours["AUC"]()
+    rows.append(row("AUC, processor time", time.process_time() - start, "s"))
+    for name in loops:
+        rows.append(row(f"loop with {name}, {LOOP} resamples, scaled", statistics.median(seconds[name]), "s"))
+        rows.append(row(f"AUC / loop with {name}", ratio(seconds, "AUC", name), "x", None, name))
+    return rows
+
+
+if __name__ == "__main__":
+    title = f"{RESAMPLES} resamples of {VIDEOS} videos, {VIDEOS * FRAMES} frames"
+    parser = arguments(title)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    report(title, measure(options.rounds), options.json)

@@ -1,0 +1,215 @@
+"""How far a number would move on other videos: the bootstrap over videos, its intervals, and the paired difference of two runs.
+
+B. Efron, Bootstrap Methods: Another Look at the Jackknife, Annals of Statistics, 1979. Frames of a video are alike, so videos are drawn, never frames
+(a cluster bootstrap). A resample is a count of how often each video was drawn, and a metric of it one of weighted items: no resample is ever made.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Bool, Float64, Int
+from torch import Tensor
+
+from fmsd.metrics.calibration import BINS, binned
+from fmsd.metrics.ranking import CURVES, Curve, Values
+from fmsd.metrics.table import LEVELS, datasets
+from fmsd.metrics.video import by_video
+from fmsd.types import InputError
+
+Samples = Float64[np.ndarray, " resamples"]
+"""A metric of every resample."""
+
+BLOCK = 2**19
+"""How many weights are held at a time; their 4 MB stay in the cache."""
+
+
+class Difference(NamedTuple):
+    """One run less another: what was observed, the interval it lies in, and the two-sided p-value of there being none."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Scored items, and how often the video of each was drawn in every resample."""
+
+    score: Float64[Tensor, " items"]
+    label: Int[Tensor, " items"]
+    video: Int[Tensor, " items"]
+    counts: Float64[Tensor, "videos resamples"]
+
+    def totals(self, values: Float64[Tensor, "items kinds"]) -> Float64[Tensor, "resamples kinds"]:
+        """The weighted sums over the items; first over those of each video, as these are drawn together."""
+        return self.counts.T @ values.new_zeros(len(self.counts), values.shape[1]).index_add_(0, self.video, values)
+
+    @property
+    def classes(self) -> Float64[Tensor, "items 2"]:
+        """One in the column of the item's label."""
+        return torch.nn.functional.one_hot(self.label, 2).double()
+
+    def right(self, threshold: float) -> Float64[Tensor, "resamples 2"]:
+        """How many reals and how many fakes are on the right side of the threshold."""
+        return self.totals(self.classes * ((self.score >= threshold).long() == self.label)[:, None])
+
+    def curves(self) -> Iterator[Curve]:
+        """The ROC curves of the resamples, block by block, with a point for every distinct score of all items."""
+        order = self.score.argsort(descending=True)
+        score, video, fake = self.score[order], self.video[order], self.label[order].double()
+        ends = torch.cat([score.diff() != 0, score.new_ones(1, dtype=torch.bool)]).nonzero().squeeze(1)
+        threshold = torch.cat([score.new_ones(1), score[ends]])
+        for counts in self.counts.T.split(max(1, BLOCK // len(score))):
+            weight = counts.contiguous()[:, video]
+            fakes = (weight * fake).cumsum(1)
+            items = weight.cumsum(1)
+            if len(ends) < len(score):
+                fakes, items = fakes[:, ends], items[:, ends]
+            yield Curve(torch.nn.functional.pad(items - fakes, (1, 0)), torch.nn.functional.pad(fakes, (1, 0)), threshold)
+
+
+def accuracy(draws: Draws, threshold: float) -> Values:
+    """See `fmsd.metrics.ranking.accuracy`."""
+    return draws.right(threshold).sum(1) / draws.totals(draws.classes).sum(1)
+
+
+def balanced_accuracy(draws: Draws, threshold: float) -> Values:
+    """See `fmsd.metrics.ranking.balanced_accuracy`."""
+    return (draws.right(threshold) / draws.totals(draws.classes)).mean(1)
+
+
+def brier(draws: Draws, threshold: float) -> Values:
+    """See `fmsd.metrics.calibration.brier`; the threshold has no part in it."""
+    return draws.totals((draws.score - draws.label).square()[:, None]).squeeze(1) / draws.totals(draws.classes).sum(1)
+
+
+def expected_calibration_error(draws: Draws, threshold: float) -> Values:
+    """See `fmsd.metrics.calibration.expected_calibration_error`; the threshold has no part in it."""
+    bins = torch.nn.functional.one_hot(binned(draws.score), BINS)
+    return draws.totals(bins * (draws.score - draws.label)[:, None]).abs().sum(1) / draws.totals(draws.classes).sum(1)
+
+
+SUMS: Mapping[str, Callable[[Draws, float], Values]] = {
+    "acc": accuracy,
+    "bacc": balanced_accuracy,
+    "acc_val": accuracy,
+    "bacc_val": balanced_accuracy,
+    "brier": brier,
+    "ece": expected_calibration_error,
+}
+"""The metrics that sums over the items tell."""
+
+
+def weighted(draws: Draws, metrics: Sequence[str], threshold: float | None = None) -> dict[str, Samples]:
+    """The metrics of every resample; those of counts that are all 1 are the metrics of the items themselves.
+
+    Args:
+        metrics: names in `fmsd.metrics.ranking.METRICS` and `AT_THRESHOLD`.
+        threshold: of the latter.
+
+    Raises:
+        InputError: an unknown metric, or a threshold that is missing.
+    """
+    if unknown := [metric for metric in metrics if metric not in {**CURVES, **SUMS}]:
+        raise InputError(f"metric={unknown[0]} is unknown; choose one of {', '.join({**CURVES, **SUMS})}.")
+    if threshold is None and (lacking := [metric for metric in metrics if metric.endswith("_val")]):
+        raise InputError(f"metric={lacking[0]} needs the threshold that validation data chose, and there is none; choose {lacking[0][:-4]}.")
+    ranking = [metric for metric in metrics if metric in CURVES]
+    with one_thread():
+        parts = [torch.stack([CURVES[metric](curve) for metric in ranking]) for curve in draws.curves()] if ranking else []
+        found = dict(zip(ranking, torch.cat(parts, 1), strict=True)) if parts else {}
+        for metric in metrics:
+            if metric in SUMS:
+                found[metric] = SUMS[metric](draws, threshold if metric.endswith("_val") and threshold is not None else 0.5)
+    return {metric: found[metric].numpy() for metric in metrics}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keeps torch to one thread: the steps are so short that, beside other work, threads wait for each other 20 times as long as they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def drawn(fake: Bool[np.ndarray, " videos"], resamples: int, seed: int) -> Float64[Tensor, "videos resamples"]:
+    """How often each video is in each resample: as many reals and as many fakes are drawn, with replacement, as there are."""
+    rng, counts = np.random.default_rng(seed), np.zeros((len(fake), resamples))
+    for own in (np.flatnonzero(~fake), np.flatnonzero(fake)):
+        draws = rng.integers(len(own), size=(resamples, len(own))) + len(own) * np.arange(resamples)[:, None]
+        counts[own] = np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape).T
+    return torch.from_numpy(counts)
+
+
+def resampled(
+    frames: pl.DataFrame,
+    metrics: Sequence[str],
+    level: str,
+    resamples: int = 1000,
+    seed: int = 0,
+    naming: str = "id",
+    video_score: str = "mean",
+    threshold: float | None = None,
+) -> dict[str, Samples]:
+    """Metrics of one dataset's predictions on resamples of its videos, stratified by their label.
+
+    At frame level a frame counts as often as its video was drawn. Predictions of the same videos, in any order, are resampled alike for one seed,
+    so that differences between runs are paired. Of a class with one video every resample is the same: the interval is too narrow, as nothing tells
+    how another video would have done.
+
+    Args:
+        metrics: see `weighted`.
+        level: `frame` or `video`.
+        naming, video_score: see `fmsd.metrics.table.results`.
+        threshold: what the validation split chose at this level.
+
+    Raises:
+        InputError: frames of several datasets or of one class, no fake video by name, an unknown level or metric, or a threshold that is missing.
+    """
+    if level not in LEVELS:
+        raise InputError(f"level={level} is unknown; choose one of {', '.join(LEVELS)}.")
+    if (count := frames["dataset"].n_unique()) != 1:
+        raise InputError(f"Videos are resampled within one dataset, and the predictions are of {count}; give those of one.")
+    ((dataset, scored),) = datasets(frames, naming)
+    videos = by_video(scored, video_score).sort("video").with_row_index("place")
+    if not videos["label"].max():
+        raise InputError(
+            f"Every fake video of {dataset} bears the name of a real one, so none can be drawn (data.naming=folder); set data.naming=id."
+        )
+    items = videos if level == "video" else scored.join(videos.select("video", "place"), on="video", how="left", maintain_order="left")
+    score, label, place = (items[name].cast(kind).to_torch() for name, kind in (("score", pl.Float64), ("label", pl.Int64), ("place", pl.Int64)))
+    return weighted(Draws(score, label, place, drawn((videos["label"] == 1).to_numpy(), resamples, seed)), metrics, threshold)
+
+
+def interval(samples: Samples, confidence: float = 0.95) -> tuple[float, float]:
+    """The percentile interval: what lies between equal shares of the resamples on either side.
+
+    Args:
+        confidence: in (0, 1).
+    """
+    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def paired(one: Samples, other: Samples, observed: float, confidence: float = 0.95) -> Difference:
+    """The difference of a metric between two runs tested on the same videos, from resamples drawn with one seed.
+
+    The p-value is twice the share of resamples in which the difference is zero or of the rarer sign. One more resample is counted there, so that p
+    is never 0 but at least 2 / (resamples + 1); at most it is 1.
+
+    Args:
+        one, other: of `resampled`, with equal seed and number of resamples.
+        observed: the metric of the one run less that of the other, on the videos themselves.
+    """
+    difference = one - other
+    rarer = min(int((difference <= 0).sum()), int((difference >= 0).sum()))
+    return Difference(observed, *interval(difference, confidence), min(1.0, 2 * (rarer + 1) / (len(difference) + 1)))

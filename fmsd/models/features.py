@@ -1,0 +1,23 @@
+"""The penultimate features of a detector: what its head turns into the logit."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from fmsd.models.detector import Detector
+
+
+@torch.no_grad()
+def features(detector: Detector, image: Shaped[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, " batch"]]:
+    """What the last matrix of the head is given, and the logits, of one pass."""
+    seen: list[Any] = []
+    last = [layer for layer in detector.head().modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]  # some heads pool or norm first
+    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        logit = detector(image)
+    finally:
+        hook.remove()
+    (taken,) = seen
+    return taken.flatten(1).float(), logit.float()

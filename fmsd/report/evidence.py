@@ -1,0 +1,95 @@
+"""What the predictions of many runs tell beyond their metrics: intervals, forgeries and curves, read once."""
+
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float64
+
+from fmsd.metrics.calibration import reliability
+from fmsd.metrics.interval import interval, resampled
+from fmsd.metrics.table import LEVELS, by_domain, datasets, levels
+from fmsd.report.console import counted
+from fmsd.report.curves import Scored
+from fmsd.report.tables import Samples
+from fmsd.report.trial import Trial
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One run on one dataset.
+
+    Args:
+        videos: score and label of every video.
+        domains: the scores of each domain's frames.
+        reliability: of the frames.
+    """
+
+    videos: Scored
+    domains: Mapping[str, Float64[np.ndarray, " frames"]]
+    reliability: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the predictions of all trials tell.
+
+    Args:
+        samples: a metric on resamples, by row, dataset and level; of several seeds the mean.
+        intervals: run, seed, dataset, level, metric, low and high.
+        domains: the metrics of each forgery with run and seed.
+        scores: of the first seed of each row, by row and dataset.
+    """
+
+    samples: Samples
+    intervals: pl.DataFrame
+    domains: pl.DataFrame
+    scores: Mapping[tuple[str, str], Scores]
+
+
+INTERVALS = {"run": pl.String, "seed": pl.Int64, "dataset": pl.String, "level": pl.String, "metric": pl.String, "low": pl.Float64, "high": pl.Float64}
+
+
+def gathered(trials: Sequence[Trial], metric: str, resamples: int, pictured: Collection[str] | None = ()) -> Evidence:
+    """Reads the predictions of all trials, each once.
+
+    Args:
+        metric: the one to have intervals of.
+        resamples: 0 for no intervals.
+        pictured: the rows to have curves of; None for neither curves nor forgeries.
+    """
+    samples: dict[tuple[str, str, str], list[np.ndarray]] = {}
+    intervals, domains, scores = [], [], {}
+    work = [(trial, dataset) for trial in trials for dataset in trial.places]
+    for trial, dataset in counted(work, "Reading predictions", len(work), "tables"):
+        frames, rules = trial.predictions(dataset), trial.rules(dataset)
+        thresholds = rules["thresholds"] or {}
+        grouped = {"naming": rules["naming"], "video_score": rules["video_score"]}
+        for level in LEVELS if resamples else ():
+            if metric.endswith("_val") and level not in thresholds:
+                continue
+            seed = zlib.crc32(dataset.encode())  # equal for all rows, so that differences are paired; another for other videos
+            found = resampled(frames, [metric], level, resamples, seed, **grouped, threshold=thresholds.get(level))[metric]
+            samples.setdefault((trial.label, dataset, level), []).append(found)
+            intervals.append((trial.label, trial.seed, dataset, level, metric, *interval(found)))
+        if pictured is None:
+            continue
+        domains.append(by_domain(frames, **rules).with_columns(run=pl.lit(trial.label), seed=pl.lit(trial.seed, pl.Int64)))
+        if trial.label in pictured and (trial.label, dataset) not in scores:
+            scores[trial.label, dataset] = _scores(frames, **grouped)
+    return Evidence(
+        {place: np.mean(found, axis=0) for place, found in samples.items()},
+        pl.DataFrame(intervals, schema=INTERVALS, orient="row"),
+        pl.concat(domains) if domains else pl.DataFrame(),
+        scores,
+    )
+
+
+def _scores(frames: pl.DataFrame, naming: str, video_score: str) -> Scores:
+    """What curves are drawn of."""
+    ((_, table),) = datasets(frames, naming)
+    ranked = levels(table, video_score)
+    domains = {str(name): own["score"].to_numpy() for (name,), own in table.group_by("domain", maintain_order=True)}
+    return Scores(ranked["video"], domains, reliability(*ranked["frame"]))

@@ -1,0 +1,82 @@
+"""The MLflow log of a run: curves while it trains; numbers, tables, pictures and the adapter at its end."""
+
+import importlib
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from lightning.pytorch.loggers import MLFlowLogger
+
+from fmsd.report import job
+from fmsd.report.run import Run, locked
+from fmsd.types import InputError
+
+PATIENCE = 60
+"""Seconds that a job waits for the others of its sweep to have written: an SQLite file has one writer at a time."""
+
+
+def logger(folder: Path, project: str = "fmsd", uri: str | None = None) -> MLFlowLogger:
+    """A logger whose tags are the run's method, data, backbone and wrapper, its folder and its sweep; a run that it has goes on under its id.
+
+    Args:
+        project: the name of the experiment.
+        uri: of the store; None for the SQLite file `mlflow/mlflow.db` in the folder of the sweep, which its jobs share, else of the run.
+
+    Raises:
+        InputError: MLflow is not installed.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else it reports its use over the network
+    try:
+        for package in ("mlflow", *(("sqlalchemy", "alembic") if uri is None else ())):
+            importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(f"logger=mlflow needs the package {error.name}; install it with: pip install 'fmsd[mlflow]'.") from error
+    from mlflow.tracking import MlflowClient  # noqa: PLC0415  of an extra
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    sweep = job.sweep(folder)
+    address = uri or local((sweep or folder).absolute() / "mlflow", project)
+    client, tags = MlflowClient(address), {**job.tags(folder), "folder": str(folder)} | ({"group": sweep.name} if sweep else {})
+    found = client.get_experiment_by_name(project)
+    earlier = client.search_runs([found.experiment_id], f'tags.folder = "{folder}"') if found else []
+    known = earlier[0].info.run_id if earlier else None
+    return MLFlowLogger(project, folder.name, address, tags, run_id=known)
+
+
+def local(store: Path, project: str) -> str:
+    """The address of a store on disk that has a project; what of it is not there is made, by one job at a time.
+
+    Raises:
+        InputError: other jobs do not come to an end with it.
+    """
+    from mlflow.tracking import MlflowClient  # noqa: PLC0415  of an extra
+
+    store.mkdir(parents=True, exist_ok=True)
+    address = f"sqlite:///{store}/mlflow.db?timeout={PATIENCE}"
+    with (store / ".lock").open("a") as file:
+        if not locked(file, PATIENCE):
+            raise InputError(
+                f"{store} has been locked by another process for {PATIENCE} s; end it, or name another store with logger.mlflow.uri=URI."
+            )
+        client = MlflowClient(address)
+        if client.get_experiment_by_name(project) is None:
+            client.create_experiment(project, artifact_location=(store / "artifacts").as_uri())
+    return address
+
+
+def named(name: str) -> str:
+    """A name as MLflow takes it: it knows no `+`, so `ff++` is `ffpp`, its other name here; whatever else it refuses is `_`."""
+    return re.sub(r"[^\w/. :-]", "_", name.replace("+", "p"), flags=re.ASCII)
+
+
+def publish(logger: MLFlowLogger, run: Run, stamps: Mapping[str, Mapping[str, str]]) -> None:
+    """Writes the stamp of every dataset and level as tags; pictures, tables and the adapter as artifacts, those of an evaluation by its name."""
+    board, place = logger.experiment, f"evaluations/{run.folder.name}" if "run" in run.record() else None
+    for dataset, own in stamps.items():
+        for level, stamp in own.items():
+            board.set_tag(logger.run_id, named(f"stamp/{dataset}/{level}"), stamp)
+    for pattern in ("*.png", "*.csv", "run.json", "adapter.*"):
+        for path in sorted(run.folder.glob(pattern)):
+            board.log_artifact(logger.run_id, str(path), place)

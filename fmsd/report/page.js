@@ -1,0 +1,63 @@
+"use strict";
+
+const root = document.documentElement;
+const kept = {  // a page opened from a file may be refused a memory
+  get: () => { try { return localStorage.getItem("fmsd-theme"); } catch { return null; } },
+  set: (value) => { try { localStorage.setItem("fmsd-theme", value); } catch { /* it lasts as long as the page */ } },
+};
+if (["light", "dark"].includes(kept.get())) root.dataset.theme = kept.get();
+document.getElementById("theme").addEventListener("click", () => {
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  kept.set(root.dataset.theme);
+});
+
+function valueOf(row, column) {
+  const cell = row.cells[column];
+  const text = cell.dataset.value ?? cell.textContent.trim().replaceAll(",", "");
+  return text === "-" || text === "" ? null : /^[-+]?[\d.]+([eE][-+]?\d+)?( ?%)?$/.test(text) ? parseFloat(text) : text;
+}
+
+function compare(one, other, sign) {
+  if (one === null || other === null) return (one === null) - (other === null);  // what is missing stays below
+  if (typeof one === "number" && typeof other === "number") return sign * (one - other);
+  return sign * String(one).localeCompare(String(other), "en", { numeric: true });
+}
+
+for (const table of document.querySelectorAll("table")) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
+    const body = table.tBodies[0];
+    const order = head.getAttribute("aria-sort") === (column ? "descending" : "ascending") ? (column ? "ascending" : "descending") : (column ? "descending" : "ascending");
+    heads.forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", order);
+    const sign = order === "ascending" ? 1 : -1;
+    const rows = [...body.rows].map((row) => [valueOf(row, column), row]);
+    rows.sort((one, other) => compare(one[0], other[0], sign));
+    body.append(...rows.map(([, row]) => row));
+  }));
+}
+
+for (const choice of document.querySelectorAll(".choice")) {
+  const selects = [...choice.querySelectorAll("select")];
+  const show = () => {
+    const key = selects.map((select) => select.value).join("|");
+    for (const pane of choice.querySelectorAll(":scope > .pane")) pane.hidden = pane.dataset.key !== key;
+  };
+  selects.forEach((select) => select.addEventListener("change", show));
+  show();
+}
+
+for (const button of document.querySelectorAll(".copy")) {
+  button.addEventListener("click", async () => {
+    const text = button.parentElement.querySelector("code").textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {  // no clipboard for files in this browser: select, so that the keys do it
+      getSelection().selectAllChildren(button.parentElement.querySelector("code"));
+      return;
+    }
+    button.textContent = "copied";
+    setTimeout(() => { button.textContent = "copy"; }, 1500);
+  });
+}

@@ -1,0 +1,243 @@
+"""Tables of a report: rows what was varied, columns the test datasets; as text, Markdown and LaTeX."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float64
+
+from fmsd.metrics.interval import interval, paired
+from fmsd.metrics.table import markdown
+from fmsd.report.comparison import Marks
+
+LOWER = frozenset({"eer", "brier", "ece"})
+"""Metrics of which a low value is good; of the others a high one is."""
+
+NAMES: Mapping[str, str] = {
+    "auc": "AUC",
+    "ap": "Average precision",
+    "eer": "Equal error rate",
+    "acc": "Accuracy at 0.5",
+    "bacc": "Balanced accuracy at 0.5",
+    "tpr_0.1": "TPR at 0.1 % FPR",
+    "tpr_1": "TPR at 1 % FPR",
+    "tpr_5": "TPR at 5 % FPR",
+    "acc_val": "Accuracy at the validation threshold",
+    "bacc_val": "Balanced accuracy at the validation threshold",
+    "brier": "Brier score",
+    "ece": "Expected calibration error",
+}
+"""Metrics in words."""
+
+UNSEEN = "mean of the unseen"
+"""The column over the datasets that no row was trained on."""
+
+Samples = Mapping[tuple[str, str, str], Float64[np.ndarray, " resamples"]]
+"""A metric on the resamples of a dataset's videos, by row, dataset and level; of several seeds their mean."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of a table.
+
+    Args:
+        value: the mean over seeds.
+        deviation: the standard deviation over seeds; None of a single one.
+        low, high: the ends of the interval, where there is one.
+        p: of a difference: how likely one as large is by chance.
+        best: no other of the column is better.
+        inverted: an AUC below chance.
+        mark: the letters of a note.
+    """
+
+    value: float
+    deviation: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    best: bool = False
+    inverted: bool = False
+    mark: str = ""
+
+    @property
+    def number(self) -> str:
+        """The value itself, with its sign where it is a difference."""
+        return f"{self.value:.3f}" if self.p is None else f"{self.value:+.3f}"
+
+    @property
+    def spread(self) -> str:
+        """The deviation over seeds."""
+        return "" if self.deviation is None else f" ± {self.deviation:.3f}"
+
+    @property
+    def ends(self) -> str:
+        """The interval."""
+        return "" if self.low is None or self.high is None else f"[{self.low:.3f}, {self.high:.3f}]"
+
+    @property
+    def chance(self) -> str:
+        """Of a difference the probability."""
+        return "" if self.p is None else f"p {'< 0.001' if self.p < 0.001 else f'= {self.p:.3f}'}"
+
+    @property
+    def around(self) -> str:
+        """All that stands behind the number."""
+        return self.spread + (f" {self.ends}" if self.ends else "") + (f", {self.chance}" if self.chance else "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One metric at one level.
+
+    Args:
+        title: what the numbers are.
+        cells: by row label and column.
+        notes: what the letters beside numbers mean.
+    """
+
+    title: str
+    metric: str
+    level: str
+    columns: Sequence[str]
+    cells: Mapping[str, Mapping[str, Cell]]
+    caption: str = ""
+    notes: Sequence[tuple[str, str]] = ()
+
+
+def results_table(tidy: pl.DataFrame, metric: str, level: str, unseen: Sequence[str], samples: Samples, marks: Marks) -> Table:
+    """Means over seeds; the best of a column stands out where there are several rows.
+
+    Args:
+        tidy: numbers with the row in the column `run`.
+        unseen: the datasets of the last column, a mean; none for no such column.
+        samples: for the intervals, of the same metric; none to leave them out.
+    """
+    shown = tidy.filter(metric=metric, level=level)
+    columns = shown["dataset"].unique(maintain_order=True).to_list()
+    if unseen:
+        mean = shown.filter(pl.col("dataset").is_in(unseen)).group_by("run", "seed", maintain_order=True).agg(pl.col("value").mean())
+        shown = pl.concat(
+            [shown.select("run", "seed", "dataset", "value"), mean.with_columns(dataset=pl.lit(UNSEEN)).select("run", "seed", "dataset", "value")]
+        )
+        columns.append(UNSEEN)
+    cells: dict[str, dict[str, Cell]] = {}
+    for (row, column), own in shown.group_by("run", "dataset", maintain_order=True):
+        value, deviation = own.select(mean=pl.col("value").mean(), deviation=pl.col("value").std()).row(0)
+        parts = [(str(row), dataset, level) for dataset in (unseen if column == UNSEEN else [str(column)])]
+        low, high = interval(np.mean([samples[part] for part in parts], axis=0)) if all(part in samples for part in parts) else (None, None)
+        mark = ",".join(sorted({letter for part in parts if (own_marks := marks.cells.get(part)) for letter in own_marks.split(",")}))
+        cells.setdefault(str(row), {})[str(column)] = Cell(value, deviation, low, high, inverted=metric == "auc" and value < 0.5, mark=mark)
+    return Table(f"{NAMES.get(metric, metric)} per {level}", metric, level, columns, with_best(cells, columns, metric), notes=_used(cells, marks))
+
+
+def differences_table(table: Table, against: str, unseen: Sequence[str], samples: Samples, same: Callable[[str, str], bool]) -> Table:
+    """What every row of a table has more than one of them, resample by resample.
+
+    Args:
+        against: the label of that row.
+        same: whether a row was tested on the same videos of a dataset as that row.
+    """
+    cells: dict[str, dict[str, Cell]] = {}
+    for row, own in table.cells.items():
+        cells[row] = {}
+        for column, cell in own.items():
+            datasets = unseen if column == UNSEEN else [column]
+            if row == against or column not in table.cells[against] or not all(same(row, dataset) for dataset in datasets):
+                continue
+            one, other = (np.mean([samples[label, dataset, table.level] for dataset in datasets], axis=0) for label in (row, against))
+            found = paired(one, other, cell.value - table.cells[against][column].value)
+            cells[row][column] = Cell(found.value, low=found.low, high=found.high, p=found.p, mark=cell.mark)
+    del cells[against]
+    return replace(table, title=f"{table.title} minus that of {against}", cells=cells)
+
+
+def with_best(cells: Mapping[str, Mapping[str, Cell]], columns: Sequence[str], metric: str) -> dict[str, dict[str, Cell]]:
+    """The cells, those marked that no other of their column is better than, to the digits that are shown; not in a column of one."""
+    best = {}
+    for column in columns:
+        values = [round(own[column].value, 3) for own in cells.values() if column in own]
+        best[column] = (min if metric in LOWER else max)(values) if len(values) > 1 else None
+    return {row: {column: replace(cell, best=round(cell.value, 3) == best[column]) for column, cell in own.items()} for row, own in cells.items()}
+
+
+def plain(table: Table) -> list[list[str]]:
+    """Rows for the terminal."""
+    return _rows(
+        table, str, lambda cell: f"{cell.number}{cell.around}{' (inverted)' if cell.inverted else ''}{f' ^{cell.mark}' if cell.mark else ''}"
+    )
+
+
+def page(tables: Sequence[Table]) -> str:
+    """Tables as Markdown."""
+
+    def one(cell: Cell) -> str:
+        number = f"**{cell.number}**" if cell.best else cell.number
+        return f"{number}{cell.around}{' (inverted)' if cell.inverted else ''}{f'<sup>{cell.mark}</sup>' if cell.mark else ''}"
+
+    def piped(text: str) -> str:
+        return text.replace("|", "\\|")
+
+    parts = []
+    for table in tables:
+        notes = "".join(f"\n<sup>{letter}</sup> {meaning}  " for letter, meaning in table.notes)
+        text = markdown(["", *map(piped, table.columns)], _rows(table, piped, one))
+        parts.append(f"## {piped(table.title)}\n\n{text}" + (f"\n{table.caption}\n" if table.caption else "") + (f"{notes}\n" if notes else ""))
+    return "\n".join(parts)
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """Tables as LaTeX for the package booktabs."""
+
+    def one(cell: Cell) -> str:
+        number = f"\\textbf{{{cell.number}}}" if cell.best else f"${cell.number}$" if cell.p is not None else cell.number
+        around = escaped(cell.around.strip()).replace("±", "$\\pm$").replace("-", "$-$")
+        small = f" {{\\scriptsize {around}}}" if around else ""
+        mark = f"$^{{{cell.mark}}}$" if cell.mark else ""
+        return f"{number}{small}{' (inverted)' if cell.inverted else ''}{mark}"
+
+    parts = ["% needs \\usepackage{booktabs}"]
+    for table in tables:
+        header = " & ".join(["", *(escaped(column) for column in table.columns)])
+        lines = [" & ".join(row) for row in _rows(table, lambda label: f"{{}}{escaped(label)}", one)]  # {}: a [ after \\ would be its argument
+        notes = " ".join(f"$^{{{letter}}}$~{escaped(meaning)}." for letter, meaning in table.notes)
+        caption = f"{escaped(table.title)}. {escaped(table.caption)} {notes}".strip().replace("±", "$\\pm$")
+        parts.append(
+            "\n".join(
+                [
+                    "\\begin{table}",
+                    "\\centering",
+                    f"\\caption{{{caption}}}",
+                    f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+                    "\\toprule",
+                    f"{header} \\\\",
+                    "\\midrule",
+                    *(f"{line} \\\\" for line in lines),
+                    "\\bottomrule",
+                    "\\end{tabular}",
+                    "\\end{table}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"} | {
+    char: f"\\{char}" for char in "&%$#_{}"
+}
+
+
+def escaped(text: str) -> str:
+    """Text that LaTeX sets as it stands."""
+    return re.sub(r"[\\~^<>&%$#_{}]", lambda found: TEX[found[0]], text)
+
+
+def _rows(table: Table, labelled: Callable[[str], str], one: Callable[[Cell], str]) -> list[list[str]]:
+    return [[labelled(row), *(one(own[column]) if column in own else "-" for column in table.columns)] for row, own in table.cells.items()]
+
+
+def _used(cells: Mapping[str, Mapping[str, Cell]], marks: Marks) -> list[tuple[str, str]]:
+    """The notes of the letters that the cells bear."""
+    used = {letter for own in cells.values() for cell in own.values() for letter in cell.mark.split(",")}
+    return [(letter, meaning) for letter, meaning in marks.notes if letter in used]

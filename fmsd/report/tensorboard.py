@@ -1,0 +1,37 @@
+"""The TensorBoard log of a run: curves while it trains, numbers, the result table and pictures at its end."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+from fmsd.report.run import Run
+from fmsd.types import InputError
+
+
+def logger(folder: Path) -> TensorBoardLogger:
+    """A logger that writes into `tensorboard` in the run's folder.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+    try:
+        importlib.import_module("tensorboard")
+    except ImportError as error:
+        raise InputError("logger=tensorboard needs the package tensorboard; install it with: pip install 'fmsd[tensorboard]'.") from error
+    return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
+
+
+def publish(logger: TensorBoardLogger, run: Run, stamps: Mapping[str, Mapping[str, str]]) -> None:
+    """Writes the result table, the stamps of every dataset and level, and the pictures in the run's folder."""
+    board = logger.experiment
+    board.add_text("results", (run.folder / "results.md").read_text())
+    board.add_text("stamps", f"```\n{json.dumps(stamps, indent=2)}\n```")
+    for path in sorted(run.folder.glob("*.png")):
+        with Image.open(path) as image:
+            board.add_image(path.stem, np.asarray(image.convert("RGB")), dataformats="HWC")
+    logger.save()

@@ -1,0 +1,83 @@
+"""The protocol stamp: equal exactly where numbers may stand in one column."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmsd.cli import main
+from fmsd.engine.stamp import origin, stamped, stamps
+from fmsd.metrics.table import results
+from fmsd.report.run import Run
+from fmsd.tasks.merge import origins
+from fmsd.types import InputError
+from tests.conftest import grow_tree
+from tests.test_engine import module
+
+
+def marks(root: Path, selection: str = "iid", **changes: Any) -> set[str]:
+    data = module(root, **changes)
+    return set(stamps(data, origin(data, selection)))
+
+
+def test_a_stamp_is_that_of_the_protocol_and_of_nothing_else(tree: Path, tmp_path: Path) -> None:
+    plain = marks(tree)
+    assert len(plain) == 2  # frames, videos
+    moved = tree.rename(tmp_path / "elsewhere")
+    for same in ({}, {"seed": 3}, {"batch_size": 2}, {"workers": 1}, {"batches": "balanced"}):
+        assert marks(moved, **same) == plain
+    others: list[dict[str, Any]] = [
+        *({"frames": 1}, {"videos": 1}, {"sampling": "first"}, {"video_score": "max"}, {"augment": "light"}),
+        *({"size": 48}, {"protocol": "mine"}, {"selection": "last"}),
+    ]
+    found = [frozenset(marks(moved, **other)) for other in others]
+    assert len(set(found)) == len(others)
+    assert all(plain.isdisjoint(own) for own in found)
+    next(moved.glob("test/**/*.png")).unlink()
+    assert marks(moved).isdisjoint(plain)
+
+
+def test_every_row_of_a_result_carries_the_stamp_of_its_dataset_and_level(tmp_path: Path) -> None:
+    tree, run = grow_tree(tmp_path / "tree"), tmp_path / "run"
+    words = ["data=folder", f"data.root={tree}", "trainer=smoke", "backbone=demo_vit"]
+    assert main(["train", "method=probe", *words, f"hydra.run.dir={run}"]) == 0
+    table, record = Run(run).results(), Run(run).record()
+    for (level, stamp), rows in table.group_by("level", "stamp"):
+        assert (record["stamps"][stamp]["level"], record["stamps"][stamp]["dataset"]) == (level, "folder")
+        assert rows["metric"].n_unique() == rows.height > 8
+    assert table["stamp"].n_unique() == 2
+    assert main(["evaluate", f"run={run}", f"hydra.run.dir={tmp_path / 'again'}"]) == 0
+    assert Run(tmp_path / "again").results().equals(table)
+    assert main(["evaluate", f"run={run}", "protocol=fmsd", "+data.frames=1", f"hydra.run.dir={tmp_path / 'fewer'}"]) == 0
+    assert set(Run(tmp_path / "fewer").results()["stamp"]).isdisjoint(table["stamp"])
+
+
+def test_results_without_facts_have_no_stamp(tree: Path) -> None:
+    data = module(tree)
+    own = stamps(data, origin(data, "iid"))
+    predictions = data.tests["mine"].table.with_columns(logit=0.5)
+    assert stamped(results(predictions, "iid"), own)["stamp"].is_in(list(own)).all()
+    assert stamped(results(predictions, "iid"), {})["stamp"].is_null().all()
+
+
+def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_path: Path) -> None:
+    for name, train, augment in (("a", {"ff": "1"}, "light"), ("b", {"celeb": "2"}, "light"), ("c", {"ff": "1"}, "sbi")):
+        Run(tmp_path / name).write_record({"origin": {"selection": "iid", "augment": augment, "train": train, "left_out": None}})
+    a, b, c = (tmp_path / name for name in "abc")
+    assert (
+        origins([a, b], "fixed")
+        == origins([b, a], "fixed")
+        == {"selection": "fixed", "augment": "light", "train": {"celeb": "2", "ff": "1"}, "left_out": None}
+    )
+    assert origins([a, c], "fixed")["augment"] == "light+sbi"
+    assert origins([a, tmp_path / "weights.pth"], "fixed")["train"] == {"ff": "1", "unknown": None}
+    Run(tmp_path / "old").write_record({"seed": 0})
+    with pytest.raises(InputError, match="an older version, which did not record what its numbers rest on"):
+        origins([a, tmp_path / "old"], "fixed")
+
+
+def test_an_unknown_video_score_is_refused(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data=folder", f"data.root={tree}", "trainer=smoke", "backbone=demo_vit", "data.video_score=best", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert main(["train", "method=probe", *words]) == 2
+    assert "data.video_score=best" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,170 @@
+"""Sweeps that are killed, run again and extended: what is done stays done, what is missing is done, what failed is named."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fmsd.cli import main
+from fmsd.report.run import ERROR, Run, claimed, write
+from fmsd.report.sweep import CONTENTS, Note, attempt, kindred, summed_up
+from fmsd.types import InputError
+from tests.conftest import ROOT, grow_tree
+
+TINY = (
+    *("train", "-m", "data=folder", "data.root=data", "data.batch_size=8", "data.workers=0", "method=probe", "trainer.accelerator=cpu"),
+    *("backbone=vit_tiny", "backbone.pretrained=false", "backbone.size=32", "+backbone.patch_size=8", "+backbone.embed_dim=24"),
+    *("+backbone.depth=2", "+backbone.num_heads=2", "trainer.max_epochs=1"),
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Somewhere to work, with data."""
+    grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    """What a sweep said at its end."""
+    return capsys.readouterr().out.rpartition("Sweep in ")[2]
+
+
+def results(sweep: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in sweep.glob("*/results.csv")}
+
+
+def test_a_sweep_that_was_killed_goes_on_to_the_numbers_it_would_have_had(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*TINY, "method=probe,norm", "seed=0,1", "trainer.max_epochs=3", "save_every=1", "trainer.log_every_n_steps=1"]
+    command = [sys.executable, "-m", "fmsd.cli", *words]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    killed = subprocess.Popen(command, start_new_session=True, **quiet)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    deadline = time.monotonic() + 200
+
+    def under_way() -> bool:
+        """One job is done, and the next has a checkpoint."""
+        return any(place.glob("sweeps/*/*/results.csv")) and len(list(place.glob("sweeps/*/*/checkpoints/last.ckpt"))) > 1
+
+    while time.monotonic() < deadline and killed.poll() is None and not under_way():
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    (sweep,) = (place / "sweeps").iterdir()
+    before = results(sweep)
+    assert 0 < len(before) < 4
+    assert main(words) == 0
+    assert f"{4 - len(before)} done, {len(before)} finished before (skipped)." in told(capsys)
+    assert main([*words, "hydra.sweep.dir=whole"]) == 0
+    assert [path.name for path in (place / "sweeps").iterdir()] == [sweep.name]
+    assert len(results(sweep)) == 4
+    assert results(sweep) == results(place / "whole")
+
+
+def test_a_sweep_is_extended_and_what_fails_in_it_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "optimizer.lr=-1,1e-3"]) == 2
+    said = told(capsys)
+    assert "1 done, 1 failed" in said
+    assert re.search(r"optimizer\.lr=-1 +│ The optimizer does not take its settings", said)
+    (sweep,) = (place / "sweeps").iterdir()
+    (failed,) = sweep.glob(f"*/{ERROR}")
+    assert failed.read_text().startswith("The optimizer does not take its settings")
+    assert failed.parent.name in said
+    assert main([*TINY, "optimizer.lr=1e-3,1e-2"]) == 0
+    assert "2 done." in told(capsys)  # neither sweep contains the other
+    assert main([*TINY, "optimizer.lr=1e-3,1e-2,-1", "seed=0"]) == 2
+    assert "2 done, 1 failed" in told(capsys)  # it sets another key
+    assert len(list((place / "sweeps").iterdir())) == 3
+    assert main([*TINY, "optimizer.lr=1e-3,1e-2,3e-3"]) == 0
+    assert "1 done, 2 finished before (skipped)." in told(capsys)
+    assert main([*TINY, "optimizer.lr=1e-2"]) == 0
+    assert "1 finished before (skipped)." in told(capsys)
+    assert len(list((place / "sweeps").iterdir())) == 3
+
+
+def test_a_finished_job_of_other_defaults_is_refused_and_nothing_is_left_of_a_sweep_that_cannot_begin(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TINY, "seed=0"]) == 0
+    (run,) = place.glob("sweeps/*/*/config.yaml")
+    run.write_text(run.read_text().replace("clip: 1.0", "clip: 2.0"))
+    assert main([*TINY, "seed=0"]) == 2
+    assert "1 failed" in told(capsys)
+    assert "differs from this one in learner.clip; begin a new sweep with hydra.sweep.dir=FOLDER" in (run.parent / ERROR).read_text()
+    (before,) = (place / "sweeps").iterdir()
+    assert main([*TINY, "wrapper=erm,nonsense"]) == 2
+    assert "There is no wrapper=nonsense" in capsys.readouterr().err
+    assert [path.name for path in (place / "sweeps").iterdir()] == [before.name]
+
+
+def broken() -> int:
+    raise ZeroDivisionError("of no use")
+
+
+def refused() -> int:
+    raise InputError("Give another.")
+
+
+@pytest.mark.parametrize(
+    ("work", "ended", "code", "error"),
+    [
+        (lambda: 0, "done", 0, None),
+        (lambda: None, "done", 0, None),
+        (lambda: -9, "failed", 1, None),
+        (broken, "failed", 1, "ZeroDivisionError: of no use"),
+        (refused, "failed", 2, "Give another."),
+    ],
+)
+def test_how_a_job_ended_is_in_files(
+    work: Callable[[], int], ended: str, code: int, error: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes, run = tmp_path / "sweep" / ".jobs" / "1", tmp_path / "sweep" / "job"
+    write(run / ERROR, "of the time before")
+    Note(1, ["b=2"], str(tmp_path / "sweep" / "dead")).keep(notes)
+    attempt(work, Note(0, ["b=1"], str(run)), notes)
+    lines = (run / ERROR).read_text().splitlines() if (run / ERROR).exists() else [None]
+    assert lines[-1] == error
+    assert summed_up(notes) == (code or 1)
+    said = capsys.readouterr().out
+    assert f"1 {ended}, 1 broken off" in said
+    assert re.search(r"b=2 +│ It ended without a word", said)
+    assert (error or "") in said
+    assert not notes.parent.exists()
+
+
+def test_a_job_that_another_process_is_at_work_on_is_left_to_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "seed=0,1"]) == 0
+    run = Run(next(place.glob("sweeps/*/*seed1*")))
+    (run.folder / "results.csv").unlink()
+    capsys.readouterr()
+    with claimed(run, run.config.read_text(), resumable=True):
+        assert main([*TINY, "seed=0,1"]) == 0
+    said = told(capsys)
+    assert "1 finished before (skipped), 1 at work in another process" in said
+    assert not (run.folder / ERROR).exists()
+    assert main([*TINY, "seed=0,1"]) == 0
+    assert "1 done, 1 finished before (skipped)." in told(capsys)
+
+
+def test_only_a_sweep_that_contains_the_other_is_of_its_kind(tmp_path: Path) -> None:
+    for age, (name, text) in enumerate([("old", '{"seed": ["0", "1"], "b": ["x"]}'), ("new", '{"seed": ["1"], "b": ["x", "y"]}')]):
+        write(tmp_path / name / CONTENTS, text)
+        os.utime(tmp_path / name / CONTENTS, (age, age))
+    expected: list[tuple[dict[str, list[str]], str | None]] = [
+        ({"seed": ["0"], "b": ["x"]}, "old"),
+        ({"seed": ["1"], "b": ["x"]}, "new"),
+        ({"seed": ["0", "1"], "b": ["x"]}, "old"),
+        ({"seed": ["0", "1", "2"], "b": ["x", "y"]}, "new"),
+        ({"seed": ["0", "2"], "b": ["x"]}, None),
+        ({"seed": ["0"]}, None),
+        ({}, None),
+    ]
+    for asked, name in expected:
+        found = kindred(tmp_path, asked)
+        assert (found and found.name) == name
