@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -38,8 +39,8 @@ from fmsd.data.processes import cores
 from fmsd.data.sources import deepfakebench
 from fmsd.engine.processes import launch, launched, named
 from fmsd.models.detector import PACKAGE as PACKAGED
-from fmsd.report.run import ERROR, Run, differing, prune, write
-from fmsd.report.sweep import CONTENTS, Note, attempt, contents, kindred, summed_up
+from fmsd.report.run import BUSY, ERROR, BusyError, Run, differing, prune, write
+from fmsd.report.sweep import Note, attempt, begin, kindred, summed_up
 from fmsd.tasks import dashboard as showing
 from fmsd.tasks import doctor as examining
 from fmsd.tasks import evaluate as evaluating
@@ -97,25 +98,37 @@ class Sweep(Callback):
     """What Hydra calls where a sweep begins."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Takes the folder of an earlier sweep with the same jobs, where a dated one would be made, and tells the jobs where to note how they end."""
+        """Takes the folder of an earlier sweep with the same jobs, where a dated one would be made, and tells the jobs where to note how they end.
+
+        Raises:
+            SystemExit: that failed; of any other error Hydra makes a warning, and the sweep would run on without notes.
+        """
+        try:
+            self.begin(config)
+        except Exception as error:
+            why = sentence(error) if isinstance(error, InputError) else f"{type(error).__name__}, {' '.join(str(error).split())}"
+            print(f"fmsd: The sweep cannot begin: {why}", file=sys.stderr)
+            raise SystemExit(2) from error
+
+    def begin(self, config: DictConfig) -> None:
+        """Does so."""
         asked, plain = values(config), OmegaConf.to_container(config.hydra.sweep, resolve=False)
         folder = Path(config.hydra.sweep.dir).absolute()
         if isinstance(plain, dict) and "${now:" in str(plain["dir"]) and (earlier := kindred(folder.parent, asked)):
             folder = earlier
             log.info("This sweep goes on in %s; hydra.sweep.dir=FOLDER makes a new one.", folder)
-        if (known := contents(folder)).keys() == asked.keys():
-            asked = {key: sorted({*known[key], *asked[key]}) for key in asked}
         notes = folder / ".jobs" / uuid.uuid4().hex
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.sweep.dir = str(folder)
             config.hydra.overrides.hydra += [f"hydra.sweep.dir={quoted(folder)}", f"+hydra.job.env_set.{SWEEP}={quoted(notes)}"]
-        write(folder / CONTENTS, json.dumps(asked, indent=2) + "\n")
+        begin(folder, notes, asked, config.hydra.sweeper.get("n_trials") or math.prod(map(len, asked.values())))
         os.environ[SWEEP] = str(notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit code: 0 done, 1 done with failures that it told, 2 refused with one sentence, 130 interrupted.
 
+    It is 75 where it was refused because another process is at work on the run.
     A sweep's is that of the first of its jobs that has another one than 0; the others run all the same.
     """
     verb, *overrides = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -150,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             codes.append(code)
         except (InputError, OmegaConfBaseException) as error:
             refusal = explained(error, verb, overrides)
-            if notes:
+            if notes and not isinstance(refusal, BusyError):
                 write(folder / ERROR, f"{sentence(refusal)}\n")
             if debugging:
                 raise
@@ -195,7 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for refusal in refusals:
         print(f"fmsd: {sentence(refusal)}", file=sys.stderr)
     swept = summed_up(Path(notes)) if notes and notes != around else 0
-    return ended or swept or (2 if refusals else max(codes, default=0))
+    refused = BUSY if any(isinstance(refusal, BusyError) for refusal in refusals) else 2
+    return ended or swept or (refused if refusals else max(codes, default=0))
 
 
 def values(config: DictConfig) -> dict[str, list[str]]:
@@ -245,10 +259,13 @@ def plainly(verb: str, overrides: Sequence[str], config: DictConfig, folder: Pat
     """Does what a verb says.
 
     Raises:
+        BusyError: another process is at work on it.
         InputError: it was refused, whoever refused it; its text is the sentence.
     """
     try:
         return VERBS[verb](config, folder)
+    except BusyError:
+        raise
     except (InputError, OmegaConfBaseException) as error:
         raise InputError(sentence(explained(error, verb, overrides))) from error
 
@@ -420,13 +437,15 @@ def train(config: DictConfig, folder: Path) -> int:
             config.choices = {name: choice for name, choice in settings.runtime.choices.items() if "/" not in name and choice is not None}
             config.overrides = list(settings.overrides.task)
             del config.resume
+        if type(config.seed) is not int or not 0 <= config.seed < 2**32:
+            raise InputError(f"seed={config.seed} must be a whole number from 0 to {2**32 - 1}; give e.g. seed=0.")
         if settings.mode == RunMode.MULTIRUN and done(Run(folder), OmegaConf.to_yaml(config, resolve=True)):
             log.info("%s is finished: skipped.", folder)
             return 0
     apart = settings.mode == RunMode.MULTIRUN and "joblib" in settings.launcher["_target_"]  # a killed worker would end the others
     if ((count := processes(config.trainer)) > 1 or apart) and not launched(os.environ):
         own = [f"--config-dir={source.path}" for source in settings.runtime.config_sources if source.provider == "command-line"]
-        place = ["hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
+        place = ["hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
         return launch(["-m", "fmsd.cli", "train", *settings.overrides.task, *place, *own], count)
     training.train(
         name=config["choices"]["method"],
@@ -534,13 +553,18 @@ def evaluate(config: DictConfig, folder: Path) -> None:
 def explain(config: DictConfig, folder: Path) -> None:
     """fmsd explain: draws where a run's detector looks, by default on the data of its training."""
     run, whole = trained(config, "explain", ("backbone",))
+    data, out = build(whole.data), run.folder / "explanations"
+    if config.out is not None:
+        out = Path(located(config.out))
+    elif config.data is not None:
+        out /= "_".join(data.tests)
     explaining.explain(
         run=run,
         detector=build(whole.backbone),
-        data=build(whole.data),
+        data=data,
         trainer=build(whole.trainer),
-        out=run.folder / "explanations" if config.out is None else Path(located(config.out)),
-        **{name: config[name] for name in ("images", "frames", "how", "layer", "seed")},
+        out=out,
+        **{name: config[name] for name in ("images", "frames", "how", "layer", "seed", "domains")},
     )
 
 

@@ -20,7 +20,7 @@ from fmsd.models.features import features
 from fmsd.peft.inject import fold
 from fmsd.report import explanations
 from fmsd.report.explanations import Tile, heated
-from fmsd.tasks.explain import equal_share, picked, sampled, tsne
+from fmsd.tasks.explain import equal_share, limited, picked, sampled, tsne
 from fmsd.types import InputError
 from tests.conftest import METHODS, grow_tree, tiny_vit
 
@@ -432,6 +432,28 @@ def test_the_command_draws_a_run(run: Path, capsys: pytest.CaptureFixture[str]) 
     assert all(path.read_bytes() == held for path, held in before.items())
 
 
+def test_pictures_of_other_data_lie_beside_those_of_the_runs_own(run: Path, tmp_path: Path) -> None:
+    data = ["data=folder", f"data.root={grow_tree(tmp_path / 'other', domains=('real', 'morph'))}"]
+    held = {path: path.read_bytes() for path in (run / "explanations").glob("*.*")}
+    assert main(["explain", f"run={run}", "images=1", "frames=24", "domains=[morph]", *data]) == 0
+    (place,) = (path for path in (run / "explanations").iterdir() if path.is_dir())
+    assert {path.name for path in place.iterdir()} == {"heatmaps.png", "features.png", "features.parquet"}
+    (name,) = pl.read_parquet(place / "features.parquet")["dataset"].unique()
+    assert place.name == name
+    assert {path: path.read_bytes() for path in (run / "explanations").glob("*.*")} == held
+
+
+def test_a_picture_has_no_more_rows_than_fit(caplog: pytest.LogCaptureFixture) -> None:
+    tests = {"one": table({"real": (1, 1)} | {f"swap{number:02}": (1, 1) for number in range(30)}), "two": table({"real": (1, 1)})}
+    names = [f"swap{number:02}" for number in range(30)]
+    assert {dataset: set(manifest.table["domain"]) for dataset, manifest in limited(tests, None).items()} == {
+        "one": {"real", *names[:23]},
+        "two": {"real"},
+    }
+    assert [record.message for record in caplog.records] == ["The heat maps of one show 24 domains and leave out 7; domains=[NAME,...] chooses them."]
+    assert {dataset: set(manifest.table["domain"]) for dataset, manifest in limited(tests, names[-2:]).items()} == {"one": set(names[-2:])}
+
+
 def test_a_merged_run_and_gradcam(runs: Path, tmp_path: Path) -> None:
     merged, out = tmp_path / "merged", tmp_path / "out"
     assert main(["merge", "merger=average", f"experts=[{runs / '0'},{runs / '1'}]", f"out={merged}", "test=false"]) == 0
@@ -446,6 +468,7 @@ def test_a_merged_run_and_gradcam(runs: Path, tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         (["how=saliency"], "how=saliency is unknown; choose one of rollout, gradcam."),
+        (["domains=[real,swop]"], "domains=swop is in no test dataset; choose of puppet, real, swap."),
         (["images=0"], "images=0 must be at least 1."),
         (["frames=2"], "frames=2 leaves too few frames"),
         (["how=rollout", "layer=norm"], "layer=norm has no meaning for how=rollout"),

@@ -214,6 +214,27 @@ def test_tables_sort_by_click_and_by_keyboard(tab: Any) -> None:
     assert column(tab, 0) == sorted(column(tab, 0))
 
 
+def test_odd_labels_can_be_chosen_and_marks_are_seen(browser: Any, tmp_path: Path) -> None:
+    labels = ("note=a|b", "note=a  b\n c", "note= d ")
+    for place, label in enumerate(labels):
+        run = finished(tmp_path / "runs" / str(place), [label], 0, datasets=("ff",), facts={"size": 224 + place})
+        evaluation(run.folder, "stress", "ff", 3, 5_000, corruptions=True, size=224 + place)
+    report(tmp_path / "runs", out=tmp_path / "out", resamples=0, differ=["size"])
+    tab = browser.new_page()
+    tab.goto((tmp_path / "out" / "report.html").as_uri())
+    for place, label in enumerate(labels):
+        tab.locator("#scores select").select_option(index=place)
+        seen = tab.locator("#scores .pane:not([hidden])")
+        assert seen.count() == 1
+        assert " ".join(label.split()) in seen.inner_text()
+    for table in ("#results .pane:not([hidden])", "#domains .pane:not([hidden])", "#robustness"):
+        assert sorted(set(tab.locator(f"{table} td sup").all_inner_texts())) == ["a", "b", "c"]
+        assert tab.locator(f"{table} .notes li").count() == 3
+    assert tab.locator("#curves .legend sup").all_inner_texts() == ["a", "b", "c"]
+    assert tab.locator("header p").inner_text().endswith("; fmsd 0")
+    tab.close()
+
+
 def test_one_table_is_seen_at_a_time(tab: Any) -> None:
     seen = "#results .choice:first-of-type .pane:not([hidden]) caption"
     assert "AUC per video" in tab.locator(seen).inner_text()

@@ -28,7 +28,7 @@ def draws(seed: int, ties: bool, counts: Callable[[int], np.ndarray], mixed: boo
     video = np.repeat(np.arange(30), rng.integers(1, 7, 30))
     label = (video % 2) | (mixed & (video % 4 == 0) & (rng.random(len(video)) < 0.5))
     score = np.clip(rng.normal(0.4 + 0.2 * label, 0.2), 0, 1)
-    parts = (score.round(1) if ties else score, label.astype(np.int64), video, counts(30).astype(np.float64))
+    parts = (score.round(1) if ties else score, label.astype(np.int64), video, counts(30).astype(np.uint8))
     return Draws(*map(torch.from_numpy, parts))
 
 
@@ -51,7 +51,7 @@ def naive(score: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, f
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_counts_of_one_are_the_items_themselves(ties: bool, mixed: bool) -> None:
-    sample = draws(0, ties, lambda videos: np.ones((videos, 3)), mixed)
+    sample = draws(0, ties, lambda videos: np.ones((3, videos)), mixed)
     found = weighted(sample, NAMES, 0.4)
     for name in NAMES:
         items = sample.score, sample.label
@@ -66,11 +66,11 @@ def test_weights_equal_repeated_rows(ties: bool, mixed: bool, block: int, monkey
     monkeypatch.setattr(intervals, "BLOCK", block)
     rng = np.random.default_rng(1)
     sample = draws(
-        1, ties, lambda videos: np.concatenate([rng.multinomial(videos, [1 / videos] * videos, 20), rng.integers(3, 9, (20, videos))]).T, mixed
+        1, ties, lambda videos: np.concatenate([rng.multinomial(videos, [1 / videos] * videos, 20), rng.integers(3, 9, (20, videos))]), mixed
     )
     found = weighted(sample, NAMES, 0.4)
     assert list(found) == NAMES
-    for number, counts in enumerate(sample.counts.numpy().T.astype(int)):
+    for number, counts in enumerate(sample.counts.numpy().astype(int)):
         times = counts[sample.video]
         expected = naive(np.repeat(sample.score.numpy(), times), np.repeat(sample.label.numpy(), times), 0.4)
         assert {name: samples[number] for name, samples in found.items()} == pytest.approx(expected, abs=1e-11)
@@ -78,7 +78,7 @@ def test_weights_equal_repeated_rows(ties: bool, mixed: bool, block: int, monkey
 
 def test_as_many_reals_and_fakes_are_drawn_as_there_are() -> None:
     fake = np.random.default_rng(0).random(50) < 0.3
-    counts = drawn(fake, 4000, 0).numpy()
+    counts = drawn(fake, 4000, 0).numpy().T
     assert set(counts[fake].sum(0)) == {fake.sum()}
     assert set(counts[~fake].sum(0)) == {(~fake).sum()}
     for own in (counts[fake], counts[~fake]):  # multinomial: mean 1, variance 1 - 1/n, covariance -1/n
@@ -103,7 +103,7 @@ def test_predictions_are_resampled_by_video_whatever_the_order_of_their_rows(lev
     frames = predictions(2)
     found = resampled(frames, NAMES, level, 12, seed=3, video_score="top2", threshold=0.6)
     videos = by_video(scored(frames), "top2").sort("video")
-    times = drawn((videos["label"] == 1).to_numpy(), 12, 3).numpy().astype(int)
+    times = drawn((videos["label"] == 1).to_numpy(), 12, 3).numpy().T.astype(int)
     items = scored(frames) if level == "frame" else videos
     place = {name: number for number, name in enumerate(videos["video"])}
     row = np.array([place[name] for name in items["video"]])

@@ -4,8 +4,10 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,12 @@ def test_only_cores_that_the_process_may_use_are_counted() -> None:
     assert cores() == len(before)
 
 
+def test_whatever_is_to_be_installed_with_this_package_is_an_extra_of_it() -> None:
+    texts = [path.read_text() for place in ("fmsd", "conf", "docs") for path in (ROOT / place).rglob("*") if path.suffix in (".py", ".yaml", ".md")]
+    wanted = {name.strip() for text in texts for names in re.findall(r"fmsd\[([\w, -]+)\]", text) for name in names.split(",")}
+    assert {"ray", "faces"} <= wanted <= tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
+
+
 @pytest.fixture
 def faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place to train in, with data, from where other processes find this package."""
@@ -70,15 +78,15 @@ def faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="this system does not show the commands of processes")
 def test_side_by_side_a_job_that_is_killed_leaves_the_others_alone(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*TINY, "seed=0,1", "save_every=1"]
+    words = [*TINY, "seed=0,1", "save_every=1", r"hydra.sweep.dir='it\'s'"]
     over = threading.Event()
 
     def kill() -> None:
         while not over.wait(0.02):
-            for process in Path("/proc").glob("[0-9]*"):
+            for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):  # the job comes before its loader processes
                 with contextlib.suppress(OSError):
                     told = (process / "cmdline").read_bytes()
-                    if str(faces).encode() in told and b"_seed1_" in told and any(faces.glob("sweeps/*/*seed1*/checkpoints/last.ckpt")):
+                    if str(faces).encode() in told and b"_seed1_" in told and any(faces.glob("it's/*seed1*/checkpoints/last.ckpt")):
                         os.kill(int(process.name), signal.SIGKILL)
                         return
 

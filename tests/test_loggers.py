@@ -25,7 +25,7 @@ from wandb.proto import wandb_internal_pb2
 from fmsd.cli import main
 from fmsd.report import job, mlflow, publish, tensorboard, wandb
 from fmsd.report.run import Run
-from fmsd.tasks.dashboard import METHOD, dashboard, workspace
+from fmsd.tasks.dashboard import dashboard, workspace
 from fmsd.types import InputError
 from tests.conftest import grow_tree
 
@@ -216,8 +216,8 @@ def test_tensorboard_holds_the_same_numbers(story: SimpleNamespace) -> None:
     assert {"train/loss", "val/video_auc", "cost/trainable"} <= set(tags["scalars"])
     points = {(name, event.step): event.value for name in tags["scalars"] if name.startswith("corruptions/") for event in board.Scalars(name)}
     assert points == pytest.approx(severities(story.evaluation), abs=1e-6)
-    assert {"mask", "robustness"} <= set(tags["images"])
-    assert "results/text_summary" in tags["tensors"]
+    assert {"mask", "evaluations/later/robustness"} <= set(tags["images"])
+    assert {"results/text_summary", "evaluations/later/results/text_summary"} <= set(tags["tensors"])
 
 
 def store(folder: Path) -> Any:
@@ -295,6 +295,88 @@ def work(folder: Path) -> str:
     return str(logger.run_id)
 
 
+def test_a_run_is_one_run_of_mlflow_wherever_it_lies(nobody: Path, tmp_path: Path) -> None:
+    one, two = begun(tmp_path / 'a "b" ?c #d %20 é'), tmp_path / "moved"
+    logger = mlflow.logger(one)
+    logger.log_metrics({"x": 1.0}, 0)
+    assert (one / "mlflow" / "mlflow.db").is_file()
+    one.rename(two)
+    again = mlflow.logger(two)
+    assert again.run_id == logger.run_id
+    assert len(again.experiment.search_runs([str(again.experiment_id)])) == 1
+    elsewhere = mlflow.logger(two, uri=f"sqlite:///{tmp_path}/other.db")
+    assert elsewhere.run_id != logger.run_id
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({}, "lora, erm, vit_tiny, ff++"),
+        ({"select": "oracle"}, "lora, erm, vit_tiny, ff++, oracle"),
+        ({"select": "iid", "protocol": "dfb_compat"}, "lora, erm, vit_tiny, ff++, dfb_compat"),
+    ],
+)
+def test_runs_that_are_averaged_have_one_variant(change: dict[str, str], name: str, tmp_path: Path) -> None:
+    settings = job.settings(begun(tmp_path / "run"))
+    settings["choices"]["protocol"] = change.pop("protocol", None)
+    assert publish.variant(settings | change) == name
+
+
+def kept(folder: Path, aucs: dict[str, tuple[float, str]], corruptions: dict[int, float] | None = None, **record: Any) -> Run:
+    """The folder of a run or an evaluation: video AUC and stamp of every dataset, and AUCs under blur by severity."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [(name, "video", "auc", value, 8, 4, "iid", "fmsd", stamp) for name, (value, stamp) in aucs.items()]
+    columns = ("dataset", "level", "metric", "value", "n_frames", "n_videos", "selection", "protocol", "stamp")
+    table = pl.DataFrame(rows, schema=columns, orient="row")
+    if corruptions:
+        parts = [
+            table.with_columns(value=pl.lit(value), corruption=pl.lit("blur" if severity else "none"), severity=pl.lit(severity))
+            for severity, value in corruptions.items()
+        ]
+        (folder / "corruptions.csv").write_text(pl.concat(parts).write_csv())
+    run = Run(folder)
+    run.write_record({"stamps": {}} | record)
+    run.write_results(table)
+    return run
+
+
+def test_a_log_has_numbers_of_one_stamp_of_a_dataset(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = kept(begun(tmp_path / "run"), {"near": (0.9, "aaa")}, steps=3)
+
+    def extend(name: str, aucs: dict[str, tuple[float, str]], corruptions: dict[int, float] | None = None) -> list[str]:
+        caplog.clear()
+        publish.extend({"tensorboard": tensorboard.logger}, run, kept(run.folder / "evaluations" / name, aucs, corruptions, run=str(run.folder)))
+        return [record.message for record in caplog.records if record.name.startswith("fmsd")]
+
+    def shown() -> dict[str, list[tuple[int, float]]]:
+        board = EventAccumulator(str(run.folder / "tensorboard"), size_guidance={"scalars": 0})
+        board.Reload()
+        return {
+            name: [(event.step, round(event.value, 3)) for event in board.Scalars(name)]
+            for name in board.Tags()["scalars"]
+            if "/" in name and not name.startswith("hp")
+        }
+
+    assert extend("same", {"near": (0.9, "aaa")}) == []
+    (told,) = extend("other", {"near": (0.8, "bbb")}, {0: 0.8, 1: 0.7})
+    assert "near: aaa of videos there, bbb of videos here" in told
+    assert f"{run.folder / 'evaluations' / 'other'} and in fmsd report." in told
+    assert not (run.folder / "tensorboard").exists()
+    assert extend("far", {"far": (0.7, "ccc"), "near": (0.9, "aaa")}, {0: 0.9, 1: 0.6}) == []
+    before = shown()
+    assert before["test/far/video_auc"] == [(3, 0.7)]
+    assert "test/near/video_auc" not in before
+    assert before["corruptions/near/blur/video_auc"] == [(0, 0.9), (1, 0.6)]
+    (told,) = extend("far_again", {"far": (0.5, "ddd")})
+    assert "far: ccc of videos there, ddd of videos here" in told
+    assert extend("once_more", {"near": (0.9, "aaa")}, {0: 0.9, 1: 0.6}) == []
+    assert shown() == before
+    assert extend("stronger", {"near": (0.9, "aaa")}, {0: 0.9, 1: 0.6, 3: 0.5}) == []
+    after = shown()
+    assert after.pop("corruptions/near/blur/video_auc") == [(0, 0.9), (1, 0.6), (3, 0.5)]
+    assert before.items() >= after.items()
+
+
 def test_jobs_side_by_side_share_a_store(tmp_path: Path) -> None:
     folders = [begun(tmp_path / "sweep" / str(number)) for number in range(2)]
     (tmp_path / "sweep" / "multirun.yaml").touch()
@@ -355,15 +437,14 @@ def test_the_dashboard_shows_what_is_logged(story: SimpleNamespace) -> None:
     logged = keys | {name for board in boards for row in board.history for name in row}
     for panel in (*bars, *lines):
         assert {*panel["metrics"], *([panel["xAxis"]] if "xAxis" in panel else [])} <= logged
-        assert panel["groupBy"] == "choices.value.method"
+        assert panel["groupBy"] == "variant.value"
     assert lines[0]["xAxis"] == wandb.SEVERITY
     assert [(panel["config"]["xAxis"], panel["config"]["yAxis"]) for panel in panels["Cost"]] == [
         ("summary:cost/trainable", f"summary:{auc}") for auc in aucs
     ]
     assert '"val": "results"' in json.dumps(panels["Results"])
-    assert section["runSets"][0]["grouping"] == [{"section": "config", "name": "choices.value.method"}]
-    first, _, last = METHOD.partition(".")
-    assert boards[0].config[first][last] == "fmsd"
+    assert section["runSets"][0]["grouping"] == [{"section": "config", "name": "variant.value"}]
+    assert boards[0].config["variant"] == "fmsd, erm, demo_vit, table"
     assert "Robustness" not in [part["name"] for part in spec(set(aucs))["panelBankConfig"]["sections"]]
 
 

@@ -1,5 +1,6 @@
 """Metrics against scikit-learn, ties included."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -250,6 +251,30 @@ def test_one_class_is_refused(table: Callable[[pl.DataFrame], pl.DataFrame]) -> 
         table(predictions().filter(label=0))
     with pytest.raises(InputError, match=r"test split of ff has only fake frames"):
         table(predictions().filter(label=1))
+
+
+@pytest.mark.parametrize("broken", [None, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("table", [scored, lambda frames: results(frames, "iid", metrics=["acc"]), by_domain])
+def test_logits_that_are_no_numbers_are_refused(broken: float | None, table: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    """One that is null or not a number would be ranked somewhere all the same, and count as real at any threshold."""
+    frames = predictions().with_row_index("row").with_columns(logit=pl.when(pl.col("row") % 100 == 7).then(pl.lit(broken)).otherwise("logit"))
+    with pytest.raises(InputError, match=r"Among the logits 3 of ff are null or not finite, so no metric exists; test the run again\."):
+        table(frames)
+    both = pl.concat([frames, frames.head(100).with_columns(dataset=pl.lit("celeb"))])
+    with pytest.raises(InputError, match=r"Among the logits 1 of celeb and 3 of ff are null or not finite"):
+        table(both)
+
+
+@pytest.mark.parametrize("chosen", [None, {"frame": 0.7, "video": 0.6}])
+@pytest.mark.parametrize("metrics", [["auc"], ["brier"], ["acc_val"], ["ece", "tpr_1", "bacc_val"]])
+@pytest.mark.parametrize("table", [functools.partial(results, selection="iid"), by_domain])
+def test_some_metrics_are_those_of_all(table: Callable[..., pl.DataFrame], metrics: list[str], chosen: dict[str, float] | None) -> None:
+    everything = table(predictions(), thresholds=chosen)
+    some = table(predictions(), thresholds=chosen, metrics=metrics)
+    columns = [name for name in everything.columns if name != "value"]
+    assert some.sort(columns).equals(everything.filter(pl.col("metric").is_in(metrics)).sort(columns))
+    with pytest.raises(InputError, match=r"metric=f1 is unknown; choose one of auc, ap,"):
+        table(predictions(), thresholds=chosen, metrics=[*metrics, "f1"])
 
 
 def test_markdown() -> None:

@@ -364,3 +364,166 @@ def test_the_command_and_what_it_refuses(runs: Path, tmp_path: Path, monkeypatch
         capsys.readouterr()
         assert main(["report", "runs=runs", *words]) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_predictions_that_the_numbers_do_not_follow_from_are_told(runs: Path) -> None:
+    path = runs / "merge" / "predictions" / "ff.parquet"
+    whole = pl.read_parquet(path)
+    broken = {
+        "rows": whole.head(-1),
+        "dataset": whole.with_columns(dataset=pl.lit("celeb")),
+        "null": whole.with_columns(logit=pl.when(pl.col("index") > 0).then("logit")),
+        "infinite": whole.with_columns(logit=pl.lit(float("inf"))),
+    }
+    for table in broken.values():
+        table.write_parquet(path)
+        with pytest.raises(InputError, match=r"ff\.parquet does not hold a finite logit of each of the 108 frames of ff"):
+            report(runs, by="domain")
+    whole.with_columns(-pl.col("logit")).write_parquet(path)
+    with pytest.raises(InputError, match=r"ff\.parquet does not hold the predictions that the numbers beside it follow from \(auc per frame 0\."):
+        report(runs, by="domain")
+
+
+def test_seeds_of_a_row_are_configured_alike(runs: Path) -> None:
+    settings = {"method": {"rank": 4, "mask": {"file": "a", "seed": 0}}, "backbone": {"weights": "here"}, "data": {"root": "x"}, "seed": 0}
+    (runs / "swap0" / "config.yaml").write_text(json.dumps(settings))
+    other = {"method": {"rank": 4, "mask": {"file": "b", "seed": 1}}, "backbone": {"weights": "there"}, "data": {"root": "y"}, "seed": 1}
+    (runs / "swap1" / "config.yaml").write_text(json.dumps(other))
+    report(runs)
+    other["method"]["rank"] = 8
+    (runs / "swap1" / "config.yaml").write_text(json.dumps(other))
+    with pytest.raises(InputError, match=r"swap0 and .*swap1 would be seeds of one row, but differ in method\.rank \(4 and 8\)"):
+        report(runs)
+
+
+def test_a_mean_over_fewer_seeds_says_so_and_is_not_the_best(methods: Path, tmp_path: Path) -> None:
+    shutil.rmtree(methods / "fmsd1")
+    finished(methods / "fmsd1", ["method=fmsd"], 1, datasets=("ff", "celeb"), shift=2.0)
+    report(methods, out=tmp_path / "out", resamples=0)
+    header, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[2])
+    cells = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert re.fullmatch(r"[01]\.\d{3} \(1 seed\)", cells["method=fmsd"]["dfdc"])
+    assert "**" not in cells["method=fmsd"]["dfdc"] + cells["method=lora"]["dfdc"]  # of full rows there is only one
+    assert cells["method=fmsd"]["ff"].startswith("**")
+    assert "seed" not in cells["method=fmsd"]["ff"] + cells["method=lora"]["dfdc"]
+
+
+def test_videos_named_otherwise_are_not_compared(methods: Path, tmp_path: Path) -> None:
+    named = frames("ff", (), 0).with_columns(video=pl.format("{}-{}", "video", "domain"))  # so that last names tell all videos apart
+    written(Run(methods / "other"), {"ff": named}, {"naming": "folder"}, {"overrides": ["method=probe"], "seed": 0})
+    report(methods, out=tmp_path / "out", against="fmsd", differ=["naming"], resamples=20)
+    header, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[4])
+    differences = {row[0]: row[header.index("ff")] for row in rows}
+    assert differences["method=probe"] == "-"
+    assert differences["method=lora"] != "-"
+    assert "<sup>b</sup>" not in (tmp_path / "out" / "results.md").read_text().split("## ")[4]  # no cell of the differences bears it
+
+
+def test_robustness_is_a_mean_over_the_severities_that_all_runs_have(methods: Path, tmp_path: Path) -> None:
+    for method in ("fmsd", "lora"):
+        found = evaluation(methods / f"{method}0", "stress", "celeb", 3, 5_000, corruptions=True)
+        if method == "lora":
+            path = found.folder / "corruptions.csv"
+            table = pl.read_csv(path).filter((pl.col("severity") < 5) & ((pl.col("corruption") != "blur") | (pl.col("severity") == 2)))
+            table = pl.concat([table, table.filter(corruption="jpeg", severity=3).with_columns(severity=pl.lit(4, pl.Int64), value=pl.lit(0.0))])
+            table.write_csv(path)
+    late = evaluation(methods / "lora0", "later", "celeb", 3, 9_000, corruptions=True)
+    pl.read_csv(late.folder / "corruptions.csv").filter(pl.col("severity") < 2).write_csv(late.folder / "corruptions.csv")
+    report(methods, out=tmp_path / "out", resamples=0)
+    text = (tmp_path / "out" / "report.html").read_text()
+    part = text[text.index('<section id="robustness">') :].partition("</section>")[0]
+    assert "Mean over the severities that all runs have" in part
+    assert "jpeg: 1, 3; blur: 1." in part
+    clean = results(frames("celeb", (), 3), "").filter(level="video", metric="auc")["value"].item()
+    for row in re.findall(r"<tr>.*?</tr>", part)[1:]:
+        values = [float(value) for value in re.findall(r'data-value="([^"]*)"', row)]
+        assert values == pytest.approx([clean, clean - 0.1, clean - 0.05], abs=1e-5)
+
+
+def test_the_newest_evaluation_counts_by_its_time_and_shadowed_ones_are_told(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, seed, when, time in (("copied", 1, 9_000, "2026-01-01T00:00:00+00:00"), ("new", 2, 1_000, "2026-02-01T00:00:00+00:00")):
+        found = evaluation(runs / "merge", name, "celeb", seed, when)
+        found.write_record(found.record() | {"time": time})
+    evaluation(runs / "merge", "large", "ff", 3, 3_000, size=448)
+    tidy = report(runs).filter(run="merger=average", level="frame", metric="auc", dataset="celeb")
+    assert tidy["value"].item() == pytest.approx(results(frames("celeb", (), 2), "").filter(level="frame", metric="auc")["value"].item())
+    merge = runs / "merge"
+    assert "copied" not in caplog.text  # it was tested by the same protocol
+    assert f"{merge / 'evaluations/large'} was tested on ff, too, but the numbers of {merge} count (they differ in size)." in caplog.messages
+
+
+def test_damaged_files_are_told_in_one_sentence(runs: Path, tmp_path: Path) -> None:
+    merge = runs / "merge"
+    record = json.loads((merge / "run.json").read_text())
+    facts = {stamp: {name: fact for name, fact in own.items() if name != "naming"} for stamp, own in record["stamps"].items()}
+    (merge / "explanations").mkdir()
+    stress = "dataset,level,metric,value,n_frames,selection\nff,video,auc,0.5,9,iid\n"
+    damages = {
+        "run.json": {
+            "{": "is no JSON",
+            "[]": "is no JSON object",
+            json.dumps({key: value for key, value in record.items() if key != "overrides"}): "does not say overrides",
+            json.dumps(record | {"stamps": facts}): "has a stamp without naming",
+        },
+        "results.csv": {
+            "": "does not hold a run's results",
+            "a,b\n1,2\n": "does not hold",
+            "dataset,level,metric,value\nff,video,auc,high\n": "does not",
+        },
+        "corruptions.csv": {stress: "does not hold a run's results"},
+        "mask.json": {"nothing": "does not hold what a run writes there", "{}": "does not hold", "[1]": "does not hold"},
+        "spectra.json": {'{"layers": 3}': "does not hold what a run writes there"},
+        "explanations/a.png": {"nothing": "is no picture"},
+        "config.yaml": {"{": "is no configuration"},
+    }
+    for name, texts in damages.items():
+        before = (merge / name).read_bytes() if (merge / name).exists() else None
+        for text, sentence in texts.items():
+            (merge / name).write_text(text)
+            with pytest.raises(InputError) as told:
+                report(runs, out=tmp_path / "out", resamples=0)
+            assert sentence in str(told.value)
+            assert str(merge / name) in str(told.value)
+        if before is None:
+            (merge / name).unlink()
+        else:
+            (merge / name).write_bytes(before)
+    report(runs, out=tmp_path / "out", resamples=0)
+
+
+def test_a_refusal_names_all_facts_of_the_column(runs: Path) -> None:
+    finished(runs / "other", ["method=lora"], 0, facts={"size": 256}, datasets=("ff",))
+    finished(runs / "third", ["method=probe"], 0, facts={"crops": 1.3}, datasets=("ff",))
+    with pytest.raises(InputError, match=r"differ='\[crops,size\]'"):
+        report(runs)
+
+
+def test_markdown_shows_labels_as_they_are(tmp_path: Path) -> None:
+    for label in ("note=<b>|\n  x", "plain"):
+        finished(tmp_path / "runs" / label[:4], [label], 0, datasets=("ff",))
+    report(tmp_path / "runs", out=tmp_path / "out", resamples=0)
+    assert "| note=&lt;b>\\| x |" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_a_runs_own_page_marks_inverted_aucs(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", [], 0, inverted=("swap", "puppet"), datasets=("ff", "celeb"))
+    auc = (run.folder / "results.md").read_text().partition("## ap")[0]
+    (frame, video) = lines(auc)[2:]
+    for row in (frame, video):
+        assert row[1].endswith(" (inverted)")
+        assert not row[2].endswith(" (inverted)")
+    assert (run.folder / "results.md").read_text().count("(inverted)") == 2
+
+
+def test_thresholds_are_those_of_the_folder_that_the_numbers_lie_in(tmp_path: Path) -> None:
+    finished(tmp_path / "runs" / "without", ["method=a"], 0)
+    run = finished(tmp_path / "runs" / "with", ["method=b"], 0)
+    found = evaluation(run.folder, "later", "dfdc", 1, 1_000)
+    thresholds = {"frame": 0.7, "video": 0.6}
+    stamps = found.results().select("dataset", "level", "stamp").unique()
+    measured = results(frames("dfdc", (), 1), "iid", thresholds=thresholds)
+    found.write_results(measured.join(stamps, on=["dataset", "level"], maintain_order="left"))
+    found.write_record(found.record() | {"thresholds": thresholds})
+    for by in ("dataset", "domain"):
+        tidy = report(tmp_path / "runs", "acc_val", out=tmp_path / "out", by=by, resamples=20)
+        assert set(tidy.filter(metric="acc_val")["dataset"]) == {"dfdc"}

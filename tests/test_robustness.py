@@ -36,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_corruption_and_severity_has_its_rows(place: Path) -> None:
     table = pl.read_csv(place / "robustness" / "corruptions.csv")
-    assert table.columns == [*COLUMNS, "corruption", "severity"]
+    assert table.columns == [*COLUMNS, "stamp", "corruption", "severity"]
     assert table.select("corruption", "severity").unique(maintain_order=True).rows() == [("none", 0), *PASSES]
     clean = table.filter(severity=0).drop("corruption", "severity")
     assert clean.equals(pl.read_csv(place / "robustness" / "results.csv"))

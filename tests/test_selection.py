@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from fmsd.cli import main
 from fmsd.engine.callbacks import SELECTIONS
 from fmsd.engine.datamodule import DataModule
-from fmsd.metrics.table import results
+from fmsd.metrics.table import results, thresholds
 from fmsd.report.run import Run
 from fmsd.types import InputError
 from tests.conftest import grow_tree, write_image
@@ -143,3 +143,16 @@ def test_the_validation_predictions_lie_beside_the_tests_and_give_the_threshold(
     again = results(tested, "iid", video_score="max", thresholds=record["thresholds"])
     assert run.results().drop("stamp").equals(again) or run.results()["value"].to_list() == pytest.approx(again["value"].to_list(), abs=1e-12)
     assert json.loads((run.folder / "run.json").read_text())["origin"]["selection"] == "iid"
+
+
+def test_an_evaluation_by_another_video_score_takes_the_threshold_that_belongs_to_it(trees: tuple[Path, Path], tmp_path: Path) -> None:
+    run = trained(trees[0], tmp_path / "run")
+    assert main(["evaluate", f"run={run.folder}", "protocol=fmsd", "data.video_score=max", f"hydra.run.dir={tmp_path / 'max'}"]) == 0
+    own = thresholds(pl.read_parquet(run.folder / "validation.parquet"), "max")
+    assert Run(tmp_path / "max").record()["thresholds"] == own != run.record()["thresholds"]
+    tested = results(pl.read_parquet(tmp_path / "max" / "predictions" / "folder.parquet"), "iid", video_score="max", thresholds=own)
+    found = Run(tmp_path / "max").results()
+    assert found["value"].to_list() == pytest.approx(tested["value"].to_list(), abs=1e-12)
+    (run.folder / "validation.parquet").unlink()
+    assert main(["evaluate", f"run={run.folder}", f"hydra.run.dir={tmp_path / 'bare'}"]) == 0
+    assert "acc_val" not in Run(tmp_path / "bare").results()["metric"]

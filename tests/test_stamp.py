@@ -61,16 +61,22 @@ def test_results_without_facts_have_no_stamp(tree: Path) -> None:
 
 
 def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_path: Path) -> None:
-    for name, train, augment in (("a", {"ff": "1"}, "light"), ("b", {"celeb": "2"}, "light"), ("c", {"ff": "1"}, "sbi")):
-        Run(tmp_path / name).write_record({"origin": {"selection": "iid", "augment": augment, "train": train, "left_out": None}})
-    a, b, c = (tmp_path / name for name in "abc")
-    assert (
-        origins([a, b], "fixed")
-        == origins([b, a], "fixed")
-        == {"selection": "fixed", "augment": "light", "train": {"celeb": "2", "ff": "1"}, "left_out": None}
-    )
-    assert origins([a, c], "fixed")["augment"] == "light+sbi"
-    assert origins([a, tmp_path / "weights.pth"], "fixed")["train"] == {"ff": "1", "unknown": None}
+    def expert(name: str, train: dict[str, str], augment: str = "light", selection: str = "iid", left_out: str | None = None) -> Path:
+        Run(tmp_path / name).write_record({"origin": {"selection": selection, "augment": augment, "train": train, "left_out": left_out}})
+        return tmp_path / name
+
+    a, b, c = expert("a", {"ff": "1"}), expert("b", {"celeb": "2"}), expert("c", {"ff": "3"}, augment="sbi")
+    assert origins([a, b], "fixed") == origins([b, a], "fixed")
+    assert origins([a, b], "fixed") == {"selection": "fixed", "augment": "light", "train": {"celeb": "2", "ff": "1"}, "left_out": None}
+    assert origins([a, c], "fixed") == origins([c, a], "fixed")
+    assert (origins([a, c], "fixed")["augment"], origins([a, c], "fixed")["train"]) == ("light+sbi", {"ff": "1+3"})
+    merged = tmp_path / "merged"
+    Run(merged).write_record({"origin": origins([a, c], "fixed")})
+    assert origins([merged, b], "fixed")["train"] == origins([a, b, c], "fixed")["train"]
+    assert origins([a, tmp_path / "weights.pth"], "fixed")["train"] == {"ff": "1", "unknown": ""}
+    peeked = expert("peeked", {"ff": "1"}, selection="oracle", left_out="swap")
+    assert origins([a, peeked], "search")["selection"] == "search of iid+oracle"
+    assert origins([a, peeked], "search")["left_out"] == "swap"
     Run(tmp_path / "old").write_record({"seed": 0})
     with pytest.raises(InputError, match="an older version, which did not record what its numbers rest on"):
         origins([a, tmp_path / "old"], "fixed")

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from fmsd.cli import main
-from fmsd.report.run import ERROR, Run, claimed, write
-from fmsd.report.sweep import CONTENTS, Note, attempt, kindred, summed_up
+from fmsd.report.run import BUSY, ERROR, Run, claimed, write
+from fmsd.report.sweep import CONTENTS, Note, attempt, begin, kindred, summed_up
 from fmsd.types import InputError
 from tests.conftest import ROOT, grow_tree
 
 TINY = (
-    *("train", "-m", "data=folder", "data.root=data", "data.batch_size=8", "data.workers=0", "method=probe", "trainer.accelerator=cpu"),
+    *("train", "-m", "data=folder", "data.root=data", "data.batch_size=8", "data.workers=1", "method=probe", "trainer.accelerator=cpu"),
     *("backbone=vit_tiny", "backbone.pretrained=false", "backbone.size=32", "+backbone.patch_size=8", "+backbone.embed_dim=24"),
     *("+backbone.depth=2", "+backbone.num_heads=2", "trainer.max_epochs=1"),
 )
@@ -42,7 +42,7 @@ def results(sweep: Path) -> dict[str, bytes]:
 
 
 def test_a_sweep_that_was_killed_goes_on_to_the_numbers_it_would_have_had(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*TINY, "method=probe,norm", "seed=0,1", "trainer.max_epochs=3", "save_every=1", "trainer.log_every_n_steps=1"]
+    words = [*TINY, "method=probe,norm", "seed=0,1", "trainer.max_epochs=2", "save_every=1", "trainer.log_every_n_steps=1"]
     command = [sys.executable, "-m", "fmsd.cli", *words]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
     killed = subprocess.Popen(command, start_new_session=True, **quiet)  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -54,7 +54,7 @@ def test_a_sweep_that_was_killed_goes_on_to_the_numbers_it_would_have_had(place:
 
     while time.monotonic() < deadline and killed.poll() is None and not under_way():
         time.sleep(0.02)
-    os.killpg(killed.pid, signal.SIGKILL)
+    killed.kill()  # its loader processes outlive it
     assert killed.wait() == -signal.SIGKILL
     (sweep,) = (place / "sweeps").iterdir()
     before = results(sweep)
@@ -77,15 +77,18 @@ def test_a_sweep_is_extended_and_what_fails_in_it_is_named(place: Path, capsys: 
     assert failed.read_text().startswith("The optimizer does not take its settings")
     assert failed.parent.name in said
     assert main([*TINY, "optimizer.lr=1e-3,1e-2"]) == 0
-    assert "2 done." in told(capsys)  # neither sweep contains the other
-    assert main([*TINY, "optimizer.lr=1e-3,1e-2,-1", "seed=0"]) == 2
-    assert "2 done, 1 failed" in told(capsys)  # it sets another key
-    assert len(list((place / "sweeps").iterdir())) == 3
-    assert main([*TINY, "optimizer.lr=1e-3,1e-2,3e-3"]) == 0
-    assert "1 done, 2 finished before (skipped)." in told(capsys)
+    assert "1 done, 1 finished before (skipped)." in told(capsys)  # what was refused as a whole does not count
+    assert main([*TINY, "optimizer.lr=1e-3", "wrapper=erm,nonsense"]) == 2
+    assert main([*TINY, "optimizer.lr=1e-3", "seed=0"]) == 0
+    assert "1 done." in told(capsys)  # it sets another key
+    assert len(list((place / "sweeps").iterdir())) == 2
+    assert main([*TINY, "optimizer.lr=1e-3,nonsense", "seed=0,x"]) == 2
+    assert "1 finished before (skipped), 3 failed" in told(capsys)
+    (mistyped,) = {path.read_text() for path in place.glob(f"sweeps/*/*seedx*/{ERROR}")}
+    assert mistyped == "seed=x must be a whole number from 0 to 4294967295; give e.g. seed=0.\n"
     assert main([*TINY, "optimizer.lr=1e-2"]) == 0
     assert "1 finished before (skipped)." in told(capsys)
-    assert len(list((place / "sweeps").iterdir())) == 3
+    assert len(list((place / "sweeps").iterdir())) == 2
 
 
 def test_a_finished_job_of_other_defaults_is_refused_and_nothing_is_left_of_a_sweep_that_cannot_begin(
@@ -98,9 +101,36 @@ def test_a_finished_job_of_other_defaults_is_refused_and_nothing_is_left_of_a_sw
     assert "1 failed" in told(capsys)
     assert "differs from this one in learner.clip; begin a new sweep with hydra.sweep.dir=FOLDER" in (run.parent / ERROR).read_text()
     (before,) = (place / "sweeps").iterdir()
-    assert main([*TINY, "wrapper=erm,nonsense"]) == 2
-    assert "There is no wrapper=nonsense" in capsys.readouterr().err
-    assert [path.name for path in (place / "sweeps").iterdir()] == [before.name]
+    known = (before / CONTENTS).read_text()
+    assert '"0"' in known  # refused, but it is there
+    for words in ("wrapper=erm,nonsense",), ("seed=0", "optimizer=nonsense", f"hydra.sweep.dir={before}"):
+        assert main([*TINY, *words]) == 2
+        assert "=nonsense; choose one of" in capsys.readouterr().err
+        assert [path.name for path in (place / "sweeps").iterdir()] == [before.name]
+        assert (before / CONTENTS).read_text() == known
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"seed": 0}'])
+def test_a_damaged_note_of_what_a_sweep_holds_is_told_and_stops_only_its_own(text: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(place / "sweeps" / "old" / CONTENTS, text)
+    assert main([*TINY, "seed=0,1", "hydra.sweep.dir=sweeps/old"]) == 2
+    said = capsys.readouterr()
+    assert f"fmsd: The sweep cannot begin: {place / 'sweeps' / 'old' / CONTENTS} is damaged; delete it" in said.err
+    assert not said.out
+    assert kindred(place / "sweeps", {"seed": ["0"]}) is None
+    write(place / "sweeps" / "new" / CONTENTS, '{"seed": ["0", "1"]}')
+    os.utime(place / "sweeps" / "new" / CONTENTS, (0, 0))
+    assert kindred(place / "sweeps", {"seed": ["0"]}) == place / "sweeps" / "new"
+
+
+def test_a_job_whose_loader_processes_live_has_failed_and_says_why(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for image in (place / "data" / "train").rglob("*.png"):
+        image.write_bytes(image.read_bytes()[:-60])
+    assert main([*TINY, "data.workers=2", "seed=0,1"]) == 2
+    assert "Sweep in" not in (said := told(capsys))
+    assert "2 failed" in said
+    assert len(errors := [path.read_text() for path in place.glob(f"**/{ERROR}")]) == 2
+    assert all(".png" in error and error.count("\n") == 1 for error in errors)
 
 
 def broken() -> int:
@@ -117,6 +147,7 @@ def refused() -> int:
         (lambda: 0, "done", 0, None),
         (lambda: None, "done", 0, None),
         (lambda: -9, "failed", 1, None),
+        (lambda: BUSY, "at work in another process", 0, None),
         (broken, "failed", 1, "ZeroDivisionError: of no use"),
         (refused, "failed", 2, "Give another."),
     ],
@@ -126,33 +157,55 @@ def test_how_a_job_ended_is_in_files(
 ) -> None:
     notes, run = tmp_path / "sweep" / ".jobs" / "1", tmp_path / "sweep" / "job"
     write(run / ERROR, "of the time before")
+    begin(tmp_path / "sweep", notes, {"b": ["1", "2", "3"]}, 3)
     Note(1, ["b=2"], str(tmp_path / "sweep" / "dead")).keep(notes)
     attempt(work, Note(0, ["b=1"], str(run)), notes)
     lines = (run / ERROR).read_text().splitlines() if (run / ERROR).exists() else [None]
     assert lines[-1] == error
     assert summed_up(notes) == (code or 1)
     said = capsys.readouterr().out
-    assert f"1 {ended}, 1 broken off" in said
+    assert f"1 {ended}, 1 broken off, 1 not begun" in said
     assert re.search(r"b=2 +│ It ended without a word", said)
     assert (error or "") in said
     assert not notes.parent.exists()
 
 
-def test_a_job_that_another_process_is_at_work_on_is_left_to_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*TINY, "seed=0,1"]) == 0
+def interrupted() -> int:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_is_noted_and_passed_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = tmp_path / "sweep" / ".jobs" / "1"
+    begin(tmp_path / "sweep", notes, {"b": ["1", "2", "3"]}, 3)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(interrupted, Note(0, ["b=1"], str(tmp_path / "sweep" / "job")), notes)
+    assert summed_up(notes) == 1
+    assert "1 interrupted, 2 not begun" in (said := capsys.readouterr().out)
+    assert re.search(r"b=1 +│ Interrupted\.", said)
+
+
+def test_a_job_that_another_process_is_at_work_on_is_left_to_it(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(words := [*TINY, "seed=0,1"]) == 0
     run = Run(next(place.glob("sweeps/*/*seed1*")))
     (run.folder / "results.csv").unlink()
     capsys.readouterr()
+    write(run.folder / ERROR, "of the time before")
     with claimed(run, run.config.read_text(), resumable=True):
-        assert main([*TINY, "seed=0,1"]) == 0
-    said = told(capsys)
-    assert "1 finished before (skipped), 1 at work in another process" in said
+        assert main(words) == 0
+        monkeypatch.setenv("FMSD_SWEEP", str(place))
+        alone = [word for word in TINY if word != "-m"]  # as a job of a sweep that has a process of its own
+        assert main([*alone, "seed=1", f"hydra.run.dir={run.folder}"]) == BUSY
+        monkeypatch.delenv("FMSD_SWEEP")
+    assert "1 finished before (skipped), 1 at work in another process" in told(capsys)
     assert not (run.folder / ERROR).exists()
-    assert main([*TINY, "seed=0,1"]) == 0
+    assert main(words) == 0
     assert "1 done, 1 finished before (skipped)." in told(capsys)
 
 
-def test_only_a_sweep_that_contains_the_other_is_of_its_kind(tmp_path: Path) -> None:
+def test_only_a_sweep_that_contains_the_other_is_of_its_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     for age, (name, text) in enumerate([("old", '{"seed": ["0", "1"], "b": ["x"]}'), ("new", '{"seed": ["1"], "b": ["x", "y"]}')]):
         write(tmp_path / name / CONTENTS, text)
         os.utime(tmp_path / name / CONTENTS, (age, age))
@@ -165,6 +218,12 @@ def test_only_a_sweep_that_contains_the_other_is_of_its_kind(tmp_path: Path) -> 
         ({"seed": ["0"]}, None),
         ({}, None),
     ]
+    passed = {str(expected[0][0]): ["seed=1 b=x,y"], str(expected[2][0]): ["seed=1 b=x,y"], str(expected[4][0]): ["seed=1 b=x,y"]}
     for asked, name in expected:
+        caplog.clear()
         found = kindred(tmp_path, asked)
         assert (found and found.name) == name
+        assert [record.getMessage() for record in caplog.records] == [
+            f"The sweep in {tmp_path / 'new'} is another one, with {other}; hydra.sweep.dir=FOLDER goes on in it all the same."
+            for other in passed.get(str(asked), [])
+        ]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+import cv2
+import PIL
 import polars as pl
 
 from fmsd.data import manifest as manifests
@@ -15,8 +17,8 @@ from fmsd.metrics.table import LEVELS
 Facts = dict[str, Any]
 """What a number rests on, as JSON takes it."""
 
-DECODERS = ("simplejpeg", "opencv-python-headless", "pillow")
-"""The packages that turn stored images into pixels; releases of one major version are taken to agree."""
+DECODERS = {"simplejpeg": version("simplejpeg"), "opencv": cv2.__version__, "pillow": PIL.__version__}
+"""What turns stored images into pixels; releases of one major version are taken to agree."""
 
 
 def origin(data: DataModule, selection: str) -> Facts:
@@ -31,7 +33,7 @@ def stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, Facts]:
     Args:
         trained: the `origin` of what is tested.
     """
-    decoder = ", ".join(f"{name} {version(name).partition('.')[0]}" for name in DECODERS)
+    decoder = ", ".join(f"{name} {release.partition('.')[0]}" for name, release in DECODERS.items())
     found = {}
     for name, manifest in data.tests.items():
         shared = {

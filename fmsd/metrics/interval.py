@@ -5,19 +5,18 @@ B. Efron, Bootstrap Methods: Another Look at the Jackknife, Annals of Statistics
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Bool, Float64, Int, UInt8
 from torch import Tensor
 
 from fmsd.metrics.calibration import BINS, binned
-from fmsd.metrics.ranking import CURVES, Curve, Values
-from fmsd.metrics.table import LEVELS, datasets
+from fmsd.metrics.ranking import CURVES, Curve, Values, known
+from fmsd.metrics.table import LEVELS, datasets, one_thread
 from fmsd.metrics.video import by_video
 from fmsd.types import InputError
 
@@ -44,11 +43,16 @@ class Draws:
     score: Float64[Tensor, " items"]
     label: Int[Tensor, " items"]
     video: Int[Tensor, " items"]
-    counts: Float64[Tensor, "videos resamples"]
+    counts: UInt8[Tensor, "resamples videos"]
 
     def totals(self, values: Float64[Tensor, "items kinds"]) -> Float64[Tensor, "resamples kinds"]:
         """The weighted sums over the items; first over those of each video, as these are drawn together."""
-        return self.counts.T @ values.new_zeros(len(self.counts), values.shape[1]).index_add_(0, self.video, values)
+        sums = values.new_zeros(self.counts.shape[1], values.shape[1]).index_add_(0, self.video, values)
+        return torch.cat([counts.double() @ sums for counts in self.blocks(len(sums))])
+
+    def blocks(self, width: int) -> Sequence[UInt8[Tensor, "block videos"]]:
+        """The counts of so many resamples at a time that BLOCK holds a weight for each of `width` things."""
+        return self.counts.split(max(1, BLOCK // width))
 
     @property
     def classes(self) -> Float64[Tensor, "items 2"]:
@@ -65,8 +69,8 @@ class Draws:
         score, video, fake = self.score[order], self.video[order], self.label[order].double()
         ends = torch.cat([score.diff() != 0, score.new_ones(1, dtype=torch.bool)]).nonzero().squeeze(1)
         threshold = torch.cat([score.new_ones(1), score[ends]])
-        for counts in self.counts.T.split(max(1, BLOCK // len(score))):
-            weight = counts.contiguous()[:, video]
+        for counts in self.blocks(len(score)):
+            weight = torch.from_numpy(counts.numpy().take(video.numpy(), 1)).double()  # torch takes three times as long over bytes
             fakes = (weight * fake).cumsum(1)
             items = weight.cumsum(1)
             if len(ends) < len(score):
@@ -116,37 +120,32 @@ def weighted(draws: Draws, metrics: Sequence[str], threshold: float | None = Non
     Raises:
         InputError: an unknown metric, or a threshold that is missing.
     """
-    if unknown := [metric for metric in metrics if metric not in {**CURVES, **SUMS}]:
-        raise InputError(f"metric={unknown[0]} is unknown; choose one of {', '.join({**CURVES, **SUMS})}.")
-    if threshold is None and (lacking := [metric for metric in metrics if metric.endswith("_val")]):
+    lacking = [metric for metric in known(metrics) if metric.endswith("_val")]
+    if threshold is None and lacking:
         raise InputError(f"metric={lacking[0]} needs the threshold that validation data chose, and there is none; choose {lacking[0][:-4]}.")
     ranking = [metric for metric in metrics if metric in CURVES]
+    found = {metric: draws.score.new_empty(len(draws.counts)) for metric in ranking}  # small tensors kept between large ones would fragment memory
     with one_thread():
-        parts = [torch.stack([CURVES[metric](curve) for metric in ranking]) for curve in draws.curves()] if ranking else []
-        found = dict(zip(ranking, torch.cat(parts, 1), strict=True)) if parts else {}
+        done = 0
+        for curve in draws.curves() if ranking else ():
+            for metric in ranking:
+                found[metric][done : done + len(curve.fakes)] = CURVES[metric](curve)
+            done += len(curve.fakes)
         for metric in metrics:
             if metric in SUMS:
                 found[metric] = SUMS[metric](draws, threshold if metric.endswith("_val") and threshold is not None else 0.5)
     return {metric: found[metric].numpy() for metric in metrics}
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keeps torch to one thread: the steps are so short that, beside other work, threads wait for each other 20 times as long as they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def drawn(fake: Bool[np.ndarray, " videos"], resamples: int, seed: int) -> UInt8[Tensor, "resamples videos"]:
+    """How often each video is in each resample: as many reals and as many fakes are drawn, with replacement, as there are.
 
-
-def drawn(fake: Bool[np.ndarray, " videos"], resamples: int, seed: int) -> Float64[Tensor, "videos resamples"]:
-    """How often each video is in each resample: as many reals and as many fakes are drawn, with replacement, as there are."""
-    rng, counts = np.random.default_rng(seed), np.zeros((len(fake), resamples))
+    A byte holds a count: that of a video is 1 on average and never once exceeds 255, the odds being less than 1 to 10^500.
+    """
+    rng, counts = np.random.default_rng(seed), np.empty((resamples, len(fake)), np.uint8)
     for own in (np.flatnonzero(~fake), np.flatnonzero(fake)):
-        draws = rng.integers(len(own), size=(resamples, len(own))) + len(own) * np.arange(resamples)[:, None]
-        counts[own] = np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape).T
+        for row in counts:
+            row[own] = np.bincount(rng.integers(len(own), size=len(own)), minlength=len(own))
     return torch.from_numpy(counts)
 
 

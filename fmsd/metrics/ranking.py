@@ -1,6 +1,6 @@
 """How well scores rank fakes above reals, and how they decide. Pure functions of whole-set scores in float64; exact, ties included."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_roc
 
 from fmsd.metrics.calibration import brier, expected_calibration_error
+from fmsd.types import InputError
 
 Scores = Float[Tensor, " items"]
 """Probabilities of fake in [0, 1] of a whole set: torchmetrics would squash anything else by a sigmoid."""
@@ -161,3 +162,15 @@ METRICS: Mapping[str, Callable[[Scores, Labels], float]] = {
 
 AT_THRESHOLD: Mapping[str, Callable[[Scores, Labels, float], float]] = {"acc_val": accuracy, "bacc_val": balanced_accuracy}
 """The metrics at a threshold that validation data chose."""
+
+
+def known(metrics: Sequence[str]) -> Sequence[str]:
+    """The names themselves.
+
+    Raises:
+        InputError: there is no such metric.
+    """
+    names = [*METRICS, *AT_THRESHOLD]
+    if unknown := [metric for metric in metrics if metric not in names]:
+        raise InputError(f"metric={unknown[0]} is unknown; choose one of {', '.join(names)}.")
+    return metrics

@@ -4,11 +4,12 @@ Predictions are a table with the manifest's columns and `logit`, a row per frame
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import polars as pl
 import torch
 
-from fmsd.metrics.ranking import AT_THRESHOLD, CURVES, METRICS, Labels, Scores, best_threshold, roc
+from fmsd.metrics.ranking import AT_THRESHOLD, CURVES, METRICS, Labels, Scores, best_threshold, known, roc
 from fmsd.metrics.video import by_folder, by_video
 from fmsd.types import InputError
 
@@ -17,11 +18,31 @@ DOMAIN_COLUMNS = ("dataset", "domain", "level", "metric", "value", "n_frames", "
 LEVELS = ("frame", "video")
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keeps torch to one thread: the steps are so short that, beside other work, threads wait for each other 20 times as long as they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def scored(predictions: pl.DataFrame) -> pl.DataFrame:
-    """Adds `score`, the probability of fake in float64, where confident frames do not tie at 1."""
+    """Adds `score`, the probability of fake in float64, where confident frames do not tie at 1.
+
+    Raises:
+        InputError: logits that are null or not finite, which would be ranked somewhere all the same.
+    """
+    broken = predictions.filter(~pl.col("logit").is_finite().fill_null(value=False))["dataset"]
+    if len(broken):
+        counts = " and ".join(f"{count} of {dataset}" for dataset, count in sorted(broken.value_counts().rows()))
+        raise InputError(f"Among the logits {counts} are null or not finite, so no metric exists; test the run again.")
     return predictions.with_columns(score=1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp()))
 
 
+@one_thread()
 def results(
     predictions: pl.DataFrame,
     selection: str,
@@ -29,8 +50,9 @@ def results(
     naming: str = "id",
     video_score: str = "mean",
     thresholds: Mapping[str, float] | None = None,
+    metrics: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """Every metric of every dataset at frame and video level.
+    """The metrics of every dataset at frame and video level.
 
     Args:
         selection: the rule that chose the weights, written into every row.
@@ -38,41 +60,48 @@ def results(
         naming: what is one video: equal `id`, or equal last name of it (`folder`).
         video_score: see `fmsd.metrics.video.by_video`.
         thresholds: by level, what the validation split chose; None leaves out the metrics at it.
+        metrics: names in `fmsd.metrics.ranking.METRICS` and `AT_THRESHOLD`; None for all.
 
     Raises:
-        InputError: a dataset with one class only, or an unknown video score.
+        InputError: a dataset with one class only or logits that are no numbers, an unknown video score or metric.
     """
     rows = []
     for dataset, frames in datasets(predictions, naming):
         ranked = levels(frames, video_score)
-        rows += [(dataset, *line, *_sizes(ranked), selection, protocol) for line in _measured(ranked, thresholds)]
+        rows += [(dataset, *line, *_sizes(ranked), selection, protocol) for line in _measured(ranked, thresholds, metrics)]
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
 
+@one_thread()
 def by_domain(
-    predictions: pl.DataFrame, naming: str = "id", video_score: str = "mean", thresholds: Mapping[str, float] | None = None
+    predictions: pl.DataFrame,
+    naming: str = "id",
+    video_score: str = "mean",
+    thresholds: Mapping[str, float] | None = None,
+    metrics: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """Every metric of each forgery domain's fakes against all real frames of their dataset, at frame and video level.
+    """The metrics of each forgery domain's fakes against all real frames of their dataset, at frame and video level.
 
     `n_frames` and `n_videos` count what was ranked, the real ones included. The arguments are those of `results`.
 
     Raises:
-        InputError: a dataset with one class only, or an unknown video score.
+        InputError: as `results`.
     """
     rows = []
     for dataset, frames in datasets(predictions, naming):
         reals, fakes = frames.filter(label=0), frames.filter(label=1)
         for (domain,), own in fakes.group_by("domain", maintain_order=True):
             ranked = levels(pl.concat([reals, own]), video_score)
-            rows += [(dataset, domain, *line, *_sizes(ranked)) for line in _measured(ranked, thresholds)]
+            rows += [(dataset, domain, *line, *_sizes(ranked)) for line in _measured(ranked, thresholds, metrics)]
     return pl.DataFrame(rows, schema=DOMAIN_COLUMNS, orient="row")
 
 
+@one_thread()
 def thresholds(validation: pl.DataFrame, video_score: str = "mean") -> dict[str, float]:
     """By level, the threshold that the predictions of a validation split choose, several datasets as one.
 
     Raises:
-        InputError: they are of one class only, or an unknown video score.
+        InputError: they are of one class only or no numbers, or an unknown video score.
     """
     ((_, frames),) = datasets(validation.with_columns(dataset=pl.lit("the validation data")), "id")
     return {level: best_threshold(*items) for level, items in levels(frames, video_score).items()}
@@ -82,7 +111,7 @@ def datasets(predictions: pl.DataFrame, naming: str) -> Iterator[tuple[str, pl.D
     """The scored frames of each dataset, their videos called as `naming` says.
 
     Raises:
-        InputError: a dataset whose frames or videos are all of one class, which cannot be ranked.
+        InputError: a dataset whose frames are all of one class, which cannot be ranked, or logits that are no numbers.
     """
     for (dataset,), frames in scored(predictions).group_by("dataset", maintain_order=True):
         if frames["label"].n_unique() != 2:
@@ -120,13 +149,18 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _measured(ranked: dict[str, tuple[Scores, Labels]], thresholds: Mapping[str, float] | None) -> Iterator[tuple[str, str, float]]:
+def _measured(
+    ranked: dict[str, tuple[Scores, Labels]], thresholds: Mapping[str, float] | None, metrics: Sequence[str] | None
+) -> Iterator[tuple[str, str, float]]:
     """Level, metric and value; scores are sorted once a level."""
+    wanted = known(metrics) if metrics is not None else [*METRICS, *AT_THRESHOLD]
     for level, items in ranked.items():
-        curve = roc(*items)
-        yield from ((level, name, float(CURVES[name](curve)) if name in CURVES else metric(*items)) for name, metric in METRICS.items())
-        if thresholds is not None:
-            yield from ((level, name, metric(*items, thresholds[level])) for name, metric in AT_THRESHOLD.items())
+        curve = roc(*items) if not CURVES.keys().isdisjoint(wanted) else None
+        for name in wanted:
+            if name not in AT_THRESHOLD:
+                yield level, name, float(CURVES[name](curve)) if curve is not None and name in CURVES else METRICS[name](*items)
+            elif thresholds is not None:
+                yield level, name, AT_THRESHOLD[name](*items, thresholds[level])
 
 
 def _sizes(ranked: dict[str, tuple[Scores, Labels]]) -> list[int]:

@@ -1,10 +1,10 @@
 """Which numbers may stand in one column: those of one protocol stamp, unless the user says which facts may differ. Then they are marked."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from string import ascii_lowercase
-from typing import Any
+from typing import Any, Self
 
 from fmsd.report.trial import Trial
 from fmsd.types import InputError
@@ -24,6 +24,20 @@ class Marks:
 
     cells: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     notes: Sequence[tuple[str, str]] = ()
+
+    def at(self, columns: Iterable[tuple[str, str]]) -> Self:
+        """The marks of datasets at columns that are made of one.
+
+        Args:
+            columns: dataset and column.
+        """
+        found = set(columns)
+        cells = {(row, column, level): letters for (row, own, level), letters in self.cells.items() for dataset, column in found if dataset == own}
+        return replace(self, cells=cells)
+
+    def of(self, row: str) -> str:
+        """All letters of a row."""
+        return united(letters for (own, _, _), letters in self.cells.items() if own == row)
 
 
 def marked(trials: Sequence[Trial], differ: Sequence[str] = ()) -> Marks:
@@ -52,7 +66,7 @@ def marked(trials: Sequence[Trial], differ: Sequence[str] = ()) -> Marks:
             what = "; ".join(f"{name}: {shortened(facts.get(name))} and {shortened(other_facts.get(name))}" for name in own)
             raise InputError(
                 f"{_place(one, dataset)} and {_place(other, dataset)} were not tested alike on {dataset} at {level} level ({what}); "
-                f"leave one out, or set differ='[{','.join(sorted({*differ, *own}))}]' to put them into one column with marks."
+                f"leave one out, or set differ='[{','.join(sorted({*differ, *kept}))}]' to put them into one column with marks."
             )
         for facts, own in found.values() if names else ():
             meaning = ", ".join(f"{name} {shortened(facts.get(name), 160)}" for name in names)
@@ -62,6 +76,11 @@ def marked(trials: Sequence[Trial], differ: Sequence[str] = ()) -> Marks:
                 if letter not in held:
                     held.append(letter)
     return Marks({place: ",".join(sorted(held)) for place, held in cells.items()}, [(letter, meaning) for meaning, letter in letters.items()])
+
+
+def united(marks: Iterable[str]) -> str:
+    """The letters of several marks as one, each once."""
+    return ",".join(sorted({letter for mark in marks for letter in mark.split(",") if letter}))
 
 
 def differing(facts: Sequence[Mapping[str, Any]]) -> list[str]:

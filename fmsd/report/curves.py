@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torchmetrics.functional.classification import binary_roc
 
 from fmsd.metrics.ranking import Labels, Scores
+from fmsd.metrics.ranking import roc as ranked
 from fmsd.report.plots import canvas, canvases, style
 
 Scored = tuple[Scores, Labels]
@@ -135,8 +135,8 @@ def spectra(layers: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 def rates(score: Scores, label: Labels) -> tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]:
     """False and true positive rates of every threshold, both rising."""
-    false_positive, true_positive, _ = binary_roc(score, label)
-    return false_positive.double().numpy(), true_positive.double().numpy()
+    curve = ranked(score, label)
+    return curve.false_positive.numpy(), curve.true_positive.numpy()
 
 
 def probit(rate: Float64[np.ndarray, " points"]) -> Float64[np.ndarray, " points"]:

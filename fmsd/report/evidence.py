@@ -10,11 +10,12 @@ from jaxtyping import Float64
 
 from fmsd.metrics.calibration import reliability
 from fmsd.metrics.interval import interval, resampled
-from fmsd.metrics.table import LEVELS, by_domain, datasets, levels
+from fmsd.metrics.table import LEVELS, by_domain, datasets, levels, results
 from fmsd.report.console import counted
 from fmsd.report.curves import Scored
 from fmsd.report.tables import Samples
 from fmsd.report.trial import Trial
+from fmsd.types import InputError
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,17 @@ def gathered(trials: Sequence[Trial], metric: str, resamples: int, pictured: Col
     Args:
         metric: the one to have intervals of.
         resamples: 0 for no intervals.
-        pictured: the rows to have curves of; None for neither curves nor forgeries.
+        pictured: the rows to have curves of, and forgeries only of the metric; None for neither curves nor forgeries.
+
+    Raises:
+        InputError: predictions that cannot be used, or that the numbers do not follow from.
     """
     samples: dict[tuple[str, str, str], list[np.ndarray]] = {}
     intervals, domains, scores = [], [], {}
     work = [(trial, dataset) for trial in trials for dataset in trial.places]
     for trial, dataset in counted(work, "Reading predictions", len(work), "tables"):
         frames, rules = trial.predictions(dataset), trial.rules(dataset)
+        _check(trial, dataset, results(frames, "", **rules, metrics=[metric]))
         thresholds = rules["thresholds"] or {}
         grouped = {"naming": rules["naming"], "video_score": rules["video_score"]}
         for level in LEVELS if resamples else ():
@@ -76,15 +81,31 @@ def gathered(trials: Sequence[Trial], metric: str, resamples: int, pictured: Col
             intervals.append((trial.label, trial.seed, dataset, level, metric, *interval(found)))
         if pictured is None:
             continue
-        domains.append(by_domain(frames, **rules).with_columns(run=pl.lit(trial.label), seed=pl.lit(trial.seed, pl.Int64)))
+        domains.append(
+            by_domain(frames, **rules, metrics=[metric] if pictured else None).with_columns(
+                run=pl.lit(trial.label), seed=pl.lit(trial.seed, pl.Int64)
+            )
+        )
         if trial.label in pictured and (trial.label, dataset) not in scores:
             scores[trial.label, dataset] = _scores(frames, **grouped)
     return Evidence(
         {place: np.mean(found, axis=0) for place, found in samples.items()},
         pl.DataFrame(intervals, schema=INTERVALS, orient="row"),
-        pl.concat(domains) if domains else pl.DataFrame(),
+        pl.concat(domains, how="vertical_relaxed") if domains else pl.DataFrame(),
         scores,
     )
+
+
+def _check(trial: Trial, dataset: str, computed: pl.DataFrame) -> None:
+    """Refuses predictions that a trial's numbers do not follow from."""
+    computed = computed.cast({"level": pl.String, "metric": pl.String, "value": pl.Float64})  # where there are no thresholds it may be empty
+    both = trial.results.filter(dataset=dataset).join(computed, on=["level", "metric"], suffix="_computed")
+    if not ((both["value"] - both["value_computed"]).abs() <= 1e-6).all():
+        level, metric, value, own = both.select("level", "metric", "value", "value_computed").row(0)
+        raise InputError(
+            f"{trial.places[dataset]} does not hold the predictions that the numbers beside it follow from "
+            f"({metric} per {level} {own:.6f}, not {value:.6f}); put them back, or test the run again."
+        )
 
 
 def _scores(frames: pl.DataFrame, naming: str, video_score: str) -> Scores:

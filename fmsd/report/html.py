@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from fmsd.report.comparison import Marks
 from fmsd.report.plots import style
 from fmsd.report.svg import inline
 from fmsd.report.tables import Cell, Table
@@ -105,12 +106,14 @@ def choice(panes: Mapping[tuple[str, ...], str], names: Sequence[str]) -> str:
         panes: by the values of the choices, the first of each chosen at first; their headings are their own.
         names: of the choices.
     """
-    controls = []
+    controls, places = [], []
     for place, name in enumerate(names):
         values = dict.fromkeys(key[place] for key in panes)
-        options = "".join(f"<option>{escape(value)}</option>" for value in values)
+        places.append({value: str(index) for index, value in enumerate(values)})
+        options = "".join(f'<option value="{index}">{escape(value)}</option>' for index, value in enumerate(values))
         controls.append(f"<label>{escape(name)} <select>{options}</select></label>" if len(values) > 1 else f"<select hidden>{options}</select>")
-    parts = "".join(f"<div class=pane{attribute('data-key', '|'.join(key))}>{body}</div>" for key, body in panes.items())
+    keys = [" ".join(own[value] for own, value in zip(places, key, strict=True)) for key in panes]
+    parts = "".join(f'<div class="pane" data-key="{key}">{body}</div>' for key, body in zip(keys, panes.values(), strict=True))
     return f'<div class="choice"><p class="controls">{"".join(controls)}</p>{parts}</div>'
 
 
@@ -143,9 +146,15 @@ def grid(pictures: Sequence[str], wide: bool = False) -> str:
     return f'<div class="grid{" wide" if wide else ""}">{"".join(pictures)}</div>'
 
 
-def legend(rows: Mapping[str, int]) -> str:
-    """Whose line is which."""
-    return f'<ul class="legend">{"".join(f"<li>{swatch(place)}{escape(row)}</li>" for row, place in rows.items())}</ul>'
+def legend(rows: Mapping[str, int], marks: Marks) -> str:
+    """Whose line is which, with the letters of the rows' numbers."""
+    lines = (f"<li>{swatch(place)}{escape(row)}{raised(marks.of(row))}</li>" for row, place in rows.items())
+    return f'<ul class="legend">{"".join(lines)}</ul>'
+
+
+def raised(mark: str) -> str:
+    """The letters of notes."""
+    return f"<sup>{escape(mark)}</sup>" if mark else ""
 
 
 def swatch(place: int) -> str:
@@ -166,12 +175,11 @@ def _cell(cell: Cell | None, heat: bool) -> str:
     if cell is None:
         return "<td>-</td>"
     number = f"<b>{cell.number}</b>" if cell.best else cell.number
-    mark = f"<sup>{cell.mark}</sup>" if cell.mark else ""
     spread = f"<span>{cell.spread}</span>" if cell.spread else ""
     below = "".join(f"<small>{escape(part)}</small>" for part in (cell.ends, cell.chance, "inverted" if cell.inverted else "") if part)
     kinds = " ".join(kind for kind, wanted in (("best", cell.best), ("inverted", cell.inverted), ("heat", heat)) if wanted)
     look = f"--v:{max(cell.value - 0.5, 0) * 200:.0f}" if heat else ""
-    return f'<td data-value="{cell.value:.6g}"{attribute("class", kinds)}{attribute("style", look)}>{number}{mark}{spread}{below}</td>'
+    return f'<td data-value="{cell.value:.6g}"{attribute("class", kinds)}{attribute("style", look)}>{number}{raised(cell.mark)}{spread}{below}</td>'
 
 
 def attribute(name: str, value: str) -> str:

@@ -1,5 +1,6 @@
 """The MLflow log of a run: curves while it trains; numbers, tables, pictures and the adapter at its end."""
 
+import contextlib
 import importlib
 import logging
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 from lightning.pytorch.loggers import MLFlowLogger
 
 from fmsd.report import job
-from fmsd.report.run import Run, locked
+from fmsd.report.run import MLFLOW, Run, locked, write
 from fmsd.types import InputError
 
 PATIENCE = 60
@@ -33,16 +34,20 @@ def logger(folder: Path, project: str = "fmsd", uri: str | None = None) -> MLFlo
             importlib.import_module(package)
     except ImportError as error:
         raise InputError(f"logger=mlflow needs the package {error.name}; install it with: pip install 'fmsd[mlflow]'.") from error
-    from mlflow.tracking import MlflowClient  # noqa: PLC0415  of an extra
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415  of an extra
+    from mlflow.tracking import MlflowClient  # noqa: PLC0415
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     sweep = job.sweep(folder)
     address = uri or local((sweep or folder).absolute() / "mlflow", project)
-    client, tags = MlflowClient(address), {**job.tags(folder), "folder": str(folder)} | ({"group": sweep.name} if sweep else {})
-    found = client.get_experiment_by_name(project)
-    earlier = client.search_runs([found.experiment_id], f'tags.folder = "{folder}"') if found else []
-    known = earlier[0].info.run_id if earlier else None
-    return MLFlowLogger(project, folder.name, address, tags, run_id=known)
+    tags, known = {**job.tags(folder), "folder": str(folder)} | ({"group": sweep.name} if sweep else {}), None
+    if (folder / MLFLOW).is_file():
+        with contextlib.suppress(MlflowException):  # another store than before
+            known = MlflowClient(address).get_run((folder / MLFLOW).read_text().strip()).info.run_id
+    made = MLFlowLogger(project, folder.name, address, tags, run_id=known)
+    if known is None and made.run_id:  # which makes the run
+        write(folder / MLFLOW, f"{made.run_id}\n")
+    return made
 
 
 def local(store: Path, project: str) -> str:
@@ -51,10 +56,11 @@ def local(store: Path, project: str) -> str:
     Raises:
         InputError: other jobs do not come to an end with it.
     """
-    from mlflow.tracking import MlflowClient  # noqa: PLC0415  of an extra
+    import sqlalchemy  # noqa: PLC0415  of an extra
+    from mlflow.tracking import MlflowClient  # noqa: PLC0415
 
     store.mkdir(parents=True, exist_ok=True)
-    address = f"sqlite:///{store}/mlflow.db?timeout={PATIENCE}"
+    address = str(sqlalchemy.URL.create("sqlite", database=str(store / "mlflow.db"), query={"timeout": str(PATIENCE)}))
     with (store / ".lock").open("a") as file:
         if not locked(file, PATIENCE):
             raise InputError(
@@ -71,12 +77,16 @@ def named(name: str) -> str:
     return re.sub(r"[^\w/. :-]", "_", name.replace("+", "p"), flags=re.ASCII)
 
 
-def publish(logger: MLFlowLogger, run: Run, stamps: Mapping[str, Mapping[str, str]]) -> None:
-    """Writes the stamp of every dataset and level as tags; pictures, tables and the adapter as artifacts, those of an evaluation by its name."""
-    board, place = logger.experiment, f"evaluations/{run.folder.name}" if "run" in run.record() else None
+def publish(logger: MLFlowLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], place: str) -> None:
+    """Writes the stamp of every dataset and level as tags; pictures, tables and the adapter as artifacts.
+
+    Args:
+        place: the folder of these.
+    """
+    board = logger.experiment
     for dataset, own in stamps.items():
         for level, stamp in own.items():
             board.set_tag(logger.run_id, named(f"stamp/{dataset}/{level}"), stamp)
     for pattern in ("*.png", "*.csv", "run.json", "adapter.*"):
         for path in sorted(run.folder.glob(pattern)):
-            board.log_artifact(logger.run_id, str(path), place)
+            board.log_artifact(logger.run_id, str(path), place.rstrip("/") or None)

@@ -41,7 +41,7 @@ for (const table of document.querySelectorAll("table")) {
 for (const choice of document.querySelectorAll(".choice")) {
   const selects = [...choice.querySelectorAll("select")];
   const show = () => {
-    const key = selects.map((select) => select.value).join("|");
+    const key = selects.map((select) => select.value).join(" ");
     for (const pane of choice.querySelectorAll(":scope > .pane")) pane.hidden = pane.dataset.key !== key;
   };
   selects.forEach((select) => select.addEventListener("change", show));

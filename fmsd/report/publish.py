@@ -4,8 +4,9 @@ All loggers get the same numbers under the same names. What else one of them can
 """
 
 import contextlib
+import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from fmsd.metrics.table import scored
 from fmsd.metrics.video import by_folder, by_video
 from fmsd.report import job, mlflow, tensorboard, wandb
 from fmsd.report.curves import rates, thinned
-from fmsd.report.run import Run, flat, read_results
+from fmsd.report.run import PUBLISHED, Run, flat, read_results, write
 from fmsd.types import InputError, reason
 
 log = logging.getLogger(__name__)
+
+VARIANT = "variant"
+"""Where a logged configuration says what is averaged with one another."""
 
 Factory = Callable[[Path], Logger]
 """Makes the logger of the run in a folder."""
@@ -45,51 +49,92 @@ def begin(loggers: Iterable[Logger], folder: Path) -> None:
     Raises:
         InputError: one of them does not work.
     """
+    settings = job.settings(folder)
+    settings[VARIANT] = variant(settings)
     for logger in loggers:
         with working(title(logger)):
             if isinstance(logger, MLFlowLogger):
-                logger.log_hyperparams({mlflow.named(key): value for key, value in flat(job.settings(folder)).items()})
+                logger.log_hyperparams({mlflow.named(key): value for key, value in flat(settings).items()})
             else:
-                logger.log_hyperparams(job.settings(folder))
+                logger.log_hyperparams(settings)
+
+
+def variant(settings: Mapping[str, Any]) -> str:
+    """What runs of one bar share: method, wrapper, backbone and data; the selection where it is not iid, and the protocol if one was chosen."""
+    choices = settings["choices"]
+    parts = [choices.get(group) for group in ("method", "wrapper", "backbone", "data")]
+    if settings.get("select", "iid") != "iid":
+        parts.append(settings["select"])
+    return ", ".join(str(part) for part in (*parts, choices.get("protocol")) if part is not None)
 
 
 def finish(loggers: Iterable[Logger], run: Run) -> None:
     """Gives loggers what a run found; what one of them does not take is told, and lost to it alone."""
     for logger in loggers:
         with spared(title(logger), run.folder):
-            publish(logger, run, run.results(), cost(run.record()), run.record()["steps"])
+            publish(logger, run, run.results(), robustness(run), cost(run.record()), run.record()["steps"])
 
 
 def extend(factories: Mapping[str, Factory], run: Run, evaluation: Run) -> None:
-    """Gives the loggers of a run what an evaluation of it found: the test datasets that the run itself was not tested on, and the corruptions."""
-    known, steps = run.results()["dataset"].unique().to_list() if run.finished else [], run.record().get("steps") or 0
-    new = evaluation.results().filter(~pl.col("dataset").is_in(known))
+    """Gives the loggers of a run what an evaluation of it found and they do not have: other test datasets, and corruptions.
+
+    Numbers of one dataset in a log have one stamp: those of another are told, and left out.
+    """
+    if not factories:
+        return
+    book = run.folder / PUBLISHED
+    had = json.loads(book.read_text()) if book.is_file() else {"stamps": stamped(run.results()) if run.finished else {}, "curves": {}}
+    results = evaluation.results()
+    found = stamped(results)
+    if other := {name: own for name, own in found.items() if had["stamps"].get(name, own) != own}:
+        pairs = "; ".join(f"{name}: {_listed(had['stamps'][name])} there, {_listed(own)} here" for name, own in other.items())
+        log.warning(
+            "The loggers have numbers of another protocol stamp (%s) and keep them; those of this evaluation are in %s and in fmsd report.",
+            *(pairs, evaluation.folder),
+        )
+    new = results.filter(~pl.col("dataset").is_in([*had["stamps"]]))
+    curves: dict[int, dict[str, float]] = {}
+    for severity, own in robustness(evaluation, without=other).items():
+        for name, value in own.items():
+            before = had["curves"].get(name, [])
+            if severity not in before and not (before and "/mean/" in name):  # a mean over other corruptions is another number
+                curves.setdefault(severity, {})[name] = value
+    if new.is_empty() and not curves:
+        return
     for name, factory in factories.items():
         with spared(f"logger={name}", evaluation.folder):
             logger = factory(run.folder)
             begin([logger], run.folder)
-            publish(logger, evaluation, new, {}, steps)
+            publish(logger, evaluation, new, curves, {}, run.record().get("steps") or 0)
     close(evaluation.folder)
+    for severity, own in curves.items():
+        for name in own:
+            had["curves"].setdefault(name, []).append(severity)
+    write(book, json.dumps({"stamps": found | had["stamps"], "curves": had["curves"]}, indent=2) + "\n")
 
 
-def publish(logger: Logger, run: Run, results: pl.DataFrame, more: Mapping[str, float], step: int) -> None:
-    """Gives a logger the results of a run or an evaluation, and what else lies in its folder."""
-    stamps, curves = stamped(results), robustness(run)
+def _listed(stamps: Mapping[str, str]) -> str:
+    return ", ".join(f"{stamp} of {level}s" for level, stamp in stamps.items())
+
+
+def publish(logger: Logger, run: Run, results: pl.DataFrame, curves: Mapping[int, Mapping[str, float]], more: Mapping[str, float], step: int) -> None:
+    """Gives a logger results and robustness curves of a run or an evaluation, and what else lies in its folder; an evaluation's by its name."""
+    stamps, place = stamped(results), f"evaluations/{run.folder.name}/" if "run" in run.record() else ""
     values = numbers(results) | dict(more)
     match logger:
         case WandbLogger():
             logger.log_metrics(values, step)
-            wandb.publish(logger, run, stamps, rocs(run, set(stamps)))
+            wandb.publish(logger, run, stamps, rocs(run, set(stamps)), place)
             wandb.robustness(logger, curves)
         case MLFlowLogger():
-            for place, own in ((step, values), *curves.items()):
-                logger.log_metrics({mlflow.named(name): value for name, value in own.items()}, place)
-            mlflow.publish(logger, run, stamps)
+            for point, own in ((step, values), *curves.items()):
+                logger.log_metrics({mlflow.named(name): value for name, value in own.items()}, point)
+            mlflow.publish(logger, run, stamps, place)
         case _:
-            for place, own in ((step, values), *curves.items()):
-                logger.log_metrics(dict(own), place)
+            for point, own in ((step, values), *curves.items()):
+                logger.log_metrics(dict(own), point)
             if isinstance(logger, TensorBoardLogger):
-                tensorboard.publish(logger, run, stamps)
+                tensorboard.publish(logger, run, stamps, place)
             logger.save()
 
 
@@ -113,14 +158,18 @@ def stamped(results: pl.DataFrame) -> dict[str, dict[str, str]]:
     return found
 
 
-def robustness(run: Run) -> dict[int, dict[str, float]]:
+def robustness(run: Run, without: Collection[str] = ()) -> dict[int, dict[str, float]]:
     """Video AUCs under corruptions by severity, each as `corruptions/DATASET/CORRUPTION/video_auc`; `mean` is that over the corruptions.
 
     A curve begins with the clean images, severity 0. There are none where nothing was corrupted.
+
+    Args:
+        without: datasets that are left out.
     """
     if not (run.folder / "corruptions.csv").is_file():
         return {}
-    aucs = read_results(run.folder / "corruptions.csv").filter(level="video", metric="auc").select("dataset", "corruption", "severity", "value")
+    aucs = read_results(run.folder / "corruptions.csv").filter(~pl.col("dataset").is_in([*without]), level="video", metric="auc")
+    aucs = aucs.select("dataset", "corruption", "severity", "value")
     clean, others = aucs.filter(severity=0).drop("corruption"), aucs.filter(pl.col("severity") > 0)
     begun = clean.join(others.select("dataset", "corruption").unique(maintain_order=True), on="dataset").select(aucs.columns)
     whole = pl.concat([begun, others])

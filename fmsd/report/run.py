@@ -15,9 +15,12 @@ checkpoints/       best.ckpt and, to resume from, last.ckpt and previous.ckpt: w
 logs/metrics.csv   training curves
 error.txt          of a job of a sweep that failed: the sentence or the traceback that ended it
 wandb/ tensorboard/ mlflow/    what the loggers of these names keep; the jobs of a sweep share one mlflow/ beside them
+mlflow.txt         the run's id in the store of MLflow
+published.json     what the loggers have of a run that was evaluated later: stamps of datasets, severities of robustness curves
 """
 
 import contextlib
+import datetime
 import importlib.metadata
 import json
 import logging
@@ -36,7 +39,7 @@ import yaml
 
 from fmsd.atomic import atomic
 from fmsd.metrics.table import markdown, wide
-from fmsd.types import InputError
+from fmsd.types import InputError, reason
 
 if os.name == "posix":
     import fcntl
@@ -61,8 +64,17 @@ PACKAGES = (
 VALIDATION = "validation.parquet"
 """The predictions of the validation split."""
 
+PUBLISHED = "published.json"
+"""What the loggers have of a run that was evaluated later: the stamps of datasets, and the severities of robustness curves."""
+
+MLFLOW = "mlflow.txt"
+"""The id of the run in the store of MLflow."""
+
 ERROR = "error.txt"
 """What ended a job of a sweep that failed."""
+
+BUSY = 75
+"""The exit code of a process that found another one at work on its run; other programs say by it, too, that one may try again later."""
 
 PARTS = (
     "config.yaml",
@@ -90,8 +102,14 @@ PARTS = (
     "wandb",
     "tensorboard",
     "mlflow",
+    MLFLOW,
+    PUBLISHED,
 )
 """What a run may hold, by name."""
+
+
+class BusyError(InputError):
+    """Another process is at work on a run."""
 
 
 @dataclass(frozen=True)
@@ -110,26 +128,24 @@ class Run:
         """Whether training came to its end and was tested."""
         return (self.folder / "results.csv").is_file() and (self.folder / "run.json").is_file()
 
-    @property
-    def busy(self) -> bool:
-        """Whether a process is at work on it."""
-        if not self.config.is_file():
-            return False
-        with self.config.open("a") as file:
-            return not locked(file, patience=0)
-
     def record(self) -> dict[str, Any]:
         """What `run.json` says.
 
         Raises:
-            InputError: the folder is not that of a trained run.
+            InputError: the folder is not that of a trained run, or the file is damaged.
         """
         path = self.folder / "run.json"
         if not path.is_file():
             raise InputError(
                 f"{self.folder} is not the folder of a trained run (it has no run.json); give the folder that training printed at its end."
             )
-        return json.loads(path.read_text())
+        try:
+            record = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path} is no JSON ({reason(error)}); put it back, or test the run again.") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{path} is no JSON object; put it back, or test the run again.")
+        return record
 
     def origin(self) -> dict[str, Any]:
         """What `run.json` says of the training, as far as tests can only be compared where they agree in it.
@@ -169,11 +185,25 @@ class Run:
         self.write("run.json", json.dumps(record, indent=2) + "\n")
 
 
-def read_results(path: Path) -> pl.DataFrame:
-    """A tidy table of results; a stamp of digits alone is no number."""
-    table = pl.read_csv(path, infer_schema=False)
-    counts = [name for name in ("n_frames", "n_videos", "severity") if name in table.columns]
-    return table.with_columns(pl.col("value").cast(pl.Float64), pl.col(counts).cast(pl.Int64))
+def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:
+    """A tidy table of results; a stamp of digits alone is no number.
+
+    Args:
+        also: columns that it must have beside the usual.
+
+    Raises:
+        InputError: the file does not hold one.
+    """
+    try:
+        table = pl.read_csv(path, infer_schema=False)
+        counts = [name for name in ("n_frames", "n_videos", "severity") if name in table.columns]
+        table = table.with_columns(pl.col("value").cast(pl.Float64), pl.col(counts).cast(pl.Int64))
+        whole = table.select("dataset", "level", "metric", "value", "n_frames", "selection", *also).drop_nulls().height
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path} does not hold a run's results ({reason(error)}); put it back, or test the run again.") from error
+    if not table.height or whole < table.height:
+        raise InputError(f"{path} does not hold a run's results (it has {whole} whole rows of {table.height}); put it back, or test the run again.")
+    return table
 
 
 def write(path: Path, text: str) -> None:
@@ -185,13 +215,16 @@ def write(path: Path, text: str) -> None:
 def page(results: pl.DataFrame, metric: str) -> str:
     """One metric as a Markdown table: datasets as columns, frames and videos as rows."""
     table = wide(results, metric)
-    rows = [[str(line[0]), *(f"{value:.4f}" for value in line[1:])] for line in table.rows()]
+    rows = [
+        [str(line[0]), *(f"{value:.4f}{' (inverted)' if metric == 'auc' and value < 0.5 else ''}" for value in line[1:])] for line in table.rows()
+    ]
     return f"## {metric}\n\n" + markdown(table.columns, rows)
 
 
 def provenance(command: Sequence[str]) -> dict[str, Any]:
-    """Where numbers come from: the command line, versions, the revision of this package's source and the machine."""
+    """Where numbers come from: the time, the command line, versions, the revision of this package's source and the machine."""
     return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": list(command),
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "revision": revision(),
@@ -222,21 +255,22 @@ def claimed(run: Run, config: str, resumable: bool = False, named: str = "hydra.
     """Makes a folder the run's own by writing its configuration first, and takes everything back when the work fails before the first checkpoint.
 
     Only what a run writes and what was not there before is removed. As long as the work lasts the configuration is locked; the lock
-    goes with the process, however that ends.
+    goes with the process and its loader processes, however they end.
 
     Args:
         resumable: go on with an unfinished run of the same configuration.
         named: what names the folder on the command line.
 
     Raises:
-        InputError: the folder holds a run that is finished, configured differently, or at work in another process.
+        BusyError: another process is at work on the run.
+        InputError: the folder holds a run that is finished or configured differently.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     before = {part for part in PARTS if (run.folder / part).exists()}
     with run.config.open("a+") as file:
         taken = f"{run.folder} already holds a run; choose another folder with {named}=PATH"
         if not locked(file, patience=10 if resumable else 0):
-            raise InputError(f"{taken}: another process is at work on it.")
+            raise BusyError(f"{taken}: another process is at work on it.")
         file.seek(0)
         if (text := file.read()) and (not resumable or run.finished):
             raise InputError(f"{taken}.")
@@ -247,6 +281,7 @@ def claimed(run: Run, config: str, resumable: bool = False, named: str = "hydra.
             file.flush()
         for partial in run.folder.rglob(".*.partial"):  # what a killed process was writing
             partial.unlink()
+        (run.folder / ERROR).unlink(missing_ok=True)  # of the time before
         try:
             yield
         except BaseException:
@@ -257,6 +292,8 @@ def claimed(run: Run, config: str, resumable: bool = False, named: str = "hydra.
                     else:
                         path.unlink(missing_ok=True)
             raise
+        finally:
+            unlock(file)
 
 
 def locked(file: IO[str], patience: float) -> bool:
@@ -280,6 +317,13 @@ def locked(file: IO[str], patience: float) -> bool:
             return True
         else:
             return True
+
+
+def unlock(file: IO[str]) -> None:
+    """Frees a file, also from the copies of its lock that forked processes keep, which closing it does not."""
+    if os.name == "posix":
+        with contextlib.suppress(OSError):  # no locks there
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def differing(one: str, two: str) -> str | None:

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import shlex
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from fmsd.report.evidence import Evidence, Scores
 from fmsd.report.html import Section
 from fmsd.report.tables import LOWER, NAMES, Table, results_table
 from fmsd.report.trial import Trial
+from fmsd.types import InputError, reason
 
 LINES = 12
 """Rows that pictures show at most."""
@@ -37,7 +37,9 @@ class Overview:
         tables: the results by metric and level; the first is the main one.
         against: the differences from one row, if they were asked for.
         shown: the rows that pictures show, and the places of their lines.
-        robustness: results with run, corruption and severity, means over seeds, and what letters mean there.
+        marks: of the results.
+        robustness: results with run, seed, corruption and severity.
+        robustness_marks: of these.
     """
 
     folder: Path
@@ -46,8 +48,9 @@ class Overview:
     against: Sequence[Table]
     shown: Mapping[str, int]
     evidence: Evidence
+    marks: Marks
     robustness: pl.DataFrame | None
-    robustness_notes: Sequence[tuple[str, str]] = ()
+    robustness_marks: Marks
 
     @property
     def metric(self) -> str:
@@ -72,12 +75,9 @@ class Overview:
 def page(overview: Overview) -> str:
     """The page of a report."""
     count, rows = len(overview.trials), len({trial.label for trial in overview.trials})
-    versions = sorted({str(trial.record.get("versions", {}).get("fmsd", "")) for trial in overview.trials} - {""})
-    subtitle = (
-        f"{plural(count, 'run')} in {plural(rows, 'row')}, {plural(len(overview.datasets), 'test dataset')}; fmsd {', '.join(versions)}".rstrip(
-            "; fmsd"
-        )
-    )
+    versions = sorted({version for trial in overview.trials if (version := trial.record.get("versions", {}).get("fmsd"))})
+    subtitle = f"{plural(count, 'run')} in {plural(rows, 'row')}, {plural(len(overview.datasets), 'test dataset')}"
+    subtitle += f"; fmsd {', '.join(versions)}" if versions else ""
     return html.page(
         f"Report on {overview.folder.resolve().name}", subtitle, [section for make in SECTIONS if (section := make(overview)) is not None]
     )
@@ -109,7 +109,7 @@ def ranking(overview: Overview) -> Section | None:
         "rates below 0.1 % or above 60 % lie outside.",
         "quiet",
     )
-    body += html.legend(overview.shown) + html.grid(one(curves.roc, "ROC", "ROC")) + html.grid(one(curves.det, "DET", "DET"))
+    body += html.legend(overview.shown, overview.marks) + html.grid(one(curves.roc, "ROC", "ROC")) + html.grid(one(curves.det, "DET", "DET"))
     return Section("curves", "ROC and DET curves", body)
 
 
@@ -140,7 +140,7 @@ def calibration(overview: Overview) -> Section | None:
     body = html.paragraph(
         f"The share of fakes among frames of about the same score, by {_first(overview)}. On the diagonal a score is a probability.", "quiet"
     )
-    return Section("calibration", "Reliability", body + html.legend(overview.shown) + html.grid(pictures))
+    return Section("calibration", "Reliability", body + html.legend(overview.shown, overview.marks) + html.grid(pictures))
 
 
 def domains(overview: Overview) -> Section | None:
@@ -153,7 +153,8 @@ def domains(overview: Overview) -> Section | None:
         for dataset in overview.datasets:
             own = table.filter(dataset=dataset).with_columns(dataset=pl.col("domain"))
             if metric in own.filter(level=level)["metric"]:
-                made = replace(results_table(own, metric, level, (), {}, Marks()), title=f"{NAMES.get(metric, metric)} per {level} on {dataset}")
+                marks = overview.marks.at((dataset, domain) for domain in own["domain"])
+                made = replace(results_table(own, metric, level, (), {}, marks), title=f"{NAMES.get(metric, metric)} per {level} on {dataset}")
                 panes[level, dataset] = html.results(made, {}, heat=metric == "auc")
     body = html.paragraph("The fakes of one forgery against all reals of their dataset.", "quiet") + html.choice(panes, ("level", "dataset"))
     return Section("domains", "Forgeries", body) if panes else None
@@ -168,25 +169,34 @@ def robustness(overview: Overview) -> Section | None:
     parts = []
     for (dataset,), own in aucs.group_by("dataset", maintain_order=True):
         rows = [row for row in overview.shown if row in own["run"]]
-        means = own.filter(pl.col("severity") > 0).group_by("run", "corruption", maintain_order=True).agg(pl.col("value").mean(), seed=pl.lit(None))
-        clean = own.filter(severity=0).select("run", "value", corruption=pl.lit("clean"), seed=pl.lit(None))
-        tidy = pl.concat([clean, means], how="diagonal").with_columns(dataset=pl.col("corruption"), metric=pl.lit("auc"), level=pl.lit("video"))
-        made = replace(results_table(tidy, "auc", "video", (), {}, Marks()), title=f"AUC per video on {dataset}", caption="mean over the severities")
+        worse = own.filter(pl.col("severity") > 0)
+        kept = {str(name): shared(held) for (name,), held in worse.group_by("corruption", maintain_order=True)}
+        means = [
+            worse.filter(pl.col("severity").is_in(severities), corruption=name)
+            .group_by("run", "seed", maintain_order=True)
+            .agg(pl.col("value").mean())
+            for name, severities in kept.items()
+        ]
+        columns = ["clean", *kept]
+        tables = [own.filter(severity=0).select("run", "seed", "value"), *means]
+        tidy = pl.concat([held.with_columns(dataset=pl.lit(column)) for column, held in zip(columns, tables, strict=True)])
+        tidy = tidy.with_columns(metric=pl.lit("auc"), level=pl.lit("video"))
+        made = results_table(tidy, "auc", "video", (), {}, overview.robustness_marks.at((dataset, column) for column in columns))
+        said = "; ".join(f"{name}: {', '.join(map(str, severities)) or 'none'}" for name, severities in kept.items())
+        made = replace(made, title=f"AUC per video on {dataset}", columns=columns, caption=f"Mean over the severities that all runs have, {said}.")
         parts.append(html.results(made, overview.shown))
         if rows:
             places = [row if row in rows else "" for row in overview.shown]
-            parts.append(html.picture(plots.robustness(own, places), f"Robustness on {dataset}", f"{dataset}: AUC per video by severity"))
-    notes = "".join(html.paragraph(f"{letter}: {meaning}", "quiet") for letter, meaning in overview.robustness_notes)
-    return Section("robustness", "Robustness", "".join(parts) + notes)
+            keys = ("run", "level", "metric", "corruption", "severity")
+            drawn = own.group_by(keys, maintain_order=True).agg(pl.col("value").mean())
+            parts.append(html.picture(plots.robustness(drawn, places), f"Robustness on {dataset}", f"{dataset}: AUC per video by severity"))
+    return Section("robustness", "Robustness", "".join(parts))
 
 
 def masks(overview: Overview) -> Section | None:
     """Which layers learned."""
 
-    def one(row: str, folder: Path) -> str | None:
-        held = _json(folder / "mask.json")
-        if held is None:
-            return None
+    def one(row: str, held: Mapping[str, Any]) -> str | None:
         if "layers" in held:
             figure = plots.layer_mask(LayerMask(held["settings"], tuple(Layer(**layer) for layer in held["layers"])))
         elif held["steps"]:
@@ -195,21 +205,18 @@ def masks(overview: Overview) -> Section | None:
             return None
         return html.picture(figure, f"Layers of {row}", row)
 
-    return _by_row(overview, "masks", "Layers that learned", one)
+    return _by_row(overview, "masks", "Layers that learned", "mask.json", one)
 
 
 def spectra(overview: Overview) -> Section | None:
     """What training did to the singular values."""
 
-    def one(row: str, folder: Path) -> str | None:
-        held = _json(folder / "spectra.json")
-        return (
-            html.picture(curves.spectra(held["layers"]), f"Spectra of {row}", f"{row}: singular values, largest first")
-            if held and held["layers"]
-            else None
-        )
+    def one(row: str, held: Mapping[str, Any]) -> str | None:
+        if not held["layers"]:
+            return None
+        return html.picture(curves.spectra(held["layers"]), f"Spectra of {row}", f"{row}: singular values, largest first")
 
-    return _by_row(overview, "spectra", "Spectra before and after", one)
+    return _by_row(overview, "spectra", "Spectra before and after", "spectra.json", one)
 
 
 def training(overview: Overview) -> Section | None:
@@ -232,7 +239,7 @@ def training(overview: Overview) -> Section | None:
             )  # pyright: ignore[reportArgumentType]
     if not pictures:
         return None
-    body = html.paragraph(f"Of {_first(overview)}.", "quiet") + html.legend(overview.shown) + html.grid(pictures, wide=True)
+    body = html.paragraph(f"Of {_first(overview)}.", "quiet") + html.legend(overview.shown, overview.marks) + html.grid(pictures, wide=True)
     return Section("training", "Training", body)
 
 
@@ -240,9 +247,12 @@ def explanations(overview: Overview) -> Section | None:
     """What detectors look at."""
     panes = {}
     for row, trial in overview.firsts.items():
-        paths = sorted(path for run in trial.runs for path in (run.folder / "explanations").glob("*.png"))
+        folders = [run.folder / "explanations" for run in trial.runs]
+        paths = {path: path.relative_to(folder).with_suffix("") for folder in folders for path in sorted(folder.rglob("*.png"))}
         if paths:
-            panes[row,] = html.paragraph(row, "quiet") + "".join(html.photograph("webp", _encoded(path), f"{row}: {path.stem}") for path in paths)
+            panes[row,] = html.paragraph(row, "quiet") + "".join(
+                html.photograph("webp", _encoded(path), f"{row}: {name}") for path, name in paths.items()
+            )
     return Section("explanations", "Explanations", html.choice(panes, ("row",))) if panes else None
 
 
@@ -295,7 +305,7 @@ def protocol(overview: Overview) -> Section:
 
 def repeat(overview: Overview) -> Section:
     """The commands and what they ran with."""
-    commands = Counter(spelled(record["command"]) for trial in overview.trials for record in trial.records if record.get("command"))
+    commands = dict.fromkeys(spelled(record["command"]) for trial in overview.trials for record in trial.records if record.get("command"))
     body = html.code("\n".join(commands))
     facts: dict[str, str] = {}
     for name, values in {
@@ -320,6 +330,11 @@ SECTIONS: tuple[Callable[[Overview], Section | None], ...] = (
     *(cost, protocol, repeat),
 )
 """The parts in their order."""
+
+
+def shared(table: pl.DataFrame) -> list[int]:
+    """The severities of one corruption that all runs have that were tested under it."""
+    return sorted(set.intersection(*(set(own["severity"]) for _, own in table.group_by("run", "seed"))))
 
 
 def pictured(table: Table) -> dict[str, int]:
@@ -356,20 +371,27 @@ def _lines(overview: Overview) -> Iterator[tuple[str, list[Scores | None]]]:
             yield dataset, lines
 
 
-def _by_row(overview: Overview, name: str, title: str, one: Callable[[str, Path], str | None]) -> Section | None:
-    """A part with a picture of each row that has one, a row at a time."""
-    made = {(row,): body for row, trial in overview.firsts.items() if (body := one(row, trial.runs[0].folder)) is not None}
+def _by_row(overview: Overview, name: str, title: str, file: str, one: Callable[[str, Mapping[str, Any]], str | None]) -> Section | None:
+    """A part with a picture of each row whose run has a file of JSON, a row at a time."""
+    made = {}
+    for row, trial in overview.firsts.items():
+        path = trial.runs[0].folder / file
+        try:
+            body = one(row, json.loads(path.read_text())) if path.is_file() else None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} does not hold what a run writes there ({reason(error)}); put it back, or remove it.") from error
+        if body is not None:
+            made[row,] = body
     return Section(name, title, html.paragraph(f"Of {_first(overview)}.", "quiet") + html.choice(made, ("row",))) if made else None
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def _encoded(path: Path) -> str:
     """A picture as base64 of WebP, no larger than a page needs it."""
     packed = io.BytesIO()
-    with Image.open(path) as image:
-        image.thumbnail((WIDEST, 4 * WIDEST))
-        image.convert("RGB").save(packed, "WEBP", quality=82)
+    try:
+        with Image.open(path) as image:
+            image.thumbnail((WIDEST, 4 * WIDEST))
+            image.convert("RGB").save(packed, "WEBP", quality=82)
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow says of broken files
+        raise InputError(f"{path} is no picture ({reason(error)}); put it back, or remove it.") from error
     return base64.b64encode(packed.getvalue()).decode()

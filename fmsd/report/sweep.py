@@ -10,13 +10,26 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fmsd.report.console import show
-from fmsd.report.run import ERROR, Run, prune, write
+from fmsd.report.run import BUSY, ERROR, BusyError, Run, prune, write
 from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
 
 CONTENTS = "sweep.json"
 """Where a sweep's folder keeps every key that was set, with all values it was given."""
+
+BEGUN = "begun"
+"""Where the notes of a sweep keep how many jobs it has, and what its folder held before."""
+
+ENDS = {
+    "done": "done",
+    "skipped": "finished before (skipped)",
+    "busy": "at work in another process",
+    "failed": "failed",
+    "interrupted": "interrupted",
+    "killed": "broken off",
+}
+"""How a job can end, and what is said of it."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +39,7 @@ class Note:
     number: int
     overrides: list[str]
     folder: str
-    ended: str = "killed"  # or done, skipped, busy, failed
+    ended: str = "killed"  # see ENDS
     code: int = 1
 
     def keep(self, notes: Path) -> None:
@@ -46,27 +59,31 @@ def attempt(work: Callable[[], int | None], note: Note, notes: Path) -> float | 
     told.unlink(missing_ok=True)
     try:
         code = work() or 0
+    except KeyboardInterrupt:
+        replace(note, ended="interrupted").keep(notes)
+        raise
+    except BusyError:
+        code = BUSY
     except InputError as error:
         code = 2
         write(told, f"{error}\n")
     except Exception:
         code = 1
         write(told, traceback.format_exc())
-    if code and run.busy:
-        told.unlink(missing_ok=True)
-        code, how = 0, "busy"
-    else:
-        how = "failed" if code else "skipped" if finished else "done"
-    replace(note, ended=how, code=code if code in (0, 2) else 1).keep(notes)
+    how = "busy" if code == BUSY else "failed" if code else "skipped" if finished else "done"
+    code = 0 if how == "busy" else code if code in (0, 2) else 1
+    replace(note, ended=how, code=code).keep(notes)
     if how in ("busy", "failed"):
         log.error("%s: %s", words, why(how, run.folder))
-    return run.record()["monitored"] if run.finished and not code else None
+    return run.record()["monitored"] if run.finished and how in ("done", "skipped") else None
 
 
 def why(ended: str, folder: Path) -> str:
     """Why a job of a sweep did not come to its end, in a line."""
     if ended == "busy":
         return "Another process is at work on it."
+    if ended == "interrupted":
+        return "Interrupted."
     lines = (folder / ERROR).read_text().strip().splitlines() if (folder / ERROR).is_file() else []
     return lines[-1] if lines else "It ended without a word: interrupted, or killed by the system, which does so when memory runs out."
 
@@ -74,12 +91,12 @@ def why(ended: str, folder: Path) -> str:
 def summed_up(notes: Path) -> int:
     """Says how the jobs of a sweep ended, and forgets the notes; the exit code of the first that failed, or 0."""
     found = sorted((Note(**json.loads(path.read_text())) for path in notes.glob("*.json")), key=lambda note: note.number)
-    sweep = notes.parent.parent
+    sweep, begun = notes.parent.parent, json.loads((notes / BEGUN).read_text())
+    keep(sweep, begun["before"], found)
     if found:
-        numbers = {how: sum(note.ended == how for note in found) for how in ("done", "skipped", "busy", "failed", "killed")}
-        words = ("done", "finished before (skipped)", "at work in another process", "failed", "broken off")
-        title = f"Sweep in {sweep}: " + ", ".join(f"{count} {word}" for count, word in zip(numbers.values(), words, strict=True) if count)
-        open_ = [note for note in found if note.ended in ("busy", "failed", "killed")]
+        numbers = {word: sum(note.ended == how for note in found) for how, word in ENDS.items()} | {"not begun": begun["jobs"] - len(found)}
+        title = f"Sweep in {sweep}: " + ", ".join(f"{count} {word}" for word, count in numbers.items() if count > 0)
+        open_ = [note for note in found if note.ended not in ("done", "skipped")]
         common = set.intersection(*({*note.overrides} for note in found)) if len(found) > 1 else set()
         named_ = [" ".join(word for word in note.overrides if word not in common) for note in open_]
         rows = [[name, why(note.ended, Path(note.folder)), os.path.relpath(note.folder, sweep)] for name, note in zip(named_, open_, strict=True)]
@@ -97,16 +114,59 @@ def summed_up(notes: Path) -> int:
     return next((note.code for note in found if note.code), 0)
 
 
+def begin(folder: Path, notes: Path, asked: Mapping[str, Sequence[str]], jobs: int) -> None:
+    """Writes down what a sweep holds from now on, and for its end what its folder held before.
+
+    Raises:
+        InputError: what was written down before cannot be read.
+    """
+    known = contents(folder)
+    write(notes / BEGUN, json.dumps({"jobs": jobs, "before": known}))
+    both = {key: sorted({*known[key], *asked[key]}) for key in asked} if known.keys() == asked.keys() else asked
+    write(folder / CONTENTS, json.dumps(both, indent=2) + "\n")
+
+
+def keep(folder: Path, before: Mapping[str, Sequence[str]], found: Sequence[Note]) -> None:
+    """Takes back the values of a sweep that was refused as a whole, or of which every job was, so that without them it is found again."""
+    idle = {note.number for note in found if note.code == 2 and not Run(Path(note.folder)).config.exists()}
+    tried = [{word for note in found if (note.number in idle) == refused for word in note.overrides} for refused in (False, True)]
+    known = contents(folder)
+    vain = tried[1] - tried[0]
+    after = {key: [one for one in given if f"{key}={one}" not in vain] or given for key, given in known.items()} if found else before
+    if after and after != known:
+        write(folder / CONTENTS, json.dumps(after, indent=2) + "\n")
+
+
 def contents(folder: Path) -> dict[str, list[str]]:
-    """Every key that an earlier sweep set, with its values; empty where there is none."""
-    return json.loads((folder / CONTENTS).read_text()) if (folder / CONTENTS).is_file() else {}
+    """Every key that an earlier sweep set, with its values; empty where there is none.
+
+    Raises:
+        InputError: the file that says so cannot be read.
+    """
+    file = folder / CONTENTS
+    try:
+        known = json.loads(file.read_text()) if file.is_file() else {}
+    except (OSError, ValueError):
+        known = None
+    if not isinstance(known, dict) or not all(isinstance(given, list) for given in known.values()):
+        raise InputError(f"{file} is damaged; delete it (the jobs beside it stay, and are known again with hydra.sweep.dir={folder}).")
+    return known
 
 
 def kindred(place: Path, asked: Mapping[str, Sequence[str]]) -> Path | None:
-    """The newest sweep in a folder that does the same jobs, some of them, or all of them and more."""
+    """The newest sweep in a folder that does the same jobs, some of them, or all of them and more; says which one with the same keys does not."""
+    told = False
     for file in sorted(place.glob(f"*/{CONTENTS}"), key=lambda path: path.stat().st_mtime, reverse=True):
-        known = contents(file.parent)
-        pairs = [({*known[key]}, {*asked[key]}) for key in asked] if known.keys() == asked.keys() else []
-        if pairs and (all(old <= new for old, new in pairs) or all(new <= old for old, new in pairs)):
+        try:
+            known = contents(file.parent)
+        except InputError as error:
+            log.warning("%s", error)
+            continue
+        pairs = {key: ({*known[key]}, {*asked[key]}) for key in asked} if known.keys() == asked.keys() else {}
+        if pairs and (all(old <= new for old, new in pairs.values()) or all(new <= old for old, new in pairs.values())):
             return file.parent
+        if pairs and not told:
+            other = " ".join(f"{key}={','.join(sorted(old))}" for key, (old, new) in pairs.items() if old != new)
+            log.info("The sweep in %s is another one, with %s; hydra.sweep.dir=FOLDER goes on in it all the same.", file.parent, other)
+            told = True
     return None

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from fmsd.metrics.interval import interval, paired
 from fmsd.metrics.table import markdown
-from fmsd.report.comparison import Marks
+from fmsd.report.comparison import Marks, united
 
 LOWER = frozenset({"eer", "brier", "ece"})
 """Metrics of which a low value is good; of the others a high one is."""
@@ -50,6 +50,7 @@ class Cell:
         best: no other of the column is better.
         inverted: an AUC below chance.
         mark: the letters of a note.
+        seeds: how many it is a mean over, where the row has more elsewhere.
     """
 
     value: float
@@ -60,6 +61,7 @@ class Cell:
     best: bool = False
     inverted: bool = False
     mark: str = ""
+    seeds: int | None = None
 
     @property
     def number(self) -> str:
@@ -68,8 +70,9 @@ class Cell:
 
     @property
     def spread(self) -> str:
-        """The deviation over seeds."""
-        return "" if self.deviation is None else f" ± {self.deviation:.3f}"
+        """The deviation over seeds, and how many there are where they are too few."""
+        few = "" if self.seeds is None else f" ({self.seeds} seed{'' if self.seeds == 1 else 's'})"
+        return ("" if self.deviation is None else f" ± {self.deviation:.3f}") + few
 
     @property
     def ends(self) -> str:
@@ -117,19 +120,26 @@ def results_table(tidy: pl.DataFrame, metric: str, level: str, unseen: Sequence[
     shown = tidy.filter(metric=metric, level=level)
     columns = shown["dataset"].unique(maintain_order=True).to_list()
     if unseen:
-        mean = shown.filter(pl.col("dataset").is_in(unseen)).group_by("run", "seed", maintain_order=True).agg(pl.col("value").mean())
+        means = shown.filter(pl.col("dataset").is_in(unseen)).group_by("run", "seed", maintain_order=True).agg(pl.col("value").mean(), count=pl.len())
+        mean = means.filter(count=len(unseen))
         shown = pl.concat(
             [shown.select("run", "seed", "dataset", "value"), mean.with_columns(dataset=pl.lit(UNSEEN)).select("run", "seed", "dataset", "value")]
         )
         columns.append(UNSEEN)
     cells: dict[str, dict[str, Cell]] = {}
+    seeds = {row: own["seed"].n_unique() for (row,), own in tidy.group_by("run")}
     for (row, column), own in shown.group_by("run", "dataset", maintain_order=True):
         value, deviation = own.select(mean=pl.col("value").mean(), deviation=pl.col("value").std()).row(0)
         parts = [(str(row), dataset, level) for dataset in (unseen if column == UNSEEN else [str(column)])]
         low, high = interval(np.mean([samples[part] for part in parts], axis=0)) if all(part in samples for part in parts) else (None, None)
-        mark = ",".join(sorted({letter for part in parts if (own_marks := marks.cells.get(part)) for letter in own_marks.split(",")}))
-        cells.setdefault(str(row), {})[str(column)] = Cell(value, deviation, low, high, inverted=metric == "auc" and value < 0.5, mark=mark)
-    return Table(f"{NAMES.get(metric, metric)} per {level}", metric, level, columns, with_best(cells, columns, metric), notes=_used(cells, marks))
+        mark = united(marks.cells.get(part, "") for part in parts)
+        few = own.height if own.height < seeds[row] else None
+        cells.setdefault(str(row), {})[str(column)] = Cell(
+            value, deviation, low, high, inverted=metric == "auc" and value < 0.5, mark=mark, seeds=few
+        )
+    return Table(
+        f"{NAMES.get(metric, metric)} per {level}", metric, level, columns, with_best(cells, columns, metric), notes=_used(cells, marks.notes)
+    )
 
 
 def differences_table(table: Table, against: str, unseen: Sequence[str], samples: Samples, same: Callable[[str, str], bool]) -> Table:
@@ -147,19 +157,27 @@ def differences_table(table: Table, against: str, unseen: Sequence[str], samples
             if row == against or column not in table.cells[against] or not all(same(row, dataset) for dataset in datasets):
                 continue
             one, other = (np.mean([samples[label, dataset, table.level] for dataset in datasets], axis=0) for label in (row, against))
-            found = paired(one, other, cell.value - table.cells[against][column].value)
-            cells[row][column] = Cell(found.value, low=found.low, high=found.high, p=found.p, mark=cell.mark)
+            base = table.cells[against][column]
+            found = paired(one, other, cell.value - base.value)
+            mark, few = united((cell.mark, base.mark)), cell.seeds or base.seeds
+            cells[row][column] = Cell(found.value, low=found.low, high=found.high, p=found.p, mark=mark, seeds=few)
     del cells[against]
-    return replace(table, title=f"{table.title} minus that of {against}", cells=cells)
+    return replace(table, title=f"{table.title} minus that of {against}", cells=cells, notes=_used(cells, table.notes))
 
 
 def with_best(cells: Mapping[str, Mapping[str, Cell]], columns: Sequence[str], metric: str) -> dict[str, dict[str, Cell]]:
-    """The cells, those marked that no other of their column is better than, to the digits that are shown; not in a column of one."""
+    """The cells, those marked that no other of their column is better than, to the digits that are shown; none in a column of one.
+
+    A mean over fewer seeds than its row has elsewhere takes no part.
+    """
     best = {}
     for column in columns:
-        values = [round(own[column].value, 3) for own in cells.values() if column in own]
+        values = [round(own[column].value, 3) for own in cells.values() if column in own and own[column].seeds is None]
         best[column] = (min if metric in LOWER else max)(values) if len(values) > 1 else None
-    return {row: {column: replace(cell, best=round(cell.value, 3) == best[column]) for column, cell in own.items()} for row, own in cells.items()}
+    return {
+        row: {column: replace(cell, best=cell.seeds is None and round(cell.value, 3) == best[column]) for column, cell in own.items()}
+        for row, own in cells.items()
+    }
 
 
 def plain(table: Table) -> list[list[str]]:
@@ -177,11 +195,11 @@ def page(tables: Sequence[Table]) -> str:
         return f"{number}{cell.around}{' (inverted)' if cell.inverted else ''}{f'<sup>{cell.mark}</sup>' if cell.mark else ''}"
 
     def piped(text: str) -> str:
-        return text.replace("|", "\\|")
+        return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
     parts = []
     for table in tables:
-        notes = "".join(f"\n<sup>{letter}</sup> {meaning}  " for letter, meaning in table.notes)
+        notes = "".join(f"\n<sup>{letter}</sup> {piped(meaning)}  " for letter, meaning in table.notes)
         text = markdown(["", *map(piped, table.columns)], _rows(table, piped, one))
         parts.append(f"## {piped(table.title)}\n\n{text}" + (f"\n{table.caption}\n" if table.caption else "") + (f"{notes}\n" if notes else ""))
     return "\n".join(parts)
@@ -237,7 +255,7 @@ def _rows(table: Table, labelled: Callable[[str], str], one: Callable[[Cell], st
     return [[labelled(row), *(one(own[column]) if column in own else "-" for column in table.columns)] for row, own in table.cells.items()]
 
 
-def _used(cells: Mapping[str, Mapping[str, Cell]], marks: Marks) -> list[tuple[str, str]]:
+def _used(cells: Mapping[str, Mapping[str, Cell]], notes: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The notes of the letters that the cells bear."""
     used = {letter for own in cells.values() for cell in own.values() for letter in cell.mark.split(",")}
-    return [(letter, meaning) for letter, meaning in marks.notes if letter in used]
+    return [(letter, meaning) for letter, meaning in notes if letter in used]

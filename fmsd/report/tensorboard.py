@@ -26,12 +26,16 @@ def logger(folder: Path) -> TensorBoardLogger:
     return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
 
 
-def publish(logger: TensorBoardLogger, run: Run, stamps: Mapping[str, Mapping[str, str]]) -> None:
-    """Writes the result table, the stamps of every dataset and level, and the pictures in the run's folder."""
+def publish(logger: TensorBoardLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], place: str) -> None:
+    """Writes the result table, the stamps of every dataset and level, and the pictures in the run's folder.
+
+    Args:
+        place: what the names of all of them begin with.
+    """
     board = logger.experiment
-    board.add_text("results", (run.folder / "results.md").read_text())
-    board.add_text("stamps", f"```\n{json.dumps(stamps, indent=2)}\n```")
+    board.add_text(f"{place}results", (run.folder / "results.md").read_text())
+    board.add_text(f"{place}stamps", f"```\n{json.dumps(stamps, indent=2)}\n```")
     for path in sorted(run.folder.glob("*.png")):
         with Image.open(path) as image:
-            board.add_image(path.stem, np.asarray(image.convert("RGB")), dataformats="HWC")
+            board.add_image(f"{place}{path.stem}", np.asarray(image.convert("RGB")), dataformats="HWC")
     logger.save()

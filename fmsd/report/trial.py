@@ -3,18 +3,29 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import yaml
 
-from fmsd.report.run import Run
+from fmsd.report.run import Run, flat
 from fmsd.types import InputError, reason
 
 log = logging.getLogger(__name__)
 
 ORACLE = "oracle"
 """The selection that looks at the test datasets; its rows say so."""
+
+LEARNING = ("backbone.", "method.", "wrapper.", "optimizer.", "schedule.", "learner.", "merger.", "select", "trainer.max_", "trainer.precision")
+"""What the keys of a configuration begin with in which the seeds of a row agree."""
+
+PATHS = ("backbone.weights", "method.mask.file")
+"""Keys among these that say where a file lies."""
+
+COLUMNS = ["path", "dataset", "domain", "video", "label", "logit"]
+"""What is read of predictions."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +56,10 @@ class Trial:
         """What the numbers rest on, by stamp."""
         return {stamp: facts for record in self.records for stamp, facts in record["stamps"].items()}
 
-    def digest(self, dataset: str) -> str | None:
-        """Of the frames that a dataset's numbers are about."""
-        return next((facts["manifest"] for facts in map(self.facts().get, self.stamps(dataset)) if facts), None)
+    def videos(self, dataset: str) -> tuple[str, str]:
+        """What the videos of a dataset's numbers follow from: the digest of its frames, and what is one video."""
+        facts = self.facts()[self.stamps(dataset)[0]]
+        return facts["manifest"], facts["naming"]
 
     def stamps(self, dataset: str) -> list[str]:
         """The stamps of a dataset's numbers."""
@@ -56,21 +68,26 @@ class Trial:
     def rules(self, dataset: str) -> Mapping[str, Any]:
         """How frames become videos, as the metrics take it, and the thresholds from validation data."""
         facts = self.facts()[self.stamps(dataset)[0]]
-        return {"naming": facts["naming"], "video_score": facts["video_score"], "thresholds": self.record.get("thresholds")}
+        record = next(record for run, record in zip(self.runs, self.records, strict=True) if run.folder == self.places[dataset].parent.parent)
+        return {"naming": facts["naming"], "video_score": facts["video_score"], "thresholds": record.get("thresholds")}
 
     def predictions(self, dataset: str) -> pl.DataFrame:
         """The scored frames of a dataset.
 
         Raises:
-            InputError: they are gone, or are none.
+            InputError: they are gone, or not those that the numbers follow from.
         """
         path = self.places[dataset]
         if not path.is_file():
             raise InputError(f"{path} is gone, and with it what the numbers follow from; put it back, or test the run again with fmsd evaluate.")
         try:
-            return pl.read_parquet(path, columns=["path", "dataset", "domain", "video", "label", "logit"])
+            frames = pl.read_parquet(path, columns=COLUMNS)
         except pl.exceptions.PolarsError as error:
             raise InputError(f"{path} does not hold a run's predictions ({reason(error)}); put them back, or test the run again.") from error
+        count = self.results.filter(dataset=dataset)["n_frames"][0]
+        if frames.height != count or set(frames["dataset"]) != {dataset} or not frames["logit"].is_finite().fill_null(value=False).all():
+            raise InputError(f"{path} does not hold a finite logit of each of the {count} frames of {dataset}; put them back, or test the run again.")
+        return frames
 
 
 def trials(runs: Path) -> list[Trial]:
@@ -80,8 +97,8 @@ def trials(runs: Path) -> list[Trial]:
         InputError: there is none, one is of an older version, or the same one is there twice.
     """
     tested = [Run(path.parent) for path in sorted(runs.rglob("results.csv")) if (path.parent / "run.json").is_file()]
-    records = {run: run.record() for run in tested}
-    evaluations = sorted((run for run in tested if "run" in records[run]), key=lambda run: (run.folder / "results.csv").stat().st_mtime, reverse=True)
+    records = {run: _record(run) for run in tested}
+    evaluations = sorted((run for run in tested if "run" in records[run]), key=lambda run: _time(run, records[run]), reverse=True)
     groups = {run.folder.resolve(): [run] for run in tested if "run" not in records[run]}
     trained, orphans = bool(groups), []
     for run in evaluations:
@@ -102,16 +119,25 @@ def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[
     """Trials with what was varied in them besides the seed."""
     settings = [_settings(records[0]["overrides"]) for _, records in groups]
     common = set.intersection(*map(set, settings))
-    twins: dict[tuple[object, ...], Run] = {}
+    twins: dict[tuple[str, int | None], Run] = {}
+    first: dict[str, tuple[Run, dict[str, Any]]] = {}
     found = []
     for own, (runs, records) in zip(settings, groups, strict=True):
         seed = records[0]["seed"]
-        twin = twins.setdefault((*own, seed), runs[0])
+        choices = records[0].get("choices", {})
+        label = " ".join(" ".join(part for part in own if part not in common).split()) or choices.get("method") or choices.get("merger") or "run"
+        twin = twins.setdefault((label, seed), runs[0])
         if twin is not runs[0]:
             raise InputError(
                 f"{twin.folder} and {runs[0].folder} are the same run twice (equal overrides and seed); keep one of them below runs=FOLDER."
             )
-        label = " ".join(part for part in own if part not in common) or "run"
+        if (learned := _learned(runs[0])) is not None:
+            other, others = first.setdefault(label, (runs[0], learned))
+            if key := next((key for key in others | learned if others.get(key, ...) != learned.get(key, ...)), None):
+                raise InputError(
+                    f"{other.folder} and {runs[0].folder} would be seeds of one row, but differ in {key} ({others.get(key)} and {learned.get(key)}); "
+                    f"report them from different folders, or train them with {key}=VALUE among the overrides."
+                )
         found.append(_trial(label, seed, runs, records))
     return found
 
@@ -119,6 +145,7 @@ def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[
 def _trial(label: str, seed: int | None, runs: Sequence[Run], records: Sequence[Mapping[str, Any]]) -> Trial:
     parts: list[pl.DataFrame] = []
     places: dict[str, Path] = {}
+    shown: dict[tuple[str, str], Mapping[str, Any]] = {}
     for run, record in zip(runs, records, strict=True):
         table = run.results()
         if "stamp" not in table.columns or not record.get("stamps"):
@@ -130,12 +157,50 @@ def _trial(label: str, seed: int | None, runs: Sequence[Run], records: Sequence[
             raise InputError(
                 f"{run.folder} has numbers of the stamp {min(map(str, unknown))}, of which its run.json says nothing; test the run again."
             )
+        if lacking := sorted({"manifest", "naming", "video_score", "train"} - set.intersection(*map(set, record["stamps"].values()))):
+            raise InputError(f"{run.folder / 'run.json'} has a stamp without {lacking[0]}; test the run again.")
+        facts = {(dataset, level): record["stamps"][stamp] for dataset, level, stamp in table.select("dataset", "level", "stamp").iter_rows()}
+        for dataset in sorted({dataset for dataset, _ in facts} & places.keys()):
+            pairs = [(shown[place], own) for place, own in facts.items() if place[0] == dataset and place in shown]
+            if names := sorted({name for one, other in pairs for name in one | other if one.get(name) != other.get(name)}):
+                told = (run.folder, dataset, places[dataset].parent.parent, ", ".join(names))
+                log.warning("%s was tested on %s, too, but the numbers of %s count (they differ in %s).", *told)
+        shown = facts | shown
         new = table.filter(~pl.col("dataset").is_in(list(places)))
         parts.append(new)
         places |= {name: run.folder / "predictions" / f"{name}.parquet" for name in new["dataset"].unique(maintain_order=True)}
     table = pl.concat(parts)
-    label += f" ({ORACLE})" if ORACLE in table["selection"] else ""
+    label += f" ({ORACLE})" if table["selection"].str.contains(ORACLE).any() else ""
     return Trial(label, seed, tuple(runs), tuple(records), table, places)
+
+
+def _record(run: Run) -> dict[str, Any]:
+    """What a run's `run.json` says, with all that a row needs."""
+    record = run.record()
+    if lacking := [key for key in ("overrides", "seed") if key not in record]:
+        raise InputError(f"{run.folder / 'run.json'} does not say {lacking[0]}; put it back, or train the run anew.")
+    return record
+
+
+def _time(run: Run, record: Mapping[str, Any]) -> float:
+    """When a test was made, in seconds; older versions did not write it down."""
+    if "time" not in record:
+        return (run.folder / "results.csv").stat().st_mtime
+    try:
+        return datetime.fromisoformat(record["time"]).timestamp()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{run.folder / 'run.json'} has the time {record['time']!r}; correct it to one like 2026-01-31T12:00:00+00:00.") from error
+
+
+def _learned(run: Run) -> dict[str, Any] | None:
+    """The part of a run's configuration that what it learned follows from, besides its data and seed; None where it is not kept."""
+    if not run.config.is_file():
+        return None
+    try:
+        settings = flat(yaml.safe_load(run.config.read_text()))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{run.config} is no configuration ({reason(error)}); put it back, or remove it.") from error
+    return {key: value for key, value in settings.items() if key.startswith(LEARNING) and key not in PATHS and key.rpartition(".")[2] != "seed"}
 
 
 def _settings(overrides: Sequence[str]) -> tuple[str, ...]:

@@ -61,16 +61,17 @@ def logged_in() -> bool:
         ) from error
 
 
-def publish(logger: WandbLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], rocs: Mapping[str, pl.DataFrame]) -> None:
+def publish(logger: WandbLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], rocs: Mapping[str, pl.DataFrame], place: str) -> None:
     """Gives the dashboard what a run found beside its numbers: tables, ROC curves, pictures and the adapter.
 
     Args:
         stamps: of every dataset and level.
         rocs: of every dataset, with the columns level, false_positive_rate and true_positive_rate.
+        place: what the names of pictures begin with.
     """
     board = logger.experiment
     board.summary.update({f"stamp/{dataset}/{level}": stamp for dataset, own in stamps.items() for level, stamp in own.items()})
-    pictures = {path.stem: wandb.Image(str(path)) for path in sorted(run.folder.glob("*.png"))}
+    pictures = {f"{place}{path.stem}": wandb.Image(str(path)) for path in sorted(run.folder.glob("*.png"))}
     board.log(pictures | {f"roc/{dataset}": roc(dataset, points) for dataset, points in rocs.items()})
     if (run.folder / "adapter.safetensors").is_file():  # an evaluation has neither of these
         board.log({RESULTS: table(run.results())})

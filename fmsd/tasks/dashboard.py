@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 import wandb
 
+from fmsd.report.publish import VARIANT
 from fmsd.report.wandb import RESULTS, SEVERITY, logged_in
 from fmsd.types import InputError, reason
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
-
-METHOD = "choices.method"
-"""Where a run's configuration names its method."""
 
 
 def dashboard(entity: str, project: str = "fmsd", name: str = "Across datasets") -> str:
@@ -57,7 +55,9 @@ def logged(entity: str, project: str) -> set[str]:
 
 
 def workspace(entity: str, project: str, name: str, keys: Collection[str]) -> "Workspace":
-    """A view of a project: video AUC of every method on every dataset, the result tables, AUC against what learns, robustness, and training.
+    """A view of a project: video AUC of every variant on every dataset, the result tables, AUC against what learns, robustness, and training.
+
+    A variant is what `fmsd.report.publish.variant` says: a bar is the mean of its runs.
 
     Args:
         keys: what the runs have logged, see `fmsd.report.publish`.
@@ -73,8 +73,7 @@ def workspace(entity: str, project: str, name: str, keys: Collection[str]) -> "W
     if not tested:
         raise InputError(f"No run in {entity}/{project} has logged a result; train with logger=wandb, and upload what was offline with wandb sync.")
     aucs = {dataset: f"test/{dataset}/video_auc" for dataset in tested}
-    method = panels.Config(METHOD)
-    grouped = {"groupby": method, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+    grouped = {"groupby": panels.Config(VARIANT), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
     bars = [panels.BarPlot(title="Video AUC", metrics=[*aucs.values()], range_x=(0, 1), **grouped)]
     bars += [panels.BarPlot(title=f"Video AUC on {dataset}", metrics=[auc], range_x=(0, 1), **grouped) for dataset, auc in aucs.items()]
     costs = [
@@ -108,7 +107,11 @@ def workspace(entity: str, project: str, name: str, keys: Collection[str]) -> "W
         sections=[Section(name=title, panels=own, is_open=True, layout_settings=SectionLayoutSettings(2, 2)) for title, own in sections.items()],
         settings=WorkspaceSettings(max_runs=100),
         runset_settings=RunsetSettings(
-            groupby=[expr.Config(METHOD)], pinned_columns=["run:displayName", *(f"summary:{auc}" for auc in aucs.values()), "summary:cost/trainable"]
+            groupby=[expr.Config(VARIANT)],
+            pinned_columns=[
+                *("run:displayName", "config:select.value", "config:choices.value.protocol", "summary:cost/trainable"),
+                *(f"summary:{key}" for dataset, auc in aucs.items() for key in (auc, f"stamp/{dataset}/video")),
+            ],
         ),
     )
 

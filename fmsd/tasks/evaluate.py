@@ -21,19 +21,19 @@ from fmsd.engine.learner import Scorer
 from fmsd.engine.predictions import gather, joined
 from fmsd.engine.processes import Processes, named
 from fmsd.engine.stamp import stamped, stamps
-from fmsd.metrics.table import results, wide
+from fmsd.metrics.table import results, thresholds, wide
 from fmsd.models.detector import Detector
 from fmsd.peft import adapter
 from fmsd.peft.inject import fold
 from fmsd.report import plots, publish
 from fmsd.report.console import show as show_table
-from fmsd.report.run import Run, caption, claimed, provenance, read_results
+from fmsd.report.run import VALIDATION, Run, caption, claimed, provenance, read_results
 from fmsd.types import Frames, InputError
 
 log = logging.getLogger(__name__)
 
 CARRIED = (
-    *("overrides", "choices", "seed", "selection", "monitor", "monitored", "thresholds", "origin", "epoch"),
+    *("overrides", "choices", "seed", "selection", "monitor", "monitored", "origin", "epoch"),
     *("trainable", "parameters", "seconds", "merged"),
 )
 """What an evaluation's record repeats of its run's."""
@@ -72,6 +72,8 @@ def evaluate(
             if before is not None and before != manifest.digest():
                 log.warning("%s is not what the run was tested on: other frames, splits or labels (see manifests in run.json).", name)
         record = {key: trained[key] for key in CARRIED if key in trained} | {"stamps": stamps(data, run.origin())}
+        validation = run.folder / VALIDATION
+        record["thresholds"] = thresholds(pl.read_parquet(validation), data.video_score) if validation.is_file() else None
         table = stress(evaluation, record, alone(trainer, folder), folded(run, detector), data, corruptions)
         if corruptions:
             record["corruptions"] = {name: LEVELS[name] for name, _ in corruptions}

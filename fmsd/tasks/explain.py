@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 KINDS = {"rollout": "Attention rollout", "gradcam": "Grad-CAM"}
 """Ways to explain an image, and their names."""
 
+ROWS = 24
+"""A picture has heat maps of at most so many domains."""
+
 
 def explain(
     run: Run,
@@ -44,8 +47,11 @@ def explain(
     how: str | None = None,
     layer: str | None = None,
     seed: int = 0,
+    domains: Sequence[str] | None = None,
 ) -> None:
     """Writes `heatmaps.png`, `features.png` and, to draw that anew, `features.parquet` about the test datasets of `data` to `out`.
+
+    Of several datasets each has its `heatmaps_DATASET.png`.
 
     Args:
         detector: makes the detector that the run began with.
@@ -55,6 +61,7 @@ def explain(
         how: `rollout` or `gradcam`; None for rollout where the backbone allows it.
         layer: the module of the backbone whose output Grad-CAM maps; None for the last one.
         seed: of the choice of images, and of t-SNE.
+        domains: those that get heat maps; None for all, as far as a picture has rows.
 
     Raises:
         InputError: settings out of range, a backbone that cannot be explained this way, or data that cannot be used.
@@ -68,15 +75,18 @@ def explain(
     if importlib.util.find_spec("sklearn") is None:
         raise InputError("The picture of the features needs the package scikit-learn; install it with: pip install 'fmsd[explain]'.")
     tests = data.tests
-    shown = {name: picked(manifest, images, seed) for name, manifest in tests.items()}
+    shown = {name: picked(manifest, images, seed) for name, manifest in limited(tests, domains).items()}
     scattered = sampled(tests, frames)
     model = folded(run, detector).to(alone(trainer, out).strategy.root_device).eval()
     way = how or ("gradcam" if layer is not None else best(model))
     heat = rollout if way == "rollout" else lambda model, image: gradcam(model, image, layer)
-    tiles = [tile for name, manifest in shown.items() for tile in explained(model, heat, data, manifest, name if len(tests) > 1 else None)]
     place = "" if layer is None else f" at {layer}"
-    title = f"{KINDS[way]}{place}: {run.folder.name}\nNumbers: probability of fake.\nHeat: from each image's lowest value to its highest."
-    plots.write(explanations.heatmaps(tiles, title), out / "heatmaps.png")
+    for name, manifest in shown.items():
+        title = (
+            f"{KINDS[way]}{place}: {run.folder.name} on {name}\nNumbers: probability of fake.\nHeat: from each image's lowest value to its highest."
+        )
+        figure = explanations.heatmaps(explained(model, heat, data, manifest, name), title)
+        plots.write(figure, out / (f"heatmaps_{name}.png" if len(tests) > 1 else "heatmaps.png"))
     parts = [embedded(model, data, manifest) for manifest in scattered.values()]
     places = tsne(np.concatenate([width for width, _ in parts]), seed)
     points = pl.concat([table for _, table in parts]).with_columns(x=pl.Series(places[:, 0]), y=pl.Series(places[:, 1]))
@@ -85,6 +95,27 @@ def explain(
     title = f"t-SNE of the penultimate features of {points.height} test frames: {run.folder.name}"
     plots.write(explanations.features(points, title), out / "features.png")
     print(f"The explanations lie in {out}")
+
+
+def limited(tests: Mapping[str, Manifest], domains: Sequence[str] | None) -> dict[str, Manifest]:
+    """The datasets with no more domains than a picture has rows, real frames first, of those that are asked for; datasets without any are left out.
+
+    Raises:
+        InputError: a domain is in none of them.
+    """
+    known = sorted({name for manifest in tests.values() for name in manifest.table["domain"]})
+    if wrong := [name for name in domains or () if name not in known]:
+        raise InputError(f"domains={wrong[0]} is in no test dataset; choose of {', '.join(known)}.")
+    found = {}
+    for dataset, manifest in tests.items():
+        names = [own["domain"][0] for own in _by_domain(manifest.table)]
+        names = [name for name in names if domains is None or name in domains]
+        if len(names) > ROWS:
+            left = len(names) - ROWS
+            log.warning("The heat maps of %s show %d domains and leave out %d; domains=[NAME,...] chooses them.", dataset, ROWS, left)
+        if names:
+            found[dataset] = replace(manifest, table=manifest.table.filter(pl.col("domain").is_in(names[:ROWS])))
+    return found
 
 
 def picked(manifest: Manifest, images: int, seed: int) -> Manifest:
@@ -128,19 +159,14 @@ def equal_share(counts: Sequence[int], total: int) -> int:
     return share
 
 
-def explained(model: Detector, heat: Callable[[Detector, Tensor], Tensor], data: DataModule, manifest: Manifest, dataset: str | None) -> list[Tile]:
-    """The manifest's frames under their heat maps.
-
-    Args:
-        dataset: its name, where there are several.
-    """
+def explained(model: Detector, heat: Callable[[Detector, Tensor], Tensor], data: DataModule, manifest: Manifest, dataset: str) -> list[Tile]:
+    """The frames of a dataset's manifest under their heat maps."""
     tiles = []
     for batch in batches(model, data, manifest):
         maps, scores = heat(model, batch.image).cpu().numpy(), torch.sigmoid(features(model, batch.image)[1]).tolist()
         rows = manifest.table[batch.row.numpy()]
         for image, domain, label, score, own in zip(batch.image.cpu(), rows["domain"], rows["label"], scores, maps, strict=True):
-            row = domain if dataset is None else f"{dataset}\n{domain}"
-            tiles.append(Tile(row, label, score, image.permute(1, 2, 0).numpy(), own))
+            tiles.append(Tile(f"{dataset}\n{domain}", label, score, image.permute(1, 2, 0).numpy(), own))
     return tiles
 
 

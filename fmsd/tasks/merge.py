@@ -140,6 +140,7 @@ def merge(
         pictures(specialists, merger, folder)
         selection = SEARCH if searched else FIXED
         trained = origins(experts, selection)
+        selection = trained["selection"]
         record = provenance(command) | {
             "overrides": list(overrides),
             "choices": dict(choices),
@@ -247,11 +248,24 @@ def opened(label: str, path: Path, base: Mapping[str, Tensor], about: Mapping[st
 
 
 def origins(experts: Sequence[Path], selection: str) -> Facts:
-    """What must be known of the trainings to compare tests of their merge: data and augmentations taken together; of files nothing is known."""
-    known = [Run(path).origin() if path.is_dir() else {"augment": "unknown", "train": {"unknown": None}} for path in experts]
-    augments = sorted({augment for one in known for augment in one["augment"].split("+")})
-    train = {name: digest for one in known for name, digest in one["train"].items()}
-    return {"selection": selection, "augment": "+".join(augments), "train": dict(sorted(train.items())), "left_out": None}
+    """What must be known of the trainings to compare tests of their merge: each fact of theirs, joined by + where they differ; of files nothing.
+
+    The rule of selection says by what other rule than `iid` an expert was chosen: a merge of what the test data chose is no better.
+    """
+    known = [Run(path).origin() for path in experts if path.is_dir()]
+    train = [name_and_digest for one in known for name_and_digest in one["train"].items()] + [("unknown", "")] * (len(known) < len(experts))
+    rules = joined(one["selection"] for one in known)
+    return {
+        "selection": selection if rules in ("", "iid") else f"{selection} of {rules}",
+        "augment": joined(one["augment"] for one in known),
+        "train": {name: joined(digest for other, digest in train if other == name) for name in sorted({name for name, _ in train})},
+        "left_out": joined(one["left_out"] for one in known if one["left_out"]) or None,
+    }
+
+
+def joined(words: Iterable[str]) -> str:
+    """Different words, or sums of words, as one sum in one order."""
+    return "+".join(sorted({part for word in words for part in word.split("+")}))
 
 
 def digest(path: Path) -> str:
@@ -398,14 +412,14 @@ def matrix(run: Run, experts: Sequence[Expert], parts: Mapping[str, Part], model
                     fill(model, ((part, expert.state[part]) for part in parts))
                     filled = True
                 predictions = predict(trainer, Scorer(model), data.test_loader(name), manifest)
-            tables.append(by_domain(predictions, data.naming, data.video_score).with_columns(detector=pl.lit(expert.label)))
+            tables.append(by_domain(predictions, data.naming, data.video_score, metrics=("auc",)).with_columns(detector=pl.lit(expert.label)))
     for name in data.tests:
         predictions = pl.read_parquet(run.folder / "predictions" / f"{name}.parquet")
-        tables.append(by_domain(predictions, data.naming, data.video_score).with_columns(detector=pl.lit(MERGED)))
+        tables.append(by_domain(predictions, data.naming, data.video_score, metrics=("auc",)).with_columns(detector=pl.lit(MERGED)))
     table = pl.concat(tables)
     run.write("domains.csv", table.write_csv())
     wide = (
-        table.filter(level="video", metric="auc")
+        table.filter(level="video")
         .select("detector", "value", column=pl.format("{}/{}", "dataset", "domain"))
         .pivot("column", index="detector", values="value", maintain_order=True)
     )

@@ -74,8 +74,8 @@ def report(
     for table in (*tables.values(), *differences):
         show(table.title, ["", *table.columns], plain(table), _caption(table, len(found), runs))
     if out is not None:
-        robustness, notes = stressed(found, differ)
-        overview = sections.Overview(runs, found, _every(tidy, tables, metric, unseen, marks), differences, shown, evidence, robustness, notes)
+        every = _every(tidy, tables, metric, unseen, marks)
+        overview = sections.Overview(runs, found, every, differences, shown, evidence, marks, *stressed(found, differ))
         with_ends = tidy.join(
             evidence.intervals, on=["run", "seed", "dataset", "level", "metric"], how="left", nulls_equal=True, maintain_order="left"
         )
@@ -91,14 +91,9 @@ def report(
 def by_forgery(found: Sequence[Trial], metric: str, marks: Marks, out: Path | None, runs: Path) -> pl.DataFrame:
     """The tables whose columns are forgeries, from predictions alone."""
     tidy = gathered(found, metric, 0).domains.with_columns(column=pl.format("{}/{}", "dataset", "domain"))
-    columns = {
-        (row, f"{dataset}/{domain}", level): letters
-        for dataset, domain in tidy.select("dataset", "domain").unique().iter_rows()
-        for (row, own, level), letters in marks.cells.items()
-        if own == dataset
-    }
+    marks = marks.at(tidy.select("dataset", "column").iter_rows())
     renamed = tidy.drop("dataset").rename({"column": "dataset"})
-    tables = [results_table(renamed, metric, level, (), {}, replace(marks, cells=columns)) for level in LEVELS]
+    tables = [results_table(renamed, metric, level, (), {}, marks) for level in LEVELS]
     for table in tables:
         show(table.title, ["", *table.columns], plain(table), _caption(table, len(found), runs))
     tidy = tidy.drop("column")
@@ -135,30 +130,30 @@ def row_of(words: str, found: Sequence[Trial]) -> str:
     return fitting[0]
 
 
-def stressed(found: Sequence[Trial], differ: Sequence[str]) -> tuple[pl.DataFrame | None, Sequence[tuple[str, str]]]:
-    """The results under corruptions, means over seeds, and what marks there mean; the newest evaluation of a corruption counts.
+def stressed(found: Sequence[Trial], differ: Sequence[str]) -> tuple[pl.DataFrame | None, Marks]:
+    """The results under corruptions with run and seed, and their marks; the newest evaluation of a corruption's severity counts.
 
     Raises:
         InputError: numbers that must not be compared.
     """
     parts, clean = [], []
     for trial in found:
-        known: list[tuple[str, str]] = []
+        known: list[pl.DataFrame] = []
         for run in trial.runs:
             path = run.folder / CORRUPTIONS
             if not path.is_file():
                 continue
-            table = read_results(path)
-            new = table.filter(~pl.concat_list("dataset", "corruption").is_in(known)) if known else table
-            known += new.select("dataset", "corruption").unique().rows()
+            table = read_results(path, ("corruption", "severity"))
+            new = table.join(pl.concat(known), on=["dataset", "corruption", "severity"], how="anti", maintain_order="left") if known else table
+            if new.is_empty():
+                continue
+            known.append(new)
             parts.append(_named(new, trial))
             places = dict.fromkeys(table["dataset"].unique(), run.folder / "predictions" / "clean")
             clean.append(replace(trial, results=table.filter(severity=0), places=places))
     if not parts:
-        return None, ()
-    marks = marked(clean, differ)
-    keys = ("run", "dataset", "level", "metric", "corruption", "severity")
-    return pl.concat(parts).group_by(keys, maintain_order=True).agg(pl.col("value").mean()), marks.notes
+        return None, Marks()
+    return pl.concat(parts), marked(clean, differ)
 
 
 def _named(table: pl.DataFrame, trial: Trial) -> pl.DataFrame:
@@ -189,15 +184,16 @@ def _noted(table: Table, text: str) -> Table:
 def _difference(table: Table, base: str, unseen: Sequence[str], evidence: Evidence, found: Sequence[Trial]) -> Table:
     """The table's rows less one of them, where they were tested on the same videos."""
 
-    def frames(row: str, dataset: str) -> set[str | None]:
-        return {trial.digest(dataset) if dataset in trial.places else None for trial in found if trial.label == row}
+    def videos(row: str, dataset: str) -> set[tuple[str, str] | None]:
+        return {trial.videos(dataset) if dataset in trial.places else None for trial in found if trial.label == row}
 
     def same(row: str, dataset: str) -> bool:
-        own = frames(row, dataset)
-        return len(own) == 1 and None not in own and own == frames(base, dataset) and (row, dataset, table.level) in evidence.samples
+        own = videos(row, dataset)
+        return len(own) == 1 and None not in own and own == videos(base, dataset) and (row, dataset, table.level) in evidence.samples
 
     made = differences_table(table, base, unseen, evidence.samples, same)
-    return _noted(made, "paired bootstrap over videos: difference, 95 % interval and two-sided p; - where the videos are not the same")
+    what = "paired bootstrap over videos: difference, 95 % interval and two-sided p, of these trained weights, not of other seeds"
+    return _noted(made, f"{what}; - where the videos are not the same")
 
 
 def _caption(table: Table, count: int, runs: Path) -> str:

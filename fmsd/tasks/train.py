@@ -98,12 +98,16 @@ def train(
         with processes.in_turn(leading):  # the first process may have to draw the data
             training, tests = data.training, data.tests
         loggers = publish.made(logger or {}, folder) if leading else []
+        trained = origin(data, select)
+        marks = stamps(data, trained)
         if leading and (told := doctor.summary(data)):
             log.warning(told)
         lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
         resumed = processes.agreed(newest(checkpoints) if leading else None)
         mask = folder / MASK if resumed is not None and (folder / MASK).exists() else None
 
+        if torch.cuda.is_available():  # the jobs of a sweep share the process
+            torch.cuda.reset_peak_memory_stats()
         model = detector()
         parameters, base = count(model.parameters()), adapter.fingerprint(model)
         recovery.basis = {"base weights": base, "training and validation frames": training.digest()}
@@ -144,11 +148,12 @@ def train(
             about = {"method": {"name": name, **settings["method"]}, "protocol": settings["data"] | {"selection": select}}
             adapter.save(model, folder, {"name": settings["backbone"]["name"], "backbone": settings["backbone"], "hash": base}, about)
             write_history(run, adaptation.history)
+            model._compiled_call_impl = None  # it is tested as an evaluation would
             fold(model.backbone)
             single = worker if worker.world_size == 1 else alone(trainer, folder)
-            validation = predict(single, Scorer(model), data.validation_loader(), data.validation)
-            run.write_table(VALIDATION, validation)
-            trained = origin(data, select)
+            validation = predict(single, Scorer(model), data.validation_loader(), data.validation) if finished else None
+            if validation is not None:
+                run.write_table(VALIDATION, validation)
             record = provenance(command) | {
                 "overrides": list(overrides),
                 "choices": dict(choices),
@@ -156,9 +161,9 @@ def train(
                 "selection": select,
                 "monitor": monitor,
                 "monitored": monitored(best, validation, data),
-                "thresholds": thresholds(validation, data.video_score),
+                "thresholds": None if validation is None else thresholds(validation, data.video_score),
                 "origin": trained,
-                "stamps": stamps(data, trained),
+                "stamps": marks,
                 "epoch": int(chosen["epoch"]),
                 "steps": int(chosen["global_step"]),
                 "finished": finished,
@@ -248,10 +253,12 @@ def check_selection(select: str, data: DataModule) -> None:
         )
 
 
-def monitored(best: Best | None, validation: pl.DataFrame, data: DataModule) -> float | None:
-    """What the weights were chosen by; where nothing chose them, their video AUC on the validation split."""
+def monitored(best: Best | None, validation: pl.DataFrame | None, data: DataModule) -> float | None:
+    """What the weights were chosen by; where nothing chose them, their video AUC on the validation split, if it was scored."""
     if best is not None:
         return None if best.best_model_score is None else float(best.best_model_score)
+    if validation is None:
+        return None
     pooled = validation.with_columns(dataset=pl.lit("the validation data"))
     return results(pooled, "", video_score=data.video_score).filter(level="video", metric="auc")["value"].item()
 
