@@ -4,9 +4,9 @@ BIN := .venv/bin
 .DEFAULT_GOAL := help
 .PHONY: demo test lint type bench clean help
 
-demo: .venv/installed ## Train FMSD on the embedded data beside full fine-tuning and a probe, and print the table (CPU, minutes)
+demo: .venv/installed ## Train FMSD on the embedded data beside full fine-tuning and a probe, and report on it (CPU, minutes)
 	$(BIN)/python train.py -m experiments=demo hydra.sweep.dir=runs/demo-$(STAMP)
-	$(BIN)/fmsd report runs=runs/demo-$(STAMP)
+	$(BIN)/fmsd report runs=runs/demo-$(STAMP) out=runs/demo-$(STAMP)/report
 STAMP := $(shell date +%Y-%m-%d_%H-%M-%S)
 
 test: .venv/installed-dev ## Run the tests
