@@ -197,9 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as exit_:  # processes of its own have said why
         ended = exit_.code if isinstance(exit_.code, int) else 1
     except Exception as error:
-        if debugging or os.environ.get(SWEEP) == around:
+        null = next((word for word in overrides if word.endswith("=null") and "Config group override" in str(error)), None)
+        if debugging or (null is None and os.environ.get(SWEEP) == around):
             raise
-        refusals.append(InputError(f"The sweep broke off: {type(error).__name__}, {' '.join(str(error).split())}"))
+        told = f"{null} names no choice of its group; leave it out, or name one."
+        refusals.append(InputError(told if null else f"The sweep broke off: {type(error).__name__}, {' '.join(str(error).split())}"))
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before or "0"
         notes = os.environ.pop(SWEEP, None)

@@ -75,6 +75,7 @@ def test_unknown_rules_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture
         ("data.sampling=random", "data.sampling=random is unknown; choose one of spread, first"),
         ("data.naming=path", "data.naming=path is unknown; choose one of id, folder"),
         ("protocol=dfb", "There is no protocol=dfb; choose one of dfb_compat, fmsd"),
+        ("protocol=null", "protocol=null names no choice of its group; leave it out, or name one"),
     ):
         assert main(["train", "data=folder", f"data.root={tmp_path}", word, f"hydra.run.dir={tmp_path / 'run'}"]) == 2
         assert message in capsys.readouterr().err
