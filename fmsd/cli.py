@@ -39,7 +39,7 @@ from fmsd.data.processes import cores
 from fmsd.data.sources import deepfakebench
 from fmsd.engine.processes import launch, launched, named
 from fmsd.models.detector import PACKAGE as PACKAGED
-from fmsd.report.run import BUSY, ERROR, BusyError, Run, differing, prune, write
+from fmsd.report.run import BUSY, ERROR, EXPLANATIONS, BusyError, Run, differing, prune, write
 from fmsd.report.sweep import Note, attempt, begin, kindred, summed_up
 from fmsd.tasks import dashboard as showing
 from fmsd.tasks import doctor as examining
@@ -555,7 +555,7 @@ def evaluate(config: DictConfig, folder: Path) -> None:
 def explain(config: DictConfig, folder: Path) -> None:
     """fmsd explain: draws where a run's detector looks, by default on the data of its training."""
     run, whole = trained(config, "explain", ("backbone",))
-    data, out = build(whole.data), run.folder / "explanations"
+    data, out = build(whole.data), run.folder / EXPLANATIONS
     if config.out is not None:
         out = Path(located(config.out))
     elif config.data is not None:

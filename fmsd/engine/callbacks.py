@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
@@ -15,7 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from fmsd.atomic import atomic
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.predictions import gather, joined
-from fmsd.metrics.table import results
+from fmsd.metrics.table import pooled, results
 from fmsd.types import InputError, Predictions, reason
 
 log = logging.getLogger(__name__)
@@ -55,12 +54,15 @@ class ValidationMetrics(Callback):
         """Logs the metrics; several training datasets count as one."""
         data, found = self.data, {}
         for place, (name, manifest) in enumerate(data.validations.items()):
-            table = joined(manifest, gather(self.outputs[place])).with_columns(dataset=pl.lit(name or "the validation data"))
-            found[name] = results(table, "", naming=data.naming if name else "id", video_score=data.video_score)
+            table = joined(manifest, gather(self.outputs[place]))
+            if name:
+                found[name] = results(table, "", naming=data.naming, video_score=data.video_score, metrics=("auc",))
+            else:
+                found[name] = results(pooled(table), "", video_score=data.video_score)
         for row in found.pop("").iter_rows(named=True):
             pl_module.log(f"val/{row['level']}_{row['metric']}", row["value"], prog_bar=row["metric"] == "auc")
         if found:
-            aucs = {name: table.filter(level="video", metric="auc")["value"].item() for name, table in found.items()}
+            aucs = {name: table.filter(level="video")["value"].item() for name, table in found.items()}
             pl_module.log_dict({f"oracle/{name}/video_auc": value for name, value in aucs.items()})
             pl_module.log(ORACLE, sum(aucs.values()) / len(aucs))
 

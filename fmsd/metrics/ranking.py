@@ -136,13 +136,14 @@ def best_threshold(score: Scores, label: Labels) -> float:
     return float(middle[gain == gain.max()][0])
 
 
+LIMITS: Mapping[str, float] = {"tpr_0.1": 0.001, "tpr_1": 0.01, "tpr_5": 0.05}
+"""The highest FPR of the metrics that are a TPR."""
+
 CURVES: Mapping[str, Callable[[Curve], Values]] = {
     "auc": area,
     "ap": mean_precision,
     "eer": crossing,
-    "tpr_0.1": partial(reach, limit=0.001),
-    "tpr_1": partial(reach, limit=0.01),
-    "tpr_5": partial(reach, limit=0.05),
+    **{name: partial(reach, limit=limit) for name, limit in LIMITS.items()},
 }
 """The metrics that a ROC curve tells; of many curves at once."""
 
@@ -152,9 +153,7 @@ METRICS: Mapping[str, Callable[[Scores, Labels], float]] = {
     "eer": equal_error_rate,
     "acc": accuracy,
     "bacc": balanced_accuracy,
-    "tpr_0.1": partial(true_positive_rate, limit=0.001),
-    "tpr_1": partial(true_positive_rate, limit=0.01),
-    "tpr_5": partial(true_positive_rate, limit=0.05),
+    **{name: partial(true_positive_rate, limit=limit) for name, limit in LIMITS.items()},
     "brier": brier,
     "ece": expected_calibration_error,
 }

@@ -103,8 +103,13 @@ def thresholds(validation: pl.DataFrame, video_score: str = "mean") -> dict[str,
     Raises:
         InputError: they are of one class only or no numbers, or an unknown video score.
     """
-    ((_, frames),) = datasets(validation.with_columns(dataset=pl.lit("the validation data")), "id")
+    ((_, frames),) = datasets(pooled(validation), "id")
     return {level: best_threshold(*items) for level, items in levels(frames, video_score).items()}
+
+
+def pooled(validation: pl.DataFrame) -> pl.DataFrame:
+    """The predictions of a validation split, several datasets as one."""
+    return validation.with_columns(dataset=pl.lit("the validation data"))
 
 
 def datasets(predictions: pl.DataFrame, naming: str) -> Iterator[tuple[str, pl.DataFrame]]:

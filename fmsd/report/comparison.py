@@ -65,7 +65,7 @@ def marked(trials: Sequence[Trial], differ: Sequence[str] = ()) -> Marks:
             own = [name for name in kept if told(other_facts.get(name)) != told(facts.get(name))]
             what = "; ".join(f"{name}: {shortened(facts.get(name))} and {shortened(other_facts.get(name))}" for name in own)
             raise InputError(
-                f"{_place(one, dataset)} and {_place(other, dataset)} were not tested alike on {dataset} at {level} level ({what}); "
+                f"{one.home(dataset)} and {other.home(dataset)} were not tested alike on {dataset} at {level} level ({what}); "
                 f"leave one out, or set differ='[{','.join(sorted({*differ, *kept}))}]' to put them into one column with marks."
             )
         for facts, own in found.values() if names else ():
@@ -112,11 +112,6 @@ def shortened(value: Any, most: int = 60) -> str:
     else:
         text = told(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def _place(trial: Trial, dataset: str) -> str:
-    """The folder that a trial's numbers on a dataset lie in."""
-    return str(trial.places[dataset].parent.parent)
 
 
 def _letter(place: int) -> str:

@@ -45,7 +45,7 @@ def heatmaps(tiles: Sequence[Tile], title: str) -> Figure:
     for place, (name, own) in enumerate(rows.items()):
         line = panels[place * columns : (place + 1) * columns]
         line[0].set_ylabel(f"{name}\n({'fake' if own[0].label else 'real'})", fontsize=7)
-        for axes, tile in zip(line, own, strict=False):
+        for axes, tile in zip(line, own, strict=False):  # a domain may have fewer images than others
             axes.imshow(np.concatenate([tile.image / 255, heated(tile.image, tile.heat)], 1))
             wrong = (tile.score >= 0.5) != bool(tile.label)
             axes.set_title(f"{tile.score:.2f}{' wrong' if wrong else ''}", fontsize=8, color="firebrick" if wrong else "black", pad=2)

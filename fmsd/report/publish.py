@@ -18,7 +18,7 @@ from fmsd.metrics.table import scored
 from fmsd.metrics.video import by_folder, by_video
 from fmsd.report import job, mlflow, tensorboard, wandb
 from fmsd.report.curves import rates, thinned
-from fmsd.report.run import PUBLISHED, Run, flat, read_results, write
+from fmsd.report.run import CORRUPTIONS, PUBLISHED, Run, flat, read_results, write
 from fmsd.types import InputError, reason
 
 log = logging.getLogger(__name__)
@@ -166,9 +166,9 @@ def robustness(run: Run, without: Collection[str] = ()) -> dict[int, dict[str, f
     Args:
         without: datasets that are left out.
     """
-    if not (run.folder / "corruptions.csv").is_file():
+    if not (run.folder / CORRUPTIONS).is_file():
         return {}
-    aucs = read_results(run.folder / "corruptions.csv").filter(~pl.col("dataset").is_in([*without]), level="video", metric="auc")
+    aucs = read_results(run.folder / CORRUPTIONS).filter(~pl.col("dataset").is_in([*without]), level="video", metric="auc")
     aucs = aucs.select("dataset", "corruption", "severity", "value")
     clean, others = aucs.filter(severity=0).drop("corruption"), aucs.filter(pl.col("severity") > 0)
     begun = clean.join(others.select("dataset", "corruption").unique(maintain_order=True), on="dataset").select(aucs.columns)

@@ -61,6 +61,18 @@ PACKAGES = (
     "polars",
 )
 
+CORRUPTIONS = "corruptions.csv"
+"""The results of every corruption and severity."""
+
+MASK = "mask.json"
+"""The layer mask, or when which subspace learned."""
+
+SPECTRA = "spectra.json"
+"""Singular values of some of the matrices that learned, before and after."""
+
+EXPLANATIONS = "explanations"
+"""The folder of what `fmsd explain` drew."""
+
 VALIDATION = "validation.parquet"
 """The predictions of the validation split."""
 
@@ -81,15 +93,15 @@ PARTS = (
     "run.json",
     "results.csv",
     "results.md",
-    "corruptions.csv",
+    CORRUPTIONS,
     "robustness.png",
     "predictions",
     VALIDATION,
-    "spectra.json",
-    "explanations",
+    SPECTRA,
+    EXPLANATIONS,
     "adapter.safetensors",
     "adapter.json",
-    "mask.json",
+    MASK,
     "mask.png",
     "merge.json",
     "norms.png",

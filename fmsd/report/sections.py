@@ -17,6 +17,7 @@ from fmsd.report import curves, html, plots
 from fmsd.report.comparison import Marks, differing, shortened
 from fmsd.report.evidence import Evidence, Scores
 from fmsd.report.html import Section
+from fmsd.report.run import EXPLANATIONS, MASK, SPECTRA
 from fmsd.report.tables import LOWER, NAMES, Table, results_table
 from fmsd.report.trial import Trial
 from fmsd.types import InputError, reason
@@ -205,7 +206,7 @@ def masks(overview: Overview) -> Section | None:
             return None
         return html.picture(figure, f"Layers of {row}", row)
 
-    return _by_row(overview, "masks", "Layers that learned", "mask.json", one)
+    return _by_row(overview, "masks", "Layers that learned", MASK, one)
 
 
 def spectra(overview: Overview) -> Section | None:
@@ -216,7 +217,7 @@ def spectra(overview: Overview) -> Section | None:
             return None
         return html.picture(curves.spectra(held["layers"]), f"Spectra of {row}", f"{row}: singular values, largest first")
 
-    return _by_row(overview, "spectra", "Spectra before and after", "spectra.json", one)
+    return _by_row(overview, "spectra", "Spectra before and after", SPECTRA, one)
 
 
 def training(overview: Overview) -> Section | None:
@@ -247,7 +248,7 @@ def explanations(overview: Overview) -> Section | None:
     """What detectors look at."""
     panes = {}
     for row, trial in overview.firsts.items():
-        folders = [run.folder / "explanations" for run in trial.runs]
+        folders = [run.folder / EXPLANATIONS for run in trial.runs]
         paths = {path: path.relative_to(folder).with_suffix("") for folder in folders for path in sorted(folder.rglob("*.png"))}
         if paths:
             panes[row,] = html.paragraph(row, "quiet") + "".join(

@@ -56,6 +56,10 @@ class Trial:
         """What the numbers rest on, by stamp."""
         return {stamp: facts for record in self.records for stamp, facts in record["stamps"].items()}
 
+    def home(self, dataset: str) -> Path:
+        """The folder of the run or evaluation that a dataset's numbers lie in."""
+        return self.places[dataset].parent.parent
+
     def videos(self, dataset: str) -> tuple[str, str]:
         """What the videos of a dataset's numbers follow from: the digest of its frames, and what is one video."""
         facts = self.facts()[self.stamps(dataset)[0]]
@@ -68,7 +72,7 @@ class Trial:
     def rules(self, dataset: str) -> Mapping[str, Any]:
         """How frames become videos, as the metrics take it, and the thresholds from validation data."""
         facts = self.facts()[self.stamps(dataset)[0]]
-        record = next(record for run, record in zip(self.runs, self.records, strict=True) if run.folder == self.places[dataset].parent.parent)
+        record = next(record for run, record in zip(self.runs, self.records, strict=True) if run.folder == self.home(dataset))
         return {"naming": facts["naming"], "video_score": facts["video_score"], "thresholds": record.get("thresholds")}
 
     def predictions(self, dataset: str) -> pl.DataFrame:

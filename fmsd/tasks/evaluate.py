@@ -27,7 +27,7 @@ from fmsd.peft import adapter
 from fmsd.peft.inject import fold
 from fmsd.report import plots, publish
 from fmsd.report.console import show as show_table
-from fmsd.report.run import VALIDATION, Run, caption, claimed, provenance, read_results
+from fmsd.report.run import CORRUPTIONS, VALIDATION, Run, caption, claimed, provenance, read_results
 from fmsd.types import Frames, InputError
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,6 @@ CARRIED = (
     *("trainable", "parameters", "seconds", "merged"),
 )
 """What an evaluation's record repeats of its run's."""
-
-ROBUSTNESS = "corruptions.csv"
-"""The results of every corruption and severity."""
 
 
 def evaluate(
@@ -83,7 +80,7 @@ def evaluate(
         publish.extend(logger or {}, run, evaluation)
     show(table, f"AUC of {run.folder}", caption(record))
     if corruptions:
-        show_robustness(read_results(folder / ROBUSTNESS))
+        show_robustness(read_results(folder / CORRUPTIONS))
     print(f"The evaluation lies in {folder}")
     return evaluation
 
@@ -166,7 +163,7 @@ def stress(
             found = scored(run, record, trainer, scorer, data, corruption)
             parts.append(found.with_columns(corruption=pl.lit(corruption.name), severity=pl.lit(corruption.severity)))
         robustness = pl.concat(parts)
-        run.write(ROBUSTNESS, robustness.write_csv())
+        run.write(CORRUPTIONS, robustness.write_csv())
         plots.write(plots.robustness(robustness), run.folder / "robustness.png")
     run.write_results(table)
     return table

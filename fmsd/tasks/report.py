@@ -12,16 +12,13 @@ from fmsd.report import merging, plots, sections
 from fmsd.report.comparison import Marks, marked
 from fmsd.report.console import show
 from fmsd.report.evidence import Evidence, gathered
-from fmsd.report.run import read_results, write
+from fmsd.report.run import CORRUPTIONS, read_results, write
 from fmsd.report.tables import LOWER, NAMES, Table, differences_table, latex, page, plain, results_table
 from fmsd.report.trial import Trial, trials
 from fmsd.types import InputError
 
 FILES = {"dataset": "results", "domain": "domains"}
 """What may be a column of the tables, and how the files are called then."""
-
-CORRUPTIONS = "corruptions.csv"
-"""What an evaluation with corrupt= leaves in its folder."""
 
 
 def report(

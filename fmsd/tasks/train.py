@@ -24,7 +24,7 @@ from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory, Scorer
 from fmsd.engine.stamp import origin, stamps
 from fmsd.mask import LayerMask, MaskHistory
-from fmsd.metrics.table import results, thresholds
+from fmsd.metrics.table import pooled, results, thresholds
 from fmsd.models.detector import Detector
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft import adapter
@@ -32,7 +32,7 @@ from fmsd.peft.inject import fold
 from fmsd.peft.method import Adaptation, Method
 from fmsd.peft.spectra import spectra, text, watched
 from fmsd.report import plots, publish
-from fmsd.report.run import VALIDATION, Run, caption, claimed, provenance
+from fmsd.report.run import MASK, SPECTRA, VALIDATION, Run, caption, claimed, provenance
 from fmsd.tasks import doctor
 from fmsd.tasks.evaluate import alone, made, predict, show, test, tested
 from fmsd.types import InputError
@@ -259,8 +259,7 @@ def monitored(best: Best | None, validation: pl.DataFrame | None, data: DataModu
         return None if best.best_model_score is None else float(best.best_model_score)
     if validation is None:
         return None
-    pooled = validation.with_columns(dataset=pl.lit("the validation data"))
-    return results(pooled, "", video_score=data.video_score).filter(level="video", metric="auc")["value"].item()
+    return results(pooled(validation), "", video_score=data.video_score, metrics=("auc",)).filter(level="video")["value"].item()
 
 
 def processor(trainer: Trainer) -> str | None:
@@ -335,13 +334,6 @@ def adapted(model: Detector, method: Method, worker: Trainer, data: DataModule, 
         adapter.restore(model, first, "the first process")
     model.train()
     return adaptation
-
-
-SPECTRA = "spectra.json"
-"""Where a run keeps singular values of some of the matrices that learned."""
-
-MASK = "mask.json"
-"""Where a run keeps its layer mask."""
 
 
 def write_mask(run: Run, mask: LayerMask | None) -> None:
