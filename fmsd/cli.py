@@ -87,6 +87,7 @@ Overrides are Hydra's: group=choice, key=value, -m for a sweep over comma-separa
 SWEEP = "FMSD_SWEEP"
 """The environment variable that tells the jobs of a sweep, and the processes they start, the folder of notes on how they end."""
 
+OmegaConf.register_new_resolver("inside", lambda folder, names: [f"{folder}/{name}" for name in names], replace=True)
 OmegaConf.register_new_resolver("digest", lambda words: hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:8], replace=True)
 
 

@@ -3,7 +3,6 @@
 import functools
 import importlib
 import inspect
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fmsd.cli import ALLOWED, CONF, VERBS, add_others, build, check_targets, main
+from fmsd.data.corruptions import chosen
 from fmsd.models.detector import detector
 from fmsd.types import InputError
 
@@ -39,9 +39,11 @@ def targets(node: Any) -> Iterator[dict[str, Any]]:
             yield from targets(child)
 
 
-def merges(group: str, choice: str) -> bool:
-    """Whether a choice is a recipe of a merge."""
-    return group == "experiments" and "# Command: fmsd merge" in (ROOT / group / f"{choice}.yaml").read_text()
+def verb_of(experiment: str) -> str:
+    """The verb that an experiment is a recipe of, from its first command."""
+    path = ROOT / "experiments" / f"{experiment}.yaml"
+    words = path.read_text().partition("# Command: ")[2].split() if path.is_file() else []
+    return words[1] if words[:1] == ["fmsd"] and words[1] in ("merge", "evaluate") else "train"
 
 
 @pytest.mark.parametrize(("group", "choice"), GROUPS)
@@ -52,8 +54,8 @@ def test_every_choice_binds_to_the_signature_of_its_target(group: str, choice: s
         "yunet": ["data=synthetic"],
         "deepfakebench": ["data.train=[a]", "data.test=[a]", "data.source.file=x.json"],
     }
-    verb = {"merger": "merge", "detector": "extract"}.get(group, "merge" if merges(group, choice) else "train")
-    extra = {**extra, "merge": ["specialists=/runs", "seed=0"]}
+    verb = {"merger": "merge", "detector": "extract", "experiments": verb_of(choice)}.get(group, "train")
+    extra = {**extra, "merge": ["specialists=/runs", "seed=0"], "robust": ["run=/run"]}
     config = OmegaConf.to_container(compose(verb, f"{group}={choice}", *extra.get(choice, [])), resolve=False)
     assert isinstance(config, dict)
     for node in targets(config):
@@ -74,33 +76,35 @@ def test_every_experiment_composes_and_opens_with_claim_and_command(name: str) -
     text = (ROOT / "experiments" / f"{name}.yaml").read_text()
     assert "# Claim: " in text
     assert "# Command: " in text
-    if merges("experiments", name):
+    if verb_of(name) == "merge":
         config = compose("merge", f"experiments={name}", "specialists=/runs", "seed=0")
         build(config.merger)
-        assert len(OmegaConf.to_container(config.experts, resolve=True)) > 1
+        assert list(config.experts) == ["/runs/seed0/faceswap", "/runs/seed0/stylegan2", "/runs/seed0/migan"]
+        return
+    if verb_of(name) == "evaluate":
+        config = compose("evaluate", f"experiments={name}", "run=/run")
+        assert len(chosen(list(config.corrupt), list(config.severities))) > 1
         return
     config = compose("train", f"experiments={name}", "data.root=/data")
     for part in ("backbone", "method", "wrapper", "optimizer", "schedule", "trainer", "data"):
         build(config[part])
 
 
-def axes() -> list[str]:
-    """The commands that experiments/ablation.yaml lists in its head."""
-    lines = (ROOT / "experiments" / "ablation.yaml").read_text().splitlines()
-    return [line.partition("experiments=ablation ")[2] for line in lines if "experiments=ablation " in line]
+STEPS = yaml.safe_load((CONF / "reproduce.yaml").read_text())["steps"]
 
 
-@pytest.mark.parametrize("axis", axes())
-def test_every_axis_of_the_ablation_composes(axis: str) -> None:
-    overrides = OverridesParser.create().parse_overrides(shlex.split(axis))
-    assert any(override.is_sweep_override() for override in overrides)
+@pytest.mark.parametrize("step", [step for steps in STEPS.values() for step in steps if step.startswith("train")])
+def test_every_training_behind_a_table_composes(step: str) -> None:
+    words = [word for word in step.format(out="out", seed="0,1", run="run").split() if "=" in word and not word.startswith("hydra.")]
+    overrides = OverridesParser.create().parse_overrides(words)
     jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
     assert len(jobs) > 1
     for job in jobs:
-        config = compose("train", "experiments=ablation", "data.root=/data", *job)
-        assert callable(build(config.method))
-    kinds = {word.partition("=")[0] for job in jobs for word in job}
-    assert kinds <= {"method"} or all(kind.startswith("method.") for kind in kinds)
+        for words in (["data.root=/data"], ["data=ff++", "backbone=clip_vit_l14"]):
+            config = compose("train", *job, *words)
+            for part in ("backbone", "method", "wrapper", "data"):
+                assert build(config[part]) is not None
+            assert (config.backbone.size, config.data.name) == ((224, "ff++") if "data=ff++" in words else (64, "faces"))
 
 
 def test_the_parts_that_training_takes_are_factories() -> None:

@@ -102,6 +102,15 @@ def test_a_forgery_that_is_left_out_chooses_and_is_not_trained_on(trees: tuple[P
         assert kept.equals(data.training.where(split=split).table)
 
 
+def test_a_specialist_is_trained_on_one_forgery_and_tested_on_all(trees: tuple[Path, Path]) -> None:
+    data = module(trees[0], train_forgeries=["blend"])
+    for split in ("train", "val"):
+        assert set(data.training.where(split=split).table["domain"]) == {"real", "blend"}
+    assert set(data.tests["mine"].table["domain"]) == set(DOMAINS)
+    with pytest.raises(InputError, match=r"data\.train_forgeries names warp, but the training data holds blend, swap"):
+        assert module(trees[0], train_forgeries=["warp"]).training
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

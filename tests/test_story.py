@@ -300,7 +300,7 @@ def test_unknown_keys_choices_verbs_and_targets(tmp_path: Path) -> None:
         "trian", cwd=tmp_path
     )
     assert "needs run; give it as run=VALUE" in refused("evaluate", cwd=tmp_path)
-    assert "There is no experiments=dmo; choose one of ablation, demo, faces" in refused("train", "experiments=dmo", cwd=tmp_path)
+    assert "There is no experiments=dmo; choose one of align, demo, generalise" in refused("train", "experiments=dmo", cwd=tmp_path)
     assert "There is no data=synthetc" in refused("evaluate", "run=x", "data=synthetc", cwd=tmp_path)
     assert "unless data=NAME is given" in refused("evaluate", "run=x", "data.root=y", cwd=tmp_path)
     assert "'os.system' is not allowed" in refused("train", "data=synthetic", "wrapper._target_=os.system", cwd=tmp_path)
@@ -325,7 +325,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(run: Path, cache: Path) ->
 def test_real_faces_train_and_test_across_datasets(real_data: Path, tmp_path: Path) -> None:
     weights = real_data / "weights" / "sam2_hiera_tiny.safetensors"
     done = fmsd_command(
-        "train", "experiments=faces", "hydra.mode=RUN", "method=fmsd", "trainer=smoke", "hydra.run.dir=run",
+        "train", "experiments=generalise", "hydra.mode=RUN", "method=fmsd", "trainer=smoke", "hydra.run.dir=run",
         f"data.root={real_data / 'faces'}", f"backbone.weights={weights}", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

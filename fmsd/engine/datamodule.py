@@ -60,6 +60,7 @@ class DataModule(LightningDataModule):
         frames: at most so many frames per video; None for all.
         videos: at most so many videos per split and domain, for a quick trial; None for all.
         val_fraction: share of the training videos held out for validation where the dataset has no validation split.
+        train_forgeries: domains of the fakes to train on and to choose the weights by; the tests keep all, as for a specialist. None for all.
         left_out: a forgery that is not trained on and is, with real frames, all of the validation split; None for none.
         augment: name of the training augmentation, see `fmsd.data.transforms`; with `sbi`, self-blended images take the place of the training fakes.
         batches: `shuffle`, or batches that each hold every domain with both classes: `balanced` with the same part for all of them, `natural` with
@@ -92,6 +93,7 @@ class DataModule(LightningDataModule):
         frames: int | None = None,
         videos: int | None = None,
         val_fraction: float = 0.1,
+        train_forgeries: Sequence[str] | None = None,
         left_out: str | None = None,
         augment: str = "light",
         batches: str = "shuffle",
@@ -106,6 +108,7 @@ class DataModule(LightningDataModule):
         self.roots, self.expected, self.names = roots or {}, expected or {}, names
         self.forgeries, self.compression = None if forgeries is None else list(forgeries), compression
         self.protocol, self.sampling, self.naming, self.video_score = protocol, sampling, naming, video_score
+        self.train_forgeries = None if train_forgeries is None else list(train_forgeries)
         self.left_out, self.watched = left_out, False  # watched: the test datasets are scored after every epoch, too
         self.skipped: list[str] = []
         self.frames, self.videos, self.val_fraction = frames, videos, val_fraction
@@ -207,7 +210,7 @@ class DataModule(LightningDataModule):
                 part = part.hold_out(self.val_fraction)
             parts.append(part)
         chosen = replace(chosen, table=pl.concat([part.table for part in parts]))
-        chosen = self._without(self._reduced(chosen).where(split=["train", "val"])).validate()
+        chosen = self._without(self._specialised(self._reduced(chosen).where(split=["train", "val"]))).validate()
         if self.augment == blending.SBI:
             chosen = blending.expanded(chosen)
         for split in ("train", "val"):
@@ -219,6 +222,15 @@ class DataModule(LightningDataModule):
                     "(where validation videos are held out, those whose names share the part before the first _ go together)."
                 )
         return chosen
+
+    def _specialised(self, manifest: Manifest) -> Manifest:
+        """The manifest with its real frames and those of the forgeries to train on."""
+        known = manifest.table.filter(label=1)["domain"].unique().sort().to_list()
+        if unknown := [name for name in self.train_forgeries or () if name not in known]:
+            raise InputError(
+                f"data.train_forgeries names {', '.join(unknown)}, but the training data holds {', '.join(known)}; correct it, or leave it out."
+            )
+        return manifest.only(self.train_forgeries)
 
     def _without(self, manifest: Manifest) -> Manifest:
         """The manifest with the forgery that is left out in its validation split alone, and no other forgery there."""
