@@ -21,6 +21,7 @@ from typing import Any
 
 import hydra
 import torch
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -51,6 +52,7 @@ from fmsd.tasks import index as indexing
 from fmsd.tasks import merge as merging
 from fmsd.tasks import pack as packing
 from fmsd.tasks import report as reporting
+from fmsd.tasks import reproduce as reproducing
 from fmsd.tasks import train as training
 from fmsd.types import InputError
 
@@ -78,6 +80,7 @@ USAGE = """fmsd VERB [overrides...]
   doctor     data=NAME [out=FILE.json]    what is wrong with a copy of a dataset, and which shortcuts it offers
   pack       data=NAME out=FOLDER [size=1G]    a dataset's images as a few large tars
   report     runs=FOLDER [by=domain] [out=FOLDER]    many runs as tables and one page, by test dataset or by forgery
+  reproduce  NAME [seed=0,1,2] [overrides of its trainings...]    the commands behind a table of experiments/
   dashboard  entity=NAME [project=fmsd]    a view of all runs of a project on Weights & Biases
 
 Overrides are Hydra's: group=choice, key=value, -m for a sweep over comma-separated values, --cfg job to see the result,
@@ -137,8 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb in ("-h", "--help"):
         print(USAGE)
         return 0
+    if verb == "reproduce":  # runs others, each with a configuration of its own
+        return reproduce(overrides)
     if verb not in VERBS:
-        print(f"fmsd: there is no verb {verb!r}; choose one of {', '.join(VERBS)}.", file=sys.stderr)
+        print(f"fmsd: there is no verb {verb!r}; choose one of {', '.join(VERBS)}, reproduce.", file=sys.stderr)
         return 2
     speak()
     before, around = os.environ.get("HYDRA_FULL_ERROR"), os.environ.get(SWEEP)
@@ -654,6 +659,9 @@ def merge(config: DictConfig, folder: Path) -> None:
     if (grid is None) != (config.on is None):
         raise InputError("A search needs both, search='NAME=VALUES ...' and on=DATASET (or on=[A,B]), whose validation split chooses.")
     whole.search, whole.choices, whole.overrides = config.search, choices, words
+    if settings.mode == RunMode.MULTIRUN and done(Run(folder), OmegaConf.to_yaml(whole, resolve=True)):
+        log.info("%s is finished: skipped.", folder)
+        return
     merging.merge(
         detector=build(whole.backbone),
         merger=build(whole.merger),
@@ -770,6 +778,23 @@ def report(config: DictConfig, folder: Path) -> None:
     out = None if config.out is None else Path(config.out).expanduser()
     differ = [config.differ] if isinstance(config.differ, str) else list(config.differ)
     reporting.report(Path(config.runs).expanduser(), config.metric, out, config.by, config.against, differ, config.resamples)
+
+
+def reproduce(words: Sequence[str]) -> int:
+    """fmsd reproduce: runs other verbs, one after the other, each with a configuration of its own."""
+    speak()
+    settings = yaml.safe_load((CONF / "reproduce.yaml").read_text())
+    names, own = [word for word in words if "=" not in word], {word.partition("=")[0]: word.partition("=")[2] for word in words}
+    try:
+        if len(names) != 1 or names[0].startswith("-"):
+            raise InputError(f"Give the name of one table to reproduce: {', '.join(settings['steps'])}.")
+        rest = [word for word in words if word not in names and word.partition("=")[0] not in ("out", "seed")]
+        out, seed = (str(own.get(key, settings[key])) for key in ("out", "seed"))
+        recorded = CONF / "experiments" / f"{names[0]}.csv"
+        return reproducing.reproduce(names[0], settings["steps"], out, seed, rest, main, recorded)
+    except InputError as error:
+        print(f"fmsd: {sentence(error)}", file=sys.stderr)
+        return 2
 
 
 def dashboard(config: DictConfig, folder: Path) -> None:

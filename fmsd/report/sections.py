@@ -155,7 +155,7 @@ def domains(overview: Overview) -> Section | None:
             own = table.filter(dataset=dataset).with_columns(dataset=pl.col("domain"))
             if metric in own.filter(level=level)["metric"]:
                 marks = overview.marks.at((dataset, domain) for domain in own["domain"])
-                made = replace(results_table(own, metric, level, (), {}, marks), title=f"{NAMES.get(metric, metric)} per {level} on {dataset}")
+                made = replace(results_table(own, metric, level, {}, {}, marks), title=f"{NAMES.get(metric, metric)} per {level} on {dataset}")
                 panes[level, dataset] = html.results(made, {}, heat=metric == "auc")
     body = html.paragraph("The fakes of one forgery against all reals of their dataset.", "quiet") + html.choice(panes, ("level", "dataset"))
     return Section("domains", "Forgeries", body) if panes else None
@@ -166,10 +166,27 @@ def robustness(overview: Overview) -> Section | None:
     table = overview.robustness
     if table is None:
         return None
-    aucs = table.filter(level="video", metric="auc")
     parts = []
-    for (dataset,), own in aucs.group_by("dataset", maintain_order=True):
+    for dataset, made in stressed(table, overview.robustness_marks).items():
+        own = table.filter(dataset=dataset, level="video", metric="auc")
         rows = [row for row in overview.shown if row in own["run"]]
+        parts.append(html.results(made, overview.shown))
+        if rows:
+            places = [row if row in rows else "" for row in overview.shown]
+            keys = ("run", "level", "metric", "corruption", "severity")
+            drawn = own.group_by(keys, maintain_order=True).agg(pl.col("value").mean())
+            parts.append(html.picture(plots.robustness(drawn, places), f"Robustness on {dataset}", f"{dataset}: AUC per video by severity"))
+    return Section("robustness", "Robustness", "".join(parts))
+
+
+def stressed(table: pl.DataFrame, marks: Marks) -> dict[str, Table]:
+    """The video AUC of every row on clean images and under each corruption, a table for each dataset.
+
+    Args:
+        table: results with run, seed, corruption and severity.
+    """
+    tables = {}
+    for (dataset,), own in table.filter(level="video", metric="auc").group_by("dataset", maintain_order=True):
         worse = own.filter(pl.col("severity") > 0)
         kept = {str(name): shared(held) for (name,), held in worse.group_by("corruption", maintain_order=True)}
         means = [
@@ -179,19 +196,14 @@ def robustness(overview: Overview) -> Section | None:
             for name, severities in kept.items()
         ]
         columns = ["clean", *kept]
-        tables = [own.filter(severity=0).select("run", "seed", "value"), *means]
-        tidy = pl.concat([held.with_columns(dataset=pl.lit(column)) for column, held in zip(columns, tables, strict=True)])
+        parts = [own.filter(severity=0).select("run", "seed", "value"), *means]
+        tidy = pl.concat([held.with_columns(dataset=pl.lit(column)) for column, held in zip(columns, parts, strict=True)])
         tidy = tidy.with_columns(metric=pl.lit("auc"), level=pl.lit("video"))
-        made = results_table(tidy, "auc", "video", (), {}, overview.robustness_marks.at((dataset, column) for column in columns))
+        made = results_table(tidy, "auc", "video", {}, {}, marks.at((dataset, column) for column in columns))
         said = "; ".join(f"{name}: {', '.join(map(str, severities)) or 'none'}" for name, severities in kept.items())
-        made = replace(made, title=f"AUC per video on {dataset}", columns=columns, caption=f"Mean over the severities that all runs have, {said}.")
-        parts.append(html.results(made, overview.shown))
-        if rows:
-            places = [row if row in rows else "" for row in overview.shown]
-            keys = ("run", "level", "metric", "corruption", "severity")
-            drawn = own.group_by(keys, maintain_order=True).agg(pl.col("value").mean())
-            parts.append(html.picture(plots.robustness(drawn, places), f"Robustness on {dataset}", f"{dataset}: AUC per video by severity"))
-    return Section("robustness", "Robustness", "".join(parts))
+        caption = f"Mean over the severities that all runs have, {said}."
+        tables[str(dataset)] = replace(made, title=f"AUC per video on {dataset}", columns=columns, caption=caption)
+    return tables
 
 
 def masks(overview: Overview) -> Section | None:

@@ -31,8 +31,11 @@ NAMES: Mapping[str, str] = {
 }
 """Metrics in words."""
 
-UNSEEN = "mean of the unseen"
-"""The column over the datasets that no row was trained on."""
+TRAINED, UNSEEN = "mean of the trained", "mean of the unseen"
+"""The columns over the datasets that every row was trained on, and over those that none was."""
+
+Means = Mapping[str, Sequence[str]]
+"""The datasets that a column is the mean of, by its name."""
 
 Samples = Mapping[tuple[str, str, str], Float64[np.ndarray, " resamples"]]
 """A metric on the resamples of a dataset's videos, by row, dataset and level; of several seeds their mean."""
@@ -109,28 +112,26 @@ class Table:
     notes: Sequence[tuple[str, str]] = ()
 
 
-def results_table(tidy: pl.DataFrame, metric: str, level: str, unseen: Sequence[str], samples: Samples, marks: Marks) -> Table:
+def results_table(tidy: pl.DataFrame, metric: str, level: str, means: Means, samples: Samples, marks: Marks) -> Table:
     """Means over seeds; the best of a column stands out where there are several rows.
 
     Args:
         tidy: numbers with the row in the column `run`.
-        unseen: the datasets of the last column, a mean; none for no such column.
+        means: the last columns, each of rows that have all of its datasets.
         samples: for the intervals, of the same metric; none to leave them out.
     """
     shown = tidy.filter(metric=metric, level=level)
     columns = shown["dataset"].unique(maintain_order=True).to_list()
-    if unseen:
-        means = shown.filter(pl.col("dataset").is_in(unseen)).group_by("run", "seed", maintain_order=True).agg(pl.col("value").mean(), count=pl.len())
-        mean = means.filter(count=len(unseen))
-        shown = pl.concat(
-            [shown.select("run", "seed", "dataset", "value"), mean.with_columns(dataset=pl.lit(UNSEEN)).select("run", "seed", "dataset", "value")]
-        )
-        columns.append(UNSEEN)
+    parts = [shown.select("run", "seed", "dataset", "value")]
+    for name, datasets in means.items():
+        own = shown.filter(pl.col("dataset").is_in(datasets)).group_by("run", "seed", maintain_order=True).agg(pl.col("value").mean(), count=pl.len())
+        parts.append(own.filter(count=len(datasets)).select("run", "seed", pl.lit(name).alias("dataset"), "value"))
+    shown, columns = pl.concat(parts), [*columns, *means]
     cells: dict[str, dict[str, Cell]] = {}
     seeds = {row: own["seed"].n_unique() for (row,), own in tidy.group_by("run")}
     for (row, column), own in shown.group_by("run", "dataset", maintain_order=True):
         value, deviation = own.select(mean=pl.col("value").mean(), deviation=pl.col("value").std()).row(0)
-        parts = [(str(row), dataset, level) for dataset in (unseen if column == UNSEEN else [str(column)])]
+        parts = [(str(row), dataset, level) for dataset in means.get(str(column), [str(column)])]
         low, high = interval(np.mean([samples[part] for part in parts], axis=0)) if all(part in samples for part in parts) else (None, None)
         mark = united(marks.cells.get(part, "") for part in parts)
         few = own.height if own.height < seeds[row] else None
@@ -142,7 +143,7 @@ def results_table(tidy: pl.DataFrame, metric: str, level: str, unseen: Sequence[
     )
 
 
-def differences_table(table: Table, against: str, unseen: Sequence[str], samples: Samples, same: Callable[[str, str], bool]) -> Table:
+def differences_table(table: Table, against: str, means: Means, samples: Samples, same: Callable[[str, str], bool]) -> Table:
     """What every row of a table has more than one of them, resample by resample.
 
     Args:
@@ -153,7 +154,7 @@ def differences_table(table: Table, against: str, unseen: Sequence[str], samples
     for row, own in table.cells.items():
         cells[row] = {}
         for column, cell in own.items():
-            datasets = unseen if column == UNSEEN else [column]
+            datasets = means.get(column, [column])
             if row == against or column not in table.cells[against] or not all(same(row, dataset) for dataset in datasets):
                 continue
             one, other = (np.mean([samples[label, dataset, table.level] for dataset in datasets], axis=0) for label in (row, against))

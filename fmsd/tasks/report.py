@@ -13,7 +13,7 @@ from fmsd.report.comparison import Marks, marked
 from fmsd.report.console import show
 from fmsd.report.evidence import Evidence, gathered
 from fmsd.report.run import CORRUPTIONS, read_results, write
-from fmsd.report.tables import LOWER, NAMES, Table, differences_table, latex, page, plain, results_table
+from fmsd.report.tables import LOWER, NAMES, TRAINED, UNSEEN, Means, Table, differences_table, latex, page, plain, results_table
 from fmsd.report.trial import Trial, trials
 from fmsd.types import InputError
 
@@ -60,24 +60,26 @@ def report(
         raise InputError(f"metric={metric} is unknown; choose one of {', '.join(tidy['metric'].unique().sort())}.")
     if by == "domain":
         return by_forgery(found, metric, marks, out, runs)
-    unseen, base = never_seen(found), None if against is None else row_of(against, found)
-    tables = {level: results_table(tidy, metric, level, unseen, {}, marks) for level in LEVELS}
+    means, base = seen_and_unseen(found), None if against is None else row_of(against, found)
+    tables = {level: results_table(tidy, metric, level, means, {}, marks) for level in LEVELS}
     shown = sections.pictured(tables["video"])
     evidence = Evidence({}, pl.DataFrame(), pl.DataFrame(), {})
     if out is not None or base is not None:
         evidence = gathered(found, metric, resamples, None if out is None else shown)
-        tables = {level: _told(results_table(tidy, metric, level, unseen, evidence.samples, marks), found, resamples) for level in LEVELS}
-    differences = [] if base is None else [_difference(tables[level], base, unseen, evidence, found) for level in LEVELS]
+        tables = {level: _told(results_table(tidy, metric, level, means, evidence.samples, marks), found, resamples) for level in LEVELS}
+    differences = [] if base is None else [_difference(tables[level], base, means, evidence, found) for level in LEVELS]
     for table in (*tables.values(), *differences):
         show(table.title, ["", *table.columns], plain(table), _caption(table, len(found), runs))
     if out is not None:
-        every = _every(tidy, tables, metric, unseen, marks)
-        overview = sections.Overview(runs, found, every, differences, shown, evidence, marks, *stressed(found, differ))
+        every = _every(tidy, tables, metric, means, marks)
+        robustness, robustness_marks = stressed(found, differ)
+        overview = sections.Overview(runs, found, every, differences, shown, evidence, marks, robustness, robustness_marks)
+        corrupted = {} if robustness is None else sections.stressed(robustness, robustness_marks)
         with_ends = tidy.join(
             evidence.intervals, on=["run", "seed", "dataset", "level", "metric"], how="left", nulls_equal=True, maintain_order="left"
         )
-        write(out / "results.md", page([*tables.values(), *differences]))
-        write(out / "results.tex", latex([*tables.values(), *differences]))
+        write(out / "results.md", page([*tables.values(), *differences, *corrupted.values()]))
+        write(out / "results.tex", latex([*tables.values(), *differences, *corrupted.values()]))
         write(out / "report.html", sections.page(overview))
         write(out / "results.csv", with_ends.write_csv())
         print(f"The report lies in {out}; open {out / 'report.html'} in a browser")
@@ -90,7 +92,7 @@ def by_forgery(found: Sequence[Trial], metric: str, marks: Marks, out: Path | No
     tidy = gathered(found, metric, 0).domains.with_columns(column=pl.format("{}/{}", "dataset", "domain"))
     marks = marks.at(tidy.select("dataset", "column").iter_rows())
     renamed = tidy.drop("dataset").rename({"column": "dataset"})
-    tables = [results_table(renamed, metric, level, (), {}, marks) for level in LEVELS]
+    tables = [results_table(renamed, metric, level, {}, {}, marks) for level in LEVELS]
     for table in tables:
         show(table.title, ["", *table.columns], plain(table), _caption(table, len(found), runs))
     tidy = tidy.drop("column")
@@ -106,12 +108,14 @@ def by_forgery(found: Sequence[Trial], metric: str, marks: Marks, out: Path | No
     return tidy
 
 
-def never_seen(found: Sequence[Trial]) -> list[str]:
-    """The test datasets that no row was trained on, where all rows were tested on at least two of them."""
-    trained = {name for trial in found for facts in trial.facts().values() for name in facts["train"]}
+def seen_and_unseen(found: Sequence[Trial]) -> dict[str, list[str]]:
+    """The test datasets that every row was trained on, and those that none was; each where they are several and every row has them."""
+    trained = [{name for facts in trial.facts().values() for name in facts["train"]} for trial in found]
     datasets = dict.fromkeys(dataset for trial in found for dataset in trial.places)
-    unseen = [] if "unknown" in trained else [dataset for dataset in datasets if dataset not in trained]
-    return unseen if len(unseen) > 1 and all(dataset in trial.places for trial in found for dataset in unseen) else []
+    seen = [dataset for dataset in datasets if all(dataset in names for names in trained)]
+    unseen = [] if any("unknown" in names for names in trained) else [dataset for dataset in datasets if dataset not in set().union(*trained)]
+    means = {TRAINED: seen, UNSEEN: unseen}
+    return {name: own for name, own in means.items() if len(own) > 1 and all(dataset in trial.places for trial in found for dataset in own)}
 
 
 def row_of(words: str, found: Sequence[Trial]) -> str:
@@ -157,11 +161,11 @@ def _named(table: pl.DataFrame, trial: Trial) -> pl.DataFrame:
     return table.with_columns(run=pl.lit(trial.label), seed=pl.lit(trial.seed, pl.Int64))
 
 
-def _every(tidy: pl.DataFrame, tables: dict[str, Table], metric: str, unseen: Sequence[str], marks: Marks) -> dict[tuple[str, str], Table]:
+def _every(tidy: pl.DataFrame, tables: dict[str, Table], metric: str, means: Means, marks: Marks) -> dict[tuple[str, str], Table]:
     """The tables of all metrics, the reported one first, videos before frames."""
     others = [name for name in (*METRICS, *AT_THRESHOLD) if name in tidy["metric"] and name != metric]
     made = {(metric, level): tables[level] for level in reversed(LEVELS)}
-    return made | {(name, level): _noted(results_table(tidy, name, level, unseen, {}, marks), "") for name in others for level in reversed(LEVELS)}
+    return made | {(name, level): _noted(results_table(tidy, name, level, means, {}, marks), "") for name in others for level in reversed(LEVELS)}
 
 
 def _told(table: Table, found: Sequence[Trial], resamples: int) -> Table:
@@ -178,7 +182,7 @@ def _noted(table: Table, text: str) -> Table:
     return replace(table, caption=said and f"{said[0].upper()}{said[1:]}.")
 
 
-def _difference(table: Table, base: str, unseen: Sequence[str], evidence: Evidence, found: Sequence[Trial]) -> Table:
+def _difference(table: Table, base: str, means: Means, evidence: Evidence, found: Sequence[Trial]) -> Table:
     """The table's rows less one of them, where they were tested on the same videos."""
 
     def videos(row: str, dataset: str) -> set[tuple[str, str] | None]:
@@ -188,7 +192,7 @@ def _difference(table: Table, base: str, unseen: Sequence[str], evidence: Eviden
         own = videos(row, dataset)
         return len(own) == 1 and None not in own and own == videos(base, dataset) and (row, dataset, table.level) in evidence.samples
 
-    made = differences_table(table, base, unseen, evidence.samples, same)
+    made = differences_table(table, base, means, evidence.samples, same)
     what = "paired bootstrap over videos: difference, 95 % interval and two-sided p, of these trained weights, not of other seeds"
     return _noted(made, f"{what}; - where the videos are not the same")
 
