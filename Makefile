@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: demo test lint type bench clean help
+.PHONY: demo reproduce test lint type bench clean help
 
 demo: .venv/installed ## Train FMSD on the embedded data beside full fine-tuning and a probe, and report on it (CPU, minutes)
 	$(BIN)/python train.py -m experiments=demo hydra.sweep.dir=runs/demo-$(STAMP)
 	$(BIN)/fmsd report runs=runs/demo-$(STAMP) out=runs/demo-$(STAMP)/report
 STAMP := $(shell date +%Y-%m-%d_%H-%M-%S)
+
+reproduce: .venv/installed ## Repeat a table of experiments/ with one seed: make reproduce NAME=generalise WORDS="data.root=FACES backbone.weights=FILE"
+	$(BIN)/fmsd reproduce $(NAME) $(WORDS)
 
 test: .venv/installed-dev ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal

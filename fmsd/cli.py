@@ -647,6 +647,8 @@ def merge(config: DictConfig, folder: Path) -> None:
             own: Any = OmegaConf.load(one.config)
             run = {"backbone": own.backbone, "data": own.data or run["data"], "trainer": own.trainer, "seed": seed}
         run = OmegaConf.create(run)
+        if run.data is not None:
+            run.data.train_forgeries, run.data.left_out = None, None  # what an expert was trained on says nothing about the merge
         run.merger, run.experts = config.merger, experts
         if chosen or not folders:
             run.backbone = config.backbone
@@ -784,14 +786,16 @@ def reproduce(words: Sequence[str]) -> int:
     """fmsd reproduce: runs other verbs, one after the other, each with a configuration of its own."""
     speak()
     settings = yaml.safe_load((CONF / "reproduce.yaml").read_text())
-    names, own = [word for word in words if "=" not in word], {word.partition("=")[0]: word.partition("=")[2] for word in words}
+    steps, values = settings.pop("steps"), {name: str(value) for name, value in settings.items()}
+    names = [word for word in words if re.fullmatch(r"\w+", word)]
+    own = {key: value for key, _, value in (word.partition("=") for word in words) if key in values}
+    rest = [word for word in words if word not in names and word.partition("=")[0] not in values]
     try:
-        if len(names) != 1 or names[0].startswith("-"):
-            raise InputError(f"Give the name of one table to reproduce: {', '.join(settings['steps'])}.")
-        rest = [word for word in words if word not in names and word.partition("=")[0] not in ("out", "seed")]
-        out, seed = (str(own.get(key, settings[key])) for key in ("out", "seed"))
-        recorded = CONF / "experiments" / f"{names[0]}.csv"
-        return reproducing.reproduce(names[0], settings["steps"], out, seed, rest, main, recorded)
+        if len(names) != 1:
+            raise InputError(f"Give the name of one table to reproduce: {', '.join(steps)}.")
+        values |= own
+        values["out"] = str(Path(values["out"].replace("{name}", names[0])).expanduser())
+        return reproducing.reproduce(names[0], steps, values, rest, main, CONF / "experiments" / f"{names[0]}.csv")
     except InputError as error:
         print(f"fmsd: {sentence(error)}", file=sys.stderr)
         return 2

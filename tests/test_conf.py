@@ -90,21 +90,30 @@ def test_every_experiment_composes_and_opens_with_claim_and_command(name: str) -
         build(config[part])
 
 
-STEPS = yaml.safe_load((CONF / "reproduce.yaml").read_text())["steps"]
+TABLES = yaml.safe_load((CONF / "reproduce.yaml").read_text())
+STEPS = sorted({(name, step) for name, steps in TABLES["steps"].items() for step in steps if step.startswith("train")})
+ELSEWHERE = {"ff++": ("Deepfakes", "NeuralTextures"), "faces": ("faceswap", "stylegan2", "migan")}
 
 
-@pytest.mark.parametrize("step", [step for steps in STEPS.values() for step in steps if step.startswith("train")])
-def test_every_training_behind_a_table_composes(step: str) -> None:
-    words = [word for word in step.format(out="out", seed="0,1", run="run").split() if "=" in word and not word.startswith("hydra.")]
-    overrides = OverridesParser.create().parse_overrides(words)
-    jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
-    assert len(jobs) > 1
-    for job in jobs:
-        for words in (["data.root=/data"], ["data=ff++", "backbone=clip_vit_l14"]):
-            config = compose("train", *job, *words)
-            for part in ("backbone", "method", "wrapper", "data"):
-                assert build(config[part]) is not None
-            assert (config.backbone.size, config.data.name) == ((224, "ff++") if "data=ff++" in words else (64, "faces"))
+@pytest.mark.parametrize(("data", "forgeries"), list(ELSEWHERE.items()), ids=list(ELSEWHERE))
+@pytest.mark.parametrize(("name", "step"), STEPS, ids=[f"{name}{place}" for place, (name, _) in enumerate(STEPS)])
+def test_every_training_behind_a_table_composes_on_the_faces_and_on_the_full_protocol(
+    name: str, step: str, data: str, forgeries: tuple[str, ...]
+) -> None:
+    words = step.format(out="out", seed="0", forgeries=",".join(forgeries)).split()[2:]
+    experiment = next(word.partition("=")[2] for word in words if word.startswith("experiments="))
+    swept = yaml.safe_load((ROOT / "experiments" / f"{experiment}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    given = {word.partition("=")[0]: word for word in [*(f"{key}={value}" for key, value in swept.items()), *words]}
+    if data == "ff++" and "data.left_out" in given:
+        given["data.left_out"] = f"data.left_out={','.join(forgeries)}"
+    overrides = OverridesParser.create().parse_overrides([word for key, word in given.items() if not key.startswith("hydra.")])
+    for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]:
+        config = compose("train", *job, *(["data=ff++", "backbone=clip_vit_l14"] if data == "ff++" else []))
+        for part in ("backbone", "method", "wrapper", "data"):
+            assert build(config[part]) is not None
+        assert (config.backbone.size, config.data.name) == ((224, "ff++") if data == "ff++" else (64, "faces"))
+        named = [*(config.data.train_forgeries or []), config.data.left_out]
+        assert {forgery for forgery in named if forgery} <= set(forgeries)
 
 
 def test_the_parts_that_training_takes_are_factories() -> None:

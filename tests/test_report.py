@@ -22,7 +22,7 @@ from fmsd.metrics.table import LEVELS, results, scored
 from fmsd.metrics.video import by_video
 from fmsd.report import merging
 from fmsd.report.run import Run
-from fmsd.report.tables import UNSEEN, escaped
+from fmsd.report.tables import SEEN, UNSEEN, escaped
 from fmsd.tasks.report import report
 from fmsd.types import InputError
 
@@ -216,6 +216,18 @@ def test_the_best_of_a_column_is_bold_and_the_unseen_datasets_have_a_mean(method
     finished(methods / "lora0", ["method=lora"], 0, datasets=("ff", "celeb"))
     report(methods, metric, out=tmp_path / "fewer", resamples=0)
     assert UNSEEN not in (tmp_path / "fewer" / "results.md").read_text()
+
+
+def test_the_datasets_that_some_row_was_trained_on_have_a_mean_of_their_own(methods: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        finished(methods / f"other{seed}", ["method=other"], seed, facts={"train": {"celeb": "2"}})
+    tidy = report(methods, out=tmp_path / "out", resamples=0, differ=["train"])
+    header, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[2])
+    assert SEEN in header
+    assert UNSEEN not in header  # dfdc alone
+    own = tidy.filter(run="method=other", metric="auc", level="video").filter(pl.col("dataset").is_in(["ff", "celeb"]))
+    row = next(row for row in rows if row[0] == "method=other")
+    assert row[header.index(SEEN)].replace("*", "").startswith(f"{own['value'].mean():.3f} ±")
 
 
 def test_the_difference_from_a_row_is_paired(methods: Path, tmp_path: Path) -> None:

@@ -1,19 +1,36 @@
-"""Which parameters weight decay applies to."""
+"""Which parameters weight decay applies to, and which learn at a rate of their own."""
 
 from torch import nn
+from torch.optim import Optimizer
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two parameter groups of everything trainable: matrices with decay; biases, norms and what a module exempts without.
+    """Parameter groups of everything trainable: matrices with decay; biases, norms and what a module exempts without.
 
-    A module exempts parameters by timm's convention, a method `no_weight_decay()` that returns their names.
+    A module exempts parameters by timm's convention, a method `no_weight_decay()` that returns their names. By a method `rates()` it gives
+    parameters a multiple of the learning rate; they are groups of their own, which say so as `rate` for `at_their_rates`.
     """
     exempt: set[nn.Parameter] = set()
+    rates: dict[nn.Parameter, float] = {}
     for module in model.modules():
-        names = getattr(module, "no_weight_decay", set)()
+        names, own = getattr(module, "no_weight_decay", set)(), getattr(module, "rates", dict)()
         exempt |= {parameter for name, parameter in module.named_parameters() if name in names}
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    spared = [parameter for parameter in trainable if parameter.ndim < 2 or parameter in exempt]
-    decayed = [parameter for parameter in trainable if not (parameter.ndim < 2 or parameter in exempt)]
-    groups: list[dict[str, object]] = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+        rates |= {parameter: own[name] for name, parameter in module.named_parameters() if name in own}
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {(False, 1.0): [], (True, 1.0): []}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((parameter.ndim < 2 or parameter in exempt, rates.get(parameter, 1.0)), []).append(parameter)
+    found: list[dict[str, object]] = []
+    for (spared, rate), own in groups.items():
+        if own:
+            found.append({"params": own, "weight_decay": 0.0 if spared else weight_decay})
+            if rate != 1:
+                found[-1]["rate"] = rate
+    return found
+
+
+def at_their_rates(optimizer: Optimizer) -> Optimizer:
+    """The optimizer with the learning rate of each group times its `rate`; call it once, before there is a schedule."""
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("rate", 1.0)
+    return optimizer

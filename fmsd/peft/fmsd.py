@@ -48,6 +48,7 @@ def fmsd(
     allotment: Allotment = "interleave",
     split: Split = "tail",
     constraint: Constraint = "soft",
+    rate: float = 1.0,
     penalties: Mapping[str, float] | None = None,
     mask: Masking | None = None,
 ) -> Adaptation:
@@ -61,6 +62,8 @@ def fmsd(
         allotment: direction j belongs to subspace j mod K (`interleave`) or j div m (`contiguous`).
         split: the smallest (`tail`), the largest (`top`) or `random` directions are set free.
         constraint: `soft` leaves orthogonality to the penalty; `hard` keeps U and V orthonormal and orthogonal to the semantic part.
+        rate: of the learning of the singular values, as a multiple of the optimizer's. They begin near zero and have to grow to the size of the
+            spectrum, where the entries of U and V, of length 1, only turn.
         penalties: weight per penalty name; see `fmsd.peft.penalties`. A weight of 0 leaves the penalty out.
         mask: how the layers are chosen; None keeps all candidates.
 
@@ -72,7 +75,7 @@ def fmsd(
     layers = candidates(detector, patterns, subspaces, directions)
     masked = None if mask is None else layer_mask(detector, batches, layers, mask)
     names = list(layers) if masked is None else masked.kept
-    after = free(detector, names, subspaces, directions, allotment, split, constraint, "orthogonality" in chosen, apart=False)
+    after = free(detector, names, subspaces, directions, allotment, split, constraint, rate, "orthogonality" in chosen, apart=False)
     return Adaptation(chosen, masked, after_step=after)
 
 
@@ -118,20 +121,26 @@ def free(
     allotment: Allotment,
     split: Split,
     constraint: Constraint,
+    rate: float,
     penalised: bool,
     apart: bool,
 ) -> Callable[[], None] | None:
     """Puts decomposed layers in the place of the named ones; returns what must follow each optimizer step, if anything.
 
     Raises:
-        InputError: an unknown allotment or split.
+        InputError: an unknown allotment or split, or a rate that is not above zero.
     """
+    if rate <= 0:
+        raise InputError(f"method.rate={rate} must be above 0; 1 is the learning rate of the other factors.")
     if allotment not in ("interleave", "contiguous") or split not in ("tail", "top", "random"):
         raise InputError(f"method.allotment={allotment} must be interleave or contiguous, and method.split={split} one of tail, top, random.")
     hard = constraint == "hard"
 
     def replace(name: str, layer: Matrix) -> nn.Module:
-        return SubspaceLinear(layer, slices(name), subspaces, directions, allotment, split, apart, hard or penalised, hard)
+        made = SubspaceLinear(layer, slices(name), subspaces, directions, allotment, split, apart, hard or penalised, hard)
+        for unit in made.units:
+            unit.rate = rate
+        return made
 
     for name in track(names, "Decomposing layers", transient=True):
         inject(detector.backbone, [name], replace)

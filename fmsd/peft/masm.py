@@ -42,6 +42,7 @@ def masm(
     allotment: Allotment = "interleave",
     split: Split = "tail",
     constraint: Constraint = "soft",
+    rate: float = 1.0,
     penalties: Mapping[str, float] | None = None,
 ) -> Adaptation:
     """Frees singular directions of every matching layer, and the head; during training only a share of the subspaces learns at a time.
@@ -68,7 +69,7 @@ def masm(
     chosen = allowed(penalties or {}, constraint)
     probe(detector)
     layers = candidates(detector, patterns, subspaces, directions)
-    after = free(detector, list(layers), subspaces, directions, allotment, split, constraint, "orthogonality" in chosen, apart=True)
+    after = free(detector, list(layers), subspaces, directions, allotment, split, constraint, rate, "orthogonality" in chosen, apart=True)
     rule = Rule(detector.backbone, every, momentum, fraction)
     return Adaptation(chosen, None, rule.history, rule.resting, rule.observe, rule.drop, after, rule)
 

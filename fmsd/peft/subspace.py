@@ -26,6 +26,9 @@ class Artifact(nn.Module):
 
     u is (parts, out, rank), s (parts, rank), v (parts, rank, in), where a layer that stacks several matrices (a fused q, k, v) has that
     many parts.
+
+    Attributes:
+        rate: of the learning of s, as a multiple of that of u and v.
     """
 
     u0: Tensor
@@ -37,6 +40,7 @@ class Artifact(nn.Module):
 
     def __init__(self, initial: Factors) -> None:
         super().__init__()
+        self.rate = 1.0
         for name, factor in zip(("u", "s", "v"), initial, strict=True):
             self.register_parameter(name, nn.Parameter(factor.clone()))
             self.register_buffer(f"{name}0", factor.clone())
@@ -44,6 +48,10 @@ class Artifact(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Decay would pull the factors towards zero, away from the pretrained weight: they get none."""
         return {"u", "s", "v"}
+
+    def rates(self) -> dict[str, float]:
+        """Which parameters learn at a rate of their own."""
+        return {"s": self.rate}
 
 
 class SubspaceLinear(nn.Module):

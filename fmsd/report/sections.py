@@ -167,7 +167,7 @@ def robustness(overview: Overview) -> Section | None:
     if table is None:
         return None
     parts = []
-    for dataset, made in stressed(table, overview.robustness_marks).items():
+    for dataset, made in robustness_tables(table, overview.robustness_marks).items():
         own = table.filter(dataset=dataset, level="video", metric="auc")
         rows = [row for row in overview.shown if row in own["run"]]
         parts.append(html.results(made, overview.shown))
@@ -179,7 +179,7 @@ def robustness(overview: Overview) -> Section | None:
     return Section("robustness", "Robustness", "".join(parts))
 
 
-def stressed(table: pl.DataFrame, marks: Marks) -> dict[str, Table]:
+def robustness_tables(table: pl.DataFrame, marks: Marks) -> dict[str, Table]:
     """The video AUC of every row on clean images and under each corruption, a table for each dataset.
 
     Args:

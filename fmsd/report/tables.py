@@ -31,8 +31,8 @@ NAMES: Mapping[str, str] = {
 }
 """Metrics in words."""
 
-TRAINED, UNSEEN = "mean of the trained", "mean of the unseen"
-"""The columns over the datasets that every row was trained on, and over those that none was."""
+SEEN, UNSEEN = "mean of the seen", "mean of the unseen"
+"""The columns over the datasets that some row was trained on frames of, and over those that none was."""
 
 Means = Mapping[str, Sequence[str]]
 """The datasets that a column is the mean of, by its name."""

@@ -1,8 +1,10 @@
 """What the rows of a report are made of: trained runs, each with the evaluations that were made of it later."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,19 @@ log = logging.getLogger(__name__)
 ORACLE = "oracle"
 """The selection that looks at the test datasets; its rows say so."""
 
-LEARNING = ("backbone.", "method.", "wrapper.", "optimizer.", "schedule.", "learner.", "merger.", "select", "trainer.max_", "trainer.precision")
+LEARNING = (
+    "backbone.",
+    "method.",
+    "wrapper.",
+    "optimizer.",
+    "schedule.",
+    "learner.",
+    "merger.",
+    "select",
+    "data.batch",
+    "trainer.max_",
+    "trainer.precision",
+)
 """What the keys of a configuration begin with in which the seeds of a row agree."""
 
 PATHS = ("backbone.weights", "method.mask.file")
@@ -38,6 +52,7 @@ class Trial:
         records: what their `run.json` say.
         results: their numbers; a dataset's are those of the first folder that has it.
         places: where the predictions of each dataset lie.
+        settings: a digest of what it learned with besides its data and seed; None where its configuration is not kept.
     """
 
     label: str
@@ -46,6 +61,7 @@ class Trial:
     records: tuple[Mapping[str, Any], ...]
     results: pl.DataFrame
     places: Mapping[str, Path]
+    settings: str | None = None
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -122,14 +138,17 @@ def trials(runs: Path) -> list[Trial]:
 def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[Trial]:
     """Trials with what was varied in them besides the seed."""
     settings = [_settings(records[0]["overrides"]) for _, records in groups]
-    common = set.intersection(*map(set, settings))
+    kinds = ["merged" in records[0] for _, records in groups]  # what all trainings share is no part of their names, nor what all merges do
+    common = {kind: set.intersection(*(set(own) for own, other in zip(settings, kinds, strict=True) if other == kind)) for kind in kinds}
     twins: dict[tuple[str, int | None], Run] = {}
     first: dict[str, tuple[Run, dict[str, Any]]] = {}
     found = []
-    for own, (runs, records) in zip(settings, groups, strict=True):
+    for own, kind, (runs, records) in zip(settings, kinds, groups, strict=True):
         seed = records[0]["seed"]
         choices = records[0].get("choices", {})
-        label = " ".join(" ".join(part for part in own if part not in common).split()) or choices.get("method") or choices.get("merger") or "run"
+        label = (
+            " ".join(" ".join(part for part in own if part not in common[kind]).split()) or choices.get("method") or choices.get("merger") or "run"
+        )
         twin = twins.setdefault((label, seed), runs[0])
         if twin is not runs[0]:
             raise InputError(
@@ -142,7 +161,8 @@ def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[
                     f"{other.folder} and {runs[0].folder} would be seeds of one row, but differ in {key} ({others.get(key)} and {learned.get(key)}); "
                     f"report them from different folders, or train them with {key}=VALUE among the overrides."
                 )
-        found.append(_trial(label, seed, runs, records))
+        digest = None if learned is None else hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:12]
+        found.append(replace(_trial(label, seed, runs, records), settings=digest))
     return found
 
 

@@ -13,7 +13,7 @@ from fmsd.report.comparison import Marks, marked
 from fmsd.report.console import show
 from fmsd.report.evidence import Evidence, gathered
 from fmsd.report.run import CORRUPTIONS, read_results, write
-from fmsd.report.tables import LOWER, NAMES, TRAINED, UNSEEN, Means, Table, differences_table, latex, page, plain, results_table
+from fmsd.report.tables import LOWER, NAMES, SEEN, UNSEEN, Means, Table, differences_table, latex, page, plain, results_table
 from fmsd.report.trial import Trial, trials
 from fmsd.types import InputError
 
@@ -74,7 +74,7 @@ def report(
         every = _every(tidy, tables, metric, means, marks)
         robustness, robustness_marks = stressed(found, differ)
         overview = sections.Overview(runs, found, every, differences, shown, evidence, marks, robustness, robustness_marks)
-        corrupted = {} if robustness is None else sections.stressed(robustness, robustness_marks)
+        corrupted = {} if robustness is None else sections.robustness_tables(robustness, robustness_marks)
         with_ends = tidy.join(
             evidence.intervals, on=["run", "seed", "dataset", "level", "metric"], how="left", nulls_equal=True, maintain_order="left"
         )
@@ -109,12 +109,10 @@ def by_forgery(found: Sequence[Trial], metric: str, marks: Marks, out: Path | No
 
 
 def seen_and_unseen(found: Sequence[Trial]) -> dict[str, list[str]]:
-    """The test datasets that every row was trained on, and those that none was; each where they are several and every row has them."""
-    trained = [{name for facts in trial.facts().values() for name in facts["train"]} for trial in found]
-    datasets = dict.fromkeys(dataset for trial in found for dataset in trial.places)
-    seen = [dataset for dataset in datasets if all(dataset in names for names in trained)]
-    unseen = [] if any("unknown" in names for names in trained) else [dataset for dataset in datasets if dataset not in set().union(*trained)]
-    means = {TRAINED: seen, UNSEEN: unseen}
+    """The test datasets that some row was trained on frames of, and those that none was; each where they are several and every row has them."""
+    trained = {name for trial in found for facts in trial.facts().values() for name in facts["train"]}
+    datasets = {} if "unknown" in trained else dict.fromkeys(dataset for trial in found for dataset in trial.places)
+    means = {SEEN: [dataset for dataset in datasets if dataset in trained], UNSEEN: [dataset for dataset in datasets if dataset not in trained]}
     return {name: own for name, own in means.items() if len(own) > 1 and all(dataset in trial.places for trial in found for dataset in own)}
 
 
@@ -158,7 +156,7 @@ def stressed(found: Sequence[Trial], differ: Sequence[str]) -> tuple[pl.DataFram
 
 
 def _named(table: pl.DataFrame, trial: Trial) -> pl.DataFrame:
-    return table.with_columns(run=pl.lit(trial.label), seed=pl.lit(trial.seed, pl.Int64))
+    return table.with_columns(run=pl.lit(trial.label), seed=pl.lit(trial.seed, pl.Int64), settings=pl.lit(trial.settings, pl.String))
 
 
 def _every(tidy: pl.DataFrame, tables: dict[str, Table], metric: str, means: Means, marks: Marks) -> dict[tuple[str, str], Table]:

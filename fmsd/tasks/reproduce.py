@@ -13,15 +13,17 @@ from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
 
-KEYS = ["run", "seed", "dataset", "level", "metric", "stamp"]
-"""What two numbers have in common that must agree: the stamp says that they were made alike."""
+KEYS = ["run", "seed", "dataset", "level", "metric", "stamp", "settings"]
+"""In what two numbers agree that were made alike: the stamp says by what protocol, the settings what learned."""
+
+FIXED = ("experiments", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir")
+"""What overrides must not change: the table would not be found where it is looked for."""
 
 
 def reproduce(
     name: str,
     steps: Mapping[str, Sequence[str]],
-    out: str,
-    seed: str,
+    values: Mapping[str, str],
     words: Sequence[str],
     command: Callable[[Sequence[str]], int],
     recorded: Path,
@@ -31,21 +33,23 @@ def reproduce(
     What is finished already is not done again.
 
     Args:
-        steps: the commands of every table; `{out}`, `{seed}` and `{run}`, every trained run below `out` in turn, are filled in.
-        out: the folder of the table, in which `{name}` is filled in.
+        steps: the commands of every table, with `{run}` for every trained run below the table's folder in turn, and `{NAME}` for a value.
+        values: what is filled in; `out` is the table's folder.
         words: overrides for every training.
         command: runs one and returns its exit code.
         recorded: the recorded numbers; the file need not be there.
 
     Raises:
-        InputError: there is no such table.
+        InputError: there is no such table, an override would break it, or no run came of its trainings.
     """
     if name not in steps:
         raise InputError(f"There is no table {name!r} to reproduce; choose one of {', '.join(steps)}.")
-    folder = out.format(name=name)
+    own = {word.partition("=")[0] for step in steps[name] if step.startswith("train") for word in shlex.split(step)[1:] if "=" in word}
+    if wrong := [word for word in words if word.lstrip("+~").partition("=")[0] in own.union(FIXED)]:
+        raise InputError(f"{', '.join(wrong)} would change what the table {name} compares, which sets it itself; leave it out, or train by hand.")
     for step in steps[name]:
-        for line in filled(step, folder, seed):
-            place = next((Path(word.partition("=")[2]) for word in line if word.startswith("hydra.run.dir=")), None)
+        for line in filled(step, values):
+            place = next((Path(word.partition("=")[2].strip("'")) for word in line if word.startswith("hydra.run.dir=")), None)
             if place is not None and Run(place).finished:
                 log.info("%s is finished: skipped.", place)
                 continue
@@ -53,18 +57,36 @@ def reproduce(
             log.info("fmsd %s", shlex.join(whole))
             if code := command(whole):
                 return code
-    compare(recorded, Path(folder) / "report" / "results.csv")
+    compare(recorded, Path(values["out"]) / "report" / "results.csv")
     return 0
 
 
-def filled(step: str, out: str, seed: str) -> Iterator[list[str]]:
-    """A command's words, once or once for each trained run below `out`."""
+def filled(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
+    """A command's words, once or once for each finished training below `out`; paths are quoted as Hydra reads them.
+
+    Raises:
+        InputError: it is for trainings, and there is none.
+    """
     runs = [""]
     if "{run}" in step:
-        records = {path.parent: Run(path.parent).record() for path in sorted(Path(out).rglob("run.json"))}
-        runs = [str(run) for run, record in records.items() if not {"run", "merged"} & record.keys()]
+        records = {path.parent: Run(path.parent).record() for path in sorted(Path(values["out"]).rglob("run.json"))}
+        runs = [
+            str(run)
+            for run, record in records.items()
+            if Run(run).finished and record.get("finished", True) and not {"run", "merged"} & record.keys()
+        ]
+        if not runs:
+            raise InputError(f"There is no finished training below {values['out']}; the one that was made lies elsewhere.")
     for run in runs:
-        yield [word.format(out=out, seed=seed, run=run) for word in shlex.split(step)]
+        yield [_filled(word, {**values, "run": run}) for word in shlex.split(step)]
+
+
+def _filled(word: str, values: Mapping[str, str]) -> str:
+    key, sign, text = word.partition("=")
+    path = text.startswith(("{out}", "{run}"))
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
+    return f"{key}{sign}" + ("'" + text.replace("'", r"\'") + "'" if path else text)
 
 
 def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
@@ -76,7 +98,8 @@ def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
     if not recorded.is_file():
         log.info("There are no recorded numbers in %s to compare with.", recorded)
         return None
-    both = _numbers(made).join(_numbers(recorded).rename({"value": "recorded"}), on=KEYS, nulls_equal=True, maintain_order="left")
+    now = _numbers(made)
+    both = now.join(_numbers(recorded).rename({"value": "recorded"}), on=KEYS, nulls_equal=True, maintain_order="left")
     if both.is_empty():
         log.info("The numbers in %s were made otherwise (other data, size or settings), so nothing is compared.", recorded)
         return None
@@ -86,10 +109,9 @@ def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
         furthest = own.row(own["apart"].to_list().index(own["apart"].max()), named=True)
         numbers = (own["value"].mean(), own["recorded"].mean(), furthest["apart"])
         rows.append([str(run), *(f"{number:.3f}" for number in numbers), furthest["dataset"]])
-    seeds = ", ".join(map(str, both["seed"].unique().sort()))
-    show(
-        "Video AUC, mean over test datasets", ["", "now", "recorded", "furthest apart", "on"], rows, f"Seeds {seeds}; recorded in {recorded}", ("on",)
-    )
+    seeds, alone = ", ".join(map(str, both["seed"].unique().sort())), len(now) - len(both)
+    note = f"Seeds {seeds}; recorded in {recorded}" + (f"; {alone} of {len(now)} numbers are not recorded" if alone else "")
+    show("Video AUC, mean over test datasets", ["", "now", "recorded", "furthest apart", "on"], rows, note, ("on",))
     return both
 
 

@@ -15,6 +15,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
+from timm.layers.config import set_fused_attn
 from torch import nn
 
 from fmsd.data import manifest as manifests
@@ -108,6 +109,8 @@ def train(
 
         if torch.cuda.is_available():  # the jobs of a sweep share the process
             torch.cuda.reset_peak_memory_stats()
+        if worker.strategy.root_device.type == "cpu" and worker.precision == "bf16-mixed":
+            set_fused_attn(False)  # its backward pass is slow there, see benchmarks/attention.py
         model = detector()
         parameters, base = count(model.parameters()), adapter.fingerprint(model)
         recovery.basis = {"base weights": base, "training and validation frames": training.digest()}
