@@ -168,7 +168,7 @@ def test_every_number_is_scikit_learns(runs: Path, tmp_path: Path) -> None:
     tidy = report(runs, out=tmp_path / "out", resamples=50)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "results.csv", "results.md", "results.tex"]
     kept = pl.read_csv(tmp_path / "out" / "results.csv")
-    assert kept.columns == tidy.columns == [*results(frames("ff", (), 0), "iid").columns, "stamp", "run", "seed", "low", "high"]
+    assert kept.columns == tidy.columns == [*results(frames("ff", (), 0), "iid").columns, "stamp", "run", "seed", "settings", "low", "high"]
     for seed in (0, 1):
         table = by_video(scored(frames("ff", ("puppet",), seed + 10)))
         own = kept.filter(run="data.domains=[swap]", seed=seed, dataset="ff", level="video")

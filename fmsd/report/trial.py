@@ -138,8 +138,10 @@ def trials(runs: Path) -> list[Trial]:
 def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[Trial]:
     """Trials with what was varied in them besides the seed."""
     settings = [_settings(records[0]["overrides"]) for _, records in groups]
-    kinds = ["merged" in records[0] for _, records in groups]  # what all trainings share is no part of their names, nor what all merges do
-    common = {kind: set.intersection(*(set(own) for own, other in zip(settings, kinds, strict=True) if other == kind)) for kind in kinds}
+    kinds, common = ["merged" in records[0] for _, records in groups], {}
+    for kind in set(kinds):  # what all trainings share is no part of their names, nor what all merges do
+        alike = {own for own, other in zip(settings, kinds, strict=True) if other == kind}
+        common[kind] = set.intersection(*map(set, alike if len(alike) > 1 else settings))
     twins: dict[tuple[str, int | None], Run] = {}
     first: dict[str, tuple[Run, dict[str, Any]]] = {}
     found = []
