@@ -230,5 +230,5 @@ def _learned(run: Run) -> dict[str, Any] | None:
 
 
 def _settings(overrides: Sequence[str]) -> tuple[str, ...]:
-    """A run's overrides without its seed, in one order."""
-    return tuple(sorted(override for override in overrides if not override.lstrip("+").startswith("seed=")))
+    """A run's overrides without its seed, in one order; what was added is no other setting than what was changed."""
+    return tuple(sorted(override.lstrip("+") for override in overrides if not override.lstrip("+").startswith("seed=")))
