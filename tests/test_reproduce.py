@@ -70,9 +70,9 @@ def test_a_step_that_fails_ends_it_with_its_code() -> None:
         done.append(list(words))
         return 3 if len(done) == 2 else 0
 
-    steps, values = {"one": ["train a={seed}", "merge into={out}/x", "report x"]}, {"out": "it's here", "seed": "0,1"}
+    steps, values = {"one": ["train ++a={seed}", "merge into={out}/x", "report x"]}, {"out": "it's here", "seed": "0,1"}
     assert reproduce("one", steps, values, ["b=2"], command, Path("none.csv")) == 3
-    assert done == [["train", "a=0,1", "b=2"], ["merge", r"into='it\'s here/x'"]]
+    assert done == [["train", "++a=0,1", "b=2"], ["merge", r"into='it\'s here/x'"]]
     with pytest.raises(InputError, match="There is no table 'two' to reproduce; choose one of one"):
         reproduce("two", steps, values, [], command, Path("none.csv"))
     for word in ("a=3", "+a=3", "experiments=mine", "hydra.sweep.dir=x"):

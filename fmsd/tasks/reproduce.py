@@ -44,7 +44,7 @@ def reproduce(
     """
     if name not in steps:
         raise InputError(f"There is no table {name!r} to reproduce; choose one of {', '.join(steps)}.")
-    own = {word.partition("=")[0] for step in steps[name] if step.startswith("train") for word in shlex.split(step)[1:] if "=" in word}
+    own = {word.lstrip("+~").partition("=")[0] for step in steps[name] if step.startswith("train") for word in shlex.split(step)[1:] if "=" in word}
     if wrong := [word for word in words if word.lstrip("+~").partition("=")[0] in own.union(FIXED)]:
         raise InputError(f"{', '.join(wrong)} would change what the table {name} compares, which sets it itself; leave it out, or train by hand.")
     for step in steps[name]:
