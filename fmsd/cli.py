@@ -54,6 +54,7 @@ from fmsd.tasks import pack as packing
 from fmsd.tasks import report as reporting
 from fmsd.tasks import reproduce as reproducing
 from fmsd.tasks import train as training
+from fmsd.tasks.reproduce import quoted
 from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
@@ -232,11 +233,6 @@ def listed(override: Override) -> list[str]:
     if override.is_discrete_sweep():
         return sorted(override.sweep_string_iterator())
     return [(override.input_line or "").partition("=")[2] if override.is_sweep_override() else override.get_value_element_as_str()]
-
-
-def quoted(path: Path) -> str:
-    """A path as Hydra reads it from a command line."""
-    return "'" + str(path).replace("'", r"\'") + "'"
 
 
 SIGNS = {

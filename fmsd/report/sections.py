@@ -1,6 +1,7 @@
 """What a report's page tells, part by part; a part that has nothing to show is left out."""
 
 import base64
+import functools
 import io
 import json
 import shlex
@@ -57,6 +58,11 @@ class Overview:
     def metric(self) -> str:
         """The metric of the main table."""
         return next(iter(self.tables))[0]
+
+    @functools.cached_property
+    def corrupted(self) -> dict[str, Table]:
+        """The tables of robustness by dataset; none where nothing was tested under corruptions."""
+        return {} if self.robustness is None else robustness_tables(self.robustness, self.robustness_marks)
 
     @property
     def firsts(self) -> dict[str, Trial]:
@@ -167,7 +173,7 @@ def robustness(overview: Overview) -> Section | None:
     if table is None:
         return None
     parts = []
-    for dataset, made in robustness_tables(table, overview.robustness_marks).items():
+    for dataset, made in overview.corrupted.items():
         own = table.filter(dataset=dataset, level="video", metric="auc")
         rows = [row for row in overview.shown if row in own["run"]]
         parts.append(html.results(made, overview.shown))

@@ -72,14 +72,12 @@ def report(
         show(table.title, ["", *table.columns], plain(table), _caption(table, len(found), runs))
     if out is not None:
         every = _every(tidy, tables, metric, means, marks)
-        robustness, robustness_marks = stressed(found, differ)
-        overview = sections.Overview(runs, found, every, differences, shown, evidence, marks, robustness, robustness_marks)
-        corrupted = {} if robustness is None else sections.robustness_tables(robustness, robustness_marks)
+        overview = sections.Overview(runs, found, every, differences, shown, evidence, marks, *stressed(found, differ))
         with_ends = tidy.join(
             evidence.intervals, on=["run", "seed", "dataset", "level", "metric"], how="left", nulls_equal=True, maintain_order="left"
         )
-        write(out / "results.md", page([*tables.values(), *differences, *corrupted.values()]))
-        write(out / "results.tex", latex([*tables.values(), *differences, *corrupted.values()]))
+        write(out / "results.md", page([*tables.values(), *differences, *overview.corrupted.values()]))
+        write(out / "results.tex", latex([*tables.values(), *differences, *overview.corrupted.values()]))
         write(out / "report.html", sections.page(overview))
         write(out / "results.csv", with_ends.write_csv())
         print(f"The report lies in {out}; open {out / 'report.html'} in a browser")

@@ -49,10 +49,6 @@ def reproduce(
         raise InputError(f"{', '.join(wrong)} would change what the table {name} compares, which sets it itself; leave it out, or train by hand.")
     for step in steps[name]:
         for line in filled(step, values):
-            place = next((Path(word.partition("=")[2].strip("'")) for word in line if word.startswith("hydra.run.dir=")), None)
-            if place is not None and Run(place).finished:
-                log.info("%s is finished: skipped.", place)
-                continue
             whole = [*line, *(words if line[0] == "train" else [])]
             log.info("fmsd %s", shlex.join(whole))
             if code := command(whole):
@@ -62,12 +58,12 @@ def reproduce(
 
 
 def filled(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
-    """A command's words, once or once for each finished training below `out`; paths are quoted as Hydra reads them.
+    """A command's words, once or once for each finished training below `out`; not where its folder, if it names one, holds a finished run.
 
     Raises:
         InputError: it is for trainings, and there is none.
     """
-    runs = [""]
+    words, runs = shlex.split(step), [""]
     if "{run}" in step:
         records = {path.parent: Run(path.parent).record() for path in sorted(Path(values["out"]).rglob("run.json"))}
         runs = [
@@ -78,15 +74,23 @@ def filled(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
         if not runs:
             raise InputError(f"There is no finished training below {values['out']}; the one that was made lies elsewhere.")
     for run in runs:
-        yield [_filled(word, {**values, "run": run}) for word in shlex.split(step)]
+        line = []
+        for word in words:
+            key, sign, text = word.partition("=")
+            path = text.startswith(("{out}", "{run}"))
+            for name, value in {**values, "run": run}.items():
+                text = text.replace(f"{{{name}}}", value)
+            if key == "hydra.run.dir" and Run(Path(text)).finished:
+                log.info("%s is finished: skipped.", text)
+                break
+            line.append(f"{key}{sign}{quoted(Path(text)) if path else text}")
+        else:
+            yield line
 
 
-def _filled(word: str, values: Mapping[str, str]) -> str:
-    key, sign, text = word.partition("=")
-    path = text.startswith(("{out}", "{run}"))
-    for name, value in values.items():
-        text = text.replace(f"{{{name}}}", value)
-    return f"{key}{sign}" + ("'" + text.replace("'", r"\'") + "'" if path else text)
+def quoted(path: Path) -> str:
+    """A path as Hydra reads it from a command line."""
+    return "'" + str(path).replace("'", r"\'") + "'"
 
 
 def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
