@@ -95,6 +95,20 @@ OmegaConf.register_new_resolver("inside", lambda folder, names: [f"{folder}/{nam
 OmegaConf.register_new_resolver("digest", lambda words: hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:8], replace=True)
 
 
+def without(names: Sequence[str], name: str) -> list[str]:
+    """All names but one.
+
+    Raises:
+        InputError: it is not among them.
+    """
+    if name not in names:
+        raise InputError(f"{name} is none of {', '.join(names)}; choose one of these.")
+    return [other for other in names if other != name]
+
+
+OmegaConf.register_new_resolver("without", without, replace=True)
+
+
 class JobError(Exception):
     """How a job of a sweep ended that was not refused, by its exit code: errors are what every launcher brings back from other processes."""
 
@@ -289,6 +303,8 @@ def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputErr
     told = next((told for sign, told in SIGNS.items() if sign in text), None)
     if match := re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", text):
         told = "{0}={1} are several values; give them as a list, {0}='[{1}]', or each to a job of its own with -m.".format(*match.groups())
+    if match := re.search(r"InputError raised while resolving interpolation: (.*?)(?: full_key:|$)", text):
+        told = match[1]
     if told:
         return InputError(told)
     if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
@@ -658,6 +674,7 @@ def merge(config: DictConfig, folder: Path) -> None:
         raise InputError("A search needs both, search='NAME=VALUES ...' and on=DATASET (or on=[A,B]), whose validation split chooses.")
     whole.search, whole.choices, whole.overrides = config.search, choices, words
     if settings.mode == RunMode.MULTIRUN and done(Run(folder), OmegaConf.to_yaml(whole, resolve=True)):
+        merging.check_unchanged(folder)
         log.info("%s is finished: skipped.", folder)
         return
     merging.merge(
@@ -789,7 +806,10 @@ def reproduce(words: Sequence[str]) -> int:
     try:
         if len(names) != 1:
             raise InputError(f"Give the name of one table to reproduce: {', '.join(steps)}.")
+        if idle := [key for key in own if not any(f"{{{key}}}" in step for step in steps.get(names[0], ()))]:
+            raise InputError(f"{idle[0]}={own[idle[0]]} would have no effect: no command of the table {names[0]} has it; leave it out.")
         values |= own
+        values["forgery"] = values["forgeries"].partition(",")[0]
         values["out"] = str(Path(values["out"].replace("{name}", names[0])).expanduser())
         return reproducing.reproduce(names[0], steps, values, rest, main, CONF / "experiments" / f"{names[0]}.csv")
     except InputError as error:

@@ -82,6 +82,36 @@ def test_every_merger_makes_a_run_like_any_other(place: Path, capsys: pytest.Cap
     assert all(f"merger={merger}" in said for merger in MERGERS)
 
 
+def test_a_merge_in_a_sweep_is_skipped_while_its_experts_are_what_they_were(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("fmsd", "lora"):
+        shutil.copytree(place / "runs" / name, place / "copies" / name)
+    words = ["merge", "-m", "merger=average,r2m", "experts=[copies/fmsd,copies/lora]", "hydra.sweep.dir=skipped"]
+    assert main(words) == 0
+    before = {path: path.stat().st_mtime_ns for path in place.glob("skipped/*/*") if path.is_file()}
+    assert main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in place.glob("skipped/*/*") if path.is_file()} == before
+    capsys.readouterr()
+    shutil.copy(place / "runs" / "full" / "adapter.safetensors", place / "copies" / "lora" / "adapter.safetensors")
+    assert main(words) == 2
+    assert "copies/lora has changed since it was merged into" in capsys.readouterr().err
+
+
+def test_a_merge_that_was_killed_is_made_again_and_a_whole_one_is_not(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["merge", "merger=average", "experts=[runs/fmsd,runs/lora]", "out=broken"]
+    assert main(words) == 0
+    whole = (place / "broken" / "results.csv").read_bytes()
+    for gone in (["results.csv"], ["results.csv", "run.json", "adapter.safetensors"]):
+        for name in gone:
+            (place / "broken" / name).unlink()
+        assert main(words) == 0
+        assert (place / "broken" / "results.csv").read_bytes() == whole
+    untested = [*words[:3], "out=untested", "test=false"]
+    assert main(untested) == 0
+    for again in (words, untested):
+        assert main(again) == 2
+        assert "already holds a run; choose another folder with out=PATH" in capsys.readouterr().err
+
+
 def test_the_average_is_the_mean_of_the_folded_weights(place: Path, folded: dict[str, dict[str, torch.Tensor]]) -> None:
     assert main(["merge", "merger=average", RUNS, "out=average", "test=false"]) == 0
     assert not (place / "average" / "results.csv").exists()

@@ -64,8 +64,12 @@ def test_singular_values_learn_at_their_own_rate(tiny: Detector) -> None:
         optimizer.step()
         schedule.step()
     assert sorted({round(group["lr"], 6) for group in optimizer.param_groups}) == [0.05, 0.5]
-    with pytest.raises(InputError, match=r"method\.rate=0.0 must be above 0"):
-        fmsd(tiny_vit(), patterns=["*attn.qkv"], subspaces=2, directions=1, rate=0.0)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1, math.inf, math.nan])
+def test_a_rate_is_a_number_above_zero(rate: float) -> None:
+    with pytest.raises(InputError, match=rf"method\.rate={rate} must be a number above 0"):
+        fmsd(tiny_vit(), patterns=["*attn.qkv"], subspaces=2, directions=1, rate=rate)
 
 
 def test_a_rate_of_one_makes_no_group_of_its_own(tiny: Detector) -> None:

@@ -332,6 +332,20 @@ def test_evaluations_add_the_datasets_that_a_run_lacks_the_newest_first(runs: Pa
     assert "3 evaluations are left out, as the runs they test are not below" in caplog.text
 
 
+def test_trainings_and_merges_that_vary_the_same_words_are_told_apart(tmp_path: Path) -> None:
+    for size in (64, 96):
+        finished(tmp_path / f"full{size}", ["method=full", f"size={size}"], 0)
+        finished(tmp_path / f"r2m{size}", ["merger=r2m", f"size={size}"], 0, merged=["a", "b"])
+    found = {"method=full size=64", "method=full size=96", "merger=r2m size=64", "merger=r2m size=96"}
+    assert set(report(tmp_path)["run"]) == found
+    finished(tmp_path / "other", ["merger=ties", "size=64"], 0, merged=["a", "b"])
+    merges = {name for name in found if name.startswith("merger")}
+    assert set(report(tmp_path)["run"]) == {"size=64", "size=96", *merges, "merger=ties size=64"}
+    shutil.rmtree(tmp_path / "full96")
+    shutil.rmtree(tmp_path / "r2m96")
+    assert set(report(tmp_path)["run"]) == {"method=full", "merger=r2m", "merger=ties"}
+
+
 def test_a_merge_may_have_no_seed(runs: Path, tmp_path: Path) -> None:
     record = json.loads((runs / "merge" / "run.json").read_text())
     (runs / "merge" / "run.json").write_text(json.dumps(record | {"seed": None}))
@@ -402,6 +416,17 @@ def test_seeds_of_a_row_are_configured_alike(runs: Path) -> None:
     other = {"method": {"rank": 4, "mask": {"file": "b", "seed": 1}}, "backbone": {"weights": "there"}, "data": {"root": "y"}, "seed": 1}
     (runs / "swap1" / "config.yaml").write_text(json.dumps(other))
     report(runs)
+    other["data"] = {"batch_size": 8}
+    (runs / "swap1" / "config.yaml").write_text(json.dumps(other))
+    with pytest.raises(InputError, match=r"differ in data\.batch_size \(None and 8\)"):
+        report(runs)
+    trained = {seed: (runs / f"swap{seed}" / "run.json").read_text() for seed in (0, 1)}
+    for seed, text in trained.items():
+        (runs / f"swap{seed}" / "run.json").write_text(json.dumps(json.loads(text) | {"merged": ["a", "b"]}))
+    report(runs)
+    for seed, text in trained.items():
+        (runs / f"swap{seed}" / "run.json").write_text(text)
+    del other["data"]
     other["method"]["rank"] = 8
     (runs / "swap1" / "config.yaml").write_text(json.dumps(other))
     with pytest.raises(InputError, match=r"swap0 and .*swap1 would be seeds of one row, but differ in method\.rank \(4 and 8\)"):

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from fmsd.cli import CONF, main
-from fmsd.tasks.reproduce import compare, filled, reproduce
+from fmsd.report.run import read_results
+from fmsd.tasks.reproduce import KEYS, compare, filled, reproduce
 from fmsd.types import InputError
 from tests.conftest import grow_tree
 
@@ -28,7 +29,7 @@ def test_a_table_is_made_from_nothing_and_then_found_finished(
     with caplog.at_level(logging.INFO):
         assert main(["reproduce", "robust", "out=again", *NETWORK]) == 0
     runs = sorted(path.parent for path in Path("again").glob("*/run.json"))
-    assert [run.name.partition("_")[0] for run in runs] == ["full", "lora", "probe"]
+    assert [run.name.partition("_")[0] for run in runs] == ["fmsd", "full", "lora", "probe"]
     for run in runs:
         stressed = pl.read_csv(run / "evaluations" / "robust" / "corruptions.csv")
         assert set(stressed["corruption"]) == {"none", "jpeg", "blur"}
@@ -40,7 +41,7 @@ def test_a_table_is_made_from_nothing_and_then_found_finished(
     before = {path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*") if path.is_file()}
     capsys.readouterr()
     assert main(["reproduce", "robust", "out=again", *NETWORK]) == 0
-    assert "3 finished before (skipped)" in capsys.readouterr().out
+    assert "1 finished before (skipped)" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -100,6 +101,8 @@ def test_each_finished_training_is_filled_in_and_neither_merges_nor_evaluations(
         (["mask", "merge"], "Give the name of one table"),
         (["nothing"], "There is no table 'nothing'"),
         (["robust", "method=norm"], "method=norm would change what the table robust compares"),
+        (["robust", "forgeries=a,b"], "forgeries=a,b would have no effect: no command of the table robust has it"),
+        (["align", "left_out=b"], "left_out=b would change what the table align compares"),
     ],
 )
 def test_what_makes_no_table_is_refused(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +118,7 @@ def test_numbers_are_compared_where_they_were_made_alike(tmp_path: Path, capsys:
         return tmp_path / name
 
     own = [("a", 0, "x", 0.5, "s1", "c1"), ("a", 1, "x", 0.1, "s1", "c1"), ("a", 0, "y", 0.7, "s2", "c1"), ("b", 0, "x", 0.9, "s1", "c2")]
-    recorded = table("recorded.csv", own)
+    recorded = read_results(table("recorded.csv", own)).select(*KEYS, "value").cast({"seed": pl.String})
     made = table("made.csv", [("a", 0, "x", 0.6, "s1", "c1"), ("a", 0, "y", 0.75, "s2", "c1"), ("b", 0, "x", 0.9, "s1", "other")])
     both = compare(recorded, made)
     assert both is not None
@@ -123,4 +126,11 @@ def test_numbers_are_compared_where_they_were_made_alike(tmp_path: Path, capsys:
     said = capsys.readouterr().out
     assert all(number in said for number in ("0.675", "0.600", "0.100", "1 of 3 numbers are not recorded"))
     assert compare(recorded, table("else.csv", [("a", 0, "x", 0.6, "s9", "c1")])) is None
-    assert compare(tmp_path / "none.csv", made) is None
+
+
+@pytest.mark.parametrize("broken", ["settings", "seed", "value", "run"])
+def test_damaged_recorded_numbers_are_told_before_anything_is_trained(broken: str, tmp_path: Path) -> None:
+    row = {"run": "a", "seed": 0, "dataset": "x", "level": "video", "metric": "auc", "value": 0.5, "n_frames": 4, "selection": "iid"}
+    pl.DataFrame([row | {"stamp": "s", "settings": "c"}]).drop(broken).write_csv(tmp_path / "recorded.csv")
+    with pytest.raises(InputError, match=r"recorded\.csv (has no column|does not hold a run's results)"):
+        reproduce("one", {"one": ["train"]}, {"out": "out"}, [], lambda _: pytest.fail("something was trained"), tmp_path / "recorded.csv")

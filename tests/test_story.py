@@ -136,6 +136,11 @@ def test_evaluate_reproduces_the_results_from_the_weights(run: Path, tmp_path: P
     assert (tmp_path / "again" / "results.csv").read_bytes() == (run / "results.csv").read_bytes()
     one, other = (pl.read_parquet(place / "predictions" / "synthetic.parquet") for place in (run, tmp_path / "again"))
     assert one.equals(other)
+    (tmp_path / "again" / "results.csv").unlink()  # as after a kill
+    (tmp_path / "again" / "run.json").unlink()
+    done = fmsd_command("evaluate", f"run={run}", f"hydra.run.dir={tmp_path / 'again'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again" / "results.csv").read_bytes() == (run / "results.csv").read_bytes()
 
 
 def test_a_run_of_one_source_is_evaluated_on_data_of_another(tree: Path, tmp_path: Path) -> None:

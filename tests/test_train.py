@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch import Trainer
+from timm.layers.config import set_fused_attn, use_fused_attn
 
 from fmsd.report.run import Run, claimed, prune
-from fmsd.tasks.evaluate import check_precision, made
+from fmsd.tasks.evaluate import built, check_precision, made
 from fmsd.tasks.train import all_steps, epoch_steps
 from fmsd.types import InputError
+from tests.conftest import tiny_vit
 
 
 def trainer(**changes: object) -> Trainer:
@@ -110,3 +112,13 @@ def test_a_run_with_a_checkpoint_is_kept(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         refused()
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("bf16-mixed", False), ("32-true", True)])
+def test_attention_is_torchs_own_unless_that_is_slow_where_it_trains_and_others_are_as_they_were(precision: str, fused: bool) -> None:
+    worker = trainer(precision=precision)
+    for experimental in (False, True):
+        set_fused_attn(True, experimental)
+        assert {block.attn.fused_attn for block in built(tiny_vit, worker).backbone.blocks} == {fused}  # pyright: ignore
+        assert (use_fused_attn(), use_fused_attn(experimental=True)) == (True, experimental)
+    set_fused_attn(True)

@@ -13,6 +13,7 @@ Effort (Yan et al., ICML 2025, arXiv 2411.15633) is the case of one subspace wit
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -128,10 +129,10 @@ def free(
     """Puts decomposed layers in the place of the named ones; returns what must follow each optimizer step, if anything.
 
     Raises:
-        InputError: an unknown allotment or split, or a rate that is not above zero.
+        InputError: an unknown allotment or split, or a rate that is no finite number above zero.
     """
-    if rate <= 0:
-        raise InputError(f"method.rate={rate} must be above 0; 1 is the learning rate of the other factors.")
+    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        raise InputError(f"method.rate={rate} must be a number above 0; 1 is the learning rate of the other factors.")
     if allotment not in ("interleave", "contiguous") or split not in ("tail", "top", "random"):
         raise InputError(f"method.allotment={allotment} must be interleave or contiguous, and method.split={split} one of tail, top, random.")
     hard = constraint == "hard"

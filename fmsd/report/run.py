@@ -287,7 +287,7 @@ def claimed(run: Run, config: str, resumable: bool = False, named: str = "hydra.
         if (text := file.read()) and (not resumable or run.finished):
             raise InputError(f"{taken}.")
         if text and (key := differing(text, config)):
-            raise InputError(f"{taken}: it differs from this one in {key} (fmsd train resume={run.folder} goes on with it as it is).")
+            raise InputError(f"{taken}: it is unfinished and differs from this one in {key} (fmsd train resume=PATH goes on with a training).")
         if not text:
             file.write(config)
             file.flush()

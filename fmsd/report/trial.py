@@ -138,25 +138,24 @@ def trials(runs: Path) -> list[Trial]:
 def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[Trial]:
     """Trials with what was varied in them besides the seed."""
     settings = [_settings(records[0]["overrides"]) for _, records in groups]
-    kinds, common = ["merged" in records[0] for _, records in groups], {}
-    for kind in set(kinds):  # what all trainings share is no part of their names, nor what all merges do
-        alike = {own for own, other in zip(settings, kinds, strict=True) if other == kind}
-        common[kind] = set.intersection(*map(set, alike if len(alike) > 1 else settings))
+    kinds = ["merged" in records[0] for _, records in groups]
+    names = _varied(settings, kinds)
+    trained, merged = ({name for name, other in zip(names, kinds, strict=True) if name and other == kind} for kind in (False, True))
+    if trained & merged:
+        names = _varied(settings, [False] * len(kinds))
     twins: dict[tuple[str, int | None], Run] = {}
     first: dict[str, tuple[Run, dict[str, Any]]] = {}
     found = []
-    for own, kind, (runs, records) in zip(settings, kinds, groups, strict=True):
+    for name, (runs, records) in zip(names, groups, strict=True):
         seed = records[0]["seed"]
         choices = records[0].get("choices", {})
-        label = (
-            " ".join(" ".join(part for part in own if part not in common[kind]).split()) or choices.get("method") or choices.get("merger") or "run"
-        )
+        label = name or choices.get("method") or choices.get("merger") or "run"
         twin = twins.setdefault((label, seed), runs[0])
         if twin is not runs[0]:
             raise InputError(
                 f"{twin.folder} and {runs[0].folder} are the same run twice (equal overrides and seed); keep one of them below runs=FOLDER."
             )
-        if (learned := _learned(runs[0])) is not None:
+        if (learned := _learned(runs[0], records[0])) is not None:
             other, others = first.setdefault(label, (runs[0], learned))
             if key := next((key for key in others | learned if others.get(key, ...) != learned.get(key, ...)), None):
                 raise InputError(
@@ -166,6 +165,15 @@ def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[
         digest = None if learned is None else hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:12]
         found.append(replace(_trial(label, seed, runs, records), settings=digest))
     return found
+
+
+def _varied(settings: Sequence[tuple[str, ...]], kinds: Sequence[bool]) -> list[str]:
+    """Of the settings of each run what not all runs of its kind share; of what is alone of its kind what not all runs share."""
+    common = {}
+    for kind in set(kinds):
+        alike = {own for own, other in zip(settings, kinds, strict=True) if other == kind}
+        common[kind] = set.intersection(*map(set, alike if len(alike) > 1 else settings))
+    return [" ".join(" ".join(part for part in own if part not in common[kind]).split()) for own, kind in zip(settings, kinds, strict=True)]
 
 
 def _trial(label: str, seed: int | None, runs: Sequence[Run], records: Sequence[Mapping[str, Any]]) -> Trial:
@@ -218,15 +226,23 @@ def _time(run: Run, record: Mapping[str, Any]) -> float:
         raise InputError(f"{run.folder / 'run.json'} has the time {record['time']!r}; correct it to one like 2026-01-31T12:00:00+00:00.") from error
 
 
-def _learned(run: Run) -> dict[str, Any] | None:
-    """The part of a run's configuration that what it learned follows from, besides its data and seed; None where it is not kept."""
+def _learned(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The part of a run's configuration that what it learned follows from, besides its data and seed; None where it is not kept.
+
+    How an evaluation or a merge puts frames into batches changes nothing.
+    """
     if not run.config.is_file():
         return None
     try:
         settings = flat(yaml.safe_load(run.config.read_text()))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{run.config} is no configuration ({reason(error)}); put it back, or remove it.") from error
-    return {key: value for key, value in settings.items() if key.startswith(LEARNING) and key not in PATHS and key.rpartition(".")[2] != "seed"}
+    idle = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
+    return {
+        key: value
+        for key, value in settings.items()
+        if key.startswith(LEARNING) and not key.startswith(idle) and key not in PATHS and key.rpartition(".")[2] != "seed"
+    }
 
 
 def _settings(overrides: Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import polars as pl
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from timm.layers.config import set_fused_attn, use_fused_attn
 from torch.utils.data import DataLoader
 
 from fmsd.data import manifest as manifests
@@ -62,7 +63,7 @@ def evaluate(
     """
     trained = run.record()
     evaluation = Run(folder)
-    with claimed(evaluation, config):
+    with claimed(evaluation, config, resumable=True):
         tests = data.tests
         for name, manifest in tests.items():
             before = trained["manifests"]["test"].get(name, {}).get("digest")
@@ -71,7 +72,8 @@ def evaluate(
         record = {key: trained[key] for key in CARRIED if key in trained} | {"stamps": stamps(data, run.origin())}
         validation = run.folder / VALIDATION
         record["thresholds"] = thresholds(pl.read_parquet(validation), data.video_score) if validation.is_file() else None
-        table = stress(evaluation, record, alone(trainer, folder), folded(run, detector), data, corruptions)
+        worker = alone(trainer, folder)
+        table = stress(evaluation, record, worker, folded(run, detector, worker), data, corruptions)
         if corruptions:
             record["corruptions"] = {name: LEVELS[name] for name, _ in corruptions}
         evaluation.write_record(
@@ -85,17 +87,34 @@ def evaluate(
     return evaluation
 
 
-def folded(run: Run, detector: Callable[[], Detector]) -> Detector:
+def folded(run: Run, detector: Callable[[], Detector], trainer: Trainer | None = None) -> Detector:
     """The detector of a run as a plain timm model: its base with the adapter folded in.
+
+    Args:
+        trainer: what scores with it, if anything does.
 
     Raises:
         InputError: the run has no adapter, or `detector` makes another base.
     """
     lightning.pytorch.seed_everything(run.record()["seed"], workers=True, verbose=False)  # a backbone without pretrained weights follows from it
-    model = detector()
+    model = detector() if trainer is None else built(detector, trainer)
     adapter.load(model, run.folder)
     fold(model.backbone)
     return model
+
+
+def built(detector: Callable[[], Detector], trainer: Trainer) -> Detector:
+    """The detector, without torch's fused attention where its backward pass is slow: bfloat16 on the CPU (benchmarks/attention.py).
+
+    Tests are made as the training is, so that both give the same numbers.
+    """
+    before = use_fused_attn(), use_fused_attn(experimental=True)
+    if trainer.strategy.root_device.type == "cpu" and trainer.precision == "bf16-mixed":
+        set_fused_attn(False)
+    try:
+        return detector()
+    finally:
+        set_fused_attn(*before)
 
 
 def tested(tests: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:

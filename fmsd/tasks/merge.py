@@ -104,7 +104,8 @@ def merge(
         with_values(merger, values)
     if candidates and data is None:
         raise InputError("A search looks at validation data, and there is none; give data=NAME.")
-    with claimed(run, config, named="out"):
+    whole = not (data and data.test_names) and (folder / "run.json").is_file()  # there is nothing to test
+    with claimed(run, config, resumable=not whole, named="out"):
         tests = data.tests if data and data.test_names else {}
         empty = skeleton(detector)
         base = base_weights(detector, empty, seed)
@@ -161,7 +162,8 @@ def merge(
         }
         run.write_record(record)
         if data and tests:
-            model, worker = folded(run, detector), alone(trainer, folder)
+            worker = alone(trainer, folder)
+            model = folded(run, detector, worker)
             table = test(run, worker, model, data)
             matrix(run, found, parts, model, data, worker)
             show(table, f"AUC, {len(found)} specialists merged by {choices['merger']}", caption(record))
@@ -272,6 +274,19 @@ def digest(path: Path) -> str:
     """A file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_unchanged(folder: Path) -> None:
+    """Compares the experts of a finished merge with what they are now.
+
+    Raises:
+        InputError: one is gone or has changed.
+    """
+    for expert in json.loads((folder / RECORD).read_text())["experts"]:
+        path = Path(expert["path"])
+        file = path / adapter.TENSORS if path.is_dir() else path
+        if not file.is_file() or digest(file) != expert["sha256"]:
+            raise InputError(f"The expert {path} has changed since it was merged into {folder}; remove that folder, or merge into another.")
 
 
 def known_grams(before: Mapping[str, Any], experts: Sequence[Expert], about: Mapping[str, Any], names: Sequence[str]) -> Float64[Tensor, "..."]:

@@ -40,20 +40,24 @@ def reproduce(
         recorded: the recorded numbers; the file need not be there.
 
     Raises:
-        InputError: there is no such table, an override would break it, or no run came of its trainings.
+        InputError: there is no such table, an override would break it, no run came of its trainings, or the recorded file is damaged.
     """
     if name not in steps:
         raise InputError(f"There is no table {name!r} to reproduce; choose one of {', '.join(steps)}.")
     own = {word.lstrip("+~").partition("=")[0] for step in steps[name] if step.startswith("train") for word in shlex.split(step)[1:] if "=" in word}
     if wrong := [word for word in words if word.lstrip("+~").partition("=")[0] in own.union(FIXED)]:
         raise InputError(f"{', '.join(wrong)} would change what the table {name} compares, which sets it itself; leave it out, or train by hand.")
+    before = _numbers(recorded) if recorded.is_file() else None
     for step in steps[name]:
         for line in filled(step, values):
             whole = [*line, *(words if line[0] == "train" else [])]
             log.info("fmsd %s", shlex.join(whole))
             if code := command(whole):
                 return code
-    compare(recorded, Path(values["out"]) / "report" / "results.csv")
+    if before is None:
+        log.info("There are no recorded numbers in %s to compare with.", recorded)
+    else:
+        compare(before, Path(values["out"]) / "report" / "results.csv")
     return 0
 
 
@@ -93,19 +97,16 @@ def quoted(path: Path) -> str:
     return "'" + str(path).replace("'", r"\'") + "'"
 
 
-def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
+def compare(recorded: pl.DataFrame, made: Path) -> pl.DataFrame | None:
     """Prints the video AUC of every row beside the recorded one, a mean over its seeds and datasets, and where they are furthest apart.
 
     Returns:
         Every number with the recorded one; None where there is none that was made alike.
     """
-    if not recorded.is_file():
-        log.info("There are no recorded numbers in %s to compare with.", recorded)
-        return None
     now = _numbers(made)
-    both = now.join(_numbers(recorded).rename({"value": "recorded"}), on=KEYS, nulls_equal=True, maintain_order="left")
+    both = now.join(recorded.rename({"value": "recorded"}), on=KEYS, nulls_equal=True, maintain_order="left")
     if both.is_empty():
-        log.info("The numbers in %s were made otherwise (other data, size or settings), so nothing is compared.", recorded)
+        log.info("The recorded numbers were made otherwise (other data, size or settings), so nothing is compared.")
         return None
     both = both.with_columns(apart=(pl.col("value") - pl.col("recorded")).abs())
     rows = []
@@ -114,10 +115,18 @@ def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
         numbers = (own["value"].mean(), own["recorded"].mean(), furthest["apart"])
         rows.append([str(run), *(f"{number:.3f}" for number in numbers), furthest["dataset"]])
     seeds, alone = ", ".join(map(str, both["seed"].unique().sort())), len(now) - len(both)
-    note = f"Seeds {seeds}; recorded in {recorded}" + (f"; {alone} of {len(now)} numbers are not recorded" if alone else "")
+    note = f"Seeds {seeds}" + (f"; {alone} of {len(now)} numbers are not recorded" if alone else "")
     show("Video AUC, mean over test datasets", ["", "now", "recorded", "furthest apart", "on"], rows, note, ("on",))
     return both
 
 
 def _numbers(path: Path) -> pl.DataFrame:
-    return read_results(path, ("run", "seed", "stamp")).filter(metric="auc").select(*KEYS, "value")
+    """The AUCs of a report's `results.csv`.
+
+    Raises:
+        InputError: it is none.
+    """
+    table = read_results(path, ("run", "stamp"))
+    if lacking := [key for key in KEYS if key not in table.columns]:
+        raise InputError(f"{path} has no column {lacking[0]}, so it is no results.csv of fmsd report; put that in its place.")
+    return table.filter(metric="auc").select(*KEYS, "value")

@@ -15,7 +15,6 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
-from timm.layers.config import set_fused_attn
 from torch import nn
 
 from fmsd.data import manifest as manifests
@@ -35,7 +34,7 @@ from fmsd.peft.spectra import spectra, text, watched
 from fmsd.report import plots, publish
 from fmsd.report.run import MASK, SPECTRA, VALIDATION, Run, caption, claimed, provenance
 from fmsd.tasks import doctor
-from fmsd.tasks.evaluate import alone, made, predict, show, test, tested
+from fmsd.tasks.evaluate import alone, built, made, predict, show, test, tested
 from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
@@ -109,9 +108,7 @@ def train(
 
         if torch.cuda.is_available():  # the jobs of a sweep share the process
             torch.cuda.reset_peak_memory_stats()
-        if worker.strategy.root_device.type == "cpu" and worker.precision == "bf16-mixed":
-            set_fused_attn(False)  # its backward pass is slow there, see benchmarks/attention.py
-        model = detector()
+        model = built(detector, worker)
         parameters, base = count(model.parameters()), adapter.fingerprint(model)
         recovery.basis = {"base weights": base, "training and validation frames": training.digest()}
         if resumed is not None:
