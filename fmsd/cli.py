@@ -101,6 +101,8 @@ def without(names: Sequence[str], name: str) -> list[str]:
     Raises:
         InputError: it is not among them.
     """
+    if isinstance(names, str):
+        raise InputError(f"{names} is one name where several are wanted; give them as a list, '[{names}, ...]'.")
     if name not in names:
         raise InputError(f"{name} is none of {', '.join(names)}; choose one of these.")
     return [other for other in names if other != name]
@@ -518,14 +520,14 @@ def resumed(folder: Path, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
     run = Run(folder)
     if not run.config.is_file():
         raise InputError(f"{folder} is not the folder of a run (it has no config.yaml); give the folder that training began to write.")
-    if run.finished:
-        raise InputError(f"The run in {folder} is finished; test it again with fmsd evaluate run={folder}.")
-    if others := [word for word in overrides if not word.startswith("resume=")]:
-        raise InputError(f"{', '.join(others)} would change the run, which goes on as it was configured; leave it out.")
     config = OmegaConf.load(run.config)
     assert isinstance(config, DictConfig)
     if "merger" in config:
         raise InputError(f"The run in {folder} was merged, not trained, so there is nothing to go on with; merge anew into another folder.")
+    if run.finished:
+        raise InputError(f"The run in {folder} is finished; test it again with fmsd evaluate run={folder}.")
+    if others := [word for word in overrides if not word.startswith("resume=")]:
+        raise InputError(f"{', '.join(others)} would change the run, which goes on as it was configured; leave it out.")
     if "choices" not in config:
         raise InputError(f"The run in {folder} was begun by an older version, which kept too little to go on with; train anew.")
     return config, folder
@@ -555,6 +557,7 @@ def evaluate(config: DictConfig, folder: Path) -> None:
     run, whole = trained(config, "evaluate", ("backbone", "seed"))
     wanted: Any = OmegaConf.to_container(config)
     corruptions = chosen(wanted["corrupt"], wanted["severities"])
+    whole.run = str(run.folder)
     if corruptions:
         whole.corrupt, whole.severities = wanted["corrupt"], wanted["severities"]
     evaluating.evaluate(
@@ -672,7 +675,7 @@ def merge(config: DictConfig, folder: Path) -> None:
     grid = None if config.search is None else searched(config.search)
     if (grid is None) != (config.on is None):
         raise InputError("A search needs both, search='NAME=VALUES ...' and on=DATASET (or on=[A,B]), whose validation split chooses.")
-    whole.search, whole.choices, whole.overrides = config.search, choices, words
+    whole.search, whole.test, whole.choices, whole.overrides = config.search, config.test, choices, words
     if settings.mode == RunMode.MULTIRUN and done(Run(folder), OmegaConf.to_yaml(whole, resolve=True)):
         merging.check_unchanged(folder)
         log.info("%s is finished: skipped.", folder)
@@ -804,14 +807,13 @@ def reproduce(words: Sequence[str]) -> int:
     own = {key: value for key, _, value in (word.partition("=") for word in words) if key in values}
     rest = [word for word in words if word not in names and word.partition("=")[0] not in values]
     try:
-        if len(names) != 1:
+        if len(names) != 1 or names[0] not in steps:
             raise InputError(f"Give the name of one table to reproduce: {', '.join(steps)}.")
-        if idle := [key for key in own if not any(f"{{{key}}}" in step for step in steps.get(names[0], ()))]:
+        if idle := [key for key in own if f"{{{key}}}" not in " ".join(steps[names[0]])]:
             raise InputError(f"{idle[0]}={own[idle[0]]} would have no effect: no command of the table {names[0]} has it; leave it out.")
         values |= own
-        values["forgery"] = values["forgeries"].partition(",")[0]
         values["out"] = str(Path(values["out"].replace("{name}", names[0])).expanduser())
-        return reproducing.reproduce(names[0], steps, values, rest, main, CONF / "experiments" / f"{names[0]}.csv")
+        return reproducing.reproduce(names[0], steps[names[0]], values, rest, main, CONF / "experiments" / f"{names[0]}.csv")
     except InputError as error:
         print(f"fmsd: {sentence(error)}", file=sys.stderr)
         return 2

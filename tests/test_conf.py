@@ -100,7 +100,7 @@ ELSEWHERE = {"ff++": ("Deepfakes", "NeuralTextures"), "faces": ("faceswap", "sty
 def test_every_training_behind_a_table_composes_on_the_faces_and_on_the_full_protocol(
     name: str, step: str, data: str, forgeries: tuple[str, ...]
 ) -> None:
-    words = step.format(out="out", seed="0", forgeries=",".join(forgeries), forgery=forgeries[0]).split()[2:]
+    words = step.format(out="out", seed="0", forgeries=",".join(forgeries), forgery=forgeries[-1], first=forgeries[0]).split()[2:]
     experiment = next(word.partition("=")[2] for word in words if word.startswith("experiments="))
     swept = yaml.safe_load((ROOT / "experiments" / f"{experiment}.yaml").read_text())["hydra"]["sweeper"]["params"]
     given = {word.partition("=")[0]: word for word in [*(f"{key}={value}" for key, value in swept.items()), *words]}
@@ -110,12 +110,12 @@ def test_every_training_behind_a_table_composes_on_the_faces_and_on_the_full_pro
         for part in ("backbone", "method", "wrapper", "data"):
             assert build(config[part]) is not None
         assert (config.backbone.size, config.data.name) == ((224, "ff++") if data == "ff++" else (64, "faces"))
-        learned = {"align": [other for other in forgeries if other != config.get("left_out")], "merge": [config.get("family")]}.get(name)
+        learned = {"align": [other for other in forgeries if other != config.get("unseen")], "merge": [config.get("family")]}.get(name)
         assert config.data.train_forgeries == (None if config.get("family") == "joint" else learned)
 
 
 def test_only_a_forgery_that_is_there_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "experiments=align", "hydra.mode=RUN", "forgeries=[a,c]", "left_out=b"]) == 2
+    assert main(["train", "experiments=align", "hydra.mode=RUN", "forgeries=[a,c]", "unseen=b"]) == 2
     assert "b is none of a, c; choose one of these" in capsys.readouterr().err
 
 

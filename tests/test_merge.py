@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from fmsd.cli import CONF, main
 from fmsd.models.detector import detector
+from fmsd.report.run import Run
+from fmsd.tasks import merge as merging
 from tests.conftest import grow_tree
 
 MERGERS = sorted(path.stem for path in (CONF / "merger").glob("*.yaml"))
@@ -94,6 +96,11 @@ def test_a_merge_in_a_sweep_is_skipped_while_its_experts_are_what_they_were(plac
     shutil.copy(place / "runs" / "full" / "adapter.safetensors", place / "copies" / "lora" / "adapter.safetensors")
     assert main(words) == 2
     assert "copies/lora has changed since it was merged into" in capsys.readouterr().err
+    (place / "copies" / "fmsd" / "adapter.safetensors").unlink()
+    assert main(words) == 2
+    assert "copies/fmsd, merged into" in capsys.readouterr().err
+    words = ["merge", "-m", "merger=average", "experts=[runs/fmsd,runs/lora]", "test=false", "hydra.sweep.dir=untested_sweep"]
+    assert (main(words), main(words)) == (0, 0)
 
 
 def test_a_merge_that_was_killed_is_made_again_and_a_whole_one_is_not(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,9 +114,21 @@ def test_a_merge_that_was_killed_is_made_again_and_a_whole_one_is_not(place: Pat
         assert (place / "broken" / "results.csv").read_bytes() == whole
     untested = [*words[:3], "out=untested", "test=false"]
     assert main(untested) == 0
-    for again in (words, untested):
+    for again in (words, untested, untested[:-1]):
         assert main(again) == 2
         assert "already holds a run; choose another folder with out=PATH" in capsys.readouterr().err
+    assert not (place / "untested" / "results.csv").exists()
+
+
+def test_results_are_the_last_thing_that_a_merge_writes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def matrix(run: Run, *others: Any) -> None:
+        assert not run.finished
+        original(run, *others)
+
+    original = merging.matrix
+    monkeypatch.setattr(merging, "matrix", matrix)
+    assert main(["merge", "experts=[runs/fmsd,runs/lora]", "out=ordered"]) == 0
+    assert {"results.csv", "domains.csv", "domains.png"} <= {path.name for path in (place / "ordered").iterdir()}
 
 
 def test_the_average_is_the_mean_of_the_folded_weights(place: Path, folded: dict[str, dict[str, torch.Tensor]]) -> None:

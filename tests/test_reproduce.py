@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from fmsd.cli import CONF, main
-from fmsd.report.run import read_results
-from fmsd.tasks.reproduce import KEYS, compare, filled, reproduce
+from fmsd.tasks.reproduce import compare, filled, reproduce
 from fmsd.types import InputError
 from tests.conftest import grow_tree
 
@@ -53,7 +52,7 @@ def test_specialists_are_trained_merged_and_joined_and_more_seeds_are_added(tmp_
     place = tmp_path / "a table, (1)"
     for seed in ("0", "0,1"):
         values = {"out": str(place), "seed": seed, "forgeries": "blend,swap"}
-        assert reproduce("merge", {"merge": few}, values, NETWORK, main, Path("none.csv")) == 0
+        assert reproduce("merge", few, values, NETWORK, main, Path("none.csv")) == 0
     for seed in (0, 1):
         assert {path.parent.name for path in (place / f"seed{seed}").glob("*/results.csv")} == {"blend", "swap", "joint"}
         assert {path.parent.name for path in (place / "merged" / f"seed{seed}").glob("*/merge.json")} == {"average", "r2m"}
@@ -71,11 +70,9 @@ def test_a_step_that_fails_ends_it_with_its_code() -> None:
         done.append(list(words))
         return 3 if len(done) == 2 else 0
 
-    steps, values = {"one": ["train ++a={seed}", "merge into={out}/x", "report x"]}, {"out": "it's here", "seed": "0,1"}
+    steps, values = ["train ++a={seed}", "merge into={out}/x", "report x"], {"out": "it's here", "seed": "0,1"}
     assert reproduce("one", steps, values, ["b=2"], command, Path("none.csv")) == 3
     assert done == [["train", "++a=0,1", "b=2"], ["merge", r"into='it\'s here/x'"]]
-    with pytest.raises(InputError, match="There is no table 'two' to reproduce; choose one of one"):
-        reproduce("two", steps, values, [], command, Path("none.csv"))
     for word in ("a=3", "+a=3", "experiments=mine", "hydra.sweep.dir=x"):
         with pytest.raises(InputError, match="would change what the table one compares"):
             reproduce("one", steps, values, [word], command, Path("none.csv"))
@@ -94,15 +91,24 @@ def test_each_finished_training_is_filled_in_and_neither_merges_nor_evaluations(
     assert lines == [["evaluate", f"run='{tmp_path / name}'", f"to='{tmp_path}'"] for name in ("a", "b")]
 
 
+def test_each_forgery_is_filled_in() -> None:
+    values = {"out": "x", "forgeries": "a,b"}
+    assert list(filled("train to={out}/{forgery} all=[{forgeries}] one={first}", values)) == [
+        ["train", f"to='x/{name}'", "all=[a,b]", "one=a"] for name in ("a", "b")
+    ]
+    assert list(filled("train one={first}", values)) == [["train", "one=a"]]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         ([], "Give the name of one table"),
         (["mask", "merge"], "Give the name of one table"),
-        (["nothing"], "There is no table 'nothing'"),
+        (["nothing", "forgeries=a,b"], "Give the name of one table"),
         (["robust", "method=norm"], "method=norm would change what the table robust compares"),
         (["robust", "forgeries=a,b"], "forgeries=a,b would have no effect: no command of the table robust has it"),
-        (["align", "left_out=b"], "left_out=b would change what the table align compares"),
+        (["align", "unseen=b"], "unseen=b would change what the table align compares"),
+        (["align", "data.train_forgeries=[a]"], "data.train_forgeries=[a] would change what the table align compares"),
     ],
 )
 def test_what_makes_no_table_is_refused(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +124,7 @@ def test_numbers_are_compared_where_they_were_made_alike(tmp_path: Path, capsys:
         return tmp_path / name
 
     own = [("a", 0, "x", 0.5, "s1", "c1"), ("a", 1, "x", 0.1, "s1", "c1"), ("a", 0, "y", 0.7, "s2", "c1"), ("b", 0, "x", 0.9, "s1", "c2")]
-    recorded = read_results(table("recorded.csv", own)).select(*KEYS, "value").cast({"seed": pl.String})
+    recorded = table("recorded.csv", own)
     made = table("made.csv", [("a", 0, "x", 0.6, "s1", "c1"), ("a", 0, "y", 0.75, "s2", "c1"), ("b", 0, "x", 0.9, "s1", "other")])
     both = compare(recorded, made)
     assert both is not None
@@ -126,6 +132,7 @@ def test_numbers_are_compared_where_they_were_made_alike(tmp_path: Path, capsys:
     said = capsys.readouterr().out
     assert all(number in said for number in ("0.675", "0.600", "0.100", "1 of 3 numbers are not recorded"))
     assert compare(recorded, table("else.csv", [("a", 0, "x", 0.6, "s9", "c1")])) is None
+    assert compare(tmp_path / "none.csv", made) is None
 
 
 @pytest.mark.parametrize("broken", ["settings", "seed", "value", "run"])
@@ -133,4 +140,4 @@ def test_damaged_recorded_numbers_are_told_before_anything_is_trained(broken: st
     row = {"run": "a", "seed": 0, "dataset": "x", "level": "video", "metric": "auc", "value": 0.5, "n_frames": 4, "selection": "iid"}
     pl.DataFrame([row | {"stamp": "s", "settings": "c"}]).drop(broken).write_csv(tmp_path / "recorded.csv")
     with pytest.raises(InputError, match=r"recorded\.csv (has no column|does not hold a run's results)"):
-        reproduce("one", {"one": ["train"]}, {"out": "out"}, [], lambda _: pytest.fail("something was trained"), tmp_path / "recorded.csv")
+        reproduce("one", ["train"], {"out": "out"}, [], lambda _: pytest.fail("something was trained"), tmp_path / "recorded.csv")

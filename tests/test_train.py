@@ -1,16 +1,22 @@
 """The parts of the training task that the stories do not reach."""
 
+import contextlib
+import os
+import threading
+import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 from lightning.pytorch import Trainer
 from timm.layers.config import set_fused_attn, use_fused_attn
 
+from fmsd.cli import main
 from fmsd.report.run import Run, claimed, prune
 from fmsd.tasks.evaluate import built, check_precision, made
 from fmsd.tasks.train import all_steps, epoch_steps
 from fmsd.types import InputError
-from tests.conftest import tiny_vit
+from tests.conftest import grow_tree, tiny_vit
 
 
 def trainer(**changes: object) -> Trainer:
@@ -112,6 +118,45 @@ def test_a_run_with_a_checkpoint_is_kept(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         refused()
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such locks")
+@pytest.mark.parametrize("fails", [True, False])
+def test_who_waits_for_a_run_finds_it_as_it_is_then(fails: bool, tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    def first() -> None:
+        with contextlib.suppress(ValueError), claimed(Run(tmp_path), "a: 1", resumable=True):
+            begun.set()
+            time.sleep(0.5)  # the other one waits by now
+            Run(tmp_path).write_record({"stamps": {}})  # a merge that there is nothing to test of
+            if fails:
+                raise ValueError
+
+    worker = threading.Thread(target=first)
+    worker.start()
+    assert begun.wait(10)
+    if fails:
+        with claimed(Run(tmp_path), "b: 2", resumable=True):
+            assert Run(tmp_path).config.read_text() == "b: 2"
+    else:
+        with pytest.raises(InputError, match=r"already holds a run; choose another folder"), claimed(Run(tmp_path), "a: 1", resumable=True):
+            pass
+        assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "run.json"}
+    worker.join()
+
+
+def test_in_bfloat16_too_an_evaluation_gives_the_numbers_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
+    monkeypatch.chdir(tmp_path)
+    words = ["data=folder", "data.root=data", "trainer=smoke", "trainer.precision=bf16-mixed", "backbone=demo_vit"]
+    for name, seed in (("one", 0), ("other", 1)):
+        assert main(["train", "method=full", f"seed={seed}", *words, f"hydra.run.dir={name}"]) == 0
+    assert main(["merge", "merger=average", "experts=[one,other]", "out=merged"]) == 0
+    for name in ("one", "merged"):
+        assert main(["evaluate", f"run={name}", f"hydra.run.dir={name}/again"]) == 0
+        first, again = (pl.read_parquet(f"{folder}/predictions/folder.parquet") for folder in (name, f"{name}/again"))
+        assert first["logit"].to_list() == again["logit"].to_list()
 
 
 @pytest.mark.parametrize(("precision", "fused"), [("bf16-mixed", False), ("32-true", True)])

@@ -137,8 +137,9 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether training came to its end and was tested."""
-        return (self.folder / "results.csv").is_file() and (self.folder / "run.json").is_file()
+        """Whether it came to its end and was tested, or is a merge that there was nothing to test."""
+        made = (self.folder / "run.json").is_file()
+        return made and ((self.folder / "results.csv").is_file() or self.record().get("stamps") == {})
 
     def record(self) -> dict[str, Any]:
         """What `run.json` says.
@@ -277,17 +278,17 @@ def claimed(run: Run, config: str, resumable: bool = False, named: str = "hydra.
         BusyError: another process is at work on the run.
         InputError: the folder holds a run that is finished or configured differently.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
-    before = {part for part in PARTS if (run.folder / part).exists()}
-    with run.config.open("a+") as file:
-        taken = f"{run.folder} already holds a run; choose another folder with {named}=PATH"
-        if not locked(file, patience=10 if resumable else 0):
+    taken = f"{run.folder} already holds a run; choose another folder with {named}=PATH"
+    with held(run.config, patience=10 if resumable else 0) as file:
+        if file is None:
             raise BusyError(f"{taken}: another process is at work on it.")
         file.seek(0)
         if (text := file.read()) and (not resumable or run.finished):
             raise InputError(f"{taken}.")
         if text and (key := differing(text, config)):
-            raise InputError(f"{taken}: it is unfinished and differs from this one in {key} (fmsd train resume=PATH goes on with a training).")
+            how = f" (fmsd train resume={run.folder} goes on with it as it is)" if (run.folder / "checkpoints").is_dir() else ""
+            raise InputError(f"{taken}, or remove it: it is unfinished and differs from this one in {key}{how}.")
+        before = {part for part in PARTS if (run.folder / part).exists() and (text or part != run.config.name)}
         if not text:
             file.write(config)
             file.flush()
@@ -304,15 +305,34 @@ def claimed(run: Run, config: str, resumable: bool = False, named: str = "hydra.
                     else:
                         path.unlink(missing_ok=True)
             raise
-        finally:
-            unlock(file)
 
 
-def locked(file: IO[str], patience: float) -> bool:
-    """Locks a file until it is closed; whether no other process holds it. Where there are no locks everyone is taken at their word.
+@contextlib.contextmanager
+def held(path: Path, patience: float) -> Iterator[IO[str] | None]:
+    """A file, made with its folder where there is none, that is locked as long as it is in use; None where another process holds it.
 
     Args:
         patience: seconds to wait for the lock: loader processes outlive a killed training by some.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as file:
+            if not locked(file, patience):
+                yield None
+                return
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                try:
+                    yield file
+                finally:
+                    unlock(file)
+                return
+            unlock(file)  # who held it has removed it meanwhile
+
+
+def locked(file: IO[str], patience: float) -> bool:
+    """Locks a file until it is closed; whether no other process holds it, if need be after some seconds of patience.
+
+    Where there are no locks everyone is taken at their word.
     """
     if os.name != "posix":
         return True

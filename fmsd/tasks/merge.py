@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from fmsd.report import merging, plots
 from fmsd.report.console import counting
 from fmsd.report.run import Run, caption, claimed, provenance
 from fmsd.state import read_state, shapes, write_state
-from fmsd.tasks.evaluate import alone, folded, predict, show, test, tested
+from fmsd.tasks.evaluate import alone, built, folded, predict, scored, show, tested
 from fmsd.types import InputError, reason
 
 log = logging.getLogger(__name__)
@@ -104,8 +105,7 @@ def merge(
         with_values(merger, values)
     if candidates and data is None:
         raise InputError("A search looks at validation data, and there is none; give data=NAME.")
-    whole = not (data and data.test_names) and (folder / "run.json").is_file()  # there is nothing to test
-    with claimed(run, config, resumable=not whole, named="out"):
+    with claimed(run, config, resumable=True, named="out"):
         tests = data.tests if data and data.test_names else {}
         empty = skeleton(detector)
         base = base_weights(detector, empty, seed)
@@ -120,7 +120,8 @@ def merge(
         check_distance(specialists, found)
         searched = None if before is None else before["search"]
         if candidates and data:
-            searched = search(candidates, specialists, merger, fresh(detector, seed), data, alone(trainer, folder))
+            worker = alone(trainer, folder)
+            searched = search(candidates, specialists, merger, built(partial(fresh, detector, seed), worker), data, worker)
             merger = with_values(merger, searched["chosen"])
         elif searched:
             searched = searched | {"by": "a merge without the last expert"}
@@ -164,8 +165,9 @@ def merge(
         if data and tests:
             worker = alone(trainer, folder)
             model = folded(run, detector, worker)
-            table = test(run, worker, model, data)
+            table = scored(run, record, worker, Scorer(model), data)
             matrix(run, found, parts, model, data, worker)
+            run.write_results(table)
             show(table, f"AUC, {len(found)} specialists merged by {choices['merger']}", caption(record))
         else:
             log.info("Nothing was tested: there is no data, or test=false; fmsd evaluate run=%s data=NAME does it.", folder)
@@ -280,12 +282,16 @@ def check_unchanged(folder: Path) -> None:
     """Compares the experts of a finished merge with what they are now.
 
     Raises:
-        InputError: one is gone or has changed.
+        InputError: one is gone or has changed, or the merge does not say what they were.
     """
+    if not (folder / RECORD).is_file():
+        raise InputError(f"{folder} holds a finished run without {RECORD}; remove that folder, or merge into another.")
     for expert in json.loads((folder / RECORD).read_text())["experts"]:
         path = Path(expert["path"])
         file = path / adapter.TENSORS if path.is_dir() else path
-        if not file.is_file() or digest(file) != expert["sha256"]:
+        if not file.is_file():
+            raise InputError(f"The expert {path}, merged into {folder}, is gone; put it back.")
+        if digest(file) != expert["sha256"]:
             raise InputError(f"The expert {path} has changed since it was merged into {folder}; remove that folder, or merge into another.")
 
 

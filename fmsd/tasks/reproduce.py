@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 KEYS = ["run", "seed", "dataset", "level", "metric", "stamp", "settings"]
 """In what two numbers agree that were made alike: the stamp says by what protocol, the settings what learned."""
 
-FIXED = ("experiments", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir")
-"""What overrides must not change: the table would not be found where it is looked for."""
+FIXED = ("experiments", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir", "data.train_forgeries", "data.left_out")
+"""What overrides must not change: the table would not be found where it is looked for, or compare something else."""
 
 
 def reproduce(
     name: str,
-    steps: Mapping[str, Sequence[str]],
+    steps: Sequence[str],
     values: Mapping[str, str],
     words: Sequence[str],
     command: Callable[[Sequence[str]], int],
@@ -33,56 +33,56 @@ def reproduce(
     What is finished already is not done again.
 
     Args:
-        steps: the commands of every table, with `{run}` for every trained run below the table's folder in turn, and `{NAME}` for a value.
+        steps: the commands, see `filled`.
         values: what is filled in; `out` is the table's folder.
         words: overrides for every training.
         command: runs one and returns its exit code.
         recorded: the recorded numbers; the file need not be there.
 
     Raises:
-        InputError: there is no such table, an override would break it, no run came of its trainings, or the recorded file is damaged.
+        InputError: an override would break it, no run came of its trainings, or the recorded file is damaged.
     """
-    if name not in steps:
-        raise InputError(f"There is no table {name!r} to reproduce; choose one of {', '.join(steps)}.")
-    own = {word.lstrip("+~").partition("=")[0] for step in steps[name] if step.startswith("train") for word in shlex.split(step)[1:] if "=" in word}
+    own = {word.lstrip("+~").partition("=")[0] for step in steps if step.startswith("train") for word in shlex.split(step)[1:] if "=" in word}
     if wrong := [word for word in words if word.lstrip("+~").partition("=")[0] in own.union(FIXED)]:
         raise InputError(f"{', '.join(wrong)} would change what the table {name} compares, which sets it itself; leave it out, or train by hand.")
-    before = _numbers(recorded) if recorded.is_file() else None
-    for step in steps[name]:
+    if recorded.is_file():
+        _numbers(recorded)
+    for step in steps:
         for line in filled(step, values):
             whole = [*line, *(words if line[0] == "train" else [])]
             log.info("fmsd %s", shlex.join(whole))
             if code := command(whole):
                 return code
-    if before is None:
-        log.info("There are no recorded numbers in %s to compare with.", recorded)
-    else:
-        compare(before, Path(values["out"]) / "report" / "results.csv")
+    compare(recorded, Path(values["out"]) / "report" / "results.csv")
     return 0
 
 
 def filled(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
-    """A command's words, once or once for each finished training below `out`; not where its folder, if it names one, holds a finished run.
+    """A command's words, with `{NAME}` for a value; not where its folder, if it names one, holds a finished run.
+
+    A command with `{run}` is filled in for each finished training below `out` in turn, one with `{forgery}` for each of the `forgeries`, of which
+    `{first}` is the first.
 
     Raises:
         InputError: it is for trainings, and there is none.
     """
-    words, runs = shlex.split(step), [""]
+    words, forgeries = shlex.split(step), values.get("forgeries", "").split(",")
+    turns = [{"forgery": name} for name in forgeries] if "{forgery}" in step else [{}]
     if "{run}" in step:
         records = {path.parent: Run(path.parent).record() for path in sorted(Path(values["out"]).rglob("run.json"))}
-        runs = [
-            str(run)
+        turns = [
+            {"run": str(run)}
             for run, record in records.items()
             if Run(run).finished and record.get("finished", True) and not {"run", "merged"} & record.keys()
         ]
-        if not runs:
+        if not turns:
             raise InputError(f"There is no finished training below {values['out']}; the one that was made lies elsewhere.")
-    for run in runs:
+    for turn in turns:
         line = []
         for word in words:
             key, sign, text = word.partition("=")
             path = text.startswith(("{out}", "{run}"))
-            for name, value in {**values, "run": run}.items():
+            for name, value in {**values, "first": forgeries[0], **turn}.items():
                 text = text.replace(f"{{{name}}}", value)
             if key == "hydra.run.dir" and Run(Path(text)).finished:
                 log.info("%s is finished: skipped.", text)
@@ -97,16 +97,19 @@ def quoted(path: Path) -> str:
     return "'" + str(path).replace("'", r"\'") + "'"
 
 
-def compare(recorded: pl.DataFrame, made: Path) -> pl.DataFrame | None:
+def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
     """Prints the video AUC of every row beside the recorded one, a mean over its seeds and datasets, and where they are furthest apart.
 
     Returns:
         Every number with the recorded one; None where there is none that was made alike.
     """
+    if not recorded.is_file():
+        log.info("There are no recorded numbers in %s to compare with.", recorded)
+        return None
     now = _numbers(made)
-    both = now.join(recorded.rename({"value": "recorded"}), on=KEYS, nulls_equal=True, maintain_order="left")
+    both = now.join(_numbers(recorded).rename({"value": "recorded"}), on=KEYS, nulls_equal=True, maintain_order="left")
     if both.is_empty():
-        log.info("The recorded numbers were made otherwise (other data, size or settings), so nothing is compared.")
+        log.info("The numbers in %s were made otherwise (other data, size or settings), so nothing is compared.", recorded)
         return None
     both = both.with_columns(apart=(pl.col("value") - pl.col("recorded")).abs())
     rows = []
@@ -115,7 +118,7 @@ def compare(recorded: pl.DataFrame, made: Path) -> pl.DataFrame | None:
         numbers = (own["value"].mean(), own["recorded"].mean(), furthest["apart"])
         rows.append([str(run), *(f"{number:.3f}" for number in numbers), furthest["dataset"]])
     seeds, alone = ", ".join(map(str, both["seed"].unique().sort())), len(now) - len(both)
-    note = f"Seeds {seeds}" + (f"; {alone} of {len(now)} numbers are not recorded" if alone else "")
+    note = f"Seeds {seeds}; recorded in {recorded}" + (f"; {alone} of {len(now)} numbers are not recorded" if alone else "")
     show("Video AUC, mean over test datasets", ["", "now", "recorded", "furthest apart", "on"], rows, note, ("on",))
     return both
 
