@@ -6,7 +6,7 @@ download. Repeat it with
 
     python experiments/demo_vit.py
 
-Cost: about 9 minutes on 2 CPU cores.
+Cost: about 8 minutes on 2 CPU cores.
 """
 
 import argparse
