@@ -276,13 +276,13 @@ def digest(expert: Path) -> str:
     """The SHA-256 of an expert's weights: of the file, or of the one in the folder of its run.
 
     Raises:
-        InputError: they are not there.
+        InputError: they cannot be read.
     """
     try:
         with (expert / adapter.TENSORS if expert.is_dir() else expert).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"The weights of the expert {expert} cannot be read ({reason(error)}); put them back.") from error
+        raise InputError(f"The weights of the expert {expert} cannot be read ({reason(error)}); put them back as they were.") from error
 
 
 def check_unchanged(folder: Path) -> None:
