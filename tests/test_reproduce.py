@@ -118,7 +118,9 @@ def test_what_makes_no_table_is_refused(words: list[str], told: str, capsys: pyt
     assert told in capsys.readouterr().err
 
 
-def test_numbers_are_compared_where_they_were_made_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_are_compared_where_they_were_made_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     def table(name: str, rows: list[tuple[str, int, str, float, str, str]]) -> Path:
         frame = pl.DataFrame(rows, schema=["run", "seed", "dataset", "value", "stamp", "settings"], orient="row")
         plain = frame.with_columns(level=pl.lit("video"), metric=pl.lit("auc"), n_frames=pl.lit(4), n_videos=pl.lit(2), selection=pl.lit("iid"))
@@ -134,7 +136,9 @@ def test_numbers_are_compared_where_they_were_made_alike(tmp_path: Path, capsys:
     said = capsys.readouterr().out
     assert all(number in said for number in ("0.675", "0.600", "0.100", "1 of 3 numbers are not recorded"))
     assert compare(recorded, table("else.csv", [("a", 0, "x", 0.6, "s9", "c1")])) is None
-    assert compare(tmp_path / "none.csv", made) is None
+    with caplog.at_level(logging.INFO):
+        assert compare(tmp_path / "none.csv", made) is None
+    assert "no recorded numbers" in caplog.text
 
 
 @pytest.mark.parametrize("broken", ["settings", "seed", "value", "run"])

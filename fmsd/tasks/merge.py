@@ -246,7 +246,7 @@ def opened(label: str, path: Path, base: Mapping[str, Tensor], about: Mapping[st
     if path.is_dir():
         Run(path).record()  # says what is wrong with a folder that is no run
         state = Folded(path, base, about["hash"], empty)
-        return Expert(label, path, state, state.touched, digest(path))
+        return Expert(label, path, state, state.touched, digest(tensors_of(path)))
     weights = timm_keys(read_state(path), empty.backbone, str(path))
     return Expert(label, path, weights, set(weights), digest(path))
 
@@ -272,17 +272,15 @@ def joined(words: Iterable[str]) -> str:
     return "+".join(sorted({part for word in words for part in word.split("+")}))
 
 
-def digest(expert: Path) -> str:
-    """The SHA-256 of an expert's weights: of the file, or of the one in the folder of its run.
+def tensors_of(expert: Path) -> Path:
+    """The file with the weights of an expert, which is that file or the folder of a run."""
+    return expert / adapter.TENSORS if expert.is_dir() else expert
 
-    Raises:
-        InputError: they cannot be read.
-    """
-    try:
-        with (expert / adapter.TENSORS if expert.is_dir() else expert).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"The weights of the expert {expert} cannot be read ({reason(error)}); put them back as they were.") from error
+
+def digest(path: Path) -> str:
+    """A file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_unchanged(folder: Path) -> None:
@@ -294,8 +292,12 @@ def check_unchanged(folder: Path) -> None:
     if not (folder / RECORD).is_file():
         raise InputError(f"{folder} holds a finished run without {RECORD}; remove that folder, or merge into another.")
     for expert in json.loads((folder / RECORD).read_text())["experts"]:
-        if digest(Path(expert["path"])) != expert["sha256"]:
-            raise InputError(f"The expert {expert['path']} has changed since it was merged into {folder}; remove that folder, or merge into another.")
+        path = Path(expert["path"])
+        file = tensors_of(path)
+        if not file.is_file():
+            raise InputError(f"The expert {path}, merged into {folder}, is gone; put it back.")
+        if digest(file) != expert["sha256"]:
+            raise InputError(f"The expert {path} has changed since it was merged into {folder}; remove that folder, or merge into another.")
 
 
 def known_grams(before: Mapping[str, Any], experts: Sequence[Expert], about: Mapping[str, Any], names: Sequence[str]) -> Float64[Tensor, "..."]:
