@@ -39,8 +39,9 @@ from fmsd.data.extraction import Recipe
 from fmsd.data.processes import cores
 from fmsd.data.sources import deepfakebench
 from fmsd.engine.processes import launch, launched, named
+from fmsd.errors import BusyError, InputError
 from fmsd.models.detector import PACKAGE as PACKAGED
-from fmsd.report.run import BUSY, ERROR, EXPLANATIONS, BusyError, Run, differing, prune, write
+from fmsd.report.run import BUSY, ERROR, EXPLANATIONS, Run, differing, prune, write
 from fmsd.report.sweep import Note, attempt, begin, kindred, summed_up
 from fmsd.tasks import dashboard as showing
 from fmsd.tasks import doctor as examining
@@ -55,7 +56,6 @@ from fmsd.tasks import report as reporting
 from fmsd.tasks import reproduce as reproducing
 from fmsd.tasks import train as training
 from fmsd.tasks.reproduce import quoted
-from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +102,9 @@ def without(names: Sequence[str], name: str) -> list[str]:
         InputError: it is not among them.
     """
     if isinstance(names, str):
-        raise InputError(f"{names} is one name where several are wanted; give them as a list, '[{names}, ...]'.")
+        raise InputError(f"{names} is one name where several are wanted", f"give them as a list, '[{names}, ...]'")
     if name not in names:
-        raise InputError(f"{name} is none of {', '.join(names)}; choose one of these.")
+        raise InputError(f"{name} is none of {', '.join(names)}", "choose one of these")
     return [other for other in names if other != name]
 
 
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FileExistsError, NotADirectoryError) as error:
         if debugging or error.filename is None:
             raise
-        refusals.append(InputError(f"{error.filename} is a file, where a folder is wanted; choose another with out=PATH or hydra.run.dir=PATH."))
+        refusals.append(InputError(f"{error.filename} is a file, where a folder is wanted", "choose another with out=PATH or hydra.run.dir=PATH"))
     except KeyboardInterrupt:
         ended = 130
     except SystemExit as exit_:  # processes of its own have said why
@@ -223,8 +223,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         null = next((word for word in overrides if word.endswith("=null") and "Config group override" in str(error)), None)
         if debugging or (null is None and os.environ.get(SWEEP) == around):
             raise
-        told = f"{null} names no choice of its group; leave it out, or name one."
-        refusals.append(InputError(told if null else f"The sweep broke off: {type(error).__name__}, {' '.join(str(error).split())}"))
+        if null:
+            refusals.append(InputError(f"{null} names no choice of its group", "leave it out, or name one"))
+        else:
+            why = f"{type(error).__name__}, {' '.join(str(error).split())}"
+            refusals.append(InputError(f"The sweep broke off: {why}", "run the same command again: finished jobs are skipped"))
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before or "0"
         notes = os.environ.pop(SWEEP, None)
@@ -252,13 +255,13 @@ def listed(override: Override) -> list[str]:
 
 
 SIGNS = {
-    "'hydra/launcher/submitit": "SLURM needs the package hydra-submitit-launcher; install it with: pip install 'fmsd[slurm]'.",
-    "'hydra/launcher/joblib'": "This launcher needs hydra-joblib-launcher; install it with: pip install 'fmsd[joblib]'.",
-    "'hydra/launcher/ray'": "This launcher needs hydra-ray-launcher; install it with: pip install 'fmsd[ray]'.",
-    "'hydra/sweeper/optuna'": "This sweeper needs hydra-optuna-sweeper; install it with: pip install 'fmsd[optuna]'.",
-    "hydra.launcher.tasks_per_node": "hydra/launcher=slurm starts a task per device; say how many with trainer.devices=NUMBER.",
+    "'hydra/launcher/submitit": ("SLURM needs the package hydra-submitit-launcher", "install it with: pip install 'fmsd[slurm]'"),
+    "'hydra/launcher/joblib'": ("This launcher needs hydra-joblib-launcher", "install it with: pip install 'fmsd[joblib]'"),
+    "'hydra/launcher/ray'": ("This launcher needs hydra-ray-launcher", "install it with: pip install 'fmsd[ray]'"),
+    "'hydra/sweeper/optuna'": ("This sweeper needs hydra-optuna-sweeper", "install it with: pip install 'fmsd[optuna]'"),
+    "hydra.launcher.tasks_per_node": ("hydra/launcher=slurm starts a task per device", "give their number with trainer.devices=NUMBER"),
 }
-"""What to say to errors of launchers, by a part of their text."""
+"""Message and remedy for errors of launchers, by a part of their text."""
 
 
 def sentence(error: InputError) -> str:
@@ -287,13 +290,17 @@ def plainly(verb: str, overrides: Sequence[str], config: DictConfig, folder: Pat
     except BusyError:
         raise
     except (InputError, OmegaConfBaseException) as error:
-        raise InputError(sentence(explained(error, verb, overrides))) from error
+        refusal = explained(error, verb, overrides)
+        raise InputError(refusal.message, refusal.remedy) from error
 
 
 def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputError:
     """Hydra's and OmegaConf's errors as one sentence with a remedy; our own are that already."""
-    if isinstance(error, InputError):
-        return error
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return cause
+        cause = cause.__cause__ or cause.__context__  # OmegaConf's errors of resolvers have it as their context
     text = " ".join(str(error if str(error) else error.__cause__).split())
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
@@ -301,25 +308,24 @@ def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputErr
         meant = f" (did you mean {close[0]}?)" if close and close[0] != key else ""
         if verb in ("evaluate", "explain", "merge") and key.startswith(("data.", "trainer.")):
             meant = f" unless {key.partition('.')[0]}=NAME is given, too"
-        return InputError(f"There is no config key {key!r}{meant}; `fmsd {verb} --cfg job` shows all keys.")
+        return InputError(f"There is no config key {key!r}{meant}", f"`fmsd {verb} --cfg job` shows all keys")
     told = next((told for sign, told in SIGNS.items() if sign in text), None)
     if match := re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", text):
-        told = "{0}={1} are several values; give them as a list, {0}='[{1}]', or each to a job of its own with -m.".format(*match.groups())
-    if match := re.search(r"InputError raised while resolving interpolation: (.*?)(?: full_key:|$)", text):
-        told = match[1]
+        key, values = match.groups()
+        told = (f"{key}={values} are several values", f"give them as a list, {key}='[{values}]', or each to a job of its own with -m")
     if told:
-        return InputError(told)
+        return InputError(*told)
     if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
         known = sorted(path.stem for path in (CONF / match[1]).glob("[!_]*.yaml"))
         return InputError(
-            f"There is no {match[1]}={match[2]}; choose one of {', '.join(known)}, or give your own folder of them with --config-dir=FOLDER."
+            f"There is no {match[1]}={match[2]}", f"choose one of {', '.join(known)}, or give your own folder of them with --config-dir=FOLDER"
         )
     if match := re.search(r"Missing mandatory value: (\S+)|You must specify '(\w+)'", text):
         key = match[1] or match[2]
-        return InputError(f"fmsd {verb} needs {key}; give it as {key}=VALUE.")
+        return InputError(f"fmsd {verb} needs {key}", f"give it as {key}=VALUE")
     odd = any(word in text for word in ("no viable alternative", "Lexer", "token"))
-    hint = " (quote values with special characters: key='\"~/data\"')" if odd else ""
-    return InputError(f"The configuration cannot be composed{hint}: {text.rstrip('.')}.")
+    hint = "quote values with special characters: key='\"~/data\"'" if odd else f"`fmsd {verb} --help` shows how it is written"
+    return InputError(f"The configuration cannot be composed: {text.rstrip('.')}", hint)
 
 
 def keys(verb: str, overrides: Sequence[str], wrong: str) -> list[str]:
@@ -348,13 +354,15 @@ def check_targets(node: object) -> None:
     if isinstance(node, dict) and "_target_" in node:
         target = node["_target_"]
         if not (isinstance(target, str) and target.startswith(ALLOWED)):
-            raise InputError(f"The _target_ {target!r} is not allowed; targets must start with one of {', '.join(ALLOWED)}.")
+            raise InputError(f"The _target_ {target!r} is not allowed", f"targets must start with one of {', '.join(ALLOWED)}")
         try:
             home = f"{getattr(get_object(target), '__module__', '')}."
         except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(f"The _target_ {target!r} does not exist ({' '.join(str(error).split())}); correct it.") from error
+            raise InputError(f"The _target_ {target!r} does not exist ({' '.join(str(error).split())})", "correct it") from error
         if not home.startswith(ALLOWED):
-            raise InputError(f"The _target_ {target!r} is not allowed: it is defined in {home.rstrip('.')}, outside {', '.join(ALLOWED)}.")
+            raise InputError(
+                f"The _target_ {target!r} is not allowed: it is defined in {home.rstrip('.')}", f"name something of {', '.join(ALLOWED)}"
+            )
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         check_targets(child)
 
@@ -370,10 +378,11 @@ def build(node: Any) -> Any:
         made = instantiate(node, _convert_="all")
         check_arguments(made)
     except (InstantiationException, ValueError, TypeError) as error:
-        refusal = error if isinstance(error, InputError) else error.__cause__
-        if isinstance(refusal, InputError):
-            raise refusal from None
-        raise InputError(f"The configuration of {node.get('_target_')} does not fit it: {' '.join(str(error).split())}.") from error
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise InputError(
+            f"The configuration of {node.get('_target_')} does not fit it ({' '.join(str(error).split()).rstrip('.')})", "correct these keys"
+        ) from error
     return made
 
 
@@ -434,8 +443,8 @@ def check_source(data: DictConfig, words: Sequence[str]) -> None:
     root = None if data.root is None else Path(located(data.root))
     if idle and (data.manifest is not None or (root is not None and manifests.written(root) is not None)):
         raise InputError(
-            f"{', '.join(idle)} would have no effect: {data.manifest or root} brings a manifest, which is read as it was made; leave it out, or "
-            "choose among its forgeries with data.forgeries=[...], among its compressions with data.compression=NAME."
+            f"{', '.join(idle)} would have no effect: {data.manifest or root} brings a manifest, which is read as it was made",
+            "leave it out, or choose among its forgeries with data.forgeries=[...], among its compressions with data.compression=NAME",
         )
 
 
@@ -460,7 +469,7 @@ def train(config: DictConfig, folder: Path) -> int:
             config.overrides = list(settings.overrides.task)
             del config.resume
         if type(config.seed) is not int or not 0 <= config.seed < 2**32:
-            raise InputError(f"seed={config.seed} must be a whole number from 0 to {2**32 - 1}; give e.g. seed=0.")
+            raise InputError(f"seed={config.seed} must be a whole number from 0 to {2**32 - 1}", "give e.g. seed=0")
         if settings.mode == RunMode.MULTIRUN and done(Run(folder), OmegaConf.to_yaml(config, resolve=True)):
             log.info("%s is finished: skipped.", folder)
             return 0
@@ -507,7 +516,7 @@ def done(run: Run, config: str) -> bool:
     if not run.finished:
         return False
     if key := differing(run.config.read_text(), config):
-        raise InputError(f"{run.folder} holds a finished run that differs from this one in {key}; begin a new sweep with hydra.sweep.dir=FOLDER.")
+        raise InputError(f"{run.folder} holds a finished run that differs from this one in {key}", "begin a new sweep with hydra.sweep.dir=FOLDER")
     return True
 
 
@@ -519,17 +528,17 @@ def resumed(folder: Path, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
     """
     run = Run(folder)
     if not run.config.is_file():
-        raise InputError(f"{folder} is not the folder of a run (it has no config.yaml); give the folder that training began to write.")
+        raise InputError(f"{folder} is not the folder of a run (it has no config.yaml)", "give the folder that training began to write")
     config = OmegaConf.load(run.config)
     assert isinstance(config, DictConfig)
     if "merger" in config:
-        raise InputError(f"The run in {folder} was merged, not trained, so there is nothing to go on with; merge anew into another folder.")
+        raise InputError(f"The run in {folder} was merged, not trained, so there is nothing to go on with", "merge anew into another folder")
     if run.finished:
-        raise InputError(f"The run in {folder} is finished; test it again with fmsd evaluate run={folder}.")
+        raise InputError(f"The run in {folder} is finished", f"test it again with fmsd evaluate run={folder}")
     if others := [word for word in overrides if not word.startswith("resume=")]:
-        raise InputError(f"{', '.join(others)} would change the run, which goes on as it was configured; leave it out.")
+        raise InputError(f"{', '.join(others)} would change the run, which goes on as it was configured", "leave it out")
     if "choices" not in config:
-        raise InputError(f"The run in {folder} was begun by an older version, which kept too little to go on with; train anew.")
+        raise InputError(f"The run in {folder} was begun by an older version, which kept too little to go on with", "train anew")
     return config, folder
 
 
@@ -544,8 +553,8 @@ def processes(trainer: DictConfig) -> int:
         return 1
     if trainer.get("num_nodes", 1) > 1 and not launched(os.environ):
         raise InputError(
-            f"trainer.num_nodes={trainer.num_nodes} needs something that starts a process per device on every machine, "
-            "e.g. -m hydra/launcher=slurm, srun or torchrun."
+            f"trainer.num_nodes={trainer.num_nodes} needs something that starts a process per device on every machine",
+            "start it with -m hydra/launcher=slurm, srun or torchrun",
         )
     if devices in ("auto", -1, "-1"):
         return max(1, torch.accelerator.device_count())
@@ -604,12 +613,12 @@ def trained(config: DictConfig, verb: str, fixed: tuple[str, ...]) -> tuple[Run,
     run.record()
     if wrong := [word for word in words if word.lstrip("+").startswith(fixed)]:
         raise InputError(
-            f"{', '.join(wrong)} would change the run itself, which {verb} takes as it was trained; "
-            "leave it out (base=PATH says where its base weights lie)."
+            f"{', '.join(wrong)} would change the run itself, which {verb} takes as it was trained",
+            "leave it out (base=PATH says where its base weights lie)",
         )
     whole = asked(OmegaConf.load(run.config), config)
     if whole.data is None:
-        raise InputError(f"The run in {run.folder} was merged from files and has no data of its own; give data=NAME.")
+        raise InputError(f"The run in {run.folder} was merged from files and has no data of its own", "give data=NAME")
     check_source(whole.data, words)
     return run, whole
 
@@ -640,7 +649,7 @@ def merge(config: DictConfig, folder: Path) -> None:
     """fmsd merge: writes a run that was merged, not trained; by default it is tested on the data of the first run among its experts."""
     settings, before = HydraConfig.get(), None
     if settings.mode == RunMode.MULTIRUN and any(word.startswith("out=") for word in settings.overrides.task):
-        raise InputError("The merges of a sweep cannot all lie in out=PATH; give hydra.sweep.dir=FOLDER.")
+        raise InputError("The merges of a sweep cannot all lie in out=PATH", "give hydra.sweep.dir=FOLDER")
     words, choices = list(settings.overrides.task), {"merger": settings.runtime.choices["merger"]}
     if config.add is not None or config.to is not None:
         run, before = earlier(config, words)
@@ -654,7 +663,7 @@ def merge(config: DictConfig, folder: Path) -> None:
         chosen = config.backbone != plain or any(word.lstrip("+").startswith("backbone") for word in words)
         if not folders and config.backbone is None:
             raise InputError(
-                "The experts are files, which do not tell their network: give backbone=NAME, and base=PATH for the weights they began with."
+                "The experts are files, which do not tell their network", "give backbone=NAME, and base=PATH for the weights they began with"
             )
         run: Any = {"data": None, "trainer": hydra.compose("train").trainer, "seed": 0}
         for one in reversed(folders):  # the first one counts, but for data that it has not
@@ -674,7 +683,10 @@ def merge(config: DictConfig, folder: Path) -> None:
         whole.data.train = whole.data.train if config.on is None else [config.on] if isinstance(config.on, str) else config.on
     grid = None if config.search is None else searched(config.search)
     if (grid is None) != (config.on is None):
-        raise InputError("A search needs both, search='NAME=VALUES ...' and on=DATASET (or on=[A,B]), whose validation split chooses.")
+        raise InputError(
+            "A search needs both, its values and the data whose validation split chooses",
+            "give search='NAME=VALUES ...' and on=DATASET (or on=[A,B])",
+        )
     whole.search, whole.test, whole.choices, whole.overrides = config.search, config.test, choices, words
     if settings.mode == RunMode.MULTIRUN and done(Run(folder), OmegaConf.to_yaml(whole, resolve=True)):
         merging.check_unchanged(folder)
@@ -704,13 +716,13 @@ def earlier(config: DictConfig, words: Sequence[str]) -> tuple[Any, dict[str, An
         InputError: half of what is needed, no merged run, or something that would change the recipe.
     """
     if config.add is None or config.to is None:
-        raise InputError("Adding a specialist needs both, add=RUN_OR_FILE and to=MERGED.")
+        raise InputError("Adding a specialist needs the specialist and the merge", "give add=RUN_OR_FILE and to=MERGED")
     fixed = ("merger", "experts", "experiments", "backbone", "search", "on=", "seed")
     if other := [word for word in words if word.lstrip("+~").startswith(fixed)]:
-        raise InputError(f"{', '.join(other)} would change the recipe of {config.to}; leave it out, or merge anew with experts='[...]'.")
+        raise InputError(f"{', '.join(other)} would change the recipe of {config.to}", "leave it out, or merge anew with experts='[...]'")
     path = Path(located(config.to))
     if not (path / merging.RECORD).is_file():
-        raise InputError(f"{path} is not a merged run (it has no {merging.RECORD}); give the folder that fmsd merge printed at its end.")
+        raise InputError(f"{path} is not a merged run (it has no {merging.RECORD})", "give the folder that fmsd merge printed at its end")
     run = OmegaConf.load(Run(path).config)
     assert isinstance(run, DictConfig)
     record = json.loads((path / merging.RECORD).read_text())
@@ -731,7 +743,7 @@ def searched(text: str) -> dict[str, list[Any]]:
     for word in str(text).split():
         name, sign, values = word.partition("=")
         if not (name and sign and all(values.split(","))) or name in grid:
-            raise InputError(f"search={text!r} is not of the form 'alpha=0.4,0.6 ratio=0.1,0.2', each name once; correct it.")
+            raise InputError(f"search={text!r} is not of the form 'alpha=0.4,0.6 ratio=0.1,0.2', each name once", "correct it")
         grid[name] = [scalar(value) for value in values.split(",")]
     return grid
 
@@ -750,7 +762,7 @@ def index(config: DictConfig, folder: Path) -> None:
 def extract(config: DictConfig, folder: Path) -> int:
     """fmsd extract: writes face crops and their manifest."""
     if idle := [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").startswith(("data.frames", "data.manifest", "data.sampling"))]:
-        raise InputError(f"{', '.join(idle)} would have no effect: extract reads the videos themselves; give frames=, sampling= and data.videos=.")
+        raise InputError(f"{', '.join(idle)} would have no effect: extract reads the videos themselves", "give frames=, sampling= and data.videos=")
     absolute(config.data)
     failures = extracting.extract(
         data=build(config.data),
@@ -773,7 +785,7 @@ def part(shard: str | int | None, shards: int | None) -> tuple[int, int]:
         return 0, 1
     match = re.fullmatch(r"(\d+)/(\d+)", f"{shard}" if shards is None else f"{shard}/{shards}")
     if match is None:
-        raise InputError(f"shard={shard} shards={shards} is no part of the videos; give shard=0/8, or shard=0 shards=8.")
+        raise InputError(f"shard={shard} shards={shards} is no part of the videos", "give shard=0/8, or shard=0 shards=8")
     return int(match[1]), int(match[2])
 
 
@@ -808,9 +820,9 @@ def reproduce(words: Sequence[str]) -> int:
     rest = [word for word in words if word not in names and word.partition("=")[0] not in values]
     try:
         if len(names) != 1 or names[0] not in steps:
-            raise InputError(f"Give the name of one table to reproduce: {', '.join(steps)}.")
+            raise InputError("A table to reproduce is missing", f"give the name of one: {', '.join(steps)}")
         if idle := [key for key in own if f"{{{key}}}" not in " ".join(steps[names[0]])]:
-            raise InputError(f"{idle[0]}={own[idle[0]]} would have no effect: no command of the table {names[0]} has it; leave it out.")
+            raise InputError(f"{idle[0]}={own[idle[0]]} would have no effect: no command of the table {names[0]} has it", "leave it out")
         values |= own
         values["out"] = str(Path(values["out"].replace("{name}", names[0])).expanduser())
         return reproducing.reproduce(names[0], steps[names[0]], values, rest, main, CONF / "experiments" / f"{names[0]}.csv")

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fmsd.types import InputError
+from fmsd.errors import InputError
 
 Losses = Iterable[Callable[[], Tensor]]
 """One closure per micro-batch; each runs a forward pass and returns a scalar."""
@@ -79,15 +79,15 @@ class Masking:
         choices = {"bias": ("signal", "domain", "norm", "random", "none"), "score": ("share", "relative", "log"), "unit": ("linear", "block")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise InputError(f"method.mask.{name}={getattr(self, name)} is none of {', '.join(known)}.")
+                raise InputError(f"method.mask.{name}={getattr(self, name)} is unknown", f"choose one of {', '.join(known)}")
         if not 0 < self.fraction <= 1:
-            raise InputError(f"method.mask.fraction={self.fraction} must lie above 0 and at most at 1.")
+            raise InputError(f"method.mask.fraction={self.fraction} is no share of the layers", "give a number above 0 and at most 1")
         if isinstance(self.threshold, str) and self.threshold != "mean":
-            raise InputError(f"method.mask.threshold={self.threshold} must be a number, mean, or null for a fraction.")
+            raise InputError(f"method.mask.threshold={self.threshold} is no threshold", "give a number, mean, or null for a fraction")
         if self.batches < 2 or self.warmup_steps < 0 or self.warmup_lr <= 0:
             raise InputError(
-                f"method.mask.batches={self.batches} must be at least 2, method.mask.warmup_steps={self.warmup_steps} at least 0 and "
-                f"method.mask.warmup_lr={self.warmup_lr} above 0."
+                f"method.mask.batches={self.batches}, warmup_steps={self.warmup_steps} or warmup_lr={self.warmup_lr} is out of range",
+                "give at least 2 batches, at least 0 steps and a learning rate above 0",
             )
 
     @property
@@ -146,19 +146,17 @@ def read(path: Path, names: Sequence[str]) -> LayerMask:
     try:
         content = json.loads(path.expanduser().read_text())
         if content["format"] != FORMAT:
-            raise InputError(f"The mask {path} has format {content['format']}; this version reads format {FORMAT}.")
+            raise InputError(f"The mask {path} has format {content['format']}", f"this version reads format {FORMAT}")
         layers = tuple(Layer(**layer) for layer in content["layers"])
     except FileNotFoundError as error:
-        raise InputError(f"There is no mask {path}; give the mask.json of a run in method.mask.file=PATH.") from error
+        raise InputError(f"There is no mask {path}", "give the mask.json of a run in method.mask.file=PATH") from error
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not the mask.json of a run with method=fmsd; correct method.mask.file=PATH.") from error
+        raise InputError(f"{path} is not the mask.json of a run with method=fmsd", "correct method.mask.file=PATH") from error
     if {layer.name for layer in layers} != set(names):
         other = min({layer.name for layer in layers} ^ set(names))
         raise InputError(
-            f"The mask {path} is about other layers than this backbone's candidates (only one of them has {other!r}); "
-            "choose the backbone and method.patterns it was made with."
+            f"The mask {path} is about other layers than this backbone's candidates (only one of them has {other!r})",
+            "choose the backbone and method.patterns it was made with",
         )
     return LayerMask(content["settings"], layers)
 
@@ -253,7 +251,7 @@ def _passing(masking: Masking, scores: Mapping[str, float]) -> set[str]:
     passing = {unit for unit, value in scores.items() if sign * value >= sign * least}
     if not passing:
         low, high = min(scores.values()), max(scores.values())
-        raise InputError(f"No layer passes method.mask.threshold={masking.threshold}; the scores lie between {low:.3g} and {high:.3g}.")
+        raise InputError(f"No layer passes method.mask.threshold={masking.threshold}", f"the scores lie between {low:.3g} and {high:.3g}")
     return passing
 
 
@@ -282,10 +280,10 @@ def _accumulate(weights: Mapping[str, nn.Parameter], losses: Losses) -> tuple[di
             handle.remove()
     if count < 2:
         raise InputError(
-            f"The layer mask needs gradients of at least 2 batches and got {count}; raise trainer.limit_train_batches, or set method.mask.bias=none."
+            f"The layer mask needs gradients of at least 2 batches and got {count}", "raise trainer.limit_train_batches, or set method.mask.bias=none"
         )
     if silent := [name for name, norms in squares.items() if not norms]:
-        raise InputError(f"No gradient reaches the layer {silent[0]!r}; add '!{silent[0]}' to method.patterns.")
+        raise InputError(f"No gradient reaches the layer {silent[0]!r}", f"add '!{silent[0]}' to method.patterns")
     return sums, {name: torch.stack(norms).cpu().double().square().sum().item() for name, norms in squares.items()}, count
 
 
@@ -297,6 +295,6 @@ def _finite(found: dict[str, Moments]) -> dict[str, Moments]:
     for name, own in found.items():
         if not all(math.isfinite(value) for value in own):
             raise InputError(
-                f"The gradients of {name!r} are not finite, so no layer can be chosen; lower method.mask.warmup_lr, or check the weights."
+                f"The gradients of {name!r} are not finite, so no layer can be chosen", "lower method.mask.warmup_lr, or check the weights"
             )
     return found

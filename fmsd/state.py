@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fmsd.atomic import atomic
-from fmsd.types import InputError, reason
+from fmsd.errors import InputError, reason
 
 CODES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
@@ -56,18 +56,18 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
         InputError: a missing, damaged or unsafe file.
     """
     if not path.is_file():
-        raise InputError(f"There is no weights file {path}.")
+        raise InputError(f"There is no weights file {path}", "correct the path")
     try:
         state = StateFile(path) if path.suffix == ".safetensors" else _unpickled(path)
     except Exception as error:  # a damaged pickle raises anything
-        raise InputError(f"The weights file {path} cannot be read ({reason(error)}); fetch it again, or save its tensors as safetensors.") from error
+        raise InputError(f"The weights file {path} cannot be read ({reason(error)})", "fetch it again, or save its tensors as safetensors") from error
     if isinstance(state, StateFile):
         return state
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"The weights file {path} holds no state dict; save model.state_dict() instead.")
+        raise InputError(f"The weights file {path} holds no state dict", "save model.state_dict() instead")
     return dict(state)
 
 

@@ -1,4 +1,4 @@
-"""The nouns of the project: what a frame is, what travels through the network, and what is said when input cannot be used."""
+"""The nouns of the project: what a frame is, what travels through the network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,20 +7,12 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from fmsd.errors import sentence
+
 Split = Literal["train", "val", "test"]
 
 REAL = "real"
 """The domain of every real frame; all other domains name a forgery."""
-
-
-class InputError(ValueError):
-    """What the user gave cannot be used. The message is one sentence that names the thing and the remedy."""
-
-
-def reason(error: Exception) -> str:
-    """The first line of an error, or its kind where it says nothing, for a sentence of ours."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +65,16 @@ class Problem:
 
     Args:
         kind: one word for a table: `missing`, `unlisted`, `repeated`, `slashes`, ...
-        what: one sentence that names the thing and the remedy.
+        what: what is wrong, naming the thing; without a full stop.
+        remedy: what to do about it, or how it was read, as a clause; without a full stop.
     """
 
     kind: str
     what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return sentence(self.what, self.remedy)
 
 
 Entry = Frame | Video | Problem

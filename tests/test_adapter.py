@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector, detector
 from fmsd.optim.groups import decay_groups
 from fmsd.peft import adapter
@@ -24,7 +25,6 @@ from fmsd.peft.method import Adaptation
 from fmsd.peft.norm import norm
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import retract
-from fmsd.types import InputError
 from tests.conftest import step, tiny_vit
 
 IMAGE = torch.rand(4, 3, 32, 32)

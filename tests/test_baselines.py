@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector, detector
 from fmsd.optim.groups import decay_groups
 from fmsd.peft.bitfit import bitfit
 from fmsd.peft.inject import fold
 from fmsd.peft.lora import LoraLinear, lora
 from fmsd.peft.norm import norm
-from fmsd.types import InputError
 from tests.conftest import tiny_vit
 
 IMAGE = torch.rand(3, 3, 32, 32)

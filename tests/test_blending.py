@@ -19,7 +19,8 @@ from fmsd.data.sampler import Joint, Shuffle
 from fmsd.data.sources import folder
 from fmsd.data.transforms import seeded, transform
 from fmsd.engine.datamodule import TrainingBatches
-from fmsd.types import Frame, InputError
+from fmsd.errors import InputError
+from fmsd.types import Frame
 from tests.conftest import grow_tree, write_image
 from tests.test_engine import SPLITS, module
 

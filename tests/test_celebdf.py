@@ -12,7 +12,8 @@ from fmsd.cli import CONF, build
 from fmsd.data.examination import part_findings
 from fmsd.data.manifest import collect
 from fmsd.data.sources import celebdf
-from fmsd.types import Entry, InputError, Problem, Video
+from fmsd.errors import InputError
+from fmsd.types import Entry, Problem, Video
 from tests.conftest import write_image
 
 REALS = {"Celeb-real": ("id0_0000", "id0_0001", "id1_0000"), "YouTube-real": ("00000", "00170")}

@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 
 from fmsd.cli import ALLOWED, CONF, VERBS, add_others, build, check_targets, main
 from fmsd.data.corruptions import chosen
+from fmsd.errors import InputError
 from fmsd.models.detector import detector
-from fmsd.types import InputError
 
 ROOT = CONF.parent
 GROUPS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if not path.name.startswith("_") and path.parent.name != "folder")

@@ -16,7 +16,7 @@ from fmsd.data.dataset import FrameDataset
 from fmsd.data.image import read_image
 from fmsd.data.manifest import Manifest, collect
 from fmsd.data.sources import folder
-from fmsd.types import InputError
+from fmsd.errors import InputError
 
 
 def natural(height: int = 96, width: int = 128) -> np.ndarray:

@@ -9,7 +9,8 @@ from fmsd.data.manifest import Manifest, collect
 from fmsd.data.sampler import Joint, Shuffle
 from fmsd.data.sources import folder
 from fmsd.data.transforms import transform
-from fmsd.types import Frames, InputError
+from fmsd.errors import InputError
+from fmsd.types import Frames
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 
 from fmsd.data.manifest import collect
 from fmsd.data.sources import deeperforensics
-from fmsd.types import InputError, Problem, Video
+from fmsd.errors import InputError
+from fmsd.types import Problem, Video
 from tests.conftest import write_image
 
 PAIRS = {"train": [["071", "054"]], "val": [["720", "672"]], "test": [["953", "974"]]}

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector, detector, locate
-from fmsd.types import InputError
 from tests.conftest import tiny_vit
 
 

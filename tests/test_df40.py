@@ -10,7 +10,8 @@ import pytest
 from fmsd.data.clip import FRAMES
 from fmsd.data.manifest import collect
 from fmsd.data.sources import df40
-from fmsd.types import Entry, InputError, Problem, Video
+from fmsd.errors import InputError
+from fmsd.types import Entry, Problem, Video
 from tests.conftest import write_image
 
 FF = {"train": [["071", "054"]], "val": [["720", "672"]], "test": [["953", "974"]]}

@@ -8,7 +8,8 @@ import pytest
 
 from fmsd.data.manifest import collect
 from fmsd.data.sources import deepfakebench, dfd
-from fmsd.types import InputError, Video
+from fmsd.errors import InputError
+from fmsd.types import Video
 from tests.conftest import write_image
 
 REALS = ("01__outside_talking_still_laughing", "02__kitchen_pan")

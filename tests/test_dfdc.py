@@ -9,7 +9,8 @@ import pytest
 
 from fmsd.data.manifest import collect
 from fmsd.data.sources import deepfakebench, dfdc
-from fmsd.types import InputError, Problem, Video
+from fmsd.errors import InputError
+from fmsd.types import Problem, Video
 from tests.conftest import write_image
 
 TRAIN: tuple[dict[str, dict[str, Any]], ...] = (

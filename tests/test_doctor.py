@@ -21,11 +21,11 @@ from fmsd.data.examination import Job, leak_findings, looks, part_findings, qual
 from fmsd.data.manifest import Manifest, collect
 from fmsd.data.sources import ffpp, folder, table
 from fmsd.engine.datamodule import DataModule
+from fmsd.errors import InputError
 from fmsd.metrics.shortcut import shortcuts, word_auc
 from fmsd.report.console import counted
 from fmsd.tasks.doctor import doctor, summary
 from fmsd.tasks.pack import pack
-from fmsd.types import InputError
 from tests import test_celebdf as celeb_trees
 from tests import test_deeperforensics as deeper_trees
 from tests import test_dfd as dfd_trees

@@ -18,6 +18,7 @@ from fmsd.engine.callbacks import MONITOR, ValidationMetrics
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, Scorer
 from fmsd.engine.predictions import gather, joined
+from fmsd.errors import InputError
 from fmsd.optim.schedule import constant, cosine
 from fmsd.optim.wrapper import ERM
 from fmsd.peft.fmsd import fmsd
@@ -26,7 +27,7 @@ from fmsd.peft.masm import Rule, masm
 from fmsd.peft.method import Method
 from fmsd.peft.penalties import PENALTIES
 from fmsd.peft.subspace import subspace_layers
-from fmsd.types import Frame, Frames, InputError, Predictions
+from fmsd.types import Frame, Frames, Predictions
 from tests.conftest import grow_tree, tiny_vit, write_image
 
 SPLITS = {"train": "train", "val": "val", "test": "test"}

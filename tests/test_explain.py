@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fmsd.cli import main
 from fmsd.data.manifest import Manifest
+from fmsd.errors import InputError
 from fmsd.models.attribution import best, gradcam, rolled, rollout
 from fmsd.models.detector import Detector, detector
 from fmsd.models.features import features
@@ -21,7 +22,6 @@ from fmsd.peft.inject import fold
 from fmsd.report import explanations
 from fmsd.report.explanations import Tile, heated
 from fmsd.tasks.explain import equal_share, limited, picked, sampled, tsne
-from fmsd.types import InputError
 from tests.conftest import METHODS, grow_tree, tiny_vit
 
 PLAIN: dict[str, tuple[int, dict[str, Any]]] = {

@@ -24,10 +24,10 @@ from fmsd.data.image import read_image
 from fmsd.data.manifest import read, summary
 from fmsd.data.sources import extracted, folder
 from fmsd.engine.datamodule import DataModule
+from fmsd.errors import InputError
 from fmsd.report.console import counting
 from fmsd.tasks.extract import extract, working
 from fmsd.tasks.pack import pack
-from fmsd.types import InputError
 from tests.conftest import ROOT, fmsd_command, write_image
 from tests.films import film, shot, sound, walk
 

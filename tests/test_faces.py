@@ -8,7 +8,7 @@ import pytest
 from fmsd.data import faces
 from fmsd.data.faces import Face, YuNet, crop, followed, located, similarity, template
 from fmsd.data.synthetic import CONDITIONS, person, render
-from fmsd.types import InputError
+from fmsd.errors import InputError
 from tests.films import STILL, shot
 
 

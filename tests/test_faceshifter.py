@@ -9,7 +9,7 @@ import pytest
 
 from fmsd.cli import CONF, build
 from fmsd.data.manifest import collect
-from fmsd.types import InputError
+from fmsd.errors import InputError
 from tests.conftest import write_image
 
 PAIRS = {"train": [["071", "054"]], "val": [["720", "672"]], "test": [["953", "974"]]}

@@ -6,7 +6,8 @@ import pytest
 
 from fmsd.data.manifest import collect
 from fmsd.data.sources import fakeavceleb
-from fmsd.types import InputError, Problem, Video
+from fmsd.errors import InputError
+from fmsd.types import Problem, Video
 from tests.conftest import write_image
 
 HEADER = "source,target1,target2,method,category,type,race,gender,path,"

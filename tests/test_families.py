@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector, detector
 from fmsd.optim.groups import decay_groups
 from fmsd.peft import adapter
@@ -24,7 +25,6 @@ from fmsd.peft.lora import LoraLinear, lora
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
 from fmsd.peft.subspace import SubspaceLinear
-from fmsd.types import InputError
 
 LABEL = torch.tensor([0.0, 1.0, 1.0])
 

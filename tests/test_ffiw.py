@@ -6,7 +6,8 @@ import pytest
 
 from fmsd.data.manifest import collect
 from fmsd.data.sources import ffiw
-from fmsd.types import InputError, Problem, Video
+from fmsd.errors import InputError
+from fmsd.types import Problem, Video
 from tests.conftest import write_image
 
 NAMES = ("0a1b_12", "zz_3")

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from fmsd.errors import InputError
 from fmsd.models import formats
 from fmsd.models.formats import timm_keys
 from fmsd.state import StateFile, read_state
-from fmsd.types import InputError
 
 State = dict[str, Tensor]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from fmsd.data import image as images
 from fmsd.data.image import content, decode, member, read_image, resize
 from fmsd.data.transforms import transform
-from fmsd.types import InputError
+from fmsd.errors import InputError
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8)
 COLOUR = np.stack([GREY, 2 * GREY, 3 * GREY], -1)

@@ -12,12 +12,12 @@ from scipy.stats import norm
 from sklearn import metrics as sklearn
 from torchmetrics.functional.classification import binary_calibration_error
 
+from fmsd.errors import InputError
 from fmsd.metrics import interval as intervals
 from fmsd.metrics.interval import Draws, drawn, interval, paired, resampled, weighted
 from fmsd.metrics.ranking import AT_THRESHOLD, METRICS
 from fmsd.metrics.table import LEVELS, results, scored
 from fmsd.metrics.video import by_folder, by_video
-from fmsd.types import InputError
 
 NAMES = [*METRICS, *AT_THRESHOLD]
 

@@ -23,10 +23,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.proto import wandb_internal_pb2
 
 from fmsd.cli import main
+from fmsd.errors import InputError
 from fmsd.report import job, mlflow, publish, tensorboard, wandb
 from fmsd.report.run import Run
 from fmsd.tasks.dashboard import dashboard, workspace
-from fmsd.types import InputError
 from tests.conftest import grow_tree
 
 

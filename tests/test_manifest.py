@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from fmsd.data.manifest import Manifest, collect, join, read, summary
-from fmsd.types import Frame, InputError, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import Frame, Video, video_id
 from tests.conftest import write_image
 
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fmsd.errors import InputError
 from fmsd.mask import Layer, LayerMask, Masking, Moments, block, choose, domain_moments, moments, read, score
 from fmsd.models.detector import Detector
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.subspace import subspace_layers
-from fmsd.types import Frames, InputError
+from fmsd.types import Frames
 from tests.conftest import tiny_vit
 
 NAMES = [f"blocks.{block_}.{layer}" for block_ in range(3) for layer in ("attn.qkv", "attn.proj")]

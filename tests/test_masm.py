@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.peft.adapter import restore
 from fmsd.peft.adapter import state as adapter_state
 from fmsd.peft.masm import Rule, masm
 from fmsd.peft.method import Adaptation
-from fmsd.types import InputError
 from tests import conftest
 from tests.conftest import tiny_vit
 

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fmsd.errors import InputError
 from fmsd.merge.average import Average
 from fmsd.merge.cart import CART
 from fmsd.merge.dare import DARE, draws
@@ -22,7 +23,6 @@ from fmsd.merge.task_arithmetic import TaskArithmetic
 from fmsd.merge.ties import TIES, threshold
 from fmsd.merge.tsv import TSVM
 from fmsd.state import StateFile
-from fmsd.types import InputError
 from tests.conftest import ROOT
 
 MERGERS: dict[str, Merger] = {

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn import metrics as sklearn
 
+from fmsd.errors import InputError
 from fmsd.metrics.ranking import (
     AT_THRESHOLD,
     METRICS,
@@ -23,7 +24,6 @@ from fmsd.metrics.ranking import (
 )
 from fmsd.metrics.table import COLUMNS, DOMAIN_COLUMNS, LEVELS, by_domain, markdown, results, scored, thresholds, wide
 from fmsd.metrics.video import by_folder, by_video
-from fmsd.types import InputError
 
 
 def cases() -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.optim.groups import at_their_rates, decay_groups
 from fmsd.optim.schedule import constant, cosine
 from fmsd.peft.fmsd import fmsd
-from fmsd.types import InputError
 from tests.conftest import tiny_vit
 
 

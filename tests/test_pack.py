@@ -20,8 +20,9 @@ from fmsd.data.image import content, read_image
 from fmsd.data.manifest import Manifest, collect, read, written
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import found
+from fmsd.errors import InputError
 from fmsd.tasks.pack import number
-from fmsd.types import Frame, Frames, InputError
+from fmsd.types import Frame, Frames
 from tests.conftest import write_image
 
 

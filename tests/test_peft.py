@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fmsd.errors import InputError
 from fmsd.linalg import Factors, gram_error, product
 from fmsd.models.detector import Detector
 from fmsd.peft import decomposition
@@ -23,7 +24,6 @@ from fmsd.peft.method import Adaptation
 from fmsd.peft.penalties import PENALTIES
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import SubspaceLinear, retract
-from fmsd.types import InputError
 from tests.conftest import step, tiny_vit
 
 ATTENTION = ("attention",)

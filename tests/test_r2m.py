@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fmsd.errors import InputError
 from fmsd.merge.delta import Part, Specialists, StateDict, merge
 from fmsd.merge.r2m import R2M
 from fmsd.state import StateFile
-from fmsd.types import InputError
 from tests.test_mergers import LEARNED, MATRICES, PARTS, close, merged, network, plus, state
 
 SWITCHES = [

@@ -17,6 +17,7 @@ from PIL import Image
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from fmsd.cli import main
+from fmsd.errors import InputError
 from fmsd.metrics.interval import interval, resampled
 from fmsd.metrics.table import LEVELS, results, scored
 from fmsd.metrics.video import by_video
@@ -24,7 +25,6 @@ from fmsd.report import merging
 from fmsd.report.run import Run
 from fmsd.report.tables import SEEN, UNSEEN, escaped
 from fmsd.tasks.report import report
-from fmsd.types import InputError
 
 FORGERIES = {"ff": ("swap", "puppet"), "celeb": ("synthesis",), "dfdc": ("swap", "morph")}
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from fmsd.cli import CONF, main
+from fmsd.errors import InputError
 from fmsd.tasks.reproduce import compare, filled, reproduce
-from fmsd.types import InputError
 from tests.conftest import grow_tree
 
 NETWORK = (

@@ -19,13 +19,13 @@ from lightning.pytorch import Callback, Trainer
 from fmsd.engine.callbacks import LAST, MONITOR, PREVIOUS, Best, Recovery, ValidationMetrics, WholeFiles, curves, newest
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
+from fmsd.errors import InputError
 from fmsd.optim.roga import RoGA
 from fmsd.optim.sagm import SAGM
 from fmsd.optim.sam import SAM
 from fmsd.optim.schedule import cosine
 from fmsd.optim.wrapper import ERM, OptimizerWrapper
 from fmsd.peft.method import Method
-from fmsd.types import InputError
 from tests.conftest import METHODS, ROOT, fmsd_command, grow_tree, tiny_vit, write_image
 from tests.test_engine import learner, module
 

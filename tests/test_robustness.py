@@ -15,9 +15,9 @@ from fmsd.cli import main
 from fmsd.data import corruptions
 from fmsd.data.corruptions import LEVELS, NAMES, corrupted, seed_of
 from fmsd.data.image import read_image
+from fmsd.errors import InputError
 from fmsd.metrics.table import COLUMNS
 from fmsd.report import plots
-from fmsd.types import InputError
 from tests.conftest import grow_tree
 
 WORDS = ("corrupt=[jpeg,noise]", "severities=[1,5]")
@@ -90,7 +90,7 @@ def test_nothing_looks_finished_before_the_end_and_nothing_is_left_of_a_failure(
 
     def fail(*_: Any) -> np.ndarray:
         seen.append({path.name for path in folder.rglob("*")})
-        raise InputError("The image x cannot be read; restore it.")
+        raise InputError("The image x cannot be read", "restore it")
 
     monkeypatch.setitem(corruptions.FUNCTIONS, "noise", fail)  # pyright: ignore[reportArgumentType]
     assert main(["evaluate", f"run={place / 'run'}", *WORDS, f"hydra.run.dir={folder}"]) == 2

@@ -19,7 +19,8 @@ from torch import nn
 from fmsd.data.sampler import Endless, EveryDomain, Joint, Place, Shuffle, apportioned, recycled
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import DataModule, TrainingBatches
-from fmsd.types import Frame, Frames, InputError
+from fmsd.errors import InputError
+from fmsd.types import Frame, Frames
 from tests.conftest import grow_tree
 
 FAKES, REALS = (40, 17, 3), 25

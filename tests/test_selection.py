@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 from fmsd.cli import main
 from fmsd.engine.callbacks import SELECTIONS
 from fmsd.engine.datamodule import DataModule
+from fmsd.errors import InputError
 from fmsd.metrics.table import results, thresholds
 from fmsd.report.run import Run
-from fmsd.types import InputError
 from tests.conftest import grow_tree, write_image
 from tests.test_engine import module
 

@@ -18,7 +18,8 @@ from fmsd.data.clip import clips
 from fmsd.data.manifest import collect
 from fmsd.data.sources import deepfakebench, ffpp, folder, table
 from fmsd.data.sources import synthetic as embedded
-from fmsd.types import Frame, InputError, Problem, Video
+from fmsd.errors import InputError
+from fmsd.types import Frame, Problem, Video
 from tests import test_celebdf, test_df40, test_dfdc, test_uadfv, test_wilddeepfake
 from tests.conftest import ROOT, grow_tree, write_image
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
+from fmsd.errors import InputError
 from fmsd.merge.delta import Part
 from fmsd.models.detector import Detector, detector, skeleton
 from fmsd.peft import adapter
@@ -27,7 +28,6 @@ from fmsd.peft.norm import norm
 from fmsd.peft.probe import probe
 from fmsd.peft.specialist import Folded, changed, parts
 from fmsd.state import StateFile, shapes, write_state
-from fmsd.types import InputError
 from tests.conftest import METHODS
 from tests.test_families import CONVNEXT, FAMILIES, RESNET, SWIN, VIT, Family
 

@@ -7,10 +7,10 @@ import pytest
 
 from fmsd.cli import main
 from fmsd.engine.stamp import origin, stamped, stamps
+from fmsd.errors import InputError
 from fmsd.metrics.table import results
 from fmsd.report.run import Run
 from fmsd.tasks.merge import origins
-from fmsd.types import InputError
 from tests.conftest import grow_tree
 from tests.test_engine import module
 

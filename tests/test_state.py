@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fmsd.errors import InputError
 from fmsd.state import CODES, StateFile, read_state, shapes, write_state
-from fmsd.types import InputError
 
 State = dict[str, Tensor]
 Layout = dict[str, tuple[torch.Size, torch.dtype]]

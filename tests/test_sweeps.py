@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fmsd.cli import main
+from fmsd.errors import InputError
 from fmsd.report.run import BUSY, ERROR, Run, claimed, write
 from fmsd.report.sweep import CONTENTS, Note, attempt, begin, kindred, summed_up
-from fmsd.types import InputError
 from tests.conftest import ROOT, grow_tree
 
 TINY = (

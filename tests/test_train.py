@@ -12,10 +12,10 @@ from lightning.pytorch import Trainer
 from timm.layers.config import set_fused_attn, use_fused_attn
 
 from fmsd.cli import main
+from fmsd.errors import InputError
 from fmsd.report.run import Run, claimed, prune
 from fmsd.tasks.evaluate import built, check_precision, made
 from fmsd.tasks.train import all_steps, epoch_steps
-from fmsd.types import InputError
 from tests.conftest import grow_tree, tiny_vit
 
 

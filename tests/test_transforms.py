@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fmsd.data.transforms import AUGMENTATIONS, seeded, transform
-from fmsd.types import InputError
+from fmsd.errors import InputError
 
 COLOURS = {"RandomBrightnessContrast": 1 / 6, "FancyPCA": 1 / 6, "HueSaturationValue": 1 / 6}
 PARTS = {

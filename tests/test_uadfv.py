@@ -8,7 +8,8 @@ import pytest
 
 from fmsd.data.manifest import collect
 from fmsd.data.sources import deepfakebench, uadfv
-from fmsd.types import InputError, Problem, Video
+from fmsd.errors import InputError
+from fmsd.types import Problem, Video
 from tests.conftest import write_image
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fmsd.data.video import index, opened, sampled
-from fmsd.types import InputError
+from fmsd.errors import InputError
 from tests.films import film, sound, turned, walk
 
 

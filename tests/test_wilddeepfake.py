@@ -6,7 +6,8 @@ import pytest
 
 from fmsd.data.manifest import SOURCE, collect
 from fmsd.data.sources import wilddeepfake
-from fmsd.types import InputError, Problem
+from fmsd.errors import InputError
+from fmsd.types import Problem
 from tests.conftest import write_image
 
 

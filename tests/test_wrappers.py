@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from fmsd.engine.learner import Learner
+from fmsd.errors import InputError
 from fmsd.optim.repetition import Repeatable
 from fmsd.optim.roga import RoGA
 from fmsd.optim.sagm import SAGM
@@ -32,7 +33,7 @@ from fmsd.peft.full import full
 from fmsd.peft.lora import lora
 from fmsd.peft.masm import Rule
 from fmsd.peft.method import Method
-from fmsd.types import Frames, InputError
+from fmsd.types import Frames
 from tests.conftest import METHODS, grow_tree, tiny_vit
 from tests.test_engine import module, trainer
 

@@ -24,7 +24,7 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from fmsd.data.manifest import Manifest, made
-from fmsd.types import InputError, reason
+from fmsd.errors import InputError, reason
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ def expanded(manifest: Manifest) -> Manifest:
     crops = made(manifest.root) or CROPS
     if marked < len(files) and (wrong := [f"{name}={json.dumps(crops[name])}" for name, fits in CROPS.items() if crops[name] != fits]):
         raise InputError(
-            f"The crops in {manifest.root} were made with {', '.join(wrong)}, where the mean face of data.augment=sbi does not fit; make them with "
-            "fmsd extract align=true margin=1.3 out=FOLDER, or choose another augmentation."
+            f"The crops in {manifest.root} were made with {', '.join(wrong)}, where the mean face of data.augment=sbi does not fit",
+            "make them with fmsd extract align=true margin=1.3 out=FOLDER, or choose another augmentation",
         )
     log.info(
         "Self-blended images: each of the %d real training frames is also blended into a fake; %d fakes of the training split are left out. "
@@ -115,12 +115,12 @@ def outlines(image: str | Path, height: int, width: int) -> Sequence[Points]:
     try:
         points = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"The landmarks {path} cannot be read ({reason(error)}); {remedy}.") from error
+        raise InputError(f"The landmarks {path} cannot be read ({reason(error)})", f"{remedy}") from error
     if not isinstance(points, ndarray) or points.dtype.kind not in "iuf" or points.shape not in [(count, 2) for count in LANDMARKS]:
-        raise InputError(f"The landmarks {path} are no table of 68 or 81 points; {remedy}.")
+        raise InputError(f"The landmarks {path} are no table of 68 or 81 points", f"{remedy}")
     points = points.astype(np.float64)
     if not np.isfinite(points).all() or hull(np.clip(points, -width - height, width + height), height, width).mean() < 0.01:
-        raise InputError(f"The landmarks {path} mark no face inside its frame of {width} x {height} pixels; {remedy}.")
+        raise InputError(f"The landmarks {path} mark no face inside its frame of {width} x {height} pixels", f"{remedy}")
     return [points, points[: LANDMARKS[0]]]
 
 

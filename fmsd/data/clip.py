@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NoReturn, ParamSpec
 
 from fmsd.data.image import in_order, is_image
-from fmsd.types import Entry, Frame, InputError, Problem, Video
+from fmsd.errors import InputError
+from fmsd.types import Entry, Frame, Problem, Video
 
 SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"})
 """File endings that count as videos, in lower case."""
@@ -33,7 +34,7 @@ def unreadable(error: OSError) -> NoReturn:
     Raises:
         InputError: always.
     """
-    raise InputError(f"{error.filename} cannot be read ({error.strerror}); make it and the folders above it readable, or move it away.") from error
+    raise InputError(f"{error.filename} cannot be read ({error.strerror})", "make it and the folders above it readable, or move it away") from error
 
 
 def readable(scan: Callable[P, Iterator[Entry]]) -> Callable[P, Iterator[Entry]]:
@@ -87,13 +88,13 @@ def clips(folder: Path, frames: str | None = None) -> dict[str, Clip]:
         InputError: there is no such folder, it cannot be read, several subfolders hold frames, or two files are one video by their names.
     """
     if not folder.is_dir():
-        raise InputError(f"There is no folder {folder}; complete the copy, or correct data.root.")
+        raise InputError(f"There is no folder {folder}", "complete the copy, or correct data.root")
     inside = {path.name: path for path in folders(folder)}
     held = [name for name in ((frames,) if frames else FRAMES) if name in inside]
     if len(held) > 1:
-        raise InputError(f"{folder} holds {', '.join(held)}; choose one with data.source.frames=NAME.")
+        raise InputError(f"{folder} holds {', '.join(held)}", "choose one with data.source.frames=NAME")
     if frames and not held:
-        raise InputError(f"{folder} has no folder {frames}; correct data.source.frames.")
+        raise InputError(f"{folder} has no folder {frames}", "correct data.source.frames")
     place = inside.get(FILES, folder)
     files: dict[str, Path] = {}
     for file in sorted(place / entry.name for entry in listing(place) if is_video(Path(entry.name)) and entry.is_file()):
@@ -105,7 +106,7 @@ def clips(folder: Path, frames: str | None = None) -> dict[str, Clip]:
 
 def twice(one: Path, other: Path) -> InputError:
     """What to say where two files, or two folders of frames, are one video by their names."""
-    return InputError(f"{one} and {other} are one video by their names; keep one of them.")
+    return InputError(f"{one} and {other} are one video by their names", "keep one of them")
 
 
 def absent(listed: Iterable[str], held: Container[str], where: Path | str, folder: Path) -> Iterator[Problem]:
@@ -117,7 +118,7 @@ def absent(listed: Iterable[str], held: Container[str], where: Path | str, folde
     """
     for name in listed:
         if name not in held:
-            yield Problem("missing", f"{where} lists {name}, which {folder} does not hold; complete the copy.")
+            yield Problem("missing", f"{where} lists {name}, which {folder} does not hold", "complete the copy")
 
 
 def frames(entry: Entry) -> Iterator[Frame]:
@@ -131,11 +132,11 @@ def frames(entry: Entry) -> Iterator[Frame]:
     elif isinstance(entry, Video):
         if entry.images is None:
             raise InputError(
-                f"{entry.file} is a video, and no frames are extracted from it; make face crops of the dataset with fmsd extract data=NAME "
-                "data.root=PATH out=FOLDER, and train with data.root=FOLDER."
+                f"{entry.file} is a video, and no frames are extracted from it",
+                "make face crops of the dataset with fmsd extract data=NAME data.root=PATH out=FOLDER, and train with data.root=FOLDER",
             )
         images = in_order(item.name for item in listing(entry.images) if is_image(Path(item.name)))
         if not images:
-            raise InputError(f"The folder {entry.images} holds no frames; extract them again or remove it.")
+            raise InputError(f"The folder {entry.images} holds no frames", "extract them again or remove it")
         for index, image in enumerate(images):
             yield Frame(entry.images / image, entry.label, entry.dataset, entry.domain, entry.video, index, entry.split, entry.compression)

@@ -21,7 +21,7 @@ from numpy import ndarray
 from numpy.random import Generator
 from PIL import Image
 
-from fmsd.types import InputError
+from fmsd.errors import InputError
 
 LEVELS: Mapping[str, tuple[Any, ...]] = {
     # severity     1       2       3       4       5
@@ -77,9 +77,9 @@ def check(name: object, severity: object) -> None:
         InputError: an unknown corruption or severity.
     """
     if name not in NAMES:
-        raise InputError(f"There is no corruption {name!r}; choose among {', '.join(NAMES)}.")
+        raise InputError(f"There is no corruption {name!r}", f"choose among {', '.join(NAMES)}")
     if severity not in SEVERITIES or type(severity) is not int:
-        raise InputError(f"There is no severity {severity!r}; choose among {', '.join(map(str, SEVERITIES))}.")
+        raise InputError(f"There is no severity {severity!r}", f"choose among {', '.join(map(str, SEVERITIES))}")
 
 
 def chosen(names: Any, severities: Any) -> list[Corruption]:
@@ -94,7 +94,7 @@ def chosen(names: Any, severities: Any) -> list[Corruption]:
     """
     if names is None:
         if severities != list(SEVERITIES):
-            raise InputError(f"severities={severities} means nothing without a corruption; give corrupt=all or corrupt='[NAME, ...]', too.")
+            raise InputError(f"severities={severities} means nothing without a corruption", "give corrupt=all or corrupt='[NAME, ...]', too")
         return []
     wanted = {
         "corrupt": list(NAMES) if names == "all" else names if isinstance(names, list) else [names],
@@ -102,7 +102,7 @@ def chosen(names: Any, severities: Any) -> list[Corruption]:
     }
     for key, values in wanted.items():
         if not values or any(values.count(value) > 1 for value in values):
-            raise InputError(f"{key}={values} {'repeats something' if values else 'is empty'}; name each that is wanted once.")
+            raise InputError(f"{key}={values} {'repeats something' if values else 'is empty'}", "name each that is wanted once")
     found = [Corruption(name, severity) for name in wanted["corrupt"] for severity in wanted["severities"]]
     for corruption in found:
         check(*corruption)
@@ -123,7 +123,7 @@ def h264(image: Pixels, crf: int, rng: Generator) -> Pixels:
     try:
         encoder, decoder = av.CodecContext.create("libx264", "w"), av.CodecContext.create("h264", "r")
     except UnknownCodecError as error:
-        raise InputError("This build of PyAV cannot encode H.264; install it from PyPI with pip install --force-reinstall av.") from error
+        raise InputError("This build of PyAV cannot encode H.264", "install it from PyPI with pip install --force-reinstall av") from error
     encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = *even.shape[:2], "yuv420p", Fraction(1, 25)
     encoder.options = {"crf": str(crf)}
     encoder.thread_count = decoder.thread_count = 1

@@ -29,7 +29,8 @@ from fmsd.data.image import content, decode, member
 from fmsd.data.manifest import NAME, SOURCE, Manifest, collect
 from fmsd.data.processes import pool
 from fmsd.data.video import complete, index, opened, sampled
-from fmsd.types import REAL, Entry, Frame, InputError, Problem, Video, reason
+from fmsd.errors import InputError, reason
+from fmsd.types import REAL, Entry, Frame, Problem, Video
 
 Severity = Literal["fatal", "warning", "note"]
 """`fatal`: training stops, or its numbers would be wrong; `warning`: they may not mean what they seem to; `note`: to know."""
@@ -70,42 +71,46 @@ def listed(source: Callable[[Path], Iterable[Entry]], root: Path) -> tuple[Manif
 
     What was read before the source refused the copy is kept.
     """
-    problems: dict[str, list[str]] = {}
-    refusals: list[str] = []
+    problems: list[Problem] = []
+    refusals: list[Exception] = []
     films: list[str] = []
 
     def files() -> Iterator[Frame]:
         try:
             for entry in source(root):
                 if isinstance(entry, Problem):
-                    problems.setdefault(entry.kind, []).append(entry.what)
+                    problems.append(entry)
                 elif isinstance(entry, Video):
                     yield from _files(entry, problems)
                     films.extend([] if entry.file is None else [entry.file.as_posix()])
                 else:
                     yield entry
         except (InputError, OSError) as error:
-            refusals.append(reason(error))
+            refusals.append(error)
 
     manifest = None
     try:
         manifest = collect(files(), root)
         manifest = replace(manifest, table=manifest.table.with_columns(film=pl.Series(manifest.files()).is_in(films)))
     except InputError as error:
-        refusals = refusals or [reason(error)]
-    return manifest, [*map(refused, refusals), *(_problem(kind, found) for kind, found in problems.items())]
+        refusals = refusals or [error]
+    return manifest, [*map(refused, refusals), *_by_kind(problems)]
 
 
-def refused(sentence: str) -> Finding:
-    """A sentence that ends a training before it begins."""
-    said, remedy = _parted(sentence)
-    return Finding("refused", "fatal", [said], remedy)
+def refused(error: Exception) -> Finding:
+    """What ends a training before it begins."""
+    if isinstance(error, InputError):
+        return Finding("refused", "fatal", [error.message], error.remedy)
+    return Finding("refused", "fatal", [reason(error)], READ_AGAIN)
+
+
+READ_AGAIN = "make it readable, or restore it from its source"
 
 
 FRAMELESS = "folders without frames"
 
 
-def _files(video: Video, problems: dict[str, list[str]]) -> Iterator[Frame]:
+def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
     """The frames of a video, and its file with the index behind theirs."""
     count = 0
     if video.images is not None:
@@ -114,20 +119,21 @@ def _files(video: Video, problems: dict[str, list[str]]) -> Iterator[Frame]:
                 count += 1
                 yield frame
         except (InputError, OSError) as error:
-            problems.setdefault(FRAMELESS, []).append(reason(error))
+            what, remedy = (error.message, error.remedy) if isinstance(error, InputError) else (reason(error), READ_AGAIN)
+            problems.append(Problem(FRAMELESS, what, remedy))
     if video.file is not None:
         yield Frame(video.file, video.label, video.dataset, video.domain, video.video, count, video.split, video.compression)
 
 
-def _problem(kind: str, sentences: Sequence[str]) -> Finding:
-    parted = [_parted(sentence) for sentence in sentences]
-    return Finding(kind, "fatal" if kind == FRAMELESS else "warning", [said for said, _ in parted], parted[0][1])
-
-
-def _parted(sentence: str) -> tuple[str, str]:
-    """What a sentence names and the remedy after its last semicolon."""
-    said, mark, remedy = sentence.rstrip(".").rpartition("; ")
-    return (said, remedy) if mark else (sentence, "as it says")
+def _by_kind(problems: Sequence[Problem]) -> list[Finding]:
+    """A finding for each kind of problem, with the remedy of its first."""
+    kinds: dict[str, list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.kind, []).append(problem)
+    return [
+        Finding(kind, "fatal" if kind == FRAMELESS else "warning", [problem.what for problem in found], found[0].remedy)
+        for kind, found in kinds.items()
+    ]
 
 
 def videos(manifest: Manifest) -> pl.DataFrame:
@@ -383,7 +389,7 @@ def look(job: Job) -> Look:
         with warnings.catch_warnings(action="ignore"):
             return _film(job) if job.film else _picture(job)
     except Exception as error:  # whatever a decoder makes of damaged bytes is what there is to say
-        return Look(error=reason(error))
+        return Look(error=error.message if isinstance(error, InputError) else reason(error))
 
 
 CHROMA = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
@@ -439,7 +445,7 @@ def _film(job: Job) -> Look:
     samples = list(sampled(path, 2))
     images = [sample.image for sample in samples if sample.image is not None]
     if len(images) < len(samples):
-        raise InputError(f"The first or the last frame of {path} cannot be decoded; copy it again from its source.")
+        raise InputError(f"The first or the last frame of {path} cannot be decoded", "copy it again from its source")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest() if job.hashed else None
     height, width, _ = images[0].shape
@@ -464,7 +470,7 @@ def file_findings(files: pl.DataFrame, root: Path) -> list[Finding]:
     lost = [path for path, place in zip(gone, there, strict=True) if place is None]
     otherwise = [f"{path} is {place}" for path, place in zip(gone, there, strict=True) if place is not None]
     empty, broken = files.filter(size=0), files.filter(pl.col("error").is_not_null())
-    unread = [said if path in (said := _without(error, root)) else f"{path}: {said}" for path, error in broken.select("path", "error").rows()]
+    unread = [said if path in (said := error.replace(f"{root}/", "")) else f"{path}: {said}" for path, error in broken.select("path", "error").rows()]
     small = files.filter(pl.min_horizontal("width", "height") < SMALL).select("path", "width", "height").rows()
     flat = files.filter(pl.col("contrast") < FLAT)["path"].to_list()
     again = "restore them from the dataset, or leave them out"
@@ -477,11 +483,6 @@ def file_findings(files: pl.DataFrame, root: Path) -> list[Finding]:
         Finding("flat images", "warning", flat, "look at them; leave them out if they show nothing"),
         *_equal(files),
     )
-
-
-def _without(error: str, root: Path) -> str:
-    """What an error says, with short paths."""
-    return _parted(error)[0].replace(f"{root}/", "")
 
 
 def _equal(files: pl.DataFrame) -> list[Finding]:

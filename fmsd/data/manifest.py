@@ -21,7 +21,8 @@ import polars as pl
 from fmsd.atomic import atomic
 from fmsd.data import clip, pack
 from fmsd.data.image import member
-from fmsd.types import REAL, Entry, Frame, InputError, Problem, Split, Video, reason
+from fmsd.errors import InputError, reason
+from fmsd.types import REAL, Entry, Frame, Problem, Split, Video
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class Manifest:
         """
         numbered = self.table.with_row_index("row")
         if numbered.is_empty():
-            raise InputError(f"The manifest of {self.root} has no frames.")
+            raise InputError(f"The manifest of {self.root} has no frames", "check data.root and what was chosen of it")
         empty = numbered.with_columns(cell=pl.lit("empty")).filter(pl.any_horizontal(pl.col(name).is_null() for name in SCHEMA.names()))
         _refuse(empty, "cell", "have no value", "fill them in")
         _refuse(numbered.filter(~pl.col("label").is_in([0, 1])), "label", "are neither 0 (real) nor 1 (fake)", "correct the labels")
@@ -203,7 +204,7 @@ def _refuse(rows: pl.DataFrame, column: str, what: str, remedy: str, shown: int 
         return
     said = [f"row {row['row']} ({', '.join(str(row[name]) for name in dict.fromkeys(('path', column)))})" for row in rows.head(shown).to_dicts()]
     more = f" and {rows.height - shown} more" if rows.height > shown else ""
-    raise InputError(f"In the manifest, the {column} values of {', '.join(said)}{more} {what}; {remedy}.")
+    raise InputError(f"In the manifest, the {column} values of {', '.join(said)}{more} {what}", f"{remedy}")
 
 
 def collect(entries: Iterable[Entry], root: Path) -> Manifest:
@@ -222,12 +223,12 @@ def collect(entries: Iterable[Entry], root: Path) -> Manifest:
             parts.append(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
         except (TypeError, pl.exceptions.PolarsError) as error:
             raise InputError(
-                f"The frames of {root} have values of the wrong kind ({reason(error)}); labels are 0 or 1, indices whole numbers."
+                f"The frames of {root} have values of the wrong kind ({reason(error)})", "labels are 0 or 1, indices whole numbers"
             ) from error
     for kind, told in problems.items():
         log.warning("%s%s", told[0], f" ({len(told) - 1} more like this: {kind}; fmsd doctor lists them)" if len(told) > 1 else "")
     if not parts:
-        raise InputError(f"No frames were found under {root}; check the root and the layout that docs/data.md describes.")
+        raise InputError(f"No frames were found under {root}", "check the root and the layout that docs/data.md describes")
     prefix = f"{root.as_posix().rstrip('/')}/"
     return Manifest(pl.concat(parts).with_columns(pl.col("path").str.strip_prefix(prefix)).sort("path"), root)
 
@@ -247,14 +248,14 @@ def _frames(entries: Iterable[Entry], problems: dict[str, list[str]]) -> Iterato
     kinds: dict[str, Path] = {}
     for entry in entries:
         if isinstance(entry, Problem):
-            problems.setdefault(entry.kind, []).append(entry.what)
+            problems.setdefault(entry.kind, []).append(str(entry))
             continue
         if isinstance(entry, Video) and entry.images is not None and entry.images.parent.name in clip.FRAMES:
             other = kinds.setdefault(entry.dataset, entry.images.parent)
             if other.name != entry.images.parent.name:
                 raise InputError(
-                    f"{other} and {entry.images.parent} hold frames of {entry.dataset} that were made in two ways, which would tell real from fake; "
-                    "choose one kind by data.source.frames=NAME (data.source.tree.frames where the source has a tree)."
+                    f"{other} and {entry.images.parent} hold frames of {entry.dataset} that were made in two ways, which would tell real from fake",
+                    "choose one kind by data.source.frames=NAME (data.source.tree.frames where the source has a tree)",
                 )
         yield from clip.frames(entry)
 
@@ -266,17 +267,17 @@ def read(path: Path, root: Path) -> Manifest:
         InputError: a missing file or one with other columns.
     """
     if not path.is_file():
-        raise InputError(f"There is no manifest {path}; make it with `fmsd index`.")
+        raise InputError(f"There is no manifest {path}", "make it with `fmsd index`")
     try:
         table = pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"The manifest {path} is no parquet file; make it again with `fmsd index`.") from error
+        raise InputError(f"The manifest {path} is no parquet file", "make it again with `fmsd index`") from error
     if missing := [name for name in SCHEMA.names() if name not in table.columns]:
-        raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}; make it again with `fmsd index`.")
+        raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}", "make it again with `fmsd index`")
     try:
         return Manifest(table.select(SCHEMA.names()).cast(SCHEMA), root)
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"The manifest {path} has values of the wrong kind ({reason(error)}); make it again with `fmsd index`.") from error
+        raise InputError(f"The manifest {path} has values of the wrong kind ({reason(error)})", "make it again with `fmsd index`") from error
 
 
 MARKS = ("extract.json", "pack.json")
@@ -294,8 +295,8 @@ def written(root: Path) -> Manifest | None:
     path = root / "manifest.parquet"
     if not path.is_file():
         raise InputError(
-            f"{root} holds crops without a manifest, of shards or an extraction that was interrupted; when all are done, join them with "
-            f"fmsd index data=extracted data.root={root} out={path}."
+            f"{root} holds crops without a manifest, of shards or an extraction that was interrupted",
+            f"when all are done, join them with fmsd index data=extracted data.root={root} out={path}",
         )
     return read(path, root)
 
@@ -312,7 +313,7 @@ def made(root: Path) -> dict[str, Any] | None:
                 record = json.loads((root / mark).read_text())
                 return record if mark == MARKS[0] else record["crops"]
             except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{root / mark} is damaged ({reason(error)}); copy it again, or make the folder anew.") from error
+                raise InputError(f"{root / mark} is damaged ({reason(error)})", "copy it again, or make the folder anew") from error
     return None
 
 

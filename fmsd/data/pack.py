@@ -16,7 +16,7 @@ import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.data.image import content, decode
-from fmsd.types import InputError, reason
+from fmsd.errors import InputError, reason
 
 MARK = "pack.json"
 """What tells a packed folder; it is written last."""
@@ -46,7 +46,7 @@ def write(table: pl.DataFrame, files: Sequence[str], out: Path, size: int, crops
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         what = "holds a pack already" if (out / MARK).is_file() else "is not an empty folder"
-        raise InputError(f"{out} {what}; choose another folder with out=FOLDER, or remove it.")
+        raise InputError(f"{out} {what}", "choose another folder with out=FOLDER, or remove it")
     made = list[Path]()
     places = list[tuple[str, int, int]]()
     try:
@@ -73,7 +73,7 @@ def write(table: pl.DataFrame, files: Sequence[str], out: Path, size: int, crops
         for path in made:
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise InputError(f"{out} cannot be written ({reason(error)}); make room there, or choose another folder with out=FOLDER.") from error
+            raise InputError(f"{out} cannot be written ({reason(error)})", "make room there, or choose another folder with out=FOLDER") from error
         raise
     return tars
 
@@ -87,11 +87,11 @@ def located(root: Path, paths: pl.Series) -> pl.Series | None:
     if not (root / MARK).is_file():
         return None
     if not (root / PLACES).is_file():
-        raise InputError(f"{root} holds a pack without {PLACES}; complete the copy.")
+        raise InputError(f"{root} holds a pack without {PLACES}", "complete the copy")
     asked = paths.alias("path").to_frame()
     found = asked.join(pl.read_parquet(root / PLACES), on="path", how="left", maintain_order="left")
     if found["tar"].null_count():
-        raise InputError(f"The pack {root} does not hold {found.filter(pl.col('tar').is_null())['path'][0]}; pack the dataset again.")
+        raise InputError(f"The pack {root} does not hold {found.filter(pl.col('tar').is_null())['path'][0]}", "pack the dataset again")
     return found.select(pl.format("{}{}#{}+{}", pl.lit(f"{root.as_posix().rstrip('/')}/"), "tar", "offset", "size")).to_series()
 
 

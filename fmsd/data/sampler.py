@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch.utils.data import Sampler
 
-from fmsd.types import InputError
+from fmsd.errors import InputError
 
 Place = tuple[int, int, int]
 """(epoch, row, domain id); the id -1 marks a frame that only fills up a process's share."""
@@ -135,13 +135,13 @@ class EveryDomain:
         for name, counts in zip(self.names, self.counts.reshape(-1, 2), strict=True):
             if not counts.all():
                 raise InputError(
-                    f"The domain {name!r} has no {'fake' if counts[0] else 'real'} training frames, but a batch holds both classes of each domain; "
-                    "leave it out of data.train=[...], or choose another data.domains or data.batches=shuffle."
+                    f"The domain {name!r} has no {'fake' if counts[0] else 'real'} training frames, but a batch holds both classes of each domain",
+                    "leave it out of data.train=[...], or choose another data.domains or data.batches=shuffle",
                 )
         if self.size < len(self.counts):
             raise InputError(
-                f"data.batch_size={self.size} has no room for both classes of {len(self.names)} domains; raise it to at least {len(self.counts)}, "
-                "or choose another data.domains or data.batches=shuffle."
+                f"data.batch_size={self.size} has no room for both classes of {len(self.names)} domains",
+                f"raise it to at least {len(self.counts)}, or choose another data.domains or data.batches=shuffle",
             )
 
     @property

@@ -14,7 +14,7 @@ import albumentations as A  # noqa: N812
 import cv2
 import numpy as np
 
-from fmsd.types import InputError
+from fmsd.errors import InputError
 
 cv2.setNumThreads(0)  # one image is too small to share; loader processes are the parallelism
 
@@ -110,7 +110,7 @@ def transform(augment: str, size: int) -> A.Compose:
         InputError: an unknown name.
     """
     if augment not in AUGMENTATIONS:
-        raise InputError(f"data.augment={augment} is unknown; choose one of {', '.join(AUGMENTATIONS)}.")
+        raise InputError(f"data.augment={augment} is unknown", f"choose one of {', '.join(AUGMENTATIONS)}")
     return A.Compose(AUGMENTATIONS[augment](A.Resize(size, size, interpolation=cv2.INTER_LINEAR, area_for_downscale="image")))
 
 

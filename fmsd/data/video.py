@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from fmsd.data.manifest import places
-from fmsd.types import InputError, reason
+from fmsd.errors import InputError, reason
 
 DECODER = f"PyAV {av.__version__} (libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))})"
 """What decodes, for the record of an extraction."""
@@ -81,17 +81,17 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
     try:
         if not path.stat().st_size:
-            raise InputError(f"The video {path} is empty (0 bytes); copy it again from its source.")
+            raise InputError(f"The video {path} is empty (0 bytes)", "copy it again from its source")
         with av.open(path, metadata_errors="ignore") as container:
             streams = [stream for stream in container.streams.video if not _is_cover(stream)]
             if not streams:
                 raise InputError(
-                    f"{path} holds no video, only {', '.join({stream.type for stream in container.streams}) or 'nothing'}; leave it out."
+                    f"{path} holds no video, only {', '.join({stream.type for stream in container.streams}) or 'nothing'}", "leave it out"
                 )
             streams[0].codec_context.thread_count = 1
             yield container, streams[0]
     except (OSError, av.error.FFmpegError) as error:
-        raise InputError(f"The video {path} cannot be opened ({reason(error)}); copy it again from its source, or leave it out.") from error
+        raise InputError(f"The video {path} cannot be opened ({reason(error)})", "copy it again from its source, or leave it out") from error
 
 
 def _is_cover(stream: VideoStream) -> bool:
@@ -128,7 +128,7 @@ def complete(held: Index, path: Path) -> None:
         InputError: it is cut off.
     """
     if held.truncated:
-        raise InputError(f"The video {path} ends after {held.length} of {held.declared} frames; copy it again from its source.")
+        raise InputError(f"The video {path} ends after {held.length} of {held.declared} frames", "copy it again from its source")
 
 
 def each(path: Path, count: int | None, sampling: str, see: Callable[[Sample], T], whole: bool = False) -> list[T]:
@@ -150,7 +150,7 @@ def each(path: Path, count: int | None, sampling: str, see: Callable[[Sample], T
     length = held.length
     while found is None:
         if not length:
-            raise InputError(f"The video {path} holds no frames; copy it again from its source, or leave it out.")
+            raise InputError(f"The video {path} holds no frames", "copy it again from its source, or leave it out")
         found, length = _by_count(path, places(length, count, sampling), length, see)
     return found
 

@@ -14,8 +14,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from fmsd.atomic import atomic
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.predictions import gather, joined
+from fmsd.errors import InputError, reason
 from fmsd.metrics.table import pooled, results
-from fmsd.types import InputError, Predictions, reason
+from fmsd.types import Predictions
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Recovery(Checkpoint):
 
     def __init__(self, folder: Path, every: int | None) -> None:
         if every is not None and every < 1:
-            raise InputError(f"save_every={every} must be at least 1; null saves at the end of every epoch only.")
+            raise InputError(f"save_every={every} must be at least 1", "null saves at the end of every epoch only")
         self.folder, self.every, self.saved, self.step = folder, every, 0, 0
         self.began, self.before = time.perf_counter(), 0.0
         self.basis: dict[str, str] = {}
@@ -167,7 +168,7 @@ def newest(folder: Path) -> Path | None:
             continue
         return path
     if found:
-        raise InputError(f"No checkpoint in {folder} can be read; train anew in another folder.")
+        raise InputError(f"No checkpoint in {folder} can be read", "train anew in another folder")
     return None
 
 

@@ -25,8 +25,9 @@ from fmsd.data.parcel import collate
 from fmsd.data.processes import cores
 from fmsd.data.sampler import Endless, EveryDomain, Joint, Shuffle
 from fmsd.engine.processes import agreed
+from fmsd.errors import InputError
 from fmsd.metrics.video import by_folder, taken
-from fmsd.types import REAL, Entry, Frames, InputError
+from fmsd.types import REAL, Entry, Frames
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +119,9 @@ class DataModule(LightningDataModule):
         self.workers = min(8, cores()) if workers is None else workers
         limits = {"batch_size": batch_size, "frames": frames, "videos": videos}
         if wrong := [f"data.{key}={value}" for key, value in limits.items() if value is not None and value < 1]:
-            raise InputError(f"{', '.join(wrong)} must be at least 1; null means no limit for frames and videos.")
+            raise InputError(f"{', '.join(wrong)} must be at least 1", "null means no limit for frames and videos")
         if not 0 < val_fraction < 1:
-            raise InputError(f"data.val_fraction={val_fraction} must lie between 0 and 1.")
+            raise InputError(f"data.val_fraction={val_fraction} is no share", "give a number between 0 and 1")
         taken(video_score)
         choices = (
             ("batches", batches, ("shuffle", "balanced", "natural")),
@@ -131,7 +132,7 @@ class DataModule(LightningDataModule):
         )
         for key, value, known in choices:
             if value not in known:
-                raise InputError(f"data.{key}={value} is unknown; choose one of {', '.join(known)}.")
+                raise InputError(f"data.{key}={value} is unknown", f"choose one of {', '.join(known)}")
 
     @property
     def place(self) -> Path:
@@ -141,7 +142,7 @@ class DataModule(LightningDataModule):
             InputError: none is given.
         """
         if self.root is None:
-            raise InputError(f"data={self.name} has no root; give the dataset's folder as data.root=PATH.")
+            raise InputError(f"data={self.name} has no root", "give the dataset's folder as data.root=PATH")
         return Path(self.root).expanduser().absolute()
 
     @property
@@ -158,7 +159,7 @@ class DataModule(LightningDataModule):
         known = whole.table["domain"].unique().sort().to_list()
         if unknown := [name for name in self.forgeries or () if name not in known or name == REAL]:
             held = ", ".join(name for name in known if name != REAL)
-            raise InputError(f"data.forgeries names {', '.join(unknown)}, but data={self.name} holds {held}; correct data.forgeries=[...].")
+            raise InputError(f"data.forgeries names {', '.join(unknown)}, but data={self.name} holds {held}", "correct data.forgeries=[...]")
         return self._sampled(whole.only(self.forgeries))
 
     def _compressed(self, manifest: Manifest, *names: str) -> Manifest:
@@ -173,12 +174,12 @@ class DataModule(LightningDataModule):
             held = [level for level in levels if level]
             if len(held) > 1 and self.compression is None and manifests.made(manifest.root) is not None:
                 raise InputError(
-                    f"{manifest.root} holds {name} in the compressions {', '.join(held)}; choose one with data.compression=NAME, or all."
+                    f"{manifest.root} holds {name} in the compressions {', '.join(held)}", "choose one with data.compression=NAME, or all"
                 )
             if held and self.compression not in (None, *held):
                 raise InputError(
-                    f"data.compression={self.compression} is asked for, but {manifest.root} holds {name} in {', '.join(held)}; correct it, or leave "
-                    f"{name} out of data.train=[...] and data.test=[...]."
+                    f"data.compression={self.compression} is asked for, but {manifest.root} holds {name} in {', '.join(held)}",
+                    f"correct it, or leave {name} out of data.train=[...] and data.test=[...]",
                 )
         return manifest.only(compression=self.compression)
 
@@ -188,8 +189,8 @@ class DataModule(LightningDataModule):
         if crops is not None and crops["frames"] is not None and crops["sampling"] != self.sampling:
             kind = {"spread": "evenly spread frames", "first": "the first frames"}
             raise InputError(
-                f"{manifest.root} holds {kind[crops['sampling']]} of each video, but the protocol {self.protocol} wants {kind[self.sampling]}; make "
-                f"them with fmsd extract sampling={self.sampling} out=FOLDER."
+                f"{manifest.root} holds {kind[crops['sampling']]} of each video, but the protocol {self.protocol} wants {kind[self.sampling]}",
+                f"make them with fmsd extract sampling={self.sampling} out=FOLDER",
             )
         return manifest
 
@@ -198,9 +199,9 @@ class DataModule(LightningDataModule):
         """The training datasets, checked, with a validation split."""
         known = self.own.table["dataset"].unique().sort().to_list()
         if not self.train_names:
-            raise InputError(f"data={self.name} names no dataset to train on; choose from {', '.join(known)} in data.train=[...].")
+            raise InputError(f"data={self.name} names no dataset to train on", f"choose from {', '.join(known)} in data.train=[...]")
         if unknown := [name for name in self.train_names if name not in known]:
-            raise InputError(f"data.train names {', '.join(unknown)}, but data={self.name} holds {', '.join(known)}; correct data.train=[...].")
+            raise InputError(f"data.train names {', '.join(unknown)}, but data={self.name} holds {', '.join(known)}", "correct data.train=[...]")
         chosen = self.own.where(dataset=self.train_names).validate(files=False)
         parts = []
         for name in self.train_names:
@@ -218,8 +219,9 @@ class DataModule(LightningDataModule):
             if len(labels) < 2:
                 held = "no" if not labels else "only fake" if labels[0] else "only real"
                 raise InputError(
-                    f"The {split} split of {', '.join(self.train_names)} has {held} frames; a detector needs real and fake ones in it "
-                    "(where validation videos are held out, those whose names share the part before the first _ go together)."
+                    f"The {split} split of {', '.join(self.train_names)} has {held} frames",
+                    "a detector needs real and fake ones in it "
+                    "(where validation videos are held out, those whose names share the part before the first _ go together)",
                 )
         return chosen
 
@@ -228,7 +230,7 @@ class DataModule(LightningDataModule):
         known = manifest.table.filter(label=1)["domain"].unique().sort().to_list()
         if unknown := [name for name in self.train_forgeries or () if name not in known]:
             raise InputError(
-                f"data.train_forgeries names {', '.join(unknown)}, but the training data holds {', '.join(known)}; correct it, or leave it out."
+                f"data.train_forgeries names {', '.join(unknown)}, but the training data holds {', '.join(known)}", "correct it, or leave it out"
             )
         return manifest.only(self.train_forgeries)
 
@@ -239,7 +241,7 @@ class DataModule(LightningDataModule):
         forgeries = manifest.where(split="train").table.filter(label=1)["domain"].unique().sort().to_list()
         if self.left_out not in forgeries or len(forgeries) < 2:
             raise InputError(
-                f"data.left_out={self.left_out} leaves a forgery out of the training data, which holds {', '.join(forgeries)}; name one of several."
+                f"data.left_out={self.left_out} leaves a forgery out of the training data, which holds {', '.join(forgeries)}", "name one of several"
             )
         validating, own = pl.col("split") == "val", pl.col("domain") == self.left_out
         return replace(manifest, table=manifest.table.filter(pl.when(validating).then(own | (pl.col("label") == 0)).otherwise(~own)))
@@ -263,29 +265,30 @@ class DataModule(LightningDataModule):
                 whole = elsewhere.where(dataset=name)
                 if not len(whole):
                     held = ", ".join(elsewhere.table["dataset"].unique().sort())
-                    raise InputError(f"{place} holds {held}, not {name}; correct data.roots.{name}=PATH, or the name in conf/data/{name}.yaml.")
+                    raise InputError(f"{place} holds {held}, not {name}", f"correct data.roots.{name}=PATH, or the name in conf/data/{name}.yaml")
             else:
                 raise InputError(
-                    f"data.test names {name}, which data={self.name} does not hold and no conf/data/{name}.yaml describes; correct data.test=[...]."
+                    f"data.test names {name}, which data={self.name} does not hold and no conf/data/{name}.yaml describes", "correct data.test=[...]"
                 )
             test = self._reduced(whole.validate(files=False)).where(split="test")
             if not len(test):
-                raise InputError(f"The dataset {name} has no test split; leave it out of data.test=[...], or mark test videos in its source.")
+                raise InputError(f"The dataset {name} has no test split", "leave it out of data.test=[...], or mark test videos in its source")
             if test.table["label"].n_unique() < 2:
                 only = "fake" if test.table["label"][0] else "real"
                 raise InputError(
-                    f"The test split of {name} has only {only} frames, so no AUC exists; complete it, or leave it out of data.test=[...]."
+                    f"The test split of {name} has only {only} frames, so no AUC exists", "complete it, or leave it out of data.test=[...]"
                 )
             if self.naming == "folder" and not by_folder(test.table).group_by("video").agg(pl.col("label").min())["label"].max():
                 raise InputError(
                     f"Every fake video of {name} bears the name of a real one, so by name alone none is left (data.naming=folder, protocol="
-                    f"{self.protocol}); leave {name} out of data.test=[...], or set data.naming=id."
+                    f"{self.protocol})",
+                    f"leave {name} out of data.test=[...], or set data.naming=id",
                 )
             if both := self.training_files.intersection(test.files()):
-                raise InputError(f"{min(both)} is a training and a test frame of {name}; give each file to one of data.train and data.test.")
+                raise InputError(f"{min(both)} is a training and a test frame of {name}", "give each file to one of data.train and data.test")
             tests[name] = test.validate()
         if not tests:
-            raise InputError("No test dataset is left; give one in data.test=[...].")
+            raise InputError("No test dataset is left", "give one in data.test=[...]")
         return tests
 
     @functools.cached_property
@@ -334,7 +337,7 @@ class DataModule(LightningDataModule):
         dataset = FrameDataset(manifest, self.domain_names(manifest), self.size, self.augment, self.seed)
         rank, processes = self.share
         if self.batch_size < processes:
-            raise InputError(f"data.batch_size={self.batch_size} is shared by {processes} processes; raise it to at least {processes}.")
+            raise InputError(f"data.batch_size={self.batch_size} is shared by {processes} processes", f"raise it to at least {processes}")
         if self.batches == "shuffle":
             order = Shuffle(dataset.domain, self.batch_size, self.seed)
         else:
@@ -356,7 +359,7 @@ class DataModule(LightningDataModule):
         """
         rank, processes = self.share
         if (fewest := min(map(len, self.validations.values()))) < processes:
-            raise InputError(f"{fewest} validation frames are shared by {processes} processes; lower trainer.devices.")
+            raise InputError(f"{fewest} validation frames are shared by {processes} processes", "lower trainer.devices")
         return [self._plain(manifest, rank, processes, again=True) for manifest in self.validations.values()]
 
     def validation_loader(self) -> DataLoader[Frames]:

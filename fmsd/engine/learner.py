@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from fmsd.engine.datamodule import moved
 from fmsd.engine.processes import several, spread, summed
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.prefix import Prefix, frozen
 from fmsd.optim.groups import at_their_rates, decay_groups
@@ -25,7 +26,7 @@ from fmsd.optim.repetition import Repeatable
 from fmsd.optim.wrapper import DESCENT, ERM, OptimizerWrapper, Outcome, Pass
 from fmsd.peft import adapter
 from fmsd.peft.method import Adaptation
-from fmsd.types import Frames, InputError, Predictions
+from fmsd.types import Frames, Predictions
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +77,12 @@ class Learner(LightningModule):
     ) -> None:
         super().__init__()
         if accumulate < 1 or (clip is not None and clip <= 0):
-            raise InputError(f"learner.accumulate={accumulate} must be at least 1 and learner.clip={clip} above 0 (null for no limit).")
+            raise InputError(
+                f"learner.accumulate={accumulate} or learner.clip={clip} is out of range",
+                "give at least 1 batch, and a norm above 0 or null for no limit",
+            )
         if wrapper.by_domain and not domains:
-            raise InputError("The wrapper aligns forgery domains, and the batches hold none: set data.batches=balanced (or natural).")
+            raise InputError("The wrapper aligns forgery domains, and the batches hold none", "set data.batches=balanced (or natural)")
         self.automatic_optimization = False
         self.detector = detector
         self.wrapper = wrapper
@@ -101,7 +105,7 @@ class Learner(LightningModule):
         try:
             optimizer = at_their_rates(self.optimizer_factory(decay_groups(self.detector, self.weight_decay)))
         except (TypeError, ValueError) as error:
-            raise InputError(f"The optimizer does not take its settings ({error}); correct optimizer.NAME=VALUE.") from error
+            raise InputError(f"The optimizer does not take its settings ({error})", "correct optimizer.NAME=VALUE") from error
         return {"optimizer": optimizer, "lr_scheduler": self.schedule_factory(optimizer, self.steps)}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -265,5 +269,5 @@ def score(detector: Detector, batch: Frames) -> Predictions:
     """
     logit = detector(batch.image).float()
     if not logit.isfinite().all():
-        raise InputError("The detector's scores are not finite: training diverged; lower optimizer.lr.")
+        raise InputError("The detector's scores are not finite: training diverged", "lower optimizer.lr")
     return Predictions(batch.row.cpu(), logit.cpu())

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from fmsd.errors import InputError
 from fmsd.merge.parallel import ahead
-from fmsd.types import InputError
 
 StateDict = Mapping[str, Tensor]
 """Tensors by timm's names."""
@@ -139,7 +139,7 @@ def merge(specialists: Specialists, merger: Merger) -> Iterator[Merged]:
         if part.kind in ("head", "statistic"):
             for place, expert in enumerate(specialists.experts):
                 if not expert[name].isfinite().all():
-                    raise InputError(not_finite(specialists, place, name))
+                    raise not_finite(specialists, place, name)
             yield Merged(name, mean(specialists, name))
         elif part.kind == "counter":
             yield Merged(name, specialists.base[name])
@@ -191,15 +191,15 @@ def grams(specialists: Specialists) -> Iterator[Float64[Tensor, "experts experts
                 found[:old, :old], found[:old, old:] = known[place], found[old:, :old].mT
             if not found.isfinite().all():
                 odd = int(found.diagonal().isfinite().logical_not().nonzero()[0])
-                raise InputError(not_finite(specialists, odd, name))
+                raise not_finite(specialists, odd, name)
             yield found
 
 
-def not_finite(specialists: Specialists, place: int, name: str) -> str:
+def not_finite(specialists: Specialists, place: int, name: str) -> InputError:
     """What to say about a broken tensor of an expert or of the base."""
     if name in specialists.base and not specialists.base[name].isfinite().all():
-        return f"The base holds NaN or infinite values in {name!r}; fetch it again, or give another as base=PATH."
-    return f"{specialists.label(place)} holds NaN or infinite values in {name!r}; leave it out, or train it again."
+        return InputError(f"The base holds NaN or infinite values in {name!r}", "fetch it again, or give another as base=PATH")
+    return InputError(f"{specialists.label(place)} holds NaN or infinite values in {name!r}", "leave it out, or train it again")
 
 
 def in_range(low: float = 0.0, high: float = math.inf, **settings: float) -> None:
@@ -211,7 +211,7 @@ def in_range(low: float = 0.0, high: float = math.inf, **settings: float) -> Non
     for name, value in settings.items():
         if isinstance(value, (str, bool)) or value is None or not low <= value <= high or math.isinf(value):
             limits = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-            raise InputError(f"merger.{name}={value} must be a number {limits}.")
+            raise InputError(f"merger.{name}={value} is out of range", f"give a number {limits}")
 
 
 def one_of(choices: Sequence[object], **settings: object) -> None:
@@ -222,4 +222,4 @@ def one_of(choices: Sequence[object], **settings: object) -> None:
     """
     for name, value in settings.items():
         if value not in choices:
-            raise InputError(f"merger.{name}={value} is unknown; choose one of {', '.join(map(str, choices))}.")
+            raise InputError(f"merger.{name}={value} is unknown", f"choose one of {', '.join(map(str, choices))}")

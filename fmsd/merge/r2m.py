@@ -22,10 +22,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from fmsd.errors import InputError
 from fmsd.linalg import truncated
 from fmsd.merge.delta import BLOCK, Merged, Specialists, in_range, one_of
 from fmsd.merge.parallel import ahead
-from fmsd.types import InputError
 
 NOTHING = 1e-5
 """A residual of this share of its task vector is rounding, and is not scaled up to the norm of the others."""
@@ -125,7 +125,7 @@ class R2M:
         """
         count = grams.shape[-1]
         if self.directions > count or self.directions % 1:
-            raise InputError(f"merger.directions={self.directions} must be a whole number of at most {count}, the number of experts.")
+            raise InputError(f"merger.directions={self.directions} does not fit {count} experts", f"give a whole number from 1 to {count}")
         whole = self.gram(grams)
         energies, vectors = (part[..., count - int(self.directions) :] for part in torch.linalg.eigh(centred(whole) if self.centre else whole))
         shared = torch.where(energies > 1e-12 * energies[-1], whole @ vectors / energies, 0.0)  # the vectors themselves, if C is not centred

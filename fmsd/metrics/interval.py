@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Bool, Float64, Int, UInt8
 from torch import Tensor
 
+from fmsd.errors import InputError
 from fmsd.metrics.calibration import BINS, binned
 from fmsd.metrics.ranking import CURVES, Curve, Values, known
 from fmsd.metrics.table import LEVELS, datasets, one_thread
 from fmsd.metrics.video import by_video
-from fmsd.types import InputError
 
 Samples = Float64[np.ndarray, " resamples"]
 """A metric of every resample."""
@@ -122,7 +122,7 @@ def weighted(draws: Draws, metrics: Sequence[str], threshold: float | None = Non
     """
     lacking = [metric for metric in known(metrics) if metric.endswith("_val")]
     if threshold is None and lacking:
-        raise InputError(f"metric={lacking[0]} needs the threshold that validation data chose, and there is none; choose {lacking[0][:-4]}.")
+        raise InputError(f"metric={lacking[0]} needs the threshold that validation data chose, and there is none", f"choose {lacking[0][:-4]}")
     ranking = [metric for metric in metrics if metric in CURVES]
     found = {metric: draws.score.new_empty(len(draws.counts)) for metric in ranking}  # small tensors kept between large ones would fragment memory
     with one_thread():
@@ -175,14 +175,14 @@ def resampled(
         InputError: frames of several datasets or of one class, no fake video by name, an unknown level or metric, or a threshold that is missing.
     """
     if level not in LEVELS:
-        raise InputError(f"level={level} is unknown; choose one of {', '.join(LEVELS)}.")
+        raise InputError(f"level={level} is unknown", f"choose one of {', '.join(LEVELS)}")
     if (count := frames["dataset"].n_unique()) != 1:
-        raise InputError(f"Videos are resampled within one dataset, and the predictions are of {count}; give those of one.")
+        raise InputError(f"Videos are resampled within one dataset, and the predictions are of {count}", "give those of one")
     ((dataset, scored),) = datasets(frames, naming)
     videos = by_video(scored, video_score).sort("video").with_row_index("place")
     if not videos["label"].max():
         raise InputError(
-            f"Every fake video of {dataset} bears the name of a real one, so none can be drawn (data.naming=folder); set data.naming=id."
+            f"Every fake video of {dataset} bears the name of a real one, so none can be drawn (data.naming=folder)", "set data.naming=id"
         )
     items = videos if level == "video" else scored.join(videos.select("video", "place"), on="video", how="left", maintain_order="left")
     score, label, place = (items[name].cast(kind).to_torch() for name, kind in (("score", pl.Float64), ("label", pl.Int64), ("place", pl.Int64)))

@@ -9,8 +9,8 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 from torchmetrics.functional.classification import binary_roc
 
+from fmsd.errors import InputError
 from fmsd.metrics.calibration import brier, expected_calibration_error
-from fmsd.types import InputError
 
 Scores = Float[Tensor, " items"]
 """Probabilities of fake in [0, 1] of a whole set: torchmetrics would squash anything else by a sigmoid."""
@@ -171,5 +171,5 @@ def known(metrics: Sequence[str]) -> Sequence[str]:
     """
     names = [*METRICS, *AT_THRESHOLD]
     if unknown := [metric for metric in metrics if metric not in names]:
-        raise InputError(f"metric={unknown[0]} is unknown; choose one of {', '.join(names)}.")
+        raise InputError(f"metric={unknown[0]} is unknown", f"choose one of {', '.join(names)}")
     return metrics

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import polars as pl
 import torch
 
+from fmsd.errors import InputError
 from fmsd.metrics.ranking import AT_THRESHOLD, CURVES, METRICS, Labels, Scores, best_threshold, known, roc
 from fmsd.metrics.video import by_folder, by_video
-from fmsd.types import InputError
 
 COLUMNS = ("dataset", "level", "metric", "value", "n_frames", "n_videos", "selection", "protocol")
 DOMAIN_COLUMNS = ("dataset", "domain", "level", "metric", "value", "n_frames", "n_videos")
@@ -38,7 +38,7 @@ def scored(predictions: pl.DataFrame) -> pl.DataFrame:
     broken = predictions.filter(~pl.col("logit").is_finite().fill_null(value=False))["dataset"]
     if len(broken):
         counts = " and ".join(f"{count} of {dataset}" for dataset, count in sorted(broken.value_counts().rows()))
-        raise InputError(f"Among the logits {counts} are null or not finite, so no metric exists; test the run again.")
+        raise InputError(f"Among the logits {counts} are null or not finite, so no metric exists", "test the run again")
     return predictions.with_columns(score=1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp()))
 
 
@@ -121,7 +121,7 @@ def datasets(predictions: pl.DataFrame, naming: str) -> Iterator[tuple[str, pl.D
     for (dataset,), frames in scored(predictions).group_by("dataset", maintain_order=True):
         if frames["label"].n_unique() != 2:
             only = "fake" if frames["label"][0] else "real"
-            raise InputError(f"The test split of {dataset} has only {only} frames, so no AUC exists; test on real and fake frames together.")
+            raise InputError(f"The test split of {dataset} has only {only} frames, so no AUC exists", "test on real and fake frames together")
         yield str(dataset), by_folder(frames) if naming == "folder" else frames
 
 
@@ -134,8 +134,8 @@ def levels(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[Scores, La
     videos = by_video(frames, video_score)
     if not videos["label"].max():
         raise InputError(
-            f"Every fake video ranked on {frames['dataset'][0]} bears the name of a real one, so by name alone none is left "
-            "(data.naming=folder); set data.naming=id."
+            f"Every fake video ranked on {frames['dataset'][0]} bears the name of a real one, so by name alone none is left (data.naming=folder)",
+            "set data.naming=id",
         )
     return {
         level: (torch.from_numpy(table["score"].to_numpy(writable=True)), torch.from_numpy(table["label"].cast(pl.Int64).to_numpy(writable=True)))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import polars as pl
 
-from fmsd.types import InputError
+from fmsd.errors import InputError
 
 SCORES: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {"mean": pl.Expr.mean, "median": pl.Expr.median, "max": pl.Expr.max}
 """What a video's score may be, beside the mean of its highest few."""
@@ -34,7 +34,7 @@ def taken(score: str) -> Callable[[pl.Expr], pl.Expr]:
     if highest := re.fullmatch(r"top([1-9]\d*)", score):
         return lambda frames: frames.top_k(int(highest[1])).mean()
     if score not in SCORES:
-        raise InputError(f"data.video_score={score} is unknown; choose one of {', '.join(SCORES)}, or topK with a number for K, such as top5.")
+        raise InputError(f"data.video_score={score} is unknown", f"choose one of {', '.join(SCORES)}, or topK with a number for K, such as top5")
     return SCORES[score]
 
 

@@ -22,8 +22,8 @@ from timm.models.eva import EvaAttention
 from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector
-from fmsd.types import InputError
 
 How = Literal["rollout", "gradcam"]
 
@@ -52,13 +52,13 @@ def rollout(detector: Detector, image: Shaped[Tensor, "batch 3 height width"]) -
     check_mode(detector)
     backbone: Any = detector.backbone
     if why := obstacle(backbone):
-        raise InputError(f"Attention rollout of {type(backbone).__name__} is not possible, as {why}; set how=gradcam.")
+        raise InputError(f"Attention rollout of {type(backbone).__name__} is not possible, as {why}", "set how=gradcam")
     layers = [attention for (attention,) in map(_attentions, backbone.blocks)]
     with _weights(layers) as seen:
         detector(image)
     prefix, grid = backbone.num_prefix_tokens, patches(backbone, *image.shape[-2:])
     if grid is None or [weights.shape[1] for weights in seen] != [prefix + grid[0] * grid[1]] * len(layers):
-        raise InputError(f"Attention rollout of {type(backbone).__name__} is not possible, as its tokens are not its patches; set how=gradcam.")
+        raise InputError(f"Attention rollout of {type(backbone).__name__} is not possible, as its tokens are not its patches", "set how=gradcam")
     whole = 0 if getattr(backbone, "pool_include_prefix", False) else prefix
     scored = slice(1) if backbone.global_pool == "token" else slice(whole, None)
     return rolled(seen)[:, scored, prefix:].mean(1).unflatten(1, grid)
@@ -110,7 +110,7 @@ def gradcam(detector: Detector, image: Shaped[Tensor, "batch 3 height width"], l
 
     def tap(output: Any) -> Tensor:
         if not isinstance(output, Tensor) or taken:
-            raise InputError(f"{name} is not one tensor a pass; {remedy}.")
+            raise InputError(f"{name} is not one tensor a pass", f"{remedy}")
         taken.append(output.detach().requires_grad_())
         return taken[0].clone()  # what follows may change it in place
 
@@ -118,11 +118,11 @@ def gradcam(detector: Detector, image: Shaped[Tensor, "batch 3 height width"], l
         logit = detector(image)
         (gradient,) = torch.autograd.grad(logit.sum(), taken, allow_unused=True) if taken and logit.requires_grad else (None,)
     if gradient is None:
-        raise InputError(f"{name} has no part in the logit; {remedy}.")
+        raise InputError(f"{name} has no part in the logit", f"{remedy}")
     size = (int(image.shape[-2]), int(image.shape[-1]))
     values, slopes = (placed(part, backbone, size, name, remedy) for part in (taken[0].detach(), gradient))
     if not slopes.any():
-        raise InputError(f"{name} has no part in the logit; {remedy}.")
+        raise InputError(f"{name} has no part in the logit", f"{remedy}")
     return (slopes.mean((2, 3), keepdim=True) * values).sum(1).relu()
 
 
@@ -153,9 +153,9 @@ def placed(output: Tensor, backbone: nn.Module, size: tuple[int, int], name: str
     if output.ndim == 4:
         ways = [way for way in (output, output.permute(0, 3, 1, 2)) if way.shape[2] * size[1] == way.shape[3] * size[0]]
     if len(ways) != 1:
-        raise InputError(f"{name} has the shape {tuple(shape[1:])}, which does not tell its places in an image of {size[0]} x {size[1]}; {remedy}.")
+        raise InputError(f"{name} has the shape {tuple(shape[1:])}, which does not tell its places in an image of {size[0]} x {size[1]}", f"{remedy}")
     if ways[0].shape[2:].numel() == 1:
-        raise InputError(f"{name} has one place only for the whole image; {remedy}, or train with a larger backbone.size.")
+        raise InputError(f"{name} has one place only for the whole image", f"{remedy}, or train with a larger backbone.size")
     return ways[0]
 
 
@@ -210,7 +210,7 @@ def _tapped(backbone: Any, layer: str | None, tap: Callable[[Any], Tensor]) -> I
     modules = dict(backbone.named_modules())
     if not layer or layer not in modules:
         close = ", ".join(difflib.get_close_matches(layer, modules, n=3)) or ", ".join(list(modules)[1:6])
-        raise InputError(f"layer={layer} is none of {type(backbone).__name__}'s; close ones are {close}.")
+        raise InputError(f"layer={layer} is none of {type(backbone).__name__}'s", f"close ones are {close}")
     hook = modules[layer].register_forward_hook(lambda _, inputs, output: tap(output))
     try:
         yield

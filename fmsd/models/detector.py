@@ -17,9 +17,9 @@ from jaxtyping import Float, UInt8
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
+from fmsd.errors import InputError, reason
 from fmsd.models.formats import refusal
 from fmsd.state import read_state, shapes
-from fmsd.types import InputError, reason
 
 PACKAGE = "package:"
 """Prefix of weights that ship inside this package."""
@@ -76,17 +76,19 @@ def detector(name: str, size: int, pretrained: bool = False, weights: str | Path
     """
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
-        raise InputError(f"timm has no model {name!r}; close names: {', '.join(close) or 'none'} (all: timm.list_models()).")
+        raise InputError(f"timm has no model {name!r}", f"close names: {', '.join(close) or 'none'} (all: timm.list_models())")
     try:
         backbone = timm.create_model(name, pretrained=pretrained and weights is None, num_classes=1, **arguments)
     except TypeError as error:
-        raise InputError(f"The backbone {name!r} does not take one of the arguments {sorted(arguments)}: {error}.") from error
+        raise InputError(
+            f"The backbone {name!r} does not take one of the arguments {sorted(arguments)} ({error})", "correct backbone.NAME=VALUE"
+        ) from error
     except Exception as error:
         if not pretrained or weights is not None:
             raise
         raise InputError(
-            f"The pretrained weights of {name!r} could not be loaded from the hub ({reason(error)}); "
-            "download them where there is a network and give backbone.weights=PATH."
+            f"The pretrained weights of {name!r} could not be loaded from the hub ({reason(error)})",
+            "download them where there is a network and give backbone.weights=PATH",
         ) from error
     config = resolve_model_data_config(backbone)
     if weights is not None:
@@ -120,7 +122,7 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
         state = {key: value for key, value in state.items() if not key.startswith(heads)}
     wanted, found = shapes({key: value for key, value in own.items() if fits or not key.startswith(heads)}), shapes(state)
     if found != wanted:
-        raise InputError(refusal(found, wanted, backbone, str(path)))
+        raise refusal(found, wanted, backbone, str(path))
     for key, value in state.items():
         own[key].copy_(value)
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fmsd.errors import InputError
 from fmsd.state import shapes
-from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
 
@@ -100,20 +100,22 @@ def timm_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) -> Map
         try:
             converted = convert(dict(found), model)
         except Exception as error:  # these conversions take for granted that a file is of their model
-            raise InputError(refusal(shapes(found), wanted, model, source)) from error
+            raise refusal(shapes(found), wanted, model, source) from error
         found = _one_logit(converted, model, wanted, source)
     if shapes(found) != wanted:
-        raise InputError(refusal(shapes(found), wanted, model, source))
+        raise refusal(shapes(found), wanted, model, source)
     return {name: found[name] for name in wanted}
 
 
-def refusal(found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size], model: nn.Module, source: str) -> str:
+def refusal(found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size], model: nn.Module, source: str) -> InputError:
     """What is missing, unexpected or of another shape in weights that are not the model's, in one sentence."""
     missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     both = sorted(key for key in wanted.keys() & found.keys() if found[key] != wanted[key])
     other = [f"{key} {tuple(found[key])} instead of {tuple(wanted[key])}" for key in both]
     lists = [f"{what}: {_some(keys)}" for what, keys in (("missing", missing), ("unexpected", extra), ("of another shape", other)) if keys]
-    return f"The weights {source} are not those of {type(model).__name__} as configured ({'; '.join(lists)}); choose the backbone they belong to."
+    return InputError(
+        f"The weights {source} are not those of {type(model).__name__} as configured ({'; '.join(lists)})", "choose the backbone they belong to"
+    )
 
 
 def _some(keys: list[str], count: int = 5) -> str:
@@ -194,8 +196,8 @@ def _one_logit(state: Mapping[str, Tensor], model: nn.Module, wanted: Mapping[st
             continue
         if len(found[name]) != 2 or wanted[name][0] != 1:
             raise InputError(
-                f"The weights {source} end in another head ({name} {tuple(found[name].shape)} instead of {tuple(wanted[name])}); "
-                "choose a detector with one output, or with two, real and fake."
+                f"The weights {source} end in another head ({name} {tuple(found[name].shape)} instead of {tuple(wanted[name])})",
+                "choose a detector with one output, or with two, real and fake",
             )
         real, fake = found[name].float().split(1)
         found[name] = fake - real

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fmsd.errors import InputError
 from fmsd.optim.repetition import Repeatable
 from fmsd.optim.wrapper import ERM, OptimizerWrapper, Outcome, Pass
-from fmsd.types import InputError
 
 
 class DropIn:
@@ -41,8 +41,8 @@ class DropIn:
         """
         if epoch is None and self.wrapper.warmup_epochs:
             raise InputError(
-                f"The wrapper begins with {self.wrapper.warmup_epochs} epochs of plain ERM; say where training is with step(closures, epoch=...), "
-                "or make the wrapper with warmup_epochs=0."
+                f"The wrapper begins with {self.wrapper.warmup_epochs} epochs of plain ERM",
+                "say where training is with step(closures, epoch=...), or make the wrapper with warmup_epochs=0",
             )
         many = [closures] if callable(closures) else list(closures)
         passes = [Repeatable(backward(closure, len(many)), self.model) for closure in many]

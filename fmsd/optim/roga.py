@@ -21,8 +21,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from fmsd.errors import InputError
 from fmsd.optim.wrapper import COSINE, DESCENT, DOMAINS, Flat, Outcome, Pass, Reduce, in_range, norm
-from fmsd.types import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class RoGA:
         """Refuses values out of range."""
         in_range(rho=self.rho, alpha=self.alpha, gamma=0.0 if self.gamma == math.inf else self.gamma, warmup_epochs=self.warmup_epochs)
         if self.evaluate not in ("own", "all"):
-            raise InputError(f"wrapper.evaluate={self.evaluate} is neither own nor all.")
+            raise InputError(f"wrapper.evaluate={self.evaluate} is unknown", "choose own or all")
 
     def __call__(
         self, params: Sequence[nn.Parameter], passes: Sequence[Pass], resting: Collection[nn.Parameter] = (), reduce: Reduce | None = None

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fmsd.types import InputError
+from fmsd.errors import InputError
 
 Pass = Callable[[], Tensor]
 """A forward and a backward pass: adds a loss's gradient to p.grad and returns the loss, detached.
@@ -194,4 +194,4 @@ def in_range(**settings: float) -> None:
     """
     for name, value in settings.items():
         if isinstance(value, str) or not 0 <= value < math.inf:
-            raise InputError(f"wrapper.{name}={value} must be a number of at least 0.")
+            raise InputError(f"wrapper.{name}={value} is out of range", "give a number of at least 0")

@@ -19,13 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fmsd.atomic import atomic
+from fmsd.errors import InputError, reason
 from fmsd.models.detector import Detector
 from fmsd.peft.decomposition import raw
 from fmsd.peft.inject import Adapted
 from fmsd.peft.lora import LoraLinear
 from fmsd.peft.subspace import SubspaceLinear, subspace_layers
 from fmsd.state import StateFile
-from fmsd.types import InputError, reason
 
 FORMAT = 1
 
@@ -59,7 +59,7 @@ def restore(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> N
     own = state(detector)
     odd = sorted(set(own) ^ set(tensors)) or [name for name in own if own[name].shape != tensors[name].shape]
     if odd:
-        raise InputError(f"The tensors of {source} do not fit the detector (first: {odd[0]!r}); choose the backbone and method it was made with.")
+        raise InputError(f"The tensors of {source} do not fit the detector (first: {odd[0]!r})", "choose the backbone and method it was made with")
     before = {layer: copy.deepcopy(layer.initial) for layer in subspace_layers(detector)}
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -144,22 +144,22 @@ def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]
         tensors = StateFile(folder / TENSORS)
     except FileNotFoundError as error:
         raise InputError(
-            f"{folder} holds no adapter ({Path(error.filename or folder / TENSORS).name} is missing); give the folder of a run."
+            f"{folder} holds no adapter ({Path(error.filename or folder / TENSORS).name} is missing)", "give the folder of a run"
         ) from error
     except (ValueError, SafetensorError) as error:
-        raise InputError(f"The adapter in {folder} cannot be read ({reason(error)}); fetch it again.") from error
+        raise InputError(f"The adapter in {folder} cannot be read ({reason(error)})", "fetch it again") from error
     version = description.get("format") if isinstance(description, dict) else None
     if version != FORMAT:
-        raise InputError(f"The adapter in {folder} has format {version}; this version reads format {FORMAT}.")
+        raise InputError(f"The adapter in {folder} has format {version}", f"this version reads format {FORMAT}")
     if lacking := {"base", "layers", "tensors"} - set(description):
-        raise InputError(f"{folder / DESCRIPTION} is damaged: it lacks {min(lacking)!r}; fetch it again.")
+        raise InputError(f"{folder / DESCRIPTION} is damaged: it lacks {min(lacking)!r}", "fetch it again")
     if odd := sorted(set(description["tensors"]) ^ set(tensors)):
-        raise InputError(f"The files of the adapter in {folder} do not belong together ({odd[0]!r} is in one of them only); fetch both again.")
+        raise InputError(f"The files of the adapter in {folder} do not belong together ({odd[0]!r} is in one of them only)", "fetch both again")
     base = description["base"]
     if base["hash"] != found:
         raise InputError(
-            f"The adapter in {folder} belongs to other base weights: {base['name']} with hash {base['hash'][:12]}, not {found[:12]}; "
-            "give the ones it was trained on."
+            f"The adapter in {folder} belongs to other base weights: {base['name']} with hash {base['hash'][:12]}, not {found[:12]}",
+            "give the ones it was trained on",
         )
     return description, tensors
 
@@ -176,7 +176,7 @@ def rebuilt(layer: nn.Module, name: str, description: Mapping[str, Any], tensors
     try:
         return KINDS[spec["kind"]][1](layer, about, own)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / DESCRIPTION} is damaged: the layer {name!r} cannot be made of it ({error}); fetch it again.") from error
+        raise InputError(f"{folder / DESCRIPTION} is damaged: the layer {name!r} cannot be made of it ({error})", "fetch it again") from error
 
 
 def load(detector: Detector, folder: Path) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """BitFit: only the bias vectors learn (Ben Zaken, Goldberg and Ravfogel, ACL 2022, arXiv 2106.10199)."""
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.probe import probe
-from fmsd.types import InputError
 
 
 def bitfit(detector: Detector, batches: Batches | None = None) -> Adaptation:
@@ -23,8 +23,8 @@ def bitfit(detector: Detector, batches: Batches | None = None) -> Adaptation:
     ]
     if not chosen:
         raise InputError(
-            f"No layer of {type(detector.backbone).__name__} but its head has a bias, so method=bitfit has nothing to train; "
-            "choose another method, e.g. method=lora."
+            f"No layer of {type(detector.backbone).__name__} but its head has a bias, so method=bitfit has nothing to train",
+            "choose another method, e.g. method=lora",
         )
     for bias in chosen:
         bias.requires_grad_(True)

@@ -24,6 +24,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmsd.errors import InputError
 from fmsd.linalg import Split
 from fmsd.mask import LayerMask, Masking, choose, domain_moments, moments, read
 from fmsd.models.detector import Detector
@@ -32,7 +33,7 @@ from fmsd.peft.method import Adaptation, Batches, Penalties
 from fmsd.peft.penalties import named
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import Allotment, SubspaceLinear, retract
-from fmsd.types import Frames, InputError
+from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def allowed(penalties: Mapping[str, float], constraint: Constraint) -> Penalties
         InputError: an unknown penalty or constraint.
     """
     if constraint not in ("soft", "hard"):
-        raise InputError(f"method.constraint={constraint} is neither soft nor hard.")
+        raise InputError(f"method.constraint={constraint} is unknown", "choose soft or hard")
     chosen = dict(named(penalties))
     if constraint == "hard" and chosen.pop("orthogonality", None):
         log.info("The hard constraint keeps the factors orthogonal, so the orthogonality penalty is left out.")
@@ -101,15 +102,15 @@ def candidates(detector: Detector, patterns: Sequence[str], subspaces: int, dire
         InputError: no layer matches, or a matrix has too few directions.
     """
     if subspaces < 1 or directions < 1:
-        raise InputError(f"method.subspaces and method.directions must be at least 1, not {subspaces} and {directions}.")
+        raise InputError(f"method.subspaces={subspaces} or method.directions={directions} is out of range", "give at least 1 of each")
     layers, rank = select(detector, patterns), subspaces * directions
     for name, layer in layers.items():
         rows, columns = layer.weight.shape[0], layer.weight.shape[1]
         parts = slices(name)
         if rows % parts or rank >= min(rows // parts, columns):
             raise InputError(
-                f"The layer {name!r} ({rows} x {columns}, {parts} {'matrix' if parts == 1 else 'matrices'}) cannot give {rank} directions; "
-                f"lower method.subspaces or method.directions, or add '!{name}' to method.patterns."
+                f"The layer {name!r} ({rows} x {columns}, {parts} {'matrix' if parts == 1 else 'matrices'}) cannot give {rank} directions",
+                f"lower method.subspaces or method.directions, or add '!{name}' to method.patterns",
             )
     return layers
 
@@ -132,9 +133,11 @@ def free(
         InputError: an unknown allotment or split, or a rate that is no finite number above zero.
     """
     if not isinstance(rate, int | float) or not 0 < rate < math.inf:
-        raise InputError(f"method.rate={rate} must be a number above 0; 1 is the learning rate of the other factors.")
+        raise InputError(f"method.rate={rate} must be a number above 0", "1 is the learning rate of the other factors")
     if allotment not in ("interleave", "contiguous") or split not in ("tail", "top", "random"):
-        raise InputError(f"method.allotment={allotment} must be interleave or contiguous, and method.split={split} one of tail, top, random.")
+        raise InputError(
+            f"method.allotment={allotment} or method.split={split} is unknown", "choose interleave or contiguous, and one of tail, top, random"
+        )
     hard = constraint == "hard"
 
     def replace(name: str, layer: Matrix) -> nn.Module:
@@ -160,7 +163,7 @@ def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str,
     elif not mask.measures:
         chosen = choose(mask, list(layers))
     elif batches is None:
-        raise InputError(f"method.mask.bias={mask.bias} measures gradients, which needs training batches; give some, or set method.mask.bias=none.")
+        raise InputError(f"method.mask.bias={mask.bias} measures gradients, which needs training batches", "give some, or set method.mask.bias=none")
     else:
         detector.eval()  # dropout off; batch norms as pretrained
         head = copy.deepcopy(detector.head().state_dict())
@@ -172,7 +175,7 @@ def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str,
         if mask.bias == "domain":
             if len(batches.domains) < 2:
                 raise InputError(
-                    f"method.mask.bias=domain compares forgery domains, and the training data has {len(batches.domains)}; choose signal."
+                    f"method.mask.bias=domain compares forgery domains, and the training data has {len(batches.domains)}", "choose signal"
                 )
             share = max(2, mask.batches // len(batches.domains))
             parts = {domain: losses(detector, batches, share, f"Measuring {domain}", domain) for domain in batches.domains}

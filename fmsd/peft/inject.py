@@ -9,8 +9,8 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.linear import Linear
 from torch import Tensor, nn
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector
-from fmsd.types import InputError
 
 Matrix = nn.Linear | nn.Conv2d
 """A layer that is one matrix: a linear layer, or a pointwise (1 x 1) convolution."""
@@ -79,17 +79,17 @@ def select(detector: Detector, patterns: Sequence[str]) -> dict[str, Matrix]:
         if not found:
             some = ", ".join(list(known)[:8]) or "none"
             raise InputError(
-                f"The pattern {pattern!r} matches no matrix of {type(detector.backbone).__name__}; it has {some}, ...: "
-                "set method.patterns=[...] to some of attention, mlp, pointwise, or to layer names."
+                f"The pattern {pattern!r} matches no matrix of {type(detector.backbone).__name__}",
+                f"it has {some}, ...: set method.patterns=[...] to some of attention, mlp, pointwise, or to layer names",
             )
         (left_out if pattern.startswith("!") else chosen).update(found)
     chosen -= left_out
     for name in chosen:
         if type(known[name]) not in PLAIN:
             kind = type(known[name]).__name__
-            raise InputError(f"The layer {name!r} is a {kind}, which does more than multiply by its weight; add '!{name}' to method.patterns.")
+            raise InputError(f"The layer {name!r} is a {kind}, which does more than multiply by its weight", f"add '!{name}' to method.patterns")
     if not chosen:
-        raise InputError("method.patterns leaves no layer; name the layers to adapt, e.g. method.patterns=[attention].")
+        raise InputError("method.patterns leaves no layer", "name the layers to adapt, e.g. method.patterns=[attention]")
     return {name: layer for name, layer in known.items() if name in chosen}
 
 

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.peft.inject import Matrix, inject, plain, select
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.probe import probe
-from fmsd.types import InputError
 
 
 def lora(
@@ -38,11 +38,11 @@ def lora(
         InputError: a number out of range, or a pattern that `select` refuses.
     """
     if rank < 1:
-        raise InputError(f"method.rank={rank} is no rank; set it to 1 or more.")
+        raise InputError(f"method.rank={rank} is no rank", "set it to 1 or more")
     if not alpha > 0:
-        raise InputError(f"method.alpha={alpha} would switch the update off or turn it round; set it above 0, e.g. to twice the rank.")
+        raise InputError(f"method.alpha={alpha} would switch the update off or turn it round", "set it above 0, e.g. to twice the rank")
     if not 0 <= dropout < 1:
-        raise InputError(f"method.dropout={dropout} is no probability below 1; set it to 0 or more and less than 1.")
+        raise InputError(f"method.dropout={dropout} is no probability below 1", "set it to 0 or more and less than 1")
     probe(detector)
     inject(detector.backbone, list(select(detector, patterns)), lambda _, layer: LoraLinear(layer, rank, alpha, dropout, dora))
     return Adaptation()

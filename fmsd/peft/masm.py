@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from fmsd.errors import InputError
 from fmsd.linalg import Split
 from fmsd.mask import MaskHistory, share
 from fmsd.models.detector import Detector
@@ -24,7 +25,6 @@ from fmsd.peft.fmsd import Constraint, allowed, candidates, free
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import Allotment, SubspaceLinear
-from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ def masm(
     """
     if every < 1 or not 0.5 <= momentum < 1 or not 0 < fraction <= 1:
         raise InputError(
-            f"method.every={every} must be at least 1, method.momentum={momentum} in [0.5, 1) (less averages too few steps to know noise) "
-            f"and method.fraction={fraction} above 0 and at most 1."
+            f"method.every={every}, method.momentum={momentum} or method.fraction={fraction} is out of range",
+            f"and method.fraction={fraction} above 0 and at most 1.",
         )
     if constraint == "hard" and directions == 1 and fraction < 1:
         log.warning(
@@ -117,7 +117,7 @@ class Rule(nn.Module):
         for name, unit in zip(self.history.units, self.units, strict=True):
             if any(factor.grad is None for factor in unit.parameters()):
                 layer = name.partition(".artifacts.")[0]
-                raise InputError(f"No gradient reaches the layer {layer!r}; add '!{layer}' to method.patterns.")
+                raise InputError(f"No gradient reaches the layer {layer!r}", f"add '!{layer}' to method.patterns")
         gradient = torch.cat([cast(Tensor, factor.grad).flatten() for unit in self.units for factor in unit.parameters()])
         self.mean.lerp_(gradient, 1 - self.momentum)
         self.square.lerp_(self._by_unit(gradient), 1 - self.momentum)
@@ -155,7 +155,7 @@ class Rule(nn.Module):
         whole, worth = 1 - self.momentum**self.seen, self.worth()
         norm, square = self._by_unit(self.mean).cpu().double() / whole**2, self.square.cpu().double() / whole
         if not (norm.isfinite().all() and square.isfinite().all()):
-            raise InputError("The gradients of the artifact subspaces are not finite: training diverged; lower optimizer.lr.")
+            raise InputError("The gradients of the artifact subspaces are not finite: training diverged", "lower optimizer.lr")
         variance = (square - norm).clamp(min=0) * worth / (worth - 1)
         signal = (norm - variance / worth).clamp(min=0)
         return torch.where(signal > 0, signal / (signal + variance), 0.0)

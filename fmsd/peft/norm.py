@@ -6,10 +6,10 @@ from timm.layers.filter_response_norm import FilterResponseNormAct2d, FilterResp
 from timm.layers.grn import GlobalResponseNorm
 from torch import nn
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.probe import probe
-from fmsd.types import InputError
 
 NORMS = (
     nn.LayerNorm,
@@ -48,8 +48,8 @@ def norm(detector: Detector, batches: Batches | None = None) -> Adaptation:
     chosen = [affine for layer in layers for name in ("weight", "bias") if (affine := getattr(layer, name, None)) is not None]
     if not chosen:
         raise InputError(
-            f"{type(detector.backbone).__name__} has no normalisation layer with parameters, so method=norm has nothing to train; "
-            "choose another method, e.g. method=lora."
+            f"{type(detector.backbone).__name__} has no normalisation layer with parameters, so method=norm has nothing to train",
+            "choose another method, e.g. method=lora",
         )
     for affine in chosen:
         affine.requires_grad_(True)

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fmsd import linalg
+from fmsd.errors import InputError
 from fmsd.peft.method import Penalties, Penalty
 from fmsd.peft.subspace import SubspaceLinear, subspace_layers
-from fmsd.types import InputError
 
 
 def orthogonality(model: nn.Module) -> Float[Tensor, ""]:
@@ -46,7 +46,7 @@ def named(weights: Mapping[str, float]) -> Penalties:
     """
     for name, weight in weights.items():
         if name not in PENALTIES or weight < 0:
-            raise InputError(f"method.penalties.{name}={weight} is no penalty with a weight of at least 0; there are {', '.join(PENALTIES)}.")
+            raise InputError(f"method.penalties.{name}={weight} is no penalty with a weight of at least 0", f"there are {', '.join(PENALTIES)}")
     return {name: (float(weight), PENALTIES[name]) for name, weight in weights.items() if weight > 0}
 
 

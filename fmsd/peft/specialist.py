@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fmsd.errors import InputError
 from fmsd.merge.delta import Part
 from fmsd.models.detector import Detector
 from fmsd.peft import adapter
 from fmsd.peft.inject import Adapted, slices
 from fmsd.state import shapes
-from fmsd.types import InputError
 
 
 class Folded(Mapping[str, Tensor]):
@@ -37,7 +37,7 @@ class Folded(Mapping[str, Tensor]):
         odd = [layer for layer in self.description["layers"] if f"{layer}.weight" not in own]
         odd += [name for name in found if self.owner(name) is None and found[name] != own.get(name)]
         if odd:
-            raise InputError(f"The adapter in {folder} does not fit the backbone (first: {min(odd)!r}); give the backbone it was made with.")
+            raise InputError(f"The adapter in {folder} does not fit the backbone (first: {min(odd)!r})", "give the backbone it was made with")
         self.last = threading.local()
 
     def owner(self, name: str) -> str | None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from string import ascii_lowercase
 from typing import Any, Self
 
+from fmsd.errors import InputError
 from fmsd.report.trial import Trial
-from fmsd.types import InputError
 
 ALL = "all"
 """Every fact may differ."""
@@ -65,8 +65,8 @@ def marked(trials: Sequence[Trial], differ: Sequence[str] = ()) -> Marks:
             own = [name for name in kept if told(other_facts.get(name)) != told(facts.get(name))]
             what = "; ".join(f"{name}: {shortened(facts.get(name))} and {shortened(other_facts.get(name))}" for name in own)
             raise InputError(
-                f"{one.home(dataset)} and {other.home(dataset)} were not tested alike on {dataset} at {level} level ({what}); "
-                f"leave one out, or set differ='[{','.join(sorted({*differ, *kept}))}]' to put them into one column with marks."
+                f"{one.home(dataset)} and {other.home(dataset)} were not tested alike on {dataset} at {level} level ({what})",
+                f"leave one out, or set differ='[{','.join(sorted({*differ, *kept}))}]' to put them into one column with marks",
             )
         for facts, own in found.values() if names else ():
             meaning = ", ".join(f"{name} {shortened(facts.get(name), 160)}" for name in names)
@@ -97,7 +97,7 @@ def check_known(differ: Sequence[str], columns: Mapping[Any, Mapping[str, tuple[
     """
     known = sorted({name for found in columns.values() for facts, _ in found.values() for name in facts} - {"dataset", "level"})
     if unknown := [name for name in differ if name not in (*known, ALL)]:
-        raise InputError(f"differ names {unknown[0]!r}, which is no fact of a protocol; choose among {', '.join(known)}, {ALL}.")
+        raise InputError(f"differ names {unknown[0]!r}, which is no fact of a protocol", f"choose among {', '.join(known)}, {ALL}")
 
 
 def told(value: Any) -> str:

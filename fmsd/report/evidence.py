@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
+from fmsd.errors import InputError
 from fmsd.metrics.calibration import reliability
 from fmsd.metrics.interval import interval, resampled
 from fmsd.metrics.table import LEVELS, by_domain, datasets, levels, results
@@ -15,7 +16,6 @@ from fmsd.report.console import counted
 from fmsd.report.curves import Scored
 from fmsd.report.tables import Samples
 from fmsd.report.trial import Trial
-from fmsd.types import InputError
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ def _check(trial: Trial, dataset: str, computed: pl.DataFrame) -> None:
         level, metric, value, own = both.select("level", "metric", "value", "value_computed").row(0)
         raise InputError(
             f"{trial.places[dataset]} does not hold the predictions that the numbers beside it follow from "
-            f"({metric} per {level} {own:.6f}, not {value:.6f}); put them back, or test the run again."
+            f"({metric} per {level} {own:.6f}, not {value:.6f})",
+            "put them back, or test the run again",
         )
 
 

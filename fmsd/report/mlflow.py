@@ -10,9 +10,9 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import MLFlowLogger
 
+from fmsd.errors import InputError
 from fmsd.report import job
 from fmsd.report.run import MLFLOW, Run, locked, write
-from fmsd.types import InputError
 
 PATIENCE = 60
 """Seconds that a job waits for the others of its sweep to have written: an SQLite file has one writer at a time."""
@@ -33,7 +33,7 @@ def logger(folder: Path, project: str = "fmsd", uri: str | None = None) -> MLFlo
         for package in ("mlflow", *(("sqlalchemy", "alembic") if uri is None else ())):
             importlib.import_module(package)
     except ImportError as error:
-        raise InputError(f"logger=mlflow needs the package {error.name}; install it with: pip install 'fmsd[mlflow]'.") from error
+        raise InputError(f"logger=mlflow needs the package {error.name}", "install it with: pip install 'fmsd[mlflow]'") from error
     from mlflow.exceptions import MlflowException  # noqa: PLC0415  of an extra
     from mlflow.tracking import MlflowClient  # noqa: PLC0415
 
@@ -64,7 +64,7 @@ def local(store: Path, project: str) -> str:
     with (store / ".lock").open("a") as file:
         if not locked(file, PATIENCE):
             raise InputError(
-                f"{store} has been locked by another process for {PATIENCE} s; end it, or name another store with logger.mlflow.uri=URI."
+                f"{store} has been locked by another process for {PATIENCE} s", "end it, or name another store with logger.mlflow.uri=URI"
             )
         client = MlflowClient(address)
         if client.get_experiment_by_name(project) is None:

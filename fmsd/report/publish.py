@@ -14,12 +14,12 @@ import polars as pl
 import torch
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from fmsd.errors import InputError, reason
 from fmsd.metrics.table import scored
 from fmsd.metrics.video import by_folder, by_video
 from fmsd.report import job, mlflow, tensorboard, wandb
 from fmsd.report.curves import rates, thinned
 from fmsd.report.run import CORRUPTIONS, PUBLISHED, Run, flat, read_results, write
-from fmsd.types import InputError, reason
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ def working(who: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"The logger {who} does not work ({reason(error).rstrip('.')}); correct its settings, or train with logger=csv.") from error
+        raise InputError(f"The logger {who} does not work ({reason(error).rstrip('.')})", "correct its settings, or train with logger=csv") from error
 
 
 @contextlib.contextmanager

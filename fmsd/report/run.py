@@ -38,8 +38,8 @@ import polars as pl
 import yaml
 
 from fmsd.atomic import atomic
+from fmsd.errors import BusyError, InputError, reason
 from fmsd.metrics.table import markdown, wide
-from fmsd.types import InputError, reason
 
 if os.name == "posix":
     import fcntl
@@ -120,10 +120,6 @@ PARTS = (
 """What a run may hold, by name."""
 
 
-class BusyError(InputError):
-    """Another process is at work on a run."""
-
-
 @dataclass(frozen=True)
 class Run:
     """A run's folder."""
@@ -150,14 +146,14 @@ class Run:
         path = self.folder / "run.json"
         if not path.is_file():
             raise InputError(
-                f"{self.folder} is not the folder of a trained run (it has no run.json); give the folder that training printed at its end."
+                f"{self.folder} is not the folder of a trained run (it has no run.json)", "give the folder that training printed at its end"
             )
         try:
             record = json.loads(path.read_text())
         except ValueError as error:
-            raise InputError(f"{path} is no JSON ({reason(error)}); put it back, or test the run again.") from error
+            raise InputError(f"{path} is no JSON ({reason(error)})", "put it back, or test the run again") from error
         if not isinstance(record, dict):
-            raise InputError(f"{path} is no JSON object; put it back, or test the run again.")
+            raise InputError(f"{path} is no JSON object", "put it back, or test the run again")
         return record
 
     def origin(self) -> dict[str, Any]:
@@ -168,7 +164,7 @@ class Run:
         """
         record = self.record()
         if "origin" not in record:
-            raise InputError(f"{self.folder} is the run of an older version, which did not record what its numbers rest on; train it anew.")
+            raise InputError(f"{self.folder} is the run of an older version, which did not record what its numbers rest on", "train it anew")
         return record["origin"]
 
     def results(self) -> pl.DataFrame:
@@ -213,9 +209,9 @@ def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:
         table = table.with_columns(pl.col("value").cast(pl.Float64), pl.col(counts).cast(pl.Int64))
         whole = table.select("dataset", "level", "metric", "value", "n_frames", "selection", *also).drop_nulls().height
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path} does not hold a run's results ({reason(error)}); put it back, or test the run again.") from error
+        raise InputError(f"{path} does not hold a run's results ({reason(error)})", "put it back, or test the run again") from error
     if not table.height or whole < table.height:
-        raise InputError(f"{path} does not hold a run's results (it has {whole} whole rows of {table.height}); put it back, or test the run again.")
+        raise InputError(f"{path} does not hold a run's results (it has {whole} whole rows of {table.height})", "put it back, or test the run again")
     return table
 
 
@@ -278,16 +274,18 @@ def claimed(run: Run, config: str, resumable: bool = False, named: str = "hydra.
         BusyError: another process is at work on the run.
         InputError: the folder holds a run that is finished or configured differently.
     """
-    taken = f"{run.folder} already holds a run; choose another folder with {named}=PATH"
     with held(run.config, patience=10 if resumable else 0) as file:
         if file is None:
-            raise BusyError(f"{taken}: another process is at work on it.")
+            raise BusyError(f"Another process is at work on the run in {run.folder}", f"wait for it, or choose another folder with {named}=PATH")
         file.seek(0)
         if (text := file.read()) and (not resumable or run.finished):
-            raise InputError(f"{taken}.")
+            raise InputError(f"{run.folder} already holds a run", f"choose another folder with {named}=PATH")
         if text and (key := differing(text, config)):
             how = f" (fmsd train resume={run.folder} goes on with it as it is)" if (run.folder / "checkpoints").is_dir() else ""
-            raise InputError(f"{taken}, or remove it: it is unfinished and differs from this one in {key}{how}.")
+            raise InputError(
+                f"{run.folder} already holds a run, unfinished and different from this one in {key}",
+                f"choose another folder with {named}=PATH, or remove it{how}",
+            )
         before = {part for part in PARTS if (run.folder / part).exists() and (text or part != run.config.name)}
         if not text:
             file.write(config)

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 from PIL import Image
 
+from fmsd.errors import InputError, reason
 from fmsd.mask import Layer, LayerMask, MaskHistory
 from fmsd.report import curves, html, plots
 from fmsd.report.comparison import Marks, differing, shortened
@@ -21,7 +22,6 @@ from fmsd.report.html import Section
 from fmsd.report.run import EXPLANATIONS, MASK, SPECTRA
 from fmsd.report.tables import LOWER, NAMES, Table, results_table
 from fmsd.report.trial import Trial
-from fmsd.types import InputError, reason
 
 LINES = 12
 """Rows that pictures show at most."""
@@ -398,7 +398,7 @@ def _by_row(overview: Overview, name: str, title: str, file: str, one: Callable[
         try:
             body = one(row, json.loads(path.read_text())) if path.is_file() else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} does not hold what a run writes there ({reason(error)}); put it back, or remove it.") from error
+            raise InputError(f"{path} does not hold what a run writes there ({reason(error)})", "put it back, or remove it") from error
         if body is not None:
             made[row,] = body
     return Section(name, title, html.paragraph(f"Of {_first(overview)}.", "quiet") + html.choice(made, ("row",))) if made else None
@@ -412,5 +412,5 @@ def _encoded(path: Path) -> str:
             image.thumbnail((WIDEST, 4 * WIDEST))
             image.convert("RGB").save(packed, "WEBP", quality=82)
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow says of broken files
-        raise InputError(f"{path} is no picture ({reason(error)}); put it back, or remove it.") from error
+        raise InputError(f"{path} is no picture ({reason(error)})", "put it back, or remove it") from error
     return base64.b64encode(packed.getvalue()).decode()

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from fmsd.errors import BusyError, InputError
 from fmsd.report.console import show
-from fmsd.report.run import BUSY, ERROR, BusyError, Run, prune, write
-from fmsd.types import InputError
+from fmsd.report.run import BUSY, ERROR, Run, prune, write
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def contents(folder: Path) -> dict[str, list[str]]:
     except (OSError, ValueError):
         known = None
     if not isinstance(known, dict) or not all(isinstance(given, list) for given in known.values()):
-        raise InputError(f"{file} is damaged; delete it (the jobs beside it stay, and are known again with hydra.sweep.dir={folder}).")
+        raise InputError(f"{file} is damaged", f"delete it (the jobs beside it stay, and are known again with hydra.sweep.dir={folder})")
     return known
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
+from fmsd.errors import InputError
 from fmsd.report.run import Run
-from fmsd.types import InputError
 
 
 def logger(folder: Path) -> TensorBoardLogger:
@@ -22,7 +22,7 @@ def logger(folder: Path) -> TensorBoardLogger:
     try:
         importlib.import_module("tensorboard")
     except ImportError as error:
-        raise InputError("logger=tensorboard needs the package tensorboard; install it with: pip install 'fmsd[tensorboard]'.") from error
+        raise InputError("logger=tensorboard needs the package tensorboard", "install it with: pip install 'fmsd[tensorboard]'") from error
     return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
 
 

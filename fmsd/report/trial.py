@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 import yaml
 
+from fmsd.errors import InputError, reason
 from fmsd.report.run import Run, flat
-from fmsd.types import InputError, reason
 
 log = logging.getLogger(__name__)
 
@@ -99,14 +99,16 @@ class Trial:
         """
         path = self.places[dataset]
         if not path.is_file():
-            raise InputError(f"{path} is gone, and with it what the numbers follow from; put it back, or test the run again with fmsd evaluate.")
+            raise InputError(f"{path} is gone, and with it what the numbers follow from", "put it back, or test the run again with fmsd evaluate")
         try:
             frames = pl.read_parquet(path, columns=COLUMNS)
         except pl.exceptions.PolarsError as error:
-            raise InputError(f"{path} does not hold a run's predictions ({reason(error)}); put them back, or test the run again.") from error
+            raise InputError(f"{path} does not hold a run's predictions ({reason(error)})", "put them back, or test the run again") from error
         count = self.results.filter(dataset=dataset)["n_frames"][0]
         if frames.height != count or set(frames["dataset"]) != {dataset} or not frames["logit"].is_finite().fill_null(value=False).all():
-            raise InputError(f"{path} does not hold a finite logit of each of the {count} frames of {dataset}; put them back, or test the run again.")
+            raise InputError(
+                f"{path} does not hold a finite logit of each of the {count} frames of {dataset}", "put them back, or test the run again"
+            )
         return frames
 
 
@@ -129,7 +131,7 @@ def trials(runs: Path) -> list[Trial]:
         else:
             groups.setdefault(home or homes[0], []).append(run)
     if not groups:
-        raise InputError(f"There is no finished run below {runs}; give a folder of runs as runs=FOLDER.")
+        raise InputError(f"There is no finished run below {runs}", "give a folder of runs as runs=FOLDER")
     if orphans:
         log.warning("%d evaluations are left out, as the runs they test are not below %s, %s for one.", len(orphans), runs, orphans[0].folder)
     return _labelled([(group, [records[run] for run in group]) for group in groups.values()])
@@ -153,14 +155,14 @@ def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[
         twin = twins.setdefault((label, seed), runs[0])
         if twin is not runs[0]:
             raise InputError(
-                f"{twin.folder} and {runs[0].folder} are the same run twice (equal overrides and seed); keep one of them below runs=FOLDER."
+                f"{twin.folder} and {runs[0].folder} are the same run twice (equal overrides and seed)", "keep one of them below runs=FOLDER"
             )
         if (learned := _learned(runs[0], records[0])) is not None:
             other, others = first.setdefault(label, (runs[0], learned))
             if key := next((key for key in others | learned if others.get(key, ...) != learned.get(key, ...)), None):
                 raise InputError(
-                    f"{other.folder} and {runs[0].folder} would be seeds of one row, but differ in {key} ({others.get(key)} and {learned.get(key)}); "
-                    f"report them from different folders, or train them with {key}=VALUE among the overrides."
+                    f"{other.folder} and {runs[0].folder} would be seeds of one row, but differ in {key} ({others.get(key)} and {learned.get(key)})",
+                    f"report them from different folders, or train them with {key}=VALUE among the overrides",
                 )
         digest = None if learned is None else hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:12]
         found.append(replace(_trial(label, seed, runs, records), settings=digest))
@@ -184,15 +186,15 @@ def _trial(label: str, seed: int | None, runs: Sequence[Run], records: Sequence[
         table = run.results()
         if "stamp" not in table.columns or not record.get("stamps"):
             raise InputError(
-                f"The numbers in {run.folder} are of an older version, which did not say by what protocol they were made; "
-                "test the run again with fmsd evaluate, or train it anew."
+                f"The numbers in {run.folder} are of an older version, which did not say by what protocol they were made",
+                "test the run again with fmsd evaluate, or train it anew",
             )
         if unknown := set(table["stamp"]) - set(record["stamps"]):
             raise InputError(
-                f"{run.folder} has numbers of the stamp {min(map(str, unknown))}, of which its run.json says nothing; test the run again."
+                f"{run.folder} has numbers of the stamp {min(map(str, unknown))}, of which its run.json says nothing", "test the run again"
             )
         if lacking := sorted({"manifest", "naming", "video_score", "train"} - set.intersection(*map(set, record["stamps"].values()))):
-            raise InputError(f"{run.folder / 'run.json'} has a stamp without {lacking[0]}; test the run again.")
+            raise InputError(f"{run.folder / 'run.json'} has a stamp without {lacking[0]}", "test the run again")
         facts = {(dataset, level): record["stamps"][stamp] for dataset, level, stamp in table.select("dataset", "level", "stamp").iter_rows()}
         for dataset in sorted({dataset for dataset, _ in facts} & places.keys()):
             pairs = [(shown[place], own) for place, own in facts.items() if place[0] == dataset and place in shown]
@@ -212,7 +214,7 @@ def _record(run: Run) -> dict[str, Any]:
     """What a run's `run.json` says, with all that a row needs."""
     record = run.record()
     if lacking := [key for key in ("overrides", "seed") if key not in record]:
-        raise InputError(f"{run.folder / 'run.json'} does not say {lacking[0]}; put it back, or train the run anew.")
+        raise InputError(f"{run.folder / 'run.json'} does not say {lacking[0]}", "put it back, or train the run anew")
     return record
 
 
@@ -223,7 +225,7 @@ def _time(run: Run, record: Mapping[str, Any]) -> float:
     try:
         return datetime.fromisoformat(record["time"]).timestamp()
     except (TypeError, ValueError) as error:
-        raise InputError(f"{run.folder / 'run.json'} has the time {record['time']!r}; correct it to one like 2026-01-31T12:00:00+00:00.") from error
+        raise InputError(f"{run.folder / 'run.json'} has the time {record['time']!r}", "correct it to one like 2026-01-31T12:00:00+00:00") from error
 
 
 def _learned(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -236,7 +238,7 @@ def _learned(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         settings = flat(yaml.safe_load(run.config.read_text()))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{run.config} is no configuration ({reason(error)}); put it back, or remove it.") from error
+        raise InputError(f"{run.config} is no configuration ({reason(error)})", "put it back, or remove it") from error
     idle = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
     return {
         key: value

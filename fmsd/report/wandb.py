@@ -10,9 +10,9 @@ import polars as pl
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
+from fmsd.errors import InputError, reason
 from fmsd.report import job
 from fmsd.report.run import Run
-from fmsd.types import InputError, reason
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def logged_in() -> bool:
     except Exception as error:
         told = reason(error).rstrip(".")
         raise InputError(
-            f"Weights & Biases does not take the key ({told}); correct it by wandb login, or work offline with WANDB_MODE=offline."
+            f"Weights & Biases does not take the key ({told})", "correct it by wandb login, or work offline with WANDB_MODE=offline"
         ) from error
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import wandb
 
+from fmsd.errors import InputError, reason
 from fmsd.report.publish import VARIANT
 from fmsd.report.wandb import RESULTS, SEVERITY, logged_in
-from fmsd.types import InputError, reason
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -25,14 +25,14 @@ def dashboard(entity: str, project: str = "fmsd", name: str = "Across datasets")
     """
     check_installed()
     if not logged_in():
-        raise InputError("fmsd dashboard saves its view on Weights & Biases, where nobody is logged in; run wandb login, or set WANDB_API_KEY.")
+        raise InputError("fmsd dashboard saves its view on Weights & Biases, where nobody is logged in", "run wandb login, or set WANDB_API_KEY")
     try:
         view = workspace(entity, project, name, logged(entity, project)).save()
     except InputError:
         raise
     except Exception as error:
         told = reason(error).rstrip(".")
-        raise InputError(f"The view of {entity}/{project} cannot be saved ({told}); check entity=, project= and the network.") from error
+        raise InputError(f"The view of {entity}/{project} cannot be saved ({told})", "check entity=, project= and the network") from error
     print(f"The dashboard lies at {view.url}")
     return view.url
 
@@ -46,7 +46,7 @@ def check_installed() -> None:
     try:
         import wandb_workspaces.workspaces  # noqa: F401, PLC0415  an extra
     except ImportError as error:
-        raise InputError("fmsd dashboard needs the package wandb-workspaces; install it with: pip install 'fmsd[dashboard]'.") from error
+        raise InputError("fmsd dashboard needs the package wandb-workspaces", "install it with: pip install 'fmsd[dashboard]'") from error
 
 
 def logged(entity: str, project: str) -> set[str]:
@@ -71,7 +71,7 @@ def workspace(entity: str, project: str, name: str, keys: Collection[str]) -> "W
 
     tested, corrupted = datasets(keys, r"test/(.+)/video_auc"), datasets(keys, r"corruptions/(.+)/mean/video_auc")
     if not tested:
-        raise InputError(f"No run in {entity}/{project} has logged a result; train with logger=wandb, and upload what was offline with wandb sync.")
+        raise InputError(f"No run in {entity}/{project} has logged a result", "train with logger=wandb, and upload what was offline with wandb sync")
     aucs = {dataset: f"test/{dataset}/video_auc" for dataset in tested}
     grouped = {"groupby": panels.Config(VARIANT), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
     bars = [panels.BarPlot(title="Video AUC", metrics=[*aucs.values()], range_x=(0, 1), **grouped)]

@@ -27,9 +27,9 @@ from fmsd.data.examination import (
 from fmsd.data.manifest import SPLITS, Manifest, evenly
 from fmsd.data.processes import cores
 from fmsd.engine.datamodule import DataModule
+from fmsd.errors import InputError
 from fmsd.metrics.shortcut import KINDS, NUMBERS, STRONG, Shortcut, shortcuts
 from fmsd.report.console import counted, show
-from fmsd.types import InputError, reason
 
 SEVERITIES = ("fatal", "warning", "note")
 
@@ -49,13 +49,13 @@ def doctor(data: DataModule, out: Path, frames: int | None = 32, limit: int | No
         InputError: numbers out of range, or a file in the way of the report.
     """
     if wrong := [f"{name}={value}" for name, value in (("frames", frames), ("limit", limit)) if value is not None and value < 1]:
-        raise InputError(f"{', '.join(wrong)} must be at least 1; null means no limit.")
+        raise InputError(f"{', '.join(wrong)} must be at least 1", "null means no limit")
     if workers is not None and workers < 0:
-        raise InputError(f"workers={workers} must be at least 0, for no processes beside this one.")
+        raise InputError(f"workers={workers} is out of range", "give at least 0, which means no processes beside this one")
     if out.suffix != ".json":
-        raise InputError(f"The report is a JSON file, not {out}; give out=FILE.json.")
+        raise InputError(f"The report is a JSON file, not {out}", "give out=FILE.json")
     if out.exists() and "findings" not in out.read_text(errors="replace"):
-        raise InputError(f"{out} is no report of an examination and would be lost; give another out=FILE.json.")
+        raise InputError(f"{out} is no report of an examination and would be lost", "give another out=FILE.json")
     manifest, findings = scanned(data)
     parts, ways, held, opened = pl.DataFrame(), list[Shortcut](), 0, 0
     if manifest is not None:
@@ -94,7 +94,7 @@ def scanned(data: DataModule) -> tuple[Manifest | None, list[Finding]]:
         if written is not None:
             written.files()
     except (InputError, OSError, pl.exceptions.PolarsError) as error:
-        return None, [refused(reason(error))]
+        return None, [refused(error)]
     manifest, findings = listed(data.source, root) if written is None else (stills(written), [])
     if manifest is None:
         return None, findings
@@ -107,8 +107,10 @@ def scanned(data: DataModule) -> tuple[Manifest | None, list[Finding]]:
         return manifest.where(dataset=wanted) if wanted else manifest, findings
     here = dict.fromkeys(name for name in wanted if name not in data.others)
     place = "data.root" if data.manifest is None else "data.manifest"
-    sentence = f"{held}, not {', '.join(here or wanted)}; correct {place}, or name what it holds in data.train=[...] and data.test=[...]."
-    return manifest, [*findings, refused(sentence)]
+    refusal = InputError(
+        f"{held}, not {', '.join(here or wanted)}", f"correct {place}, or name what it holds in data.train=[...] and data.test=[...]"
+    )
+    return manifest, [*findings, refused(refusal)]
 
 
 def sound(manifest: Manifest) -> list[Finding]:
@@ -116,7 +118,7 @@ def sound(manifest: Manifest) -> list[Finding]:
     try:
         manifest.validate(files=False)
     except InputError as error:
-        return [refused(reason(error))]
+        return [refused(error)]
     return []
 
 

@@ -22,6 +22,7 @@ from fmsd.engine.learner import Scorer
 from fmsd.engine.predictions import gather, joined
 from fmsd.engine.processes import Processes, named
 from fmsd.engine.stamp import stamped, stamps
+from fmsd.errors import InputError
 from fmsd.metrics.table import results, thresholds, wide
 from fmsd.models.detector import Detector
 from fmsd.peft import adapter
@@ -29,7 +30,7 @@ from fmsd.peft.inject import fold
 from fmsd.report import plots, publish
 from fmsd.report.console import show as show_table
 from fmsd.report.run import CORRUPTIONS, VALIDATION, Run, caption, claimed, provenance, read_results
-from fmsd.types import Frames, InputError
+from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
 
@@ -135,9 +136,9 @@ def made(trainer: Callable[..., Trainer], **arguments: Any) -> Trainer:
             arguments["plugins"] = [SLURMEnvironment(auto_requeue=False)]
         worker = trainer(**arguments)
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"The trainer does not take its settings ({' '.join(str(error).split())}); correct trainer.NAME=VALUE.") from error
+        raise InputError(f"The trainer does not take its settings ({' '.join(str(error).split())})", "correct trainer.NAME=VALUE") from error
     if worker.world_size > 1 and not isinstance(worker.strategy, Processes):
-        raise InputError(f"Training in {worker.world_size} processes needs trainer=ddp, which joins their gradients; or set trainer.devices=1.")
+        raise InputError(f"Training in {worker.world_size} processes needs trainer=ddp, which joins their gradients", "or set trainer.devices=1")
     check_precision(str(asked.get("precision", worker.precision)))  # a CPU takes another than asked for
     worker.strategy.checkpoint_io = WholeFiles()
     return worker
@@ -151,7 +152,7 @@ def check_precision(precision: str) -> None:
     """
     if precision in ("16", "16-mixed", "16-true", "bf16-true"):
         what = "round what learns to 8 bits" if precision == "bf16-true" else "scale the gradients that wrappers and clipping rely on"
-        raise InputError(f"trainer.precision={precision} would {what}; use bf16-mixed or 32-true.")
+        raise InputError(f"trainer.precision={precision} would {what}", "use bf16-mixed or 32-true")
 
 
 def alone(trainer: Callable[..., Trainer], folder: Path) -> Trainer:

@@ -18,6 +18,7 @@ from fmsd.atomic import atomic
 from fmsd.data.dataset import FrameDataset
 from fmsd.data.manifest import Manifest, evenly
 from fmsd.engine.datamodule import DataModule, moved
+from fmsd.errors import InputError
 from fmsd.models.attribution import best, gradcam, rollout
 from fmsd.models.detector import Detector
 from fmsd.models.features import features
@@ -25,7 +26,7 @@ from fmsd.report import explanations, plots
 from fmsd.report.explanations import Tile
 from fmsd.report.run import Run
 from fmsd.tasks.evaluate import alone, folded
-from fmsd.types import REAL, Frames, InputError
+from fmsd.types import REAL, Frames
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +68,13 @@ def explain(
         InputError: settings out of range, a backbone that cannot be explained this way, or data that cannot be used.
     """
     if how not in (None, *KINDS):
-        raise InputError(f"how={how} is unknown; choose one of {', '.join(KINDS)}.")
+        raise InputError(f"how={how} is unknown", f"choose one of {', '.join(KINDS)}")
     if how == "rollout" and layer is not None:
-        raise InputError(f"layer={layer} has no meaning for how=rollout, which follows all layers; leave it out, or set how=gradcam.")
+        raise InputError(f"layer={layer} has no meaning for how=rollout, which follows all layers", "leave it out, or set how=gradcam")
     if images < 1:
-        raise InputError(f"images={images} must be at least 1.")
+        raise InputError(f"images={images} is out of range", "give at least 1")
     if importlib.util.find_spec("sklearn") is None:
-        raise InputError("The picture of the features needs the package scikit-learn; install it with: pip install 'fmsd[explain]'.")
+        raise InputError("The picture of the features needs the package scikit-learn", "install it with: pip install 'fmsd[explain]'")
     tests = data.tests
     shown = {name: picked(manifest, images, seed) for name, manifest in limited(tests, domains).items()}
     scattered = sampled(tests, frames)
@@ -105,7 +106,7 @@ def limited(tests: Mapping[str, Manifest], domains: Sequence[str] | None) -> dic
     """
     known = sorted({name for manifest in tests.values() for name in manifest.table["domain"]})
     if wrong := [name for name in domains or () if name not in known]:
-        raise InputError(f"domains={wrong[0]} is in no test dataset; choose of {', '.join(known)}.")
+        raise InputError(f"domains={wrong[0]} is in no test dataset", f"choose of {', '.join(known)}")
     found = {}
     for dataset, manifest in tests.items():
         names = [own["domain"][0] for own in _by_domain(manifest.table)]
@@ -144,7 +145,7 @@ def sampled(tests: Mapping[str, Manifest], frames: int) -> dict[str, Manifest]:
     if not share or sum(map(len, chosen.values())) < 4:
         count = sum(map(len, parts.values()))
         raise InputError(
-            f"frames={frames} leaves too few frames of {count} domains for a picture of their features; raise it, or test on more frames."
+            f"frames={frames} leaves too few frames of {count} domains for a picture of their features", "raise it, or test on more frames"
         )
     return chosen
 

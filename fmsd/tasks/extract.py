@@ -25,9 +25,10 @@ from fmsd.data.processes import pool
 from fmsd.data.sources import extracted
 from fmsd.data.video import DECODER
 from fmsd.engine.datamodule import DataModule
+from fmsd.errors import InputError
 from fmsd.report.console import counting, show
 from fmsd.report.run import locked, write
-from fmsd.types import InputError, Problem
+from fmsd.types import Problem
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,10 @@ def extract(data: DataModule, finder: Callable[[], Finder], recipe: Recipe, out:
         InputError: there is nothing to extract, `out` holds crops that were made otherwise, it cannot be written, or another process works on it.
     """
     if not isinstance(workers, int) or workers < 1:
-        raise InputError(f"workers={workers} must be a whole number of at least 1; null means one per core.")
+        raise InputError(f"workers={workers} must be a whole number of at least 1", "null means one per core")
     number, shards = shard
     if not 0 <= number < shards:
-        raise InputError(f"shard={number}/{shards} does not exist; shards are counted from 0 to {shards - 1}.")
+        raise InputError(f"shard={number}/{shards} does not exist", f"shards are counted from 0 to {shards - 1}")
     about = finder().about  # what is wrong with it is said before anything is written
     found = asked(data)
     settle(out, {"decoder": DECODER, "detector": about} | asdict(recipe))
@@ -83,12 +84,12 @@ def asked(data: DataModule) -> list[Source]:
     problems: list[Problem] = []
     found = sources(data.source(data.place), problems)
     for problem in problems[:SHOWN]:
-        log.warning("%s", problem.what)
+        log.warning("%s", problem)
     if len(problems) > SHOWN:
         log.warning("... and %d more such sentences; fmsd doctor says them all.", len(problems) - SHOWN)
     kept = first((source for source in found if not source.label or data.forgeries is None or source.domain in data.forgeries), data.videos)
     if not kept:
-        raise InputError(f"No videos were found under {data.place}; check the root and the layout that docs/data.md describes.")
+        raise InputError(f"No videos were found under {data.place}", "check the root and the layout that docs/data.md describes")
     return kept
 
 
@@ -102,12 +103,12 @@ def settle(out: Path, settings: dict[str, Any]) -> None:
     if before is not None:
         if differing := [name for name in settings if before.get(name) != settings[name]]:
             name = differing[0]
-            raise InputError(f"The crops in {out} were made with {name}={before.get(name)}, not {settings[name]}; choose another out=FOLDER.")
+            raise InputError(f"The crops in {out} were made with {name}={before.get(name)}, not {settings[name]}", "choose another out=FOLDER")
         return
     try:
         held = out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir())
         if held and not (out / SETTINGS).is_file():  # another shard may have begun meanwhile
-            raise InputError(f"{out} holds something else; choose an empty or new folder as out=FOLDER.")
+            raise InputError(f"{out} holds something else", "choose an empty or new folder as out=FOLDER")
         write(out / SETTINGS, json.dumps(settings, indent=2) + "\n")
     except OSError as error:
         raise refused(out, error) from error
@@ -124,7 +125,7 @@ def working(out: Path, name: str) -> Iterator[Path]:
     place.mkdir(parents=True, exist_ok=True)
     with (place / "lock").open("a+") as file:
         if not locked(file, patience=1):
-            raise InputError(f"Another process is extracting {name} into {out}; wait for it, or choose another out=FOLDER.")
+            raise InputError(f"Another process is extracting {name} into {out}", "wait for it, or choose another out=FOLDER")
         for left in place.iterdir():
             if left.is_dir():
                 shutil.rmtree(left)
@@ -139,8 +140,8 @@ def working(out: Path, name: str) -> Iterator[Path]:
 def refused(out: Path, error: OSError) -> InputError:
     """A sentence for what keeps crops from being written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"There is no space left in {out}; make room and run the same command again: it goes on where it stopped.")
-    return InputError(f"{error.filename or out} cannot be written ({error.strerror or error}); choose another out=FOLDER.")
+        return InputError(f"There is no space left in {out}", "make room and run the same command again: it goes on where it stopped")
+    return InputError(f"{error.filename or out} cannot be written ({error.strerror or error})", "choose another out=FOLDER")
 
 
 # ---- processes
@@ -187,8 +188,8 @@ def worked(left: Sequence[Source], finder: Callable[[], Finder], recipe: Recipe,
         except BrokenProcessPool as error:
             names = ", ".join(str(source.file or source.video) for source in list(running.values())[:workers])
             raise InputError(
-                f"A process died, of too little memory or in the decoder, at work on one of {names}; run the same command again with fewer workers=, "
-                "or move that video away."
+                f"A process died, of too little memory or in the decoder, at work on one of {names}",
+                "run the same command again with fewer workers=, or move that video away",
             ) from error
         finally:
             workforce.shutdown(cancel_futures=True)
@@ -223,7 +224,7 @@ def join(out: Path) -> Manifest:
         InputError: there is not a single one.
     """
     if not any(frame["status"] == "face" for _, record in records(out) for frame in record["frames"]):
-        raise InputError(f"None of the videos in {out} shows a face that was found; lower detector.score, or look at them.")
+        raise InputError(f"None of the videos in {out} shows a face that was found", "lower detector.score, or look at them")
     manifest = manifests.collect(extracted.scan(out), out).validate()
     manifest.write(out / "manifest.parquet")
     print(f"{len(manifest)} crops of {manifest.videos} videos lie in {out}; train and test with data.root={out}")

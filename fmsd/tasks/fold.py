@@ -7,10 +7,10 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from fmsd.atomic import atomic
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.report.run import Run
 from fmsd.tasks.evaluate import folded
-from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
         InputError: another suffix than safetensors, a run without adapter, or another base.
     """
     if out.suffix != ".safetensors":
-        raise InputError(f"out={out} must end in .safetensors.")
+        raise InputError(f"out={out} is no name of a safetensors file", "give out=FILE.safetensors")
     model = folded(run, detector)
     state = {key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()}
     with atomic(out) as partial:

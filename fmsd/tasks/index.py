@@ -4,8 +4,8 @@ from pathlib import Path
 
 from fmsd.data.manifest import SPLITS, collect, read, summary
 from fmsd.engine.datamodule import DataModule
+from fmsd.errors import InputError
 from fmsd.report.console import show
-from fmsd.types import InputError
 
 
 def index(data: DataModule, out: Path) -> None:
@@ -15,7 +15,7 @@ def index(data: DataModule, out: Path) -> None:
         InputError: the dataset is not fit to be used, or `out` is not a parquet file's name.
     """
     if out.suffix != ".parquet":
-        raise InputError(f"A manifest is a parquet file, not {out}; give out=FILE.parquet.")
+        raise InputError(f"A manifest is a parquet file, not {out}", "give out=FILE.parquet")
     if out.exists():
         read(out, Path("/"))  # refuses to replace anything but a manifest
     manifest = collect(data.source(data.place), data.place).validate()

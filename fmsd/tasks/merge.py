@@ -24,6 +24,7 @@ from fmsd.data import manifest as manifests
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
 from fmsd.engine.stamp import Facts, stamps
+from fmsd.errors import InputError, reason
 from fmsd.merge.delta import Merger, Part, Specialists
 from fmsd.merge.delta import merge as merged
 from fmsd.merge.r2m import R2M
@@ -37,7 +38,6 @@ from fmsd.report.console import counting
 from fmsd.report.run import Run, caption, claimed, provenance
 from fmsd.state import read_state, shapes, write_state
 from fmsd.tasks.evaluate import alone, built, folded, predict, scored, show, tested
-from fmsd.types import InputError, reason
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def merge(
     for values in candidates:
         with_values(merger, values)
     if candidates and data is None:
-        raise InputError("A search looks at validation data, and there is none; give data=NAME.")
+        raise InputError("A search looks at validation data, and there is none", "give data=NAME")
     with claimed(run, config, resumable=True, named="out"):
         tests = data.tests if data and data.test_names else {}
         empty = skeleton(detector)
@@ -182,9 +182,9 @@ def check_count(experts: Sequence[Path]) -> None:
         InputError: less than two, or one of them twice.
     """
     if len(experts) < 2:
-        raise InputError(f"{len(experts) or 'no'} expert leaves nothing to merge; give two or more as experts='[RUN_OR_FILE, ...]'.")
+        raise InputError(f"{len(experts) or 'no'} expert leaves nothing to merge", "give two or more as experts='[RUN_OR_FILE, ...]'")
     if twice := [path for place, path in enumerate(experts) if path in experts[:place]]:
-        raise InputError(f"The expert {twice[0]} is given twice; leave one out.")
+        raise InputError(f"The expert {twice[0]} is given twice", "leave one out")
 
 
 def combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -200,7 +200,7 @@ def with_values(merger: Merger, values: Mapping[str, Any]) -> Merger:
     """
     known = [field.name for field in dataclasses.fields(merger)]  # pyright: ignore[reportArgumentType]
     if unknown := [name for name in values if name not in known]:
-        raise InputError(f"search names {unknown[0]!r}, and {type(merger).__name__} has {', '.join(known) or 'no coefficients'}; correct search=.")
+        raise InputError(f"search names {unknown[0]!r}, and {type(merger).__name__} has {', '.join(known) or 'no coefficients'}", "correct search=")
     return dataclasses.replace(merger, **values)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
@@ -290,14 +290,14 @@ def check_unchanged(folder: Path) -> None:
         InputError: one is gone or has changed, or the merge does not say what they were.
     """
     if not (folder / RECORD).is_file():
-        raise InputError(f"{folder} holds a finished run without {RECORD}; remove that folder, or merge into another.")
+        raise InputError(f"{folder} holds a finished run without {RECORD}", "remove that folder, or merge into another")
     for expert in json.loads((folder / RECORD).read_text())["experts"]:
         path = Path(expert["path"])
         file = tensors_of(path)
         if not file.is_file():
-            raise InputError(f"The expert {path}, merged into {folder}, is gone; put it back.")
+            raise InputError(f"The expert {path}, merged into {folder}, is gone", "put it back")
         if digest(file) != expert["sha256"]:
-            raise InputError(f"The expert {path} has changed since it was merged into {folder}; remove that folder, or merge into another.")
+            raise InputError(f"The expert {path} has changed since it was merged into {folder}", "remove that folder, or merge into another")
 
 
 def known_grams(before: Mapping[str, Any], experts: Sequence[Expert], about: Mapping[str, Any], names: Sequence[str]) -> Float64[Tensor, "..."]:
@@ -307,10 +307,10 @@ def known_grams(before: Mapping[str, Any], experts: Sequence[Expert], about: Map
         InputError: the base or an expert is not what it was.
     """
     if before["base"]["hash"] != about["hash"]:
-        raise InputError("The base is not that of the earlier merge; give the same, or merge anew.")
+        raise InputError("The base is not that of the earlier merge", "give the same, or merge anew")
     for old, expert in zip(before["experts"], experts[:-1], strict=True):
         if old["sha256"] != expert.sha256:
-            raise InputError(f"The expert {expert.path} has changed since it was merged; merge anew with experts='[...]'.")
+            raise InputError(f"The expert {expert.path} has changed since it was merged", "merge anew with experts='[...]'")
     grams = {layer["name"]: torch.tensor(layer["gram"], dtype=torch.float64) for layer in before["layers"]}
     nothing = torch.zeros(len(experts) - 1, len(experts) - 1, dtype=torch.float64)
     return torch.cat([nothing[None][:0], *(grams.get(name, nothing)[None] for name in names)])
@@ -329,10 +329,11 @@ def check_distance(specialists: Specialists, experts: Sequence[Expert]) -> None:
         if length > size and not expert.path.is_dir():  # a run's base is known by its hash
             raise InputError(
                 f"{expert.label} is further from the base weights ({length:.3g}) than these are from zero ({size:.3g}), so it was trained from "
-                "others; give its own base as base=PATH, or leave it out."
+                "others",
+                "give its own base as base=PATH, or leave it out",
             )
         if twins := [other.label for other in experts[:place] if other.sha256 == expert.sha256]:
-            raise InputError(f"{twins[0]} and {expert.label} are the same file twice; leave one out.")
+            raise InputError(f"{twins[0]} and {expert.label} are the same file twice", "leave one out")
 
 
 def write(path: Path, specialists: Specialists, merger: Merger, empty: Detector) -> dict[str, Mapping[str, Any]]:
@@ -348,7 +349,7 @@ def write(path: Path, specialists: Specialists, merger: Merger, empty: Detector)
     try:
         write_state(path, {name: (own[name].shape, own[name].dtype) for name in specialists.parts}, tensors())
     except OSError as error:
-        raise InputError(f"The merged weights cannot be written to {path.parent} ({reason(error)}); give another folder as out=PATH.") from error
+        raise InputError(f"The merged weights cannot be written to {path.parent} ({reason(error)})", "give another folder as out=PATH") from error
     return said
 
 

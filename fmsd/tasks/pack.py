@@ -6,7 +6,7 @@ from pathlib import Path
 from fmsd.data import pack as packs
 from fmsd.data.manifest import made
 from fmsd.engine.datamodule import DataModule
-from fmsd.types import InputError
+from fmsd.errors import InputError
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -36,5 +36,5 @@ def number(size: str | int) -> int:
     """
     match = re.fullmatch(r"([1-9]\d*)([KMGT]?)", str(size))
     if match is None:
-        raise InputError(f"size={size} is not a size; give bytes, or a number like 500M or 1G.")
+        raise InputError(f"size={size} is not a size", "give bytes, or a number like 500M or 1G")
     return int(match[1]) * UNITS[match[2]]

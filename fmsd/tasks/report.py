@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from fmsd.errors import InputError
 from fmsd.metrics.ranking import AT_THRESHOLD, METRICS
 from fmsd.metrics.table import LEVELS
 from fmsd.report import merging, plots, sections
@@ -15,7 +16,6 @@ from fmsd.report.evidence import Evidence, gathered
 from fmsd.report.run import CORRUPTIONS, read_results, write
 from fmsd.report.tables import LOWER, NAMES, SEEN, UNSEEN, Means, Table, differences_table, latex, page, plain, results_table
 from fmsd.report.trial import Trial, trials
-from fmsd.types import InputError
 
 FILES = {"dataset": "results", "domain": "domains"}
 """What may be a column of the tables, and how the files are called then."""
@@ -46,18 +46,18 @@ def report(
         InputError: no finished run, numbers that must not be compared, an unknown metric or row, or predictions that cannot be used.
     """
     if by not in FILES:
-        raise InputError(f"by={by} is unknown; choose one of {', '.join(FILES)}.")
+        raise InputError(f"by={by} is unknown", f"choose one of {', '.join(FILES)}")
     if resamples < 0 or (against is not None and not resamples):
-        raise InputError(f"resamples={resamples} leaves nothing to compare by; give 1000.")
+        raise InputError(f"resamples={resamples} leaves nothing to compare by", "give 1000")
     if against is not None and by == "domain":
-        raise InputError("against= compares whole datasets; leave it out, or set by=dataset.")
+        raise InputError("against= compares whole datasets", "leave it out, or set by=dataset")
     if out is not None and (out / "run.json").exists():
-        raise InputError(f"out={out} is the folder of a run, whose results.csv would be lost; give another folder.")
+        raise InputError(f"out={out} is the folder of a run, whose results.csv would be lost", "give another folder")
     found = trials(runs)
     marks = marked(found, differ)
     tidy = pl.concat([_named(trial.results, trial) for trial in found])
     if metric not in tidy["metric"]:
-        raise InputError(f"metric={metric} is unknown; choose one of {', '.join(tidy['metric'].unique().sort())}.")
+        raise InputError(f"metric={metric} is unknown", f"choose one of {', '.join(tidy['metric'].unique().sort())}")
     if by == "domain":
         return by_forgery(found, metric, marks, out, runs)
     means, base = seen_and_unseen(found), None if against is None else row_of(against, found)
@@ -123,7 +123,7 @@ def row_of(words: str, found: Sequence[Trial]) -> str:
     labels = dict.fromkeys(trial.label for trial in found)
     fitting = [words] if words in labels else [label for label in labels if words in label]
     if len(fitting) != 1:
-        raise InputError(f"against={words} is {'several rows' if fitting else 'no row'}; name one of {'; '.join(fitting or labels)}.")
+        raise InputError(f"against={words} is {'several rows' if fitting else 'no row'}", f"name one of {'; '.join(fitting or labels)}")
     return fitting[0]
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
+from fmsd.errors import InputError
 from fmsd.report.console import show
 from fmsd.report.run import Run, read_results
-from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def reproduce(
     """
     own = {word.lstrip("+~").partition("=")[0] for step in steps if step.startswith("train") for word in shlex.split(step)[1:] if "=" in word}
     if wrong := [word for word in words if word.lstrip("+~").partition("=")[0] in own.union(FIXED)]:
-        raise InputError(f"{', '.join(wrong)} would change what the table {name} compares, which sets it itself; leave it out, or train by hand.")
+        raise InputError(f"{', '.join(wrong)} would change what the table {name} compares, which sets it itself", "leave it out, or train by hand")
     if recorded.is_file():
         _numbers(recorded)
     for step in steps:
@@ -76,7 +76,7 @@ def filled(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
             if Run(run).finished and record.get("finished", True) and not {"run", "merged"} & record.keys()
         ]
         if not turns:
-            raise InputError(f"There is no finished training below {values['out']}; the one that was made lies elsewhere.")
+            raise InputError(f"There is no finished training below {values['out']}", "the one that was made lies elsewhere")
     for turn in turns:
         line = []
         for word in words:
@@ -131,5 +131,5 @@ def _numbers(path: Path) -> pl.DataFrame:
     """
     table = read_results(path, ("run", "stamp"))
     if lacking := [key for key in KEYS if key not in table.columns]:
-        raise InputError(f"{path} has no column {lacking[0]}, so it is no results.csv of fmsd report; put that in its place.")
+        raise InputError(f"{path} has no column {lacking[0]}, so it is no results.csv of fmsd report", "put that in its place")
     return table.filter(metric="auc").select(*KEYS, "value")

@@ -23,6 +23,7 @@ from fmsd.engine.callbacks import BEST, LAST, SELECTIONS, Best, Recovery, Valida
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory, Scorer
 from fmsd.engine.stamp import origin, stamps
+from fmsd.errors import InputError
 from fmsd.mask import LayerMask, MaskHistory
 from fmsd.metrics.table import pooled, results, thresholds
 from fmsd.models.detector import Detector
@@ -35,7 +36,6 @@ from fmsd.report import plots, publish
 from fmsd.report.run import MASK, SPECTRA, VALIDATION, Run, caption, claimed, provenance
 from fmsd.tasks import doctor
 from fmsd.tasks.evaluate import alone, built, made, predict, show, test, tested
-from fmsd.types import InputError
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +89,11 @@ def train(
     worker = made(trainer, callbacks=callbacks, logger=False, default_root_dir=folder, use_distributed_sampler=False)
     if worker.val_check_interval != 1.0:
         raise InputError(
-            f"trainer.val_check_interval={worker.val_check_interval} is not supported: an epoch ends with its validation; leave it at 1.0."
+            f"trainer.val_check_interval={worker.val_check_interval} is not supported: an epoch ends with its validation", "leave it at 1.0"
         )
     leading = processes.join(worker)
     if set(processes.gathered([folder])) != {folder}:
-        raise InputError(f"The processes of this run have different folders, {folder} among them; give all the same with hydra.run.dir=PATH.")
+        raise InputError(f"The processes of this run have different folders, {folder} among them", "give all the same with hydra.run.dir=PATH")
     with claimed(run, config, resumable=True) if leading else nullcontext():
         with processes.in_turn(leading):  # the first process may have to draw the data
             training, tests = data.training, data.tests
@@ -219,7 +219,7 @@ def fit(trainer: Trainer, learner: Learner, data: DataModule, resumed: Path | No
         except SystemExit:
             return False
         except MisconfigurationException as error:
-            raise InputError(f"The trainer does not take its settings ({' '.join(str(error).split())}); correct trainer.NAME=VALUE.") from error
+            raise InputError(f"The trainer does not take its settings ({' '.join(str(error).split())})", "correct trainer.NAME=VALUE") from error
     return True
 
 
@@ -230,7 +230,7 @@ def choose(learner: Learner, checkpoint: Path) -> dict[str, Any]:
         InputError: there is none.
     """
     if not checkpoint.is_file():
-        raise InputError("Training ended before the first validation, so no weights could be chosen; raise trainer.max_steps to at least one epoch.")
+        raise InputError("Training ended before the first validation, so no weights could be chosen", "raise trainer.max_steps to at least one epoch")
     chosen = torch.load(checkpoint, map_location="cpu", weights_only=True)
     learner.load_state_dict(chosen["state_dict"])
     return chosen
@@ -243,9 +243,12 @@ def check_selection(select: str, data: DataModule) -> None:
         InputError: such a rule.
     """
     if select not in SELECTIONS:
-        raise InputError(f"select={select} is unknown; choose one of {', '.join(SELECTIONS)}.")
+        raise InputError(f"select={select} is unknown", f"choose one of {', '.join(SELECTIONS)}")
     if (select == "leave_one_domain_out") != (data.left_out is not None):
-        raise InputError("select=leave_one_domain_out and data.left_out=FORGERY belong together: it is not trained on and chooses the weights.")
+        raise InputError(
+            "select=leave_one_domain_out and data.left_out=FORGERY belong together",
+            "give both: the forgery is not trained on and chooses the weights",
+        )
     data.watched = select == "oracle"
     if data.watched:
         log.warning(
@@ -286,7 +289,7 @@ def epoch_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
         InputError: a step takes no batch.
     """
     if accumulate < 1:
-        raise InputError(f"learner.accumulate={accumulate} must be at least 1.")
+        raise InputError(f"learner.accumulate={accumulate} is out of range", "give at least 1")
     limit = trainer.limit_train_batches
     return math.ceil((min(batches, limit) if isinstance(limit, int) else int(batches * limit)) / accumulate)
 
@@ -304,11 +307,11 @@ def all_steps(trainer: Trainer, epoch: int, warmup_epochs: int = 0) -> int:
     planned = [epoch * trainer.max_epochs] if trainer.max_epochs is not None and trainer.max_epochs >= 0 else []
     planned += [trainer.max_steps] if trainer.max_steps >= 0 else []
     if not planned:
-        raise InputError("Training has no end, so its schedule has no length; set trainer.max_epochs or trainer.max_steps.")
+        raise InputError("Training has no end, so its schedule has no length", "set trainer.max_epochs or trainer.max_steps")
     if warmup_epochs and min(planned) <= warmup_epochs * epoch:
         raise InputError(
-            f"The wrapper begins with {warmup_epochs} epochs of plain ERM, and training ends before it would act; "
-            "raise trainer.max_epochs, or set wrapper.warmup_epochs=0."
+            f"The wrapper begins with {warmup_epochs} epochs of plain ERM, and training ends before it would act",
+            "raise trainer.max_epochs, or set wrapper.warmup_epochs=0",
         )
     return min(planned)
 
@@ -320,7 +323,7 @@ def check_basis(checkpoint: Path, basis: Mapping[str, str]) -> None:
         InputError: something has changed.
     """
     if changed := [what for what, digest in noted(checkpoint)["basis"].items() if digest != basis[what]]:
-        raise InputError(f"The {changed[0]} are not those that the run in {checkpoint.parent.parent} was begun with; put them back, or train anew.")
+        raise InputError(f"The {changed[0]} are not those that the run in {checkpoint.parent.parent} was begun with", "put them back, or train anew")
 
 
 def adapted(model: Detector, method: Method, worker: Trainer, data: DataModule, mask: Path | None) -> Adaptation:

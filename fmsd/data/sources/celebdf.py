@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from fmsd.data.clip import absent, clips, folders, readable
-from fmsd.types import REAL, Entry, InputError, Problem, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import REAL, Entry, Problem, Video, video_id
 
 LIST = "List_of_testing_videos.txt"
 REALS = ("Celeb-real", "YouTube-real")
@@ -34,7 +35,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
         InputError: a missing folder or test list, a list that cannot be read, or a copy of Celeb-DF++.
     """
     if any((root / FAKES / scenario).is_dir() for scenario in SCENARIOS):
-        raise InputError(f"{root / FAKES} holds a folder per forgery, which is the tree of Celeb-DF++; read it with data=celebdf_pp.")
+        raise InputError(f"{root / FAKES} holds a folder per forgery, which is the tree of Celeb-DF++", "read it with data=celebdf_pp")
     yield from _videos(root, dataset, {FAKES: FAKES}, frames)
 
 
@@ -56,8 +57,8 @@ def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Ent
     }
     if not methods:
         raise InputError(
-            f"{root / FAKES} holds no method below {', '.join(SCENARIOS)}; complete the copy of Celeb-DF++, correct data.root, "
-            "or read an older version with data=celebdf_v2 or data=celebdf_v1."
+            f"{root / FAKES} holds no method below {', '.join(SCENARIOS)}",
+            "complete the copy of Celeb-DF++, correct data.root, or read an older version with data=celebdf_v2 or data=celebdf_v1",
         )
     yield from _videos(root, dataset, methods, frames)
 
@@ -87,7 +88,7 @@ def mislabelled(name: str, folder: str, label: int) -> Problem:
         label: the folder's, which is taken.
     """
     said, meant = ("fake", "real") if label == 0 else ("real", "fake")
-    return Problem("mislabelled", f"{LIST} calls {name} {said}, but it is in {folder} and taken for {meant}; fetch the list again.")
+    return Problem("mislabelled", f"{LIST} calls {name} {said}, but it is in {folder} and taken for {meant}", "fetch the list again")
 
 
 def tested(root: Path) -> dict[str, dict[str, int]]:
@@ -98,7 +99,7 @@ def tested(root: Path) -> dict[str, dict[str, int]]:
     """
     path = root / LIST
     if not path.is_file():
-        raise InputError(f"There is no test list {path}; it comes with the dataset: copy it there, or correct data.root.")
+        raise InputError(f"There is no test list {path}", "it comes with the dataset: copy it there, or correct data.root")
     found: dict[str, dict[str, int]] = {}
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
         if not line.strip():
@@ -106,6 +107,6 @@ def tested(root: Path) -> dict[str, dict[str, int]]:
         real, _, name = line.strip().partition(" ")
         video = PurePosixPath(name.strip())
         if real not in ("0", "1") or len(video.parts) < 2:
-            raise InputError(f"Line {number} of {path} is not like '1 Celeb-real/id1_0007.mp4'; fetch the list again.")
+            raise InputError(f"Line {number} of {path} is not like '1 Celeb-real/id1_0007.mp4'", "fetch the list again")
         found.setdefault(str(video.parent), {})[video.stem] = 1 - int(real)
     return found

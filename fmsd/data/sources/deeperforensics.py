@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from fmsd.data.clip import absent, clips, readable
 from fmsd.data.manifest import SPLITS
 from fmsd.data.sources import ffpp
-from fmsd.types import Entry, InputError, Problem, Split, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import Entry, Problem, Split, Video, video_id
 
 
 @readable
@@ -47,14 +48,14 @@ def scan(
         for name, (file, images) in held.items():
             kind = split if split_of is None else split_of.get(name)
             if kind is None:
-                yield Problem("unlisted", f"{images or file} is in none of the official splits and left out; remove it.")
+                yield Problem("unlisted", f"{images or file} is in none of the official splits and left out", "remove it")
                 continue
             yield Video(file, images, 1, dataset, variant, video_id(dataset, variant, "", name), kind)
     place = root if real is None else Path(real).expanduser().absolute()
     if not (place / "original_sequences").is_dir():
         raise InputError(
-            f"{place} holds no original_sequences: the real videos of DeeperForensics-1.0 are those of FaceForensics++; give that folder as "
-            "FMSD_FFPP, or as its source's argument real."
+            f"{place} holds no original_sequences: the real videos of DeeperForensics-1.0 are those of FaceForensics++",
+            "give that folder as FMSD_FFPP, or as its source's argument real",
         )
     yield from ffpp.scan(place, dataset, compression, manipulations=(), frames=frames)
 
@@ -65,7 +66,7 @@ def _splits(root: Path) -> dict[str, Split]:
     for split in SPLITS:
         path = root / "lists" / "splits" / f"{split}.txt"
         if not path.is_file():
-            raise InputError(f"There is no {path}; copy the folder lists of DeeperForensics-1.0 there, or set its source's argument split to test.")
+            raise InputError(f"There is no {path}", "copy the folder lists of DeeperForensics-1.0 there, or set its source's argument split to test")
         for line in path.read_text().splitlines():
             if line.strip():
                 found[PurePosixPath(line.split()[0]).stem] = split  # pyright: ignore[reportArgumentType]

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from fmsd.data.clip import readable
 from fmsd.data.image import in_order
-from fmsd.types import REAL, Entry, Frame, InputError, Problem, Split, video_id
+from fmsd.errors import InputError
+from fmsd.types import REAL, Entry, Frame, Problem, Split, video_id
 
 FOLDERS = (".", "dataset_json", "preprocessing/dataset_json")
 """Where a JSON file is looked for, below the root."""
@@ -68,7 +69,7 @@ def scan(
             for title, groups in content.items():
                 yield from _dataset(root, path, dataset or title, groups, compression, labels or {})
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is not a DeepfakeBench JSON file ({type(error).__name__}: {error}); fetch it again.") from error
+            raise InputError(f"{path} is not a DeepfakeBench JSON file ({type(error).__name__}: {error})", "fetch it again") from error
 
 
 @readable
@@ -95,7 +96,7 @@ def either(
     try:
         yield from tree(root)
     except InputError as error:
-        raise InputError(f"{error} ({root} does not hold DeepfakeBench's {file}, either.)") from error
+        raise InputError(error.message, f"{error.remedy} ({root} does not hold DeepfakeBench's {file}, either)") from error
 
 
 def places(root: Path, file: str) -> list[Path]:
@@ -113,7 +114,7 @@ def _found(root: Path, file: str) -> Path:
         if place.is_file():
             return place
     looked = ", ".join(str(place.parent) for place in places(root, file))
-    raise InputError(f"There is no {file} in {looked}; set data.root=PATH or data.source.file=PATH.")
+    raise InputError(f"There is no {file} in {looked}", "set data.root=PATH or data.source.file=PATH")
 
 
 def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], compression: str | None, labels: Mapping[str, int]) -> Iterator[Entry]:
@@ -127,14 +128,14 @@ def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], co
             videos = splits.get(split) or {}
             listed = {key: value for key, value in videos.items() if isinstance(value, dict)}
             if len(listed) < len(videos):  # seen in DFDC.json, where the frames of one test video stand in place of the validation videos
-                yield Problem("nameless", f"{path} lists frames without a video's name; they are left out.")
+                yield Problem("nameless", f"{path} lists frames without a video's name", "they are left out")
             for quality, video, frames in _videos(listed, compression, path):
                 identity = video_id(dataset, domain, quality, video)
                 if taken.setdefault(identity, split) != split:
                     again += 1
                     continue
                 if not frames:
-                    raise InputError(f"{path} lists no frames for the video {identity}; make the JSON file again once they are extracted.")
+                    raise InputError(f"{path} lists no frames for the video {identity}", "make the JSON file again once they are extracted")
                 windows += sum("\\" in frame for frame in frames)
                 kept.append((split, label, domain, quality, identity, frames))
     if kept:
@@ -144,9 +145,9 @@ def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], co
                 yield Frame(home.joinpath(*_path(frame).parts[skipped:]), label, dataset, domain, identity, index, split, quality)
     if again:
         taken_once = "each is taken once (test before val before train)"
-        yield Problem("repeated", f"{path.name} lists {again} videos of {dataset} again in another split; {taken_once}.")
+        yield Problem("repeated", f"{path.name} lists {again} videos of {dataset} again in another split", f"{taken_once}")
     if windows:
-        yield Problem("slashes", f"{path.name} writes {windows} of the frames of {dataset} with backslashes; they are read as slashes.")
+        yield Problem("slashes", f"{path.name} writes {windows} of the frames of {dataset} with backslashes", "they are read as slashes")
 
 
 def _label(name: str, labels: Mapping[str, int], path: Path) -> Literal[0, 1]:
@@ -156,7 +157,7 @@ def _label(name: str, labels: Mapping[str, int], path: Path) -> Literal[0, 1]:
         return 0
     if "fake" in name.lower() or name in DOMAINS:
         return 1
-    raise InputError(f"The label {name!r} in {path} tells neither real nor fake; say it with '+data.source.labels={{{name}: 1}}'.")
+    raise InputError(f"The label {name!r} in {path} tells neither real nor fake", f"say it with '+data.source.labels={{{name}: 1}}'")
 
 
 def _videos(videos: Mapping[str, Any], compression: str | None, path: Path) -> Iterator[tuple[str, str, list[str]]]:
@@ -167,7 +168,7 @@ def _videos(videos: Mapping[str, Any], compression: str | None, path: Path) -> I
         return
     wanted = compression or (levels[0] if len(levels) == 1 else None)
     if wanted is None or wanted not in videos:
-        raise InputError(f"{path} holds the compressions {', '.join(levels)}, not {wanted}; choose one with data.source.compression=NAME.")
+        raise InputError(f"{path} holds the compressions {', '.join(levels)}, not {wanted}", "choose one with data.source.compression=NAME")
     yield from ((wanted, name, video["frames"]) for name, video in videos[wanted].items())
 
 
@@ -183,5 +184,5 @@ def _base(root: Path, frames: Sequence[PurePosixPath], path: Path) -> tuple[Path
                 return root / folder, skipped
     several = f" and {len(frames) - 1} more that were looked for" if len(frames) > 1 else ""
     raise InputError(
-        f"{path} lists {frames[0]}{several}, of which none lies under {root}; complete the copy, or set data.root=PATH to the folder of the frames."
+        f"{path} lists {frames[0]}{several}, of which none lies under {root}", "complete the copy, or set data.root=PATH to the folder of the frames"
     )

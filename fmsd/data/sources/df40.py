@@ -19,7 +19,8 @@ from typing import Literal, cast
 from fmsd.data.clip import FILES, FRAMES, absent, clips, folders, is_video, listing, readable, twice, unreadable
 from fmsd.data.image import in_order, is_image
 from fmsd.data.sources import celebdf, deepfakebench, ffpp
-from fmsd.types import REAL, Entry, Frame, InputError, Problem, Split, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import REAL, Entry, Frame, Problem, Split, Video, video_id
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "FS": ("fsgan", "faceswap", "simswap", "inswap", "blendface", "uniface", "mobileswap", "e4s", "facedancer", "deepfacelab"),
@@ -77,7 +78,7 @@ def scan(
     """
     chosen = _chosen(families, methods)
     if unknown := [origin for origin in origins if origin not in ORIGINS.values()]:
-        raise InputError(f"DF40 has no origin {', '.join(unknown)}; choose from ff, cdf, own in data.source.origins.")
+        raise InputError(f"DF40 has no origin {', '.join(unknown)}", "choose from ff, cdf, own in data.source.origins")
     if lists:
         yield from _listed(root, dataset, chosen, origins)
         return
@@ -87,7 +88,7 @@ def scan(
         for folder in folders(place):
             method = METHODS.get(folder.name.lower())
             if method is None:
-                yield Problem("unlisted", f"{folder} is none of DF40's methods and left out; remove it.")
+                yield Problem("unlisted", f"{folder} is none of DF40's methods and left out", "remove it")
             elif method in chosen:
                 labels: set[int] = set()
                 for origin, entry in _method(folder, method, dataset, split):
@@ -99,7 +100,7 @@ def scan(
                         labels |= {entry.label} if origin == "own" else set()
                         yield entry
                 if labels == {1}:
-                    yield Problem("missing", f"{folder} has no real images beside the fake ones; complete the copy.")
+                    yield Problem("missing", f"{folder} has no real images beside the fake ones", "complete the copy")
     yield from absent(chosen, found, "DF40's table of methods", root)
     if kept := {split for origin, split in taken if origin == "ff"}:
         # its validation videos have no fakes beside them
@@ -112,24 +113,24 @@ def scan(
 
 def _chosen(families: Sequence[str], methods: Sequence[str] | None) -> list[str]:
     if unknown := [family for family in families if family not in FAMILIES]:
-        raise InputError(f"DF40 has no family {', '.join(unknown)}; choose from {', '.join(FAMILIES)} in data.source.families.")
+        raise InputError(f"DF40 has no family {', '.join(unknown)}", f"choose from {', '.join(FAMILIES)} in data.source.families")
     held = [method for family in families for method in FAMILIES[family]]
     if unknown := [method for method in methods or () if method not in held]:
-        raise InputError(f"The families {', '.join(families)} of DF40 have no method {', '.join(unknown)}; choose from {', '.join(held)}.")
+        raise InputError(f"The families {', '.join(families)} of DF40 have no method {', '.join(unknown)}", f"choose from {', '.join(held)}")
     return [method for method in held if methods is None or method in methods]
 
 
 def _trees(root: Path) -> list[tuple[Split, Path]]:
     found: list[tuple[Split, Path]] = [(split, root / name) for split, names in TREES.items() for name in names if (root / name).is_dir()]
     if not found:
-        raise InputError(f"{root} holds neither DF40 nor DF40_train; give the folder that holds them as data.root=PATH.")
+        raise InputError(f"{root} holds neither DF40 nor DF40_train", "give the folder that holds them as data.root=PATH")
     return found
 
 
 def _real(root: Path, name: str, given: str | None, origin: str) -> Path:
     place = root / name if given is None else Path(given).expanduser().absolute()
     if not place.is_dir():
-        raise InputError(f"There is no folder {place} with the real videos of {origin}; set data.source.{origin}=PATH, or leave it out of origins.")
+        raise InputError(f"There is no folder {place} with the real videos of {origin}", f"set data.source.{origin}=PATH, or leave it out of origins")
     return place
 
 
@@ -144,7 +145,7 @@ def _method(folder: Path, method: str, dataset: str, split: Split) -> Iterator[t
         if not images and not clip:
             continue
         if _origin(parts, split) is None:
-            yield "", Problem("misplaced", f"{place} lies in none of ff, cdf, fake, real and is left out; move it to the one it belongs to.")
+            yield "", Problem("misplaced", f"{place} lies in none of ff, cdf, fake, real and is left out", "move it to the one it belongs to")
             continue
         lone = not parts or parts[-1].lower() in LEVELS
         for name in images if lone else ():
@@ -200,7 +201,7 @@ def _listed(root: Path, dataset: str, chosen: Sequence[str], origins: Collection
     for method in chosen:
         lists = [(origin, held.get((method if origin == "own" else f"{method}_{origin}").lower())) for origin in origins]
         if not any(file for _, file in lists):
-            yield Problem("missing", f"{root} holds no JSON file of {method}; fetch it, or leave {method} out of data.source.methods.")
+            yield Problem("missing", f"{root} holds no JSON file of {method}", f"fetch it, or leave {method} out of data.source.methods")
         for origin, file in lists:
             if file is None:
                 continue
@@ -218,6 +219,6 @@ def _listed(root: Path, dataset: str, chosen: Sequence[str], origins: Collection
                     where = f"{method}/{name}" if origin == "own" and not entry.label else f"{origin}/{name}"
                     yield replace(entry, domain=domain, video=video_id(dataset, domain, "", where))
             if gone:
-                yield Problem("missing", f"{file} lists {gone} frames that are not there and are left out; DF40 says so of synthesised faces.")
+                yield Problem("missing", f"{file} lists {gone} frames that are not there and are left out", "DF40 says so of synthesised faces")
     if not read:
-        raise InputError(f"{root} holds no JSON file of the chosen methods of DF40 (METHOD_ff.json, ...); fetch DF40's dataset_json.")
+        raise InputError(f"{root} holds no JSON file of the chosen methods of DF40 (METHOD_ff.json, ...)", "fetch DF40's dataset_json")

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.data.clip import clips, readable
-from fmsd.types import REAL, Entry, InputError, Split, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import REAL, Entry, Split, Video, video_id
 
 FOLDERS = {REAL: "original_sequences/actors", "DeepFakeDetection": "manipulated_sequences/DeepFakeDetection"}
 
@@ -29,7 +30,7 @@ def scan(root: Path, dataset: str = "dfd", compression: str = "c23", split: Spli
     """
     folders = {domain: root / folder / compression for domain, folder in FOLDERS.items()}
     if lacking := [str(folder) for folder in folders.values() if not folder.is_dir()]:
-        raise InputError(f"DeepFakeDetection lacks {', '.join(lacking)}; complete the copy, or choose the compression that it holds.")
+        raise InputError(f"DeepFakeDetection lacks {', '.join(lacking)}", "complete the copy, or choose the compression that it holds")
     for domain, folder in folders.items():
         for name, (file, images) in clips(folder, frames).items():
             identity = video_id(dataset, domain, compression, name)

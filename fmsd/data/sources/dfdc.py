@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.data.clip import FAKE, absent, clips, folders, is_video, listing, readable
-from fmsd.types import REAL, Entry, InputError, Problem, Split, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 LABELS: dict[str, int] = {"REAL": 0, "0": 0, "FAKE": 1, "1": 1}
 SPLITS: dict[str, Split] = {"train": "train", "validation": "val", "val": "val", "test": "test"}
@@ -36,7 +37,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
         InputError: no part, labels that cannot be read, or a part whose split is unknown.
     """
     if not root.is_dir():
-        raise InputError(f"There is no folder {root}; give the folder of the DFDC as data.root=PATH.")
+        raise InputError(f"There is no folder {root}", "give the folder of the DFDC as data.root=PATH")
     parts: dict[Path, dict[str, tuple[int, Split]]] = {}
     for found in _parts(root, DEPTH):
         if isinstance(found, Problem):
@@ -44,14 +45,14 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
         else:
             parts[found] = _labels(found, root)
     if not parts:
-        raise InputError(f"{root} holds no folder with a metadata.json or labels.csv; give the folder of the DFDC as data.root=PATH.")
+        raise InputError(f"{root} holds no folder with a metadata.json or labels.csv", "give the folder of the DFDC as data.root=PATH")
     times = Counter(name for labels in parts.values() for name in labels)
     for folder, labels in parts.items():
         held = clips(folder, frames)
         yield from absent(labels, held, f"the list of {folder.name}", folder)
         for name, (file, images) in held.items():
             if name not in labels:
-                yield Problem("unlisted", f"{images or file} has no label and is left out; remove it, or fetch the list of {folder} again.")
+                yield Problem("unlisted", f"{images or file} has no label and is left out", f"remove it, or fetch the list of {folder} again")
                 continue
             label, split = labels[name]
             domain = FAKE if label else REAL
@@ -65,7 +66,7 @@ def _parts(folder: Path, depth: int) -> Iterator[Path | Problem]:
         yield folder
         return
     if any(is_video(Path(entry.name)) and entry.is_file() for entry in listing(folder)):
-        yield Problem("unlabelled", f"{folder} holds videos without metadata.json or labels.csv; they are left out: put their labels there.")
+        yield Problem("unlabelled", f"{folder} holds videos without metadata.json or labels.csv", "they are left out: put their labels there")
         return
     if depth:
         for child in folders(folder):
@@ -83,7 +84,7 @@ def _labels(folder: Path, root: Path) -> dict[str, tuple[int, Split]]:
             rows = json.loads(path.read_text())
         labels = {name: LABELS[str(about["label"] if "label" in about else about["is_fake"])] for name, about in rows.items()}
     except (json.JSONDecodeError, UnicodeDecodeError, csv.Error, AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} does not give each video a label ({type(error).__name__}: {error}); fetch it again.") from error
+        raise InputError(f"{path} does not give each video a label ({type(error).__name__}: {error})", "fetch it again") from error
     return {Path(name).stem: (label, _split(rows[name].get("split"), path, root)) for name, label in labels.items()}
 
 
@@ -93,4 +94,4 @@ def _split(told: str | None, path: Path, root: Path) -> Split:
     for name in names:
         if name in SPLITS:
             return SPLITS[name]
-    raise InputError(f"Nothing tells the split of the videos of {path}; name their folder train, validation or test.")
+    raise InputError(f"Nothing tells the split of the videos of {path}", "name their folder train, validation or test")

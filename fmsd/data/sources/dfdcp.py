@@ -16,7 +16,8 @@ from typing import Any
 
 from fmsd.data.clip import FRAMES, Clip, clips, readable
 from fmsd.data.sources.dfdc import SPLITS
-from fmsd.types import REAL, Entry, InputError, Problem, Split, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 ORIGINALS = "original_videos"
 LABELS: dict[str, int] = {"real": 0, "fake": 1}
@@ -34,7 +35,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
     """
     path = next((place for place in (root / "dataset.json", root / "dfdc_preview_set" / "dataset.json") if place.is_file()), None)
     if path is None:
-        raise InputError(f"There is no dataset.json in {root}; give the folder of the DFDC preview (dfdc_preview_set) as data.root=PATH.")
+        raise InputError(f"There is no dataset.json in {root}", "give the folder of the DFDC preview (dfdc_preview_set) as data.root=PATH")
     listed = _listed(path)
     tops = dict.fromkeys(video.parts[0] for video in listed)
     flat = {top: _flat(path.parent / top, frames) for top in tops}
@@ -44,12 +45,12 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
         domain = REAL if top == ORIGINALS else top
         if label != (expected := 0 if domain == REAL else 1):
             said, meant = ("fake", "real") if expected == 0 else ("real", "fake")
-            yield Problem("mislabelled", f"{path} calls {video} {said}, but its folder says {meant}, which is taken; fetch dataset.json again.")
+            yield Problem("mislabelled", f"{path} calls {video} {said}, but its folder says {meant}, which is taken", "fetch dataset.json again")
         file, beside = path.parent / video, path.parent / video.with_suffix("")
         images = flat[top][video.stem][1] if video.stem in flat[top] else None
         images = images or (beside if beside.is_dir() else None)
         if images is None and not file.is_file():
-            yield Problem("missing", f"{path} lists {video}, which {path.parent} does not hold; complete the copy.")
+            yield Problem("missing", f"{path} lists {video}, which {path.parent} does not hold", "complete the copy")
             continue
         name = video.stem if stems[top, video.stem] == 1 else str(video.with_suffix("").relative_to(top))
         identity = video_id(dataset, domain, "", name)
@@ -69,7 +70,7 @@ def _listed(path: Path) -> dict[PurePosixPath, tuple[int, Split]]:
             PurePosixPath(name): (LABELS[about["label"]], SPLITS[about["set"]]) for name, about in content.items()
         }
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} does not give each video a label and a set ({type(error).__name__}: {error}); fetch it again.") from error
+        raise InputError(f"{path} does not give each video a label and a set ({type(error).__name__}: {error})", "fetch it again") from error
     if odd := [name for name in listed if len(name.parts) < 2 or name.is_absolute()]:
-        raise InputError(f"{path} lists {odd[0]}, which is in none of the folders {ORIGINALS}, method_A and method_B; fetch it again.")
+        raise InputError(f"{path} lists {odd[0]}, which is in none of the folders {ORIGINALS}, method_A and method_B", "fetch it again")
     return listed

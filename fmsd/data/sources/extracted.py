@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.data.extraction import records
-from fmsd.types import Entry, Frame, InputError, Problem
+from fmsd.errors import InputError
+from fmsd.types import Entry, Frame, Problem
 
 
 def scan(root: Path) -> Iterator[Entry]:
@@ -14,7 +15,7 @@ def scan(root: Path) -> Iterator[Entry]:
         InputError: no such folder, or a record that cannot be read.
     """
     if not root.is_dir():
-        raise InputError(f"There is no folder {root}; give the out= of fmsd extract as data.root=PATH.")
+        raise InputError(f"There is no folder {root}", "give the out= of fmsd extract as data.root=PATH")
     for folder, record in records(root):
         kept = [frame for frame in record["frames"] if frame["status"] == "face"]
         if not kept:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from fmsd.data.clip import absent, clips, readable
-from fmsd.types import REAL, Entry, InputError, Problem, Split, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 TYPES = ("RealVideo-RealAudio", "RealVideo-FakeAudio", "FakeVideo-RealAudio", "FakeVideo-FakeAudio")
 
@@ -39,7 +40,7 @@ def scan(
         InputError: an unknown type, or a missing or damaged table.
     """
     if unknown := [kind for kind in types if kind not in TYPES]:
-        raise InputError(f"FakeAVCeleb has no type {', '.join(unknown)}; choose from {', '.join(TYPES)} in data.source.types.")
+        raise InputError(f"FakeAVCeleb has no type {', '.join(unknown)}", f"choose from {', '.join(TYPES)} in data.source.types")
     table = root / "meta_data.csv"
     listed: dict[tuple[str, ...], dict[str, str]] = {}
     for line, folder, name, method in _rows(table):
@@ -47,14 +48,14 @@ def scan(
             continue
         methods = listed.setdefault(folder, {})
         if methods.setdefault(name, method) != method:
-            yield Problem("repeated", f"Line {line} of {table} lists {'/'.join(folder)}/{name} again as {method}; it stays {methods[name]}.")
+            yield Problem("repeated", f"Line {line} of {table} lists {'/'.join(folder)}/{name} again as {method}", f"it stays {methods[name]}")
     for folder, methods in listed.items():
         place = root.joinpath(*folder)
         held = clips(place, frames) if place.is_dir() else {}
         yield from absent(methods, held, table, place)
         for name, (file, images) in held.items():
             if name not in methods:
-                yield Problem("unlisted", f"{images or file} is not in {table} and left out; remove it.")
+                yield Problem("unlisted", f"{images or file} is not in {table} and left out", "remove it")
                 continue
             domain = REAL if folder[0].startswith("Real") else methods[name]
             identity = video_id(dataset, domain, "", f"{'/'.join(folder)}_{name}")
@@ -64,13 +65,13 @@ def scan(
 def _rows(table: Path) -> Iterator[tuple[int, tuple[str, ...], str, str]]:
     """(line, folder from the type on, file name without its ending, method) of each video."""
     if not table.is_file():
-        raise InputError(f"There is no {table}; give the FakeAVCeleb_v1.2 folder as data.root=PATH.")
+        raise InputError(f"There is no {table}", "give the FakeAVCeleb_v1.2 folder as data.root=PATH")
     with table.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file)
         if next(lines, []) != HEADER:
-            raise InputError(f"{table} does not begin with the columns {','.join(HEADER)}; fetch the file of FakeAVCeleb v1.2 again.")
+            raise InputError(f"{table} does not begin with the columns {','.join(HEADER)}", "fetch the file of FakeAVCeleb v1.2 again")
         for line, row in enumerate(lines, start=2):
             parts = PurePosixPath(row[9]).parts if len(row) == len(HEADER) else ()
             if len(parts) < 2 or row[5] not in TYPES or row[5] not in parts:
-                raise InputError(f"Line {line} of {table} does not tell a video's type, file and folder; fetch the file of FakeAVCeleb v1.2 again.")
+                raise InputError(f"Line {line} of {table} does not tell a video's type, file and folder", "fetch the file of FakeAVCeleb v1.2 again")
             yield line, parts[parts.index(row[5]) :], PurePosixPath(row[8]).stem, row[3]

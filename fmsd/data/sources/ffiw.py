@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.data.clip import FAKE, clips, readable
-from fmsd.types import REAL, Entry, InputError, Problem, Split, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 SIDES = {REAL: "source", FAKE: "target"}
 
@@ -30,13 +31,13 @@ def scan(root: Path, dataset: str = "ffiw", test: str = "val", frames: str | Non
         InputError: another test folder, or no folder of videos.
     """
     if test not in SPLITS:
-        raise InputError(f"FFIW-10K has no folder {test} to test on; set data.source.test to val or test.")
+        raise InputError(f"FFIW-10K has no folder {test} to test on", "set data.source.test to val or test")
     folders = [(domain, root / side / name, name) for domain, side in SIDES.items() for name in SPLITS[test]]
     if not any(folder.is_dir() for _, folder, _ in folders):
-        raise InputError(f"{root} holds no source/val or target/val; give the FFIW-10K folder (FFIW10K-v1-release) as data.root=PATH.")
+        raise InputError(f"{root} holds no source/val or target/val", "give the FFIW-10K folder (FFIW10K-v1-release) as data.root=PATH")
     for domain, folder, name in folders:
         if not folder.is_dir():
-            yield Problem("missing", f"There is no folder {folder}; complete the copy.")
+            yield Problem("missing", f"There is no folder {folder}", "complete the copy")
             continue
         for video, (file, images) in clips(folder, frames).items():
             identity = video_id(dataset, domain, "", f"{name}/{video}")

@@ -16,7 +16,8 @@ from typing import Any
 from fmsd.data.clip import absent, clips, readable
 from fmsd.data.manifest import SPLITS
 from fmsd.data.sources import deepfakebench
-from fmsd.types import REAL, Entry, InputError, Problem, Split, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 SPLIT_FOLDERS = (".", "splits", "dataset/splits")
 BENCHMARK = "FaceForensics++.json"
@@ -44,17 +45,17 @@ def scan(
         InputError: a missing folder or manipulation, no official split, or `frames` or `splits` for a root without the tree.
     """
     if not root.is_dir():
-        raise InputError(f"There is no folder {root}; give the FaceForensics++ folder as data.root=PATH.")
+        raise InputError(f"There is no folder {root}", "give the FaceForensics++ folder as data.root=PATH")
     if not (root / "original_sequences").is_dir() and deepfakebench.holds(root, BENCHMARK):
         if given := [name for name, value in (("frames", frames), ("splits", splits)) if value is not None]:
-            raise InputError(f"{root} is read by DeepfakeBench's {BENCHMARK}, which lists frames and splits itself; remove data.source.{given[0]}.")
+            raise InputError(f"{root} is read by DeepfakeBench's {BENCHMARK}, which lists frames and splits itself", f"remove data.source.{given[0]}")
         yield from _listed(root, dataset, compression, manipulations)
         return
     sequences = {REAL: root / "original_sequences" / "youtube" / compression}
     sequences |= {name: root / "manipulated_sequences" / name / compression for name in manipulations}
     if lacking := [str(folder) for folder in sequences.values() if not folder.is_dir()]:
         raise InputError(
-            f"FaceForensics++ lacks {', '.join(lacking)}; complete the copy, or choose data.source.compression and data.source.manipulations=[...]."
+            f"FaceForensics++ lacks {', '.join(lacking)}", "complete the copy, or choose data.source.compression and data.source.manipulations=[...]"
         )
     split_of = read_splits(root, splits)
     for domain, folder in sequences.items():
@@ -63,7 +64,7 @@ def scan(
         yield from absent(official, held, "the official split", folder)
         for name, (file, images) in held.items():
             if name not in split_of:
-                yield Problem("unlisted", f"{images or file} is in none of the official splits and left out; remove it, or set data.source.splits.")
+                yield Problem("unlisted", f"{images or file} is in none of the official splits and left out", "remove it, or set data.source.splits")
                 continue
             identity = video_id(dataset, domain, compression, name)
             yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, split_of[name], compression)
@@ -79,7 +80,9 @@ def _listed(root: Path, dataset: str, compression: str, manipulations: Sequence[
             found.add(entry.domain)
             yield entry
     if lacking := [name for name in (REAL, *manipulations) if name not in found]:
-        raise InputError(f"{BENCHMARK} in {root} lists no videos of {', '.join(lacking)}; fetch it again, or choose data.source.manipulations=[...].")
+        raise InputError(
+            f"{BENCHMARK} in {root} lists no videos of {', '.join(lacking)}", "fetch it again, or choose data.source.manipulations=[...]"
+        )
 
 
 def read_splits(root: Path, splits: str | None) -> dict[str, Split]:
@@ -97,10 +100,10 @@ def read_splits(root: Path, splits: str | None) -> dict[str, Split]:
             if all((place / f"{split}.json").is_file() for split in SPLITS):
                 return _official_splits({split: json.loads((place / f"{split}.json").read_text()) for split in SPLITS})
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"The split file {place} cannot be read ({error}); fetch it again from the dataset's repository.") from error
+            raise InputError(f"The split file {place} cannot be read ({error})", "fetch it again from the dataset's repository") from error
     raise InputError(
-        f"The official FaceForensics++ split was not found in {', '.join(map(str, places))}; copy train.json, val.json and test.json "
-        "from dataset/splits of the dataset's repository there, or give data.source.splits=PATH."
+        f"The official FaceForensics++ split was not found in {', '.join(map(str, places))}",
+        "copy train.json, val.json and test.json from dataset/splits of the dataset's repository there, or give data.source.splits=PATH",
     )
 
 

@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from fmsd.data.clip import is_video, readable, unreadable
 from fmsd.data.image import in_order, is_image
-from fmsd.types import REAL, Entry, Frame, InputError, Split, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import REAL, Entry, Frame, Split, Video, video_id
 
 log = logging.getLogger(__name__)
 
@@ -43,25 +44,28 @@ def scan(
         InputError: a missing or unreadable root, a layout that cannot be used, or folders that it and its mappings do not explain.
     """
     if not root.is_dir():
-        raise InputError(f"There is no folder {root}; give the dataset's folder as data.root=PATH.")
+        raise InputError(f"There is no folder {root}", "give the dataset's folder as data.root=PATH")
     levels = layout.strip("/").split("/")
     named = re.findall(r"{(\w+)}", layout)
     if unknown := set(named) - set(FIELDS):
-        raise InputError(f"The layout {layout!r} has unknown fields {sorted(unknown)}; use {', '.join('{' + field + '}' for field in FIELDS)}.")
+        raise InputError(f"The layout {layout!r} has unknown fields {sorted(unknown)}", f"use {', '.join('{' + field + '}' for field in FIELDS)}")
     if again := sorted({field for field in named if named.count(field) > 1}):
         raise InputError(
-            f"The layout {layout!r} holds {', '.join('{' + field + '}' for field in again)} more than once; write * for what does not matter."
+            f"The layout {layout!r} holds {', '.join('{' + field + '}' for field in again)} more than once", "write * for what does not matter"
         )
     if "domain" not in named or ("split" in named) == (split is not None):
-        raise InputError(f"The layout {layout!r} must hold {{domain}}, and either {{split}} or data.source.split=train|val|test must be given.")
+        raise InputError(
+            f"The layout {layout!r} does not tell domain and split",
+            "it must hold {{domain}}, and either {{split}} or data.source.split=train|val|test must be given",
+        )
     domains: set[str] = set()
 
     def described(path: Path, parts: Sequence[str]) -> dict[str, str]:
         found = _parse(parts, levels)
         if found is None:
-            raise InputError(f"{path} does not fit the layout {layout!r}; set data.source.layout, or move it out of {root}.")
+            raise InputError(f"{path} does not fit the layout {layout!r}", f"set data.source.layout, or move it out of {root}")
         if "split" in found and found["split"] not in splits:
-            raise InputError(f"{path} is in no known split ({', '.join(splits)}); add it with '+data.source.splits.{found['split']}=train'.")
+            raise InputError(f"{path} is in no known split ({', '.join(splits)})", f"add it with '+data.source.splits.{found['split']}=train'")
         domains.add(found["domain"])
         return found
 
@@ -87,7 +91,7 @@ def scan(
             yield Frame(path=place / file, index=index if "video" in found else 0, **about(found, _video(found, file)))
     log.info("%s: %s hold real images, %s are forgeries.", root, sorted(domains & set(real)) or "none", sorted(domains - set(real)) or "none")
     if domains and not domains & set(real):
-        raise InputError(f"None of the folders {sorted(domains)} holds real images; name them in data.source.real=[...].")
+        raise InputError(f"None of the folders {sorted(domains)} holds real images", "name them in data.source.real=[...]")
 
 
 def _parse(parts: Sequence[str], levels: Sequence[str]) -> dict[str, str] | None:

@@ -7,7 +7,8 @@ from typing import Any
 import polars as pl
 
 from fmsd.data.clip import is_video, readable
-from fmsd.types import Entry, Frame, InputError, Video, reason
+from fmsd.errors import InputError, reason
+from fmsd.types import Entry, Frame, Video
 
 COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
 
@@ -26,16 +27,16 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
     """
     path = root / file
     if not path.is_file():
-        raise InputError(f"There is no table {path}; give it as data.source.file=FILE under data.root=PATH.")
+        raise InputError(f"There is no table {path}", "give it as data.source.file=FILE under data.root=PATH")
     try:
         text = pl.Schema(dict.fromkeys(("path", "dataset", "domain", "video", "split", "compression"), pl.String))
         table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, schema_overrides=text)
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"The table {path} cannot be read ({reason(error)}); correct that cell.") from error
+        raise InputError(f"The table {path} cannot be read ({reason(error)})", "correct that cell") from error
     if missing := [name for name in COLUMNS if name not in table.columns]:
-        raise InputError(f"The table {path} lacks the columns {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
+        raise InputError(f"The table {path} lacks the columns {', '.join(missing)}", f"it needs {', '.join(COLUMNS)}")
     if table.select(COLUMNS).null_count().sum_horizontal().item():
-        raise InputError(f"The table {path} has empty cells in the columns {', '.join(COLUMNS)}; fill them in.")
+        raise InputError(f"The table {path} has empty cells in the columns {', '.join(COLUMNS)}", "fill them in")
     for line in table.iter_rows(named=True):
         place = root / line["path"]
         described: dict[str, Any] = {name: line[name] for name in ("label", "dataset", "domain", "video", "split")}

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.data.clip import FAKE, clips, readable
-from fmsd.types import REAL, Entry, InputError, Problem, Split, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 
 @readable
@@ -25,14 +26,14 @@ def scan(root: Path, dataset: str, split: Split = "test", frames: str | None = N
         InputError: a missing folder.
     """
     if not root.is_dir():
-        raise InputError(f"There is no folder {root}; give the folder of UADFV as data.root=PATH.")
+        raise InputError(f"There is no folder {root}", "give the folder of UADFV as data.root=PATH")
     real, fake = clips(root / "real", frames), clips(root / "fake", frames)
     for name in fake:
         if (original := name.removesuffix("_fake")) not in real:
-            yield Problem("missing", f"{root / 'fake'} holds {name}, but {root / 'real'} not its original {original}; complete the copy.")
+            yield Problem("missing", f"{root / 'fake'} holds {name}, but {root / 'real'} not its original {original}", "complete the copy")
     for name in real:
         if f"{name}_fake" not in fake:
-            yield Problem("missing", f"{root / 'real'} holds {name}, but {root / 'fake'} not its fake {name}_fake; complete the copy.")
+            yield Problem("missing", f"{root / 'real'} holds {name}, but {root / 'fake'} not its fake {name}_fake", "complete the copy")
     for domain, held in ((REAL, real), (FAKE, fake)):
         for name, (file, images) in held.items():
             yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, video_id(dataset, domain, "", name), split)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.data.clip import FAKE, folders, listing, readable
-from fmsd.types import REAL, Entry, InputError, Problem, Split, Video, video_id
+from fmsd.errors import InputError
+from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 FOLDERS: dict[str, tuple[str, Split]] = {
     "real_train": ("real", "train"),
@@ -29,20 +30,20 @@ def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
         InputError: none of the four folders is there.
     """
     if not any((root / name).is_dir() for name in FOLDERS):
-        raise InputError(f"{root} holds none of {', '.join(FOLDERS)}; give the unpacked WildDeepfake folder as data.root=PATH.")
+        raise InputError(f"{root} holds none of {', '.join(FOLDERS)}", "give the unpacked WildDeepfake folder as data.root=PATH")
     for name, (kind, split) in FOLDERS.items():
         place = root / name
         if not place.is_dir():
-            yield Problem("missing", f"{root} does not hold {name}; complete the copy.")
+            yield Problem("missing", f"{root} does not hold {name}", "complete the copy")
             continue
         archives = folders(place)
         unpacked = {archive.name for archive in archives}
         if packed := [entry for entry in listing(place) if ".tar" in entry.name and entry.name.partition(".")[0] not in unpacked]:
-            yield Problem("packed", f"{place} holds {len(packed)} archives that are not unpacked; unpack each there with tar -xf.")
+            yield Problem("packed", f"{place} holds {len(packed)} archives that are not unpacked", "unpack each there with tar -xf")
         for archive in archives:
             for inner in folders(archive):
                 if inner.name != kind:
-                    yield Problem("mislabelled", f"{inner} lies in {name} and is left out; move it to the folder of its label.")
+                    yield Problem("mislabelled", f"{inner} lies in {name} and is left out", "move it to the folder of its label")
                     continue
                 domain = REAL if kind == "real" else FAKE
                 for sequence in folders(inner):

@@ -1,0 +1,34 @@
+"""What is raised where the user's input cannot be used: one sentence that names the thing, and the remedy."""
+
+
+class InputError(Exception):
+    """Input of the user that cannot be used.
+
+    Args:
+        message: what is wrong, naming the thing; without a full stop.
+        remedy: what to do about it, as a clause that begins in lower case; without a full stop. Empty only where another library passes on a
+            sentence that has one, as torch's loader processes do.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return sentence(self.message, self.remedy)
+
+
+class BusyError(InputError):
+    """Another process is at work on the same run or folder."""
+
+
+def sentence(message: str, remedy: str = "") -> str:
+    """What is wrong and the remedy as one sentence."""
+    return f"{message}; {remedy}." if remedy else f"{message.rstrip('.')}."
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error, or its kind where it has no text, for a sentence of ours."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
