@@ -2,7 +2,7 @@
 
 import sys
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

@@ -25,7 +25,7 @@ class BusyError(InputError):
 
 def sentence(message: str, remedy: str = "") -> str:
     """What is wrong and the remedy as one sentence."""
-    return f"{message}; {remedy}." if remedy else f"{message.rstrip('.')}."
+    return f"{message}; {remedy}." if remedy else message.strip().rstrip(".") + "."
 
 
 def reason(error: Exception) -> str:

@@ -103,7 +103,7 @@ def tree(tmp_path: Path) -> Path:
 
 def fmsd_command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs `fmsd ARGUMENTS` as a user would, in a folder of its own."""
-    command = [sys.executable, "-c", "import sys; from fmsd.cli import main; sys.exit(main())", *arguments]
+    command = [sys.executable, "-c", "import sys; from fmsd.cli.main import main; sys.exit(main())", *arguments]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False, timeout=600)
 

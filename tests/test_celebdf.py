@@ -8,7 +8,8 @@ import hydra
 import polars as pl
 import pytest
 
-from fmsd.cli import CONF, build
+from fmsd.cli.build import build
+from fmsd.cli.compose import CONF
 from fmsd.data.examination import part_findings
 from fmsd.data.manifest import collect
 from fmsd.data.sources import celebdf

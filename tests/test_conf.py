@@ -16,7 +16,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fmsd.cli import ALLOWED, CONF, VERBS, add_others, build, check_targets, main
+from fmsd.cli.build import ALLOWED, build, check_targets
+from fmsd.cli.compose import CONF, add_others
+from fmsd.cli.main import main
+from fmsd.cli.verbs import VERBS
 from fmsd.data.corruptions import chosen
 from fmsd.errors import InputError
 from fmsd.models.detector import detector
@@ -148,7 +151,7 @@ def test_each_method_brings_its_learning_rate_and_the_command_line_wins() -> Non
 
 
 def test_targets_outside_the_allowed_prefixes_are_refused() -> None:
-    for target in ("os.system", "builtins.eval", "torch.load", "fmsdx.harm", "fmsd.cli.os.getcwd", "fmsd.report.run.shutil.rmtree"):
+    for target in ("os.system", "builtins.eval", "torch.load", "fmsdx.harm", "fmsd.cli.main.os.getcwd", "fmsd.report.run.shutil.rmtree"):
         with pytest.raises(InputError, match=rf"{target}.* is not allowed"):
             check_targets({"a": [{"_target_": target}]})
         with pytest.raises(InputError, match="is not allowed"):

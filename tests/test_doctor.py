@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.data import examination
 from fmsd.data.examination import Job, leak_findings, looks, part_findings, quality_of, renamed, short_findings
 from fmsd.data.manifest import Manifest, collect

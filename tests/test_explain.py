@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
 from fmsd.models.attribution import best, gradcam, rolled, rollout

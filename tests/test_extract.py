@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.data.extraction import Recipe
 from fmsd.data.faces import Face, YuNet
 from fmsd.data.image import read_image
@@ -207,7 +207,7 @@ def test_a_killed_extraction_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: 
     out = tmp_path / "killed"
     arguments = command(root, out, "frames=20", "size=96")
     child = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from fmsd.cli import main; sys.exit(main())", *arguments],
+        [sys.executable, "-c", "import sys; from fmsd.cli.main import main; sys.exit(main())", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
     )
@@ -365,7 +365,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "videos", videos=4, frames=20), tmp_path / "crops"
-    code = "import sys; from fmsd.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from fmsd.cli.main import main; sys.exit(main(sys.argv[1:]))"
     arguments = [sys.executable, "-c", code, *command(root, out, "frames=20", "workers=2")]
     child = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 120
@@ -387,7 +387,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
 
 def test_ctrl_c_finishes_what_is_at_work_and_the_rest_is_made_later(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "videos", videos=4, frames=20), tmp_path / "crops"
-    code = "import sys; from fmsd.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from fmsd.cli.main import main; sys.exit(main(sys.argv[1:]))"
     arguments = [sys.executable, "-c", code, *command(root, out, "frames=20")]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a shell's background ignores Ctrl-C, and so do its children
     child = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True)
@@ -459,7 +459,7 @@ def test_folders_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> Non
         if shutil.which("setpriv") is None or subprocess.run([*bound, "true"], check=False).returncode:
             pytest.skip("root cannot give up its rights here")
     root, crops = tree(tmp_path / "videos", videos=1), tmp_path / "crops"
-    code = "import sys; from fmsd.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from fmsd.cli.main import main; sys.exit(main(sys.argv[1:]))"
     arguments = [*bound, sys.executable, "-c", code, *command(root, crops, "frames=1")]
     crops.mkdir()
     for folder_, message in ((root / "test" / "swap", r"test/swap cannot be read (Permission denied)"), (crops, "crops/")):

@@ -7,7 +7,8 @@ from typing import Any
 import hydra
 import pytest
 
-from fmsd.cli import CONF, build
+from fmsd.cli.build import build
+from fmsd.cli.compose import CONF
 from fmsd.data.manifest import collect
 from fmsd.errors import InputError
 from tests.conftest import write_image

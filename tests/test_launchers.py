@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.data.processes import cores
 from tests.conftest import ROOT, grow_tree
 from tests.films import film, walk

@@ -22,7 +22,7 @@ import wandb as client
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.report import job, mlflow, publish, tensorboard, wandb
 from fmsd.report.run import Run

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.data import pack
 from fmsd.data.dataset import FrameDataset
 from fmsd.data.image import content, read_image

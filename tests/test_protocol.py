@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.data.manifest import collect
 from fmsd.metrics.table import results
 from fmsd.report.run import Run

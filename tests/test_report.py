@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.metrics.interval import interval, resampled
 from fmsd.metrics.table import LEVELS, results, scored

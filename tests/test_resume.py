@@ -206,7 +206,7 @@ TINY = (
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fmsd.cli", "train", *TINY, *overrides]
+    command = [sys.executable, "-m", "fmsd", "train", *TINY, *overrides]
     return subprocess.Popen(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

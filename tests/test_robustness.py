@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.data import corruptions
 from fmsd.data.corruptions import LEVELS, NAMES, corrupted, seed_of
 from fmsd.data.image import read_image

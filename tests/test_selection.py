@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.engine.callbacks import SELECTIONS
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError

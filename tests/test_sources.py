@@ -12,7 +12,8 @@ import hydra
 import polars as pl
 import pytest
 
-from fmsd.cli import CONF, build
+from fmsd.cli.build import build
+from fmsd.cli.compose import CONF
 from fmsd.data import synthetic
 from fmsd.data.clip import clips
 from fmsd.data.manifest import collect

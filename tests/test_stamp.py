@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.engine.stamp import origin, stamped, stamps
 from fmsd.errors import InputError
 from fmsd.metrics.table import results

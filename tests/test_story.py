@@ -190,7 +190,7 @@ def test_the_installed_command_works_from_any_folder(tmp_path: Path) -> None:
     )
     (wheel,) = (tmp_path / "wheel").glob("fmsd-*.whl")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, tmp_path / "site"], check=True)
-    command = [sys.executable, "-c", "import sys; from fmsd.cli import main; sys.exit(main())", "train", "experiments=demo", "--cfg", "job"]
+    command = [sys.executable, "-c", "import sys; from fmsd.cli.main import main; sys.exit(main())", "train", "experiments=demo", "--cfg", "job"]
     done = subprocess.run(
         command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True, check=False
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.report.run import BUSY, ERROR, Run, claimed, write
 from fmsd.report.sweep import CONTENTS, Note, attempt, begin, kindred, summed_up
@@ -43,7 +43,7 @@ def results(sweep: Path) -> dict[str, bytes]:
 
 def test_a_sweep_that_was_killed_goes_on_to_the_numbers_it_would_have_had(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*TINY, "method=probe,norm", "seed=0,1", "trainer.max_epochs=2", "save_every=1", "trainer.log_every_n_steps=1"]
-    command = [sys.executable, "-m", "fmsd.cli", *words]
+    command = [sys.executable, "-m", "fmsd", *words]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
     killed = subprocess.Popen(command, start_new_session=True, **quiet)  # pyright: ignore[reportCallIssue, reportArgumentType]
     deadline = time.monotonic() + 200

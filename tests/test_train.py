@@ -11,7 +11,7 @@ import pytest
 from lightning.pytorch import Trainer
 from timm.layers.config import set_fused_attn, use_fused_attn
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.report.run import Run, claimed, prune
 from fmsd.tasks.evaluate import built, check_precision, made

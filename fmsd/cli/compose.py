@@ -1,0 +1,171 @@
+"""Configurations: the files they lie in, resolvers, and what a run's own becomes with overrides beside it."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fmsd.data import manifest as manifests
+from fmsd.data.sources import deepfakebench
+from fmsd.errors import InputError
+from fmsd.models.detector import PACKAGE as PACKAGED
+from fmsd.report.run import Run, differing
+
+PACKAGE = Path(__file__).parent.parent
+
+CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
+"""The configuration: inside an installed package, beside it in a checkout."""
+
+
+def without(names: Sequence[str], name: str) -> list[str]:
+    """All names but one.
+
+    Raises:
+        InputError: it is not among them.
+    """
+    if isinstance(names, str):
+        raise InputError(f"{names} is one name where several are wanted", f"give them as a list, '[{names}, ...]'")
+    if name not in names:
+        raise InputError(f"{name} is none of {', '.join(names)}", "choose one of these")
+    return [other for other in names if other != name]
+
+
+OmegaConf.register_new_resolver("inside", lambda folder, names: [f"{folder}/{name}" for name in names], replace=True)
+OmegaConf.register_new_resolver("digest", lambda words: hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:8], replace=True)
+OmegaConf.register_new_resolver("without", without, replace=True)
+
+
+def absolute(data: DictConfig) -> None:
+    """Makes the folders and files of the data absolute, so that the run's record holds wherever it is read."""
+    for node, keys_ in ((data, ("root", "manifest")), (data.roots, tuple(data.roots))):
+        for key in keys_:
+            if node[key] is not None:
+                node[key] = located(node[key])
+
+
+def located(path: str) -> str:
+    """A path that holds wherever it is read; a file inside this package keeps its name."""
+    return path if path.startswith(PACKAGED) else str(Path(path).expanduser().absolute())
+
+
+def add_others(data: DictConfig) -> None:
+    """Gives each test dataset with a `conf/data/NAME.yaml` of its own that file's source, and its root where `data.roots.NAME` is not given."""
+    for name in data.test:
+        if name in (data.name, *data.train) or (name in data.others and data.roots.get(name)):
+            continue
+        try:
+            other = OmegaConf.to_container(hydra.compose("train", overrides=[f"data={name}"]).data, resolve=True)
+        except HydraException:  # no file of this name: the data's own source must know it
+            continue
+        if isinstance(other, dict):
+            with open_dict(data):
+                data.others[name] = other["source"]
+                data.roots[name] = data.roots.get(name) or own_root(other)
+    absolute(data)
+
+
+def own_root(data: Mapping[Any, Any]) -> str | None:
+    """The root that a data file brings; None where that is DeepfakeBench's folder, shared by many datasets, without a JSON file of this one."""
+    root, file = data["root"], data["source"].get("file")
+    if root is not None and root == os.environ.get("FMSD_DEEPFAKEBENCH") and file:
+        return root if deepfakebench.holds(Path(root).expanduser(), file) else None
+    return root
+
+
+def check_source(data: DictConfig, words: Sequence[str]) -> None:
+    """Refuses words about the source where a manifest is read instead of it.
+
+    Raises:
+        InputError: there are such words.
+    """
+    idle = [word for word in words if word.lstrip("+~").startswith("data.source.")]
+    root = None if data.root is None else Path(located(data.root))
+    if idle and (data.manifest is not None or (root is not None and manifests.written(root) is not None)):
+        raise InputError(
+            f"{', '.join(idle)} would have no effect: {data.manifest or root} brings a manifest, which is read as it was made",
+            "leave it out, or choose among its forgeries with data.forgeries=[...], among its compressions with data.compression=NAME",
+        )
+
+
+def based(base: str | None) -> dict[str, Any]:
+    """Where a run's base weights lie now, if not where the run found them."""
+    return {} if base is None else {"pretrained": False, "weights": located(base)}
+
+
+def trained(config: DictConfig, verb: str, fixed: tuple[str, ...]) -> tuple[Run, Any]:
+    """A finished run, and its configuration with what is asked for beside it.
+
+    Args:
+        fixed: what the words on the command line must not begin with.
+
+    Raises:
+        InputError: there is no such run, something would change it, or it has no data.
+    """
+    run, words = Run(Path(config.run).expanduser().absolute()), HydraConfig.get().overrides.task
+    run.record()
+    if wrong := [word for word in words if word.lstrip("+").startswith(fixed)]:
+        raise InputError(
+            f"{', '.join(wrong)} would change the run itself, which {verb} takes as it was trained",
+            "leave it out (base=PATH says where its base weights lie)",
+        )
+    whole = asked(OmegaConf.load(run.config), config)
+    if whole.data is None:
+        raise InputError(f"The run in {run.folder} was merged from files and has no data of its own", "give data=NAME")
+    check_source(whole.data, words)
+    return run, whole
+
+
+def asked(run: Any, config: DictConfig) -> Any:
+    """A run's configuration with what is asked for beside it: another base, other data, another trainer."""
+    whole: Any = OmegaConf.merge(run, {"backbone": based(config.base)})
+    for key in ("data", "trainer"):
+        if config[key] is not None and "_target_" in config[key]:
+            whole[key] = config[key]  # taken whole: another dataset has another source
+        elif config[key] is not None and whole[key] is not None:
+            whole[key] = OmegaConf.merge(whole[key], config[key])  # what trainer=smoke says about data
+    if whole.data is not None:
+        add_others(whole.data)
+    for word in ("choices", "overrides"):
+        whole.pop(word, None)  # they are the run's
+    return whole
+
+
+def done(run: Run, config: str) -> bool:
+    """Whether a job of a sweep was finished before.
+
+    Raises:
+        InputError: a run of another configuration was.
+    """
+    if not run.finished:
+        return False
+    if key := differing(run.config.read_text(), config):
+        raise InputError(f"{run.folder} holds a finished run that differs from this one in {key}", "begin a new sweep with hydra.sweep.dir=FOLDER")
+    return True
+
+
+def resumed(folder: Path, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
+    """The configuration and the folder of a run that was interrupted.
+
+    Raises:
+        InputError: there is no such run, it is finished, or something else is asked for, too.
+    """
+    run = Run(folder)
+    if not run.config.is_file():
+        raise InputError(f"{folder} is not the folder of a run (it has no config.yaml)", "give the folder that training began to write")
+    config = OmegaConf.load(run.config)
+    assert isinstance(config, DictConfig)
+    if "merger" in config:
+        raise InputError(f"The run in {folder} was merged, not trained, so there is nothing to go on with", "merge anew into another folder")
+    if run.finished:
+        raise InputError(f"The run in {folder} is finished", f"test it again with fmsd evaluate run={folder}")
+    if others := [word for word in overrides if not word.startswith("resume=")]:
+        raise InputError(f"{', '.join(others)} would change the run, which goes on as it was configured", "leave it out")
+    if "choices" not in config:
+        raise InputError(f"The run in {folder} was begun by an older version, which kept too little to go on with", "train anew")
+    return config, folder

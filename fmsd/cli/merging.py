@@ -1,0 +1,134 @@
+"""The verb merge: from experts, or from a merge and one more, to the configuration of a merged run."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from fmsd.cli.build import build
+from fmsd.cli.compose import asked, done, located
+from fmsd.errors import InputError
+from fmsd.report.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def merge(config: DictConfig, folder: Path) -> None:
+    """fmsd merge: writes a run that was merged, not trained; by default it is tested on the data of the first run among its experts."""
+    from fmsd.tasks import merge as task
+
+    settings, before = HydraConfig.get(), None
+    if settings.mode == RunMode.MULTIRUN and any(word.startswith("out=") for word in settings.overrides.task):
+        raise InputError("The merges of a sweep cannot all lie in out=PATH", "give hydra.sweep.dir=FOLDER")
+    words, choices = list(settings.overrides.task), {"merger": settings.runtime.choices["merger"]}
+    if config.add is not None or config.to is not None:
+        run, before = earlier(config, words)
+        choices = run.choices
+    else:
+        given = [config.experts] if isinstance(config.experts, str) else config.experts or []
+        experts = [os.path.normpath(located(path)) for path in given]  # links stay: those of caches have names that tell their format
+        task.check_count([Path(path) for path in experts])
+        folders = [Run(Path(path)) for path in experts if Path(path).is_dir()]
+        plain = hydra.compose("merge", [word for word in words if word.startswith("data=")]).backbone  # data may bring a backbone of its own
+        chosen = config.backbone != plain or any(word.lstrip("+").startswith("backbone") for word in words)
+        if not folders and config.backbone is None:
+            raise InputError(
+                "The experts are files, which do not tell their network", "give backbone=NAME, and base=PATH for the weights they began with"
+            )
+        run: Any = {"data": None, "trainer": hydra.compose("train").trainer, "seed": 0}
+        for one in reversed(folders):  # the first one counts, but for data that it has not
+            seed = one.record()["seed"]  # says what is wrong with a folder that is no run
+            own: Any = OmegaConf.load(one.config)
+            run = {"backbone": own.backbone, "data": own.data or run["data"], "trainer": own.trainer, "seed": seed}
+        run = OmegaConf.create(run)
+        if run.data is not None:
+            run.data.train_forgeries, run.data.left_out = None, None  # what an expert was trained on says nothing about the merge
+        run.merger, run.experts = config.merger, experts
+        if chosen or not folders:
+            run.backbone = config.backbone
+        if config.seed is not None:
+            run.seed = config.seed
+    whole = asked(run, config)
+    if whole.data is not None:
+        whole.data.train = whole.data.train if config.on is None else [config.on] if isinstance(config.on, str) else config.on
+    grid = None if config.search is None else searched(config.search)
+    if (grid is None) != (config.on is None):
+        raise InputError(
+            "A search needs both, its values and the data whose validation split chooses",
+            "give search='NAME=VALUES ...' and on=DATASET (or on=[A,B])",
+        )
+    whole.search, whole.test, whole.choices, whole.overrides = config.search, config.test, choices, words
+    if settings.mode == RunMode.MULTIRUN and done(Run(folder), OmegaConf.to_yaml(whole, resolve=True)):
+        task.check_unchanged(folder)
+        log.info("%s is finished: skipped.", folder)
+        return
+    task.merge(
+        detector=build(whole.backbone),
+        merger=build(whole.merger),
+        experts=[Path(path) for path in whole.experts],
+        data=None if whole.data is None else build(whole.data if config.test else OmegaConf.merge(whole, {"data": {"test": []}}).data),
+        trainer=build(whole.trainer),
+        folder=folder,
+        config=OmegaConf.to_yaml(whole, resolve=True),
+        command=sys.argv,
+        overrides=words,
+        choices=choices,
+        seed=whole.seed,
+        grid=grid,
+        before=before,
+    )
+
+
+def earlier(config: DictConfig, words: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+    """The configuration of a merge with one more expert, and the record of the merge without it.
+
+    Raises:
+        InputError: half of what is needed, no merged run, or something that would change the recipe.
+    """
+    from fmsd.tasks import merge as task
+
+    if config.add is None or config.to is None:
+        raise InputError("Adding a specialist needs the specialist and the merge", "give add=RUN_OR_FILE and to=MERGED")
+    fixed = ("merger", "experts", "experiments", "backbone", "search", "on=", "seed")
+    if other := [word for word in words if word.lstrip("+~").startswith(fixed)]:
+        raise InputError(f"{', '.join(other)} would change the recipe of {config.to}", "leave it out, or merge anew with experts='[...]'")
+    path = Path(located(config.to))
+    if not (path / task.RECORD).is_file():
+        raise InputError(f"{path} is not a merged run (it has no {task.RECORD})", "give the folder that fmsd merge printed at its end")
+    run = OmegaConf.load(Run(path).config)
+    assert isinstance(run, DictConfig)
+    record = json.loads((path / task.RECORD).read_text())
+    run.experts = [*run.experts, os.path.normpath(located(config.add))]
+    run.merger = {"_target_": run.merger["_target_"]} | {
+        name: value for name, value in record["merger"].items() if name != "name"
+    }  # as a search chose
+    return run, record
+
+
+def searched(text: str) -> dict[str, list[Any]]:
+    """The values to try of each coefficient, from `alpha=0.4,0.6 ratio=0.1,0.2`.
+
+    Raises:
+        InputError: it is written otherwise.
+    """
+    grid: dict[str, list[Any]] = {}
+    for word in str(text).split():
+        name, sign, values = word.partition("=")
+        if not (name and sign and all(values.split(","))) or name in grid:
+            raise InputError(f"search={text!r} is not of the form 'alpha=0.4,0.6 ratio=0.1,0.2', each name once", "correct it")
+        grid[name] = [scalar(value) for value in values.split(",")]
+    return grid
+
+
+def scalar(text: str) -> Any:
+    """A value as Hydra reads it on the command line."""
+    return OverridesParser.create().parse_override(f"x={text}").value()
