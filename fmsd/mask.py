@@ -86,7 +86,8 @@ class Masking:
             raise InputError(f"method.mask.threshold={self.threshold} is no threshold", "give a number, mean, or null for a fraction")
         if self.batches < 2 or self.warmup_steps < 0 or self.warmup_lr <= 0:
             raise InputError(
-                f"method.mask.batches={self.batches}, warmup_steps={self.warmup_steps} or warmup_lr={self.warmup_lr} is out of range",
+                f"method.mask.batches={self.batches}, method.mask.warmup_steps={self.warmup_steps} or "
+                f"method.mask.warmup_lr={self.warmup_lr} is out of range",
                 "give at least 2 batches, at least 0 steps and a learning rate above 0",
             )
 

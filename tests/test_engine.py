@@ -241,7 +241,7 @@ def test_without_a_validation_split_training_videos_are_held_out(tmp_path: Path,
         ({"domains": ("real",)}, r"train split of mine has only real frames"),
         ({"frames": 0}, r"data\.frames=0 must be at least 1"),
         ({"batch_size": 0}, r"data\.batch_size=0 must be at least 1"),
-        ({"val_fraction": 1.5}, r"data\.val_fraction=1\.5 must lie between 0 and 1"),
+        ({"val_fraction": 1.5}, r"data\.val_fraction=1\.5 is no share; give a number between 0 and 1"),
         ({"batches": "mixed"}, r"data\.batches=mixed is unknown; choose one of shuffle, balanced, natural"),
     ],
 )

@@ -469,7 +469,7 @@ def test_a_merged_run_and_gradcam(runs: Path, tmp_path: Path) -> None:
     [
         (["how=saliency"], "how=saliency is unknown; choose one of rollout, gradcam."),
         (["domains=[real,swop]"], "domains=swop is in no test dataset; choose of puppet, real, swap."),
-        (["images=0"], "images=0 must be at least 1."),
+        (["images=0"], "images=0 is out of range; give at least 1."),
         (["frames=2"], "frames=2 leaves too few frames"),
         (["how=rollout", "layer=norm"], "layer=norm has no meaning for how=rollout"),
         (["layer=nothing"], "layer=nothing is none of VisionTransformer's"),

@@ -360,7 +360,7 @@ def test_broken_weights_leave_nothing(refused: Any, folded: dict[str, dict[str, 
 def test_coefficients_and_searches_that_make_no_sense(refused: Any) -> None:
     words = (RUNS, "test=false")
     assert "There is no merger=mean; choose one of average" in refused(*words, "merger=mean")
-    assert "merger.alpha=-1 must be a number of at least 0" in refused(*words, "merger.alpha=-1")
+    assert "merger.alpha=-1 is out of range; give a number of at least 0" in refused(*words, "merger.alpha=-1")
     assert "merger.directions=4 must be a whole number of at most 3" in refused(*words, "merger.directions=4")
     assert "did you mean merger.density?" in refused(*words, "merger=ties", "merger.densty=1")
     assert "A search needs both" in refused(*words, "search=alpha=0.1,0.2")
@@ -376,7 +376,7 @@ def test_coefficients_and_searches_that_make_no_sense(refused: Any) -> None:
 def test_adding_to_what_does_not_fit(refused: Any, place: Path) -> None:
     if not Path("pair").exists():
         assert main(["merge", "experts=[runs/fmsd,runs/lora]", "out=pair", "test=false"]) == 0
-    assert "needs both, add=RUN_OR_FILE and to=MERGED" in refused("add=runs/full")
+    assert "give add=RUN_OR_FILE and to=MERGED" in refused("add=runs/full")
     assert "is not a merged run" in refused("add=runs/full", "to=runs/lora")
     assert "++merger.alpha=0.9 would change the recipe" in refused("add=runs/full", "to=pair", "++merger.alpha=0.9")
     assert "merger=ties would change the recipe" in refused("add=runs/full", "to=pair", "merger=ties")

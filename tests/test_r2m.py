@@ -245,5 +245,5 @@ def test_settings_out_of_range_are_refused(settings: dict[str, object], monkeypa
 @pytest.mark.parametrize("directions", [4, 1.5])
 def test_more_directions_than_specialists_are_refused(directions: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(InputError, match=rf"merger\.directions={directions} must be a whole number of at most 3"):
+    with pytest.raises(InputError, match=rf"merger\.directions={directions} does not fit 3 experts; give a whole number from 1 to 3"):
         list(R2M(directions=directions)(network()))  # pyright: ignore[reportArgumentType]

@@ -83,7 +83,7 @@ def test_fold_writes_a_plain_timm_model_with_the_scores_of_the_run(run: Path, ca
     scored = pl.read_parquet(run / "predictions" / "synthetic.parquet")
     image = torch.stack([torch.from_numpy(np.array(Image.open(cache / path))).permute(2, 0, 1) for path in scored["path"]])
     torch.testing.assert_close(model(image), torch.tensor(scored["logit"].to_list()), rtol=1e-3, atol=1e-3)
-    assert "must end in .safetensors" in refused("fold", f"run={run}", "out=model.pth", cwd=tmp_path)
+    assert "give out=FILE.safetensors" in refused("fold", f"run={run}", "out=model.pth", cwd=tmp_path)
 
 
 def test_checkpoints_and_adapter_are_small_and_another_base_is_refused(run: Path, tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_an_interrupted_run_keeps_its_best_weights_and_can_be_evaluated(tmp_path
 def test_settings_out_of_range(tmp_path: Path) -> None:
     data = ("data=folder", f"data.root={grow_tree(tmp_path / 'data')}", *SMOKE)
     assert "data.frames=0 must be at least 1" in refused("train", *data, "data.frames=0", cwd=tmp_path)
-    assert "learner.accumulate=0 must be at least 1" in refused("train", *data, "learner.accumulate=0", cwd=tmp_path)
+    assert "learner.accumulate=0 is out of range; give at least 1" in refused("train", *data, "learner.accumulate=0", cwd=tmp_path)
     assert "The optimizer does not take its settings" in refused("train", *data, "optimizer.lr=-1", cwd=tmp_path)
     assert "The trainer does not take its settings" in refused("train", *data, "+trainer.gradient_clip_val=1", cwd=tmp_path)
 

@@ -98,7 +98,7 @@ def test_a_run_goes_on_only_as_it_was_configured_and_until_it_is_finished(tmp_pa
         assert not (tmp_path / ".mask.json.0123.partial").exists()
     assert (tmp_path / "config.yaml").read_text() == config
     with (
-        pytest.raises(InputError, match=r"already holds a run; .* differs from this one in data\.size"),
+        pytest.raises(InputError, match=r"already holds a run, unfinished and different from this one in data\.size; choose another"),
         claimed(Run(tmp_path), config.replace("32", "64"), resumable=True),
     ):
         pass

@@ -237,13 +237,13 @@ def test_a_step_costs_so_many_passes(wrapper: OptimizerWrapper, calls: int) -> N
 def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, name in [(SAM, "rho"), (SAGM, "rho"), (SAGM, "alpha"), (RoGA, "rho"), (RoGA, "alpha"), (RoGA, "gamma")]:
         for value in (-0.1, math.nan, -math.inf):
-            with pytest.raises(InputError, match=rf"wrapper\.{name}={value} must be a number of at least 0"):
+            with pytest.raises(InputError, match=rf"wrapper\.{name}={value} is out of range; give a number of at least 0"):
                 kind(**{name: value})
     for kind in (SAM, SAGM, RoGA):
         with pytest.raises(InputError, match=r"wrapper\.warmup_epochs=-1"):
             kind(warmup_epochs=-1)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' type checker would speak first
-    with pytest.raises(InputError, match=r"wrapper\.evaluate=both is neither own nor all"):
+    with pytest.raises(InputError, match=r"wrapper\.evaluate=both is unknown; choose own or all"):
         RoGA(evaluate="both")  # pyright: ignore
 
 
@@ -740,7 +740,7 @@ def test_reuse_of_what_never_learns_changes_nothing_but_the_cost(wrapper: Optimi
 
 
 def test_a_wrapper_by_domain_without_domains_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"batches hold none: set data\.batches=balanced"):
+    with pytest.raises(InputError, match=r"batches hold none; set data\.batches=balanced"):
         train(RoGA(), by_hand((1, 1)), tmp_path, domains=[])
 
 
