@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmsd.data import manifest as manifests
@@ -16,11 +16,6 @@ from fmsd.data.sources import deepfakebench
 from fmsd.errors import InputError
 from fmsd.models.detector import PACKAGE as PACKAGED
 from fmsd.report.run import Run, differing
-
-PACKAGE = Path(__file__).parent.parent
-
-CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
-"""The configuration: inside an installed package, beside it in a checkout."""
 
 
 def without(names: Sequence[str], name: str) -> list[str]:
@@ -59,10 +54,9 @@ def add_others(data: DictConfig) -> None:
     for name in data.test:
         if name in (data.name, *data.train) or (name in data.others and data.roots.get(name)):
             continue
-        try:
-            other = OmegaConf.to_container(hydra.compose("train", overrides=[f"data={name}"]).data, resolve=True)
-        except HydraException:  # no file of this name: the data's own source must know it
-            continue
+        if name not in GlobalHydra.instance().config_loader().get_group_options("data"):
+            continue  # the data's own source must know it
+        other = OmegaConf.to_container(hydra.compose("train", overrides=[f"data={name}"]).data, resolve=True)
         if isinstance(other, dict):
             with open_dict(data):
                 data.others[name] = other["source"]
@@ -91,6 +85,16 @@ def check_source(data: DictConfig, words: Sequence[str]) -> None:
             f"{', '.join(idle)} would have no effect: {data.manifest or root} brings a manifest, which is read as it was made",
             "leave it out, or choose among its forgeries with data.forgeries=[...], among its compressions with data.compression=NAME",
         )
+
+
+def check_outside(out: str, data: DictConfig) -> None:
+    """Refuses a folder of output inside the data's root, where it would be scanned as data the next time.
+
+    Raises:
+        InputError: it lies there.
+    """
+    if data.root is not None and Path(out).resolve().is_relative_to(Path(data.root).resolve()):
+        raise InputError(f"out={out} lies inside data.root={data.root} and would be read as data the next time", "choose a folder beside it")
 
 
 def based(base: str | None) -> dict[str, Any]:

@@ -1,31 +1,18 @@
-"""The command line: `fmsd VERB overrides...`; `python train.py ...` is `fmsd train ...`."""
+"""The command line: `fmsd VERB overrides...`; `python train.py ...` is `fmsd train ...`.
 
-import functools
-import logging
+What a verb needs is imported once it runs, so that help is there at once.
+"""
+
+import difflib
+import importlib.metadata
 import os
-import re
 import sys
-import traceback
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
-from fmsd.cli.compose import CONF
-from fmsd.cli.refusal import explained
-from fmsd.cli.sweep import SWEEP, JobError
-from fmsd.cli.verbs import VERBS, reproduce
-from fmsd.errors import BusyError, InputError
-from fmsd.report.run import BUSY, ERROR, prune, write
-from fmsd.report.sweep import Note, attempt, summed_up
-
-log = logging.getLogger(__name__)
+from fmsd.cli.files import CONF
+from fmsd.cli.help import groups, page
+from fmsd.cli.overrides import readable
+from fmsd.errors import InputError
 
 USAGE = """fmsd VERB [overrides...]
 
@@ -45,125 +32,59 @@ USAGE = """fmsd VERB [overrides...]
   reproduce  NAME [seed=0,1,2] [overrides of its trainings...]    the commands behind a table of experiments/
   dashboard  entity=NAME [project=fmsd]    a view of all runs of a project on Weights & Biases
 
-Overrides are Hydra's: group=choice, key=value, -m for a sweep over comma-separated values, --cfg job to see the result,
---config-dir=FOLDER for configuration files of your own. Example: fmsd train method=fmsd data=ff++ data.root=/data/ff++"""
+fmsd VERB --help shows a verb's keys. Overrides are Hydra's: group=choice, key=value, -m for a sweep over comma-separated values,
+--cfg job to see the result, --config-dir=FOLDER for configuration files of your own.
+Example: fmsd train method=fmsd data=ff++ data.root=/data/ff++"""
+
+HELP = ("-h", "--help", "help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a verb and returns the exit code: 0 done, 1 done with failures that it told, 2 refused with one sentence, 130 interrupted.
+    """Runs a command line and returns its exit code.
 
-    It is 75 where it was refused because another process is at work on the run.
-    A sweep's is that of the first of its jobs that has another one than 0; the others run all the same.
+    Returns:
+        0: done; 1: done, with failures that were reported; 2: refused with one sentence; 75: another process is at work on the run;
+        130: interrupted. Of a sweep: that of its first job that has another one than 0; the others run all the same.
     """
-    verb, *overrides = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    overrides = [re.sub(r"^search=([^'\"]*=.*)$", r'search="\1"', word) for word in overrides]  # its commas are no sweep
-    if verb in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    if verb == "reproduce":  # runs others, each with a configuration of its own
-        speak()
-        return reproduce(overrides, main)
-    if verb not in VERBS:
-        print(f"fmsd: there is no verb {verb!r}; choose one of {', '.join(VERBS)}, reproduce.", file=sys.stderr)
-        return 2
-    speak()
-    before, around = os.environ.get("HYDRA_FULL_ERROR"), os.environ.get(SWEEP)
-    debugging = before == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what happened instead of printing and exiting itself
-    refusals: list[InputError] = []
-    codes: list[int] = []
-
-    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
-    def job(config: DictConfig) -> float | None:
-        speak()  # a launcher may have put the job into another process
-        settings = HydraConfig.get()
-        folder, multirun = Path(settings.runtime.output_dir), settings.mode == RunMode.MULTIRUN
-        leading = os.environ.get("SLURM_PROCID", "0") == "0"  # of the several processes of a job on a cluster
-        notes = os.environ.get(SWEEP)
-        try:
-            if notes and multirun and leading and not debugging:
-                note = Note(settings.job.num, list(settings.overrides.task), str(folder))
-                return attempt(functools.partial(plainly, verb, overrides, config, folder), note, Path(notes))
-            code = VERBS[verb](config, folder) or 0
-            if code and multirun:
-                raise JobError(code)
-            codes.append(code)
-        except (InputError, OmegaConfBaseException) as error:
-            refusal = explained(error, verb, overrides)
-            if notes and not isinstance(refusal, BusyError):
-                write(folder / ERROR, f"{refusal}\n")
-            if debugging:
-                raise
-            if multirun:
-                log.error("%s: %s", " ".join(settings.overrides.task), refusal)
-                raise
-            refusals.append(refusal)
-        except Exception:
-            if notes:
-                write(folder / ERROR, traceback.format_exc())
-            raise
-        finally:
-            prune(folder)  # Hydra makes it before we can look at anything
-
-    sys.argv = [f"fmsd {verb}", *overrides]
-    ended = 0
     try:
-        job()
-    except (InputError, HydraException, OmegaConfBaseException) as error:
-        if debugging:
-            raise
-        refusals.append(explained(error, verb, overrides))
-    except JobError as error:
-        ended = error.args[0]
-    except (FileExistsError, NotADirectoryError) as error:
-        if debugging or error.filename is None:
-            raise
-        refusals.append(InputError(f"{error.filename} is a file, where a folder is wanted", "choose another with out=PATH or hydra.run.dir=PATH"))
+        return dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except InputError as error:
+        print(f"fmsd: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        ended = 130
-    except SystemExit as exit_:  # processes of its own have said why
-        ended = exit_.code if isinstance(exit_.code, int) else 1
-    except Exception as error:
-        null = next((word for word in overrides if word.endswith("=null") and "Config group override" in str(error)), None)
-        if debugging or (null is None and os.environ.get(SWEEP) == around):
-            raise
-        if null:
-            refusals.append(InputError(f"{null} names no choice of its group", "leave it out, or name one"))
-        else:
-            why = f"{type(error).__name__}, {' '.join(str(error).split())}"
-            refusals.append(InputError(f"The sweep broke off: {why}", "run the same command again: finished jobs are skipped"))
-    finally:
-        os.environ["HYDRA_FULL_ERROR"] = before or "0"
-        notes = os.environ.pop(SWEEP, None)
-        if around is not None:
-            os.environ[SWEEP] = around
-    for refusal in refusals:
-        print(f"fmsd: {refusal}", file=sys.stderr)
-    swept = summed_up(Path(notes)) if notes and notes != around else 0
-    refused = BUSY if any(isinstance(refusal, BusyError) for refusal in refusals) else 2
-    return ended or swept or (refused if refusals else max(codes, default=0))
+        print("fmsd: interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # who read the output has gone, as in `fmsd --help | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
-def speak() -> None:
-    """Sets up what is logged: our own words, and of others only warnings that concern the user."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("fmsd").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
-    for chatty in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-
-
-def plainly(verb: str, overrides: Sequence[str], config: DictConfig, folder: Path) -> int | None:
-    """Does what a verb says.
+def dispatch(words: list[str]) -> int:
+    """Prints help or the version, or runs a verb.
 
     Raises:
-        BusyError: another process is at work on it.
-        InputError: it was refused, whoever refused it; its text is the sentence.
+        InputError: there is no such verb, or its words cannot be read.
     """
-    try:
-        return VERBS[verb](config, folder)
-    except BusyError:
-        raise
-    except (InputError, OmegaConfBaseException) as error:
-        refusal = explained(error, verb, overrides)
-        raise InputError(refusal.message, refusal.remedy) from error
+    if len(words) > 1 and words[0] in HELP:
+        words = [words[1], HELP[0], *words[2:]]
+    verb, *overrides = words or [HELP[0]]
+    if verb in ("--version", "version"):
+        print(f"fmsd {importlib.metadata.version('fmsd')}")
+        return 0
+    if verb in HELP:
+        print(USAGE)
+        return 0
+    verbs = [path.stem for path in CONF.glob("*.yaml")]
+    if verb not in verbs:
+        close = difflib.get_close_matches(verb, verbs, n=1)
+        raise InputError(f"There is no verb {verb!r}{f' (did you mean {close[0]}?)' if close else ''}", f"choose one of {', '.join(sorted(verbs))}")
+    if any(word in HELP for word in overrides):
+        print(page(verb, [word for word in overrides if word not in HELP]))
+        return 0
+    from fmsd.cli.job import configure_logging, run
+    from fmsd.cli.verbs import reproduce
+
+    if verb == "reproduce":  # runs others, each with a configuration of its own
+        configure_logging()
+        return reproduce(overrides, main)
+    return run(verb, readable(verb, overrides, groups(verb)))

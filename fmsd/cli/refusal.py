@@ -2,23 +2,31 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 
 import hydra
-from hydra.errors import HydraException
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from fmsd.cli.compose import CONF
+from fmsd.cli.files import CONF
+from fmsd.cli.help import choices, groups
+from fmsd.cli.overrides import quote, suggestions
 from fmsd.errors import InputError
 
-SIGNS = {
-    "'hydra/launcher/submitit": ("SLURM needs the package hydra-submitit-launcher", "install it with: pip install 'fmsd[slurm]'"),
-    "'hydra/launcher/joblib'": ("This launcher needs hydra-joblib-launcher", "install it with: pip install 'fmsd[joblib]'"),
-    "'hydra/launcher/ray'": ("This launcher needs hydra-ray-launcher", "install it with: pip install 'fmsd[ray]'"),
-    "'hydra/sweeper/optuna'": ("This sweeper needs hydra-optuna-sweeper", "install it with: pip install 'fmsd[optuna]'"),
-    "hydra.launcher.tasks_per_node": ("hydra/launcher=slurm starts a task per device", "give their number with trainer.devices=NUMBER"),
+LAUNCHERS = {
+    "hydra/launcher/submitit": ("SLURM needs the package hydra-submitit-launcher", "slurm"),
+    "hydra/launcher/joblib": ("This launcher needs the package hydra-joblib-launcher", "joblib"),
+    "hydra/launcher/ray": ("This launcher needs the package hydra-ray-launcher", "ray"),
+    "hydra/sweeper/optuna": ("This sweeper needs the package hydra-optuna-sweeper", "optuna"),
 }
-"""Message and remedy for errors of launchers, by a part of their text."""
+"""What the configuration of a plugin begins with that is not installed, the message, and the extra that installs it."""
+
+UNREADABLE = (HydraException, yaml.YAMLError)
+"""Errors of configuration files, besides OmegaConf's."""
 
 
 def unwrapped(error: InputError) -> InputError:
@@ -27,48 +35,120 @@ def unwrapped(error: InputError) -> InputError:
     return error if text == error.message else type(error)(text.strip().removesuffix("."))
 
 
-def explained(error: Exception, verb: str, overrides: Sequence[str]) -> InputError:
-    """Hydra's and OmegaConf's errors as one sentence with a remedy; our own are that already."""
-    cause: BaseException | None = error
-    while cause is not None:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from; OmegaConf's errors of resolvers have that as their context."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def translate_hydra_error(error: Exception, verb: str, overrides: Sequence[str]) -> InputError:  # noqa: PLR0911  one for each kind
+    """An error of Hydra or OmegaConf as an input error; an input error among its causes is returned as it is.
+
+    Args:
+        overrides: the words of the command line.
+    """
+    text = " ".join(str(error if str(error) else error.__cause__).split())
+    for cause in causes(error):
         if isinstance(cause, InputError):
             return unwrapped(cause)
-        cause = cause.__cause__ or cause.__context__  # OmegaConf's errors of resolvers have it as their context
-    text = " ".join(str(error if str(error) else error.__cause__).split())
-    if match := re.search(r"Could not override '([^']+)'", text):
-        key = match[1]
-        close = difflib.get_close_matches(key, keys(verb, overrides, key), n=1)
-        meant = f" (did you mean {close[0]}?)" if close and close[0] != key else ""
-        if verb in ("evaluate", "explain", "merge") and key.startswith(("data.", "trainer.")):
-            meant = f" unless {key.partition('.')[0]}=NAME is given, too"
-        return InputError(f"There is no config key {key!r}{meant}", f"`fmsd {verb} --cfg job` shows all keys")
-    told = next((told for sign, told in SIGNS.items() if sign in text), None)
-    if match := re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", text):
-        key, values = match.groups()
-        told = (f"{key}={values} are several values", f"give them as a list, {key}='[{values}]', or each to a job of its own with -m")
-    if told:
-        return InputError(*told)
-    if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
-        known = sorted(path.stem for path in (CONF / match[1]).glob("[!_]*.yaml"))
+        if isinstance(cause, OverrideParseException):
+            return _unreadable_override(cause.override, verb)
+        if isinstance(cause, MissingConfigException):
+            return _missing_file(cause, text)
+        if isinstance(cause, MissingMandatoryValue) and cause.full_key:
+            return _missing_value(str(cause.full_key), verb)
+        if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key and isinstance(error, ConfigCompositionException):
+            return _unknown_key(str(cause.full_key), verb, overrides)
+        if isinstance(cause, yaml.MarkedYAMLError):
+            return InputError(f"A configuration file is no YAML: {' '.join(str(cause).split())}", "correct that line")
+    if swept := _several(overrides):
+        key, _, values = swept.partition("=")
+        if key in groups(verb):
+            return InputError(f"{swept} are several choices", f"give each a job of its own with -m {swept}")
         return InputError(
-            f"There is no {match[1]}={match[2]}", f"choose one of {', '.join(known)}, or give your own folder of them with --config-dir=FOLDER"
+            f"{swept} are several values", f"give them as a list, {shlex.quote(f'{key}=[{values}]')}, or each to a job of its own with -m"
         )
-    if match := re.search(r"Missing mandatory value: (\S+)|You must specify '(\w+)'", text):
-        key = match[1] or match[2]
-        return InputError(f"fmsd {verb} needs {key}", f"give it as {key}=VALUE")
-    odd = any(word in text for word in ("no viable alternative", "Lexer", "token"))
-    hint = "quote values with special characters: key='\"~/data\"'" if odd else f"`fmsd {verb} --help` shows how it is written"
-    return InputError(f"The configuration cannot be composed: {text.rstrip('.')}", hint)
+    if match := re.search(r"You must specify '(\w+)'|Missing mandatory value: (\S+)", text):
+        return _missing_value(match[1] or match[2], verb)
+    if match := re.search(r"config group '([^']+)' does not exist", text):
+        return _unknown_key(match[1], verb, overrides)
+    if match := re.search(r"An item is already at '([^']+)'", text):
+        return InputError(f"{match[1]} exists, so it cannot be added", f"leave the + out: {match[1]}=VALUE")
+    if match := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
+        return _unknown_key(match[1], verb, overrides)
+    if "hydra.launcher.tasks_per_node" in text:
+        return InputError("hydra/launcher=slurm starts a task per device", "give their number with trainer.devices=NUMBER")
+    return InputError(f"The configuration cannot be composed: {text.rstrip('.')}", f"correct it; fmsd {verb} --help shows all keys")
 
 
-def keys(verb: str, overrides: Sequence[str], wrong: str) -> list[str]:
-    """Every dotted key of a verb's configuration under the given group choices."""
-    choices = [override for override in overrides if re.fullmatch(r"\w+=[^,]+", override) and not override.startswith(f"{wrong}=")]
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+def _unreadable_override(override: str, verb: str) -> InputError:
+    """For a word that is not of Hydra's grammar: how to quote it."""
+    key, sign, value = override.partition("=")
+    if not sign:
+        return InputError(f"{override!r} is no override", f"write key=value; fmsd {verb} --help shows all keys")
+    word = shlex.quote(f"{key}={quote(value)}") if re.search(r"['\"\\]", value) else f"'{key}=\"{value}\"'"
+    return InputError(f"{override} holds characters that have a meaning of their own", f"quote the value: {word}")
+
+
+def _missing_file(error: MissingConfigException, text: str) -> InputError:
+    """For a configuration file that is not there: a choice of a group, or what another file names."""
+    name = str(error.missing_cfg_file)
+    for start, (message, extra) in LAUNCHERS.items():
+        if name.startswith(start):
+            return InputError(message, f"install it with: pip install 'fmsd[{extra}]'")
+    group, _, choice = name.rpartition("/")
+    if match := re.match(r"In '([^']+/[^']+)': Could not (?:load|find) '", text):  # another file names it, not the command line
+        return InputError(f"The configuration file {match[1]}.yaml names {name}, which does not exist", "correct its defaults list")
+    options = [option for option in error.options or choices(group) if not option.startswith("_")]
+    folded = {option.casefold().replace("-", "").replace("_", "").replace("+", "p"): option for option in reversed(options)}
+    spelt = choice.casefold().replace("-", "").replace("_", "").replace("+", "p")
+    close = [folded[one] for one in difflib.get_close_matches(spelt, list(folded), n=1, cutoff=0.7)]
+    meant = f" (did you mean {group}={close[0]}?)" if close else ""
+    known = f"choose one of {', '.join(options)}" if options else f"there is none in {CONF / group}"
+    return InputError(f"There is no {group}={choice}{meant}", f"{known}, or give your own folder of them with --config-dir=FOLDER")
+
+
+def _missing_value(key: str, verb: str) -> InputError:
+    if options := groups(verb).get(key):
+        return InputError(f"fmsd {verb} needs {key}", f"give {key}=NAME: {', '.join(options)}")
+    return InputError(f"fmsd {verb} needs {key}", f"give it as {key}=VALUE")
+
+
+def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
+    if verb in ("evaluate", "explain", "merge") and key.startswith(("data.", "trainer.")):
+        return InputError(
+            f"There is no config key {key!r} unless {key.partition('.')[0]}=NAME is given, too", f"add that; fmsd {verb} --help shows all keys"
+        )
+    meant = suggestions(key, config_keys(verb, overrides, key), groups(verb))
+    hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""
+    return InputError(f"There is no config key {key!r}{hint}", f"fmsd {verb} --help shows all keys")
+
+
+def _several(overrides: Sequence[str]) -> str | None:
+    """The first override with several values, where no sweep is asked for."""
+    if any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in overrides):
+        return None
+    for word in overrides:
         try:
-            return list(_dotted(OmegaConf.to_container(hydra.compose(verb, choices)), ""))
+            if "=" in word and not word.startswith("-") and OverridesParser.create().parse_override(word).is_sweep_override():
+                return word
         except HydraException:
-            return []
+            continue
+    return None
+
+
+def config_keys(verb: str, overrides: Sequence[str], wrong: str) -> list[str]:
+    """Every dotted key of a verb's configuration under the given choices of groups."""
+    chosen = [word for word in overrides if re.fullmatch(r"\w+=[^,]+", word) and not word.startswith(f"{wrong}=")]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        for words in (chosen, [word for word in chosen if word.startswith("data=")], ["data=folder"]):
+            try:
+                return list(_dotted(OmegaConf.to_container(hydra.compose(verb, words)), ""))
+            except UNREADABLE:
+                continue
+    return []
 
 
 def _dotted(node: object, prefix: str) -> Iterator[str]:

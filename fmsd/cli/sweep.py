@@ -15,8 +15,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fmsd.errors import InputError
+from fmsd.quoting import quote
 from fmsd.report.sweep import begin, kindred
-from fmsd.tasks.reproduce import quoted
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Sweep(Callback):
         notes = folder / ".jobs" / uuid.uuid4().hex
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.sweep.dir = str(folder)
-            config.hydra.overrides.hydra += [f"hydra.sweep.dir={quoted(folder)}", f"+hydra.job.env_set.{SWEEP}={quoted(notes)}"]
+            config.hydra.overrides.hydra += [f"hydra.sweep.dir={quote(folder)}", f"+hydra.job.env_set.{SWEEP}={quote(notes)}"]
         begin(folder, notes, asked, config.hydra.sweeper.get("n_trials") or math.prod(map(len, asked.values())))
         os.environ[SWEEP] = str(notes)
 

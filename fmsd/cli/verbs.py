@@ -16,9 +16,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmsd.cli.build import build, loggers
-from fmsd.cli.compose import CONF, absolute, add_others, based, check_source, done, located, resumed, trained
+from fmsd.cli.compose import absolute, add_others, based, check_outside, check_source, done, located, resumed, trained
+from fmsd.cli.files import CONF
 from fmsd.cli.merging import merge
 from fmsd.errors import InputError
+from fmsd.quoting import quote
 from fmsd.report.run import EXPLANATIONS, Run
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,6 @@ def train(config: DictConfig, folder: Path) -> int:
     """fmsd train: writes a run, or goes on with one that was interrupted."""
     from fmsd.engine.processes import launch, launched
     from fmsd.tasks import train as task
-    from fmsd.tasks.reproduce import quoted
 
     settings = HydraConfig.get()
     if config.resume is not None:
@@ -51,7 +52,7 @@ def train(config: DictConfig, folder: Path) -> int:
     apart = settings.mode == RunMode.MULTIRUN and "joblib" in settings.launcher["_target_"]  # a killed worker would end the others
     if ((count := processes(config.trainer)) > 1 or apart) and not launched(os.environ):
         own = [f"--config-dir={source.path}" for source in settings.runtime.config_sources if source.provider == "command-line"]
-        place = ["hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
+        place = ["hydra.mode=RUN", f"hydra.run.dir={quote(folder)}"]
         return launch(["-m", "fmsd", "train", *settings.overrides.task, *place, *own], count)
     task.train(
         name=config["choices"]["method"],
@@ -167,6 +168,7 @@ def extract(config: DictConfig, folder: Path) -> int:
     if idle := [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").startswith(("data.frames", "data.manifest", "data.sampling"))]:
         raise InputError(f"{', '.join(idle)} would have no effect: extract reads the videos themselves", "give frames=, sampling= and data.videos=")
     absolute(config.data)
+    check_outside(located(config.out), config.data)
     failures = task.extract(
         data=build(config.data),
         finder=build(config.detector),
@@ -198,6 +200,7 @@ def pack(config: DictConfig, folder: Path) -> None:
 
     absolute(config.data)
     check_source(config.data, HydraConfig.get().overrides.task)
+    check_outside(located(config.out), config.data)
     task.pack(build(config.data), Path(located(config.out)), config.size)
 
 
@@ -232,17 +235,13 @@ def reproduce(words: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
     names = [word for word in words if re.fullmatch(r"\w+", word)]
     own = {key: value for key, _, value in (word.partition("=") for word in words) if key in values}
     rest = [word for word in words if word not in names and word.partition("=")[0] not in values]
-    try:
-        if len(names) != 1 or names[0] not in steps:
-            raise InputError("A table to reproduce is missing", f"give the name of one: {', '.join(steps)}")
-        if idle := [key for key in own if f"{{{key}}}" not in " ".join(steps[names[0]])]:
-            raise InputError(f"{idle[0]}={own[idle[0]]} would have no effect: no command of the table {names[0]} has it", "leave it out")
-        values |= own
-        values["out"] = str(Path(values["out"].replace("{name}", names[0])).expanduser())
-        return task.reproduce(names[0], steps[names[0]], values, rest, run, CONF / "experiments" / f"{names[0]}.csv")
-    except InputError as error:
-        print(f"fmsd: {error}", file=sys.stderr)
-        return 2
+    if len(names) != 1 or names[0] not in steps:
+        raise InputError("A table to reproduce is missing", f"give the name of one: {', '.join(steps)}")
+    if idle := [key for key in own if f"{{{key}}}" not in " ".join(steps[names[0]])]:
+        raise InputError(f"{idle[0]}={own[idle[0]]} would have no effect: no command of the table {names[0]} has it", "leave it out")
+    values |= own
+    values["out"] = str(Path(values["out"].replace("{name}", names[0])).expanduser())
+    return task.reproduce(names[0], steps[names[0]], values, rest, run, CONF / "experiments" / f"{names[0]}.csv")
 
 
 def dashboard(config: DictConfig, folder: Path) -> None:

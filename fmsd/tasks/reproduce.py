@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from fmsd.errors import InputError
+from fmsd.quoting import quote
 from fmsd.report.console import show
 from fmsd.report.run import Run, read_results
 
@@ -87,14 +88,9 @@ def filled(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
             if key == "hydra.run.dir" and Run(Path(text)).finished:
                 log.info("%s is finished: skipped.", text)
                 break
-            line.append(f"{key}{sign}{quoted(Path(text)) if path else text}")
+            line.append(f"{key}{sign}{quote(text) if path else text}")
         else:
             yield line
-
-
-def quoted(path: Path) -> str:
-    """A path as Hydra reads it from a command line."""
-    return "'" + str(path).replace("'", r"\'") + "'"
 
 
 def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
