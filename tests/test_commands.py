@@ -165,7 +165,7 @@ MISTAKES = [
     (["train", "data.root="], "data.root= is empty; give a path"),
     (["train", "+optimizer.lr=3"], "optimizer.lr exists, so it cannot be added; leave the + out: optimizer.lr=VALUE."),
     (["train", "~methd"], "There is no config key 'methd' (did you mean method?)"),
-    (["train", "data.train=a,b"], "'data.train=[a,b]', or each to a job of its own with -m."),
+    (["train", "data.train=a,b"], "data.train='[a,b]', or each to a job of its own with -m."),
     (["doctor"], "fmsd doctor needs data; give data=NAME: celebdf_pp"),
     (["evaluate"], "fmsd evaluate needs run; give it as run=VALUE."),
     (["evaluate", "run=x", "data.frames=3"], "unless data=NAME is given, too"),

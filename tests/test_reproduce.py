@@ -105,9 +105,9 @@ def test_each_forgery_is_filled_in() -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "Give the name of one table"),
-        (["mask", "merge"], "Give the name of one table"),
-        (["nothing", "forgeries=a,b"], "Give the name of one table"),
+        ([], "give the name of one"),
+        (["mask", "merge"], "give the name of one"),
+        (["nothing", "forgeries=a,b"], "give the name of one"),
         (["robust", "method=norm"], "method=norm would change what the table robust compares"),
         (["robust", "forgeries=a,b"], "forgeries=a,b would have no effect: no command of the table robust has it"),
         (["align", "unseen=b"], "unseen=b would change what the table align compares"),

@@ -68,7 +68,7 @@ def translate_hydra_error(error: Exception, verb: str, overrides: Sequence[str])
         if key in groups(verb):
             return InputError(f"{swept} are several choices", f"give each a job of its own with -m {swept}")
         return InputError(
-            f"{swept} are several values", f"give them as a list, {shlex.quote(f'{key}=[{values}]')}, or each to a job of its own with -m"
+            f"{swept} are several values", f"give them as a list, {key}={shlex.quote(f'[{values}]')}, or each to a job of its own with -m"
         )
     if match := re.search(r"You must specify '(\w+)'|Missing mandatory value: (\S+)", text):
         return _missing_value(match[1] or match[2], verb)
