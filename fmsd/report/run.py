@@ -40,6 +40,7 @@ import yaml
 from fmsd.atomic import atomic
 from fmsd.errors import BusyError, InputError, reason
 from fmsd.metrics.table import markdown, wide
+from fmsd.tables import read_csv
 
 if os.name == "posix":
     import fcntl
@@ -204,7 +205,7 @@ def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:
         InputError: the file does not hold one.
     """
     try:
-        table = pl.read_csv(path, infer_schema=False)
+        table = read_csv(path, infer_schema=False)
         counts = [name for name in ("n_frames", "n_videos", "severity") if name in table.columns]
         table = table.with_columns(pl.col("value").cast(pl.Float64), pl.col(counts).cast(pl.Int64))
         whole = table.select("dataset", "level", "metric", "value", "n_frames", "selection", *also).drop_nulls().height

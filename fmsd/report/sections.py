@@ -22,6 +22,7 @@ from fmsd.report.html import Section
 from fmsd.report.run import EXPLANATIONS, MASK, SPECTRA
 from fmsd.report.tables import LOWER, NAMES, Table, results_table
 from fmsd.report.trial import Trial
+from fmsd.tables import read_csv
 
 LINES = 12
 """Rows that pictures show at most."""
@@ -243,7 +244,7 @@ def training(overview: Overview) -> Section | None:
     logs = {}
     for row, trial in overview.firsts.items():
         path = trial.runs[0].folder / "logs" / "metrics.csv"
-        logs[row] = pl.read_csv(path, infer_schema_length=None) if path.is_file() and path.stat().st_size > 1 else pl.DataFrame()
+        logs[row] = read_csv(path, infer_schema_length=None) if path.is_file() and path.stat().st_size > 1 else pl.DataFrame()
     pictures = []
     for column, what in (("train/loss", "training loss"), ("val/video_auc", "AUC per video on the validation split")):
         lines = [

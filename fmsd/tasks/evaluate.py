@@ -30,6 +30,7 @@ from fmsd.peft.inject import fold
 from fmsd.report import plots, publish
 from fmsd.report.console import show as show_table
 from fmsd.report.run import CORRUPTIONS, VALIDATION, Run, caption, claimed, provenance, read_results
+from fmsd.tables import read_parquet
 from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def evaluate(
                 log.warning("%s is not what the run was tested on: other frames, splits or labels (see manifests in run.json).", name)
         record = {key: trained[key] for key in CARRIED if key in trained} | {"stamps": stamps(data, run.origin())}
         validation = run.folder / VALIDATION
-        record["thresholds"] = thresholds(pl.read_parquet(validation), data.video_score) if validation.is_file() else None
+        record["thresholds"] = thresholds(read_parquet(validation), data.video_score) if validation.is_file() else None
         worker = alone(trainer, folder)
         table = stress(evaluation, record, worker, folded(run, detector, worker), data, corruptions)
         if corruptions:
