@@ -36,8 +36,8 @@ def domain_matrix(rows: Sequence[str], columns: Sequence[str], values: ArrayLike
     inverted = np.argwhere(cells < 0.5) if metric == "AUC" else np.empty((0, 2))
     for row, column in inverted:
         axes.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=plots.DARK, linewidth=2))
-    axes.set_yticks(range(len(rows)), rows, fontsize=8)
-    axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), [*map(plots.literal, rows)], fontsize=8)
+    axes.set_xticks(range(len(columns)), [*map(plots.literal, columns)], fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
     note = f"; framed: {len(inverted)} inverted (below 0.5)" if len(inverted) else ""
     axes.set_title(f"Video {metric} of each forgery{note}", fontsize=10, loc="left")
     plots.scale(figure, axes, image, metric)
@@ -88,8 +88,8 @@ def cosines(experts: Sequence[str], gram: ArrayLike) -> Figure:
     figure, axes = plots.canvas(1.2 + _inches(names) + side, 0.6 + side + 0.75 * _inches(names))
     image = axes.imshow(cells, cmap=DIVERGING, vmin=-1, vmax=1)
     _tell(axes, image, cells, 2)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_xticks(range(len(names)), names, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), [*map(plots.literal, names)], fontsize=8)
+    axes.set_xticks(range(len(names)), [*map(plots.literal, names)], fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
     others = cells[~np.eye(len(names), dtype=bool)]
     others = others[~np.isnan(others)]
     mean = f", {float(others.mean()):z.2f} on average" if len(others) else ""
