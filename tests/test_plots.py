@@ -184,12 +184,15 @@ def test_the_spectrum_is_that_of_the_stacked_tasks() -> None:
 
 def test_the_matrix_tells_every_value_and_frames_the_inverted_ones() -> None:
     cells = [[0.9, 0.5, 0.4996], [0.1, np.nan, 1.0]]
-    axes = merging.domain_matrix(["one", "two"], ["a/x", "a/y", "b/z"], cells).axes[0]
+    axes = merging.domain_matrix(["one", "two"], ["a/x", "a/y", "b/z"], cells, inverted=[(0, 2), (1, 0)]).axes[0]
     assert [text.get_text() for text in axes.texts] == ["0.900", "0.500", "0.500", "0.100", "-", "1.000"]
     frames = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     assert {(round(frame.get_x() + 0.46), round(frame.get_y() + 0.44)) for frame in frames} == {(2, 0), (0, 1)}
     assert (axes.images[0].norm.vmin, axes.images[0].norm.vmax) == (0, 1)
     assert "2 inverted" in axes.get_title(loc="left")
+    bare = merging.domain_matrix(["one", "two"], ["a/x", "a/y", "b/z"], cells).axes[0]
+    assert not [patch for patch in bare.patches if isinstance(patch, Rectangle)]  # a value below 0.5 is no inversion by itself
+    assert "inverted" not in bare.get_title(loc="left")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a/x", "a/y", "b/z"]
     errors = merging.domain_matrix(["one", "two"], ["a/x", "a/y", "b/z"], cells, "Equal error rate").axes[0]

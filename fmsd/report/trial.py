@@ -206,7 +206,7 @@ def _trial(label: str, seed: int | None, runs: Sequence[Run], records: Sequence[
         new = table.filter(~pl.col("dataset").is_in(list(places)))
         parts.append(new)
         places |= {name: run.folder / "predictions" / f"{name}.parquet" for name in new["dataset"].unique(maintain_order=True)}
-    table = pl.concat(parts)
+    table = pl.concat(parts, how="diagonal")
     label += f" ({ORACLE})" if table["selection"].str.contains(ORACLE).any() else ""
     return Trial(label, seed, tuple(runs), tuple(records), table, places)
 

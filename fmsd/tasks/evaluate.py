@@ -23,7 +23,7 @@ from fmsd.engine.predictions import gather, joined
 from fmsd.engine.processes import Processes, named
 from fmsd.engine.stamp import stamped, stamps
 from fmsd.errors import InputError
-from fmsd.metrics.table import results, thresholds, wide
+from fmsd.metrics.table import results, thresholds, videos, wide
 from fmsd.models.detector import Detector
 from fmsd.peft import adapter
 from fmsd.peft.inject import fold
@@ -212,23 +212,24 @@ def predict(trainer: Trainer, scorer: LightningModule, loader: DataLoader[Frames
 
 
 def show(table: pl.DataFrame, title: str, note: str) -> None:
-    """Prints the AUC of every dataset, frames and videos apart; values below chance are marked as inverted."""
-    rows = [[str(line[0]), *map(told, line[1:])] for line in wide(table).rows()]
-    show_table(title, wide(table).columns, rows, note)
+    """Prints the AUC of every dataset, frames and videos apart, with the numbers of its videos."""
+    aucs, sizes = wide(table), videos(table)
+    rows = [[str(line[0]), *map(told, line[1:])] for line in aucs.rows()]
+    show_table(title, [f"{name}\n{sizes[name]}" if name in sizes else name for name in aucs.columns], rows, note)
 
 
 def show_robustness(table: pl.DataFrame) -> None:
     """Prints for each dataset the video AUC under every corruption, by severity, with their means."""
-    aucs = table.filter(level="video", metric="auc")
+    aucs, sizes = table.filter(level="video", metric="auc"), videos(table)
     for (dataset,), own in aucs.group_by("dataset", maintain_order=True):
         clean = own.filter(severity=0)["value"].item()
         grid = own.filter(pl.col("severity") > 0).pivot("severity", index="corruption", values="value", maintain_order=True)
         grid = grid.with_columns(mean=pl.mean_horizontal(pl.exclude("corruption")))
         lines = [*grid.rows(), *grid.select(pl.lit("mean"), pl.exclude("corruption").mean()).rows()]
         rows = [[str(line[0]), *map(told, line[1:])] for line in lines]
-        show_table(f"Video AUC on {dataset} by severity; clean {told(clean)}", grid.columns, rows)
+        show_table(f"Video AUC on {dataset} ({sizes[str(dataset)]}) by severity; clean {told(clean)}", grid.columns, rows)
 
 
 def told(value: float) -> str:
-    """A number of a table; below chance it is marked as inverted."""
-    return f"{value:.3f}{' (inverted)' if value < 0.5 else ''}"
+    """A number of a table."""
+    return f"{value:.3f}"
