@@ -215,8 +215,9 @@ def robustness_tables(table: pl.DataFrame, marks: Marks) -> dict[str, Table]:
         tidy = tidy.with_columns(metric=pl.lit("auc"), level=pl.lit("video"))
         made = results_table(tidy, "auc", "video", {}, {}, marks.at((dataset, column) for column in columns))
         said = "; ".join(f"{name}: {', '.join(map(str, severities)) or 'none'}" for name, severities in kept.items())
-        caption = f"Mean over the severities that all runs have, {said}."
-        title = f"AUC per video on {dataset}" + "".join(f" ({counts})" for counts in videos(own).values())
+        counts = "".join(f"{text}. " for text in videos(own).values())
+        caption = f"{counts}Mean over the severities that all runs have, {said}."
+        title = f"AUC per video on {dataset}"
         tables[str(dataset)] = replace(made, title=title, columns=columns, caption=caption, videos={}, lacking=lacking(own))
     return tables
 
