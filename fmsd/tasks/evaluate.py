@@ -227,7 +227,7 @@ def show_robustness(table: pl.DataFrame) -> None:
         grid = grid.with_columns(mean=pl.mean_horizontal(pl.exclude("corruption")))
         lines = [*grid.rows(), *grid.select(pl.lit("mean"), pl.exclude("corruption").mean()).rows()]
         rows = [[str(line[0]), *map(told, line[1:])] for line in lines]
-        show_table(f"Video AUC on {dataset} ({sizes[str(dataset)]}) by severity; clean {told(clean)}", grid.columns, rows)
+        show_table(f"Video AUC on {dataset} by severity; clean {told(clean)}", grid.columns, rows, sizes[str(dataset)])
 
 
 def told(value: float) -> str:
