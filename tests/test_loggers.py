@@ -325,8 +325,8 @@ def test_runs_that_are_averaged_have_one_variant(change: dict[str, str], name: s
 def kept(folder: Path, aucs: dict[str, tuple[float, str]], corruptions: dict[int, float] | None = None, **record: Any) -> Run:
     """The folder of a run or an evaluation: video AUC and stamp of every dataset, and AUCs under blur by severity."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [(name, "video", "auc", value, 8, 4, "iid", "fmsd", stamp) for name, (value, stamp) in aucs.items()]
-    columns = ("dataset", "level", "metric", "value", "n_frames", "n_videos", "selection", "protocol", "stamp")
+    rows = [(name, "video", "auc", value, 8, 4, 2, "iid", "fmsd", stamp) for name, (value, stamp) in aucs.items()]
+    columns = ("dataset", "level", "metric", "value", "n_frames", "n_videos", "n_real_videos", "selection", "protocol", "stamp")
     table = pl.DataFrame(rows, schema=columns, orient="row")
     if corruptions:
         parts = [

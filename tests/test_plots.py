@@ -7,18 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
+from matplotlib.text import Text
 from PIL import Image
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fmsd.mask import Layer, LayerMask, MaskHistory, Masking, choose
 from fmsd.metrics.calibration import reliability
-from fmsd.report import curves, merging, plots
+from fmsd.report import curves, explanations, merging, plots
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -182,12 +184,15 @@ def test_the_spectrum_is_that_of_the_stacked_tasks() -> None:
 
 def test_the_matrix_tells_every_value_and_frames_the_inverted_ones() -> None:
     cells = [[0.9, 0.5, 0.4996], [0.1, np.nan, 1.0]]
-    axes = merging.domain_matrix(["one", "two"], ["a/x", "a/y", "b/z"], cells).axes[0]
+    axes = merging.domain_matrix(["one", "two"], ["a/x", "a/y", "b/z"], cells, inverted=[(0, 2), (1, 0)]).axes[0]
     assert [text.get_text() for text in axes.texts] == ["0.900", "0.500", "0.500", "0.100", "-", "1.000"]
     frames = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     assert {(round(frame.get_x() + 0.46), round(frame.get_y() + 0.44)) for frame in frames} == {(2, 0), (0, 1)}
     assert (axes.images[0].norm.vmin, axes.images[0].norm.vmax) == (0, 1)
     assert "2 inverted" in axes.get_title(loc="left")
+    bare = merging.domain_matrix(["one", "two"], ["a/x", "a/y", "b/z"], cells).axes[0]
+    assert not [patch for patch in bare.patches if isinstance(patch, Rectangle)]  # a value below 0.5 is no inversion by itself
+    assert "inverted" not in bare.get_title(loc="left")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a/x", "a/y", "b/z"]
     errors = merging.domain_matrix(["one", "two"], ["a/x", "a/y", "b/z"], cells, "Equal error rate").axes[0]
@@ -275,3 +280,23 @@ def test_reliability_leaves_out_empty_bins_and_spectra_have_a_panel_a_layer() ->
     before, after = panels[0].lines
     np.testing.assert_allclose(before.get_ydata(), [5, 2, 1])
     np.testing.assert_allclose(after.get_ydata(), [4, 2])  # zero has no place on a logarithmic axis
+
+
+HOSTILE = ("_hidden", "$\\frac{$", "a$b$c", "[/]", "{x}", "%s")
+"""Names that matplotlib would leave out of a legend, or take for formulas, some of them broken."""
+
+
+def test_names_are_drawn_as_they_are() -> None:
+    scores = {"real": np.array([0.1]), **{name: np.array([0.5]) for name in HOSTILE}}
+    matrix = merging.domain_matrix(HOSTILE, HOSTILE, np.full((len(HOSTILE), len(HOSTILE)), 0.5))
+    rows = [(name, "video", "auc", 0.7, "jpeg", severity) for name in HOSTILE for severity in (0, 1)]
+    table = pl.DataFrame(rows, schema=["dataset", "level", "metric", "value", "corruption", "severity"], orient="row")
+    points = pl.DataFrame([("d", name, 0.0, 1.0) for name in ("real", *HOSTILE)], schema=["dataset", "domain", "x", "y"], orient="row")
+    legends = curves.histograms(scores), plots.robustness(table), explanations.features(points, "run[1] $x$ $y$")
+    for figure in (*legends, matrix, merging.cosines(HOSTILE, np.eye(len(HOSTILE)))):
+        figure.canvas.draw()  # a broken formula raises here
+    for figure in legends:
+        shown = {text.get_text().strip().replace(r"\$", "$") for text in figure.legends[0].get_texts()}
+        assert set(HOSTILE) <= shown
+    assert [label.get_text().strip().replace(r"\$", "$") for label in matrix.axes[0].get_yticklabels()] == list(HOSTILE)
+    assert not any(text.get_text().count("$") - text.get_text().count(r"\$") for figure in legends for text in figure.findobj(Text))

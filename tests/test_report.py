@@ -113,7 +113,7 @@ def test_by_domain_a_column_is_a_forgery_and_inverted_ones_are_flagged(runs: Pat
     tidy = report(runs, out=tmp_path / "out", by="domain")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["domains.csv", "domains.md", "domains.png", "domains.tex"]
     assert pl.read_csv(tmp_path / "out" / "domains.csv").equals(tidy)
-    assert tidy.columns == ["dataset", "domain", "level", "metric", "value", "n_frames", "n_videos", "run", "seed"]
+    assert tidy.columns == ["dataset", "domain", "level", "metric", "value", "n_frames", "n_videos", "n_real_videos", "run", "seed", "low", "high"]
     text = (tmp_path / "out" / "domains.md").read_text()
     printed = capsys.readouterr().out
     assert printed.count("data.domains=[swap]") == printed.count("(inverted)") == 2
@@ -125,20 +125,26 @@ def test_by_domain_a_column_is_a_forgery_and_inverted_ones_are_flagged(runs: Pat
         assert merge[header.index("celeb/synthesis")] == "-"
         assert "±" not in "".join(merge)
         assert [name for name, cell in zip(header, swap, strict=True) if "(inverted)" in cell] == ["ff/puppet"]
-        expected = []
+        expected, samples = [], []
         for seed in (0, 1):
             own = scored(frames("ff", ("puppet",), seed + 10)).filter(pl.col("domain") != "swap")
             table = own if level == "frame" else by_video(own)
             expected.append(roc_auc_score(table["label"], table["score"]))
-        assert swap[header.index("ff/puppet")] == f"{np.mean(expected):.3f} ± {np.std(expected, ddof=1):.3f} (inverted)"
+            samples.append(resampled(own.drop("score"), ["auc"], level, 1000, zlib.crc32(b"ff/puppet"))["auc"])
+        low, high = interval((samples[0] + samples[1]) / 2)
+        numbers = f"{np.mean(expected):.3f} ± {np.std(expected, ddof=1):.3f} [{low:.3f}, {high:.3f}]"
+        assert swap[header.index("ff/puppet")] == f"{numbers} (inverted)"
+        ends = tidy.filter(dataset="ff", domain="puppet", level=level, metric="auc", run="data.domains=[swap]", seed=0).select("low", "high").row(0)
+        assert ends == pytest.approx(interval(samples[0]))
 
 
 def test_the_picture_shows_the_means_of_videos(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn, draw = [], merging.domain_matrix
     monkeypatch.setattr(merging, "domain_matrix", lambda *arguments: drawn.append(arguments) or draw(*arguments))
     tidy = report(runs, out=tmp_path / "out", by="domain").filter(level="video", metric="auc")
-    ((rows, columns, values, metric),) = drawn
+    ((rows, columns, values, metric, inverted),) = drawn
     assert metric == "AUC"
+    assert inverted == [(1, columns.index("ff/puppet"))]
     assert rows == ["merger=average", "data.domains=[swap]"]
     for row, label in enumerate(rows):
         for column, name in enumerate(columns):
@@ -189,8 +195,9 @@ def test_every_number_is_scikit_learns(runs: Path, tmp_path: Path) -> None:
     assert "(inverted)" not in (tmp_path / "eer" / "results.md").read_text()  # low is good
     assert "lower is better" in (tmp_path / "eer" / "results.md").read_text()
     finished(tmp_path / "upside" / "down", [], 0, inverted=("swap", "puppet"), datasets=("ff",))
-    report(tmp_path / "upside", out=tmp_path / "inverted", resamples=0)
-    assert (tmp_path / "inverted" / "results.md").read_text().count("(inverted)") == 2
+    for resamples, count in ((50, 2), (0, 0)):  # without an interval nothing is claimed
+        report(tmp_path / "upside", out=tmp_path / "inverted", resamples=resamples)
+        assert (tmp_path / "inverted" / "results.md").read_text().count("(inverted)") == count
 
 
 def test_the_interval_of_a_row_is_that_of_its_mean_over_seeds(methods: Path, tmp_path: Path) -> None:
@@ -542,14 +549,16 @@ def test_markdown_shows_labels_as_they_are(tmp_path: Path) -> None:
     assert "| note=&lt;b>\\| x |" in (tmp_path / "out" / "results.md").read_text()
 
 
-def test_a_runs_own_page_marks_inverted_aucs(tmp_path: Path) -> None:
+def test_a_runs_own_page_has_no_intervals_and_claims_nothing_of_inversions(tmp_path: Path) -> None:
     run = finished(tmp_path / "run", [], 0, inverted=("swap", "puppet"), datasets=("ff", "celeb"))
-    auc = (run.folder / "results.md").read_text().partition("## ap")[0]
-    (frame, video) = lines(auc)[2:]
-    for row in (frame, video):
-        assert row[1].endswith(" (inverted)")
-        assert not row[2].endswith(" (inverted)")
-    assert (run.folder / "results.md").read_text().count("(inverted)") == 2
+    text = (run.folder / "results.md").read_text()
+    (frame, video) = lines(text.partition("## ap")[0])[2:]
+    for level, row in (("frame", frame), ("video", video)):
+        values = [run.results().filter(metric="auc", level=level, dataset=dataset)["value"].item() for dataset in ("ff", "celeb")]
+        assert row == [level, *(f"{value:.4f}" for value in values)]
+        assert values[0] < 0.5 < values[1]
+    assert "inverted" not in text
+    assert "ff 12 real, 24 fake videos; celeb 12 real, 12 fake videos." in text
 
 
 def test_thresholds_are_those_of_the_folder_that_the_numbers_lie_in(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from fmsd.atomic import atomic
 from fmsd.data import clip, pack
 from fmsd.data.image import member
 from fmsd.errors import InputError, reason
+from fmsd.tables import read_parquet
 from fmsd.types import REAL, Entry, Frame, Problem, Split, Video
 
 log = logging.getLogger(__name__)
@@ -269,7 +270,7 @@ def read(path: Path, root: Path) -> Manifest:
     if not path.is_file():
         raise InputError(f"There is no manifest {path}", "make it with `fmsd index`")
     try:
-        table = pl.read_parquet(path)
+        table = read_parquet(path)
     except pl.exceptions.PolarsError as error:
         raise InputError(f"The manifest {path} is no parquet file", "make it again with `fmsd index`") from error
     if missing := [name for name in SCHEMA.names() if name not in table.columns]:

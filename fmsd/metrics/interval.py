@@ -23,6 +23,14 @@ from fmsd.metrics.video import by_video
 Samples = Float64[np.ndarray, " resamples"]
 """A metric of every resample."""
 
+FEWEST = 10
+"""Videos of each class that an interval, a p-value or a mark needs.
+
+A bootstrap knows no video but those it draws from: of one real video that lies right every resample is right, and the interval is [1, 1] whatever the
+truth. n videos without an error are what a detector that errs on a share of 1 - 0.05^(1/n) of all shows once in twenty times: 95 % of them for n = 1,
+26 % for n = 10. Below that an interval says more of the sample's size than of the detector.
+"""
+
 BLOCK = 2**19
 """How many weights are held at a time; their 4 MB stay in the cache."""
 
@@ -162,8 +170,8 @@ def resampled(
     """Metrics of one dataset's predictions on resamples of its videos, stratified by their label.
 
     At frame level a frame counts as often as its video was drawn. Predictions of the same videos, in any order, are resampled alike for one seed,
-    so that differences between runs are paired. Of a class with one video every resample is the same: the interval is too narrow, as nothing tells
-    how another video would have done.
+    so that differences between runs are paired. Of a class with few videos the interval is too narrow, as nothing tells
+    how another video would have done; see `FEWEST`.
 
     Args:
         metrics: see `weighted`.
@@ -197,6 +205,23 @@ def interval(samples: Samples, confidence: float = 0.95) -> tuple[float, float]:
     """
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def sufficient(real: int, fake: int) -> bool:
+    """Whether so many videos of each class are enough for an interval."""
+    return min(real, fake) >= FEWEST
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p-values of several comparisons, so corrected that the odds of any false one among them are those of one (S. Holm, Scand. J. Stat., 1979).
+
+    The smallest of n is multiplied by n, the next by n - 1, and so on; none becomes smaller than one before it, and none exceeds 1.
+    """
+    corrected, least = [0.0] * len(p), 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        least = max(least, min(1.0, (len(p) - rank) * p[place]))
+        corrected[place] = least
+    return corrected
 
 
 def paired(one: Samples, other: Samples, observed: float, confidence: float = 0.95) -> Difference:

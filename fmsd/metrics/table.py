@@ -3,6 +3,7 @@
 Predictions are a table with the manifest's columns and `logit`, a row per frame. Results are tidy: one number a row.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -13,8 +14,8 @@ from fmsd.errors import InputError
 from fmsd.metrics.ranking import AT_THRESHOLD, CURVES, METRICS, Labels, Scores, best_threshold, known, roc
 from fmsd.metrics.video import by_folder, by_video
 
-COLUMNS = ("dataset", "level", "metric", "value", "n_frames", "n_videos", "selection", "protocol")
-DOMAIN_COLUMNS = ("dataset", "domain", "level", "metric", "value", "n_frames", "n_videos")
+COLUMNS = ("dataset", "level", "metric", "value", "n_frames", "n_videos", "n_real_videos", "selection", "protocol")
+DOMAIN_COLUMNS = ("dataset", "domain", "level", "metric", "value", "n_frames", "n_videos", "n_real_videos")
 LEVELS = ("frame", "video")
 
 
@@ -82,7 +83,7 @@ def by_domain(
 ) -> pl.DataFrame:
     """The metrics of each forgery domain's fakes against all real frames of their dataset, at frame and video level.
 
-    `n_frames` and `n_videos` count what was ranked, the real ones included. The arguments are those of `results`.
+    `n_frames` and `n_videos` count what was ranked, the real ones included, `n_real_videos` these alone. The arguments are those of `results`.
 
     Raises:
         InputError: as `results`.
@@ -148,6 +149,32 @@ def wide(tidy: pl.DataFrame, metric: str = "auc") -> pl.DataFrame:
     return tidy.filter(metric=metric).pivot("dataset", index="level", values="value", maintain_order=True)
 
 
+def videos(tidy: pl.DataFrame) -> dict[str, str]:
+    """The numbers of real and fake videos of every dataset, as text: `178 real, 340 fake videos`; their sum alone where `n_real_videos` is not known.
+
+    Rows that were tested on other numbers give a range. Where `n_videos` is not known, the dataset is left out.
+    """
+    found = {}
+    for (dataset,), own in tidy.group_by("dataset", maintain_order=True):
+        if own["n_videos"].has_nulls():
+            continue
+        real, fake = own["n_real_videos"], own["n_videos"] - own["n_real_videos"]
+        parts = {" videos": own["n_videos"]} if real.has_nulls() else {" real, ": real, " fake videos": fake}
+        found[str(dataset)] = "".join(_span(numbers) + what for what, numbers in parts.items())
+    return found
+
+
+def _span(numbers: pl.Series) -> str:
+    """A number, or the lowest and the highest of several."""
+    low, high = numbers.min(), numbers.max()
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown sets as it stands, in one line, also in a cell of a table."""
+    return re.sub(r"[\\`*|]", lambda found: f"\\{found[0]}", " ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; numbers stand right."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
@@ -169,5 +196,5 @@ def _measured(
 
 
 def _sizes(ranked: dict[str, tuple[Scores, Labels]]) -> list[int]:
-    """Numbers of frames and of videos."""
-    return [len(ranked[level][0]) for level in LEVELS]
+    """Numbers of frames, of videos and of real videos."""
+    return [*(len(ranked[level][0]) for level in LEVELS), int((ranked["video"][1] == 0).sum())]

@@ -1,6 +1,7 @@
 """Tables and progress on the terminal."""
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -49,8 +50,9 @@ def counting(what: str, total: int | None = None, unit: str = "tensors", every: 
     """
     console, began = Console(stderr=True), time.monotonic()
     told, done = began, 0
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn(f"{{task.completed}}{f' of {total}' if total else ''} {unit}")
-    times = (TimeElapsedColumn(), *((TextColumn("left:"), TimeRemainingColumn()) if total else ()), TextColumn("{task.fields[note]}"))
+    text = functools.partial(TextColumn, markup=False)  # [brackets] in names are no style
+    columns = text("{task.description}"), BarColumn(), text(f"{{task.completed}}{f' of {total}' if total else ''} {unit}")
+    times = (TimeElapsedColumn(), *((text("left:"), TimeRemainingColumn()) if total else ()), text("{task.fields[note]}"))
     with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total, note="")
 

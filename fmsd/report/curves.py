@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from fmsd.metrics.ranking import Labels, Scores
 from fmsd.metrics.ranking import roc as ranked
-from fmsd.report.plots import canvas, canvases, style
+from fmsd.report.plots import canvas, canvases, literal, style
 
 Scored = tuple[Scores, Labels]
 Line = tuple[Sequence[float], Sequence[float]]
@@ -191,8 +191,3 @@ def square() -> tuple[Figure, Axes]:
 def bare(axes: Axes) -> None:
     """Leaves out the lines of a box that are no axes."""
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def literal(text: str) -> str:
-    """Text of which matplotlib takes no part for a formula."""
-    return text.replace("$", r"\$")

@@ -10,7 +10,7 @@ import polars as pl
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 
-from fmsd.report.plots import canvases
+from fmsd.report.plots import canvases, literal
 from fmsd.types import REAL
 
 HEAT = mpl.colormaps["inferno"]
@@ -44,7 +44,7 @@ def heatmaps(tiles: Sequence[Tile], title: str) -> Figure:
     figure, panels = canvases(1.2 + 2.1 * columns, 0.5 + 1.3 * len(rows), columns * len(rows), columns)
     for place, (name, own) in enumerate(rows.items()):
         line = panels[place * columns : (place + 1) * columns]
-        line[0].set_ylabel(f"{name}\n({'fake' if own[0].label else 'real'})", fontsize=7)
+        line[0].set_ylabel(f"{literal(name)}\n({'fake' if own[0].label else 'real'})", fontsize=7)
         for axes, tile in zip(line, own, strict=False):  # a domain may have fewer images than others
             axes.imshow(np.concatenate([tile.image / 255, heated(tile.image, tile.heat)], 1))
             wrong = (tile.score >= 0.5) != bool(tile.label)
@@ -53,7 +53,7 @@ def heatmaps(tiles: Sequence[Tile], title: str) -> Figure:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
-    figure.suptitle(title, fontsize=8, x=0.01, ha="left")
+    figure.suptitle(literal(title), fontsize=8, x=0.01, ha="left")
     return figure
 
 
@@ -82,15 +82,15 @@ def features(points: pl.DataFrame, title: str) -> Figure:
         axes.scatter(others["x"], others["y"], s=4, c="gainsboro", linewidths=0)  # with them all panels have the same limits
         for number, domain in enumerate(forgeries):
             own = points.filter(dataset=dataset, domain=domain)
-            look = {"color": HUES[number % len(HUES)], "marker": SHAPES[number % len(SHAPES)], "label": domain}
+            look = {"color": HUES[number % len(HUES)], "marker": SHAPES[number % len(SHAPES)], "label": literal(domain)}
             axes.scatter(own["x"], own["y"], s=12, alpha=0.75, linewidths=0, **look)
         real = points.filter(dataset=dataset, domain=REAL)
         axes.scatter(real["x"], real["y"], s=12, c="black", marker="x", linewidths=0.7, label=REAL)
-        axes.set_title(dataset, fontsize=9, loc="left")
+        axes.set_title(literal(dataset), fontsize=9, loc="left")
         axes.set_xticks([])
         axes.set_yticks([])
     handles, names = panels[0].get_legend_handles_labels()
     per_column = max(6, 15 * lines)
     figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8, ncols=-(-len(names) // per_column))
-    figure.suptitle(title, fontsize=8, x=0.01, ha="left")
+    figure.suptitle(literal(title), fontsize=8, x=0.01, ha="left")
     return figure

@@ -78,7 +78,9 @@ def results(table: Table, shown: Mapping[str, int], heat: bool = False) -> str:
     ]
     notes = "".join(f"<li><sup>{letter}</sup> {escape(meaning)}</li>" for letter, meaning in table.notes)
     caption = escape(table.title) + (f" <small>{escape(table.caption)}</small>" if table.caption else "")
-    return _table(caption, ["", *map(escape, table.columns)], rows) + (f'<ul class="notes">{notes}</ul>' if notes else "")
+    header = ["", *(f"{escape(name)}{f'<small>{escape(table.videos[name])}</small>' if name in table.videos else ''}" for name in table.columns)]
+    lacking = f"<li>{escape(table.lacking)}</li>" if table.lacking else ""
+    return _table(caption, header, rows) + (f'<ul class="notes">{lacking}{notes}</ul>' if lacking or notes else "")
 
 
 def words(caption: str, header: Sequence[str], rows: Sequence[Sequence[str | float | None]], text: Collection[int] = (0,)) -> str:

@@ -19,12 +19,15 @@ DIVERGING = mpl.colormaps["RdBu"]
 CORE, REST, EMPTY = "#0072B2", "#B0B0B0", "0.92"
 
 
-def domain_matrix(rows: Sequence[str], columns: Sequence[str], values: ArrayLike, metric: str = "AUC") -> Figure:
-    """A heat map of videos, one row a detector, one column a forgery; AUCs below 0.5, which rank fakes below reals, are framed.
+def domain_matrix(
+    rows: Sequence[str], columns: Sequence[str], values: ArrayLike, metric: str = "AUC", inverted: Sequence[tuple[int, int]] = ()
+) -> Figure:
+    """A heat map of videos, one row a detector, one column a forgery.
 
     Args:
         values: rows x columns; NaN where a detector was not tested.
         metric: what they are.
+        inverted: row and column of the AUCs that are framed, as their whole interval lies below 0.5.
     """
     cells = np.asarray(values, dtype=np.float64)
     rows, columns = ([textwrap.fill(name, 44) for name in names] for names in (rows, columns))
@@ -33,12 +36,11 @@ def domain_matrix(rows: Sequence[str], columns: Sequence[str], values: ArrayLike
     figure, axes = plots.canvas(1.2 + _inches(rows) + max(3.6, 0.56 * len(columns)), 0.7 + max(0.9, height) + 0.75 * _inches(columns))
     image = axes.imshow(cells, cmap=DIVERGING, vmin=0, vmax=1, aspect="auto")
     _tell(axes, image, cells, 3)
-    inverted = np.argwhere(cells < 0.5) if metric == "AUC" else np.empty((0, 2))
     for row, column in inverted:
         axes.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=plots.DARK, linewidth=2))
-    axes.set_yticks(range(len(rows)), rows, fontsize=8)
-    axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
-    note = f"; framed: {len(inverted)} inverted (below 0.5)" if len(inverted) else ""
+    axes.set_yticks(range(len(rows)), [*map(plots.literal, rows)], fontsize=8)
+    axes.set_xticks(range(len(columns)), [*map(plots.literal, columns)], fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
+    note = f"; framed: {len(inverted)} inverted (interval below 0.5)" if inverted else ""
     axes.set_title(f"Video {metric} of each forgery{note}", fontsize=10, loc="left")
     plots.scale(figure, axes, image, metric)
     return figure
@@ -88,8 +90,8 @@ def cosines(experts: Sequence[str], gram: ArrayLike) -> Figure:
     figure, axes = plots.canvas(1.2 + _inches(names) + side, 0.6 + side + 0.75 * _inches(names))
     image = axes.imshow(cells, cmap=DIVERGING, vmin=-1, vmax=1)
     _tell(axes, image, cells, 2)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_xticks(range(len(names)), names, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), [*map(plots.literal, names)], fontsize=8)
+    axes.set_xticks(range(len(names)), [*map(plots.literal, names)], fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
     others = cells[~np.eye(len(names), dtype=bool)]
     others = others[~np.isnan(others)]
     mean = f", {float(others.mean()):z.2f} on average" if len(others) else ""

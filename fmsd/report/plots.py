@@ -55,7 +55,7 @@ def mask_history(history: MaskHistory) -> Figure:
     image = axes.imshow(np.where(active, scores, np.nan), cmap=COLOURS, aspect="auto", interpolation="nearest", vmin=0)
     axes.set_facecolor("lightgrey")
     first = {layer: place for place, layer in reversed(list(enumerate(layers)))}
-    axes.set_yticks(list(first.values()), list(first), fontsize=6)
+    axes.set_yticks(list(first.values()), [*map(literal, first)], fontsize=6)
     shown = np.unique(np.linspace(0, len(history.steps) - 1, min(8, len(history.steps))).astype(int))
     axes.set_xticks(shown, [str(history.steps[place]) for place in shown])
     axes.set_xlabel("optimizer step")
@@ -81,12 +81,12 @@ def robustness(table: pl.DataFrame, lines: Sequence[str] | None = None) -> Figur
     for place, (name, axes) in enumerate(zip(names, panels, strict=True)):
         for number, one in enumerate(shown):
             line = pl.concat([clean, others.filter(corruption=name)]).filter(pl.col(kind) == one).sort("severity")
-            axes.plot(line["severity"], line["value"], **style(number), marker=MARKERS[number % len(MARKERS)], markersize=4, label=one)
+            axes.plot(line["severity"], line["value"], **style(number), marker=MARKERS[number % len(MARKERS)], markersize=4, label=literal(one))
         axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
         axes.set_ylim(min(0.45, *aucs["value"] - 0.03), 1.03)
         axes.set_xticks(range(6), ["clean", *"12345"], fontsize=7)
         axes.tick_params("y", labelsize=7, labelleft=place % columns == 0)
-        axes.set_title(name, fontsize=9, loc="left")
+        axes.set_title(literal(name), fontsize=9, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("severity", fontsize=9)
     figure.supylabel("video AUC", fontsize=9)
@@ -104,7 +104,7 @@ def layout(layers: Sequence[tuple[str, str]]) -> tuple[list[str], list[str], lis
 def blockwise(axes: Axes, kinds: Sequence[str], blocks: Sequence[str], values: np.ndarray) -> AxesImage:
     """Draws a heat map, one row a kind of layer, one column a block."""
     image = axes.imshow(values, cmap=COLOURS, aspect="auto")
-    axes.set_yticks(range(len(kinds)), kinds)
+    axes.set_yticks(range(len(kinds)), [*map(literal, kinds)])
     axes.set_xticks(range(len(blocks)), short(blocks), rotation=90 if len(blocks) > 16 else 0)
     axes.set_xlabel("block")
     return image
@@ -118,6 +118,11 @@ def kind(name: str) -> str:
 def short(blocks: Sequence[str]) -> list[str]:
     """Block names without what they all begin with: `3` of `blocks.3`."""
     return [".".join(re.findall(r"\d+", name)) or name for name in blocks]
+
+
+def literal(text: str) -> str:
+    """Text that matplotlib draws as it stands: no part of it is a formula, and no legend leaves it out, as it does names that begin with `_`."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:

@@ -20,6 +20,7 @@ from fmsd.metrics.video import by_folder, by_video
 from fmsd.report import job, mlflow, tensorboard, wandb
 from fmsd.report.curves import rates, thinned
 from fmsd.report.run import CORRUPTIONS, PUBLISHED, Run, flat, read_results, write
+from fmsd.tables import read_parquet
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ def rocs(run: Run, datasets: set[str]) -> dict[str, pl.DataFrame]:
     found: dict[str, list[pl.DataFrame]] = {}
     for facts in run.record()["stamps"].values():
         if (dataset := facts["dataset"]) in datasets:
-            frames = scored(pl.read_parquet(run.folder / "predictions" / f"{dataset}.parquet"))
+            frames = scored(read_parquet(run.folder / "predictions" / f"{dataset}.parquet"))
             grouped = by_folder(frames) if facts["naming"] == "folder" else frames
             items = grouped if facts["level"] == "frame" else by_video(grouped, facts["video_score"])
             found.setdefault(dataset, []).append(roc(items).select(pl.lit(facts["level"]).alias("level"), pl.all()))

@@ -39,7 +39,8 @@ import yaml
 
 from fmsd.atomic import atomic
 from fmsd.errors import BusyError, InputError, reason
-from fmsd.metrics.table import markdown, wide
+from fmsd.metrics.table import markdown, markdown_text, videos, wide
+from fmsd.tables import read_csv
 
 if os.name == "posix":
     import fcntl
@@ -186,7 +187,9 @@ class Run:
 
     def write_results(self, results: pl.DataFrame) -> None:
         """Writes both result tables."""
-        self.write("results.md", "\n".join(page(results, metric) for metric in results["metric"].unique(maintain_order=True)))
+        sizes = "; ".join(f"{markdown_text(name)} {text}" for name, text in videos(results).items())
+        pages = (page(results, metric) for metric in results["metric"].unique(maintain_order=True))
+        self.write("results.md", "\n".join((f"Test datasets: {sizes}.\n", *pages)))
         self.write("results.csv", results.write_csv())  # the last file: from here on the run is finished
 
     def write_record(self, record: Mapping[str, Any]) -> None:
@@ -204,8 +207,10 @@ def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:
         InputError: the file does not hold one.
     """
     try:
-        table = pl.read_csv(path, infer_schema=False)
-        counts = [name for name in ("n_frames", "n_videos", "severity") if name in table.columns]
+        table = read_csv(path, infer_schema=False)
+        lacking = [name for name in ("n_videos", "n_real_videos") if name not in table.columns]  # of an older version
+        table = table.with_columns(pl.lit(None, pl.String).alias(name) for name in lacking)
+        counts = [name for name in ("n_frames", "n_videos", "n_real_videos", "severity") if name in table.columns]
         table = table.with_columns(pl.col("value").cast(pl.Float64), pl.col(counts).cast(pl.Int64))
         whole = table.select("dataset", "level", "metric", "value", "n_frames", "selection", *also).drop_nulls().height
     except pl.exceptions.PolarsError as error:
@@ -224,10 +229,8 @@ def write(path: Path, text: str) -> None:
 def page(results: pl.DataFrame, metric: str) -> str:
     """One metric as a Markdown table: datasets as columns, frames and videos as rows."""
     table = wide(results, metric)
-    rows = [
-        [str(line[0]), *(f"{value:.4f}{' (inverted)' if metric == 'auc' and value < 0.5 else ''}" for value in line[1:])] for line in table.rows()
-    ]
-    return f"## {metric}\n\n" + markdown(table.columns, rows)
+    rows = [[str(line[0]), *(f"{value:.4f}" for value in line[1:])] for line in table.rows()]
+    return f"## {metric}\n\n" + markdown([*map(markdown_text, table.columns)], rows)
 
 
 def provenance(command: Sequence[str]) -> dict[str, Any]:

@@ -15,13 +15,15 @@ from PIL import Image
 
 from fmsd.errors import InputError, reason
 from fmsd.mask import Layer, LayerMask, MaskHistory
+from fmsd.metrics.table import videos
 from fmsd.report import curves, html, plots
 from fmsd.report.comparison import Marks, differing, shortened
 from fmsd.report.evidence import Evidence, Scores
 from fmsd.report.html import Section
 from fmsd.report.run import EXPLANATIONS, MASK, SPECTRA
-from fmsd.report.tables import LOWER, NAMES, Table, results_table
+from fmsd.report.tables import LOWER, NAMES, Table, lacking, results_table
 from fmsd.report.trial import Trial
+from fmsd.tables import read_csv
 
 LINES = 12
 """Rows that pictures show at most."""
@@ -73,6 +75,11 @@ class Overview:
                 found.setdefault(trial.label, trial)
         return {label: found[label] for label in self.shown}
 
+    def sized(self, dataset: str) -> str:
+        """A dataset with the numbers of its test videos."""
+        counts = next(iter(self.tables.values())).videos.get(dataset)
+        return dataset if counts is None else f"{dataset} ({counts})"
+
     @property
     def datasets(self) -> list[str]:
         """The test datasets."""
@@ -105,7 +112,7 @@ def ranking(overview: Overview) -> Section | None:
 
     def one(draw: Callable[[Sequence[curves.Scored | None]], Any], name: str, what: str) -> list[str]:
         return [
-            html.picture(draw([own and own.videos for own in lines]), f"{name} curves on {dataset}", f"{dataset}: {what}")
+            html.picture(draw([own and own.videos for own in lines]), f"{name} curves on {dataset}", f"{overview.sized(dataset)}: {what}")
             for dataset, lines in _lines(overview)
         ]
 
@@ -125,7 +132,7 @@ def histograms(overview: Overview) -> Section | None:
     panes = {}
     for row in overview.shown:
         pictures = [
-            html.picture(curves.histograms(own.domains), f"Scores of {row} on {dataset}", dataset)
+            html.picture(curves.histograms(own.domains), f"Scores of {row} on {dataset}", overview.sized(dataset))
             for dataset in overview.datasets
             if (own := overview.evidence.scores.get((row, dataset))) is not None
         ]
@@ -141,7 +148,7 @@ def calibration(overview: Overview) -> Section | None:
     if not overview.evidence.scores:
         return None
     pictures = [
-        html.picture(curves.reliability([own and own.reliability for own in lines]), f"Reliability on {dataset}", dataset)
+        html.picture(curves.reliability([own and own.reliability for own in lines]), f"Reliability on {dataset}", overview.sized(dataset))
         for dataset, lines in _lines(overview)
     ]
     body = html.paragraph(
@@ -181,7 +188,8 @@ def robustness(overview: Overview) -> Section | None:
             places = [row if row in rows else "" for row in overview.shown]
             keys = ("run", "level", "metric", "corruption", "severity")
             drawn = own.group_by(keys, maintain_order=True).agg(pl.col("value").mean())
-            parts.append(html.picture(plots.robustness(drawn, places), f"Robustness on {dataset}", f"{dataset}: AUC per video by severity"))
+            caption = f"{overview.sized(dataset)}: AUC per video by severity"
+            parts.append(html.picture(plots.robustness(drawn, places), f"Robustness on {dataset}", caption))
     return Section("robustness", "Robustness", "".join(parts))
 
 
@@ -198,17 +206,19 @@ def robustness_tables(table: pl.DataFrame, marks: Marks) -> dict[str, Table]:
         means = [
             worse.filter(pl.col("severity").is_in(severities), corruption=name)
             .group_by("run", "seed", maintain_order=True)
-            .agg(pl.col("value").mean())
+            .agg(pl.col("value").mean(), pl.col("n_videos", "n_real_videos").first())
             for name, severities in kept.items()
         ]
         columns = ["clean", *kept]
-        parts = [own.filter(severity=0).select("run", "seed", "value"), *means]
+        parts = [own.filter(severity=0).select("run", "seed", "value", "n_videos", "n_real_videos"), *means]
         tidy = pl.concat([held.with_columns(dataset=pl.lit(column)) for column, held in zip(columns, parts, strict=True)])
         tidy = tidy.with_columns(metric=pl.lit("auc"), level=pl.lit("video"))
         made = results_table(tidy, "auc", "video", {}, {}, marks.at((dataset, column) for column in columns))
         said = "; ".join(f"{name}: {', '.join(map(str, severities)) or 'none'}" for name, severities in kept.items())
-        caption = f"Mean over the severities that all runs have, {said}."
-        tables[str(dataset)] = replace(made, title=f"AUC per video on {dataset}", columns=columns, caption=caption)
+        counts = "".join(f"{text}. " for text in videos(own).values())
+        caption = f"{counts}Mean over the severities that all runs have, {said}."
+        title = f"AUC per video on {dataset}"
+        tables[str(dataset)] = replace(made, title=title, columns=columns, caption=caption, videos={}, lacking=lacking(own))
     return tables
 
 
@@ -243,7 +253,7 @@ def training(overview: Overview) -> Section | None:
     logs = {}
     for row, trial in overview.firsts.items():
         path = trial.runs[0].folder / "logs" / "metrics.csv"
-        logs[row] = pl.read_csv(path, infer_schema_length=None) if path.is_file() and path.stat().st_size > 1 else pl.DataFrame()
+        logs[row] = read_csv(path, infer_schema_length=None) if path.is_file() and path.stat().st_size > 1 else pl.DataFrame()
     pictures = []
     for column, what in (("train/loss", "training loss"), ("val/video_auc", "AUC per video on the validation split")):
         lines = [

@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
-from fmsd.metrics.interval import interval, paired
-from fmsd.metrics.table import markdown
+from fmsd.metrics.interval import FEWEST, holm, interval, paired, sufficient
+from fmsd.metrics.table import markdown, markdown_text, videos
 from fmsd.report.comparison import Marks, united
 
 LOWER = frozenset({"eer", "brier", "ece"})
 """Metrics of which a low value is good; of the others a high one is."""
+
+CHANCE: Mapping[str, float] = {"auc": 0.5, "bacc": 0.5, "bacc_val": 0.5, "eer": 0.5}
+"""What a detector that knows nothing has, whatever the data; no number on the wrong side of it is the best."""
 
 NAMES: Mapping[str, str] = {
     "auc": "AUC",
@@ -49,9 +52,11 @@ class Cell:
         value: the mean over seeds.
         deviation: the standard deviation over seeds; None of a single one.
         low, high: the ends of the interval, where there is one.
-        p: of a difference: how likely one as large is by chance.
-        best: no other of the column is better.
-        inverted: an AUC below chance.
+        p: of a difference: how likely one as large is by chance, corrected for the other comparisons of its column.
+        best: no other of the column is better, and chance is worse.
+        inverted: an AUC whose whole interval lies below chance.
+        few: there are too few videos for an interval, a p-value or a mark.
+        signed: it is a difference.
         mark: the letters of a note.
         seeds: how many it is a mean over, where the row has more elsewhere.
     """
@@ -63,13 +68,15 @@ class Cell:
     p: float | None = None
     best: bool = False
     inverted: bool = False
+    few: bool = False
+    signed: bool = False
     mark: str = ""
     seeds: int | None = None
 
     @property
     def number(self) -> str:
         """The value itself, with its sign where it is a difference."""
-        return f"{self.value:.3f}" if self.p is None else f"{self.value:+.3f}"
+        return f"{self.value:+.3f}" if self.signed else f"{self.value:.3f}"
 
     @property
     def spread(self) -> str:
@@ -79,8 +86,8 @@ class Cell:
 
     @property
     def ends(self) -> str:
-        """The interval."""
-        return "" if self.low is None or self.high is None else f"[{self.low:.3f}, {self.high:.3f}]"
+        """The interval; a dash where there are too few videos for one."""
+        return ("[-]" if self.few else "") if self.low is None or self.high is None else f"[{self.low:.3f}, {self.high:.3f}]"
 
     @property
     def chance(self) -> str:
@@ -100,6 +107,8 @@ class Table:
     Args:
         title: what the numbers are.
         cells: by row label and column.
+        videos: how many real and fake videos a column's numbers are of, as text.
+        lacking: why some numbers have no interval, as a sentence.
         notes: what the letters beside numbers mean.
     """
 
@@ -109,11 +118,21 @@ class Table:
     columns: Sequence[str]
     cells: Mapping[str, Mapping[str, Cell]]
     caption: str = ""
+    videos: Mapping[str, str] = field(default_factory=dict)
+    lacking: str = ""
     notes: Sequence[tuple[str, str]] = ()
+
+    @property
+    def sizes(self) -> str:
+        """The numbers of test videos as a sentence, for tables whose headers do not have them."""
+        parts = [f"{column} {self.videos[column].removesuffix(' videos')}" for column in self.columns if column in self.videos]
+        return f"Test videos: {'; '.join(parts)}." if parts else ""
 
 
 def results_table(tidy: pl.DataFrame, metric: str, level: str, means: Means, samples: Samples, marks: Marks) -> Table:
     """Means over seeds; the best of a column stands out where there are several rows.
+
+    Where a class has fewer than `FEWEST` videos there are no intervals and no marks.
 
     Args:
         tidy: numbers with the row in the column `run`.
@@ -122,6 +141,7 @@ def results_table(tidy: pl.DataFrame, metric: str, level: str, means: Means, sam
     """
     shown = tidy.filter(metric=metric, level=level)
     columns = shown["dataset"].unique(maintain_order=True).to_list()
+    counts, few, why = videos(shown), _few(shown), lacking(shown)
     parts = [shown.select("run", "seed", "dataset", "value")]
     for name, datasets in means.items():
         own = shown.filter(pl.col("dataset").is_in(datasets)).group_by("run", "seed", maintain_order=True).agg(pl.col("value").mean(), count=pl.len())
@@ -132,19 +152,44 @@ def results_table(tidy: pl.DataFrame, metric: str, level: str, means: Means, sam
     for (row, column), own in shown.group_by("run", "dataset", maintain_order=True):
         value, deviation = own.select(mean=pl.col("value").mean(), deviation=pl.col("value").std()).row(0)
         parts = [(str(row), dataset, level) for dataset in means.get(str(column), [str(column)])]
-        low, high = interval(np.mean([samples[part] for part in parts], axis=0)) if all(part in samples for part in parts) else (None, None)
+        lacks = any((row, dataset) in few for _, dataset, _ in parts)
+        enough = not lacks and all(part in samples for part in parts)
+        low, high = interval(np.mean([samples[part] for part in parts], axis=0)) if enough else (None, None)
         mark = united(marks.cells.get(part, "") for part in parts)
-        few = own.height if own.height < seeds[row] else None
-        cells.setdefault(str(row), {})[str(column)] = Cell(
-            value, deviation, low, high, inverted=metric == "auc" and value < 0.5, mark=mark, seeds=few
-        )
+        fewer = own.height if own.height < seeds[row] else None
+        inverted = metric == "auc" and high is not None and high < CHANCE["auc"]
+        cells.setdefault(str(row), {})[str(column)] = Cell(value, deviation, low, high, inverted=inverted, few=lacks, mark=mark, seeds=fewer)
     return Table(
-        f"{NAMES.get(metric, metric)} per {level}", metric, level, columns, with_best(cells, columns, metric), notes=_used(cells, marks.notes)
+        f"{NAMES.get(metric, metric)} per {level}",
+        metric,
+        level,
+        columns,
+        with_best(cells, columns, metric),
+        videos=counts,
+        lacking=why,
+        notes=_used(cells, marks.notes),
     )
 
 
+def _few(shown: pl.DataFrame) -> dict[tuple[str, str], str]:
+    """Row and dataset of tests with too few videos of a class, and how many those are: `1 real`."""
+    known = shown.drop_nulls("n_real_videos").with_columns(real="n_real_videos", fake=pl.col("n_videos") - pl.col("n_real_videos"))
+    found = {}
+    for (row, dataset), own in known.group_by("run", "dataset", maintain_order=True):
+        real, fake = own.select(pl.col("real", "fake").min()).row(0)
+        if not sufficient(real, fake):
+            found[row, dataset] = " and ".join(f"{count} {kind}" for kind, count in (("real", real), ("fake", fake)) if count < FEWEST)
+    return found
+
+
+def lacking(tidy: pl.DataFrame) -> str:
+    """Why some of the numbers have no interval, as a sentence; empty where all may have one."""
+    parts = dict.fromkeys(f"{dataset} has {counts}" for (_, dataset), counts in _few(tidy).items())
+    return f"No interval, p-value or mark under {FEWEST} videos of a class: {', '.join(parts)}." if parts else ""
+
+
 def differences_table(table: Table, against: str, means: Means, samples: Samples, same: Callable[[str, str], bool]) -> Table:
-    """What every row of a table has more than one of them, resample by resample.
+    """What every row of a table has more than one of them, resample by resample, with p-values corrected for the comparisons of a column (Holm).
 
     Args:
         against: the label of that row.
@@ -157,28 +202,49 @@ def differences_table(table: Table, against: str, means: Means, samples: Samples
             datasets = means.get(column, [column])
             if row == against or column not in table.cells[against] or not all(same(row, dataset) for dataset in datasets):
                 continue
-            one, other = (np.mean([samples[label, dataset, table.level] for dataset in datasets], axis=0) for label in (row, against))
             base = table.cells[against][column]
-            found = paired(one, other, cell.value - base.value)
-            mark, few = united((cell.mark, base.mark)), cell.seeds or base.seeds
-            cells[row][column] = Cell(found.value, low=found.low, high=found.high, p=found.p, mark=mark, seeds=few)
+            difference = Cell(
+                cell.value - base.value, few=cell.few or base.few, signed=True, mark=united((cell.mark, base.mark)), seeds=cell.seeds or base.seeds
+            )
+            if not difference.few:
+                if any((label, dataset, table.level) not in samples for label in (row, against) for dataset in datasets):
+                    continue
+                one, other = (np.mean([samples[label, dataset, table.level] for dataset in datasets], axis=0) for label in (row, against))
+                found = paired(one, other, difference.value)
+                difference = replace(difference, low=found.low, high=found.high, p=found.p)
+            cells[row][column] = difference
     del cells[against]
+    for column in table.columns:
+        rows = [row for row, own in cells.items() if column in own and own[column].p is not None]
+        for row, p in zip(rows, holm([cells[row][column].p or 0.0 for row in rows]), strict=True):
+            cells[row][column] = replace(cells[row][column], p=p)
     return replace(table, title=f"{table.title} minus that of {against}", cells=cells, notes=_used(cells, table.notes))
 
 
 def with_best(cells: Mapping[str, Mapping[str, Cell]], columns: Sequence[str], metric: str) -> dict[str, dict[str, Cell]]:
     """The cells, those marked that no other of their column is better than, to the digits that are shown; none in a column of one.
 
-    A mean over fewer seeds than its row has elsewhere takes no part.
+    A mean over fewer seeds than its row has elsewhere takes no part, and neither does a number of few videos. What is no better than chance is not
+    marked.
     """
-    best = {}
+    sign = -1 if metric in LOWER else 1
+
+    def rank(cell: Cell) -> float | None:
+        return None if cell.few or cell.seeds is not None else sign * round(cell.value, 3)
+
+    best: dict[str, float | None] = {}
     for column in columns:
-        values = [round(own[column].value, 3) for own in cells.values() if column in own and own[column].seeds is None]
-        best[column] = (min if metric in LOWER else max)(values) if len(values) > 1 else None
+        ranks = [found for own in cells.values() if column in own and (found := rank(own[column])) is not None]
+        best[column] = max(ranks) if len(ranks) > 1 and (metric not in CHANCE or max(ranks) > sign * CHANCE[metric]) else None
     return {
-        row: {column: replace(cell, best=cell.seeds is None and round(cell.value, 3) == best[column]) for column, cell in own.items()}
+        row: {column: replace(cell, best=best[column] is not None and rank(cell) == best[column]) for column, cell in own.items()}
         for row, own in cells.items()
     }
+
+
+def headed(table: Table) -> list[str]:
+    """The header for the terminal: the columns with their numbers of videos below."""
+    return ["", *(f"{column}\n{table.videos[column]}" if column in table.videos else column for column in table.columns)]
 
 
 def plain(table: Table) -> list[list[str]]:
@@ -195,14 +261,12 @@ def page(tables: Sequence[Table]) -> str:
         number = f"**{cell.number}**" if cell.best else cell.number
         return f"{number}{cell.around}{' (inverted)' if cell.inverted else ''}{f'<sup>{cell.mark}</sup>' if cell.mark else ''}"
 
-    def piped(text: str) -> str:
-        return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
     parts = []
     for table in tables:
-        notes = "".join(f"\n<sup>{letter}</sup> {piped(meaning)}  " for letter, meaning in table.notes)
-        text = markdown(["", *map(piped, table.columns)], _rows(table, piped, one))
-        parts.append(f"## {piped(table.title)}\n\n{text}" + (f"\n{table.caption}\n" if table.caption else "") + (f"{notes}\n" if notes else ""))
+        notes = "".join(f"\n<sup>{letter}</sup> {markdown_text(meaning)}  " for letter, meaning in table.notes)
+        text = markdown(["", *map(markdown_text, table.columns)], _rows(table, markdown_text, one))
+        below = " ".join(part for part in (table.caption, markdown_text(table.sizes), markdown_text(table.lacking)) if part)
+        parts.append(f"## {markdown_text(table.title)}\n\n{text}" + (f"\n{below}\n" if below else "") + (f"{notes}\n" if notes else ""))
     return "\n".join(parts)
 
 
@@ -210,7 +274,7 @@ def latex(tables: Sequence[Table]) -> str:
     """Tables as LaTeX for the package booktabs."""
 
     def one(cell: Cell) -> str:
-        number = f"\\textbf{{{cell.number}}}" if cell.best else f"${cell.number}$" if cell.p is not None else cell.number
+        number = f"\\textbf{{{cell.number}}}" if cell.best else f"${cell.number}$" if cell.signed else cell.number
         around = escaped(cell.around.strip()).replace("±", "$\\pm$").replace("-", "$-$")
         small = f" {{\\scriptsize {around}}}" if around else ""
         mark = f"$^{{{cell.mark}}}$" if cell.mark else ""
@@ -221,7 +285,8 @@ def latex(tables: Sequence[Table]) -> str:
         header = " & ".join(["", *(escaped(column) for column in table.columns)])
         lines = [" & ".join(row) for row in _rows(table, lambda label: f"{{}}{escaped(label)}", one)]  # {}: a [ after \\ would be its argument
         notes = " ".join(f"$^{{{letter}}}$~{escaped(meaning)}." for letter, meaning in table.notes)
-        caption = f"{escaped(table.title)}. {escaped(table.caption)} {notes}".strip().replace("±", "$\\pm$")
+        said = " ".join(escaped(part) for part in (table.caption, table.sizes, table.lacking) if part)
+        caption = f"{escaped(table.title)}. {said} {notes}".strip().replace("±", "$\\pm$")
         parts.append(
             "\n".join(
                 [
@@ -248,8 +313,8 @@ TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciici
 
 
 def escaped(text: str) -> str:
-    """Text that LaTeX sets as it stands."""
-    return re.sub(r"[\\~^<>&%$#_{}]", lambda found: TEX[found[0]], text)
+    """Text that LaTeX sets as it stands, in one line."""
+    return re.sub(r"[\\~^<>&%$#_{}]", lambda found: TEX[found[0]], " ".join(text.split()))
 
 
 def _rows(table: Table, labelled: Callable[[str], str], one: Callable[[Cell], str]) -> list[list[str]]:

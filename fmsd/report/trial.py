@@ -14,6 +14,7 @@ import yaml
 
 from fmsd.errors import InputError, reason
 from fmsd.report.run import Run, flat
+from fmsd.tables import read_parquet
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class Trial:
         if not path.is_file():
             raise InputError(f"{path} is gone, and with it what the numbers follow from", "put it back, or test the run again with fmsd evaluate")
         try:
-            frames = pl.read_parquet(path, columns=COLUMNS)
+            frames = read_parquet(path, columns=COLUMNS)
         except pl.exceptions.PolarsError as error:
             raise InputError(f"{path} does not hold a run's predictions ({reason(error)})", "put them back, or test the run again") from error
         count = self.results.filter(dataset=dataset)["n_frames"][0]
@@ -205,7 +206,7 @@ def _trial(label: str, seed: int | None, runs: Sequence[Run], records: Sequence[
         new = table.filter(~pl.col("dataset").is_in(list(places)))
         parts.append(new)
         places |= {name: run.folder / "predictions" / f"{name}.parquet" for name in new["dataset"].unique(maintain_order=True)}
-    table = pl.concat(parts)
+    table = pl.concat(parts, how="diagonal")
     label += f" ({ORACLE})" if table["selection"].str.contains(ORACLE).any() else ""
     return Trial(label, seed, tuple(runs), tuple(records), table, places)
 

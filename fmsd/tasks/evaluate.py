@@ -23,13 +23,14 @@ from fmsd.engine.predictions import gather, joined
 from fmsd.engine.processes import Processes, named
 from fmsd.engine.stamp import stamped, stamps
 from fmsd.errors import InputError
-from fmsd.metrics.table import results, thresholds, wide
+from fmsd.metrics.table import results, thresholds, videos, wide
 from fmsd.models.detector import Detector
 from fmsd.peft import adapter
 from fmsd.peft.inject import fold
 from fmsd.report import plots, publish
 from fmsd.report.console import show as show_table
 from fmsd.report.run import CORRUPTIONS, VALIDATION, Run, caption, claimed, provenance, read_results
+from fmsd.tables import read_parquet
 from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def evaluate(
                 log.warning("%s is not what the run was tested on: other frames, splits or labels (see manifests in run.json).", name)
         record = {key: trained[key] for key in CARRIED if key in trained} | {"stamps": stamps(data, run.origin())}
         validation = run.folder / VALIDATION
-        record["thresholds"] = thresholds(pl.read_parquet(validation), data.video_score) if validation.is_file() else None
+        record["thresholds"] = thresholds(read_parquet(validation), data.video_score) if validation.is_file() else None
         worker = alone(trainer, folder)
         table = stress(evaluation, record, worker, folded(run, detector, worker), data, corruptions)
         if corruptions:
@@ -211,23 +212,24 @@ def predict(trainer: Trainer, scorer: LightningModule, loader: DataLoader[Frames
 
 
 def show(table: pl.DataFrame, title: str, note: str) -> None:
-    """Prints the AUC of every dataset, frames and videos apart; values below chance are marked as inverted."""
-    rows = [[str(line[0]), *map(told, line[1:])] for line in wide(table).rows()]
-    show_table(title, wide(table).columns, rows, note)
+    """Prints the AUC of every dataset, frames and videos apart, with the numbers of its videos."""
+    aucs, sizes = wide(table), videos(table)
+    rows = [[str(line[0]), *map(told, line[1:])] for line in aucs.rows()]
+    show_table(title, [f"{name}\n{sizes[name]}" if name in sizes else name for name in aucs.columns], rows, note)
 
 
 def show_robustness(table: pl.DataFrame) -> None:
     """Prints for each dataset the video AUC under every corruption, by severity, with their means."""
-    aucs = table.filter(level="video", metric="auc")
+    aucs, sizes = table.filter(level="video", metric="auc"), videos(table)
     for (dataset,), own in aucs.group_by("dataset", maintain_order=True):
         clean = own.filter(severity=0)["value"].item()
         grid = own.filter(pl.col("severity") > 0).pivot("severity", index="corruption", values="value", maintain_order=True)
         grid = grid.with_columns(mean=pl.mean_horizontal(pl.exclude("corruption")))
         lines = [*grid.rows(), *grid.select(pl.lit("mean"), pl.exclude("corruption").mean()).rows()]
         rows = [[str(line[0]), *map(told, line[1:])] for line in lines]
-        show_table(f"Video AUC on {dataset} by severity; clean {told(clean)}", grid.columns, rows)
+        show_table(f"Video AUC on {dataset} by severity; clean {told(clean)}", grid.columns, rows, sizes[str(dataset)])
 
 
 def told(value: float) -> str:
-    """A number of a table; below chance it is marked as inverted."""
-    return f"{value:.3f}{' (inverted)' if value < 0.5 else ''}"
+    """A number of a table."""
+    return f"{value:.3f}"

@@ -37,6 +37,7 @@ from fmsd.report import merging, plots
 from fmsd.report.console import counting
 from fmsd.report.run import Run, caption, claimed, provenance
 from fmsd.state import read_state, shapes, write_state
+from fmsd.tables import read_parquet
 from fmsd.tasks.evaluate import alone, built, folded, predict, scored, show, tested
 
 log = logging.getLogger(__name__)
@@ -433,7 +434,7 @@ def matrix(run: Run, experts: Sequence[Expert], parts: Mapping[str, Part], model
         for name, manifest in data.tests.items():
             own = expert.path / "predictions" / f"{name}.parquet"
             if record["manifests"]["test"].get(name, {}).get("digest") == manifest.digest() and own.is_file():
-                predictions = pl.read_parquet(own)
+                predictions = read_parquet(own)
             else:
                 if not filled:
                     fill(model, ((part, expert.state[part]) for part in parts))
@@ -441,7 +442,7 @@ def matrix(run: Run, experts: Sequence[Expert], parts: Mapping[str, Part], model
                 predictions = predict(trainer, Scorer(model), data.test_loader(name), manifest)
             tables.append(by_domain(predictions, data.naming, data.video_score, metrics=("auc",)).with_columns(detector=pl.lit(expert.label)))
     for name in data.tests:
-        predictions = pl.read_parquet(run.folder / "predictions" / f"{name}.parquet")
+        predictions = read_parquet(run.folder / "predictions" / f"{name}.parquet")
         tables.append(by_domain(predictions, data.naming, data.video_score, metrics=("auc",)).with_columns(detector=pl.lit(MERGED)))
     table = pl.concat(tables)
     run.write("domains.csv", table.write_csv())

@@ -14,7 +14,7 @@ from fmsd.report.comparison import Marks, marked
 from fmsd.report.console import show
 from fmsd.report.evidence import Evidence, gathered
 from fmsd.report.run import CORRUPTIONS, read_results, write
-from fmsd.report.tables import LOWER, NAMES, SEEN, UNSEEN, Means, Table, differences_table, latex, page, plain, results_table
+from fmsd.report.tables import LOWER, NAMES, SEEN, UNSEEN, Means, Table, differences_table, headed, latex, page, plain, results_table
 from fmsd.report.trial import Trial, trials
 
 FILES = {"dataset": "results", "domain": "domains"}
@@ -55,27 +55,26 @@ def report(
         raise InputError(f"out={out} is the folder of a run, whose results.csv would be lost", "give another folder")
     found = trials(runs)
     marks = marked(found, differ)
-    tidy = pl.concat([_named(trial.results, trial) for trial in found])
+    tidy = pl.concat([_named(trial.results, trial) for trial in found], how="diagonal")
     if metric not in tidy["metric"]:
         raise InputError(f"metric={metric} is unknown", f"choose one of {', '.join(tidy['metric'].unique().sort())}")
     if by == "domain":
-        return by_forgery(found, metric, marks, out, runs)
+        return by_forgery(found, metric, marks, out, runs, resamples)
     means, base = seen_and_unseen(found), None if against is None else row_of(against, found)
     tables = {level: results_table(tidy, metric, level, means, {}, marks) for level in LEVELS}
     shown = sections.pictured(tables["video"])
-    evidence = Evidence({}, pl.DataFrame(), pl.DataFrame(), {})
+    evidence, differences = None, []
     if out is not None or base is not None:
         evidence = gathered(found, metric, resamples, None if out is None else shown)
+        tidy = _with_reals(tidy, evidence.reals)
         tables = {level: _told(results_table(tidy, metric, level, means, evidence.samples, marks), found, resamples) for level in LEVELS}
-    differences = [] if base is None else [_difference(tables[level], base, means, evidence, found) for level in LEVELS]
+        differences = [] if base is None else [_difference(tables[level], base, means, evidence, found) for level in LEVELS]
     for table in (*tables.values(), *differences):
-        show(table.title, ["", *table.columns], plain(table), _caption(table, len(found), runs))
-    if out is not None:
+        show(table.title, headed(table), plain(table), _caption(table, len(found), runs))
+    if out is not None and evidence is not None:
         every = _every(tidy, tables, metric, means, marks)
         overview = sections.Overview(runs, found, every, differences, shown, evidence, marks, *stressed(found, differ))
-        with_ends = tidy.join(
-            evidence.intervals, on=["run", "seed", "dataset", "level", "metric"], how="left", nulls_equal=True, maintain_order="left"
-        )
+        with_ends = _with_ends(tidy, evidence.intervals)
         write(out / "results.md", page([*tables.values(), *differences, *overview.corrupted.values()]))
         write(out / "results.tex", latex([*tables.values(), *differences, *overview.corrupted.values()]))
         write(out / "report.html", sections.page(overview))
@@ -85,15 +84,19 @@ def report(
     return tidy
 
 
-def by_forgery(found: Sequence[Trial], metric: str, marks: Marks, out: Path | None, runs: Path) -> pl.DataFrame:
-    """The tables whose columns are forgeries, from predictions alone."""
-    tidy = gathered(found, metric, 0).domains.with_columns(column=pl.format("{}/{}", "dataset", "domain"))
-    marks = marks.at(tidy.select("dataset", "column").iter_rows())
-    renamed = tidy.drop("dataset").rename({"column": "dataset"})
-    tables = [results_table(renamed, metric, level, {}, {}, marks) for level in LEVELS]
+def by_forgery(found: Sequence[Trial], metric: str, marks: Marks, out: Path | None, runs: Path, resamples: int) -> pl.DataFrame:
+    """The tables whose columns are forgeries, from predictions alone; as for datasets, with intervals where they are written."""
+    evidence = gathered(found, metric, 0 if out is None else resamples, forgeries=True)
+    names = pl.format("{}/{}", "dataset", "domain")
+    marks = marks.at(evidence.domains.select("dataset", names.alias("column")).iter_rows())
+    tidy = evidence.domains.with_columns(names.alias("dataset"), whole="dataset")
+    tables = [results_table(tidy, metric, level, {}, evidence.samples, marks) for level in LEVELS]
+    if out is not None:
+        tables = [_told(table, found, resamples) for table in tables]
+        tidy = _with_ends(tidy, evidence.intervals)
+    tidy = tidy.with_columns(dataset="whole").drop("whole")
     for table in tables:
-        show(table.title, ["", *table.columns], plain(table), _caption(table, len(found), runs))
-    tidy = tidy.drop("column")
+        show(table.title, headed(table), plain(table), _caption(table, len(found), runs))
     if out is not None:
         write(out / "domains.csv", tidy.write_csv())
         write(out / "domains.md", page(tables))
@@ -101,7 +104,10 @@ def by_forgery(found: Sequence[Trial], metric: str, marks: Marks, out: Path | No
         videos = tables[-1]
         values = [[own[column].value if column in own else float("nan") for column in videos.columns] for own in videos.cells.values()]
         name = "AUC" if metric == "auc" else NAMES.get(metric, metric)
-        plots.write(merging.domain_matrix(list(videos.cells), videos.columns, values, name), out / "domains.png")
+        inverted = [
+            (row, videos.columns.index(column)) for row, own in enumerate(videos.cells.values()) for column, cell in own.items() if cell.inverted
+        ]
+        plots.write(merging.domain_matrix(list(videos.cells), videos.columns, values, name, inverted), out / "domains.png")
         print(f"The tables lie in {out}")
     return tidy
 
@@ -150,7 +156,18 @@ def stressed(found: Sequence[Trial], differ: Sequence[str]) -> tuple[pl.DataFram
             clean.append(replace(trial, results=table.filter(severity=0), places=places))
     if not parts:
         return None, Marks()
-    return pl.concat(parts), marked(clean, differ)
+    return pl.concat(parts, how="diagonal"), marked(clean, differ)
+
+
+def _with_reals(tidy: pl.DataFrame, reals: pl.DataFrame) -> pl.DataFrame:
+    """The numbers with those of real videos also where a run of an older version did not write them down."""
+    joined = tidy.join(reals, on=["run", "seed", "dataset"], how="left", nulls_equal=True, maintain_order="left", suffix="_counted")
+    return joined.with_columns(pl.coalesce("n_real_videos", "n_real_videos_counted").alias("n_real_videos")).drop("n_real_videos_counted")
+
+
+def _with_ends(tidy: pl.DataFrame, intervals: pl.DataFrame) -> pl.DataFrame:
+    """The numbers with the ends of their intervals, empty where they have none."""
+    return tidy.join(intervals, on=["run", "seed", "dataset", "level", "metric"], how="left", nulls_equal=True, maintain_order="left")
 
 
 def _named(table: pl.DataFrame, trial: Trial) -> pl.DataFrame:
@@ -186,12 +203,22 @@ def _difference(table: Table, base: str, means: Means, evidence: Evidence, found
 
     def same(row: str, dataset: str) -> bool:
         own = videos(row, dataset)
-        return len(own) == 1 and None not in own and own == videos(base, dataset) and (row, dataset, table.level) in evidence.samples
+        return len(own) == 1 and None not in own and own == videos(base, dataset)
 
     made = differences_table(table, base, means, evidence.samples, same)
     what = "paired bootstrap over videos: difference, 95 % interval and two-sided p, of these trained weights, not of other seeds"
+    counts = [count for column in made.columns if (count := sum(column in own and own[column].p is not None for own in made.cells.values()))]
+    if counts and max(counts) > 1:
+        many = f"{max(counts)} comparisons" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)} comparisons"
+        what += f"; p corrected by Holm's method for the {many} of a column, of {sum(counts)} in this table"
+    elif counts:
+        what += f"; one comparison in a column, {sum(counts)} in this table"
     return _noted(made, f"{what}; - where the videos are not the same")
 
 
 def _caption(table: Table, count: int, runs: Path) -> str:
-    return "\n".join([f"{sections.plural(count, 'run')} below {runs}", *(f"^{letter} {meaning}" for letter, meaning in table.notes)])
+    """The lines below a table on the terminal."""
+    compared = [table.caption] if any(cell.signed for own in table.cells.values() for cell in own.values()) else []
+    lacking = [table.lacking] if table.lacking else []
+    notes = [f"^{letter} {meaning}" for letter, meaning in table.notes]
+    return "\n".join([f"{sections.plural(count, 'run')} below {runs}", *compared, *lacking, *notes])

@@ -8,6 +8,7 @@ import polars as pl
 
 from fmsd.data.clip import is_video, readable
 from fmsd.errors import InputError, reason
+from fmsd.tables import read_csv, read_parquet
 from fmsd.types import Entry, Frame, Video
 
 COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
@@ -30,7 +31,7 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
         raise InputError(f"There is no table {path}", "give it as data.source.file=FILE under data.root=PATH")
     try:
         text = pl.Schema(dict.fromkeys(("path", "dataset", "domain", "video", "split", "compression"), pl.String))
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, schema_overrides=text)
+        table = read_parquet(path) if path.suffix == ".parquet" else read_csv(path, schema_overrides=text)
     except pl.exceptions.PolarsError as error:
         raise InputError(f"The table {path} cannot be read ({reason(error)})", "correct that cell") from error
     if missing := [name for name in COLUMNS if name not in table.columns]:
