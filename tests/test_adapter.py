@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_refused_with_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"do not belong together \('blocks\.0\.norm1\.nothing' is in"):
         adapter.load(fresh(), tmp_path)
     (tmp_path / "adapter.safetensors").write_bytes(b"half")
-    with pytest.raises(InputError, match=r"cannot be read .*; fetch it again"):
+    with pytest.raises(InputError, match=r"adapter\.safetensors cannot be read: it .*; download it again"):
         adapter.load(fresh(), tmp_path)
     saved(tmp_path)
     rewritten(tmp_path, format=9)

@@ -6,8 +6,7 @@ classifier with one output, so that the backbone's state dict is exactly that of
 
 import difflib
 import importlib.resources
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from fmsd.errors import InputError, reason
-from fmsd.models.formats import refusal
-from fmsd.state import read_state, shapes
+from fmsd.models.formats import pretrained_keys
+from fmsd.state import read_state
 
 PACKAGE = "package:"
 """Prefix of weights that ship inside this package."""
@@ -108,23 +107,12 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     """Loads a file into a timm model, strictly: only a classifier with another number of outputs is left out.
 
     Raises:
-        InputError: keys or shapes differ; the sentence lists them.
+        InputError: the file cannot be read, or keys or shapes differ; the sentence lists them.
     """
-    state: Mapping[str, Tensor] = dict(read_state(path))
-    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
-    if convert is not None:
-        state = convert(state, backbone)
     own = backbone.state_dict()
-    classifier = backbone.pretrained_cfg.get("classifier") or ()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    heads = tuple(f"{head}." for head in ((classifier,) if isinstance(classifier, str) else classifier))
-    fits = all(key in state and state[key].shape == own[key].shape for key in own if key.startswith(heads))
-    if not fits:
-        state = {key: value for key, value in state.items() if not key.startswith(heads)}
-    wanted, found = shapes({key: value for key, value in own.items() if fits or not key.startswith(heads)}), shapes(state)
-    if found != wanted:
-        raise refusal(found, wanted, backbone, str(path))
-    for key, value in state.items():
-        own[key].copy_(value)
+    with torch.no_grad():
+        for key, value in pretrained_keys(read_state(path), backbone, str(path)).items():
+            own[key].copy_(value)
 
 
 def skeleton(make: Callable[..., Detector]) -> Detector:

@@ -36,7 +36,7 @@ from fmsd.peft.specialist import Folded, changed
 from fmsd.report import merging, plots
 from fmsd.report.console import counting
 from fmsd.report.run import Run, caption, claimed, provenance
-from fmsd.state import read_state, shapes, write_state
+from fmsd.state import check_values, read_state, shapes, write_state
 from fmsd.tasks.evaluate import alone, built, folded, predict, scored, show, tested
 
 log = logging.getLogger(__name__)
@@ -230,6 +230,7 @@ def base_weights(detector: Callable[..., Detector], empty: Detector, seed: int) 
             {name: shape for name, shape in shapes(tensors).items() if not name.startswith(head)} for tensors in (state, empty.backbone.state_dict())
         )
         if found == own:
+            check_values(state, empty.backbone.state_dict(), str(weights))
             return state
     return fresh(detector, seed).backbone.state_dict()
 
