@@ -74,8 +74,7 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise InputError(f"There is no weights file {path}", "correct the path")
     try:
-        safe = is_safetensors(path) or (path.suffix == ".safetensors" and not is_zip(path))
-        content = StateFile(path) if safe else _unpickled(path)
+        content = StateFile(path) if is_safetensors(path) else _unpickled(path)
     except Exception as error:  # a damaged pickle raises anything
         fault = unreadable(path, error)
         raise InputError(f"The weights file {path} cannot be read: it {fault.what}", fault.remedy) from error
@@ -136,7 +135,10 @@ def _state_dicts(content: object, entry: str = "", levels: int = 4) -> Iterator[
 def _unpickled(path: Path) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TorchScript, which is refused
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))  # the format before torch 1.6 cannot be mapped
+        if path.suffix != ".safetensors" and is_zip(path):  # the format before torch 1.6 cannot be mapped, and torch believes this ending
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def check_values(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:

@@ -45,6 +45,17 @@ def test_weights_load_strictly_and_leave_out_only_a_foreign_head(tmp_path: Path)
     assert not torch.equal(other.backbone.state_dict()["patch_embed.proj.weight"], one.backbone.state_dict()["patch_embed.proj.weight"])
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_floating_point_type_loads_as_the_backbones_own(kind: torch.dtype, tmp_path: Path) -> None:
+    state = {key: value.to(kind) for key, value in tiny_vit().backbone.state_dict().items()}
+    state["blocks.0.mlp.fc1.weight"] = state["blocks.0.mlp.fc1.weight"].t().contiguous().t()  # not contiguous
+    state["blocks.1.norm1.weight"] = state["blocks.0.norm1.weight"]  # shared
+    torch.save({"state_dict": {key: torch.nn.Parameter(value) for key, value in state.items()}}, tmp_path / "a.pth")
+    for key, value in tiny_vit(weights=tmp_path / "a.pth").backbone.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, state[key].float())
+
+
 def test_weights_of_another_backbone_are_refused_with_the_keys(tmp_path: Path) -> None:
     save_file(tiny_vit(depth=1).backbone.state_dict(), tmp_path / "short.safetensors")
     with pytest.raises(InputError, match=r"missing: blocks\.1\.attn\.proj\.bias.*choose the backbone"):
