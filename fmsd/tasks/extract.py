@@ -123,7 +123,7 @@ def working(out: Path, name: str) -> Iterator[Path]:
     """
     place = out / ".work" / name
     place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("a+") as file:
+    with (place / "lock").open("a+", encoding="utf-8") as file:
         if not locked(file, patience=1):
             raise InputError(f"Another process is extracting {name} into {out}", "wait for it, or choose another out=FOLDER")
         for left in place.iterdir():

@@ -292,7 +292,7 @@ def check_unchanged(folder: Path) -> None:
     """
     if not (folder / RECORD).is_file():
         raise InputError(f"{folder} holds a finished run without {RECORD}", "remove that folder, or merge into another")
-    for expert in json.loads((folder / RECORD).read_text())["experts"]:
+    for expert in json.loads((folder / RECORD).read_text(encoding="utf-8"))["experts"]:
         path = Path(expert["path"])
         file = tensors_of(path)
         if not file.is_file():
