@@ -15,7 +15,7 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("FMSD_CACHE"):
         return _expanded(chosen)
     shared = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(shared) / "fmsd" if os.path.isabs(shared) else _expanded("~/.cache/fmsd")  # its specification has relative ones ignored
+    return Path(shared) / "fmsd" if Path(shared).is_absolute() else _expanded("~/.cache/fmsd")  # its specification has relative ones ignored
 
 
 def _expanded(path: str) -> Path:

@@ -1,6 +1,5 @@
 """The embedded dataset: drawn once into a folder, then read like any other. Layout: `ROOT/synthetic-vN/DATASET/DOMAIN/VIDEO/INDEX.jpg`."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,14 +19,14 @@ def scan(root: Path) -> Iterator[Frame]:
         InputError: the root cannot be written.
     """
     folder = root / f"synthetic-v{synthetic.VERSION}"
-    if not os.path.isdir(folder):
-        try:
+    try:
+        if not folder.is_dir():
             _draw(folder)
-        except OSError as error:
-            raise InputError(
-                f"The embedded dataset cannot be drawn in {root} ({error.strerror or reason(error)})",
-                "set FMSD_CACHE to a folder that can be written, or give one as data.root=PATH",
-            ) from error
+    except OSError as error:
+        raise InputError(
+            f"The embedded dataset cannot be drawn in {root} ({error.strerror or reason(error)})",
+            "set FMSD_CACHE to a folder that can be written, or give one as data.root=PATH",
+        ) from error
     for clip in synthetic.clips():
         for index in range(synthetic.FRAMES):
             yield Frame(
