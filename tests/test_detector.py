@@ -1,3 +1,5 @@
+import errno
+import pickle
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fmsd.errors import InputError
-from fmsd.models.detector import Detector, detector, locate
+from fmsd.models.detector import Detector, detector, hub_refusal, locate
 from tests.conftest import tiny_vit
 
 
@@ -73,6 +75,14 @@ def test_unknown_names_and_arguments_are_refused() -> None:
         detector("vit_tinny_patch16_224", size=224)
     with pytest.raises(InputError, match=r"'tf_efficientnet_lite0' does not take one of the arguments \['img_size'\]"):
         detector("tf_efficientnet_lite0", size=64, img_size=64)
+
+
+def test_a_cache_of_the_hub_that_cannot_be_written_is_named_with_its_variable() -> None:
+    said = str(hub_refusal("vit", PermissionError(errno.EACCES, "Permission denied", "/home/x/.cache/huggingface")))
+    assert said.startswith("The pretrained weights of 'vit' cannot be kept in /home/x/.cache/huggingface (Permission denied); set HF_HOME")
+    assert "could not be loaded from the hub (no route)" in str(hub_refusal("vit", ConnectionError("no route")))
+    advice = "Weights only load failed. Re-running with weights_only=False will likely succeed"
+    assert "weights_only" not in str(hub_refusal("vit", pickle.UnpicklingError(advice)))
 
 
 def test_frozen_batch_norm_keeps_its_statistics() -> None:

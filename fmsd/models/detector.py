@@ -5,9 +5,11 @@ classifier with one output, so that the backbone's state dict is exactly that of
 """
 
 import difflib
+import errno
 import importlib.resources
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
@@ -85,14 +87,25 @@ def detector(name: str, size: int, pretrained: bool = False, weights: str | Path
     except Exception as error:
         if not pretrained or weights is not None:
             raise
-        raise InputError(
-            f"The pretrained weights of {name!r} could not be loaded from the hub ({reason(error)})",
-            "download them where there is a network and give backbone.weights=PATH",
-        ) from error
+        raise hub_refusal(name, error) from error
     config = resolve_model_data_config(backbone)
     if weights is not None:
         load_weights(backbone, locate(weights))
     return Detector(backbone, tuple(config["mean"]), tuple(config["std"]))
+
+
+def hub_refusal(name: str, error: Exception) -> InputError:
+    """The sentence for pretrained weights that timm could not load from the hub, or keep on this machine."""
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT):
+        return InputError(
+            f"The pretrained weights of {name!r} cannot be kept in {error.filename or 'the cache of the hub'} ({error.strerror})",
+            "set HF_HOME to a folder that can be written, or download them elsewhere and give backbone.weights=PATH",
+        )
+    why = "they are damaged, or hold other objects than tensors" if isinstance(error, UnpicklingError) else reason(error)
+    return InputError(
+        f"The pretrained weights of {name!r} could not be loaded from the hub ({why})",
+        "download them where there is a network and give backbone.weights=PATH",
+    )
 
 
 def locate(weights: str | Path) -> Path:
