@@ -1,6 +1,7 @@
 """What a machine may refuse: a folder to write to, shared memory, open files, processes. Each as one sentence."""
 
 import errno
+import io
 import re
 import sys
 import traceback
@@ -51,7 +52,7 @@ def shared_memory_refusal(error: BaseException) -> InputError | None:
 def lenient_streams() -> None:
     """Lets the terminal show a question mark for what its encoding lacks, instead of ending the program."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
