@@ -2,6 +2,9 @@
 
 import sys
 
+if sys.version_info < (3, 11):  # noqa: UP036  what is imported below cannot be read by older ones
+    sys.exit("fmsd: Python 3.11 or later is needed; this is Python %d.%d." % sys.version_info[:2])  # noqa: UP031
+
 from fmsd.cli.main import main
 
 if __name__ == "__main__":

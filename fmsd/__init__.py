@@ -1,5 +1,20 @@
 """fmsd: a research framework for parameter-efficient deepfake detectors."""
 
-from fmsd.torchvision_operators import declare
+import sys
+
+
+def check_python(version):
+    """Refuses a Python that is too old; this file is one that old ones understand.
+
+    Raises:
+        ImportError: it is older than 3.11.
+    """
+    if tuple(version[:2]) < (3, 11):
+        raise ImportError("fmsd needs Python 3.11 or later; this is Python %d.%d." % tuple(version[:2]))  # noqa: UP031
+
+
+check_python(sys.version_info)
+
+from fmsd.torchvision_operators import declare  # noqa: E402  older ones cannot read it
 
 declare()

@@ -145,7 +145,7 @@ def read(path: Path, names: Sequence[str]) -> LayerMask:
         InputError: no such file, or it is about other layers than `names`.
     """
     try:
-        content = json.loads(path.expanduser().read_text())
+        content = json.loads(path.expanduser().read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise InputError(f"The mask {path} has format {content['format']}", f"this version reads format {FORMAT}")
         layers = tuple(Layer(**layer) for layer in content["layers"])

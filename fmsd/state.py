@@ -2,8 +2,10 @@
 
 import json
 import struct
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
+from fmsd.signature import Fault, is_safetensors, is_zip, recognise
 
 CODES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
@@ -47,37 +50,112 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}
 
 
-def read_state(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a safetensors or pth file, mapped into memory where the format allows it; a nested `state_dict` or `model` entry is unwrapped.
+FLOATING = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+"""The floating-point formats among them, and those that only others write."""
 
-    Nothing is unpickled but tensors.
+
+def number_formats(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """The name of every tensor's number format in a safetensors file; those in a file are not read for it."""
+    if isinstance(state, StateFile):
+        return {name: state.file.get_slice(name).get_dtype() for name in state}
+    eight = {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
+    return {name: (CODES | eight).get(tensor.dtype, str(tensor.dtype)) for name, tensor in state.items()}
+
+
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a safetensors or torch file, by its content whatever its name, mapped into memory where the format allows it.
+
+    Of a file that holds one state dict beside other things, as a checkpoint does, it is that state dict; of one that holds several, all of
+    them, each tensor's name beginning with the entry it stands under. Nothing is unpickled but tensors.
 
     Raises:
-        InputError: a missing, damaged or unsafe file.
+        InputError: a missing, damaged or unsafe file, or one of something else.
     """
     if not path.is_file():
         raise InputError(f"There is no weights file {path}", "correct the path")
     try:
-        state = StateFile(path) if path.suffix == ".safetensors" else _unpickled(path)
+        content = StateFile(path) if is_safetensors(path) else _unpickled(path)
     except Exception as error:  # a damaged pickle raises anything
-        raise InputError(f"The weights file {path} cannot be read ({reason(error)})", "fetch it again, or save its tensors as safetensors") from error
-    if isinstance(state, StateFile):
-        return state
-    for key in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        fault = unreadable(path, error)
+        raise InputError(f"The weights file {path} cannot be read: it {fault.what}", fault.remedy) from error
+    if isinstance(content, StateFile):
+        return content
+    found = dict(_state_dicts(content))
+    if not found:
         raise InputError(f"The weights file {path} holds no state dict", "save model.state_dict() instead")
-    return dict(state)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    return {f"{entry}{name}": tensor for entry, state in found.items() for name, tensor in state.items()}
+
+
+def unreadable(path: Path, error: Exception) -> Fault:
+    """Why a file of tensors or a description of them could not be read.
+
+    Args:
+        error: what reading it raised; its text is repeated only where that is safetensors' or the system's own, not advice of torch.
+    """
+    if isinstance(error, OSError):
+        return Fault(f"cannot be opened ({reason(error)})", "see to its permissions and its disk")
+    if fault := recognise(path):
+        return fault
+    try:
+        others = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # not in the present format of torch, or damaged
+        others = []
+    if others:
+        names = ", ".join(ascii(name)[1:-1] for name in others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        return Fault(f"holds other objects than tensors ({names}), which are not loaded, as they could run code", UNPICKLE)
+    if isinstance(error, UnpicklingError):
+        return Fault(
+            "is no file of torch, is damaged, or holds other objects than tensors, which are not loaded", f"download it again, or {UNPICKLE}"
+        )
+    detail = f" ({reason(error)})" if isinstance(error, SafetensorError) else ""
+    return Fault(f"is damaged, or is neither safetensors nor a file of torch{detail}", "download it again, or give another file")
+
+
+UNPICKLE = "save its state_dict as safetensors in the repository it came from"
+"""The remedy for a pickle of other objects than tensors."""
+
+
+def _state_dicts(content: object, entry: str = "", levels: int = 4) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The state dicts in nested mappings, by the names that they stand under, each followed by a dot.
+
+    Args:
+        levels: how deep they are looked for; a mapping may hold itself.
+    """
+    if not levels or not isinstance(content, Mapping) or not content or not all(isinstance(key, str) for key in content):
+        return
+    if all(isinstance(value, Tensor) for value in content.values()):
+        yield entry, dict(content)
+        return
+    for key, value in content.items():
+        yield from _state_dicts(value, f"{entry}{key}.", levels - 1)
 
 
 def _unpickled(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError as error:
-        if "mmap" not in str(error):
-            raise
-        return torch.load(path, map_location="cpu", weights_only=True)  # the format before torch 1.6 cannot be mapped
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TorchScript, which is refused
+        if path.suffix != ".safetensors" and is_zip(path):  # the format before torch 1.6 cannot be mapped, and torch believes this ending
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def check_values(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    """Refuses tensors without values, and integers where the network has floating-point numbers: they are quantised, and mean nothing without scales.
+
+    Raises:
+        InputError: there is such a tensor.
+    """
+    formats = number_formats(state)
+    for name in own.keys() & formats.keys():
+        if own[name].is_floating_point() and formats[name] not in FLOATING:
+            raise InputError(
+                f"The weights {source} are quantised ({name} is of type {formats[name]} instead of a floating-point type)",
+                "give the checkpoint that they were quantised from",
+            )
+        if not isinstance(state, StateFile) and (state[name].is_meta or state[name].layout != torch.strided):
+            raise InputError(f"The weights {source} hold no dense values of {name}", "save them from a model whose weights were loaded")
 
 
 def write_state(path: Path, layout: Mapping[str, tuple[torch.Size, torch.dtype]], tensors: Iterable[tuple[str, Tensor]]) -> None:

@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_refused_with_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"do not belong together \('blocks\.0\.norm1\.nothing' is in"):
         adapter.load(fresh(), tmp_path)
     (tmp_path / "adapter.safetensors").write_bytes(b"half")
-    with pytest.raises(InputError, match=r"cannot be read .*; fetch it again"):
+    with pytest.raises(InputError, match=r"adapter\.safetensors cannot be read: it .*; download it again"):
         adapter.load(fresh(), tmp_path)
     saved(tmp_path)
     rewritten(tmp_path, format=9)
@@ -221,4 +221,41 @@ def test_tensors_of_another_shape_and_a_missing_file_are_refused(tmp_path: Path)
     saved(tmp_path)
     (tmp_path / "adapter.safetensors").unlink()
     with pytest.raises(InputError, match=r"adapter\.safetensors is missing"):
+        adapter.load(fresh(), tmp_path)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
+NO_ADAPTER = {
+    "pointer": ("adapter.safetensors", POINTER, r"adapter\.safetensors cannot be read: it is a Git LFS pointer.*; run `git lfs pull`"),
+    "described by a pointer": ("adapter.json", POINTER, r"adapter\.json cannot be read: it is a Git LFS pointer.*; run `git lfs pull`"),
+    "page": ("adapter.json", b"<!doctype html><title>404</title>", r"adapter\.json cannot be read: it is a web page; download the file itself"),
+    "empty": ("adapter.json", b"", r"adapter\.json cannot be read: it is empty \(0 bytes\); download it again"),
+    "half": ("adapter.json", b'{"format": 1, "base"', r"adapter\.json cannot be read: it is no JSON text \(.*\); take it anew from the run"),
+    "deep": ("adapter.json", b"[" * 100_000, r"adapter\.json cannot be read: it is no JSON text"),
+    "latin": ("adapter.json", b'{"format": "\xe9"}', r"adapter\.json cannot be read: it is no JSON text"),
+}
+
+
+@pytest.mark.parametrize("name", NO_ADAPTER)
+def test_what_is_no_adapter_is_named(name: str, tmp_path: Path) -> None:
+    file, content, said = NO_ADAPTER[name]
+    (saved(tmp_path) / file).write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        adapter.load(fresh(), tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"base": {"name": "x"}}, {"base": []}, {"layers": []}, {"tensors": [[]]}, {"tensors": "head.bias"}], ids=str)
+def test_a_description_of_other_types_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
+    rewritten(saved(tmp_path), **changes)
+    with pytest.raises(InputError, match=rf"adapter\.json is damaged: its '{next(iter(changes))}' is not what an adapter has there"):
+        adapter.load(fresh(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "layer", [None, [], "subspace", {"kind": []}, {"kind": "subspace", "subspaces": -1, "directions": "x", "apart": True}], ids=str
+)
+def test_a_layer_of_other_types_is_refused(layer: object, tmp_path: Path) -> None:
+    layers = json.loads((saved(tmp_path) / "adapter.json").read_text())["layers"]
+    rewritten(tmp_path, layers=layers | {"blocks.0.attn.qkv": layer})
+    with pytest.raises(InputError, match=r"adapter\.json is damaged: the layer 'blocks\.0\.attn\.qkv' cannot be made of it"):
         adapter.load(fresh(), tmp_path)

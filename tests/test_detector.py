@@ -1,3 +1,5 @@
+import errno
+import pickle
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fmsd.errors import InputError
-from fmsd.models.detector import Detector, detector, locate
+from fmsd.models.detector import Detector, detector, hub_refusal, locate
 from tests.conftest import tiny_vit
 
 
@@ -45,6 +47,17 @@ def test_weights_load_strictly_and_leave_out_only_a_foreign_head(tmp_path: Path)
     assert not torch.equal(other.backbone.state_dict()["patch_embed.proj.weight"], one.backbone.state_dict()["patch_embed.proj.weight"])
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_floating_point_type_loads_as_the_backbones_own(kind: torch.dtype, tmp_path: Path) -> None:
+    state = {key: value.to(kind) for key, value in tiny_vit().backbone.state_dict().items()}
+    state["blocks.0.mlp.fc1.weight"] = state["blocks.0.mlp.fc1.weight"].t().contiguous().t()  # not contiguous
+    state["blocks.1.norm1.weight"] = state["blocks.0.norm1.weight"]  # shared
+    torch.save({"state_dict": {key: torch.nn.Parameter(value) for key, value in state.items()}}, tmp_path / "a.pth")
+    for key, value in tiny_vit(weights=tmp_path / "a.pth").backbone.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, state[key].float())
+
+
 def test_weights_of_another_backbone_are_refused_with_the_keys(tmp_path: Path) -> None:
     save_file(tiny_vit(depth=1).backbone.state_dict(), tmp_path / "short.safetensors")
     with pytest.raises(InputError, match=r"missing: blocks\.1\.attn\.proj\.bias.*choose the backbone"):
@@ -62,6 +75,14 @@ def test_unknown_names_and_arguments_are_refused() -> None:
         detector("vit_tinny_patch16_224", size=224)
     with pytest.raises(InputError, match=r"'tf_efficientnet_lite0' does not take one of the arguments \['img_size'\]"):
         detector("tf_efficientnet_lite0", size=64, img_size=64)
+
+
+def test_a_cache_of_the_hub_that_cannot_be_written_is_named_with_its_variable() -> None:
+    said = str(hub_refusal("vit", PermissionError(errno.EACCES, "Permission denied", "/home/x/.cache/huggingface")))
+    assert said.startswith("The pretrained weights of 'vit' cannot be kept in /home/x/.cache/huggingface (Permission denied); set HF_HOME")
+    assert "could not be loaded from the hub (no route)" in str(hub_refusal("vit", ConnectionError("no route")))
+    advice = "Weights only load failed. Re-running with weights_only=False will likely succeed"
+    assert "weights_only" not in str(hub_refusal("vit", pickle.UnpicklingError(advice)))
 
 
 def test_frozen_batch_norm_keeps_its_statistics() -> None:

@@ -13,10 +13,13 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from fmsd.errors import InputError
 from fmsd.models import formats
-from fmsd.models.formats import timm_keys
+from fmsd.models.configured import bodies
+from fmsd.models.formats import pretrained_keys, timm_keys
 from fmsd.state import StateFile, read_state
+from tests.test_families import FAMILIES
 
 State = dict[str, Tensor]
+Keys = Callable[[Mapping[str, Tensor], nn.Module, str], Mapping[str, Tensor]]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
@@ -246,9 +249,112 @@ def test_what_fits_is_returned_unread(tmp_path: Path, monkeypatch: pytest.Monkey
     assert timm_keys(own, meta(xception), "own.pth") is own
 
 
-def test_every_wrapper_comes_off() -> None:
+@pytest.mark.parametrize("keys", [timm_keys, pretrained_keys])
+def test_every_wrapper_comes_off_alike_for_a_merge_and_for_a_training(keys: Keys) -> None:
+    own = clip().state_dict()
+    for prefix in (*formats.WRAPPERS, "teacher.", "student.backbone.", "module.net.encoder."):
+        found = keys(prefixed(own, prefix), meta(clip), "own.pth")
+        assert found.keys() == own.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
+
+
+def test_a_head_outside_the_wrapper_comes_along() -> None:
     own = clip().state_dict()
     for prefix in formats.WRAPPERS:
         assert timm_keys(prefixed(own, prefix), meta(clip), "own.pth").keys() == own.keys()
         headless = {name if name.startswith("head.") else f"{prefix}{name}": tensor for name, tensor in own.items()}
         assert timm_keys(prefixed(headless, "module."), meta(clip), "own.pth").keys() == own.keys()
+
+
+@pytest.mark.parametrize("keys", [timm_keys, pretrained_keys])
+@pytest.mark.parametrize("entries", [("student", "teacher"), ("state_dict", "state_dict_ema"), ("teacher.backbone", "student.backbone")])
+def test_two_whole_networks_in_a_file_are_not_chosen_from(entries: tuple[str, str], keys: Keys, tmp_path: Path) -> None:
+    one, other = entries
+    if "." in one:
+        torch.save(prefixed(clip().state_dict(), f"{one}.") | prefixed(clip().state_dict(), f"{other}."), tmp_path / "two.pth")
+    else:
+        torch.save({one: clip().state_dict(), other: clip().state_dict(), "epoch": 3}, tmp_path / "two.pth")
+    with pytest.raises(InputError, match=r"two\.pth hold several networks, whose names begin with '.*', '.*'; save the one that you mean") as caught:
+        keys(read_state(tmp_path / "two.pth"), meta(clip), str(tmp_path / "two.pth"))
+    assert all(f"'{entry}.'" in str(caught.value) for entry in entries)
+
+
+def test_a_network_beside_its_moving_average_is_not_chosen_from() -> None:
+    state = Published().state_dict()
+    with pytest.raises(InputError, match=r"several networks, whose names begin with 'backbone\.', 'ema\.backbone\.'"):
+        pretrained_keys(state | prefixed(state, "ema."), meta(clip), "clip.pth")
+
+
+@pytest.mark.parametrize("entry", ["teacher", "student", "ema", "state_dict", "model"])
+def test_a_training_begins_with_the_only_network_in_a_file(entry: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    own = {name: tensor for name, tensor in clip().state_dict().items() if not name.startswith("head.")}
+    projection = {"head.mlp.0.weight": torch.zeros(8, 24), "head.last_layer.weight": torch.zeros(5, 8)}
+    torch.save(
+        {entry: prefixed(own, "backbone.") | projection, "epoch": 3, "optimizer": {"state": {0: {"step": torch.ones(1)}}}}, tmp_path / "one.pth"
+    )
+    found = pretrained_keys(read_state(tmp_path / "one.pth"), meta(clip), "one.pth")
+    assert found.keys() == own.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
+    assert "other parts than backbone that its logit does not depend on: head.last_layer.weight, head.mlp.0.weight" in caplog.text
+
+
+def test_a_training_begins_with_what_a_merge_takes() -> None:
+    """Hugging Face's names and Effort's factors, too; its head of two outputs is not taken over, as nothing says what they are."""
+    published = Published()
+    for state in (published.state_dict(), effort(published)):
+        merged, begun = timm_keys(state, meta(clip), "a.pth"), pretrained_keys(state, meta(clip), "a.pth")
+        assert begun.keys() == {name for name in merged if not name.startswith("head.")}
+        assert all(torch.equal(begun[name], merged[name]) for name in begun)
+
+
+@pytest.mark.parametrize("keys", [timm_keys, pretrained_keys])
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32, torch.bool])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_quantised_weights_are_refused(suffix: str, kind: torch.dtype, keys: Keys, tmp_path: Path) -> None:
+    """As bitsandbytes saves them: bytes in the weight's place and shape, with scales beside them or without."""
+    name, path = "blocks.0.attn.qkv.weight", tmp_path / f"int8.{suffix}"
+    for scales in ({}, {"blocks.0.attn.qkv.SCB": torch.ones(72)}):
+        for shape in ((72, 24), (864, 1)):
+            state = {**clip().state_dict(), name: torch.zeros(shape, dtype=kind), **scales}
+            save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+            for prefix in ("", "model."):
+                with pytest.raises(InputError, match=r"are quantised \(.*blocks\.0\.attn\.qkv\.weight is of type .*; give the checkpoint"):
+                    keys(prefixed(read_state(path), prefix) if prefix else read_state(path), meta(clip), str(path))
+
+
+def test_tensors_without_values_are_refused() -> None:
+    with pytest.raises(InputError, match="hold no dense values of"):
+        pretrained_keys(meta(clip).state_dict(), clip(), "meta.pth")
+
+
+def test_every_network_refuses_the_weights_of_every_other_with_one_sentence() -> None:
+    """Whatever timm's conversions do with weights that are not of their model."""
+    networks = {family.name: timm.create_model(family.name, num_classes=1, **family.arguments) for family in FAMILIES}
+    shapes = {name: {key: tensor.shape for key, tensor in network.state_dict().items()} for name, network in networks.items()}
+    for name, network in networks.items():
+        for other, state in ((other, networks[other].state_dict()) for other in networks):
+            for keys in (inspect.unwrap(timm_keys), inspect.unwrap(pretrained_keys)):
+                if shapes[other] == shapes[name]:
+                    assert keys(state, network, "other.pth").keys() == state.keys()
+                    continue
+                with pytest.raises(InputError, match=r"^The weights other\.pth (are (not )?those of|end in another head)") as caught:
+                    keys(state, network, "other.pth")
+                assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_configured_backbone_are_known_by_their_shapes() -> None:
+    build = lambda: timm.create_model("tf_efficientnet_lite0", num_classes=1000)  # noqa: E731
+    state = meta(build).state_dict()
+    state = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in state.items()}
+    with pytest.raises(InputError, match=r"a\.pth are those of backbone=efficientnet_lite0, not of VisionTransformer as configured; choose that"):
+        pretrained_keys(prefixed(state, "module."), meta(clip), "a.pth")
+    state["bn1.weight"] = torch.zeros(33)  # one shape that differs: not known, so not said
+    with pytest.raises(InputError, match=r"a\.pth are not those of VisionTransformer as configured"):
+        pretrained_keys(state, meta(clip), "a.pth")
+
+
+def test_the_bodies_of_all_configured_backbones_are_told_apart() -> None:
+    found = bodies()
+    assert {"clip_vit_l14", "dinov2_s14", "sam2_hiera_tiny", "demo_vit"} <= found.keys()
+    assert len({frozenset(shapes.items()) for _, shapes in found.values()}) == len(found)

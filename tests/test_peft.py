@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from fmsd.errors import InputError
-from fmsd.linalg import Factors, gram_error, product
+from fmsd.linalg import SMALL, Factors, directions, gram_error, product
 from fmsd.models.detector import Detector
 from fmsd.peft import decomposition
 from fmsd.peft.decomposition import decompose
@@ -385,3 +385,16 @@ def test_small_matrices_and_random_directions_are_not_kept(tmp_path: Path, monke
     decompose(torch.randn(64, 64), 3)
     decompose(torch.randn(260, 240), 3, "random")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc to fail to write to")
+@pytest.mark.parametrize("place", ["/proc/cache", "~nobodyofthisname/cache"])
+def test_directions_are_computed_where_no_cache_can_be_written(place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A folder that nobody can make, and a home that does not exist: it is said once, not for every layer."""
+    weight = torch.randn(SMALL + 1, SMALL + 2)
+    expected = directions(weight, 2)
+    decomposition._warn.cache_clear()
+    monkeypatch.setenv("FMSD_CACHE", place)
+    for _ in range(2):
+        assert all(torch.equal(one, other) for one, other in zip(decomposition.decompose(weight, 2), expected, strict=True))
+    assert caplog.text.count("set FMSD_CACHE to a folder that can be written") == 1

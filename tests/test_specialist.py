@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
@@ -261,6 +261,14 @@ def test_a_layer_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         (tmp_path / "adapter.json").write_text(json.dumps(about))
         said = refusal(lambda: case.open()["blocks.0.attn.qkv.weight"])
         assert "adapter.json is damaged: the layer 'blocks.0.attn.qkv' cannot be made of it" in said
+
+
+def test_a_tensor_of_an_adapted_layer_of_another_shape_is_refused(tmp_path: Path) -> None:
+    case = train(tmp_path, NETWORKS["vit"], METHODS["lora"])
+    tensors = dict(load_file(tmp_path / "adapter.safetensors"))
+    name = next(key for key in tensors if key.startswith("blocks.0.attn.qkv."))
+    save_file(tensors | {name: torch.zeros(2, 3, 4)}, tmp_path / "adapter.safetensors")
+    assert f"{name} has the shape (2, 3, 4) instead of" in refusal(lambda: case.open()["blocks.0.attn.qkv.weight"])
 
 
 # ---- reading, rebuilding, describing adapters

@@ -175,13 +175,13 @@ def done(source: Source, out: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         if record["source"] != origin(source):
             return False
         about = {name: getattr(source, name) for name in ABOUT}
         if any(record[name] != value for name, value in about.items()):
             with atomic(path) as partial:
-                partial.write_text(json.dumps(record | about))
+                partial.write_text(json.dumps(record | about), encoding="utf-8")
     except (ValueError, KeyError, TypeError):
         return False
     return True
@@ -214,7 +214,7 @@ def extract(source: Source, find: Finder, recipe: Recipe, out: Path, work: Path)
         partial.mkdir()
         for name, pixels in crops.items():
             (partial / name).write_bytes(encoded(pixels, recipe))
-        (partial / RECORD).write_text(json.dumps(record))
+        (partial / RECORD).write_text(json.dumps(record), encoding="utf-8")
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists():  # made of another file, or without a record
             folder.replace(partial.with_suffix(".old"))
@@ -310,7 +310,7 @@ def records(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         if RECORD in files:
             path = Path(folder)
             try:
-                record = json.loads((path / RECORD).read_text())
+                record = json.loads((path / RECORD).read_text(encoding="utf-8"))
                 yield path, {name: record[name] for name in (*ABOUT, "frames")}
             except (ValueError, KeyError, TypeError, OSError) as error:
                 raise InputError(f"{path / RECORD} is damaged ({reason(error)})", "delete its folder and run fmsd extract again") from error

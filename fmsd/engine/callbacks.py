@@ -14,8 +14,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from fmsd.atomic import atomic
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.predictions import gather, joined
-from fmsd.errors import InputError, reason
+from fmsd.errors import InputError
 from fmsd.metrics.table import pooled, results
+from fmsd.state import unreadable
 from fmsd.types import Predictions
 
 log = logging.getLogger(__name__)
@@ -161,15 +162,27 @@ def newest(folder: Path) -> Path | None:
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
     for place, path in enumerate(found):
         try:
-            torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
+            read_checkpoint(path)
+        except InputError as error:
             rest = f"going on from {found[place + 1].name}" if place + 1 < len(found) else "none is left"
-            log.warning("The checkpoint %s cannot be read (%s); %s.", path, reason(error), rest)
+            log.warning("%s; %s.", error.message, rest)
             continue
         return path
     if found:
         raise InputError(f"No checkpoint in {folder} can be read", "train anew in another folder")
     return None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises anything
+        raise InputError(f"The checkpoint {path} cannot be read: it {unreadable(path, error).what}", "train anew in another folder") from error
 
 
 def noted(checkpoint: Path) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def grams(specialists: Specialists) -> Iterator[Float64[Tensor, "experts experts
 def not_finite(specialists: Specialists, place: int, name: str) -> InputError:
     """What to say about a broken tensor of an expert or of the base."""
     if name in specialists.base and not specialists.base[name].isfinite().all():
-        return InputError(f"The base holds NaN or infinite values in {name!r}", "fetch it again, or give another as base=PATH")
+        return InputError(f"The base holds NaN or infinite values in {name!r}", "give another as base=PATH")
     return InputError(f"{specialists.label(place)} holds NaN or infinite values in {name!r}", "leave it out, or train it again")
 
 

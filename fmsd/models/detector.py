@@ -5,10 +5,11 @@ classifier with one output, so that the backbone's state dict is exactly that of
 """
 
 import difflib
+import errno
 import importlib.resources
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
@@ -18,8 +19,8 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from fmsd.errors import InputError, reason
-from fmsd.models.formats import refusal
-from fmsd.state import read_state, shapes
+from fmsd.models.formats import pretrained_keys
+from fmsd.state import read_state
 
 PACKAGE = "package:"
 """Prefix of weights that ship inside this package."""
@@ -86,14 +87,25 @@ def detector(name: str, size: int, pretrained: bool = False, weights: str | Path
     except Exception as error:
         if not pretrained or weights is not None:
             raise
-        raise InputError(
-            f"The pretrained weights of {name!r} could not be loaded from the hub ({reason(error)})",
-            "download them where there is a network and give backbone.weights=PATH",
-        ) from error
+        raise hub_refusal(name, error) from error
     config = resolve_model_data_config(backbone)
     if weights is not None:
         load_weights(backbone, locate(weights))
     return Detector(backbone, tuple(config["mean"]), tuple(config["std"]))
+
+
+def hub_refusal(name: str, error: Exception) -> InputError:
+    """The sentence for pretrained weights that timm could not load from the hub, or keep on this machine."""
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT):
+        return InputError(
+            f"The pretrained weights of {name!r} cannot be kept in {error.filename or 'the cache of the hub'} ({error.strerror})",
+            "set HF_HOME to a folder that can be written, or download them elsewhere and give backbone.weights=PATH",
+        )
+    why = "they are damaged, or hold other objects than tensors" if isinstance(error, UnpicklingError) else reason(error)
+    return InputError(
+        f"The pretrained weights of {name!r} could not be loaded from the hub ({why})",
+        "download them where there is a network and give backbone.weights=PATH",
+    )
 
 
 def locate(weights: str | Path) -> Path:
@@ -108,23 +120,12 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     """Loads a file into a timm model, strictly: only a classifier with another number of outputs is left out.
 
     Raises:
-        InputError: keys or shapes differ; the sentence lists them.
+        InputError: the file cannot be read, or keys or shapes differ; the sentence lists them.
     """
-    state: Mapping[str, Tensor] = dict(read_state(path))
-    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
-    if convert is not None:
-        state = convert(state, backbone)
     own = backbone.state_dict()
-    classifier = backbone.pretrained_cfg.get("classifier") or ()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    heads = tuple(f"{head}." for head in ((classifier,) if isinstance(classifier, str) else classifier))
-    fits = all(key in state and state[key].shape == own[key].shape for key in own if key.startswith(heads))
-    if not fits:
-        state = {key: value for key, value in state.items() if not key.startswith(heads)}
-    wanted, found = shapes({key: value for key, value in own.items() if fits or not key.startswith(heads)}), shapes(state)
-    if found != wanted:
-        raise refusal(found, wanted, backbone, str(path))
-    for key, value in state.items():
-        own[key].copy_(value)
+    with torch.no_grad():
+        for key, value in pretrained_keys(read_state(path), backbone, str(path)).items():
+            own[key].copy_(value)
 
 
 def skeleton(make: Callable[..., Detector]) -> Detector:

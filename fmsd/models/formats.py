@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
-from fmsd.state import shapes
+from fmsd.models.configured import SIZED, backbones_of
+from fmsd.state import check_values, shapes
 
 log = logging.getLogger(__name__)
 
-WRAPPERS = ("module.", "backbone.", "model.", "detector.", "vision_model.")
-"""Attributes that hold a whole network: of DataParallel, DeepfakeBench and Hugging Face."""
+WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.", "net.", "network.", "encoder.", "detector.", "vision_model.")
+"""Attributes that hold a whole network: of DataParallel, torch.compile, DeepfakeBench, Hugging Face and trainers of many kinds."""
 
 HEAD = re.compile(r"((?:head|fc|classifier|last_linear)(?:\.\d+)?)\.(?:weight|bias)")
 """The last layer by any of its names; a number follows where it stands behind a dropout."""
@@ -82,56 +83,160 @@ def timm_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) -> Map
         source: the file, for messages.
 
     Raises:
-        InputError: a head with another number of outputs, or keys or shapes that differ; the sentence lists them.
+        InputError: a head with another number of outputs, keys or shapes that differ (the sentence lists them), several networks, or
+            quantised weights.
     """
-    wanted = shapes(model.state_dict())
+    own = model.state_dict()
+    wanted = shapes(own)
+    check_values(state, own, source)
     if shapes(state) == wanted:
         return state
-    found = _dense(_unwrapped(state, wanted), source)
-    for known in (CLIP, XCEPTION):
-        if known.mark in found:
-            found = _renamed(found, known, wanted, source)
-            if known is CLIP:
-                _warn_of_activation(model, source)
-    found = _one_logit(found, model, wanted, source)
-    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if found.keys() != wanted.keys() and convert is not None:  # where only shapes differ, it would resample a ViT's patches
-        log.info("%s: trying timm's own conversion to %s.", source, type(model).__name__)
-        try:
-            converted = convert(dict(found), model)
-        except Exception as error:  # these conversions take for granted that a file is of their model
-            raise refusal(shapes(found), wanted, model, source) from error
-        found = _one_logit(converted, model, wanted, source)
+    inner = _unwrapped(state, place(state, model, source), model)
+    found = _one_logit(_known_names(inner, model, source), model, wanted, source)
+    if found.keys() != wanted.keys():  # where only shapes differ, the conversion would resample a ViT's patches
+        found = _one_logit(_converted(found, model, source), model, wanted, source)
+    check_values(found, own, source)
     if shapes(found) != wanted:
-        raise refusal(shapes(found), wanted, model, source)
+        raise refusal(shapes(found), wanted, model, source, shapes(inner))
     return {name: found[name] for name in wanted}
 
 
-def refusal(found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size], model: nn.Module, source: str) -> InputError:
-    """What is missing, unexpected or of another shape in weights that are not the model's, in one sentence."""
+def pretrained_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
+    """A pretrained network's state dict in the keys of a timm model, to begin a training with.
+
+    Left out are a head with another number of outputs, and what lies beside the network in the file. Where shapes differ, timm's own
+    conversion is tried, which resamples a grid of positions to the model's size.
+
+    Args:
+        model: names and shapes are taken from it; it may be on the meta device.
+        source: the file, for messages.
+
+    Raises:
+        InputError: keys or shapes that differ (the sentence lists them), several networks, or quantised weights.
+    """
+    own, heads = model.state_dict(), tuple(f"{head}." for head in head_names(model))
+    body = {name: shape for name, shape in shapes(own).items() if not name.startswith(heads)}
+    check_values(state, own, source)
+    where = place(state, model, source)
+    inner = _unwrapped(_inside(state, where, source), where, model)
+    found = _own_head(_known_names(inner, model, source), model)
+    if any(name not in found or found[name].shape != shape for name, shape in body.items()):
+        found = _own_head(_converted(found, model, source), model)
+    fits = all(name in found and found[name].shape == own[name].shape for name in own if name.startswith(heads))
+    if not fits:
+        found = {name: tensor for name, tensor in found.items() if name in body or not (name.startswith(heads) or HEAD.fullmatch(name))}
+    check_values(found, own, source)
+    wanted = shapes(own) if fits else body
+    if shapes(found) != wanted:
+        raise refusal(shapes(found), wanted, model, source, shapes(inner))
+    return found
+
+
+def refusal(
+    found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size], model: nn.Module, source: str, original: Mapping[str, torch.Size] | None = None
+) -> InputError:
+    """What is missing, unexpected or of another shape in weights that are not the model's, in one sentence.
+
+    Args:
+        original: names and shapes before timm's conversion to the model, by which a configured backbone is recognised.
+    """
     missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     both = sorted(key for key in wanted.keys() & found.keys() if found[key] != wanted[key])
+    about, heads = f"{type(model).__name__} as configured", tuple(f"{head}." for head in head_names(model))
+    if any(not key.startswith(heads) and key not in SIZED for key in (*missing, *extra, *both)):  # else they are of this backbone themselves
+        owners = " and ".join(f"backbone={name}" for name in backbones_of(found if original is None else original))
+        if owners:
+            return InputError(f"The weights {source} are those of {owners}, not of {about}", "choose that backbone, or other weights")
     other = [f"{key} {tuple(found[key])} instead of {tuple(wanted[key])}" for key in both]
     lists = [f"{what}: {_some(keys)}" for what, keys in (("missing", missing), ("unexpected", extra), ("of another shape", other)) if keys]
-    return InputError(
-        f"The weights {source} are not those of {type(model).__name__} as configured ({'; '.join(lists)})", "choose the backbone they belong to"
-    )
+    return InputError(f"The weights {source} are not those of {about} ({'; '.join(lists)})", "choose the backbone they belong to")
+
+
+def place(state: Mapping[str, Tensor], model: nn.Module, source: str) -> str | None:
+    """What the names of the network begin with in a file that may hold more than it; None where none of the known names is in it.
+
+    Raises:
+        InputError: it holds several networks of the same names.
+    """
+    heads, names = tuple(f"{head}." for head in head_names(model)), set(state)
+    body = [name for name in model.state_dict() if not name.startswith(heads)]
+    found = [start for start in _starts(names, max(body, key=len)) if all(f"{start}{name}" in names for name in body)]
+    found = found or [start for known in (CLIP, XCEPTION) for start in _starts(names, known.mark)]
+    if len(found) > 1:
+        starts = ", ".join(repr(start) for start in sorted(found))
+        raise InputError(
+            f"The weights {source} hold several networks, whose names begin with {starts}",
+            "save the one that you mean as a file of its own, as docs/training.md shows",
+        )
+    return found[0] if found else None
+
+
+def _starts(names: set[str], end: str) -> list[str]:
+    return [name.removesuffix(end) for name in names if name == end or name.endswith(f".{end}")]
 
 
 def _some(keys: list[str], count: int = 5) -> str:
     return ", ".join(keys[:count]) + (f" and {len(keys) - count} more" if len(keys) > count else "")
 
 
-def _unwrapped(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """Without the attributes that hold all tensors, or all but the head's."""
-    inner = dict(state)
-    while inner.keys() != wanted.keys():
+def _inside(state: Mapping[str, Tensor], where: str | None, source: str) -> Mapping[str, Tensor]:
+    """Without what lies beside the network in a file; a head outside stays where the network has none of its own."""
+    if not where:
+        return state
+    parts = where.split(".")
+    around = [".".join(parts[:end]) + "." * (end > 0) for end in range(len(parts))]
+    heads = [name for name in state if any(name.startswith(start) and HEAD.fullmatch(name.removeprefix(start)) for start in around)]
+    outer = [] if any(name.startswith(where) for name in heads) else heads
+    kept = {name: tensor for name, tensor in state.items() if name.startswith(where) or name in outer}
+    _log_dropped(source, f"other parts than {where.removesuffix('.')}", sorted(state.keys() - kept.keys()))
+    return kept
+
+
+def _unwrapped(state: Mapping[str, Tensor], where: str | None, model: nn.Module) -> dict[str, Tensor]:
+    """Without the attributes that hold all tensors, or all but the head's.
+
+    Args:
+        where: what the names of the network begin with.
+    """
+    inner, wrappers = dict(state), {*WRAPPERS, *(f"{part}." for part in (where or "").split("."))}
+    wanted = model.state_dict().keys()
+    while where != "" and inner.keys() != wanted:
         stems = {name[: name.find(".") + 1] for name in inner if not HEAD.fullmatch(name)}
-        shorter = {name.removeprefix(stem): tensor for stem in stems.intersection(WRAPPERS) for name, tensor in inner.items()}
+        shorter = {name.removeprefix(stem): tensor for stem in stems.intersection(wrappers) for name, tensor in inner.items()}
         if len(stems) != 1 or len(shorter) < len(inner):  # nothing to take off, or two heads would get one name
             break
         inner = shorter
+        where = where.removeprefix(next(iter(stems))) if where is not None else None
     return inner
+
+
+def _known_names(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
+    """With timm's names where they are those of a published network."""
+    found = _dense(state, source)
+    for known in (CLIP, XCEPTION):
+        if known.mark in found:
+            found = _renamed(found, known, shapes(model.state_dict()), source)
+            if known is CLIP:
+                _warn_of_activation(model, source)
+    return found
+
+
+def _converted(state: Mapping[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
+    """As timm's own conversion to the model gives them, if it has one.
+
+    Raises:
+        InputError: it fails: these conversions take for granted that a file is of their model.
+    """
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return dict(state)
+    log.info("%s: trying timm's own conversion to %s.", source, type(model).__name__)
+    try:
+        found = dict(convert(dict(state), model))
+        shapes(found)
+    except Exception as error:
+        raise refusal(shapes(state), shapes(model.state_dict()), model, source) from error
+    return found
 
 
 def _dense(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -178,20 +283,29 @@ def _long(shape: torch.Size) -> list[int]:
     return [length for length in shape if length != 1]
 
 
+def head_names(model: nn.Module) -> list[str]:
+    """The names of a timm model's classifiers; it has more than one where two tokens are classified."""
+    classifier = model.pretrained_cfg.get("classifier")  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    return [classifier] if isinstance(classifier, str) else list(classifier or ())
+
+
+def _own_head(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """With the head under timm's name."""
+    own, heads = head_names(model), {match[1] for match in map(HEAD.fullmatch, state) if match}
+    if len(own) != 1 or len(heads) != 1 or f"{own[0]}.weight" in state:
+        return dict(state)
+    head = f"{heads.pop()}."
+    return {f"{own[0]}.{name.removeprefix(head)}" if name.startswith(head) else name: tensor for name, tensor in state.items()}
+
+
 def _one_logit(state: Mapping[str, Tensor], model: nn.Module, wanted: Mapping[str, torch.Size], source: str) -> dict[str, Tensor]:
     """With the head under timm's name and with one output.
 
     Raises:
         InputError: a head that has neither one output nor two.
     """
-    classifier = model.pretrained_cfg.get("classifier")  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    own = [classifier] if isinstance(classifier, str) else list(classifier or ())
-    heads = {match[1] for match in map(HEAD.fullmatch, state) if match}
-    found = dict(state)
-    if len(own) == len(heads) == 1 and f"{own[0]}.weight" not in state:
-        head = f"{heads.pop()}."
-        found = {f"{own[0]}.{name.removeprefix(head)}" if name.startswith(head) else name: tensor for name, tensor in state.items()}
-    for name in (f"{head}.{part}" for head in own for part in ("weight", "bias")):
+    found = _own_head(state, model)
+    for name in (f"{head}.{part}" for head in head_names(model) for part in ("weight", "bias")):
         if name not in found or name not in wanted or found[name].shape[:1] == wanted[name][:1]:
             continue
         if len(found[name]) != 2 or wanted[name][0] != 1:

@@ -25,7 +25,8 @@ from fmsd.peft.decomposition import raw
 from fmsd.peft.inject import Adapted
 from fmsd.peft.lora import LoraLinear
 from fmsd.peft.subspace import SubspaceLinear, subspace_layers
-from fmsd.state import StateFile
+from fmsd.signature import JSON, Fault, recognise
+from fmsd.state import StateFile, unreadable
 
 FORMAT = 1
 
@@ -127,7 +128,7 @@ def describe(
         **about,
     }
     with atomic(folder / DESCRIPTION) as partial:
-        partial.write_text(json.dumps(description, indent=1) + "\n")
+        partial.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
 def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
@@ -139,22 +140,18 @@ def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]
     Raises:
         InputError: no adapter, another format, or another base.
     """
+    description = _description(folder)
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
         tensors = StateFile(folder / TENSORS)
     except FileNotFoundError as error:
-        raise InputError(
-            f"{folder} holds no adapter ({Path(error.filename or folder / TENSORS).name} is missing)", "give the folder of a run"
-        ) from error
-    except (ValueError, SafetensorError) as error:
-        raise InputError(f"The adapter in {folder} cannot be read ({reason(error)})", "fetch it again") from error
-    version = description.get("format") if isinstance(description, dict) else None
-    if version != FORMAT:
-        raise InputError(f"The adapter in {folder} has format {version}", f"this version reads format {FORMAT}")
-    if lacking := {"base", "layers", "tensors"} - set(description):
-        raise InputError(f"{folder / DESCRIPTION} is damaged: it lacks {min(lacking)!r}", "fetch it again")
+        raise InputError(f"{folder} holds no adapter ({TENSORS} is missing)", "give the folder of a run") from error
+    except (OSError, SafetensorError) as error:
+        fault = unreadable(folder / TENSORS, error)
+        raise InputError(f"The adapter {folder / TENSORS} cannot be read: it {fault.what}", fault.remedy) from error
     if odd := sorted(set(description["tensors"]) ^ set(tensors)):
-        raise InputError(f"The files of the adapter in {folder} do not belong together ({odd[0]!r} is in one of them only)", "fetch both again")
+        raise InputError(
+            f"The files of the adapter in {folder} do not belong together ({odd[0]!r} is in one of them only)", "take both from the same run"
+        )
     base = description["base"]
     if base["hash"] != found:
         raise InputError(
@@ -164,19 +161,56 @@ def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]
     return description, tensors
 
 
+def _description(folder: Path) -> dict[str, Any]:
+    """The description of the adapter in a folder, with entries of the types that `describe` writes.
+
+    Raises:
+        InputError: it is missing, something else, damaged, or of another format.
+    """
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{folder} holds no adapter ({DESCRIPTION} is missing)", "give the folder of a run") from error
+    except OSError as error:
+        fault = unreadable(path, error)
+        raise InputError(f"The adapter {path} cannot be read: it {fault.what}", fault.remedy) from error
+    except (ValueError, RecursionError) as error:
+        fault = recognise(path)
+        if fault is None or fault is JSON:
+            fault = Fault(f"is no JSON text ({reason(error)})", "take it anew from the run that it comes from")
+        raise InputError(f"The adapter {path} cannot be read: it {fault.what}", fault.remedy) from error
+    version = description.get("format") if isinstance(description, dict) else None
+    if version != FORMAT:
+        raise InputError(f"The adapter in {folder} has format {version!r:.40}", f"this version reads format {FORMAT}")
+    base, layers, names = (description.get(key) for key in ("base", "layers", "tensors"))
+    whole = {
+        "base": isinstance(base, dict) and all(isinstance(base.get(key), str) for key in ("name", "hash")),
+        "layers": isinstance(layers, dict),
+        "tensors": isinstance(names, list) and all(isinstance(name, str) for name in names),
+    }
+    for key, fine in whole.items():
+        if not fine:
+            fault = f"its {key!r} is not what an adapter has there" if key in description else f"it lacks {key!r}"
+            raise InputError(f"{path} is damaged: {fault}", "take it anew from the run that it comes from")
+    return description
+
+
 def rebuilt(layer: nn.Module, name: str, description: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> nn.Module:
     """The adapted layer that an adapter puts in the place of the plain layer of this name, with its initial directions.
 
     Raises:
         InputError: the description does not fit the layer.
     """
-    spec = description["layers"][name]
-    about = {key: value for key, value in spec.items() if key != "kind"}
     own = {key.removeprefix(f"{name}."): tensors[key] for key in tensors if key.startswith(f"{name}.")}
     try:
-        return KINDS[spec["kind"]][1](layer, about, own)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / DESCRIPTION} is damaged: the layer {name!r} cannot be made of it ({error})", "fetch it again") from error
+        about = dict(description["layers"][name])
+        return KINDS[about.pop("kind")][1](layer, about, own)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(
+            f"{folder / DESCRIPTION} is damaged: the layer {name!r} cannot be made of it ({reason(error)})",
+            f"take {DESCRIPTION} and {TENSORS} anew from one run",
+        ) from error
 
 
 def load(detector: Detector, folder: Path) -> dict[str, Any]:

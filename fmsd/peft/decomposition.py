@@ -1,9 +1,9 @@
 """Singular decompositions that are computed once per machine: kept on disk under the hash of the weight they belong to."""
 
+import functools
 import hashlib
 import logging
 import os
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,8 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from fmsd.atomic import atomic
+from fmsd.cache import cache_folder
+from fmsd.errors import InputError, reason
 from fmsd.linalg import SMALL, Factors, Split, directions
 
 log = logging.getLogger(__name__)
@@ -21,14 +23,18 @@ VERSION = 1
 
 
 def decompose(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail") -> Factors:
-    """`fmsd.linalg.directions`, from the disk where an earlier run has left it in `$FMSD_CACHE/directions` (by default below ~/.cache/fmsd).
+    """`fmsd.linalg.directions`, from the disk where an earlier run has left it, in the folder `directions` of the cache.
 
-    Random directions and small matrices are not kept.
+    Random directions and small matrices are not kept; nothing is where the cache cannot be written.
     """
     if split == "random" or min(weight.shape) <= SMALL:
         return directions(weight, rank, split)
-    path = Path(os.environ.get("FMSD_CACHE") or "~/.cache/fmsd").expanduser() / "directions" / f"{key(weight, rank, split)}.safetensors"
-    if path.is_file():
+    try:
+        path = cache_folder() / "directions" / f"{key(weight, rank, split)}.safetensors"
+    except InputError as error:
+        _warn(error.message)
+        return directions(weight, rank, split)
+    if os.path.isfile(path):  # False where a folder above it may not be entered
         try:
             kept = load(path.read_bytes())  # no memory map: another job may write the same file
             return Factors(*(kept[name].to(weight.device) for name in Factors._fields))
@@ -39,8 +45,16 @@ def decompose(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail")
         with atomic(path) as partial:
             save_file({name: part.cpu() for name, part in found._asdict().items()}, partial)
     except OSError as error:
-        log.warning("Singular directions cannot be kept in %s (%s); set FMSD_CACHE to a folder that can be written.", path.parent, error)
+        _warn(f"{path.parent} cannot be written ({error.strerror or reason(error)})")
+    except SafetensorError as error:  # as it names a full disk
+        _warn(f"{path.parent} cannot be written ({reason(error)})")
     return found
+
+
+@functools.cache
+def _warn(why: str) -> None:
+    """Says once, not once a layer, that nothing is kept."""
+    log.warning("Singular directions are not kept, so the next run computes them again: %s; set FMSD_CACHE to a folder that can be written.", why)
 
 
 def key(weight: Float[Tensor, "out in"], rank: int, split: Split) -> str:

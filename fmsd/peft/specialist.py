@@ -66,8 +66,14 @@ class Folded(Mapping[str, Tensor]):
             value.copy_(self.base[f"{name}.{key}"])
         adapted = adapter.rebuilt(layer, name, self.description, self.tensors, self.folder)
         for key, value in adapted.state_dict().items():
-            if f"{name}.{key}" in self.tensors:
-                value.copy_(self.tensors[f"{name}.{key}"])
+            if (whole := f"{name}.{key}") in self.tensors:
+                tensor = self.tensors[whole]
+                if tensor.shape != value.shape:
+                    raise InputError(
+                        f"The adapter in {self.folder} is damaged: {whole} has the shape {tuple(tensor.shape)} instead of {tuple(value.shape)}",
+                        "take it anew from the run that it comes from",
+                    )
+                value.copy_(tensor)
         assert isinstance(adapted, Adapted)
         return adapted.fold().state_dict()
 

@@ -40,7 +40,7 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
 <style>
-{(FOLDER / "page.css").read_text()}</style>
+{(FOLDER / "page.css").read_text(encoding="utf-8")}</style>
 </head>
 <body>
 <header>
@@ -54,7 +54,7 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 </main>
 </div>
 <script>
-{(FOLDER / "page.js").read_text()}</script>
+{(FOLDER / "page.js").read_text(encoding="utf-8")}</script>
 </body>
 </html>
 """

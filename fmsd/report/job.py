@@ -11,7 +11,7 @@ SWEEP = ("sweep.json", "multirun.yaml")
 
 def settings(folder: Path) -> dict[str, Any]:
     """The composed configuration of a run."""
-    return yaml.safe_load((folder / "config.yaml").read_text())
+    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
 
 
 def sweep(folder: Path) -> Path | None:

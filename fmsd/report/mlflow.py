@@ -43,7 +43,7 @@ def logger(folder: Path, project: str = "fmsd", uri: str | None = None) -> MLFlo
     tags, known = {**job.tags(folder), "folder": str(folder)} | ({"group": sweep.name} if sweep else {}), None
     if (folder / MLFLOW).is_file():
         with contextlib.suppress(MlflowException):  # another store than before
-            known = MlflowClient(address).get_run((folder / MLFLOW).read_text().strip()).info.run_id
+            known = MlflowClient(address).get_run((folder / MLFLOW).read_text(encoding="utf-8").strip()).info.run_id
     made = MLFlowLogger(project, folder.name, address, tags, run_id=known)
     if known is None and made.run_id:  # which makes the run
         write(folder / MLFLOW, f"{made.run_id}\n")
@@ -61,7 +61,7 @@ def local(store: Path, project: str) -> str:
 
     store.mkdir(parents=True, exist_ok=True)
     address = str(sqlalchemy.URL.create("sqlite", database=str(store / "mlflow.db"), query={"timeout": str(PATIENCE)}))
-    with (store / ".lock").open("a") as file:
+    with (store / ".lock").open("a", encoding="utf-8") as file:
         if not locked(file, PATIENCE):
             raise InputError(
                 f"{store} has been locked by another process for {PATIENCE} s", "end it, or name another store with logger.mlflow.uri=URI"

@@ -84,7 +84,7 @@ def extend(factories: Mapping[str, Factory], run: Run, evaluation: Run) -> None:
     if not factories:
         return
     book = run.folder / PUBLISHED
-    had = json.loads(book.read_text()) if book.is_file() else {"stamps": stamped(run.results()) if run.finished else {}, "curves": {}}
+    had = json.loads(book.read_text(encoding="utf-8")) if book.is_file() else {"stamps": stamped(run.results()) if run.finished else {}, "curves": {}}
     results = evaluation.results()
     found = stamped(results)
     if other := {name: own for name, own in found.items() if had["stamps"].get(name, own) != own}:

@@ -150,7 +150,7 @@ class Run:
                 f"{self.folder} is not the folder of a trained run (it has no run.json)", "give the folder that training printed at its end"
             )
         try:
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{path} is no JSON ({reason(error)})", "put it back, or test the run again") from error
         if not isinstance(record, dict):
@@ -223,7 +223,7 @@ def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:
 def write(path: Path, text: str) -> None:
     """Writes a text file in one step: it is there whole or not at all."""
     with atomic(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def page(results: pl.DataFrame, metric: str) -> str:
@@ -317,7 +317,7 @@ def held(path: Path, patience: float) -> Iterator[IO[str] | None]:
     """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as file:
+        with path.open("a+", encoding="utf-8") as file:
             if not locked(file, patience):
                 yield None
                 return

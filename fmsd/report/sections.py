@@ -406,7 +406,7 @@ def _by_row(overview: Overview, name: str, title: str, file: str, one: Callable[
     for row, trial in overview.firsts.items():
         path = trial.runs[0].folder / file
         try:
-            body = one(row, json.loads(path.read_text())) if path.is_file() else None
+            body = one(row, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} does not hold what a run writes there ({reason(error)})", "put it back, or remove it") from error
         if body is not None:

@@ -84,14 +84,14 @@ def why(ended: str, folder: Path) -> str:
         return "Another process is at work on it."
     if ended == "interrupted":
         return "Interrupted."
-    lines = (folder / ERROR).read_text().strip().splitlines() if (folder / ERROR).is_file() else []
+    lines = (folder / ERROR).read_text(encoding="utf-8").strip().splitlines() if (folder / ERROR).is_file() else []
     return lines[-1] if lines else "It ended without a word: interrupted, or killed by the system, which does so when memory runs out."
 
 
 def summed_up(notes: Path) -> int:
     """Says how the jobs of a sweep ended, and forgets the notes; the exit code of the first that failed, or 0."""
-    found = sorted((Note(**json.loads(path.read_text())) for path in notes.glob("*.json")), key=lambda note: note.number)
-    sweep, begun = notes.parent.parent, json.loads((notes / BEGUN).read_text())
+    found = sorted((Note(**json.loads(path.read_text(encoding="utf-8"))) for path in notes.glob("*.json")), key=lambda note: note.number)
+    sweep, begun = notes.parent.parent, json.loads((notes / BEGUN).read_text(encoding="utf-8"))
     keep(sweep, begun["before"], found)
     if found:
         numbers = {word: sum(note.ended == how for note in found) for how, word in ENDS.items()} | {"not begun": begun["jobs"] - len(found)}
@@ -145,7 +145,7 @@ def contents(folder: Path) -> dict[str, list[str]]:
     """
     file = folder / CONTENTS
     try:
-        known = json.loads(file.read_text()) if file.is_file() else {}
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except (OSError, ValueError):
         known = None
     if not isinstance(known, dict) or not all(isinstance(given, list) for given in known.values()):

@@ -33,7 +33,7 @@ def publish(logger: TensorBoardLogger, run: Run, stamps: Mapping[str, Mapping[st
         place: what the names of all of them begin with.
     """
     board = logger.experiment
-    board.add_text(f"{place}results", (run.folder / "results.md").read_text())
+    board.add_text(f"{place}results", (run.folder / "results.md").read_text(encoding="utf-8"))
     board.add_text(f"{place}stamps", f"```\n{json.dumps(stamps, indent=2)}\n```")
     for path in sorted(run.folder.glob("*.png")):
         with Image.open(path) as image:

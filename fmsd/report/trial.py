@@ -237,7 +237,7 @@ def _learned(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
     if not run.config.is_file():
         return None
     try:
-        settings = flat(yaml.safe_load(run.config.read_text()))
+        settings = flat(yaml.safe_load(run.config.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{run.config} is no configuration ({reason(error)})", "put it back, or remove it") from error
     idle = () if {"run", "merged"}.isdisjoint(record) else ("data.",)

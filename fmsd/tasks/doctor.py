@@ -54,7 +54,7 @@ def doctor(data: DataModule, out: Path, frames: int | None = 32, limit: int | No
         raise InputError(f"workers={workers} is out of range", "give at least 0, which means no processes beside this one")
     if out.suffix != ".json":
         raise InputError(f"The report is a JSON file, not {out}", "give out=FILE.json")
-    if out.exists() and "findings" not in out.read_text(errors="replace"):
+    if out.exists() and "findings" not in out.read_text(encoding="utf-8", errors="replace"):
         raise InputError(f"{out} is no report of an examination and would be lost", "give another out=FILE.json")
     manifest, findings = scanned(data)
     parts, ways, held, opened = pl.DataFrame(), list[Shortcut](), 0, 0
@@ -74,7 +74,7 @@ def doctor(data: DataModule, out: Path, frames: int | None = 32, limit: int | No
     report = {"data": data.name, "root": str(data.place), "files": held, "opened": opened, **numbers, "counts": parts.to_dicts()}
     report |= {"findings": [asdict(finding) | {"count": finding.count} for finding in findings], "shortcuts": [asdict(way) for way in ways]}
     with atomic(out) as partial:
-        partial.write_text(json.dumps(report, indent=1))
+        partial.write_text(json.dumps(report, indent=1), encoding="utf-8")
     shown(data, parts, findings, ways)
     if opened == limit:
         print(f"Of {held:,} files {opened:,} were opened, evenly spread; limit=null opens all.")

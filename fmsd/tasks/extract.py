@@ -28,6 +28,7 @@ from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.report.console import counting, show
 from fmsd.report.run import locked, write
+from fmsd.surroundings import refused_by_machine, shared_memory_refusal
 from fmsd.types import Problem
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def working(out: Path, name: str) -> Iterator[Path]:
     """
     place = out / ".work" / name
     place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("a+") as file:
+    with (place / "lock").open("a+", encoding="utf-8") as file:
         if not locked(file, patience=1):
             raise InputError(f"Another process is extracting {name} into {out}", "wait for it, or choose another out=FOLDER")
         for left in place.iterdir():
@@ -138,7 +139,13 @@ def working(out: Path, name: str) -> Iterator[Path]:
 
 
 def refused(out: Path, error: OSError) -> InputError:
-    """A sentence for what keeps crops from being written."""
+    """A sentence for what keeps crops from being written; not all of it concerns their folder."""
+    if shared := shared_memory_refusal(error):
+        return shared
+    if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # of starting the processes
+        return refused_by_machine(error) or InputError(
+            f"The extraction into {out} broke off ({error.strerror or error})", "run the same command again"
+        )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(f"There is no space left in {out}", "make room and run the same command again: it goes on where it stopped")
     return InputError(f"{error.filename or out} cannot be written ({error.strerror or error})", "choose another out=FOLDER")

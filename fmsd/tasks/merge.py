@@ -36,7 +36,7 @@ from fmsd.peft.specialist import Folded, changed
 from fmsd.report import merging, plots
 from fmsd.report.console import counting
 from fmsd.report.run import Run, caption, claimed, provenance
-from fmsd.state import read_state, shapes, write_state
+from fmsd.state import check_values, read_state, shapes, write_state
 from fmsd.tables import read_parquet
 from fmsd.tasks.evaluate import alone, built, folded, predict, scored, show, tested
 
@@ -231,6 +231,7 @@ def base_weights(detector: Callable[..., Detector], empty: Detector, seed: int) 
             {name: shape for name, shape in shapes(tensors).items() if not name.startswith(head)} for tensors in (state, empty.backbone.state_dict())
         )
         if found == own:
+            check_values(state, empty.backbone.state_dict(), str(weights))
             return state
     return fresh(detector, seed).backbone.state_dict()
 
@@ -292,7 +293,7 @@ def check_unchanged(folder: Path) -> None:
     """
     if not (folder / RECORD).is_file():
         raise InputError(f"{folder} holds a finished run without {RECORD}", "remove that folder, or merge into another")
-    for expert in json.loads((folder / RECORD).read_text())["experts"]:
+    for expert in json.loads((folder / RECORD).read_text(encoding="utf-8"))["experts"]:
         path = Path(expert["path"])
         file = tensors_of(path)
         if not file.is_file():

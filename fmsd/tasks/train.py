@@ -19,7 +19,7 @@ from torch import nn
 
 from fmsd.data import manifest as manifests
 from fmsd.engine import processes
-from fmsd.engine.callbacks import BEST, LAST, SELECTIONS, Best, Recovery, ValidationMetrics, curves, newest, noted
+from fmsd.engine.callbacks import BEST, LAST, SELECTIONS, Best, Recovery, ValidationMetrics, curves, newest, noted, read_checkpoint
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory, Scorer
 from fmsd.engine.stamp import origin, stamps
@@ -231,7 +231,7 @@ def choose(learner: Learner, checkpoint: Path) -> dict[str, Any]:
     """
     if not checkpoint.is_file():
         raise InputError("Training ended before the first validation, so no weights could be chosen", "raise trainer.max_steps to at least one epoch")
-    chosen = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    chosen = read_checkpoint(checkpoint)
     learner.load_state_dict(chosen["state_dict"])
     return chosen
 

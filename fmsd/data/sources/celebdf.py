@@ -101,7 +101,7 @@ def tested(root: Path) -> dict[str, dict[str, int]]:
     if not path.is_file():
         raise InputError(f"There is no test list {path}", "it comes with the dataset: copy it there, or correct data.root")
     found: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if not line.strip():
             continue
         real, _, name = line.strip().partition(" ")

@@ -67,7 +67,7 @@ def _splits(root: Path) -> dict[str, Split]:
         path = root / "lists" / "splits" / f"{split}.txt"
         if not path.is_file():
             raise InputError(f"There is no {path}", "copy the folder lists of DeeperForensics-1.0 there, or set its source's argument split to test")
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             if line.strip():
                 found[PurePosixPath(line.split()[0]).stem] = split  # pyright: ignore[reportArgumentType]
     return found

@@ -65,7 +65,7 @@ def scan(
     for name in [file] if isinstance(file, str) else file:
         path = _found(root, name)
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             for title, groups in content.items():
                 yield from _dataset(root, path, dataset or title, groups, compression, labels or {})
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:

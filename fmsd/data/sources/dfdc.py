@@ -78,10 +78,10 @@ def _labels(folder: Path, root: Path) -> dict[str, tuple[int, Split]]:
     path = folder / "labels.csv" if (folder / "labels.csv").is_file() else folder / "metadata.json"
     try:
         if path.suffix == ".csv":
-            with path.open(newline="") as stream:
+            with path.open(newline="", encoding="utf-8") as stream:
                 rows: dict[str, Mapping[str, Any]] = {row["filename"]: row for row in csv.DictReader(stream)}
         else:
-            rows = json.loads(path.read_text())
+            rows = json.loads(path.read_text(encoding="utf-8"))
         labels = {name: LABELS[str(about["label"] if "label" in about else about["is_fake"])] for name, about in rows.items()}
     except (json.JSONDecodeError, UnicodeDecodeError, csv.Error, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{path} does not give each video a label ({type(error).__name__}: {error})", "fetch it again") from error

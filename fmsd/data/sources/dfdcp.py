@@ -65,7 +65,7 @@ def _flat(folder: Path, frames: str | None) -> Mapping[str, Clip]:
 def _listed(path: Path) -> dict[PurePosixPath, tuple[int, Split]]:
     """The label and split of every video."""
     try:
-        content: dict[str, dict[str, Any]] = json.loads(path.read_text())
+        content: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         listed: dict[PurePosixPath, tuple[int, Split]] = {
             PurePosixPath(name): (LABELS[about["label"]], SPLITS[about["set"]]) for name, about in content.items()
         }

@@ -96,9 +96,9 @@ def read_splits(root: Path, splits: str | None) -> dict[str, Split]:
     for place in places:
         try:
             if place.is_file():
-                return _benchmark_splits(json.loads(place.read_text()))
+                return _benchmark_splits(json.loads(place.read_text(encoding="utf-8")))
             if all((place / f"{split}.json").is_file() for split in SPLITS):
-                return _official_splits({split: json.loads((place / f"{split}.json").read_text()) for split in SPLITS})
+                return _official_splits({split: json.loads((place / f"{split}.json").read_text(encoding="utf-8")) for split in SPLITS})
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
             raise InputError(f"The split file {place} cannot be read ({error})", "fetch it again from the dataset's repository") from error
     raise InputError(

@@ -8,14 +8,25 @@ from pathlib import Path
 from rich.progress import track
 
 from fmsd.data import synthetic
+from fmsd.errors import InputError, reason
 from fmsd.types import REAL, Frame, video_id
 
 
 def scan(root: Path) -> Iterator[Frame]:
-    """The frames of `synthetic` and `synthetic_shift`; draws them on the first call (about half a minute)."""
+    """The frames of `synthetic` and `synthetic_shift`; draws them on the first call (about half a minute).
+
+    Raises:
+        InputError: the root cannot be written.
+    """
     folder = root / f"synthetic-v{synthetic.VERSION}"
-    if not folder.is_dir():
-        _draw(folder)
+    try:
+        if not folder.is_dir():
+            _draw(folder)
+    except OSError as error:
+        raise InputError(
+            f"The embedded dataset cannot be drawn in {root} ({error.strerror or reason(error)})",
+            "set FMSD_CACHE to a folder that can be written, or give one as data.root=PATH",
+        ) from error
     for clip in synthetic.clips():
         for index in range(synthetic.FRAMES):
             yield Frame(

@@ -1,0 +1,56 @@
+"""Which of the configured backbones some weights belong to: asked where they do not fit the one that was chosen."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+
+PACKAGE = Path(__file__).parents[1]
+FOLDERS = (PACKAGE / "conf" / "backbone", PACKAGE.parent / "conf" / "backbone")
+"""Where the configurations of backbones lie: inside an installed package, beside it in a checkout."""
+
+SIZED = ("pos_embed",)
+"""Tensors whose shape depends on the input's size."""
+
+NOT_TIMMS = ("_target_", "_partial_", "defaults", "name", "size", "pretrained", "weights")
+"""Keys of a configuration that are not passed to timm."""
+
+
+def backbones_of(found: Mapping[str, torch.Size]) -> list[str]:
+    """The names of the configured backbones that weights belong to: all their tensors, each of its shape, but for the head and the positions.
+
+    Args:
+        found: names and shapes.
+    """
+    return [name for name, (heads, body) in bodies().items() if {key: shape for key, shape in found.items() if counts(key, heads)} == body]
+
+
+def configurations() -> dict[str, dict[str, Any]]:
+    """The settings of each configured backbone, by its name; empty where they are not at hand."""
+    folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
+    files = sorted(folder.glob("[!_]*.yaml")) if folder else []
+    shared = yaml.safe_load((folder / "_timm.yaml").read_text(encoding="utf-8")) if folder else {}
+    return {file.stem: shared | yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
+
+
+@functools.cache
+def bodies() -> dict[str, tuple[tuple[str, ...], dict[str, torch.Size]]]:
+    """Of each configured backbone what the names of its heads begin with, and the shapes of its other tensors; no memory is taken for them."""
+    found = {}
+    for name, settings in configurations().items():
+        arguments = {key: settings["size"] if value == "${.size}" else value for key, value in settings.items() if key not in NOT_TIMMS}
+        with torch.device("meta"):
+            model = timm.create_model(settings["name"], pretrained=False, num_classes=1, **arguments)
+        classifier = model.pretrained_cfg["classifier"]  # pyright: ignore[reportIndexIssue, reportArgumentType, reportOptionalSubscript]
+        heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
+        found[name] = heads, {key: tensor.shape for key, tensor in model.state_dict().items() if counts(key, heads)}
+    return found
+
+
+def counts(name: str, heads: tuple[str, ...]) -> bool:
+    """Whether a tensor tells one backbone from another: not its head, nor what depends on the input's size."""
+    return not name.startswith(heads) and name not in SIZED

@@ -1,0 +1,65 @@
+"""Every text file is read and written as UTF-8, whatever the locale says."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import fmsd
+
+PACKAGE = Path(fmsd.__file__).parent
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "cli.py")
+
+PLACES = {"read_text": 0, "write_text": 1, "open": 2, "TemporaryFile": 2, "NamedTemporaryFile": 2, "TextIOWrapper": 1}
+"""Where the encoding stands among a call's arguments; of the builtin `open` it is one further."""
+
+
+def unsaid(source: str) -> list[int]:
+    """The lines of calls that open a text without saying its encoding."""
+    return [node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and _is_unsaid(node)]
+
+
+def _is_unsaid(call: ast.Call) -> bool:
+    function, keywords = call.func, {keyword.arg: keyword.value for keyword in call.keywords}
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    if name not in PLACES or "encoding" in keywords:
+        return False
+    owner = function.value if isinstance(function, ast.Attribute) else None
+    if name == "open" and isinstance(owner, ast.Name) and owner.id in ("av", "Image", "tarfile", "webbrowser", "os"):
+        return False
+    if name in ("open", "TemporaryFile", "NamedTemporaryFile"):
+        place = 0 if name != "open" or owner is not None else 1
+        mode = keywords.get("mode") or (call.args[place] if len(call.args) > place else None)
+        text = mode.value if isinstance(mode, ast.Constant) else ("r" if name == "open" else "w+b")
+        return "b" not in str(text)
+    return len(call.args) <= PLACES[name]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_text_file_is_opened_with_its_encoding(path: Path) -> None:
+    assert unsaid(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "fine"),
+    [
+        ("path.read_text()", False),
+        ("path.read_text(errors='replace')", False),
+        ("path.read_text('utf-8')", True),
+        ("path.read_text(encoding='utf-8')", True),
+        ("path.write_text(text)", False),
+        ("path.write_text(text, encoding='utf-8')", True),
+        ("path.open()", False),
+        ("path.open('rb')", True),
+        ("path.open('a+')", False),
+        ("path.open(newline='')", False),
+        ("open(name)", False),
+        ("open(name, 'rb')", True),
+        ("open(name, encoding='utf-8')", True),
+        ("Image.open(name)", True),
+        ("TemporaryFile()", True),
+        ("TemporaryFile('w+')", False),
+    ],
+)
+def test_the_check_knows_one_from_the_other(call: str, fine: bool) -> None:
+    assert (unsaid(call) == []) == fine
