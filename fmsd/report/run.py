@@ -29,6 +29,7 @@ import platform
 import shutil
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,12 @@ if os.name == "posix":
     import fcntl
 
 log = logging.getLogger(__name__)
+
+PACKAGE = Path(__file__).parents[1]
+"""The folder of this package."""
+
+REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_PREFIX")
+"""Environment variables that point git at another repository, as it sets them itself around hooks."""
 
 PACKAGES = (
     "fmsd",
@@ -242,21 +249,45 @@ def provenance(command: Sequence[str]) -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
+    """The version of an installed package; that of this one is what the source says that runs, not another copy that is installed."""
+    if package == "fmsd" and (own := _source_version(PACKAGE)) is not None:
+        return own
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def revision() -> str | None:
-    """The git revision of this package's source, with `+changes` where it differs from it; None outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+def _source_version(package: Path) -> str | None:
+    """The version in the `pyproject.toml` beside this package's source; None where the package is installed without it."""
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True).stdout
+        project = tomllib.loads((package.parent / "pyproject.toml").read_text()).get("project", {})
+    except (OSError, ValueError):
+        return None
+    return project.get("version") if project.get("name") == "fmsd" else None
+
+
+def revision(package: Path = PACKAGE) -> str | None:
+    """The git revision of this package's source, with `+changes` where the source or its configuration differs from it.
+
+    None without git, and where the package does not lie in a checkout of itself: a repository around an installed package is another project's.
+    """
+    checkout = package.resolve().parent
+    environment = {name: value for name, value in os.environ.items() if name not in REDIRECTIONS}
+    # Git refuses a checkout that belongs to another user, as in a container. The code in this very folder runs already.
+    git = ["git", "--no-optional-locks", "-c", f"safe.directory={checkout}", "-C", str(checkout)]
+
+    def ask(*arguments: str) -> str:
+        return subprocess.run([*git, *arguments], env=environment, capture_output=True, text=True, check=True).stdout.removesuffix("\n")
+
+    try:
+        if Path(ask("rev-parse", "--show-toplevel")).resolve() != checkout:
+            return None
+        ask("ls-files", "--error-unmatch", f"{package.name}/__init__.py")
+        head, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--", package.name, "conf")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head + ("+changes" if dirty.strip() else "")
+    return head + ("+changes" if changes else "")
 
 
 @contextlib.contextmanager
