@@ -16,7 +16,7 @@ logs/metrics.csv   training curves
 error.txt          of a job of a sweep that failed: the sentence or the traceback that ended it
 wandb/ tensorboard/ mlflow/    what the loggers of these names keep; the jobs of a sweep share one mlflow/ beside them
 mlflow.txt         the run's id in the store of MLflow
-published.json     what the loggers have of a run that was evaluated later: stamps of datasets, severities of robustness curves
+published.json     what each logger has taken of the run and its evaluations: stamps of datasets, severities of robustness curves
 """
 
 import contextlib
@@ -84,7 +84,7 @@ VALIDATION = "validation.parquet"
 """The predictions of the validation split."""
 
 PUBLISHED = "published.json"
-"""What the loggers have of a run that was evaluated later: the stamps of datasets, and the severities of robustness curves."""
+"""What each logger has taken of a run and its evaluations: the stamps of datasets, and the severities of robustness curves."""
 
 MLFLOW = "mlflow.txt"
 """The id of the run in the store of MLflow."""

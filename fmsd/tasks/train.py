@@ -97,7 +97,7 @@ def train(
     with claimed(run, config, resumable=True) if leading else nullcontext():
         with processes.in_turn(leading):  # the first process may have to draw the data
             training, tests = data.training, data.tests
-        loggers = publish.made(logger or {}, folder) if leading else []
+        loggers = publish.made(logger or {}, folder) if leading else {}
         trained = origin(data, select)
         marks = stamps(data, trained)
         if leading and (told := doctor.summary(data)):
@@ -130,11 +130,11 @@ def train(
             model.compile()
         if leading:
             write_mask(run, adaptation.mask)
-            worker.loggers = [curves(folder, resumed), *loggers]
+            worker.loggers = [curves(folder, resumed), *loggers.values()]
         if resumed is not None:
             log.info("Going on from %s.", resumed)
         try:
-            publish.begin(loggers, folder)
+            publish.begin(loggers.values(), folder)
             finished = fit(worker, learner, data, resumed)
             processes.part()
             if not leading:
