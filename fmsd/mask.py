@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
+from fmsd.shares import rounded_up
 
 Losses = Iterable[Callable[[], Tensor]]
 """One closure per micro-batch; each runs a forward pass and returns a scalar."""
@@ -231,11 +232,6 @@ def score(masking: Masking, own: Moments) -> float:
     return own.bias / (own.bias + own.variance) if own.bias else 0.0
 
 
-def share(fraction: float, count: int) -> int:
-    """`fraction` of `count`, rounded up, but not by the rounding error of the product."""
-    return math.ceil(fraction * count - 1e-9)
-
-
 def block(name: str) -> str:
     """The block a layer lies in: its name up to the last number that is followed by something."""
     found = re.match(r"(.*\b\d+)\.", name)
@@ -246,7 +242,7 @@ def _passing(masking: Masking, scores: Mapping[str, float]) -> set[str]:
     sign = -1.0 if masking.bias == "domain" else 1.0
     if masking.threshold is None:
         ranked = sorted(scores, key=lambda unit: -sign * scores[unit])
-        return set(ranked[: share(masking.fraction, len(ranked))])
+        return set(ranked[: rounded_up(masking.fraction, len(ranked))])
     least = sum(scores.values()) / len(scores) if masking.threshold == "mean" else float(masking.threshold)
     passing = {unit for unit, value in scores.items() if sign * value >= sign * least}
     if not passing:
