@@ -113,7 +113,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
     to end. Ctrl-C reaches them all, and they are given the time to save.
     """
     # This process holds the port that they meet at, as torchrun does: one that was free a moment ago may be another job's when they get to it.
-    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # pyright: ignore[reportPrivateImportUsage]
     # SLURM_NTASKS=1 of a batch job would make Lightning expect one process; the other is for this process's Hydra
     shared = {key: value for key, value in os.environ.items() if key not in ("SLURM_NTASKS", "HYDRA_FULL_ERROR")}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(count), "NODE_RANK": "0"}
