@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
+from fmsd.shares import rounded_up
 
 Losses = Iterable[Callable[[], Tensor]]
 """One closure per micro-batch; each runs a forward pass and returns a scalar."""
@@ -200,7 +201,7 @@ def choose(masking: Masking, names: Sequence[str], measured: Mapping[str, Moment
     """Scores the candidate layers and keeps some of them; with `unit=block` the moments of a block are the sums of its layers'.
 
     Raises:
-        InputError: a threshold that no layer passes.
+        InputError: a threshold that no layer passes, or with `score=relative` a layer of zeros.
     """
     units = {name: block(name) if masking.unit == "block" else name for name in names}
     order = list(dict.fromkeys(units.values()))
@@ -211,7 +212,9 @@ def choose(masking: Masking, names: Sequence[str], measured: Mapping[str, Moment
     else:
         assert measured is not None
         parts = {unit: [measured[name] for name in names if units[name] == unit] for unit in order}
-        scores = {unit: score(masking, Moments(*(sum(values) for values in zip(*own, strict=True)))) for unit, own in parts.items()}
+        joint = {unit: Moments(*(sum(values) for values in zip(*own, strict=True))) for unit, own in parts.items()}
+        _check_relative(masking, joint)
+        scores = {unit: score(masking, own) for unit, own in joint.items()}
     kept = set(order) if masking.bias == "none" else _passing(masking, scores)
     layers = []
     for name in names:
@@ -232,9 +235,14 @@ def score(masking: Masking, own: Moments) -> float:
     return own.bias / (own.bias + own.variance) if own.bias else 0.0
 
 
-def share(fraction: float, count: int) -> int:
-    """`fraction` of `count`, rounded up, but not by the rounding error of the product."""
-    return math.ceil(fraction * count - 1e-9)
+def _check_relative(masking: Masking, units: Mapping[str, Moments]) -> None:
+    if masking.bias == "norm" or masking.score != "relative":
+        return
+    if zeros := [unit for unit, own in units.items() if not own.size]:
+        raise InputError(
+            f"The weights of {zeros[0]!r} are all zero, so method.mask.score=relative has nothing to compare its gradient with",
+            f"choose share or log, or add '!{zeros[0]}' to method.patterns",
+        )
 
 
 def block(name: str) -> str:
@@ -247,7 +255,7 @@ def _passing(masking: Masking, scores: Mapping[str, float]) -> set[str]:
     sign = -1.0 if masking.bias == "domain" else 1.0
     if masking.threshold is None:
         ranked = sorted(scores, key=lambda unit: -sign * scores[unit])
-        return set(ranked[: share(masking.fraction, len(ranked))])
+        return set(ranked[: rounded_up(masking.fraction, len(ranked))])
     least = sum(scores.values()) / len(scores) if masking.threshold == "mean" else float(masking.threshold)
     passing = {unit for unit, value in scores.items() if sign * value >= sign * least}
     if not passing:

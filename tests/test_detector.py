@@ -10,6 +10,10 @@ from torch import nn
 
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector, detector, hub_refusal, locate
+from fmsd.peft import adapter
+from fmsd.peft.full import full
+from fmsd.peft.norm import norm
+from fmsd.peft.probe import probe
 from tests.conftest import tiny_vit
 
 
@@ -96,6 +100,30 @@ def test_frozen_batch_norm_keeps_its_statistics() -> None:
     model.requires_grad_(True)
     model.train()(image)
     assert any(not torch.equal(value, before[key]) for key, value in model.state_dict().items() if "running" in key)
+
+
+def test_a_batch_norm_without_parameters_moves_where_everything_is_trained_and_belongs_to_the_adapter(tmp_path: Path) -> None:
+    def network() -> Detector:
+        torch.manual_seed(1)
+        model = detector("tf_efficientnet_lite0", size=32)
+        model.backbone.bn1 = nn.BatchNorm2d(32, affine=False)  # pyright: ignore
+        return model
+
+    statistics, image = ("bn1.running_mean", "bn1.running_var", "bn1.num_batches_tracked"), torch.rand(4, 3, 32, 32)
+    for method, moves in ((full, True), (norm, False), (probe, False)):
+        model = network()
+        before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
+        base = adapter.fingerprint(model)
+        method(model)
+        model.train()(image)
+        after = model.backbone.state_dict()
+        assert [not torch.equal(after[key], before[key]) for key in statistics] == [moves] * 3
+        assert {*statistics} <= adapter.state(model).keys() or not moves
+        assert moves or not {*statistics} & adapter.state(model).keys()
+        adapter.save(model, tmp_path / method.__name__, {"name": "mine", "hash": base}, {})
+        loaded = network()
+        adapter.load(loaded, tmp_path / method.__name__)
+        assert torch.equal(loaded.eval()(image), model.eval()(image))
 
 
 def test_the_embedded_backbone_is_small_and_knows_something() -> None:

@@ -229,7 +229,38 @@ def test_many_tars_do_not_use_up_the_open_files(tmp_path: Path) -> None:
     images._opened.cache_clear()
 
 
-@pytest.mark.parametrize(("height", "width"), [(256, 256), (300, 200), (200, 300), (20, 30), (24, 24), (24, 30), (20, 24)])
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (300, 200), (200, 300), (20, 30), (24, 24), (24, 30), (20, 24), (512, 16)])
 def test_resizing_is_that_of_the_augmentations(height: int, width: int) -> None:
     image = np.array(picture(height, width))
     assert np.array_equal(resize(image, 24), transform("none", 24)(image=image)["image"])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "rule"), [(256, 300, cv2.INTER_AREA), (24, 30, cv2.INTER_AREA), (20, 10, cv2.INTER_LINEAR), (24, 20, cv2.INTER_LINEAR)]
+)
+def test_sides_that_change_alike_are_resized_in_one_pass(height: int, width: int, rule: int) -> None:
+    image = np.array(picture(height, width))
+    assert np.array_equal(resize(image, 24), cv2.resize(image, (24, 24), interpolation=rule))
+
+
+def averages(length: int, size: int) -> np.ndarray:
+    """The share of each of `length` pixels in each of `size` larger ones."""
+    begins, edges = np.arange(length), np.arange(size + 1) * length / size
+    shares = np.minimum(edges[1:, None], begins + 1) - np.maximum(edges[:-1, None], begins)
+    return shares.clip(0) * size / length
+
+
+@pytest.mark.parametrize(("height", "width"), [(512, 32), (512, 96), (300, 200), (225, 223)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_areas_are_averaged_along_the_side_that_shrinks_where_the_other_grows(height: int, width: int, turned: bool) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    rows = np.tensordot(averages(height, 224), image, 1)
+    expected = cv2.resize(rows.astype(np.float32), (224, 224), interpolation=cv2.INTER_LINEAR)
+    found = resize(image.swapaxes(0, 1) if turned else image, 224)
+    assert np.abs((found.swapaxes(0, 1) if turned else found) - expected).max() < 1.5  # rounded twice
+
+
+def test_fine_stripes_become_their_mean_where_the_other_side_grows() -> None:
+    stripes = np.zeros((448, 32, 3), np.uint8)
+    stripes[::2] = 254
+    assert (resize(stripes, 224) == 127).all()

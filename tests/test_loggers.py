@@ -61,13 +61,13 @@ def story(nobody: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNames
     words = ("data.test=[near]", "method=fmsd", "backbone=demo_vit", "logger=[wandb,tensorboard,mlflow]")
     assert main(["train", "-m", *data, *words, f"hydra.sweep.dir={sweep}"]) == 0
     (folder,) = (path.parent for path in sweep.glob("*/results.csv"))
-    trained = said.copy()
+    trained, first = said.copy(), json.loads((folder / "published.json").read_text())
     (sweep / "mlflow" / "artifacts").unlink()
     evaluation = folder / "evaluations" / "later"
     more = ("data.test=[near,far]", "corrupt=[jpeg,blur]", "severities=[1,3]", f"hydra.run.dir={evaluation}")
     assert main(["evaluate", f"run={folder}", *data, *more]) == 0
     logging.getLogger("fmsd").removeHandler(handler)
-    return SimpleNamespace(sweep=sweep, run=Run(folder), evaluation=Run(evaluation), trained=trained, said=said)
+    return SimpleNamespace(sweep=sweep, run=Run(folder), evaluation=Run(evaluation), trained=trained, said=said, first=first)
 
 
 def listed(root: Path) -> Path:
@@ -254,8 +254,13 @@ def test_a_logger_that_fails_costs_nothing_but_a_sentence_and_can_be_given_the_r
     assert told.endswith(f"); they lie in {story.run.folder}.")
     assert not [line for line in story.said[len(story.trained) :] if "did not take" in line]
     assert any(f"upload later with: wandb sync {story.run.folder}/wandb/offline-run-*" in line for line in story.trained)
+    assert story.first.keys() == {"wandb", "tensorboard"}
+    assert all(part["stamps"].keys() == {"near"} for part in story.first.values())
+    later = json.loads((story.run.folder / "published.json").read_text())
+    assert later.keys() == {"wandb", "tensorboard", "mlflow"}
+    assert later["mlflow"] == later["wandb"]
+    assert later["mlflow"]["stamps"].keys() == {"near", "far"}
     logger = mlflow.logger(story.run.folder)
-    publish.finish([logger], story.run)
     board = logger.experiment
     assert len(board.search_runs([str(logger.experiment_id)])) == 1
     assert {"adapter.safetensors", "adapter.json", "results.csv", "mask.png", "evaluations"} <= {
@@ -342,6 +347,8 @@ def kept(folder: Path, aucs: dict[str, tuple[float, str]], corruptions: dict[int
 
 def test_a_log_has_numbers_of_one_stamp_of_a_dataset(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = kept(begun(tmp_path / "run"), {"near": (0.9, "aaa")}, steps=3)
+    had = {"stamps": publish.stamped(run.results()), "curves": {}}
+    (run.folder / "published.json").write_text(json.dumps({"tensorboard": had}))
 
     def extend(name: str, aucs: dict[str, tuple[float, str]], corruptions: dict[int, float] | None = None) -> list[str]:
         caplog.clear()

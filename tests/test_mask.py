@@ -3,7 +3,10 @@
 import contextlib
 import functools
 import json
+import math
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +129,24 @@ def test_scores_lie_in_their_range_and_do_not_depend_on_the_scale_of_the_gradien
     assert score(Masking(score="relative"), Moments(3.0, 1.0, 4.0, 2.0)) == 1.5
     assert score(Masking(score="log"), Moments(3.0, 1.0, 4.0, 2.0)) == pytest.approx(1.0986, abs=1e-4)
     assert score(Masking(bias="norm"), Moments(3.0, 1.0, 4.0, 2.0)) == 4.0
+
+
+@pytest.mark.parametrize("unit", ["linear", "block"])
+def test_a_layer_of_zeros_has_no_relative_score_and_every_other_score(unit: str) -> None:
+    """As a layer that is initialised with zeros, through the measurement itself."""
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8)) for _ in range(3)))
+    with torch.no_grad():
+        model[2][0].weight.zero_()  # pyright: ignore
+    weights = {name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 2}
+    found = moments(weights, closures(model, list(torch.randn(3, 4, 8))))
+    assert found["2.0.weight"].size == 0.0
+    named = "2.0" if unit == "block" else "2.0.weight"
+    with pytest.raises(
+        InputError, match=rf"^The weights of '{re.escape(named)}' are all zero, so method\.mask\.score=relative .*; choose share or log,"
+    ):
+        choose(Masking(score="relative", unit=unit), list(weights), found)  # pyright: ignore
+    for masking in (Masking(), Masking(score="log"), Masking(bias="norm"), Masking(bias="norm", score="relative"), Masking(bias="domain")):
+        assert all(math.isfinite(layer.score) for layer in choose(replace(masking, unit=unit), list(weights), found).layers)  # pyright: ignore
 
 
 @pytest.mark.parametrize(

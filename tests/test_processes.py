@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -114,6 +115,36 @@ def test_when_one_process_fails_the_others_are_stopped_and_it_is_heard(tmp_path:
     assert launch([str(script)], 3) == 1
     assert time.monotonic() - began < 60
     assert capfd.readouterr().err == "no such camel\n"
+
+
+MEETING = """
+import os, sys, socket
+from pathlib import Path
+import torch
+from torch import distributed
+
+def free():
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(os.environ["MASTER_PORT"]))) != 0
+
+assert not free(), "the port is anybody's before the processes meet"
+distributed.init_process_group("gloo")
+rank = torch.tensor([float(os.environ["RANK"])])
+distributed.all_reduce(rank)
+Path(sys.argv[1], os.environ["MASTER_PORT"] + "_" + os.environ["RANK"]).write_text(str(rank.item()))
+distributed.destroy_process_group()
+"""
+
+
+def test_launches_that_begin_together_do_not_meet(tmp_path: Path) -> None:
+    """The port of each is held before its processes begin, so that no other one can take it in between."""
+    script = tmp_path / "meeting.py"
+    script.write_text(MEETING)
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda _: launch([str(script), str(tmp_path)], 2), range(3))) == [0, 0, 0]
+    ports = {path.name.split("_")[0] for path in tmp_path.glob("*_[01]")}
+    assert len(ports) == 3
+    assert [(tmp_path / f"{port}_{rank}").read_text() for port in ports for rank in (0, 1)] == ["1.0"] * 6
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:

@@ -103,6 +103,17 @@ def test_what_remains_after_a_kill_is_what_it_would_have_been(method: str, wrapp
     assert all(torch.equal(weights[name], ended[name]) for name in weights)
 
 
+def test_a_frame_that_was_shown_before_the_kill_is_augmented_as_it_would_have_been(faces: Path) -> None:
+    """The real frames of balanced batches are recycled: the occurrences of the batches that are skipped count."""
+    whole = list(data_module(faces).train_dataloader())
+    resumed = data_module(faces)
+    resumed.load_state_dict({"epoch": 0, "batch": 3})
+    rest = list(resumed.train_dataloader())
+    assert all(torch.equal(one.image, other.image) for one, other in zip(whole[3:], rest, strict=True))
+    before = {row for batch in whole[:3] for row in batch.row.tolist()}
+    assert any(row in before for batch in rest for row in batch.row.tolist())
+
+
 @pytest.mark.parametrize("until", [1, 2, 3, 5])
 def test_a_kill_between_the_batches_of_a_step_costs_the_step(until: int, faces: Path, tmp_path: Path) -> None:
     """Two batches per step, the fifth of an epoch alone: three steps an epoch."""

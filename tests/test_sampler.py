@@ -11,13 +11,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from fmsd.data import blending
+from fmsd.data.dataset import FrameDataset
+from fmsd.data.image import read_image
 from fmsd.data.sampler import Endless, EveryDomain, Joint, Place, Shuffle, apportioned, recycled
 from fmsd.data.sources import folder
+from fmsd.data.transforms import seeded, transform
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.errors import InputError
 from fmsd.types import Frame, Frames
@@ -62,14 +67,14 @@ def test_every_batch_holds_every_domain_with_both_classes(frequency: str, size: 
             assert len(batch) == size
             assert {place[0] for place in batch} == {epoch}
             assert {(place[2], label[place[1]]) for place in batch} == set(itertools.product(range(3), (0, 1)))
-            assert all(domain[row] in (-1, given) for _, row, given in batch)
+            assert all(domain[row] in (-1, given) for _, row, given, _ in batch)
 
 
 def test_each_epoch_deals_every_real_frame_to_one_domain_evenly_and_anew() -> None:
     label, domain = frames(reals=26, own=(0, 5, 0))
     dealt = []
     for run in epochs(sampler(size=60, reals=26, own=(0, 5, 0)), 2):
-        pairs = {(row, given) for batch in run for _, row, given in batch if label[row] == 0}
+        pairs = {(row, given) for batch in run for _, row, given, _ in batch if label[row] == 0}
         assert len(pairs) == 31
         assert len(dict(pairs)) == 31
         loose = {row: given for row, given in pairs if domain[row] == -1}
@@ -83,7 +88,7 @@ def test_balanced_parts_are_equal_and_what_does_not_divide_evens_out(size: int) 
     label, _ = frames()
     parts = []
     for batch in itertools.chain(*epochs(sampler(size=size), 6)):
-        part = Counter((given, label[row]) for _, row, given in batch)
+        part = Counter((given, label[row]) for _, row, given, _ in batch)
         assert set(part.values()) <= {size // 6, -(-size // 6)}
         parts.append(part)
     whole = len(parts) // 6 * 6
@@ -108,7 +113,7 @@ def test_natural_parts_follow_the_counts_by_largest_remainders_but_are_at_least_
 def test_natural_batches_are_alike_and_follow_the_number_of_frames() -> None:
     label, _ = frames((60, 20, 20), 90)
     runs = epochs(sampler("natural", 19, fakes=(60, 20, 20), reals=90), 2)
-    parts = {frozenset(Counter((given, label[row]) for _, row, given in batch).items()) for batch in itertools.chain(*runs)}
+    parts = {frozenset(Counter((given, label[row]) for _, row, given, _ in batch).items()) for batch in itertools.chain(*runs)}
     assert parts == {frozenset({((0, 1), 6), ((1, 1), 2), ((2, 1), 2), ((0, 0), 3), ((1, 0), 3), ((2, 0), 3)})}
 
 
@@ -141,7 +146,7 @@ def test_repeats_tell_how_often_an_epoch_shows_a_frame(frequency: str) -> None:
     for given, name in enumerate((40, 20, 4)):
         shown = sum(place[2] == given and label[place[1]] == 1 for batch in run for place in batch)
         assert batches.order.repeats[given, 1] == pytest.approx(shown / name)
-    shown = sum(label[row] == 0 for batch in run for _, row, _ in batch)
+    shown = sum(label[row] == 0 for batch in run for _, row, _, _ in batch)
     assert (batches.order.repeats[:, 0] * [11, 11, 10]).sum() == pytest.approx(shown)
 
 
@@ -165,13 +170,29 @@ def test_the_shares_of_the_processes_are_the_joint_batch(processes: int, start: 
             assert own == [joint[rank::processes] for rank in range(processes)]
             fillers = [place for part in parts for place in part if place[2] == -1]
             assert len(fillers) == max(0, processes - len(joint))
-            assert {place[:2] for place in fillers} <= {place[:2] for place in joint}
+            assert {(epoch, row, turn) for epoch, row, _, turn in fillers} <= {(epoch, row, turn) for epoch, row, _, turn in joint}
+
+
+@pytest.mark.parametrize("frequency", ["balanced", "natural"])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_an_occurrence_is_how_often_the_epoch_has_shown_the_row_before(frequency: str, processes: int) -> None:
+    shares = [sampler(frequency, 13, rank=rank, processes=processes) for rank in range(processes)]
+    shown: Counter[tuple[int, int]] = Counter()
+    for epoch in range(2):
+        for share in shares:
+            share.set_epoch(epoch)
+        for parts in zip(*shares, strict=True):
+            joint = [part[turn] for turn in range(len(parts[0])) for part in parts if turn < len(part)]
+            for place in joint:
+                assert place[3] == shown[place[:2]]
+                shown[place[:2]] += 1
+    assert max(shown.values()) > 2
 
 
 def test_processes_have_even_shares_of_each_cell() -> None:
     label, _ = frames()
     for parts in zip(*(sampler(size=24, rank=rank, processes=2) for rank in range(2)), strict=True):
-        assert [set(Counter((given, label[row]) for _, row, given in part).values()) for part in parts] == [{2}, {2}]
+        assert [set(Counter((given, label[row]) for _, row, given, _ in part).values()) for part in parts] == [{2}, {2}]
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 5, 99])
@@ -198,7 +219,7 @@ def test_seeds_and_epochs_have_orders_of_their_own_and_the_same_seed_the_same() 
 def test_cells_of_equal_size_have_orders_of_their_own() -> None:
     label, domain = frames((12, 12), 30)
     (run,) = epochs(sampler(size=8, fakes=(12, 12), reals=30), 1)
-    shown = [[row for batch in run for _, row, given in batch if given == cell and label[row]] for cell in range(2)]
+    shown = [[row for batch in run for _, row, given, _ in batch if given == cell and label[row]] for cell in range(2)]
     ranks = [np.searchsorted(np.flatnonzero(domain == cell), shown[cell]).tolist() for cell in range(2)]
     assert ranks[0] != ranks[1]
 
@@ -208,7 +229,7 @@ def test_a_shuffle_is_the_permutation_of_seed_and_epoch() -> None:
     for epoch, run in enumerate(epochs(Joint(Shuffle(domain, 4, 7)), 2)):
         assert [len(batch) for batch in run] == [4, 4, 3]
         rows = np.random.default_rng([7, epoch]).permutation(11)
-        assert list(itertools.chain(*run)) == [(epoch, row, domain[row]) for row in rows]
+        assert list(itertools.chain(*run)) == [(epoch, row, domain[row], 0) for row in rows]
 
 
 def test_endless_batches_are_full_and_cross_the_borders_of_epochs() -> None:
@@ -217,6 +238,13 @@ def test_endless_batches_are_full_and_cross_the_borders_of_epochs() -> None:
     assert all(len(batch) == 4 for batch in batches)
     places = itertools.chain.from_iterable(itertools.chain(*epochs(Joint(Shuffle(domain, 4, 7)), 3)))
     assert list(itertools.chain(*batches)) == list(itertools.islice(places, 24))
+
+
+def test_endless_batches_of_domains_count_occurrences_anew_in_each_epoch() -> None:
+    order = sampler(size=12).order
+    places = itertools.chain.from_iterable(itertools.chain(*epochs(Joint(order), 2)))
+    batches = itertools.islice(Endless(order), 2 * order.batches)
+    assert list(itertools.chain(*batches)) == list(places)
 
 
 @pytest.mark.parametrize(
@@ -308,6 +336,49 @@ def test_batches_are_the_same_with_any_number_of_loader_workers(tmp_path: Path, 
     runs = [list(data(tmp_path / "data", workers=workers, batches=batches).train_dataloader()) for workers in (0, 2)]
     for one, other in zip(*runs, strict=True):
         assert all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("augment", "always"), [("dfb", False), ("sbi", True)])
+def test_each_time_that_an_epoch_shows_a_frame_it_is_augmented_anew(tmp_path: Path, augment: str, always: bool) -> None:
+    """Blends are drawn from continuous distributions, so no two are equal; other augmentations leave a frame as it is now and then."""
+    module = data(tmp_path / "data", train=["one"])
+    whole = module.training.where(split="train")
+    manifest = blending.expanded(whole) if always else whole
+    rare = blending.SBI if always else "blend"
+    last = manifest.table.filter(pl.col("domain") != rare)
+    manifest = replace(manifest, table=pl.concat([last, manifest.table.filter(domain=rare)[:1]]))
+    dataset = FrameDataset(manifest, module.domain_names(manifest), 16, augment, seed=3)
+    names = [domain for domain in module.domain_names(manifest) if domain != "real"]
+    fake = manifest.table["label"].to_numpy() == 1
+    domain = np.array([names.index(name) if name in names else -1 for name in manifest.table["domain"]])
+
+    def pixels() -> dict[int, list[bytes]]:
+        shown: dict[int, list[bytes]] = {}
+        for place in itertools.chain(*Joint(EveryDomain(dataset.label, domain, names, 8, "balanced", 3))):
+            shown.setdefault(place[1], []).append(dataset[place].image.numpy().tobytes())
+        return shown
+
+    one, other = pixels(), pixels()
+    assert one == other
+    recycled = [images for row, images in one.items() if fake[row] and len(images) > 2]
+    assert recycled
+    for images in recycled:
+        assert len(set(images)) == len(images) if always else len(set(images)) > 1
+
+
+@pytest.mark.parametrize("batches", ["shuffle", "balanced"])
+def test_the_first_time_a_frame_is_shown_its_augmentation_follows_from_seed_epoch_and_row(tmp_path: Path, batches: str) -> None:
+    module = data(tmp_path / "data", batches=batches)
+    loader = module.train_dataloader()
+    loader.batch_sampler.set_epoch(2)  # pyright: ignore
+    files, seen = module.training.where(split="train").files(), set()
+    for batch in loader:
+        for row, image in zip(batch.row.tolist(), batch.image, strict=True):
+            if row not in seen:
+                drawn = seeded(transform("light", 16), np.random.default_rng([module.seed, 2, row]))(image=read_image(files[row]))["image"]
+                assert np.array_equal(image.numpy().transpose(1, 2, 0), drawn)
+            seen.add(row)
+    assert len(seen) > 20
 
 
 def test_recycling_is_told_where_it_is_noticeable(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

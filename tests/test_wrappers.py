@@ -5,6 +5,7 @@ import functools
 import itertools
 import logging
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,8 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from fmsd.engine.learner import Learner
@@ -300,6 +303,44 @@ def test_a_domain_without_a_gradient_has_a_cosine_of_zero() -> None:
     passes = [*problem.passes(), lambda: torch.zeros((), dtype=torch.float64)]
     cosine = torch.cosine_similarity(*(problem.gradient(problem.theta, place) for place in range(2)), dim=0)
     close(RoGA()(problem.params, passes).diagnostics["cosine_domains"], cosine / 3)
+
+
+class Memory(TorchDispatchMode):
+    """Counts the bytes that tensors take while it is entered: those of every operation's results, until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.living: list[weakref.ref[torch.Tensor]] = []
+        self.peak = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        self.living += [weakref.ref(tensor) for tensor in tree_leaves(result) if isinstance(tensor, torch.Tensor)]
+        self.living = [tensor for tensor in self.living if tensor() is not None]
+        storages = [tensor.untyped_storage() for living in self.living if (tensor := living()) is not None]
+        self.peak = max(self.peak, sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()))
+        return result
+
+
+def test_a_further_domain_costs_the_memory_of_one_gradient() -> None:
+    """Its own; the cosine between the domains, which is only logged, takes none."""
+    size, peaks = 10_000, []
+    for count in (2, 4, 8):
+        parameter = nn.Parameter(torch.zeros(size))
+        parts = torch.randn(count, size)
+
+        def run(part: torch.Tensor, parameter: nn.Parameter = parameter) -> torch.Tensor:
+            parameter.grad = part.clone() if parameter.grad is None else parameter.grad + part
+            return torch.zeros(())
+
+        passes = [functools.partial(run, part) for part in parts]
+        with Memory() as memory:
+            outcome = RoGA()([parameter], passes)
+        pairs = [torch.cosine_similarity(one, two, dim=0) for one, two in itertools.combinations(parts, 2)]
+        torch.testing.assert_close(outcome.diagnostics["cosine_domains"], torch.stack(pairs).mean(), rtol=1e-3, atol=1e-6)
+        peaks.append(memory.peak / (4 * size))
+    assert peaks[1] - peaks[0] == pytest.approx(2, abs=0.01)
+    assert peaks[2] - peaks[1] == pytest.approx(4, abs=0.01)
 
 
 # ---- what a wrapper leaves alone

@@ -1,4 +1,4 @@
-"""From manifest rows to tensors; augmentation depends on (seed, epoch, row) alone, whatever the number of loader processes."""
+"""From manifest rows to tensors; augmentation depends on (seed, epoch, row, occurrence) alone, whatever the number of processes."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,8 @@ from fmsd.types import Frames
 class FrameDataset(Dataset[Frames]):
     """Frames of a manifest, resized to `size` x `size` pixels.
 
-    A place is a row number, or (epoch, row number, domain id) as the samplers of `fmsd.data.sampler` give it.
+    A place is a row number, or (epoch, row number, domain id, occurrence) as the samplers of `fmsd.data.sampler` give it. Each time that an
+    epoch shows a row it is augmented anew.
 
     Args:
         domains: domain names in the order of their ids.
@@ -45,7 +46,7 @@ class FrameDataset(Dataset[Frames]):
         return len(self.files)
 
     def __getitem__(self, place: int | Place) -> Frames:
-        epoch, row, domain = place if isinstance(place, tuple) else (0, place, int(self.domain[place]))
+        epoch, row, domain, turn = place if isinstance(place, tuple) else (0, place, int(self.domain[place]), 0)
         path = self.files[row].decode()
         image = read_image(path)
         if self.corruption is not None:
@@ -53,7 +54,7 @@ class FrameDataset(Dataset[Frames]):
         if self.transform is None:
             image = resize(image, self.size)
         else:
-            rng = np.random.default_rng([self.seed, epoch, row])
+            rng = np.random.default_rng([self.seed, epoch, row, turn] if turn else [self.seed, epoch, row])
             if self.blended[row]:
                 image = blending.self_blended(image, blending.outlines(path, *image.shape[:2]), rng)
             image = seeded(self.transform, rng)(image=image)["image"]

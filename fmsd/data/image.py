@@ -118,11 +118,13 @@ def decode(data: bytes, name: str | Path) -> UInt8[ndarray, "height width 3"]:
 
 
 def resize(image: UInt8[ndarray, "height width 3"], size: int) -> UInt8[ndarray, "{size} {size} 3"]:
-    """An image of `size` x `size` pixels: areas are averaged where it shrinks, neighbours interpolated where it grows."""
+    """An image of `size` x `size` pixels: areas are averaged along a side that shrinks, neighbours interpolated along one that grows."""
     height, width, _ = image.shape
     if height == width == size:
         return image
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if size < height or size < width else cv2.INTER_LINEAR)
+    if min(height, width) < size < max(height, width):  # OpenCV averages no areas where the other side grows
+        image = cv2.resize(image, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if size < max(image.shape[:2]) else cv2.INTER_LINEAR)
 
 
 def _plain_jpeg(data: bytes) -> bool:

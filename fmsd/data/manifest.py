@@ -22,6 +22,7 @@ from fmsd.atomic import atomic
 from fmsd.data import clip, pack
 from fmsd.data.image import member
 from fmsd.errors import InputError, reason
+from fmsd.shares import rounded_up
 from fmsd.tables import read_parquet
 from fmsd.types import REAL, Entry, Frame, Problem, Split, Video
 
@@ -109,7 +110,8 @@ class Manifest:
         keys = [hashlib.sha256(f"{dataset}/{name}".encode()).hexdigest() for dataset, name in groups.select("dataset", "source").rows()]
         kind = ("dataset", "domains")
         ranked = groups.with_columns(key=pl.Series(keys)).with_columns(rank=pl.col("key").rank("ordinal").over(kind), count=pl.len().over(kind))
-        held = ranked.filter((pl.col("rank") <= (pl.col("count") * fraction).ceil()) & (pl.col("count") > 1))
+        drawn = pl.col("count").map_elements(lambda count: rounded_up(fraction, count), pl.Int64)
+        held = ranked.filter((pl.col("rank") <= drawn) & (pl.col("count") > 1))
         videos = train.join(held, on=["dataset", "source"], how="semi")["video"].unique().to_list()
         moved = (pl.col("split") == "train") & pl.col("video").is_in(videos)
         return replace(self, table=self.table.with_columns(split=pl.when(moved).then(pl.lit("val")).otherwise("split")))

@@ -13,8 +13,11 @@ from torch.utils.data import Sampler
 
 from fmsd.errors import InputError
 
-Place = tuple[int, int, int]
-"""(epoch, row, domain id); the id -1 marks a frame that only fills up a process's share."""
+Place = tuple[int, int, int, int]
+"""(epoch, row, domain id, occurrence); the id -1 marks a frame that only fills up a process's share.
+
+The occurrence is how often the epoch has shown the row before, in the joint batches of all processes: augmentation is drawn by it.
+"""
 
 
 Places = tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]
@@ -71,12 +74,11 @@ class Joint(Sampler[list[Place]]):
         return self._shares(self.epoch, self.start, *self.order(self.epoch))
 
     def _shares(self, epoch: int, start: int, rows: Int[np.ndarray, " places"], domains: Int[np.ndarray, " places"]) -> Iterator[list[Place]]:
-        """This process's part of each joint batch."""
-        size = self.order.size
+        """This process's part of each joint batch; occurrences count the batches before `start`, too."""
+        size, turns = self.order.size, occurrences(rows)
         for begin in range(start * size, len(rows), size):
             own = slice(begin + self.rank, begin + size, self.processes)
-            share = [(epoch, row, domain) for row, domain in zip(rows[own].tolist(), domains[own].tolist(), strict=True)]
-            yield share or [(epoch, int(rows[begin]), -1)]
+            yield places(epoch, rows[own], domains[own], turns[own]) or [(epoch, int(rows[begin]), -1, int(turns[begin]))]
 
 
 @dataclass(frozen=True)
@@ -195,14 +197,28 @@ class Endless(Sampler[list[Place]]):
         self.order = order
 
     def __iter__(self) -> Iterator[list[Place]]:
-        places = itertools.chain.from_iterable(self._epochs())
+        stream = itertools.chain.from_iterable(self._epochs())
         while True:
-            yield list(itertools.islice(places, self.order.size))
+            yield list(itertools.islice(stream, self.order.size))
 
-    def _epochs(self) -> Iterator[Iterator[Place]]:
+    def _epochs(self) -> Iterator[list[Place]]:
         for epoch in itertools.count():
             rows, domains = self.order(epoch)
-            yield ((epoch, row, domain) for row, domain in zip(rows.tolist(), domains.tolist(), strict=True))
+            yield places(epoch, rows, domains, occurrences(rows))
+
+
+def places(epoch: int, rows: Int[np.ndarray, " places"], domains: Int[np.ndarray, " places"], turns: Int[np.ndarray, " places"]) -> list[Place]:
+    """The places of an epoch with these rows, domain ids and occurrences."""
+    return [(epoch, row, domain, turn) for row, domain, turn in zip(rows.tolist(), domains.tolist(), turns.tolist(), strict=True)]
+
+
+def occurrences(rows: Int[np.ndarray, " places"]) -> Int[np.ndarray, " places"]:
+    """How often each row stands before its place."""
+    order = np.argsort(rows, kind="stable")
+    grouped = rows[order]
+    counts = np.empty_like(order)
+    counts[order] = np.arange(len(rows)) - np.searchsorted(grouped, grouped)
+    return counts
 
 
 def apportioned(counts: Int[np.ndarray, " cells"], size: int) -> Int[np.ndarray, " cells"]:

@@ -9,16 +9,26 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks a server for n
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import albumentations as A  # noqa: N812
 import cv2
 import numpy as np
 
+from fmsd.data.image import resize
 from fmsd.errors import InputError
 
 cv2.setNumThreads(0)  # one image is too small to share; loader processes are the parallelism
 
 Steps = list[A.BasicTransform | A.BaseCompose]
+
+
+class Square(A.Resize):
+    """The resizing of validation and test frames, as a step of an augmentation."""
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        """The image in its final size."""
+        return resize(img, self.height)
 
 
 def light(resize: A.Resize) -> Steps:
@@ -111,7 +121,7 @@ def transform(augment: str, size: int) -> A.Compose:
     """
     if augment not in AUGMENTATIONS:
         raise InputError(f"data.augment={augment} is unknown", f"choose one of {', '.join(AUGMENTATIONS)}")
-    return A.Compose(AUGMENTATIONS[augment](A.Resize(size, size, interpolation=cv2.INTER_LINEAR, area_for_downscale="image")))
+    return A.Compose(AUGMENTATIONS[augment](Square(size, size)))
 
 
 def seeded(steps: A.Compose, rng: np.random.Generator) -> A.Compose:

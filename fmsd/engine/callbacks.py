@@ -1,18 +1,21 @@
 """What happens around the training steps: the validation metrics that choose the weights, and the checkpoints to resume from."""
 
 import logging
+import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from fmsd.atomic import atomic
 from fmsd.engine.datamodule import DataModule
+from fmsd.engine.learner import Learner
 from fmsd.engine.predictions import gather, joined
 from fmsd.errors import InputError
 from fmsd.metrics.table import pooled, results
@@ -129,6 +132,62 @@ class Recovery(Checkpoint):
             if (self.folder / LAST).exists():
                 (self.folder / LAST).replace(self.folder / PREVIOUS)
             new.replace(self.folder / LAST)
+
+
+class EpochBar(RichProgressBar):
+    """Lightning's progress bar with epochs counted from 1, as everything else here counts them."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Names the epoch."""
+        super().on_train_epoch_start(trainer, pl_module)
+        if self.progress is not None and self.train_progress_bar_id is not None:
+            self.progress.update(self.train_progress_bar_id, description=f"Epoch {trainer.current_epoch + 1} of {epochs(trainer, pl_module)}")
+            self.refresh()
+
+
+class EpochLines(Callback):
+    """Logs a line at the end of every epoch, where no bar shows that training goes on: loss, validation AUC, seconds and the time that is left."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remembers where this process begins: a resumed training has steps behind it."""
+        self.began, self.done = time.perf_counter(), trainer.global_step
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins to count anew."""
+        self.epoch_began = time.perf_counter()
+        self.losses: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Keeps the loss of a step where it lies: to read it would wait for the device."""
+        if outputs and outputs.get("loss") is not None:
+            self.losses.append(outputs["loss"])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the line, in the first process alone."""
+        if not trainer.is_global_zero or not self.losses:
+            return
+        now = time.perf_counter()
+        parts = [f"training loss {torch.stack(self.losses).mean().item():.4f}"]
+        if (auc := trainer.callback_metrics.get(MONITOR)) is not None:
+            parts.append(f"video AUC {auc.item():.3f} on the validation split")
+        parts.append(duration(now - self.epoch_began))
+        steps = cast(Learner, pl_module).steps - trainer.global_step
+        if steps > 0:
+            parts.append(f"{duration((now - self.began) / max(trainer.global_step - self.done, 1) * steps)} left")
+        log.info("Epoch %d of %d: %s.", trainer.current_epoch + 1, epochs(trainer, pl_module), ", ".join(parts))
+
+
+def epochs(trainer: Trainer, learner: LightningModule) -> int:
+    """How many epochs the whole training has; the last may be cut short."""
+    learner = cast(Learner, learner)
+    return math.ceil(learner.steps / math.ceil(trainer.num_training_batches / learner.accumulate))
+
+
+def duration(seconds: float) -> str:
+    """A time in a unit that suits it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
 
 
 class Best(ModelCheckpoint):

@@ -132,16 +132,21 @@ class Learner(LightningModule):
         """Forgets a group of batches that an interruption left behind."""
         self.waiting.clear()
 
-    def training_step(self, batch: Frames, index: int) -> None:
-        """Gathers batches; makes an optimizer step of every `accumulate` ones, and of what is left at the end of the epoch."""
+    def training_step(self, batch: Frames, index: int) -> Tensor | None:
+        """Gathers batches; makes an optimizer step of every `accumulate` ones, and of what is left at the end of the epoch.
+
+        Returns:
+            The loss of the step; None where none was made.
+        """
         self.waiting.append(batch)
         if len(self.waiting) == self.accumulate or self.trainer.is_last_batch:
             group, self.waiting = self.waiting, []
             with self.full_precision():
-                self.step(group)
+                return self.step(group)
+        return None
 
-    def step(self, group: Sequence[Frames]) -> None:
-        """Makes an optimizer step of a group of batches, as if they were a single one."""
+    def step(self, group: Sequence[Frames]) -> Tensor:
+        """Makes an optimizer step of a group of batches, as if they were a single one, and returns its loss, over all processes."""
         numbers = [self.seed, self.global_step, self.global_rank, 2]  # dropout follows from them alone, so that a resumed run repeats it
         torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
         optimizer, schedule = cast(LightningOptimizer, self.optimizers()), cast(LRScheduler, self.lr_schedulers())
@@ -153,7 +158,8 @@ class Learner(LightningModule):
         self.note(outcome, shares)
         if self.adaptation.observe is not None:
             self.adaptation.observe()
-        self.log("train/loss", outcome.losses.sum() + self.penalise(), prog_bar=True)
+        loss = outcome.losses.sum() + self.penalise()
+        self.log("train/loss", loss, prog_bar=True)
         if self.adaptation.before_step is not None:
             self.adaptation.before_step()
         if self.clip is not None:
@@ -164,6 +170,7 @@ class Learner(LightningModule):
         optimizer.zero_grad()
         self.log("train/lr", schedule.get_last_lr()[0])
         schedule.step()
+        return loss
 
     def passes(self, group: Sequence[Frames], wrapper: OptimizerWrapper) -> tuple[list[Pass], Float[Tensor, " passes"]]:
         """The passes of a step, one per domain where the wrapper wants that, and their shares of its frames.

@@ -8,7 +8,6 @@ it needs by `summed`, and every process then computes the same step.
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -113,12 +112,12 @@ def launch(arguments: Sequence[str], count: int) -> int:
     The first process speaks; another is heard when it is the first to fail. Then the rest is stopped, as it is when this process is told
     to end. Ctrl-C reaches them all, and they are given the time to save.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    # This process holds the port that they meet at, as torchrun does: one that was free a moment ago may be another job's when they get to it.
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # pyright: ignore[reportPrivateImportUsage]
     # SLURM_NTASKS=1 of a batch job would make Lightning expect one process; the other is for this process's Hydra
     shared = {key: value for key, value in os.environ.items() if key not in ("SLURM_NTASKS", "HYDRA_FULL_ERROR")}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "NODE_RANK": "0"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(count), "NODE_RANK": "0"}
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     processes: list[subprocess.Popen[bytes]] = []
     with contextlib.ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():

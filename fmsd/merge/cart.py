@@ -7,6 +7,7 @@ import torch
 
 from fmsd.linalg import truncated
 from fmsd.merge.delta import Merged, Specialists, in_range, mean
+from fmsd.shares import rounded_down
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class CART:
             if part.kind == "matrix":
                 tasks = specialists.tasks(name)
                 centred = part.matrices(tasks.sub_(tasks.mean(0)), stack=1)
-                rank = max(1, int(self.ratio * min(centred.shape[-2:]) + 1e-9))
+                rank = max(1, rounded_down(self.ratio, min(centred.shape[-2:])))
                 top = torch.zeros(centred.shape[1:])
                 for matrices in centred:
                     for total, matrix in zip(top, matrices, strict=True):

@@ -26,6 +26,7 @@ from fmsd.errors import InputError
 from fmsd.linalg import truncated
 from fmsd.merge.delta import BLOCK, Merged, Specialists, in_range, one_of
 from fmsd.merge.parallel import ahead
+from fmsd.shares import rounded_down
 
 NOTHING = 1e-5
 """A residual of this share of its task vector is rounding, and is not scaled up to the norm of the others."""
@@ -154,7 +155,7 @@ class R2M:
         if part.kind != "matrix":
             return (1, count, 1, base.numel()), (1, count, 1, 1)
         slices, rows, columns = part.matrices(base).shape
-        rank = max(1, int(self.ratio * min(rows, columns) + 1e-9))  # of 0.29 * 100, 29
+        rank = max(1, rounded_down(self.ratio, min(rows, columns)))
         return (slices, count, rank, rows), (slices, count, rank, columns)
 
     def residuals(self, specialists: Specialists, name: str, division: Division) -> Residuals:

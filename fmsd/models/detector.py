@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, UInt8
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fmsd.errors import InputError, reason
 from fmsd.models.formats import pretrained_keys
@@ -55,10 +56,21 @@ class Detector(nn.Module):
     def train(self, mode: bool = True) -> "Detector":
         """Sets training mode, except that a frozen batch norm keeps its pretrained statistics: frozen means bit-equal."""
         super().train(mode)
+        trained = set(trained_batch_norms(self))
         for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+            if isinstance(module, _BatchNorm) and module not in trained:
                 module.eval()
         return self
+
+
+def trained_batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The batch norms whose statistics follow the training data: those with a trainable parameter.
+
+    One without parameters of its own is trained where everything is, as under `method=full`.
+    """
+    everything = all(parameter.requires_grad for parameter in model.parameters())
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [norm for norm in norms if any(parameter.requires_grad for parameter in norm.parameters()) or (everything and not list(norm.parameters()))]
 
 
 def detector(name: str, size: int, pretrained: bool = False, weights: str | Path | None = None, **arguments: Any) -> Detector:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
-from fmsd.optim.wrapper import COSINE, DESCENT, DOMAINS, Flat, Outcome, Pass, Reduce, in_range, norm
+from fmsd.optim.wrapper import COSINE, DESCENT, DOMAINS, TINY, Flat, Outcome, Pass, Reduce, cosine, in_range, norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,13 @@ class RoGA:
             aligned, _ = flat.gradient([at(flat.movable(part), run) for part, run in zip(own, passes, strict=True)])
         if self.evaluate == "all":
             aligned /= len(passes)
-        diagnostics = {COSINE: torch.cosine_similarity(gradient, aligned, 0)}
+        diagnostics = {COSINE: cosine(gradient, aligned)}
         if self.rho:
             diagnostics[DESCENT] = self.alpha * norm(descent) / self.rho
-        if (count := len(passes)) > 1:  # ||sum of units||^2 = sum of ||unit||^2 + the cosines of all ordered pairs
-            units = [part / norm(part) for part in own]
-            squares = torch.stack([unit.square().sum() for unit in (sum(units), *units)])  # pyright: ignore[reportAttributeAccessIssue]
-            diagnostics[DOMAINS] = (squares[0] - squares[1:].sum()) / (count * (count - 1))
+        if (count := len(passes)) > 1:
+            products = own @ own.mT
+            lengths = products.diagonal().sqrt() + TINY
+            cosines = products / lengths.outer(lengths)
+            diagnostics[DOMAINS] = (cosines.sum() - cosines.trace()) / (count * (count - 1))
         flat.follow(gradient.lerp_(aligned, 1.0 if math.isinf(self.gamma) else self.gamma / (1 + self.gamma)))
         return Outcome(losses, diagnostics)

@@ -4,10 +4,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
-from fmsd.optim.wrapper import COSINE, DESCENT, Flat, Outcome, Pass, Reduce, in_range, norm
+from fmsd.optim.wrapper import COSINE, DESCENT, Flat, Outcome, Pass, Reduce, cosine, in_range, norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class SAGM:
         gradient, losses = flat.gradient(passes)
         ascent = flat.movable(gradient)
         ascended = flat.gradient_at(ascent * (self.rho / norm(ascent) - self.alpha), passes)
-        diagnostics = {COSINE: torch.cosine_similarity(gradient, ascended, 0)}
+        diagnostics = {COSINE: cosine(gradient, ascended)}
         if self.rho:
             diagnostics[DESCENT] = self.alpha * norm(ascent) / self.rho
         flat.follow(gradient.lerp_(ascended, 0.5))

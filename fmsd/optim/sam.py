@@ -4,10 +4,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
-from fmsd.optim.wrapper import COSINE, Flat, Outcome, Pass, Reduce, in_range, norm
+from fmsd.optim.wrapper import COSINE, Flat, Outcome, Pass, Reduce, cosine, in_range, norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +35,4 @@ class SAM:
         ascent = flat.movable(gradient)
         ascended = flat.gradient_at(ascent * (self.rho / norm(ascent)), passes)
         flat.follow(ascended)
-        return Outcome(losses, {COSINE: torch.cosine_similarity(gradient, ascended, 0)})
+        return Outcome(losses, {COSINE: cosine(gradient, ascended)})

@@ -186,6 +186,11 @@ def norm(vector: Tensor) -> Float[Tensor, ""]:
     return torch.linalg.vector_norm(vector) + TINY
 
 
+def cosine(one: Float[Tensor, " numbers"], other: Float[Tensor, " numbers"]) -> Float[Tensor, ""]:
+    """Cosine between two vectors, without a copy of either; 0 where one of them is zero."""
+    return one @ other / (norm(one) * norm(other))
+
+
 def in_range(**settings: float) -> None:
     """Refuses a setting of a wrapper that is no number of at least 0.
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
-from fmsd.models.detector import Detector
+from fmsd.models.detector import Detector, trained_batch_norms
 from fmsd.peft.decomposition import raw
 from fmsd.peft.inject import Adapted
 from fmsd.peft.lora import LoraLinear
@@ -45,8 +45,9 @@ KINDS: dict[str, tuple[type, Callable[..., nn.Module]]] = {
 def state(detector: Detector) -> dict[str, Tensor]:
     """What tells an adapted backbone from its base: learned parameters, and buffers of the modules that learn; by timm's names."""
     kept = {name for name, parameter in detector.backbone.named_parameters() if parameter.requires_grad}
+    norms = set(trained_batch_norms(detector))
     for prefix, module in detector.backbone.named_modules():
-        if any(parameter.requires_grad for parameter in module.parameters()):
+        if module in norms or any(parameter.requires_grad for parameter in module.parameters()):
             kept |= {f"{prefix}.{name}" if prefix else name for name, _ in module.named_buffers(recurse=False)}
     return {name: tensor for name, tensor in detector.backbone.state_dict().items() if name in kept}
 

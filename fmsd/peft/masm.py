@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from fmsd.errors import InputError
 from fmsd.linalg import Split
-from fmsd.mask import MaskHistory, share
+from fmsd.mask import MaskHistory
 from fmsd.models.detector import Detector
 from fmsd.peft.fmsd import Constraint, allowed, candidates, free
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import Allotment, SubspaceLinear
+from fmsd.shares import rounded_up
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class Rule(nn.Module):
     def renew(self) -> None:
         """Chooses the units that learn until the next time: those with the highest scores over all layers."""
         scores = self.scores()
-        kept = scores.argsort(descending=True, stable=True)[: share(self.fraction, len(scores))]
+        kept = scores.argsort(descending=True, stable=True)[: rounded_up(self.fraction, len(scores))]
         self.active = torch.zeros(len(scores), dtype=torch.bool).index_fill(0, kept, True).tolist()
         self.history.steps.append(self.seen)
         self.history.active.append(self.active)

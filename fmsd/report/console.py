@@ -34,6 +34,11 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], capti
     console.print(Text(title, "italic"), table, *([Text(caption)] if caption else []), sep="\n")
 
 
+def is_terminal() -> bool:
+    """Whether what is printed goes to a terminal, not into a file or pipe."""
+    return Console().is_terminal
+
+
 class Advance(Protocol):
     """Tells that so many of the things that are counted are done; `note` is shown beside them."""
 

@@ -6,9 +6,9 @@ All loggers get the same numbers under the same names. What else one of them can
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import polars as pl
 import torch
@@ -31,16 +31,23 @@ Factory = Callable[[Path], Logger]
 """Makes the logger of the run in a folder."""
 
 
-def made(factories: Mapping[str, Factory], folder: Path) -> list[Logger]:
-    """The loggers of the run in a folder.
+class Published(TypedDict):
+    """What a logger has: the stamps of every dataset by level, and the severities of every robustness curve."""
+
+    stamps: dict[str, dict[str, str]]
+    curves: dict[str, list[int]]
+
+
+def made(factories: Mapping[str, Factory], folder: Path) -> dict[str, Logger]:
+    """The loggers of the run in a folder, by name.
 
     Raises:
         InputError: one of them does not work.
     """
-    found = []
+    found = {}
     for name, factory in factories.items():
         with working(name):
-            found.append(factory(folder))
+            found[name] = factory(folder)
     return found
 
 
@@ -69,49 +76,117 @@ def variant(settings: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in (*parts, choices.get("protocol")) if part is not None)
 
 
-def finish(loggers: Iterable[Logger], run: Run) -> None:
-    """Gives loggers what a run found; what one of them does not take is told, and lost to it alone."""
-    for logger in loggers:
+def finish(loggers: Mapping[str, Logger], run: Run) -> None:
+    """Gives loggers what a run found and records which of them took it; what one does not take is told, and the next evaluation tries again."""
+    for name, logger in loggers.items():
         with spared(title(logger), run.folder):
-            publish(logger, run, run.results(), robustness(run), cost(run.record()), run.record()["steps"])
+            _record(run, name, _publish_run(logger, run))
 
 
 def extend(factories: Mapping[str, Factory], run: Run, evaluation: Run) -> None:
     """Gives the loggers of a run what an evaluation of it found and they do not have: other test datasets, and corruptions.
 
-    Numbers of one dataset in a log have one stamp: those of another are told, and left out.
+    A logger that did not take the run's own numbers gets these first. Numbers of one dataset in a log have one stamp: those of another are told,
+    and left out.
     """
     if not factories:
         return
-    book = run.folder / PUBLISHED
-    had = json.loads(book.read_text(encoding="utf-8")) if book.is_file() else {"stamps": stamped(run.results()) if run.finished else {}, "curves": {}}
+    try:
+        known = published(run)
+    except InputError as error:
+        log.warning("The loggers get nothing of this evaluation: %s", error)
+        return
+    own = _contents(run.results(), robustness(run)) if (run.folder / "results.csv").is_file() else _contents(None, {})
+    had = {name: known.get(name, own) for name in factories}
     results = evaluation.results()
     found = stamped(results)
-    if other := {name: own for name, own in found.items() if had["stamps"].get(name, own) != own}:
-        pairs = "; ".join(f"{name}: {_listed(had['stamps'][name])} there, {_listed(own)} here" for name, own in other.items())
-        log.warning(
-            "The loggers have numbers of another protocol stamp (%s) and keep them; those of this evaluation are in %s and in fmsd report.",
-            *(pairs, evaluation.folder),
-        )
-    new = results.filter(~pl.col("dataset").is_in([*had["stamps"]]))
+    _warn_of_other_stamps([part["stamps"] for part in had.values()], found, evaluation.folder)
+    for name, factory in factories.items():
+        late = bool(own["stamps"]) and name not in known
+        new, curves = _missing(had[name], results, evaluation)
+        if not late and new.is_empty() and not curves:
+            continue
+        with spared(f"logger={name}", evaluation.folder):
+            logger = factory(run.folder)
+            begin([logger], run.folder)
+            if late:
+                _record(run, name, _publish_run(logger, run))
+            if not new.is_empty() or curves:
+                publish(logger, evaluation, new, curves, {}, run.record().get("steps") or 0)
+            if isinstance(logger, WandbLogger):
+                wandb.close()  # a part of what may fail: only then all of it is written
+            _record(run, name, _contents(new, curves))
+    close(evaluation.folder)
+
+
+def published(run: Run) -> dict[str, Published]:
+    """What every logger of a run has taken to its end, by the logger's name.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    book = run.folder / PUBLISHED
+    try:
+        known = json.loads(book.read_text()) if book.is_file() else {}
+        return {name: _checked(part) for name, part in known.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{book} does not say what the loggers have ({reason(error)})", "put it back, or remove it: the loggers then get everything again"
+        ) from error
+
+
+def _checked(part: Any) -> Published:
+    stamps = {str(dataset): {str(level): str(stamp) for level, stamp in own.items()} for dataset, own in part["stamps"].items()}
+    return {"stamps": stamps, "curves": {str(name): [int(severity) for severity in own] for name, own in part["curves"].items()}}
+
+
+def _record(run: Run, name: str, new: Published) -> None:
+    """Adds to a run's record what a logger has taken."""
+    known = published(run)
+    had = known.get(name) or _contents(None, {})
+    curves = {curve: sorted({*had["curves"].get(curve, []), *new["curves"].get(curve, [])}) for curve in had["curves"] | new["curves"]}
+    known[name] = {"stamps": new["stamps"] | had["stamps"], "curves": curves}
+    write(run.folder / PUBLISHED, json.dumps(known, indent=2) + "\n")
+
+
+def _contents(results: pl.DataFrame | None, curves: Mapping[int, Mapping[str, float]]) -> Published:
+    """What is in a table of results and in robustness curves."""
+    severities: dict[str, list[int]] = {}
+    for severity, own in curves.items():
+        for name in own:
+            severities.setdefault(name, []).append(severity)
+    return {"stamps": {} if results is None else stamped(results), "curves": severities}
+
+
+def _publish_run(logger: Logger, run: Run) -> Published:
+    """Gives a logger the numbers of a training, and returns what they were."""
+    results, curves, record = run.results(), robustness(run), run.record()
+    publish(logger, run, results, curves, cost(record), record.get("steps") or 0)
+    return _contents(results, curves)
+
+
+def _missing(had: Published, results: pl.DataFrame, evaluation: Run) -> tuple[pl.DataFrame, dict[int, dict[str, float]]]:
+    """The results, and the points of robustness curves, of an evaluation that a logger does not have; without datasets of another stamp."""
+    found = stamped(results)
+    other = [name for name, own in found.items() if had["stamps"].get(name, own) != own]
     curves: dict[int, dict[str, float]] = {}
     for severity, own in robustness(evaluation, without=other).items():
         for name, value in own.items():
             before = had["curves"].get(name, [])
             if severity not in before and not (before and "/mean/" in name):  # a mean over other corruptions is another number
                 curves.setdefault(severity, {})[name] = value
-    if new.is_empty() and not curves:
-        return
-    for name, factory in factories.items():
-        with spared(f"logger={name}", evaluation.folder):
-            logger = factory(run.folder)
-            begin([logger], run.folder)
-            publish(logger, evaluation, new, curves, {}, run.record().get("steps") or 0)
-    close(evaluation.folder)
-    for severity, own in curves.items():
-        for name in own:
-            had["curves"].setdefault(name, []).append(severity)
-    write(book, json.dumps({"stamps": found | had["stamps"], "curves": had["curves"]}, indent=2) + "\n")
+    return results.filter(~pl.col("dataset").is_in([*had["stamps"]])), curves
+
+
+def _warn_of_other_stamps(had: Sequence[Mapping[str, Mapping[str, str]]], found: Mapping[str, Mapping[str, str]], folder: Path) -> None:
+    pairs = {
+        f"{name}: {_listed(stamps[name])} there, {_listed(own)} here" for stamps in had for name, own in found.items() if stamps.get(name, own) != own
+    }
+    if pairs:
+        log.warning(
+            "The loggers have numbers of another protocol stamp (%s) and keep them; those of this evaluation are in %s and in fmsd report.",
+            *("; ".join(sorted(pairs)), folder),
+        )
 
 
 def _listed(stamps: Mapping[str, str]) -> str:
@@ -147,7 +222,7 @@ def numbers(results: pl.DataFrame) -> dict[str, float]:
 
 
 def cost(record: Mapping[str, Any]) -> dict[str, float]:
-    """What a run took: numbers that learned, all of them, and minutes."""
+    """What a training took: trainable parameters, all of them, and minutes."""
     return {"cost/trainable": record["trainable"], "cost/parameters": record["parameters"], "cost/minutes": record["seconds"] / 60}
 
 

@@ -16,7 +16,7 @@ logs/metrics.csv   training curves
 error.txt          of a job of a sweep that failed: the sentence or the traceback that ended it
 wandb/ tensorboard/ mlflow/    what the loggers of these names keep; the jobs of a sweep share one mlflow/ beside them
 mlflow.txt         the run's id in the store of MLflow
-published.json     what the loggers have of a run that was evaluated later: stamps of datasets, severities of robustness curves
+published.json     what each logger has taken of the run and its evaluations: stamps of datasets, severities of robustness curves
 """
 
 import contextlib
@@ -29,6 +29,7 @@ import platform
 import shutil
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,12 @@ if os.name == "posix":
     import fcntl
 
 log = logging.getLogger(__name__)
+
+PACKAGE = Path(__file__).parents[1]
+"""The folder of this package."""
+
+REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_PREFIX")
+"""Environment variables that point git at another repository, as it sets them itself around hooks."""
 
 PACKAGES = (
     "fmsd",
@@ -78,7 +85,7 @@ VALIDATION = "validation.parquet"
 """The predictions of the validation split."""
 
 PUBLISHED = "published.json"
-"""What the loggers have of a run that was evaluated later: the stamps of datasets, and the severities of robustness curves."""
+"""What each logger has taken of a run and its evaluations: the stamps of datasets, and the severities of robustness curves."""
 
 MLFLOW = "mlflow.txt"
 """The id of the run in the store of MLflow."""
@@ -245,21 +252,45 @@ def provenance(command: Sequence[str]) -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
+    """The version of an installed package; that of this one is what the source says that runs, not another copy that is installed."""
+    if package == "fmsd" and (own := _source_version(PACKAGE)) is not None:
+        return own
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def revision() -> str | None:
-    """The git revision of this package's source, with `+changes` where it differs from it; None outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+def _source_version(package: Path) -> str | None:
+    """The version in the `pyproject.toml` beside this package's source; None where the package is installed without it."""
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True).stdout
+        project = tomllib.loads((package.parent / "pyproject.toml").read_text()).get("project", {})
+    except (OSError, ValueError):
+        return None
+    return project.get("version") if project.get("name") == "fmsd" else None
+
+
+def revision(package: Path = PACKAGE) -> str | None:
+    """The git revision of this package's source, with `+changes` where the source or its configuration differs from it.
+
+    None without git, and where the package does not lie in a checkout of itself: a repository around an installed package is another project's.
+    """
+    checkout = package.resolve().parent
+    environment = {name: value for name, value in os.environ.items() if name not in REDIRECTIONS}
+    # Git refuses a checkout that belongs to another user, as in a container. The code in this very folder runs already.
+    git = ["git", "--no-optional-locks", "-c", f"safe.directory={checkout}", "-C", str(checkout)]
+
+    def ask(*arguments: str) -> str:
+        return subprocess.run([*git, *arguments], env=environment, capture_output=True, text=True, check=True).stdout.removesuffix("\n")
+
+    try:
+        if Path(ask("rev-parse", "--show-toplevel")).resolve() != checkout:
+            return None
+        ask("ls-files", "--error-unmatch", f"{package.name}/__init__.py")
+        head, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--", package.name, "conf")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head + ("+changes" if dirty.strip() else "")
+    return head + ("+changes" if changes else "")
 
 
 @contextlib.contextmanager

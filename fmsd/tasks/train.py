@@ -19,7 +19,20 @@ from torch import nn
 
 from fmsd.data import manifest as manifests
 from fmsd.engine import processes
-from fmsd.engine.callbacks import BEST, LAST, SELECTIONS, Best, Recovery, ValidationMetrics, curves, newest, noted, read_checkpoint
+from fmsd.engine.callbacks import (
+    BEST,
+    LAST,
+    SELECTIONS,
+    Best,
+    EpochBar,
+    EpochLines,
+    Recovery,
+    ValidationMetrics,
+    curves,
+    newest,
+    noted,
+    read_checkpoint,
+)
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory, Scorer
 from fmsd.engine.stamp import origin, stamps
@@ -33,6 +46,7 @@ from fmsd.peft.inject import fold
 from fmsd.peft.method import Adaptation, Method
 from fmsd.peft.spectra import spectra, text, watched
 from fmsd.report import plots, publish
+from fmsd.report.console import is_terminal
 from fmsd.report.run import MASK, SPECTRA, VALIDATION, Run, caption, claimed, provenance
 from fmsd.tasks import doctor
 from fmsd.tasks.evaluate import alone, built, made, predict, show, test, tested
@@ -85,8 +99,9 @@ def train(
     best = None if monitor is None else Best(checkpoints, monitor)
     weights = checkpoints / (LAST if best is None else BEST)
     history = LambdaCallback(on_train_epoch_end=lambda *_: write_history(run, adaptation.history) if leading else None)
-    callbacks = [ValidationMetrics(data), history, *([] if best is None else [best]), recovery]
-    worker = made(trainer, callbacks=callbacks, logger=False, default_root_dir=folder, use_distributed_sampler=False)
+    bar = getattr(trainer, "keywords", {}).get("enable_progress_bar", is_terminal())
+    callbacks = [ValidationMetrics(data), EpochBar() if bar else EpochLines(), history, *([] if best is None else [best]), recovery]
+    worker = made(trainer, callbacks=callbacks, logger=False, default_root_dir=folder, use_distributed_sampler=False, enable_progress_bar=bool(bar))
     if worker.val_check_interval != 1.0:
         raise InputError(
             f"trainer.val_check_interval={worker.val_check_interval} is not supported: an epoch ends with its validation", "leave it at 1.0"
@@ -97,7 +112,7 @@ def train(
     with claimed(run, config, resumable=True) if leading else nullcontext():
         with processes.in_turn(leading):  # the first process may have to draw the data
             training, tests = data.training, data.tests
-        loggers = publish.made(logger or {}, folder) if leading else []
+        loggers = publish.made(logger or {}, folder) if leading else {}
         trained = origin(data, select)
         marks = stamps(data, trained)
         if leading and (told := doctor.summary(data)):
@@ -130,11 +145,11 @@ def train(
             model.compile()
         if leading:
             write_mask(run, adaptation.mask)
-            worker.loggers = [curves(folder, resumed), *loggers]
+            worker.loggers = [curves(folder, resumed), *loggers.values()]
         if resumed is not None:
             log.info("Going on from %s.", resumed)
         try:
-            publish.begin(loggers, folder)
+            publish.begin(loggers.values(), folder)
             finished = fit(worker, learner, data, resumed)
             processes.part()
             if not leading:
