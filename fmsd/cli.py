@@ -168,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what happened instead of printing and exiting itself
     refusals: list[InputError] = []
     codes: list[int] = []
+    standing = existing(overrides)
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
     def job(config: DictConfig) -> float | None:
@@ -199,7 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 write(folder / ERROR, traceback.format_exc())
             raise
         finally:
-            prune(folder)  # Hydra makes it before we can look at anything
+            if folder not in standing:
+                prune(folder)  # Hydra makes it before we can look at anything
 
     sys.argv = [f"fmsd {verb}", *overrides]
     ended = 0
@@ -238,6 +240,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     swept = summed_up(Path(notes)) if notes and notes != around else 0
     refused = BUSY if any(isinstance(refusal, BusyError) for refusal in refusals) else 2
     return ended or swept or (refused if refusals else max(codes, default=0))
+
+
+def existing(overrides: Sequence[str]) -> set[Path]:
+    """The folders of a run that are asked for and are there already: the user's own, which stay even if they are empty."""
+    words = (word.partition("=") for word in overrides)
+    folders = {Path(located(text.strip("'\""))) for key, _, text in words if key in ("hydra.run.dir", "out")}
+    return {folder for folder in folders if folder.is_dir()}
 
 
 def values(config: DictConfig) -> dict[str, list[str]]:
