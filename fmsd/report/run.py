@@ -380,11 +380,14 @@ def unlock(file: IO[str]) -> None:
 
 
 def differing(one: str, two: str) -> str | None:
-    """The first key in which two configurations differ; how they were asked for does not count. A text that is none differs in the first of all."""
+    """The first key in which two configurations differ; how they were asked for does not count. What is no configuration differs in all of them."""
     try:
-        first, second = ({key: value for key, value in flat(yaml.safe_load(text)).items() if not key.startswith("overrides")} for text in (one, two))
+        parsed = [yaml.safe_load(text) for text in (one, two)]
     except yaml.YAMLError:
-        return next(iter(flat(yaml.safe_load(two))))
+        parsed = [None, yaml.safe_load(two)]
+    if not isinstance(parsed[0], dict):
+        return next(iter(flat(parsed[1])))
+    first, second = ({key: value for key, value in flat(node).items() if not key.startswith("overrides")} for node in parsed)
     return next((key for key in first | second if first.get(key, ...) != second.get(key, ...)), None)
 
 
