@@ -87,6 +87,12 @@ def explain(
     way = how or ("gradcam" if layer is not None else best(model))
     heat = rollout if way == "rollout" else lambda model, image: gradcam(model, image, layer)
     place = "" if layer is None else f" at {layer}"
+    figures = {}
+    for name, manifest in shown.items():
+        title = (
+            f"{KINDS[way]}{place}: {run.folder.name} on {name}\nNumbers: probability of fake.\nHeat: from each image's lowest value to its highest."
+        )
+        figures[pictures[name]] = explanations.heatmaps(explained(model, heat, data, manifest, name), title)
     parts = [embedded(model, data, manifest) for manifest in scattered.values()]
     places = tsne(np.concatenate([width for width, _ in parts]), seed)
     points = pl.concat([table for _, table in parts]).with_columns(x=pl.Series(places[:, 0]), y=pl.Series(places[:, 1]))
@@ -94,12 +100,8 @@ def explain(
         points.write_parquet(partial)
     title = f"t-SNE of the penultimate features of {points.height} test frames: {run.folder.name}"
     plots.write(explanations.features(points, title), out / "features.png")
-    for name, manifest in shown.items():
-        title = (
-            f"{KINDS[way]}{place}: {run.folder.name} on {name}\nNumbers: probability of fake.\nHeat: from each image's lowest value to its highest."
-        )
-        figure = explanations.heatmaps(explained(model, heat, data, manifest, name), title)
-        plots.write(figure, pictures[name])
+    for path, figure in figures.items():
+        plots.write(figure, path)
     print(f"The explanations lie in {out}")
 
 
