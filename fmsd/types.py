@@ -8,6 +8,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from fmsd.errors import sentence
+from fmsd.names import check_names
 
 Split = Literal["train", "val", "test"]
 
@@ -27,6 +28,9 @@ class Frame:
         video: unique id of the video; make it with `video_id`.
         index: position of the frame in its video; frames of one video are ordered by it.
         compression: the stored quality where the dataset has several (`c23`), else empty.
+
+    Raises:
+        InputError: dataset, domain, compression or video cannot become names of files, see `fmsd.names`.
     """
 
     path: Path
@@ -38,6 +42,10 @@ class Frame:
     split: Split
     compression: str = ""
 
+    def __post_init__(self) -> None:
+        """Checks the names."""
+        check_names(self.dataset, self.domain, self.compression, self.video)
+
 
 @dataclass(frozen=True, slots=True)
 class Video:
@@ -47,6 +55,9 @@ class Video:
         file: the video file, where the copy has it.
         images: the folder of its extracted frames, where the copy has it.
         label, dataset, domain, video, split, compression: as those of a frame.
+
+    Raises:
+        InputError: as of a frame.
     """
 
     file: Path | None
@@ -57,6 +68,10 @@ class Video:
     video: str
     split: Split
     compression: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks the names."""
+        check_names(self.dataset, self.domain, self.compression, self.video)
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def done(run: Run, config: str) -> bool:
     """
     if not run.finished:
         return False
-    if key := differing(run.config.read_text(), config):
+    if key := differing(run.config.read_text(encoding="utf-8"), config):
         raise InputError(f"{run.folder} holds a finished run that differs from this one in {key}", "begin a new sweep with hydra.sweep.dir=FOLDER")
     return True
 

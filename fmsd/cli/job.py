@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from fmsd.cli.compose import located
 from fmsd.cli.files import CONF
 from fmsd.cli.refusal import UNREADABLE, translate_hydra_error
 from fmsd.cli.sweep import SWEEP, JobError
@@ -40,6 +41,7 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     refusals: list[InputError] = []
     codes: list[int] = []
     outputs: list[Path] = []
+    standing = existing(overrides)
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
     def job(config: DictConfig) -> float | None:
@@ -72,7 +74,8 @@ def run(verb: str, overrides: Sequence[str]) -> int:
                 write(folder / ERROR, traceback.format_exc())
             raise
         finally:
-            prune(folder)  # Hydra makes it before we can look at anything
+            if folder not in standing:
+                prune(folder)  # Hydra makes it before we can look at anything
 
     sys.argv = [f"fmsd {verb}", *overrides]
     ended = 0
@@ -109,6 +112,13 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     swept = summed_up(Path(notes)) if notes and notes != around else 0
     refused = BUSY if any(isinstance(refusal, BusyError) for refusal in refusals) else 2
     return ended or swept or (refused if refusals else max(codes, default=0))
+
+
+def existing(overrides: Sequence[str]) -> set[Path]:
+    """The folders of output that an override names and that are there already: the user's own, which stay even if they are empty."""
+    words = (word.partition("=") for word in overrides)
+    folders = {Path(located(text.strip("'\""))) for key, _, text in words if key in ("hydra.run.dir", "out")}
+    return {folder for folder in folders if folder.is_dir()}
 
 
 UNWRITABLE = {

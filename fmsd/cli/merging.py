@@ -106,7 +106,7 @@ def earlier(config: DictConfig, words: Sequence[str]) -> tuple[Any, dict[str, An
         raise InputError(f"{path} is not a merged run (it has no {task.RECORD})", "give the folder that fmsd merge printed at its end")
     run = OmegaConf.load(Run(path).config)
     assert isinstance(run, DictConfig)
-    record = json.loads((path / task.RECORD).read_text())
+    record = json.loads((path / task.RECORD).read_text(encoding="utf-8"))
     run.experts = [*run.experts, os.path.normpath(located(config.add))]
     run.merger = {"_target_": run.merger["_target_"]} | {
         name: value for name, value in record["merger"].items() if name != "name"

@@ -230,7 +230,7 @@ def reproduce(words: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
     """
     from fmsd.tasks import reproduce as task
 
-    settings = yaml.safe_load((CONF / "reproduce.yaml").read_text())
+    settings = yaml.safe_load((CONF / "reproduce.yaml").read_text(encoding="utf-8"))
     steps, values = settings.pop("steps"), {name: str(value) for name, value in settings.items()}
     names = [word for word in words if re.fullmatch(r"\w+", word)]
     own = {key: value for key, _, value in (word.partition("=") for word in words) if key in values}

@@ -9,6 +9,7 @@ The folder appears in one step when all of it is written, so what is there is wh
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections import Counter
@@ -28,6 +29,8 @@ from fmsd.data.image import read_image
 from fmsd.data.manifest import places
 from fmsd.data.video import Sample, each
 from fmsd.errors import InputError, reason
+from fmsd.names import check_distinct, check_name, check_names
+from fmsd.ownership import below
 from fmsd.types import Entry, Frame, Problem, Split, Video
 
 RECORD = "video.json"
@@ -132,7 +135,7 @@ def sources(entries: Iterable[Entry], problems: list[Problem]) -> list[Source]:
     """The videos that a dataset's source yields, ordered by id; frames are put together to videos. Problems are put aside.
 
     Raises:
-        InputError: two files, or a file and frames, are one video.
+        InputError: two files, or a file and frames, are one video, or the crops of two videos would lie in one folder or one inside the other.
     """
     images: dict[str, list[Frame]] = {}
     found: dict[str, Source] = {}
@@ -151,7 +154,16 @@ def sources(entries: Iterable[Entry], problems: list[Problem]) -> list[Source]:
             raise InputError(f"{found[name].file} and {own[0].path} are both the video {name}", "keep one of them")
         listed = tuple(sorted((frame.index, frame.path) for frame in own))
         found[name] = Source(name, None, listed, *(getattr(own[0], key) for key in ABOUT[1:]))
+    check_distinct(found)
+    if taken := next((name for name in found if _taken(name)), None):
+        raise InputError(f"The video id {taken!r} is the name of a file that fmsd extract writes itself", "rename it")
     return [found[name] for name in sorted(found)]
+
+
+def _taken(video: str) -> bool:
+    """Whether an id has the name of a file of ours, in whatever case."""
+    first, *rest = video.casefold().split("/")
+    return RECORD in rest or first == RECORD or re.fullmatch(r"manifest\.parquet|extract\.json|failures-.*\.csv", first) is not None
 
 
 def first(found: Iterable[Source], videos: int | None) -> list[Source]:
@@ -170,30 +182,72 @@ def done(source: Source, out: Path) -> bool:
     """Whether a video's crops lie in `out`; a record whose label, split or the like are no longer those of the source is corrected.
 
     A video whose file has changed since, or whose record is damaged, is not done.
+
+    Raises:
+        InputError: where its crops should lie is something else, which must not be replaced.
     """
-    path = out / source.video / RECORD
-    if not path.is_file():
-        return False
+    folder = below(out, source.video)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["source"] != origin(source):
-            return False
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if record["video"] != source.video:
+            raise InputError(f"{folder} holds the crops of {record['video']}", f"move it away, or give its video back as it was: {source.video}")
         about = {name: getattr(source, name) for name in ABOUT}
-        if any(record[name] != value for name, value in about.items()):
-            with atomic(path) as partial:
-                partial.write_text(json.dumps(record | about), encoding="utf-8")
-    except (ValueError, KeyError, TypeError):
-        return False
-    return True
+        if record["source"] == origin(source):
+            if any(record[name] != value for name, value in about.items()):
+                with atomic(folder / RECORD) as partial:
+                    partial.write_text(json.dumps(record | about), encoding="utf-8")
+            return True
+    except (ValueError, KeyError, TypeError, FileNotFoundError, NotADirectoryError):
+        pass
+    check_own(folder)
+    return False
+
+
+CROP = re.compile(r"\d{6,}(_\d+)?\.(png|jpg)")
+"""The name of a crop."""
+
+
+def check_own(folder: Path) -> None:
+    """Refuses to replace a folder that is not one of crops alone; it may be missing or empty.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    if not os.path.lexists(folder):
+        return
+    remedy = "move it away, or choose another out=FOLDER"
+    if folder.is_symlink() or not folder.is_dir():
+        raise InputError(f"{folder} is no folder of crops that fmsd extract wrote", remedy)
+    held = sorted(folder.iterdir())
+    if held and not (folder / RECORD).is_file():
+        raise InputError(f"{folder} is no folder of crops that fmsd extract wrote (it has no {RECORD})", remedy)
+    if other := next((path for path in held if path.is_dir() or not (path.name == RECORD or CROP.fullmatch(path.name))), None):
+        raise InputError(f"{other} was not written by fmsd extract and would be lost", remedy)
+
+
+def check_around(found: Iterable[Source], out: Path) -> None:
+    """Refuses videos whose folders would lie in that of another video's crops.
+
+    Raises:
+        InputError: there is one.
+    """
+    around: set[str] = set()
+    for source in found:
+        parts = source.video.split("/")
+        for folder in {"/".join(parts[:end]) for end in range(1, len(parts))} - around:
+            around.add(folder)
+            if (out / folder / RECORD).is_file():
+                raise InputError(f"The crops of {source.video} would lie in those of {folder}", "rename one of them, or choose another out=FOLDER")
 
 
 def origin(source: Source) -> dict[str, Any]:
-    """What tells whether the source of some crops has changed: a file's size and time, or the names of images."""
+    """What tells whether the source of some crops has changed: a file's name, size and time; the names of images, size and time of first and last."""
     if source.file is not None:
         about = source.file.stat()
         return {"file": source.file.name, "size": about.st_size, "modified": about.st_mtime_ns}
-    names = "\n".join(path.name for _, path in source.images)
-    return {"images": len(source.images), "names": hashlib.sha256(names.encode()).hexdigest()}
+    ends = [path.stat() for _, path in (source.images[0], source.images[-1]) if path.is_file()]
+    told = [*(path.name for _, path in source.images), *(f"{about.st_size} {about.st_mtime_ns}" for about in ends)]
+    return {"images": len(source.images), "digest": hashlib.sha256("\n".join(told).encode()).hexdigest()}
 
 
 def extract(source: Source, find: Finder, recipe: Recipe, out: Path, work: Path) -> Outcome:
@@ -203,20 +257,22 @@ def extract(source: Source, find: Finder, recipe: Recipe, out: Path, work: Path)
         work: a folder on the same disk, where they are written first.
 
     Raises:
+        InputError: something else lies where they should.
         OSError: they cannot be written.
     """
     try:
         record, crops = looked_at(source, find, recipe)
     except InputError as error:
         return Outcome(source.video, failure=str(error))
-    folder, partial = out / source.video, work / uuid.uuid4().hex
+    folder, partial = below(out, source.video), work / uuid.uuid4().hex
     try:
         partial.mkdir()
         for name, pixels in crops.items():
             (partial / name).write_bytes(encoded(pixels, recipe))
         (partial / RECORD).write_text(json.dumps(record), encoding="utf-8")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists():  # made of another file, or without a record
+        check_own(folder)  # once more: somebody may have put something there meanwhile
+        if folder.exists():  # made of another file, or with a damaged record
             folder.replace(partial.with_suffix(".old"))
         partial.replace(folder)
     finally:
@@ -303,7 +359,7 @@ def records(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """(folder, record) of every video whose crops lie in `out`.
 
     Raises:
-        InputError: a folder or a record that cannot be read.
+        InputError: a folder or a record that cannot be read, or names in it that no extraction writes.
     """
     for folder, subfolders, files in os.walk(out, onerror=unreadable):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -311,6 +367,13 @@ def records(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             path = Path(folder)
             try:
                 record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-                yield path, {name: record[name] for name in (*ABOUT, "frames")}
+                about = {name: record[name] for name in (*ABOUT, "frames")}
+                check_names(*(about[name] for name in ("dataset", "domain", "compression", "video")))
+                for frame in about["frames"]:
+                    if frame["status"] == "face":
+                        check_name(frame["file"], "file name")
             except (ValueError, KeyError, TypeError, OSError) as error:
                 raise InputError(f"{path / RECORD} is damaged ({reason(error)})", "delete its folder and run fmsd extract again") from error
+            except InputError as error:
+                raise InputError(f"{path / RECORD} is damaged ({error.message})", "delete its folder and run fmsd extract again") from error
+            yield path, about

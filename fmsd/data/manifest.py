@@ -22,6 +22,7 @@ from fmsd.atomic import atomic
 from fmsd.data import clip, pack
 from fmsd.data.image import member
 from fmsd.errors import InputError, reason
+from fmsd.names import unfit
 from fmsd.shares import rounded_up
 from fmsd.tables import read_parquet
 from fmsd.types import REAL, Entry, Frame, Problem, Split, Video
@@ -152,6 +153,13 @@ class Manifest:
         _refuse(numbered.filter(~pl.col("label").is_in([0, 1])), "label", "are neither 0 (real) nor 1 (fake)", "correct the labels")
         _refuse(numbered.filter(pl.col("index") < 0), "index", "are below 0", "number the frames of each video from 0")
         _refuse(numbered.filter(~pl.col("split").is_in(SPLITS)), "split", f"are none of {', '.join(SPLITS)}", "rename the splits")
+        for column in ("dataset", "domain", "compression", "video"):
+            texts = self.table[column].unique().to_list()
+            wrong = unfit((text for text in texts if text or column != "compression"), nested=column == "video")
+            if wrong:
+                rows = numbered.filter(pl.col(column).is_in(list(wrong)))
+                what, remedy = wrong[rows[column][0]]
+                _refuse(rows, column, f"cannot become names of files (the first {what})", remedy)
         mismatch = (pl.col("domain") == REAL) != (pl.col("label") == 0)
         _refuse(
             numbered.filter(mismatch),
@@ -314,7 +322,7 @@ def made(root: Path) -> dict[str, Any] | None:
         if (root / mark).is_file():
             try:
                 record = json.loads((root / mark).read_text(encoding="utf-8"))
-                return record if mark == MARKS[0] else record["crops"]
+                return dict(record) if mark == MARKS[0] else record["crops"]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{root / mark} is damaged ({reason(error)})", "copy it again, or make the folder anew") from error
     return None

@@ -17,6 +17,7 @@ import polars as pl
 from fmsd.atomic import atomic
 from fmsd.data.image import content, decode
 from fmsd.errors import InputError, reason
+from fmsd.names import check_name
 from fmsd.tables import read_parquet
 
 MARK = "pack.json"
@@ -90,7 +91,10 @@ def located(root: Path, paths: pl.Series) -> pl.Series | None:
     if not (root / PLACES).is_file():
         raise InputError(f"{root} holds a pack without {PLACES}", "complete the copy")
     asked = paths.alias("path").to_frame()
-    found = asked.join(read_parquet(root / PLACES), on="path", how="left", maintain_order="left")
+    places = read_parquet(root / PLACES)
+    for tar in places["tar"].unique():
+        check_name(tar, f"tar in {root / PLACES}")  # a pack reads nothing but its own tars
+    found = asked.join(places, on="path", how="left", maintain_order="left")
     if found["tar"].null_count():
         raise InputError(f"The pack {root} does not hold {found.filter(pl.col('tar').is_null())['path'][0]}", "pack the dataset again")
     return found.select(pl.format("{}{}#{}+{}", pl.lit(f"{root.as_posix().rstrip('/')}/"), "tar", "offset", "size")).to_series()

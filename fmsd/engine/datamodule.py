@@ -27,6 +27,7 @@ from fmsd.data.sampler import Endless, EveryDomain, Joint, Shuffle
 from fmsd.engine.processes import agreed
 from fmsd.errors import InputError
 from fmsd.metrics.video import by_folder, taken
+from fmsd.names import check_name
 from fmsd.types import REAL, Entry, Frames
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class DataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_name(str(name), "data.name")
         self.name, self.root, self.source, self.manifest = name, root, source, manifest
         self.train_names, self.test_names, self.others = list(train), list(test), others or {}
         self.roots, self.expected, self.names = roots or {}, expected or {}, names

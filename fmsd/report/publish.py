@@ -127,7 +127,7 @@ def published(run: Run) -> dict[str, Published]:
     """
     book = run.folder / PUBLISHED
     try:
-        known = json.loads(book.read_text()) if book.is_file() else {}
+        known = json.loads(book.read_text(encoding="utf-8")) if book.is_file() else {}
         return {name: _checked(part) for name, part in known.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(

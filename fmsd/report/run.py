@@ -41,6 +41,7 @@ import yaml
 from fmsd.atomic import atomic
 from fmsd.errors import BusyError, InputError, reason
 from fmsd.metrics.table import markdown, markdown_text, videos, wide
+from fmsd.names import check_name
 from fmsd.tables import read_csv
 
 if os.name == "posix":
@@ -215,6 +216,8 @@ def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:
     """
     try:
         table = read_csv(path, infer_schema=False)
+        for name in table["dataset"].drop_nulls().unique():
+            check_name(name, f"dataset in {path}")  # its predictions lie in a file of this name
         lacking = [name for name in ("n_videos", "n_real_videos") if name not in table.columns]  # of an older version
         table = table.with_columns(pl.lit(None, pl.String).alias(name) for name in lacking)
         counts = [name for name in ("n_frames", "n_videos", "n_real_videos", "severity") if name in table.columns]
@@ -264,7 +267,7 @@ def _version(package: str) -> str | None:
 def _source_version(package: Path) -> str | None:
     """The version in the `pyproject.toml` beside this package's source; None where the package is installed without it."""
     try:
-        project = tomllib.loads((package.parent / "pyproject.toml").read_text()).get("project", {})
+        project = tomllib.loads((package.parent / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
     except (OSError, ValueError):
         return None
     return project.get("version") if project.get("name") == "fmsd" else None
@@ -306,7 +309,7 @@ def claimed(run: Run, config: str, resumable: bool = False, named: str = "hydra.
 
     Raises:
         BusyError: another process is at work on the run.
-        InputError: the folder holds a run that is finished or configured differently.
+        InputError: the folder holds a run that is finished or configured differently, or files that would be lost and belong to no run.
     """
     with held(run.config, patience=10 if resumable else 0) as file:
         if file is None:
@@ -320,13 +323,17 @@ def claimed(run: Run, config: str, resumable: bool = False, named: str = "hydra.
                 f"{run.folder} already holds a run, unfinished and different from this one in {key}",
                 f"choose another folder with {named}=PATH, or remove it{how}",
             )
-        before = {part for part in PARTS if (run.folder / part).exists() and (text or part != run.config.name)}
-        if not text:
+        before = {part for part in PARTS if os.path.lexists(run.folder / part) and (text or part != run.config.name)}
+        if text:
+            for partial in interrupted(run.folder):
+                partial.unlink(missing_ok=True)
+            (run.folder / ERROR).unlink(missing_ok=True)  # of the time before
+        elif foreign := next((part for part in PARTS if part in before and not _empty(run.folder / part)), None):
+            run.config.unlink()  # which was made to be locked
+            raise InputError(f"{run.folder / foreign} belongs to no run and would be lost", f"choose another folder with {named}=PATH")
+        else:
             file.write(config)
             file.flush()
-        for partial in run.folder.rglob(".*.partial"):  # what a killed process was writing
-            partial.unlink()
-        (run.folder / ERROR).unlink(missing_ok=True)  # of the time before
         try:
             yield
         except BaseException:
@@ -339,6 +346,22 @@ def claimed(run: Run, config: str, resumable: bool = False, named: str = "hydra.
             raise
 
 
+def interrupted(folder: Path) -> list[Path]:
+    """The files in a run's folder that a killed process was writing."""
+    return [path for part in PARTS for path in (*folder.glob(f".{part}.*.partial"), *(folder / part).rglob(".*.partial"))]
+
+
+def _empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def part_of_run(path: Path) -> Path | None:
+    """The folder of the run that a path is one of the own files of, or would be; None where it is of none."""
+    place = path.parent.resolve() / path.name
+    runs = (folder for folder in place.parents if any((folder / name).is_file() for name in ("config.yaml", "run.json")))
+    return next((folder for folder in runs if place.relative_to(folder).parts[0] in PARTS), None)
+
+
 @contextlib.contextmanager
 def held(path: Path, patience: float) -> Iterator[IO[str] | None]:
     """A file, made with its folder where there is none, that is locked as long as it is in use; None where another process holds it.
@@ -348,7 +371,7 @@ def held(path: Path, patience: float) -> Iterator[IO[str] | None]:
     """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+", encoding="utf-8") as file:
+        with path.open("a+", encoding="utf-8", errors="replace") as file:  # it may be a file of somebody else's, in whatever encoding
             if not locked(file, patience):
                 yield None
                 return
@@ -391,8 +414,14 @@ def unlock(file: IO[str]) -> None:
 
 
 def differing(one: str, two: str) -> str | None:
-    """The first key in which two configurations differ; how they were asked for does not count."""
-    first, second = ({key: value for key, value in flat(yaml.safe_load(text)).items() if not key.startswith("overrides")} for text in (one, two))
+    """The first key in which two configurations differ; how they were asked for does not count. What is no configuration differs in all of them."""
+    try:
+        parsed = [yaml.safe_load(text) for text in (one, two)]
+    except yaml.YAMLError:
+        parsed = [None, yaml.safe_load(two)]
+    if not isinstance(parsed[0], dict):
+        return next(iter(flat(parsed[1])))
+    first, second = ({key: value for key, value in flat(node).items() if not key.startswith("overrides")} for node in parsed)
     return next((key for key in first | second if first.get(key, ...) != second.get(key, ...)), None)
 
 

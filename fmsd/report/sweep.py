@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 CONTENTS = "sweep.json"
 """Where a sweep's folder keeps every key that was set, with all values it was given."""
 
+HYDRAS = "multirun.yaml"
+"""What Hydra itself writes into a sweep's folder."""
+
 BEGUN = "begun"
 """Where the notes of a sweep keep how many jobs it has, and what its folder held before."""
 
@@ -107,7 +110,7 @@ def summed_up(notes: Path) -> int:
             print(f"{title}.")
     shutil.rmtree(notes, ignore_errors=True)
     prune(notes.parent)
-    if {path.name for path in sweep.glob("*")} <= {CONTENTS, "multirun.yaml"}:  # nothing came of it
+    if {path.name for path in sweep.glob("*")} <= {CONTENTS, HYDRAS}:  # nothing came of it
         for path in sweep.glob("*"):
             path.unlink()
         prune(sweep)
@@ -118,8 +121,10 @@ def begin(folder: Path, notes: Path, asked: Mapping[str, Sequence[str]], jobs: i
     """Writes down what a sweep holds from now on, and for its end what its folder held before.
 
     Raises:
-        InputError: what was written down before cannot be read.
+        InputError: what was written down before cannot be read, or the folder holds another program's sweep.
     """
+    if os.path.lexists(folder / HYDRAS) and not (folder / CONTENTS).is_file():
+        raise InputError(f"{folder / HYDRAS} is of another sweep and would be lost", "choose another folder with hydra.sweep.dir=FOLDER")
     known = contents(folder)
     write(notes / BEGUN, json.dumps({"jobs": jobs, "before": known}))
     both = {key: sorted({*known[key], *asked[key]}) for key in asked} if known.keys() == asked.keys() else asked

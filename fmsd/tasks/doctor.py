@@ -29,6 +29,7 @@ from fmsd.data.processes import cores
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.metrics.shortcut import KINDS, NUMBERS, STRONG, Shortcut, shortcuts
+from fmsd.ownership import check_replaceable
 from fmsd.report.console import counted, show
 
 SEVERITIES = ("fatal", "warning", "note")
@@ -54,8 +55,7 @@ def doctor(data: DataModule, out: Path, frames: int | None = 32, limit: int | No
         raise InputError(f"workers={workers} is out of range", "give at least 0, which means no processes beside this one")
     if out.suffix != ".json":
         raise InputError(f"The report is a JSON file, not {out}", "give out=FILE.json")
-    if out.exists() and "findings" not in out.read_text(encoding="utf-8", errors="replace"):
-        raise InputError(f"{out} is no report of an examination and would be lost", "give another out=FILE.json")
+    check_replaceable([out], out, _is_report, "fmsd doctor", "give another out=FILE.json")
     manifest, findings = scanned(data)
     parts, ways, held, opened = pl.DataFrame(), list[Shortcut](), 0, 0
     if manifest is not None:
@@ -80,6 +80,10 @@ def doctor(data: DataModule, out: Path, frames: int | None = 32, limit: int | No
         print(f"Of {held:,} files {opened:,} were opened, evenly spread; limit=null opens all.")
     print(f"{said(numbers)}. Every place is listed in {out}")
     return not numbers["fatal"]
+
+
+def _is_report(path: Path) -> bool:
+    return {"data", "root", "opened", "findings", "shortcuts"} <= set(json.loads(path.read_text(encoding="utf-8")))
 
 
 def scanned(data: DataModule) -> tuple[Manifest | None, list[Finding]]:

@@ -64,6 +64,8 @@ def evaluate(
         InputError: the run is not finished, or the data cannot be used.
     """
     trained = run.record()
+    if (run.folder / "results.csv").is_file():
+        run.results()  # whose names are those of files
     evaluation = Run(folder)
     with claimed(evaluation, config, resumable=True):
         tests = data.tests

@@ -22,9 +22,10 @@ from fmsd.errors import InputError
 from fmsd.models.attribution import best, gradcam, rollout
 from fmsd.models.detector import Detector
 from fmsd.models.features import features
+from fmsd.ownership import check_replaceable
 from fmsd.report import explanations, plots
 from fmsd.report.explanations import Tile
-from fmsd.report.run import Run
+from fmsd.report.run import EXPLANATIONS, Run
 from fmsd.tasks.evaluate import alone, folded
 from fmsd.types import REAL, Frames
 
@@ -65,7 +66,7 @@ def explain(
         domains: those that get heat maps; None for all, as far as a picture has rows.
 
     Raises:
-        InputError: settings out of range, a backbone that cannot be explained this way, or data that cannot be used.
+        InputError: settings out of range, a backbone that cannot be explained this way, data that cannot be used, or files of others in `out`.
     """
     if how not in (None, *KINDS):
         raise InputError(f"how={how} is unknown", f"choose one of {', '.join(KINDS)}")
@@ -76,26 +77,36 @@ def explain(
     if importlib.util.find_spec("sklearn") is None:
         raise InputError("The picture of the features needs the package scikit-learn", "install it with: pip install 'fmsd[explain]'")
     tests = data.tests
+    pictures = {name: out / (f"heatmaps_{name}.png" if len(tests) > 1 else "heatmaps.png") for name in tests}
+    if run.folder / EXPLANATIONS not in (out, *out.parents):
+        files = [*pictures.values(), out / "features.parquet", out / "features.png"]
+        check_replaceable(files, out / "features.parquet", _is_explanation, "fmsd explain", "give another folder as out=FOLDER")
     shown = {name: picked(manifest, images, seed) for name, manifest in limited(tests, domains).items()}
     scattered = sampled(tests, frames)
     model = folded(run, detector).to(alone(trainer, out).strategy.root_device).eval()
     way = how or ("gradcam" if layer is not None else best(model))
     heat = rollout if way == "rollout" else lambda model, image: gradcam(model, image, layer)
     place = "" if layer is None else f" at {layer}"
+    figures = {}
     for name, manifest in shown.items():
         title = (
             f"{KINDS[way]}{place}: {run.folder.name} on {name}\nNumbers: probability of fake.\nHeat: from each image's lowest value to its highest."
         )
-        figure = explanations.heatmaps(explained(model, heat, data, manifest, name), title)
-        plots.write(figure, out / (f"heatmaps_{name}.png" if len(tests) > 1 else "heatmaps.png"))
+        figures[pictures[name]] = explanations.heatmaps(explained(model, heat, data, manifest, name), title)
     parts = [embedded(model, data, manifest) for manifest in scattered.values()]
     places = tsne(np.concatenate([width for width, _ in parts]), seed)
     points = pl.concat([table for _, table in parts]).with_columns(x=pl.Series(places[:, 0]), y=pl.Series(places[:, 1]))
-    with atomic(out / "features.parquet") as partial:
+    with atomic(out / "features.parquet") as partial:  # the first file: it tells whose the pictures beside it are
         points.write_parquet(partial)
     title = f"t-SNE of the penultimate features of {points.height} test frames: {run.folder.name}"
     plots.write(explanations.features(points, title), out / "features.png")
+    for path, figure in figures.items():
+        plots.write(figure, path)
     print(f"The explanations lie in {out}")
+
+
+def _is_explanation(path: Path) -> bool:
+    return {"path", "domain", "logit", "x", "y"} <= set(pl.read_parquet_schema(path))
 
 
 def limited(tests: Mapping[str, Manifest], domains: Sequence[str] | None) -> dict[str, Manifest]:

@@ -17,15 +17,18 @@ from typing import Any
 import polars as pl
 
 from fmsd.data import manifest as manifests
-from fmsd.data.extraction import RECORD, Outcome, Recipe, Source, done, first, records, sources
+from fmsd.data import pack
+from fmsd.data.extraction import RECORD, Outcome, Recipe, Source, check_around, done, first, records, sources
 from fmsd.data.extraction import extract as extract_one
 from fmsd.data.faces import Finder
 from fmsd.data.manifest import Manifest
+from fmsd.data.outdated import put_aside
 from fmsd.data.processes import pool
 from fmsd.data.sources import extracted
 from fmsd.data.video import DECODER
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
+from fmsd.ownership import below
 from fmsd.report.console import counting, show
 from fmsd.report.run import locked, write
 from fmsd.surroundings import refused_by_machine, shared_memory_refusal
@@ -43,7 +46,8 @@ SHOWN = 10
 def extract(data: DataModule, finder: Callable[[], Finder], recipe: Recipe, out: Path, shard: tuple[int, int] = (0, 1), workers: int = 1) -> int:
     """Makes crops of the videos that the data's root holds, and of them a manifest; returns the number of videos that could not be read.
 
-    Videos that were done before are left as they are. With several shards the manifest is left to `fmsd index`.
+    Videos that were done before are left as they are; crops whose video has another id by now are put aside, see `fmsd.data.outdated`. With several
+    shards the manifest is left to `fmsd index`.
 
     Args:
         finder: makes the face detector, in every process.
@@ -51,7 +55,8 @@ def extract(data: DataModule, finder: Callable[[], Finder], recipe: Recipe, out:
         workers: processes.
 
     Raises:
-        InputError: there is nothing to extract, `out` holds crops that were made otherwise, it cannot be written, or another process works on it.
+        InputError: there is nothing to extract, `out` holds crops that were made otherwise or something that would be replaced, it cannot be written,
+            or another process works on it.
     """
     if not isinstance(workers, int) or workers < 1:
         raise InputError(f"workers={workers} must be a whole number of at least 1", "null means one per core")
@@ -59,11 +64,13 @@ def extract(data: DataModule, finder: Callable[[], Finder], recipe: Recipe, out:
     if not 0 <= number < shards:
         raise InputError(f"shard={number}/{shards} does not exist", f"shards are counted from 0 to {shards - 1}")
     about = finder().about  # what is wrong with it is said before anything is written
-    found = asked(data)
+    listed, found = asked(data)
     settle(out, {"decoder": DECODER, "detector": about} | asdict(recipe))
     own, name = found[number::shards], str(data.name) if shards == 1 else f"{data.name}-{number}-of-{shards}"
     try:
         with working(out, name) as work:
+            put_aside(listed, out)
+            check_around(own, out)
             left = [source for source in own if not done(source, out)]
             if len(left) < len(own):
                 log.info("%d of %d videos are done already.", len(own) - len(left), len(own))
@@ -76,8 +83,8 @@ def extract(data: DataModule, finder: Callable[[], Finder], recipe: Recipe, out:
     return failures
 
 
-def asked(data: DataModule) -> list[Source]:
-    """The videos to extract; what is wrong with the copy is logged.
+def asked(data: DataModule) -> tuple[list[Source], list[Source]]:
+    """All videos that the source lists, and those to extract; what is wrong with the copy is logged.
 
     Raises:
         InputError: there is none.
@@ -91,15 +98,17 @@ def asked(data: DataModule) -> list[Source]:
     kept = first((source for source in found if not source.label or data.forgeries is None or source.domain in data.forgeries), data.videos)
     if not kept:
         raise InputError(f"No videos were found under {data.place}", "check the root and the layout that docs/data.md describes")
-    return kept
+    return found, kept
 
 
 def settle(out: Path, settings: dict[str, Any]) -> None:
     """Writes how crops are made into a folder, or compares it with what stands there.
 
     Raises:
-        InputError: the folder's crops were made otherwise, or it cannot be written.
+        InputError: the folder's crops were made otherwise, they are packed, or it cannot be written.
     """
+    if (out / pack.MARK).is_file():
+        raise InputError(f"{out} holds a pack, whose manifest would be lost", "choose another out=FOLDER")
     before = manifests.made(out)
     if before is not None:
         if differing := [name for name in settings if before.get(name) != settings[name]]:
@@ -120,9 +129,9 @@ def working(out: Path, name: str) -> Iterator[Path]:
     """A folder for what is being written, which belongs to this process alone; what a killed one left there is removed.
 
     Raises:
-        InputError: another process is at work on the same videos.
+        InputError: another process is at work on the same videos, or a link leads out of `out`.
     """
-    place = out / ".work" / name
+    place = below(out, f".work/{name}")
     place.mkdir(parents=True, exist_ok=True)
     with (place / "lock").open("a+", encoding="utf-8") as file:
         if not locked(file, patience=1):

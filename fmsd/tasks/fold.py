@@ -4,15 +4,20 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
-from fmsd.report.run import Run
+from fmsd.ownership import check_replaceable
+from fmsd.report.run import Run, part_of_run
 from fmsd.tasks.evaluate import folded
 
 log = logging.getLogger(__name__)
+
+WRITER = "fmsd fold"
+"""What a folded file says in its metadata about who wrote it."""
 
 
 def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
@@ -22,12 +27,22 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
         detector: makes the detector that the run began with.
 
     Raises:
-        InputError: another suffix than safetensors, a run without adapter, or another base.
+        InputError: another suffix than safetensors, a place among a run's own files or of a file that `fold` did not write, a run without adapter, or
+            another base.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"out={out} is no name of a safetensors file", "give out=FILE.safetensors")
+    if place := part_of_run(out):
+        raise InputError(f"out={out} lies among the files of the run in {place}", "give another out=FILE.safetensors")
+    check_replaceable([out], out, _is_folded, WRITER, "give another out=FILE.safetensors")
     model = folded(run, detector)
     state = {key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()}
     with atomic(out) as partial:
-        save_file(state, partial, metadata={"mean": str(model.mean.flatten().tolist()), "std": str(model.std.flatten().tolist())})
+        normalisation = {"mean": str(model.mean.flatten().tolist()), "std": str(model.std.flatten().tolist())}
+        save_file(state, partial, metadata={"written_by": WRITER, **normalisation})
     print(f"{out}: {len(state)} tensors, {sum(value.numel() for value in state.values()):,} numbers")
+
+
+def _is_folded(path: Path) -> bool:
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get("written_by") == WRITER

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
-from fmsd.data.manifest import SPLITS, collect, read, summary
+import polars as pl
+
+from fmsd.data import pack
+from fmsd.data.manifest import SCHEMA, SPLITS, collect, summary
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
+from fmsd.ownership import check_replaceable
 from fmsd.report.console import show
 
 
@@ -12,15 +16,21 @@ def index(data: DataModule, out: Path) -> None:
     """Scans the data's root, checks what it finds and writes the manifest; training then reads it with `data.manifest=FILE`.
 
     Raises:
-        InputError: the dataset is not fit to be used, or `out` is not a parquet file's name.
+        InputError: the dataset is not fit to be used, or `out` is not a parquet file's name, that of a file which is no manifest, or in a pack.
     """
     if out.suffix != ".parquet":
         raise InputError(f"A manifest is a parquet file, not {out}", "give out=FILE.parquet")
-    if out.exists():
-        read(out, Path("/"))  # refuses to replace anything but a manifest
+    if (out.parent / pack.MARK).is_file():
+        raise InputError(f"{out.parent} holds a pack, which its own manifest belongs to", "give another out=FILE.parquet")
+    check_replaceable([out], out, _is_manifest, "fmsd index", "give another out=FILE.parquet")
     manifest = collect(data.source(data.place), data.place).validate()
     manifest.write(out)
     found = summary(manifest)
     rows = [[name, str(part["frames"]), *(str(part["videos"][split]) for split in SPLITS), part["digest"][:12]] for name, part in found.items()]
     show(f"Manifest of {manifest.root}", ["dataset", "frames", *(f"{split} videos" for split in SPLITS), "digest"], rows)
     print(f"The manifest lies in {out}")
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether a file has exactly a manifest's columns: a run's predictions have more, and a table written by hand has others of its own kinds."""
+    return pl.read_parquet_schema(path) == SCHEMA

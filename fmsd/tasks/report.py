@@ -9,6 +9,7 @@ import polars as pl
 from fmsd.errors import InputError
 from fmsd.metrics.ranking import AT_THRESHOLD, METRICS
 from fmsd.metrics.table import LEVELS
+from fmsd.ownership import check_replaceable
 from fmsd.report import merging, plots, sections
 from fmsd.report.comparison import Marks, marked
 from fmsd.report.console import show
@@ -43,7 +44,8 @@ def report(
         resamples: of the videos, for the intervals in the files and the differences; 0 for none.
 
     Raises:
-        InputError: no finished run, numbers that must not be compared, an unknown metric or row, or predictions that cannot be used.
+        InputError: no finished run, numbers that must not be compared, an unknown metric or row, predictions that cannot be used, or files in `out`
+            that no report wrote.
     """
     if by not in FILES:
         raise InputError(f"by={by} is unknown", f"choose one of {', '.join(FILES)}")
@@ -53,6 +55,10 @@ def report(
         raise InputError("against= compares whole datasets", "leave it out, or set by=dataset")
     if out is not None and (out / "run.json").exists():
         raise InputError(f"out={out} is the folder of a run, whose results.csv would be lost", "give another folder")
+    if out is not None:
+        endings = (".csv", ".md", ".tex", ".png" if by == "domain" else ".html")
+        files = [out / ("report.html" if ending == ".html" else f"{FILES[by]}{ending}") for ending in endings]
+        check_replaceable(files, files[0], _is_report, "fmsd report", "give another folder as out=FOLDER")
     found = trials(runs)
     marks = marked(found, differ)
     tidy = pl.concat([_named(trial.results, trial) for trial in found], how="diagonal")
@@ -75,13 +81,18 @@ def report(
         every = _every(tidy, tables, metric, means, marks)
         overview = sections.Overview(runs, found, every, differences, shown, evidence, marks, *stressed(found, differ))
         with_ends = _with_ends(tidy, evidence.intervals)
+        write(out / "results.csv", with_ends.write_csv())
         write(out / "results.md", page([*tables.values(), *differences, *overview.corrupted.values()]))
         write(out / "results.tex", latex([*tables.values(), *differences, *overview.corrupted.values()]))
         write(out / "report.html", sections.page(overview))
-        write(out / "results.csv", with_ends.write_csv())
         print(f"The report lies in {out}; open {out / 'report.html'} in a browser")
         return with_ends
     return tidy
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a table of results has the columns of a report; that of a run has no rows to tell apart."""
+    return {"dataset", "level", "metric", "value", "run", "seed"} <= set(read_csv(path, n_rows=0).columns)
 
 
 def by_forgery(found: Sequence[Trial], metric: str, marks: Marks, out: Path | None, runs: Path, resamples: int) -> pl.DataFrame:

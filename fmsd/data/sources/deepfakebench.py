@@ -130,7 +130,7 @@ def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], co
             if len(listed) < len(videos):  # seen in DFDC.json, where the frames of one test video stand in place of the validation videos
                 yield Problem("nameless", f"{path} lists frames without a video's name", "they are left out")
             for quality, video, frames in _videos(listed, compression, path):
-                identity = video_id(dataset, domain, quality, video)
+                identity = video_id(dataset, domain, quality, video.replace("\\", "/"))
                 if taken.setdefault(identity, split) != split:
                     again += 1
                     continue

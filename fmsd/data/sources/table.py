@@ -38,11 +38,19 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
         raise InputError(f"The table {path} lacks the columns {', '.join(missing)}", f"it needs {', '.join(COLUMNS)}")
     if table.select(COLUMNS).null_count().sum_horizontal().item():
         raise InputError(f"The table {path} has empty cells in the columns {', '.join(COLUMNS)}", "fill them in")
-    for line in table.iter_rows(named=True):
-        place = root / line["path"]
-        described: dict[str, Any] = {name: line[name] for name in ("label", "dataset", "domain", "video", "split")}
-        described["compression"] = line.get("compression") or ""
-        if is_video(place):
-            yield Video(file=place, images=None, **described)
-        else:
-            yield Frame(path=place, index=line["index"], **described)
+    for number, line in enumerate(table.iter_rows(named=True), 1):
+        try:
+            entry = _entry(root, line)
+        except InputError as error:
+            raise InputError(f"{error.message} (row {number} of {path}, not counting its head)", error.remedy) from error
+        yield entry
+
+
+def _entry(root: Path, line: dict[str, Any]) -> Entry:
+    """The frame or video of a row."""
+    place = root / line["path"]
+    described: dict[str, Any] = {name: line[name] for name in ("label", "dataset", "domain", "video", "split")}
+    described["compression"] = line.get("compression") or ""
+    if is_video(place):
+        return Video(file=place, images=None, **described)
+    return Frame(path=place, index=line["index"], **described)
