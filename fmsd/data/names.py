@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fmsd.errors import InputError
 
 
-def name(given: object, key: str) -> str:
+def as_name(given: object, key: str) -> str:
     """The name that a key gives; a whole number names what is called so, as the command line reads `0` as a number.
 
     Raises:
@@ -20,7 +20,7 @@ def name(given: object, key: str) -> str:
     raise _lost(given, key, f"'{key}=\"NAME\"'")
 
 
-def names(given: object, key: str) -> list[str]:
+def as_names(given: object, key: str) -> list[str]:
     """The names that a key gives, a list or a single one.
 
     Raises:

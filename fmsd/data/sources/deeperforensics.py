@@ -42,7 +42,7 @@ def scan(
         InputError: a missing folder or list, or no real videos.
     """
     split_of = None if split is not None else _splits(root)
-    for variant in (forgery(name, "data.source.variants") for name in names.names(variants, "data.source.variants")):
+    for variant in (forgery(name, "data.source.variants") for name in names.as_names(variants, "data.source.variants")):
         folder = root / "manipulated_videos" / variant
         held = clips(folder, frames)
         if split_of is not None:

@@ -90,8 +90,8 @@ def listed(
 ) -> Iterator[Entry]:
     """The frames that one JSON file lists; its label names are added to `met`."""
     path = _found(root, file)
-    own = None if dataset is None else names.name(dataset, "data.source.dataset")
-    level = None if compression is None else names.name(compression, "data.source.compression")
+    own = None if dataset is None else names.as_name(dataset, "data.source.dataset")
+    level = None if compression is None else names.as_name(compression, "data.source.compression")
     try:
         content = json.loads(path.read_text())
         for title, groups in content.items():

@@ -80,9 +80,9 @@ def scan(
     Raises:
         InputError: an unknown family, method or origin, a missing folder or list, an unknown label in a list, or no real videos of an origin.
     """
-    wanted = None if methods is None else names.names(methods, "data.source.methods")
-    chosen = _chosen(names.names(families, "data.source.families"), wanted)
-    origins = names.names(origins, "data.source.origins")
+    wanted = None if methods is None else names.as_names(methods, "data.source.methods")
+    chosen = _chosen(names.as_names(families, "data.source.families"), wanted)
+    origins = names.as_names(origins, "data.source.origins")
     if unknown := [origin for origin in origins if origin not in ORIGINS.values()]:
         raise InputError(f"DF40 has no origin {', '.join(unknown)}", "choose from ff, cdf, own in data.source.origins")
     given = words.checked(labels or {}, "data.source.labels")

@@ -29,7 +29,7 @@ def scan(root: Path, dataset: str = "dfd", compression: str | int = "c23", split
     Raises:
         InputError: a missing folder.
     """
-    compression = names.name(compression, "data.source.compression")
+    compression = names.as_name(compression, "data.source.compression")
     folders = {domain: root / folder / compression for domain, folder in FOLDERS.items()}
     if lacking := [str(folder) for folder in folders.values() if not folder.is_dir()]:
         raise InputError(f"DeepFakeDetection lacks {', '.join(lacking)}", "complete the copy, or choose the compression that it holds")

@@ -41,7 +41,7 @@ def scan(
     Raises:
         InputError: an unknown type, or a missing or damaged table.
     """
-    types = names.names(types, "data.source.types")
+    types = names.as_names(types, "data.source.types")
     if unknown := [kind for kind in types if kind not in TYPES]:
         raise InputError(f"FakeAVCeleb has no type {', '.join(unknown)}", f"choose from {', '.join(TYPES)} in data.source.types")
     table = root / "meta_data.csv"

@@ -48,8 +48,8 @@ def scan(
     Raises:
         InputError: a missing folder or manipulation, no official split, or what is only for a tree (`frames`, `splits`) or only for JSON (`labels`).
     """
-    compression = names.name(compression, "data.source.compression")
-    manipulations = [forgery(name, "data.source.manipulations") for name in names.names(manipulations, "data.source.manipulations")]
+    compression = names.as_name(compression, "data.source.compression")
+    manipulations = [forgery(name, "data.source.manipulations") for name in names.as_names(manipulations, "data.source.manipulations")]
     if not root.is_dir():
         raise InputError(f"There is no folder {root}", "give the FaceForensics++ folder as data.root=PATH")
     if not (root / "original_sequences").is_dir() and deepfakebench.holds(root, BENCHMARK):

@@ -60,8 +60,8 @@ def scan(
     if not root.is_dir():
         raise InputError(f"There is no folder {root}", "give the dataset's folder as data.root=PATH")
     levels = _levels(layout, split)
-    given = None if real is None else names.names(real, "data.source.real")
-    reals, fakes = given if given is not None else list(labels.REALS), names.names(fake, "data.source.fake")
+    given = None if real is None else names.as_names(real, "data.source.real")
+    reals, fakes = given if given is not None else list(labels.REALS), names.as_names(fake, "data.source.fake")
     if both := [name for name in fakes if name in reals]:
         raise InputError(f"data.source.real and data.source.fake both name {both[0]}", "leave it in one of them")
     if REAL in fakes:
@@ -137,7 +137,7 @@ def _splits(given: Mapping[Any, Split]) -> dict[str, Split]:
     Raises:
         InputError: no split that there is.
     """
-    split_of = {names.name(folder, "data.source.splits"): split for folder, split in given.items()}
+    split_of = {names.as_name(folder, "data.source.splits"): split for folder, split in given.items()}
     if odd := [folder for folder, split in split_of.items() if split not in SPLITS]:
         raise InputError(f"data.source.splits.{odd[0]}={split_of[odd[0]]} is no split", f"choose one of {', '.join(SPLITS)}")
     return split_of
