@@ -3,18 +3,19 @@
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
-from typing import Literal, cast
+from typing import Literal
 
+from fmsd.data.names import as_name
 from fmsd.errors import InputError
 from fmsd.types import REAL
 
 Label = Literal[0, 1]
 """0 real, 1 fake."""
 
-WORDS: Mapping[str, Label] = {"real": 0, "fake": 1}
+WORDS: dict[str, Label] = {"real": 0, "fake": 1}
 """The words that say a label, in lower case."""
 
-NUMBERS: Mapping[str, Label] = {"0": 0, "1": 1}
+NUMBERS: dict[str, Label] = {"0": 0, "1": 1}
 """The numbers that do, where a dataset writes 1 for fake."""
 
 REALS = ("real", "original", "0_real")
@@ -63,10 +64,13 @@ def checked(given: Mapping[object, object], key: str) -> dict[str, Label]:
     Raises:
         InputError: a value that is neither 0 (real) nor 1 (fake).
     """
-    found = {str(name): stated(value, WORDS | NUMBERS) for name, value in given.items()}
-    if odd := [name for name, label in found.items() if label is None]:
-        raise InputError(f"{key} gives {odd[0]} the label {given.get(odd[0])}", "labels are 0 (real) or 1 (fake)")
-    return cast(dict[str, Label], found)
+    found: dict[str, Label] = {}
+    for name, value in given.items():
+        label = stated(value, WORDS | NUMBERS)
+        if label is None:
+            raise InputError(f"{key} gives {name} the label {value}", "labels are 0 (real) or 1 (fake)")
+        found[as_name(name, key)] = label
+    return found
 
 
 def _folded(name: str) -> str:

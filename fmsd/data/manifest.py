@@ -277,7 +277,7 @@ def read(path: Path, root: Path) -> Manifest:
     if missing := [name for name in SCHEMA.names() if name not in table.columns]:
         raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}", "make it again with `fmsd index`")
     if not table.schema["label"].is_integer():  # a cast would make 0.7 real
-        raise InputError(f"The labels of the manifest {path} are no whole numbers ({table.schema['label']})", "make it again with `fmsd index`")
+        raise InputError(f"The manifest {path} has values of the wrong kind (labels are {table.schema['label']})", "make it again with `fmsd index`")
     try:
         return Manifest(table.select(SCHEMA.names()).cast(SCHEMA), root)
     except pl.exceptions.PolarsError as error:

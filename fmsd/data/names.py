@@ -39,7 +39,7 @@ def _lost(given: object, key: str, spelt: str) -> InputError:
 
 def listing(key: str, wanted: Sequence[str]) -> str:
     """The word of a command line, quoted for a shell, that gives a list of names."""
-    return shlex.quote(f"{key}=[{','.join(map(_value, wanted))}]")
+    return _quoted(f"{key}=[{','.join(map(_value, wanted))}]")
 
 
 def mapping(key: str, wanted: Mapping[str, object]) -> str | None:
@@ -51,12 +51,12 @@ def mapping(key: str, wanted: Mapping[str, object]) -> str | None:
     if not all(_PLAIN.fullmatch(_ESCAPED.sub("", key_)) for key_ in wanted):
         return None
     pairs = ", ".join(_ESCAPED.sub(lambda found: f"\\{found[0]}", key_) + f": {value}" for key_, value in wanted.items())
-    return shlex.quote(f"+{key}={{{pairs}}}")
+    return _quoted(f"+{key}={{{pairs}}}")
 
 
 def entry(key: str, wanted: str, value: object) -> str | None:
     """The word of a command line, quoted for a shell, that adds one name with its value to a mapping; None as for `mapping`."""
-    return shlex.quote(f"+{key}.{wanted}={value}") if re.fullmatch(r"\w+", wanted, re.ASCII) else mapping(key, {wanted: value})
+    return _quoted(f"+{key}.{wanted}={value}") if re.fullmatch(r"\w+", wanted, re.ASCII) else mapping(key, {wanted: value})
 
 
 _PLAIN = re.compile(r"0|[1-9][0-9]*|(?=.*[A-DF-Za-df-z])(?!-?(?:true|false|null|nan|inf)$)[A-Za-z0-9_-][A-Za-z0-9_.@%+-]*", re.IGNORECASE)
@@ -64,6 +64,12 @@ _PLAIN = re.compile(r"0|[1-9][0-9]*|(?=.*[A-DF-Za-df-z])(?!-?(?:true|false|null|
 
 _ESCAPED = re.compile(r"[ ()\[\]{}:=,]")
 """Characters that a key may have behind a backslash."""
+
+
+def _quoted(word: str) -> str:
+    """The word for a shell; quoted also where it need not be, so that it stands out in a sentence."""
+    quoted = shlex.quote(word)
+    return f"'{word}'" if quoted == word else quoted
 
 
 def _value(wanted: str) -> str:

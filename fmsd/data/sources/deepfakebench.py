@@ -45,7 +45,7 @@ DOMAINS = {
 }
 """What the datasets' own trees call the forgeries that the JSON files have labels for; other labels are a domain each."""
 
-SETTLED: dict[str, Label] = {f"{method}_{word}": label for method in ("whichisreal", "whichfaceisreal") for word, label in (("real", 0), ("fake", 1))}
+SETTLED: dict[str, Label] = {"whichisreal_real": 0, "whichisreal_fake": 1, "whichfaceisreal_real": 0, "whichfaceisreal_fake": 1}
 """Labels, in lower case, that hold both words: those of one of DF40's methods."""
 
 TRIED = 32
@@ -204,7 +204,9 @@ def _label(name: str, labels: Mapping[str, Label]) -> Label | None:
     word = name.strip().casefold()
     if name in labels:
         return labels[name]
-    return SETTLED.get(word, 1 if word in _DOMAINS else last_word(name))
+    if word in SETTLED:
+        return SETTLED[word]
+    return 1 if word in _DOMAINS else last_word(name)
 
 
 def _labels(groups: Mapping[str, Any], labels: Mapping[str, Label], path: Path) -> dict[str, Label]:
@@ -213,10 +215,13 @@ def _labels(groups: Mapping[str, Any], labels: Mapping[str, Label], path: Path) 
     Raises:
         InputError: one tells neither real nor fake, or both.
     """
-    told = {name: _label(name, labels) for name in groups}
-    if unknown := [name for name, label in told.items() if label is None]:
-        raise _unsettled(f"The label {unknown[0]!r} in {path} leaves it open whether it is real or fake", unknown[0])
-    return {name: label for name, label in told.items() if label is not None}
+    told: dict[str, Label] = {}
+    for name in groups:
+        label = _label(name, labels)
+        if label is None:
+            raise _unsettled(f"The label {name!r} in {path} leaves it open whether it is real or fake", name)
+        told[name] = label
+    return told
 
 
 def _unsettled(message: str, name: str) -> InputError:

@@ -85,12 +85,12 @@ def _labels(folder: Path, root: Path) -> dict[str, tuple[Label, Split]]:
                 rows: list[tuple[str, Mapping[str, Any]]] = [(row["filename"], row) for row in csv.DictReader(stream)]
         else:
             rows = list(json.loads(path.read_text()).items())
-        labels = [(name, _label(name, about, path), about.get("split")) for name, about in rows]
+        labels: list[tuple[str, Label, str | None]] = [(name, _label(name, about, path), about.get("split")) for name, about in rows]
     except (json.JSONDecodeError, UnicodeDecodeError, csv.Error, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{path} does not give each video a label ({type(error).__name__}: {error})", "fetch it again") from error
     found: dict[str, tuple[Label, Split]] = {}
     for name, label, told in labels:
-        own = (label, _split(told, path, root))
+        own = label, _split(told, path, root)
         if found.setdefault(Path(name).stem, own) != own:
             raise InputError(f"{path} lists {name} twice, with two labels or splits", "fetch it again, or leave the right one")
     return found
@@ -103,8 +103,9 @@ def _label(name: str, about: Mapping[str, Any], path: Path) -> Label:
         InputError: it states none, one that is unknown, or two.
     """
     values = {column: about[column] for column in LABELS if column in about}
-    labels = {stated(value, LABELS[column]) for column, value in values.items()}
-    if len(labels) == 1 and (label := labels.pop()) is not None:
+    labels: set[Label | None] = {stated(value, LABELS[column]) for column, value in values.items()}
+    label = labels.pop() if len(labels) == 1 else None
+    if label is not None:
         return label
     said = "has none" if not values else "has " + " and ".join(f"{column}={value!r}" for column, value in values.items())
     raise InputError(f"{path} does not give each video a label: {name} {said}", "fetch it again, or correct that to REAL or FAKE (is_fake: 0 or 1)")

@@ -35,9 +35,9 @@ def scan(
     root: Path,
     dataset: str | int,
     layout: str,
-    splits: Mapping[Any, Split],
+    splits: Mapping[Any, str],
     real: int | Sequence[str | int] | None = None,
-    split: Split | None = None,
+    split: str | None = None,
     fake: int | Sequence[str | int] = (),
 ) -> Iterator[Entry]:
     """The images and videos under `root`, described by the folders they lie in.
@@ -122,7 +122,7 @@ def _levels(layout: str, split: str | None) -> list[str]:
         )
     if "split" not in named and split is None:
         raise InputError(
-            f"The layout {layout!r} does not tell the split", "give it as data.source.split=train, val or test (data.source.split=train)"
+            f"The layout {layout!r} does not tell the split", "add {split} to it, or give all files one: data.source.split=train, val or test"
         )
     if "split" in named and split is not None:
         raise InputError(f"The layout {layout!r} tells the split, and so does data.source.split={split}", "leave data.source.split out")
@@ -131,7 +131,7 @@ def _levels(layout: str, split: str | None) -> list[str]:
     return layout.strip("/").split("/")
 
 
-def _splits(given: Mapping[Any, Split]) -> dict[str, Split]:
+def _splits(given: Mapping[Any, str]) -> dict[str, Split]:
     """What each split folder stands for.
 
     Raises:
@@ -140,7 +140,7 @@ def _splits(given: Mapping[Any, Split]) -> dict[str, Split]:
     split_of = {names.as_name(folder, "data.source.splits"): split for folder, split in given.items()}
     if odd := [folder for folder, split in split_of.items() if split not in SPLITS]:
         raise InputError(f"data.source.splits.{odd[0]}={split_of[odd[0]]} is no split", f"choose one of {', '.join(SPLITS)}")
-    return split_of
+    return cast(dict[str, Split], split_of)
 
 
 def _no_split(root: Path, parts: Sequence[str], levels: Sequence[str], name: str, split_of: Mapping[str, Split]) -> InputError:

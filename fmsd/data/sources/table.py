@@ -57,7 +57,7 @@ def _check_labels(path: Path, table: pl.DataFrame) -> None:
         InputError: the first of these.
     """
     label, kind = pl.col("label"), table.schema["label"]
-    right = label.is_in([0, 1]) if kind.is_numeric() else label.str.strip_chars().is_in(["0", "1"]) if kind == pl.String else pl.lit(False)
+    right = (label == 0) | (label == 1) if kind.is_numeric() else label.str.strip_chars().is_in(["0", "1"]) if kind == pl.String else pl.lit(False)
     if len(wrong := table.filter(~right)):
         row = wrong.row(0, named=True)
         raise InputError(
