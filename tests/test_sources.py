@@ -114,7 +114,7 @@ READ = """
 import importlib, json, sys
 from pathlib import Path
 from fmsd.data.manifest import collect
-from fmsd.types import InputError
+from fmsd.errors import InputError
 for name, arguments, root, _ in json.loads(sys.argv[1]):
     module, _, function = name.rpartition(".")
     scan = getattr(importlib.import_module(f"fmsd.data.sources.{module}"), function)

@@ -230,6 +230,8 @@ def collect(entries: Iterable[Entry], root: Path) -> Manifest:
     problems, parts = dict[str, list[str]](), list[pl.DataFrame]()
     found = _frames(entries, problems)
     while rows := [_row(frame) for frame in itertools.islice(found, CHUNK)]:
+        if odd := next((row for row in rows if type(row[1]) is not int), None):  # a cast would make 0.7 real, true and "1" fake
+            raise InputError(f"The frames of {root} have values of the wrong kind (the label of {odd[0]} is {odd[1]!r})", "labels are 0 or 1")
         try:
             parts.append(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
         except (TypeError, pl.exceptions.PolarsError) as error:
@@ -285,6 +287,8 @@ def read(path: Path, root: Path) -> Manifest:
         raise InputError(f"The manifest {path} is no parquet file", "make it again with `fmsd index`") from error
     if missing := [name for name in SCHEMA.names() if name not in table.columns]:
         raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}", "make it again with `fmsd index`")
+    if not table.schema["label"].is_integer():  # a cast would make 0.7 real
+        raise InputError(f"The manifest {path} has values of the wrong kind (labels are {table.schema['label']})", "make it again with `fmsd index`")
     try:
         return Manifest(table.select(SCHEMA.names()).cast(SCHEMA), root)
     except pl.exceptions.PolarsError as error:

@@ -21,6 +21,7 @@ from fmsd.data import manifest as manifests
 from fmsd.data.corruptions import Corruption
 from fmsd.data.dataset import FrameDataset
 from fmsd.data.manifest import SCHEMA, Manifest
+from fmsd.data.names import as_name, as_names
 from fmsd.data.parcel import collate
 from fmsd.data.processes import cores
 from fmsd.data.sampler import Endless, EveryDomain, Joint, Shuffle
@@ -75,17 +76,17 @@ class DataModule(LightningDataModule):
 
     def __init__(
         self,
-        name: str,
+        name: str | int,
         root: str | None,
         source: Scan,
-        train: Sequence[str],
-        test: Sequence[str],
+        train: int | Sequence[str | int],
+        test: int | Sequence[str | int],
         size: int,
         others: Mapping[str, Scan] | None = None,
         roots: Mapping[str, str | None] | None = None,
         manifest: str | None = None,
-        forgeries: Sequence[str] | None = None,
-        compression: str | None = None,
+        forgeries: int | Sequence[str | int] | None = None,
+        compression: str | int | None = None,
         expected: Mapping[str, Mapping[str, int]] | None = None,
         names: str | None = None,
         protocol: str = "fmsd",
@@ -95,8 +96,8 @@ class DataModule(LightningDataModule):
         frames: int | None = None,
         videos: int | None = None,
         val_fraction: float = 0.1,
-        train_forgeries: Sequence[str] | None = None,
-        left_out: str | None = None,
+        train_forgeries: int | Sequence[str | int] | None = None,
+        left_out: str | int | None = None,
         augment: str = "light",
         batches: str = "shuffle",
         domains: str = "manipulation",
@@ -105,14 +106,18 @@ class DataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_name(str(name), "data.name")
-        self.name, self.root, self.source, self.manifest = name, root, source, manifest
-        self.train_names, self.test_names, self.others = list(train), list(test), others or {}
-        self.roots, self.expected, self.names = roots or {}, expected or {}, names
-        self.forgeries, self.compression = None if forgeries is None else list(forgeries), compression
+        self.name, self.root, self.source, self.manifest = as_name(name, "data.name"), root, source, manifest
+        self.train_names, self.test_names = as_names(train, "data.train"), as_names(test, "data.test")
+        self.others = {as_name(key, "data.others"): source for key, source in (others or {}).items()}
+        self.roots = {as_name(key, "data.roots"): place for key, place in (roots or {}).items()}
+        self.expected, self.names = expected or {}, names
+        self.forgeries = None if forgeries is None else as_names(forgeries, "data.forgeries")
+        self.compression = None if compression is None else as_name(compression, "data.compression")
+        check_name(self.name, "data.name")
         self.protocol, self.sampling, self.naming, self.video_score = protocol, sampling, naming, video_score
-        self.train_forgeries = None if train_forgeries is None else list(train_forgeries)
-        self.left_out, self.watched = left_out, False  # watched: the test datasets are scored after every epoch, too
+        self.train_forgeries = None if train_forgeries is None else as_names(train_forgeries, "data.train_forgeries")
+        self.left_out = None if left_out is None else as_name(left_out, "data.left_out")
+        self.watched = False  # the test datasets are scored after every epoch, too
         self.skipped: list[str] = []
         self.frames, self.videos, self.val_fraction = frames, videos, val_fraction
         self.size, self.augment, self.batch_size, self.seed = size, augment, batch_size, seed

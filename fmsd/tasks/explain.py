@@ -17,6 +17,7 @@ from torch import Tensor
 from fmsd.atomic import atomic
 from fmsd.data.dataset import FrameDataset
 from fmsd.data.manifest import Manifest, evenly
+from fmsd.data.names import as_names
 from fmsd.engine.datamodule import DataModule, moved
 from fmsd.errors import InputError
 from fmsd.models.attribution import best, gradcam, rollout
@@ -49,7 +50,7 @@ def explain(
     how: str | None = None,
     layer: str | None = None,
     seed: int = 0,
-    domains: Sequence[str] | None = None,
+    domains: int | Sequence[str | int] | None = None,
 ) -> None:
     """Writes `heatmaps.png`, `features.png` and, to draw that anew, `features.parquet` about the test datasets of `data` to `out`.
 
@@ -109,12 +110,13 @@ def _is_explanation(path: Path) -> bool:
     return {"path", "domain", "logit", "x", "y"} <= set(pl.read_parquet_schema(path))
 
 
-def limited(tests: Mapping[str, Manifest], domains: Sequence[str] | None) -> dict[str, Manifest]:
+def limited(tests: Mapping[str, Manifest], domains: int | Sequence[str | int] | None) -> dict[str, Manifest]:
     """The datasets with no more domains than a picture has rows, real frames first, of those that are asked for; datasets without any are left out.
 
     Raises:
         InputError: a domain is in none of them.
     """
+    domains = None if domains is None else as_names(domains, "domains")
     known = sorted({name for manifest in tests.values() for name in manifest.table["domain"]})
     if wrong := [name for name in domains or () if name not in known]:
         raise InputError(f"domains={wrong[0]} is in no test dataset", f"choose of {', '.join(known)}")

@@ -17,6 +17,7 @@ from fmsd.report.evidence import Evidence, gathered
 from fmsd.report.run import CORRUPTIONS, read_results, write
 from fmsd.report.tables import LOWER, NAMES, SEEN, UNSEEN, Means, Table, differences_table, headed, latex, page, plain, results_table
 from fmsd.report.trial import Trial, trials
+from fmsd.tables import read_csv
 
 FILES = {"dataset": "results", "domain": "domains"}
 """What may be a column of the tables, and how the files are called then."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from fmsd.data.clip import absent, clips, folders, readable
+from fmsd.data.labels import forgery
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Video, video_id
 
@@ -50,7 +51,7 @@ def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Ent
         InputError: a missing folder or test list, a list that cannot be read, or no method.
     """
     methods = {
-        f"{FAKES}/{scenario}/{place.name}": ALIASES.get(place.name, place.name)
+        f"{FAKES}/{scenario}/{place.name}": forgery(ALIASES.get(place.name, place.name), f"The folder {place}")
         for scenario in SCENARIOS
         if (root / FAKES / scenario).is_dir()
         for place in folders(root / FAKES / scenario)

@@ -10,7 +10,9 @@ the split of FaceForensics++ here, so that a detector trained on that never meet
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from fmsd.data import names
 from fmsd.data.clip import absent, clips, readable
+from fmsd.data.labels import forgery
 from fmsd.data.manifest import SPLITS
 from fmsd.data.sources import ffpp
 from fmsd.errors import InputError
@@ -21,9 +23,9 @@ from fmsd.types import Entry, Problem, Split, Video, video_id
 def scan(
     root: Path,
     dataset: str = "deeperforensics",
-    variants: Sequence[str] = ("end_to_end",),
+    variants: int | Sequence[str | int] = ("end_to_end",),
     real: str | None = None,
-    compression: str = "c23",
+    compression: str | int = "c23",
     split: Split | None = None,
     frames: str | None = None,
 ) -> Iterator[Entry]:
@@ -40,7 +42,7 @@ def scan(
         InputError: a missing folder or list, or no real videos.
     """
     split_of = None if split is not None else _splits(root)
-    for variant in variants:
+    for variant in (forgery(name, "data.source.variants") for name in names.as_names(variants, "data.source.variants")):
         folder = root / "manipulated_videos" / variant
         held = clips(folder, frames)
         if split_of is not None:

@@ -5,15 +5,19 @@
 
 Its JSON files list many videos in several splits: the test videos of Celeb-DF also stand in train, all of DeepFakeDetection stands in
 train, val and test. Here a video has one split: test wins over val, val over train, and what was left out is said.
+
+A label is real or fake by its last word (`CelebDFv2_real`, `DFDC_Fake`) or by the tables below; any other one has to be settled by the user.
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
+from fmsd.data import names
 from fmsd.data.clip import readable
 from fmsd.data.image import in_order
+from fmsd.data.labels import Label, checked, forgery, last_word
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Frame, Problem, Split, video_id
 
@@ -41,15 +45,27 @@ DOMAINS = {
 }
 """What the datasets' own trees call the forgeries that the JSON files have labels for; other labels are a domain each."""
 
+SETTLED: dict[str, Label] = {"whichisreal_real": 0, "whichisreal_fake": 1, "whichfaceisreal_real": 0, "whichfaceisreal_fake": 1}
+"""Labels, in lower case, that hold both words: those of one of DF40's methods."""
+
 TRIED = 32
 """How many of the videos, evenly spread, are looked for to find where a list's paths hang."""
+
+ABSENT = object()
+"""In place of a video's own label, where it has none."""
+
+_DOMAINS = {name.casefold(): domain for name, domain in DOMAINS.items()}
 
 PRIORITY: tuple[Split, ...] = ("test", "val", "train")
 
 
 @readable
 def scan(
-    root: Path, file: str | Sequence[str], dataset: str | None = None, compression: str | None = None, labels: Mapping[str, int] | None = None
+    root: Path,
+    file: str | Sequence[str],
+    dataset: str | int | None = None,
+    compression: str | int | None = None,
+    labels: Mapping[Any, Any] | None = None,
 ) -> Iterator[Entry]:
     """The frames that one or several JSON files list.
 
@@ -60,16 +76,38 @@ def scan(
         labels: 0 (real) or 1 (fake) for label names that do not tell it themselves.
 
     Raises:
-        InputError: a missing or damaged JSON file, an unknown label or compression, or frames that do not lie under the root.
+        InputError: a missing or damaged JSON file, an unknown or contradictory label, an unknown compression, frames that do not lie under the root,
+            or `labels` of which no file holds one.
     """
-    for name in [file] if isinstance(file, str) else file:
-        path = _found(root, name)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            for title, groups in content.items():
-                yield from _dataset(root, path, dataset or title, groups, compression, labels or {})
-        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is not a DeepfakeBench JSON file ({type(error).__name__}: {error})", "fetch it again") from error
+    given, met = checked(labels or {}, "data.source.labels"), dict[str, None]()
+    for one in [file] if isinstance(file, str) else file:
+        yield from listed(root, one, dataset, compression, given, met)
+    check_met(given, met, file)
+
+
+def listed(
+    root: Path, file: str, dataset: str | int | None, compression: str | int | None, labels: Mapping[str, Label], met: dict[str, None]
+) -> Iterator[Entry]:
+    """The frames that one JSON file lists; its label names are added to `met`."""
+    path = _found(root, file)
+    own = None if dataset is None else names.as_name(dataset, "data.source.dataset")
+    level = None if compression is None else names.as_name(compression, "data.source.compression")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for title, groups in content.items():
+            yield from _dataset(root, path, own or title, groups, level, labels, met)
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a DeepfakeBench JSON file ({type(error).__name__}: {error})", "fetch it again") from error
+
+
+def check_met(labels: Mapping[str, Label], met: Iterable[str], where: object) -> None:
+    """Refuses labels given for names that none of the files holds.
+
+    Raises:
+        InputError: there is one.
+    """
+    if unmet := [name for name in labels if name not in met]:
+        raise InputError(f"data.source.labels gives {unmet[0]!r}, but the labels of {where} are {', '.join(met)}", "correct it, or leave it out")
 
 
 @readable
@@ -78,8 +116,8 @@ def either(
     file: str,
     tree: Callable[[Path], Iterable[Entry]],
     dataset: str,
-    compression: str | None = None,
-    labels: Mapping[str, int] | None = None,
+    compression: str | int | None = None,
+    labels: Mapping[Any, Any] | None = None,
 ) -> Iterator[Entry]:
     """What DeepfakeBench's JSON file lists where the root holds it, else what the dataset's own tree holds.
 
@@ -93,6 +131,8 @@ def either(
     if holds(root, file):
         yield from scan(root, file, dataset, compression, labels)
         return
+    if labels:
+        raise InputError(f"data.source.labels is for DeepfakeBench's {file}, which {root} does not hold", "leave it out")
     try:
         yield from tree(root)
     except InputError as error:
@@ -117,20 +157,29 @@ def _found(root: Path, file: str) -> Path:
     raise InputError(f"There is no {file} in {looked}", "set data.root=PATH or data.source.file=PATH")
 
 
-def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], compression: str | None, labels: Mapping[str, int]) -> Iterator[Entry]:
+def _dataset(
+    root: Path, path: Path, dataset: str, groups: Mapping[str, Any], compression: str | None, labels: Mapping[str, Label], met: dict[str, None]
+) -> Iterator[Entry]:
     taken: dict[str, Split] = {}
+    alike: dict[str, str] = {}
     again = windows = 0
-    kept: list[tuple[Split, Literal[0, 1], str, str, str, list[str]]] = []
+    kept: list[tuple[Split, Label, str, str, str, list[str]]] = []
+    told = _labels(groups, labels, path)
+    met |= dict.fromkeys(told)
     for split in PRIORITY:
         for name, splits in groups.items():
-            label = _label(name, labels, path)
-            domain = DOMAINS.get(name, name) if label else REAL
+            label = told[name]
+            domain = forgery(_DOMAINS.get(name.strip().casefold(), name.strip()), f"The label {name!r} in {path}") if label else REAL
             videos = splits.get(split) or {}
             listed = {key: value for key, value in videos.items() if isinstance(value, dict)}
             if len(listed) < len(videos):  # seen in DFDC.json, where the frames of one test video stand in place of the validation videos
                 yield Problem("nameless", f"{path} lists frames without a video's name", "they are left out")
-            for quality, video, frames in _videos(listed, compression, path):
+            for quality, video, own, frames in _videos(listed, compression, path):
+                if own is not ABSENT and own != name:
+                    _check_own(own, name, video, label, labels, met, path)
                 identity = video_id(dataset, domain, quality, video.replace("\\", "/"))
+                if (first := alike.setdefault(identity.strip().casefold(), identity)) != identity:
+                    yield Problem("alike", f"{path} lists {first} and {identity}", "they are read as two videos: correct one if they are the same")
                 if taken.setdefault(identity, split) != split:
                     again += 1
                     continue
@@ -150,26 +199,66 @@ def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], co
         yield Problem("slashes", f"{path.name} writes {windows} of the frames of {dataset} with backslashes", "they are read as slashes")
 
 
-def _label(name: str, labels: Mapping[str, int], path: Path) -> Literal[0, 1]:
+def _label(name: str, labels: Mapping[str, Label]) -> Label | None:
+    """The label that a label's name tells; None where it tells none, or both."""
+    word = name.strip().casefold()
     if name in labels:
-        return 1 if labels[name] else 0
-    if "real" in name.lower():
-        return 0
-    if "fake" in name.lower() or name in DOMAINS:
-        return 1
-    raise InputError(f"The label {name!r} in {path} tells neither real nor fake", f"say it with '+data.source.labels={{{name}: 1}}'")
+        return labels[name]
+    if word in SETTLED:
+        return SETTLED[word]
+    return 1 if word in _DOMAINS else last_word(name)
 
 
-def _videos(videos: Mapping[str, Any], compression: str | None, path: Path) -> Iterator[tuple[str, str, list[str]]]:
-    """(compression, video, frame paths) of one label and split, with or without the compression level."""
-    levels = [key for key, value in videos.items() if "frames" not in value]
-    if not levels:
-        yield from (("", name, video["frames"]) for name, video in videos.items())
+def _labels(groups: Mapping[str, Any], labels: Mapping[str, Label], path: Path) -> dict[str, Label]:
+    """The label of every label name of a dataset.
+
+    Raises:
+        InputError: one tells neither real nor fake, or both.
+    """
+    told: dict[str, Label] = {}
+    for name in groups:
+        label = _label(name, labels)
+        if label is None:
+            raise _unsettled(f"The label {name!r} in {path} leaves it open whether it is real or fake", name)
+        told[name] = label
+    return told
+
+
+def _unsettled(message: str, name: str) -> InputError:
+    """The refusal of a label, with the words that settle it."""
+    real, fake = (names.mapping("data.source.labels", {name: label}) for label in (0, 1))
+    if real is None:
+        return InputError(message, "rename it in the file, so that it ends with _real or _fake")
+    return InputError(message, f"say that it is real with {real}, or fake with {fake}")
+
+
+def _check_own(own: object, name: str, video: str, label: Label, labels: Mapping[str, Label], met: dict[str, None], path: Path) -> None:
+    """Refuses a video whose own label is not that of the group that it is listed in.
+
+    Raises:
+        InputError: it is unknown or the opposite.
+    """
+    told = _label(own, labels) if isinstance(own, str) else None
+    if isinstance(own, str):
+        met[own] = None
+    if told == label:
         return
-    wanted = compression or (levels[0] if len(levels) == 1 else None)
-    if wanted is None or wanted not in videos:
-        raise InputError(f"{path} holds the compressions {', '.join(levels)}, not {wanted}", "choose one with data.source.compression=NAME")
-    yield from ((wanted, name, video["frames"]) for name, video in videos[wanted].items())
+    what = f"{path} lists {video} under {name}, but with the label {own!r} of its own"
+    if told is None and isinstance(own, str):
+        raise _unsettled(what, own)
+    raise InputError(what, "correct the one that is wrong in the file")
+
+
+def _videos(videos: Mapping[str, Any], compression: str | None, path: Path) -> Iterator[tuple[str, str, object, list[str]]]:
+    """(compression, video, its own label, frame paths) of one label and split, with or without the compression level."""
+    levels = [key for key, value in videos.items() if "frames" not in value]
+    quality, held = "", videos
+    if levels:
+        quality = compression or (levels[0] if len(levels) == 1 else "")
+        if quality not in videos:
+            raise InputError(f"{path} holds the compressions {', '.join(levels)}, not {compression}", "choose one with data.source.compression=NAME")
+        held = videos[quality]
+    yield from ((quality, name, video.get("label", ABSENT), video["frames"]) for name, video in held.items())
 
 
 def _path(frame: str) -> PurePosixPath:

@@ -11,11 +11,13 @@ images that lie directly in `fake`, `real`, `ff`, `cdf` or `inversions` are a vi
 """
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
+from fmsd.data import labels as words
+from fmsd.data import names
 from fmsd.data.clip import FILES, FRAMES, absent, clips, folders, is_video, listing, readable, twice, unreadable
 from fmsd.data.image import in_order, is_image
 from fmsd.data.sources import celebdf, deepfakebench, ffpp
@@ -54,13 +56,14 @@ OTHERS = frozenset({"landmarks", "masks"})
 def scan(
     root: Path,
     dataset: str = "df40",
-    families: Sequence[str] = ("FS", "FR", "EFS", "FE"),
-    methods: Sequence[str] | None = None,
-    origins: Sequence[str] = ("ff", "cdf", "own"),
+    families: int | Sequence[str | int] = ("FS", "FR", "EFS", "FE"),
+    methods: int | Sequence[str | int] | None = None,
+    origins: int | Sequence[str | int] = ("ff", "cdf", "own"),
     lists: bool = False,
     ff: str | None = None,
     cdf: str | None = None,
     splits: str | None = None,
+    labels: Mapping[Any, Any] | None = None,
 ) -> Iterator[Entry]:
     """The fakes of the chosen methods, and the real videos of their origins.
 
@@ -72,16 +75,22 @@ def scan(
         ff: FaceForensics++ as DF40 distributes it; `ROOT/FaceForensics++` when not given.
         cdf: Celeb-DF v2 as DF40 distributes it; `ROOT/Celeb-DF-v2` when not given.
         splits: as that of FaceForensics++.
+        labels: as those of DeepfakeBench's JSON files, for DF40's.
 
     Raises:
-        InputError: an unknown family, method or origin, a missing folder or list, or no real videos of an origin.
+        InputError: an unknown family, method or origin, a missing folder or list, an unknown label in a list, or no real videos of an origin.
     """
-    chosen = _chosen(families, methods)
+    wanted = None if methods is None else names.as_names(methods, "data.source.methods")
+    chosen = _chosen(names.as_names(families, "data.source.families"), wanted)
+    origins = names.as_names(origins, "data.source.origins")
     if unknown := [origin for origin in origins if origin not in ORIGINS.values()]:
         raise InputError(f"DF40 has no origin {', '.join(unknown)}", "choose from ff, cdf, own in data.source.origins")
+    given = words.checked(labels or {}, "data.source.labels")
     if lists:
-        yield from _listed(root, dataset, chosen, origins)
+        yield from _listed(root, dataset, chosen, origins, given)
         return
+    if given:
+        raise InputError("data.source.labels is for DF40's JSON files, and its folders are read", "leave it out, or give data.source.lists=true")
     taken: set[tuple[str, Split]] = set()
     found: set[str] = set()
     for split, place in _trees(root):
@@ -90,16 +99,16 @@ def scan(
             if method is None:
                 yield Problem("unlisted", f"{folder} is none of DF40's methods and left out", "remove it")
             elif method in chosen:
-                labels: set[int] = set()
+                own: set[int] = set()
                 for origin, entry in _method(folder, method, dataset, split):
                     if isinstance(entry, Problem):
                         yield entry
                     elif origin in origins:
                         taken.add((origin, split))
                         found.add(method)
-                        labels |= {entry.label} if origin == "own" else set()
+                        own |= {entry.label} if origin == "own" else set()
                         yield entry
-                if labels == {1}:
+                if own == {1}:
                     yield Problem("missing", f"{folder} has no real images beside the fake ones", "complete the copy")
     yield from absent(chosen, found, "DF40's table of methods", root)
     if kept := {split for origin, split in taken if origin == "ff"}:
@@ -144,10 +153,13 @@ def _method(folder: Path, method: str, dataset: str, split: Split) -> Iterator[t
         clip = in_order(name for name in files if is_video(Path(name)))
         if not images and not clip:
             continue
+        lone = not parts or parts[-1].lower() in LEVELS
         if _origin(parts, split) is None:
             yield "", Problem("misplaced", f"{place} lies in none of ff, cdf, fake, real and is left out", "move it to the one it belongs to")
             continue
-        lone = not parts or parts[-1].lower() in LEVELS
+        if len(named := {part.lower() for part in (parts if lone else parts[:-1])} & ORIGINS.keys()) > 1:
+            yield "", Problem("misplaced", f"{place} lies in {' and in '.join(sorted(named))} and is left out", "move it to the one it belongs to")
+            continue
         for name in images if lone else ():
             origin, label, domain, identity = _about((*parts, name), method, dataset, split)
             yield origin, Frame(Path(place, name), label, dataset, domain, identity, 0, split)
@@ -191,12 +203,13 @@ def _celebdf(place: Path, dataset: str) -> Iterator[Entry]:
                 yield Video(*held[name], 0, dataset, REAL, video_id(dataset, REAL, "", f"cdf/{folder}/{name}"), "test")
 
 
-def _listed(root: Path, dataset: str, chosen: Sequence[str], origins: Collection[str]) -> Iterator[Entry]:
+def _listed(root: Path, dataset: str, chosen: Sequence[str], origins: Collection[str], labels: Mapping[str, words.Label]) -> Iterator[Entry]:
     """The frames that the JSON files of the chosen methods list; the real ones, which many files share, once."""
     places = [root / folder for folder in deepfakebench.FOLDERS if (root / folder).is_dir()]
     files = [place / entry.name for place in places for entry in listing(place)]
     held = {path.stem.lower(): path for path in files if path.suffix == ".json"}
     taken: set[Path] = set()
+    met: dict[str, None] = {}
     read = False
     for method in chosen:
         lists = [(origin, held.get((method if origin == "own" else f"{method}_{origin}").lower())) for origin in origins]
@@ -206,7 +219,7 @@ def _listed(root: Path, dataset: str, chosen: Sequence[str], origins: Collection
             if file is None:
                 continue
             read, gone = True, 0
-            for entry in deepfakebench.scan(root, str(file.absolute()), dataset):
+            for entry in deepfakebench.listed(root, str(file.absolute()), dataset, None, labels, met):
                 if not isinstance(entry, Frame):
                     yield entry
                 elif entry.path not in taken:
@@ -222,3 +235,4 @@ def _listed(root: Path, dataset: str, chosen: Sequence[str], origins: Collection
                 yield Problem("missing", f"{file} lists {gone} frames that are not there and are left out", "DF40 says so of synthesised faces")
     if not read:
         raise InputError(f"{root} holds no JSON file of the chosen methods of DF40 (METHOD_ff.json, ...)", "fetch DF40's dataset_json")
+    deepfakebench.check_met(labels, met, "the JSON files of the chosen methods")

@@ -9,6 +9,7 @@ Extracted frames lie beside `videos`, as those of FaceForensics++ do. There is n
 from collections.abc import Iterator
 from pathlib import Path
 
+from fmsd.data import names
 from fmsd.data.clip import clips, readable
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Split, Video, video_id
@@ -17,7 +18,7 @@ FOLDERS = {REAL: "original_sequences/actors", "DeepFakeDetection": "manipulated_
 
 
 @readable
-def scan(root: Path, dataset: str = "dfd", compression: str = "c23", split: Split = "test", frames: str | None = None) -> Iterator[Entry]:
+def scan(root: Path, dataset: str = "dfd", compression: str | int = "c23", split: Split = "test", frames: str | None = None) -> Iterator[Entry]:
     """The actors' videos and the manipulated ones.
 
     Args:
@@ -28,6 +29,7 @@ def scan(root: Path, dataset: str = "dfd", compression: str = "c23", split: Spli
     Raises:
         InputError: a missing folder.
     """
+    compression = names.as_name(compression, "data.source.compression")
     folders = {domain: root / folder / compression for domain, folder in FOLDERS.items()}
     if lacking := [str(folder) for folder in folders.values() if not folder.is_dir()]:
         raise InputError(f"DeepFakeDetection lacks {', '.join(lacking)}", "complete the copy, or choose the compression that it holds")

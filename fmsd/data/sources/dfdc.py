@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.data.clip import FAKE, absent, clips, folders, is_video, listing, readable
+from fmsd.data.labels import NUMBERS, WORDS, Label, stated
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
-LABELS: dict[str, int] = {"REAL": 0, "0": 0, "FAKE": 1, "1": 1}
+LABELS: dict[str, Mapping[str, Label]] = {"label": WORDS | NUMBERS, "is_fake": NUMBERS}
+"""What the columns of the lists state a label by."""
+
 SPLITS: dict[str, Split] = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 DEPTH = 3
 """How many folders deep below the root a part of the dataset may lie."""
@@ -38,7 +41,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
     """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}", "give the folder of the DFDC as data.root=PATH")
-    parts: dict[Path, dict[str, tuple[int, Split]]] = {}
+    parts: dict[Path, dict[str, tuple[Label, Split]]] = {}
     for found in _parts(root, DEPTH):
         if isinstance(found, Problem):
             yield found
@@ -57,7 +60,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
             label, split = labels[name]
             domain = FAKE if label else REAL
             own = name if times[name] == 1 else f"{folder.relative_to(root).as_posix()}/{name}"
-            yield Video(file, images, 1 if label else 0, dataset, domain, video_id(dataset, domain, "", own), split)
+            yield Video(file, images, label, dataset, domain, video_id(dataset, domain, "", own), split)
 
 
 def _parts(folder: Path, depth: int) -> Iterator[Path | Problem]:
@@ -73,19 +76,39 @@ def _parts(folder: Path, depth: int) -> Iterator[Path | Problem]:
             yield from _parts(child, depth - 1)
 
 
-def _labels(folder: Path, root: Path) -> dict[str, tuple[int, Split]]:
-    """The label (1 = fake) and split of every video that a part lists; of the test set's two lists, labels.csv."""
+def _labels(folder: Path, root: Path) -> dict[str, tuple[Label, Split]]:
+    """The label and split of every video that a part lists; of the test set's two lists, labels.csv."""
     path = folder / "labels.csv" if (folder / "labels.csv").is_file() else folder / "metadata.json"
     try:
         if path.suffix == ".csv":
             with path.open(newline="", encoding="utf-8") as stream:
-                rows: dict[str, Mapping[str, Any]] = {row["filename"]: row for row in csv.DictReader(stream)}
+                rows: list[tuple[str, Mapping[str, Any]]] = [(row["filename"], row) for row in csv.DictReader(stream)]
         else:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        labels = {name: LABELS[str(about["label"] if "label" in about else about["is_fake"])] for name, about in rows.items()}
+            rows = list(json.loads(path.read_text(encoding="utf-8")).items())
+        labels: list[tuple[str, Label, str | None]] = [(name, _label(name, about, path), about.get("split")) for name, about in rows]
     except (json.JSONDecodeError, UnicodeDecodeError, csv.Error, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{path} does not give each video a label ({type(error).__name__}: {error})", "fetch it again") from error
-    return {Path(name).stem: (label, _split(rows[name].get("split"), path, root)) for name, label in labels.items()}
+    found: dict[str, tuple[Label, Split]] = {}
+    for name, label, told in labels:
+        own = label, _split(told, path, root)
+        if found.setdefault(Path(name).stem, own) != own:
+            raise InputError(f"{path} lists {name} twice, with two labels or splits", "fetch it again, or leave the right one")
+    return found
+
+
+def _label(name: str, about: Mapping[str, Any], path: Path) -> Label:
+    """The label that a list states for a video.
+
+    Raises:
+        InputError: it states none, one that is unknown, or two.
+    """
+    values = {column: about[column] for column in LABELS if column in about}
+    labels: set[Label | None] = {stated(value, LABELS[column]) for column, value in values.items()}
+    label = labels.pop() if len(labels) == 1 else None
+    if label is not None:
+        return label
+    said = "has none" if not values else "has " + " and ".join(f"{column}={value!r}" for column, value in values.items())
+    raise InputError(f"{path} does not give each video a label: {name} {said}", "fetch it again, or correct that to REAL or FAKE (is_fake: 0 or 1)")
 
 
 def _split(told: str | None, path: Path, root: Path) -> Split:

@@ -15,12 +15,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fmsd.data.clip import FRAMES, Clip, clips, readable
+from fmsd.data.labels import WORDS, Label, stated
 from fmsd.data.sources.dfdc import SPLITS
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 ORIGINALS = "original_videos"
-LABELS: dict[str, int] = {"real": 0, "fake": 1}
+METHODS = ("method_A", "method_B")
 
 
 @readable
@@ -42,8 +43,8 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
     stems = Counter((video.parts[0], video.stem) for video in listed)
     for video, (label, split) in listed.items():
         top = video.parts[0]
-        domain = REAL if top == ORIGINALS else top
-        if label != (expected := 0 if domain == REAL else 1):
+        domain, expected = (REAL, 0) if top == ORIGINALS else (top, 1)
+        if label != expected:
             said, meant = ("fake", "real") if expected == 0 else ("real", "fake")
             yield Problem("mislabelled", f"{path} calls {video} {said}, but its folder says {meant}, which is taken", "fetch dataset.json again")
         file, beside = path.parent / video, path.parent / video.with_suffix("")
@@ -54,7 +55,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
             continue
         name = video.stem if stems[top, video.stem] == 1 else str(video.with_suffix("").relative_to(top))
         identity = video_id(dataset, domain, "", name)
-        yield Video(file if file.is_file() else None, images, 0 if domain == REAL else 1, dataset, domain, identity, split)
+        yield Video(file if file.is_file() else None, images, expected, dataset, domain, identity, split)
 
 
 def _flat(folder: Path, frames: str | None) -> Mapping[str, Clip]:
@@ -62,15 +63,27 @@ def _flat(folder: Path, frames: str | None) -> Mapping[str, Clip]:
     return clips(folder, frames) if frames or any((folder / name).is_dir() for name in FRAMES) else {}
 
 
-def _listed(path: Path) -> dict[PurePosixPath, tuple[int, Split]]:
+def _listed(path: Path) -> dict[PurePosixPath, tuple[Label, Split]]:
     """The label and split of every video."""
     try:
         content: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        listed: dict[PurePosixPath, tuple[int, Split]] = {
-            PurePosixPath(name): (LABELS[about["label"]], SPLITS[about["set"]]) for name, about in content.items()
+        listed: dict[PurePosixPath, tuple[Label, Split]] = {
+            PurePosixPath(name): (_label(name, about["label"], path), SPLITS[about["set"]]) for name, about in content.items()
         }
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{path} does not give each video a label and a set ({type(error).__name__}: {error})", "fetch it again") from error
-    if odd := [name for name in listed if len(name.parts) < 2 or name.is_absolute()]:
-        raise InputError(f"{path} lists {odd[0]}, which is in none of the folders {ORIGINALS}, method_A and method_B", "fetch it again")
+    if odd := [name for name in listed if len(name.parts) < 2 or name.parts[0] not in (ORIGINALS, *METHODS)]:
+        raise InputError(f"{path} lists {odd[0]}, which is in none of the folders {ORIGINALS}, {' and '.join(METHODS)}", "fetch it again")
     return listed
+
+
+def _label(name: str, value: object, path: Path) -> Label:
+    """The label that the list states for a video.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    label = stated(value, WORDS)
+    if label is None:
+        raise InputError(f"{path} does not give each video a label and a set: that of {name} is {value!r}", "fetch it again, or write real or fake")
+    return label

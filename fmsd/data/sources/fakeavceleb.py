@@ -12,7 +12,9 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from fmsd.data import names
 from fmsd.data.clip import absent, clips, readable
+from fmsd.data.labels import forgery
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
@@ -25,7 +27,7 @@ HEADER = ["source", "target1", "target2", "method", "category", "type", "race", 
 def scan(
     root: Path,
     dataset: str = "fakeavceleb",
-    types: Sequence[str] = ("RealVideo-RealAudio", "FakeVideo-RealAudio", "FakeVideo-FakeAudio"),
+    types: int | Sequence[str | int] = ("RealVideo-RealAudio", "FakeVideo-RealAudio", "FakeVideo-FakeAudio"),
     split: Split = "test",
     frames: str | None = None,
 ) -> Iterator[Entry]:
@@ -39,6 +41,7 @@ def scan(
     Raises:
         InputError: an unknown type, or a missing or damaged table.
     """
+    types = names.as_names(types, "data.source.types")
     if unknown := [kind for kind in types if kind not in TYPES]:
         raise InputError(f"FakeAVCeleb has no type {', '.join(unknown)}", f"choose from {', '.join(TYPES)} in data.source.types")
     table = root / "meta_data.csv"
@@ -57,9 +60,10 @@ def scan(
             if name not in methods:
                 yield Problem("unlisted", f"{images or file} is not in {table} and left out", "remove it")
                 continue
-            domain = REAL if folder[0].startswith("Real") else methods[name]
+            label = 0 if folder[0].startswith("RealVideo") else 1
+            domain = forgery(methods[name], f"The row of {'/'.join(folder)}/{name} in {table}") if label else REAL
             identity = video_id(dataset, domain, "", f"{'/'.join(folder)}_{name}")
-            yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, split)
+            yield Video(file, images, label, dataset, domain, identity, split)
 
 
 def _rows(table: Path) -> Iterator[tuple[int, tuple[str, ...], str, str]]:

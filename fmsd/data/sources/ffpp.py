@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fmsd.data import names
 from fmsd.data.clip import absent, clips, readable
+from fmsd.data.labels import forgery
 from fmsd.data.manifest import SPLITS
 from fmsd.data.sources import deepfakebench
 from fmsd.errors import InputError
@@ -27,10 +29,11 @@ BENCHMARK = "FaceForensics++.json"
 def scan(
     root: Path,
     dataset: str = "ff++",
-    compression: str = "c23",
-    manipulations: Sequence[str] = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"),
+    compression: str | int = "c23",
+    manipulations: int | Sequence[str | int] = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"),
     frames: str | None = None,
     splits: str | None = None,
+    labels: Mapping[Any, Any] | None = None,
 ) -> Iterator[Entry]:
     """The original videos and those of the chosen manipulations.
 
@@ -40,17 +43,22 @@ def scan(
         frames: name of the tree's folders of frames; found by itself where there is only one.
         splits: the tree's split: a folder with train.json, val.json and test.json, or a DeepfakeBench JSON file; looked for below the root when not
             given.
+        labels: as those of DeepfakeBench's JSON files, for a root without the tree.
 
     Raises:
-        InputError: a missing folder or manipulation, no official split, or `frames` or `splits` for a root without the tree.
+        InputError: a missing folder or manipulation, no official split, or what is only for a tree (`frames`, `splits`) or only for JSON (`labels`).
     """
+    compression = names.as_name(compression, "data.source.compression")
+    manipulations = [forgery(name, "data.source.manipulations") for name in names.as_names(manipulations, "data.source.manipulations")]
     if not root.is_dir():
         raise InputError(f"There is no folder {root}", "give the FaceForensics++ folder as data.root=PATH")
     if not (root / "original_sequences").is_dir() and deepfakebench.holds(root, BENCHMARK):
         if given := [name for name, value in (("frames", frames), ("splits", splits)) if value is not None]:
             raise InputError(f"{root} is read by DeepfakeBench's {BENCHMARK}, which lists frames and splits itself", f"remove data.source.{given[0]}")
-        yield from _listed(root, dataset, compression, manipulations)
+        yield from _listed(root, dataset, compression, manipulations, labels)
         return
+    if labels:
+        raise InputError(f"data.source.labels is for DeepfakeBench's {BENCHMARK}, and the tree of {root} is read", "leave it out")
     sequences = {REAL: root / "original_sequences" / "youtube" / compression}
     sequences |= {name: root / "manipulated_sequences" / name / compression for name in manipulations}
     if lacking := [str(folder) for folder in sequences.values() if not folder.is_dir()]:
@@ -70,10 +78,10 @@ def scan(
             yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, split_of[name], compression)
 
 
-def _listed(root: Path, dataset: str, compression: str, manipulations: Sequence[str]) -> Iterator[Entry]:
+def _listed(root: Path, dataset: str, compression: str, manipulations: Sequence[str], labels: Mapping[Any, Any] | None) -> Iterator[Entry]:
     """What DeepfakeBench's file lists of the original videos and the chosen manipulations."""
     found: set[str] = set()
-    for entry in deepfakebench.scan(root, BENCHMARK, dataset, compression):
+    for entry in deepfakebench.scan(root, BENCHMARK, dataset, compression, labels):
         if isinstance(entry, Problem):
             yield entry
         elif entry.domain in (REAL, *manipulations):

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from fmsd.data import labels
 from fmsd.data.clip import is_video, readable
 from fmsd.errors import InputError, reason
 from fmsd.tables import read_csv, read_parquet
@@ -38,6 +39,7 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
         raise InputError(f"The table {path} lacks the columns {', '.join(missing)}", f"it needs {', '.join(COLUMNS)}")
     if table.select(COLUMNS).null_count().sum_horizontal().item():
         raise InputError(f"The table {path} has empty cells in the columns {', '.join(COLUMNS)}", "fill them in")
+    _check_labels(path, table)
     for number, line in enumerate(table.iter_rows(named=True), 1):
         try:
             entry = _entry(root, line)
@@ -49,8 +51,27 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
 def _entry(root: Path, line: dict[str, Any]) -> Entry:
     """The frame or video of a row."""
     place = root / line["path"]
+    line["label"] = int(line["label"])
     described: dict[str, Any] = {name: line[name] for name in ("label", "dataset", "domain", "video", "split")}
     described["compression"] = line.get("compression") or ""
     if is_video(place):
         return Video(file=place, images=None, **described)
     return Frame(path=place, index=line["index"], **described)
+
+
+def _check_labels(path: Path, table: pl.DataFrame) -> None:
+    """Refuses labels other than the numbers 0 and 1, and forgeries that are called real.
+
+    Raises:
+        InputError: the first of these.
+    """
+    label, kind = pl.col("label"), table.schema["label"]
+    right = (label == 0) | (label == 1) if kind.is_numeric() else label.str.strip_chars().is_in(["0", "1"]) if kind == pl.String else pl.lit(False)
+    if len(wrong := table.filter(~right)):
+        row = wrong.row(0, named=True)
+        raise InputError(
+            f"The table {path} has values of the wrong kind (the label of {row['path']} is {row['label']!r})",
+            "labels are 0 or 1, as numbers: 0 for real, 1 for fake",
+        )
+    for domain in table.filter(label.cast(pl.Float64) == 1)["domain"].unique().sort():
+        labels.forgery(str(domain), f"The table {path}")
