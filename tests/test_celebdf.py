@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from fmsd.cli.build import build
-from fmsd.cli.compose import CONF
+from fmsd.cli.files import CONF
 from fmsd.data.examination import part_findings
 from fmsd.data.manifest import collect
 from fmsd.data.sources import celebdf

@@ -17,7 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fmsd.cli.build import ALLOWED, build, check_targets
-from fmsd.cli.compose import CONF, add_others
+from fmsd.cli.compose import add_others
+from fmsd.cli.files import CONF
 from fmsd.cli.main import main
 from fmsd.cli.verbs import VERBS
 from fmsd.data.corruptions import chosen

@@ -8,7 +8,7 @@ import hydra
 import pytest
 
 from fmsd.cli.build import build
-from fmsd.cli.compose import CONF
+from fmsd.cli.files import CONF
 from fmsd.data.manifest import collect
 from fmsd.errors import InputError
 from tests.conftest import write_image

@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from fmsd.cli.compose import CONF
+from fmsd.cli.files import CONF
 from fmsd.cli.main import main
 from fmsd.models.detector import detector
 from fmsd.report.run import Run

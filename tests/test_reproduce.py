@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from fmsd.cli.compose import CONF
+from fmsd.cli.files import CONF
 from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.tasks.reproduce import compare, filled, reproduce

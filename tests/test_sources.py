@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from fmsd.cli.build import build
-from fmsd.cli.compose import CONF
+from fmsd.cli.files import CONF
 from fmsd.data import synthetic
 from fmsd.data.clip import clips
 from fmsd.data.manifest import collect

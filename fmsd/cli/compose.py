@@ -7,20 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fmsd.cli.trust import destinations, load_run_config, trust_in
 from fmsd.data import manifest as manifests
 from fmsd.data.sources import deepfakebench
 from fmsd.errors import InputError
 from fmsd.models.detector import PACKAGE as PACKAGED
 from fmsd.report.run import Run, differing
-
-PACKAGE = Path(__file__).parent.parent
-
-CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
-"""The configuration: inside an installed package, beside it in a checkout."""
 
 
 def without(names: Sequence[str], name: str) -> list[str]:
@@ -59,10 +55,9 @@ def add_others(data: DictConfig) -> None:
     for name in data.test:
         if name in (data.name, *data.train) or (name in data.others and data.roots.get(name)):
             continue
-        try:
-            other = OmegaConf.to_container(hydra.compose("train", overrides=[f"data={name}"]).data, resolve=True)
-        except HydraException:  # no file of this name: the data's own source must know it
-            continue
+        if name not in GlobalHydra.instance().config_loader().get_group_options("data"):
+            continue  # the data's own source must know it
+        other = OmegaConf.to_container(hydra.compose("train", overrides=[f"data={name}"]).data, resolve=True)
         if isinstance(other, dict):
             with open_dict(data):
                 data.others[name] = other["source"]
@@ -114,7 +109,7 @@ def trained(config: DictConfig, verb: str, fixed: tuple[str, ...]) -> tuple[Run,
             f"{', '.join(wrong)} would change the run itself, which {verb} takes as it was trained",
             "leave it out (base=PATH says where its base weights lie)",
         )
-    whole = asked(OmegaConf.load(run.config), config)
+    whole = asked(load_run_config(run.config, config.trust), config)
     if whole.data is None:
         raise InputError(f"The run in {run.folder} was merged from files and has no data of its own", "give data=NAME")
     check_source(whole.data, words)
@@ -149,8 +144,11 @@ def done(run: Run, config: str) -> bool:
     return True
 
 
-def resumed(folder: Path, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
+def resumed(folder: Path, overrides: Sequence[str], trust: object = ()) -> tuple[DictConfig, Path]:
     """The configuration and the folder of a run that was interrupted.
+
+    Args:
+        trust: what the configuration may name beside the packaged targets, see `fmsd.cli.trust`.
 
     Raises:
         InputError: there is no such run, it is finished, or something else is asked for, too.
@@ -158,14 +156,17 @@ def resumed(folder: Path, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
     run = Run(folder)
     if not run.config.is_file():
         raise InputError(f"{folder} is not the folder of a run (it has no config.yaml)", "give the folder that training began to write")
-    config = OmegaConf.load(run.config)
-    assert isinstance(config, DictConfig)
+    config = load_run_config(run.config, trust)
     if "merger" in config:
         raise InputError(f"The run in {folder} was merged, not trained, so there is nothing to go on with", "merge anew into another folder")
     if run.finished:
         raise InputError(f"The run in {folder} is finished", f"test it again with fmsd evaluate run={folder}")
-    if others := [word for word in overrides if not word.startswith("resume=")]:
+    if others := [word for word in overrides if not word.startswith(("resume=", "trust="))]:
         raise InputError(f"{', '.join(others)} would change the run, which goes on as it was configured", "leave it out")
     if "choices" not in config:
         raise InputError(f"The run in {folder} was begun by an older version, which kept too little to go on with", "train anew")
+    if elsewhere := destinations(config.get("logger"), trust):
+        name, setting = next(iter(elsewhere.items()))
+        remedy = f"if they shall go there, give {trust_in(config.logger[name])}"
+        raise InputError(f"{run.config} says where results are sent ({setting})", remedy)
     return config, folder

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fmsd.cli.compose import CONF
+from fmsd.cli.files import CONF
 from fmsd.cli.refusal import explained
 from fmsd.cli.sweep import SWEEP, JobError
 from fmsd.cli.verbs import VERBS, reproduce

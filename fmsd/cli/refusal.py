@@ -8,7 +8,7 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from fmsd.cli.compose import CONF
+from fmsd.cli.files import CONF
 from fmsd.errors import InputError
 
 SIGNS = {
