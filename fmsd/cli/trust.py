@@ -114,13 +114,14 @@ def check_loaded(settings: Any, source: Path, trust: Sequence[str] = ()) -> None
     for place, node in walk(settings):
         if isinstance(node, dict):
             check_node(place, node, source, trust)
-            texts = [key for key in node if isinstance(key, str)]
-        else:
-            texts = [node] if isinstance(node, str) else []
         if not (node is None or isinstance(node, dict | list | str | int | float)):
             raise InputError(f"{source} has a {type(node).__name__} at {dotted(place)}", "write a plain value")
-        if odd := [text for text in texts if "${" in text]:
+        texts = node if isinstance(node, dict) else [node]
+        if odd := [text for text in texts if isinstance(text, str) and "${" in text]:
             raise InputError(f"{source} would look something up: {odd[0]!r} at {dotted(place)}", "write the value in its place, as runs are written")
+    for place, node in walk(settings):  # now that all of it is plain
+        if isinstance(node, dict) and "_target_" in node and not node["_target_"].startswith(tuple(trust)):
+            check_values(node, dotted(place), source)
 
 
 def check_shape(settings: Mapping[str, Any], source: Path) -> None:
@@ -163,8 +164,6 @@ def check_node(place: Place, node: Mapping[Any, Any], source: Path, trust: Seque
         odd.append(f"_partial_={node.get('_partial_')}")
     if odd:
         raise InputError(f"{source} has {odd[0]} at {where}, as no configuration file of fmsd has", "correct it if you know this run")
-    if target is not None:
-        check_values(target, {str(key): value for key, value in node.items() if key not in ("_target_", "_partial_")}, where, source)
 
 
 def check_home(target: str, source: Path, trust: Sequence[str]) -> None:
@@ -183,12 +182,13 @@ def check_home(target: str, source: Path, trust: Sequence[str]) -> None:
         )
 
 
-def check_values(target: str, arguments: Mapping[str, Any], where: str, source: Path) -> None:
+def check_values(node: Mapping[str, Any], where: str, source: Path) -> None:
     """Refuses arguments that a packaged target does not take, or that let it do more than compute.
 
     Raises:
         InputError: such arguments.
     """
+    target, arguments = node["_target_"], {str(key): value for key, value in node.items() if key not in ("_target_", "_partial_")}
     try:
         inspect.signature(get_object(target)).bind_partial(**arguments)
     except TypeError as error:

@@ -34,9 +34,16 @@ TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 RESAMPLED = ("pos_embed", "patch_embed", "rel_pos", "relative_position")
 """Parts of the names of what depends on the input's size."""
 
+
+def _lora(layer: nn.Module, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoraLinear:
+    if tensors["a"].shape[0] != description["rank"]:  # which would be allocated
+        raise ValueError(f"rank {description['rank']} is not that of its tensors")
+    return LoraLinear(layer, **description)  # pyright: ignore[reportArgumentType]
+
+
 KINDS: dict[str, tuple[type, Callable[..., nn.Module]]] = {
     "subspace": (SubspaceLinear, SubspaceLinear.rebuild),
-    "lora": (LoraLinear, lambda layer, description, tensors: LoraLinear(layer, **description)),
+    "lora": (LoraLinear, _lora),
 }
 """Adapted layers by the name they bear in the file: their class, and how one is made from a plain layer, its description and its tensors."""
 
@@ -153,6 +160,8 @@ def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]
         raise InputError(f"The adapter in {folder} has format {version}", f"this version reads format {FORMAT}")
     if lacking := {"base", "layers", "tensors"} - set(description):
         raise InputError(f"{folder / DESCRIPTION} is damaged: it lacks {min(lacking)!r}", "fetch it again")
+    if odd := misshapen(description):
+        raise InputError(f"{folder / DESCRIPTION} is damaged: {odd!r} is not what it should be", "fetch it again")
     if odd := sorted(set(description["tensors"]) ^ set(tensors)):
         raise InputError(f"The files of the adapter in {folder} do not belong together ({odd[0]!r} is in one of them only)", "fetch both again")
     base = description["base"]
@@ -164,6 +173,16 @@ def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]
     return description, tensors
 
 
+def misshapen(description: Mapping[str, Any]) -> str | None:
+    """The first entry of a description that is of another kind than `describe` writes."""
+    base, layers, tensors = (description[key] for key in ("base", "layers", "tensors"))
+    if not (isinstance(base, dict) and all(isinstance(base.get(key), str) for key in ("name", "hash"))):
+        return "base"
+    if not (isinstance(layers, dict) and all(isinstance(spec, dict) for spec in layers.values())):
+        return "layers"
+    return None if isinstance(tensors, list) and all(isinstance(name, str) for name in tensors) else "tensors"
+
+
 def rebuilt(layer: nn.Module, name: str, description: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> nn.Module:
     """The adapted layer that an adapter puts in the place of the plain layer of this name, with its initial directions.
 
@@ -172,10 +191,13 @@ def rebuilt(layer: nn.Module, name: str, description: Mapping[str, Any], tensors
     """
     spec = description["layers"][name]
     about = {key: value for key, value in spec.items() if key != "kind"}
+    plain = all(value is None or isinstance(value, str | int | float) for value in spec.values())
     own = {key.removeprefix(f"{name}."): tensors[key] for key in tensors if key.startswith(f"{name}.")}
     try:
+        if not (plain and isinstance(layer, nn.Linear | nn.Conv2d)):
+            raise TypeError("no matrix and plain values")
         return KINDS[spec["kind"]][1](layer, about, own)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, RuntimeError, ArithmeticError) as error:
         raise InputError(f"{folder / DESCRIPTION} is damaged: the layer {name!r} cannot be made of it ({error})", "fetch it again") from error
 
 

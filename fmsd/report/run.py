@@ -35,11 +35,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import polars as pl
-import yaml
 
 from fmsd.atomic import atomic
 from fmsd.errors import BusyError, InputError, reason
 from fmsd.metrics.table import markdown, wide
+from fmsd.settings import parse_settings
 
 if os.name == "posix":
     import fcntl
@@ -358,7 +358,8 @@ def unlock(file: IO[str]) -> None:
 
 def differing(one: str, two: str) -> str | None:
     """The first key in which two configurations differ; how they were asked for does not count."""
-    first, second = ({key: value for key, value in flat(yaml.safe_load(text)).items() if not key.startswith("overrides")} for text in (one, two))
+    settings = (flat(parse_settings(text, "The configuration that lies there")) for text in (one, two))
+    first, second = ({key: value for key, value in own.items() if not key.startswith("overrides")} for own in settings)
     return next((key for key in first | second if first.get(key, ...) != second.get(key, ...)), None)
 
 
