@@ -259,3 +259,42 @@ def test_a_layer_of_other_types_is_refused(layer: object, tmp_path: Path) -> Non
     rewritten(tmp_path, layers=layers | {"blocks.0.attn.qkv": layer})
     with pytest.raises(InputError, match=r"adapter\.json is damaged: the layer 'blocks\.0\.attn\.qkv' cannot be made of it"):
         adapter.load(fresh(), tmp_path)
+
+
+HOSTILE = {
+    "another kind": {"layers": {"blocks.0.attn.qkv": {"kind": "os.system"}}},
+    "no kind": {"layers": {"blocks.0.attn.qkv": {}}},
+    "a kind that is no text": {"layers": {"blocks.0.attn.qkv": {"kind": ["lora"]}}},
+    "a rank as large as memory": {"layers": {"blocks.0.attn.qkv": {"kind": "lora", "rank": 10**13, "alpha": 1}}},
+    "no rank": {"layers": {"blocks.0.attn.qkv": {"kind": "lora", "rank": 0, "alpha": 1}}},
+    "an argument of its own": {"layers": {"blocks.0.attn.qkv": {"kind": "subspace", "layer": 1}}},
+    "code for an argument": {"layers": {"blocks.0.attn.qkv": {"kind": "lora", "rank": {"_target_": "os.getcwd"}}}},
+    "no matrix": {"layers": {"blocks.0.norm1": {"kind": "lora", "rank": 1, "alpha": 1}}},
+    "the whole network": {"layers": {"": {"kind": "lora", "rank": 1, "alpha": 1}}},
+    "a list of layers": {"layers": ["blocks.0.attn.qkv"]},
+    "a layer without arguments": {"layers": {"blocks.0.attn.qkv": "lora"}},
+    "tensors that are no names": {"tensors": [{"a": 1}]},
+    "no list of tensors": {"tensors": 3},
+    "no base": {"base": "vit"},
+    "a hash that is no text": {"base": {"name": "vit", "hash": 3}},
+}
+
+
+@pytest.mark.parametrize("damage", HOSTILE.values(), ids=list(HOSTILE))
+def test_a_description_makes_no_other_layers_than_ours(damage: dict[str, object], tmp_path: Path) -> None:
+    saved(tmp_path)
+    rewritten(tmp_path, **damage)
+    with pytest.raises(InputError, match=r"adapter\.json is damaged: ") as refusal:
+        adapter.load(fresh(), tmp_path)
+    assert str(tmp_path) in str(refusal.value)
+
+
+def test_a_rank_that_its_tensors_do_not_have_is_never_allocated(tmp_path: Path) -> None:
+    model = fresh()
+    base = adapter.fingerprint(model)
+    lora(model, patterns=["attention"], rank=2, alpha=4.0)
+    adapter.save(model, tmp_path, BASE | {"hash": base}, {})
+    layers = json.loads((tmp_path / "adapter.json").read_text())["layers"]
+    rewritten(tmp_path, layers={name: spec | {"rank": 10**7} for name, spec in layers.items()})
+    with pytest.raises(InputError, match=r"rank 10000000 is not that of its tensors"):
+        adapter.load(fresh(), tmp_path)

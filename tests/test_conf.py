@@ -16,7 +16,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fmsd.cli.build import ALLOWED, build, check_targets
+from fmsd.cli.build import build, check_targets
 from fmsd.cli.compose import add_others
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
@@ -151,15 +151,13 @@ def test_each_method_brings_its_learning_rate_and_the_command_line_wins() -> Non
     assert compose("train", "method=full", "optimizer.lr=0.5").optimizer.lr == 0.5
 
 
-def test_targets_outside_the_allowed_prefixes_are_refused() -> None:
-    for target in ("os.system", "builtins.eval", "torch.load", "fmsdx.harm", "fmsd.cli.main.os.getcwd", "fmsd.report.run.shutil.rmtree"):
-        with pytest.raises(InputError, match=rf"{target}.* is not allowed"):
+def test_targets_that_are_not_there_are_refused_and_others_may_lie_anywhere() -> None:
+    for target in ("os.sytem", "no_such_package.x", "fmsd.mask.nothing", "x", "", 3):
+        with pytest.raises(InputError, match=rf"_target_ '?{target}'? cannot be imported.*PYTHONPATH"):
             check_targets({"a": [{"_target_": target}]})
-        with pytest.raises(InputError, match="is not allowed"):
+        with pytest.raises(InputError, match="cannot be imported"):
             build(OmegaConf.create({"_target_": target, "x": 1}))
-    for path in CONF.rglob("*.yaml"):
-        for node in targets(yaml.safe_load(path.read_text())):
-            assert node["_target_"].startswith(ALLOWED)
+    assert build(OmegaConf.create({"_target_": "collections.Counter", "a": 2})) == {"a": 2}
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:

@@ -313,6 +313,26 @@ def test_a_run_is_one_run_of_mlflow_wherever_it_lies(nobody: Path, tmp_path: Pat
     assert elsewhere.run_id != logger.run_id
 
 
+def test_a_store_of_mlflow_writes_no_artifacts_outside_its_folder(nobody: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from mlflow.tracking import MlflowClient
+
+    folder = begun(tmp_path / "run")
+    logger = mlflow.logger(folder)
+    assert mlflow.outside(logger) is None
+    assert mlflow.outside(mlflow.logger(folder, uri=f"sqlite:///{tmp_path}/other.db")) is None
+    MlflowClient(str(logger._tracking_uri)).create_experiment("strange", artifact_location=(tmp_path / "precious").as_uri())
+    (folder / "mlflow.txt").unlink()
+    strange = mlflow.logger(folder, project="strange")
+    assert str(mlflow.outside(strange)).startswith((tmp_path / "precious").as_uri())
+    (folder / "a.png").write_bytes(b"picture")
+    with caplog.at_level(logging.WARNING, "fmsd"):
+        mlflow.publish(strange, Run(folder), {"ff": {"video": "x"}}, "")
+    assert "gets the numbers alone" in caplog.text
+    assert not (tmp_path / "precious").exists()
+    mlflow.publish(logger, Run(folder), {"ff": {"video": "x"}}, "")
+    assert [path.name for path in (folder / "mlflow" / "artifacts").rglob("*.png")] == ["a.png"]
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [

@@ -518,7 +518,11 @@ def test_damaged_files_are_told_in_one_sentence(runs: Path, tmp_path: Path) -> N
         "mask.json": {"nothing": "does not hold what a run writes there", "{}": "does not hold", "[1]": "does not hold"},
         "spectra.json": {'{"layers": 3}': "does not hold what a run writes there"},
         "explanations/a.png": {"nothing": "is no picture"},
-        "config.yaml": {"{": "is no configuration"},
+        "config.yaml": {
+            "{": "is no configuration",
+            "a: &a [1]\nb: [*a, *a]": "has the YAML alias *a",
+            "a: !!python/name:os.system": "has the YAML tag",
+        },
     }
     for name, texts in damages.items():
         before = (merge / name).read_bytes() if (merge / name).exists() else None

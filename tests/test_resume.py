@@ -151,6 +151,19 @@ def test_the_best_score_is_kept_when_a_run_is_moved(faces: Path, tmp_path: Path)
     assert not two.check_monitor_top_k(worker, one.best_model_score - 0.01)
 
 
+@pytest.mark.parametrize("score", [None, torch.tensor(0.5)])
+def test_a_checkpoint_names_no_file_that_is_removed_when_a_better_one_comes(score: torch.Tensor | None, tmp_path: Path) -> None:
+    best = Best(tmp_path / "checkpoints", MONITOR)
+    precious = tmp_path / "checkpoints" / ".." / "precious"
+    named = ("best_model_path", "kth_best_model_path", "last_model_path")
+    state = best.state_dict() | {"best_model_score": score, "best_k_models": {str(precious): torch.tensor(0.1)}} | dict.fromkeys(named, str(precious))
+    best.load_state_dict(state)
+    assert {best.best_model_path, best.kth_best_model_path, best.last_model_path, *best.best_k_models} <= {
+        "",
+        str(tmp_path / "checkpoints" / "best.ckpt"),
+    }
+
+
 @pytest.mark.parametrize("damage", [lambda text: "", lambda text: text[:-6], lambda text: text.splitlines(keepends=True)[0]])
 def test_curves_that_a_kill_cut_short_go_on(damage: Callable[[str], str], faces: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"

@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fmsd.cli.trust import destinations, load_run_config, trust_in
 from fmsd.data import manifest as manifests
 from fmsd.data.sources import deepfakebench
 from fmsd.errors import InputError
@@ -118,7 +119,7 @@ def trained(config: DictConfig, verb: str, fixed: tuple[str, ...]) -> tuple[Run,
             f"{', '.join(wrong)} would change the run itself, which {verb} takes as it was trained",
             "leave it out (base=PATH says where its base weights lie)",
         )
-    whole = asked(OmegaConf.load(run.config), config)
+    whole = asked(load_run_config(run.config, config.trust), config)
     if whole.data is None:
         raise InputError(f"The run in {run.folder} was merged from files and has no data of its own", "give data=NAME")
     check_source(whole.data, words)
@@ -153,8 +154,11 @@ def done(run: Run, config: str) -> bool:
     return True
 
 
-def resumed(folder: Path, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
+def resumed(folder: Path, overrides: Sequence[str], trust: object = ()) -> tuple[DictConfig, Path]:
     """The configuration and the folder of a run that was interrupted.
+
+    Args:
+        trust: what the configuration may name beside the packaged targets, see `fmsd.cli.trust`.
 
     Raises:
         InputError: there is no such run, it is finished, or something else is asked for, too.
@@ -162,14 +166,17 @@ def resumed(folder: Path, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
     run = Run(folder)
     if not run.config.is_file():
         raise InputError(f"{folder} is not the folder of a run (it has no config.yaml)", "give the folder that training began to write")
-    config = OmegaConf.load(run.config)
-    assert isinstance(config, DictConfig)
+    config = load_run_config(run.config, trust)
     if "merger" in config:
         raise InputError(f"The run in {folder} was merged, not trained, so there is nothing to go on with", "merge anew into another folder")
     if run.finished:
         raise InputError(f"The run in {folder} is finished", f"test it again with fmsd evaluate run={folder}")
-    if others := [word for word in overrides if not word.startswith("resume=")]:
+    if others := [word for word in overrides if not word.startswith(("resume=", "trust="))]:
         raise InputError(f"{', '.join(others)} would change the run, which goes on as it was configured", "leave it out")
     if "choices" not in config:
         raise InputError(f"The run in {folder} was begun by an older version, which kept too little to go on with", "train anew")
+    if elsewhere := destinations(config.get("logger"), trust):
+        name, setting = next(iter(elsewhere.items()))
+        remedy = f"if they shall go there, give {trust_in(config.logger[name])}"
+        raise InputError(f"{run.config} says where results are sent ({setting})", remedy)
     return config, folder

@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cli.build import build
 from fmsd.cli.compose import asked, done, located
-from fmsd.errors import InputError
+from fmsd.cli.trust import check_loaded, load_run_config, prefixes
+from fmsd.errors import InputError, reason
 from fmsd.report.run import Run
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def merge(config: DictConfig, folder: Path) -> None:
         run: Any = {"data": None, "trainer": hydra.compose("train").trainer, "seed": 0}
         for one in reversed(folders):  # the first one counts, but for data that it has not
             seed = one.record()["seed"]  # says what is wrong with a folder that is no run
-            own: Any = OmegaConf.load(one.config)
+            own: Any = load_run_config(one.config, config.trust)
             run = {"backbone": own.backbone, "data": own.data or run["data"], "trainer": own.trainer, "seed": seed}
         run = OmegaConf.create(run)
         if run.data is not None:
@@ -104,14 +105,27 @@ def earlier(config: DictConfig, words: Sequence[str]) -> tuple[Any, dict[str, An
     path = Path(located(config.to))
     if not (path / task.RECORD).is_file():
         raise InputError(f"{path} is not a merged run (it has no {task.RECORD})", "give the folder that fmsd merge printed at its end")
-    run = OmegaConf.load(Run(path).config)
-    assert isinstance(run, DictConfig)
-    record = json.loads((path / task.RECORD).read_text(encoding="utf-8"))
+    run, record = load_run_config(Run(path).config, config.trust), recorded(path / task.RECORD)
     run.experts = [*run.experts, os.path.normpath(located(config.add))]
-    run.merger = {"_target_": run.merger["_target_"]} | {
-        name: value for name, value in record["merger"].items() if name != "name"
-    }  # as a search chose
+    chosen = {name: value for name, value in record["merger"].items() if name != "name"}  # as a search chose
+    check_loaded({"merger": {"_target_": run.merger["_target_"]} | chosen}, path / task.RECORD, prefixes(config.trust))
+    run.merger = {"_target_": run.merger["_target_"]} | chosen
     return run, record
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """What a merge wrote about itself.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({reason(error)})", "put it back, or merge anew") from error
+    if not (isinstance(record, dict) and isinstance(record.get("merger"), dict)):
+        raise InputError(f"{path} is not the record of a merge", "put it back, or merge anew")
+    return record
 
 
 def searched(text: str) -> dict[str, list[Any]]:

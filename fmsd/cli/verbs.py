@@ -19,6 +19,7 @@ from fmsd.cli.build import build, loggers
 from fmsd.cli.compose import absolute, add_others, based, check_outside, check_source, done, located, resumed, trained
 from fmsd.cli.files import CONF
 from fmsd.cli.merging import merge
+from fmsd.cli.trust import load_run_config, used_loggers
 from fmsd.errors import InputError
 from fmsd.quoting import quote
 from fmsd.report.run import EXPLANATIONS, Run
@@ -33,8 +34,10 @@ def train(config: DictConfig, folder: Path) -> int:
 
     settings = HydraConfig.get()
     if config.resume is not None:
-        config, folder = resumed(Path(config.resume).expanduser().absolute(), settings.overrides.task)
+        config, folder = resumed(Path(config.resume).expanduser().absolute(), settings.overrides.task, config.trust)
     else:
+        if config.trust:
+            raise InputError(f"trust={config.trust} would have no effect: it is about the run of resume=RUN", "leave it out")
         add_others(config.data)
         check_source(config.data, settings.overrides.task)
         for node, key in ((config.backbone, "weights"), (config.method.get("mask") or {}, "file")):
@@ -43,7 +46,7 @@ def train(config: DictConfig, folder: Path) -> int:
         with open_dict(config):
             config.choices = {name: choice for name, choice in settings.runtime.choices.items() if "/" not in name and choice is not None}
             config.overrides = list(settings.overrides.task)
-            del config.resume
+            del config.resume, config.trust
         if type(config.seed) is not int or not 0 <= config.seed < 2**32:
             raise InputError(f"seed={config.seed} must be a whole number from 0 to {2**32 - 1}", "give e.g. seed=0")
         if settings.mode == RunMode.MULTIRUN and done(Run(folder), OmegaConf.to_yaml(config, resolve=True)):
@@ -118,7 +121,7 @@ def evaluate(config: DictConfig, folder: Path) -> None:
         config=OmegaConf.to_yaml(whole, resolve=True),
         command=sys.argv,
         corruptions=corruptions,
-        logger=loggers(whole.get("logger")),
+        logger=loggers(used_loggers(whole.get("logger"), config.trust)),
     )
 
 
@@ -148,7 +151,8 @@ def fold(config: DictConfig, folder: Path) -> None:
 
     run = Run(Path(config.run).expanduser().absolute())
     run.record()
-    task.fold(run, build(OmegaConf.merge(OmegaConf.load(run.config), {"backbone": based(config.base)}).backbone), Path(config.out).expanduser())
+    backbone = OmegaConf.merge(load_run_config(run.config, config.trust), {"backbone": based(config.base)}).backbone
+    task.fold(run, build(backbone), Path(config.out).expanduser())
 
 
 def index(config: DictConfig, folder: Path) -> None:

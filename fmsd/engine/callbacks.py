@@ -199,8 +199,9 @@ class Best(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the score; the file lies in the folder of now."""
         here, score = str(Path(str(self.dirpath)) / BEST), state_dict["best_model_score"]
-        known = {} if score is None else {"best_k_models": {here: score}, "best_model_path": here, "kth_best_model_path": here}
-        super().load_state_dict(state_dict | known | {"dirpath": self.dirpath, "last_model_path": ""})
+        best, known = ("", {}) if score is None else (here, {here: score})  # no path of the checkpoint's: the worse one is removed
+        paths = {"best_k_models": known, "best_model_path": best, "kth_best_model_path": best}
+        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "last_model_path": ""})
 
 
 class WholeFiles(TorchCheckpointIO):

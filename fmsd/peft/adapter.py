@@ -35,9 +35,16 @@ TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 RESAMPLED = ("pos_embed", "patch_embed", "rel_pos", "relative_position")
 """Parts of the names of what depends on the input's size."""
 
+
+def _lora(layer: nn.Module, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoraLinear:
+    if tensors["a"].shape[0] != description["rank"]:  # which would be allocated
+        raise ValueError(f"rank {description['rank']} is not that of its tensors")
+    return LoraLinear(layer, **description)  # pyright: ignore[reportArgumentType]
+
+
 KINDS: dict[str, tuple[type, Callable[..., nn.Module]]] = {
     "subspace": (SubspaceLinear, SubspaceLinear.rebuild),
-    "lora": (LoraLinear, lambda layer, description, tensors: LoraLinear(layer, **description)),
+    "lora": (LoraLinear, _lora),
 }
 """Adapted layers by the name they bear in the file: their class, and how one is made from a plain layer, its description and its tensors."""
 
@@ -206,8 +213,11 @@ def rebuilt(layer: nn.Module, name: str, description: Mapping[str, Any], tensors
     own = {key.removeprefix(f"{name}."): tensors[key] for key in tensors if key.startswith(f"{name}.")}
     try:
         about = dict(description["layers"][name])
+        plain = all(value is None or isinstance(value, str | int | float) for value in about.values())
+        if not (plain and isinstance(layer, nn.Linear | nn.Conv2d)):
+            raise TypeError("no matrix and plain values")
         return KINDS[about.pop("kind")][1](layer, about, own)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
         raise InputError(
             f"{folder / DESCRIPTION} is damaged: the layer {name!r} cannot be made of it ({reason(error)})",
             f"take {DESCRIPTION} and {TENSORS} anew from one run",

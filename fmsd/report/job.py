@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
+from fmsd.settings import parse_settings
 
 SWEEP = ("sweep.json", "multirun.yaml")
 """What lies in the folder of a sweep before its first job begins: our own file, and Hydra's."""
@@ -11,7 +11,7 @@ SWEEP = ("sweep.json", "multirun.yaml")
 
 def settings(folder: Path) -> dict[str, Any]:
     """The composed configuration of a run."""
-    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    return parse_settings((folder / "config.yaml").read_text(encoding="utf-8"), folder / "config.yaml")
 
 
 def sweep(folder: Path) -> Path | None:

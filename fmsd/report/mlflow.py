@@ -14,6 +14,8 @@ from fmsd.errors import InputError
 from fmsd.report import job
 from fmsd.report.run import MLFLOW, Run, locked, write
 
+log = logging.getLogger(__name__)
+
 PATIENCE = 60
 """Seconds that a job waits for the others of its sweep to have written: an SQLite file has one writer at a time."""
 
@@ -72,6 +74,18 @@ def local(store: Path, project: str) -> str:
     return address
 
 
+def outside(logger: MLFlowLogger) -> str | None:
+    """Where a store in a run's folder has its artifacts, if that is not beside it: the store itself says where, and may be a stranger's."""
+    import sqlalchemy  # noqa: PLC0415  of an extra
+
+    address = str(logger._tracking_uri)
+    if not (address.startswith("sqlite") and address.endswith(f"timeout={PATIENCE}")):  # a store that the user named
+        return None
+    store = Path(str(sqlalchemy.make_url(address).database)).parent
+    place = str(logger.experiment.get_run(str(logger.run_id)).info.artifact_uri)
+    return None if place.startswith(f"{(store / 'artifacts').as_uri()}/") and ".." not in place else place
+
+
 def named(name: str) -> str:
     """A name as MLflow takes it: it knows no `+`, so `ff++` is `ffpp`, its other name here; whatever else it refuses is `_`."""
     return re.sub(r"[^\w/. :-]", "_", name.replace("+", "p"), flags=re.ASCII)
@@ -87,6 +101,9 @@ def publish(logger: MLFlowLogger, run: Run, stamps: Mapping[str, Mapping[str, st
     for dataset, own in stamps.items():
         for level, stamp in own.items():
             board.set_tag(logger.run_id, named(f"stamp/{dataset}/{level}"), stamp)
+    if elsewhere := outside(logger):
+        log.warning("MLflow's store would write artifacts to %s, where it was made or says it was: it gets the numbers alone.", elsewhere)
+        return
     for pattern in ("*.png", "*.csv", "run.json", "adapter.*"):
         for path in sorted(run.folder.glob(pattern)):
             board.log_artifact(logger.run_id, str(path), place.rstrip("/") or None)

@@ -36,12 +36,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import polars as pl
-import yaml
 
 from fmsd.atomic import atomic
 from fmsd.errors import BusyError, InputError, reason
 from fmsd.metrics.table import markdown, markdown_text, videos, wide
 from fmsd.names import check_name
+from fmsd.settings import parse_settings
 from fmsd.tables import read_csv
 
 if os.name == "posix":
@@ -415,13 +415,12 @@ def unlock(file: IO[str]) -> None:
 
 def differing(one: str, two: str) -> str | None:
     """The first key in which two configurations differ; how they were asked for does not count. What is no configuration differs in all of them."""
+    second = flat(parse_settings(two, "The configuration of this command"))
     try:
-        parsed = [yaml.safe_load(text) for text in (one, two)]
-    except yaml.YAMLError:
-        parsed = [None, yaml.safe_load(two)]
-    if not isinstance(parsed[0], dict):
-        return next(iter(flat(parsed[1])))
-    first, second = ({key: value for key, value in flat(node).items() if not key.startswith("overrides")} for node in parsed)
+        first = flat(parse_settings(one, "The configuration that lies there"))
+    except InputError:
+        first = {}
+    first, second = ({key: value for key, value in own.items() if not key.startswith("overrides")} for own in (first, second))
     return next((key for key in first | second if first.get(key, ...) != second.get(key, ...)), None)
 
 

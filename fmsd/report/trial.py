@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
 
 from fmsd.errors import InputError, reason
 from fmsd.report.run import Run, flat
+from fmsd.settings import parse_settings
 from fmsd.tables import read_parquet
 
 log = logging.getLogger(__name__)
@@ -237,8 +237,8 @@ def _learned(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
     if not run.config.is_file():
         return None
     try:
-        settings = flat(yaml.safe_load(run.config.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        settings = flat(parse_settings(run.config.read_text(encoding="utf-8"), run.config))
+    except UnicodeDecodeError as error:
         raise InputError(f"{run.config} is no configuration ({reason(error)})", "put it back, or remove it") from error
     idle = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
     return {
