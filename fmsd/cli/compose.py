@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fmsd.cache import cache_folder
 from fmsd.cli.trust import destinations, load_run_config, trust_in
 from fmsd.data import manifest as manifests
 from fmsd.data.sources import deepfakebench
@@ -34,6 +35,7 @@ def without(names: Sequence[str], name: str) -> list[str]:
 
 OmegaConf.register_new_resolver("inside", lambda folder, names: [f"{folder}/{name}" for name in names], replace=True)
 OmegaConf.register_new_resolver("digest", lambda words: hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:8], replace=True)
+OmegaConf.register_new_resolver("cache", lambda: str(cache_folder()), replace=True)
 OmegaConf.register_new_resolver("without", without, replace=True)
 
 

@@ -24,6 +24,7 @@ from fmsd.cli.verbs import VERBS
 from fmsd.errors import BusyError, InputError
 from fmsd.report.run import BUSY, ERROR, prune, write
 from fmsd.report.sweep import Note, attempt, summed_up
+from fmsd.surroundings import refused_by_machine
 
 log = logging.getLogger(__name__)
 
@@ -87,21 +88,19 @@ def run(verb: str, overrides: Sequence[str]) -> int:
         refusals.append(translate_hydra_error(error, verb, overrides))
     except JobError as error:
         ended = error.args[0]
-    except OSError as error:
-        refusal = None if debugging else unwritable(error, outputs)
-        if refusal is None:
-            raise
-        refusals.append(refusal)
     except KeyboardInterrupt:
         print("fmsd: interrupted.", file=sys.stderr)
         ended = 130
     except SystemExit as exit_:  # processes of its own have said why
         ended = exit_.code if isinstance(exit_.code, int) else 1
     except Exception as error:
-        if debugging or os.environ.get(SWEEP) == around:
+        if debugging:
+            raise
+        refusal = refused_by_machine(error) or unwritable(error, outputs)
+        if refusal is None and os.environ.get(SWEEP) == around:
             raise
         why = f"{type(error).__name__}, {' '.join(str(error).split())}"
-        refusals.append(InputError(f"The sweep broke off: {why}", "run the same command again: finished jobs are skipped"))
+        refusals.append(refusal or InputError(f"The sweep broke off: {why}", "run the same command again: finished jobs are skipped"))
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before or "0"
         notes = os.environ.pop(SWEEP, None)
@@ -124,23 +123,18 @@ def existing(overrides: Sequence[str]) -> set[Path]:
 UNWRITABLE = {
     errno.EEXIST: "is a file, where a folder is wanted",
     errno.ENOTDIR: "lies below a file, where a folder is wanted",
-    errno.EACCES: "cannot be written (permission denied)",
-    errno.EPERM: "cannot be written (operation not permitted)",
-    errno.EROFS: "cannot be written (read-only file system)",
-    errno.ENOSPC: "cannot be written (no space left)",
-    errno.EDQUOT: "cannot be written (disk quota exceeded)",
     errno.ENAMETOOLONG: "has a name that is too long for the file system",
 }
-"""Why a folder of output cannot be made or written."""
+"""Why a folder of output cannot be made, beside what `fmsd.surroundings` knows."""
 
 
-def unwritable(error: OSError, outputs: Sequence[Path]) -> InputError | None:
+def unwritable(error: Exception, outputs: Sequence[Path]) -> InputError | None:
     """What keeps a verb from writing its output; None for an error of another file.
 
     Args:
         outputs: folders and files that the verb writes to; none where Hydra failed to make the first.
     """
-    if error.errno not in UNWRITABLE or not isinstance(error.filename, str):
+    if not isinstance(error, OSError) or error.errno not in UNWRITABLE or not isinstance(error.filename, str):
         return None
     place = Path(error.filename).absolute()
     if outputs and not any(place.is_relative_to(output) or output.is_relative_to(place) for output in outputs):
@@ -167,3 +161,7 @@ def refusing(verb: str, overrides: Sequence[str], config: DictConfig, folder: Pa
         return VERBS[verb](config, folder)
     except (InputError, OmegaConfBaseException) as error:
         raise translate_hydra_error(error, verb, overrides) from error
+    except Exception as error:
+        if refusal := refused_by_machine(error):
+            raise refusal from error
+        raise

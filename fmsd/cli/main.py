@@ -13,6 +13,7 @@ from fmsd.cli.files import CONF
 from fmsd.cli.help import groups, page
 from fmsd.cli.overrides import readable
 from fmsd.errors import InputError
+from fmsd.surroundings import lenient_streams
 
 USAGE = """fmsd VERB [overrides...]
 
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0: done; 1: done, with failures that were reported; 2: refused with one sentence; 75: another process is at work on the run;
         130: interrupted. Of a sweep: that of its first job that has another one than 0; the others run all the same.
     """
+    lenient_streams()
     try:
         return dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except InputError as error:
