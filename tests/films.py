@@ -82,6 +82,16 @@ def tagged(path: Path, frames: Sequence[np.ndarray], bits: int, space: int, full
     return path
 
 
+def bitten(path: Path, begin: float, seed: int, count: int = 3) -> Path:
+    """Spoils `count` bytes of coded pictures from a share of a file on, in its first 4,000 bytes there, as a bad cable or disk does."""
+    content, rng = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    start = round(begin * len(content))
+    for place in start + rng.integers(0, 4000, count):
+        content[place + 16 * (place % 188 < 16)] ^= 0x5A  # not in the head of a transport packet
+    path.write_bytes(content)
+    return path
+
+
 def sound(path: Path) -> Path:
     """A file without video."""
     path.parent.mkdir(parents=True, exist_ok=True)

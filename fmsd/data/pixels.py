@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import av.error
 import cv2
 import numpy as np
-from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
@@ -81,12 +80,11 @@ def shown(frame: VideoFrame, shape: Fraction) -> tuple[Pixels, Picture]:
     """
     hdr = HDR.get(frame.color_trc)
     image = converted(frame, "rgb24") if hdr is None else tone_mapped(converted(frame, "rgb48le"), hdr, frame.color_primaries)
-    grown = (max(float(shape), 1.0), max(1 / float(shape), 1.0))
+    across, down = max(float(shape), 1.0), max(1 / float(shape), 1.0)
     if shape != 1:
-        size = round(image.shape[1] * grown[0]), round(image.shape[0] * grown[1])
-        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+        image = cv2.resize(image, (round(image.shape[1] * across), round(image.shape[0] * down)), interpolation=cv2.INTER_CUBIC)
     matrix = display_matrix(frame)
-    return upright(image, matrix), Picture(shape, hdr, frame.interlaced_frame, grown[::-1] if transposed(matrix) else grown)
+    return upright(image, matrix), Picture(shape, hdr, frame.interlaced_frame, (down, across) if transposed(matrix) else (across, down))
 
 
 def converted(frame: VideoFrame, form: str) -> Any:
@@ -102,6 +100,7 @@ def converted(frame: VideoFrame, form: str) -> Any:
             dst_colorspace=Colorspace.ITU601,  # RGB has no matrix, but some releases of PyAV convert only where both are given
             src_color_range=frame.color_range,
             dst_color_range=ColorRange.JPEG,
+            threads=1,  # processes are the parallelism
         ).to_ndarray()
     except (OSError, av.error.FFmpegError) as error:
         what = f"The colours of the video (pixel format {frame.format.name}, matrix {frame.colorspace} of ITU-T H.273) cannot be converted to RGB"
@@ -113,7 +112,7 @@ def converted(frame: VideoFrame, form: str) -> Any:
 
 def display_matrix(frame: VideoFrame) -> Float[ndarray, "2 2"] | None:
     """How x and y of a frame are shown: (x, y) of the screen are (x, y) of the frame times this matrix; None where the file says nothing."""
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    data = frame.side_data.get("DISPLAYMATRIX")
     return None if data is None else np.frombuffer(bytes(data), "=i4").reshape(3, 3)[:2, :2] / 2.0**16
 
 
