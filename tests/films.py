@@ -34,14 +34,20 @@ def walk(count: int, seed: int = 1, size: tuple[int, int] = (192, 128), side: in
 
 
 def film(
-    path: Path, images: Sequence[np.ndarray], codec: str = "libx264", stamps: Sequence[int] | None = None, options: dict[str, str] | None = None
+    path: Path,
+    images: Sequence[np.ndarray],
+    codec: str = "libx264",
+    stamps: Sequence[int] | None = None,
+    options: dict[str, str] | None = None,
+    shape: str = "1:1",
 ) -> Path:
-    """Writes a video of 25 frames a second, or with the given time stamps in 1/100 s."""
+    """Writes a video of 25 frames a second, or with the given time stamps in 1/100 s; `shape` is width to height of a pixel."""
     path.parent.mkdir(parents=True, exist_ok=True)
     mux = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
     with av.open(path, "w", options=mux) as container:
         stream = container.add_stream(codec, 25, options=options or {})
         stream.height, stream.width = images[0].shape[:2]
+        stream.codec_context.sample_aspect_ratio = Fraction(shape.replace(":", "/"))
         stream.pix_fmt = {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
         if stamps:
             stream.time_base = stream.codec_context.time_base = Fraction(1, 100)
@@ -50,6 +56,39 @@ def film(
             frame.pts = stamps[number] if stamps else number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def tagged(path: Path, frames: Sequence[np.ndarray], bits: int, space: int, full: bool = False, transfer: int = 2) -> Path:
+    """Writes Y, Cb and Cr of `bits` bits without loss, as frames that declare their matrix and transfer function (numbers of H.273) and range."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", 25)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv444p" if bits == 8 else f"yuv444p{bits}le"
+        context = stream.codec_context
+        context.colorspace, context.color_range, context.color_trc, context.color_primaries = space, 2 if full else 1, transfer, 9 if space > 8 else 1
+        for number, components in enumerate(frames):
+            frame = av.VideoFrame(stream.width, stream.height, stream.pix_fmt)
+            for plane, values in zip(frame.planes, np.moveaxis(components, -1, 0), strict=True):
+                rows = np.zeros((plane.height, plane.line_size), np.uint8)
+                content = np.ascontiguousarray(values.astype(np.uint8 if bits == 8 else "<u2")).view(np.uint8)
+                rows[:, : content.shape[1]] = content
+                plane.update(rows)
+            frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries = space, 2 if full else 1, transfer, 9 if space > 8 else 1
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def bitten(path: Path, begin: float, seed: int, count: int = 3) -> Path:
+    """Spoils `count` bytes of coded pictures from a share of a file on, in its first 4,000 bytes there, as a bad cable or disk does."""
+    content, rng = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    start = round(begin * len(content))
+    for place in start + rng.integers(0, 4000, count):
+        content[place + 16 * (place % 188 < 16)] ^= 0x5A  # not in the head of a transport packet
+    path.write_bytes(content)
     return path
 
 

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from fmsd.data import faces
-from fmsd.data.faces import Face, YuNet, crop, followed, located, similarity, template
+from fmsd.data.faces import Face, YuNet, crop, located, similarity, template, tracks
 from fmsd.data.synthetic import CONDITIONS, person, render
 from fmsd.errors import InputError
 from tests.films import STILL, shot
@@ -14,6 +15,12 @@ from tests.films import STILL, shot
 
 def at(x: float, y: float, side: float = 40.0) -> Face:
     return Face((x - side / 2, y - side / 2, side, side), template(int(side), 1.0) + np.array([x - side / 2, y - side / 2]), 0.9)
+
+
+def followed(frames: Sequence[Sequence[Face]]) -> list[Face | None]:
+    """The face of the person who covers most of a video, in each frame."""
+    found = tracks(frames)
+    return [found[0].get(number) if found else None for number in range(len(frames))]
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +108,16 @@ def test_frames_in_which_the_person_is_not_seen_have_none() -> None:
     assert followed(frames) == [person[0], None, None, person[3], None, person[5]]
     assert followed([[], []]) == [None, None]
     assert followed([]) == []
+
+
+def test_each_person_is_a_track_the_one_who_covers_most_first() -> None:
+    first, second = [at(50.0 + place, 50, 60) for place in range(6)], [at(220.0 - place, 60, 40) for place in range(3)]
+    third = at(140, 150, 20)
+    assert tracks([[one] if place > 2 else [one, second[place]] for place, one in enumerate(first)] + [[third]]) == [
+        dict(enumerate(first)),
+        dict(enumerate(second)),
+        {6: third},
+    ]
 
 
 def test_a_person_may_come_nearer_but_not_jump() -> None:

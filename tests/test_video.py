@@ -1,14 +1,21 @@
 import functools
+import gc
+import os
+import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
+from fmsd.data import processes
 from fmsd.data.video import index, opened, sampled
 from fmsd.errors import InputError
-from tests.films import film, sound, turned, walk
+from tests.films import bitten, film, sound, turned, walk
 
 
 @functools.cache
@@ -143,6 +150,27 @@ def test_a_broken_stream_that_was_recorded_from_its_middle_gives_what_can_be_dec
     assert 10 <= sum(sample.image is not None for sample in samples) < 40
 
 
+NOISY = ("libx264", {"g": "8", "bf": "2"}), ("mpeg2video", {"g": "8", "bf": "2"})
+
+
+@pytest.mark.parametrize(("codec", "options"), NOISY, ids=[codec for codec, _ in NOISY])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_frame_that_damage_has_reached_is_taken_for_the_video(tmp_path: Path, codec: str, options: dict[str, str], seed: int) -> None:
+    """Neither the frame in which the decoder conceals the damage, nor any that is predicted from it; other groups of frames stay."""
+    rng = np.random.default_rng(seed)
+    ground = rng.integers(0, 256, (96, 128, 3), np.uint8)
+    path = film(tmp_path / "live.ts", [np.roll(ground, 2 * place, 1) for place in range(40)], codec, options=options)
+    whole = {image.tobytes() for image in decoded(path)}
+    bitten(path, 0.4, seed)
+    samples = list(sampled(path, None))
+    kept = [sample.image.tobytes() in whole for sample in samples if sample.image is not None]
+    assert all(kept)
+    assert 20 <= len(kept) < 40
+    shown = [sample for sample in sampled(path, None, keep_corrupt=True) if sample.corrupt]
+    assert [sample.position for sample in shown if sample.image is not None] == [sample.position for sample in samples if sample.corrupt]
+    assert shown
+
+
 def test_the_real_clips_are_sampled_as_they_are_decoded(real_data: Path) -> None:
     paths = sorted((real_data / "videos").iterdir())
     assert paths
@@ -153,7 +181,12 @@ def test_the_real_clips_are_sampled_as_they_are_decoded(real_data: Path) -> None
             for place, frame in enumerate(container.decode(video=0)):
                 length = place + 1
                 if place in samples:
-                    assert np.array_equal(samples[place], frame.to_ndarray(format="rgb24")), f"{path.name}, frame {place}"
+                    wide = round(
+                        frame.width * (container.streams.video[0].sample_aspect_ratio or 1)
+                    )  # one clip is stored as 720 x 480, for 853 x 480
+                    right = frame.to_ndarray(format="rgb24")
+                    right = right if wide == frame.width else cv2.resize(right, (wide, frame.height), interpolation=cv2.INTER_CUBIC)
+                    assert np.array_equal(samples[place], right), f"{path.name}, frame {place}"
         assert list(samples) == np.linspace(0, length - 1, 8).round().astype(int).tolist()
 
 
@@ -230,3 +263,26 @@ def test_damage_within_a_file_costs_the_frames_it_hits_and_no_others(tmp_path: P
     assert [sample.position for sample in samples] == list(range(30))
     same = [sample.image is not None and np.array_equal(sample.image, whole[sample.position]) for sample in samples]
     assert 26 <= sum(same) < 30
+
+
+def test_a_forked_process_does_not_free_the_decoder_s_threads_that_it_inherited(tmp_path: Path) -> None:
+    """FFmpeg would wait for them for ever: frames in cyclic garbage of the process that forks."""
+    assert processes.pool  # its module sees to it
+    path = film(tmp_path / "film.mp4", walk(1))
+    with av.open(path) as container:
+        frame = next(container.decode(video=0))
+        frame.reformat(width=100, format="rgb24", threads=4)
+    cycle: list[Any] = [frame]
+    cycle.append(cycle)
+    del frame, cycle
+    child = os.fork()
+    if not child:
+        gc.collect()
+        os._exit(0)
+    deadline = time.monotonic() + 20
+    while not (ended := os.waitpid(child, os.WNOHANG)[0]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended

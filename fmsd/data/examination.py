@@ -444,6 +444,8 @@ def _film(job: Job) -> Look:
     complete(held, path)
     samples = list(sampled(path, 2))
     images = [sample.image for sample in samples if sample.image is not None]
+    if any(sample.corrupt for sample in samples):
+        raise InputError(f"The first or the last frame of {path} is damaged, and was patched by the decoder", "copy it again from its source")
     if len(images) < len(samples):
         raise InputError(f"The first or the last frame of {path} cannot be decoded", "copy it again from its source")
     with path.open("rb") as file:

@@ -13,21 +13,16 @@ import re
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import cv2
-from jaxtyping import UInt8
-from numpy import ndarray
+from typing import Any
 
 from fmsd.atomic import atomic
 from fmsd.data.clip import frames, unreadable
-from fmsd.data.faces import Face, Finder, crop, followed
-from fmsd.data.image import read_image
-from fmsd.data.manifest import places
-from fmsd.data.video import Sample, each
+from fmsd.data.faces import Finder
+from fmsd.data.looking import look
+from fmsd.data.recipe import Crop, Recipe, encoded
 from fmsd.errors import InputError, reason
 from fmsd.names import check_distinct, check_name, check_names
 from fmsd.ownership import below
@@ -35,65 +30,6 @@ from fmsd.types import Entry, Frame, Problem, Split, Video
 
 RECORD = "video.json"
 """What tells about every frame of a video that was looked at; its presence means that the video is done."""
-
-Crop = UInt8[ndarray, "size size 3"]
-
-UP = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP) if hasattr(cv2, "IMWRITE_PNG_FILTER") else ()
-"""Each row of a PNG as its difference from the one above, where OpenCV is new enough to be told."""
-
-FORMATS = ("png", "jpg")
-SAMPLING = ("spread", "first")
-CODING: dict[str, Callable[[int], tuple[int, ...]]] = {
-    "png": lambda _: (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, *UP),
-    "jpg": lambda quality: (cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
-}
-"""How OpenCV is asked to write a format. These settings of PNG take half the time of its level 1, at the same size."""
-
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How crops are made.
-
-    Args:
-        frames: at most so many of a video; None for all.
-        sampling: `spread` evenly from its first to its last, or the `first` ones.
-        size: side of a crop in pixels.
-        margin: side of a crop as a multiple of the tight face's.
-        align: bring eyes, nose and mouth to fixed places; otherwise only cut out the box.
-        track: keep to one person within a video; otherwise take the largest face of each frame.
-        format: `png`, or `jpg`.
-        quality: of JPEG, from 1 to 100.
-    """
-
-    frames: int | None = 32
-    sampling: str = "spread"
-    size: int = 256
-    margin: float = 1.3
-    align: bool = True
-    track: bool = True
-    format: str = "png"
-    quality: int = 95
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be made."""
-        kinds: dict[str, tuple[type, ...]] = dict.fromkeys(("size", "quality"), (int,)) | {"frames": (int, type(None)), "margin": (int, float)}
-        kinds |= dict.fromkeys(("align", "track"), (bool,))
-        for name, kind in kinds.items():
-            value = getattr(self, name)
-            if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
-                raise InputError(f"{name}={value} is not {' or '.join(WORDS[one] for one in kind)}", "correct it")
-        wrong = {
-            f"frames={self.frames} must be at least 1, or null for all": self.frames is not None and self.frames < 1,
-            f"sampling={self.sampling} is unknown; choose one of {', '.join(SAMPLING)}": self.sampling not in SAMPLING,
-            f"size={self.size} must be at least 16 pixels": self.size < 16,
-            f"margin={self.margin} must be at least 1": self.margin < 1,
-            f"format={self.format} is unknown; choose one of {', '.join(FORMATS)}": self.format not in FORMATS,
-            f"quality={self.quality} must lie between 1 and 100": not 1 <= self.quality <= 100,
-        }
-        if found := [what for what, holds in wrong.items() if holds]:
-            raise InputError("; ".join(found), "correct these keys")
 
 
 @dataclass(frozen=True)
@@ -118,13 +54,32 @@ class Source:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a video: numbers of frames looked at, of those that could not be decoded, and of crops; or why nothing was made of it."""
+    """What became of a video; or why nothing was made of it.
+
+    Args:
+        frames: number of frames looked at.
+        statuses: numbers of faces and of frames without one by status, see `fmsd.data.looking`.
+        small: number of faces below `min_face`, kept or not.
+        corrupt: number of frames that are decoded with damage, kept or not.
+        faceless: number of frames that show no face.
+        several: number of frames that show several faces.
+        picture: how its frames are shown, as in its record.
+    """
 
     video: str
     frames: int = 0
-    damaged: int = 0
-    crops: int = 0
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    small: int = 0
+    corrupt: int = 0
+    faceless: int = 0
+    several: int = 0
+    picture: Mapping[str, Any] = field(default_factory=dict)
     failure: str = ""
+
+    @property
+    def crops(self) -> int:
+        """Number of crops."""
+        return self.statuses.get("face", 0)
 
 
 ABOUT = ("video", "label", "dataset", "domain", "split", "compression")
@@ -278,81 +233,36 @@ def extract(source: Source, find: Finder, recipe: Recipe, out: Path, work: Path)
     finally:
         for left in (partial, partial.with_suffix(".old")):
             shutil.rmtree(left, ignore_errors=True)
-    return Outcome(source.video, len(record["frames"]), sum(frame["status"] == "damaged" for frame in record["frames"]), len(crops))
+    return outcome(record, recipe)
 
 
-class Look(NamedTuple):
-    """What was seen in a frame, which is too large to be kept itself.
+def outcome(record: dict[str, Any], recipe: Recipe) -> Outcome:
+    """What became of a video by its record."""
+    lines = record["frames"]
 
-    Args:
-        found: number of faces; -1 where the frame cannot be decoded.
-        faces: those that may be kept, the largest first, and `crops` of them.
-    """
+    def frames(holds: Callable[[dict[str, Any]], bool]) -> int:
+        return len({line["index"] for line in lines if holds(line)})  # a frame has a line for each person
 
-    position: int
-    seconds: float
-    found: int
-    faces: list[Face]
-    crops: list[Crop]
+    return Outcome(
+        record["video"],
+        frames=frames(lambda line: True),
+        statuses=Counter(line["status"] for line in lines),
+        small=sum(line.get("side", recipe.min_face) < recipe.min_face for line in lines),
+        corrupt=frames(lambda line: line["status"] == "corrupt" or line.get("corrupt", False)),
+        faceless=frames(lambda line: line["status"] == "none"),
+        several=frames(lambda line: line["faces"] > 1),
+        picture=record["picture"],
+    )
 
 
 def looked_at(source: Source, find: Finder, recipe: Recipe) -> tuple[dict[str, Any], dict[str, Crop]]:
-    """The record of a video's frames, and its crops by file name.
-
-    The status of a frame is `face`, `none` (no face in it), `other` (not the person of the video) or `damaged` (it cannot be decoded).
+    """The record of a video, and its crops by file name.
 
     Raises:
-        InputError: the video cannot be opened, ends too early, or none of its frames can be decoded.
+        InputError: as `look`.
     """
-
-    def see(sample: Sample) -> Look:
-        if sample.image is None:
-            return Look(sample.position, sample.seconds, -1, [], [])
-        found = find(sample.image)
-        kept = found if recipe.track else found[:1]
-        crops = [crop(sample.image, face, recipe.size, recipe.margin, recipe.align) for face in kept]
-        return Look(sample.position, sample.seconds, len(found), kept, crops)
-
-    looks = seen(source, recipe, see)
-    if all(look.found < 0 for look in looks):
-        raise InputError(f"None of the frames of {source.file or source.images[0][1].parent} can be decoded", "copy it again from its source")
-    chosen = followed([look.faces for look in looks]) if recipe.track else [look.faces[0] if look.faces else None for look in looks]
-    told, crops = [], dict[str, Crop]()
-    for look, face in zip(looks, chosen, strict=True):
-        line: dict[str, Any] = {"index": look.position, "seconds": round(look.seconds, 4), "faces": max(look.found, 0)}
-        if face is None:
-            told.append(line | {"status": "damaged" if look.found < 0 else "other" if look.found else "none"})
-            continue
-        name = f"{look.position:06d}.{recipe.format}"
-        crops[name] = next(cut for one, cut in zip(look.faces, look.crops, strict=True) if one is face)
-        where = {"box": [round(x, 2) for x in face.box], "points": face.points.round(2).tolist(), "score": round(face.score, 4)}
-        told.append(line | {"status": "face", "file": name} | where)
-    return {name: getattr(source, name) for name in ABOUT} | {"source": origin(source), "frames": told}, crops
-
-
-def seen(source: Source, recipe: Recipe, see: Callable[[Sample], Look]) -> list[Look]:
-    """What is seen in the frames of a video that a recipe takes.
-
-    Raises:
-        InputError: the video file cannot be opened, or is cut off.
-    """
-    if source.file is None:
-        taken = places(len(source.images), recipe.frames, recipe.sampling)
-        return [see(image(*source.images[place])) for place in taken]
-    return each(source.file, recipe.frames, recipe.sampling, see, whole=True)
-
-
-def image(position: int, path: Path) -> Sample:
-    """An image file as a frame of a video."""
-    try:
-        return Sample(position, 0.0, read_image(path))
-    except InputError:
-        return Sample(position, 0.0, None)
-
-
-def encoded(pixels: Crop, recipe: Recipe) -> bytes:
-    """A crop as the bytes of an image file; JPEG without colour subsampling, which would blur traces in colour."""
-    return cv2.imencode(f".{recipe.format}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), CODING[recipe.format](recipe.quality))[1].tobytes()
+    seen, crops = look(source.file, source.images, find, recipe)
+    return {name: getattr(source, name) for name in ABOUT} | {"source": origin(source)} | seen, crops
 
 
 def records(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

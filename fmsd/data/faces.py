@@ -157,16 +157,16 @@ def located() -> Path:
 # ---- following
 
 
-def followed(frames: Sequence[Sequence[Face]], reach: float = 2.0) -> list[Face | None]:
-    """The face of one person in each frame of a video: of the person whose face covers most of the video. None where it is not seen.
+def tracks(frames: Sequence[Sequence[Face]], reach: float = 2.0) -> list[dict[int, Face]]:
+    """The people of a video, each as faces by number of the frame; the one whose face covers most of the video first.
 
     Faces of a frame continue the nearest track first. A track is continued by a face at most `reach` face sides from where it was last seen and
     less than twice or more than half as large. Our reading: position and size tell persons apart, their looks do not.
     """
-    tracks: list[dict[int, Face]] = []
+    found: list[dict[int, Face]] = []
     for number, faces in enumerate(frames):
         pairs = []
-        for track in tracks:
+        for track in found:
             last = next(reversed(track.values()))
             for face in faces:
                 side = (last.side + face.side) / 2
@@ -179,11 +179,8 @@ def followed(frames: Sequence[Sequence[Face]], reach: float = 2.0) -> list[Face 
             if number not in track and id(face) not in taken:
                 track[number] = face
                 taken.append(id(face))
-        tracks += [{number: face} for face in faces if id(face) not in taken]
-    if not tracks:
-        return [None] * len(frames)
-    largest = max(tracks, key=lambda track: sum(face.side**2 for face in track.values()))
-    return [largest.get(number) for number in range(len(frames))]
+        found += [{number: face} for face in faces if id(face) not in taken]
+    return sorted(found, key=lambda track: -sum(face.side**2 for face in track.values()))
 
 
 # ---- cutting out

@@ -1,6 +1,7 @@
 """Processes that read files beside each other."""
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,10 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
+
+if hasattr(os, "register_at_fork"):
+    # What a forked process inherited is not its to free: FFmpeg waits for ever for threads of its own that a fork does not copy.
+    os.register_at_fork(after_in_child=gc.freeze)
 
 
 def bound(parent: int) -> None:

@@ -3,23 +3,22 @@
 import bisect
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import av
 import av.error
-import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
-from jaxtyping import UInt8
-from numpy import ndarray
 
 from fmsd.data.manifest import places
+from fmsd.data.pixels import Picture, Pixels, aspect, shown
 from fmsd.errors import InputError, reason
 
 DECODER = f"PyAV {av.__version__} (libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))})"
@@ -31,9 +30,12 @@ STAMPED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 PLAIN = ("av1", "h264", "hevc", "mjpeg", "vp9")
 """Codecs (FFmpeg's names) that make a frame of every packet; others have packets that show nothing."""
 
-Pixels = UInt8[ndarray, "height width 3"]
+REORDERED = 16
+"""B frames that wait at most for the frame after them: no codec holds more."""
 
 T = TypeVar("T")
+See = Callable[[VideoStream, int, float, VideoFrame | None, bool], T]
+"""What is made of a frame from its stream, its position, its time, itself, and whether it is sound."""
 
 
 class Sample(NamedTuple):
@@ -42,12 +44,16 @@ class Sample(NamedTuple):
     Args:
         position: its place in the video, counted from 0.
         seconds: when it is shown.
-        image: RGB pixels, upright; None where the stream is damaged.
+        image: RGB pixels as a viewer sees them, see `fmsd.data.pixels`; None where the stream is damaged, unless damaged frames are asked for.
+        corrupt: whether the frame is decoded, but with what the decoder made up where the stream is damaged.
+        picture: how it is shown; None where it cannot be decoded, or is an image file.
     """
 
     position: int
     seconds: float
     image: Pixels | None
+    corrupt: bool = False
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -110,15 +116,19 @@ def index(container: InputContainer, stream: VideoStream) -> Index:
     return Index([stamp for stamp, _ in shown], keys, len(packets), stream.frames)
 
 
-def sampled(path: Path, count: int | None, sampling: str = "spread") -> Iterator[Sample]:
+def sampled(path: Path, count: int | None, sampling: str = "spread", keep_corrupt: bool = False) -> Iterator[Sample]:
     """At most `count` frames of a video file, spread evenly from its first to its last, or the first ones; None for all.
 
-    Positions, pixels and the number of frames are those of the file decoded from begin to end. A frame that cannot be decoded comes without an image.
+    Positions, pixels and the number of frames are those of the file decoded from begin to end. A frame that cannot be decoded, or only with damage
+    (see `sound`), comes without an image.
+
+    Args:
+        keep_corrupt: give the images of frames that are decoded with damage, too.
 
     Raises:
         InputError: as `opened`, or a file without a single frame.
     """
-    yield from each(path, count, sampling, lambda sample: sample)
+    yield from each(path, count, sampling, lambda sample: sample, keep_corrupt=keep_corrupt)
 
 
 def complete(held: Index, path: Path) -> None:
@@ -131,31 +141,39 @@ def complete(held: Index, path: Path) -> None:
         raise InputError(f"The video {path} ends after {held.length} of {held.declared} frames", "copy it again from its source")
 
 
-def each(path: Path, count: int | None, sampling: str, see: Callable[[Sample], T], whole: bool = False) -> list[T]:
+def each(path: Path, count: int | None, sampling: str, see: Callable[[Sample], T], whole: bool = False, keep_corrupt: bool = False) -> list[T]:
     """What `see` makes of each frame that `sampled` takes, without keeping the frames themselves.
 
     Where a file does not hold what its index promises, it is called anew for frames of another decoding, and what it gave before is dropped.
 
     Args:
         whole: refuse a file that is cut off.
+        keep_corrupt: as that of `sampled`.
 
     Raises:
         InputError: as `sampled`.
     """
+
+    def sample(stream: VideoStream, position: int, seconds: float, frame: VideoFrame | None, clean: bool) -> T:
+        if frame is None:
+            return see(Sample(position, seconds, None))
+        image, picture = shown(frame, aspect(stream))
+        return see(Sample(position, seconds, image if clean or keep_corrupt else None, not clean, picture))
+
     with opened(path) as (container, stream):
         held = index(container, stream)
         if whole:
             complete(held, path)
-        found = _by_stamp(container, stream, held, places(held.length, count, sampling), see)
+        found = _by_stamp(container, stream, held, places(held.length, count, sampling), sample)
     length = held.length
     while found is None:
         if not length:
             raise InputError(f"The video {path} holds no frames", "copy it again from its source, or leave it out")
-        found, length = _by_count(path, places(length, count, sampling), length, see)
+        found, length = _by_count(path, places(length, count, sampling), length, sample)
     return found
 
 
-def _by_stamp(container: InputContainer, stream: VideoStream, held: Index, wanted: Sequence[int], see: Callable[[Sample], T]) -> list[T] | None:
+def _by_stamp(container: InputContainer, stream: VideoStream, held: Index, wanted: Sequence[int], see: See[T]) -> list[T] | None:
     """The wanted frames, with a jump to the last key frame before the next one; None where frames are not what the index promises."""
     if not held.shown:
         return None
@@ -167,31 +185,33 @@ def _by_stamp(container: InputContainer, stream: VideoStream, held: Index, wante
         if jumped := key > reached + 1:
             frames, reached = _begun(container, stream, position, held.shown[key]), key - 1
         while reached < place:
-            frame = next(frames, None)
+            frame, clean = next(frames, (None, False))
             reached += 1
             if frame is None or position.get(frame.pts) != reached or (jumped and reached == key and not frame.key_frame):
                 return None
             if reached == place:
-                found.append(see(Sample(place, (held.shown[place] - held.shown[0]) * unit, _image(frame))))
+                found.append(see(stream, place, (held.shown[place] - held.shown[0]) * unit, frame, clean))
     return found
 
 
-def _begun(container: InputContainer, stream: VideoStream, position: Mapping[int | None, int], stamp: int) -> Iterator[VideoFrame | None]:
+def _begun(
+    container: InputContainer, stream: VideoStream, position: Mapping[int | None, int], stamp: int
+) -> Iterator[tuple[VideoFrame | None, bool]]:
     """What is decoded from a key frame on; a jump may end before it, and frames shown before it may follow it in the file."""
     with contextlib.suppress(av.error.FFmpegError):  # nothing, or another frame, is decoded then
         container.seek(stamp, stream=stream)
     first = position[stamp]
-    return itertools.dropwhile(lambda frame: frame is None or position.get(frame.pts, first) < first, _decoded(container, stream))
+    return sound(itertools.dropwhile(lambda frame: frame is None or position.get(frame.pts, first) < first, _decoded(container, stream)))
 
 
-def _by_count(path: Path, wanted: Sequence[int], length: int, see: Callable[[Sample], T]) -> tuple[list[T] | None, int]:
+def _by_count(path: Path, wanted: Sequence[int], length: int, see: See[T]) -> tuple[list[T] | None, int]:
     """The wanted frames, by decoding and counting all; None, and how many there are, where these are not `length` and the last is wanted."""
     with opened(path) as (container, stream):
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         found, left, place = list[T](), set(wanted), -1
-        for place, frame in enumerate(_decoded(container, stream)):
+        for place, (frame, clean) in enumerate(sound(_decoded(container, stream))):
             if place in left:
-                found.append(see(Sample(place, place / rate, _image(frame))))
+                found.append(see(stream, place, place / rate, frame, clean))
             if place == wanted[-1] < length - 1:
                 return found, length
     return (found if place + 1 == length else None), place + 1
@@ -212,12 +232,22 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFr
             yield None
 
 
-def _image(frame: VideoFrame | None) -> Pixels | None:
-    """A frame's pixels, where they are those of the video."""
-    return None if frame is None or frame.is_corrupt else upright(frame)
+def sound(frames: Iterable[VideoFrame | None]) -> Iterator[tuple[VideoFrame | None, bool]]:
+    """Each frame of a stream in the order of presentation, and whether its pixels are those of the video.
 
-
-def upright(frame: VideoFrame) -> Pixels:
-    """A frame's RGB pixels, turned as the file asks for."""
-    turned: Any = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
-    return np.ascontiguousarray(turned)
+    A decoder marks the frame in which it conceals damage, but not those that it predicts from it. So the marked frame, or one that is lost, and all
+    after it up to the next key frame are not sound; nor are the B frames right before it, which may be predicted from it.
+    """
+    clean, waiting = True, deque[VideoFrame]()
+    for frame in frames:
+        intact = frame is not None and not frame.is_corrupt
+        if frame is not None and intact and frame.pict_type == PictureType.B:
+            waiting.append(frame)
+            if len(waiting) > REORDERED:
+                yield waiting.popleft(), clean
+            continue
+        yield from ((before, clean and intact) for before in waiting)
+        waiting.clear()
+        clean = frame is not None and intact and (clean or frame.key_frame)
+        yield frame, clean
+    yield from ((before, clean) for before in waiting)

@@ -75,7 +75,7 @@ def extract(data: DataModule, finder: Callable[[], Finder], recipe: Recipe, out:
             if len(left) < len(own):
                 log.info("%d of %d videos are done already.", len(own) - len(left), len(own))
             outcomes = list(worked(left, finder, recipe, out, work, workers))
-            failures = tell(outcomes, out / f"failures-{name}.csv")
+            failures = tell(outcomes, recipe, out / f"failures-{name}.csv")
     except OSError as error:
         raise refused(out, error) from error
     if shards == 1:
@@ -111,6 +111,7 @@ def settle(out: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{out} holds a pack, whose manifest would be lost", "choose another out=FOLDER")
     before = manifests.made(out)
     if before is not None:
+        before = asdict(Recipe()) | before  # made before a choice existed: by what is its default
         if differing := [name for name in settings if before.get(name) != settings[name]]:
             name = differing[0]
             raise InputError(f"The crops in {out} were made with {name}={before.get(name)}, not {settings[name]}", "choose another out=FOLDER")
@@ -214,16 +215,14 @@ def worked(left: Sequence[Source], finder: Callable[[], Finder], recipe: Recipe,
 # ---- the end
 
 
-def tell(outcomes: Sequence[Outcome], path: Path) -> int:
+def tell(outcomes: Sequence[Outcome], recipe: Recipe, path: Path) -> int:
     """Says what was made, keeps the list of what could not be read, and returns its length."""
     failures = sorted((outcome for outcome in outcomes if outcome.failure), key=lambda outcome: outcome.video)
-    looked, damaged, crops = (sum(getattr(outcome, name) for outcome in outcomes) for name in ("frames", "damaged", "crops"))
-    log.info("%d videos, %d frames, %d crops; every frame's fate is in its video's %s.", len(outcomes) - len(failures), looked, crops, RECORD)
-    if damaged:
-        names = [outcome.video for outcome in outcomes if outcome.damaged]
-        log.warning("%d frames of %d videos cannot be decoded, of %s among them; they are left out.", damaged, len(names), names[0])
-    if faceless := [outcome.video for outcome in outcomes if not outcome.failure and not outcome.crops]:
-        log.warning("%d videos show no face, %s among them; they are recorded, but are in no table of results.", len(faceless), faceless[0])
+    read = sorted((outcome for outcome in outcomes if not outcome.failure), key=lambda outcome: outcome.video)
+    looked, crops = sum(outcome.frames for outcome in read), sum(outcome.crops for outcome in read)
+    log.info("%d videos, %d frames, %d crops; every frame's fate is in its video's %s.", len(read), looked, crops, RECORD)
+    for sentence in warnings(read, recipe):
+        log.warning("%s", sentence)
     if failures:
         rows = [[outcome.video, outcome.failure] for outcome in failures]
         show(f"{len(failures)} videos could not be read", ["video", "why"], rows[:SHOWN], f"All are in {path}; the same command tries them again")
@@ -231,6 +230,42 @@ def tell(outcomes: Sequence[Outcome], path: Path) -> int:
     else:
         path.unlink(missing_ok=True)
     return len(failures)
+
+
+def warnings(read: Sequence[Outcome], recipe: Recipe) -> Iterator[str]:
+    """What a user should know of the videos that were read: a sentence for each kind, with numbers and an example."""
+
+    def within(number: Callable[[Outcome], int]) -> tuple[int, str]:
+        """The sum of a number, and in which videos it is above 0."""
+        found = [outcome for outcome in read if number(outcome)]
+        return sum(map(number, found)), f"in {len(found)} of {len(read)} videos, {found[0].video} among them" if found else ""
+
+    count, where = within(lambda outcome: outcome.statuses.get("damaged", 0))
+    if count:
+        yield f"Frames that cannot be decoded: {count}, {where}; they are left out."
+    count, where = within(lambda outcome: outcome.corrupt)
+    if count:
+        fate = "kept" if recipe.keep_corrupt else "left out; keep_corrupt=true keeps them"
+        yield f"Frames that are damaged and patched by the decoder: {count}, {where}; they are {fate}."
+    count, where = within(lambda outcome: outcome.small)
+    if count:
+        fate = "kept; keep_small=false leaves them out" if recipe.keep_small else "left out"
+        yield f"Faces smaller than min_face={recipe.min_face} pixels: {count}, {where}; they are {fate}."
+    count, where = within(lambda outcome: outcome.faceless == outcome.frames)
+    if count:
+        yield f"No face at all: {where}; they are recorded, but are in no table of results."
+    count, where = within(lambda outcome: outcome.faceless < outcome.frames < 2 * outcome.faceless)
+    if count:
+        yield f"A face in fewer than half of the frames: {where}."
+    count, where = within(lambda outcome: 2 * outcome.several > outcome.frames)
+    if count and recipe.faces != "all":
+        yield f"Several faces in most of the frames: {where}; one person is taken of each, faces=all takes all."
+    count, where = within(lambda outcome: outcome.picture.get("pixel_aspect", "1:1") != "1:1")
+    if count:
+        yield f"Pixels that are not square: {where}; they were squared."
+    count, where = within(lambda outcome: outcome.picture.get("tone_mapped") is not None)
+    if count:
+        yield f"High dynamic range: {where}; they were mapped to the standard range."
 
 
 def join(out: Path) -> Manifest:

@@ -1,5 +1,6 @@
 """The face crops that `fmsd extract` wrote, joined from the records of its videos, whichever shard made them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,15 +20,21 @@ def scan(root: Path) -> Iterator[Entry]:
     for folder, record in records(root):
         kept = [frame for frame in record["frames"] if frame["status"] == "face"]
         if not kept:
-            yield Problem("faceless", f"{record['video']} has no face in any of {len(record['frames'])} frames, so it is in no table of results.")
+            counts = ", ".join(f"{count} {status}" for status, count in Counter(frame["status"] for frame in record["frames"]).items())
+            yield Problem("faceless", f"{record['video']} has no crop of any of its frames ({counts})", "it is in no table of results")
         for frame in kept:
             yield Frame(
                 path=folder / frame["file"],
                 label=record["label"],
                 dataset=record["dataset"],
                 domain=record["domain"],
-                video=record["video"],
+                video=person(record["video"], frame.get("person", 1)),
                 index=frame["index"],
                 split=record["split"],
                 compression=record["compression"],
             )
+
+
+def person(video: str, number: int) -> str:
+    """The id of a person's track in a video: the first, who covers most of it, has that of the video."""
+    return video if number == 1 else f"{video}_person{number}"
