@@ -67,11 +67,13 @@ class Problem:
         kind: one word for a table: `missing`, `unlisted`, `repeated`, `slashes`, ...
         what: what is wrong, naming the thing; without a full stop.
         remedy: what to do about it, or how it was read, as a clause; without a full stop.
+        count: how many files it is about.
     """
 
     kind: str
     what: str
     remedy: str = ""
+    count: int = 1
 
     def __str__(self) -> str:
         return sentence(self.what, self.remedy)

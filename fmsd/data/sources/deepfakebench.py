@@ -7,13 +7,14 @@ Its JSON files list many videos in several splits: the test videos of Celeb-DF a
 train, val and test. Here a video has one split: test wins over val, val over train, and what was left out is said.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from fmsd.data.clip import readable
 from fmsd.data.image import in_order
+from fmsd.data.names import Spelling, slashed
+from fmsd.data.text import checked, member, read_json
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Frame, Problem, Split, video_id
 
@@ -64,12 +65,8 @@ def scan(
     """
     for name in [file] if isinstance(file, str) else file:
         path = _found(root, name)
-        try:
-            content = json.loads(path.read_text())
-            for title, groups in content.items():
-                yield from _dataset(root, path, dataset or title, groups, compression, labels or {})
-        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is not a DeepfakeBench JSON file ({type(error).__name__}: {error})", "fetch it again") from error
+        for title, groups in grouped(path).items():
+            yield from _dataset(root, path, dataset or title, groups, compression, labels or {})
 
 
 @readable
@@ -117,7 +114,31 @@ def _found(root: Path, file: str) -> Path:
     raise InputError(f"There is no {file} in {looked}", "set data.root=PATH or data.source.file=PATH")
 
 
-def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], compression: str | None, labels: Mapping[str, int]) -> Iterator[Entry]:
+Listed = dict[str, Any]
+"""The videos of a split by name, or by compression and name."""
+
+
+def grouped(path: Path) -> dict[str, dict[str, dict[str, Listed]]]:
+    """What a JSON file lists by dataset, label and split.
+
+    Raises:
+        InputError: it is no JSON file, or holds something else.
+    """
+    return {
+        dataset: {
+            label: {
+                split: checked({} if videos is None else videos, dict, path, dataset, label, split)
+                for split, videos in checked(splits, dict, path, dataset, label).items()
+            }
+            for label, splits in checked(groups, dict, path, dataset).items()
+        }
+        for dataset, groups in read_json(path).items()
+    }
+
+
+def _dataset(
+    root: Path, path: Path, dataset: str, groups: Mapping[str, Mapping[str, Listed]], compression: str | None, labels: Mapping[str, int]
+) -> Iterator[Entry]:
     taken: dict[str, Split] = {}
     again = windows = 0
     kept: list[tuple[Split, Literal[0, 1], str, str, str, list[str]]] = []
@@ -125,11 +146,11 @@ def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], co
         for name, splits in groups.items():
             label = _label(name, labels, path)
             domain = DOMAINS.get(name, name) if label else REAL
-            videos = splits.get(split) or {}
-            listed = {key: value for key, value in videos.items() if isinstance(value, dict)}
-            if len(listed) < len(videos):  # seen in DFDC.json, where the frames of one test video stand in place of the validation videos
+            videos = splits.get(split, {})
+            if isinstance(videos.get("frames"), list):  # seen in DFDC.json: the frames of one test video in place of the validation videos
                 yield Problem("nameless", f"{path} lists frames without a video's name", "they are left out")
-            for quality, video, frames in _videos(listed, compression, path):
+                videos = {key: value for key, value in videos.items() if isinstance(value, dict)}
+            for quality, video, frames in _videos(videos, compression, path, name, split):
                 identity = video_id(dataset, domain, quality, video)
                 if taken.setdefault(identity, split) != split:
                     again += 1
@@ -138,11 +159,18 @@ def _dataset(root: Path, path: Path, dataset: str, groups: Mapping[str, Any], co
                     raise InputError(f"{path} lists no frames for the video {identity}", "make the JSON file again once they are extracted")
                 windows += sum("\\" in frame for frame in frames)
                 kept.append((split, label, domain, quality, identity, frames))
+    for name, splits in groups.items():
+        for split in (split for split, videos in splits.items() if videos and split not in PRIORITY):
+            what = f"{path} lists videos of {name} as {split!r}, which is none of {', '.join(PRIORITY)}"
+            yield Problem("unknown split", what, "they are left out: rename it in the file")
+    spelling = Spelling(path)
     if kept:
         home, skipped = _base(root, [_path(frames[0]) for *_, frames in kept[:: len(kept) // TRIED + 1]], path)
         for split, label, domain, quality, identity, frames in kept:
             for index, frame in enumerate(in_order(frames)):
-                yield Frame(home.joinpath(*_path(frame).parts[skipped:]), label, dataset, domain, identity, index, split, quality)
+                place = spelling.place(home, "/".join(_path(frame).parts[skipped:]))
+                yield Frame(place, label, dataset, domain, identity, index, split, quality)
+    yield from spelling.problems()
     if again:
         taken_once = "each is taken once (test before val before train)"
         yield Problem("repeated", f"{path.name} lists {again} videos of {dataset} again in another split", f"{taken_once}")
@@ -160,27 +188,49 @@ def _label(name: str, labels: Mapping[str, int], path: Path) -> Literal[0, 1]:
     raise InputError(f"The label {name!r} in {path} tells neither real nor fake", f"say it with '+data.source.labels={{{name}: 1}}'")
 
 
-def _videos(videos: Mapping[str, Any], compression: str | None, path: Path) -> Iterator[tuple[str, str, list[str]]]:
+def compressions(listed: Listed, path: Path, *entry: str) -> dict[str, dict[str, list[str]]]:
+    """The frames of videos by compression, which is empty where the list has no such level, and by name.
+
+    Args:
+        entry: the label and the split.
+
+    Raises:
+        InputError: a video without frames, or a value of another kind.
+    """
+    for name, about in listed.items():
+        checked(about, dict, path, *entry, name)
+    levelled = not any("frames" in about for about in listed.values())
+    levelled &= all(isinstance(video, dict) for about in listed.values() for video in about.values())
+    found: dict[str, dict[str, list[str]]] = {}
+    for level, videos in (listed if levelled else {"": listed}).items():
+        place = (*entry, level) if levelled else entry
+        found[level] = {name: member(about, "frames", list, path, *place, name) for name, about in videos.items()}
+        for name, frames in found[level].items():
+            for frame in frames:
+                checked(frame, str, path, *place, name, "frames")
+    return found
+
+
+def _videos(listed: Listed, compression: str | None, path: Path, *entry: str) -> Iterator[tuple[str, str, list[str]]]:
     """(compression, video, frame paths) of one label and split, with or without the compression level."""
-    levels = [key for key, value in videos.items() if "frames" not in value]
-    if not levels:
-        yield from (("", name, video["frames"]) for name, video in videos.items())
-        return
-    wanted = compression or (levels[0] if len(levels) == 1 else None)
-    if wanted is None or wanted not in videos:
-        raise InputError(f"{path} holds the compressions {', '.join(levels)}, not {wanted}", "choose one with data.source.compression=NAME")
-    yield from ((wanted, name, video["frames"]) for name, video in videos[wanted].items())
+    found = compressions(listed, path, *entry)
+    wanted = "" if "" in found or not found else compression or (next(iter(found)) if len(found) == 1 else None)
+    if found and (wanted is None or wanted not in found):
+        raise InputError(f"{path} holds the compressions {', '.join(found)}, not {wanted}", "choose one with data.source.compression=NAME")
+    yield from ((wanted or "", name, frames) for name, frames in found.get(wanted or "", {}).items())
 
 
 def _path(frame: str) -> PurePosixPath:
-    return PurePosixPath(frame.replace("\\", "/"))
+    return PurePosixPath(slashed(frame))
 
 
 def _base(root: Path, frames: Sequence[PurePosixPath], path: Path) -> tuple[Path, int]:
     """Where the JSON's paths hang below the root: a folder, and how many leading parts of each path it replaces, as few as some frame allows."""
+    spelling = Spelling(path)
     for skipped in range(max(len(frame.parts) for frame in frames) - 1):
         for folder in IMAGES:
-            if any((root / folder).joinpath(*frame.parts[skipped:]).is_file() for frame in frames if len(frame.parts) > skipped + 1):
+            tried = ("/".join(frame.parts[skipped:]) for frame in frames if len(frame.parts) > skipped + 1)
+            if any(spelling.place(root / folder, name).is_file() for name in tried):
                 return root / folder, skipped
     several = f" and {len(frames) - 1} more that were looked for" if len(frames) > 1 else ""
     raise InputError(

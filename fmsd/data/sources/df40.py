@@ -10,14 +10,13 @@ The domain of a fake is its method. An origin is where a method's real images co
 images that lie directly in `fake`, `real`, `ff`, `cdf` or `inversions` are a video each.
 """
 
-import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
-from fmsd.data.clip import FILES, FRAMES, absent, clips, folders, is_video, listing, readable, twice, unreadable
-from fmsd.data.image import in_order, is_image
+from fmsd.data.clip import FILES, FRAMES, SIDE, clips, folders, listing, readable, twice, walk, without_frames
+from fmsd.data.names import absent, matched
 from fmsd.data.sources import celebdf, deepfakebench, ffpp
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Frame, Problem, Split, Video, video_id
@@ -45,9 +44,6 @@ ORIGINS = {"ff": "ff", "cdf": "cdf", "fake": "own", "real": "own"}
 
 LEVELS = frozenset({*ORIGINS, *FRAMES, FILES, "inversions"})
 """Folders that hold videos, or images that are a video each."""
-
-OTHERS = frozenset({"landmarks", "masks"})
-"""Folders that hold neither."""
 
 
 @readable
@@ -137,12 +133,12 @@ def _real(root: Path, name: str, given: str | None, origin: str) -> Path:
 def _method(folder: Path, method: str, dataset: str, split: Split) -> Iterator[tuple[str, Entry]]:
     """(origin, entry) of all that lies below the folder of a method; a video's file and its frames are one entry."""
     held: dict[str, tuple[str, Video]] = {}
-    for place, subfolders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        subfolders[:] = in_order(name for name in subfolders if name.lower() not in OTHERS and not name.startswith("."))
-        parts = Path(place).relative_to(folder).parts
-        images = in_order(name for name in files if is_image(Path(name)))
-        clip = in_order(name for name in files if is_video(Path(name)))
+    for place, (subfolders, images, clip, problems) in walk(folder, SIDE):
+        parts = place.relative_to(folder).parts
+        yield from (("", problem) for problem in problems)
         if not images and not clip:
+            if not subfolders:
+                yield "", without_frames(place)
             continue
         if _origin(parts, split) is None:
             yield "", Problem("misplaced", f"{place} lies in none of ff, cdf, fake, real and is left out", "move it to the one it belongs to")
@@ -180,10 +176,12 @@ def _about(parts: Sequence[str], method: str, dataset: str, split: Split) -> tup
 
 def _celebdf(place: Path, dataset: str) -> Iterator[Entry]:
     """The real videos among the test videos of Celeb-DF v2."""
-    tested = celebdf.tested(place)
+    tested, problems = celebdf.tested(place)
+    yield from problems
     for folder in celebdf.REALS:
-        labels, held = tested.get(folder, {}), clips(place / folder)
-        yield from absent(labels, held, place / celebdf.LIST, place / folder)
+        held, problems = clips(place / folder)
+        labels, more = matched(tested.get(folder, {}), held, place / celebdf.LIST, place / folder)
+        yield from (*problems, *more)
         for name, label in labels.items():
             if name in held:
                 if label:

@@ -32,6 +32,8 @@ def scan(root: Path, dataset: str = "dfd", compression: str = "c23", split: Spli
     if lacking := [str(folder) for folder in folders.values() if not folder.is_dir()]:
         raise InputError(f"DeepFakeDetection lacks {', '.join(lacking)}", "complete the copy, or choose the compression that it holds")
     for domain, folder in folders.items():
-        for name, (file, images) in clips(folder, frames).items():
+        held, problems = clips(folder, frames)
+        yield from problems
+        for name, (file, images) in held.items():
             identity = video_id(dataset, domain, compression, name)
             yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, split, compression)

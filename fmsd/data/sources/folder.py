@@ -4,14 +4,12 @@ For example `ROOT/train/Deepfakes/000_003/0001.png`, `ROOT/test/real/portrait.jp
 """
 
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from fmsd.data.clip import is_video, readable, unreadable
-from fmsd.data.image import in_order, is_image
+from fmsd.data.clip import SIDE, readable, walk, without_frames
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Frame, Split, Video, video_id
 
@@ -76,14 +74,14 @@ def scan(
         described = {"label": int(domain != REAL), "dataset": home, "domain": domain, "split": kind, "compression": quality}
         return described | {"video": video_id(home, domain, quality, name)}
 
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unreadable):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        place = Path(folder)
+    for place, (subfolders, images, films, problems) in walk(root):
         parts = place.relative_to(root).parts
-        for name in in_order(name for name in files if is_video(Path(name))):
+        yield from problems
+        for name in films:
             found = described(place / name, (*parts, Path(name).stem))
             yield Video(place / name, None, **about(found, _video(found, name)))
-        images = in_order(name for name in files if is_image(Path(name)))
+        if not (subfolders or images or films) and _empty(parts, levels):
+            yield without_frames(place)
         if not images:
             continue
         found = described(place, parts)
@@ -92,6 +90,11 @@ def scan(
     log.info("%s: %s hold real images, %s are forgeries.", root, sorted(domains & set(real)) or "none", sorted(domains - set(real)) or "none")
     if domains and not domains & set(real):
         raise InputError(f"None of the folders {sorted(domains)} holds real images", "name them in data.source.real=[...]")
+
+
+def _empty(parts: Sequence[str], levels: Sequence[str]) -> bool:
+    """Whether a folder that holds no frames should hold some by the layout."""
+    return 0 < len(parts) <= len(levels) and _parse(parts, levels[: len(parts)]) is not None and not any(part.lower() in SIDE for part in parts)
 
 
 def _parse(parts: Sequence[str], levels: Sequence[str]) -> dict[str, str] | None:

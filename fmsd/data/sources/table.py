@@ -1,5 +1,7 @@
 """A CSV or parquet file with a manifest's columns: the way in for a dataset that no folder layout describes."""
 
+import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,15 @@ from typing import Any
 import polars as pl
 
 from fmsd.data.clip import is_video, readable
+from fmsd.data.names import Spelling
+from fmsd.data.text import SEPARATORS, named, read_csv
 from fmsd.errors import InputError, reason
 from fmsd.types import Entry, Frame, Video
 
+log = logging.getLogger(__name__)
+
 COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
+OPTIONAL = ("compression",)
 
 
 @readable
@@ -20,28 +27,52 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
     Args:
         root: what the table's paths are relative to.
         file: the table, relative to `root` or absolute: columns path, label (1 = fake), dataset, domain (`real` for real frames), video
-            (an id unique over all datasets), index, split (train, val or test), and optionally compression. Others are ignored.
+            (an id unique over all datasets), index, split (train, val or test), and optionally compression. Others are ignored. The cells of
+            a CSV file may be separated by commas, semicolons or tabs, with blanks around them.
 
     Raises:
-        InputError: no such file, a missing column, or a cell of the wrong kind.
+        InputError: no such file, a missing column, or an empty cell.
     """
     path = root / file
     if not path.is_file():
         raise InputError(f"There is no table {path}", "give it as data.source.file=FILE under data.root=PATH")
-    try:
-        text = pl.Schema(dict.fromkeys(("path", "dataset", "domain", "video", "split", "compression"), pl.String))
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, schema_overrides=text)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"The table {path} cannot be read ({reason(error)})", "correct that cell") from error
-    if missing := [name for name in COLUMNS if name not in table.columns]:
-        raise InputError(f"The table {path} lacks the columns {', '.join(missing)}", f"it needs {', '.join(COLUMNS)}")
-    if table.select(COLUMNS).null_count().sum_horizontal().item():
-        raise InputError(f"The table {path} has empty cells in the columns {', '.join(COLUMNS)}", "fill them in")
-    for line in table.iter_rows(named=True):
-        place = root / line["path"]
-        described: dict[str, Any] = {name: line[name] for name in ("label", "dataset", "domain", "video", "split")}
-        described["compression"] = line.get("compression") or ""
+    spelling = Spelling(path)
+    for number, row in _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path):
+        if empty := [name for name in COLUMNS if row[name] in (None, "")]:
+            raise InputError(f"Line {number} of the table {path} has empty cells in the columns {', '.join(empty)}", "fill them in")
+        place = spelling.place(root, row["path"])
+        described: dict[str, Any] = {name: row[name] for name in ("label", "dataset", "domain", "video", "split")}
+        described["compression"] = row.get("compression") or ""
         if is_video(place):
             yield Video(file=place, images=None, **described)
         else:
-            yield Frame(path=place, index=line["index"], **described)
+            yield Frame(path=place, index=row["index"], **described)
+    yield from spelling.problems()
+
+
+def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of a CSV file, with whole numbers for labels and indices where they are such."""
+    separator, header, rows = read_csv(path, COLUMNS, OPTIONAL)
+    if separator != ",":
+        log.info("The cells of %s are separated by %s.", path, SEPARATORS[separator])
+    for number, cells in rows:
+        row: dict[str, Any] = dict(zip(header, cells, strict=True))
+        yield number, row | {name: _whole(row[name]) for name in ("label", "index")}
+
+
+def _whole(cell: str) -> int | str:
+    """A cell as a whole number, which programs may write as 1.0."""
+    return int(cell.partition(".")[0]) if re.fullmatch(r"[+-]?[0-9]+(\.0*)?", cell) else cell
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a parquet file."""
+    try:
+        table = pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"The table {path} cannot be read ({reason(error)})", "write it again") from error
+    table.columns = named(table.columns, (*COLUMNS, *OPTIONAL), path)
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise InputError(f"The table {path} lacks the columns {', '.join(missing)}", f"it needs {', '.join(COLUMNS)}")
+    text = [name for name in ("path", "dataset", "domain", "video", "split", "compression") if name in table.columns]
+    yield from enumerate(table.cast(dict.fromkeys(text, pl.String)).iter_rows(named=True), 1)
