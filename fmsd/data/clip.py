@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, NoReturn, ParamSpec
+from typing import Concatenate, NamedTuple, NoReturn, ParamSpec
 
 from fmsd.data import image
 from fmsd.data.image import in_order
@@ -55,13 +55,15 @@ def unreadable(error: OSError) -> NoReturn:
     raise InputError(f"{error.filename} cannot be read ({error.strerror})", "make it and the folders above it readable, or move it away") from error
 
 
-def readable(scan: Callable[P, Iterator[Entry]]) -> Callable[P, Iterator[Entry]]:
-    """A source that names in one sentence what it may not read; even the question whether a file is there can meet a locked folder."""
+def readable(scan: Callable[Concatenate[Path, P], Iterator[Entry]]) -> Callable[Concatenate[Path, P], Iterator[Entry]]:
+    """A source that names in one sentence what it cannot read; even the question whether a file is there can meet a locked folder."""
 
     @functools.wraps(scan)
-    def told(*args: P.args, **kwargs: P.kwargs) -> Iterator[Entry]:
+    def told(root: Path, *args: P.args, **kwargs: P.kwargs) -> Iterator[Entry]:
+        if not is_text(str(root)):
+            raise InputError(f"The name of the folder {printable(root)} is not UTF-8", "rename it, or the folder above it that is named so")
         try:
-            yield from scan(*args, **kwargs)
+            yield from scan(root, *args, **kwargs)
         except PermissionError as error:
             unreadable(error)
 
@@ -125,7 +127,7 @@ def contents(folder: Path) -> Contents:
         if not is_text(entry.name):
             raise InputError(f"The folder {printable(folder)} holds {printable(entry.name)}, whose name is not UTF-8", "rename it")
     for ending, count in sorted(unread.items()):
-        what = f"{count} {'file' if count == 1 else 'files'} ending in {ending} in {folder} {'is' if count == 1 else 'are'} not read"
+        what = f"{folder} holds {count} {'file' if count == 1 else 'files'} ending in {ending}, which {'is' if count == 1 else 'are'} not read"
         remedy = "convert them to PNG or JPEG" if ending in image.UNREAD else "convert them to MP4"
         found.problems.append(Problem(f"files ending in {ending}", what, remedy, count))
     return Contents(*map(in_order, found[:3]), found.problems)

@@ -445,6 +445,25 @@ def _film(job: Job) -> Look:
     return seen._replace(**means)
 
 
+ALIKE = {"MPO": "JPEG", "DIB": "BMP"}
+"""Formats that are told from others only by what follows the first picture, or precedes it."""
+
+
+def other_formats(files: pl.DataFrame) -> list[str]:
+    """Which images are of another format than their ending says.
+
+    Args:
+        files: columns path, kind and film.
+    """
+    endings = Image.registered_extensions()
+    found = []
+    for path, kind in files.filter(~FILM).drop_nulls("kind").select("path", "kind").rows():
+        meant = endings.get(Path(path).suffix.lower(), kind)
+        if ALIKE.get(meant, meant) != ALIKE.get(kind, kind):
+            found.append(f"{path} is a {kind} file")
+    return found
+
+
 SMALL, FLAT = 32, 3.0
 """Pixels and grey levels: images with a side below the first, or with a contrast below the second, show nothing."""
 
@@ -471,6 +490,7 @@ def file_findings(files: pl.DataFrame, root: Path) -> list[Finding]:
         Finding("unreadable files", "fatal", unread, again),
         Finding(f"images under {SMALL} px", "warning", [f"{path} is {width} x {height}" for path, width, height in small], "leave them out"),
         Finding("flat images", "warning", flat, "look at them; leave them out if they show nothing"),
+        Finding("endings of other formats", "note", other_formats(files), "rename them; they are read by their content"),
         *_equal(files),
     )
 

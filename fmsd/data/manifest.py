@@ -169,14 +169,16 @@ class Manifest:
         _refuse(numbered.filter(pl.col("index").is_duplicated().over("video")), "index", "come twice in a video", "number the frames of each video")
         if files:
             end = functools.cache(lambda tar: Path(tar).stat().st_size if os.path.isfile(tar) else -1)
-            absent, cut = [], []
-            for row, place in enumerate(self.files()):
+            absent, cut, held = [], [], self.files()
+            for row, place in enumerate(held):
                 if inside := member(place):
                     tar, offset, size = inside
                     if end(tar) < offset + size:
                         cut.append(row)
                 elif not os.path.isfile(place):
                     absent.append(row)
+            links = [row for row in absent if os.path.islink(held[row])]  # noqa: PTH114  paths of text
+            _refuse(numbered[links], "path", "are links to files that are not there", "complete the copy, or remove the links")
             _refuse(numbered[absent], "path", f"do not exist under {self.root}", "complete the copy or correct the root")
             _refuse(numbered[cut], "path", f"lie in tars that are missing or cut off under {self.root}", "complete the copy")
         return self
@@ -214,8 +216,8 @@ def log_problems(problems: Iterable[Problem]) -> None:
     for problem in problems:
         kinds.setdefault(problem.kind, []).append(problem)
     for kind, (first, *others) in kinds.items():
-        files = sum(problem.count for problem in (first, *others))
-        counted = f"{len(others)} more like this" if files == 1 + len(others) else f"{files:,} files in {1 + len(others):,} folders"
+        files = sum(problem.files for problem in (first, *others))
+        counted = f"{files:,} files in {1 + len(others):,} folders" if files else f"{len(others):,} more like this"
         log.warning("%s%s", first, f" ({counted}: {kind}; fmsd doctor lists them)" if others else "")
 
 

@@ -8,12 +8,15 @@ import csv
 import functools
 import io
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fmsd.data.clip import unreadable
 from fmsd.errors import InputError, reason
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -113,18 +116,16 @@ class Cells(NamedTuple):
     """A CSV file.
 
     Args:
-        separator: what separates its cells.
         header: the names of its columns: those that were asked for as they were asked for, others as the file writes them.
         rows: (line, cells) of each row, as many cells as the header has.
     """
 
-    separator: str
     header: list[str]
     rows: Iterator[tuple[int, list[str]]]
 
 
 def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Cells:
-    """The cells of a CSV file; separators are found out by the columns, and blanks around cells are no content.
+    """The cells of a CSV file; separators are found out by the columns, and blanks around cells are no content. What was found is logged.
 
     Args:
         columns: those that it needs; their case does not matter where it is not needed to tell two columns apart.
@@ -135,7 +136,13 @@ def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -
     """
     text = read_text(path)
     header, separator = _header(text, columns, path)
-    return Cells(separator, named(header, (*columns, *optional), path), _rows(text, separator, len(header), path))
+    names = named(header, (*columns, *optional), path)
+    renamed = [f"{one} as {other}" for one, other in zip(header, names, strict=True) if one != other]
+    found = [] if separator == "," else [f"cells are separated by {SEPARATORS[separator]}"]
+    found += [f"the columns {', '.join(renamed)}"] if renamed else []
+    if found:
+        log.info("%s is read so: %s.", path, "; ".join(found))
+    return Cells(names, _rows(text, separator, len(header), path))
 
 
 def _header(text: str, columns: Sequence[str], path: Path) -> tuple[list[str], str]:

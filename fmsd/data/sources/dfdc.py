@@ -93,7 +93,7 @@ def _labels(folder: Path, root: Path) -> dict[str, tuple[int, Split]]:
 def _listed(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The names of the videos of a list, and what it says of them."""
     if path.suffix == ".csv":
-        _, header, rows = read_csv(path, ("filename", "label"), ("split",))
+        header, rows = read_csv(path, ("filename", "label"), ("split",))
         for _, cells in rows:
             about = dict(zip(header, cells, strict=True))
             yield about["filename"], about

@@ -70,7 +70,7 @@ def _rows(table: Path, spelling: Spelling) -> Iterator[tuple[int, tuple[str, ...
     """(line, folder from the type on, file name without its ending, method) of each video."""
     if not table.is_file():
         raise InputError(f"There is no {table}", "give the FakeAVCeleb_v1.2 folder as data.root=PATH")
-    _, header, rows = read_csv(table, COLUMNS)
+    header, rows = read_csv(table, COLUMNS)
     kind, place, name, method = (header.index(column) for column in ("type", "", "path", "method"))
     for line, row in rows:
         parts = PurePosixPath(spelling.slashed(row[place])).parts

@@ -1,6 +1,5 @@
 """A CSV or parquet file with a manifest's columns: the way in for a dataset that no folder layout describes."""
 
-import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,9 @@ import polars as pl
 
 from fmsd.data.clip import is_video, readable
 from fmsd.data.names import Spelling
-from fmsd.data.text import SEPARATORS, named, read_csv
+from fmsd.data.text import named, read_csv
 from fmsd.errors import InputError, reason
 from fmsd.types import Entry, Frame, Video
-
-log = logging.getLogger(__name__)
 
 COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
 OPTIONAL = ("compression",)
@@ -52,9 +49,7 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
 
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The lines of a CSV file, with whole numbers for labels and indices where they are such."""
-    separator, header, rows = read_csv(path, COLUMNS, OPTIONAL)
-    if separator != ",":
-        log.info("The cells of %s are separated by %s.", path, SEPARATORS[separator])
+    header, rows = read_csv(path, COLUMNS, OPTIONAL)
     for number, cells in rows:
         row: dict[str, Any] = dict(zip(header, cells, strict=True))
         yield number, row | {name: _whole(row[name]) for name in ("label", "index")}
