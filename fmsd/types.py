@@ -82,11 +82,13 @@ class Problem:
         kind: one word for a table: `missing`, `unlisted`, `repeated`, `slashes`, ...
         what: what is wrong, naming the thing; without a full stop.
         remedy: what to do about it, or how it was read, as a clause; without a full stop.
+        files: how many files it is about, where it sums up those of a folder.
     """
 
     kind: str
     what: str
     remedy: str = ""
+    files: int = 0
 
     def __str__(self) -> str:
         return sentence(self.what, self.remedy)

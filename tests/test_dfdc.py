@@ -108,20 +108,29 @@ def test_what_is_absent_unlisted_or_unlabelled_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "message"),
     [
-        ("metadata.json", "{"),
-        ("metadata.json", "[]"),
-        ("metadata.json", '{"a.mp4": {"label": "MAYBE"}}'),
-        ("metadata.json", '{"a.mp4": {"split": "train"}}'),
-        ("labels.csv", "file,label\na.mp4,1\n"),
-        ("labels.csv", "filename,label\na.mp4,2\n"),
-        ("labels.csv", "filename,label\na.mp4\n"),
+        ("metadata.json", "{", r"metadata\.json is not a JSON file \(Expecting property name.*fetch it again if it is cut off"),
+        ("metadata.json", "<html>", r"metadata\.json is not a JSON file .*; fetch the JSON file instead"),
+        ("metadata.json", "[]", r"metadata\.json is a list, not an object; put the dataset's own metadata\.json there"),
+        ("metadata.json", '{"a.mp4": "FAKE"}', r"a\.mp4 in .*metadata\.json is text, not an object"),
+        ("metadata.json", '{"a.mp4": {"label": "MAYBE"}}', r"a\.mp4 / label in .*metadata\.json is 'MAYBE', none of REAL, 0, FAKE, 1"),
+        ("metadata.json", '{"a.mp4": {"label": null}}', r"a\.mp4 / label in .*metadata\.json is None, none of"),
+        ("metadata.json", '{"a.mp4": {"label": ["FAKE"]}}', r"a\.mp4 / label in .* is \['FAKE'\], none of"),
+        ("metadata.json", '{"a.mp4": {"label": "FAKE", "split": ["x"]}}', r"a\.mp4 / split in .* is \['x'\], none of train"),
+        ("metadata.json", '{"a.mp4": {"split": "train"}}', r"a\.mp4 in .*metadata\.json has neither 'label' nor 'is_fake'; correct that entry"),
+        ("metadata.json", '{"a.mp4": {"label": "FAKE"}, "a.mp4": {"label": "REAL"}}', r"gives a\.mp4 twice, with different values"),
+        ("metadata.json", '{"a.mp4": {"label": "FAKE"}, "a.avi": {"label": "REAL"}}', r"lists a\.avi twice, with different labels"),
+        ("labels.csv", "file,label\na.mp4,1\n", r"labels\.csv lacks the columns filename; it needs filename, label"),
+        ("labels.csv", "filename,label\na.mp4,2\n", r"a\.mp4 / label in .*labels\.csv is '2', none of"),
+        ("labels.csv", "filename,label\na.mp4\n", r"a\.mp4 / label in .*labels\.csv is '', none of"),
+        ("labels.csv", "filename,label\na.mp4,1,b.mp4\n", r"Line 2 of .*labels\.csv has 3 cells, but the header 2"),
+        ("labels.csv", 'filename,label\n"a.mp4,1\n', r"Line 2 of .*labels\.csv cannot be read \(unexpected end of data\)"),
     ],
 )
-def test_lists_without_labels_are_refused(tmp_path: Path, name: str, content: str) -> None:
+def test_lists_without_labels_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
     (part(tmp_path / "test", ["a.mp4"]) / name).write_text(content)
-    with pytest.raises(InputError, match=rf"{name} does not give each video a label"):
+    with pytest.raises(InputError, match=message):
         list(dfdc.scan(tmp_path, "dfdc"))
 
 

@@ -80,12 +80,19 @@ def test_absent_videos_and_labels_that_contradict_their_folder_are_told(tmp_path
 
 
 @pytest.mark.parametrize(
-    "content",
-    ["{", "[]", '{"method_A/1.mp4": {"label": "fake"}}', '{"method_A/1.mp4": {"label": "fake", "set": "later"}}', '{"method_A/1.mp4": "fake"}'],
+    ("content", "message"),
+    [
+        ("{", r"dataset\.json is not a JSON file"),
+        ("[]", r"dataset\.json is a list, not an object; put the dataset's own dataset\.json there"),
+        ('{"method_A/1.mp4": {"label": "fake"}}', r"method_A/1\.mp4 in .*dataset\.json has no 'set'; correct that entry, or remove it"),
+        ('{"method_A/1.mp4": {"label": "fake", "set": "later"}}', r"method_A/1\.mp4 / set in .* is 'later', none of train"),
+        ('{"method_A/1.mp4": {"label": 1, "set": "test"}}', r"method_A/1\.mp4 / label in .* is a number, not text"),
+        ('{"method_A/1.mp4": "fake"}', r"method_A/1\.mp4 in .*dataset\.json is text, not an object"),
+    ],
 )
-def test_a_json_that_does_not_tell_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_json_that_does_not_tell_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "dataset.json").write_text(content)
-    with pytest.raises(InputError, match=r"dataset\.json does not give each video a label and a set"):
+    with pytest.raises(InputError, match=message):
         list(dfdcp.scan(tmp_path, "dfdcp"))
 
 

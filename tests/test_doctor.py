@@ -119,7 +119,7 @@ def forgers_only(root: Path) -> None:
 DEFECTS: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "missing": (delete, "missing files", "fatal", ONE),
     "case": (shout, "other case or slashes on disk", "fatal", "train/Swap/traina/0.jpg"),
-    "slashes": (backslash, "other case or slashes on disk", "fatal", f"copy/{ONE}"),
+    "slashes": (backslash, "slashes", "warning", "frames.csv writes 1 of its paths with backslashes"),
     "empty": (lambda root: (root / ONE).write_bytes(b""), "empty files", "fatal", ONE),
     "cut": (cut, "unreadable files", "fatal", ONE),
     "text": (lambda root: (root / ONE).write_text("<html>"), "unreadable files", "fatal", ONE),
@@ -318,13 +318,24 @@ def test_what_the_source_says_and_whole_copies_are_compared(tmp_path: Path) -> N
     assert (absent["severity"], absent["examples"]) == ("fatal", ["Deepfakes val 0 of 2"])
 
 
-def test_folders_without_frames_are_fatal(tmp_path: Path) -> None:
+def test_folders_without_frames_are_left_out_and_told(tmp_path: Path) -> None:
     root = forensics(tmp_path / "ff")
     for image in (root / "original_sequences/youtube/c23/frames/000").iterdir():
         image.unlink()
     report = examined(module(root, FFPP), tmp_path)
     assert set(report["findings"]) == {"folders without frames"}
-    assert report["findings"]["folders without frames"]["severity"] == "fatal"
+    found = report["findings"]["folders without frames"]
+    assert (found["severity"], found["count"]) == ("warning", 1)
+    assert found["examples"][0].endswith("original_sequences/youtube/c23/frames/000 holds no frames")
+
+
+def test_slashes_that_a_manifest_writes_otherwise_are_fatal(copy: Path, tmp_path: Path) -> None:
+    manifest = collect(LISTED(copy), copy)
+    written = pl.when(pl.col("path") == ONE).then(pl.lit(ONE.replace("/", "\\"))).otherwise("path")
+    Manifest(manifest.table.with_columns(path=written), copy).write(tmp_path / "m.parquet")
+    (finding,) = examined(module(copy, LISTED, manifest=str(tmp_path / "m.parquet")), tmp_path)["findings"].values()
+    assert (finding["check"], finding["severity"]) == ("other case or slashes on disk", "fatal")
+    assert f"copy/{ONE}" in finding["examples"][0]
 
 
 # ---- tables of videos

@@ -71,8 +71,8 @@ def test_absent_unlisted_and_repeated_videos_are_told(tmp_path: Path) -> None:
     (tmp_path / folder(ROWS[3]) / f"{ROWS[3][5]}.mp4").unlink()
     (tmp_path / folder(ROWS[0]) / "00110.mp4").touch()
     entries = list(fakeavceleb.scan(tmp_path))
-    found = {entry.kind: entry.what for entry in entries if isinstance(entry, Problem)}
-    assert set(found) == {"repeated", "missing", "unlisted"}
+    found = {entry.kind: str(entry) for entry in entries if isinstance(entry, Problem)}
+    assert set(found) == {"repeated", "missing", "unlisted", "folders without frames"}
     assert "Line 8 " in found["repeated"]
     assert "it stays wav2lip" in found["repeated"]
     assert "lists 00109_id00166_faceswap, which" in found["missing"]
@@ -84,7 +84,7 @@ def test_absent_unlisted_and_repeated_videos_are_told(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (None, r"There is no .*meta_data\.csv"),
-        ("source,type,path\n", r"does not begin with the columns source,target1"),
+        ("source,type,path\n", r"lacks the columns target1, target2, method, .*; it needs source, target1"),
         (f"{HEADER}\nid1,-,-,real,A,RealVideo-RealAudio,African,men,1.mp4\n", r"Line 2 of .* does not tell"),
         (f"{HEADER}\nid1,-,-,real,A,Unknown,African,men,1.mp4,FakeAVCeleb/Unknown/id1\n", r"Line 2 of .* does not tell"),
     ],

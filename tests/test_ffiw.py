@@ -45,7 +45,7 @@ def test_the_later_test_videos_can_be_tested_on(tmp_path: Path) -> None:
 def test_absent_folders_are_told(tmp_path: Path) -> None:
     root = tree(tmp_path, ("val",), extracted=False)
     entries = list(ffiw.scan(root))
-    assert [entry.what.split()[4] for entry in entries if isinstance(entry, Problem)] == [f"{root}/{side}/train;" for side in ("source", "target")]
+    assert [entry.what.split()[4] for entry in entries if isinstance(entry, Problem)] == [f"{root}/{side}/train" for side in ("source", "target")]
     assert [entry.file for entry in entries if isinstance(entry, Video)] == [
         root / side / "val" / f"{name}.mp4" for side in ("source", "target") for name in NAMES
     ]

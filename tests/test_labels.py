@@ -12,8 +12,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fmsd.cli import main
-from fmsd.data import labels, names
+from fmsd.cli.main import main
+from fmsd.data import labels, overrides
 from fmsd.data.manifest import Manifest, collect, read
 from fmsd.data.sources import celebdf, deeperforensics, deepfakebench, df40, dfdc, dfdcp, fakeavceleb, ffpp, folder, table
 from fmsd.engine.datamodule import DataModule
@@ -60,9 +60,9 @@ def test_a_remedy_writes_a_name_as_the_command_line_reads_it(odd: str) -> None:
         (one,) = shlex.split(word)
         return OmegaConf.create({"key": OverridesParser.create().parse_override(one).value()}).key
 
-    assert names.as_names(list(parsed(names.listing("key", [odd, "other"]))), "key") == [odd, "other"]
-    if word := names.mapping("key", {odd: 1}):
-        assert {names.as_name(key, "key"): value for key, value in parsed(word).items()} == {odd: 1}
+    assert overrides.as_names(list(parsed(overrides.listing("key", [odd, "other"]))), "key") == [odd, "other"]
+    if word := overrides.mapping("key", {odd: 1}):
+        assert {overrides.as_name(key, "key"): value for key, value in parsed(word).items()} == {odd: 1}
     else:
         assert not re.fullmatch(r"[A-Za-z]+", odd) or odd in ("true", "null", "nan")
 
@@ -70,14 +70,14 @@ def test_a_remedy_writes_a_name_as_the_command_line_reads_it(odd: str) -> None:
 @pytest.mark.parametrize("lost", [1.0, True, None, ["x"]])
 def test_what_has_lost_its_spelling_is_no_name(lost: object) -> None:
     with pytest.raises(InputError, match=r"data\.test gives .* where a name is wanted; put the name in double quotes.*'data\.test=\[\"NAME\"\]'"):
-        names.as_names(["a", lost], "data.test")
+        overrides.as_names(["a", lost], "data.test")
     with pytest.raises(InputError, match=r"where a name is wanted"):
-        names.as_name(lost, "data.left_out")
+        overrides.as_name(lost, "data.left_out")
 
 
 def test_one_name_is_a_list_of_one_and_never_its_letters() -> None:
-    assert names.as_names("real", "k") == ["real"]
-    assert names.as_names(0, "k") == ["0"]
+    assert overrides.as_names("real", "k") == ["real"]
+    assert overrides.as_names(0, "k") == ["0"]
 
 
 # ---- labels of DeepfakeBench's JSON files

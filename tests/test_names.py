@@ -1,122 +1,159 @@
-"""Which names from files may become names of files."""
+"""Names as lists write them and as disks hold them."""
 
+import logging
+import os
+import re
+import unicodedata
 from pathlib import Path
 
-import polars as pl
 import pytest
 
-from fmsd.cli import main
-from fmsd.data.manifest import Manifest, collect
+from fmsd.data.manifest import collect
+from fmsd.data.names import Spelling, absent, composed, finder, matched
 from fmsd.data.sources import table
 from fmsd.errors import InputError
-from fmsd.names import check_distinct, check_name, fault, unfit
-from fmsd.types import Frame, Video
+from fmsd.types import Entry, Frame, Problem, Video
+from tests import test_sources
 from tests.conftest import write_image
+from tests.test_text import READERS, texts
 
-GOOD = ["a", "Celeb-DF-v2", "ff++", "Жанна Ñandú [人] 100%", "clip.1.final", "a..b", "...".join("ab"), 'a "b", c', "Щ" * 100, "می‌خواهم"]
-BAD = {
-    "": "is empty",
-    ".": r"'\.', which leads to another folder",
-    "..": r"'\.\.', which leads to another folder",
-    ".hidden": "hidden by a leading dot",
-    " a": "blank",
-    "a ": "blank",
-    "a\nb": "control character",
-    "a\0b": "control character",
-    "a\x1b[31mb": "control character",
-    "a\u2028b": "control character",
-    "/a": "absolute path",
-    "C:a": "absolute path",
-    "C:\\a": "absolute path",
-    "a\\b": "backslash",
-    "\\\\server\\a": "backslash",
-    "x" * 256: "is longer than",
-    "Щ" * 130: "is longer than",
-    "\udce9": "not written in UTF-8",
-}
-BAD_IDS = {
-    "a//b": "empty part",
-    "a/": "empty part",
-    "a/../b": "leads to another folder",
-    "a/./b": "leads to another folder",
-    "a/.b": "hidden",
-    "a/b /c": "blank",
+NFC, NFD = "é", "e\u0301"
+FORMS = {"NFC": NFC, "NFD": NFD}
+
+# a name that lists and disk share, and the same name with a letter of several forms
+TOKENS = {
+    "celebdf": "id1_0000",
+    "deeperforensics": "071_M101",
+    "deepfakebench": "071",
+    "df40": "id0_0000",
+    "df40 lists": "953_974",
+    "dfdc": "aaqaifqrwn",
+    "dfdc labels": "a.mp4",
+    "dfdcp": "643049_A_001",
+    "fakeavceleb": "00109_0_wavtolip",
+    "ffpp": "071",
+    "ffpp by DeepfakeBench's split": "071",
+    "table": "test1",
 }
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_names_of_any_script_are_good_and_so_are_paths_of_them(name: str) -> None:
-    check_name(name, "dataset")
-    frame = Frame(Path("/x.png"), 0, name, name, f"{name}/{name}", 0, "train", name)
-    assert frame.video == f"{name}/{name}"
+def respelled(root: Path, token: str, listed: str, held: str) -> None:
+    """Puts a letter before a name, in the lists in one form and on disk in another."""
+    for path in texts(root):
+        path.write_text(path.read_text().replace(token, listed + token), encoding="utf-8")
+    for path in sorted(root.rglob("*"), reverse=True):
+        if token in path.name:
+            path.rename(path.with_name(path.name.replace(token, held + token)))
 
 
-@pytest.mark.parametrize("name", BAD, ids=ascii)
-def test_no_field_of_a_frame_or_video_takes_a_bad_name(name: str) -> None:
-    fields = {"dataset": "d", "domain": "real", "video": "d/real/v", "compression": ""}
-    for field in fields if name else ("dataset", "domain", "video"):
-        with pytest.raises(InputError, match=BAD[name]):
-            Frame(path=Path("/x.png"), label=0, index=0, split="train", **fields | {field: name})  # pyright: ignore[reportArgumentType]
-        with pytest.raises(InputError, match=BAD[name]):
-            Video(file=Path("/x.mp4"), images=None, label=0, split="train", **fields | {field: name})  # pyright: ignore[reportArgumentType]
-    assert name == "C:a" or fault(f"d/{name}/v", nested=True) is not None  # which leads nowhere else in the middle of a path
+def videos(entries: list[Entry]) -> list[str]:
+    return sorted(composed(entry.video) for entry in entries if isinstance(entry, Frame | Video))
 
 
-@pytest.mark.parametrize("name", BAD_IDS)
-def test_an_id_is_names_joined_by_slashes(name: str) -> None:
-    with pytest.raises(InputError, match=BAD_IDS[name]):
-        Frame(Path("/x.png"), 0, "d", "real", name, 0, "train")
-    with pytest.raises(InputError, match="holds a slash"):
-        check_name("a/b", "dataset")
+def there(entry: Entry) -> bool:
+    if isinstance(entry, Frame):
+        return entry.path.is_file()
+    return isinstance(entry, Problem) or all(place is None or place.exists() for place in (entry.file, entry.images))
 
 
-def test_what_is_no_text_is_refused() -> None:
-    assert list(unfit([1, None, "a", b"a"])) == [1, None, b"a"]
+@pytest.mark.parametrize("name", TOKENS)
+@pytest.mark.parametrize("listed", FORMS)
+def test_every_source_finds_a_listed_name_in_another_normal_form(name: str, listed: str, tmp_path: Path) -> None:
+    grow, scan = READERS[name]
+    grow(tmp_path)
+    (other,) = FORMS.keys() - {listed}
+    respelled(tmp_path, TOKENS[name], FORMS[listed], FORMS[listed])
+    same = list(scan(tmp_path))
+    assert "normal forms" not in {entry.kind for entry in same if isinstance(entry, Problem)}
+    assert any(FORMS[listed] in video for video in (entry.video for entry in same if isinstance(entry, Frame | Video)))
+    for path in sorted(tmp_path.rglob("*"), reverse=True):
+        path.rename(path.with_name(unicodedata.normalize(other, path.name)))
+    found = list(scan(tmp_path))
+    assert videos(found) == videos(same)
+    assert all(map(there, found))
+    kinds = [entry.kind for entry in found if isinstance(entry, Problem)]
+    assert kinds.count("normal forms") >= 1
+    assert sorted(kind for kind in kinds if kind != "normal forms") == sorted(entry.kind for entry in same if isinstance(entry, Problem))
 
 
-@pytest.mark.parametrize(
-    ("ids", "said"),
-    [
-        (["d/Clip", "d/clip"], "would be one folder where case or accents"),
-        (["d/caf\u00e9", "d/cafe\u0301"], "would be one folder where case or accents"),
-        (["d/a/b", "d/a"], r"'d/a/b' would lie in that of 'd/a'"),
-        (["D/A", "d/a/b/c"], r"'d/a/b/c' would lie in that of 'D/A'"),
-    ],
-)
-def test_ids_whose_folders_would_eat_each_other_are_refused(ids: list[str], said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        check_distinct(ids)
-    check_distinct(["d/a", "d/ab", "d/a b", "e/a"])
+def test_a_folder_is_listed_once_and_only_for_names_of_several_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    for number in range(9):
+        (tmp_path / "a" / f"{NFD}{number}.png").touch()
+    listed: list[str] = []
+    inner = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda place: listed.append(str(place)) or inner(place))
+    spelling = Spelling(tmp_path / "list.txt")
+    assert [spelling.place(tmp_path, f"a/{number}.png").name for number in range(9)] == [f"{number}.png" for number in range(9)]
+    assert listed == []
+    assert all(spelling.place(tmp_path, f"a/{NFC}{number}.png").is_file() for number in range(9))
+    assert not spelling.place(tmp_path, f"a/{NFC}10.png").exists()
+    assert not spelling.place(tmp_path, f"b/{NFC}1.png").exists()
+    assert len(listed) == len(set(listed))
+    (problem,) = spelling.problems()
+    assert "writes 9 of its names in another Unicode normal form" in problem.what
 
 
-@pytest.mark.parametrize(("column", "value"), [("dataset", "../x"), ("domain", "a/b"), ("compression", " c23"), ("video", "/data/clip")])
-def test_a_manifest_of_somebody_else_is_checked_alike(column: str, value: str) -> None:
-    frames = [Frame(Path(f"/r/{n}.png"), 1, "d", "swap", f"d/swap/{n}", 0, "train", "c40") for n in range(4)]
-    manifest = collect(frames, Path("/r"))
-    assert manifest.validate(files=False) is manifest
-    wrong = Manifest(manifest.table.with_columns(pl.when(pl.col("path") == "2.png").then(pl.lit(value)).otherwise(column).alias(column)), Path("/r"))
-    with pytest.raises(InputError, match=rf"the {column} values of row 2 \(2\.png, {value}\) cannot become names of files"):
-        wrong.validate(files=False)
+def test_a_name_that_may_mean_two_files_is_not_guessed(tmp_path: Path) -> None:
+    one, two, three = "\u1e09", "c\u0327\u0301", "\u00e7\u0301"  # one letter in three forms
+    for name in (one, two):
+        (tmp_path / name).touch()
+    assert sorted(finder(composed)(str(tmp_path / three))) == sorted(str(tmp_path / name) for name in (one, two))
+    assert Spelling(tmp_path / "l").place(tmp_path, three) == tmp_path / three
+    assert Spelling(tmp_path / "l").place(tmp_path, two) == tmp_path / two
+    found, problems = matched({three: 1}, [one, two], "the list", tmp_path)
+    assert found == {three: 1}
+    assert [problem.kind for problem in problems] == ["missing"]
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_a_table_whose_ids_are_absolute_paths_is_refused_with_its_row_and_a_remedy(tmp_path: Path, ending: str) -> None:
-    videos = ["d/real/a", str(tmp_path / "b")]
-    rows = [
-        {"path": f"{n}.png", "label": 0, "dataset": "d", "domain": "real", "video": v, "index": 0, "split": "train"} for n, v in enumerate(videos)
+def test_a_name_of_the_disk_is_taken_once(tmp_path: Path) -> None:
+    found, problems = matched({NFC: 1, NFD: 2, "a": 3}, [NFD, "a"], "the list", tmp_path)
+    assert found == {NFC: 1, NFD: 2, "a": 3}
+    assert problems == list(absent([NFC], [], "the list", tmp_path))
+
+
+def test_a_backslash_is_a_slash_unless_the_disk_has_it(tmp_path: Path) -> None:
+    for name in ("a/0.png", "b\\0.png"):
+        write_image(tmp_path / name, 0, 8)
+    spelling = Spelling(tmp_path / "list.csv")
+    assert spelling.place(tmp_path, "a\\0.png") == tmp_path / "a/0.png"
+    assert spelling.place(tmp_path, "b\\0.png") == tmp_path / "b\\0.png"
+    assert [str(problem) for problem in spelling.problems()] == [
+        f"{tmp_path}/list.csv writes 1 of its paths with backslashes; they are read as slashes."
     ]
-    frame = pl.DataFrame(rows)
-    _ = frame.write_csv(tmp_path / "t.csv") if ending == "csv" else frame.write_parquet(tmp_path / "t.parquet")
-    with pytest.raises(
-        InputError, match=rf"video id '{tmp_path}/b' is an absolute path \(row 2 of .*t\.{ending}.*; use a path relative to data\.root"
-    ):
-        list(table.scan(tmp_path, f"t.{ending}"))
 
 
-def test_a_dataset_that_is_no_file_s_name_is_refused_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its predictions lie in `predictions/DATASET.parquet`."""
-    write_image(tmp_path / "tree" / "test" / "real" / "v" / "0.png", 0)
-    words = ["data=folder", f"data.root={tmp_path / 'tree'}", "data.source.dataset=lab/faces", f"out={tmp_path / 'm.parquet'}"]
-    assert main(["index", *words]) == 2
-    assert "The dataset 'lab/faces' holds a slash, but is the name of a file; use a plain name" in capsys.readouterr().err
-    assert not (tmp_path / "m.parquet").exists()
+@pytest.mark.parametrize("name", ["celebdf", "dfdcp", "fakeavceleb", "table"])
+def test_every_list_of_paths_may_be_written_with_backslashes(name: str, tmp_path: Path) -> None:
+    grow, scan = READERS[name]
+    grow(tmp_path)
+    before = list(scan(tmp_path))
+    for path in texts(tmp_path):
+        escaped = "\\\\" if path.suffix == ".json" else "\\"
+        path.write_text(path.read_text().replace("/", escaped))
+    if name == "table":  # ids are no paths
+        text = (tmp_path / "frames.csv").read_text()
+        (tmp_path / "frames.csv").write_text(re.sub(r"mine\\(\w+)\\", r"mine/\1/", text))
+    found = list(scan(tmp_path))
+    (problem,) = [entry for entry in found if isinstance(entry, Problem) and entry not in before]
+    assert problem.kind == "slashes"
+    assert [entry for entry in found if entry != problem] == before
+
+
+def test_a_listed_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    odd = Frame(tmp_path / "a\udcff.png", 0, "d", "real", "v", 0, "test")
+    with pytest.raises(InputError, match=r"a\\xff\.png has a name or description that is not UTF-8; rename it"):
+        collect([odd], tmp_path)
+
+
+def test_a_table_finds_what_a_mac_renamed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = test_sources.grow_tree(tmp_path / "t", splits=("test",))
+    for domain in ("real", "swap"):
+        (root / "test" / domain / "test0").rename(root / "test" / domain / f"M{NFD}ller")
+    lines = ["path,label,dataset,domain,video,index,split"]
+    lines += [f"test/{domain}/M{NFC}ller/0.png,{label},d,{domain},d/{domain}/v,0,test" for label, domain in enumerate(("real", "swap"))]
+    (root / "frames.csv").write_text("\n".join(lines), encoding="utf-8")
+    with caplog.at_level(logging.WARNING):
+        manifest = collect(table.scan(root, "frames.csv"), root).validate()
+    assert [Path(path).is_file() for path in manifest.files()] == [True, True]
+    assert caplog.text.count("frames.csv writes 2 of its names in another Unicode normal form than the disk") == 1

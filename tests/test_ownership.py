@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.data import pack
 from fmsd.data.manifest import written
 from fmsd.errors import InputError

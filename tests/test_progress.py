@@ -11,7 +11,7 @@ import rich
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.engine.callbacks import EpochBar, EpochLines, ValidationMetrics, duration
 from tests.conftest import grow_tree
 from tests.test_engine import learner, module, trainer

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.data import extraction
 from fmsd.data.extraction import Recipe, done, records, sources
 from fmsd.data.faces import POINTS, Face

@@ -10,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from safetensors.torch import load_file
 
-from fmsd.cli import main
+from fmsd.cli.main import main
 from fmsd.data import manifest as manifests
 from fmsd.data.manifest import Manifest
 from fmsd.metrics.table import results, thresholds

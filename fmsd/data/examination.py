@@ -27,6 +27,7 @@ from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 from fmsd.data import clip
 from fmsd.data.image import content, decode, member
 from fmsd.data.manifest import NAME, SOURCE, Manifest, collect
+from fmsd.data.names import caseless, finder, slashed
 from fmsd.data.processes import pool
 from fmsd.data.video import complete, index, opened, sampled
 from fmsd.errors import InputError, reason
@@ -106,8 +107,7 @@ def refused(error: Exception) -> Finding:
 
 READ_AGAIN = "make it readable, or restore it from its source"
 
-
-FRAMELESS = "folders without frames"
+UNREADABLE = "unreadable folders"
 
 
 def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
@@ -116,11 +116,14 @@ def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
     if video.images is not None:
         try:
             for frame in clip.frames(video):
-                count += 1
-                yield frame
+                if isinstance(frame, Problem):
+                    problems.append(frame)
+                else:
+                    count += 1
+                    yield frame
         except (InputError, OSError) as error:
             what, remedy = (error.message, error.remedy) if isinstance(error, InputError) else (reason(error), READ_AGAIN)
-            problems.append(Problem(FRAMELESS, what, remedy))
+            problems.append(Problem(UNREADABLE, what, remedy))
     if video.file is not None:
         yield Frame(video.file, video.label, video.dataset, video.domain, video.video, count, video.split, video.compression)
 
@@ -131,7 +134,7 @@ def _by_kind(problems: Sequence[Problem]) -> list[Finding]:
     for problem in problems:
         kinds.setdefault(problem.kind, []).append(problem)
     return [
-        Finding(kind, "fatal" if kind == FRAMELESS else "warning", [problem.what for problem in found], found[0].remedy)
+        Finding(kind, "fatal" if kind == UNREADABLE else "warning", [problem.what for problem in found], found[0].remedy)
         for kind, found in kinds.items()
     ]
 
@@ -274,23 +277,10 @@ def sizes(places: Iterable[str]) -> Iterator[int | None]:
 
 
 def renamed(paths: Iterable[str]) -> Iterator[str | None]:
-    """Each missing file's path as the disk has it, with other slashes or letters in another case; None where it is nowhere."""
-
-    @functools.lru_cache(1024)
-    def held(folder: str) -> Mapping[str, str]:
-        """What lies in a folder, wherever that lies itself, by its names without case."""
-        place = folder if Path(folder).is_dir() else found(folder)
-        with contextlib.suppress(OSError):
-            return {name.casefold(): f"{place}/{name}" for name in os.listdir(place)} if place else {}  # noqa: PTH208
-        return {}
-
-    def found(path: str) -> str | None:
-        folder, slash, name = path.rpartition("/")
-        return held(folder or slash).get(name.casefold()) if name else None
-
+    """Each missing file's path as the disk has it, with other slashes, letters in another case or normal form; None where it is nowhere."""
+    places = finder(caseless)
     for path in paths:
-        place = found(path.replace("\\", "/"))
-        yield place if place and os.path.isfile(place) else None
+        yield next((place for place in places(slashed(path)) if os.path.isfile(place)), None)
 
 
 class Look(NamedTuple):
@@ -457,6 +447,25 @@ def _film(job: Job) -> Look:
     return seen._replace(**means)
 
 
+ALIKE = {"MPO": "JPEG", "DIB": "BMP"}
+"""Formats that are told from others only by what follows the first picture, or precedes it."""
+
+
+def other_formats(files: pl.DataFrame) -> list[str]:
+    """Which images are of another format than their ending says.
+
+    Args:
+        files: columns path, kind and film.
+    """
+    endings = Image.registered_extensions()
+    found = []
+    for path, kind in files.filter(~FILM).drop_nulls("kind").select("path", "kind").rows():
+        meant = endings.get(Path(path).suffix.lower(), kind)
+        if ALIKE.get(meant, meant) != ALIKE.get(kind, kind):
+            found.append(f"{path} is a {kind} file")
+    return found
+
+
 SMALL, FLAT = 32, 3.0
 """Pixels and grey levels: images with a side below the first, or with a contrast below the second, show nothing."""
 
@@ -483,6 +492,7 @@ def file_findings(files: pl.DataFrame, root: Path) -> list[Finding]:
         Finding("unreadable files", "fatal", unread, again),
         Finding(f"images under {SMALL} px", "warning", [f"{path} is {width} x {height}" for path, width, height in small], "leave them out"),
         Finding("flat images", "warning", flat, "look at them; leave them out if they show nothing"),
+        Finding("endings of other formats", "note", other_formats(files), "rename them; they are read by their content"),
         *_equal(files),
     )
 

@@ -103,7 +103,10 @@ def sources(entries: Iterable[Entry], problems: list[Problem]) -> list[Source]:
             found[entry.video] = Source(entry.video, entry.file, (), *(getattr(entry, name) for name in ABOUT[1:]))
         else:
             for frame in frames(entry):
-                images.setdefault(frame.video, []).append(frame)
+                if isinstance(frame, Problem):
+                    problems.append(frame)
+                else:
+                    images.setdefault(frame.video, []).append(frame)
     for name, own in images.items():
         if name in found:
             raise InputError(f"{found[name].file} and {own[0].path} are both the video {name}", "keep one of them")

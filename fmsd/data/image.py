@@ -21,8 +21,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fmsd.errors import InputError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-"""File endings that count as images, in lower case."""
+SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+        *(".png", ".apng", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".dib", ".tga", ".pcx", ".sgi", ".qoi"),
+        *(".ppm", ".pgm", ".pbm", ".pnm"),
+    }
+)
+"""File endings that count as images, in lower case: what Pillow decodes and datasets of photographs use."""
+
+UNREAD = frozenset(
+    {
+        *(".heic", ".heif", ".hif", ".avifs", ".jxl", ".jxr", ".hdp", ".wdp", ".bpg", ".flif", ".exr", ".pfm", ".psd", ".psb", ".xcf"),
+        *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".orf", ".rw2", ".raf", ".pef", ".srw", ".3fr", ".iiq"),
+    }
+)
+"""Endings of images that are not decoded, in lower case; the second row are raw files of cameras."""
 
 MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")
 """The place of an image inside a tar: TAR#OFFSET+SIZE, in bytes."""

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Literal
 
-from fmsd.data.names import as_name
+from fmsd.data.overrides import as_name
 from fmsd.errors import InputError
 from fmsd.types import REAL
 

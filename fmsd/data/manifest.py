@@ -21,6 +21,7 @@ import polars as pl
 from fmsd.atomic import atomic
 from fmsd.data import clip, pack
 from fmsd.data.image import member
+from fmsd.data.names import is_text, printable
 from fmsd.errors import InputError, reason
 from fmsd.names import unfit
 from fmsd.shares import rounded_up
@@ -179,14 +180,16 @@ class Manifest:
         _refuse(numbered.filter(pl.col("index").is_duplicated().over("video")), "index", "come twice in a video", "number the frames of each video")
         if files:
             end = functools.cache(lambda tar: Path(tar).stat().st_size if os.path.isfile(tar) else -1)
-            absent, cut = [], []
-            for row, place in enumerate(self.files()):
+            absent, cut, held = [], [], self.files()
+            for row, place in enumerate(held):
                 if inside := member(place):
                     tar, offset, size = inside
                     if end(tar) < offset + size:
                         cut.append(row)
                 elif not os.path.isfile(place):
                     absent.append(row)
+            links = [row for row in absent if os.path.islink(held[row])]  # noqa: PTH114  paths of text
+            _refuse(numbered[links], "path", "are links to files that are not there", "complete the copy, or remove the links")
             _refuse(numbered[absent], "path", f"do not exist under {self.root}", "complete the copy or correct the root")
             _refuse(numbered[cut], "path", f"lie in tars that are missing or cut off under {self.root}", "complete the copy")
         return self
@@ -218,6 +221,17 @@ def _refuse(rows: pl.DataFrame, column: str, what: str, remedy: str, shown: int 
     raise InputError(f"In the manifest, the {column} values of {', '.join(said)}{more} {what}", f"{remedy}")
 
 
+def log_problems(problems: Iterable[Problem]) -> None:
+    """Logs what is wrong with a copy: the first problem of each kind, and how many more there are."""
+    kinds: dict[str, list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.kind, []).append(problem)
+    for kind, (first, *others) in kinds.items():
+        files = sum(problem.files for problem in (first, *others))
+        counted = f"{files:,} files in {1 + len(others):,} folders" if files else f"{len(others):,} more like this"
+        log.warning("%s%s", first, f" ({counted}: {kind}; fmsd doctor lists them)" if others else "")
+
+
 def collect(entries: Iterable[Entry], root: Path) -> Manifest:
     """The manifest of what a source yields, ordered by path; paths become relative to `root` where they lie below it.
 
@@ -227,19 +241,13 @@ def collect(entries: Iterable[Entry], root: Path) -> Manifest:
         InputError: there is no frame, a video has no extracted frames, a frame has a value of the wrong kind, or a dataset's frames lie in folders of
             several kinds.
     """
-    problems, parts = dict[str, list[str]](), list[pl.DataFrame]()
+    problems, parts = list[Problem](), list[pl.DataFrame]()
     found = _frames(entries, problems)
-    while rows := [_row(frame) for frame in itertools.islice(found, CHUNK)]:
-        if odd := next((row for row in rows if type(row[1]) is not int), None):  # a cast would make 0.7 real, true and "1" fake
-            raise InputError(f"The frames of {root} have values of the wrong kind (the label of {odd[0]} is {odd[1]!r})", "labels are 0 or 1")
-        try:
-            parts.append(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
-        except (TypeError, pl.exceptions.PolarsError) as error:
-            raise InputError(
-                f"The frames of {root} have values of the wrong kind ({reason(error)})", "labels are 0 or 1, indices whole numbers"
-            ) from error
-    for kind, told in problems.items():
-        log.warning("%s%s", told[0], f" ({len(told) - 1} more like this: {kind}; fmsd doctor lists them)" if len(told) > 1 else "")
+    try:
+        while rows := [_row(frame) for frame in itertools.islice(found, CHUNK)]:
+            parts.append(_part(rows, root))
+    finally:
+        log_problems(problems)  # they may be why the copy is refused
     if not parts:
         raise InputError(f"No frames were found under {root}", "check the root and the layout that docs/data.md describes")
     prefix = f"{root.as_posix().rstrip('/')}/"
@@ -256,13 +264,22 @@ def _row(frame: Frame) -> tuple[Any, ...]:
     return (str(frame.path), *_fields(frame)[1:])
 
 
-def _frames(entries: Iterable[Entry], problems: dict[str, list[str]]) -> Iterator[Frame]:
-    """All frames; problems are put aside by kind."""
+def _part(rows: list[tuple[Any, ...]], root: Path) -> pl.DataFrame:
+    """Frames as a table."""
+    if odd := next((row for row in rows if not all(is_text(cell) for cell in row if isinstance(cell, str))), None):
+        raise InputError(f"{printable(odd[0])} has a name or description that is not UTF-8", "rename it, or correct what lists it")
+    try:
+        return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise InputError(
+            f"The frames of {root} have values of the wrong kind ({reason(error)})", "labels are 0 or 1, indices whole numbers"
+        ) from error
+
+
+def _frames(entries: Iterable[Entry], problems: list[Problem]) -> Iterator[Frame]:
+    """All frames; problems are put aside."""
     kinds: dict[str, Path] = {}
     for entry in entries:
-        if isinstance(entry, Problem):
-            problems.setdefault(entry.kind, []).append(str(entry))
-            continue
         if isinstance(entry, Video) and entry.images is not None and entry.images.parent.name in clip.FRAMES:
             other = kinds.setdefault(entry.dataset, entry.images.parent)
             if other.name != entry.images.parent.name:
@@ -270,7 +287,11 @@ def _frames(entries: Iterable[Entry], problems: dict[str, list[str]]) -> Iterato
                     f"{other} and {entry.images.parent} hold frames of {entry.dataset} that were made in two ways, which would tell real from fake",
                     "choose one kind by data.source.frames=NAME (data.source.tree.frames where the source has a tree)",
                 )
-        yield from clip.frames(entry)
+        for found in clip.frames(entry):
+            if isinstance(found, Problem):
+                problems.append(found)
+            else:
+                yield found
 
 
 def read(path: Path, root: Path) -> Manifest:

@@ -1,79 +1,138 @@
-"""Names of folders, datasets and forgeries: as the command line gives them, and as a remedy writes them for it."""
+"""Names of files as lists write them and as disks hold them: slashes, Unicode normal forms, letters in another case."""
 
-import re
-import shlex
-from collections.abc import Mapping, Sequence
+import contextlib
+import functools
+import os
+import unicodedata
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
 
-from fmsd.errors import InputError
+from fmsd.types import Problem
+
+T = TypeVar("T")
 
 
-def as_name(given: object, key: str) -> str:
-    """The name that a key gives; a whole number names what is called so, as the command line reads `0` as a number.
+def slashed(name: str) -> str:
+    """A path as Windows or other systems write it, with slashes."""
+    return name.replace("\\", "/")
 
-    Raises:
-        InputError: something whose spelling is lost, such as 1.0, true or null.
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form: lists have it mostly so, while copies made on a Mac have `u` and two dots where others have `ü`."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def caseless(name: str) -> str:
+    """A name without the case of its letters and without its normal form."""
+    return composed(composed(name).casefold())
+
+
+def printable(name: str | Path) -> str:
+    """A name with escapes in place of bytes that are no UTF-8, which could not be printed."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8; names on Linux are bytes of any kind."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def finder(alike: Callable[[str], str]) -> Callable[[str], list[str]]:
+    """A function that gives the places on disk that a path may mean, each of its levels under another name. Each folder is listed once.
+
+    Args:
+        alike: what two names have in common that may stand for each other: `composed`, `caseless`.
     """
-    if isinstance(given, str):
-        return given
-    if type(given) is int:
-        return str(given)
-    raise _lost(given, key, f"'{key}=\"NAME\"'")
+
+    @functools.cache
+    def inside(folder: str) -> Mapping[str, list[str]]:
+        held: dict[str, list[str]] = {}
+        for place in [folder] if os.path.isdir(folder) else places(folder):  # noqa: PTH112  many paths pass
+            with contextlib.suppress(OSError):
+                for name in os.listdir(place):  # noqa: PTH208
+                    held.setdefault(alike(name), []).append(f"{place.rstrip('/')}/{name}")
+        return held
+
+    def places(path: str) -> list[str]:
+        folder, slash, name = path.rpartition("/")
+        return inside(folder or slash).get(alike(name), []) if name else []
+
+    return places
 
 
-def as_names(given: object, key: str) -> list[str]:
-    """The names that a key gives, a list or a single one.
+class Spelling:
+    """The places of listed files, where a name that is not there byte for byte may be there in another normal form or with other slashes.
 
-    Raises:
-        InputError: something whose spelling is lost, such as 1.0, true or null.
+    Args:
+        where: the list, for the sentence.
     """
-    listed = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    if odd := [value for value in listed if not isinstance(value, str) and type(value) is not int]:
-        raise _lost(odd[0], key, f"'{key}=[\"NAME\"]'")
-    return [str(value) for value in listed]
+
+    def __init__(self, where: Path) -> None:
+        self.where, self.slashes, self.forms = where, 0, 0
+        self._places = finder(composed)
+
+    def place(self, root: Path, name: str) -> Path:
+        """Where a listed file or folder lies below a root, or should lie."""
+        path = root / name
+        if "\\" in name and not path.exists():
+            path = root / (name := self.slashed(name))
+        if name.isascii() or path.exists() or len(others := self._places(str(path))) != 1:
+            return path
+        self.forms += 1
+        return Path(others[0])
+
+    def slashed(self, name: str) -> str:
+        """A listed path with slashes."""
+        self.slashes += "\\" in name
+        return slashed(name)
+
+    def problems(self) -> list[Problem]:
+        """What was read otherwise than it is written."""
+        return [*backslashes(self.where, self.slashes), *other_forms(self.where, self.forms)]
 
 
-def _lost(given: object, key: str, spelt: str) -> InputError:
-    read = "null" if given is None else f"{given} ({type(given).__name__})"
-    return InputError(f"{key} gives {read} where a name is wanted", f"put the name in double quotes inside the single ones: {spelt}")
+def backslashes(where: Path, count: int) -> list[Problem]:
+    """The problem of a list that writes some paths with backslashes."""
+    return [Problem("slashes", f"{where} writes {count} of its paths with backslashes", "they are read as slashes")] if count else []
 
 
-def listing(key: str, wanted: Sequence[str]) -> str:
-    """The word of a command line, quoted for a shell, that gives a list of names."""
-    return _quoted(f"{key}=[{','.join(map(_value, wanted))}]")
+def other_forms(where: Path | str, count: int) -> list[Problem]:
+    """The problem of a list that writes some names in another normal form than the disk."""
+    what = f"{where} writes {count} of its names in another Unicode normal form than the disk"
+    return [Problem("normal forms", what, "they are taken for the same names")] if count else []
 
 
-def mapping(key: str, wanted: Mapping[str, object]) -> str | None:
-    """The word of a command line, quoted for a shell, that adds names with their values to a mapping.
+def absent(listed: Iterable[str], held: Container[str], where: Path | str, folder: Path) -> Iterator[Problem]:
+    """A problem for each name of a list that the copy does not hold.
 
-    Returns:
-        None where a name has a character that no key on the command line can have.
+    Args:
+        where: the list, for the sentence.
+        folder: where the videos should be.
     """
-    if not all(_PLAIN.fullmatch(_ESCAPED.sub("", key_)) for key_ in wanted):
-        return None
-    pairs = ", ".join(_ESCAPED.sub(lambda found: f"\\{found[0]}", key_) + f": {value}" for key_, value in wanted.items())
-    return _quoted(f"+{key}={{{pairs}}}")
+    for name in listed:
+        if name not in held:
+            yield Problem("missing", f"{where} lists {name}, which {folder} does not hold", "complete the copy")
 
 
-def entry(key: str, wanted: str, value: object) -> str | None:
-    """The word of a command line, quoted for a shell, that adds one name with its value to a mapping; None as for `mapping`."""
-    return _quoted(f"+{key}.{wanted}={value}") if re.fullmatch(r"\w+", wanted, re.ASCII) else mapping(key, {wanted: value})
+def matched(listed: Mapping[str, T], held: Collection[str], where: Path | str, folder: Path) -> tuple[dict[str, T], list[Problem]]:
+    """A list with its names as the disk has them, and what there is to report about it: names that the disk lacks or writes in another normal form.
 
-
-_PLAIN = re.compile(r"0|[1-9][0-9]*|(?=.*[A-DF-Za-df-z])(?!-?(?:true|false|null|nan|inf)$)[A-Za-z0-9_-][A-Za-z0-9_.@%+-]*", re.IGNORECASE)
-"""Names that Hydra reads as they stand: whole numbers, and what is neither a number, a truth value nor null."""
-
-_ESCAPED = re.compile(r"[ ()\[\]{}:=,]")
-"""Characters that a key may have behind a backslash."""
-
-
-def _quoted(word: str) -> str:
-    """The word for a shell; quoted also where it need not be, so that it stands out in a sentence."""
-    quoted = shlex.quote(word)
-    return f"'{word}'" if quoted == word else quoted
-
-
-def _value(wanted: str) -> str:
-    if _PLAIN.fullmatch(wanted):
-        return wanted
-    quoted = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), wanted.replace("${", "\\${"))
-    return f'"{quoted}"'
+    Args:
+        listed: names, with what is said of them.
+        held: the names on disk.
+        where: the list, for the sentences.
+        folder: where they should lie.
+    """
+    lacking = {name for name in listed if name not in held}
+    spellings: dict[str, list[str]] = {}
+    for name in held if lacking else ():
+        if name not in listed:
+            spellings.setdefault(composed(name), []).append(name)
+    renamed = {name: others[0] for name in lacking if len(others := spellings.pop(composed(name), [])) == 1}
+    missing = absent((name for name in listed if name not in renamed), held, where, folder)
+    return {renamed.get(name, name): about for name, about in listed.items()}, [*missing, *other_forms(where, len(renamed))]

@@ -21,7 +21,7 @@ from fmsd.data import manifest as manifests
 from fmsd.data.corruptions import Corruption
 from fmsd.data.dataset import FrameDataset
 from fmsd.data.manifest import SCHEMA, Manifest
-from fmsd.data.names import as_name, as_names
+from fmsd.data.overrides import as_name, as_names
 from fmsd.data.parcel import collate
 from fmsd.data.processes import cores
 from fmsd.data.sampler import Endless, EveryDomain, Joint, Shuffle

@@ -17,7 +17,7 @@ from torch import Tensor
 from fmsd.atomic import atomic
 from fmsd.data.dataset import FrameDataset
 from fmsd.data.manifest import Manifest, evenly
-from fmsd.data.names import as_names
+from fmsd.data.overrides import as_names
 from fmsd.engine.datamodule import DataModule, moved
 from fmsd.errors import InputError
 from fmsd.models.attribution import best, gradcam, rollout

@@ -90,11 +90,10 @@ def asked(data: DataModule) -> tuple[list[Source], list[Source]]:
         InputError: there is none.
     """
     problems: list[Problem] = []
-    found = sources(data.source(data.place), problems)
-    for problem in problems[:SHOWN]:
-        log.warning("%s", problem)
-    if len(problems) > SHOWN:
-        log.warning("... and %d more such sentences; fmsd doctor says them all.", len(problems) - SHOWN)
+    try:
+        found = sources(data.source(data.place), problems)
+    finally:
+        manifests.log_problems(problems)
     kept = first((source for source in found if not source.label or data.forgeries is None or source.domain in data.forgeries), data.videos)
     if not kept:
         raise InputError(f"No videos were found under {data.place}", "check the root and the layout that docs/data.md describes")

@@ -12,8 +12,10 @@ with 1 for real and 0 for fake; all other videos are for training.
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from fmsd.data.clip import absent, clips, folders, readable
+from fmsd.data.clip import Clip, clips, folders, readable
 from fmsd.data.labels import forgery
+from fmsd.data.names import backslashes, matched, slashed
+from fmsd.data.text import read_text
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Video, video_id
 
@@ -67,14 +69,19 @@ def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Ent
 def _videos(root: Path, dataset: str, forgeries: Mapping[str, str], frames: str | None) -> Iterator[Entry]:
     """The videos of the real folders and of those of forgeries, whose domains are given."""
     domains = dict.fromkeys(REALS, REAL) | dict(forgeries)
-    listed = tested(root)
-    held = {folder: clips(root / folder, frames) for folder in domains}
+    listed, problems = tested(root)
+    held: dict[str, dict[str, Clip]] = {}
+    for folder in domains:
+        held[folder], more = clips(root / folder, frames)
+        problems += more
     both = held[REALS[0]].keys() & held[REALS[1]].keys()
     for folder in dict.fromkeys((*domains, *listed)):
-        yield from absent(listed.get(folder, {}), held.get(folder, {}), LIST, root / folder)
+        listed[folder], more = matched(listed.get(folder, {}), held.get(folder, {}), LIST, root / folder)
+        problems += more
+    yield from problems
     for folder, domain in domains.items():
         label = 0 if domain == REAL else 1
-        labels = listed.get(folder, {})
+        labels = listed[folder]
         for name, (file, images) in held[folder].items():
             if labels.get(name, label) != label:
                 yield mislabelled(name, folder, label)
@@ -92,8 +99,8 @@ def mislabelled(name: str, folder: str, label: int) -> Problem:
     return Problem("mislabelled", f"{LIST} calls {name} {said}, but it is in {folder} and taken for {meant}", "fetch the list again")
 
 
-def tested(root: Path) -> dict[str, dict[str, int]]:
-    """The labels (1 = fake) of the test videos by folder and name.
+def tested(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
+    """The labels (1 = fake) of the test videos by folder and name, and what is wrong with their list.
 
     Raises:
         InputError: there is no list, or a line of it cannot be read.
@@ -102,12 +109,14 @@ def tested(root: Path) -> dict[str, dict[str, int]]:
     if not path.is_file():
         raise InputError(f"There is no test list {path}", "it comes with the dataset: copy it there, or correct data.root")
     found: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    slashes = 0
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         real, _, name = line.strip().partition(" ")
-        video = PurePosixPath(name.strip())
+        slashes += "\\" in name
+        video = PurePosixPath(slashed(name.strip()))
         if real not in ("0", "1") or len(video.parts) < 2:
-            raise InputError(f"Line {number} of {path} is not like '1 Celeb-real/id1_0007.mp4'", "fetch the list again")
+            raise InputError(f"Line {number} of {path} is not like '1 Celeb-real/id1_0007.mp4', but {line.strip()[:80]!r}", "correct that line")
         found.setdefault(str(video.parent), {})[video.stem] = 1 - int(real)
-    return found
+    return found, backslashes(path, slashes)

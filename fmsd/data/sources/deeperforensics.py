@@ -10,11 +10,13 @@ the split of FaceForensics++ here, so that a detector trained on that never meet
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from fmsd.data import names
-from fmsd.data.clip import absent, clips, readable
+from fmsd.data import overrides
+from fmsd.data.clip import clips, readable
 from fmsd.data.labels import forgery
 from fmsd.data.manifest import SPLITS
+from fmsd.data.names import backslashes, matched, slashed
 from fmsd.data.sources import ffpp
+from fmsd.data.text import read_text
 from fmsd.errors import InputError
 from fmsd.types import Entry, Problem, Split, Video, video_id
 
@@ -41,14 +43,20 @@ def scan(
     Raises:
         InputError: a missing folder or list, or no real videos.
     """
-    split_of = None if split is not None else _splits(root)
-    for variant in (forgery(name, "data.source.variants") for name in names.as_names(variants, "data.source.variants")):
+    split_of = None
+    if split is None:
+        split_of, problems = _splits(root)
+        yield from problems
+    for variant in (forgery(name, "data.source.variants") for name in overrides.as_names(variants, "data.source.variants")):
         folder = root / "manipulated_videos" / variant
-        held = clips(folder, frames)
+        held, problems = clips(folder, frames)
+        yield from problems
+        official: dict[str, Split] = {}
         if split_of is not None:
-            yield from absent(split_of, held, "the official split", folder)
+            official, problems = matched(split_of, held, "the official split", folder)
+            yield from problems
         for name, (file, images) in held.items():
-            kind = split if split_of is None else split_of.get(name)
+            kind = split if split_of is None else official.get(name)
             if kind is None:
                 yield Problem("unlisted", f"{images or file} is in none of the official splits and left out", "remove it")
                 continue
@@ -62,14 +70,15 @@ def scan(
     yield from ffpp.scan(place, dataset, compression, manipulations=(), frames=frames)
 
 
-def _splits(root: Path) -> dict[str, Split]:
-    """The official split of every manipulated video name."""
+def _splits(root: Path) -> tuple[dict[str, Split], list[Problem]]:
+    """The official split of every manipulated video name, and what is wrong with its lists."""
     found: dict[str, Split] = {}
+    problems: list[Problem] = []
     for split in SPLITS:
         path = root / "lists" / "splits" / f"{split}.txt"
         if not path.is_file():
             raise InputError(f"There is no {path}", "copy the folder lists of DeeperForensics-1.0 there, or set its source's argument split to test")
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.strip():
-                found[PurePosixPath(line.split()[0]).stem] = split  # pyright: ignore[reportArgumentType]
-    return found
+        names = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
+        found |= {PurePosixPath(slashed(name)).stem: split for name in names}  # pyright: ignore[reportAssignmentType]
+        problems += backslashes(path, sum("\\" in name for name in names))
+    return found, problems

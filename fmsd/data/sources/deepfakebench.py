@@ -9,15 +9,17 @@ train, val and test. Here a video has one split: test wins over val, val over tr
 A label is real or fake by its last word (`CelebDFv2_real`, `DFDC_Fake`) or by the tables below; any other one has to be settled by the user.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fmsd.data import names
+from fmsd.data import overrides
 from fmsd.data.clip import readable
 from fmsd.data.image import in_order
-from fmsd.data.labels import Label, checked, forgery, last_word
+from fmsd.data.labels import Label, forgery, last_word
+from fmsd.data.labels import checked as checked_labels
+from fmsd.data.names import Spelling, slashed
+from fmsd.data.text import checked, member, read_json
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Frame, Problem, Split, video_id
 
@@ -79,7 +81,7 @@ def scan(
         InputError: a missing or damaged JSON file, an unknown or contradictory label, an unknown compression, frames that do not lie under the root,
             or `labels` of which no file holds one.
     """
-    given, met = checked(labels or {}, "data.source.labels"), dict[str, None]()
+    given, met = checked_labels(labels or {}, "data.source.labels"), dict[str, None]()
     for one in [file] if isinstance(file, str) else file:
         yield from listed(root, one, dataset, compression, given, met)
     check_met(given, met, file)
@@ -90,14 +92,10 @@ def listed(
 ) -> Iterator[Entry]:
     """The frames that one JSON file lists; its label names are added to `met`."""
     path = _found(root, file)
-    own = None if dataset is None else names.as_name(dataset, "data.source.dataset")
-    level = None if compression is None else names.as_name(compression, "data.source.compression")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for title, groups in content.items():
-            yield from _dataset(root, path, own or title, groups, level, labels, met)
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a DeepfakeBench JSON file ({type(error).__name__}: {error})", "fetch it again") from error
+    own = None if dataset is None else overrides.as_name(dataset, "data.source.dataset")
+    level = None if compression is None else overrides.as_name(compression, "data.source.compression")
+    for title, groups in grouped(path).items():
+        yield from _dataset(root, path, own or title, groups, level, labels, met)
 
 
 def check_met(labels: Mapping[str, Label], met: Iterable[str], where: object) -> None:
@@ -157,8 +155,36 @@ def _found(root: Path, file: str) -> Path:
     raise InputError(f"There is no {file} in {looked}", "set data.root=PATH or data.source.file=PATH")
 
 
+Listed = dict[str, Any]
+"""The videos of a split by name, or by compression and name."""
+
+
+def grouped(path: Path) -> dict[str, dict[str, dict[str, Listed]]]:
+    """What a JSON file lists by dataset, label and split.
+
+    Raises:
+        InputError: it is no JSON file, or holds something else.
+    """
+    return {
+        dataset: {
+            label: {
+                split: checked({} if videos is None else videos, dict, path, dataset, label, split)
+                for split, videos in checked(splits, dict, path, dataset, label).items()
+            }
+            for label, splits in checked(groups, dict, path, dataset).items()
+        }
+        for dataset, groups in read_json(path).items()
+    }
+
+
 def _dataset(
-    root: Path, path: Path, dataset: str, groups: Mapping[str, Any], compression: str | None, labels: Mapping[str, Label], met: dict[str, None]
+    root: Path,
+    path: Path,
+    dataset: str,
+    groups: Mapping[str, Mapping[str, Listed]],
+    compression: str | None,
+    labels: Mapping[str, Label],
+    met: dict[str, None],
 ) -> Iterator[Entry]:
     taken: dict[str, Split] = {}
     alike: dict[str, str] = {}
@@ -170,14 +196,14 @@ def _dataset(
         for name, splits in groups.items():
             label = told[name]
             domain = forgery(_DOMAINS.get(name.strip().casefold(), name.strip()), f"The label {name!r} in {path}") if label else REAL
-            videos = splits.get(split) or {}
-            listed = {key: value for key, value in videos.items() if isinstance(value, dict)}
-            if len(listed) < len(videos):  # seen in DFDC.json, where the frames of one test video stand in place of the validation videos
+            videos = splits.get(split, {})
+            if isinstance(videos.get("frames"), list):  # seen in DFDC.json: the frames of one test video in place of the validation videos
                 yield Problem("nameless", f"{path} lists frames without a video's name", "they are left out")
-            for quality, video, own, frames in _videos(listed, compression, path):
+                videos = {key: value for key, value in videos.items() if isinstance(value, dict)}
+            for quality, video, own, frames in _videos(videos, compression, path, name, split):
                 if own is not ABSENT and own != name:
                     _check_own(own, name, video, label, labels, met, path)
-                identity = video_id(dataset, domain, quality, video.replace("\\", "/"))
+                identity = video_id(dataset, domain, quality, slashed(video))
                 if (first := alike.setdefault(identity.strip().casefold(), identity)) != identity:
                     yield Problem("alike", f"{path} lists {first} and {identity}", "they are read as two videos: correct one if they are the same")
                 if taken.setdefault(identity, split) != split:
@@ -187,11 +213,18 @@ def _dataset(
                     raise InputError(f"{path} lists no frames for the video {identity}", "make the JSON file again once they are extracted")
                 windows += sum("\\" in frame for frame in frames)
                 kept.append((split, label, domain, quality, identity, frames))
+    for name, splits in groups.items():
+        for split in (split for split, videos in splits.items() if videos and split not in PRIORITY):
+            what = f"{path} lists videos of {name} as {split!r}, which is none of {', '.join(PRIORITY)}"
+            yield Problem("unknown split", what, "they are left out: rename it in the file")
+    spelling = Spelling(path)
     if kept:
         home, skipped = _base(root, [_path(frames[0]) for *_, frames in kept[:: len(kept) // TRIED + 1]], path)
         for split, label, domain, quality, identity, frames in kept:
             for index, frame in enumerate(in_order(frames)):
-                yield Frame(home.joinpath(*_path(frame).parts[skipped:]), label, dataset, domain, identity, index, split, quality)
+                place = spelling.place(home, "/".join(_path(frame).parts[skipped:]))
+                yield Frame(place, label, dataset, domain, identity, index, split, quality)
+    yield from spelling.problems()
     if again:
         taken_once = "each is taken once (test before val before train)"
         yield Problem("repeated", f"{path.name} lists {again} videos of {dataset} again in another split", f"{taken_once}")
@@ -226,7 +259,7 @@ def _labels(groups: Mapping[str, Any], labels: Mapping[str, Label], path: Path) 
 
 def _unsettled(message: str, name: str) -> InputError:
     """The refusal of a label, with the words that settle it."""
-    real, fake = (names.mapping("data.source.labels", {name: label}) for label in (0, 1))
+    real, fake = (overrides.mapping("data.source.labels", {name: label}) for label in (0, 1))
     if real is None:
         return InputError(message, "rename it in the file, so that it ends with _real or _fake")
     return InputError(message, f"say that it is real with {real}, or fake with {fake}")
@@ -249,27 +282,52 @@ def _check_own(own: object, name: str, video: str, label: Label, labels: Mapping
     raise InputError(what, "correct the one that is wrong in the file")
 
 
-def _videos(videos: Mapping[str, Any], compression: str | None, path: Path) -> Iterator[tuple[str, str, object, list[str]]]:
+def compressions(listed: Listed, path: Path, *entry: str) -> dict[str, dict[str, tuple[object, list[str]]]]:
+    """The own labels and the frames of videos by compression, which is empty where the list has no such level, and by name.
+
+    Args:
+        entry: the label and the split.
+
+    Raises:
+        InputError: a video without frames, or a value of another kind.
+    """
+    for name, about in listed.items():
+        checked(about, dict, path, *entry, name)
+    levelled = not any("frames" in about for about in listed.values())
+    levelled &= all(isinstance(video, dict) for about in listed.values() for video in about.values())
+    found: dict[str, dict[str, tuple[object, list[str]]]] = {}
+    for level, videos in (listed if levelled else {"": listed}).items():
+        place = (*entry, level) if levelled else entry
+        found[level] = {
+            name: (about.get("label", ABSENT), member(about, "frames", list, path, *place, name))
+            for name, about in checked(videos, dict, path, *place).items()
+        }
+        for name, (_, frames) in found[level].items():
+            for frame in frames:
+                checked(frame, str, path, *place, name, "frames")
+    return found
+
+
+def _videos(listed: Listed, compression: str | None, path: Path, *entry: str) -> Iterator[tuple[str, str, object, list[str]]]:
     """(compression, video, its own label, frame paths) of one label and split, with or without the compression level."""
-    levels = [key for key, value in videos.items() if "frames" not in value]
-    quality, held = "", videos
-    if levels:
-        quality = compression or (levels[0] if len(levels) == 1 else "")
-        if quality not in videos:
-            raise InputError(f"{path} holds the compressions {', '.join(levels)}, not {compression}", "choose one with data.source.compression=NAME")
-        held = videos[quality]
-    yield from ((quality, name, video.get("label", ABSENT), video["frames"]) for name, video in held.items())
+    found = compressions(listed, path, *entry)
+    wanted = "" if "" in found or not found else compression or (next(iter(found)) if len(found) == 1 else None)
+    if found and (wanted is None or wanted not in found):
+        raise InputError(f"{path} holds the compressions {', '.join(found)}, not {wanted}", "choose one with data.source.compression=NAME")
+    yield from ((wanted or "", name, own, frames) for name, (own, frames) in found.get(wanted or "", {}).items())
 
 
 def _path(frame: str) -> PurePosixPath:
-    return PurePosixPath(frame.replace("\\", "/"))
+    return PurePosixPath(slashed(frame))
 
 
 def _base(root: Path, frames: Sequence[PurePosixPath], path: Path) -> tuple[Path, int]:
     """Where the JSON's paths hang below the root: a folder, and how many leading parts of each path it replaces, as few as some frame allows."""
+    spelling = Spelling(path)
     for skipped in range(max(len(frame.parts) for frame in frames) - 1):
         for folder in IMAGES:
-            if any((root / folder).joinpath(*frame.parts[skipped:]).is_file() for frame in frames if len(frame.parts) > skipped + 1):
+            tried = ("/".join(frame.parts[skipped:]) for frame in frames if len(frame.parts) > skipped + 1)
+            if any(spelling.place(root / folder, name).is_file() for name in tried):
                 return root / folder, skipped
     several = f" and {len(frames) - 1} more that were looked for" if len(frames) > 1 else ""
     raise InputError(

@@ -10,16 +10,15 @@ The domain of a fake is its method. An origin is where a method's real images co
 images that lie directly in `fake`, `real`, `ff`, `cdf` or `inversions` are a video each.
 """
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from fmsd.data import labels as words
-from fmsd.data import names
-from fmsd.data.clip import FILES, FRAMES, absent, clips, folders, is_video, listing, readable, twice, unreadable
-from fmsd.data.image import in_order, is_image
+from fmsd.data import overrides
+from fmsd.data.clip import FILES, FRAMES, SIDE, clips, folders, listing, readable, twice, walk, without_frames
+from fmsd.data.names import absent, matched
 from fmsd.data.sources import celebdf, deepfakebench, ffpp
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Frame, Problem, Split, Video, video_id
@@ -47,9 +46,6 @@ ORIGINS = {"ff": "ff", "cdf": "cdf", "fake": "own", "real": "own"}
 
 LEVELS = frozenset({*ORIGINS, *FRAMES, FILES, "inversions"})
 """Folders that hold videos, or images that are a video each."""
-
-OTHERS = frozenset({"landmarks", "masks"})
-"""Folders that hold neither."""
 
 
 @readable
@@ -80,9 +76,9 @@ def scan(
     Raises:
         InputError: an unknown family, method or origin, a missing folder or list, an unknown label in a list, or no real videos of an origin.
     """
-    wanted = None if methods is None else names.as_names(methods, "data.source.methods")
-    chosen = _chosen(names.as_names(families, "data.source.families"), wanted)
-    origins = names.as_names(origins, "data.source.origins")
+    wanted = None if methods is None else overrides.as_names(methods, "data.source.methods")
+    chosen = _chosen(overrides.as_names(families, "data.source.families"), wanted)
+    origins = overrides.as_names(origins, "data.source.origins")
     if unknown := [origin for origin in origins if origin not in ORIGINS.values()]:
         raise InputError(f"DF40 has no origin {', '.join(unknown)}", "choose from ff, cdf, own in data.source.origins")
     given = words.checked(labels or {}, "data.source.labels")
@@ -146,12 +142,12 @@ def _real(root: Path, name: str, given: str | None, origin: str) -> Path:
 def _method(folder: Path, method: str, dataset: str, split: Split) -> Iterator[tuple[str, Entry]]:
     """(origin, entry) of all that lies below the folder of a method; a video's file and its frames are one entry."""
     held: dict[str, tuple[str, Video]] = {}
-    for place, subfolders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        subfolders[:] = in_order(name for name in subfolders if name.lower() not in OTHERS and not name.startswith("."))
-        parts = Path(place).relative_to(folder).parts
-        images = in_order(name for name in files if is_image(Path(name)))
-        clip = in_order(name for name in files if is_video(Path(name)))
+    for place, (subfolders, images, clip, problems) in walk(folder, SIDE):
+        parts = place.relative_to(folder).parts
+        yield from (("", problem) for problem in problems)
         if not images and not clip:
+            if not subfolders:
+                yield "", without_frames(place)
             continue
         lone = not parts or parts[-1].lower() in LEVELS
         if _origin(parts, split) is None:
@@ -192,10 +188,12 @@ def _about(parts: Sequence[str], method: str, dataset: str, split: Split) -> tup
 
 def _celebdf(place: Path, dataset: str) -> Iterator[Entry]:
     """The real videos among the test videos of Celeb-DF v2."""
-    tested = celebdf.tested(place)
+    tested, problems = celebdf.tested(place)
+    yield from problems
     for folder in celebdf.REALS:
-        labels, held = tested.get(folder, {}), clips(place / folder)
-        yield from absent(labels, held, place / celebdf.LIST, place / folder)
+        held, problems = clips(place / folder)
+        labels, more = matched(tested.get(folder, {}), held, place / celebdf.LIST, place / folder)
+        yield from (*problems, *more)
         for name, label in labels.items():
             if name in held:
                 if label:

@@ -9,7 +9,7 @@ Extracted frames lie beside `videos`, as those of FaceForensics++ do. There is n
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmsd.data import names
+from fmsd.data import overrides
 from fmsd.data.clip import clips, readable
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Split, Video, video_id
@@ -29,11 +29,13 @@ def scan(root: Path, dataset: str = "dfd", compression: str | int = "c23", split
     Raises:
         InputError: a missing folder.
     """
-    compression = names.as_name(compression, "data.source.compression")
+    compression = overrides.as_name(compression, "data.source.compression")
     folders = {domain: root / folder / compression for domain, folder in FOLDERS.items()}
     if lacking := [str(folder) for folder in folders.values() if not folder.is_dir()]:
         raise InputError(f"DeepFakeDetection lacks {', '.join(lacking)}", "complete the copy, or choose the compression that it holds")
     for domain, folder in folders.items():
-        for name, (file, images) in clips(folder, frames).items():
+        held, problems = clips(folder, frames)
+        yield from problems
+        for name, (file, images) in held.items():
             identity = video_id(dataset, domain, compression, name)
             yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, split, compression)

@@ -9,15 +9,15 @@ Folders may lie one deeper, as the archives are unpacked (`dfdc_train_part_00/df
 filename and label (1 = fake). Frames may be extracted beside the videos: `test/frames/aalscayrfi/000.png`.
 """
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fmsd.data.clip import FAKE, absent, clips, folders, is_video, listing, readable
+from fmsd.data.clip import FAKE, clips, contents, readable
 from fmsd.data.labels import NUMBERS, WORDS, Label, stated
+from fmsd.data.names import composed, matched, slashed
+from fmsd.data.text import checked, choice, read_csv, read_json
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
@@ -49,17 +49,18 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
             parts[found] = _labels(found, root)
     if not parts:
         raise InputError(f"{root} holds no folder with a metadata.json or labels.csv", "give the folder of the DFDC as data.root=PATH")
-    times = Counter(name for labels in parts.values() for name in labels)
-    for folder, labels in parts.items():
-        held = clips(folder, frames)
-        yield from absent(labels, held, f"the list of {folder.name}", folder)
+    times = Counter(composed(name) for labels in parts.values() for name in labels)
+    for folder, listed in parts.items():
+        held, problems = clips(folder, frames)
+        labels, more = matched(listed, held, f"the list of {folder.name}", folder)
+        yield from (*problems, *more)
         for name, (file, images) in held.items():
             if name not in labels:
                 yield Problem("unlisted", f"{images or file} has no label and is left out", f"remove it, or fetch the list of {folder} again")
                 continue
             label, split = labels[name]
             domain = FAKE if label else REAL
-            own = name if times[name] == 1 else f"{folder.relative_to(root).as_posix()}/{name}"
+            own = name if times[composed(name)] == 1 else f"{folder.relative_to(root).as_posix()}/{name}"
             yield Video(file, images, label, dataset, domain, video_id(dataset, domain, "", own), split)
 
 
@@ -68,30 +69,23 @@ def _parts(folder: Path, depth: int) -> Iterator[Path | Problem]:
     if (folder / "labels.csv").is_file() or (folder / "metadata.json").is_file():
         yield folder
         return
-    if any(is_video(Path(entry.name)) and entry.is_file() for entry in listing(folder)):
+    held = contents(folder)
+    if held.videos:
         yield Problem("unlabelled", f"{folder} holds videos without metadata.json or labels.csv", "they are left out: put their labels there")
         return
     if depth:
-        for child in folders(folder):
-            yield from _parts(child, depth - 1)
+        for child in held.folders:
+            yield from _parts(folder / child, depth - 1)
 
 
 def _labels(folder: Path, root: Path) -> dict[str, tuple[Label, Split]]:
     """The label and split of every video that a part lists; of the test set's two lists, labels.csv."""
     path = folder / "labels.csv" if (folder / "labels.csv").is_file() else folder / "metadata.json"
-    try:
-        if path.suffix == ".csv":
-            with path.open(newline="", encoding="utf-8") as stream:
-                rows: list[tuple[str, Mapping[str, Any]]] = [(row["filename"], row) for row in csv.DictReader(stream)]
-        else:
-            rows = list(json.loads(path.read_text(encoding="utf-8")).items())
-        labels: list[tuple[str, Label, str | None]] = [(name, _label(name, about, path), about.get("split")) for name, about in rows]
-    except (json.JSONDecodeError, UnicodeDecodeError, csv.Error, AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} does not give each video a label ({type(error).__name__}: {error})", "fetch it again") from error
     found: dict[str, tuple[Label, Split]] = {}
-    for name, label, told in labels:
-        own = label, _split(told, path, root)
-        if found.setdefault(Path(name).stem, own) != own:
+    for name, about in _listed(path):
+        split = about.get("split")
+        kept = (_label(name, about, path), choice(split, SPLITS, path, name, "split") if split else _split(path, root))
+        if found.setdefault(PurePosixPath(slashed(name)).stem, kept) != kept:
             raise InputError(f"{path} lists {name} twice, with two labels or splits", "fetch it again, or leave the right one")
     return found
 
@@ -108,13 +102,24 @@ def _label(name: str, about: Mapping[str, Any], path: Path) -> Label:
     if label is not None:
         return label
     said = "has none" if not values else "has " + " and ".join(f"{column}={value!r}" for column, value in values.items())
-    raise InputError(f"{path} does not give each video a label: {name} {said}", "fetch it again, or correct that to REAL or FAKE (is_fake: 0 or 1)")
+    raise InputError(f"{path} does not give each video a label: {name} {said}", "correct that to REAL or FAKE (is_fake: 0 or 1)")
 
 
-def _split(told: str | None, path: Path, root: Path) -> Split:
-    """The split that a list tells, else that of the nearest folder named after one."""
-    names = (told,) if told else [place.name for place in path.parents if place == root or root in place.parents]
-    for name in names:
-        if name in SPLITS:
-            return SPLITS[name]
+def _listed(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The names of the videos of a list, and what it says of them."""
+    if path.suffix == ".csv":
+        header, rows = read_csv(path, ("filename", "label"), ("split",))
+        for _, cells in rows:
+            about = dict(zip(header, cells, strict=True))
+            yield about["filename"], about
+    else:
+        for name, about in read_json(path).items():
+            yield name, checked(about, dict, path, name)
+
+
+def _split(path: Path, root: Path) -> Split:
+    """The split of the nearest folder above a list that is named after one."""
+    for place in path.parents:
+        if place.name in SPLITS and (place == root or root in place.parents):
+            return SPLITS[place.name]
     raise InputError(f"Nothing tells the split of the videos of {path}", "name their folder train, validation or test")

@@ -8,15 +8,15 @@
 beside a video, into a folder of its name, or all into `original_videos/frames/643049_A_001/000.png`.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from fmsd.data.clip import FRAMES, Clip, clips, readable
 from fmsd.data.labels import WORDS, Label, stated
+from fmsd.data.names import Spelling, backslashes, composed, slashed
 from fmsd.data.sources.dfdc import SPLITS
+from fmsd.data.text import choice, member, read_json
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
@@ -37,9 +37,13 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
     path = next((place for place in (root / "dataset.json", root / "dfdc_preview_set" / "dataset.json") if place.is_file()), None)
     if path is None:
         raise InputError(f"There is no dataset.json in {root}", "give the folder of the DFDC preview (dfdc_preview_set) as data.root=PATH")
-    listed = _listed(path)
-    tops = dict.fromkeys(video.parts[0] for video in listed)
-    flat = {top: _flat(path.parent / top, frames) for top in tops}
+    listed, problems = _listed(path)
+    flat: dict[str, Mapping[str, Clip]] = {}
+    for top in dict.fromkeys(video.parts[0] for video in listed):
+        flat[top], more = _flat(path.parent / top, frames)
+        problems += more
+    yield from problems
+    spelling = Spelling(path)
     stems = Counter((video.parts[0], video.stem) for video in listed)
     for video, (label, split) in listed.items():
         top = video.parts[0]
@@ -47,34 +51,42 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
         if label != expected:
             said, meant = ("fake", "real") if expected == 0 else ("real", "fake")
             yield Problem("mislabelled", f"{path} calls {video} {said}, but its folder says {meant}, which is taken", "fetch dataset.json again")
-        file, beside = path.parent / video, path.parent / video.with_suffix("")
-        images = flat[top][video.stem][1] if video.stem in flat[top] else None
-        images = images or (beside if beside.is_dir() else None)
+        file = spelling.place(path.parent, str(video))
+        beside = file.with_suffix("") if file.is_file() else spelling.place(path.parent, str(video.with_suffix("")))
+        together = flat[top].get(composed(video.stem))
+        images = (together[1] if together else None) or (beside if beside.is_dir() else None)
         if images is None and not file.is_file():
             yield Problem("missing", f"{path} lists {video}, which {path.parent} does not hold", "complete the copy")
             continue
         name = video.stem if stems[top, video.stem] == 1 else str(video.with_suffix("").relative_to(top))
         identity = video_id(dataset, domain, "", name)
         yield Video(file if file.is_file() else None, images, expected, dataset, domain, identity, split)
+    yield from spelling.problems()
 
 
-def _flat(folder: Path, frames: str | None) -> Mapping[str, Clip]:
-    """The videos whose frames lie together in a folder of frames; none where there is no such folder."""
-    return clips(folder, frames) if frames or any((folder / name).is_dir() for name in FRAMES) else {}
+def _flat(folder: Path, frames: str | None) -> tuple[Mapping[str, Clip], list[Problem]]:
+    """The videos whose frames lie together in a folder of frames, by names in composed form; none where there is no such folder."""
+    if not (frames or any((folder / name).is_dir() for name in FRAMES)):
+        return {}, []
+    held, problems = clips(folder, frames)
+    return {composed(name): clip for name, clip in held.items()}, problems
 
 
-def _listed(path: Path) -> dict[PurePosixPath, tuple[Label, Split]]:
-    """The label and split of every video."""
-    try:
-        content: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        listed: dict[PurePosixPath, tuple[Label, Split]] = {
-            PurePosixPath(name): (_label(name, about["label"], path), SPLITS[about["set"]]) for name, about in content.items()
-        }
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} does not give each video a label and a set ({type(error).__name__}: {error})", "fetch it again") from error
-    if odd := [name for name in listed if len(name.parts) < 2 or name.parts[0] not in (ORIGINALS, *METHODS)]:
-        raise InputError(f"{path} lists {odd[0]}, which is in none of the folders {ORIGINALS}, {' and '.join(METHODS)}", "fetch it again")
-    return listed
+def _listed(path: Path) -> tuple[dict[PurePosixPath, tuple[Label, Split]], list[Problem]]:
+    """The label and split of every video, and what is wrong with the list."""
+    content = read_json(path)
+    listed: dict[PurePosixPath, tuple[Label, Split]] = {}
+    for name, about in content.items():
+        label = _label(name, member(about, "label", str, path, name), path)
+        split = choice(member(about, "set", str, path, name), SPLITS, path, name, "set")
+        video = PurePosixPath(slashed(name))
+        if len(video.parts) < 2 or video.parts[0] not in (ORIGINALS, *METHODS):
+            raise InputError(
+                f"{path} lists {name}, which is in none of the folders {ORIGINALS}, {' and '.join(METHODS)}",
+                "put the dataset's own dataset.json there",
+            )
+        listed[video] = (label, split)
+    return listed, backslashes(path, sum("\\" in name for name in content))
 
 
 def _label(name: str, value: object, path: Path) -> Label:
@@ -85,5 +97,5 @@ def _label(name: str, value: object, path: Path) -> Label:
     """
     label = stated(value, WORDS)
     if label is None:
-        raise InputError(f"{path} does not give each video a label and a set: that of {name} is {value!r}", "fetch it again, or write real or fake")
+        raise InputError(f"{path} does not give each video a label and a set: that of {name} is {value!r}", "write real or fake there")
     return label

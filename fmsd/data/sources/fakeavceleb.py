@@ -8,19 +8,20 @@ unless asked for. The domain of a fake is the table's method. In the table, the 
 its folder.
 """
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from fmsd.data import names
-from fmsd.data.clip import absent, clips, readable
+from fmsd.data import overrides
+from fmsd.data.clip import clips, readable
 from fmsd.data.labels import forgery
+from fmsd.data.names import Spelling, matched
+from fmsd.data.text import read_csv
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 TYPES = ("RealVideo-RealAudio", "RealVideo-FakeAudio", "FakeVideo-RealAudio", "FakeVideo-FakeAudio")
 
-HEADER = ["source", "target1", "target2", "method", "category", "type", "race", "gender", "path", ""]
+COLUMNS = ["source", "target1", "target2", "method", "category", "type", "race", "gender", "path", ""]
 
 
 @readable
@@ -41,21 +42,23 @@ def scan(
     Raises:
         InputError: an unknown type, or a missing or damaged table.
     """
-    types = names.as_names(types, "data.source.types")
+    types = overrides.as_names(types, "data.source.types")
     if unknown := [kind for kind in types if kind not in TYPES]:
         raise InputError(f"FakeAVCeleb has no type {', '.join(unknown)}", f"choose from {', '.join(TYPES)} in data.source.types")
     table = root / "meta_data.csv"
     listed: dict[tuple[str, ...], dict[str, str]] = {}
-    for line, folder, name, method in _rows(table):
+    spelling = Spelling(table)
+    for line, folder, name, method in _rows(table, spelling):
         if folder[0] not in types:
             continue
         methods = listed.setdefault(folder, {})
         if methods.setdefault(name, method) != method:
             yield Problem("repeated", f"Line {line} of {table} lists {'/'.join(folder)}/{name} again as {method}", f"it stays {methods[name]}")
-    for folder, methods in listed.items():
-        place = root.joinpath(*folder)
-        held = clips(place, frames) if place.is_dir() else {}
-        yield from absent(methods, held, table, place)
+    for folder, written in listed.items():
+        place = spelling.place(root, "/".join(folder))
+        held, problems = clips(place, frames) if place.is_dir() else ({}, [])
+        methods, more = matched(written, held, table, place)
+        yield from (*problems, *more)
         for name, (file, images) in held.items():
             if name not in methods:
                 yield Problem("unlisted", f"{images or file} is not in {table} and left out", "remove it")
@@ -64,18 +67,17 @@ def scan(
             domain = forgery(methods[name], f"The row of {'/'.join(folder)}/{name} in {table}") if label else REAL
             identity = video_id(dataset, domain, "", f"{'/'.join(folder)}_{name}")
             yield Video(file, images, label, dataset, domain, identity, split)
+    yield from spelling.problems()
 
 
-def _rows(table: Path) -> Iterator[tuple[int, tuple[str, ...], str, str]]:
+def _rows(table: Path, spelling: Spelling) -> Iterator[tuple[int, tuple[str, ...], str, str]]:
     """(line, folder from the type on, file name without its ending, method) of each video."""
     if not table.is_file():
         raise InputError(f"There is no {table}", "give the FakeAVCeleb_v1.2 folder as data.root=PATH")
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file)
-        if next(lines, []) != HEADER:
-            raise InputError(f"{table} does not begin with the columns {','.join(HEADER)}", "fetch the file of FakeAVCeleb v1.2 again")
-        for line, row in enumerate(lines, start=2):
-            parts = PurePosixPath(row[9]).parts if len(row) == len(HEADER) else ()
-            if len(parts) < 2 or row[5] not in TYPES or row[5] not in parts:
-                raise InputError(f"Line {line} of {table} does not tell a video's type, file and folder", "fetch the file of FakeAVCeleb v1.2 again")
-            yield line, parts[parts.index(row[5]) :], PurePosixPath(row[8]).stem, row[3]
+    header, rows = read_csv(table, COLUMNS)
+    kind, place, name, method = (header.index(column) for column in ("type", "", "path", "method"))
+    for line, row in rows:
+        parts = PurePosixPath(spelling.slashed(row[place])).parts
+        if len(parts) < 2 or row[kind] not in TYPES or row[kind] not in parts:
+            raise InputError(f"Line {line} of {table} does not tell a video's type, file and folder", "correct that line, or remove it")
+        yield line, parts[parts.index(row[kind]) :], PurePosixPath(row[name]).stem, row[method]

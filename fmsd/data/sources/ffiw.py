@@ -39,6 +39,8 @@ def scan(root: Path, dataset: str = "ffiw", test: str = "val", frames: str | Non
         if not folder.is_dir():
             yield Problem("missing", f"There is no folder {folder}", "complete the copy")
             continue
-        for video, (file, images) in clips(folder, frames).items():
+        held, problems = clips(folder, frames)
+        yield from problems
+        for video, (file, images) in held.items():
             identity = video_id(dataset, domain, "", f"{name}/{video}")
             yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, SPLITS[test][name])

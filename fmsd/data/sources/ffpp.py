@@ -8,16 +8,17 @@ from train.json, val.json and test.json, which the dataset's repository carries,
 with DeepfakeBench's FaceForensics++.json is read by that.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmsd.data import names
-from fmsd.data.clip import absent, clips, readable
+from fmsd.data import overrides
+from fmsd.data.clip import clips, readable
 from fmsd.data.labels import forgery
 from fmsd.data.manifest import SPLITS
+from fmsd.data.names import matched
 from fmsd.data.sources import deepfakebench
+from fmsd.data.text import CORRECT, read_json
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
@@ -48,8 +49,8 @@ def scan(
     Raises:
         InputError: a missing folder or manipulation, no official split, or what is only for a tree (`frames`, `splits`) or only for JSON (`labels`).
     """
-    compression = names.as_name(compression, "data.source.compression")
-    manipulations = [forgery(name, "data.source.manipulations") for name in names.as_names(manipulations, "data.source.manipulations")]
+    compression = overrides.as_name(compression, "data.source.compression")
+    manipulations = [forgery(name, "data.source.manipulations") for name in overrides.as_names(manipulations, "data.source.manipulations")]
     if not root.is_dir():
         raise InputError(f"There is no folder {root}", "give the FaceForensics++ folder as data.root=PATH")
     if not (root / "original_sequences").is_dir() and deepfakebench.holds(root, BENCHMARK):
@@ -67,15 +68,16 @@ def scan(
         )
     split_of = read_splits(root, splits)
     for domain, folder in sequences.items():
-        held = clips(folder, frames)
-        official = [name for name in split_of if ("_" in name) == (domain != REAL)]
-        yield from absent(official, held, "the official split", folder)
+        held, problems = clips(folder, frames)
+        official = {name: split for name, split in split_of.items() if ("_" in name) == (domain != REAL)}
+        official, more = matched(official, held, "the official split", folder)
+        yield from (*problems, *more)
         for name, (file, images) in held.items():
-            if name not in split_of:
+            if name not in official:
                 yield Problem("unlisted", f"{images or file} is in none of the official splits and left out", "remove it, or set data.source.splits")
                 continue
             identity = video_id(dataset, domain, compression, name)
-            yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, split_of[name], compression)
+            yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, official[name], compression)
 
 
 def _listed(root: Path, dataset: str, compression: str, manipulations: Sequence[str], labels: Mapping[Any, Any] | None) -> Iterator[Entry]:
@@ -102,34 +104,35 @@ def read_splits(root: Path, splits: str | None) -> dict[str, Split]:
     usual = [*(root / name for name in SPLIT_FOLDERS), *deepfakebench.places(root, BENCHMARK)]
     places = usual if splits is None else [root / splits]
     for place in places:
-        try:
-            if place.is_file():
-                return _benchmark_splits(json.loads(place.read_text(encoding="utf-8")))
-            if all((place / f"{split}.json").is_file() for split in SPLITS):
-                return _official_splits({split: json.loads((place / f"{split}.json").read_text(encoding="utf-8")) for split in SPLITS})
-        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"The split file {place} cannot be read ({error})", "fetch it again from the dataset's repository") from error
+        if place.is_file():
+            return _benchmark_splits(place)
+        if all((place / f"{split}.json").is_file() for split in SPLITS):
+            return _official_splits(place)
     raise InputError(
         f"The official FaceForensics++ split was not found in {', '.join(map(str, places))}",
         "copy train.json, val.json and test.json from dataset/splits of the dataset's repository there, or give data.source.splits=PATH",
     )
 
 
-def _official_splits(pairs: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, Split]:
+def _official_splits(place: Path) -> dict[str, Split]:
     """Each split is a list of pairs of source videos, which are also swapped both ways."""
     found: dict[str, Any] = {}
-    for split, couples in pairs.items():
-        for one, other in couples:
+    for split in SPLITS:
+        path = place / f"{split}.json"
+        for number, pair in enumerate(read_json(path, list), 1):
+            if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair)):
+                raise InputError(f"Pair {number} in {path} is {pair!r}, not two names", CORRECT)
+            one, other = pair
             found |= dict.fromkeys((one, other, f"{one}_{other}", f"{other}_{one}"), split)
     return found
 
 
-def _benchmark_splits(content: Mapping[str, Any]) -> dict[str, Split]:
-    """The split under which a DeepfakeBench JSON file lists each video name, with or without the level of compressions."""
+def _benchmark_splits(path: Path) -> dict[str, Split]:
+    """The split under which a DeepfakeBench JSON file lists each video name, in any compression."""
     found: dict[str, Any] = {}
-    for labels in content.values():
-        for splits in labels.values():
-            for split, videos in splits.items():
-                for name, inner in videos.items():
-                    found |= dict.fromkeys([name] if "frames" in inner else inner.keys(), split)
+    for groups in deepfakebench.grouped(path).values():
+        for label, splits in groups.items():
+            for split, listed in splits.items():
+                for videos in deepfakebench.compressions(listed, path, label, split).values():
+                    found |= dict.fromkeys(videos, split)
     return found

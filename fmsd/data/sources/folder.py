@@ -4,15 +4,13 @@ For example `ROOT/train/Deepfakes/000_003/0001.png`, `ROOT/test/real/portrait.jp
 """
 
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from fmsd.data import labels, names
-from fmsd.data.clip import folders, is_video, readable, unreadable
-from fmsd.data.image import in_order, is_image
+from fmsd.data import labels, overrides
+from fmsd.data.clip import SIDE, folders, readable, walk, without_frames
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Frame, Problem, Split, Video, video_id
 
@@ -60,8 +58,8 @@ def scan(
     if not root.is_dir():
         raise InputError(f"There is no folder {root}", "give the dataset's folder as data.root=PATH")
     levels = _levels(layout, split)
-    given = None if real is None else names.as_names(real, "data.source.real")
-    reals, fakes = given if given is not None else list(labels.REALS), names.as_names(fake, "data.source.fake")
+    given = None if real is None else overrides.as_names(real, "data.source.real")
+    reals, fakes = given if given is not None else list(labels.REALS), overrides.as_names(fake, "data.source.fake")
     if both := [name for name in fakes if name in reals]:
         raise InputError(f"data.source.real and data.source.fake both name {both[0]}", "leave it in one of them")
     if REAL in fakes:
@@ -86,14 +84,14 @@ def scan(
         described = {"label": 0 if named else 1, "dataset": home, "domain": domain, "split": kind, "compression": quality}
         return described | {"video": video_id(home, domain, quality, own)}
 
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unreadable):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        place = Path(folder)
+    for place, (subfolders, images, films, problems) in walk(root):
         parts = place.relative_to(root).parts
-        for name in in_order(name for name in files if is_video(Path(name))):
+        yield from problems
+        for name in films:
             found = described(place / name, (*parts, Path(name).stem))
             yield Video(place / name, None, **about(found, _video(found, name)))
-        images = in_order(name for name in files if is_image(Path(name)))
+        if not (subfolders or images or films) and _empty(parts, levels):
+            yield without_frames(place)
         if not images:
             continue
         found = described(place, parts)
@@ -137,7 +135,7 @@ def _splits(given: Mapping[Any, str]) -> dict[str, Split]:
     Raises:
         InputError: no split that there is.
     """
-    split_of = {names.as_name(folder, "data.source.splits"): split for folder, split in given.items()}
+    split_of = {overrides.as_name(folder, "data.source.splits"): split for folder, split in given.items()}
     if odd := [folder for folder, split in split_of.items() if split not in SPLITS]:
         raise InputError(f"data.source.splits.{odd[0]}={split_of[odd[0]]} is no split", f"choose one of {', '.join(SPLITS)}")
     return cast(dict[str, Split], split_of)
@@ -150,7 +148,7 @@ def _no_split(root: Path, parts: Sequence[str], levels: Sequence[str], name: str
     beside = [folder.name for folder in folders(place.parent)] if levels[level] == "{split}" else [name]
     unknown = [folder for folder in dict.fromkeys((name, *beside)) if folder not in split_of]
     proposed = {folder: MEANT.get(folder.strip().casefold(), "|".join(SPLITS)) for folder in unknown}
-    words = [names.entry("data.source.splits", folder, split) for folder, split in proposed.items()]
+    words = [overrides.entry("data.source.splits", folder, split) for folder, split in proposed.items()]
     remedy = "rename it, as its name cannot be written as a key" if words[0] is None else f"add it with {' '.join(filter(None, words))}"
     return InputError(f"{place} is in no known split ({', '.join(split_of)})", remedy)
 
@@ -174,19 +172,24 @@ def _checked(
         if not own & set(reals):
             of = "" if len(domains) == 1 else f" of the dataset {dataset}"
             meant = [*found, *(name for name in doubtful if name in own)]
-            example = f", if these are: {names.listing('data.source.real', meant)}" if meant[len(found) :] else "=[NAME], quoted for the shell"
+            example = f", if these are: {overrides.listing('data.source.real', meant)}" if meant[len(found) :] else "=[NAME], quoted for the shell"
             raise InputError(f"None of the folders {sorted(own)}{of} holds real images", f"name them in data.source.real{example}")
     if doubtful:
         real, fake = [*found, *doubtful], [*(name for name in fakes if name in held), *doubtful]
         raise InputError(
             f"The names of the folders {doubtful} of {root} suggest real images, but they are not named as real",
-            f"if they are real, give {names.listing('data.source.real', real)}; if forgeries, {names.listing('data.source.fake', fake)}",
+            f"if they are real, give {overrides.listing('data.source.real', real)}; if forgeries, {overrides.listing('data.source.fake', fake)}",
         )
     log.info("%s: %s hold real images, %s are forgeries.", root, found or "none", [name for name in held if name not in reals] or "none")
     for key, wanted in (("real", given or ()), ("fake", fakes)):
         for name in wanted:
             if name not in held:
                 yield Problem("unmatched", f"data.source.{key} names {name!r}, but no folder of {root} is called so", "correct it, or leave it out")
+
+
+def _empty(parts: Sequence[str], levels: Sequence[str]) -> bool:
+    """Whether a folder that holds no frames should hold some by the layout."""
+    return 0 < len(parts) <= len(levels) and _parse(parts, levels[: len(parts)]) is not None and not any(part.lower() in SIDE for part in parts)
 
 
 def _parse(parts: Sequence[str], levels: Sequence[str]) -> dict[str, str] | None:

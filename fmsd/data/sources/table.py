@@ -1,18 +1,22 @@
 """A CSV or parquet file with a manifest's columns: the way in for a dataset that no folder layout describes."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from fmsd.data import labels
 from fmsd.data.clip import is_video, readable
+from fmsd.data.labels import forgery
+from fmsd.data.names import Spelling
+from fmsd.data.text import named, read_csv
 from fmsd.errors import InputError, reason
-from fmsd.tables import read_csv, read_parquet
+from fmsd.tables import read_parquet
 from fmsd.types import Entry, Frame, Video
 
 COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
+OPTIONAL = ("compression",)
 
 
 @readable
@@ -22,56 +26,65 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
     Args:
         root: what the table's paths are relative to.
         file: the table, relative to `root` or absolute: columns path, label (1 = fake), dataset, domain (`real` for real frames), video
-            (an id unique over all datasets), index, split (train, val or test), and optionally compression. Others are ignored.
+            (an id unique over all datasets), index, split (train, val or test), and optionally compression. Others are ignored. The cells of
+            a CSV file may be separated by commas, semicolons or tabs, with blanks around them.
 
     Raises:
-        InputError: no such file, a missing column, or a cell of the wrong kind.
+        InputError: no such file, a missing column, or an empty cell.
     """
     path = root / file
     if not path.is_file():
         raise InputError(f"There is no table {path}", "give it as data.source.file=FILE under data.root=PATH")
-    try:
-        text = pl.Schema(dict.fromkeys(("path", "dataset", "domain", "video", "split", "compression"), pl.String))
-        table = read_parquet(path) if path.suffix == ".parquet" else read_csv(path, schema_overrides=text)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"The table {path} cannot be read ({reason(error)})", "correct that cell") from error
-    if missing := [name for name in COLUMNS if name not in table.columns]:
-        raise InputError(f"The table {path} lacks the columns {', '.join(missing)}", f"it needs {', '.join(COLUMNS)}")
-    if table.select(COLUMNS).null_count().sum_horizontal().item():
-        raise InputError(f"The table {path} has empty cells in the columns {', '.join(COLUMNS)}", "fill them in")
-    _check_labels(path, table)
-    for number, line in enumerate(table.iter_rows(named=True), 1):
+    spelling = Spelling(path)
+    for number, row in _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path):
+        if empty := [name for name in COLUMNS if row[name] in (None, "")]:
+            raise InputError(f"Line {number} of the table {path} has empty cells in the columns {', '.join(empty)}", "fill them in")
         try:
-            entry = _entry(root, line)
+            yield _entry(spelling.place(root, row["path"]), row, path)
         except InputError as error:
-            raise InputError(f"{error.message} (row {number} of {path}, not counting its head)", error.remedy) from error
-        yield entry
+            raise InputError(f"{error.message} (line {number} of {path})", error.remedy) from error
+    yield from spelling.problems()
 
 
-def _entry(root: Path, line: dict[str, Any]) -> Entry:
-    """The frame or video of a row."""
-    place = root / line["path"]
-    line["label"] = int(line["label"])
-    described: dict[str, Any] = {name: line[name] for name in ("label", "dataset", "domain", "video", "split")}
-    described["compression"] = line.get("compression") or ""
-    if is_video(place):
-        return Video(file=place, images=None, **described)
-    return Frame(path=place, index=line["index"], **described)
-
-
-def _check_labels(path: Path, table: pl.DataFrame) -> None:
-    """Refuses labels other than the numbers 0 and 1, and forgeries that are called real.
+def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
+    """The frame or video of a row.
 
     Raises:
-        InputError: the first of these.
+        InputError: a label other than the numbers 0 and 1, a forgery that is called real, or a name that no file can have.
     """
-    label, kind = pl.col("label"), table.schema["label"]
-    right = (label == 0) | (label == 1) if kind.is_numeric() else label.str.strip_chars().is_in(["0", "1"]) if kind == pl.String else pl.lit(False)
-    if len(wrong := table.filter(~right)):
-        row = wrong.row(0, named=True)
+    if type(row["label"]) not in (int, float) or row["label"] not in (0, 1):
         raise InputError(
             f"The table {path} has values of the wrong kind (the label of {row['path']} is {row['label']!r})",
             "labels are 0 or 1, as numbers: 0 for real, 1 for fake",
         )
-    for domain in table.filter(label.cast(pl.Float64) == 1)["domain"].unique().sort():
-        labels.forgery(str(domain), f"The table {path}")
+    described: dict[str, Any] = {name: row[name] for name in ("dataset", "domain", "video", "split")}
+    described |= {"label": int(row["label"]), "compression": row.get("compression") or ""}
+    if row["label"] == 1:
+        forgery(str(row["domain"]), f"The table {path}")
+    return Video(file=place, images=None, **described) if is_video(place) else Frame(path=place, index=row["index"], **described)
+
+
+def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of a CSV file, with whole numbers for labels and indices where they are such."""
+    header, rows = read_csv(path, COLUMNS, OPTIONAL)
+    for number, cells in rows:
+        row: dict[str, Any] = dict(zip(header, cells, strict=True))
+        yield number, row | {name: _whole(row[name]) for name in ("label", "index")}
+
+
+def _whole(cell: str) -> int | str:
+    """A cell as a whole number, which programs may write as 1.0."""
+    return int(cell.partition(".")[0]) if re.fullmatch(r"[+-]?[0-9]+(\.0*)?", cell) else cell
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a parquet file."""
+    try:
+        table = read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"The table {path} cannot be read ({reason(error)})", "write it again") from error
+    table.columns = named(table.columns, (*COLUMNS, *OPTIONAL), path)
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise InputError(f"The table {path} lacks the columns {', '.join(missing)}", f"it needs {', '.join(COLUMNS)}")
+    text = [name for name in ("path", "dataset", "domain", "video", "split", "compression") if name in table.columns]
+    yield from enumerate(table.cast(dict.fromkeys(text, pl.String)).iter_rows(named=True), 1)

@@ -27,7 +27,8 @@ def scan(root: Path, dataset: str, split: Split = "test", frames: str | None = N
     """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}", "give the folder of UADFV as data.root=PATH")
-    real, fake = clips(root / "real", frames), clips(root / "fake", frames)
+    (real, more), (fake, others) = clips(root / "real", frames), clips(root / "fake", frames)
+    yield from (*more, *others)
     for name in fake:
         if (original := name.removesuffix("_fake")) not in real:
             yield Problem("missing", f"{root / 'fake'} holds {name}, but {root / 'real'} not its original {original}", "complete the copy")

@@ -9,7 +9,7 @@ ARCHIVE is the folder that `ARCHIVE.tar.gz` unpacks to. Archives are numbered an
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmsd.data.clip import FAKE, folders, listing, readable
+from fmsd.data.clip import FAKE, contents, folders, listing, readable, without_frames
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
@@ -40,12 +40,18 @@ def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
         unpacked = {archive.name for archive in archives}
         if packed := [entry for entry in listing(place) if ".tar" in entry.name and entry.name.partition(".")[0] not in unpacked]:
             yield Problem("packed", f"{place} holds {len(packed)} archives that are not unpacked", "unpack each there with tar -xf")
+        if not archives:
+            yield without_frames(place)
         for archive in archives:
-            for inner in folders(archive):
+            if not (inside := folders(archive)):
+                yield without_frames(archive)
+            for inner in inside:
                 if inner.name != kind:
                     yield Problem("mislabelled", f"{inner} lies in {name} and is left out", "move it to the folder of its label")
                     continue
                 domain = REAL if kind == "real" else FAKE
-                for sequence in folders(inner):
-                    identity = video_id(dataset, domain, "", f"{split}{archive.name}_{sequence.name}")
-                    yield Video(None, sequence, 0 if domain == REAL else 1, dataset, domain, identity, split)
+                held = contents(inner)
+                yield from held.problems if held.folders else [*held.problems, without_frames(inner)]
+                for sequence in held.folders:
+                    identity = video_id(dataset, domain, "", f"{split}{archive.name}_{sequence}")
+                    yield Video(None, inner / sequence, 0 if domain == REAL else 1, dataset, domain, identity, split)
