@@ -52,8 +52,6 @@ def _part_fault(part: str, longest: int) -> tuple[str, str] | None:
         return f"holds the part {part!r}, which leads to another folder", "leave that part out"
     if part.startswith("."):
         return "is hidden by a leading dot", "leave the dot out"
-    if part != part.strip():
-        return "begins or ends with a blank", "take the blank out"
     if len(part.encode()) > longest:
         return f"is longer than {longest} bytes", "shorten it"
     return None
@@ -93,20 +91,27 @@ def _check_kind(dataset: str, domain: str, compression: str) -> None:
 def check_distinct(ids: Iterable[str]) -> None:
     """Refuses ids of which two would be one folder, or one a folder inside the other's, on some file system.
 
-    Some tell neither case nor the ways to write an accent.
+    Some tell neither case nor the ways to write an accent, nor blanks at the end of a name.
 
     Raises:
         InputError: there are two such ids.
     """
     known: dict[str, str] = {}
     for text in ids:
-        other = known.setdefault(unicodedata.normalize("NFC", text.casefold()), text)
+        other = known.setdefault(_folded(text), text)
         if other != text:
-            raise InputError(f"The ids {other!r} and {text!r} would be one folder where case or accents are not told apart", "rename one of them")
+            raise InputError(
+                f"The ids {other!r} and {text!r} would be one folder where case, accents or blanks are not told apart", "rename one of them"
+            )
     for key, text in known.items():
         for end in range(len(key)):
             if key[end] == "/" and (outer := known.get(key[:end])):
                 raise InputError(f"The folder of the id {text!r} would lie in that of {outer!r}", "rename one of them")
+
+
+def _folded(text: str) -> str:
+    """An id as a file system reads it that tells neither case, nor ways to write an accent, nor blanks at the end of a name."""
+    return "/".join(part.strip() for part in unicodedata.normalize("NFC", text.casefold()).split("/"))
 
 
 def unfit(texts: Iterable[object], nested: bool = False) -> dict[object, tuple[str, str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,7 +93,8 @@ def test_a_video_of_every_ending_is_read_back(ending: str, tmp_path: Path) -> No
     assert len(found) == 3
     for sample, pixels in zip(found, images, strict=True):
         assert sample.image is not None
-        assert np.abs(sample.image.astype(int) - pixels).mean() < (30 if ending == ".gif" else 5)
+        shown = cv2.resize(pixels, (768, 576)) if ending == ".dv" else pixels  # whose pixels are not square
+        assert np.abs(sample.image.astype(int) - shown).mean() < (30 if ending == ".gif" else 5)
 
 
 def test_every_ending_has_one_meaning() -> None:

@@ -282,6 +282,22 @@ def test_two_stamps_in_one_column_are_refused_and_marked_when_told(runs: Path, t
     assert (tmp_path / "domains" / "domains.md").read_text().count("<sup>b</sup>") == 2 * 3  # two cells and a note per level
 
 
+def test_a_merge_stands_beside_its_experts_with_marks(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        finished(tmp_path / name, ["data=ff", f"data.train_forgeries=[{name}]"], 0, facts={"train": {"ff": name * 40}})
+    with pytest.raises(InputError, match=r"were not tested alike on ff .*train: "):
+        report(tmp_path)
+    both = {"train": {"ff": "a" * 40, "celeb": "b" * 40}, "selection": "fixed"}
+    finished(tmp_path / "ab", ["experts=[a,b]", "out=ab"], 0, facts=both, choices={"merger": "r2m"}, merged=["a", "b"])
+    report(tmp_path, out=tmp_path / "out", resamples=0)
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert {letter: text.count(f"<sup>{letter}</sup>") > 1 for letter in "abc"} == dict.fromkeys("abc", True)
+    assert "selection fixed, train ff aaaaaaaaaaaa, celeb bbbbbbbbbbbb" in text
+    finished(tmp_path / "ab", ["experts=[a,b]", "out=ab"], 0, facts=both | {"size": 256}, merged=["a", "b"])
+    with pytest.raises(InputError, match=r"were not tested alike on ff .*size: 224 and 256"):
+        report(tmp_path)
+
+
 def test_numbers_without_a_stamp_are_refused(runs: Path) -> None:
     table = pl.read_csv(runs / "merge" / "results.csv")
     table.drop("stamp").write_csv(runs / "merge" / "results.csv")

@@ -19,8 +19,6 @@ BAD = {
     ".": r"'\.', which leads to another folder",
     "..": r"'\.\.', which leads to another folder",
     ".hidden": "hidden by a leading dot",
-    " a": "blank",
-    "a ": "blank",
     "a\nb": "control character",
     "a\0b": "control character",
     "a\x1b[31mb": "control character",
@@ -40,7 +38,6 @@ BAD_IDS = {
     "a/../b": "leads to another folder",
     "a/./b": "leads to another folder",
     "a/.b": "hidden",
-    "a/b /c": "blank",
 }
 
 
@@ -77,8 +74,9 @@ def test_what_is_no_text_is_refused() -> None:
 @pytest.mark.parametrize(
     ("ids", "said"),
     [
-        (["d/Clip", "d/clip"], "would be one folder where case or accents"),
-        (["d/caf\u00e9", "d/cafe\u0301"], "would be one folder where case or accents"),
+        (["d/Clip", "d/clip"], "would be one folder where case, accents or blanks"),
+        (["d/caf\u00e9", "d/cafe\u0301"], "would be one folder where case, accents or blanks"),
+        (["d/a", "d/a "], "would be one folder where case, accents or blanks"),
         (["d/a/b", "d/a"], r"'d/a/b' would lie in that of 'd/a'"),
         (["D/A", "d/a/b/c"], r"'d/a/b/c' would lie in that of 'D/A'"),
     ],
@@ -89,7 +87,7 @@ def test_ids_whose_folders_would_eat_each_other_are_refused(ids: list[str], said
     check_distinct(["d/a", "d/ab", "d/a b", "e/a"])
 
 
-@pytest.mark.parametrize(("column", "value"), [("dataset", "../x"), ("domain", "a/b"), ("compression", " c23"), ("video", "/data/clip")])
+@pytest.mark.parametrize(("column", "value"), [("dataset", "../x"), ("domain", "a/b"), ("compression", ".c23"), ("video", "/data/clip")])
 def test_a_manifest_of_somebody_else_is_checked_alike(column: str, value: str) -> None:
     frames = [Frame(Path(f"/r/{n}.png"), 1, "d", "swap", f"d/swap/{n}", 0, "train", "c40") for n in range(4)]
     manifest = collect(frames, Path("/r"))
@@ -108,7 +106,7 @@ def test_a_table_whose_ids_are_absolute_paths_is_refused_with_its_row_and_a_reme
     frame = pl.DataFrame(rows)
     _ = frame.write_csv(tmp_path / "t.csv") if ending == "csv" else frame.write_parquet(tmp_path / "t.parquet")
     with pytest.raises(
-        InputError, match=rf"video id '{tmp_path}/b' is an absolute path \(row 2 of .*t\.{ending}.*; use a path relative to data\.root"
+        InputError, match=rf"video id '{tmp_path}/b' is an absolute path \(line [23] of .*t\.{ending}.*; use a path relative to data\.root"
     ):
         list(table.scan(tmp_path, f"t.{ending}"))
 

@@ -1,6 +1,7 @@
 """Configurations: the files they lie in, resolvers, and what a run's own becomes with overrides beside it."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fmsd.cache import cache_folder
 from fmsd.cli.trust import destinations, load_run_config, trust_in
 from fmsd.data import manifest as manifests
+from fmsd.data.overrides import as_names
 from fmsd.data.sources import deepfakebench
 from fmsd.errors import InputError
 from fmsd.models.detector import PACKAGE as PACKAGED
 from fmsd.report.run import Run, differing
+
+log = logging.getLogger(__name__)
 
 
 def without(names: Sequence[str], name: str) -> list[str]:
@@ -52,10 +56,19 @@ def located(path: str) -> str:
     return path if path.startswith(PACKAGED) else str(Path(path).expanduser().absolute())
 
 
+def named_run(path: str) -> Run:
+    """The run of a folder; a file of a run, as `RUN/run.json` or `RUN/checkpoints/best.ckpt`, stands for its run."""
+    place = Path(path).expanduser().absolute()
+    home = next((folder for folder in place.parents[:2] if (folder / "run.json").is_file()), None) if place.is_file() else None
+    if home is not None:
+        log.info("%s is a file of the run in %s, which is taken.", place, home)
+    return Run(home or place)
+
+
 def add_others(data: DictConfig) -> None:
     """Gives each test dataset with a `conf/data/NAME.yaml` of its own that file's source, and its root where `data.roots.NAME` is not given."""
-    for name in data.test:
-        if name in (data.name, *data.train) or (name in data.others and data.roots.get(name)):
+    for name in as_names(data.test, "data.test"):
+        if name in (str(data.name), *as_names(data.train, "data.train")) or (name in data.others and data.roots.get(name)):
             continue
         if name not in GlobalHydra.instance().config_loader().get_group_options("data"):
             continue  # the data's own source must know it
@@ -114,7 +127,7 @@ def trained(config: DictConfig, verb: str, fixed: tuple[str, ...]) -> tuple[Run,
     Raises:
         InputError: there is no such run, something would change it, or it has no data.
     """
-    run, words = Run(Path(config.run).expanduser().absolute()), HydraConfig.get().overrides.task
+    run, words = named_run(config.run), HydraConfig.get().overrides.task
     run.record()
     if wrong := [word for word in words if word.lstrip("+").startswith(fixed)]:
         raise InputError(

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmsd.cli.build import build, loggers
-from fmsd.cli.compose import absolute, add_others, based, check_outside, check_source, done, located, resumed, trained
+from fmsd.cli.compose import absolute, add_others, based, check_outside, check_source, done, located, named_run, resumed, trained
 from fmsd.cli.files import CONF
 from fmsd.cli.merging import merge
 from fmsd.cli.trust import load_run_config, used_loggers
@@ -149,7 +149,7 @@ def fold(config: DictConfig, folder: Path) -> None:
     """fmsd fold: writes a run's dense weights."""
     from fmsd.tasks import fold as task
 
-    run = Run(Path(config.run).expanduser().absolute())
+    run = named_run(config.run)
     run.record()
     backbone = OmegaConf.merge(load_run_config(run.config, config.trust), {"backbone": based(config.base)}).backbone
     task.fold(run, build(backbone), Path(config.out).expanduser())

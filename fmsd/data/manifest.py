@@ -268,6 +268,8 @@ def _part(rows: list[tuple[Any, ...]], root: Path) -> pl.DataFrame:
     """Frames as a table."""
     if odd := next((row for row in rows if not all(is_text(cell) for cell in row if isinstance(cell, str))), None):
         raise InputError(f"{printable(odd[0])} has a name or description that is not UTF-8", "rename it, or correct what lists it")
+    if odd := next((row for row in rows if type(row[1]) is not int), None):  # a cast would make 0.7 real, true and "1" fake
+        raise InputError(f"The frames of {root} have values of the wrong kind (the label of {odd[0]} is {odd[1]!r})", "labels are 0 or 1")
     try:
         return pl.DataFrame(rows, schema=SCHEMA, orient="row")
     except (TypeError, pl.exceptions.PolarsError) as error:

@@ -12,6 +12,9 @@ from fmsd.report.trial import Trial
 ALL = "all"
 """Every fact may differ."""
 
+MERGED = ("selection", "train")
+"""Facts in which a merge cannot agree with its experts, nor they with each other; they are marked where it stands beside them."""
+
 
 @dataclass(frozen=True)
 class Marks:
@@ -59,7 +62,9 @@ def marked(trials: Sequence[Trial], differ: Sequence[str] = ()) -> Marks:
     cells: dict[tuple[str, str, str], list[str]] = {}
     for (dataset, level), found in columns.items():
         names = differing([facts for facts, _ in found.values()])
-        if ALL not in differ and (kept := [name for name in names if name not in differ]):
+        merges = any("merged" in trial.record for _, own in found.values() for trial in own)
+        allowed = {*differ, *(MERGED if merges else ())}
+        if ALL not in differ and (kept := [name for name in names if name not in allowed]):
             (facts, (one, *_)), *others = found.values()
             other_facts, (other, *_) = next(other for other in others if any(told(other[0].get(name)) != told(facts.get(name)) for name in kept))
             own = [name for name in kept if told(other_facts.get(name)) != told(facts.get(name))]

@@ -16,7 +16,7 @@ from fmsd.data.clip import FRAMES, Clip, clips, readable
 from fmsd.data.labels import WORDS, Label, stated
 from fmsd.data.names import Spelling, backslashes, composed, slashed
 from fmsd.data.sources.dfdc import SPLITS
-from fmsd.data.text import choice, member, read_json
+from fmsd.data.text import checked, choice, member, read_json
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
@@ -77,7 +77,7 @@ def _listed(path: Path) -> tuple[dict[PurePosixPath, tuple[Label, Split]], list[
     content = read_json(path)
     listed: dict[PurePosixPath, tuple[Label, Split]] = {}
     for name, about in content.items():
-        label = _label(name, member(about, "label", str, path, name), path)
+        label = _label(name, checked(about, dict, path, name).get("label"), path)
         split = choice(member(about, "set", str, path, name), SPLITS, path, name, "set")
         video = PurePosixPath(slashed(name))
         if len(video.parts) < 2 or video.parts[0] not in (ORIGINALS, *METHODS):

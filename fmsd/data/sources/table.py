@@ -52,6 +52,8 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
     Raises:
         InputError: a label other than the numbers 0 and 1, a forgery that is called real, or a name that no file can have.
     """
+    if isinstance(row["label"], str):
+        row["label"] = {"0": 0, "1": 1}.get(row["label"].strip(), row["label"])
     if type(row["label"]) not in (int, float) or row["label"] not in (0, 1):
         raise InputError(
             f"The table {path} has values of the wrong kind (the label of {row['path']} is {row['label']!r})",
