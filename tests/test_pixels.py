@@ -51,6 +51,17 @@ def test_colour_bars_of_each_matrix_and_range_come_back(tmp_path: Path, matrix: 
     assert np.abs(centres(sample.image) - BARS).max() <= 3
 
 
+@pytest.mark.parametrize("transfer", [1, 9, 10, 11])
+def test_a_transfer_function_of_sdr_changes_nothing_even_one_that_swscale_does_not_know(tmp_path: Path, transfer: int) -> None:
+    """BT.709, two logarithmic ones and xvYCC."""
+    path = tagged(tmp_path / "bars.mkv", [coded(bars(BARS / 255), "709", False, 8)], 8, space=1, transfer=transfer)
+    (sample,) = sampled(path, 1)
+    assert sample.image is not None
+    assert sample.picture is not None
+    assert sample.picture.hdr is None
+    assert np.abs(centres(sample.image) - BARS).max() <= 3
+
+
 def test_frames_without_colour_tags_are_what_they_always_were(tmp_path: Path) -> None:
     path = film(tmp_path / "plain.mp4", walk(2))
     (sample, _) = sampled(path, 2)
