@@ -346,7 +346,7 @@ class Kept:
 
 def scan(root, dataset, layout):
     """A source of the user's own."""
-    yield from folder.scan(root, dataset, layout)
+    yield from folder.scan(root, dataset, layout, splits={"train": "train", "val": "val", "test": "test"}, real=["real"])
 '''
 
 OWN_DATA = """
