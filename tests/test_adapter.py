@@ -30,7 +30,7 @@ from tests.conftest import step, tiny_vit
 IMAGE = torch.rand(4, 3, 32, 32)
 LABEL = torch.tensor([0.0, 1.0, 0.0, 1.0])
 BASE = {"name": "vit_tiny_patch16_224"}
-SUBSPACES = {"patterns": ["attention", "mlp"], "subspaces": 2, "directions": 1, "penalties": {"orthogonality": 0.1, "spectral": 0.1}}
+SUBSPACES = {"patterns": ["attention", "mlp"], "subspaces": 2, "directions": 1, "rate": 1.0, "penalties": {"orthogonality": 0.1, "spectral": 0.1}}
 
 METHODS: dict[str, Callable[..., Adaptation]] = {
     "fmsd": functools.partial(fmsd, **SUBSPACES),
@@ -97,7 +97,7 @@ def test_training_goes_on_from_an_adapter_exactly(name: str, tmp_path: Path) -> 
 def test_an_adapter_holds_what_learned_and_nothing_of_the_frozen_rest(tmp_path: Path) -> None:
     model = fresh()
     base = adapter.fingerprint(model)
-    fmsd(model, patterns=["blocks.1.attn.*"], subspaces=2, directions=1)
+    fmsd(model, patterns=["blocks.1.attn.*"], subspaces=2, directions=1, penalties=None)
     adapter.save(model, tmp_path, BASE | {"hash": base}, {"method": {"name": "fmsd"}})
     tensors = load_file(tmp_path / "adapter.safetensors")
     factors = {f"blocks.1.attn.{layer}.artifacts.0.{name}" for layer in ("qkv", "proj") for name in ("u", "s", "v", "u0", "s0", "v0")}

@@ -44,6 +44,7 @@ def learner(**changes: Any) -> Learner:
     method = changes.pop("method", full)
     adaptation = method(model)
     defaults: dict[str, Any] = {"optimizer": functools.partial(torch.optim.SGD, lr=0.1), "schedule": constant, "steps": 10}
+    defaults |= {"weight_decay": 0.0, "clip": None}
     return Learner(model, ERM(), adaptation=adaptation, **(defaults | changes))
 
 

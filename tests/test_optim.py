@@ -45,7 +45,7 @@ def test_decay_spares_factors_biases_and_norms(tiny: Detector) -> None:
     assert "backbone.blocks.0.attn.qkv.weight" in decayed
     assert not any("bias" in name or "norm" in name or name.endswith(("cls_token", "pos_embed")) for name in decayed)
     assert sum(len(group["params"]) for group in everything) == len(named)  # pyright: ignore
-    fmsd(tiny, patterns=["*attn.qkv"], subspaces=2, directions=1)
+    fmsd(tiny, patterns=["*attn.qkv"], subspaces=2, directions=1, rate=1.0)
     named = {parameter: name for name, parameter in tiny.named_parameters()}
     groups = {group["weight_decay"]: {named[parameter] for parameter in group["params"]} for group in decay_groups(tiny, 0.1)}  # pyright: ignore
     assert groups[0.1] == {"backbone.head.weight"}
@@ -73,5 +73,5 @@ def test_a_rate_is_a_number_above_zero(rate: float) -> None:
 
 
 def test_a_rate_of_one_makes_no_group_of_its_own(tiny: Detector) -> None:
-    fmsd(tiny, patterns=["*attn.qkv"], subspaces=2, directions=1)
+    fmsd(tiny, patterns=["*attn.qkv"], subspaces=2, directions=1, rate=1.0)
     assert [sorted(group) for group in decay_groups(tiny, 0.1)] == [["params", "weight_decay"]] * 2

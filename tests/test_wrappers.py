@@ -609,6 +609,7 @@ def train(
     model = tiny_vit()
     adaptation = method(model, None)  # pyright: ignore
     defaults: dict[str, Any] = {"optimizer": functools.partial(torch.optim.SGD, lr=0.1), "schedule": constant, "steps": 10, "domains": IDS}
+    defaults |= {"weight_decay": 0.0, "clip": None}
     learner = Learner(model, wrapper, adaptation=adaptation, **(defaults | changes))
     loader = DataLoader(batches, batch_size=None) if isinstance(batches, list) else batches
     trainer(folder, **(worker or {})).fit(learner, train_dataloaders=loader)

@@ -30,7 +30,7 @@ from fmsd.mask import LayerMask, Masking, choose, domain_moments, moments, read
 from fmsd.models.detector import Detector
 from fmsd.peft.inject import Matrix, inject, select, slices
 from fmsd.peft.method import Adaptation, Batches, Penalties
-from fmsd.peft.penalties import named
+from fmsd.peft.penalties import WEIGHTS, named
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import Allotment, SubspaceLinear, retract
 from fmsd.types import Frames
@@ -50,8 +50,8 @@ def fmsd(
     allotment: Allotment = "interleave",
     split: Split = "tail",
     constraint: Constraint = "soft",
-    rate: float = 1.0,
-    penalties: Mapping[str, float] | None = None,
+    rate: float = 10.0,
+    penalties: Mapping[str, float] | None = WEIGHTS,
     mask: Masking | None = None,
 ) -> Adaptation:
     """Frees `subspaces` x `directions` singular directions of every chosen layer, and the head; the rest is frozen.
@@ -66,7 +66,7 @@ def fmsd(
         constraint: `soft` leaves orthogonality to the penalty; `hard` keeps U and V orthonormal and orthogonal to the semantic part.
         rate: of the learning of the singular values, as a multiple of the optimizer's. They begin near zero and have to grow to the size of the
             spectrum, where the entries of U and V, of length 1, only turn.
-        penalties: weight per penalty name; see `fmsd.peft.penalties`. A weight of 0 leaves the penalty out.
+        penalties: weight per penalty name; see `fmsd.peft.penalties`. A weight of 0 leaves the penalty out; None all of them.
         mask: how the layers are chosen; None keeps all candidates.
 
     Raises:

@@ -23,6 +23,7 @@ from fmsd.mask import MaskHistory
 from fmsd.models.detector import Detector
 from fmsd.peft.fmsd import Constraint, allowed, candidates, free
 from fmsd.peft.method import Adaptation, Batches
+from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import Allotment, SubspaceLinear
 from fmsd.shares import rounded_up
@@ -43,8 +44,8 @@ def masm(
     allotment: Allotment = "interleave",
     split: Split = "tail",
     constraint: Constraint = "soft",
-    rate: float = 1.0,
-    penalties: Mapping[str, float] | None = None,
+    rate: float = 10.0,
+    penalties: Mapping[str, float] | None = WEIGHTS,
 ) -> Adaptation:
     """Frees singular directions of every matching layer, and the head; during training only a share of the subspaces learns at a time.
 

@@ -5,6 +5,7 @@ forms that never build a matrix of the size of the weight's square. Matrices of 
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
@@ -36,6 +37,9 @@ def singular_values(model: nn.Module) -> Float[Tensor, ""]:
 
 
 PENALTIES: dict[str, Penalty] = {"orthogonality": orthogonality, "spectral": spectral, "singular_values": singular_values}
+
+WEIGHTS: Mapping[str, float] = MappingProxyType({"orthogonality": 0.1, "spectral": 0.1, "singular_values": 0.0})
+"""The weight of each penalty where nothing else is asked for."""
 
 
 def named(weights: Mapping[str, float]) -> Penalties:

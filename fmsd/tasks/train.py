@@ -71,10 +71,10 @@ def train(
     logger: Mapping[str, publish.Factory] | None = None,
     seed: int = 0,
     select: str = "iid",
-    save_every: int | None = None,
-    weight_decay: float = 0.0,
+    save_every: int | None = 500,
+    weight_decay: float = 0.01,
     accumulate: int = 1,
-    clip: float | None = None,
+    clip: float | None = 1.0,
     reuse: bool = True,
     compiled: bool = False,
 ) -> Run:
