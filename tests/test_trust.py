@@ -126,7 +126,12 @@ def test_a_run_from_elsewhere_runs_nothing_of_its_own(
 
 def change(**parts: Any) -> Attack:
     """Sets keys of groups of a configuration."""
-    return lambda run, _: [run[group].update(keys) for group, keys in parts.items()] and None
+
+    def apply(run: dict[str, Any], marker: Path) -> None:
+        for group, keys in parts.items():
+            run[group].update(keys)
+
+    return apply
 
 
 OTHERS: dict[str, tuple[Attack, str]] = {
@@ -302,7 +307,7 @@ def test_a_run_s_loggers_send_nothing_where_the_run_says(trained: dict[str, Any]
             assert f"give trust='[fmsd.report.{name}.]'" in caplog.text
             assert used_loggers(other, [f"fmsd.report.{name}."]) == other
             caplog.clear()
-    assert set(loggers(OmegaConf.create(nodes))) == {"wandb", "mlflow", "tensorboard"}
+    assert set(loggers(OmegaConf.create({"logger": nodes}).logger)) == {"wandb", "mlflow", "tensorboard"}
     assert used_loggers(None) == {}
 
 
