@@ -86,7 +86,7 @@ def test_absent_videos_and_labels_that_contradict_their_folder_are_told(tmp_path
         ("[]", r"dataset\.json is a list, not an object; put the dataset's own dataset\.json there"),
         ('{"method_A/1.mp4": {"label": "fake"}}', r"method_A/1\.mp4 in .*dataset\.json has no 'set'; correct that entry, or remove it"),
         ('{"method_A/1.mp4": {"label": "fake", "set": "later"}}', r"method_A/1\.mp4 / set in .* is 'later', none of train"),
-        ('{"method_A/1.mp4": {"label": 1, "set": "test"}}', r"method_A/1\.mp4 / label in .* is a number, not text"),
+        ('{"method_A/1.mp4": {"label": 1, "set": "test"}}', r"each video a label and a set: that of method_A/1\.mp4 is 1; write real or fake"),
         ('{"method_A/1.mp4": "fake"}', r"method_A/1\.mp4 in .*dataset\.json is text, not an object"),
     ],
 )

@@ -36,13 +36,13 @@ def run(verb: str, overrides: Sequence[str]) -> int:
         overrides: as Hydra reads them.
     """
     configure_logging()
+    standing = existing(overrides)
     before, around = os.environ.get("HYDRA_FULL_ERROR"), os.environ.get(SWEEP)
     debugging = before == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what happened instead of printing and exiting itself
     refusals: list[InputError] = []
     codes: list[int] = []
     outputs: list[Path] = []
-    standing = existing(overrides)
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
     def job(config: DictConfig) -> float | None:
@@ -117,7 +117,7 @@ def existing(overrides: Sequence[str]) -> set[Path]:
     """The folders of output that an override names and that are there already: the user's own, which stay even if they are empty."""
     words = (word.partition("=") for word in overrides)
     folders = {Path(located(text.strip("'\""))) for key, _, text in words if key in ("hydra.run.dir", "out")}
-    return {folder for folder in folders if folder.is_dir()}
+    return {folder for folder in folders if os.path.isdir(folder)}  # noqa: PTH112  False, too, for names that no folder can have
 
 
 UNWRITABLE = {
