@@ -87,7 +87,7 @@ def page(verb: str, words: Sequence[str] = ()) -> str:
     known = groups(verb)
     topics = [word for word in words if not word.startswith("-") and word.partition("=")[0] in known]
     if topics:
-        return "\n\n".join(_group_page(*word.partition("=")[::2], known) for word in topics)
+        return "\n\n".join(_group_page(group, choice, known) for group, _, choice in (word.partition("=") for word in topics))
     file = CONF / f"{verb}.yaml"
     about, examples = header(file)
     own = [key for key in keys(file) if key.name not in known and (key.value or key.about)]

@@ -4,7 +4,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Concatenate, NamedTuple, NoReturn, ParamSpec
 
 from fmsd.data import image
@@ -108,7 +108,7 @@ def contents(folder: Path) -> Contents:
     found = Contents([], [], [], [])
     unread: Counter[str] = Counter()
     for entry in listing(folder):
-        ending = PurePosixPath(entry.name).suffix.lower()
+        ending = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  many names pass
         if ending in image.SUFFIXES and not entry.is_dir(follow_symlinks=False):
             found.images.append(entry.name)  # of many: a link is followed when all files are looked for
         elif _is_folder(entry):
@@ -130,7 +130,7 @@ def contents(folder: Path) -> Contents:
         what = f"{folder} holds {count} {'file' if count == 1 else 'files'} ending in {ending}, which {'is' if count == 1 else 'are'} not read"
         remedy = "convert them to PNG or JPEG" if ending in image.UNREAD else "convert them to MP4"
         found.problems.append(Problem(f"files ending in {ending}", what, remedy, count))
-    return Contents(*map(in_order, found[:3]), found.problems)
+    return Contents(in_order(found.folders), in_order(found.images), in_order(found.videos), found.problems)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -162,15 +162,6 @@ def walk(root: Path, skipped: Container[str] = ()) -> Iterator[tuple[Path, Conte
     yield root, held
     for name in held.folders:
         yield from walk(root / name, skipped)
-
-
-def folders(folder: Path) -> list[Path]:
-    """The subfolders of a folder in order.
-
-    Raises:
-        InputError: as `contents`.
-    """
-    return [folder / name for name in contents(folder).folders]
 
 
 def is_video(path: Path) -> bool:

@@ -457,10 +457,10 @@ def other_formats(files: pl.DataFrame) -> list[str]:
     Args:
         files: columns path, kind and film.
     """
-    endings = Image.registered_extensions()
+    endings: Mapping[str, str | None] = Image.registered_extensions()
     found = []
     for path, kind in files.filter(~FILM).drop_nulls("kind").select("path", "kind").rows():
-        meant = endings.get(Path(path).suffix.lower(), kind)
+        meant = endings.get(Path(path).suffix.lower()) or str(kind)
         if ALIKE.get(meant, meant) != ALIKE.get(kind, kind):
             found.append(f"{path} is a {kind} file")
     return found

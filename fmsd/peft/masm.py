@@ -62,7 +62,7 @@ def masm(
     if every < 1 or not 0.5 <= momentum < 1 or not 0 < fraction <= 1:
         raise InputError(
             f"method.every={every}, method.momentum={momentum} or method.fraction={fraction} is out of range",
-            f"and method.fraction={fraction} above 0 and at most 1.",
+            "give every at least 1, momentum in [0.5, 1) (less averages too few steps to know noise) and fraction above 0 and at most 1",
         )
     if constraint == "hard" and directions == 1 and fraction < 1:
         log.warning(

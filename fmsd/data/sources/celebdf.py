@@ -12,7 +12,7 @@ with 1 for real and 0 for fake; all other videos are for training.
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from fmsd.data.clip import Clip, clips, folders, readable
+from fmsd.data.clip import Clip, clips, contents, readable
 from fmsd.data.labels import forgery
 from fmsd.data.names import backslashes, matched, slashed
 from fmsd.data.text import read_text
@@ -52,12 +52,14 @@ def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Ent
     Raises:
         InputError: a missing folder or test list, a list that cannot be read, or no method.
     """
-    methods = {
-        f"{FAKES}/{scenario}/{place.name}": forgery(ALIASES.get(place.name, place.name), f"The folder {place}")
-        for scenario in SCENARIOS
-        if (root / FAKES / scenario).is_dir()
-        for place in folders(root / FAKES / scenario)
-    }
+    methods: dict[str, str] = {}
+    for scenario in SCENARIOS:
+        if (root / FAKES / scenario).is_dir():
+            held = contents(root / FAKES / scenario)
+            yield from held.problems
+            for name in held.folders:
+                place = f"{FAKES}/{scenario}/{name}"
+                methods[place] = forgery(ALIASES.get(name, name), f"The folder {root / place}")
     if not methods:
         raise InputError(
             f"{root / FAKES} holds no method below {', '.join(SCENARIOS)}",

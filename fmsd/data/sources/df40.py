@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 from fmsd.data import labels as words
 from fmsd.data import overrides
-from fmsd.data.clip import FILES, FRAMES, SIDE, clips, folders, listing, readable, twice, walk, without_frames
+from fmsd.data.clip import FILES, FRAMES, SIDE, clips, contents, listing, readable, twice, walk, without_frames
 from fmsd.data.names import absent, matched
 from fmsd.data.sources import celebdf, deepfakebench, ffpp
 from fmsd.errors import InputError
@@ -90,7 +90,9 @@ def scan(
     taken: set[tuple[str, Split]] = set()
     found: set[str] = set()
     for split, place in _trees(root):
-        for folder in folders(place):
+        held = contents(place)
+        yield from held.problems
+        for folder in (place / name for name in held.folders):
             method = METHODS.get(folder.name.lower())
             if method is None:
                 yield Problem("unlisted", f"{folder} is none of DF40's methods and left out", "remove it")

@@ -69,7 +69,7 @@ def scan(
     split_of = read_splits(root, splits)
     for domain, folder in sequences.items():
         held, problems = clips(folder, frames)
-        official = {name: split for name, split in split_of.items() if ("_" in name) == (domain != REAL)}
+        official: dict[str, Split] = {name: split_of[name] for name in split_of if ("_" in name) == (domain != REAL)}
         official, more = matched(official, held, "the official split", folder)
         yield from (*problems, *more)
         for name, (file, images) in held.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from fmsd.data import labels, overrides
-from fmsd.data.clip import SIDE, folders, readable, walk, without_frames
+from fmsd.data.clip import SIDE, contents, readable, walk, without_frames
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Frame, Problem, Split, Video, video_id
 
@@ -145,7 +145,7 @@ def _no_split(root: Path, parts: Sequence[str], levels: Sequence[str], name: str
     """The refusal of a split folder, which proposes a split for it and for the unknown ones beside it."""
     level = next(number for number, level in enumerate(levels) if "{split}" in level)
     place = root.joinpath(*parts[: level + 1])
-    beside = [folder.name for folder in folders(place.parent)] if levels[level] == "{split}" else [name]
+    beside = contents(place.parent).folders if levels[level] == "{split}" else [name]
     unknown = [folder for folder in dict.fromkeys((name, *beside)) if folder not in split_of]
     proposed = {folder: MEANT.get(folder.strip().casefold(), "|".join(SPLITS)) for folder in unknown}
     words = [overrides.entry("data.source.splits", folder, split) for folder, split in proposed.items()]

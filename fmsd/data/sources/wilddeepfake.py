@@ -9,7 +9,7 @@ ARCHIVE is the folder that `ARCHIVE.tar.gz` unpacks to. Archives are numbered an
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmsd.data.clip import FAKE, contents, folders, listing, readable, without_frames
+from fmsd.data.clip import FAKE, contents, listing, readable, without_frames
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
@@ -36,16 +36,15 @@ def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
         if not place.is_dir():
             yield Problem("missing", f"{root} does not hold {name}", "complete the copy")
             continue
-        archives = folders(place)
-        unpacked = {archive.name for archive in archives}
+        archives = contents(place)
+        unpacked = set(archives.folders)
+        yield from archives.problems if archives.folders else [*archives.problems, without_frames(place)]
         if packed := [entry for entry in listing(place) if ".tar" in entry.name and entry.name.partition(".")[0] not in unpacked]:
             yield Problem("packed", f"{place} holds {len(packed)} archives that are not unpacked", "unpack each there with tar -xf")
-        if not archives:
-            yield without_frames(place)
-        for archive in archives:
-            if not (inside := folders(archive)):
-                yield without_frames(archive)
-            for inner in inside:
+        for archive in (place / folder for folder in archives.folders):
+            inside = contents(archive)
+            yield from inside.problems if inside.folders else [*inside.problems, without_frames(archive)]
+            for inner in (archive / folder for folder in inside.folders):
                 if inner.name != kind:
                     yield Problem("mislabelled", f"{inner} lies in {name} and is left out", "move it to the folder of its label")
                     continue
