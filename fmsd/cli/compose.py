@@ -119,7 +119,7 @@ def based(base: str | None) -> dict[str, Any]:
 
 
 def trained(config: DictConfig, verb: str, fixed: tuple[str, ...]) -> tuple[Run, Any]:
-    """A finished run, and its configuration with what is asked for beside it.
+    """A finished run, and its configuration with the overrides of the command line.
 
     Args:
         fixed: what the words on the command line must not begin with.
@@ -142,7 +142,7 @@ def trained(config: DictConfig, verb: str, fixed: tuple[str, ...]) -> tuple[Run,
 
 
 def asked(run: Any, config: DictConfig) -> Any:
-    """A run's configuration with what is asked for beside it: another base, other data, another trainer."""
+    """A run's configuration with the overrides of the command line: another base, other data, another trainer."""
     whole: Any = OmegaConf.merge(run, {"backbone": based(config.base)})
     for key in ("data", "trainer"):
         if config[key] is not None and "_target_" in config[key]:

@@ -448,7 +448,7 @@ def _film(job: Job) -> Look:
 
 
 ALIKE = {"MPO": "JPEG", "DIB": "BMP"}
-"""Formats that are told from others only by what follows the first picture, or precedes it."""
+"""Formats that differ from another one only in what follows or precedes the first picture."""
 
 
 def other_formats(files: pl.DataFrame) -> list[str]:

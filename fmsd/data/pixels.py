@@ -32,10 +32,10 @@ HDR: dict[int, str] = {ColorTrc.SMPTE2084: "pq", ColorTrc.ARIB_STD_B67: "hlg"}
 """The transfer functions of high dynamic range."""
 
 WHITE, PEAK = 203.0, 1000.0
-"""cd/m2 of the reference white of HDR (ITU-R BT.2408), which becomes the white of SDR, and of the brightest highlight that is told from others."""
+"""cd/m2 of the reference white of HDR (ITU-R BT.2408), which becomes the white of SDR, and of the brightest highlight that keeps its detail."""
 
 WIDEST = 8
-"""Pixels are at most so many times as wide as high, or as high as wide; more is an error in a file's head."""
+"""Largest ratio of the sides of a pixel; a larger one is an error in a file's header."""
 
 BAND = 64
 """Rows of an HDR picture that are mapped at once, in floating point, to spare memory."""

@@ -31,14 +31,14 @@ class Recipe:
     """How crops are made.
 
     Args:
-        frames: at most so many of a video; None for all.
+        frames: upper limit per video; None for all.
         sampling: `spread` evenly from its first to its last, or the `first` ones.
         size: side of a crop in pixels.
         margin: side of a crop as a multiple of the tight face's.
         align: bring eyes, nose and mouth to fixed places; otherwise only cut out the box.
         track: keep to one person within a video; otherwise take the largest face of each frame.
         faces: the person whose face is `largest` over the whole video, or `all`, each as a track of its own.
-        min_face: faces whose smallest side is below so many pixels of the source are reported; 0 reports none.
+        min_face: pixels of the source; faces with a smaller side are reported; 0 reports none.
         keep_small: whether these are kept.
         keep_corrupt: whether frames are kept that the decoder gives with damage.
         format: `png`, or `jpg`.
