@@ -1,4 +1,4 @@
-"""Names that come from files, and become names of files: which of them are safe to use, on every file system.
+"""Names that come from files, and become names of files: which of them are safe to use below a folder.
 
 A dataset's name is that of `predictions/DATASET.parquet`, a video's id `dataset/domain/compression/video` a folder below the `out` of an extraction.
 """

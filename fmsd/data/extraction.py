@@ -283,6 +283,11 @@ def records(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
                 about = {name: record[name] for name in (*ABOUT, "frames")}
                 check_names(*(about[name] for name in ("dataset", "domain", "compression", "video")))
                 for frame in about["frames"]:
+                    whole = {"index": frame["index"], "person": frame.get("person", 1)}
+                    if odd := next((key for key, value in whole.items() if type(value) is not int or value < 0), None):
+                        raise InputError(f"the {odd} of a frame is {whole[odd]!r}", "")
+                    if not isinstance(frame["status"], str):
+                        raise InputError(f"the status of a frame is {frame['status']!r}", "")
                     if frame["status"] == "face":
                         check_name(frame["file"], "file name")
             except (ValueError, KeyError, TypeError, OSError) as error:

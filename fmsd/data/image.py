@@ -48,11 +48,6 @@ QUIET = frozenset({b"IHDR", b"IDAT", b"IEND", b"pHYs", b"gAMA", b"sRGB", b"cHRM"
 """Chunks of a PNG that neither turn it nor change its pixels."""
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file's ending is that of an image; hidden files are none."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
 def in_order(files: Iterable[str]) -> list[str]:
     """File names with their numbers compared as numbers: 2.png before 10.png, 999.png before 1000.png."""
     return sorted(files, key=lambda name: [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)])

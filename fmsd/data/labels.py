@@ -15,6 +15,9 @@ Label = Literal[0, 1]
 WORDS: dict[str, Label] = {"real": 0, "fake": 1}
 """The words that say a label, in lower case."""
 
+NEGATIONS = frozenset({"not", "no", "non", "un", "never", "anti"})
+"""Words that turn the one after them round."""
+
 NUMBERS: dict[str, Label] = {"0": 0, "1": 1}
 """The numbers that do, where a dataset writes 1 for fake."""
 
@@ -31,10 +34,16 @@ def stated(value: object, words: Mapping[str, Label]) -> Label | None:
 
 
 def last_word(name: str) -> Label | None:
-    """The label that a compound name ends with (`CelebDFv2_real`, `DFDC_Fake`); None where it ends otherwise or holds the opposite word, too."""
+    """The label that a compound name ends with (`CelebDFv2_real`, `DFDC_Fake`).
+
+    Returns:
+        None where it ends otherwise, or holds the opposite word or a negation, too.
+    """
     folded = name.strip().casefold()
-    label = WORDS.get(re.split(r"[_-]", folded)[-1])
-    return None if label is None or any(word in folded for word, other in WORDS.items() if other != label) else label
+    *before, last = re.split(r"[\s_-]+", folded)
+    label = WORDS.get(last)
+    contradicted = any(word in folded for word, other in WORDS.items() if other != label) or not NEGATIONS.isdisjoint(before)
+    return None if contradicted else label
 
 
 def sounds_real(name: str, reals: Collection[str]) -> bool:

@@ -349,9 +349,12 @@ def made(root: Path) -> dict[str, Any] | None:
         if (root / mark).is_file():
             try:
                 record = json.loads((root / mark).read_text(encoding="utf-8"))
-                return dict(record) if mark == MARKS[0] else record["crops"]
+                crops = record if mark == MARKS[0] else record["crops"]
+                if crops is not None and not (type(crops["frames"]) in (int, type(None)) and crops["sampling"] in ("spread", "first")):
+                    raise ValueError(f"frames={crops['frames']}, sampling={crops['sampling']}")
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{root / mark} is damaged ({reason(error)})", "copy it again, or make the folder anew") from error
+            return crops
     return None
 
 

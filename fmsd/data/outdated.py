@@ -79,8 +79,10 @@ def _unlisted(known: set[str], out: Path) -> Iterator[tuple[Path, Mapping[str, A
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, FileNotFoundError):
             record = json.loads((path / RECORD).read_text(encoding="utf-8"))
             about = {name: record[name] for name in ("video", "dataset", "compression", "source")}
-            if about["video"] == path.relative_to(out).as_posix() and isinstance(about["source"], dict):
-                yield path, about
+            texts = (about["video"], about["dataset"], about["compression"], about["source"].get("file") or "")
+            if about["video"] != path.relative_to(out).as_posix() or not all(isinstance(text, str) for text in texts):
+                continue
+            yield path, about
 
 
 def _move(folder: Path, place: Path) -> None:

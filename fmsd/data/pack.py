@@ -91,13 +91,32 @@ def located(root: Path, paths: pl.Series) -> pl.Series | None:
     if not (root / PLACES).is_file():
         raise InputError(f"{root} holds a pack without {PLACES}", "complete the copy")
     asked = paths.alias("path").to_frame()
-    places = read_parquet(root / PLACES)
-    for tar in places["tar"].unique():
-        check_name(tar, f"tar in {root / PLACES}")  # a pack reads nothing but its own tars
+    places = _places(root / PLACES)
     found = asked.join(places, on="path", how="left", maintain_order="left")
     if found["tar"].null_count():
         raise InputError(f"The pack {root} does not hold {found.filter(pl.col('tar').is_null())['path'][0]}", "pack the dataset again")
     return found.select(pl.format("{}{}#{}+{}", pl.lit(f"{root.as_posix().rstrip('/')}/"), "tar", "offset", "size")).to_series()
+
+
+COLUMNS = pl.Schema({"path": pl.String, "tar": pl.String, "offset": pl.Int64, "size": pl.Int64})
+"""The columns of the table of places."""
+
+
+def _places(path: Path) -> pl.DataFrame:
+    """Where each path of a pack lies.
+
+    Raises:
+        InputError: the table is damaged, has a path twice, or leads out of the pack's own tars.
+    """
+    try:
+        places = read_parquet(path).select(COLUMNS.names()).cast(COLUMNS)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path} is no table of a pack ({reason(error)})", "copy the pack again") from error
+    for tar in places["tar"].unique():
+        check_name(tar, f"tar in {path}")
+    if places["path"].is_duplicated().any() or places.filter((pl.col("offset") < 0) | (pl.col("size") < 0)).height:
+        raise InputError(f"{path} is damaged: a path is there twice, or a place is negative", "copy the pack again")
+    return places
 
 
 def _contents(files: Sequence[str]) -> Iterator[bytes]:

@@ -25,6 +25,7 @@ from fmsd.data.manifest import Manifest
 from fmsd.data.outdated import put_aside
 from fmsd.data.processes import pool
 from fmsd.data.sources import extracted
+from fmsd.data.sources.extracted import PERSON
 from fmsd.data.video import DECODER
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
@@ -65,6 +66,8 @@ def extract(data: DataModule, finder: Callable[[], Finder], recipe: Recipe, out:
         raise InputError(f"shard={number}/{shards} does not exist", f"shards are counted from 0 to {shards - 1}")
     about = finder().about  # what is wrong with it is said before anything is written
     listed, found = asked(data)
+    if recipe.faces == "all":
+        check_tracks(listed)
     settle(out, {"decoder": DECODER, "detector": about} | asdict(recipe))
     own, name = found[number::shards], str(data.name) if shards == 1 else f"{data.name}-{number}-of-{shards}"
     try:
@@ -98,6 +101,16 @@ def asked(data: DataModule) -> tuple[list[Source], list[Source]]:
     if not kept:
         raise InputError(f"No videos were found under {data.place}", "check the root and the layout that docs/data.md describes")
     return found, kept
+
+
+def check_tracks(found: Sequence[Source]) -> None:
+    """Refuses ids that are written like those of the second and further persons of a video.
+
+    Raises:
+        InputError: there is one.
+    """
+    if odd := next((source.video for source in found if PERSON.search(source.video)), None):
+        raise InputError(f"The id {odd} is written like that of a person's track (faces=all)", "rename that video")
 
 
 def settle(out: Path, settings: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from fmsd.data import pack
-from fmsd.data.manifest import SCHEMA, SPLITS, collect, summary
+from fmsd.data.manifest import MARKS, SCHEMA, SPLITS, collect, summary
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.ownership import check_replaceable
@@ -22,6 +22,8 @@ def index(data: DataModule, out: Path) -> None:
         raise InputError(f"A manifest is a parquet file, not {out}", "give out=FILE.parquet")
     if (out.parent / pack.MARK).is_file():
         raise InputError(f"{out.parent} holds a pack, which its own manifest belongs to", "give another out=FILE.parquet")
+    if (out.parent / MARKS[0]).is_file() and data.place.resolve() != out.parent.resolve():
+        raise InputError(f"{out.parent} holds crops, which their own manifest belongs to", "give another out=FILE.parquet")
     check_replaceable([out], out, _is_manifest, "fmsd index", "give another out=FILE.parquet")
     manifest = collect(data.source(data.place), data.place).validate()
     manifest.write(out)

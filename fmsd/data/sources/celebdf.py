@@ -120,5 +120,7 @@ def tested(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
         video = PurePosixPath(slashed(name.strip()))
         if real not in ("0", "1") or len(video.parts) < 2:
             raise InputError(f"Line {number} of {path} is not like '1 Celeb-real/id1_0007.mp4', but {line.strip()[:80]!r}", "correct that line")
-        found.setdefault(str(video.parent), {})[video.stem] = 1 - int(real)
+        label = 1 - int(real)
+        if found.setdefault(str(video.parent), {}).setdefault(video.stem, label) != label:
+            raise InputError(f"{path} lists {video} twice, as real and as fake", "remove the wrong line")
     return found, backslashes(path, slashes)

@@ -79,6 +79,8 @@ def _splits(root: Path) -> tuple[dict[str, Split], list[Problem]]:
         if not path.is_file():
             raise InputError(f"There is no {path}", "copy the folder lists of DeeperForensics-1.0 there, or set its source's argument split to test")
         names = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
-        found |= {PurePosixPath(slashed(name)).stem: split for name in names}  # pyright: ignore[reportAssignmentType]
+        for stem in (PurePosixPath(slashed(name)).stem for name in names):
+            if found.setdefault(stem, split) != split:
+                raise InputError(f"The lists in {path.parent} have {stem} in {found[stem]} and in {split}", "remove it from one of them")
         problems += backslashes(path, sum("\\" in name for name in names))
     return found, problems

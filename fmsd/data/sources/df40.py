@@ -208,7 +208,7 @@ def _listed(root: Path, dataset: str, chosen: Sequence[str], origins: Collection
     places = [root / folder for folder in deepfakebench.FOLDERS if (root / folder).is_dir()]
     files = [place / entry.name for place in places for entry in listing(place)]
     held = {path.stem.lower(): path for path in files if path.suffix == ".json"}
-    taken: set[Path] = set()
+    taken: dict[Path, int] = {}
     met: dict[str, None] = {}
     read = False
     for method in chosen:
@@ -222,11 +222,13 @@ def _listed(root: Path, dataset: str, chosen: Sequence[str], origins: Collection
             for entry in deepfakebench.listed(root, str(file.absolute()), dataset, None, labels, met):
                 if not isinstance(entry, Frame):
                     yield entry
+                elif taken.get(entry.path, entry.label) != entry.label:
+                    raise InputError(f"{file} lists {entry.path} as {('real', 'fake')[entry.label]}, another file the other way", "fetch them again")
                 elif entry.path not in taken:
                     if not entry.path.is_file():
                         gone += 1
                         continue
-                    taken.add(entry.path)
+                    taken[entry.path] = entry.label
                     domain = method if entry.label else REAL
                     name = entry.video.removeprefix(f"{dataset}/{entry.domain}/")
                     where = f"{method}/{name}" if origin == "own" and not entry.label else f"{origin}/{name}"

@@ -72,7 +72,6 @@ def _parts(folder: Path, depth: int) -> Iterator[Path | Problem]:
     held = contents(folder)
     if held.videos:
         yield Problem("unlabelled", f"{folder} holds videos without metadata.json or labels.csv", "they are left out: put their labels there")
-        return
     yield from held.problems
     if depth:
         for child in held.folders:

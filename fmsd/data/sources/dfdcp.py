@@ -85,7 +85,8 @@ def _listed(path: Path) -> tuple[dict[PurePosixPath, tuple[Label, Split]], list[
                 f"{path} lists {name}, which is in none of the folders {ORIGINALS}, {' and '.join(METHODS)}",
                 "put the dataset's own dataset.json there",
             )
-        listed[video] = (label, split)
+        if listed.setdefault(video, (label, split)) != (label, split):
+            raise InputError(f"{path} lists {video} twice, with two labels or splits", "remove the wrong one")
     return listed, backslashes(path, sum("\\" in name for name in content))
 
 

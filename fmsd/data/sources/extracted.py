@@ -1,5 +1,6 @@
 """The face crops that `fmsd extract` wrote, joined from the records of its videos, whichever shard made them."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,10 @@ def scan(root: Path) -> Iterator[Entry]:
                 split=record["split"],
                 compression=record["compression"],
             )
+
+
+PERSON = re.compile(r"_person\d+$")
+"""How the ids of the second and further persons of a video end."""
 
 
 def person(video: str, number: int) -> str:

@@ -123,16 +123,21 @@ def _official_splits(place: Path) -> dict[str, Split]:
             if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair)):
                 raise InputError(f"Pair {number} in {path} is {pair!r}, not two names", CORRECT)
             one, other = pair
-            found |= dict.fromkeys((one, other, f"{one}_{other}", f"{other}_{one}"), split)
+            for name in (one, other, f"{one}_{other}", f"{other}_{one}"):
+                if found.setdefault(name, split) != split:
+                    raise InputError(f"The lists in {place} have {name} in {found[name]} and in {split}", "take the official ones")
     return found
 
 
 def _benchmark_splits(path: Path) -> dict[str, Split]:
-    """The split under which a DeepfakeBench JSON file lists each video name, in any compression."""
-    found: dict[str, Any] = {}
+    """The split under which a DeepfakeBench JSON file lists each video name, in any compression; of several, test before val before train."""
+    found: dict[str, Split] = {}
     for groups in deepfakebench.grouped(path).values():
         for label, splits in groups.items():
-            for split, listed in splits.items():
-                for videos in deepfakebench.compressions(listed, path, label, split).values():
-                    found |= dict.fromkeys(videos, split)
+            for split in deepfakebench.PRIORITY:
+                for videos in deepfakebench.compressions(splits.get(split, {}), path, label, split).values():
+                    for name in videos:
+                        first = found.setdefault(name, split)
+                        if deepfakebench.PRIORITY.index(split) < deepfakebench.PRIORITY.index(first):
+                            found[name] = split
     return found

@@ -176,9 +176,10 @@ def _checked(
             raise InputError(f"None of the folders {sorted(own)}{of} holds real images", f"name them in data.source.real{example}")
     if doubtful:
         real, fake = [*found, *doubtful], [*(name for name in fakes if name in held), *doubtful]
+        forged = "rename them" if REAL in doubtful else overrides.listing("data.source.fake", fake)
         raise InputError(
             f"The names of the folders {doubtful} of {root} suggest real images, but they are not named as real",
-            f"if they are real, give {overrides.listing('data.source.real', real)}; if forgeries, {overrides.listing('data.source.fake', fake)}",
+            f"if they are real, give {overrides.listing('data.source.real', real)}; if forgeries, {forged}",
         )
     log.info("%s: %s hold real images, %s are forgeries.", root, found or "none", [name for name in held if name not in reals] or "none")
     for key, wanted in (("real", given or ()), ("fake", fakes)):
@@ -189,7 +190,8 @@ def _checked(
 
 def _empty(parts: Sequence[str], levels: Sequence[str]) -> bool:
     """Whether a folder that holds no frames should hold some by the layout."""
-    return 0 < len(parts) <= len(levels) and _parse(parts, levels[: len(parts)]) is not None and not any(part.lower() in SIDE for part in parts)
+    named = min(len(parts), len(levels))  # a folder further down is that of a video without frames, too
+    return named > 0 and _parse(parts[:named], levels[:named]) is not None and not any(part.lower() in SIDE for part in parts)
 
 
 def _parse(parts: Sequence[str], levels: Sequence[str]) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.data.clip import is_video, readable
-from fmsd.data.labels import forgery
+from fmsd.data.labels import NUMBERS, forgery
 from fmsd.data.names import Spelling
 from fmsd.data.text import named, read_csv
 from fmsd.errors import InputError, reason
@@ -53,12 +53,15 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
         InputError: a label other than the numbers 0 and 1, a forgery that is called real, or a name that no file can have.
     """
     if isinstance(row["label"], str):
-        row["label"] = {"0": 0, "1": 1}.get(row["label"].strip(), row["label"])
+        row["label"] = NUMBERS.get(row["label"].strip(), row["label"])
     if type(row["label"]) not in (int, float) or row["label"] not in (0, 1):
         raise InputError(
             f"The table {path} has values of the wrong kind (the label of {row['path']} is {row['label']!r})",
             "labels are 0 or 1, as numbers: 0 for real, 1 for fake",
         )
+    if not is_video(place) and type(row["index"]) is not int:
+        what = f"The table {path} has values of the wrong kind (the index of {row['path']} is {row['index']!r})"
+        raise InputError(what, "indices are whole numbers")
     described: dict[str, Any] = {name: row[name] for name in ("dataset", "domain", "video", "split")}
     described |= {"label": int(row["label"]), "compression": row.get("compression") or ""}
     if row["label"] == 1:
