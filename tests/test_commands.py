@@ -166,8 +166,16 @@ MISTAKES = [
     (["train", "+optimizer.lr=3"], "optimizer.lr exists, so it cannot be added; leave the + out: optimizer.lr=VALUE."),
     (["train", "~methd"], "There is no config key 'methd' (did you mean method?)"),
     (["train", "data.train=a,b"], "data.train='[a,b]', or each to a job of its own with -m."),
+    (["train", "seed=0,1"], "seed=0,1 are several values; give each to a job of its own with -m seed=0,1."),
+    (["train", "trainer.max_epochs=a"], "trainer.max_epochs=a is no number; give e.g. trainer.max_epochs="),
+    (["train", "method=lora", "method.rank=a"], "method.rank=a is no number; give e.g. method.rank="),
+    (["train", "learner.compiled=yess"], "learner.compiled=yess is neither true nor false; give e.g. learner.compiled=false."),
+    (["report", "runs=x", "resamples=a"], "resamples=a is no number; give e.g. resamples=1000."),
+    (["train", "backbone=demo_vit", "data.size=32"], "data.size=32 is not the size of the backbone, 64; set backbone.size=NUMBER"),
+    (["merge", "experts=[no/a,no/b]"], "There is no weights file and no run"),
+    (["reproduce", "gen"], "There is no table gen; give the name of one: generalise"),
     (["doctor"], "fmsd doctor needs data; give data=NAME: celebdf_pp"),
-    (["evaluate"], "fmsd evaluate needs run; give it as run=VALUE."),
+    (["evaluate"], "fmsd evaluate needs run; give it as run=PATH."),
     (["evaluate", "run=x", "data.frames=3"], "unless data=NAME is given, too"),
     (["evaluate", "nowhere(1)"], "nowhere(1) is not the folder of a trained run"),
 ]
@@ -238,6 +246,28 @@ def test_a_reader_that_goes_away_ends_help_quietly() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1
+
+
+def test_a_file_of_a_run_stands_for_its_run(tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    (run / "checkpoints").mkdir(parents=True)
+    for name in ("run.json", "config.yaml", "checkpoints/best.ckpt", "other.json"):
+        (run / name).write_text("{}")
+    for name in ("run.json", "config.yaml", "checkpoints/best.ckpt"):
+        assert readable("evaluate", [f"run={run / name}"], {}) == [f"run='{run}'"]
+        assert readable("evaluate", [str(run / name)], {}) == [f"run='{run}'"]
+        assert readable("merge", [f"experts=[{run / name},x]"], {}) == [f"experts=['{run}',x]"]
+        assert readable("train", [f"resume={run / name}"], {}) == [f"resume='{run}'"]
+    assert readable("evaluate", [f"run={run / 'other.json'}"], {}) == [f"run='{run / 'other.json'}'"]
+    assert readable("train", [f"backbone.weights={run / 'run.json'}"], {}) == [f"backbone.weights='{run / 'run.json'}'"]
+
+
+def test_training_prints_nothing_of_lightning_s_own(tmp_path: Path) -> None:
+    """In a process of its own: what is imported when decides who sets the levels."""
+    command = [sys.executable, "-m", "fmsd", "train", "data=folder", f"data.root={tmp_path / 'none'}", "backbone=demo_vit", "method=probe"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
 
 
 def test_a_bare_folder_is_the_run_of_verbs_about_one() -> None:

@@ -14,9 +14,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cli.build import build, loggers
+from fmsd.cli.compose import redraw
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
 from fmsd.cli.trust import GROUPS, check_loaded, destinations, load_run_config, shipped_targets, standard, used_loggers, walk
+from fmsd.data.synthetic import VERSION
 from fmsd.errors import InputError
 from tests.conftest import ROOT, grow_tree
 
@@ -97,7 +99,7 @@ def folder(place: Path, config: dict[str, Any], finished: bool = True) -> Path:
     place.mkdir(parents=True)
     (place / "config.yaml").write_text(yaml.safe_dump(config))
     if finished:
-        (place / "run.json").write_text(json.dumps({"seed": 0}))
+        (place / "run.json").write_text(json.dumps({"seed": 0, "manifests": {}}))
     return place
 
 
@@ -425,3 +427,46 @@ def test_configurations_of_runs_are_read_in_one_place() -> None:
     calls = [call for path in (ROOT / "fmsd").rglob("*.py") for call in re.findall(r"torch\.load\([^)]*\)", path.read_text())]
     assert calls
     assert all("weights_only=True" in call for call in calls)
+
+
+def test_a_link_in_a_run_leads_nothing_out_of_it(trained: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "kept.txt").write_text("mine")
+    run, unfinished = folder(tmp_path / "run", trained), folder(tmp_path / "unfinished", trained, finished=False)
+    (run / "explanations").symlink_to(victim)
+    (unfinished / "checkpoints").symlink_to(victim)
+    for words in (["explain", f"run={run}"], ["evaluate", f"run={run}"], ["train", f"resume={unfinished}"]):
+        assert main(words) == 2
+        assert "is a link that leads out of the run" in capsys.readouterr().err
+    assert [path.name for path in victim.iterdir()] == ["kept.txt"]
+
+
+@pytest.mark.parametrize("record", [{}, {"seed": "abc"}, {"seed": 0, "manifests": []}])
+def test_a_record_that_lacks_what_a_run_has_is_named(record: dict[str, Any], trained: dict[str, Any], tmp_path: Path, capsys) -> None:
+    run = folder(tmp_path / "run", trained)
+    (run / "run.json").write_text(json.dumps(record))
+    for words in (["evaluate"], ["explain"], ["fold", f"out={tmp_path / 'x.safetensors'}"]):
+        assert main([words[0], f"run={run}", *words[1:]]) == 2
+        assert re.search(r"run\.json does not hold the (seed|manifests) of a run; put it back", capsys.readouterr().err)
+
+
+def test_settings_of_weights_and_biases_in_a_run_s_folder_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    nodes = {"wandb": {"_target_": "fmsd.report.wandb.logger", "project": "mine"}}
+    (tmp_path / "run" / "wandb").mkdir(parents=True)
+    (tmp_path / "run" / "wandb" / "settings").write_text("[default]\nbase_url = http://elsewhere\n")
+    assert used_loggers(nodes, folder=tmp_path / "run") == nodes
+    monkeypatch.chdir(tmp_path / "run")
+    assert used_loggers(nodes, folder=tmp_path / "run") == {}
+    assert "wandb/settings" in caplog.text
+
+
+def test_the_embedded_dataset_of_a_loaded_run_is_drawn_in_the_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMSD_CACHE", str(tmp_path / "cache"))
+    run = OmegaConf.create({"data": {"root": str(tmp_path / "new"), "source": {"_target_": "fmsd.data.sources.synthetic.scan"}}})
+    redraw(run)  # pyright: ignore[reportArgumentType]
+    assert run.data.root == str(tmp_path / "cache")
+    (tmp_path / "drawn" / f"synthetic-v{VERSION}").mkdir(parents=True)
+    run.data.root = str(tmp_path / "drawn")
+    redraw(run)  # pyright: ignore[reportArgumentType]
+    assert run.data.root == str(tmp_path / "drawn")

@@ -1,7 +1,7 @@
 """Configurations: the files they lie in, resolvers, and what a run's own becomes with overrides beside it."""
 
 import hashlib
-import logging
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ from fmsd.cli.trust import destinations, load_run_config, trust_in
 from fmsd.data import manifest as manifests
 from fmsd.data.overrides import as_names
 from fmsd.data.sources import deepfakebench
+from fmsd.data.synthetic import VERSION
 from fmsd.errors import InputError
 from fmsd.models.detector import PACKAGE as PACKAGED
+from fmsd.quoting import typed
 from fmsd.report.run import Run, differing
-
-log = logging.getLogger(__name__)
 
 
 def without(names: Sequence[str], name: str) -> list[str]:
@@ -54,15 +54,6 @@ def absolute(data: DictConfig) -> None:
 def located(path: str) -> str:
     """A path that holds wherever it is read; a file inside this package keeps its name."""
     return path if path.startswith(PACKAGED) else str(Path(path).expanduser().absolute())
-
-
-def named_run(path: str) -> Run:
-    """The run of a folder; a file of a run, as `RUN/run.json` or `RUN/checkpoints/best.ckpt`, stands for its run."""
-    place = Path(path).expanduser().absolute()
-    home = next((folder for folder in place.parents[:2] if (folder / "run.json").is_file()), None) if place.is_file() else None
-    if home is not None:
-        log.info("%s is a file of the run in %s, which is taken.", place, home)
-    return Run(home or place)
 
 
 def add_others(data: DictConfig) -> None:
@@ -118,6 +109,35 @@ def based(base: str | None) -> dict[str, Any]:
     return {} if base is None else {"pretrained": False, "weights": located(base)}
 
 
+KEPT = ("checkpoints", "logs", "explanations", "predictions", "evaluations")
+"""Folders of a run that verbs write into."""
+
+
+def check_links(folder: Path) -> None:
+    """Refuses a run whose folder has links that lead out of it: what is written there would replace files elsewhere.
+
+    Raises:
+        InputError: there is one.
+    """
+    home = folder.resolve()
+    inside = (path for name in KEPT for path in (folder / name).rglob("*"))
+    for path in itertools.chain(folder.iterdir() if folder.is_dir() else (), inside):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise InputError(f"{path} is a link that leads out of the run, to {path.resolve()}", "put what it leads to in its place")
+
+
+def check_record(run: Run) -> None:
+    """Refuses a run whose `run.json` lacks what every verb about a trained run needs.
+
+    Raises:
+        InputError: it does, or there is none.
+    """
+    record = run.record()
+    kinds = {"seed": int, "manifests": dict}
+    if odd := [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]:
+        raise InputError(f"{run.folder / 'run.json'} does not hold the {odd[0]} of a run", "put it back, or train the run anew")
+
+
 def trained(config: DictConfig, verb: str, fixed: tuple[str, ...]) -> tuple[Run, Any]:
     """A finished run, and its configuration with the overrides of the command line.
 
@@ -127,18 +147,29 @@ def trained(config: DictConfig, verb: str, fixed: tuple[str, ...]) -> tuple[Run,
     Raises:
         InputError: there is no such run, something would change it, or it has no data.
     """
-    run, words = named_run(config.run), HydraConfig.get().overrides.task
-    run.record()
+    run, words = Run(Path(config.run).expanduser().absolute()), HydraConfig.get().overrides.task
+    check_record(run)
+    check_links(run.folder)
     if wrong := [word for word in words if word.lstrip("+").startswith(fixed)]:
         raise InputError(
             f"{', '.join(wrong)} would change the run itself, which {verb} takes as it was trained",
             "leave it out (base=PATH says where its base weights lie)",
         )
-    whole = asked(load_run_config(run.config, config.trust), config)
+    loaded = load_run_config(run.config, config.trust)
+    redraw(loaded)
+    whole = asked(loaded, config)
     if whole.data is None:
         raise InputError(f"The run in {run.folder} was merged from files and has no data of its own", "give data=NAME")
     check_source(whole.data, words)
     return run, whole
+
+
+def redraw(run: DictConfig) -> None:
+    """Points the embedded dataset of a loaded run to the cache, unless it lies where the run has it: it is drawn nowhere else."""
+    data = run.data
+    if data is not None and data.source["_target_"] == "fmsd.data.sources.synthetic.scan":
+        drawn = data.root is not None and (Path(data.root) / f"synthetic-v{VERSION}").is_dir()
+        data.root = data.root if drawn else str(cache_folder())
 
 
 def asked(run: Any, config: DictConfig) -> Any:
@@ -181,11 +212,12 @@ def resumed(folder: Path, overrides: Sequence[str], trust: object = ()) -> tuple
     run = Run(folder)
     if not run.config.is_file():
         raise InputError(f"{folder} is not the folder of a run (it has no config.yaml)", "give the folder that training began to write")
+    check_links(folder)
     config = load_run_config(run.config, trust)
     if "merger" in config:
         raise InputError(f"The run in {folder} was merged, not trained, so there is nothing to go on with", "merge anew into another folder")
     if run.finished:
-        raise InputError(f"The run in {folder} is finished", f"test it again with fmsd evaluate run={folder}")
+        raise InputError(f"The run in {folder} is finished", f"test it again with fmsd evaluate {typed('run', folder)}")
     if others := [word for word in overrides if not word.startswith(("resume=", "trust="))]:
         raise InputError(f"{', '.join(others)} would change the run, which goes on as it was configured", "leave it out")
     if "choices" not in config:

@@ -113,7 +113,7 @@ def _group_page(group: str, choice: str, known: dict[str, list[str]]) -> str:
         return "\n".join([f"Choices, as {group}=NAME", *_rows(rows), "", f"Keys of one: --help {group}=NAME"])
     file = CONF / group / f"{choice}.yaml"
     found: dict[str, Key] = {}
-    for part in _bases(file):
+    for part in bases(file):
         whole = "# @package _global_" in part.read_text(encoding="utf-8").splitlines()
         for key in keys(part, "" if whole else f"{group}."):
             if key.value or key.about:  # a comment holds for the files that are made of this one, too
@@ -121,12 +121,12 @@ def _group_page(group: str, choice: str, known: dict[str, list[str]]) -> str:
     return "\n".join([_wrapped(header(file)[0], ""), "", *_rows(list(found.values()))])
 
 
-def _bases(file: Path) -> Iterator[Path]:
+def bases(file: Path) -> Iterator[Path]:
     """The files that a file is made of, itself last."""
     for entry in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []):
         base = file.parent / f"{str(entry).partition('@')[0]}.yaml"
         if isinstance(entry, str) and base.is_file():
-            yield from _bases(base)
+            yield from bases(base)
     yield file
 
 

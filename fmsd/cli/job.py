@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import importlib
 import logging
 import os
 import sys
@@ -18,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmsd.cli.compose import located
 from fmsd.cli.files import CONF
-from fmsd.cli.refusal import UNREADABLE, translate_hydra_error
+from fmsd.cli.refusal import UNREADABLE, check_kinds, translate_hydra_error
 from fmsd.cli.sweep import SWEEP, JobError
 from fmsd.cli.verbs import VERBS
 from fmsd.errors import BusyError, InputError
@@ -35,7 +36,7 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     Args:
         overrides: as Hydra reads them.
     """
-    configure_logging()
+    configure_logging(verb)
     standing = existing(overrides)
     before, around = os.environ.get("HYDRA_FULL_ERROR"), os.environ.get(SWEEP)
     debugging = before == "1"
@@ -46,13 +47,14 @@ def run(verb: str, overrides: Sequence[str]) -> int:
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
     def job(config: DictConfig) -> float | None:
-        configure_logging()  # a launcher may have put the job into another process
+        configure_logging(verb)  # a launcher may have put the job into another process
         settings = HydraConfig.get()
         folder, multirun = Path(settings.runtime.output_dir), settings.mode == RunMode.MULTIRUN
         leading = os.environ.get("SLURM_PROCID", "0") == "0"  # of the several processes of a job on a cluster
         notes = os.environ.get(SWEEP)
         outputs[:] = [folder, *([] if config.get("out") is None else [Path(config.out).expanduser().absolute()])]
         try:
+            check_kinds(verb, settings.overrides.task, config, settings.runtime.choices)
             if notes and multirun and leading and not debugging:
                 note = Note(settings.job.num, list(settings.overrides.task), str(folder))
                 return attempt(functools.partial(refusing, verb, overrides, config, folder), note, Path(notes))
@@ -142,8 +144,14 @@ def unwritable(error: Exception, outputs: Sequence[Path]) -> InputError | None:
     return InputError(f"{place} {UNWRITABLE[error.errno]}", "choose another place with hydra.run.dir=PATH, or out=PATH where the verb has it")
 
 
-def configure_logging() -> None:
+QUIET = ("report", "dashboard")
+"""Verbs that need no Lightning."""
+
+
+def configure_logging(verb: str) -> None:
     """Logs fmsd at INFO and other libraries at WARNING."""
+    if verb not in QUIET:
+        importlib.import_module("lightning.pytorch")  # which sets levels of its own when it is imported
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fmsd").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch

@@ -87,6 +87,6 @@ def dispatch(words: list[str]) -> int:
     from fmsd.cli.verbs import reproduce
 
     if verb == "reproduce":  # runs others, each with a configuration of its own
-        configure_logging()
+        configure_logging(verb)
         return reproduce(overrides, main)
     return run(verb, readable(verb, overrides, groups(verb)))

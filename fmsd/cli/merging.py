@@ -38,6 +38,8 @@ def merge(config: DictConfig, folder: Path) -> None:
         given = [config.experts] if isinstance(config.experts, str) else config.experts or []
         experts = [os.path.normpath(located(path)) for path in given]  # links stay: those of caches have names that tell their format
         task.check_count([Path(path) for path in experts])
+        if gone := [path for path in experts if not os.path.lexists(path)]:
+            raise InputError(f"There is no weights file and no run {gone[0]}", "correct experts='[...]'")
         folders = [Run(Path(path)) for path in experts if Path(path).is_dir()]
         plain = hydra.compose("merge", [word for word in words if word.startswith("data=")]).backbone  # data may bring a backbone of its own
         chosen = config.backbone != plain or any(word.lstrip("+").startswith("backbone") for word in words)

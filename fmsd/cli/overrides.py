@@ -1,8 +1,10 @@
 """Overrides as users type them, made into overrides that Hydra's grammar reads."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from fmsd.errors import InputError
 from fmsd.quoting import quote
@@ -12,6 +14,9 @@ PATHS = re.compile(
     r"|hydra\.run\.dir|hydra\.sweep\.dir"
 )
 """Keys that hold one path, whose value is taken as it stands."""
+
+RUNS = ("run", "runs", "resume", "add", "to")
+"""Those of them that hold a run, for which a file of it may stand."""
 
 LISTS = ("experts",)
 """Keys that hold a list of paths."""
@@ -95,7 +100,16 @@ def _path(key: str, value: str, sweep: bool) -> str:
     if value == "null" or _quoted(value) or "${" in value or (sweep and re.match(r"(choice|range|glob|tag|sort|shuffle)\(", value)):
         return value
     several = sweep and not key.startswith("hydra.")
-    return ",".join(_literal(part) for part in (value.split(",") if several else [value]))
+    parts = value.split(",") if several else [value]
+    return ",".join(_literal(_run_of(part) if key in RUNS else part) for part in parts)
+
+
+def _run_of(text: str) -> str:
+    """The folder of a run instead of a file that every run has; any other path as it is."""
+    place = Path(os.path.expanduser(text))  # noqa: PTH111  which leaves what it does not know
+    known = place.name in ("run.json", "config.yaml", "results.csv", "results.md")
+    home = place.parent if known else place.parent.parent if place.suffix == ".ckpt" else None
+    return str(home) if home is not None and os.path.isfile(home / "config.yaml") and os.path.isfile(place) else text
 
 
 def _literal(text: str) -> str:
@@ -112,7 +126,7 @@ def _list(value: str) -> str:
     inner = text[1:-1]
     if re.search(r"['\"\[]|\${", inner):
         return value
-    return "[" + ",".join(_literal(part.strip()) for part in inner.split(",") if part.strip()) + "]"
+    return "[" + ",".join(_literal(_run_of(part.strip())) for part in inner.split(",") if part.strip()) + "]"
 
 
 SYNONYMS: Mapping[str, str] = {

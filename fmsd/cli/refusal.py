@@ -3,19 +3,21 @@
 import difflib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import hydra
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
 from fmsd.cli.files import CONF
-from fmsd.cli.help import choices, groups
-from fmsd.cli.overrides import quote, suggestions
+from fmsd.cli.help import bases, choices, groups
+from fmsd.cli.overrides import PATHS, suggestions
 from fmsd.errors import InputError
+from fmsd.quoting import quote
 
 LAUNCHERS = {
     "hydra/launcher/submitit": ("SLURM needs the package hydra-submitit-launcher", "slurm"),
@@ -67,9 +69,9 @@ def translate_hydra_error(error: Exception, verb: str, overrides: Sequence[str])
         key, _, values = swept.partition("=")
         if key in groups(verb):
             return InputError(f"{swept} are several choices", f"give each a job of its own with -m {swept}")
-        return InputError(
-            f"{swept} are several values", f"give them as a list, {key}={shlex.quote(f'[{values}]')}, or each to a job of its own with -m"
-        )
+        listed = f"give them as a list, {key}={shlex.quote(f'[{values}]')}, or each to a job of its own with -m"
+        single = isinstance(defaults(verb, overrides, key).get(key), int | float)
+        return InputError(f"{swept} are several values", f"give each to a job of its own with -m {swept}" if single else listed)
     if match := re.search(r"You must specify '(\w+)'|Missing mandatory value: (\S+)", text):
         return _missing_value(match[1] or match[2], verb)
     if match := re.search(r"config group '([^']+)' does not exist", text):
@@ -113,7 +115,7 @@ def _missing_file(error: MissingConfigException, text: str) -> InputError:
 def _missing_value(key: str, verb: str) -> InputError:
     if options := groups(verb).get(key):
         return InputError(f"fmsd {verb} needs {key}", f"give {key}=NAME: {', '.join(options)}")
-    return InputError(f"fmsd {verb} needs {key}", f"give it as {key}=VALUE")
+    return InputError(f"fmsd {verb} needs {key}", f"give it as {key}={'PATH' if PATHS.fullmatch(key) else 'VALUE'}")
 
 
 def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
@@ -141,18 +143,64 @@ def _several(overrides: Sequence[str]) -> str | None:
 
 def config_keys(verb: str, overrides: Sequence[str], wrong: str) -> list[str]:
     """Every dotted key of a verb's configuration under the given choices of groups."""
-    chosen = [word for word in overrides if re.fullmatch(r"\w+=[^,]+", word) and not word.startswith(f"{wrong}=")]
+    return list(defaults(verb, overrides, wrong))
+
+
+def defaults(verb: str, overrides: Sequence[str], wrong: str) -> dict[str, Any]:
+    """The value of every dotted key of a verb's configuration under the given choices of groups, of a sweep the first, and without other overrides.
+
+    Args:
+        wrong: a key whose overrides are left out.
+    """
+    known = groups(verb)
+    words = [word for word in overrides if word.partition("=")[0].lstrip("+") in known and not word.startswith(f"{wrong}=")]
+    chosen = [word.partition(",")[0] for word in words]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         for words in (chosen, [word for word in chosen if word.startswith("data=")], ["data=folder"]):
             try:
-                return list(_dotted(OmegaConf.to_container(hydra.compose(verb, words)), ""))
+                return dict(_dotted(OmegaConf.to_container(hydra.compose(verb, words)), ""))
             except UNREADABLE:
                 continue
-    return []
+    return {}
 
 
-def _dotted(node: object, prefix: str) -> Iterator[str]:
+def check_kinds(verb: str, overrides: Sequence[str], config: DictConfig, chosen: Mapping[str, Any]) -> None:
+    """Refuses words where the configuration files have numbers.
+
+    Args:
+        overrides: of one job.
+        config: what they make of the configuration.
+        chosen: the choice of each group.
+
+    Raises:
+        InputError: there is one.
+    """
+    keys = [word.partition("=")[0].lstrip("+") for word in overrides if "=" in word]
+    words = {key: value for key in keys if key not in MIXED and isinstance(value := OmegaConf.select(config, key), str)}
+    usual = written_values(verb, chosen) if words else {}
+    for key, value in words.items():
+        if isinstance(usual.get(key), int | float):
+            what = "neither true nor false" if isinstance(usual[key], bool) else "no number"
+            raise InputError(f"{key}={value} is {what}", f"give e.g. {key}={str(usual[key]).lower()}")
+
+
+MIXED = ("trainer.devices",)
+"""Keys whose default is a number and that take a word, too."""
+
+
+def written_values(verb: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of every dotted key as the packaged files of a verb and of the choices of its groups write it."""
+    found = dict(_dotted(yaml.safe_load((CONF / f"{verb}.yaml").read_text(encoding="utf-8")), ""))
+    for group, choice in chosen.items():
+        file = CONF / group / f"{choice}.yaml"
+        for part in bases(file) if file.is_file() else ():
+            text = part.read_text(encoding="utf-8")
+            found |= dict(_dotted(yaml.safe_load(text), "" if "# @package _global_" in text.splitlines() else f"{group}."))
+    return found
+
+
+def _dotted(node: object, prefix: str) -> Iterator[tuple[str, Any]]:
     if isinstance(node, dict):
         for name, value in node.items():
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", value
             yield from _dotted(value, f"{prefix}{name}.")

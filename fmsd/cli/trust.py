@@ -232,9 +232,18 @@ def destinations(loggers: Mapping[str, Any] | None, trust: object = ()) -> dict[
     return found
 
 
-def used_loggers(loggers: Mapping[str, Any] | None, trust: object = ()) -> dict[str, Any]:
+def wandb_settings(folder: Path) -> Path | None:
+    """The settings in a run's folder that Weights & Biases would read, as it does in the working directory; None where there are none."""
+    here = Path.cwd()
+    places = [here / name / "settings" for name in ("wandb", ".wandb")] if here.is_relative_to(folder.resolve()) else []
+    return next((place for place in places if place.exists()), None)
+
+
+def used_loggers(loggers: Mapping[str, Any] | None, trust: object = (), folder: Path | None = None) -> dict[str, Any]:
     """The loggers of a loaded run but those that would send results elsewhere than the user's own settings say, which are named."""
     elsewhere = destinations(loggers, trust)
+    if folder is not None and (settings := wandb_settings(folder)) is not None:
+        elsewhere |= {name: str(settings) for name, node in (loggers or {}).items() if node["_target_"] == "fmsd.report.wandb.logger"}
     for name, setting in elsewhere.items():
         told = (name, setting, trust_in((loggers or {})[name]))
         log.warning("The run's logger %s is not used, for the run says where it sends results (%s); if they shall go there, give %s.", *told)

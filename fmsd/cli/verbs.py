@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmsd.cli.build import build, loggers
-from fmsd.cli.compose import absolute, add_others, based, check_outside, check_source, done, located, named_run, resumed, trained
+from fmsd.cli.compose import absolute, add_others, based, check_outside, check_record, check_source, done, located, resumed, trained
 from fmsd.cli.files import CONF
 from fmsd.cli.merging import merge
 from fmsd.cli.trust import load_run_config, used_loggers
@@ -47,6 +47,10 @@ def train(config: DictConfig, folder: Path) -> int:
             config.choices = {name: choice for name, choice in settings.runtime.choices.items() if "/" not in name and choice is not None}
             config.overrides = list(settings.overrides.task)
             del config.resume, config.trust
+        if config.data.size != config.backbone.size:
+            raise InputError(
+                f"data.size={config.data.size} is not the size of the backbone, {config.backbone.size}", "set backbone.size=NUMBER, which both follow"
+            )
         if type(config.seed) is not int or not 0 <= config.seed < 2**32:
             raise InputError(f"seed={config.seed} must be a whole number from 0 to {2**32 - 1}", "give e.g. seed=0")
         if settings.mode == RunMode.MULTIRUN and done(Run(folder), OmegaConf.to_yaml(config, resolve=True)):
@@ -121,7 +125,7 @@ def evaluate(config: DictConfig, folder: Path) -> None:
         config=OmegaConf.to_yaml(whole, resolve=True),
         command=sys.argv,
         corruptions=corruptions,
-        logger=loggers(used_loggers(whole.get("logger"), config.trust)),
+        logger=loggers(used_loggers(whole.get("logger"), config.trust, run.folder)),
     )
 
 
@@ -149,8 +153,8 @@ def fold(config: DictConfig, folder: Path) -> None:
     """fmsd fold: writes a run's dense weights."""
     from fmsd.tasks import fold as task
 
-    run = named_run(config.run)
-    run.record()
+    run = Run(Path(config.run).expanduser().absolute())
+    check_record(run)
     backbone = OmegaConf.merge(load_run_config(run.config, config.trust), {"backbone": based(config.base)}).backbone
     task.fold(run, build(backbone), Path(config.out).expanduser())
 
@@ -240,7 +244,8 @@ def reproduce(words: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
     own = {key: value for key, _, value in (word.partition("=") for word in words) if key in values}
     rest = [word for word in words if word not in names and word.partition("=")[0] not in values]
     if len(names) != 1 or names[0] not in steps:
-        raise InputError("A table to reproduce is missing", f"give the name of one: {', '.join(steps)}")
+        what = f"There is no table {' '.join(names)}" if names else "A table to reproduce is missing"
+        raise InputError(what, f"give the name of one: {', '.join(steps)}")
     if idle := [key for key in own if f"{{{key}}}" not in " ".join(steps[names[0]])]:
         raise InputError(f"{idle[0]}={own[idle[0]]} would have no effect: no command of the table {names[0]} has it", "leave it out")
     values |= own

@@ -24,6 +24,7 @@ from fmsd.data.image import member
 from fmsd.data.names import is_text, printable
 from fmsd.errors import InputError, reason
 from fmsd.names import unfit
+from fmsd.quoting import typed
 from fmsd.shares import rounded_up
 from fmsd.tables import read_parquet
 from fmsd.types import REAL, Entry, Frame, Problem, Split, Video
@@ -334,7 +335,7 @@ def written(root: Path) -> Manifest | None:
     if not path.is_file():
         raise InputError(
             f"{root} holds crops without a manifest, of shards or an extraction that was interrupted",
-            f"when all are done, join them with fmsd index data=extracted data.root={root} out={path}",
+            f"when all are done, join them with fmsd index data=extracted {typed('data.root', root)} {typed('out', path)}",
         )
     return read(path, root)
 

@@ -222,7 +222,8 @@ def newest(folder: Path) -> Path | None:
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
     for place, path in enumerate(found):
         try:
-            read_checkpoint(path)
+            if Recovery.__name__ not in read_checkpoint(path)["callbacks"]:
+                raise InputError(f"The checkpoint {path} cannot be read: it lacks where training stood", "train anew in another folder")
         except InputError as error:
             rest = f"going on from {found[place + 1].name}" if place + 1 < len(found) else "none is left"
             log.warning("%s; %s.", error.message, rest)
@@ -240,9 +241,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InputError: it cannot be read.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything
         raise InputError(f"The checkpoint {path} cannot be read: it {unreadable(path, error).what}", "train anew in another folder") from error
+    if not (isinstance(content, dict) and isinstance(content.get("state_dict"), dict) and isinstance(content.get("callbacks"), dict)):
+        raise InputError(f"The checkpoint {path} cannot be read: it is none of a training with fmsd", "train anew in another folder")
+    return content
 
 
 def noted(checkpoint: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from fmsd.atomic import atomic
 from fmsd.errors import BusyError, InputError, reason
 from fmsd.metrics.table import markdown, markdown_text, videos, wide
 from fmsd.names import check_name
+from fmsd.quoting import typed
 from fmsd.settings import parse_settings
 from fmsd.tables import read_csv
 
@@ -318,7 +319,7 @@ def claimed(run: Run, config: str, resumable: bool = False, named: str = "hydra.
         if (text := file.read()) and (not resumable or run.finished):
             raise InputError(f"{run.folder} already holds a run", f"choose another folder with {named}=PATH")
         if text and (key := differing(text, config)):
-            how = f" (fmsd train resume={run.folder} goes on with it as it is)" if (run.folder / "checkpoints").is_dir() else ""
+            how = f" (fmsd train {typed('resume', run.folder)} goes on with it as it is)" if (run.folder / "checkpoints").is_dir() else ""
             raise InputError(
                 f"{run.folder} already holds a run, unfinished and different from this one in {key}",
                 f"choose another folder with {named}=PATH, or remove it{how}",

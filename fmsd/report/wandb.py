@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def logger(folder: Path, project: str = "fmsd", offline: bool | None = None, gro
     if mode is None:
         mode = "offline" if offline or (offline is None and not logged_in()) else "online"
     if mode == "offline":
-        log.info("wandb runs offline; upload later with: wandb sync %s/wandb/offline-run-*", folder)
+        log.info("wandb runs offline; upload later with: wandb sync %s/wandb/offline-run-*", shlex.quote(str(folder)))
     if begun := sorted(folder.glob("wandb/*run-*")):  # an interrupted run goes on under its id, and so does its evaluation
         options = {"id": begun[-1].name.rpartition("-")[2], "resume": "allow"} | options
     sweep = job.sweep(folder)

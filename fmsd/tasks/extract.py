@@ -30,6 +30,7 @@ from fmsd.data.video import DECODER
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.ownership import below
+from fmsd.quoting import typed
 from fmsd.report.console import counting, show
 from fmsd.report.run import locked, write
 from fmsd.surroundings import refused_by_machine, shared_memory_refusal
@@ -290,5 +291,5 @@ def join(out: Path) -> Manifest:
         raise InputError(f"None of the videos in {out} shows a face that was found", "lower detector.score, or look at them")
     manifest = manifests.collect(extracted.scan(out), out).validate()
     manifest.write(out / "manifest.parquet")
-    print(f"{len(manifest)} crops of {manifest.videos} videos lie in {out}; train and test with data.root={out}")
+    print(f"{len(manifest)} crops of {manifest.videos} videos lie in {out}; train and test with {typed('data.root', out)}")
     return manifest

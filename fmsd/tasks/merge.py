@@ -33,6 +33,7 @@ from fmsd.models.detector import Detector, locate, skeleton
 from fmsd.models.formats import timm_keys
 from fmsd.peft import adapter
 from fmsd.peft.specialist import Folded, changed
+from fmsd.quoting import typed
 from fmsd.report import merging, plots
 from fmsd.report.console import counting
 from fmsd.report.run import Run, caption, claimed, provenance
@@ -171,7 +172,7 @@ def merge(
             run.write_results(table)
             show(table, f"AUC, {len(found)} specialists merged by {choices['merger']}", caption(record))
         else:
-            log.info("Nothing was tested: there is no data, or test=false; fmsd evaluate run=%s data=NAME does it.", folder)
+            log.info("Nothing was tested: there is no data, or test=false; fmsd evaluate %s data=NAME does it.", typed("run", folder))
     print(f"The merged run lies in {folder}")
     return run
 

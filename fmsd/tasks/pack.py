@@ -7,6 +7,7 @@ from fmsd.data import pack as packs
 from fmsd.data.manifest import made
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
+from fmsd.quoting import typed
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -23,7 +24,7 @@ def pack(data: DataModule, out: Path, size: str | int) -> None:
     most = number(size)
     manifest = data.own.validate()
     tars = packs.write(manifest.table, manifest.files(), out, most, made(manifest.root))
-    print(f"{out}: {len(manifest):,} frames in {tars} {'tar' if tars == 1 else 'tars'}; train with data.root={out}")
+    print(f"{out}: {len(manifest):,} frames in {tars} {'tar' if tars == 1 else 'tars'}; train with {typed('data.root', out)}")
     if elsewhere := [name for name in data.test_names if name not in manifest.table["dataset"]]:
         print(f"Not in it, because they have roots of their own: {', '.join(elsewhere)}; pack each with fmsd pack data=NAME out=FOLDER.")
 

@@ -45,6 +45,7 @@ from fmsd.peft import adapter
 from fmsd.peft.inject import fold
 from fmsd.peft.method import Adaptation, Method
 from fmsd.peft.spectra import spectra, text, watched
+from fmsd.quoting import typed
 from fmsd.report import plots, publish
 from fmsd.report.console import is_terminal
 from fmsd.report.run import MASK, SPECTRA, VALIDATION, Run, caption, claimed, provenance
@@ -195,7 +196,7 @@ def train(
             }
             run.write_record(record)  # from here on the run can be evaluated, whatever happens to the tests
             if not finished:
-                log.warning("The best weights so far are kept, too; test them with fmsd evaluate run=%s", folder)
+                log.warning("The best weights so far are kept, too; test them with fmsd evaluate %s", typed("run", folder))
                 raise KeyboardInterrupt
             table = test(run, single, model, data)
             publish.finish(loggers, run)
@@ -213,7 +214,7 @@ def hint(run: Run, weights: Path) -> None:
         KeyboardInterrupt: no weights were chosen yet, so nothing can be tested.
     """
     if (run.folder / "checkpoints" / LAST).exists():
-        log.warning("Interrupted; go on with fmsd train resume=%s", run.folder)
+        log.warning("Interrupted; go on with fmsd train %s", typed("resume", run.folder))
     if not weights.exists():
         raise KeyboardInterrupt
 
