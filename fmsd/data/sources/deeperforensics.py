@@ -9,11 +9,11 @@ the split of FaceForensics++ here, so that a detector trained on that never meet
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import get_args
 
 from fmsd.data import overrides
 from fmsd.data.clip import clips, readable
 from fmsd.data.labels import forgery
-from fmsd.data.manifest import SPLITS
 from fmsd.data.names import backslashes, matched, slashed
 from fmsd.data.sources import ffpp
 from fmsd.data.text import read_text
@@ -74,7 +74,7 @@ def _splits(root: Path) -> tuple[dict[str, Split], list[Problem]]:
     """The official split of every manipulated video name, and what is wrong with its lists."""
     found: dict[str, Split] = {}
     problems: list[Problem] = []
-    for split in SPLITS:
+    for split in get_args(Split):
         path = root / "lists" / "splits" / f"{split}.txt"
         if not path.is_file():
             raise InputError(f"There is no {path}", "copy the folder lists of DeeperForensics-1.0 there, or set its source's argument split to test")
