@@ -347,7 +347,7 @@ def test_recipes_that_cannot_be_followed_are_refused(changes: dict[str, Any], me
 
 def test_words_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
     """In a process of its own: here annotations are checked first."""
-    done = fmsd_command(*command(tmp_path, tmp_path / "crops", "frames=1.5"), cwd=tmp_path)
+    done = fmsd_command(*command(tmp_path / "videos", tmp_path / "crops", "frames=1.5"), cwd=tmp_path)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "fmsd: frames=1.5 is not a whole number or null; correct it.")
 
 

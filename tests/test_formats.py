@@ -347,7 +347,9 @@ def test_weights_of_another_configured_backbone_are_known_by_their_shapes() -> N
     build = lambda: timm.create_model("tf_efficientnet_lite0", num_classes=1000)  # noqa: E731
     state = meta(build).state_dict()
     state = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in state.items()}
-    with pytest.raises(InputError, match=r"a\.pth are those of backbone=efficientnet_lite0, not of VisionTransformer as configured; choose that"):
+    with pytest.raises(
+        InputError, match=r"a\.pth are those of backbone=efficientnet_lite0, not of VisionTransformer as configured \(missing: .*; choose that"
+    ):
         pretrained_keys(prefixed(state, "module."), meta(clip), "a.pth")
     state["bn1.weight"] = torch.zeros(33)  # one shape that differs: not known, so not said
     with pytest.raises(InputError, match=r"a\.pth are not those of VisionTransformer as configured"):

@@ -361,7 +361,7 @@ def test_coefficients_and_searches_that_make_no_sense(refused: Any) -> None:
     words = (RUNS, "test=false")
     assert "There is no merger=mean; choose one of average" in refused(*words, "merger=mean")
     assert "merger.alpha=-1 is out of range; give a number of at least 0" in refused(*words, "merger.alpha=-1")
-    assert "merger.directions=4 must be a whole number of at most 3" in refused(*words, "merger.directions=4")
+    assert "merger.directions=4 does not fit 3 experts; give a whole number from 1 to 3" in refused(*words, "merger.directions=4")
     assert "did you mean merger.density?" in refused(*words, "merger=ties", "merger.densty=1")
     assert "A search needs both" in refused(*words, "search=alpha=0.1,0.2")
     assert "A search needs both" in refused(*words, "on=folder")

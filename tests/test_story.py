@@ -298,14 +298,14 @@ def test_settings_out_of_range(tmp_path: Path) -> None:
 
 def test_unknown_keys_choices_verbs_and_targets(tmp_path: Path) -> None:
     assert "no config key 'method.subspacez' (did you mean method.subspaces?)" in refused("train", "method.subspacez=2", cwd=tmp_path)
-    assert "There is no method=fmds; choose one of bitfit, effort, fmsd, full, lora, masm, norm, probe" in refused(
+    assert "There is no method=fmds (did you mean method=fmsd?); choose one of bitfit, effort, fmsd, full, lora, masm, norm, probe" in refused(
         "train", "method=fmds", cwd=tmp_path
     )
-    assert "no verb 'trian'; choose one of train, evaluate, explain, fold, merge, extract, index, doctor, pack, report, dashboard" in refused(
-        "trian", cwd=tmp_path
+    assert "no verb 'trian' (did you mean train?); choose one of dashboard, doctor, evaluate" in refused("trian", cwd=tmp_path)
+    assert "needs run; give it as run=PATH" in refused("evaluate", cwd=tmp_path)
+    assert "There is no experiments=dmo (did you mean experiments=demo?); choose one of align, demo, generalise" in refused(
+        "train", "experiments=dmo", cwd=tmp_path
     )
-    assert "needs run; give it as run=VALUE" in refused("evaluate", cwd=tmp_path)
-    assert "There is no experiments=dmo; choose one of align, demo, generalise" in refused("train", "experiments=dmo", cwd=tmp_path)
     assert "There is no data=synthetc" in refused("evaluate", "run=x", "data=synthetc", cwd=tmp_path)
     assert "unless data=NAME is given" in refused("evaluate", "run=x", "data.root=y", cwd=tmp_path)
     assert "The _target_ 'os.sytem' cannot be imported" in refused("train", "data=synthetic", "wrapper._target_=os.sytem", cwd=tmp_path)

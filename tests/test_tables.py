@@ -14,10 +14,10 @@ from fmsd.cli.main import main
 from fmsd.data import manifest as manifests
 from fmsd.data.manifest import Manifest
 from fmsd.metrics.table import results, thresholds
+from fmsd.quoting import quote
 from fmsd.report.run import Run
 from fmsd.tables import read_csv, read_parquet
 from fmsd.tasks.report import report
-from fmsd.tasks.reproduce import quoted
 from tests.conftest import ROOT, grow_tree
 from tests.test_report import finished, frames
 
@@ -77,8 +77,8 @@ def test_report_shows_the_numbers_of_the_named_folder(tmp_path: Path) -> None:
 def test_manifests_and_tables_are_those_of_the_named_file(tmp_path: Path) -> None:
     for place, name in enumerate(("m[1]", "m1", "m*")):
         root = grow_tree(tmp_path / f"tree{name}", videos=place + 1)
-        source = ["data=folder", f"data.root={quoted(root)}"]
-        assert main(["index", *source, f"out={quoted(tmp_path / f'{name}.parquet')}"]) == 0
+        source = ["data=folder", f"data.root={quote(root)}"]
+        assert main(["index", *source, f"out={quote(tmp_path / f'{name}.parquet')}"]) == 0
         manifests.read(tmp_path / f"{name}.parquet", root).table.write_csv(tmp_path / f"{name}.csv")
     for place, name in enumerate(("m[1]", "m1", "m*")):
         root = tmp_path / f"tree{name}"
@@ -86,14 +86,12 @@ def test_manifests_and_tables_are_those_of_the_named_file(tmp_path: Path) -> Non
         for kind in ("parquet", "csv"):
             out = tmp_path / "out.parquet"
             out.unlink(missing_ok=True)
-            table = f"data.source.file={quoted(tmp_path / f'{name}.{kind}')}"
-            assert main(["index", "data=table", f"data.root={quoted(root)}", table, f"out={out}"]) == 0
+            table = f"data.source.file={quote(tmp_path / f'{name}.{kind}')}"
+            assert main(["index", "data=table", f"data.root={quote(root)}", table, f"out={out}"]) == 0
             assert len(pl.read_parquet(out)) == 3 * 2 * (place + 1) * 2
         packed = tmp_path / f"packed {name}"
         assert (
-            main(
-                ["pack", "data=folder", f"data.root={quoted(root)}", f"data.manifest={quoted(tmp_path / f'{name}.parquet')}", f"out={quoted(packed)}"]
-            )
+            main(["pack", "data=folder", f"data.root={quote(root)}", f"data.manifest={quote(tmp_path / f'{name}.parquet')}", f"out={quote(packed)}"])
             == 0
         )
         packed.rename(tmp_path / f"p{name}")
@@ -107,9 +105,9 @@ def test_manifests_and_tables_are_those_of_the_named_file(tmp_path: Path) -> Non
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two trainings side by side, `run[1]` and `run1`, and a third whose name is a pattern of both."""
     folder = tmp_path_factory.mktemp("tables")
-    data = ["data=folder", f"data.root={quoted(grow_tree(folder / 'data[1]'))}", "trainer=smoke", "backbone=demo_vit", "method=norm"]
+    data = ["data=folder", f"data.root={quote(grow_tree(folder / 'data[1]'))}", "trainer=smoke", "backbone=demo_vit", "method=norm"]
     for seed, name in enumerate(("run[1]", "run1")):
-        assert main(["train", *data, "optimizer.lr=1e-2", f"seed={seed}", f"hydra.run.dir={quoted(folder / name)}"]) == 0
+        assert main(["train", *data, "optimizer.lr=1e-2", f"seed={seed}", f"hydra.run.dir={quote(folder / name)}"]) == 0
     shutil.copytree(folder / "run1", folder / "run*")
     for shift, name in enumerate(("run[1]", "run1", "run*"), 1):  # thresholds tell which predictions they come from
         path = folder / name / "validation.parquet"
@@ -121,7 +119,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["run[1]", "run1", "run*"])
 def test_evaluate_takes_the_thresholds_of_the_named_run(place: Path, name: str, tmp_path: Path) -> None:
-    assert main(["evaluate", f"run={quoted(place / name)}", f"hydra.run.dir={tmp_path / 'again'}"]) == 0
+    assert main(["evaluate", f"run={quote(place / name)}", f"hydra.run.dir={tmp_path / 'again'}"]) == 0
     record = json.loads((tmp_path / "again" / "run.json").read_text())
     with (place / name / "validation.parquet").open("rb") as file:
         assert record["thresholds"] == thresholds(pl.read_parquet(file))
@@ -132,15 +130,15 @@ def test_evaluate_takes_the_thresholds_of_the_named_run(place: Path, name: str, 
 def test_fold_merge_and_explain_take_the_named_run(place: Path, tmp_path: Path) -> None:
     plain = {}
     for name in ("run[1]", "run1"):
-        assert main(["fold", f"run={quoted(place / name)}", f"out={quoted(tmp_path / f'{name}.safetensors')}"]) == 0
+        assert main(["fold", f"run={quote(place / name)}", f"out={quote(tmp_path / f'{name}.safetensors')}"]) == 0
         plain[name] = load_file(tmp_path / f"{name}.safetensors")
     assert any((plain["run[1]"][key] != plain["run1"][key]).any() for key in plain["run1"])
-    experts = f"experts=[{quoted(place / 'run[1]')},{quoted(place / 'run1')}]"
-    assert main(["merge", "merger=average", experts, f"out={quoted(tmp_path / 'merged[1]')}"]) == 0
+    experts = f"experts=[{quote(place / 'run[1]')},{quote(place / 'run1')}]"
+    assert main(["merge", "merger=average", experts, f"out={quote(tmp_path / 'merged[1]')}"]) == 0
     detectors = read_csv(tmp_path / "merged[1]" / "domains.csv").filter(level="video").select("detector", "value").rows()
     for name, (_, value) in zip(("run[1]", "run1"), detectors, strict=False):
         assert value == Run(place / name).results().filter(level="video", metric="auc")["value"].item()
-    assert main(["explain", f"run={quoted(place / 'run[1]')}", "images=1", "frames=4", f"out={quoted(tmp_path / 'seen[1]')}"]) == 0
+    assert main(["explain", f"run={quote(place / 'run[1]')}", "images=1", "frames=4", f"out={quote(tmp_path / 'seen[1]')}"]) == 0
     points, own = read_parquet(tmp_path / "seen[1]" / "features.parquet"), next((place / "run[1]" / "predictions").iterdir())
     expected = dict(read_parquet(own).select("path", "logit").rows())
     assert {path: pytest.approx(expected[path], abs=1e-4) for path in points["path"]} == dict(points.select("path", "logit").rows())

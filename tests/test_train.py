@@ -84,7 +84,7 @@ def test_a_refused_run_takes_back_its_own_parts_and_nothing_else(tmp_path: Path,
 def test_a_second_process_in_the_same_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
     with claimed(Run(tmp_path), "a: 1"):
         (tmp_path / "logs").mkdir()
-        with pytest.raises(InputError, match=r"already holds a run; choose another folder"), claimed(Run(tmp_path), "b: 2"):
+        with pytest.raises(InputError, match=r"Another process is at work on the run in .*; wait for it"), claimed(Run(tmp_path), "b: 2"):
             pass
         assert (tmp_path / "config.yaml").read_text() == "a: 1"
         assert (tmp_path / "logs").is_dir()

@@ -21,6 +21,9 @@ RUNS = ("run", "runs", "resume", "add", "to")
 LISTS = ("experts",)
 """Keys that hold a list of paths."""
 
+PLURAL = ("experiments", "logger")
+"""Groups of which several choices go together."""
+
 BARE: Mapping[str, str] = {"evaluate": "run", "explain": "run", "fold": "run", "report": "runs"}
 """The key of a word without one, for verbs that are about one folder."""
 
@@ -63,7 +66,7 @@ def readable(verb: str, words: Sequence[str], groups: Mapping[str, Sequence[str]
 
 
 def _value(key: str, value: str, sweep: bool, groups: Mapping[str, Sequence[str]]) -> str:
-    if key in groups and key != "experiments":
+    if key in groups and key not in PLURAL:
         return _choice(key, value, sweep)
     if key == "search" and not _quoted(value):
         return quote(value)  # its commas are no sweep

@@ -149,8 +149,9 @@ class EpochLines(Callback):
     """Logs a line at the end of every epoch, where no bar shows that training goes on: loss, validation AUC, seconds and the time that is left."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remembers where this process begins: a resumed training has steps behind it."""
+        """Remembers where this process begins: a resumed training has steps behind it, perhaps of an epoch whose start it does not see."""
         self.began, self.done = time.perf_counter(), trainer.global_step
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins to count anew."""

@@ -143,12 +143,14 @@ def refusal(
     missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     both = sorted(key for key in wanted.keys() & found.keys() if found[key] != wanted[key])
     about, heads = f"{type(model).__name__} as configured", tuple(f"{head}." for head in head_names(model))
+    owners = ""
     if any(not key.startswith(heads) and key not in SIZED for key in (*missing, *extra, *both)):  # else they are of this backbone themselves
         owners = " and ".join(f"backbone={name}" for name in backbones_of(found if original is None else original))
-        if owners:
-            return InputError(f"The weights {source} are those of {owners}, not of {about}", "choose that backbone, or other weights")
     other = [f"{key} {tuple(found[key])} instead of {tuple(wanted[key])}" for key in both]
     lists = [f"{what}: {_some(keys)}" for what, keys in (("missing", missing), ("unexpected", extra), ("of another shape", other)) if keys]
+    if owners:
+        what = f"The weights {source} are those of {owners}, not of {about} ({'; '.join(lists)})"
+        return InputError(what, "choose that backbone as it is, or other weights")
     return InputError(f"The weights {source} are not those of {about} ({'; '.join(lists)})", "choose the backbone they belong to")
 
 
