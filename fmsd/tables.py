@@ -33,3 +33,13 @@ def read_csv(path: Path, **options: Any) -> pl.DataFrame:
     """
     with path.open("rb") as file:
         return pl.read_csv(file, **options)
+
+
+def read_parquet_schema(path: Path) -> pl.Schema:
+    """The columns of a parquet file and their kinds.
+
+    Raises:
+        PolarsError: it is none.
+    """
+    with path.open("rb") as file:
+        return pl.Schema(pl.read_parquet_schema(file))

@@ -27,6 +27,7 @@ from fmsd.ownership import check_replaceable
 from fmsd.report import explanations, plots
 from fmsd.report.explanations import Tile
 from fmsd.report.run import EXPLANATIONS, Run
+from fmsd.tables import read_parquet_schema
 from fmsd.tasks.evaluate import alone, folded
 from fmsd.types import REAL, Frames
 
@@ -107,7 +108,7 @@ def explain(
 
 
 def _is_explanation(path: Path) -> bool:
-    return {"path", "domain", "logit", "x", "y"} <= set(pl.read_parquet_schema(path))
+    return {"path", "domain", "logit", "x", "y"} <= set(read_parquet_schema(path))
 
 
 def limited(tests: Mapping[str, Manifest], domains: int | Sequence[str | int] | None) -> dict[str, Manifest]:

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import polars as pl
-
 from fmsd.data import pack
 from fmsd.data.manifest import MARKS, SCHEMA, SPLITS, collect, summary
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.ownership import check_replaceable
 from fmsd.report.console import show
+from fmsd.tables import read_parquet_schema
 
 
 def index(data: DataModule, out: Path) -> None:
@@ -35,4 +34,4 @@ def index(data: DataModule, out: Path) -> None:
 
 def _is_manifest(path: Path) -> bool:
     """Whether a file has exactly a manifest's columns: a run's predictions have more, and a table written by hand has others of its own kinds."""
-    return pl.read_parquet_schema(path) == SCHEMA
+    return read_parquet_schema(path) == SCHEMA
