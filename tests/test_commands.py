@@ -172,6 +172,7 @@ MISTAKES = [
     (["train", "learner.compiled=yess"], "learner.compiled=yess is neither true nor false; give e.g. learner.compiled=false."),
     (["report", "runs=x", "resamples=a"], "resamples=a is no number; give e.g. resamples=1000."),
     (["train", "backbone=demo_vit", "data.size=32"], "data.size=32 is not the size of the backbone, 64; set backbone.size=NUMBER"),
+    (["train", "+learner.x=1"], "Training has no setting learner.x; leave it out"),
     (["merge", "experts=[no/a,no/b]"], "There is no weights file and no run"),
     (["reproduce", "gen"], "There is no table gen; give the name of one: generalise"),
     (["doctor"], "fmsd doctor needs data; give data=NAME: celebdf_pp"),

@@ -470,3 +470,11 @@ def test_the_embedded_dataset_of_a_loaded_run_is_drawn_in_the_cache_alone(tmp_pa
     run.data.root = str(tmp_path / "drawn")
     redraw(run)  # pyright: ignore[reportArgumentType]
     assert run.data.root == str(tmp_path / "drawn")
+
+
+def test_experts_of_two_backbones_are_named_before_anything_is_built(trained: dict[str, Any], tmp_path: Path, capsys) -> None:
+    one, other = folder(tmp_path / "one", trained), folder(tmp_path / "other", trained | {"backbone": trained["backbone"] | {"name": "resnet18"}})
+    assert main(["merge", f"experts=[{one},{other}]", f"out={tmp_path / 'merged'}"]) == 2
+    error = capsys.readouterr().err
+    assert f"one was trained from {trained['backbone']['name']}, another expert from resnet18; merge experts of one backbone" in error
+    assert not (tmp_path / "merged").exists()

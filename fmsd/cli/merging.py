@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cli.build import build
-from fmsd.cli.compose import asked, done, located
+from fmsd.cli.compose import asked, check_record, done, located
 from fmsd.cli.trust import check_loaded, load_run_config, prefixes
 from fmsd.errors import InputError, reason
 from fmsd.report.run import Run
@@ -49,9 +49,13 @@ def merge(config: DictConfig, folder: Path) -> None:
             )
         run: Any = {"data": None, "trainer": hydra.compose("train").trainer, "seed": 0}
         for one in reversed(folders):  # the first one counts, but for data that it has not
-            seed = one.record()["seed"]  # says what is wrong with a folder that is no run
+            check_record(one)
+            seed = one.record()["seed"]
             own: Any = load_run_config(one.config, config.trust)
-            run = {"backbone": own.backbone, "data": own.data or run["data"], "trainer": own.trainer, "seed": seed}
+            if "backbone" in run and run["backbone"].name != own.backbone.name:
+                pair = f"{one.folder} was trained from {own.backbone.name}, another expert from {run['backbone'].name}"
+                raise InputError(pair, "merge experts of one backbone")
+            run |= {"backbone": own.backbone, "data": own.data or run["data"], "trainer": own.trainer, "seed": seed}
         run = OmegaConf.create(run)
         if run.data is not None:
             run.data.train_forgeries, run.data.left_out = None, None  # what an expert was trained on says nothing about the merge

@@ -1,6 +1,7 @@
 """One function a verb: from its configuration to its task, which is imported when it runs."""
 
 import dataclasses
+import inspect
 import logging
 import os
 import re
@@ -47,6 +48,8 @@ def train(config: DictConfig, folder: Path) -> int:
             config.choices = {name: choice for name, choice in settings.runtime.choices.items() if "/" not in name and choice is not None}
             config.overrides = list(settings.overrides.task)
             del config.resume, config.trust
+        if odd := [key for key in config.learner if key not in inspect.signature(task.train).parameters]:
+            raise InputError(f"Training has no setting learner.{odd[0]}", "leave it out; fmsd train --help shows those it has")
         if config.data.size != config.backbone.size:
             raise InputError(
                 f"data.size={config.data.size} is not the size of the backbone, {config.backbone.size}", "set backbone.size=NUMBER, which both follow"
