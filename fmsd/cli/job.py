@@ -54,11 +54,10 @@ def run(verb: str, overrides: Sequence[str]) -> int:
         notes = os.environ.get(SWEEP)
         outputs[:] = [folder, *([] if config.get("out") is None else [Path(config.out).expanduser().absolute()])]
         try:
-            check_kinds(verb, settings.overrides.task, config, settings.runtime.choices)
             if notes and multirun and leading and not debugging:
                 note = Note(settings.job.num, list(settings.overrides.task), str(folder))
                 return attempt(functools.partial(refusing, verb, overrides, config, folder), note, Path(notes))
-            code = VERBS[verb](config, folder) or 0
+            code = execute(verb, config, folder) or 0
             if code and multirun:
                 raise JobError(code)
             codes.append(code)
@@ -115,6 +114,17 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     return ended or swept or (refused if refusals else max(codes, default=0))
 
 
+def execute(verb: str, config: DictConfig, folder: Path) -> int | None:
+    """Runs a verb with the configuration of one job.
+
+    Raises:
+        InputError: a word stands where the configuration has a number, or the verb refuses.
+    """
+    settings = HydraConfig.get()
+    check_kinds(verb, settings.overrides.task, config, settings.runtime.choices)
+    return VERBS[verb](config, folder)
+
+
 def existing(overrides: Sequence[str]) -> set[Path]:
     """The folders of output that an override names and that are there already: the user's own, which stay even if they are empty."""
     words = (word.partition("=") for word in overrides)
@@ -166,7 +176,7 @@ def refusing(verb: str, overrides: Sequence[str], config: DictConfig, folder: Pa
         InputError: it was refused; a BusyError where another process is at work on the run.
     """
     try:
-        return VERBS[verb](config, folder)
+        return execute(verb, config, folder)
     except (InputError, OmegaConfBaseException) as error:
         raise translate_hydra_error(error, verb, overrides) from error
     except Exception as error:
