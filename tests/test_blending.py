@@ -94,7 +94,7 @@ def test_landmarks_lie_beside_frames() -> None:
 @pytest.mark.parametrize(("made", "told"), [({"align": False}, "align=false"), ({"margin": 1.5}, r"margin=1\.5"), ({"margin": 1.3}, None)])
 def test_crops_that_the_mean_face_does_not_fit_need_landmarks(tmp_path: Path, made: dict[str, Any], told: str | None) -> None:
     path = marked(tmp_path, count=68)
-    (tmp_path / "extract.json").write_text(json.dumps({"align": True, "margin": 1.3} | made))
+    (tmp_path / "extract.json").write_text(json.dumps({"align": True, "margin": 1.3, "frames": 32, "sampling": "spread"} | made))
     frame = Frame(path, 0, "mine", "real", "mine/real/033", 0, "train")
     manifest = collect([frame], tmp_path)
     assert len(blending.expanded(manifest)) == 2

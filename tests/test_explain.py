@@ -485,6 +485,6 @@ def test_what_the_command_refuses(run: Path, tmp_path: Path, words: list[str], s
 
 def test_a_merge_of_files_needs_data(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text().partition("data:\n")[0] + "data: null\ntrainer: null\n")
-    (tmp_path / "run.json").write_text(json.dumps({"seed": 0}))
+    (tmp_path / "run.json").write_text(json.dumps({"seed": 0, "manifests": {}}))
     assert main(["explain", f"run={tmp_path}"]) == 2
     assert "give data=NAME" in capsys.readouterr().err

@@ -121,11 +121,14 @@ def test_the_content_counts_not_the_ending(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_cannot_be_read_is_named_without_torchs_advice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save({"args": argparse.Namespace(rate=1)}, tmp_path / "last.ckpt")
-    torch.save({"step": 3}, tmp_path / "previous.ckpt")
+    torch.save({"state_dict": {}, "callbacks": {"Recovery": {"step": 3}}}, tmp_path / "previous.ckpt")
     assert "it holds other objects than tensors (argparse.Namespace)" in refusal(lambda: read_checkpoint(tmp_path / "last.ckpt"))
     assert newest(tmp_path) == tmp_path / "previous.ckpt"
     assert "last.ckpt cannot be read: it holds other objects than tensors" in caplog.text
     assert "weights_only" not in caplog.text
+    for content in ({"step": 3}, {"state_dict": {}, "callbacks": {}}, [1]):  # a file that torch reads, but of another program
+        torch.save(content, tmp_path / "last.ckpt")
+        assert newest(tmp_path) == tmp_path / "previous.ckpt"
     (tmp_path / "previous.ckpt").write_bytes(ZIPPED[:-40])
     assert f"No checkpoint in {tmp_path} can be read" in refusal(lambda: newest(tmp_path))
     assert "previous.ckpt cannot be read: it is cut short" in caplog.text
