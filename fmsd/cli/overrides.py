@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from fmsd.errors import InputError
@@ -48,7 +49,7 @@ def readable(verb: str, words: Sequence[str], groups: Mapping[str, Sequence[str]
     """
     sweep = any(word in ("-m", "--multirun") for word in words)
     read: list[str] = []
-    for before, word in zip(["", *words], words, strict=False):
+    for before, word in pairwise(["", *words]):
         key, sign, value = word.partition("=")
         if before in VALUED or key in FLAGS or re.fullmatch(r"~\w[^=]*", word):  # an option, its value, or the removal of a key
             read.append(word)

@@ -208,7 +208,7 @@ def interval(samples: Samples, confidence: float = 0.95) -> tuple[float, float]:
 
 
 def sufficient(real: int, fake: int) -> bool:
-    """Whether so many videos of each class are enough for an interval."""
+    """Whether these counts of real and fake videos suffice for an interval."""
     return min(real, fake) >= FEWEST
 
 

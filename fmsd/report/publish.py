@@ -77,7 +77,7 @@ def variant(settings: Mapping[str, Any]) -> str:
 
 
 def finish(loggers: Mapping[str, Logger], run: Run) -> None:
-    """Gives loggers what a run found and records which of them took it; what one does not take is told, and the next evaluation tries again."""
+    """Gives loggers what a run found and records which of them took it; failures are logged, and the next evaluation tries again."""
     for name, logger in loggers.items():
         with spared(title(logger), run.folder):
             _record(run, name, _publish_run(logger, run))
@@ -86,7 +86,7 @@ def finish(loggers: Mapping[str, Logger], run: Run) -> None:
 def extend(factories: Mapping[str, Factory], run: Run, evaluation: Run) -> None:
     """Gives the loggers of a run what an evaluation of it found and they do not have: other test datasets, and corruptions.
 
-    A logger that did not take the run's own numbers gets these first. Numbers of one dataset in a log have one stamp: those of another are told,
+    A logger that did not take the run's own numbers gets these first. Numbers of one dataset in a log have one stamp: those of another are logged
     and left out.
     """
     if not factories:

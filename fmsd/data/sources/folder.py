@@ -104,7 +104,7 @@ def _levels(layout: str, split: str | None) -> list[str]:
     """The levels of a layout.
 
     Raises:
-        InputError: it has unknown, repeated or missing fields, or the split is told twice, not at all or wrongly.
+        InputError: it has unknown, repeated or missing fields, or the split is given twice, not at all or is unknown.
     """
     named = re.findall(r"{(\w+)}", layout)
     if unknown := set(named) - set(FIELDS):
