@@ -38,6 +38,7 @@ from fmsd.peft.inject import Matrix, inject, select, slices
 from fmsd.peft.lora import lora
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
+from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
 
 import peft  # isort: skip  # after fmsd, which registers torchvision's operators
@@ -95,7 +96,7 @@ def frozen(model: Detector) -> Adaptation:
     return Adaptation()
 
 
-ours = functools.partial(fmsd, patterns=["attention"], subspaces=4, directions=1)
+ours = functools.partial(fmsd, patterns=["attention"], subspaces=4, penalties=None)
 upper = [f"blocks.{block}.attn.*" for block in range(DEPTH // 2, DEPTH)]
 layers = r".*attn\.(qkv|proj)"
 kept = (1024 if GPU else 768) - 4
@@ -107,9 +108,9 @@ METHODS: dict[str, Callable[[Detector], Adaptation]] = {
     "fmsd": ours,
     LORA: functools.partial(packaged, peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers)),
     "our lora": functools.partial(lora, patterns=["attention"], rank=4, alpha=8.0),
-    "fmsd with penalties": functools.partial(ours, penalties={"orthogonality": 0.1, "spectral": 0.1}),
+    "fmsd with penalties": functools.partial(ours, penalties=WEIGHTS),
     "fmsd hard": functools.partial(ours, constraint="hard"),
-    "masm": functools.partial(masm, patterns=["attention"], subspaces=4, directions=1, every=50, momentum=0.9, fraction=0.5),
+    "masm": functools.partial(masm, patterns=["attention"], subspaces=4, every=50, momentum=0.9, fraction=0.5),
     "effort, dense rebuild": rebuilt,
     OSF: functools.partial(packaged, peft.OSFConfig(effective_rank=kept, target_modules=layers)),
     "peft OSF": functools.partial(packaged, peft.OSFConfig(target_modules=layers)),
@@ -142,8 +143,6 @@ def step_of(name: str) -> Callable[[], None]:
             adaptation.before_step()
         if optimizer is not None:
             optimizer.step()
-        if adaptation.after_step is not None:
-            adaptation.after_step()
         model.zero_grad()
         image.grad = None
         if GPU:

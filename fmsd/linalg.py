@@ -139,6 +139,13 @@ def _orthonormal(rows: Float[Tensor, "rows size"]) -> Float[Tensor, "rows size"]
     return torch.linalg.qr(rows.mT).Q.mT
 
 
+def median_singular_value(matrix: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
+    """The median (the lower one of two) of a matrix's min(out, in) singular values; computed in double precision, returned in the matrix's."""
+    exact = matrix.detach().to("cpu" if matrix.device.type == "mps" else matrix.device, torch.float64)
+    squares = torch.linalg.eigvalsh(exact @ exact.mT if exact.shape[0] <= exact.shape[1] else exact.mT @ exact)
+    return squares.median().clamp(min=0).sqrt().to(matrix.device, torch.promote_types(matrix.dtype, torch.float32))
+
+
 def product(factors: Factors) -> Float[Tensor, "*parts out in"]:
     """The dense matrix of its factors."""
     return (factors.u * factors.s[..., None, :]) @ factors.vt
@@ -151,13 +158,13 @@ def orthonormal_complement(
     return matrix - basis @ (basis.mT @ matrix)
 
 
-def orthonormal(matrix: Float[Tensor, "*batch size rank"]) -> Float[Tensor, "*batch size rank"]:
-    """The nearest matrix with orthonormal columns: M (M^T M)^(-1/2), the polar factor. M has full column rank."""
-    values, vectors = torch.linalg.eigh(matrix.mT @ matrix)
-    return matrix @ ((vectors * values.rsqrt()[..., None, :]) @ vectors.mT)
+def energy_gain(
+    image: Float[Tensor, "*batch out rank"], left: Float[Tensor, "*batch out rank"], right: Float[Tensor, "*batch rank in"]
+) -> Float[Tensor, "*batch"]:
+    """||M + L R||_F^2 - ||M||_F^2 without a matrix of the size of M.
 
-
-def gram_error(matrix: Float[Tensor, "*batch size rank"]) -> Float[Tensor, "*batch"]:
-    """||M^T M - I||_F^2: zero when the columns are orthonormal."""
-    gram = matrix.mT @ matrix
-    return (gram - torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)).square().sum((-2, -1))
+    Args:
+        image: M R^T.
+        left, right: L and R.
+    """
+    return 2 * (left * image).sum((-2, -1)) + ((left.mT @ left) * (right @ right.mT)).sum((-2, -1))

@@ -70,7 +70,7 @@ def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimiz
     penalties = [weight * penalty(model) for weight, penalty in adaptation.penalties.values()]
     for penalty in penalties:
         penalty.backward()
-    for hook in (adaptation.before_step, optimizer.step, adaptation.after_step, optimizer.zero_grad):
+    for hook in (adaptation.before_step, optimizer.step, optimizer.zero_grad):
         if hook is not None:
             hook()
     return float(loss + sum(penalties))

@@ -24,13 +24,12 @@ from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
 from fmsd.peft.norm import norm
 from fmsd.peft.probe import probe
-from fmsd.peft.subspace import retract
 from tests.conftest import step, tiny_vit
 
 IMAGE = torch.rand(4, 3, 32, 32)
 LABEL = torch.tensor([0.0, 1.0, 0.0, 1.0])
 BASE = {"name": "vit_tiny_patch16_224"}
-SUBSPACES = {"patterns": ["attention", "mlp"], "subspaces": 2, "directions": 1, "rate": 1.0, "penalties": {"orthogonality": 0.1, "spectral": 0.1}}
+SUBSPACES = {"patterns": ["attention", "mlp"], "subspaces": 2, "directions": 1, "penalties": {"orthogonality": 0.1, "spectral": 0.1}}
 
 METHODS: dict[str, Callable[..., Adaptation]] = {
     "fmsd": functools.partial(fmsd, **SUBSPACES),
@@ -90,8 +89,7 @@ def test_training_goes_on_from_an_adapter_exactly(name: str, tmp_path: Path) -> 
     adapter.load(loaded, tmp_path)
     optimizer = adamw(loaded)
     optimizer.load_state_dict(moments)
-    after = functools.partial(retract, loaded) if adaptation.after_step else None
-    assert train(loaded, Adaptation(adaptation.penalties, after_step=after), optimizer, 3) == expected
+    assert train(loaded, Adaptation(adaptation.penalties), optimizer, 3) == expected
 
 
 def test_an_adapter_holds_what_learned_and_nothing_of_the_frozen_rest(tmp_path: Path) -> None:
@@ -103,7 +101,7 @@ def test_an_adapter_holds_what_learned_and_nothing_of_the_frozen_rest(tmp_path: 
     factors = {f"blocks.1.attn.{layer}.artifacts.0.{name}" for layer in ("qkv", "proj") for name in ("u", "s", "v", "u0", "s0", "v0")}
     assert set(tensors) == factors | {"head.weight", "head.bias"}
     about = json.loads((tmp_path / "adapter.json").read_text())
-    assert about["format"] == 1
+    assert about["format"] == adapter.FORMAT == 2
     assert about["base"]["hash"] == base
     assert about["head"] == "head"
     assert about["layers"]["blocks.1.attn.qkv"] == {
@@ -197,7 +195,7 @@ def test_what_does_not_fit_is_refused_with_one_sentence(tmp_path: Path) -> None:
         adapter.load(fresh(), tmp_path)
     saved(tmp_path)
     rewritten(tmp_path, format=9)
-    with pytest.raises(InputError, match=r"has format 9; this version reads format 1"):
+    with pytest.raises(InputError, match=r"has format 9; this version reads format 2"):
         adapter.load(fresh(), tmp_path)
 
 
@@ -212,7 +210,7 @@ def test_tensors_of_another_shape_and_a_missing_file_are_refused(tmp_path: Path)
         rewritten(tmp_path, **damage)
         with pytest.raises(InputError, match=r"adapter\.json is damaged: the layer 'blocks\.\d\.attn\.qkv' cannot be made of it"):
             adapter.load(fresh(), tmp_path)
-    (tmp_path / "adapter.json").write_text('{"format": 1}')
+    (tmp_path / "adapter.json").write_text('{"format": 2}')
     with pytest.raises(InputError, match=r"adapter\.json is damaged: it lacks 'base'"):
         adapter.load(fresh(), tmp_path)
     (tmp_path / "adapter.json").write_text("[]")

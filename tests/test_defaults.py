@@ -37,7 +37,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 """Arguments whose value in a file may differ from the target's default, and why."""
 
 BY_CHOICE: dict[tuple[str, str], str] = {
-    ("effort", "rate"): "another method of the same function, without a rate of its own for singular values",
+    ("effort", "working_scale"): "another method of the same function, which starts at the singular values",
+    ("effort", "directions"): "one direction is what makes it Effort",
     ("effort", "penalties"): "another method of the same function, without penalties",
     ("faceshifter", "dataset"): "one of the manipulations that the reader of FaceForensics++ knows",
     ("faceshifter", "manipulations"): "one of the manipulations that the reader of FaceForensics++ knows",

@@ -1,7 +1,12 @@
 import pytest
 import torch
 
-from fmsd.linalg import Split, directions, gram_error, orthonormal, orthonormal_complement, truncated
+from fmsd.linalg import Split, directions, energy_gain, median_singular_value, orthonormal_complement, truncated
+
+
+def gram_error(matrix: torch.Tensor) -> torch.Tensor:
+    """||M^T M - I||_F^2: zero when the columns are orthonormal."""
+    return (matrix.mT @ matrix - torch.eye(matrix.shape[1])).square().sum()
 
 
 def conditioned(size: int, smallest: float) -> torch.Tensor:
@@ -67,10 +72,17 @@ def test_complement_is_what_the_basis_does_not_hold() -> None:
     assert rest.norm() > 1
 
 
-def test_orthonormal_gives_the_polar_factor() -> None:
-    matrix = torch.randn(3, 20, 4, dtype=torch.float64)
-    u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
-    torch.testing.assert_close(orthonormal(matrix), u @ vt)
+@pytest.mark.parametrize("shape", [(9, 9), (10, 10), (30, 7), (7, 30), (256, 200)])
+def test_the_median_singular_value_is_that_of_a_whole_decomposition(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape)
+    torch.testing.assert_close(median_singular_value(matrix), torch.linalg.svdvals(matrix.double()).median().float())
+    assert median_singular_value(torch.zeros(shape)) == 0
+
+
+def test_the_gain_of_energy_is_the_difference_of_two_squared_norms() -> None:
+    matrix, left, right = (torch.randn(2, *shape, dtype=torch.float64) for shape in ((12, 8), (12, 3), (3, 8)))
+    expected = (matrix + left @ right).square().sum((1, 2)) - matrix.square().sum((1, 2))
+    torch.testing.assert_close(energy_gain(matrix @ right.mT, left, right), expected)
 
 
 LARGE = (700, 500)

@@ -93,7 +93,7 @@ def test_scores_equal_those_of_all_gradients_kept_with_their_weights(tiny: Detec
     kept: list[list[torch.Tensor]] = []
     for _ in range(6):
         functional.binary_cross_entropy_with_logits(tiny(torch.rand(4, 3, 32, 32)), LABEL).backward()
-        kept.append([torch.cat([parameter.grad.flatten() for parameter in unit.parameters()]).double() for unit in rule.units])  # pyright: ignore
+        kept.append([torch.cat([part.flatten() for part in unit.relative_gradients()]).double() for unit in rule.units])
         rule.observe()
         tiny.zero_grad()
     weights = torch.tensor([0.2 * 0.8 ** (5 - i) for i in range(6)], dtype=torch.float64)
@@ -105,6 +105,51 @@ def test_scores_equal_those_of_all_gradients_kept_with_their_weights(tiny: Detec
         variance = ((weights * rows.square().sum(1)).sum() - mean.square().sum()) * worth / (worth - 1)
         signal = (mean.square().sum() - variance / worth).clamp(min=0)
         torch.testing.assert_close(found, signal / (signal + variance), rtol=1e-4, atol=1e-5)
+
+
+def test_the_state_of_a_subspace_does_not_depend_on_how_its_factors_share_its_length(tiny: Detector) -> None:
+    """U c, s / c and V are the same subspace: its relative gradients are the same, and they are the derivatives along relative changes."""
+    _, rule = adapt(tiny, directions=1, penalties=None)
+    (unit, *_) = rule.units
+    found = []
+    for scale in (1.0, 100.0):
+        with torch.no_grad():
+            unit.u.mul_(scale)
+            unit.s.div_(scale)
+        tiny.zero_grad()
+        functional.binary_cross_entropy_with_logits(tiny(IMAGE), LABEL).backward()
+        found.append([part.clone() for part in unit.relative_gradients()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(found[0][1], unit.s.grad * unit.s.detach())
+
+
+def test_the_subspace_that_the_forgery_pulls_on_learns_though_its_singular_value_is_small() -> None:
+    """One subspace's directions are pulled the same way in every step and its length at random; the other's length is, and its directions at random.
+
+    With s next to nothing the gradients of U and V, which hold nearly all that a step can change W by, vanish beside that of s: counted as they
+    are, the noise of one number would make the first subspace rest.
+    """
+    model = tiny_vit(depth=1)
+    _, rule = adapt(model, patterns=["*attn.proj"], subspaces=2, directions=1, every=100, fraction=0.5, working_scale=False, penalties=None)
+    steady, noisy = rule.units
+    generator = torch.Generator().manual_seed(0)
+    pulls = [torch.randn(steady.u.shape[1], generator=generator) for _ in range(2)]
+    for _ in range(30):
+        for unit, pulled in ((steady, True), (noisy, False)):
+            draws = [torch.randn(steady.u.shape[1], generator=generator) for _ in range(2)]
+            along_u, along_v = pulls if pulled else draws
+            along_s = torch.randn((), generator=generator) if pulled else torch.tensor(1.0)
+            with torch.no_grad():
+                unit.s.fill_(1e-4)
+            unit.u.grad = along_u.view_as(unit.u) * 1e-4  # as the chain rule has it: s times the gradient of W along v
+            unit.v.grad = along_v.view_as(unit.v) * 1e-4
+            unit.s.grad = along_s.view_as(unit.s)
+        rule.observe()
+    rule.renew()
+    assert rule.active == [True, False]
+    as_they_are = [unit.s.grad.abs() > 100 * unit.u.grad.norm() for unit in rule.units]  # pyright: ignore
+    assert all(as_they_are)
 
 
 def test_a_resting_subspace_can_come_back(tiny: Detector) -> None:

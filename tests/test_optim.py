@@ -5,12 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from fmsd.errors import InputError
 from fmsd.models.detector import Detector
-from fmsd.optim.groups import at_their_rates, decay_groups
+from fmsd.optim.groups import decay_groups
 from fmsd.optim.schedule import constant, cosine
 from fmsd.peft.fmsd import fmsd
-from tests.conftest import tiny_vit
 
 
 def test_cosine_rises_and_falls_to_its_floor() -> None:
@@ -45,33 +43,8 @@ def test_decay_spares_factors_biases_and_norms(tiny: Detector) -> None:
     assert "backbone.blocks.0.attn.qkv.weight" in decayed
     assert not any("bias" in name or "norm" in name or name.endswith(("cls_token", "pos_embed")) for name in decayed)
     assert sum(len(group["params"]) for group in everything) == len(named)  # pyright: ignore
-    fmsd(tiny, patterns=["*attn.qkv"], subspaces=2, directions=1, rate=1.0)
+    fmsd(tiny, patterns=["*attn.qkv"], subspaces=2, directions=1)
     named = {parameter: name for name, parameter in tiny.named_parameters()}
     groups = {group["weight_decay"]: {named[parameter] for parameter in group["params"]} for group in decay_groups(tiny, 0.1)}  # pyright: ignore
     assert groups[0.1] == {"backbone.head.weight"}
     assert len(groups[0.0]) == 2 * 3 + 1
-
-
-def test_singular_values_learn_at_their_own_rate(tiny: Detector) -> None:
-    fmsd(tiny, patterns=["*attn.qkv"], subspaces=2, directions=1, rate=10.0)
-    named = {parameter: name for name, parameter in tiny.named_parameters()}
-    optimizer = at_their_rates(torch.optim.SGD(decay_groups(tiny, 0.1), lr=0.5))  # pyright: ignore[reportArgumentType]
-    schedule = cosine(optimizer, steps=10, warmup=0.0, floor=0.1)
-    rates = {named[parameter]: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
-    assert {rate for name, rate in rates.items() if name.endswith(".s")} == {5.0}
-    assert {rate for name, rate in rates.items() if not name.endswith(".s")} == {0.5}
-    for _ in range(10):
-        optimizer.step()
-        schedule.step()
-    assert sorted({round(group["lr"], 6) for group in optimizer.param_groups}) == [0.05, 0.5]
-
-
-@pytest.mark.parametrize("rate", [0.0, -1, math.inf, math.nan])
-def test_a_rate_is_a_number_above_zero(rate: float) -> None:
-    with pytest.raises(InputError, match=rf"method\.rate={rate} must be a number above 0"):
-        fmsd(tiny_vit(), patterns=["*attn.qkv"], subspaces=2, directions=1, rate=rate)
-
-
-def test_a_rate_of_one_makes_no_group_of_its_own(tiny: Detector) -> None:
-    fmsd(tiny, patterns=["*attn.qkv"], subspaces=2, directions=1, rate=1.0)
-    assert [sorted(group) for group in decay_groups(tiny, 0.1)] == [["params", "weight_decay"]] * 2

@@ -1,6 +1,5 @@
 """Laws of adapted detectors: exact at the start, factored = effective = folded, frozen means bit-equal."""
 
-import copy
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,21 +11,24 @@ from torch import nn
 from torch.nn import functional
 
 from fmsd.errors import InputError
-from fmsd.linalg import SMALL, Factors, directions, gram_error, product
-from fmsd.models.detector import Detector
+from fmsd.linalg import SMALL, Factors, Split, directions, product
+from fmsd.models.detector import Detector, detector
 from fmsd.peft import decomposition
 from fmsd.peft.decomposition import decompose
-from fmsd.peft.fmsd import fmsd
+from fmsd.peft.fmsd import Constraint, fmsd
 from fmsd.peft.full import full
 from fmsd.peft.inject import fold, matrices, select, slices
+from fmsd.peft.lora import lora
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
 from fmsd.peft.penalties import PENALTIES
 from fmsd.peft.probe import probe
-from fmsd.peft.subspace import SubspaceLinear, retract
+from fmsd.peft.subspace import SubspaceLinear
 from tests.conftest import step, tiny_vit
 
 ATTENTION = ("attention",)
+DEMO = {"img_size": 64, "patch_size": 8, "embed_dim": 160, "depth": 6, "num_heads": 5}
+"""The shape of the embedded backbone."""
 IMAGE = torch.rand(3, 3, 32, 32)
 
 
@@ -75,7 +77,7 @@ def test_factored_forward_effective_weight_and_fold_agree(tiny: Detector) -> Non
 
 def test_fused_matrices_are_decomposed_slice_by_slice(tiny: Detector) -> None:
     weight = tiny.backbone.blocks[0].attn.qkv.weight.detach().clone()  # pyright: ignore
-    fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=1)
+    fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=1, working_scale=False)
     layer = tiny.backbone.get_submodule("blocks.0.attn.qkv")
     for part, values in zip(weight.chunk(3), layer.initial.s, strict=True):  # pyright: ignore
         torch.testing.assert_close(values.sort().values, torch.linalg.svdvals(part)[-2:].sort().values, rtol=1e-3, atol=1e-5)
@@ -84,8 +86,22 @@ def test_fused_matrices_are_decomposed_slice_by_slice(tiny: Detector) -> None:
 
 def test_interleave_and_contiguous_allot_the_same_directions_differently() -> None:
     linear = nn.Linear(16, 16)
-    woven, blocked = (SubspaceLinear(linear, 1, 2, 3, allotment) for allotment in ("interleave", "contiguous"))
+    woven, blocked = (SubspaceLinear(linear, 1, 2, 3, allotment, working_scale=False) for allotment in ("interleave", "contiguous"))
     torch.testing.assert_close(woven.s[0], blocked.s[0][[0, 2, 4, 1, 3, 5]])
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (36, 20), (60, 20)])
+@pytest.mark.parametrize("split", ["tail", "top", "random"])
+def test_free_directions_start_at_no_less_than_the_median_singular_value(shape: tuple[int, int], split: Split) -> None:
+    parts = 3 if shape[0] == 60 else 1
+    linear = nn.Linear(shape[1], shape[0])
+    random = torch.get_rng_state()
+    plain = SubspaceLinear(linear, parts, 2, 2, split=split, working_scale=False)
+    torch.set_rng_state(random)
+    layer = SubspaceLinear(linear, parts, 2, 2, split=split)
+    medians = torch.stack([torch.linalg.svdvals(matrix).median() for matrix in linear.weight.detach().chunk(parts)])
+    torch.testing.assert_close(layer.s, torch.maximum(plain.s, medians[:, None]))
+    torch.testing.assert_close(layer.weight, linear.weight, rtol=1e-5, atol=1e-6)
 
 
 def test_only_factors_and_head_learn_and_the_rest_stays_bit_equal(tiny: Detector) -> None:
@@ -151,36 +167,82 @@ def test_too_many_directions_and_unknown_choices_are_refused(tiny: Detector, mon
             fmsd(tiny_vit(), patterns=ATTENTION, subspaces=1, directions=1, **wrong)  # pyright: ignore
 
 
-def dense(layer: SubspaceLinear, part: int) -> tuple[torch.Tensor, ...]:
-    """Semantic bases, factors and matrices of one slice, from full decompositions."""
-    rank = layer.s.shape[1]
-    head = layer.semantic.chunk(layer.parts)[part]
-    u, _, vt = torch.linalg.svd(head, full_matrices=False)
-    kept = min(head.shape) - rank
-    return u[:, :kept], vt[:kept].mT, layer.u[part], layer.v[part].mT, head, layer.s[part]
+def bases(layer: SubspaceLinear, part: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Left and right semantic bases of one slice, from a whole decomposition of the pretrained matrix."""
+    whole = (layer.semantic.view(layer.parts, -1, layer.in_features) + product(layer.initial))[part]
+    u, _, vt = torch.linalg.svd(whole.double(), full_matrices=False)
+    kept = min(whole.shape) - layer.subspaces * layer.directions
+    return u[:, :kept], vt[:kept].mT
 
 
 @pytest.mark.parametrize("shape", [(20, 20), (36, 20), (20, 36)])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_cheap_penalties_equal_their_definitions(shape: tuple[int, int], parts: int) -> None:
-    layer = SubspaceLinear(nn.Linear(shape[1], shape[0] * parts).double(), parts, 2, 2)
+@pytest.mark.parametrize("hard", [False, True])
+def test_cheap_penalties_equal_their_definitions(shape: tuple[int, int], parts: int, hard: bool) -> None:
+    layer = SubspaceLinear(nn.Linear(shape[1], shape[0] * parts).double(), parts, 2, 2, hard=hard)
     model = nn.Sequential(layer)
-    start = product(layer.initial)
-    pretrained = [(layer.semantic.chunk(parts)[part] + start[part]).square().sum() for part in range(parts)]
-    assert PENALTIES["orthogonality"](model) < 1e-20
-    assert PENALTIES["spectral"](model) < 1e-14
-    assert PENALTIES["singular_values"](model) == 0
+    pretrained = layer.weight.detach().chunk(parts)
+    for penalty in PENALTIES.values():
+        assert penalty(model) < 1e-14
     stir(model)
-    orthogonality, spectral, values = [], [], []
-    for part in range(parts):
-        u_sem, v_sem, u, v, head, s = dense(layer, part)
-        both = [torch.cat(pair, dim=1) for pair in ((u_sem, u), (v_sem, v))]
-        orthogonality.append(sum((both_.mT @ both_ - torch.eye(both_.shape[1])).square().sum() for both_ in both))
-        spectral.append(((head + (u * s) @ v.mT).square().sum() - pretrained[part]).abs() / pretrained[part])
-        values.append((s - layer.initial.s[part]).square().sum() / layer.initial.s[part].square().sum())
-    torch.testing.assert_close(PENALTIES["orthogonality"](model), torch.stack(orthogonality).mean(), rtol=1e-10, atol=0)
-    torch.testing.assert_close(PENALTIES["spectral"](model), torch.stack(spectral).mean(), rtol=1e-7, atol=0)
-    torch.testing.assert_close(PENALTIES["singular_values"](model), torch.stack(values).mean(), rtol=1e-10, atol=0)
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in PENALTIES}
+    for part, effective in enumerate(layer.weight.chunk(parts)):
+        u, v, s = layer.u[part], layer.v[part].mT, layer.s[part]
+        both = [torch.cat(pair, dim=1) for pair in zip(bases(layer, part), (u, v), strict=True)]
+        found["orthogonality"].append(sum((side.mT @ side - torch.eye(side.shape[1])).square().sum() for side in both))  # pyright: ignore
+        sides = [side / side.norm(dim=0) for side in (u, v)]
+        found["redundancy"].append(2 * sum((side[:, :2].mT @ side[:, 2:]).square().sum() for side in sides))  # pyright: ignore
+        found["spectral"].append((effective.square().sum() / pretrained[part].square().sum() - 1).square())
+        initial = layer.initial.s[part].sort(descending=True).values if hard else layer.initial.s[part]
+        found["singular_values"].append((s - initial).square().sum() / initial.square().sum())
+    for name, penalty in PENALTIES.items():
+        torch.testing.assert_close(penalty(model), torch.stack(found[name]).mean(), rtol=1e-7, atol=1e-14)
+    assert (PENALTIES["orthogonality"](model) < 1e-14) == hard
+    assert PENALTIES["spectral"](model) > 1e-6
+
+
+def test_redundancy_lets_the_directions_of_one_subspace_meet_and_keeps_subspaces_apart() -> None:
+    """Four directions are four subspaces, two or one: K and m act apart from their product."""
+    linear = nn.Linear(12, 12).double()
+    met = {}
+    for subspaces in (4, 2, 1):
+        layer = SubspaceLinear(linear, 1, subspaces, 4 // subspaces, "contiguous")
+        with torch.no_grad():
+            layer.artifacts[0].u[0, :, 1] = 3 * layer.artifacts[0].u[0, :, 0]  # pyright: ignore
+        met[subspaces] = PENALTIES["redundancy"](layer).item()
+    assert met[4] == pytest.approx(2)  # the pair and its mirror image, whatever the columns' lengths
+    assert met[2] == pytest.approx(0, abs=1e-14)
+    assert met[1] == 0
+
+
+@pytest.mark.parametrize("constraint", ["soft", "hard"])
+def test_behind_a_head_of_zeros_the_first_step_moves_no_factor(constraint: Constraint) -> None:
+    """No gradient of the loss gets through it, and no penalty may make a full step of Adam out of a rounding error."""
+    model = tiny_vit()
+    with torch.no_grad():
+        for parameter in model.head().parameters():
+            parameter.zero_()
+    adaptation = fmsd(model, patterns=("attention", "mlp"), subspaces=2, directions=2, constraint=constraint, penalties=dict.fromkeys(PENALTIES, 1.0))
+    before = [[factor.detach().clone() for factor in layer.artifacts.parameters()] for layer in layers(model)]
+    train(model, adaptation, 1, lr=0.01)
+    for layer, old in zip(layers(model), before, strict=True):
+        for factor, value in zip(layer.artifacts.parameters(), old, strict=True):
+            assert torch.equal(factor, value)
+
+
+def test_the_first_steps_move_the_weights_as_far_as_those_of_lora() -> None:
+    """Five steps of Adam on one batch, on trained weights, each at its rate for small data."""
+    moved, image = {}, torch.rand(3, 3, 64, 64)
+    methods = {"fmsd": (functools.partial(fmsd, subspaces=4), 3e-3), "lora": (functools.partial(lora, rank=4, alpha=8.0), 1e-3)}
+    for name, (method, lr) in methods.items():
+        model = detector("vit_tiny_patch16_224", 64, weights="package:demo_vit.safetensors", **DEMO)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        adaptation = method(model, patterns=ATTENTION)
+        train(model, adaptation, 5, lr, image)
+        after = fold(model).state_dict()
+        names = [key for key in before if key.endswith(("qkv.weight", "proj.weight")) and "attn" in key]
+        moved[name] = torch.stack([(after[key] - before[key]).norm() / before[key].norm() for key in names]).mean()
+    assert 1 / 3 < moved["fmsd"] / moved["lora"] < 3
 
 
 def test_penalties_of_matrices_without_energy_are_finite() -> None:
@@ -217,7 +279,7 @@ def test_every_penalty_pulls_on_the_factors(tiny: Detector, name: str, method: C
     assert weight == 0.5
     stir(tiny)
     penalty(tiny).backward()
-    reached = {"orthogonality": "uv", "spectral": "usv", "singular_values": "s"}[name]
+    reached = {"redundancy": "uv", "orthogonality": "uv", "spectral": "usv", "singular_values": "s"}[name]
     for layer in layers(tiny):
         for unit in layer.units:
             for factor in "usv":
@@ -228,64 +290,59 @@ def test_every_penalty_pulls_on_the_factors(tiny: Detector, name: str, method: C
 # ---- the hard constraint
 
 
-def train(model: Detector, adaptation: Adaptation, steps: int, lr: float = 3e-3) -> None:
-    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=lr)
+def train(model: Detector, adaptation: Adaptation, steps: int, lr: float = 3e-3, image: torch.Tensor = IMAGE) -> None:
+    optimizer = torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad], lr=lr)
     for _ in range(steps):
-        step(model, adaptation, optimizer, IMAGE, torch.tensor([0.0, 1.0, 1.0]))
-
-
-def bases(layer: SubspaceLinear, part: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left and right semantic bases of one slice, from a whole decomposition of the pretrained matrix."""
-    whole = (layer.semantic.view(layer.parts, -1, layer.in_features) + product(layer.initial))[part]
-    u, _, vt = torch.linalg.svd(whole.double(), full_matrices=False)
-    kept = min(whole.shape) - layer.subspaces * layer.directions
-    return u[:, :kept], vt[:kept].mT
+        step(model, adaptation, optimizer, image, torch.tensor([0.0, 1.0, 1.0]))
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_hard_factors_stay_orthonormal_and_outside_the_semantic_part_after_200_steps(tiny: Detector, apart: bool) -> None:
+def test_hard_directions_are_orthonormal_and_outside_the_semantic_part_after_200_steps(tiny: Detector, apart: bool) -> None:
     method = functools.partial(masm, every=7, momentum=0.9, fraction=0.5) if apart else fmsd
     adaptation = method(tiny, patterns=("attention", "mlp"), subspaces=3, directions=1, constraint="hard", penalties={"spectral": 0.1})
     train(tiny, adaptation, 200, lr=0.01)
     for layer in layers(tiny):
-        moved = (layer.u - layer.initial.u).norm()
-        assert moved > 0.01
+        whole = layer.weight.detach().flatten(1).unflatten(0, (layer.parts, -1)).double()
+        change = whole - (layer.semantic.view_as(whole) + product(layer.initial))
         for part in range(layer.parts):
             left, right = bases(layer, part)
-            u, v = layer.u[part].detach().double(), layer.v[part].detach().double().mT
+            u, v = layer.u[part].double(), layer.v[part].double().mT
             assert (left.mT @ u).norm() < 1e-5
             assert (right.mT @ v).norm() < 1e-5
-            assert gram_error(u) < 1e-10
-            assert gram_error(v) < 1e-10
+            for columns in (u, v):
+                assert (columns.mT @ columns - torch.eye(columns.shape[1])).norm() < 1e-5
+            assert change[part].norm() > 0.01
+            assert (left.mT @ change[part]).norm() < 1e-5
+            assert (change[part] @ right).norm() < 1e-5
 
 
-def test_soft_factors_leave_the_constraint_which_the_penalty_sees(tiny: Detector) -> None:
-    adaptation = fmsd(tiny, patterns=ATTENTION, subspaces=3, directions=1)
+def test_hard_layers_learn_a_square_of_coefficients_and_32_directions_by_default() -> None:
+    for subspaces, expected in ((4, 32), (1, 32), (3, 33), (40, 40)):
+        model = tiny_vit(embed_dim=48, depth=1, num_heads=2)
+        fmsd(model, patterns=ATTENTION, subspaces=subspaces, constraint="hard")
+        for layer in layers(model):
+            assert layer.s.shape == (layer.parts, expected)
+            assert sum(parameter.numel() for parameter in layer.artifacts.parameters()) == layer.parts * expected**2
+    soft = tiny_vit()
+    fmsd(soft, patterns=ATTENTION, subspaces=4)
+    assert {layer.directions for layer in layers(soft)} == {1}
+
+
+def test_soft_factors_leave_the_tail_which_the_penalty_sees(tiny: Detector) -> None:
+    adaptation = fmsd(tiny, patterns=ATTENTION, subspaces=3)
     train(tiny, adaptation, 20, lr=0.01)
     assert PENALTIES["orthogonality"](tiny) > 1e-2
-    hard = Detector(tiny_vit().backbone, (0.5,) * 3, (0.5,) * 3)
-    train(hard, fmsd(hard, patterns=ATTENTION, subspaces=3, directions=1, constraint="hard"), 20, lr=0.01)
-    assert PENALTIES["orthogonality"](hard) < 1e-9
 
 
-def test_the_hard_constraint_trains_and_leaves_out_the_orthogonality_penalty(tiny: Detector) -> None:
-    adaptation = fmsd(tiny, patterns=("attention", "mlp"), subspaces=4, directions=2, constraint="hard", penalties={"orthogonality": 1.0})
+def test_the_hard_constraint_trains_and_leaves_out_the_penalties_that_hold_by_construction(tiny: Detector) -> None:
+    weights = {"orthogonality": 1.0, "redundancy": 1.0}
+    adaptation = fmsd(tiny, patterns=("attention", "mlp"), subspaces=4, directions=2, constraint="hard", penalties=weights)
     assert adaptation.penalties == {}
     label = torch.tensor([0.0, 1.0, 1.0])
     tiny.head().requires_grad_(False)
     before = functional.binary_cross_entropy_with_logits(tiny(IMAGE), label)
     train(tiny, adaptation, 30, lr=0.02)
     assert functional.binary_cross_entropy_with_logits(tiny(IMAGE), label) < 0.9 * before
-
-
-def test_retraction_leaves_soft_layers_alone(tiny: Detector) -> None:
-    fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=1)
-    stir(tiny)
-    before = copy.deepcopy(tiny.state_dict())
-    tiny(IMAGE).sum().backward()
-    retract(tiny)
-    for key, value in tiny.state_dict().items():
-        assert torch.equal(value, before[key])
 
 
 # ---- convolutions, precision, compilation, the cache
@@ -307,8 +364,9 @@ def test_a_pointwise_convolution_is_the_matrix_it_is(stride: int) -> None:
 
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_of_the_factored_product_are_those_of_the_dense_one(parts: int, bias: bool) -> None:
-    layer = SubspaceLinear(nn.Linear(12, 10 * parts, bias).double(), parts, 2, 2, apart=True)
+@pytest.mark.parametrize("hard", [True, False])
+def test_gradients_of_the_factored_product_are_those_of_the_dense_one(parts: int, bias: bool, hard: bool) -> None:
+    layer = SubspaceLinear(nn.Linear(12, 10 * parts, bias).double(), parts, 2, 2, apart=True, hard=hard)
     stir(layer)
     x = torch.randn(2, 5, 12, dtype=torch.float64, requires_grad=True)
     wanted = [x, *(parameter for parameter in layer.parameters() if parameter.requires_grad)]
@@ -332,7 +390,7 @@ def test_under_bf16_autocast_factors_and_norms_stay_float32(tiny: Detector) -> N
     assert seen == [torch.bfloat16]
     torch.testing.assert_close(logits.float(), expected, rtol=0.1, atol=0.1)
     for unit in layers(tiny)[0].units:
-        for factor in (unit.u, unit.s, unit.v):
+        for factor in unit.parameters():
             assert factor.dtype == torch.float32
             assert factor.grad is not None
             assert factor.grad.dtype == torch.float32

@@ -21,7 +21,7 @@ from fmsd.engine.processes import several, spread, summed
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.prefix import Prefix, frozen
-from fmsd.optim.groups import at_their_rates, decay_groups
+from fmsd.optim.groups import decay_groups
 from fmsd.optim.repetition import Repeatable
 from fmsd.optim.wrapper import DESCENT, ERM, OptimizerWrapper, Outcome, Pass
 from fmsd.peft import adapter
@@ -103,7 +103,7 @@ class Learner(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One optimizer over what is trainable, one schedule that advances with every optimizer step."""
         try:
-            optimizer = at_their_rates(self.optimizer_factory(decay_groups(self.detector, self.weight_decay)))
+            optimizer = self.optimizer_factory(decay_groups(self.detector, self.weight_decay))
         except (TypeError, ValueError) as error:
             raise InputError(f"The optimizer does not take its settings ({error})", "correct optimizer.NAME=VALUE") from error
         return {"optimizer": optimizer, "lr_scheduler": self.schedule_factory(optimizer, self.steps)}
@@ -165,8 +165,6 @@ class Learner(LightningModule):
         if self.clip is not None:
             self.log("train/gradient_norm", nn.utils.clip_grad_norm_(trainable, self.clip))
         optimizer.step()
-        if self.adaptation.after_step is not None:
-            self.adaptation.after_step()
         optimizer.zero_grad()
         self.log("train/lr", schedule.get_last_lr()[0])
         schedule.step()

@@ -1,36 +1,19 @@
-"""Which parameters weight decay applies to, and which learn at a rate of their own."""
+"""Which parameters weight decay applies to."""
 
 from torch import nn
-from torch.optim import Optimizer
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Parameter groups of everything trainable: matrices with decay; biases, norms and what a module exempts without.
 
-    A module exempts parameters by timm's convention, a method `no_weight_decay()` that returns their names. By a method `rates()` it gives
-    parameters a multiple of the learning rate; they are groups of their own, which say so as `rate` for `at_their_rates`.
+    A module exempts parameters by timm's convention, a method `no_weight_decay()` that returns their names.
     """
     exempt: set[nn.Parameter] = set()
-    rates: dict[nn.Parameter, float] = {}
     for module in model.modules():
-        names, own = getattr(module, "no_weight_decay", set)(), getattr(module, "rates", dict)()
+        names = getattr(module, "no_weight_decay", set)()
         exempt |= {parameter for name, parameter in module.named_parameters() if name in names}
-        rates |= {parameter: own[name] for name, parameter in module.named_parameters() if name in own}
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = {(False, 1.0): [], (True, 1.0): []}
+    groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            groups.setdefault((parameter.ndim < 2 or parameter in exempt, rates.get(parameter, 1.0)), []).append(parameter)
-    found: list[dict[str, object]] = []
-    for (spared, rate), own in groups.items():
-        if own:
-            found.append({"params": own, "weight_decay": 0.0 if spared else weight_decay})
-            if rate != 1:
-                found[-1]["rate"] = rate
-    return found
-
-
-def at_their_rates(optimizer: Optimizer) -> Optimizer:
-    """The optimizer with the learning rate of each group times its `rate`; call it once, before there is a schedule."""
-    for group in optimizer.param_groups:
-        group["lr"] *= group.get("rate", 1.0)
-    return optimizer
+            groups[parameter.ndim < 2 or parameter in exempt].append(parameter)
+    return [{"params": own, "weight_decay": 0.0 if spared else weight_decay} for spared, own in groups.items() if own]

@@ -28,7 +28,7 @@ from fmsd.peft.subspace import SubspaceLinear, subspace_layers
 from fmsd.signature import JSON, Fault, recognise
 from fmsd.state import StateFile, unreadable
 
-FORMAT = 1
+FORMAT = 2
 
 TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 

@@ -5,10 +5,10 @@
 The paper says: evaluate the bias and variance of layer-wise gradients to select forgery-sensitive layers; decompose the selected layers'
 weights by SVD into one semantic subspace (frozen) and multiple learnable artifact subspaces, held apart by orthogonality and
 spectral-consistency constraints. Our reading: the head is trained alone for a while, gradients are measured without a step (see
-`fmsd.mask`) and the head is put back; the K * m smallest singular directions of every chosen matrix are set free, direction j belongs to
-subspace j mod K, and each of a fused q, k, v is a matrix of its own.
+`fmsd.mask`) and the head is put back; the K * m smallest singular directions of every chosen matrix are set free at a working scale (see
+`fmsd.peft.subspace`), direction j belongs to subspace j mod K, and each of a fused q, k, v is a matrix of its own.
 
-Effort (Yan et al., ICML 2025, arXiv 2411.15633) is the case of one subspace with one direction, no mask and no penalties.
+Effort (Yan et al., ICML 2025, arXiv 2411.15633) is the case of one subspace with one direction at its own scale, no mask and no penalties.
 """
 
 import copy
@@ -32,12 +32,15 @@ from fmsd.peft.inject import Matrix, inject, select, slices
 from fmsd.peft.method import Adaptation, Batches, Penalties
 from fmsd.peft.penalties import WEIGHTS, named
 from fmsd.peft.probe import probe
-from fmsd.peft.subspace import Allotment, SubspaceLinear, retract
+from fmsd.peft.subspace import Allotment, SubspaceLinear
 from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
 
 Constraint = Literal["soft", "hard"]
+
+COEFFICIENTS = 32
+"""Free directions of a matrix under the hard constraint, where nothing else is asked for."""
 
 
 def fmsd(
@@ -46,11 +49,11 @@ def fmsd(
     *,
     patterns: Sequence[str],
     subspaces: int,
-    directions: int,
+    directions: int | None = None,
     allotment: Allotment = "interleave",
     split: Split = "tail",
     constraint: Constraint = "soft",
-    rate: float = 10.0,
+    working_scale: bool = True,
     penalties: Mapping[str, float] | None = WEIGHTS,
     mask: Masking | None = None,
 ) -> Adaptation:
@@ -60,12 +63,13 @@ def fmsd(
         batches: training batches, for a mask that measures gradients.
         patterns: candidate layers, see `fmsd.peft.inject.select`.
         subspaces: number K of artifact subspaces per matrix.
-        directions: number m of singular directions per subspace.
+        directions: number m of singular directions per subspace; None for 1 or, under the hard constraint, for as many as give 32 in all.
         allotment: direction j belongs to subspace j mod K (`interleave`) or j div m (`contiguous`).
         split: the smallest (`tail`), the largest (`top`) or `random` directions are set free.
-        constraint: `soft` leaves orthogonality to the penalty; `hard` keeps U and V orthonormal and orthogonal to the semantic part.
-        rate: of the learning of the singular values, as a multiple of the optimizer's. They begin near zero and have to grow to the size of the
-            spectrum, where the entries of U and V, of length 1, only turn.
+        constraint: `soft` leaves orthogonality to the penalties; `hard` learns the coefficients C of U_tail C V_tail^T between the free
+            directions, which are thus orthogonal to the semantic part and to each other by construction.
+        working_scale: start the weights s of the directions at no less than the matrix's median singular value; False starts them at
+            their singular values, as Effort does.
         penalties: weight per penalty name; see `fmsd.peft.penalties`. A weight of 0 leaves the penalty out; None all of them.
         mask: how the layers are chosen; None keeps all candidates.
 
@@ -74,11 +78,12 @@ def fmsd(
     """
     chosen = allowed(penalties or {}, constraint)
     probe(detector)
+    directions = per_subspace(subspaces, directions, constraint)
     layers = candidates(detector, patterns, subspaces, directions)
     masked = None if mask is None else layer_mask(detector, batches, layers, mask)
     names = list(layers) if masked is None else masked.kept
-    after = free(detector, names, subspaces, directions, allotment, split, constraint, rate, "orthogonality" in chosen, apart=False)
-    return Adaptation(chosen, masked, after_step=after)
+    free(detector, names, subspaces, directions, allotment, split, constraint, working_scale, "orthogonality" in chosen, apart=False)
+    return Adaptation(chosen, masked)
 
 
 def allowed(penalties: Mapping[str, float], constraint: Constraint) -> Penalties:
@@ -90,9 +95,22 @@ def allowed(penalties: Mapping[str, float], constraint: Constraint) -> Penalties
     if constraint not in ("soft", "hard"):
         raise InputError(f"method.constraint={constraint} is unknown", "choose soft or hard")
     chosen = dict(named(penalties))
-    if constraint == "hard" and chosen.pop("orthogonality", None):
-        log.info("The hard constraint keeps the factors orthogonal, so the orthogonality penalty is left out.")
+    if constraint == "hard" and (idle := [name for name in ("redundancy", "orthogonality") if chosen.pop(name, None)]):
+        log.info("The hard constraint keeps the directions orthogonal, so these penalties are left out: %s.", ", ".join(idle))
     return chosen
+
+
+def per_subspace(subspaces: int, directions: int | None, constraint: Constraint) -> int:
+    """The number of directions of a subspace.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+    if subspaces < 1 or (directions is not None and directions < 1):
+        raise InputError(f"method.subspaces={subspaces} or method.directions={directions} is out of range", "give at least 1 of each")
+    if directions is not None:
+        return directions
+    return math.ceil(COEFFICIENTS / subspaces) if constraint == "hard" else 1
 
 
 def candidates(detector: Detector, patterns: Sequence[str], subspaces: int, directions: int) -> dict[str, Matrix]:
@@ -101,8 +119,6 @@ def candidates(detector: Detector, patterns: Sequence[str], subspaces: int, dire
     Raises:
         InputError: no layer matches, or a matrix has too few directions.
     """
-    if subspaces < 1 or directions < 1:
-        raise InputError(f"method.subspaces={subspaces} or method.directions={directions} is out of range", "give at least 1 of each")
     layers, rank = select(detector, patterns), subspaces * directions
     for name, layer in layers.items():
         rows, columns = layer.weight.shape[0], layer.weight.shape[1]
@@ -123,32 +139,25 @@ def free(
     allotment: Allotment,
     split: Split,
     constraint: Constraint,
-    rate: float,
-    penalised: bool,
+    working_scale: bool,
+    based: bool,
     apart: bool,
-) -> Callable[[], None] | None:
-    """Puts decomposed layers in the place of the named ones; returns what must follow each optimizer step, if anything.
+) -> None:
+    """Puts decomposed layers in the place of the named ones; see `fmsd.peft.subspace.SubspaceLinear`.
 
     Raises:
-        InputError: an unknown allotment or split, or a rate that is no finite number above zero.
+        InputError: an unknown allotment or split.
     """
-    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
-        raise InputError(f"method.rate={rate} must be a number above 0", "1 is the learning rate of the other factors")
     if allotment not in ("interleave", "contiguous") or split not in ("tail", "top", "random"):
         raise InputError(
             f"method.allotment={allotment} or method.split={split} is unknown", "choose interleave or contiguous, and one of tail, top, random"
         )
-    hard = constraint == "hard"
 
     def replace(name: str, layer: Matrix) -> nn.Module:
-        made = SubspaceLinear(layer, slices(name), subspaces, directions, allotment, split, apart, hard or penalised, hard)
-        for unit in made.units:
-            unit.rate = rate
-        return made
+        return SubspaceLinear(layer, slices(name), subspaces, directions, allotment, split, working_scale, apart, based, constraint == "hard")
 
     for name in track(names, "Decomposing layers", transient=True):
         inject(detector.backbone, [name], replace)
-    return partial(retract, detector) if hard else None
 
 
 def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str, Matrix], mask: Masking) -> LayerMask:

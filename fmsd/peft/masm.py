@@ -4,14 +4,14 @@ The first version of FMSD's paper, arXiv 2601.01041 v1.
 
 The paper says: a selective layer mask "adaptively regulates the update behavior of corresponding network layers according to the
 learning state of each artifact subspace", suppressing overfitting to any single forgery characteristic. Our reading: the learning
-state of a subspace is the share of signal in its own gradients of the classification loss, from exponential moving averages; every so many
-optimizer steps the subspaces with the highest shares, over all layers, learn and the others rest. A resting subspace does not move at all.
+state of a subspace is the share of signal in its own gradients of the classification loss, from exponential moving averages; each factor's
+gradient counts in units of the factor's length, so that U, s and V count alike however small s is. Every so many optimizer steps the
+subspaces with the highest shares, over all layers, learn and the others rest. A resting subspace does not move at all.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
@@ -21,14 +21,12 @@ from fmsd.errors import InputError
 from fmsd.linalg import Split
 from fmsd.mask import MaskHistory
 from fmsd.models.detector import Detector
-from fmsd.peft.fmsd import Constraint, allowed, candidates, free
+from fmsd.peft.fmsd import Constraint, allowed, candidates, free, per_subspace
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import Allotment, SubspaceLinear
 from fmsd.shares import rounded_up
-
-log = logging.getLogger(__name__)
 
 
 def masm(
@@ -37,14 +35,14 @@ def masm(
     *,
     patterns: Sequence[str],
     subspaces: int,
-    directions: int,
     every: int,
     momentum: float,
     fraction: float,
+    directions: int | None = None,
     allotment: Allotment = "interleave",
     split: Split = "tail",
     constraint: Constraint = "soft",
-    rate: float = 10.0,
+    working_scale: bool = True,
     penalties: Mapping[str, float] | None = WEIGHTS,
 ) -> Adaptation:
     """Frees singular directions of every matching layer, and the head; during training only a share of the subspaces learns at a time.
@@ -64,16 +62,13 @@ def masm(
             f"method.every={every}, method.momentum={momentum} or method.fraction={fraction} is out of range",
             "give every at least 1, momentum in [0.5, 1) (less averages too few steps to know noise) and fraction above 0 and at most 1",
         )
-    if constraint == "hard" and directions == 1 and fraction < 1:
-        log.warning(
-            "With method.constraint=hard a subspace of one direction can only turn while another of its layer learns; raise method.directions."
-        )
     chosen = allowed(penalties or {}, constraint)
     probe(detector)
+    directions = per_subspace(subspaces, directions, constraint)
     layers = candidates(detector, patterns, subspaces, directions)
-    after = free(detector, list(layers), subspaces, directions, allotment, split, constraint, rate, "orthogonality" in chosen, apart=True)
+    free(detector, list(layers), subspaces, directions, allotment, split, constraint, working_scale, "orthogonality" in chosen, apart=True)
     rule = Rule(detector.backbone, every, momentum, fraction)
-    return Adaptation(chosen, None, rule.history, rule.resting, rule.observe, rule.drop, after, rule)
+    return Adaptation(chosen, None, rule.history, rule.resting, rule.observe, rule.drop, rule)
 
 
 class Rule(nn.Module):
@@ -82,7 +77,7 @@ class Rule(nn.Module):
     A dropped gradient is None, so that any torch optimizer leaves parameter and moments alone. The statistics go on, or a resting unit
     could never come back. They are those of the classification loss alone, or of the direction that an optimizer wrapper makes of it:
     a penalty's gradient has no noise and would count as signal. All of it is in the module's state, so that checkpoints hold it: `mean`
-    averages the gradients, all units one after the other, `square` each unit's squared norm.
+    averages the relative gradients, all units one after the other, `square` each unit's squared norm.
     """
 
     mean: Tensor
@@ -98,7 +93,7 @@ class Rule(nn.Module):
         self.history = MaskHistory([name for name, _ in pairs])
         self.seen, self.active = 0, [True] * len(pairs)
         numbers = [sum(factor.numel() for factor in unit.parameters()) for unit in self.units]
-        like = self.units[0].s
+        like = next(self.units[0].parameters())
         self.register_buffer("mean", like.new_zeros(sum(numbers)))
         self.register_buffer("square", like.new_zeros(len(numbers)))
         self.register_buffer("sizes", torch.tensor(numbers, device=like.device), persistent=False)
@@ -120,7 +115,7 @@ class Rule(nn.Module):
             if any(factor.grad is None for factor in unit.parameters()):
                 layer = name.partition(".artifacts.")[0]
                 raise InputError(f"No gradient reaches the layer {layer!r}", f"add '!{layer}' to method.patterns")
-        gradient = torch.cat([cast(Tensor, factor.grad).flatten() for unit in self.units for factor in unit.parameters()])
+        gradient = torch.cat([part.flatten() for unit in self.units for part in unit.relative_gradients()])
         self.mean.lerp_(gradient, 1 - self.momentum)
         self.square.lerp_(self._by_unit(gradient), 1 - self.momentum)
         self.seen += 1

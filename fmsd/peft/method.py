@@ -58,7 +58,6 @@ class Adaptation:
         observe: runs when the optimizer wrapper has left its direction, made of gradients of the classification loss alone, before the
             gradients of the penalties are added.
         before_step: runs when all gradients are there; it may drop some.
-        after_step: runs after the optimizer's step.
         state: what the method remembers from step to step, for checkpoints.
     """
 
@@ -68,7 +67,6 @@ class Adaptation:
     resting: Callable[[], Collection[nn.Parameter]] | None = None
     observe: Callable[[], None] | None = None
     before_step: Callable[[], None] | None = None
-    after_step: Callable[[], None] | None = None
     state: nn.Module | None = None
 
 

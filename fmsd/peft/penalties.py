@@ -1,15 +1,18 @@
-"""What keeps the artifact subspaces apart from the semantic one and the weight's energy where it was (FMSD, arXiv 2601.01041).
+"""What keeps the artifact subspaces apart and the weight's energy where it was (FMSD, arXiv 2601.01041).
 
-The paper names two constraints, orthogonality and spectral consistency, without public equations; these are our readings, in exact
-forms that never build a matrix of the size of the weight's square. Matrices of one shape are treated in one batch.
+The paper names two constraints, orthogonality and spectral consistency, "reducing redundancy across the artifact subspaces and preserving
+the overall spectral structure", without public equations; these are our readings, in exact forms that never build a matrix of the size of
+the weight's square. All are squared, since an unsquared norm pulls as hard on a rounding error as on a violation, and what is no larger
+than a rounding error counts as nothing, since Adam makes a full step of any gradient. Matrices of one shape are treated in one batch.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fmsd import linalg
 from fmsd.errors import InputError
@@ -17,17 +20,26 @@ from fmsd.peft.method import Penalties, Penalty
 from fmsd.peft.subspace import SubspaceLinear, subspace_layers
 
 
+def redundancy(model: nn.Module) -> Float[Tensor, ""]:
+    """Mean over matrices of sum_{i != j} ||U_i^T U_j||_F^2 plus the same for V, on columns of unit length.
+
+    It acts between different artifact subspaces only: inside one the directions may turn as they like, since they span it together.
+    """
+    return _mean(model, _redundancy)
+
+
 def orthogonality(model: nn.Module) -> Float[Tensor, ""]:
-    """Mean over matrices of ||[U_sem U]^T [U_sem U] - I||_F^2 plus the same for V.
+    """Mean over matrices of ||[U_sem U]^T [U_sem U] - I||_F^2 plus the same for V, as Effort (arXiv 2411.15633) defines it.
 
     The semantic block is constant, so this is ||U^T U - I||^2 + 2 ||U_sem^T U||^2. Where U_sem and the initial factors U0 together
-    span the whole space (a matrix's shorter side), ||U_sem^T U|| is the length of what U has outside the span of U0.
+    span the whole space (a matrix's shorter side), ||U_sem^T U|| is the length of what U has outside the span of U0. There the artifact
+    subspaces can only turn within the directions they began with.
     """
     return _mean(model, _orthogonality)
 
 
 def spectral(model: nn.Module) -> Float[Tensor, ""]:
-    """Mean over matrices of | ||W||_F^2 - ||W0||_F^2 | / ||W0||_F^2, with W the effective and W0 the pretrained matrix."""
+    """Mean over matrices of ((||W||_F^2 - ||W0||_F^2) / ||W0||_F^2)^2, with W the effective and W0 the pretrained matrix."""
     return _mean(model, _spectral)
 
 
@@ -36,9 +48,14 @@ def singular_values(model: nn.Module) -> Float[Tensor, ""]:
     return _mean(model, _singular_values)
 
 
-PENALTIES: dict[str, Penalty] = {"orthogonality": orthogonality, "spectral": spectral, "singular_values": singular_values}
+PENALTIES: dict[str, Penalty] = {
+    "redundancy": redundancy,
+    "orthogonality": orthogonality,
+    "spectral": spectral,
+    "singular_values": singular_values,
+}
 
-WEIGHTS: Mapping[str, float] = MappingProxyType({"orthogonality": 0.1, "spectral": 0.1, "singular_values": 0.0})
+WEIGHTS: Mapping[str, float] = MappingProxyType({"redundancy": 0.1, "orthogonality": 0.0, "spectral": 0.1, "singular_values": 0.0})
 """The weight of each penalty where nothing else is asked for."""
 
 
@@ -56,15 +73,28 @@ def named(weights: Mapping[str, float]) -> Penalties:
 
 Group = list[SubspaceLinear]
 
-TINY = 1e-30
-"""Keeps the ratios of a matrix of zeros finite."""
+ROUNDING = 1e-6
+"""Cosines and relative changes up to this are rounding errors of single precision."""
 
 
 def _mean(model: nn.Module, penalty: Callable[[Group], Float[Tensor, "layers parts"]]) -> Float[Tensor, ""]:
     groups: dict[object, Group] = {}
     for layer in subspace_layers(model):
-        groups.setdefault((layer.parts, layer.out_features, layer.in_features, layer.semantic.device), []).append(layer)
+        shape = (layer.parts, layer.out_features, layer.in_features, layer.subspaces, layer.directions, layer.hard, layer.semantic.device)
+        groups.setdefault(shape, []).append(layer)
     return torch.cat([penalty(group).flatten() for group in groups.values()]).mean()
+
+
+def _redundancy(group: Group) -> Float[Tensor, "layers parts"]:
+    within = torch.ones(group[0].directions, group[0].directions, dtype=torch.bool, device=group[0].energy.device)
+    between = torch.block_diag(*[within] * group[0].subspaces).logical_not()
+    return _overlap(_stack(layer.u for layer in group), between) + _overlap(_stack(layer.v.mT for layer in group), between)
+
+
+def _overlap(columns: Float[Tensor, "layers parts size rank"], pairs: Bool[Tensor, "rank rank"]) -> Float[Tensor, "layers parts"]:
+    """Summed squared cosines of the pairs of columns."""
+    unit = functional.normalize(columns, dim=-2)
+    return _squared((unit.mT @ unit) * pairs)
 
 
 def _orthogonality(group: Group) -> Float[Tensor, "layers parts"]:
@@ -78,22 +108,34 @@ def _side(factors: list[Tensor], initial: list[Tensor], spans: list[Tensor | Non
     outside = linalg.orthonormal_complement(torch.stack(initial), stacked)
     if spans[0] is not None:
         outside = torch.stack([span.mT @ part for span, part in zip(spans, outside, strict=True)])  # pyright: ignore[reportOptionalMemberAccess]
-    return linalg.gram_error(stacked) + 2 * outside.square().sum((-2, -1))
+    gram = stacked.mT @ stacked
+    return _squared(gram - torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)) + 2 * _squared(outside)
 
 
 def _spectral(group: Group) -> Float[Tensor, "layers parts"]:
-    u, s, v = _stack(layer.u for layer in group), _stack(layer.s for layer in group), _stack(layer.v for layer in group)
-    images = [layer.semantic.unflatten(0, (layer.parts, -1)).to(u.dtype) @ factor.mT for layer, factor in zip(group, v, strict=True)]
-    overlap = ((u * torch.stack(images)).sum(-2) * s).sum(-1)
-    energy = (s[..., None, :] @ ((u.mT @ u) * (v @ v.mT)) @ s[..., None])[..., 0, 0]
-    initial = _stack(layer.initial.s for layer in group).square().sum(-1)
-    return (2 * overlap + energy - initial).abs() / _stack(layer.energy for layer in group).clamp(min=TINY)
+    left, right = _stack(layer.left for layer in group), _stack(layer.v for layer in group)
+    images = torch.stack([layer.semantic_image(own) for layer, own in zip(group, right, strict=True)])
+    gain = linalg.energy_gain(images, left, right) - _stack(layer.gain for layer in group)
+    return functional.hardshrink(gain / _positive(_stack(layer.energy for layer in group)), ROUNDING).square()
 
 
 def _singular_values(group: Group) -> Float[Tensor, "layers parts"]:
     initial = _stack(layer.initial.s for layer in group)
+    if group[0].hard:  # whose values are sorted
+        initial = initial.sort(descending=True).values
     least = 1e-12 * _stack(layer.energy for layer in group)  # the free directions of a matrix with dead rows may have no energy at all
-    return (_stack(layer.s for layer in group) - initial).square().sum(-1) / torch.maximum(initial.square().sum(-1), least).clamp(min=TINY)
+    length = _positive(torch.maximum(initial.square().sum(-1), least)).sqrt()
+    return functional.hardshrink((_stack(layer.s for layer in group) - initial) / length[..., None], ROUNDING).square().sum(-1)
+
+
+def _squared(matrix: Float[Tensor, "layers parts rows columns"]) -> Float[Tensor, "layers parts"]:
+    """Squared Frobenius norm of what is more than rounding."""
+    return functional.hardshrink(matrix, ROUNDING).square().sum((-2, -1))
+
+
+def _positive(energy: Tensor) -> Tensor:
+    """What a change is a share of; of a matrix of zeros the change itself counts."""
+    return energy.where(energy > 0, 1.0)
 
 
 def _stack(tensors: Iterable[Tensor]) -> Tensor:
