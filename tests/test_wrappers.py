@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
+from fmsd.cli.main import main
 from fmsd.engine.learner import Learner
 from fmsd.errors import InputError
 from fmsd.optim.repetition import Repeatable
@@ -41,6 +42,7 @@ from fmsd.peft.probe import probe
 from fmsd.types import Frames
 from tests.conftest import METHODS, grow_tree, tiny_vit
 from tests.test_engine import module, trainer
+from tests.test_resume import TINY
 
 Gradient = Callable[[Tensor, int], Tensor]
 """Of the part of the loss that one pass has, at a vector of parameters."""
@@ -874,6 +876,20 @@ def test_a_wrapper_that_leaves_the_head_in_place_is_refused_where_only_the_head_
         train(wrapper, batches, tmp_path, probe)
     assert train(replace(wrapper, perturb="all"), batches, tmp_path, probe).trainer.global_step == 1
     assert train(ERM(), batches, tmp_path, probe).trainer.global_step == 1
+
+
+def test_on_the_command_line_it_is_refused_in_one_sentence_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grow_tree(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    words = ["train", *TINY, "data.workers=0", "method=probe", "hydra.run.dir=run", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    assert main([*words, "wrapper=sam"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("wrapper.perturb=backbone leaves nothing to perturb, for only the head is trainable; take wrapper=erm") == 1
+    assert not (tmp_path / "run").exists()
+    assert main([*words, "wrapper=sam", "wrapper.perturb=all", "wrapper.adaptive=true", "wrapper.eta=0.01"]) == 0
+    assert (tmp_path / "run" / "results.csv").is_file()
 
 
 @pytest.mark.parametrize("wrapper", [SAM(0.3, 1), SAGM(0.3, 0.1, 1), RoGA(0.3, 0.1), RoGA(0.3, 0.1, evaluate="all")], ids=NAMES[1:5])

@@ -169,7 +169,7 @@ class Learner(LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         if self.adaptation.before_step is not None:
             self.adaptation.before_step()
-        self.clip_gradients()
+        self.clip_by_part()
         optimizer.step()
         if self.adaptation.after_step is not None:
             self.adaptation.after_step()
@@ -224,7 +224,7 @@ class Learner(LightningModule):
             self.manual_backward(total)
         return total.detach()
 
-    def clip_gradients(self) -> None:
+    def clip_by_part(self) -> None:
         """Clips the gradients of head and backbone, each to its own norm, and logs these norms and that of both before.
 
         The head holds most of the gradient's length: clipped by a common norm, the backbone would hardly move.
