@@ -7,6 +7,8 @@ not change the cost. The method is fmsd, 4 directions per matrix: on all attenti
 A step is the wrapper with its passes, made as the learner makes them, and AdamW's step. Each domain holds the same number of images,
 half of them fake. ERM is one pass over the whole batch; it is measured in the same rounds, and again at their end, which shows the noise.
 
+Wrappers perturb the backbone and leave the head in place, as they do by default; the peers perturb both, which costs the same.
+
 Without "no reuse" every wrapper but ERM computes what lies below the lowest trainable part once per step, as the learner does.
 
 Two peers, plain loops over parameters written for this comparison from the published descriptions, without reuse:
@@ -18,9 +20,9 @@ Two peers, plain loops over parameters written for this comparison from the publ
                     state, `second_step` puts them back and steps; the caller runs both passes.
 
 Before anything is timed, on the top half of the blocks and two images per domain, a RuntimeError says if RoGA with reuse and RoGA without
-it do not give the same gradient bit by bit, or if RoGA(evaluate="all", gamma=1) and the GAC-FAS loop, or SAM and two-step SAM, differ by
-more than 1e-4 of the gradient's norm. On a GPU this takes float32 and the plain attention kernel: others add in any order, so that two
-equal passes differ.
+it do not give the same gradient bit by bit, or if RoGA(evaluate="all", gamma=1) and the GAC-FAS loop, or SAM and two-step SAM, each with
+perturb="all", differ by more than 1e-4 of the gradient's norm. On a GPU this takes float32 and the plain attention kernel: others add in
+any order, so that two equal passes differ.
 """
 
 import contextlib
@@ -95,6 +97,7 @@ class Task:
         self.model = detector(size.backbone, size=size.pixels, **size.arguments).to(DEVICE)
         ours(self.model, patterns=patterns)
         self.params = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.head = list(self.model.head().parameters())
         self.constant = frozen(self.model)
         image = torch.randint(0, 256, (size.batch, 3, size.pixels, size.pixels), dtype=torch.uint8, device=DEVICE)
         self.batch = Batch(image, (torch.arange(size.batch, device=DEVICE) % 2).float())
@@ -196,7 +199,7 @@ def wrapped(task: Task, wrapper: OptimizerWrapper, domains: int = 1, reuse: bool
     optimizer = torch.optim.AdamW(task.groups(), lr=RATE)
 
     def step() -> None:
-        wrapper(task.params, task.passes(task.batch, domains, reuse and not isinstance(wrapper, ERM)))
+        wrapper(task.params, task.passes(task.batch, domains, reuse and not isinstance(wrapper, ERM)), head=task.head)
         optimizer.step()
         optimizer.zero_grad()
         finish()
@@ -244,7 +247,7 @@ def check(task: Task) -> None:
         return torch.cat([parameter.grad.flatten() for parameter in task.params if parameter.grad is not None])
 
     def direction(wrapper: OptimizerWrapper, domains: int = DOMAINS, reuse: bool = True) -> Tensor:
-        wrapper(task.params, task.passes(batch, domains, reuse))
+        wrapper(task.params, task.passes(batch, domains, reuse), head=task.head)
         return found()
 
     def near(names: str, own: Tensor, peer: Tensor) -> None:
@@ -256,10 +259,10 @@ def check(task: Task) -> None:
     with sdpa_kernel(SDPBackend.MATH) if GPU else contextlib.nullcontext():
         if not torch.equal(direction(RoGA()), direction(RoGA(), reuse=False)):
             raise RuntimeError("RoGA with reuse and RoGA without it do not give the same gradient.")
-        own = direction(RoGA(evaluate="all", gamma=1.0))
+        own = direction(RoGA(evaluate="all", gamma=1.0, perturb="all"))
         gac_fas(task, batch, DOMAINS)
         near("RoGA(evaluate='all', gamma=1) and the GAC-FAS loop", own, found())
-        own = direction(SAM(), 1)
+        own = direction(SAM(perturb="all"), 1)
         task.model.zero_grad()
         peer = TwoStepSAM(task.groups(), lr=0.0)
         task.loss(batch, len(batch.label)).backward()

@@ -5,6 +5,7 @@ import functools
 import io
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ from tests.test_wrappers import Problem, close, direction, flat
 Factory = Callable[..., torch.optim.Optimizer]
 
 WRAPPERS = [ERM(), SAM(0.3), SAGM(0.3, 0.1), RoGA(0.3, 0.1, 2.0, "own", 0), RoGA(0.3, 0.1, 2.0, "all", 0)]
-every_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS, ids=["erm", "sam", "sagm", "own", "all"])
+WRAPPERS += [SAM(0.3, perturb="all"), RoGA(0.3, 0.1, 2.0, "own", 0, perturb="all", adaptive=True)]
+every_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS, ids=["erm", "sam", "sagm", "own", "all", "sam-whole", "own-whole-adaptive"])
 OPTIMIZERS = [
     functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01),
     functools.partial(torch.optim.AdamW, lr=0.01),
@@ -48,7 +50,7 @@ def naive_step(problem: Problem, wrapper: OptimizerWrapper, optimizer: torch.opt
     def gradient(theta: Tensor, place: int) -> Tensor:
         return problem.gradient(theta, place) * frames / len(problem.data[place][1]) / domains
 
-    found = direction(wrapper, problem.theta, gradient, domains)
+    found = direction(wrapper, problem.theta, gradient, domains, problem.moves(wrapper))
     for parameter, part in zip(problem.params, found.split([parameter.numel() for parameter in problem.params]), strict=True):
         parameter.grad = part.view_as(parameter)
     optimizer.step()
@@ -59,7 +61,7 @@ def naive_step(problem: Problem, wrapper: OptimizerWrapper, optimizer: torch.opt
 def test_steps_are_those_of_the_formula(wrapper: OptimizerWrapper, factory: Factory) -> None:
     one = Problem(3, 5, 8)
     two = copy.deepcopy(one)
-    stepped, naive = DropIn(factory(one.params), wrapper, one.model), factory(two.params)
+    stepped, naive = DropIn(factory(one.params), wrapper, one.model, one.head), factory(two.params)
     for _ in range(6):
         expected = torch.stack([loss() for loss in mean_losses(two)]).mean().detach()
         found = stepped.step(mean_losses(one))
@@ -76,8 +78,8 @@ def test_a_single_closure_takes_the_place_of_a_list() -> None:
     one = Problem(6)
     two = copy.deepcopy(one)
     factory = functools.partial(torch.optim.SGD, lr=0.1)
-    DropIn(factory(one.params), SAM(0.3), one.model).step(mean_losses(one)[0])
-    DropIn(factory(two.params), SAM(0.3), two.model).step(mean_losses(two))
+    DropIn(factory(one.params), SAM(0.3), one.model, one.head).step(mean_losses(one)[0])
+    DropIn(factory(two.params), SAM(0.3), two.model, two.head).step(mean_losses(two))
     assert torch.equal(one.theta, two.theta)
 
 
@@ -85,15 +87,41 @@ def test_a_step_works_where_gradients_are_switched_off() -> None:
     problem = Problem(6)
     before = problem.theta
     with torch.no_grad():
-        DropIn(torch.optim.SGD(problem.params, lr=0.1), SAM(0.3), problem.model).step(mean_losses(problem))
+        DropIn(torch.optim.SGD(problem.params, lr=0.1), SAM(0.3), problem.model, problem.head).step(mean_losses(problem))
     assert not torch.equal(problem.theta, before)
+
+
+def test_the_head_is_a_module_or_its_parameters() -> None:
+    start, points = Problem(3, 5), []
+    for part in (lambda model: model[2], lambda model: model[2].parameters(), lambda model: list(model[2].parameters())):
+        problem = copy.deepcopy(start)
+        DropIn(torch.optim.SGD(problem.params, lr=0.1), SAM(0.3), problem.model, part(problem.model)).step(mean_losses(problem))
+        points.append(problem.theta)
+    assert all(torch.equal(point, points[0]) for point in points)
+
+
+@pytest.mark.parametrize("wrapper", [SAM(), SAGM(), RoGA()], ids=["sam", "sagm", "own"])
+def test_a_wrapper_that_leaves_the_head_in_place_has_to_know_it(wrapper: Any) -> None:
+    """No loop perturbs the head because nobody said which it is."""
+    problem, other = Problem(4), Problem(4)
+    optimizer = torch.optim.SGD(problem.params, lr=0.1)
+    with pytest.raises(InputError, match=r"wrapper\.perturb=backbone leaves out the head.*; pass them as head=\.\.\., or perturb the head as well"):
+        DropIn(optimizer, wrapper, problem.model)
+    with pytest.raises(InputError, match="None of the head's parameters is trained by the optimizer; give the head of this model, or"):
+        DropIn(optimizer, wrapper, problem.model, other.model[2])
+    with pytest.raises(InputError, match="leaves nothing to perturb, for only the head is trainable"):
+        DropIn(torch.optim.SGD(problem.head, lr=0.1), wrapper, problem.model, problem.head)
+    for params in (problem.params, problem.head):
+        whole = DropIn(torch.optim.SGD(params, lr=0.1), replace(wrapper, perturb="all", warmup_epochs=0), problem.model)
+        assert whole.step(mean_losses(problem)).isfinite()
+    assert DropIn(optimizer, ERM(), problem.model).step(mean_losses(problem)).isfinite()
 
 
 def test_frozen_parameters_stay_as_they_are() -> None:
     problem = Problem(3, 5)
     problem.params[0].requires_grad_(False)
     before = [parameter.detach().clone() for parameter in problem.params]
-    DropIn(torch.optim.AdamW(problem.params, lr=0.1), SAM(0.3), problem.model).step(mean_losses(problem))
+    DropIn(torch.optim.AdamW(problem.params, lr=0.1), SAM(0.3), problem.model, problem.head).step(mean_losses(problem))
     assert [torch.equal(*pair) for pair in zip(problem.params, before, strict=True)] == [True, False, False, False]
 
 
@@ -103,7 +131,7 @@ class Loop:
     def __init__(self, wrapper: OptimizerWrapper, factory: Factory) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
-        self.optimizer = DropIn(factory(self.model.parameters()), wrapper, self.model)
+        self.optimizer = DropIn(factory(self.model.parameters()), wrapper, self.model, self.model[3])
 
     def run(self, *steps: int) -> "Loop":
         for step in steps:
@@ -152,7 +180,7 @@ def test_epochs_of_warm_up_are_plain_erm_and_need_to_know_the_epoch() -> None:
     problems = [Problem(3, 5)]
     problems += [copy.deepcopy(problems[0]) for _ in range(2)]
     warm, erm, full = (
-        DropIn(factory(p.params), rule, p.model) for p, rule in zip(problems, (wrapper, ERM(), RoGA(0.3, 0.1, warmup_epochs=0)), strict=True)
+        DropIn(factory(p.params), rule, p.model, p.head) for p, rule in zip(problems, (wrapper, ERM(), RoGA(0.3, 0.1, warmup_epochs=0)), strict=True)
     )
     with pytest.raises(InputError, match=r"begins with 2 epochs of plain ERM; say where training is with step\(closures, epoch=\.\.\.\)"):
         warm.step(mean_losses(problems[0]))
@@ -172,10 +200,10 @@ def test_a_schedule_over_the_optimizer_sets_the_length_of_the_steps() -> None:
     problem = Problem(4, 4)
     optimizer = torch.optim.SGD(problem.params, lr=1.0)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
-    wrapped = DropIn(optimizer, SAM(0.3), problem.model)
+    wrapped = DropIn(optimizer, SAM(0.3), problem.model, problem.head)
     points = [problem.theta]
     for _ in range(3):
-        expected = direction(SAM(0.3), problem.theta, problem.gradient, 2)
+        expected = problem.expected(SAM(0.3))
         wrapped.step(mean_losses(problem))
         schedule.step()
         points.append(problem.theta)
@@ -196,5 +224,5 @@ def test_gradients_of_before_do_not_count() -> None:
     two = copy.deepcopy(one)
     flat(one.params).sum().backward()
     for problem in (one, two):
-        DropIn(torch.optim.SGD(problem.params, lr=0.1), SAM(0.3), problem.model).step(mean_losses(problem))
+        DropIn(torch.optim.SGD(problem.params, lr=0.1), SAM(0.3), problem.model, problem.head).step(mean_losses(problem))
     assert torch.equal(one.theta, two.theta)

@@ -84,8 +84,11 @@ def test_clipping_bounds_the_step(tree: Path, tmp_path: Path) -> None:
     model = learner(clip=1e-3)
     before = [parameter.detach().clone() for parameter in model.detector.parameters()]
     trainer(tmp_path, max_steps=1).fit(model, train_dataloaders=module(tree).train_dataloader())
-    moved = torch.cat([(parameter - old).flatten() for parameter, old in zip(model.detector.parameters(), before, strict=True)])
-    assert moved.norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
+    pairs = zip(model.detector.named_parameters(), before, strict=True)
+    moved = {name: parameter.detach() - old for (name, parameter), old in pairs}
+    for inside in (True, False):  # the head, and the backbone
+        part = torch.cat([value.flatten() for name, value in moved.items() if ("head" in name) == inside])
+        assert part.norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
 
 
 def test_the_schedule_advances_with_optimizer_steps(tree: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import math
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -23,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
+from fmsd.cli.main import main
 from fmsd.engine.learner import Learner
 from fmsd.errors import InputError
 from fmsd.optim.repetition import Repeatable
@@ -36,15 +38,23 @@ from fmsd.peft.full import full
 from fmsd.peft.lora import lora
 from fmsd.peft.masm import Rule
 from fmsd.peft.method import Method
+from fmsd.peft.probe import probe
 from fmsd.types import Frames
 from tests.conftest import METHODS, grow_tree, tiny_vit
 from tests.test_engine import module, trainer
+from tests.test_resume import TINY
 
 Gradient = Callable[[Tensor, int], Tensor]
 """Of the part of the loss that one pass has, at a vector of parameters."""
 
-WRAPPERS = [ERM(), SAM(0.3), SAGM(0.3, 0.1), RoGA(0.3, 0.1, 2.0), RoGA(0.3, 0.1, 2.0, evaluate="all")]
+BACKBONE = [SAM(0.3), SAGM(0.3, 0.1), RoGA(0.3, 0.1, 2.0), RoGA(0.3, 0.1, 2.0, evaluate="all")]
+"""Those that leave the head where it is, as they do by default."""
+
+WHOLE = [replace(wrapper, perturb="all") for wrapper in BACKBONE]
+ADAPTIVE = [replace(wrapper, adaptive=True, eta=eta) for wrapper, eta in zip([*BACKBONE, WHOLE[2]], (0.0, 0.1, 0.0, 0.1, 0.0), strict=True)]
+WRAPPERS = [ERM(), *BACKBONE, *WHOLE, *ADAPTIVE]
 NAMES = ["erm", "sam", "sagm", "own", "all"]
+NAMES += [f"{name}-whole" for name in NAMES[1:]] + [f"{name}-adaptive" for name in (*NAMES[1:], "own-whole")]
 every_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS, ids=NAMES)
 every_perturbing_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS[1:], ids=NAMES[1:])
 
@@ -53,21 +63,24 @@ every_perturbing_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS[1:], ids=
 
 
 def direction(wrapper: OptimizerWrapper, theta: Tensor, gradient: Gradient, passes: int, moves: Tensor | float = 1.0) -> Tensor:
-    """What a wrapper follows by its formula. `moves` is 0 where a parameter rests."""
+    """What a wrapper follows by its formula. `moves` is 0 where a parameter is not perturbed."""
+
+    def up(g: Tensor) -> Tensor:
+        t = theta.abs() + wrapper.eta if wrapper.adaptive else 1.0  # pyright: ignore
+        return wrapper.rho * t * t * moves * g / (t * moves * g).norm()  # pyright: ignore
 
     def whole(point: Tensor) -> Tensor:
         return torch.stack([gradient(point, i) for i in range(passes)]).sum(0)
 
     g = whole(theta)
     if isinstance(wrapper, SAM):
-        return whole(theta + wrapper.rho * moves * g / (moves * g).norm())
+        return whole(theta + up(g))
     if isinstance(wrapper, SAGM):
-        return (g + whole(theta + (wrapper.rho / (moves * g).norm() - wrapper.alpha) * moves * g)) / 2
+        return (g + whole(theta + up(g) - wrapper.alpha * moves * g)) / 2
     if isinstance(wrapper, RoGA):
         aligned = torch.zeros_like(g)
         for i in range(passes):
-            own = moves * gradient(theta, i)
-            point = theta + wrapper.rho * own / own.norm() - wrapper.alpha * moves * g
+            point = theta + up(gradient(theta, i)) - wrapper.alpha * moves * g
             aligned += gradient(point, i) if wrapper.evaluate == "own" else whole(point) / passes
         return aligned if math.isinf(wrapper.gamma) else (g + wrapper.gamma * aligned) / (1 + wrapper.gamma)
     return g
@@ -80,6 +93,7 @@ class Problem:
         generator = torch.Generator().manual_seed(1)
         self.model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 1)).double()
         self.params = list(self.model.parameters())
+        self.head = list(self.model[2].parameters())
         self.data = [
             (torch.randn(size, 5, generator=generator).double() + place, torch.randint(0, 2, (size, 1), generator=generator).double())
             for place, size in enumerate(sizes)
@@ -103,20 +117,28 @@ class Problem:
     def theta(self) -> Tensor:
         return flat(self.params).detach().clone()
 
-    def gradient(self, theta: Tensor, place: int) -> Tensor:
-        theta = theta.detach().requires_grad_()
+    def loss_at(self, theta: Tensor, place: int) -> Tensor:
         parts = theta.split([parameter.numel() for parameter in self.params])
         named = {name: part.view_as(value) for (name, value), part in zip(self.model.named_parameters(), parts, strict=True)}
-        return torch.autograd.grad(self.loss(lambda inputs: functional_call(self.model, named, inputs), place), theta)[0]
+        return self.loss(lambda inputs: functional_call(self.model, named, inputs), place)
+
+    def gradient(self, theta: Tensor, place: int) -> Tensor:
+        theta = theta.detach().requires_grad_()
+        return torch.autograd.grad(self.loss_at(theta, place), theta)[0]
 
     def follow(self, wrapper: OptimizerWrapper, order: Sequence[int] | None = None) -> Tensor:
         """What the wrapper leaves in p.grad."""
         passes = self.passes()
-        wrapper(self.params, passes if order is None else [passes[place] for place in order])
+        wrapper(self.params, passes if order is None else [passes[place] for place in order], head=self.head)
         return grads(self.params)
 
-    def expected(self, wrapper: OptimizerWrapper, **settings: Any) -> Tensor:
-        return direction(wrapper, self.theta, self.gradient, len(self.data), **settings)
+    def moves(self, wrapper: OptimizerWrapper, resting: Sequence[nn.Parameter] = ()) -> Tensor:
+        """1 where a number is perturbed, else 0."""
+        still = {*resting, *(self.head if wrapper.perturb == "backbone" else ())}
+        return flat([torch.full_like(parameter, float(parameter not in still)) for parameter in self.params]).detach()
+
+    def expected(self, wrapper: OptimizerWrapper, resting: Sequence[nn.Parameter] = ()) -> Tensor:
+        return direction(wrapper, self.theta, self.gradient, len(self.data), self.moves(wrapper, resting))
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
@@ -155,7 +177,7 @@ def test_the_directions_differ() -> None:
 
 def test_erm_is_the_gradient_of_the_sum_of_the_passes() -> None:
     problem = Problem(3, 5, 8)
-    outcome = ERM()(problem.params, problem.passes())
+    outcome = ERM()(problem.params, problem.passes(), head=problem.head)
     found = grads(problem.params)
     losses = torch.stack([problem.loss(problem.model, place) for place in range(3)])
     close(found, flat(torch.autograd.grad(losses.sum(), problem.params)))
@@ -163,24 +185,100 @@ def test_erm_is_the_gradient_of_the_sum_of_the_passes() -> None:
     assert problem.calls == [1, 1, 1]
 
 
-@pytest.mark.parametrize("sizes", [(4,), (3, 5), (3, 5, 8, 2)], ids=str)
+HOW = [{}, {"perturb": "all"}, {"adaptive": True}, {"adaptive": True, "perturb": "all", "eta": 0.1}]
+"""The ways to perturb; the laws hold for each."""
+every_way = pytest.mark.parametrize("how", HOW, ids=["backbone", "whole", "adaptive", "adaptive-whole"])
+
+
+@every_way
+@pytest.mark.parametrize("sizes", [(4,), (3, 5, 8, 2)], ids=str)
 @pytest.mark.parametrize(
     "wrapper",
-    [SAM(0.0), SAGM(0.0, 0.0), *(RoGA(0.0, 0.0, gamma, evaluate) for gamma in (0.0, 1.0, 5.0, math.inf) for evaluate in ("own", "all"))],  # pyright: ignore
+    [SAM(0.0), SAGM(0.0, 0.0), *(RoGA(0.0, 0.0, gamma, evaluate) for gamma in (0.0, 5.0, math.inf) for evaluate in ("own", "all"))],  # pyright: ignore
     ids=str,
 )
-def test_without_perturbation_all_is_erm(wrapper: OptimizerWrapper, sizes: tuple[int, ...]) -> None:
+def test_without_perturbation_all_is_erm(wrapper: Any, sizes: tuple[int, ...], how: dict[str, Any]) -> None:
     problem = Problem(*sizes)
-    close(problem.follow(wrapper), problem.follow(ERM()))
+    close(problem.follow(replace(wrapper, **how)), problem.follow(ERM()))
 
 
+@every_way
 @pytest.mark.parametrize("evaluate", ["own", "all"])
-def test_roga_on_one_domain_is_sagm_or_sam_and_without_gamma_erm(evaluate: Any) -> None:
+def test_roga_on_one_domain_is_sagm_or_sam_and_without_gamma_erm(evaluate: Any, how: dict[str, Any]) -> None:
     problem = Problem(7)
-    close(problem.follow(RoGA(0.3, 0.1, 1.0, evaluate)), problem.follow(SAGM(0.3, 0.1)))
-    close(problem.follow(RoGA(0.3, 0.0, math.inf, evaluate)), problem.follow(SAM(0.3)))
+    close(problem.follow(RoGA(0.3, 0.1, 1.0, evaluate, **how)), problem.follow(SAGM(0.3, 0.1, **how)))
+    close(problem.follow(RoGA(0.3, 0.0, math.inf, evaluate, **how)), problem.follow(SAM(0.3, **how)))
     several = Problem(3, 5, 8)
-    close(several.follow(RoGA(0.3, 0.1, 0.0, evaluate)), several.follow(ERM()))
+    close(several.follow(RoGA(0.3, 0.1, 0.0, evaluate, **how)), several.follow(ERM()))
+
+
+@pytest.mark.parametrize(("backbone", "whole"), list(zip(BACKBONE, WHOLE, strict=True)), ids=NAMES[1:5])
+def test_a_head_that_is_left_in_place_is_one_that_rests(backbone: OptimizerWrapper, whole: OptimizerWrapper) -> None:
+    """Bit for bit; and where nothing trainable is the head's, the whole is perturbed."""
+    problem = Problem(3, 5, 8)
+    found = problem.follow(backbone)
+    whole(problem.params, problem.passes(), problem.head)
+    assert torch.equal(grads(problem.params), found)
+    every = problem.follow(whole)
+    assert not torch.equal(every, found)
+    for wrapper, head in ((whole, None), (backbone, []), (backbone, list(nn.Linear(2, 2).parameters()))):
+        wrapper(problem.params, problem.passes(), head=head)
+        assert torch.equal(grads(problem.params), every)
+
+
+@every_perturbing_wrapper
+def test_the_length_of_the_perturbation_is_that_of_the_perturbed_set(wrapper: Any) -> None:
+    """Whatever the head's gradient: rho, measured after a division by T where the ascent is adaptive."""
+    problem = Problem(9)
+    theta, points = problem.theta, []
+
+    def run() -> Tensor:
+        points.append(problem.theta)
+        loss = problem.loss(problem.model, 0)
+        loss.backward()
+        return loss.detach()
+
+    wrapper = replace(wrapper, **({} if isinstance(wrapper, SAM) else {"alpha": 0.0}))
+    wrapper(problem.params, [run], head=problem.head)
+    scales = theta.abs() + wrapper.eta if wrapper.adaptive else torch.ones_like(theta)
+    assert ((points[1] - theta) / scales).norm().item() == pytest.approx(0.3)
+    assert torch.equal((points[1] - theta)[-7:], torch.zeros(7).double()) == (wrapper.perturb == "backbone")
+
+
+def test_an_adaptive_ascent_does_not_depend_on_how_a_product_is_split_into_factors() -> None:
+    """A matrix as U diag(s) V^T with (U c, s / c) for (U, s): the same outputs at the ascending points, which a plain ball does not give."""
+    torch.manual_seed(0)
+    u, s, v = torch.randn(6, 2).double(), torch.rand(2).double() + 0.1, torch.randn(5, 2).double()
+    head = nn.Parameter(torch.randn(6).double())
+    inputs, label = torch.randn(3, 8, 5).double(), torch.randint(0, 2, (3, 8)).double()
+
+    def found(wrapper: OptimizerWrapper, c: float) -> tuple[Tensor, list[Tensor]]:
+        """The losses at all ascending points, and the gradients of U and s in the measure of c = 1."""
+        params = [nn.Parameter(u * c), nn.Parameter(s / c), nn.Parameter(v.clone()), head]
+        losses = []
+
+        def run(place: int) -> Tensor:
+            logits = ((inputs[place] @ params[2]) * params[1]) @ params[0].T @ head
+            loss = functional.binary_cross_entropy_with_logits(logits, label[place]) / 3
+            loss.backward()
+            losses.append(loss.detach())
+            return loss.detach()
+
+        wrapper(params, [functools.partial(run, place) for place in range(3)], head=[head])
+        return torch.stack(losses[3:]), [params[0].grad * c, params[1].grad / c, params[2].grad, head.grad]  # pyright: ignore
+
+    for make in (
+        functools.partial(SAM, 0.3),
+        functools.partial(SAGM, 0.3, 0.0),
+        functools.partial(RoGA, 0.3, 0.0),
+        functools.partial(RoGA, 0.3, 0.0, 1.0, "all"),
+    ):
+        one, two = (found(make(adaptive=True), c) for c in (1.0, 7.0))
+        close(one[0], two[0])
+        for first, second in zip(one[1], two[1], strict=True):
+            close(first, second)
+        plain = [found(make(), c)[0] for c in (1.0, 7.0)]
+        assert (plain[0] - plain[1]).abs().max() > 1e-2
 
 
 @every_wrapper
@@ -192,10 +290,11 @@ def test_the_order_of_the_domains_does_not_matter(wrapper: OptimizerWrapper) -> 
         close(problem.follow(wrapper, order), first)
 
 
-def test_each_domain_is_evaluated_at_its_own_ascending_point() -> None:
+@pytest.mark.parametrize("wrapper", [RoGA(0.3, 0.1), RoGA(0.3, 0.1, perturb="all")], ids=["backbone", "whole"])
+def test_each_domain_is_evaluated_at_its_own_ascending_point(wrapper: OptimizerWrapper) -> None:
     problem = Problem(3, 5, 8)
     theta, points = problem.theta, []
-    g = [problem.gradient(theta, place) for place in range(3)]
+    g = [problem.moves(wrapper) * problem.gradient(theta, place) for place in range(3)]
 
     def watched(run: Pass) -> Pass:
         def look() -> Tensor:
@@ -204,7 +303,7 @@ def test_each_domain_is_evaluated_at_its_own_ascending_point() -> None:
 
         return look
 
-    RoGA(0.3, 0.1)(problem.params, [watched(run) for run in problem.passes()])
+    wrapper(problem.params, [watched(run) for run in problem.passes()], head=problem.head)
     for point in points[:3]:
         assert torch.equal(point, theta)
     for point, own in zip(points[3:], g, strict=True):
@@ -217,6 +316,7 @@ def test_a_quadratic_loss_gives_the_closed_form(wrapper: OptimizerWrapper) -> No
     roots, centres, theta = torch.randn(3, 4, 4).double(), torch.randn(3, 4).double(), torch.randn(4).double()
     matrices = roots @ roots.mT
     params = [nn.Parameter(theta[:1].clone()), nn.Parameter(theta[1:].view(3, 1).clone())]
+    moves = torch.tensor([0.0 if wrapper.perturb == "backbone" else 1.0, 1.0, 1.0, 1.0]).double()
 
     def run(place: int) -> Tensor:
         away = flat(params) - centres[place]
@@ -224,12 +324,12 @@ def test_a_quadratic_loss_gives_the_closed_form(wrapper: OptimizerWrapper) -> No
         loss.backward()
         return loss.detach()
 
-    outcome = wrapper(params, [functools.partial(run, place) for place in range(3)])
-    close(grads(params), direction(wrapper, theta, lambda point, place: matrices[place] @ (point - centres[place]), 3))
+    outcome = wrapper(params, [functools.partial(run, place) for place in range(3)], head=params[:1])
+    close(grads(params), direction(wrapper, theta, lambda point, place: matrices[place] @ (point - centres[place]), 3, moves))
     close(outcome.losses, torch.stack([(theta - c) @ a @ (theta - c) / 2 for a, c in zip(matrices, centres, strict=True)]))
 
 
-@pytest.mark.parametrize(("wrapper", "calls"), list(zip(WRAPPERS, (1, 2, 2, 2, 4), strict=True)), ids=NAMES)
+@pytest.mark.parametrize(("wrapper", "calls"), list(zip(WRAPPERS, (1, *(2, 2, 2, 4) * 3, 2), strict=True)), ids=NAMES)
 def test_a_step_costs_so_many_passes(wrapper: OptimizerWrapper, calls: int) -> None:
     """Evaluating all domains at the points of all three costs 1 + 3 passes over the batch."""
     problem = Problem(3, 5, 8)
@@ -242,12 +342,34 @@ def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         for value in (-0.1, math.nan, -math.inf):
             with pytest.raises(InputError, match=rf"wrapper\.{name}={value} is out of range; give a number of at least 0"):
                 kind(**{name: value})
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' type checker would speak first
     for kind in (SAM, SAGM, RoGA):
         with pytest.raises(InputError, match=r"wrapper\.warmup_epochs=-1"):
             kind(warmup_epochs=-1)
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' type checker would speak first
+        with pytest.raises(InputError, match=r"wrapper\.eta=-1 is out of range"):
+            kind(adaptive=True, eta=-1)
+        with pytest.raises(InputError, match=r"wrapper\.eta=0\.1 has no effect on an ascent that is not adaptive; set wrapper\.adaptive=true"):
+            kind(eta=0.1)
+        for perturb in ("none", "head"):
+            with pytest.raises(InputError, match=rf"wrapper\.perturb={perturb} is unknown; choose backbone or all"):
+                kind(perturb=perturb)  # pyright: ignore
     with pytest.raises(InputError, match=r"wrapper\.evaluate=both is unknown; choose own or all"):
         RoGA(evaluate="both")  # pyright: ignore
+
+
+@every_perturbing_wrapper
+def test_a_head_that_nobody_names_and_a_head_alone_are_refused(wrapper: OptimizerWrapper) -> None:
+    """Rather than perturbed, or left out with nothing else there."""
+    problem = Problem(3, 5)
+    for params, head, said in (
+        (problem.params, None, r"leaves out the head, and its parameters are not named; pass them as head=\.\.\., or perturb the head as well"),
+        (problem.head, problem.head, "leaves nothing to perturb, for only the head is trainable; take wrapper=erm, wrapper.perturb=all"),
+    ):
+        if wrapper.perturb == "all":
+            assert wrapper(params, problem.passes(), head=head).losses.isfinite().all()
+        else:
+            with pytest.raises(InputError, match=said):
+                wrapper(params, problem.passes(), head=head)
 
 
 @every_wrapper
@@ -259,7 +381,7 @@ def test_a_gradient_of_zeros_stays_one(wrapper: OptimizerWrapper) -> None:
         loss.backward()
         return loss.detach()
 
-    outcome = wrapper([parameter], [run, run])
+    outcome = wrapper([parameter], [run, run], head=[])
     assert torch.equal(parameter.grad, torch.zeros(3))  # pyright: ignore
     assert all(value.isfinite() for value in outcome.diagnostics.values())
 
@@ -267,42 +389,56 @@ def test_a_gradient_of_zeros_stays_one(wrapper: OptimizerWrapper) -> None:
 # ---- what a wrapper finds on its way
 
 
-def test_diagnostics_are_those_of_their_definitions() -> None:
+@every_wrapper
+def test_diagnostics_are_those_of_their_definitions(wrapper: Any) -> None:
     problem = Problem(3, 5, 8)
-    theta = problem.theta
+    theta, moves, points = problem.theta, problem.moves(wrapper), []
     parts = [problem.gradient(theta, place) for place in range(3)]
     g = torch.stack(parts).sum(0)
     cosine = functools.partial(torch.cosine_similarity, dim=0)
-    pairs = torch.stack([cosine(one, two) for one, two in itertools.combinations(parts, 2)]).mean()
-    losses = torch.stack([problem.loss(problem.model, place) for place in range(3)]).detach()
-    aligned = {
-        SAM(0.3): problem.expected(SAM(0.3)),
-        SAGM(0.3, 0.1): 2 * problem.expected(SAGM(0.3, 0.1)) - g,
-        RoGA(0.3, 0.1, 2.0): problem.expected(RoGA(0.3, 0.1, math.inf)),
-        RoGA(0.3, 0.1, 2.0, "all"): problem.expected(RoGA(0.3, 0.1, math.inf, "all")),
-    }
-    for wrapper, follows in aligned.items():
-        outcome = wrapper(problem.params, problem.passes())
-        close(outcome.losses, losses)
-        expected = {"cosine_aligned": cosine(g, follows)}
-        if not isinstance(wrapper, SAM):
-            expected["descent_per_ascent"] = 0.1 * g.norm() / 0.3
-        if isinstance(wrapper, RoGA):
-            expected["cosine_domains"] = pairs
-        assert outcome.diagnostics.keys() == expected.keys()
-        for name, value in expected.items():
-            close(outcome.diagnostics[name], value)
+
+    def watched(place: int, run: Pass) -> Pass:
+        def look() -> Tensor:
+            points.append((place, problem.theta))
+            return run()
+
+        return look
+
+    outcome = wrapper(problem.params, [watched(place, run) for place, run in enumerate(problem.passes())], head=problem.head)
+    perturbed = [(place, point) for place, point in points if not torch.equal(point, theta)]
+    runs = len(perturbed) / 3
+    close(outcome.losses, torch.stack([problem.loss(problem.model, place) for place in range(3)]).detach())
+    expected = {"head_gradient_share": g[-7:].square().sum() / g.square().sum()}
+    if not isinstance(wrapper, ERM):
+        expected["cosine_aligned"] = cosine(g, torch.stack([problem.gradient(point, place) for place, point in perturbed]).sum(0))
+        expected["perturbed_loss"] = torch.stack([problem.loss_at(point, place) for place, point in perturbed]).sum() / runs
+    if isinstance(wrapper, SAGM | RoGA):
+        down = moves * g
+        scales = theta.abs() + wrapper.eta if wrapper.adaptive else 1.0
+        ascent = 0.3 * scales**2 * down / (scales * down).norm()  # of the whole loss
+        expected["descent_per_ascent"] = 0.1 * down @ down / (down @ ascent)
+    if isinstance(wrapper, RoGA):
+        expected["cosine_domains"] = torch.stack([cosine(one, two) for one, two in itertools.combinations(parts, 2)]).mean()
+    assert outcome.diagnostics.keys() == expected.keys()
+    for name, value in expected.items():
+        close(outcome.diagnostics[name], value)
+
+
+def test_diagnostics_that_say_nothing_are_left_out() -> None:
+    """The descent of a point that does not ascend, the cosine of a single domain, the share of a head that nobody named."""
+    problem, one = Problem(3, 5, 8), Problem(4)
     assert ERM()(problem.params, problem.passes()).diagnostics == {}
-    assert RoGA(0.0)(problem.params, problem.passes()).diagnostics.keys() == {"cosine_aligned", "cosine_domains"}
-    one = Problem(4)
-    assert RoGA()(one.params, one.passes()).diagnostics.keys() == {"cosine_aligned", "descent_per_ascent"}
+    found = RoGA(0.0)(problem.params, problem.passes(), head=problem.head)
+    assert found.diagnostics.keys() == {"cosine_aligned", "cosine_domains", "perturbed_loss", "head_gradient_share"}
+    found = RoGA(perturb="all")(one.params, one.passes())
+    assert found.diagnostics.keys() == {"cosine_aligned", "descent_per_ascent", "perturbed_loss"}
 
 
 def test_a_domain_without_a_gradient_has_a_cosine_of_zero() -> None:
     problem = Problem(3, 5)
     passes = [*problem.passes(), lambda: torch.zeros((), dtype=torch.float64)]
     cosine = torch.cosine_similarity(*(problem.gradient(problem.theta, place) for place in range(2)), dim=0)
-    close(RoGA()(problem.params, passes).diagnostics["cosine_domains"], cosine / 3)
+    close(RoGA()(problem.params, passes, head=problem.head).diagnostics["cosine_domains"], cosine / 3)
 
 
 class Memory(TorchDispatchMode):
@@ -326,7 +462,7 @@ def test_a_further_domain_costs_the_memory_of_one_gradient() -> None:
     """Its own; the cosine between the domains, which is only logged, takes none."""
     size, peaks = 10_000, []
     for count in (2, 4, 8):
-        parameter = nn.Parameter(torch.zeros(size))
+        parameter, head = nn.Parameter(torch.zeros(size)), nn.Parameter(torch.zeros(1))
         parts = torch.randn(count, size)
 
         def run(part: torch.Tensor, parameter: nn.Parameter = parameter) -> torch.Tensor:
@@ -335,7 +471,7 @@ def test_a_further_domain_costs_the_memory_of_one_gradient() -> None:
 
         passes = [functools.partial(run, part) for part in parts]
         with Memory() as memory:
-            outcome = RoGA()([parameter], passes)
+            outcome = RoGA()([parameter, head], passes, head=[head])
         pairs = [torch.cosine_similarity(one, two, dim=0) for one, two in itertools.combinations(parts, 2)]
         torch.testing.assert_close(outcome.diagnostics["cosine_domains"], torch.stack(pairs).mean(), rtol=1e-3, atol=1e-6)
         peaks.append(memory.peak / (4 * size))
@@ -370,9 +506,9 @@ def test_parameters_are_restored_bit_for_bit(wrapper: OptimizerWrapper, dtype: t
         passes = [functools.partial(run, 1.0), functools.partial(run, 2.0)]
         if failure and not (fails > 2 and isinstance(wrapper, ERM)):
             with pytest.raises(failure):
-                wrapper(params, passes)
+                wrapper(params, passes, head=params[:1])
         else:
-            wrapper(params, passes)
+            wrapper(params, passes, head=params[:1])
             assert [parameter.grad.dtype for parameter in params if parameter.grad is not None] == [dtype] * 2
         assert bits(params) == before
     assert any(moved) == (not isinstance(wrapper, ERM))
@@ -419,20 +555,20 @@ def test_what_no_pass_reaches_has_no_gradient_and_what_one_reaches_has_its_own(w
         return flat([torch.zeros(4).double() if part is None else part for part in found])
 
     model.none.grad = torch.ones(4).double()
-    wrapper([model.both, model.second, model.none], [functools.partial(run, 0), functools.partial(run, 1)])
+    wrapper([model.both, model.second, model.none], [functools.partial(run, 0), functools.partial(run, 1)], head=[model.second])
     assert model.none.grad is None
     assert model.frozen.grad is None
     assert seen == [bits([start.none, start.frozen])] * len(seen)
     assert bits(list(model.parameters())) == bits(list(start.parameters()))
-    close(grads([model.both, model.second]), direction(wrapper, flat([start.both, start.second]).detach(), gradient, 2))
+    moves = torch.tensor([1.0, 0.0 if wrapper.perturb == "backbone" else 1.0]).double().repeat_interleave(4)
+    close(grads([model.both, model.second]), direction(wrapper, flat([start.both, start.second]).detach(), gradient, 2, moves))
 
 
 @every_wrapper
 def test_resting_parameters_get_a_gradient_and_are_not_moved(wrapper: OptimizerWrapper) -> None:
     problem = Problem(3, 5, 8)
     resting = [problem.params[0], problem.params[3]]
-    moves = flat([torch.full_like(parameter, float(all(parameter is not other for other in resting))) for parameter in problem.params]).detach()
-    expected = problem.expected(wrapper, moves=moves)
+    expected = problem.expected(wrapper, resting)
     before, others, seen = bits(resting), bits(problem.params[1:3]), []
 
     def watched(run: Pass) -> Pass:
@@ -443,7 +579,7 @@ def test_resting_parameters_get_a_gradient_and_are_not_moved(wrapper: OptimizerW
 
         return look
 
-    wrapper(problem.params, [watched(run) for run in problem.passes()], resting)
+    wrapper(problem.params, [watched(run) for run in problem.passes()], resting, head=problem.head)
     assert all(parameter.grad is not None and parameter.grad.norm() > 0 for parameter in resting)
     close(grads(problem.params), expected)
     assert seen == [False] * 3 + [True] * (len(seen) - 3)
@@ -452,11 +588,11 @@ def test_resting_parameters_get_a_gradient_and_are_not_moved(wrapper: OptimizerW
 # ---- several processes
 
 
-@pytest.mark.parametrize(("wrapper", "count"), list(zip(WRAPPERS, (1, 2, 2, 2, 2), strict=True)), ids=NAMES)
+@pytest.mark.parametrize(("wrapper", "count"), list(zip(WRAPPERS, (1, *[2] * 13), strict=True)), ids=NAMES)
 def test_gradients_are_joined_once_per_stage(wrapper: OptimizerWrapper, count: int) -> None:
     calls: list[int] = []
     problem = Problem(3, 5, 8)
-    wrapper(problem.params, problem.passes(), reduce=lambda tensors: calls.append(len(tensors)))
+    wrapper(problem.params, problem.passes(), reduce=lambda tensors: calls.append(len(tensors)), head=problem.head)
     assert len(calls) == count
 
 
@@ -488,13 +624,13 @@ def test_two_processes_on_half_batches_equal_one_on_the_joint_batch(wrapper: Opt
             for tensor, value in zip(tensors, sums, strict=True):
                 tensor.copy_(value)
 
-        outcome = wrapper(own.params, [functools.partial(run, place) for place in range(3)], reduce=reduce)
+        outcome = wrapper(own.params, [functools.partial(run, place) for place in range(3)], reduce=reduce, head=own.head)
         return grads(own.params), outcome.losses, dict(outcome.diagnostics)
 
     with ThreadPoolExecutor(2) as pool:
         (one, losses, diagnostics), (two, *_) = pool.map(process, range(2))
     assert torch.equal(one, two)
-    outcome = wrapper(joint.params, joint.passes())
+    outcome = wrapper(joint.params, joint.passes(), head=joint.head)
     close(one, grads(joint.params))
     close(losses, outcome.losses)
     assert diagnostics.keys() == outcome.diagnostics.keys()
@@ -515,7 +651,7 @@ def test_a_repetition_sees_the_dropout_of_the_first_time_and_the_next_step_anoth
         return loss.detach()
 
     for _ in range(2):
-        RoGA(0.1)(list(model.parameters()), [Repeatable(run, model), Repeatable(run, model)])
+        RoGA(0.1)(list(model.parameters()), [Repeatable(run, model), Repeatable(run, model)], head=[])
     one, two, again, same = masks[:4]
     assert torch.equal(one, again)
     assert torch.equal(two, same)
@@ -546,7 +682,7 @@ def test_batch_norm_statistics_move_in_the_first_pass_only_and_repetitions_norma
 
     normalised: list[bool] = []
     model[1].register_forward_hook(look)
-    wrapper(list(model.parameters()), [Repeatable(functools.partial(run, part), model) for part in parts])
+    wrapper(list(model.parameters()), [Repeatable(functools.partial(run, part), model) for part in parts], head=list(model[3].parameters()))
     for part in parts:
         plain(part)
     for (name, found), expected in zip(model.named_buffers(), plain.buffers(), strict=True):
@@ -567,7 +703,7 @@ def test_autocast_does_not_show_a_perturbed_pass_the_parameters_of_before(wrappe
 
     for cached in (True, False):
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=cached):
-            wrapper(list(model.parameters()), [Repeatable(run, model)])
+            wrapper(list(model.parameters()), [Repeatable(run, model)], head=[])
         found.append(grads(list(model.parameters())))
     assert torch.equal(*found)
     with torch.autocast("cpu", torch.bfloat16):
@@ -621,7 +757,7 @@ def weights(learner: Learner) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@every_wrapper
+@pytest.mark.parametrize("wrapper", [*WRAPPERS[:5], WHOLE[2], ADAPTIVE[2]], ids=[*NAMES[:5], "own-whole", "own-adaptive"])
 def test_every_wrapper_trains_every_method(wrapper: OptimizerWrapper, method: str, forgeries: Path, tmp_path: Path) -> None:
     data = module(forgeries, batches="balanced", batch_size=8)
     assert data.training_domains == IDS
@@ -635,8 +771,15 @@ def test_every_wrapper_trains_every_method(wrapper: OptimizerWrapper, method: st
         if not value.requires_grad:
             assert torch.equal(value, before), name
     assert not all(map(torch.equal, learner.detector.parameters(), start.parameters()))
-    logged = {name for name in learner.trainer.logged_metrics if name.startswith(("train/c", "train/d"))}
-    expected = {"train/classification"} | ({"train/cosine_aligned"} if not isinstance(wrapper, ERM) else set())
+    logged = {name for name in learner.trainer.logged_metrics if name.startswith(("train/c", "train/d", "train/g", "train/h", "train/pert"))}
+    expected = {
+        "train/classification",
+        "train/head_gradient_share",
+        "train/gradient_norm",
+        "train/gradient_norm/head",
+        "train/gradient_norm/backbone",
+    }
+    expected |= {"train/cosine_aligned", "train/perturbed_loss"} if not isinstance(wrapper, ERM) else set()
     if not isinstance(wrapper, ERM | SAM):
         expected |= {"train/descent_per_ascent"}
     if wrapper.by_domain:
@@ -644,7 +787,11 @@ def test_every_wrapper_trains_every_method(wrapper: OptimizerWrapper, method: st
     assert logged == expected
 
 
-@pytest.mark.parametrize("wrapper", ACTIVE, ids=NAMES[1:])
+@pytest.mark.parametrize(
+    "wrapper",
+    [*ACTIVE, *(replace(wrapper, perturb="all") for wrapper in ACTIVE), replace(ACTIVE[2], adaptive=True)],
+    ids=[*NAMES[1:9], "own-adaptive"],
+)
 def test_a_step_of_training_is_that_of_the_formula(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
     [batch] = by_hand((3, 5))
     torch.manual_seed(0)
@@ -661,13 +808,15 @@ def test_a_step_of_training_is_that_of_the_formula(wrapper: OptimizerWrapper, tm
         return torch.autograd.grad(loss, theta)[0]
 
     theta = flat(params).detach()
-    expected = direction(wrapper, theta, gradient, 2 if wrapper.by_domain else 1)
+    still = set(model.head().parameters()) if wrapper.perturb == "backbone" else set()
+    moves = flat([torch.full_like(parameter, float(parameter not in still)) for parameter in params])
+    expected = direction(wrapper, theta, gradient, 2 if wrapper.by_domain else 1, moves)
     found = (theta - flat(weights(train(wrapper, [batch], tmp_path))).double()) / 0.1
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
     assert (found - gradient(theta, 0) - (gradient(theta, 1) if wrapper.by_domain else 0)).norm() > 0.01 * expected.norm()
 
 
-@pytest.mark.parametrize("wrapper", [ERM(), *ACTIVE], ids=NAMES)
+@pytest.mark.parametrize("wrapper", [ERM(), *ACTIVE], ids=NAMES[:5])
 def test_accumulated_batches_equal_their_joint_batch(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
     """Also where a batch lacks a domain, and where batches differ in size."""
     batches = by_hand((3, 1), (0, 4), (2, 2), (3, 4))
@@ -688,15 +837,62 @@ def test_accumulation_of_shuffled_batches_equals_a_larger_batch(wrapper: Optimiz
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("wrapper", [ERM(), *ACTIVE], ids=NAMES)
-def test_clipping_bounds_what_the_optimizer_follows(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
+def moved(learner: Learner) -> dict[str, Tensor]:
+    """How far training moved the head and the backbone of a tiny ViT, which began as `train` begins."""
     torch.manual_seed(0)
-    start = flat(list(tiny_vit().parameters())).detach()
-    learner = train(wrapper, by_hand((3, 5)), tmp_path, clip=1e-3)
-    assert (flat(weights(learner)) - start).norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
+    pairs = list(zip(learner.detector.named_parameters(), tiny_vit().parameters(), strict=True))
+    parts = {part: [now - before for (name, now), before in pairs if ("head" in name) == (part == "head")] for part in ("head", "backbone")}
+    return {part: flat(differences).norm() for part, differences in parts.items()}
 
 
-@pytest.mark.parametrize("wrapper", [SAM(0.3, 1), SAGM(0.3, 0.1, 1), RoGA(0.3, 0.1), RoGA(0.3, 0.1, evaluate="all")], ids=NAMES[1:])
+@pytest.mark.parametrize("wrapper", [ERM(), *ACTIVE], ids=NAMES[:5])
+def test_clipping_bounds_what_the_optimizer_follows_of_head_and_backbone_each(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
+    free, clipped = (train(wrapper, by_hand((3, 5)), tmp_path, clip=clip) for clip in (None, 1e-3))
+    norms = {part: free.trainer.logged_metrics[f"train/gradient_norm/{part}"] for part in ("head", "backbone")}
+    for part, distance in moved(free).items():
+        assert distance.item() == pytest.approx(0.1 * norms[part].item(), rel=1e-3)
+        assert clipped.trainer.logged_metrics[f"train/gradient_norm/{part}"] == norms[part]
+    for distance in moved(clipped).values():
+        assert distance.item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
+    whole = free.trainer.logged_metrics["train/gradient_norm"]
+    assert whole.item() == pytest.approx(math.hypot(*(length.item() for length in norms.values())), rel=1e-5)
+
+
+def test_a_part_whose_gradient_is_within_the_limit_is_not_clipped_for_the_others_sake(tmp_path: Path) -> None:
+    """A common norm would make the backbone of an adapter wait for the head, which holds most of the gradient."""
+    free = train(ERM(), by_hand((3, 5)), tmp_path, METHODS["lora"])
+    norms = [free.trainer.logged_metrics[f"train/gradient_norm/{part}"].item() for part in ("backbone", "head")]
+    assert norms[0] < norms[1]
+    clipped = train(ERM(), by_hand((3, 5)), tmp_path, METHODS["lora"], clip=sum(norms) / 2)
+    same = {name: torch.equal(one, two) for (name, one), two in zip(free.detector.named_parameters(), weights(clipped), strict=True)}
+    assert not same["backbone.head.weight"]
+    assert all(equal for name, equal in same.items() if "head" not in name)
+
+
+@pytest.mark.parametrize("wrapper", ACTIVE, ids=NAMES[1:5])
+def test_a_wrapper_that_leaves_the_head_in_place_is_refused_where_only_the_head_is_trainable(wrapper: Any, tmp_path: Path) -> None:
+    batches = by_hand((3, 5))
+    with pytest.raises(InputError, match=r"wrapper\.perturb=backbone leaves nothing to perturb, for only the head is trainable; take wrapper=erm"):
+        train(wrapper, batches, tmp_path, probe)
+    assert train(replace(wrapper, perturb="all"), batches, tmp_path, probe).trainer.global_step == 1
+    assert train(ERM(), batches, tmp_path, probe).trainer.global_step == 1
+
+
+def test_on_the_command_line_it_is_refused_in_one_sentence_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grow_tree(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    words = ["train", *TINY, "data.workers=0", "method=probe", "hydra.run.dir=run", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    assert main([*words, "wrapper=sam"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("wrapper.perturb=backbone leaves nothing to perturb, for only the head is trainable; take wrapper=erm") == 1
+    assert not (tmp_path / "run").exists()
+    assert main([*words, "wrapper=sam", "wrapper.perturb=all", "wrapper.adaptive=true", "wrapper.eta=0.01"]) == 0
+    assert (tmp_path / "run" / "results.csv").is_file()
+
+
+@pytest.mark.parametrize("wrapper", [SAM(0.3, 1), SAGM(0.3, 0.1, 1), RoGA(0.3, 0.1), RoGA(0.3, 0.1, evaluate="all")], ids=NAMES[1:5])
 def test_the_first_epoch_is_plain_erm(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
     batches = by_hand((3, 5), (4, 4))
     for epochs in (1, 2):
@@ -704,7 +900,7 @@ def test_the_first_epoch_is_plain_erm(wrapper: OptimizerWrapper, tmp_path: Path)
         assert all(map(torch.equal, weights(one), weights(two))) == (epochs == 1)
 
 
-@pytest.mark.parametrize("wrapper", [SAM(0.0), SAGM(0.0, 0.0), RoGA(0.0, 0.0, 2.0, "own", 0), RoGA(0.0, 0.0, 2.0, "all", 0)], ids=NAMES[1:])
+@pytest.mark.parametrize("wrapper", [SAM(0.0), SAGM(0.0, 0.0), RoGA(0.0, 0.0, 2.0, "own", 0), RoGA(0.0, 0.0, 2.0, "all", 0)], ids=NAMES[1:5])
 def test_without_perturbation_training_with_dropout_is_erm(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
     """Only where all passes of a step over the same frames see the same dropout."""
     batches = by_hand((4, 0), (4, 0)) if wrapper.by_domain else by_hand((3, 5), (4, 4))
@@ -714,9 +910,10 @@ def test_without_perturbation_training_with_dropout_is_erm(wrapper: OptimizerWra
 
 
 class Watch(Callback):
-    """What rests when a step begins is not moved by its passes; what rests when it ends is not moved at all."""
+    """What rests when a step begins is not moved by its passes, nor is the head if it stays in place; what rests when it ends is not moved at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, wrapper: OptimizerWrapper) -> None:
+        self.wrapper = wrapper
         self.rested = self.perturbed = 0
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -724,11 +921,14 @@ class Watch(Callback):
 
     def look(self, detector: nn.Module) -> None:
         assert bits(self.still) == self.frozen
+        if self.wrapper.perturb == "backbone":
+            assert bits(list(detector.head().parameters())) == self.head  # pyright: ignore
         self.perturbed += bits(list(detector.parameters())) != self.before
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         self.still = list(pl_module.adaptation.resting())
         self.frozen = bits(self.still)
+        self.head = bits(list(pl_module.detector.head().parameters()))
         self.before = bits(list(pl_module.detector.parameters()))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
@@ -740,9 +940,9 @@ class Watch(Callback):
         assert bits(list(pl_module.detector.parameters())) != self.before
 
 
-@pytest.mark.parametrize("wrapper", ACTIVE, ids=NAMES[1:])
+@pytest.mark.parametrize("wrapper", [*ACTIVE, *(replace(wrapper, perturb="all") for wrapper in ACTIVE)], ids=NAMES[1:9])
 def test_what_rests_under_masm_does_not_move(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
-    watch = Watch()
+    watch = Watch(wrapper)
     adamw = functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1)
     learner = train(wrapper, by_hand(*[(3, 5)] * 7), tmp_path, METHODS["masm"], worker={"callbacks": [watch]}, optimizer=adamw)
     assert isinstance(learner.adaptation.state, Rule)
@@ -756,7 +956,7 @@ def test_what_rests_under_masm_does_not_move(wrapper: OptimizerWrapper, tmp_path
     [functools.partial(fmsd, subspaces=2, directions=1), functools.partial(lora, rank=2, alpha=4, dropout=0.3)],
     ids=["fmsd", "lora"],
 )
-@pytest.mark.parametrize("wrapper", ACTIVE, ids=NAMES[1:])
+@pytest.mark.parametrize("wrapper", ACTIVE, ids=NAMES[1:5])
 def test_reuse_of_what_never_learns_changes_nothing_but_the_cost(wrapper: OptimizerWrapper, adapt: Any, tmp_path: Path) -> None:
     counts, losses, found = [0, 0], [], []
 
@@ -787,7 +987,7 @@ def test_a_wrapper_by_domain_without_domains_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["fmsd", "full"])
-@pytest.mark.parametrize("wrapper", [SAM(3.0), SAGM(3.0, 0.1), RoGA(3.0, 0.1, 1.0, "own", 0), RoGA(3.0, 0.1, 1.0, "all", 0)], ids=NAMES[1:])
+@pytest.mark.parametrize("wrapper", [SAM(3.0), SAGM(3.0, 0.1), RoGA(3.0, 0.1, 1.0, "own", 0), RoGA(3.0, 0.1, 1.0, "all", 0)], ids=NAMES[1:5])
 def test_under_bf16_the_second_stage_sees_perturbed_parameters(wrapper: OptimizerWrapper, method: str, tmp_path: Path) -> None:
     learner = train(wrapper, by_hand((3, 5), (4, 4)), tmp_path, METHODS[method], worker={"precision": "bf16-mixed"})
     assert learner.trainer.logged_metrics["train/cosine_aligned"] < 0.9999
@@ -800,4 +1000,15 @@ def test_too_large_an_alpha_is_said_once(tmp_path: Path, caplog: pytest.LogCaptu
         caplog.clear()
         with caplog.at_level(logging.WARNING, "fmsd"):
             train(SAGM(0.05, alpha), batches, tmp_path, METHODS["fmsd"], optimizer=functools.partial(torch.optim.SGD, lr=1e-4))
-        assert caplog.text.count("alpha * ||g|| / rho is") == times
+        assert caplog.text.count("train/descent_per_ascent is") == times
+
+
+def test_points_that_lie_too_far_off_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    batches = by_hand(*[(1, 1)] * 12)
+    for rho, times in ((1e-3, 0), (30.0, 1)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "fmsd"):
+            learner = train(SAM(rho, perturb="all"), batches, tmp_path, optimizer=functools.partial(torch.optim.SGD, lr=1e-4))
+        logged = learner.trainer.logged_metrics
+        assert (logged["train/perturbed_loss"] > 1.5 * logged["train/loss"]) == bool(times)
+        assert caplog.text.count("The loss at the perturbed parameters is") == times

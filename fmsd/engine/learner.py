@@ -23,7 +23,7 @@ from fmsd.models.detector import Detector
 from fmsd.models.prefix import Prefix, frozen
 from fmsd.optim.groups import decay_groups
 from fmsd.optim.repetition import Repeatable
-from fmsd.optim.wrapper import DESCENT, ERM, OptimizerWrapper, Outcome, Pass
+from fmsd.optim.wrapper import DESCENT, ERM, PERTURBED_LOSS, OptimizerWrapper, Outcome, Pass, check_head, gradients
 from fmsd.peft import adapter
 from fmsd.peft.method import Adaptation
 from fmsd.types import Frames, Predictions
@@ -38,6 +38,9 @@ ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
 
 LOOK = 10
 """Steps between two looks at a value that lies on the device."""
+
+FAR = 1.5
+"""The loss at the perturbed parameters, as a multiple of the loss, from which on they lie too far off."""
 
 METHOD = "method/"
 """Prefix, in a checkpoint, of what a method remembers."""
@@ -54,10 +57,14 @@ class Learner(LightningModule):
         steps: optimizer steps of the whole training, for the schedule.
         weight_decay: for matrices; biases, norms and subspace factors get none.
         accumulate: batches per optimizer step, which is that of one batch of all their frames.
-        clip: largest norm of the gradient that the optimizer follows; None for no limit.
+        clip: largest norm of the gradient that the optimizer follows, of the head's and of the backbone's each; None for no limit.
         domains: names of the domains in the order of their ids, for a wrapper with a pass per domain; its batches must hold each of them.
         seed: of dropout.
         reuse: compute what lies below everything that learns once per step, not once per pass of a wrapper.
+
+    Raises:
+        InputError: settings out of range, a wrapper by domain without domains, or one that perturbs the backbone where only the head is
+            trainable.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Learner(LightningModule):
             )
         if wrapper.by_domain and not domains:
             raise InputError("The wrapper aligns forgery domains, and the batches hold none", "set data.batches=balanced (or natural)")
+        check_head(wrapper.perturb, trainable(detector), trainable(detector.head()))
         self.automatic_optimization = False
         self.detector = detector
         self.wrapper = wrapper
@@ -98,7 +106,7 @@ class Learner(LightningModule):
         self.seed = seed
         self.reuse = reuse
         self.waiting: list[Frames] = []
-        self.warned = False
+        self.warned: set[str] = set()
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One optimizer over what is trainable, one schedule that advances with every optimizer step."""
@@ -150,11 +158,10 @@ class Learner(LightningModule):
         numbers = [self.seed, self.global_step, self.global_rank, 2]  # dropout follows from them alone, so that a resumed run repeats it
         torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
         optimizer, schedule = cast(LightningOptimizer, self.optimizers()), cast(LRScheduler, self.lr_schedulers())
-        trainable = [parameter for parameter in self.detector.parameters() if parameter.requires_grad]
         wrapper = ERM() if self.current_epoch < self.wrapper.warmup_epochs else self.wrapper
         passes, shares = self.passes(group, wrapper)
         resting = () if self.adaptation.resting is None else self.adaptation.resting()
-        outcome = wrapper(trainable, passes, resting, summed if several() else None)
+        outcome = wrapper(trainable(self.detector), passes, resting, summed if several() else None, trainable(self.detector.head()))
         self.note(outcome, shares)
         if self.adaptation.observe is not None:
             self.adaptation.observe()
@@ -162,8 +169,7 @@ class Learner(LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         if self.adaptation.before_step is not None:
             self.adaptation.before_step()
-        if self.clip is not None:
-            self.log("train/gradient_norm", nn.utils.clip_grad_norm_(trainable, self.clip))
+        self.clip_by_part()
         optimizer.step()
         optimizer.zero_grad()
         self.log("train/lr", schedule.get_last_lr()[0])
@@ -216,6 +222,21 @@ class Learner(LightningModule):
             self.manual_backward(total)
         return total.detach()
 
+    def clip_by_part(self) -> None:
+        """Clips the gradients of head and backbone, each to its own norm, and logs these norms and that of both before.
+
+        The head holds most of the gradient's length: clipped by a common norm, the backbone would hardly move.
+        """
+        head = trainable(self.detector.head())
+        inside = set(head)
+        groups = {"head": head, "backbone": [parameter for parameter in trainable(self.detector) if parameter not in inside]}
+        norms = {name: nn.utils.get_total_norm(gradients(params)).to(self.device) for name, params in groups.items() if params}
+        self.log("train/gradient_norm", torch.linalg.vector_norm(torch.stack(list(norms.values()))))
+        for name, length in norms.items():
+            self.log(f"train/gradient_norm/{name}", length)
+            if self.clip is not None:
+                nn.utils.clip_grads_with_norm_(groups[name], self.clip, length)
+
     def note(self, outcome: Outcome, shares: Float[Tensor, " passes"]) -> None:
         """Logs the classification loss, each domain's where the wrapper tells them apart, and the wrapper's diagnostics."""
         self.log("train/classification", outcome.losses.sum())
@@ -223,11 +244,23 @@ class Learner(LightningModule):
             means = (outcome.losses / shares).unbind()
             self.log_dict({f"train/classification/{name}": mean for name, mean in zip(self.domains, means, strict=True)})
         self.log_dict({f"train/{name}": value for name, value in outcome.diagnostics.items()})
-        ratio = outcome.diagnostics.get(DESCENT)
-        if ratio is not None and not self.warned and self.global_step % LOOK == 0 and ratio > 1:
-            self.warned = True
+        if self.global_step % LOOK == 0:
+            self.warn(outcome)
+
+    def warn(self, outcome: Outcome) -> None:
+        """Warns, once of each, where the points that the wrapper evaluates lie down the gradient or too far up."""
+        descent, perturbed = (outcome.diagnostics.get(name) for name in (DESCENT, PERTURBED_LOSS))
+        if descent is not None and DESCENT not in self.warned and descent > 1:
+            self.warned.add(DESCENT)
             log.warning(
-                "alpha * ||g|| / rho is %.1f: the points that the wrapper evaluates lie down the gradient, not up; lower wrapper.alpha.", ratio.item()
+                "train/descent_per_ascent is %.1f: the points that the wrapper evaluates lie down the gradient, not up; lower wrapper.alpha.",
+                descent.item(),
+            )
+        if perturbed is not None and PERTURBED_LOSS not in self.warned and perturbed > FAR * (loss := outcome.losses.sum()):
+            self.warned.add(PERTURBED_LOSS)
+            log.warning(
+                "The loss at the perturbed parameters is %.1f times the loss: they lie too far off to tell anything about it; lower wrapper.rho.",
+                (perturbed / loss).item(),
             )
 
     def on_validation_start(self) -> None:
@@ -255,6 +288,11 @@ class Scorer(LightningModule):
     def predict_step(self, batch: Frames, index: int) -> Predictions:
         """Scores a batch."""
         return score(self.detector, batch)
+
+
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a module that are not frozen."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def share(batch: Frames, wanted: int | None) -> tuple[Tensor, Tensor, Tensor] | None:

@@ -1,6 +1,6 @@
 """The wrappers for training loops of your own, without Lightning."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from fmsd.errors import InputError
 from fmsd.optim.repetition import Repeatable
-from fmsd.optim.wrapper import ERM, OptimizerWrapper, Outcome, Pass
+from fmsd.optim.wrapper import ERM, OptimizerWrapper, Outcome, Pass, check_head
 
 
 class DropIn:
@@ -22,11 +22,29 @@ class DropIn:
         optimizer: any torch optimizer over the model's trainable parameters.
         wrapper: the rule, e.g. `RoGA()`.
         model: the model; its batch norm statistics move in the first pass only.
+        head: the model's classifier, as a module or by its parameters. A wrapper with perturb="backbone", the default, does not perturb it
+            and needs to know it; with perturb="all" it is there for the diagnostics, and may be left out.
+
+    Raises:
+        InputError: perturb="backbone" without a head, with one that the optimizer does not train, or with nothing else to perturb.
     """
 
-    def __init__(self, optimizer: Optimizer, wrapper: OptimizerWrapper, model: nn.Module) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        wrapper: OptimizerWrapper,
+        model: nn.Module,
+        head: nn.Module | Iterable[nn.Parameter] | None = None,
+    ) -> None:
         self.optimizer, self.wrapper, self.model = optimizer, wrapper, model
+        self.head = None if head is None else set(head.parameters() if isinstance(head, nn.Module) else head)
         self.outcome: Outcome | None = None
+        check_head(wrapper.perturb, self.trainable(), self.head)
+        if wrapper.perturb == "backbone" and self.head is not None and self.head.isdisjoint(self.trainable()):
+            raise InputError(
+                "None of the head's parameters is trained by the optimizer",
+                "give the head of this model, or take a wrapper with perturb='all' where the head is frozen",
+            )
 
     def step(self, closures: Callable[[], Tensor] | Sequence[Callable[[], Tensor]], epoch: int | None = None) -> Tensor:
         """One step on the mean of the closures' losses, which it returns; what the wrapper found lies in `outcome`.
@@ -46,13 +64,16 @@ class DropIn:
             )
         many = [closures] if callable(closures) else list(closures)
         passes = [Repeatable(backward(closure, len(many)), self.model) for closure in many]
-        params = [parameter for group in self.optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
         rule = ERM() if epoch is not None and epoch < self.wrapper.warmup_epochs else self.wrapper
         with torch.enable_grad():
-            self.outcome = rule(params, passes)
+            self.outcome = rule(self.trainable(), passes, head=self.head)
         self.optimizer.step()
         self.zero_grad()
         return self.outcome.losses.sum()
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The optimizer's parameters that are not frozen."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients; `step` does so, too."""

@@ -22,7 +22,21 @@ import torch
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
-from fmsd.optim.wrapper import COSINE, DESCENT, DOMAINS, TINY, Flat, Outcome, Pass, Reduce, cosine, in_range, norm
+from fmsd.optim.wrapper import (
+    COSINE,
+    DOMAINS,
+    PERTURBED_LOSS,
+    TINY,
+    Flat,
+    Outcome,
+    Pass,
+    Reduce,
+    ascent,
+    check_ascent,
+    cosine,
+    descent_per_ascent,
+    in_range,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,11 @@ class RoGA:
         evaluate: at its ascending point a domain is evaluated on its `own` frames, two passes over the batch in all, or on `all`
             frames, which makes it 1 + number of domains.
         warmup_epochs: epochs of plain ERM before.
+        perturb: the `backbone`, whose trainable parameters are perturbed while the head's stay, or `all` that is trainable.
+        adaptive: climb by rho T^2 g / ||T g|| with T = |theta| + eta (ASAM, Kwon et al., ICML 2021, arXiv 2102.11600). T is taken of every
+            parameter, of vectors and biases as of matrices: singular values are vectors, and without them the ascent would depend on how a
+            product is split into factors. With eta = 0 a parameter that is exactly 0 is not perturbed.
+        eta: added to |theta| in an adaptive ascent, at least 0.
     """
 
     rho: float = 0.05
@@ -43,37 +62,48 @@ class RoGA:
     gamma: float = 1.0
     evaluate: Literal["own", "all"] = "own"
     warmup_epochs: int = 1
+    perturb: Literal["backbone", "all"] = "backbone"
+    adaptive: bool = False
+    eta: float = 0.0
     by_domain: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(rho=self.rho, alpha=self.alpha, gamma=0.0 if self.gamma == math.inf else self.gamma, warmup_epochs=self.warmup_epochs)
+        in_range(alpha=self.alpha, gamma=0.0 if self.gamma == math.inf else self.gamma, warmup_epochs=self.warmup_epochs)
+        check_ascent(self.rho, self.perturb, self.adaptive, self.eta)
         if self.evaluate not in ("own", "all"):
             raise InputError(f"wrapper.evaluate={self.evaluate} is unknown", "choose own or all")
 
     def __call__(
-        self, params: Sequence[nn.Parameter], passes: Sequence[Pass], resting: Collection[nn.Parameter] = (), reduce: Reduce | None = None
+        self,
+        params: Sequence[nn.Parameter],
+        passes: Sequence[Pass],
+        resting: Collection[nn.Parameter] = (),
+        reduce: Reduce | None = None,
+        head: Collection[nn.Parameter] | None = None,
     ) -> Outcome:
         """A pass per domain at the parameters, and one (`own`) or as many as there are domains (`all`) at each ascending point."""
-        flat = Flat(params, resting, reduce)
+        flat = Flat(params, resting, reduce, head, self.perturb)
+        scales = flat.scales(self.eta) if self.adaptive else None
         own, losses = flat.gradients(passes)
         gradient = own.sum(0)
         descent = flat.movable(gradient)
         with flat.perturbed() as place:
 
-            def at(ascent: Tensor, run: Pass) -> Callable[[], Tensor]:
+            def at(part: Tensor, run: Pass) -> Callable[[], Tensor]:
                 def ascended() -> Tensor:
-                    place(ascent * (self.rho / norm(ascent)) - self.alpha * descent)
+                    movable = flat.movable(part)
+                    place(movable * ascent(movable, self.rho, scales) - self.alpha * descent)
                     return run() if self.evaluate == "own" else torch.stack([each() for each in passes]).sum()
 
                 return ascended
 
-            aligned, _ = flat.gradient([at(flat.movable(part), run) for part, run in zip(own, passes, strict=True)])
+            aligned, perturbed = flat.gradient([at(part, run) for part, run in zip(own, passes, strict=True)])
         if self.evaluate == "all":
             aligned /= len(passes)
-        diagnostics = {COSINE: cosine(gradient, aligned)}
-        if self.rho:
-            diagnostics[DESCENT] = self.alpha * norm(descent) / self.rho
+            perturbed /= len(passes)
+        diagnostics = {COSINE: cosine(gradient, aligned), PERTURBED_LOSS: perturbed.sum()}
+        diagnostics |= descent_per_ascent(descent, self.rho, self.alpha, scales) | flat.head_share(gradient)
         if (count := len(passes)) > 1:
             products = own @ own.mT
             lengths = products.diagonal().sqrt() + TINY
