@@ -72,7 +72,7 @@ def test_specialists_that_learned_no_matrix_or_the_head_alone(place: Path, metho
 def test_every_merger_makes_a_run_like_any_other(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["merge", "-m", f"merger={','.join(MERGERS)}", RUNS, "hydra.sweep.dir=sweep"]) == 0
     runs = sorted(path for path in (place / "sweep").iterdir() if path.is_dir())
-    assert len(runs) == len(MERGERS) == 8
+    assert len(runs) == len(MERGERS) == 9
     for run in runs:
         assert {"config.yaml", "run.json", "merge.json", "results.csv", "adapter.safetensors", "domains.csv", "domains.png"} <= {
             path.name for path in run.iterdir()
