@@ -426,11 +426,15 @@ def log_truncations(said: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
+SPECIALIST = ("method", "wrapper", "optimizer", "schedule", "backbone", "train", "left_out", "augment")
+"""What two trainings of one specialist have in common, in the record of a run."""
+
+
 def check_ceiling(paths: Sequence[Path] | None) -> None:
     """Refuses what is not two trainings of one specialist.
 
     Raises:
-        InputError: other than two, one twice, or two runs of one seed, on other data or with other augmentation.
+        InputError: other than two, one twice, or two runs of one seed or of different recipes or data.
     """
     if paths is None:
         return
@@ -442,8 +446,8 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
         one, other = map(Run, paths)
         if one.record()["seed"] == other.record()["seed"]:
             raise InputError(f"{one.folder} and {other.folder} both have seed={one.record()['seed']}", remedy)
-        first, second = one.origin(), other.origin()
-        if differing := [what for what in ("train", "left_out", "augment") if first[what] != second[what]]:
+        first, second = (run.origin() | run.record()["choices"] for run in (one, other))
+        if differing := [what for what in SPECIALIST if first.get(what) != second.get(what)]:
             raise InputError(f"{one.folder} and {other.folder} are not one specialist: they differ in {', '.join(differing)}", remedy)
 
 
