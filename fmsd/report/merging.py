@@ -118,7 +118,7 @@ def spectrum(gram: ArrayLike, directions: int, warnings: Sequence[str] = ()) -> 
         energy = values**2 / (values**2).sum()
     places = np.arange(len(values))
     width = max(5.0, 1.4 + 0.62 * len(values))
-    lines = [line for warning in warnings for line in textwrap.wrap(plots.literal(warning), int(15 * width))]
+    lines = [line for warning in warnings for line in textwrap.wrap(plots.literal(warning), int(12 * (width - 0.8)))]
     figure, axes = plots.canvas(width, 3.2 + 0.16 * len(lines))
     bars = axes.bar(places, values, color=[CORE if place < directions else REST for place in places], width=0.75)
     axes.bar_label(bars, ["-" if np.isnan(part) else f"{part:.0%}" for part in energy], fontsize=8, padding=2)
