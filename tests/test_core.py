@@ -71,6 +71,7 @@ def test_the_spectral_gap() -> None:
         ((2, 1, 1), 0.1, "task", ["The core is not determined: the spectral gap behind its direction is 0.25, below 0.3"]),
         ((1, 1, 1.2), 0.1, "none", ["c alone makes", "merger.normalise=task"]),
         ((1, 1, 1), 0.5, "none", []),
+        ((1, 1, 1), 0.0, "task", ["The core is not determined"]),
     ],
 )
 def test_a_core_of_one_specialist_and_one_that_is_not_determined_are_warned_of(
@@ -79,3 +80,4 @@ def test_a_core_of_one_specialist_and_one_that_is_not_determined_are_warned_of(
     found = " ".join(leading_core(gram(lengths, cosine), 1, normalise).warnings("abc"))  # pyright: ignore[reportArgumentType]
     assert all(part in found for part in parts)
     assert bool(found) == bool(parts)
+    assert "merger.normalise" not in found or normalise == "none"

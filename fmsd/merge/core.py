@@ -30,6 +30,7 @@ class Core(NamedTuple):
 
     Args:
         directions: number k of directions that span the core.
+        normalise: whether they come from the task vectors as they are, or each scaled to length 1.
         matrix: the matrix whose first k eigenvectors they come from: C, or what was made of it.
         weights: core = sum_j weights_j tau_j.
         shared, mix: the projection of tau_i onto the directions is sum_c shared_ic sum_j mix_cj tau_j.
@@ -39,6 +40,7 @@ class Core(NamedTuple):
     """
 
     directions: int
+    normalise: Normalise
     matrix: Float64[Tensor, "experts experts"]
     weights: Float64[Tensor, " experts"]
     shared: Float64[Tensor, "experts directions"]
@@ -60,10 +62,8 @@ class Core(NamedTuple):
             )
         if self.shares is not None and max(self.shares) > LARGEST_SHARE:
             place = max(range(len(self.shares)), key=self.shares.__getitem__)
-            found.append(
-                f"{labels[place]} alone makes {self.shares[place]:.0%} of the core: its task vector is longer than the others or nearer to them; "
-                "merger.normalise=task takes the length out"
-            )
+            cure = ": its task vector is longer than the others or nearer to them; merger=r2m merger.normalise=task takes the length out"
+            found.append(f"{labels[place]} alone makes {self.shares[place]:.0%} of the core{cure if self.normalise == 'none' else ''}")
         return found
 
 
@@ -98,6 +98,7 @@ def leading_core(gram: Float64[Tensor, "experts experts"], directions: int, norm
     parts = weights.abs() * lengths
     return Core(
         int(directions),
+        normalise,
         matrix,
         weights,
         shared,
