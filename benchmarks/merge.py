@@ -17,20 +17,22 @@ only): what belongs to the process, imports included, but neither mapped files n
 "limit" is what the truncated SVDs of R2M cost where only products of matrices count. A randomised SVD as `torch.svd_lowrank(A, q, niter=2)`
 makes three products A X and three A^T Y with q = rank + 8 columns per matrix and expert; no QR, no small SVD, no product of the factors is
 counted. Each product is timed by itself on random matrices of the same shape with torch's default threads, the best of many runs. R2M with
-its Gram matrices should take no longer than two averages and that.
+its Gram matrices and svd=krylov should take no longer than two averages and that. "r2m, svd=exact", the default, is measured in the first
+round only.
 
 "--lowrank" adds R2M with its SVDs by `torch.svd_lowrank`: the tensors of the first two blocks are merged with either, and R2M's seconds are
 scaled by the ratio. "--peers" adds the mergekit package where it can be imported: its `mergekit-pytorch` command, which merges any
 safetensors files, timed in the same way but in the first round only, with task_arithmetic (weight 0.4) and ties (density 0.2) as ours; it
 trims tensor by tensor.
 
-The last rows are the energy that a rank-102 approximation of a 1024 x 1024 matrix holds, as a share of what the best one holds: of noise,
-and of a matrix with singular values j^-1/2.
+The last rows are the energy that a rank-102 approximation of a 1024 x 1024 matrix holds, as a share of what the best one holds, and the
+bound that is known without that one: of noise, and of a matrix with singular values j^-1/2.
 """
 
 import argparse
 import importlib
 import json
+import math
 import os
 import shutil
 import statistics
@@ -48,7 +50,7 @@ import torch
 from harness import Row, arguments, ratio, report, row
 from torch import Tensor
 
-from fmsd.linalg import truncated
+from fmsd.linalg import Quality, Truncation, truncated
 from fmsd.merge import r2m
 from fmsd.merge.average import Average
 from fmsd.merge.delta import Merger, Part, Specialists, merge
@@ -64,11 +66,15 @@ EXPERTS = 4
 OVERSAMPLING, ITERATIONS = 8, 2
 """Of `torch.svd_lowrank`."""
 
-AVERAGE, OURS, LIMIT, SAMPLE = "average", "r2m", "limit", "sample"
+AVERAGE, OURS, EXACT, LIMIT, SAMPLE = "average", "r2m, svd=krylov", "r2m, svd=exact", "limit", "sample"
+KRYLOV = R2M(svd="krylov", least_energy=0.0)
+"""Whatever it holds: of random weights it is known to hold little."""
+
 BOUND = "2 average + limit"
 MERGERS: dict[str, Merger] = {
     AVERAGE: Average(),
-    OURS: R2M(),
+    OURS: KRYLOV,
+    EXACT: R2M(),
     "task arithmetic": TaskArithmetic(scale=0.4),
     "ties, trim=tensor": TIES(density=0.2, trim="tensor"),
     "ties, trim=model": TIES(density=0.2, trim="model"),
@@ -173,29 +179,32 @@ def limit(model: Model, repetitions: int = 20) -> float:
     total = 0.0
     for (rows, columns), count in found.items():
         matrix = torch.randn(rows, columns)
-        width = max(1, int(R2M().ratio * min(rows, columns))) + OVERSAMPLING
+        width = max(1, int(KRYLOV.ratio * min(rows, columns))) + OVERSAMPLING
         right, left = torch.randn(columns, width), torch.randn(rows, width)
         both = best(lambda a=matrix, x=right: a @ x) + best(lambda a=matrix, y=left: a.mT @ y)
         total += EXPERTS * count * (1 + ITERATIONS) * both
     return total
 
 
-def lowrank(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """`fmsd.linalg.truncated` by `torch.svd_lowrank`."""
+krylov = partial(truncated, svd="krylov", least_energy=0.0)
+
+
+def lowrank(matrix: Tensor, rank: int, *settings: object) -> Truncation:
+    """`fmsd.linalg.truncated` by `torch.svd_lowrank`, which measures nothing."""
     if matrix.shape[0] < matrix.shape[1]:
-        left, right = lowrank(matrix.mT, rank)
-        return right.mT, left.mT
+        found = lowrank(matrix.mT, rank)
+        return found._replace(left=found.right.mT, right=found.left.mT)
     u, s, v = torch.svd_lowrank(matrix, q=min(rank + OVERSAMPLING, matrix.shape[1]), niter=ITERATIONS)
-    return (u * s)[:, :rank], v[:, :rank].mT
+    return Truncation((u * s)[:, :rank], v[:, :rank].mT, Quality(math.nan, math.nan))
 
 
 def sample(folder: Path, model: Model) -> float:
     """How many times as long R2M takes with `torch.svd_lowrank`, measured on the first two blocks."""
 
-    def seconds(svd: Callable[[Tensor, int], tuple[Tensor, Tensor]]) -> float:
+    def seconds(svd: Callable[..., Truncation]) -> float:
         r2m.truncated = svd
         start = time.perf_counter()
-        for _ in merge(specialists(folder, model, ("blocks.0.", "blocks.1.")), R2M()):
+        for _ in merge(specialists(folder, model, ("blocks.0.", "blocks.1.")), KRYLOV):
             pass
         return time.perf_counter() - start
 
@@ -282,10 +291,12 @@ def accuracy() -> list[Row]:
     rows = []
     for what, matrix in (("noise", noise), ("singular values j^-1/2", u * torch.arange(1, size + 1).rsqrt() @ v.mT)):
         best = torch.linalg.svdvals(matrix)[:rank].double().square().sum()
-        for name, svd in (("fmsd.linalg.truncated", truncated), ("torch.svd_lowrank", lowrank)):
-            first, second = svd(matrix, rank)
+        for name, svd in (("fmsd.linalg.truncated", krylov), ("torch.svd_lowrank", lowrank)):
+            first, second, quality = svd(matrix, rank)
             energy = matrix.double().square().sum() - (matrix - first @ second).double().square().sum()
             rows.append(row(f"{what}: energy held by {name}", float(energy / best), "x", peer="best approximation"))
+            if svd is krylov:
+                rows.append(row(f"{what}: known to be held by {name}", quality.of_best, "x", peer="best approximation"))
     return rows
 
 
@@ -295,7 +306,7 @@ def measure(folder: Path, options: argparse.Namespace) -> list[Row]:
     results: dict[str, list[Result]] = {name: [] for name in names}
     for turn in range(options.rounds):
         for name in names:
-            if not (turn and name in PEERS):  # minutes each
+            if not (turn and name in (*PEERS, EXACT)):  # minutes each
                 results[name].append(run(name, folder, options.small))
     seconds = {name: [result.value for result in found] for name, found in results.items()}
     seconds[BOUND] = [2.0 * average + least for average, least in zip(seconds[AVERAGE], seconds[LIMIT], strict=True)]

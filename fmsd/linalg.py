@@ -26,6 +26,32 @@ OVERLAP = 1e-4
 """Rows that overlap less with those before them are orthonormal for single precision once the overlap is taken away."""
 
 
+SVD = Literal["exact", "krylov"]
+"""How matrices are truncated: by their whole singular value decomposition, or in a block Krylov space."""
+
+
+class Quality(NamedTuple):
+    """How good an approximation of a matrix is.
+
+    Args:
+        energy: its squared Frobenius norm as a share of the matrix's; 1 for a zero matrix.
+        of_best: a lower bound of its squared norm as a share of what the best approximation of that rank holds; 1 for the best.
+        rejected: the bound of an approximation that was too low, so that the whole decomposition was computed instead.
+    """
+
+    energy: float
+    of_best: float
+    rejected: float | None = None
+
+
+class Truncation(NamedTuple):
+    """An approximation left @ right of a matrix. The factor on the shorter side is orthonormal; of a square matrix, the right one."""
+
+    left: Float[Tensor, "out rank"]
+    right: Float[Tensor, "rank in"]
+    quality: Quality
+
+
 class Factors(NamedTuple):
     """A low-rank matrix u @ diag(s) @ vt, its columns ordered by falling singular value."""
 
@@ -89,27 +115,56 @@ def _smallest(square: Float64[Tensor, "size size"], rank: int) -> Factors | None
     return None
 
 
-def truncated(matrix: Float[Tensor, "out in"], rank: int) -> tuple[Float[Tensor, "out rank"], Float[Tensor, "rank in"]]:
-    """The best approximation of a rank, as two factors whose product it is; in single precision.
-
-    Small matrices are decomposed as a whole. Of others the singular directions come from a block Krylov space (Musco and Musco, NeurIPS
-    2015, arXiv 1504.05477): it holds 0.995 and more of what the best approximation of a task vector holds, and 0.9 for noise. Directions
-    below 3e-4 of the largest singular value are not told apart. The same matrix gives the same factors. The factor on the shorter side
-    is orthonormal; of a square matrix, the right one.
+def truncated(matrix: Float[Tensor, "out in"], rank: int, svd: SVD = "exact", least_energy: float = 0.9) -> Truncation:
+    """Approximates a matrix by one of lower rank, in single precision, and measures how much of it that holds.
 
     Args:
         rank: at least 1, at most min(out, in).
+        svd: the whole decomposition, which gives the best approximation (`exact`), or singular directions from a block Krylov space
+            (`krylov`), at about a tenth of the cost; small matrices are decomposed as a whole anyway.
+        least_energy: where the Krylov space guarantees a smaller share of the best approximation's energy, the matrix is decomposed as a
+            whole. 0 takes any, 1 hardly one.
     """
     if matrix.shape[0] < matrix.shape[1]:
-        left, right = truncated(matrix.mT, rank)
-        return right.mT, left.mT
-    width = -(-rank // WIDTH) * 8
-    if matrix.shape[1] <= max(SMALL, DEPTH * width):
-        u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-        return u[:, :rank] * s[:rank], vt[:rank]
+        found = truncated(matrix.mT, rank, svd, least_energy)
+        return found._replace(left=found.right.mT, right=found.left.mT)
+    width, rejected = -(-rank // WIDTH) * 8, None
+    if svd == "krylov" and matrix.shape[1] > max(SMALL, DEPTH * width):
+        found = _truncated_in_krylov_space(matrix, rank, width)
+        if found.quality.of_best >= least_energy:
+            return found
+        rejected = found.quality.of_best
+    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+    squares = s.double().square()
+    return Truncation(u[:, :rank] * s[:rank], vt[:rank], Quality(_share(squares[:rank].sum(), squares.sum()), 1.0, rejected))
+
+
+def _truncated_in_krylov_space(matrix: Float[Tensor, "out in"], rank: int, width: int) -> Truncation:
+    """The best approximation of a rank whose rows lie in a block Krylov space (Musco and Musco, NeurIPS 2015, arXiv 1504.05477).
+
+    With P the projector onto the space, M M^T = (M P)(M P)^T + (M - M P)(M - M P)^T. The largest eigenvalues of a sum add up to no more
+    than those of its terms (Ky Fan), so the best approximation holds at most what this one does and what lies outside the space.
+
+    In truth it holds 0.995 and more of the best for the spectra of task vectors, and 0.9 for noise. Directions below 3e-4 of the largest
+    singular value are not told apart. The same matrix gives the same factors.
+    """
     basis, image = _krylov(matrix, width)
     turn = torch.linalg.eigh(image @ image.mT).eigenvectors[:, -rank:].mT
-    return (turn @ image).mT, turn @ basis
+    left = (turn @ image).mT
+    own, inside, whole = _energy(left), _energy(image), _energy(matrix)
+    outside = (whole - inside).clamp_min(0)
+    return Truncation(left, turn @ basis, Quality(_share(own, whole), _share(own, own + outside)))
+
+
+def _energy(matrix: Float[Tensor, "rows columns"]) -> Float64[Tensor, ""]:
+    """The squared Frobenius norm; double precision is needed only for the sum over the rows, which costs next to nothing."""
+    rows = matrix if matrix.stride(-1) == 1 else matrix.mT
+    return torch.linalg.vector_norm(rows, dim=1).double().square().sum()
+
+
+def _share(part: Float64[Tensor, ""], whole: Float64[Tensor, ""]) -> float:
+    """A share of an energy; 1 of nothing."""
+    return min(1.0, float(part / whole)) if whole > 0 else 1.0
 
 
 def _krylov(matrix: Float[Tensor, "out in"], width: int) -> tuple[Float[Tensor, "blocks in"], Float[Tensor, "blocks out"]]:

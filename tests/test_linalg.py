@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fmsd.linalg import Split, directions, energy_gain, median_singular_value, orthonormal_complement, truncated
+from fmsd.linalg import SVD, Split, directions, energy_gain, median_singular_value, orthonormal_complement, truncated
 
 
 def gram_error(matrix: torch.Tensor) -> torch.Tensor:
@@ -100,6 +100,12 @@ def best(matrix: torch.Tensor, rank: int) -> torch.Tensor:
     return (u[:, :rank] * s[:rank]) @ vt[:rank]
 
 
+def factors(matrix: torch.Tensor, rank: int, svd: SVD = "krylov") -> tuple[torch.Tensor, torch.Tensor]:
+    """A truncated matrix, from a Krylov space whatever that holds."""
+    left, right, _ = truncated(matrix, rank, svd, least_energy=0.0)
+    return left, right
+
+
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.double() - expected.double()).norm() / expected.double().norm())
 
@@ -113,7 +119,7 @@ SPECTRA = {"root": RANKS**-0.5, "inverse": RANKS**-1, "square": RANKS**-2, "slow
 def test_a_small_matrix_is_truncated_exactly(shape: tuple[int, int], rank: int) -> None:
     """To single precision: rounding turns the directions of close singular values into each other."""
     matrix = torch.randn(shape)
-    left, right = truncated(matrix, rank)
+    left, right = factors(matrix, rank)
     assert (left.shape, right.shape) == ((shape[0], rank), (rank, shape[1]))
     assert relative(left @ right, best(matrix, rank)) < 1e-4
 
@@ -121,7 +127,7 @@ def test_a_small_matrix_is_truncated_exactly(shape: tuple[int, int], rank: int) 
 @pytest.mark.parametrize("shape", [(30, 20), (20, 30), (300, 230), LARGE, LARGE[::-1]])
 def test_of_full_rank_nothing_is_lost(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape)
-    left, right = truncated(matrix, min(shape))
+    left, right = factors(matrix, min(shape))
     assert (left.shape, right.shape) == ((shape[0], min(shape)), (min(shape), shape[1]))
     assert relative(left @ right, matrix) < 1e-5
 
@@ -131,24 +137,24 @@ def test_of_full_rank_nothing_is_lost(shape: tuple[int, int]) -> None:
 def test_a_matrix_of_low_rank_comes_back(true: int, rank: int, wide: bool) -> None:
     matrix = torch.randn(LARGE[0], true) @ torch.randn(true, LARGE[1])
     matrix = matrix.mT.contiguous() if wide else matrix
-    left, right = truncated(matrix, rank)
+    left, right = factors(matrix, rank)
     assert relative(left @ right, matrix) < 2e-5
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-4, 1e4])
 def test_the_size_of_the_numbers_does_not_matter(scale: float) -> None:
     matrix = torch.randn(LARGE[0], 20) @ torch.randn(20, LARGE[1])
-    left, right = truncated(scale * matrix, 40)
+    left, right = factors(scale * matrix, 40)
     assert relative((left / scale) @ right, matrix) < 2e-5
 
 
 def test_of_few_entries_or_none_the_rest_stays_zero() -> None:
-    left, right = truncated(torch.zeros(LARGE), 40)
+    left, right = factors(torch.zeros(LARGE), 40)
     assert torch.equal(left @ right, torch.zeros(LARGE))
     assert gram_error(right.mT.contiguous()) < 1e-8
     matrix = torch.zeros(LARGE)
     matrix[3, 4], matrix[100:110, 200:210] = 2.0, torch.randn(10, 10)
-    left, right = truncated(matrix, 40)
+    left, right = factors(matrix, 40)
     assert relative(left @ right, matrix) < 2e-5
 
 
@@ -158,7 +164,7 @@ def test_a_falling_spectrum_is_approximated_nearly_as_well_as_can_be(spectrum: s
     """To 1 %, but for singular values below the root of the precision, which are not told from each other."""
     values = SPECTRA[spectrum]
     matrix = of_spectrum(values)
-    left, right = truncated(matrix, rank)
+    left, right = factors(matrix, rank)
     error = (matrix.double() - left.double() @ right.double()).norm()
     assert values[rank:].norm() * (1 - 1e-4) - 1e-6 <= error <= 1.01 * values[rank:].norm() + torch.finfo(torch.float32).eps ** 0.5 * values.norm()
 
@@ -167,7 +173,7 @@ def test_a_falling_spectrum_is_approximated_nearly_as_well_as_can_be(spectrum: s
 @pytest.mark.parametrize(("kind", "share"), [("root", 0.99), ("noise", 0.85)])
 def test_what_is_kept_is_nearly_all_that_can_be(kind: str, share: float, rank: int) -> None:
     matrix = of_spectrum(SPECTRA["root"]) if kind == "root" else torch.randn(LARGE)
-    left, right = truncated(matrix, rank)
+    left, right = factors(matrix, rank)
     kept = (left @ right).double().square().sum() / torch.linalg.svdvals(matrix.double())[:rank].square().sum()
     assert share <= kept < 1 + 1e-5
 
@@ -175,31 +181,31 @@ def test_what_is_kept_is_nearly_all_that_can_be(kind: str, share: float, rank: i
 @pytest.mark.parametrize("shape", [(40, 16), LARGE])
 def test_a_wide_matrix_is_truncated_as_its_transpose(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape)
-    (left, right), (above, below) = truncated(matrix, 8), truncated(matrix.mT, 8)
+    (left, right), (above, below) = factors(matrix, 8), factors(matrix.mT, 8)
     assert torch.equal(above, right.mT)
     assert torch.equal(below, left.mT)
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (40, 16), (16, 40), LARGE, LARGE[::-1], (300, 300)])
 def test_the_factor_of_the_shorter_side_is_orthonormal(shape: tuple[int, int]) -> None:
-    left, right = truncated(torch.randn(shape), 10)
+    left, right = factors(torch.randn(shape), 10)
     assert gram_error(right.mT.contiguous() if shape[0] >= shape[1] else left) < 1e-8
 
 
 @pytest.mark.parametrize("shape", [(40, 16), LARGE])
 def test_the_same_matrix_gives_the_same_factors_and_leaves_the_random_state_alone(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape)
-    left, right = truncated(matrix, 10)
+    left, right = factors(matrix, 10)
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    again = truncated(matrix, 10)
+    again = factors(matrix, 10)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(again[0], left)
     assert torch.equal(again[1], right)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        other = truncated(matrix, 10)
+        other = factors(matrix, 10)
     finally:
         torch.set_num_threads(threads)
     assert relative(other[0] @ other[1], left @ right) < 1e-4
@@ -209,5 +215,57 @@ def test_a_matrix_is_left_as_it_was() -> None:
     for shape in (LARGE, LARGE[::-1], (40, 16)):
         matrix = torch.randn(shape)
         kept = matrix.clone()
-        truncated(matrix, 10)
+        factors(matrix, 10)
         assert torch.equal(matrix, kept)
+
+
+@pytest.mark.parametrize("shape", [(40, 16), (16, 40), LARGE, LARGE[::-1]])
+@pytest.mark.parametrize("rank", [1, 16])
+def test_exactly_truncated_it_is_the_best_approximation(shape: tuple[int, int], rank: int) -> None:
+    matrix = torch.randn(shape)
+    left, right, quality = truncated(matrix, rank)
+    assert relative(left @ right, best(matrix, rank)) < 1e-4
+    squares = torch.linalg.svdvals(matrix.double()).square()
+    assert quality.energy == pytest.approx(float(squares[:rank].sum() / squares.sum()), rel=1e-5)
+    assert (quality.of_best, quality.rejected) == (1.0, None)
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["tall", "wide"])
+@pytest.mark.parametrize("rank", [1, 10, 40, 100])
+@pytest.mark.parametrize("spectrum", [*SPECTRA, "noise"])
+def test_what_a_krylov_space_is_known_to_hold_is_never_more_than_it_holds(spectrum: str, rank: int, wide: bool) -> None:
+    matrix = torch.randn(LARGE) if spectrum == "noise" else of_spectrum(SPECTRA[spectrum])
+    matrix = matrix.mT if wide else matrix
+    left, right, quality = truncated(matrix, rank, "krylov", least_energy=0.0)
+    held, whole = (left.double() @ right.double()).square().sum(), matrix.double().square().sum()
+    assert quality.energy == pytest.approx(float(held / whole), rel=1e-5)
+    of_best = float(held / torch.linalg.svdvals(matrix.double())[:rank].square().sum())
+    assert quality.energy - 1e-6 <= quality.of_best <= of_best + 1e-5
+    if spectrum in ("square", "fast"):
+        assert quality.of_best > 0.99
+
+
+def test_of_a_low_rank_a_krylov_space_is_known_to_hold_all() -> None:
+    quality = truncated(torch.randn(LARGE[0], 20) @ torch.randn(20, LARGE[1]), 40, "krylov", 0.9999).quality
+    assert quality.energy == pytest.approx(1, abs=1e-5)
+    assert quality.of_best == pytest.approx(1, abs=1e-5)
+    assert quality.rejected is None
+
+
+@pytest.mark.parametrize("shape", [LARGE, LARGE[::-1]])
+def test_where_a_krylov_space_holds_too_little_the_whole_decomposition_is_computed(shape: tuple[int, int]) -> None:
+    noise = torch.randn(shape)
+    bound = truncated(noise, 40, "krylov", least_energy=0.0).quality.of_best
+    kept, changed = (truncated(noise, 40, "krylov", least_energy=bound + step) for step in (-0.01, 0.01))
+    assert kept.quality.of_best == bound
+    assert changed.quality.rejected == bound
+    exact = truncated(noise, 40)
+    assert torch.equal(changed.left, exact.left)
+    assert torch.equal(changed.right, exact.right)
+    assert changed.quality._replace(rejected=None) == exact.quality
+
+
+@pytest.mark.parametrize("svd", ["exact", "krylov"])
+@pytest.mark.parametrize("shape", [(24, 24), LARGE])
+def test_a_zero_matrix_loses_nothing(shape: tuple[int, int], svd: SVD) -> None:
+    assert truncated(torch.zeros(shape), 10, svd).quality == (1.0, 1.0, None)

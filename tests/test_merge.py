@@ -14,13 +14,15 @@ from safetensors.torch import load_file, save_file
 
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
-from fmsd.models.detector import detector
+from fmsd.models.detector import detector, locate
 from fmsd.report.run import Run
+from fmsd.state import read_state
 from fmsd.tasks import merge as merging
 from tests.conftest import grow_tree
 
 MERGERS = sorted(path.stem for path in (CONF / "merger").glob("*.yaml"))
 METHODS = ("fmsd", "lora", "full")
+BASE = "package:demo_vit.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_specialists_that_learned_no_matrix_or_the_head_alone(place: Path, metho
 def test_every_merger_makes_a_run_like_any_other(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["merge", "-m", f"merger={','.join(MERGERS)}", RUNS, "hydra.sweep.dir=sweep"]) == 0
     runs = sorted(path for path in (place / "sweep").iterdir() if path.is_dir())
-    assert len(runs) == len(MERGERS) == 8
+    assert len(runs) == len(MERGERS) == 9
     for run in runs:
         assert {"config.yaml", "run.json", "merge.json", "results.csv", "adapter.safetensors", "domains.csv", "domains.png"} <= {
             path.name for path in run.iterdir()
@@ -298,6 +300,59 @@ def test_specialists_of_parameter_efficient_methods_merge_into_a_small_adapter(p
     }
 
 
+def test_the_cosine_between_two_seeds_is_reported_beside_those_of_the_experts(place: Path, folded: dict[str, dict[str, torch.Tensor]]) -> None:
+    words = ["method=lora", "optimizer.lr=1e-2", "data=folder", "data.root=data", "trainer=smoke", "backbone=demo_vit"]
+    assert main(["train", *words, "seed=1", "hydra.run.dir=seeds/lora1"]) == 0
+    pair = "ceiling=[runs/lora,seeds/lora1]"
+    assert main(["merge", "experts=[runs/fmsd,runs/lora]", pair, "out=below", "test=false"]) == 0
+    base = read_state(locate(BASE))
+    names = [layer["name"] for layer in record("below")["layers"]]
+    first, second = (
+        torch.cat([(one[name] - base[name]).flatten().double() for name in names]) for one in (folded["lora"], weights(Path("seeds/lora1")))
+    )
+    ceiling = record("below")["ceiling"]
+    assert ceiling["cosine"] == pytest.approx(float(first @ second / (first.norm() * second.norm())), abs=1e-4)
+    assert [expert["label"] for expert in ceiling["experts"]] == ["lora", "lora1"]
+    assert main(["merge", "add=runs/full", "to=below", "out=more_below", "test=false"]) == 0
+    assert record("more_below")["ceiling"]["experts"] == ceiling["experts"]
+    assert main(["merge", "experts=[fmsd.safetensors,lora.safetensors]", "backbone=demo_vit", pair, "out=files_below", "test=false"]) == 0
+    assert record("files_below")["ceiling"]["experts"] == ceiling["experts"]
+
+
+def test_a_core_that_one_specialist_makes_is_warned_of_once_and_recorded(
+    place: Path, folded: dict[str, dict[str, torch.Tensor]], caplog: pytest.LogCaptureFixture
+) -> None:
+    base = read_state(locate(BASE))
+    long = {name: tensor if name.startswith("head.") else 4 * tensor - 3 * base[name] for name, tensor in folded["lora"].items()}
+    save_file(long, "long.safetensors")
+    experts = "experts=[runs/fmsd,long.safetensors]"
+    for merger in ("r2m", "r2m_script"):
+        caplog.clear()
+        assert main(["merge", f"merger={merger}", experts, f"out=long_{merger}", "test=false"]) == 0
+        found = record(f"long_{merger}")
+        assert max(found["core_shares"]) == found["core_shares"][1] > 0.6
+        assert sum("long alone makes" in warning for warning in found["warnings"]) == 1
+        assert [entry.message.split(";")[0] for entry in caplog.records if "alone makes" in entry.message] == [
+            warning.split(";")[0] for warning in found["warnings"] if "alone makes" in warning
+        ]
+    caplog.clear()
+    assert main(["merge", "merger.normalise=task", experts, "out=short", "test=false"]) == 0
+    assert record("short")["core_shares"] == pytest.approx([0.5, 0.5])
+    assert 0 <= record("short")["spectral_gap"] <= 1
+    assert main(["merge", "merger=average", experts, "out=no_core", "test=false"]) == 0
+    assert record("no_core")["warnings"]
+    assert "alone makes" not in caplog.text
+
+
+def test_matrices_that_were_decomposed_after_all_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    merging.log_truncations({"a": {"of_best": [1.0, 1.0]}, "b": {}})
+    assert not caplog.records
+    merging.log_truncations({"a": {"of_best": [1.0, 1.0], "rejected": [0.7, 0.5]}, "b": {"of_best": [0.95]}, "c": {}})
+    assert "2 of 3 matrices were decomposed as a whole" in caplog.text
+    assert "0.50 in a" in caplog.text
+
+
 # ---- input that cannot be used
 
 
@@ -327,6 +382,23 @@ def test_too_few_experts_and_what_is_none(refused: Any, folded: dict[str, dict[s
     assert "There is no weights file" in refused("experts=[runs/fmsd,runs/nothing]")
     assert "is not the folder of a trained run" in refused("experts=[data,runs/fmsd]")
     assert "give backbone=NAME" in refused("experts=[fmsd.safetensors,lora.safetensors]")
+
+
+def test_a_ceiling_that_is_not_two_seeds_of_one_specialist(refused: Any, place: Path) -> None:
+    words = ("experts=[runs/fmsd,runs/lora]", "test=false")
+    assert "there is 1 of them; give two runs or files of one specialist" in refused(*words, "ceiling=runs/lora")
+    assert "there is one twice" in refused(*words, "ceiling=[runs/lora,runs/lora]")
+    assert "There is no weights file and no run" in refused(*words, "ceiling=[runs/lora,runs/nothing]")
+    assert "both have seed=0" in refused(*words, "ceiling=[runs/lora,runs/fmsd]")
+    for run, key, value in (("other", "choices", {"method": "fmsd"}), ("elsewhere", "origin", {"train": {"folder": "0"}})):
+        shutil.copytree("runs/lora", f"twins/{run}")
+        told = json.loads(Path("runs/lora/run.json").read_text())
+        Path(f"twins/{run}/run.json").write_text(json.dumps({**told, "seed": 1, key: told[key] | value}))
+    assert "are not one specialist: they differ in method" in refused(*words, "ceiling=[runs/lora,twins/other]")
+    assert "are not one specialist: they differ in train" in refused(*words, "ceiling=[runs/lora,twins/elsewhere]")
+    shutil.copytree("runs/lora", "twins/same")
+    Path("twins/same/run.json").write_text(json.dumps({**told, "seed": 1}))
+    assert "are the same file twice" in refused(*words, "ceiling=[runs/lora,twins/same]")
 
 
 def test_another_architecture_base_or_head(refused: Any, place: Path, folded: dict[str, dict[str, torch.Tensor]]) -> None:

@@ -19,6 +19,7 @@ from fmsd.merge.cart import CART
 from fmsd.merge.dare import DARE, draws
 from fmsd.merge.delta import Merger, Part, Specialists, StateDict
 from fmsd.merge.iso import IsoC, polar, triplets
+from fmsd.merge.r2m_script import R2MScript
 from fmsd.merge.task_arithmetic import TaskArithmetic
 from fmsd.merge.ties import TIES, threshold
 from fmsd.merge.tsv import TSVM
@@ -34,13 +35,14 @@ MERGERS: dict[str, Merger] = {
     "cart": CART(0.4, 1.5),
     "tsv": TSVM(0.9),
     "iso": IsoC(0.8),
+    "r2m_script": R2MScript(),
 }
 every_merger = pytest.mark.parametrize("merger", MERGERS.values(), ids=MERGERS)
 
 SHAPES: dict[str, tuple[Part, tuple[int, ...]]] = {
     "embed": (Part("other"), (1, 5, 6)),
     "qkv.weight": (Part("matrix", 3), (18, 6)),
-    "qkv.bias": (Part("other"), (18,)),
+    "qkv.bias": (Part("other", affine=True), (18,)),
     "bn.mean": (Part("statistic"), (6,)),
     "bn.count": (Part("counter"), ()),
     "conv.weight": (Part("matrix"), (7, 3, 2, 2)),
@@ -225,6 +227,10 @@ def test_stacked_matrices_and_convolutions_are_matrices_on_their_own(merger: Mer
         (DARE, {"scale": "much"}, r"merger.scale=much is out of range; give a number of at least 0\."),
         (DARE, {"seed": -1}, r"merger.seed=-1 is out of range; give a number of at least 0\."),
         (CART, {"ratio": 2}, r"merger.ratio=2 is out of range; give a number from 0 to 1\."),
+        (CART, {"svd": "fast"}, r"merger.svd=fast is unknown; choose one of exact, krylov\."),
+        (CART, {"least_energy": 2}, r"merger.least_energy=2 is out of range; give a number from 0 to 1\."),
+        (R2MScript, {"alpha": -1}, r"merger.alpha=-1 is out of range; give a number of at least 0\."),
+        (R2MScript, {"directions": 0}, r"merger.directions=0 is out of range; give a number of at least 1\."),
         (CART, {"prior": -1}, r"merger.prior=-1 is out of range; give a number of at least 0\."),
         (TSVM, {"scale": -1}, r"merger.scale=-1 is out of range; give a number of at least 0\."),
         (IsoC, {"scale": None}, r"merger.scale=None is out of range; give a number of at least 0\."),
@@ -237,7 +243,7 @@ def test_coefficients_out_of_range_are_refused(target: Any, settings: dict[str, 
         target(**settings)
 
 
-@pytest.mark.parametrize("target", [Average, TaskArithmetic, TIES, DARE, CART, TSVM, IsoC], ids=lambda target: target.__name__)
+@pytest.mark.parametrize("target", [Average, TaskArithmetic, TIES, DARE, CART, TSVM, IsoC, R2MScript], ids=lambda target: target.__name__)
 def test_a_configuration_holds_the_defaults(target: Any) -> None:
     config = OmegaConf.load(ROOT / "conf" / "merger" / f"{target.__module__.rsplit('.', 1)[1]}.yaml")
     assert instantiate(config) == target()
@@ -370,6 +376,26 @@ def test_cart_is_its_formula(ratio: float, experts: int) -> None:
             assert torch.equal(found[name], average[name])
     if experts <= 2 or ratio == 1:
         close(found, average, 5e-6)
+
+
+def test_cart_reports_what_its_truncations_hold() -> None:
+    generator = torch.Generator().manual_seed(5)
+    base = {"w": torch.zeros(400, 300)}
+    experts = [{"w": torch.randn(400, 300, generator=generator)} for _ in range(3)]
+    exact, krylov, rejected = (
+        next(CART(0.1, svd=svd, least_energy=least)(Specialists(base, experts, {"w": Part("matrix")})))
+        for svd, least in (("exact", 0.9), ("krylov", 0.0), ("krylov", 0.9))
+    )
+    values = [torch.linalg.svdvals(expert["w"].double() - sum(one["w"] for one in experts) / 3).square() for expert in experts]
+    torch.testing.assert_close(torch.tensor(exact.about["energy"]), torch.stack([own[:30].sum() / own.sum() for own in values]).float())
+    assert (exact.about["rank"], exact.about["of_best"]) == (30, [1.0] * 3)
+    assert all(
+        0.2 < bound < kept / best < 1
+        for bound, kept, best in zip(krylov.about["of_best"], krylov.about["energy"], exact.about["energy"], strict=True)
+    )
+    assert rejected.about == {**exact.about, "rejected": krylov.about["of_best"]}
+    assert torch.equal(rejected.tensor, exact.tensor)
+    assert not torch.equal(krylov.tensor, exact.tensor)
 
 
 def naive_tsv(tasks: Tensor) -> Tensor:

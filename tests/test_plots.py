@@ -95,6 +95,8 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "cosine of one": lambda: merging.cosines(["one"], [[2.0]]),
     "cosines of zeros": lambda: merging.cosines(["one", "two"], np.zeros((2, 2))),
     "spectrum": lambda: merging.spectrum(torch.eye(4, dtype=torch.float64), 2),
+    "cosines below a ceiling": lambda: merging.cosines(["one", "two"], tasks(2) @ tasks(2).T, 0.4),
+    "spectrum with doubts": lambda: merging.spectrum(torch.eye(4, dtype=torch.float64), 2, ["a long sentence of doubt " * 8, HOSTILE[0]]),
     "spectrum of one": lambda: merging.spectrum([[2.0]], 1),
     "spectrum of zeros": lambda: merging.spectrum(np.zeros((3, 3)), 1),
     "unknown spectrum": lambda: merging.spectrum(np.full((3, 3), np.nan), 1),
@@ -165,6 +167,26 @@ def test_cosines_equal_those_of_the_vectors() -> None:
     assert [text.get_text() for text in axes.texts] == ["-" if np.isnan(value) else f"{value:.2f}" for value in found.flat]
     others = [found[row, column] for row in (0, 1, 3) for column in (0, 1, 3) if row != column]
     assert f"{np.mean(others):.2f} on average" in axes.get_title(loc="left")
+
+
+def test_the_cosine_between_two_seeds_stands_beside_those_of_the_specialists() -> None:
+    vectors = tasks(3)
+    axes, bar = merging.cosines("abc", vectors @ vectors.T, ceiling=0.62).axes
+    assert axes.get_title(loc="left").endswith("two seeds of one specialist: 0.62")
+    assert [line.get_ydata()[0] for line in bar.lines] == [0.62]
+    axes, bar = merging.cosines("abc", vectors @ vectors.T).axes
+    assert "two seeds" not in axes.get_title(loc="left")
+    assert not bar.lines
+
+
+def test_doubts_about_the_core_stand_above_its_spectrum() -> None:
+    doubts = ["specialist_$1$ alone makes 94% of the core: its task vector is longer than the others", "The core is not determined"]
+    figure = merging.spectrum(torch.eye(3, dtype=torch.float64), 1, doubts)
+    title = figure.axes[0].get_title(loc="left")
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_tightbbox().x1 <= figure.bbox.x1
+    assert " ".join(title.replace("\\", "").split()).endswith(" ".join(doubts))
+    assert len(title.split("\n")) >= 3
 
 
 def test_the_spectrum_is_that_of_the_stacked_tasks() -> None:

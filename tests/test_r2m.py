@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fmsd.errors import InputError
+from fmsd.linalg import SVD
+from fmsd.merge.core import Normalise
 from fmsd.merge.delta import Part, Specialists, StateDict, merge
 from fmsd.merge.r2m import R2M
 from fmsd.state import StateFile
@@ -20,6 +22,9 @@ SWITCHES = [
     R2M(step=step, residual=residual, matching=matching, weighting=weighting, centre=centre, directions=directions, ratio=0.4)
     for step, residual, matching in itertools.product(("abs", "rel"), ("perspec", "core"), ("global", "layer", "none"))
     for weighting, centre, directions in (("none", False, 1), ("layer", False, 2), ("none", True, 1))
+] + [
+    R2M(normalise="task", residual=residual, weighting=weighting, centre=centre, directions=directions, ratio=0.4)
+    for residual, weighting, centre, directions in (("perspec", "none", False, 1), ("core", "layer", False, 2), ("perspec", "none", True, 1))
 ]
 
 
@@ -29,12 +34,14 @@ def naive(merger: R2M, specialists: Specialists) -> dict[str, Tensor]:
     tasks = [{name: expert[name].double() - base[name] for name in LEARNED} for expert in specialists.experts]
     count = len(tasks)
     rows = [torch.stack([task[name].flatten() for task in tasks]) for name in LEARNED]
-    if merger.weighting == "layer":
-        rows = [row / row.norm() for row in rows]
+    sizes = [row.norm() if merger.weighting == "layer" else 1.0 for row in rows]
+    rows = [row / size for row, size in zip(rows, sizes, strict=True)]
     stacked = torch.cat(rows, 1)
-    if merger.centre:  # projected onto directions of the parameters' space
-        v = torch.linalg.svd(stacked - stacked.mean(0), full_matrices=False).Vh[: merger.directions]
+    if merger.centre or merger.normalise == "task":  # projected onto directions of the parameters' space
+        scaled = stacked / stacked.norm(dim=1, keepdim=True) if merger.normalise == "task" else stacked
+        v = torch.linalg.svd(scaled - scaled.mean(0) if merger.centre else scaled, full_matrices=False).Vh[: merger.directions]
         parts = [(row @ v.T @ v).split([base[name].numel() for name in LEARNED]) for row in stacked]
+        parts = [[part * size for part, size in zip(own, sizes, strict=True)] for own in parts]
         projected = [{name: part.view_as(base[name]) for name, part in zip(LEARNED, own, strict=True)} for own in parts]
     else:
         u = torch.linalg.svd(stacked, full_matrices=False).U[:, : merger.directions]
@@ -74,22 +81,47 @@ def test_identical_specialists_return_the_specialist(merger: R2M) -> None:
     close(merged(merger, specialists), specialists.experts[0])
 
 
+@pytest.mark.parametrize("normalise", ["none", "task"])
 @pytest.mark.parametrize("step", ["abs", "rel"])
-def test_with_as_many_directions_as_specialists_it_is_the_average(step: str) -> None:
+def test_with_as_many_directions_as_specialists_it_is_the_average(step: str, normalise: str) -> None:
     specialists = network(4)
     average = {name: torch.stack([expert[name] for expert in specialists.experts]).mean(0) for name in LEARNED}
-    close(merged(R2M(directions=4, step=step), specialists), average)  # pyright: ignore[reportArgumentType]
+    close(merged(R2M(directions=4, step=step, normalise=normalise), specialists), average)  # pyright: ignore[reportArgumentType]
 
 
-def test_without_residuals_it_is_the_core() -> None:
+@pytest.mark.parametrize("normalise", ["none", "task"])
+def test_without_residuals_it_is_the_core(normalise: Normalise) -> None:
     specialists = network()
-    found = merged(R2M(alpha=0.0), specialists)
+    found = merged(R2M(alpha=0.0, normalise=normalise), specialists)
     for ratio in (0.05, 1.0):
-        close(merged(R2M(alpha=0.0, ratio=ratio), specialists), found, 0)
+        close(merged(R2M(alpha=0.0, normalise=normalise, ratio=ratio), specialists), found, 0)
+    weights = R2M(normalise=normalise).core(specialists).weights.float()
+    for name in LEARNED:
+        tasks = torch.stack([expert[name] - specialists.base[name] for expert in specialists.experts])
+        torch.testing.assert_close(found[name], specialists.base[name] + torch.tensordot(weights, tasks, 1))
     share = torch.cat([(found[name] - specialists.base[name]).flatten() for name in LEARNED])
     tasks = torch.stack([torch.cat([(expert[name] - specialists.base[name]).flatten() for name in LEARNED]) for expert in specialists.experts])
     inside = tasks.T @ torch.linalg.lstsq(tasks.T, share[:, None]).solution
     assert torch.allclose(inside[:, 0], share, atol=1e-6)
+
+
+@pytest.mark.parametrize("merger", SWITCHES, ids=str)
+def test_one_specialist_that_learned_nothing_is_no_trouble(merger: R2M) -> None:
+    specialists = network()
+    found = merged(merger, Specialists(specialists.base, [*specialists.experts[:2], specialists.base], PARTS))
+    assert all(tensor.isfinite().all() for tensor in found.values())
+    assert not torch.equal(found["fc.weight"], specialists.base["fc.weight"])
+
+
+def test_with_normalise_task_the_length_of_a_specialist_does_not_decide_the_core() -> None:
+    specialists = network()
+    longer = {name: specialists.base[name] + 10 * (specialists.experts[0][name] - specialists.base[name]) for name in LEARNED}
+    stretched = Specialists(specialists.base, [{**specialists.experts[0], **longer}, *specialists.experts[1:]], PARTS)
+    for merger, largest in ((R2M(normalise="task"), 0.5), (R2M(), 1.0)):
+        shares = merger.core(stretched).shares
+        assert shares is not None
+        assert largest - 0.2 < max(shares) < largest
+    torch.testing.assert_close(R2M(normalise="task").core(stretched).shares, R2M(normalise="task").core(specialists).shares)
 
 
 @pytest.mark.parametrize("merger", SWITCHES, ids=str)
@@ -177,13 +209,17 @@ def test_the_number_of_threads_does_not_matter_and_is_left_as_it_was() -> None:
     close(several, alone, 0, list(parts))
 
 
-def test_large_matrices_of_low_rank_are_merged_as_by_complete_decompositions() -> None:
+@pytest.mark.parametrize("svd", ["exact", "krylov"])
+def test_large_matrices_of_low_rank_are_merged_as_by_complete_decompositions(svd: SVD) -> None:
     parts, (base, *experts) = wide()
-    merger = R2M(ratio=0.1)  # rank 26 holds all nine directions of a residual
+    merger = R2M(ratio=0.1, svd=svd)  # rank 26 holds all nine directions of a residual
     whole = merged(R2M(ratio=1.0), Specialists(base, experts, parts))
     close(merged(merger, Specialists(base, experts, parts)), whole, 1e-5, ["a.weight", "a.bias"])
-    rank = next(about["rank"] for name, _, about in merger(Specialists(base, experts, parts)) if name == "a.weight")
-    assert rank == 26
+    about = next(about for name, _, about in merger(Specialists(base, experts, parts)) if name == "a.weight")
+    assert about["rank"] == 26
+    assert "rejected" not in about
+    assert about["energy"] == pytest.approx([1.0] * 3, abs=1e-5)
+    assert about["of_best"] == pytest.approx([1.0] * 3, abs=1e-5)
 
 
 def test_what_it_says_about_each_tensor_adds_up() -> None:
@@ -232,6 +268,9 @@ def test_broken_weights_are_named(value: float) -> None:
         {"step": "both"},
         {"residual": "none"},
         {"matching": "x"},
+        {"normalise": "layer"},
+        {"svd": "randomised"},
+        {"least_energy": 1.1},
         {"weighting": 1},
         {"centre": "maybe"},
     ],

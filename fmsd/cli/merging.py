@@ -36,10 +36,8 @@ def merge(config: DictConfig, folder: Path) -> None:
         choices = run.choices
     else:
         given = [config.experts] if isinstance(config.experts, str) else config.experts or []
-        experts = [os.path.normpath(located(path)) for path in given]  # links stay: those of caches have names that tell their format
-        task.check_count([Path(path) for path in experts])
-        if gone := [path for path in experts if not os.path.lexists(path)]:
-            raise InputError(f"There is no weights file and no run {gone[0]}", "correct experts='[...]'")
+        task.check_count([Path(os.path.normpath(located(path))) for path in given])
+        experts = existing(given, "experts")
         folders = [Run(Path(path)) for path in experts if Path(path).is_dir()]
         plain = hydra.compose("merge", [word for word in words if word.startswith("data=")]).backbone  # data may bring a backbone of its own
         chosen = config.backbone != plain or any(word.lstrip("+").startswith("backbone") for word in words)
@@ -67,6 +65,8 @@ def merge(config: DictConfig, folder: Path) -> None:
     whole = asked(run, config)
     if whole.data is not None:
         whole.data.train = whole.data.train if config.on is None else [config.on] if isinstance(config.on, str) else config.on
+    if config.ceiling is not None:
+        whole.ceiling = existing([config.ceiling] if isinstance(config.ceiling, str) else config.ceiling, "ceiling")
     grid = None if config.search is None else searched(config.search)
     if (grid is None) != (config.on is None):
         raise InputError(
@@ -92,7 +92,23 @@ def merge(config: DictConfig, folder: Path) -> None:
         seed=whole.seed,
         grid=grid,
         before=before,
+        ceiling=[Path(path) for path in whole.ceiling] if whole.get("ceiling") else None,
     )
+
+
+def existing(paths: Sequence[str], key: str) -> list[str]:
+    """Paths of runs and files, as they hold wherever they are read; links stay, as those of caches have names that tell their format.
+
+    Args:
+        key: the key that names them, for the message.
+
+    Raises:
+        InputError: one that is not there.
+    """
+    found = [os.path.normpath(located(path)) for path in paths]
+    if gone := [path for path in found if not os.path.lexists(path)]:
+        raise InputError(f"There is no weights file and no run {gone[0]}", f"correct {key}='[...]'")
+    return found
 
 
 def earlier(config: DictConfig, words: Sequence[str]) -> tuple[Any, dict[str, Any]]:

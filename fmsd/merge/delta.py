@@ -17,6 +17,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from fmsd.errors import InputError
+from fmsd.linalg import SVD, Quality
 from fmsd.merge.parallel import ahead
 
 StateDict = Mapping[str, Tensor]
@@ -33,10 +34,12 @@ class Part(NamedTuple):
 
     Args:
         slices: number of matrices stacked along the output: a fused query, key, value has 3.
+        affine: whether it belongs to a normalisation layer or is a bias.
     """
 
     kind: Kind
     slices: int = 1
+    affine: bool = False
 
     def matrices(self, weight: Float[Tensor, "..."], stack: int = 0) -> Float[Tensor, "*stack slices rows columns"]:
         """A matrix part's weight (*stack, out, in, *kernel) as the matrices it consists of, in the same memory; columns are input x kernel.
@@ -223,3 +226,20 @@ def one_of(choices: Sequence[object], **settings: object) -> None:
     for name, value in settings.items():
         if value not in choices:
             raise InputError(f"merger.{name}={value} is unknown", f"choose one of {', '.join(map(str, choices))}")
+
+
+def check_truncation(svd: SVD, least_energy: float) -> None:
+    """Refuses settings of `fmsd.linalg.truncated` that a merger was given and that are out of range.
+
+    Raises:
+        InputError: such a setting.
+    """
+    one_of(("exact", "krylov"), svd=svd)
+    in_range(high=1.0, least_energy=least_energy)
+
+
+def truncation_record(rank: int, found: Sequence[Quality]) -> dict[str, Any]:
+    """The record of a tensor whose matrices were truncated: their rank and the quality of each, by expert and in each expert by slice."""
+    record = {"rank": rank, "energy": [own.energy for own in found], "of_best": [own.of_best for own in found]}
+    rejected = [own.rejected for own in found if own.rejected is not None]
+    return {**record, "rejected": rejected} if rejected else record

@@ -1,9 +1,9 @@
 """R2M: a Real core that all specialists share, plus what each knows of its own forgery, denoised and matched in norm.
 
-Park, Kim, Choi and Kwon, "Real-Aware Residual Model Merging for Deepfake Detection", 2025, arXiv 2509.24367.
+Park, Kim, Cho and Kwon, "Real-Aware Residual Model Merging for Deepfake Detection", 2025, arXiv 2509.24367.
 
     C = sum_l omega_l A_l A_l^T                  rows of A_l: the task vectors tau_i of layer l; N x N
-    B = U_k U_k^T                                U_k: the first k eigenvectors of C
+    B = U_k U_k^T                                U_k: the first k eigenvectors of C; see `fmsd.merge.core`
     core = mean_i sum_j B_ij tau_j               the Real component
     residual_i = tau_i - sum_j B_ij tau_j        the Fake residual: each matrix truncated, then all scaled to their mean norm
     theta = theta_0 + core + eta * mean_i residual_i
@@ -13,36 +13,20 @@ The algorithm is our reading of the paper's words; see docs/methods/r2m.md.
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from fmsd.errors import InputError
-from fmsd.linalg import truncated
-from fmsd.merge.delta import BLOCK, Merged, Specialists, in_range, one_of
+from fmsd.linalg import SVD, truncated
+from fmsd.merge.core import Core, Matching, Normalise, leading_core, matching_scales
+from fmsd.merge.delta import BLOCK, Merged, Specialists, check_truncation, in_range, one_of, truncation_record
 from fmsd.merge.parallel import ahead
 from fmsd.shares import rounded_down
-
-NOTHING = 1e-5
-"""A residual of this share of its task vector is rounding, and is not scaled up to the norm of the others."""
-
-
-class Division(NamedTuple):
-    """How task vectors fall into core and residuals: by the same linear combinations in every layer.
-
-    Args:
-        core: core = sum_j core_j tau_j.
-        shared, mix: residual_i = tau_i - sum_c shared_ic sum_j mix_cj tau_j.
-    """
-
-    core: Float64[Tensor, " experts"]
-    shared: Float64[Tensor, "experts directions"]
-    mix: Float64[Tensor, "directions experts"]
 
 
 class Residuals(NamedTuple):
@@ -60,6 +44,8 @@ class R2M:
 
     Args:
         directions: number k of directions that span the core, from 1 to the number of specialists.
+        normalise: find the directions in the task vectors as they are (`none`), or each scaled to length 1 (`task`), so that a long one
+            does not make the core alone.
         ratio: rank that is kept of a residual matrix, as a share of min(out, in); at least one.
         alpha: weight of the residuals.
         step: eta = alpha (`abs`), or alpha * ||core|| / ||mean residual|| (`rel`).
@@ -68,16 +54,22 @@ class R2M:
         weighting: omega_l = 1 (`none`), or 1 / sum_i ||tau_i,l||^2, which lets every tensor count the same (`layer`).
         centre: take the directions from the task vectors less their mean. The first is then that of greatest disagreement, and the core
             what the mean has along it.
+        svd: truncate residuals by whole decompositions (`exact`), or, where that is good enough, in a Krylov space (`krylov`).
+        least_energy: share of the best truncation's energy that one in a Krylov space must be known to hold, from 0 to 1; below it the
+            matrix is decomposed as a whole.
     """
 
     directions: int = 1
+    normalise: Normalise = "none"
     ratio: float = 0.1
     alpha: float = 0.6
     step: Literal["abs", "rel"] = "abs"
     residual: Literal["perspec", "core"] = "perspec"
-    matching: Literal["global", "layer", "none"] = "global"
+    matching: Matching = "global"
     weighting: Literal["none", "layer"] = "none"
     centre: bool = False
+    svd: SVD = "exact"
+    least_energy: float = 0.9
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
@@ -89,6 +81,8 @@ class R2M:
         one_of(("global", "layer", "none"), matching=self.matching)
         one_of(("none", "layer"), weighting=self.weighting)
         one_of((True, False), centre=self.centre)
+        one_of(("none", "task"), normalise=self.normalise)
+        check_truncation(self.svd, self.least_energy)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Yields theta tensor by tensor, with the rank of each and the norms of its core and of its residuals as they are added.
@@ -97,57 +91,52 @@ class R2M:
             InputError: more directions than specialists.
         """
         grams, names = specialists.gram, specialists.names
-        division = self.divide(grams)
+        core = self.core(specialists)
         with tempfile.TemporaryFile(dir=specialists.scratch) as file, ahead() as mapped:
-            found = []
-            for residuals in mapped(lambda name: self.residuals(specialists, name, division), names, specialists.sizes):
+            found, records = [], []
+            for residuals, record in mapped(lambda name: self.residuals(specialists, name, core), names, specialists.sizes):
                 found.append(self.inner(residuals))
+                records.append(record)
                 for factor in residuals:
                     factor.numpy().tofile(file)
             inner = torch.stack(found)
             lengths = inner.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-            scales = self.scales(lengths, grams.diagonal(dim1=1, dim2=2).sqrt())
-            cores, _ = self.norms(grams)
+            scales = matching_scales(lengths, grams.diagonal(dim1=1, dim2=2).sqrt(), self.matching)
+            cores, _ = self.norms(specialists)
             mean = torch.einsum("li,lij,lj->", scales, inner, scales).clamp_min(0).sqrt() / grams.shape[-1]
             eta = self.alpha if self.step == "abs" else self.alpha * float(cores.norm() / mean) if mean else 0.0
             file.seek(0)
             kept = (Residuals(*(loaded(file, shape) for shape in self.shapes(specialists, name))) for name in names)
             weights = scales * eta / grams.shape[-1]
-            thetas = mapped(lambda of: self.theta(specialists, division.core, *of), zip(names, kept, weights, strict=True), specialists.sizes)
-            for name, theta, core, own in zip(names, thetas, cores, lengths * scales, strict=True):
-                rank = {"rank": self.shapes(specialists, name)[0][2]} if specialists.parts[name].kind == "matrix" else {}
-                yield Merged(name, theta, {**rank, "core": float(core), "residuals": own.tolist()})
+            thetas = mapped(lambda of: self.theta(specialists, core.weights, *of), zip(names, kept, weights, strict=True), specialists.sizes)
+            for name, theta, norm, own, record in zip(names, thetas, cores, lengths * scales, records, strict=True):
+                yield Merged(name, theta, {**record, "core": float(norm), "residuals": own.tolist()})
 
-    def divide(self, grams: Float64[Tensor, "layers experts experts"]) -> Division:
-        """The linear combinations that make core and residuals, from the Gram matrices of the layers.
+    def core(self, specialists: Specialists) -> Core:
+        """The linear combinations that make core and residuals.
 
         Raises:
             InputError: more directions than specialists.
         """
-        count = grams.shape[-1]
-        if self.directions > count or self.directions % 1:
-            raise InputError(f"merger.directions={self.directions} does not fit {count} experts", f"give a whole number from 1 to {count}")
-        whole = self.gram(grams)
-        energies, vectors = (part[..., count - int(self.directions) :] for part in torch.linalg.eigh(centred(whole) if self.centre else whole))
-        shared = torch.where(energies > 1e-12 * energies[-1], whole @ vectors / energies, 0.0)  # the vectors themselves, if C is not centred
-        core = vectors @ shared.mean(0)
-        if self.residual == "core":
-            return Division(core, torch.ones(count, 1, dtype=core.dtype), core[None])
-        return Division(core, shared, vectors.mT)
-
-    def gram(self, grams: Float64[Tensor, "layers experts experts"]) -> Float64[Tensor, "experts experts"]:
-        """The matrix C, not centred."""
+        grams = specialists.gram
         if self.weighting == "layer":
             sizes = grams.diagonal(dim1=1, dim2=2).sum(1)
             grams = grams / torch.where(sizes > 0, sizes, 1)[:, None, None]
-        return grams.sum(0)
+        return leading_core(grams.sum(0), self.directions, self.normalise, self.centre)
 
-    def norms(self, grams: Float64[Tensor, "layers experts experts"]) -> tuple[Float64[Tensor, " layers"], Float64[Tensor, "layers experts"]]:
-        """The norms of each layer's core, and of its residuals before they are truncated."""
-        core, shared, mix = self.divide(grams)
-        own = torch.eye(len(core), dtype=core.dtype) - shared @ mix
+    def removed(self, core: Core) -> tuple[Float64[Tensor, "experts parts"], Float64[Tensor, "parts experts"]]:
+        """The factors of what a task vector loses to leave its residual: of its projection onto the core's directions, or of the core."""
+        if self.residual == "core":
+            return torch.ones_like(core.weights)[:, None], core.weights[None]
+        return core.shared, core.mix
+
+    def norms(self, specialists: Specialists) -> tuple[Float64[Tensor, " layers"], Float64[Tensor, "layers experts"]]:
+        """The norms of each tensor's core, and of its residuals before they are truncated."""
+        core, grams = self.core(specialists), specialists.gram
+        shared, mix = self.removed(core)
+        own = torch.eye(len(mix.mT), dtype=mix.dtype) - shared @ mix
         lengths = torch.einsum("ij,ljk,ik->li", own, grams, own)
-        return torch.einsum("i,lij,j->l", core, grams, core).clamp_min(0).sqrt(), lengths.clamp_min(0).sqrt()
+        return torch.einsum("i,lij,j->l", core.weights, grams, core.weights).clamp_min(0).sqrt(), lengths.clamp_min(0).sqrt()
 
     def shapes(self, specialists: Specialists, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shapes of a tensor's truncated residuals; one that is no matrix counts as a column."""
@@ -158,20 +147,22 @@ class R2M:
         rank = max(1, rounded_down(self.ratio, min(rows, columns)))
         return (slices, count, rank, rows), (slices, count, rank, columns)
 
-    def residuals(self, specialists: Specialists, name: str, division: Division) -> Residuals:
-        """The residuals of one tensor; those of matrices are truncated, others kept whole."""
+    def residuals(self, specialists: Specialists, name: str, core: Core) -> tuple[Residuals, Mapping[str, Any]]:
+        """The residuals of one tensor, and how well they are approximated; those of matrices are truncated, others kept whole."""
         tasks, part = specialists.tasks(name), specialists.parts[name]
-        flat, shared, mix = tasks.view(len(tasks), -1), division.shared.float(), division.mix.float()
+        flat, (shared, mix) = tasks.view(len(tasks), -1), (factor.float() for factor in self.removed(core))
         for block in flat.split(BLOCK, dim=1):
             block.addmm_(shared, mix @ block, alpha=-1)
         left, right = (torch.empty(shape) for shape in self.shapes(specialists, name))
-        if part.kind == "matrix":
-            for slice_, expert in np.ndindex(*left.shape[:2]):
-                own = truncated(part.matrices(tasks, stack=1)[expert, slice_], left.shape[2])
-                left[slice_, expert], right[slice_, expert] = own[0].mT, own[1]
-        else:
+        if part.kind != "matrix":
             left[0, :, 0], right[:] = flat, 1
-        return Residuals(left, right)
+            return Residuals(left, right), {}
+        found = []
+        for expert, slice_ in np.ndindex(left.shape[1], left.shape[0]):
+            own = truncated(part.matrices(tasks, stack=1)[expert, slice_], left.shape[2], self.svd, self.least_energy)
+            left[slice_, expert], right[slice_, expert] = own.left.mT, own.right
+            found.append(own.quality)
+        return Residuals(left, right), truncation_record(left.shape[2], found)
 
     def theta(
         self, specialists: Specialists, core: Float64[Tensor, " experts"], name: str, residuals: Residuals, weights: Float64[Tensor, " experts"]
@@ -194,23 +185,6 @@ class R2M:
             return products.double().unflatten(2, size).unflatten(1, size).sum((0, 2, 4))
         values = left if left.shape[-1] >= right.shape[-1] else right  # the other one is orthonormal
         return torch.diag(values.square().sum(-1, dtype=torch.float64).sum((0, 2)))
-
-    def scales(self, lengths: Float64[Tensor, "layers experts"], tasks: Float64[Tensor, "layers experts"]) -> Float64[Tensor, "layers experts"]:
-        """What brings residuals of the given norms to their mean norm; 0 where next to nothing of a task vector is left.
-
-        Args:
-            tasks: norms of the whole task vectors.
-        """
-        own, whole = lengths, tasks
-        if self.matching == "global":
-            own, whole = own.norm(dim=0, keepdim=True), whole.norm(dim=0, keepdim=True)
-        goal = own if self.matching == "none" else own.mean(1, keepdim=True)
-        return torch.where(own > NOTHING * whole, goal / own, 0.0).expand_as(lengths)
-
-
-def centred(gram: Float64[Tensor, "experts experts"]) -> Float64[Tensor, "experts experts"]:
-    """The Gram matrix of vectors less their mean."""
-    return gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean()
 
 
 def loaded(file: IO[bytes], shape: tuple[int, ...]) -> Tensor:

@@ -12,7 +12,9 @@ from fmsd.errors import InputError
 from fmsd.merge.delta import Part
 from fmsd.models.detector import Detector
 from fmsd.peft import adapter
+from fmsd.peft.bitfit import is_bias
 from fmsd.peft.inject import Adapted, slices
+from fmsd.peft.norm import NORMS
 from fmsd.state import shapes
 
 
@@ -97,7 +99,18 @@ def parts(detector: Detector) -> dict[str, Part]:
                 kinds[whole] = Part("matrix", 3)
         for name, buffer in module.named_buffers(recurse=False):
             kinds[f"{prefix}.{name}" if prefix else name] = Part("statistic" if buffer.is_floating_point() else "counter")
-    return {name: kinds[name] for name in detector.backbone.state_dict()}
+    affine = affine_names(detector)
+    return {name: kinds[name]._replace(affine=name in affine) for name in detector.backbone.state_dict()}
+
+
+def affine_names(detector: Detector) -> set[str]:
+    """The names of biases and of the parameters of normalisation layers."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in detector.backbone.named_modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if isinstance(module, NORMS) or is_bias(name, parameter)
+    }
 
 
 def is_matrix(module: nn.Module) -> bool:

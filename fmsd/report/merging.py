@@ -78,11 +78,13 @@ def norms(names: Sequence[str], core: ArrayLike, residuals: ArrayLike) -> Figure
     return figure
 
 
-def cosines(experts: Sequence[str], gram: ArrayLike) -> Figure:
+def cosines(experts: Sequence[str], gram: ArrayLike, ceiling: float | None = None) -> Figure:
     """A heat map of the cosines between the specialists' task vectors.
 
     Args:
         gram: inner products of the task vectors, summed over the layers.
+        ceiling: cosine between two seeds of one specialist, which two specialists can hardly exceed; it stands below the title and is a
+            line on the scale.
     """
     cells = cosine(gram)
     names = [textwrap.fill(name, 44) for name in experts]
@@ -95,23 +97,29 @@ def cosines(experts: Sequence[str], gram: ArrayLike) -> Figure:
     others = cells[~np.eye(len(names), dtype=bool)]
     others = others[~np.isnan(others)]
     mean = f", {float(others.mean()):z.2f} on average" if len(others) else ""
-    axes.set_title(f"Cosine of task vectors{mean}", fontsize=10, loc="left")
-    plots.scale(figure, axes, image, "cosine")
+    beside = "" if ceiling is None else f"\ntwo seeds of one specialist: {ceiling:z.2f}"
+    axes.set_title(f"Cosine of task vectors{mean}{beside}", fontsize=10, loc="left")
+    bar = plots.scale(figure, axes, image, "cosine")
+    if ceiling is not None:
+        bar.ax.axhline(ceiling, color=plots.DARK, linewidth=2)
     return figure
 
 
-def spectrum(gram: ArrayLike, directions: int) -> Figure:
+def spectrum(gram: ArrayLike, directions: int, warnings: Sequence[str] = ()) -> Figure:
     """Bars of the singular values of the stacked task vectors, each with its share of the energy; the core's are coloured.
 
     Args:
-        gram: inner products of the task vectors, summed over the layers.
+        gram: inner products of the task vectors, weighted, scaled or centred as the core's directions come from them.
         directions: number of leading directions that make the core.
+        warnings: reasons to doubt the core, which stand below the title.
     """
     values = singular_values(gram)
     with np.errstate(invalid="ignore"):
         energy = values**2 / (values**2).sum()
     places = np.arange(len(values))
-    figure, axes = plots.canvas(max(5.0, 1.4 + 0.62 * len(values)), 3.2)
+    width = max(5.0, 1.4 + 0.62 * len(values))
+    lines = [line for warning in warnings for line in textwrap.wrap(plots.literal(warning), int(12 * (width - 0.8)))]
+    figure, axes = plots.canvas(width, 3.2 + 0.16 * len(lines))
     bars = axes.bar(places, values, color=[CORE if place < directions else REST for place in places], width=0.75)
     axes.bar_label(bars, ["-" if np.isnan(part) else f"{part:.0%}" for part in energy], fontsize=8, padding=2)
     axes.set_xticks(places, [str(place + 1) for place in places])
@@ -123,7 +131,7 @@ def spectrum(gram: ArrayLike, directions: int) -> Figure:
     what = "The core's direction holds" if count == 1 else f"The core's {count} directions hold"
     held = energy[:count].sum()
     title = "The task vectors have no energy" if np.isnan(held) else f"{what} {held:.0%} of the task vectors' energy"
-    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_title("\n".join([title, *lines]), fontsize=10, loc="left")
     axes.legend(
         handles=[Patch(color=CORE, label="core"), Patch(color=REST, label="residuals")], ncols=2, loc="upper right", frameon=False, fontsize=8
     )

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
@@ -138,11 +139,12 @@ def canvases(width: float, height: float, count: int, columns: int = 1) -> tuple
     return figure, [figure.add_subplot(math.ceil(count / columns), columns, place + 1) for place in range(count)]
 
 
-def scale(figure: Figure, axes: Axes, image: AxesImage, label: str) -> None:
+def scale(figure: Figure, axes: Axes, image: AxesImage, label: str) -> Colorbar:
     """Adds the scale of a heat map's colours, as wide in a wide picture as in a narrow one."""
     width = figure.get_figwidth()
     bar = figure.colorbar(image, ax=axes, label=label, fraction=min(0.15, 0.8 / width), pad=min(0.03, 0.15 / width))
     bar.solids.set_rasterized(True)  # pyright: ignore[reportOptionalMemberAccess]  # else it is hundreds of shapes
+    return bar
 
 
 def write(figure: Figure, path: Path) -> None:

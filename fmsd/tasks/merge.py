@@ -25,9 +25,11 @@ from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
 from fmsd.engine.stamp import Facts, stamps
 from fmsd.errors import InputError, reason
+from fmsd.merge.core import Core
 from fmsd.merge.delta import Merger, Part, Specialists
 from fmsd.merge.delta import merge as merged
 from fmsd.merge.r2m import R2M
+from fmsd.merge.r2m_script import R2MScript
 from fmsd.metrics.table import by_domain, results
 from fmsd.models.detector import Detector, locate, skeleton
 from fmsd.models.formats import timm_keys
@@ -86,6 +88,7 @@ def merge(
     seed: int = 0,
     grid: Mapping[str, Sequence[Any]] | None = None,
     before: Mapping[str, Any] | None = None,
+    ceiling: Sequence[Path] | None = None,
 ) -> Run:
     """Merges experts, tensor by tensor from file to file, and tests the result where there is data.
 
@@ -96,12 +99,14 @@ def merge(
         seed: of a backbone without pretrained weights.
         grid: values of the merger's coefficients to choose from on validation data.
         before: the record of a merge of all experts but the last, whose Gram matrices are used again.
+        ceiling: two trainings of one specialist with different seeds, whose cosine is reported beside those of the experts.
 
     Raises:
         InputError: experts that cannot be merged, or data that cannot be used; nothing is left behind.
     """
     start, run = time.monotonic(), Run(folder)
     check_count(experts)
+    check_ceiling(ceiling)
     candidates = combinations(grid or {})
     for values in candidates:
         with_values(merger, values)
@@ -120,6 +125,7 @@ def merge(
         with counting("Comparing", len(specialists.names)) as tick:
             specialists = dataclasses.replace(specialists, known=dataclasses.replace(specialists, watch=tick).gram)
         check_distance(specialists, found)
+        seeds = None if ceiling is None else two_seeds(ceiling, base, about, empty, parts)
         searched = None if before is None else before["search"]
         if candidates and data:
             worker = alone(trainer, folder)
@@ -127,8 +133,12 @@ def merge(
             merger = with_values(merger, searched["chosen"])
         elif searched:
             searched = searched | {"by": "a merge without the last expert"}
-        check_core(specialists, merger)
+        core = split(merger).core(specialists)
+        if isinstance(merger, R2M | R2MScript):
+            for doubt in core.warnings(specialists.labels):
+                log.warning("%s; see cosines.png and spectrum.png.", doubt)
         said = write(folder / adapter.TENSORS, specialists, merger, empty)
+        log_truncations(said)
         named = {"name": choices["merger"], **dataclasses.asdict(merger)}  # pyright: ignore[reportArgumentType]
         adapter.describe(empty, folder, about, {}, list(parts), {"method": named})
         made = {
@@ -136,12 +146,16 @@ def merge(
             "base": about,
             "experts": [{"label": expert.label, "path": str(expert.path), "sha256": expert.sha256} for expert in found],
             "gram": specialists.gram.sum(0).tolist(),
-            "core": split(merger).divide(specialists.gram).core.tolist(),
+            "core": core.weights.tolist(),
+            "core_shares": core.shares,
+            "spectral_gap": core.gap,
+            "warnings": core.warnings(specialists.labels),
+            "ceiling": seeds,
             "search": searched,
             "layers": layers(specialists, merger, said),
         }
         run.write(RECORD, json.dumps(made, indent=1) + "\n")
-        pictures(specialists, merger, folder)
+        pictures(specialists, merger, core, None if seeds is None else seeds["cosine"], folder)
         selection = SEARCH if searched else FIXED
         trained = origins(experts, selection)
         selection = trained["selection"]
@@ -358,7 +372,7 @@ def write(path: Path, specialists: Specialists, merger: Merger, empty: Detector)
 
 def layers(specialists: Specialists, merger: Merger, said: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What there is to say about every tensor: the norms of core and residuals, before truncation unless the merger says otherwise, and its rank."""
-    norms = zip(specialists.names, specialists.gram, *split(merger).norms(specialists.gram), strict=True)
+    norms = zip(specialists.names, specialists.gram, *split(merger).norms(specialists), strict=True)
     return [{"name": name, "gram": gram.tolist(), "core": float(core), "residuals": own.tolist(), **said[name]} for name, gram, core, own in norms]
 
 
@@ -391,37 +405,86 @@ def search(
     return {"on": list(data.train_names), "metric": "mean video AUC over the datasets", "tried": tried, "chosen": chosen, "best": best["value"]}
 
 
-def split(merger: Merger) -> R2M:
-    """How task vectors are split into core and residuals for the record and the pictures: as R2M does, whatever the merger."""
-    return merger if isinstance(merger, R2M) else R2M()
+def split(merger: Merger) -> R2M | R2MScript:
+    """How task vectors are split into core and residuals for the record and the pictures: as R2M does, unless the merger has its own way."""
+    return merger if isinstance(merger, R2M | R2MScript) else R2M()
 
 
-DOMINANT = 0.9
-"""A specialist with this share of the core's coefficients makes it alone."""
-
-
-def check_core(specialists: Specialists, merger: Merger) -> None:
-    """Warns where the core of R2M is no shared knowledge."""
-    weights = split(merger).divide(specialists.gram).core.abs()
-    place = int(weights.argmax())
-    if isinstance(merger, R2M) and weights[place] > DOMINANT * weights.sum():
-        log.warning(
-            "The Real core is the task vector of %s almost alone (%.0f %% of its coefficients): it is longer than the others, which point elsewhere; "
-            "see cosines.png and spectrum.png.",
-            specialists.label(place),
-            100 * weights[place] / weights.sum(),
+def log_truncations(said: Mapping[str, Mapping[str, Any]]) -> None:
+    """Logs how many matrices were decomposed as a whole because a Krylov space guaranteed too little."""
+    matrices = sum(len(words.get("of_best", ())) for words in said.values())
+    rejected = {name: words["rejected"] for name, words in said.items() if words.get("rejected")}
+    if rejected:
+        name = min(rejected, key=lambda name: min(rejected[name]))
+        log.info(
+            "%d of %d matrices were decomposed as a whole: their truncations in a Krylov space were known to hold less than merger.least_energy of "
+            "the best ones' energy (%.2f in %s).",
+            sum(map(len, rejected.values())),
+            matrices,
+            min(rejected[name]),
+            name,
         )
 
 
-def pictures(specialists: Specialists, merger: Merger, folder: Path) -> None:
+SPECIALIST = ("method", "wrapper", "optimizer", "schedule", "backbone", "train", "left_out", "augment")
+"""What two trainings of one specialist have in common, in the record of a run."""
+
+
+def check_ceiling(paths: Sequence[Path] | None) -> None:
+    """Refuses what is not two trainings of one specialist.
+
+    Raises:
+        InputError: other than two, one twice, or two runs of one seed or of different recipes or data.
+    """
+    if paths is None:
+        return
+    remedy = "give two runs or files of one specialist, trained with different seeds, as ceiling='[RUN_OR_FILE,RUN_OR_FILE]'"
+    if len(paths) != 2 or paths[0] == paths[1]:
+        given = "one twice" if len(paths) == 2 else f"{len(paths)} of them"
+        raise InputError(f"The ceiling of cosines is that between two seeds of one specialist, and there is {given}", remedy)
+    if all(path.is_dir() for path in paths):
+        one, other = map(Run, paths)
+        if one.record()["seed"] == other.record()["seed"]:
+            raise InputError(f"{one.folder} and {other.folder} both have seed={one.record()['seed']}", remedy)
+        first, second = (run.origin() | run.record()["choices"] for run in (one, other))
+        if differing := [what for what in SPECIALIST if first.get(what) != second.get(what)]:
+            raise InputError(f"{one.folder} and {other.folder} are not one specialist: they differ in {', '.join(differing)}", remedy)
+
+
+def two_seeds(
+    paths: Sequence[Path], base: Mapping[str, Tensor], about: Mapping[str, Any], empty: Detector, parts: Mapping[str, Part]
+) -> dict[str, Any]:
+    """The cosine between the task vectors of two seeds of one specialist, over all tensors that are merged.
+
+    Args:
+        about: name and hash of the base.
+        parts: those of the merge.
+
+    Returns:
+        The two and their cosine, for the record.
+
+    Raises:
+        InputError: one that is no specialist of this base, or that did not change the merged tensors.
+    """
+    found = [opened(label, path, base, about, empty) for label, path in zip(labels(paths), paths, strict=True)]
+    pair = Specialists(base, [expert.state for expert in found], parts, [expert.label for expert in found])
+    check_distance(pair, found)
+    cosine = float(merging.cosine(pair.gram.sum(0))[0, 1])
+    if math.isnan(cosine):
+        raise InputError(f"{found[0].label} or {found[1].label} did not change the tensors that are merged", "leave ceiling= out")
+    log.info("The cosine between two seeds of one specialist is %.2f, the ceiling of those between the experts.", cosine)
+    return {"experts": [{"label": expert.label, "path": str(expert.path), "sha256": expert.sha256} for expert in found], "cosine": cosine}
+
+
+def pictures(specialists: Specialists, merger: Merger, core: Core, ceiling: float | None, folder: Path) -> None:
     """Draws what the specialists share and what is their own."""
     division = split(merger)
-    core, residuals = division.norms(specialists.gram)
+    norms, residuals = division.norms(specialists)
     matrices = [place for place, name in enumerate(specialists.names) if specialists.parts[name].kind == "matrix"]
     if matrices:
-        plots.write(merging.norms([specialists.names[place] for place in matrices], core[matrices], residuals[matrices]), folder / "norms.png")
-    plots.write(merging.cosines(specialists.labels, specialists.gram.sum(0)), folder / "cosines.png")
-    plots.write(merging.spectrum(division.gram(specialists.gram), division.directions), folder / "spectrum.png")
+        plots.write(merging.norms([specialists.names[place] for place in matrices], norms[matrices], residuals[matrices]), folder / "norms.png")
+    plots.write(merging.cosines(specialists.labels, specialists.gram.sum(0), ceiling), folder / "cosines.png")
+    plots.write(merging.spectrum(core.matrix, core.directions, core.warnings(specialists.labels)), folder / "spectrum.png")
 
 
 def matrix(run: Run, experts: Sequence[Expert], parts: Mapping[str, Part], model: Detector, data: DataModule, trainer: Trainer) -> None:
