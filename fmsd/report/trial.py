@@ -246,7 +246,7 @@ def _learned(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
     idle = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
     return {
         key: value
-        for key, value in (ADDED | settings).items()
+        for key, value in {**ADDED, **settings}.items()
         if key.startswith(LEARNING) and not key.startswith(idle) and key not in PATHS and key.rpartition(".")[2] != "seed"
     }
 
