@@ -70,10 +70,11 @@ def trained(
     until: int | None = None,
     accumulate: int = 1,
     batches: int | None = None,
+    cosine_head: bool = False,
 ) -> tuple[Any, Any]:
     """Two epochs of 5 batches with a checkpoint after every step, or what is left of them; the losses by step, and the weights."""
     torch.manual_seed(0)
-    model = tiny_vit(drop_path_rate=0.2)
+    model = tiny_vit(drop_path_rate=0.2, cosine_head=cosine_head)
     adaptation = method(model, None)
     torch.manual_seed(time.time_ns() % 2**31)  # the state of the generators is no part of what is resumed
     optimizer = functools.partial(torch.optim.AdamW, lr=1e-2)
@@ -100,6 +101,15 @@ def test_what_remains_after_a_kill_is_what_it_would_have_been(method: str, wrapp
         found |= part
     assert found == losses
     assert weights.keys() == ended.keys()
+    assert all(torch.equal(weights[name], ended[name]) for name in weights)
+
+
+def test_a_cosine_head_goes_on_as_if_nothing_had_happened(faces: Path, tmp_path: Path) -> None:
+    losses, weights = trained(data_module(faces), tmp_path / "whole", METHODS["masm"], RoGA(), cosine_head=True)
+    part, _ = trained(data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), 3, cosine_head=True)
+    rest, ended = trained(data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), cosine_head=True)
+    assert part | rest == losses
+    assert "backbone.head.log_scale" in weights
     assert all(torch.equal(weights[name], ended[name]) for name in weights)
 
 

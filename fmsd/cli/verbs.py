@@ -50,6 +50,11 @@ def train(config: DictConfig, folder: Path) -> int:
             del config.resume, config.trust
         if odd := [key for key in config.learner if key not in inspect.signature(task.train).parameters]:
             raise InputError(f"Training has no setting learner.{odd[0]}", "leave it out; fmsd train --help shows those it has")
+        if config.head.normalise != config.backbone.get("cosine_head", False):
+            raise InputError(
+                f"head.normalise={str(config.head.normalise).lower()} does not reach the backbone, whose cosine_head says otherwise",
+                "leave backbone.cosine_head out; a backbone file of your own has it from _timm, or as cosine_head: ${head.normalise}",
+            )
         if config.data.size != config.backbone.size:
             raise InputError(
                 f"data.size={config.data.size} is not the size of the backbone, {config.backbone.size}", "set backbone.size=NUMBER, which both follow"

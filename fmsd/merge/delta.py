@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
+from torch.nn import functional
 
 from fmsd.errors import InputError
 from fmsd.linalg import SVD, Quality
@@ -23,14 +24,15 @@ from fmsd.merge.parallel import ahead
 StateDict = Mapping[str, Tensor]
 """Tensors by timm's names."""
 
-Kind = Literal["matrix", "other", "statistic", "counter", "head"]
+Kind = Literal["matrix", "other", "statistic", "counter", "head", "direction"]
 
 
 class Part(NamedTuple):
     """What a tensor is to the network, by the type of the module it belongs to.
 
     A `matrix` is the weight of a linear layer or a convolution; everything else that learns (biases, norms, embeddings) is `other`. A
-    `statistic` was counted on data, as batch norm's mean; a `counter` holds integers; the `head` is the classifier.
+    `statistic` was counted on data, as batch norm's mean; a `counter` holds integers; the `head` is the classifier, and a `direction` the
+    weight of one that leaves its length out.
 
     Args:
         slices: number of matrices stacked along the output: a fused query, key, value has 3.
@@ -136,14 +138,14 @@ def merge(specialists: Specialists, merger: Merger) -> Iterator[Merged]:
     """All tensors of the merged network: those that learned by the merger; heads and statistics are averaged, counters are the base's.
 
     Raises:
-        InputError: a head or a statistic holds a value that is no number.
+        InputError: a head or a statistic holds a value that is no number, or the directions of the heads have no mean.
     """
     for name, part in specialists.parts.items():
-        if part.kind in ("head", "statistic"):
+        if part.kind in ("head", "direction", "statistic"):
             for place, expert in enumerate(specialists.experts):
                 if not expert[name].isfinite().all():
                     raise not_finite(specialists, place, name)
-            yield Merged(name, mean(specialists, name))
+            yield Merged(name, (mean_direction if part.kind == "direction" else mean)(specialists, name))
         elif part.kind == "counter":
             yield Merged(name, specialists.base[name])
     if specialists.names:
@@ -158,6 +160,20 @@ def mean(specialists: Specialists, name: str) -> Tensor:
     for expert in others:
         total += expert[name]  # summed in float32, whatever is added
     return total.div_(len(specialists.experts))
+
+
+def mean_direction(specialists: Specialists, name: str) -> Tensor:
+    """The direction of the mean of the experts' ones, each of which counts the same whatever its length; of length 1.
+
+    Raises:
+        InputError: they cancel each other.
+    """
+    specialists.watch()
+    mean = torch.stack([functional.normalize(expert[name].to(torch.float32).flatten(), dim=0) for expert in specialists.experts]).mean(0)
+    length = torch.linalg.vector_norm(mean)
+    if length < 1e-5:
+        raise InputError(f"The heads of the experts point opposite ways, so {name!r} has no mean direction", "leave one of them out")
+    return (mean / length).view(specialists.experts[0][name].shape)
 
 
 BLOCK = 1 << 16

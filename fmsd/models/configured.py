@@ -16,7 +16,7 @@ FOLDERS = (PACKAGE / "conf" / "backbone", PACKAGE.parent / "conf" / "backbone")
 SIZED = ("pos_embed",)
 """Tensors whose shape depends on the input's size."""
 
-NOT_TIMMS = ("_target_", "_partial_", "defaults", "name", "size", "pretrained", "weights")
+NOT_TIMMS = ("_target_", "_partial_", "defaults", "name", "size", "pretrained", "weights", "cosine_head")
 """Keys of a configuration that are not passed to timm."""
 
 

@@ -1,7 +1,8 @@
 """A detector: a timm backbone behind its own normalisation, ending in one logit.
 
 Normalisation lives in the model, so data need not know the backbone and a checkpoint is self-contained. The head is timm's own
-classifier with one output, so that the backbone's state dict is exactly that of `timm.create_model(name, num_classes=1)`.
+classifier with one output, so that the backbone's state dict is exactly that of `timm.create_model(name, num_classes=1)`; or, where it
+is asked for, the cosine classifier of `fmsd.models.head` in its place.
 """
 
 import difflib
@@ -21,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fmsd.errors import InputError, reason
 from fmsd.models.formats import pretrained_keys
+from fmsd.models.head import put_cosine_head
 from fmsd.state import read_state
 
 PACKAGE = "package:"
@@ -73,7 +75,9 @@ def trained_batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [norm for norm in norms if any(parameter.requires_grad for parameter in norm.parameters()) or (everything and not list(norm.parameters()))]
 
 
-def detector(name: str, size: int, pretrained: bool = False, weights: str | Path | None = None, **arguments: Any) -> Detector:
+def detector(
+    name: str, size: int, pretrained: bool = False, weights: str | Path | None = None, cosine_head: bool = False, **arguments: Any
+) -> Detector:
     """Builds a detector.
 
     Args:
@@ -82,10 +86,11 @@ def detector(name: str, size: int, pretrained: bool = False, weights: str | Path
         pretrained: load timm's weights from the hub.
         weights: a local safetensors or pth file in timm's keys (or a published format that timm converts), or
             `package:FILE` for weights inside this package. Takes the place of `pretrained`.
+        cosine_head: the logit is a scaled cosine of the feature, see `fmsd.models.head`.
         arguments: passed to `timm.create_model`, e.g. `img_size` for backbones with a fixed grid.
 
     Raises:
-        InputError: an unknown name, a failed download, or weights that do not fit.
+        InputError: an unknown name, a failed download, weights that do not fit, or no linear classifier for a cosine head to replace.
     """
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
@@ -100,6 +105,8 @@ def detector(name: str, size: int, pretrained: bool = False, weights: str | Path
         if not pretrained or weights is not None:
             raise
         raise hub_refusal(name, error) from error
+    if cosine_head:
+        put_cosine_head(backbone)
     config = resolve_model_data_config(backbone)
     if weights is not None:
         load_weights(backbone, locate(weights))
@@ -129,7 +136,7 @@ def locate(weights: str | Path) -> Path:
 
 
 def load_weights(backbone: nn.Module, path: Path) -> None:
-    """Loads a file into a timm model, strictly: only a classifier with another number of outputs is left out.
+    """Loads a file into a timm model, strictly: only a classifier with another number of outputs, or of the other kind, is left out.
 
     Raises:
         InputError: the file cannot be read, or keys or shapes differ; the sentence lists them.

@@ -104,8 +104,8 @@ def timm_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) -> Map
 def pretrained_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
     """A pretrained network's state dict in the keys of a timm model, to begin a training with.
 
-    Left out are a head with another number of outputs, and what lies beside the network in the file. Where shapes differ, timm's own
-    conversion is tried, which resamples a grid of positions to the model's size.
+    Left out are a head with another number of outputs or of the other kind (plain or cosine), and what lies beside the network in the
+    file. Where shapes differ, timm's own conversion is tried, which resamples a grid of positions to the model's size.
 
     Args:
         model: names and shapes are taken from it; it may be on the meta device.
@@ -124,7 +124,10 @@ def pretrained_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) 
         found = _own_head(_converted(found, model, source), model)
     fits = all(name in found and found[name].shape == own[name].shape for name in own if name.startswith(heads))
     if not fits:
-        found = {name: tensor for name, tensor in found.items() if name in body or not (name.startswith(heads) or HEAD.fullmatch(name))}
+        dropped = {name for name in found if name not in body and (name.startswith(heads) or HEAD.fullmatch(name))}
+        if any(name.endswith(".weight") and found[name].shape[:1] == (1,) for name in dropped):
+            log.warning("%s: its head of one output is of another kind than the backbone's (see head.normalise), which begins anew.", source)
+        found = {name: tensor for name, tensor in found.items() if name not in dropped}
     check_values(found, own, source)
     wanted = shapes(own) if fits else body
     if shapes(found) != wanted:

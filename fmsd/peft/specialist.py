@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fmsd.errors import InputError
 from fmsd.merge.delta import Part
 from fmsd.models.detector import Detector
+from fmsd.models.head import CosineHead, check_kind
 from fmsd.peft import adapter
 from fmsd.peft.bitfit import is_bias
 from fmsd.peft.inject import Adapted, slices
@@ -28,12 +29,15 @@ class Folded(Mapping[str, Tensor]):
         skeleton: the detector without weights.
 
     Raises:
-        InputError: no adapter, or one of another backbone or base.
+        InputError: no adapter, or one of another backbone, base or kind of head.
     """
 
     def __init__(self, folder: Path, base: Mapping[str, Tensor], hash: str, skeleton: Detector) -> None:  # noqa: A002
         self.folder, self.base, self.skeleton = folder, base, skeleton
         self.description, self.tensors = adapter.read(folder, hash)
+        head = adapter.head_name(skeleton)
+        if any(name.startswith(f"{head}.") for name in self.tensors):  # a method may leave the head as it is
+            check_kind(self.tensors, skeleton.backbone, head, str(folder))
         own, found = shapes(skeleton.backbone.state_dict()), shapes(self.tensors)
         self.names = list(own)
         odd = [layer for layer in self.description["layers"] if f"{layer}.weight" not in own]
@@ -94,7 +98,7 @@ def parts(detector: Detector) -> dict[str, Part]:
             whole = f"{prefix}.{name}" if prefix else name
             kinds[whole] = Part("matrix", slices(prefix)) if name == "weight" and is_matrix(module) else Part("other")
             if module is detector.head():
-                kinds[whole] = Part("head")
+                kinds[whole] = Part("direction" if isinstance(module, CosineHead) and name == "weight" else "head")
             elif name == "in_proj_weight" and isinstance(module, nn.MultiheadAttention):
                 kinds[whole] = Part("matrix", 3)
         for name, buffer in module.named_buffers(recurse=False):

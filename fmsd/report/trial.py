@@ -39,6 +39,9 @@ LEARNING = (
 PATHS = ("backbone.weights", "method.mask.file")
 """Keys among these that say where a file lies."""
 
+ADDED: Mapping[str, Any] = {"backbone.cosine_head": False}
+"""Keys among these that runs of older versions lack, and what those runs did."""
+
 COLUMNS = ["path", "dataset", "domain", "video", "label", "logit"]
 """What is read of predictions."""
 
@@ -243,7 +246,7 @@ def _learned(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
     idle = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
     return {
         key: value
-        for key, value in settings.items()
+        for key, value in {**ADDED, **settings}.items()
         if key.startswith(LEARNING) and not key.startswith(idle) and key not in PATHS and key.rpartition(".")[2] != "seed"
     }
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from fmsd.atomic import atomic
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
+from fmsd.models.head import CosineHead
 from fmsd.ownership import check_replaceable
 from fmsd.report.run import Run, part_of_run
 from fmsd.tasks.evaluate import folded
@@ -22,6 +23,8 @@ WRITER = "fmsd fold"
 
 def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
     """Writes a run's detector as dense weights in timm's keys; `backbone.weights=OUT` or timm itself loads them.
+
+    timm has no cosine head: it loads such a file without its head, and `backbone.weights=OUT head.normalise=true` all of it.
 
     Args:
         detector: makes the detector that the run began with.
@@ -41,6 +44,10 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
         normalisation = {"mean": str(model.mean.flatten().tolist()), "std": str(model.std.flatten().tolist())}
         save_file(state, partial, metadata={"written_by": WRITER, **normalisation})
     print(f"{out}: {len(state)} tensors, {sum(value.numel() for value in state.values()):,} numbers")
+    if isinstance(model.head(), CosineHead):
+        log.warning(
+            "Its head is a scaled cosine, which timm has not: fmsd loads it with head.normalise=true; docs/training.md has the lines for timm."
+        )
 
 
 def _is_folded(path: Path) -> bool:

@@ -33,6 +33,7 @@ from fmsd.merge.r2m_script import R2MScript
 from fmsd.metrics.table import by_domain, results
 from fmsd.models.detector import Detector, locate, skeleton
 from fmsd.models.formats import timm_keys
+from fmsd.models.head import check_kind
 from fmsd.peft import adapter
 from fmsd.peft.specialist import Folded, changed
 from fmsd.quoting import typed
@@ -264,7 +265,9 @@ def opened(label: str, path: Path, base: Mapping[str, Tensor], about: Mapping[st
         Run(path).record()  # says what is wrong with a folder that is no run
         state = Folded(path, base, about["hash"], empty)
         return Expert(label, path, state, state.touched, digest(tensors_of(path)))
-    weights = timm_keys(read_state(path), empty.backbone, str(path))
+    found = read_state(path)
+    check_kind(found, empty.backbone, adapter.head_name(empty), str(path))
+    weights = timm_keys(found, empty.backbone, str(path))
     return Expert(label, path, weights, set(weights), digest(path))
 
 
