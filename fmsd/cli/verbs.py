@@ -81,6 +81,7 @@ def train(config: DictConfig, folder: Path) -> int:
         choices=OmegaConf.to_container(config.choices),  # pyright: ignore[reportArgumentType]
         seed=config.seed,
         select=config.select,
+        patience=config.patience,
         save_every=config.save_every,
         **config.learner,
     )
