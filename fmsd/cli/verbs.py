@@ -177,7 +177,8 @@ def extract(config: DictConfig, folder: Path) -> int:
     from fmsd.data.processes import cores
     from fmsd.tasks import extract as task
 
-    if idle := [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").startswith(("data.frames", "data.manifest", "data.sampling"))]:
+    unread = ("data.frames", "data.train_frames", "data.manifest", "data.sampling")
+    if idle := [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").startswith(unread)]:
         raise InputError(f"{', '.join(idle)} would have no effect: extract reads the videos themselves", "give frames=, sampling= and data.videos=")
     absolute(config.data)
     check_outside(located(config.out), config.data)
