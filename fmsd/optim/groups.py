@@ -1,11 +1,16 @@
 """Which parameters weight decay applies to, and which learn at a rate of their own."""
 
+from typing import Literal
+
 from torch import nn
 from torch.optim import Optimizer
 
+Decay = Literal["matrices", "all"]
+"""What weight decay applies to: matrices that no module exempts, or everything trainable, as torch's optimizers have it."""
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Parameter groups of everything trainable: matrices with decay; biases, norms and what a module exempts without.
+
+def decay_groups(model: nn.Module, weight_decay: float, decay: Decay = "matrices") -> list[dict[str, object]]:
+    """Parameter groups of everything trainable: matrices with decay; without it biases, norms and what a module exempts, unless `decay` is `all`.
 
     A module exempts parameters by timm's convention, a method `no_weight_decay()` that returns their names. By a method `rates()` it gives
     parameters a multiple of the learning rate; they are groups of their own, which say so as `rate` for `at_their_rates`.
@@ -19,7 +24,8 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {(False, 1.0): [], (True, 1.0): []}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            groups.setdefault((parameter.ndim < 2 or parameter in exempt, rates.get(parameter, 1.0)), []).append(parameter)
+            spared = decay == "matrices" and (parameter.ndim < 2 or parameter in exempt)
+            groups.setdefault((spared, rates.get(parameter, 1.0)), []).append(parameter)
     found: list[dict[str, object]] = []
     for (spared, rate), own in groups.items():
         if own:

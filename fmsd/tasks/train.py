@@ -41,6 +41,7 @@ from fmsd.errors import InputError
 from fmsd.mask import LayerMask, MaskHistory
 from fmsd.metrics.table import pooled, results, thresholds
 from fmsd.models.detector import Detector
+from fmsd.optim.groups import Decay
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft import adapter
 from fmsd.peft.inject import fold
@@ -80,6 +81,7 @@ def train(
     clip: float | None = 1.0,
     reuse: bool = True,
     compiled: bool = False,
+    decay: Decay = "matrices",
 ) -> Run:
     """Trains, selects and tests; everything that the run found lies in its folder. A run that was interrupted goes on.
 
@@ -93,6 +95,7 @@ def train(
         logger: factories, by name; what they make gets the curves, the configuration and what was found, beside the run's own files.
         save_every: optimizer steps between checkpoints to resume from, beside those at the ends of epochs; None for these only.
         compiled: train through `torch.compile`.
+        decay: what `weight_decay` applies to, see `fmsd.engine.learner.Learner`.
 
     Raises:
         InputError: input that cannot be used; before the first checkpoint nothing of the run is left behind.
@@ -151,7 +154,7 @@ def train(
 
         epoch = epoch_steps(worker, math.ceil(frames / data.batch_size), accumulate)
         steps, reuse = all_steps(worker, epoch, wrapper.warmup_epochs), reuse and not compiled
-        learner = Learner(model, wrapper, optimizer, schedule, adaptation, steps, weight_decay, accumulate, clip, domains, seed, reuse)
+        learner = Learner(model, wrapper, optimizer, schedule, adaptation, steps, weight_decay, accumulate, clip, domains, seed, reuse, decay)
         if compiled:
             model.compile()
         if leading:
