@@ -6,6 +6,10 @@ The formulas are our reading. With the gradients g_b of a layer over micro-batch
     gbar = mean_b g_b      Var = (sum_b ||g_b||^2 - B ||gbar||^2) / (B - 1)      Sig = max(||gbar||^2 - Var / B, 0)
 
 Sig is the unbiased estimate of ||E g||^2, the systematic pull of the forgery objective on the layer.
+
+Beside it stands Auto-SNR (Lee et al., "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts", ICLR 2023, arXiv 2210.11466): the
+mean over a layer's entries of (E g)^2 / Var g, from the sample mean and the sample variance as they are; the first is not corrected for its own
+variance, so without any signal the score is about 1 / B, for every layer alike.
 """
 
 import json
@@ -37,12 +41,32 @@ class Moments(NamedTuple):
         variance: the summed variance of the gradient's entries.
         norm: ||gbar||^2.
         size: ||W||_F^2.
+        snr: the sum over the entries of gbar^2 / Var, each entry's own; 0 where it was not measured.
+        entries: how many there are.
     """
 
     bias: float
     variance: float
     norm: float
     size: float
+    snr: float = 0.0
+    entries: int = 0
+
+
+class Sums(NamedTuple):
+    """What is kept of the gradients of some weights over micro-batches.
+
+    Args:
+        gradients: their sum, per weight.
+        squares: the sum of their squared entries, per weight; empty where it was not asked for.
+        energies: the sum of their squared norms, per weight.
+        count: how many micro-batches there were.
+    """
+
+    gradients: dict[str, Tensor]
+    squares: dict[str, Tensor]
+    energies: dict[str, float]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -51,9 +75,9 @@ class Masking:
 
     Args:
         bias: `signal` scores by Sig; `domain` by how much the forgery domains disagree, where a low score is kept: a high one marks
-            what is specific to a forgery; `norm` by ||gbar||^2; `random` by chance; `none` keeps every layer and looks at no data.
-        score: `share` Sig / (Sig + Var), free of layer size; `relative` Sig / ||W||^2; `log` log Sig - log Var, which ranks positive
-            signals as `share` does.
+            what is specific to a forgery; `norm` by ||gbar||^2; `snr` by the mean over the entries of gbar^2 / Var; `random` by chance; `none`
+            keeps every layer and looks at no data.
+        score: of `signal` and `domain`: `share` Sig / (Sig + Var), free of layer size; `relative` Sig / ||W||^2.
         fraction: share of the layers to keep, rounded up.
         threshold: keep the scores at or above this number, or above their `mean`, instead of a fraction; for `domain`, at or below.
         unit: choose single linear layers, or whole blocks.
@@ -64,8 +88,8 @@ class Masking:
         seed: of the random choice.
     """
 
-    bias: Literal["signal", "domain", "norm", "random", "none"] = "signal"
-    score: Literal["share", "relative", "log"] = "share"
+    bias: Literal["signal", "domain", "norm", "snr", "random", "none"] = "signal"
+    score: Literal["share", "relative"] = "share"
     fraction: float = 0.5
     threshold: float | Literal["mean"] | None = None
     unit: Literal["linear", "block"] = "linear"
@@ -77,7 +101,7 @@ class Masking:
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        choices = {"bias": ("signal", "domain", "norm", "random", "none"), "score": ("share", "relative", "log"), "unit": ("linear", "block")}
+        choices = {"bias": ("signal", "domain", "norm", "snr", "random", "none"), "score": ("share", "relative"), "unit": ("linear", "block")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise InputError(f"method.mask.{name}={getattr(self, name)} is unknown", f"choose one of {', '.join(known)}")
@@ -163,38 +187,56 @@ def read(path: Path, names: Sequence[str]) -> LayerMask:
     return LayerMask(content["settings"], layers)
 
 
-def moments(weights: Mapping[str, nn.Parameter], losses: Losses) -> dict[str, Moments]:
+def moments(weights: Mapping[str, nn.Parameter], losses: Losses, entrywise: bool = False) -> dict[str, Moments]:
     """Gradient moments of each weight over the losses, streaming.
 
     One accumulator per weight is kept; a gradient is added to it and freed as soon as the backward pass has made it, so that no
     second layer's gradient lies beside it.
+
+    Args:
+        entrywise: measure `snr`, too, which takes a second accumulator per weight.
     """
-    sums, energies, count = _accumulate(weights, losses)
-    found = {}
+    sums = _accumulate(weights, losses, entrywise)
+    count, found = sums.count, {}
     for name, weight in weights.items():
-        norm = _squared(sums[name]) / count**2
-        variance = max(energies[name] - count * norm, 0.0) / (count - 1)
-        found[name] = Moments(max(norm - variance / count, 0.0), variance, norm, _squared(weight))
+        norm = _squared(sums.gradients[name]) / count**2
+        variance = max(sums.energies[name] - count * norm, 0.0) / (count - 1)
+        snr = _snr(sums.gradients[name], sums.squares[name], count) if entrywise else 0.0
+        found[name] = Moments(max(norm - variance / count, 0.0), variance, norm, _squared(weight), snr, weight.numel())
     return _finite(found)
+
+
+def _snr(gradients: Tensor, squares: Tensor, count: int) -> float:
+    """The sum over the entries of mean^2 / variance; an entry that never has a gradient counts 0.
+
+    A variance is at least the rounding of what it is computed from: the ratio of a gradient that is always the same is large, not infinite.
+    """
+    mean, energy = (gradients / count).square_(), squares / count
+    variance = torch.maximum(energy - mean, torch.finfo(energy.dtype).eps * energy).mul_(count / (count - 1))
+    return torch.where(variance > 0, mean / variance, 0.0).sum().item()
 
 
 def domain_moments(weights: Mapping[str, nn.Parameter], losses: Mapping[str, Losses]) -> dict[str, Moments]:
     """Gradient moments between and within domains: bias is the mean over domains of ||gbar_d - gbar||^2, variance the mean variance within one.
 
     Domains are measured one after the other, so two accumulators per weight suffice whatever their number. The bias contains the
-    noise of the gbar_d, a fixed share of the variance; a layer's rank by `share` or `log` does not depend on it.
+    noise of the gbar_d, a fixed share of the variance; a layer's rank by `share` does not depend on it.
     """
     total = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
     norms, variances = dict.fromkeys(weights, 0.0), dict.fromkeys(weights, 0.0)
     for own in losses.values():
-        sums, energies, count = _accumulate(weights, own)
+        sums = _accumulate(weights, own)
+        count = sums.count
         for name in weights:
-            norm = _squared(sums[name]) / count**2
+            norm = _squared(sums.gradients[name]) / count**2
             norms[name] += norm / len(losses)
-            variances[name] += max(energies[name] - count * norm, 0.0) / (count - 1) / len(losses)
-            total[name] += sums.pop(name).div_(count * len(losses))
+            variances[name] += max(sums.energies[name] - count * norm, 0.0) / (count - 1) / len(losses)
+            total[name] += sums.gradients.pop(name).div_(count * len(losses))
     joint = {name: _squared(total[name]) for name in weights}
-    return _finite({name: Moments(max(norms[name] - joint[name], 0.0), variances[name], joint[name], _squared(weights[name])) for name in weights})
+    found = {}
+    for name, weight in weights.items():
+        found[name] = Moments(max(norms[name] - joint[name], 0.0), variances[name], joint[name], _squared(weight), entries=weight.numel())
+    return _finite(found)
 
 
 def choose(masking: Masking, names: Sequence[str], measured: Mapping[str, Moments] | None = None) -> LayerMask:
@@ -227,21 +269,20 @@ def score(masking: Masking, own: Moments) -> float:
     """A unit's score from its moments."""
     if masking.bias == "norm":
         return own.norm
+    if masking.bias == "snr":
+        return own.snr / own.entries
     if masking.score == "relative":
         return own.bias / own.size
-    if masking.score == "log":
-        tiny = 1e-300
-        return math.log(own.bias + tiny) - math.log(own.variance + tiny)
     return own.bias / (own.bias + own.variance) if own.bias else 0.0
 
 
 def _check_relative(masking: Masking, units: Mapping[str, Moments]) -> None:
-    if masking.bias == "norm" or masking.score != "relative":
+    if masking.bias in ("norm", "snr") or masking.score != "relative":
         return
     if zeros := [unit for unit, own in units.items() if not own.size]:
         raise InputError(
             f"The weights of {zeros[0]!r} are all zero, so method.mask.score=relative has nothing to compare its gradient with",
-            f"choose share or log, or add '!{zeros[0]}' to method.patterns",
+            f"choose share, or add '!{zeros[0]}' to method.patterns",
         )
 
 
@@ -264,16 +305,19 @@ def _passing(masking: Masking, scores: Mapping[str, float]) -> set[str]:
     return passing
 
 
-def _accumulate(weights: Mapping[str, nn.Parameter], losses: Losses) -> tuple[dict[str, Tensor], dict[str, float], int]:
-    """Sum of gradients and sum of their squared norms, over the losses, and their number."""
+def _accumulate(weights: Mapping[str, nn.Parameter], losses: Losses, entrywise: bool = False) -> Sums:
+    """Sums over the losses; those of squared entries only where they are asked for."""
     sums = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
-    squares: dict[str, list[Tensor]] = {name: [] for name in weights}
+    squares = {name: torch.zeros_like(total) for name, total in sums.items()} if entrywise else {}
+    norms: dict[str, list[Tensor]] = {name: [] for name in weights}
 
     def gather(name: str) -> Callable[[Tensor], None]:
         def hook(weight: Tensor) -> None:
             assert weight.grad is not None
             sums[name].add_(weight.grad)
-            squares[name].append(torch.linalg.vector_norm(weight.grad, dtype=torch.float32))
+            if entrywise:
+                squares[name].addcmul_(weight.grad, weight.grad)
+            norms[name].append(torch.linalg.vector_norm(weight.grad, dtype=torch.float32))
             weight.grad = None
 
         return hook
@@ -291,9 +335,10 @@ def _accumulate(weights: Mapping[str, nn.Parameter], losses: Losses) -> tuple[di
         raise InputError(
             f"The layer mask needs gradients of at least 2 batches and got {count}", "raise trainer.limit_train_batches, or set method.mask.bias=none"
         )
-    if silent := [name for name, norms in squares.items() if not norms]:
+    if silent := [name for name, own in norms.items() if not own]:
         raise InputError(f"No gradient reaches the layer {silent[0]!r}", f"add '!{silent[0]}' to method.patterns")
-    return sums, {name: torch.stack(norms).cpu().double().square().sum().item() for name, norms in squares.items()}, count
+    energies = {name: torch.stack(own).cpu().double().square().sum().item() for name, own in norms.items()}
+    return Sums(sums, squares, energies, count)
 
 
 def _squared(tensor: Tensor) -> float:

@@ -13,8 +13,9 @@ import timm
 import torch
 import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from fmsd.cli.build import build, check_targets
 from fmsd.cli.compose import add_others
@@ -27,12 +28,18 @@ from fmsd.models.detector import detector
 
 ROOT = CONF.parent
 GROUPS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if not path.name.startswith("_") and path.parent.name != "folder")
-EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.yaml"))
+METHODS = sorted(choice for group, choice in GROUPS if group == "method")
 
 
 def compose(verb: str, *overrides: str) -> Any:
+    """The configuration of a job; what it takes from Hydra's own, the names of its choices, is resolved as the command line would."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(verb, list(overrides))
+        config = hydra.compose(verb, list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config.hydra
+    return config
 
 
 def targets(node: Any) -> Iterator[dict[str, Any]]:
@@ -149,6 +156,92 @@ def test_deepfakebench_s_folder_serves_the_datasets_whose_file_it_holds(tmp_path
 def test_each_method_brings_its_learning_rate_and_the_command_line_wins() -> None:
     assert compose("train", "method=full").optimizer.lr < compose("train", "method=fmsd").optimizer.lr
     assert compose("train", "method=full", "optimizer.lr=0.5").optimizer.lr == 0.5
+
+
+def learning(config: Any) -> tuple[Any, ...]:
+    """How a job's optimizer steps."""
+    optimizer, schedule = (config[part]["_target_"].rpartition(".")[2] for part in ("optimizer", "schedule"))
+    return optimizer, config.optimizer.lr, schedule, config.learner.weight_decay, config.learner.decay
+
+
+def test_effort_learns_as_it_was_released_and_whatever_the_command_line_says_wins() -> None:
+    assert learning(compose("train", "method=effort", "data=ff++")) == ("Adam", 2e-4, "constant", 5e-4, "all")
+    words = ("optimizer=adamw", "optimizer.lr=0.1", "schedule=cosine", "learner.weight_decay=0", "learner.decay=matrices")
+    assert learning(compose("train", *words, "method=effort")) == ("AdamW", 0.1, "cosine", 0, "matrices")
+    for method in METHODS:
+        assert method == "effort" or learning(compose("train", f"method={method}"))[2:] == ("cosine", 0.01, "matrices")
+
+
+FACES = {"probe": 3e-3, "norm": 1e-3, "bitfit": 1e-3, "lora": 1e-3, "effort": 3e-3, "fmsd": 3e-3, "masm": 3e-3, "full": 3e-5}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_rows_of_a_table_differ_in_their_rate_alone_which_is_that_of_the_method_on_its_data(method: str) -> None:
+    own = compose("train", f"method={method}").optimizer.lr
+    for data, rate in (("faces", FACES[method]), ("synthetic", FACES[method]), ("ff++", own), ("folder", own)):
+        config = compose("train", "experiments=generalise", f"method={method}", f"data={data}", "data.root=/data")
+        assert learning(config) == ("AdamW", rate, "cosine", 0.01, "matrices")
+        assert yaml.safe_load(OmegaConf.to_yaml(config, resolve=True))["optimizer"]["lr"] == rate
+    words = ("optimizer=lion", "optimizer.lr=0.5", "schedule=constant", "learner.decay=all")
+    assert learning(compose("train", "experiments=generalise", f"method={method}", *words)) == ("Lion", 0.5, "constant", 0.01, "all")
+
+
+TRAINED = sorted(name for name in EXPERIMENTS if verb_of(name) == "train")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_experiment_that_trains_has_the_rates_of_its_data(name: str) -> None:
+    config = compose("train", f"experiments={name}")
+    method = {"mask": "fmsd", "subspaces": "fmsd", "align": "lora", "specialists": "full"}.get(name, "fmsd")
+    assert config.optimizer.lr == FACES[method]
+
+
+def test_a_method_without_a_rate_in_an_experiment_is_refused_with_the_key_to_give(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("_target_: fmsd.peft.probe.probe\n_partial_: true\n")
+    words = ["experiments=demo", "hydra.mode=RUN", "method=mine", f"hydra.run.dir={tmp_path / 'run'}", f"--config-dir={tmp_path}"]
+    assert main(["train", *words]) == 2
+    assert "This experiment has no learning rate for method=mine; give one with optimizer.lr=NUMBER." in capsys.readouterr().err
+    assert main(["train", "experiments=demo", "hydra.mode=RUN", "optimizer.lr=fast", f"hydra.run.dir={tmp_path / 'run'}"]) == 2
+    assert "optimizer.lr=fast is no number; give e.g. optimizer.lr=0.0002." in capsys.readouterr().err
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "effort": {"learning": ("Adam", 2e-4, "constant", 5e-4, "all"), "batch_size": 32, "train_frames": 8, "augment": "effort", "max_epochs": 10},
+    "norm": {"learning": ("AdamW", 3e-4, "cosine", 0.0, "matrices"), "batch_size": 128, "precision": "bf16-mixed"},
+    "lora": {"learning": ("Adam", 1e-4, "cosine", 1e-4, "all"), "batch_size": 64, "augment": "effort", "max_epochs": 10},
+}
+"""What each recipe claims beside its method."""
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiments" / "recipes").glob("*.yaml")))
+def test_a_recipe_is_what_it_claims_names_its_source_and_what_it_leaves_out(name: str) -> None:
+    text = (ROOT / "experiments" / "recipes" / f"{name}.yaml").read_text()
+    assert all(f"\n# {word}: " in text for word in ("Source", "Not as there", "Command"))
+    (command,) = (line.partition(": ")[2] for line in text.splitlines() if line.startswith("# Command: "))
+    config = compose("train", *command.split()[2:])
+    for part in ("backbone", "method", "wrapper", "optimizer", "schedule", "trainer", "data"):
+        assert build(config[part]) is not None
+    claims = dict(RECIPES[name])
+    assert (config.data.name, config.data.frames, config.backbone.size, config.wrapper["_target_"]) == ("ff++", 32, 224, "fmsd.optim.wrapper.ERM")
+    assert learning(config) == claims.pop("learning")
+    assert {key: config.trainer.get(key, config.data.get(key)) for key in claims} == claims
+    if name == "norm":
+        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=config.optimizer.lr)
+        schedule = build(config.schedule)(optimizer, 100)
+        for _ in range(99):
+            optimizer.step()
+            schedule.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-6, rel=0.1)
+    assert compose("train", f"experiments=recipes/{name}", "data=celebdf_v2", "optimizer.lr=1").optimizer.lr == 1
+
+
+def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "experiments=recipes/efort"]) == 2
+    said = capsys.readouterr().err
+    assert "There is no experiments=recipes/efort (did you mean experiments=recipes/effort?); choose one of align, demo, " in said
+    assert main(["train", "--help", "experiments"]) == 0
+    assert "recipes/effort" in capsys.readouterr().out
 
 
 def test_targets_that_are_not_there_are_refused_and_others_may_lie_anywhere() -> None:

@@ -86,7 +86,7 @@ def test_the_defaults_of_a_target_are_the_values_of_its_file(group: str, choice:
 def test_the_defaults_of_training_are_those_of_its_configuration() -> None:
     config = OmegaConf.to_container(compose("train", "data=synthetic"), resolve=True)
     assert isinstance(config, dict)
-    values = {name: config[name] for name in ("seed", "select", "save_every")} | config["learner"]
+    values = {name: config[name] for name in ("seed", "select", "patience", "save_every")} | config["learner"]
     assert {*values} <= {*inspect.signature(train).parameters}
     assert differing(train, values) == {}
     assert differing(Learner, values) == {}

@@ -431,6 +431,18 @@ def test_only_the_dataset_of_the_data_is_compared_with_its_whole_copy(copy: Path
     assert summary(data) is None
 
 
+def test_training_videos_are_short_where_they_lack_frames_to_train_on(copy: Path) -> None:
+    def told(**numbers: int | None) -> str | None:
+        data = module(copy, LISTED, **numbers)
+        data.train_names = ["mine"]
+        return summary(data)
+
+    assert told(frames=2, train_frames=1) is None
+    assert told(frames=None, train_frames=2) is None
+    assert "videos with fewer than 3 frames: mine/real/traina has 2" in str(told(frames=2, train_frames=3))
+    assert "videos with fewer than 3 frames: mine/real/testa has 2" in str(told(frames=3, train_frames=2))
+
+
 def test_lone_images_are_no_short_videos() -> None:
     held = named(("train", "real", "a"), ("train", "swap", "b"))
     assert short_findings(held.with_columns(frames=pl.lit(1)), 32) == []

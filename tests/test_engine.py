@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import polars as pl
 import pytest
 import torch
@@ -78,6 +79,15 @@ def test_the_smaller_last_group_of_an_epoch_counts_in_full(tmp_path: Path) -> No
         norms.append(seen)
     assert len(norms[0]) == 2
     assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+
+
+def test_what_decays_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    decays = {decay: {group["weight_decay"] for group in learner(weight_decay=0.1, decay=decay).configure_optimizers()["optimizer"].param_groups}
+              for decay in ("matrices", "all")}  # fmt: skip
+    assert decays == {"matrices": {0.1, 0.0}, "all": {0.1}}
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse it first
+    with pytest.raises(InputError, match=r"learner\.decay=some is unknown; choose matrices or all"):
+        learner(decay="some")
 
 
 def test_clipping_bounds_the_step(tree: Path, tmp_path: Path) -> None:

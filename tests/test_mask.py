@@ -114,8 +114,55 @@ def test_measuring_keeps_one_accumulator_per_layer_and_one_gradient_at_a_time() 
     assert all(weight.grad is None for weight in weights.values())
 
 
+def test_the_signal_to_noise_ratio_equals_that_of_all_gradients_kept(network: nn.Module) -> None:
+    """Every entry has its own mean and variance; a block's score is the mean over the entries of all its layers."""
+    batches = list(torch.randn(7, 5, 6))
+    kept = gradients(network, batches)
+    names = {"0.weight": "blocks.0.fc1", "2.weight": "blocks.0.fc2"}
+    weights = {names[name]: parameter for name, parameter in network.named_parameters() if parameter.ndim == 2}
+    found = moments(weights, closures(network, batches), entrywise=True)
+    ratios = {names[name]: rows.mean(0).square() / rows.var(0, correction=1) for name, rows in kept.items()}
+    for name, own in ratios.items():
+        assert score(Masking(bias="snr"), found[name]) == pytest.approx(own.mean().item(), rel=1e-3)
+    joint = choose(Masking(bias="snr", unit="block"), list(weights), found)
+    assert joint.layers[0].score == joint.layers[1].score == pytest.approx(torch.cat([*ratios.values()]).mean().item(), rel=1e-3)
+    plain = moments(weights, closures(network, batches))
+    assert all(plain[name] == own._replace(snr=0.0) for name, own in found.items())
+
+
+def inputs_as_gradients(rows: dict[str, Tensor], entrywise: bool) -> dict[str, Moments]:
+    """The moments of weights whose gradients are the given (batches, numbers)."""
+    weights = {name: nn.Parameter(torch.zeros(own.shape[1])) for name, own in rows.items()}
+    count = len(next(iter(rows.values())))
+
+    def loss(place: int) -> Tensor:
+        return torch.stack([(weights[name] * own[place]).sum() for name, own in rows.items()]).sum()
+
+    return moments(weights, [functools.partial(loss, place) for place in range(count)], entrywise)
+
+
+def test_one_loud_entry_hides_many_steady_ones_from_signal_and_not_from_snr() -> None:
+    steady = 0.01 + 0.002 * torch.randn(16, 99)
+    loud = 10 * torch.randn(16, 1)
+    rows = {"a.0.loud": torch.cat([loud, steady], 1), "a.1.even": 1 + torch.randn(16, 100)}
+    found = inputs_as_gradients(rows, entrywise=True)
+    kept = {bias: choose(Masking(bias=bias, fraction=0.5), list(rows), found).kept for bias in ("signal", "snr")}  # pyright: ignore
+    assert kept == {"signal": ["a.1.even"], "snr": ["a.0.loud"]}
+
+
+def test_entries_without_a_gradient_count_nothing_and_constant_ones_much() -> None:
+    zeros, noise = torch.zeros(8, 3), torch.randn(8, 1)
+    expected = (noise.mean().square() / noise.var()).item() / 4
+    found = inputs_as_gradients({"part": torch.cat([zeros, noise], 1), "none": zeros, "same": torch.full((8, 3), 0.3)}, entrywise=True)
+    ratios = {name: score(Masking(bias="snr"), own) for name, own in found.items()}
+    assert ratios["part"] == pytest.approx(expected, rel=1e-4)
+    assert ratios["none"] == 0.0
+    assert 1e5 < ratios["same"] < math.inf
+
+
 def measured(values: list[tuple[float, float]]) -> dict[str, Moments]:
-    return {name: Moments(bias, variance, bias + 1, 2.0) for name, (bias, variance) in zip(NAMES, values, strict=True)}
+    found = zip(NAMES, values, strict=True)
+    return {name: Moments(bias, variance, bias + 1, 2.0, place % 4, 8) for place, (name, (bias, variance)) in enumerate(found)}
 
 
 VALUES = [(1.0, 1.0), (4.0, 1.0), (0.0, 1.0), (3.0, 1.0), (2.0, 1.0), (0.0, 0.0)]
@@ -127,7 +174,6 @@ def test_scores_lie_in_their_range_and_do_not_depend_on_the_scale_of_the_gradien
     scaled = [score(Masking(), own) for own in measured([(100 * bias, 100 * variance) for bias, variance in VALUES]).values()]
     assert scaled == pytest.approx(shares)
     assert score(Masking(score="relative"), Moments(3.0, 1.0, 4.0, 2.0)) == 1.5
-    assert score(Masking(score="log"), Moments(3.0, 1.0, 4.0, 2.0)) == pytest.approx(1.0986, abs=1e-4)
     assert score(Masking(bias="norm"), Moments(3.0, 1.0, 4.0, 2.0)) == 4.0
 
 
@@ -142,10 +188,11 @@ def test_a_layer_of_zeros_has_no_relative_score_and_every_other_score(unit: str)
     assert found["2.0.weight"].size == 0.0
     named = "2.0" if unit == "block" else "2.0.weight"
     with pytest.raises(
-        InputError, match=rf"^The weights of '{re.escape(named)}' are all zero, so method\.mask\.score=relative .*; choose share or log,"
+        InputError, match=rf"^The weights of '{re.escape(named)}' are all zero, so method\.mask\.score=relative .*; choose share, or add"
     ):
         choose(Masking(score="relative", unit=unit), list(weights), found)  # pyright: ignore
-    for masking in (Masking(), Masking(score="log"), Masking(bias="norm"), Masking(bias="norm", score="relative"), Masking(bias="domain")):
+    others = ({}, {"bias": "norm"}, {"bias": "norm", "score": "relative"}, {"bias": "snr", "score": "relative"}, {"bias": "domain"})
+    for masking in (Masking(**other) for other in others):
         assert all(math.isfinite(layer.score) for layer in choose(replace(masking, unit=unit), list(weights), found).layers)  # pyright: ignore
 
 
@@ -160,6 +207,8 @@ def test_a_layer_of_zeros_has_no_relative_score_and_every_other_score(unit: str)
         ({"bias": "domain"}, [2, 5, 0]),
         ({"bias": "domain", "threshold": 0.5}, [0, 2, 5]),
         ({"bias": "none"}, [0, 1, 2, 3, 4, 5]),
+        ({"bias": "snr"}, [1, 2, 3]),
+        ({"bias": "snr", "threshold": 0.25}, [2, 3]),
         ({"unit": "block", "fraction": 0.4}, [0, 1, 4, 5]),
     ],
 )

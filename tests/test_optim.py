@@ -48,3 +48,22 @@ def test_decay_spares_factors_biases_and_norms(tiny: Detector) -> None:
     groups = {group["weight_decay"]: {named[parameter] for parameter in group["params"]} for group in decay_groups(tiny, 0.1)}  # pyright: ignore
     assert groups[0.1] == {"backbone.head.weight"}
     assert len(groups[0.0]) == 2 * 3 + 1
+
+
+def test_decay_of_everything_is_that_of_torch_over_all_that_learns() -> None:
+    """Factors, biases and the head, as a plain loop over the trainable parameters has it."""
+    image, models = torch.rand(4, 3, 32, 32), []
+    for ours in (True, False):
+        torch.manual_seed(0)
+        model = tiny_vit()
+        fmsd(model, patterns=["attention"], subspaces=1, directions=1, penalties={})
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        settings = {"lr": 0.01} if ours else {"lr": 0.01, "weight_decay": 0.1}
+        optimizer = torch.optim.Adam(decay_groups(model, 0.1, "all") if ours else trainable, **settings)  # pyright: ignore
+        assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(image).square().mean().backward()
+            optimizer.step()
+        models.append(model.state_dict())
+    assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())

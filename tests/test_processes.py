@@ -1,5 +1,6 @@
 """Training in several processes: what two give is what one gives on the joint batch."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -99,9 +100,12 @@ def test_a_run_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
     assert results[1] == pytest.approx(results[0], abs=0.02)
     assert fmsd_command("evaluate", "run=two", "hydra.run.dir=again", cwd=tmp_path).returncode == 0
     assert (tmp_path / "again" / "results.csv").read_bytes() == (tmp_path / "two" / "results.csv").read_bytes()
-    sweep = start(tmp_path, *several, "method=probe", "trainer.max_epochs=1", "seed=0,1", "hydra.mode=MULTIRUN", "hydra.sweep.dir=sweep")
+    stopping = ("method=probe", "optimizer.lr=0.0", "patience=1")
+    sweep = start(tmp_path, *several, *stopping, "seed=0,1", "hydra.mode=MULTIRUN", "hydra.sweep.dir=sweep")
     assert sweep.wait(timeout=300) == 0, sweep.communicate()[1]
     assert len(list((tmp_path / "sweep").glob("*/results.csv"))) == 2
+    records = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/run.json")]
+    assert [(record["stopped"], record["processes"]) for record in records] == [("patience", 2)] * 2
     said = refused(tmp_path, "train", *TINY, *common, *several, "data.batch_size=1", "hydra.run.dir=no")
     assert sum(line.startswith("fmsd: ") for line in said.splitlines()) == 1
     assert not (tmp_path / "no").exists()

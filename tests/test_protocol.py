@@ -6,10 +6,12 @@ import polars as pl
 import pytest
 
 from fmsd.cli.main import main
-from fmsd.data.manifest import collect
+from fmsd.data.manifest import collect, places
+from fmsd.errors import InputError
 from fmsd.metrics.table import results
 from fmsd.report.run import Run
-from tests.conftest import grow_tree
+from tests.conftest import grow_tree, write_image
+from tests.test_engine import module
 from tests.test_manifest import frames
 
 
@@ -28,6 +30,29 @@ def ffpp() -> pl.DataFrame:
         logit = -2.0 if domain == "NeuralTextures" else 6.0
         rows += [("ff++", 1, f"ff++/{domain}/c23/{video:03d}_{139 - video:03d}", domain, logit) for video in range(140)]
     return pl.DataFrame(rows, schema=["dataset", "label", "video", "domain", "logit"], orient="row")
+
+
+def test_training_videos_have_a_number_of_frames_of_their_own(tmp_path: Path) -> None:
+    """Those that are held out of them choose the weights, so they have as many frames as the tests."""
+    for split in ("train", "test"):
+        for domain in ("real", "swap"):
+            for video in range(4):
+                for frame in range(6):
+                    write_image(tmp_path / split / domain / f"{split}{video}" / f"{frame}.png", frame)
+
+    def indices(**numbers: int | None) -> dict[str, set[tuple[int, ...]]]:
+        data = module(tmp_path, val_fraction=0.25, **numbers)
+        tables = {"train": data.training.where(split="train"), "val": data.validation, "test": data.tests["mine"]}
+        return {name: {tuple(own) for own in part.table.group_by("video").agg("index")["index"].to_list()} for name, part in tables.items()}
+
+    whole, three, two = (tuple(places(6, count, "spread")) for count in (None, 3, 2))
+    assert indices() == {"train": {whole}, "val": {whole}, "test": {whole}}
+    assert indices(frames=3) == indices(frames=3, train_frames=None) == {"train": {three}, "val": {three}, "test": {three}}
+    assert indices(frames=3, train_frames=2) == {"train": {two}, "val": {three}, "test": {three}}
+    assert indices(frames=2, train_frames=3) == {"train": {three}, "val": {two}, "test": {two}}
+    assert indices(train_frames=2) == {"train": {two}, "val": {whole}, "test": {whole}}
+    with pytest.raises(InputError, match=r"data\.train_frames=0 must be at least 1"):
+        indices(train_frames=0)
 
 
 def test_seven_hundred_test_videos_stay_seven_hundred_unless_the_popular_grouping_is_asked_for() -> None:

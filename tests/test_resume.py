@@ -16,7 +16,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from fmsd.engine.callbacks import LAST, MONITOR, PREVIOUS, Best, Recovery, ValidationMetrics, WholeFiles, curves, newest
+from fmsd.engine.callbacks import LAST, MONITOR, PREVIOUS, Best, Patience, Recovery, ValidationMetrics, WholeFiles, curves, newest
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
 from fmsd.errors import InputError
@@ -122,6 +122,41 @@ def test_a_frame_that_was_shown_before_the_kill_is_augmented_as_it_would_have_be
     assert all(torch.equal(one.image, other.image) for one, other in zip(whole[3:], rest, strict=True))
     before = {row for batch in whole[:3] for row in batch.row.tolist()}
     assert any(row in before for batch in rest for row in batch.row.tolist())
+
+
+class Declining(Callback):
+    """Logs a value that is best in the second epoch."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        pl_module.log(MONITOR, 0.5 - 0.1 * abs(trainer.current_epoch - 1))
+
+
+def impatient(data: DataModule, folder: Path, until: int | None = None) -> tuple[dict[int, float], Patience, Trainer]:
+    """At most nine epochs of 5 batches, or three epochs without a better value, with a checkpoint after every second step."""
+    torch.manual_seed(0)
+    watch, waiting = Watch(until, None), Patience(MONITOR, 3)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "num_sanity_val_steps": 0}
+    callbacks = [watch, Declining(), waiting, Best(folder, MONITOR), Recovery(folder, 2)]
+    worker = Trainer(default_root_dir=folder, max_epochs=9, callbacks=callbacks, **quiet)  # pyright: ignore
+    with contextlib.suppress(Killed):
+        worker.fit(learner(domains=data.training_domains, steps=45), datamodule=data, ckpt_path=newest(folder), weights_only=True)
+    return watch.losses, waiting, worker
+
+
+def test_patience_goes_on_counting_after_a_kill(faces: Path, tmp_path: Path) -> None:
+    """Killed before, at and after the best epoch; at last once the run is over, when nothing is left to do."""
+    losses, waiting, worker = impatient(data_module(faces), tmp_path / "whole")
+    assert (sorted(losses), waiting.wait_count, waiting.exhausted) == (list(range(1, 26)), 3, True)
+    found: dict[int, float] = {}
+    for until in (3, 10, 18, 24, None):
+        part, _, ended = impatient(data_module(faces), tmp_path / "parts", until)
+        found |= part
+    assert found == losses
+    again, waiting, late = impatient(data_module(faces), tmp_path / "parts")
+    assert (again, waiting.exhausted, late.global_step) == ({}, True, 25)
+    for other in (ended, late):
+        state = other.lightning_module.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in worker.lightning_module.state_dict().items())
 
 
 @pytest.mark.parametrize("until", [1, 2, 3, 5])

@@ -165,3 +165,56 @@ def test_an_evaluation_by_another_video_score_takes_the_threshold_that_belongs_t
     (run.folder / "validation.parquet").unlink()
     assert main(["evaluate", f"run={run.folder}", f"hydra.run.dir={tmp_path / 'bare'}"]) == 0
     assert "acc_val" not in Run(tmp_path / "bare").results()["metric"]
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_a_value_that_never_gets_better_ends_training_after_so_many_epochs(
+    patience: int, trees: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "fmsd"):
+        run = trained(trees[0], tmp_path / "run", "optimizer.lr=0.0", f"patience={patience}", "trainer.max_epochs=6")
+    record = run.record()
+    assert (record["stopped"], record["finished"], record["epoch"]) == ("patience", True, 0)
+    assert run.finished
+    curves = pl.read_csv(run.folder / "logs" / "metrics.csv")
+    assert len(curves["val/video_auc"].drop_nulls()) == 1 + patience
+    assert f"No better val/video_auc in {patience} epochs: training ends after epoch {1 + patience}." in caplog.text
+    assert [" left" in line for line in caplog.messages if line.startswith("Epoch ")] == [True] * patience + [False]
+
+
+def test_a_training_that_reaches_its_end_was_not_stopped(trees: tuple[Path, Path], tmp_path: Path) -> None:
+    assert trained(trees[0], tmp_path / "run", "optimizer.lr=0.0", "patience=2").record()["stopped"] is None
+
+
+def test_a_sweep_resumes_past_a_run_that_stopped_early(trees: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = ["data=folder", f"data.root={trees[0]}", "trainer=smoke", "trainer.max_epochs=4", "backbone=demo_vit", "method=probe", "optimizer.lr=0.0"]
+    sweep = ["train", "-m", *words, "patience=1", "seed=0", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    assert main(sweep) == 0
+    (run,) = (path.parent for path in (tmp_path / "sweep").rglob("run.json"))
+    before = (run / "run.json").read_bytes()
+    with caplog.at_level("INFO", "fmsd"):
+        assert main(sweep) == 0
+    assert f"{run} is finished: skipped." in caplog.text
+    assert (run / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["select=last", "patience=2"],
+            "patience=2 waits for a better epoch, and with select=last none is better than another; leave one",
+        ),
+        (["patience=0"], "patience=0 is no number of epochs; give at least 1, or null"),
+        (["patience=1.5"], "patience=1.5 is no number of epochs; give at least 1, or null"),
+        (["patience=long"], "patience=long is no number of epochs; give at least 1, or null"),
+        (["patience=1", "wrapper=sagm", "wrapper.warmup_epochs=2", "trainer.max_epochs=4"], "could end within the 2 epochs of plain ERM"),
+    ],
+)
+def test_patience_without_a_sense_is_refused(
+    words: list[str], sentence: str, trees: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["data=folder", f"data.root={trees[0]}", "trainer=smoke", "backbone=demo_vit", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert main(["train", "method=probe", *data, *words]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

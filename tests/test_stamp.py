@@ -24,11 +24,11 @@ def test_a_stamp_is_that_of_the_protocol_and_of_nothing_else(tree: Path, tmp_pat
     plain = marks(tree)
     assert len(plain) == 2  # frames, videos
     moved = tree.rename(tmp_path / "elsewhere")
-    for same in ({}, {"seed": 3}, {"batch_size": 2}, {"workers": 1}, {"batches": "balanced"}):
+    for same in ({}, {"seed": 3}, {"train_frames": None}, {"batch_size": 2}, {"workers": 1}, {"batches": "balanced"}):
         assert marks(moved, **same) == plain
     others: list[dict[str, Any]] = [
         *({"frames": 1}, {"videos": 1}, {"sampling": "first"}, {"video_score": "max"}, {"augment": "light"}),
-        *({"size": 48}, {"protocol": "mine"}, {"selection": "last"}),
+        *({"size": 48}, {"protocol": "mine"}, {"selection": "last"}, {"train_frames": 1}, {"train_frames": 7}),
     ]
     found = [frozenset(marks(moved, **other)) for other in others]
     assert len(set(found)) == len(others)
@@ -61,8 +61,8 @@ def test_results_without_facts_have_no_stamp(tree: Path) -> None:
 
 
 def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_path: Path) -> None:
-    def expert(name: str, train: dict[str, str], augment: str = "light", selection: str = "iid", left_out: str | None = None) -> Path:
-        Run(tmp_path / name).write_record({"origin": {"selection": selection, "augment": augment, "train": train, "left_out": left_out}})
+    def expert(name: str, train: dict[str, str], augment: str = "light", selection: str = "iid", left_out: str | None = None, **more: str) -> Path:
+        Run(tmp_path / name).write_record({"origin": {"selection": selection, "augment": augment, "train": train, "left_out": left_out} | more})
         return tmp_path / name
 
     a, b, c = expert("a", {"ff": "1"}), expert("b", {"celeb": "2"}), expert("c", {"ff": "3"}, augment="sbi")
@@ -77,6 +77,8 @@ def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_p
     peeked = expert("peeked", {"ff": "1"}, selection="oracle", left_out="swap")
     assert origins([a, peeked], "search")["selection"] == "search of iid+oracle"
     assert origins([a, peeked], "search")["left_out"] == "swap"
+    few, all_ = expert("few", {"ff": "4"}, train_frames="8"), expert("all", {"ff": "5"}, train_frames="all")
+    assert [origins(experts, "fixed").get("train_frames") for experts in ([few, a], [few, few], [all_, few, a])] == ["8", "8", "8+all"]
     Run(tmp_path / "old").write_record({"seed": 0})
     with pytest.raises(InputError, match="an older version, which did not record what its numbers rest on"):
         origins([a, tmp_path / "old"], "fixed")

@@ -37,9 +37,25 @@ def without(names: Sequence[str], name: str) -> list[str]:
     return [other for other in names if other != name]
 
 
+def rate(rates: Mapping[str, Mapping[str, float]], data: str, method: str) -> float:
+    """The learning rate of a method on some data.
+
+    Args:
+        rates: by data, `others` for all that have no rates of their own, and method.
+
+    Raises:
+        InputError: there is none.
+    """
+    own = rates[data if data in rates else "others"]
+    if method not in own:
+        raise InputError(f"This experiment has no learning rate for method={method}", "give one with optimizer.lr=NUMBER")
+    return own[method]
+
+
 OmegaConf.register_new_resolver("inside", lambda folder, names: [f"{folder}/{name}" for name in names], replace=True)
 OmegaConf.register_new_resolver("digest", lambda words: hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:8], replace=True)
 OmegaConf.register_new_resolver("cache", lambda: str(cache_folder()), replace=True)
+OmegaConf.register_new_resolver("rate", rate, replace=True)
 OmegaConf.register_new_resolver("without", without, replace=True)
 
 

@@ -74,8 +74,10 @@ def _defaults(file: Path) -> dict[str, str]:
 
 
 def choices(group: str) -> list[str]:
-    """The names of a group's choices."""
-    return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
+    """The names of a group's choices, those in folders below it with the folder: `recipes/effort`."""
+    folder = CONF / group
+    names = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
+    return sorted(name.as_posix() for name in names if not any(part.startswith("_") for part in name.parts))
 
 
 def page(verb: str, words: Sequence[str] = ()) -> str:

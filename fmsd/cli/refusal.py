@@ -100,10 +100,10 @@ def _missing_file(error: MissingConfigException, text: str) -> InputError:
     for start, (message, extra) in LAUNCHERS.items():
         if name.startswith(start):
             return InputError(message, f"install it with: pip install 'fmsd[{extra}]'")
-    group, _, choice = name.rpartition("/")
+    group, _, choice = name.rpartition("/") if name.startswith("hydra/") else name.partition("/")
     if match := re.match(r"In '([^']+/[^']+)': Could not (?:load|find) '", text):  # another file names it, not the command line
         return InputError(f"The configuration file {match[1]}.yaml names {name}, which does not exist", "correct its defaults list")
-    options = [option for option in error.options or choices(group) if not option.startswith("_")]
+    options = sorted({option for option in error.options or () if not option.startswith("_")}.union(choices(group)))
     folded = {option.casefold().replace("-", "").replace("_", "").replace("+", "p"): option for option in reversed(options)}
     spelt = choice.casefold().replace("-", "").replace("_", "").replace("+", "p")
     close = [folded[one] for one in difflib.get_close_matches(spelt, list(folded), n=1, cutoff=0.7)]
@@ -195,7 +195,8 @@ def written_values(verb: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
         file = CONF / group / f"{choice}.yaml"
         for part in bases(file) if file.is_file() else ():
             text = part.read_text(encoding="utf-8")
-            found |= dict(_dotted(yaml.safe_load(text), "" if "# @package _global_" in text.splitlines() else f"{group}."))
+            values = _dotted(yaml.safe_load(text), "" if "# @package _global_" in text.splitlines() else f"{group}.")
+            found |= {key: value for key, value in values if not str(value).startswith(("${", "???"))}  # which say nothing of their kind
     return found
 
 

@@ -86,6 +86,7 @@ def train(config: DictConfig, folder: Path) -> int:
         choices=OmegaConf.to_container(config.choices),  # pyright: ignore[reportArgumentType]
         seed=config.seed,
         select=config.select,
+        patience=config.patience,
         save_every=config.save_every,
         **config.learner,
     )
@@ -181,7 +182,8 @@ def extract(config: DictConfig, folder: Path) -> int:
     from fmsd.data.processes import cores
     from fmsd.tasks import extract as task
 
-    if idle := [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").startswith(("data.frames", "data.manifest", "data.sampling"))]:
+    unread = ("data.frames", "data.train_frames", "data.manifest", "data.sampling")
+    if idle := [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").startswith(unread)]:
         raise InputError(f"{', '.join(idle)} would have no effect: extract reads the videos themselves", "give frames=, sampling= and data.videos=")
     absolute(config.data)
     check_outside(located(config.out), config.data)

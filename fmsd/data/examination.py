@@ -151,6 +151,7 @@ def table_findings(
     expected: Mapping[str, Mapping[str, int]],
     names: str | None = None,
     frames: int | None = None,
+    train_frames: int | None = None,
     missing: Sequence[str] = (),
 ) -> list[Finding]:
     """What is wrong with the table itself; no file is touched.
@@ -161,12 +162,15 @@ def table_findings(
         expected: numbers of videos of a whole copy by split (or `all`) and domain.
         names: what the names of videos tell, see `leak_findings`.
         frames: every video should have so many; None for any number.
+        train_frames: the same for training videos.
         missing: what the source said about videos that are not there; a domain that it names was not left out on purpose.
     """
     table = videos(manifest)
     own = table.filter(dataset=name)
     parts = [] if own.is_empty() else part_findings(own, expected, missing)
-    short = [] if frames is None else short_findings(table, frames)
+    train = pl.col("split") == "train"
+    sides = ((table, frames),) if train_frames == frames else ((table.filter(train), train_frames), (table.filter(~train), frames))
+    short = [finding for side, wanted in sides if wanted is not None for finding in short_findings(side, wanted)]
     return [*parts, *class_findings(table), *leak_findings(table, names), *short]
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
@@ -173,7 +173,7 @@ class EpochLines(Callback):
             parts.append(f"video AUC {auc.item():.3f} on the validation split")
         parts.append(duration(now - self.epoch_began))
         steps = cast(Learner, pl_module).steps - trainer.global_step
-        if steps > 0:
+        if steps > 0 and not trainer.should_stop:
             parts.append(f"{duration((now - self.began) / max(trainer.global_step - self.done, 1) * steps)} left")
         log.info("Epoch %d of %d: %s.", trainer.current_epoch + 1, epochs(trainer, pl_module), ", ".join(parts))
 
@@ -203,6 +203,33 @@ class Best(ModelCheckpoint):
         best, known = ("", {}) if score is None else (here, {here: score})  # no path of the checkpoint's: the worse one is removed
         paths = {"best_k_models": known, "best_model_path": best, "kth_best_model_path": best}
         super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "last_model_path": ""})
+
+
+class Patience(EarlyStopping):
+    """Ends training after so many epochs without a better value of what chooses the weights.
+
+    Args:
+        monitor: the quantity whose maximum chooses them.
+        epochs: how many, at least 1; an epoch counts when it is validated.
+    """
+
+    def __init__(self, monitor: str, epochs: int) -> None:
+        super().__init__(monitor, patience=epochs, mode="max", check_finite=False, check_on_train_epoch_end=False)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether so many epochs have brought nothing better."""
+        return self.wait_count >= self.patience
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops at once where the interruption came after the last epoch."""
+        trainer.should_stop = trainer.should_stop or self.exhausted
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Counts the epoch; tells the trainer to stop after its end, and logs why."""
+        super().on_validation_end(trainer, pl_module)
+        if self.exhausted and trainer.is_global_zero:
+            log.info("No better %s in %d epochs: training ends after epoch %d.", self.monitor, self.wait_count, trainer.current_epoch + 1)
 
 
 class WholeFiles(TorchCheckpointIO):

@@ -61,6 +61,7 @@ class DataModule(LightningDataModule):
         naming: what makes two frames of a dataset one video: its `id`, or the name of the `folder` alone, which merges equal names.
         video_score: of its frames' probabilities: `mean`, `median`, `max`, or the mean of the highest so many (`top5`).
         frames: at most so many frames per video; None for all.
+        train_frames: the same for the videos that are trained on, where those that choose the weights and the tests keep `frames`; None for as many.
         videos: at most so many videos per split and domain, for a quick trial; None for all.
         val_fraction: share of the training videos held out for validation where the dataset has no validation split.
         train_forgeries: domains of the fakes to train on and to choose the weights by; the tests keep all, as for a specialist. None for all.
@@ -94,6 +95,7 @@ class DataModule(LightningDataModule):
         naming: str = "id",
         video_score: str = "mean",
         frames: int | None = None,
+        train_frames: int | None = None,
         videos: int | None = None,
         val_fraction: float = 0.1,
         train_forgeries: int | Sequence[str | int] | None = None,
@@ -120,13 +122,16 @@ class DataModule(LightningDataModule):
         self.watched = False  # the test datasets are scored after every epoch, too
         self.skipped: list[str] = []
         self.frames, self.videos, self.val_fraction = frames, videos, val_fraction
+        self.train_frames = frames if train_frames is None else train_frames
         self.size, self.augment, self.batch_size, self.seed = size, augment, batch_size, seed
         self.batches, self.domains = batches, domains
         self.position = (0, 0)  # epoch and batch that training begins with
         self.workers = min(8, cores()) if workers is None else workers
-        limits = {"batch_size": batch_size, "frames": frames, "videos": videos}
+        limits = {"batch_size": batch_size, "frames": frames, "train_frames": train_frames, "videos": videos}
         if wrong := [f"data.{key}={value}" for key, value in limits.items() if value is not None and value < 1]:
-            raise InputError(f"{', '.join(wrong)} must be at least 1", "null means no limit for frames and videos")
+            raise InputError(
+                f"{', '.join(wrong)} must be at least 1", "null means no limit for frames and videos, and train_frames=null as many as frames"
+            )
         if not 0 < val_fraction < 1:
             raise InputError(f"data.val_fraction={val_fraction} is no share", "give a number between 0 and 1")
         taken(video_score)
@@ -304,7 +309,13 @@ class DataModule(LightningDataModule):
         return frozenset(self.own.where(dataset=self.train_names, split=["train", "val"]).files())
 
     def _reduced(self, manifest: Manifest) -> Manifest:
-        return manifest.first(self.videos).spread(self.frames, self.sampling)
+        """The manifest with as many videos, and frames of each, as are wanted."""
+        kept = manifest.first(self.videos)
+        if self.train_frames == self.frames:
+            return kept.spread(self.frames, self.sampling)
+        train, rest = kept.where(split="train"), replace(kept, table=kept.table.filter(pl.col("split") != "train"))
+        parts = [train.spread(self.train_frames, self.sampling), rest.spread(self.frames, self.sampling)]
+        return replace(kept, table=pl.concat([part.table for part in parts]))
 
     @property
     def validation(self) -> Manifest:

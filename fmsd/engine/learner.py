@@ -21,7 +21,7 @@ from fmsd.engine.processes import several, spread, summed
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.prefix import Prefix, frozen
-from fmsd.optim.groups import decay_groups
+from fmsd.optim.groups import Decay, decay_groups
 from fmsd.optim.repetition import Repeatable
 from fmsd.optim.wrapper import DESCENT, ERM, PERTURBED_LOSS, OptimizerWrapper, Outcome, Pass, check_head, gradients
 from fmsd.peft import adapter
@@ -55,7 +55,8 @@ class Learner(LightningModule):
 
     Args:
         steps: optimizer steps of the whole training, for the schedule.
-        weight_decay: for matrices; biases, norms and subspace factors get none.
+        weight_decay: of what `decay` says.
+        decay: `matrices`, where biases, norms and subspace factors get none, or `all` that learns.
         accumulate: batches per optimizer step, which is that of one batch of all their frames.
         clip: largest norm of the gradient that the optimizer follows, of the head's and of the backbone's each; None for no limit.
         domains: names of the domains in the order of their ids, for a wrapper with a pass per domain; its batches must hold each of them.
@@ -81,6 +82,7 @@ class Learner(LightningModule):
         domains: Sequence[str] = (),
         seed: int = 0,
         reuse: bool = True,
+        decay: Decay = "matrices",
     ) -> None:
         super().__init__()
         if accumulate < 1 or (clip is not None and clip <= 0):
@@ -88,6 +90,8 @@ class Learner(LightningModule):
                 f"learner.accumulate={accumulate} or learner.clip={clip} is out of range",
                 "give at least 1 batch, and a norm above 0 or null for no limit",
             )
+        if decay not in ("matrices", "all"):
+            raise InputError(f"learner.decay={decay} is unknown", "choose matrices or all")
         if wrapper.by_domain and not domains:
             raise InputError("The wrapper aligns forgery domains, and the batches hold none", "set data.batches=balanced (or natural)")
         check_head(wrapper.perturb, trainable(detector), trainable(detector.head()))
@@ -100,6 +104,7 @@ class Learner(LightningModule):
         self.remembered = adaptation.state
         self.steps = steps
         self.weight_decay = weight_decay
+        self.decay: Decay = decay
         self.accumulate = accumulate
         self.clip = clip
         self.domains = list(domains)
@@ -111,7 +116,7 @@ class Learner(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One optimizer over what is trainable, one schedule that advances with every optimizer step."""
         try:
-            optimizer = self.optimizer_factory(decay_groups(self.detector, self.weight_decay))
+            optimizer = self.optimizer_factory(decay_groups(self.detector, self.weight_decay, self.decay))
         except (TypeError, ValueError) as error:
             raise InputError(f"The optimizer does not take its settings ({error})", "correct optimizer.NAME=VALUE") from error
         return {"optimizer": optimizer, "lr_scheduler": self.schedule_factory(optimizer, self.steps)}

@@ -24,7 +24,8 @@ DECODERS = {"simplejpeg": version("simplejpeg"), "opencv": cv2.__version__, "pil
 def origin(data: DataModule, selection: str) -> Facts:
     """What is to be known of a training to compare its tests: how weights were chosen, the augmentation, and the digests of the training data."""
     train = {name: summary["digest"] for name, summary in manifests.summary(data.training).items()}
-    return {"selection": selection, "augment": data.augment, "train": train, "left_out": data.left_out}
+    found = {"selection": selection, "augment": data.augment, "train": train, "left_out": data.left_out}
+    return found if data.train_frames == data.frames else found | {"train_frames": "all" if data.train_frames is None else str(data.train_frames)}
 
 
 def stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, Facts]:

@@ -190,7 +190,7 @@ def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str,
             parts = {domain: losses(detector, batches, share, f"Measuring {domain}", domain) for domain in batches.domains}
             measured = domain_moments(weights, parts)
         else:
-            measured = moments(weights, losses(detector, batches, mask.batches, "Measuring layers"))
+            measured = moments(weights, losses(detector, batches, mask.batches, "Measuring layers"), entrywise=mask.bias == "snr")
         detector.head().load_state_dict(head)  # training begins as it does with any other mask
         probe(detector)
         detector.train()

@@ -30,6 +30,7 @@ LEARNING = (
     "learner.",
     "merger.",
     "select",
+    "patience",
     "data.batch",
     "trainer.max_",
     "trainer.precision",

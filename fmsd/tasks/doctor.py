@@ -62,7 +62,7 @@ def doctor(data: DataModule, out: Path, frames: int | None = 32, limit: int | No
         whole = {} if any(finding.check == "refused" for finding in findings) else data.expected
         missing = [sentence for finding in findings if finding.check == "missing" for sentence in finding.examples]
         parts = counts(manifest, str(data.name), whole)
-        findings += [*sound(manifest), *table_findings(manifest, str(data.name), whole, data.names, frames, missing)]
+        findings += [*sound(manifest), *table_findings(manifest, str(data.name), whole, data.names, frames, frames, missing)]
         files = seen(manifest, limit, cores() if workers is None else workers)
         held, opened = files.height, files["opened"].sum()
         found = properties(files)
@@ -210,7 +210,8 @@ def summary(data: DataModule) -> str | None:
     """A line about what is wrong with the data as far as its table tells; None where all is well."""
     wanted = [*data.train_names, *data.test_names]
     manifest = stills(data.own.where(dataset=wanted))
-    findings = [one for one in table_findings(manifest, str(data.name), data.expected, data.names, data.frames) if one.severity != "note"]
+    findings = table_findings(manifest, str(data.name), data.expected, data.names, data.frames, data.train_frames)
+    findings = [finding for finding in findings if finding.severity != "note"]
     if not findings:
         return None
     found = "; ".join(f"{finding.check}: {finding.examples[0]}{', ...' if finding.count > 1 else ''}" for finding in findings)

@@ -279,11 +279,13 @@ def origins(experts: Sequence[Path], selection: str) -> Facts:
     known = [Run(path).origin() for path in experts if path.is_dir()]
     train = [name_and_digest for one in known for name_and_digest in one["train"].items()] + [("unknown", "")] * (len(known) < len(experts))
     rules = joined(one["selection"] for one in known)
+    numbers = joined(one["train_frames"] for one in known if "train_frames" in one)
     return {
         "selection": selection if rules in ("", "iid") else f"{selection} of {rules}",
         "augment": joined(one["augment"] for one in known),
         "train": {name: joined(digest for other, digest in train if other == name) for name in sorted({name for name, _ in train})},
         "left_out": joined(one["left_out"] for one in known if one["left_out"]) or None,
+        **({"train_frames": numbers} if numbers else {}),
     }
 
 

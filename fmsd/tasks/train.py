@@ -26,6 +26,7 @@ from fmsd.engine.callbacks import (
     Best,
     EpochBar,
     EpochLines,
+    Patience,
     Recovery,
     ValidationMetrics,
     curves,
@@ -40,6 +41,7 @@ from fmsd.errors import InputError
 from fmsd.mask import LayerMask, MaskHistory
 from fmsd.metrics.table import pooled, results, thresholds
 from fmsd.models.detector import Detector
+from fmsd.optim.groups import Decay
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft import adapter
 from fmsd.peft.inject import fold
@@ -72,12 +74,14 @@ def train(
     logger: Mapping[str, publish.Factory] | None = None,
     seed: int = 0,
     select: str = "iid",
+    patience: int | None = None,
     save_every: int | None = 500,
     weight_decay: float = 0.01,
     accumulate: int = 1,
     clip: float | None = 1.0,
     reuse: bool = True,
     compiled: bool = False,
+    decay: Decay = "matrices",
 ) -> Run:
     """Trains, selects and tests; everything that the run found lies in its folder. A run that was interrupted goes on.
 
@@ -87,9 +91,11 @@ def train(
         config: the composed configuration as YAML text.
         command, overrides, choices: what was asked for, for the record.
         select: what chooses the weights, see `fmsd.engine.callbacks.SELECTIONS`.
+        patience: epochs without a better value of what chooses the weights, after which training ends; None for never.
         logger: factories, by name; what they make gets the curves, the configuration and what was found, beside the run's own files.
         save_every: optimizer steps between checkpoints to resume from, beside those at the ends of epochs; None for these only.
         compiled: train through `torch.compile`.
+        decay: what `weight_decay` applies to, see `fmsd.engine.learner.Learner`.
 
     Raises:
         InputError: input that cannot be used; before the first checkpoint nothing of the run is left behind.
@@ -98,10 +104,17 @@ def train(
     check_selection(select, data)
     monitor, recovery = SELECTIONS[select], Recovery(checkpoints, save_every)
     best = None if monitor is None else Best(checkpoints, monitor)
+    waiting = check_patience(patience, monitor, wrapper.warmup_epochs)
     weights = checkpoints / (LAST if best is None else BEST)
     history = LambdaCallback(on_train_epoch_end=lambda *_: write_history(run, adaptation.history) if leading else None)
     bar = getattr(trainer, "keywords", {}).get("enable_progress_bar", is_terminal())
-    callbacks = [ValidationMetrics(data), EpochBar() if bar else EpochLines(), history, *([] if best is None else [best]), recovery]
+    callbacks = [
+        ValidationMetrics(data),
+        EpochBar() if bar else EpochLines(),
+        history,
+        *(one for one in (best, waiting) if one is not None),
+        recovery,
+    ]
     worker = made(trainer, callbacks=callbacks, logger=False, default_root_dir=folder, use_distributed_sampler=False, enable_progress_bar=bool(bar))
     if worker.val_check_interval != 1.0:
         raise InputError(
@@ -141,7 +154,7 @@ def train(
 
         epoch = epoch_steps(worker, math.ceil(frames / data.batch_size), accumulate)
         steps, reuse = all_steps(worker, epoch, wrapper.warmup_epochs), reuse and not compiled
-        learner = Learner(model, wrapper, optimizer, schedule, adaptation, steps, weight_decay, accumulate, clip, domains, seed, reuse)
+        learner = Learner(model, wrapper, optimizer, schedule, adaptation, steps, weight_decay, accumulate, clip, domains, seed, reuse, decay)
         if compiled:
             model.compile()
         if leading:
@@ -152,6 +165,7 @@ def train(
         try:
             publish.begin(loggers.values(), folder)
             finished = fit(worker, learner, data, resumed)
+            early = finished and waiting is not None and waiting.exhausted and worker.global_step < steps
             processes.part()
             if not leading:
                 return run
@@ -183,6 +197,7 @@ def train(
                 "epoch": int(chosen["epoch"]),
                 "steps": int(chosen["global_step"]),
                 "finished": finished,
+                "stopped": "patience" if early else None,
                 "resumed": resumed is not None,
                 "trainable": trainable,
                 "parameters": parameters,
@@ -270,6 +285,30 @@ def check_selection(select: str, data: DataModule) -> None:
         log.warning(
             "select=oracle: the test datasets choose the weights; its numbers say what that choice is worth, not how well anything generalises."
         )
+
+
+def check_patience(patience: int | None, monitor: str | None, warmup_epochs: int) -> Patience | None:
+    """The callback that ends training early; None where it is to reach its end.
+
+    Args:
+        monitor: the quantity whose maximum chooses the weights; None where nothing chooses them.
+        warmup_epochs: epochs before an optimizer wrapper acts.
+
+    Raises:
+        InputError: it is no number of epochs, there is nothing to wait for, or training could end before the wrapper acts.
+    """
+    if patience is None:
+        return None
+    if type(patience) is not int or patience < 1:
+        raise InputError(f"patience={patience} is no number of epochs", "give at least 1, or null to train to the end")
+    if monitor is None:
+        raise InputError(f"patience={patience} waits for a better epoch, and with select=last none is better than another", "leave one of them out")
+    if patience < warmup_epochs:
+        raise InputError(
+            f"With patience={patience} training could end within the {warmup_epochs} epochs of plain ERM that the wrapper begins with",
+            f"give at least patience={warmup_epochs}, or set wrapper.warmup_epochs=0",
+        )
+    return Patience(monitor, patience)
 
 
 def monitored(best: Best | None, validation: pl.DataFrame | None, data: DataModule) -> float | None:
