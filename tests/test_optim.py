@@ -9,6 +9,7 @@ from fmsd.models.detector import Detector
 from fmsd.optim.groups import decay_groups
 from fmsd.optim.schedule import constant, cosine
 from fmsd.peft.fmsd import fmsd
+from tests.conftest import tiny_vit
 
 
 def test_cosine_rises_and_falls_to_its_floor() -> None:
