@@ -3,13 +3,16 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
 import torch
+import yaml
 from torch import nn
 from torch.nn import functional
 
+from fmsd.cli.files import CONF
 from fmsd.errors import InputError
 from fmsd.linalg import SMALL, Factors, Split, directions, product
 from fmsd.models.detector import Detector, detector
@@ -27,7 +30,7 @@ from fmsd.peft.subspace import SubspaceLinear
 from tests.conftest import step, tiny_vit
 
 ATTENTION = ("attention",)
-DEMO = {"img_size": 64, "patch_size": 8, "embed_dim": 160, "depth": 6, "num_heads": 5}
+DEMO: dict[str, Any] = {"img_size": 64, "patch_size": 8, "embed_dim": 160, "depth": 6, "num_heads": 5}
 """The shape of the embedded backbone."""
 IMAGE = torch.rand(3, 3, 32, 32)
 
@@ -230,15 +233,27 @@ def test_behind_a_head_of_zeros_the_first_step_moves_no_factor(constraint: Const
             assert torch.equal(factor, value)
 
 
-def test_the_first_steps_move_the_weights_as_far_as_those_of_lora() -> None:
-    """Five steps of Adam on one batch, on trained weights, each at its rate for small data."""
+def rate(file: str, *keys: str) -> float:
+    """A learning rate of the configuration."""
+    value = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
+    for key in keys:
+        value = value[key]
+    return float(value)
+
+
+@pytest.mark.parametrize("data", ["faces", "ff++"])
+def test_the_first_steps_move_the_weights_as_far_as_those_of_lora(data: str) -> None:
+    """Five steps of Adam on one batch, on trained weights, at the learning rates of the experiments and of the main job."""
     moved, image = {}, torch.rand(3, 3, 64, 64)
-    methods = {"fmsd": (functools.partial(fmsd, subspaces=4), 3e-3), "lora": (functools.partial(lora, rank=4, alpha=8.0), 1e-3)}
-    for name, (method, lr) in methods.items():
+    for name, method in {"fmsd": functools.partial(fmsd, subspaces=4), "lora": functools.partial(lora, rank=4, alpha=8.0)}.items():
+        lr = (
+            rate(CONF / "experiments/_training.yaml", "rates", data, name)
+            if data == "faces"
+            else rate(CONF / f"method/{name}.yaml", "optimizer", "lr")
+        )
         model = detector("vit_tiny_patch16_224", 64, weights="package:demo_vit.safetensors", **DEMO)
         before = {key: value.clone() for key, value in model.state_dict().items()}
-        adaptation = method(model, patterns=ATTENTION)
-        train(model, adaptation, 5, lr, image)
+        train(model, method(model, patterns=ATTENTION), 5, lr, image)
         after = fold(model).state_dict()
         names = [key for key in before if key.endswith(("qkv.weight", "proj.weight")) and "attn" in key]
         moved[name] = torch.stack([(after[key] - before[key]).norm() / before[key].norm() for key in names]).mean()
