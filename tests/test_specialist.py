@@ -340,16 +340,18 @@ def test_the_fingerprint_of_weights_is_that_of_the_detector_that_holds_them(netw
 # ---- parts
 
 
+AFFINE = Part("other", affine=True)
+
 PARTS: dict[str, dict[str, Part]] = {
     "vit": {
         "cls_token": Part("other"),
         "pos_embed": Part("other"),
         "patch_embed.proj.weight": Part("matrix"),
-        "patch_embed.proj.bias": Part("other"),
-        "blocks.0.norm1.weight": Part("other"),
-        "blocks.0.norm1.bias": Part("other"),
+        "patch_embed.proj.bias": AFFINE,
+        "blocks.0.norm1.weight": AFFINE,
+        "blocks.0.norm1.bias": AFFINE,
         "blocks.0.attn.qkv.weight": Part("matrix", 3),
-        "blocks.0.attn.qkv.bias": Part("other"),
+        "blocks.0.attn.qkv.bias": AFFINE,
         "blocks.0.attn.proj.weight": Part("matrix"),
         "blocks.0.mlp.fc1.weight": Part("matrix"),
         "head.weight": Part("head"),
@@ -361,19 +363,19 @@ PARTS: dict[str, dict[str, Part]] = {
         "attn_pool.latent": Part("other"),
         "blocks.0.attn.qkv.weight": Part("matrix", 3),
     },
-    "eva": {"blocks.0.attn.q_proj.weight": Part("matrix"), "blocks.0.mlp.fc1_g.weight": Part("matrix"), "blocks.0.attn.q_proj.bias": Part("other")},
+    "eva": {"blocks.0.attn.q_proj.weight": Part("matrix"), "blocks.0.mlp.fc1_g.weight": Part("matrix"), "blocks.0.attn.q_proj.bias": AFFINE},
     "swin": {
         "layers.0.blocks.0.attn.relative_position_bias_table": Part("other"),
         "layers.0.blocks.0.attn.qkv.weight": Part("matrix", 3),
         "layers.1.downsample.reduction.weight": Part("matrix"),
-        "layers.1.downsample.norm.weight": Part("other"),
+        "layers.1.downsample.norm.weight": AFFINE,
         "head.fc.weight": Part("head"),
         "head.fc.bias": Part("head"),
     },
     "efficientnet": {
         "conv_stem.weight": Part("matrix"),
-        "bn1.weight": Part("other"),
-        "bn1.bias": Part("other"),
+        "bn1.weight": AFFINE,
+        "bn1.bias": AFFINE,
         "bn1.running_mean": Part("statistic"),
         "bn1.running_var": Part("statistic"),
         "bn1.num_batches_tracked": Part("counter"),
@@ -386,7 +388,7 @@ PARTS: dict[str, dict[str, Part]] = {
         "stages.0.blocks.0.gamma": Part("other"),
         "stages.0.blocks.0.mlp.fc1.weight": Part("matrix"),
         "stages.1.downsample.1.weight": Part("matrix"),
-        "head.norm.weight": Part("other"),
+        "head.norm.weight": AFFINE,
         "head.fc.weight": Part("head"),
     },
 }
@@ -416,7 +418,7 @@ def test_a_skeleton_is_the_detector_without_memory_and_every_tensor_has_a_part(f
     kinds = parts(empty)
     assert kinds == parts(real)
     assert list(kinds) == list(own)
-    assert {kind for kind, _ in kinds.values()} <= {"matrix", "other", "statistic", "counter", "head"}
+    assert {part.kind for part in kinds.values()} <= {"matrix", "other", "statistic", "counter", "head"}
     learning = dict(real.backbone.named_parameters())
     for name, part in kinds.items():
         assert (part.kind in ("statistic", "counter")) == (name not in learning), name
@@ -454,14 +456,14 @@ def test_torchs_own_attention_stacks_three_matrices_and_buffers_are_told_apart_b
         "mask": Part("counter"),
         "scale": Part("statistic"),
         "attention.in_proj_weight": Part("matrix", 3),
-        "attention.in_proj_bias": Part("other"),
+        "attention.in_proj_bias": AFFINE,
         "attention.out_proj.weight": Part("matrix"),
-        "attention.out_proj.bias": Part("other"),
+        "attention.out_proj.bias": AFFINE,
         "embedding.weight": Part("other"),
         "turned.weight": Part("other"),
-        "turned.bias": Part("other"),
+        "turned.bias": AFFINE,
         "volume.weight": Part("matrix"),
-        "volume.bias": Part("other"),
+        "volume.bias": AFFINE,
         "fc.weight": Part("head"),
         "fc.bias": Part("head"),
     }

@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
     Args:
         slices: number of matrices stacked along the output: a fused query, key, value has 3.
-        affine: whether it belongs to a normalisation layer or is a bias.
+        affine: whether what is `other` belongs to a normalisation layer or is a bias.
     """
 
     kind: Kind

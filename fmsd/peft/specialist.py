@@ -104,7 +104,7 @@ def parts(detector: Detector) -> dict[str, Part]:
         for name, buffer in module.named_buffers(recurse=False):
             kinds[f"{prefix}.{name}" if prefix else name] = Part("statistic" if buffer.is_floating_point() else "counter")
     affine = affine_names(detector)
-    return {name: kinds[name]._replace(affine=name in affine) for name in detector.backbone.state_dict()}
+    return {name: kinds[name]._replace(affine=kinds[name].kind == "other" and name in affine) for name in detector.backbone.state_dict()}
 
 
 def affine_names(detector: Detector) -> set[str]:
