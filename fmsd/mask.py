@@ -60,13 +60,13 @@ class Sums(NamedTuple):
         gradients: their sum, per weight.
         squares: the sum of their squared entries, per weight; empty where it was not asked for.
         energies: the sum of their squared norms, per weight.
-        count: how many micro-batches there were.
+        batches: how many micro-batches there were.
     """
 
     gradients: dict[str, Tensor]
     squares: dict[str, Tensor]
     energies: dict[str, float]
-    count: int
+    batches: int
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def moments(weights: Mapping[str, nn.Parameter], losses: Losses, entrywise: bool
         entrywise: measure `snr`, too, which takes a second accumulator per weight.
     """
     sums = _accumulate(weights, losses, entrywise)
-    count, found = sums.count, {}
+    count, found = sums.batches, {}
     for name, weight in weights.items():
         norm = _squared(sums.gradients[name]) / count**2
         variance = max(sums.energies[name] - count * norm, 0.0) / (count - 1)
@@ -226,7 +226,7 @@ def domain_moments(weights: Mapping[str, nn.Parameter], losses: Mapping[str, Los
     norms, variances = dict.fromkeys(weights, 0.0), dict.fromkeys(weights, 0.0)
     for own in losses.values():
         sums = _accumulate(weights, own)
-        count = sums.count
+        count = sums.batches
         for name in weights:
             norm = _squared(sums.gradients[name]) / count**2
             norms[name] += norm / len(losses)

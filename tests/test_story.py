@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
@@ -165,6 +166,9 @@ def test_a_sweep_with_an_experiment_and_its_report(tmp_path: Path, cache: Path) 
     done = fmsd_command("train", *sweep, cwd=tmp_path, FMSD_CACHE=str(cache))
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "sweep").glob("*/run.json"))) == 4
+    recorded = [yaml.safe_load(path.read_text()) for path in (tmp_path / "sweep").glob("*/config.yaml")]
+    rates = {"full": 3e-5, "probe": 3e-3}  # those of the experiment, by method
+    assert [config["optimizer"]["lr"] for config in recorded] == [rates[config["choices"]["method"]] for config in recorded]
     report = fmsd_command("report", "runs=sweep", "out=tables", cwd=tmp_path)
     assert report.returncode == 0, report.stderr
     table = (tmp_path / "tables" / "results.md").read_text()
