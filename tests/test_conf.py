@@ -165,7 +165,10 @@ def learning(config: Any) -> tuple[Any, ...]:
 
 
 def test_effort_learns_as_it_was_released_and_whatever_the_command_line_says_wins() -> None:
-    assert learning(compose("train", "method=effort", "data=ff++")) == ("Adam", 2e-4, "constant", 5e-4, "all")
+    whole = compose("train", "method=effort", "data=ff++")
+    assert learning(whole) == ("Adam", 2e-4, "constant", 5e-4, "all")
+    assert (whole.data.train_frames, whole.data.frames, whole.data.augment, whole.data.batch_size) == (8, 32, "effort", 32)
+    assert compose("train", "method=effort", "data=ff++", "data.augment=none", "data.train_frames=4").data.train_frames == 4
     words = ("optimizer=adamw", "optimizer.lr=0.1", "schedule=cosine", "learner.weight_decay=0", "learner.decay=matrices")
     assert learning(compose("train", *words, "method=effort")) == ("AdamW", 0.1, "cosine", 0, "matrices")
     for method in METHODS:
@@ -203,7 +206,7 @@ def test_a_method_without_a_rate_in_an_experiment_is_refused_with_the_key_to_giv
     assert main(["train", *words]) == 2
     assert "This experiment has no learning rate for method=mine; give one with optimizer.lr=NUMBER." in capsys.readouterr().err
     assert main(["train", "experiments=demo", "hydra.mode=RUN", "optimizer.lr=fast", f"hydra.run.dir={tmp_path / 'run'}"]) == 2
-    assert "optimizer.lr=fast is no number; give e.g. optimizer.lr=0.0002." in capsys.readouterr().err
+    assert "optimizer.lr=fast is no number; give e.g. optimizer.lr=0.0006." in capsys.readouterr().err
 
 
 RECIPES: dict[str, dict[str, Any]] = {
