@@ -195,10 +195,14 @@ def _orthonormal(rows: Float[Tensor, "rows size"]) -> Float[Tensor, "rows size"]
 
 
 def median_singular_value(matrix: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
-    """The median (the lower one of two) of a matrix's min(out, in) singular values; computed in double precision, returned in the matrix's."""
+    """The median (the lower one of two) of a matrix's singular values that are not zero; computed in double precision, returned in the matrix's.
+
+    Zero is what lies below 1e-6 of the largest: rounding of a matrix of low rank, or with dead rows. A matrix of zeros has 0.
+    """
     exact = matrix.detach().to("cpu" if matrix.device.type == "mps" else matrix.device, torch.float64)
     squares = torch.linalg.eigvalsh(exact @ exact.mT if exact.shape[0] <= exact.shape[1] else exact.mT @ exact)
-    return squares.median().clamp(min=0).sqrt().to(matrix.device, torch.promote_types(matrix.dtype, torch.float32))
+    median = squares[squares >= squares[-1].clamp(min=0) * 1e-12].median().clamp(min=0).sqrt()
+    return median.to(matrix.device, torch.promote_types(matrix.dtype, torch.float32))
 
 
 def product(factors: Factors) -> Float[Tensor, "*parts out in"]:

@@ -195,7 +195,7 @@ def test_what_does_not_fit_is_refused_with_one_sentence(tmp_path: Path) -> None:
         adapter.load(fresh(), tmp_path)
     saved(tmp_path)
     rewritten(tmp_path, format=9)
-    with pytest.raises(InputError, match=r"has format 9; this version reads format 2"):
+    with pytest.raises(InputError, match=r"has format 9, and this version reads format 2; train it again"):
         adapter.load(fresh(), tmp_path)
 
 

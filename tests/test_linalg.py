@@ -77,6 +77,8 @@ def test_the_median_singular_value_is_that_of_a_whole_decomposition(shape: tuple
     matrix = torch.randn(shape)
     torch.testing.assert_close(median_singular_value(matrix), torch.linalg.svdvals(matrix.double()).median().float())
     assert median_singular_value(torch.zeros(shape)) == 0
+    low = torch.randn(shape[0], 3) @ torch.randn(3, shape[1])  # most of its singular values are rounding
+    torch.testing.assert_close(median_singular_value(low), torch.linalg.svdvals(low.double())[1].float())
 
 
 def test_the_gain_of_energy_is_the_difference_of_two_squared_norms() -> None:

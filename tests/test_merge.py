@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from fmsd.cli.files import CONF
@@ -390,11 +391,12 @@ def test_a_ceiling_that_is_not_two_seeds_of_one_specialist(refused: Any, place: 
     assert "there is one twice" in refused(*words, "ceiling=[runs/lora,runs/lora]")
     assert "There is no weights file and no run" in refused(*words, "ceiling=[runs/lora,runs/nothing]")
     assert "both have seed=0" in refused(*words, "ceiling=[runs/lora,runs/fmsd]")
-    for run, key, value in (("other", "choices", {"method": "fmsd"}), ("elsewhere", "origin", {"train": {"folder": "0"}})):
+    for run, origin, config in (("other", {}, {"optimizer": {"lr": 0.5}}), ("elsewhere", {"train": {"folder": "0"}}, {})):
         shutil.copytree("runs/lora", f"twins/{run}")
         told = json.loads(Path("runs/lora/run.json").read_text())
-        Path(f"twins/{run}/run.json").write_text(json.dumps({**told, "seed": 1, key: told[key] | value}))
-    assert "are not one specialist: they differ in method" in refused(*words, "ceiling=[runs/lora,twins/other]")
+        Path(f"twins/{run}/run.json").write_text(json.dumps({**told, "seed": 1, "origin": told["origin"] | origin}))
+        OmegaConf.save(OmegaConf.merge(OmegaConf.load("runs/lora/config.yaml"), config), f"twins/{run}/config.yaml")
+    assert "are not one specialist: they differ in optimizer.lr" in refused(*words, "ceiling=[runs/lora,twins/other]")
     assert "are not one specialist: they differ in train" in refused(*words, "ceiling=[runs/lora,twins/elsewhere]")
     shutil.copytree("runs/lora", "twins/same")
     Path("twins/same/run.json").write_text(json.dumps({**told, "seed": 1}))

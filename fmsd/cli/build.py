@@ -52,11 +52,22 @@ def build(node: Any) -> Any:
 def check_arguments(made: object) -> None:
     """Raises TypeError or ValueError when a factory, or one among an object's attributes, was given arguments that its function does not take."""
     if isinstance(made, functools.partial):
-        inspect.signature(made)
+        check_partial(made)
     for value in vars(made).values() if hasattr(made, "__dict__") and not isinstance(made, functools.partial) else ():
         for factory in value.values() if isinstance(value, dict) else (value,):
             if isinstance(factory, functools.partial):
-                inspect.signature(factory)
+                check_partial(factory)
+
+
+def check_partial(factory: functools.partial[Any]) -> None:
+    """Raises TypeError or ValueError when a factory was given arguments that its function does not take; they are named where they can be."""
+    try:
+        inspect.signature(factory)
+    except ValueError as error:
+        known = inspect.signature(factory.func).parameters
+        if surplus := [name for name in factory.keywords if name not in known]:
+            raise TypeError(f"it takes no {' and no '.join(surplus)}") from error
+        raise
 
 
 def loggers(nodes: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -52,8 +52,15 @@ class Detector(nn.Module):
         return self.backbone((scaled - self.mean) / self.std).squeeze(-1)
 
     def head(self) -> nn.Module:
-        """The classifier layer."""
-        return self.backbone.get_classifier()  # pyright: ignore[reportCallIssue]
+        """The classifier layer.
+
+        Raises:
+            InputError: the backbone has several.
+        """
+        found = self.backbone.get_classifier()  # pyright: ignore[reportCallIssue]
+        if not isinstance(found, nn.Module):
+            raise InputError(f"{type(self.backbone).__name__} ends in {len(found)} classifiers", "choose a backbone with a single one")
+        return found
 
     def train(self, mode: bool = True) -> "Detector":
         """Sets training mode, except that a frozen batch norm keeps its pretrained statistics: frozen means bit-equal."""

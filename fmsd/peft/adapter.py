@@ -190,7 +190,10 @@ def _description(folder: Path) -> dict[str, Any]:
         raise InputError(f"The adapter {path} cannot be read: it {fault.what}", fault.remedy) from error
     version = description.get("format") if isinstance(description, dict) else None
     if version != FORMAT:
-        raise InputError(f"The adapter in {folder} has format {version!r:.40}", f"this version reads format {FORMAT}")
+        raise InputError(
+            f"The adapter in {folder} has format {version!r:.40}, and this version reads format {FORMAT}",
+            "train it again, or use the version that wrote it",
+        )
     base, layers, names = (description.get(key) for key in ("base", "layers", "tensors"))
     whole = {
         "base": isinstance(base, dict) and all(isinstance(base.get(key), str) for key in ("name", "hash")),

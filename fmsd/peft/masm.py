@@ -141,7 +141,9 @@ class Rule(nn.Module):
 
     def _by_unit(self, vector: Float[Tensor, " numbers"]) -> Float[Tensor, " units"]:
         """Squared norm of each unit's stretch of a vector over all units."""
-        return torch.segment_reduce(vector.square(), "sum", lengths=self.sizes)
+        return torch.segment_reduce(
+            vector.square(), "sum", lengths=self.sizes, unsafe=True
+        )  # unsafe: lengths are not checked, which would wait for a GPU
 
     def scores(self) -> Float64[Tensor, " units"]:
         """Share of signal Sig / (Sig + Var) of every unit's gradients, in [0, 1].

@@ -162,14 +162,14 @@ def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[
             raise InputError(
                 f"{twin.folder} and {runs[0].folder} are the same run twice (equal overrides and seed)", "keep one of them below runs=FOLDER"
             )
-        if (learned := _learned(runs[0], records[0])) is not None:
-            other, others = first.setdefault(label, (runs[0], learned))
-            if key := next((key for key in others | learned if others.get(key, ...) != learned.get(key, ...)), None):
+        if (settings := learning_settings(runs[0], records[0])) is not None:
+            other, others = first.setdefault(label, (runs[0], settings))
+            if key := next((key for key in others | settings if others.get(key, ...) != settings.get(key, ...)), None):
                 raise InputError(
-                    f"{other.folder} and {runs[0].folder} would be seeds of one row, but differ in {key} ({others.get(key)} and {learned.get(key)})",
+                    f"{other.folder} and {runs[0].folder} would be seeds of one row, but differ in {key} ({others.get(key)} and {settings.get(key)})",
                     f"report them from different folders, or train them with {key}=VALUE among the overrides",
                 )
-        digest = None if learned is None else hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:12]
+        digest = None if settings is None else hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         found.append(replace(_trial(label, seed, runs, records), settings=digest))
     return found
 
@@ -233,7 +233,7 @@ def _time(run: Run, record: Mapping[str, Any]) -> float:
         raise InputError(f"{run.folder / 'run.json'} has the time {record['time']!r}", "correct it to one like 2026-01-31T12:00:00+00:00") from error
 
 
-def _learned(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
+def learning_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The part of a run's configuration that what it learned follows from, besides its data and seed; None where it is not kept.
 
     How an evaluation or a merge puts frames into batches changes nothing.

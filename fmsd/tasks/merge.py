@@ -40,6 +40,7 @@ from fmsd.quoting import typed
 from fmsd.report import merging, plots
 from fmsd.report.console import counting
 from fmsd.report.run import Run, caption, claimed, provenance
+from fmsd.report.trial import learning_settings
 from fmsd.state import check_values, read_state, shapes, write_state
 from fmsd.tables import read_parquet
 from fmsd.tasks.evaluate import alone, built, folded, predict, scored, show, tested
@@ -431,10 +432,6 @@ def log_truncations(said: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
-SPECIALIST = ("method", "wrapper", "optimizer", "schedule", "backbone", "train", "left_out", "augment")
-"""What two trainings of one specialist have in common, in the record of a run."""
-
-
 def check_ceiling(paths: Sequence[Path] | None) -> None:
     """Refuses what is not two trainings of one specialist.
 
@@ -451,8 +448,8 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
         one, other = map(Run, paths)
         if one.record()["seed"] == other.record()["seed"]:
             raise InputError(f"{one.folder} and {other.folder} both have seed={one.record()['seed']}", remedy)
-        first, second = (run.origin() | run.record()["choices"] for run in (one, other))
-        if differing := [what for what in SPECIALIST if first.get(what) != second.get(what)]:
+        first, second = (run.origin() | (learning_settings(run, run.record()) or {}) for run in (one, other))
+        if differing := sorted(key for key in first | second if first.get(key) != second.get(key)):
             raise InputError(f"{one.folder} and {other.folder} are not one specialist: they differ in {', '.join(differing)}", remedy)
 
 
