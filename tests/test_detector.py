@@ -81,6 +81,11 @@ def test_unknown_names_and_arguments_are_refused() -> None:
         detector("tf_efficientnet_lite0", size=64, img_size=64)
 
 
+def test_a_backbone_with_two_classifiers_is_refused() -> None:
+    with pytest.raises(InputError, match=r"VisionTransformerDistilled ends in 2 classifiers; choose a backbone with a single one"):
+        probe(detector("deit_tiny_distilled_patch16_224", 32, img_size=32))
+
+
 def test_a_cache_of_the_hub_that_cannot_be_written_is_named_with_its_variable() -> None:
     said = str(hub_refusal("vit", PermissionError(errno.EACCES, "Permission denied", "/home/x/.cache/huggingface")))
     assert said.startswith("The pretrained weights of 'vit' cannot be kept in /home/x/.cache/huggingface (Permission denied); set HF_HOME")

@@ -318,7 +318,7 @@ def test_a_description_beside_tensors_is_an_adapter(tmp_path: Path) -> None:
     write_state(tmp_path / "adapter.safetensors", {key: (value.shape, value.dtype) for key, value in head.items()}, head.items())
     adapter.describe(empty, tmp_path, {"name": "a network", "hash": hash_}, {}, list(head), {"method": {"name": "ties"}})
     about = json.loads((tmp_path / "adapter.json").read_text())
-    assert (about["format"], about["head"], about["layers"], about["method"]) == (1, "head", {}, {"name": "ties"})
+    assert (about["format"], about["head"], about["layers"], about["method"]) == (adapter.FORMAT, "head", {}, {"name": "ties"})
     assert about["normalisation"] == {"mean": make().mean.flatten().tolist(), "std": make().std.flatten().tolist()}
     check_same(merged(tmp_path, make, base), base | head)
 

@@ -84,8 +84,8 @@ def test_a_sweep_is_extended_and_what_fails_in_it_is_named(place: Path, capsys: 
     assert len(list((place / "sweeps").iterdir())) == 2
     assert main([*TINY, "optimizer.lr=1e-3,nonsense", "seed=0,x"]) == 2
     assert "1 finished before (skipped), 3 failed" in told(capsys)
-    (mistyped,) = {path.read_text() for path in place.glob(f"sweeps/*/*seedx*/{ERROR}")}
-    assert mistyped == "seed=x is no number; give e.g. seed=0.\n"
+    mistyped = {path.read_text() for path in place.glob(f"sweeps/*/*seedx*/{ERROR}")}
+    assert mistyped == {"seed=x is no number; give e.g. seed=0.\n", "optimizer.lr=nonsense is no number; give e.g. optimizer.lr=0.001.\n"}
     assert main([*TINY, "optimizer.lr=1e-2"]) == 0
     assert "1 finished before (skipped)." in told(capsys)
     assert len(list((place / "sweeps").iterdir())) == 2
