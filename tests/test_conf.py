@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -256,10 +257,52 @@ def test_targets_that_are_not_there_are_refused_and_others_may_lie_anywhere() ->
     assert build(OmegaConf.create({"_target_": "collections.Counter", "a": 2})) == {"a": 2}
 
 
+MISTYPED = {
+    "head=true": r"head=true is no setting: head has normalise; give e\.g\. head\.normalise=VALUE",
+    "head.normalise=1": r"head\.normalise=1 is neither true nor false; give e\.g\. head\.normalise=true",
+    "learner=adam": r"learner=adam is no setting: learner has weight_decay, decay, .*; give e\.g\. learner\.weight_decay=VALUE",
+    "learner=null": r"learner=null is no setting",
+    "learner.compiled=2": r"learner\.compiled=2 is neither true nor false",
+    "learner.weight_decay=-1": r"learner\.weight_decay=-1 is out of range; give a number of at least 0",
+    "method.mask=none": r"method\.mask=none is no setting: method\.mask has .*bias",
+    "method.penalties=false": r"method\.penalties=false is no setting",
+    "method.directions=two": r"method\.directions=two is no whole number; give e\.g\. method\.directions=1, or null",
+    "method.subspaces=1.5": r"method\.subspaces=1\.5 is no whole number",
+    "method.working_scale=1": r"method\.working_scale=1 is neither true nor false",
+    "data.train_frames=1.5": r"data\.train_frames=1\.5 is no whole number",
+    "data.train_frames=true": r"data\.train_frames=true is no whole number",
+    "data.frames=two": r"data\.frames=two is no whole number",
+    "schedule.floor=2": r"schedule\.floor=2 is no share; give a number from 0 to 1",
+    "wrapper=sam wrapper.adaptive=2": r"wrapper\.adaptive=2 is neither true nor false",
+    "method=masm method.every=0": r"method\.every=0 is out of range; give at least 1",
+}
+
+
+@pytest.mark.parametrize("words", MISTYPED)
+def test_values_of_another_type_are_refused_by_their_key(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    smoke = ("data=synthetic", "backbone=demo_vit", "trainer=smoke", "data.frames=1", "data.workers=0", "method.mask.bias=none")
+    plain = [word for word in smoke if not (word.startswith("method.mask") and ("masm" in words or "mask=" in words))]
+    assert main(["train", *plain, *words.split(), f"hydra.run.dir={tmp_path / 'run'}"]) == 2
+    assert re.search(MISTYPED[words], capsys.readouterr().err)
+
+
+def test_nothing_and_whole_numbers_are_taken_where_the_annotation_has_them() -> None:
+    for words in ("method.directions=null", "method.mask=null", "method.penalties=null", "method.mask.threshold=mean", "method.mask.threshold=1"):
+        build(compose("train", words).method)
+    build(compose("train", "wrapper=roga", "wrapper.gamma=inf", "wrapper.rho=1").wrapper)
+
+
 def test_arguments_that_do_not_fit_are_refused() -> None:
     config = compose("train", "+method.rnk=3")
-    with pytest.raises(InputError, match=r"fmsd\.peft\.fmsd\.fmsd does not fit it.*rnk"):
+    with pytest.raises(
+        InputError, match=r"method\.rnk: fmsd\.peft\.fmsd\.fmsd takes no such argument; leave it out, or where a file sets it add '~method\.rnk'"
+    ):
         build(config.method)
+    config = compose("train", "experiments=recipes/norm", "schedule=constant")
+    with pytest.raises(
+        InputError, match=r"schedule\.warmup, schedule\.floor: .*constant takes no such argument; .* add '~schedule\.warmup' '~schedule\.floor'"
+    ):
+        build(config.schedule)
     config = compose("train", "data=folder", "data.root=/data", "+data.source.lay_out=x")
     with pytest.raises(InputError, match=r"DataModule does not fit it.*lay_out"):
         build(config.data)

@@ -50,9 +50,12 @@ def test_a_zero_vector_has_no_part_in_the_core(directions: int, normalise: str) 
     assert all(part.isfinite().all() for part in (core.weights, core.shared, core.mix))
     assert core.shares is not None
     assert core.shares[2] == 0
+    moved = leading_core(torch.diag(torch.tensor([0.0, 1.0, 4.0], dtype=torch.float64)), directions, normalise)  # pyright: ignore[reportArgumentType]
+    assert "a is the base itself: leave it out" in moved.warnings("abc")
+    assert not any("alone makes" in said for said in moved.warnings("abc"))
     nothing = leading_core(torch.zeros(3, 3, dtype=torch.float64), directions, normalise)  # pyright: ignore[reportArgumentType]
     assert nothing.weights.tolist() == [0, 0, 0]
-    assert (nothing.shares, nothing.gap, nothing.warnings("abc")) == (None, None, [])
+    assert (nothing.shares, nothing.gap, len(nothing.warnings("abc"))) == (None, None, 3)
 
 
 def test_the_spectral_gap() -> None:

@@ -2,8 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Mapping
-from typing import Any
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
@@ -30,16 +31,70 @@ def check_targets(node: object) -> None:
         check_targets(child)
 
 
+def check_types(node: object, path: str) -> None:
+    """Refuses a configuration with a word, a fraction or true where a function of this package takes a number, a whole one or true and false.
+
+    Args:
+        path: the node's key.
+
+    Raises:
+        InputError: such a value; its key is named.
+    """
+    if isinstance(node, dict) and str(node.get("_target_", "")).startswith("fmsd."):
+        check_arguments_of(get_object(node["_target_"]), node, path)
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        check_types(child, f"{path}.{key}")
+
+
+def check_arguments_of(target: Callable[..., Any], values: Mapping[Any, Any], path: str) -> None:
+    """Refuses values of another type than the target's annotations have, as far as these speak of numbers, true and false alone.
+
+    Raises:
+        InputError: such a value; `path` is the key that they lie below.
+    """
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for name, value in values.items():
+        plain = _plain(hints.get(str(name), Any))
+        if plain and not any(value is None if one is None else value == one if isinstance(one, str) else _is(value, one) for one in plain):
+            what = "no number" if float in plain else "no whole number" if int in plain else "neither true nor false"
+            example = 1 if {float, int} & set(plain) else "true"
+            shown = str(value).lower() if isinstance(value, bool) else value
+            raise InputError(f"{path}.{name}={shown} is {what}", f"give e.g. {path}.{name}={example}{', or null' if None in plain else ''}")
+
+
+def _plain(annotation: Any) -> list[Any]:
+    """The types int, float and bool, the words and None that an annotation consists of; nothing where it has others, or no number and no bool."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    found: list[Any] = []
+    for part in parts:
+        if get_origin(part) is Literal:
+            found += get_args(part)
+        elif part in (int, float, bool):
+            found.append(part)
+        elif part is types.NoneType:
+            found.append(None)
+        else:
+            return []
+    return found if {int, float, bool} & {one for one in found if isinstance(one, type)} else []
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether a value is of a kind: true is no number, and a whole number is one."""
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
 def build(node: Any) -> Any:
     """Instantiates a part of the configuration.
 
     Raises:
         InputError: a target that cannot be imported, or arguments that do not fit it.
     """
-    check_targets(OmegaConf.to_container(node, resolve=True))
+    plain, path = OmegaConf.to_container(node, resolve=True), node._get_full_key("")
+    check_targets(plain)
+    check_types(plain, path)
     try:
         made = instantiate(node, _convert_="all")
-        check_arguments(made)
+        check_arguments(made, path)
     except (InstantiationException, ValueError, TypeError) as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
@@ -49,24 +104,36 @@ def build(node: Any) -> Any:
     return made
 
 
-def check_arguments(made: object) -> None:
-    """Raises TypeError or ValueError when a factory, or one among an object's attributes, was given arguments that its function does not take."""
+def check_arguments(made: object, path: str) -> None:
+    """Raises TypeError or ValueError when a factory, or one among an object's attributes, was given arguments that its function does not take.
+
+    Raises:
+        InputError: it is the factory itself; `path` is its key.
+    """
     if isinstance(made, functools.partial):
-        check_partial(made)
+        check_partial(made, path)
     for value in vars(made).values() if hasattr(made, "__dict__") and not isinstance(made, functools.partial) else ():
         for factory in value.values() if isinstance(value, dict) else (value,):
             if isinstance(factory, functools.partial):
-                check_partial(factory)
+                inspect.signature(factory)
 
 
-def check_partial(factory: functools.partial[Any]) -> None:
-    """Raises TypeError or ValueError when a factory was given arguments that its function does not take; they are named where they can be."""
+def check_partial(factory: functools.partial[Any], path: str) -> None:
+    """Raises ValueError when a factory was given arguments that its function does not take.
+
+    Raises:
+        InputError: they can be named; some may come of another file than the one that names the function.
+    """
     try:
         inspect.signature(factory)
     except ValueError as error:
         known = inspect.signature(factory.func).parameters
         if surplus := [name for name in factory.keywords if name not in known]:
-            raise TypeError(f"it takes no {' and no '.join(surplus)}") from error
+            keys = [f"{path}.{name}" for name in surplus]
+            raise InputError(
+                f"{', '.join(keys)}: {factory.func.__module__}.{factory.func.__qualname__} takes no such argument",
+                "leave it out, or where a file sets it add " + " ".join(f"'~{key}'" for key in keys),
+            ) from error
         raise
 
 

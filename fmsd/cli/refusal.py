@@ -177,7 +177,14 @@ def check_kinds(verb: str, overrides: Sequence[str], config: DictConfig, chosen:
     """
     keys = [word.partition("=")[0].lstrip("+") for word in overrides if "=" in word]
     words = {key: value for key in keys if key not in MIXED and isinstance(value := OmegaConf.select(config, key), str)}
-    usual = written_values(verb, chosen) if words else {}
+    usual = written_values(verb, chosen) if keys else {}
+    for key in keys:
+        value = OmegaConf.select(config, key)
+        whole = isinstance(value, DictConfig) or (value is None and "." in key)
+        below = [name.removeprefix(f"{key}.") for name in usual if name.startswith(f"{key}.")]
+        if below and not whole and key not in groups(verb):
+            shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+            raise InputError(f"{key}={shown} is no setting: {key} has {', '.join(below)}", f"give e.g. {key}.{below[0]}=VALUE")
     for key, value in words.items():
         if isinstance(usual.get(key), int | float):
             what = "neither true nor false" if isinstance(usual[key], bool) else "no number"

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fmsd.cli.build import build, loggers
+from fmsd.cli.build import build, check_arguments_of, loggers
 from fmsd.cli.compose import absolute, add_others, based, check_outside, check_record, check_source, done, located, resumed, trained
 from fmsd.cli.files import CONF
 from fmsd.cli.merging import merge
@@ -50,6 +50,9 @@ def train(config: DictConfig, folder: Path) -> int:
             del config.resume, config.trust
         if odd := [key for key in config.learner if key not in inspect.signature(task.train).parameters]:
             raise InputError(f"Training has no setting learner.{odd[0]}", "leave it out; fmsd train --help shows those it has")
+        check_arguments_of(task.train, config.learner, "learner")
+        if not isinstance(config.head.normalise, bool):
+            raise InputError(f"head.normalise={config.head.normalise} is neither true nor false", "give e.g. head.normalise=true")
         if config.head.normalise != config.backbone.get("cosine_head", False):
             raise InputError(
                 f"head.normalise={str(config.head.normalise).lower()} does not reach the backbone, whose cosine_head says otherwise",

@@ -90,6 +90,8 @@ class Learner(LightningModule):
                 f"learner.accumulate={accumulate} or learner.clip={clip} is out of range",
                 "give at least 1 batch, and a norm above 0 or null for no limit",
             )
+        if weight_decay < 0:
+            raise InputError(f"learner.weight_decay={weight_decay} is out of range", "give a number of at least 0")
         if decay not in ("matrices", "all"):
             raise InputError(f"learner.decay={decay} is unknown", "choose matrices or all")
         if wrapper.by_domain and not domains:

@@ -54,13 +54,15 @@ class Core(NamedTuple):
         Args:
             labels: the specialists' names.
         """
-        found = []
+        energies = self.matrix.diagonal().tolist()
+        unmoved = [f"{label} is the base itself: leave it out" for label, energy in zip(labels, energies, strict=True) if not energy]
+        found = list(unmoved)
         if self.gap is not None and self.gap < LEAST_GAP:
             found.append(
                 f"The core is not determined: the spectral gap behind its {'direction' if self.directions == 1 else 'directions'} is "
                 f"{self.gap:.2f}, below {LEAST_GAP:g}, so that a little noise would give another core"
             )
-        if self.shares is not None and max(self.shares) > LARGEST_SHARE:
+        if not unmoved and self.shares is not None and max(self.shares) > LARGEST_SHARE:
             place = max(range(len(self.shares)), key=self.shares.__getitem__)
             cure = ": its task vector is longer than the others or nearer to them; merger=r2m merger.normalise=task takes the length out"
             found.append(f"{labels[place]} alone makes {self.shares[place]:.0%} of the core{cure if self.normalise == 'none' else ''}")

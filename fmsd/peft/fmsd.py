@@ -106,8 +106,9 @@ def per_subspace(subspaces: int, directions: int | None, constraint: Constraint)
     Raises:
         InputError: a number is out of range.
     """
-    if subspaces < 1 or (directions is not None and directions < 1):
-        raise InputError(f"method.subspaces={subspaces} or method.directions={directions} is out of range", "give at least 1 of each")
+    for name, value in {"subspaces": subspaces, "directions": directions}.items():
+        if value is not None and value < 1:
+            raise InputError(f"method.{name}={value} is out of range", "give at least 1")
     if directions is not None:
         return directions
     return math.ceil(COEFFICIENTS / subspaces) if constraint == "hard" else 1

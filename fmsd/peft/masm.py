@@ -57,11 +57,13 @@ def masm(
     Raises:
         InputError: as `fmsd`, or a value out of range.
     """
-    if every < 1 or not 0.5 <= momentum < 1 or not 0 < fraction <= 1:
-        raise InputError(
-            f"method.every={every}, method.momentum={momentum} or method.fraction={fraction} is out of range",
-            "give every at least 1, momentum in [0.5, 1) (less averages too few steps to know noise) and fraction above 0 and at most 1",
-        )
+    for name, value, fine, remedy in (
+        ("every", every, every >= 1, "give at least 1"),
+        ("momentum", momentum, 0.5 <= momentum < 1, "give a number in [0.5, 1); less averages too few steps to know noise"),
+        ("fraction", fraction, 0 < fraction <= 1, "give a number above 0 and at most 1"),
+    ):
+        if not fine:
+            raise InputError(f"method.{name}={value} is out of range", remedy)
     chosen = allowed(penalties or {}, constraint)
     probe(detector)
     directions = per_subspace(subspaces, directions, constraint)

@@ -474,7 +474,7 @@ def two_seeds(
     cosine = float(merging.cosine(pair.gram.sum(0))[0, 1])
     if math.isnan(cosine):
         raise InputError(f"{found[0].label} or {found[1].label} did not change the tensors that are merged", "leave ceiling= out")
-    log.info("The cosine between two seeds of one specialist is %.2f, the ceiling of those between the experts.", cosine)
+    log.info("The cosine between two seeds of one specialist is %s, the ceiling of those between the experts.", f"{cosine:z.2f}")
     return {"experts": [{"label": expert.label, "path": str(expert.path), "sha256": expert.sha256} for expert in found], "cosine": cosine}
 
 
