@@ -206,11 +206,11 @@ class Best(ModelCheckpoint):
 
 
 class Patience(EarlyStopping):
-    """Ends training after so many epochs without a better value of what chooses the weights.
+    """Ends training when the quantity that chooses the weights has not improved for a number of epochs.
 
     Args:
         monitor: the quantity whose maximum chooses them.
-        epochs: how many, at least 1; an epoch counts when it is validated.
+        epochs: that number, at least 1; only validated epochs count.
     """
 
     def __init__(self, monitor: str, epochs: int) -> None:
@@ -218,7 +218,7 @@ class Patience(EarlyStopping):
 
     @property
     def exhausted(self) -> bool:
-        """Whether so many epochs have brought nothing better."""
+        """Whether the last `patience` validated epochs brought no improvement."""
         return self.wait_count >= self.patience
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

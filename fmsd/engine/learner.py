@@ -168,7 +168,8 @@ class Learner(LightningModule):
         wrapper = ERM() if self.current_epoch < self.wrapper.warmup_epochs else self.wrapper
         passes, shares = self.passes(group, wrapper)
         resting = () if self.adaptation.resting is None else self.adaptation.resting()
-        outcome = wrapper(trainable(self.detector), passes, resting, summed if several() else None, trainable(self.detector.head()))
+        params, head = trainable(self.detector), trainable(self.detector.head())
+        outcome = wrapper(params, passes, resting, summed if several() else None, head)
         self.note(outcome, shares)
         if self.adaptation.observe is not None:
             self.adaptation.observe()
@@ -176,7 +177,7 @@ class Learner(LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         if self.adaptation.before_step is not None:
             self.adaptation.before_step()
-        self.clip_by_part()
+        self.clip_by_part(params, head)
         optimizer.step()
         optimizer.zero_grad()
         self.log("train/lr", schedule.get_last_lr()[0])
@@ -229,14 +230,13 @@ class Learner(LightningModule):
             self.manual_backward(total)
         return total.detach()
 
-    def clip_by_part(self) -> None:
+    def clip_by_part(self, params: Sequence[nn.Parameter], head: Sequence[nn.Parameter]) -> None:
         """Clips the gradients of head and backbone, each to its own norm, and logs these norms and that of both before.
 
         The head holds most of the gradient's length: clipped by a common norm, the backbone would hardly move.
         """
-        head = trainable(self.detector.head())
         inside = set(head)
-        groups = {"head": head, "backbone": [parameter for parameter in trainable(self.detector) if parameter not in inside]}
+        groups = {"head": head, "backbone": [parameter for parameter in params if parameter not in inside]}
         norms = {name: nn.utils.get_total_norm(gradients(params)).to(self.device) for name, params in groups.items() if params}
         self.log("train/gradient_norm", torch.linalg.vector_norm(torch.stack(list(norms.values()))))
         for name, length in norms.items():

@@ -27,12 +27,12 @@ from fmsd.optim.wrapper import (
     DOMAINS,
     PERTURBED_LOSS,
     TINY,
+    Ascent,
     Flat,
     Outcome,
     Pass,
     Reduce,
     ascent,
-    check_ascent,
     cosine,
     descent_per_ascent,
     in_range,
@@ -40,7 +40,7 @@ from fmsd.optim.wrapper import (
 
 
 @dataclass(frozen=True, slots=True)
-class RoGA:
+class RoGA(Ascent):
     """Follows a mean of the gradient and of those at the ascending points of all domains.
 
     Args:
@@ -50,11 +50,8 @@ class RoGA:
         evaluate: at its ascending point a domain is evaluated on its `own` frames, two passes over the batch in all, or on `all`
             frames, which makes it 1 + number of domains.
         warmup_epochs: epochs of plain ERM before.
-        perturb: the `backbone`, whose trainable parameters are perturbed while the head's stay, or `all` that is trainable.
-        adaptive: climb by rho T^2 g / ||T g|| with T = |theta| + eta (ASAM, Kwon et al., ICML 2021, arXiv 2102.11600). T is taken of every
-            parameter, of vectors and biases as of matrices: singular values are vectors, and without them the ascent would depend on how a
-            product is split into factors. With eta = 0 a parameter that is exactly 0 is not perturbed.
-        eta: added to |theta| in an adaptive ascent, at least 0.
+
+    The other arguments are those of `fmsd.optim.wrapper.Ascent`.
     """
 
     rho: float = 0.05
@@ -62,15 +59,12 @@ class RoGA:
     gamma: float = 1.0
     evaluate: Literal["own", "all"] = "own"
     warmup_epochs: int = 1
-    perturb: Literal["backbone", "all"] = "backbone"
-    adaptive: bool = False
-    eta: float = 0.0
     by_domain: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
         in_range(alpha=self.alpha, gamma=0.0 if self.gamma == math.inf else self.gamma, warmup_epochs=self.warmup_epochs)
-        check_ascent(self.rho, self.perturb, self.adaptive, self.eta)
+        self.check(self.rho)
         if self.evaluate not in ("own", "all"):
             raise InputError(f"wrapper.evaluate={self.evaluate} is unknown", "choose own or all")
 
@@ -84,7 +78,7 @@ class RoGA:
     ) -> Outcome:
         """A pass per domain at the parameters, and one (`own`) or as many as there are domains (`all`) at each ascending point."""
         flat = Flat(params, resting, reduce, head, self.perturb)
-        scales = flat.scales(self.eta) if self.adaptive else None
+        scales = self.scales(flat)
         own, losses = flat.gradients(passes)
         gradient = own.sum(0)
         descent = flat.movable(gradient)

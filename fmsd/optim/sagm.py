@@ -2,19 +2,19 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import nn
 
 from fmsd.optim.wrapper import (
     COSINE,
     PERTURBED_LOSS,
+    Ascent,
     Flat,
     Outcome,
     Pass,
     Reduce,
     ascent,
-    check_ascent,
     cosine,
     descent_per_ascent,
     in_range,
@@ -22,32 +22,26 @@ from fmsd.optim.wrapper import (
 
 
 @dataclass(frozen=True, slots=True)
-class SAGM:
+class SAGM(Ascent):
     """Follows (g + g_p) / 2 with g_p the gradient at theta + (rho / ||g|| - alpha) g.
 
     Args:
         rho: distance of the ascending point, at least 0.
         alpha: how far it is shifted down the gradient, at least 0; it multiplies the raw gradient.
         warmup_epochs: epochs of plain ERM before.
-        perturb: the `backbone`, whose trainable parameters are perturbed while the head's stay, or `all` that is trainable.
-        adaptive: climb by rho T^2 g / ||T g|| with T = |theta| + eta (ASAM, Kwon et al., ICML 2021, arXiv 2102.11600). T is taken of every
-            parameter, of vectors and biases as of matrices: singular values are vectors, and without them the ascent would depend on how a
-            product is split into factors. With eta = 0 a parameter that is exactly 0 is not perturbed.
-        eta: added to |theta| in an adaptive ascent, at least 0.
+
+    The other arguments are those of `fmsd.optim.wrapper.Ascent`.
     """
 
     rho: float = 0.05
     alpha: float = 1e-3
     warmup_epochs: int = 0
-    perturb: Literal["backbone", "all"] = "backbone"
-    adaptive: bool = False
-    eta: float = 0.0
     by_domain: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
         in_range(alpha=self.alpha, warmup_epochs=self.warmup_epochs)
-        check_ascent(self.rho, self.perturb, self.adaptive, self.eta)
+        self.check(self.rho)
 
     def __call__(
         self,
@@ -59,7 +53,7 @@ class SAGM:
     ) -> Outcome:
         """Two passes."""
         flat = Flat(params, resting, reduce, head, self.perturb)
-        scales = flat.scales(self.eta) if self.adaptive else None
+        scales = self.scales(flat)
         gradient, losses = flat.gradient(passes)
         movable = flat.movable(gradient)
         ascended, perturbed = flat.gradient_at(movable * (ascent(movable, self.rho, scales) - self.alpha), passes)

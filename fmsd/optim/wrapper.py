@@ -306,17 +306,39 @@ def check_head(perturb: Perturb, params: Collection[nn.Parameter], head: Collect
         )
 
 
-def check_ascent(rho: float, perturb: str, adaptive: bool, eta: float) -> None:
-    """Refuses settings of a perturbation that are unknown, out of range or without effect.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ascent:
+    """The settings of a perturbation that SAM, SAGM and RoGA share.
 
-    Raises:
-        InputError: such a setting.
+    Args:
+        perturb: the `backbone`, whose trainable parameters are perturbed while the head's stay, or `all` that is trainable.
+        adaptive: climb by rho T^2 g / ||T g|| with T = |theta| + eta (ASAM, Kwon et al., ICML 2021, arXiv 2102.11600). T is taken of every
+            parameter, of vectors and biases as of matrices: singular values are vectors, and without them the ascent would depend on how a
+            product is split into factors. With eta = 0 a parameter that is exactly 0 is not perturbed.
+        eta: added to |theta| in an adaptive ascent, at least 0.
     """
-    in_range(rho=rho, eta=eta)
-    if perturb not in ("backbone", "all"):
-        raise InputError(f"wrapper.perturb={perturb} is unknown", "choose backbone or all")
-    if eta and not adaptive:
-        raise InputError(f"wrapper.eta={eta} has no effect on an ascent that is not adaptive", "set wrapper.adaptive=true, or leave out wrapper.eta")
+
+    perturb: Literal["backbone", "all"] = "backbone"
+    adaptive: bool = False
+    eta: float = 0.0
+
+    def check(self, rho: float) -> None:
+        """Refuses settings of a perturbation of length rho that are unknown, out of range or without effect.
+
+        Raises:
+            InputError: such a setting.
+        """
+        in_range(rho=rho, eta=self.eta)
+        if self.perturb not in ("backbone", "all"):
+            raise InputError(f"wrapper.perturb={self.perturb} is unknown", "choose backbone or all")
+        if self.eta and not self.adaptive:
+            raise InputError(
+                f"wrapper.eta={self.eta} has no effect on an ascent that is not adaptive", "set wrapper.adaptive=true, or leave out wrapper.eta"
+            )
+
+    def scales(self, flat: Flat) -> Float[Tensor, " numbers"] | None:
+        """T of every parameter; None where the ascent is not adaptive."""
+        return flat.scales(self.eta) if self.adaptive else None
 
 
 def in_range(**settings: float) -> None:

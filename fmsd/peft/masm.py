@@ -5,8 +5,8 @@ The first version of FMSD's paper, arXiv 2601.01041 v1.
 The paper says: a selective layer mask "adaptively regulates the update behavior of corresponding network layers according to the
 learning state of each artifact subspace", suppressing overfitting to any single forgery characteristic. Our reading: the learning
 state of a subspace is the share of signal in its own gradients of the classification loss, from exponential moving averages; each factor's
-gradient counts in units of the factor's length, so that U, s and V count alike however small s is. Every so many optimizer steps the
-subspaces with the highest shares, over all layers, learn and the others rest. A resting subspace does not move at all.
+gradient counts in units of the factor's length, so that U, s and V count alike however small s is. Every E optimizer steps the
+subspaces with the highest shares, over all layers, are chosen to learn; the others rest. A resting subspace does not move at all.
 """
 
 from collections.abc import Mapping, Sequence

@@ -136,8 +136,9 @@ def merge(
         elif searched:
             searched = searched | {"by": "a merge without the last expert"}
         core = split(merger).core(specialists)
+        doubts = core.warnings(specialists.labels)
         if isinstance(merger, R2M | R2MScript):
-            for doubt in core.warnings(specialists.labels):
+            for doubt in doubts:
                 log.warning("%s; see cosines.png and spectrum.png.", doubt)
         said = write(folder / adapter.TENSORS, specialists, merger, empty)
         log_truncations(said)
@@ -151,7 +152,7 @@ def merge(
             "core": core.weights.tolist(),
             "core_shares": core.shares,
             "spectral_gap": core.gap,
-            "warnings": core.warnings(specialists.labels),
+            "warnings": doubts,
             "ceiling": seeds,
             "search": searched,
             "layers": layers(specialists, merger, said),
