@@ -2,8 +2,9 @@
 
 python benchmarks/attention.py [--rounds N] [--json PATH]
 
-SAM 2's Hiera-T with 16 images of 64 pixels and fmsd on all attention matrices, on one thread. Weights are random: they do not change the cost.
-`TIMM_FUSED_ATTN=0` is what turns the fused attention off outside of this file.
+SAM 2's Hiera-T with 16 images of 64 pixels and fmsd on all attention matrices, on one thread.
+Weights are random: they do not change the cost. `TIMM_FUSED_ATTN=0` is what turns the fused
+attention off outside of this file.
 """
 
 import statistics
@@ -39,10 +40,23 @@ def step_of(fused: bool, mixed: bool) -> Callable[[], None]:
 def measure(rounds: int) -> list[Row]:
     """Seconds per image, and each kind as a share of fused attention in float32."""
     torch.set_num_threads(1)
-    steps = {f"{kind}, {'fused' if fused else 'plain'}": step_of(fused, mixed) for kind, mixed in KINDS.items() for fused in (True, False)}
+    steps = {
+        f"{kind}, {'fused' if fused else 'plain'}": step_of(fused, mixed)
+        for kind, mixed in KINDS.items()
+        for fused in (True, False)
+    }
     seconds = interleaved(steps, rounds)
     rows = [row(name, statistics.median(own) / BATCH, "s/image") for name, own in seconds.items()]
-    rows += [row(f"{name} / float32, fused", ratio(seconds, name, "float32, fused"), "x", None, "float32, fused") for name in list(steps)[1:]]
+    rows += [
+        row(
+            f"{name} / float32, fused",
+            ratio(seconds, name, "float32, fused"),
+            "x",
+            None,
+            "float32, fused",
+        )
+        for name in list(steps)[1:]
+    ]
     return rows
 
 

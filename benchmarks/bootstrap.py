@@ -2,12 +2,14 @@
 
 python benchmarks/bootstrap.py [--rounds N] [--json PATH]
 
-3,125 videos of 32 frames, half of them fake, with distinct scores; AUC of frames unless it says otherwise. Ours begins with the
-table of predictions. A loop draws videos alike, repeats the rows and calls scikit-learn or torchmetrics; it makes only so many resamples as
-LOOP says, and its seconds are scaled up to 1,000. All are measured in turn, each in one thread.
+3,125 videos of 32 frames, half of them fake, with distinct scores; AUC of frames unless it says
+otherwise. Ours begins with the table of predictions. A loop draws videos alike, repeats the rows
+and calls scikit-learn or torchmetrics; it makes only so many resamples as LOOP says, and its
+seconds are scaled up to 1,000. All are measured in turn, each in one thread.
 
-Beside them, as a dataset of single images is, 100,000 videos of one frame: both levels, and how far they raise the high-water mark of the resident
-memory, which is taken before anything else is measured.
+Beside them, as a dataset of single images is, 100,000 videos of one frame: both levels, and how far
+they raise the high-water mark of the resident memory, which is taken before anything else is
+measured.
 """
 
 import functools
@@ -35,7 +37,9 @@ def predictions(videos: int, frames: int) -> pl.DataFrame:
     rng = np.random.default_rng(0)
     video = np.repeat(np.arange(videos), frames)
     logit = video % 2 + rng.normal(size=videos)[video] + rng.normal(size=len(video))
-    table = pl.DataFrame({"dataset": "d", "number": video, "label": video % 2, "logit": logit}).with_columns(video=pl.format("d/{}", "number"))
+    table = pl.DataFrame(
+        {"dataset": "d", "number": video, "label": video % 2, "logit": logit}
+    ).with_columns(video=pl.format("d/{}", "number"))
     return table.sample(fraction=1, shuffle=True, seed=0)
 
 
@@ -46,7 +50,9 @@ def looped(frames: pl.DataFrame, torchmetrics: bool) -> None:
     for times in counts:
         row = np.repeat(np.arange(len(video)), times[video])
         if torchmetrics:
-            binary_auroc(torch.from_numpy(score[row]), torch.from_numpy(label[row]), validate_args=False)
+            binary_auroc(
+                torch.from_numpy(score[row]), torch.from_numpy(label[row]), validate_args=False
+            )
         else:
             roc_auc_score(label[row], score[row])
 
@@ -70,24 +76,39 @@ def measure(rounds: int) -> list[Row]:
     images()
     memory = peak() - before
     frames = scored(predictions(VIDEOS, FRAMES))
-    loops = {"scikit-learn": functools.partial(looped, frames, False), "torchmetrics": functools.partial(looped, frames, True)}
+    loops = {
+        "scikit-learn": functools.partial(looped, frames, False),
+        "torchmetrics": functools.partial(looped, frames, True),
+    }
     ours = {
         "AUC": functools.partial(resampled, frames, ["auc"], "frame", RESAMPLES),
         "AUC of videos": functools.partial(resampled, frames, ["auc"], "video", RESAMPLES),
-        f"all {len(METRICS)} metrics": functools.partial(resampled, frames, list(METRICS), "frame", RESAMPLES),
+        f"all {len(METRICS)} metrics": functools.partial(
+            resampled, frames, list(METRICS), "frame", RESAMPLES
+        ),
     }
-    single = {"results: all metrics, no resamples": functools.partial(results, frames, "iid"), ALONE: images}
+    single = {
+        "results: all metrics, no resamples": functools.partial(results, frames, "iid"),
+        ALONE: images,
+    }
     seconds = interleaved(ours | single | loops, rounds)
     for name in loops:
         seconds[name] = [value * RESAMPLES / LOOP for value in seconds[name]]
-    rows = [row(name, statistics.median(seconds[name]), "s", {"AUC": 2.0, ALONE: 4.0}.get(name)) for name in {**ours, **single}]
+    rows = [
+        row(name, statistics.median(seconds[name]), "s", {"AUC": 2.0, ALONE: 4.0}.get(name))
+        for name in {**ours, **single}
+    ]
     rows.append(row(f"{ALONE}, memory", memory, "MB", 300))
     for name in ("AUC", ALONE):
         start = time.process_time()
         (ours | single)[name]()
         rows.append(row(f"{name}, processor time", time.process_time() - start, "s"))
     for name in loops:
-        rows.append(row(f"loop with {name}, {LOOP} resamples, scaled", statistics.median(seconds[name]), "s"))
+        rows.append(
+            row(
+                f"loop with {name}, {LOOP} resamples, scaled", statistics.median(seconds[name]), "s"
+            )
+        )
         rows.append(row(f"AUC / loop with {name}", ratio(seconds, "AUC", name), "x", None, name))
     return rows
 

@@ -1,12 +1,15 @@
 """`fmsd extract` beside the work it cannot avoid: decoding the same clips and finding the faces in the same frames.
 
-python benchmarks/extract.py [--videos FOLDER] [--copies N] [--rounds N] [--landmarks shape_predictor_68_face_landmarks.dat] [--json PATH]
+python benchmarks/extract.py [--videos FOLDER] [--copies N] [--rounds N] [--landmarks
+shape_predictor_68_face_landmarks.dat] [--json PATH]
 
-All sides take 32 frames of each clip, spread evenly, in as many processes as there are cores. "bare" decodes each clip from its begin to its end and
-runs OpenCV's YuNet on these frames at the size that `fmsd extract` searches at; it neither follows, aligns, encodes nor writes.
+All sides take 32 frames of each clip, spread evenly, in as many processes as there are cores.
+"bare" decodes each clip from its begin to its end and runs OpenCV's YuNet on these frames at the
+size that `fmsd extract` searches at; it neither follows, aligns, encodes nor writes.
 
-With the package dlib installed and `--landmarks`, the usual preprocessing script's way is measured, too: OpenCV jumps to each frame, dlib's detector
-searches it once enlarged, landmarks are fitted, and the aligned crop is written as PNG. That is our own rendering of the approach, not its code.
+With the package dlib installed and `--landmarks`, the usual preprocessing script's way is measured,
+too: OpenCV jumps to each frame, dlib's detector searches it once enlarged, landmarks are fitted,
+and the aligned crop is written as PNG. That is our own rendering of the approach, not its code.
 
 Without `--videos`, eight clips of drawn faces (640 x 480, 240 frames, H.264) are made.
 """
@@ -27,10 +30,10 @@ import cv2
 import numpy as np
 from harness import Row, arguments, interleaved, ratio, report, row
 
-from fmsd.data.clip import is_video
-from fmsd.data.extraction import Recipe, Source
-from fmsd.data.faces import YuNet, located, similarity, template
+from fmsd.data.extraction.crops import Recipe, Source
+from fmsd.data.extraction.faces import YuNet, located, similarity, template
 from fmsd.data.manifest import evenly
+from fmsd.data.sources.tree import is_video
 from fmsd.data.synthetic import CONDITIONS, Pose, person, render
 from fmsd.tasks.extract import worked
 
@@ -41,8 +44,14 @@ def drawn(folder: Path, count: int = 8, length: int = 240) -> list[Path]:
     """Clips of a face that moves over a plain ground."""
     made = []
     for seed in range(count):
-        who, path = person(np.random.default_rng(seed), CONDITIONS["synthetic"]), folder / f"{seed}.mp4"
-        face = (np.clip(render(who, Pose(0, 0, 0, 0, 0.5, 0.2, 0, 0, 0), seed, 0.3, 240).image, 0, 1) * 255).astype(np.uint8)
+        who, path = (
+            person(np.random.default_rng(seed), CONDITIONS["synthetic"]),
+            folder / f"{seed}.mp4",
+        )
+        face = (
+            np.clip(render(who, Pose(0, 0, 0, 0, 0.5, 0.2, 0, 0, 0), seed, 0.3, 240).image, 0, 1)
+            * 255
+        ).astype(np.uint8)
         with av.open(path, "w") as container:
             stream: Any = container.add_stream("libx264", 25)
             stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
@@ -80,7 +89,9 @@ def bare(wanted: tuple[Path, Sequence[int]]) -> None:
                 image = frame.to_ndarray(format="bgr24")
                 scale = min(1.0, SIDE / max(image.shape[:2]))
                 if scale < 1:
-                    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+                    image = cv2.resize(
+                        image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA
+                    )
                 _network.setInputSize((image.shape[1], image.shape[0]))
                 _network.detect(image)
 
@@ -104,8 +115,12 @@ def by_dlib(wanted: tuple[Path, Sequence[int]], landmarks: str, out: Path) -> No
         found = detector(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), 1) if there else []
         if len(found):
             box = max(found, key=lambda box: box.area())
-            points = np.array([(point.x, point.y) for point in predictor(image, box).parts()], float)
-            five = np.array([points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]])
+            points = np.array(
+                [(point.x, point.y) for point in predictor(image, box).parts()], float
+            )
+            five = np.array(
+                [points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]]
+            )
             cut = cv2.warpAffine(image, similarity(five, template(256, 1.3)), (256, 256))
             cv2.imwrite(str(out / f"{path.stem}-{place}.png"), cut)
 
@@ -116,11 +131,16 @@ def spread(work: Callable[[Any], None], clips: Sequence[Any]) -> None:
         list(pool.map(work, clips))
 
 
-def measure(folder: Path, videos: Sequence[Path], copies: int, rounds: int, landmarks: str | None) -> list[Row]:
+def measure(
+    folder: Path, videos: Sequence[Path], copies: int, rounds: int, landmarks: str | None
+) -> list[Row]:
     """Seconds per pass over all clips, and ratios."""
     clips = [(path, evenly(length(path), FRAMES)) for path in videos] * copies
     frames = sum(len(places) for _, places in clips)
-    sources = [Source(f"clip/{number}", path, (), 0, "clip", "real", "test", "") for number, (path, _) in enumerate(clips)]
+    sources = [
+        Source(f"clip/{number}", path, (), 0, "clip", "real", "test", "")
+        for number, (path, _) in enumerate(clips)
+    ]
     passes = iter(range(1000))
     crops = []
 
@@ -128,31 +148,74 @@ def measure(folder: Path, videos: Sequence[Path], copies: int, rounds: int, land
         out = folder / str(next(passes))
         work = out / ".work"
         work.mkdir(parents=True)
-        crops.append(sum(outcome.crops for outcome in worked(sources, YuNet, Recipe(frames=FRAMES), out, work, CORES)))
+        crops.append(
+            sum(
+                outcome.crops
+                for outcome in worked(sources, YuNet, Recipe(frames=FRAMES), out, work, CORES)
+            )
+        )
 
-    steps: dict[str, Callable[[], object]] = {"bare": lambda: spread(bare, clips), "fmsd extract": ours}
+    steps: dict[str, Callable[[], object]] = {
+        "bare": lambda: spread(bare, clips),
+        "fmsd extract": ours,
+    }
     seconds = interleaved(steps, rounds)
     rows = [row("bare decode and detect", frames / statistics.median(seconds["bare"]), "frames/s")]
-    rows.append(row("fmsd extract", frames / statistics.median(seconds["fmsd extract"]), "frames/s"))
-    rows.append(row("fmsd extract / bare, time", ratio(seconds, "fmsd extract", "bare"), "x", goal=1 / 0.8, peer="bare"))
+    rows.append(
+        row("fmsd extract", frames / statistics.median(seconds["fmsd extract"]), "frames/s")
+    )
+    rows.append(
+        row(
+            "fmsd extract / bare, time",
+            ratio(seconds, "fmsd extract", "bare"),
+            "x",
+            goal=1 / 0.8,
+            peer="bare",
+        )
+    )
     rows.append(row("frames with a crop", crops[0] / frames, "share"))
     if landmarks:
         (folder / "dlib").mkdir()
         work = functools.partial(by_dlib, landmarks=landmarks, out=folder / "dlib")
         slow = interleaved({"dlib": lambda: spread(work, clips), "fmsd extract": ours}, 1, warmup=0)
-        rows.append(row("dlib, enlarged once, OpenCV's jumps", frames / slow["dlib"][0], "frames/s"))
-        rows.append(row("dlib's way / fmsd extract, time", ratio(slow, "dlib", "fmsd extract"), "x", peer="fmsd extract"))
-        rows.append(row("frames with a crop, dlib", len({path.name for path in (folder / "dlib").iterdir()}) * copies / frames, "share"))
+        rows.append(
+            row("dlib, enlarged once, OpenCV's jumps", frames / slow["dlib"][0], "frames/s")
+        )
+        rows.append(
+            row(
+                "dlib's way / fmsd extract, time",
+                ratio(slow, "dlib", "fmsd extract"),
+                "x",
+                peer="fmsd extract",
+            )
+        )
+        rows.append(
+            row(
+                "frames with a crop, dlib",
+                len({path.name for path in (folder / "dlib").iterdir()}) * copies / frames,
+                "share",
+            )
+        )
     return rows
 
 
 if __name__ == "__main__":
     parser = arguments("Face crops from videos")
     parser.add_argument("--videos", type=Path, help="folder of clips; without it, drawn ones")
-    parser.add_argument("--copies", type=int, default=1, help="how often each clip is taken in a pass")
+    parser.add_argument(
+        "--copies", type=int, default=1, help="how often each clip is taken in a pass"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--landmarks", help="dlib's landmark model, to measure dlib's way, too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        found = sorted(path for path in options.videos.iterdir() if is_video(path)) if options.videos else drawn(Path(place))
-        report("Face crops from videos", measure(Path(place), found, options.copies, options.rounds, options.landmarks), options.json)
+        found = (
+            sorted(path for path in options.videos.iterdir() if is_video(path))
+            if options.videos
+            else drawn(Path(place))
+        )
+        report(
+            "Face crops from videos",
+            measure(Path(place), found, options.copies, options.rounds, options.landmarks),
+            options.json,
+        )

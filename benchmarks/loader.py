@@ -2,13 +2,16 @@
 
 python benchmarks/loader.py [--rounds N] [--json PATH]
 
-2,048 JPEG files of 256 pixels (drawn faces with noise, quality 95, 4:2:0) become batches of 32 at 224 pixels, by two processes on either
-side. The bare loop reads a file, decodes it with simplejpeg, and shrinks it with OpenCV by averaging areas, as we do. Ours is the loader of
-training and validation: it adds checks, labels, batches and their way into the main process, which drops them. The processes of both are
-there beforehand, files lie in the page cache, and all are measured in turn. A ratio is the median over the rounds; in brackets are the
-smallest and the largest. Before anything is timed, a RuntimeError says if the two do not give the same pixels.
+2,048 JPEG files of 256 pixels (drawn faces with noise, quality 95, 4:2:0) become batches of 32 at
+224 pixels, by two processes on either side. The bare loop reads a file, decodes it with simplejpeg,
+and shrinks it with OpenCV by averaging areas, as we do. Ours is the loader of training and
+validation: it adds checks, labels, batches and their way into the main process, which drops them.
+The processes of both are there beforehand, files lie in the page cache, and all are measured in
+turn. A ratio is the median over the rounds; in brackets are the smallest and the largest. Before
+anything is timed, a RuntimeError says if the two do not give the same pixels.
 
-"packed" reads the same bytes from the tars of `fmsd pack`. Augmentations are for information: the bare loop has none.
+"packed" reads the same bytes from the tars of `fmsd pack`. Augmentations are for information: the
+bare loop has none.
 """
 
 import itertools
@@ -29,14 +32,17 @@ from numpy import ndarray
 from torch.utils.data import DataLoader
 
 from fmsd.data import pack
-from fmsd.data.dataset import FrameDataset
+from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.manifest import Manifest, collect, read
 from fmsd.data.synthetic import clips, record
 from fmsd.engine.datamodule import DataModule
 from fmsd.types import Frame, Frames
 
 COUNT, STORED, SIZE, BATCH, PROCESSES = 2048, 256, 224, 32, 2
-TITLE = f"Reading {COUNT:,} JPEG files of {STORED} px as batches of {BATCH} at {SIZE} px, {PROCESSES} processes"
+TITLE = (
+    f"Reading {COUNT:,} JPEG files of {STORED} px as batches of {BATCH} at {SIZE} px, "
+    f"{PROCESSES} processes"
+)
 GOAL = round(1 / 0.85, 2)
 BARE = "bare loop"
 
@@ -48,7 +54,9 @@ def written(root: Path) -> Manifest:
     drawn = (image for clip in clips() for image in record(clip))
     for number, small in enumerate(itertools.islice(drawn, COUNT)):
         noise = np.random.default_rng(number).normal(0, 3, (STORED, STORED, 3))
-        image = np.clip(cv2.resize(small, (STORED, STORED), interpolation=cv2.INTER_CUBIC) + noise, 0, 255).astype(np.uint8)
+        image = np.clip(
+            cv2.resize(small, (STORED, STORED), interpolation=cv2.INTER_CUBIC) + noise, 0, 255
+        ).astype(np.uint8)
         path = root / f"{number:05d}.jpg"
         path.write_bytes(simplejpeg.encode_jpeg(image, quality=95, colorsubsampling="420"))
         frames.append(Frame(path, 0, "faces", "real", f"faces/real/{number}", 0, "train"))
@@ -71,7 +79,16 @@ def loop(files: Sequence[str]) -> None:
 
 def loader(manifest: Manifest, augment: str) -> DataLoader[Frames]:
     """Ours, as training and validation have it."""
-    data = DataModule("faces", str(manifest.root), lambda root: [], ["faces"], ["faces"], SIZE, batch_size=BATCH, workers=PROCESSES)
+    data = DataModule(
+        "faces",
+        str(manifest.root),
+        lambda root: [],
+        ["faces"],
+        ["faces"],
+        SIZE,
+        batch_size=BATCH,
+        workers=PROCESSES,
+    )
     return data.loader(FrameDataset(manifest, ["real"], SIZE, augment), None, again=True)
 
 
@@ -95,18 +112,31 @@ def measure(rounds: int, folder: Path) -> list[Row]:
     for name in ("files", "packed"):
         first: Frames = next(iter(ours[name]))
         if not all(
-            torch.equal(image, torch.from_numpy(bare(file)).permute(2, 0, 1)) for image, file in zip(first.image, files.files(), strict=False)
+            torch.equal(image, torch.from_numpy(bare(file)).permute(2, 0, 1))
+            for image, file in zip(first.image, files.files(), strict=False)
         ):
             raise RuntimeError(f"{name}: the loader's pixels are not those of the bare loop")
     with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("fork")) as pool:
         shares = [files.files()[rank::PROCESSES] for rank in range(PROCESSES)]
         steps: dict[str, Callable[[], object]] = {BARE: lambda: list(pool.map(loop, shares))}
-        seconds = interleaved(steps | {name: partial(drained, batches) for name, batches in ours.items()}, rounds)
-    rows = [row(name, COUNT / statistics.median(values), "frames/s") for name, values in seconds.items()]
+        seconds = interleaved(
+            steps | {name: partial(drained, batches) for name, batches in ours.items()}, rounds
+        )
+    rows = [
+        row(name, COUNT / statistics.median(values), "frames/s") for name, values in seconds.items()
+    ]
     for name in ours:
         each = [own / other for own, other in zip(seconds[name], seconds[BARE], strict=True)]
         goal = GOAL if name in ("files", "packed") else None
-        rows.append(row(f"{name} ({min(each):.2f} to {max(each):.2f})", ratio(seconds, name, BARE), "x", goal, BARE))
+        rows.append(
+            row(
+                f"{name} ({min(each):.2f} to {max(each):.2f})",
+                ratio(seconds, name, BARE),
+                "x",
+                goal,
+                BARE,
+            )
+        )
     return rows
 
 

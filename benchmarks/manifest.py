@@ -2,8 +2,9 @@
 
 python benchmarks/manifest.py [--json PATH]
 
-Memory is the high-water mark of the resident memory: that of the process, and how far building, writing, reading, validating and filtering raise it
-above that of the imports, most of which is torch.
+Memory is the high-water mark of the resident memory: that of the process, and how far building,
+writing, reading, validating and filtering raise it above that of the imports, most of which is
+torch.
 """
 
 import resource
@@ -29,14 +30,22 @@ def table() -> pl.DataFrame:
     number = pl.int_range(VIDEOS * FRAMES, eager=True)
     video, index = number // FRAMES, number % FRAMES
     frame = pl.DataFrame({"number": video, "index": index}).with_columns(
-        label=(pl.col("number") % 2).cast(pl.Int8), dataset=pl.lit("ff++"), compression=pl.lit("c23")
+        label=(pl.col("number") % 2).cast(pl.Int8),
+        dataset=pl.lit("ff++"),
+        compression=pl.lit("c23"),
     )
-    frame = frame.with_columns(domain=pl.when(pl.col("label") == 0).then(pl.lit("real")).otherwise(pl.lit("Deepfakes")))
+    frame = frame.with_columns(
+        domain=pl.when(pl.col("label") == 0).then(pl.lit("real")).otherwise(pl.lit("Deepfakes"))
+    )
     frame = frame.with_columns(
         video=pl.format("ff++/{}/c23/{}", "domain", "number"),
         split=pl.when(pl.col("number") % 10 < 8).then(pl.lit("train")).otherwise(pl.lit("test")),
     )
-    return frame.with_columns(path=pl.format("{}/{}.png", "video", "index")).select(SCHEMA.names()).cast(SCHEMA)
+    return (
+        frame.with_columns(path=pl.format("{}/{}.png", "video", "index"))
+        .select(SCHEMA.names())
+        .cast(SCHEMA)
+    )
 
 
 def frames() -> Iterator[Frame]:
@@ -76,9 +85,12 @@ def measure() -> list[Row]:
         total, raised = sum(seconds.values()), peak() - imported
         timed("spread", lambda: manifest.spread(32))
         timed("files", manifest.files)
-        manifest.table.select("path", tar=pl.lit("00000.tar"), offset=pl.int_range(pl.len()) * 65536, size=pl.lit(50_000)).write_parquet(
-            folder / PLACES
-        )
+        manifest.table.select(
+            "path",
+            tar=pl.lit("00000.tar"),
+            offset=pl.int_range(pl.len()) * 65536,
+            size=pl.lit(50_000),
+        ).write_parquet(folder / PLACES)
         (folder / MARK).touch()
         timed("files, packed", Manifest(manifest.table, folder).files)
     timed("collect, from Frame objects", lambda: collect(frames(), Path("/data")))

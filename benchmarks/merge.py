@@ -1,32 +1,40 @@
 """Merging four specialists of ViT-L/14, from files to a file: time and peak memory of R2M beside the plain average, its SVDs' limit and mergekit.
 
-python benchmarks/merge.py [--rounds N] [--folder PATH] [--lowrank] [--peers] [--json PATH] [--small]
+python benchmarks/merge.py [--rounds N] [--folder PATH] [--lowrank] [--peers] [--json PATH]
+[--small]
 
-A base and four experts in float32 safetensors files; names, shapes and parts are those of the backbone. Weights are random: they do not
-change the cost. They are written once, tensor by tensor, into a folder of their own that is removed at the end; the mergers' temporary
-files and the output lie there too. That takes up to 10 GB of disk.
+A base and four experts in float32 safetensors files; names, shapes and parts are those of the
+backbone. Weights are random: they do not change the cost. They are written once, tensor by tensor,
+into a folder of their own that is removed at the end; the mergers' temporary files and the output
+lie there too. That takes up to 10 GB of disk.
 
-A run reads the files through `StateFile` and writes the merged one with `write_state`. Each is a fresh process; all are measured in turn,
-round by round. Seconds go from opening the files to the closed output, without imports and without fsync. All input files are read once
-before each run, so that they come from the page cache, and dirty pages are flushed, so that no run pays for the output of the one before.
-Where page cache and processes do not fit into memory together, the figures are those of the disk.
+A run reads the files through `StateFile` and writes the merged one with `write_state`. Each is a
+fresh process; all are measured in turn, round by round. Seconds go from opening the files to the
+closed output, without imports and without fsync. All input files are read once before each run, so
+that they come from the page cache, and dirty pages are flushed, so that no run pays for the output
+of the one before. Where page cache and processes do not fit into memory together, the figures are
+those of the disk.
 
-Peak memory is the largest sum of RssAnon, RssShmem and VmSwap in /proc/PID/status over the whole process, sampled every 20 ms (Linux
-only): what belongs to the process, imports included, but neither mapped files nor page cache, which the system can take back.
+Peak memory is the largest sum of RssAnon, RssShmem and VmSwap in /proc/PID/status over the whole
+process, sampled every 20 ms (Linux only): what belongs to the process, imports included, but
+neither mapped files nor page cache, which the system can take back.
 
-"limit" is what the truncated SVDs of R2M cost where only products of matrices count. A randomised SVD as `torch.svd_lowrank(A, q, niter=2)`
-makes three products A X and three A^T Y with q = rank + 8 columns per matrix and expert; no QR, no small SVD, no product of the factors is
-counted. Each product is timed by itself on random matrices of the same shape with torch's default threads, the best of many runs. R2M with
-its Gram matrices and svd=krylov should take no longer than two averages and that. "r2m, svd=exact", the default, is measured in the first
-round only.
+"limit" is what the truncated SVDs of R2M cost where only products of matrices count. A randomised
+SVD as `torch.svd_lowrank(A, q, niter=2)` makes three products A X and three A^T Y with q = rank + 8
+columns per matrix and expert; no QR, no small SVD, no product of the factors is counted. Each
+product is timed by itself on random matrices of the same shape with torch's default threads, the
+best of many runs. R2M with its Gram matrices and svd=krylov should take no longer than two averages
+and that. "r2m, svd=exact", the default, is measured in the first round only.
 
-"--lowrank" adds R2M with its SVDs by `torch.svd_lowrank`: the tensors of the first two blocks are merged with either, and R2M's seconds are
-scaled by the ratio. "--peers" adds the mergekit package where it can be imported: its `mergekit-pytorch` command, which merges any
-safetensors files, timed in the same way but in the first round only, with task_arithmetic (weight 0.4) and ties (density 0.2) as ours; it
-trims tensor by tensor.
+"--lowrank" adds R2M with its SVDs by `torch.svd_lowrank`: the tensors of the first two blocks are
+merged with either, and R2M's seconds are scaled by the ratio. "--peers" adds the mergekit package
+where it can be imported: its `mergekit-pytorch` command, which merges any safetensors files, timed
+in the same way but in the first round only, with task_arithmetic (weight 0.4) and ties (density
+0.2) as ours; it trims tensor by tensor.
 
-The last rows are the energy that a rank-102 approximation of a 1024 x 1024 matrix holds, as a share of what the best one holds, and the
-bound that is known without that one: of noise, and of a matrix with singular values j^-1/2.
+The last rows are the energy that a rank-102 approximation of a 1024 x 1024 matrix holds, as a share
+of what the best one holds, and the bound that is known without that one: of noise, and of a matrix
+with singular values j^-1/2.
 """
 
 import argparse
@@ -53,9 +61,9 @@ from torch import Tensor
 from fmsd.linalg import Quality, Truncation, truncated
 from fmsd.merge import r2m
 from fmsd.merge.average import Average
-from fmsd.merge.delta import Merger, Part, Specialists, merge
 from fmsd.merge.r2m import R2M
 from fmsd.merge.task_arithmetic import TaskArithmetic
+from fmsd.merge.task_vectors import Merger, Part, Specialists, merge
 from fmsd.merge.ties import TIES
 from fmsd.models.detector import detector, skeleton
 from fmsd.peft.specialist import parts
@@ -66,7 +74,13 @@ EXPERTS = 4
 OVERSAMPLING, ITERATIONS = 8, 2
 """Of `torch.svd_lowrank`."""
 
-AVERAGE, OURS, EXACT, LIMIT, SAMPLE = "average", "r2m, svd=krylov", "r2m, svd=exact", "limit", "sample"
+AVERAGE, OURS, EXACT, LIMIT, SAMPLE = (
+    "average",
+    "r2m, svd=krylov",
+    "r2m, svd=exact",
+    "limit",
+    "sample",
+)
 KRYLOV = R2M(svd="krylov", least_energy=0.0)
 """Whatever it holds: of random weights it is known to hold little."""
 
@@ -123,7 +137,10 @@ def model(small: bool) -> Model:
 
 def inputs(folder: Path) -> list[Path]:
     """The files of the base and of the experts."""
-    return [folder / f"{name}.safetensors" for name in ("base", *(f"expert{place}" for place in range(EXPERTS)))]
+    return [
+        folder / f"{name}.safetensors"
+        for name in ("base", *(f"expert{place}" for place in range(EXPERTS)))
+    ]
 
 
 def prepare(folder: Path, model: Model) -> None:
@@ -134,29 +151,47 @@ def prepare(folder: Path, model: Model) -> None:
     """
     needed, free = (EXPERTS + 4) * 4 * model.numbers, shutil.disk_usage(folder).free
     if free < needed:
-        raise SystemExit(f"The files need {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free; give another --folder.")
+        raise SystemExit(
+            f"The files need {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are "
+            "free; give another --folder."
+        )
     base, *experts = inputs(folder)
 
     def fresh(generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-        return ((name, torch.randn(shape, generator=generator).mul_(0.02)) for name, shape in model.shapes.items())
+        return (
+            (name, torch.randn(shape, generator=generator).mul_(0.02))
+            for name, shape in model.shapes.items()
+        )
 
     write_state(base, model.layout, fresh(torch.Generator().manual_seed(0)))
     start = StateFile(base)
     for place, path in enumerate(experts, start=1):
         tensors = fresh(torch.Generator().manual_seed(place))
-        write_state(path, model.layout, ((name, tensor.mul_(0.1).add_(start[name])) for name, tensor in tensors))
+        write_state(
+            path,
+            model.layout,
+            ((name, tensor.mul_(0.1).add_(start[name])) for name, tensor in tensors),
+        )
 
 
 def specialists(folder: Path, model: Model, prefixes: tuple[str, ...] = ("",)) -> Specialists:
     """The files, opened; only the tensors whose names begin so."""
     base, *experts = (StateFile(path) for path in inputs(folder))
-    return Specialists(base, experts, {name: part for name, part in model.parts.items() if name.startswith(prefixes)})
+    return Specialists(
+        base,
+        experts,
+        {name: part for name, part in model.parts.items() if name.startswith(prefixes)},
+    )
 
 
 def merging(folder: Path, model: Model, merger: Merger) -> float:
     """Seconds of one merge, to be measured in a process of its own."""
     start = time.perf_counter()
-    write_state(folder / "out" / "merged.safetensors", model.layout, ((m.name, m.tensor) for m in merge(specialists(folder, model), merger)))
+    write_state(
+        folder / "out" / "merged.safetensors",
+        model.layout,
+        ((m.name, m.tensor) for m in merge(specialists(folder, model), merger)),
+    )
     return time.perf_counter() - start
 
 
@@ -174,7 +209,9 @@ def limit(model: Model, repetitions: int = 20) -> float:
     found: Counter[tuple[int, int]] = Counter()
     for name, part in model.parts.items():
         if part.kind == "matrix":
-            slices, rows, columns = part.matrices(torch.empty(model.shapes[name], device="meta")).shape
+            slices, rows, columns = part.matrices(
+                torch.empty(model.shapes[name], device="meta")
+            ).shape
             found[rows, columns] += slices
     total = 0.0
     for (rows, columns), count in found.items():
@@ -194,7 +231,9 @@ def lowrank(matrix: Tensor, rank: int, *settings: object) -> Truncation:
     if matrix.shape[0] < matrix.shape[1]:
         found = lowrank(matrix.mT, rank)
         return found._replace(left=found.right.mT, right=found.left.mT)
-    u, s, v = torch.svd_lowrank(matrix, q=min(rank + OVERSAMPLING, matrix.shape[1]), niter=ITERATIONS)
+    u, s, v = torch.svd_lowrank(
+        matrix, q=min(rank + OVERSAMPLING, matrix.shape[1]), niter=ITERATIONS
+    )
     return Truncation((u * s)[:, :rank], v[:, :rank].mT, Quality(math.nan, math.nan))
 
 
@@ -218,7 +257,11 @@ def peering(folder: Path, peer: Peer) -> float:
     base, *experts = map(str, inputs(folder))
     models = [{"model": path, "parameters": dict(peer.parameters)} for path in experts]
     config = folder / "mergekit.yml"
-    config.write_text(json.dumps({"merge_method": peer.method, "base_model": base, "models": models, "dtype": "float32"}))  # JSON is YAML
+    config.write_text(
+        json.dumps(
+            {"merge_method": peer.method, "base_model": base, "models": models, "dtype": "float32"}
+        )
+    )  # JSON is YAML
     start = time.perf_counter()
     command([str(config), str(folder / "out")], standalone_mode=False)
     return time.perf_counter() - start
@@ -252,11 +295,25 @@ def run(name: str, folder: Path, small: bool) -> Result:
             while file.read(1 << 24):
                 pass
     os.sync()
-    command = [sys.executable, __file__, "--task", name, "--folder", str(folder), *(["--small"] if small else [])]
+    command = [
+        sys.executable,
+        __file__,
+        "--task",
+        name,
+        "--folder",
+        str(folder),
+        *(["--small"] if small else []),
+    ]
     peak = 0
     with (
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | {"TMPDIR": str(folder)}) as process,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | {"TMPDIR": str(folder)},
+        ) as process,
     ):
         try:
             while process.poll() is None:
@@ -279,7 +336,11 @@ def held(process: int) -> int:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
         return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem", "VmSwap")))
+    return sum(
+        1024 * int(line.split()[1])
+        for line in lines
+        if line.startswith(("RssAnon", "RssShmem", "VmSwap"))
+    )
 
 
 def accuracy() -> list[Row]:
@@ -289,14 +350,33 @@ def accuracy() -> list[Row]:
     noise, left, right = (torch.randn(size, size, generator=generator) for _ in range(3))
     u, v = torch.linalg.qr(left).Q, torch.linalg.qr(right).Q
     rows = []
-    for what, matrix in (("noise", noise), ("singular values j^-1/2", u * torch.arange(1, size + 1).rsqrt() @ v.mT)):
+    for what, matrix in (
+        ("noise", noise),
+        ("singular values j^-1/2", u * torch.arange(1, size + 1).rsqrt() @ v.mT),
+    ):
         best = torch.linalg.svdvals(matrix)[:rank].double().square().sum()
         for name, svd in (("fmsd.linalg.truncated", krylov), ("torch.svd_lowrank", lowrank)):
             first, second, quality = svd(matrix, rank)
-            energy = matrix.double().square().sum() - (matrix - first @ second).double().square().sum()
-            rows.append(row(f"{what}: energy held by {name}", float(energy / best), "x", peer="best approximation"))
+            energy = (
+                matrix.double().square().sum() - (matrix - first @ second).double().square().sum()
+            )
+            rows.append(
+                row(
+                    f"{what}: energy held by {name}",
+                    float(energy / best),
+                    "x",
+                    peer="best approximation",
+                )
+            )
             if svd is krylov:
-                rows.append(row(f"{what}: known to be held by {name}", quality.of_best, "x", peer="best approximation"))
+                rows.append(
+                    row(
+                        f"{what}: known to be held by {name}",
+                        quality.of_best,
+                        "x",
+                        peer="best approximation",
+                    )
+                )
     return rows
 
 
@@ -309,22 +389,41 @@ def measure(folder: Path, options: argparse.Namespace) -> list[Row]:
             if not (turn and name in (*PEERS, EXACT)):  # minutes each
                 results[name].append(run(name, folder, options.small))
     seconds = {name: [result.value for result in found] for name, found in results.items()}
-    seconds[BOUND] = [2.0 * average + least for average, least in zip(seconds[AVERAGE], seconds[LIMIT], strict=True)]
+    seconds[BOUND] = [
+        2.0 * average + least
+        for average, least in zip(seconds[AVERAGE], seconds[LIMIT], strict=True)
+    ]
 
     def time_of(name: str) -> Row:
         return row(name, statistics.median(seconds[name]), "s")
 
-    rows = [time_of(OURS), time_of(AVERAGE), time_of(LIMIT), row(f"r2m / ({BOUND})", ratio(seconds, OURS, BOUND), "x", 1.0, BOUND)]
+    rows = [
+        time_of(OURS),
+        time_of(AVERAGE),
+        time_of(LIMIT),
+        row(f"r2m / ({BOUND})", ratio(seconds, OURS, BOUND), "x", 1.0, BOUND),
+    ]
     if options.lowrank:
         scaled = statistics.median(seconds[OURS]) * run(SAMPLE, folder, options.small).value
         rows.append(row("r2m with torch.svd_lowrank, scaled up from two blocks", scaled, "s"))
     others = [name for name in names if name not in (OURS, AVERAGE, LIMIT)]
     rows += [time_of(name) for name in others]
-    rows += [row(f"{PEERS[name].ours} / {name}", seconds[PEERS[name].ours][0] / seconds[name][0], "x", peer=name) for name in others if name in PEERS]
+    rows += [
+        row(
+            f"{PEERS[name].ours} / {name}",
+            seconds[PEERS[name].ours][0] / seconds[name][0],
+            "x",
+            peer=name,
+        )
+        for name in others
+        if name in PEERS
+    ]
     for name in (OURS, AVERAGE, *others):
         peak = max(result.peak for result in results[name])
         if peak:
-            rows.append(row(f"{name}, peak memory", peak / 1e9, "GB", 2.0 if name == OURS else None))
+            rows.append(
+                row(f"{name}, peak memory", peak / 1e9, "GB", 2.0 if name == OURS else None)
+            )
     return rows + accuracy()
 
 
@@ -343,11 +442,24 @@ def peers(wanted: bool) -> list[str]:
 if __name__ == "__main__":
     parser = arguments("Merging: time and peak memory from files to a file")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each merger")
-    parser.add_argument("--folder", type=Path, help="where the files are written, into a folder of their own; the system's temporary one by default")
-    parser.add_argument("--lowrank", action="store_true", help="also estimate r2m with torch.svd_lowrank")
-    parser.add_argument("--peers", action="store_true", help="also measure mergekit; its TIES takes minutes")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where the files are written, into a folder of their own; the system's temporary one "
+        "by default",
+    )
+    parser.add_argument(
+        "--lowrank", action="store_true", help="also estimate r2m with torch.svd_lowrank"
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="also measure mergekit; its TIES takes minutes"
+    )
     parser.add_argument("--small", action="store_true", help="a tiny model, to try the script out")
-    parser.add_argument("--task", choices=[*MERGERS, *PEERS, LIMIT, SAMPLE], help="only print what this task measures on the files in --folder")
+    parser.add_argument(
+        "--task",
+        choices=[*MERGERS, *PEERS, LIMIT, SAMPLE],
+        help="only print what this task measures on the files in --folder",
+    )
     options: Any = parser.parse_args()
     if options.task:
         print(task(options.task, options.folder, options.small))
@@ -357,4 +469,9 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory(dir=options.folder) as place:
             prepare(Path(place), merged)
             rows = measure(Path(place), options)
-        report(f"Merging {EXPERTS} specialists: {name}, {merged.numbers / 1e6:.0f} M parameters, float32", rows, options.json)
+        report(
+            f"Merging {EXPERTS} specialists: {name}, {merged.numbers / 1e6:.0f} M parameters, "
+            "float32",
+            rows,
+            options.json,
+        )

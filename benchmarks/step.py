@@ -2,15 +2,18 @@
 
 python benchmarks/step.py [--rounds N] [--json PATH]
 
-ViT-B/16 with 8 images of 224 pixels in float32; on a GPU ViT-L/14 with 32 images in bfloat16 autocast, and with torch.compile too.
-Weights are random: they do not change the cost. A step is the classification loss (and penalties), its gradients and AdamW's step.
+ViT-B/16 with 8 images of 224 pixels in float32; on a GPU ViT-L/14 with 32 images in bfloat16
+autocast, and with torch.compile too. Weights are random: they do not change the cost. A step is the
+classification loss (and penalties), its gradients and AdamW's step.
 
-"limit" is what a method that adapts the first block cannot go far below: every weight frozen, a gradient asked for the image only, no
-optimizer. "peft OSF" learns half of the directions, its default.
+"limit" is what a method that adapts the first block cannot go far below: every weight frozen, a
+gradient asked for the image only, no optimizer. "peft OSF" learns half of the directions, its
+default.
 
-Memory is what two steps need at their peak beyond a process that has only imported: weights, gradients, AdamW's state and
-activations. Each method runs in a process of its own. On the CPU it is the high-water mark of the resident memory, reset once the
-model is built so that decomposing does not count (Linux only); on CUDA it is `torch.cuda.max_memory_allocated`.
+Memory is what two steps need at their peak beyond a process that has only imported: weights,
+gradients, AdamW's state and activations. Each method runs in a process of its own. On the CPU it is
+the high-water mark of the resident memory, reset once the model is built so that decomposing does
+not count (Linux only); on CUDA it is `torch.cuda.max_memory_allocated`.
 """
 
 import ctypes
@@ -31,7 +34,6 @@ from torch.nn import functional
 from fmsd.linalg import Factors, product
 from fmsd.models.detector import Detector, detector
 from fmsd.optim.groups import decay_groups
-from fmsd.peft.decomposition import decompose
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
 from fmsd.peft.inject import Matrix, inject, select, slices
@@ -40,12 +42,19 @@ from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
 from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
+from fmsd.peft.svd_cache import decompose
 
 import peft  # isort: skip  # after fmsd, which registers torchvision's operators
 
-DEVICE = (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None) or torch.device("cpu")
+DEVICE = (
+    torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+) or torch.device("cpu")
 GPU = DEVICE.type != "cpu"
-BACKBONE, DEPTH, BATCH, KIND = ("vit_large_patch14_clip_224", 24, 32, "bfloat16") if GPU else ("vit_base_patch16_224", 12, 8, "float32")
+BACKBONE, DEPTH, BATCH, KIND = (
+    ("vit_large_patch14_clip_224", 24, 32, "bfloat16")
+    if GPU
+    else ("vit_base_patch16_224", 12, 8, "float32")
+)
 WHERE = torch.cuda.get_device_name() if DEVICE.type == "cuda" else DEVICE.type
 TITLE = f"A training step: {BACKBONE}, 224 px, batch {BATCH}, {KIND}, {WHERE}"
 
@@ -65,7 +74,12 @@ class Rebuilt(nn.Module):
     def __init__(self, layer: Matrix, parts: int) -> None:
         super().__init__()
         matrices = layer.weight.detach().unflatten(0, (parts, -1))
-        found = Factors(*(torch.stack(factors) for factors in zip(*(decompose(matrix, 1) for matrix in matrices), strict=True)))
+        found = Factors(
+            *(
+                torch.stack(factors)
+                for factors in zip(*(decompose(matrix, 1) for matrix in matrices), strict=True)
+            )
+        )
         self.u, self.s, self.vt = (nn.Parameter(factor) for factor in found)
         self.register_buffer("main", matrices - product(found))
         self.bias = layer.bias
@@ -79,7 +93,11 @@ class Rebuilt(nn.Module):
 def rebuilt(model: Detector) -> Adaptation:
     """Effort by dense weights."""
     probe(model)
-    inject(model.backbone, list(select(model, ["attention"])), lambda name, layer: Rebuilt(layer, slices(name)))
+    inject(
+        model.backbone,
+        list(select(model, ["attention"])),
+        lambda name, layer: Rebuilt(layer, slices(name)),
+    )
     return Adaptation()
 
 
@@ -110,7 +128,9 @@ METHODS: dict[str, Callable[[Detector], Adaptation]] = {
     "our lora": functools.partial(lora, patterns=["attention"], rank=4, alpha=8.0),
     "fmsd with penalties": functools.partial(ours, penalties=WEIGHTS),
     "fmsd hard": functools.partial(ours, constraint="hard"),
-    "masm": functools.partial(masm, patterns=["attention"], subspaces=4, every=50, momentum=0.9, fraction=0.5),
+    "masm": functools.partial(
+        masm, patterns=["attention"], subspaces=4, every=50, momentum=0.9, fraction=0.5
+    ),
     "effort, dense rebuild": rebuilt,
     OSF: functools.partial(packaged, peft.OSFConfig(effective_rank=kept, target_modules=layers)),
     "peft OSF": functools.partial(packaged, peft.OSFConfig(target_modules=layers)),
@@ -138,7 +158,9 @@ def step_of(name: str) -> Callable[[], None]:
         if adaptation.observe is not None:
             adaptation.observe()
         if adaptation.penalties:
-            torch.stack([weight * penalty(model) for weight, penalty in adaptation.penalties.values()]).sum().backward()
+            torch.stack(
+                [weight * penalty(model) for weight, penalty in adaptation.penalties.values()]
+            ).sum().backward()
         if adaptation.before_step is not None:
             adaptation.before_step()
         if optimizer is not None:
@@ -170,7 +192,11 @@ def peak(name: str) -> int:
 
 def resident(field: str) -> int:
     """Bytes of this process in memory now (VmRSS) or at most (VmHWM)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(field)
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -180,7 +206,10 @@ def peaks() -> dict[str, int]:
         return {}
     place = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
     commands = {name: [sys.executable, __file__, "--memory", name] for name in MEASURED}
-    return {name: int(subprocess.check_output(command, env=place, text=True).split()[-1]) for name, command in commands.items()}
+    return {
+        name: int(subprocess.check_output(command, env=place, text=True).split()[-1])
+        for name, command in commands.items()
+    }
 
 
 def measure(rounds: int) -> list[Row]:
@@ -218,18 +247,26 @@ def measure(rounds: int) -> list[Row]:
     for name, value in memory.items():
         rows.append(row(f"{name}, peak memory", value / 2**20, "MiB"))
         if name != "full":
-            rows.append(row(f"{name}, peak memory as a share", value / memory["full"], "x", peer="full"))
+            rows.append(
+                row(f"{name}, peak memory as a share", value / memory["full"], "x", peer="full")
+            )
     return rows
 
 
 if __name__ == "__main__":
     parser = arguments(TITLE)
     parser.add_argument("--rounds", type=int, default=7, help="measured steps per method")
-    parser.add_argument("--memory", choices=METHODS, help="only print the bytes that this method's step needs at its peak")
+    parser.add_argument(
+        "--memory",
+        choices=METHODS,
+        help="only print the bytes that this method's step needs at its peak",
+    )
     options = parser.parse_args()
     if options.memory:
         print(peak(options.memory))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            os.environ["FMSD_CACHE"] = folder  # directions of random weights are of no use to anyone
+            os.environ["FMSD_CACHE"] = (
+                folder  # directions of random weights are of no use to anyone
+            )
             report(TITLE, measure(options.rounds), options.json)

@@ -2,16 +2,21 @@
 
 python benchmarks/wrappers.py [--rounds N] [--json PATH] [--small]
 
-The backbone of `step.py` with 16 images of 224 pixels in float32; on a GPU 32 images in bfloat16 autocast. Weights are random: they do
-not change the cost. The method is fmsd, 4 directions per matrix: on all attention matrices, or on those of the top half of the blocks.
-A step is the wrapper with its passes, made as the learner makes them, and AdamW's step. Each domain holds the same number of images,
-half of them fake. ERM is one pass over the whole batch; it is measured in the same rounds, and again at their end, which shows the noise.
+The backbone of `step.py` with 16 images of 224 pixels in float32; on a GPU 32 images in bfloat16
+autocast. Weights are random: they do not change the cost. The method is fmsd, 4 directions per
+matrix: on all attention matrices, or on those of the top half of the blocks. A step is the wrapper
+with its passes, made as the learner makes them, and AdamW's step. Each domain holds the same number
+of images, half of them fake. ERM is one pass over the whole batch; it is measured in the same
+rounds, and again at their end, which shows the noise.
 
-Wrappers perturb the backbone and leave the head in place, as they do by default; the peers perturb both, which costs the same.
+Wrappers perturb the backbone and leave the head in place, as they do by default; the peers perturb
+both, which costs the same.
 
-Without "no reuse" every wrapper but ERM computes what lies below the lowest trainable part once per step, as the learner does.
+Without "no reuse" every wrapper but ERM computes what lies below the lowest trainable part once per
+step, as the learner does.
 
-Two peers, plain loops over parameters written for this comparison from the published descriptions, without reuse:
+Two peers, plain loops over parameters written for this comparison from the published descriptions,
+without reuse:
 
     GAC-FAS loop    Le & Woo, CVPR 2024: the gradient of each domain on its own frames; then, for each domain, the gradient of the whole
                     batch at the parameters moved up along the domain's gradient and down along the whole one. 1 + k passes over the
@@ -19,10 +24,11 @@ Two peers, plain loops over parameters written for this comparison from the publ
     two-step SAM    Foret et al., ICLR 2021, as an optimizer around an optimizer: `first_step` climbs and keeps the old parameters in its
                     state, `second_step` puts them back and steps; the caller runs both passes.
 
-Before anything is timed, on the top half of the blocks and two images per domain, a RuntimeError says if RoGA with reuse and RoGA without
-it do not give the same gradient bit by bit, or if RoGA(evaluate="all", gamma=1) and the GAC-FAS loop, or SAM and two-step SAM, each with
-perturb="all", differ by more than 1e-4 of the gradient's norm. On a GPU this takes float32 and the plain attention kernel: others add in
-any order, so that two equal passes differ.
+Before anything is timed, on the top half of the blocks and two images per domain, a RuntimeError
+says if RoGA with reuse and RoGA without it do not give the same gradient bit by bit, or if
+RoGA(evaluate="all", gamma=1) and the GAC-FAS loop, or SAM and two-step SAM, each with
+perturb="all", differ by more than 1e-4 of the gradient's norm. On a GPU this takes float32 and the
+plain attention kernel: others add in any order, so that two equal passes differ.
 """
 
 import contextlib
@@ -42,7 +48,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fmsd.models.detector import detector
 from fmsd.models.prefix import Prefix, frozen
 from fmsd.optim.groups import decay_groups
-from fmsd.optim.repetition import Repeatable
+from fmsd.optim.replay import Repeatable
 from fmsd.optim.roga import RoGA
 from fmsd.optim.sagm import SAGM
 from fmsd.optim.sam import SAM
@@ -68,7 +74,10 @@ class Size(NamedTuple):
 
     def title(self) -> str:
         """One line about it."""
-        return f"Optimizer wrappers: {self.backbone}, {self.pixels} px, {self.depth} blocks, batch {self.batch}, {KIND}, {WHERE}"
+        return (
+            f"Optimizer wrappers: {self.backbone}, {self.pixels} px, {self.depth} blocks, "
+            f"batch {self.batch}, {KIND}, {WHERE}"
+        )
 
 
 REAL = Size(BACKBONE, DEPTH, 224, max(BATCH, 16), {})
@@ -96,18 +105,30 @@ class Task:
         torch.manual_seed(0)
         self.model = detector(size.backbone, size=size.pixels, **size.arguments).to(DEVICE)
         ours(self.model, patterns=patterns)
-        self.params = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.params = [
+            parameter for parameter in self.model.parameters() if parameter.requires_grad
+        ]
         self.head = list(self.model.head().parameters())
         self.constant = frozen(self.model)
-        image = torch.randint(0, 256, (size.batch, 3, size.pixels, size.pixels), dtype=torch.uint8, device=DEVICE)
+        image = torch.randint(
+            0, 256, (size.batch, 3, size.pixels, size.pixels), dtype=torch.uint8, device=DEVICE
+        )
         self.batch = Batch(image, (torch.arange(size.batch, device=DEVICE) % 2).float())
         self.mixed = GPU
 
-    def loss(self, part: Batch, total: int, prefix: contextlib.AbstractContextManager[Any] | None = None) -> Tensor:
+    def loss(
+        self, part: Batch, total: int, prefix: contextlib.AbstractContextManager[Any] | None = None
+    ) -> Tensor:
         """The share of some frames in the mean loss of `total` frames."""
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed), prefix or contextlib.nullcontext():
+        with (
+            torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed),
+            prefix or contextlib.nullcontext(),
+        ):
             logits = self.model(part.image).float()
-        return functional.binary_cross_entropy_with_logits(logits, part.label, reduction="none").sum() / total
+        return (
+            functional.binary_cross_entropy_with_logits(logits, part.label, reduction="none").sum()
+            / total
+        )
 
     def passes(self, batch: Batch, domains: int, reuse: bool) -> list[Pass]:
         """A pass per domain, or a single one over the whole batch; see `Learner.passes`."""
@@ -140,7 +161,12 @@ class TwoStepSAM(torch.optim.Optimizer):
     @torch.no_grad()
     def first_step(self) -> None:
         """Climbs to the ascending point."""
-        lengths = [parameter.grad.norm() for group in self.param_groups for parameter in group["params"] if parameter.grad is not None]
+        lengths = [
+            parameter.grad.norm()
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
         length = torch.stack(lengths).norm()
         for group in self.param_groups:
             factor = group["rho"] / (length + 1e-12)
@@ -194,12 +220,18 @@ def finish() -> None:
         torch.accelerator.synchronize()
 
 
-def wrapped(task: Task, wrapper: OptimizerWrapper, domains: int = 1, reuse: bool = True) -> Callable[[], None]:
+def wrapped(
+    task: Task, wrapper: OptimizerWrapper, domains: int = 1, reuse: bool = True
+) -> Callable[[], None]:
     """A step with a wrapper of ours, made as in `Learner.step`."""
     optimizer = torch.optim.AdamW(task.groups(), lr=RATE)
 
     def step() -> None:
-        wrapper(task.params, task.passes(task.batch, domains, reuse and not isinstance(wrapper, ERM)), head=task.head)
+        wrapper(
+            task.params,
+            task.passes(task.batch, domains, reuse and not isinstance(wrapper, ERM)),
+            head=task.head,
+        )
         optimizer.step()
         optimizer.zero_grad()
         finish()
@@ -244,7 +276,9 @@ def check(task: Task) -> None:
     batch = Batch(*(part[: 2 * DOMAINS] for part in task.batch))
 
     def found() -> Tensor:
-        return torch.cat([parameter.grad.flatten() for parameter in task.params if parameter.grad is not None])
+        return torch.cat(
+            [parameter.grad.flatten() for parameter in task.params if parameter.grad is not None]
+        )
 
     def direction(wrapper: OptimizerWrapper, domains: int = DOMAINS, reuse: bool = True) -> Tensor:
         wrapper(task.params, task.passes(batch, domains, reuse), head=task.head)
@@ -282,7 +316,10 @@ def measure(size: Size, rounds: int) -> list[Row]:
         "ERM": wrapped(everything, ERM()),
         "SAM": wrapped(everything, SAM()),
         "SAGM": wrapped(everything, SAGM()),
-        **{f"RoGA own, {count} {domains(count)}": wrapped(everything, RoGA(), count) for count in (1, 2, 4, 8)},
+        **{
+            f"RoGA own, {count} {domains(count)}": wrapped(everything, RoGA(), count)
+            for count in (1, 2, 4, 8)
+        },
         f"RoGA all, {DOMAINS} domains": wrapped(everything, RoGA(evaluate="all"), DOMAINS),
         LOOP: looped(everything),
         TWO_STEP: stepped(everything),
@@ -302,7 +339,11 @@ def measure(size: Size, rounds: int) -> list[Row]:
             rows.append(row(name, statistics.median(seconds[name]), "s/step"))
         else:
             rows.append(row(name, ratio(seconds, name, peer), "x", goal(name), peer))
-    for own, peer in (("SAM", TWO_STEP), (f"RoGA own, {DOMAINS} domains", LOOP), (f"RoGA all, {DOMAINS} domains", LOOP)):
+    for own, peer in (
+        ("SAM", TWO_STEP),
+        (f"RoGA own, {DOMAINS} domains", LOOP),
+        (f"RoGA all, {DOMAINS} domains", LOOP),
+    ):
         rows.append(row(f"{own} / {peer}", ratio(seconds, own, peer), "x", peer=peer))
     return rows
 

@@ -1,8 +1,8 @@
 """Pretrains the embedded backbone: a small plain ViT that learns who is in a picture and how, from drawn faces without any forgery.
 
-The task is semantic: regress the person's traits, the pose and the light from one image of a wide mixture of recording conditions.
-The result, `fmsd/models/demo_vit.safetensors`, lets a parameter-efficient method adapt something that knows something, without a
-download. Repeat it with
+The task is semantic: regress the person's traits, the pose and the light from one image of a wide
+mixture of recording conditions. The result, `fmsd/models/demo_vit.safetensors`, lets a
+parameter-efficient method adapt something that knows something, without a download. Repeat it with
 
     python experiments/demo_vit.py
 
@@ -28,7 +28,13 @@ import fmsd
 from fmsd.data import synthetic
 from fmsd.models.detector import detector
 
-ARCHITECTURE: dict[str, Any] = {"img_size": synthetic.SIZE, "patch_size": 8, "embed_dim": 160, "depth": 6, "num_heads": 5}
+ARCHITECTURE: dict[str, Any] = {
+    "img_size": synthetic.SIZE,
+    "patch_size": 8,
+    "embed_dim": 160,
+    "depth": 6,
+    "num_heads": 5,
+}
 PERSONS, POSES = 3000, 4
 FLAGS = [synthetic.TRAITS.index(flag) for flag in synthetic.FLAGS]
 
@@ -41,9 +47,15 @@ def photographs(number: int) -> tuple[np.ndarray, np.ndarray]:
     images, targets = [], []
     for _ in range(POSES):
         (pose,) = synthetic.movement(rng, 1, condition)
-        scene = synthetic.render(who, pose, int(rng.integers(2**31)), rng.uniform(0, condition.clutter))
-        image = (synthetic.photograph(scene.image, rng, rng, condition) * 255).round().astype(np.uint8)
-        stored = synthetic.encode(image, int(rng.integers(condition.jpeg[0], condition.jpeg[1] + 1)))
+        scene = synthetic.render(
+            who, pose, int(rng.integers(2**31)), rng.uniform(0, condition.clutter)
+        )
+        image = (
+            (synthetic.photograph(scene.image, rng, rng, condition) * 255).round().astype(np.uint8)
+        )
+        stored = synthetic.encode(
+            image, int(rng.integers(condition.jpeg[0], condition.jpeg[1] + 1))
+        )
         images.append(cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR_RGB))
         targets.append(astuple(who) + astuple(pose))
     return np.stack(images), np.array(targets, np.float32)
@@ -54,22 +66,34 @@ def loss_of(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     flags = torch.zeros(target.shape[1], dtype=torch.bool)
     flags[FLAGS] = True
     error = functional.mse_loss(output[:, ~flags], target[:, ~flags], reduction="sum")
-    error = error + functional.binary_cross_entropy_with_logits(output[:, flags], target[:, flags], reduction="sum")
+    error = error + functional.binary_cross_entropy_with_logits(
+        output[:, flags], target[:, flags], reduction="sum"
+    )
     return error / target.numel()
 
 
 def main() -> None:
     """Renders, trains, reports the error on unseen persons and writes the weights."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(fmsd.__file__).parent / "models" / "demo_vit.safetensors")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(fmsd.__file__).parent / "models" / "demo_vit.safetensors"
+    )
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=64)
     options = parser.parse_args()
 
     torch.manual_seed(0)
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        drawn = list(track(pool.imap(photographs, range(PERSONS), chunksize=16), "drawing", total=PERSONS))
-    images = torch.from_numpy(np.concatenate([image for image, _ in drawn])).permute(0, 3, 1, 2).contiguous()
+        drawn = list(
+            track(pool.imap(photographs, range(PERSONS), chunksize=16), "drawing", total=PERSONS)
+        )
+    images = (
+        torch.from_numpy(np.concatenate([image for image, _ in drawn]))
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )
     targets = torch.from_numpy(np.concatenate([target for _, target in drawn]))
     held = len(images) // 20
     train, valid = torch.arange(held, len(images)), torch.arange(held)
@@ -78,7 +102,9 @@ def main() -> None:
     model.backbone.reset_classifier(targets.shape[1])  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     steps = options.epochs * (len(train) // options.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1e-3, total_steps=steps, pct_start=0.1
+    )
 
     def forward(rows: torch.Tensor) -> torch.Tensor:
         return model(images[rows])
@@ -87,7 +113,10 @@ def main() -> None:
     for epoch in range(options.epochs):
         model.train()
         order = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch))]
-        for rows in track(order.split(options.batch)[: len(train) // options.batch], f"epoch {epoch + 1}/{options.epochs}"):
+        for rows in track(
+            order.split(options.batch)[: len(train) // options.batch],
+            f"epoch {epoch + 1}/{options.epochs}",
+        ):
             loss = loss_of(forward(rows), targets[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -101,15 +130,31 @@ def main() -> None:
         continuous = [index for index in range(targets.shape[1]) if index not in FLAGS]
         right = ((output[:, FLAGS] > 0).float() == targets[valid][:, FLAGS]).float().mean()
         print(
-            f"epoch {epoch + 1}: loss {loss_of(output, targets[valid]):.4f}, variance explained {1 - residual[continuous].mean():.3f}, "
+            f"epoch {epoch + 1}: loss {loss_of(output, targets[valid]):.4f}, variance explained "
+            f"{1 - residual[continuous].mean():.3f}, "
             f"flags right {right:.3f}, {time.perf_counter() - start:.0f} s"
         )
 
-    state = {key: value.half().contiguous() for key, value in model.backbone.state_dict().items() if not key.startswith("head.")}
+    state = {
+        key: value.half().contiguous()
+        for key, value in model.backbone.state_dict().items()
+        if not key.startswith("head.")
+    }
     partial = options.out.with_suffix(".partial")
-    save_file(state, partial, metadata={"made_by": "experiments/demo_vit.py", "model": "vit_tiny_patch16_224", "size": str(synthetic.SIZE)})
+    save_file(
+        state,
+        partial,
+        metadata={
+            "made_by": "experiments/demo_vit.py",
+            "model": "vit_tiny_patch16_224",
+            "size": str(synthetic.SIZE),
+        },
+    )
     partial.replace(options.out)
-    print(f"{options.out}: {sum(value.numel() for value in state.values()):,} parameters, {options.out.stat().st_size / 1e6:.1f} MB")
+    print(
+        f"{options.out}: {sum(value.numel() for value in state.values()):,} parameters, "
+        f"{options.out.stat().st_size / 1e6:.1f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ def check_python(version):
         ImportError: it is older than 3.11.
     """
     if tuple(version[:2]) < (3, 11):
-        raise ImportError("fmsd needs Python 3.11 or later; this is Python %d.%d." % tuple(version[:2]))  # noqa: UP031
+        found = "%d.%d" % tuple(version[:2])  # noqa: UP031  older ones know no f-strings
+        raise ImportError("fmsd needs Python 3.11 or later; this is Python " + found + ".")
 
 
 check_python(sys.version_info)

@@ -15,11 +15,16 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("FMSD_CACHE"):
         return _expanded(chosen)
     shared = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(shared) / "fmsd" if Path(shared).is_absolute() else _expanded("~/.cache/fmsd")  # its specification has relative ones ignored
+    return (
+        Path(shared) / "fmsd" if Path(shared).is_absolute() else _expanded("~/.cache/fmsd")
+    )  # its specification has relative ones ignored
 
 
 def _expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise InputError(f"There is no home folder for the cache {path}", "set FMSD_CACHE to a folder that can be written") from error
+        raise InputError(
+            f"There is no home folder for the cache {path}",
+            "set FMSD_CACHE to a folder that can be written",
+        ) from error

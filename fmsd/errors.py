@@ -6,8 +6,9 @@ class InputError(Exception):
 
     Args:
         message: what is wrong, naming the thing; without a full stop.
-        remedy: what to do about it, as a clause that begins in lower case; without a full stop. Empty only where another library passes on a
-            sentence that has one, as torch's loader processes do.
+        remedy: what to do about it, as a clause that begins in lower case; without a full stop.
+            Empty only where another library passes on a sentence that has one, as torch's loader
+            processes do.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:

@@ -1,6 +1,7 @@
 """Names that come from files, and become names of files: which of them are safe to use below a folder.
 
-A dataset's name is that of `predictions/DATASET.parquet`, a video's id `dataset/domain/compression/video` a folder below the `out` of an extraction.
+A dataset's name is that of `predictions/DATASET.parquet`, a video's id
+`dataset/domain/compression/video` a folder below the `out` of an extraction.
 """
 
 import re
@@ -36,13 +37,28 @@ def fault(text: object, nested: bool = False) -> tuple[str, str] | None:
     checks = (
         (not text, "is empty", "give it a name"),
         (CONTROL.search(text), "holds a control character or a line break", "take it out"),
-        (text.startswith("/") or DRIVE.match(text), "is an absolute path", RELATIVE if nested else "use a plain name"),
+        (
+            text.startswith("/") or DRIVE.match(text),
+            "is an absolute path",
+            RELATIVE if nested else "use a plain name",
+        ),
         ("\\" in text, "holds a backslash", "use / instead" if nested else "use a plain name"),
-        ("/" in text and not nested, "holds a slash, but is the name of a file", "use a plain name, for example with _ instead"),
+        (
+            "/" in text and not nested,
+            "holds a slash, but is the name of a file",
+            "use a plain name, for example with _ instead",
+        ),
     )
     if found := next(((what, remedy) for holds, what, remedy in checks if holds), None):
         return found
-    return next((found for part in text.split("/") if (found := _part_fault(part, LONGEST if nested else LONGEST_NAME))), None)
+    return next(
+        (
+            found
+            for part in text.split("/")
+            if (found := _part_fault(part, LONGEST if nested else LONGEST_NAME))
+        ),
+        None,
+    )
 
 
 def _part_fault(part: str, longest: int) -> tuple[str, str] | None:
@@ -101,17 +117,24 @@ def check_distinct(ids: Iterable[str]) -> None:
         other = known.setdefault(_folded(text), text)
         if other != text:
             raise InputError(
-                f"The ids {other!r} and {text!r} would be one folder where case, accents or blanks are not told apart", "rename one of them"
+                f"The ids {other!r} and {text!r} would be one folder where case, accents or "
+                "blanks are not told apart",
+                "rename one of them",
             )
     for key, text in known.items():
         for end in range(len(key)):
             if key[end] == "/" and (outer := known.get(key[:end])):
-                raise InputError(f"The folder of the id {text!r} would lie in that of {outer!r}", "rename one of them")
+                raise InputError(
+                    f"The folder of the id {text!r} would lie in that of {outer!r}",
+                    "rename one of them",
+                )
 
 
 def _folded(text: str) -> str:
     """An id as a file system reads it that tells neither case, nor ways to write an accent, nor blanks at the end of a name."""
-    return "/".join(part.strip() for part in unicodedata.normalize("NFC", text.casefold()).split("/"))
+    return "/".join(
+        part.strip() for part in unicodedata.normalize("NFC", text.casefold()).split("/")
+    )
 
 
 def unfit(texts: Iterable[object], nested: bool = False) -> dict[object, tuple[str, str]]:

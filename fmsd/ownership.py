@@ -16,17 +16,23 @@ def below(folder: Path, name: str) -> Path:
     path = folder / name
     home, place = folder.resolve(), path.resolve()
     if place == home or not place.is_relative_to(home):
-        raise InputError(f"{path} leads out of {folder}, to {place}", "remove the link that leads there, or choose another folder")
+        raise InputError(
+            f"{path} leads out of {folder}, to {place}",
+            "remove the link that leads there, or choose another folder",
+        )
     return path
 
 
-def check_replaceable(paths: Iterable[Path], mark: Path, ours: Callable[[Path], bool], writer: str, remedy: str) -> None:
+def check_replaceable(
+    paths: Iterable[Path], mark: Path, ours: Callable[[Path], bool], writer: str, remedy: str
+) -> None:
     """Refuses to write files where others lie that the same writer did not write.
 
     Args:
         paths: the files that would be written.
         mark: the one of them that tells who wrote them all.
-        ours: whether the mark, which is a file, was written by the writer; what it raises means that it was not.
+        ours: whether the mark, which is a file, was written by the writer; what it raises means
+            that it was not.
         writer: for the sentence, `fmsd report`.
 
     Raises:

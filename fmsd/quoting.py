@@ -7,7 +7,9 @@ from pathlib import Path
 
 def quote(text: str | Path) -> str:
     """Quotes a text so that Hydra reads exactly this text, whatever it holds."""
-    plain = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), str(text))
+    plain = re.sub(
+        r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), str(text)
+    )
     return "'" + plain.replace("${", "\\${") + "'"
 
 

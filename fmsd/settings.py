@@ -26,14 +26,17 @@ def parse_settings(text: str, source: str | Path) -> dict[str, Any]:
     check_yaml(text, source)
     settings = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     if not isinstance(settings, dict):
-        raise InputError(f"{source} is no configuration (it holds no keys)", "put it back, or remove it")
+        raise InputError(
+            f"{source} is no configuration (it holds no keys)", "put it back, or remove it"
+        )
     return settings
 
 
 def check_yaml(text: str, source: str | Path) -> None:
     """Refuses YAML that could name a Python object, or grow without bound when it is read.
 
-    Runs are written without aliases (`*name`), a few of which stand for billions of values, and without tags (`!!name`).
+    Runs are written without aliases (`*name`), a few of which stand for billions of values, and
+    without tags (`!!name`).
 
     Args:
         source: where the text is from, for the message.
@@ -42,16 +45,30 @@ def check_yaml(text: str, source: str | Path) -> None:
         InputError: aliases, tags, too many characters or levels, or no YAML at all.
     """
     if len(text) > LARGEST:
-        raise InputError(f"{source} is no configuration of a run ({len(text):,} characters)", f"one has less than {LARGEST:,}")
+        raise InputError(
+            f"{source} is no configuration of a run ({len(text):,} characters)",
+            f"one has less than {LARGEST:,}",
+        )
     depth = 0
     try:
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
             if isinstance(event, yaml.AliasEvent):
-                raise InputError(f"{source} has the YAML alias *{event.anchor}", "write its value in its place")
+                raise InputError(
+                    f"{source} has the YAML alias *{event.anchor}", "write its value in its place"
+                )
             if getattr(event, "tag", None) is not None:
-                raise InputError(f"{source} has the YAML tag {event.tag}", "write plain values without tags")
+                raise InputError(
+                    f"{source} has the YAML tag {event.tag}", "write plain values without tags"
+                )
             if depth > DEEPEST:
-                raise InputError(f"{source} is no configuration of a run (more than {DEEPEST} levels)", "put it back, or remove it")
+                raise InputError(
+                    f"{source} is no configuration of a run (more than {DEEPEST} levels)",
+                    "put it back, or remove it",
+                )
     except yaml.YAMLError as error:
-        raise InputError(f"{source} is no configuration ({reason(error)})", "put it back, or remove it") from error
+        raise InputError(
+            f"{source} is no configuration ({reason(error)})", "put it back, or remove it"
+        ) from error

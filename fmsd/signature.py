@@ -30,15 +30,21 @@ POINTER = Fault(
 )
 PAGE = Fault(
     "is a web page",
-    "download the file itself, not its page, and look at the page in a browser where it reports an error, such as a quota or a login",
+    "download the file itself, not its page, and look at the page in a browser where it reports "
+    "an error, such as a quota or a login",
 )
 ANSWER = Fault(
-    "is an XML text, as servers send in place of a file that they refuse", "read in it why, and download the file again once that is settled"
+    "is an XML text, as servers send in place of a file that they refuse",
+    "read in it why, and download the file again once that is settled",
 )
 JSON = Fault(
-    "is a JSON text, as servers send in place of a file that they refuse", "read in it why, and download the file again once that is settled"
+    "is a JSON text, as servers send in place of a file that they refuse",
+    "read in it why, and download the file again once that is settled",
 )
-ONNX = Fault("is an ONNX graph, whose tensors have other names than the network's", "give the checkpoint that it was exported from")
+ONNX = Fault(
+    "is an ONNX graph, whose tensors have other names than the network's",
+    "give the checkpoint that it was exported from",
+)
 ARCHIVE = "unpack it and give the file of weights inside"
 PARTS: tuple[tuple[int, bytes, Fault], ...] = (
     (0, b"version https://git-lfs.github.com/", POINTER),
@@ -49,9 +55,20 @@ PARTS: tuple[tuple[int, bytes, Fault], ...] = (
     (0, b"7z\xbc\xaf\x27\x1c", Fault("is a 7-Zip archive", ARCHIVE)),
     (0, b"Rar!\x1a\x07", Fault("is a RAR archive", ARCHIVE)),
     (257, b"ustar", Fault("is a tar archive", ARCHIVE)),
-    (0, b"\x89HDF\r\n\x1a\n", Fault("is an HDF5 file, as Keras writes", "give weights that were saved with PyTorch")),
+    (
+        0,
+        b"\x89HDF\r\n\x1a\n",
+        Fault("is an HDF5 file, as Keras writes", "give weights that were saved with PyTorch"),
+    ),
     (0, b"\x93NUMPY", Fault("is a NumPy array", "give weights that were saved with PyTorch")),
-    (0, b"GGUF", Fault("is a GGUF file, which holds quantised weights", "give the weights that it was made from")),
+    (
+        0,
+        b"GGUF",
+        Fault(
+            "is a GGUF file, which holds quantised weights",
+            "give the weights that it was made from",
+        ),
+    ),
     (4, b"TFL3", Fault("is a TensorFlow Lite model", "give weights that were saved with PyTorch")),
 )
 """Where a format's mark begins, the mark, and what to say."""
@@ -67,7 +84,9 @@ def recognise(path: Path) -> Fault | None:
         head = file.read(HEAD)
     if not head:
         return Fault("is empty (0 bytes)", AGAIN)
-    known = next((fault for start, mark, fault in PARTS if head[start : start + len(mark)] == mark), None)
+    known = next(
+        (fault for start, mark, fault in PARTS if head[start : start + len(mark)] == mark), None
+    )
     return known or _text(head) or _zip(path, head) or _onnx(head) or _cut_short(path, head)
 
 
@@ -75,7 +94,11 @@ def is_safetensors(path: Path) -> bool:
     """Whether a file begins as safetensors does: the length of a header that fits into the file, and the header's brace."""
     with path.open("rb") as file:
         head = file.read(9)
-    return len(head) == 9 and head[8:] == b"{" and 8 + struct.unpack("<Q", head[:8])[0] <= path.stat().st_size
+    return (
+        len(head) == 9
+        and head[8:] == b"{"
+        and 8 + struct.unpack("<Q", head[:8])[0] <= path.stat().st_size
+    )
 
 
 def is_zip(path: Path) -> bool:
@@ -89,7 +112,9 @@ def _text(head: bytes) -> Fault | None:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:512].lower()
     if b"\0" in start:
         return None
-    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or (start.startswith((b"<!--", b"<?xml")) and b"<html" in start):
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or (
+        start.startswith((b"<!--", b"<?xml")) and b"<html" in start
+    ):
         return PAGE
     if start.startswith(b"<?xml") or (start.startswith(b"<") and start[1:2].isalpha()):
         return ANSWER
@@ -109,14 +134,21 @@ def _zip(path: Path, head: bytes) -> Fault | None:
     if "constants.pkl" in names:
         return Fault(
             "is a TorchScript program",
-            "save the state dict of it: safetensors.torch.save_file(dict(torch.jit.load(FILE, 'cpu').state_dict()), 'weights.safetensors')",
+            "save the state dict of it: safetensors.torch.save_file(dict(torch.jit.load(FILE, "
+            "'cpu').state_dict()), 'weights.safetensors')",
         )
     return None
 
 
 def _onnx(head: bytes) -> Fault | None:
     """An ONNX model begins with the version of its format, a small number, and then the name of what wrote it or the graph itself."""
-    return ONNX if head[:1] == b"\x08" and 0 < head[1] < 32 and head[2:3] in (b"\x12", b"\x1a", b"\x3a", b"\x42") else None
+    return (
+        ONNX
+        if head[:1] == b"\x08"
+        and 0 < head[1] < 32
+        and head[2:3] in (b"\x12", b"\x1a", b"\x3a", b"\x42")
+        else None
+    )
 
 
 def _cut_short(path: Path, head: bytes) -> Fault | None:
@@ -131,7 +163,18 @@ def _cut_short(path: Path, head: bytes) -> Fault | None:
         with path.open("rb") as file:
             try:
                 entries = json.loads(file.read(end)[8:])
-                end += max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0)
+                end += max(
+                    (
+                        entry["data_offsets"][1]
+                        for name, entry in entries.items()
+                        if name != "__metadata__"
+                    ),
+                    default=0,
+                )
             except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
                 return None
-    return Fault(f"is cut short: it has {size:,} of at least {end:,} bytes", AGAIN) if end > size else None
+    return (
+        Fault(f"is cut short: it has {size:,} of at least {end:,} bytes", AGAIN)
+        if end > size
+        else None
+    )

@@ -17,7 +17,14 @@ from fmsd.signature import Fault, is_safetensors, is_zip, recognise
 
 CODES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
-    **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"},
+    **{
+        torch.int64: "I64",
+        torch.int32: "I32",
+        torch.int16: "I16",
+        torch.int8: "I8",
+        torch.uint8: "U8",
+        torch.bool: "BOOL",
+    },
 }
 """The names of number formats in a safetensors file."""
 
@@ -59,14 +66,17 @@ def number_formats(state: Mapping[str, Tensor]) -> dict[str, str]:
     if isinstance(state, StateFile):
         return {name: state.file.get_slice(name).get_dtype() for name in state}
     eight = {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
-    return {name: (CODES | eight).get(tensor.dtype, str(tensor.dtype)) for name, tensor in state.items()}
+    return {
+        name: (CODES | eight).get(tensor.dtype, str(tensor.dtype)) for name, tensor in state.items()
+    }
 
 
 def read_state(path: Path) -> Mapping[str, Tensor]:
     """The tensors of a safetensors or torch file, by its content whatever its name, mapped into memory where the format allows it.
 
-    Of a file that holds one state dict beside other things, as a checkpoint does, it is that state dict; of one that holds several, all of
-    them, each tensor's name beginning with the entry it stands under. Nothing is unpickled but tensors.
+    Of a file that holds one state dict beside other things, as a checkpoint does, it is that state
+    dict; of one that holds several, all of them, each tensor's name beginning with the entry it
+    stands under. Nothing is unpickled but tensors.
 
     Raises:
         InputError: a missing, damaged or unsafe file, or one of something else.
@@ -77,22 +87,29 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
         content = StateFile(path) if is_safetensors(path) else _unpickled(path)
     except Exception as error:  # a damaged pickle raises anything
         fault = unreadable(path, error)
-        raise InputError(f"The weights file {path} cannot be read: it {fault.what}", fault.remedy) from error
+        raise InputError(
+            f"The weights file {path} cannot be read: it {fault.what}", fault.remedy
+        ) from error
     if isinstance(content, StateFile):
         return content
     found = dict(_state_dicts(content))
     if not found:
-        raise InputError(f"The weights file {path} holds no state dict", "save model.state_dict() instead")
+        raise InputError(
+            f"The weights file {path} holds no state dict", "save model.state_dict() instead"
+        )
     if len(found) == 1:
         return next(iter(found.values()))
-    return {f"{entry}{name}": tensor for entry, state in found.items() for name, tensor in state.items()}
+    return {
+        f"{entry}{name}": tensor for entry, state in found.items() for name, tensor in state.items()
+    }
 
 
 def unreadable(path: Path, error: Exception) -> Fault:
     """Why a file of tensors or a description of them could not be read.
 
     Args:
-        error: what reading it raised; its text is repeated only where that is safetensors' or the system's own, not advice of torch.
+        error: what reading it raised; its text is repeated only where that is safetensors' or the
+            system's own, not advice of torch.
     """
     if isinstance(error, OSError):
         return Fault(f"cannot be opened ({reason(error)})", "see to its permissions and its disk")
@@ -103,27 +120,45 @@ def unreadable(path: Path, error: Exception) -> Fault:
     except Exception:  # not in the present format of torch, or damaged
         others = []
     if others:
-        names = ", ".join(ascii(name)[1:-1] for name in others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        return Fault(f"holds other objects than tensors ({names}), which are not loaded, as they could run code", UNPICKLE)
+        names = ", ".join(ascii(name)[1:-1] for name in others[:3]) + (
+            f" and {len(others) - 3} more" if len(others) > 3 else ""
+        )
+        return Fault(
+            f"holds other objects than tensors ({names}), which are not loaded, as they could run "
+            "code",
+            UNPICKLE,
+        )
     if isinstance(error, UnpicklingError):
         return Fault(
-            "is no file of torch, is damaged, or holds other objects than tensors, which are not loaded", f"download it again, or {UNPICKLE}"
+            "is no file of torch, is damaged, or holds other objects than tensors, which are not "
+            "loaded",
+            f"download it again, or {UNPICKLE}",
         )
     detail = f" ({reason(error)})" if isinstance(error, SafetensorError) else ""
-    return Fault(f"is damaged, or is neither safetensors nor a file of torch{detail}", "download it again, or give another file")
+    return Fault(
+        f"is damaged, or is neither safetensors nor a file of torch{detail}",
+        "download it again, or give another file",
+    )
 
 
 UNPICKLE = "save its state_dict as safetensors in the repository it came from"
 """The remedy for a pickle of other objects than tensors."""
 
 
-def _state_dicts(content: object, entry: str = "", levels: int = 4) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _state_dicts(
+    content: object, entry: str = "", levels: int = 4
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """The state dicts in nested mappings, by the names that they stand under, each followed by a dot.
 
     Args:
         levels: how deep they are looked for; a mapping may hold itself.
     """
-    if not levels or not isinstance(content, Mapping) or not content or not all(isinstance(key, str) for key in content):
+    if (
+        not levels
+        or not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(key, str) for key in content)
+    ):
         return
     if all(isinstance(value, Tensor) for value in content.values()):
         yield entry, dict(content)
@@ -135,7 +170,9 @@ def _state_dicts(content: object, entry: str = "", levels: int = 4) -> Iterator[
 def _unpickled(path: Path) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TorchScript, which is refused
-        if path.suffix != ".safetensors" and is_zip(path):  # the format before torch 1.6 cannot be mapped, and torch believes this ending
+        if path.suffix != ".safetensors" and is_zip(
+            path
+        ):  # the format before torch 1.6 cannot be mapped, and torch believes this ending
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -151,14 +188,24 @@ def check_values(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source:
     for name in own.keys() & formats.keys():
         if own[name].is_floating_point() and formats[name] not in FLOATING:
             raise InputError(
-                f"The weights {source} are quantised ({name} is of type {formats[name]} instead of a floating-point type)",
+                f"The weights {source} are quantised ({name} is of type {formats[name]} instead "
+                "of a floating-point type)",
                 "give the checkpoint that they were quantised from",
             )
-        if not isinstance(state, StateFile) and (state[name].is_meta or state[name].layout != torch.strided):
-            raise InputError(f"The weights {source} hold no dense values of {name}", "save them from a model whose weights were loaded")
+        if not isinstance(state, StateFile) and (
+            state[name].is_meta or state[name].layout != torch.strided
+        ):
+            raise InputError(
+                f"The weights {source} hold no dense values of {name}",
+                "save them from a model whose weights were loaded",
+            )
 
 
-def write_state(path: Path, layout: Mapping[str, tuple[torch.Size, torch.dtype]], tensors: Iterable[tuple[str, Tensor]]) -> None:
+def write_state(
+    path: Path,
+    layout: Mapping[str, tuple[torch.Size, torch.dtype]],
+    tensors: Iterable[tuple[str, Tensor]],
+) -> None:
     """Writes a safetensors file in one step, from tensors that come one by one in any order.
 
     Args:
@@ -168,7 +215,9 @@ def write_state(path: Path, layout: Mapping[str, tuple[torch.Size, torch.dtype]]
         ValueError: a tensor that is not in the layout or of another shape, comes twice, or never.
     """
     header, places, end = {}, {}, 0
-    for name, (shape, kind) in sorted(layout.items(), key=lambda entry: -entry[1][1].itemsize):  # so that every number is aligned
+    for name, (shape, kind) in sorted(
+        layout.items(), key=lambda entry: -entry[1][1].itemsize
+    ):  # so that every number is aligned
         start, end = end, end + shape.numel() * kind.itemsize
         header[name] = {"dtype": CODES[kind], "shape": list(shape), "data_offsets": [start, end]}
         places[name] = start
@@ -180,6 +229,14 @@ def write_state(path: Path, layout: Mapping[str, tuple[torch.Size, torch.dtype]]
             if name not in places or tensor.shape != layout[name][0]:
                 raise ValueError(f"{name} {tuple(tensor.shape)} is not awaited (any more)")
             file.seek(8 + len(text) + places.pop(name))
-            file.write(tensor.detach().to("cpu", layout[name][1]).contiguous().flatten().view(torch.uint8).numpy().data)
+            file.write(
+                tensor.detach()
+                .to("cpu", layout[name][1])
+                .contiguous()
+                .flatten()
+                .view(torch.uint8)
+                .numpy()
+                .data
+            )
         if places:
             raise ValueError(f"{next(iter(places))} never came")

@@ -20,7 +20,9 @@ SHARED_MEMORY_SIGNS = (
 )
 """What torch's errors about shared memory say; they have no number and no file."""
 
-KILLED = r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by signal: Killed|exited unexpectedly)"
+KILLED = (
+    r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by signal: Killed|exited unexpectedly)"
+)
 """What torch says of a loader process that the system ended."""
 
 
@@ -29,7 +31,9 @@ def refused_by_machine(error: BaseException) -> InputError | None:
     for one in _chain(error):
         if isinstance(one, InputError):
             return None
-        found = shared_memory_refusal(one) or (_of_system(one) if isinstance(one, OSError) else _of_text(str(one)))
+        found = shared_memory_refusal(one) or (
+            _of_system(one) if isinstance(one, OSError) else _of_text(str(one))
+        )
         if found:
             return found
     return None
@@ -37,15 +41,29 @@ def refused_by_machine(error: BaseException) -> InputError | None:
 
 def shared_memory_refusal(error: BaseException) -> InputError | None:
     """The sentence for an error about /dev/shm: of torch, or of the semaphores that processes share; None for any other error."""
-    under = isinstance(error, OSError) and isinstance(error.filename, str) and Path(error.filename).is_relative_to(SHARED_MEMORY)
-    frames = {Path(frame.filename).parts[-2:] for frame in traceback.extract_tb(error.__traceback__)}
-    semaphore = isinstance(error, OSError) and error.filename is None and ("multiprocessing", "synchronize.py") in frames
-    said = not isinstance(error, OSError) and any(re.search(sign, str(error)) for sign in SHARED_MEMORY_SIGNS)
+    under = (
+        isinstance(error, OSError)
+        and isinstance(error.filename, str)
+        and Path(error.filename).is_relative_to(SHARED_MEMORY)
+    )
+    frames = {
+        Path(frame.filename).parts[-2:] for frame in traceback.extract_tb(error.__traceback__)
+    }
+    semaphore = (
+        isinstance(error, OSError)
+        and error.filename is None
+        and ("multiprocessing", "synchronize.py") in frames
+    )
+    said = not isinstance(error, OSError) and any(
+        re.search(sign, str(error)) for sign in SHARED_MEMORY_SIGNS
+    )
     if not (under or semaphore or said):
         return None
     return InputError(
-        f"The shared memory {SHARED_MEMORY}, through which processes talk, is too small or cannot be written",
-        "give the container more (docker run --shm-size=8g), or load images in this process with data.workers=0 (workers=0 of doctor)",
+        f"The shared memory {SHARED_MEMORY}, through which processes talk, is too small or cannot "
+        "be written",
+        "give the container more (docker run --shm-size=8g), or load images in this process with "
+        "data.workers=0 (workers=0 of doctor)",
     )
 
 
@@ -70,10 +88,14 @@ def _of_system(error: OSError) -> InputError | None:
     file = Path(error.filename).absolute() if isinstance(error.filename, str) else None
     if error.errno == errno.EMFILE:
         return InputError(
-            f"This process may not open more files{_limit('NOFILE', 'n')}", "raise the limit with `ulimit -n 4096`, or give fewer data.workers"
+            f"This process may not open more files{_limit('NOFILE', 'n')}",
+            "raise the limit with `ulimit -n 4096`, or give fewer data.workers",
         )
     if error.errno == errno.EAGAIN and file is None:
-        return InputError(f"No further process can be started{_limit('NPROC', 'u')}", "raise the limit with `ulimit -u`, or set data.workers=0")
+        return InputError(
+            f"No further process can be started{_limit('NPROC', 'u')}",
+            "raise the limit with `ulimit -u`, or set data.workers=0",
+        )
     remedy = {
         errno.ENOSPC: "make room, or ",
         errno.EDQUOT: "make room, or ",
@@ -84,7 +106,8 @@ def _of_system(error: OSError) -> InputError | None:
     if file is None or remedy is None:
         return None
     return InputError(
-        f"{file} cannot be {'opened or ' if error.errno in (errno.EACCES, errno.EPERM) else ''}written ({error.strerror})", remedy + _elsewhere(file)
+        f"{file} cannot be {'opened or ' if error.errno in (errno.EACCES, errno.EPERM) else ''}written ({error.strerror})",
+        remedy + _elsewhere(file),
     )
 
 
@@ -95,16 +118,23 @@ def _elsewhere(file: Path) -> str:
             return "set FMSD_CACHE to a folder that can be written"
     except InputError:
         pass
-    return "choose a folder that can be written with hydra.run.dir=PATH (hydra.sweep.dir=PATH in a sweep), or out=PATH where the verb takes it"
+    return (
+        "choose a folder that can be written with hydra.run.dir=PATH (hydra.sweep.dir=PATH in "
+        "a sweep), or out=PATH where the verb takes it"
+    )
 
 
 def _of_text(text: str) -> InputError | None:
     if re.search(KILLED, text):
         return InputError(
-            "A process that loads images was ended by the system, most often for want of memory", "give fewer data.workers, or more memory"
+            "A process that loads images was ended by the system, most often for want of memory",
+            "give fewer data.workers, or more memory",
         )
     if "can't start new thread" in text:  # Python's own text, which has no number
-        return InputError(f"No further thread can be started{_limit('NPROC', 'u')}", "raise the limit with `ulimit -u`, or set data.workers=0")
+        return InputError(
+            f"No further thread can be started{_limit('NPROC', 'u')}",
+            "raise the limit with `ulimit -u`, or set data.workers=0",
+        )
     return None
 
 

@@ -1,9 +1,10 @@
 """Lets torchvision be imported beside a torch build that its compiled operators do not match.
 
-timm and torchmetrics import torchvision. Its wheel on PyPI is built for the CUDA build of torch; beside a CPU-only torch the
-compiled part does not load, and the import then fails at `torchvision::nms`, an operator that nothing here calls. Where the
-compiled part does not load, the two operators that torchvision's import refers to are declared without an implementation.
-Where it loads, nothing is changed.
+timm and torchmetrics import torchvision. Its wheel on PyPI is built for the CUDA build of torch;
+beside a CPU-only torch the compiled part does not load, and the import then fails at
+`torchvision::nms`, an operator that nothing here calls. Where the compiled part does not load, the
+two operators that torchvision's import refers to are declared without an implementation. Where it
+loads, nothing is changed.
 """
 
 import importlib.util

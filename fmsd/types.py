@@ -30,7 +30,8 @@ class Frame:
         compression: the stored quality where the dataset has several (`c23`), else empty.
 
     Raises:
-        InputError: dataset, domain, compression or video cannot become names of files, see `fmsd.names`.
+        InputError: dataset, domain, compression or video cannot become names of files, see
+            `fmsd.names`.
     """
 
     path: Path
@@ -106,7 +107,8 @@ def video_id(dataset: str, domain: str, compression: str, video: str) -> str:
 class Frames(NamedTuple):
     """A batch. Pixels travel as bytes (a quarter of the memory and bus of floats); the detector scales and normalises them.
 
-    `domain` is the id of each frame's domain; -1 marks a frame that only fills up a process's share and counts for nothing in the loss.
+    `domain` is the id of each frame's domain; -1 marks a frame that only fills up a process's share
+    and counts for nothing in the loss.
     """
 
     image: UInt8[Tensor, "batch 3 height width"]

@@ -11,7 +11,17 @@ from jaxtyping import install_import_hook
 import tests.typechecker  # noqa: F401  the hook looks it up by name
 
 install_import_hook(
-    ["fmsd.data", "fmsd.engine", "fmsd.linalg", "fmsd.mask", "fmsd.merge", "fmsd.metrics", "fmsd.models", "fmsd.optim", "fmsd.peft"],
+    [
+        "fmsd.data",
+        "fmsd.engine",
+        "fmsd.linalg",
+        "fmsd.peft.mask",
+        "fmsd.merge",
+        "fmsd.metrics",
+        "fmsd.models",
+        "fmsd.optim",
+        "fmsd.peft",
+    ],
     "tests.typechecker.checked",
 )
 
@@ -36,7 +46,12 @@ os.environ["FMSD_CACHE"] = tempfile.mkdtemp(prefix="fmsd-test-")
 
 ROOT = Path(fmsd.__file__).parents[1]
 
-SUBSPACES: dict[str, Any] = {"patterns": ["attention"], "subspaces": 2, "directions": 1, "penalties": {"orthogonality": 1.0}}
+SUBSPACES: dict[str, Any] = {
+    "patterns": ["attention"],
+    "subspaces": 2,
+    "directions": 1,
+    "penalties": {"orthogonality": 1.0},
+}
 METHODS: dict[str, Method] = {
     "fmsd": functools.partial(fmsd_method, **SUBSPACES),
     "masm": functools.partial(masm, every=2, momentum=0.9, fraction=0.5, **SUBSPACES),
@@ -58,11 +73,25 @@ def tiny() -> Detector:
 
 
 def tiny_vit(**changes: object) -> Detector:
-    return detector("vit_tiny_patch16_224", size=32, **({"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2} | changes))
+    return detector(
+        "vit_tiny_patch16_224",
+        size=32,
+        **(
+            {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2} | changes
+        ),
+    )
 
 
-def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimizer, image: torch.Tensor, label: torch.Tensor) -> float:
-    """A training step as `fmsd.engine.learner.Learner` makes it, without Lightning; returns the loss."""
+def step(
+    model: Detector,
+    adaptation: Adaptation,
+    optimizer: torch.optim.Optimizer,
+    image: torch.Tensor,
+    label: torch.Tensor,
+) -> float:
+    """A training step as `fmsd.engine.learner.Learner` makes it, without Lightning; returns the
+    loss.
+    """
     loss = torch.nn.functional.binary_cross_entropy_with_logits(model(image), label)
     loss.backward()
     if adaptation.observe:
@@ -84,8 +113,15 @@ def write_image(path: Path, seed: int, size: int = 32) -> Path:
     return path
 
 
-def grow_tree(root: Path, splits: tuple[str, ...] = ("train", "val", "test"), domains: tuple[str, ...] = ("real", "swap"), videos: int = 2) -> Path:
-    """`root/SPLIT/DOMAIN/VIDEO/0.png`, two frames a video; video folders have the same names in every domain."""
+def grow_tree(
+    root: Path,
+    splits: tuple[str, ...] = ("train", "val", "test"),
+    domains: tuple[str, ...] = ("real", "swap"),
+    videos: int = 2,
+) -> Path:
+    """`root/SPLIT/DOMAIN/VIDEO/0.png`, two frames a video; video folders have the same names in
+    every domain.
+    """
     seed = 0
     for split in splits:
         for domain in domains:
@@ -101,11 +137,20 @@ def tree(tmp_path: Path) -> Path:
     return grow_tree(tmp_path / "tree")
 
 
-def fmsd_command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def fmsd_command(
+    *arguments: str, cwd: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs `fmsd ARGUMENTS` as a user would, in a folder of its own."""
-    command = [sys.executable, "-c", "import sys; from fmsd.cli.main import main; sys.exit(main())", *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from fmsd.cli.main import main; sys.exit(main())",
+        *arguments,
+    ]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False, timeout=600)
+    return subprocess.run(
+        command, cwd=cwd, env=variables, capture_output=True, text=True, check=False, timeout=600
+    )
 
 
 @pytest.fixture(scope="session")

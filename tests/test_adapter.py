@@ -29,7 +29,12 @@ from tests.conftest import step, tiny_vit
 IMAGE = torch.rand(4, 3, 32, 32)
 LABEL = torch.tensor([0.0, 1.0, 0.0, 1.0])
 BASE = {"name": "vit_tiny_patch16_224"}
-SUBSPACES = {"patterns": ["attention", "mlp"], "subspaces": 2, "directions": 1, "penalties": {"orthogonality": 0.1, "spectral": 0.1}}
+SUBSPACES = {
+    "patterns": ["attention", "mlp"],
+    "subspaces": 2,
+    "directions": 1,
+    "penalties": {"orthogonality": 0.1, "spectral": 0.1},
+}
 
 METHODS: dict[str, Callable[..., Adaptation]] = {
     "fmsd": functools.partial(fmsd, **SUBSPACES),
@@ -50,7 +55,9 @@ def fresh() -> Detector:
     return tiny_vit()
 
 
-def train(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
+def train(
+    model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimizer, steps: int
+) -> list[float]:
     return [step(model, adaptation, optimizer, IMAGE, LABEL) for _ in range(steps)]
 
 
@@ -59,7 +66,9 @@ def adamw(model: Detector) -> torch.optim.Optimizer:
 
 
 @pytest.mark.parametrize("name", list(METHODS))
-def test_a_loaded_adapter_is_the_trained_detector_and_folds_to_timms_keys(name: str, tmp_path: Path) -> None:
+def test_a_loaded_adapter_is_the_trained_detector_and_folds_to_timms_keys(
+    name: str, tmp_path: Path
+) -> None:
     model = fresh()
     base = adapter.fingerprint(model)
     train(model, METHODS[name](model), adamw(model), 3)
@@ -68,7 +77,10 @@ def test_a_loaded_adapter_is_the_trained_detector_and_folds_to_timms_keys(name: 
     loaded = fresh()
     adapter.load(loaded, tmp_path)
     assert torch.equal(loaded(IMAGE), expected)
-    learning = [{key for key, parameter in each.named_parameters() if parameter.requires_grad} for each in (model, loaded)]
+    learning = [
+        {key for key, parameter in each.named_parameters() if parameter.requires_grad}
+        for each in (model, loaded)
+    ]
     assert learning[0] == learning[1]
     torch.testing.assert_close(fold(loaded)(IMAGE), expected, rtol=1e-4, atol=1e-5)
     assert list(loaded.state_dict()) == list(fresh().state_dict())
@@ -76,7 +88,9 @@ def test_a_loaded_adapter_is_the_trained_detector_and_folds_to_timms_keys(name: 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "masm"])
 def test_training_goes_on_from_an_adapter_exactly(name: str, tmp_path: Path) -> None:
-    """Initial directions and all: the losses after loading are those of the uninterrupted training, bit for bit."""
+    """Initial directions and all: the losses after loading are those of the uninterrupted training,
+    bit for bit.
+    """
     model = fresh()
     base = adapter.fingerprint(model)
     adaptation = METHODS[name](model)
@@ -98,7 +112,11 @@ def test_an_adapter_holds_what_learned_and_nothing_of_the_frozen_rest(tmp_path: 
     fmsd(model, patterns=["blocks.1.attn.*"], subspaces=2, directions=1, penalties=None)
     adapter.save(model, tmp_path, BASE | {"hash": base}, {"method": {"name": "fmsd"}})
     tensors = load_file(tmp_path / "adapter.safetensors")
-    factors = {f"blocks.1.attn.{layer}.artifacts.0.{name}" for layer in ("qkv", "proj") for name in ("u", "s", "v", "u0", "s0", "v0")}
+    factors = {
+        f"blocks.1.attn.{layer}.artifacts.0.{name}"
+        for layer in ("qkv", "proj")
+        for name in ("u", "s", "v", "u0", "s0", "v0")
+    }
     assert set(tensors) == factors | {"head.weight", "head.bias"}
     about = json.loads((tmp_path / "adapter.json").read_text())
     assert about["format"] == adapter.FORMAT == 2
@@ -116,7 +134,10 @@ def test_an_adapter_holds_what_learned_and_nothing_of_the_frozen_rest(tmp_path: 
         "hard": False,
     }
     assert about["normalisation"]["mean"] == pytest.approx(model.mean.flatten().tolist())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter.json", "adapter.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "adapter.json",
+        "adapter.safetensors",
+    ]
 
 
 def test_statistics_of_batch_norms_that_learn_belong_to_the_adapter(tmp_path: Path) -> None:
@@ -143,7 +164,9 @@ def test_the_fingerprint_is_that_of_the_weights_without_the_head() -> None:
     print_ = adapter.fingerprint(model)
     with torch.no_grad():
         model.head().weight.add_(1)  # pyright: ignore
-        model.backbone.get_parameter("pos_embed").mul_(1 + 1e-7)  # resampled to the input's size, to the last bit as the processor does it
+        model.backbone.get_parameter("pos_embed").mul_(
+            1 + 1e-7
+        )  # resampled to the input's size, to the last bit as the processor does it
     assert adapter.fingerprint(model) == print_
     with torch.no_grad():
         model.backbone.get_parameter("blocks.0.mlp.fc1.bias")[0].add_(1e-3)
@@ -151,7 +174,9 @@ def test_the_fingerprint_is_that_of_the_weights_without_the_head() -> None:
 
 
 def test_tensors_restored_over_other_initial_directions_give_the_same_matrices() -> None:
-    """A detector adapted anew may find other directions (another processor, another random split): the pretrained part follows them."""
+    """A detector adapted anew may find other directions (another processor, another random split):
+    the pretrained part follows them.
+    """
     models = []
     for seed in (1, 2):
         model = fresh()
@@ -178,24 +203,42 @@ def rewritten(folder: Path, **changes: Any) -> None:
 
 
 def test_what_does_not_fit_is_refused_with_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no adapter \(adapter\.json is missing\); give the folder of a run"):
+    with pytest.raises(
+        InputError, match=r"holds no adapter \(adapter\.json is missing\); give the folder of a run"
+    ):
         adapter.load(fresh(), tmp_path)
     saved(tmp_path)
-    with pytest.raises(InputError, match=r"belongs to other base weights: vit_tiny_patch16_224 with hash \w{12}, not \w{12}"):
+    with pytest.raises(
+        InputError,
+        match=r"belongs to other base weights: vit_tiny_patch16_224 with hash \w{12}, not \w{12}",
+    ):
         adapter.load(tiny_vit(), tmp_path)
     tensors = load_file(tmp_path / "adapter.safetensors")
-    save_file({key: value for key, value in tensors.items() if key != "head.bias"}, tmp_path / "adapter.safetensors")
-    with pytest.raises(InputError, match=r"do not belong together \('head\.bias' is in one of them only\)"):
+    save_file(
+        {key: value for key, value in tensors.items() if key != "head.bias"},
+        tmp_path / "adapter.safetensors",
+    )
+    with pytest.raises(
+        InputError, match=r"do not belong together \('head\.bias' is in one of them only\)"
+    ):
         adapter.load(fresh(), tmp_path)
-    save_file(tensors | {"blocks.0.norm1.nothing": torch.zeros(1)}, tmp_path / "adapter.safetensors")
-    with pytest.raises(InputError, match=r"do not belong together \('blocks\.0\.norm1\.nothing' is in"):
+    save_file(
+        tensors | {"blocks.0.norm1.nothing": torch.zeros(1)}, tmp_path / "adapter.safetensors"
+    )
+    with pytest.raises(
+        InputError, match=r"do not belong together \('blocks\.0\.norm1\.nothing' is in"
+    ):
         adapter.load(fresh(), tmp_path)
     (tmp_path / "adapter.safetensors").write_bytes(b"half")
-    with pytest.raises(InputError, match=r"adapter\.safetensors cannot be read: it .*; download it again"):
+    with pytest.raises(
+        InputError, match=r"adapter\.safetensors cannot be read: it .*; download it again"
+    ):
         adapter.load(fresh(), tmp_path)
     saved(tmp_path)
     rewritten(tmp_path, format=9)
-    with pytest.raises(InputError, match=r"has format 9, and this version reads format 2; train it again"):
+    with pytest.raises(
+        InputError, match=r"has format 9, and this version reads format 2; train it again"
+    ):
         adapter.load(fresh(), tmp_path)
 
 
@@ -205,10 +248,16 @@ def test_tensors_of_another_shape_and_a_missing_file_are_refused(tmp_path: Path)
     save_file(tensors | {"head.weight": torch.zeros(1, 3)}, tmp_path / "adapter.safetensors")
     with pytest.raises(InputError, match=r"do not fit the detector \(first: 'head\.weight'\)"):
         adapter.load(fresh(), tmp_path)
-    for damage in ({"layers": {"blocks.9.attn.qkv": {"kind": "subspace"}}}, {"layers": {"blocks.0.attn.qkv": {"kind": "magic"}}}):
+    for damage in (
+        {"layers": {"blocks.9.attn.qkv": {"kind": "subspace"}}},
+        {"layers": {"blocks.0.attn.qkv": {"kind": "magic"}}},
+    ):
         saved(tmp_path)
         rewritten(tmp_path, **damage)
-        with pytest.raises(InputError, match=r"adapter\.json is damaged: the layer 'blocks\.\d\.attn\.qkv' cannot be made of it"):
+        with pytest.raises(
+            InputError,
+            match=r"adapter\.json is damaged: the layer 'blocks\.\d\.attn\.qkv' cannot be made of it",
+        ):
             adapter.load(fresh(), tmp_path)
     (tmp_path / "adapter.json").write_text('{"format": 2}')
     with pytest.raises(InputError, match=r"adapter\.json is damaged: it lacks 'base'"):
@@ -224,13 +273,37 @@ def test_tensors_of_another_shape_and_a_missing_file_are_refused(tmp_path: Path)
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
 NO_ADAPTER = {
-    "pointer": ("adapter.safetensors", POINTER, r"adapter\.safetensors cannot be read: it is a Git LFS pointer.*; run `git lfs pull`"),
-    "described by a pointer": ("adapter.json", POINTER, r"adapter\.json cannot be read: it is a Git LFS pointer.*; run `git lfs pull`"),
-    "page": ("adapter.json", b"<!doctype html><title>404</title>", r"adapter\.json cannot be read: it is a web page; download the file itself"),
-    "empty": ("adapter.json", b"", r"adapter\.json cannot be read: it is empty \(0 bytes\); download it again"),
-    "half": ("adapter.json", b'{"format": 1, "base"', r"adapter\.json cannot be read: it is no JSON text \(.*\); take it anew from the run"),
+    "pointer": (
+        "adapter.safetensors",
+        POINTER,
+        r"adapter\.safetensors cannot be read: it is a Git LFS pointer.*; run `git lfs pull`",
+    ),
+    "described by a pointer": (
+        "adapter.json",
+        POINTER,
+        r"adapter\.json cannot be read: it is a Git LFS pointer.*; run `git lfs pull`",
+    ),
+    "page": (
+        "adapter.json",
+        b"<!doctype html><title>404</title>",
+        r"adapter\.json cannot be read: it is a web page; download the file itself",
+    ),
+    "empty": (
+        "adapter.json",
+        b"",
+        r"adapter\.json cannot be read: it is empty \(0 bytes\); download it again",
+    ),
+    "half": (
+        "adapter.json",
+        b'{"format": 1, "base"',
+        r"adapter\.json cannot be read: it is no JSON text \(.*\); take it anew from the run",
+    ),
     "deep": ("adapter.json", b"[" * 100_000, r"adapter\.json cannot be read: it is no JSON text"),
-    "latin": ("adapter.json", b'{"format": "\xe9"}', r"adapter\.json cannot be read: it is no JSON text"),
+    "latin": (
+        "adapter.json",
+        b'{"format": "\xe9"}',
+        r"adapter\.json cannot be read: it is no JSON text",
+    ),
 }
 
 
@@ -242,20 +315,44 @@ def test_what_is_no_adapter_is_named(name: str, tmp_path: Path) -> None:
         adapter.load(fresh(), tmp_path)
 
 
-@pytest.mark.parametrize("changes", [{"base": {"name": "x"}}, {"base": []}, {"layers": []}, {"tensors": [[]]}, {"tensors": "head.bias"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base": {"name": "x"}},
+        {"base": []},
+        {"layers": []},
+        {"tensors": [[]]},
+        {"tensors": "head.bias"},
+    ],
+    ids=str,
+)
 def test_a_description_of_other_types_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     rewritten(saved(tmp_path), **changes)
-    with pytest.raises(InputError, match=rf"adapter\.json is damaged: its '{next(iter(changes))}' is not what an adapter has there"):
+    with pytest.raises(
+        InputError,
+        match=rf"adapter\.json is damaged: its '{next(iter(changes))}' is not what an adapter has there",
+    ):
         adapter.load(fresh(), tmp_path)
 
 
 @pytest.mark.parametrize(
-    "layer", [None, [], "subspace", {"kind": []}, {"kind": "subspace", "subspaces": -1, "directions": "x", "apart": True}], ids=str
+    "layer",
+    [
+        None,
+        [],
+        "subspace",
+        {"kind": []},
+        {"kind": "subspace", "subspaces": -1, "directions": "x", "apart": True},
+    ],
+    ids=str,
 )
 def test_a_layer_of_other_types_is_refused(layer: object, tmp_path: Path) -> None:
     layers = json.loads((saved(tmp_path) / "adapter.json").read_text())["layers"]
     rewritten(tmp_path, layers=layers | {"blocks.0.attn.qkv": layer})
-    with pytest.raises(InputError, match=r"adapter\.json is damaged: the layer 'blocks\.0\.attn\.qkv' cannot be made of it"):
+    with pytest.raises(
+        InputError,
+        match=r"adapter\.json is damaged: the layer 'blocks\.0\.attn\.qkv' cannot be made of it",
+    ):
         adapter.load(fresh(), tmp_path)
 
 
@@ -263,10 +360,14 @@ HOSTILE = {
     "another kind": {"layers": {"blocks.0.attn.qkv": {"kind": "os.system"}}},
     "no kind": {"layers": {"blocks.0.attn.qkv": {}}},
     "a kind that is no text": {"layers": {"blocks.0.attn.qkv": {"kind": ["lora"]}}},
-    "a rank as large as memory": {"layers": {"blocks.0.attn.qkv": {"kind": "lora", "rank": 10**13, "alpha": 1}}},
+    "a rank as large as memory": {
+        "layers": {"blocks.0.attn.qkv": {"kind": "lora", "rank": 10**13, "alpha": 1}}
+    },
     "no rank": {"layers": {"blocks.0.attn.qkv": {"kind": "lora", "rank": 0, "alpha": 1}}},
     "an argument of its own": {"layers": {"blocks.0.attn.qkv": {"kind": "subspace", "layer": 1}}},
-    "code for an argument": {"layers": {"blocks.0.attn.qkv": {"kind": "lora", "rank": {"_target_": "os.getcwd"}}}},
+    "code for an argument": {
+        "layers": {"blocks.0.attn.qkv": {"kind": "lora", "rank": {"_target_": "os.getcwd"}}}
+    },
     "no matrix": {"layers": {"blocks.0.norm1": {"kind": "lora", "rank": 1, "alpha": 1}}},
     "the whole network": {"layers": {"": {"kind": "lora", "rank": 1, "alpha": 1}}},
     "a list of layers": {"layers": ["blocks.0.attn.qkv"]},
@@ -279,7 +380,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("damage", HOSTILE.values(), ids=list(HOSTILE))
-def test_a_description_makes_no_other_layers_than_ours(damage: dict[str, object], tmp_path: Path) -> None:
+def test_a_description_makes_no_other_layers_than_ours(
+    damage: dict[str, object], tmp_path: Path
+) -> None:
     saved(tmp_path)
     rewritten(tmp_path, **damage)
     with pytest.raises(InputError, match=r"adapter\.json is damaged: ") as refusal:

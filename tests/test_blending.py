@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from fmsd.data import blending
-from fmsd.data.dataset import FrameDataset
-from fmsd.data.image import read_image
+from fmsd.data.loading import blending
+from fmsd.data.loading.dataset import FrameDataset
+from fmsd.data.loading.image import read_image
+from fmsd.data.loading.sampler import Joint, Shuffle
+from fmsd.data.loading.transforms import seeded, transform
 from fmsd.data.manifest import Manifest, collect
-from fmsd.data.sampler import Joint, Shuffle
 from fmsd.data.sources import folder
-from fmsd.data.transforms import seeded, transform
 from fmsd.engine.datamodule import TrainingBatches
 from fmsd.errors import InputError
 from fmsd.types import Frame
@@ -28,20 +28,33 @@ SIDE = 64
 
 
 def smooth(seed: int = 0, height: int = SIDE, width: int = SIDE) -> np.ndarray:
-    """A picture with structure at several scales, so that moving, colouring and coarsening all show."""
+    """A picture with structure at several scales, so that moving, colouring and coarsening all
+    show.
+    """
     rng = np.random.default_rng(seed)
-    layers = [np.asarray(Image.fromarray(rng.integers(40, 216, (n, n, 3), np.uint8)).resize((width, height), 3), float) for n in (4, 16, SIDE)]
+    layers = [
+        np.asarray(
+            Image.fromarray(rng.integers(40, 216, (n, n, 3), np.uint8)).resize((width, height), 3),
+            float,
+        )
+        for n in (4, 16, SIDE)
+    ]
     return np.mean(layers, 0).astype(np.uint8)
 
 
-def marked(root: Path, centre: tuple[float, float] = (16, 16), reach: float = 8, count: int = 81) -> Path:
+def marked(
+    root: Path, centre: tuple[float, float] = (16, 16), reach: float = 8, count: int = 81
+) -> Path:
     """A frame of DeepfakeBench's tree whose landmarks lie in a disc."""
     path = root / "frames" / "033" / "000.png"
     for place in (path, root / "landmarks" / "033" / "000.npy"):
         place.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(smooth()).save(path)
     angle = np.linspace(0, 2 * np.pi, count)
-    np.save(root / "landmarks" / "033" / "000.npy", np.column_stack([np.cos(angle), np.sin(angle)]) * reach + centre)
+    np.save(
+        root / "landmarks" / "033" / "000.npy",
+        np.column_stack([np.cos(angle), np.sin(angle)]) * reach + centre,
+    )
     return path
 
 
@@ -52,13 +65,20 @@ def manifest_of(tree: Path) -> Manifest:
 # ---- which frames
 
 
-def test_real_training_frames_stand_twice_and_training_fakes_are_left_out(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_real_training_frames_stand_twice_and_training_fakes_are_left_out(
+    tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     before = manifest_of(tree)
     with caplog.at_level(logging.INFO):
         after = blending.expanded(before)
-    assert "each of the 4 real training frames is also blended into a fake; 4 fakes of the training split are left out" in caplog.text
+    assert (
+        "each of the 4 real training frames is also blended into a fake; 4 fakes of the training "
+        "split are left out" in caplog.text
+    )
     assert "by its landmarks in 0 frames, by the outline of a mean face in 4" in caplog.text
-    assert after.where(split=["val", "test"]).table.equals(before.where(split=["val", "test"]).table)
+    assert after.where(split=["val", "test"]).table.equals(
+        before.where(split=["val", "test"]).table
+    )
     real = before.where(split="train", domain="real").table
     assert after.where(split="train", domain="real").table.equals(real)
     blends = after.where(split="train", domain="sbi").table
@@ -75,7 +95,18 @@ def test_real_training_frames_stand_twice_and_training_fakes_are_left_out(tree: 
 
 
 def test_the_mean_face_is_symmetric_and_holds_eyes_and_mouth_of_an_aligned_crop() -> None:
-    arcface = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]) / 112
+    arcface = (
+        np.array(
+            [
+                [38.2946, 51.6963],
+                [73.5318, 51.5014],
+                [56.0252, 71.7366],
+                [41.5493, 92.3655],
+                [70.7299, 92.2041],
+            ]
+        )
+        / 112
+    )
     places = ((arcface - 0.5) / 1.3 + 0.5) * 256
     whole, lower = (blending.hull(points * 256, 256, 256) for points in blending.MEAN_FACE)
     for mask in (whole, lower):
@@ -86,15 +117,24 @@ def test_the_mean_face_is_symmetric_and_holds_eyes_and_mouth_of_an_aligned_crop(
 
 
 def test_landmarks_lie_beside_frames() -> None:
-    assert blending.landmark_file("/d/c23/frames/033/007.png") == Path("/d/c23/landmarks/033/007.npy")
+    assert blending.landmark_file("/d/c23/frames/033/007.png") == Path(
+        "/d/c23/landmarks/033/007.npy"
+    )
     assert blending.landmark_file("/d/c23/images/033/007.png") is None
     assert blending.landmark_file("007.png") is None
 
 
-@pytest.mark.parametrize(("made", "told"), [({"align": False}, "align=false"), ({"margin": 1.5}, r"margin=1\.5"), ({"margin": 1.3}, None)])
-def test_crops_that_the_mean_face_does_not_fit_need_landmarks(tmp_path: Path, made: dict[str, Any], told: str | None) -> None:
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [({"align": False}, "align=false"), ({"margin": 1.5}, r"margin=1\.5"), ({"margin": 1.3}, None)],
+)
+def test_crops_that_the_mean_face_does_not_fit_need_landmarks(
+    tmp_path: Path, made: dict[str, Any], told: str | None
+) -> None:
     path = marked(tmp_path, count=68)
-    (tmp_path / "extract.json").write_text(json.dumps({"align": True, "margin": 1.3, "frames": 32, "sampling": "spread"} | made))
+    (tmp_path / "extract.json").write_text(
+        json.dumps({"align": True, "margin": 1.3, "frames": 32, "sampling": "spread"} | made)
+    )
     frame = Frame(path, 0, "mine", "real", "mine/real/033", 0, "train")
     manifest = collect([frame], tmp_path)
     assert len(blending.expanded(manifest)) == 2
@@ -102,7 +142,10 @@ def test_crops_that_the_mean_face_does_not_fit_need_landmarks(tmp_path: Path, ma
     if told is None:
         assert len(blending.expanded(manifest)) == 2
         return
-    with pytest.raises(InputError, match=rf"were made with {told}, where the mean face of data\.augment=sbi does not fit"):
+    with pytest.raises(
+        InputError,
+        match=rf"were made with {told}, where the mean face of data\.augment=sbi does not fit",
+    ):
         blending.expanded(manifest)
 
 
@@ -116,7 +159,9 @@ def test_landmarks_are_used_where_the_copy_has_them(tmp_path: Path) -> None:
     assert abs(across.mean() - 16) < 1
     assert abs(found.sum() - np.pi * 8**2) < 40
     (tmp_path / "landmarks" / "033" / "000.npy").unlink()
-    assert [len(points) for points in blending.outlines(path, SIDE, SIDE)] == [len(points) for points in blending.MEAN_FACE]
+    assert [len(points) for points in blending.outlines(path, SIDE, SIDE)] == [
+        len(points) for points in blending.MEAN_FACE
+    ]
 
 
 def test_damaged_landmarks_are_refused_by_name(tmp_path: Path) -> None:
@@ -124,7 +169,11 @@ def test_damaged_landmarks_are_refused_by_name(tmp_path: Path) -> None:
     place = tmp_path / "landmarks" / "033" / "000.npy"
     whole = place.read_bytes()
     good = np.load(place)
-    for content, said in ((b"", "cannot be read"), (whole[:-50], "cannot be read"), (b"no array", "cannot be read")):
+    for content, said in (
+        (b"", "cannot be read"),
+        (whole[:-50], "cannot be read"),
+        (b"no array", "cannot be read"),
+    ):
         place.write_bytes(content)
         with pytest.raises(InputError, match=rf"033/000\.npy {said} .*fetch it again"):
             blending.outlines(path, SIDE, SIDE)
@@ -149,7 +198,9 @@ def test_damaged_landmarks_are_refused_by_name(tmp_path: Path) -> None:
 def test_a_blend_is_the_source_inside_and_the_target_outside() -> None:
     source, target = smooth(1), smooth(2)
     assert np.array_equal(blending.blend(source, target, np.ones((SIDE, SIDE), np.float32)), source)
-    assert np.array_equal(blending.blend(source, target, np.zeros((SIDE, SIDE), np.float32)), target)
+    assert np.array_equal(
+        blending.blend(source, target, np.zeros((SIDE, SIDE), np.float32)), target
+    )
     halfway = blending.blend(source, target, np.full((SIDE, SIDE), 0.5, np.float32))
     assert np.abs(halfway - (source.astype(float) + target) / 2).max() <= 0.5
 
@@ -199,7 +250,9 @@ def test_a_self_blend_changes_the_face_or_all_but_the_face() -> None:
         assert blended.shape == image.shape
         assert not np.array_equal(blended, image)
         changed = np.abs(blended.astype(int) - image).sum(2)
-        border = np.concatenate([changed[:3].ravel(), changed[:, :3].ravel(), changed[:, -3:].ravel()])
+        border = np.concatenate(
+            [changed[:3].ravel(), changed[:, :3].ravel(), changed[:, -3:].ravel()]
+        )
         if not border.any():
             inside += 1
             assert changed[30:60, 20:40].mean() > 0
@@ -207,7 +260,9 @@ def test_a_self_blend_changes_the_face_or_all_but_the_face() -> None:
 
 
 def test_the_middle_of_the_face_shows_the_source_at_one_of_the_ratios() -> None:
-    """On an even colour moving, coarsening and sharpening change nothing, so that the share can be read off."""
+    """On an even colour moving, coarsening and sharpening change nothing, so that the share can be
+    read off.
+    """
     image, seen = np.full((SIDE, SIDE, 3), (180, 120, 90), np.uint8), []
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -215,19 +270,27 @@ def test_the_middle_of_the_face_shows_the_source_at_one_of_the_ratios() -> None:
         other = blending.altered(image, rng)
         source, target = ((other, image), (image, other))[swapped]
         middle = np.s_[38, 32]
-        blended = blending.self_blended(image, [blending.MEAN_FACE[0] * SIDE], np.random.default_rng(seed))
+        blended = blending.self_blended(
+            image, [blending.MEAN_FACE[0] * SIDE], np.random.default_rng(seed)
+        )
         distance = source[middle].astype(float) - target[middle]
         if np.abs(distance).max() > 20:
             channel = np.abs(distance).argmax()
-            seen.append((float(blended[middle][channel]) - target[middle][channel]) / distance[channel])
-    nearest = np.array([min(blending.RATIOS, key=lambda ratio, share=share: abs(ratio - share)) for share in seen])
+            seen.append(
+                (float(blended[middle][channel]) - target[middle][channel]) / distance[channel]
+            )
+    nearest = np.array(
+        [min(blending.RATIOS, key=lambda ratio, share=share: abs(ratio - share)) for share in seen]
+    )
     assert np.abs(nearest - seen).max() < 0.05
     assert set(nearest) == {0.25, 0.5, 0.75, 1.0}
     assert 0.3 < (nearest == 1).mean() < 0.7
 
 
 def test_a_face_that_a_shift_moves_out_of_the_frame_is_blended_where_it_was() -> None:
-    """A column of pixels at either side, of which the shift and the deformation often leave nothing; an even colour shows where the blend is."""
+    """A column of pixels at either side, of which the shift and the deformation often leave
+    nothing; an even colour shows where the blend is.
+    """
     image = np.full((SIDE, SIDE, 3), (180, 120, 90), np.uint8)
     left = np.array([(-9, 2), (0, 2), (0, 60), (-9, 60)], float)
     for face in (left, [SIDE - 1, 0] - left * [1, -1]):
@@ -235,7 +298,9 @@ def test_a_face_that_a_shift_moves_out_of_the_frame_is_blended_where_it_was() ->
         assert column.sum() == 59
         for seed in range(60):
             with np.errstate(all="raise"):
-                blended = blending.self_blended(image, [face], np.random.default_rng(seed)).astype(int)
+                blended = blending.self_blended(image, [face], np.random.default_rng(seed)).astype(
+                    int
+                )
             rest = blended[:, SIDE // 4 : -SIDE // 4]
             assert (rest == rest[0, 0]).all()
             assert np.abs(rest[0, 0] - image[0, 0]).max() < 80
@@ -254,7 +319,12 @@ def test_real_faces_blend_inside_their_crop(real_data: Path) -> None:
     for path in sorted((real_data / "faces" / "uadfv" / "real").rglob("*.jpg"))[:4]:
         image = read_image(path)
         height, width = image.shape[:2]
-        blends = [blending.self_blended(image, blending.outlines(path, height, width), np.random.default_rng(seed)) for seed in range(8)]
+        blends = [
+            blending.self_blended(
+                image, blending.outlines(path, height, width), np.random.default_rng(seed)
+            )
+            for seed in range(8)
+        ]
         assert all(0 < np.abs(blended.astype(int) - image).mean() < 60 for blended in blends)
 
 
@@ -266,7 +336,11 @@ def loaded(manifest: Manifest, workers: int, epoch: int = 0) -> dict[int, torch.
     sampler = Joint(Shuffle(dataset.domain, size=3, seed=3))
     sampler.set_epoch(epoch)
     batches = list(DataLoader(dataset, batch_sampler=sampler, num_workers=workers))
-    return {int(row): image for batch in batches for row, image in zip(batch.row, batch.image, strict=True)}
+    return {
+        int(row): image
+        for batch in batches
+        for row, image in zip(batch.row, batch.image, strict=True)
+    }
 
 
 def test_blends_do_not_depend_on_the_number_of_workers_but_on_the_epoch(tree: Path) -> None:
@@ -280,7 +354,9 @@ def test_only_rows_of_the_domain_are_blended_and_only_by_this_augmentation(tree:
     manifest = blending.expanded(manifest_of(tree)).where(split="train")
     dataset = FrameDataset(manifest, ["real", "sbi"], 24, "sbi", seed=3)
     steps = transform("sbi", 24)
-    for row, (domain, file) in enumerate(zip(manifest.table["domain"], manifest.files(), strict=True)):
+    for row, (domain, file) in enumerate(
+        zip(manifest.table["domain"], manifest.files(), strict=True)
+    ):
         image, rng = read_image(file), np.random.default_rng([3, 0, row])
         if domain == "sbi":
             image = blending.self_blended(image, blending.outlines(file, 32, 32), rng)
@@ -311,7 +387,9 @@ def test_training_learns_from_real_frames_and_blends_and_validates_on_fakes(tree
 def test_real_training_frames_alone_are_enough(tmp_path: Path) -> None:
     root = grow_tree(tmp_path / "tree", splits=("val", "test"))
     write_image(root / "train" / "real" / "one" / "0.png", 5)
-    assert module(root, augment="sbi").training.where(split="train").table["label"].sort().to_list() == [0, 1]
+    assert module(root, augment="sbi").training.where(split="train").table[
+        "label"
+    ].sort().to_list() == [0, 1]
     with pytest.raises(InputError, match="only real"):
         _ = module(root, augment="light").training
 

@@ -10,7 +10,7 @@ import pytest
 
 from fmsd.cli.build import build
 from fmsd.cli.files import CONF
-from fmsd.data.examination import part_findings
+from fmsd.data.audit.examination import part_findings
 from fmsd.data.manifest import collect
 from fmsd.data.sources import celebdf
 from fmsd.errors import InputError
@@ -26,10 +26,20 @@ PP = {
     "Celeb-synthesis/FaceReenact/LivePortrait": ("id0_id1_0000",),
     "Celeb-synthesis/TalkingFace/IP_LAP": ("id0_0000_test_0001",),
 }
-PP_TESTED = (*TESTED, "0 Celeb-synthesis/FaceSwap/BlendFace/id1_id0_0000.mp4", "0 Celeb-synthesis/FaceReenact/LivePortrait/id0_id1_0000.mp4")
+PP_TESTED = (
+    *TESTED,
+    "0 Celeb-synthesis/FaceSwap/BlendFace/id1_id0_0000.mp4",
+    "0 Celeb-synthesis/FaceReenact/LivePortrait/id0_id1_0000.mp4",
+)
 
 
-def copy(root: Path, fakes: dict[str, tuple[str, ...]], tested: Iterable[str], inside: str = ".", videos: bool = True) -> Path:
+def copy(
+    root: Path,
+    fakes: dict[str, tuple[str, ...]],
+    tested: Iterable[str],
+    inside: str = ".",
+    videos: bool = True,
+) -> Path:
     """A copy with empty videos, or with two extracted frames of each in the folder `inside`."""
     for folder, names in (REALS | fakes).items():
         for name in names:
@@ -52,10 +62,14 @@ def problems(entries: Iterable[Entry]) -> list[Problem]:
 
 
 @pytest.mark.parametrize("inside", [".", "videos"])
-def test_the_list_tells_the_test_videos_and_the_folder_the_forgery(tmp_path: Path, inside: str) -> None:
+def test_the_list_tells_the_test_videos_and_the_folder_the_forgery(
+    tmp_path: Path, inside: str
+) -> None:
     entries = list(celebdf.scan(copy(tmp_path, V2, V2_TESTED, inside), "celebdf_v2"))
     assert problems(entries) == []
-    assert {video: (entry.label, entry.domain, entry.split) for video, entry in videos(entries).items()} == {
+    assert {
+        video: (entry.label, entry.domain, entry.split) for video, entry in videos(entries).items()
+    } == {
         "celebdf_v2/real/id0_0000": (0, "real", "train"),
         "celebdf_v2/real/id0_0001": (0, "real", "train"),
         "celebdf_v2/real/id1_0000": (0, "real", "test"),
@@ -64,7 +78,10 @@ def test_the_list_tells_the_test_videos_and_the_folder_the_forgery(tmp_path: Pat
         "celebdf_v2/Celeb-synthesis/id0_id1_0000": (1, "Celeb-synthesis", "train"),
         "celebdf_v2/Celeb-synthesis/id1_id0_0000": (1, "Celeb-synthesis", "test"),
     }
-    assert videos(entries)["celebdf_v2/real/00170"].file == tmp_path / "YouTube-real" / inside / "00170.mp4"
+    assert (
+        videos(entries)["celebdf_v2/real/00170"].file
+        == tmp_path / "YouTube-real" / inside / "00170.mp4"
+    )
 
 
 @pytest.mark.parametrize("inside", [".", "frames", "faces"])
@@ -79,7 +96,9 @@ def test_extracted_frames_make_a_valid_manifest(tmp_path: Path, inside: str) -> 
     }
 
 
-def test_all_of_a_fake_s_first_person_is_held_out_together_but_not_of_its_second(tmp_path: Path) -> None:
+def test_all_of_a_fake_s_first_person_is_held_out_together_but_not_of_its_second(
+    tmp_path: Path,
+) -> None:
     root = copy(tmp_path, V2, V2_TESTED, videos=False)
     for person in range(2, 8):
         for name in (
@@ -90,7 +109,10 @@ def test_all_of_a_fake_s_first_person_is_held_out_together_but_not_of_its_second
             write_image(root / name / "000.png", person, 8)
     manifest = collect(celebdf.scan(root, "c"), root).hold_out(0.5)
     first, second = (
-        {split: set(manifest.where(split=split).table["video"].str.extract(pattern)) - {None} for split in ("train", "val")}
+        {
+            split: set(manifest.where(split=split).table["video"].str.extract(pattern)) - {None}
+            for split in ("train", "val")
+        }
         for pattern in (r"/(id\d+)_", r"/id\d+_(id\d+)_")
     )
     assert len(first["val"]) == 4  # of seven
@@ -101,7 +123,11 @@ def test_all_of_a_fake_s_first_person_is_held_out_together_but_not_of_its_second
 def test_a_domain_of_celebdf_pp_is_a_method(tmp_path: Path) -> None:
     entries = list(celebdf.scan_pp(copy(tmp_path, PP, PP_TESTED), "celebdf_pp"))
     assert problems(entries) == []
-    assert {video: (entry.domain, entry.split) for video, entry in videos(entries).items() if entry.label} == {
+    assert {
+        video: (entry.domain, entry.split)
+        for video, entry in videos(entries).items()
+        if entry.label
+    } == {
         "celebdf_pp/BlendFace/id0_id1_0000": ("BlendFace", "train"),
         "celebdf_pp/BlendFace/id1_id0_0000": ("BlendFace", "test"),
         "celebdf_pp/LivePortrait/id0_id1_0000": ("LivePortrait", "test"),
@@ -113,31 +139,55 @@ def test_a_domain_of_celebdf_pp_is_a_method(tmp_path: Path) -> None:
 def test_the_fakes_of_v2_are_one_domain_by_both_names_of_their_folder(tmp_path: Path) -> None:
     for name in ("Celeb-DF", "Celeb-DF-v2"):
         place = f"Celeb-synthesis/FaceSwap/{name}"
-        root = copy(tmp_path / name, {place: ("id0_id1_0000", "id1_id0_0000")}, (*TESTED, f"0 {place}/id1_id0_0000.mp4"))
+        root = copy(
+            tmp_path / name,
+            {place: ("id0_id1_0000", "id1_id0_0000")},
+            (*TESTED, f"0 {place}/id1_id0_0000.mp4"),
+        )
         entries = list(celebdf.scan_pp(root, "c"))
         assert problems(entries) == []
-        fakes = {video: (entry.domain, entry.split) for video, entry in videos(entries).items() if entry.label}
-        assert fakes == {"c/Celeb-DF/id0_id1_0000": ("Celeb-DF", "train"), "c/Celeb-DF/id1_id0_0000": ("Celeb-DF", "test")}
+        fakes = {
+            video: (entry.domain, entry.split)
+            for video, entry in videos(entries).items()
+            if entry.label
+        }
+        assert fakes == {
+            "c/Celeb-DF/id0_id1_0000": ("Celeb-DF", "train"),
+            "c/Celeb-DF/id1_id0_0000": ("Celeb-DF", "test"),
+        }
 
 
 @pytest.mark.parametrize("fewer", [0, 1])
 def test_a_whole_copy_of_celebdf_pp_has_the_expected_numbers(fewer: int) -> None:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         expected = hydra.compose("train", ["data=celebdf_pp"]).data.expected
-    numbers = {(domain, "test"): count for domain, count in expected.test.items()} | {("real", "train"): 890 - 178}
+    numbers = {(domain, "test"): count for domain, count in expected.test.items()} | {
+        ("real", "train"): 890 - 178
+    }
     numbers |= {(domain, "train"): 2000 for domain in expected.test if domain != "real"}
     numbers["Celeb-DF", "test"] -= fewer
-    rows = [(f"{domain}{split}{number}", domain, split) for (domain, split), count in numbers.items() for number in range(count)]
-    found = part_findings(pl.DataFrame(rows, schema=["video", "domain", "split"], orient="row"), expected)
+    rows = [
+        (f"{domain}{split}{number}", domain, split)
+        for (domain, split), count in numbers.items()
+        for number in range(count)
+    ]
+    found = part_findings(
+        pl.DataFrame(rows, schema=["video", "domain", "split"], orient="row"), expected
+    )
     assert len(expected.test) == 1 + 22
-    assert [finding.examples for finding in found] == ([["Celeb-DF test 339 of 340"]] if fewer else [])
+    assert [finding.examples for finding in found] == (
+        [["Celeb-DF test 339 of 340"]] if fewer else []
+    )
 
 
 def test_frames_of_celebdf_pp_are_found_in_each_method(tmp_path: Path) -> None:
     root = copy(tmp_path, PP, PP_TESTED, "frames", videos=False)
     manifest = collect(celebdf.scan_pp(root, "celebdf_pp"), root).validate()
     assert manifest.videos == 9
-    assert "Celeb-synthesis/TalkingFace/IP_LAP/frames/id0_0000_test_0001/001.png" in manifest.table["path"]
+    assert (
+        "Celeb-synthesis/TalkingFace/IP_LAP/frames/id0_0000_test_0001/001.png"
+        in manifest.table["path"]
+    )
 
 
 def test_equal_names_in_both_real_folders_stay_two_videos(tmp_path: Path) -> None:
@@ -145,26 +195,46 @@ def test_equal_names_in_both_real_folders_stay_two_videos(tmp_path: Path) -> Non
     write_image(root / "YouTube-real" / "id0_0000" / "000.png", 0, 8)
     manifest = collect(celebdf.scan(root, "c"), root).validate()
     split = dict(manifest.table.select("video", "split").rows())
-    assert (split["c/real/Celeb-real/id0_0000"], split["c/real/YouTube-real/id0_0000"]) == ("train", "test")
+    assert (split["c/real/Celeb-real/id0_0000"], split["c/real/YouTube-real/id0_0000"]) == (
+        "train",
+        "test",
+    )
     assert "c/real/id0_0000" not in split
     assert "c/real/id0_0001" in split
 
 
-def test_listed_videos_that_are_absent_and_labels_that_contradict_their_folder_are_told(tmp_path: Path) -> None:
-    tested = ("1 Celeb-real/id9_0000.mp4", "0 Celeb-real/id0_0000.mp4", "1 Celeb-synthesis/id0_id1_0000.mp4", "0 Elsewhere/id0_id1_0000.mp4")
+def test_listed_videos_that_are_absent_and_labels_that_contradict_their_folder_are_told(
+    tmp_path: Path,
+) -> None:
+    tested = (
+        "1 Celeb-real/id9_0000.mp4",
+        "0 Celeb-real/id0_0000.mp4",
+        "1 Celeb-synthesis/id0_id1_0000.mp4",
+        "0 Elsewhere/id0_id1_0000.mp4",
+    )
     entries = list(celebdf.scan(copy(tmp_path, V2, tested), "c"))
     found = problems(entries)
-    assert sorted(problem.kind for problem in found) == ["mislabelled", "mislabelled", "missing", "missing"]
+    assert sorted(problem.kind for problem in found) == [
+        "mislabelled",
+        "mislabelled",
+        "missing",
+        "missing",
+    ]
     assert "lists id9_0000, which" in found[0].what
     assert "Elsewhere does not hold" in found[1].what
     assert "calls id0_0000 fake, but it is in Celeb-real and taken for real" in found[2].what
     kept = videos(entries)
     assert (kept["c/real/id0_0000"].label, kept["c/real/id0_0000"].split) == (0, "test")
-    assert (kept["c/Celeb-synthesis/id0_id1_0000"].label, kept["c/Celeb-synthesis/id0_id1_0000"].split) == (1, "test")
+    assert (
+        kept["c/Celeb-synthesis/id0_id1_0000"].label,
+        kept["c/Celeb-synthesis/id0_id1_0000"].split,
+    ) == (1, "test")
 
 
 def test_a_method_that_only_the_list_knows_is_missing(tmp_path: Path) -> None:
-    root = copy(tmp_path, PP, (*PP_TESTED, "0 Celeb-synthesis/TalkingFace/FLOAT/id0_0000_test_0001.mp4"))
+    root = copy(
+        tmp_path, PP, (*PP_TESTED, "0 Celeb-synthesis/TalkingFace/FLOAT/id0_0000_test_0001.mp4")
+    )
     (problem,) = problems(celebdf.scan_pp(root, "c"))
     assert problem.kind == "missing"
     assert "TalkingFace/FLOAT does not hold" in problem.what
@@ -182,7 +252,9 @@ def test_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         list(celebdf.scan(root, "c", frames="crops"))
     for line in ("real Celeb-real/id0_0000.mp4", "1 id0_0000.mp4", "1"):
         (root / "List_of_testing_videos.txt").write_text(f"1 Celeb-real/id0_0000.mp4\n{line}\n")
-        with pytest.raises(InputError, match=r"Line 2 of .* is not like '1 Celeb-real/id1_0007\.mp4'"):
+        with pytest.raises(
+            InputError, match=r"Line 2 of .* is not like '1 Celeb-real/id1_0007\.mp4'"
+        ):
             list(celebdf.scan(root, "c"))
 
 
@@ -194,7 +266,15 @@ def test_deepfakebench_json_wins_where_the_root_holds_it(tmp_path: Path) -> None
     manifest = build(config).own.validate()
     assert (manifest.videos, set(manifest.table["dataset"])) == (7, {"celebdf_v2"})
     frames = ["Celeb-real/id0_0000/000.png", "Celeb-real/id0_0000/001.png"]
-    listed = {"CelebDFv2_real": {"train": {}, "val": {}, "test": {"id0_0000": {"label": "CelebDFv2_real", "frames": frames}}}}
+    listed = {
+        "CelebDFv2_real": {
+            "train": {},
+            "val": {},
+            "test": {"id0_0000": {"label": "CelebDFv2_real", "frames": frames}},
+        }
+    }
     (root / "Celeb-DF-v2.json").write_text(json.dumps({"Celeb-DF-v2": listed}))
     manifest = build(config).own.validate()
-    assert manifest.table.select("video", "split").unique().rows() == [("celebdf_v2/real/id0_0000", "test")]
+    assert manifest.table.select("video", "split").unique().rows() == [
+        ("celebdf_v2/real/id0_0000", "test")
+    ]

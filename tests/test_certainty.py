@@ -1,4 +1,6 @@
-"""What a report claims, it can: no interval, p-value or mark from a handful of videos, none that the interval does not bear out."""
+"""What a report claims, it can: no interval, p-value or mark from a handful of videos, none that
+the interval does not bear out.
+"""
 
 import itertools
 import re
@@ -11,9 +13,9 @@ import pytest
 
 from fmsd.metrics.interval import FEWEST, holm, sufficient
 from fmsd.metrics.table import results, videos
-from fmsd.report.comparison import Marks
-from fmsd.report.run import Run
+from fmsd.report.comparability import Marks
 from fmsd.report.tables import CHANCE, LOWER, UNSEEN, latex, page, results_table
+from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
 from tests.test_report import evaluation, finished, frames, lines, written
 
@@ -33,7 +35,9 @@ def run_on(folder: Path, tests: Mapping[str, pl.DataFrame], override: str) -> Ru
 
 
 def methods(folder: Path, real: int, fake: int) -> Path:
-    """Two methods on a dataset of so many real videos and so many of its one forgery; the second is inverted."""
+    """Two methods on a dataset of so many real videos and so many of its one forgery; the second is
+    inverted.
+    """
     for method, shift, inverted in (("good", 3.0, ()), ("bad", 1.0, ("synthesis",))):
         own = few(frames("celeb", inverted, 1, shift), real, fake)
         run_on(folder / method, {"celeb": own}, f"method={method}")
@@ -46,10 +50,14 @@ def evaluation_of_corruptions(run: Path) -> None:
     found = evaluation(run, "stress", "celeb", 3, 5_000, corruptions=True)
     sizes = Run(run).results().select("n_videos", "n_real_videos").row(0)
     table = pl.read_csv(found.folder / "corruptions.csv")
-    table.with_columns(n_videos=pl.lit(sizes[0]), n_real_videos=pl.lit(sizes[1])).write_csv(found.folder / "corruptions.csv")
+    table.with_columns(n_videos=pl.lit(sizes[0]), n_real_videos=pl.lit(sizes[1])).write_csv(
+        found.folder / "corruptions.csv"
+    )
 
 
-def outputs(runs: Path, out: Path, capsys: pytest.CaptureFixture[str], by: str = "dataset") -> dict[str, str]:
+def outputs(
+    runs: Path, out: Path, capsys: pytest.CaptureFixture[str], by: str = "dataset"
+) -> dict[str, str]:
     """All that a report says, by where it says it."""
     capsys.readouterr()
     report(runs, out=out, by=by, against="good" if by == "dataset" else None, resamples=100)
@@ -61,37 +69,59 @@ def outputs(runs: Path, out: Path, capsys: pytest.CaptureFixture[str], by: str =
 
 
 @pytest.mark.parametrize("by", ["dataset", "domain"])
-@pytest.mark.parametrize(("real", "fake"), [(1, 12), (12, 1), (FEWEST - 1, FEWEST - 1), (FEWEST, FEWEST)])
+@pytest.mark.parametrize(
+    ("real", "fake"), [(1, 12), (12, 1), (FEWEST - 1, FEWEST - 1), (FEWEST, FEWEST)]
+)
 def test_a_handful_of_videos_gives_no_interval_no_p_and_no_mark(
     real: int, fake: int, by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said, enough = outputs(methods(tmp_path / "runs", real, fake), tmp_path / "out", capsys, by), min(real, fake) >= FEWEST
+    said, enough = (
+        outputs(methods(tmp_path / "runs", real, fake), tmp_path / "out", capsys, by),
+        min(real, fake) >= FEWEST,
+    )
     assert sufficient(real, fake) == enough
     for kind, text in said.items():
         if kind == "csv":
             continue
-        plain = re.sub(r"<[^>]*>", " ", text.partition("<main>")[2]) if kind == "html" else text.replace("$-$", "-")
+        plain = (
+            re.sub(r"<[^>]*>", " ", text.partition("<main>")[2])
+            if kind == "html"
+            else text.replace("$-$", "-")
+        )
         assert bool(INTERVAL.search(plain)) == enough, kind
         if by == "dataset":
             assert bool(CHANCES.search(plain)) == enough, kind
         assert ("inverted" in plain.replace("inverted (", "")) == enough, kind
         assert ("[-]" in plain) == (not enough), kind
-        counts = " and ".join(f"{count} {what}" for count, what in ((real, "real"), (fake, "fake")) if count < FEWEST)
+        counts = " and ".join(
+            f"{count} {what}" for count, what in ((real, "real"), (fake, "fake")) if count < FEWEST
+        )
         column = "celeb" if by == "dataset" else "celeb/synthesis"
-        assert (f"No interval, p-value or mark under {FEWEST} videos of a class: {column} has {counts}." in plain) == (not enough), kind
+        assert (
+            f"No interval, p-value or mark under {FEWEST} videos of a class: {column} has {counts}."
+            in plain
+        ) == (not enough), kind
         assert f"{real} real, {fake} fake" in plain, kind
     assert ("**" in said["md"]) == ("\\textbf" in said["tex"]) == enough
-    table = pl.read_csv(tmp_path / "out" / ("results.csv" if by == "dataset" else "domains.csv")).filter(metric="auc")
+    table = pl.read_csv(
+        tmp_path / "out" / ("results.csv" if by == "dataset" else "domains.csv")
+    ).filter(metric="auc")
     assert table["low"].is_null().all() == table["high"].is_null().all() == (not enough)
     assert set(table["n_real_videos"]) == {real}
 
 
 def test_a_mean_of_which_a_part_has_no_interval_has_none(tmp_path: Path) -> None:
     for method, shift in (("a", 1.0), ("b", 2.0)):
-        tests = {"ff": frames("ff", (), 0, shift), "celeb": frames("celeb", (), 0, shift), "dfdc": few(frames("dfdc", (), 0, shift), 3)}
+        tests = {
+            "ff": frames("ff", (), 0, shift),
+            "celeb": frames("celeb", (), 0, shift),
+            "dfdc": few(frames("dfdc", (), 0, shift), 3),
+        }
         run_on(tmp_path / "runs" / method, tests, f"method={method}")
     report(tmp_path / "runs", out=tmp_path / "out", against="method=a", resamples=50)
-    tables = [lines(part) for part in (tmp_path / "out" / "results.md").read_text().split("## ")[1:]]
+    tables = [
+        lines(part) for part in (tmp_path / "out" / "results.md").read_text().split("## ")[1:]
+    ]
     assert len(tables) == 4
     for header, _, *rows in tables:
         for row in rows:
@@ -104,13 +134,21 @@ def test_a_mean_of_which_a_part_has_no_interval_has_none(tmp_path: Path) -> None
 
 def test_inverted_is_what_lies_below_chance_with_its_whole_interval(tmp_path: Path) -> None:
     for seed, shift in enumerate(np.linspace(-2, 1, 13)):
-        finished(tmp_path / "runs" / f"{seed}", [f"x={seed}"], 0, datasets=("celeb",), shift=float(shift))
-    tidy = report(tmp_path / "runs", out=tmp_path / "out", resamples=100).filter(metric="auc", level="video")
+        finished(
+            tmp_path / "runs" / f"{seed}", [f"x={seed}"], 0, datasets=("celeb",), shift=float(shift)
+        )
+    tidy = report(tmp_path / "runs", out=tmp_path / "out", resamples=100).filter(
+        metric="auc", level="video"
+    )
     highs = dict(tidy.select("run", "high").rows())
     _, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[2])
-    assert {row[0]: "(inverted)" in row[1] for row in rows} == {run: high < 0.5 for run, high in highs.items()}
+    assert {row[0]: "(inverted)" in row[1] for row in rows} == {
+        run: high < 0.5 for run, high in highs.items()
+    }
     below = tidy.filter(pl.col("value") < 0.5)
-    assert 0 < below.filter(pl.col("high") >= 0.5).height < below.height  # both kinds of numbers below 0.5 were there
+    assert (
+        0 < below.filter(pl.col("high") >= 0.5).height < below.height
+    )  # both kinds of numbers below 0.5 were there
 
 
 @pytest.mark.parametrize("metric", ["auc", "eer", "bacc", "brier"])
@@ -119,23 +157,48 @@ def test_the_best_is_better_than_chance_and_than_another_row(metric: str) -> Non
     bold = []
     for count in (1, 2, 3) * 20:
         values = rng.uniform(0.3, 0.62, count).round(2)
-        rows = [(f"row {place}", 0, "d", value, 60, 30, metric, "video") for place, value in enumerate(values)]
+        rows = [
+            (f"row {place}", 0, "d", value, 60, 30, metric, "video")
+            for place, value in enumerate(values)
+        ]
         schema = ["run", "seed", "dataset", "value", "n_videos", "n_real_videos", "metric", "level"]
-        table = results_table(pl.DataFrame(rows, schema=schema, orient="row"), metric, "video", {}, {}, Marks())
+        table = results_table(
+            pl.DataFrame(rows, schema=schema, orient="row"), metric, "video", {}, {}, Marks()
+        )
         top = max(sign * values)
         for value, cell in zip(values, (own["d"] for own in table.cells.values()), strict=True):
-            assert cell.best == (count > 1 and sign * value == top and (metric not in CHANCE or top > sign * 0.5))
+            assert cell.best == (
+                count > 1 and sign * value == top and (metric not in CHANCE or top > sign * 0.5)
+            )
             bold.append(cell.best)
-        assert page([table]).count("**") / 2 == latex([table]).count("\\textbf") == sum(own["d"].best for own in table.cells.values())
+        assert (
+            page([table]).count("**") / 2
+            == latex([table]).count("\\textbf")
+            == sum(own["d"].best for own in table.cells.values())
+        )
     assert 0 < sum(bold) < len(bold)
 
 
 def test_holm_is_the_closed_test_of_bonferroni() -> None:
     rng = np.random.default_rng(0)
     for count in (0, 1, 2, 5, 6):
-        for p in ([float(value) for value in rng.choice([0.001, 0.01, 0.02, 0.3, 1.0], count)] for _ in range(10)):
-            sets = [own for size in range(1, count + 1) for own in itertools.combinations(range(count), size)]
-            expected = [max(min(1.0, len(own) * min(p[place] for place in own)) for own in sets if one in own) for one in range(count)]
+        for p in (
+            [float(value) for value in rng.choice([0.001, 0.01, 0.02, 0.3, 1.0], count)]
+            for _ in range(10)
+        ):
+            sets = [
+                own
+                for size in range(1, count + 1)
+                for own in itertools.combinations(range(count), size)
+            ]
+            expected = [
+                max(
+                    min(1.0, len(own) * min(p[place] for place in own))
+                    for own in sets
+                    if one in own
+                )
+                for one in range(count)
+            ]
             assert holm(p) == pytest.approx(expected)
 
 
@@ -144,22 +207,36 @@ def test_p_values_are_corrected_for_the_comparisons_of_a_column_and_the_caption_
 ) -> None:
     shifts = {"a": 0.0, "b": 0.4, "c": 1.0, "d": 3.0}
     for method, shift in shifts.items():
-        finished(tmp_path / "runs" / method, [f"method={method}"], 0, datasets=("ff", "celeb"), shift=shift)
+        finished(
+            tmp_path / "runs" / method,
+            [f"method={method}"],
+            0,
+            datasets=("ff", "celeb"),
+            shift=shift,
+        )
     report(tmp_path / "runs", out=tmp_path / "all", against="method=a", resamples=100)
     together = capsys.readouterr().out
     alone = {}
     for method in "bcd":
         pair = tmp_path / "pair" / method
         for name in ("a", method):
-            finished(pair / name, [f"method={name}"], 0, datasets=("ff", "celeb"), shift=shifts[name])
+            finished(
+                pair / name, [f"method={name}"], 0, datasets=("ff", "celeb"), shift=shifts[name]
+            )
         report(pair, out=tmp_path / "pairs" / method, against="method=a", resamples=100)
         alone[f"method={method}"] = ps(tmp_path / "pairs" / method)[f"method={method}"]
-        assert "one comparison in a column, 2 in this table" in " ".join(capsys.readouterr().out.split())
+        assert "one comparison in a column, 2 in this table" in " ".join(
+            capsys.readouterr().out.split()
+        )
     found = ps(tmp_path / "all")
     for column in (0, 1):
         corrected = holm([alone[row][column] for row in alone])
         assert [found[row][column] for row in alone] == pytest.approx(corrected, abs=2e-3)
-    for text in (together, (tmp_path / "all" / "results.md").read_text(), (tmp_path / "all" / "report.html").read_text()):
+    for text in (
+        together,
+        (tmp_path / "all" / "results.md").read_text(),
+        (tmp_path / "all" / "report.html").read_text(),
+    ):
         assert "corrected by Holm" in " ".join(text.split())
         assert "for the 3 comparisons of a column, of 6 in this table" in " ".join(text.split())
 
@@ -167,10 +244,14 @@ def test_p_values_are_corrected_for_the_comparisons_of_a_column_and_the_caption_
 def ps(folder: Path) -> dict[str, list[float]]:
     """The p-values of the videos' differences by row."""
     _, _, *rows = lines((folder / "results.md").read_text().split("## ")[4])
-    return {row[0]: [float(re.findall(r"p = (\d\.\d+)", cell)[0]) for cell in row[1:]] for row in rows}
+    return {
+        row[0]: [float(re.findall(r"p = (\d\.\d+)", cell)[0]) for cell in row[1:]] for row in rows
+    }
 
 
-def test_numbers_of_videos_stand_with_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_of_videos_stand_with_the_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tests = {"ff": frames("ff", (), 0), "celeb": few(frames("celeb", (), 0), 5, 7)}
     run_on(tmp_path / "runs" / "a", tests, "method=a")
     report(tmp_path / "runs")
@@ -183,7 +264,9 @@ def test_numbers_of_videos_stand_with_the_numbers(tmp_path: Path, capsys: pytest
     assert videos(whole.with_columns(n_real_videos=None)) == {"celeb": "10 to 12 videos"}
 
 
-def test_runs_that_did_not_write_down_their_real_videos_are_reported_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_that_did_not_write_down_their_real_videos_are_reported_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = methods(tmp_path / "runs", 2, 12)
     for run in (runs / "good", runs / "bad"):
         pl.read_csv(run / "results.csv").drop("n_real_videos").write_csv(run / "results.csv")

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmsd.data import clip, image
-from fmsd.data.clip import clips, contents
-from fmsd.data.extraction import sources
-from fmsd.data.image import read_image
+from fmsd.data.extraction.crops import sources
+from fmsd.data.extraction.video import sampled
+from fmsd.data.loading import image
+from fmsd.data.loading.image import read_image
 from fmsd.data.manifest import collect
-from fmsd.data.sources import celebdf, df40, dfdc, ffpp, folder, uadfv, wilddeepfake
-from fmsd.data.video import sampled
+from fmsd.data.sources import celebdf, df40, dfdc, ffpp, folder, tree, uadfv, wilddeepfake
+from fmsd.data.sources.tree import clips, contents
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.tasks.doctor import doctor
@@ -31,11 +31,19 @@ from tests.conftest import grow_tree, write_image
 from tests.films import walk
 
 SPLITS = ("train", "val", "test")
-TREE = functools.partial(folder.scan, dataset="mine", layout="{split}/{domain}/{video}", splits={split: split for split in SPLITS}, real=["real"])  # pyright: ignore[reportArgumentType]
+TREE = functools.partial(
+    folder.scan,
+    dataset="mine",
+    layout="{split}/{domain}/{video}",
+    splits={split: split for split in SPLITS},
+    real=["real"],
+)  # pyright: ignore[reportArgumentType]
 
 # ---- endings
 
-BLOCKS = np.kron(np.random.default_rng(0).integers(60, 190, (6, 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+BLOCKS = np.kron(
+    np.random.default_rng(0).integers(60, 190, (6, 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8)
+)
 
 
 @pytest.mark.parametrize("ending", sorted(image.SUFFIXES))
@@ -49,7 +57,10 @@ def test_an_image_of_every_ending_is_read_back(ending: str, tmp_path: Path) -> N
 
 
 CONTAINERS = {
-    **dict.fromkeys((".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi", ".mkv", ".flv", ".f4v", ".nut", ".mxf"), ("libx264", None)),
+    **dict.fromkeys(
+        (".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi", ".mkv", ".flv", ".f4v", ".nut", ".mxf"),
+        ("libx264", None),
+    ),
     **dict.fromkeys((".ts", ".mts", ".m2ts", ".m2t"), ("libx264", "mpegts")),
     **dict.fromkeys((".h264", ".264"), ("libx264", "h264")),
     **dict.fromkeys((".h265", ".265", ".hevc"), ("libx265", "hevc")),
@@ -83,38 +94,68 @@ def film(path: Path, codec: str, container: str | None, images: Sequence[np.ndar
         file.mux(stream.encode(None))
 
 
-@pytest.mark.parametrize("ending", sorted(clip.SUFFIXES))
+@pytest.mark.parametrize("ending", sorted(tree.SUFFIXES))
 def test_a_video_of_every_ending_is_read_back(ending: str, tmp_path: Path) -> None:
     codec, container = CONTAINERS[ending]
-    file, images = tmp_path / f"a{ending}", walk(3, size=(720, 576) if ending == ".dv" else (176, 144))
+    file, images = (
+        tmp_path / f"a{ending}",
+        walk(3, size=(720, 576) if ending == ".dv" else (176, 144)),
+    )
     film(file, codec, container, images)
     assert contents(tmp_path).videos == [file.name]
     found = list(sampled(file, None))
     assert len(found) == 3
     for sample, pixels in zip(found, images, strict=True):
         assert sample.image is not None
-        shown = cv2.resize(pixels, (768, 576)) if ending == ".dv" else pixels  # whose pixels are not square
+        shown = (
+            cv2.resize(pixels, (768, 576)) if ending == ".dv" else pixels
+        )  # whose pixels are not square
         assert np.abs(sample.image.astype(int) - shown).mean() < (30 if ending == ".gif" else 5)
 
 
 def test_every_ending_has_one_meaning() -> None:
-    tables = (image.SUFFIXES, image.UNREAD, clip.SUFFIXES, clip.UNREAD)
+    tables = (image.SUFFIXES, image.UNREAD, tree.SUFFIXES, tree.UNREAD)
     assert sum(map(len, tables)) == len(frozenset().union(*tables))
 
 
 def problems(entries: Any, kind: str) -> list[Problem]:
-    return [entry for entry in entries if isinstance(entry, Problem) and entry.kind.startswith(kind)]
+    return [
+        entry for entry in entries if isinstance(entry, Problem) and entry.kind.startswith(kind)
+    ]
 
 
-SIDE = ("notes.txt", "meta.json", "landmarks.npy", "a.csv", "README.md", "a.zip", "a.parquet", "00000.tar", ".hidden.heic", "sound.wav", "Thumbs.db")
+SIDE = (
+    "notes.txt",
+    "meta.json",
+    "landmarks.npy",
+    "a.csv",
+    "README.md",
+    "a.zip",
+    "a.parquet",
+    "00000.tar",
+    ".hidden.heic",
+    "sound.wav",
+    "Thumbs.db",
+)
 
 
 def test_endings_that_are_not_read_are_counted_and_side_files_are_not(tmp_path: Path) -> None:
     for name in (*SIDE, "a.HEIC", "b.heic", "c.braw", "d.png"):
         (tmp_path / name).touch()
-    assert [(problem.kind, str(problem), problem.files) for problem in contents(tmp_path).problems] == [
-        ("files ending in .braw", f"{tmp_path} holds 1 file ending in .braw, which is not read; convert them to MP4.", 1),
-        ("files ending in .heic", f"{tmp_path} holds 2 files ending in .heic, which are not read; convert them to PNG or JPEG.", 2),
+    assert [
+        (problem.kind, str(problem), problem.files) for problem in contents(tmp_path).problems
+    ] == [
+        (
+            "files ending in .braw",
+            f"{tmp_path} holds 1 file ending in .braw, which is not read; convert them to MP4.",
+            1,
+        ),
+        (
+            "files ending in .heic",
+            f"{tmp_path} holds 2 files ending in .heic, which are not read; convert them to PNG "
+            "or JPEG.",
+            2,
+        ),
     ]
 
 
@@ -123,14 +164,32 @@ def unread(root: Path) -> dict[str, tuple[Callable[[Path], Any], str]]:
     grown: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], str]] = {
         "folder": (grow_tree, TREE, "test/real/new/0.heic"),
         "folder beside frames": (grow_tree, TREE, "test/real/test0/0.heic"),
-        "ffpp": (test_sources.ffpp_tree, ffpp.scan, "original_sequences/youtube/c23/images/071/9.heic"),
-        "ffpp videos": (test_sources.ffpp_tree, ffpp.scan, "original_sequences/youtube/c23/071.braw"),
-        "uadfv": (test_uadfv.extracted, functools.partial(uadfv.scan, dataset="u"), "fake/9999_fake.braw"),
-        "dfdc": (functools.partial(test_dfdc.copy, frames="frames"), functools.partial(dfdc.scan, dataset="d"), "test/zz.braw"),
+        "ffpp": (
+            test_sources.ffpp_tree,
+            ffpp.scan,
+            "original_sequences/youtube/c23/images/071/9.heic",
+        ),
+        "ffpp videos": (
+            test_sources.ffpp_tree,
+            ffpp.scan,
+            "original_sequences/youtube/c23/071.braw",
+        ),
+        "uadfv": (
+            test_uadfv.extracted,
+            functools.partial(uadfv.scan, dataset="u"),
+            "fake/9999_fake.braw",
+        ),
+        "dfdc": (
+            functools.partial(test_dfdc.copy, frames="frames"),
+            functools.partial(dfdc.scan, dataset="d"),
+            "test/zz.braw",
+        ),
         "wilddeepfake": (test_wilddeepfake.tree, wilddeepfake.scan, "real_train/0/real/lone.heic"),
         "df40": (test_df40.tree, df40.scan, "DF40/simswap/ff/frames/new/0.heic"),
         "celebdf": (
-            lambda place: test_celebdf.copy(place, test_celebdf.V2, test_celebdf.V2_TESTED, videos=False),
+            lambda place: test_celebdf.copy(
+                place, test_celebdf.V2, test_celebdf.V2_TESTED, videos=False
+            ),
             functools.partial(celebdf.scan, dataset="c"),
             "Celeb-real/id9_0000.braw",
         ),
@@ -148,7 +207,13 @@ def unread(root: Path) -> dict[str, tuple[Callable[[Path], Any], str]]:
 
 def test_every_source_reports_what_it_does_not_read(tmp_path: Path) -> None:
     for name, (scan, file) in unread(tmp_path).items():
-        entries = [part for entry in scan() for part in ([entry] if isinstance(entry, Video) and entry.images is None else clip.frames(entry))]
+        entries = [
+            part
+            for entry in scan()
+            for part in (
+                [entry] if isinstance(entry, Video) and entry.images is None else tree.frames(entry)
+            )
+        ]
         told = problems(entries, "files ending in ")
         assert [problem.files for problem in told] == [1], name
         assert str((tmp_path / name / file).parent) in told[0].what, name
@@ -160,7 +225,9 @@ def module(root: Path, **settings: Any) -> DataModule:
 
 @pytest.fixture
 def odd(tree: Path) -> Path:
-    """A tree with three images that are not read in two folders, an empty video folder, an empty class, and links to nowhere."""
+    """A tree with three images that are not read in two folders, an empty video folder, an empty
+    class, and links to nowhere.
+    """
     for name in ("test/real/test0/a.heic", "test/real/test0/b.heic", "train/swap/c.heic"):
         (tree / name).touch()
     for name in ("val/real/empty", "train/other", "train/swap/landmarks"):
@@ -172,13 +239,18 @@ def odd(tree: Path) -> Path:
 
 
 REPORTED = (
-    "test/real/test0 holds 2 files ending in .heic, which are not read; convert them to PNG or JPEG. (3 files in 2 folders: files ending in .heic;",
-    "The folder {root}/train/other holds no frames; extract them again or remove it. (1 more like this: folders without frames;",
-    "train/swap/lost is a link to {root}/nowhere, which is not there; complete the copy, or remove the link. (1 more like this: broken links;",
+    "test/real/test0 holds 2 files ending in .heic, which are not read; convert them to PNG or "
+    "JPEG. (3 files in 2 folders: files ending in .heic;",
+    "The folder {root}/train/other holds no frames; extract them again or remove it. (1 more like "
+    "this: folders without frames;",
+    "train/swap/lost is a link to {root}/nowhere, which is not there; complete the copy, or "
+    "remove the link. (1 more like this: broken links;",
 )
 
 
-def test_index_and_training_report_what_is_left_out(odd: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_index_and_training_report_what_is_left_out(
+    odd: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         index(module(odd), tmp_path / "m.parquet")
     assert (tmp_path / "m.parquet").is_file()
@@ -188,24 +260,40 @@ def test_index_and_training_report_what_is_left_out(odd: Path, tmp_path: Path, c
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         assert len(module(odd).training) == 16
-    assert [record.getMessage() for record in caplog.records if "holds 2 files" in record.getMessage()]
+    assert [
+        record.getMessage() for record in caplog.records if "holds 2 files" in record.getMessage()
+    ]
 
 
 def test_the_doctor_lists_what_is_left_out(odd: Path, tmp_path: Path) -> None:
     doctor(module(odd), tmp_path / "report.json", 2, workers=0)
-    findings = {finding["check"]: finding for finding in json.loads((tmp_path / "report.json").read_text())["findings"]}
+    findings = {
+        finding["check"]: finding
+        for finding in json.loads((tmp_path / "report.json").read_text())["findings"]
+    }
     kinds = ("files ending in .heic", "folders without frames", "broken links")
-    assert [(findings[kind]["severity"], findings[kind]["count"]) for kind in kinds] == [("warning", 2)] * 3
-    assert [line.rpartition("/")[2] for line in findings["folders without frames"]["examples"]] == ["other holds no frames", "empty holds no frames"]
+    assert [(findings[kind]["severity"], findings[kind]["count"]) for kind in kinds] == [
+        ("warning", 2)
+    ] * 3
+    assert [line.rpartition("/")[2] for line in findings["folders without frames"]["examples"]] == [
+        "other holds no frames",
+        "empty holds no frames",
+    ]
 
 
 def test_extraction_puts_aside_what_is_left_out(odd: Path) -> None:
     found: list[Problem] = []
     assert len(sources(TREE(odd), found)) == 12
-    assert sorted({problem.kind for problem in found}) == ["broken links", "files ending in .heic", "folders without frames"]
+    assert sorted({problem.kind for problem in found}) == [
+        "broken links",
+        "files ending in .heic",
+        "folders without frames",
+    ]
 
 
-def test_a_copy_is_refused_only_where_nothing_remains(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_copy_is_refused_only_where_nothing_remains(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "test/real").mkdir(parents=True)
     (tmp_path / "test/real/a.heic").touch()
     with caplog.at_level(logging.WARNING), pytest.raises(InputError, match=r"No frames were found"):
@@ -213,7 +301,9 @@ def test_a_copy_is_refused_only_where_nothing_remains(tmp_path: Path, caplog: py
     assert "holds 1 file ending in .heic" in caplog.text
 
 
-def test_a_reason_to_refuse_a_copy_does_not_hide_its_problems(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reason_to_refuse_a_copy_does_not_hide_its_problems(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_image(tmp_path / "test/swap/0.png", 0, 8)
     (tmp_path / "test/real").mkdir()
     (tmp_path / "test/real/0.heic").touch()
@@ -225,17 +315,26 @@ def test_a_reason_to_refuse_a_copy_does_not_hide_its_problems(tmp_path: Path, ca
 # ---- empty folders
 
 
-@pytest.mark.parametrize("name", ["folder", "ffpp", "celebdf", "uadfv", "dfdc", "wilddeepfake", "df40"])
+@pytest.mark.parametrize(
+    "name", ["folder", "ffpp", "celebdf", "uadfv", "dfdc", "wilddeepfake", "df40"]
+)
 def test_empty_folders_are_left_out_and_reported_by_every_source(name: str, tmp_path: Path) -> None:
     scan, _ = unread(tmp_path)[name]
     whole = collect(scan(), tmp_path)
     sizes = whole.table.group_by("video").len().rows()
-    first = {video: Path(tmp_path, path).parent for path, video in whole.table.select("path", "video").rows()}
-    gone = next(first[video] for video, count in sizes if count == len(list(first[video].iterdir())))
+    first = {
+        video: Path(tmp_path, path).parent
+        for path, video in whole.table.select("path", "video").rows()
+    }
+    gone = next(
+        first[video] for video, count in sizes if count == len(list(first[video].iterdir()))
+    )
     for path in gone.iterdir():
         path.unlink()
-    entries = [part for entry in scan() for part in clip.frames(entry)]
-    assert f"The folder {gone} holds no frames" in [problem.what for problem in problems(entries, clip.FRAMELESS)]
+    entries = [part for entry in scan() for part in tree.frames(entry)]
+    assert f"The folder {gone} holds no frames" in [
+        problem.what for problem in problems(entries, tree.FRAMELESS)
+    ]
     assert collect(scan(), tmp_path).videos == whole.videos - 1
 
 
@@ -243,7 +342,10 @@ def test_a_class_folder_without_videos_is_reported(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     held, (problem,) = clips(tmp_path / "real")
     assert held == {}
-    assert (problem.kind, problem.what) == ("folders without frames", f"The folder {tmp_path}/real holds no frames")
+    assert (problem.kind, problem.what) == (
+        "folders without frames",
+        f"The folder {tmp_path}/real holds no frames",
+    )
 
 
 # ---- links, contents, names
@@ -252,7 +354,10 @@ def test_a_class_folder_without_videos_is_reported(tmp_path: Path) -> None:
 def test_a_link_of_an_image_to_nowhere_is_named_when_files_are_looked_for(tree: Path) -> None:
     (tree / "test/real/test0/9.png").symlink_to("/nowhere/9.png")
     manifest = collect(TREE(tree), tree)
-    with pytest.raises(InputError, match=r"row \d+ \(test/real/test0/9\.png\) are links to files that are not there; complete the copy, or remove"):
+    with pytest.raises(
+        InputError,
+        match=r"row \d+ \(test/real/test0/9\.png\) are links to files that are not there; complete the copy, or remove",
+    ):
         manifest.validate()
 
 
@@ -260,19 +365,29 @@ def test_a_link_to_itself_is_a_broken_one_and_links_to_folders_are_followed(tree
     whole = len(collect(TREE(tree), tree))
     (tree / "test/real/self").symlink_to(tree / "test/real/self")
     (tree / "test/real/again").symlink_to(tree / "test/real/test0")
-    assert [problem.what.rpartition("/")[2] for problem in problems(TREE(tree), "broken links")] == ["self, which is not there"]
+    assert [
+        problem.what.rpartition("/")[2] for problem in problems(TREE(tree), "broken links")
+    ] == ["self, which is not there"]
     assert len(collect(TREE(tree), tree)) == whole + 2
 
 
-def test_an_image_is_read_by_its_content_and_the_doctor_names_its_ending(tree: Path, tmp_path: Path) -> None:
+def test_an_image_is_read_by_its_content_and_the_doctor_names_its_ending(
+    tree: Path, tmp_path: Path
+) -> None:
     file = tree / "test/real/test0/0.png"
     before = read_image(file)
     Image.fromarray(before).save(file, format="BMP")
     assert np.array_equal(read_image(file), before)
     doctor(module(tree), tmp_path / "report.json", 2, workers=0)
-    findings = {finding["check"]: finding for finding in json.loads((tmp_path / "report.json").read_text())["findings"]}
+    findings = {
+        finding["check"]: finding
+        for finding in json.loads((tmp_path / "report.json").read_text())["findings"]
+    }
     found = findings["endings of other formats"]
-    assert (found["severity"], found["examples"]) == ("note", ["test/real/test0/0.png is a BMP file"])
+    assert (found["severity"], found["examples"]) == (
+        "note",
+        ["test/real/test0/0.png is a BMP file"],
+    )
 
 
 def nameless(root: Path, what: str) -> str:
@@ -289,7 +404,9 @@ def nameless(root: Path, what: str) -> str:
 
 
 @pytest.mark.parametrize("what", ["image", "folder", "video"])
-def test_names_that_are_no_utf8_are_named_by_every_command(what: str, tree: Path, tmp_path: Path) -> None:
+def test_names_that_are_no_utf8_are_named_by_every_command(
+    what: str, tree: Path, tmp_path: Path
+) -> None:
     sentence = nameless(tree, what)
     for command in (
         lambda: index(module(tree), tmp_path / "m.parquet"),
@@ -301,7 +418,11 @@ def test_names_that_are_no_utf8_are_named_by_every_command(what: str, tree: Path
         assert str(refusal.value) == sentence
     assert not (tmp_path / "m.parquet").exists()
     assert not doctor(module(tree), tmp_path / "report.json", 2, workers=0)
-    (refused,) = [one for one in json.loads((tmp_path / "report.json").read_text())["findings"] if one["check"] == "refused"]
+    (refused,) = [
+        one
+        for one in json.loads((tmp_path / "report.json").read_text())["findings"]
+        if one["check"] == "refused"
+    ]
     assert f"{refused['examples'][0]}; {refused['remedy']}." == sentence
 
 
@@ -311,10 +432,15 @@ def test_names_of_side_files_may_be_anything_and_that_of_the_root_not(tree: Path
     assert collect(TREE(tree), tree).digest() == whole.digest()
     other = Path(os.fsdecode(os.fsencode(tree.parent) + b"/\xff"))
     tree.rename(other)
-    with pytest.raises(InputError, match=r"The name of the folder .*/\\xff is not UTF-8; rename it"):
+    with pytest.raises(
+        InputError, match=r"The name of the folder .*/\\xff is not UTF-8; rename it"
+    ):
         collect(TREE(other), other)
 
 
 def test_frames_and_problems_are_frames_of_themselves(tmp_path: Path) -> None:
-    for entry in (Frame(tmp_path / "a.png", 0, "d", "real", "v", 0, "test"), Problem("kind", "What")):
-        assert list(clip.frames(entry)) == [entry]
+    for entry in (
+        Frame(tmp_path / "a.png", 0, "d", "real", "v", 0, "test"),
+        Problem("kind", "What"),
+    ):
+        assert list(tree.frames(entry)) == [entry]

@@ -42,32 +42,65 @@ def test_a_quoted_text_is_read_as_it_was(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_path_is_taken_as_it_stands(name: str) -> None:
     folder = f"/data/{name}"
-    words = [f"data.root={folder}", f"+data.root={folder}", f"run={folder}", f"hydra.run.dir={folder}", f"experts=[{folder}]"]
-    for word in readable("train", words if "," not in name and not {"'", '"', "["} & {*name} else words[:4], {}):
+    words = [
+        f"data.root={folder}",
+        f"+data.root={folder}",
+        f"run={folder}",
+        f"hydra.run.dir={folder}",
+        f"experts=[{folder}]",
+    ]
+    for word in readable(
+        "train", words if "," not in name and not {"'", '"', "["} & {*name} else words[:4], {}
+    ):
         value = OverridesParser.create().parse_override(word).value()
-        assert value == ([folder.strip()] if word.startswith("experts") else folder)  # blanks around the items of a list are none of theirs
+        assert value == (
+            [folder.strip()] if word.startswith("experts") else folder
+        )  # blanks around the items of a list are none of theirs
 
 
 def test_paths_that_are_quoted_interpolated_or_swept_stay_what_they_are() -> None:
-    words = ["data.root='/a b'", "out=${run}/x", "data.manifest=null", "data.root=/plain/path", "method.rank=4,8", "learner.clip=null"]
+    words = [
+        "data.root='/a b'",
+        "out=${run}/x",
+        "data.manifest=null",
+        "data.root=/plain/path",
+        "method.rank=4,8",
+        "learner.clip=null",
+    ]
     assert readable("train", words, {}) == words
     assert readable("evaluate", ["-m", "run=/a(1),/b"], {}) == ["-m", "run='/a(1)',/b"]
-    assert readable("train", ["--cfg", "job", "-m", "method=lora,probe"], {"method": ["lora", "probe"]})[3] == "method=lora,probe"
+    assert (
+        readable(
+            "train", ["--cfg", "job", "-m", "method=lora,probe"], {"method": ["lora", "probe"]}
+        )[3]
+        == "method=lora,probe"
+    )
     assert readable("merge", ["search=alpha=0.1,0.2"], {}) == ["search='alpha=0.1,0.2'"]
 
 
 @pytest.mark.parametrize("name", ["a=b (1), [x] {y} #2 100%", "it's \u00e9"])
-def test_data_is_found_in_a_folder_of_any_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_is_found_in_a_folder_of_any_name(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     grow_tree(tmp_path / name, domains=("real", "swap"), videos=2)
     out = tmp_path / f"{name}.parquet"
-    assert main(["index", "data=folder", f"data.root={tmp_path / name}", f"out={out}"]) == 0, capsys.readouterr().err
+    assert main(["index", "data=folder", f"data.root={tmp_path / name}", f"out={out}"]) == 0, (
+        capsys.readouterr().err
+    )
     assert out.is_file()
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_key_of_a_verb_has_a_line_of_help(verb: str) -> None:
     file, known = CONF / f"{verb}.yaml", groups(verb)
-    bare = [key.name for key in keys(file) if key.value and not key.about and key.name not in known and not key.name.startswith("steps")]
+    bare = [
+        key.name
+        for key in keys(file)
+        if key.value
+        and not key.about
+        and key.name not in known
+        and not key.name.startswith("steps")
+    ]
     assert not bare
     text = page(verb)
     assert header(file)[0].split()[0] in text
@@ -78,10 +111,14 @@ def test_every_key_of_a_verb_has_a_line_of_help(verb: str) -> None:
 
 
 def test_every_key_of_data_has_a_line_of_help() -> None:
-    assert not [key.name for key in keys(CONF / "data" / "_dataset.yaml") if key.value and not key.about]
+    assert not [
+        key.name for key in keys(CONF / "data" / "_dataset.yaml") if key.value and not key.about
+    ]
 
 
-@pytest.mark.parametrize("file", sorted(CONF.glob("[!er]*/*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}")
+@pytest.mark.parametrize(
+    "file", sorted(CONF.glob("[!er]*/*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}"
+)
 def test_the_keys_in_help_are_those_of_the_file(file: Path) -> None:
     def dotted(node: object, prefix: str = "") -> set[str]:
         found = set[str]()
@@ -97,7 +134,9 @@ def test_the_keys_in_help_are_those_of_the_file(file: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "reproduce"])
-def test_the_examples_of_help_are_commands_that_compose(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_help_are_commands_that_compose(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     examples = header(CONF / f"{verb}.yaml")[1]
     assert len(examples) >= 2
     for example in examples:
@@ -105,7 +144,11 @@ def test_the_examples_of_help_are_commands_that_compose(verb: str, monkeypatch: 
         assert (program, name) == ("fmsd", verb)
         overrides = [word for word in readable(verb, words, groups(verb)) if word != "-m"]
         parsed = OverridesParser.create().parse_overrides(overrides)
-        single = [word for word, one in zip(overrides, parsed, strict=True) if not one.is_sweep_override() and not word.startswith("hydra/")]
+        single = [
+            word
+            for word, one in zip(overrides, parsed, strict=True)
+            if not one.is_sweep_override() and not word.startswith("hydra/")
+        ]
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             assert hydra.compose(verb, single) is not None
 
@@ -118,7 +161,9 @@ def test_usage_names_every_verb(words: list[str], capsys: pytest.CaptureFixture[
     assert all(f"\n  {verb} " in text for verb in VERBS)
 
 
-@pytest.mark.parametrize("words", [["doctor", "--help"], ["help", "doctor"], ["doctor", "-h"], ["doctor", "help"]])
+@pytest.mark.parametrize(
+    "words", [["doctor", "--help"], ["help", "doctor"], ["doctor", "-h"], ["doctor", "help"]]
+)
 def test_help_of_a_verb_needs_nothing(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     text = capsys.readouterr().out
@@ -128,7 +173,9 @@ def test_help_of_a_verb_needs_nothing(words: list[str], capsys: pytest.CaptureFi
     assert "fmsd doctor data=ff++ data.root=/data/ff++" in text
 
 
-def test_help_shows_the_keys_of_a_choice_with_what_it_is_made_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_keys_of_a_choice_with_what_it_is_made_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["train", "--help", "method=fmsd", "data=ff++"]) == 0
     text = capsys.readouterr().out
     assert "method.subspaces=4" in text
@@ -151,7 +198,10 @@ MISTAKES = [
     (["train", "gpus=2"], "did you mean trainer.devices?"),
     (["train", "optimizer.lrr=3"], "did you mean optimizer.lr?"),
     (["train", "dataset=ff++"], "did you mean data?"),
-    (["train", "--lr", "1e-4"], "fmsd has no option --lr; write overrides without dashes: lr=VALUE."),
+    (
+        ["train", "--lr", "1e-4"],
+        "fmsd has no option --lr; write overrides without dashes: lr=VALUE.",
+    ),
     (["train", "--data.root=/x"], "write overrides without dashes: data.root=/x."),
     (["train", "key value"], "'key value' is no override; write key=value"),
     (["train", "data"], "data lacks its choice; give data=NAME: celebdf_pp"),
@@ -163,15 +213,33 @@ MISTAKES = [
     (["train", "data=null"], "data=null names no choice of its group; leave it out, or name one."),
     (["train", "optimizer=3"], "optimizer=3 names no choice of its group"),
     (["train", "data.root="], "data.root= is empty; give a path"),
-    (["train", "+optimizer.lr=3"], "optimizer.lr exists, so it cannot be added; leave the + out: optimizer.lr=VALUE."),
+    (
+        ["train", "+optimizer.lr=3"],
+        "optimizer.lr exists, so it cannot be added; leave the + out: optimizer.lr=VALUE.",
+    ),
     (["train", "~methd"], "There is no config key 'methd' (did you mean method?)"),
     (["train", "data.train=a,b"], "data.train='[a,b]', or each to a job of its own with -m."),
-    (["train", "seed=0,1"], "seed=0,1 are several values; give each to a job of its own with -m seed=0,1."),
-    (["train", "trainer.max_epochs=a"], "trainer.max_epochs=a is no number; give e.g. trainer.max_epochs="),
-    (["train", "method=lora", "method.rank=a"], "method.rank=a is no number; give e.g. method.rank="),
-    (["train", "learner.compiled=yess"], "learner.compiled=yess is neither true nor false; give e.g. learner.compiled=false."),
+    (
+        ["train", "seed=0,1"],
+        "seed=0,1 are several values; give each to a job of its own with -m seed=0,1.",
+    ),
+    (
+        ["train", "trainer.max_epochs=a"],
+        "trainer.max_epochs=a is no number; give e.g. trainer.max_epochs=",
+    ),
+    (
+        ["train", "method=lora", "method.rank=a"],
+        "method.rank=a is no number; give e.g. method.rank=",
+    ),
+    (
+        ["train", "learner.compiled=yess"],
+        "learner.compiled=yess is neither true nor false; give e.g. learner.compiled=false.",
+    ),
     (["report", "runs=x", "resamples=a"], "resamples=a is no number; give e.g. resamples=1000."),
-    (["train", "backbone=demo_vit", "data.size=32"], "data.size=32 is not the size of the backbone, 64; set backbone.size=NUMBER"),
+    (
+        ["train", "backbone=demo_vit", "data.size=32"],
+        "data.size=32 is not the size of the backbone, 64; set backbone.size=NUMBER",
+    ),
     (["train", "+learner.x=1"], "Training has no setting learner.x; leave it out"),
     (["merge", "experts=[no/a,no/b]"], "There is no weights file and no run"),
     (["reproduce", "gen"], "There is no table gen; give the name of one: generalise"),
@@ -182,8 +250,12 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "told"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
-def test_a_mistake_is_met_with_what_was_meant(words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+@pytest.mark.parametrize(
+    ("words", "told"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES]
+)
+def test_a_mistake_is_met_with_what_was_meant(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     error = capsys.readouterr().err
@@ -195,39 +267,65 @@ def test_a_mistake_is_met_with_what_was_meant(words: list[str], told: str, tmp_p
 def test_the_advice_to_quote_a_value_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
     for value in ("a(b", "it's(", "a=[1"):
         assert main(["train", f"data.augment={value}"]) == 2
-        (word,) = shlex.split(capsys.readouterr().err.rpartition("quote the value: ")[2].strip().removesuffix("."))
+        (word,) = shlex.split(
+            capsys.readouterr().err.rpartition("quote the value: ")[2].strip().removesuffix(".")
+        )
         assert OverridesParser.create().parse_override(word).value() == value
 
 
-def test_a_fault_in_a_file_of_ones_own_is_named_with_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_fault_in_a_file_of_ones_own_is_named_with_that_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own" / "data").mkdir(parents=True)
-    (tmp_path / "own" / "data" / "mine.yaml").write_text("defaults: [_datase, _self_]\nname: mine\n")
+    (tmp_path / "own" / "data" / "mine.yaml").write_text(
+        "defaults: [_datase, _self_]\nname: mine\n"
+    )
     (tmp_path / "own" / "data" / "bad.yaml").write_text("name: bad\nsource: {a: [}\n")
     flag = f"--config-dir={tmp_path / 'own'}"
     for words in (["data=mine"], ["data=synthetic", "data.test=[mine]"]):
         assert main(["train", flag, *words]) == 2
-        assert "data/mine.yaml names data/_datase, which does not exist; correct its defaults list." in capsys.readouterr().err
+        assert (
+            "data/mine.yaml names data/_datase, which does not exist; correct its defaults list."
+            in capsys.readouterr().err
+        )
     assert main(["train", flag, "data=bad"]) == 2
     error = capsys.readouterr().err
     assert "bad.yaml" in error
     assert "line 2" in error
 
 
-def test_crops_and_packs_do_not_lie_among_the_data_they_are_made_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_crops_and_packs_do_not_lie_among_the_data_they_are_made_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     grow_tree(tmp_path / "data", domains=("real", "swap"), videos=2)
     before = sorted(tmp_path.rglob("*"))
     for verb in ("extract", "pack"):
-        assert main([verb, "data=folder", f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'data' / 'out'}"]) == 2
+        assert (
+            main(
+                [
+                    verb,
+                    "data=folder",
+                    f"data.root={tmp_path / 'data'}",
+                    f"out={tmp_path / 'data' / 'out'}",
+                ]
+            )
+            == 2
+        )
         assert "lies inside data.root=" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_folder_that_cannot_be_made_is_named_with_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_folder_that_cannot_be_made_is_named_with_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("x")
     assert main(["train", f"hydra.run.dir={tmp_path / 'file'}"]) == 2
-    assert f"{tmp_path / 'file'} is a file, where a folder is wanted; choose another place with hydra.run.dir=PATH" in capsys.readouterr().err
+    assert (
+        f"{tmp_path / 'file'} is a file, where a folder is wanted; choose another place with "
+        "hydra.run.dir=PATH" in capsys.readouterr().err
+    )
     assert main(["train", f"hydra.run.dir={tmp_path / 'file' / 'run'}"]) == 2
     assert "lies below a file, where a folder is wanted" in capsys.readouterr().err
     assert main(["train", f"hydra.run.dir={tmp_path / ('x' * 300)}"]) == 2
@@ -237,14 +335,27 @@ def test_a_folder_that_cannot_be_made_is_named_with_another_way(tmp_path: Path, 
 def test_an_error_of_another_file_is_no_refusal(tmp_path: Path) -> None:
     elsewhere = FileExistsError(17, "File exists", "/elsewhere/cache")
     assert unwritable(elsewhere, [tmp_path / "run"]) is None
-    assert unwritable(FileNotFoundError(2, "No such file", str(tmp_path / "run" / "x")), [tmp_path / "run"]) is None
-    inside = unwritable(NotADirectoryError(20, "Not a directory", str(tmp_path / "run" / "x")), [tmp_path / "run"])
+    assert (
+        unwritable(
+            FileNotFoundError(2, "No such file", str(tmp_path / "run" / "x")), [tmp_path / "run"]
+        )
+        is None
+    )
+    inside = unwritable(
+        NotADirectoryError(20, "Not a directory", str(tmp_path / "run" / "x")), [tmp_path / "run"]
+    )
     assert isinstance(inside, InputError)
 
 
 def test_a_reader_that_goes_away_ends_help_quietly() -> None:
     command = f"{sys.executable} -m fmsd train --help | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    done = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1
 
@@ -259,13 +370,26 @@ def test_a_file_of_a_run_stands_for_its_run(tmp_path: Path) -> None:
         assert readable("evaluate", [str(run / name)], {}) == [f"run='{run}'"]
         assert readable("merge", [f"experts=[{run / name},x]"], {}) == [f"experts=['{run}',x]"]
         assert readable("train", [f"resume={run / name}"], {}) == [f"resume='{run}'"]
-    assert readable("evaluate", [f"run={run / 'other.json'}"], {}) == [f"run='{run / 'other.json'}'"]
-    assert readable("train", [f"backbone.weights={run / 'run.json'}"], {}) == [f"backbone.weights='{run / 'run.json'}'"]
+    assert readable("evaluate", [f"run={run / 'other.json'}"], {}) == [
+        f"run='{run / 'other.json'}'"
+    ]
+    assert readable("train", [f"backbone.weights={run / 'run.json'}"], {}) == [
+        f"backbone.weights='{run / 'run.json'}'"
+    ]
 
 
 def test_training_prints_nothing_of_lightning_s_own(tmp_path: Path) -> None:
     """In a process of its own: what is imported when decides who sets the levels."""
-    command = [sys.executable, "-m", "fmsd", "train", "data=folder", f"data.root={tmp_path / 'none'}", "backbone=demo_vit", "method=probe"]
+    command = [
+        sys.executable,
+        "-m",
+        "fmsd",
+        "train",
+        "data=folder",
+        f"data.root={tmp_path / 'none'}",
+        "backbone=demo_vit",
+        "method=probe",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr

@@ -1,4 +1,6 @@
-"""What says two things about one file is refused, and damaged records are named; nothing is taken by its place in a list."""
+"""What says two things about one file is refused, and damaged records are named; nothing is taken
+by its place in a list.
+"""
 
 import csv
 import json
@@ -9,9 +11,9 @@ import pytest
 
 from fmsd.cli.main import main
 from fmsd.data import manifest as manifests
-from fmsd.data.labels import last_word
 from fmsd.data.manifest import collect
 from fmsd.data.sources import celebdf, deeperforensics, dfdc, dfdcp, extracted, ffpp, folder, table
+from fmsd.data.sources.labels import last_word
 from fmsd.errors import InputError
 from fmsd.tasks.extract import check_tracks
 from fmsd.types import Frame, Problem, Video
@@ -27,14 +29,26 @@ def written(path: Path, text: str) -> Path:
 @pytest.mark.parametrize("lines", ["0 {0}\n1 {0}\n", "1 {0}\n0 {0}\n"])
 def test_a_video_listed_as_real_and_as_fake_is_refused(tmp_path: Path, lines: str) -> None:
     written(tmp_path / celebdf.LIST, lines.format("Celeb-real/id1_0001.mp4"))
-    with pytest.raises(InputError, match=r"lists Celeb-real/id1_0001\.mp4 twice, as real and as fake"):
+    with pytest.raises(
+        InputError, match=r"lists Celeb-real/id1_0001\.mp4 twice, as real and as fake"
+    ):
         celebdf.tested(tmp_path)
 
 
 @pytest.mark.parametrize("order", [("train", "test"), ("test", "train")])
-def test_a_video_in_two_splits_of_the_preview_is_refused(tmp_path: Path, order: tuple[str, str]) -> None:
+def test_a_video_in_two_splits_of_the_preview_is_refused(
+    tmp_path: Path, order: tuple[str, str]
+) -> None:
     names = ("method_A/b.mp4", "method_A\\b.mp4")
-    written(tmp_path / "dataset.json", json.dumps({name: {"label": "fake", "set": split} for name, split in zip(names, order, strict=True)}))
+    written(
+        tmp_path / "dataset.json",
+        json.dumps(
+            {
+                name: {"label": "fake", "set": split}
+                for name, split in zip(names, order, strict=True)
+            }
+        ),
+    )
     with pytest.raises(InputError, match=r"lists method_A/b\.mp4 twice, with two labels or splits"):
         list(dfdcp.scan(tmp_path, "dfdcp"))
 
@@ -49,8 +63,12 @@ def test_a_name_in_two_official_lists_is_refused(tmp_path: Path) -> None:
         ffpp.read_splits(tmp_path, "splits")
 
 
-@pytest.mark.parametrize("order", [("test", "train", "val"), ("val", "train", "test"), ("train", "val", "test")])
-def test_of_several_splits_in_a_benchmark_s_file_the_test_split_counts(tmp_path: Path, order: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "order", [("test", "train", "val"), ("val", "train", "test"), ("train", "val", "test")]
+)
+def test_of_several_splits_in_a_benchmark_s_file_the_test_split_counts(
+    tmp_path: Path, order: tuple[str, ...]
+) -> None:
     videos = {"c23": {"000": {"label": "FF-real", "frames": ["a.png"]}}}
     written(tmp_path / "FF.json", json.dumps({"FF": {"FF-real": dict.fromkeys(order, videos)}}))
     assert ffpp.read_splits(tmp_path, "FF.json") == {"000": "test"}
@@ -67,7 +85,9 @@ def test_a_stray_clip_hides_no_part_of_a_copy(tmp_path: Path) -> None:
     assert [entry.kind for entry in found if isinstance(entry, Problem)].count("unlabelled") == 1
 
 
-@pytest.mark.parametrize("name", ["not_real", "non-real", "X_never_fake", "un_fake", "no real", "not_a_fake"])
+@pytest.mark.parametrize(
+    "name", ["not_real", "non-real", "X_never_fake", "un_fake", "no real", "not_a_fake"]
+)
 def test_a_negated_word_tells_no_label(name: str) -> None:
     assert last_word(name) is None
 
@@ -76,44 +96,86 @@ def test_a_folder_below_that_of_a_video_is_looked_for_frames(tmp_path: Path) -> 
     grow_tree(tmp_path, domains=("real", "swap"), videos=1)
     (tmp_path / "test" / "real" / "empty" / "deeper").mkdir(parents=True)
     splits = {"train": "train", "val": "val", "test": "test"}
-    problems = [entry for entry in folder.scan(tmp_path, "d", "{split}/{domain}/{video}", splits) if isinstance(entry, Problem)]
+    problems = [
+        entry
+        for entry in folder.scan(tmp_path, "d", "{split}/{domain}/{video}", splits)
+        if isinstance(entry, Problem)
+    ]
     assert [problem.kind for problem in problems] == ["folders without frames"]
     assert "empty/deeper" in problems[0].what
 
 
-def test_an_index_of_other_data_does_not_replace_the_manifest_of_crops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_index_of_other_data_does_not_replace_the_manifest_of_crops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     grow_tree(tmp_path / "other", domains=("real", "swap"), videos=1)
     written(tmp_path / "crops" / "extract.json", json.dumps({"frames": 32, "sampling": "spread"}))
-    collect([Frame(tmp_path / "crops" / "a.png", 0, "d", "real", "d/real/a", 0, "test")], tmp_path / "crops").write(
-        tmp_path / "crops" / "manifest.parquet"
-    )
+    collect(
+        [Frame(tmp_path / "crops" / "a.png", 0, "d", "real", "d/real/a", 0, "test")],
+        tmp_path / "crops",
+    ).write(tmp_path / "crops" / "manifest.parquet")
     before = (tmp_path / "crops" / "manifest.parquet").read_bytes()
-    words = ["index", "data=folder", f"data.root={tmp_path / 'other'}", f"out={tmp_path / 'crops' / 'manifest.parquet'}"]
+    words = [
+        "index",
+        "data=folder",
+        f"data.root={tmp_path / 'other'}",
+        f"out={tmp_path / 'crops' / 'manifest.parquet'}",
+    ]
     assert main(words) == 2
-    assert "holds crops, which their own manifest belongs to; give another out=FILE.parquet" in capsys.readouterr().err
+    assert (
+        "holds crops, which their own manifest belongs to; give another out=FILE.parquet"
+        in capsys.readouterr().err
+    )
     assert (tmp_path / "crops" / "manifest.parquet").read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"index": None}, {"index": True}, {"index": -1}, {"index": "0"}, {"status": ["face"]}, {"person": "../x"}, {"file": "../x.png"}],
+    [
+        {"index": None},
+        {"index": True},
+        {"index": -1},
+        {"index": "0"},
+        {"status": ["face"]},
+        {"person": "../x"},
+        {"file": "../x.png"},
+    ],
     ids=str,
 )
 def test_a_damaged_record_of_crops_is_named(tmp_path: Path, change: dict[str, object]) -> None:
     frame = {"index": 0, "status": "face", "file": "000000.png"}
-    record = {"label": 0, "dataset": "d", "domain": "real", "video": "d/real/a", "split": "test", "compression": "", "frames": [frame]}
+    record = {
+        "label": 0,
+        "dataset": "d",
+        "domain": "real",
+        "video": "d/real/a",
+        "split": "test",
+        "compression": "",
+        "frames": [frame],
+    }
     written(tmp_path / "d" / "real" / "a" / "video.json", json.dumps(record))
     assert len(list(extracted.scan(tmp_path))) == 1
     frame |= change
     if change == {"index": None}:
         del frame["index"]
     written(tmp_path / "d" / "real" / "a" / "video.json", json.dumps(record))
-    with pytest.raises(InputError, match=r"video\.json is damaged \(.*delete its folder and run fmsd extract again"):
+    with pytest.raises(
+        InputError, match=r"video\.json is damaged \(.*delete its folder and run fmsd extract again"
+    ):
         list(extracted.scan(tmp_path))
 
 
 @pytest.mark.parametrize(
-    "content", [{}, [], {"frames": 32}, {"frames": "x", "sampling": "spread"}, {"frames": 1, "sampling": "some"}, "abc"], ids=str
+    "content",
+    [
+        {},
+        [],
+        {"frames": 32},
+        {"frames": "x", "sampling": "spread"},
+        {"frames": 1, "sampling": "some"},
+        "abc",
+    ],
+    ids=str,
 )
 def test_a_damaged_mark_of_crops_is_named(tmp_path: Path, content: object) -> None:
     for name, record in (("extract.json", content), ("pack.json", {"crops": content})):
@@ -130,7 +192,9 @@ def test_a_pack_whose_table_of_places_is_wrong_is_refused(tmp_path: Path) -> Non
     ]
     manifest = collect(frames, tmp_path)
     written(tmp_path / "pack.json", json.dumps({"crops": None}))
-    places = pl.DataFrame({"path": ["a.png", "b.png"], "tar": "0.tar", "offset": [0, 512], "size": [10, 10]})
+    places = pl.DataFrame(
+        {"path": ["a.png", "b.png"], "tar": "0.tar", "offset": [0, 512], "size": [10, 10]}
+    )
     places.write_parquet(tmp_path / "pack.parquet")
     assert manifest.files() == [f"{tmp_path}/0.tar#0+10", f"{tmp_path}/0.tar#512+10"]
     wrong = {
@@ -148,23 +212,39 @@ def test_a_pack_whose_table_of_places_is_wrong_is_refused(tmp_path: Path) -> Non
 
 
 def test_an_id_like_that_of_a_track_is_refused_where_there_are_tracks() -> None:
-    videos = [Video(Path("/a.mp4"), None, 0, "d", "real", name, "test") for name in ("d/real/v", "d/real/v_person2")]
+    videos = [
+        Video(Path("/a.mp4"), None, 0, "d", "real", name, "test")
+        for name in ("d/real/v", "d/real/v_person2")
+    ]
     check_tracks(videos[:1])  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="The id d/real/v_person2 is written like that of a person"):
+    with pytest.raises(
+        InputError, match="The id d/real/v_person2 is written like that of a person"
+    ):
         check_tracks(videos)  # pyright: ignore[reportArgumentType]
 
 
 def test_an_index_that_is_no_whole_number_is_named_with_its_line(tmp_path: Path) -> None:
     with (tmp_path / "t.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([[*table.COLUMNS], ["a.png", 0, "d", "real", "d/real/a", "0.5", "test"]])
-    with pytest.raises(InputError, match=r"the index of a\.png is '0\.5'\) \(line 2 of .*; indices are whole numbers"):
+        csv.writer(stream).writerows(
+            [[*table.COLUMNS], ["a.png", 0, "d", "real", "d/real/a", "0.5", "test"]]
+        )
+    with pytest.raises(
+        InputError,
+        match=r"the index of a\.png is '0\.5'\) \(line 2 of .*; indices are whole numbers",
+    ):
         list(table.scan(tmp_path, "t.csv"))
 
 
-def test_a_folder_called_real_is_proposed_as_no_forgery(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_called_real_is_proposed_as_no_forgery(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("real", "authentic", "swap"):
         write_image(tmp_path / name / "v" / "0.png", 0)
-    words = ["data.source.layout={domain}/{video}", "data.source.split=test", "data.source.real=[authentic]"]
+    words = [
+        "data.source.layout={domain}/{video}",
+        "data.source.split=test",
+        "data.source.real=[authentic]",
+    ]
     assert (
         main(
             [

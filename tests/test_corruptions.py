@@ -1,4 +1,6 @@
-"""Corruptions: the same pixels whatever happens around them, more of it at every severity, and what encoders of others make of an image."""
+"""Corruptions: the same pixels whatever happens around them, more of it at every severity, and what
+encoders of others make of an image.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,20 +13,38 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from fmsd.data.corruptions import FUNCTIONS, LEVELS, NAMES, SEVERITIES, Corruption, chosen, corrupted, seed_of
-from fmsd.data.dataset import FrameDataset
-from fmsd.data.image import read_image
+from fmsd.data.loading.corruptions import (
+    FUNCTIONS,
+    LEVELS,
+    NAMES,
+    SEVERITIES,
+    Corruption,
+    chosen,
+    corrupted,
+    seed_of,
+)
+from fmsd.data.loading.dataset import FrameDataset
+from fmsd.data.loading.image import read_image
 from fmsd.data.manifest import Manifest, collect
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
 
 
 def natural(height: int = 96, width: int = 128) -> np.ndarray:
-    """Coloured shapes on a gradient with fine texture, somewhat blurred: edges, flat parts and detail as in a photograph."""
+    """Coloured shapes on a gradient with fine texture, somewhat blurred: edges, flat parts and
+    detail as in a photograph.
+    """
     rng = np.random.default_rng(0)
-    image = np.linspace(60, 180, width)[None, :, None] + np.linspace(-30, 30, height)[:, None, None] + rng.normal(0, 12, (height, width, 3))
+    image = (
+        np.linspace(60, 180, width)[None, :, None]
+        + np.linspace(-30, 30, height)[:, None, None]
+        + rng.normal(0, 12, (height, width, 3))
+    )
     for _ in range(12):
-        centre, radius = (int(rng.integers(width)), int(rng.integers(height))), int(rng.integers(5, 20))
+        centre, radius = (
+            (int(rng.integers(width)), int(rng.integers(height))),
+            int(rng.integers(5, 20)),
+        )
         cv2.circle(image, centre, radius, rng.integers(30, 220, 3).tolist(), -1)
     return cv2.GaussianBlur(image, (0, 0), 0.8).clip(0, 255).astype(np.uint8)
 
@@ -58,7 +78,9 @@ def test_pixels_follow_from_the_arguments_alone(name: str) -> None:
     corrupted(image, name, 5, seed=8)
     np.testing.assert_array_equal(corrupted(image, name, 3, seed=7), first)
     np.testing.assert_array_equal(image, before)
-    assert (name in ("noise", "blockwise")) == (distance(corrupted(image, name, 3, seed=8), first) > 0)
+    assert (name in ("noise", "blockwise")) == (
+        distance(corrupted(image, name, 3, seed=8), first) > 0
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 7), (33, 255), (3, 200)])
@@ -80,7 +102,9 @@ def test_grey_stays_grey(name: str) -> None:
 def test_jpeg_is_that_of_a_file(tmp_path: Path) -> None:
     for severity, quality in enumerate((25, 18, 15, 10, 7), 1):
         Image.fromarray(natural()).save(tmp_path / "x.jpg", quality=quality)
-        np.testing.assert_array_equal(corrupted(natural(), "jpeg", severity, seed=0), read_image(tmp_path / "x.jpg"))
+        np.testing.assert_array_equal(
+            corrupted(natural(), "jpeg", severity, seed=0), read_image(tmp_path / "x.jpg")
+        )
     coded = cv2.imencode(".jpg", natural()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 7])[1]
     other = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB))
     assert distance(corrupted(natural(), "jpeg", 5, seed=0), other) < 0.5
@@ -89,7 +113,9 @@ def test_jpeg_is_that_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("crf", [30, 40])
 def test_h264_is_that_of_a_video_file(crf: int, tmp_path: Path) -> None:
     with av.open(str(tmp_path / "x.mp4"), "w") as video:
-        stream: Any = video.add_stream("libx264", rate=25, options={"crf": str(crf), "threads": "1"})
+        stream: Any = video.add_stream(
+            "libx264", rate=25, options={"crf": str(crf), "threads": "1"}
+        )
         stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
         video.mux(stream.encode(av.VideoFrame.from_ndarray(natural(), format="rgb24")))
         video.mux(stream.encode(None))
@@ -97,13 +123,17 @@ def test_h264_is_that_of_a_video_file(crf: int, tmp_path: Path) -> None:
         assert video.streams.video[0].codec_context.name == "h264"
         (frame,) = video.decode(video=0)
     severity = LEVELS["h264"].index(crf) + 1
-    np.testing.assert_array_equal(corrupted(natural(), "h264", severity, seed=0), frame.to_ndarray(format="rgb24"))
+    np.testing.assert_array_equal(
+        corrupted(natural(), "h264", severity, seed=0), frame.to_ndarray(format="rgb24")
+    )
 
 
 def test_odd_sides_change_nothing_but_a_line_of_padding() -> None:
     even = natural(40, 60)
     padded = even[:39, :59][np.minimum(np.arange(40), 38)][:, np.minimum(np.arange(60), 58)]
-    np.testing.assert_array_equal(corrupted(even[:39, :59], "h264", 2, seed=0), corrupted(padded, "h264", 2, seed=0)[:39, :59])
+    np.testing.assert_array_equal(
+        corrupted(even[:39, :59], "h264", 2, seed=0), corrupted(padded, "h264", 2, seed=0)[:39, :59]
+    )
 
 
 def test_noise_has_the_variance_of_its_level_in_luma() -> None:
@@ -126,9 +156,13 @@ def test_levels_have_the_effect_they_name() -> None:
     kernel /= kernel.sum()
     spot = np.zeros((21, 21, 3), np.uint8)
     spot[10, 10] = 255
-    np.testing.assert_allclose(corrupted(spot, "blur", 2, seed=0)[6:15, 6:15, 0], 255 * np.outer(kernel, kernel), atol=1)
+    np.testing.assert_allclose(
+        corrupted(spot, "blur", 2, seed=0)[6:15, 6:15, 0], 255 * np.outer(kernel, kernel), atol=1
+    )
     squares = corrupted(image, "pixelate", 5, seed=0)
-    np.testing.assert_array_equal(squares, np.repeat(np.repeat(squares[::4, ::4], 4, axis=0), 4, axis=1))
+    np.testing.assert_array_equal(
+        squares, np.repeat(np.repeat(squares[::4, ::4], 4, axis=0), 4, axis=1)
+    )
     np.testing.assert_allclose(squares[0, 0], image[:4, :4].mean(axis=(0, 1)), atol=1)
 
 
@@ -140,15 +174,21 @@ def test_blocks_are_grey_count_with_the_size_and_grow_in_number() -> None:
         assert set(np.unique(result)) == {0, 128}
         covered = result[..., 0] > 0
         assert (covered | ~before).all()
-        assert 0.8 < covered.sum() / (2 * LEVELS["blockwise"][severity - 1] * 64) <= 1  # some lie on others
+        assert (
+            0.8 < covered.sum() / (2 * LEVELS["blockwise"][severity - 1] * 64) <= 1
+        )  # some lie on others
         before = covered
 
 
 def test_unknown_corruptions_and_severities_are_refused() -> None:
-    with pytest.raises(InputError, match="There is no corruption 'jpg'; choose among jpeg, h264, noise"):
+    with pytest.raises(
+        InputError, match="There is no corruption 'jpg'; choose among jpeg, h264, noise"
+    ):
         corrupted(natural(), "jpg", 1, seed=0)
     for severity in (0, 6):
-        with pytest.raises(InputError, match=f"There is no severity {severity}; choose among 1, 2, 3, 4, 5"):
+        with pytest.raises(
+            InputError, match=f"There is no severity {severity}; choose among 1, 2, 3, 4, 5"
+        ):
             corrupted(natural(), "jpeg", severity, seed=0)
 
 
@@ -179,15 +219,23 @@ def manifest(tree: Path) -> Manifest:
     return collect(folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree)  # pyright: ignore[reportArgumentType]
 
 
-def pixels(manifest: Manifest, corruption: Corruption | None, workers: int = 0, size: int = 32) -> dict[str, torch.Tensor]:
+def pixels(
+    manifest: Manifest, corruption: Corruption | None, workers: int = 0, size: int = 32
+) -> dict[str, torch.Tensor]:
     dataset = FrameDataset(manifest, ["real", "swap"], size, corruption=corruption)
     batches = list(DataLoader(dataset, batch_size=5, num_workers=workers))
     rows = torch.cat([batch.row for batch in batches]).tolist()
-    return dict(zip(manifest.table["path"][rows], torch.cat([batch.image for batch in batches]), strict=True))
+    return dict(
+        zip(
+            manifest.table["path"][rows], torch.cat([batch.image for batch in batches]), strict=True
+        )
+    )
 
 
 @pytest.mark.parametrize("name", ["noise", "h264"])
-def test_a_frame_is_corrupted_alike_in_every_loader_and_every_subset(name: str, manifest: Manifest) -> None:
+def test_a_frame_is_corrupted_alike_in_every_loader_and_every_subset(
+    name: str, manifest: Manifest
+) -> None:
     corruption = Corruption(name, 2)
     whole, shared = pixels(manifest, corruption), pixels(manifest, corruption, workers=2)
     some = pixels(manifest.where(split="test", domain="swap").first(1), corruption)
@@ -196,7 +244,9 @@ def test_a_frame_is_corrupted_alike_in_every_loader_and_every_subset(name: str, 
         assert all(torch.equal(image, whole[path]) for path, image in found.items())
     path = next(iter(some))
     expected = corrupted(read_image(manifest.root / path), name, 2, seed_of(path))
-    np.testing.assert_array_equal(some[path].permute(1, 2, 0).numpy(), expected)  # images of 32 pixels are not resized
+    np.testing.assert_array_equal(
+        some[path].permute(1, 2, 0).numpy(), expected
+    )  # images of 32 pixels are not resized
 
 
 def test_frames_have_noise_of_their_own(manifest: Manifest) -> None:
@@ -211,4 +261,6 @@ def test_the_stored_image_is_corrupted_before_it_is_resized(manifest: Manifest) 
     stored = corrupted(read_image(manifest.root / path), "pixelate", 5, seed_of(path))
     small = pixels(manifest, Corruption("pixelate", 5), size=16)[path].permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(small, cv2.resize(stored, (16, 16), interpolation=cv2.INTER_AREA))
-    assert not torch.equal(pixels(manifest, None, size=16)[path], torch.from_numpy(small).permute(2, 0, 1))
+    assert not torch.equal(
+        pixels(manifest, None, size=16)[path], torch.from_numpy(small).permute(2, 0, 1)
+    )

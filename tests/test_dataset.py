@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fmsd.data.dataset import FrameDataset
+from fmsd.data.loading.dataset import FrameDataset
+from fmsd.data.loading.sampler import Joint, Shuffle
+from fmsd.data.loading.transforms import transform
 from fmsd.data.manifest import Manifest, collect
-from fmsd.data.sampler import Joint, Shuffle
 from fmsd.data.sources import folder
-from fmsd.data.transforms import transform
 from fmsd.errors import InputError
 from fmsd.types import Frames
 
@@ -19,7 +19,9 @@ def manifest(tree: Path) -> Manifest:
     return collect(folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree)  # pyright: ignore[reportArgumentType]
 
 
-def batches(manifest: Manifest, workers: int, epoch: int = 0, augment: str = "light") -> list[Frames]:
+def batches(
+    manifest: Manifest, workers: int, epoch: int = 0, augment: str = "light"
+) -> list[Frames]:
     dataset = FrameDataset(manifest, ["real", "swap"], 24, augment, seed=3)
     sampler = Joint(Shuffle(dataset.domain, size=5, seed=3))
     sampler.set_epoch(epoch)
@@ -42,18 +44,36 @@ def test_pixels_and_order_depend_on_seed_and_epoch_alone(manifest: Manifest) -> 
         assert torch.equal(one.row, other.row)
         assert torch.equal(one.image, other.image)
     again = batches(manifest, 0, epoch=1)
-    assert not torch.equal(torch.cat([batch.row for batch in alone]), torch.cat([batch.row for batch in again]))
-    pixels = [{int(row): image for batch in run for row, image in zip(batch.row, batch.image, strict=True)} for run in (alone, again)]
+    assert not torch.equal(
+        torch.cat([batch.row for batch in alone]), torch.cat([batch.row for batch in again])
+    )
+    pixels = [
+        {
+            int(row): image
+            for batch in run
+            for row, image in zip(batch.row, batch.image, strict=True)
+        }
+        for run in (alone, again)
+    ]
     assert any(not torch.equal(pixels[0][row], pixels[1][row]) for row in pixels[0])
 
 
 def test_every_row_comes_once_an_epoch(manifest: Manifest) -> None:
-    assert sorted(torch.cat([batch.row for batch in batches(manifest, 0)]).tolist()) == list(range(len(manifest)))
+    assert sorted(torch.cat([batch.row for batch in batches(manifest, 0)]).tolist()) == list(
+        range(len(manifest))
+    )
 
 
 def test_no_augmentation_is_plain_resizing(manifest: Manifest) -> None:
     first, second = batches(manifest, 0, 0, "none"), batches(manifest, 0, 1, "none")
-    pixels = [{int(row): image for batch in run for row, image in zip(batch.row, batch.image, strict=True)} for run in (first, second)]
+    pixels = [
+        {
+            int(row): image
+            for batch in run
+            for row, image in zip(batch.row, batch.image, strict=True)
+        }
+        for run in (first, second)
+    ]
     assert all(torch.equal(pixels[0][row], pixels[1][row]) for row in pixels[0])
 
 
@@ -66,5 +86,7 @@ def test_an_unreadable_image_stops_the_loader_with_its_name(manifest: Manifest) 
 
 
 def test_an_unknown_augmentation_is_refused() -> None:
-    with pytest.raises(InputError, match=r"data.augment=heavy is unknown; choose one of light, none"):
+    with pytest.raises(
+        InputError, match=r"data.augment=heavy is unknown; choose one of light, none"
+    ):
         transform("heavy", 24)

@@ -1,4 +1,6 @@
-"""The defaults of the library are those of the configuration: who calls it trains what the command line trains."""
+"""The defaults of the library are those of the configuration: who calls it trains what the command
+line trains.
+"""
 
 import importlib
 import inspect
@@ -15,7 +17,12 @@ from tests.test_conf import GROUPS, compose, targets
 NEEDED = {
     "folder": ["data.root=/data"],
     "table": ["data.root=/data", "data.train=[a]", "data.test=[a]"],
-    "deepfakebench": ["data.root=/data", "data.train=[a]", "data.test=[a]", "data.source.file=x.json"],
+    "deepfakebench": [
+        "data.root=/data",
+        "data.train=[a]",
+        "data.test=[a]",
+        "data.source.file=x.json",
+    ],
     "yunet": ["data=synthetic"],
 }
 """What a choice needs beside itself."""
@@ -24,24 +31,42 @@ VERBS = {"merger": ("merge", "seed=0"), "detector": ("extract", "out=crops")}
 """The verb of a group, and what it needs; else it is training."""
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("fmsd.models.detector.detector", "pretrained"): "a call of the library downloads nothing that it was not asked for",
-    ("fmsd.models.detector.detector", "weights"): "a file of its own for the backbone of the demonstration",
-    ("fmsd.peft.fmsd.fmsd", "mask"): "a mask is measured on training batches, which a call of the library need not have",
+    (
+        "fmsd.models.detector.detector",
+        "pretrained",
+    ): "a call of the library downloads nothing that it was not asked for",
+    (
+        "fmsd.models.detector.detector",
+        "weights",
+    ): "a file of its own for the backbone of the demonstration",
+    (
+        "fmsd.peft.fmsd.fmsd",
+        "mask",
+    ): "a mask is measured on training batches, which a call of the library need not have",
     ("fmsd.engine.datamodule.DataModule", "roots"): "paths",
     ("fmsd.engine.datamodule.DataModule", "others"): "filled from roots",
     ("fmsd.engine.datamodule.DataModule", "expected"): "the size of a dataset",
     ("fmsd.engine.datamodule.DataModule", "names"): "how a dataset names its videos",
-    ("fmsd.engine.datamodule.DataModule", "frames"): "videos of a dataset have many frames, those of its like have few",
+    (
+        "fmsd.engine.datamodule.DataModule",
+        "frames",
+    ): "videos of a dataset have many frames, those of its like have few",
     ("fmsd.engine.datamodule.DataModule", "batch_size"): "the size of a dataset",
 }
 """Arguments whose value in a file may differ from the target's default, and why."""
 
 BY_CHOICE: dict[tuple[str, str], str] = {
-    ("effort", "working_scale"): "another method of the same function, which starts at the singular values",
+    (
+        "effort",
+        "working_scale",
+    ): "another method of the same function, which starts at the singular values",
     ("effort", "directions"): "one direction is what makes it Effort",
     ("effort", "penalties"): "another method of the same function, without penalties",
     ("faceshifter", "dataset"): "one of the manipulations that the reader of FaceForensics++ knows",
-    ("faceshifter", "manipulations"): "one of the manipulations that the reader of FaceForensics++ knows",
+    (
+        "faceshifter",
+        "manipulations",
+    ): "one of the manipulations that the reader of FaceForensics++ knows",
     ("faceshifter", "compression"): "there are several, and one is trained on",
     ("dfd", "compression"): "there are several, and one is trained on",
     ("deepfakebench", "compression"): "there are several, and one is trained on",
@@ -59,14 +84,26 @@ def plain(value: Any) -> Any:
 def differing(target: Any, values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The value and the default of every argument that has both, where they differ."""
     parameters = inspect.signature(target).parameters
-    pairs = {name: (value, plain(parameters[name].default)) for name, value in values.items() if name in parameters}
-    return {name: pair for name, pair in pairs.items() if pair[1] is not inspect.Parameter.empty and pair[0] != pair[1]}
+    pairs = {
+        name: (value, plain(parameters[name].default))
+        for name, value in values.items()
+        if name in parameters
+    }
+    return {
+        name: pair
+        for name, pair in pairs.items()
+        if pair[1] is not inspect.Parameter.empty and pair[0] != pair[1]
+    }
 
 
 def differences(group: str, choice: str) -> Iterator[tuple[str, dict[str, tuple[Any, Any]]]]:
-    """Every target of this package in a file, with the arguments in which the file and its defaults differ."""
+    """Every target of this package in a file, with the arguments in which the file and its defaults
+    differ.
+    """
     verb, *more = VERBS.get(group, ("train",))
-    config = OmegaConf.to_container(compose(verb, f"{group}={choice}", *more, *NEEDED.get(choice, [])), resolve=True)
+    config = OmegaConf.to_container(
+        compose(verb, f"{group}={choice}", *more, *NEEDED.get(choice, [])), resolve=True
+    )
     assert isinstance(config, dict)
     for node in targets(config[group]):
         module, _, name = node["_target_"].rpartition(".")
@@ -74,19 +111,29 @@ def differences(group: str, choice: str) -> Iterator[tuple[str, dict[str, tuple[
             yield node["_target_"], differing(getattr(importlib.import_module(module), name), node)
 
 
-CHOICES = [(group, choice) for group, choice in GROUPS if group not in ("experiments", "protocol", "trainer", "logger", "launcher", "sweeper")]
+CHOICES = [
+    (group, choice)
+    for group, choice in GROUPS
+    if group not in ("experiments", "protocol", "trainer", "logger", "launcher", "sweeper")
+]
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_the_defaults_of_a_target_are_the_values_of_its_file(group: str, choice: str) -> None:
     for target, found in differences(group, choice):
-        assert not {argument for argument in found if (target, argument) not in EXCEPTIONS and (choice, argument) not in BY_CHOICE}, found
+        assert not {
+            argument
+            for argument in found
+            if (target, argument) not in EXCEPTIONS and (choice, argument) not in BY_CHOICE
+        }, found
 
 
 def test_the_defaults_of_training_are_those_of_its_configuration() -> None:
     config = OmegaConf.to_container(compose("train", "data=synthetic"), resolve=True)
     assert isinstance(config, dict)
-    values = {name: config[name] for name in ("seed", "select", "patience", "save_every")} | config["learner"]
+    values = {name: config[name] for name in ("seed", "select", "patience", "save_every")} | config[
+        "learner"
+    ]
     assert {*values} <= {*inspect.signature(train).parameters}
     assert differing(train, values) == {}
     assert differing(Learner, values) == {}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fmsd.data.clip import FRAMES
 from fmsd.data.manifest import collect
 from fmsd.data.sources import df40
+from fmsd.data.sources.tree import FRAMES
 from fmsd.errors import InputError
 from fmsd.types import Entry, Problem, Video
 from tests.conftest import write_image
@@ -51,7 +51,11 @@ def tree(root: Path) -> Path:
         write_image(root / path, seed, 8)
     for split, pairs in FF.items():
         (root / "FaceForensics++" / f"{split}.json").write_text(json.dumps(pairs))
-    lines = ["1 Celeb-real/id0_0000.mp4", "1 YouTube-real/00170.mp4", "0 Celeb-synthesis/id0_id1_0000.mp4"]
+    lines = [
+        "1 Celeb-real/id0_0000.mp4",
+        "1 YouTube-real/00170.mp4",
+        "0 Celeb-synthesis/id0_id1_0000.mp4",
+    ]
     (root / "Celeb-DF-v2/List_of_testing_videos.txt").write_text("\n".join(lines) + "\n")
     return root
 
@@ -61,16 +65,31 @@ def problems(entries: list[Entry], *kinds: str) -> list[str]:
 
 
 def test_there_are_forty_methods_in_four_families() -> None:
-    assert {family: len(methods) for family, methods in df40.FAMILIES.items()} == {"FS": 10, "FR": 13, "EFS": 12, "FE": 5}
+    assert {family: len(methods) for family, methods in df40.FAMILIES.items()} == {
+        "FS": 10,
+        "FR": 13,
+        "EFS": 12,
+        "FE": 5,
+    }
     assert len(set(df40.METHODS.values())) == 40
 
 
 def test_every_shape_of_the_trees_is_read(tmp_path: Path) -> None:
     manifest = collect(df40.scan(tree(tmp_path)), tmp_path).validate()
-    rows = {row["path"]: (row["label"], row["domain"], row["video"], row["split"]) for row in manifest.table.to_dicts()}
-    fakes = {path: (1, method, f"df40/{method}/{name}", split) for path, (method, name, split) in FAKES.items()}
-    assert rows == fakes | {path: (0, "real", f"df40/real/{name}", split) for path, (name, split) in REALS.items()}
-    assert manifest.table.filter(video="df40/simswap/ff/953_974").sort("index")["path"].str.tail(7).to_list() == ["000.png", "010.png"]
+    rows = {
+        row["path"]: (row["label"], row["domain"], row["video"], row["split"])
+        for row in manifest.table.to_dicts()
+    }
+    fakes = {
+        path: (1, method, f"df40/{method}/{name}", split)
+        for path, (method, name, split) in FAKES.items()
+    }
+    assert rows == fakes | {
+        path: (0, "real", f"df40/real/{name}", split) for path, (name, split) in REALS.items()
+    }
+    assert manifest.table.filter(video="df40/simswap/ff/953_974").sort("index")["path"].str.tail(
+        7
+    ).to_list() == ["000.png", "010.png"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +101,9 @@ def test_every_shape_of_the_trees_is_read(tmp_path: Path) -> None:
         ({"origins": ["own"]}, {"starganv2", "stargan", "deepfacelab"}),
     ],
 )
-def test_families_methods_and_origins_are_chosen_with_their_real_videos(tmp_path: Path, choice: dict[str, list[str]], domains: set[str]) -> None:
+def test_families_methods_and_origins_are_chosen_with_their_real_videos(
+    tmp_path: Path, choice: dict[str, list[str]], domains: set[str]
+) -> None:
     manifest = collect(df40.scan(tree(tmp_path), **choice), tmp_path).validate()  # pyright: ignore[reportArgumentType]
     assert set(manifest.table["domain"]) == domains | {"real"}
     if choice.get("origins") == ["own"]:
@@ -103,8 +124,15 @@ def test_a_video_and_its_frames_are_one_entry(tmp_path: Path) -> None:
         file = root / "DF40/fomm/ff/videos" / f"{name}.mp4"
         file.parent.mkdir(exist_ok=True)
         file.touch()
-    found = [entry for entry in df40.scan(root, methods=["fomm"]) if isinstance(entry, Video) and entry.label]
-    assert {(entry.video, entry.file and entry.file.name, entry.images and entry.images.name) for entry in found} == {
+    found = [
+        entry
+        for entry in df40.scan(root, methods=["fomm"])
+        if isinstance(entry, Video) and entry.label
+    ]
+    assert {
+        (entry.video, entry.file and entry.file.name, entry.images and entry.images.name)
+        for entry in found
+    } == {
         ("df40/fomm/ff/953_974", "953_974.mp4", "953_974"),
         ("df40/fomm/ff/974_953", "974_953.mp4", None),
     }
@@ -116,7 +144,10 @@ def test_two_files_or_folders_that_would_be_one_video_are_refused(tmp_path: Path
     folder.mkdir()
     for name in ("953_974.mp4", "953_974.avi"):
         (folder / name).touch()
-    with pytest.raises(InputError, match=r"953_974\.(avi|mp4) and .*953_974\.(avi|mp4) are one video by their names; keep one"):
+    with pytest.raises(
+        InputError,
+        match=r"953_974\.(avi|mp4) and .*953_974\.(avi|mp4) are one video by their names; keep one",
+    ):
         list(df40.scan(root, methods=["fomm"]))
     write_image(root / "DF40/deepfacelab/fake/0001/0.png", 0, 8)
     with pytest.raises(InputError, match=r"fake/0001.*are one video by their names"):
@@ -127,10 +158,21 @@ def test_the_test_list_of_celebdf_is_read_as_its_own_source_reads_it(tmp_path: P
     root = tree(tmp_path)
     listed = root / "Celeb-DF-v2/List_of_testing_videos.txt"
     write_image(root / "Celeb-DF-v2/YouTube-real/frames/two words/0.png", 0, 8)
-    listed.write_text(listed.read_text() + "1 YouTube-real/two words.mp4\n0 YouTube-real/00000.mp4\n")
+    listed.write_text(
+        listed.read_text() + "1 YouTube-real/two words.mp4\n0 YouTube-real/00000.mp4\n"
+    )
     entries = list(df40.scan(root, origins=["cdf"]))
-    names = {entry.video.removeprefix("df40/real/") for entry in entries if isinstance(entry, Video) and not entry.label}
-    assert names == {"cdf/Celeb-real/id0_0000", "cdf/YouTube-real/00170", "cdf/YouTube-real/two words", "cdf/YouTube-real/00000"}
+    names = {
+        entry.video.removeprefix("df40/real/")
+        for entry in entries
+        if isinstance(entry, Video) and not entry.label
+    }
+    assert names == {
+        "cdf/Celeb-real/id0_0000",
+        "cdf/YouTube-real/00170",
+        "cdf/YouTube-real/two words",
+        "cdf/YouTube-real/00000",
+    }
     (what,) = problems(entries, "mislabelled")
     assert "calls 00000 fake, but it is in YouTube-real and taken for real" in what
     listed.write_text("Celeb-real/id0_0000.mp4\n")
@@ -141,7 +183,9 @@ def test_the_test_list_of_celebdf_is_read_as_its_own_source_reads_it(tmp_path: P
 def test_every_folder_of_frames_is_a_level(tmp_path: Path) -> None:
     for name in FRAMES:
         write_image(tmp_path / "DF40/heygen/fake" / name / f"{name}0" / "0.png", 0, 8)
-    found = [entry.video for entry in df40.scan(tmp_path, methods=["heygen"]) if isinstance(entry, Video)]
+    found = [
+        entry.video for entry in df40.scan(tmp_path, methods=["heygen"]) if isinstance(entry, Video)
+    ]
     assert found == [f"df40/heygen/test/{name}0" for name in sorted(FRAMES)]
 
 
@@ -165,12 +209,20 @@ def test_what_is_wrong_with_a_copy_is_told(tmp_path: Path) -> None:
     ("choice", "message"),
     [
         ({"families": ["GAN"]}, r"no family GAN; choose from FS, FR, EFS, FE"),
-        ({"families": ["FR"], "methods": ["simswap"]}, r"families FR of DF40 have no method simswap"),
+        (
+            {"families": ["FR"], "methods": ["simswap"]},
+            r"families FR of DF40 have no method simswap",
+        ),
         ({"origins": ["celeba"]}, r"no origin celeba; choose from ff, cdf, own"),
-        ({"ff": "/nowhere"}, r"no folder /nowhere with the real videos of ff; set data\.source\.ff=PATH"),
+        (
+            {"ff": "/nowhere"},
+            r"no folder /nowhere with the real videos of ff; set data\.source\.ff=PATH",
+        ),
     ],
 )
-def test_what_cannot_be_used_is_refused(tmp_path: Path, choice: dict[str, list[str]], message: str) -> None:
+def test_what_cannot_be_used_is_refused(
+    tmp_path: Path, choice: dict[str, list[str]], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         list(df40.scan(tree(tmp_path), **choice))  # pyright: ignore[reportArgumentType]
 
@@ -182,7 +234,10 @@ def test_missing_folders_and_lists_are_refused(tmp_path: Path) -> None:
         list(df40.scan(tmp_path, lists=True))
     root = tree(tmp_path)
     (root / "Celeb-DF-v2/List_of_testing_videos.txt").unlink()
-    with pytest.raises(InputError, match=r"no test list .*Celeb-DF-v2/List_of_testing_videos\.txt; it comes with the dataset"):
+    with pytest.raises(
+        InputError,
+        match=r"no test list .*Celeb-DF-v2/List_of_testing_videos\.txt; it comes with the dataset",
+    ):
         list(df40.scan(root))
 
 
@@ -194,20 +249,44 @@ def lists(root: Path) -> Path:
     own = {split: {} for split in ("train", "val", "test")}
     real = "FaceForensics++/original_sequences/youtube/c23/frames"
 
-    def write(name: str, method: str, fakes: dict[str, dict[str, str]], reals: dict[str, dict[str, str]]) -> None:
+    def write(
+        name: str, method: str, fakes: dict[str, dict[str, str]], reals: dict[str, dict[str, str]]
+    ) -> None:
         content: dict[str, dict[str, Any]] = {}
         for label, listed in ((f"{method}_Real", reals), (f"{method}_Fake", fakes)):
             content[label] = own | {
-                split: {video: {"label": label, "frames": [f"{prefix}/{path}"]} for video, path in videos.items()} for split, videos in listed.items()
+                split: {
+                    video: {"label": label, "frames": [f"{prefix}/{path}"]}
+                    for video, path in videos.items()
+                }
+                for split, videos in listed.items()
             }
         (root / "dataset_json" / f"{name}.json").write_text(json.dumps({name: content}))
 
     (root / "dataset_json").mkdir()
     shared = {"train": {"071": f"{real}/071/0.png"}, "test": {"953": f"{real}/953/0.png"}}
-    trained = {"train": {"071_054": "DF40_train/simswap/frames/071_054/000.png"}, "test": {"953_974": "DF40/simswap/ff/frames/953_974/000.png"}}
+    trained = {
+        "train": {"071_054": "DF40_train/simswap/frames/071_054/000.png"},
+        "test": {"953_974": "DF40/simswap/ff/frames/953_974/000.png"},
+    }
     write("simswap_ff", "simswap", trained, shared)
-    write("fomm_ff", "fomm", {"test": {"953_974": "DF40/fomm/ff/frames/953_974/000.png", "974_953": "DF40/fomm/ff/frames/974_953/000.png"}}, shared)
-    write("starganv2", "starganv2", {"test": {"0001": "DF40/StarGAN2/fake/0001.jpg"}}, {"test": {"0001": "DF40/StarGAN2/real/0001.jpg"}})
+    write(
+        "fomm_ff",
+        "fomm",
+        {
+            "test": {
+                "953_974": "DF40/fomm/ff/frames/953_974/000.png",
+                "974_953": "DF40/fomm/ff/frames/974_953/000.png",
+            }
+        },
+        shared,
+    )
+    write(
+        "starganv2",
+        "starganv2",
+        {"test": {"0001": "DF40/StarGAN2/fake/0001.jpg"}},
+        {"test": {"0001": "DF40/StarGAN2/real/0001.jpg"}},
+    )
     return root
 
 
@@ -224,12 +303,16 @@ def test_the_json_files_give_methods_as_domains_and_shared_real_videos_once(tmp_
         ("df40/real/ff/953", "real", "test"),
         ("df40/real/starganv2/0001", "real", "test"),
     }
-    lia, gone = sorted(problems(entries, "missing"), key=lambda what: "JSON file of lia" not in what)
+    lia, gone = sorted(
+        problems(entries, "missing"), key=lambda what: "JSON file of lia" not in what
+    )
     assert "holds no JSON file of lia" in lia
     assert "fomm_ff.json lists 1 frames that are not there" in gone
 
 
 def test_the_json_files_follow_the_choice(tmp_path: Path) -> None:
     root = lists(tree(tmp_path))
-    manifest = collect(df40.scan(root, families=["FS"], origins=["ff"], lists=True), root).validate()
+    manifest = collect(
+        df40.scan(root, families=["FS"], origins=["ff"], lists=True), root
+    ).validate()
     assert set(manifest.table["domain"]) == {"simswap", "real"}

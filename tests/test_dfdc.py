@@ -14,8 +14,14 @@ from fmsd.types import Problem, Video
 from tests.conftest import write_image
 
 TRAIN: tuple[dict[str, dict[str, Any]], ...] = (
-    {"aaqaifqrwn.mp4": {"label": "FAKE", "split": "train", "original": "afoovlsmtx.mp4"}, "afoovlsmtx.mp4": {"label": "REAL", "split": "train"}},
-    {"bbhpvrmbse.mp4": {"label": "FAKE", "split": "train", "original": "bddjdhzfze.mp4"}, "bddjdhzfze.mp4": {"label": "REAL", "split": "train"}},
+    {
+        "aaqaifqrwn.mp4": {"label": "FAKE", "split": "train", "original": "afoovlsmtx.mp4"},
+        "afoovlsmtx.mp4": {"label": "REAL", "split": "train"},
+    },
+    {
+        "bbhpvrmbse.mp4": {"label": "FAKE", "split": "train", "original": "bddjdhzfze.mp4"},
+        "bddjdhzfze.mp4": {"label": "REAL", "split": "train"},
+    },
 )
 VALIDATION = "filename,label\nvkekkdzorh.mp4,0\nwxyzabcdef.mp4,1\n"
 TEST = {"aalscayrfi.mp4": {"is_fake": 1, "augmentations": {}}, "zzzzabcdef.mp4": {"is_fake": 0}}
@@ -44,7 +50,9 @@ def part(folder: Path, names: list[str], frames: str | None = None) -> Path:
 
 def copy(root: Path, train: str = "train/dfdc_train_part_{0}", frames: str | None = None) -> Path:
     for number, listed in enumerate(TRAIN):
-        (part(root / train.format(number), list(listed), frames) / "metadata.json").write_text(json.dumps(listed))
+        (part(root / train.format(number), list(listed), frames) / "metadata.json").write_text(
+            json.dumps(listed)
+        )
     names = [line.partition(",")[0] for line in VALIDATION.splitlines()[1:]]
     (part(root / "validation", names, frames) / "labels.csv").write_text(VALIDATION)
     (part(root / "test", list(TEST), frames) / "metadata.json").write_text(json.dumps(TEST))
@@ -54,11 +62,20 @@ def copy(root: Path, train: str = "train/dfdc_train_part_{0}", frames: str | Non
 def splits(root: Path) -> dict[str, str]:
     found = [entry for entry in dfdc.scan(root, "dfdc") if isinstance(entry, Video)]
     for entry in found:
-        assert (entry.label, entry.domain) == ((0, "real") if "/real/" in entry.video else (1, "fake"))
+        assert (entry.label, entry.domain) == (
+            (0, "real") if "/real/" in entry.video else (1, "fake")
+        )
     return {entry.video: entry.split for entry in found}
 
 
-@pytest.mark.parametrize("train", ["train/dfdc_train_part_{0}", "dfdc_train_part_{0}", "train/dfdc_train_part_0{0}/dfdc_train_part_{0}"])
+@pytest.mark.parametrize(
+    "train",
+    [
+        "train/dfdc_train_part_{0}",
+        "dfdc_train_part_{0}",
+        "train/dfdc_train_part_0{0}/dfdc_train_part_{0}",
+    ],
+)
 def test_every_part_is_read_wherever_its_archive_was_unpacked(tmp_path: Path, train: str) -> None:
     root = copy(tmp_path, train)
     assert splits(root) == EXPECTED
@@ -67,11 +84,16 @@ def test_every_part_is_read_wherever_its_archive_was_unpacked(tmp_path: Path, tr
 
 def test_a_single_part_is_a_root_too(tmp_path: Path) -> None:
     root = copy(tmp_path)
-    assert splits(root / "train" / "dfdc_train_part_0") == {"dfdc/fake/aaqaifqrwn": "train", "dfdc/real/afoovlsmtx": "train"}
+    assert splits(root / "train" / "dfdc_train_part_0") == {
+        "dfdc/fake/aaqaifqrwn": "train",
+        "dfdc/real/afoovlsmtx": "train",
+    }
     assert splits(root / "test") == {"dfdc/fake/aalscayrfi": "test", "dfdc/real/zzzzabcdef": "test"}
 
 
-def test_the_test_labels_may_be_a_table_with_the_videos_in_a_folder_of_their_own(tmp_path: Path) -> None:
+def test_the_test_labels_may_be_a_table_with_the_videos_in_a_folder_of_their_own(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "test"
     part(folder / "videos", list(TEST))
     (folder / "labels.csv").write_text("filename,label\naalscayrfi.mp4,1\nzzzzabcdef.mp4,0\n")
@@ -87,7 +109,9 @@ def test_extracted_frames_make_a_valid_manifest(tmp_path: Path, frames: str) -> 
 
 def test_a_name_that_two_parts_hold_is_two_videos(tmp_path: Path) -> None:
     root = copy(tmp_path)
-    (part(root / "train_sample_videos", list(TRAIN[0])) / "metadata.json").write_text(json.dumps(TRAIN[0]))
+    (part(root / "train_sample_videos", list(TRAIN[0])) / "metadata.json").write_text(
+        json.dumps(TRAIN[0])
+    )
     assert {video for video in splits(root) if "aaqaifqrwn" in video} == {
         "dfdc/fake/train/dfdc_train_part_0/aaqaifqrwn",
         "dfdc/fake/train_sample_videos/aaqaifqrwn",
@@ -99,21 +123,43 @@ def test_what_is_absent_unlisted_or_unlabelled_is_told(tmp_path: Path) -> None:
     (root / "test" / "zzzzabcdef.mp4").unlink()
     (root / "validation" / "stranger.mp4").touch()
     part(root / "test_videos", ["unknown.mp4"])
-    problems = {entry.kind: entry.what for entry in dfdc.scan(root, "dfdc") if isinstance(entry, Problem)}
+    problems = {
+        entry.kind: entry.what for entry in dfdc.scan(root, "dfdc") if isinstance(entry, Problem)
+    }
     assert "lists zzzzabcdef, which" in problems.pop("missing")
     assert "stranger.mp4 has no label and is left out" in problems.pop("unlisted")
-    assert "test_videos holds videos without metadata.json or labels.csv" in problems.pop("unlabelled")
+    assert "test_videos holds videos without metadata.json or labels.csv" in problems.pop(
+        "unlabelled"
+    )
     assert problems == {}
-    assert splits(root) == {video: split for video, split in EXPECTED.items() if "zzzzabcdef" not in video}
+    assert splits(root) == {
+        video: split for video, split in EXPECTED.items() if "zzzzabcdef" not in video
+    }
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("metadata.json", "{", r"metadata\.json is not a JSON file \(Expecting property name.*fetch it again if it is cut off"),
-        ("metadata.json", "<html>", r"metadata\.json is not a JSON file .*; fetch the JSON file instead"),
-        ("metadata.json", "[]", r"metadata\.json is a list, not an object; put the dataset's own metadata\.json there"),
-        ("metadata.json", '{"a.mp4": "FAKE"}', r"a\.mp4 in .*metadata\.json is text, not an object"),
+        (
+            "metadata.json",
+            "{",
+            r"metadata\.json is not a JSON file \(Expecting property name.*fetch it again if it is cut off",
+        ),
+        (
+            "metadata.json",
+            "<html>",
+            r"metadata\.json is not a JSON file .*; fetch the JSON file instead",
+        ),
+        (
+            "metadata.json",
+            "[]",
+            r"metadata\.json is a list, not an object; put the dataset's own metadata\.json there",
+        ),
+        (
+            "metadata.json",
+            '{"a.mp4": "FAKE"}',
+            r"a\.mp4 in .*metadata\.json is text, not an object",
+        ),
         (
             "metadata.json",
             '{"a.mp4": {"label": "MAYBE"}}',
@@ -121,18 +167,48 @@ def test_what_is_absent_unlisted_or_unlabelled_is_told(tmp_path: Path) -> None:
         ),
         ("metadata.json", '{"a.mp4": {"label": null}}', r"a\.mp4 has label=None"),
         ("metadata.json", '{"a.mp4": {"label": ["FAKE"]}}', r"a\.mp4 has label=\['FAKE'\]"),
-        ("metadata.json", '{"a.mp4": {"label": "FAKE", "split": ["x"]}}', r"a\.mp4 / split in .* is \['x'\], none of train"),
-        ("metadata.json", '{"a.mp4": {"split": "train"}}', r"metadata\.json does not give each video a label: a\.mp4 has none; correct that"),
-        ("metadata.json", '{"a.mp4": {"label": "FAKE"}, "a.mp4": {"label": "REAL"}}', r"gives a\.mp4 twice, with different values"),
-        ("metadata.json", '{"a.mp4": {"label": "FAKE"}, "a.avi": {"label": "REAL"}}', r"lists a\.avi twice, with two labels"),
-        ("labels.csv", "file,label\na.mp4,1\n", r"labels\.csv lacks the columns filename; it needs filename, label"),
+        (
+            "metadata.json",
+            '{"a.mp4": {"label": "FAKE", "split": ["x"]}}',
+            r"a\.mp4 / split in .* is \['x'\], none of train",
+        ),
+        (
+            "metadata.json",
+            '{"a.mp4": {"split": "train"}}',
+            r"metadata\.json does not give each video a label: a\.mp4 has none; correct that",
+        ),
+        (
+            "metadata.json",
+            '{"a.mp4": {"label": "FAKE"}, "a.mp4": {"label": "REAL"}}',
+            r"gives a\.mp4 twice, with different values",
+        ),
+        (
+            "metadata.json",
+            '{"a.mp4": {"label": "FAKE"}, "a.avi": {"label": "REAL"}}',
+            r"lists a\.avi twice, with two labels",
+        ),
+        (
+            "labels.csv",
+            "file,label\na.mp4,1\n",
+            r"labels\.csv lacks the columns filename; it needs filename, label",
+        ),
         ("labels.csv", "filename,label\na.mp4,2\n", r"a\.mp4 has label='2'"),
         ("labels.csv", "filename,label\na.mp4\n", r"a\.mp4 has label=''"),
-        ("labels.csv", "filename,label\na.mp4,1,b.mp4\n", r"Line 2 of .*labels\.csv has 3 cells, but the header 2"),
-        ("labels.csv", 'filename,label\n"a.mp4,1\n', r"Line 2 of .*labels\.csv cannot be read \(unexpected end of data\)"),
+        (
+            "labels.csv",
+            "filename,label\na.mp4,1,b.mp4\n",
+            r"Line 2 of .*labels\.csv has 3 cells, but the header 2",
+        ),
+        (
+            "labels.csv",
+            'filename,label\n"a.mp4,1\n',
+            r"Line 2 of .*labels\.csv cannot be read \(unexpected end of data\)",
+        ),
     ],
 )
-def test_lists_without_labels_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_lists_without_labels_are_refused(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
     (part(tmp_path / "test", ["a.mp4"]) / name).write_text(content)
     with pytest.raises(InputError, match=message):
         list(dfdc.scan(tmp_path, "dfdc"))
@@ -143,15 +219,27 @@ def test_other_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         list(dfdc.scan(tmp_path / "none", "dfdc"))
     with pytest.raises(InputError, match=r"holds no folder with a metadata\.json or labels\.csv"):
         list(dfdc.scan(part(tmp_path / "empty", []), "dfdc"))
-    (part(tmp_path / "mine" / "somewhere", ["a.mp4"]) / "labels.csv").write_text("filename,label\na.mp4,1\n")
-    with pytest.raises(InputError, match=r"Nothing tells the split .*somewhere.*name their folder train, validation or test"):
+    (part(tmp_path / "mine" / "somewhere", ["a.mp4"]) / "labels.csv").write_text(
+        "filename,label\na.mp4,1\n"
+    )
+    with pytest.raises(
+        InputError,
+        match=r"Nothing tells the split .*somewhere.*name their folder train, validation or test",
+    ):
         list(dfdc.scan(tmp_path / "mine", "dfdc"))
 
 
 def test_deepfakebench_json_wins_where_the_root_holds_it(tmp_path: Path) -> None:
     root = copy(tmp_path, frames="frames")
-    source = functools.partial(deepfakebench.either, file="DFDC.json", dataset="dfdc", tree=functools.partial(dfdc.scan, dataset="dfdc"))
+    source = functools.partial(
+        deepfakebench.either,
+        file="DFDC.json",
+        dataset="dfdc",
+        tree=functools.partial(dfdc.scan, dataset="dfdc"),
+    )
     assert collect(source(root), root).validate().videos == 8
     video = {"label": "DFDC_Fake", "frames": ["DFDC/test/frames/aalscayrfi/000.png"]}
-    (root / "DFDC.json").write_text(json.dumps({"DFDC": {"DFDC_Fake": {"test": {"aalscayrfi": video}}}}))
+    (root / "DFDC.json").write_text(
+        json.dumps({"DFDC": {"DFDC_Fake": {"test": {"aalscayrfi": video}}}})
+    )
     assert collect(source(root), root).table["video"].to_list() == ["dfdc/fake/aalscayrfi"]

@@ -1,4 +1,6 @@
-"""The wrappers in a training loop without Lightning: the same steps as the formulas, whatever the optimizer; resumable in full."""
+"""The wrappers in a training loop without Lightning: the same steps as the formulas, whatever the
+optimizer; resumable in full.
+"""
 
 import copy
 import functools
@@ -24,9 +26,17 @@ from tests.test_wrappers import Problem, close, direction, flat
 
 Factory = Callable[..., torch.optim.Optimizer]
 
-WRAPPERS = [ERM(), SAM(0.3), SAGM(0.3, 0.1), RoGA(0.3, 0.1, 2.0, "own", 0), RoGA(0.3, 0.1, 2.0, "all", 0)]
+WRAPPERS = [
+    ERM(),
+    SAM(0.3),
+    SAGM(0.3, 0.1),
+    RoGA(0.3, 0.1, 2.0, "own", 0),
+    RoGA(0.3, 0.1, 2.0, "all", 0),
+]
 WRAPPERS += [SAM(0.3, perturb="all"), RoGA(0.3, 0.1, 2.0, "own", 0, perturb="all", adaptive=True)]
-every_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS, ids=["erm", "sam", "sagm", "own", "all", "sam-whole", "own-whole-adaptive"])
+every_wrapper = pytest.mark.parametrize(
+    "wrapper", WRAPPERS, ids=["erm", "sam", "sagm", "own", "all", "sam-whole", "own-whole-adaptive"]
+)
 OPTIMIZERS = [
     functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01),
     functools.partial(torch.optim.AdamW, lr=0.01),
@@ -39,11 +49,14 @@ def mean_losses(problem: Problem) -> list[Callable[[], Tensor]]:
     """Closures, one per domain, of the mean loss over its frames."""
     frames = sum(len(label) for _, label in problem.data)
     return [
-        lambda place=place, label=label: problem.loss(problem.model, place) * frames / len(label) for place, (_, label) in enumerate(problem.data)
+        lambda place=place, label=label: problem.loss(problem.model, place) * frames / len(label)
+        for place, (_, label) in enumerate(problem.data)
     ]
 
 
-def naive_step(problem: Problem, wrapper: OptimizerWrapper, optimizer: torch.optim.Optimizer) -> None:
+def naive_step(
+    problem: Problem, wrapper: OptimizerWrapper, optimizer: torch.optim.Optimizer
+) -> None:
     """A step on the mean of the domains' mean losses, by the formula."""
     frames, domains = sum(len(label) for _, label in problem.data), len(problem.data)
 
@@ -51,7 +64,11 @@ def naive_step(problem: Problem, wrapper: OptimizerWrapper, optimizer: torch.opt
         return problem.gradient(theta, place) * frames / len(problem.data[place][1]) / domains
 
     found = direction(wrapper, problem.theta, gradient, domains, problem.moves(wrapper))
-    for parameter, part in zip(problem.params, found.split([parameter.numel() for parameter in problem.params]), strict=True):
+    for parameter, part in zip(
+        problem.params,
+        found.split([parameter.numel() for parameter in problem.params]),
+        strict=True,
+    ):
         parameter.grad = part.view_as(parameter)
     optimizer.step()
 
@@ -87,15 +104,23 @@ def test_a_step_works_where_gradients_are_switched_off() -> None:
     problem = Problem(6)
     before = problem.theta
     with torch.no_grad():
-        DropIn(torch.optim.SGD(problem.params, lr=0.1), SAM(0.3), problem.model, problem.head).step(mean_losses(problem))
+        DropIn(torch.optim.SGD(problem.params, lr=0.1), SAM(0.3), problem.model, problem.head).step(
+            mean_losses(problem)
+        )
     assert not torch.equal(problem.theta, before)
 
 
 def test_the_head_is_a_module_or_its_parameters() -> None:
     start, points = Problem(3, 5), []
-    for part in (lambda model: model[2], lambda model: model[2].parameters(), lambda model: list(model[2].parameters())):
+    for part in (
+        lambda model: model[2],
+        lambda model: model[2].parameters(),
+        lambda model: list(model[2].parameters()),
+    ):
         problem = copy.deepcopy(start)
-        DropIn(torch.optim.SGD(problem.params, lr=0.1), SAM(0.3), problem.model, part(problem.model)).step(mean_losses(problem))
+        DropIn(
+            torch.optim.SGD(problem.params, lr=0.1), SAM(0.3), problem.model, part(problem.model)
+        ).step(mean_losses(problem))
         points.append(problem.theta)
     assert all(torch.equal(point, points[0]) for point in points)
 
@@ -105,14 +130,27 @@ def test_a_wrapper_that_leaves_the_head_in_place_has_to_know_it(wrapper: Any) ->
     """No loop perturbs the head because nobody said which it is."""
     problem, other = Problem(4), Problem(4)
     optimizer = torch.optim.SGD(problem.params, lr=0.1)
-    with pytest.raises(InputError, match=r"wrapper\.perturb=backbone leaves out the head.*; pass them as head=\.\.\., or perturb the head as well"):
+    with pytest.raises(
+        InputError,
+        match=r"wrapper\.perturb=backbone leaves out the head.*; pass them as head=\.\.\., or perturb the head as well",
+    ):
         DropIn(optimizer, wrapper, problem.model)
-    with pytest.raises(InputError, match="None of the head's parameters is trained by the optimizer; give the head of this model, or"):
+    with pytest.raises(
+        InputError,
+        match="None of the head's parameters is trained by the optimizer; give the head of this "
+        "model, or",
+    ):
         DropIn(optimizer, wrapper, problem.model, other.model[2])
-    with pytest.raises(InputError, match="leaves nothing to perturb, for only the head is trainable"):
+    with pytest.raises(
+        InputError, match="leaves nothing to perturb, for only the head is trainable"
+    ):
         DropIn(torch.optim.SGD(problem.head, lr=0.1), wrapper, problem.model, problem.head)
     for params in (problem.params, problem.head):
-        whole = DropIn(torch.optim.SGD(params, lr=0.1), replace(wrapper, perturb="all", warmup_epochs=0), problem.model)
+        whole = DropIn(
+            torch.optim.SGD(params, lr=0.1),
+            replace(wrapper, perturb="all", warmup_epochs=0),
+            problem.model,
+        )
         assert whole.step(mean_losses(problem)).isfinite()
     assert DropIn(optimizer, ERM(), problem.model).step(mean_losses(problem)).isfinite()
 
@@ -121,8 +159,15 @@ def test_frozen_parameters_stay_as_they_are() -> None:
     problem = Problem(3, 5)
     problem.params[0].requires_grad_(False)
     before = [parameter.detach().clone() for parameter in problem.params]
-    DropIn(torch.optim.AdamW(problem.params, lr=0.1), SAM(0.3), problem.model, problem.head).step(mean_losses(problem))
-    assert [torch.equal(*pair) for pair in zip(problem.params, before, strict=True)] == [True, False, False, False]
+    DropIn(torch.optim.AdamW(problem.params, lr=0.1), SAM(0.3), problem.model, problem.head).step(
+        mean_losses(problem)
+    )
+    assert [torch.equal(*pair) for pair in zip(problem.params, before, strict=True)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 class Loop:
@@ -130,14 +175,21 @@ class Loop:
 
     def __init__(self, wrapper: OptimizerWrapper, factory: Factory) -> None:
         torch.manual_seed(0)
-        self.model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
-        self.optimizer = DropIn(factory(self.model.parameters()), wrapper, self.model, self.model[3])
+        self.model = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1)
+        )
+        self.optimizer = DropIn(
+            factory(self.model.parameters()), wrapper, self.model, self.model[3]
+        )
 
     def run(self, *steps: int) -> "Loop":
         for step in steps:
             torch.manual_seed(step)
             data = [(torch.randn(5, 4), torch.randint(0, 2, (5, 1)).float()) for _ in range(2)]
-            closures = [lambda x=x, y=y: functional.binary_cross_entropy_with_logits(self.model(x), y) for x, y in data]
+            closures = [
+                lambda x=x, y=y: functional.binary_cross_entropy_with_logits(self.model(x), y)
+                for x, y in data
+            ]
             self.optimizer.step(closures)
         return self
 
@@ -147,7 +199,9 @@ class Loop:
 
 @every_optimizer
 @every_wrapper
-def test_a_loop_goes_on_from_its_state_as_if_nothing_had_been(wrapper: OptimizerWrapper, factory: Factory) -> None:
+def test_a_loop_goes_on_from_its_state_as_if_nothing_had_been(
+    wrapper: OptimizerWrapper, factory: Factory
+) -> None:
     whole = Loop(wrapper, factory).run(1, 2, 3, 4, 5, 6)
     file = io.BytesIO()
     torch.save(Loop(wrapper, factory).run(1, 2, 3).state(), file)
@@ -161,7 +215,9 @@ def test_a_loop_goes_on_from_its_state_as_if_nothing_had_been(wrapper: Optimizer
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
     assert whole.optimizer.state.keys() == set(whole.model.parameters())
-    for one, two in zip(whole.optimizer.state.values(), resumed.optimizer.state.values(), strict=True):
+    for one, two in zip(
+        whole.optimizer.state.values(), resumed.optimizer.state.values(), strict=True
+    ):
         assert one.keys() == two.keys()
         assert all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(two[key])) for key in one)
     assert not all(map(torch.equal, forgetful.model.parameters(), whole.model.parameters()))
@@ -180,9 +236,13 @@ def test_epochs_of_warm_up_are_plain_erm_and_need_to_know_the_epoch() -> None:
     problems = [Problem(3, 5)]
     problems += [copy.deepcopy(problems[0]) for _ in range(2)]
     warm, erm, full = (
-        DropIn(factory(p.params), rule, p.model, p.head) for p, rule in zip(problems, (wrapper, ERM(), RoGA(0.3, 0.1, warmup_epochs=0)), strict=True)
+        DropIn(factory(p.params), rule, p.model, p.head)
+        for p, rule in zip(problems, (wrapper, ERM(), RoGA(0.3, 0.1, warmup_epochs=0)), strict=True)
     )
-    with pytest.raises(InputError, match=r"begins with 2 epochs of plain ERM; say where training is with step\(closures, epoch=\.\.\.\)"):
+    with pytest.raises(
+        InputError,
+        match=r"begins with 2 epochs of plain ERM; say where training is with step\(closures, epoch=\.\.\.\)",
+    ):
         warm.step(mean_losses(problems[0]))
     for epoch in (0, 0, 1):
         warm.step(mean_losses(problems[0]), epoch=epoch)
@@ -224,5 +284,7 @@ def test_gradients_of_before_do_not_count() -> None:
     two = copy.deepcopy(one)
     flat(one.params).sum().backward()
     for problem in (one, two):
-        DropIn(torch.optim.SGD(problem.params, lr=0.1), SAM(0.3), problem.model, problem.head).step(mean_losses(problem))
+        DropIn(torch.optim.SGD(problem.params, lr=0.1), SAM(0.3), problem.model, problem.head).step(
+            mean_losses(problem)
+        )
     assert torch.equal(one.theta, two.theta)

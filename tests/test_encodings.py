@@ -10,13 +10,24 @@ import fmsd
 PACKAGE = Path(fmsd.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-PLACES = {"read_text": 0, "write_text": 1, "open": 2, "TemporaryFile": 2, "NamedTemporaryFile": 2, "TextIOWrapper": 1}
+PLACES = {
+    "read_text": 0,
+    "write_text": 1,
+    "open": 2,
+    "TemporaryFile": 2,
+    "NamedTemporaryFile": 2,
+    "TextIOWrapper": 1,
+}
 """Where the encoding stands among a call's arguments; of the builtin `open` it is one further."""
 
 
 def unsaid(source: str) -> list[int]:
     """The lines of calls that open a text without saying its encoding."""
-    return [node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and _is_unsaid(node)]
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and _is_unsaid(node)
+    ]
 
 
 def _is_unsaid(call: ast.Call) -> bool:
@@ -25,7 +36,11 @@ def _is_unsaid(call: ast.Call) -> bool:
     if name not in PLACES or "encoding" in keywords:
         return False
     owner = function.value if isinstance(function, ast.Attribute) else None
-    if name == "open" and isinstance(owner, ast.Name) and owner.id in ("av", "Image", "tarfile", "webbrowser", "os"):
+    if (
+        name == "open"
+        and isinstance(owner, ast.Name)
+        and owner.id in ("av", "Image", "tarfile", "webbrowser", "os")
+    ):
         return False
     if name in ("open", "TemporaryFile", "NamedTemporaryFile"):
         place = 0 if name != "open" or owner is not None else 1

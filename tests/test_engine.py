@@ -35,22 +35,43 @@ SPLITS = {"train": "train", "val": "val", "test": "test"}
 
 
 def module(root: Path | None, **changes: Any) -> DataModule:
-    source = functools.partial(folder.scan, dataset="mine", layout="{split}/{domain}/{video}", splits=SPLITS, real=["real"])  # pyright: ignore
-    defaults: dict[str, Any] = {"train": ["mine"], "test": ["mine"], "size": 32, "batch_size": 4, "workers": 0, "augment": "none"}
-    return DataModule("mine", None if root is None else str(root), **({"source": source} | defaults | changes))
+    source = functools.partial(
+        folder.scan, dataset="mine", layout="{split}/{domain}/{video}", splits=SPLITS, real=["real"]
+    )  # pyright: ignore
+    defaults: dict[str, Any] = {
+        "train": ["mine"],
+        "test": ["mine"],
+        "size": 32,
+        "batch_size": 4,
+        "workers": 0,
+        "augment": "none",
+    }
+    return DataModule(
+        "mine", None if root is None else str(root), **({"source": source} | defaults | changes)
+    )
 
 
 def learner(**changes: Any) -> Learner:
     model = tiny_vit()
     method = changes.pop("method", full)
     adaptation = method(model)
-    defaults: dict[str, Any] = {"optimizer": functools.partial(torch.optim.SGD, lr=0.1), "schedule": constant, "steps": 10}
+    defaults: dict[str, Any] = {
+        "optimizer": functools.partial(torch.optim.SGD, lr=0.1),
+        "schedule": constant,
+        "steps": 10,
+    }
     defaults |= {"weight_decay": 0.0, "clip": None}
     return Learner(model, ERM(), adaptation=adaptation, **(defaults | changes))
 
 
 def trainer(folder_: Path, **changes: Any) -> Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
     return Trainer(default_root_dir=folder_, **({"max_epochs": 1} | quiet | changes))
 
 
@@ -59,7 +80,9 @@ def test_accumulation_equals_a_larger_batch(tree: Path, tmp_path: Path) -> None:
     for batch_size, accumulate in ((8, 1), (4, 2), (2, 4)):
         torch.manual_seed(0)
         model = learner(accumulate=accumulate)
-        trainer(tmp_path).fit(model, train_dataloaders=module(tree, batch_size=batch_size).train_dataloader())
+        trainer(tmp_path).fit(
+            model, train_dataloaders=module(tree, batch_size=batch_size).train_dataloader()
+        )
         states.append(model.detector.state_dict())
     for other in states[1:]:
         for key, value in states[0].items():
@@ -67,15 +90,21 @@ def test_accumulation_equals_a_larger_batch(tree: Path, tmp_path: Path) -> None:
 
 
 def test_the_smaller_last_group_of_an_epoch_counts_in_full(tmp_path: Path) -> None:
-    """Three batches, two per step: the last step follows the gradient of its one batch, not half of it."""
+    """Three batches, two per step: the last step follows the gradient of its one batch, not half of
+    it.
+    """
     root = grow_tree(tmp_path / "tree", videos=3)
     norms = []
     for batch_size, accumulate in ((8, 1), (4, 2)):
         torch.manual_seed(0)
         model = learner(accumulate=accumulate, clip=1e9)
         seen: list[float] = []
-        model.log = lambda name, value, seen=seen, **_: seen.append(float(value)) if name == "train/gradient_norm" else None  # pyright: ignore
-        trainer(tmp_path).fit(model, train_dataloaders=module(root, batch_size=batch_size).train_dataloader())
+        model.log = lambda name, value, seen=seen, **_: (
+            seen.append(float(value)) if name == "train/gradient_norm" else None
+        )  # pyright: ignore
+        trainer(tmp_path).fit(
+            model, train_dataloaders=module(root, batch_size=batch_size).train_dataloader()
+        )
         norms.append(seen)
     assert len(norms[0]) == 2
     assert norms[1] == pytest.approx(norms[0], rel=1e-4)
@@ -97,7 +126,9 @@ def test_clipping_bounds_the_step(tree: Path, tmp_path: Path) -> None:
     pairs = zip(model.detector.named_parameters(), before, strict=True)
     moved = {name: parameter.detach() - old for (name, parameter), old in pairs}
     for inside in (True, False):  # the head, and the backbone
-        part = torch.cat([value.flatten() for name, value in moved.items() if ("head" in name) == inside])
+        part = torch.cat(
+            [value.flatten() for name, value in moved.items() if ("head" in name) == inside]
+        )
         assert part.norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
 
 
@@ -109,26 +140,60 @@ def test_the_schedule_advances_with_optimizer_steps(tree: Path, tmp_path: Path) 
     assert model.lr_schedulers().last_epoch == 2  # pyright: ignore
 
 
-def test_every_loss_term_is_logged_under_its_name_and_frozen_weights_stay_bit_equal(tree: Path, tmp_path: Path) -> None:
+def test_every_loss_term_is_logged_under_its_name_and_frozen_weights_stay_bit_equal(
+    tree: Path, tmp_path: Path
+) -> None:
     weights = {"orthogonality": 1.0, "spectral": 1.0}
-    model = learner(method=functools.partial(fmsd, patterns=["*attn.qkv"], subspaces=2, directions=1, penalties=weights))
-    learned = {name for name, parameter in model.detector.named_parameters() if parameter.requires_grad}
+    model = learner(
+        method=functools.partial(
+            fmsd, patterns=["*attn.qkv"], subspaces=2, directions=1, penalties=weights
+        )
+    )
+    learned = {
+        name for name, parameter in model.detector.named_parameters() if parameter.requires_grad
+    }
     before = {key: value.clone() for key, value in model.detector.state_dict().items()}
     worker = trainer(tmp_path)
     worker.fit(model, train_dataloaders=module(tree).train_dataloader())
     for key, value in model.detector.state_dict().items():
         assert torch.equal(value, before[key]) == (key not in learned), key
-    assert {"train/classification", "train/orthogonality", "train/spectral", "train/loss", "train/lr"} <= set(worker.logged_metrics)
+    assert {
+        "train/classification",
+        "train/orthogonality",
+        "train/spectral",
+        "train/loss",
+        "train/lr",
+    } <= set(worker.logged_metrics)
 
 
-@pytest.mark.parametrize("method", [fmsd, functools.partial(masm, every=2, momentum=0.9, fraction=0.5)])
-def test_under_bf16_the_constraint_and_the_penalties_are_computed_in_float32(method: Method, tree: Path, tmp_path: Path) -> None:
-    """Lightning's autocast covers the whole training step; in bf16 the penalty would be known to two digits."""
-    settings = {"patterns": ["attention", "mlp"], "subspaces": 3, "directions": 2, "constraint": "hard", "penalties": {"spectral": 1.0}}
-    model = learner(method=functools.partial(method, **settings), optimizer=functools.partial(torch.optim.AdamW, lr=0.01))  # pyright: ignore
-    trainer(tmp_path, max_epochs=6, precision="bf16-mixed").fit(model, train_dataloaders=module(tree).train_dataloader())
+@pytest.mark.parametrize(
+    "method", [fmsd, functools.partial(masm, every=2, momentum=0.9, fraction=0.5)]
+)
+def test_under_bf16_the_constraint_and_the_penalties_are_computed_in_float32(
+    method: Method, tree: Path, tmp_path: Path
+) -> None:
+    """Lightning's autocast covers the whole training step; in bf16 the penalty would be known to
+    two digits.
+    """
+    settings = {
+        "patterns": ["attention", "mlp"],
+        "subspaces": 3,
+        "directions": 2,
+        "constraint": "hard",
+        "penalties": {"spectral": 1.0},
+    }
+    model = learner(
+        method=functools.partial(method, **settings),
+        optimizer=functools.partial(torch.optim.AdamW, lr=0.01),
+    )  # pyright: ignore
+    trainer(tmp_path, max_epochs=6, precision="bf16-mixed").fit(
+        model, train_dataloaders=module(tree).train_dataloader()
+    )
     assert PENALTIES["orthogonality"](model.detector) < 1e-9
-    moved = [(layer.left - layer.initial.u * layer.initial.s[:, None]).norm() for layer in subspace_layers(model.detector)]
+    moved = [
+        (layer.left - layer.initial.u * layer.initial.s[:, None]).norm()
+        for layer in subspace_layers(model.detector)
+    ]
     assert min(moved) > 1e-3
     assert {parameter.dtype for parameter in model.detector.parameters()} == {torch.float32}
 
@@ -137,7 +202,13 @@ def test_a_penalty_has_the_same_gradient_in_bf16_training(tree: Path, tmp_path: 
     gradients = []
     for precision in ("32-true", "bf16-mixed"):
         torch.manual_seed(0)
-        method = functools.partial(fmsd, patterns=["attention"], subspaces=2, directions=1, penalties={"orthogonality": 1.0, "spectral": 1.0})
+        method = functools.partial(
+            fmsd,
+            patterns=["attention"],
+            subspaces=2,
+            directions=1,
+            penalties={"orthogonality": 1.0, "spectral": 1.0},
+        )
         model = learner(method=method)
         with torch.no_grad():
             for layer in subspace_layers(model.detector):
@@ -145,23 +216,39 @@ def test_a_penalty_has_the_same_gradient_in_bf16_training(tree: Path, tmp_path: 
         kept: list[torch.Tensor] = []
 
         def look(model: Learner = model, kept: list[torch.Tensor] = kept) -> None:
-            kept.extend(unit.u.grad.clone() for layer in subspace_layers(model.detector) for unit in layer.units)  # pyright: ignore
+            kept.extend(
+                unit.u.grad.clone()
+                for layer in subspace_layers(model.detector)
+                for unit in layer.units
+            )  # pyright: ignore
 
-        model.adaptation = replace(model.adaptation, observe=lambda model=model: model.detector.zero_grad(), before_step=look)
-        trainer(tmp_path, max_steps=1, precision=precision).fit(model, train_dataloaders=module(tree).train_dataloader())
+        model.adaptation = replace(
+            model.adaptation,
+            observe=lambda model=model: model.detector.zero_grad(),
+            before_step=look,
+        )
+        trainer(tmp_path, max_steps=1, precision=precision).fit(
+            model, train_dataloaders=module(tree).train_dataloader()
+        )
         gradients.append(torch.cat([gradient.flatten() for gradient in kept]))
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-8)
 
 
-def test_a_checkpoint_holds_what_learns_and_what_the_method_remembers(tree: Path, tmp_path: Path) -> None:
-    method = functools.partial(masm, patterns=["attention"], subspaces=2, directions=1, every=2, momentum=0.9, fraction=0.5)
+def test_a_checkpoint_holds_what_learns_and_what_the_method_remembers(
+    tree: Path, tmp_path: Path
+) -> None:
+    method = functools.partial(
+        masm, patterns=["attention"], subspaces=2, directions=1, every=2, momentum=0.9, fraction=0.5
+    )
     torch.manual_seed(0)
     model = learner(method=method)
     worker = trainer(tmp_path, max_epochs=4)
     worker.fit(model, train_dataloaders=module(tree).train_dataloader())
     worker.save_checkpoint(tmp_path / "x.ckpt")
     state = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
-    assert not [name for name in state if "mlp" in name or "patch_embed" in name or "semantic" in name]
+    assert not [
+        name for name in state if "mlp" in name or "patch_embed" in name or "semantic" in name
+    ]
     torch.manual_seed(0)
     other = learner(method=method)
     other.load_state_dict(state)
@@ -177,7 +264,9 @@ def test_a_checkpoint_holds_what_learns_and_what_the_method_remembers(tree: Path
         learner().load_state_dict(state)
 
 
-def test_batches_before_training_are_full_differ_from_each_other_and_from_training_and_hold_a_domain_in_balance(tmp_path: Path) -> None:
+def test_batches_before_training_are_full_differ_from_each_other_and_from_training_and_hold_a_domain_in_balance(
+    tmp_path: Path,
+) -> None:
     root = grow_tree(tmp_path / "tree", domains=("real", "swap", "blend"), videos=4)
     data = module(root, train=["mine"], batch_size=4, workers=1)
     batches = TrainingBatches(data, torch.device("cpu"))
@@ -188,7 +277,9 @@ def test_batches_before_training_are_full_differ_from_each_other_and_from_traini
     assert not torch.equal(first[0].row, again[0].row)
     assert not torch.equal(first[0].row, next(iter(data.train_dataloader())).row)
     repeated = TrainingBatches(data, torch.device("cpu"))
-    assert all(torch.equal(one.image, two.image) for one, two in zip(first, repeated.draw(9), strict=True))
+    assert all(
+        torch.equal(one.image, two.image) for one, two in zip(first, repeated.draw(9), strict=True)
+    )
     own = torch.cat([batch.domain[batch.label == 1] for batch in batches.draw(8, "swap")]).unique()
     assert len(own) == 1
     labels = torch.cat([batch.label for batch in batches.draw(8, "swap")])
@@ -203,7 +294,8 @@ def test_validation_metrics_are_those_of_the_whole_split(tree: Path, tmp_path: P
     batches = trainer(tmp_path).predict(Scorer(model.detector), dataloaders=data.val_dataloader())
     table = joined(data.validation, gather(batches))  # pyright: ignore
     means = table.group_by("video", maintain_order=True).agg(
-        pl.col("label").first(), (1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp())).mean().alias("score")
+        pl.col("label").first(),
+        (1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp())).mean().alias("score"),
     )
     real, fake = (means.filter(label=label)["score"].to_list() for label in (0, 1))
     wins = [1.0 if two > one else 0.5 if two == one else 0.0 for one in real for two in fake]
@@ -219,7 +311,10 @@ def test_scores_that_are_no_numbers_stop_the_run(tree: Path, tmp_path: Path) -> 
 
 
 def test_gather_orders_rows_and_drops_repeats() -> None:
-    parts = [Predictions(torch.tensor([3, 1]), torch.tensor([0.3, 0.1])), Predictions(torch.tensor([2, 1, 0]), torch.tensor([0.2, 0.1, 0.0]))]
+    parts = [
+        Predictions(torch.tensor([3, 1]), torch.tensor([0.3, 0.1])),
+        Predictions(torch.tensor([2, 1, 0]), torch.tensor([0.2, 0.1, 0.0])),
+    ]
     row, logit = gather(parts)
     assert row.tolist() == [0, 1, 2, 3]
     torch.testing.assert_close(logit, torch.tensor([0.0, 0.1, 0.2, 0.3]))
@@ -236,13 +331,17 @@ def test_splits_do_not_mix(tree: Path) -> None:
     assert len(set.union(*videos)) == 12
 
 
-def test_without_a_validation_split_training_videos_are_held_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_validation_split_training_videos_are_held_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = grow_tree(tmp_path, splits=("train", "test"), videos=4)
     with caplog.at_level(logging.INFO, "fmsd"):
         data = module(root, val_fraction=0.25)
         assert data.validation.videos == 2
     assert "25 % of its training videos are held out" in caplog.text
-    assert not set(data.validation.table["video"]) & set(data.training.where(split="train").table["video"])
+    assert not set(data.validation.table["video"]) & set(
+        data.training.where(split="train").table["video"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -255,12 +354,22 @@ def test_without_a_validation_split_training_videos_are_held_out(tmp_path: Path,
         ({"domains": ("real",)}, r"train split of mine has only real frames"),
         ({"frames": 0}, r"data\.frames=0 must be at least 1"),
         ({"batch_size": 0}, r"data\.batch_size=0 must be at least 1"),
-        ({"val_fraction": 1.5}, r"data\.val_fraction=1\.5 is no share; give a number between 0 and 1"),
-        ({"batches": "mixed"}, r"data\.batches=mixed is unknown; choose one of shuffle, balanced, natural"),
+        (
+            {"val_fraction": 1.5},
+            r"data\.val_fraction=1\.5 is no share; give a number between 0 and 1",
+        ),
+        (
+            {"batches": "mixed"},
+            r"data\.batches=mixed is unknown; choose one of shuffle, balanced, natural",
+        ),
     ],
 )
-def test_data_that_cannot_be_used_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    root = grow_tree(tmp_path, **{name: changes.pop(name) for name in ("splits", "domains") if name in changes})
+def test_data_that_cannot_be_used_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    root = grow_tree(
+        tmp_path, **{name: changes.pop(name) for name in ("splits", "domains") if name in changes}
+    )
     with pytest.raises(InputError, match=message):
         data = module(changes.pop("root", root), **changes)
         assert data.training and data.tests  # noqa: PT018
@@ -269,29 +378,43 @@ def test_data_that_cannot_be_used_is_refused(tmp_path: Path, changes: dict[str, 
 def test_a_test_split_with_one_class_is_refused(tmp_path: Path) -> None:
     root = grow_tree(tmp_path, splits=("train", "val"))
     write_image(root / "test" / "swap" / "v" / "0.png", 0)
-    with pytest.raises(InputError, match=r"test split of mine has only fake frames, so no AUC exists"):
+    with pytest.raises(
+        InputError, match=r"test split of mine has only fake frames, so no AUC exists"
+    ):
         assert module(root).tests
 
 
-def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def other(root: Path) -> Iterator[Frame]:
         return folder.scan(root, "other", "{split}/{domain}/{video}", SPLITS, ["real"])  # pyright: ignore
 
     home, away = grow_tree(tmp_path / "home"), grow_tree(tmp_path / "away")
-    data = module(home, test=["mine", "other", "third"], others={"other": other, "third": other}, roots={"other": str(away), "third": None})
+    data = module(
+        home,
+        test=["mine", "other", "third"],
+        others={"other": other, "third": other},
+        roots={"other": str(away), "third": None},
+    )
     with caplog.at_level(logging.WARNING, "fmsd"):
         assert list(data.tests) == ["mine", "other"]
     assert "third is skipped: its root is not given (data.roots.third=PATH)" in caplog.text
     assert data.skipped == ["third"]
     alias = module(home, test=["alias"], others={"alias": other}, roots={"alias": str(away)})
-    with pytest.raises(InputError, match=r"away holds other, not alias; correct data\.roots\.alias=PATH, or the name in conf/data/alias\.yaml"):
+    with pytest.raises(
+        InputError,
+        match=r"away holds other, not alias; correct data\.roots\.alias=PATH, or the name in conf/data/alias\.yaml",
+    ):
         assert alias.tests
 
 
 def in_compressions(root: Path, dataset: str, *levels: str) -> Iterator[Frame]:
     """The frames below ROOT/LEVEL of a dataset, in each of some compressions."""
     for level in levels:
-        for frame in folder.scan(root / level, dataset, "{split}/{domain}/{video}", SPLITS, ["real"]):  # pyright: ignore
+        for frame in folder.scan(
+            root / level, dataset, "{split}/{domain}/{video}", SPLITS, ["real"]
+        ):  # pyright: ignore
             yield replace(frame, compression=level, video=f"{frame.video}/{level}")
 
 
@@ -300,25 +423,45 @@ def test_of_several_compressions_one_has_to_be_named(tmp_path: Path) -> None:
         grow_tree(tmp_path / "home" / level)
 
     def data(**changes: Any) -> DataModule:
-        return module(tmp_path / "home", source=lambda root: in_compressions(root, "mine", "c23", "c40"), **changes)
+        return module(
+            tmp_path / "home",
+            source=lambda root: in_compressions(root, "mine", "c23", "c40"),
+            **changes,
+        )
 
-    assert set(data().own.table["compression"]) == {"c23", "c40"}  # a source that yields both was asked for both
+    assert set(data().own.table["compression"]) == {
+        "c23",
+        "c40",
+    }  # a source that yields both was asked for both
     crops = tmp_path / "crops"
-    collect(in_compressions(tmp_path / "home", "mine", "c23", "c40"), tmp_path / "home").write(crops / "manifest.parquet")
+    collect(in_compressions(tmp_path / "home", "mine", "c23", "c40"), tmp_path / "home").write(
+        crops / "manifest.parquet"
+    )
     (crops / "extract.json").write_text('{"frames": null, "sampling": "spread"}')
-    with pytest.raises(InputError, match=r"crops holds mine in the compressions c23, c40; choose one with data\.compression=NAME, or all"):
+    with pytest.raises(
+        InputError,
+        match=r"crops holds mine in the compressions c23, c40; choose one with data\.compression=NAME, or all",
+    ):
         assert module(crops).own
     assert set(module(crops, compression="all").own.table["compression"]) == {"c23", "c40"}
-    with pytest.raises(InputError, match=r"data\.compression=raw is asked for, but .*home holds mine in c23, c40"):
+    with pytest.raises(
+        InputError, match=r"data\.compression=raw is asked for, but .*home holds mine in c23, c40"
+    ):
         assert data(compression="raw").own
     chosen = data(compression="c40")
     for manifest in (chosen.training, chosen.tests["mine"]):
         assert set(manifest.table["compression"]) == {"c40"}
     assert chosen.tests["mine"].digest() != data(compression="c23").tests["mine"].digest()
-    elsewhere = {"others": {"other": lambda root: in_compressions(root, "other", "c23", "c40")}, "roots": {"other": str(tmp_path / "home")}}
+    elsewhere = {
+        "others": {"other": lambda root: in_compressions(root, "other", "c23", "c40")},
+        "roots": {"other": str(tmp_path / "home")},
+    }
     home = grow_tree(tmp_path / "plain")
     read = module(home, test=["mine", "other"], compression="c23", **elsewhere).tests
-    assert {name: set(test.table["compression"]) for name, test in read.items()} == {"mine": {""}, "other": {"c23"}}
+    assert {name: set(test.table["compression"]) for name, test in read.items()} == {
+        "mine": {""},
+        "other": {"c23"},
+    }
 
 
 def test_a_file_that_is_trained_and_tested_on_is_refused(tree: Path) -> None:
@@ -327,7 +470,9 @@ def test_a_file_that_is_trained_and_tested_on_is_refused(tree: Path) -> None:
             yield replace(frame, split="test")
 
     with pytest.raises(InputError, match=r"is a training and a test frame of other"):
-        assert module(tree, test=["other"], others={"other": same}, roots={"other": str(tree)}).tests
+        assert module(
+            tree, test=["other"], others={"other": same}, roots={"other": str(tree)}
+        ).tests
 
 
 def test_a_manifest_takes_the_place_of_a_scan(tree: Path, tmp_path: Path) -> None:
@@ -337,11 +482,21 @@ def test_a_manifest_takes_the_place_of_a_scan(tree: Path, tmp_path: Path) -> Non
     def never(root: Path) -> Iterator[Frame]:
         raise AssertionError(f"{root} was scanned")
 
-    read = DataModule("mine", str(tree), never, ["mine"], ["mine"], 32, manifest=str(tmp_path / "manifest.parquet"))
+    read = DataModule(
+        "mine",
+        str(tree),
+        never,
+        ["mine"],
+        ["mine"],
+        32,
+        manifest=str(tmp_path / "manifest.parquet"),
+    )
     assert read.tests["mine"].digest() == scanned.tests["mine"].digest()
 
 
-def test_no_test_frame_is_read_before_the_weights_are_chosen(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_test_frame_is_read_before_the_weights_are_chosen(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Training and selection open the images of the train and val splits and no others."""
     opened: set[str] = set()
     original = Manifest.files

@@ -15,7 +15,9 @@ def test_an_input_error_is_one_sentence_with_its_remedy():
     error = InputError("There is no folder x", "give data.root=PATH")
     assert str(error) == "There is no folder x; give data.root=PATH."
     assert (error.message, error.remedy) == ("There is no folder x", "give data.root=PATH")
-    assert str(Problem("missing", "x is gone", "complete the copy")) == "x is gone; complete the copy."
+    assert (
+        str(Problem("missing", "x is gone", "complete the copy")) == "x is gone; complete the copy."
+    )
     assert str(Problem("slashes", "x has backslashes")) == "x has backslashes."
 
 
@@ -39,7 +41,9 @@ def test_every_input_error_of_the_package_has_a_remedy():
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("InputError", "BusyError")
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("InputError", "BusyError")
         if len(node.args) < 2 and not isinstance(node.args[0], ast.Starred)
     ]
     assert not bare

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from fmsd.cli.main import main
 from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
+from fmsd.figures import explanations
+from fmsd.figures.explanations import Tile, heated
 from fmsd.models.attribution import best, gradcam, rolled, rollout
 from fmsd.models.detector import Detector, detector
 from fmsd.models.features import features
 from fmsd.peft.inject import fold
-from fmsd.report import explanations
-from fmsd.report.explanations import Tile, heated
 from fmsd.tasks.explain import equal_share, limited, picked, sampled, tsne
 from tests.conftest import METHODS, grow_tree, tiny_vit
 
@@ -67,7 +67,10 @@ def pixels(count: int, size: int) -> Tensor:
 
 def attentions(backbone: Any, image: Tensor) -> list[np.ndarray]:
     """The attention of every block of a plain ViT, averaged over heads, from its definition."""
-    found, x = [], backbone.norm_pre(backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(image))))
+    found, x = (
+        [],
+        backbone.norm_pre(backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(image)))),
+    )
     for block in backbone.blocks:
         own = block.attn
         query, key, _ = own.qkv(block.norm1(x)).chunk(3, -1)
@@ -81,14 +84,25 @@ def attentions(backbone: Any, image: Tensor) -> list[np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("changes", [{}, {"reg_tokens": 2}, {"global_pool": "avg", "class_token": False, "reg_tokens": 2}, {"global_pool": "avg"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"reg_tokens": 2},
+        {"global_pool": "avg", "class_token": False, "reg_tokens": 2},
+        {"global_pool": "avg"},
+    ],
+)
 @torch.no_grad()
 def test_rollout_is_the_product_of_explicit_attention_matrices(changes: dict[str, Any]) -> None:
     model = tiny_vit(depth=3, **changes).eval()
     for parameter in model.parameters():
         parameter.add_(torch.randn_like(parameter), alpha=0.3)
     image = pixels(2, 32)
-    layers, backbone = attentions(model.backbone, (image / 255 - model.mean) / model.std), model.backbone
+    layers, backbone = (
+        attentions(model.backbone, (image / 255 - model.mean) / model.std),
+        model.backbone,
+    )
     prefix: Any = backbone.num_prefix_tokens
     found = rollout(model, image).numpy()
     assert found.shape == (2, 4, 4)
@@ -107,7 +121,9 @@ def test_rows_of_a_rollout_sum_to_one_and_no_attention_leaves_each_token_to_itse
     joint = rolled(layers)
     torch.testing.assert_close(joint.sum(-1), torch.ones(2, 5))
     assert (joint > 0).all()
-    torch.testing.assert_close(rolled([torch.eye(5).expand(2, 5, 5)] * 3), torch.eye(5).expand(2, 5, 5))
+    torch.testing.assert_close(
+        rolled([torch.eye(5).expand(2, 5, 5)] * 3), torch.eye(5).expand(2, 5, 5)
+    )
 
 
 @torch.no_grad()
@@ -117,7 +133,9 @@ def test_rollout_finds_the_one_patch_that_the_class_token_looks_at() -> None:
     for parameter in backbone.parameters():
         parameter.zero_()
     attention, backbone.blocks[0].norm1 = backbone.blocks[0].attn, nn.Identity().eval()
-    backbone.patch_embed.proj.weight[0] = 1 / 64  # the first channel of a token is its patch's brightness
+    backbone.patch_embed.proj.weight[0] = (
+        1 / 64
+    )  # the first channel of a token is its patch's brightness
     attention.qkv.bias[0] = 20  # every query asks for it
     attention.qkv.weight[24, 0] = 1  # every key tells it
     image = torch.zeros(1, 3, 32, 32)
@@ -136,7 +154,9 @@ def test_rollout_finds_the_one_patch_that_the_class_token_looks_at() -> None:
 def test_gradcam_of_a_linear_head_on_pooled_features_is_its_closed_form(name: str) -> None:
     model, image = made(name, *OTHER[name])
     backbone: Any = model.backbone
-    weight = next(module for module in model.head().modules() if isinstance(module, nn.Linear)).weight[0]
+    weight = next(
+        module for module in model.head().modules() if isinstance(module, nn.Linear)
+    ).weight[0]
     weight += 0.5
     maps = backbone.forward_features((image / 255 - model.mean) / model.std)
     maps = maps.permute(0, 3, 1, 2) if name.startswith("swin") else maps
@@ -208,17 +228,28 @@ def untouched(act: Callable[[], object], model: Detector, image: Tensor) -> None
         return {
             "tensors": {name: tensor.clone() for name, tensor in model.state_dict().items()},
             "marks": [
-                (name, module.training, getattr(module, "fused_attn", None), len(module._forward_hooks), len(module._forward_pre_hooks))
+                (
+                    name,
+                    module.training,
+                    getattr(module, "fused_attn", None),
+                    len(module._forward_hooks),
+                    len(module._forward_pre_hooks),
+                )
                 for name, module in model.named_modules()
             ],
-            "learning": [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()],
+            "learning": [
+                (parameter.requires_grad, parameter.grad) for parameter in model.parameters()
+            ],
             "own": sorted(vars(model.backbone)),
         }
 
     before, logit = state(), model(image)
     act()
     after = state()
-    assert all(torch.equal(after["tensors"][name], tensor) for name, tensor in before.pop("tensors").items())
+    assert all(
+        torch.equal(after["tensors"][name], tensor)
+        for name, tensor in before.pop("tensors").items()
+    )
     after.pop("tensors")
     assert after == before
     assert torch.equal(model(image), logit)
@@ -261,7 +292,11 @@ def test_an_adapted_detector_is_explained_as_its_folded_one(method: str) -> None
     image = pixels(2, 32)
     before = rollout(model, image), gradcam(model, image), features(model, image)[0]
     fold(model.backbone).eval()
-    for one, other in zip(before, (rollout(model, image), gradcam(model, image), features(model, image)[0]), strict=True):
+    for one, other in zip(
+        before,
+        (rollout(model, image), gradcam(model, image), features(model, image)[0]),
+        strict=True,
+    ):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
@@ -278,7 +313,9 @@ def test_what_cannot_be_explained_is_refused_and_leaves_no_trace() -> None:
     refused(r"layer=layer5 is none of ResNet's; close ones are layer\d", "layer5")
     refused("layer= is none", "")
     refused("which does not tell its places in an image of 64 x 64; give another layer=NAME", "fc")
-    refused("has no part in the logit", "layer1.0.act1")  # the norm at the end of its branch begins at zero
+    refused(
+        "has no part in the logit", "layer1.0.act1"
+    )  # the norm at the end of its branch begins at zero
     refused("one place only for the whole image", None, pixels(1, 32))
     with pytest.raises(InputError, match="The output of act of Twice is not one tensor a pass"):
         gradcam(Detector(Twice(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)).eval(), image, "act")
@@ -288,13 +325,17 @@ def test_what_cannot_be_explained_is_refused_and_leaves_no_trace() -> None:
     with pytest.raises(InputError, match="pools by 'map'"):
         rollout(tiny_vit(global_pool="map").eval(), pixels(1, 32))
     with pytest.raises(InputError, match="has no part in the logit"):
-        gradcam(detector("sam2_hiera_tiny", 128).eval(), pixels(1, 128))  # its head is zero until it is trained
+        gradcam(
+            detector("sam2_hiera_tiny", 128).eval(), pixels(1, 128)
+        )  # its head is zero until it is trained
     for draw in (rollout, gradcam):
         with pytest.raises(ValueError, match="training mode"):
             draw(tiny_vit().train(), pixels(1, 32))
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18", "convnext_atto", "sam2_hiera_tiny"])
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "resnet18", "convnext_atto", "sam2_hiera_tiny"]
+)
 @torch.no_grad()
 def test_features_are_what_the_head_turns_into_the_logit(name: str) -> None:
     model, image = made(name, *(PLAIN | OTHER)[name])
@@ -310,13 +351,25 @@ def test_features_are_what_the_head_turns_into_the_logit(name: str) -> None:
 def table(sizes: dict[str, tuple[int, int]]) -> Manifest:
     """Domains of so many videos with so many frames each, in any order."""
     rows = [
-        (f"{domain}/{video}/{index}.png", int(domain != "real"), "set", domain, f"set/{domain}/{video:03}", index, "test", "")
+        (
+            f"{domain}/{video}/{index}.png",
+            int(domain != "real"),
+            "set",
+            domain,
+            f"set/{domain}/{video:03}",
+            index,
+            "test",
+            "",
+        )
         for domain, (videos, count) in sizes.items()
         for video in range(videos)
         for index in range(count)
     ]
     columns = ("path", "label", "dataset", "domain", "video", "index", "split", "compression")
-    return Manifest(pl.DataFrame(rows, schema=columns, orient="row").sample(fraction=1, shuffle=True, seed=1), Path("/nowhere"))
+    return Manifest(
+        pl.DataFrame(rows, schema=columns, orient="row").sample(fraction=1, shuffle=True, seed=1),
+        Path("/nowhere"),
+    )
 
 
 def test_pictures_are_of_different_videos_of_every_domain_and_the_same_again() -> None:
@@ -332,12 +385,21 @@ def test_pictures_are_of_different_videos_of_every_domain_and_the_same_again() -
 
 
 def test_frames_are_spread_over_domains_and_datasets() -> None:
-    tests = {"one": table({"real": (30, 10), "swap": (3, 2)}), "two": table({"real": (1, 5), "swap": (40, 10)})}
+    tests = {
+        "one": table({"real": (30, 10), "swap": (3, 2)}),
+        "two": table({"real": (1, 5), "swap": (40, 10)}),
+    }
     chosen = sampled(tests, 100)
-    counts = {name: dict(manifest.table.group_by("domain").len().rows()) for name, manifest in chosen.items()}
+    counts = {
+        name: dict(manifest.table.group_by("domain").len().rows())
+        for name, manifest in chosen.items()
+    }
     assert counts == {"one": {"real": 44, "swap": 6}, "two": {"real": 5, "swap": 44}}
     assert chosen["one"].table.filter(domain="real")["video"].n_unique() == 30
-    assert {name: len(manifest) for name, manifest in sampled(tests, 10**6).items()} == {"one": 306, "two": 405}
+    assert {name: len(manifest) for name, manifest in sampled(tests, 10**6).items()} == {
+        "one": 306,
+        "two": 405,
+    }
     for frames in (0, 3):
         with pytest.raises(InputError, match=f"frames={frames} leaves too few"):
             sampled(tests, frames)
@@ -347,7 +409,11 @@ def test_the_equal_share_is_the_largest_that_fits() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         counts, total = rng.integers(1, 20, rng.integers(1, 6)).tolist(), int(rng.integers(0, 60))
-        fitting = [share for share in range(max(counts) + 1) if sum(min(count, share) for count in counts) <= total]
+        fitting = [
+            share
+            for share in range(max(counts) + 1)
+            if sum(min(count, share) for count in counts) <= total
+        ]
         assert equal_share(counts, total) == max(fitting)
 
 
@@ -365,7 +431,8 @@ def test_an_image_glows_where_its_heat_map_is_highest() -> None:
 def test_the_picture_has_a_row_a_domain_and_marks_what_is_wrong() -> None:
     heat = np.eye(2, dtype=np.float32)
     tiles = [
-        Tile(row, label, score, np.zeros((8, 8, 3), np.uint8), heat) for row, label, score in (("real", 0, 0.7), ("real", 0, 0.1), ("swap", 1, 0.6))
+        Tile(row, label, score, np.zeros((8, 8, 3), np.uint8), heat)
+        for row, label, score in (("real", 0, 0.7), ("real", 0, 0.1), ("swap", 1, 0.6))
     ]
     panels = explanations.heatmaps(tiles, "Title").axes
     assert [axes.get_title() for axes in panels] == ["0.70 wrong", "0.10", "0.60", ""]
@@ -376,11 +443,20 @@ def test_the_picture_has_a_row_a_domain_and_marks_what_is_wrong() -> None:
 
 def test_every_domain_of_a_dataset_lies_in_its_panel() -> None:
     points = pl.DataFrame(
-        {"dataset": ["one", "one", "two", "two"], "domain": ["real", "swap", "real", "puppet"], "x": [0.0, 1, 2, 3], "y": [0.0, 1, 2, 3]}
+        {
+            "dataset": ["one", "one", "two", "two"],
+            "domain": ["real", "swap", "real", "puppet"],
+            "x": [0.0, 1, 2, 3],
+            "y": [0.0, 1, 2, 3],
+        }
     )
     one, two = explanations.features(points, "Title").axes
     assert (one.get_title(loc="left"), two.get_title(loc="left")) == ("one", "two")
-    shown = {dots.get_label(): np.asarray(dots.get_offsets()).tolist() for dots in two.collections if len(np.asarray(dots.get_offsets()))}
+    shown = {
+        dots.get_label(): np.asarray(dots.get_offsets()).tolist()
+        for dots in two.collections
+        if len(np.asarray(dots.get_offsets()))
+    }
     assert shown.pop("real") == [[2, 2]]
     assert shown.pop("puppet") == [[3, 3]]
     assert list(shown.values()) == [[[0, 0], [1, 1]]]
@@ -389,7 +465,9 @@ def test_every_domain_of_a_dataset_lies_in_its_panel() -> None:
 
 def test_tsne_keeps_clusters_together_and_is_the_same_again() -> None:
     rng = np.random.default_rng(0)
-    vectors = np.concatenate([rng.normal(10 * place, 1, (20, 64)) for place in range(3)]).astype(np.float32)
+    vectors = np.concatenate([rng.normal(10 * place, 1, (20, 64)) for place in range(3)]).astype(
+        np.float32
+    )
     places = tsne(vectors, 0)
     np.testing.assert_array_equal(tsne(vectors, 0), places)
     distance = np.linalg.norm(places[:, None] - places[None], axis=2) + 1e9 * np.eye(60)
@@ -403,9 +481,25 @@ def test_tsne_keeps_clusters_together_and_is_the_same_again() -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds."""
     place = tmp_path_factory.mktemp("work")
-    data = ["data=folder", f"data.root={grow_tree(place / 'data', domains=('real', 'swap', 'puppet'))}", "backbone=demo_vit", "trainer=smoke"]
+    data = [
+        "data=folder",
+        f"data.root={grow_tree(place / 'data', domains=('real', 'swap', 'puppet'))}",
+        "backbone=demo_vit",
+        "trainer=smoke",
+    ]
     for seed in (0, 1):
-        assert main(["train", "method=probe", *data, f"seed={seed}", f"hydra.run.dir={place / str(seed)}"]) == 0
+        assert (
+            main(
+                [
+                    "train",
+                    "method=probe",
+                    *data,
+                    f"seed={seed}",
+                    f"hydra.run.dir={place / str(seed)}",
+                ]
+            )
+            == 0
+        )
     return place
 
 
@@ -418,7 +512,11 @@ def test_the_command_draws_a_run(run: Path, capsys: pytest.CaptureFixture[str]) 
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert main(["explain", f"run={run}", "images=1", "frames=24"]) == 0
     assert f"The explanations lie in {run / 'explanations'}" in capsys.readouterr().out
-    assert {path.name for path in (run / "explanations").iterdir()} == {"heatmaps.png", "features.png", "features.parquet"}
+    assert {path.name for path in (run / "explanations").iterdir()} == {
+        "heatmaps.png",
+        "features.png",
+        "features.parquet",
+    }
     for name in ("heatmaps.png", "features.png"):
         with Image.open(run / "explanations" / name) as image:
             assert image.format == "PNG"
@@ -437,28 +535,66 @@ def test_pictures_of_other_data_lie_beside_those_of_the_runs_own(run: Path, tmp_
     held = {path: path.read_bytes() for path in (run / "explanations").glob("*.*")}
     assert main(["explain", f"run={run}", "images=1", "frames=24", "domains=[morph]", *data]) == 0
     (place,) = (path for path in (run / "explanations").iterdir() if path.is_dir())
-    assert {path.name for path in place.iterdir()} == {"heatmaps.png", "features.png", "features.parquet"}
+    assert {path.name for path in place.iterdir()} == {
+        "heatmaps.png",
+        "features.png",
+        "features.parquet",
+    }
     (name,) = pl.read_parquet(place / "features.parquet")["dataset"].unique()
     assert place.name == name
     assert {path: path.read_bytes() for path in (run / "explanations").glob("*.*")} == held
 
 
 def test_a_picture_has_no_more_rows_than_fit(caplog: pytest.LogCaptureFixture) -> None:
-    tests = {"one": table({"real": (1, 1)} | {f"swap{number:02}": (1, 1) for number in range(30)}), "two": table({"real": (1, 1)})}
+    tests = {
+        "one": table({"real": (1, 1)} | {f"swap{number:02}": (1, 1) for number in range(30)}),
+        "two": table({"real": (1, 1)}),
+    }
     names = [f"swap{number:02}" for number in range(30)]
-    assert {dataset: set(manifest.table["domain"]) for dataset, manifest in limited(tests, None).items()} == {
+    assert {
+        dataset: set(manifest.table["domain"]) for dataset, manifest in limited(tests, None).items()
+    } == {
         "one": {"real", *names[:23]},
         "two": {"real"},
     }
-    assert [record.message for record in caplog.records] == ["The heat maps of one show 24 domains and leave out 7; domains=[NAME,...] chooses them."]
-    assert {dataset: set(manifest.table["domain"]) for dataset, manifest in limited(tests, names[-2:]).items()} == {"one": set(names[-2:])}
+    assert [record.message for record in caplog.records] == [
+        "The heat maps of one show 24 domains and leave out 7; domains=[NAME,...] chooses them."
+    ]
+    assert {
+        dataset: set(manifest.table["domain"])
+        for dataset, manifest in limited(tests, names[-2:]).items()
+    } == {"one": set(names[-2:])}
 
 
 def test_a_merged_run_and_gradcam(runs: Path, tmp_path: Path) -> None:
     merged, out = tmp_path / "merged", tmp_path / "out"
-    assert main(["merge", "merger=average", f"experts=[{runs / '0'},{runs / '1'}]", f"out={merged}", "test=false"]) == 0
+    assert (
+        main(
+            [
+                "merge",
+                "merger=average",
+                f"experts=[{runs / '0'},{runs / '1'}]",
+                f"out={merged}",
+                "test=false",
+            ]
+        )
+        == 0
+    )
     data = ["data=folder", f"data.root={grow_tree(tmp_path / 'other', domains=('real', 'morph'))}"]
-    assert main(["explain", f"run={merged}", "images=1", "how=gradcam", "layer=blocks.3", *data, f"out={out}"]) == 0
+    assert (
+        main(
+            [
+                "explain",
+                f"run={merged}",
+                "images=1",
+                "how=gradcam",
+                "layer=blocks.3",
+                *data,
+                f"out={out}",
+            ]
+        )
+        == 0
+    )
     assert (out / "heatmaps.png").exists()
     assert not (merged / "explanations").exists()
     assert set(pl.read_parquet(out / "features.parquet")["domain"]) == {"real", "morph"}
@@ -468,23 +604,35 @@ def test_a_merged_run_and_gradcam(runs: Path, tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         (["how=saliency"], "how=saliency is unknown; choose one of rollout, gradcam."),
-        (["domains=[real,swop]"], "domains=swop is in no test dataset; choose of puppet, real, swap."),
+        (
+            ["domains=[real,swop]"],
+            "domains=swop is in no test dataset; choose of puppet, real, swap.",
+        ),
         (["images=0"], "images=0 is out of range; give at least 1."),
         (["frames=2"], "frames=2 leaves too few frames"),
         (["how=rollout", "layer=norm"], "layer=norm has no meaning for how=rollout"),
         (["layer=nothing"], "layer=nothing is none of VisionTransformer's"),
-        (["backbone.size=96"], "backbone.size=96 would change the run itself, which explain takes as it was trained"),
+        (
+            ["backbone.size=96"],
+            "backbone.size=96 would change the run itself, which explain takes as it was trained",
+        ),
         (["data.root=x"], "unless data=NAME is given, too"),
     ],
 )
-def test_what_the_command_refuses(run: Path, tmp_path: Path, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_command_refuses(
+    run: Path, tmp_path: Path, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["explain", f"run={run}", f"out={tmp_path / 'out'}", *words]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_merge_of_files_needs_data(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text().partition("data:\n")[0] + "data: null\ntrainer: null\n")
+def test_a_merge_of_files_needs_data(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(
+        (run / "config.yaml").read_text().partition("data:\n")[0] + "data: null\ntrainer: null\n"
+    )
     (tmp_path / "run.json").write_text(json.dumps({"seed": 0, "manifests": {}}))
     assert main(["explain", f"run={tmp_path}"]) == 2
     assert "give data=NAME" in capsys.readouterr().err

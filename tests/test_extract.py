@@ -18,14 +18,14 @@ import pytest
 from PIL import Image
 
 from fmsd.cli.main import main
-from fmsd.data.extraction import Recipe
-from fmsd.data.faces import Face, YuNet
-from fmsd.data.image import read_image
+from fmsd.console import counting
+from fmsd.data.extraction.crops import Recipe
+from fmsd.data.extraction.faces import Face, YuNet
+from fmsd.data.loading.image import read_image
 from fmsd.data.manifest import read, summary
 from fmsd.data.sources import extracted, folder
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
-from fmsd.report.console import counting
 from fmsd.tasks.extract import extract, working
 from fmsd.tasks.pack import pack
 from tests.conftest import ROOT, fmsd_command, write_image
@@ -39,28 +39,48 @@ def tree(root: Path, videos: int = 2, frames: int = 6) -> Path:
     for split in ("train", "test"):
         for number, domain in enumerate(("real", "swap")):
             for video in range(videos):
-                film(root / split / domain / f"{split}{video}.mp4", walk(frames, seed=10 * number + video))
+                film(
+                    root / split / domain / f"{split}{video}.mp4",
+                    walk(frames, seed=10 * number + video),
+                )
     return root
 
 
 def data(root: Path, **changes: Any) -> DataModule:
     splits = {"train": "train", "test": "test"}
-    source = functools.partial(folder.scan, dataset="mine", layout=LAYOUT, splits=splits, real=["real"])
+    source = functools.partial(
+        folder.scan, dataset="mine", layout=LAYOUT, splits=splits, real=["real"]
+    )
     return DataModule(
-        **{"name": "mine", "root": str(root), "source": source, "train": ["mine"], "test": ["mine"], "size": 32, "workers": 0} | changes
+        **{
+            "name": "mine",
+            "root": str(root),
+            "source": source,
+            "train": ["mine"],
+            "test": ["mine"],
+            "size": 32,
+            "workers": 0,
+        }
+        | changes
     )
 
 
 def files(out: Path) -> dict[str, bytes]:
     """What an extraction wrote, but for the manifest."""
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file() and path.suffix != ".parquet"}
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.suffix != ".parquet"
+    }
 
 
 def command(root: Path, out: Path, *more: str) -> list[str]:
     return ["extract", "data=folder", f"data.root={root}", f"out={out}", "workers=1", *more]
 
 
-def test_videos_become_crops_and_a_manifest_that_training_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_videos_become_crops_and_a_manifest_that_training_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root, out = tree(tmp_path / "videos"), tmp_path / "crops"
     assert main(command(root, out, "frames=4", "size=64")) == 0
     assert "32 crops of 8 videos" in capsys.readouterr().out
@@ -77,7 +97,12 @@ def test_videos_become_crops_and_a_manifest_that_training_reads(tmp_path: Path, 
     settings = json.loads((out / "extract.json").read_text())
     assert settings["decoder"].startswith("PyAV ")
     assert settings["detector"]["name"] == "yunet"
-    assert (settings["frames"], settings["sampling"], settings["margin"], settings["align"]) == (4, "spread", 1.3, True)
+    assert (settings["frames"], settings["sampling"], settings["margin"], settings["align"]) == (
+        4,
+        "spread",
+        1.3,
+        True,
+    )
     loaded = data(out, train=["folder"], test=["folder"], val_fraction=0.5)
     assert len(loaded.tests["folder"]) == 16
     assert len(loaded.training.where(split="val")) == 8
@@ -93,7 +118,9 @@ def test_the_extraction_is_part_of_a_run_s_record_also_when_it_was_packed(tmp_pa
     assert data(packed).own.digest() == data(out).own.digest()
 
 
-def test_what_is_done_is_left_and_other_settings_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_done_is_left_and_other_settings_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root, out = tree(tmp_path / "videos", videos=1), tmp_path / "crops"
     extract(data(root), YuNet, Recipe(frames=2, size=32), out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
@@ -103,36 +130,52 @@ def test_what_is_done_is_left_and_other_settings_are_refused(tmp_path: Path, cap
     assert "4 of 5 videos are done already" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(read(out / "manifest.parquet", out)) == 10
-    with pytest.raises(InputError, match=r"were made with margin=1\.3, not 1\.5; choose another out=FOLDER"):
+    with pytest.raises(
+        InputError, match=r"were made with margin=1\.3, not 1\.5; choose another out=FOLDER"
+    ):
         extract(data(root), YuNet, Recipe(frames=2, size=32, margin=1.5), out)
     with pytest.raises(InputError, match=r"were made with detector=.*choose another out"):
         extract(data(root), functools.partial(YuNet, score=0.7), Recipe(frames=2, size=32), out)
 
 
-def test_labels_and_splits_that_were_corrected_since_and_other_files_are_taken_up(tmp_path: Path) -> None:
+def test_labels_and_splits_that_were_corrected_since_and_other_files_are_taken_up(
+    tmp_path: Path,
+) -> None:
     root, out = tree(tmp_path / "videos", videos=1), tmp_path / "crops"
     recipe = Recipe(frames=2, size=32)
     extract(data(root), YuNet, recipe, out)
-    before = {path.name: path.stat().st_mtime_ns for path in (out / "mine/real/train0").glob("*.png")}
+    before = {
+        path.name: path.stat().st_mtime_ns for path in (out / "mine/real/train0").glob("*.png")
+    }
     (root / "train/real/train0.mp4").rename(root / "test/real/train0.mp4")
     film(root / "test/swap/test0.mp4", walk(9, seed=4))
     extract(data(root), YuNet, recipe, out)
     table = read(out / "manifest.parquet", out).table
     assert table.filter(video="mine/real/train0")["split"].unique().to_list() == ["test"]
-    assert {path.name: path.stat().st_mtime_ns for path in (out / "mine/real/train0").glob("*.png")} == before
+    assert {
+        path.name: path.stat().st_mtime_ns for path in (out / "mine/real/train0").glob("*.png")
+    } == before
     assert table.filter(video="mine/swap/test0").sort("index")["index"].to_list() == [0, 8]
     assert len(list((out / "mine/swap/test0").iterdir())) == 3
     (out / "mine/real/test0/video.json").write_text("{}")
-    with pytest.raises(InputError, match=r"test0/video\.json is damaged .*delete its folder and run fmsd extract again"):
+    with pytest.raises(
+        InputError,
+        match=r"test0/video\.json is damaged .*delete its folder and run fmsd extract again",
+    ):
         list(extracted.scan(out))
     extract(data(root), YuNet, recipe, out)
     assert read(out / "manifest.parquet", out).table.equals(table)
 
 
-def test_a_trial_of_few_videos_and_some_forgeries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_of_few_videos_and_some_forgeries(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root, out = tree(tmp_path / "videos", videos=3), tmp_path / "crops"
     extract(data(root, videos=1, forgeries=["none of them"]), YuNet, Recipe(frames=1, size=32), out)
-    assert set(read(out / "manifest.parquet", out).table["video"]) == {"mine/real/train0", "mine/real/test0"}
+    assert set(read(out / "manifest.parquet", out).table["video"]) == {
+        "mine/real/train0",
+        "mine/real/test0",
+    }
     assert main(command(root, tmp_path / "other", "data.frames=5")) == 2
     assert "data.frames=5 would have no effect" in capsys.readouterr().err
 
@@ -153,7 +196,10 @@ def test_a_truncated_video_is_named_and_tried_again(tmp_path: Path) -> None:
 def test_two_at_work_on_the_same_videos_is_refused(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "videos", videos=1), tmp_path / "crops"
     extract(data(root), YuNet, Recipe(frames=1, size=32), out)
-    with working(out, "mine"), pytest.raises(InputError, match=r"Another process is extracting mine into .*crops"):
+    with (
+        working(out, "mine"),
+        pytest.raises(InputError, match=r"Another process is extracting mine into .*crops"),
+    ):
         extract(data(root), YuNet, Recipe(frames=1, size=32), out)
     with working(out, "another"):
         extract(data(root), YuNet, Recipe(frames=1, size=32), out)
@@ -163,7 +209,9 @@ def test_two_at_work_on_the_same_videos_is_refused(tmp_path: Path) -> None:
 def test_a_file_and_frames_of_one_name_are_refused(tmp_path: Path) -> None:
     root = tree(tmp_path / "videos", videos=1)
     write_image(root / "test/real/test0/0.png", 0)
-    with pytest.raises(InputError, match=r"test0\.mp4 and .*test0/0\.png are both the video mine/real/test0"):
+    with pytest.raises(
+        InputError, match=r"test0\.mp4 and .*test0/0\.png are both the video mine/real/test0"
+    ):
         extract(data(root), YuNet, Recipe(), tmp_path / "crops")
 
 
@@ -171,11 +219,16 @@ def test_when_nobody_is_found_it_says_so(tmp_path: Path) -> None:
     empty = np.full((64, 64, 3), 120, np.uint8)
     for domain in ("real", "swap"):
         film(tmp_path / "videos/test" / domain / "wall.mp4", [empty] * 2)
-    with pytest.raises(InputError, match=r"None of the videos in .* shows a face that was found; lower detector\.score"):
+    with pytest.raises(
+        InputError,
+        match=r"None of the videos in .* shows a face that was found; lower detector\.score",
+    ):
         extract(data(tmp_path / "videos"), YuNet, Recipe(), tmp_path / "crops")
 
 
-def test_crops_of_first_frames_and_of_evenly_spread_ones_are_not_taken_for_each_other(tmp_path: Path) -> None:
+def test_crops_of_first_frames_and_of_evenly_spread_ones_are_not_taken_for_each_other(
+    tmp_path: Path,
+) -> None:
     root = tree(tmp_path / "videos", videos=1)
     for sampling, kept in (("first", [0, 1]), ("spread", [0, 5])):
         out = tmp_path / sampling
@@ -183,17 +236,37 @@ def test_crops_of_first_frames_and_of_evenly_spread_ones_are_not_taken_for_each_
         own = data(out, sampling=sampling).own
         assert own.table["index"].unique().sort().to_list() == kept
         other = {"first": "spread", "spread": "first"}[sampling]
-        with pytest.raises(InputError, match=rf"the protocol dfb_compat wants .*fmsd extract sampling={other} out=FOLDER"):
+        with pytest.raises(
+            InputError,
+            match=rf"the protocol dfb_compat wants .*fmsd extract sampling={other} out=FOLDER",
+        ):
             assert data(out, sampling=other, protocol="dfb_compat").own
     extract(data(root), YuNet, Recipe(frames=None, size=32), tmp_path / "all")
     assert data(tmp_path / "all", sampling="first", frames=2).own
 
 
-def test_words_about_the_source_have_no_silent_effect_on_crops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_about_the_source_have_no_silent_effect_on_crops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root, out = tree(tmp_path / "videos", videos=1), tmp_path / "crops"
     extract(data(root), YuNet, Recipe(frames=1, size=32), out)
-    for verb, word in (("train", "data.source.split=test"), ("pack", "data.source.real=[swap]"), ("doctor", "+data.source.splits.dev=val")):
-        assert main([verb, "data=folder", f"data.root={out}", word, *([f"out={tmp_path / 'x'}"] if verb == "pack" else [])]) == 2
+    for verb, word in (
+        ("train", "data.source.split=test"),
+        ("pack", "data.source.real=[swap]"),
+        ("doctor", "+data.source.splits.dev=val"),
+    ):
+        assert (
+            main(
+                [
+                    verb,
+                    "data=folder",
+                    f"data.root={out}",
+                    word,
+                    *([f"out={tmp_path / 'x'}"] if verb == "pack" else []),
+                ]
+            )
+            == 2
+        )
         assert f"{word} would have no effect" in capsys.readouterr().err
     kept = data(out, forgeries=["swap"], train=["mine"])
     assert set(kept.own.table["domain"]) == {"real", "swap"}
@@ -207,12 +280,20 @@ def test_a_killed_extraction_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: 
     out = tmp_path / "killed"
     arguments = command(root, out, "frames=20", "size=96")
     child = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from fmsd.cli.main import main; sys.exit(main())", *arguments],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from fmsd.cli.main import main; sys.exit(main())",
+            *arguments,
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while len({path.parent.name for path in out.rglob("video.json")}) < 3 and time.monotonic() < deadline:
+    while (
+        len({path.parent.name for path in out.rglob("video.json")}) < 3
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
@@ -223,20 +304,43 @@ def test_a_killed_extraction_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: 
         assert data(out).own
     assert main(arguments) == 0
     assert files(out) == files(tmp_path / "whole")
-    assert read(out / "manifest.parquet", out).digest() == read(tmp_path / "whole/manifest.parquet", tmp_path / "whole").digest()
+    assert (
+        read(out / "manifest.parquet", out).digest()
+        == read(tmp_path / "whole/manifest.parquet", tmp_path / "whole").digest()
+    )
     assert not (out / ".work").exists()
 
 
-def test_shards_are_joined_to_the_same_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root, whole, out, swept = tree(tmp_path / "videos"), tmp_path / "whole", tmp_path / "shards", tmp_path / "swept"
+def test_shards_are_joined_to_the_same_dataset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, whole, out, swept = (
+        tree(tmp_path / "videos"),
+        tmp_path / "whole",
+        tmp_path / "shards",
+        tmp_path / "swept",
+    )
     extract(data(root), YuNet, Recipe(frames=2, size=32), whole)
     for shard in ((0, 3), (2, 3), (1, 3)):
         extract(data(root), YuNet, Recipe(frames=2, size=32), out, shard)
         assert not (out / "manifest.parquet").exists()
     assert main(["index", "data=extracted", f"data.root={out}", f"out={out}/manifest.parquet"]) == 0
     assert files(out) == files(whole)
-    assert read(out / "manifest.parquet", out).digest() == read(whole / "manifest.parquet", whole).digest()
-    folders = ["-m", "shard=range(2)", "shards=2", "data=folder", f"data.root={root}", f"out={swept}", "workers=1", "frames=2", "size=32"]
+    assert (
+        read(out / "manifest.parquet", out).digest()
+        == read(whole / "manifest.parquet", whole).digest()
+    )
+    folders = [
+        "-m",
+        "shard=range(2)",
+        "shards=2",
+        "data=folder",
+        f"data.root={root}",
+        f"out={swept}",
+        "workers=1",
+        "frames=2",
+        "size=32",
+    ]
     assert main(["extract", *folders]) == 0
     assert len(list(swept.rglob("video.json"))) == 8
     capsys.readouterr()
@@ -247,7 +351,9 @@ def test_shards_are_joined_to_the_same_dataset(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "none").exists()
 
 
-def test_videos_that_cannot_be_read_are_named_and_the_others_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_videos_that_cannot_be_read_are_named_and_the_others_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root, out = tree(tmp_path / "videos"), tmp_path / "crops"
     broken = root / "test" / "swap"
     (broken / "empty.mp4").touch()
@@ -274,11 +380,18 @@ def test_frames_without_the_face_are_recorded(tmp_path: Path) -> None:
     film(root / "test/real/away.mp4", [*walk(4)[:2], empty, *walk(4)[:1]])
     film(root / "test/real/nobody.mp4", [empty] * 3)
     extract(data(root), YuNet, Recipe(frames=4, size=32), out)
-    away, nobody = (json.loads((out / "mine/real" / name / "video.json").read_text())["frames"] for name in ("away", "nobody"))
+    away, nobody = (
+        json.loads((out / "mine/real" / name / "video.json").read_text())["frames"]
+        for name in ("away", "nobody")
+    )
     assert [frame["status"] for frame in away] == ["face", "face", "none", "face"]
     assert [frame["status"] for frame in nobody] == ["none"] * 3
     manifest = read(out / "manifest.parquet", out)
-    assert manifest.table.filter(video="mine/real/away").sort("index")["index"].to_list() == [0, 1, 3]
+    assert manifest.table.filter(video="mine/real/away").sort("index")["index"].to_list() == [
+        0,
+        1,
+        3,
+    ]
     assert "mine/real/nobody" not in manifest.table["video"]
 
 
@@ -291,7 +404,13 @@ def test_of_two_faces_one_person_is_kept(tmp_path: Path) -> None:
     film(tmp_path / "videos/test/swap/two.mp4", images, options={"g": "1"})
     for out, track in ((tracked, True), (largest, False)):
         extract(data(tmp_path / "videos"), YuNet, Recipe(frames=4, size=32, track=track), out)
-    lefts = [[frame["box"][0] < 150 for frame in json.loads((out / "mine/real/two/video.json").read_text())["frames"]] for out in (tracked, largest)]
+    lefts = [
+        [
+            frame["box"][0] < 150
+            for frame in json.loads((out / "mine/real/two/video.json").read_text())["frames"]
+        ]
+        for out in (tracked, largest)
+    ]
     assert lefts == [[True] * 4, [True, True, False, True]]
 
 
@@ -303,9 +422,14 @@ def test_image_folders_are_extracted_like_videos(tmp_path: Path) -> None:
             Image.fromarray(image).save(path)
     (root / "test/real/clip/2.png").write_bytes(b"broken")
     extract(data(root), YuNet, Recipe(frames=3, size=32), out)
-    statuses = [frame["status"] for frame in json.loads((out / "mine/real/clip/video.json").read_text())["frames"]]
+    statuses = [
+        frame["status"]
+        for frame in json.loads((out / "mine/real/clip/video.json").read_text())["frames"]
+    ]
     assert statuses == ["face", "damaged", "face"]
-    assert read(out / "manifest.parquet", out).table.filter(domain="swap").sort("index")["index"].to_list() == [0, 2, 4]
+    assert read(out / "manifest.parquet", out).table.filter(domain="swap").sort("index")[
+        "index"
+    ].to_list() == [0, 2, 4]
 
 
 @pytest.mark.parametrize("name", ["Жанна Ñandú [人] 100%", "clip.1.final", "Щ" * 112, 'a "b", c'])
@@ -347,15 +471,22 @@ def test_recipes_that_cannot_be_followed_are_refused(changes: dict[str, Any], me
 
 def test_words_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
     """In a process of its own: here annotations are checked first."""
-    done = fmsd_command(*command(tmp_path / "videos", tmp_path / "crops", "frames=1.5"), cwd=tmp_path)
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "fmsd: frames=1.5 is not a whole number or null; correct it.")
+    done = fmsd_command(
+        *command(tmp_path / "videos", tmp_path / "crops", "frames=1.5"), cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        "fmsd: frames=1.5 is not a whole number or null; correct it.",
+    )
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "videos", videos=1), tmp_path / "thesis"
     out.mkdir()
     (out / "chapter1.tex").touch()
-    with pytest.raises(InputError, match=r"thesis holds something else; choose an empty or new folder"):
+    with pytest.raises(
+        InputError, match=r"thesis holds something else; choose an empty or new folder"
+    ):
         extract(data(root), YuNet, Recipe(), out)
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match=r"No videos were found under .*none"):
@@ -379,7 +510,9 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     assert len(children) >= 2
     child.kill()
     child.wait()
-    while any(Path(f"/proc/{number}").exists() for number in children) and time.monotonic() < deadline:
+    while (
+        any(Path(f"/proc/{number}").exists() for number in children) and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     assert not any(Path(f"/proc/{number}").exists() for number in children)
     assert main(arguments[3:]) == 0
@@ -389,8 +522,12 @@ def test_ctrl_c_finishes_what_is_at_work_and_the_rest_is_made_later(tmp_path: Pa
     root, out = tree(tmp_path / "videos", videos=4, frames=20), tmp_path / "crops"
     code = "import sys; from fmsd.cli.main import main; sys.exit(main(sys.argv[1:]))"
     arguments = [sys.executable, "-c", code, *command(root, out, "frames=20")]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a shell's background ignores Ctrl-C, and so do its children
-    child = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # what runs in a shell's background ignores Ctrl-C, and so do its children
+    child = subprocess.Popen(
+        arguments, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
+    )
     signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 120
     while not list(out.rglob("video.json")) and time.monotonic() < deadline:
@@ -424,7 +561,9 @@ class Fatal:
 
 def test_a_process_that_dies_is_told_with_the_videos_it_was_at(tmp_path: Path) -> None:
     root = tree(tmp_path / "videos", videos=1)
-    with pytest.raises(InputError, match=r"A process died.*at work on one of .*\.mp4.*move that video away"):
+    with pytest.raises(
+        InputError, match=r"A process died.*at work on one of .*\.mp4.*move that video away"
+    ):
         extract(data(root), Fatal, Recipe(frames=1), tmp_path / "crops")
 
 
@@ -433,22 +572,34 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""
     place = tmp_path / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
+    ).returncode:
         pytest.skip("a small file system cannot be mounted here")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_whole_videos_only(tmp_path: Path, tiny_disk: Path) -> None:
+def test_a_full_disk_is_one_sentence_and_leaves_whole_videos_only(
+    tmp_path: Path, tiny_disk: Path
+) -> None:
     root, out = tree(tmp_path / "videos", videos=4, frames=12), tiny_disk / "crops"
-    with pytest.raises(InputError, match=r"no space left in .*crops; make room and run the same command again"):
+    with pytest.raises(
+        InputError, match=r"no space left in .*crops; make room and run the same command again"
+    ):
         extract(data(root), YuNet, Recipe(frames=12, size=128), out)
     done = list(out.rglob("video.json"))
     assert len(done) < 16
     assert not (out / ".work").exists()
     assert not (out / "manifest.parquet").exists()
     for path in done:
-        assert all((path.parent / frame["file"]).stat().st_size for frame in json.loads(path.read_text())["frames"] if frame["status"] == "face")
+        assert all(
+            (path.parent / frame["file"]).stat().st_size
+            for frame in json.loads(path.read_text())["frames"]
+            if frame["status"] == "face"
+        )
 
 
 def test_folders_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None:
@@ -456,15 +607,28 @@ def test_folders_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> Non
     bound = []
     if os.geteuid() == 0:
         bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-        if shutil.which("setpriv") is None or subprocess.run([*bound, "true"], check=False).returncode:
+        if (
+            shutil.which("setpriv") is None
+            or subprocess.run([*bound, "true"], check=False).returncode
+        ):
             pytest.skip("root cannot give up its rights here")
     root, crops = tree(tmp_path / "videos", videos=1), tmp_path / "crops"
     code = "import sys; from fmsd.cli.main import main; sys.exit(main(sys.argv[1:]))"
     arguments = [*bound, sys.executable, "-c", code, *command(root, crops, "frames=1")]
     crops.mkdir()
-    for folder_, message in ((root / "test" / "swap", r"test/swap cannot be read (Permission denied)"), (crops, "crops/")):
+    for folder_, message in (
+        (root / "test" / "swap", r"test/swap cannot be read (Permission denied)"),
+        (crops, "crops/"),
+    ):
         folder_.chmod(0o500 if folder_ == crops else 0)
-        done = subprocess.run(arguments, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, check=False)
+        done = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            check=False,
+        )
         folder_.chmod(0o755)
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
@@ -474,9 +638,25 @@ def test_folders_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> Non
 
 def test_the_real_clips_are_extracted_whole(real_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "crops"
-    layout = ["data.source.layout='{domain}_{video}'", "data.source.real=[real,lp]", "data.source.split=test"]
-    done = fmsd_command("extract", "data=folder", f"data.root={real_data / 'videos'}", f"out={out}", *layout, "frames=4", "size=96", cwd=tmp_path)
+    layout = [
+        "data.source.layout='{domain}_{video}'",
+        "data.source.real=[real,lp]",
+        "data.source.split=test",
+    ]
+    done = fmsd_command(
+        "extract",
+        "data=folder",
+        f"data.root={real_data / 'videos'}",
+        f"out={out}",
+        *layout,
+        "frames=4",
+        "size=96",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "76 crops of 19 videos" in done.stdout
     manifest = read(out / "manifest.parquet", out).validate()
-    assert dict(manifest.table.group_by("domain").agg(pl.col("video").n_unique()).rows()) == {"real": 6 + 3, "fake": 10}
+    assert dict(manifest.table.group_by("domain").agg(pl.col("video").n_unique()).rows()) == {
+        "real": 6 + 3,
+        "fake": 10,
+    }

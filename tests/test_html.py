@@ -1,4 +1,6 @@
-"""The page of a report, in a real browser: it renders, sorts and stays readable in light and dark, and asks nobody for anything."""
+"""The page of a report, in a real browser: it renders, sorts and stays readable in light and dark,
+and asks nobody for anything.
+"""
 
 import json
 import os
@@ -14,11 +16,11 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from fmsd.mask import Masking, choose
-from fmsd.report import curves
+from fmsd.figures import curves
+from fmsd.figures.svg import inline
+from fmsd.peft.mask import Masking, choose
 from fmsd.report.html import results as table_html
 from fmsd.report.sections import LINES, pictured
-from fmsd.report.svg import inline
 from fmsd.report.tables import Cell, Table
 from fmsd.tasks.report import report
 from tests.test_report import evaluation, finished
@@ -29,30 +31,57 @@ HOSTILE = "note=<script>alert(1)</script>&\"'$x$"
 
 def grow(folder: Path) -> Path:
     """Runs of several methods and seeds with everything that a page can show."""
-    layers = [f"blocks.{block}.{kind}" for block in range(12) for kind in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")]
+    layers = [
+        f"blocks.{block}.{kind}"
+        for block in range(12)
+        for kind in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    ]
     rng = np.random.default_rng(0)
     for method, shift in METHODS.items():
         for seed in (0, 1):
             words = [f"method={method}", *([HOSTILE] if method == "norm" else [])]
             inverted = ("morph",) if method == "probe" else ()
-            run = finished(folder / f"{method}{seed}", words, seed, inverted, datasets=("ff", "celeb", "dfdc"), shift=shift)
+            run = finished(
+                folder / f"{method}{seed}",
+                words,
+                seed,
+                inverted,
+                datasets=("ff", "celeb", "dfdc"),
+                shift=shift,
+            )
             if seed:
                 continue
             steps = range(0, 2000, 10)
-            losses = [(step, 0.7 * np.exp(-step * shift / 900) + rng.normal(0, 0.02), None) for step in steps]
-            aucs = [(step, None, 1 - 0.4 * np.exp(-step * shift / 600)) for step in range(199, 2000, 200)]
-            log = pl.DataFrame(losses + aucs, schema={"step": pl.Int64, "train/loss": pl.Float64, "val/video_auc": pl.Float64}, orient="row").sort(
-                "step"
-            )
+            losses = [
+                (step, 0.7 * np.exp(-step * shift / 900) + rng.normal(0, 0.02), None)
+                for step in steps
+            ]
+            aucs = [
+                (step, None, 1 - 0.4 * np.exp(-step * shift / 600))
+                for step in range(199, 2000, 200)
+            ]
+            log = pl.DataFrame(
+                losses + aucs,
+                schema={"step": pl.Int64, "train/loss": pl.Float64, "val/video_auc": pl.Float64},
+                orient="row",
+            ).sort("step")
             run.write("logs/metrics.csv", log.write_csv())
             if method in ("fmsd", "lora"):
-                before = {f"blocks.{block}.attn.qkv": (10 / np.arange(1, 193) ** 0.7).tolist() for block in range(4)}
-                spectra = {name: {"before": values, "after": [value * 1.3 + 0.02 for value in values]} for name, values in before.items()}
+                before = {
+                    f"blocks.{block}.attn.qkv": (10 / np.arange(1, 193) ** 0.7).tolist()
+                    for block in range(4)
+                }
+                spectra = {
+                    name: {"before": values, "after": [value * 1.3 + 0.02 for value in values]}
+                    for name, values in before.items()
+                }
                 run.write("spectra.json", json.dumps({"layers": spectra}))
             if method == "fmsd":
                 run.write("mask.json", choose(Masking(bias="random"), layers).text())
                 (run.folder / "explanations").mkdir()
-                Image.fromarray(rng.integers(0, 256, (120, 480, 3), np.uint8)).save(run.folder / "explanations" / "heatmaps.png")
+                Image.fromarray(rng.integers(0, 256, (120, 480, 3), np.uint8)).save(
+                    run.folder / "explanations" / "heatmaps.png"
+                )
             if method in ("fmsd", "probe"):
                 evaluation(run.folder, "corrupted", "celeb", 3, 5_000, corruptions=True)
     return folder
@@ -96,7 +125,11 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.ids += [value or "" for name, value in attrs if name == "id"]
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "action", "data", "poster")]
+        self.addresses += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href", "action", "data", "poster")
+        ]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -116,7 +149,9 @@ def test_the_page_is_whole_and_needs_no_other_file(page: Path) -> None:
     assert len(set(outline.ids)) == len(outline.ids)
     assert set(SECTIONS) <= set(outline.ids)
     assert all(address.startswith(("#", "data:")) for address in outline.addresses)
-    assert {address[1:] for address in outline.addresses if address.startswith("#")} <= set(outline.ids)
+    assert {address[1:] for address in outline.addresses if address.startswith("#")} <= set(
+        outline.ids
+    )
     assert "url(http" not in text
     assert "<script>alert" not in text
     assert "#000000" not in text
@@ -126,13 +161,18 @@ def test_the_page_is_whole_and_needs_no_other_file(page: Path) -> None:
 def test_parts_without_anything_to_show_are_left_out(tmp_path: Path) -> None:
     finished(tmp_path / "runs" / "one", ["method=fmsd"], 0, datasets=("celeb",))
     report(tmp_path / "runs", out=tmp_path / "out", resamples=0)
-    assert [name for name in Outline((tmp_path / "out" / "report.html").read_text()).ids if name in SECTIONS] == [
-        *("results", "curves", "scores", "calibration", "cost", "protocol", "repeat")
-    ]
+    assert [
+        name
+        for name in Outline((tmp_path / "out" / "report.html").read_text()).ids
+        if name in SECTIONS
+    ] == [*("results", "curves", "scores", "calibration", "cost", "protocol", "repeat")]
 
 
 def test_pictures_show_the_best_rows_of_many() -> None:
-    cells = {f"row {place}": {"a": Cell((place * 7 % 30) / 30), "b": Cell((place * 7 % 30) / 40)} for place in range(30)}
+    cells = {
+        f"row {place}": {"a": Cell((place * 7 % 30) / 30), "b": Cell((place * 7 % 30) / 40)}
+        for place in range(30)
+    }
     auc, eer = (Table("", metric, "video", ("a", "b"), cells) for metric in ("auc", "eer"))
     best = sorted(cells, key=lambda row: -cells[row]["a"].value)
     assert set(pictured(auc)) == set(best[:LINES])
@@ -149,19 +189,32 @@ def test_a_pictures_ink_is_that_of_the_page_and_its_numbers_are_whole() -> None:
     assert "#000000" not in text
     assert "currentColor" in text
     assert "font-family" not in text
-    assert "a$b$c" in inline(curves.histograms({"real": np.array([0.1]), "a$b$c": np.array([0.9])}), "scores")
-    assert inline(curves.training([([0, 1], [0, 1])], "x"), "title") == inline(curves.training([([0, 1], [0, 1])], "x"), "title")
-    one, other = (set(re.findall(r'id="([^"]+)"', inline(curves.training([([0, 1], [0, 1])], "x"), title))) for title in ("one", "other"))
+    assert "a$b$c" in inline(
+        curves.histograms({"real": np.array([0.1]), "a$b$c": np.array([0.9])}), "scores"
+    )
+    assert inline(curves.training([([0, 1], [0, 1])], "x"), "title") == inline(
+        curves.training([([0, 1], [0, 1])], "x"), "title"
+    )
+    one, other = (
+        set(re.findall(r'id="([^"]+)"', inline(curves.training([([0, 1], [0, 1])], "x"), title)))
+        for title in ("one", "other")
+    )
     assert one
     assert not one & other
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not tested in a browser")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api",
+        reason="playwright is not installed: the page is not tested in a browser",
+    )
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:
-        pytest.skip("There is no Chromium (CHROMIUM=PATH, or one in PATH): the page is not tested in a browser")
+        pytest.skip(
+            "There is no Chromium (CHROMIUM=PATH, or one in PATH): the page is not tested in a "
+            "browser"
+        )
     quiet = ("quic", "gpu", "background-networking", "component-update", "sync")
     arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in quiet)]
     with sync_api.sync_playwright() as playwright:
@@ -177,7 +230,12 @@ def tab(browser: Any, page: Path) -> Iterator[Any]:
     opened = context.new_page()
     complaints: list[str] = []
     requests: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text) if message.type in ("error", "warning") else None
+        ),
+    )
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on("request", lambda request: requests.append(request.url))
     opened.on("dialog", lambda dialog: complaints.append(dialog.message))
@@ -192,7 +250,8 @@ def column(tab: Any, place: int) -> list[str]:
     """The numbers of the table that is seen, from top to bottom."""
     return tab.eval_on_selector_all(
         "#results .choice:first-of-type .pane:not([hidden]) tbody tr",
-        f"rows => rows.map(row => row.cells[{place}].dataset.value ?? row.cells[{place}].textContent)",
+        f"rows => rows.map(row => row.cells[{place}].dataset.value ?? "
+        f"row.cells[{place}].textContent)",
     )
 
 
@@ -217,7 +276,13 @@ def test_tables_sort_by_click_and_by_keyboard(tab: Any) -> None:
 def test_odd_labels_can_be_chosen_and_marks_are_seen(browser: Any, tmp_path: Path) -> None:
     labels = ("note=a|b", "note=a  b\n c", "note= d ")
     for place, label in enumerate(labels):
-        run = finished(tmp_path / "runs" / str(place), [label], 0, datasets=("ff",), facts={"size": 224 + place})
+        run = finished(
+            tmp_path / "runs" / str(place),
+            [label],
+            0,
+            datasets=("ff",),
+            facts={"size": 224 + place},
+        )
         evaluation(run.folder, "stress", "ff", 3, 5_000, corruptions=True, size=224 + place)
     report(tmp_path / "runs", out=tmp_path / "out", resamples=0, differ=["size"])
     tab = browser.new_page()
@@ -269,7 +334,9 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_is_readable_in_both_schemes_and_the_button_changes_them(tab: Any, scheme: str) -> None:
+def test_all_text_is_readable_in_both_schemes_and_the_button_changes_them(
+    tab: Any, scheme: str
+) -> None:
     tab.emulate_media(color_scheme=scheme)
     for expected in (scheme, "dark" if scheme == "light" else "light"):
         found = tab.evaluate(CONTRAST)
@@ -291,11 +358,18 @@ def test_on_a_phone_the_page_is_as_wide_as_the_screen_and_names_stay_in_sight(ta
 
 def test_pictures_are_drawn_with_text_of_the_page(tab: Any) -> None:
     shown = tab.eval_on_selector_all(
-        "figure svg", "nodes => nodes.filter(node => node.checkVisibility()).map(node => node.getBoundingClientRect().width)"
+        "figure svg",
+        "nodes => nodes.filter(node => node.checkVisibility()).map(node => "
+        "node.getBoundingClientRect().width)",
     )
     assert len(shown) >= 3 + 3 + 3
     assert min(shown) > 150
-    fonts = tab.eval_on_selector_all("figure svg text", "nodes => [...new Set(nodes.map(node => getComputedStyle(node).fontFamily))]")
+    fonts = tab.eval_on_selector_all(
+        "figure svg text",
+        "nodes => [...new Set(nodes.map(node => getComputedStyle(node).fontFamily))]",
+    )
     assert len(fonts) == 1
-    assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert tab.evaluate(
+        "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    )
     assert HOSTILE in tab.locator("#results").inner_text()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from fmsd.data import image as images
-from fmsd.data.image import content, decode, member, read_image, resize
-from fmsd.data.transforms import transform
+from fmsd.data.loading import image as images
+from fmsd.data.loading.image import content, decode, member, read_image, resize
+from fmsd.data.loading.transforms import transform
 from fmsd.errors import InputError
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8)
@@ -31,18 +31,27 @@ def test_colour_is_read_as_rgb(tmp_path: Path) -> None:
 def test_grey_palette_and_transparency(tmp_path: Path) -> None:
     expected = np.repeat(GREY[..., None], 3, 2)
     assert np.array_equal(read_image(saved(tmp_path / "grey.png", Image.fromarray(GREY))), expected)
-    assert np.array_equal(read_image(saved(tmp_path / "palette.png", Image.fromarray(GREY).convert("P"))), expected)
+    assert np.array_equal(
+        read_image(saved(tmp_path / "palette.png", Image.fromarray(GREY).convert("P"))), expected
+    )
     layered = Image.fromarray(np.dstack([COLOUR, np.full_like(GREY, 7)]), "RGBA")
     assert np.array_equal(read_image(saved(tmp_path / "alpha.png", layered)), COLOUR)
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     deep = GREY.astype(np.uint16) * 257
-    assert np.array_equal(read_image(saved(tmp_path / "deep.png", Image.fromarray(deep))), np.repeat(GREY[..., None], 3, 2))
+    assert np.array_equal(
+        read_image(saved(tmp_path / "deep.png", Image.fromarray(deep))),
+        np.repeat(GREY[..., None], 3, 2),
+    )
 
 
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
-    path = saved(tmp_path / "ink.jpg", Image.fromarray(np.full((16, 16, 3), [200, 40, 40], np.uint8)).convert("CMYK"), quality=95)
+    path = saved(
+        tmp_path / "ink.jpg",
+        Image.fromarray(np.full((16, 16, 3), [200, 40, 40], np.uint8)).convert("CMYK"),
+        quality=95,
+    )
     assert np.abs(read_image(path).reshape(-1, 3).mean(0) - [200, 40, 40]).max() < 8
 
 
@@ -73,10 +82,16 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def picture(height: int = 61, width: int = 83) -> Image.Image:
-    """Smooth colours with some noise: what photographs are like to a codec. Its sides are odd, so that blocks and chroma do not fit."""
+    """Smooth colours with some noise: what photographs are like to a codec. Its sides are odd, so
+    that blocks and chroma do not fit.
+    """
     rng = np.random.default_rng(0)
-    smooth = cv2.resize(rng.integers(0, 256, (5, 7, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
-    return Image.fromarray(np.clip(smooth + rng.normal(0, 5, smooth.shape), 0, 255).astype(np.uint8))
+    smooth = cv2.resize(
+        rng.integers(0, 256, (5, 7, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    return Image.fromarray(
+        np.clip(smooth + rng.normal(0, 5, smooth.shape), 0, 255).astype(np.uint8)
+    )
 
 
 def stored(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -117,7 +132,9 @@ KINDS: dict[str, Callable[[], bytes]] = {
     "RGB inside": lambda: stored(picture(), "JPEG", keep_rgb=True),
     "grey JPEG": lambda: stored(picture().convert("L"), "JPEG"),
     "CMYK JPEG": lambda: stored(picture().convert("CMYK"), "JPEG"),
-    "JPEG with a comment": lambda: stored(picture(), "JPEG", comment=b"\xff\xda not yet", dpi=(72, 72)),
+    "JPEG with a comment": lambda: stored(
+        picture(), "JPEG", comment=b"\xff\xda not yet", dpi=(72, 72)
+    ),
     "turned JPEG": lambda: stored(picture(), "JPEG", exif=turned()),
     "JPEG turned by XMP": lambda: stored(picture(), "JPEG", xmp=XMP.encode()),
     "JPEG with words behind": lambda: stored(picture(), "JPEG") + b"words",
@@ -133,7 +150,9 @@ KINDS: dict[str, Callable[[], bytes]] = {
     "palette PNG": lambda: stored(picture().quantize(50), "PNG"),
     "RGBA PNG": lambda: stored(picture().convert("RGBA"), "PNG"),
     "interlaced PNG": lambda: interlaced(np.array(picture())),
-    "PNG with gamma": lambda: with_chunk(stored(picture(), "PNG"), b"gAMA", struct.pack(">I", 100_000)),
+    "PNG with gamma": lambda: with_chunk(
+        stored(picture(), "PNG"), b"gAMA", struct.pack(">I", 100_000)
+    ),
     "WebP": lambda: stored(picture(), "WEBP"),
     "BMP": lambda: stored(picture(), "BMP"),
     "TIFF": lambda: stored(picture(), "TIFF"),
@@ -151,11 +170,24 @@ def with_chunk(png: bytes, kind: bytes, data: bytes) -> bytes:
 
 def interlaced(pixels: np.ndarray) -> bytes:
     """Adam7, unfiltered."""
-    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    passes = [
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ]
     parts = [pixels[top::down, left::right] for top, left, down, right in passes]
     rows = b"".join(b"\0" + line.tobytes() for part in parts if part.size for line in part)
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 2, 0, 0, 1)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,14 +196,20 @@ def test_every_kind_has_the_pixels_that_pillow_gives(kind: str) -> None:
     expected = oracle(data)
     assert np.array_equal(decode(data, kind), expected)
     assert decode(data, kind).flags.writeable
-    assert expected.shape == (61, 83, 3) if "urned" not in kind and kind != "one pixel" else expected.shape in ((83, 61, 3), (1, 1, 3))
+    assert (
+        expected.shape == (61, 83, 3)
+        if "urned" not in kind and kind != "one pixel"
+        else expected.shape in ((83, 61, 3), (1, 1, 3))
+    )
 
 
 @pytest.mark.parametrize("kind", ["4:2:0", "progressive", "RGB PNG", "OpenCV's PNG"])
 def test_of_damaged_bytes_pillow_decides(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
     data = KINDS[kind]()
     rng = np.random.default_rng(1)
-    damaged = [data[:length] for length in rng.integers(0, len(data), 60)] + [data[:-length] for length in range(1, 16)]
+    damaged = [data[:length] for length in rng.integers(0, len(data), 60)] + [
+        data[:-length] for length in range(1, 16)
+    ]
     for place in rng.integers(0, len(data), 300):
         changed = bytearray(data)
         changed[place] ^= 1 << rng.integers(0, 8)
@@ -205,7 +243,9 @@ def test_an_image_inside_a_tar_is_read_from_its_place(tmp_path: Path) -> None:
     assert content(place) == data
     assert np.array_equal(read_image(place), oracle(data))
     for wrong in (f"{tar}#512+{len(data) + 100}", f"{tar}#9999+5"):
-        with pytest.raises(InputError, match=r"0\.tar#\d+\+\d+ cannot be read \(the tar ends before it\)"):
+        with pytest.raises(
+            InputError, match=r"0\.tar#\d+\+\d+ cannot be read \(the tar ends before it\)"
+        ):
             read_image(wrong)
     with pytest.raises(InputError, match=r"1\.tar#0\+5 cannot be read"):
         read_image(f"{tmp_path / '1.tar'}#0+5")
@@ -225,20 +265,37 @@ def test_many_tars_do_not_use_up_the_open_files(tmp_path: Path) -> None:
     for number in range(300):
         (tmp_path / f"{number}.tar").write_bytes(data)
         assert content(f"{tmp_path}/{number}.tar#0+{len(data)}") == data
-    assert sum(str(name.resolve()).startswith(str(tmp_path)) for name in Path("/proc/self/fd").iterdir()) <= 256
+    assert (
+        sum(
+            str(name.resolve()).startswith(str(tmp_path))
+            for name in Path("/proc/self/fd").iterdir()
+        )
+        <= 256
+    )
     images._opened.cache_clear()
 
 
-@pytest.mark.parametrize(("height", "width"), [(256, 256), (300, 200), (200, 300), (20, 30), (24, 24), (24, 30), (20, 24), (512, 16)])
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(256, 256), (300, 200), (200, 300), (20, 30), (24, 24), (24, 30), (20, 24), (512, 16)],
+)
 def test_resizing_is_that_of_the_augmentations(height: int, width: int) -> None:
     image = np.array(picture(height, width))
     assert np.array_equal(resize(image, 24), transform("none", 24)(image=image)["image"])
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "rule"), [(256, 300, cv2.INTER_AREA), (24, 30, cv2.INTER_AREA), (20, 10, cv2.INTER_LINEAR), (24, 20, cv2.INTER_LINEAR)]
+    ("height", "width", "rule"),
+    [
+        (256, 300, cv2.INTER_AREA),
+        (24, 30, cv2.INTER_AREA),
+        (20, 10, cv2.INTER_LINEAR),
+        (24, 20, cv2.INTER_LINEAR),
+    ],
 )
-def test_sides_that_change_alike_are_resized_in_one_pass(height: int, width: int, rule: int) -> None:
+def test_sides_that_change_alike_are_resized_in_one_pass(
+    height: int, width: int, rule: int
+) -> None:
     image = np.array(picture(height, width))
     assert np.array_equal(resize(image, 24), cv2.resize(image, (24, 24), interpolation=rule))
 
@@ -252,12 +309,16 @@ def averages(length: int, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("height", "width"), [(512, 32), (512, 96), (300, 200), (225, 223)])
 @pytest.mark.parametrize("turned", [False, True])
-def test_areas_are_averaged_along_the_side_that_shrinks_where_the_other_grows(height: int, width: int, turned: bool) -> None:
+def test_areas_are_averaged_along_the_side_that_shrinks_where_the_other_grows(
+    height: int, width: int, turned: bool
+) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     rows = np.tensordot(averages(height, 224), image, 1)
     expected = cv2.resize(rows.astype(np.float32), (224, 224), interpolation=cv2.INTER_LINEAR)
     found = resize(image.swapaxes(0, 1) if turned else image, 224)
-    assert np.abs((found.swapaxes(0, 1) if turned else found) - expected).max() < 1.5  # rounded twice
+    assert (
+        np.abs((found.swapaxes(0, 1) if turned else found) - expected).max() < 1.5
+    )  # rounded twice
 
 
 def test_fine_stripes_become_their_mean_where_the_other_side_grows() -> None:

@@ -1,4 +1,6 @@
-"""What is real and what is fake is said by exact words, or the user is asked; each printed remedy is run as it stands."""
+"""What is real and what is fake is said by exact words, or the user is asked; each printed remedy
+is run as it stands.
+"""
 
 import csv
 import json
@@ -13,9 +15,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fmsd.cli.main import main
-from fmsd.data import labels, overrides
+from fmsd.data import overrides
 from fmsd.data.manifest import Manifest, collect, read
-from fmsd.data.sources import celebdf, deeperforensics, deepfakebench, df40, dfdc, dfdcp, fakeavceleb, ffpp, folder, table
+from fmsd.data.sources import (
+    celebdf,
+    deeperforensics,
+    deepfakebench,
+    df40,
+    dfdc,
+    dfdcp,
+    fakeavceleb,
+    ffpp,
+    folder,
+    labels,
+    table,
+)
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.types import Entry, Frame, Problem, Video
@@ -44,14 +58,53 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str, out: Path) -> str:
 
 def remedies(sentence: str) -> list[str]:
     """The words for the command line that a sentence proposes, as a shell reads them."""
-    return [shlex.split(word)[0] for word in re.findall(r"'\+?data\.source\.[^']*(?:'\"'\"'[^']*)*'", sentence)]
+    return [
+        shlex.split(word)[0]
+        for word in re.findall(r"'\+?data\.source\.[^']*(?:'\"'\"'[^']*)*'", sentence)
+    ]
 
 
 # ---- names on the command line
 
 
-ODD = ["real", "real ", "0", "01", "-1", "1_000", "1e5", "1.0", "true", "null", "nan", "0_real", "it's", 'say "x"', "back\\", 'q\\"', "ä", "a b"]
-ODD += ["${x}", "$x", "a,b", "[x]", "{x}", "(x)", "x#", "v1.0", "a:b", "a=b", "Celeb-real", "日本", "%s", "a+b", "@x", "a|b"]
+ODD = [
+    "real",
+    "real ",
+    "0",
+    "01",
+    "-1",
+    "1_000",
+    "1e5",
+    "1.0",
+    "true",
+    "null",
+    "nan",
+    "0_real",
+    "it's",
+    'say "x"',
+    "back\\",
+    'q\\"',
+    "ä",
+    "a b",
+]
+ODD += [
+    "${x}",
+    "$x",
+    "a,b",
+    "[x]",
+    "{x}",
+    "(x)",
+    "x#",
+    "v1.0",
+    "a:b",
+    "a=b",
+    "Celeb-real",
+    "日本",
+    "%s",
+    "a+b",
+    "@x",
+    "a|b",
+]
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -60,16 +113,24 @@ def test_a_remedy_writes_a_name_as_the_command_line_reads_it(odd: str) -> None:
         (one,) = shlex.split(word)
         return OmegaConf.create({"key": OverridesParser.create().parse_override(one).value()}).key
 
-    assert overrides.as_names(list(parsed(overrides.listing("key", [odd, "other"]))), "key") == [odd, "other"]
+    assert overrides.as_names(list(parsed(overrides.listing("key", [odd, "other"]))), "key") == [
+        odd,
+        "other",
+    ]
     if word := overrides.mapping("key", {odd: 1}):
-        assert {overrides.as_name(key, "key"): value for key, value in parsed(word).items()} == {odd: 1}
+        assert {overrides.as_name(key, "key"): value for key, value in parsed(word).items()} == {
+            odd: 1
+        }
     else:
         assert not re.fullmatch(r"[A-Za-z]+", odd) or odd in ("true", "null", "nan")
 
 
 @pytest.mark.parametrize("lost", [1.0, True, None, ["x"]])
 def test_what_has_lost_its_spelling_is_no_name(lost: object) -> None:
-    with pytest.raises(InputError, match=r"data\.test gives .* where a name is wanted; put the name in double quotes.*'data\.test=\[\"NAME\"\]'"):
+    with pytest.raises(
+        InputError,
+        match=r"data\.test gives .* where a name is wanted; put the name in double quotes.*'data\.test=\[\"NAME\"\]'",
+    ):
         overrides.as_names(["a", lost], "data.test")
     with pytest.raises(InputError, match=r"where a name is wanted"):
         overrides.as_name(lost, "data.left_out")
@@ -95,7 +156,9 @@ def bench(root: Path, groups: dict[str, Any], name: str = "X") -> Path:
     return root
 
 
-@pytest.mark.parametrize("method", [method for methods in df40.FAMILIES.values() for method in methods])
+@pytest.mark.parametrize(
+    "method", [method for methods in df40.FAMILIES.values() for method in methods]
+)
 def test_every_method_of_df40_has_real_and_fake_labels(tmp_path: Path, method: str) -> None:
     bench(tmp_path, {f"{method}_Real": None, f"{method}_Fake": None}, method)
     found = collect(deepfakebench.scan(tmp_path, f"{method}.json"), tmp_path).validate()
@@ -105,13 +168,28 @@ def test_every_method_of_df40_has_real_and_fake_labels(tmp_path: Path, method: s
     assert set(listed.table.filter(label=1)["path"]) == {"rgb/X/1/0.png"}
 
 
-@pytest.mark.parametrize("fake", [*deepfakebench.DOMAINS, "DeepFakeDetection_fake", "x-FAKE", "Fake", "ff-df", "Fake "])
+@pytest.mark.parametrize(
+    "fake", [*deepfakebench.DOMAINS, "DeepFakeDetection_fake", "x-FAKE", "Fake", "ff-df", "Fake "]
+)
 def test_a_fake_is_known_by_its_last_word_or_the_table(tmp_path: Path, fake: str) -> None:
-    found = collect(deepfakebench.scan(bench(tmp_path, {"FF-real": None, fake: None}), "X.json"), tmp_path).validate()
+    found = collect(
+        deepfakebench.scan(bench(tmp_path, {"FF-real": None, fake: None}), "X.json"), tmp_path
+    ).validate()
     assert found.table.sort("path")["label"].to_list() == [0, 1]
 
 
-DOUBTFUL = ["surreal_fake", "fake_real", "real_fake", "reality", "whichisreal", "Realistic", "fakes", "FF-XY", "unknown", "real_fake_1"]
+DOUBTFUL = [
+    "surreal_fake",
+    "fake_real",
+    "real_fake",
+    "reality",
+    "whichisreal",
+    "Realistic",
+    "fakes",
+    "FF-XY",
+    "unknown",
+    "real_fake_1",
+]
 
 
 @pytest.mark.parametrize("label", DOUBTFUL)
@@ -120,16 +198,30 @@ def test_a_label_that_says_both_or_neither_is_refused(tmp_path: Path, label: str
     with pytest.raises(InputError, match=r"leaves it open whether it is real or fake"):
         list(deepfakebench.scan(tmp_path, "X.json"))
     for value in (0, 1):
-        entries = [entry for entry in deepfakebench.scan(tmp_path, "X.json", labels={label: value}) if isinstance(entry, Frame)]
+        entries = [
+            entry
+            for entry in deepfakebench.scan(tmp_path, "X.json", labels={label: value})
+            if isinstance(entry, Frame)
+        ]
         assert [entry.label for entry in entries] == [0, value]
 
 
 @pytest.mark.parametrize("data", ["deepfakebench", "df40", "celebdf_v2", "ff++"])
-def test_the_remedy_for_a_label_settles_it_whatever_reads_the_file(tmp_path: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
-    name = {"deepfakebench": "X", "df40": "simswap_ff", "celebdf_v2": "Celeb-DF-v2", "ff++": "FaceForensics++"}[data]
+def test_the_remedy_for_a_label_settles_it_whatever_reads_the_file(
+    tmp_path: Path, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = {
+        "deepfakebench": "X",
+        "df40": "simswap_ff",
+        "celebdf_v2": "Celeb-DF-v2",
+        "ff++": "FaceForensics++",
+    }[data]
     bench(tmp_path, {"X_real": None, "surreal fake": None}, name)
     words = [f"data={data}", f"data.root={tmp_path}"]
-    words += {"deepfakebench": ["data.source.file=X.json", "data.test=[X]"], "df40": ["data.source.lists=true"]}.get(data, [])
+    words += {
+        "deepfakebench": ["data.source.file=X.json", "data.test=[X]"],
+        "df40": ["data.source.lists=true"],
+    }.get(data, [])
     words += ["data.source.manipulations=['surreal fake']"] if data == "ff++" else []
     sentence = refusal(capsys, *words, out=tmp_path / "o.parquet")
     assert "The label 'surreal fake' in" in sentence
@@ -142,13 +234,18 @@ def test_the_remedy_for_a_label_settles_it_whatever_reads_the_file(tmp_path: Pat
 
 @pytest.mark.parametrize("value", [2, -1, 0.5, None, "true", "", "unknown"])
 def test_labels_given_by_the_user_are_0_or_1(tmp_path: Path, value: object) -> None:
-    with pytest.raises(InputError, match=r"data\.source\.labels gives x the label .*; labels are 0 \(real\) or 1 \(fake\)"):
+    with pytest.raises(
+        InputError,
+        match=r"data\.source\.labels gives x the label .*; labels are 0 \(real\) or 1 \(fake\)",
+    ):
         list(deepfakebench.scan(bench(tmp_path, {"x": None}), "X.json", labels={"x": value}))
 
 
 def test_labels_given_for_nothing_are_refused(tmp_path: Path) -> None:
     bench(tmp_path, {"X_real": None, "X_fake": None})
-    with pytest.raises(InputError, match=r"gives 'X_Fake', but the labels of X\.json are X_real, X_fake"):
+    with pytest.raises(
+        InputError, match=r"gives 'X_Fake', but the labels of X\.json are X_real, X_fake"
+    ):
         list(deepfakebench.scan(tmp_path, "X.json", labels={"X_Fake": 0}))
     with pytest.raises(InputError, match=r"labels is for DeepfakeBench's none\.json"):
         list(deepfakebench.either(tmp_path, "none.json", lambda root: [], "x", labels={"X": 1}))
@@ -164,14 +261,23 @@ def test_a_video_whose_own_label_is_not_its_group_s_is_refused(tmp_path: Path, o
 
 
 @pytest.mark.parametrize("about", [{"label": "X_Fake"}, {"label": "fake"}, {"label": "FF-DF"}, {}])
-def test_a_video_whose_own_label_agrees_or_is_absent_is_read(tmp_path: Path, about: dict[str, str]) -> None:
+def test_a_video_whose_own_label_agrees_or_is_absent_is_read(
+    tmp_path: Path, about: dict[str, str]
+) -> None:
     bench(tmp_path, {"X_fake": {"v": about | {"frames": ["X/v/0.png"]}}})
-    assert [entry.label for entry in deepfakebench.scan(tmp_path, "X.json") if isinstance(entry, Frame)] == [1]
+    assert [
+        entry.label for entry in deepfakebench.scan(tmp_path, "X.json") if isinstance(entry, Frame)
+    ] == [1]
 
 
 @pytest.mark.parametrize("other", ["V", "v "])
-def test_videos_that_differ_only_in_case_or_blanks_stay_two_and_are_told(tmp_path: Path, other: str) -> None:
-    videos = {name: {"label": "X_fake", "frames": [f"X/{number}/0.png"]} for number, name in enumerate(("v", other))}
+def test_videos_that_differ_only_in_case_or_blanks_stay_two_and_are_told(
+    tmp_path: Path, other: str
+) -> None:
+    videos = {
+        name: {"label": "X_fake", "frames": [f"X/{number}/0.png"]}
+        for number, name in enumerate(("v", other))
+    }
     entries = list(deepfakebench.scan(bench(tmp_path, {"X_fake": videos}), "X.json"))
     assert [entry.kind for entry in entries if isinstance(entry, Problem)] == ["alike"]
     assert len({entry.video for entry in entries if isinstance(entry, Frame)}) == 2
@@ -193,17 +299,45 @@ def dfdc_labels(root: Path, file: str, content: str) -> list[int]:
     + [({"label": word}, 1) for word in ("FAKE", "Fake", "fake", "Fake ", "1", 1)]
     + [({"is_fake": 0}, 0), ({"is_fake": 1}, 1), ({"is_fake": 1, "label": "FAKE"}, 1)],
 )
-def test_dfdc_s_words_are_read_in_any_case(tmp_path: Path, about: dict[str, object], label: int) -> None:
+def test_dfdc_s_words_are_read_in_any_case(
+    tmp_path: Path, about: dict[str, object], label: int
+) -> None:
     assert dfdc_labels(tmp_path, "metadata.json", json.dumps({"a.mp4": about})) == [label]
 
 
 @pytest.mark.parametrize(
     "about",
-    [{"label": value} for value in (None, "unknown", "", "FAKE?", "unreal", True, False, 1.0, -1, 2, "true", ["FAKE"])]
-    + [{"is_fake": "FAKE"}, {"is_fake": True}, {"is_fake": None}, {"is_fake": 1, "label": "REAL"}, {"split": "train"}],
+    [
+        {"label": value}
+        for value in (
+            None,
+            "unknown",
+            "",
+            "FAKE?",
+            "unreal",
+            True,
+            False,
+            1.0,
+            -1,
+            2,
+            "true",
+            ["FAKE"],
+        )
+    ]
+    + [
+        {"is_fake": "FAKE"},
+        {"is_fake": True},
+        {"is_fake": None},
+        {"is_fake": 1, "label": "REAL"},
+        {"split": "train"},
+    ],
 )
-def test_dfdc_s_other_labels_are_refused_with_the_video(tmp_path: Path, about: dict[str, object]) -> None:
-    with pytest.raises(InputError, match=r"metadata\.json does not give each video a label: a\.mp4 has "):
+def test_dfdc_s_other_labels_are_refused_with_the_video(
+    tmp_path: Path, about: dict[str, object]
+) -> None:
+    with pytest.raises(
+        InputError, match=r"metadata\.json does not give each video a label: a\.mp4 has "
+    ):
         dfdc_labels(tmp_path, "metadata.json", json.dumps({"a.mp4": about}))
 
 
@@ -217,7 +351,9 @@ def test_a_video_that_dfdc_lists_with_two_labels_is_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize("value", ["Fake ", "FAKE", "fake"])
 def test_dfdcp_s_words_are_read_in_any_case(tmp_path: Path, value: str) -> None:
     root = test_dfdcp.copy(tmp_path, {"method_A/1/1_A/a.mp4": {"label": value, "set": "test"}})
-    assert [(entry.label, entry.domain) for entry in dfdcp.scan(root, "d") if isinstance(entry, Video)] == [(1, "method_A")]
+    assert [
+        (entry.label, entry.domain) for entry in dfdcp.scan(root, "d") if isinstance(entry, Video)
+    ] == [(1, "method_A")]
 
 
 @pytest.mark.parametrize("value", [None, "unknown", "", 0, 1, True, "surreal", "not fake"])
@@ -230,7 +366,9 @@ def test_dfdcp_s_other_labels_are_refused_with_the_video(tmp_path: Path, value: 
 @pytest.mark.parametrize("top", ["real", "youtube_videos", "Original_videos", "method_C"])
 def test_other_folders_than_dfdcp_s_own_are_refused(tmp_path: Path, top: str) -> None:
     root = test_dfdcp.copy(tmp_path, {f"{top}/1/a.mp4": {"label": "real", "set": "test"}})
-    with pytest.raises(InputError, match=r"which is in none of the folders original_videos, method_A and method_B"):
+    with pytest.raises(
+        InputError, match=r"which is in none of the folders original_videos, method_A and method_B"
+    ):
         list(dfdcp.scan(root, "d"))
 
 
@@ -243,7 +381,10 @@ def test_celebdf_s_list_knows_0_and_1_alone(tmp_path: Path, flag: str) -> None:
 
 @pytest.mark.parametrize("method", ["real", "Real", " ", "REAL "])
 def test_a_forgery_that_is_called_real_is_refused(tmp_path: Path, method: str) -> None:
-    rows = [test_fakeavceleb.ROWS[0], ("id00076", method, "C", "FakeVideo-RealAudio", "African", "00109_x")]
+    rows = [
+        test_fakeavceleb.ROWS[0],
+        ("id00076", method, "C", "FakeVideo-RealAudio", "African", "00109_x"),
+    ]
     with pytest.raises(InputError, match=r"gives a fake the forgery .*, which names none"):
         list(fakeavceleb.scan(test_fakeavceleb.tree(tmp_path / "f", rows)))
     root = test_celebdf.copy(tmp_path / "c", test_celebdf.PP, test_celebdf.PP_TESTED)
@@ -264,33 +405,58 @@ def test_images_of_df40_below_two_words_are_left_out_and_told(tmp_path: Path, pl
     for images in ("", "v"):
         write_image(tmp_path / "DF40" / "heygen" / place / images / "1.png", 1, 8)
     entries: list[Entry] = list(df40.scan(tmp_path, methods=["heygen"]))
-    assert [(entry.label, entry.video) for entry in entries if isinstance(entry, Video)] == [(1, "df40/heygen/test/v")]
-    assert [entry.kind for entry in entries if isinstance(entry, Problem)][:2] == ["misplaced", "misplaced"]
+    assert [(entry.label, entry.video) for entry in entries if isinstance(entry, Video)] == [
+        (1, "df40/heygen/test/v")
+    ]
+    assert [entry.kind for entry in entries if isinstance(entry, Problem)][:2] == [
+        "misplaced",
+        "misplaced",
+    ]
 
 
 # ---- the label of a table
 
 
 def tabled(root: Path, value: object, domain: str = "swap", parquet: bool = False) -> list[int]:
-    row = {"path": "a.png", "label": value, "dataset": "d", "domain": domain, "video": "v", "index": 0, "split": "test"}
+    row = {
+        "path": "a.png",
+        "label": value,
+        "dataset": "d",
+        "domain": domain,
+        "video": "v",
+        "index": 0,
+        "split": "test",
+    }
     if parquet:
         pl.DataFrame([row]).write_parquet(root / "t.parquet")
     else:
         with (root / "t.csv").open("w", newline="") as stream:
             csv.writer(stream).writerows([row.keys(), row.values()])
-    return [entry.label for entry in table.scan(root, "t.parquet" if parquet else "t.csv") if isinstance(entry, Frame)]
+    return [
+        entry.label
+        for entry in table.scan(root, "t.parquet" if parquet else "t.csv")
+        if isinstance(entry, Frame)
+    ]
 
 
 @pytest.mark.parametrize("parquet", [False, True])
 @pytest.mark.parametrize(("value", "label"), [(1, 1), (1.0, 1), ("1", 1), (0, 0), (0.0, 0)])
-def test_a_table_s_label_is_the_number_0_or_1(tmp_path: Path, value: object, label: int, parquet: bool) -> None:
+def test_a_table_s_label_is_the_number_0_or_1(
+    tmp_path: Path, value: object, label: int, parquet: bool
+) -> None:
     assert tabled(tmp_path, value, "swap" if label else "real", parquet) == [label]
 
 
 @pytest.mark.parametrize("parquet", [False, True])
-@pytest.mark.parametrize("value", [-1, 2, 0.7, 1.5, "real", "fake", "REAL", "true", True, False, "1.x", "nan", float("nan")])
+@pytest.mark.parametrize(
+    "value",
+    [-1, 2, 0.7, 1.5, "real", "fake", "REAL", "true", True, False, "1.x", "nan", float("nan")],
+)
 def test_other_labels_of_a_table_are_refused(tmp_path: Path, value: object, parquet: bool) -> None:
-    with pytest.raises(InputError, match=r"values of the wrong kind \(the label of a\.png is .*labels are 0 or 1, as numbers"):
+    with pytest.raises(
+        InputError,
+        match=r"values of the wrong kind \(the label of a\.png is .*labels are 0 or 1, as numbers",
+    ):
         tabled(tmp_path, value, parquet=parquet)
 
 
@@ -308,7 +474,9 @@ def test_no_label_is_cast(tmp_path: Path, label: Any) -> None:
     with pytest.raises(InputError, match=r"values of the wrong kind"):
         collect([good, odd], tmp_path)
     manifest.table.with_columns(label=pl.lit(0.7)).write_parquet(tmp_path / "m.parquet")
-    with pytest.raises(InputError, match=r"m\.parquet has values of the wrong kind \(labels are Float64\)"):
+    with pytest.raises(
+        InputError, match=r"m\.parquet has values of the wrong kind \(labels are Float64\)"
+    ):
         read(tmp_path / "m.parquet", tmp_path)
 
 
@@ -323,12 +491,36 @@ def faces(root: Path, *names_: str, split: str = "") -> Path:
 
 LAYOUT = ['data.source.layout="{domain}/{video}"', "data.source.split=test"]
 
-SUGGESTIVE = ["Real", "REAL", "real ", " real", "real_youtube", "Celeb-real", "YouTube-real", "originals", "Original", "pristine", "AUTHENTIC_x"]
-SUGGESTIVE += ["bona-fide", "bona fide", "genuine", "re_al", "\uff32\uff45\uff41\uff4c", "Real3DPortrait", "0_REAL", "it's real", "youtube"]
+SUGGESTIVE = [
+    "Real",
+    "REAL",
+    "real ",
+    " real",
+    "real_youtube",
+    "Celeb-real",
+    "YouTube-real",
+    "originals",
+    "Original",
+    "pristine",
+    "AUTHENTIC_x",
+]
+SUGGESTIVE += [
+    "bona-fide",
+    "bona fide",
+    "genuine",
+    "re_al",
+    "\uff32\uff45\uff41\uff4c",
+    "Real3DPortrait",
+    "0_REAL",
+    "it's real",
+    "youtube",
+]
 
 
 @pytest.mark.parametrize("name", SUGGESTIVE)
-def test_a_folder_whose_name_suggests_real_images_has_to_be_settled(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_whose_name_suggests_real_images_has_to_be_settled(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = faces(tmp_path / "root", "real", "swap", name)
     words = ["data=folder", f"data.root={root}", *LAYOUT]
     sentence = refusal(capsys, *words, out=tmp_path / "o.parquet")
@@ -339,69 +531,126 @@ def test_a_folder_whose_name_suggests_real_images_has_to_be_settled(tmp_path: Pa
 
 
 @pytest.mark.parametrize("own", ["Nature", "NATURE", "nature "])
-def test_a_folder_that_differs_from_the_real_one_only_in_case_or_blanks_has_to_be_settled(tmp_path: Path, own: str) -> None:
+def test_a_folder_that_differs_from_the_real_one_only_in_case_or_blanks_has_to_be_settled(
+    tmp_path: Path, own: str
+) -> None:
     root = faces(tmp_path, "nature", "ai", own)
     with pytest.raises(InputError, match=r"suggest real images"):
         list(folder.scan(root, "x", "{domain}/{video}", {}, ["nature"], "test"))
-    assert domains(collect(folder.scan(root, "x", "{domain}/{video}", {}, ["nature"], "test", [own]), root)) == {"real": 0, "ai": 1, own: 1}
+    assert domains(
+        collect(folder.scan(root, "x", "{domain}/{video}", {}, ["nature"], "test", [own]), root)
+    ) == {"real": 0, "ai": 1, own: 1}
 
 
 @pytest.mark.parametrize("real", ["real", "original", "0_real"])
 def test_exact_known_words_are_real_unless_others_are_named(tmp_path: Path, real: str) -> None:
     root = faces(tmp_path, real, "swap", "nature")
-    assert domains(collect(folder.scan(root, "x", "{domain}/{video}", {}, None, "test"), root)) == {"real": 0, "swap": 1, "nature": 1}
+    assert domains(collect(folder.scan(root, "x", "{domain}/{video}", {}, None, "test"), root)) == {
+        "real": 0,
+        "swap": 1,
+        "nature": 1,
+    }
     with pytest.raises(InputError, match=rf"\['{real}'\] of .* suggest real images"):
         list(folder.scan(root, "x", "{domain}/{video}", {}, ["nature"], "test"))
 
 
 def test_equal_names_in_two_real_folders_stay_two_videos(tmp_path: Path) -> None:
     root = faces(tmp_path, "Celeb-real", "YouTube-real", "swap")
-    found = collect(folder.scan(root, "x", "{domain}/{video}", {}, ["Celeb-real", "YouTube-real"], "test"), root).validate()
+    found = collect(
+        folder.scan(root, "x", "{domain}/{video}", {}, ["Celeb-real", "YouTube-real"], "test"), root
+    ).validate()
     assert found.table["video"].to_list() == ["x/real/v", "x/real/YouTube-real/v", "x/swap/v"]
 
 
-def test_a_dataset_in_which_nothing_is_real_is_refused_with_what_may_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = faces(faces(tmp_path / "root", "real", "swap", split="one"), "Celeb-real", "swap", split="two")
-    words = ["data=folder", f"data.root={root}", 'data.source.layout="{dataset}/{domain}/{video}"', "data.source.split=test"]
+def test_a_dataset_in_which_nothing_is_real_is_refused_with_what_may_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = faces(
+        faces(tmp_path / "root", "real", "swap", split="one"), "Celeb-real", "swap", split="two"
+    )
+    words = [
+        "data=folder",
+        f"data.root={root}",
+        'data.source.layout="{dataset}/{domain}/{video}"',
+        "data.source.split=test",
+    ]
     sentence = refusal(capsys, *words, out=tmp_path / "o.parquet")
-    assert "None of the folders ['Celeb-real', 'swap'] of the dataset two holds real images" in sentence
+    assert (
+        "None of the folders ['Celeb-real', 'swap'] of the dataset two holds real images"
+        in sentence
+    )
     (real,) = remedies(sentence)
     found = run(*words, real, out=tmp_path / "o.parquet")
-    assert set(found.table.select("dataset", "label").unique().rows()) == {(name, label) for name in ("one", "two") for label in (0, 1)}
-    with pytest.raises(InputError, match=r"None of the folders \['a', 'b'\] holds real images; name them in data\.source\.real=\[NAME\]"):
-        list(folder.scan(faces(tmp_path / "plain", "a", "b"), "x", "{domain}/{video}", {}, None, "test"))
+    assert set(found.table.select("dataset", "label").unique().rows()) == {
+        (name, label) for name in ("one", "two") for label in (0, 1)
+    }
+    with pytest.raises(
+        InputError,
+        match=r"None of the folders \['a', 'b'\] holds real images; name them in data\.source\.real=\[NAME\]",
+    ):
+        list(
+            folder.scan(
+                faces(tmp_path / "plain", "a", "b"), "x", "{domain}/{video}", {}, None, "test"
+            )
+        )
 
 
 def test_a_dataset_in_which_nothing_is_fake_is_read(tmp_path: Path) -> None:
     root = faces(tmp_path, "real")
-    assert domains(collect(folder.scan(root, "x", "{domain}/{video}", {}, None, "test"), root).validate()) == {"real": 0}
+    assert domains(
+        collect(folder.scan(root, "x", "{domain}/{video}", {}, None, "test"), root).validate()
+    ) == {"real": 0}
 
 
 def test_names_that_name_nothing_or_twice_are_told_or_refused(tmp_path: Path) -> None:
     root = faces(tmp_path, "real", "swap")
     told = [
-        entry.what for entry in folder.scan(root, "x", "{domain}/{video}", {}, ["real", "photso"], "test", ["Rael"]) if isinstance(entry, Problem)
+        entry.what
+        for entry in folder.scan(
+            root, "x", "{domain}/{video}", {}, ["real", "photso"], "test", ["Rael"]
+        )
+        if isinstance(entry, Problem)
     ]
-    assert [what.partition(",")[0] for what in told] == ["data.source.real names 'photso'", "data.source.fake names 'Rael'"]
-    with pytest.raises(InputError, match=r"data\.source\.real and data\.source\.fake both name real"):
+    assert [what.partition(",")[0] for what in told] == [
+        "data.source.real names 'photso'",
+        "data.source.fake names 'Rael'",
+    ]
+    with pytest.raises(
+        InputError, match=r"data\.source\.real and data\.source\.fake both name real"
+    ):
         list(folder.scan(root, "x", "{domain}/{video}", {}, None, "test", ["real"]))
-    with pytest.raises(InputError, match=r"data\.source\.fake names real, the domain of what is real"):
+    with pytest.raises(
+        InputError, match=r"data\.source\.fake names real, the domain of what is real"
+    ):
         list(folder.scan(root, "x", "{domain}/{video}", {}, ["swap"], "test", ["real"]))
 
 
 @pytest.mark.parametrize("layout", ["{split}/{domain}/{video}", "{split}/{domain}_{video}"])
 def test_real_is_a_whole_name_never_a_part_of_one(tmp_path: Path, layout: str) -> None:
     for name in ("re", "real"):
-        write_image(tmp_path / "test" / layout.split("/", 1)[1].format(domain=name, video="v") / "0.png", 0, 8)
-    assert domains(collect(folder.scan(tmp_path, "x", layout, SPLITS, "real"), tmp_path)) == {"real": 0, "re": 1}  # pyright: ignore[reportArgumentType]
+        write_image(
+            tmp_path / "test" / layout.split("/", 1)[1].format(domain=name, video="v") / "0.png",
+            0,
+            8,
+        )
+    assert domains(collect(folder.scan(tmp_path, "x", layout, SPLITS, "real"), tmp_path)) == {
+        "real": 0,
+        "re": 1,
+    }  # pyright: ignore[reportArgumentType]
 
 
 # ---- numbers on the command line
 
 
-def test_numbers_on_the_command_line_name_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_on_the_command_line_name_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = grow_tree(tmp_path / "root", splits=("2018", "2019", "7"), domains=("0", "1", "2"))
-    words = ["data=folder", f"data.root={root}", "+data.source.splits={2018: train, 2019: val, 7: test}"]
+    words = [
+        "data=folder",
+        f"data.root={root}",
+        "+data.source.splits={2018: train, 2019: val, 7: test}",
+    ]
     sentence = refusal(capsys, *words, out=tmp_path / "o.parquet")
     assert "None of the folders ['0', '1', '2'] holds real images" in sentence
     for real in ("data.source.real=[0]", "data.source.real=0", 'data.source.real=["0"]'):
@@ -414,7 +663,18 @@ def test_numbers_name_datasets_forgeries_and_compressions(tmp_path: Path) -> Non
     def source(place: Path) -> list[Entry]:
         return list(folder.scan(place, "x", "{dataset}/{split}/{domain}/{video}", SPLITS, ["real"]))  # pyright: ignore[reportArgumentType]
 
-    data = DataModule(5, str(root), source, [5], [5], 32, forgeries=[1, 2], train_forgeries=[2, 1], left_out=1, workers=0)
+    data = DataModule(
+        5,
+        str(root),
+        source,
+        [5],
+        [5],
+        32,
+        forgeries=[1, 2],
+        train_forgeries=[2, 1],
+        left_out=1,
+        workers=0,
+    )
     assert set(data.training.where(split="train").table["domain"]) == {"real", "2"}
     assert set(data.training.where(split="val").table["domain"]) == {"real", "1"}
     assert list(data.tests) == ["5"]
@@ -447,25 +707,49 @@ def test_the_remedy_for_an_unknown_split_is_the_split_it_means_or_a_choice(
     (remedy,) = remedies(sentence)
     if split is None:
         assert "train|val|test" in remedy
-        assert "is no split; choose one of train, val, test" in refusal(capsys, *words, remedy, out=tmp_path / "o.parquet")
+        assert "is no split; choose one of train, val, test" in refusal(
+            capsys, *words, remedy, out=tmp_path / "o.parquet"
+        )
         remedy = remedy.replace("train|val|test", "test")
     assert set(run(*words, remedy, out=tmp_path / "o.parquet").table["split"]) == {split or "test"}
 
 
-def test_the_remedy_names_all_unknown_splits_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_remedy_names_all_unknown_splits_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = grow_tree(tmp_path / "root", splits=("Train", "Val", "Test"))
     words = ["data=folder", f"data.root={root}"]
     proposed = remedies(refusal(capsys, *words, out=tmp_path / "o.parquet"))
-    assert set(run(*words, *proposed, out=tmp_path / "o.parquet").table["split"]) == {"train", "val", "test"}
+    assert set(run(*words, *proposed, out=tmp_path / "o.parquet").table["split"]) == {
+        "train",
+        "val",
+        "test",
+    }
 
 
 @pytest.mark.parametrize(
     ("layout", "split", "message"),
     [
-        ("{split}/{video}", None, r"does not tell the domain; write {domain} in data\.source\.layout"),
-        ("{domain}/{video}", None, r"does not tell the split; add {split} to it, or give all files one: data\.source\.split=train, val or test"),
-        ("{split}/{domain}/{video}", "test", r"tells the split, and so does data\.source\.split=test; leave data\.source\.split out"),
-        ("{domain}/{video}", "Test", r"data\.source\.split=Test is no split; choose one of train, val, test"),
+        (
+            "{split}/{video}",
+            None,
+            r"does not tell the domain; write {domain} in data\.source\.layout",
+        ),
+        (
+            "{domain}/{video}",
+            None,
+            r"does not tell the split; add {split} to it, or give all files one: data\.source\.split=train, val or test",
+        ),
+        (
+            "{split}/{domain}/{video}",
+            "test",
+            r"tells the split, and so does data\.source\.split=test; leave data\.source\.split out",
+        ),
+        (
+            "{domain}/{video}",
+            "Test",
+            r"data\.source\.split=Test is no split; choose one of train, val, test",
+        ),
     ],
 )
 def test_a_layout_says_what_it_lacks(tmp_path: Path, layout: str, split: Any, message: str) -> None:

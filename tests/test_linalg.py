@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from fmsd.linalg import SVD, Split, directions, energy_gain, median_singular_value, orthonormal_complement, truncated
+from fmsd.linalg import (
+    SVD,
+    Split,
+    directions,
+    energy_gain,
+    median_singular_value,
+    orthonormal_complement,
+    truncated,
+)
 
 
 def gram_error(matrix: torch.Tensor) -> torch.Tensor:
@@ -10,20 +18,35 @@ def gram_error(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def conditioned(size: int, smallest: float) -> torch.Tensor:
-    """A square matrix whose singular values fall geometrically from 1, as those of trained weights do."""
-    left, right = (torch.linalg.qr(torch.randn(size, size, dtype=torch.float64)).Q for _ in range(2))
-    return ((left * torch.logspace(0, torch.tensor(smallest).log10().item(), size, dtype=torch.float64)) @ right).float()
+    """A square matrix whose singular values fall geometrically from 1, as those of trained weights
+    do.
+    """
+    left, right = (
+        torch.linalg.qr(torch.randn(size, size, dtype=torch.float64)).Q for _ in range(2)
+    )
+    return (
+        (left * torch.logspace(0, torch.tensor(smallest).log10().item(), size, dtype=torch.float64))
+        @ right
+    ).float()
 
 
-@pytest.mark.parametrize("shape", [(24, 24), (40, 16), (16, 40), (256, 256), (400, 230), (230, 400)])
+@pytest.mark.parametrize(
+    "shape", [(24, 24), (40, 16), (16, 40), (256, 256), (400, 230), (230, 400)]
+)
 @pytest.mark.parametrize("rank", [1, 4])
 @pytest.mark.parametrize("split", ["tail", "top"])
-def test_split_off_directions_are_the_singular_ones(shape: tuple[int, int], rank: int, split: Split) -> None:
-    """From 193 singular values on the smallest come from inverse iteration, below from the whole decomposition."""
+def test_split_off_directions_are_the_singular_ones(
+    shape: tuple[int, int], rank: int, split: Split
+) -> None:
+    """From 193 singular values on the smallest come from inverse iteration, below from the whole
+    decomposition.
+    """
     weight = torch.randn(shape)
     found = directions(weight, rank, split)
     values = torch.linalg.svdvals(weight.double())
-    torch.testing.assert_close(found.s.double(), values[-rank:] if split == "tail" else values[:rank], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        found.s.double(), values[-rank:] if split == "tail" else values[:rank], rtol=1e-5, atol=1e-6
+    )
     torch.testing.assert_close(weight @ found.vt.mT, found.u * found.s, rtol=0, atol=1e-5)
     torch.testing.assert_close(weight.mT @ found.u, found.vt.mT * found.s, rtol=0, atol=1e-5)
     assert gram_error(found.u) < 1e-8
@@ -31,7 +54,9 @@ def test_split_off_directions_are_the_singular_ones(shape: tuple[int, int], rank
 
 
 @pytest.mark.parametrize("smallest", [0.9, 1e-3, 1e-6, 1e-9])
-def test_the_smallest_directions_are_orthogonal_to_the_rest_however_small_or_flat_the_tail(smallest: float) -> None:
+def test_the_smallest_directions_are_orthogonal_to_the_rest_however_small_or_flat_the_tail(
+    smallest: float,
+) -> None:
     weight = conditioned(300, smallest)
     u, _, vt = torch.linalg.svd(weight.double())
     found = directions(weight, 4)
@@ -65,7 +90,10 @@ def test_directions_need_a_rank_inside_the_matrix(rank: int) -> None:
 
 def test_complement_is_what_the_basis_does_not_hold() -> None:
     basis, _ = torch.linalg.qr(torch.randn(20, 5, dtype=torch.float64))
-    inside, outside = basis @ torch.randn(5, 5, dtype=torch.float64), torch.randn(20, 3, dtype=torch.float64)
+    inside, outside = (
+        basis @ torch.randn(5, 5, dtype=torch.float64),
+        torch.randn(20, 3, dtype=torch.float64),
+    )
     torch.testing.assert_close(orthonormal_complement(basis, inside), torch.zeros_like(inside))
     rest = orthonormal_complement(basis, outside)
     torch.testing.assert_close(basis.mT @ rest, torch.zeros(5, 3, dtype=torch.float64))
@@ -75,14 +103,22 @@ def test_complement_is_what_the_basis_does_not_hold() -> None:
 @pytest.mark.parametrize("shape", [(9, 9), (10, 10), (30, 7), (7, 30), (256, 200)])
 def test_the_median_singular_value_is_that_of_a_whole_decomposition(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape)
-    torch.testing.assert_close(median_singular_value(matrix), torch.linalg.svdvals(matrix.double()).median().float())
+    torch.testing.assert_close(
+        median_singular_value(matrix), torch.linalg.svdvals(matrix.double()).median().float()
+    )
     assert median_singular_value(torch.zeros(shape)) == 0
-    low = torch.randn(shape[0], 3) @ torch.randn(3, shape[1])  # most of its singular values are rounding
-    torch.testing.assert_close(median_singular_value(low), torch.linalg.svdvals(low.double())[1].float())
+    low = torch.randn(shape[0], 3) @ torch.randn(
+        3, shape[1]
+    )  # most of its singular values are rounding
+    torch.testing.assert_close(
+        median_singular_value(low), torch.linalg.svdvals(low.double())[1].float()
+    )
 
 
 def test_the_gain_of_energy_is_the_difference_of_two_squared_norms() -> None:
-    matrix, left, right = (torch.randn(2, *shape, dtype=torch.float64) for shape in ((12, 8), (12, 3), (3, 8)))
+    matrix, left, right = (
+        torch.randn(2, *shape, dtype=torch.float64) for shape in ((12, 8), (12, 3), (3, 8))
+    )
     expected = (matrix + left @ right).square().sum((1, 2)) - matrix.square().sum((1, 2))
     torch.testing.assert_close(energy_gain(matrix @ right.mT, left, right), expected)
 
@@ -93,7 +129,10 @@ LARGE = (700, 500)
 
 def of_spectrum(values: torch.Tensor, rows: int = LARGE[0]) -> torch.Tensor:
     """A matrix with random singular directions and given singular values."""
-    left, right = (torch.linalg.qr(torch.randn(size, len(values), dtype=torch.float64)).Q for size in (rows, len(values)))
+    left, right = (
+        torch.linalg.qr(torch.randn(size, len(values), dtype=torch.float64)).Q
+        for size in (rows, len(values))
+    )
     return ((left * values) @ right.mT).float()
 
 
@@ -102,7 +141,9 @@ def best(matrix: torch.Tensor, rank: int) -> torch.Tensor:
     return (u[:, :rank] * s[:rank]) @ vt[:rank]
 
 
-def factors(matrix: torch.Tensor, rank: int, svd: SVD = "krylov") -> tuple[torch.Tensor, torch.Tensor]:
+def factors(
+    matrix: torch.Tensor, rank: int, svd: SVD = "krylov"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A truncated matrix, from a Krylov space whatever that holds."""
     left, right, _ = truncated(matrix, rank, svd, least_energy=0.0)
     return left, right
@@ -113,10 +154,18 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 RANKS = torch.arange(1, LARGE[1] + 1, dtype=torch.float64)
-SPECTRA = {"root": RANKS**-0.5, "inverse": RANKS**-1, "square": RANKS**-2, "slow": 0.95**RANKS, "fast": 0.8**RANKS}
+SPECTRA = {
+    "root": RANKS**-0.5,
+    "inverse": RANKS**-1,
+    "square": RANKS**-2,
+    "slow": 0.95**RANKS,
+    "fast": 0.8**RANKS,
+}
 
 
-@pytest.mark.parametrize("shape", [(24, 24), (40, 16), (16, 40), (190, 192), (400, 190), (190, 400)])
+@pytest.mark.parametrize(
+    "shape", [(24, 24), (40, 16), (16, 40), (190, 192), (400, 190), (190, 400)]
+)
 @pytest.mark.parametrize("rank", [1, 5, 16])
 def test_a_small_matrix_is_truncated_exactly(shape: tuple[int, int], rank: int) -> None:
     """To single precision: rounding turns the directions of close singular values into each other."""
@@ -162,13 +211,21 @@ def test_of_few_entries_or_none_the_rest_stays_zero() -> None:
 
 @pytest.mark.parametrize("rank", [1, 10, 40, 100])
 @pytest.mark.parametrize("spectrum", SPECTRA)
-def test_a_falling_spectrum_is_approximated_nearly_as_well_as_can_be(spectrum: str, rank: int) -> None:
-    """To 1 %, but for singular values below the root of the precision, which are not told from each other."""
+def test_a_falling_spectrum_is_approximated_nearly_as_well_as_can_be(
+    spectrum: str, rank: int
+) -> None:
+    """To 1 %, but for singular values below the root of the precision, which are not told from each
+    other.
+    """
     values = SPECTRA[spectrum]
     matrix = of_spectrum(values)
     left, right = factors(matrix, rank)
     error = (matrix.double() - left.double() @ right.double()).norm()
-    assert values[rank:].norm() * (1 - 1e-4) - 1e-6 <= error <= 1.01 * values[rank:].norm() + torch.finfo(torch.float32).eps ** 0.5 * values.norm()
+    assert (
+        values[rank:].norm() * (1 - 1e-4) - 1e-6
+        <= error
+        <= 1.01 * values[rank:].norm() + torch.finfo(torch.float32).eps ** 0.5 * values.norm()
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 10, 40, 100])
@@ -176,7 +233,9 @@ def test_a_falling_spectrum_is_approximated_nearly_as_well_as_can_be(spectrum: s
 def test_what_is_kept_is_nearly_all_that_can_be(kind: str, share: float, rank: int) -> None:
     matrix = of_spectrum(SPECTRA["root"]) if kind == "root" else torch.randn(LARGE)
     left, right = factors(matrix, rank)
-    kept = (left @ right).double().square().sum() / torch.linalg.svdvals(matrix.double())[:rank].square().sum()
+    kept = (left @ right).double().square().sum() / torch.linalg.svdvals(matrix.double())[
+        :rank
+    ].square().sum()
     assert share <= kept < 1 + 1e-5
 
 
@@ -195,7 +254,9 @@ def test_the_factor_of_the_shorter_side_is_orthonormal(shape: tuple[int, int]) -
 
 
 @pytest.mark.parametrize("shape", [(40, 16), LARGE])
-def test_the_same_matrix_gives_the_same_factors_and_leaves_the_random_state_alone(shape: tuple[int, int]) -> None:
+def test_the_same_matrix_gives_the_same_factors_and_leaves_the_random_state_alone(
+    shape: tuple[int, int],
+) -> None:
     matrix = torch.randn(shape)
     left, right = factors(matrix, 10)
     torch.manual_seed(99)
@@ -235,7 +296,9 @@ def test_exactly_truncated_it_is_the_best_approximation(shape: tuple[int, int], 
 @pytest.mark.parametrize("wide", [False, True], ids=["tall", "wide"])
 @pytest.mark.parametrize("rank", [1, 10, 40, 100])
 @pytest.mark.parametrize("spectrum", [*SPECTRA, "noise"])
-def test_what_a_krylov_space_is_known_to_hold_is_never_more_than_it_holds(spectrum: str, rank: int, wide: bool) -> None:
+def test_what_a_krylov_space_is_known_to_hold_is_never_more_than_it_holds(
+    spectrum: str, rank: int, wide: bool
+) -> None:
     matrix = torch.randn(LARGE) if spectrum == "noise" else of_spectrum(SPECTRA[spectrum])
     matrix = matrix.mT if wide else matrix
     left, right, quality = truncated(matrix, rank, "krylov", least_energy=0.0)
@@ -248,17 +311,23 @@ def test_what_a_krylov_space_is_known_to_hold_is_never_more_than_it_holds(spectr
 
 
 def test_of_a_low_rank_a_krylov_space_is_known_to_hold_all() -> None:
-    quality = truncated(torch.randn(LARGE[0], 20) @ torch.randn(20, LARGE[1]), 40, "krylov", 0.9999).quality
+    quality = truncated(
+        torch.randn(LARGE[0], 20) @ torch.randn(20, LARGE[1]), 40, "krylov", 0.9999
+    ).quality
     assert quality.energy == pytest.approx(1, abs=1e-5)
     assert quality.of_best == pytest.approx(1, abs=1e-5)
     assert quality.rejected is None
 
 
 @pytest.mark.parametrize("shape", [LARGE, LARGE[::-1]])
-def test_where_a_krylov_space_holds_too_little_the_whole_decomposition_is_computed(shape: tuple[int, int]) -> None:
+def test_where_a_krylov_space_holds_too_little_the_whole_decomposition_is_computed(
+    shape: tuple[int, int],
+) -> None:
     noise = torch.randn(shape)
     bound = truncated(noise, 40, "krylov", least_energy=0.0).quality.of_best
-    kept, changed = (truncated(noise, 40, "krylov", least_energy=bound + step) for step in (-0.01, 0.01))
+    kept, changed = (
+        truncated(noise, 40, "krylov", least_energy=bound + step) for step in (-0.01, 0.01)
+    )
     assert kept.quality.of_best == bound
     assert changed.quality.rejected == bound
     exact = truncated(noise, 40)

@@ -1,4 +1,6 @@
-"""What loggers are given, read back from what they wrote and compared with the run's own files; and the view that is built from it."""
+"""What loggers are given, read back from what they wrote and compared with the run's own files; and
+the view that is built from it.
+"""
 
 import base64
 import functools
@@ -24,9 +26,10 @@ from wandb.proto import wandb_internal_pb2
 
 from fmsd.cli.main import main
 from fmsd.errors import InputError
-from fmsd.report import job, mlflow, publish, tensorboard, wandb
-from fmsd.report.run import Run
-from fmsd.tasks.dashboard import dashboard, workspace
+from fmsd.runs import job
+from fmsd.runs.folder import Run
+from fmsd.tracking import mlflow, publish, tensorboard, wandb
+from fmsd.tracking.dashboard import dashboard, workspace
 from tests.conftest import grow_tree
 
 
@@ -35,7 +38,14 @@ def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A user without a key of Weights & Biases, and the user's home."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_PROJECT", "NETRC", "MLFLOW_DISABLE_TELEMETRY"):
+        for name in (
+            "WANDB_API_KEY",
+            "WANDB_MODE",
+            "WANDB_BASE_URL",
+            "WANDB_PROJECT",
+            "NETRC",
+            "MLFLOW_DISABLE_TELEMETRY",
+        ):
             patch.delenv(name, raising=False)
         patch.setenv("HOME", str(home))
         for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
@@ -47,7 +57,8 @@ def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def story(nobody: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A sweep of one job with all loggers, tested on one dataset, and then evaluated on another one and under corruptions.
+    """A sweep of one job with all loggers, tested on one dataset, and then evaluated on another one
+    and under corruptions.
 
     The store of MLflow cannot take artifacts while the job trains.
     """
@@ -57,17 +68,37 @@ def story(nobody: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNames
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())
     logging.getLogger("fmsd").addHandler(handler)
-    data = (*("data=table", f"data.root={listed(sweep.parent / 'data')}", "data.train=[near]"), "trainer=smoke")
-    words = ("data.test=[near]", "method=fmsd", "backbone=demo_vit", "logger=[wandb,tensorboard,mlflow]")
+    data = (
+        *("data=table", f"data.root={listed(sweep.parent / 'data')}", "data.train=[near]"),
+        "trainer=smoke",
+    )
+    words = (
+        "data.test=[near]",
+        "method=fmsd",
+        "backbone=demo_vit",
+        "logger=[wandb,tensorboard,mlflow]",
+    )
     assert main(["train", "-m", *data, *words, f"hydra.sweep.dir={sweep}"]) == 0
     (folder,) = (path.parent for path in sweep.glob("*/results.csv"))
     trained, first = said.copy(), json.loads((folder / "published.json").read_text())
     (sweep / "mlflow" / "artifacts").unlink()
     evaluation = folder / "evaluations" / "later"
-    more = ("data.test=[near,far]", "corrupt=[jpeg,blur]", "severities=[1,3]", f"hydra.run.dir={evaluation}")
+    more = (
+        "data.test=[near,far]",
+        "corrupt=[jpeg,blur]",
+        "severities=[1,3]",
+        f"hydra.run.dir={evaluation}",
+    )
     assert main(["evaluate", f"run={folder}", *data, *more]) == 0
     logging.getLogger("fmsd").removeHandler(handler)
-    return SimpleNamespace(sweep=sweep, run=Run(folder), evaluation=Run(evaluation), trained=trained, said=said, first=first)
+    return SimpleNamespace(
+        sweep=sweep,
+        run=Run(folder),
+        evaluation=Run(evaluation),
+        trained=trained,
+        said=said,
+        first=first,
+    )
 
 
 def listed(root: Path) -> Path:
@@ -77,32 +108,52 @@ def listed(root: Path) -> Path:
         tree = grow_tree(root / dataset, splits)
         for path in sorted(tree.rglob("*.png")):
             split, domain, video = path.relative_to(tree).parts[:3]
-            lines.append(f"{path.relative_to(root)},{int(domain != 'real')},{dataset},{domain},{dataset}/{domain}/{video},{path.stem},{split}")
+            lines.append(
+                f"{path.relative_to(root)},{int(domain != 'real')},{dataset},{domain},{dataset}/{domain}/{video},{path.stem},{split}"
+            )
     (root / "manifest.csv").write_text("\n".join(lines) + "\n")
     return root
 
 
 def expected(*runs: Run) -> dict[str, float]:
     """The numbers of the runs' result tables by the names that loggers know them by."""
-    rows = (row for run in reversed(runs) for row in pl.read_csv(run.folder / "results.csv").to_dicts())
+    rows = (
+        row for run in reversed(runs) for row in pl.read_csv(run.folder / "results.csv").to_dicts()
+    )
     return {f"test/{row['dataset']}/{row['level']}_{row['metric']}": row["value"] for row in rows}
 
 
 def severities(evaluation: Run) -> dict[tuple[str, int], float]:
-    """Naively: the mean of the video AUCs of a dataset under all corruptions of a severity, and each of them."""
+    """Naively: the mean of the video AUCs of a dataset under all corruptions of a severity, and
+    each of them.
+    """
     found: dict[tuple[str, int], float] = {}
-    rows = pl.read_csv(evaluation.folder / "corruptions.csv").filter(level="video", metric="auc").to_dicts()
+    rows = (
+        pl.read_csv(evaluation.folder / "corruptions.csv")
+        .filter(level="video", metric="auc")
+        .to_dicts()
+    )
     for dataset in {row["dataset"] for row in rows}:
         for severity in (0, 1, 3):
-            own = {row["corruption"]: row["value"] for row in rows if (row["dataset"], row["severity"]) == (dataset, severity)}
+            own = {
+                row["corruption"]: row["value"]
+                for row in rows
+                if (row["dataset"], row["severity"]) == (dataset, severity)
+            }
             for corruption in ("jpeg", "blur"):
-                found[f"corruptions/{dataset}/{corruption}/video_auc", severity] = own.get(corruption, own.get("none", np.nan))
-            found[f"corruptions/{dataset}/mean/video_auc", severity] = float(np.mean(list(own.values())))
+                found[f"corruptions/{dataset}/{corruption}/video_auc", severity] = own.get(
+                    corruption, own.get("none", np.nan)
+                )
+            found[f"corruptions/{dataset}/mean/video_auc", severity] = float(
+                np.mean(list(own.values()))
+            )
     return found
 
 
 def records(file: Path) -> Iterator[Any]:
-    """The records of a file: blocks of 32 KiB hold parts of them, each after a checksum, its length and kind (whole, first, middle, last)."""
+    """The records of a file: blocks of 32 KiB hold parts of them, each after a checksum, its length
+    and kind (whole, first, middle, last).
+    """
     content, place, parts = file.read_bytes(), 7, []
     while place + 7 <= len(content):
         if (left := 32768 - place % 32768) < 7:
@@ -140,7 +191,9 @@ class Offline:
 
     @staticmethod
     def items(parts: Any) -> dict[str, Any]:
-        return {part.key or "|".join(part.nested_key): json.loads(part.value_json) for part in parts}
+        return {
+            part.key or "|".join(part.nested_key): json.loads(part.value_json) for part in parts
+        }
 
     def table(self, name: str) -> pl.DataFrame:
         content = json.loads((self.files / self.summary[f"{name}|path"]).read_text())
@@ -151,7 +204,9 @@ def offline(run: Run) -> list[Offline]:
     return [Offline(file) for file in sorted((run.folder / "wandb").glob("offline-run-*/*.wandb"))]
 
 
-def test_wandb_holds_the_numbers_of_the_run_its_tables_curves_pictures_and_adapter(story: SimpleNamespace) -> None:
+def test_wandb_holds_the_numbers_of_the_run_its_tables_curves_pictures_and_adapter(
+    story: SimpleNamespace,
+) -> None:
     board, run = offline(story.run)[0], story.run
     numbers = expected(run)
     assert len(numbers) > 20
@@ -159,11 +214,19 @@ def test_wandb_holds_the_numbers_of_the_run_its_tables_curves_pictures_and_adapt
     assert any("train/loss" in row for row in board.history)
     assert [row["val/video_auc"] for row in board.history if "val/video_auc" in row]
     record = run.record()
-    costs = {"cost/trainable": record["trainable"], "cost/parameters": record["parameters"], "cost/minutes": record["seconds"] / 60}
+    costs = {
+        "cost/trainable": record["trainable"],
+        "cost/parameters": record["parameters"],
+        "cost/minutes": record["seconds"] / 60,
+    }
     assert {name: board.summary[name] for name in costs} == pytest.approx(costs)
     assert board.config["choices"]["method"] == "fmsd"
     assert board.config["data"]["test"] == ["near"]
-    assert (board.run.run_group, board.run.project, board.run.display_name) == ("first_sweep", "fmsd", run.folder.name)
+    assert (board.run.run_group, board.run.project, board.run.display_name) == (
+        "first_sweep",
+        "fmsd",
+        run.folder.name,
+    )
     assert set(board.run.tags) == {"fmsd", "table", "demo_vit", "erm"}
     for stamp, facts in record["stamps"].items():
         assert board.summary[f"stamp/{facts['dataset']}/{facts['level']}"] == stamp
@@ -172,13 +235,18 @@ def test_wandb_holds_the_numbers_of_the_run_its_tables_curves_pictures_and_adapt
     assert table.columns == rows.columns
     assert table["value"].to_list() == pytest.approx(rows["value"].to_list())
     assert table["stamp"].to_list() == rows["stamp"].to_list()
-    assert {path.stem for path in run.folder.glob("*.png")} == {name.partition("|")[0] for name in board.summary if name.endswith("|format")} - {
-        "results"
-    }
-    assert (board.files / board.summary["mask|path"]).read_bytes() == (run.folder / "mask.png").read_bytes()
+    assert {path.stem for path in run.folder.glob("*.png")} == {
+        name.partition("|")[0] for name in board.summary if name.endswith("|format")
+    } - {"results"}
+    assert (board.files / board.summary["mask|path"]).read_bytes() == (
+        run.folder / "mask.png"
+    ).read_bytes()
     digests = {entry.path: entry.digest for entry in board.artifacts["adapter"].manifest.contents}
     files = [run.folder / name for name in ("adapter.json", "adapter.safetensors")]
-    assert digests == {file.name: base64.b64encode(hashlib.md5(file.read_bytes()).digest()).decode() for file in files}
+    assert digests == {
+        file.name: base64.b64encode(hashlib.md5(file.read_bytes()).digest()).decode()
+        for file in files
+    }
 
 
 def test_the_areas_under_the_roc_curves_are_the_aucs(story: SimpleNamespace) -> None:
@@ -196,10 +264,19 @@ def test_the_areas_under_the_roc_curves_are_the_aucs(story: SimpleNamespace) -> 
 def test_an_evaluation_adds_what_is_new_to_the_run_itself(story: SimpleNamespace) -> None:
     first, second = offline(story.run)
     assert first.run.run_id == second.run.run_id
-    new = {name: value for name, value in expected(story.evaluation).items() if name.startswith("test/far/")}
-    assert {name: value for name, value in second.summary.items() if name.startswith("test/")} == pytest.approx(new)
+    new = {
+        name: value
+        for name, value in expected(story.evaluation).items()
+        if name.startswith("test/far/")
+    }
+    assert {
+        name: value for name, value in second.summary.items() if name.startswith("test/")
+    } == pytest.approx(new)
     points = {
-        (name, row[wandb.SEVERITY]): row[name] for row in second.history for name in row if name.endswith("/video_auc") and "corruptions/" in name
+        (name, row[wandb.SEVERITY]): row[name]
+        for row in second.history
+        for name in row
+        if name.endswith("/video_auc") and "corruptions/" in name
     }
     assert points == pytest.approx(severities(story.evaluation))
     assert "results|path" not in second.summary
@@ -209,20 +286,33 @@ def test_tensorboard_holds_the_same_numbers(story: SimpleNamespace) -> None:
     board = EventAccumulator(str(story.run.folder / "tensorboard"), size_guidance={"scalars": 0})
     board.Reload()
     tags = board.Tags()
-    found = {name: board.Scalars(name)[-1].value for name in tags["scalars"] if name.startswith("test/")}
+    found = {
+        name: board.Scalars(name)[-1].value for name in tags["scalars"] if name.startswith("test/")
+    }
     assert found == pytest.approx(
-        expected(story.run) | {name: value for name, value in expected(story.evaluation).items() if "/far/" in name}, abs=1e-6
+        expected(story.run)
+        | {name: value for name, value in expected(story.evaluation).items() if "/far/" in name},
+        abs=1e-6,
     )
     assert {"train/loss", "val/video_auc", "cost/trainable"} <= set(tags["scalars"])
-    points = {(name, event.step): event.value for name in tags["scalars"] if name.startswith("corruptions/") for event in board.Scalars(name)}
+    points = {
+        (name, event.step): event.value
+        for name in tags["scalars"]
+        if name.startswith("corruptions/")
+        for event in board.Scalars(name)
+    }
     assert points == pytest.approx(severities(story.evaluation), abs=1e-6)
     assert {"mask", "evaluations/later/robustness"} <= set(tags["images"])
-    assert {"results/text_summary", "evaluations/later/results/text_summary"} <= set(tags["tensors"])
+    assert {"results/text_summary", "evaluations/later/results/text_summary"} <= set(
+        tags["tensors"]
+    )
 
 
 def store(folder: Path) -> Any:
     """What MLflow itself reads from a folder's store."""
-    from mlflow.tracking import MlflowClient  # after our own module, which switches its reports of use off
+    from mlflow.tracking import (
+        MlflowClient,
+    )  # after our own module, which switches its reports of use off
 
     return MlflowClient(f"sqlite:///{folder}/mlflow/mlflow.db")
 
@@ -232,15 +322,27 @@ def test_mlflow_holds_the_same_numbers_in_one_store_of_the_sweep(story: SimpleNa
     experiment = board.get_experiment_by_name("fmsd")
     assert experiment is not None
     (run,) = board.search_runs([experiment.experiment_id])
-    assert {name: value for name, value in run.data.metrics.items() if name.startswith("test/")} == pytest.approx(
-        expected(story.run) | {name: value for name, value in expected(story.evaluation).items() if "/far/" in name}
+    assert {
+        name: value for name, value in run.data.metrics.items() if name.startswith("test/")
+    } == pytest.approx(
+        expected(story.run)
+        | {name: value for name, value in expected(story.evaluation).items() if "/far/" in name}
     )
     assert {"train/loss", "val/video_auc", "cost/trainable"} <= set(run.data.metrics)
     names = [name for name in run.data.metrics if name.startswith("corruptions/")]
-    points = {(name, point.step): point.value for name in names for point in board.get_metric_history(run.info.run_id, name)}
+    points = {
+        (name, point.step): point.value
+        for name in names
+        for point in board.get_metric_history(run.info.run_id, name)
+    }
     assert points == pytest.approx(severities(story.evaluation))
     assert run.data.params["choices.method"] == "fmsd"
-    assert {"method": "fmsd", "data": "table", "wrapper": "erm", "group": "first_sweep"}.items() <= run.data.tags.items()
+    assert {
+        "method": "fmsd",
+        "data": "table",
+        "wrapper": "erm",
+        "group": "first_sweep",
+    }.items() <= run.data.tags.items()
     assert (run.info.run_name, run.info.status) == (story.run.folder.name, "FINISHED")
     assert not (story.run.folder / "mlflow").exists()
     from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY
@@ -248,12 +350,17 @@ def test_mlflow_holds_the_same_numbers_in_one_store_of_the_sweep(story: SimpleNa
     assert MLFLOW_DISABLE_TELEMETRY.get()
 
 
-def test_a_logger_that_fails_costs_nothing_but_a_sentence_and_can_be_given_the_results_again(story: SimpleNamespace) -> None:
+def test_a_logger_that_fails_costs_nothing_but_a_sentence_and_can_be_given_the_results_again(
+    story: SimpleNamespace,
+) -> None:
     (told,) = [line for line in story.trained if "did not take" in line]
     assert told.startswith("MLFlow did not take all results (")
     assert told.endswith(f"); they lie in {story.run.folder}.")
     assert not [line for line in story.said[len(story.trained) :] if "did not take" in line]
-    assert any(f"upload later with: wandb sync {story.run.folder}/wandb/offline-run-*" in line for line in story.trained)
+    assert any(
+        f"upload later with: wandb sync {story.run.folder}/wandb/offline-run-*" in line
+        for line in story.trained
+    )
     assert story.first.keys() == {"wandb", "tensorboard"}
     assert all(part["stamps"].keys() == {"near"} for part in story.first.values())
     later = json.loads((story.run.folder / "published.json").read_text())
@@ -266,28 +373,45 @@ def test_a_logger_that_fails_costs_nothing_but_a_sentence_and_can_be_given_the_r
     assert {"adapter.safetensors", "adapter.json", "results.csv", "mask.png", "evaluations"} <= {
         file.path for file in board.list_artifacts(str(logger.run_id))
     }
-    assert "evaluations/later/corruptions.csv" in {file.path for file in board.list_artifacts(str(logger.run_id), "evaluations/later")}
+    assert "evaluations/later/corruptions.csv" in {
+        file.path for file in board.list_artifacts(str(logger.run_id), "evaluations/later")
+    }
 
 
 def test_names_and_tags_of_a_run_that_stands_alone(nobody: Path, tmp_path: Path) -> None:
     folder = begun(tmp_path / "alone")
     for group in (None, "mine"):
         board = wandb.logger(folder, group=group, offline=True).experiment
-        assert (board.group or None, board.name, board.tags) == (group, "alone", ("lora", "ff++", "vit_tiny", "erm"))
+        assert (board.group or None, board.name, board.tags) == (
+            group,
+            "alone",
+            ("lora", "ff++", "vit_tiny", "erm"),
+        )
         wandb.close()
     assert len({file.run.run_id for file in offline(Run(folder))}) == 1
     logger = mlflow.logger(folder)
     publish.begin([logger], folder)
     assert logger.experiment.get_run(str(logger.run_id)).data.params["data.roots.ffpp"] == "/ff"
     assert (folder / "mlflow" / "mlflow.db").is_file()
-    assert [mlflow.named(name) for name in ("test/ff++/video_tpr_0.1", "a[b]")] == ["test/ffpp/video_tpr_0.1", "a_b_"]
+    assert [mlflow.named(name) for name in ("test/ff++/video_tpr_0.1", "a[b]")] == [
+        "test/ffpp/video_tpr_0.1",
+        "a_b_",
+    ]
 
 
 def begun(folder: Path) -> Path:
     """The folder of a run that has just begun."""
-    choices = {"method": "lora", "data": "ff++", "backbone": "vit_tiny", "wrapper": "erm", "trainer": "smoke"}
+    choices = {
+        "method": "lora",
+        "data": "ff++",
+        "backbone": "vit_tiny",
+        "wrapper": "erm",
+        "trainer": "smoke",
+    }
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(json.dumps({"choices": choices, "data": {"roots": {"ff++": "/ff"}}}))
+    (folder / "config.yaml").write_text(
+        json.dumps({"choices": choices, "data": {"roots": {"ff++": "/ff"}}})
+    )
     return folder
 
 
@@ -313,14 +437,18 @@ def test_a_run_is_one_run_of_mlflow_wherever_it_lies(nobody: Path, tmp_path: Pat
     assert elsewhere.run_id != logger.run_id
 
 
-def test_a_store_of_mlflow_writes_no_artifacts_outside_its_folder(nobody: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_store_of_mlflow_writes_no_artifacts_outside_its_folder(
+    nobody: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from mlflow.tracking import MlflowClient
 
     folder = begun(tmp_path / "run")
     logger = mlflow.logger(folder)
     assert mlflow.outside(logger) is None
     assert mlflow.outside(mlflow.logger(folder, uri=f"sqlite:///{tmp_path}/other.db")) is None
-    MlflowClient(str(logger._tracking_uri)).create_experiment("strange", artifact_location=(tmp_path / "precious").as_uri())
+    MlflowClient(str(logger._tracking_uri)).create_experiment(
+        "strange", artifact_location=(tmp_path / "precious").as_uri()
+    )
     (folder / "mlflow.txt").unlink()
     strange = mlflow.logger(folder, project="strange")
     assert str(mlflow.outside(strange)).startswith((tmp_path / "precious").as_uri())
@@ -341,21 +469,48 @@ def test_a_store_of_mlflow_writes_no_artifacts_outside_its_folder(nobody: Path, 
         ({"select": "iid", "protocol": "dfb_compat"}, "lora, erm, vit_tiny, ff++, dfb_compat"),
     ],
 )
-def test_runs_that_are_averaged_have_one_variant(change: dict[str, str], name: str, tmp_path: Path) -> None:
+def test_runs_that_are_averaged_have_one_variant(
+    change: dict[str, str], name: str, tmp_path: Path
+) -> None:
     settings = job.settings(begun(tmp_path / "run"))
     settings["choices"]["protocol"] = change.pop("protocol", None)
     assert publish.variant(settings | change) == name
 
 
-def kept(folder: Path, aucs: dict[str, tuple[float, str]], corruptions: dict[int, float] | None = None, **record: Any) -> Run:
-    """The folder of a run or an evaluation: video AUC and stamp of every dataset, and AUCs under blur by severity."""
+def kept(
+    folder: Path,
+    aucs: dict[str, tuple[float, str]],
+    corruptions: dict[int, float] | None = None,
+    **record: Any,
+) -> Run:
+    """The folder of a run or an evaluation: video AUC and stamp of every dataset, and AUCs under
+    blur by severity.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [(name, "video", "auc", value, 8, 4, 2, "iid", "fmsd", stamp) for name, (value, stamp) in aucs.items()]
-    columns = ("dataset", "level", "metric", "value", "n_frames", "n_videos", "n_real_videos", "selection", "protocol", "stamp")
+    rows = [
+        (name, "video", "auc", value, 8, 4, 2, "iid", "fmsd", stamp)
+        for name, (value, stamp) in aucs.items()
+    ]
+    columns = (
+        "dataset",
+        "level",
+        "metric",
+        "value",
+        "n_frames",
+        "n_videos",
+        "n_real_videos",
+        "selection",
+        "protocol",
+        "stamp",
+    )
     table = pl.DataFrame(rows, schema=columns, orient="row")
     if corruptions:
         parts = [
-            table.with_columns(value=pl.lit(value), corruption=pl.lit("blur" if severity else "none"), severity=pl.lit(severity))
+            table.with_columns(
+                value=pl.lit(value),
+                corruption=pl.lit("blur" if severity else "none"),
+                severity=pl.lit(severity),
+            )
             for severity, value in corruptions.items()
         ]
         (folder / "corruptions.csv").write_text(pl.concat(parts).write_csv())
@@ -365,14 +520,22 @@ def kept(folder: Path, aucs: dict[str, tuple[float, str]], corruptions: dict[int
     return run
 
 
-def test_a_log_has_numbers_of_one_stamp_of_a_dataset(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_has_numbers_of_one_stamp_of_a_dataset(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = kept(begun(tmp_path / "run"), {"near": (0.9, "aaa")}, steps=3)
     had = {"stamps": publish.stamped(run.results()), "curves": {}}
     (run.folder / "published.json").write_text(json.dumps({"tensorboard": had}))
 
-    def extend(name: str, aucs: dict[str, tuple[float, str]], corruptions: dict[int, float] | None = None) -> list[str]:
+    def extend(
+        name: str, aucs: dict[str, tuple[float, str]], corruptions: dict[int, float] | None = None
+    ) -> list[str]:
         caplog.clear()
-        publish.extend({"tensorboard": tensorboard.logger}, run, kept(run.folder / "evaluations" / name, aucs, corruptions, run=str(run.folder)))
+        publish.extend(
+            {"tensorboard": tensorboard.logger},
+            run,
+            kept(run.folder / "evaluations" / name, aucs, corruptions, run=str(run.folder)),
+        )
         return [record.message for record in caplog.records if record.name.startswith("fmsd")]
 
     def shown() -> dict[str, list[tuple[int, float]]]:
@@ -411,7 +574,9 @@ def test_jobs_side_by_side_share_a_store(tmp_path: Path) -> None:
         runs = list(pool.map(work, folders))
     board = store(tmp_path / "sweep")
     for run in runs:
-        assert [point.value for point in board.get_metric_history(run, "train/loss")] == list(range(20))
+        assert [point.value for point in board.get_metric_history(run, "train/loss")] == list(
+            range(20)
+        )
 
 
 def test_a_sweep_is_found_above_the_folders_of_its_jobs(tmp_path: Path) -> None:
@@ -432,23 +597,37 @@ def test_a_sweep_is_found_above_the_folders_of_its_jobs(tmp_path: Path) -> None:
     ],
 )
 def test_a_package_that_is_not_installed_is_named(
-    module: str, factory: Callable[[Path], object], extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: str,
+    factory: Callable[[Path], object],
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=rf"needs the package .*; install it with: pip install 'fmsd\[{extra}\]'\.$"):
+    with pytest.raises(
+        InputError,
+        match=rf"needs the package .*; install it with: pip install 'fmsd\[{extra}\]'\.$",
+    ):
         factory(begun(tmp_path / "run"))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
 
 def test_a_store_that_cannot_be_used_is_refused_before_training(tmp_path: Path) -> None:
     nowhere = functools.partial(mlflow.logger, uri="nowhere://store")
-    with pytest.raises(InputError, match=r"^The logger mlflow does not work \(.*\); correct its settings, or train with logger=csv\.$"):
+    with pytest.raises(
+        InputError,
+        match=r"^The logger mlflow does not work \(.*\); correct its settings, or train with logger=csv\.$",
+    ):
         publish.made({"mlflow": nowhere}, begun(tmp_path / "run"))
 
 
 def spec(keys: set[str]) -> dict[str, Any]:
     """A view as it is saved."""
-    return json.loads(workspace("me", "fmsd", "all", keys)._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))["section"]
+    return json.loads(
+        workspace("me", "fmsd", "all", keys)
+        ._to_model()
+        .spec.model_dump_json(by_alias=True, exclude_none=True)
+    )["section"]
 
 
 def test_the_dashboard_shows_what_is_logged(story: SimpleNamespace) -> None:
@@ -472,14 +651,21 @@ def test_the_dashboard_shows_what_is_logged(story: SimpleNamespace) -> None:
     assert '"val": "results"' in json.dumps(panels["Results"])
     assert section["runSets"][0]["grouping"] == [{"section": "config", "name": "variant.value"}]
     assert boards[0].config["variant"] == "fmsd, erm, demo_vit, table"
-    assert "Robustness" not in [part["name"] for part in spec(set(aucs))["panelBankConfig"]["sections"]]
+    assert "Robustness" not in [
+        part["name"] for part in spec(set(aucs))["panelBankConfig"]["sections"]
+    ]
 
 
-RUNS = [{"test/ff++/video_auc": 0.9, "cost/trainable": 10}, {"test/celebdf_v2/video_auc": 0.8, "corruptions/ff++/mean/video_auc": 0.7}]
+RUNS = [
+    {"test/ff++/video_auc": 0.9, "cost/trainable": 10},
+    {"test/celebdf_v2/video_auc": 0.8, "corruptions/ff++/mean/video_auc": 0.7},
+]
 
 
 class Service(BaseHTTPRequestHandler):
-    """As much of the service as a view needs: who asks, what the runs have logged, and a view to keep."""
+    """As much of the service as a view needs: who asks, what the runs have logged, and a view to
+    keep.
+    """
 
     saved: list[dict[str, Any]]
     runs: list[dict[str, float]]
@@ -499,19 +685,53 @@ class Service(BaseHTTPRequestHandler):
             self.saved.append(variables)
             return {"upsertView": {"view": {"id": "1", "name": "nw-abc-v"}, "inserted": True}}
         if "query Runs" in query:
-            edges = [{"node": self.run(place, numbers), "cursor": str(place)} for place, numbers in enumerate(self.runs)]
+            edges = [
+                {"node": self.run(place, numbers), "cursor": str(place)}
+                for place, numbers in enumerate(self.runs)
+            ]
             found = {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}
-            return {"project": {"internalId": "1", "runCount": len(edges), "readOnly": False, "runs": found}}
-        return {"viewer": {"id": "1", "entity": "me", "username": "me", "email": "", "flags": "{}", "teams": {"edges": []}}}
+            return {
+                "project": {
+                    "internalId": "1",
+                    "runCount": len(edges),
+                    "readOnly": False,
+                    "runs": found,
+                }
+            }
+        return {
+            "viewer": {
+                "id": "1",
+                "entity": "me",
+                "username": "me",
+                "email": "",
+                "flags": "{}",
+                "teams": {"edges": []},
+            }
+        }
 
     @staticmethod
     def run(place: int, numbers: dict[str, float]) -> dict[str, Any]:
         texts = {"config": "{}", "systemMetrics": "{}", "summaryMetrics": json.dumps(numbers)}
-        names = {"id": f"{place}", "name": f"{place}", "displayName": f"{place}", "state": "finished", "projectId": "1", "tags": []}
+        names = {
+            "id": f"{place}",
+            "name": f"{place}",
+            "displayName": f"{place}",
+            "state": "finished",
+            "projectId": "1",
+            "tags": [],
+        }
         empty = ("sweepName", "group", "jobType", "commit", "description", "notes", "historyKeys")
         times = dict.fromkeys(("createdAt", "heartbeatAt"), "2026-01-01T00:00:00Z")
         user = {"name": "me", "username": "me"}
-        return {**texts, **names, **times, **dict.fromkeys(empty), "readOnly": False, "historyLineCount": 1, "user": user}
+        return {
+            **texts,
+            **names,
+            **times,
+            **dict.fromkeys(empty),
+            "readOnly": False,
+            "historyLineCount": 1,
+            "user": user,
+        }
 
     def do_GET(self) -> None:
         self.send_error(404)
@@ -546,13 +766,22 @@ def test_the_dashboard_is_saved(service: type[Service], capsys: pytest.CaptureFi
     assert "The dashboard lies at http://127.0.0.1:" in capsys.readouterr().out
 
 
-def test_a_project_without_results_has_no_dashboard(service: type[Service], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_project_without_results_has_no_dashboard(
+    service: type[Service], capsys: pytest.CaptureFixture[str]
+) -> None:
     service.runs = [{"train/loss": 1.0}]
     assert main(["dashboard", "entity=me"]) == 2
-    assert "No run in me/fmsd has logged a result; train with logger=wandb" in capsys.readouterr().err
+    assert (
+        "No run in me/fmsd has logged a result; train with logger=wandb" in capsys.readouterr().err
+    )
     assert service.saved == []
 
 
-def test_without_a_key_there_is_no_dashboard(nobody: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_key_there_is_no_dashboard(
+    nobody: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["dashboard", "entity=me"]) == 2
-    assert "where nobody is logged in; run wandb login, or set WANDB_API_KEY." in capsys.readouterr().err
+    assert (
+        "where nobody is logged in; run wandb login, or set WANDB_API_KEY."
+        in capsys.readouterr().err
+    )

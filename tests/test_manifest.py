@@ -10,7 +10,9 @@ from fmsd.types import Frame, Video, video_id
 from tests.conftest import write_image
 
 
-def frames(dataset: str = "a", videos: int = 4, length: int = 5, root: Path = Path("/data")) -> list[Frame]:
+def frames(
+    dataset: str = "a", videos: int = 4, length: int = 5, root: Path = Path("/data")
+) -> list[Frame]:
     """Videos of one real and one fake domain, the first half in train."""
     found = []
     for domain, label in (("real", 0), ("swap", 1)):
@@ -42,7 +44,9 @@ def changed(manifest: Manifest, **columns: pl.Expr) -> Manifest:
 
 def test_equal_folder_names_in_two_manipulations_stay_two_videos(manifest: Manifest) -> None:
     assert manifest.videos == 8
-    assert set(manifest.table["video"]) == {f"a/{domain}/c23/v{video}" for domain in ("real", "swap") for video in range(4)}
+    assert set(manifest.table["video"]) == {
+        f"a/{domain}/c23/v{video}" for domain in ("real", "swap") for video in range(4)
+    }
     assert video_id("a", "swap", "", "v0") == "a/swap/v0"
 
 
@@ -77,9 +81,19 @@ def test_where_and_join(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept"), [(1, [0]), (2, [0, 4]), (3, [0, 2, 4]), (5, [0, 1, 2, 3, 4]), (9, [0, 1, 2, 3, 4]), (None, [0, 1, 2, 3, 4])]
+    ("asked", "kept"),
+    [
+        (1, [0]),
+        (2, [0, 4]),
+        (3, [0, 2, 4]),
+        (5, [0, 1, 2, 3, 4]),
+        (9, [0, 1, 2, 3, 4]),
+        (None, [0, 1, 2, 3, 4]),
+    ],
 )
-def test_frames_are_spread_evenly_over_each_video(manifest: Manifest, asked: int | None, kept: list[int]) -> None:
+def test_frames_are_spread_evenly_over_each_video(
+    manifest: Manifest, asked: int | None, kept: list[int]
+) -> None:
     spread = manifest.spread(asked)
     assert spread.videos == manifest.videos
     for (_,), rows in spread.table.group_by("video"):
@@ -104,7 +118,15 @@ def paired(dataset: str = "ff", sources: int = 20) -> list[Frame]:
         for source in range(sources):
             name = f"{source:03d}" if label == 0 else f"{source:03d}_{(source + 7) % sources:03d}"
             found.append(
-                Frame(Path(f"/data/{dataset}/{domain}/{name}/0.png"), label, dataset, domain, video_id(dataset, domain, "", name), 0, "train")
+                Frame(
+                    Path(f"/data/{dataset}/{domain}/{name}/0.png"),
+                    label,
+                    dataset,
+                    domain,
+                    video_id(dataset, domain, "", name),
+                    0,
+                    "train",
+                )
             )
     return found
 
@@ -115,16 +137,24 @@ def test_hold_out_moves_a_source_with_all_its_manipulations() -> None:
     moved = held.where(split="val").table
     for dataset, count in (("ff", 2), ("other", 4)):
         part = moved.filter(dataset=dataset)
-        sources = {domain: {video.rpartition("/")[2][:3] for video in part.filter(domain=domain)["video"]} for domain in ("real", "swap")}
+        sources = {
+            domain: {video.rpartition("/")[2][:3] for video in part.filter(domain=domain)["video"]}
+            for domain in ("real", "swap")
+        }
         assert sources["real"] == sources["swap"]
         assert len(sources["real"]) == count
-    shuffled = replace(manifest, table=manifest.table.sample(fraction=1, shuffle=True, seed=1)).hold_out(0.1)
+    shuffled = replace(
+        manifest, table=manifest.table.sample(fraction=1, shuffle=True, seed=1)
+    ).hold_out(0.1)
     assert set(shuffled.where(split="val").table["video"]) == set(moved["video"])
     assert len(held) == len(manifest)
 
 
 def test_hold_out_keeps_both_classes_where_names_are_unrelated() -> None:
-    unrelated = [replace(frame, video=f"a/{frame.domain}/{frame.domain}-{number}") for number, frame in enumerate(paired())]
+    unrelated = [
+        replace(frame, video=f"a/{frame.domain}/{frame.domain}-{number}")
+        for number, frame in enumerate(paired())
+    ]
     moved = collect(unrelated, Path("/data")).hold_out(0.1).where(split="val")
     assert moved.table.group_by("label").len()["len"].to_list() == [2, 2]
 
@@ -139,29 +169,56 @@ def test_hold_out_leaves_the_other_splits_alone(manifest: Manifest) -> None:
     ("change", "message"),
     [
         (
-            {"label": pl.when(pl.col("index") == 0).then(1 - pl.col("label")).otherwise("label").cast(pl.Int8)},
+            {
+                "label": pl.when(pl.col("index") == 0)
+                .then(1 - pl.col("label"))
+                .otherwise("label")
+                .cast(pl.Int8)
+            },
             r"domain values of row 0 \(a/real/v0/0\.png, real\).*do not fit their label",
         ),
-        ({"label": pl.lit(2, pl.Int8)}, r"label values of row 0 \(a/real/v0/0\.png, 2\).* neither 0 \(real\) nor 1"),
+        (
+            {"label": pl.lit(2, pl.Int8)},
+            r"label values of row 0 \(a/real/v0/0\.png, 2\).* neither 0 \(real\) nor 1",
+        ),
         (
             {"split": pl.when(pl.col("index") == 3).then(pl.lit("val")).otherwise("split")},
             r"video values of row 0 \(a/real/v0/0\.png, a/real/c23/v0\).*more than one split",
         ),
-        ({"split": pl.lit("dev")}, r"split values of row 0 \(a/real/v0/0\.png, dev\).* none of train, val, test"),
-        ({"path": pl.lit("same.png")}, r"path values of row 0 \(same\.png\), row 1 .* and 37 more are listed more than once"),
         (
-            {"domain": pl.when((pl.col("label") == 1) & (pl.col("index") == 0)).then(pl.lit("other")).otherwise("domain")},
+            {"split": pl.lit("dev")},
+            r"split values of row 0 \(a/real/v0/0\.png, dev\).* none of train, val, test",
+        ),
+        (
+            {"path": pl.lit("same.png")},
+            r"path values of row 0 \(same\.png\), row 1 .* and 37 more are listed more than once",
+        ),
+        (
+            {
+                "domain": pl.when((pl.col("label") == 1) & (pl.col("index") == 0))
+                .then(pl.lit("other"))
+                .otherwise("domain")
+            },
             r"more than one label, domain, dataset or compression",
         ),
-        ({"video": pl.lit(None, pl.String)}, r"cell values of row 0 \(a/real/v0/0\.png, empty\).* and 37 more have no value"),
         (
-            {"compression": pl.when(pl.col("index") == 1).then(pl.lit("c40")).otherwise("compression")},
+            {"video": pl.lit(None, pl.String)},
+            r"cell values of row 0 \(a/real/v0/0\.png, empty\).* and 37 more have no value",
+        ),
+        (
+            {
+                "compression": pl.when(pl.col("index") == 1)
+                .then(pl.lit("c40"))
+                .otherwise("compression")
+            },
             r"video values of row 0 .*dataset or compression",
         ),
         ({"index": pl.lit(0, pl.Int32)}, r"index values of row 0 .* come twice in a video"),
     ],
 )
-def test_validate_names_the_rows_and_the_remedy(manifest: Manifest, change: dict[str, pl.Expr], message: str) -> None:
+def test_validate_names_the_rows_and_the_remedy(
+    manifest: Manifest, change: dict[str, pl.Expr], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         changed(manifest, **change).validate(files=False)
 
@@ -185,11 +242,24 @@ def test_an_empty_dataset_is_refused(manifest: Manifest) -> None:
 
 
 def test_summary_counts_videos_by_split(manifest: Manifest) -> None:
-    assert summary(manifest) == {"a": {"digest": manifest.digest(), "frames": 40, "videos": {"train": 4, "val": 0, "test": 4}}}
+    assert summary(manifest) == {
+        "a": {
+            "digest": manifest.digest(),
+            "frames": 40,
+            "videos": {"train": 4, "val": 0, "test": 4},
+        }
+    }
 
 
 def test_some_forgeries_are_kept_with_the_real_frames() -> None:
-    both = [*frames(), *(replace(frame, domain="other", video=f"{frame.video}x", path=Path(f"{frame.path}x")) for frame in frames() if frame.label)]
+    both = [
+        *frames(),
+        *(
+            replace(frame, domain="other", video=f"{frame.video}x", path=Path(f"{frame.path}x"))
+            for frame in frames()
+            if frame.label
+        ),
+    ]
     manifest = collect(both, Path("/data"))
     assert set(manifest.only(["other"]).table["domain"]) == {"real", "other"}
     assert len(manifest.only(["other"])) == len(collect(frames(), Path("/data")))
@@ -199,13 +269,19 @@ def test_some_forgeries_are_kept_with_the_real_frames() -> None:
 
 def test_one_compression_is_kept_with_the_frames_that_bear_none() -> None:
     shapes = {"c23": frames("a"), "c40": frames("b"), "": frames("c")}
-    several = [replace(frame, compression=level) for level, part in shapes.items() for frame in part]
+    several = [
+        replace(frame, compression=level) for level, part in shapes.items() for frame in part
+    ]
     manifest = collect(several, Path("/data"))
     assert set(manifest.only(compression="c40").table["dataset"]) == {"b", "c"}
-    assert manifest.only(["swap"], "c40").table.equals(manifest.only(["swap"]).only(compression="c40").table)
+    assert manifest.only(["swap"], "c40").table.equals(
+        manifest.only(["swap"]).only(compression="c40").table
+    )
 
 
-def test_values_of_the_wrong_kind_in_a_written_manifest_are_refused(manifest: Manifest, tmp_path: Path) -> None:
+def test_values_of_the_wrong_kind_in_a_written_manifest_are_refused(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     manifest.table.with_columns(label=pl.lit("fake")).write_parquet(tmp_path / "words.parquet")
     with pytest.raises(InputError, match=r"words\.parquet has values of the wrong kind"):
         read(tmp_path / "words.parquet", tmp_path)
@@ -218,8 +294,13 @@ def test_frames_made_in_two_ways_are_not_mixed(tmp_path: Path) -> None:
     entries = []
     for label, domain, kind in ((0, "real", "frames"), (1, "swap", "faces")):
         write_image(tmp_path / domain / kind / "v" / "0.png", 0, 8)
-        entries.append(Video(None, tmp_path / domain / kind / "v", label, "d", domain, f"d/{domain}/v", "test"))
-    with pytest.raises(InputError, match=r"real/frames and .*swap/faces hold frames of d that were made in two ways.*data\.source\.frames"):
+        entries.append(
+            Video(None, tmp_path / domain / kind / "v", label, "d", domain, f"d/{domain}/v", "test")
+        )
+    with pytest.raises(
+        InputError,
+        match=r"real/frames and .*swap/faces hold frames of d that were made in two ways.*data\.source\.frames",
+    ):
         collect(entries, tmp_path)
 
 

@@ -1,4 +1,6 @@
-"""The layer mask: streaming moments = two-pass moments, scores in their range, choices as asked for."""
+"""The layer mask: streaming moments = two-pass moments, scores in their range, choices as asked
+for.
+"""
 
 import contextlib
 import functools
@@ -16,9 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
-from fmsd.mask import Layer, LayerMask, Masking, Moments, block, choose, domain_moments, moments, read, score
 from fmsd.models.detector import Detector
 from fmsd.peft.fmsd import fmsd
+from fmsd.peft.mask import (
+    Layer,
+    LayerMask,
+    Masking,
+    Moments,
+    block,
+    choose,
+    domain_moments,
+    moments,
+    read,
+    score,
+)
 from fmsd.peft.subspace import subspace_layers
 from fmsd.types import Frames
 from tests.conftest import tiny_vit
@@ -43,15 +56,25 @@ class Noise:
         for _ in range(count):
             label = torch.arange(6) % 2
             shift = {"a": 40, "b": -40, None: 40}[domain] * label.view(-1, 1, 1, 1)
-            image = (torch.randint(60, 190, (6, 3, 32, 32), generator=generator) + shift).to(torch.uint8)
+            image = (torch.randint(60, 190, (6, 3, 32, 32), generator=generator) + shift).to(
+                torch.uint8
+            )
             yield Frames(image, label, label, torch.arange(6))
 
 
 def gradients(model: nn.Module, batches: list[Tensor]) -> dict[str, Tensor]:
     """Every micro-batch's gradient of every weight, kept: (batches, numbers) in double precision."""
-    weights = {name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 2}
-    rows = [torch.autograd.grad(model(batch).square().mean(), list(weights.values())) for batch in batches]
-    return {name: torch.stack([row[place].flatten() for row in rows]).double() for place, name in enumerate(weights)}
+    weights = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 2
+    }
+    rows = [
+        torch.autograd.grad(model(batch).square().mean(), list(weights.values()))
+        for batch in batches
+    ]
+    return {
+        name: torch.stack([row[place].flatten() for row in rows]).double()
+        for place, name in enumerate(weights)
+    }
 
 
 @pytest.fixture
@@ -60,13 +83,17 @@ def network() -> nn.Module:
 
 
 def closures(model: nn.Module, batches: list[Tensor]) -> Iterator[Callable[[], Tensor]]:
-    return (functools.partial(lambda batch: model(batch).square().mean(), batch) for batch in batches)
+    return (
+        functools.partial(lambda batch: model(batch).square().mean(), batch) for batch in batches
+    )
 
 
 def test_streaming_moments_equal_those_of_all_gradients_kept(network: nn.Module) -> None:
     batches = list(torch.randn(7, 5, 6))
     kept = gradients(network, batches)
-    weights = {name: parameter for name, parameter in network.named_parameters() if parameter.ndim == 2}
+    weights = {
+        name: parameter for name, parameter in network.named_parameters() if parameter.ndim == 2
+    }
     found = moments(weights, closures(network, batches))
     for name, rows in kept.items():
         variance = rows.var(0, correction=1).sum().item()
@@ -78,22 +105,35 @@ def test_streaming_moments_equal_those_of_all_gradients_kept(network: nn.Module)
 
 
 def test_the_signal_is_an_unbiased_estimate_of_the_squared_expected_gradient() -> None:
-    """Gradients are the inputs here, so their mean is known; without the subtraction the estimate would be off by Var / B = 2."""
+    """Gradients are the inputs here, so their mean is known; without the subtraction the estimate
+    would be off by Var / B = 2.
+    """
     weight = nn.Parameter(torch.zeros(20))
     truth = torch.full((20,), 0.5)
     estimates = []
     for _ in range(300):
         inputs = truth + torch.randn(10, 20)
-        found = moments({"w": weight}, [functools.partial(lambda row: (weight * row).sum(), row) for row in inputs])
+        found = moments(
+            {"w": weight},
+            [functools.partial(lambda row: (weight * row).sum(), row) for row in inputs],
+        )
         estimates.append(found["w"].norm - found["w"].variance / 10)
     assert torch.tensor(estimates).mean().item() == pytest.approx(5.0, abs=0.3)
 
 
 def test_domain_moments_equal_those_of_all_gradients_kept(network: nn.Module) -> None:
-    domains = {"a": list(torch.randn(4, 5, 6)), "b": list(1 + torch.randn(6, 5, 6)), "c": list(torch.randn(3, 5, 6) - 1)}
+    domains = {
+        "a": list(torch.randn(4, 5, 6)),
+        "b": list(1 + torch.randn(6, 5, 6)),
+        "c": list(torch.randn(3, 5, 6) - 1),
+    }
     kept = {domain: gradients(network, batches) for domain, batches in domains.items()}
-    weights = {name: parameter for name, parameter in network.named_parameters() if parameter.ndim == 2}
-    found = domain_moments(weights, {domain: closures(network, batches) for domain, batches in domains.items()})
+    weights = {
+        name: parameter for name, parameter in network.named_parameters() if parameter.ndim == 2
+    }
+    found = domain_moments(
+        weights, {domain: closures(network, batches) for domain, batches in domains.items()}
+    )
     for name in weights:
         means = torch.stack([kept[domain][name].mean(0) for domain in domains])
         between = (means - means.mean(0)).square().sum(1).mean().item()
@@ -105,27 +145,44 @@ def test_domain_moments_equal_those_of_all_gradients_kept(network: nn.Module) ->
 def test_measuring_keeps_one_accumulator_per_layer_and_one_gradient_at_a_time() -> None:
     """At every gradient that arrives, no other layer holds one."""
     model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(5)))
-    weights = {name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 2}
+    weights = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 2
+    }
     alive: list[int] = []
     for weight in weights.values():
-        weight.register_post_accumulate_grad_hook(lambda _: alive.append(sum(other.grad is not None for other in weights.values())))
+        weight.register_post_accumulate_grad_hook(
+            lambda _: alive.append(sum(other.grad is not None for other in weights.values()))
+        )
     moments(weights, closures(model, list(torch.randn(3, 4, 8))))
     assert alive == [1] * 15
     assert all(weight.grad is None for weight in weights.values())
 
 
 def test_the_signal_to_noise_ratio_equals_that_of_all_gradients_kept(network: nn.Module) -> None:
-    """Every entry has its own mean and variance; a block's score is the mean over the entries of all its layers."""
+    """Every entry has its own mean and variance; a block's score is the mean over the entries of
+    all its layers.
+    """
     batches = list(torch.randn(7, 5, 6))
     kept = gradients(network, batches)
     names = {"0.weight": "blocks.0.fc1", "2.weight": "blocks.0.fc2"}
-    weights = {names[name]: parameter for name, parameter in network.named_parameters() if parameter.ndim == 2}
+    weights = {
+        names[name]: parameter
+        for name, parameter in network.named_parameters()
+        if parameter.ndim == 2
+    }
     found = moments(weights, closures(network, batches), entrywise=True)
-    ratios = {names[name]: rows.mean(0).square() / rows.var(0, correction=1) for name, rows in kept.items()}
+    ratios = {
+        names[name]: rows.mean(0).square() / rows.var(0, correction=1)
+        for name, rows in kept.items()
+    }
     for name, own in ratios.items():
         assert score(Masking(bias="snr"), found[name]) == pytest.approx(own.mean().item(), rel=1e-3)
     joint = choose(Masking(bias="snr", unit="block"), list(weights), found)
-    assert joint.layers[0].score == joint.layers[1].score == pytest.approx(torch.cat([*ratios.values()]).mean().item(), rel=1e-3)
+    assert (
+        joint.layers[0].score
+        == joint.layers[1].score
+        == pytest.approx(torch.cat([*ratios.values()]).mean().item(), rel=1e-3)
+    )
     plain = moments(weights, closures(network, batches))
     assert all(plain[name] == own._replace(snr=0.0) for name, own in found.items())
 
@@ -146,14 +203,20 @@ def test_one_loud_entry_hides_many_steady_ones_from_signal_and_not_from_snr() ->
     loud = 10 * torch.randn(16, 1)
     rows = {"a.0.loud": torch.cat([loud, steady], 1), "a.1.even": 1 + torch.randn(16, 100)}
     found = inputs_as_gradients(rows, entrywise=True)
-    kept = {bias: choose(Masking(bias=bias, fraction=0.5), list(rows), found).kept for bias in ("signal", "snr")}  # pyright: ignore
+    kept = {
+        bias: choose(Masking(bias=bias, fraction=0.5), list(rows), found).kept
+        for bias in ("signal", "snr")
+    }  # pyright: ignore
     assert kept == {"signal": ["a.1.even"], "snr": ["a.0.loud"]}
 
 
 def test_entries_without_a_gradient_count_nothing_and_constant_ones_much() -> None:
     zeros, noise = torch.zeros(8, 3), torch.randn(8, 1)
     expected = (noise.mean().square() / noise.var()).item() / 4
-    found = inputs_as_gradients({"part": torch.cat([zeros, noise], 1), "none": zeros, "same": torch.full((8, 3), 0.3)}, entrywise=True)
+    found = inputs_as_gradients(
+        {"part": torch.cat([zeros, noise], 1), "none": zeros, "same": torch.full((8, 3), 0.3)},
+        entrywise=True,
+    )
     ratios = {name: score(Masking(bias="snr"), own) for name, own in found.items()}
     assert ratios["part"] == pytest.approx(expected, rel=1e-4)
     assert ratios["none"] == 0.0
@@ -162,7 +225,10 @@ def test_entries_without_a_gradient_count_nothing_and_constant_ones_much() -> No
 
 def measured(values: list[tuple[float, float]]) -> dict[str, Moments]:
     found = zip(NAMES, values, strict=True)
-    return {name: Moments(bias, variance, bias + 1, 2.0, place % 4, 8) for place, (name, (bias, variance)) in enumerate(found)}
+    return {
+        name: Moments(bias, variance, bias + 1, 2.0, place % 4, 8)
+        for place, (name, (bias, variance)) in enumerate(found)
+    }
 
 
 VALUES = [(1.0, 1.0), (4.0, 1.0), (0.0, 1.0), (3.0, 1.0), (2.0, 1.0), (0.0, 0.0)]
@@ -171,7 +237,10 @@ VALUES = [(1.0, 1.0), (4.0, 1.0), (0.0, 1.0), (3.0, 1.0), (2.0, 1.0), (0.0, 0.0)
 def test_scores_lie_in_their_range_and_do_not_depend_on_the_scale_of_the_gradients() -> None:
     shares = [score(Masking(), own) for own in measured(VALUES).values()]
     assert shares == pytest.approx([0.5, 0.8, 0.0, 0.75, 2 / 3, 0.0])
-    scaled = [score(Masking(), own) for own in measured([(100 * bias, 100 * variance) for bias, variance in VALUES]).values()]
+    scaled = [
+        score(Masking(), own)
+        for own in measured([(100 * bias, 100 * variance) for bias, variance in VALUES]).values()
+    ]
     assert scaled == pytest.approx(shares)
     assert score(Masking(score="relative"), Moments(3.0, 1.0, 4.0, 2.0)) == 1.5
     assert score(Masking(bias="norm"), Moments(3.0, 1.0, 4.0, 2.0)) == 4.0
@@ -183,17 +252,29 @@ def test_a_layer_of_zeros_has_no_relative_score_and_every_other_score(unit: str)
     model = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8)) for _ in range(3)))
     with torch.no_grad():
         model[2][0].weight.zero_()  # pyright: ignore
-    weights = {name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 2}
+    weights = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 2
+    }
     found = moments(weights, closures(model, list(torch.randn(3, 4, 8))))
     assert found["2.0.weight"].size == 0.0
     named = "2.0" if unit == "block" else "2.0.weight"
     with pytest.raises(
-        InputError, match=rf"^The weights of '{re.escape(named)}' are all zero, so method\.mask\.score=relative .*; choose share, or add"
+        InputError,
+        match=rf"^The weights of '{re.escape(named)}' are all zero, so method\.mask\.score=relative .*; choose share, or add",
     ):
         choose(Masking(score="relative", unit=unit), list(weights), found)  # pyright: ignore
-    others = ({}, {"bias": "norm"}, {"bias": "norm", "score": "relative"}, {"bias": "snr", "score": "relative"}, {"bias": "domain"})
+    others = (
+        {},
+        {"bias": "norm"},
+        {"bias": "norm", "score": "relative"},
+        {"bias": "snr", "score": "relative"},
+        {"bias": "domain"},
+    )
     for masking in (Masking(**other) for other in others):
-        assert all(math.isfinite(layer.score) for layer in choose(replace(masking, unit=unit), list(weights), found).layers)  # pyright: ignore
+        assert all(
+            math.isfinite(layer.score)
+            for layer in choose(replace(masking, unit=unit), list(weights), found).layers
+        )  # pyright: ignore
 
 
 @pytest.mark.parametrize(
@@ -212,7 +293,9 @@ def test_a_layer_of_zeros_has_no_relative_score_and_every_other_score(unit: str)
         ({"unit": "block", "fraction": 0.4}, [0, 1, 4, 5]),
     ],
 )
-def test_a_mask_keeps_what_it_was_asked_to_keep(changes: dict[str, object], kept: list[int]) -> None:
+def test_a_mask_keeps_what_it_was_asked_to_keep(
+    changes: dict[str, object], kept: list[int]
+) -> None:
     chosen = choose(Masking(**changes), NAMES, measured(VALUES))  # pyright: ignore
     assert set(chosen.kept) == {NAMES[place] for place in kept}
     assert [layer.name for layer in chosen.layers] == NAMES
@@ -238,15 +321,38 @@ def test_the_block_of_a_layer_is_found_in_every_naming() -> None:
 
 
 def test_a_mask_measures_real_gradients_and_only_its_layers_are_decomposed(tiny: Detector) -> None:
-    before = {name: parameter.detach().clone() for name, parameter in tiny.backbone.named_parameters() if not name.startswith("head")}
-    adaptation = fmsd(tiny, Noise(), patterns=["attention", "mlp"], subspaces=2, directions=1, mask=Masking(batches=4, warmup_steps=3))
+    before = {
+        name: parameter.detach().clone()
+        for name, parameter in tiny.backbone.named_parameters()
+        if not name.startswith("head")
+    }
+    adaptation = fmsd(
+        tiny,
+        Noise(),
+        patterns=["attention", "mlp"],
+        subspaces=2,
+        directions=1,
+        mask=Masking(batches=4, warmup_steps=3),
+    )
     assert adaptation.mask is not None
     kept = adaptation.mask.kept
     assert len(kept) == 4
-    assert [name for name, module in tiny.backbone.named_modules() if module in set(subspace_layers(tiny))] == kept
-    assert all(layer.bias is not None and layer.variance is not None and layer.variance > 0 for layer in adaptation.mask.layers)
-    learning = {name for name, parameter in tiny.backbone.named_parameters() if parameter.requires_grad}
-    assert learning == {f"{name}.artifacts.0.{factor}" for name in kept for factor in "usv"} | {"head.weight", "head.bias"}
+    assert [
+        name
+        for name, module in tiny.backbone.named_modules()
+        if module in set(subspace_layers(tiny))
+    ] == kept
+    assert all(
+        layer.bias is not None and layer.variance is not None and layer.variance > 0
+        for layer in adaptation.mask.layers
+    )
+    learning = {
+        name for name, parameter in tiny.backbone.named_parameters() if parameter.requires_grad
+    }
+    assert learning == {f"{name}.artifacts.0.{factor}" for name in kept for factor in "usv"} | {
+        "head.weight",
+        "head.bias",
+    }
     assert tiny.training
     for name, parameter in tiny.backbone.named_parameters():
         if name in before:
@@ -260,7 +366,14 @@ def test_the_head_is_warmed_up_for_the_measuring_and_put_back() -> None:
         torch.manual_seed(0)
         model = tiny_vit()
         head = model.head().weight.detach().clone()  # pyright: ignore
-        adaptation = fmsd(model, Noise(), patterns=["attention"], subspaces=1, directions=1, mask=Masking(batches=4, warmup_steps=steps))
+        adaptation = fmsd(
+            model,
+            Noise(),
+            patterns=["attention"],
+            subspaces=1,
+            directions=1,
+            mask=Masking(batches=4, warmup_steps=steps),
+        )
         masks.append(adaptation.mask)
         assert torch.equal(model.head().weight, head)  # pyright: ignore
     assert [layer.bias for layer in masks[0].layers] != [layer.bias for layer in masks[1].layers]
@@ -275,7 +388,9 @@ def test_the_domain_score_uses_every_domain_and_needs_two(tiny: Detector) -> Non
             return super().draw(count, domain)
 
     masking = Masking(bias="domain", batches=6, warmup_steps=0)
-    mask = fmsd(tiny, Watched(), patterns=["attention"], subspaces=1, directions=1, mask=masking).mask
+    mask = fmsd(
+        tiny, Watched(), patterns=["attention"], subspaces=1, directions=1, mask=masking
+    ).mask
     assert mask is not None
     assert asked == [None, "a", "b"]
     ranked = sorted(mask.layers, key=lambda layer: layer.score)
@@ -289,21 +404,34 @@ def test_the_domain_score_uses_every_domain_and_needs_two(tiny: Detector) -> Non
 
 
 def test_no_gradient_is_measured_below_the_lowest_layer_that_learns(tiny: Detector) -> None:
-    """With the upper half of the blocks learning, the lower half's activations need no backward pass."""
+    """With the upper half of the blocks learning, the lower half's activations need no backward
+    pass.
+    """
     fmsd(tiny, patterns=["blocks.1.attn.*"], subspaces=1, directions=1)
     seen: dict[str, bool] = {}
     for name in ("blocks.0", "blocks.1"):
-        tiny.backbone.get_submodule(name).register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output.requires_grad}))
+        tiny.backbone.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.update({name: output.requires_grad})
+        )
     tiny(torch.rand(2, 3, 32, 32))
     assert seen == {"blocks.0": False, "blocks.1": True}
 
 
 def test_a_written_mask_is_reused_without_data(tiny: Detector, tmp_path: Path) -> None:
-    first = fmsd(tiny, Noise(), patterns=["attention"], subspaces=1, directions=1, mask=Masking(batches=3, warmup_steps=1)).mask
+    first = fmsd(
+        tiny,
+        Noise(),
+        patterns=["attention"],
+        subspaces=1,
+        directions=1,
+        mask=Masking(batches=3, warmup_steps=1),
+    ).mask
     assert first is not None
     path = tmp_path / "mask.json"
     path.write_text(first.text())
-    again = fmsd(tiny_vit(), patterns=["attention"], subspaces=1, directions=1, mask=Masking(file=str(path))).mask
+    again = fmsd(
+        tiny_vit(), patterns=["attention"], subspaces=1, directions=1, mask=Masking(file=str(path))
+    ).mask
     assert again is not None
     assert again.layers == first.layers
     content = json.loads(path.read_text())
@@ -327,7 +455,9 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch, tiny: Detector) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse some of them first
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # which would refuse some of them first
     for wrong in (
         {"bias": "loud"},
         {"score": "best"},
@@ -348,7 +478,9 @@ def test_settings_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch, tiny
 
 def test_too_few_batches_and_gradients_that_are_no_numbers_are_refused(network: nn.Module) -> None:
     weights = {"0.weight": network.get_parameter("0.weight")}
-    with pytest.raises(InputError, match=r"at least 2 batches and got 1; raise trainer\.limit_train_batches"):
+    with pytest.raises(
+        InputError, match=r"at least 2 batches and got 1; raise trainer\.limit_train_batches"
+    ):
         moments(weights, closures(network, [torch.randn(2, 6)]))
     with pytest.raises(InputError, match=r"gradients of '0\.weight' are not finite"):
         moments(weights, closures(network, [torch.full((2, 6), float("nan"))] * 2))

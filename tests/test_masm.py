@@ -23,7 +23,14 @@ LABEL = torch.tensor([0.0, 1.0, 0.0, 1.0])
 
 
 def adapt(model: Detector, **changes: object) -> tuple[Adaptation, Rule]:
-    settings = {"patterns": ["attention"], "subspaces": 3, "directions": 2, "every": 2, "momentum": 0.9, "fraction": 0.5}
+    settings = {
+        "patterns": ["attention"],
+        "subspaces": 3,
+        "directions": 2,
+        "every": 2,
+        "momentum": 0.9,
+        "fraction": 0.5,
+    }
     adaptation = masm(model, **(settings | changes))  # pyright: ignore
     assert isinstance(adaptation.state, Rule)
     return adaptation, adaptation.state
@@ -42,18 +49,28 @@ def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimiz
         functools.partial(torch.optim.RMSprop, lr=0.01),
     ],
 )
-def test_a_resting_subspace_and_its_moments_stay_bit_equal(tiny: Detector, factory: Callable[..., torch.optim.Optimizer], constraint: str) -> None:
+def test_a_resting_subspace_and_its_moments_stay_bit_equal(
+    tiny: Detector, factory: Callable[..., torch.optim.Optimizer], constraint: str
+) -> None:
     adaptation, rule = adapt(tiny, constraint=constraint)
     optimizer = factory([parameter for parameter in tiny.parameters() if parameter.requires_grad])
     rested = learned = 0
     for count in range(1, 9):
-        before = [[parameter.detach().clone() for parameter in unit.parameters()] for unit in rule.units]
+        before = [
+            [parameter.detach().clone() for parameter in unit.parameters()] for unit in rule.units
+        ]
         moments = copy.deepcopy(optimizer.state_dict()["state"])
         step(tiny, adaptation, optimizer)
         after = optimizer.state_dict()["state"]
-        places = {id(parameter): place for place, parameter in enumerate(optimizer.param_groups[0]["params"])}
+        places = {
+            id(parameter): place
+            for place, parameter in enumerate(optimizer.param_groups[0]["params"])
+        }
         for unit, old, active in zip(rule.units, before, rule.active, strict=True):
-            same = [torch.equal(parameter, value) for parameter, value in zip(unit.parameters(), old, strict=True)]
+            same = [
+                torch.equal(parameter, value)
+                for parameter, value in zip(unit.parameters(), old, strict=True)
+            ]
             if active:
                 learned += 1
                 assert not any(same)
@@ -64,14 +81,18 @@ def test_a_resting_subspace_and_its_moments_stay_bit_equal(tiny: Detector, facto
                 place = places[id(parameter)]
                 assert (place in after) == (place in moments)
                 for name, value in moments.get(place, {}).items():
-                    assert value is None or torch.equal(torch.as_tensor(after[place][name]), torch.as_tensor(value)), name
+                    assert value is None or torch.equal(
+                        torch.as_tensor(after[place][name]), torch.as_tensor(value)
+                    ), name
         assert (rested > 0) == (count >= 2)
     assert learned > 0
 
 
 def test_as_many_subspaces_learn_as_asked_for_and_the_history_tells_which(tiny: Detector) -> None:
     adaptation, rule = adapt(tiny, every=3, fraction=0.3)
-    optimizer = torch.optim.AdamW([parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.01)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.01
+    )
     for _ in range(10):
         step(tiny, adaptation, optimizer)
     history = adaptation.history
@@ -92,8 +113,15 @@ def test_scores_equal_those_of_all_gradients_kept_with_their_weights(tiny: Detec
     _, rule = adapt(tiny, every=100, momentum=0.8)
     kept: list[list[torch.Tensor]] = []
     for _ in range(6):
-        functional.binary_cross_entropy_with_logits(tiny(torch.rand(4, 3, 32, 32)), LABEL).backward()
-        kept.append([torch.cat([part.flatten() for part in unit.relative_gradients()]).double() for unit in rule.units])
+        functional.binary_cross_entropy_with_logits(
+            tiny(torch.rand(4, 3, 32, 32)), LABEL
+        ).backward()
+        kept.append(
+            [
+                torch.cat([part.flatten() for part in unit.relative_gradients()]).double()
+                for unit in rule.units
+            ]
+        )
         rule.observe()
         tiny.zero_grad()
     weights = torch.tensor([0.2 * 0.8 ** (5 - i) for i in range(6)], dtype=torch.float64)
@@ -102,13 +130,19 @@ def test_scores_equal_those_of_all_gradients_kept_with_their_weights(tiny: Detec
     for place, found in enumerate(rule.scores()):
         rows = torch.stack([row[place] for row in kept])
         mean = (weights[:, None] * rows).sum(0)
-        variance = ((weights * rows.square().sum(1)).sum() - mean.square().sum()) * worth / (worth - 1)
+        variance = (
+            ((weights * rows.square().sum(1)).sum() - mean.square().sum()) * worth / (worth - 1)
+        )
         signal = (mean.square().sum() - variance / worth).clamp(min=0)
         torch.testing.assert_close(found, signal / (signal + variance), rtol=1e-4, atol=1e-5)
 
 
-def test_the_state_of_a_subspace_does_not_depend_on_how_its_factors_share_its_length(tiny: Detector) -> None:
-    """U c, s / c and V are the same subspace: its relative gradients are the same, and they are the derivatives along relative changes."""
+def test_the_state_of_a_subspace_does_not_depend_on_how_its_factors_share_its_length(
+    tiny: Detector,
+) -> None:
+    """U c, s / c and V are the same subspace: its relative gradients are the same, and they are the
+    derivatives along relative changes.
+    """
     _, rule = adapt(tiny, directions=1, penalties=None)
     (unit, *_) = rule.units
     found = []
@@ -125,13 +159,24 @@ def test_the_state_of_a_subspace_does_not_depend_on_how_its_factors_share_its_le
 
 
 def test_the_subspace_that_the_forgery_pulls_on_learns_though_its_singular_value_is_small() -> None:
-    """One subspace's directions are pulled the same way in every step and its length at random; the other's length is, and its directions at random.
+    """One subspace's directions are pulled the same way in every step and its length at random; the
+    other's length is, and its directions at random.
 
-    With s next to nothing the gradients of U and V, which hold nearly all that a step can change W by, vanish beside that of s: counted as they
-    are, the noise of one number would make the first subspace rest.
+    With s next to nothing the gradients of U and V, which hold nearly all that a step can change W
+    by, vanish beside that of s: counted as they are, the noise of one number would make the first
+    subspace rest.
     """
     model = tiny_vit(depth=1)
-    _, rule = adapt(model, patterns=["*attn.proj"], subspaces=2, directions=1, every=100, fraction=0.5, working_scale=False, penalties=None)
+    _, rule = adapt(
+        model,
+        patterns=["*attn.proj"],
+        subspaces=2,
+        directions=1,
+        every=100,
+        fraction=0.5,
+        working_scale=False,
+        penalties=None,
+    )
     steady, noisy = rule.units
     generator = torch.Generator().manual_seed(0)
     pulls = [torch.randn(steady.u.shape[1], generator=generator) for _ in range(2)]
@@ -142,7 +187,9 @@ def test_the_subspace_that_the_forgery_pulls_on_learns_though_its_singular_value
             along_s = torch.randn((), generator=generator) if pulled else torch.tensor(1.0)
             with torch.no_grad():
                 unit.s.fill_(1e-4)
-            unit.u.grad = along_u.view_as(unit.u) * 1e-4  # as the chain rule has it: s times the gradient of W along v
+            unit.u.grad = (
+                along_u.view_as(unit.u) * 1e-4
+            )  # as the chain rule has it: s times the gradient of W along v
             unit.v.grad = along_v.view_as(unit.v) * 1e-4
             unit.s.grad = along_s.view_as(unit.s)
         rule.observe()
@@ -154,7 +201,9 @@ def test_the_subspace_that_the_forgery_pulls_on_learns_though_its_singular_value
 
 def test_a_resting_subspace_can_come_back(tiny: Detector) -> None:
     adaptation, rule = adapt(tiny, every=1, momentum=0.5)
-    optimizer = torch.optim.AdamW([parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.05)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.05
+    )
     for _ in range(30):
         step(tiny, adaptation, optimizer)
     active = torch.tensor(rule.history.active)
@@ -170,7 +219,9 @@ def test_the_rule_goes_on_from_its_state() -> None:
         model = tiny_vit()
         start = copy.deepcopy(model.state_dict())
         adaptation, rule = adapt(model)
-        optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+        optimizer = torch.optim.SGD(
+            [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1
+        )
         for _ in range(4):
             step(model, adaptation, optimizer)
         if parts == 2:
@@ -181,7 +232,9 @@ def test_the_rule_goes_on_from_its_state() -> None:
             adaptation, rule = adapt(model)
             restore(model, tensors, "a test")
             rule.load_state_dict(state)
-            optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+            optimizer = torch.optim.SGD(
+                [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1
+            )
             torch.set_rng_state(random)
         for _ in range(4):
             step(model, adaptation, optimizer)
@@ -192,7 +245,9 @@ def test_the_rule_goes_on_from_its_state() -> None:
 
 
 def test_statistics_are_those_of_the_classification_loss_alone() -> None:
-    """A penalty's gradient has no noise: counted in, it would make the least orthogonal subspaces win."""
+    """A penalty's gradient has no noise: counted in, it would make the least orthogonal subspaces
+    win.
+    """
     scores = []
     for penalties in ({}, {"orthogonality": 10.0}):
         torch.manual_seed(0)
@@ -201,7 +256,9 @@ def test_statistics_are_those_of_the_classification_loss_alone() -> None:
         with torch.no_grad():
             for unit in rule.units[::2]:
                 unit.u.mul_(1.05)
-        optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0)
+        optimizer = torch.optim.SGD(
+            [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0
+        )
         for _ in range(5):
             step(model, adaptation, optimizer)
         scores.append(rule.scores())
@@ -211,7 +268,9 @@ def test_statistics_are_those_of_the_classification_loss_alone() -> None:
 def test_no_mask_is_made_of_a_single_step(tiny: Detector) -> None:
     """One step has no variance: every score would be 1 and the first layers would win."""
     adaptation, rule = adapt(tiny, every=1)
-    optimizer = torch.optim.SGD([parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.1
+    )
     step(tiny, adaptation, optimizer)
     assert rule.history.steps == []
     step(tiny, adaptation, optimizer)

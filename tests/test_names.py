@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fmsd.data.manifest import collect
-from fmsd.data.names import Spelling, absent, composed, finder, matched
 from fmsd.data.sources import table
+from fmsd.data.spelling import Spelling, absent, composed, finder, matched
 from fmsd.errors import InputError
 from fmsd.types import Entry, Frame, Problem, Video
 from tests import test_sources
@@ -53,19 +53,26 @@ def videos(entries: list[Entry]) -> list[str]:
 def there(entry: Entry) -> bool:
     if isinstance(entry, Frame):
         return entry.path.is_file()
-    return isinstance(entry, Problem) or all(place is None or place.exists() for place in (entry.file, entry.images))
+    return isinstance(entry, Problem) or all(
+        place is None or place.exists() for place in (entry.file, entry.images)
+    )
 
 
 @pytest.mark.parametrize("name", TOKENS)
 @pytest.mark.parametrize("listed", FORMS)
-def test_every_source_finds_a_listed_name_in_another_normal_form(name: str, listed: str, tmp_path: Path) -> None:
+def test_every_source_finds_a_listed_name_in_another_normal_form(
+    name: str, listed: str, tmp_path: Path
+) -> None:
     grow, scan = READERS[name]
     grow(tmp_path)
     (other,) = FORMS.keys() - {listed}
     respelled(tmp_path, TOKENS[name], FORMS[listed], FORMS[listed])
     same = list(scan(tmp_path))
     assert "normal forms" not in {entry.kind for entry in same if isinstance(entry, Problem)}
-    assert any(FORMS[listed] in video for video in (entry.video for entry in same if isinstance(entry, Frame | Video)))
+    assert any(
+        FORMS[listed] in video
+        for video in (entry.video for entry in same if isinstance(entry, Frame | Video))
+    )
     for path in sorted(tmp_path.rglob("*"), reverse=True):
         path.rename(path.with_name(unicodedata.normalize(other, path.name)))
     found = list(scan(tmp_path))
@@ -73,10 +80,14 @@ def test_every_source_finds_a_listed_name_in_another_normal_form(name: str, list
     assert all(map(there, found))
     kinds = [entry.kind for entry in found if isinstance(entry, Problem)]
     assert kinds.count("normal forms") >= 1
-    assert sorted(kind for kind in kinds if kind != "normal forms") == sorted(entry.kind for entry in same if isinstance(entry, Problem))
+    assert sorted(kind for kind in kinds if kind != "normal forms") == sorted(
+        entry.kind for entry in same if isinstance(entry, Problem)
+    )
 
 
-def test_a_folder_is_listed_once_and_only_for_names_of_several_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_listed_once_and_only_for_names_of_several_forms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a").mkdir()
     for number in range(9):
         (tmp_path / "a" / f"{NFD}{number}.png").touch()
@@ -84,7 +95,9 @@ def test_a_folder_is_listed_once_and_only_for_names_of_several_forms(tmp_path: P
     inner = os.listdir
     monkeypatch.setattr(os, "listdir", lambda place: listed.append(str(place)) or inner(place))
     spelling = Spelling(tmp_path / "list.txt")
-    assert [spelling.place(tmp_path, f"a/{number}.png").name for number in range(9)] == [f"{number}.png" for number in range(9)]
+    assert [spelling.place(tmp_path, f"a/{number}.png").name for number in range(9)] == [
+        f"{number}.png" for number in range(9)
+    ]
     assert listed == []
     assert all(spelling.place(tmp_path, f"a/{NFC}{number}.png").is_file() for number in range(9))
     assert not spelling.place(tmp_path, f"a/{NFC}10.png").exists()
@@ -98,7 +111,9 @@ def test_a_name_that_may_mean_two_files_is_not_guessed(tmp_path: Path) -> None:
     one, two, three = "\u1e09", "c\u0327\u0301", "\u00e7\u0301"  # one letter in three forms
     for name in (one, two):
         (tmp_path / name).touch()
-    assert sorted(finder(composed)(str(tmp_path / three))) == sorted(str(tmp_path / name) for name in (one, two))
+    assert sorted(finder(composed)(str(tmp_path / three))) == sorted(
+        str(tmp_path / name) for name in (one, two)
+    )
     assert Spelling(tmp_path / "l").place(tmp_path, three) == tmp_path / three
     assert Spelling(tmp_path / "l").place(tmp_path, two) == tmp_path / two
     found, problems = matched({three: 1}, [one, two], "the list", tmp_path)
@@ -142,7 +157,9 @@ def test_every_list_of_paths_may_be_written_with_backslashes(name: str, tmp_path
 
 def test_a_listed_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     odd = Frame(tmp_path / "a\udcff.png", 0, "d", "real", "v", 0, "test")
-    with pytest.raises(InputError, match=r"a\\xff\.png has a name or description that is not UTF-8; rename it"):
+    with pytest.raises(
+        InputError, match=r"a\\xff\.png has a name or description that is not UTF-8; rename it"
+    ):
         collect([odd], tmp_path)
 
 
@@ -151,9 +168,17 @@ def test_a_table_finds_what_a_mac_renamed(tmp_path: Path, caplog: pytest.LogCapt
     for domain in ("real", "swap"):
         (root / "test" / domain / "test0").rename(root / "test" / domain / f"M{NFD}ller")
     lines = ["path,label,dataset,domain,video,index,split"]
-    lines += [f"test/{domain}/M{NFC}ller/0.png,{label},d,{domain},d/{domain}/v,0,test" for label, domain in enumerate(("real", "swap"))]
+    lines += [
+        f"test/{domain}/M{NFC}ller/0.png,{label},d,{domain},d/{domain}/v,0,test"
+        for label, domain in enumerate(("real", "swap"))
+    ]
     (root / "frames.csv").write_text("\n".join(lines), encoding="utf-8")
     with caplog.at_level(logging.WARNING):
         manifest = collect(table.scan(root, "frames.csv"), root).validate()
     assert [Path(path).is_file() for path in manifest.files()] == [True, True]
-    assert caplog.text.count("frames.csv writes 2 of its names in another Unicode normal form than the disk") == 1
+    assert (
+        caplog.text.count(
+            "frames.csv writes 2 of its names in another Unicode normal form than the disk"
+        )
+        == 1
+    )

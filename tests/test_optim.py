@@ -42,11 +42,17 @@ def test_decay_spares_factors_biases_and_norms(tiny: Detector) -> None:
     named = {parameter: name for name, parameter in tiny.named_parameters()}
     decayed = {named[parameter] for parameter in everything[0]["params"]}  # pyright: ignore
     assert "backbone.blocks.0.attn.qkv.weight" in decayed
-    assert not any("bias" in name or "norm" in name or name.endswith(("cls_token", "pos_embed")) for name in decayed)
+    assert not any(
+        "bias" in name or "norm" in name or name.endswith(("cls_token", "pos_embed"))
+        for name in decayed
+    )
     assert sum(len(group["params"]) for group in everything) == len(named)  # pyright: ignore
     fmsd(tiny, patterns=["*attn.qkv"], subspaces=2, directions=1)
     named = {parameter: name for name, parameter in tiny.named_parameters()}
-    groups = {group["weight_decay"]: {named[parameter] for parameter in group["params"]} for group in decay_groups(tiny, 0.1)}  # pyright: ignore
+    groups = {
+        group["weight_decay"]: {named[parameter] for parameter in group["params"]}
+        for group in decay_groups(tiny, 0.1)
+    }  # pyright: ignore
     assert groups[0.1] == {"backbone.head.weight"}
     assert len(groups[0.0]) == 2 * 3 + 1
 
@@ -60,7 +66,9 @@ def test_decay_of_everything_is_that_of_torch_over_all_that_learns() -> None:
         fmsd(model, patterns=["attention"], subspaces=1, directions=1, penalties={})
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         settings = {"lr": 0.01} if ours else {"lr": 0.01, "weight_decay": 0.1}
-        optimizer = torch.optim.Adam(decay_groups(model, 0.1, "all") if ours else trainable, **settings)  # pyright: ignore
+        optimizer = torch.optim.Adam(
+            decay_groups(model, 0.1, "all") if ours else trainable, **settings
+        )  # pyright: ignore
         assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
         for _ in range(3):
             optimizer.zero_grad()

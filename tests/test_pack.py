@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from fmsd.cli.main import main
 from fmsd.data import pack
-from fmsd.data.dataset import FrameDataset
-from fmsd.data.image import content, read_image
+from fmsd.data.loading.dataset import FrameDataset
+from fmsd.data.loading.image import content, read_image
 from fmsd.data.manifest import Manifest, collect, read, written
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import found
@@ -46,23 +46,40 @@ def packed(files: Manifest, tmp_path: Path) -> Manifest:
 def test_a_pack_has_the_same_rows_digest_and_bytes(files: Manifest, packed: Manifest) -> None:
     assert packed.table.equals(files.table)
     assert packed.digest() == files.digest()
-    assert [content(place) for place in packed.files()] == [Path(file).read_bytes() for file in files.files()]
+    assert [content(place) for place in packed.files()] == [
+        Path(file).read_bytes() for file in files.files()
+    ]
     assert all(place.startswith(f"{packed.root}/0000") for place in packed.files())
     assert packed.validate() is packed
 
 
-def test_a_part_of_a_pack_finds_its_own_frames_in_any_order(files: Manifest, packed: Manifest) -> None:
-    for part, whole in ((packed.where(split="test", domain="swap"), files.where(split="test", domain="swap")), (packed.spread(1), files.spread(1))):
-        assert [content(place) for place in part.files()] == [Path(file).read_bytes() for file in whole.files()]
+def test_a_part_of_a_pack_finds_its_own_frames_in_any_order(
+    files: Manifest, packed: Manifest
+) -> None:
+    for part, whole in (
+        (packed.where(split="test", domain="swap"), files.where(split="test", domain="swap")),
+        (packed.spread(1), files.spread(1)),
+    ):
+        assert [content(place) for place in part.files()] == [
+            Path(file).read_bytes() for file in whole.files()
+        ]
     order = np.random.default_rng(0).permutation(len(files))
     for row in order:
         assert np.array_equal(read_image(packed.files()[row]), read_image(files.files()[row]))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_from_tars_are_those_from_files(files: Manifest, packed: Manifest, workers: int) -> None:
+def test_batches_from_tars_are_those_from_files(
+    files: Manifest, packed: Manifest, workers: int
+) -> None:
     def batches(manifest: Manifest) -> Iterator[Frames]:
-        return iter(DataLoader(FrameDataset(manifest, ["real", "swap"], 24, "light", seed=3), batch_size=5, num_workers=workers))
+        return iter(
+            DataLoader(
+                FrameDataset(manifest, ["real", "swap"], 24, "light", seed=3),
+                batch_size=5,
+                num_workers=workers,
+            )
+        )
 
     for one, other in zip(batches(files), batches(packed), strict=True):
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(one, other, strict=True))
@@ -71,7 +88,9 @@ def test_batches_from_tars_are_those_from_files(files: Manifest, packed: Manifes
 def test_without_augmentation_a_frame_is_the_image_channel_by_channel(files: Manifest) -> None:
     dataset = FrameDataset(files, ["real", "swap"], 32)
     for row in range(0, len(files), 5):
-        assert np.array_equal(dataset[row].image.numpy(), read_image(files.files()[row]).transpose(2, 0, 1))
+        assert np.array_equal(
+            dataset[row].image.numpy(), read_image(files.files()[row]).transpose(2, 0, 1)
+        )
 
 
 def _digest(place: str) -> int:
@@ -92,7 +111,9 @@ def test_tars_keep_the_conventions_of_webdataset(files: Manifest, packed: Manife
             members = opened.getmembers()
             names = [member.name.split(".") for member in members]
             assert all(len(parts) == 2 for parts in names)  # a key ends at the first dot
-            assert [key for key, _ in names[::2]] == [key for key, _ in names[1::2]]  # neighbours are one sample
+            assert [key for key, _ in names[::2]] == [
+                key for key, _ in names[1::2]
+            ]  # neighbours are one sample
             for image, about in zip(members[::2], members[1::2], strict=True):
                 row = json.load(opened.extractfile(about))  # pyright: ignore[reportArgumentType]
                 data = opened.extractfile(image).read()  # pyright: ignore[reportOptionalMemberAccess]
@@ -107,25 +128,37 @@ def test_a_tar_ends_with_the_frame_that_fills_it(packed: Manifest) -> None:
     where = pl.read_parquet(packed.root / pack.PLACES)
     assert where["path"].equals(packed.table["path"])
     assert (where["offset"] - 512 < 13_000).all()
-    ends = [(tar, part["offset"][-1] + part["size"][-1]) for (tar,), part in where.group_by("tar", maintain_order=True)]
+    ends = [
+        (tar, part["offset"][-1] + part["size"][-1])
+        for (tar,), part in where.group_by("tar", maintain_order=True)
+    ]
     assert [tar for tar, _ in ends] == sorted(path.name for path in packed.root.glob("*.tar"))
-    assert all(end + 3 * 512 >= 13_000 for _, end in ends[:-1])  # what its row of the manifest may add
+    assert all(
+        end + 3 * 512 >= 13_000 for _, end in ends[:-1]
+    )  # what its row of the manifest may add
 
 
 def test_a_pack_can_be_packed_again(packed: Manifest, tmp_path: Path) -> None:
     assert pack.write(packed.table, packed.files(), tmp_path / "one", 2**30) == 1
     again = read(tmp_path / "one" / "manifest.parquet", tmp_path / "one")
     assert again.digest() == packed.digest()
-    assert [content(place) for place in again.files()] == [content(place) for place in packed.files()]
+    assert [content(place) for place in again.files()] == [
+        content(place) for place in packed.files()
+    ]
 
 
 def test_damage_to_a_pack_is_named(packed: Manifest, tmp_path: Path) -> None:
-    stranger = Manifest(packed.table.with_columns(path=pl.concat_str("path", pl.lit("x"))), packed.root)
+    stranger = Manifest(
+        packed.table.with_columns(path=pl.concat_str("path", pl.lit("x"))), packed.root
+    )
     with pytest.raises(InputError, match=r"does not hold .*x; pack the dataset again"):
         stranger.files()
     first, second, *_ = sorted(packed.root.glob("*.tar"))
     first.write_bytes(first.read_bytes()[:4096])
-    with pytest.raises(InputError, match=r"lie in tars that are missing or cut off under .*packed; complete the copy"):
+    with pytest.raises(
+        InputError,
+        match=r"lie in tars that are missing or cut off under .*packed; complete the copy",
+    ):
         packed.validate()
     with pytest.raises(InputError, match=r"00000\.tar#\d+\+\d+ cannot be read"):
         [content(place) for place in packed.files()]
@@ -139,7 +172,9 @@ def test_damage_to_a_pack_is_named(packed: Manifest, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "unreadable"])
-def test_a_damaged_image_stops_packing_with_its_name_and_leaves_nothing(files: Manifest, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_image_stops_packing_with_its_name_and_leaves_nothing(
+    files: Manifest, tmp_path: Path, damage: str
+) -> None:
     victim = Path(files.files()[20])
     if damage == "cut":
         victim.write_bytes(victim.read_bytes()[:500])
@@ -152,7 +187,9 @@ def test_a_damaged_image_stops_packing_with_its_name_and_leaves_nothing(files: M
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_disk_without_room_is_one_sentence_and_leaves_nothing(files: Manifest, tmp_path: Path) -> None:
+def test_a_disk_without_room_is_one_sentence_and_leaves_nothing(
+    files: Manifest, tmp_path: Path
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))  # no file may grow beyond
     try:
@@ -182,19 +219,35 @@ def test_the_same_frames_give_the_same_tars(files: Manifest, tmp_path: Path) -> 
     }
 
 
-def test_the_verb_packs_what_training_then_reads_by_itself(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_packs_what_training_then_reads_by_itself(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "packed"
     assert main(["pack", "data=folder", f"data.root={tree}", f"out={out}", "size=20K"]) == 0
     assert "24 frames in" in capsys.readouterr().out
     with pytest.raises(AssertionError):  # the source is not asked
         found(_never, tree)
     manifest = found(_never, out)
-    assert main(["index", "data=folder", f"data.root={tree}", f"out={tmp_path / 'index.parquet'}"]) == 0
+    assert (
+        main(["index", "data=folder", f"data.root={tree}", f"out={tmp_path / 'index.parquet'}"])
+        == 0
+    )
     assert manifest.table.equals(read(tmp_path / "index.parquet", tree).table)
     capsys.readouterr()
     assert main(["pack", "data=folder", f"data.root={tree}", f"out={out}"]) == 2
     assert "holds a pack already" in capsys.readouterr().err
-    assert main(["pack", "data=folder", f"data.root={tree}", "data.test=[folder,elsewhere]", f"out={tmp_path / 'other'}"]) == 0
+    assert (
+        main(
+            [
+                "pack",
+                "data=folder",
+                f"data.root={tree}",
+                "data.test=[folder,elsewhere]",
+                f"out={tmp_path / 'other'}",
+            ]
+        )
+        == 0
+    )
     assert "roots of their own: elsewhere; pack each" in capsys.readouterr().out
 
 
@@ -203,7 +256,14 @@ def _never(root: Path) -> Iterator[Frame]:
 
 
 def test_sizes() -> None:
-    assert [number(size) for size in (7, "7", "7K", "500M", "1G", "2T")] == [7, 7, 7 * 1024, 500 * 1024**2, 1024**3, 2 * 1024**4]
+    assert [number(size) for size in (7, "7", "7K", "500M", "1G", "2T")] == [
+        7,
+        7,
+        7 * 1024,
+        500 * 1024**2,
+        1024**3,
+        2 * 1024**4,
+    ]
     for wrong in ("0", "1.5G", "G", "1GB", "-1", 0, "1g "):
         with pytest.raises(InputError, match=r"is not a size; give bytes, or a number like 500M"):
             number(wrong)

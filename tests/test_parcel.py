@@ -1,4 +1,6 @@
-"""However a batch travels, it arrives as torch would have sent it, and stays as it is while anyone looks at it."""
+"""However a batch travels, it arrives as torch would have sent it, and stays as it is while anyone
+looks at it.
+"""
 
 import gc
 import os
@@ -11,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from fmsd.data.parcel import KEPT, collate
+from fmsd.data.loading.parcel import KEPT, collate
 from fmsd.types import Frames
 
 linux = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="memory files are Linux's")
@@ -27,12 +29,21 @@ class Numbered(Dataset[Frames]):
         return self.length
 
     def __getitem__(self, row: int) -> Frames:
-        image = torch.from_numpy(np.random.default_rng(row).integers(0, 256, (3, self.size, self.size), np.uint8))
-        return Frames(image, torch.tensor(row % 2), torch.tensor(-1 if row == 3 else row % 3), torch.tensor(row))
+        image = torch.from_numpy(
+            np.random.default_rng(row).integers(0, 256, (3, self.size, self.size), np.uint8)
+        )
+        return Frames(
+            image,
+            torch.tensor(row % 2),
+            torch.tensor(-1 if row == 3 else row % 3),
+            torch.tensor(row),
+        )
 
 
 def loader(length: int, workers: int = 2, **options: Any) -> DataLoader[Frames]:
-    return DataLoader(Numbered(length), batch_size=4, num_workers=workers, **{"collate_fn": collate, **options})
+    return DataLoader(
+        Numbered(length), batch_size=4, num_workers=workers, **{"collate_fn": collate, **options}
+    )
 
 
 def expected(length: int) -> Iterator[Frames]:
@@ -41,7 +52,10 @@ def expected(length: int) -> Iterator[Frames]:
 
 
 def same(one: Frames, other: Frames) -> bool:
-    return type(one) is Frames and all(torch.equal(ours, theirs) and ours.dtype == theirs.dtype for ours, theirs in zip(one, other, strict=True))
+    return type(one) is Frames and all(
+        torch.equal(ours, theirs) and ours.dtype == theirs.dtype
+        for ours, theirs in zip(one, other, strict=True)
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -72,7 +86,11 @@ def test_memory_is_used_again_over_epochs() -> None:
         for one, other in zip(batches, expected(200), strict=True):
             assert same(one, other)
     (worker,) = batches._iterator._workers  # pyright: ignore
-    held = {file.stat().st_ino for file in Path(f"/proc/{worker.pid}/fd").iterdir() if "memfd:frames" in str(file.readlink())}
+    held = {
+        file.stat().st_ino
+        for file in Path(f"/proc/{worker.pid}/fd").iterdir()
+        if "memfd:frames" in str(file.readlink())
+    }
     assert 1 <= len(held) < KEPT  # two ahead, one in hand, one in the making
 
 
@@ -102,5 +120,7 @@ def test_an_epoch_that_is_left_early_can_be_begun_again() -> None:
 
 
 def test_other_processes_than_forked_ones_send_alike() -> None:
-    for one, other in zip(loader(20, workers=1, multiprocessing_context="spawn"), expected(20), strict=True):
+    for one, other in zip(
+        loader(20, workers=1, multiprocessing_context="spawn"), expected(20), strict=True
+    ):
         assert same(one, other)

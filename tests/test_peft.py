@@ -1,4 +1,6 @@
-"""Laws of adapted detectors: exact at the start, factored = effective = folded, frozen means bit-equal."""
+"""Laws of adapted detectors: exact at the start, factored = effective = folded, frozen means
+bit-equal.
+"""
 
 import functools
 from collections.abc import Callable
@@ -16,8 +18,7 @@ from fmsd.cli.files import CONF
 from fmsd.errors import InputError
 from fmsd.linalg import SMALL, Factors, Split, directions, product
 from fmsd.models.detector import Detector, detector
-from fmsd.peft import decomposition
-from fmsd.peft.decomposition import decompose
+from fmsd.peft import svd_cache
 from fmsd.peft.fmsd import Constraint, fmsd
 from fmsd.peft.full import full
 from fmsd.peft.inject import fold, matrices, select, slices
@@ -27,10 +28,17 @@ from fmsd.peft.method import Adaptation
 from fmsd.peft.penalties import PENALTIES
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import SubspaceLinear
+from fmsd.peft.svd_cache import decompose
 from tests.conftest import step, tiny_vit
 
 ATTENTION = ("attention",)
-DEMO: dict[str, Any] = {"img_size": 64, "patch_size": 8, "embed_dim": 160, "depth": 6, "num_heads": 5}
+DEMO: dict[str, Any] = {
+    "img_size": 64,
+    "patch_size": 8,
+    "embed_dim": 160,
+    "depth": 6,
+    "num_heads": 5,
+}
 """The shape of the embedded backbone."""
 IMAGE = torch.rand(3, 3, 32, 32)
 
@@ -51,14 +59,26 @@ def layers(model: nn.Module) -> list[SubspaceLinear]:
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("allotment", ["interleave", "contiguous"])
 @pytest.mark.parametrize("split", ["tail", "top", "random"])
-def test_injected_detector_starts_as_the_pretrained_one(tiny: Detector, subspaces: int, directions: int, allotment: str, split: str) -> None:
+def test_injected_detector_starts_as_the_pretrained_one(
+    tiny: Detector, subspaces: int, directions: int, allotment: str, split: str
+) -> None:
     before = tiny(IMAGE)
-    fmsd(tiny, patterns=ATTENTION, subspaces=subspaces, directions=directions, allotment=allotment, split=split)
+    fmsd(
+        tiny,
+        patterns=ATTENTION,
+        subspaces=subspaces,
+        directions=directions,
+        allotment=allotment,
+        split=split,
+    )
     torch.testing.assert_close(tiny(IMAGE), before, rtol=1e-5, atol=1e-5)
 
 
 def test_fold_after_inject_is_the_identity_on_keys_and_outputs(tiny: Detector) -> None:
-    keys, original = list(tiny.state_dict()), {key: value.clone() for key, value in tiny.state_dict().items()}
+    keys, original = (
+        list(tiny.state_dict()),
+        {key: value.clone() for key, value in tiny.state_dict().items()},
+    )
     fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=1)
     fold(tiny.backbone)
     assert list(tiny.state_dict()) == keys
@@ -83,26 +103,40 @@ def test_fused_matrices_are_decomposed_slice_by_slice(tiny: Detector) -> None:
     fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=1, working_scale=False)
     layer = tiny.backbone.get_submodule("blocks.0.attn.qkv")
     for part, values in zip(weight.chunk(3), layer.initial.s, strict=True):  # pyright: ignore
-        torch.testing.assert_close(values.sort().values, torch.linalg.svdvals(part)[-2:].sort().values, rtol=1e-3, atol=1e-5)
-    assert [slices(name) for name in ("blocks.0.attn.qkv", "attn.kv", "attn.proj", "fc_qkv_norm")] == [3, 2, 1, 1]
+        torch.testing.assert_close(
+            values.sort().values,
+            torch.linalg.svdvals(part)[-2:].sort().values,
+            rtol=1e-3,
+            atol=1e-5,
+        )
+    assert [
+        slices(name) for name in ("blocks.0.attn.qkv", "attn.kv", "attn.proj", "fc_qkv_norm")
+    ] == [3, 2, 1, 1]
 
 
 def test_interleave_and_contiguous_allot_the_same_directions_differently() -> None:
     linear = nn.Linear(16, 16)
-    woven, blocked = (SubspaceLinear(linear, 1, 2, 3, allotment, working_scale=False) for allotment in ("interleave", "contiguous"))
+    woven, blocked = (
+        SubspaceLinear(linear, 1, 2, 3, allotment, working_scale=False)
+        for allotment in ("interleave", "contiguous")
+    )
     torch.testing.assert_close(woven.s[0], blocked.s[0][[0, 2, 4, 1, 3, 5]])
 
 
 @pytest.mark.parametrize("shape", [(20, 20), (36, 20), (60, 20)])
 @pytest.mark.parametrize("split", ["tail", "top", "random"])
-def test_free_directions_start_at_no_less_than_the_median_singular_value(shape: tuple[int, int], split: Split) -> None:
+def test_free_directions_start_at_no_less_than_the_median_singular_value(
+    shape: tuple[int, int], split: Split
+) -> None:
     parts = 3 if shape[0] == 60 else 1
     linear = nn.Linear(shape[1], shape[0])
     random = torch.get_rng_state()
     plain = SubspaceLinear(linear, parts, 2, 2, split=split, working_scale=False)
     torch.set_rng_state(random)
     layer = SubspaceLinear(linear, parts, 2, 2, split=split)
-    medians = torch.stack([torch.linalg.svdvals(matrix).median() for matrix in linear.weight.detach().chunk(parts)])
+    medians = torch.stack(
+        [torch.linalg.svdvals(matrix).median() for matrix in linear.weight.detach().chunk(parts)]
+    )
     torch.testing.assert_close(layer.s, torch.maximum(plain.s, medians[:, None]))
     torch.testing.assert_close(layer.weight, linear.weight, rtol=1e-5, atol=1e-6)
 
@@ -110,10 +144,17 @@ def test_free_directions_start_at_no_less_than_the_median_singular_value(shape: 
 def test_only_factors_and_head_learn_and_the_rest_stays_bit_equal(tiny: Detector) -> None:
     fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=1, penalties={"orthogonality": 1.0})
     names = {name for name, parameter in tiny.named_parameters() if parameter.requires_grad}
-    factors = {f"backbone.blocks.{block}.attn.{layer}.artifacts.0.{factor}" for block in (0, 1) for layer in ("qkv", "proj") for factor in "usv"}
+    factors = {
+        f"backbone.blocks.{block}.attn.{layer}.artifacts.0.{factor}"
+        for block in (0, 1)
+        for layer in ("qkv", "proj")
+        for factor in "usv"
+    }
     assert names == factors | {"backbone.head.weight", "backbone.head.bias"}
     frozen = {key: value.clone() for key, value in tiny.state_dict().items() if key not in names}
-    optimizer = torch.optim.AdamW([parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.01)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.01
+    )
     for _ in range(3):
         tiny(IMAGE).sum().backward()
         optimizer.step()
@@ -122,24 +163,36 @@ def test_only_factors_and_head_learn_and_the_rest_stays_bit_equal(tiny: Detector
 
 
 def test_effort_trains_the_published_number_of_parameters_per_block() -> None:
-    """96 matrices of 1024 x 1024 and 196,704 numbers on CLIP ViT-L/14 are 4 matrices and 8,196 numbers in each of its 24 blocks."""
+    """96 matrices of 1024 x 1024 and 196,704 numbers on CLIP ViT-L/14 are 4 matrices and 8,196
+    numbers in each of its 24 blocks.
+    """
     model = tiny_vit(embed_dim=1024, depth=1, num_heads=16)
     fmsd(model, patterns=ATTENTION, subspaces=1, directions=1)
     head = sum(parameter.numel() for parameter in model.head().parameters())
     assert sum(layer.parts for layer in layers(model)) * 24 == 96
-    assert (sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) - head) * 24 == 196_704
+    assert (
+        sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) - head
+    ) * 24 == 196_704
 
 
 def test_full_and_probe(tiny: Detector) -> None:
     probe(tiny)
-    assert {name for name, parameter in tiny.named_parameters() if parameter.requires_grad} == {"backbone.head.weight", "backbone.head.bias"}
+    assert {name for name, parameter in tiny.named_parameters() if parameter.requires_grad} == {
+        "backbone.head.weight",
+        "backbone.head.bias",
+    }
     full(tiny)
     assert all(parameter.requires_grad for parameter in tiny.parameters())
 
 
-def test_a_pattern_that_matches_nothing_is_refused_with_the_layers_there_are(tiny: Detector) -> None:
+def test_a_pattern_that_matches_nothing_is_refused_with_the_layers_there_are(
+    tiny: Detector,
+) -> None:
     for patterns in (("*attention*",), ("attention", "*.nope")):
-        with pytest.raises(InputError, match=r"pattern '\*.*matches no matrix of VisionTransformer.*blocks\.0\.attn\.qkv.*method\.patterns"):
+        with pytest.raises(
+            InputError,
+            match=r"pattern '\*.*matches no matrix of VisionTransformer.*blocks\.0\.attn\.qkv.*method\.patterns",
+        ):
             fmsd(tiny, patterns=patterns, subspaces=1, directions=1)
     with pytest.raises(InputError, match=r"method\.patterns leaves no layer"):
         fmsd(tiny, patterns=(), subspaces=1, directions=1)
@@ -153,25 +206,40 @@ def test_a_pattern_that_matches_everything_spares_the_head(tiny: Detector) -> No
 
 
 def test_words_stand_for_kinds_of_layers(tiny: Detector) -> None:
-    assert list(select(tiny, ["mlp"])) == [f"blocks.{block}.mlp.fc{layer}" for block in (0, 1) for layer in (1, 2)]
+    assert list(select(tiny, ["mlp"])) == [
+        f"blocks.{block}.mlp.fc{layer}" for block in (0, 1) for layer in (1, 2)
+    ]
     assert list(select(tiny, ["!blocks.0.*", "attention", "!*proj"])) == ["blocks.1.attn.qkv"]
-    assert list(select(tiny, ["blocks.1.attn.*", "mlp"]))[-4:] == [f"blocks.1.{name}" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")]
+    assert list(select(tiny, ["blocks.1.attn.*", "mlp"]))[-4:] == [
+        f"blocks.1.{name}" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    ]
 
 
-def test_too_many_directions_and_unknown_choices_are_refused(tiny: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_directions_and_unknown_choices_are_refused(
+    tiny: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match=r"cannot give 24 directions"):
         fmsd(tiny, patterns=ATTENTION, subspaces=24, directions=1)
     with pytest.raises(InputError, match=r"orthogonal=1.0 is no penalty.*orthogonality, spectral"):
         fmsd(tiny, patterns=ATTENTION, subspaces=1, directions=1, penalties={"orthogonal": 1.0})
-    assert fmsd(tiny, patterns=ATTENTION, subspaces=1, directions=1, penalties={"orthogonality": 0.0}).penalties == {}
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse them first
+    assert (
+        fmsd(
+            tiny, patterns=ATTENTION, subspaces=1, directions=1, penalties={"orthogonality": 0.0}
+        ).penalties
+        == {}
+    )
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # which would refuse them first
     for wrong in ({"split": "middle"}, {"allotment": "woven"}, {"constraint": "strict"}):
         with pytest.raises(InputError, match=rf"method\.{next(iter(wrong))}="):
             fmsd(tiny_vit(), patterns=ATTENTION, subspaces=1, directions=1, **wrong)  # pyright: ignore
 
 
 def bases(layer: SubspaceLinear, part: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left and right semantic bases of one slice, from a whole decomposition of the pretrained matrix."""
+    """Left and right semantic bases of one slice, from a whole decomposition of the pretrained
+    matrix.
+    """
     whole = (layer.semantic.view(layer.parts, -1, layer.in_features) + product(layer.initial))[part]
     u, _, vt = torch.linalg.svd(whole.double(), full_matrices=False)
     kept = min(whole.shape) - layer.subspaces * layer.directions
@@ -181,7 +249,9 @@ def bases(layer: SubspaceLinear, part: int) -> tuple[torch.Tensor, torch.Tensor]
 @pytest.mark.parametrize("shape", [(20, 20), (36, 20), (20, 36)])
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("hard", [False, True])
-def test_cheap_penalties_equal_their_definitions(shape: tuple[int, int], parts: int, hard: bool) -> None:
+def test_cheap_penalties_equal_their_definitions(
+    shape: tuple[int, int], parts: int, hard: bool
+) -> None:
     layer = SubspaceLinear(nn.Linear(shape[1], shape[0] * parts).double(), parts, 2, 2, hard=hard)
     model = nn.Sequential(layer)
     pretrained = layer.weight.detach().chunk(parts)
@@ -192,14 +262,24 @@ def test_cheap_penalties_equal_their_definitions(shape: tuple[int, int], parts: 
     for part, effective in enumerate(layer.weight.chunk(parts)):
         u, v, s = layer.u[part], layer.v[part].mT, layer.s[part]
         both = [torch.cat(pair, dim=1) for pair in zip(bases(layer, part), (u, v), strict=True)]
-        found["orthogonality"].append(sum((side.mT @ side - torch.eye(side.shape[1])).square().sum() for side in both))  # pyright: ignore
+        found["orthogonality"].append(
+            sum((side.mT @ side - torch.eye(side.shape[1])).square().sum() for side in both)
+        )  # pyright: ignore
         sides = [side / side.norm(dim=0) for side in (u, v)]
-        found["redundancy"].append(2 * sum((side[:, :2].mT @ side[:, 2:]).square().sum() for side in sides))  # pyright: ignore
-        found["spectral"].append((effective.square().sum() / pretrained[part].square().sum() - 1).square())
-        initial = layer.initial.s[part].sort(descending=True).values if hard else layer.initial.s[part]
+        found["redundancy"].append(
+            2 * sum((side[:, :2].mT @ side[:, 2:]).square().sum() for side in sides)
+        )  # pyright: ignore
+        found["spectral"].append(
+            (effective.square().sum() / pretrained[part].square().sum() - 1).square()
+        )
+        initial = (
+            layer.initial.s[part].sort(descending=True).values if hard else layer.initial.s[part]
+        )
         found["singular_values"].append((s - initial).square().sum() / initial.square().sum())
     for name, penalty in PENALTIES.items():
-        torch.testing.assert_close(penalty(model), torch.stack(found[name]).mean(), rtol=1e-7, atol=1e-14)
+        torch.testing.assert_close(
+            penalty(model), torch.stack(found[name]).mean(), rtol=1e-7, atol=1e-14
+        )
     assert (PENALTIES["orthogonality"](model) < 1e-14) == hard
     assert PENALTIES["spectral"](model) > 1e-6
 
@@ -213,20 +293,34 @@ def test_redundancy_lets_the_directions_of_one_subspace_meet_and_keeps_subspaces
         with torch.no_grad():
             layer.artifacts[0].u[0, :, 1] = 3 * layer.artifacts[0].u[0, :, 0]  # pyright: ignore
         met[subspaces] = PENALTIES["redundancy"](layer).item()
-    assert met[4] == pytest.approx(2)  # the pair and its mirror image, whatever the columns' lengths
+    assert met[4] == pytest.approx(
+        2
+    )  # the pair and its mirror image, whatever the columns' lengths
     assert met[2] == pytest.approx(0, abs=1e-14)
     assert met[1] == 0
 
 
 @pytest.mark.parametrize("constraint", ["soft", "hard"])
 def test_behind_a_head_of_zeros_the_first_step_moves_no_factor(constraint: Constraint) -> None:
-    """No gradient of the loss gets through it, and no penalty may make a full step of Adam out of a rounding error."""
+    """No gradient of the loss gets through it, and no penalty may make a full step of Adam out of a
+    rounding error.
+    """
     model = tiny_vit()
     with torch.no_grad():
         for parameter in model.head().parameters():
             parameter.zero_()
-    adaptation = fmsd(model, patterns=("attention", "mlp"), subspaces=2, directions=2, constraint=constraint, penalties=dict.fromkeys(PENALTIES, 1.0))
-    before = [[factor.detach().clone() for factor in layer.artifacts.parameters()] for layer in layers(model)]
+    adaptation = fmsd(
+        model,
+        patterns=("attention", "mlp"),
+        subspaces=2,
+        directions=2,
+        constraint=constraint,
+        penalties=dict.fromkeys(PENALTIES, 1.0),
+    )
+    before = [
+        [factor.detach().clone() for factor in layer.artifacts.parameters()]
+        for layer in layers(model)
+    ]
     train(model, adaptation, 1, lr=0.01)
     for layer, old in zip(layers(model), before, strict=True):
         for factor, value in zip(layer.artifacts.parameters(), old, strict=True):
@@ -243,9 +337,14 @@ def rate(file: str, *keys: str) -> float:
 
 @pytest.mark.parametrize("data", ["faces", "ff++"])
 def test_the_first_steps_move_the_weights_as_far_as_those_of_lora(data: str) -> None:
-    """Five steps of Adam on one batch, on trained weights, at the learning rates of the experiments and of the main job."""
+    """Five steps of Adam on one batch, on trained weights, at the learning rates of the experiments
+    and of the main job.
+    """
     moved, image = {}, torch.rand(3, 3, 64, 64)
-    for name, method in {"fmsd": functools.partial(fmsd, subspaces=4), "lora": functools.partial(lora, rank=4, alpha=8.0)}.items():
+    for name, method in {
+        "fmsd": functools.partial(fmsd, subspaces=4),
+        "lora": functools.partial(lora, rank=4, alpha=8.0),
+    }.items():
         lr = (
             rate(CONF / "experiments/_training.yaml", "rates", data, name)
             if data == "faces"
@@ -255,8 +354,12 @@ def test_the_first_steps_move_the_weights_as_far_as_those_of_lora(data: str) -> 
         before = {key: value.clone() for key, value in model.state_dict().items()}
         train(model, method(model, patterns=ATTENTION), 5, lr, image)
         after = fold(model).state_dict()
-        names = [key for key in before if key.endswith(("qkv.weight", "proj.weight")) and "attn" in key]
-        moved[name] = torch.stack([(after[key] - before[key]).norm() / before[key].norm() for key in names]).mean()
+        names = [
+            key for key in before if key.endswith(("qkv.weight", "proj.weight")) and "attn" in key
+        ]
+        moved[name] = torch.stack(
+            [(after[key] - before[key]).norm() / before[key].norm() for key in names]
+        ).mean()
     assert 1 / 3 < moved["fmsd"] / moved["lora"] < 3
 
 
@@ -286,15 +389,24 @@ def test_penalties_are_the_mean_over_matrices_of_all_shapes(tiny: Detector) -> N
         torch.testing.assert_close(penalty(tiny), expected, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("method", [fmsd, functools.partial(masm, every=5, momentum=0.9, fraction=0.5)])
+@pytest.mark.parametrize(
+    "method", [fmsd, functools.partial(masm, every=5, momentum=0.9, fraction=0.5)]
+)
 @pytest.mark.parametrize("name", list(PENALTIES))
-def test_every_penalty_pulls_on_the_factors(tiny: Detector, name: str, method: Callable[..., Adaptation]) -> None:
+def test_every_penalty_pulls_on_the_factors(
+    tiny: Detector, name: str, method: Callable[..., Adaptation]
+) -> None:
     adaptation = method(tiny, patterns=ATTENTION, subspaces=2, directions=1, penalties={name: 0.5})
     ((weight, penalty),) = adaptation.penalties.values()
     assert weight == 0.5
     stir(tiny)
     penalty(tiny).backward()
-    reached = {"redundancy": "uv", "orthogonality": "uv", "spectral": "usv", "singular_values": "s"}[name]
+    reached = {
+        "redundancy": "uv",
+        "orthogonality": "uv",
+        "spectral": "usv",
+        "singular_values": "s",
+    }[name]
     for layer in layers(tiny):
         for unit in layer.units:
             for factor in "usv":
@@ -305,16 +417,33 @@ def test_every_penalty_pulls_on_the_factors(tiny: Detector, name: str, method: C
 # ---- the hard constraint
 
 
-def train(model: Detector, adaptation: Adaptation, steps: int, lr: float = 3e-3, image: torch.Tensor = IMAGE) -> None:
-    optimizer = torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad], lr=lr)
+def train(
+    model: Detector,
+    adaptation: Adaptation,
+    steps: int,
+    lr: float = 3e-3,
+    image: torch.Tensor = IMAGE,
+) -> None:
+    optimizer = torch.optim.Adam(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=lr
+    )
     for _ in range(steps):
         step(model, adaptation, optimizer, image, torch.tensor([0.0, 1.0, 1.0]))
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_hard_directions_are_orthonormal_and_outside_the_semantic_part_after_200_steps(tiny: Detector, apart: bool) -> None:
+def test_hard_directions_are_orthonormal_and_outside_the_semantic_part_after_200_steps(
+    tiny: Detector, apart: bool
+) -> None:
     method = functools.partial(masm, every=7, momentum=0.9, fraction=0.5) if apart else fmsd
-    adaptation = method(tiny, patterns=("attention", "mlp"), subspaces=3, directions=1, constraint="hard", penalties={"spectral": 0.1})
+    adaptation = method(
+        tiny,
+        patterns=("attention", "mlp"),
+        subspaces=3,
+        directions=1,
+        constraint="hard",
+        penalties={"spectral": 0.1},
+    )
     train(tiny, adaptation, 200, lr=0.01)
     for layer in layers(tiny):
         whole = layer.weight.detach().flatten(1).unflatten(0, (layer.parts, -1)).double()
@@ -337,7 +466,10 @@ def test_hard_layers_learn_a_square_of_coefficients_and_32_directions_by_default
         fmsd(model, patterns=ATTENTION, subspaces=subspaces, constraint="hard")
         for layer in layers(model):
             assert layer.s.shape == (layer.parts, expected)
-            assert sum(parameter.numel() for parameter in layer.artifacts.parameters()) == layer.parts * expected**2
+            assert (
+                sum(parameter.numel() for parameter in layer.artifacts.parameters())
+                == layer.parts * expected**2
+            )
     soft = tiny_vit()
     fmsd(soft, patterns=ATTENTION, subspaces=4)
     assert {layer.directions for layer in layers(soft)} == {1}
@@ -349,9 +481,18 @@ def test_soft_factors_leave_the_tail_which_the_penalty_sees(tiny: Detector) -> N
     assert PENALTIES["orthogonality"](tiny) > 1e-2
 
 
-def test_the_hard_constraint_trains_and_leaves_out_the_penalties_that_hold_by_construction(tiny: Detector) -> None:
+def test_the_hard_constraint_trains_and_leaves_out_the_penalties_that_hold_by_construction(
+    tiny: Detector,
+) -> None:
     weights = {"orthogonality": 1.0, "redundancy": 1.0}
-    adaptation = fmsd(tiny, patterns=("attention", "mlp"), subspaces=4, directions=2, constraint="hard", penalties=weights)
+    adaptation = fmsd(
+        tiny,
+        patterns=("attention", "mlp"),
+        subspaces=4,
+        directions=2,
+        constraint="hard",
+        penalties=weights,
+    )
     assert adaptation.penalties == {}
     label = torch.tensor([0.0, 1.0, 1.0])
     tiny.head().requires_grad_(False)
@@ -374,20 +515,28 @@ def test_a_pointwise_convolution_is_the_matrix_it_is(stride: int) -> None:
     assert isinstance(plain, nn.Conv2d)
     assert plain.weight.shape == layer.weight.shape == adapted.weight.shape
     torch.testing.assert_close(adapted(x), plain(x), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(functional.conv2d(x, adapted.weight, adapted.bias, stride), plain(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        functional.conv2d(x, adapted.weight, adapted.bias, stride), plain(x), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("hard", [True, False])
-def test_gradients_of_the_factored_product_are_those_of_the_dense_one(parts: int, bias: bool, hard: bool) -> None:
-    layer = SubspaceLinear(nn.Linear(12, 10 * parts, bias).double(), parts, 2, 2, apart=True, hard=hard)
+def test_gradients_of_the_factored_product_are_those_of_the_dense_one(
+    parts: int, bias: bool, hard: bool
+) -> None:
+    layer = SubspaceLinear(
+        nn.Linear(12, 10 * parts, bias).double(), parts, 2, 2, apart=True, hard=hard
+    )
     stir(layer)
     x = torch.randn(2, 5, 12, dtype=torch.float64, requires_grad=True)
     wanted = [x, *(parameter for parameter in layer.parameters() if parameter.requires_grad)]
     pull = torch.randn(2, 5, 10 * parts, dtype=torch.float64)
     factored = torch.autograd.grad((layer(x) * pull).sum(), wanted)
-    dense = torch.autograd.grad((functional.linear(x, layer.weight, layer.bias) * pull).sum(), wanted)
+    dense = torch.autograd.grad(
+        (functional.linear(x, layer.weight, layer.bias) * pull).sum(), wanted
+    )
     for one, other in zip(factored, dense, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -412,29 +561,37 @@ def test_under_bf16_autocast_factors_and_norms_stay_float32(tiny: Detector) -> N
     assert {parameter.dtype for parameter in tiny.parameters()} == {torch.float32}
 
 
-def test_a_compiled_detector_has_the_same_outputs_and_gradients(tiny: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without graph breaks; `aot_eager` traces forward and backward as inductor does, without its code generation."""
+def test_a_compiled_detector_has_the_same_outputs_and_gradients(
+    tiny: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without graph breaks; `aot_eager` traces forward and backward as inductor does, without its
+    code generation.
+    """
     fmsd(tiny, patterns=("attention", "mlp"), subspaces=2, directions=1)
     stir(tiny)
     learning = [parameter for parameter in tiny.parameters() if parameter.requires_grad]
     plain = torch.autograd.grad(tiny(IMAGE).square().sum(), learning)
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the check of shapes while tests run does not compile
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # the check of shapes while tests run does not compile
     compiled = torch.compile(tiny, backend="aot_eager", fullgraph=True)
     traced = torch.autograd.grad(compiled(IMAGE).square().sum(), learning)
     for one, other in zip(plain, traced, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_decompositions_are_kept_on_disk_by_the_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompositions_are_kept_on_disk_by_the_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FMSD_CACHE", str(tmp_path))
     calls: list[tuple[int, ...]] = []
-    compute = decomposition.directions
+    compute = svd_cache.directions
 
     def counted(weight: torch.Tensor, rank: int, split: str) -> Factors:
         calls.append(tuple(weight.shape))
         return compute(weight, rank, split)  # pyright: ignore
 
-    monkeypatch.setattr(decomposition, "directions", counted)
+    monkeypatch.setattr(svd_cache, "directions", counted)
     weight = torch.randn(260, 240)
     first = decompose(weight, 3)
     again = decompose(weight.clone(), 3)
@@ -453,7 +610,9 @@ def test_decompositions_are_kept_on_disk_by_the_weight(tmp_path: Path, monkeypat
     assert kept.suffix == ".safetensors"
 
 
-def test_small_matrices_and_random_directions_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_matrices_and_random_directions_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FMSD_CACHE", str(tmp_path))
     decompose(torch.randn(64, 64), 3)
     decompose(torch.randn(260, 240), 3, "random")
@@ -462,12 +621,19 @@ def test_small_matrices_and_random_directions_are_not_kept(tmp_path: Path, monke
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc to fail to write to")
 @pytest.mark.parametrize("place", ["/proc/cache", "~nobodyofthisname/cache"])
-def test_directions_are_computed_where_no_cache_can_be_written(place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """A folder that nobody can make, and a home that does not exist: it is said once, not for every layer."""
+def test_directions_are_computed_where_no_cache_can_be_written(
+    place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder that nobody can make, and a home that does not exist: it is said once, not for every
+    layer.
+    """
     weight = torch.randn(SMALL + 1, SMALL + 2)
     expected = directions(weight, 2)
-    decomposition._warn.cache_clear()
+    svd_cache._warn.cache_clear()
     monkeypatch.setenv("FMSD_CACHE", place)
     for _ in range(2):
-        assert all(torch.equal(one, other) for one, other in zip(decomposition.decompose(weight, 2), expected, strict=True))
+        assert all(
+            torch.equal(one, other)
+            for one, other in zip(svd_cache.decompose(weight, 2), expected, strict=True)
+        )
     assert caplog.text.count("set FMSD_CACHE to a folder that can be written") == 1

@@ -1,4 +1,6 @@
-"""From decoded frames to pixels: colours, high dynamic range, the shape of pixels, turns and mirrors, each against a formula or FFmpeg itself."""
+"""From decoded frames to pixels: colours, high dynamic range, the shape of pixels, turns and
+mirrors, each against a formula or FFmpeg itself.
+"""
 
 import itertools
 from fractions import Fraction
@@ -8,8 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from fmsd.data.pixels import PEAK, WHITE, eetf, hlg, pq, pq_inverse, tone_mapped, upright
-from fmsd.data.video import sampled
+from fmsd.data.extraction.pixels import PEAK, WHITE, eetf, hlg, pq, pq_inverse, tone_mapped, upright
+from fmsd.data.extraction.video import sampled
 from fmsd.errors import InputError
 from tests.films import film, tagged, turned, walk
 
@@ -24,7 +26,9 @@ def coded(rgb: np.ndarray, matrix: str, full: bool, bits: int) -> np.ndarray:
     """Y, Cb and Cr by the formulas of the recommendation; RGB from 0 to 1."""
     red, blue, _ = MATRICES[matrix]
     luma = rgb @ [red, 1 - red - blue, blue]
-    components = np.stack([luma, (rgb[..., 2] - luma) / (2 - 2 * blue), (rgb[..., 0] - luma) / (2 - 2 * red)], -1)
+    components = np.stack(
+        [luma, (rgb[..., 2] - luma) / (2 - 2 * blue), (rgb[..., 0] - luma) / (2 - 2 * red)], -1
+    )
     step = 2 ** (bits - 8)
     top = np.array([2**bits - 1] * 3 if full else [219 * step, 224 * step, 224 * step])
     return np.rint(components * top + np.array([0 if full else 16, 128, 128]) * step)
@@ -43,7 +47,9 @@ def centres(image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("full", [False, True], ids=["studio", "full"])
 @pytest.mark.parametrize("bits", [8, 10])
 @pytest.mark.parametrize("matrix", MATRICES)
-def test_colour_bars_of_each_matrix_and_range_come_back(tmp_path: Path, matrix: str, bits: int, full: bool) -> None:
+def test_colour_bars_of_each_matrix_and_range_come_back(
+    tmp_path: Path, matrix: str, bits: int, full: bool
+) -> None:
     components = coded(bars(BARS / 255), matrix, full, bits)
     path = tagged(tmp_path / "bars.mkv", [components], bits, space=MATRICES[matrix][2], full=full)
     (sample,) = sampled(path, 1)
@@ -52,9 +58,17 @@ def test_colour_bars_of_each_matrix_and_range_come_back(tmp_path: Path, matrix: 
 
 
 @pytest.mark.parametrize("transfer", [1, 9, 10, 11])
-def test_a_transfer_function_of_sdr_changes_nothing_even_one_that_swscale_does_not_know(tmp_path: Path, transfer: int) -> None:
+def test_a_transfer_function_of_sdr_changes_nothing_even_one_that_swscale_does_not_know(
+    tmp_path: Path, transfer: int
+) -> None:
     """BT.709, two logarithmic ones and xvYCC."""
-    path = tagged(tmp_path / "bars.mkv", [coded(bars(BARS / 255), "709", False, 8)], 8, space=1, transfer=transfer)
+    path = tagged(
+        tmp_path / "bars.mkv",
+        [coded(bars(BARS / 255), "709", False, 8)],
+        8,
+        space=1,
+        transfer=transfer,
+    )
     (sample,) = sampled(path, 1)
     assert sample.image is not None
     assert sample.picture is not None
@@ -73,8 +87,17 @@ def test_frames_without_colour_tags_are_what_they_always_were(tmp_path: Path) ->
 
 
 def test_a_matrix_that_cannot_be_converted_is_refused(tmp_path: Path) -> None:
-    path = tagged(tmp_path / "ictcp.mkv", [coded(bars(BARS / 255), "2020", False, 10)], 10, space=14, transfer=16)
-    with pytest.raises(InputError, match=r"colours of the video \(pixel format yuv444p10le, matrix 14 of ITU-T H\.273\) cannot be converted"):
+    path = tagged(
+        tmp_path / "ictcp.mkv",
+        [coded(bars(BARS / 255), "2020", False, 10)],
+        10,
+        space=14,
+        transfer=16,
+    )
+    with pytest.raises(
+        InputError,
+        match=r"colours of the video \(pixel format yuv444p10le, matrix 14 of ITU-T H\.273\) cannot be converted",
+    ):
         list(sampled(path, 1))
 
 
@@ -85,9 +108,13 @@ LIGHT = np.array([0.0, 0.5, 2, 10, 30, 60, 80])
 
 
 def test_the_curves_have_the_published_values() -> None:
-    """ITU-R BT.2100 and BT.2408: reference white is at 58 % of PQ and 75 % of HLG, 1000 cd/m2 at 75 %; HLG has 1/12 of the light at a half."""
+    """ITU-R BT.2100 and BT.2408: reference white is at 58 % of PQ and 75 % of HLG, 1000 cd/m2 at 75
+    %; HLG has 1/12 of the light at a half.
+    """
     assert pq(np.array([0.0, 1.0])).tolist() == pytest.approx([0, 10000])
-    assert pq_inverse(np.array([100.0, 203, 1000])) == pytest.approx([0.508, 0.581, 0.752], abs=5e-4)
+    assert pq_inverse(np.array([100.0, 203, 1000])) == pytest.approx(
+        [0.508, 0.581, 0.752], abs=5e-4
+    )
     assert np.allclose(pq(pq_inverse(LIGHT)), LIGHT)
     assert hlg(np.array([0, 0.5, 1])) == pytest.approx([0, 1 / 12, 1], abs=1e-6)
     assert PEAK * hlg(np.array([0.75]))[0] ** 1.2 == pytest.approx(WHITE, rel=0.01)
@@ -104,20 +131,37 @@ def test_the_tone_curve_keeps_what_is_dark_and_rises_smoothly_to_white() -> None
 
 
 @pytest.mark.parametrize(("kind", "transfer"), [("pq", 16), ("hlg", 18)])
-def test_hdr_video_gives_the_colours_that_sdr_would(tmp_path: Path, kind: str, transfer: int) -> None:
-    """Colours of BT.709 on a display of BT.1886 with white at 203 cd/m2, coded as HDR: those that are dark enough come back."""
+def test_hdr_video_gives_the_colours_that_sdr_would(
+    tmp_path: Path, kind: str, transfer: int
+) -> None:
+    """Colours of BT.709 on a display of BT.1886 with white at 203 cd/m2, coded as HDR: those that
+    are dark enough come back.
+    """
     rgb = BARS[(BARS <= 128).all(1)]
     light = WHITE * (rgb / 255) ** 2.4
-    wide = light @ np.linalg.inv([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]]).T
+    wide = (
+        light
+        @ np.linalg.inv(
+            [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]]
+        ).T
+    )
     if kind == "pq":
         signal = pq_inverse(np.maximum(wide, 0))
     else:
         luminance = (wide @ [0.2627, 0.6780, 0.0593])[:, None] / PEAK
         scene = wide / PEAK * luminance ** (1 / 1.2 - 1)
         signal = np.where(
-            scene <= 1 / 12, np.sqrt(3 * np.maximum(scene, 0)), 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+            scene <= 1 / 12,
+            np.sqrt(3 * np.maximum(scene, 0)),
+            0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073,
         )
-    path = tagged(tmp_path / "hdr.mkv", [coded(bars(signal), "2020", False, 10)], 10, space=9, transfer=transfer)
+    path = tagged(
+        tmp_path / "hdr.mkv",
+        [coded(bars(signal), "2020", False, 10)],
+        10,
+        space=9,
+        transfer=transfer,
+    )
     (sample,) = sampled(path, 1)
     assert sample.image is not None
     assert sample.picture is not None
@@ -134,20 +178,33 @@ FFMPEG = {
     (30, 18, 12): (128, 90, 74),
     (12, 14, 30): (70, 86, 120),
 }
-"""What the filter scale=out_transfer=bt709:out_primaries=bt709:intent=relative_colorimetric of FFmpeg 8.1 makes of light (cd/m2, BT.2020) as PQ.
+"""What the filter scale=out_transfer=bt709:out_primaries=bt709:intent=relative_colorimetric of
+FFmpeg 8.1 makes of light (cd/m2, BT.2020) as PQ.
 It takes eight seconds for its table, and is recorded here; greys and colours of skin."""
 
 
 def test_hdr_is_mapped_as_ffmpeg_maps_it_below_the_knee(tmp_path: Path) -> None:
     signal = pq_inverse(np.array(list(FFMPEG), float))
-    (sample,) = sampled(tagged(tmp_path / "hdr.mkv", [coded(bars(signal), "2020", False, 10)], 10, space=9, transfer=16), 1)
+    (sample,) = sampled(
+        tagged(
+            tmp_path / "hdr.mkv", [coded(bars(signal), "2020", False, 10)], 10, space=9, transfer=16
+        ),
+        1,
+    )
     assert sample.image is not None
     assert np.abs(centres(sample.image) - np.array(list(FFMPEG.values()))).max() <= 3
 
 
 def test_highlights_are_told_apart_and_keep_their_hue() -> None:
-    signal = np.rint(65535 * pq_inverse(np.array([[[203.0] * 3, [400.0] * 3, [900.0] * 3, [4000.0] * 3, [400.0, 200, 200]]])))
-    grey, brighter, brightest, beyond, red = tone_mapped(signal.astype(np.uint16), "pq", primaries=1)[0].astype(int)
+    signal = np.rint(
+        65535
+        * pq_inverse(
+            np.array([[[203.0] * 3, [400.0] * 3, [900.0] * 3, [4000.0] * 3, [400.0, 200, 200]]])
+        )
+    )
+    grey, brighter, brightest, beyond, red = tone_mapped(
+        signal.astype(np.uint16), "pq", primaries=1
+    )[0].astype(int)
     assert 220 < grey[0] < brighter[0] < brightest[0] <= beyond[0] == 255
     assert np.ptp([grey, brighter, brightest], axis=1).max() == 0
     assert (red[1] / red[0]) ** 2.4 == pytest.approx(0.5, abs=0.02)
@@ -157,9 +214,18 @@ def test_highlights_are_told_apart_and_keep_their_hue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"), [("2:1", (240, 320)), ("1:2", (480, 160)), ("64:45", (240, 228)), ("1001:1000", (240, 160)), ("0:1", (240, 160))]
+    ("shape", "size"),
+    [
+        ("2:1", (240, 320)),
+        ("1:2", (480, 160)),
+        ("64:45", (240, 228)),
+        ("1001:1000", (240, 160)),
+        ("0:1", (240, 160)),
+    ],
 )
-def test_pixels_that_are_not_square_are_squared(tmp_path: Path, shape: str, size: tuple[int, int]) -> None:
+def test_pixels_that_are_not_square_are_squared(
+    tmp_path: Path, shape: str, size: tuple[int, int]
+) -> None:
     """A circle, squashed as such a file stores it, is one again."""
     ratio = Fraction(shape.replace(":", "/")) or Fraction(1)
     x, y = np.meshgrid(np.arange(160) - 79.5, np.arange(240) - 119.5)
@@ -176,7 +242,9 @@ def test_pixels_that_are_not_square_are_squared(tmp_path: Path, shape: str, size
 
 def test_pixels_of_an_impossible_shape_are_refused(tmp_path: Path) -> None:
     path = film(tmp_path / "hostile.mp4", walk(2), shape="20:1")
-    with pytest.raises(InputError, match=r"hostile\.mp4 declares pixels of the shape 20:1; correct its head"):
+    with pytest.raises(
+        InputError, match=r"hostile\.mp4 declares pixels of the shape 20:1; correct its head"
+    ):
         list(sampled(path, 1))
 
 
@@ -188,8 +256,14 @@ def test_a_turned_video_of_oblong_pixels_is_squared_before_it_is_turned(tmp_path
     assert sample.picture.grown == (1.0, 2.0)
 
 
-@pytest.mark.parametrize("matrix", [((a, 0), (0, d)) for a in (1, -1) for d in (1, -1)] + [((0, b), (c, 0)) for b in (1, -1) for c in (1, -1)])
-def test_all_eight_turns_and_mirrors_put_each_pixel_where_the_matrix_says(matrix: tuple[tuple[int, int], tuple[int, int]]) -> None:
+@pytest.mark.parametrize(
+    "matrix",
+    [((a, 0), (0, d)) for a in (1, -1) for d in (1, -1)]
+    + [((0, b), (c, 0)) for b in (1, -1) for c in (1, -1)],
+)
+def test_all_eight_turns_and_mirrors_put_each_pixel_where_the_matrix_says(
+    matrix: tuple[tuple[int, int], tuple[int, int]],
+) -> None:
     image = np.zeros((4, 6, 3), np.uint8)
     image[1, 4] = 255
     moved = (np.array([4, 1]) - np.array([2.5, 1.5])) @ np.array(matrix)  # from the middle

@@ -41,7 +41,14 @@ def updates(*patterns: str) -> Callable[[Detector], object]:
 
 VIT = functools.partial(tiny_vit, img_size=IMAGE, depth=3)
 SMALL = {"img_size": IMAGE, "patch_size": 16, "embed_dim": 24, "depth": 3, "num_heads": 2}
-SWIN = {"img_size": IMAGE, "window_size": 4, "embed_dim": 24, "depths": (1, 2), "num_heads": (2, 2), "drop_path_rate": 0.0}
+SWIN = {
+    "img_size": IMAGE,
+    "window_size": 4,
+    "embed_dim": 24,
+    "depths": (1, 2),
+    "num_heads": (2, 2),
+    "drop_path_rate": 0.0,
+}
 HIERA = {"embed_dim": 16, "num_heads": 1, "stages": (1, 1, 1, 1), "img_size": (IMAGE, IMAGE)}
 BEIT = functools.partial(detector, "beit_base_patch16_224", IMAGE, **SMALL)
 EVA = functools.partial(detector, "eva02_tiny_patch14_224", IMAGE, **SMALL)
@@ -49,24 +56,68 @@ SWIN_V1 = functools.partial(detector, "swin_tiny_patch4_window7_224", IMAGE, **S
 SWIN_V2 = functools.partial(detector, "swinv2_tiny_window8_256", IMAGE, **SWIN)
 HIERA_TINY = functools.partial(detector, "hiera_tiny_224", IMAGE, **HIERA)
 EFFICIENTNET = functools.partial(detector, "test_efficientnet", IMAGE)
-RESNET = functools.partial(detector, "resnet50", IMAGE, layers=(1, 1, 1, 1), channels=(8, 8, 16, 16))
+RESNET = functools.partial(
+    detector, "resnet50", IMAGE, layers=(1, 1, 1, 1), channels=(8, 8, 16, 16)
+)
 
 CASES = {
-    "vit-fmsd": Case(VIT, subspaces("blocks.1.attn.*"), ("patch_embed.proj", "blocks.0.mlp.fc2", "blocks.1.norm1"), ("blocks.1.norm2",)),
-    "vit-lora": Case(VIT, updates("blocks.2.mlp.*"), ("blocks.1.mlp.fc2", "blocks.2.attn.proj", "blocks.2.norm2"), ("norm",)),
-    "vit-probe": Case(VIT, probe, ("patch_embed.proj", "blocks.0.norm1", "blocks.2.mlp.fc2", "norm"), ("head",)),
+    "vit-fmsd": Case(
+        VIT,
+        subspaces("blocks.1.attn.*"),
+        ("patch_embed.proj", "blocks.0.mlp.fc2", "blocks.1.norm1"),
+        ("blocks.1.norm2",),
+    ),
+    "vit-lora": Case(
+        VIT,
+        updates("blocks.2.mlp.*"),
+        ("blocks.1.mlp.fc2", "blocks.2.attn.proj", "blocks.2.norm2"),
+        ("norm",),
+    ),
+    "vit-probe": Case(
+        VIT, probe, ("patch_embed.proj", "blocks.0.norm1", "blocks.2.mlp.fc2", "norm"), ("head",)
+    ),
     "vit-norm": Case(VIT, norm, ("patch_embed.proj",), ("blocks.0.norm1", "blocks.0.attn.qkv")),
     "vit-full": Case(VIT, full, (), ("patch_embed.proj", "blocks.0.norm1", "head")),
-    "beit-lora": Case(BEIT, updates("blocks.2.attn.*"), ("patch_embed.proj", "blocks.1.mlp.fc2"), ("blocks.2.mlp.fc1",)),
-    "eva-fmsd": Case(EVA, subspaces("blocks.2.*"), ("patch_embed.proj", "blocks.1.attn.proj"), ("head",)),
-    "swin-fmsd": Case(SWIN_V1, subspaces("layers.1.blocks.1.*"), ("patch_embed.proj", "layers.1.blocks.0.mlp.fc2"), ("norm",)),
-    "swin-probe": Case(SWIN_V1, probe, ("patch_embed.proj", "layers.1.blocks.1.mlp.fc2", "norm"), ("head.fc",)),
-    "swinv2-lora": Case(SWIN_V2, updates("layers.1.*"), ("patch_embed.proj", "layers.0.blocks.0.mlp.fc2"), ("norm",)),
-    "hiera-lora": Case(HIERA_TINY, updates("blocks.3.*"), ("patch_embed.proj", "blocks.2.mlp.fc2"), ("head.fc",)),
-    "efficientnet-lora": Case(EFFICIENTNET, updates("conv_head"), ("conv_stem", "blocks.0.0.conv", "blocks.3.0.conv_dw"), ("bn2",)),
+    "beit-lora": Case(
+        BEIT,
+        updates("blocks.2.attn.*"),
+        ("patch_embed.proj", "blocks.1.mlp.fc2"),
+        ("blocks.2.mlp.fc1",),
+    ),
+    "eva-fmsd": Case(
+        EVA, subspaces("blocks.2.*"), ("patch_embed.proj", "blocks.1.attn.proj"), ("head",)
+    ),
+    "swin-fmsd": Case(
+        SWIN_V1,
+        subspaces("layers.1.blocks.1.*"),
+        ("patch_embed.proj", "layers.1.blocks.0.mlp.fc2"),
+        ("norm",),
+    ),
+    "swin-probe": Case(
+        SWIN_V1, probe, ("patch_embed.proj", "layers.1.blocks.1.mlp.fc2", "norm"), ("head.fc",)
+    ),
+    "swinv2-lora": Case(
+        SWIN_V2, updates("layers.1.*"), ("patch_embed.proj", "layers.0.blocks.0.mlp.fc2"), ("norm",)
+    ),
+    "hiera-lora": Case(
+        HIERA_TINY, updates("blocks.3.*"), ("patch_embed.proj", "blocks.2.mlp.fc2"), ("head.fc",)
+    ),
+    "efficientnet-lora": Case(
+        EFFICIENTNET,
+        updates("conv_head"),
+        ("conv_stem", "blocks.0.0.conv", "blocks.3.0.conv_dw"),
+        ("bn2",),
+    ),
     "efficientnet-norm": Case(EFFICIENTNET, norm, ("conv_stem",), ("bn1", "blocks.0.0.conv")),
-    "efficientnet-probe": Case(EFFICIENTNET, probe, ("conv_stem", "blocks.0.0.conv", "blocks.3.0.conv_dw"), ("classifier",)),
-    "resnet-fmsd": Case(RESNET, subspaces("layer3.*"), ("conv1", "layer1.0.conv2", "layer2.0.bn3"), ("layer4.0.conv2", "layer3.0.conv2")),
+    "efficientnet-probe": Case(
+        EFFICIENTNET, probe, ("conv_stem", "blocks.0.0.conv", "blocks.3.0.conv_dw"), ("classifier",)
+    ),
+    "resnet-fmsd": Case(
+        RESNET,
+        subspaces("layer3.*"),
+        ("conv1", "layer1.0.conv2", "layer2.0.bn3"),
+        ("layer4.0.conv2", "layer3.0.conv2"),
+    ),
     "resnet-full": Case(RESNET, full, (), ("conv1", "bn1", "fc")),
 }
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -81,7 +132,9 @@ def run(
     precision: Callable[[int], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     inside: bool = True,
 ) -> Result:
-    """The outputs, gradients and buffers of passes between which all trainable parameters move; the backward pass is inside the block or not."""
+    """The outputs, gradients and buffers of passes between which all trainable parameters move; the
+    backward pass is inside the block or not.
+    """
     noise, results = torch.Generator().manual_seed(1), []
     for index in range(PASSES):
         before(model, index)
@@ -95,8 +148,18 @@ def run(
                 loss.backward()
         if not inside:
             loss.backward()
-        found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-        results.append({"output": output.detach().clone(), **found, **{name: buffer.clone() for name, buffer in model.named_buffers()}})
+        found = {
+            name: parameter.grad
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None
+        }
+        results.append(
+            {
+                "output": output.detach().clone(),
+                **found,
+                **{name: buffer.clone() for name, buffer in model.named_buffers()},
+            }
+        )
         model.zero_grad()
         with torch.no_grad():
             for parameter in model.parameters():
@@ -127,14 +190,18 @@ def counted(model: nn.Module) -> Iterator[dict[str, int]]:
 
     for name, module in model.named_modules():
         counts[name] = 0
-        module.__dict__["forward"] = overrides[name] = functools.partial(count, name, module.forward)
+        module.__dict__["forward"] = overrides[name] = functools.partial(
+            count, name, module.forward
+        )
     yield counts
     for name, module in model.named_modules():
         assert module.__dict__.pop("forward") is overrides[name]
 
 
 def check(model: nn.Module, image: Tensor, **options: Any) -> dict[str, int]:
-    """Passes with a memory give what passes without one give, random numbers included; returns how often every module computed."""
+    """Passes with a memory give what passes without one give, random numbers included; returns how
+    often every module computed.
+    """
     twin, other, state = copy.deepcopy(model), copy.deepcopy(model), torch.get_rng_state()
     expected = run(twin, image.clone(), None, **options)
     assert any(not torch.equal(expected[0]["output"], later["output"]) for later in expected[1:])
@@ -161,14 +228,21 @@ def adapted(case: Case) -> tuple[Detector, Tensor]:
 
 @every_case
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
-def test_passes_equal_those_without_reuse_and_compute_what_is_frozen_once(case: Case, inside: bool) -> None:
+def test_passes_equal_those_without_reuse_and_compute_what_is_frozen_once(
+    case: Case, inside: bool
+) -> None:
     model, image = adapted(case)
     counts = check(model, image, inside=inside)
     assert {name: counts[f"backbone.{name}"] for name in case.once} == dict.fromkeys(case.once, 1)
-    assert {name: counts[f"backbone.{name}"] for name in case.always} == dict.fromkeys(case.always, PASSES)
+    assert {name: counts[f"backbone.{name}"] for name in case.always} == dict.fromkeys(
+        case.always, PASSES
+    )
 
 
-@pytest.mark.parametrize("case", [CASES[name] for name in ("vit-fmsd", "swinv2-lora", "efficientnet-lora", "resnet-fmsd")])
+@pytest.mark.parametrize(
+    "case",
+    [CASES[name] for name in ("vit-fmsd", "swinv2-lora", "efficientnet-lora", "resnet-fmsd")],
+)
 def test_a_memory_is_of_one_precision(case: Case) -> None:
     model, image = adapted(case)
 
@@ -177,8 +251,14 @@ def test_a_memory_is_of_one_precision(case: Case) -> None:
 
     counts = check(model, image, precision=low)
     assert {name: counts[f"backbone.{name}"] for name in case.once} == dict.fromkeys(case.once, 1)
-    counts = check(model, image, precision=lambda index: torch.autocast("cpu", torch.bfloat16, enabled=index != 1))
-    assert {name: counts[f"backbone.{name}"] for name in case.once} == dict.fromkeys(case.once, 2)  # the second pass is of another precision
+    counts = check(
+        model,
+        image,
+        precision=lambda index: torch.autocast("cpu", torch.bfloat16, enabled=index != 1),
+    )
+    assert {name: counts[f"backbone.{name}"] for name in case.once} == dict.fromkeys(
+        case.once, 2
+    )  # the second pass is of another precision
 
 
 # ---- random numbers
@@ -195,7 +275,11 @@ def test_what_may_depend_on_random_numbers_is_computed_in_every_pass(restored: b
     model = dropping(VIT())
     subspaces("blocks.2.mlp.*")(model)
     state = torch.get_rng_state()
-    counts = check(model.train(), torch.rand(2, 3, IMAGE, IMAGE), before=lambda *_: torch.set_rng_state(state) if restored else None)
+    counts = check(
+        model.train(),
+        torch.rand(2, 3, IMAGE, IMAGE),
+        before=lambda *_: torch.set_rng_state(state) if restored else None,
+    )
     assert counts["backbone.patch_embed.proj"] == counts["backbone.blocks.0.mlp.fc1"] == 1
     assert counts["backbone.blocks.1.attn.qkv"] == counts["backbone.blocks.2.attn.qkv"] == PASSES
 
@@ -207,7 +291,9 @@ def test_dropout_that_is_switched_off_is_no_random_number() -> None:
 
 
 class Net(nn.Module):
-    """Frozen layers a, b and c, then a trainable one; what happens between them is a function of the net and the image."""
+    """Frozen layers a, b and c, then a trainable one; what happens between them is a function of
+    the net and the image.
+    """
 
     def __init__(self, between: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
         super().__init__()
@@ -230,7 +316,11 @@ def computed(net: Net, **options: Any) -> list[int]:
 
 
 def test_random_numbers_of_plain_functions_count_too() -> None:
-    assert computed(Net(lambda net, x: net.c(functional.dropout(net.a(x), 0.5)) + net.b(x))) == [1, PASSES, PASSES]
+    assert computed(Net(lambda net, x: net.c(functional.dropout(net.a(x), 0.5)) + net.b(x))) == [
+        1,
+        PASSES,
+        PASSES,
+    ]
     assert computed(Net(lambda net, x: net.c(net.b(net.a(functional.dropout(x)))))) == [PASSES] * 3
 
 
@@ -243,7 +333,11 @@ def with_own_generator_state(net: Net, x: Tensor) -> Tensor:
 
 
 def test_a_generator_that_is_put_back_hides_no_random_number() -> None:
-    assert computed(Net(with_own_generator_state), before=lambda *_: torch.rand(1)) == [1, PASSES, PASSES]
+    assert computed(Net(with_own_generator_state), before=lambda *_: torch.rand(1)) == [
+        1,
+        PASSES,
+        PASSES,
+    ]
 
 
 # ---- changes in place
@@ -283,27 +377,73 @@ class Same(nn.Module):
 
 IN_PLACE: dict[str, tuple[Callable[[], Net], list[int]]] = {
     "nothing": (lambda: Net(lambda net, x: net.c(net.b(net.a(x)))), [1, 1, 1]),
-    "between frozen modules": (lambda: Net(lambda net, x: net.c(net.b(net.a(x).relu_()))), [PASSES, 1, 1]),
+    "between frozen modules": (
+        lambda: Net(lambda net, x: net.c(net.b(net.a(x).relu_()))),
+        [PASSES, 1, 1],
+    ),
     "at the border": (lambda: Net(lambda net, x: net.c(net.b(net.a(x))).relu_()), [1, 1, PASSES]),
-    "after use": (lambda: Net(lambda net, x: (h := net.a(x), net.b(h), h.mul_(2))[1] + net.c(h)), [PASSES, 1, 1]),
-    "of a view": (lambda: Net(lambda net, x: (h := net.a(x), h[:, :3].zero_(), net.c(net.b(h)))[2]), [PASSES, 1, 1]),
-    "of a detached alias": (lambda: Net(lambda net, x: (h := net.a(x), h.detach().zero_(), net.c(net.b(h)))[2]), [PASSES, 1, 1]),
-    "of a shape": (lambda: Net(lambda net, x: net.c(net.b(net.a(x).unsqueeze_(0).add(1)))[0]), [PASSES, 1, 1]),
-    "inside of a module": (lambda: Net(lambda net, x: (h := net.a(x), net.b(h) + net.c(h))[1], b=Inside()), [PASSES, PASSES, 1]),
-    "by a trainable value": (lambda: Net(lambda net, x: net.c(net.a(x).add_(net.d.bias)) + net.b(x)), [PASSES, 1, PASSES]),
+    "after use": (
+        lambda: Net(lambda net, x: (h := net.a(x), net.b(h), h.mul_(2))[1] + net.c(h)),
+        [PASSES, 1, 1],
+    ),
+    "of a view": (
+        lambda: Net(lambda net, x: (h := net.a(x), h[:, :3].zero_(), net.c(net.b(h)))[2]),
+        [PASSES, 1, 1],
+    ),
+    "of a detached alias": (
+        lambda: Net(lambda net, x: (h := net.a(x), h.detach().zero_(), net.c(net.b(h)))[2]),
+        [PASSES, 1, 1],
+    ),
+    "of a shape": (
+        lambda: Net(lambda net, x: net.c(net.b(net.a(x).unsqueeze_(0).add(1)))[0]),
+        [PASSES, 1, 1],
+    ),
+    "inside of a module": (
+        lambda: Net(lambda net, x: (h := net.a(x), net.b(h) + net.c(h))[1], b=Inside()),
+        [PASSES, PASSES, 1],
+    ),
+    "by a trainable value": (
+        lambda: Net(lambda net, x: net.c(net.a(x).add_(net.d.bias)) + net.b(x)),
+        [PASSES, 1, PASSES],
+    ),
     "in the second pass": (lambda: Net(moved_in_third_pass), [2, 1, 2]),
-    "of an identity": (lambda: Net(lambda net, x: net.c(net.b(net.a(x)).relu_()), b=Same(False)), [PASSES, PASSES, 1]),
-    "of an identity's input": (lambda: Net(lambda net, x: (h := net.a(x), y := net.b(h), h.relu_(), net.c(y))[3], b=Same(False)), [3, 3, 1]),
-    "beside an identity": (lambda: Net(lambda net, x: net.c(net.b(net.a(x)) * 2), b=Same(False)), [1, 1, 1]),
-    "of a module's view": (lambda: Net(lambda net, x: (h := net.a(x), net.b(h).relu_(), net.c(h))[2], b=Same(True)), [PASSES, PASSES, 1]),
-    "beside a module's view": (lambda: Net(lambda net, x: net.c(net.b(net.a(x)).flatten(0, 1)), b=Same(True)), [1, 1, 1]),
-    "of the image": (lambda: Net(lambda net, x: net.c(net.b(x)) + net.a(x.mul_(1.5)), b=Same(False)), [PASSES, PASSES, PASSES]),
-    "of a graph": (lambda: Net(lambda net, x: net.c(net.b(net.a(x).requires_grad_()))), [PASSES] * 3),
+    "of an identity": (
+        lambda: Net(lambda net, x: net.c(net.b(net.a(x)).relu_()), b=Same(False)),
+        [PASSES, PASSES, 1],
+    ),
+    "of an identity's input": (
+        lambda: Net(
+            lambda net, x: (h := net.a(x), y := net.b(h), h.relu_(), net.c(y))[3], b=Same(False)
+        ),
+        [3, 3, 1],
+    ),
+    "beside an identity": (
+        lambda: Net(lambda net, x: net.c(net.b(net.a(x)) * 2), b=Same(False)),
+        [1, 1, 1],
+    ),
+    "of a module's view": (
+        lambda: Net(lambda net, x: (h := net.a(x), net.b(h).relu_(), net.c(h))[2], b=Same(True)),
+        [PASSES, PASSES, 1],
+    ),
+    "beside a module's view": (
+        lambda: Net(lambda net, x: net.c(net.b(net.a(x)).flatten(0, 1)), b=Same(True)),
+        [1, 1, 1],
+    ),
+    "of the image": (
+        lambda: Net(lambda net, x: net.c(net.b(x)) + net.a(x.mul_(1.5)), b=Same(False)),
+        [PASSES, PASSES, PASSES],
+    ),
+    "of a graph": (
+        lambda: Net(lambda net, x: net.c(net.b(net.a(x).requires_grad_()))),
+        [PASSES] * 3,
+    ),
 }
 
 
 @pytest.mark.parametrize(("build", "expected"), IN_PLACE.values(), ids=IN_PLACE.keys())
-def test_outputs_that_change_in_place_are_computed_again(build: Callable[[], Net], expected: list[int]) -> None:
+def test_outputs_that_change_in_place_are_computed_again(
+    build: Callable[[], Net], expected: list[int]
+) -> None:
     assert computed(build()) == expected
 
 
@@ -315,7 +455,9 @@ class FailureError(Exception):
 
 
 def check_fresh(model: nn.Module, memory: Prefix, image: Tensor, **once: int) -> None:
-    """Passes with a memory equal those without, and each of the named layers computes so many times in them."""
+    """Passes with a memory equal those without, and each of the named layers computes so many times
+    in them.
+    """
     check_clean(model)
     expected = run(copy.deepcopy(model), image.clone(), None)
     with counted(model) as counts:
@@ -437,13 +579,23 @@ def test_modules_with_statistics_that_move_are_computed_in_every_pass() -> None:
     assert computed(net) == [PASSES] * 3
     assert computed(net.eval()) == [1, 1, 1]
     # Each pass changes the weight that the next one has.
-    assert computed(Net(lambda net, x: net.c(net.b(net.a(x))), b=nn.utils.spectral_norm(nn.Linear(6, 6)).requires_grad_(False))) == [PASSES] * 3
+    assert (
+        computed(
+            Net(
+                lambda net, x: net.c(net.b(net.a(x))),
+                b=nn.utils.spectral_norm(nn.Linear(6, 6)).requires_grad_(False),
+            )
+        )
+        == [PASSES] * 3
+    )
 
 
 def test_a_module_is_called_several_times() -> None:
     assert computed(Net(lambda net, x: net.c(net.a(net.b(net.a(x)))))) == [2, 1, 1]
     # The second call comes after what learns, the third one before: counts stay in step.
-    assert computed(Net(lambda net, x: net.a(x) * net.a(net.b(x) * net.d.bias) + net.a(net.c(x)))) == [2 + PASSES, 1, 1]
+    assert computed(
+        Net(lambda net, x: net.a(x) * net.a(net.b(x) * net.d.bias) + net.a(net.c(x)))
+    ) == [2 + PASSES, 1, 1]
 
 
 def test_a_module_of_two_places_is_one() -> None:
@@ -462,7 +614,11 @@ class Many(nn.Module):
         self.layer = nn.Linear(6, 6).requires_grad_(False)
 
     def forward(self, xs: list[Tensor], *, scale: dict[str, Any]) -> dict[str, Any]:
-        return {"list": [self.layer(x) * scale["by"] for x in xs], "size": xs[0].shape, "none": None}
+        return {
+            "list": [self.layer(x) * scale["by"] for x in xs],
+            "size": xs[0].shape,
+            "none": None,
+        }
 
 
 def use_many(net: Net, x: Tensor) -> Tensor:
@@ -476,8 +632,12 @@ def use_many(net: Net, x: Tensor) -> Tensor:
 
 def test_containers_and_keywords() -> None:
     assert computed(Net(use_many, b=Many())) == [1, 1, 1]
-    assert computed(Net(lambda net, x: net.c(net.b([x, net.d(x)], scale={"by": 1.0})["list"][0]), b=Many())) == [0, PASSES, 1]
-    changing = Net(lambda net, x: net.c(net.b([x], scale={"by": float(net.passes)})["list"][0]), b=Many())
+    assert computed(
+        Net(lambda net, x: net.c(net.b([x, net.d(x)], scale={"by": 1.0})["list"][0]), b=Many())
+    ) == [0, PASSES, 1]
+    changing = Net(
+        lambda net, x: net.c(net.b([x], scale={"by": float(net.passes)})["list"][0]), b=Many()
+    )
     with counted(changing) as counts:
         run(changing, torch.randn(4, 6), Prefix(frozen(changing)))
     assert counts["b"] == PASSES
@@ -499,7 +659,10 @@ def test_objects_that_may_hide_a_tensor_are_not_trusted() -> None:
 
 
 def test_lists_of_modules_are_looked_into() -> None:
-    net = Net(lambda net, x: net.c(net.b[1](net.b[0](net.a(x)))), b=nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)]).requires_grad_(False))
+    net = Net(
+        lambda net, x: net.c(net.b[1](net.b[0](net.a(x)))),
+        b=nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)]).requires_grad_(False),
+    )
     counts = check(net, torch.randn(4, 6))
     assert counts["b.0"] == counts["b.1"] == 1
 
@@ -528,7 +691,15 @@ def test_frozen_modules_are_the_largest_ones() -> None:
     assert frozen(model) == (backbone.patch_embed, backbone.blocks, backbone.norm)
     subspaces("blocks.1.attn.*")(model)
     block = backbone.blocks[1]
-    assert frozen(model) == (backbone.patch_embed, backbone.blocks[0], block.norm1, block.norm2, block.mlp, backbone.blocks[2], backbone.norm)
+    assert frozen(model) == (
+        backbone.patch_embed,
+        backbone.blocks[0],
+        block.norm1,
+        block.norm2,
+        block.mlp,
+        backbone.blocks[2],
+        backbone.norm,
+    )
     model.requires_grad_(False)
     assert frozen(model) == (model,)
     memory = Prefix(())

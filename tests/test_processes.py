@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import torch
 
-from fmsd.engine.processes import launch, launched
+from fmsd.engine.distributed import launch, launched
 from tests.conftest import METHODS, ROOT, fmsd_command, grow_tree
 from tests.test_resume import TINY, WRAPPERS, refused, start
 
@@ -23,7 +23,7 @@ import tests.conftest, torch
 from lightning.pytorch import Trainer
 from torch import distributed
 from fmsd.engine.learner import Learner
-from fmsd.engine.processes import Processes, join
+from fmsd.engine.distributed import Processes, join
 from fmsd.optim.schedule import constant
 from tests.conftest import METHODS, tiny_vit
 from tests.test_engine import module
@@ -59,17 +59,25 @@ torch.save(found, place / f"{count}_{os.environ.get('LOCAL_RANK', 0)}.pt")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[tuple[str, str], dict[str, torch.Tensor]]]:
-    """The weights after two epochs of every wrapper with every method: of one process, and of each of two."""
+def weights(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, dict[tuple[str, str], dict[str, torch.Tensor]]]:
+    """The weights after two epochs of every wrapper with every method: of one process, and of each
+    of two.
+    """
     place = tmp_path_factory.mktemp("processes")
     grow_tree(place / "data", domains=("real", "swap", "blend"), videos=5)
     (place / "script.py").write_text(textwrap.dedent(SCRIPT))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("OMP_NUM_THREADS", "1")
-        subprocess.run([sys.executable, str(place / "script.py"), str(place), "1"], check=True, timeout=600)
+        subprocess.run(
+            [sys.executable, str(place / "script.py"), str(place), "1"], check=True, timeout=600
+        )
         assert launch([str(place / "script.py"), str(place), "2"], 2) == 0
-    return {name: torch.load(place / f"{name}.pt", weights_only=True) for name in ("1_0", "2_0", "2_1")}
+    return {
+        name: torch.load(place / f"{name}.pt", weights_only=True) for name in ("1_0", "2_0", "2_1")
+    }
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
@@ -77,13 +85,20 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[tuple[st
 def test_two_processes_give_what_one_gives_on_the_joint_batch(
     wrapper: str, method: str, weights: dict[str, dict[tuple[str, str], dict[str, torch.Tensor]]]
 ) -> None:
-    """Batches do not divide by two, and the last one of an epoch is smaller. Gradients are reduced once per needed quantity."""
+    """Batches do not divide by two, and the last one of an epoch is smaller. Gradients are reduced
+    once per needed quantity.
+    """
     one, first, second = (weights[name][wrapper, method] for name in ("1_0", "2_0", "2_1"))
     for name, tensor in one.items():
         if name != "calls":
             torch.testing.assert_close(first[name], tensor, rtol=1e-4, atol=1e-6)
             assert torch.equal(first[name], second[name])
-    quantities = {"erm": 1, "sam": 2, "sagm": 2, "roga": (1 + 2) / 2}  # RoGA begins with an epoch of ERM
+    quantities = {
+        "erm": 1,
+        "sam": 2,
+        "sagm": 2,
+        "roga": (1 + 2) / 2,
+    }  # RoGA begins with an epoch of ERM
     assert (one["calls"], first["calls"]) == (0, quantities[wrapper])
 
 
@@ -94,27 +109,45 @@ def test_a_run_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
     assert start(tmp_path, *common, "hydra.run.dir=one").wait(timeout=300) == 0
     two = start(tmp_path, *several, *common, "hydra.run.dir=two")
     assert two.wait(timeout=300) == 0, two.communicate()[1]
-    losses = [pl.read_csv(tmp_path / name / "logs" / "metrics.csv")["train/loss"].drop_nulls().to_list() for name in ("one", "two")]
+    losses = [
+        pl.read_csv(tmp_path / name / "logs" / "metrics.csv")["train/loss"].drop_nulls().to_list()
+        for name in ("one", "two")
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    results = [pl.read_csv(tmp_path / name / "results.csv")["value"].to_list() for name in ("one", "two")]
+    results = [
+        pl.read_csv(tmp_path / name / "results.csv")["value"].to_list() for name in ("one", "two")
+    ]
     assert results[1] == pytest.approx(results[0], abs=0.02)
     assert fmsd_command("evaluate", "run=two", "hydra.run.dir=again", cwd=tmp_path).returncode == 0
-    assert (tmp_path / "again" / "results.csv").read_bytes() == (tmp_path / "two" / "results.csv").read_bytes()
+    assert (tmp_path / "again" / "results.csv").read_bytes() == (
+        tmp_path / "two" / "results.csv"
+    ).read_bytes()
     stopping = ("method=probe", "optimizer.lr=0.0", "patience=1")
-    sweep = start(tmp_path, *several, *stopping, "seed=0,1", "hydra.mode=MULTIRUN", "hydra.sweep.dir=sweep")
+    sweep = start(
+        tmp_path, *several, *stopping, "seed=0,1", "hydra.mode=MULTIRUN", "hydra.sweep.dir=sweep"
+    )
     assert sweep.wait(timeout=300) == 0, sweep.communicate()[1]
     assert len(list((tmp_path / "sweep").glob("*/results.csv"))) == 2
     records = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/run.json")]
     assert [(record["stopped"], record["processes"]) for record in records] == [("patience", 2)] * 2
-    said = refused(tmp_path, "train", *TINY, *common, *several, "data.batch_size=1", "hydra.run.dir=no")
+    said = refused(
+        tmp_path, "train", *TINY, *common, *several, "data.batch_size=1", "hydra.run.dir=no"
+    )
     assert sum(line.startswith("fmsd: ") for line in said.splitlines()) == 1
     assert not (tmp_path / "no").exists()
-    assert "needs something that starts a process per device" in refused(tmp_path, "train", *TINY, "trainer=ddp", "trainer.num_nodes=2")
+    assert "needs something that starts a process per device" in refused(
+        tmp_path, "train", *TINY, "trainer=ddp", "trainer.num_nodes=2"
+    )
 
 
-def test_when_one_process_fails_the_others_are_stopped_and_it_is_heard(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_when_one_process_fails_the_others_are_stopped_and_it_is_heard(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     script = tmp_path / "script.py"
-    script.write_text("import os, sys, time\nif os.environ['RANK'] == '1': sys.exit('no such camel')\ntime.sleep(100)")
+    script.write_text(
+        "import os, sys, time\nif os.environ['RANK'] == '1': sys.exit('no such "
+        "camel')\ntime.sleep(100)"
+    )
     began = time.monotonic()
     assert launch([str(script)], 3) == 1
     assert time.monotonic() - began < 60
@@ -141,22 +174,40 @@ distributed.destroy_process_group()
 
 
 def test_launches_that_begin_together_do_not_meet(tmp_path: Path) -> None:
-    """The port of each is held before its processes begin, so that no other one can take it in between."""
+    """The port of each is held before its processes begin, so that no other one can take it in
+    between.
+    """
     script = tmp_path / "meeting.py"
     script.write_text(MEETING)
     with ThreadPoolExecutor(3) as pool:
-        assert list(pool.map(lambda _: launch([str(script), str(tmp_path)], 2), range(3))) == [0, 0, 0]
+        assert list(pool.map(lambda _: launch([str(script), str(tmp_path)], 2), range(3))) == [
+            0,
+            0,
+            0,
+        ]
     ports = {path.name.split("_")[0] for path in tmp_path.glob("*_[01]")}
     assert len(ports) == 3
-    assert [(tmp_path / f"{port}_{rank}").read_text() for port in ports for rank in (0, 1)] == ["1.0"] * 6
+    assert [(tmp_path / f"{port}_{rank}").read_text() for port in ports for rank in (0, 1)] == [
+        "1.0"
+    ] * 6
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
-    (tmp_path / "child.py").write_text("import os, time\nopen(f\"pid{os.environ['RANK']}\", 'w').write(str(os.getpid()))\ntime.sleep(100)")
-    (tmp_path / "parent.py").write_text("from fmsd.engine.processes import launch\nlaunch(['child.py'], 2)")
-    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""})
+    (tmp_path / "child.py").write_text(
+        "import os, time\nopen(f\"pid{os.environ['RANK']}\", "
+        "'w').write(str(os.getpid()))\ntime.sleep(100)"
+    )
+    (tmp_path / "parent.py").write_text(
+        "from fmsd.engine.distributed import launch\nlaunch(['child.py'], 2)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "parent.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}
+    )
     deadline = time.monotonic() + 100
-    while time.monotonic() < deadline and not all((tmp_path / f"pid{rank}").exists() and (tmp_path / f"pid{rank}").read_text() for rank in (0, 1)):
+    while time.monotonic() < deadline and not all(
+        (tmp_path / f"pid{rank}").exists() and (tmp_path / f"pid{rank}").read_text()
+        for rank in (0, 1)
+    ):
         time.sleep(0.1)
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(timeout=60) == 128 + signal.SIGTERM

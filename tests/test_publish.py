@@ -1,4 +1,6 @@
-"""Loggers that fail, beside those that work: what each of them has is recorded, and what one missed is tried again."""
+"""Loggers that fail, beside those that work: what each of them has is recorded, and what one missed
+is tried again.
+"""
 
 import csv
 import json
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from fmsd.report import publish
+from fmsd.tracking import publish
 from tests.test_loggers import begun, kept
 
 
@@ -23,7 +25,10 @@ class Steady(CSVLogger):
         file = Path(self.log_dir) / "metrics.csv"
         if not file.exists():
             return []
-        return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file.read_text().splitlines())]
+        return [
+            {name: value for name, value in row.items() if value}
+            for row in csv.DictReader(file.read_text().splitlines())
+        ]
 
 
 class Flaky(Steady):
@@ -50,13 +55,21 @@ def test_a_logger_that_failed_gets_what_it_missed_at_the_next_evaluation(
     def evaluated(name: str, aucs: dict[str, tuple[float, str]]) -> int:
         """How many sentences an evaluation costs."""
         caplog.clear()
-        publish.extend(factories, run, kept(run.folder / "evaluations" / name, aucs, run=str(run.folder)))
+        publish.extend(
+            factories, run, kept(run.folder / "evaluations" / name, aucs, run=str(run.folder))
+        )
         return len([record for record in caplog.records if "did not take" in record.message])
 
     def shown() -> dict[str, list[str]]:
         """The datasets of each logger's rows."""
-        rows = {name: factory(run.folder).rows() for name, factory in (("steady", Steady), ("flaky", Flaky))}
-        return {name: sorted(key.split("/")[1] for row in own for key in row if key.startswith("test/")) for name, own in rows.items()}
+        rows = {
+            name: factory(run.folder).rows()
+            for name, factory in (("steady", Steady), ("flaky", Flaky))
+        }
+        return {
+            name: sorted(key.split("/")[1] for row in own for key in row if key.startswith("test/"))
+            for name, own in rows.items()
+        }
 
     publish.finish(publish.made(factories, run.folder), run)
     assert json.loads(book.read_text()).keys() == {"steady"}
@@ -68,16 +81,35 @@ def test_a_logger_that_failed_gets_what_it_missed_at_the_next_evaluation(
     done = json.loads(book.read_text())
     assert done["flaky"] == done["steady"]
     assert done["flaky"]["stamps"].keys() == {"near", "far"}
-    before = {name: (run.folder / name / "metrics.csv").read_bytes() for name in ("Steady", "Flaky")}
+    before = {
+        name: (run.folder / name / "metrics.csv").read_bytes() for name in ("Steady", "Flaky")
+    }
     assert evaluated("three", {"far": (0.7, "ccc"), "near": (0.9, "aaa")}) == 0
-    assert {name: (run.folder / name / "metrics.csv").read_bytes() for name in ("Steady", "Flaky")} == before
+    assert {
+        name: (run.folder / name / "metrics.csv").read_bytes() for name in ("Steady", "Flaky")
+    } == before
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"steady": {"stamps": {}}}', '{"steady": {"stamps": {"near": 1}, "curves": {}}}', '{"stamps": {}}'])
-def test_a_damaged_record_of_what_was_published_costs_a_sentence_alone(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"steady": {"stamps": {}}}',
+        '{"steady": {"stamps": {"near": 1}, "curves": {}}}',
+        '{"stamps": {}}',
+    ],
+)
+def test_a_damaged_record_of_what_was_published_costs_a_sentence_alone(
+    text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = kept(begun(tmp_path / "run"), {"near": (0.9, "aaa")}, steps=3)
     (run.folder / "published.json").write_text(text)
-    publish.extend({"steady": Steady}, run, kept(run.folder / "evaluations" / "far", {"far": (0.7, "ccc")}, run=str(run.folder)))
+    publish.extend(
+        {"steady": Steady},
+        run,
+        kept(run.folder / "evaluations" / "far", {"far": (0.7, "ccc")}, run=str(run.folder)),
+    )
     assert "remove it: the loggers then get everything again." in caplog.text
     assert (run.folder / "published.json").read_text() == text
     assert not (run.folder / "Steady").exists()

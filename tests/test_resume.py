@@ -1,4 +1,6 @@
-"""Training that is interrupted and goes on: the same losses and weights, bit for bit, as if nothing had happened."""
+"""Training that is interrupted and goes on: the same losses and weights, bit for bit, as if nothing
+had happened.
+"""
 
 import contextlib
 import functools
@@ -16,7 +18,18 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from fmsd.engine.callbacks import LAST, MONITOR, PREVIOUS, Best, Patience, Recovery, ValidationMetrics, WholeFiles, curves, newest
+from fmsd.engine.callbacks import (
+    LAST,
+    MONITOR,
+    PREVIOUS,
+    Best,
+    Patience,
+    Recovery,
+    ValidationMetrics,
+    WholeFiles,
+    curves,
+    newest,
+)
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
 from fmsd.errors import InputError
@@ -42,7 +55,9 @@ class Watch(Callback):
     def __init__(self, until: int | None, batches: int | None) -> None:
         self.until, self.batches, self.losses = until, batches, {}
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step == self.until or self.batches == 0:
             raise Killed
         self.batches = None if self.batches is None else self.batches - 1
@@ -72,17 +87,39 @@ def trained(
     batches: int | None = None,
     cosine_head: bool = False,
 ) -> tuple[Any, Any]:
-    """Two epochs of 5 batches with a checkpoint after every step, or what is left of them; the losses by step, and the weights."""
+    """Two epochs of 5 batches with a checkpoint after every step, or what is left of them; the
+    losses by step, and the weights.
+    """
     torch.manual_seed(0)
     model = tiny_vit(drop_path_rate=0.2, cosine_head=cosine_head)
     adaptation = method(model, None)
-    torch.manual_seed(time.time_ns() % 2**31)  # the state of the generators is no part of what is resumed
+    torch.manual_seed(
+        time.time_ns() % 2**31
+    )  # the state of the generators is no part of what is resumed
     optimizer = functools.partial(torch.optim.AdamW, lr=1e-2)
-    learner = Learner(model, wrapper, optimizer, cosine, adaptation, 10, accumulate=accumulate, clip=1.0, domains=data.training_domains)
+    learner = Learner(
+        model,
+        wrapper,
+        optimizer,
+        cosine,
+        adaptation,
+        10,
+        accumulate=accumulate,
+        clip=1.0,
+        domains=data.training_domains,
+    )
     model.train()
     watch = Watch(until, batches)
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "num_sanity_val_steps": 0}
-    worker = Trainer(default_root_dir=folder, max_epochs=2, callbacks=[watch, Recovery(folder, 1)], **quiet)  # pyright: ignore
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "num_sanity_val_steps": 0,
+    }
+    worker = Trainer(
+        default_root_dir=folder, max_epochs=2, callbacks=[watch, Recovery(folder, 1)], **quiet
+    )  # pyright: ignore
     worker.strategy.checkpoint_io = WholeFiles()
     with contextlib.suppress(Killed):
         worker.fit(learner, datamodule=data, ckpt_path=newest(folder), weights_only=True)
@@ -91,13 +128,21 @@ def trained(
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("method", METHODS)
-def test_what_remains_after_a_kill_is_what_it_would_have_been(method: str, wrapper: str, faces: Path, tmp_path: Path) -> None:
-    """Killed in the first epoch, at its last step, and in the second epoch, each time going on from the checkpoint before."""
-    losses, weights = trained(data_module(faces), tmp_path / "whole", METHODS[method], WRAPPERS[wrapper])
+def test_what_remains_after_a_kill_is_what_it_would_have_been(
+    method: str, wrapper: str, faces: Path, tmp_path: Path
+) -> None:
+    """Killed in the first epoch, at its last step, and in the second epoch, each time going on from
+    the checkpoint before.
+    """
+    losses, weights = trained(
+        data_module(faces), tmp_path / "whole", METHODS[method], WRAPPERS[wrapper]
+    )
     assert sorted(losses) == list(range(1, 11))
     found: dict[int, float] = {}
     for until in (2, 4, 7, None):
-        part, ended = trained(data_module(faces), tmp_path / "parts", METHODS[method], WRAPPERS[wrapper], until)
+        part, ended = trained(
+            data_module(faces), tmp_path / "parts", METHODS[method], WRAPPERS[wrapper], until
+        )
         found |= part
     assert found == losses
     assert weights.keys() == ended.keys()
@@ -105,21 +150,33 @@ def test_what_remains_after_a_kill_is_what_it_would_have_been(method: str, wrapp
 
 
 def test_a_cosine_head_goes_on_as_if_nothing_had_happened(faces: Path, tmp_path: Path) -> None:
-    losses, weights = trained(data_module(faces), tmp_path / "whole", METHODS["masm"], RoGA(), cosine_head=True)
-    part, _ = trained(data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), 3, cosine_head=True)
-    rest, ended = trained(data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), cosine_head=True)
+    losses, weights = trained(
+        data_module(faces), tmp_path / "whole", METHODS["masm"], RoGA(), cosine_head=True
+    )
+    part, _ = trained(
+        data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), 3, cosine_head=True
+    )
+    rest, ended = trained(
+        data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), cosine_head=True
+    )
     assert part | rest == losses
     assert "backbone.head.log_scale" in weights
     assert all(torch.equal(weights[name], ended[name]) for name in weights)
 
 
-def test_a_frame_that_was_shown_before_the_kill_is_augmented_as_it_would_have_been(faces: Path) -> None:
-    """The real frames of balanced batches are recycled: the occurrences of the batches that are skipped count."""
+def test_a_frame_that_was_shown_before_the_kill_is_augmented_as_it_would_have_been(
+    faces: Path,
+) -> None:
+    """The real frames of balanced batches are recycled: the occurrences of the batches that are
+    skipped count.
+    """
     whole = list(data_module(faces).train_dataloader())
     resumed = data_module(faces)
     resumed.load_state_dict({"epoch": 0, "batch": 3})
     rest = list(resumed.train_dataloader())
-    assert all(torch.equal(one.image, other.image) for one, other in zip(whole[3:], rest, strict=True))
+    assert all(
+        torch.equal(one.image, other.image) for one, other in zip(whole[3:], rest, strict=True)
+    )
     before = {row for batch in whole[:3] for row in batch.row.tolist()}
     assert any(row in before for batch in rest for row in batch.row.tolist())
 
@@ -131,20 +188,37 @@ class Declining(Callback):
         pl_module.log(MONITOR, 0.5 - 0.1 * abs(trainer.current_epoch - 1))
 
 
-def impatient(data: DataModule, folder: Path, until: int | None = None) -> tuple[dict[int, float], Patience, Trainer]:
-    """At most nine epochs of 5 batches, or three epochs without a better value, with a checkpoint after every second step."""
+def impatient(
+    data: DataModule, folder: Path, until: int | None = None
+) -> tuple[dict[int, float], Patience, Trainer]:
+    """At most nine epochs of 5 batches, or three epochs without a better value, with a checkpoint
+    after every second step.
+    """
     torch.manual_seed(0)
     watch, waiting = Watch(until, None), Patience(MONITOR, 3)
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "num_sanity_val_steps": 0}
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "num_sanity_val_steps": 0,
+    }
     callbacks = [watch, Declining(), waiting, Best(folder, MONITOR), Recovery(folder, 2)]
     worker = Trainer(default_root_dir=folder, max_epochs=9, callbacks=callbacks, **quiet)  # pyright: ignore
     with contextlib.suppress(Killed):
-        worker.fit(learner(domains=data.training_domains, steps=45), datamodule=data, ckpt_path=newest(folder), weights_only=True)
+        worker.fit(
+            learner(domains=data.training_domains, steps=45),
+            datamodule=data,
+            ckpt_path=newest(folder),
+            weights_only=True,
+        )
     return watch.losses, waiting, worker
 
 
 def test_patience_goes_on_counting_after_a_kill(faces: Path, tmp_path: Path) -> None:
-    """Killed before, at and after the best epoch; at last once the run is over, when nothing is left to do."""
+    """Killed before, at and after the best epoch; at last once the run is over, when nothing is
+    left to do.
+    """
     losses, waiting, worker = impatient(data_module(faces), tmp_path / "whole")
     assert (sorted(losses), waiting.wait_count, waiting.exhausted) == (list(range(1, 26)), 3, True)
     found: dict[int, float] = {}
@@ -156,26 +230,50 @@ def test_patience_goes_on_counting_after_a_kill(faces: Path, tmp_path: Path) -> 
     assert (again, waiting.exhausted, late.global_step) == ({}, True, 25)
     for other in (ended, late):
         state = other.lightning_module.state_dict()
-        assert all(torch.equal(value, state[name]) for name, value in worker.lightning_module.state_dict().items())
+        assert all(
+            torch.equal(value, state[name])
+            for name, value in worker.lightning_module.state_dict().items()
+        )
 
 
 @pytest.mark.parametrize("until", [1, 2, 3, 5])
-def test_a_kill_between_the_batches_of_a_step_costs_the_step(until: int, faces: Path, tmp_path: Path) -> None:
+def test_a_kill_between_the_batches_of_a_step_costs_the_step(
+    until: int, faces: Path, tmp_path: Path
+) -> None:
     """Two batches per step, the fifth of an epoch alone: three steps an epoch."""
-    losses, weights = trained(data_module(faces), tmp_path / "whole", METHODS["fmsd"], SAM(), accumulate=2)
+    losses, weights = trained(
+        data_module(faces), tmp_path / "whole", METHODS["fmsd"], SAM(), accumulate=2
+    )
     assert sorted(losses) == list(range(1, 7))
-    part, _ = trained(data_module(faces), tmp_path / "parts", METHODS["fmsd"], SAM(), until, accumulate=2)
-    rest, ended = trained(data_module(faces), tmp_path / "parts", METHODS["fmsd"], SAM(), accumulate=2)
+    part, _ = trained(
+        data_module(faces), tmp_path / "parts", METHODS["fmsd"], SAM(), until, accumulate=2
+    )
+    rest, ended = trained(
+        data_module(faces), tmp_path / "parts", METHODS["fmsd"], SAM(), accumulate=2
+    )
     assert part | rest == losses
     assert all(torch.equal(weights[name], ended[name]) for name in weights)
 
 
-def test_a_second_kill_before_the_next_step_costs_nothing_either(faces: Path, tmp_path: Path) -> None:
-    """Going on with two batches per step must not save between them: the first batch's gradient would be lost."""
-    losses, weights = trained(data_module(faces), tmp_path / "whole", METHODS["fmsd"], SAM(), accumulate=2)
+def test_a_second_kill_before_the_next_step_costs_nothing_either(
+    faces: Path, tmp_path: Path
+) -> None:
+    """Going on with two batches per step must not save between them: the first batch's gradient
+    would be lost.
+    """
+    losses, weights = trained(
+        data_module(faces), tmp_path / "whole", METHODS["fmsd"], SAM(), accumulate=2
+    )
     found: dict[int, float] = {}
     for batches in (3, 1, None):
-        part, ended = trained(data_module(faces), tmp_path / "parts", METHODS["fmsd"], SAM(), accumulate=2, batches=batches)
+        part, ended = trained(
+            data_module(faces),
+            tmp_path / "parts",
+            METHODS["fmsd"],
+            SAM(),
+            accumulate=2,
+            batches=batches,
+        )
         found |= part
     assert found == losses
     assert all(torch.equal(weights[name], ended[name]) for name in weights)
@@ -184,7 +282,9 @@ def test_a_second_kill_before_the_next_step_costs_nothing_either(faces: Path, tm
 def test_the_best_score_is_kept_when_a_run_is_moved(faces: Path, tmp_path: Path) -> None:
     data, one = data_module(faces), Best(tmp_path / "one", MONITOR)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    worker = Trainer(default_root_dir=tmp_path, max_epochs=1, callbacks=[ValidationMetrics(data), one], **quiet)  # pyright: ignore
+    worker = Trainer(
+        default_root_dir=tmp_path, max_epochs=1, callbacks=[ValidationMetrics(data), one], **quiet
+    )  # pyright: ignore
     worker.fit(learner(), datamodule=data)
     (tmp_path / "one").rename(tmp_path / "two")
     two = Best(tmp_path / "two", MONITOR)
@@ -197,20 +297,36 @@ def test_the_best_score_is_kept_when_a_run_is_moved(faces: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("score", [None, torch.tensor(0.5)])
-def test_a_checkpoint_names_no_file_that_is_removed_when_a_better_one_comes(score: torch.Tensor | None, tmp_path: Path) -> None:
+def test_a_checkpoint_names_no_file_that_is_removed_when_a_better_one_comes(
+    score: torch.Tensor | None, tmp_path: Path
+) -> None:
     best = Best(tmp_path / "checkpoints", MONITOR)
     precious = tmp_path / "checkpoints" / ".." / "precious"
     named = ("best_model_path", "kth_best_model_path", "last_model_path")
-    state = best.state_dict() | {"best_model_score": score, "best_k_models": {str(precious): torch.tensor(0.1)}} | dict.fromkeys(named, str(precious))
+    state = (
+        best.state_dict()
+        | {"best_model_score": score, "best_k_models": {str(precious): torch.tensor(0.1)}}
+        | dict.fromkeys(named, str(precious))
+    )
     best.load_state_dict(state)
-    assert {best.best_model_path, best.kth_best_model_path, best.last_model_path, *best.best_k_models} <= {
+    assert {
+        best.best_model_path,
+        best.kth_best_model_path,
+        best.last_model_path,
+        *best.best_k_models,
+    } <= {
         "",
         str(tmp_path / "checkpoints" / "best.ckpt"),
     }
 
 
-@pytest.mark.parametrize("damage", [lambda text: "", lambda text: text[:-6], lambda text: text.splitlines(keepends=True)[0]])
-def test_curves_that_a_kill_cut_short_go_on(damage: Callable[[str], str], faces: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [lambda text: "", lambda text: text[:-6], lambda text: text.splitlines(keepends=True)[0]],
+)
+def test_curves_that_a_kill_cut_short_go_on(
+    damage: Callable[[str], str], faces: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     trained(data_module(faces), folder / "checkpoints", METHODS["fmsd"], ERM(), until=3)
     file = folder / "logs" / "metrics.csv"
@@ -225,7 +341,9 @@ def test_curves_that_a_kill_cut_short_go_on(damage: Callable[[str], str], faces:
     assert len(rows) == (4 if damage("abcdefgh") == "ab" else 1)
 
 
-def test_a_truncated_checkpoint_is_skipped_with_a_word_for_the_one_before(faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_truncated_checkpoint_is_skipped_with_a_word_for_the_one_before(
+    faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     losses, weights = trained(data_module(faces), tmp_path / "whole", METHODS["masm"], RoGA())
     trained(data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), until=4)
     last, previous = tmp_path / "parts" / LAST, tmp_path / "parts" / PREVIOUS
@@ -240,13 +358,17 @@ def test_a_truncated_checkpoint_is_skipped_with_a_word_for_the_one_before(faces:
     assert all(torch.equal(weights[name], ended[name]) for name in weights)
     last.write_bytes(b"")
     previous.unlink()
-    with pytest.raises(InputError, match=r"No checkpoint in .* can be read; train anew in another folder"):
+    with pytest.raises(
+        InputError, match=r"No checkpoint in .* can be read; train anew in another folder"
+    ):
         newest(tmp_path / "parts")
     assert newest(tmp_path / "nothing") is None
 
 
 @pytest.mark.parametrize("broken", ["new.ckpt", PREVIOUS, LAST])
-def test_whatever_file_operation_fails_a_whole_checkpoint_is_left(broken: str, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_file_operation_fails_a_whole_checkpoint_is_left(
+    broken: str, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     losses, _ = trained(data_module(faces), tmp_path / "whole", METHODS["fmsd"], ERM())
     original, written = Path.replace, []
 
@@ -268,46 +390,84 @@ def test_whatever_file_operation_fails_a_whole_checkpoint_is_left(broken: str, f
 
 
 TINY = (
-    *("data=folder", "data.root=data", "backbone=vit_tiny", "backbone.pretrained=false", "backbone.size=32", "+backbone.patch_size=8"),
+    *(
+        "data=folder",
+        "data.root=data",
+        "backbone=vit_tiny",
+        "backbone.pretrained=false",
+        "backbone.size=32",
+        "+backbone.patch_size=8",
+    ),
     *("+backbone.embed_dim=24", "+backbone.depth=2", "+backbone.num_heads=2"),
-    *("data.batch_size=8", "data.workers=1", "trainer.max_epochs=3", "trainer.log_every_n_steps=1", "save_every=1"),
+    *(
+        "data.batch_size=8",
+        "data.workers=1",
+        "trainer.max_epochs=3",
+        "trainer.log_every_n_steps=1",
+        "save_every=1",
+    ),
 )
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "fmsd", "train", *TINY, *overrides]
     return subprocess.Popen(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
 @pytest.mark.parametrize(
-    "overrides", [("method=masm", "method.every=2", "wrapper=roga"), ("method=lora", "method.dropout=0.3", "wrapper=sam", "optimizer=lion")]
+    "overrides",
+    [
+        ("method=masm", "method.every=2", "wrapper=roga"),
+        ("method=lora", "method.dropout=0.3", "wrapper=sam", "optimizer=lion"),
+    ],
 )
-def test_a_run_that_was_killed_goes_on_to_the_numbers_it_would_have_had(overrides: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_to_the_numbers_it_would_have_had(
+    overrides: tuple[str, ...], tmp_path: Path
+) -> None:
     grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
     whole = start(tmp_path, *overrides, "hydra.run.dir=whole")
     assert whole.wait(timeout=300) == 0, whole.communicate()[1]
     killed = start(tmp_path, *overrides, "hydra.run.dir=killed")
     curves = tmp_path / "killed" / "logs" / "metrics.csv"
     deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and killed.poll() is None and not (curves.exists() and len(curves.read_text().splitlines()) > 3):
+    while (
+        time.monotonic() < deadline
+        and killed.poll() is None
+        and not (curves.exists() and len(curves.read_text().splitlines()) > 3)
+    ):
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     assert "seed=1 would change the run" in refused(tmp_path, "train", "resume=killed", "seed=1")
     extra = write_image(tmp_path / "data" / "train" / "swap" / "train9" / "0.png", 9)
-    assert "The training and validation frames are not those that the run in" in refused(tmp_path, "train", "resume=killed")
+    assert "The training and validation frames are not those that the run in" in refused(
+        tmp_path, "train", "resume=killed"
+    )
     extra.unlink()
     done = fmsd_command("train", "resume=killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Going on from" in done.stderr
-    tables = (pl.read_csv(tmp_path / name / "logs" / "metrics.csv").drop_nulls("train/loss") for name in ("whole", "killed"))
+    tables = (
+        pl.read_csv(tmp_path / name / "logs" / "metrics.csv").drop_nulls("train/loss")
+        for name in ("whole", "killed")
+    )
     one, two = (dict(zip(table["step"], table["train/loss"], strict=True)) for table in tables)
-    assert len(one) - len(two) in (0, 1)  # the row of the last step before the kill may not have been written
+    assert len(one) - len(two) in (
+        0,
+        1,
+    )  # the row of the last step before the kill may not have been written
     assert two.items() <= one.items()
-    assert (tmp_path / "whole" / "results.csv").read_bytes() == (tmp_path / "killed" / "results.csv").read_bytes()
+    assert (tmp_path / "whole" / "results.csv").read_bytes() == (
+        tmp_path / "killed" / "results.csv"
+    ).read_bytes()
     assert "is finished; test it again with" in refused(tmp_path, "train", "resume=killed")
 
 
@@ -320,7 +480,13 @@ def refused(folder: Path, *arguments: str) -> str:
 def test_what_cannot_be_resumed_or_would_not_do_what_it_says_is_refused(tmp_path: Path) -> None:
     assert "has no config.yaml" in refused(tmp_path, "train", "resume=nowhere")
     grow_tree(tmp_path / "data")
-    assert "save_every=0 must be at least 1" in refused(tmp_path, "train", *TINY[:-1], "save_every=0")
-    assert "training ends before it would act" in refused(tmp_path, "train", *TINY, "method=probe", "wrapper=roga", "trainer.max_epochs=1")
-    assert "an epoch ends with its validation" in refused(tmp_path, "train", *TINY, "+trainer.val_check_interval=2")
+    assert "save_every=0 must be at least 1" in refused(
+        tmp_path, "train", *TINY[:-1], "save_every=0"
+    )
+    assert "training ends before it would act" in refused(
+        tmp_path, "train", *TINY, "method=probe", "wrapper=roga", "trainer.max_epochs=1"
+    )
+    assert "an epoch ends with its validation" in refused(
+        tmp_path, "train", *TINY, "+trainer.val_check_interval=2"
+    )
     assert not list(tmp_path.glob("runs/**/config.yaml"))

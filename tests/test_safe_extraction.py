@@ -1,4 +1,6 @@
-"""An extraction writes inside its folder alone, replaces nothing that is not its own, and keeps one label of each clip."""
+"""An extraction writes inside its folder alone, replaces nothing that is not its own, and keeps one
+label of each clip.
+"""
 
 import functools
 import json
@@ -13,9 +15,9 @@ import polars as pl
 import pytest
 
 from fmsd.cli.main import main
-from fmsd.data import extraction
-from fmsd.data.extraction import Recipe, done, records, sources
-from fmsd.data.faces import POINTS, Face
+from fmsd.data.extraction import crops
+from fmsd.data.extraction.crops import Recipe, done, records, sources
+from fmsd.data.extraction.faces import POINTS, Face
 from fmsd.data.manifest import read
 from fmsd.data.sources import deepfakebench, extracted, folder, table
 from fmsd.engine.datamodule import DataModule
@@ -47,19 +49,42 @@ def clip(root: Path, name: str, seed: int = 0) -> Path:
 
 
 def data(root: Path, source: Callable[[Path], Any] | None = None, **changes: Any) -> DataModule:
-    source = source or functools.partial(folder.scan, dataset="mine", layout="{domain}/{video}", splits={}, real=["real"], split="train")
+    source = source or functools.partial(
+        folder.scan,
+        dataset="mine",
+        layout="{domain}/{video}",
+        splits={},
+        real=["real"],
+        split="train",
+    )
     return DataModule(
-        **{"name": "mine", "root": str(root), "source": source, "train": ["mine"], "test": ["mine"], "size": 32, "workers": 0} | changes
+        **{
+            "name": "mine",
+            "root": str(root),
+            "source": source,
+            "train": ["mine"],
+            "test": ["mine"],
+            "size": 32,
+            "workers": 0,
+        }
+        | changes
     )
 
 
 def snapshot(place: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(place)): path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(place)): path.read_bytes()
+        for path in sorted(place.rglob("*"))
+        if path.is_file()
+    }
 
 
 def listed(root: Path, video: str) -> Callable[[Path], list[Entry]]:
     """A source of one video of images with any id."""
-    return lambda _: [Frame(path, 0, "mine", "real", video, index, "train") for index, path in enumerate(sorted(root.glob("*.png")))]
+    return lambda _: [
+        Frame(path, 0, "mine", "real", video, index, "train")
+        for index, path in enumerate(sorted(root.glob("*.png")))
+    ]
 
 
 @pytest.mark.parametrize("kind", ["absolute", "climbing", "json"])
@@ -68,9 +93,17 @@ def test_source_data_is_never_touched_whatever_the_ids_say(tmp_path: Path, kind:
     root, out = tmp_path / "data", tmp_path / "crops"
     victim = clip(root, "clip")
     (victim / "notes.txt").write_text("years of work")
-    video = {"absolute": str(victim), "climbing": "../data/clip", "json": "../../../data/clip"}[kind]
+    video = {"absolute": str(victim), "climbing": "../data/clip", "json": "../../../data/clip"}[
+        kind
+    ]
     if kind == "json":
-        content = {"mine": {"mine_Real": {"train": {video: {"label": "mine_Real", "frames": ["clip/0.png", "clip/1.png"]}}}}}
+        content = {
+            "mine": {
+                "mine_Real": {
+                    "train": {video: {"label": "mine_Real", "frames": ["clip/0.png", "clip/1.png"]}}
+                }
+            }
+        }
         (root / "mine.json").write_text(json.dumps(content))
         source = functools.partial(deepfakebench.scan, file="mine.json")
     else:
@@ -101,7 +134,10 @@ def test_links_in_the_folder_of_crops_lead_nowhere(tmp_path: Path, link: str) ->
     assert snapshot(elsewhere) == before
 
 
-@pytest.mark.parametrize("foreign", ["without a record", "beside the crops", "a folder beside the crops", "a file in its place"])
+@pytest.mark.parametrize(
+    "foreign",
+    ["without a record", "beside the crops", "a folder beside the crops", "a file in its place"],
+)
 def test_a_folder_that_holds_more_than_crops_is_not_replaced(tmp_path: Path, foreign: str) -> None:
     root, out = tmp_path / "data", tmp_path / "crops"
     clip(root, "real/clip")
@@ -109,7 +145,11 @@ def test_a_folder_that_holds_more_than_crops_is_not_replaced(tmp_path: Path, for
     place = out / "mine/real/clip"
     if foreign in ("without a record", "a file in its place"):
         shutil.rmtree(place)
-    kept = {"without a record": place / "a.png", "a folder beside the crops": place / "notes" / "a.txt", "a file in its place": place}
+    kept = {
+        "without a record": place / "a.png",
+        "a folder beside the crops": place / "notes" / "a.txt",
+        "a file in its place": place,
+    }
     note = kept.get(foreign, place / "notes.txt")
     note.parent.mkdir(exist_ok=True, parents=True)
     note.write_text("years")
@@ -137,20 +177,35 @@ def test_crops_of_changed_images_and_damaged_records_are_made_again(tmp_path: Pa
     assert snapshot(out) == after
 
 
-@pytest.mark.parametrize("video", ["manifest.parquet", "Extract.json", "extract.json/a", "failures-mine.csv", "a/video.json", "video.json/b"])
+@pytest.mark.parametrize(
+    "video",
+    [
+        "manifest.parquet",
+        "Extract.json",
+        "extract.json/a",
+        "failures-mine.csv",
+        "a/video.json",
+        "video.json/b",
+    ],
+)
 def test_ids_that_are_names_of_our_own_files_are_refused(tmp_path: Path, video: str) -> None:
     with pytest.raises(InputError, match="is the name of a file that fmsd extract writes itself"):
         sources(listed(clip(tmp_path, "clip"), video)(tmp_path), [])
 
 
-def test_videos_whose_folders_would_lie_in_each_other_s_are_refused_also_from_call_to_call(tmp_path: Path) -> None:
+def test_videos_whose_folders_would_lie_in_each_other_s_are_refused_also_from_call_to_call(
+    tmp_path: Path,
+) -> None:
     root, out = tmp_path / "data", tmp_path / "crops"
     images = clip(root, "clip")
     with pytest.raises(InputError, match=r"would lie in that of 'a'"):
         sources([*listed(images, "a")(root), *listed(images, "a/b")(root)], [])
     extract(data(root, listed(images, "a/b")), Centre, RECIPE, out)
     before = snapshot(out)
-    for video, said in (("a/b/c", "would lie in those of a/b"), ("a", r"crops/a is no folder of crops that fmsd extract wrote")):
+    for video, said in (
+        ("a/b/c", "would lie in those of a/b"),
+        ("a", r"crops/a is no folder of crops that fmsd extract wrote"),
+    ):
         with pytest.raises(InputError, match=said):
             extract(data(root, listed(images, video)), Centre, RECIPE, out)
         assert snapshot(out) == before
@@ -161,7 +216,7 @@ def test_crops_of_another_id_in_a_video_s_place_are_not_taken_for_its_own(tmp_pa
     images, out = clip(tmp_path, "clip"), tmp_path / "crops"
     (source,) = sources(listed(images, "a/clip")(tmp_path), [])
     (tmp_path / "work").mkdir()
-    extraction.extract(source, Centre(), RECIPE, out, tmp_path / "work")
+    crops.extract(source, Centre(), RECIPE, out, tmp_path / "work")
     assert done(source, out)
     (out / "a/clip").rename(out / "a/Clip")
     (other,) = sources(listed(images, "a/Clip")(tmp_path), [])
@@ -182,7 +237,10 @@ def test_crops_are_not_put_into_a_pack(tmp_path: Path) -> None:
     before = snapshot(packed)
     with pytest.raises(InputError, match=r"packed holds a pack, whose manifest would be lost"):
         extract(data(root), Centre, RECIPE, packed)
-    assert main(["index", "data=extracted", f"data.root={out}", f"out={packed / 'manifest.parquet'}"]) == 2
+    assert (
+        main(["index", "data=extracted", f"data.root={out}", f"out={packed / 'manifest.parquet'}"])
+        == 2
+    )
     assert snapshot(packed) == before
 
 
@@ -192,18 +250,25 @@ def test_crops_are_not_put_into_a_pack(tmp_path: Path) -> None:
         ({"video": "../../x"}, "leads to another folder"),
         ({"dataset": "a/b"}, "holds a slash"),
         ({"video": ["a"]}, "is damaged"),
-        ({"frames": [{"status": "face", "file": "../../x.png", "index": 0}]}, "file name '../../x.png' holds a slash"),
+        (
+            {"frames": [{"status": "face", "file": "../../x.png", "index": 0}]},
+            "file name '../../x.png' holds a slash",
+        ),
         ({"frames": [{"status": "face", "file": "/etc/x.png", "index": 0}]}, "absolute path"),
         ({"frames": ["x"]}, "is damaged"),
     ],
 )
-def test_records_of_a_downloaded_folder_are_not_trusted(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_records_of_a_downloaded_folder_are_not_trusted(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
     clip(tmp_path / "data", "real/clip")
     extract(data(tmp_path / "data"), Centre, RECIPE, tmp_path / "crops")
     path = tmp_path / "crops/mine/real/clip/video.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     for read_all in (records, extracted.scan):
-        with pytest.raises(InputError, match=rf"clip/video\.json is damaged.*{said}|clip/video\.json {said}"):
+        with pytest.raises(
+            InputError, match=rf"clip/video\.json is damaged.*{said}|clip/video\.json {said}"
+        ):
             list(read_all(tmp_path / "crops"))
 
 
@@ -226,7 +291,9 @@ def folders(root: Path) -> Path:
 
 def labels(out: Path) -> dict[str, int]:
     table_ = read(out / "manifest.parquet", out).validate().table
-    return {row["video"]: row["label"] for row in table_.select("video", "label").unique().to_dicts()}
+    return {
+        row["video"]: row["label"] for row in table_.select("video", "label").unique().to_dicts()
+    }
 
 
 @pytest.mark.parametrize(("grow", "ending"), [(films, ".mp4"), (folders, "")])
@@ -247,11 +314,16 @@ def test_a_clip_whose_label_was_corrected_is_there_once(
     (root / f"swap/b{ending}").rename(root / f"real/b{ending}")
     extract(data(root), Centre, RECIPE, out)
     assert labels(out) == {"mine/real/a": 0, "mine/real/b": 0, "mine/swap/c": 1}
-    assert main(["index", "data=extracted", f"data.root={out}", f"out={out / 'manifest.parquet'}"]) == 0
+    assert (
+        main(["index", "data=extracted", f"data.root={out}", f"out={out / 'manifest.parquet'}"])
+        == 0
+    )
     assert labels(out) == {"mine/real/a": 0, "mine/real/b": 0, "mine/swap/c": 1}
 
 
-def test_crops_that_a_part_of_the_source_does_not_list_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_crops_that_a_part_of_the_source_does_not_list_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root, out = folders(tmp_path / "data"), tmp_path / "crops"
     extract(data(root), Centre, RECIPE, out)
     whole = labels(out)
@@ -263,9 +335,18 @@ def test_crops_that_a_part_of_the_source_does_not_list_are_kept(tmp_path: Path, 
     assert not (out / ".stale").exists()
     other = folders(tmp_path / "other")
     shutil.copystat(root / "swap/b/0.png", other / "real/a/0.png")
-    yours = functools.partial(folder.scan, dataset="yours", layout="{domain}/{video}", splits={}, real=["real"], split="train")
+    yours = functools.partial(
+        folder.scan,
+        dataset="yours",
+        layout="{domain}/{video}",
+        splits={},
+        real=["real"],
+        split="train",
+    )
     extract(data(other, yours, name="yours"), Centre, RECIPE, out)
-    assert labels(out) == whole | {name.replace("mine", "yours"): label for name, label in whole.items()}
+    assert labels(out) == whole | {
+        name.replace("mine", "yours"): label for name, label in whole.items()
+    }
     assert "no longer in the source" not in caplog.text
 
 
@@ -275,11 +356,16 @@ def test_shards_put_aside_what_any_of_them_would_find_twice(tmp_path: Path) -> N
     (root / "swap/b").rename(root / "real/b")
     for shard in ((1, 2), (0, 2)):
         extract(data(root), Centre, RECIPE, out, shard)
-    assert main(["index", "data=extracted", f"data.root={out}", f"out={out / 'manifest.parquet'}"]) == 0
+    assert (
+        main(["index", "data=extracted", f"data.root={out}", f"out={out / 'manifest.parquet'}"])
+        == 0
+    )
     assert labels(out) == {"mine/real/a": 0, "mine/real/b": 0, "mine/swap/c": 1}
 
 
-def test_a_clip_that_is_gone_stays_and_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_clip_that_is_gone_stays_and_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Who deletes videos to make room wants to keep their crops."""
     root, out = folders(tmp_path / "data"), tmp_path / "crops"
     extract(data(root), Centre, RECIPE, out)
@@ -294,7 +380,15 @@ def test_a_clip_that_is_gone_stays_and_is_named(tmp_path: Path, caplog: pytest.L
 def test_a_label_corrected_in_a_table_is_corrected_in_the_crops(tmp_path: Path) -> None:
     root, out = folders(tmp_path / "data"), tmp_path / "crops"
     rows = [
-        (f"{name}/{n}.png", int(name[0] == "s"), "mine", "swap" if name[0] == "s" else "real", name, n, "train")
+        (
+            f"{name}/{n}.png",
+            int(name[0] == "s"),
+            "mine",
+            "swap" if name[0] == "s" else "real",
+            name,
+            n,
+            "train",
+        )
         for name in ("real/a", "swap/b", "swap/c")
         for n in range(2)
     ]
@@ -303,9 +397,10 @@ def test_a_label_corrected_in_a_table_is_corrected_in_the_crops(tmp_path: Path) 
     frame.write_csv(root / "table.csv")
     extract(data(root, source), Centre, RECIPE, out)
     own = pl.col("video") == "swap/b"
-    frame.with_columns(label=pl.when(own).then(0).otherwise("label"), domain=pl.when(own).then(pl.lit("real")).otherwise("domain")).write_csv(
-        root / "table.csv"
-    )
+    frame.with_columns(
+        label=pl.when(own).then(0).otherwise("label"),
+        domain=pl.when(own).then(pl.lit("real")).otherwise("domain"),
+    ).write_csv(root / "table.csv")
     extract(data(root, source), Centre, RECIPE, out)
     assert labels(out) == {"real/a": 0, "swap/b": 0, "swap/c": 1}
     assert not (out / ".stale").exists()

@@ -13,7 +13,18 @@ from fmsd.names import check_distinct, check_name, fault, unfit
 from fmsd.types import Frame, Video
 from tests.conftest import write_image
 
-GOOD = ["a", "Celeb-DF-v2", "ff++", "Жанна Ñandú [人] 100%", "clip.1.final", "a..b", "...".join("ab"), 'a "b", c', "Щ" * 100, "می‌خواهم"]
+GOOD = [
+    "a",
+    "Celeb-DF-v2",
+    "ff++",
+    "Жанна Ñandú [人] 100%",
+    "clip.1.final",
+    "a..b",
+    "...".join("ab"),
+    'a "b", c',
+    "Щ" * 100,
+    "می‌خواهم",
+]
 BAD = {
     "": "is empty",
     ".": r"'\.', which leads to another folder",
@@ -55,8 +66,12 @@ def test_no_field_of_a_frame_or_video_takes_a_bad_name(name: str) -> None:
         with pytest.raises(InputError, match=BAD[name]):
             Frame(path=Path("/x.png"), label=0, index=0, split="train", **fields | {field: name})  # pyright: ignore[reportArgumentType]
         with pytest.raises(InputError, match=BAD[name]):
-            Video(file=Path("/x.mp4"), images=None, label=0, split="train", **fields | {field: name})  # pyright: ignore[reportArgumentType]
-    assert name == "C:a" or fault(f"d/{name}/v", nested=True) is not None  # which leads nowhere else in the middle of a path
+            Video(
+                file=Path("/x.mp4"), images=None, label=0, split="train", **fields | {field: name}
+            )  # pyright: ignore[reportArgumentType]
+    assert (
+        name == "C:a" or fault(f"d/{name}/v", nested=True) is not None
+    )  # which leads nowhere else in the middle of a path
 
 
 @pytest.mark.parametrize("name", BAD_IDS)
@@ -87,34 +102,74 @@ def test_ids_whose_folders_would_eat_each_other_are_refused(ids: list[str], said
     check_distinct(["d/a", "d/ab", "d/a b", "e/a"])
 
 
-@pytest.mark.parametrize(("column", "value"), [("dataset", "../x"), ("domain", "a/b"), ("compression", ".c23"), ("video", "/data/clip")])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("dataset", "../x"), ("domain", "a/b"), ("compression", ".c23"), ("video", "/data/clip")],
+)
 def test_a_manifest_of_somebody_else_is_checked_alike(column: str, value: str) -> None:
-    frames = [Frame(Path(f"/r/{n}.png"), 1, "d", "swap", f"d/swap/{n}", 0, "train", "c40") for n in range(4)]
+    frames = [
+        Frame(Path(f"/r/{n}.png"), 1, "d", "swap", f"d/swap/{n}", 0, "train", "c40")
+        for n in range(4)
+    ]
     manifest = collect(frames, Path("/r"))
     assert manifest.validate(files=False) is manifest
-    wrong = Manifest(manifest.table.with_columns(pl.when(pl.col("path") == "2.png").then(pl.lit(value)).otherwise(column).alias(column)), Path("/r"))
-    with pytest.raises(InputError, match=rf"the {column} values of row 2 \(2\.png, {value}\) cannot become names of files"):
+    wrong = Manifest(
+        manifest.table.with_columns(
+            pl.when(pl.col("path") == "2.png").then(pl.lit(value)).otherwise(column).alias(column)
+        ),
+        Path("/r"),
+    )
+    with pytest.raises(
+        InputError,
+        match=rf"the {column} values of row 2 \(2\.png, {value}\) cannot become names of files",
+    ):
         wrong.validate(files=False)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_a_table_whose_ids_are_absolute_paths_is_refused_with_its_row_and_a_remedy(tmp_path: Path, ending: str) -> None:
+def test_a_table_whose_ids_are_absolute_paths_is_refused_with_its_row_and_a_remedy(
+    tmp_path: Path, ending: str
+) -> None:
     videos = ["d/real/a", str(tmp_path / "b")]
     rows = [
-        {"path": f"{n}.png", "label": 0, "dataset": "d", "domain": "real", "video": v, "index": 0, "split": "train"} for n, v in enumerate(videos)
+        {
+            "path": f"{n}.png",
+            "label": 0,
+            "dataset": "d",
+            "domain": "real",
+            "video": v,
+            "index": 0,
+            "split": "train",
+        }
+        for n, v in enumerate(videos)
     ]
     frame = pl.DataFrame(rows)
-    _ = frame.write_csv(tmp_path / "t.csv") if ending == "csv" else frame.write_parquet(tmp_path / "t.parquet")
+    _ = (
+        frame.write_csv(tmp_path / "t.csv")
+        if ending == "csv"
+        else frame.write_parquet(tmp_path / "t.parquet")
+    )
     with pytest.raises(
-        InputError, match=rf"video id '{tmp_path}/b' is an absolute path \(line [23] of .*t\.{ending}.*; use a path relative to data\.root"
+        InputError,
+        match=rf"video id '{tmp_path}/b' is an absolute path \(line [23] of .*t\.{ending}.*; use a path relative to data\.root",
     ):
         list(table.scan(tmp_path, f"t.{ending}"))
 
 
-def test_a_dataset_that_is_no_file_s_name_is_refused_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dataset_that_is_no_file_s_name_is_refused_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its predictions lie in `predictions/DATASET.parquet`."""
     write_image(tmp_path / "tree" / "test" / "real" / "v" / "0.png", 0)
-    words = ["data=folder", f"data.root={tmp_path / 'tree'}", "data.source.dataset=lab/faces", f"out={tmp_path / 'm.parquet'}"]
+    words = [
+        "data=folder",
+        f"data.root={tmp_path / 'tree'}",
+        "data.source.dataset=lab/faces",
+        f"out={tmp_path / 'm.parquet'}",
+    ]
     assert main(["index", *words]) == 2
-    assert "The dataset 'lab/faces' holds a slash, but is the name of a file; use a plain name" in capsys.readouterr().err
+    assert (
+        "The dataset 'lab/faces' holds a slash, but is the name of a file; use a plain name"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "m.parquet").exists()

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from fmsd.data.manifest import SCHEMA, Manifest
-from fmsd.mask import Masking, choose
 from fmsd.merge.ties import TIES
+from fmsd.peft.mask import Masking, choose
 from fmsd.shares import rounded_down, rounded_up
 
 COUNTS = (1, 7, 24, 100, 1_000, 86_567_656, 303_301_632, 10_000_000_000)
@@ -26,7 +26,11 @@ def test_a_share_in_hundredths_is_rounded_as_its_decimal_is(count: int) -> None:
 @pytest.mark.parametrize("parts", [3, 6, 7, 9, 11])
 def test_a_part_of_a_whole_is_rounded_as_the_fraction_is(parts: int) -> None:
     for taken in range(parts + 1):
-        assert rounded_down(taken / parts, 1_000 * parts) == rounded_up(taken / parts, 1_000 * parts) == 1_000 * taken
+        assert (
+            rounded_down(taken / parts, 1_000 * parts)
+            == rounded_up(taken / parts, 1_000 * parts)
+            == 1_000 * taken
+        )
 
 
 def test_the_products_of_floats_alone_would_be_wrong() -> None:
@@ -35,7 +39,9 @@ def test_the_products_of_floats_alone_would_be_wrong() -> None:
 
 
 def test_ties_keeps_the_share_that_its_density_names() -> None:
-    """Of 303,301,632 parameters, a ViT-L, the error of the product is larger than any fixed guard of the size of a float's last digit."""
+    """Of 303,301,632 parameters, a ViT-L, the error of the product is larger than any fixed guard
+    of the size of a float's last digit.
+    """
     assert [TIES(density=0.29)._kept(count) for count in (100, 303_301_600)] == [29, 87_957_464]
     assert TIES(density=0.001)._kept(10) == 1
     assert TIES(density=0.0)._kept(10) == 0
@@ -47,8 +53,17 @@ def test_a_mask_keeps_the_share_that_its_fraction_names() -> None:
 
 
 def test_a_split_that_is_held_out_has_the_share_that_was_asked_for() -> None:
-    columns = {"path": "0.png", "label": 0, "dataset": "mine", "domain": "real", "index": 0, "split": "train"}
-    rows = [columns | {"path": f"{video}/0.png", "video": f"mine/real/{video}"} for video in range(100)]
+    columns = {
+        "path": "0.png",
+        "label": 0,
+        "dataset": "mine",
+        "domain": "real",
+        "index": 0,
+        "split": "train",
+    }
+    rows = [
+        columns | {"path": f"{video}/0.png", "video": f"mine/real/{video}"} for video in range(100)
+    ]
     missing = {name: None for name in SCHEMA.names() if name not in rows[0]}
     table = pl.DataFrame([row | missing for row in rows], schema=SCHEMA)
     held = Manifest(table, Path("/")).hold_out(0.07)

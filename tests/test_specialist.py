@@ -1,4 +1,6 @@
-"""Specialists read layer by layer are the detectors that their adapters make, and what is merged of them loads again."""
+"""Specialists read layer by layer are the detectors that their adapters make, and what is merged of
+them loads again.
+"""
 
 import functools
 import json
@@ -14,7 +16,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
-from fmsd.merge.delta import Part
+from fmsd.merge.task_vectors import Part
 from fmsd.models.detector import Detector, detector, skeleton
 from fmsd.peft import adapter
 from fmsd.peft.bitfit import bitfit
@@ -37,10 +39,16 @@ NETWORKS: dict[str, Make] = {
     "vit": functools.partial(detector, "vit_base_patch16_224", 32, **VIT),
     "swin": functools.partial(detector, "swin_tiny_patch4_window7_224", 32, **SWIN),
     "convnext": functools.partial(detector, "convnext_tiny", 32, **CONVNEXT),
-    "resnet": functools.partial(detector, "resnet50", 32, **RESNET),  # strided pointwise convolutions, batch norms
-    "efficientnet": functools.partial(detector, "test_efficientnet", 32),  # pointwise and depthwise convolutions with and without a bias
+    "resnet": functools.partial(
+        detector, "resnet50", 32, **RESNET
+    ),  # strided pointwise convolutions, batch norms
+    "efficientnet": functools.partial(
+        detector, "test_efficientnet", 32
+    ),  # pointwise and depthwise convolutions with and without a bias
     "siglip": functools.partial(detector, "vit_base_patch16_siglip_224", 32, **VIT),  # fused k, v
-    "eva": functools.partial(detector, "eva02_base_patch14_224", 32, **VIT),  # biases of q and v apart from their layer
+    "eva": functools.partial(
+        detector, "eva02_base_patch14_224", 32, **VIT
+    ),  # biases of q and v apart from their layer
 }
 
 BOTH = ["attention", "mlp"]
@@ -54,8 +62,16 @@ ADAPTED: dict[str, tuple[str, Method]] = {
     "probe": ("vit", probe),
     "effort": ("vit", functools.partial(fmsd, patterns=["attention"], subspaces=1, directions=1)),
     "hard": ("vit", functools.partial(fmsd, patterns=BOTH, **TWO, constraint="hard")),
-    "hard masm": ("vit", functools.partial(masm, patterns=BOTH, **TWO, every=2, momentum=0.9, fraction=0.5, constraint="hard")),
-    "contiguous": ("vit", functools.partial(fmsd, patterns=BOTH, **TWO, allotment="contiguous", penalties=PENALTIES)),
+    "hard masm": (
+        "vit",
+        functools.partial(
+            masm, patterns=BOTH, **TWO, every=2, momentum=0.9, fraction=0.5, constraint="hard"
+        ),
+    ),
+    "contiguous": (
+        "vit",
+        functools.partial(fmsd, patterns=BOTH, **TWO, allotment="contiguous", penalties=PENALTIES),
+    ),
     "top": ("vit", functools.partial(fmsd, patterns=["mlp"], **TWO, split="top")),
     "random": ("vit", functools.partial(fmsd, patterns=["mlp"], **TWO, split="random")),
     "swin": ("swin", functools.partial(fmsd, patterns=BOTH, **TWO)),
@@ -63,10 +79,22 @@ ADAPTED: dict[str, tuple[str, Method]] = {
     "fused k, v": ("siglip", functools.partial(fmsd, patterns=["attention"], **TWO)),
     "q, k, v apart": ("eva", functools.partial(lora, patterns=BOTH, rank=2, alpha=4.0)),
     "biases apart": ("eva", bitfit),
-    "pointwise fmsd": ("efficientnet", functools.partial(fmsd, patterns=["pointwise"], subspaces=1, directions=2)),
-    "pointwise masm": ("resnet", functools.partial(masm, patterns=["pointwise"], **TWO, every=2, momentum=0.9, fraction=0.5)),
-    "pointwise lora": ("efficientnet", functools.partial(lora, patterns=["pointwise"], rank=2, alpha=4.0)),
-    "pointwise dora": ("resnet", functools.partial(lora, patterns=["pointwise"], rank=2, alpha=4.0, dora=True)),
+    "pointwise fmsd": (
+        "efficientnet",
+        functools.partial(fmsd, patterns=["pointwise"], subspaces=1, directions=2),
+    ),
+    "pointwise masm": (
+        "resnet",
+        functools.partial(masm, patterns=["pointwise"], **TWO, every=2, momentum=0.9, fraction=0.5),
+    ),
+    "pointwise lora": (
+        "efficientnet",
+        functools.partial(lora, patterns=["pointwise"], rank=2, alpha=4.0),
+    ),
+    "pointwise dora": (
+        "resnet",
+        functools.partial(lora, patterns=["pointwise"], rank=2, alpha=4.0, dora=True),
+    ),
     "batch norms": ("resnet", norm),
     "biases of batch norms": ("efficientnet", bitfit),
     "full cnn": ("efficientnet", full),
@@ -84,14 +112,19 @@ class Case(NamedTuple):
     folded: dict[str, Tensor]
 
     def open(self, base: Mapping[str, Tensor] | None = None) -> Folded:
-        return Folded(self.folder, self.base if base is None else base, self.hash, skeleton(self.make))
+        return Folded(
+            self.folder, self.base if base is None else base, self.hash, skeleton(self.make)
+        )
 
 
 def weights(make: Make) -> dict[str, Tensor]:
     """The same random weights every time; no tensor is constant."""
     torch.manual_seed(7)
     state = make().backbone.state_dict()
-    return {key: value + 0.1 * torch.rand_like(value) if value.is_floating_point() else value + 1 for key, value in state.items()}
+    return {
+        key: value + 0.1 * torch.rand_like(value) if value.is_floating_point() else value + 1
+        for key, value in state.items()
+    }
 
 
 def begin(make: Make, base: Mapping[str, Tensor]) -> Detector:
@@ -107,7 +140,9 @@ def stir(model: Detector) -> None:
         if parameter.requires_grad:
             parameter.add_(0.1 * torch.randn_like(parameter))
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and any(parameter.requires_grad for parameter in module.parameters()):
+        if isinstance(module, nn.BatchNorm2d) and any(
+            parameter.requires_grad for parameter in module.parameters()
+        ):
             cast(Tensor, module.running_mean).add_(torch.randn(module.num_features))
             cast(Tensor, module.running_var).mul_(1 + torch.rand(module.num_features))
             cast(Tensor, module.num_batches_tracked).add_(3)
@@ -183,10 +218,18 @@ def test_touched_is_what_learned_and_the_layers_it_lies_in(case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", ["fmsd", "dora", "full", "pointwise masm", "batch norms"])
-def test_a_base_in_a_half_precision_file_is_the_detector_loaded_from_it(name: str, tmp_path: Path) -> None:
+def test_a_base_in_a_half_precision_file_is_the_detector_loaded_from_it(
+    name: str, tmp_path: Path
+) -> None:
     network, method = ADAPTED[name]
     make, file = NETWORKS[network], tmp_path / "base.safetensors"
-    save_file({key: value.half() if value.is_floating_point() else value for key, value in weights(make).items()}, file)
+    save_file(
+        {
+            key: value.half() if value.is_floating_point() else value
+            for key, value in weights(make).items()
+        },
+        file,
+    )
     make = functools.partial(make, weights=file)
     case = train(tmp_path, make, method, make().backbone.state_dict())
     found = case.open(StateFile(file))
@@ -198,7 +241,12 @@ def test_a_base_in_a_half_precision_file_is_the_detector_loaded_from_it(name: st
 
 def test_a_name_that_no_backbone_has_is_a_key_error(tmp_path: Path) -> None:
     found = train(tmp_path, NETWORKS["vit"], METHODS["fmsd"]).open()
-    for name in ("nothing", "blocks.0.attn.qkv.nothing", "blocks.0.attn.qkv.artifacts.0.u", "blocks.0.attn.qkv"):
+    for name in (
+        "nothing",
+        "blocks.0.attn.qkv.nothing",
+        "blocks.0.attn.qkv.artifacts.0.u",
+        "blocks.0.attn.qkv",
+    ):
         assert name not in found
         with pytest.raises(KeyError):
             found[name]
@@ -228,26 +276,38 @@ def refusal(act: Callable[[], object]) -> str:
 def test_what_does_not_belong_to_the_base_is_refused(name: str, case: Case, tmp_path: Path) -> None:
     empty = skeleton(case.make)
     said = refusal(lambda: Folded(tmp_path, case.base, "0" * 64, empty))
-    assert f"belongs to other base weights: a network with hash {case.hash[:12]}, not 000000000000" in said
+    assert (
+        f"belongs to other base weights: a network with hash {case.hash[:12]}, not 000000000000"
+        in said
+    )
     said = refusal(lambda: Folded(tmp_path, case.base, case.hash, skeleton(NETWORKS["resnet"])))
     assert "does not fit the backbone (first: '" in said
     assert "give the backbone it was made with" in said
-    assert "holds no adapter (adapter.json is missing)" in refusal(lambda: Folded(tmp_path / "none", case.base, case.hash, empty))
+    assert "holds no adapter (adapter.json is missing)" in refusal(
+        lambda: Folded(tmp_path / "none", case.base, case.hash, empty)
+    )
     (tmp_path / "adapter.safetensors").unlink()
-    assert "holds no adapter (adapter.safetensors is missing)" in refusal(lambda: Folded(tmp_path, case.base, case.hash, empty))
+    assert "holds no adapter (adapter.safetensors is missing)" in refusal(
+        lambda: Folded(tmp_path, case.base, case.hash, empty)
+    )
 
 
 def test_a_backbone_of_another_depth_is_refused(tmp_path: Path) -> None:
     case = train(tmp_path, functools.partial(NETWORKS["vit"], depth=2), METHODS["fmsd"])
     empty = skeleton(NETWORKS["vit"])
-    assert "(first: 'blocks.1.attn.proj" in refusal(lambda: Folded(tmp_path, case.base, case.hash, empty))
+    assert "(first: 'blocks.1.attn.proj" in refusal(
+        lambda: Folded(tmp_path, case.base, case.hash, empty)
+    )
 
 
 def test_tensors_of_another_input_size_are_refused_as_they_are_by_load(tmp_path: Path) -> None:
     """The fingerprint leaves out what is resampled to the input's size, so it cannot tell."""
     case = train(tmp_path, NETWORKS["vit"], METHODS["full"])
     large = functools.partial(case.make, img_size=64)
-    base = {key: case.base[key] if key != "pos_embed" else value for key, value in weights(large).items()}
+    base = {
+        key: case.base[key] if key != "pos_embed" else value
+        for key, value in weights(large).items()
+    }
     assert adapter.fingerprint(begin(large, base)) == case.hash
     assert "(first: 'pos_embed')" in refusal(lambda: adapter.load(begin(large, base), tmp_path))
     assert "pos_embed" in refusal(lambda: Folded(tmp_path, base, case.hash, skeleton(large)))
@@ -256,7 +316,11 @@ def test_tensors_of_another_input_size_are_refused_as_they_are_by_load(tmp_path:
 def test_a_layer_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     case = train(tmp_path, NETWORKS["vit"], METHODS["fmsd"])
     about = json.loads((tmp_path / "adapter.json").read_text())
-    for damage in ({"kind": "magic"}, {"kind": "subspace"}, {"kind": "lora", "rank": 2, "alpha": 1.0, "angle": 2}):
+    for damage in (
+        {"kind": "magic"},
+        {"kind": "subspace"},
+        {"kind": "lora", "rank": 2, "alpha": 1.0, "angle": 2},
+    ):
         about["layers"]["blocks.0.attn.qkv"] = damage
         (tmp_path / "adapter.json").write_text(json.dumps(about))
         said = refusal(lambda: case.open()["blocks.0.attn.qkv.weight"])
@@ -268,7 +332,9 @@ def test_a_tensor_of_an_adapted_layer_of_another_shape_is_refused(tmp_path: Path
     tensors = dict(load_file(tmp_path / "adapter.safetensors"))
     name = next(key for key in tensors if key.startswith("blocks.0.attn.qkv."))
     save_file(tensors | {name: torch.zeros(2, 3, 4)}, tmp_path / "adapter.safetensors")
-    assert f"{name} has the shape (2, 3, 4) instead of" in refusal(lambda: case.open()["blocks.0.attn.qkv.weight"])
+    assert f"{name} has the shape (2, 3, 4) instead of" in refusal(
+        lambda: case.open()["blocks.0.attn.qkv.weight"]
+    )
 
 
 # ---- reading, rebuilding, describing adapters
@@ -279,7 +345,9 @@ def test_what_is_read_is_what_was_saved(tmp_path: Path) -> None:
     found = adapter.fingerprint(model)
     METHODS["masm"](model)
     stir(model)
-    adapter.save(model, tmp_path, {"name": "a network", "hash": found}, {"method": {"name": "masm"}})
+    adapter.save(
+        model, tmp_path, {"name": "a network", "hash": found}, {"method": {"name": "masm"}}
+    )
     description, tensors = adapter.read(tmp_path, found)
     assert isinstance(tensors, StateFile)
     assert description == json.loads((tmp_path / "adapter.json").read_text())
@@ -290,7 +358,9 @@ def test_what_is_read_is_what_was_saved(tmp_path: Path) -> None:
     assert all(torch.equal(tensors[key], value) for key, value in kept.items())
 
 
-@pytest.mark.parametrize("name", ["fmsd", "masm", "hard", "dora", "pointwise fmsd", "pointwise dora"])
+@pytest.mark.parametrize(
+    "name", ["fmsd", "masm", "hard", "dora", "pointwise fmsd", "pointwise dora"]
+)
 def test_a_rebuilt_layer_is_the_one_that_was_made(name: str, tmp_path: Path) -> None:
     network, method = ADAPTED[name]
     base = weights(NETWORKS[network])
@@ -301,13 +371,19 @@ def test_a_rebuilt_layer_is_the_one_that_was_made(name: str, tmp_path: Path) -> 
     description, tensors = adapter.read(tmp_path, found)
     assert description["layers"]
     for layer in description["layers"]:
-        made, rebuilt = model.backbone.get_submodule(layer), adapter.rebuilt(plain.get_submodule(layer), layer, description, tensors, tmp_path)
+        made, rebuilt = (
+            model.backbone.get_submodule(layer),
+            adapter.rebuilt(plain.get_submodule(layer), layer, description, tensors, tmp_path),
+        )
         assert type(rebuilt) is type(made)
         assert cast(adapter.Adapted, rebuilt).describe() == cast(adapter.Adapted, made).describe()
         buffers, own = dict(rebuilt.named_buffers()), dict(made.named_buffers())
         assert set(buffers) == set(own)
         assert all(torch.equal(buffers[key], value) for key, value in own.items())
-        assert torch.equal(cast(adapter.Adapted, rebuilt).fold().get_parameter("weight"), cast(adapter.Adapted, made).fold().get_parameter("weight"))
+        assert torch.equal(
+            cast(adapter.Adapted, rebuilt).fold().get_parameter("weight"),
+            cast(adapter.Adapted, made).fold().get_parameter("weight"),
+        )
 
 
 def test_a_description_beside_tensors_is_an_adapter(tmp_path: Path) -> None:
@@ -315,23 +391,47 @@ def test_a_description_beside_tensors_is_an_adapter(tmp_path: Path) -> None:
     base = weights(make)
     empty, hash_ = skeleton(make), adapter.fingerprint(begin(make, base))
     head = {key: torch.rand_like(base[key]) for key in ("head.weight", "head.bias")}
-    write_state(tmp_path / "adapter.safetensors", {key: (value.shape, value.dtype) for key, value in head.items()}, head.items())
-    adapter.describe(empty, tmp_path, {"name": "a network", "hash": hash_}, {}, list(head), {"method": {"name": "ties"}})
+    write_state(
+        tmp_path / "adapter.safetensors",
+        {key: (value.shape, value.dtype) for key, value in head.items()},
+        head.items(),
+    )
+    adapter.describe(
+        empty,
+        tmp_path,
+        {"name": "a network", "hash": hash_},
+        {},
+        list(head),
+        {"method": {"name": "ties"}},
+    )
     about = json.loads((tmp_path / "adapter.json").read_text())
-    assert (about["format"], about["head"], about["layers"], about["method"]) == (adapter.FORMAT, "head", {}, {"name": "ties"})
-    assert about["normalisation"] == {"mean": make().mean.flatten().tolist(), "std": make().std.flatten().tolist()}
+    assert (about["format"], about["head"], about["layers"], about["method"]) == (
+        adapter.FORMAT,
+        "head",
+        {},
+        {"name": "ties"},
+    )
+    assert about["normalisation"] == {
+        "mean": make().mean.flatten().tolist(),
+        "std": make().std.flatten().tolist(),
+    }
     check_same(merged(tmp_path, make, base), base | head)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_the_fingerprint_of_weights_is_that_of_the_detector_that_holds_them(network: str, tmp_path: Path) -> None:
+def test_the_fingerprint_of_weights_is_that_of_the_detector_that_holds_them(
+    network: str, tmp_path: Path
+) -> None:
     make = NETWORKS[network]
     base, empty = weights(make), skeleton(make)
     found = adapter.fingerprint(begin(make, base))
     assert adapter.fingerprint(empty, base) == found
     assert adapter.fingerprint(empty, base | {"unknown": torch.zeros(1)}) == found
     assert adapter.fingerprint(empty, weights=make().backbone.state_dict()) != found
-    save_file({key: value.half() if value.is_floating_point() else value for key, value in base.items()}, tmp_path / "half.safetensors")
+    save_file(
+        {key: value.half() if value.is_floating_point() else value for key, value in base.items()},
+        tmp_path / "half.safetensors",
+    )
     half = adapter.fingerprint(make(weights=tmp_path / "half.safetensors"))
     assert adapter.fingerprint(empty, StateFile(tmp_path / "half.safetensors")) == half
     assert half != found
@@ -363,7 +463,11 @@ PARTS: dict[str, dict[str, Part]] = {
         "attn_pool.latent": Part("other"),
         "blocks.0.attn.qkv.weight": Part("matrix", 3),
     },
-    "eva": {"blocks.0.attn.q_proj.weight": Part("matrix"), "blocks.0.mlp.fc1_g.weight": Part("matrix"), "blocks.0.attn.q_proj.bias": AFFINE},
+    "eva": {
+        "blocks.0.attn.q_proj.weight": Part("matrix"),
+        "blocks.0.mlp.fc1_g.weight": Part("matrix"),
+        "blocks.0.attn.q_proj.bias": AFFINE,
+    },
     "swin": {
         "layers.0.blocks.0.attn.relative_position_bias_table": Part("other"),
         "layers.0.blocks.0.attn.qkv.weight": Part("matrix", 3),
@@ -381,7 +485,11 @@ PARTS: dict[str, dict[str, Part]] = {
         "bn1.num_batches_tracked": Part("counter"),
         "classifier.weight": Part("head"),
     },
-    "resnet": {"layer2.0.conv2.weight": Part("matrix"), "layer2.0.downsample.0.weight": Part("matrix"), "fc.bias": Part("head")},
+    "resnet": {
+        "layer2.0.conv2.weight": Part("matrix"),
+        "layer2.0.downsample.0.weight": Part("matrix"),
+        "fc.bias": Part("head"),
+    },
     "convnext": {
         "stem.0.weight": Part("matrix"),
         "stages.0.blocks.0.conv_dw.weight": Part("other"),
@@ -399,18 +507,29 @@ def test_tensors_are_what_their_modules_make_them(network: str) -> None:
     found = parts(skeleton(NETWORKS[network]))
     assert {name: found[name] for name in PARTS[network]} == PARTS[network]
     head = adapter.head_name(NETWORKS[network]())
-    assert {name for name, part in found.items() if part.kind == "head"} == {f"{head}.weight", f"{head}.bias"}
+    assert {name for name, part in found.items() if part.kind == "head"} == {
+        f"{head}.weight",
+        f"{head}.bias",
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_a_skeleton_is_the_detector_without_memory_and_every_tensor_has_a_part(family: Family) -> None:
+def test_a_skeleton_is_the_detector_without_memory_and_every_tensor_has_a_part(
+    family: Family,
+) -> None:
     make = functools.partial(detector, family.name, family.size, **family.arguments)
     real, empty = make(), skeleton(make)
     own, found = real.backbone.state_dict(), empty.backbone.state_dict()
     assert list(found) == list(own)
-    assert {key: (value.shape, value.dtype) for key, value in found.items()} == {key: (value.shape, value.dtype) for key, value in own.items()}
-    assert all(tensor.is_meta for tensor in (*empty.backbone.parameters(), *empty.backbone.buffers()))
-    assert [(name, type(module)) for name, module in empty.named_modules()] == [(name, type(module)) for name, module in real.named_modules()]
+    assert {key: (value.shape, value.dtype) for key, value in found.items()} == {
+        key: (value.shape, value.dtype) for key, value in own.items()
+    }
+    assert all(
+        tensor.is_meta for tensor in (*empty.backbone.parameters(), *empty.backbone.buffers())
+    )
+    assert [(name, type(module)) for name, module in empty.named_modules()] == [
+        (name, type(module)) for name, module in real.named_modules()
+    ]
     config = resolve_model_data_config(real.backbone)
     assert empty.mean.flatten().tolist() == torch.tensor(config["mean"]).tolist()
     assert empty.std.flatten().tolist() == torch.tensor(config["std"]).tolist()
@@ -418,15 +537,29 @@ def test_a_skeleton_is_the_detector_without_memory_and_every_tensor_has_a_part(f
     kinds = parts(empty)
     assert kinds == parts(real)
     assert list(kinds) == list(own)
-    assert {part.kind for part in kinds.values()} <= {"matrix", "other", "statistic", "counter", "head"}
+    assert {part.kind for part in kinds.values()} <= {
+        "matrix",
+        "other",
+        "statistic",
+        "counter",
+        "head",
+    }
     learning = dict(real.backbone.named_parameters())
     for name, part in kinds.items():
         assert (part.kind in ("statistic", "counter")) == (name not in learning), name
         assert (part.kind == "counter") == (not own[name].is_floating_point()), name
         assert own[name].dim() > 1 or part.kind != "matrix", name
         if part.kind == "matrix":
-            assert part.matrices(own[name]).shape == (part.slices, len(own[name]) // part.slices, own[name][0].numel())
-    grouped = {name for name, module in real.backbone.named_modules() if isinstance(module, nn.Conv2d) and module.groups > 1}
+            assert part.matrices(own[name]).shape == (
+                part.slices,
+                len(own[name]) // part.slices,
+                own[name][0].numel(),
+            )
+    grouped = {
+        name
+        for name, module in real.backbone.named_modules()
+        if isinstance(module, nn.Conv2d) and module.groups > 1
+    }
     assert all(kinds[f"{name}.weight"] == Part("other") for name in grouped)
 
 
@@ -449,7 +582,9 @@ class Attention(nn.Module):
         return self.fc
 
 
-def test_torchs_own_attention_stacks_three_matrices_and_buffers_are_told_apart_by_their_numbers() -> None:
+def test_torchs_own_attention_stacks_three_matrices_and_buffers_are_told_apart_by_their_numbers() -> (
+    None
+):
     found = parts(Detector(Attention(), (0.5,) * 3, (0.5,) * 3))
     assert found == {
         "index": Part("counter"),
@@ -478,32 +613,57 @@ def test_a_skeleton_reads_no_weights_and_does_not_disturb_the_random_state(tmp_p
 
 def test_a_large_skeleton_costs_nothing() -> None:
     """64 GB of weights in single precision."""
-    empty = skeleton(functools.partial(detector, "vit_giant_patch14_dinov2", 224, embed_dim=12288, num_heads=96, depth=8))
+    empty = skeleton(
+        functools.partial(
+            detector, "vit_giant_patch14_dinov2", 224, embed_dim=12288, num_heads=96, depth=8
+        )
+    )
     assert sum(parameter.numel() for parameter in empty.parameters()) > 1e10
-    assert sum(tensor.nbytes for tensor in (*empty.parameters(), *empty.buffers()) if not tensor.is_meta) < 100
+    assert (
+        sum(
+            tensor.nbytes
+            for tensor in (*empty.parameters(), *empty.buffers())
+            if not tensor.is_meta
+        )
+        < 100
+    )
 
 
 # ---- changed
 
 
-def write_merged(folder: Path, case: Case, state: Mapping[str, Tensor], touched: set[str]) -> dict[str, Part]:
+def write_merged(
+    folder: Path, case: Case, state: Mapping[str, Tensor], touched: set[str]
+) -> dict[str, Part]:
     """A merged adapter as the merge task writes it: no adapted layers, the tensors of `changed`."""
     empty = skeleton(case.make)
     kinds = changed(empty, touched)
     own = empty.backbone.state_dict()
-    write_state(folder / "adapter.safetensors", {name: (own[name].shape, own[name].dtype) for name in kinds}, ((name, state[name]) for name in kinds))
+    write_state(
+        folder / "adapter.safetensors",
+        {name: (own[name].shape, own[name].dtype) for name in kinds},
+        ((name, state[name]) for name in kinds),
+    )
     adapter.describe(empty, folder, {"name": "a network", "hash": case.hash}, {}, list(kinds), {})
     return kinds
 
 
 @every_method
-def test_a_merged_adapter_of_what_changed_loads_and_is_a_specialist_again(case: Case, tmp_path: Path) -> None:
+def test_a_merged_adapter_of_what_changed_loads_and_is_a_specialist_again(
+    case: Case, tmp_path: Path
+) -> None:
     found = case.open()
     folder = tmp_path / "merged"
     kinds = write_merged(folder, case, found, found.touched)
     assert found.touched <= set(kinds)
-    assert kinds == {name: part for name, part in parts(skeleton(case.make)).items() if name in kinds}
-    assert all(part.kind in ("statistic", "counter") for name, part in kinds.items() if name not in found.touched)
+    assert kinds == {
+        name: part for name, part in parts(skeleton(case.make)).items() if name in kinds
+    }
+    assert all(
+        part.kind in ("statistic", "counter")
+        for name, part in kinds.items()
+        if name not in found.touched
+    )
     check_same(merged(folder, case.make, case.base), case.folded)
     again = Folded(folder, case.base, case.hash, skeleton(case.make))
     assert again.touched == set(kinds)
@@ -523,23 +683,40 @@ def test_what_several_specialists_changed_is_in_one_adapter(tmp_path: Path) -> N
     """Statistics travel with the norms they belong to; what neither touched stays the base's."""
     make = NETWORKS["resnet"]
     base = weights(make)
-    one = train(tmp_path / "one", make, functools.partial(lora, patterns=["layer1.0.conv1"], rank=1, alpha=1.0), base)
+    one = train(
+        tmp_path / "one",
+        make,
+        functools.partial(lora, patterns=["layer1.0.conv1"], rank=1, alpha=1.0),
+        base,
+    )
     other = train(tmp_path / "other", make, norm, base)
-    mean = {key: (one.folded[key] + other.folded[key]) / 2 if value.is_floating_point() else value for key, value in base.items()}
+    mean = {
+        key: (one.folded[key] + other.folded[key]) / 2 if value.is_floating_point() else value
+        for key, value in base.items()
+    }
     touched = one.open().touched | other.open().touched
     kinds = write_merged(tmp_path / "merged", one, mean, touched)
     assert "layer1.0.conv1.weight" in kinds
     assert "layer1.0.bn1.running_mean" in kinds
     assert "layer1.0.conv2.weight" not in kinds
-    check_same(merged(tmp_path / "merged", make, base), {key: mean[key] if key in kinds else value for key, value in base.items()})
+    check_same(
+        merged(tmp_path / "merged", make, base),
+        {key: mean[key] if key in kinds else value for key, value in base.items()},
+    )
 
 
 def test_buffers_of_a_module_travel_with_the_parameters_in_it() -> None:
-    """Where nothing learns but a table of biases, its statistics and counters are those of the modules around it, and no others."""
+    """Where nothing learns but a table of biases, its statistics and counters are those of the
+    modules around it, and no others.
+    """
     model = Detector(Attention(), (0.5,) * 3, (0.5,) * 3)
     assert set(changed(model, {"fc.bias"})) == {"fc.bias", "index", "mask", "scale"}
     batch = skeleton(NETWORKS["resnet"])
     statistics = {f"bn1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
-    assert set(changed(batch, {"bn1.weight", "fc.weight"})) == {"bn1.weight", "fc.weight"} | statistics
+    assert (
+        set(changed(batch, {"bn1.weight", "fc.weight"})) == {"bn1.weight", "fc.weight"} | statistics
+    )
     assert set(changed(batch, {"bn1.weight"})) == set(adapter.state(batch))
-    assert {name for name, parameter in batch.backbone.named_parameters() if parameter.requires_grad} == {"bn1.weight"}
+    assert {
+        name for name, parameter in batch.backbone.named_parameters() if parameter.requires_grad
+    } == {"bn1.weight"}

@@ -1,4 +1,6 @@
-"""Spectra of effective weights: the base's before training, and after it only what the method moves."""
+"""Spectra of effective weights: the base's before training, and after it only what the method
+moves.
+"""
 
 import functools
 import json
@@ -40,9 +42,17 @@ def parts(model: Detector, name: str) -> Tensor:
 def trained(model: Detector, method: Any, steps: int = 2) -> None:
     """Takes steps on noise."""
     adaptation = method(model, None)
-    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2
+    )
     for _ in range(steps):
-        step(model, adaptation, optimizer, torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.tensor([0.0, 1, 0, 1]))
+        step(
+            model,
+            adaptation,
+            optimizer,
+            torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8),
+            torch.tensor([0.0, 1, 0, 1]),
+        )
 
 
 @pytest.mark.parametrize("name", list(METHODS))
@@ -61,7 +71,11 @@ def test_before_training_they_are_those_of_the_base(name: str) -> None:
 def test_fused_layers_are_told_apart_and_the_head_and_frozen_layers_are_left_out() -> None:
     model = tiny_vit()
     METHODS["lora"](model, None)
-    assert watched(model) == [f"blocks.{block}.attn.{layer}" for block in (0, 1) for layer in ("qkv.q", "qkv.k", "qkv.v", "proj")]
+    assert watched(model) == [
+        f"blocks.{block}.attn.{layer}"
+        for block in (0, 1)
+        for layer in ("qkv.q", "qkv.k", "qkv.v", "proj")
+    ]
     assert watched(model, 3) == ["blocks.0.attn.qkv.q", "blocks.1.attn.qkv.q", "blocks.1.attn.proj"]
     for method in (probe, norm, bitfit):
         model = tiny_vit()
@@ -82,20 +96,37 @@ def test_pointwise_convolutions_are_matrices() -> None:
         np.testing.assert_allclose(found, values(parts(model, name)), rtol=1e-4, atol=1e-6)
 
 
-def test_under_the_hard_constraint_the_semantic_values_stay_and_the_others_are_the_weights_of_the_directions() -> None:
+def test_under_the_hard_constraint_the_semantic_values_stay_and_the_others_are_the_weights_of_the_directions() -> (
+    None
+):
     model = tiny_vit()
-    method = functools.partial(fmsd, **SUBSPACES | {"patterns": ["attention", "mlp"]}, constraint="hard")
+    method = functools.partial(
+        fmsd, **SUBSPACES | {"patterns": ["attention", "mlp"]}, constraint="hard"
+    )
     adaptation = method(model, None)
     names = watched(model, 100)
     before = spectra(model, names)
-    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
-    step(model, adaptation, optimizer, torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.tensor([0.0, 1, 0, 1]))
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2
+    )
+    step(
+        model,
+        adaptation,
+        optimizer,
+        torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8),
+        torch.tensor([0.0, 1, 0, 1]),
+    )
     after = spectra(model, names)
     moved = 0
     for name in names:
         layer, _, letter = name.rpartition(".")
         own: Any = model.backbone.get_submodule(layer if letter in ("q", "k", "v") else name)
-        weights = own.s[max(0, "qkv".find(letter)) if letter in ("q", "k", "v") else 0].detach().abs().tolist()
+        weights = (
+            own.s[max(0, "qkv".find(letter)) if letter in ("q", "k", "v") else 0]
+            .detach()
+            .abs()
+            .tolist()
+        )
         expected = sorted(before[name][:-RANK] + weights, reverse=True)
         np.testing.assert_allclose(after[name], expected, rtol=1e-3, atol=2e-5)
         moved += not np.allclose(before[name], after[name], atol=1e-3)
@@ -117,7 +148,11 @@ def test_under_the_soft_constraint_at_most_the_rank_of_the_change_moves() -> Non
 def fold_copy(model: Detector) -> Detector:
     """The folded model, in a model of its own."""
     other = tiny_vit()
-    weights = {name: module.weight.detach() for name, module in model.backbone.named_modules() if isinstance(getattr(module, "weight", None), Tensor)}
+    weights = {
+        name: module.weight.detach()
+        for name, module in model.backbone.named_modules()
+        if isinstance(getattr(module, "weight", None), Tensor)
+    }
     own = other.backbone.state_dict()
     for name, weight in weights.items():
         if f"{name}.weight" in own:
@@ -137,4 +172,9 @@ def test_folding_changes_none_of_them(name: str) -> None:
 
 def test_the_text_is_json_of_both() -> None:
     before, after = {"a": [2.0, 1.0], "b.q": [3.0]}, {"a": [2.0, 1.5], "b.q": [3.5]}
-    assert json.loads(text(before, after)) == {"layers": {"a": {"before": [2.0, 1.0], "after": [2.0, 1.5]}, "b.q": {"before": [3.0], "after": [3.5]}}}
+    assert json.loads(text(before, after)) == {
+        "layers": {
+            "a": {"before": [2.0, 1.0], "after": [2.0, 1.5]},
+            "b.q": {"before": [3.0], "after": [3.5]},
+        }
+    }

@@ -9,7 +9,7 @@ from fmsd.cli.main import main
 from fmsd.engine.stamp import origin, stamped, stamps
 from fmsd.errors import InputError
 from fmsd.metrics.table import results
-from fmsd.report.run import Run
+from fmsd.runs.folder import Run
 from fmsd.tasks.merge import origins
 from tests.conftest import grow_tree
 from tests.test_engine import module
@@ -24,11 +24,30 @@ def test_a_stamp_is_that_of_the_protocol_and_of_nothing_else(tree: Path, tmp_pat
     plain = marks(tree)
     assert len(plain) == 2  # frames, videos
     moved = tree.rename(tmp_path / "elsewhere")
-    for same in ({}, {"seed": 3}, {"train_frames": None}, {"batch_size": 2}, {"workers": 1}, {"batches": "balanced"}):
+    for same in (
+        {},
+        {"seed": 3},
+        {"train_frames": None},
+        {"batch_size": 2},
+        {"workers": 1},
+        {"batches": "balanced"},
+    ):
         assert marks(moved, **same) == plain
     others: list[dict[str, Any]] = [
-        *({"frames": 1}, {"videos": 1}, {"sampling": "first"}, {"video_score": "max"}, {"augment": "light"}),
-        *({"size": 48}, {"protocol": "mine"}, {"selection": "last"}, {"train_frames": 1}, {"train_frames": 7}),
+        *(
+            {"frames": 1},
+            {"videos": 1},
+            {"sampling": "first"},
+            {"video_score": "max"},
+            {"augment": "light"},
+        ),
+        *(
+            {"size": 48},
+            {"protocol": "mine"},
+            {"selection": "last"},
+            {"train_frames": 1},
+            {"train_frames": 7},
+        ),
     ]
     found = [frozenset(marks(moved, **other)) for other in others]
     assert len(set(found)) == len(others)
@@ -43,12 +62,26 @@ def test_every_row_of_a_result_carries_the_stamp_of_its_dataset_and_level(tmp_pa
     assert main(["train", "method=probe", *words, f"hydra.run.dir={run}"]) == 0
     table, record = Run(run).results(), Run(run).record()
     for (level, stamp), rows in table.group_by("level", "stamp"):
-        assert (record["stamps"][stamp]["level"], record["stamps"][stamp]["dataset"]) == (level, "folder")
+        assert (record["stamps"][stamp]["level"], record["stamps"][stamp]["dataset"]) == (
+            level,
+            "folder",
+        )
         assert rows["metric"].n_unique() == rows.height > 8
     assert table["stamp"].n_unique() == 2
     assert main(["evaluate", f"run={run}", f"hydra.run.dir={tmp_path / 'again'}"]) == 0
     assert Run(tmp_path / "again").results().equals(table)
-    assert main(["evaluate", f"run={run}", "protocol=fmsd", "+data.frames=1", f"hydra.run.dir={tmp_path / 'fewer'}"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                f"run={run}",
+                "protocol=fmsd",
+                "+data.frames=1",
+                f"hydra.run.dir={tmp_path / 'fewer'}",
+            ]
+        )
+        == 0
+    )
     assert set(Run(tmp_path / "fewer").results()["stamp"]).isdisjoint(table["stamp"])
 
 
@@ -61,15 +94,44 @@ def test_results_without_facts_have_no_stamp(tree: Path) -> None:
 
 
 def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_path: Path) -> None:
-    def expert(name: str, train: dict[str, str], augment: str = "light", selection: str = "iid", left_out: str | None = None, **more: str) -> Path:
-        Run(tmp_path / name).write_record({"origin": {"selection": selection, "augment": augment, "train": train, "left_out": left_out} | more})
+    def expert(
+        name: str,
+        train: dict[str, str],
+        augment: str = "light",
+        selection: str = "iid",
+        left_out: str | None = None,
+        **more: str,
+    ) -> Path:
+        Run(tmp_path / name).write_record(
+            {
+                "origin": {
+                    "selection": selection,
+                    "augment": augment,
+                    "train": train,
+                    "left_out": left_out,
+                }
+                | more
+            }
+        )
         return tmp_path / name
 
-    a, b, c = expert("a", {"ff": "1"}), expert("b", {"celeb": "2"}), expert("c", {"ff": "3"}, augment="sbi")
+    a, b, c = (
+        expert("a", {"ff": "1"}),
+        expert("b", {"celeb": "2"}),
+        expert("c", {"ff": "3"}, augment="sbi"),
+    )
     assert origins([a, b], "fixed") == origins([b, a], "fixed")
-    assert origins([a, b], "fixed") == {"selection": "fixed", "augment": "light", "train": {"celeb": "2", "ff": "1"}, "left_out": None}
+    assert origins([a, b], "fixed") == {
+        "selection": "fixed",
+        "augment": "light",
+        "train": {"celeb": "2", "ff": "1"},
+        "left_out": None,
+    }
     assert origins([a, c], "fixed") == origins([c, a], "fixed")
-    assert (origins([a, c], "fixed")["augment"], origins([a, c], "fixed")["train"]) == ("light+sbi", {"ff": "1+3"})
+    assert (origins([a, c], "fixed")["augment"], origins([a, c], "fixed")["train"]) == (
+        "light+sbi",
+        {"ff": "1+3"},
+    )
     merged = tmp_path / "merged"
     Run(merged).write_record({"origin": origins([a, c], "fixed")})
     assert origins([merged, b], "fixed")["train"] == origins([a, b, c], "fixed")["train"]
@@ -77,15 +139,32 @@ def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_p
     peeked = expert("peeked", {"ff": "1"}, selection="oracle", left_out="swap")
     assert origins([a, peeked], "search")["selection"] == "search of iid+oracle"
     assert origins([a, peeked], "search")["left_out"] == "swap"
-    few, all_ = expert("few", {"ff": "4"}, train_frames="8"), expert("all", {"ff": "5"}, train_frames="all")
-    assert [origins(experts, "fixed").get("train_frames") for experts in ([few, a], [few, few], [all_, few, a])] == ["8", "8", "8+all"]
+    few, all_ = (
+        expert("few", {"ff": "4"}, train_frames="8"),
+        expert("all", {"ff": "5"}, train_frames="all"),
+    )
+    assert [
+        origins(experts, "fixed").get("train_frames")
+        for experts in ([few, a], [few, few], [all_, few, a])
+    ] == ["8", "8", "8+all"]
     Run(tmp_path / "old").write_record({"seed": 0})
-    with pytest.raises(InputError, match="an older version, which did not record what its numbers rest on"):
+    with pytest.raises(
+        InputError, match="an older version, which did not record what its numbers rest on"
+    ):
         origins([a, tmp_path / "old"], "fixed")
 
 
-def test_an_unknown_video_score_is_refused(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["data=folder", f"data.root={tree}", "trainer=smoke", "backbone=demo_vit", "data.video_score=best", f"hydra.run.dir={tmp_path / 'run'}"]
+def test_an_unknown_video_score_is_refused(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "data=folder",
+        f"data.root={tree}",
+        "trainer=smoke",
+        "backbone=demo_vit",
+        "data.video_score=best",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    ]
     assert main(["train", "method=probe", *words]) == 2
     assert "data.video_score=best" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

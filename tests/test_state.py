@@ -73,18 +73,22 @@ def test_what_is_written_is_what_safetensors_reads(kind: torch.dtype, tmp_path: 
 
 
 def test_number_formats_lie_in_one_file_in_any_order(tmp_path: Path) -> None:
-    state = {f"{size} {kind}": numbers(kind, size) for size in (3, 1, 0, 5) for kind in reversed(CODES)}
+    state = {
+        f"{size} {kind}": numbers(kind, size) for size in (3, 1, 0, 5) for kind in reversed(CODES)
+    }
     state["odd"] = torch.tensor([torch.nan, torch.inf, -0.0, 1e-45])
     state["learns"] = torch.randn(3, requires_grad=True)
     for order in (list(state), sorted(state), sorted(state, key=lambda name: name[::-1])):
-        write_state(tmp_path / "a.safetensors", layout(state), ((name, state[name]) for name in order))
+        write_state(
+            tmp_path / "a.safetensors", layout(state), ((name, state[name]) for name in order)
+        )
         found = load_file(tmp_path / "a.safetensors")
         assert set(found) == set(state)
         for name, tensor in state.items():
             check_equal(found[name], tensor)
-    assert (tmp_path / "a.safetensors").stat().st_size == 8 + struct.unpack("<Q", (tmp_path / "a.safetensors").read_bytes()[:8])[0] + sum(
-        tensor.nbytes for tensor in state.values()
-    )
+    assert (tmp_path / "a.safetensors").stat().st_size == 8 + struct.unpack(
+        "<Q", (tmp_path / "a.safetensors").read_bytes()[:8]
+    )[0] + sum(tensor.nbytes for tensor in state.values())
 
 
 def test_what_comes_is_converted_to_the_layout(tmp_path: Path) -> None:
@@ -95,8 +99,18 @@ def test_what_comes_is_converted_to_the_layout(tmp_path: Path) -> None:
         "short": torch.arange(4),
         "whole": torch.ones(2),
     }
-    kinds = {"half": torch.float16, "brain": torch.bfloat16, "single": torch.float32, "short": torch.int32, "whole": torch.bool}
-    write_state(tmp_path / "a.safetensors", {name: (tensor.shape, kinds[name]) for name, tensor in come.items()}, come.items())
+    kinds = {
+        "half": torch.float16,
+        "brain": torch.bfloat16,
+        "single": torch.float32,
+        "short": torch.int32,
+        "whole": torch.bool,
+    }
+    write_state(
+        tmp_path / "a.safetensors",
+        {name: (tensor.shape, kinds[name]) for name, tensor in come.items()},
+        come.items(),
+    )
     found = load_file(tmp_path / "a.safetensors")
     for name, tensor in come.items():
         check_equal(found[name], tensor.to(kinds[name]))
@@ -110,8 +124,14 @@ def test_a_tensor_is_written_before_the_next_is_asked_for(tmp_path: Path) -> Non
         for number in range(4):
             yield str(number), room.fill_(number)
 
-    write_state(tmp_path / "a.safetensors", {str(number): (room.shape, room.dtype) for number in range(4)}, tensors())
-    assert {name: tensor.tolist() for name, tensor in load_file(tmp_path / "a.safetensors").items()} == {str(n): [n] * 3 for n in range(4)}
+    write_state(
+        tmp_path / "a.safetensors",
+        {str(number): (room.shape, room.dtype) for number in range(4)},
+        tensors(),
+    )
+    assert {
+        name: tensor.tolist() for name, tensor in load_file(tmp_path / "a.safetensors").items()
+    } == {str(n): [n] * 3 for n in range(4)}
 
 
 def test_no_tensors_make_a_file_too_and_folders_are_made(tmp_path: Path) -> None:
@@ -139,24 +159,44 @@ def midway(state: State) -> Iterator[tuple[str, Tensor]]:
 FAULTS = {
     "missing": (lambda state: [("a", state["a"])], ValueError, r"b never came"),
     "none": (lambda state: [], ValueError, r"a never came"),
-    "unknown": (lambda state: [*state.items(), ("c", torch.zeros(1))], ValueError, r"c \(1,\) is not awaited"),
-    "repeated": (lambda state: [*state.items(), ("a", state["a"])], ValueError, r"a \(5,\) is not awaited \(any more\)"),
-    "other shape": (lambda state: [("b", torch.zeros(3, 2)), ("a", state["a"])], ValueError, r"b \(3, 2\) is not awaited"),
-    "other number of dimensions": (lambda state: [("a", torch.zeros(5, 1)), ("b", state["b"])], ValueError, r"a \(5, 1\) is not awaited"),
+    "unknown": (
+        lambda state: [*state.items(), ("c", torch.zeros(1))],
+        ValueError,
+        r"c \(1,\) is not awaited",
+    ),
+    "repeated": (
+        lambda state: [*state.items(), ("a", state["a"])],
+        ValueError,
+        r"a \(5,\) is not awaited \(any more\)",
+    ),
+    "other shape": (
+        lambda state: [("b", torch.zeros(3, 2)), ("a", state["a"])],
+        ValueError,
+        r"b \(3, 2\) is not awaited",
+    ),
+    "other number of dimensions": (
+        lambda state: [("a", torch.zeros(5, 1)), ("b", state["b"])],
+        ValueError,
+        r"a \(5, 1\) is not awaited",
+    ),
     "midway": (midway, ZeroDivisionError, "midway"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "existing"])
-def test_what_does_not_fit_leaves_the_folder_as_it_was(existing: bool, fault: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_leaves_the_folder_as_it_was(
+    existing: bool, fault: str, tmp_path: Path
+) -> None:
     state, (tensors, error, words) = {"a": torch.randn(5), "b": torch.randn(2, 3)}, FAULTS[fault]
     path = tmp_path / "a.safetensors"
     if existing:
         path.write_bytes(b"what was there")
     with pytest.raises(error, match=words):
         write_state(path, layout(state), tensors(state))
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == ([(path.name, b"what was there")] if existing else [])
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == (
+        [(path.name, b"what was there")] if existing else []
+    )
 
 
 # ---- reading as it is asked
@@ -175,7 +215,11 @@ def test_a_state_file_is_a_mapping(tmp_path: Path) -> None:
         file["d"]
     for name, tensor in dict(file).items():
         check_equal(tensor, state[name])
-    assert shapes(file) == shapes(state) == {"b": torch.Size([2, 3]), "a": torch.Size([]), "c": torch.Size([0, 4])}
+    assert (
+        shapes(file)
+        == shapes(state)
+        == {"b": torch.Size([2, 3]), "a": torch.Size([]), "c": torch.Size([0, 4])}
+    )
 
 
 def overwrite(path: Path, old: Tensor, new: Tensor) -> None:
@@ -202,7 +246,9 @@ def memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="there is no /proc to read the memory in use from")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="there is no /proc to read the memory in use from"
+)
 def test_large_tensors_that_are_not_looked_at_take_no_memory(tmp_path: Path) -> None:
     large = 1 << 30
     header = {
@@ -238,7 +284,11 @@ FILES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "state_dict": ("a.pth", {"state_dict": STATE, "epoch": 3}, {}),
     "model": ("a.pth", {"epoch": 3, "model": STATE}, {}),
     "legacy": ("a.pth", STATE, {"_use_new_zipfile_serialization": False}),
-    "legacy state_dict": ("a.pth", {"state_dict": STATE, "epoch": 3}, {"_use_new_zipfile_serialization": False}),
+    "legacy state_dict": (
+        "a.pth",
+        {"state_dict": STATE, "epoch": 3},
+        {"_use_new_zipfile_serialization": False},
+    ),
 }
 
 
@@ -307,7 +357,16 @@ def test_a_file_of_something_else_is_refused(name: str, suffix: str, tmp_path: P
     assert "cannot be read" in refusal(tmp_path / f"a.{suffix}")
 
 
-@pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), {"epoch": 3}, {"state_dict": {"epoch": 3}}, {"weight": torch.zeros(3), "epoch": 3}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1, 2],
+        torch.zeros(3),
+        {"epoch": 3},
+        {"state_dict": {"epoch": 3}},
+        {"weight": torch.zeros(3), "epoch": 3},
+    ],
+)
 def test_a_file_of_no_state_dict_is_refused(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "a.pth")
     assert "holds no state dict; save model.state_dict() instead" in refusal(tmp_path / "a.pth")

@@ -42,7 +42,9 @@ def raise_(error: BaseException) -> None:
 def test_a_folder_that_is_read_only_is_named_with_the_ways_round_it(tmp_path: Path) -> None:
     path = tmp_path / "runs"
     for number in (errno.EROFS, errno.EACCES):
-        sentence = said(lambda number=number: raise_(OSError(number, os.strerror(number), str(path))))
+        sentence = said(
+            lambda number=number: raise_(OSError(number, os.strerror(number), str(path)))
+        )
         assert str(path) in sentence
         assert os.strerror(number) in sentence
         assert "hydra.run.dir=PATH" in sentence
@@ -51,11 +53,15 @@ def test_a_folder_that_is_read_only_is_named_with_the_ways_round_it(tmp_path: Pa
 
 def test_a_relative_path_is_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert str(tmp_path / "runs") in said(lambda: raise_(OSError(errno.EROFS, "Read-only file system", "runs")))
+    assert str(tmp_path / "runs") in said(
+        lambda: raise_(OSError(errno.EROFS, "Read-only file system", "runs"))
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc to fail to write to")
-def test_a_cache_that_cannot_be_written_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("FMSD_CACHE", "/proc/cache")
     error = OSError(errno.EROFS, "Read-only file system", str(cache_folder() / "x"))
     assert "set FMSD_CACHE to a folder that can be written" in said(lambda: raise_(error))
@@ -69,7 +75,10 @@ def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
         except OSError as full:
             error = OSError(full.errno, full.strerror, str(tmp_path / "a.csv"))
         assert error is not None
-        assert f"{tmp_path / 'a.csv'} cannot be written (No space left on device); make room" in said(lambda: raise_(error))
+        assert (
+            f"{tmp_path / 'a.csv'} cannot be written (No space left on device); make room"
+            in said(lambda: raise_(error))
+        )
 
 
 def test_too_many_open_files_name_the_limit() -> None:
@@ -92,8 +101,16 @@ def test_too_many_open_files_name_the_limit() -> None:
 def test_shared_memory_is_named_with_the_setting_that_does_without() -> None:
     unable = "unable to write to file </torch_123_456_0>: No space left on device (28)"
     mapped = "unable to mmap 1232 bytes from file </torch_3_4_1>: Cannot allocate memory (12)"
-    bus = "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory."
-    for error in (RuntimeError(unable), RuntimeError(mapped), RuntimeError(bus), OSError(errno.ENOSPC, "No space left on device", "/dev/shm/sem.x")):
+    bus = (
+        "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that "
+        "dataloader's workers are out of shared memory."
+    )
+    for error in (
+        RuntimeError(unable),
+        RuntimeError(mapped),
+        RuntimeError(bus),
+        OSError(errno.ENOSPC, "No space left on device", "/dev/shm/sem.x"),
+    ):
         sentence = said(lambda error=error: raise_(error))
         assert "shared memory /dev/shm" in sentence
         assert "data.workers=0" in sentence
@@ -132,7 +149,10 @@ def test_semaphores_that_cannot_be_made_are_known_for_shared_memory() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.startswith("The shared memory /dev/shm, through which processes talk, is too small or cannot be written; ")
+    assert done.stdout.startswith(
+        "The shared memory /dev/shm, through which processes talk, is too small or cannot be "
+        "written; "
+    )
 
 
 def test_processes_that_may_not_be_started_are_named() -> None:
@@ -140,7 +160,9 @@ def test_processes_that_may_not_be_started_are_named() -> None:
         lambda: raise_(BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"))
     )
     assert "No further thread" in said(lambda: raise_(RuntimeError("can't start new thread")))
-    assert "for want of memory" in said(lambda: raise_(RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. ")))
+    assert "for want of memory" in said(
+        lambda: raise_(RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. "))
+    )
 
 
 def test_what_is_not_the_machines_fault_is_left_alone() -> None:
@@ -191,15 +213,23 @@ def test_an_old_python_is_told_which_it_should_be() -> None:
     check_python((3, 11, 0))
     check_python((4, 0))
     for old in ((3, 10, 13), (3, 8, 18), (2, 7, 18)):
-        with pytest.raises(ImportError, match=rf"needs Python 3\.11 or later; this is Python {old[0]}\.{old[1]}\.$"):
+        with pytest.raises(
+            ImportError, match=rf"needs Python 3\.11 or later; this is Python {old[0]}\.{old[1]}\.$"
+        ):
             check_python(old)
 
 
-@pytest.mark.parametrize("path", [Path(fmsd.__file__), ROOT / "train.py"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [Path(fmsd.__file__), ROOT / "train.py"], ids=lambda path: path.name
+)
 def test_an_old_python_understands_the_files_that_tell_it(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
     imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    told = next(number for number, node in enumerate(tree.body) if isinstance(node, ast.If | ast.Expr) and number)
+    told = next(
+        number
+        for number, node in enumerate(tree.body)
+        if isinstance(node, ast.If | ast.Expr) and number
+    )
     assert imports
     assert all(tree.body.index(node) > told for node in imports)
 
@@ -227,5 +257,7 @@ def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch: pytest.Monke
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 12345678)  # whom the system does not know
-    with pytest.raises(InputError, match=r"There is no home folder for the cache ~/\.cache/fmsd; set FMSD_CACHE"):
+    with pytest.raises(
+        InputError, match=r"There is no home folder for the cache ~/\.cache/fmsd; set FMSD_CACHE"
+    ):
         cache_folder()

@@ -1,4 +1,6 @@
-"""Sweeps that are killed, run again and extended: what is done stays done, what is missing is done, what failed is named."""
+"""Sweeps that are killed, run again and extended: what is done stays done, what is missing is done,
+what failed is named.
+"""
 
 import os
 import re
@@ -12,14 +14,29 @@ from pathlib import Path
 import pytest
 
 from fmsd.cli.main import main
+from fmsd.cli.sweep_notes import CONTENTS, Note, attempt, begin, kindred, summed_up
 from fmsd.errors import InputError
-from fmsd.report.run import BUSY, ERROR, Run, claimed, write
-from fmsd.report.sweep import CONTENTS, Note, attempt, begin, kindred, summed_up
+from fmsd.runs.folder import BUSY, ERROR, Run, claimed, write
 from tests.conftest import ROOT, grow_tree
 
 TINY = (
-    *("train", "-m", "data=folder", "data.root=data", "data.batch_size=8", "data.workers=1", "method=probe", "trainer.accelerator=cpu"),
-    *("backbone=vit_tiny", "backbone.pretrained=false", "backbone.size=32", "+backbone.patch_size=8", "+backbone.embed_dim=24"),
+    *(
+        "train",
+        "-m",
+        "data=folder",
+        "data.root=data",
+        "data.batch_size=8",
+        "data.workers=1",
+        "method=probe",
+        "trainer.accelerator=cpu",
+    ),
+    *(
+        "backbone=vit_tiny",
+        "backbone.pretrained=false",
+        "backbone.size=32",
+        "+backbone.patch_size=8",
+        "+backbone.embed_dim=24",
+    ),
     *("+backbone.depth=2", "+backbone.num_heads=2", "trainer.max_epochs=1"),
 )
 
@@ -41,16 +58,32 @@ def results(sweep: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in sweep.glob("*/results.csv")}
 
 
-def test_a_sweep_that_was_killed_goes_on_to_the_numbers_it_would_have_had(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*TINY, "method=probe,norm", "seed=0,1", "trainer.max_epochs=2", "save_every=1", "trainer.log_every_n_steps=1"]
+def test_a_sweep_that_was_killed_goes_on_to_the_numbers_it_would_have_had(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        *TINY,
+        "method=probe,norm",
+        "seed=0,1",
+        "trainer.max_epochs=2",
+        "save_every=1",
+        "trainer.log_every_n_steps=1",
+    ]
     command = [sys.executable, "-m", "fmsd", *words]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    quiet = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "env": {**os.environ, "PYTHONPATH": str(ROOT)},
+    }
     killed = subprocess.Popen(command, start_new_session=True, **quiet)  # pyright: ignore[reportCallIssue, reportArgumentType]
     deadline = time.monotonic() + 200
 
     def under_way() -> bool:
         """One job is done, and the next has a checkpoint."""
-        return any(place.glob("sweeps/*/*/results.csv")) and len(list(place.glob("sweeps/*/*/checkpoints/last.ckpt"))) > 1
+        return (
+            any(place.glob("sweeps/*/*/results.csv"))
+            and len(list(place.glob("sweeps/*/*/checkpoints/last.ckpt"))) > 1
+        )
 
     while time.monotonic() < deadline and killed.poll() is None and not under_way():
         time.sleep(0.02)
@@ -67,7 +100,9 @@ def test_a_sweep_that_was_killed_goes_on_to_the_numbers_it_would_have_had(place:
     assert results(sweep) == results(place / "whole")
 
 
-def test_a_sweep_is_extended_and_what_fails_in_it_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_is_extended_and_what_fails_in_it_is_named(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*TINY, "optimizer.lr=-1,1e-3"]) == 2
     said = told(capsys)
     assert "1 done, 1 failed" in said
@@ -77,7 +112,9 @@ def test_a_sweep_is_extended_and_what_fails_in_it_is_named(place: Path, capsys: 
     assert failed.read_text().startswith("The optimizer does not take its settings")
     assert failed.parent.name in said
     assert main([*TINY, "optimizer.lr=1e-3,1e-2"]) == 0
-    assert "1 done, 1 finished before (skipped)." in told(capsys)  # what was refused as a whole does not count
+    assert "1 done, 1 finished before (skipped)." in told(
+        capsys
+    )  # what was refused as a whole does not count
     assert main([*TINY, "optimizer.lr=1e-3", "wrapper=erm,nonsense"]) == 2
     assert main([*TINY, "optimizer.lr=1e-3", "seed=0"]) == 0
     assert "1 done." in told(capsys)  # it sets another key
@@ -85,7 +122,10 @@ def test_a_sweep_is_extended_and_what_fails_in_it_is_named(place: Path, capsys: 
     assert main([*TINY, "optimizer.lr=1e-3,nonsense", "seed=0,x"]) == 2
     assert "1 finished before (skipped), 3 failed" in told(capsys)
     mistyped = {path.read_text() for path in place.glob(f"sweeps/*/*seedx*/{ERROR}")}
-    assert mistyped == {"seed=x is no number; give e.g. seed=0.\n", "optimizer.lr=nonsense is no number; give e.g. optimizer.lr=0.001.\n"}
+    assert mistyped == {
+        "seed=x is no number; give e.g. seed=0.\n",
+        "optimizer.lr=nonsense is no number; give e.g. optimizer.lr=0.001.\n",
+    }
     assert main([*TINY, "optimizer.lr=1e-2"]) == 0
     assert "1 finished before (skipped)." in told(capsys)
     assert len(list((place / "sweeps").iterdir())) == 2
@@ -99,11 +139,17 @@ def test_a_finished_job_of_other_defaults_is_refused_and_nothing_is_left_of_a_sw
     run.write_text(run.read_text().replace("clip: 1.0", "clip: 2.0"))
     assert main([*TINY, "seed=0"]) == 2
     assert "1 failed" in told(capsys)
-    assert "differs from this one in learner.clip; begin a new sweep with hydra.sweep.dir=FOLDER" in (run.parent / ERROR).read_text()
+    assert (
+        "differs from this one in learner.clip; begin a new sweep with hydra.sweep.dir=FOLDER"
+        in (run.parent / ERROR).read_text()
+    )
     (before,) = (place / "sweeps").iterdir()
     known = (before / CONTENTS).read_text()
     assert '"0"' in known  # refused, but it is there
-    for words in ("wrapper=erm,nonsense",), ("seed=0", "optimizer=nonsense", f"hydra.sweep.dir={before}"):
+    for words in (
+        ("wrapper=erm,nonsense",),
+        ("seed=0", "optimizer=nonsense", f"hydra.sweep.dir={before}"),
+    ):
         assert main([*TINY, *words]) == 2
         assert "=nonsense; choose one of" in capsys.readouterr().err
         assert [path.name for path in (place / "sweeps").iterdir()] == [before.name]
@@ -111,11 +157,16 @@ def test_a_finished_job_of_other_defaults_is_refused_and_nothing_is_left_of_a_sw
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"seed": 0}'])
-def test_a_damaged_note_of_what_a_sweep_holds_is_told_and_stops_only_its_own(text: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_note_of_what_a_sweep_holds_is_told_and_stops_only_its_own(
+    text: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(place / "sweeps" / "old" / CONTENTS, text)
     assert main([*TINY, "seed=0,1", "hydra.sweep.dir=sweeps/old"]) == 2
     said = capsys.readouterr()
-    assert f"fmsd: The sweep cannot begin: {place / 'sweeps' / 'old' / CONTENTS} is damaged; delete it" in said.err
+    assert (
+        f"fmsd: The sweep cannot begin: {place / 'sweeps' / 'old' / CONTENTS} is damaged; delete it"
+        in said.err
+    )
     assert not said.out
     assert kindred(place / "sweeps", {"seed": ["0"]}) is None
     write(place / "sweeps" / "new" / CONTENTS, '{"seed": ["0", "1"]}')
@@ -123,7 +174,9 @@ def test_a_damaged_note_of_what_a_sweep_holds_is_told_and_stops_only_its_own(tex
     assert kindred(place / "sweeps", {"seed": ["0"]}) == place / "sweeps" / "new"
 
 
-def test_a_job_whose_loader_processes_live_has_failed_and_says_why(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_whose_loader_processes_live_has_failed_and_says_why(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for image in (place / "data" / "train").rglob("*.png"):
         image.write_bytes(image.read_bytes()[:-60])
     assert main([*TINY, "data.workers=2", "seed=0,1"]) == 2
@@ -153,7 +206,12 @@ def refused() -> int:
     ],
 )
 def test_how_a_job_ended_is_in_files(
-    work: Callable[[], int], ended: str, code: int, error: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    work: Callable[[], int],
+    ended: str,
+    code: int,
+    error: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     notes, run = tmp_path / "sweep" / ".jobs" / "1", tmp_path / "sweep" / "job"
     write(run / ERROR, "of the time before")
@@ -195,7 +253,9 @@ def test_a_job_that_another_process_is_at_work_on_is_left_to_it(
     with claimed(run, run.config.read_text(), resumable=True):
         assert main(words) == 0
         monkeypatch.setenv("FMSD_SWEEP", str(place))
-        alone = [word for word in TINY if word != "-m"]  # as a job of a sweep that has a process of its own
+        alone = [
+            word for word in TINY if word != "-m"
+        ]  # as a job of a sweep that has a process of its own
         assert main([*alone, "seed=1", f"hydra.run.dir={run.folder}"]) == BUSY
         monkeypatch.delenv("FMSD_SWEEP")
     assert "1 finished before (skipped), 1 at work in another process" in told(capsys)
@@ -204,9 +264,13 @@ def test_a_job_that_another_process_is_at_work_on_is_left_to_it(
     assert "1 done, 1 finished before (skipped)." in told(capsys)
 
 
-def test_only_a_sweep_that_contains_the_other_is_of_its_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_a_sweep_that_contains_the_other_is_of_its_kind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
-    for age, (name, text) in enumerate([("old", '{"seed": ["0", "1"], "b": ["x"]}'), ("new", '{"seed": ["1"], "b": ["x", "y"]}')]):
+    for age, (name, text) in enumerate(
+        [("old", '{"seed": ["0", "1"], "b": ["x"]}'), ("new", '{"seed": ["1"], "b": ["x", "y"]}')]
+    ):
         write(tmp_path / name / CONTENTS, text)
         os.utime(tmp_path / name / CONTENTS, (age, age))
     expected: list[tuple[dict[str, list[str]], str | None]] = [
@@ -218,12 +282,19 @@ def test_only_a_sweep_that_contains_the_other_is_of_its_kind(tmp_path: Path, cap
         ({"seed": ["0"]}, None),
         ({}, None),
     ]
-    passed = {str(expected[0][0]): ["seed=1 b=x,y"], str(expected[2][0]): ["seed=1 b=x,y"], str(expected[4][0]): ["seed=1 b=x,y"]}
+    passed = {
+        str(expected[0][0]): ["seed=1 b=x,y"],
+        str(expected[2][0]): ["seed=1 b=x,y"],
+        str(expected[4][0]): ["seed=1 b=x,y"],
+    }
     for asked, name in expected:
         caplog.clear()
         found = kindred(tmp_path, asked)
         assert (found and found.name) == name
         assert [record.getMessage() for record in caplog.records] == [
-            f"The sweep in {tmp_path / 'new'} is another one, with {other}; hydra.sweep.dir=FOLDER goes on in it all the same."
+            (
+                f"The sweep in {tmp_path / 'new'} is another one, with {other}; "
+                "hydra.sweep.dir=FOLDER goes on in it all the same."
+            )
             for other in passed.get(str(asked), [])
         ]

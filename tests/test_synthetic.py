@@ -1,4 +1,6 @@
-"""The embedded dataset is a fair question: forgeries are local, differ from each other, and nothing but them tells the label."""
+"""The embedded dataset is a fair question: forgeries are local, differ from each other, and nothing
+but them tells the label.
+"""
 
 import itertools
 
@@ -38,9 +40,15 @@ def test_upsampling_leaves_a_checkerboard_in_the_spectrum() -> None:
     def checkerboard(image: np.ndarray) -> float:
         spectrum = np.abs(np.fft.fft2(image.mean(-1)))
         size = image.shape[0]
-        return float(spectrum[size // 2, size // 2] + spectrum[0, size // 2] + spectrum[size // 2, 0])
+        return float(
+            spectrum[size // 2, size // 2] + spectrum[0, size // 2] + spectrum[size // 2, 0]
+        )
 
-    ratios = [checkerboard(FORGERIES["upsample"](scene(n), np.random.default_rng(n))) / checkerboard(scene(n).image) for n in range(8)]
+    ratios = [
+        checkerboard(FORGERIES["upsample"](scene(n), np.random.default_rng(n)))
+        / checkerboard(scene(n).image)
+        for n in range(8)
+    ]
     assert np.median(ratios) > 2
 
 
@@ -54,7 +62,11 @@ def test_frames_are_deterministic_and_move_within_a_video() -> None:
 
 def test_compression_tells_nothing_about_the_label() -> None:
     qualities = {
-        domain: [synthetic.quality(Clip("synthetic_shift", "test", domain, f"test{n:03d}")) for n in range(200)] for domain in (REAL, "blend")
+        domain: [
+            synthetic.quality(Clip("synthetic_shift", "test", domain, f"test{n:03d}"))
+            for n in range(200)
+        ]
+        for domain in (REAL, "blend")
     }
     low, high = CONDITIONS["synthetic_shift"].jpeg
     for values in qualities.values():
@@ -73,4 +85,6 @@ def test_the_second_dataset_is_unseen_in_people_condition_and_forgeries() -> Non
     assert len(seeds) == len(set(seeds))
     for splits in PLAN.values():
         for domains in splits.values():
-            assert domains[REAL] == sum(count for domain, count in domains.items() if domain != REAL)
+            assert domains[REAL] == sum(
+                count for domain, count in domains.items() if domain != REAL
+            )

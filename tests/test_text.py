@@ -11,11 +11,30 @@ from typing import Any
 import pytest
 
 from fmsd.data.manifest import collect
-from fmsd.data.sources import celebdf, deeperforensics, deepfakebench, df40, dfdc, dfdcp, fakeavceleb, ffpp, folder, table
-from fmsd.data.text import read_csv, read_json, read_text
+from fmsd.data.sources import (
+    celebdf,
+    deeperforensics,
+    deepfakebench,
+    df40,
+    dfdc,
+    dfdcp,
+    fakeavceleb,
+    ffpp,
+    folder,
+    table,
+)
+from fmsd.data.sources.text import read_csv, read_json, read_text
 from fmsd.errors import InputError
 from fmsd.types import Entry
-from tests import test_celebdf, test_deeperforensics, test_df40, test_dfdc, test_dfdcp, test_fakeavceleb, test_sources
+from tests import (
+    test_celebdf,
+    test_deeperforensics,
+    test_df40,
+    test_dfdc,
+    test_dfdcp,
+    test_fakeavceleb,
+    test_sources,
+)
 from tests.conftest import grow_tree
 
 WORDS = "1 Celeb-real/müller.mp4\r\nß €\n"
@@ -41,7 +60,10 @@ def test_a_byte_order_mark_is_no_content(encoding: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("a\nmüller".encode("latin-1"), r"Line 2 of .*list\.txt is not UTF-8 text; save the file in UTF-8"),
+        (
+            "a\nmüller".encode("latin-1"),
+            r"Line 2 of .*list\.txt is not UTF-8 text; save the file in UTF-8",
+        ),
         (codecs.BOM_UTF8 + b"\xff", r"Line 1 of .*list\.txt is not UTF-8 text"),
         (codecs.BOM_UTF16_LE + b"a", r"list\.txt is not UTF-16 text"),
     ],
@@ -75,7 +97,9 @@ def benchmark_splits(root: Path) -> Path:
 def framed(root: Path) -> Path:
     grow_tree(root, splits=("test",))
     splits = {"test": "test"}
-    manifest = collect(folder.scan(root, "mine", "{split}/{domain}/{video}", splits, ["real"]), root)  # pyright: ignore[reportArgumentType]
+    manifest = collect(
+        folder.scan(root, "mine", "{split}/{domain}/{video}", splits, ["real"]), root
+    )  # pyright: ignore[reportArgumentType]
     manifest.table.write_csv(root / "frames.csv")
     return root
 
@@ -87,11 +111,19 @@ def forgeries_lists(root: Path) -> Path:
 Case = tuple[Callable[[Path], Any], Callable[[Path], Iterator[Entry]]]
 
 READERS: dict[str, Case] = {
-    "celebdf": (lambda root: test_celebdf.copy(root, test_celebdf.V2, test_celebdf.V2_TESTED), functools.partial(celebdf.scan, dataset="c")),
-    "deeperforensics": (lambda root: test_deeperforensics.real_tree(test_deeperforensics.tree(root)), deeperforensics.scan),
+    "celebdf": (
+        lambda root: test_celebdf.copy(root, test_celebdf.V2, test_celebdf.V2_TESTED),
+        functools.partial(celebdf.scan, dataset="c"),
+    ),
+    "deeperforensics": (
+        lambda root: test_deeperforensics.real_tree(test_deeperforensics.tree(root)),
+        deeperforensics.scan,
+    ),
     "deepfakebench": (
         test_sources.benchmark,
-        functools.partial(deepfakebench.scan, file=["FaceForensics++.json", "Celeb-DF-v2.json"], compression="c23"),
+        functools.partial(
+            deepfakebench.scan, file=["FaceForensics++.json", "Celeb-DF-v2.json"], compression="c23"
+        ),
     ),
     "df40": (test_df40.tree, df40.scan),
     "df40 lists": (forgeries_lists, functools.partial(df40.scan, lists=True)),
@@ -107,7 +139,11 @@ READERS: dict[str, Case] = {
 
 def texts(root: Path) -> list[Path]:
     """The lists of a generated copy."""
-    return sorted(path for path in root.rglob("*") if path.suffix in (".json", ".csv", ".txt") and path.stat().st_size)
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix in (".json", ".csv", ".txt") and path.stat().st_size
+    )
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -130,12 +166,16 @@ def test_every_source_names_a_list_in_another_encoding(name: str, tmp_path: Path
     grow(tmp_path)
     for path in texts(tmp_path):
         path.write_bytes("é\n".encode("latin-1") + path.read_bytes())
-    with pytest.raises(InputError, match=r"Line 1 of .*\.(json|csv|txt) is not UTF-8 text; save the file in UTF-8"):
+    with pytest.raises(
+        InputError, match=r"Line 1 of .*\.(json|csv|txt) is not UTF-8 text; save the file in UTF-8"
+    ):
         list(scan(tmp_path))
 
 
 def changed(value: Any) -> Iterator[Any]:
-    """A JSON value with one of its values, at any depth, left out or of another kind; of each object and list only two members are changed."""
+    """A JSON value with one of its values, at any depth, left out or of another kind; of each
+    object and list only two members are changed.
+    """
     yield from (None, 7, ["odd"], {"odd": 1})
     if isinstance(value, dict):
         for key in list(value)[:2]:
@@ -143,11 +183,18 @@ def changed(value: Any) -> Iterator[Any]:
             yield from (value | {key: inner} for inner in changed(value[key]))
     elif isinstance(value, list):
         for place in range(min(2, len(value))):
-            yield from ([*value[:place], inner, *value[place + 1 :]] for inner in changed(value[place]))
+            yield from (
+                [*value[:place], inner, *value[place + 1 :]] for inner in changed(value[place])
+            )
 
 
-@pytest.mark.parametrize("name", ["deepfakebench", "df40 lists", "dfdc", "dfdcp", "ffpp", "ffpp by DeepfakeBench's split"])
-def test_whatever_json_holds_is_read_or_refused_with_the_name_of_the_file(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["deepfakebench", "df40 lists", "dfdc", "dfdcp", "ffpp", "ffpp by DeepfakeBench's split"],
+)
+def test_whatever_json_holds_is_read_or_refused_with_the_name_of_the_file(
+    name: str, tmp_path: Path
+) -> None:
     grow, scan = READERS[name]
     grow(tmp_path)
     path = [path for path in texts(tmp_path) if path.suffix == ".json"][-1]
@@ -159,7 +206,10 @@ def test_whatever_json_holds_is_read_or_refused_with_the_name_of_the_file(name: 
         except InputError as error:
             refusals.append(error)
     assert len(refusals) > 5
-    assert all(path.name in refusal.message and refusal.remedy and "Error" not in refusal.message for refusal in refusals)
+    assert all(
+        path.name in refusal.message and refusal.remedy and "Error" not in refusal.message
+        for refusal in refusals
+    )
 
 
 def test_json_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
@@ -172,7 +222,9 @@ def test_equal_names_with_equal_values_are_no_contradiction(tmp_path: Path) -> N
     (tmp_path / "a.json").write_text('{"a": 1, "a": 1}')
     assert read_json(tmp_path / "a.json") == {"a": 1}
     (tmp_path / "a.json").write_text('{"a": 1, "a": 2}')
-    with pytest.raises(InputError, match=r"a\.json gives a twice, with different values; remove the wrong one"):
+    with pytest.raises(
+        InputError, match=r"a\.json gives a twice, with different values; remove the wrong one"
+    ):
         read_json(tmp_path / "a.json")
 
 
@@ -180,14 +232,25 @@ def test_videos_of_a_split_that_deepfakebench_does_not_know_are_told(tmp_path: P
     root = test_sources.benchmark(tmp_path)
     path = root / "dataset_json/Celeb-DF-v2.json"
     path.write_text(path.read_text().replace('"val"', '"validation"'))
-    (problem,) = [entry for entry in deepfakebench.scan(root, path.name) if getattr(entry, "kind", "") == "unknown split"]
-    assert "lists videos of CelebDFv2_real as 'validation', which is none of test, val, train" in problem.what  # pyright: ignore
+    (problem,) = [
+        entry
+        for entry in deepfakebench.scan(root, path.name)
+        if getattr(entry, "kind", "") == "unknown split"
+    ]
+    assert (
+        "lists videos of CelebDFv2_real as 'validation', which is none of test, val, train"
+        in problem.what
+    )  # pyright: ignore
 
 
 # ---- tables
 
 HEADER = "path,label,dataset,domain,video,index,split"
-LINES = [HEADER, "a b/0.png,0,mine,real,mine/real/v,0,test", '"a, ""b"";c/0.png",1,mine,swap,mine/swap/v,1.0,test']
+LINES = [
+    HEADER,
+    "a b/0.png,0,mine,real,mine/real/v,0,test",
+    '"a, ""b"";c/0.png",1,mine,swap,mine/swap/v,1.0,test',
+]
 
 
 def written(root: Path, *lines: str, end: str = "\n") -> list[Entry]:
@@ -197,14 +260,21 @@ def written(root: Path, *lines: str, end: str = "\n") -> list[Entry]:
 
 def apart(line: str, separator: str) -> str:
     """A line with another separator, but for the commas in quotes."""
-    return '"'.join(part if place % 2 else part.replace(",", separator) for place, part in enumerate(line.split('"')))
+    return '"'.join(
+        part if place % 2 else part.replace(",", separator)
+        for place, part in enumerate(line.split('"'))
+    )
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", ", ", ";  "])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_separators_blanks_quotes_and_line_ends_of_a_table_are_found_out(separator: str, end: str, tmp_path: Path) -> None:
+def test_separators_blanks_quotes_and_line_ends_of_a_table_are_found_out(
+    separator: str, end: str, tmp_path: Path
+) -> None:
     plain = written(tmp_path, *LINES)
-    assert [(entry.path.relative_to(tmp_path).as_posix(), entry.label, entry.index) for entry in plain] == [  # pyright: ignore
+    assert [
+        (entry.path.relative_to(tmp_path).as_posix(), entry.label, entry.index) for entry in plain
+    ] == [  # pyright: ignore
         ("a b/0.png", 0, 0),
         ('a, "b";c/0.png', 1, 1),
     ]
@@ -216,20 +286,31 @@ def test_blanks_before_separators_are_no_content(tmp_path: Path) -> None:
     assert written(tmp_path, *(f"  {line} ".replace(",", "  ,\t ") for line in LINES[:2])) == plain
 
 
-def test_what_was_found_out_about_a_table_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_found_out_about_a_table_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         plain = written(tmp_path, *LINES)
         assert not caplog.records
-        lines = ["PATH; Label;dataset;domain;video;index;split;Note", *(apart(line, ";") for line in LINES[1:])]
+        lines = [
+            "PATH; Label;dataset;domain;video;index;split;Note",
+            *(apart(line, ";") for line in LINES[1:]),
+        ]
         assert written(tmp_path, *lines) == plain
     (record,) = caplog.records
-    assert record.getMessage() == f"{tmp_path}/frames.csv is read so: cells are separated by semicolons; the columns PATH as path, Label as label."
+    assert (
+        record.getMessage()
+        == f"{tmp_path}/frames.csv is read so: cells are separated by semicolons; the columns "
+        "PATH as path, Label as label."
+    )
 
 
 def test_an_exact_name_of_a_column_wins_and_two_like_it_are_refused(tmp_path: Path) -> None:
     first = "0.png,0,mine,real,v,0,test"
     assert written(tmp_path, f"{HEADER},Label", f"{first},fake") == written(tmp_path, HEADER, first)
-    with pytest.raises(InputError, match=r"has the column label more than once; keep the right one"):
+    with pytest.raises(
+        InputError, match=r"has the column label more than once; keep the right one"
+    ):
         written(tmp_path, HEADER.replace("label", "Label") + ",LABEL", f"{first},1")
     with pytest.raises(InputError, match=r"has the column label more than once"):
         written(tmp_path, f"{HEADER},label", f"{first},1")
@@ -240,20 +321,39 @@ def test_an_exact_name_of_a_column_wins_and_two_like_it_are_refused(tmp_path: Pa
     [
         ([""], r"frames\.csv lacks the columns path, label, .*; it needs path, label"),
         ([HEADER.replace(",", "|")], r"lacks the columns path"),
-        ([HEADER.replace("label,", ""), "0.png,mine,real,v,0,test"], r"lacks the columns label; it needs"),
-        ([HEADER, "0.png,0,mine,real,v,0,test,more"], r"Line 2 of .*frames\.csv has 8 cells, but the header 7"),
-        ([HEADER, "0.png,0,mine,real"], r"Line 2 of the table .*frames\.csv has empty cells in the columns video, index, split"),
-        ([HEADER, "0.png,0,  ,real,v,0,test"], r"Line 2 of the table .* has empty cells in the columns dataset; fill them in"),
-        ([HEADER, '"0.png,0,mine,real,v,0,test'], r"Line 2 of .*frames\.csv cannot be read \(unexpected end of data\)"),
+        (
+            [HEADER.replace("label,", ""), "0.png,mine,real,v,0,test"],
+            r"lacks the columns label; it needs",
+        ),
+        (
+            [HEADER, "0.png,0,mine,real,v,0,test,more"],
+            r"Line 2 of .*frames\.csv has 8 cells, but the header 7",
+        ),
+        (
+            [HEADER, "0.png,0,mine,real"],
+            r"Line 2 of the table .*frames\.csv has empty cells in the columns video, index, split",
+        ),
+        (
+            [HEADER, "0.png,0,  ,real,v,0,test"],
+            r"Line 2 of the table .* has empty cells in the columns dataset; fill them in",
+        ),
+        (
+            [HEADER, '"0.png,0,mine,real,v,0,test'],
+            r"Line 2 of .*frames\.csv cannot be read \(unexpected end of data\)",
+        ),
     ],
 )
-def test_a_table_is_never_read_by_a_wrong_column(lines: list[str], message: str, tmp_path: Path) -> None:
+def test_a_table_is_never_read_by_a_wrong_column(
+    lines: list[str], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=message):
         written(tmp_path, *lines)
 
 
 def test_lines_without_cells_are_no_rows(tmp_path: Path) -> None:
-    assert written(tmp_path, LINES[0], "", LINES[1], ",,,,,,", LINES[2], "") == written(tmp_path, *LINES)
+    assert written(tmp_path, LINES[0], "", LINES[1], ",,,,,,", LINES[2], "") == written(
+        tmp_path, *LINES
+    )
 
 
 def test_a_line_is_counted_as_an_editor_does(tmp_path: Path) -> None:

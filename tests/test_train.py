@@ -12,15 +12,20 @@ from lightning.pytorch import Trainer
 from timm.layers.config import set_fused_attn, use_fused_attn
 
 from fmsd.cli.main import main
+from fmsd.engine.trainer import all_steps, check_precision, epoch_steps, made
+from fmsd.engine.weights import built
 from fmsd.errors import InputError
-from fmsd.report.run import Run, claimed, prune
-from fmsd.tasks.evaluate import built, check_precision, made
-from fmsd.tasks.train import all_steps, epoch_steps
+from fmsd.runs.folder import Run, claimed, prune
 from tests.conftest import grow_tree, tiny_vit
 
 
 def trainer(**changes: object) -> Trainer:
-    return Trainer(**({"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "max_epochs": 3} | changes))  # pyright: ignore
+    return Trainer(
+        **(
+            {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "max_epochs": 3}
+            | changes
+        )
+    )  # pyright: ignore
 
 
 @pytest.mark.parametrize(
@@ -35,7 +40,9 @@ def trainer(**changes: object) -> Trainer:
         ({"max_steps": 7, "max_epochs": -1}, 1, 7),
     ],
 )
-def test_the_schedule_spans_the_steps_that_will_be_made(changes: dict[str, object], accumulate: int, steps: int) -> None:
+def test_the_schedule_spans_the_steps_that_will_be_made(
+    changes: dict[str, object], accumulate: int, steps: int
+) -> None:
     worker = trainer(**changes)
     assert all_steps(worker, epoch_steps(worker, 10, accumulate)) == steps
 
@@ -52,14 +59,21 @@ def test_trainers_that_would_give_wrong_numbers_or_none_are_refused() -> None:
             made(trainer, precision=precision)
     with pytest.raises(InputError, match=r"Training in 2 processes needs trainer=ddp"):
         made(trainer, devices=2)
-    with pytest.raises(InputError, match=r"trainer\.precision=16-mixed would scale the gradients .* use bf16-mixed"):
+    with pytest.raises(
+        InputError, match=r"trainer\.precision=16-mixed would scale the gradients .* use bf16-mixed"
+    ):
         check_precision("16-mixed")  # which the CPU does not have
     for wrong in ({"precision": "foo"}, {"accelerator": "abacus"}, {"max_epoch": 3}):
-        with pytest.raises(InputError, match=r"The trainer does not take its settings .* correct trainer\.NAME=VALUE"):
+        with pytest.raises(
+            InputError,
+            match=r"The trainer does not take its settings .* correct trainer\.NAME=VALUE",
+        ):
             made(trainer, **wrong)
 
 
-def test_a_refused_run_takes_back_its_own_parts_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_run_takes_back_its_own_parts_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
 
     def refused(folder: Path) -> None:
@@ -84,7 +98,12 @@ def test_a_refused_run_takes_back_its_own_parts_and_nothing_else(tmp_path: Path,
 def test_a_second_process_in_the_same_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
     with claimed(Run(tmp_path), "a: 1"):
         (tmp_path / "logs").mkdir()
-        with pytest.raises(InputError, match=r"Another process is at work on the run in .*; wait for it"), claimed(Run(tmp_path), "b: 2"):
+        with (
+            pytest.raises(
+                InputError, match=r"Another process is at work on the run in .*; wait for it"
+            ),
+            claimed(Run(tmp_path), "b: 2"),
+        ):
             pass
         assert (tmp_path / "config.yaml").read_text() == "a: 1"
         assert (tmp_path / "logs").is_dir()
@@ -98,13 +117,19 @@ def test_a_run_goes_on_only_as_it_was_configured_and_until_it_is_finished(tmp_pa
         assert not (tmp_path / ".mask.json.0123.partial").exists()
     assert (tmp_path / "config.yaml").read_text() == config
     with (
-        pytest.raises(InputError, match=r"already holds a run, unfinished and different from this one in data\.size; choose another"),
+        pytest.raises(
+            InputError,
+            match=r"already holds a run, unfinished and different from this one in data\.size; choose another",
+        ),
         claimed(Run(tmp_path), config.replace("32", "64"), resumable=True),
     ):
         pass
     for name in ("run.json", "results.csv"):
         (tmp_path / name).write_text("{}")
-    with pytest.raises(InputError, match=r"already holds a run; choose another folder"), claimed(Run(tmp_path), config, resumable=True):
+    with (
+        pytest.raises(InputError, match=r"already holds a run; choose another folder"),
+        claimed(Run(tmp_path), config, resumable=True),
+    ):
         pass
 
 
@@ -140,30 +165,51 @@ def test_who_waits_for_a_run_finds_it_as_it_is_then(fails: bool, tmp_path: Path)
         with claimed(Run(tmp_path), "b: 2", resumable=True):
             assert Run(tmp_path).config.read_text() == "b: 2"
     else:
-        with pytest.raises(InputError, match=r"already holds a run; choose another folder"), claimed(Run(tmp_path), "a: 1", resumable=True):
+        with (
+            pytest.raises(InputError, match=r"already holds a run; choose another folder"),
+            claimed(Run(tmp_path), "a: 1", resumable=True),
+        ):
             pass
         assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "run.json"}
     worker.join()
 
 
-def test_in_bfloat16_too_an_evaluation_gives_the_numbers_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_bfloat16_too_an_evaluation_gives_the_numbers_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
     monkeypatch.chdir(tmp_path)
-    words = ["data=folder", "data.root=data", "trainer=smoke", "trainer.precision=bf16-mixed", "backbone=demo_vit"]
+    words = [
+        "data=folder",
+        "data.root=data",
+        "trainer=smoke",
+        "trainer.precision=bf16-mixed",
+        "backbone=demo_vit",
+    ]
     for name, seed in (("one", 0), ("other", 1)):
         assert main(["train", "method=full", f"seed={seed}", *words, f"hydra.run.dir={name}"]) == 0
     assert main(["merge", "merger=average", "experts=[one,other]", "out=merged"]) == 0
     for name in ("one", "merged"):
         assert main(["evaluate", f"run={name}", f"hydra.run.dir={name}/again"]) == 0
-        first, again = (pl.read_parquet(f"{folder}/predictions/folder.parquet") for folder in (name, f"{name}/again"))
+        first, again = (
+            pl.read_parquet(f"{folder}/predictions/folder.parquet")
+            for folder in (name, f"{name}/again")
+        )
         assert first["logit"].to_list() == again["logit"].to_list()
 
 
 @pytest.mark.parametrize(("precision", "fused"), [("bf16-mixed", False), ("32-true", True)])
-def test_attention_is_torchs_own_unless_that_is_slow_where_it_trains_and_others_are_as_they_were(precision: str, fused: bool) -> None:
+def test_attention_is_torchs_own_unless_that_is_slow_where_it_trains_and_others_are_as_they_were(
+    precision: str, fused: bool
+) -> None:
     worker = trainer(precision=precision)
     for experimental in (False, True):
         set_fused_attn(True, experimental)
-        assert {block.attn.fused_attn for block in built(tiny_vit, worker).backbone.blocks} == {fused}  # pyright: ignore
+        assert {
+            block.attn.fused_attn
+            for block in built(
+                tiny_vit, worker.strategy.root_device, worker.precision
+            ).backbone.blocks
+        } == {fused}  # pyright: ignore
         assert (use_fused_attn(), use_fused_attn(experimental=True)) == (True, experimental)
     set_fused_attn(True)

@@ -7,17 +7,43 @@ import cv2
 import numpy as np
 import pytest
 
-from fmsd.data.transforms import AUGMENTATIONS, seeded, transform
+from fmsd.data.loading.transforms import AUGMENTATIONS, seeded, transform
 from fmsd.errors import InputError
 
 COLOURS = {"RandomBrightnessContrast": 1 / 6, "FancyPCA": 1 / 6, "HueSaturationValue": 1 / 6}
 PARTS = {
-    "dfb": {"HorizontalFlip": 0.5, "Rotate": 0.5, "GaussianBlur": 0.5, "ImageCompression": 0.5, **COLOURS},
-    "effort": {
-        **{"HorizontalFlip": 0.5, "RandomBrightnessContrast": 0.5, "HueSaturationValue": 0.3, "RandomGamma": 0.3, "GlassBlur": 0.3},
-        **dict.fromkeys(("ImageCompression", "GaussNoise", "MotionBlur", "CLAHE", "ChannelShuffle", "CoarseDropout"), 0.1),
+    "dfb": {
+        "HorizontalFlip": 0.5,
+        "Rotate": 0.5,
+        "GaussianBlur": 0.5,
+        "ImageCompression": 0.5,
+        **COLOURS,
     },
-    "sbi": {"HorizontalFlip": 0.5, "ImageCompression": 0.5, **dict.fromkeys(("RGBShift", "HueSaturationValue", "RandomBrightnessContrast"), 0.3)},
+    "effort": {
+        **{
+            "HorizontalFlip": 0.5,
+            "RandomBrightnessContrast": 0.5,
+            "HueSaturationValue": 0.3,
+            "RandomGamma": 0.3,
+            "GlassBlur": 0.3,
+        },
+        **dict.fromkeys(
+            (
+                "ImageCompression",
+                "GaussNoise",
+                "MotionBlur",
+                "CLAHE",
+                "ChannelShuffle",
+                "CoarseDropout",
+            ),
+            0.1,
+        ),
+    },
+    "sbi": {
+        "HorizontalFlip": 0.5,
+        "ImageCompression": 0.5,
+        **dict.fromkeys(("RGBShift", "HueSaturationValue", "RandomBrightnessContrast"), 0.3),
+    },
 }
 """How often each step of an augmentation acts."""
 
@@ -36,7 +62,10 @@ def applied(name: str) -> list[dict[str, dict]]:
     """What each of many draws applied: step -> its parameters."""
     steps = A.Compose(AUGMENTATIONS[name](A.Resize(24, 24)), save_applied_params=True)
     image = noise(32, 32)
-    return [dict(seeded(steps, np.random.default_rng([seed, 7]))(image=image)["applied_transforms"]) for seed in range(DRAWS)]
+    return [
+        dict(seeded(steps, np.random.default_rng([seed, 7]))(image=image)["applied_transforms"])
+        for seed in range(DRAWS)
+    ]
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
@@ -59,7 +88,9 @@ def test_an_augmentation_depends_on_its_generator_alone(name: str) -> None:
 
 def test_none_is_resizing_alone() -> None:
     image = noise(48, 40)
-    assert np.array_equal(draw("none", image, 0), cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA))
+    assert np.array_equal(
+        draw("none", image, 0), cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
+    )
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -73,13 +104,24 @@ def test_each_step_acts_as_often_as_it_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", PARTS)
 def test_one_step_says_nothing_about_another(name: str) -> None:
-    drawn = [("HorizontalFlip" in steps, "RandomBrightnessContrast" in steps, "ImageCompression" in steps) for steps in applied(name)]
+    drawn = [
+        (
+            "HorizontalFlip" in steps,
+            "RandomBrightnessContrast" in steps,
+            "ImageCompression" in steps,
+        )
+        for steps in applied(name)
+    ]
     assert np.abs(np.corrcoef(np.array(drawn, float).T) - np.eye(3)).max() < 4 / DRAWS**0.5
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_jpeg_keeps_to_its_range_of_quality(name: str) -> None:
-    quality = [steps["ImageCompression"]["quality"] for steps in applied(name) if "ImageCompression" in steps]
+    quality = [
+        steps["ImageCompression"]["quality"]
+        for steps in applied(name)
+        if "ImageCompression" in steps
+    ]
     assert min(quality) >= 40
     assert max(quality) <= 100
     assert max(quality) - min(quality) > 40
@@ -87,7 +129,9 @@ def test_jpeg_keeps_to_its_range_of_quality(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name != "none"])
 def test_about_half_of_the_images_are_flipped(name: str) -> None:
-    image = np.repeat(np.repeat(np.linspace(60, 200, 32).astype(np.uint8)[None, :, None], 32, 0), 3, 2)
+    image = np.repeat(
+        np.repeat(np.linspace(60, 200, 32).astype(np.uint8)[None, :, None], 32, 0), 3, 2
+    )
     drawn = (draw(name, image, seed).astype(float) for seed in range(200))
     assert 70 < sum(pixels[:, :16].mean() > pixels[:, 16:].mean() for pixels in drawn) < 130
 
@@ -98,5 +142,8 @@ def test_rotation_leaves_no_black_corners() -> None:
 
 
 def test_an_unknown_augmentation_is_refused() -> None:
-    with pytest.raises(InputError, match=r"data\.augment=heavy is unknown; choose one of light, none, dfb, effort, sbi\."):
+    with pytest.raises(
+        InputError,
+        match=r"data\.augment=heavy is unknown; choose one of light, none, dfb, effort, sbi\.",
+    ):
         transform("heavy", 24)

@@ -26,10 +26,24 @@ def test_all_videos_are_for_testing_unless_told_otherwise(tmp_path: Path) -> Non
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     entries = list(uadfv.scan(tmp_path, "uadfv"))
-    assert entries[0] == Video(tmp_path / "real" / "0000.mp4", None, 0, "uadfv", "real", "uadfv/real/0000", "test")
-    assert entries[3] == Video(tmp_path / "fake" / "0001_fake.mp4", None, 1, "uadfv", "fake", "uadfv/fake/0001_fake", "test")
+    assert entries[0] == Video(
+        tmp_path / "real" / "0000.mp4", None, 0, "uadfv", "real", "uadfv/real/0000", "test"
+    )
+    assert entries[3] == Video(
+        tmp_path / "fake" / "0001_fake.mp4",
+        None,
+        1,
+        "uadfv",
+        "fake",
+        "uadfv/fake/0001_fake",
+        "test",
+    )
     assert len(entries) == 4
-    assert {entry.split for entry in uadfv.scan(tmp_path, "uadfv", split="train") if isinstance(entry, Video)} == {"train"}
+    assert {
+        entry.split
+        for entry in uadfv.scan(tmp_path, "uadfv", split="train")
+        if isinstance(entry, Video)
+    } == {"train"}
 
 
 def test_extracted_frames_make_a_valid_manifest_and_pairs_stay_together(tmp_path: Path) -> None:
@@ -37,7 +51,9 @@ def test_extracted_frames_make_a_valid_manifest_and_pairs_stay_together(tmp_path
     assert collect(uadfv.scan(root, "uadfv"), root).validate().videos == 12
     held = collect(uadfv.scan(root, "uadfv", "train"), root).hold_out(0.5).where(split="val").table
     assert held.height == 6
-    assert set(held.filter(label=0)["video"].str.tail(4)) == set(held.filter(label=1)["video"].str.strip_suffix("_fake").str.tail(4))
+    assert set(held.filter(label=0)["video"].str.tail(4)) == set(
+        held.filter(label=1)["video"].str.strip_suffix("_fake").str.tail(4)
+    )
 
 
 def test_a_half_of_a_pair_is_told(tmp_path: Path) -> None:
@@ -60,9 +76,16 @@ def test_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
 
 def test_deepfakebench_json_wins_where_the_root_holds_it(tmp_path: Path) -> None:
     root = extracted(tmp_path)
-    source = functools.partial(deepfakebench.either, file="UADFV.json", dataset="uadfv", tree=functools.partial(uadfv.scan, dataset="uadfv"))
+    source = functools.partial(
+        deepfakebench.either,
+        file="UADFV.json",
+        dataset="uadfv",
+        tree=functools.partial(uadfv.scan, dataset="uadfv"),
+    )
     assert collect(source(root), root).validate().videos == 6
     video = {"label": "UADFV_Real", "frames": ["real/frames/0001/000.png"]}
     listed = {"UADFV_Real": {split: {"0001": video} for split in ("train", "val", "test")}}
     (root / "UADFV.json").write_text(json.dumps({"UADFV": listed}))
-    assert collect(source(root), root).validate().table.select("video", "split").rows() == [("uadfv/real/0001", "test")]
+    assert collect(source(root), root).validate().table.select("video", "split").rows() == [
+        ("uadfv/real/0001", "test")
+    ]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fmsd.data import processes
-from fmsd.data.video import index, opened, sampled
+from fmsd.data.extraction.video import index, opened, sampled
 from fmsd.errors import InputError
 from tests.films import bitten, film, sound, turned, walk
 
@@ -31,12 +31,16 @@ def decoded(path: Path) -> list[np.ndarray]:
 
 
 def holds_to_the_whole(path: Path, counts: Sequence[int | None] = (1, 2, 5, 40, None)) -> int:
-    """Asserts that samples are evenly spread frames of the whole decoded file, whose length it returns."""
+    """Asserts that samples are evenly spread frames of the whole decoded file, whose length it
+    returns.
+    """
     whole = decoded(path)
     for count in counts:
         samples = list(sampled(path, count))
         taken = min(count or len(whole), len(whole))
-        assert [sample.position for sample in samples] == np.linspace(0, len(whole) - 1, taken).round().astype(int).tolist()
+        assert [sample.position for sample in samples] == np.linspace(
+            0, len(whole) - 1, taken
+        ).round().astype(int).tolist()
         for sample in samples:
             assert sample.image is not None
             assert np.array_equal(sample.image, whole[sample.position])
@@ -49,7 +53,11 @@ FILMS: list[tuple[str, str, dict[str, str]]] = [
     ("whole.mp4", "libx264", {}),
     ("groups.mp4", "libx264", {"g": "7", "bf": "2"}),
     ("short.mp4", "libx264", {"g": "2", "bf": "2"}),
-    ("leading.mp4", "libx264", {"bf": "3", "x264-params": "open-gop=1:keyint=7:scenecut=0:b-adapt=0"}),
+    (
+        "leading.mp4",
+        "libx264",
+        {"bf": "3", "x264-params": "open-gop=1:keyint=7:scenecut=0:b-adapt=0"},
+    ),
     ("refreshed.mp4", "libx264", {"g": "7", "intra-refresh": "1"}),
     ("part2.mp4", "mpeg4", {"g": "7", "bf": "2"}),
     ("groups.mov", "libx264", {"g": "7", "bf": "2"}),
@@ -79,7 +87,9 @@ FILMS: list[tuple[str, str, dict[str, str]]] = [
 
 
 @pytest.mark.parametrize(("name", "codec", "options"), FILMS, ids=[name for name, *_ in FILMS])
-def test_samples_are_the_evenly_spread_frames_of_the_whole_decoded_file(tmp_path: Path, name: str, codec: str, options: dict[str, str]) -> None:
+def test_samples_are_the_evenly_spread_frames_of_the_whole_decoded_file(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
     assert holds_to_the_whole(film(tmp_path / name, moving(), codec, options=options)) == 40
 
 
@@ -99,7 +109,10 @@ def test_frames_that_are_stored_but_never_shown_are_not_counted(tmp_path: Path) 
         """From the second key frame on: what is shown before it refers to frames that are gone."""
         return packets[[place for place, packet in enumerate(packets) if packet.is_keyframe][1] :]
 
-    for codec, options in (("mpeg2video", {"g": "10", "bf": "2"}), ("libx265", {"x265-params": f"{X265}:open-gop=1:keyint=10"})):
+    for codec, options in (
+        ("mpeg2video", {"g": "10", "bf": "2"}),
+        ("libx265", {"x265-params": f"{X265}:open-gop=1:keyint=10"}),
+    ):
         path = film(tmp_path / f"{codec}.mkv", moving(), codec, options=options)
         for ending in ("mkv", "ts"):
             cut = rewritten(path, tmp_path / f"{codec}_cut.{ending}", later)
@@ -112,9 +125,17 @@ def test_frames_that_are_stored_but_never_shown_are_not_counted(tmp_path: Path) 
 def test_frames_that_only_serve_others_are_not_counted(tmp_path: Path) -> None:
     def hidden(packets: list[av.Packet]) -> list[av.Packet]:
         """Three early frames of VP8 are decoded, but not shown: a bit in their first byte."""
-        copies = [av.Packet(bytes([data[0] & ~16 if 3 <= place < 6 else data[0]]) + data[1:]) for place, data in enumerate(map(bytes, packets))]
+        copies = [
+            av.Packet(bytes([data[0] & ~16 if 3 <= place < 6 else data[0]]) + data[1:])
+            for place, data in enumerate(map(bytes, packets))
+        ]
         for packet, copy in zip(packets, copies, strict=True):
-            copy.pts, copy.dts, copy.time_base, copy.is_keyframe = packet.pts, packet.dts, packet.time_base, packet.is_keyframe
+            copy.pts, copy.dts, copy.time_base, copy.is_keyframe = (
+                packet.pts,
+                packet.dts,
+                packet.time_base,
+                packet.is_keyframe,
+            )
         return copies
 
     path = film(tmp_path / "plain.webm", moving(), "libvpx", options={"g": "10"})
@@ -122,9 +143,16 @@ def test_frames_that_only_serve_others_are_not_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("codec", "options"), [("libx264", {"g": "10", "bf": "2"}), ("libx265", {"x265-params": f"{X265}:keyint=10"}), ("libvpx-vp9", {"g": "10"})]
+    ("codec", "options"),
+    [
+        ("libx264", {"g": "10", "bf": "2"}),
+        ("libx265", {"x265-params": f"{X265}:keyint=10"}),
+        ("libvpx-vp9", {"g": "10"}),
+    ],
 )
-def test_key_frames_that_are_none_and_stamps_out_of_order_mislead_nobody(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
+def test_key_frames_that_are_none_and_stamps_out_of_order_mislead_nobody(
+    tmp_path: Path, codec: str, options: dict[str, str]
+) -> None:
     def keys(packets: list[av.Packet]) -> list[av.Packet]:
         for packet in packets:
             packet.is_keyframe = True
@@ -138,10 +166,17 @@ def test_key_frames_that_are_none_and_stamps_out_of_order_mislead_nobody(tmp_pat
     path = film(tmp_path / "right.mkv", moving(), codec, options=options)
     for ending in ("mkv", "mp4"):
         for change in (keys, stamps):
-            assert holds_to_the_whole(rewritten(path, tmp_path / f"{change.__name__}.{ending}", change)) >= 39
+            assert (
+                holds_to_the_whole(
+                    rewritten(path, tmp_path / f"{change.__name__}.{ending}", change)
+                )
+                >= 39
+            )
 
 
-def test_a_broken_stream_that_was_recorded_from_its_middle_gives_what_can_be_decoded(tmp_path: Path) -> None:
+def test_a_broken_stream_that_was_recorded_from_its_middle_gives_what_can_be_decoded(
+    tmp_path: Path,
+) -> None:
     path = film(tmp_path / "broadcast.ts", moving(), "mpeg2video", options={"g": "10", "bf": "2"})
     content = path.read_bytes()
     path.write_bytes(content[len(content) // 2 // 188 * 188 :])
@@ -155,11 +190,20 @@ NOISY = ("libx264", {"g": "8", "bf": "2"}), ("mpeg2video", {"g": "8", "bf": "2"}
 
 @pytest.mark.parametrize(("codec", "options"), NOISY, ids=[codec for codec, _ in NOISY])
 @pytest.mark.parametrize("seed", range(3))
-def test_no_frame_that_damage_has_reached_is_taken_for_the_video(tmp_path: Path, codec: str, options: dict[str, str], seed: int) -> None:
-    """Neither the frame in which the decoder conceals the damage, nor any that is predicted from it; other groups of frames stay."""
+def test_no_frame_that_damage_has_reached_is_taken_for_the_video(
+    tmp_path: Path, codec: str, options: dict[str, str], seed: int
+) -> None:
+    """Neither the frame in which the decoder conceals the damage, nor any that is predicted from
+    it; other groups of frames stay.
+    """
     rng = np.random.default_rng(seed)
     ground = rng.integers(0, 256, (96, 128, 3), np.uint8)
-    path = film(tmp_path / "live.ts", [np.roll(ground, 2 * place, 1) for place in range(40)], codec, options=options)
+    path = film(
+        tmp_path / "live.ts",
+        [np.roll(ground, 2 * place, 1) for place in range(40)],
+        codec,
+        options=options,
+    )
     whole = {image.tobytes() for image in decoded(path)}
     bitten(path, 0.4, seed)
     samples = list(sampled(path, None))
@@ -167,7 +211,9 @@ def test_no_frame_that_damage_has_reached_is_taken_for_the_video(tmp_path: Path,
     assert all(kept)
     assert 20 <= len(kept) < 40
     shown = [sample for sample in sampled(path, None, keep_corrupt=True) if sample.corrupt]
-    assert [sample.position for sample in shown if sample.image is not None] == [sample.position for sample in samples if sample.corrupt]
+    assert [sample.position for sample in shown if sample.image is not None] == [
+        sample.position for sample in samples if sample.corrupt
+    ]
     assert shown
 
 
@@ -175,7 +221,9 @@ def test_the_real_clips_are_sampled_as_they_are_decoded(real_data: Path) -> None
     paths = sorted((real_data / "videos").iterdir())
     assert paths
     for path in paths:
-        samples = {sample.position: sample.image for sample in sampled(path, 8) if sample.image is not None}
+        samples = {
+            sample.position: sample.image for sample in sampled(path, 8) if sample.image is not None
+        }
         length = 0
         with av.open(path) as container:
             for place, frame in enumerate(container.decode(video=0)):
@@ -185,7 +233,11 @@ def test_the_real_clips_are_sampled_as_they_are_decoded(real_data: Path) -> None
                         frame.width * (container.streams.video[0].sample_aspect_ratio or 1)
                     )  # one clip is stored as 720 x 480, for 853 x 480
                     right = frame.to_ndarray(format="rgb24")
-                    right = right if wide == frame.width else cv2.resize(right, (wide, frame.height), interpolation=cv2.INTER_CUBIC)
+                    right = (
+                        right
+                        if wide == frame.width
+                        else cv2.resize(right, (wide, frame.height), interpolation=cv2.INTER_CUBIC)
+                    )
                     assert np.array_equal(samples[place], right), f"{path.name}, frame {place}"
         assert list(samples) == np.linspace(0, length - 1, 8).round().astype(int).tolist()
 
@@ -233,7 +285,9 @@ def test_what_is_no_video_is_refused_by_name(tmp_path: Path) -> None:
             list(sampled(tmp_path / name, 4))
 
 
-def test_a_file_cut_off_before_its_index_is_refused_and_one_cut_off_after_it_gives_what_it_has(tmp_path: Path) -> None:
+def test_a_file_cut_off_before_its_index_is_refused_and_one_cut_off_after_it_gives_what_it_has(
+    tmp_path: Path,
+) -> None:
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(30)]
     path = film(tmp_path / "noise.mp4", noise, options={"g": "5", "bf": "0"})
@@ -261,11 +315,16 @@ def test_damage_within_a_file_costs_the_frames_it_hits_and_no_others(tmp_path: P
     path.write_bytes(content)
     samples = list(sampled(path, None))
     assert [sample.position for sample in samples] == list(range(30))
-    same = [sample.image is not None and np.array_equal(sample.image, whole[sample.position]) for sample in samples]
+    same = [
+        sample.image is not None and np.array_equal(sample.image, whole[sample.position])
+        for sample in samples
+    ]
     assert 26 <= sum(same) < 30
 
 
-def test_a_forked_process_does_not_free_the_decoder_s_threads_that_it_inherited(tmp_path: Path) -> None:
+def test_a_forked_process_does_not_free_the_decoder_s_threads_that_it_inherited(
+    tmp_path: Path,
+) -> None:
     """FFmpeg would wait for them for ever: frames in cyclic garbage of the process that forks."""
     assert processes.pool  # its module sees to it
     path = film(tmp_path / "film.mp4", walk(1))

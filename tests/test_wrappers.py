@@ -1,4 +1,6 @@
-"""Optimizer wrappers: the direction they leave in p.grad against their formulas written out, and what they leave alone."""
+"""Optimizer wrappers: the direction they leave in p.grad against their formulas written out, and
+what they leave alone.
+"""
 
 import copy
 import functools
@@ -27,7 +29,7 @@ from torch.utils.data import DataLoader
 from fmsd.cli.main import main
 from fmsd.engine.learner import Learner
 from fmsd.errors import InputError
-from fmsd.optim.repetition import Repeatable
+from fmsd.optim.replay import Repeatable
 from fmsd.optim.roga import RoGA
 from fmsd.optim.sagm import SAGM
 from fmsd.optim.sam import SAM
@@ -51,10 +53,15 @@ BACKBONE = [SAM(0.3), SAGM(0.3, 0.1), RoGA(0.3, 0.1, 2.0), RoGA(0.3, 0.1, 2.0, e
 """Those that leave the head where it is, as they do by default."""
 
 WHOLE = [replace(wrapper, perturb="all") for wrapper in BACKBONE]
-ADAPTIVE = [replace(wrapper, adaptive=True, eta=eta) for wrapper, eta in zip([*BACKBONE, WHOLE[2]], (0.0, 0.1, 0.0, 0.1, 0.0), strict=True)]
+ADAPTIVE = [
+    replace(wrapper, adaptive=True, eta=eta)
+    for wrapper, eta in zip([*BACKBONE, WHOLE[2]], (0.0, 0.1, 0.0, 0.1, 0.0), strict=True)
+]
 WRAPPERS = [ERM(), *BACKBONE, *WHOLE, *ADAPTIVE]
 NAMES = ["erm", "sam", "sagm", "own", "all"]
-NAMES += [f"{name}-whole" for name in NAMES[1:]] + [f"{name}-adaptive" for name in (*NAMES[1:], "own-whole")]
+NAMES += [f"{name}-whole" for name in NAMES[1:]] + [
+    f"{name}-adaptive" for name in (*NAMES[1:], "own-whole")
+]
 every_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS, ids=NAMES)
 every_perturbing_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS[1:], ids=NAMES[1:])
 
@@ -62,7 +69,13 @@ every_perturbing_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS[1:], ids=
 # ---- the formulas, and a problem to hold against them
 
 
-def direction(wrapper: OptimizerWrapper, theta: Tensor, gradient: Gradient, passes: int, moves: Tensor | float = 1.0) -> Tensor:
+def direction(
+    wrapper: OptimizerWrapper,
+    theta: Tensor,
+    gradient: Gradient,
+    passes: int,
+    moves: Tensor | float = 1.0,
+) -> Tensor:
     """What a wrapper follows by its formula. `moves` is 0 where a parameter is not perturbed."""
 
     def up(g: Tensor) -> Tensor:
@@ -82,12 +95,18 @@ def direction(wrapper: OptimizerWrapper, theta: Tensor, gradient: Gradient, pass
         for i in range(passes):
             point = theta + up(gradient(theta, i)) - wrapper.alpha * moves * g
             aligned += gradient(point, i) if wrapper.evaluate == "own" else whole(point) / passes
-        return aligned if math.isinf(wrapper.gamma) else (g + wrapper.gamma * aligned) / (1 + wrapper.gamma)
+        return (
+            aligned
+            if math.isinf(wrapper.gamma)
+            else (g + wrapper.gamma * aligned) / (1 + wrapper.gamma)
+        )
     return g
 
 
 class Problem:
-    """A small network on frames of some domains of given sizes; the losses of its passes add up to the mean over all frames."""
+    """A small network on frames of some domains of given sizes; the losses of its passes add up to
+    the mean over all frames.
+    """
 
     def __init__(self, *sizes: int) -> None:
         generator = torch.Generator().manual_seed(1)
@@ -95,14 +114,19 @@ class Problem:
         self.params = list(self.model.parameters())
         self.head = list(self.model[2].parameters())
         self.data = [
-            (torch.randn(size, 5, generator=generator).double() + place, torch.randint(0, 2, (size, 1), generator=generator).double())
+            (
+                torch.randn(size, 5, generator=generator).double() + place,
+                torch.randint(0, 2, (size, 1), generator=generator).double(),
+            )
             for place, size in enumerate(sizes)
         ]
         self.calls = [0] * len(sizes)
 
     def loss(self, model: Callable[[Tensor], Tensor], place: int) -> Tensor:
         inputs, label = self.data[place]
-        return functional.binary_cross_entropy_with_logits(model(inputs), label, reduction="sum") / sum(len(label) for _, label in self.data)
+        return functional.binary_cross_entropy_with_logits(
+            model(inputs), label, reduction="sum"
+        ) / sum(len(label) for _, label in self.data)
 
     def passes(self) -> list[Pass]:
         def one(place: int) -> Tensor:
@@ -119,7 +143,10 @@ class Problem:
 
     def loss_at(self, theta: Tensor, place: int) -> Tensor:
         parts = theta.split([parameter.numel() for parameter in self.params])
-        named = {name: part.view_as(value) for (name, value), part in zip(self.model.named_parameters(), parts, strict=True)}
+        named = {
+            name: part.view_as(value)
+            for (name, value), part in zip(self.model.named_parameters(), parts, strict=True)
+        }
         return self.loss(lambda inputs: functional_call(self.model, named, inputs), place)
 
     def gradient(self, theta: Tensor, place: int) -> Tensor:
@@ -129,16 +156,24 @@ class Problem:
     def follow(self, wrapper: OptimizerWrapper, order: Sequence[int] | None = None) -> Tensor:
         """What the wrapper leaves in p.grad."""
         passes = self.passes()
-        wrapper(self.params, passes if order is None else [passes[place] for place in order], head=self.head)
+        wrapper(
+            self.params,
+            passes if order is None else [passes[place] for place in order],
+            head=self.head,
+        )
         return grads(self.params)
 
     def moves(self, wrapper: OptimizerWrapper, resting: Sequence[nn.Parameter] = ()) -> Tensor:
         """1 where a number is perturbed, else 0."""
         still = {*resting, *(self.head if wrapper.perturb == "backbone" else ())}
-        return flat([torch.full_like(parameter, float(parameter not in still)) for parameter in self.params]).detach()
+        return flat(
+            [torch.full_like(parameter, float(parameter not in still)) for parameter in self.params]
+        ).detach()
 
     def expected(self, wrapper: OptimizerWrapper, resting: Sequence[nn.Parameter] = ()) -> Tensor:
-        return direction(wrapper, self.theta, self.gradient, len(self.data), self.moves(wrapper, resting))
+        return direction(
+            wrapper, self.theta, self.gradient, len(self.data), self.moves(wrapper, resting)
+        )
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
@@ -151,7 +186,13 @@ def grads(params: Sequence[nn.Parameter]) -> Tensor:
 
 def bits(tensors: Sequence[Tensor]) -> list[list[int]]:
     """Tells -0.0 from 0.0, and finds nan equal to itself."""
-    return [tensor.detach().view({8: torch.int64, 4: torch.int32, 2: torch.int16}[tensor.element_size()]).flatten().tolist() for tensor in tensors]
+    return [
+        tensor.detach()
+        .view({8: torch.int64, 4: torch.int32, 2: torch.int16}[tensor.element_size()])
+        .flatten()
+        .tolist()
+        for tensor in tensors
+    ]
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
@@ -163,7 +204,9 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
 
 @pytest.mark.parametrize("sizes", [(4,), (3, 5, 8)], ids=str)
 @every_wrapper
-def test_the_direction_is_that_of_the_formula(wrapper: OptimizerWrapper, sizes: tuple[int, ...]) -> None:
+def test_the_direction_is_that_of_the_formula(
+    wrapper: OptimizerWrapper, sizes: tuple[int, ...]
+) -> None:
     problem = Problem(*sizes)
     close(problem.follow(wrapper), problem.expected(wrapper))
 
@@ -171,7 +214,10 @@ def test_the_direction_is_that_of_the_formula(wrapper: OptimizerWrapper, sizes: 
 def test_the_directions_differ() -> None:
     """Or the test above would show little."""
     problem = Problem(3, 5, 8)
-    found = [problem.follow(wrapper) for wrapper in [*WRAPPERS, RoGA(0.3, 0.1, math.inf), RoGA(0.3, 0.0, 2.0)]]
+    found = [
+        problem.follow(wrapper)
+        for wrapper in [*WRAPPERS, RoGA(0.3, 0.1, math.inf), RoGA(0.3, 0.0, 2.0)]
+    ]
     assert min((one - two).norm() for one, two in itertools.combinations(found, 2)) > 1e-4
 
 
@@ -187,33 +233,55 @@ def test_erm_is_the_gradient_of_the_sum_of_the_passes() -> None:
 
 HOW = [{}, {"perturb": "all"}, {"adaptive": True}, {"adaptive": True, "perturb": "all", "eta": 0.1}]
 """The ways to perturb; the laws hold for each."""
-every_way = pytest.mark.parametrize("how", HOW, ids=["backbone", "whole", "adaptive", "adaptive-whole"])
+every_way = pytest.mark.parametrize(
+    "how", HOW, ids=["backbone", "whole", "adaptive", "adaptive-whole"]
+)
 
 
 @every_way
 @pytest.mark.parametrize("sizes", [(4,), (3, 5, 8, 2)], ids=str)
 @pytest.mark.parametrize(
     "wrapper",
-    [SAM(0.0), SAGM(0.0, 0.0), *(RoGA(0.0, 0.0, gamma, evaluate) for gamma in (0.0, 5.0, math.inf) for evaluate in ("own", "all"))],  # pyright: ignore
+    [
+        SAM(0.0),
+        SAGM(0.0, 0.0),
+        *(
+            RoGA(0.0, 0.0, gamma, evaluate)
+            for gamma in (0.0, 5.0, math.inf)
+            for evaluate in ("own", "all")
+        ),
+    ],  # pyright: ignore
     ids=str,
 )
-def test_without_perturbation_all_is_erm(wrapper: Any, sizes: tuple[int, ...], how: dict[str, Any]) -> None:
+def test_without_perturbation_all_is_erm(
+    wrapper: Any, sizes: tuple[int, ...], how: dict[str, Any]
+) -> None:
     problem = Problem(*sizes)
     close(problem.follow(replace(wrapper, **how)), problem.follow(ERM()))
 
 
 @every_way
 @pytest.mark.parametrize("evaluate", ["own", "all"])
-def test_roga_on_one_domain_is_sagm_or_sam_and_without_gamma_erm(evaluate: Any, how: dict[str, Any]) -> None:
+def test_roga_on_one_domain_is_sagm_or_sam_and_without_gamma_erm(
+    evaluate: Any, how: dict[str, Any]
+) -> None:
     problem = Problem(7)
-    close(problem.follow(RoGA(0.3, 0.1, 1.0, evaluate, **how)), problem.follow(SAGM(0.3, 0.1, **how)))
-    close(problem.follow(RoGA(0.3, 0.0, math.inf, evaluate, **how)), problem.follow(SAM(0.3, **how)))
+    close(
+        problem.follow(RoGA(0.3, 0.1, 1.0, evaluate, **how)), problem.follow(SAGM(0.3, 0.1, **how))
+    )
+    close(
+        problem.follow(RoGA(0.3, 0.0, math.inf, evaluate, **how)), problem.follow(SAM(0.3, **how))
+    )
     several = Problem(3, 5, 8)
     close(several.follow(RoGA(0.3, 0.1, 0.0, evaluate, **how)), several.follow(ERM()))
 
 
-@pytest.mark.parametrize(("backbone", "whole"), list(zip(BACKBONE, WHOLE, strict=True)), ids=NAMES[1:5])
-def test_a_head_that_is_left_in_place_is_one_that_rests(backbone: OptimizerWrapper, whole: OptimizerWrapper) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "whole"), list(zip(BACKBONE, WHOLE, strict=True)), ids=NAMES[1:5]
+)
+def test_a_head_that_is_left_in_place_is_one_that_rests(
+    backbone: OptimizerWrapper, whole: OptimizerWrapper
+) -> None:
     """Bit for bit; and where nothing trainable is the head's, the whole is perturbed."""
     problem = Problem(3, 5, 8)
     found = problem.follow(backbone)
@@ -221,14 +289,20 @@ def test_a_head_that_is_left_in_place_is_one_that_rests(backbone: OptimizerWrapp
     assert torch.equal(grads(problem.params), found)
     every = problem.follow(whole)
     assert not torch.equal(every, found)
-    for wrapper, head in ((whole, None), (backbone, []), (backbone, list(nn.Linear(2, 2).parameters()))):
+    for wrapper, head in (
+        (whole, None),
+        (backbone, []),
+        (backbone, list(nn.Linear(2, 2).parameters())),
+    ):
         wrapper(problem.params, problem.passes(), head=head)
         assert torch.equal(grads(problem.params), every)
 
 
 @every_perturbing_wrapper
 def test_the_length_of_the_perturbation_is_that_of_the_perturbed_set(wrapper: Any) -> None:
-    """Whatever the head's gradient: rho, measured after a division by T where the ascent is adaptive."""
+    """Whatever the head's gradient: rho, measured after a division by T where the ascent is
+    adaptive.
+    """
     problem = Problem(9)
     theta, points = problem.theta, []
 
@@ -242,11 +316,15 @@ def test_the_length_of_the_perturbation_is_that_of_the_perturbed_set(wrapper: An
     wrapper(problem.params, [run], head=problem.head)
     scales = theta.abs() + wrapper.eta if wrapper.adaptive else torch.ones_like(theta)
     assert ((points[1] - theta) / scales).norm().item() == pytest.approx(0.3)
-    assert torch.equal((points[1] - theta)[-7:], torch.zeros(7).double()) == (wrapper.perturb == "backbone")
+    assert torch.equal((points[1] - theta)[-7:], torch.zeros(7).double()) == (
+        wrapper.perturb == "backbone"
+    )
 
 
 def test_an_adaptive_ascent_does_not_depend_on_how_a_product_is_split_into_factors() -> None:
-    """A matrix as U diag(s) V^T with (U c, s / c) for (U, s): the same outputs at the ascending points, which a plain ball does not give."""
+    """A matrix as U diag(s) V^T with (U c, s / c) for (U, s): the same outputs at the ascending
+    points, which a plain ball does not give.
+    """
     torch.manual_seed(0)
     u, s, v = torch.randn(6, 2).double(), torch.rand(2).double() + 0.1, torch.randn(5, 2).double()
     head = nn.Parameter(torch.randn(6).double())
@@ -265,7 +343,12 @@ def test_an_adaptive_ascent_does_not_depend_on_how_a_product_is_split_into_facto
             return loss.detach()
 
         wrapper(params, [functools.partial(run, place) for place in range(3)], head=[head])
-        return torch.stack(losses[3:]), [params[0].grad * c, params[1].grad / c, params[2].grad, head.grad]  # pyright: ignore
+        return torch.stack(losses[3:]), [
+            params[0].grad * c,
+            params[1].grad / c,
+            params[2].grad,
+            head.grad,
+        ]  # pyright: ignore
 
     for make in (
         functools.partial(SAM, 0.3),
@@ -290,7 +373,9 @@ def test_the_order_of_the_domains_does_not_matter(wrapper: OptimizerWrapper) -> 
         close(problem.follow(wrapper, order), first)
 
 
-@pytest.mark.parametrize("wrapper", [RoGA(0.3, 0.1), RoGA(0.3, 0.1, perturb="all")], ids=["backbone", "whole"])
+@pytest.mark.parametrize(
+    "wrapper", [RoGA(0.3, 0.1), RoGA(0.3, 0.1, perturb="all")], ids=["backbone", "whole"]
+)
 def test_each_domain_is_evaluated_at_its_own_ascending_point(wrapper: OptimizerWrapper) -> None:
     problem = Problem(3, 5, 8)
     theta, points = problem.theta, []
@@ -313,7 +398,11 @@ def test_each_domain_is_evaluated_at_its_own_ascending_point(wrapper: OptimizerW
 @every_wrapper
 def test_a_quadratic_loss_gives_the_closed_form(wrapper: OptimizerWrapper) -> None:
     """L_i = (theta - c_i)^T A_i (theta - c_i) / 2, so that grad L_i = A_i (theta - c_i) wherever."""
-    roots, centres, theta = torch.randn(3, 4, 4).double(), torch.randn(3, 4).double(), torch.randn(4).double()
+    roots, centres, theta = (
+        torch.randn(3, 4, 4).double(),
+        torch.randn(3, 4).double(),
+        torch.randn(4).double(),
+    )
     matrices = roots @ roots.mT
     params = [nn.Parameter(theta[:1].clone()), nn.Parameter(theta[1:].view(3, 1).clone())]
     moves = torch.tensor([0.0 if wrapper.perturb == "backbone" else 1.0, 1.0, 1.0, 1.0]).double()
@@ -324,12 +413,30 @@ def test_a_quadratic_loss_gives_the_closed_form(wrapper: OptimizerWrapper) -> No
         loss.backward()
         return loss.detach()
 
-    outcome = wrapper(params, [functools.partial(run, place) for place in range(3)], head=params[:1])
-    close(grads(params), direction(wrapper, theta, lambda point, place: matrices[place] @ (point - centres[place]), 3, moves))
-    close(outcome.losses, torch.stack([(theta - c) @ a @ (theta - c) / 2 for a, c in zip(matrices, centres, strict=True)]))
+    outcome = wrapper(
+        params, [functools.partial(run, place) for place in range(3)], head=params[:1]
+    )
+    close(
+        grads(params),
+        direction(
+            wrapper,
+            theta,
+            lambda point, place: matrices[place] @ (point - centres[place]),
+            3,
+            moves,
+        ),
+    )
+    close(
+        outcome.losses,
+        torch.stack(
+            [(theta - c) @ a @ (theta - c) / 2 for a, c in zip(matrices, centres, strict=True)]
+        ),
+    )
 
 
-@pytest.mark.parametrize(("wrapper", "calls"), list(zip(WRAPPERS, (1, *(2, 2, 2, 4) * 3, 2), strict=True)), ids=NAMES)
+@pytest.mark.parametrize(
+    ("wrapper", "calls"), list(zip(WRAPPERS, (1, *(2, 2, 2, 4) * 3, 2), strict=True)), ids=NAMES
+)
 def test_a_step_costs_so_many_passes(wrapper: OptimizerWrapper, calls: int) -> None:
     """Evaluating all domains at the points of all three costs 1 + 3 passes over the batch."""
     problem = Problem(3, 5, 8)
@@ -338,20 +445,37 @@ def test_a_step_costs_so_many_passes(wrapper: OptimizerWrapper, calls: int) -> N
 
 
 def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind, name in [(SAM, "rho"), (SAGM, "rho"), (SAGM, "alpha"), (RoGA, "rho"), (RoGA, "alpha"), (RoGA, "gamma")]:
+    for kind, name in [
+        (SAM, "rho"),
+        (SAGM, "rho"),
+        (SAGM, "alpha"),
+        (RoGA, "rho"),
+        (RoGA, "alpha"),
+        (RoGA, "gamma"),
+    ]:
         for value in (-0.1, math.nan, -math.inf):
-            with pytest.raises(InputError, match=rf"wrapper\.{name}={value} is out of range; give a number of at least 0"):
+            with pytest.raises(
+                InputError,
+                match=rf"wrapper\.{name}={value} is out of range; give a number of at least 0",
+            ):
                 kind(**{name: value})
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' type checker would speak first
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # the tests' type checker would speak first
     for kind in (SAM, SAGM, RoGA):
         with pytest.raises(InputError, match=r"wrapper\.warmup_epochs=-1"):
             kind(warmup_epochs=-1)
         with pytest.raises(InputError, match=r"wrapper\.eta=-1 is out of range"):
             kind(adaptive=True, eta=-1)
-        with pytest.raises(InputError, match=r"wrapper\.eta=0\.1 has no effect on an ascent that is not adaptive; set wrapper\.adaptive=true"):
+        with pytest.raises(
+            InputError,
+            match=r"wrapper\.eta=0\.1 has no effect on an ascent that is not adaptive; set wrapper\.adaptive=true",
+        ):
             kind(eta=0.1)
         for perturb in ("none", "head"):
-            with pytest.raises(InputError, match=rf"wrapper\.perturb={perturb} is unknown; choose backbone or all"):
+            with pytest.raises(
+                InputError, match=rf"wrapper\.perturb={perturb} is unknown; choose backbone or all"
+            ):
                 kind(perturb=perturb)  # pyright: ignore
     with pytest.raises(InputError, match=r"wrapper\.evaluate=both is unknown; choose own or all"):
         RoGA(evaluate="both")  # pyright: ignore
@@ -362,8 +486,17 @@ def test_a_head_that_nobody_names_and_a_head_alone_are_refused(wrapper: Optimize
     """Rather than perturbed, or left out with nothing else there."""
     problem = Problem(3, 5)
     for params, head, said in (
-        (problem.params, None, r"leaves out the head, and its parameters are not named; pass them as head=\.\.\., or perturb the head as well"),
-        (problem.head, problem.head, "leaves nothing to perturb, for only the head is trainable; take wrapper=erm, wrapper.perturb=all"),
+        (
+            problem.params,
+            None,
+            r"leaves out the head, and its parameters are not named; pass them as head=\.\.\., or perturb the head as well",
+        ),
+        (
+            problem.head,
+            problem.head,
+            "leaves nothing to perturb, for only the head is trainable; take wrapper=erm, "
+            "wrapper.perturb=all",
+        ),
     ):
         if wrapper.perturb == "all":
             assert wrapper(params, problem.passes(), head=head).losses.isfinite().all()
@@ -404,32 +537,52 @@ def test_diagnostics_are_those_of_their_definitions(wrapper: Any) -> None:
 
         return look
 
-    outcome = wrapper(problem.params, [watched(place, run) for place, run in enumerate(problem.passes())], head=problem.head)
+    outcome = wrapper(
+        problem.params,
+        [watched(place, run) for place, run in enumerate(problem.passes())],
+        head=problem.head,
+    )
     perturbed = [(place, point) for place, point in points if not torch.equal(point, theta)]
     runs = len(perturbed) / 3
-    close(outcome.losses, torch.stack([problem.loss(problem.model, place) for place in range(3)]).detach())
+    close(
+        outcome.losses,
+        torch.stack([problem.loss(problem.model, place) for place in range(3)]).detach(),
+    )
     expected = {"head_gradient_share": g[-7:].square().sum() / g.square().sum()}
     if not isinstance(wrapper, ERM):
-        expected["cosine_aligned"] = cosine(g, torch.stack([problem.gradient(point, place) for place, point in perturbed]).sum(0))
-        expected["perturbed_loss"] = torch.stack([problem.loss_at(point, place) for place, point in perturbed]).sum() / runs
+        expected["cosine_aligned"] = cosine(
+            g, torch.stack([problem.gradient(point, place) for place, point in perturbed]).sum(0)
+        )
+        expected["perturbed_loss"] = (
+            torch.stack([problem.loss_at(point, place) for place, point in perturbed]).sum() / runs
+        )
     if isinstance(wrapper, SAGM | RoGA):
         down = moves * g
         scales = theta.abs() + wrapper.eta if wrapper.adaptive else 1.0
         ascent = 0.3 * scales**2 * down / (scales * down).norm()  # of the whole loss
         expected["descent_per_ascent"] = 0.1 * down @ down / (down @ ascent)
     if isinstance(wrapper, RoGA):
-        expected["cosine_domains"] = torch.stack([cosine(one, two) for one, two in itertools.combinations(parts, 2)]).mean()
+        expected["cosine_domains"] = torch.stack(
+            [cosine(one, two) for one, two in itertools.combinations(parts, 2)]
+        ).mean()
     assert outcome.diagnostics.keys() == expected.keys()
     for name, value in expected.items():
         close(outcome.diagnostics[name], value)
 
 
 def test_diagnostics_that_say_nothing_are_left_out() -> None:
-    """The descent of a point that does not ascend, the cosine of a single domain, the share of a head that nobody named."""
+    """The descent of a point that does not ascend, the cosine of a single domain, the share of a
+    head that nobody named.
+    """
     problem, one = Problem(3, 5, 8), Problem(4)
     assert ERM()(problem.params, problem.passes()).diagnostics == {}
     found = RoGA(0.0)(problem.params, problem.passes(), head=problem.head)
-    assert found.diagnostics.keys() == {"cosine_aligned", "cosine_domains", "perturbed_loss", "head_gradient_share"}
+    assert found.diagnostics.keys() == {
+        "cosine_aligned",
+        "cosine_domains",
+        "perturbed_loss",
+        "head_gradient_share",
+    }
     found = RoGA(perturb="all")(one.params, one.passes())
     assert found.diagnostics.keys() == {"cosine_aligned", "descent_per_ascent", "perturbed_loss"}
 
@@ -437,24 +590,40 @@ def test_diagnostics_that_say_nothing_are_left_out() -> None:
 def test_a_domain_without_a_gradient_has_a_cosine_of_zero() -> None:
     problem = Problem(3, 5)
     passes = [*problem.passes(), lambda: torch.zeros((), dtype=torch.float64)]
-    cosine = torch.cosine_similarity(*(problem.gradient(problem.theta, place) for place in range(2)), dim=0)
-    close(RoGA()(problem.params, passes, head=problem.head).diagnostics["cosine_domains"], cosine / 3)
+    cosine = torch.cosine_similarity(
+        *(problem.gradient(problem.theta, place) for place in range(2)), dim=0
+    )
+    close(
+        RoGA()(problem.params, passes, head=problem.head).diagnostics["cosine_domains"], cosine / 3
+    )
 
 
 class Memory(TorchDispatchMode):
-    """Counts the bytes that tensors take while it is entered: those of every operation's results, until they are let go."""
+    """Counts the bytes that tensors take while it is entered: those of every operation's results,
+    until they are let go.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.living: list[weakref.ref[torch.Tensor]] = []
         self.peak = 0
 
-    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         result = operation(*args, **(kwargs or {}))
-        self.living += [weakref.ref(tensor) for tensor in tree_leaves(result) if isinstance(tensor, torch.Tensor)]
+        self.living += [
+            weakref.ref(tensor)
+            for tensor in tree_leaves(result)
+            if isinstance(tensor, torch.Tensor)
+        ]
         self.living = [tensor for tensor in self.living if tensor() is not None]
-        storages = [tensor.untyped_storage() for living in self.living if (tensor := living()) is not None]
-        self.peak = max(self.peak, sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()))
+        storages = [
+            tensor.untyped_storage() for living in self.living if (tensor := living()) is not None
+        ]
+        self.peak = max(
+            self.peak, sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+        )
         return result
 
 
@@ -472,8 +641,13 @@ def test_a_further_domain_costs_the_memory_of_one_gradient() -> None:
         passes = [functools.partial(run, part) for part in parts]
         with Memory() as memory:
             outcome = RoGA()([parameter, head], passes, head=[head])
-        pairs = [torch.cosine_similarity(one, two, dim=0) for one, two in itertools.combinations(parts, 2)]
-        torch.testing.assert_close(outcome.diagnostics["cosine_domains"], torch.stack(pairs).mean(), rtol=1e-3, atol=1e-6)
+        pairs = [
+            torch.cosine_similarity(one, two, dim=0)
+            for one, two in itertools.combinations(parts, 2)
+        ]
+        torch.testing.assert_close(
+            outcome.diagnostics["cosine_domains"], torch.stack(pairs).mean(), rtol=1e-3, atol=1e-6
+        )
         peaks.append(memory.peak / (4 * size))
     assert peaks[1] - peaks[0] == pytest.approx(2, abs=0.01)
     assert peaks[2] - peaks[1] == pytest.approx(4, abs=0.01)
@@ -487,9 +661,14 @@ SPECIAL = [1.0, -0.0, 0.0, 1e-40, -1e-40, math.inf, -math.inf, math.nan, 3.0, 1 
 @pytest.mark.parametrize("failure", [None, ValueError, KeyboardInterrupt], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @every_wrapper
-def test_parameters_are_restored_bit_for_bit(wrapper: OptimizerWrapper, dtype: torch.dtype, failure: type[BaseException] | None) -> None:
+def test_parameters_are_restored_bit_for_bit(
+    wrapper: OptimizerWrapper, dtype: torch.dtype, failure: type[BaseException] | None
+) -> None:
     """After a call, and where a pass raises at the parameters (1, 2) and at perturbed ones (3, 4)."""
-    params = [nn.Parameter(torch.tensor(SPECIAL, dtype=dtype)), nn.Parameter(torch.randn(5, 3).to(dtype))]
+    params = [
+        nn.Parameter(torch.tensor(SPECIAL, dtype=dtype)),
+        nn.Parameter(torch.randn(5, 3).to(dtype)),
+    ]
     before, moved = bits(params), []
     for fails in (1, 2, 3, 4) if failure else (0,):
         calls = itertools.count(1)
@@ -509,7 +688,9 @@ def test_parameters_are_restored_bit_for_bit(wrapper: OptimizerWrapper, dtype: t
                 wrapper(params, passes, head=params[:1])
         else:
             wrapper(params, passes, head=params[:1])
-            assert [parameter.grad.dtype for parameter in params if parameter.grad is not None] == [dtype] * 2
+            assert [parameter.grad.dtype for parameter in params if parameter.grad is not None] == [
+                dtype
+            ] * 2
         assert bits(params) == before
     assert any(moved) == (not isinstance(wrapper, ERM))
 
@@ -525,11 +706,15 @@ def test_gradients_of_before_are_dropped(wrapper: OptimizerWrapper) -> None:
 
 
 class Parts(nn.Module):
-    """Of its four weights one is reached by both domains, one by the second alone, one by none; one is frozen."""
+    """Of its four weights one is reached by both domains, one by the second alone, one by none; one
+    is frozen.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.both, self.second, self.none, self.frozen = (nn.Parameter(torch.randn(4).double()) for _ in range(4))
+        self.both, self.second, self.none, self.frozen = (
+            nn.Parameter(torch.randn(4).double()) for _ in range(4)
+        )
         self.frozen.requires_grad_(False)
 
     def losses(self) -> list[Tensor]:
@@ -538,7 +723,9 @@ class Parts(nn.Module):
 
 
 @every_wrapper
-def test_what_no_pass_reaches_has_no_gradient_and_what_one_reaches_has_its_own(wrapper: OptimizerWrapper) -> None:
+def test_what_no_pass_reaches_has_no_gradient_and_what_one_reaches_has_its_own(
+    wrapper: OptimizerWrapper,
+) -> None:
     model = Parts()
     start, seen = copy.deepcopy(model), []
 
@@ -551,17 +738,30 @@ def test_what_no_pass_reaches_has_no_gradient_and_what_one_reaches_has_its_own(w
     def gradient(theta: Tensor, place: int) -> Tensor:
         other = copy.deepcopy(start)
         other.both.data, other.second.data = theta.split(4)
-        found = torch.autograd.grad(other.losses()[place], [other.both, other.second], allow_unused=True)
+        found = torch.autograd.grad(
+            other.losses()[place], [other.both, other.second], allow_unused=True
+        )
         return flat([torch.zeros(4).double() if part is None else part for part in found])
 
     model.none.grad = torch.ones(4).double()
-    wrapper([model.both, model.second, model.none], [functools.partial(run, 0), functools.partial(run, 1)], head=[model.second])
+    wrapper(
+        [model.both, model.second, model.none],
+        [functools.partial(run, 0), functools.partial(run, 1)],
+        head=[model.second],
+    )
     assert model.none.grad is None
     assert model.frozen.grad is None
     assert seen == [bits([start.none, start.frozen])] * len(seen)
     assert bits(list(model.parameters())) == bits(list(start.parameters()))
-    moves = torch.tensor([1.0, 0.0 if wrapper.perturb == "backbone" else 1.0]).double().repeat_interleave(4)
-    close(grads([model.both, model.second]), direction(wrapper, flat([start.both, start.second]).detach(), gradient, 2, moves))
+    moves = (
+        torch.tensor([1.0, 0.0 if wrapper.perturb == "backbone" else 1.0])
+        .double()
+        .repeat_interleave(4)
+    )
+    close(
+        grads([model.both, model.second]),
+        direction(wrapper, flat([start.both, start.second]).detach(), gradient, 2, moves),
+    )
 
 
 @every_wrapper
@@ -588,17 +788,26 @@ def test_resting_parameters_get_a_gradient_and_are_not_moved(wrapper: OptimizerW
 # ---- several processes
 
 
-@pytest.mark.parametrize(("wrapper", "count"), list(zip(WRAPPERS, (1, *[2] * 13), strict=True)), ids=NAMES)
+@pytest.mark.parametrize(
+    ("wrapper", "count"), list(zip(WRAPPERS, (1, *[2] * 13), strict=True)), ids=NAMES
+)
 def test_gradients_are_joined_once_per_stage(wrapper: OptimizerWrapper, count: int) -> None:
     calls: list[int] = []
     problem = Problem(3, 5, 8)
-    wrapper(problem.params, problem.passes(), reduce=lambda tensors: calls.append(len(tensors)), head=problem.head)
+    wrapper(
+        problem.params,
+        problem.passes(),
+        reduce=lambda tensors: calls.append(len(tensors)),
+        head=problem.head,
+    )
     assert len(calls) == count
 
 
 @pytest.mark.parametrize("lacking", [False, True], ids=["halves", "lacking"])
 @every_wrapper
-def test_two_processes_on_half_batches_equal_one_on_the_joint_batch(wrapper: OptimizerWrapper, lacking: bool) -> None:
+def test_two_processes_on_half_batches_equal_one_on_the_joint_batch(
+    wrapper: OptimizerWrapper, lacking: bool
+) -> None:
     """Also where the second process lacks the middle domain."""
     joint = Problem(4, 6, 2)
     barrier = Barrier(2, timeout=30)
@@ -612,7 +821,12 @@ def test_two_processes_on_half_batches_equal_one_on_the_joint_batch(wrapper: Opt
             inputs, label = (tensor[rows] for tensor in own.data[place])
             if not len(label):
                 return torch.zeros((), dtype=torch.float64)
-            loss = functional.binary_cross_entropy_with_logits(own.model(inputs), label, reduction="sum") / 12
+            loss = (
+                functional.binary_cross_entropy_with_logits(
+                    own.model(inputs), label, reduction="sum"
+                )
+                / 12
+            )
             loss.backward()
             return loss.detach()
 
@@ -624,7 +838,12 @@ def test_two_processes_on_half_batches_equal_one_on_the_joint_batch(wrapper: Opt
             for tensor, value in zip(tensors, sums, strict=True):
                 tensor.copy_(value)
 
-        outcome = wrapper(own.params, [functools.partial(run, place) for place in range(3)], reduce=reduce, head=own.head)
+        outcome = wrapper(
+            own.params,
+            [functools.partial(run, place) for place in range(3)],
+            reduce=reduce,
+            head=own.head,
+        )
         return grads(own.params), outcome.losses, dict(outcome.diagnostics)
 
     with ThreadPoolExecutor(2) as pool:
@@ -651,7 +870,9 @@ def test_a_repetition_sees_the_dropout_of_the_first_time_and_the_next_step_anoth
         return loss.detach()
 
     for _ in range(2):
-        RoGA(0.1)(list(model.parameters()), [Repeatable(run, model), Repeatable(run, model)], head=[])
+        RoGA(0.1)(
+            list(model.parameters()), [Repeatable(run, model), Repeatable(run, model)], head=[]
+        )
     one, two, again, same = masks[:4]
     assert torch.equal(one, again)
     assert torch.equal(two, same)
@@ -666,7 +887,12 @@ def test_batch_norm_statistics_move_in_the_first_pass_only_and_repetitions_norma
 ) -> None:
     def network() -> nn.Sequential:
         torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, momentum=momentum), nn.BatchNorm1d(3).eval(), nn.Linear(3, 1))  # pyright: ignore
+        return nn.Sequential(
+            nn.Linear(3, 3),
+            nn.BatchNorm1d(3, momentum=momentum),
+            nn.BatchNorm1d(3).eval(),
+            nn.Linear(3, 1),
+        )  # pyright: ignore
 
     model, plain = network(), network()
     parts = [torch.randn(6, 3) for _ in range(2)]
@@ -677,12 +903,18 @@ def test_batch_norm_statistics_move_in_the_first_pass_only_and_repetitions_norma
         return loss.detach()
 
     def look(norm: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        normal = functional.batch_norm(inputs[0], None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+        normal = functional.batch_norm(
+            inputs[0], None, None, norm.weight, norm.bias, training=True, eps=norm.eps
+        )
         normalised.append(torch.equal(output, normal))
 
     normalised: list[bool] = []
     model[1].register_forward_hook(look)
-    wrapper(list(model.parameters()), [Repeatable(functools.partial(run, part), model) for part in parts], head=list(model[3].parameters()))
+    wrapper(
+        list(model.parameters()),
+        [Repeatable(functools.partial(run, part), model) for part in parts],
+        head=list(model[3].parameters()),
+    )
     for part in parts:
         plain(part)
     for (name, found), expected in zip(model.named_buffers(), plain.buffers(), strict=True):
@@ -692,7 +924,9 @@ def test_batch_norm_statistics_move_in_the_first_pass_only_and_repetitions_norma
 
 
 @every_perturbing_wrapper
-def test_autocast_does_not_show_a_perturbed_pass_the_parameters_of_before(wrapper: OptimizerWrapper) -> None:
+def test_autocast_does_not_show_a_perturbed_pass_the_parameters_of_before(
+    wrapper: OptimizerWrapper,
+) -> None:
     """Its cache keeps cast parameters for as long as the outermost block lasts."""
     model, inputs, found = nn.Linear(8, 4), torch.randn(5, 8), []
 
@@ -721,7 +955,9 @@ ACTIVE = [SAM(0.3), SAGM(0.3, 0.1), RoGA(0.3, 0.1, 2.0, "own", 0), RoGA(0.3, 0.1
 @pytest.fixture(scope="module")
 def forgeries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two forgeries beside real frames: 24 training frames."""
-    return grow_tree(tmp_path_factory.mktemp("forgeries"), domains=("real", "swap", "blend"), videos=4)
+    return grow_tree(
+        tmp_path_factory.mktemp("forgeries"), domains=("real", "swap", "blend"), videos=4
+    )
 
 
 def by_hand(*sizes: tuple[int, int]) -> list[Frames]:
@@ -730,7 +966,14 @@ def by_hand(*sizes: tuple[int, int]) -> list[Frames]:
     for one, two in sizes:
         count = one + two
         image = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
-        batches.append(Frames(image, torch.arange(count) % 2, torch.tensor([0] * one + [1] * two), torch.arange(count)))
+        batches.append(
+            Frames(
+                image,
+                torch.arange(count) % 2,
+                torch.tensor([0] * one + [1] * two),
+                torch.arange(count),
+            )
+        )
     return batches
 
 
@@ -739,12 +982,22 @@ def joined(batches: Sequence[Frames]) -> Frames:
 
 
 def train(
-    wrapper: OptimizerWrapper, batches: Any, folder: Path, method: Method = full, worker: dict[str, Any] | None = None, **changes: Any
+    wrapper: OptimizerWrapper,
+    batches: Any,
+    folder: Path,
+    method: Method = full,
+    worker: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> Learner:
     torch.manual_seed(0)
     model = tiny_vit()
     adaptation = method(model, None)  # pyright: ignore
-    defaults: dict[str, Any] = {"optimizer": functools.partial(torch.optim.SGD, lr=0.1), "schedule": constant, "steps": 10, "domains": IDS}
+    defaults: dict[str, Any] = {
+        "optimizer": functools.partial(torch.optim.SGD, lr=0.1),
+        "schedule": constant,
+        "steps": 10,
+        "domains": IDS,
+    }
     defaults |= {"weight_decay": 0.0, "clip": None}
     learner = Learner(model, wrapper, adaptation=adaptation, **(defaults | changes))
     loader = DataLoader(batches, batch_size=None) if isinstance(batches, list) else batches
@@ -757,21 +1010,33 @@ def weights(learner: Learner) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("wrapper", [*WRAPPERS[:5], WHOLE[2], ADAPTIVE[2]], ids=[*NAMES[:5], "own-whole", "own-adaptive"])
-def test_every_wrapper_trains_every_method(wrapper: OptimizerWrapper, method: str, forgeries: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wrapper", [*WRAPPERS[:5], WHOLE[2], ADAPTIVE[2]], ids=[*NAMES[:5], "own-whole", "own-adaptive"]
+)
+def test_every_wrapper_trains_every_method(
+    wrapper: OptimizerWrapper, method: str, forgeries: Path, tmp_path: Path
+) -> None:
     data = module(forgeries, batches="balanced", batch_size=8)
     assert data.training_domains == IDS
     torch.manual_seed(0)
     start = tiny_vit()
     METHODS[method](start, None)  # pyright: ignore
-    learner = train(wrapper, data.train_dataloader(), tmp_path, METHODS[method], worker={"max_epochs": 2})
+    learner = train(
+        wrapper, data.train_dataloader(), tmp_path, METHODS[method], worker={"max_epochs": 2}
+    )
     assert learner.trainer.global_step == 6
-    for (name, value), before in zip(learner.detector.named_parameters(), start.parameters(), strict=True):
+    for (name, value), before in zip(
+        learner.detector.named_parameters(), start.parameters(), strict=True
+    ):
         assert value.isfinite().all(), name
         if not value.requires_grad:
             assert torch.equal(value, before), name
     assert not all(map(torch.equal, learner.detector.parameters(), start.parameters()))
-    logged = {name for name in learner.trainer.logged_metrics if name.startswith(("train/c", "train/d", "train/g", "train/h", "train/pert"))}
+    logged = {
+        name
+        for name in learner.trainer.logged_metrics
+        if name.startswith(("train/c", "train/d", "train/g", "train/h", "train/pert"))
+    }
     expected = {
         "train/classification",
         "train/head_gradient_share",
@@ -779,20 +1044,32 @@ def test_every_wrapper_trains_every_method(wrapper: OptimizerWrapper, method: st
         "train/gradient_norm/head",
         "train/gradient_norm/backbone",
     }
-    expected |= {"train/cosine_aligned", "train/perturbed_loss"} if not isinstance(wrapper, ERM) else set()
+    expected |= (
+        {"train/cosine_aligned", "train/perturbed_loss"} if not isinstance(wrapper, ERM) else set()
+    )
     if not isinstance(wrapper, ERM | SAM):
         expected |= {"train/descent_per_ascent"}
     if wrapper.by_domain:
-        expected |= {"train/cosine_domains", "train/classification/swap", "train/classification/blend"}
+        expected |= {
+            "train/cosine_domains",
+            "train/classification/swap",
+            "train/classification/blend",
+        }
     assert logged == expected
 
 
 @pytest.mark.parametrize(
     "wrapper",
-    [*ACTIVE, *(replace(wrapper, perturb="all") for wrapper in ACTIVE), replace(ACTIVE[2], adaptive=True)],
+    [
+        *ACTIVE,
+        *(replace(wrapper, perturb="all") for wrapper in ACTIVE),
+        replace(ACTIVE[2], adaptive=True),
+    ],
     ids=[*NAMES[1:9], "own-adaptive"],
 )
-def test_a_step_of_training_is_that_of_the_formula(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
+def test_a_step_of_training_is_that_of_the_formula(
+    wrapper: OptimizerWrapper, tmp_path: Path
+) -> None:
     [batch] = by_hand((3, 5))
     torch.manual_seed(0)
     model = tiny_vit().double()
@@ -801,23 +1078,37 @@ def test_a_step_of_training_is_that_of_the_formula(wrapper: OptimizerWrapper, tm
     def gradient(theta: Tensor, place: int) -> Tensor:
         theta = theta.detach().requires_grad_()
         parts = theta.split([parameter.numel() for parameter in params])
-        named = {name: part.view_as(value) for name, value, part in zip(names, params, parts, strict=True)}
+        named = {
+            name: part.view_as(value)
+            for name, value, part in zip(names, params, parts, strict=True)
+        }
         own = batch.domain == place if wrapper.by_domain else batch.domain >= 0
         logits = functional_call(model, named, (batch.image[own],))
-        loss = functional.binary_cross_entropy_with_logits(logits, batch.label[own].double(), reduction="sum") / 8
+        loss = (
+            functional.binary_cross_entropy_with_logits(
+                logits, batch.label[own].double(), reduction="sum"
+            )
+            / 8
+        )
         return torch.autograd.grad(loss, theta)[0]
 
     theta = flat(params).detach()
     still = set(model.head().parameters()) if wrapper.perturb == "backbone" else set()
-    moves = flat([torch.full_like(parameter, float(parameter not in still)) for parameter in params])
+    moves = flat(
+        [torch.full_like(parameter, float(parameter not in still)) for parameter in params]
+    )
     expected = direction(wrapper, theta, gradient, 2 if wrapper.by_domain else 1, moves)
     found = (theta - flat(weights(train(wrapper, [batch], tmp_path))).double()) / 0.1
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
-    assert (found - gradient(theta, 0) - (gradient(theta, 1) if wrapper.by_domain else 0)).norm() > 0.01 * expected.norm()
+    assert (
+        found - gradient(theta, 0) - (gradient(theta, 1) if wrapper.by_domain else 0)
+    ).norm() > 0.01 * expected.norm()
 
 
 @pytest.mark.parametrize("wrapper", [ERM(), *ACTIVE], ids=NAMES[:5])
-def test_accumulated_batches_equal_their_joint_batch(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
+def test_accumulated_batches_equal_their_joint_batch(
+    wrapper: OptimizerWrapper, tmp_path: Path
+) -> None:
     """Also where a batch lacks a domain, and where batches differ in size."""
     batches = by_hand((3, 1), (0, 4), (2, 2), (3, 4))
     apart = train(wrapper, batches, tmp_path, accumulate=2)
@@ -828,9 +1119,17 @@ def test_accumulated_batches_equal_their_joint_batch(wrapper: OptimizerWrapper, 
 
 
 @pytest.mark.parametrize("wrapper", [SAM(0.3), SAGM(0.3, 0.1)], ids=["sam", "sagm"])
-def test_accumulation_of_shuffled_batches_equals_a_larger_batch(wrapper: OptimizerWrapper, forgeries: Path, tmp_path: Path) -> None:
+def test_accumulation_of_shuffled_batches_equals_a_larger_batch(
+    wrapper: OptimizerWrapper, forgeries: Path, tmp_path: Path
+) -> None:
     apart, joint = (
-        train(wrapper, module(forgeries, batch_size=size).train_dataloader(), tmp_path, accumulate=count, domains=[])
+        train(
+            wrapper,
+            module(forgeries, batch_size=size).train_dataloader(),
+            tmp_path,
+            accumulate=count,
+            domains=[],
+        )
         for size, count in ((4, 2), (8, 1))
     )
     for one, two in zip(weights(apart), weights(joint), strict=True):
@@ -838,41 +1137,70 @@ def test_accumulation_of_shuffled_batches_equals_a_larger_batch(wrapper: Optimiz
 
 
 def moved(learner: Learner) -> dict[str, Tensor]:
-    """How far training moved the head and the backbone of a tiny ViT, which began as `train` begins."""
+    """How far training moved the head and the backbone of a tiny ViT, which began as `train`
+    begins.
+    """
     torch.manual_seed(0)
     pairs = list(zip(learner.detector.named_parameters(), tiny_vit().parameters(), strict=True))
-    parts = {part: [now - before for (name, now), before in pairs if ("head" in name) == (part == "head")] for part in ("head", "backbone")}
+    parts = {
+        part: [
+            now - before for (name, now), before in pairs if ("head" in name) == (part == "head")
+        ]
+        for part in ("head", "backbone")
+    }
     return {part: flat(differences).norm() for part, differences in parts.items()}
 
 
 @pytest.mark.parametrize("wrapper", [ERM(), *ACTIVE], ids=NAMES[:5])
-def test_clipping_bounds_what_the_optimizer_follows_of_head_and_backbone_each(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
+def test_clipping_bounds_what_the_optimizer_follows_of_head_and_backbone_each(
+    wrapper: OptimizerWrapper, tmp_path: Path
+) -> None:
     free, clipped = (train(wrapper, by_hand((3, 5)), tmp_path, clip=clip) for clip in (None, 1e-3))
-    norms = {part: free.trainer.logged_metrics[f"train/gradient_norm/{part}"] for part in ("head", "backbone")}
+    norms = {
+        part: free.trainer.logged_metrics[f"train/gradient_norm/{part}"]
+        for part in ("head", "backbone")
+    }
     for part, distance in moved(free).items():
         assert distance.item() == pytest.approx(0.1 * norms[part].item(), rel=1e-3)
         assert clipped.trainer.logged_metrics[f"train/gradient_norm/{part}"] == norms[part]
     for distance in moved(clipped).values():
         assert distance.item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
     whole = free.trainer.logged_metrics["train/gradient_norm"]
-    assert whole.item() == pytest.approx(math.hypot(*(length.item() for length in norms.values())), rel=1e-5)
+    assert whole.item() == pytest.approx(
+        math.hypot(*(length.item() for length in norms.values())), rel=1e-5
+    )
 
 
-def test_a_part_whose_gradient_is_within_the_limit_is_not_clipped_for_the_others_sake(tmp_path: Path) -> None:
-    """A common norm would make the backbone of an adapter wait for the head, which holds most of the gradient."""
+def test_a_part_whose_gradient_is_within_the_limit_is_not_clipped_for_the_others_sake(
+    tmp_path: Path,
+) -> None:
+    """A common norm would make the backbone of an adapter wait for the head, which holds most of
+    the gradient.
+    """
     free = train(ERM(), by_hand((3, 5)), tmp_path, METHODS["lora"])
-    norms = [free.trainer.logged_metrics[f"train/gradient_norm/{part}"].item() for part in ("backbone", "head")]
+    norms = [
+        free.trainer.logged_metrics[f"train/gradient_norm/{part}"].item()
+        for part in ("backbone", "head")
+    ]
     assert norms[0] < norms[1]
     clipped = train(ERM(), by_hand((3, 5)), tmp_path, METHODS["lora"], clip=sum(norms) / 2)
-    same = {name: torch.equal(one, two) for (name, one), two in zip(free.detector.named_parameters(), weights(clipped), strict=True)}
+    same = {
+        name: torch.equal(one, two)
+        for (name, one), two in zip(free.detector.named_parameters(), weights(clipped), strict=True)
+    }
     assert not same["backbone.head.weight"]
     assert all(equal for name, equal in same.items() if "head" not in name)
 
 
 @pytest.mark.parametrize("wrapper", ACTIVE, ids=NAMES[1:5])
-def test_a_wrapper_that_leaves_the_head_in_place_is_refused_where_only_the_head_is_trainable(wrapper: Any, tmp_path: Path) -> None:
+def test_a_wrapper_that_leaves_the_head_in_place_is_refused_where_only_the_head_is_trainable(
+    wrapper: Any, tmp_path: Path
+) -> None:
     batches = by_hand((3, 5))
-    with pytest.raises(InputError, match=r"wrapper\.perturb=backbone leaves nothing to perturb, for only the head is trainable; take wrapper=erm"):
+    with pytest.raises(
+        InputError,
+        match=r"wrapper\.perturb=backbone leaves nothing to perturb, for only the head is trainable; take wrapper=erm",
+    ):
         train(wrapper, batches, tmp_path, probe)
     assert train(replace(wrapper, perturb="all"), batches, tmp_path, probe).trainer.global_step == 1
     assert train(ERM(), batches, tmp_path, probe).trainer.global_step == 1
@@ -883,34 +1211,77 @@ def test_on_the_command_line_it_is_refused_in_one_sentence_before_training(
 ) -> None:
     grow_tree(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    words = ["train", *TINY, "data.workers=0", "method=probe", "hydra.run.dir=run", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    words = [
+        "train",
+        *TINY,
+        "data.workers=0",
+        "method=probe",
+        "hydra.run.dir=run",
+        "trainer.max_epochs=1",
+        "trainer.accelerator=cpu",
+    ]
     assert main([*words, "wrapper=sam"]) == 2
     said = capsys.readouterr().err
-    assert said.count("wrapper.perturb=backbone leaves nothing to perturb, for only the head is trainable; take wrapper=erm") == 1
+    assert (
+        said.count(
+            "wrapper.perturb=backbone leaves nothing to perturb, for only the head is trainable; "
+            "take wrapper=erm"
+        )
+        == 1
+    )
     assert not (tmp_path / "run").exists()
-    assert main([*words, "wrapper=sam", "wrapper.perturb=all", "wrapper.adaptive=true", "wrapper.eta=0.01"]) == 0
+    assert (
+        main(
+            [
+                *words,
+                "wrapper=sam",
+                "wrapper.perturb=all",
+                "wrapper.adaptive=true",
+                "wrapper.eta=0.01",
+            ]
+        )
+        == 0
+    )
     assert (tmp_path / "run" / "results.csv").is_file()
 
 
-@pytest.mark.parametrize("wrapper", [SAM(0.3, 1), SAGM(0.3, 0.1, 1), RoGA(0.3, 0.1), RoGA(0.3, 0.1, evaluate="all")], ids=NAMES[1:5])
+@pytest.mark.parametrize(
+    "wrapper",
+    [SAM(0.3, 1), SAGM(0.3, 0.1, 1), RoGA(0.3, 0.1), RoGA(0.3, 0.1, evaluate="all")],
+    ids=NAMES[1:5],
+)
 def test_the_first_epoch_is_plain_erm(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
     batches = by_hand((3, 5), (4, 4))
     for epochs in (1, 2):
-        one, two = (train(rule, batches, tmp_path, METHODS["lora"], worker={"max_epochs": epochs}) for rule in (wrapper, ERM()))
+        one, two = (
+            train(rule, batches, tmp_path, METHODS["lora"], worker={"max_epochs": epochs})
+            for rule in (wrapper, ERM())
+        )
         assert all(map(torch.equal, weights(one), weights(two))) == (epochs == 1)
 
 
-@pytest.mark.parametrize("wrapper", [SAM(0.0), SAGM(0.0, 0.0), RoGA(0.0, 0.0, 2.0, "own", 0), RoGA(0.0, 0.0, 2.0, "all", 0)], ids=NAMES[1:5])
-def test_without_perturbation_training_with_dropout_is_erm(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wrapper",
+    [SAM(0.0), SAGM(0.0, 0.0), RoGA(0.0, 0.0, 2.0, "own", 0), RoGA(0.0, 0.0, 2.0, "all", 0)],
+    ids=NAMES[1:5],
+)
+def test_without_perturbation_training_with_dropout_is_erm(
+    wrapper: OptimizerWrapper, tmp_path: Path
+) -> None:
     """Only where all passes of a step over the same frames see the same dropout."""
     batches = by_hand((4, 0), (4, 0)) if wrapper.by_domain else by_hand((3, 5), (4, 4))
-    one, two = (train(rule, batches, tmp_path, METHODS["lora"], domains=IDS[:1]) for rule in (wrapper, ERM()))
+    one, two = (
+        train(rule, batches, tmp_path, METHODS["lora"], domains=IDS[:1])
+        for rule in (wrapper, ERM())
+    )
     for found, expected in zip(weights(one), weights(two), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 class Watch(Callback):
-    """What rests when a step begins is not moved by its passes, nor is the head if it stays in place; what rests when it ends is not moved at all."""
+    """What rests when a step begins is not moved by its passes, nor is the head if it stays in
+    place; what rests when it ends is not moved at all.
+    """
 
     def __init__(self, wrapper: OptimizerWrapper) -> None:
         self.wrapper = wrapper
@@ -940,11 +1311,20 @@ class Watch(Callback):
         assert bits(list(pl_module.detector.parameters())) != self.before
 
 
-@pytest.mark.parametrize("wrapper", [*ACTIVE, *(replace(wrapper, perturb="all") for wrapper in ACTIVE)], ids=NAMES[1:9])
+@pytest.mark.parametrize(
+    "wrapper", [*ACTIVE, *(replace(wrapper, perturb="all") for wrapper in ACTIVE)], ids=NAMES[1:9]
+)
 def test_what_rests_under_masm_does_not_move(wrapper: OptimizerWrapper, tmp_path: Path) -> None:
     watch = Watch(wrapper)
     adamw = functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1)
-    learner = train(wrapper, by_hand(*[(3, 5)] * 7), tmp_path, METHODS["masm"], worker={"callbacks": [watch]}, optimizer=adamw)
+    learner = train(
+        wrapper,
+        by_hand(*[(3, 5)] * 7),
+        tmp_path,
+        METHODS["masm"],
+        worker={"callbacks": [watch]},
+        optimizer=adamw,
+    )
     assert isinstance(learner.adaptation.state, Rule)
     assert len(learner.adaptation.state.history.steps) == 3
     assert watch.rested > 0
@@ -953,11 +1333,16 @@ def test_what_rests_under_masm_does_not_move(wrapper: OptimizerWrapper, tmp_path
 
 @pytest.mark.parametrize(
     "adapt",
-    [functools.partial(fmsd, subspaces=2, directions=1), functools.partial(lora, rank=2, alpha=4, dropout=0.3)],
+    [
+        functools.partial(fmsd, subspaces=2, directions=1),
+        functools.partial(lora, rank=2, alpha=4, dropout=0.3),
+    ],
     ids=["fmsd", "lora"],
 )
 @pytest.mark.parametrize("wrapper", ACTIVE, ids=NAMES[1:5])
-def test_reuse_of_what_never_learns_changes_nothing_but_the_cost(wrapper: OptimizerWrapper, adapt: Any, tmp_path: Path) -> None:
+def test_reuse_of_what_never_learns_changes_nothing_but_the_cost(
+    wrapper: OptimizerWrapper, adapt: Any, tmp_path: Path
+) -> None:
     counts, losses, found = [0, 0], [], []
 
     def counted(reuse: bool) -> Method:
@@ -973,12 +1358,21 @@ def test_reuse_of_what_never_learns_changes_nothing_but_the_cost(wrapper: Optimi
     batches = by_hand((3, 5), (4, 2))
     for reuse in (False, True):
         learner = train(wrapper, batches, tmp_path, counted(reuse), reuse=reuse)
-        losses.append({name: value for name, value in learner.trainer.logged_metrics.items() if name.startswith("train/")})
+        losses.append(
+            {
+                name: value
+                for name, value in learner.trainer.logged_metrics.items()
+                if name.startswith("train/")
+            }
+        )
         found.append(weights(learner))
     assert losses[0] == losses[1]
     assert all(map(torch.equal, *found))
     batches_and_domains = 2 * (2 if wrapper.by_domain else 1)
-    assert counts == [batches_and_domains * (3 if wrapper is ACTIVE[-1] else 2), batches_and_domains]
+    assert counts == [
+        batches_and_domains * (3 if wrapper is ACTIVE[-1] else 2),
+        batches_and_domains,
+    ]
 
 
 def test_a_wrapper_by_domain_without_domains_is_refused(tmp_path: Path) -> None:
@@ -987,11 +1381,25 @@ def test_a_wrapper_by_domain_without_domains_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["fmsd", "full"])
-@pytest.mark.parametrize("wrapper", [SAM(3.0), SAGM(3.0, 0.1), RoGA(3.0, 0.1, 1.0, "own", 0), RoGA(3.0, 0.1, 1.0, "all", 0)], ids=NAMES[1:5])
-def test_under_bf16_the_second_stage_sees_perturbed_parameters(wrapper: OptimizerWrapper, method: str, tmp_path: Path) -> None:
-    learner = train(wrapper, by_hand((3, 5), (4, 4)), tmp_path, METHODS[method], worker={"precision": "bf16-mixed"})
+@pytest.mark.parametrize(
+    "wrapper",
+    [SAM(3.0), SAGM(3.0, 0.1), RoGA(3.0, 0.1, 1.0, "own", 0), RoGA(3.0, 0.1, 1.0, "all", 0)],
+    ids=NAMES[1:5],
+)
+def test_under_bf16_the_second_stage_sees_perturbed_parameters(
+    wrapper: OptimizerWrapper, method: str, tmp_path: Path
+) -> None:
+    learner = train(
+        wrapper,
+        by_hand((3, 5), (4, 4)),
+        tmp_path,
+        METHODS[method],
+        worker={"precision": "bf16-mixed"},
+    )
     assert learner.trainer.logged_metrics["train/cosine_aligned"] < 0.9999
-    assert all(value.isfinite().all() and value.dtype == torch.float32 for value in weights(learner))
+    assert all(
+        value.isfinite().all() and value.dtype == torch.float32 for value in weights(learner)
+    )
 
 
 def test_too_large_an_alpha_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -999,16 +1407,29 @@ def test_too_large_an_alpha_is_said_once(tmp_path: Path, caplog: pytest.LogCaptu
     for alpha, times in ((1e-4, 0), (10.0, 1)):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "fmsd"):
-            train(SAGM(0.05, alpha), batches, tmp_path, METHODS["fmsd"], optimizer=functools.partial(torch.optim.SGD, lr=1e-4))
+            train(
+                SAGM(0.05, alpha),
+                batches,
+                tmp_path,
+                METHODS["fmsd"],
+                optimizer=functools.partial(torch.optim.SGD, lr=1e-4),
+            )
         assert caplog.text.count("train/descent_per_ascent is") == times
 
 
-def test_points_that_lie_too_far_off_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_points_that_lie_too_far_off_are_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     batches = by_hand(*[(1, 1)] * 12)
     for rho, times in ((1e-3, 0), (30.0, 1)):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "fmsd"):
-            learner = train(SAM(rho, perturb="all"), batches, tmp_path, optimizer=functools.partial(torch.optim.SGD, lr=1e-4))
+            learner = train(
+                SAM(rho, perturb="all"),
+                batches,
+                tmp_path,
+                optimizer=functools.partial(torch.optim.SGD, lr=1e-4),
+            )
         logged = learner.trainer.logged_metrics
         assert (logged["train/perturbed_loss"] > 1.5 * logged["train/loss"]) == bool(times)
         assert caplog.text.count("The loss at the perturbed parameters is") == times

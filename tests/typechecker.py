@@ -1,4 +1,6 @@
-"""The run-time type checker of the tests: beartype, with int accepted where float is asked, as type checkers do."""
+"""The run-time type checker of the tests: beartype, with int accepted where float is asked, as type
+checkers do.
+"""
 
 from beartype import BeartypeConf, beartype
 

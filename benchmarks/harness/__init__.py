@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from fmsd.report.console import show
-from fmsd.report.run import write
+from fmsd.console import show
+from fmsd.runs.folder import write
 
 
 class Row(TypedDict):
@@ -25,14 +25,23 @@ class Row(TypedDict):
     machine: str
 
 
-def row(name: str, value: float, unit: str, goal: float | None = None, peer: str | None = None) -> Row:
+def row(
+    name: str, value: float, unit: str, goal: float | None = None, peer: str | None = None
+) -> Row:
     """A figure of this machine."""
     return Row(
-        name=name, value=value, unit=unit, goal=goal, peer=peer, machine=f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+        name=name,
+        value=value,
+        unit=unit,
+        goal=goal,
+        peer=peer,
+        machine=f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
     )
 
 
-def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+def interleaved(
+    steps: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1
+) -> dict[str, list[float]]:
     """Seconds of each call, round by round; all are measured in turn so that a drift of the machine's speed hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(warmup + rounds):
@@ -46,7 +55,9 @@ def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int, warmup: 
 
 def ratio(seconds: Mapping[str, list[float]], name: str, peer: str) -> float:
     """The median over the rounds of what `name` takes in units of `peer`."""
-    return statistics.median(own / other for own, other in zip(seconds[name], seconds[peer], strict=True))
+    return statistics.median(
+        own / other for own, other in zip(seconds[name], seconds[peer], strict=True)
+    )
 
 
 def arguments(title: str) -> argparse.ArgumentParser:
@@ -59,7 +70,14 @@ def arguments(title: str) -> argparse.ArgumentParser:
 def report(title: str, rows: list[Row], path: Path | None) -> None:
     """Prints and writes."""
     lines = [
-        [line["name"], f"{line['value']:.3g}", line["unit"], "" if line["goal"] is None else f"{line['goal']:g}", line["peer"] or ""] for line in rows
+        [
+            line["name"],
+            f"{line['value']:.3g}",
+            line["unit"],
+            "" if line["goal"] is None else f"{line['goal']:g}",
+            line["peer"] or "",
+        ]
+        for line in rows
     ]
     show(title, ["figure", "value", "unit", "goal", "against"], lines, rows[0]["machine"])
     if path:

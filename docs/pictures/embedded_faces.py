@@ -28,7 +28,9 @@ def main() -> None:
             top = HEADER + line * side
             draw.text((6, top + side // 2 - 8), domain, "black", font_size=16)
             for person in range(PEOPLE):
-                frame = next(synthetic.record(synthetic.Clip(dataset, "test", domain, f"test{person:03d}")))
+                frame = next(
+                    synthetic.record(synthetic.Clip(dataset, "test", domain, f"test{person:03d}"))
+                )
                 large = np.repeat(np.repeat(frame, SCALE, 0), SCALE, 1)
                 sheet.paste(Image.fromarray(large), (left + person * side, top))
     for block, dataset in enumerate(synthetic.PLAN):
@@ -36,7 +38,12 @@ def main() -> None:
             if domain not in synthetic.PLAN[dataset]["test"]:
                 left, top = MARGIN + block * (PEOPLE * side + 20), HEADER + line * side
                 draw.rectangle((left, top, left + PEOPLE * side, top + side), fill="white")
-                draw.text((left + 10, top + side // 2 - 8), "never shown in training", "gray", font_size=16)
+                draw.text(
+                    (left + 10, top + side // 2 - 8),
+                    "never shown in training",
+                    "gray",
+                    font_size=16,
+                )
     sheet.quantize(128).save(Path(__file__).with_name("embedded_faces.png"), optimize=True)
 
 

@@ -24,10 +24,14 @@ def check_targets(node: object) -> None:
             get_object(node["_target_"])
         except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise InputError(
-                f"The _target_ {node['_target_']!r} cannot be imported ({' '.join(str(error).split())})",
-                "correct it; a module of your own is found where it is installed or its folder is in PYTHONPATH",
+                f"The _target_ {node['_target_']!r} cannot be imported "
+                f"({' '.join(str(error).split())})",
+                "correct it; a module of your own is found where it is installed or its folder is "
+                "in PYTHONPATH",
             ) from error
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+    for child in (
+        node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    ):
         check_targets(child)
 
 
@@ -42,7 +46,13 @@ def check_types(node: object, path: str) -> None:
     """
     if isinstance(node, dict) and str(node.get("_target_", "")).startswith("fmsd."):
         check_arguments_of(get_object(node["_target_"]), node, path)
-    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+    for key, child in (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    ):
         check_types(child, f"{path}.{key}")
 
 
@@ -55,16 +65,36 @@ def check_arguments_of(target: Callable[..., Any], values: Mapping[Any, Any], pa
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for name, value in values.items():
         plain = _plain(hints.get(str(name), Any))
-        if plain and not any(value is None if one is None else value == one if isinstance(one, str) else _is(value, one) for one in plain):
-            what = "no number" if float in plain else "no whole number" if int in plain else "neither true nor false"
+        if plain and not any(
+            value is None
+            if one is None
+            else value == one
+            if isinstance(one, str)
+            else _is(value, one)
+            for one in plain
+        ):
+            what = (
+                "no number"
+                if float in plain
+                else "no whole number"
+                if int in plain
+                else "neither true nor false"
+            )
             example = 1 if {float, int} & set(plain) else "true"
             shown = str(value).lower() if isinstance(value, bool) else value
-            raise InputError(f"{path}.{name}={shown} is {what}", f"give e.g. {path}.{name}={example}{', or null' if None in plain else ''}")
+            raise InputError(
+                f"{path}.{name}={shown} is {what}",
+                f"give e.g. {path}.{name}={example}{', or null' if None in plain else ''}",
+            )
 
 
 def _plain(annotation: Any) -> list[Any]:
     """The types int, float and bool, the words and None that an annotation consists of; nothing where it has others, or no number and no bool."""
-    parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    parts = (
+        get_args(annotation)
+        if get_origin(annotation) in (Union, types.UnionType)
+        else (annotation,)
+    )
     found: list[Any] = []
     for part in parts:
         if get_origin(part) is Literal:
@@ -99,7 +129,9 @@ def build(node: Any) -> Any:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
         raise InputError(
-            f"The configuration of {node.get('_target_')} does not fit it ({' '.join(str(error).split()).rstrip('.')})", "correct these keys"
+            f"The configuration of {node.get('_target_')} does not fit it "
+            f"({' '.join(str(error).split()).rstrip('.')})",
+            "correct these keys",
         ) from error
     return made
 
@@ -112,7 +144,11 @@ def check_arguments(made: object, path: str) -> None:
     """
     if isinstance(made, functools.partial):
         check_partial(made, path)
-    for value in vars(made).values() if hasattr(made, "__dict__") and not isinstance(made, functools.partial) else ():
+    for value in (
+        vars(made).values()
+        if hasattr(made, "__dict__") and not isinstance(made, functools.partial)
+        else ()
+    ):
         for factory in value.values() if isinstance(value, dict) else (value,):
             if isinstance(factory, functools.partial):
                 inspect.signature(factory)
@@ -122,7 +158,8 @@ def check_partial(factory: functools.partial[Any], path: str) -> None:
     """Raises ValueError when a factory was given arguments that its function does not take.
 
     Raises:
-        InputError: they can be named; some may come of another file than the one that names the function.
+        InputError: they can be named; some may come of another file than the one that names the
+            function.
     """
     try:
         inspect.signature(factory)
@@ -131,8 +168,10 @@ def check_partial(factory: functools.partial[Any], path: str) -> None:
         if surplus := [name for name in factory.keywords if name not in known]:
             keys = [f"{path}.{name}" for name in surplus]
             raise InputError(
-                f"{', '.join(keys)}: {factory.func.__module__}.{factory.func.__qualname__} takes no such argument",
-                "leave it out, or where a file sets it add " + " ".join(f"'~{key}'" for key in keys),
+                f"{', '.join(keys)}: {factory.func.__module__}.{factory.func.__qualname__} takes "
+                "no such argument",
+                "leave it out, or where a file sets it add "
+                + " ".join(f"'~{key}'" for key in keys),
             ) from error
         raise
 

@@ -21,7 +21,7 @@ from fmsd.data.synthetic import VERSION
 from fmsd.errors import InputError
 from fmsd.models.detector import PACKAGE as PACKAGED
 from fmsd.quoting import typed
-from fmsd.report.run import Run, differing
+from fmsd.runs.folder import Run, differing
 
 
 def without(names: Sequence[str], name: str) -> list[str]:
@@ -31,7 +31,10 @@ def without(names: Sequence[str], name: str) -> list[str]:
         InputError: it is not among them.
     """
     if isinstance(names, str):
-        raise InputError(f"{names} is one name where several are wanted", f"give them as a list, '[{names}, ...]'")
+        raise InputError(
+            f"{names} is one name where several are wanted",
+            f"give them as a list, '[{names}, ...]'",
+        )
     if name not in names:
         raise InputError(f"{name} is none of {', '.join(names)}", "choose one of these")
     return [other for other in names if other != name]
@@ -48,12 +51,21 @@ def rate(rates: Mapping[str, Mapping[str, float]], data: str, method: str) -> fl
     """
     own = rates[data if data in rates else "others"]
     if method not in own:
-        raise InputError(f"This experiment has no learning rate for method={method}", "give one with optimizer.lr=NUMBER")
+        raise InputError(
+            f"This experiment has no learning rate for method={method}",
+            "give one with optimizer.lr=NUMBER",
+        )
     return own[method]
 
 
-OmegaConf.register_new_resolver("inside", lambda folder, names: [f"{folder}/{name}" for name in names], replace=True)
-OmegaConf.register_new_resolver("digest", lambda words: hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:8], replace=True)
+OmegaConf.register_new_resolver(
+    "inside", lambda folder, names: [f"{folder}/{name}" for name in names], replace=True
+)
+OmegaConf.register_new_resolver(
+    "digest",
+    lambda words: hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:8],
+    replace=True,
+)
 OmegaConf.register_new_resolver("cache", lambda: str(cache_folder()), replace=True)
 OmegaConf.register_new_resolver("rate", rate, replace=True)
 OmegaConf.register_new_resolver("without", without, replace=True)
@@ -75,11 +87,15 @@ def located(path: str) -> str:
 def add_others(data: DictConfig) -> None:
     """Gives each test dataset with a `conf/data/NAME.yaml` of its own that file's source, and its root where `data.roots.NAME` is not given."""
     for name in as_names(data.test, "data.test"):
-        if name in (str(data.name), *as_names(data.train, "data.train")) or (name in data.others and data.roots.get(name)):
+        if name in (str(data.name), *as_names(data.train, "data.train")) or (
+            name in data.others and data.roots.get(name)
+        ):
             continue
         if name not in GlobalHydra.instance().config_loader().get_group_options("data"):
             continue  # the data's own source must know it
-        other = OmegaConf.to_container(hydra.compose("train", overrides=[f"data={name}"]).data, resolve=True)
+        other = OmegaConf.to_container(
+            hydra.compose("train", overrides=[f"data={name}"]).data, resolve=True
+        )
         if isinstance(other, dict):
             with open_dict(data):
                 data.others[name] = other["source"]
@@ -103,10 +119,14 @@ def check_source(data: DictConfig, words: Sequence[str]) -> None:
     """
     idle = [word for word in words if word.lstrip("+~").startswith("data.source.")]
     root = None if data.root is None else Path(located(data.root))
-    if idle and (data.manifest is not None or (root is not None and manifests.written(root) is not None)):
+    if idle and (
+        data.manifest is not None or (root is not None and manifests.written(root) is not None)
+    ):
         raise InputError(
-            f"{', '.join(idle)} would have no effect: {data.manifest or root} brings a manifest, which is read as it was made",
-            "leave it out, or choose among its forgeries with data.forgeries=[...], among its compressions with data.compression=NAME",
+            f"{', '.join(idle)} would have no effect: {data.manifest or root} brings a manifest, "
+            "which is read as it was made",
+            "leave it out, or choose among its forgeries with data.forgeries=[...], among its "
+            "compressions with data.compression=NAME",
         )
 
 
@@ -117,7 +137,10 @@ def check_outside(out: str, data: DictConfig) -> None:
         InputError: it lies there.
     """
     if data.root is not None and Path(out).resolve().is_relative_to(Path(data.root).resolve()):
-        raise InputError(f"out={out} lies inside data.root={data.root} and would be read as data the next time", "choose a folder beside it")
+        raise InputError(
+            f"out={out} lies inside data.root={data.root} and would be read as data the next time",
+            "choose a folder beside it",
+        )
 
 
 def based(base: str | None) -> dict[str, Any]:
@@ -139,7 +162,10 @@ def check_links(folder: Path) -> None:
     inside = (path for name in KEPT for path in (folder / name).rglob("*"))
     for path in itertools.chain(folder.iterdir() if folder.is_dir() else (), inside):
         if path.is_symlink() and not path.resolve().is_relative_to(home):
-            raise InputError(f"{path} is a link that leads out of the run, to {path.resolve()}", "put what it leads to in its place")
+            raise InputError(
+                f"{path} is a link that leads out of the run, to {path.resolve()}",
+                "put what it leads to in its place",
+            )
 
 
 def check_record(run: Run) -> None:
@@ -151,7 +177,10 @@ def check_record(run: Run) -> None:
     record = run.record()
     kinds = {"seed": int, "manifests": dict}
     if odd := [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]:
-        raise InputError(f"{run.folder / 'run.json'} does not hold the {odd[0]} of a run", "put it back, or train the run anew")
+        raise InputError(
+            f"{run.folder / 'run.json'} does not hold the {odd[0]} of a run",
+            "put it back, or train the run anew",
+        )
 
 
 def trained(config: DictConfig, verb: str, fixed: tuple[str, ...]) -> tuple[Run, Any]:
@@ -175,7 +204,10 @@ def trained(config: DictConfig, verb: str, fixed: tuple[str, ...]) -> tuple[Run,
     redraw(loaded)
     whole = asked(loaded, config)
     if whole.data is None:
-        raise InputError(f"The run in {run.folder} was merged from files and has no data of its own", "give data=NAME")
+        raise InputError(
+            f"The run in {run.folder} was merged from files and has no data of its own",
+            "give data=NAME",
+        )
     check_source(whole.data, words)
     return run, whole
 
@@ -195,7 +227,9 @@ def asked(run: Any, config: DictConfig) -> Any:
         if config[key] is not None and "_target_" in config[key]:
             whole[key] = config[key]  # taken whole: another dataset has another source
         elif config[key] is not None and whole[key] is not None:
-            whole[key] = OmegaConf.merge(whole[key], config[key])  # what trainer=smoke says about data
+            whole[key] = OmegaConf.merge(
+                whole[key], config[key]
+            )  # what trainer=smoke says about data
     if whole.data is not None:
         add_others(whole.data)
     for word in ("choices", "overrides"):
@@ -212,7 +246,10 @@ def done(run: Run, config: str) -> bool:
     if not run.finished:
         return False
     if key := differing(run.config.read_text(encoding="utf-8"), config):
-        raise InputError(f"{run.folder} holds a finished run that differs from this one in {key}", "begin a new sweep with hydra.sweep.dir=FOLDER")
+        raise InputError(
+            f"{run.folder} holds a finished run that differs from this one in {key}",
+            "begin a new sweep with hydra.sweep.dir=FOLDER",
+        )
     return True
 
 
@@ -227,17 +264,33 @@ def resumed(folder: Path, overrides: Sequence[str], trust: object = ()) -> tuple
     """
     run = Run(folder)
     if not run.config.is_file():
-        raise InputError(f"{folder} is not the folder of a run (it has no config.yaml)", "give the folder that training began to write")
+        raise InputError(
+            f"{folder} is not the folder of a run (it has no config.yaml)",
+            "give the folder that training began to write",
+        )
     check_links(folder)
     config = load_run_config(run.config, trust)
     if "merger" in config:
-        raise InputError(f"The run in {folder} was merged, not trained, so there is nothing to go on with", "merge anew into another folder")
+        raise InputError(
+            f"The run in {folder} was merged, not trained, so there is nothing to go on with",
+            "merge anew into another folder",
+        )
     if run.finished:
-        raise InputError(f"The run in {folder} is finished", f"test it again with fmsd evaluate {typed('run', folder)}")
+        raise InputError(
+            f"The run in {folder} is finished",
+            f"test it again with fmsd evaluate {typed('run', folder)}",
+        )
     if others := [word for word in overrides if not word.startswith(("resume=", "trust="))]:
-        raise InputError(f"{', '.join(others)} would change the run, which goes on as it was configured", "leave it out")
+        raise InputError(
+            f"{', '.join(others)} would change the run, which goes on as it was configured",
+            "leave it out",
+        )
     if "choices" not in config:
-        raise InputError(f"The run in {folder} was begun by an older version, which kept too little to go on with", "train anew")
+        raise InputError(
+            f"The run in {folder} was begun by an older version, which kept too little to go on "
+            "with",
+            "train anew",
+        )
     if elsewhere := destinations(config.get("logger"), trust):
         name, setting = next(iter(elsewhere.items()))
         remedy = f"if they shall go there, give {trust_in(config.logger[name])}"

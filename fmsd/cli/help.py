@@ -12,7 +12,9 @@ import yaml
 from fmsd.cli.files import CONF
 from fmsd.errors import InputError
 
-LINE = re.compile(r"""^(?P<indent> *)(?P<quote>"?)(?P<key>[\w+]+)(?P=quote):(?: +(?P<value>[^#\s].*?))?(?: +# (?P<about>.*))?$""")
+LINE = re.compile(
+    r"""^(?P<indent> *)(?P<quote>"?)(?P<key>[\w+]+)(?P=quote):(?: +(?P<value>[^#\s].*?))?(?: +# (?P<about>.*))?$"""
+)
 """A key of a YAML file with its value and the comment beside it."""
 
 
@@ -39,7 +41,9 @@ def keys(file: Path, prefix: str = "") -> Iterator[Key]:
     skipped, opened = -1, 0
     for line in file.read_text(encoding="utf-8").splitlines():
         inside, bare = opened > 0, line.partition(" # ")[0]
-        opened += sum(bare.count(bracket) for bracket in "{[") - sum(bare.count(bracket) for bracket in "}]")
+        opened += sum(bare.count(bracket) for bracket in "{[") - sum(
+            bare.count(bracket) for bracket in "}]"
+        )
         match = LINE.match(line)
         if match is None or inside:
             continue
@@ -49,16 +53,29 @@ def keys(file: Path, prefix: str = "") -> Iterator[Key]:
         skipped = indent if match["key"] == "defaults" else -1
         if skipped >= 0 or match["key"].startswith("_"):
             continue
-        above = [*((depth, name) for depth, name in above if depth < indent), (indent, match["key"])]
-        yield Key(prefix + ".".join(name for _, name in above), "" if opened > 0 else match["value"] or "", match["about"] or "")
+        above = [
+            *((depth, name) for depth, name in above if depth < indent),
+            (indent, match["key"]),
+        ]
+        yield Key(
+            prefix + ".".join(name for _, name in above),
+            "" if opened > 0 else match["value"] or "",
+            match["about"] or "",
+        )
 
 
 def header(file: Path) -> tuple[str, list[str]]:
     """What a configuration file says it is for, and its examples."""
-    lines = [line.removeprefix("# ") for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+    lines = [
+        line.removeprefix("# ")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if line.startswith("# ")
+    ]
     lines = [line for line in lines if not line.startswith("@package")]
     text = [line for line in lines if not line.startswith("Example: ")]
-    return " ".join(text), [line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")]
+    return " ".join(text), [
+        line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")
+    ]
 
 
 def groups(verb: str) -> dict[str, list[str]]:
@@ -69,7 +86,12 @@ def groups(verb: str) -> dict[str, list[str]]:
 def _defaults(file: Path) -> dict[str, str]:
     """The groups in a verb's defaults list, and the choice of each."""
     entries = yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults", [])
-    found = {name: str(choice) for entry in entries if isinstance(entry, dict) for name, choice in entry.items()}
+    found = {
+        name: str(choice)
+        for entry in entries
+        if isinstance(entry, dict)
+        for name, choice in entry.items()
+    }
     return {name: choice for name, choice in found.items() if "@" not in name}
 
 
@@ -77,7 +99,9 @@ def choices(group: str) -> list[str]:
     """The names of a group's choices, those in folders below it with the folder: `recipes/effort`."""
     folder = CONF / group
     names = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
-    return sorted(name.as_posix() for name in names if not any(part.startswith("_") for part in name.parts))
+    return sorted(
+        name.as_posix() for name in names if not any(part.startswith("_") for part in name.parts)
+    )
 
 
 def page(verb: str, words: Sequence[str] = ()) -> str:
@@ -87,9 +111,14 @@ def page(verb: str, words: Sequence[str] = ()) -> str:
         InputError: a word that names neither.
     """
     known = groups(verb)
-    topics = [word for word in words if not word.startswith("-") and word.partition("=")[0] in known]
+    topics = [
+        word for word in words if not word.startswith("-") and word.partition("=")[0] in known
+    ]
     if topics:
-        return "\n\n".join(_group_page(group, choice, known) for group, _, choice in (word.partition("=") for word in topics))
+        return "\n\n".join(
+            _group_page(group, choice, known)
+            for group, _, choice in (word.partition("=") for word in topics)
+        )
     file = CONF / f"{verb}.yaml"
     about, examples = header(file)
     own = [key for key in keys(file) if key.name not in known and (key.value or key.about)]
@@ -100,25 +129,35 @@ def page(verb: str, words: Sequence[str] = ()) -> str:
         rows = [(name, choice, ", ".join(known[name])) for name, choice in _defaults(file).items()]
         parts.append("\n".join(["Groups, with their defaults and choices", *_rows(rows)]))
         parts.append(
-            f"Keys of a choice: fmsd {verb} --help {next(iter(known))}, or GROUP=CHOICE. All keys with their values: fmsd {verb} --cfg job ..."
+            f"Keys of a choice: fmsd {verb} --help {next(iter(known))}, or GROUP=CHOICE. All keys "
+            f"with their values: fmsd {verb} --cfg job ..."
         )
-    parts.append("-m runs a sweep over comma-separated values; --config-dir=FOLDER adds configuration files of your own; --hydra-help has the rest.")
+    parts.append(
+        "-m runs a sweep over comma-separated values; --config-dir=FOLDER adds configuration "
+        "files of your own; --hydra-help has the rest."
+    )
     return "\n\n".join(parts)
 
 
 def _group_page(group: str, choice: str, known: dict[str, list[str]]) -> str:
     """The choices of a group and the keys of one, or of all that they share."""
     if choice and choice not in known[group]:
-        raise InputError(f"There is no {group}={choice}", f"choose one of {', '.join(known[group])}")
+        raise InputError(
+            f"There is no {group}={choice}", f"choose one of {', '.join(known[group])}"
+        )
     if not choice:
         rows = [(name, "", header(CONF / group / f"{name}.yaml")[0]) for name in known[group]]
-        return "\n".join([f"Choices, as {group}=NAME", *_rows(rows), "", f"Keys of one: --help {group}=NAME"])
+        return "\n".join(
+            [f"Choices, as {group}=NAME", *_rows(rows), "", f"Keys of one: --help {group}=NAME"]
+        )
     file = CONF / group / f"{choice}.yaml"
     found: dict[str, Key] = {}
     for part in bases(file):
         whole = "# @package _global_" in part.read_text(encoding="utf-8").splitlines()
         for key in keys(part, "" if whole else f"{group}."):
-            if key.value or key.about:  # a comment holds for the files that are made of this one, too
+            if (
+                key.value or key.about
+            ):  # a comment holds for the files that are made of this one, too
                 found[key.name] = key._replace(about=key.about or found.get(key.name, key).about)
     return "\n".join([_wrapped(header(file)[0], ""), "", *_rows(list(found.values()))])
 
@@ -137,7 +176,14 @@ def _width() -> int:
 
 
 def _wrapped(text: str, indent: str) -> str:
-    return textwrap.fill(text, _width(), initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        text,
+        _width(),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _rows(rows: Sequence[tuple[str, str, str]]) -> list[str]:
@@ -149,7 +195,14 @@ def _rows(rows: Sequence[tuple[str, str, str]]) -> list[str]:
         if len(head) > left - 2:
             lines.append(head)
         first = head.ljust(left) if len(head) <= left - 2 else " " * left
-        text = textwrap.fill(about, _width(), initial_indent=first, subsequent_indent=" " * left, break_long_words=False, break_on_hyphens=False)
+        text = textwrap.fill(
+            about,
+            _width(),
+            initial_indent=first,
+            subsequent_indent=" " * left,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
         lines.extend(text.splitlines() if about or len(head) <= left - 2 else [])
         if not about and len(head) <= left - 2:
             lines.append(head)

@@ -21,10 +21,10 @@ from fmsd.cli.compose import located
 from fmsd.cli.files import CONF
 from fmsd.cli.refusal import UNREADABLE, check_kinds, translate_hydra_error
 from fmsd.cli.sweep import SWEEP, JobError
+from fmsd.cli.sweep_notes import Note, attempt, summed_up
 from fmsd.cli.verbs import VERBS
 from fmsd.errors import BusyError, InputError
-from fmsd.report.run import BUSY, ERROR, prune, write
-from fmsd.report.sweep import Note, attempt, summed_up
+from fmsd.runs.folder import BUSY, ERROR, prune, write
 from fmsd.surroundings import refused_by_machine
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,9 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     standing = existing(overrides)
     before, around = os.environ.get("HYDRA_FULL_ERROR"), os.environ.get(SWEEP)
     debugging = before == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what happened instead of printing and exiting itself
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # Hydra then raises what happened instead of printing and exiting itself
+    )
     refusals: list[InputError] = []
     codes: list[int] = []
     outputs: list[Path] = []
@@ -50,13 +52,20 @@ def run(verb: str, overrides: Sequence[str]) -> int:
         configure_logging(verb)  # a launcher may have put the job into another process
         settings = HydraConfig.get()
         folder, multirun = Path(settings.runtime.output_dir), settings.mode == RunMode.MULTIRUN
-        leading = os.environ.get("SLURM_PROCID", "0") == "0"  # of the several processes of a job on a cluster
+        leading = (
+            os.environ.get("SLURM_PROCID", "0") == "0"
+        )  # of the several processes of a job on a cluster
         notes = os.environ.get(SWEEP)
-        outputs[:] = [folder, *([] if config.get("out") is None else [Path(config.out).expanduser().absolute()])]
+        outputs[:] = [
+            folder,
+            *([] if config.get("out") is None else [Path(config.out).expanduser().absolute()]),
+        ]
         try:
             if notes and multirun and leading and not debugging:
                 note = Note(settings.job.num, list(settings.overrides.task), str(folder))
-                return attempt(functools.partial(refusing, verb, overrides, config, folder), note, Path(notes))
+                return attempt(
+                    functools.partial(refusing, verb, overrides, config, folder), note, Path(notes)
+                )
             code = execute(verb, config, folder) or 0
             if code and multirun:
                 raise JobError(code)
@@ -101,7 +110,13 @@ def run(verb: str, overrides: Sequence[str]) -> int:
         if refusal is None and os.environ.get(SWEEP) == around:
             raise
         why = f"{type(error).__name__}, {' '.join(str(error).split())}"
-        refusals.append(refusal or InputError(f"The sweep broke off: {why}", "run the same command again: finished jobs are skipped"))
+        refusals.append(
+            refusal
+            or InputError(
+                f"The sweep broke off: {why}",
+                "run the same command again: finished jobs are skipped",
+            )
+        )
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before or "0"
         notes = os.environ.pop(SWEEP, None)
@@ -128,7 +143,11 @@ def execute(verb: str, config: DictConfig, folder: Path) -> int | None:
 def existing(overrides: Sequence[str]) -> set[Path]:
     """The folders of output that an override names and that are there already: the user's own, which stay even if they are empty."""
     words = (word.partition("=") for word in overrides)
-    folders = {Path(located(text.strip("'\""))) for key, _, text in words if key in ("hydra.run.dir", "out")}
+    folders = {
+        Path(located(text.strip("'\"")))
+        for key, _, text in words
+        if key in ("hydra.run.dir", "out")
+    }
     return {folder for folder in folders if os.path.isdir(folder)}  # noqa: PTH112  False, too, for names that no folder can have
 
 
@@ -144,14 +163,24 @@ def unwritable(error: Exception, outputs: Sequence[Path]) -> InputError | None:
     """What keeps a verb from writing its output; None for an error of another file.
 
     Args:
-        outputs: folders and files that the verb writes to; none where Hydra failed to make the first.
+        outputs: folders and files that the verb writes to; none where Hydra failed to make the
+            first.
     """
-    if not isinstance(error, OSError) or error.errno not in UNWRITABLE or not isinstance(error.filename, str):
+    if (
+        not isinstance(error, OSError)
+        or error.errno not in UNWRITABLE
+        or not isinstance(error.filename, str)
+    ):
         return None
     place = Path(error.filename).absolute()
-    if outputs and not any(place.is_relative_to(output) or output.is_relative_to(place) for output in outputs):
+    if outputs and not any(
+        place.is_relative_to(output) or output.is_relative_to(place) for output in outputs
+    ):
         return None
-    return InputError(f"{place} {UNWRITABLE[error.errno]}", "choose another place with hydra.run.dir=PATH, or out=PATH where the verb has it")
+    return InputError(
+        f"{place} {UNWRITABLE[error.errno]}",
+        "choose another place with hydra.run.dir=PATH, or out=PATH where the verb has it",
+    )
 
 
 QUIET = ("report", "dashboard")
@@ -161,7 +190,9 @@ QUIET = ("report", "dashboard")
 def configure_logging(verb: str) -> None:
     """Logs fmsd at INFO and other libraries at WARNING."""
     if verb not in QUIET:
-        importlib.import_module("lightning.pytorch")  # which sets levels of its own when it is imported
+        importlib.import_module(
+            "lightning.pytorch"
+        )  # which sets levels of its own when it is imported
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fmsd").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch

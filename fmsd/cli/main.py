@@ -44,8 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code.
 
     Returns:
-        0: done; 1: done, with failures that were reported; 2: refused with one sentence; 75: another process is at work on the run;
-        130: interrupted. Of a sweep: that of its first job that has another one than 0; the others run all the same.
+        0: done; 1: done, with failures that were reported; 2: refused with one sentence; 75:
+            another process is at work on the run;
+        130: interrupted. Of a sweep: that of its first job that has another one than 0; the others
+            run all the same.
     """
     lenient_streams()
     try:
@@ -79,7 +81,10 @@ def dispatch(words: list[str]) -> int:
     verbs = [path.stem for path in CONF.glob("*.yaml")]
     if verb not in verbs:
         close = difflib.get_close_matches(verb, verbs, n=1)
-        raise InputError(f"There is no verb {verb!r}{f' (did you mean {close[0]}?)' if close else ''}", f"choose one of {', '.join(sorted(verbs))}")
+        raise InputError(
+            f"There is no verb {verb!r}{f' (did you mean {close[0]}?)' if close else ''}",
+            f"choose one of {', '.join(sorted(verbs))}",
+        )
     if any(word in HELP for word in overrides):
         print(page(verb, [word for word in overrides if word not in HELP]))
         return 0

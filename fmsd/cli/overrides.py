@@ -34,7 +34,19 @@ FLAGS = {
 }  # fmt: skip
 """Hydra's own options."""
 
-VALUED = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"}
+VALUED = {
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
+    "--experimental-rerun",
+}
 """Those of them that are followed by a value."""
 
 
@@ -45,24 +57,31 @@ def readable(verb: str, words: Sequence[str], groups: Mapping[str, Sequence[str]
         groups: the choices of each group of the verb's configuration.
 
     Raises:
-        InputError: a word that is no override, an option that does not exist, an empty path, or several choices of one group.
+        InputError: a word that is no override, an option that does not exist, an empty path, or
+            several choices of one group.
     """
     sweep = any(word in ("-m", "--multirun") for word in words)
     read: list[str] = []
     for before, word in pairwise(["", *words]):
         key, sign, value = word.partition("=")
-        if before in VALUED or key in FLAGS or re.fullmatch(r"~\w[^=]*", word):  # an option, its value, or the removal of a key
+        if (
+            before in VALUED or key in FLAGS or re.fullmatch(r"~\w[^=]*", word)
+        ):  # an option, its value, or the removal of a key
             read.append(word)
         elif word.startswith("-"):
             raise InputError(f"fmsd has no option {key}", _without_dashes(word))
         elif sign:
             read.append(f"{key}={_value(key.lstrip('+'), value, sweep, groups)}")
         elif word in groups:
-            raise InputError(f"{word} lacks its choice", f"give {word}=NAME: {', '.join(groups[word])}")
+            raise InputError(
+                f"{word} lacks its choice", f"give {word}=NAME: {', '.join(groups[word])}"
+            )
         elif verb in BARE:
             read.append(f"{BARE[verb]}={_path(BARE[verb], word, sweep)}")
         else:
-            raise InputError(f"{word!r} is no override", "write key=value, without blanks around the sign")
+            raise InputError(
+                f"{word!r} is no override", "write key=value, without blanks around the sign"
+            )
     return read
 
 
@@ -78,16 +97,25 @@ def _value(key: str, value: str, sweep: bool, groups: Mapping[str, Sequence[str]
 
 def _without_dashes(word: str) -> str:
     key, sign, value = word.lstrip("-").partition("=")
-    return f"write overrides without dashes: {key.replace('-', '_')}={value if sign else 'VALUE'}" if key else "leave it out"
+    return (
+        f"write overrides without dashes: {key.replace('-', '_')}={value if sign else 'VALUE'}"
+        if key
+        else "leave it out"
+    )
 
 
 def _choice(group: str, value: str, sweep: bool) -> str:
     """A choice of a group; several are a sweep."""
     if re.fullmatch(r"null|true|false|[\d.]+", value.strip()):
-        raise InputError(f"{group}={value} names no choice of its group", "leave it out, or name one")
+        raise InputError(
+            f"{group}={value} names no choice of its group", "leave it out, or name one"
+        )
     names = [name.strip() for name in value.strip().removeprefix("[").removesuffix("]").split(",")]
     if len(names) > 1 and (value.strip().startswith("[") or not sweep):
-        raise InputError(f"{group}={value} names several choices of one group", f"give each a job of its own with -m {group}={','.join(names)}")
+        raise InputError(
+            f"{group}={value} names several choices of one group",
+            f"give each a job of its own with -m {group}={','.join(names)}",
+        )
     if names == [""]:
         raise InputError(f"{group}= names no choice of its group", "leave it out, or name one")
     return ",".join(names)
@@ -100,8 +128,15 @@ def _quoted(value: str) -> bool:
 def _path(key: str, value: str, sweep: bool) -> str:
     """A path as Hydra reads it; what is quoted, an interpolation or null stays."""
     if not value.strip():
-        raise InputError(f"{key}= is empty", "give a path; if a variable of the shell stands there, set it")
-    if value == "null" or _quoted(value) or "${" in value or (sweep and re.match(r"(choice|range|glob|tag|sort|shuffle)\(", value)):
+        raise InputError(
+            f"{key}= is empty", "give a path; if a variable of the shell stands there, set it"
+        )
+    if (
+        value == "null"
+        or _quoted(value)
+        or "${" in value
+        or (sweep and re.match(r"(choice|range|glob|tag|sort|shuffle)\(", value))
+    ):
         return value
     several = sweep and not key.startswith("hydra.")
     parts = value.split(",") if several else [value]
@@ -113,13 +148,23 @@ def _run_of(text: str) -> str:
     place = Path(os.path.expanduser(text))  # noqa: PTH111  which leaves what it does not know
     known = place.name in ("run.json", "config.yaml", "results.csv", "results.md")
     home = place.parent if known else place.parent.parent if place.suffix == ".ckpt" else None
-    return str(home) if home is not None and os.path.isfile(home / "config.yaml") and os.path.isfile(place) else text
+    return (
+        str(home)
+        if home is not None and os.path.isfile(home / "config.yaml") and os.path.isfile(place)
+        else text
+    )
 
 
 def _literal(text: str) -> str:
     """A path, quoted where Hydra would read something else in it: numbers and booleans, too."""
-    plain = re.fullmatch(r"[\w./+@%-]+", text, re.ASCII) and (re.match(r"[A-Za-z]", text) or "/" in text)
-    return text if _quoted(text) or (plain and text.lower() not in ("true", "false", "null", "inf", "nan")) else quote(text)
+    plain = re.fullmatch(r"[\w./+@%-]+", text, re.ASCII) and (
+        re.match(r"[A-Za-z]", text) or "/" in text
+    )
+    return (
+        text
+        if _quoted(text) or (plain and text.lower() not in ("true", "false", "null", "inf", "nan"))
+        else quote(text)
+    )
 
 
 def _list(value: str) -> str:
@@ -130,7 +175,11 @@ def _list(value: str) -> str:
     inner = text[1:-1]
     if re.search(r"['\"\[]|\${", inner):
         return value
-    return "[" + ",".join(_literal(_run_of(part.strip())) for part in inner.split(",") if part.strip()) + "]"
+    return (
+        "["
+        + ",".join(_literal(_run_of(part.strip())) for part in inner.split(",") if part.strip())
+        + "]"
+    )
 
 
 SYNONYMS: Mapping[str, str] = {
@@ -170,7 +219,9 @@ def suggestions(key: str, known: Sequence[str], groups: Iterable[str]) -> list[s
         known: all dotted keys of the configuration.
         groups: its groups, which are keys, too.
     """
-    if (synonym := SYNONYMS.get(key.lower())) and (synonym in known or synonym in groups or synonym.startswith("hydra.")):
+    if (synonym := SYNONYMS.get(key.lower())) and (
+        synonym in known or synonym in groups or synonym.startswith("hydra.")
+    ):
         return [synonym]
     last = key.rpartition(".")[2]
     alike = [name for name in known if name.rpartition(".")[2] == last and name != key]

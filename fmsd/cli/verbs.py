@@ -17,59 +17,102 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmsd.cli.build import build, check_arguments_of, loggers
-from fmsd.cli.compose import absolute, add_others, based, check_outside, check_record, check_source, done, located, resumed, trained
+from fmsd.cli.compose import (
+    absolute,
+    add_others,
+    based,
+    check_outside,
+    check_record,
+    check_source,
+    done,
+    located,
+    resumed,
+    trained,
+)
 from fmsd.cli.files import CONF
 from fmsd.cli.merging import merge
 from fmsd.cli.trust import load_run_config, used_loggers
 from fmsd.errors import InputError
 from fmsd.quoting import quote
-from fmsd.report.run import EXPLANATIONS, Run
+from fmsd.runs.folder import EXPLANATIONS, Run
 
 log = logging.getLogger(__name__)
 
 
 def train(config: DictConfig, folder: Path) -> int:
     """fmsd train: writes a run, or goes on with one that was interrupted."""
-    from fmsd.engine.processes import launch, launched
+    from fmsd.engine.distributed import launch, launched
     from fmsd.tasks import train as task
 
     settings = HydraConfig.get()
     if config.resume is not None:
-        config, folder = resumed(Path(config.resume).expanduser().absolute(), settings.overrides.task, config.trust)
+        config, folder = resumed(
+            Path(config.resume).expanduser().absolute(), settings.overrides.task, config.trust
+        )
     else:
         if config.trust:
-            raise InputError(f"trust={config.trust} would have no effect: it is about the run of resume=RUN", "leave it out")
+            raise InputError(
+                f"trust={config.trust} would have no effect: it is about the run of resume=RUN",
+                "leave it out",
+            )
         add_others(config.data)
         check_source(config.data, settings.overrides.task)
         for node, key in ((config.backbone, "weights"), (config.method.get("mask") or {}, "file")):
             if node.get(key) is not None:
                 node[key] = located(node[key])
         with open_dict(config):
-            config.choices = {name: choice for name, choice in settings.runtime.choices.items() if "/" not in name and choice is not None}
+            config.choices = {
+                name: choice
+                for name, choice in settings.runtime.choices.items()
+                if "/" not in name and choice is not None
+            }
             config.overrides = list(settings.overrides.task)
             del config.resume, config.trust
-        if odd := [key for key in config.learner if key not in inspect.signature(task.train).parameters]:
-            raise InputError(f"Training has no setting learner.{odd[0]}", "leave it out; fmsd train --help shows those it has")
+        if odd := [
+            key for key in config.learner if key not in inspect.signature(task.train).parameters
+        ]:
+            raise InputError(
+                f"Training has no setting learner.{odd[0]}",
+                "leave it out; fmsd train --help shows those it has",
+            )
         check_arguments_of(task.train, config.learner, "learner")
         if not isinstance(config.head.normalise, bool):
-            raise InputError(f"head.normalise={config.head.normalise} is neither true nor false", "give e.g. head.normalise=true")
+            raise InputError(
+                f"head.normalise={config.head.normalise} is neither true nor false",
+                "give e.g. head.normalise=true",
+            )
         if config.head.normalise != config.backbone.get("cosine_head", False):
             raise InputError(
-                f"head.normalise={str(config.head.normalise).lower()} does not reach the backbone, whose cosine_head says otherwise",
-                "leave backbone.cosine_head out; a backbone file of your own has it from _timm, or as cosine_head: ${head.normalise}",
+                f"head.normalise={str(config.head.normalise).lower()} does not reach the "
+                "backbone, whose cosine_head says otherwise",
+                "leave backbone.cosine_head out; a backbone file of your own has it from _timm, "
+                "or as cosine_head: ${head.normalise}",
             )
         if config.data.size != config.backbone.size:
             raise InputError(
-                f"data.size={config.data.size} is not the size of the backbone, {config.backbone.size}", "set backbone.size=NUMBER, which both follow"
+                f"data.size={config.data.size} is not the size of the backbone, "
+                f"{config.backbone.size}",
+                "set backbone.size=NUMBER, which both follow",
             )
         if type(config.seed) is not int or not 0 <= config.seed < 2**32:
-            raise InputError(f"seed={config.seed} must be a whole number from 0 to {2**32 - 1}", "give e.g. seed=0")
-        if settings.mode == RunMode.MULTIRUN and done(Run(folder), OmegaConf.to_yaml(config, resolve=True)):
+            raise InputError(
+                f"seed={config.seed} must be a whole number from 0 to {2**32 - 1}",
+                "give e.g. seed=0",
+            )
+        if settings.mode == RunMode.MULTIRUN and done(
+            Run(folder), OmegaConf.to_yaml(config, resolve=True)
+        ):
             log.info("%s is finished: skipped.", folder)
             return 0
-    apart = settings.mode == RunMode.MULTIRUN and "joblib" in settings.launcher["_target_"]  # a killed worker would end the others
+    apart = (
+        settings.mode == RunMode.MULTIRUN and "joblib" in settings.launcher["_target_"]
+    )  # a killed worker would end the others
     if ((count := processes(config.trainer)) > 1 or apart) and not launched(os.environ):
-        own = [f"--config-dir={source.path}" for source in settings.runtime.config_sources if source.provider == "command-line"]
+        own = [
+            f"--config-dir={source.path}"
+            for source in settings.runtime.config_sources
+            if source.provider == "command-line"
+        ]
         place = ["hydra.mode=RUN", f"hydra.run.dir={quote(folder)}"]
         return launch(["-m", "fmsd", "train", *settings.overrides.task, *place, *own], count)
     task.train(
@@ -100,16 +143,18 @@ def processes(trainer: DictConfig) -> int:
     """How many processes of this machine a trainer asks for.
 
     Raises:
-        InputError: it asks for several machines, and nothing has started a process for each of their devices.
+        InputError: it asks for several machines, and nothing has started a process for each of
+            their devices.
     """
-    from fmsd.engine.processes import launched, named
+    from fmsd.engine.distributed import launched, named
 
     strategy, devices = trainer.get("strategy"), trainer.get("devices", 1)
     if not isinstance(strategy, DictConfig):
         return 1
     if trainer.get("num_nodes", 1) > 1 and not launched(os.environ):
         raise InputError(
-            f"trainer.num_nodes={trainer.num_nodes} needs something that starts a process per device on every machine",
+            f"trainer.num_nodes={trainer.num_nodes} needs something that starts a process per "
+            "device on every machine",
             "start it with -m hydra/launcher=slurm, srun or torchrun",
         )
     if devices in ("auto", -1, "-1"):
@@ -119,7 +164,7 @@ def processes(trainer: DictConfig) -> int:
 
 def evaluate(config: DictConfig, folder: Path) -> None:
     """fmsd evaluate: tests a run's weights, by default on the data and the trainer of its training."""
-    from fmsd.data.corruptions import chosen
+    from fmsd.data.loading.corruptions import chosen
     from fmsd.tasks import evaluate as task
 
     run, whole = trained(config, "evaluate", ("backbone", "seed"))
@@ -167,7 +212,9 @@ def fold(config: DictConfig, folder: Path) -> None:
 
     run = Run(Path(config.run).expanduser().absolute())
     check_record(run)
-    backbone = OmegaConf.merge(load_run_config(run.config, config.trust), {"backbone": based(config.base)}).backbone
+    backbone = OmegaConf.merge(
+        load_run_config(run.config, config.trust), {"backbone": based(config.base)}
+    ).backbone
     task.fold(run, build(backbone), Path(config.out).expanduser())
 
 
@@ -181,13 +228,18 @@ def index(config: DictConfig, folder: Path) -> None:
 
 def extract(config: DictConfig, folder: Path) -> int:
     """fmsd extract: writes face crops and their manifest."""
-    from fmsd.data.extraction import Recipe
+    from fmsd.data.extraction.crops import Recipe
     from fmsd.data.processes import cores
     from fmsd.tasks import extract as task
 
     unread = ("data.frames", "data.train_frames", "data.manifest", "data.sampling")
-    if idle := [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").startswith(unread)]:
-        raise InputError(f"{', '.join(idle)} would have no effect: extract reads the videos themselves", "give frames=, sampling= and data.videos=")
+    if idle := [
+        word for word in HydraConfig.get().overrides.task if word.lstrip("+~").startswith(unread)
+    ]:
+        raise InputError(
+            f"{', '.join(idle)} would have no effect: extract reads the videos themselves",
+            "give frames=, sampling= and data.videos=",
+        )
     absolute(config.data)
     check_outside(located(config.out), config.data)
     failures = task.extract(
@@ -211,7 +263,10 @@ def part(shard: str | int | None, shards: int | None) -> tuple[int, int]:
         return 0, 1
     match = re.fullmatch(r"(\d+)/(\d+)", f"{shard}" if shards is None else f"{shard}/{shards}")
     if match is None:
-        raise InputError(f"shard={shard} shards={shards} is no part of the videos", "give shard=0/8, or shard=0 shards=8")
+        raise InputError(
+            f"shard={shard} shards={shards} is no part of the videos",
+            "give shard=0/8, or shard=0 shards=8",
+        )
     return int(match[1]), int(match[2])
 
 
@@ -231,7 +286,17 @@ def doctor(config: DictConfig, folder: Path) -> int:
 
     absolute(config.data)
     check_source(config.data, HydraConfig.get().overrides.task)
-    return 0 if task.doctor(build(config.data), Path(config.out).expanduser(), config.frames, config.limit, config.workers) else 1
+    return (
+        0
+        if task.doctor(
+            build(config.data),
+            Path(config.out).expanduser(),
+            config.frames,
+            config.limit,
+            config.workers,
+        )
+        else 1
+    )
 
 
 def report(config: DictConfig, folder: Path) -> None:
@@ -240,7 +305,15 @@ def report(config: DictConfig, folder: Path) -> None:
 
     out = None if config.out is None else Path(config.out).expanduser()
     differ = [config.differ] if isinstance(config.differ, str) else list(config.differ)
-    task.report(Path(config.runs).expanduser(), config.metric, out, config.by, config.against, differ, config.resamples)
+    task.report(
+        Path(config.runs).expanduser(),
+        config.metric,
+        out,
+        config.by,
+        config.against,
+        differ,
+        config.resamples,
+    )
 
 
 def reproduce(words: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
@@ -257,18 +330,26 @@ def reproduce(words: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
     own = {key: value for key, _, value in (word.partition("=") for word in words) if key in values}
     rest = [word for word in words if word not in names and word.partition("=")[0] not in values]
     if len(names) != 1 or names[0] not in steps:
-        what = f"There is no table {' '.join(names)}" if names else "A table to reproduce is missing"
+        what = (
+            f"There is no table {' '.join(names)}" if names else "A table to reproduce is missing"
+        )
         raise InputError(what, f"give the name of one: {', '.join(steps)}")
     if idle := [key for key in own if f"{{{key}}}" not in " ".join(steps[names[0]])]:
-        raise InputError(f"{idle[0]}={own[idle[0]]} would have no effect: no command of the table {names[0]} has it", "leave it out")
+        raise InputError(
+            f"{idle[0]}={own[idle[0]]} would have no effect: no command of the table {names[0]} "
+            "has it",
+            "leave it out",
+        )
     values |= own
     values["out"] = str(Path(values["out"].replace("{name}", names[0])).expanduser())
-    return task.reproduce(names[0], steps[names[0]], values, rest, run, CONF / "experiments" / f"{names[0]}.csv")
+    return task.reproduce(
+        names[0], steps[names[0]], values, rest, run, CONF / "experiments" / f"{names[0]}.csv"
+    )
 
 
 def dashboard(config: DictConfig, folder: Path) -> None:
     """fmsd dashboard: saves a view of a project on Weights & Biases."""
-    from fmsd.tasks import dashboard as task
+    from fmsd.tracking import dashboard as task
 
     task.dashboard(config.entity, config.project, config.name)
 

@@ -34,7 +34,10 @@ def as_names(given: object, key: str) -> list[str]:
 
 def _lost(given: object, key: str, spelt: str) -> InputError:
     read = "null" if given is None else f"{given} ({type(given).__name__})"
-    return InputError(f"{key} gives {read} where a name is wanted", f"put the name in double quotes inside the single ones: {spelt}")
+    return InputError(
+        f"{key} gives {read} where a name is wanted",
+        f"put the name in double quotes inside the single ones: {spelt}",
+    )
 
 
 def listing(key: str, wanted: Sequence[str]) -> str:
@@ -50,16 +53,26 @@ def mapping(key: str, wanted: Mapping[str, object]) -> str | None:
     """
     if not all(_PLAIN.fullmatch(_ESCAPED.sub("", key_)) for key_ in wanted):
         return None
-    pairs = ", ".join(_ESCAPED.sub(lambda found: f"\\{found[0]}", key_) + f": {value}" for key_, value in wanted.items())
+    pairs = ", ".join(
+        _ESCAPED.sub(lambda found: f"\\{found[0]}", key_) + f": {value}"
+        for key_, value in wanted.items()
+    )
     return _quoted(f"+{key}={{{pairs}}}")
 
 
 def entry(key: str, wanted: str, value: object) -> str | None:
     """The word of a command line, quoted for a shell, that adds one name with its value to a mapping; None as for `mapping`."""
-    return _quoted(f"+{key}.{wanted}={value}") if re.fullmatch(r"\w+", wanted, re.ASCII) else mapping(key, {wanted: value})
+    return (
+        _quoted(f"+{key}.{wanted}={value}")
+        if re.fullmatch(r"\w+", wanted, re.ASCII)
+        else mapping(key, {wanted: value})
+    )
 
 
-_PLAIN = re.compile(r"0|[1-9][0-9]*|(?=.*[A-DF-Za-df-z])(?!-?(?:true|false|null|nan|inf)$)[A-Za-z0-9_-][A-Za-z0-9_.@%+-]*", re.IGNORECASE)
+_PLAIN = re.compile(
+    r"0|[1-9][0-9]*|(?=.*[A-DF-Za-df-z])(?!-?(?:true|false|null|nan|inf)$)[A-Za-z0-9_-][A-Za-z0-9_.@%+-]*",
+    re.IGNORECASE,
+)
 """Names that Hydra reads as they stand: whole numbers, and what is neither a number, a truth value nor null."""
 
 _ESCAPED = re.compile(r"[ ()\[\]{}:=,]")
@@ -75,5 +88,9 @@ def _quoted(word: str) -> str:
 def _value(wanted: str) -> str:
     if _PLAIN.fullmatch(wanted):
         return wanted
-    quoted = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), wanted.replace("${", "\\${"))
+    quoted = re.sub(
+        r'(\\*)("|$)',
+        lambda found: 2 * found[1] + ('\\"' if found[2] else ""),
+        wanted.replace("${", "\\${"),
+    )
     return f'"{quoted}"'

@@ -1,6 +1,7 @@
 """A dataset as a few large tars: what a cluster's file system reads well, with each frame still found by its row.
 
-A tar is one that `webdataset` reads too: KEY.jpg, the image's bytes as they were, and KEY.json, its row of the manifest.
+A tar is one that `webdataset` reads too: KEY.jpg, the image's bytes as they were, and KEY.json, its
+row of the manifest.
 """
 
 import io
@@ -15,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.atomic import atomic
-from fmsd.data.image import content, decode
+from fmsd.data.loading.image import content, decode
 from fmsd.errors import InputError, reason
 from fmsd.names import check_name
 from fmsd.tables import read_parquet
@@ -33,7 +34,13 @@ BLOCK = 512
 """Bytes of a tar's header; members begin at multiples of it."""
 
 
-def write(table: pl.DataFrame, files: Sequence[str], out: Path, size: int, crops: Mapping[str, Any] | None = None) -> int:
+def write(
+    table: pl.DataFrame,
+    files: Sequence[str],
+    out: Path,
+    size: int,
+    crops: Mapping[str, Any] | None = None,
+) -> int:
     """Writes a manifest and its frames into `out`, and returns the number of tars. What a failure leaves behind is removed.
 
     Args:
@@ -56,26 +63,43 @@ def write(table: pl.DataFrame, files: Sequence[str], out: Path, size: int, crops
         frames = zip(table.iter_rows(named=True), _contents(files), strict=True)
         while len(places) < table.height:
             made.append(out / f"{len(made):05d}.tar")
-            with atomic(made[-1]) as partial, tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+            with (
+                atomic(made[-1]) as partial,
+                tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar,
+            ):
                 for row, data in frames:
-                    key, kind = f"{len(places):09d}", Path(row["path"]).suffix[1:].lower() or "image"
+                    key, kind = (
+                        f"{len(places):09d}",
+                        Path(row["path"]).suffix[1:].lower() or "image",
+                    )
                     places.append((made[-1].name, _add(tar, f"{key}.{kind}", data), len(data)))
                     _add(tar, f"{key}.json", json.dumps(row).encode())
                     if tar.offset >= size:
                         break
         tars = len(made)
-        where = pl.DataFrame(places, schema={"tar": pl.String, "offset": pl.Int64, "size": pl.Int64}, orient="row")
-        for name, columns in ((PLACES, where.insert_column(0, table["path"])), ("manifest.parquet", table)):
+        where = pl.DataFrame(
+            places, schema={"tar": pl.String, "offset": pl.Int64, "size": pl.Int64}, orient="row"
+        )
+        for name, columns in (
+            (PLACES, where.insert_column(0, table["path"])),
+            ("manifest.parquet", table),
+        ):
             made.append(out / name)
             with atomic(made[-1]) as partial:
                 columns.write_parquet(partial)
         with atomic(out / MARK) as partial:
-            partial.write_text(json.dumps({"frames": table.height, "tars": tars, "crops": crops}) + "\n", encoding="utf-8")
+            partial.write_text(
+                json.dumps({"frames": table.height, "tars": tars, "crops": crops}) + "\n",
+                encoding="utf-8",
+            )
     except BaseException as error:
         for path in made:
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise InputError(f"{out} cannot be written ({reason(error)})", "make room there, or choose another folder with out=FOLDER") from error
+            raise InputError(
+                f"{out} cannot be written ({reason(error)})",
+                "make room there, or choose another folder with out=FOLDER",
+            ) from error
         raise
     return tars
 
@@ -94,8 +118,13 @@ def located(root: Path, paths: pl.Series) -> pl.Series | None:
     places = _places(root / PLACES)
     found = asked.join(places, on="path", how="left", maintain_order="left")
     if found["tar"].null_count():
-        raise InputError(f"The pack {root} does not hold {found.filter(pl.col('tar').is_null())['path'][0]}", "pack the dataset again")
-    return found.select(pl.format("{}{}#{}+{}", pl.lit(f"{root.as_posix().rstrip('/')}/"), "tar", "offset", "size")).to_series()
+        raise InputError(
+            f"The pack {root} does not hold {found.filter(pl.col('tar').is_null())['path'][0]}",
+            "pack the dataset again",
+        )
+    return found.select(
+        pl.format("{}{}#{}+{}", pl.lit(f"{root.as_posix().rstrip('/')}/"), "tar", "offset", "size")
+    ).to_series()
 
 
 COLUMNS = pl.Schema({"path": pl.String, "tar": pl.String, "offset": pl.Int64, "size": pl.Int64})
@@ -111,11 +140,19 @@ def _places(path: Path) -> pl.DataFrame:
     try:
         places = read_parquet(path).select(COLUMNS.names()).cast(COLUMNS)
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path} is no table of a pack ({reason(error)})", "copy the pack again") from error
+        raise InputError(
+            f"{path} is no table of a pack ({reason(error)})", "copy the pack again"
+        ) from error
     for tar in places["tar"].unique():
         check_name(tar, f"tar in {path}")
-    if places["path"].is_duplicated().any() or places.filter((pl.col("offset") < 0) | (pl.col("size") < 0)).height:
-        raise InputError(f"{path} is damaged: a path is there twice, or a place is negative", "copy the pack again")
+    if (
+        places["path"].is_duplicated().any()
+        or places.filter((pl.col("offset") < 0) | (pl.col("size") < 0)).height
+    ):
+        raise InputError(
+            f"{path} is damaged: a path is there twice, or a place is negative",
+            "copy the pack again",
+        )
     return places
 
 

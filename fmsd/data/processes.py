@@ -11,7 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 if hasattr(os, "register_at_fork"):
-    # What a forked process inherited is not its to free: FFmpeg waits for ever for threads of its own that a fork does not copy.
+    # What a forked process inherited is not its to free: FFmpeg waits for ever for threads of its
+    # own that a fork does not copy.
     os.register_at_fork(after_in_child=gc.freeze)
 
 
@@ -35,7 +36,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def pool(workers: int, initializer: Callable[..., None] | None = None, initargs: tuple[Any, ...] = ()) -> ProcessPoolExecutor:
+def pool(
+    workers: int, initializer: Callable[..., None] | None = None, initargs: tuple[Any, ...] = ()
+) -> ProcessPoolExecutor:
     """A pool of processes that begin with what this one has imported, on Linux, and by the system's own way elsewhere, where that is not safe."""
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     return ProcessPoolExecutor(workers, context, _begin, (os.getpid(), initializer, initargs))

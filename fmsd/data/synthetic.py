@@ -1,11 +1,13 @@
 """The embedded dataset: procedural faces in two recording conditions, with five families of forgery.
 
-Everything is drawn by this file from a seed, so that the whole path from images on disk to a table of numbers
-runs without a download. It is a toy in size and a real question in kind: the two datasets differ in cameras,
-framing and people, and the second one holds forgery families that the first one never shows.
+Everything is drawn by this file from a seed, so that the whole path from images on disk to a table
+of numbers runs without a download. It is a toy in size and a real question in kind: the two
+datasets differ in cameras, framing and people, and the second one holds forgery families that the
+first one never shows.
 
-A frame is rendered (identity x pose x light), seen by a camera (blur, noise, colour), manipulated by a forgery
-tool whose settings are fixed for a whole video, and stored as JPEG, in this order, as real deepfakes are.
+A frame is rendered (identity x pose x light), seen by a camera (blur, noise, colour), manipulated
+by a forgery tool whose settings are fixed for a whole video, and stored as JPEG, in this order, as
+real deepfakes are.
 """
 
 import zlib
@@ -155,7 +157,9 @@ def _soft(distance: ndarray, edge: float = 0.06) -> ndarray:
     return np.clip((1 + edge - distance) / (2 * edge), 0, 1)
 
 
-def _ellipse(x: ndarray, y: ndarray, cx: float, cy: float, rx: float, ry: float, edge: float = 0.08) -> ndarray:
+def _ellipse(
+    x: ndarray, y: ndarray, cx: float, cy: float, rx: float, ry: float, edge: float = 0.08
+) -> ndarray:
     return _soft(np.hypot((x - cx) / rx, (y - cy) / ry), edge)
 
 
@@ -193,9 +197,15 @@ def render(who: Identity, pose: Pose, scenery: int, clutter: float, size: int = 
     y = scale * (np.cos(angle) * py - np.sin(angle) * px)
 
     tone = (1 - who.skin) / 2
-    skin = np.array([0.38, 0.25, 0.18]) + tone * np.array([0.52, 0.48, 0.46]) + who.redness * np.array([0.04, -0.01, -0.02])
+    skin = (
+        np.array([0.38, 0.25, 0.18])
+        + tone * np.array([0.52, 0.48, 0.46])
+        + who.redness * np.array([0.04, -0.01, -0.02])
+    )
     dark = 0.5 + 0.5 * who.hair_tone
-    hair = np.array([0.1, 0.08, 0.07]) + dark * (np.array([0.5, 0.42, 0.3]) + 0.12 * who.hair_warmth * np.array([1, 0, -1]))
+    hair = np.array([0.1, 0.08, 0.07]) + dark * (
+        np.array([0.5, 0.42, 0.3]) + 0.12 * who.hair_warmth * np.array([1, 0, -1])
+    )
     cloth = rng.uniform(0.1, 0.9, 3)
 
     rx, ry = 0.58 + 0.06 * who.width, 0.78 + 0.06 * who.height
@@ -207,7 +217,9 @@ def render(who: Identity, pose: Pose, scenery: int, clutter: float, size: int = 
     _paint(image, _ellipse(x, y, 0, 0.75, 0.3, 0.5), 0.82 * skin)
     length = 0.35 + 0.3 * who.hair_length
     mane = _ellipse(x, y, 0, -0.2, rx + 0.14, ry * 0.92) * _soft((y + 1.2) / (1.2 + length), 0.1)
-    strands = 1 + 0.16 * np.sin(40 * x + 3 * _texture(rng, side, 16)) * (0.6 + 0.4 * _texture(rng, side, 5))
+    strands = 1 + 0.16 * np.sin(40 * x + 3 * _texture(rng, side, 16)) * (
+        0.6 + 0.4 * _texture(rng, side, 5)
+    )
     _paint(image, mane, hair * strands[..., None])
 
     shade = (
@@ -217,38 +229,75 @@ def render(who: Identity, pose: Pose, scenery: int, clutter: float, size: int = 
     )
     pores = 1 + 0.02 * _texture(rng, side, 3) + 0.025 * _texture(rng, side, 12)
     _paint(image, face, np.clip(skin * (shade * pores)[..., None], 0, 1))
-    cheeks = _ellipse(x, y, -0.33 + turn, 0.22, 0.18, 0.14, 0.8) + _ellipse(x, y, 0.33 + turn, 0.22, 0.18, 0.14, 0.8)
+    cheeks = _ellipse(x, y, -0.33 + turn, 0.22, 0.18, 0.14, 0.8) + _ellipse(
+        x, y, 0.33 + turn, 0.22, 0.18, 0.14, 0.8
+    )
     image += 0.06 * (face * cheeks)[..., None] * np.array([1.0, -0.2, -0.2], np.float32)
-    _paint(image, face * _soft((y + 0.62 - 0.1 * who.fringe + 0.2 * np.abs(x)) / 0.02 + 1, 0.9), hair * strands[..., None])
+    _paint(
+        image,
+        face * _soft((y + 0.62 - 0.1 * who.fringe + 0.2 * np.abs(x)) / 0.02 + 1, 0.9),
+        hair * strands[..., None],
+    )
     if who.beard:
-        _paint(image, 0.75 * face * _soft((0.42 - y + 0.25 * (x / rx) ** 2) / 0.05 + 1, 0.9), 0.7 * hair * strands[..., None])
+        _paint(
+            image,
+            0.75 * face * _soft((0.42 - y + 0.25 * (x / rx) ** 2) / 0.05 + 1, 0.9),
+            0.7 * hair * strands[..., None],
+        )
 
     spacing, opening = 0.27 + 0.03 * who.eye_spacing, 0.062 + 0.014 * who.eye_size
     iris = np.array([0.2, 0.28, 0.35]) + (0.5 + 0.5 * who.iris) * np.array([0.15, 0.1, -0.2])
     for sign in (-1, 1):
         ex, ey = sign * spacing + turn, -0.12
-        _paint(image, _ellipse(x, y, ex, ey, 0.115, opening, 0.15), np.array([0.92, 0.9, 0.88]) * np.clip(np.mean(shade), 0.5, 1.1))
+        _paint(
+            image,
+            _ellipse(x, y, ex, ey, 0.115, opening, 0.15),
+            np.array([0.92, 0.9, 0.88]) * np.clip(np.mean(shade), 0.5, 1.1),
+        )
         _paint(image, _ellipse(x, y, ex + 0.3 * turn, ey, 0.05, 0.055, 0.2), iris)
         _paint(image, _ellipse(x, y, ex + 0.3 * turn, ey, 0.022, 0.024, 0.3), np.full(3, 0.04))
-        _paint(image, _ellipse(x, y, ex + 0.3 * turn - 0.02, ey - 0.02, 0.012, 0.012, 0.4), np.full(3, 0.97))
+        _paint(
+            image,
+            _ellipse(x, y, ex + 0.3 * turn - 0.02, ey - 0.02, 0.012, 0.012, 0.4),
+            np.full(3, 0.97),
+        )
         lift = sign * 0.25 * who.brow_tilt * (x - ex)
-        _paint(image, 0.9 * _ellipse(x, y + lift, ex, ey - 0.15, 0.15, 0.026 + 0.012 * who.brow, 0.3), 0.7 * hair)
+        _paint(
+            image,
+            0.9 * _ellipse(x, y + lift, ex, ey - 0.15, 0.15, 0.026 + 0.012 * who.brow, 0.3),
+            0.7 * hair,
+        )
         if who.glasses:
             ring = np.abs(np.hypot((x - ex) / 0.17, (y - ey) / 0.13) - 1)
             _paint(image, _soft(ring / 0.12, 0.5), np.full(3, 0.09))
     tip = 0.2 + 0.04 * who.nose
-    _paint(image, 0.35 * _ellipse(x, y, 1.4 * turn + 0.05 * pose.light_x, 0.08, 0.05, 0.2, 0.6), 1.18 * skin)
+    _paint(
+        image,
+        0.35 * _ellipse(x, y, 1.4 * turn + 0.05 * pose.light_x, 0.08, 0.05, 0.2, 0.6),
+        1.18 * skin,
+    )
     _paint(image, 0.5 * _ellipse(x, y, 1.3 * turn, tip + 0.05, 0.085, 0.03, 0.5), 0.62 * skin)
     half, gape = 0.19 + 0.035 * who.mouth, 0.04 + 0.035 * (1 + pose.speech) / 2
     lips = skin * np.array([0.95, 0.62, 0.62]) + 0.08 * who.lips * np.array([1, -0.5, -0.3])
     _paint(image, _ellipse(x, y, turn, 0.45, half, gape + 0.025, 0.2), np.clip(lips, 0, 1))
-    _paint(image, _ellipse(x, y, turn, 0.45, 0.75 * half, 0.5 * gape, 0.3), np.array([0.25, 0.08, 0.08]))
+    _paint(
+        image,
+        _ellipse(x, y, turn, 0.45, 0.75 * half, 0.5 * gape, 0.3),
+        np.array([0.25, 0.08, 0.08]),
+    )
 
-    local = np.array([[-spacing + turn, -0.12], [spacing + turn, -0.12], [1.3 * turn, tip], [turn, 0.45]]) / scale
+    local = (
+        np.array(
+            [[-spacing + turn, -0.12], [spacing + turn, -0.12], [1.3 * turn, tip], [turn, 0.45]]
+        )
+        / scale
+    )
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = local @ rotation.T + np.array([0.13 * pose.x, 0.1 * pose.y + 0.05])
     return Scene(
-        cv2.resize(np.clip(image, 0, 1).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA),
+        cv2.resize(
+            np.clip(image, 0, 1).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA
+        ),
         cv2.resize(face.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA),
         ((points + 1) / 2 * size).astype(np.float32),
     )
@@ -258,8 +307,12 @@ def photograph(image: Image, settings: Generator, grain: Generator, condition: C
     """What the camera makes of a scene; `settings` is seeded per video, `grain` per frame."""
     image = cv2.GaussianBlur(image, (0, 0), settings.uniform(*condition.blur))
     warmth = settings.uniform(*condition.warmth)
-    image = np.clip(image, 0, 1) ** settings.uniform(*condition.gamma) * np.array([1 + warmth, 1, 1 - warmth], np.float32)
-    image = image + settings.uniform(*condition.noise) * grain.standard_normal(image.shape, np.float32)
+    image = np.clip(image, 0, 1) ** settings.uniform(*condition.gamma) * np.array(
+        [1 + warmth, 1, 1 - warmth], np.float32
+    )
+    image = image + settings.uniform(*condition.noise) * grain.standard_normal(
+        image.shape, np.float32
+    )
     return np.clip(image, 0, 1).astype(np.float32)
 
 
@@ -270,12 +323,20 @@ def _merge(background: Image, foreground: Image, mask: Mask) -> Image:
 def blend(scene: Scene, tool: Generator) -> Image:
     """Face swap seen at its seam: the face, warped and slightly recoloured, pasted back over itself with a soft border."""
     size = scene.image.shape[0]
-    matrix = cv2.getRotationMatrix2D((size / 2, size / 2), tool.uniform(-6, 6), tool.uniform(0.94, 1.08))
+    matrix = cv2.getRotationMatrix2D(
+        (size / 2, size / 2), tool.uniform(-6, 6), tool.uniform(0.94, 1.08)
+    )
     matrix[:, 2] += tool.uniform(-2.5, 2.5, 2)
-    donor = cv2.warpAffine(scene.image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-    donor = donor * (1 + tool.uniform(-0.1, 0.1, 3)).astype(np.float32) + np.float32(tool.uniform(-0.04, 0.04))
+    donor = cv2.warpAffine(
+        scene.image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+    )
+    donor = donor * (1 + tool.uniform(-0.1, 0.1, 3)).astype(np.float32) + np.float32(
+        tool.uniform(-0.04, 0.04)
+    )
     mask = cv2.erode(scene.face, np.ones((3, 3), np.uint8), iterations=int(tool.integers(1, 4)))
-    mask = cv2.GaussianBlur(mask, (0, 0), tool.uniform(0.6, 1.6)) * np.float32(tool.uniform(0.85, 1))
+    mask = cv2.GaussianBlur(mask, (0, 0), tool.uniform(0.6, 1.6)) * np.float32(
+        tool.uniform(0.85, 1)
+    )
     return _merge(scene.image, donor, mask)
 
 
@@ -297,7 +358,9 @@ def relight(scene: Scene, tool: Generator) -> Image:
     size = scene.image.shape[0]
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
     angle = tool.uniform(0, 2 * np.pi)
-    light = 1 + np.float32(tool.uniform(0.15, 0.3)) * (np.cos(angle) * ramp[None, :] + np.sin(angle) * ramp[:, None])
+    light = 1 + np.float32(tool.uniform(0.15, 0.3)) * (
+        np.cos(angle) * ramp[None, :] + np.sin(angle) * ramp[:, None]
+    )
     cast_ = (1 + tool.uniform(-0.15, 0.15, 3)).astype(np.float32)
     return _merge(scene.image, scene.image * light[..., None] * cast_, scene.face)
 
@@ -306,7 +369,11 @@ def resample(scene: Scene, tool: Generator) -> Image:
     """Resolution mismatch: the face was made at a lower resolution than the frame and enlarged into it."""
     size = scene.image.shape[0]
     low = int(size / tool.uniform(1.5, 2.2))
-    soft = cv2.resize(cv2.resize(scene.image, (low, low), interpolation=cv2.INTER_AREA), (size, size), interpolation=cv2.INTER_LINEAR)
+    soft = cv2.resize(
+        cv2.resize(scene.image, (low, low), interpolation=cv2.INTER_AREA),
+        (size, size),
+        interpolation=cv2.INTER_LINEAR,
+    )
     return _merge(scene.image, soft, scene.face)
 
 
@@ -336,7 +403,14 @@ PLAN: dict[str, dict[Split, dict[str, int]]] = {
         "test": {REAL: 60, "blend": 20, "upsample": 20, "relight": 20},
     },
     "synthetic_shift": {
-        "test": {REAL: 100, "blend": 20, "upsample": 20, "relight": 20, "resample": 20, "inpaint": 20},
+        "test": {
+            REAL: 100,
+            "blend": 20,
+            "upsample": 20,
+            "relight": 20,
+            "resample": 20,
+            "inpaint": 20,
+        },
     },
 }
 """Videos per dataset, split and domain. No person appears in two splits."""
@@ -359,7 +433,9 @@ def clips() -> Iterator[Clip]:
     for dataset, splits in PLAN.items():
         for split, domains in splits.items():
             for domain, count in domains.items():
-                yield from (Clip(dataset, split, domain, f"{split}{number:03d}") for number in range(count))
+                yield from (
+                    Clip(dataset, split, domain, f"{split}{number:03d}") for number in range(count)
+                )
 
 
 def seed_of(*parts: object) -> int:
@@ -375,8 +451,19 @@ def record(clip: Clip) -> Iterator[UInt8[ndarray, "height width 3"]]:
     who = person(rng, condition)
     for index, pose in enumerate(movement(rng, FRAMES, condition)):
         scene = render(who, pose, seed, condition.clutter)
-        scene = scene._replace(image=photograph(scene.image, np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2, index]), condition))
-        image = scene.image if clip.domain == REAL else FORGERIES[clip.domain](scene, np.random.default_rng([seed, 3]))
+        scene = scene._replace(
+            image=photograph(
+                scene.image,
+                np.random.default_rng([seed, 1]),
+                np.random.default_rng([seed, 2, index]),
+                condition,
+            )
+        )
+        image = (
+            scene.image
+            if clip.domain == REAL
+            else FORGERIES[clip.domain](scene, np.random.default_rng([seed, 3]))
+        )
         yield (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
@@ -388,7 +475,12 @@ def quality(clip: Clip) -> int:
 
 def encode(image: UInt8[ndarray, "height width 3"], jpeg_quality: int) -> bytes:
     """JPEG bytes of an RGB image, without chroma subsampling."""
-    flags = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    flags = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        jpeg_quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
     done, buffer = cv2.imencode(".jpg", image[..., ::-1], flags)
     if not done:
         raise RuntimeError("OpenCV could not encode a JPEG image")

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,13 +33,16 @@ ORACLE = "oracle/video_auc"
 
 SELECTIONS = {"iid": MONITOR, "leave_one_domain_out": MONITOR, "last": None, "oracle": ORACLE}
 """What chooses the weights, by the rule's name in result tables: the best epoch on a held-out split of the training data, on a forgery that is left
-out of it, no choice but the last epoch, or, to know what the choice costs, the best epoch on the test datasets."""
+out of it, no choice but the last epoch, or, to know what the choice costs, the best epoch on the
+test datasets.
+"""
 
 
 class ValidationMetrics(Callback):
     """Logs frame and video metrics of the validation split under `val/LEVEL_METRIC`, computed on the whole split at once.
 
-    Where the test datasets are watched, their video AUC is logged under `oracle/DATASET/video_auc`, its mean under `oracle/video_auc`.
+    Where the test datasets are watched, their video AUC is logged under `oracle/DATASET/video_auc`,
+    its mean under `oracle/video_auc`.
     """
 
     def __init__(self, data: DataModule) -> None:
@@ -50,7 +54,13 @@ class ValidationMetrics(Callback):
         self.outputs.clear()
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keeps a batch's scores."""
         self.outputs.setdefault(dataloader_idx, []).append(outputs)
@@ -61,13 +71,19 @@ class ValidationMetrics(Callback):
         for place, (name, manifest) in enumerate(data.validations.items()):
             table = joined(manifest, gather(self.outputs[place]))
             if name:
-                found[name] = results(table, "", naming=data.naming, video_score=data.video_score, metrics=("auc",))
+                found[name] = results(
+                    table, "", naming=data.naming, video_score=data.video_score, metrics=("auc",)
+                )
             else:
                 found[name] = results(pooled(table), "", video_score=data.video_score)
         for row in found.pop("").iter_rows(named=True):
-            pl_module.log(f"val/{row['level']}_{row['metric']}", row["value"], prog_bar=row["metric"] == "auc")
+            pl_module.log(
+                f"val/{row['level']}_{row['metric']}", row["value"], prog_bar=row["metric"] == "auc"
+            )
         if found:
-            aucs = {name: table.filter(level="video")["value"].item() for name, table in found.items()}
+            aucs = {
+                name: table.filter(level="video")["value"].item() for name, table in found.items()
+            }
             pl_module.log_dict({f"oracle/{name}/video_auc": value for name, value in aucs.items()})
             pl_module.log(ORACLE, sum(aucs.values()) / len(aucs))
 
@@ -95,7 +111,10 @@ class Recovery(Checkpoint):
 
     def __init__(self, folder: Path, every: int | None) -> None:
         if every is not None and every < 1:
-            raise InputError(f"save_every={every} must be at least 1", "null saves at the end of every epoch only")
+            raise InputError(
+                f"save_every={every} must be at least 1",
+                "null saves at the end of every epoch only",
+            )
         self.folder, self.every, self.saved, self.step = folder, every, 0, 0
         self.began, self.before = time.perf_counter(), 0.0
         self.basis: dict[str, str] = {}
@@ -107,16 +126,32 @@ class Recovery(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint tells about the run so far: its seconds, its optimizer steps, the last step of its curves, and what it rests on."""
-        return {"seconds": self.seconds, "saved": self.saved, "step": self.step, "basis": self.basis}
+        return {
+            "seconds": self.seconds,
+            "saved": self.saved,
+            "step": self.step,
+            "basis": self.basis,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on counting."""
-        self.before, self.began, self.saved = state_dict["seconds"], time.perf_counter(), state_dict["saved"]
+        self.before, self.began, self.saved = (
+            state_dict["seconds"],
+            time.perf_counter(),
+            state_dict["saved"],
+        )
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Saves when it is time; the last step of an epoch waits for the validation that belongs to it."""
         step = trainer.global_step
-        if self.every and step % self.every == 0 and step != self.saved and not trainer.is_last_batch:
+        if (
+            self.every
+            and step % self.every == 0
+            and step != self.saved
+            and not trainer.is_last_batch
+        ):
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -134,6 +169,17 @@ class Recovery(Checkpoint):
             new.replace(self.folder / LAST)
 
 
+class AfterEpoch(Callback):
+    """Calls a function at the end of every training epoch."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action = action
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Calls it."""
+        self.action()
+
+
 class EpochBar(RichProgressBar):
     """Lightning's progress bar with epochs counted from 1, as everything else here counts them."""
 
@@ -141,7 +187,10 @@ class EpochBar(RichProgressBar):
         """Names the epoch."""
         super().on_train_epoch_start(trainer, pl_module)
         if self.progress is not None and self.train_progress_bar_id is not None:
-            self.progress.update(self.train_progress_bar_id, description=f"Epoch {trainer.current_epoch + 1} of {epochs(trainer, pl_module)}")
+            self.progress.update(
+                self.train_progress_bar_id,
+                description=f"Epoch {trainer.current_epoch + 1} of {epochs(trainer, pl_module)}",
+            )
             self.refresh()
 
 
@@ -158,7 +207,9 @@ class EpochLines(Callback):
         self.epoch_began = time.perf_counter()
         self.losses: list[Tensor] = []
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Keeps the loss of a step where it lies: to read it would wait for the device."""
         if outputs and outputs.get("loss") is not None:
             self.losses.append(outputs["loss"])
@@ -174,8 +225,15 @@ class EpochLines(Callback):
         parts.append(duration(now - self.epoch_began))
         steps = cast(Learner, pl_module).steps - trainer.global_step
         if steps > 0 and not trainer.should_stop:
-            parts.append(f"{duration((now - self.began) / max(trainer.global_step - self.done, 1) * steps)} left")
-        log.info("Epoch %d of %d: %s.", trainer.current_epoch + 1, epochs(trainer, pl_module), ", ".join(parts))
+            parts.append(
+                f"{duration((now - self.began) / max(trainer.global_step - self.done, 1) * steps)} left"
+            )
+        log.info(
+            "Epoch %d of %d: %s.",
+            trainer.current_epoch + 1,
+            epochs(trainer, pl_module),
+            ", ".join(parts),
+        )
 
 
 def epochs(trainer: Trainer, learner: LightningModule) -> int:
@@ -195,14 +253,20 @@ class Best(ModelCheckpoint):
     """The checkpoint of the best epoch; its score is kept when the run's folder is moved between an interruption and going on."""
 
     def __init__(self, folder: Path, monitor: str) -> None:
-        super().__init__(folder, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+        super().__init__(
+            folder, filename="best", monitor=monitor, mode="max", enable_version_counter=False
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the score; the file lies in the folder of now."""
         here, score = str(Path(str(self.dirpath)) / BEST), state_dict["best_model_score"]
-        best, known = ("", {}) if score is None else (here, {here: score})  # no path of the checkpoint's: the worse one is removed
+        best, known = (
+            ("", {}) if score is None else (here, {here: score})
+        )  # no path of the checkpoint's: the worse one is removed
         paths = {"best_k_models": known, "best_model_path": best, "kth_best_model_path": best}
-        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "last_model_path": ""})
+        super().load_state_dict(
+            state_dict | paths | {"dirpath": self.dirpath, "last_model_path": ""}
+        )
 
 
 class Patience(EarlyStopping):
@@ -214,7 +278,9 @@ class Patience(EarlyStopping):
     """
 
     def __init__(self, monitor: str, epochs: int) -> None:
-        super().__init__(monitor, patience=epochs, mode="max", check_finite=False, check_on_train_epoch_end=False)
+        super().__init__(
+            monitor, patience=epochs, mode="max", check_finite=False, check_on_train_epoch_end=False
+        )
 
     @property
     def exhausted(self) -> bool:
@@ -229,13 +295,20 @@ class Patience(EarlyStopping):
         """Counts the epoch; tells the trainer to stop after its end, and logs why."""
         super().on_validation_end(trainer, pl_module)
         if self.exhausted and trainer.is_global_zero:
-            log.info("No better %s in %d epochs: training ends after epoch %d.", self.monitor, self.wait_count, trainer.current_epoch + 1)
+            log.info(
+                "No better %s in %d epochs: training ends after epoch %d.",
+                self.monitor,
+                self.wait_count,
+                trainer.current_epoch + 1,
+            )
 
 
 class WholeFiles(TorchCheckpointIO):
     """Writes checkpoints that are there whole or not at all."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         """Writes a checkpoint in one step."""
         with atomic(Path(path)) as partial:
             torch.save(checkpoint, partial)
@@ -251,9 +324,16 @@ def newest(folder: Path) -> Path | None:
     for place, path in enumerate(found):
         try:
             if Recovery.__name__ not in read_checkpoint(path)["callbacks"]:
-                raise InputError(f"The checkpoint {path} cannot be read: it lacks where training stood", "train anew in another folder")
+                raise InputError(
+                    f"The checkpoint {path} cannot be read: it lacks where training stood",
+                    "train anew in another folder",
+                )
         except InputError as error:
-            rest = f"going on from {found[place + 1].name}" if place + 1 < len(found) else "none is left"
+            rest = (
+                f"going on from {found[place + 1].name}"
+                if place + 1 < len(found)
+                else "none is left"
+            )
             log.warning("%s; %s.", error.message, rest)
             continue
         return path
@@ -271,15 +351,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything
-        raise InputError(f"The checkpoint {path} cannot be read: it {unreadable(path, error).what}", "train anew in another folder") from error
-    if not (isinstance(content, dict) and isinstance(content.get("state_dict"), dict) and isinstance(content.get("callbacks"), dict)):
-        raise InputError(f"The checkpoint {path} cannot be read: it is none of a training with fmsd", "train anew in another folder")
+        raise InputError(
+            f"The checkpoint {path} cannot be read: it {unreadable(path, error).what}",
+            "train anew in another folder",
+        ) from error
+    if not (
+        isinstance(content, dict)
+        and isinstance(content.get("state_dict"), dict)
+        and isinstance(content.get("callbacks"), dict)
+    ):
+        raise InputError(
+            f"The checkpoint {path} cannot be read: it is none of a training with fmsd",
+            "train anew in another folder",
+        )
     return content
 
 
 def noted(checkpoint: Path) -> dict[str, Any]:
     """What `Recovery` wrote into a checkpoint."""
-    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["callbacks"][Recovery.__name__]
+    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["callbacks"][
+        Recovery.__name__
+    ]
 
 
 def curves(folder: Path, resumed: Path | None) -> CSVLogger:
@@ -289,7 +381,9 @@ def curves(folder: Path, resumed: Path | None) -> CSVLogger:
     if resumed is not None and file.exists():
         lines = file.read_bytes().decode().splitlines(keepends=True) or ["step\n"]
         last, names = noted(resumed)["step"], lines[0].strip().split(",")
-        whole = [line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(names) - 1]
+        whole = [
+            line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(names) - 1
+        ]
         kept = [line for line in whole if int(line.strip().split(",")[names.index("step")]) <= last]
         file.unlink()  # the logger would do so, with a warning
         logger.experiment.metrics_keys = names

@@ -6,7 +6,7 @@ import polars as pl
 import torch
 
 from fmsd.data.manifest import Manifest
-from fmsd.engine.processes import gathered
+from fmsd.engine.distributed import gathered
 from fmsd.types import Predictions
 
 

@@ -17,15 +17,29 @@ from fmsd.metrics.table import LEVELS
 Facts = dict[str, Any]
 """What a number rests on, as JSON takes it."""
 
-DECODERS = {"simplejpeg": version("simplejpeg"), "opencv": cv2.__version__, "pillow": PIL.__version__}
+DECODERS = {
+    "simplejpeg": version("simplejpeg"),
+    "opencv": cv2.__version__,
+    "pillow": PIL.__version__,
+}
 """What turns stored images into pixels; releases of one major version are taken to agree."""
 
 
 def origin(data: DataModule, selection: str) -> Facts:
     """What is to be known of a training to compare its tests: how weights were chosen, the augmentation, and the digests of the training data."""
     train = {name: summary["digest"] for name, summary in manifests.summary(data.training).items()}
-    found = {"selection": selection, "augment": data.augment, "train": train, "left_out": data.left_out}
-    return found if data.train_frames == data.frames else found | {"train_frames": "all" if data.train_frames is None else str(data.train_frames)}
+    found = {
+        "selection": selection,
+        "augment": data.augment,
+        "train": train,
+        "left_out": data.left_out,
+    }
+    return (
+        found
+        if data.train_frames == data.frames
+        else found
+        | {"train_frames": "all" if data.train_frames is None else str(data.train_frames)}
+    )
 
 
 def stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, Facts]:
@@ -55,7 +69,9 @@ def stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, Facts]:
         }
         for level in LEVELS:
             facts = {"level": level} | shared
-            found[hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]] = facts
+            found[hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]] = (
+                facts
+            )
     return found
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fmsd.merge.delta import Merged, Specialists, mean
+from fmsd.merge.task_vectors import Merged, Specialists, mean
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 import torch
 
 from fmsd.linalg import SVD, truncated
-from fmsd.merge.delta import Merged, Specialists, check_truncation, in_range, mean, truncation_record
+from fmsd.merge.task_vectors import (
+    Merged,
+    Specialists,
+    check_truncation,
+    in_range,
+    mean,
+    truncation_record,
+)
 from fmsd.shares import rounded_down
 
 
@@ -15,11 +22,13 @@ class CART:
     """theta_avg + prior * sum_i SVD_r(theta_i - theta_avg) on matrices, r = max(1, floor(ratio * min(rows, columns))); else theta_avg.
 
     Args:
-        ratio: rank that is kept of each centred task vector, as a share of the full rank, from 0 (rank 1) to 1 (the average).
+        ratio: rank that is kept of each centred task vector, as a share of the full rank, from 0
+            (rank 1) to 1 (the average).
         prior: factor on their sum, at least 0.
-        svd: truncate by whole decompositions (`exact`), or, where that is good enough, in a Krylov space (`krylov`).
-        least_energy: share of the best truncation's energy that one in a Krylov space must be known to hold, from 0 to 1; below it the
-            matrix is decomposed as a whole.
+        svd: truncate by whole decompositions (`exact`), or, where that is good enough, in a Krylov
+            space (`krylov`).
+        least_energy: share of the best truncation's energy that one in a Krylov space must be known
+            to hold, from 0 to 1; below it the matrix is decomposed as a whole.
     """
 
     ratio: float = 0.12

@@ -33,10 +33,12 @@ class Core(NamedTuple):
         normalise: whether they come from the task vectors as they are, or each scaled to length 1.
         matrix: the matrix whose first k eigenvectors they come from: C, or what was made of it.
         weights: core = sum_j weights_j tau_j.
-        shared, mix: the projection of tau_i onto the directions is sum_c shared_ic sum_j mix_cj tau_j.
-        shares: of each specialist in the core, |weights_i| ||tau_i|| over the sum of all; None where there is no core.
-        gap: (lambda_k - lambda_(k+1)) / lambda_k of the matrix's eigenvalues, 1 where nothing is left beside the k directions; None where
-            there is no core.
+        shared, mix: the projection of tau_i onto the directions is sum_c shared_ic sum_j mix_cj
+            tau_j.
+        shares: of each specialist in the core, |weights_i| ||tau_i|| over the sum of all; None
+            where there is no core.
+        gap: (lambda_k - lambda_(k+1)) / lambda_k of the matrix's eigenvalues, 1 where nothing is
+            left beside the k directions; None where there is no core.
     """
 
     directions: int
@@ -55,21 +57,38 @@ class Core(NamedTuple):
             labels: the specialists' names.
         """
         energies = self.matrix.diagonal().tolist()
-        unmoved = [f"{label} is the base itself: leave it out" for label, energy in zip(labels, energies, strict=True) if not energy]
+        unmoved = [
+            f"{label} is the base itself: leave it out"
+            for label, energy in zip(labels, energies, strict=True)
+            if not energy
+        ]
         found = list(unmoved)
         if self.gap is not None and self.gap < LEAST_GAP:
             found.append(
-                f"The core is not determined: the spectral gap behind its {'direction' if self.directions == 1 else 'directions'} is "
-                f"{self.gap:.2f}, below {LEAST_GAP:g}, so that a little noise would give another core"
+                "The core is not determined: the spectral gap behind its "
+                f"{'direction' if self.directions == 1 else 'directions'} is "
+                f"{self.gap:.2f}, below {LEAST_GAP:g}, so that a little noise would give another "
+                "core"
             )
         if not unmoved and self.shares is not None and max(self.shares) > LARGEST_SHARE:
             place = max(range(len(self.shares)), key=self.shares.__getitem__)
-            cure = ": its task vector is longer than the others or nearer to them; merger=r2m merger.normalise=task takes the length out"
-            found.append(f"{labels[place]} alone makes {self.shares[place]:.0%} of the core{cure if self.normalise == 'none' else ''}")
+            cure = (
+                ": its task vector is longer than the others or nearer to them; merger=r2m "
+                "merger.normalise=task takes the length out"
+            )
+            found.append(
+                f"{labels[place]} alone makes {self.shares[place]:.0%} of the "
+                f"core{cure if self.normalise == 'none' else ''}"
+            )
         return found
 
 
-def leading_core(gram: Float64[Tensor, "experts experts"], directions: int, normalise: Normalise = "none", centre: bool = False) -> Core:
+def leading_core(
+    gram: Float64[Tensor, "experts experts"],
+    directions: int,
+    normalise: Normalise = "none",
+    centre: bool = False,
+) -> Core:
     """The core along the leading directions of the task vectors.
 
         R = C / (n n^T),  n_i = sqrt(C_ii);  u = first k eigenvectors of R;  W = u / n          (`task`; with `none`, n = 1)
@@ -85,17 +104,24 @@ def leading_core(gram: Float64[Tensor, "experts experts"], directions: int, norm
     """
     count = len(gram)
     if not 1 <= directions <= count or directions % 1:
-        raise InputError(f"merger.directions={directions} does not fit {count} experts", f"give a whole number from 1 to {count}")
+        raise InputError(
+            f"merger.directions={directions} does not fit {count} experts",
+            f"give a whole number from 1 to {count}",
+        )
     first = slice(count - int(directions), None)
     lengths = gram.diagonal().clamp_min(0).sqrt()
-    units = torch.where(lengths > 0, lengths, 1.0) if normalise == "task" else torch.ones_like(lengths)
+    units = (
+        torch.where(lengths > 0, lengths, 1.0) if normalise == "task" else torch.ones_like(lengths)
+    )
     matrix = gram / units[:, None] / units
     if centre:
         matrix = matrix - matrix.mean(0) - matrix.mean(1, keepdim=True) + matrix.mean()
     energies, vectors = torch.linalg.eigh(matrix)
     there = energies > 1e-12 * energies[-1]
     combined = vectors[:, first] / units[:, None]
-    shared = torch.where(there[first], gram @ combined / energies[first], 0.0)  # W^T C W is the diagonal matrix of the eigenvalues
+    shared = torch.where(
+        there[first], gram @ combined / energies[first], 0.0
+    )  # W^T C W is the diagonal matrix of the eigenvalues
     weights = combined @ shared.mean(0)
     parts = weights.abs() * lengths
     return Core(
@@ -120,7 +146,9 @@ def spectral_gap(energies: Float64[Tensor, " experts"], directions: int) -> floa
 
 
 def matching_scales(
-    lengths: Float64[Tensor, "layers experts"], tasks: Float64[Tensor, "layers experts"], matching: Matching = "global"
+    lengths: Float64[Tensor, "layers experts"],
+    tasks: Float64[Tensor, "layers experts"],
+    matching: Matching = "global",
 ) -> Float64[Tensor, "layers experts"]:
     """The factors that bring residuals to their mean norm; 0 where next to nothing of a task vector is left.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fmsd.merge.delta import Merged, Specialists, in_range, one_of
+from fmsd.merge.task_vectors import Merged, Specialists, in_range, one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,8 @@ class DARE:
     Args:
         drop_rate: from 0, which is task arithmetic, to 1, which is the base.
         scale: factor on the sum, at least 0.
-        seed: the draws follow from it, a tensor's name and an expert's place, whatever is merged before.
+        seed: the draws follow from it, a tensor's name and an expert's place, whatever is merged
+            before.
     """
 
     drop_rate: float = 0.9
@@ -35,11 +36,17 @@ class DARE:
         for name in specialists.names:
             tasks = specialists.tasks(name)
             for place, task in enumerate(tasks):
-                task.masked_fill_(torch.rand(task.shape, generator=draws(self.seed, name, place)) < self.drop_rate, 0.0)
+                task.masked_fill_(
+                    torch.rand(task.shape, generator=draws(self.seed, name, place))
+                    < self.drop_rate,
+                    0.0,
+                )
             yield Merged(name, specialists.start(name).add_(tasks.sum(0), alpha=factor))
 
 
 def draws(seed: int, name: str, place: int) -> torch.Generator:
     """The random numbers of one tensor of one expert; the same in every process."""
     digest = hashlib.sha256(f"{seed} {place} {name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)  # torch takes 63 bits on all platforms
+    return torch.Generator().manual_seed(
+        int.from_bytes(digest[:8], "big") >> 1
+    )  # torch takes 63 bits on all platforms

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fmsd.linalg import SMALL, Factors
-from fmsd.merge.delta import Merged, Specialists, in_range
+from fmsd.merge.task_vectors import Merged, Specialists, in_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,11 @@ class IsoC:
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once; a decomposition of every matrix."""
         for name in specialists.names:
-            start, tasks, part = specialists.start(name), specialists.tasks(name), specialists.parts[name]
+            start, tasks, part = (
+                specialists.start(name),
+                specialists.tasks(name),
+                specialists.parts[name],
+            )
             if part.kind == "matrix":
                 sums = part.matrices(tasks.sum(0))
                 merged = torch.stack([isotropic(matrix) for matrix in sums]).view(start.shape)
@@ -63,4 +67,6 @@ def triplets(matrix: Float[Tensor, "rows columns"], limit: int | None = None) ->
     rounding = max(matrix.shape) * torch.finfo(matrix.dtype).eps
     rank = int((s > rounding * s[:1]).sum())
     rank = rank if limit is None else min(rank, limit)
-    return Factors(u[:, :rank].to(matrix.dtype), s[:rank].to(matrix.dtype), vt[:rank].to(matrix.dtype))
+    return Factors(
+        u[:, :rank].to(matrix.dtype), s[:rank].to(matrix.dtype), vt[:rank].to(matrix.dtype)
+    )

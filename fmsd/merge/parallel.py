@@ -19,7 +19,9 @@ AHEAD = 2
 
 
 @contextmanager
-def ahead() -> Iterator[Callable[[Callable[[Item], Result], Iterable[Item], Sequence[int]], Iterator[Result]]]:
+def ahead() -> Iterator[
+    Callable[[Callable[[Item], Result], Iterable[Item], Sequence[int]], Iterator[Result]]
+]:
     """Gives a `map` whose results are made in threads, a few ahead of the one that is asked for, and come in the order of the items.
 
     It also takes the items' sizes, by which it knows how many may be in memory.
@@ -27,7 +29,9 @@ def ahead() -> Iterator[Callable[[Callable[[Item], Result], Iterable[Item], Sequ
     threads = torch.get_num_threads()
     workers = min(MOST, threads)
 
-    def mapped(work: Callable[[Item], Result], items: Iterable[Item], sizes: Sequence[int]) -> Iterator[Result]:
+    def mapped(
+        work: Callable[[Item], Result], items: Iterable[Item], sizes: Sequence[int]
+    ) -> Iterator[Result]:
         waiting: deque[tuple[Future[Result], int]] = deque()
         for item, size in zip(items, sizes, strict=True):
             waiting.append((pool.submit(work, item), size))
@@ -36,8 +40,12 @@ def ahead() -> Iterator[Callable[[Callable[[Item], Result], Iterable[Item], Sequ
         while waiting:
             yield waiting.popleft()[0].result()
 
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+    with ThreadPoolExecutor(
+        workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
+    ) as pool:
         try:
             yield mapped
         finally:
-            torch.set_num_threads(threads)  # the last thread that set its own number set that of later ones
+            torch.set_num_threads(
+                threads
+            )  # the last thread that set its own number set that of later ones

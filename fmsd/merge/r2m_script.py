@@ -1,14 +1,15 @@
 """R2M as the script that its authors released computes it, which differs from the paper and from `fmsd.merge.r2m`.
 
-Park, Kim, Cho and Kwon, "Real-Aware Residual Model Merging for Deepfake Detection", 2025, arXiv 2509.24367; github.com/jinnnnnnnnn/R2M of
-25 September 2025.
+Park, Kim, Cho and Kwon, "Real-Aware Residual Model Merging for Deepfake Detection", 2025, arXiv
+2509.24367; github.com/jinnnnnnnnn/R2M of 25 September 2025.
 
     C = sum_l gamma_l A_l A_l^T,  gamma_l = sqrt(P_l) / ||A_l||_F        over all tensors but norms and biases; A_l: experts x P_l
     core = U_k U_k^T mean_i tau_i                                        U_k: the first k eigenvectors of C; the plain mean on norms and biases
     residual_i = tau_i - core                                            not truncated, scaled to their mean norm
     theta = theta_0 + core + alpha ||core|| mean_i residual_i
 
-The script multiplies its core by gamma_l once more, which makes that of a large matrix thousands of times too long. This factor is left out.
+The script multiplies its core by gamma_l once more, which makes that of a large matrix thousands of
+times too long. This factor is left out.
 """
 
 from collections.abc import Iterator
@@ -19,15 +20,15 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fmsd.merge.core import Core, leading_core, matching_scales
-from fmsd.merge.delta import Merged, Specialists, in_range
+from fmsd.merge.task_vectors import Merged, Specialists, in_range
 
 
 @dataclass(frozen=True, slots=True)
 class R2MScript:
     """Merges specialists into their Real core and their Fake residuals as the released script does, without its error.
 
-    Core and residuals are linear combinations of the task vectors, so their norms follow from the Gram matrices, and the weights are read
-    twice.
+    Core and residuals are linear combinations of the task vectors, so their norms follow from the
+    Gram matrices, and the weights are read twice.
 
     Args:
         directions: number k of directions that span the core, from 1 to the number of specialists.
@@ -52,8 +53,12 @@ class R2MScript:
         cores, lengths = self.norms(specialists)
         scales = matching_scales(lengths, specialists.gram.diagonal(dim1=1, dim2=2).sqrt())
         eta = self.alpha * cores.norm() / len(specialists.experts)
-        merged = core + eta * (scales - scales.sum(1, keepdim=True) * core)  # theta = theta_0 + sum_j merged_j tau_j
-        for name, weights, norm, own in zip(specialists.names, merged, cores, lengths * scales, strict=True):
+        merged = core + eta * (
+            scales - scales.sum(1, keepdim=True) * core
+        )  # theta = theta_0 + sum_j merged_j tau_j
+        for name, weights, norm, own in zip(
+            specialists.names, merged, cores, lengths * scales, strict=True
+        ):
             theta = specialists.start(name)
             for weight, task in zip(weights.tolist(), specialists.tasks(name), strict=True):
                 theta.add_(task, alpha=weight)
@@ -72,16 +77,26 @@ class R2MScript:
 
     def weights(self, specialists: Specialists) -> Float64[Tensor, "layers experts"]:
         """The coefficients of the task vectors in the core of each tensor."""
-        return torch.where(affine(specialists)[:, None], 1 / len(specialists.experts), self.core(specialists).weights)
+        return torch.where(
+            affine(specialists)[:, None],
+            1 / len(specialists.experts),
+            self.core(specialists).weights,
+        )
 
-    def norms(self, specialists: Specialists) -> tuple[Float64[Tensor, " layers"], Float64[Tensor, "layers experts"]]:
+    def norms(
+        self, specialists: Specialists
+    ) -> tuple[Float64[Tensor, " layers"], Float64[Tensor, "layers experts"]]:
         """The norms of each tensor's core, and of its residuals before they are scaled."""
         core, grams = self.weights(specialists), specialists.gram
         own = torch.eye(core.shape[1], dtype=core.dtype) - core[:, None]
         lengths = torch.einsum("lij,ljk,lik->li", own, grams, own)
-        return torch.einsum("li,lij,lj->l", core, grams, core).clamp_min(0).sqrt(), lengths.clamp_min(0).sqrt()
+        return torch.einsum("li,lij,lj->l", core, grams, core).clamp_min(
+            0
+        ).sqrt(), lengths.clamp_min(0).sqrt()
 
 
 def affine(specialists: Specialists) -> torch.Tensor:
     """Which of the tensors belong to normalisation layers or are biases."""
-    return torch.tensor([specialists.parts[name].affine for name in specialists.names], dtype=torch.bool)
+    return torch.tensor(
+        [specialists.parts[name].affine for name in specialists.names], dtype=torch.bool
+    )

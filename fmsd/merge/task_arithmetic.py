@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fmsd.merge.delta import Merged, Specialists, in_range
+from fmsd.merge.task_vectors import Merged, Specialists, in_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +23,6 @@ class TaskArithmetic:
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once."""
         for name in specialists.names:
-            yield Merged(name, specialists.start(name).add_(specialists.tasks(name).sum(0), alpha=self.scale))
+            yield Merged(
+                name, specialists.start(name).add_(specialists.tasks(name).sum(0), alpha=self.scale)
+            )

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fmsd.linalg import Factors, product
-from fmsd.merge.delta import Merged, Specialists, in_range
 from fmsd.merge.iso import polar, triplets
+from fmsd.merge.task_vectors import Merged, Specialists, in_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,16 @@ class TSVM:
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once; decompositions of every matrix of every expert, and two of the size of one."""
         for name in specialists.names:
-            start, tasks, part = specialists.start(name), specialists.tasks(name), specialists.parts[name]
+            start, tasks, part = (
+                specialists.start(name),
+                specialists.tasks(name),
+                specialists.parts[name],
+            )
             if part.kind == "matrix":
                 slices = part.matrices(tasks, stack=1).transpose(0, 1)
-                merged = torch.stack([decorrelated(matrices) for matrices in slices]).view(start.shape)
+                merged = torch.stack([decorrelated(matrices) for matrices in slices]).view(
+                    start.shape
+                )
             else:
                 merged = tasks.mean(0)
             yield Merged(name, start.add_(merged, alpha=self.scale))
@@ -44,5 +50,9 @@ def decorrelated(tasks: Float[Tensor, "experts rows columns"]) -> Float[Tensor, 
     """The sum of the tasks' top triplets, after their singular vectors were made orthogonal over the tasks."""
     limit = max(1, min(tasks.shape[1:]) // len(tasks))
     found = [triplets(task, limit) for task in tasks]
-    u, s, vt = torch.cat([own.u for own in found], 1), torch.cat([own.s for own in found]), torch.cat([own.vt for own in found])
+    u, s, vt = (
+        torch.cat([own.u for own in found], 1),
+        torch.cat([own.s for own in found]),
+        torch.cat([own.vt for own in found]),
+    )
     return product(Factors(polar(u), s, polar(vt)))

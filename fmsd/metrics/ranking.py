@@ -50,11 +50,16 @@ class Curve:
 def roc(score: Scores, label: Labels) -> Curve:
     """The ROC curve with a point for every distinct score.
 
-    torchmetrics gives shares in float32, which would make 1 of 20 more than 5 %; rounding gives back the counts, of up to 8 million items a class.
+    torchmetrics gives shares in float32, which would make 1 of 20 more than 5 %; rounding gives
+    back the counts, of up to 8 million items a class.
     """
     false_positive, true_positive, threshold = binary_roc(score, label)
     fakes = label.sum()
-    return Curve((false_positive.double() * (len(label) - fakes)).round(), (true_positive.double() * fakes).round(), threshold.double())
+    return Curve(
+        (false_positive.double() * (len(label) - fakes)).round(),
+        (true_positive.double() * fakes).round(),
+        threshold.double(),
+    )
 
 
 def area(curve: Curve) -> Values:
@@ -102,7 +107,8 @@ def equal_error_rate(score: Scores, label: Labels) -> float:
 def true_positive_rate(score: Scores, label: Labels, limit: float) -> float:
     """The highest TPR that some threshold attains with an FPR of at most the limit.
 
-    Nothing is interpolated: with fewer than 1 / limit reals it is the share of fakes that score above every real.
+    Nothing is interpolated: with fewer than 1 / limit reals it is the share of fakes that score
+    above every real.
 
     Args:
         limit: false positive rate in [0, 1].
@@ -124,11 +130,14 @@ def balanced_accuracy(score: Scores, label: Labels, threshold: float = 0.5) -> f
 def best_threshold(score: Scores, label: Labels) -> float:
     """The threshold of the highest balanced accuracy (W. J. Youden, Index for rating diagnostic tests, Cancer, 1950); the highest of several.
 
-    It lies midway between neighbouring scores, or the lowest score and 0, so that rounding of scores does not decide; calling nothing fake is no
-    candidate. Meant for validation data: on test data it would flatter.
+    It lies midway between neighbouring scores, or the lowest score and 0, so that rounding of
+    scores does not decide; calling nothing fake is no candidate. Meant for validation data: on test
+    data it would flatter.
     """
     curve = roc(score, label)
-    gain = (curve.fakes * curve.reals[-1] - curve.reals * curve.fakes[-1])[1:]  # whole numbers, so that ties are ties
+    gain = (curve.fakes * curve.reals[-1] - curve.reals * curve.fakes[-1])[
+        1:
+    ]  # whole numbers, so that ties are ties
     own = curve.threshold[1:]
     below = torch.cat([own[1:], own.new_zeros(1)])
     middle = (own + below) / 2
@@ -159,7 +168,10 @@ METRICS: Mapping[str, Callable[[Scores, Labels], float]] = {
 }
 """The metrics of a result table, by their short names; `tpr_1` is the TPR at an FPR of at most 1 %."""
 
-AT_THRESHOLD: Mapping[str, Callable[[Scores, Labels, float], float]] = {"acc_val": accuracy, "bacc_val": balanced_accuracy}
+AT_THRESHOLD: Mapping[str, Callable[[Scores, Labels, float], float]] = {
+    "acc_val": accuracy,
+    "bacc_val": balanced_accuracy,
+}
 """The metrics at a threshold that validation data chose."""
 
 

@@ -1,6 +1,7 @@
 """From predictions to result tables. Every number is recomputed from the predictions alone.
 
-Predictions are a table with the manifest's columns and `logit`, a row per frame. Results are tidy: one number a row.
+Predictions are a table with the manifest's columns and `logit`, a row per frame. Results are tidy:
+one number a row.
 """
 
 import re
@@ -11,11 +12,39 @@ import polars as pl
 import torch
 
 from fmsd.errors import InputError
-from fmsd.metrics.ranking import AT_THRESHOLD, CURVES, METRICS, Labels, Scores, best_threshold, known, roc
+from fmsd.metrics.ranking import (
+    AT_THRESHOLD,
+    CURVES,
+    METRICS,
+    Labels,
+    Scores,
+    best_threshold,
+    known,
+    roc,
+)
 from fmsd.metrics.video import by_folder, by_video
 
-COLUMNS = ("dataset", "level", "metric", "value", "n_frames", "n_videos", "n_real_videos", "selection", "protocol")
-DOMAIN_COLUMNS = ("dataset", "domain", "level", "metric", "value", "n_frames", "n_videos", "n_real_videos")
+COLUMNS = (
+    "dataset",
+    "level",
+    "metric",
+    "value",
+    "n_frames",
+    "n_videos",
+    "n_real_videos",
+    "selection",
+    "protocol",
+)
+DOMAIN_COLUMNS = (
+    "dataset",
+    "domain",
+    "level",
+    "metric",
+    "value",
+    "n_frames",
+    "n_videos",
+    "n_real_videos",
+)
 LEVELS = ("frame", "video")
 
 
@@ -34,12 +63,18 @@ def scored(predictions: pl.DataFrame) -> pl.DataFrame:
     """Adds `score`, the probability of fake in float64, where confident frames do not tie at 1.
 
     Raises:
-        InputError: logits that are null or not finite, which would be ranked somewhere all the same.
+        InputError: logits that are null or not finite, which would be ranked somewhere all the
+            same.
     """
     broken = predictions.filter(~pl.col("logit").is_finite().fill_null(value=False))["dataset"]
     if len(broken):
-        counts = " and ".join(f"{count} of {dataset}" for dataset, count in sorted(broken.value_counts().rows()))
-        raise InputError(f"Among the logits {counts} are null or not finite, so no metric exists", "test the run again")
+        counts = " and ".join(
+            f"{count} of {dataset}" for dataset, count in sorted(broken.value_counts().rows())
+        )
+        raise InputError(
+            f"Among the logits {counts} are null or not finite, so no metric exists",
+            "test the run again",
+        )
     return predictions.with_columns(score=1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp()))
 
 
@@ -64,12 +99,16 @@ def results(
         metrics: names in `fmsd.metrics.ranking.METRICS` and `AT_THRESHOLD`; None for all.
 
     Raises:
-        InputError: a dataset with one class only or logits that are no numbers, an unknown video score or metric.
+        InputError: a dataset with one class only or logits that are no numbers, an unknown video
+            score or metric.
     """
     rows = []
     for dataset, frames in datasets(predictions, naming):
         ranked = levels(frames, video_score)
-        rows += [(dataset, *line, *_sizes(ranked), selection, protocol) for line in _measured(ranked, thresholds, metrics)]
+        rows += [
+            (dataset, *line, *_sizes(ranked), selection, protocol)
+            for line in _measured(ranked, thresholds, metrics)
+        ]
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
 
@@ -83,7 +122,8 @@ def by_domain(
 ) -> pl.DataFrame:
     """The metrics of each forgery domain's fakes against all real frames of their dataset, at frame and video level.
 
-    `n_frames` and `n_videos` count what was ranked, the real ones included, `n_real_videos` these alone. The arguments are those of `results`.
+    `n_frames` and `n_videos` count what was ranked, the real ones included, `n_real_videos` these
+    alone. The arguments are those of `results`.
 
     Raises:
         InputError: as `results`.
@@ -93,7 +133,10 @@ def by_domain(
         reals, fakes = frames.filter(label=0), frames.filter(label=1)
         for (domain,), own in fakes.group_by("domain", maintain_order=True):
             ranked = levels(pl.concat([reals, own]), video_score)
-            rows += [(dataset, domain, *line, *_sizes(ranked)) for line in _measured(ranked, thresholds, metrics)]
+            rows += [
+                (dataset, domain, *line, *_sizes(ranked))
+                for line in _measured(ranked, thresholds, metrics)
+            ]
     return pl.DataFrame(rows, schema=DOMAIN_COLUMNS, orient="row")
 
 
@@ -117,12 +160,16 @@ def datasets(predictions: pl.DataFrame, naming: str) -> Iterator[tuple[str, pl.D
     """The scored frames of each dataset, their videos called as `naming` says.
 
     Raises:
-        InputError: a dataset whose frames are all of one class, which cannot be ranked, or logits that are no numbers.
+        InputError: a dataset whose frames are all of one class, which cannot be ranked, or logits
+            that are no numbers.
     """
     for (dataset,), frames in scored(predictions).group_by("dataset", maintain_order=True):
         if frames["label"].n_unique() != 2:
             only = "fake" if frames["label"][0] else "real"
-            raise InputError(f"The test split of {dataset} has only {only} frames, so no AUC exists", "test on real and fake frames together")
+            raise InputError(
+                f"The test split of {dataset} has only {only} frames, so no AUC exists",
+                "test on real and fake frames together",
+            )
         yield str(dataset), by_folder(frames) if naming == "folder" else frames
 
 
@@ -135,31 +182,42 @@ def levels(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[Scores, La
     videos = by_video(frames, video_score)
     if not videos["label"].max():
         raise InputError(
-            f"Every fake video ranked on {frames['dataset'][0]} bears the name of a real one, so by name alone none is left (data.naming=folder)",
+            f"Every fake video ranked on {frames['dataset'][0]} bears the name of a real one, so "
+            "by name alone none is left (data.naming=folder)",
             "set data.naming=id",
         )
     return {
-        level: (torch.from_numpy(table["score"].to_numpy(writable=True)), torch.from_numpy(table["label"].cast(pl.Int64).to_numpy(writable=True)))
+        level: (
+            torch.from_numpy(table["score"].to_numpy(writable=True)),
+            torch.from_numpy(table["label"].cast(pl.Int64).to_numpy(writable=True)),
+        )
         for level, table in zip(LEVELS, (frames, videos), strict=True)
     }
 
 
 def wide(tidy: pl.DataFrame, metric: str = "auc") -> pl.DataFrame:
     """One metric with datasets as columns: a row for frames, a row for videos."""
-    return tidy.filter(metric=metric).pivot("dataset", index="level", values="value", maintain_order=True)
+    return tidy.filter(metric=metric).pivot(
+        "dataset", index="level", values="value", maintain_order=True
+    )
 
 
 def videos(tidy: pl.DataFrame) -> dict[str, str]:
     """The numbers of real and fake videos of every dataset, as text: `178 real, 340 fake videos`; their sum alone where `n_real_videos` is not known.
 
-    Rows that were tested on other numbers give a range. Where `n_videos` is not known, the dataset is left out.
+    Rows that were tested on other numbers give a range. Where `n_videos` is not known, the dataset
+    is left out.
     """
     found = {}
     for (dataset,), own in tidy.group_by("dataset", maintain_order=True):
         if own["n_videos"].has_nulls():
             continue
         real, fake = own["n_real_videos"], own["n_videos"] - own["n_real_videos"]
-        parts = {" videos": own["n_videos"]} if real.has_nulls() else {" real, ": real, " fake videos": fake}
+        parts = (
+            {" videos": own["n_videos"]}
+            if real.has_nulls()
+            else {" real, ": real, " fake videos": fake}
+        )
         found[str(dataset)] = "".join(_span(numbers) + what for what, numbers in parts.items())
     return found
 
@@ -172,7 +230,11 @@ def _span(numbers: pl.Series) -> str:
 
 def markdown_text(text: str) -> str:
     """Text that Markdown sets as it stands, in one line, also in a cell of a table."""
-    return re.sub(r"[\\`*|]", lambda found: f"\\{found[0]}", " ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
+    return (
+        re.sub(r"[\\`*|]", lambda found: f"\\{found[0]}", " ".join(text.split()))
+        .replace("&", "&amp;")
+        .replace("<", "&lt;")
+    )
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -182,7 +244,9 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _measured(
-    ranked: dict[str, tuple[Scores, Labels]], thresholds: Mapping[str, float] | None, metrics: Sequence[str] | None
+    ranked: dict[str, tuple[Scores, Labels]],
+    thresholds: Mapping[str, float] | None,
+    metrics: Sequence[str] | None,
 ) -> Iterator[tuple[str, str, float]]:
     """Level, metric and value; scores are sorted once a level."""
     wanted = known(metrics) if metrics is not None else [*METRICS, *AT_THRESHOLD]
@@ -190,7 +254,13 @@ def _measured(
         curve = roc(*items) if not CURVES.keys().isdisjoint(wanted) else None
         for name in wanted:
             if name not in AT_THRESHOLD:
-                yield level, name, float(CURVES[name](curve)) if curve is not None and name in CURVES else METRICS[name](*items)
+                yield (
+                    level,
+                    name,
+                    float(CURVES[name](curve))
+                    if curve is not None and name in CURVES
+                    else METRICS[name](*items),
+                )
             elif thresholds is not None:
                 yield level, name, AT_THRESHOLD[name](*items, thresholds[level])
 

@@ -7,22 +7,30 @@ import polars as pl
 
 from fmsd.errors import InputError
 
-SCORES: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {"mean": pl.Expr.mean, "median": pl.Expr.median, "max": pl.Expr.max}
+SCORES: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
+    "mean": pl.Expr.mean,
+    "median": pl.Expr.median,
+    "max": pl.Expr.max,
+}
 """What a video's score may be, beside the mean of its highest few."""
 
 
 def by_video(frames: pl.DataFrame, score: str = "mean") -> pl.DataFrame:
     """One row per video: its id, its label and its `score`. Needs the columns video, label and score.
 
-    Where frames of both labels bear one id, the video counts as real: only `by_folder` makes such ids.
+    Where frames of both labels bear one id, the video counts as real: only `by_folder` makes such
+    ids.
 
     Args:
-        score: `mean`, `median`, `max`, or the mean of the highest so many (`top5`), which is that of all frames where there are fewer.
+        score: `mean`, `median`, `max`, or the mean of the highest so many (`top5`), which is that
+            of all frames where there are fewer.
 
     Raises:
         InputError: another score.
     """
-    return frames.group_by("video", maintain_order=True).agg(pl.col("label").min(), taken(score)(pl.col("score")).alias("score"))
+    return frames.group_by("video", maintain_order=True).agg(
+        pl.col("label").min(), taken(score)(pl.col("score")).alias("score")
+    )
 
 
 def taken(score: str) -> Callable[[pl.Expr], pl.Expr]:
@@ -34,13 +42,17 @@ def taken(score: str) -> Callable[[pl.Expr], pl.Expr]:
     if highest := re.fullmatch(r"top([1-9]\d*)", score):
         return lambda frames: frames.top_k(int(highest[1])).mean()
     if score not in SCORES:
-        raise InputError(f"data.video_score={score} is unknown", f"choose one of {', '.join(SCORES)}, or topK with a number for K, such as top5")
+        raise InputError(
+            f"data.video_score={score} is unknown",
+            f"choose one of {', '.join(SCORES)}, or topK with a number for K, such as top5",
+        )
     return SCORES[score]
 
 
 def by_folder(frames: pl.DataFrame) -> pl.DataFrame:
     """The frames with their video's last name in place of its id, as the popular benchmark groups them.
 
-    Equal names in several manipulations become one video: the 700 test videos of FaceForensics++ become 280. For comparison with numbers made so.
+    Equal names in several manipulations become one video: the 700 test videos of FaceForensics++
+    become 280. For comparison with numbers made so.
     """
     return frames.with_columns(pl.col("video").str.extract(r"([^/]+)$"))

@@ -1,12 +1,14 @@
 """Where in an image a detector finds its logit: heat maps over the patches or the feature map of its backbone.
 
-Attention rollout: S. Abnar, W. Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, arXiv 2005.00928.
-Grad-CAM: R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh, D. Batra, "Grad-CAM: Visual Explanations from Deep Networks via
-Gradient-based Localization", ICCV 2017, arXiv 1610.02391.
+Attention rollout: S. Abnar, W. Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020,
+arXiv 2005.00928. Grad-CAM: R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh, D. Batra,
+"Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017, arXiv
+1610.02391.
 
-Rollout follows the attention of a plain vision transformer from the scored token back to the patches: it tells what was looked at, for
-whatever logit. Grad-CAM weighs the channels of a feature map by their gradients: it tells what spoke for fake. Both leave the detector
-as it was, bit for bit.
+Rollout follows the attention of a plain vision transformer from the scored token back to the
+patches: it tells what was looked at, for whatever logit. Grad-CAM weighs the channels of a feature
+map by their gradients: it tells what spoke for fake. Both leave the detector as it was, bit for
+bit.
 """
 
 import contextlib
@@ -37,7 +39,9 @@ def best(detector: Detector) -> How:
 
 
 @torch.no_grad()
-def rollout(detector: Detector, image: Shaped[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
+def rollout(
+    detector: Detector, image: Shaped[Tensor, "batch 3 height width"]
+) -> Float[Tensor, "batch rows columns"]:
     """Attention rollout of the scored token over the patches, or of the mean over the patches where the backbone pools by average.
 
     A map's sum is at most 1: class and register tokens hold the rest.
@@ -47,24 +51,36 @@ def rollout(detector: Detector, image: Shaped[Tensor, "batch 3 height width"]) -
         image: as the detector takes it.
 
     Raises:
-        InputError: a backbone other than a plain vision transformer that scores its class token or the average of its patches.
+        InputError: a backbone other than a plain vision transformer that scores its class token or
+            the average of its patches.
     """
     check_mode(detector)
     backbone: Any = detector.backbone
     if why := obstacle(backbone):
-        raise InputError(f"Attention rollout of {type(backbone).__name__} is not possible, as {why}", "set how=gradcam")
+        raise InputError(
+            f"Attention rollout of {type(backbone).__name__} is not possible, as {why}",
+            "set how=gradcam",
+        )
     layers = [attention for (attention,) in map(_attentions, backbone.blocks)]
     with _weights(layers) as seen:
         detector(image)
     prefix, grid = backbone.num_prefix_tokens, patches(backbone, *image.shape[-2:])
-    if grid is None or [weights.shape[1] for weights in seen] != [prefix + grid[0] * grid[1]] * len(layers):
-        raise InputError(f"Attention rollout of {type(backbone).__name__} is not possible, as its tokens are not its patches", "set how=gradcam")
+    if grid is None or [weights.shape[1] for weights in seen] != [prefix + grid[0] * grid[1]] * len(
+        layers
+    ):
+        raise InputError(
+            f"Attention rollout of {type(backbone).__name__} is not possible, as its tokens are "
+            "not its patches",
+            "set how=gradcam",
+        )
     whole = 0 if getattr(backbone, "pool_include_prefix", False) else prefix
     scored = slice(1) if backbone.global_pool == "token" else slice(whole, None)
     return rolled(seen)[:, scored, prefix:].mean(1).unflatten(1, grid)
 
 
-def rolled(layers: Sequence[Float[Tensor, "batch tokens tokens"]]) -> Float[Tensor, "batch tokens tokens"]:
+def rolled(
+    layers: Sequence[Float[Tensor, "batch tokens tokens"]],
+) -> Float[Tensor, "batch tokens tokens"]:
     """How much of each token (column) is in each output (row): the product of the layers, each half attention, half residual connection.
 
     Args:
@@ -80,26 +96,35 @@ def rolled(layers: Sequence[Float[Tensor, "batch tokens tokens"]]) -> Float[Tens
 def obstacle(backbone: nn.Module) -> str | None:
     """Why there is no attention rollout of a backbone, or None."""
     blocks, pool = getattr(backbone, "blocks", None), getattr(backbone, "global_pool", None)
-    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(backbone, "num_prefix_tokens"):
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(
+        backbone, "num_prefix_tokens"
+    ):
         return "it is no plain vision transformer"
     if any(len(_attentions(block)) != 1 for block in blocks):
         return "its blocks do not each have one attention over all tokens of a known kind"
     if pool not in ("token", "avg"):
-        return f"it scores neither its class token nor the average of its patches (it pools by {pool!r})"
+        return (
+            "it scores neither its class token nor the average of its patches (it pools by "
+            f"{pool!r})"
+        )
     return None
 
 
-def gradcam(detector: Detector, image: Shaped[Tensor, "batch 3 height width"], layer: str | None = None) -> Float[Tensor, "batch rows columns"]:
+def gradcam(
+    detector: Detector, image: Shaped[Tensor, "batch 3 height width"], layer: str | None = None
+) -> Float[Tensor, "batch rows columns"]:
     """Grad-CAM of the logit of fake: where a feature map speaks for fake, relu(sum_c a_c A_c) with a_c the mean gradient of channel c.
 
     Args:
         detector: in evaluation mode.
         image: as the detector takes it.
-        layer: a module of the backbone whose output is the feature map; by default what the head pools or, of a vision transformer, the
-            normalised input of its last block, behind which a class token no longer looks at the patches.
+        layer: a module of the backbone whose output is the feature map; by default what the head
+            pools or, of a vision transformer, the normalised input of its last block, behind which
+            a class token no longer looks at the patches.
 
     Raises:
-        InputError: no such layer, an output without places in the image, or one that the logit does not depend on.
+        InputError: no such layer, an output without places in the image, or one that the logit does
+            not depend on.
     """
     check_mode(detector)
     backbone: Any = detector.backbone
@@ -116,11 +141,17 @@ def gradcam(detector: Detector, image: Shaped[Tensor, "batch 3 height width"], l
 
     with torch.enable_grad(), _tapped(backbone, layer, tap):
         logit = detector(image)
-        (gradient,) = torch.autograd.grad(logit.sum(), taken, allow_unused=True) if taken and logit.requires_grad else (None,)
+        (gradient,) = (
+            torch.autograd.grad(logit.sum(), taken, allow_unused=True)
+            if taken and logit.requires_grad
+            else (None,)
+        )
     if gradient is None:
         raise InputError(f"{name} has no part in the logit", f"{remedy}")
     size = (int(image.shape[-2]), int(image.shape[-1]))
-    values, slopes = (placed(part, backbone, size, name, remedy) for part in (taken[0].detach(), gradient))
+    values, slopes = (
+        placed(part, backbone, size, name, remedy) for part in (taken[0].detach(), gradient)
+    )
     if not slopes.any():
         raise InputError(f"{name} has no part in the logit", f"{remedy}")
     return (slopes.mean((2, 3), keepdim=True) * values).sum(1).relu()
@@ -129,12 +160,18 @@ def gradcam(detector: Detector, image: Shaped[Tensor, "batch 3 height width"], l
 def before_last(backbone: Any) -> str | None:
     """The norm that the last block of a vision transformer begins with; None of other backbones."""
     blocks = getattr(backbone, "blocks", None)
-    if isinstance(blocks, nn.Sequential | nn.ModuleList) and hasattr(backbone, "num_prefix_tokens") and hasattr(blocks[-1], "norm1"):
+    if (
+        isinstance(blocks, nn.Sequential | nn.ModuleList)
+        and hasattr(backbone, "num_prefix_tokens")
+        and hasattr(blocks[-1], "norm1")
+    ):
         return f"blocks.{len(blocks) - 1}.norm1"
     return None
 
 
-def placed(output: Tensor, backbone: nn.Module, size: tuple[int, int], name: str, remedy: str) -> Float[Tensor, "batch channels rows columns"]:
+def placed(
+    output: Tensor, backbone: nn.Module, size: tuple[int, int], name: str, remedy: str
+) -> Float[Tensor, "batch channels rows columns"]:
     """A layer's output as a map of the image: channels first or last, or tokens of whole patches with or without others before them.
 
     Args:
@@ -151,11 +188,22 @@ def placed(output: Tensor, backbone: nn.Module, size: tuple[int, int], name: str
             return output[:, before:].mT.unflatten(2, grid)
     ways = []
     if output.ndim == 4:
-        ways = [way for way in (output, output.permute(0, 3, 1, 2)) if way.shape[2] * size[1] == way.shape[3] * size[0]]
+        ways = [
+            way
+            for way in (output, output.permute(0, 3, 1, 2))
+            if way.shape[2] * size[1] == way.shape[3] * size[0]
+        ]
     if len(ways) != 1:
-        raise InputError(f"{name} has the shape {tuple(shape[1:])}, which does not tell its places in an image of {size[0]} x {size[1]}", f"{remedy}")
+        raise InputError(
+            f"{name} has the shape {tuple(shape[1:])}, which does not tell its places in an image "
+            f"of {size[0]} x {size[1]}",
+            f"{remedy}",
+        )
     if ways[0].shape[2:].numel() == 1:
-        raise InputError(f"{name} has one place only for the whole image", f"{remedy}, or train with a larger backbone.size")
+        raise InputError(
+            f"{name} has one place only for the whole image",
+            f"{remedy}, or train with a larger backbone.size",
+        )
     return ways[0]
 
 
@@ -181,7 +229,12 @@ def _weights(layers: Sequence[Any]) -> Iterator[list[Tensor]]:
     """Collects what goes from softmax to the values, averaged over heads. timm's fused attention has no such place: it is off meanwhile."""
     seen: list[Tensor] = []
     fused = [layer.fused_attn for layer in layers]
-    hooks = [layer.attn_drop.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().mean(1))) for layer in layers]
+    hooks = [
+        layer.attn_drop.register_forward_pre_hook(
+            lambda _, inputs: seen.append(inputs[0].float().mean(1))
+        )
+        for layer in layers
+    ]
     try:
         for layer in layers:
             layer.fused_attn = False
@@ -209,8 +262,12 @@ def _tapped(backbone: Any, layer: str | None, tap: Callable[[Any], Tensor]) -> I
         return
     modules = dict(backbone.named_modules())
     if not layer or layer not in modules:
-        close = ", ".join(difflib.get_close_matches(layer, modules, n=3)) or ", ".join(list(modules)[1:6])
-        raise InputError(f"layer={layer} is none of {type(backbone).__name__}'s", f"close ones are {close}")
+        close = ", ".join(difflib.get_close_matches(layer, modules, n=3)) or ", ".join(
+            list(modules)[1:6]
+        )
+        raise InputError(
+            f"layer={layer} is none of {type(backbone).__name__}'s", f"close ones are {close}"
+        )
     hook = modules[layer].register_forward_hook(lambda _, inputs, output: tap(output))
     try:
         yield

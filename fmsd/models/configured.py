@@ -16,7 +16,16 @@ FOLDERS = (PACKAGE / "conf" / "backbone", PACKAGE.parent / "conf" / "backbone")
 SIZED = ("pos_embed",)
 """Tensors whose shape depends on the input's size."""
 
-NOT_TIMMS = ("_target_", "_partial_", "defaults", "name", "size", "pretrained", "weights", "cosine_head")
+NOT_TIMMS = (
+    "_target_",
+    "_partial_",
+    "defaults",
+    "name",
+    "size",
+    "pretrained",
+    "weights",
+    "cosine_head",
+)
 """Keys of a configuration that are not passed to timm."""
 
 
@@ -26,7 +35,11 @@ def backbones_of(found: Mapping[str, torch.Size]) -> list[str]:
     Args:
         found: names and shapes.
     """
-    return [name for name, (heads, body) in bodies().items() if {key: shape for key, shape in found.items() if counts(key, heads)} == body]
+    return [
+        name
+        for name, (heads, body) in bodies().items()
+        if {key: shape for key, shape in found.items() if counts(key, heads)} == body
+    ]
 
 
 def configurations() -> dict[str, dict[str, Any]]:
@@ -42,12 +55,23 @@ def bodies() -> dict[str, tuple[tuple[str, ...], dict[str, torch.Size]]]:
     """Of each configured backbone what the names of its heads begin with, and the shapes of its other tensors; no memory is taken for them."""
     found = {}
     for name, settings in configurations().items():
-        arguments = {key: settings["size"] if value == "${.size}" else value for key, value in settings.items() if key not in NOT_TIMMS}
+        arguments = {
+            key: settings["size"] if value == "${.size}" else value
+            for key, value in settings.items()
+            if key not in NOT_TIMMS
+        }
         with torch.device("meta"):
-            model = timm.create_model(settings["name"], pretrained=False, num_classes=1, **arguments)
+            model = timm.create_model(
+                settings["name"], pretrained=False, num_classes=1, **arguments
+            )
         classifier = model.pretrained_cfg["classifier"]  # pyright: ignore[reportIndexIssue, reportArgumentType, reportOptionalSubscript]
-        heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
-        found[name] = heads, {key: tensor.shape for key, tensor in model.state_dict().items() if counts(key, heads)}
+        heads = tuple(
+            f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier)
+        )
+        found[name] = (
+            heads,
+            {key: tensor.shape for key, tensor in model.state_dict().items() if counts(key, heads)},
+        )
     return found
 
 

@@ -1,8 +1,9 @@
 """A detector: a timm backbone behind its own normalisation, ending in one logit.
 
-Normalisation lives in the model, so data need not know the backbone and a checkpoint is self-contained. The head is timm's own
-classifier with one output, so that the backbone's state dict is exactly that of `timm.create_model(name, num_classes=1)`; or, where it
-is asked for, the cosine classifier of `fmsd.models.head` in its place.
+Normalisation lives in the model, so data need not know the backbone and a checkpoint is
+self-contained. The head is timm's own classifier with one output, so that the backbone's state dict
+is exactly that of `timm.create_model(name, num_classes=1)`; or, where it is asked for, the cosine
+classifier of `fmsd.models.head` in its place.
 """
 
 import difflib
@@ -40,13 +41,17 @@ class Detector(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
-    def forward(self, image: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
+    def forward(
+        self, image: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, " batch"]:
         """Logits of RGB images: bytes, or floats in [0, 1]."""
         scaled = image if image.is_floating_point() else image.to(self.mean.dtype) / 255
         return self.backbone((scaled - self.mean) / self.std).squeeze(-1)
@@ -59,7 +64,10 @@ class Detector(nn.Module):
         """
         found = self.backbone.get_classifier()  # pyright: ignore[reportCallIssue]
         if not isinstance(found, nn.Module):
-            raise InputError(f"{type(self.backbone).__name__} ends in {len(found)} classifiers", "choose a backbone with a single one")
+            raise InputError(
+                f"{type(self.backbone).__name__} ends in {len(found)} classifiers",
+                "choose a backbone with a single one",
+            )
         return found
 
     def train(self, mode: bool = True) -> "Detector":
@@ -79,11 +87,21 @@ def trained_batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """
     everything = all(parameter.requires_grad for parameter in model.parameters())
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    return [norm for norm in norms if any(parameter.requires_grad for parameter in norm.parameters()) or (everything and not list(norm.parameters()))]
+    return [
+        norm
+        for norm in norms
+        if any(parameter.requires_grad for parameter in norm.parameters())
+        or (everything and not list(norm.parameters()))
+    ]
 
 
 def detector(
-    name: str, size: int, pretrained: bool = False, weights: str | Path | None = None, cosine_head: bool = False, **arguments: Any
+    name: str,
+    size: int,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    cosine_head: bool = False,
+    **arguments: Any,
 ) -> Detector:
     """Builds a detector.
 
@@ -91,22 +109,31 @@ def detector(
         name: a timm model name, with its pretraining tag if there is one.
         size: height and width of the input in pixels; the data module resizes to it.
         pretrained: load timm's weights from the hub.
-        weights: a local safetensors or pth file in timm's keys (or a published format that timm converts), or
-            `package:FILE` for weights inside this package. Takes the place of `pretrained`.
+        weights: a local safetensors or pth file in timm's keys (or a published format that timm
+            converts), or `package:FILE` for weights inside this package. Takes the place of
+            `pretrained`.
         cosine_head: the logit is a scaled cosine of the feature, see `fmsd.models.head`.
         arguments: passed to `timm.create_model`, e.g. `img_size` for backbones with a fixed grid.
 
     Raises:
-        InputError: an unknown name, a failed download, weights that do not fit, or no linear classifier for a cosine head to replace.
+        InputError: an unknown name, a failed download, weights that do not fit, or no linear
+            classifier for a cosine head to replace.
     """
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
-        raise InputError(f"timm has no model {name!r}", f"close names: {', '.join(close) or 'none'} (all: timm.list_models())")
+        raise InputError(
+            f"timm has no model {name!r}",
+            f"close names: {', '.join(close) or 'none'} (all: timm.list_models())",
+        )
     try:
-        backbone = timm.create_model(name, pretrained=pretrained and weights is None, num_classes=1, **arguments)
+        backbone = timm.create_model(
+            name, pretrained=pretrained and weights is None, num_classes=1, **arguments
+        )
     except TypeError as error:
         raise InputError(
-            f"The backbone {name!r} does not take one of the arguments {sorted(arguments)} ({error})", "correct backbone.NAME=VALUE"
+            f"The backbone {name!r} does not take one of the arguments {sorted(arguments)} "
+            f"({error})",
+            "correct backbone.NAME=VALUE",
         ) from error
     except Exception as error:
         if not pretrained or weights is not None:
@@ -122,12 +149,24 @@ def detector(
 
 def hub_refusal(name: str, error: Exception) -> InputError:
     """The sentence for pretrained weights that timm could not load from the hub, or keep on this machine."""
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOSPC,
+        errno.EDQUOT,
+    ):
         return InputError(
-            f"The pretrained weights of {name!r} cannot be kept in {error.filename or 'the cache of the hub'} ({error.strerror})",
-            "set HF_HOME to a folder that can be written, or download them elsewhere and give backbone.weights=PATH",
+            f"The pretrained weights of {name!r} cannot be kept in "
+            f"{error.filename or 'the cache of the hub'} ({error.strerror})",
+            "set HF_HOME to a folder that can be written, or download them elsewhere and give "
+            "backbone.weights=PATH",
         )
-    why = "they are damaged, or hold other objects than tensors" if isinstance(error, UnpicklingError) else reason(error)
+    why = (
+        "they are damaged, or hold other objects than tensors"
+        if isinstance(error, UnpicklingError)
+        else reason(error)
+    )
     return InputError(
         f"The pretrained weights of {name!r} could not be loaded from the hub ({why})",
         "download them where there is a network and give backbone.weights=PATH",

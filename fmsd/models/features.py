@@ -11,12 +11,16 @@ from fmsd.models.head import CosineHead, unit
 
 
 @torch.no_grad()
-def features(detector: Detector, image: Shaped[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, " batch"]]:
+def features(
+    detector: Detector, image: Shaped[Tensor, "batch 3 height width"]
+) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, " batch"]]:
     """What the last matrix of the head is given, and the logits, of one pass; a cosine head is given directions, of length 1."""
     seen: list[Any] = []
-    last = [layer for layer in detector.head().modules() if isinstance(layer, nn.Linear | nn.Conv2d | CosineHead)][
-        -1
-    ]  # some heads pool or norm first
+    last = [
+        layer
+        for layer in detector.head().modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d | CosineHead)
+    ][-1]  # some heads pool or norm first
     hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
         logit = detector(image)

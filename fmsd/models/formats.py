@@ -1,9 +1,11 @@
 """Published detectors in timm's keys with one logit, so that they can be merged with our own or compared to them.
 
-DeepfakeBench (Yan et al. 2023, arXiv:2307.01426) saves a backbone under `backbone.` and a head of two outputs, [real, fake]. Of its
-detectors those are understood here whose network timm has too: Xception, CLIP's vision tower, and Effort (Yan et al. 2025,
-arXiv:2411.15633), which is CLIP with decomposed attention. Its EfficientNet-B4 is not: it pads its convolutions otherwise than timm's,
-and the same weights would score differently. None of these files holds the mean and std that images were normalised with.
+DeepfakeBench (Yan et al. 2023, arXiv:2307.01426) saves a backbone under `backbone.` and a head of
+two outputs, [real, fake]. Of its detectors those are understood here whose network timm has too:
+Xception, CLIP's vision tower, and Effort (Yan et al. 2025, arXiv:2411.15633), which is CLIP with
+decomposed attention. Its EfficientNet-B4 is not: it pads its convolutions otherwise than timm's,
+and the same weights would score differently. None of these files holds the mean and std that images
+were normalised with.
 """
 
 import logging
@@ -21,7 +23,17 @@ from fmsd.state import check_values, shapes
 
 log = logging.getLogger(__name__)
 
-WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.", "net.", "network.", "encoder.", "detector.", "vision_model.")
+WRAPPERS = (
+    "module.",
+    "_orig_mod.",
+    "backbone.",
+    "model.",
+    "net.",
+    "network.",
+    "encoder.",
+    "detector.",
+    "vision_model.",
+)
 """Attributes that hold a whole network: of DataParallel, torch.compile, DeepfakeBench, Hugging Face and trainers of many kinds."""
 
 HEAD = re.compile(r"((?:head|fc|classifier|last_linear)(?:\.\d+)?)\.(?:weight|bias)")
@@ -69,22 +81,24 @@ CLIP = Format(
         (r"\.self_attn\.qkv\.", ".attn.qkv."),
     ),
 )
-XCEPTION = Format("DeepfakeBench's Xception", mark="block12.rep.1.conv1.weight", unused=r"adjust_channel\..+")
+XCEPTION = Format(
+    "DeepfakeBench's Xception", mark="block12.rep.1.conv1.weight", unused=r"adjust_channel\..+"
+)
 
 
 def timm_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) -> Mapping[str, Tensor]:
     """A published detector's state dict in the keys of a timm model with one output.
 
-    A state dict that fits is returned as it is, and no tensor of it is read. A head of two outputs, [real, fake], becomes their
-    difference: sigmoid(fake - real) is the softmax of fake.
+    A state dict that fits is returned as it is, and no tensor of it is read. A head of two outputs,
+    [real, fake], becomes their difference: sigmoid(fake - real) is the softmax of fake.
 
     Args:
         model: names and shapes are taken from it; it may be on the meta device.
         source: the file, for messages.
 
     Raises:
-        InputError: a head with another number of outputs, keys or shapes that differ (the sentence lists them), several networks, or
-            quantised weights.
+        InputError: a head with another number of outputs, keys or shapes that differ (the sentence
+            lists them), several networks, or quantised weights.
     """
     own = model.state_dict()
     wanted = shapes(own)
@@ -93,7 +107,9 @@ def timm_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) -> Map
         return state
     inner = _unwrapped(state, place(state, model, source), model)
     found = _one_logit(_known_names(inner, model, source), model, wanted, source)
-    if found.keys() != wanted.keys():  # where only shapes differ, the conversion would resample a ViT's patches
+    if (
+        found.keys() != wanted.keys()
+    ):  # where only shapes differ, the conversion would resample a ViT's patches
         found = _one_logit(_converted(found, model, source), model, wanted, source)
     check_values(found, own, source)
     if shapes(found) != wanted:
@@ -101,18 +117,22 @@ def timm_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) -> Map
     return {name: found[name] for name in wanted}
 
 
-def pretrained_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
+def pretrained_keys(
+    state: Mapping[str, Tensor], model: nn.Module, source: str
+) -> dict[str, Tensor]:
     """A pretrained network's state dict in the keys of a timm model, to begin a training with.
 
-    Left out are a head with another number of outputs or of the other kind (plain or cosine), and what lies beside the network in the
-    file. Where shapes differ, timm's own conversion is tried, which resamples a grid of positions to the model's size.
+    Left out are a head with another number of outputs or of the other kind (plain or cosine), and
+    what lies beside the network in the file. Where shapes differ, timm's own conversion is tried,
+    which resamples a grid of positions to the model's size.
 
     Args:
         model: names and shapes are taken from it; it may be on the meta device.
         source: the file, for messages.
 
     Raises:
-        InputError: keys or shapes that differ (the sentence lists them), several networks, or quantised weights.
+        InputError: keys or shapes that differ (the sentence lists them), several networks, or
+            quantised weights.
     """
     own, heads = model.state_dict(), tuple(f"{head}." for head in head_names(model))
     body = {name: shape for name, shape in shapes(own).items() if not name.startswith(heads)}
@@ -122,11 +142,23 @@ def pretrained_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) 
     found = _own_head(_known_names(inner, model, source), model)
     if any(name not in found or found[name].shape != shape for name, shape in body.items()):
         found = _own_head(_converted(found, model, source), model)
-    fits = all(name in found and found[name].shape == own[name].shape for name in own if name.startswith(heads))
+    fits = all(
+        name in found and found[name].shape == own[name].shape
+        for name in own
+        if name.startswith(heads)
+    )
     if not fits:
-        dropped = {name for name in found if name not in body and (name.startswith(heads) or HEAD.fullmatch(name))}
+        dropped = {
+            name
+            for name in found
+            if name not in body and (name.startswith(heads) or HEAD.fullmatch(name))
+        }
         if any(name.endswith(".weight") and found[name].shape[:1] == (1,) for name in dropped):
-            log.warning("%s: its head of one output is of another kind than the backbone's (see head.normalise), which begins anew.", source)
+            log.warning(
+                "%s: its head of one output is of another kind than the backbone's (see "
+                "head.normalise), which begins anew.",
+                source,
+            )
         found = {name: tensor for name, tensor in found.items() if name not in dropped}
     check_values(found, own, source)
     wanted = shapes(own) if fits else body
@@ -136,25 +168,44 @@ def pretrained_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) 
 
 
 def refusal(
-    found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size], model: nn.Module, source: str, original: Mapping[str, torch.Size] | None = None
+    found: Mapping[str, torch.Size],
+    wanted: Mapping[str, torch.Size],
+    model: nn.Module,
+    source: str,
+    original: Mapping[str, torch.Size] | None = None,
 ) -> InputError:
     """What is missing, unexpected or of another shape in weights that are not the model's, in one sentence.
 
     Args:
-        original: names and shapes before timm's conversion to the model, by which a configured backbone is recognised.
+        original: names and shapes before timm's conversion to the model, by which a configured
+            backbone is recognised.
     """
     missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     both = sorted(key for key in wanted.keys() & found.keys() if found[key] != wanted[key])
-    about, heads = f"{type(model).__name__} as configured", tuple(f"{head}." for head in head_names(model))
+    about, heads = (
+        f"{type(model).__name__} as configured",
+        tuple(f"{head}." for head in head_names(model)),
+    )
     owners = ""
-    if any(not key.startswith(heads) and key not in SIZED for key in (*missing, *extra, *both)):  # else they are of this backbone themselves
-        owners = " and ".join(f"backbone={name}" for name in backbones_of(found if original is None else original))
+    if any(
+        not key.startswith(heads) and key not in SIZED for key in (*missing, *extra, *both)
+    ):  # else they are of this backbone themselves
+        owners = " and ".join(
+            f"backbone={name}" for name in backbones_of(found if original is None else original)
+        )
     other = [f"{key} {tuple(found[key])} instead of {tuple(wanted[key])}" for key in both]
-    lists = [f"{what}: {_some(keys)}" for what, keys in (("missing", missing), ("unexpected", extra), ("of another shape", other)) if keys]
+    lists = [
+        f"{what}: {_some(keys)}"
+        for what, keys in (("missing", missing), ("unexpected", extra), ("of another shape", other))
+        if keys
+    ]
     if owners:
         what = f"The weights {source} are those of {owners}, not of {about} ({'; '.join(lists)})"
         return InputError(what, "choose that backbone as it is, or other weights")
-    return InputError(f"The weights {source} are not those of {about} ({'; '.join(lists)})", "choose the backbone they belong to")
+    return InputError(
+        f"The weights {source} are not those of {about} ({'; '.join(lists)})",
+        "choose the backbone they belong to",
+    )
 
 
 def place(state: Mapping[str, Tensor], model: nn.Module, source: str) -> str | None:
@@ -165,7 +216,11 @@ def place(state: Mapping[str, Tensor], model: nn.Module, source: str) -> str | N
     """
     heads, names = tuple(f"{head}." for head in head_names(model)), set(state)
     body = [name for name in model.state_dict() if not name.startswith(heads)]
-    found = [start for start in _starts(names, max(body, key=len)) if all(f"{start}{name}" in names for name in body)]
+    found = [
+        start
+        for start in _starts(names, max(body, key=len))
+        if all(f"{start}{name}" in names for name in body)
+    ]
     found = found or [start for known in (CLIP, XCEPTION) for start in _starts(names, known.mark)]
     if len(found) > 1:
         starts = ", ".join(repr(start) for start in sorted(found))
@@ -190,14 +245,26 @@ def _inside(state: Mapping[str, Tensor], where: str | None, source: str) -> Mapp
         return state
     parts = where.split(".")
     around = [".".join(parts[:end]) + "." * (end > 0) for end in range(len(parts))]
-    heads = [name for name in state if any(name.startswith(start) and HEAD.fullmatch(name.removeprefix(start)) for start in around)]
+    heads = [
+        name
+        for name in state
+        if any(
+            name.startswith(start) and HEAD.fullmatch(name.removeprefix(start)) for start in around
+        )
+    ]
     outer = [] if any(name.startswith(where) for name in heads) else heads
-    kept = {name: tensor for name, tensor in state.items() if name.startswith(where) or name in outer}
-    _log_dropped(source, f"other parts than {where.removesuffix('.')}", sorted(state.keys() - kept.keys()))
+    kept = {
+        name: tensor for name, tensor in state.items() if name.startswith(where) or name in outer
+    }
+    _log_dropped(
+        source, f"other parts than {where.removesuffix('.')}", sorted(state.keys() - kept.keys())
+    )
     return kept
 
 
-def _unwrapped(state: Mapping[str, Tensor], where: str | None, model: nn.Module) -> dict[str, Tensor]:
+def _unwrapped(
+    state: Mapping[str, Tensor], where: str | None, model: nn.Module
+) -> dict[str, Tensor]:
     """Without the attributes that hold all tensors, or all but the head's.
 
     Args:
@@ -207,8 +274,14 @@ def _unwrapped(state: Mapping[str, Tensor], where: str | None, model: nn.Module)
     wanted = model.state_dict().keys()
     while where != "" and inner.keys() != wanted:
         stems = {name[: name.find(".") + 1] for name in inner if not HEAD.fullmatch(name)}
-        shorter = {name.removeprefix(stem): tensor for stem in stems.intersection(wrappers) for name, tensor in inner.items()}
-        if len(stems) != 1 or len(shorter) < len(inner):  # nothing to take off, or two heads would get one name
+        shorter = {
+            name.removeprefix(stem): tensor
+            for stem in stems.intersection(wrappers)
+            for name, tensor in inner.items()
+        }
+        if len(stems) != 1 or len(shorter) < len(
+            inner
+        ):  # nothing to take off, or two heads would get one name
             break
         inner = shorter
         where = where.removeprefix(next(iter(stems))) if where is not None else None
@@ -249,7 +322,11 @@ def _dense(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     dropped = []
     for name in list(state):
         layer = EFFORT.fullmatch(name)
-        factors = [f"{layer[1]}{factor}" for factor in RESIDUAL if f"{layer[1]}{factor}" in state] if layer else []
+        factors = (
+            [f"{layer[1]}{factor}" for factor in RESIDUAL if f"{layer[1]}{factor}" in state]
+            if layer
+            else []
+        )
         if layer is None or len(factors) not in (0, len(RESIDUAL)) or f"{layer[1]}weight" in state:
             continue
         weight = state.pop(name)
@@ -257,16 +334,22 @@ def _dense(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
             u, s, v = (state.pop(factor).float() for factor in factors)
             weight = weight.float() + (u * s) @ v
         state[f"{layer[1]}weight"] = weight
-        dropped += [unused for kept in UNUSED if state.pop(unused := f"{layer[1]}{kept}", None) is not None]
+        dropped += [
+            unused for kept in UNUSED if state.pop(unused := f"{layer[1]}{kept}", None) is not None
+        ]
     _log_dropped(source, "Effort", dropped)
     return state
 
 
-def _renamed(state: dict[str, Tensor], known: Format, wanted: Mapping[str, torch.Size], source: str) -> dict[str, Tensor]:
+def _renamed(
+    state: dict[str, Tensor], known: Format, wanted: Mapping[str, torch.Size], source: str
+) -> dict[str, Tensor]:
     """With timm's names and axes: q, k, v in one linear layer, and axes of length one where timm has them."""
     _log_dropped(source, known.about, [name for name in state if re.fullmatch(known.unused, name)])
     renamed = {}
-    for name, tensor in _fused({name: tensor for name, tensor in state.items() if not re.fullmatch(known.unused, name)}).items():
+    for name, tensor in _fused(
+        {name: tensor for name, tensor in state.items() if not re.fullmatch(known.unused, name)}
+    ).items():
         key = name
         for pattern, new in known.renamed:
             key = re.sub(pattern, new, key)
@@ -300,10 +383,15 @@ def _own_head(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor
     if len(own) != 1 or len(heads) != 1 or f"{own[0]}.weight" in state:
         return dict(state)
     head = f"{heads.pop()}."
-    return {f"{own[0]}.{name.removeprefix(head)}" if name.startswith(head) else name: tensor for name, tensor in state.items()}
+    return {
+        f"{own[0]}.{name.removeprefix(head)}" if name.startswith(head) else name: tensor
+        for name, tensor in state.items()
+    }
 
 
-def _one_logit(state: Mapping[str, Tensor], model: nn.Module, wanted: Mapping[str, torch.Size], source: str) -> dict[str, Tensor]:
+def _one_logit(
+    state: Mapping[str, Tensor], model: nn.Module, wanted: Mapping[str, torch.Size], source: str
+) -> dict[str, Tensor]:
     """With the head under timm's name and with one output.
 
     Raises:
@@ -315,7 +403,8 @@ def _one_logit(state: Mapping[str, Tensor], model: nn.Module, wanted: Mapping[st
             continue
         if len(found[name]) != 2 or wanted[name][0] != 1:
             raise InputError(
-                f"The weights {source} end in another head ({name} {tuple(found[name].shape)} instead of {tuple(wanted[name])})",
+                f"The weights {source} end in another head ({name} {tuple(found[name].shape)} "
+                f"instead of {tuple(wanted[name])})",
                 "choose a detector with one output, or with two, real and fake",
             )
         real, fake = found[name].float().split(1)
@@ -327,7 +416,8 @@ def _one_logit(state: Mapping[str, Tensor], model: nn.Module, wanted: Mapping[st
 def _warn_of_activation(model: nn.Module, source: str) -> None:
     if not any("quickgelu" in type(module).__name__.lower() for module in model.modules()):
         log.warning(
-            "%s: OpenAI's CLIP, which DeepfakeBench builds on, computes QuickGELU, and this backbone another activation; "
+            "%s: OpenAI's CLIP, which DeepfakeBench builds on, computes QuickGELU, and this "
+            "backbone another activation; "
             "unless the file is of another CLIP, choose a backbone with quickgelu in its name.",
             source,
         )
@@ -335,4 +425,9 @@ def _warn_of_activation(model: nn.Module, source: str) -> None:
 
 def _log_dropped(source: str, about: str, names: list[str]) -> None:
     if names:
-        log.info("%s: left out tensors of %s that its logit does not depend on: %s.", source, about, _some(names))
+        log.info(
+            "%s: left out tensors of %s that its logit does not depend on: %s.",
+            source,
+            about,
+            _some(names),
+        )

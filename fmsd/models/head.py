@@ -2,10 +2,11 @@
 
     logit = scale * <w / ||w||, z / ||z||>
 
-LNCLIP (arXiv 2503.19683) and GenD (arXiv 2508.06248) normalise the feature z before a linear layer. GAC-FAS (Le and Woo, CVPR 2024)
-normalises the weights too, and has a logit scale of 12 and no bias. This head is our reading of both for a detector of one logit: no
-bias, for the features of a pretrained backbone share a mean direction, along which w can shift all logits; and the scale learns, from
-12 on.
+LNCLIP (arXiv 2503.19683) and GenD (arXiv 2508.06248) normalise the feature z before a linear layer.
+GAC-FAS (Le and Woo, CVPR 2024) normalises the weights too, and has a logit scale of 12 and no bias.
+This head is our reading of both for a detector of one logit: no bias, for the features of a
+pretrained backbone share a mean direction, along which w can shift all logits; and the scale
+learns, from 12 on.
 """
 
 import math
@@ -24,7 +25,9 @@ SCALE = 12.0
 
 SPREAD = 0.02
 """Standard deviation of the direction's numbers at the start, as timm draws its heads: their length matters to nothing but Adam, whose steps
-of the learning rate turn a short vector faster than a long one. So the head turns as soon as a plain one, whatever its width."""
+of the learning rate turn a short vector faster than a long one. So the head turns as soon as a
+plain one, whatever its width.
+"""
 
 SHORTEST = 1e-6
 """Vectors shorter than this are taken for this long: the direction of a feature of zeros is undefined, and its gradient must stay finite."""
@@ -41,7 +44,9 @@ class CosineHead(nn.Module):
         device, dtype: of the parameters.
     """
 
-    def __init__(self, width: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, width: int, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(SPREAD * torch.randn(1, width, device=device, dtype=dtype))
         self.log_scale = nn.Parameter(torch.full((), math.log(SCALE), device=device, dtype=dtype))
@@ -54,12 +59,16 @@ class CosineHead(nn.Module):
         """
         if feature.ndim != 2:
             raise InputError(
-                f"The head is given features of the shape {tuple(feature.shape)}, and head.normalise=true needs one vector an image",
+                f"The head is given features of the shape {tuple(feature.shape)}, and "
+                "head.normalise=true needs one vector an image",
                 "set head.normalise=false, or choose another backbone",
             )
         with torch.autocast(feature.device.type, enabled=False):
             direction = unit(self.weight)
-            return functional.linear(unit(feature).to(direction.dtype), direction) * self.log_scale.exp()
+            return (
+                functional.linear(unit(feature).to(direction.dtype), direction)
+                * self.log_scale.exp()
+            )
 
     def no_weight_decay(self) -> set[str]:
         """All of it: the direction has no length for decay to act on (it would only speed up its turning), and decay would pull the scale to 1."""
@@ -72,7 +81,9 @@ class CosineHead(nn.Module):
 
 def unit(vectors: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Vectors of length 1 along the last dimension, in float32 or better; zeros stay zeros."""
-    return functional.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1, eps=SHORTEST)
+    return functional.normalize(
+        vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1, eps=SHORTEST
+    )
 
 
 def put_cosine_head(backbone: nn.Module) -> None:
@@ -85,11 +96,14 @@ def put_cosine_head(backbone: nn.Module) -> None:
     if type(head) not in (nn.Linear, Linear):
         kind = f"{len(head)} classifiers" if isinstance(head, tuple) else f"a {type(head).__name__}"
         raise InputError(
-            f"{type(backbone).__name__} ends in {kind} instead of one linear layer, so head.normalise=true cannot replace it",
+            f"{type(backbone).__name__} ends in {kind} instead of one linear layer, so "
+            "head.normalise=true cannot replace it",
             "set head.normalise=false, or choose another backbone",
         )
     name = next(name for name, module in backbone.named_modules() if module is head)
-    backbone.set_submodule(name, CosineHead(head.in_features, head.weight.device, head.weight.dtype))
+    backbone.set_submodule(
+        name, CosineHead(head.in_features, head.weight.device, head.weight.dtype)
+    )
 
 
 def check_kind(names: Iterable[str], backbone: nn.Module, head: str, source: str) -> None:
@@ -102,11 +116,15 @@ def check_kind(names: Iterable[str], backbone: nn.Module, head: str, source: str
     Raises:
         InputError: one of the two heads is normalised, the other plain; `source` is named.
     """
-    found, own = any(f".{name}".endswith(f".{head}.{LOG_SCALE}") for name in names), isinstance(backbone.get_submodule(head), CosineHead)
+    found, own = (
+        any(f".{name}".endswith(f".{head}.{LOG_SCALE}") for name in names),
+        isinstance(backbone.get_submodule(head), CosineHead),
+    )
     if found != own:
         kinds = ("plain", "normalised")
         raise InputError(
-            f"{source} ends in a {kinds[found]} head, and the network of the merge in a {kinds[own]} one",
+            f"{source} ends in a {kinds[found]} head, and the network of the merge in a "
+            f"{kinds[own]} one",
             "merge experts that were trained with the same head.normalise"
             + (" (with backbone=NAME give backbone.cosine_head=true)" if found else ""),
         )

@@ -1,8 +1,10 @@
 """Frozen-prefix reuse: several passes over the same images compute what lies below the lowest trainable part once.
 
-A wrapper that perturbs only trainable parameters between its passes leaves everything below them as it is. Where that ends is not read
-off the forward function but seen in the first pass: the output of a frozen module is kept if nothing that goes in requires a gradient.
-What is not provably the same again is computed again, so that outputs, gradients and random numbers equal those without reuse bit by bit.
+A wrapper that perturbs only trainable parameters between its passes leaves everything below them as
+it is. Where that ends is not read off the forward function but seen in the first pass: the output
+of a frozen module is kept if nothing that goes in requires a gradient. What is not provably the
+same again is computed again, so that outputs, gradients and random numbers equal those without
+reuse bit by bit.
 """
 
 import itertools
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fmsd.optim.repetition import numbers
+from fmsd.optim.replay import numbers
 
 Key = tuple[nn.Module, int]
 """A module and how many times it had been called before in its pass."""
@@ -25,12 +27,19 @@ Key = tuple[nn.Module, int]
 def frozen(model: nn.Module) -> tuple[nn.Module, ...]:
     """The largest modules without anything trainable (no parameter with requires_grad in their subtree), in the order of the module tree.
 
-    Modules without any parameter or buffer (activations, dropout, pooling) are left out: they cost little, and are computed in every pass.
+    Modules without any parameter or buffer (activations, dropout, pooling) are left out: they cost
+    little, and are computed in every pass.
     """
     if any(parameter.requires_grad for parameter in model.parameters()):
         # The same module may stand at several places of the tree.
-        return tuple(dict.fromkeys(itertools.chain.from_iterable(frozen(child) for child in model.children())))
-    return (model,) if any(True for _ in itertools.chain(model.parameters(), model.buffers())) else ()
+        return tuple(
+            dict.fromkeys(
+                itertools.chain.from_iterable(frozen(child) for child in model.children())
+            )
+        )
+    return (
+        (model,) if any(True for _ in itertools.chain(model.parameters(), model.buffers())) else ()
+    )
 
 
 class Prefix:
@@ -43,21 +52,25 @@ class Prefix:
             loss.backward()  # here or in the block
             ...  # moves trainable parameters
 
-    A block records while nothing is kept, that is the first time it is entered, and again after a pass that gave nothing to keep: one that
-    raised, ran without gradients, or moved parameters or buffers of frozen modules. One block is for one pass, and one memory for one
-    input; it holds the activations it keeps until it is thrown away.
+    A block records while nothing is kept, that is the first time it is entered, and again after a
+    pass that gave nothing to keep: one that raised, ran without gradients, or moved parameters or
+    buffers of frozen modules. One block is for one pass, and one memory for one input; it holds the
+    activations it keeps until it is thrown away.
 
-    Restore random generators before a block, not in it: what comes after a random number, drawn or set, is computed in every pass.
+    Restore random generators before a block, not in it: what comes after a random number, drawn or
+    set, is computed in every pass.
 
-    Hooks of the modules themselves run in every pass, those inside of a replayed module do not. Trainable values must reach frozen modules
-    with their gradients: what a model detaches from them looks like a constant.
+    Hooks of the modules themselves run in every pass, those inside of a replayed module do not.
+    Trainable values must reach frozen modules with their gradients: what a model detaches from them
+    looks like a constant.
 
     Args:
         modules: modules without trainable parameters, e.g. those of `frozen`.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
-        # With all that is in them, as a model may call the parts of a module instead of the module (the blocks of a list); the outermost counts.
+        # With all that is in them, as a model may call the parts of a module instead of the module
+        # (the blocks of a list); the outermost counts.
         self._modules = list(dict.fromkeys(part for module in modules for part in module.modules()))
         self._records: dict[Key, _Record] = {}
         self._overridden: list[tuple[nn.Module, Any]] = []
@@ -66,13 +79,19 @@ class Prefix:
 
     def __enter__(self) -> "Prefix":
         if any(_overrides(module.__dict__.get("forward")) for module in self._modules):
-            raise RuntimeError("These modules are in the block of a Prefix already; leave it before entering another one.")
+            raise RuntimeError(
+                "These modules are in the block of a Prefix already; leave it before entering "
+                "another one."
+            )
         before = _state(self._modules)
         if self._records and before.marks != self._state.marks:
-            self._records.clear()  # weights, statistics or modes have changed since, in the pass or after it
+            # weights, statistics or modes have changed since, in the pass or after it
+            self._records.clear()
         self._state = before
         self._recording = not self._records
-        devices = sorted({tensor.device for tensor in before.tensors if tensor.device.type != "meta"}, key=str)
+        devices = sorted(
+            {tensor.device for tensor in before.tensors if tensor.device.type != "meta"}, key=str
+        )
         self._types = sorted({"cpu"} | {device.type for device in devices})
         self._accelerators = [device for device in devices if device.type != "cpu"]
         self._generators = numbers(self._accelerators) if self._recording else []
@@ -83,7 +102,12 @@ class Prefix:
             module.__dict__["forward"] = partial(self._call, module, module.forward)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for module, previous in self._overridden:
             module.__dict__.pop("forward", None)
             if previous is not None:
@@ -94,7 +118,9 @@ class Prefix:
         for key in [key for key, record in self._records.items() if not record.intact()]:
             del self._records[key]  # frees its memory
 
-    def _call(self, module: nn.Module, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def _call(
+        self, module: nn.Module, forward: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
         """Takes the place of a module's forward."""
         if self._inside or torch.compiler.is_compiling():
             return forward(*args, **kwargs)
@@ -108,11 +134,14 @@ class Prefix:
         finally:
             self._inside = False
 
-    def _record(self, key: Key, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _record(
+        self, key: Key, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         inputs, form = pytree.tree_flatten((args, kwargs))
         if not torch.is_grad_enabled() or not _constant(inputs):
             return forward(*args, **kwargs)
-        # Made before the call, which may change its inputs in place; it then has to do so in every pass.
+        # Made before the call, which may change its inputs in place; it then has to do so in every
+        # pass.
         call, versions = _Call(form, _describe(inputs), self._autocast()), _versions(inputs)
         output = forward(*args, **kwargs)
         leaves, form = pytree.tree_flatten(output)
@@ -120,7 +149,9 @@ class Prefix:
             self._records[key] = _Record(call, leaves, form, _versions(leaves))
         return output
 
-    def _replay(self, key: Key, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _replay(
+        self, key: Key, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         record = self._records.get(key)
         if record is None:
             return forward(*args, **kwargs)
@@ -128,18 +159,29 @@ class Prefix:
             del self._records[key]
             return forward(*args, **kwargs)
         inputs, form = pytree.tree_flatten((args, kwargs))
-        if not torch.is_grad_enabled() or not _constant(inputs) or record.call != _Call(form, _describe(inputs), self._autocast()):
+        if (
+            not torch.is_grad_enabled()
+            or not _constant(inputs)
+            or record.call != _Call(form, _describe(inputs), self._autocast())
+        ):
             return forward(*args, **kwargs)
-        return pytree.tree_unflatten(record.leaves, record.form)  # containers are new, as the caller may change them
+        return pytree.tree_unflatten(
+            record.leaves, record.form
+        )  # containers are new, as the caller may change them
 
     def _still(self) -> bool:
         """Whether no random number has been drawn since the block was entered. Of the whole pass: what follows may depend on one."""
-        if self._generators and not all(map(torch.equal, self._generators, numbers(self._accelerators))):
+        if self._generators and not all(
+            map(torch.equal, self._generators, numbers(self._accelerators))
+        ):
             self._generators = []
         return bool(self._generators)
 
     def _autocast(self) -> list[tuple[bool, torch.dtype]]:
-        return [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in self._types]
+        return [
+            (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+            for kind in self._types
+        ]
 
 
 class _Call(NamedTuple):
@@ -171,10 +213,18 @@ class _State(NamedTuple):
 
 
 def _state(modules: Sequence[nn.Module]) -> _State:
-    tensors = [tensor for module in modules for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None]
+    tensors = [
+        tensor
+        for module in modules
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+        if tensor is not None
+    ]
     marks: list[Any] = [module.training for module in modules]
     # Inference tensors have no version; nor can they change outside of inference mode.
-    marks += [(id(tensor), tensor.requires_grad, 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+    marks += [
+        (id(tensor), tensor.requires_grad, 0 if tensor.is_inference() else tensor._version)
+        for tensor in tensors
+    ]
     return _State(tensors, marks)
 
 
@@ -194,7 +244,10 @@ def _versions(leaves: list[Any]) -> list[int]:
 
 def _describe(leaves: list[Any]) -> list[Any]:
     """What tells the inputs of two calls apart without a look at the numbers; a version counts the changes in place since a tensor was made."""
-    return [(leaf.shape, leaf.dtype, leaf.device, leaf._version) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    return [
+        (leaf.shape, leaf.dtype, leaf.device, leaf._version) if isinstance(leaf, Tensor) else leaf
+        for leaf in leaves
+    ]
 
 
 def _overrides(forward: object) -> bool:

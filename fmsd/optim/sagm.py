@@ -56,8 +56,12 @@ class SAGM(Ascent):
         scales = self.scales(flat)
         gradient, losses = flat.gradient(passes)
         movable = flat.movable(gradient)
-        ascended, perturbed = flat.gradient_at(movable * (ascent(movable, self.rho, scales) - self.alpha), passes)
+        ascended, perturbed = flat.gradient_at(
+            movable * (ascent(movable, self.rho, scales) - self.alpha), passes
+        )
         diagnostics = {COSINE: cosine(gradient, ascended), PERTURBED_LOSS: perturbed.sum()}
-        diagnostics |= descent_per_ascent(movable, self.rho, self.alpha, scales) | flat.head_share(gradient)
+        diagnostics |= descent_per_ascent(movable, self.rho, self.alpha, scales) | flat.head_share(
+            gradient
+        )
         flat.follow(gradient.lerp_(ascended, 0.5))
         return Outcome(losses, diagnostics)

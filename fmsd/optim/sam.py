@@ -6,7 +6,18 @@ from typing import ClassVar
 
 from torch import nn
 
-from fmsd.optim.wrapper import COSINE, PERTURBED_LOSS, Ascent, Flat, Outcome, Pass, Reduce, ascent, cosine, in_range
+from fmsd.optim.wrapper import (
+    COSINE,
+    PERTURBED_LOSS,
+    Ascent,
+    Flat,
+    Outcome,
+    Pass,
+    Reduce,
+    ascent,
+    cosine,
+    in_range,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +55,8 @@ class SAM(Ascent):
         movable = flat.movable(gradient)
         ascended, perturbed = flat.gradient_at(movable * ascent(movable, self.rho, scales), passes)
         flat.follow(ascended)
-        return Outcome(losses, {COSINE: cosine(gradient, ascended), PERTURBED_LOSS: perturbed.sum()} | flat.head_share(gradient))
+        return Outcome(
+            losses,
+            {COSINE: cosine(gradient, ascended), PERTURBED_LOSS: perturbed.sum()}
+            | flat.head_share(gradient),
+        )

@@ -15,7 +15,8 @@ from fmsd.errors import InputError
 Pass = Callable[[], Tensor]
 """A forward and a backward pass: adds a loss's gradient to p.grad and returns the loss, detached.
 
-It may be called several times at different parameters, and then sees the same input and the same random numbers.
+It may be called several times at different parameters, and then sees the same input and the same
+random numbers.
 """
 
 Reduce = Callable[[list[Tensor]], None]
@@ -59,8 +60,9 @@ class Outcome(NamedTuple):
 class OptimizerWrapper(Protocol):
     """Leaves in p.grad the direction the wrapped optimizer then follows; may perturb parameters, restores them bit for bit; never steps.
 
-    The losses of all passes add up to the loss of the step. `by_domain` says whether a wrapper wants one pass for each forgery domain
-    instead of a single one, `warmup_epochs` for how many epochs plain `ERM` takes its place, `perturb` which parameters it perturbs.
+    The losses of all passes add up to the loss of the step. `by_domain` says whether a wrapper
+    wants one pass for each forgery domain instead of a single one, `warmup_epochs` for how many
+    epochs plain `ERM` takes its place, `perturb` which parameters it perturbs.
     """
 
     by_domain: ClassVar[bool]
@@ -89,10 +91,11 @@ class OptimizerWrapper(Protocol):
             params: everything that the passes give a gradient.
             passes: one per domain, or a single one.
             resting: parameters that must not move now; they get a gradient and are not perturbed.
-            reduce: joins the gradients of several processes; called once for all gradients at the parameters and once for those
-                at perturbed ones.
-            head: the parameters of the classifier; with perturb="backbone" they get a gradient, are not perturbed and do not count in
-                the length of a perturbation. None where nobody knows them, which perturb="backbone" refuses.
+            reduce: joins the gradients of several processes; called once for all gradients at the
+                parameters and once for those at perturbed ones.
+            head: the parameters of the classifier; with perturb="backbone" they get a gradient, are
+                not perturbed and do not count in the length of a perturbation. None where nobody
+                knows them, which perturb="backbone" refuses.
         """
         ...
 
@@ -118,7 +121,10 @@ class ERM:
         losses = torch.stack([run() for run in passes])
         if reduce is not None:
             reduce([losses, *gradients(params)])
-        return Outcome(losses, {} if head is None else {HEAD_SHARE: norm_share(gradients(head), gradients(params))})
+        return Outcome(
+            losses,
+            {} if head is None else {HEAD_SHARE: norm_share(gradients(head), gradients(params))},
+        )
 
 
 class Flat:
@@ -144,12 +150,16 @@ class Flat:
         self.params, self.reduce = params, reduce
         self.sizes = [parameter.numel() for parameter in params]
         self.reached = [False] * len(params)
-        self.like = params[0].new_empty(0, dtype=torch.promote_types(params[0].dtype, torch.float32))
+        self.like = params[0].new_empty(
+            0, dtype=torch.promote_types(params[0].dtype, torch.float32)
+        )
         self.head = None if head is None else set(head)
         still = {*resting, *(head or () if perturb == "backbone" else ())}
         self.still = [parameter in still for parameter in params]
 
-    def gradients(self, passes: Sequence[Pass]) -> tuple[Float[Tensor, "passes numbers"], Float[Tensor, " passes"]]:
+    def gradients(
+        self, passes: Sequence[Pass]
+    ) -> tuple[Float[Tensor, "passes numbers"], Float[Tensor, " passes"]]:
         """The gradient of each pass, and its loss."""
         found, losses = self.like.new_empty(len(passes), sum(self.sizes)), []
         clear(self.params)
@@ -160,7 +170,9 @@ class Flat:
         self._join(found, values)
         return found, values
 
-    def gradient(self, passes: Sequence[Pass]) -> tuple[Float[Tensor, " numbers"], Float[Tensor, " passes"]]:
+    def gradient(
+        self, passes: Sequence[Pass]
+    ) -> tuple[Float[Tensor, " numbers"], Float[Tensor, " passes"]]:
         """The gradient of the sum of all passes, and the loss of each. A pass may move the parameters before it runs."""
         found = self.like.new_empty(sum(self.sizes))
         clear(self.params)
@@ -169,7 +181,9 @@ class Flat:
         self._join(found, losses)
         return found, losses
 
-    def gradient_at(self, offset: Float[Tensor, " numbers"], passes: Sequence[Pass]) -> tuple[Float[Tensor, " numbers"], Float[Tensor, " passes"]]:
+    def gradient_at(
+        self, offset: Float[Tensor, " numbers"], passes: Sequence[Pass]
+    ) -> tuple[Float[Tensor, " numbers"], Float[Tensor, " passes"]]:
         """The gradient of the sum of all passes at theta + offset, and the loss of each."""
         with self.perturbed() as place:
             place(offset)
@@ -180,25 +194,39 @@ class Flat:
         if not any(self.still):
             return vector
         moved = vector.clone()
-        still = [part for part, rests in zip(moved.split(self.sizes), self.still, strict=True) if rests]
+        still = [
+            part for part, rests in zip(moved.split(self.sizes), self.still, strict=True) if rests
+        ]
         torch._foreach_zero_(still)  # pyright: ignore[reportPrivateImportUsage]
         return moved
 
     def scales(self, eta: float) -> Float[Tensor, " numbers"]:
         """T = |theta| + eta, by which an adaptive ascent measures lengths; of all parameters, vectors and biases as matrices."""
-        return torch.cat([parameter.detach().flatten().to(self.like.dtype) for parameter in self.params]).abs().add_(eta)
+        return (
+            torch.cat(
+                [parameter.detach().flatten().to(self.like.dtype) for parameter in self.params]
+            )
+            .abs()
+            .add_(eta)
+        )
 
     def head_share(self, gradient: Float[Tensor, " numbers"]) -> dict[str, Tensor]:
         """The diagnostic `HEAD_SHARE` of a gradient; none where the head is unknown."""
         if self.head is None:
             return {}
         inside = self.head
-        parts = [part for parameter, part in zip(self.params, gradient.split(self.sizes), strict=True) if parameter in inside]
+        parts = [
+            part
+            for parameter, part in zip(self.params, gradient.split(self.sizes), strict=True)
+            if parameter in inside
+        ]
         return {HEAD_SHARE: norm_share(parts, [gradient])}
 
     def follow(self, direction: Float[Tensor, " numbers"]) -> None:
         """Sets p.grad; to None where no pass reached a parameter."""
-        for parameter, part, reached in zip(self.params, direction.split(self.sizes), self.reached, strict=True):
+        for parameter, part, reached in zip(
+            self.params, direction.split(self.sizes), self.reached, strict=True
+        ):
             parameter.grad = part.view_as(parameter).to(parameter.dtype) if reached else None
 
     @contextlib.contextmanager
@@ -207,11 +235,16 @@ class Flat:
 
         They are put back from a copy, also when the block fails or is interrupted.
         """
-        values = [parameter.detach() for parameter in self.params]  # in the memory of the parameters
+        values = [
+            parameter.detach() for parameter in self.params
+        ]  # in the memory of the parameters
         original = [value.clone() for value in values]
 
         def place(offset: Tensor) -> None:
-            parts = [part.view_as(value) for part, value in zip(offset.split(self.sizes), values, strict=True)]
+            parts = [
+                part.view_as(value)
+                for part, value in zip(offset.split(self.sizes), values, strict=True)
+            ]
             torch._foreach_copy_(values, original)  # pyright: ignore[reportPrivateImportUsage]
             torch._foreach_add_(values, parts)  # pyright: ignore[reportPrivateImportUsage]
 
@@ -225,7 +258,12 @@ class Flat:
         parts = []
         for place, parameter in enumerate(self.params):
             self.reached[place] |= parameter.grad is not None
-            parts.append((torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).detach().flatten().to(out.dtype))
+            parts.append(
+                (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+                .detach()
+                .flatten()
+                .to(out.dtype)
+            )
         clear(self.params)
         torch.cat(parts, out=out)
 
@@ -260,33 +298,49 @@ def norm_share(parts: Sequence[Tensor], whole: Sequence[Tensor]) -> Float[Tensor
     return (nn.utils.get_total_norm(parts) / (nn.utils.get_total_norm(whole) + TINY)) ** 2
 
 
-def ascent(gradient: Float[Tensor, " numbers"], rho: float, scales: Float[Tensor, " numbers"] | None = None) -> Tensor:
+def ascent(
+    gradient: Float[Tensor, " numbers"], rho: float, scales: Float[Tensor, " numbers"] | None = None
+) -> Tensor:
     """What a gradient g is multiplied by for an ascent over the distance rho: rho / ||g||, or adaptively rho T^2 / ||T g||.
 
     Args:
         gradient: zeros where parameters are not perturbed.
         rho: the distance, Euclidean or after a division by T.
-        scales: T of an adaptive ascent, see `Flat.scales`. With T = |theta| the point has the same outputs when two factors whose product
-            matters are rescaled, one by c and the other by 1 / c.
+        scales: T of an adaptive ascent, see `Flat.scales`. With T = |theta| the point has the same
+            outputs when two factors whose product matters are rescaled, one by c and the other by 1
+            / c.
     """
-    return rho / norm(gradient) if scales is None else scales.square() * (rho / norm(scales * gradient))
+    return (
+        rho / norm(gradient)
+        if scales is None
+        else scales.square() * (rho / norm(scales * gradient))
+    )
 
 
 def descent_per_ascent(
-    gradient: Float[Tensor, " numbers"], rho: float, alpha: float, scales: Float[Tensor, " numbers"] | None = None
+    gradient: Float[Tensor, " numbers"],
+    rho: float,
+    alpha: float,
+    scales: Float[Tensor, " numbers"] | None = None,
 ) -> dict[str, Tensor]:
     """The diagnostic `DESCENT` of a point theta + ascent - alpha g; none where rho is 0.
 
-    It is alpha ||g|| / rho, and alpha ||g||^2 / (rho ||T g||) for an adaptive ascent: what the shift takes from the loss, to first order, as a
-    share of what the ascent adds.
+    It is alpha ||g|| / rho, and alpha ||g||^2 / (rho ||T g||) for an adaptive ascent: what the
+    shift takes from the loss, to first order, as a share of what the ascent adds.
     """
     if not rho:
         return {}
     length = norm(gradient)
-    return {DESCENT: alpha * length / rho if scales is None else alpha * length**2 / (rho * norm(scales * gradient))}
+    return {
+        DESCENT: alpha * length / rho
+        if scales is None
+        else alpha * length**2 / (rho * norm(scales * gradient))
+    }
 
 
-def check_head(perturb: Perturb, params: Collection[nn.Parameter], head: Collection[nn.Parameter] | None) -> None:
+def check_head(
+    perturb: Perturb, params: Collection[nn.Parameter], head: Collection[nn.Parameter] | None
+) -> None:
     """Refuses to perturb the backbone alone where nobody says what the head is, or where nothing else is trainable.
 
     Raises:
@@ -311,10 +365,12 @@ class Ascent:
     """The settings of a perturbation that SAM, SAGM and RoGA share.
 
     Args:
-        perturb: the `backbone`, whose trainable parameters are perturbed while the head's stay, or `all` that is trainable.
-        adaptive: climb by rho T^2 g / ||T g|| with T = |theta| + eta (ASAM, Kwon et al., ICML 2021, arXiv 2102.11600). T is taken of every
-            parameter, of vectors and biases as of matrices: singular values are vectors, and without them the ascent would depend on how a
-            product is split into factors. With eta = 0 a parameter that is exactly 0 is not perturbed.
+        perturb: the `backbone`, whose trainable parameters are perturbed while the head's stay, or
+            `all` that is trainable.
+        adaptive: climb by rho T^2 g / ||T g|| with T = |theta| + eta (ASAM, Kwon et al., ICML 2021,
+            arXiv 2102.11600). T is taken of every parameter, of vectors and biases as of matrices:
+            singular values are vectors, and without them the ascent would depend on how a product
+            is split into factors. With eta = 0 a parameter that is exactly 0 is not perturbed.
         eta: added to |theta| in an adaptive ascent, at least 0.
     """
 
@@ -333,7 +389,8 @@ class Ascent:
             raise InputError(f"wrapper.perturb={self.perturb} is unknown", "choose backbone or all")
         if self.eta and not self.adaptive:
             raise InputError(
-                f"wrapper.eta={self.eta} has no effect on an ascent that is not adaptive", "set wrapper.adaptive=true, or leave out wrapper.eta"
+                f"wrapper.eta={self.eta} has no effect on an ascent that is not adaptive",
+                "set wrapper.adaptive=true, or leave out wrapper.eta",
             )
 
     def scales(self, flat: Flat) -> Float[Tensor, " numbers"] | None:
@@ -349,4 +406,6 @@ def in_range(**settings: float) -> None:
     """
     for name, value in settings.items():
         if isinstance(value, str) or not 0 <= value < math.inf:
-            raise InputError(f"wrapper.{name}={value} is out of range", "give a number of at least 0")
+            raise InputError(
+                f"wrapper.{name}={value} is out of range", "give a number of at least 0"
+            )

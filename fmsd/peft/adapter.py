@@ -1,7 +1,8 @@
 """Adapters: what a method changed in a pretrained backbone, as two small files.
 
-adapter.safetensors   everything that learned, and the initial directions that training is measured against
-adapter.json          format, the base it belongs to, how the adapted layers are made, and where the numbers come from
+adapter.safetensors   everything that learned, and the initial directions that training is measured
+against adapter.json          format, the base it belongs to, how the adapted layers are made, and
+where the numbers come from
 
 A method that trains every weight has an adapter as large as the backbone. Nothing is pickled.
 """
@@ -21,10 +22,10 @@ from torch import Tensor, nn
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
 from fmsd.models.detector import Detector, trained_batch_norms
-from fmsd.peft.decomposition import raw
 from fmsd.peft.inject import Adapted
 from fmsd.peft.lora import LoraLinear
 from fmsd.peft.subspace import SubspaceLinear, subspace_layers
+from fmsd.peft.svd_cache import raw
 from fmsd.signature import JSON, Fault, recognise
 from fmsd.state import StateFile, unreadable
 
@@ -36,7 +37,9 @@ RESAMPLED = ("pos_embed", "patch_embed", "rel_pos", "relative_position")
 """Parts of the names of what depends on the input's size."""
 
 
-def _lora(layer: nn.Module, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoraLinear:
+def _lora(
+    layer: nn.Module, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> LoraLinear:
     if tensors["a"].shape[0] != description["rank"]:  # which would be allocated
         raise ValueError(f"rank {description['rank']} is not that of its tensors")
     return LoraLinear(layer, **description)  # pyright: ignore[reportArgumentType]
@@ -51,11 +54,16 @@ KINDS: dict[str, tuple[type, Callable[..., nn.Module]]] = {
 
 def state(detector: Detector) -> dict[str, Tensor]:
     """What tells an adapted backbone from its base: learned parameters, and buffers of the modules that learn; by timm's names."""
-    kept = {name for name, parameter in detector.backbone.named_parameters() if parameter.requires_grad}
+    kept = {
+        name for name, parameter in detector.backbone.named_parameters() if parameter.requires_grad
+    }
     norms = set(trained_batch_norms(detector))
     for prefix, module in detector.backbone.named_modules():
         if module in norms or any(parameter.requires_grad for parameter in module.parameters()):
-            kept |= {f"{prefix}.{name}" if prefix else name for name, _ in module.named_buffers(recurse=False)}
+            kept |= {
+                f"{prefix}.{name}" if prefix else name
+                for name, _ in module.named_buffers(recurse=False)
+            }
     return {name: tensor for name, tensor in detector.backbone.state_dict().items() if name in kept}
 
 
@@ -66,9 +74,14 @@ def restore(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> N
         InputError: they are not those of this detector; `source` is named.
     """
     own = state(detector)
-    odd = sorted(set(own) ^ set(tensors)) or [name for name in own if own[name].shape != tensors[name].shape]
+    odd = sorted(set(own) ^ set(tensors)) or [
+        name for name in own if own[name].shape != tensors[name].shape
+    ]
     if odd:
-        raise InputError(f"The tensors of {source} do not fit the detector (first: {odd[0]!r})", "choose the backbone and method it was made with")
+        raise InputError(
+            f"The tensors of {source} do not fit the detector (first: {odd[0]!r})",
+            "choose the backbone and method it was made with",
+        )
     before = {layer: copy.deepcopy(layer.initial) for layer in subspace_layers(detector)}
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -80,7 +93,8 @@ def restore(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> N
 def fingerprint(detector: Detector, weights: Mapping[str, Tensor] | None = None) -> str:
     """SHA-256 of a backbone's weights, to be taken before a method changes it.
 
-    The head is left out, and what timm resamples to the input's size: its last bits depend on the processor.
+    The head is left out, and what timm resamples to the input's size: its last bits depend on the
+    processor.
 
     Args:
         weights: the weights, where the detector itself holds none.
@@ -96,10 +110,14 @@ def fingerprint(detector: Detector, weights: Mapping[str, Tensor] | None = None)
 
 def head_name(detector: Detector) -> str:
     """The head's name in the backbone."""
-    return next(name for name, module in detector.backbone.named_modules() if module is detector.head())
+    return next(
+        name for name, module in detector.backbone.named_modules() if module is detector.head()
+    )
 
 
-def save(detector: Detector, folder: Path, base: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+def save(
+    detector: Detector, folder: Path, base: Mapping[str, Any], about: Mapping[str, Any]
+) -> None:
     """Writes a detector's adapter, each file in one step.
 
     Args:
@@ -113,12 +131,20 @@ def save(detector: Detector, folder: Path, base: Mapping[str, Any], about: Mappi
         if isinstance(module, layer) and isinstance(module, Adapted)
     }
     with atomic(folder / TENSORS) as partial:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state(detector).items()}, partial)
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in state(detector).items()},
+            partial,
+        )
     describe(detector, folder, base, layers, list(state(detector)), about)
 
 
 def describe(
-    detector: Detector, folder: Path, base: Mapping[str, Any], layers: Mapping[str, Any], tensors: Sequence[str], about: Mapping[str, Any]
+    detector: Detector,
+    folder: Path,
+    base: Mapping[str, Any],
+    layers: Mapping[str, Any],
+    tensors: Sequence[str],
+    about: Mapping[str, Any],
 ) -> None:
     """Writes the description beside an adapter's tensors.
 
@@ -132,7 +158,10 @@ def describe(
         "layers": dict(layers),
         "tensors": list(tensors),
         "head": head_name(detector),
-        "normalisation": {"mean": detector.mean.flatten().tolist(), "std": detector.std.flatten().tolist()},
+        "normalisation": {
+            "mean": detector.mean.flatten().tolist(),
+            "std": detector.std.flatten().tolist(),
+        },
         **about,
     }
     with atomic(folder / DESCRIPTION) as partial:
@@ -152,18 +181,25 @@ def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]
     try:
         tensors = StateFile(folder / TENSORS)
     except FileNotFoundError as error:
-        raise InputError(f"{folder} holds no adapter ({TENSORS} is missing)", "give the folder of a run") from error
+        raise InputError(
+            f"{folder} holds no adapter ({TENSORS} is missing)", "give the folder of a run"
+        ) from error
     except (OSError, SafetensorError) as error:
         fault = unreadable(folder / TENSORS, error)
-        raise InputError(f"The adapter {folder / TENSORS} cannot be read: it {fault.what}", fault.remedy) from error
+        raise InputError(
+            f"The adapter {folder / TENSORS} cannot be read: it {fault.what}", fault.remedy
+        ) from error
     if odd := sorted(set(description["tensors"]) ^ set(tensors)):
         raise InputError(
-            f"The files of the adapter in {folder} do not belong together ({odd[0]!r} is in one of them only)", "take both from the same run"
+            f"The files of the adapter in {folder} do not belong together ({odd[0]!r} is in one "
+            "of them only)",
+            "take both from the same run",
         )
     base = description["base"]
     if base["hash"] != found:
         raise InputError(
-            f"The adapter in {folder} belongs to other base weights: {base['name']} with hash {base['hash'][:12]}, not {found[:12]}",
+            f"The adapter in {folder} belongs to other base weights: {base['name']} with hash "
+            f"{base['hash'][:12]}, not {found[:12]}",
             "give the ones it was trained on",
         )
     return description, tensors
@@ -179,50 +215,85 @@ def _description(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{folder} holds no adapter ({DESCRIPTION} is missing)", "give the folder of a run") from error
+        raise InputError(
+            f"{folder} holds no adapter ({DESCRIPTION} is missing)", "give the folder of a run"
+        ) from error
     except OSError as error:
         fault = unreadable(path, error)
-        raise InputError(f"The adapter {path} cannot be read: it {fault.what}", fault.remedy) from error
+        raise InputError(
+            f"The adapter {path} cannot be read: it {fault.what}", fault.remedy
+        ) from error
     except (ValueError, RecursionError) as error:
         fault = recognise(path)
         if fault is None or fault is JSON:
-            fault = Fault(f"is no JSON text ({reason(error)})", "take it anew from the run that it comes from")
-        raise InputError(f"The adapter {path} cannot be read: it {fault.what}", fault.remedy) from error
+            fault = Fault(
+                f"is no JSON text ({reason(error)})", "take it anew from the run that it comes from"
+            )
+        raise InputError(
+            f"The adapter {path} cannot be read: it {fault.what}", fault.remedy
+        ) from error
     version = description.get("format") if isinstance(description, dict) else None
     if version != FORMAT:
         raise InputError(
-            f"The adapter in {folder} has format {version!r:.40}, and this version reads format {FORMAT}",
+            f"The adapter in {folder} has format {version!r:.40}, and this version reads format "
+            f"{FORMAT}",
             "train it again, or use the version that wrote it",
         )
     base, layers, names = (description.get(key) for key in ("base", "layers", "tensors"))
     whole = {
-        "base": isinstance(base, dict) and all(isinstance(base.get(key), str) for key in ("name", "hash")),
+        "base": isinstance(base, dict)
+        and all(isinstance(base.get(key), str) for key in ("name", "hash")),
         "layers": isinstance(layers, dict),
         "tensors": isinstance(names, list) and all(isinstance(name, str) for name in names),
     }
     for key, fine in whole.items():
         if not fine:
-            fault = f"its {key!r} is not what an adapter has there" if key in description else f"it lacks {key!r}"
-            raise InputError(f"{path} is damaged: {fault}", "take it anew from the run that it comes from")
+            fault = (
+                f"its {key!r} is not what an adapter has there"
+                if key in description
+                else f"it lacks {key!r}"
+            )
+            raise InputError(
+                f"{path} is damaged: {fault}", "take it anew from the run that it comes from"
+            )
     return description
 
 
-def rebuilt(layer: nn.Module, name: str, description: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> nn.Module:
+def rebuilt(
+    layer: nn.Module,
+    name: str,
+    description: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    folder: Path,
+) -> nn.Module:
     """The adapted layer that an adapter puts in the place of the plain layer of this name, with its initial directions.
 
     Raises:
         InputError: the description does not fit the layer.
     """
-    own = {key.removeprefix(f"{name}."): tensors[key] for key in tensors if key.startswith(f"{name}.")}
+    own = {
+        key.removeprefix(f"{name}."): tensors[key] for key in tensors if key.startswith(f"{name}.")
+    }
     try:
         about = dict(description["layers"][name])
-        plain = all(value is None or isinstance(value, str | int | float) for value in about.values())
+        plain = all(
+            value is None or isinstance(value, str | int | float) for value in about.values()
+        )
         if not (plain and isinstance(layer, nn.Linear | nn.Conv2d)):
             raise TypeError("no matrix and plain values")
         return KINDS[about.pop("kind")][1](layer, about, own)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        ArithmeticError,
+    ) as error:
         raise InputError(
-            f"{folder / DESCRIPTION} is damaged: the layer {name!r} cannot be made of it ({reason(error)})",
+            f"{folder / DESCRIPTION} is damaged: the layer {name!r} cannot be made of it "
+            f"({reason(error)})",
             f"take {DESCRIPTION} and {TENSORS} anew from one run",
         ) from error
 

@@ -15,10 +15,15 @@ def bitfit(detector: Detector, batches: Batches | None = None) -> Adaptation:
         InputError: no layer but the head has a bias.
     """
     probe(detector)
-    chosen = [parameter for name, parameter in detector.backbone.named_parameters() if not parameter.requires_grad and is_bias(name, parameter)]
+    chosen = [
+        parameter
+        for name, parameter in detector.backbone.named_parameters()
+        if not parameter.requires_grad and is_bias(name, parameter)
+    ]
     if not chosen:
         raise InputError(
-            f"No layer of {type(detector.backbone).__name__} but its head has a bias, so method=bitfit has nothing to train",
+            f"No layer of {type(detector.backbone).__name__} but its head has a bias, so "
+            "method=bitfit has nothing to train",
             "choose another method, e.g. method=lora",
         )
     for bias in chosen:

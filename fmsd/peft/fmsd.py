@@ -2,13 +2,16 @@
 
 "Forgery-aware Layer Masking and Multi-Artifact Subspace Decomposition", arXiv 2601.01041 v2/v3.
 
-The paper says: evaluate the bias and variance of layer-wise gradients to select forgery-sensitive layers; decompose the selected layers'
-weights by SVD into one semantic subspace (frozen) and multiple learnable artifact subspaces, held apart by orthogonality and
-spectral-consistency constraints. Our reading: the head is trained alone for a while, gradients are measured without a step (see
-`fmsd.mask`) and the head is put back; the K * m smallest singular directions of every chosen matrix are set free at a working scale (see
-`fmsd.peft.subspace`), direction j belongs to subspace j mod K, and each of a fused q, k, v is a matrix of its own.
+The paper says: evaluate the bias and variance of layer-wise gradients to select forgery-sensitive
+layers; decompose the selected layers' weights by SVD into one semantic subspace (frozen) and
+multiple learnable artifact subspaces, held apart by orthogonality and spectral-consistency
+constraints. Our reading: the head is trained alone for a while, gradients are measured without a
+step (see `fmsd.peft.mask`) and the head is put back; the K * m smallest singular directions of
+every chosen matrix are set free at a working scale (see `fmsd.peft.subspace`), direction j belongs
+to subspace j mod K, and each of a fused q, k, v is a matrix of its own.
 
-Effort (Yan et al., ICML 2025, arXiv 2411.15633) is the case of one subspace with one direction at its own scale, no mask and no penalties.
+Effort (Yan et al., ICML 2025, arXiv 2411.15633) is the case of one subspace with one direction at
+its own scale, no mask and no penalties.
 """
 
 import copy
@@ -26,9 +29,9 @@ from torch.nn import functional
 
 from fmsd.errors import InputError
 from fmsd.linalg import Split
-from fmsd.mask import LayerMask, Masking, choose, domain_moments, moments, read
 from fmsd.models.detector import Detector
 from fmsd.peft.inject import Matrix, inject, select, slices
+from fmsd.peft.mask import LayerMask, Masking, choose, domain_moments, moments, read
 from fmsd.peft.method import Adaptation, Batches, Penalties
 from fmsd.peft.penalties import WEIGHTS, named
 from fmsd.peft.probe import probe
@@ -63,14 +66,17 @@ def fmsd(
         batches: training batches, for a mask that measures gradients.
         patterns: candidate layers, see `fmsd.peft.inject.select`.
         subspaces: number K of artifact subspaces per matrix.
-        directions: number m of singular directions per subspace; None for 1 or, under the hard constraint, for as many as give 32 in all.
+        directions: number m of singular directions per subspace; None for 1 or, under the hard
+            constraint, for as many as give 32 in all.
         allotment: direction j belongs to subspace j mod K (`interleave`) or j div m (`contiguous`).
         split: the smallest (`tail`), the largest (`top`) or `random` directions are set free.
-        constraint: `soft` leaves orthogonality to the penalties; `hard` learns the coefficients C of U_tail C V_tail^T between the free
-            directions, which are thus orthogonal to the semantic part and to each other by construction.
-        working_scale: start the weights s of the directions at no less than the matrix's median singular value; False starts them at
-            their singular values, as Effort does.
-        penalties: weight per penalty name; see `fmsd.peft.penalties`. A weight of 0 leaves the penalty out; None all of them.
+        constraint: `soft` leaves orthogonality to the penalties; `hard` learns the coefficients C
+            of U_tail C V_tail^T between the free directions, which are thus orthogonal to the
+            semantic part and to each other by construction.
+        working_scale: start the weights s of the directions at no less than the matrix's median
+            singular value; False starts them at their singular values, as Effort does.
+        penalties: weight per penalty name; see `fmsd.peft.penalties`. A weight of 0 leaves the
+            penalty out; None all of them.
         mask: how the layers are chosen; None keeps all candidates.
 
     Raises:
@@ -82,7 +88,18 @@ def fmsd(
     layers = candidates(detector, patterns, subspaces, directions)
     masked = None if mask is None else layer_mask(detector, batches, layers, mask)
     names = list(layers) if masked is None else masked.kept
-    free(detector, names, subspaces, directions, allotment, split, constraint, working_scale, "orthogonality" in chosen, apart=False)
+    free(
+        detector,
+        names,
+        subspaces,
+        directions,
+        allotment,
+        split,
+        constraint,
+        working_scale,
+        "orthogonality" in chosen,
+        apart=False,
+    )
     return Adaptation(chosen, masked)
 
 
@@ -95,8 +112,14 @@ def allowed(penalties: Mapping[str, float], constraint: Constraint) -> Penalties
     if constraint not in ("soft", "hard"):
         raise InputError(f"method.constraint={constraint} is unknown", "choose soft or hard")
     chosen = dict(named(penalties))
-    if constraint == "hard" and (idle := [name for name in ("redundancy", "orthogonality") if chosen.pop(name, None)]):
-        log.info("The hard constraint keeps the directions orthogonal, so these penalties are left out: %s.", ", ".join(idle))
+    if constraint == "hard" and (
+        idle := [name for name in ("redundancy", "orthogonality") if chosen.pop(name, None)]
+    ):
+        log.info(
+            "The hard constraint keeps the directions orthogonal, so these penalties are left "
+            "out: %s.",
+            ", ".join(idle),
+        )
     return chosen
 
 
@@ -114,7 +137,9 @@ def per_subspace(subspaces: int, directions: int | None, constraint: Constraint)
     return math.ceil(COEFFICIENTS / subspaces) if constraint == "hard" else 1
 
 
-def candidates(detector: Detector, patterns: Sequence[str], subspaces: int, directions: int) -> dict[str, Matrix]:
+def candidates(
+    detector: Detector, patterns: Sequence[str], subspaces: int, directions: int
+) -> dict[str, Matrix]:
     """The layers that can be decomposed.
 
     Raises:
@@ -126,7 +151,8 @@ def candidates(detector: Detector, patterns: Sequence[str], subspaces: int, dire
         parts = slices(name)
         if rows % parts or rank >= min(rows // parts, columns):
             raise InputError(
-                f"The layer {name!r} ({rows} x {columns}, {parts} {'matrix' if parts == 1 else 'matrices'}) cannot give {rank} directions",
+                f"The layer {name!r} ({rows} x {columns}, {parts} "
+                f"{'matrix' if parts == 1 else 'matrices'}) cannot give {rank} directions",
                 f"lower method.subspaces or method.directions, or add '!{name}' to method.patterns",
             )
     return layers
@@ -151,21 +177,36 @@ def free(
     """
     if allotment not in ("interleave", "contiguous") or split not in ("tail", "top", "random"):
         raise InputError(
-            f"method.allotment={allotment} or method.split={split} is unknown", "choose interleave or contiguous, and one of tail, top, random"
+            f"method.allotment={allotment} or method.split={split} is unknown",
+            "choose interleave or contiguous, and one of tail, top, random",
         )
 
     def replace(name: str, layer: Matrix) -> nn.Module:
-        return SubspaceLinear(layer, slices(name), subspaces, directions, allotment, split, working_scale, apart, based, constraint == "hard")
+        return SubspaceLinear(
+            layer,
+            slices(name),
+            subspaces,
+            directions,
+            allotment,
+            split,
+            working_scale,
+            apart,
+            based,
+            constraint == "hard",
+        )
 
     for name in track(names, "Decomposing layers", transient=True):
         inject(detector.backbone, [name], replace)
 
 
-def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str, Matrix], mask: Masking) -> LayerMask:
+def layer_mask(
+    detector: Detector, batches: Batches | None, layers: Mapping[str, Matrix], mask: Masking
+) -> LayerMask:
     """Chooses layers by `mask`: trains the head alone, then measures the gradients of every candidate without a step.
 
     Raises:
-        InputError: there is no data to measure on, or too little, or the mask's file is about other layers.
+        InputError: there is no data to measure on, or too little, or the mask's file is about other
+            layers.
     """
     begun = None if batches is None else batches.mask
     if mask.file is not None or begun is not None:
@@ -173,7 +214,10 @@ def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str,
     elif not mask.measures:
         chosen = choose(mask, list(layers))
     elif batches is None:
-        raise InputError(f"method.mask.bias={mask.bias} measures gradients, which needs training batches", "give some, or set method.mask.bias=none")
+        raise InputError(
+            f"method.mask.bias={mask.bias} measures gradients, which needs training batches",
+            "give some, or set method.mask.bias=none",
+        )
     else:
         detector.eval()  # dropout off; batch norms as pretrained
         head = copy.deepcopy(detector.head().state_dict())
@@ -185,18 +229,29 @@ def layer_mask(detector: Detector, batches: Batches | None, layers: Mapping[str,
         if mask.bias == "domain":
             if len(batches.domains) < 2:
                 raise InputError(
-                    f"method.mask.bias=domain compares forgery domains, and the training data has {len(batches.domains)}", "choose signal"
+                    "method.mask.bias=domain compares forgery domains, and the training data has "
+                    f"{len(batches.domains)}",
+                    "choose signal",
                 )
             share = max(2, mask.batches // len(batches.domains))
-            parts = {domain: losses(detector, batches, share, f"Measuring {domain}", domain) for domain in batches.domains}
+            parts = {
+                domain: losses(detector, batches, share, f"Measuring {domain}", domain)
+                for domain in batches.domains
+            }
             measured = domain_moments(weights, parts)
         else:
-            measured = moments(weights, losses(detector, batches, mask.batches, "Measuring layers"), entrywise=mask.bias == "snr")
+            measured = moments(
+                weights,
+                losses(detector, batches, mask.batches, "Measuring layers"),
+                entrywise=mask.bias == "snr",
+            )
         detector.head().load_state_dict(head)  # training begins as it does with any other mask
         probe(detector)
         detector.train()
         chosen = batches.agreed(choose(mask, list(layers), measured))
-    log.info("The layer mask keeps %d of %d candidate layers.", len(chosen.kept), len(chosen.layers))
+    log.info(
+        "The layer mask keeps %d of %d candidate layers.", len(chosen.kept), len(chosen.layers)
+    )
     return chosen
 
 
@@ -209,7 +264,9 @@ def warm_up(detector: Detector, batches: Batches, mask: Masking) -> None:
         optimizer.zero_grad()
 
 
-def losses(detector: Detector, batches: Batches, count: int, title: str, domain: str | None = None) -> Iterator[Callable[[], Tensor]]:
+def losses(
+    detector: Detector, batches: Batches, count: int, title: str, domain: str | None = None
+) -> Iterator[Callable[[], Tensor]]:
     """The classification loss of each batch, with a progress bar."""
 
     def loss(batch: Frames) -> Tensor:

@@ -20,7 +20,14 @@ PLAIN = (nn.Linear, Linear, nn.Conv2d, Conv2dSame)
 
 PATTERNS: dict[str, tuple[str, ...]] = {
     "attention": (
-        *("*attn.qkv", "*attn.[qkv]", "*attn.kv", "*attn.[qkv]_proj", "*attn.proj", "*attn.out_proj"),
+        *(
+            "*attn.qkv",
+            "*attn.[qkv]",
+            "*attn.kv",
+            "*attn.[qkv]_proj",
+            "*attn.proj",
+            "*attn.out_proj",
+        ),
         *("*attn_pool.q", "*attn_pool.kv", "*attn_pool.proj"),
     ),
     "mlp": ("*mlp.fc[12]", "*mlp.fc1_[gx]", "*mlp.w[123]", "*mlp.w12"),
@@ -46,7 +53,11 @@ class Adapted(Protocol):
 
 def matrices(model: nn.Module) -> dict[str, Matrix]:
     """Every linear layer and pointwise convolution by its name, in the order of the module tree."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) or _pointwise(module)}  # pyright: ignore[reportReturnType]
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) or _pointwise(module)
+    }  # pyright: ignore[reportReturnType]
 
 
 def slices(name: str) -> int:
@@ -58,14 +69,16 @@ def select(detector: Detector, patterns: Sequence[str]) -> dict[str, Matrix]:
     """The matrices of a detector's backbone, without its head, that a method may adapt.
 
     Args:
-        patterns: shell-style patterns of layer names in timm's keys, and the words `attention`, `mlp` and `pointwise`; what follows a `!`
-            is left out again.
+        patterns: shell-style patterns of layer names in timm's keys, and the words `attention`,
+            `mlp` and `pointwise`; what follows a `!` is left out again.
 
     Raises:
         InputError: a pattern matches nothing, or matches a layer that does more than multiply.
     """
     head = detector.head()
-    known = {name: layer for name, layer in matrices(detector.backbone).items() if layer is not head}
+    known = {
+        name: layer for name, layer in matrices(detector.backbone).items() if layer is not head
+    }
     chosen: set[str] = set()
     left_out: set[str] = set()
     for pattern in patterns:
@@ -74,26 +87,39 @@ def select(detector: Detector, patterns: Sequence[str]) -> dict[str, Matrix]:
         found = {
             name
             for name, layer in known.items()
-            if (isinstance(layer, nn.Conv2d) if word == "pointwise" else any(fnmatch.fnmatchcase(name, shell) for shell in shells))
+            if (
+                isinstance(layer, nn.Conv2d)
+                if word == "pointwise"
+                else any(fnmatch.fnmatchcase(name, shell) for shell in shells)
+            )
         }
         if not found:
             some = ", ".join(list(known)[:8]) or "none"
             raise InputError(
                 f"The pattern {pattern!r} matches no matrix of {type(detector.backbone).__name__}",
-                f"it has {some}, ...: set method.patterns=[...] to some of attention, mlp, pointwise, or to layer names",
+                f"it has {some}, ...: set method.patterns=[...] to some of attention, mlp, "
+                "pointwise, or to layer names",
             )
         (left_out if pattern.startswith("!") else chosen).update(found)
     chosen -= left_out
     for name in chosen:
         if type(known[name]) not in PLAIN:
             kind = type(known[name]).__name__
-            raise InputError(f"The layer {name!r} is a {kind}, which does more than multiply by its weight", f"add '!{name}' to method.patterns")
+            raise InputError(
+                f"The layer {name!r} is a {kind}, which does more than multiply by its weight",
+                f"add '!{name}' to method.patterns",
+            )
     if not chosen:
-        raise InputError("method.patterns leaves no layer", "name the layers to adapt, e.g. method.patterns=[attention]")
+        raise InputError(
+            "method.patterns leaves no layer",
+            "name the layers to adapt, e.g. method.patterns=[attention]",
+        )
     return {name: layer for name, layer in known.items() if name in chosen}
 
 
-def inject(model: nn.Module, names: Sequence[str], replace: Callable[[str, Matrix], nn.Module]) -> None:
+def inject(
+    model: nn.Module, names: Sequence[str], replace: Callable[[str, Matrix], nn.Module]
+) -> None:
     """Replaces the named layers, in place."""
     for name in names:
         layer = model.get_submodule(name)
@@ -115,7 +141,11 @@ def plain(weight: Tensor, bias: Tensor | None, stride: tuple[int, int] | None) -
     rows, columns = weight.shape[:2]
     place = {"device": weight.device, "dtype": weight.dtype}
     biased = bias is not None
-    layer = nn.Linear(columns, rows, biased, **place) if stride is None else nn.Conv2d(columns, rows, 1, stride, bias=biased, **place)
+    layer = (
+        nn.Linear(columns, rows, biased, **place)
+        if stride is None
+        else nn.Conv2d(columns, rows, 1, stride, bias=biased, **place)
+    )
     layer.weight.copy_(weight)
     if layer.bias is not None and bias is not None:
         layer.bias.copy_(bias)
@@ -123,7 +153,12 @@ def plain(weight: Tensor, bias: Tensor | None, stride: tuple[int, int] | None) -
 
 
 def _pointwise(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1 and not any(_padding(module))
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.groups == 1
+        and not any(_padding(module))
+    )
 
 
 def _padding(convolution: nn.Conv2d) -> tuple[int, ...]:

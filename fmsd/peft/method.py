@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from fmsd.mask import LayerMask, MaskHistory
 from fmsd.models.detector import Detector
+from fmsd.peft.mask import LayerMask, MaskHistory
 from fmsd.types import Frames
 
 Penalty = Callable[[nn.Module], Tensor]
@@ -54,9 +54,10 @@ class Adaptation:
         penalties: what training adds to the loss.
         mask: which layers were chosen to learn, and why; None where every matching layer learns.
         history: which artifact subspaces were active when, where that changes during training.
-        resting: the parameters that must not move in this step, by an optimizer wrapper's perturbation neither.
-        observe: runs when the optimizer wrapper has left its direction, made of gradients of the classification loss alone, before the
-            gradients of the penalties are added.
+        resting: the parameters that must not move in this step, by an optimizer wrapper's
+            perturbation neither.
+        observe: runs when the optimizer wrapper has left its direction, made of gradients of the
+            classification loss alone, before the gradients of the penalties are added.
         before_step: runs when all gradients are there; it may drop some.
         state: what the method remembers from step to step, for checkpoints.
     """

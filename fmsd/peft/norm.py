@@ -1,7 +1,14 @@
 """Norm tuning: only the scales and shifts of normalisation layers learn."""
 
 from timm.layers import norm as timm_norm
-from timm.layers.evo_norm import EvoNorm2dB0, EvoNorm2dB1, EvoNorm2dB2, EvoNorm2dS0, EvoNorm2dS1, EvoNorm2dS2
+from timm.layers.evo_norm import (
+    EvoNorm2dB0,
+    EvoNorm2dB1,
+    EvoNorm2dB2,
+    EvoNorm2dS0,
+    EvoNorm2dS1,
+    EvoNorm2dS2,
+)
 from timm.layers.filter_response_norm import FilterResponseNormAct2d, FilterResponseNormTlu2d
 from timm.layers.grn import GlobalResponseNorm
 from torch import nn
@@ -45,10 +52,16 @@ def norm(detector: Detector, batches: Batches | None = None) -> Adaptation:
     """
     probe(detector)
     layers = [module for module in detector.backbone.modules() if isinstance(module, NORMS)]
-    chosen = [affine for layer in layers for name in ("weight", "bias") if (affine := getattr(layer, name, None)) is not None]
+    chosen = [
+        affine
+        for layer in layers
+        for name in ("weight", "bias")
+        if (affine := getattr(layer, name, None)) is not None
+    ]
     if not chosen:
         raise InputError(
-            f"{type(detector.backbone).__name__} has no normalisation layer with parameters, so method=norm has nothing to train",
+            f"{type(detector.backbone).__name__} has no normalisation layer with parameters, so "
+            "method=norm has nothing to train",
             "choose another method, e.g. method=lora",
         )
     for affine in chosen:

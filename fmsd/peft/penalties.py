@@ -1,9 +1,11 @@
 """What keeps the artifact subspaces apart and the weight's energy where it was (FMSD, arXiv 2601.01041).
 
-The paper names two constraints, orthogonality and spectral consistency, "reducing redundancy across the artifact subspaces and preserving
-the overall spectral structure", without public equations; these are our readings, in exact forms that never build a matrix of the size of
-the weight's square. All are squared, since an unsquared norm pulls as hard on a rounding error as on a violation, and what is no larger
-than a rounding error counts as nothing, since Adam makes a full step of any gradient. Matrices of one shape are treated in one batch.
+The paper names two constraints, orthogonality and spectral consistency, "reducing redundancy across
+the artifact subspaces and preserving the overall spectral structure", without public equations;
+these are our readings, in exact forms that never build a matrix of the size of the weight's square.
+All are squared, since an unsquared norm pulls as hard on a rounding error as on a violation, and
+what is no larger than a rounding error counts as nothing, since Adam makes a full step of any
+gradient. Matrices of one shape are treated in one batch.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +25,8 @@ from fmsd.peft.subspace import SubspaceLinear, subspace_layers
 def redundancy(model: nn.Module) -> Float[Tensor, ""]:
     """Mean over matrices of sum_{i != j} ||U_i^T U_j||_F^2 plus the same for V, on columns of unit length.
 
-    It acts between different artifact subspaces only: inside one the directions may turn as they like, since they span it together.
+    It acts between different artifact subspaces only: inside one the directions may turn as they
+    like, since they span it together.
     """
     return _mean(model, _redundancy)
 
@@ -31,9 +34,10 @@ def redundancy(model: nn.Module) -> Float[Tensor, ""]:
 def orthogonality(model: nn.Module) -> Float[Tensor, ""]:
     """Mean over matrices of ||[U_sem U]^T [U_sem U] - I||_F^2 plus the same for V, as Effort (arXiv 2411.15633) defines it.
 
-    The semantic block is constant, so this is ||U^T U - I||^2 + 2 ||U_sem^T U||^2. Where U_sem and the initial factors U0 together
-    span the whole space (a matrix's shorter side), ||U_sem^T U|| is the length of what U has outside the span of U0. There the artifact
-    subspaces can only turn within the directions they began with.
+    The semantic block is constant, so this is ||U^T U - I||^2 + 2 ||U_sem^T U||^2. Where U_sem and
+    the initial factors U0 together span the whole space (a matrix's shorter side), ||U_sem^T U|| is
+    the length of what U has outside the span of U0. There the artifact subspaces can only turn
+    within the directions they began with.
     """
     return _mean(model, _orthogonality)
 
@@ -55,7 +59,9 @@ PENALTIES: dict[str, Penalty] = {
     "singular_values": singular_values,
 }
 
-WEIGHTS: Mapping[str, float] = MappingProxyType({"redundancy": 0.1, "orthogonality": 0.0, "spectral": 0.1, "singular_values": 0.0})
+WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {"redundancy": 0.1, "orthogonality": 0.0, "spectral": 0.1, "singular_values": 0.0}
+)
 """The weight of each penalty where nothing else is asked for."""
 
 
@@ -67,8 +73,13 @@ def named(weights: Mapping[str, float]) -> Penalties:
     """
     for name, weight in weights.items():
         if name not in PENALTIES or weight < 0:
-            raise InputError(f"method.penalties.{name}={weight} is no penalty with a weight of at least 0", f"there are {', '.join(PENALTIES)}")
-    return {name: (float(weight), PENALTIES[name]) for name, weight in weights.items() if weight > 0}
+            raise InputError(
+                f"method.penalties.{name}={weight} is no penalty with a weight of at least 0",
+                f"there are {', '.join(PENALTIES)}",
+            )
+    return {
+        name: (float(weight), PENALTIES[name]) for name, weight in weights.items() if weight > 0
+    }
 
 
 Group = list[SubspaceLinear]
@@ -77,21 +88,37 @@ ROUNDING = 1e-6
 """Cosines and relative changes up to this are rounding errors of single precision."""
 
 
-def _mean(model: nn.Module, penalty: Callable[[Group], Float[Tensor, "layers parts"]]) -> Float[Tensor, ""]:
+def _mean(
+    model: nn.Module, penalty: Callable[[Group], Float[Tensor, "layers parts"]]
+) -> Float[Tensor, ""]:
     groups: dict[object, Group] = {}
     for layer in subspace_layers(model):
-        shape = (layer.parts, layer.out_features, layer.in_features, layer.subspaces, layer.directions, layer.hard, layer.semantic.device)
+        shape = (
+            layer.parts,
+            layer.out_features,
+            layer.in_features,
+            layer.subspaces,
+            layer.directions,
+            layer.hard,
+            layer.semantic.device,
+        )
         groups.setdefault(shape, []).append(layer)
     return torch.cat([penalty(group).flatten() for group in groups.values()]).mean()
 
 
 def _redundancy(group: Group) -> Float[Tensor, "layers parts"]:
-    within = torch.ones(group[0].directions, group[0].directions, dtype=torch.bool, device=group[0].energy.device)
+    within = torch.ones(
+        group[0].directions, group[0].directions, dtype=torch.bool, device=group[0].energy.device
+    )
     between = torch.block_diag(*[within] * group[0].subspaces).logical_not()
-    return _overlap(_stack(layer.u for layer in group), between) + _overlap(_stack(layer.v.mT for layer in group), between)
+    return _overlap(_stack(layer.u for layer in group), between) + _overlap(
+        _stack(layer.v.mT for layer in group), between
+    )
 
 
-def _overlap(columns: Float[Tensor, "layers parts size rank"], pairs: Bool[Tensor, "rank rank"]) -> Float[Tensor, "layers parts"]:
+def _overlap(
+    columns: Float[Tensor, "layers parts size rank"], pairs: Bool[Tensor, "rank rank"]
+) -> Float[Tensor, "layers parts"]:
     """Summed squared cosines of the pairs of columns."""
     unit = functional.normalize(columns, dim=-2)
     return _squared((unit.mT @ unit) * pairs)
@@ -99,33 +126,57 @@ def _overlap(columns: Float[Tensor, "layers parts size rank"], pairs: Bool[Tenso
 
 def _orthogonality(group: Group) -> Float[Tensor, "layers parts"]:
     initial = [layer.initial for layer in group]
-    left = _side([layer.u for layer in group], [factors.u for factors in initial], [layer.u_range for layer in group])
-    return left + _side([layer.v.mT for layer in group], [factors.vt.mT for factors in initial], [layer.v_range for layer in group])
+    left = _side(
+        [layer.u for layer in group],
+        [factors.u for factors in initial],
+        [layer.u_range for layer in group],
+    )
+    return left + _side(
+        [layer.v.mT for layer in group],
+        [factors.vt.mT for factors in initial],
+        [layer.v_range for layer in group],
+    )
 
 
-def _side(factors: list[Tensor], initial: list[Tensor], spans: list[Tensor | None]) -> Float[Tensor, "layers parts"]:
+def _side(
+    factors: list[Tensor], initial: list[Tensor], spans: list[Tensor | None]
+) -> Float[Tensor, "layers parts"]:
     stacked = torch.stack(factors)
     outside = linalg.orthonormal_complement(torch.stack(initial), stacked)
     if spans[0] is not None:
         outside = torch.stack([span.mT @ part for span, part in zip(spans, outside, strict=True)])  # pyright: ignore[reportOptionalMemberAccess]
     gram = stacked.mT @ stacked
-    return _squared(gram - torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)) + 2 * _squared(outside)
+    return _squared(
+        gram - torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    ) + 2 * _squared(outside)
 
 
 def _spectral(group: Group) -> Float[Tensor, "layers parts"]:
     left, right = _stack(layer.left for layer in group), _stack(layer.v for layer in group)
-    images = torch.stack([layer.semantic_image(own) for layer, own in zip(group, right, strict=True)])
+    images = torch.stack(
+        [layer.semantic_image(own) for layer, own in zip(group, right, strict=True)]
+    )
     gain = linalg.energy_gain(images, left, right) - _stack(layer.gain for layer in group)
-    return functional.hardshrink(gain / _positive(_stack(layer.energy for layer in group)), ROUNDING).square()
+    return functional.hardshrink(
+        gain / _positive(_stack(layer.energy for layer in group)), ROUNDING
+    ).square()
 
 
 def _singular_values(group: Group) -> Float[Tensor, "layers parts"]:
     initial = _stack(layer.initial.s for layer in group)
     if group[0].hard:  # whose values are sorted
         initial = initial.sort(descending=True).values
-    least = 1e-12 * _stack(layer.energy for layer in group)  # the free directions of a matrix with dead rows may have no energy at all
+    least = 1e-12 * _stack(
+        layer.energy for layer in group
+    )  # the free directions of a matrix with dead rows may have no energy at all
     length = _positive(torch.maximum(initial.square().sum(-1), least)).sqrt()
-    return functional.hardshrink((_stack(layer.s for layer in group) - initial) / length[..., None], ROUNDING).square().sum(-1)
+    return (
+        functional.hardshrink(
+            (_stack(layer.s for layer in group) - initial) / length[..., None], ROUNDING
+        )
+        .square()
+        .sum(-1)
+    )
 
 
 def _squared(matrix: Float[Tensor, "layers parts rows columns"]) -> Float[Tensor, "layers parts"]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
-from fmsd.merge.delta import Part
+from fmsd.merge.task_vectors import Part
 from fmsd.models.detector import Detector
 from fmsd.models.head import CosineHead, check_kind
 from fmsd.peft import adapter
@@ -32,24 +32,42 @@ class Folded(Mapping[str, Tensor]):
         InputError: no adapter, or one of another backbone, base or kind of head.
     """
 
-    def __init__(self, folder: Path, base: Mapping[str, Tensor], hash: str, skeleton: Detector) -> None:  # noqa: A002
+    def __init__(
+        self,
+        folder: Path,
+        base: Mapping[str, Tensor],
+        hash: str,  # noqa: A002
+        skeleton: Detector,
+    ) -> None:
         self.folder, self.base, self.skeleton = folder, base, skeleton
         self.description, self.tensors = adapter.read(folder, hash)
         head = adapter.head_name(skeleton)
-        if any(name.startswith(f"{head}.") for name in self.tensors):  # a method may leave the head as it is
+        if any(
+            name.startswith(f"{head}.") for name in self.tensors
+        ):  # a method may leave the head as it is
             check_kind(self.tensors, skeleton.backbone, head, str(folder))
         own, found = shapes(skeleton.backbone.state_dict()), shapes(self.tensors)
         self.names = list(own)
         odd = [layer for layer in self.description["layers"] if f"{layer}.weight" not in own]
         odd += [name for name in found if self.owner(name) is None and found[name] != own.get(name)]
         if odd:
-            raise InputError(f"The adapter in {folder} does not fit the backbone (first: {min(odd)!r})", "give the backbone it was made with")
+            raise InputError(
+                f"The adapter in {folder} does not fit the backbone (first: {min(odd)!r})",
+                "give the backbone it was made with",
+            )
         self.last = threading.local()
 
     def owner(self, name: str) -> str | None:
         """The adapted layer that a tensor belongs to."""
         parts = name.split(".")
-        return next((layer for layer in (".".join(parts[:end]) for end in range(1, len(parts))) if layer in self.description["layers"]), None)
+        return next(
+            (
+                layer
+                for layer in (".".join(parts[:end]) for end in range(1, len(parts)))
+                if layer in self.description["layers"]
+            ),
+            None,
+        )
 
     @property
     def touched(self) -> set[str]:
@@ -76,7 +94,8 @@ class Folded(Mapping[str, Tensor]):
                 tensor = self.tensors[whole]
                 if tensor.shape != value.shape:
                     raise InputError(
-                        f"The adapter in {self.folder} is damaged: {whole} has the shape {tuple(tensor.shape)} instead of {tuple(value.shape)}",
+                        f"The adapter in {self.folder} is damaged: {whole} has the shape "
+                        f"{tuple(tensor.shape)} instead of {tuple(value.shape)}",
                         "take it anew from the run that it comes from",
                     )
                 value.copy_(tensor)
@@ -96,15 +115,26 @@ def parts(detector: Detector) -> dict[str, Part]:
     for prefix, module in detector.backbone.named_modules():
         for name, _ in module.named_parameters(recurse=False):
             whole = f"{prefix}.{name}" if prefix else name
-            kinds[whole] = Part("matrix", slices(prefix)) if name == "weight" and is_matrix(module) else Part("other")
+            kinds[whole] = (
+                Part("matrix", slices(prefix))
+                if name == "weight" and is_matrix(module)
+                else Part("other")
+            )
             if module is detector.head():
-                kinds[whole] = Part("direction" if isinstance(module, CosineHead) and name == "weight" else "head")
+                kinds[whole] = Part(
+                    "direction" if isinstance(module, CosineHead) and name == "weight" else "head"
+                )
             elif name == "in_proj_weight" and isinstance(module, nn.MultiheadAttention):
                 kinds[whole] = Part("matrix", 3)
         for name, buffer in module.named_buffers(recurse=False):
-            kinds[f"{prefix}.{name}" if prefix else name] = Part("statistic" if buffer.is_floating_point() else "counter")
+            kinds[f"{prefix}.{name}" if prefix else name] = Part(
+                "statistic" if buffer.is_floating_point() else "counter"
+            )
     affine = affine_names(detector)
-    return {name: kinds[name]._replace(affine=kinds[name].kind == "other" and name in affine) for name in detector.backbone.state_dict()}
+    return {
+        name: kinds[name]._replace(affine=kinds[name].kind == "other" and name in affine)
+        for name in detector.backbone.state_dict()
+    }
 
 
 def affine_names(detector: Detector) -> set[str]:
@@ -119,7 +149,9 @@ def affine_names(detector: Detector) -> set[str]:
 
 def is_matrix(module: nn.Module) -> bool:
     """Whether a module's weight is a matrix: that of a linear layer, or of a convolution in which every output sees every input."""
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.modules.conv._ConvNd) and module.groups == 1 and not module.transposed)
+    return isinstance(module, nn.Linear) or (
+        isinstance(module, nn.modules.conv._ConvNd) and module.groups == 1 and not module.transposed
+    )
 
 
 def changed(detector: Detector, touched: set[str]) -> dict[str, Part]:

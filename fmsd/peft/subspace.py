@@ -2,12 +2,14 @@
 
     W = W_sem + sum_k U_k diag(s_k) V_k^T        exact at initialisation
 
-The forward pass stays factored, y = x W_sem^T + b + (x V) P^T with P = U diag(s), so no gradient of the size of W is ever formed.
-The decomposition is that of FMSD (arXiv 2601.01041) and, with one direction, of Effort (arXiv 2411.15633).
+The forward pass stays factored, y = x W_sem^T + b + (x V) P^T with P = U diag(s), so no gradient of
+the size of W is ever formed. The decomposition is that of FMSD (arXiv 2601.01041) and, with one
+direction, of Effort (arXiv 2411.15633).
 
-The gradients of U and V are proportional to s, and the smallest singular values of a pretrained matrix are next to nothing. Our reading
-of FMSD therefore starts s at a *working scale*, the matrix's median singular value, and takes what that adds out of W_sem. Effort, as
-released, starts s at the singular values.
+The gradients of U and V are proportional to s, and the smallest singular values of a pretrained
+matrix are next to nothing. Our reading of FMSD therefore starts s at a *working scale*, the
+matrix's median singular value, and takes what that adds out of W_sem. Effort, as released, starts s
+at the singular values.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fmsd.linalg import Factors, Split, energy_gain, product
-from fmsd.peft.decomposition import decompose, median_singular_value
 from fmsd.peft.inject import Matrix, plain
+from fmsd.peft.svd_cache import decompose, median_singular_value
 
 Allotment = Literal["interleave", "contiguous"]
 
@@ -28,8 +30,8 @@ Allotment = Literal["interleave", "contiguous"]
 class Artifact(nn.Module):
     """Artifact subspaces of one layer: learnable factors u, s, v and their initial values u0, s0, v0.
 
-    u is (parts, out, rank), s (parts, rank), v (parts, rank, in), where a layer that stacks several matrices (a fused q, k, v) has that
-    many parts.
+    u is (parts, out, rank), s (parts, rank), v (parts, rank, in), where a layer that stacks several
+    matrices (a fused q, k, v) has that many parts.
     """
 
     u0: Tensor
@@ -52,16 +54,22 @@ class Artifact(nn.Module):
     def relative_gradients(self) -> list[Tensor]:
         """The gradient of each factor in units of the factor's own length, direction by direction.
 
-        These are the derivatives along relative changes of u, s and v: they do not depend on how the three share the length of u s v^T.
+        These are the derivatives along relative changes of u, s and v: they do not depend on how
+        the three share the length of u s v^T.
         """
-        lengths = {"u": self.u.norm(dim=-2, keepdim=True), "s": self.s, "v": self.v.norm(dim=-1, keepdim=True)}
+        lengths = {
+            "u": self.u.norm(dim=-2, keepdim=True),
+            "s": self.s,
+            "v": self.v.norm(dim=-1, keepdim=True),
+        }
         return [cast(Tensor, getattr(self, name).grad) * length for name, length in lengths.items()]
 
 
 class HardArtifact(nn.Module):
     """Artifact subspaces that cannot leave the tail: U_tail C V^T with learnable coefficients C between frozen singular directions.
 
-    c is (parts, tail, rank): its columns belong to this module's directions, its rows to all free directions of the layer.
+    c is (parts, tail, rank): its columns belong to this module's directions, its rows to all free
+    directions of the layer.
 
     Args:
         initial: this module's directions.
@@ -94,10 +102,11 @@ class HardArtifact(nn.Module):
 class SubspaceLinear(nn.Module):
     """A linear layer or pointwise convolution with some singular directions trainable and the rest frozen.
 
-    A layer that stacks several matrices is decomposed slice by slice. Subspace k owns `directions` consecutive columns of the factors
-    from k * directions on.
+    A layer that stacks several matrices is decomposed slice by slice. Subspace k owns `directions`
+    consecutive columns of the factors from k * directions on.
 
-    Some backbones (BEiT, EVA, Swin v2) never call the layer but read its `weight`: it is the effective matrix, with gradients.
+    Some backbones (BEiT, EVA, Swin v2) never call the layer but read its `weight`: it is the
+    effective matrix, with gradients.
 
     Args:
         layer: the pretrained layer.
@@ -107,10 +116,12 @@ class SubspaceLinear(nn.Module):
         allotment: direction j belongs to subspace j mod K (`interleave`) or j div m (`contiguous`).
         split: which singular directions are set free.
         working_scale: start s at no less than the matrix's median singular value.
-        apart: keep each subspace's factors as parameters of their own, so that one can rest while another learns.
-        based: keep orthonormal bases of the longer side of rectangular matrices, which the orthogonality penalty needs; they cost as much
-            memory as the weight.
-        hard: learn coefficients between frozen directions, so that nothing leaves the tail; the working scale has no use then.
+        apart: keep each subspace's factors as parameters of their own, so that one can rest while
+            another learns.
+        based: keep orthonormal bases of the longer side of rectangular matrices, which the
+            orthogonality penalty needs; they cost as much memory as the weight.
+        hard: learn coefficients between frozen directions, so that nothing leaves the tail; the
+            working scale has no use then.
         initial: the directions to set free, where they are known already.
     """
 
@@ -136,7 +147,13 @@ class SubspaceLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.parts, self.subspaces, self.directions = parts, subspaces, directions
-        self.allotment, self.split, self.apart, self.based, self.hard = allotment, split, apart, based, hard
+        self.allotment, self.split, self.apart, self.based, self.hard = (
+            allotment,
+            split,
+            apart,
+            based,
+            hard,
+        )
         self.stride = cast(tuple[int, int], layer.stride) if isinstance(layer, nn.Conv2d) else None
         matrices = layer.weight.detach().flatten(1).unflatten(0, (parts, -1))
         self.out_features, self.in_features = parts * matrices.shape[1], matrices.shape[2]
@@ -156,13 +173,27 @@ class SubspaceLinear(nn.Module):
             own = slice(start, start + width)
             factors = Factors(initial.u[..., own], initial.s[..., own], initial.vt[:, own])
             self.artifacts.append(HardArtifact(factors, start, tail) if hard else Artifact(factors))
-        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
-        self.register_buffer("semantic", (matrices - product(initial)).flatten(0, 1).to(layer.weight.dtype), persistent=False)
+        self.bias = (
+            None
+            if layer.bias is None
+            else nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
+        )
+        self.register_buffer(
+            "semantic",
+            (matrices - product(initial)).flatten(0, 1).to(layer.weight.dtype),
+            persistent=False,
+        )
         whole, (rows, wide) = matrices.to(initial.s.dtype), matrices.shape[1:]
         self.register_buffer("energy", whole.square().sum((1, 2)), persistent=False)
         self.register_buffer("gain", self.initial_gain(), persistent=False)
-        self.register_buffer("u_range", torch.linalg.qr(whole).Q if based and rows > wide else None, persistent=False)
-        self.register_buffer("v_range", torch.linalg.qr(whole.mT).Q if based and wide > rows else None, persistent=False)
+        self.register_buffer(
+            "u_range", torch.linalg.qr(whole).Q if based and rows > wide else None, persistent=False
+        )
+        self.register_buffer(
+            "v_range",
+            torch.linalg.qr(whole.mT).Q if based and wide > rows else None,
+            persistent=False,
+        )
 
     @property
     def units(self) -> list[Artifact | HardArtifact]:
@@ -175,10 +206,15 @@ class SubspaceLinear(nn.Module):
         return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def rebuild(cls, layer: Matrix, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "SubspaceLinear":
+    def rebuild(
+        cls, layer: Matrix, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> "SubspaceLinear":
         """The layer that `describe` described, over the same pretrained weight, with the initial directions among `tensors`."""
         count = description["subspaces"] if description["apart"] else 1
-        kept = [[tensors[f"artifacts.{k}.{name}"].to(layer.weight.device) for k in range(count)] for name in ("u0", "s0", "v0")]
+        kept = [
+            [tensors[f"artifacts.{k}.{name}"].to(layer.weight.device) for k in range(count)]
+            for name in ("u0", "s0", "v0")
+        ]
         initial = Factors(torch.cat(kept[0], -1), torch.cat(kept[1], -1), torch.cat(kept[2], -2))
         return cls(layer, **description, initial=initial)
 
@@ -186,7 +222,9 @@ class SubspaceLinear(nn.Module):
     def rebase(self, before: Factors) -> None:
         """Takes over initial directions that were loaded in the place of `before`: the pretrained matrix stays what it was."""
         if not all(torch.equal(new, old) for new, old in zip(self.initial, before, strict=True)):
-            self.semantic += (product(before) - product(self.initial)).flatten(0, 1).to(self.semantic.dtype)
+            self.semantic += (
+                (product(before) - product(self.initial)).flatten(0, 1).to(self.semantic.dtype)
+            )
             self.gain.copy_(self.initial_gain())
 
     def _joined(self, name: str, dim: int) -> Tensor:
@@ -223,7 +261,9 @@ class SubspaceLinear(nn.Module):
         u, s, vt = self.initial
         return energy_gain(self.semantic_image(vt), u * s[..., None, :], vt)
 
-    def semantic_image(self, right: Float[Tensor, "parts rank in"]) -> Float[Tensor, "parts out rank"]:
+    def semantic_image(
+        self, right: Float[Tensor, "parts rank in"]
+    ) -> Float[Tensor, "parts out rank"]:
         """W_sem V of each matrix, for directions that are given as rows."""
         return self.semantic.unflatten(0, (self.parts, -1)).to(right.dtype) @ right.mT
 
@@ -239,7 +279,9 @@ class SubspaceLinear(nn.Module):
         up = torch.block_diag(*left.mT) if self.parts > 1 else left[0].mT
         if self.stride is not None:
             code = functional.conv2d(x, down[..., None, None], stride=self.stride)
-            return functional.conv2d(x, self.semantic[..., None, None], self.bias, self.stride) + functional.conv2d(code, up.mT[..., None, None])
+            return functional.conv2d(
+                x, self.semantic[..., None, None], self.bias, self.stride
+            ) + functional.conv2d(code, up.mT[..., None, None])
         semantic, bias = self.semantic, self.bias
         if torch.is_autocast_enabled(x.device.type):
             kind = torch.get_autocast_dtype(x.device.type)
@@ -254,14 +296,19 @@ class SubspaceLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """The numbers that `print(model)` shows."""
-        return f"{self.in_features}, {self.out_features}, parts={self.parts}, subspaces={self.subspaces}, directions={self.directions}"
+        return (
+            f"{self.in_features}, {self.out_features}, parts={self.parts}, "
+            f"subspaces={self.subspaces}, directions={self.directions}"
+        )
 
 
 class _Factored(torch.autograd.Function):
     """x W_sem^T + b + (x V) P^T and its gradients, each update added into the large product instead of being made beside it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, semantic: Tensor, bias: Tensor | None, up: Tensor, down: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, semantic: Tensor, bias: Tensor | None, up: Tensor, down: Tensor
+    ) -> Tensor:
         code = x @ down.mT
         y = functional.linear(x, semantic, bias)
         y.addmm_(code, up)
@@ -286,7 +333,9 @@ def subspace_layers(model: nn.Module) -> Iterator[SubspaceLinear]:
     return (module for module in model.modules() if isinstance(module, SubspaceLinear))
 
 
-def _singular_directions(matrices: Float[Tensor, "parts out in"], rank: int, split: Split) -> Factors:
+def _singular_directions(
+    matrices: Float[Tensor, "parts out in"], rank: int, split: Split
+) -> Factors:
     """`rank` singular directions of each matrix."""
     found = [decompose(matrix, rank, split) for matrix in matrices]
     return Factors(*(torch.stack(factors) for factors in zip(*found, strict=True)))

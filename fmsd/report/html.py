@@ -7,9 +7,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from fmsd.report.comparison import Marks
-from fmsd.report.plots import style
-from fmsd.report.svg import inline
+from fmsd.figures.style import style
+from fmsd.figures.svg import inline
+from fmsd.report.comparability import Marks
 from fmsd.report.tables import Cell, Table
 
 FOLDER = Path(__file__).parent
@@ -28,8 +28,13 @@ class Section:
 
 def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The whole file."""
-    links = "".join(f'<li><a href="#{section.name}">{escape(section.title)}</a></li>' for section in sections)
-    body = "\n".join(f'<section id="{section.name}"><h2>{escape(section.title)}</h2>\n{section.body}\n</section>' for section in sections)
+    links = "".join(
+        f'<li><a href="#{section.name}">{escape(section.title)}</a></li>' for section in sections
+    )
+    body = "\n".join(
+        f'<section id="{section.name}"><h2>{escape(section.title)}</h2>\n{section.body}\n</section>'
+        for section in sections
+    )
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -73,17 +78,37 @@ def results(table: Table, shown: Mapping[str, int], heat: bool = False) -> str:
         heat: colour the cells by how far they lie above 0.5.
     """
     rows = [
-        [f"{swatch(shown[label]) if label in shown else ''}{escape(label)}", *(_cell(own.get(column), heat) for column in table.columns)]
+        [
+            f"{swatch(shown[label]) if label in shown else ''}{escape(label)}",
+            *(_cell(own.get(column), heat) for column in table.columns),
+        ]
         for label, own in table.cells.items()
     ]
-    notes = "".join(f"<li><sup>{letter}</sup> {escape(meaning)}</li>" for letter, meaning in table.notes)
-    caption = escape(table.title) + (f" <small>{escape(table.caption)}</small>" if table.caption else "")
-    header = ["", *(f"{escape(name)}{f'<small>{escape(table.videos[name])}</small>' if name in table.videos else ''}" for name in table.columns)]
+    notes = "".join(
+        f"<li><sup>{letter}</sup> {escape(meaning)}</li>" for letter, meaning in table.notes
+    )
+    caption = escape(table.title) + (
+        f" <small>{escape(table.caption)}</small>" if table.caption else ""
+    )
+    header = [
+        "",
+        *(
+            f"{escape(name)}{f'<small>{escape(table.videos[name])}</small>' if name in table.videos else ''}"
+            for name in table.columns
+        ),
+    ]
     lacking = f"<li>{escape(table.lacking)}</li>" if table.lacking else ""
-    return _table(caption, header, rows) + (f'<ul class="notes">{lacking}{notes}</ul>' if lacking or notes else "")
+    return _table(caption, header, rows) + (
+        f'<ul class="notes">{lacking}{notes}</ul>' if lacking or notes else ""
+    )
 
 
-def words(caption: str, header: Sequence[str], rows: Sequence[Sequence[str | float | None]], text: Collection[int] = (0,)) -> str:
+def words(
+    caption: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str | float | None]],
+    text: Collection[int] = (0,),
+) -> str:
     """A table of words and numbers, as they are.
 
     Args:
@@ -105,17 +130,28 @@ def choice(panes: Mapping[tuple[str, ...], str], names: Sequence[str]) -> str:
     """Panes of which one is seen, by what is chosen; without scripts all of them.
 
     Args:
-        panes: by the values of the choices, the first of each chosen at first; their headings are their own.
+        panes: by the values of the choices, the first of each chosen at first; their headings are
+            their own.
         names: of the choices.
     """
     controls, places = [], []
     for place, name in enumerate(names):
         values = dict.fromkeys(key[place] for key in panes)
         places.append({value: str(index) for index, value in enumerate(values)})
-        options = "".join(f'<option value="{index}">{escape(value)}</option>' for index, value in enumerate(values))
-        controls.append(f"<label>{escape(name)} <select>{options}</select></label>" if len(values) > 1 else f"<select hidden>{options}</select>")
+        options = "".join(
+            f'<option value="{index}">{escape(value)}</option>'
+            for index, value in enumerate(values)
+        )
+        controls.append(
+            f"<label>{escape(name)} <select>{options}</select></label>"
+            if len(values) > 1
+            else f"<select hidden>{options}</select>"
+        )
     keys = [" ".join(own[value] for own, value in zip(places, key, strict=True)) for key in panes]
-    parts = "".join(f'<div class="pane" data-key="{key}">{body}</div>' for key, body in zip(keys, panes.values(), strict=True))
+    parts = "".join(
+        f'<div class="pane" data-key="{key}">{body}</div>'
+        for key, body in zip(keys, panes.values(), strict=True)
+    )
     return f'<div class="choice"><p class="controls">{"".join(controls)}</p>{parts}</div>'
 
 
@@ -135,7 +171,10 @@ def photograph(kind: str, encoded: str, caption: str) -> str:
         kind: png, webp, ...
         encoded: the file in base64.
     """
-    return f'<figure><img alt="{escape(caption)}" src="data:image/{kind};base64,{encoded}"><figcaption>{escape(caption)}</figcaption></figure>'
+    return (
+        f'<figure><img alt="{escape(caption)}" '
+        f'src="data:image/{kind};base64,{encoded}"><figcaption>{escape(caption)}</figcaption></figure>'
+    )
 
 
 def facts(pairs: Mapping[str, str]) -> str:
@@ -150,7 +189,10 @@ def grid(pictures: Sequence[str], wide: bool = False) -> str:
 
 def legend(rows: Mapping[str, int], marks: Marks) -> str:
     """Whose line is which, with the letters of the rows' numbers."""
-    lines = (f"<li>{swatch(place)}{escape(row)}{raised(marks.of(row))}</li>" for row, place in rows.items())
+    lines = (
+        f"<li>{swatch(place)}{escape(row)}{raised(marks.of(row))}</li>"
+        for row, place in rows.items()
+    )
     return f'<ul class="legend">{"".join(lines)}</ul>'
 
 
@@ -162,14 +204,24 @@ def raised(mark: str) -> str:
 def swatch(place: int) -> str:
     """A piece of the line at a place."""
     look = style(place)
-    dashes = "" if look["linestyle"] == "solid" else " ".join(f"{2.2 * part:g}" for part in look["linestyle"][1])
-    path = f'<path d="M1 4H25" stroke="{look["color"]}" stroke-width="2.5" fill="none"{attribute("stroke-dasharray", dashes)}/>'
+    dashes = (
+        ""
+        if look["linestyle"] == "solid"
+        else " ".join(f"{2.2 * part:g}" for part in look["linestyle"][1])
+    )
+    path = (
+        f'<path d="M1 4H25" stroke="{look["color"]}" stroke-width="2.5" '
+        f'fill="none"{attribute("stroke-dasharray", dashes)}/>'
+    )
     return f'<svg class="swatch" viewBox="0 0 26 8" aria-hidden="true">{path}</svg>'
 
 
 def code(text: str) -> str:
     """Lines to copy."""
-    return f'<div class="code"><button type="button" class="copy">copy</button><pre tabindex="0"><code>{escape(text)}</code></pre></div>'
+    return (
+        '<div class="code"><button type="button" class="copy">copy</button><pre '
+        f'tabindex="0"><code>{escape(text)}</code></pre></div>'
+    )
 
 
 def _cell(cell: Cell | None, heat: bool) -> str:
@@ -178,8 +230,16 @@ def _cell(cell: Cell | None, heat: bool) -> str:
         return "<td>-</td>"
     number = f"<b>{cell.number}</b>" if cell.best else cell.number
     spread = f"<span>{cell.spread}</span>" if cell.spread else ""
-    below = "".join(f"<small>{escape(part)}</small>" for part in (cell.ends, cell.chance, "inverted" if cell.inverted else "") if part)
-    kinds = " ".join(kind for kind, wanted in (("best", cell.best), ("inverted", cell.inverted), ("heat", heat)) if wanted)
+    below = "".join(
+        f"<small>{escape(part)}</small>"
+        for part in (cell.ends, cell.chance, "inverted" if cell.inverted else "")
+        if part
+    )
+    kinds = " ".join(
+        kind
+        for kind, wanted in (("best", cell.best), ("inverted", cell.inverted), ("heat", heat))
+        if wanted
+    )
     look = f"--v:{max(cell.value - 0.5, 0) * 200:.0f}" if heat else ""
     return f'<td data-value="{cell.value:.6g}"{attribute("class", kinds)}{attribute("style", look)}>{number}{raised(cell.mark)}{spread}{below}</td>'
 
@@ -189,7 +249,9 @@ def attribute(name: str, value: str) -> str:
     return f' {name}="{escape(value)}"' if value else ""
 
 
-def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[int] = (0,)) -> str:
+def _table(
+    caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[int] = (0,)
+) -> str:
     """A table that sorts by a click on a header; the first cells of its rows are their names.
 
     Args:
@@ -197,9 +259,15 @@ def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], t
     """
     kinds = [attribute("class", "text" if place in text else "") for place in range(len(header))]
     names = [name or '<span class="hidden">name</span>' for name in header]
-    heads = "".join(f'<th scope="col"{kind}><button type="button">{name}</button></th>' for kind, name in zip(kinds, names, strict=True))
-    lines = "\n".join(f'<tr><th scope="row">{first}</th>{"".join(rest)}</tr>' for first, *rest in rows)
+    heads = "".join(
+        f'<th scope="col"{kind}><button type="button">{name}</button></th>'
+        for kind, name in zip(kinds, names, strict=True)
+    )
+    lines = "\n".join(
+        f'<tr><th scope="row">{first}</th>{"".join(rest)}</tr>' for first, *rest in rows
+    )
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="table"><table><caption><span>{caption}</span></caption>'
+        '<div class="scroll" tabindex="0" role="region" '
+        f'aria-label="table"><table><caption><span>{caption}</span></caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>\n{lines}\n</tbody></table></div>"
     )

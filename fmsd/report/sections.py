@@ -14,15 +14,16 @@ import polars as pl
 from PIL import Image
 
 from fmsd.errors import InputError, reason
-from fmsd.mask import Layer, LayerMask, MaskHistory
+from fmsd.figures import curves, style
 from fmsd.metrics.table import videos
-from fmsd.report import curves, html, plots
-from fmsd.report.comparison import Marks, differing, shortened
-from fmsd.report.evidence import Evidence, Scores
+from fmsd.peft.mask import Layer, LayerMask, MaskHistory
+from fmsd.report import html
+from fmsd.report.comparability import Marks, differing, shortened
 from fmsd.report.html import Section
-from fmsd.report.run import EXPLANATIONS, MASK, SPECTRA
+from fmsd.report.resamples import Evidence, Scores
+from fmsd.report.rows import Trial
 from fmsd.report.tables import LOWER, NAMES, Table, lacking, results_table
-from fmsd.report.trial import Trial
+from fmsd.runs.folder import EXPLANATIONS, MASK, SPECTRA
 from fmsd.tables import read_csv
 
 LINES = 12
@@ -64,7 +65,11 @@ class Overview:
     @functools.cached_property
     def corrupted(self) -> dict[str, Table]:
         """The tables of robustness by dataset; none where nothing was tested under corruptions."""
-        return {} if self.robustness is None else robustness_tables(self.robustness, self.robustness_marks)
+        return (
+            {}
+            if self.robustness is None
+            else robustness_tables(self.robustness, self.robustness_marks)
+        )
 
     @property
     def firsts(self) -> dict[str, Trial]:
@@ -89,41 +94,71 @@ class Overview:
 def page(overview: Overview) -> str:
     """The page of a report."""
     count, rows = len(overview.trials), len({trial.label for trial in overview.trials})
-    versions = sorted({version for trial in overview.trials if (version := trial.record.get("versions", {}).get("fmsd"))})
-    subtitle = f"{plural(count, 'run')} in {plural(rows, 'row')}, {plural(len(overview.datasets), 'test dataset')}"
+    versions = sorted(
+        {
+            version
+            for trial in overview.trials
+            if (version := trial.record.get("versions", {}).get("fmsd"))
+        }
+    )
+    subtitle = (
+        f"{plural(count, 'run')} in {plural(rows, 'row')}, "
+        f"{plural(len(overview.datasets), 'test dataset')}"
+    )
     subtitle += f"; fmsd {', '.join(versions)}" if versions else ""
     return html.page(
-        f"Report on {overview.folder.resolve().name}", subtitle, [section for make in SECTIONS if (section := make(overview)) is not None]
+        f"Report on {overview.folder.resolve().name}",
+        subtitle,
+        [section for make in SECTIONS if (section := make(overview)) is not None],
     )
 
 
 def results(overview: Overview) -> Section:
     """The tables, one at a time, and the differences."""
-    panes = {(NAMES.get(metric, metric), level): html.results(table, overview.shown) for (metric, level), table in overview.tables.items()}
+    panes = {
+        (NAMES.get(metric, metric), level): html.results(table, overview.shown)
+        for (metric, level), table in overview.tables.items()
+    }
     body = html.choice(panes, ("metric", "level"))
     if overview.against:
-        body += html.choice({(table.level,): html.results(table, {}) for table in reversed(overview.against)}, ("level of the differences",))
-    body += html.paragraph("A click on a header sorts. Lines before names are those of the pictures below.", "quiet")
+        body += html.choice(
+            {(table.level,): html.results(table, {}) for table in reversed(overview.against)},
+            ("level of the differences",),
+        )
+    body += html.paragraph(
+        "A click on a header sorts. Lines before names are those of the pictures below.", "quiet"
+    )
     return Section("results", "Results", body)
 
 
 def ranking(overview: Overview) -> Section | None:
     """ROC and DET curves."""
 
-    def one(draw: Callable[[Sequence[curves.Scored | None]], Any], name: str, what: str) -> list[str]:
+    def one(
+        draw: Callable[[Sequence[curves.Scored | None]], Any], name: str, what: str
+    ) -> list[str]:
         return [
-            html.picture(draw([own and own.videos for own in lines]), f"{name} curves on {dataset}", f"{overview.sized(dataset)}: {what}")
+            html.picture(
+                draw([own and own.videos for own in lines]),
+                f"{name} curves on {dataset}",
+                f"{overview.sized(dataset)}: {what}",
+            )
             for dataset, lines in _lines(overview)
         ]
 
     if not overview.evidence.scores:
         return None
     body = html.paragraph(
-        f"Of videos, by {_first(overview)}. The DET curve bends the axes so that normally distributed scores make a straight line; "
+        f"Of videos, by {_first(overview)}. The DET curve bends the axes so that normally "
+        "distributed scores make a straight line; "
         "rates below 0.1 % or above 60 % lie outside.",
         "quiet",
     )
-    body += html.legend(overview.shown, overview.marks) + html.grid(one(curves.roc, "ROC", "ROC")) + html.grid(one(curves.det, "DET", "DET"))
+    body += (
+        html.legend(overview.shown, overview.marks)
+        + html.grid(one(curves.roc, "ROC", "ROC"))
+        + html.grid(one(curves.det, "DET", "DET"))
+    )
     return Section("curves", "ROC and DET curves", body)
 
 
@@ -132,7 +167,11 @@ def histograms(overview: Overview) -> Section | None:
     panes = {}
     for row in overview.shown:
         pictures = [
-            html.picture(curves.histograms(own.domains), f"Scores of {row} on {dataset}", overview.sized(dataset))
+            html.picture(
+                curves.histograms(own.domains),
+                f"Scores of {row} on {dataset}",
+                overview.sized(dataset),
+            )
             for dataset in overview.datasets
             if (own := overview.evidence.scores.get((row, dataset))) is not None
         ]
@@ -140,7 +179,12 @@ def histograms(overview: Overview) -> Section | None:
             panes[row,] = html.paragraph(row, "quiet") + html.grid(pictures, wide=True)
     if not panes:
         return None
-    return Section("scores", "Scores by domain", html.paragraph(f"Of frames, by {_first(overview)}.", "quiet") + html.choice(panes, ("row",)))
+    return Section(
+        "scores",
+        "Scores by domain",
+        html.paragraph(f"Of frames, by {_first(overview)}.", "quiet")
+        + html.choice(panes, ("row",)),
+    )
 
 
 def calibration(overview: Overview) -> Section | None:
@@ -148,13 +192,23 @@ def calibration(overview: Overview) -> Section | None:
     if not overview.evidence.scores:
         return None
     pictures = [
-        html.picture(curves.reliability([own and own.reliability for own in lines]), f"Reliability on {dataset}", overview.sized(dataset))
+        html.picture(
+            curves.reliability([own and own.reliability for own in lines]),
+            f"Reliability on {dataset}",
+            overview.sized(dataset),
+        )
         for dataset, lines in _lines(overview)
     ]
     body = html.paragraph(
-        f"The share of fakes among frames of about the same score, by {_first(overview)}. On the diagonal a score is a probability.", "quiet"
+        f"The share of fakes among frames of about the same score, by {_first(overview)}. On the "
+        "diagonal a score is a probability.",
+        "quiet",
     )
-    return Section("calibration", "Reliability", body + html.legend(overview.shown, overview.marks) + html.grid(pictures))
+    return Section(
+        "calibration",
+        "Reliability",
+        body + html.legend(overview.shown, overview.marks) + html.grid(pictures),
+    )
 
 
 def domains(overview: Overview) -> Section | None:
@@ -168,9 +222,14 @@ def domains(overview: Overview) -> Section | None:
             own = table.filter(dataset=dataset).with_columns(dataset=pl.col("domain"))
             if metric in own.filter(level=level)["metric"]:
                 marks = overview.marks.at((dataset, domain) for domain in own["domain"])
-                made = replace(results_table(own, metric, level, {}, {}, marks), title=f"{NAMES.get(metric, metric)} per {level} on {dataset}")
+                made = replace(
+                    results_table(own, metric, level, {}, {}, marks),
+                    title=f"{NAMES.get(metric, metric)} per {level} on {dataset}",
+                )
                 panes[level, dataset] = html.results(made, {}, heat=metric == "auc")
-    body = html.paragraph("The fakes of one forgery against all reals of their dataset.", "quiet") + html.choice(panes, ("level", "dataset"))
+    body = html.paragraph(
+        "The fakes of one forgery against all reals of their dataset.", "quiet"
+    ) + html.choice(panes, ("level", "dataset"))
     return Section("domains", "Forgeries", body) if panes else None
 
 
@@ -189,7 +248,9 @@ def robustness(overview: Overview) -> Section | None:
             keys = ("run", "level", "metric", "corruption", "severity")
             drawn = own.group_by(keys, maintain_order=True).agg(pl.col("value").mean())
             caption = f"{overview.sized(dataset)}: AUC per video by severity"
-            parts.append(html.picture(plots.robustness(drawn, places), f"Robustness on {dataset}", caption))
+            parts.append(
+                html.picture(style.robustness(drawn, places), f"Robustness on {dataset}", caption)
+            )
     return Section("robustness", "Robustness", "".join(parts))
 
 
@@ -200,9 +261,14 @@ def robustness_tables(table: pl.DataFrame, marks: Marks) -> dict[str, Table]:
         table: results with run, seed, corruption and severity.
     """
     tables = {}
-    for (dataset,), own in table.filter(level="video", metric="auc").group_by("dataset", maintain_order=True):
+    for (dataset,), own in table.filter(level="video", metric="auc").group_by(
+        "dataset", maintain_order=True
+    ):
         worse = own.filter(pl.col("severity") > 0)
-        kept = {str(name): shared(held) for (name,), held in worse.group_by("corruption", maintain_order=True)}
+        kept = {
+            str(name): shared(held)
+            for (name,), held in worse.group_by("corruption", maintain_order=True)
+        }
         means = [
             worse.filter(pl.col("severity").is_in(severities), corruption=name)
             .group_by("run", "seed", maintain_order=True)
@@ -210,15 +276,30 @@ def robustness_tables(table: pl.DataFrame, marks: Marks) -> dict[str, Table]:
             for name, severities in kept.items()
         ]
         columns = ["clean", *kept]
-        parts = [own.filter(severity=0).select("run", "seed", "value", "n_videos", "n_real_videos"), *means]
-        tidy = pl.concat([held.with_columns(dataset=pl.lit(column)) for column, held in zip(columns, parts, strict=True)])
+        parts = [
+            own.filter(severity=0).select("run", "seed", "value", "n_videos", "n_real_videos"),
+            *means,
+        ]
+        tidy = pl.concat(
+            [
+                held.with_columns(dataset=pl.lit(column))
+                for column, held in zip(columns, parts, strict=True)
+            ]
+        )
         tidy = tidy.with_columns(metric=pl.lit("auc"), level=pl.lit("video"))
-        made = results_table(tidy, "auc", "video", {}, {}, marks.at((dataset, column) for column in columns))
-        said = "; ".join(f"{name}: {', '.join(map(str, severities)) or 'none'}" for name, severities in kept.items())
+        made = results_table(
+            tidy, "auc", "video", {}, {}, marks.at((dataset, column) for column in columns)
+        )
+        said = "; ".join(
+            f"{name}: {', '.join(map(str, severities)) or 'none'}"
+            for name, severities in kept.items()
+        )
         counts = "".join(f"{text}. " for text in videos(own).values())
         caption = f"{counts}Mean over the severities that all runs have, {said}."
         title = f"AUC per video on {dataset}"
-        tables[str(dataset)] = replace(made, title=title, columns=columns, caption=caption, videos={}, lacking=lacking(own))
+        tables[str(dataset)] = replace(
+            made, title=title, columns=columns, caption=caption, videos={}, lacking=lacking(own)
+        )
     return tables
 
 
@@ -227,9 +308,13 @@ def masks(overview: Overview) -> Section | None:
 
     def one(row: str, held: Mapping[str, Any]) -> str | None:
         if "layers" in held:
-            figure = plots.layer_mask(LayerMask(held["settings"], tuple(Layer(**layer) for layer in held["layers"])))
+            figure = style.layer_mask(
+                LayerMask(held["settings"], tuple(Layer(**layer) for layer in held["layers"]))
+            )
         elif held["steps"]:
-            figure = plots.mask_history(MaskHistory(held["units"], held["steps"], held["active"], held["scores"]))
+            figure = style.mask_history(
+                MaskHistory(held["units"], held["steps"], held["active"], held["scores"])
+            )
         else:
             return None
         return html.picture(figure, f"Layers of {row}", row)
@@ -243,7 +328,11 @@ def spectra(overview: Overview) -> Section | None:
     def one(row: str, held: Mapping[str, Any]) -> str | None:
         if not held["layers"]:
             return None
-        return html.picture(curves.spectra(held["layers"]), f"Spectra of {row}", f"{row}: singular values, largest first")
+        return html.picture(
+            curves.spectra(held["layers"]),
+            f"Spectra of {row}",
+            f"{row}: singular values, largest first",
+        )
 
     return _by_row(overview, "spectra", "Spectra before and after", SPECTRA, one)
 
@@ -253,22 +342,40 @@ def training(overview: Overview) -> Section | None:
     logs = {}
     for row, trial in overview.firsts.items():
         path = trial.runs[0].folder / "logs" / "metrics.csv"
-        logs[row] = read_csv(path, infer_schema_length=None) if path.is_file() and path.stat().st_size > 1 else pl.DataFrame()
+        logs[row] = (
+            read_csv(path, infer_schema_length=None)
+            if path.is_file() and path.stat().st_size > 1
+            else pl.DataFrame()
+        )
     pictures = []
-    for column, what in (("train/loss", "training loss"), ("val/video_auc", "AUC per video on the validation split")):
+    for column, what in (
+        ("train/loss", "training loss"),
+        ("val/video_auc", "AUC per video on the validation split"),
+    ):
         lines = [
-            tuple(series.to_list() for series in log.select("step", column).drop_nulls()) if {"step", column} <= {*log.columns} else None
+            tuple(series.to_list() for series in log.select("step", column).drop_nulls())
+            if {"step", column} <= {*log.columns}
+            else None
             for log in logs.values()
         ]
         if any(lines):
             pictures.append(
                 html.picture(
-                    curves.training([line if line and line[0] else None for line in lines], what.partition(" per ")[0]), f"Training: {what}", what
+                    curves.training(
+                        [line if line and line[0] else None for line in lines],
+                        what.partition(" per ")[0],
+                    ),
+                    f"Training: {what}",
+                    what,
                 )
             )  # pyright: ignore[reportArgumentType]
     if not pictures:
         return None
-    body = html.paragraph(f"Of {_first(overview)}.", "quiet") + html.legend(overview.shown, overview.marks) + html.grid(pictures, wide=True)
+    body = (
+        html.paragraph(f"Of {_first(overview)}.", "quiet")
+        + html.legend(overview.shown, overview.marks)
+        + html.grid(pictures, wide=True)
+    )
     return Section("training", "Training", body)
 
 
@@ -277,10 +384,15 @@ def explanations(overview: Overview) -> Section | None:
     panes = {}
     for row, trial in overview.firsts.items():
         folders = [run.folder / EXPLANATIONS for run in trial.runs]
-        paths = {path: path.relative_to(folder).with_suffix("") for folder in folders for path in sorted(folder.rglob("*.png"))}
+        paths = {
+            path: path.relative_to(folder).with_suffix("")
+            for folder in folders
+            for path in sorted(folder.rglob("*.png"))
+        }
         if paths:
             panes[row,] = html.paragraph(row, "quiet") + "".join(
-                html.photograph("webp", _encoded(path), f"{row}: {name}") for path, name in paths.items()
+                html.photograph("webp", _encoded(path), f"{row}: {name}")
+                for path, name in paths.items()
             )
     return Section("explanations", "Explanations", html.choice(panes, ("row",))) if panes else None
 
@@ -293,7 +405,9 @@ def cost(overview: Overview) -> Section:
     rows = []
     for label, records in groups.items():
         seconds = [record["seconds"] for record in records if record.get("seconds") is not None]
-        devices = dict.fromkeys(str(record.get("accelerator") or record.get("device") or "-") for record in records)
+        devices = dict.fromkeys(
+            str(record.get("accelerator") or record.get("device") or "-") for record in records
+        )
         peak = [record["peak_memory"] for record in records if record.get("peak_memory")]
         trainable, parameters = records[0].get("trainable"), records[0].get("parameters")
         rows.append(
@@ -304,12 +418,27 @@ def cost(overview: Overview) -> Section:
                 ", ".join(devices),
                 records[0].get("processes"),
                 None if trainable is None else f"{trainable:,}",
-                f"{100 * trainable / parameters:.2f} %" if trainable is not None and parameters else None,
+                f"{100 * trainable / parameters:.2f} %"
+                if trainable is not None and parameters
+                else None,
                 f"{max(peak) / 2**30:.1f}" if peak else None,
             )
         )
-    header = ["", "runs", "minutes", "device", "processes", "trained parameters", "share", "peak GPU memory, GiB"]
-    kept = [place for place, name in enumerate(header) if not place or any(row[place] is not None for row in rows)]
+    header = [
+        "",
+        "runs",
+        "minutes",
+        "device",
+        "processes",
+        "trained parameters",
+        "share",
+        "peak GPU memory, GiB",
+    ]
+    kept = [
+        place
+        for place, name in enumerate(header)
+        if not place or any(row[place] is not None for row in rows)
+    ]
     table = html.words(
         "Cost of a run, mean over seeds",
         [header[place] for place in kept],
@@ -321,41 +450,93 @@ def cost(overview: Overview) -> Section:
 
 def protocol(overview: Overview) -> Section:
     """What the numbers rest on, each stamp once."""
-    stamps = {stamp: facts for trial in overview.trials for stamp, facts in trial.facts().items() if stamp in trial.results["stamp"]}
+    stamps = {
+        stamp: facts
+        for trial in overview.trials
+        for stamp, facts in trial.facts().items()
+        if stamp in trial.results["stamp"]
+    }
     names = differing(list(stamps.values()))
-    common = {name: value for name, value in next(iter(stamps.values())).items() if name not in names}
-    body = html.paragraph("Numbers may only be compared where these facts agree. Each stamp is the hash of them all.", "quiet")
+    common = {
+        name: value for name, value in next(iter(stamps.values())).items() if name not in names
+    }
+    body = html.paragraph(
+        "Numbers may only be compared where these facts agree. Each stamp is the hash of them all.",
+        "quiet",
+    )
     body += html.facts({name: shortened(value, 400) for name, value in common.items()})
     first = [name for name in ("dataset", "level") if name in names]
     others = [name for name in names if name not in first]
-    lines = [[stamp, *(shortened(facts.get(name), 200) for name in (*first, *others))] for stamp, facts in stamps.items()]
-    return Section("protocol", "Protocol", body + html.words("What differs between stamps", ["stamp", *first, *others], lines, range(len(names) + 1)))
+    lines = [
+        [stamp, *(shortened(facts.get(name), 200) for name in (*first, *others))]
+        for stamp, facts in stamps.items()
+    ]
+    return Section(
+        "protocol",
+        "Protocol",
+        body
+        + html.words(
+            "What differs between stamps", ["stamp", *first, *others], lines, range(len(names) + 1)
+        ),
+    )
 
 
 def repeat(overview: Overview) -> Section:
     """The commands and what they ran with."""
-    commands = dict.fromkeys(spelled(record["command"]) for trial in overview.trials for record in trial.records if record.get("command"))
+    commands = dict.fromkeys(
+        spelled(record["command"])
+        for trial in overview.trials
+        for record in trial.records
+        if record.get("command")
+    )
     body = html.code("\n".join(commands))
     facts: dict[str, str] = {}
     for name, values in {
         "git revision": {str(trial.record.get("revision")) for trial in overview.trials},
         "machine": {str(trial.record.get("machine")) for trial in overview.trials},
-        "versions": {", ".join(f"{package} {version}" for package, version in trial.record.get("versions", {}).items()) for trial in overview.trials},
+        "versions": {
+            ", ".join(
+                f"{package} {version}"
+                for package, version in trial.record.get("versions", {}).items()
+            )
+            for trial in overview.trials
+        },
     }.items():
         if known := sorted(values - {"None", ""}):
             facts[name] = "; ".join(known)
     body += html.facts(facts)
     lines = [
-        (trial.label, trial.seed, str(run.folder.relative_to(overview.folder)), trial.record.get("selection"))
+        (
+            trial.label,
+            trial.seed,
+            str(run.folder.relative_to(overview.folder)),
+            trial.record.get("selection"),
+        )
         for trial in overview.trials
         for run in trial.runs
     ]
-    body += html.words("Where the numbers lie", ["", "seed", f"folder below {overview.folder.resolve().name}", "selection"], lines, {0, 2, 3})
+    body += html.words(
+        "Where the numbers lie",
+        ["", "seed", f"folder below {overview.folder.resolve().name}", "selection"],
+        lines,
+        {0, 2, 3},
+    )
     return Section("repeat", "How to repeat", body)
 
 
 SECTIONS: tuple[Callable[[Overview], Section | None], ...] = (
-    *(results, ranking, histograms, calibration, domains, robustness, masks, spectra, training, explanations),
+    *(
+        results,
+        ranking,
+        histograms,
+        calibration,
+        domains,
+        robustness,
+        masks,
+        spectra,
+        training,
+        explanations,
+    ),
     *(cost, protocol, repeat),
 )
 """The parts in their order."""
@@ -363,13 +544,18 @@ SECTIONS: tuple[Callable[[Overview], Section | None], ...] = (
 
 def shared(table: pl.DataFrame) -> list[int]:
     """The severities of one corruption that all runs have that were tested under it."""
-    return sorted(set.intersection(*(set(own["severity"]) for _, own in table.group_by("run", "seed"))))
+    return sorted(
+        set.intersection(*(set(own["severity"]) for _, own in table.group_by("run", "seed")))
+    )
 
 
 def pictured(table: Table) -> dict[str, int]:
     """The rows that pictures show: at most twelve, those that are best on average over the columns; with the places of their lines."""
     sign = 1 if table.metric in LOWER else -1
-    means = {row: sign * sum(cell.value for cell in own.values()) / len(own) for row, own in table.cells.items()}
+    means = {
+        row: sign * sum(cell.value for cell in own.values()) / len(own)
+        for row, own in table.cells.items()
+    }
     best = set(sorted(means, key=lambda row: means[row])[:LINES])
     return {row: place for place, row in enumerate(row for row in table.cells if row in best)}
 
@@ -388,7 +574,11 @@ def _first(overview: Overview) -> str:
     """Which runs pictures show, in words."""
     rows = {trial.label for trial in overview.trials}
     seeds = len(overview.trials) > len(rows)
-    every = "each row" if len(rows) == len(overview.shown) else f"each of the {len(overview.shown)} rows of {len(rows)} with the best mean"
+    every = (
+        "each row"
+        if len(rows) == len(overview.shown)
+        else f"each of the {len(overview.shown)} rows of {len(rows)} with the best mean"
+    )
     return f"the first seed of {every}" if seeds else f"the run of {every}"
 
 
@@ -400,18 +590,37 @@ def _lines(overview: Overview) -> Iterator[tuple[str, list[Scores | None]]]:
             yield dataset, lines
 
 
-def _by_row(overview: Overview, name: str, title: str, file: str, one: Callable[[str, Mapping[str, Any]], str | None]) -> Section | None:
+def _by_row(
+    overview: Overview,
+    name: str,
+    title: str,
+    file: str,
+    one: Callable[[str, Mapping[str, Any]], str | None],
+) -> Section | None:
     """A part with a picture of each row whose run has a file of JSON, a row at a time."""
     made = {}
     for row, trial in overview.firsts.items():
         path = trial.runs[0].folder / file
         try:
-            body = one(row, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+            body = (
+                one(row, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} does not hold what a run writes there ({reason(error)})", "put it back, or remove it") from error
+            raise InputError(
+                f"{path} does not hold what a run writes there ({reason(error)})",
+                "put it back, or remove it",
+            ) from error
         if body is not None:
             made[row,] = body
-    return Section(name, title, html.paragraph(f"Of {_first(overview)}.", "quiet") + html.choice(made, ("row",))) if made else None
+    return (
+        Section(
+            name,
+            title,
+            html.paragraph(f"Of {_first(overview)}.", "quiet") + html.choice(made, ("row",)),
+        )
+        if made
+        else None
+    )
 
 
 def _encoded(path: Path) -> str:
@@ -422,5 +631,7 @@ def _encoded(path: Path) -> str:
             image.thumbnail((WIDEST, 4 * WIDEST))
             image.convert("RGB").save(packed, "WEBP", quality=82)
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow says of broken files
-        raise InputError(f"{path} is no picture ({reason(error)})", "put it back, or remove it") from error
+        raise InputError(
+            f"{path} is no picture ({reason(error)})", "put it back, or remove it"
+        ) from error
     return base64.b64encode(packed.getvalue()).decode()

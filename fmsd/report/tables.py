@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from fmsd.metrics.interval import FEWEST, holm, interval, paired, sufficient
 from fmsd.metrics.table import markdown, markdown_text, videos
-from fmsd.report.comparison import Marks, united
+from fmsd.report.comparability import Marks, united
 
 LOWER = frozenset({"eer", "brier", "ece"})
 """Metrics of which a low value is good; of the others a high one is."""
@@ -52,7 +52,8 @@ class Cell:
         value: the mean over seeds.
         deviation: the standard deviation over seeds; None of a single one.
         low, high: the ends of the interval, where there is one.
-        p: of a difference: how likely one as large is by chance, corrected for the other comparisons of its column.
+        p: of a difference: how likely one as large is by chance, corrected for the other
+            comparisons of its column.
         best: no other of the column is better, and chance is worse.
         inverted: an AUC whose whole interval lies below chance.
         few: there are too few videos for an interval, a p-value or a mark.
@@ -87,7 +88,11 @@ class Cell:
     @property
     def ends(self) -> str:
         """The interval; a dash where there are too few videos for one."""
-        return ("[-]" if self.few else "") if self.low is None or self.high is None else f"[{self.low:.3f}, {self.high:.3f}]"
+        return (
+            ("[-]" if self.few else "")
+            if self.low is None or self.high is None
+            else f"[{self.low:.3f}, {self.high:.3f}]"
+        )
 
     @property
     def chance(self) -> str:
@@ -97,7 +102,11 @@ class Cell:
     @property
     def around(self) -> str:
         """All that stands behind the number."""
-        return self.spread + (f" {self.ends}" if self.ends else "") + (f", {self.chance}" if self.chance else "")
+        return (
+            self.spread
+            + (f" {self.ends}" if self.ends else "")
+            + (f", {self.chance}" if self.chance else "")
+        )
 
 
 @dataclass(frozen=True)
@@ -125,11 +134,17 @@ class Table:
     @property
     def sizes(self) -> str:
         """The numbers of test videos as a sentence, for tables whose headers do not have them."""
-        parts = [f"{column} {self.videos[column].removesuffix(' videos')}" for column in self.columns if column in self.videos]
+        parts = [
+            f"{column} {self.videos[column].removesuffix(' videos')}"
+            for column in self.columns
+            if column in self.videos
+        ]
         return f"Test videos: {'; '.join(parts)}." if parts else ""
 
 
-def results_table(tidy: pl.DataFrame, metric: str, level: str, means: Means, samples: Samples, marks: Marks) -> Table:
+def results_table(
+    tidy: pl.DataFrame, metric: str, level: str, means: Means, samples: Samples, marks: Marks
+) -> Table:
     """Means over seeds; the best of a column stands out where there are several rows.
 
     Where a class has fewer than `FEWEST` videos there are no intervals and no marks.
@@ -144,21 +159,35 @@ def results_table(tidy: pl.DataFrame, metric: str, level: str, means: Means, sam
     counts, few, why = videos(shown), _few(shown), lacking(shown)
     parts = [shown.select("run", "seed", "dataset", "value")]
     for name, datasets in means.items():
-        own = shown.filter(pl.col("dataset").is_in(datasets)).group_by("run", "seed", maintain_order=True).agg(pl.col("value").mean(), count=pl.len())
-        parts.append(own.filter(count=len(datasets)).select("run", "seed", pl.lit(name).alias("dataset"), "value"))
+        own = (
+            shown.filter(pl.col("dataset").is_in(datasets))
+            .group_by("run", "seed", maintain_order=True)
+            .agg(pl.col("value").mean(), count=pl.len())
+        )
+        parts.append(
+            own.filter(count=len(datasets)).select(
+                "run", "seed", pl.lit(name).alias("dataset"), "value"
+            )
+        )
     shown, columns = pl.concat(parts), [*columns, *means]
     cells: dict[str, dict[str, Cell]] = {}
     seeds = {row: own["seed"].n_unique() for (row,), own in tidy.group_by("run")}
     for (row, column), own in shown.group_by("run", "dataset", maintain_order=True):
-        value, deviation = own.select(mean=pl.col("value").mean(), deviation=pl.col("value").std()).row(0)
+        value, deviation = own.select(
+            mean=pl.col("value").mean(), deviation=pl.col("value").std()
+        ).row(0)
         parts = [(str(row), dataset, level) for dataset in means.get(str(column), [str(column)])]
         lacks = any((row, dataset) in few for _, dataset, _ in parts)
         enough = not lacks and all(part in samples for part in parts)
-        low, high = interval(np.mean([samples[part] for part in parts], axis=0)) if enough else (None, None)
+        low, high = (
+            interval(np.mean([samples[part] for part in parts], axis=0)) if enough else (None, None)
+        )
         mark = united(marks.cells.get(part, "") for part in parts)
         fewer = own.height if own.height < seeds[row] else None
         inverted = metric == "auc" and high is not None and high < CHANCE["auc"]
-        cells.setdefault(str(row), {})[str(column)] = Cell(value, deviation, low, high, inverted=inverted, few=lacks, mark=mark, seeds=fewer)
+        cells.setdefault(str(row), {})[str(column)] = Cell(
+            value, deviation, low, high, inverted=inverted, few=lacks, mark=mark, seeds=fewer
+        )
     return Table(
         f"{NAMES.get(metric, metric)} per {level}",
         metric,
@@ -173,22 +202,34 @@ def results_table(tidy: pl.DataFrame, metric: str, level: str, means: Means, sam
 
 def _few(shown: pl.DataFrame) -> dict[tuple[str, str], str]:
     """Row and dataset of tests with too few videos of a class, and how many those are: `1 real`."""
-    known = shown.drop_nulls("n_real_videos").with_columns(real="n_real_videos", fake=pl.col("n_videos") - pl.col("n_real_videos"))
+    known = shown.drop_nulls("n_real_videos").with_columns(
+        real="n_real_videos", fake=pl.col("n_videos") - pl.col("n_real_videos")
+    )
     found = {}
     for (row, dataset), own in known.group_by("run", "dataset", maintain_order=True):
         real, fake = own.select(pl.col("real", "fake").min()).row(0)
         if not sufficient(real, fake):
-            found[row, dataset] = " and ".join(f"{count} {kind}" for kind, count in (("real", real), ("fake", fake)) if count < FEWEST)
+            found[row, dataset] = " and ".join(
+                f"{count} {kind}"
+                for kind, count in (("real", real), ("fake", fake))
+                if count < FEWEST
+            )
     return found
 
 
 def lacking(tidy: pl.DataFrame) -> str:
     """Why some of the numbers have no interval, as a sentence; empty where all may have one."""
     parts = dict.fromkeys(f"{dataset} has {counts}" for (_, dataset), counts in _few(tidy).items())
-    return f"No interval, p-value or mark under {FEWEST} videos of a class: {', '.join(parts)}." if parts else ""
+    return (
+        f"No interval, p-value or mark under {FEWEST} videos of a class: {', '.join(parts)}."
+        if parts
+        else ""
+    )
 
 
-def differences_table(table: Table, against: str, means: Means, samples: Samples, same: Callable[[str, str], bool]) -> Table:
+def differences_table(
+    table: Table, against: str, means: Means, samples: Samples, same: Callable[[str, str], bool]
+) -> Table:
     """What every row of a table has more than one of them, resample by resample, with p-values corrected for the comparisons of a column (Holm).
 
     Args:
@@ -200,16 +241,31 @@ def differences_table(table: Table, against: str, means: Means, samples: Samples
         cells[row] = {}
         for column, cell in own.items():
             datasets = means.get(column, [column])
-            if row == against or column not in table.cells[against] or not all(same(row, dataset) for dataset in datasets):
+            if (
+                row == against
+                or column not in table.cells[against]
+                or not all(same(row, dataset) for dataset in datasets)
+            ):
                 continue
             base = table.cells[against][column]
             difference = Cell(
-                cell.value - base.value, few=cell.few or base.few, signed=True, mark=united((cell.mark, base.mark)), seeds=cell.seeds or base.seeds
+                cell.value - base.value,
+                few=cell.few or base.few,
+                signed=True,
+                mark=united((cell.mark, base.mark)),
+                seeds=cell.seeds or base.seeds,
             )
             if not difference.few:
-                if any((label, dataset, table.level) not in samples for label in (row, against) for dataset in datasets):
+                if any(
+                    (label, dataset, table.level) not in samples
+                    for label in (row, against)
+                    for dataset in datasets
+                ):
                     continue
-                one, other = (np.mean([samples[label, dataset, table.level] for dataset in datasets], axis=0) for label in (row, against))
+                one, other = (
+                    np.mean([samples[label, dataset, table.level] for dataset in datasets], axis=0)
+                    for label in (row, against)
+                )
                 found = paired(one, other, difference.value)
                 difference = replace(difference, low=found.low, high=found.high, p=found.p)
             cells[row][column] = difference
@@ -218,14 +274,21 @@ def differences_table(table: Table, against: str, means: Means, samples: Samples
         rows = [row for row, own in cells.items() if column in own and own[column].p is not None]
         for row, p in zip(rows, holm([cells[row][column].p or 0.0 for row in rows]), strict=True):
             cells[row][column] = replace(cells[row][column], p=p)
-    return replace(table, title=f"{table.title} minus that of {against}", cells=cells, notes=_used(cells, table.notes))
+    return replace(
+        table,
+        title=f"{table.title} minus that of {against}",
+        cells=cells,
+        notes=_used(cells, table.notes),
+    )
 
 
-def with_best(cells: Mapping[str, Mapping[str, Cell]], columns: Sequence[str], metric: str) -> dict[str, dict[str, Cell]]:
+def with_best(
+    cells: Mapping[str, Mapping[str, Cell]], columns: Sequence[str], metric: str
+) -> dict[str, dict[str, Cell]]:
     """The cells, those marked that no other of their column is better than, to the digits that are shown; none in a column of one.
 
-    A mean over fewer seeds than its row has elsewhere takes no part, and neither does a number of few videos. What is no better than chance is not
-    marked.
+    A mean over fewer seeds than its row has elsewhere takes no part, and neither does a number of
+    few videos. What is no better than chance is not marked.
     """
     sign = -1 if metric in LOWER else 1
 
@@ -234,23 +297,44 @@ def with_best(cells: Mapping[str, Mapping[str, Cell]], columns: Sequence[str], m
 
     best: dict[str, float | None] = {}
     for column in columns:
-        ranks = [found for own in cells.values() if column in own and (found := rank(own[column])) is not None]
-        best[column] = max(ranks) if len(ranks) > 1 and (metric not in CHANCE or max(ranks) > sign * CHANCE[metric]) else None
+        ranks = [
+            found
+            for own in cells.values()
+            if column in own and (found := rank(own[column])) is not None
+        ]
+        best[column] = (
+            max(ranks)
+            if len(ranks) > 1 and (metric not in CHANCE or max(ranks) > sign * CHANCE[metric])
+            else None
+        )
     return {
-        row: {column: replace(cell, best=best[column] is not None and rank(cell) == best[column]) for column, cell in own.items()}
+        row: {
+            column: replace(cell, best=best[column] is not None and rank(cell) == best[column])
+            for column, cell in own.items()
+        }
         for row, own in cells.items()
     }
 
 
 def headed(table: Table) -> list[str]:
     """The header for the terminal: the columns with their numbers of videos below."""
-    return ["", *(f"{column}\n{table.videos[column]}" if column in table.videos else column for column in table.columns)]
+    return [
+        "",
+        *(
+            f"{column}\n{table.videos[column]}" if column in table.videos else column
+            for column in table.columns
+        ),
+    ]
 
 
 def plain(table: Table) -> list[list[str]]:
     """Rows for the terminal."""
     return _rows(
-        table, str, lambda cell: f"{cell.number}{cell.around}{' (inverted)' if cell.inverted else ''}{f' ^{cell.mark}' if cell.mark else ''}"
+        table,
+        str,
+        lambda cell: (
+            f"{cell.number}{cell.around}{' (inverted)' if cell.inverted else ''}{f' ^{cell.mark}' if cell.mark else ''}"
+        ),
     )
 
 
@@ -263,10 +347,20 @@ def page(tables: Sequence[Table]) -> str:
 
     parts = []
     for table in tables:
-        notes = "".join(f"\n<sup>{letter}</sup> {markdown_text(meaning)}  " for letter, meaning in table.notes)
+        notes = "".join(
+            f"\n<sup>{letter}</sup> {markdown_text(meaning)}  " for letter, meaning in table.notes
+        )
         text = markdown(["", *map(markdown_text, table.columns)], _rows(table, markdown_text, one))
-        below = " ".join(part for part in (table.caption, markdown_text(table.sizes), markdown_text(table.lacking)) if part)
-        parts.append(f"## {markdown_text(table.title)}\n\n{text}" + (f"\n{below}\n" if below else "") + (f"{notes}\n" if notes else ""))
+        below = " ".join(
+            part
+            for part in (table.caption, markdown_text(table.sizes), markdown_text(table.lacking))
+            if part
+        )
+        parts.append(
+            f"## {markdown_text(table.title)}\n\n{text}"
+            + (f"\n{below}\n" if below else "")
+            + (f"{notes}\n" if notes else "")
+        )
     return "\n".join(parts)
 
 
@@ -274,7 +368,13 @@ def latex(tables: Sequence[Table]) -> str:
     """Tables as LaTeX for the package booktabs."""
 
     def one(cell: Cell) -> str:
-        number = f"\\textbf{{{cell.number}}}" if cell.best else f"${cell.number}$" if cell.signed else cell.number
+        number = (
+            f"\\textbf{{{cell.number}}}"
+            if cell.best
+            else f"${cell.number}$"
+            if cell.signed
+            else cell.number
+        )
         around = escaped(cell.around.strip()).replace("±", "$\\pm$").replace("-", "$-$")
         small = f" {{\\scriptsize {around}}}" if around else ""
         mark = f"$^{{{cell.mark}}}$" if cell.mark else ""
@@ -283,9 +383,13 @@ def latex(tables: Sequence[Table]) -> str:
     parts = ["% needs \\usepackage{booktabs}"]
     for table in tables:
         header = " & ".join(["", *(escaped(column) for column in table.columns)])
-        lines = [" & ".join(row) for row in _rows(table, lambda label: f"{{}}{escaped(label)}", one)]  # {}: a [ after \\ would be its argument
+        lines = [
+            " & ".join(row) for row in _rows(table, lambda label: f"{{}}{escaped(label)}", one)
+        ]  # {}: a [ after \\ would be its argument
         notes = " ".join(f"$^{{{letter}}}$~{escaped(meaning)}." for letter, meaning in table.notes)
-        said = " ".join(escaped(part) for part in (table.caption, table.sizes, table.lacking) if part)
+        said = " ".join(
+            escaped(part) for part in (table.caption, table.sizes, table.lacking) if part
+        )
         caption = f"{escaped(table.title)}. {said} {notes}".strip().replace("±", "$\\pm$")
         parts.append(
             "\n".join(
@@ -307,9 +411,13 @@ def latex(tables: Sequence[Table]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"} | {
-    char: f"\\{char}" for char in "&%$#_{}"
-}
+TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+} | {char: f"\\{char}" for char in "&%$#_{}"}
 
 
 def escaped(text: str) -> str:
@@ -317,11 +425,20 @@ def escaped(text: str) -> str:
     return re.sub(r"[\\~^<>&%$#_{}]", lambda found: TEX[found[0]], " ".join(text.split()))
 
 
-def _rows(table: Table, labelled: Callable[[str], str], one: Callable[[Cell], str]) -> list[list[str]]:
-    return [[labelled(row), *(one(own[column]) if column in own else "-" for column in table.columns)] for row, own in table.cells.items()]
+def _rows(
+    table: Table, labelled: Callable[[str], str], one: Callable[[Cell], str]
+) -> list[list[str]]:
+    return [
+        [labelled(row), *(one(own[column]) if column in own else "-" for column in table.columns)]
+        for row, own in table.cells.items()
+    ]
 
 
-def _used(cells: Mapping[str, Mapping[str, Cell]], notes: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def _used(
+    cells: Mapping[str, Mapping[str, Cell]], notes: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
     """The notes of the letters that the cells bear."""
-    used = {letter for own in cells.values() for cell in own.values() for letter in cell.mark.split(",")}
+    used = {
+        letter for own in cells.values() for cell in own.values() for letter in cell.mark.split(",")
+    }
     return [(letter, meaning) for letter, meaning in notes if letter in used]

@@ -8,12 +8,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fmsd.atomic import atomic
+from fmsd.engine.weights import folded
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.head import CosineHead
 from fmsd.ownership import check_replaceable
-from fmsd.report.run import Run, part_of_run
-from fmsd.tasks.evaluate import folded
+from fmsd.runs.folder import Run, part_of_run
 
 log = logging.getLogger(__name__)
 
@@ -24,29 +24,41 @@ WRITER = "fmsd fold"
 def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
     """Writes a run's detector as dense weights in timm's keys; `backbone.weights=OUT` or timm itself loads them.
 
-    timm has no cosine head: it loads such a file without its head, and `backbone.weights=OUT head.normalise=true` all of it.
+    timm has no cosine head: it loads such a file without its head, and `backbone.weights=OUT
+    head.normalise=true` all of it.
 
     Args:
         detector: makes the detector that the run began with.
 
     Raises:
-        InputError: another suffix than safetensors, a place among a run's own files or of a file that `fold` did not write, a run without adapter, or
-            another base.
+        InputError: another suffix than safetensors, a place among a run's own files or of a file
+            that `fold` did not write, a run without adapter, or another base.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"out={out} is no name of a safetensors file", "give out=FILE.safetensors")
     if place := part_of_run(out):
-        raise InputError(f"out={out} lies among the files of the run in {place}", "give another out=FILE.safetensors")
+        raise InputError(
+            f"out={out} lies among the files of the run in {place}",
+            "give another out=FILE.safetensors",
+        )
     check_replaceable([out], out, _is_folded, WRITER, "give another out=FILE.safetensors")
     model = folded(run, detector)
-    state = {key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()}
+    state = {
+        key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()
+    }
     with atomic(out) as partial:
-        normalisation = {"mean": str(model.mean.flatten().tolist()), "std": str(model.std.flatten().tolist())}
+        normalisation = {
+            "mean": str(model.mean.flatten().tolist()),
+            "std": str(model.std.flatten().tolist()),
+        }
         save_file(state, partial, metadata={"written_by": WRITER, **normalisation})
-    print(f"{out}: {len(state)} tensors, {sum(value.numel() for value in state.values()):,} numbers")
+    print(
+        f"{out}: {len(state)} tensors, {sum(value.numel() for value in state.values()):,} numbers"
+    )
     if isinstance(model.head(), CosineHead):
         log.warning(
-            "Its head is a scaled cosine, which timm has not: fmsd loads it with head.normalise=true; docs/training.md has the lines for timm."
+            "Its head is a scaled cosine, which timm has not: fmsd loads it with "
+            "head.normalise=true; docs/training.md has the lines for timm."
         )
 
 

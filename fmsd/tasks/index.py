@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from fmsd.console import show
 from fmsd.data import pack
 from fmsd.data.manifest import MARKS, SCHEMA, SPLITS, collect, summary
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.ownership import check_replaceable
-from fmsd.report.console import show
 from fmsd.tables import read_parquet_schema
 
 
@@ -15,20 +15,39 @@ def index(data: DataModule, out: Path) -> None:
     """Scans the data's root, checks what it finds and writes the manifest; training then reads it with `data.manifest=FILE`.
 
     Raises:
-        InputError: the dataset is not fit to be used, or `out` is not a parquet file's name, that of a file which is no manifest, or in a pack.
+        InputError: the dataset is not fit to be used, or `out` is not a parquet file's name, that
+            of a file which is no manifest, or in a pack.
     """
     if out.suffix != ".parquet":
         raise InputError(f"A manifest is a parquet file, not {out}", "give out=FILE.parquet")
     if (out.parent / pack.MARK).is_file():
-        raise InputError(f"{out.parent} holds a pack, which its own manifest belongs to", "give another out=FILE.parquet")
+        raise InputError(
+            f"{out.parent} holds a pack, which its own manifest belongs to",
+            "give another out=FILE.parquet",
+        )
     if (out.parent / MARKS[0]).is_file() and data.place.resolve() != out.parent.resolve():
-        raise InputError(f"{out.parent} holds crops, which their own manifest belongs to", "give another out=FILE.parquet")
+        raise InputError(
+            f"{out.parent} holds crops, which their own manifest belongs to",
+            "give another out=FILE.parquet",
+        )
     check_replaceable([out], out, _is_manifest, "fmsd index", "give another out=FILE.parquet")
     manifest = collect(data.source(data.place), data.place).validate()
     manifest.write(out)
     found = summary(manifest)
-    rows = [[name, str(part["frames"]), *(str(part["videos"][split]) for split in SPLITS), part["digest"][:12]] for name, part in found.items()]
-    show(f"Manifest of {manifest.root}", ["dataset", "frames", *(f"{split} videos" for split in SPLITS), "digest"], rows)
+    rows = [
+        [
+            name,
+            str(part["frames"]),
+            *(str(part["videos"][split]) for split in SPLITS),
+            part["digest"][:12],
+        ]
+        for name, part in found.items()
+    ]
+    show(
+        f"Manifest of {manifest.root}",
+        ["dataset", "frames", *(f"{split} videos" for split in SPLITS), "digest"],
+        rows,
+    )
     print(f"The manifest lies in {out}")
 
 

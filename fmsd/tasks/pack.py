@@ -24,9 +24,15 @@ def pack(data: DataModule, out: Path, size: str | int) -> None:
     most = number(size)
     manifest = data.own.validate()
     tars = packs.write(manifest.table, manifest.files(), out, most, made(manifest.root))
-    print(f"{out}: {len(manifest):,} frames in {tars} {'tar' if tars == 1 else 'tars'}; train with {typed('data.root', out)}")
+    print(
+        f"{out}: {len(manifest):,} frames in {tars} {'tar' if tars == 1 else 'tars'}; train with "
+        f"{typed('data.root', out)}"
+    )
     if elsewhere := [name for name in data.test_names if name not in manifest.table["dataset"]]:
-        print(f"Not in it, because they have roots of their own: {', '.join(elsewhere)}; pack each with fmsd pack data=NAME out=FOLDER.")
+        print(
+            f"Not in it, because they have roots of their own: {', '.join(elsewhere)}; pack each "
+            "with fmsd pack data=NAME out=FOLDER."
+        )
 
 
 def number(size: str | int) -> int:

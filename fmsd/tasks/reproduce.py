@@ -7,17 +7,24 @@ from pathlib import Path
 
 import polars as pl
 
+from fmsd.console import show
 from fmsd.errors import InputError
 from fmsd.quoting import quote
-from fmsd.report.console import show
-from fmsd.report.run import Run, read_results
+from fmsd.runs.folder import Run, read_results
 
 log = logging.getLogger(__name__)
 
 KEYS = ["run", "seed", "dataset", "level", "metric", "stamp", "settings"]
 """In what two numbers agree that were made alike: the stamp says by what protocol, the settings what learned."""
 
-FIXED = ("experiments", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir", "data.train_forgeries", "data.left_out")
+FIXED = (
+    "experiments",
+    "hydra.sweep.dir",
+    "hydra.sweep.subdir",
+    "hydra.run.dir",
+    "data.train_forgeries",
+    "data.left_out",
+)
 """What overrides must not change: the table would not be found where it is looked for, or compare something else."""
 
 
@@ -41,11 +48,21 @@ def reproduce(
         recorded: the recorded numbers; the file need not be there.
 
     Raises:
-        InputError: an override would break it, no run came of its trainings, or the recorded file is damaged.
+        InputError: an override would break it, no run came of its trainings, or the recorded file
+            is damaged.
     """
-    own = {word.lstrip("+~").partition("=")[0] for step in steps if step.startswith("train") for word in shlex.split(step)[1:] if "=" in word}
+    own = {
+        word.lstrip("+~").partition("=")[0]
+        for step in steps
+        if step.startswith("train")
+        for word in shlex.split(step)[1:]
+        if "=" in word
+    }
     if wrong := [word for word in words if word.lstrip("+~").partition("=")[0] in own.union(FIXED)]:
-        raise InputError(f"{', '.join(wrong)} would change what the table {name} compares, which sets it itself", "leave it out, or train by hand")
+        raise InputError(
+            f"{', '.join(wrong)} would change what the table {name} compares, which sets it itself",
+            "leave it out, or train by hand",
+        )
     if recorded.is_file():
         _numbers(recorded)
     for step in steps:
@@ -61,8 +78,8 @@ def reproduce(
 def filled(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
     """A command's words, with `{NAME}` for a value; not where its folder, if it names one, holds a finished run.
 
-    A command with `{run}` is filled in for each finished training below `out` in turn, one with `{forgery}` for each of the `forgeries`, of which
-    `{first}` is the first.
+    A command with `{run}` is filled in for each finished training below `out` in turn, one with
+    `{forgery}` for each of the `forgeries`, of which `{first}` is the first.
 
     Raises:
         InputError: it is for trainings, and there is none.
@@ -70,14 +87,22 @@ def filled(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
     words, forgeries = shlex.split(step), values.get("forgeries", "").split(",")
     turns = [{"forgery": name} for name in forgeries] if "{forgery}" in step else [{}]
     if "{run}" in step:
-        records = {path.parent: Run(path.parent).record() for path in sorted(Path(values["out"]).rglob("run.json"))}
+        records = {
+            path.parent: Run(path.parent).record()
+            for path in sorted(Path(values["out"]).rglob("run.json"))
+        }
         turns = [
             {"run": str(run)}
             for run, record in records.items()
-            if Run(run).finished and record.get("finished", True) and not {"run", "merged"} & record.keys()
+            if Run(run).finished
+            and record.get("finished", True)
+            and not {"run", "merged"} & record.keys()
         ]
         if not turns:
-            raise InputError(f"There is no finished training below {values['out']}", "the one that was made lies elsewhere")
+            raise InputError(
+                f"There is no finished training below {values['out']}",
+                "the one that was made lies elsewhere",
+            )
     for turn in turns:
         line = []
         for word in words:
@@ -103,9 +128,18 @@ def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
         log.info("There are no recorded numbers in %s to compare with.", recorded)
         return None
     now = _numbers(made)
-    both = now.join(_numbers(recorded).rename({"value": "recorded"}), on=KEYS, nulls_equal=True, maintain_order="left")
+    both = now.join(
+        _numbers(recorded).rename({"value": "recorded"}),
+        on=KEYS,
+        nulls_equal=True,
+        maintain_order="left",
+    )
     if both.is_empty():
-        log.info("The numbers in %s were made otherwise (other data, size or settings), so nothing is compared.", recorded)
+        log.info(
+            "The numbers in %s were made otherwise (other data, size or settings), so nothing is "
+            "compared.",
+            recorded,
+        )
         return None
     both = both.with_columns(apart=(pl.col("value") - pl.col("recorded")).abs())
     rows = []
@@ -114,8 +148,16 @@ def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
         numbers = (own["value"].mean(), own["recorded"].mean(), furthest["apart"])
         rows.append([str(run), *(f"{number:.3f}" for number in numbers), furthest["dataset"]])
     seeds, alone = ", ".join(map(str, both["seed"].unique().sort())), len(now) - len(both)
-    note = f"Seeds {seeds}; recorded in {recorded}" + (f"; {alone} of {len(now)} numbers are not recorded" if alone else "")
-    show("Video AUC, mean over test datasets", ["", "now", "recorded", "furthest apart", "on"], rows, note, ("on",))
+    note = f"Seeds {seeds}; recorded in {recorded}" + (
+        f"; {alone} of {len(now)} numbers are not recorded" if alone else ""
+    )
+    show(
+        "Video AUC, mean over test datasets",
+        ["", "now", "recorded", "furthest apart", "on"],
+        rows,
+        note,
+        ("on",),
+    )
     return both
 
 
@@ -127,5 +169,8 @@ def _numbers(path: Path) -> pl.DataFrame:
     """
     table = read_results(path, ("run", "stamp"))
     if lacking := [key for key in KEYS if key not in table.columns]:
-        raise InputError(f"{path} has no column {lacking[0]}, so it is no results.csv of fmsd report", "put that in its place")
+        raise InputError(
+            f"{path} has no column {lacking[0]}, so it is no results.csv of fmsd report",
+            "put that in its place",
+        )
     return table.filter(metric="auc").select(*KEYS, "value")

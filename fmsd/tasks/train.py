@@ -2,27 +2,25 @@
 
 import logging
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch
 import polars as pl
 import torch
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import LambdaCallback
 from torch import nn
 
+from fmsd.console import is_terminal
 from fmsd.data import manifest as manifests
-from fmsd.engine import processes
+from fmsd.data.audit.summary import summary
+from fmsd.engine import distributed
 from fmsd.engine.callbacks import (
     BEST,
     LAST,
     SELECTIONS,
+    AfterEpoch,
     Best,
     EpochBar,
     EpochLines,
@@ -36,23 +34,36 @@ from fmsd.engine.callbacks import (
 )
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory, Scorer
+from fmsd.engine.scoring import predict, test, tested
 from fmsd.engine.stamp import origin, stamps
+from fmsd.engine.trainer import (
+    Trainer,
+    TrainerFactory,
+    all_steps,
+    alone,
+    epoch_steps,
+    fit,
+    made,
+    peak_memory,
+    processor,
+    seed_everything,
+)
+from fmsd.engine.weights import built
 from fmsd.errors import InputError
-from fmsd.mask import LayerMask, MaskHistory
+from fmsd.figures import style
 from fmsd.metrics.table import pooled, results, thresholds
 from fmsd.models.detector import Detector
 from fmsd.optim.groups import Decay
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft import adapter
 from fmsd.peft.inject import fold
+from fmsd.peft.mask import LayerMask, MaskHistory
 from fmsd.peft.method import Adaptation, Method
 from fmsd.peft.spectra import spectra, text, watched
 from fmsd.quoting import typed
-from fmsd.report import plots, publish
-from fmsd.report.console import is_terminal
-from fmsd.report.run import MASK, SPECTRA, VALIDATION, Run, caption, claimed, provenance
-from fmsd.tasks import doctor
-from fmsd.tasks.evaluate import alone, built, made, predict, show, test, tested
+from fmsd.report.terminal import show
+from fmsd.runs.folder import MASK, SPECTRA, VALIDATION, Run, caption, claimed, provenance
+from fmsd.tracking import publish
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +76,7 @@ def train(
     optimizer: OptimizerFactory,
     schedule: ScheduleFactory,
     data: DataModule,
-    trainer: Callable[..., Trainer],
+    trainer: TrainerFactory,
     folder: Path,
     config: str,
     command: Sequence[str],
@@ -87,18 +98,23 @@ def train(
 
     Args:
         name: the method's name, for the table.
-        detector, trainer: factories; the detector is made after the seed is set and the data is checked.
+        detector, trainer: factories; the detector is made after the seed is set and the data is
+            checked.
         config: the composed configuration as YAML text.
         command, overrides, choices: what was asked for, for the record.
         select: what chooses the weights, see `fmsd.engine.callbacks.SELECTIONS`.
-        patience: epochs without a better value of what chooses the weights, after which training ends; None for never.
-        logger: factories, by name; what they make gets the curves, the configuration and what was found, beside the run's own files.
-        save_every: optimizer steps between checkpoints to resume from, beside those at the ends of epochs; None for these only.
+        patience: epochs without a better value of what chooses the weights, after which training
+            ends; None for never.
+        logger: factories, by name; what they make gets the curves, the configuration and what was
+            found, beside the run's own files.
+        save_every: optimizer steps between checkpoints to resume from, beside those at the ends of
+            epochs; None for these only.
         compiled: train through `torch.compile`.
         decay: what `weight_decay` applies to, see `fmsd.engine.learner.Learner`.
 
     Raises:
-        InputError: input that cannot be used; before the first checkpoint nothing of the run is left behind.
+        InputError: input that cannot be used; before the first checkpoint nothing of the run is
+            left behind.
     """
     run, checkpoints = Run(folder), folder / "checkpoints"
     check_selection(select, data)
@@ -106,7 +122,7 @@ def train(
     best = None if monitor is None else Best(checkpoints, monitor)
     waiting = check_patience(patience, monitor, wrapper.warmup_epochs)
     weights = checkpoints / (LAST if best is None else BEST)
-    history = LambdaCallback(on_train_epoch_end=lambda *_: write_history(run, adaptation.history) if leading else None)
+    history = AfterEpoch(lambda: write_history(run, adaptation.history) if leading else None)
     bar = getattr(trainer, "keywords", {}).get("enable_progress_bar", is_terminal())
     callbacks = [
         ValidationMetrics(data),
@@ -115,29 +131,41 @@ def train(
         *(one for one in (best, waiting) if one is not None),
         recovery,
     ]
-    worker = made(trainer, callbacks=callbacks, logger=False, default_root_dir=folder, use_distributed_sampler=False, enable_progress_bar=bool(bar))
+    worker = made(
+        trainer,
+        callbacks=callbacks,
+        logger=False,
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_progress_bar=bool(bar),
+    )
     if worker.val_check_interval != 1.0:
         raise InputError(
-            f"trainer.val_check_interval={worker.val_check_interval} is not supported: an epoch ends with its validation", "leave it at 1.0"
+            f"trainer.val_check_interval={worker.val_check_interval} is not supported: an epoch "
+            "ends with its validation",
+            "leave it at 1.0",
         )
-    leading = processes.join(worker)
-    if set(processes.gathered([folder])) != {folder}:
-        raise InputError(f"The processes of this run have different folders, {folder} among them", "give all the same with hydra.run.dir=PATH")
+    leading = distributed.join(worker)
+    if set(distributed.gathered([folder])) != {folder}:
+        raise InputError(
+            f"The processes of this run have different folders, {folder} among them",
+            "give all the same with hydra.run.dir=PATH",
+        )
     with claimed(run, config, resumable=True) if leading else nullcontext():
-        with processes.in_turn(leading):  # the first process may have to draw the data
+        with distributed.in_turn(leading):  # the first process may have to draw the data
             training, tests = data.training, data.tests
         loggers = publish.made(logger or {}, folder) if leading else {}
         trained = origin(data, select)
         marks = stamps(data, trained)
-        if leading and (told := doctor.summary(data)):
+        if leading and (told := copy_summary(data)):
             log.warning(told)
-        lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
-        resumed = processes.agreed(newest(checkpoints) if leading else None)
+        seed_everything(seed)
+        resumed = distributed.agreed(newest(checkpoints) if leading else None)
         mask = folder / MASK if resumed is not None and (folder / MASK).exists() else None
 
         if torch.cuda.is_available():  # the jobs of a sweep share the process
             torch.cuda.reset_peak_memory_stats()
-        model = built(detector, worker)
+        model = built(detector, worker.strategy.root_device, worker.precision)
         parameters, base = count(model.parameters()), adapter.fingerprint(model)
         recovery.basis = {"base weights": base, "training and validation frames": training.digest()}
         if resumed is not None:
@@ -148,13 +176,37 @@ def train(
         trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
         frames, domains = len(training.where(split="train")), data.training_domains
         learned = f"{trainable:,} of {parameters:,} parameters"
-        log.info("Method %s: %s learn on %d frames; %d choose the weights.", name, learned, frames, len(data.validation))
+        log.info(
+            "Method %s: %s learn on %d frames; %d choose the weights.",
+            name,
+            learned,
+            frames,
+            len(data.validation),
+        )
         if wrapper.by_domain and len(domains) == 1:
-            log.warning("The training data has one domain, %s: aligning domains now equals wrapper=sagm (with wrapper.gamma=1).", domains[0])
+            log.warning(
+                "The training data has one domain, %s: aligning domains now equals wrapper=sagm "
+                "(with wrapper.gamma=1).",
+                domains[0],
+            )
 
         epoch = epoch_steps(worker, math.ceil(frames / data.batch_size), accumulate)
         steps, reuse = all_steps(worker, epoch, wrapper.warmup_epochs), reuse and not compiled
-        learner = Learner(model, wrapper, optimizer, schedule, adaptation, steps, weight_decay, accumulate, clip, domains, seed, reuse, decay)
+        learner = Learner(
+            model,
+            wrapper,
+            optimizer,
+            schedule,
+            adaptation,
+            steps,
+            weight_decay,
+            accumulate,
+            clip,
+            domains,
+            seed,
+            reuse,
+            decay,
+        )
         if compiled:
             model.compile()
         if leading:
@@ -165,8 +217,13 @@ def train(
         try:
             publish.begin(loggers.values(), folder)
             finished = fit(worker, learner, data, resumed)
-            early = finished and waiting is not None and waiting.exhausted and worker.global_step < steps
-            processes.part()
+            early = (
+                finished
+                and waiting is not None
+                and waiting.exhausted
+                and worker.global_step < steps
+            )
+            distributed.part()
             if not leading:
                 return run
             if not finished:
@@ -175,13 +232,29 @@ def train(
             if measured:
                 run.write(SPECTRA, text(before, spectra(model, measured)))
             settings = yaml.safe_load(config)
-            about = {"method": {"name": name, **settings["method"]}, "protocol": settings["data"] | {"selection": select}}
-            adapter.save(model, folder, {"name": settings["backbone"]["name"], "backbone": settings["backbone"], "hash": base}, about)
+            about = {
+                "method": {"name": name, **settings["method"]},
+                "protocol": settings["data"] | {"selection": select},
+            }
+            adapter.save(
+                model,
+                folder,
+                {
+                    "name": settings["backbone"]["name"],
+                    "backbone": settings["backbone"],
+                    "hash": base,
+                },
+                about,
+            )
             write_history(run, adaptation.history)
             model._compiled_call_impl = None  # it is tested as an evaluation would
             fold(model.backbone)
             single = worker if worker.world_size == 1 else alone(trainer, folder)
-            validation = predict(single, Scorer(model), data.validation_loader(), data.validation) if finished else None
+            validation = (
+                predict(single, Scorer(model), data.validation_loader(), data.validation)
+                if finished
+                else None
+            )
             if validation is not None:
                 run.write_table(VALIDATION, validation)
             record = provenance(command) | {
@@ -191,7 +264,9 @@ def train(
                 "selection": select,
                 "monitor": monitor,
                 "monitored": monitored(best, validation, data),
-                "thresholds": None if validation is None else thresholds(validation, data.video_score),
+                "thresholds": None
+                if validation is None
+                else thresholds(validation, data.video_score),
                 "origin": trained,
                 "stamps": marks,
                 "epoch": int(chosen["epoch"]),
@@ -209,9 +284,14 @@ def train(
                 "manifests": {"train": manifests.summary(training), "test": tested(tests)},
                 "skipped": data.skipped,
             }
-            run.write_record(record)  # from here on the run can be evaluated, whatever happens to the tests
+            run.write_record(
+                record
+            )  # from here on the run can be evaluated, whatever happens to the tests
             if not finished:
-                log.warning("The best weights so far are kept, too; test them with fmsd evaluate %s", typed("run", folder))
+                log.warning(
+                    "The best weights so far are kept, too; test them with fmsd evaluate %s",
+                    typed("run", folder),
+                )
                 raise KeyboardInterrupt
             table = test(run, single, model, data)
             publish.finish(loggers, run)
@@ -220,6 +300,14 @@ def train(
     show(table, f"AUC, {name} trained on {', '.join(data.train_names)}", caption(record))
     print(f"The run lies in {folder}")
     return run
+
+
+def copy_summary(data: DataModule) -> str | None:
+    """A line about what is wrong with the copies of the datasets that are trained and tested on."""
+    manifest = data.own.where(dataset=[*data.train_names, *data.test_names])
+    return summary(
+        manifest, str(data.name), data.expected, data.names, data.frames, data.train_frames
+    )
 
 
 def hint(run: Run, weights: Path) -> None:
@@ -234,26 +322,6 @@ def hint(run: Run, weights: Path) -> None:
         raise KeyboardInterrupt
 
 
-def fit(trainer: Trainer, learner: Learner, data: DataModule, resumed: Path | None = None) -> bool:
-    """Trains the learner, from a checkpoint on if there is one; whether to its end.
-
-    Lightning answers Ctrl-C by leaving the program: that is held up until the weights are saved.
-
-    Raises:
-        InputError: settings that Lightning refuses once it sees the learner.
-    """
-    with warnings.catch_warnings():
-        for told in ("does not have many workers", "overridden `transfer_batch_to_device`", "sync_dist=True", "is not resumable", "is not empty"):
-            warnings.filterwarnings("ignore", message=f".*{told}.*")  # resumable: the data module knows the position
-        try:
-            trainer.fit(learner, datamodule=data, ckpt_path=resumed, weights_only=True)
-        except SystemExit:
-            return False
-        except MisconfigurationException as error:
-            raise InputError(f"The trainer does not take its settings ({' '.join(str(error).split())})", "correct trainer.NAME=VALUE") from error
-    return True
-
-
 def choose(learner: Learner, checkpoint: Path) -> dict[str, Any]:
     """Loads the chosen checkpoint into the learner and returns it.
 
@@ -261,7 +329,10 @@ def choose(learner: Learner, checkpoint: Path) -> dict[str, Any]:
         InputError: there is none.
     """
     if not checkpoint.is_file():
-        raise InputError("Training ended before the first validation, so no weights could be chosen", "raise trainer.max_steps to at least one epoch")
+        raise InputError(
+            "Training ended before the first validation, so no weights could be chosen",
+            "raise trainer.max_steps to at least one epoch",
+        )
     chosen = read_checkpoint(checkpoint)
     learner.load_state_dict(chosen["state_dict"])
     return chosen
@@ -283,11 +354,14 @@ def check_selection(select: str, data: DataModule) -> None:
     data.watched = select == "oracle"
     if data.watched:
         log.warning(
-            "select=oracle: the test datasets choose the weights; its numbers say what that choice is worth, not how well anything generalises."
+            "select=oracle: the test datasets choose the weights; its numbers say what that "
+            "choice is worth, not how well anything generalises."
         )
 
 
-def check_patience(patience: int | None, monitor: str | None, warmup_epochs: int) -> Patience | None:
+def check_patience(
+    patience: int | None, monitor: str | None, warmup_epochs: int
+) -> Patience | None:
     """The callback that ends training early; None where it is to reach its end.
 
     Args:
@@ -295,17 +369,26 @@ def check_patience(patience: int | None, monitor: str | None, warmup_epochs: int
         warmup_epochs: epochs before an optimizer wrapper acts.
 
     Raises:
-        InputError: it is no number of epochs, there is nothing to wait for, or training could end before the wrapper acts.
+        InputError: it is no number of epochs, there is nothing to wait for, or training could end
+            before the wrapper acts.
     """
     if patience is None:
         return None
     if type(patience) is not int or patience < 1:
-        raise InputError(f"patience={patience} is no number of epochs", "give at least 1, or null to train to the end")
+        raise InputError(
+            f"patience={patience} is no number of epochs",
+            "give at least 1, or null to train to the end",
+        )
     if monitor is None:
-        raise InputError(f"patience={patience} waits for a better epoch, and with select=last none is better than another", "leave one of them out")
+        raise InputError(
+            f"patience={patience} waits for a better epoch, and with select=last none is better "
+            "than another",
+            "leave one of them out",
+        )
     if patience < warmup_epochs:
         raise InputError(
-            f"With patience={patience} training could end within the {warmup_epochs} epochs of plain ERM that the wrapper begins with",
+            f"With patience={patience} training could end within the {warmup_epochs} epochs of "
+            "plain ERM that the wrapper begins with",
             f"give at least patience={warmup_epochs}, or set wrapper.warmup_epochs=0",
         )
     return Patience(monitor, patience)
@@ -317,58 +400,16 @@ def monitored(best: Best | None, validation: pl.DataFrame | None, data: DataModu
         return None if best.best_model_score is None else float(best.best_model_score)
     if validation is None:
         return None
-    return results(pooled(validation), "", video_score=data.video_score, metrics=("auc",)).filter(level="video")["value"].item()
-
-
-def processor(trainer: Trainer) -> str | None:
-    """The name of the GPU that was trained on; None for another device."""
-    device = trainer.strategy.root_device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
-
-
-def peak_memory(trainer: Trainer) -> int | None:
-    """Bytes of GPU memory that tensors took at most; None on another device."""
-    device = trainer.strategy.root_device
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return (
+        results(pooled(validation), "", video_score=data.video_score, metrics=("auc",))
+        .filter(level="video")["value"]
+        .item()
+    )
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:
     """How many numbers they hold."""
     return sum(parameter.numel() for parameter in parameters)
-
-
-def epoch_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
-    """How often the optimizer steps in an epoch.
-
-    Raises:
-        InputError: a step takes no batch.
-    """
-    if accumulate < 1:
-        raise InputError(f"learner.accumulate={accumulate} is out of range", "give at least 1")
-    limit = trainer.limit_train_batches
-    return math.ceil((min(batches, limit) if isinstance(limit, int) else int(batches * limit)) / accumulate)
-
-
-def all_steps(trainer: Trainer, epoch: int, warmup_epochs: int = 0) -> int:
-    """How often the optimizer steps in the whole training, for its schedule.
-
-    Args:
-        epoch: steps of an epoch.
-        warmup_epochs: epochs before an optimizer wrapper acts.
-
-    Raises:
-        InputError: neither epochs nor steps are limited, or the wrapper would never act.
-    """
-    planned = [epoch * trainer.max_epochs] if trainer.max_epochs is not None and trainer.max_epochs >= 0 else []
-    planned += [trainer.max_steps] if trainer.max_steps >= 0 else []
-    if not planned:
-        raise InputError("Training has no end, so its schedule has no length", "set trainer.max_epochs or trainer.max_steps")
-    if warmup_epochs and min(planned) <= warmup_epochs * epoch:
-        raise InputError(
-            f"The wrapper begins with {warmup_epochs} epochs of plain ERM, and training ends before it would act",
-            "raise trainer.max_epochs, or set wrapper.warmup_epochs=0",
-        )
-    return min(planned)
 
 
 def check_basis(checkpoint: Path, basis: Mapping[str, str]) -> None:
@@ -377,18 +418,32 @@ def check_basis(checkpoint: Path, basis: Mapping[str, str]) -> None:
     Raises:
         InputError: something has changed.
     """
-    if changed := [what for what, digest in noted(checkpoint)["basis"].items() if digest != basis[what]]:
-        raise InputError(f"The {changed[0]} are not those that the run in {checkpoint.parent.parent} was begun with", "put them back, or train anew")
+    if changed := [
+        what for what, digest in noted(checkpoint)["basis"].items() if digest != basis[what]
+    ]:
+        raise InputError(
+            f"The {changed[0]} are not those that the run in {checkpoint.parent.parent} was begun "
+            "with",
+            "put them back, or train anew",
+        )
 
 
-def adapted(model: Detector, method: Method, worker: Trainer, data: DataModule, mask: Path | None) -> Adaptation:
+def adapted(
+    model: Detector, method: Method, worker: Trainer, data: DataModule, mask: Path | None
+) -> Adaptation:
     """Adapts the model where it will be trained, the same in every process."""
     limit, device = worker.limit_train_batches, worker.strategy.root_device
-    batches = TrainingBatches(data, device, worker.precision_plugin.forward_context, limit if isinstance(limit, int) else None, mask)
+    batches = TrainingBatches(
+        data,
+        device,
+        worker.precision_plugin.forward_context,
+        limit if isinstance(limit, int) else None,
+        mask,
+    )
     adaptation = method(model.to(device), batches)
     if worker.world_size > 1:
         first = {name: tensor.detach().clone() for name, tensor in adapter.state(model).items()}
-        processes.spread(first.values())
+        distributed.spread(first.values())
         adapter.restore(model, first, "the first process")
     model.train()
     return adaptation
@@ -398,7 +453,7 @@ def write_mask(run: Run, mask: LayerMask | None) -> None:
     """Writes which layers a method chose, if it did, as JSON and as a picture."""
     if mask is not None:
         run.write(MASK, mask.text())
-        plots.write(plots.layer_mask(mask), run.folder / "mask.png")
+        style.write(style.layer_mask(mask), run.folder / "mask.png")
 
 
 def write_history(run: Run, history: MaskHistory | None) -> None:
@@ -406,4 +461,4 @@ def write_history(run: Run, history: MaskHistory | None) -> None:
     if history is not None:
         run.write(MASK, history.text())
         if history.steps:
-            plots.write(plots.mask_history(history), run.folder / "mask.png")
+            style.write(style.mask_history(history), run.folder / "mask.png")

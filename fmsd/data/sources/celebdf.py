@@ -5,17 +5,18 @@
     ROOT/Celeb-synthesis/id0_id1_0000.mp4                              v1, v2
     ROOT/Celeb-synthesis/FaceSwap/BlendFace/id0_id1_0000.mp4           ++: SCENARIO/METHOD
 
-Frames may be extracted beside the videos: `Celeb-real/frames/id0_0000/000.png`. The list names the test videos, `1 Celeb-real/id1_0007.mp4`,
-with 1 for real and 0 for fake; all other videos are for training.
+Frames may be extracted beside the videos: `Celeb-real/frames/id0_0000/000.png`. The list names the
+test videos, `1 Celeb-real/id1_0007.mp4`, with 1 for real and 0 for fake; all other videos are for
+training.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from fmsd.data.clip import Clip, clips, contents, readable
-from fmsd.data.labels import forgery
-from fmsd.data.names import backslashes, matched, slashed
-from fmsd.data.text import read_text
+from fmsd.data.sources.labels import forgery
+from fmsd.data.sources.text import read_text
+from fmsd.data.sources.tree import Clip, clips, contents, readable
+from fmsd.data.spelling import backslashes, matched, slashed
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Video, video_id
 
@@ -32,13 +33,18 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
     """The videos of Celeb-DF v1 or v2, whose one forgery is `Celeb-synthesis`.
 
     Args:
-        frames: name of the folders that hold extracted frames; found by itself where there is only one.
+        frames: name of the folders that hold extracted frames; found by itself where there is only
+            one.
 
     Raises:
-        InputError: a missing folder or test list, a list that cannot be read, or a copy of Celeb-DF++.
+        InputError: a missing folder or test list, a list that cannot be read, or a copy of
+            Celeb-DF++.
     """
     if any((root / FAKES / scenario).is_dir() for scenario in SCENARIOS):
-        raise InputError(f"{root / FAKES} holds a folder per forgery, which is the tree of Celeb-DF++", "read it with data=celebdf_pp")
+        raise InputError(
+            f"{root / FAKES} holds a folder per forgery, which is the tree of Celeb-DF++",
+            "read it with data=celebdf_pp",
+        )
     yield from _videos(root, dataset, {FAKES: FAKES}, frames)
 
 
@@ -63,12 +69,15 @@ def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Ent
     if not methods:
         raise InputError(
             f"{root / FAKES} holds no method below {', '.join(SCENARIOS)}",
-            "complete the copy of Celeb-DF++, correct data.root, or read an older version with data=celebdf_v2 or data=celebdf_v1",
+            "complete the copy of Celeb-DF++, correct data.root, or read an older version with "
+            "data=celebdf_v2 or data=celebdf_v1",
         )
     yield from _videos(root, dataset, methods, frames)
 
 
-def _videos(root: Path, dataset: str, forgeries: Mapping[str, str], frames: str | None) -> Iterator[Entry]:
+def _videos(
+    root: Path, dataset: str, forgeries: Mapping[str, str], frames: str | None
+) -> Iterator[Entry]:
     """The videos of the real folders and of those of forgeries, whose domains are given."""
     domains = dict.fromkeys(REALS, REAL) | dict(forgeries)
     listed, problems = tested(root)
@@ -78,7 +87,9 @@ def _videos(root: Path, dataset: str, forgeries: Mapping[str, str], frames: str 
         problems += more
     both = held[REALS[0]].keys() & held[REALS[1]].keys()
     for folder in dict.fromkeys((*domains, *listed)):
-        listed[folder], more = matched(listed.get(folder, {}), held.get(folder, {}), LIST, root / folder)
+        listed[folder], more = matched(
+            listed.get(folder, {}), held.get(folder, {}), LIST, root / folder
+        )
         problems += more
     yield from problems
     for folder, domain in domains.items():
@@ -88,7 +99,15 @@ def _videos(root: Path, dataset: str, forgeries: Mapping[str, str], frames: str 
             if labels.get(name, label) != label:
                 yield mislabelled(name, folder, label)
             own = f"{folder}/{name}" if domain == REAL and name in both else name
-            yield Video(file, images, label, dataset, domain, video_id(dataset, domain, "", own), "test" if name in labels else "train")
+            yield Video(
+                file,
+                images,
+                label,
+                dataset,
+                domain,
+                video_id(dataset, domain, "", own),
+                "test" if name in labels else "train",
+            )
 
 
 def mislabelled(name: str, folder: str, label: int) -> Problem:
@@ -98,7 +117,11 @@ def mislabelled(name: str, folder: str, label: int) -> Problem:
         label: the folder's, which is taken.
     """
     said, meant = ("fake", "real") if label == 0 else ("real", "fake")
-    return Problem("mislabelled", f"{LIST} calls {name} {said}, but it is in {folder} and taken for {meant}", "fetch the list again")
+    return Problem(
+        "mislabelled",
+        f"{LIST} calls {name} {said}, but it is in {folder} and taken for {meant}",
+        "fetch the list again",
+    )
 
 
 def tested(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
@@ -109,7 +132,10 @@ def tested(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
     """
     path = root / LIST
     if not path.is_file():
-        raise InputError(f"There is no test list {path}", "it comes with the dataset: copy it there, or correct data.root")
+        raise InputError(
+            f"There is no test list {path}",
+            "it comes with the dataset: copy it there, or correct data.root",
+        )
     found: dict[str, dict[str, int]] = {}
     slashes = 0
     for number, line in enumerate(read_text(path).splitlines(), 1):
@@ -119,8 +145,14 @@ def tested(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
         slashes += "\\" in name
         video = PurePosixPath(slashed(name.strip()))
         if real not in ("0", "1") or len(video.parts) < 2:
-            raise InputError(f"Line {number} of {path} is not like '1 Celeb-real/id1_0007.mp4', but {line.strip()[:80]!r}", "correct that line")
+            raise InputError(
+                f"Line {number} of {path} is not like '1 Celeb-real/id1_0007.mp4', but "
+                f"{line.strip()[:80]!r}",
+                "correct that line",
+            )
         label = 1 - int(real)
         if found.setdefault(str(video.parent), {}).setdefault(video.stem, label) != label:
-            raise InputError(f"{path} lists {video} twice, as real and as fake", "remove the wrong line")
+            raise InputError(
+                f"{path} lists {video} twice, as real and as fake", "remove the wrong line"
+            )
     return found, backslashes(path, slashes)

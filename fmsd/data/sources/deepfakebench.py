@@ -3,10 +3,12 @@
     {DATASET: {LABEL: {SPLIT: {VIDEO: {"label": LABEL, "frames": [PATH, ...]}}}}}
     {DATASET: {LABEL: {SPLIT: {COMPRESSION: {VIDEO: {...}}}}}}         FaceForensics++ and its relatives
 
-Its JSON files list many videos in several splits: the test videos of Celeb-DF also stand in train, all of DeepFakeDetection stands in
-train, val and test. Here a video has one split: test wins over val, val over train, and what was left out is said.
+Its JSON files list many videos in several splits: the test videos of Celeb-DF also stand in train,
+all of DeepFakeDetection stands in train, val and test. Here a video has one split: test wins over
+val, val over train, and what was left out is said.
 
-A label is real or fake by its last word (`CelebDFv2_real`, `DFDC_Fake`) or by the tables below; any other one has to be settled by the user.
+A label is real or fake by its last word (`CelebDFv2_real`, `DFDC_Fake`) or by the tables below; any
+other one has to be settled by the user.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,12 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fmsd.data import overrides
-from fmsd.data.clip import readable
-from fmsd.data.image import in_order
-from fmsd.data.labels import Label, forgery, last_word
-from fmsd.data.labels import checked as checked_labels
-from fmsd.data.names import Spelling, slashed
-from fmsd.data.text import checked, member, read_json
+from fmsd.data.loading.image import in_order
+from fmsd.data.sources.labels import Label, forgery, last_word
+from fmsd.data.sources.labels import checked as checked_labels
+from fmsd.data.sources.text import checked, member, read_json
+from fmsd.data.sources.tree import readable
+from fmsd.data.spelling import Spelling, slashed
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Frame, Problem, Split, video_id
 
@@ -47,7 +49,12 @@ DOMAINS = {
 }
 """What the datasets' own trees call the forgeries that the JSON files have labels for; other labels are a domain each."""
 
-SETTLED: dict[str, Label] = {"whichisreal_real": 0, "whichisreal_fake": 1, "whichfaceisreal_real": 0, "whichfaceisreal_fake": 1}
+SETTLED: dict[str, Label] = {
+    "whichisreal_real": 0,
+    "whichisreal_fake": 1,
+    "whichfaceisreal_real": 0,
+    "whichfaceisreal_fake": 1,
+}
 """Labels, in lower case, that hold both words: those of one of DF40's methods."""
 
 TRIED = 32
@@ -72,14 +79,16 @@ def scan(
     """The frames that one or several JSON files list.
 
     Args:
-        file: JSON file or files; a bare name is looked for in `ROOT`, `ROOT/dataset_json` and `ROOT/preprocessing/dataset_json`.
+        file: JSON file or files; a bare name is looked for in `ROOT`, `ROOT/dataset_json` and
+            `ROOT/preprocessing/dataset_json`.
         dataset: the name to give the dataset, instead of the one in the JSON.
         compression: `c23`, `c40` or `raw`, where the JSON holds several.
         labels: 0 (real) or 1 (fake) for label names that do not tell it themselves.
 
     Raises:
-        InputError: a missing or damaged JSON file, an unknown or contradictory label, an unknown compression, frames that do not lie under the root,
-            or `labels` of which no file holds one.
+        InputError: a missing or damaged JSON file, an unknown or contradictory label, an unknown
+            compression, frames that do not lie under the root, or `labels` of which no file holds
+            one.
     """
     given, met = checked_labels(labels or {}, "data.source.labels"), dict[str, None]()
     for one in [file] if isinstance(file, str) else file:
@@ -88,12 +97,19 @@ def scan(
 
 
 def listed(
-    root: Path, file: str, dataset: str | int | None, compression: str | int | None, labels: Mapping[str, Label], met: dict[str, None]
+    root: Path,
+    file: str,
+    dataset: str | int | None,
+    compression: str | int | None,
+    labels: Mapping[str, Label],
+    met: dict[str, None],
 ) -> Iterator[Entry]:
     """The frames that one JSON file lists; its label names are added to `met`."""
     path = _found(root, file)
     own = None if dataset is None else overrides.as_name(dataset, "data.source.dataset")
-    level = None if compression is None else overrides.as_name(compression, "data.source.compression")
+    level = (
+        None if compression is None else overrides.as_name(compression, "data.source.compression")
+    )
     for title, groups in grouped(path).items():
         yield from _dataset(root, path, own or title, groups, level, labels, met)
 
@@ -105,7 +121,11 @@ def check_met(labels: Mapping[str, Label], met: Iterable[str], where: object) ->
         InputError: there is one.
     """
     if unmet := [name for name in labels if name not in met]:
-        raise InputError(f"data.source.labels gives {unmet[0]!r}, but the labels of {where} are {', '.join(met)}", "correct it, or leave it out")
+        raise InputError(
+            f"data.source.labels gives {unmet[0]!r}, but the labels of {where} are "
+            f"{', '.join(met)}",
+            "correct it, or leave it out",
+        )
 
 
 @readable
@@ -130,11 +150,16 @@ def either(
         yield from scan(root, file, dataset, compression, labels)
         return
     if labels:
-        raise InputError(f"data.source.labels is for DeepfakeBench's {file}, which {root} does not hold", "leave it out")
+        raise InputError(
+            f"data.source.labels is for DeepfakeBench's {file}, which {root} does not hold",
+            "leave it out",
+        )
     try:
         yield from tree(root)
     except InputError as error:
-        raise InputError(error.message, f"{error.remedy} ({root} does not hold DeepfakeBench's {file}, either)") from error
+        raise InputError(
+            error.message, f"{error.remedy} ({root} does not hold DeepfakeBench's {file}, either)"
+        ) from error
 
 
 def places(root: Path, file: str) -> list[Path]:
@@ -152,7 +177,9 @@ def _found(root: Path, file: str) -> Path:
         if place.is_file():
             return place
     looked = ", ".join(str(place.parent) for place in places(root, file))
-    raise InputError(f"There is no {file} in {looked}", "set data.root=PATH or data.source.file=PATH")
+    raise InputError(
+        f"There is no {file} in {looked}", "set data.root=PATH or data.source.file=PATH"
+    )
 
 
 Listed = dict[str, Any]
@@ -195,31 +222,56 @@ def _dataset(
     for split in PRIORITY:
         for name, splits in groups.items():
             label = told[name]
-            domain = forgery(_DOMAINS.get(name.strip().casefold(), name.strip()), f"The label {name!r} in {path}") if label else REAL
+            domain = (
+                forgery(
+                    _DOMAINS.get(name.strip().casefold(), name.strip()),
+                    f"The label {name!r} in {path}",
+                )
+                if label
+                else REAL
+            )
             videos = splits.get(split, {})
-            if isinstance(videos.get("frames"), list):  # seen in DFDC.json: the frames of one test video in place of the validation videos
-                yield Problem("nameless", f"{path} lists frames without a video's name", "they are left out")
+            if isinstance(
+                videos.get("frames"), list
+            ):  # seen in DFDC.json: the frames of one test video in place of the validation videos
+                yield Problem(
+                    "nameless", f"{path} lists frames without a video's name", "they are left out"
+                )
                 videos = {key: value for key, value in videos.items() if isinstance(value, dict)}
             for quality, video, own, frames in _videos(videos, compression, path, name, split):
                 if own is not ABSENT and own != name:
                     _check_own(own, name, video, label, labels, met, path)
                 identity = video_id(dataset, domain, quality, slashed(video))
                 if (first := alike.setdefault(identity.strip().casefold(), identity)) != identity:
-                    yield Problem("alike", f"{path} lists {first} and {identity}", "they are read as two videos: correct one if they are the same")
+                    yield Problem(
+                        "alike",
+                        f"{path} lists {first} and {identity}",
+                        "they are read as two videos: correct one if they are the same",
+                    )
                 if taken.setdefault(identity, split) != split:
                     again += 1
                     continue
                 if not frames:
-                    raise InputError(f"{path} lists no frames for the video {identity}", "make the JSON file again once they are extracted")
+                    raise InputError(
+                        f"{path} lists no frames for the video {identity}",
+                        "make the JSON file again once they are extracted",
+                    )
                 windows += sum("\\" in frame for frame in frames)
                 kept.append((split, label, domain, quality, identity, frames))
     for name, splits in groups.items():
-        for split in (split for split, videos in splits.items() if videos and split not in PRIORITY):
-            what = f"{path} lists videos of {name} as {split!r}, which is none of {', '.join(PRIORITY)}"
+        for split in (
+            split for split, videos in splits.items() if videos and split not in PRIORITY
+        ):
+            what = (
+                f"{path} lists videos of {name} as {split!r}, which is none of "
+                f"{', '.join(PRIORITY)}"
+            )
             yield Problem("unknown split", what, "they are left out: rename it in the file")
     spelling = Spelling(path)
     if kept:
-        home, skipped = _base(root, [_path(frames[0]) for *_, frames in kept[:: len(kept) // TRIED + 1]], path)
+        home, skipped = _base(
+            root, [_path(frames[0]) for *_, frames in kept[:: len(kept) // TRIED + 1]], path
+        )
         for split, label, domain, quality, identity, frames in kept:
             for index, frame in enumerate(in_order(frames)):
                 place = spelling.place(home, "/".join(_path(frame).parts[skipped:]))
@@ -227,9 +279,17 @@ def _dataset(
     yield from spelling.problems()
     if again:
         taken_once = "each is taken once (test before val before train)"
-        yield Problem("repeated", f"{path.name} lists {again} videos of {dataset} again in another split", f"{taken_once}")
+        yield Problem(
+            "repeated",
+            f"{path.name} lists {again} videos of {dataset} again in another split",
+            f"{taken_once}",
+        )
     if windows:
-        yield Problem("slashes", f"{path.name} writes {windows} of the frames of {dataset} with backslashes", "they are read as slashes")
+        yield Problem(
+            "slashes",
+            f"{path.name} writes {windows} of the frames of {dataset} with backslashes",
+            "they are read as slashes",
+        )
 
 
 def _label(name: str, labels: Mapping[str, Label]) -> Label | None:
@@ -252,7 +312,9 @@ def _labels(groups: Mapping[str, Any], labels: Mapping[str, Label], path: Path) 
     for name in groups:
         label = _label(name, labels)
         if label is None:
-            raise _unsettled(f"The label {name!r} in {path} leaves it open whether it is real or fake", name)
+            raise _unsettled(
+                f"The label {name!r} in {path} leaves it open whether it is real or fake", name
+            )
         told[name] = label
     return told
 
@@ -265,7 +327,15 @@ def _unsettled(message: str, name: str) -> InputError:
     return InputError(message, f"say that it is real with {real}, or fake with {fake}")
 
 
-def _check_own(own: object, name: str, video: str, label: Label, labels: Mapping[str, Label], met: dict[str, None], path: Path) -> None:
+def _check_own(
+    own: object,
+    name: str,
+    video: str,
+    label: Label,
+    labels: Mapping[str, Label],
+    met: dict[str, None],
+    path: Path,
+) -> None:
     """Refuses a video whose own label is not that of the group that it is listed in.
 
     Raises:
@@ -282,7 +352,9 @@ def _check_own(own: object, name: str, video: str, label: Label, labels: Mapping
     raise InputError(what, "correct the one that is wrong in the file")
 
 
-def compressions(listed: Listed, path: Path, *entry: str) -> dict[str, dict[str, tuple[object, list[str]]]]:
+def compressions(
+    listed: Listed, path: Path, *entry: str
+) -> dict[str, dict[str, tuple[object, list[str]]]]:
     """The own labels and the frames of videos by compression, which is empty where the list has no such level, and by name.
 
     Args:
@@ -294,7 +366,9 @@ def compressions(listed: Listed, path: Path, *entry: str) -> dict[str, dict[str,
     for name, about in listed.items():
         checked(about, dict, path, *entry, name)
     levelled = not any("frames" in about for about in listed.values())
-    levelled &= all(isinstance(video, dict) for about in listed.values() for video in about.values())
+    levelled &= all(
+        isinstance(video, dict) for about in listed.values() for video in about.values()
+    )
     found: dict[str, dict[str, tuple[object, list[str]]]] = {}
     for level, videos in (listed if levelled else {"": listed}).items():
         place = (*entry, level) if levelled else entry
@@ -308,13 +382,25 @@ def compressions(listed: Listed, path: Path, *entry: str) -> dict[str, dict[str,
     return found
 
 
-def _videos(listed: Listed, compression: str | None, path: Path, *entry: str) -> Iterator[tuple[str, str, object, list[str]]]:
+def _videos(
+    listed: Listed, compression: str | None, path: Path, *entry: str
+) -> Iterator[tuple[str, str, object, list[str]]]:
     """(compression, video, its own label, frame paths) of one label and split, with or without the compression level."""
     found = compressions(listed, path, *entry)
-    wanted = "" if "" in found or not found else compression or (next(iter(found)) if len(found) == 1 else None)
+    wanted = (
+        ""
+        if "" in found or not found
+        else compression or (next(iter(found)) if len(found) == 1 else None)
+    )
     if found and (wanted is None or wanted not in found):
-        raise InputError(f"{path} holds the compressions {', '.join(found)}, not {wanted}", "choose one with data.source.compression=NAME")
-    yield from ((wanted or "", name, own, frames) for name, (own, frames) in found.get(wanted or "", {}).items())
+        raise InputError(
+            f"{path} holds the compressions {', '.join(found)}, not {wanted}",
+            "choose one with data.source.compression=NAME",
+        )
+    yield from (
+        (wanted or "", name, own, frames)
+        for name, (own, frames) in found.get(wanted or "", {}).items()
+    )
 
 
 def _path(frame: str) -> PurePosixPath:
@@ -326,10 +412,15 @@ def _base(root: Path, frames: Sequence[PurePosixPath], path: Path) -> tuple[Path
     spelling = Spelling(path)
     for skipped in range(max(len(frame.parts) for frame in frames) - 1):
         for folder in IMAGES:
-            tried = ("/".join(frame.parts[skipped:]) for frame in frames if len(frame.parts) > skipped + 1)
+            tried = (
+                "/".join(frame.parts[skipped:])
+                for frame in frames
+                if len(frame.parts) > skipped + 1
+            )
             if any(spelling.place(root / folder, name).is_file() for name in tried):
                 return root / folder, skipped
     several = f" and {len(frames) - 1} more that were looked for" if len(frames) > 1 else ""
     raise InputError(
-        f"{path} lists {frames[0]}{several}, of which none lies under {root}", "complete the copy, or set data.root=PATH to the folder of the frames"
+        f"{path} lists {frames[0]}{several}, of which none lies under {root}",
+        "complete the copy, or set data.root=PATH to the folder of the frames",
     )

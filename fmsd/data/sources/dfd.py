@@ -10,15 +10,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.data import overrides
-from fmsd.data.clip import clips, readable
+from fmsd.data.sources.tree import clips, readable
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Split, Video, video_id
 
-FOLDERS = {REAL: "original_sequences/actors", "DeepFakeDetection": "manipulated_sequences/DeepFakeDetection"}
+FOLDERS = {
+    REAL: "original_sequences/actors",
+    "DeepFakeDetection": "manipulated_sequences/DeepFakeDetection",
+}
 
 
 @readable
-def scan(root: Path, dataset: str = "dfd", compression: str | int = "c23", split: Split = "test", frames: str | None = None) -> Iterator[Entry]:
+def scan(
+    root: Path,
+    dataset: str = "dfd",
+    compression: str | int = "c23",
+    split: Split = "test",
+    frames: str | None = None,
+) -> Iterator[Entry]:
     """The actors' videos and the manipulated ones.
 
     Args:
@@ -32,10 +41,22 @@ def scan(root: Path, dataset: str = "dfd", compression: str | int = "c23", split
     compression = overrides.as_name(compression, "data.source.compression")
     folders = {domain: root / folder / compression for domain, folder in FOLDERS.items()}
     if lacking := [str(folder) for folder in folders.values() if not folder.is_dir()]:
-        raise InputError(f"DeepFakeDetection lacks {', '.join(lacking)}", "complete the copy, or choose the compression that it holds")
+        raise InputError(
+            f"DeepFakeDetection lacks {', '.join(lacking)}",
+            "complete the copy, or choose the compression that it holds",
+        )
     for domain, folder in folders.items():
         held, problems = clips(folder, frames)
         yield from problems
         for name, (file, images) in held.items():
             identity = video_id(dataset, domain, compression, name)
-            yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, identity, split, compression)
+            yield Video(
+                file,
+                images,
+                0 if domain == REAL else 1,
+                dataset,
+                domain,
+                identity,
+                split,
+                compression,
+            )

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmsd.data.extraction import records
+from fmsd.data.extraction.crops import records
 from fmsd.errors import InputError
 from fmsd.types import Entry, Frame, Problem
 
@@ -17,12 +17,21 @@ def scan(root: Path) -> Iterator[Entry]:
         InputError: no such folder, or a record that cannot be read.
     """
     if not root.is_dir():
-        raise InputError(f"There is no folder {root}", "give the out= of fmsd extract as data.root=PATH")
+        raise InputError(
+            f"There is no folder {root}", "give the out= of fmsd extract as data.root=PATH"
+        )
     for folder, record in records(root):
         kept = [frame for frame in record["frames"] if frame["status"] == "face"]
         if not kept:
-            counts = ", ".join(f"{count} {status}" for status, count in Counter(frame["status"] for frame in record["frames"]).items())
-            yield Problem("faceless", f"{record['video']} has no crop of any of its frames ({counts})", "it is in no table of results")
+            counts = ", ".join(
+                f"{count} {status}"
+                for status, count in Counter(frame["status"] for frame in record["frames"]).items()
+            )
+            yield Problem(
+                "faceless",
+                f"{record['video']} has no crop of any of its frames ({counts})",
+                "it is in no table of results",
+            )
         for frame in kept:
             yield Frame(
                 path=folder / frame["file"],

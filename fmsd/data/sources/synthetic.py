@@ -52,7 +52,9 @@ def _draw(folder: Path) -> None:
         for clip in track(list(synthetic.clips()), "drawing the embedded dataset"):
             _file(partial, clip, 0).parent.mkdir(parents=True)
             for index, image in enumerate(synthetic.record(clip)):
-                _file(partial, clip, index).write_bytes(synthetic.encode(image, synthetic.quality(clip)))
+                _file(partial, clip, index).write_bytes(
+                    synthetic.encode(image, synthetic.quality(clip))
+                )
         partial.chmod(0o755)
         try:
             partial.rename(folder)

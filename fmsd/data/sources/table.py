@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from fmsd.data.clip import is_video, readable
-from fmsd.data.labels import NUMBERS, forgery
-from fmsd.data.names import Spelling
-from fmsd.data.text import named, read_csv
+from fmsd.data.sources.labels import NUMBERS, forgery
+from fmsd.data.sources.text import named, read_csv
+from fmsd.data.sources.tree import is_video, readable
+from fmsd.data.spelling import Spelling
 from fmsd.errors import InputError, reason
 from fmsd.tables import read_parquet
 from fmsd.types import Entry, Frame, Video
@@ -25,20 +25,27 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
 
     Args:
         root: what the table's paths are relative to.
-        file: the table, relative to `root` or absolute: columns path, label (1 = fake), dataset, domain (`real` for real frames), video
-            (an id unique over all datasets), index, split (train, val or test), and optionally compression. Others are ignored. The cells of
-            a CSV file may be separated by commas, semicolons or tabs, with blanks around them.
+        file: the table, relative to `root` or absolute: columns path, label (1 = fake), dataset,
+            domain (`real` for real frames), video (an id unique over all datasets), index, split
+            (train, val or test), and optionally compression. Others are ignored. The cells of a CSV
+            file may be separated by commas, semicolons or tabs, with blanks around them.
 
     Raises:
         InputError: no such file, a missing column, or an empty cell.
     """
     path = root / file
     if not path.is_file():
-        raise InputError(f"There is no table {path}", "give it as data.source.file=FILE under data.root=PATH")
+        raise InputError(
+            f"There is no table {path}", "give it as data.source.file=FILE under data.root=PATH"
+        )
     spelling = Spelling(path)
     for number, row in _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path):
         if empty := [name for name in COLUMNS if row[name] in (None, "")]:
-            raise InputError(f"Line {number} of the table {path} has empty cells in the columns {', '.join(empty)}", "fill them in")
+            raise InputError(
+                f"Line {number} of the table {path} has empty cells in the columns "
+                f"{', '.join(empty)}",
+                "fill them in",
+            )
         try:
             yield _entry(spelling.place(root, row["path"]), row, path)
         except InputError as error:
@@ -50,23 +57,34 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
     """The frame or video of a row.
 
     Raises:
-        InputError: a label other than the numbers 0 and 1, a forgery that is called real, or a name that no file can have.
+        InputError: a label other than the numbers 0 and 1, a forgery that is called real, or a name
+            that no file can have.
     """
     if isinstance(row["label"], str):
         row["label"] = NUMBERS.get(row["label"].strip(), row["label"])
     if type(row["label"]) not in (int, float) or row["label"] not in (0, 1):
         raise InputError(
-            f"The table {path} has values of the wrong kind (the label of {row['path']} is {row['label']!r})",
+            f"The table {path} has values of the wrong kind (the label of {row['path']} is "
+            f"{row['label']!r})",
             "labels are 0 or 1, as numbers: 0 for real, 1 for fake",
         )
     if not is_video(place) and type(row["index"]) is not int:
-        what = f"The table {path} has values of the wrong kind (the index of {row['path']} is {row['index']!r})"
+        what = (
+            f"The table {path} has values of the wrong kind (the index of {row['path']} is "
+            f"{row['index']!r})"
+        )
         raise InputError(what, "indices are whole numbers")
-    described: dict[str, Any] = {name: row[name] for name in ("dataset", "domain", "video", "split")}
+    described: dict[str, Any] = {
+        name: row[name] for name in ("dataset", "domain", "video", "split")
+    }
     described |= {"label": int(row["label"]), "compression": row.get("compression") or ""}
     if row["label"] == 1:
         forgery(str(row["domain"]), f"The table {path}")
-    return Video(file=place, images=None, **described) if is_video(place) else Frame(path=place, index=row["index"], **described)
+    return (
+        Video(file=place, images=None, **described)
+        if is_video(place)
+        else Frame(path=place, index=row["index"], **described)
+    )
 
 
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -87,9 +105,18 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         table = read_parquet(path)
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"The table {path} cannot be read ({reason(error)})", "write it again") from error
+        raise InputError(
+            f"The table {path} cannot be read ({reason(error)})", "write it again"
+        ) from error
     table.columns = named(table.columns, (*COLUMNS, *OPTIONAL), path)
     if missing := [name for name in COLUMNS if name not in table.columns]:
-        raise InputError(f"The table {path} lacks the columns {', '.join(missing)}", f"it needs {', '.join(COLUMNS)}")
-    text = [name for name in ("path", "dataset", "domain", "video", "split", "compression") if name in table.columns]
+        raise InputError(
+            f"The table {path} lacks the columns {', '.join(missing)}",
+            f"it needs {', '.join(COLUMNS)}",
+        )
+    text = [
+        name
+        for name in ("path", "dataset", "domain", "video", "split", "compression")
+        if name in table.columns
+    ]
     yield from enumerate(table.cast(dict.fromkeys(text, pl.String)).iter_rows(named=True), 1)

@@ -2,25 +2,28 @@
 
     ROOT/real/0000.mp4        ROOT/fake/0000_fake.mp4
 
-Each fake is made from the real video of its number. Frames may be extracted beside the videos: `real/frames/0000/000.png`. There is no official
-split.
+Each fake is made from the real video of its number. Frames may be extracted beside the videos:
+`real/frames/0000/000.png`. There is no official split.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmsd.data.clip import FAKE, clips, readable
+from fmsd.data.sources.tree import FAKE, clips, readable
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 
 @readable
-def scan(root: Path, dataset: str, split: Split = "test", frames: str | None = None) -> Iterator[Entry]:
+def scan(
+    root: Path, dataset: str, split: Split = "test", frames: str | None = None
+) -> Iterator[Entry]:
     """The real videos and the fakes.
 
     Args:
         split: the split of all videos.
-        frames: name of the folders that hold extracted frames; found by itself where there is only one.
+        frames: name of the folders that hold extracted frames; found by itself where there is only
+            one.
 
     Raises:
         InputError: a missing folder.
@@ -31,10 +34,26 @@ def scan(root: Path, dataset: str, split: Split = "test", frames: str | None = N
     yield from (*more, *others)
     for name in fake:
         if (original := name.removesuffix("_fake")) not in real:
-            yield Problem("missing", f"{root / 'fake'} holds {name}, but {root / 'real'} not its original {original}", "complete the copy")
+            yield Problem(
+                "missing",
+                f"{root / 'fake'} holds {name}, but {root / 'real'} not its original {original}",
+                "complete the copy",
+            )
     for name in real:
         if f"{name}_fake" not in fake:
-            yield Problem("missing", f"{root / 'real'} holds {name}, but {root / 'fake'} not its fake {name}_fake", "complete the copy")
+            yield Problem(
+                "missing",
+                f"{root / 'real'} holds {name}, but {root / 'fake'} not its fake {name}_fake",
+                "complete the copy",
+            )
     for domain, held in ((REAL, real), (FAKE, fake)):
         for name, (file, images) in held.items():
-            yield Video(file, images, 0 if domain == REAL else 1, dataset, domain, video_id(dataset, domain, "", name), split)
+            yield Video(
+                file,
+                images,
+                0 if domain == REAL else 1,
+                dataset,
+                domain,
+                video_id(dataset, domain, "", name),
+                split,
+            )

@@ -2,14 +2,15 @@
 
     ROOT/{real,fake}_{train,test}/ARCHIVE/{real,fake}/SEQUENCE/FRAME.png
 
-ARCHIVE is the folder that `ARCHIVE.tar.gz` unpacks to. Archives are numbered anew in each of the four folders, sequences in each archive: a video is
-`train3_12`, so that those of an archive are held out together and no number stands for two archives on both sides of the split.
+ARCHIVE is the folder that `ARCHIVE.tar.gz` unpacks to. Archives are numbered anew in each of the
+four folders, sequences in each archive: a video is `train3_12`, so that those of an archive are
+held out together and no number stands for two archives on both sides of the split.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmsd.data.clip import FAKE, contents, listing, readable, without_frames
+from fmsd.data.sources.tree import FAKE, contents, listing, readable, without_frames
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
@@ -30,7 +31,10 @@ def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
         InputError: none of the four folders is there.
     """
     if not any((root / name).is_dir() for name in FOLDERS):
-        raise InputError(f"{root} holds none of {', '.join(FOLDERS)}", "give the unpacked WildDeepfake folder as data.root=PATH")
+        raise InputError(
+            f"{root} holds none of {', '.join(FOLDERS)}",
+            "give the unpacked WildDeepfake folder as data.root=PATH",
+        )
     for name, (kind, split) in FOLDERS.items():
         place = root / name
         if not place.is_dir():
@@ -38,19 +42,45 @@ def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
             continue
         archives = contents(place)
         unpacked = set(archives.folders)
-        yield from archives.problems if archives.folders else [*archives.problems, without_frames(place)]
-        if packed := [entry for entry in listing(place) if ".tar" in entry.name and entry.name.partition(".")[0] not in unpacked]:
-            yield Problem("packed", f"{place} holds {len(packed)} archives that are not unpacked", "unpack each there with tar -xf")
+        yield from (
+            archives.problems if archives.folders else [*archives.problems, without_frames(place)]
+        )
+        if packed := [
+            entry
+            for entry in listing(place)
+            if ".tar" in entry.name and entry.name.partition(".")[0] not in unpacked
+        ]:
+            yield Problem(
+                "packed",
+                f"{place} holds {len(packed)} archives that are not unpacked",
+                "unpack each there with tar -xf",
+            )
         for archive in (place / folder for folder in archives.folders):
             inside = contents(archive)
-            yield from inside.problems if inside.folders else [*inside.problems, without_frames(archive)]
+            yield from (
+                inside.problems if inside.folders else [*inside.problems, without_frames(archive)]
+            )
             for inner in (archive / folder for folder in inside.folders):
                 if inner.name != kind:
-                    yield Problem("mislabelled", f"{inner} lies in {name} and is left out", "move it to the folder of its label")
+                    yield Problem(
+                        "mislabelled",
+                        f"{inner} lies in {name} and is left out",
+                        "move it to the folder of its label",
+                    )
                     continue
                 domain = REAL if kind == "real" else FAKE
                 held = contents(inner)
-                yield from held.problems if held.folders else [*held.problems, without_frames(inner)]
+                yield from (
+                    held.problems if held.folders else [*held.problems, without_frames(inner)]
+                )
                 for sequence in held.folders:
                     identity = video_id(dataset, domain, "", f"{split}{archive.name}_{sequence}")
-                    yield Video(None, inner / sequence, 0 if domain == REAL else 1, dataset, domain, identity, split)
+                    yield Video(
+                        None,
+                        inner / sequence,
+                        0 if domain == REAL else 1,
+                        dataset,
+                        domain,
+                        identity,
+                        split,
+                    )

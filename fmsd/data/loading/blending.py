@@ -1,0 +1,263 @@
+"""Self-blended images: fakes for training that are made of real frames alone.
+
+Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022, arXiv 2204.08376.
+A frame is blended with an altered copy of itself inside a mask of its face, so that all it has of a
+forgery is what forgeries have in common: a boundary, and two statistics in one image.
+
+The steps and most numbers are those of the paper and its code. Read differently: the field that
+deforms the mask is coarser; hue, saturation and value change by amounts that can be seen, where
+that code has 0.3 of a grey level; a copy is made coarser by a factor of 1.5 to 3 without aliasing,
+not by 2 or 4 with it, which frames of any origin would show; the mask is the hull of the face, with
+or without forehead, never of parts of it. Lengths in pixels are those of a frame of 256 pixels and
+scale with the frame.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import polars as pl
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from numpy.random import Generator
+
+from fmsd.data.manifest import Manifest, made
+from fmsd.errors import InputError, reason
+
+log = logging.getLogger(__name__)
+
+Pixels = UInt8[ndarray, "height width 3"]
+Mask = Float[ndarray, "height width"]
+Points = Float[ndarray, "_ 2"]
+
+SBI = "sbi"
+"""The domain of self-blended images, and the name of their augmentation."""
+
+RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
+"""How much of the altered copy shows where the mask is full; one is drawn per blend."""
+
+
+# ---- which frames
+
+
+def expanded(manifest: Manifest) -> Manifest:
+    """The manifest with each real training frame twice, as itself and as a fake of the domain `sbi`; other training fakes are left out.
+
+    Raises:
+        InputError: frames without landmarks are crops that a mean face does not fit.
+    """
+    training, real = pl.col("split") == "train", pl.col("label") == 0
+    frames = manifest.table.filter(training & real)
+    columns = {
+        "label": pl.lit(1, pl.Int8),
+        "domain": pl.lit(SBI),
+        "video": pl.concat_str(pl.lit(f"{SBI}/"), "video"),
+    }
+    blends = frames.with_columns(**columns)
+    table = pl.concat([manifest.table.filter(~training | real), blends])
+    own = manifest.table.filter(training & ~real).height
+    files = replace(manifest, table=frames).files()
+    marked = sum(place is not None and place.is_file() for place in map(landmark_file, files))
+    crops = made(manifest.root) or CROPS
+    if marked < len(files) and (
+        wrong := [
+            f"{name}={json.dumps(crops[name])}"
+            for name, fits in CROPS.items()
+            if crops[name] != fits
+        ]
+    ):
+        raise InputError(
+            f"The crops in {manifest.root} were made with {', '.join(wrong)}, where the mean face "
+            "of data.augment=sbi does not fit",
+            "make them with fmsd extract align=true margin=1.3 out=FOLDER, or choose another "
+            "augmentation",
+        )
+    log.info(
+        "Self-blended images: each of the %d real training frames is also blended into a fake; %d "
+        "fakes of the training split are left out. "
+        "The face is told by its landmarks in %d frames, by the outline of a mean face in %d, "
+        "which must be aligned crops "
+        "(fmsd pack takes no landmarks along).",
+        *(len(files), own, marked, len(files) - marked),
+    )
+    return replace(manifest, table=table)
+
+
+# ---- where the face is
+
+_TEMPLES = [(0.225, 0.45), (0.24, 0.60), (0.275, 0.74), (0.34, 0.85), (0.42, 0.91), (0.50, 0.925)]
+_BROW = [(0.24, 0.40), (0.33, 0.37), (0.42, 0.37)]
+_FOREHEAD = [(0.25, 0.36), (0.32, 0.30), (0.41, 0.265), (0.50, 0.255)]
+
+
+def _symmetric(half: Sequence[tuple[float, float]]) -> Points:
+    return np.array([*half, *((1 - x, y) for x, y in half)])
+
+
+MEAN_FACE = (_symmetric(_TEMPLES + _BROW + _FOREHEAD), _symmetric(_TEMPLES + _BROW))
+"""The outline of a mean face with and without its forehead, as shares of the side of a crop that is aligned to ArcFace's five points with a margin
+of 1.3: eyes at (0.38, 0.47) and (0.62, 0.47), corners of the mouth at (0.40, 0.75) and (0.60,
+0.75).
+"""
+
+CROPS = {"align": True, "margin": 1.3}
+"""How `fmsd extract` makes crops that the mean face fits."""
+
+LANDMARKS = (68, 81)
+"""Numbers of points that a file of landmarks may have; those from the 69th on lie on the forehead."""
+
+
+def landmark_file(image: str | Path) -> Path | None:
+    """Where DeepfakeBench keeps the landmarks of a frame: `landmarks/VIDEO/FRAME.npy` for `frames/VIDEO/FRAME.png`; None below other folders."""
+    path = Path(image)
+    home = path.parents[1] if len(path.parents) > 1 else path
+    return (
+        home.with_name("landmarks") / path.parent.name / f"{path.stem}.npy"
+        if home.name == "frames"
+        else None
+    )
+
+
+def outlines(image: str | Path, height: int, width: int) -> Sequence[Points]:
+    """Points whose hull is the face in a frame, in pixels: with and without its forehead.
+
+    They come from the frame's landmarks where there are some, else from a mean face.
+
+    Raises:
+        InputError: the landmarks are damaged, or not those of the frame.
+    """
+    path = landmark_file(image)
+    if path is None or not path.is_file():
+        return [points * (width, height) for points in MEAN_FACE]
+    remedy = "fetch it again, or remove the folder of landmarks to use a mean face"
+    try:
+        points = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"The landmarks {path} cannot be read ({reason(error)})", f"{remedy}"
+        ) from error
+    if (
+        not isinstance(points, ndarray)
+        or points.dtype.kind not in "iuf"
+        or points.shape not in [(count, 2) for count in LANDMARKS]
+    ):
+        raise InputError(f"The landmarks {path} are no table of 68 or 81 points", f"{remedy}")
+    points = points.astype(np.float64)
+    if (
+        not np.isfinite(points).all()
+        or hull(np.clip(points, -width - height, width + height), height, width).mean() < 0.01
+    ):
+        raise InputError(
+            f"The landmarks {path} mark no face inside its frame of {width} x {height} pixels",
+            f"{remedy}",
+        )
+    return [points, points[: LANDMARKS[0]]]
+
+
+def hull(points: Points, height: int, width: int) -> Mask:
+    """1 inside the convex hull of some points, 0 outside."""
+    return cv2.fillConvexPoly(
+        np.zeros((height, width), np.float32), cv2.convexHull(points.round().astype(np.int32)), 1.0
+    )
+
+
+# ---- the blend
+
+
+def self_blended(image: Pixels, faces: Sequence[Points], rng: Generator) -> Pixels:
+    """A frame blended with an altered copy of itself, or an altered frame with its original, inside a face.
+
+    Args:
+        faces: outlines of the face, of which one is drawn.
+    """
+    height, width = image.shape[:2]
+    source, target = (
+        (altered(image, rng), image) if rng.random() < 0.5 else (image, altered(image, rng))
+    )
+    face = hull(faces[int(rng.integers(len(faces)))], height, width)
+    shift = shifted(height, width, rng)
+    source = cv2.warpAffine(source, shift, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    moved = deformed(cv2.warpAffine(face, shift, (width, height)), rng)
+    mask = softened(
+        moved if moved.any() else face, rng
+    )  # a face at the edge may have left the frame
+    return blend(source, target, mask * rng.choice(RATIOS))
+
+
+def blend(source: Pixels, target: Pixels, mask: Mask) -> Pixels:
+    """The source where the mask is 1, the target where it is 0."""
+    share = mask[..., None].astype(np.float32)
+    return (share * source + (1 - share) * target).round().astype(np.uint8)
+
+
+def altered(image: Pixels, rng: Generator) -> Pixels:
+    """Other colours, and either coarser or sharper."""
+    pixels = image.astype(np.float32)
+    if rng.random() < 0.3:
+        pixels += rng.uniform(-20, 20, 3).astype(np.float32)
+    hue, saturation, value = cv2.split(
+        cv2.cvtColor(pixels.clip(0, 255) / np.float32(255), cv2.COLOR_RGB2HSV)
+    )
+    hue += 360 + rng.uniform(-10, 10)  # OpenCV takes angles beyond a full turn, but none below zero
+    saturation, value = saturation + rng.uniform(-0.08, 0.08), value + rng.uniform(-0.06, 0.06)
+    pixels = (
+        cv2.cvtColor(
+            cv2.merge([hue, saturation.clip(0, 1), value.clip(0, 1)]).astype(np.float32),
+            cv2.COLOR_HSV2RGB,
+        )
+        * 255
+    )
+    pixels = pixels * (1 + rng.uniform(-0.1, 0.1)) + 255 * rng.uniform(-0.1, 0.1)
+    height, width = image.shape[:2]
+    if rng.random() < 0.5:
+        factor = rng.uniform(1.5, 3)
+        small = cv2.resize(
+            pixels,
+            (math.ceil(width / factor), math.ceil(height / factor)),
+            interpolation=cv2.INTER_AREA,
+        )
+        pixels = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    else:
+        pixels += rng.uniform(0.5, 1.5) * (pixels - cv2.GaussianBlur(pixels, (0, 0), 1.0))
+    return pixels.clip(0, 255).round().astype(np.uint8)
+
+
+def shifted(height: int, width: int, rng: Generator) -> Float[ndarray, "2 3"]:
+    """A small move and scaling about the centre: up to 3 % of the width, 1.5 % of the height, 5 % of the size."""
+    scale = rng.uniform(0.95, 1 / 0.95)
+    centre = np.array([width, height]) / 2
+    move = rng.uniform(-1, 1, 2) * (0.03 * width, 0.015 * height)
+    return np.column_stack([scale * np.eye(2), (1 - scale) * centre + move])
+
+
+def deformed(mask: Mask, rng: Generator, cells: int = 8, strength: float = 4.0) -> Mask:
+    """A mask pulled about by a smooth random field.
+
+    Args:
+        cells: of the field's coarse grid, along each side.
+        strength: standard deviation of the pull, in pixels of a frame of 256.
+    """
+    height, width = mask.shape
+    pull = rng.normal(0, strength * min(height, width) / 256, (cells, cells, 2)).astype(np.float32)
+    across, down = cv2.split(cv2.resize(pull, (width, height), interpolation=cv2.INTER_CUBIC))
+    columns, rows = np.meshgrid(
+        np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    )
+    return cv2.remap(mask, columns + across, rows + down, cv2.INTER_LINEAR)
+
+
+def softened(mask: Mask, rng: Generator) -> Mask:
+    """A mask made a little smaller, with a blurred edge; its largest value is 1."""
+    unit = min(mask.shape) / 256
+    side = 1 + 2 * round(rng.uniform(1, 6) * unit)
+    smaller = cv2.erode(
+        mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), borderValue=0
+    )
+    kept = smaller if smaller.any() else mask
+    soft = cv2.GaussianBlur(kept, (0, 0), rng.uniform(1, 8) * unit)
+    return soft / soft.max()

@@ -1,0 +1,294 @@
+"""The batches of training: which frames they hold, in which order, and which of them each process takes."""
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch.utils.data import Sampler
+
+from fmsd.errors import InputError
+
+Place = tuple[int, int, int, int]
+"""(epoch, row, domain id, occurrence); the id -1 marks a frame that only fills up a process's share.
+
+The occurrence is how often the epoch has shown the row before, in the joint batches of all
+processes: augmentation is drawn by it.
+"""
+
+
+Places = tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]
+"""Rows and domain ids of an epoch's joint batches, one batch after the other."""
+
+
+@runtime_checkable
+class Order(Protocol):
+    """The joint batches of all processes, which depend on (seed, epoch) alone.
+
+    `size` is the number of places of a batch, `batches` that of batches in an epoch; only the last
+    batch may be smaller.
+    """
+
+    @property
+    def size(self) -> int:
+        """See the class."""
+        ...
+
+    @property
+    def batches(self) -> int:
+        """See the class."""
+        ...
+
+    def __call__(self, epoch: int) -> Places:
+        """The places of an epoch."""
+        ...
+
+
+class Joint(Sampler[list[Place]]):
+    """A process's part of the batches of an order.
+
+    Process `rank` takes every `processes`-th place of each batch; where none is left for it, one
+    place of the batch with domain -1. `start` is the index of the first batch to yield in the
+    current epoch; the length is that of the whole epoch nevertheless.
+    """
+
+    def __init__(self, order: Order, rank: int = 0, processes: int = 1) -> None:
+        self.order, self.rank, self.processes = order, rank, processes
+        self.epoch = self.start = 0
+
+    @property
+    def sampler(self) -> "Joint":
+        """Itself: Lightning looks here for `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch; another epoch begins with its first batch."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def __len__(self) -> int:
+        return self.order.batches
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        return self._shares(self.epoch, self.start, *self.order(self.epoch))
+
+    def _shares(
+        self,
+        epoch: int,
+        start: int,
+        rows: Int[np.ndarray, " places"],
+        domains: Int[np.ndarray, " places"],
+    ) -> Iterator[list[Place]]:
+        """This process's part of each joint batch; occurrences count the batches before `start`, too."""
+        size, turns = self.order.size, occurrences(rows)
+        for begin in range(start * size, len(rows), size):
+            own = slice(begin + self.rank, begin + size, self.processes)
+            yield places(epoch, rows[own], domains[own], turns[own]) or [
+                (epoch, int(rows[begin]), -1, int(turns[begin]))
+            ]
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """Every row once per epoch.
+
+    Args:
+        domain: the domain id of each row.
+        size: places of a batch.
+    """
+
+    domain: Int[np.ndarray, " rows"]
+    size: int
+    seed: int
+
+    @property
+    def batches(self) -> int:
+        """All of them full but the last."""
+        return math.ceil(len(self.domain) / self.size)
+
+    def __call__(self, epoch: int) -> Places:
+        """A permutation of the rows."""
+        rows = np.random.default_rng([self.seed, epoch]).permutation(len(self.domain))
+        return rows, self.domain[rows]
+
+
+@dataclass(frozen=True)
+class EveryDomain:
+    """Every batch holds every domain, with real and fake frames of each.
+
+    A cell is one class of one domain; within an epoch each frame belongs to one cell. Cells are
+    read in fresh permutations, one after the other: a small cell is seen several times in an epoch,
+    a large one may not be seen in full. No batch holds a frame twice unless it takes more of a cell
+    than the cell has. An epoch has as many batches as one of `Shuffle`, all of full size.
+
+    Args:
+        label: 0 real, 1 fake, of each row.
+        domain: the domain id of each row; -1 for real frames without one, which each epoch deals
+            anew and evenly to all domains.
+        names: the domains in the order of their ids.
+        size: places of a batch.
+        frequency: `balanced` gives each cell the same part of a batch, and what does not divide to
+            each in turn; `natural` a part that follows its number of frames, but at least one.
+
+    Raises:
+        InputError: a domain lacks a class, or the batch has not one place per cell.
+    """
+
+    label: Int[np.ndarray, " rows"]
+    domain: Int[np.ndarray, " rows"]
+    names: Sequence[str]
+    size: int
+    frequency: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be dealt."""
+        for name, counts in zip(self.names, self.counts.reshape(-1, 2), strict=True):
+            if not counts.all():
+                raise InputError(
+                    f"The domain {name!r} has no {'fake' if counts[0] else 'real'} training "
+                    "frames, but a batch holds both classes of each domain",
+                    "leave it out of data.train=[...], or choose another data.domains or "
+                    "data.batches=shuffle",
+                )
+        if self.size < len(self.counts):
+            raise InputError(
+                f"data.batch_size={self.size} has no room for both classes of {len(self.names)} "
+                "domains",
+                f"raise it to at least {len(self.counts)}, or choose another data.domains or "
+                "data.batches=shuffle",
+            )
+
+    @property
+    def batches(self) -> int:
+        """As many as without domains."""
+        return math.ceil(len(self.label) / self.size)
+
+    @functools.cached_property
+    def counts(self) -> Int[np.ndarray, " cells"]:
+        """Frames of each cell, the same in every epoch; cells are ordered by domain, real before fake."""
+        return np.bincount(self._cells(0), minlength=2 * len(self.names))
+
+    @property
+    def repeats(self) -> Float[np.ndarray, "domains 2"]:
+        """How often an epoch shows a frame of each cell on average; real frames in the first column, fake ones in the second."""
+        quota = (
+            apportioned(self.counts, self.size)
+            if self.frequency == "natural"
+            else self.size / len(self.counts)
+        )
+        return (self.batches * quota / self.counts).reshape(-1, 2)
+
+    def quotas(self, epoch: int) -> Int[np.ndarray, "batches cells"]:
+        """The places that each cell has in each batch of an epoch."""
+        cells = np.arange(len(self.counts))
+        if self.frequency == "natural":
+            return np.tile(apportioned(self.counts, self.size), (self.batches, 1))
+        share, rest = divmod(self.size, len(cells))
+        batches = epoch * self.batches + np.arange(self.batches)
+        return share + ((cells - rest * batches[:, None]) % len(cells) < rest)
+
+    def __call__(self, epoch: int) -> Places:
+        """Batches are listed cell by cell, so that every process gets an even part of each."""
+        members = np.split(
+            np.argsort(self._cells(epoch), kind="stable"), np.cumsum(self.counts)[:-1]
+        )
+        quotas = self.quotas(epoch)
+        streams = [
+            rows[
+                recycled(
+                    len(rows), quotas[:, cell], np.random.default_rng([self.seed, epoch, cell + 1])
+                )
+            ]
+            for cell, rows in enumerate(members)
+        ]
+        cells = np.repeat(np.tile(np.arange(len(self.counts)), self.batches), quotas.ravel())
+        rows = np.empty(len(cells), np.int64)
+        rows[np.argsort(cells, kind="stable")] = np.concatenate(streams)
+        return rows, cells // 2
+
+    def _cells(self, epoch: int) -> Int[np.ndarray, " rows"]:
+        """The cell that each row belongs to in an epoch."""
+        domain, loose = self.domain.copy(), np.flatnonzero(self.domain < 0)
+        domain[np.random.default_rng([self.seed, epoch]).permutation(loose)] = np.arange(
+            len(loose)
+        ) % len(self.names)
+        return 2 * domain + self.label
+
+
+class Endless(Sampler[list[Place]]):
+    """Full batches from one epoch of an order after the other, without end and across their borders."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        stream = itertools.chain.from_iterable(self._epochs())
+        while True:
+            yield list(itertools.islice(stream, self.order.size))
+
+    def _epochs(self) -> Iterator[list[Place]]:
+        for epoch in itertools.count():
+            rows, domains = self.order(epoch)
+            yield places(epoch, rows, domains, occurrences(rows))
+
+
+def places(
+    epoch: int,
+    rows: Int[np.ndarray, " places"],
+    domains: Int[np.ndarray, " places"],
+    turns: Int[np.ndarray, " places"],
+) -> list[Place]:
+    """The places of an epoch with these rows, domain ids and occurrences."""
+    return [
+        (epoch, row, domain, turn)
+        for row, domain, turn in zip(rows.tolist(), domains.tolist(), turns.tolist(), strict=True)
+    ]
+
+
+def occurrences(rows: Int[np.ndarray, " places"]) -> Int[np.ndarray, " places"]:
+    """How often each row stands before its place."""
+    order = np.argsort(rows, kind="stable")
+    grouped = rows[order]
+    counts = np.empty_like(order)
+    counts[order] = np.arange(len(rows)) - np.searchsorted(grouped, grouped)
+    return counts
+
+
+def apportioned(counts: Int[np.ndarray, " cells"], size: int) -> Int[np.ndarray, " cells"]:
+    """Splits `size` in proportion to the counts by largest remainders, at least one for each."""
+    shares, free = np.ones_like(counts), np.ones(len(counts), bool)
+    while True:
+        left = size - int((~free).sum())
+        whole, rest = np.divmod(left * counts[free], counts[free].sum())
+        if whole.all():
+            break
+        free[np.flatnonzero(free)[whole == 0]] = False
+    whole[np.argsort(-rest, kind="stable")[: left - whole.sum()]] += 1
+    shares[free] = whole
+    return shares
+
+
+def recycled(
+    count: int, quotas: Int[np.ndarray, " batches"], rng: np.random.Generator
+) -> Int[np.ndarray, " places"]:
+    """Indices below `count` for all batches: one permutation after the other; no batch holds one twice unless its quota exceeds `count`."""
+    ends = quotas.cumsum()
+    begins, total = ends - quotas, int(ends[-1])
+    order = rng.permuted(np.tile(np.arange(count), (math.ceil(total / count), 1)), axis=1).ravel()
+    borders = np.arange(count, total, count)
+    batch = np.searchsorted(ends, borders, side="right")
+    torn = (begins[batch] < borders) & (quotas[batch] <= count)
+    for border, begin, end in zip(
+        borders[torn], begins[batch][torn], ends[batch][torn], strict=True
+    ):
+        head = order[
+            border : border + end - begin
+        ]  # what the batch has seen before the border moves behind what it takes after it
+        seen = (head[:, None] == order[begin:border]).any(1)
+        head[:] = np.concatenate([head[~seen], head[seen]])
+    return order[:total]

@@ -1,0 +1,250 @@
+"""The text files that datasets bring, read whole: lists, JSON and CSV, in every encoding that editors write.
+
+What such a file holds is checked where it is read: a value of another kind is named with its entry
+and its file.
+"""
+
+import codecs
+import csv
+import functools
+import io
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from fmsd.data.sources.tree import unreadable
+from fmsd.errors import InputError, reason
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""Byte order marks, which are no content, and what they say of the encoding; Windows' Notepad writes all three."""
+
+KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+"""What the kinds of JSON's values are called."""
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""What cells are separated by: spreadsheets write semicolons where the comma is the decimal mark."""
+
+CORRECT = "correct that entry, or remove it"
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
+
+    Raises:
+        InputError: the file cannot be read, or is in another encoding.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        unreadable(error)
+    encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"Line {line} of {path} is not {encoding.removesuffix('-sig').upper()} text",
+            "save the file in UTF-8",
+        ) from error
+
+
+def read_json(path: Path, kind: type[T] = dict) -> T:
+    """The object that a JSON file holds, or the list.
+
+    Raises:
+        InputError: the file cannot be read, is no JSON, holds something else, or gives a name two
+            values.
+    """
+    text = read_text(path)
+    try:
+        content = json.loads(text, object_pairs_hook=functools.partial(_object, path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        remedy = (
+            "fetch the JSON file instead"
+            if text.lstrip().startswith("<")
+            else "fetch it again if it is cut off, else correct it there"
+        )
+        raise InputError(f"{path} is not a JSON file ({reason(error)})", remedy) from error
+    return checked(content, kind, path)
+
+
+def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file, whose parser would take the last of several values."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if found.setdefault(name, value) != value:
+            raise InputError(
+                f"{path} gives {name} twice, with different values", "remove the wrong one"
+            )
+    return found
+
+
+def checked(value: Any, kind: type[T], path: Path, *entry: str) -> T:
+    """The value at an entry of a JSON file, if it is of a kind.
+
+    Args:
+        kind: `dict`, `list`, `str`, ...
+        entry: the names that lead to it; none for the whole file.
+
+    Raises:
+        InputError: it is of another kind.
+    """
+    if isinstance(value, kind):
+        return value
+    where, remedy = (
+        (f"{' / '.join(entry)} in {path}", CORRECT)
+        if entry
+        else (str(path), f"put the dataset's own {path.name} there")
+    )
+    raise InputError(f"{where} is {KINDS[type(value)]}, not {KINDS[kind]}", remedy)
+
+
+def member(holder: Any, name: str, kind: type[T], path: Path, *entry: str) -> T:
+    """The value of a name in the object at an entry of a JSON file, if it is of a kind.
+
+    Raises:
+        InputError: the entry is no object, has no such name, or the value is of another kind.
+    """
+    if name not in checked(holder, dict, path, *entry):
+        raise InputError(f"{' / '.join(entry)} in {path} has no {name!r}", CORRECT)
+    return checked(holder[name], kind, path, *entry, name)
+
+
+def choice(value: Any, choices: Mapping[str, T], path: Path, *entry: str) -> T:
+    """What a word or number at an entry of a file stands for.
+
+    Raises:
+        InputError: it is none of the choices.
+    """
+    if isinstance(value, str | int) and str(value) in choices:
+        return choices[str(value)]
+    raise InputError(
+        f"{' / '.join(entry)} in {path} is {value!r}, none of {', '.join(choices)}", CORRECT
+    )
+
+
+class Cells(NamedTuple):
+    """A CSV file.
+
+    Args:
+        header: the names of its columns: those that were asked for as they were asked for, others
+            as the file writes them.
+        rows: (line, cells) of each row, as many cells as the header has.
+    """
+
+    header: list[str]
+    rows: Iterator[tuple[int, list[str]]]
+
+
+def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Cells:
+    """The cells of a CSV file; separators are found out by the columns, and blanks around cells are no content. What was found is logged.
+
+    Args:
+        columns: those that it needs; their case does not matter where it is not needed to tell two
+            columns apart.
+        optional: others that have a meaning where they are there.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column or has it twice, or a row has more cells
+            than the header.
+    """
+    text = read_text(path)
+    header, separator = _header(text, columns, path)
+    names = named(header, (*columns, *optional), path)
+    renamed = [
+        f"{one} as {other}" for one, other in zip(header, names, strict=True) if one != other
+    ]
+    found = [] if separator == "," else [f"cells are separated by {SEPARATORS[separator]}"]
+    found += [f"the columns {', '.join(renamed)}"] if renamed else []
+    if found:
+        log.info("%s is read so: %s.", path, "; ".join(found))
+    return Cells(names, _rows(text, separator, len(header), path))
+
+
+def _header(text: str, columns: Sequence[str], path: Path) -> tuple[list[str], str]:
+    """The first line's cells and the separator: that by which most of the wanted ones are there."""
+    headers = {separator: _first(text, separator, path) for separator in SEPARATORS}
+    folded = {
+        separator: [name.casefold() for name in header] for separator, header in headers.items()
+    }
+    separator = max(
+        SEPARATORS, key=lambda one: sum(name.casefold() in folded[one] for name in columns)
+    )
+    header = headers[separator]
+    if lacking := [name for name in columns if name.casefold() not in folded[separator]]:
+        said, needed = (
+            ", ".join(name or "one without a name" for name in names)
+            for names in (lacking, columns)
+        )
+        raise InputError(f"The table {path} lacks the columns {said}", f"it needs {needed}")
+    return header, separator
+
+
+def _first(text: str, separator: str, path: Path) -> list[str]:
+    """The cells of the first line; none where it cannot be read with this separator."""
+    try:
+        return next((cells for _, cells in _cells(text, separator, path)), [])
+    except InputError:
+        return []
+
+
+def named(header: Sequence[str], columns: Sequence[str], path: Path) -> list[str]:
+    """The names of columns with those that are asked for as they are asked for.
+
+    Raises:
+        InputError: one of these is there twice.
+    """
+    wanted = {name.casefold(): name for name in columns}
+    found = [
+        name
+        if name in columns or wanted.get(name.casefold()) in header
+        else wanted.get(name.casefold(), name)
+        for name in header
+    ]
+    if twice := [name for name in columns if found.count(name) > 1]:
+        raise InputError(
+            f"The table {path} has the column {twice[0]} more than once", "keep the right one"
+        )
+    return found
+
+
+def _rows(text: str, separator: str, width: int, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows below the header; cells that are left out at the end are empty."""
+    lines = _cells(text, separator, path)
+    next(lines)
+    for line, cells in lines:
+        if any(cells[width:]):
+            raise InputError(
+                f"Line {line} of {path} has {len(cells)} cells, but the header {width}",
+                "correct that line",
+            )
+        yield line, [*cells, *[""] * width][:width]
+
+
+def _cells(text: str, separator: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells without blanks around them) of each line that is not empty."""
+    lines = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+    )
+    try:
+        for cells in lines:
+            if any(stripped := [cell.strip() for cell in cells]):
+                yield lines.line_num, stripped
+    except csv.Error as error:
+        raise InputError(
+            f"Line {lines.line_num} of {path} cannot be read ({error})", "correct that line"
+        ) from error

@@ -1,0 +1,47 @@
+"""Detectors with the weights that a run ended with. Needs no Lightning."""
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from timm.layers.config import set_fused_attn, use_fused_attn
+
+from fmsd.models.detector import Detector
+from fmsd.peft import adapter
+from fmsd.peft.inject import fold
+from fmsd.runs.folder import Run
+
+
+def folded(run: Run, detector: Callable[[], Detector]) -> Detector:
+    """The detector of a run as a plain timm model: its base with the adapter folded in.
+
+    Raises:
+        InputError: the run has no adapter, or `detector` makes another base.
+    """
+    seed = run.record()["seed"]  # a backbone without pretrained weights follows from it
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (what timm's initialisation would draw from)
+    torch.manual_seed(seed)
+    model = detector()
+    adapter.load(model, run.folder)
+    fold(model.backbone)
+    return model
+
+
+def built(detector: Callable[[], Detector], device: torch.device, precision: str) -> Detector:
+    """The detector, without torch's fused attention where its backward pass is slow: bfloat16 on the CPU (benchmarks/attention.py).
+
+    Tests are made as the training is, so that both give the same numbers.
+
+    Args:
+        device: where it is trained or tested.
+        precision: Lightning's name of the precision that it is trained or tested in.
+    """
+    before = use_fused_attn(), use_fused_attn(experimental=True)
+    if device.type == "cpu" and precision == "bf16-mixed":
+        set_fused_attn(False)
+    try:
+        return detector()
+    finally:
+        set_fused_attn(*before)

@@ -1,0 +1,48 @@
+"""The TensorBoard log of a run: curves while it trains, numbers, the result table and pictures at its end."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+from fmsd.errors import InputError
+from fmsd.runs.folder import Run
+
+
+def logger(folder: Path) -> TensorBoardLogger:
+    """A logger that writes into `tensorboard` in the run's folder.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+    try:
+        importlib.import_module("tensorboard")
+    except ImportError as error:
+        raise InputError(
+            "logger=tensorboard needs the package tensorboard",
+            "install it with: pip install 'fmsd[tensorboard]'",
+        ) from error
+    return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
+
+
+def publish(
+    logger: TensorBoardLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], place: str
+) -> None:
+    """Writes the result table, the stamps of every dataset and level, and the pictures in the run's folder.
+
+    Args:
+        place: what the names of all of them begin with.
+    """
+    board = logger.experiment
+    board.add_text(f"{place}results", (run.folder / "results.md").read_text(encoding="utf-8"))
+    board.add_text(f"{place}stamps", f"```\n{json.dumps(stamps, indent=2)}\n```")
+    for path in sorted(run.folder.glob("*.png")):
+        with Image.open(path) as image:
+            board.add_image(
+                f"{place}{path.stem}", np.asarray(image.convert("RGB")), dataformats="HWC"
+            )
+    logger.save()
