@@ -88,7 +88,7 @@ Attack = Callable[[dict[str, Any], Path], None]
 ATTACKS: dict[str, tuple[Attack, str]] = {
     "a process": (
         lambda run, marker: run.update(backbone=launch(marker)),
-        r"would call fmsd\.engine\.processes\.launch for backbone.*trust=",
+        r"would call fmsd\.engine\.distributed\.launch for backbone.*trust=",
     ),
     "a pickle": (
         lambda run, marker: run.update(backbone=unpickle(marker)),
@@ -102,7 +102,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
         lambda run, marker: run.update(
             data={"_target_": "fmsd.runs.folder.write", "path": str(marker), "text": "x"}
         ),
-        r"would call fmsd\.report\.run\.write for data",
+        r"would call fmsd\.runs\.folder\.write for data",
     ),
     "nested": (
         lambda run, marker: run["backbone"].update(img_size=launch(marker)),
@@ -269,7 +269,7 @@ OTHERS: dict[str, tuple[Attack, str]] = {
                 "others": {"far": {"_target_": "fmsd.runs.folder.write", "path": "x", "text": "y"}}
             }
         ),
-        r"would call fmsd\.report\.run\.write for data\.others\.far",
+        r"would call fmsd\.runs\.folder\.write for data\.others\.far",
     ),
     "below other data": (
         change(
@@ -391,7 +391,10 @@ def test_the_packaged_targets_are_networks_data_and_ways_to_compute() -> None:
     assert "fmsd.data.sources.celebdf.scan" in shipped_targets()["data", "source", "tree"]
     assert standard(("data", "others", "far", "tree")) == ("data", "source", "tree")
     homes = {target.rpartition(".")[0] for target in targets}
-    kinds = r"fmsd\.(peft|merge|optim|data\.sources)\.\w+|fmsd\.(mask|report\.(wandb|mlflow|tensorboard))|torch\.optim|timm\.optim"
+    kinds = (
+        r"fmsd\.(peft|merge|optim|data\.sources)\.\w+|fmsd\.tracking\.(wandb|mlflow|tensorboard)"
+        r"|torch\.optim|timm\.optim"
+    )
     parts = {
         "fmsd.models.detector",
         "fmsd.engine.datamodule",
@@ -506,8 +509,8 @@ def test_a_run_s_loggers_send_nothing_where_the_run_says(
             assert used_loggers(other) == {
                 kept: node for kept, node in nodes.items() if kept != name
             }
-            assert f"give trust='[fmsd.report.{name}.]'" in caplog.text
-            assert used_loggers(other, [f"fmsd.report.{name}."]) == other
+            assert f"give trust='[fmsd.tracking.{name}.]'" in caplog.text
+            assert used_loggers(other, [f"fmsd.tracking.{name}."]) == other
             caplog.clear()
     assert set(loggers(OmegaConf.create({"logger": nodes}).logger)) == {
         "wandb",
