@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: demo reproduce test lint type bench clean help
+.PHONY: demo reproduce test test-all lint type bench clean help
 
 demo: .venv/installed ## Train FMSD on the embedded data beside full fine-tuning and a probe, and report on it (CPU, minutes)
 	$(BIN)/python train.py -m experiments=demo hydra.sweep.dir=runs/demo-$(STAMP)
@@ -12,8 +12,11 @@ STAMP := $(shell date +%Y-%m-%d_%H-%M-%S)
 reproduce: .venv/installed ## Repeat a table of experiments/ with one seed: make reproduce NAME=generalise WORDS="data.root=FACES backbone.weights=FILE"
 	$(BIN)/fmsd reproduce $(NAME) $(WORDS)
 
-test: .venv/installed-dev ## Run the tests
-	$(BIN)/python -m pytest -n auto --dist worksteal
+test: .venv/installed-dev ## Run the tests that a commit needs (minutes)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+test-all: .venv/installed-dev ## Run every test and print the coverage
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov=fmsd --cov-report=term:skip-covered
 
 lint: .venv/installed-dev ## Check style and layers
 	$(BIN)/ruff check .
