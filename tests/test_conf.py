@@ -283,6 +283,7 @@ FACES = {
     "masm": 3e-3,
     "full": 3e-5,
 }
+CONSTANT = FACES | {"full": 1e-5}  # of generalise, whose rate does not fall
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -291,8 +292,8 @@ def test_the_rows_of_a_table_differ_in_their_rate_alone_which_is_that_of_the_met
 ) -> None:
     own = compose("train", f"method={method}").optimizer.lr
     for data, rate in (
-        ("faces", FACES[method]),
-        ("synthetic", FACES[method]),
+        ("faces", CONSTANT[method]),
+        ("synthetic", CONSTANT[method]),
         ("ff++", own),
         ("folder", own),
     ):
