@@ -62,7 +62,9 @@ class Factors(NamedTuple):
     vt: Float[Tensor, "*parts rank in"]
 
 
-def directions(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail") -> Factors:
+def singular_directions(
+    weight: Float[Tensor, "out in"], rank: int, split: Split = "tail"
+) -> Factors:
     """`rank` singular directions of a matrix; computed in double precision, returned in the weight's.
 
     The smallest ones come from block inverse iteration on an LU factorisation, at a fraction of the
@@ -141,7 +143,7 @@ def _smallest(square: Float64[Tensor, "size size"], rank: int) -> Factors | None
     return None
 
 
-def truncated(
+def truncate(
     matrix: Float[Tensor, "out in"], rank: int, svd: SVD = "exact", least_energy: float = 0.9
 ) -> Truncation:
     """Approximates a matrix by one of lower rank, in single precision, and measures how much of it that holds.
@@ -155,7 +157,7 @@ def truncated(
             energy, the matrix is decomposed as a whole. 0 takes any, 1 hardly one.
     """
     if matrix.shape[0] < matrix.shape[1]:
-        found = truncated(matrix.mT, rank, svd, least_energy)
+        found = truncate(matrix.mT, rank, svd, least_energy)
         return found._replace(left=found.right.mT, right=found.left.mT)
     width, rejected = -(-rank // WIDTH) * 8, None
     if svd == "krylov" and matrix.shape[1] > max(SMALL, DEPTH * width):
@@ -251,7 +253,7 @@ def median_singular_value(matrix: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
     return median.to(matrix.device, torch.promote_types(matrix.dtype, torch.float32))
 
 
-def product(factors: Factors) -> Float[Tensor, "*parts out in"]:
+def dense_product(factors: Factors) -> Float[Tensor, "*parts out in"]:
     """The dense matrix of its factors."""
     return (factors.u * factors.s[..., None, :]) @ factors.vt
 

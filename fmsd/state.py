@@ -50,7 +50,7 @@ class StateFile(Mapping[str, Tensor]):
         return len(self.names)
 
 
-def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+def tensor_shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     """The shape of every tensor; those in a file are not read for it."""
     if isinstance(state, StateFile):
         return {name: torch.Size(state.file.get_slice(name).get_shape()) for name in state}
@@ -86,7 +86,7 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     try:
         content = StateFile(path) if is_safetensors(path) else _unpickled(path)
     except Exception as error:  # a damaged pickle raises anything
-        fault = unreadable(path, error)
+        fault = read_fault(path, error)
         raise InputError(
             f"The weights file {path} cannot be read: it {fault.what}", fault.remedy
         ) from error
@@ -104,7 +104,7 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     }
 
 
-def unreadable(path: Path, error: Exception) -> Fault:
+def read_fault(path: Path, error: Exception) -> Fault:
     """Why a file of tensors or a description of them could not be read.
 
     Args:

@@ -156,7 +156,7 @@ def test_statistics_of_batch_norms_that_learn_belong_to_the_adapter(tmp_path: Pa
     assert torch.equal(loaded.eval()(IMAGE), model.eval()(IMAGE))
     frozen = network()
     probe(frozen)
-    assert set(adapter.state(frozen)) == {"classifier.weight", "classifier.bias"}
+    assert set(adapter.state_dict(frozen)) == {"classifier.weight", "classifier.bias"}
 
 
 def test_the_fingerprint_is_that_of_the_weights_without_the_head() -> None:
@@ -185,7 +185,7 @@ def test_tensors_restored_over_other_initial_directions_give_the_same_matrices()
         models.append(model)
     one, other = models
     train(one, Adaptation(), adamw(one), 2)
-    adapter.restore(other, adapter.state(one), "a test")
+    adapter.load_state_dict(other, adapter.state_dict(one), "a test")
     torch.testing.assert_close(other(IMAGE), one(IMAGE), rtol=1e-5, atol=1e-6)
 
 

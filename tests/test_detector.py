@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fmsd.errors import InputError
-from fmsd.models.detector import Detector, detector, hub_refusal, locate
+from fmsd.models.detector import Detector, detector, hub_error, weights_path
 from fmsd.peft import adapter
 from fmsd.peft.full import full
 from fmsd.peft.norm import norm
@@ -121,7 +121,7 @@ def test_a_backbone_with_two_classifiers_is_refused() -> None:
 
 def test_a_cache_of_the_hub_that_cannot_be_written_is_named_with_its_variable() -> None:
     said = str(
-        hub_refusal(
+        hub_error(
             "vit", PermissionError(errno.EACCES, "Permission denied", "/home/x/.cache/huggingface")
         )
     )
@@ -130,10 +130,10 @@ def test_a_cache_of_the_hub_that_cannot_be_written_is_named_with_its_variable() 
         "denied); set HF_HOME"
     )
     assert "could not be loaded from the hub (no route)" in str(
-        hub_refusal("vit", ConnectionError("no route"))
+        hub_error("vit", ConnectionError("no route"))
     )
     advice = "Weights only load failed. Re-running with weights_only=False will likely succeed"
-    assert "weights_only" not in str(hub_refusal("vit", pickle.UnpicklingError(advice)))
+    assert "weights_only" not in str(hub_error("vit", pickle.UnpicklingError(advice)))
 
 
 def test_frozen_batch_norm_keeps_its_statistics() -> None:
@@ -174,8 +174,8 @@ def test_a_batch_norm_without_parameters_moves_where_everything_is_trained_and_b
         model.train()(image)
         after = model.backbone.state_dict()
         assert [not torch.equal(after[key], before[key]) for key in statistics] == [moves] * 3
-        assert {*statistics} <= adapter.state(model).keys() or not moves
-        assert moves or not {*statistics} & adapter.state(model).keys()
+        assert {*statistics} <= adapter.state_dict(model).keys() or not moves
+        assert moves or not {*statistics} & adapter.state_dict(model).keys()
         adapter.save(model, tmp_path / method.__name__, {"name": "mine", "hash": base}, {})
         loaded = network()
         adapter.load(loaded, tmp_path / method.__name__)
@@ -183,7 +183,7 @@ def test_a_batch_norm_without_parameters_moves_where_everything_is_trained_and_b
 
 
 def test_the_embedded_backbone_is_small_and_knows_something() -> None:
-    file = locate("package:demo_vit.safetensors")
+    file = weights_path("package:demo_vit.safetensors")
     assert file.stat().st_size <= 6e6
     state = load_file(file)
     assert sum(value.numel() for value in state.values()) <= 3e6

@@ -24,7 +24,7 @@ from fmsd.optim.schedule import constant, cosine
 from fmsd.optim.wrapper import ERM
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
-from fmsd.peft.masm import Rule, masm
+from fmsd.peft.masm import SubspaceMaskRule, masm
 from fmsd.peft.method import Method
 from fmsd.peft.penalties import PENALTIES
 from fmsd.peft.subspace import subspace_layers
@@ -253,8 +253,8 @@ def test_a_checkpoint_holds_what_learns_and_what_the_method_remembers(
     other = learner(method=method)
     other.load_state_dict(state)
     one, two = model.adaptation.state, other.adaptation.state
-    assert isinstance(one, Rule)
-    assert isinstance(two, Rule)
+    assert isinstance(one, SubspaceMaskRule)
+    assert isinstance(two, SubspaceMaskRule)
     assert (two.seen, two.active, two.history) == (one.seen, one.active, one.history)
     assert len(one.history.steps) > 1
     assert torch.equal(one.mean, two.mean)

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
-from fmsd.peft.adapter import restore
-from fmsd.peft.adapter import state as adapter_state
-from fmsd.peft.masm import Rule, masm
+from fmsd.peft.adapter import load_state_dict
+from fmsd.peft.adapter import state_dict as adapter_state
+from fmsd.peft.masm import SubspaceMaskRule, masm
 from fmsd.peft.method import Adaptation
 from tests import conftest
 from tests.conftest import tiny_vit
@@ -22,7 +22,7 @@ IMAGE = torch.rand(4, 3, 32, 32)
 LABEL = torch.tensor([0.0, 1.0, 0.0, 1.0])
 
 
-def adapt(model: Detector, **changes: object) -> tuple[Adaptation, Rule]:
+def adapt(model: Detector, **changes: object) -> tuple[Adaptation, SubspaceMaskRule]:
     settings = {
         "patterns": ["attention"],
         "subspaces": 3,
@@ -32,7 +32,7 @@ def adapt(model: Detector, **changes: object) -> tuple[Adaptation, Rule]:
         "fraction": 0.5,
     }
     adaptation = masm(model, **(settings | changes))  # pyright: ignore
-    assert isinstance(adaptation.state, Rule)
+    assert isinstance(adaptation.state, SubspaceMaskRule)
     return adaptation, adaptation.state
 
 
@@ -230,7 +230,7 @@ def test_the_rule_goes_on_from_its_state() -> None:
             model = tiny_vit()
             model.load_state_dict(base)
             adaptation, rule = adapt(model)
-            restore(model, tensors, "a test")
+            load_state_dict(model, tensors, "a test")
             rule.load_state_dict(state)
             optimizer = torch.optim.SGD(
                 [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
-from fmsd.models.detector import detector, locate
+from fmsd.models.detector import detector, weights_path
 from fmsd.runs.folder import Run
 from fmsd.state import read_state
 from fmsd.tasks import merge as merging
@@ -524,7 +524,7 @@ def test_the_cosine_between_two_seeds_is_reported_beside_those_of_the_experts(
     assert main(["train", *words, "seed=1", "hydra.run.dir=seeds/lora1"]) == 0
     pair = "ceiling=[runs/lora,seeds/lora1]"
     assert main(["merge", "experts=[runs/fmsd,runs/lora]", pair, "out=below", "test=false"]) == 0
-    base = read_state(locate(BASE))
+    base = read_state(weights_path(BASE))
     names = [layer["name"] for layer in record("below")["layers"]]
     first, second = (
         torch.cat([(one[name] - base[name]).flatten().double() for name in names])
@@ -556,7 +556,7 @@ def test_the_cosine_between_two_seeds_is_reported_beside_those_of_the_experts(
 def test_a_core_that_one_specialist_makes_is_warned_of_once_and_recorded(
     place: Path, folded: dict[str, dict[str, torch.Tensor]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    base = read_state(locate(BASE))
+    base = read_state(weights_path(BASE))
     long = {
         name: tensor if name.startswith("head.") else 4 * tensor - 3 * base[name]
         for name, tensor in folded["lora"].items()

@@ -14,7 +14,7 @@ from fmsd.errors import InputError
 from fmsd.linalg import SVD
 from fmsd.merge.core import Normalise
 from fmsd.merge.r2m import R2M
-from fmsd.merge.task_vectors import Part, Specialists, StateDict, merge
+from fmsd.merge.task_vectors import Part, Specialists, StateDict, merge_tensors
 from fmsd.state import StateFile
 from tests.test_mergers import LEARNED, MATRICES, PARTS, close, merged, network, plus, state
 
@@ -286,11 +286,13 @@ def test_from_files_it_is_the_same_as_in_memory_and_computes_in_single_precision
         save_file(dict(one), tmp_path / f"{place}.safetensors")
     files = [StateFile(tmp_path / f"{place}.safetensors") for place in range(4)]
     streamed = {
-        name: tensor for name, tensor, _ in merge(Specialists(files[0], files[1:], parts), R2M())
+        name: tensor
+        for name, tensor, _ in merge_tensors(Specialists(files[0], files[1:], parts), R2M())
     }
     single = [{name: value.float() for name, value in one.items()} for one in (base, *experts)]
     held = {
-        name: tensor for name, tensor, _ in merge(Specialists(single[0], single[1:], parts), R2M())
+        name: tensor
+        for name, tensor, _ in merge_tensors(Specialists(single[0], single[1:], parts), R2M())
     }
     assert streamed.keys() == held.keys() == parts.keys()
     for name, tensor in streamed.items():
@@ -377,7 +379,7 @@ def test_broken_weights_are_named(value: float) -> None:
             specialists.base, [specialists.experts[0], broken], PARTS, labels=["first", "second"]
         )
         with pytest.raises(InputError, match=rf"second holds NaN or infinite values in '{tensor}'"):
-            list(merge(names, R2M()))
+            list(merge_tensors(names, R2M()))
 
 
 @pytest.mark.parametrize(

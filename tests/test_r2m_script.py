@@ -13,8 +13,8 @@ from fmsd.errors import InputError
 from fmsd.merge.r2m import R2M
 from fmsd.merge.r2m_script import R2MScript
 from fmsd.merge.task_vectors import Specialists
-from fmsd.models.detector import detector, skeleton
-from fmsd.peft.specialist import parts
+from fmsd.models.detector import detector, meta_detector
+from fmsd.peft.specialist import network_parts
 from tests.test_mergers import LEARNED, PARTS, close, merged, network
 
 
@@ -133,7 +133,9 @@ def test_more_directions_than_specialists_are_refused() -> None:
 
 
 def test_norms_and_biases_are_known_by_the_type_of_their_module() -> None:
-    found = parts(skeleton(partial(detector, "vit_tiny_patch16_224", size=64, img_size=64)))
+    found = network_parts(
+        meta_detector(partial(detector, "vit_tiny_patch16_224", size=64, img_size=64))
+    )
     affine = {name for name, part in found.items() if part.affine}
     assert {
         "norm.weight",
@@ -148,7 +150,9 @@ def test_norms_and_biases_are_known_by_the_type_of_their_module() -> None:
         "patch_embed.proj.weight",
         "blocks.0.mlp.fc1.weight",
     }
-    beit = parts(skeleton(partial(detector, "beit_base_patch16_224", size=64, img_size=64)))
+    beit = network_parts(
+        meta_detector(partial(detector, "beit_base_patch16_224", size=64, img_size=64))
+    )
     assert beit["blocks.0.attn.q_bias"].affine
     assert not beit["blocks.0.attn.relative_position_bias_table"].affine
     assert not beit["blocks.0.gamma_1"].affine

@@ -38,7 +38,7 @@ from fmsd.optim.wrapper import ERM, OptimizerWrapper, Pass
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
 from fmsd.peft.lora import lora
-from fmsd.peft.masm import Rule
+from fmsd.peft.masm import SubspaceMaskRule
 from fmsd.peft.method import Method
 from fmsd.peft.probe import probe
 from fmsd.types import Frames
@@ -1325,7 +1325,7 @@ def test_what_rests_under_masm_does_not_move(wrapper: OptimizerWrapper, tmp_path
         worker={"callbacks": [watch]},
         optimizer=adamw,
     )
-    assert isinstance(learner.adaptation.state, Rule)
+    assert isinstance(learner.adaptation.state, SubspaceMaskRule)
     assert len(learner.adaptation.state.history.steps) == 3
     assert watch.rested > 0
     assert watch.perturbed > 0

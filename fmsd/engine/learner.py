@@ -31,7 +31,7 @@ from fmsd.optim.wrapper import (
     Outcome,
     Pass,
     check_head,
-    gradients,
+    existing_gradients,
 )
 from fmsd.peft import adapter
 from fmsd.peft.method import Adaptation
@@ -154,7 +154,7 @@ class Learner(LightningModule):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What learns, by timm's names, and what the method remembers."""
         remembered = {} if self.remembered is None else self.remembered.state_dict(prefix=METHOD)
-        return adapter.state(self.detector) | remembered
+        return adapter.state_dict(self.detector) | remembered
 
     def load_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -165,7 +165,7 @@ class Learner(LightningModule):
             for name, value in state_dict.items()
             if name.startswith(METHOD)
         }
-        adapter.restore(
+        adapter.load_state_dict(
             self.detector,
             {name: value for name, value in state_dict.items() if not name.startswith(METHOD)},
             "the checkpoint",
@@ -312,7 +312,7 @@ class Learner(LightningModule):
             "backbone": [parameter for parameter in params if parameter not in inside],
         }
         norms = {
-            name: nn.utils.get_total_norm(gradients(params)).to(self.device)
+            name: nn.utils.get_total_norm(existing_gradients(params)).to(self.device)
             for name, params in groups.items()
             if params
         }

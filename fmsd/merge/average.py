@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fmsd.merge.task_vectors import Merged, Specialists, mean
+from fmsd.merge.task_vectors import Merged, Specialists, mean_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,4 +13,4 @@ class Average:
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once."""
         for name in specialists.names:
-            yield Merged(name, mean(specialists, name))
+            yield Merged(name, mean_weights(specialists, name))

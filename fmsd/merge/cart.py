@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
-from fmsd.linalg import SVD, truncated
+from fmsd.linalg import SVD, truncate
 from fmsd.merge.task_vectors import (
     Merged,
     Specialists,
+    check_range,
     check_truncation,
-    in_range,
-    mean,
+    mean_weights,
     truncation_record,
 )
 from fmsd.shares import rounded_down
@@ -38,14 +38,14 @@ class CART:
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(high=1.0, ratio=self.ratio)
-        in_range(prior=self.prior)
+        check_range(high=1.0, ratio=self.ratio)
+        check_range(prior=self.prior)
         check_truncation(self.svd, self.least_energy)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once, and again for matrices; yields with these how well they are approximated."""
         for name in specialists.names:
-            merged, part, record = mean(specialists, name), specialists.parts[name], {}
+            merged, part, record = mean_weights(specialists, name), specialists.parts[name], {}
             if part.kind == "matrix":
                 tasks = specialists.tasks(name)
                 centred = part.matrices(tasks.sub_(tasks.mean(0)), stack=1)
@@ -53,7 +53,7 @@ class CART:
                 top, found = torch.zeros(centred.shape[1:]), []
                 for matrices in centred:
                     for total, matrix in zip(top, matrices, strict=True):
-                        left, right, quality = truncated(matrix, rank, self.svd, self.least_energy)
+                        left, right, quality = truncate(matrix, rank, self.svd, self.least_energy)
                         total.addmm_(left, right)
                         found.append(quality)
                 merged.add_(top.view(merged.shape), alpha=self.prior)

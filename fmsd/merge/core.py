@@ -15,7 +15,7 @@ Normalise = Literal["none", "task"]
 Matching = Literal["global", "layer", "none"]
 """Where residuals are brought to their mean norm: over the whole model, in every tensor, or nowhere."""
 
-NOTHING = 1e-5
+NEGLIGIBLE = 1e-5
 """A residual of this share of its task vector is rounding, and is not scaled up to the norm of the others."""
 
 LEAST_GAP = 0.3
@@ -145,7 +145,7 @@ def spectral_gap(energies: Float64[Tensor, " experts"], directions: int) -> floa
     return 1 - rest / float(found[directions - 1]) if rest else 1.0
 
 
-def matching_scales(
+def norm_matching_scales(
     lengths: Float64[Tensor, "layers experts"],
     tasks: Float64[Tensor, "layers experts"],
     matching: Matching = "global",
@@ -160,4 +160,4 @@ def matching_scales(
     if matching == "global":
         own, whole = own.norm(dim=0, keepdim=True), whole.norm(dim=0, keepdim=True)
     goal = own if matching == "none" else own.mean(1, keepdim=True)
-    return torch.where(own > NOTHING * whole, goal / own, 0.0).expand_as(lengths)
+    return torch.where(own > NEGLIGIBLE * whole, goal / own, 0.0).expand_as(lengths)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fmsd.merge.task_vectors import Merged, Specialists, in_range, one_of
+from fmsd.merge.task_vectors import Merged, Specialists, check_choice, check_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class DARE:
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(high=1.0, drop_rate=self.drop_rate)
-        in_range(scale=self.scale, seed=self.seed)
-        one_of((int(self.seed),), seed=self.seed)
+        check_range(high=1.0, drop_rate=self.drop_rate)
+        check_range(scale=self.scale, seed=self.seed)
+        check_choice((int(self.seed),), seed=self.seed)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once."""
@@ -37,14 +37,14 @@ class DARE:
             tasks = specialists.tasks(name)
             for place, task in enumerate(tasks):
                 task.masked_fill_(
-                    torch.rand(task.shape, generator=draws(self.seed, name, place))
+                    torch.rand(task.shape, generator=tensor_generator(self.seed, name, place))
                     < self.drop_rate,
                     0.0,
                 )
             yield Merged(name, specialists.start(name).add_(tasks.sum(0), alpha=factor))
 
 
-def draws(seed: int, name: str, place: int) -> torch.Generator:
+def tensor_generator(seed: int, name: str, place: int) -> torch.Generator:
     """The random numbers of one tensor of one expert; the same in every process."""
     digest = hashlib.sha256(f"{seed} {place} {name}".encode()).digest()
     return torch.Generator().manual_seed(

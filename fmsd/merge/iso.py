@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fmsd.linalg import SMALL, Factors
-from fmsd.merge.task_vectors import Merged, Specialists, in_range
+from fmsd.merge.task_vectors import Merged, Specialists, check_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class IsoC:
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(scale=self.scale)
+        check_range(scale=self.scale)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once; a decomposition of every matrix."""
@@ -35,32 +35,34 @@ class IsoC:
             )
             if part.kind == "matrix":
                 sums = part.matrices(tasks.sum(0))
-                merged = torch.stack([isotropic(matrix) for matrix in sums]).view(start.shape)
+                merged = torch.stack([isotropic_matrix(matrix) for matrix in sums]).view(
+                    start.shape
+                )
             else:
                 merged = tasks.mean(0)
             yield Merged(name, start.add_(merged, alpha=self.scale))
 
 
-def isotropic(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+def isotropic_matrix(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
     """The matrix with all singular values replaced by their mean; directions that it lacks stay away, but count in the mean."""
-    u, s, vt = triplets(matrix)
+    u, s, vt = singular_triplets(matrix)
     return s.sum() / min(matrix.shape) * (u @ vt)
 
 
-def polar(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+def polar_factor(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
     """The polar factor U V^T of a matrix U diag(s) V^T: (M M^T)^(-1/2) M with the pseudo-inverse where M lacks a direction."""
-    u, _, vt = triplets(matrix)
+    u, _, vt = singular_triplets(matrix)
     return u @ vt
 
 
-def triplets(matrix: Float[Tensor, "rows columns"], limit: int | None = None) -> Factors:
+def singular_triplets(matrix: Float[Tensor, "rows columns"], limit: int | None = None) -> Factors:
     """The largest singular triplets, without those of singular value zero up to rounding: their vectors are arbitrary.
 
     Args:
         limit: at most so many; all by default.
     """
     if matrix.shape[0] < matrix.shape[1]:  # the decomposition of a wide matrix takes twice as long
-        u, s, vt = triplets(matrix.mT, limit)
+        u, s, vt = singular_triplets(matrix.mT, limit)
         return Factors(vt.mT, s, u.mT)
     small = min(matrix.shape) <= SMALL
     u, s, vt = torch.linalg.svd(matrix.double() if small else matrix, full_matrices=False)

@@ -11,15 +11,15 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST = 4
+MAX_THREADS = 4
 """Threads at most: each holds the task vectors of a tensor."""
 
-AHEAD = 2
+QUEUED_PER_THREAD = 2
 """Of the largest items, so many per thread may be under way; of smaller ones more."""
 
 
 @contextmanager
-def ahead() -> Iterator[
+def parallel_map() -> Iterator[
     Callable[[Callable[[Item], Result], Iterable[Item], Sequence[int]], Iterator[Result]]
 ]:
     """Gives a `map` whose results are made in threads, a few ahead of the one that is asked for, and come in the order of the items.
@@ -27,7 +27,7 @@ def ahead() -> Iterator[
     It also takes the items' sizes, by which it knows how many may be in memory.
     """
     threads = torch.get_num_threads()
-    workers = min(MOST, threads)
+    workers = min(MAX_THREADS, threads)
 
     def mapped(
         work: Callable[[Item], Result], items: Iterable[Item], sizes: Sequence[int]
@@ -35,7 +35,7 @@ def ahead() -> Iterator[
         waiting: deque[tuple[Future[Result], int]] = deque()
         for item, size in zip(items, sizes, strict=True):
             waiting.append((pool.submit(work, item), size))
-            while sum(own for _, own in waiting) > AHEAD * workers * max(sizes):
+            while sum(own for _, own in waiting) > QUEUED_PER_THREAD * workers * max(sizes):
                 yield waiting.popleft()[0].result()
         while waiting:
             yield waiting.popleft()[0].result()

@@ -23,16 +23,16 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from fmsd.linalg import SVD, truncated
-from fmsd.merge.core import Core, Matching, Normalise, leading_core, matching_scales
-from fmsd.merge.parallel import ahead
+from fmsd.linalg import SVD, truncate
+from fmsd.merge.core import Core, Matching, Normalise, leading_core, norm_matching_scales
+from fmsd.merge.parallel import parallel_map
 from fmsd.merge.task_vectors import (
-    BLOCK,
+    BLOCK_ELEMENTS,
     Merged,
     Specialists,
+    check_choice,
+    check_range,
     check_truncation,
-    in_range,
-    one_of,
     truncation_record,
 )
 from fmsd.shares import rounded_down
@@ -87,15 +87,15 @@ class R2M:
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(1, directions=self.directions)
-        in_range(0, 1, ratio=self.ratio)
-        in_range(alpha=self.alpha)
-        one_of(("abs", "rel"), step=self.step)
-        one_of(("perspec", "core"), residual=self.residual)
-        one_of(("global", "layer", "none"), matching=self.matching)
-        one_of(("none", "layer"), weighting=self.weighting)
-        one_of((True, False), centre=self.centre)
-        one_of(("none", "task"), normalise=self.normalise)
+        check_range(1, directions=self.directions)
+        check_range(0, 1, ratio=self.ratio)
+        check_range(alpha=self.alpha)
+        check_choice(("abs", "rel"), step=self.step)
+        check_choice(("perspec", "core"), residual=self.residual)
+        check_choice(("global", "layer", "none"), matching=self.matching)
+        check_choice(("none", "layer"), weighting=self.weighting)
+        check_choice((True, False), centre=self.centre)
+        check_choice(("none", "task"), normalise=self.normalise)
         check_truncation(self.svd, self.least_energy)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
@@ -106,7 +106,7 @@ class R2M:
         """
         grams, names = specialists.gram, specialists.names
         core = self.core(specialists)
-        with tempfile.TemporaryFile(dir=specialists.scratch) as file, ahead() as mapped:
+        with tempfile.TemporaryFile(dir=specialists.scratch) as file, parallel_map() as mapped:
             found, records = [], []
             for residuals, record in mapped(
                 lambda name: self.residuals(specialists, name, core), names, specialists.sizes
@@ -117,7 +117,9 @@ class R2M:
                     factor.numpy().tofile(file)
             inner = torch.stack(found)
             lengths = inner.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-            scales = matching_scales(lengths, grams.diagonal(dim1=1, dim2=2).sqrt(), self.matching)
+            scales = norm_matching_scales(
+                lengths, grams.diagonal(dim1=1, dim2=2).sqrt(), self.matching
+            )
             cores, _ = self.norms(specialists)
             mean = (
                 torch.einsum("li,lij,lj->", scales, inner, scales).clamp_min(0).sqrt()
@@ -132,7 +134,7 @@ class R2M:
             )
             file.seek(0)
             kept = (
-                Residuals(*(loaded(file, shape) for shape in self.shapes(specialists, name)))
+                Residuals(*(read_tensor(file, shape) for shape in self.shapes(specialists, name)))
                 for name in names
             )
             weights = scales * eta / grams.shape[-1]
@@ -204,7 +206,7 @@ class R2M:
             tasks.view(len(tasks), -1),
             (factor.float() for factor in self.removed(core)),
         )
-        for block in flat.split(BLOCK, dim=1):
+        for block in flat.split(BLOCK_ELEMENTS, dim=1):
             block.addmm_(shared, mix @ block, alpha=-1)
         left, right = (torch.empty(shape) for shape in self.shapes(specialists, name))
         if part.kind != "matrix":
@@ -212,7 +214,7 @@ class R2M:
             return Residuals(left, right), {}
         found = []
         for expert, slice_ in np.ndindex(left.shape[1], left.shape[0]):
-            own = truncated(
+            own = truncate(
                 part.matrices(tasks, stack=1)[expert, slice_],
                 left.shape[2],
                 self.svd,
@@ -254,6 +256,6 @@ class R2M:
         return torch.diag(values.square().sum(-1, dtype=torch.float64).sum((0, 2)))
 
 
-def loaded(file: IO[bytes], shape: tuple[int, ...]) -> Tensor:
+def read_tensor(file: IO[bytes], shape: tuple[int, ...]) -> Tensor:
     """The next numbers of a file as a tensor."""
     return torch.from_numpy(np.fromfile(file, np.float32, math.prod(shape))).view(shape)

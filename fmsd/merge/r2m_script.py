@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fmsd.merge.core import Core, leading_core, matching_scales
-from fmsd.merge.task_vectors import Merged, Specialists, in_range
+from fmsd.merge.core import Core, leading_core, norm_matching_scales
+from fmsd.merge.task_vectors import Merged, Specialists, check_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class R2MScript:
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(1, directions=self.directions)
-        in_range(alpha=self.alpha)
+        check_range(1, directions=self.directions)
+        check_range(alpha=self.alpha)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Yields theta tensor by tensor, with the norms of its core and of its residuals as they are added.
@@ -51,7 +51,7 @@ class R2MScript:
         """
         core = self.weights(specialists)
         cores, lengths = self.norms(specialists)
-        scales = matching_scales(lengths, specialists.gram.diagonal(dim1=1, dim2=2).sqrt())
+        scales = norm_matching_scales(lengths, specialists.gram.diagonal(dim1=1, dim2=2).sqrt())
         eta = self.alpha * cores.norm() / len(specialists.experts)
         merged = core + eta * (
             scales - scales.sum(1, keepdim=True) * core
@@ -72,13 +72,15 @@ class R2MScript:
         """
         lengths = specialists.gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()
         sizes = torch.tensor(specialists.sizes, dtype=torch.float64)
-        gamma = torch.where((lengths > 0) & ~affine(specialists), sizes.sqrt() / lengths, 0.0)
+        gamma = torch.where(
+            (lengths > 0) & ~affine_layers(specialists), sizes.sqrt() / lengths, 0.0
+        )
         return leading_core((gamma[:, None, None] * specialists.gram).sum(0), self.directions)
 
     def weights(self, specialists: Specialists) -> Float64[Tensor, "layers experts"]:
         """The coefficients of the task vectors in the core of each tensor."""
         return torch.where(
-            affine(specialists)[:, None],
+            affine_layers(specialists)[:, None],
             1 / len(specialists.experts),
             self.core(specialists).weights,
         )
@@ -95,7 +97,7 @@ class R2MScript:
         ).sqrt(), lengths.clamp_min(0).sqrt()
 
 
-def affine(specialists: Specialists) -> torch.Tensor:
+def affine_layers(specialists: Specialists) -> torch.Tensor:
     """Which of the tensors belong to normalisation layers or are biases."""
     return torch.tensor(
         [specialists.parts[name].affine for name in specialists.names], dtype=torch.bool

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fmsd.merge.task_vectors import Merged, Specialists, in_range
+from fmsd.merge.task_vectors import Merged, Specialists, check_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class TaskArithmetic:
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(scale=self.scale)
+        check_range(scale=self.scale)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once."""

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from fmsd.errors import InputError
 from fmsd.linalg import SVD, Quality
-from fmsd.merge.parallel import ahead
+from fmsd.merge.parallel import parallel_map
 
 StateDict = Mapping[str, Tensor]
 """Tensors by timm's names."""
@@ -129,7 +129,7 @@ class Specialists:
         if self.known is not None and self.known.shape[1] == len(self.experts):
             return self.known
         nothing = torch.zeros(0, len(self.experts), len(self.experts), dtype=torch.float64)
-        return torch.cat([nothing, *(gram[None] for gram in grams(self))])
+        return torch.cat([nothing, *(gram[None] for gram in gram_matrices(self))])
 
     def label(self, place: int) -> str:
         """An expert's name."""
@@ -140,7 +140,7 @@ Merger = Callable[[Specialists], Iterator[Merged]]
 """Merges the tensors in `Specialists.names`, one by one, in this order. A frozen value whose fields are its coefficients."""
 
 
-def merge(specialists: Specialists, merger: Merger) -> Iterator[Merged]:
+def merge_tensors(specialists: Specialists, merger: Merger) -> Iterator[Merged]:
     """All tensors of the merged network: those that learned by the merger; heads and statistics are averaged, counters are the base's.
 
     Raises:
@@ -151,9 +151,10 @@ def merge(specialists: Specialists, merger: Merger) -> Iterator[Merged]:
         if part.kind in ("head", "direction", "statistic"):
             for place, expert in enumerate(specialists.experts):
                 if not expert[name].isfinite().all():
-                    raise not_finite(specialists, place, name)
+                    raise nonfinite_error(specialists, place, name)
             yield Merged(
-                name, (mean_direction if part.kind == "direction" else mean)(specialists, name)
+                name,
+                (mean_direction if part.kind == "direction" else mean_weights)(specialists, name),
             )
         elif part.kind == "counter":
             yield Merged(name, specialists.base[name])
@@ -161,7 +162,7 @@ def merge(specialists: Specialists, merger: Merger) -> Iterator[Merged]:
         yield from merger(specialists)
 
 
-def mean(specialists: Specialists, name: str) -> Tensor:
+def mean_weights(specialists: Specialists, name: str) -> Tensor:
     """The mean of the experts' tensors."""
     specialists.watch()
     first, *others = specialists.experts
@@ -193,14 +194,14 @@ def mean_direction(specialists: Specialists, name: str) -> Tensor:
     return (mean / length).view(specialists.experts[0][name].shape)
 
 
-BLOCK = 1 << 16
+BLOCK_ELEMENTS = 1 << 16
 """Numbers of each task vector that are worked on at a time, to stay in the cache."""
 
 SHORT = 1 << 12
 """Length of the products that a block is cut into: a batch of them is three times as fast as a single long one."""
 
 
-def grams(specialists: Specialists) -> Iterator[Float64[Tensor, "experts experts"]]:
+def gram_matrices(specialists: Specialists) -> Iterator[Float64[Tensor, "experts experts"]]:
     """The inner products of the task vectors, tensor by tensor in the order of `Specialists.names`.
 
     Raises:
@@ -213,15 +214,15 @@ def grams(specialists: Specialists) -> Iterator[Float64[Tensor, "experts experts
         tasks = specialists.tasks(name)
         tasks = tasks.view(len(tasks), -1)
         found = torch.zeros(len(tasks), len(tasks), dtype=torch.float64)
-        room = torch.empty(len(tasks), min(BLOCK, tasks.shape[1]), dtype=torch.float64)
-        for block in tasks.split(BLOCK, dim=1):
+        room = torch.empty(len(tasks), min(BLOCK_ELEMENTS, tasks.shape[1]), dtype=torch.float64)
+        for block in tasks.split(BLOCK_ELEMENTS, dim=1):
             rows = room[:, : block.shape[1]].copy_(block)
             whole = rows.shape[1] // SHORT * SHORT
             short, rest = rows[:, :whole].unflatten(1, (-1, SHORT)).transpose(0, 1), rows[:, whole:]
             found[old:] += torch.bmm(short[:, old:], short.mT).sum(0) + rest[old:] @ rest.mT
         return found
 
-    with ahead() as mapped:
+    with parallel_map() as mapped:
         for place, (name, found) in enumerate(
             zip(specialists.names, mapped(gram, specialists.names, specialists.sizes), strict=True)
         ):
@@ -229,11 +230,11 @@ def grams(specialists: Specialists) -> Iterator[Float64[Tensor, "experts experts
                 found[:old, :old], found[:old, old:] = known[place], found[old:, :old].mT
             if not found.isfinite().all():
                 odd = int(found.diagonal().isfinite().logical_not().nonzero()[0])
-                raise not_finite(specialists, odd, name)
+                raise nonfinite_error(specialists, odd, name)
             yield found
 
 
-def not_finite(specialists: Specialists, place: int, name: str) -> InputError:
+def nonfinite_error(specialists: Specialists, place: int, name: str) -> InputError:
     """What to say about a broken tensor of an expert or of the base."""
     if name in specialists.base and not specialists.base[name].isfinite().all():
         return InputError(
@@ -245,7 +246,7 @@ def not_finite(specialists: Specialists, place: int, name: str) -> InputError:
     )
 
 
-def in_range(low: float = 0.0, high: float = math.inf, **settings: float) -> None:
+def check_range(low: float = 0.0, high: float = math.inf, **settings: float) -> None:
     """Refuses a coefficient of a merger that is no number from `low` to `high`.
 
     Raises:
@@ -262,7 +263,7 @@ def in_range(low: float = 0.0, high: float = math.inf, **settings: float) -> Non
             raise InputError(f"merger.{name}={value} is out of range", f"give a number {limits}")
 
 
-def one_of(choices: Sequence[object], **settings: object) -> None:
+def check_choice(choices: Sequence[object], **settings: object) -> None:
     """Refuses a setting of a merger that is none of its choices.
 
     Raises:
@@ -276,13 +277,13 @@ def one_of(choices: Sequence[object], **settings: object) -> None:
 
 
 def check_truncation(svd: SVD, least_energy: float) -> None:
-    """Refuses settings of `fmsd.linalg.truncated` that a merger was given and that are out of range.
+    """Refuses settings of `fmsd.linalg.truncate` that a merger was given and that are out of range.
 
     Raises:
         InputError: such a setting.
     """
-    one_of(("exact", "krylov"), svd=svd)
-    in_range(high=1.0, least_energy=least_energy)
+    check_choice(("exact", "krylov"), svd=svd)
+    check_range(high=1.0, least_energy=least_energy)
 
 
 def truncation_record(rank: int, found: Sequence[Quality]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fmsd.merge.task_vectors import BLOCK, Merged, Specialists, in_range, one_of
+from fmsd.merge.task_vectors import BLOCK_ELEMENTS, Merged, Specialists, check_choice, check_range
 from fmsd.shares import rounded_down
 
 HALF = 1 << 16
@@ -33,16 +33,16 @@ class TIES:
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(high=1.0, density=self.density)
-        in_range(scale=self.scale)
-        one_of(("model", "tensor"), trim=self.trim)
+        check_range(high=1.0, density=self.density)
+        check_range(scale=self.scale)
+        check_choice(("model", "tensor"), trim=self.trim)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert three times with `model`, once with `tensor`."""
         least, experts = None, len(specialists.experts)
         if self.trim == "model":
             numbers = sum(specialists.base[name].numel() for name in specialists.names)
-            least = threshold(
+            least = magnitude_threshold(
                 lambda: (_rows(specialists, name) for name in specialists.names),
                 experts,
                 self._kept(numbers),
@@ -50,12 +50,17 @@ class TIES:
         for name in specialists.names:
             tasks = _rows(specialists, name)
             own = (
-                threshold(lambda tasks=tasks: [tasks], experts, self._kept(tasks.shape[1]))
+                magnitude_threshold(
+                    lambda tasks=tasks: [tasks], experts, self._kept(tasks.shape[1])
+                )
                 if least is None
                 else least
             )
             merged = torch.cat(
-                [elected(block, own) for block in tasks.split(BLOCK // experts, dim=1)]
+                [
+                    sign_elected_mean(block, own)
+                    for block in tasks.split(BLOCK_ELEMENTS // experts, dim=1)
+                ]
             )
             start = specialists.start(name)
             yield Merged(name, start.add_(merged.view(start.shape), alpha=self.scale))
@@ -64,7 +69,7 @@ class TIES:
         return max(1, rounded_down(self.density, numbers)) if self.density else 0
 
 
-def elected(
+def sign_elected_mean(
     tasks: Float[Tensor, "experts numbers"], least: Float[Tensor, " experts"]
 ) -> Float[Tensor, " numbers"]:
     """The mean of the entries that have the sign of the sum, entries below `least` left out; zero where the sum is. Overwrites `tasks`."""
@@ -74,7 +79,7 @@ def elected(
     return agreeing.sum(0).div_(agreeing.count_nonzero(0).clamp_(min=1)).mul_(sign)
 
 
-def threshold(
+def magnitude_threshold(
     read: Callable[[], Iterable[Tensor]], experts: int, kept: int
 ) -> Float[Tensor, " experts"]:
     """The `kept`-th largest magnitude of every expert's numbers, exactly; infinite for none. Where several are as large, all pass it.
@@ -104,7 +109,7 @@ def _counted(
     )  # the bins at both ends take what lies outside
     for tasks in pieces:
         for row, first, count in zip(tasks, origin.tolist(), counts, strict=True):
-            for block in row.split(BLOCK):
+            for block in row.split(BLOCK_ELEMENTS):
                 bits = (
                     (block.view(torch.int32) & 0x7FFFFFFF).sub_(first).bitwise_right_shift_(shift)
                 )

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fmsd.linalg import Factors, product
-from fmsd.merge.iso import polar, triplets
-from fmsd.merge.task_vectors import Merged, Specialists, in_range
+from fmsd.linalg import Factors, dense_product
+from fmsd.merge.iso import polar_factor, singular_triplets
+from fmsd.merge.task_vectors import Merged, Specialists, check_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class TSVM:
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(scale=self.scale)
+        check_range(scale=self.scale)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once; decompositions of every matrix of every expert, and two of the size of one."""
@@ -38,7 +38,7 @@ class TSVM:
             )
             if part.kind == "matrix":
                 slices = part.matrices(tasks, stack=1).transpose(0, 1)
-                merged = torch.stack([decorrelated(matrices) for matrices in slices]).view(
+                merged = torch.stack([decorrelated_sum(matrices) for matrices in slices]).view(
                     start.shape
                 )
             else:
@@ -46,13 +46,13 @@ class TSVM:
             yield Merged(name, start.add_(merged, alpha=self.scale))
 
 
-def decorrelated(tasks: Float[Tensor, "experts rows columns"]) -> Float[Tensor, "rows columns"]:
+def decorrelated_sum(tasks: Float[Tensor, "experts rows columns"]) -> Float[Tensor, "rows columns"]:
     """The sum of the tasks' top triplets, after their singular vectors were made orthogonal over the tasks."""
     limit = max(1, min(tasks.shape[1:]) // len(tasks))
-    found = [triplets(task, limit) for task in tasks]
+    found = [singular_triplets(task, limit) for task in tasks]
     u, s, vt = (
         torch.cat([own.u for own in found], 1),
         torch.cat([own.s for own in found]),
         torch.cat([own.vt for own in found]),
     )
-    return product(Factors(polar(u), s, polar(vt)))
+    return dense_product(Factors(polar_factor(u), s, polar_factor(vt)))

@@ -27,15 +27,15 @@ from torch import Tensor, nn
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 
-How = Literal["rollout", "gradcam"]
+AttributionMethod = Literal["rollout", "gradcam"]
 
 ATTENTIONS = (Attention, AttentionRope, EvaAttention, BeitAttention, RelPosAttention)
 """Classes that multiply the values by what goes into their `attn_drop`, over all tokens of an image at once."""
 
 
-def best(detector: Detector) -> How:
+def default_method(detector: Detector) -> AttributionMethod:
     """Rollout where the backbone allows it, else Grad-CAM."""
-    return "gradcam" if obstacle(detector.backbone) else "rollout"
+    return "gradcam" if rollout_obstacle(detector.backbone) else "rollout"
 
 
 @torch.no_grad()
@@ -54,9 +54,9 @@ def rollout(
         InputError: a backbone other than a plain vision transformer that scores its class token or
             the average of its patches.
     """
-    check_mode(detector)
+    check_eval_mode(detector)
     backbone: Any = detector.backbone
-    if why := obstacle(backbone):
+    if why := rollout_obstacle(backbone):
         raise InputError(
             f"Attention rollout of {type(backbone).__name__} is not possible, as {why}",
             "set how=gradcam",
@@ -64,7 +64,7 @@ def rollout(
     layers = [attention for (attention,) in map(_attentions, backbone.blocks)]
     with _weights(layers) as seen:
         detector(image)
-    prefix, grid = backbone.num_prefix_tokens, patches(backbone, *image.shape[-2:])
+    prefix, grid = backbone.num_prefix_tokens, patch_grid(backbone, *image.shape[-2:])
     if grid is None or [weights.shape[1] for weights in seen] != [prefix + grid[0] * grid[1]] * len(
         layers
     ):
@@ -75,10 +75,10 @@ def rollout(
         )
     whole = 0 if getattr(backbone, "pool_include_prefix", False) else prefix
     scored = slice(1) if backbone.global_pool == "token" else slice(whole, None)
-    return rolled(seen)[:, scored, prefix:].mean(1).unflatten(1, grid)
+    return rollout_matrix(seen)[:, scored, prefix:].mean(1).unflatten(1, grid)
 
 
-def rolled(
+def rollout_matrix(
     layers: Sequence[Float[Tensor, "batch tokens tokens"]],
 ) -> Float[Tensor, "batch tokens tokens"]:
     """How much of each token (column) is in each output (row): the product of the layers, each half attention, half residual connection.
@@ -93,7 +93,7 @@ def rolled(
     return joint
 
 
-def obstacle(backbone: nn.Module) -> str | None:
+def rollout_obstacle(backbone: nn.Module) -> str | None:
     """Why there is no attention rollout of a backbone, or None."""
     blocks, pool = getattr(backbone, "blocks", None), getattr(backbone, "global_pool", None)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(
@@ -126,9 +126,9 @@ def gradcam(
         InputError: no such layer, an output without places in the image, or one that the logit does
             not depend on.
     """
-    check_mode(detector)
+    check_eval_mode(detector)
     backbone: Any = detector.backbone
-    layer = before_last(backbone) if layer is None else layer
+    layer = default_layer(backbone) if layer is None else layer
     name = f"The output of {layer or 'forward_features'} of {type(backbone).__name__}"
     remedy = "give another layer=NAME"
     taken: list[Tensor] = []
@@ -150,14 +150,14 @@ def gradcam(
         raise InputError(f"{name} has no part in the logit", f"{remedy}")
     size = (int(image.shape[-2]), int(image.shape[-1]))
     values, slopes = (
-        placed(part, backbone, size, name, remedy) for part in (taken[0].detach(), gradient)
+        spatial_map(part, backbone, size, name, remedy) for part in (taken[0].detach(), gradient)
     )
     if not slopes.any():
         raise InputError(f"{name} has no part in the logit", f"{remedy}")
     return (slopes.mean((2, 3), keepdim=True) * values).sum(1).relu()
 
 
-def before_last(backbone: Any) -> str | None:
+def default_layer(backbone: Any) -> str | None:
     """The norm that the last block of a vision transformer begins with; None of other backbones."""
     blocks = getattr(backbone, "blocks", None)
     if (
@@ -169,7 +169,7 @@ def before_last(backbone: Any) -> str | None:
     return None
 
 
-def placed(
+def spatial_map(
     output: Tensor, backbone: nn.Module, size: tuple[int, int], name: str, remedy: str
 ) -> Float[Tensor, "batch channels rows columns"]:
     """A layer's output as a map of the image: channels first or last, or tokens of whole patches with or without others before them.
@@ -181,7 +181,7 @@ def placed(
     Raises:
         InputError: it is none, or it cannot be told.
     """
-    shape, grid = output.shape, patches(backbone, *size)
+    shape, grid = output.shape, patch_grid(backbone, *size)
     if output.ndim == 3 and grid is not None:
         before = shape[1] - grid[0] * grid[1]
         if before in (0, getattr(backbone, "num_prefix_tokens", 0)):
@@ -207,13 +207,13 @@ def placed(
     return ways[0]
 
 
-def patches(backbone: nn.Module, height: int, width: int) -> tuple[int, int] | None:
+def patch_grid(backbone: nn.Module, height: int, width: int) -> tuple[int, int] | None:
     """Rows and columns of the patches that a vision transformer cuts an image into; None where it does not tell."""
     count = getattr(getattr(backbone, "patch_embed", None), "dynamic_feat_size", None)
     return None if count is None else count((height, width))
 
 
-def check_mode(detector: Detector) -> None:
+def check_eval_mode(detector: Detector) -> None:
     """Refuses a detector in training mode, whose statistics a pass would change."""
     if any(module.training for module in detector.modules()):
         raise ValueError("the detector is in training mode: call detector.eval() first")

@@ -29,7 +29,7 @@ NOT_TIMMS = (
 """Keys of a configuration that are not passed to timm."""
 
 
-def backbones_of(found: Mapping[str, torch.Size]) -> list[str]:
+def matching_backbones(found: Mapping[str, torch.Size]) -> list[str]:
     """The names of the configured backbones that weights belong to: all their tensors, each of its shape, but for the head and the positions.
 
     Args:
@@ -37,12 +37,12 @@ def backbones_of(found: Mapping[str, torch.Size]) -> list[str]:
     """
     return [
         name
-        for name, (heads, body) in bodies().items()
-        if {key: shape for key, shape in found.items() if counts(key, heads)} == body
+        for name, (heads, body) in backbone_shapes().items()
+        if {key: shape for key, shape in found.items() if identifies_backbone(key, heads)} == body
     ]
 
 
-def configurations() -> dict[str, dict[str, Any]]:
+def backbone_configs() -> dict[str, dict[str, Any]]:
     """The settings of each configured backbone, by its name; empty where they are not at hand."""
     folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
     files = sorted(folder.glob("[!_]*.yaml")) if folder else []
@@ -51,10 +51,10 @@ def configurations() -> dict[str, dict[str, Any]]:
 
 
 @functools.cache
-def bodies() -> dict[str, tuple[tuple[str, ...], dict[str, torch.Size]]]:
+def backbone_shapes() -> dict[str, tuple[tuple[str, ...], dict[str, torch.Size]]]:
     """Of each configured backbone what the names of its heads begin with, and the shapes of its other tensors; no memory is taken for them."""
     found = {}
-    for name, settings in configurations().items():
+    for name, settings in backbone_configs().items():
         arguments = {
             key: settings["size"] if value == "${.size}" else value
             for key, value in settings.items()
@@ -70,11 +70,15 @@ def bodies() -> dict[str, tuple[tuple[str, ...], dict[str, torch.Size]]]:
         )
         found[name] = (
             heads,
-            {key: tensor.shape for key, tensor in model.state_dict().items() if counts(key, heads)},
+            {
+                key: tensor.shape
+                for key, tensor in model.state_dict().items()
+                if identifies_backbone(key, heads)
+            },
         )
     return found
 
 
-def counts(name: str, heads: tuple[str, ...]) -> bool:
+def identifies_backbone(name: str, heads: tuple[str, ...]) -> bool:
     """Whether a tensor tells one backbone from another: not its head, nor what depends on the input's size."""
     return not name.startswith(heads) and name not in SIZED

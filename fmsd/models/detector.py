@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fmsd.errors import InputError, reason
-from fmsd.models.formats import pretrained_keys
+from fmsd.models.formats import to_pretrained_keys
 from fmsd.models.head import put_cosine_head
 from fmsd.state import read_state
 
@@ -138,16 +138,16 @@ def detector(
     except Exception as error:
         if not pretrained or weights is not None:
             raise
-        raise hub_refusal(name, error) from error
+        raise hub_error(name, error) from error
     if cosine_head:
         put_cosine_head(backbone)
     config = resolve_model_data_config(backbone)
     if weights is not None:
-        load_weights(backbone, locate(weights))
+        load_weights(backbone, weights_path(weights))
     return Detector(backbone, tuple(config["mean"]), tuple(config["std"]))
 
 
-def hub_refusal(name: str, error: Exception) -> InputError:
+def hub_error(name: str, error: Exception) -> InputError:
     """The sentence for pretrained weights that timm could not load from the hub, or keep on this machine."""
     if isinstance(error, OSError) and error.errno in (
         errno.EROFS,
@@ -173,7 +173,7 @@ def hub_refusal(name: str, error: Exception) -> InputError:
     )
 
 
-def locate(weights: str | Path) -> Path:
+def weights_path(weights: str | Path) -> Path:
     """The file of `weights`, which may name one inside this package (`package:demo_vit.safetensors`)."""
     text = str(weights)
     if text.startswith(PACKAGE):
@@ -189,11 +189,11 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     """
     own = backbone.state_dict()
     with torch.no_grad():
-        for key, value in pretrained_keys(read_state(path), backbone, str(path)).items():
+        for key, value in to_pretrained_keys(read_state(path), backbone, str(path)).items():
             own[key].copy_(value)
 
 
-def skeleton(make: Callable[..., Detector]) -> Detector:
+def meta_detector(make: Callable[..., Detector]) -> Detector:
     """The detector that `make` makes, without weights: names, shapes and types of its modules, at no cost in memory.
 
     Args:

@@ -7,11 +7,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from fmsd.models.detector import Detector
-from fmsd.models.head import CosineHead, unit
+from fmsd.models.head import CosineHead, unit_vectors
 
 
 @torch.no_grad()
-def features(
+def features_and_logits(
     detector: Detector, image: Shaped[Tensor, "batch 3 height width"]
 ) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, " batch"]]:
     """What the last matrix of the head is given, and the logits, of one pass; a cosine head is given directions, of length 1."""
@@ -27,4 +27,6 @@ def features(
     finally:
         hook.remove()
     (taken,) = seen
-    return unit(taken) if isinstance(last, CosineHead) else taken.flatten(1).float(), logit.float()
+    return unit_vectors(taken) if isinstance(last, CosineHead) else taken.flatten(
+        1
+    ).float(), logit.float()

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
-from fmsd.models.configured import SIZED, backbones_of
-from fmsd.state import check_values, shapes
+from fmsd.models.configured import SIZED, matching_backbones
+from fmsd.state import check_values, tensor_shapes
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,9 @@ XCEPTION = Format(
 )
 
 
-def timm_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) -> Mapping[str, Tensor]:
+def to_timm_keys(
+    state: Mapping[str, Tensor], model: nn.Module, source: str
+) -> Mapping[str, Tensor]:
     """A published detector's state dict in the keys of a timm model with one output.
 
     A state dict that fits is returned as it is, and no tensor of it is read. A head of two outputs,
@@ -101,23 +103,23 @@ def timm_keys(state: Mapping[str, Tensor], model: nn.Module, source: str) -> Map
             lists them), several networks, or quantised weights.
     """
     own = model.state_dict()
-    wanted = shapes(own)
+    wanted = tensor_shapes(own)
     check_values(state, own, source)
-    if shapes(state) == wanted:
+    if tensor_shapes(state) == wanted:
         return state
-    inner = _unwrapped(state, place(state, model, source), model)
+    inner = _unwrapped(state, network_prefix(state, model, source), model)
     found = _one_logit(_known_names(inner, model, source), model, wanted, source)
     if (
         found.keys() != wanted.keys()
     ):  # where only shapes differ, the conversion would resample a ViT's patches
         found = _one_logit(_converted(found, model, source), model, wanted, source)
     check_values(found, own, source)
-    if shapes(found) != wanted:
-        raise refusal(shapes(found), wanted, model, source, shapes(inner))
+    if tensor_shapes(found) != wanted:
+        raise mismatch_error(tensor_shapes(found), wanted, model, source, tensor_shapes(inner))
     return {name: found[name] for name in wanted}
 
 
-def pretrained_keys(
+def to_pretrained_keys(
     state: Mapping[str, Tensor], model: nn.Module, source: str
 ) -> dict[str, Tensor]:
     """A pretrained network's state dict in the keys of a timm model, to begin a training with.
@@ -135,9 +137,9 @@ def pretrained_keys(
             quantised weights.
     """
     own, heads = model.state_dict(), tuple(f"{head}." for head in head_names(model))
-    body = {name: shape for name, shape in shapes(own).items() if not name.startswith(heads)}
+    body = {name: shape for name, shape in tensor_shapes(own).items() if not name.startswith(heads)}
     check_values(state, own, source)
-    where = place(state, model, source)
+    where = network_prefix(state, model, source)
     inner = _unwrapped(_inside(state, where, source), where, model)
     found = _own_head(_known_names(inner, model, source), model)
     if any(name not in found or found[name].shape != shape for name, shape in body.items()):
@@ -161,13 +163,13 @@ def pretrained_keys(
             )
         found = {name: tensor for name, tensor in found.items() if name not in dropped}
     check_values(found, own, source)
-    wanted = shapes(own) if fits else body
-    if shapes(found) != wanted:
-        raise refusal(shapes(found), wanted, model, source, shapes(inner))
+    wanted = tensor_shapes(own) if fits else body
+    if tensor_shapes(found) != wanted:
+        raise mismatch_error(tensor_shapes(found), wanted, model, source, tensor_shapes(inner))
     return found
 
 
-def refusal(
+def mismatch_error(
     found: Mapping[str, torch.Size],
     wanted: Mapping[str, torch.Size],
     model: nn.Module,
@@ -191,7 +193,8 @@ def refusal(
         not key.startswith(heads) and key not in SIZED for key in (*missing, *extra, *both)
     ):  # else they are of this backbone themselves
         owners = " and ".join(
-            f"backbone={name}" for name in backbones_of(found if original is None else original)
+            f"backbone={name}"
+            for name in matching_backbones(found if original is None else original)
         )
     other = [f"{key} {tuple(found[key])} instead of {tuple(wanted[key])}" for key in both]
     lists = [
@@ -208,7 +211,7 @@ def refusal(
     )
 
 
-def place(state: Mapping[str, Tensor], model: nn.Module, source: str) -> str | None:
+def network_prefix(state: Mapping[str, Tensor], model: nn.Module, source: str) -> str | None:
     """What the names of the network begin with in a file that may hold more than it; None where none of the known names is in it.
 
     Raises:
@@ -293,7 +296,7 @@ def _known_names(state: dict[str, Tensor], model: nn.Module, source: str) -> dic
     found = _dense(state, source)
     for known in (CLIP, XCEPTION):
         if known.mark in found:
-            found = _renamed(found, known, shapes(model.state_dict()), source)
+            found = _renamed(found, known, tensor_shapes(model.state_dict()), source)
             if known is CLIP:
                 _warn_of_activation(model, source)
     return found
@@ -311,9 +314,11 @@ def _converted(state: Mapping[str, Tensor], model: nn.Module, source: str) -> di
     log.info("%s: trying timm's own conversion to %s.", source, type(model).__name__)
     try:
         found = dict(convert(dict(state), model))
-        shapes(found)
+        tensor_shapes(found)
     except Exception as error:
-        raise refusal(shapes(state), shapes(model.state_dict()), model, source) from error
+        raise mismatch_error(
+            tensor_shapes(state), tensor_shapes(model.state_dict()), model, source
+        ) from error
     return found
 
 

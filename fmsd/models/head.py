@@ -64,9 +64,9 @@ class CosineHead(nn.Module):
                 "set head.normalise=false, or choose another backbone",
             )
         with torch.autocast(feature.device.type, enabled=False):
-            direction = unit(self.weight)
+            direction = unit_vectors(self.weight)
             return (
-                functional.linear(unit(feature).to(direction.dtype), direction)
+                functional.linear(unit_vectors(feature).to(direction.dtype), direction)
                 * self.log_scale.exp()
             )
 
@@ -79,7 +79,7 @@ class CosineHead(nn.Module):
         return f"{self.weight.shape[1]}"
 
 
-def unit(vectors: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def unit_vectors(vectors: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Vectors of length 1 along the last dimension, in float32 or better; zeros stay zeros."""
     return functional.normalize(
         vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1, eps=SHORTEST
@@ -106,7 +106,7 @@ def put_cosine_head(backbone: nn.Module) -> None:
     )
 
 
-def check_kind(names: Iterable[str], backbone: nn.Module, head: str, source: str) -> None:
+def check_head_kind(names: Iterable[str], backbone: nn.Module, head: str, source: str) -> None:
     """Refuses weights to be merged into a network whose head is of the other kind.
 
     Args:

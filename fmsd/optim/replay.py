@@ -30,14 +30,14 @@ class Repeatable:
         # autocast keeps cast parameters, which would be those of before a perturbation
         torch.clear_autocast_cache()
         if self.numbers is None:
-            self.numbers = numbers(self.accelerators)
+            self.numbers = get_rng_states(self.accelerators)
             return self.run()
-        restore(self.numbers, self.accelerators)
-        with unmoved(self.model):
+        set_rng_states(self.numbers, self.accelerators)
+        with frozen_batchnorm_stats(self.model):
             return self.run()
 
 
-def numbers(accelerators: Sequence[torch.device]) -> list[Tensor]:
+def get_rng_states(accelerators: Sequence[torch.device]) -> list[Tensor]:
     """States of the random number generators of the CPU and of accelerators; they are small and on the CPU, so that nothing waits."""
     return [
         torch.get_rng_state(),
@@ -48,8 +48,8 @@ def numbers(accelerators: Sequence[torch.device]) -> list[Tensor]:
     ]
 
 
-def restore(states: Sequence[Tensor], accelerators: Sequence[torch.device]) -> None:
-    """Puts the generators where `numbers` found them."""
+def set_rng_states(states: Sequence[Tensor], accelerators: Sequence[torch.device]) -> None:
+    """Puts the generators where `get_rng_states` found them."""
     torch.set_rng_state(states[0])
     for state, device in zip(states[1:], accelerators, strict=True):
         torch.get_device_module(device).set_rng_state(state, *_named(device))
@@ -61,7 +61,7 @@ def _named(device: torch.device) -> tuple[torch.device, ...]:
 
 
 @contextlib.contextmanager
-def unmoved(model: nn.Module) -> Iterator[None]:
+def frozen_batchnorm_stats(model: nn.Module) -> Iterator[None]:
     """Inside, batch norms keep their running statistics bit for bit."""
     moving = [
         module

@@ -34,10 +34,10 @@ from fmsd.optim.wrapper import (
     Outcome,
     Pass,
     Reduce,
-    ascent,
-    cosine,
+    ascent_scale,
+    check_nonnegative,
+    cosine_similarity,
     descent_per_ascent,
-    in_range,
 )
 
 
@@ -67,7 +67,7 @@ class RoGA(Ascent):
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(
+        check_nonnegative(
             alpha=self.alpha,
             gamma=0.0 if self.gamma == math.inf else self.gamma,
             warmup_epochs=self.warmup_epochs,
@@ -95,7 +95,7 @@ class RoGA(Ascent):
             def at(part: Tensor, run: Pass) -> Callable[[], Tensor]:
                 def ascended() -> Tensor:
                     movable = flat.movable(part)
-                    place(movable * ascent(movable, self.rho, scales) - self.alpha * descent)
+                    place(movable * ascent_scale(movable, self.rho, scales) - self.alpha * descent)
                     return (
                         run()
                         if self.evaluate == "own"
@@ -110,7 +110,10 @@ class RoGA(Ascent):
         if self.evaluate == "all":
             aligned /= len(passes)
             perturbed /= len(passes)
-        diagnostics = {COSINE: cosine(gradient, aligned), PERTURBED_LOSS: perturbed.sum()}
+        diagnostics = {
+            COSINE: cosine_similarity(gradient, aligned),
+            PERTURBED_LOSS: perturbed.sum(),
+        }
         diagnostics |= descent_per_ascent(descent, self.rho, self.alpha, scales) | flat.head_share(
             gradient
         )

@@ -14,10 +14,10 @@ from fmsd.optim.wrapper import (
     Outcome,
     Pass,
     Reduce,
-    ascent,
-    cosine,
+    ascent_scale,
+    check_nonnegative,
+    cosine_similarity,
     descent_per_ascent,
-    in_range,
 )
 
 
@@ -40,7 +40,7 @@ class SAGM(Ascent):
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(alpha=self.alpha, warmup_epochs=self.warmup_epochs)
+        check_nonnegative(alpha=self.alpha, warmup_epochs=self.warmup_epochs)
         self.check(self.rho)
 
     def __call__(
@@ -57,9 +57,12 @@ class SAGM(Ascent):
         gradient, losses = flat.gradient(passes)
         movable = flat.movable(gradient)
         ascended, perturbed = flat.gradient_at(
-            movable * (ascent(movable, self.rho, scales) - self.alpha), passes
+            movable * (ascent_scale(movable, self.rho, scales) - self.alpha), passes
         )
-        diagnostics = {COSINE: cosine(gradient, ascended), PERTURBED_LOSS: perturbed.sum()}
+        diagnostics = {
+            COSINE: cosine_similarity(gradient, ascended),
+            PERTURBED_LOSS: perturbed.sum(),
+        }
         diagnostics |= descent_per_ascent(movable, self.rho, self.alpha, scales) | flat.head_share(
             gradient
         )

@@ -14,9 +14,9 @@ from fmsd.optim.wrapper import (
     Outcome,
     Pass,
     Reduce,
-    ascent,
-    cosine,
-    in_range,
+    ascent_scale,
+    check_nonnegative,
+    cosine_similarity,
 )
 
 
@@ -37,7 +37,7 @@ class SAM(Ascent):
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(warmup_epochs=self.warmup_epochs)
+        check_nonnegative(warmup_epochs=self.warmup_epochs)
         self.check(self.rho)
 
     def __call__(
@@ -53,10 +53,12 @@ class SAM(Ascent):
         scales = self.scales(flat)
         gradient, losses = flat.gradient(passes)
         movable = flat.movable(gradient)
-        ascended, perturbed = flat.gradient_at(movable * ascent(movable, self.rho, scales), passes)
+        ascended, perturbed = flat.gradient_at(
+            movable * ascent_scale(movable, self.rho, scales), passes
+        )
         flat.follow(ascended)
         return Outcome(
             losses,
-            {COSINE: cosine(gradient, ascended), PERTURBED_LOSS: perturbed.sum()}
+            {COSINE: cosine_similarity(gradient, ascended), PERTURBED_LOSS: perturbed.sum()}
             | flat.head_share(gradient),
         )

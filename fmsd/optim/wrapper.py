@@ -117,13 +117,15 @@ class ERM:
         head: Collection[nn.Parameter] | None = None,
     ) -> Outcome:
         """One pass."""
-        clear(params)
+        clear_gradients(params)
         losses = torch.stack([run() for run in passes])
         if reduce is not None:
-            reduce([losses, *gradients(params)])
+            reduce([losses, *existing_gradients(params)])
         return Outcome(
             losses,
-            {} if head is None else {HEAD_SHARE: norm_share(gradients(head), gradients(params))},
+            {}
+            if head is None
+            else {HEAD_SHARE: norm_share(existing_gradients(head), existing_gradients(params))},
         )
 
 
@@ -162,7 +164,7 @@ class Flat:
     ) -> tuple[Float[Tensor, "passes numbers"], Float[Tensor, " passes"]]:
         """The gradient of each pass, and its loss."""
         found, losses = self.like.new_empty(len(passes), sum(self.sizes)), []
-        clear(self.params)
+        clear_gradients(self.params)
         for run, row in zip(passes, found, strict=True):
             losses.append(run())
             self._take(row)
@@ -175,7 +177,7 @@ class Flat:
     ) -> tuple[Float[Tensor, " numbers"], Float[Tensor, " passes"]]:
         """The gradient of the sum of all passes, and the loss of each. A pass may move the parameters before it runs."""
         found = self.like.new_empty(sum(self.sizes))
-        clear(self.params)
+        clear_gradients(self.params)
         losses = torch.stack([run() for run in passes])
         self._take(found)
         self._join(found, losses)
@@ -264,7 +266,7 @@ class Flat:
                 .flatten()
                 .to(out.dtype)
             )
-        clear(self.params)
+        clear_gradients(self.params)
         torch.cat(parts, out=out)
 
     def _join(self, *tensors: Tensor) -> None:
@@ -272,25 +274,27 @@ class Flat:
             self.reduce(list(tensors))
 
 
-def clear(params: Sequence[nn.Parameter]) -> None:
+def clear_gradients(params: Sequence[nn.Parameter]) -> None:
     """Drops what p.grad holds."""
     for parameter in params:
         parameter.grad = None
 
 
-def gradients(params: Iterable[nn.Parameter]) -> list[Tensor]:
+def existing_gradients(params: Iterable[nn.Parameter]) -> list[Tensor]:
     """The gradients that there are."""
     return [parameter.grad for parameter in params if parameter.grad is not None]
 
 
-def norm(vector: Tensor) -> Float[Tensor, ""]:
+def vector_norm(vector: Tensor) -> Float[Tensor, ""]:
     """Euclidean norm, never quite zero."""
     return torch.linalg.vector_norm(vector) + TINY
 
 
-def cosine(one: Float[Tensor, " numbers"], other: Float[Tensor, " numbers"]) -> Float[Tensor, ""]:
+def cosine_similarity(
+    one: Float[Tensor, " numbers"], other: Float[Tensor, " numbers"]
+) -> Float[Tensor, ""]:
     """Cosine between two vectors, without a copy of either; 0 where one of them is zero."""
-    return one @ other / (norm(one) * norm(other))
+    return one @ other / (vector_norm(one) * vector_norm(other))
 
 
 def norm_share(parts: Sequence[Tensor], whole: Sequence[Tensor]) -> Float[Tensor, ""]:
@@ -298,7 +302,7 @@ def norm_share(parts: Sequence[Tensor], whole: Sequence[Tensor]) -> Float[Tensor
     return (nn.utils.get_total_norm(parts) / (nn.utils.get_total_norm(whole) + TINY)) ** 2
 
 
-def ascent(
+def ascent_scale(
     gradient: Float[Tensor, " numbers"], rho: float, scales: Float[Tensor, " numbers"] | None = None
 ) -> Tensor:
     """What a gradient g is multiplied by for an ascent over the distance rho: rho / ||g||, or adaptively rho T^2 / ||T g||.
@@ -311,9 +315,9 @@ def ascent(
             / c.
     """
     return (
-        rho / norm(gradient)
+        rho / vector_norm(gradient)
         if scales is None
-        else scales.square() * (rho / norm(scales * gradient))
+        else scales.square() * (rho / vector_norm(scales * gradient))
     )
 
 
@@ -330,11 +334,11 @@ def descent_per_ascent(
     """
     if not rho:
         return {}
-    length = norm(gradient)
+    length = vector_norm(gradient)
     return {
         DESCENT: alpha * length / rho
         if scales is None
-        else alpha * length**2 / (rho * norm(scales * gradient))
+        else alpha * length**2 / (rho * vector_norm(scales * gradient))
     }
 
 
@@ -384,7 +388,7 @@ class Ascent:
         Raises:
             InputError: such a setting.
         """
-        in_range(rho=rho, eta=self.eta)
+        check_nonnegative(rho=rho, eta=self.eta)
         if self.perturb not in ("backbone", "all"):
             raise InputError(f"wrapper.perturb={self.perturb} is unknown", "choose backbone or all")
         if self.eta and not self.adaptive:
@@ -398,7 +402,7 @@ class Ascent:
         return flat.scales(self.eta) if self.adaptive else None
 
 
-def in_range(**settings: float) -> None:
+def check_nonnegative(**settings: float) -> None:
     """Refuses a setting of a wrapper that is no number of at least 0.
 
     Raises:

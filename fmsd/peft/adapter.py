@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
 from fmsd.models.detector import Detector, trained_batch_norms
-from fmsd.peft.inject import Adapted
+from fmsd.peft.inject import AdaptedLayer
 from fmsd.peft.lora import LoraLinear
 from fmsd.peft.subspace import SubspaceLinear, subspace_layers
-from fmsd.peft.svd_cache import raw
+from fmsd.peft.svd_cache import tensor_bytes
 from fmsd.signature import JSON, Fault, recognise
-from fmsd.state import StateFile, unreadable
+from fmsd.state import StateFile, read_fault
 
 FORMAT = 2
 
@@ -52,7 +52,7 @@ KINDS: dict[str, tuple[type, Callable[..., nn.Module]]] = {
 """Adapted layers by the name they bear in the file: their class, and how one is made from a plain layer, its description and its tensors."""
 
 
-def state(detector: Detector) -> dict[str, Tensor]:
+def state_dict(detector: Detector) -> dict[str, Tensor]:
     """What tells an adapted backbone from its base: learned parameters, and buffers of the modules that learn; by timm's names."""
     kept = {
         name for name, parameter in detector.backbone.named_parameters() if parameter.requires_grad
@@ -67,13 +67,13 @@ def state(detector: Detector) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in detector.backbone.state_dict().items() if name in kept}
 
 
-def restore(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copies tensors that `state` gave into a detector with the same adapted layers.
+def load_state_dict(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copies tensors that `state_dict` gave into a detector with the same adapted layers.
 
     Raises:
         InputError: they are not those of this detector; `source` is named.
     """
-    own = state(detector)
+    own = state_dict(detector)
     odd = sorted(set(own) ^ set(tensors)) or [
         name for name in own if own[name].shape != tensors[name].shape
     ]
@@ -104,7 +104,7 @@ def fingerprint(detector: Detector, weights: Mapping[str, Tensor] | None = None)
         if not name.startswith(f"{head}.") and not any(word in name for word in RESAMPLED):
             tensor = own[name] if weights is None else weights[name].to(own[name].dtype)
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(raw(tensor))
+            digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
 
 
@@ -128,17 +128,20 @@ def save(
         name: {"kind": kind, **module.describe()}
         for name, module in detector.backbone.named_modules()
         for kind, (layer, _) in KINDS.items()
-        if isinstance(module, layer) and isinstance(module, Adapted)
+        if isinstance(module, layer) and isinstance(module, AdaptedLayer)
     }
     with atomic(folder / TENSORS) as partial:
         save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in state(detector).items()},
+            {
+                name: tensor.detach().cpu().contiguous()
+                for name, tensor in state_dict(detector).items()
+            },
             partial,
         )
-    describe(detector, folder, base, layers, list(state(detector)), about)
+    write_description(detector, folder, base, layers, list(state_dict(detector)), about)
 
 
-def describe(
+def write_description(
     detector: Detector,
     folder: Path,
     base: Mapping[str, Any],
@@ -185,7 +188,7 @@ def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]
             f"{folder} holds no adapter ({TENSORS} is missing)", "give the folder of a run"
         ) from error
     except (OSError, SafetensorError) as error:
-        fault = unreadable(folder / TENSORS, error)
+        fault = read_fault(folder / TENSORS, error)
         raise InputError(
             f"The adapter {folder / TENSORS} cannot be read: it {fault.what}", fault.remedy
         ) from error
@@ -206,7 +209,7 @@ def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]
 
 
 def _description(folder: Path) -> dict[str, Any]:
-    """The description of the adapter in a folder, with entries of the types that `describe` writes.
+    """The description of the adapter in a folder, with entries of the types that `write_description` writes.
 
     Raises:
         InputError: it is missing, something else, damaged, or of another format.
@@ -219,7 +222,7 @@ def _description(folder: Path) -> dict[str, Any]:
             f"{folder} holds no adapter ({DESCRIPTION} is missing)", "give the folder of a run"
         ) from error
     except OSError as error:
-        fault = unreadable(path, error)
+        fault = read_fault(path, error)
         raise InputError(
             f"The adapter {path} cannot be read: it {fault.what}", fault.remedy
         ) from error
@@ -259,7 +262,7 @@ def _description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def rebuilt(
+def rebuild_layer(
     layer: nn.Module,
     name: str,
     description: Mapping[str, Any],
@@ -310,9 +313,11 @@ def load(detector: Detector, folder: Path) -> dict[str, Any]:
     modules = dict(detector.backbone.named_modules())
     for name in description["layers"]:
         layer = modules.get(name, nn.Identity())  # which no layer can be made of
-        detector.backbone.set_submodule(name, rebuilt(layer, name, description, tensors, folder))
+        detector.backbone.set_submodule(
+            name, rebuild_layer(layer, name, description, tensors, folder)
+        )
     detector.requires_grad_(False)
     for name, parameter in detector.backbone.named_parameters():
         parameter.requires_grad_(name in tensors)
-    restore(detector, tensors, str(folder / TENSORS))
+    load_state_dict(detector, tensors, str(folder / TENSORS))
     return description

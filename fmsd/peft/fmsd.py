@@ -30,10 +30,17 @@ from torch.nn import functional
 from fmsd.errors import InputError
 from fmsd.linalg import Split
 from fmsd.models.detector import Detector
-from fmsd.peft.inject import Matrix, inject, select, slices
-from fmsd.peft.mask import LayerMask, Masking, choose, domain_moments, moments, read
+from fmsd.peft.inject import Matrix, inject, select_layers, stack_size
+from fmsd.peft.mask import (
+    LayerMask,
+    Masking,
+    choose_layers,
+    domain_moments,
+    gradient_moments,
+    read_mask,
+)
 from fmsd.peft.method import Adaptation, Batches, Penalties
-from fmsd.peft.penalties import WEIGHTS, named
+from fmsd.peft.penalties import WEIGHTS, select_penalties
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import Allotment, SubspaceLinear
 from fmsd.types import Frames
@@ -64,7 +71,7 @@ def fmsd(
 
     Args:
         batches: training batches, for a mask that measures gradients.
-        patterns: candidate layers, see `fmsd.peft.inject.select`.
+        patterns: candidate layers, see `fmsd.peft.inject.select_layers`.
         subspaces: number K of artifact subspaces per matrix.
         directions: number m of singular directions per subspace; None for 1 or, under the hard
             constraint, for as many as give 32 in all.
@@ -82,13 +89,13 @@ def fmsd(
     Raises:
         InputError: no layer matches, a matrix has too few directions, or a choice is unknown.
     """
-    chosen = allowed(penalties or {}, constraint)
+    chosen = active_penalties(penalties or {}, constraint)
     probe(detector)
-    directions = per_subspace(subspaces, directions, constraint)
-    layers = candidates(detector, patterns, subspaces, directions)
-    masked = None if mask is None else layer_mask(detector, batches, layers, mask)
+    directions = directions_per_subspace(subspaces, directions, constraint)
+    layers = candidate_layers(detector, patterns, subspaces, directions)
+    masked = None if mask is None else compute_mask(detector, batches, layers, mask)
     names = list(layers) if masked is None else masked.kept
-    free(
+    inject_subspaces(
         detector,
         names,
         subspaces,
@@ -103,7 +110,7 @@ def fmsd(
     return Adaptation(chosen, masked)
 
 
-def allowed(penalties: Mapping[str, float], constraint: Constraint) -> Penalties:
+def active_penalties(penalties: Mapping[str, float], constraint: Constraint) -> Penalties:
     """The penalties that act: under the hard constraint orthogonality holds by itself.
 
     Raises:
@@ -111,7 +118,7 @@ def allowed(penalties: Mapping[str, float], constraint: Constraint) -> Penalties
     """
     if constraint not in ("soft", "hard"):
         raise InputError(f"method.constraint={constraint} is unknown", "choose soft or hard")
-    chosen = dict(named(penalties))
+    chosen = dict(select_penalties(penalties))
     if constraint == "hard" and (
         idle := [name for name in ("redundancy", "orthogonality") if chosen.pop(name, None)]
     ):
@@ -123,7 +130,7 @@ def allowed(penalties: Mapping[str, float], constraint: Constraint) -> Penalties
     return chosen
 
 
-def per_subspace(subspaces: int, directions: int | None, constraint: Constraint) -> int:
+def directions_per_subspace(subspaces: int, directions: int | None, constraint: Constraint) -> int:
     """The number of directions of a subspace.
 
     Raises:
@@ -137,7 +144,7 @@ def per_subspace(subspaces: int, directions: int | None, constraint: Constraint)
     return math.ceil(COEFFICIENTS / subspaces) if constraint == "hard" else 1
 
 
-def candidates(
+def candidate_layers(
     detector: Detector, patterns: Sequence[str], subspaces: int, directions: int
 ) -> dict[str, Matrix]:
     """The layers that can be decomposed.
@@ -145,10 +152,10 @@ def candidates(
     Raises:
         InputError: no layer matches, or a matrix has too few directions.
     """
-    layers, rank = select(detector, patterns), subspaces * directions
+    layers, rank = select_layers(detector, patterns), subspaces * directions
     for name, layer in layers.items():
         rows, columns = layer.weight.shape[0], layer.weight.shape[1]
-        parts = slices(name)
+        parts = stack_size(name)
         if rows % parts or rank >= min(rows // parts, columns):
             raise InputError(
                 f"The layer {name!r} ({rows} x {columns}, {parts} "
@@ -158,7 +165,7 @@ def candidates(
     return layers
 
 
-def free(
+def inject_subspaces(
     detector: Detector,
     names: Sequence[str],
     subspaces: int,
@@ -184,7 +191,7 @@ def free(
     def replace(name: str, layer: Matrix) -> nn.Module:
         return SubspaceLinear(
             layer,
-            slices(name),
+            stack_size(name),
             subspaces,
             directions,
             allotment,
@@ -199,7 +206,7 @@ def free(
         inject(detector.backbone, [name], replace)
 
 
-def layer_mask(
+def compute_mask(
     detector: Detector, batches: Batches | None, layers: Mapping[str, Matrix], mask: Masking
 ) -> LayerMask:
     """Chooses layers by `mask`: trains the head alone, then measures the gradients of every candidate without a step.
@@ -210,9 +217,9 @@ def layer_mask(
     """
     begun = None if batches is None else batches.mask
     if mask.file is not None or begun is not None:
-        chosen = read(begun or Path(cast(str, mask.file)), list(layers))
+        chosen = read_mask(begun or Path(cast(str, mask.file)), list(layers))
     elif not mask.measures:
-        chosen = choose(mask, list(layers))
+        chosen = choose_layers(mask, list(layers))
     elif batches is None:
         raise InputError(
             f"method.mask.bias={mask.bias} measures gradients, which needs training batches",
@@ -221,7 +228,7 @@ def layer_mask(
     else:
         detector.eval()  # dropout off; batch norms as pretrained
         head = copy.deepcopy(detector.head().state_dict())
-        warm_up(detector, batches, mask)
+        warm_up_head(detector, batches, mask)
         weights = {name: cast(nn.Parameter, layer.weight) for name, layer in layers.items()}
         detector.requires_grad_(False)
         for weight in weights.values():
@@ -235,36 +242,36 @@ def layer_mask(
                 )
             share = max(2, mask.batches // len(batches.domains))
             parts = {
-                domain: losses(detector, batches, share, f"Measuring {domain}", domain)
+                domain: batch_losses(detector, batches, share, f"Measuring {domain}", domain)
                 for domain in batches.domains
             }
             measured = domain_moments(weights, parts)
         else:
-            measured = moments(
+            measured = gradient_moments(
                 weights,
-                losses(detector, batches, mask.batches, "Measuring layers"),
+                batch_losses(detector, batches, mask.batches, "Measuring layers"),
                 entrywise=mask.bias == "snr",
             )
         detector.head().load_state_dict(head)  # training begins as it does with any other mask
         probe(detector)
         detector.train()
-        chosen = batches.agreed(choose(mask, list(layers), measured))
+        chosen = batches.agreed(choose_layers(mask, list(layers), measured))
     log.info(
         "The layer mask keeps %d of %d candidate layers.", len(chosen.kept), len(chosen.layers)
     )
     return chosen
 
 
-def warm_up(detector: Detector, batches: Batches, mask: Masking) -> None:
+def warm_up_head(detector: Detector, batches: Batches, mask: Masking) -> None:
     """Trains the head alone, so that the gradients measured next come from a detector that already looks for forgeries."""
     optimizer = torch.optim.AdamW(detector.head().parameters(), lr=mask.warmup_lr)
-    for loss in losses(detector, batches, mask.warmup_steps, "Warming up the head"):
+    for loss in batch_losses(detector, batches, mask.warmup_steps, "Warming up the head"):
         loss().backward()
         optimizer.step()
         optimizer.zero_grad()
 
 
-def losses(
+def batch_losses(
     detector: Detector, batches: Batches, count: int, title: str, domain: str | None = None
 ) -> Iterator[Callable[[], Tensor]]:
     """The classification loss of each batch, with a progress bar."""

@@ -39,7 +39,7 @@ FUSED = {"qkv": 3, "kv": 2}
 
 
 @runtime_checkable
-class Adapted(Protocol):
+class AdaptedLayer(Protocol):
     """A layer that a method has put in the place of a plain one."""
 
     def fold(self) -> nn.Module:
@@ -51,7 +51,7 @@ class Adapted(Protocol):
         ...
 
 
-def matrices(model: nn.Module) -> dict[str, Matrix]:
+def matrix_layers(model: nn.Module) -> dict[str, Matrix]:
     """Every linear layer and pointwise convolution by its name, in the order of the module tree."""
     return {
         name: module
@@ -60,12 +60,12 @@ def matrices(model: nn.Module) -> dict[str, Matrix]:
     }  # pyright: ignore[reportReturnType]
 
 
-def slices(name: str) -> int:
+def stack_size(name: str) -> int:
     """How many matrices a layer stacks, by its name."""
     return FUSED.get(name.rpartition(".")[2], 1)
 
 
-def select(detector: Detector, patterns: Sequence[str]) -> dict[str, Matrix]:
+def select_layers(detector: Detector, patterns: Sequence[str]) -> dict[str, Matrix]:
     """The matrices of a detector's backbone, without its head, that a method may adapt.
 
     Args:
@@ -77,7 +77,7 @@ def select(detector: Detector, patterns: Sequence[str]) -> dict[str, Matrix]:
     """
     head = detector.head()
     known = {
-        name: layer for name, layer in matrices(detector.backbone).items() if layer is not head
+        name: layer for name, layer in matrix_layers(detector.backbone).items() if layer is not head
     }
     chosen: set[str] = set()
     left_out: set[str] = set()
@@ -130,13 +130,13 @@ def inject(
 def fold(model: nn.Module) -> nn.Module:
     """Turns every adapted layer into the plain layer of equal outputs, in place: fold after inject is the identity on keys."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, Adapted):
+        if isinstance(module, AdaptedLayer):
             model.set_submodule(name, module.fold())
     return model
 
 
 @torch.no_grad()
-def plain(weight: Tensor, bias: Tensor | None, stride: tuple[int, int] | None) -> Matrix:
+def plain_layer(weight: Tensor, bias: Tensor | None, stride: tuple[int, int] | None) -> Matrix:
     """A linear layer of the given weight or, with a stride, a pointwise convolution."""
     rows, columns = weight.shape[:2]
     place = {"device": weight.device, "dtype": weight.dtype}

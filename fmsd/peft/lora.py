@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
-from fmsd.peft.inject import Matrix, inject, plain, select
+from fmsd.peft.inject import Matrix, inject, plain_layer, select_layers
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.probe import probe
 
@@ -28,7 +28,7 @@ def lora(
     """Adds a learnable low-rank update to the named matrices; they, the head and nothing else learn.
 
     Args:
-        patterns: layers to adapt, see `fmsd.peft.inject.select`.
+        patterns: layers to adapt, see `fmsd.peft.inject.select_layers`.
         rank: rank of the update, at least 1.
         alpha: the update counts alpha / rank times; above 0.
         dropout: probability in [0, 1) that an input of the update is left out in training.
@@ -52,7 +52,7 @@ def lora(
     probe(detector)
     inject(
         detector.backbone,
-        list(select(detector, patterns)),
+        list(select_layers(detector, patterns)),
         lambda _, layer: LoraLinear(layer, rank, alpha, dropout, dora),
     )
     return Adaptation()
@@ -142,7 +142,7 @@ class LoraLinear(nn.Module):
 
     def fold(self) -> Matrix:
         """The plain layer with the effective weight."""
-        return plain(self.weight, self.bias, self.stride)
+        return plain_layer(self.weight, self.bias, self.stride)
 
     def extra_repr(self) -> str:
         """The numbers that `print(model)` shows."""

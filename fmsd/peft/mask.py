@@ -57,7 +57,7 @@ class Moments(NamedTuple):
     entries: int = 0
 
 
-class Sums(NamedTuple):
+class GradientSums(NamedTuple):
     """What is kept of the gradients of some weights over micro-batches.
 
     Args:
@@ -143,7 +143,7 @@ class Masking:
         return self.file is None and self.bias not in ("random", "none")
 
 
-class Layer(NamedTuple):
+class ScoredLayer(NamedTuple):
     """A candidate layer, its score, and whether it learns; moments are None where none were measured."""
 
     name: str
@@ -158,7 +158,7 @@ class LayerMask:
     """Which layers learn, and why."""
 
     settings: Mapping[str, Any]
-    layers: tuple[Layer, ...]
+    layers: tuple[ScoredLayer, ...]
 
     @property
     def kept(self) -> list[str]:
@@ -194,7 +194,7 @@ class MaskHistory:
         return json.dumps({"format": FORMAT} | asdict(self)) + "\n"
 
 
-def read(path: Path, names: Sequence[str]) -> LayerMask:
+def read_mask(path: Path, names: Sequence[str]) -> LayerMask:
     """A mask that a run wrote.
 
     Raises:
@@ -207,7 +207,7 @@ def read(path: Path, names: Sequence[str]) -> LayerMask:
                 f"The mask {path} has format {content['format']}",
                 f"this version reads format {FORMAT}",
             )
-        layers = tuple(Layer(**layer) for layer in content["layers"])
+        layers = tuple(ScoredLayer(**layer) for layer in content["layers"])
     except FileNotFoundError as error:
         raise InputError(
             f"There is no mask {path}", "give the mask.json of a run in method.mask.file=PATH"
@@ -227,7 +227,7 @@ def read(path: Path, names: Sequence[str]) -> LayerMask:
     return LayerMask(content["settings"], layers)
 
 
-def moments(
+def gradient_moments(
     weights: Mapping[str, nn.Parameter], losses: Losses, entrywise: bool = False
 ) -> dict[str, Moments]:
     """Gradient moments of each weight over the losses, streaming.
@@ -299,7 +299,7 @@ def domain_moments(
     return _finite(found)
 
 
-def choose(
+def choose_layers(
     masking: Masking, names: Sequence[str], measured: Mapping[str, Moments] | None = None
 ) -> LayerMask:
     """Scores the candidate layers and keeps some of them; with `unit=block` the moments of a block are the sums of its layers'.
@@ -307,7 +307,7 @@ def choose(
     Raises:
         InputError: a threshold that no layer passes, or with `score=relative` a layer of zeros.
     """
-    units = {name: block(name) if masking.unit == "block" else name for name in names}
+    units = {name: block_name(name) if masking.unit == "block" else name for name in names}
     order = list(dict.fromkeys(units.values()))
     if masking.bias == "none":
         scores = dict.fromkeys(order, 1.0)
@@ -329,13 +329,13 @@ def choose(
             for unit, own in parts.items()
         }
         _check_relative(masking, joint)
-        scores = {unit: score(masking, own) for unit, own in joint.items()}
+        scores = {unit: layer_score(masking, own) for unit, own in joint.items()}
     kept = set(order) if masking.bias == "none" else _passing(masking, scores)
     layers = []
     for name in names:
         own = None if measured is None else measured[name]
         layers.append(
-            Layer(
+            ScoredLayer(
                 name,
                 scores[units[name]],
                 units[name] in kept,
@@ -346,7 +346,7 @@ def choose(
     return LayerMask(asdict(masking), tuple(layers))
 
 
-def score(masking: Masking, own: Moments) -> float:
+def layer_score(masking: Masking, own: Moments) -> float:
     """A unit's score from its moments."""
     if masking.bias == "norm":
         return own.norm
@@ -368,7 +368,7 @@ def _check_relative(masking: Masking, units: Mapping[str, Moments]) -> None:
         )
 
 
-def block(name: str) -> str:
+def block_name(name: str) -> str:
     """The block a layer lies in: its name up to the last number that is followed by something."""
     found = re.match(r"(.*\b\d+)\.", name)
     return found[1] if found else name
@@ -396,7 +396,7 @@ def _passing(masking: Masking, scores: Mapping[str, float]) -> set[str]:
 
 def _accumulate(
     weights: Mapping[str, nn.Parameter], losses: Losses, entrywise: bool = False
-) -> Sums:
+) -> GradientSums:
     """Sums over the losses; those of squared entries only where they are asked for."""
     sums = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
     squares = {name: torch.zeros_like(total) for name, total in sums.items()} if entrywise else {}
@@ -436,7 +436,7 @@ def _accumulate(
     energies = {
         name: torch.stack(own).cpu().double().square().sum().item() for name, own in norms.items()
     }
-    return Sums(sums, squares, energies, count)
+    return GradientSums(sums, squares, energies, count)
 
 
 def _squared(tensor: Tensor) -> float:

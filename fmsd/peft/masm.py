@@ -22,7 +22,13 @@ from torch import Tensor, nn
 from fmsd.errors import InputError
 from fmsd.linalg import Split
 from fmsd.models.detector import Detector
-from fmsd.peft.fmsd import Constraint, allowed, candidates, free, per_subspace
+from fmsd.peft.fmsd import (
+    Constraint,
+    active_penalties,
+    candidate_layers,
+    directions_per_subspace,
+    inject_subspaces,
+)
 from fmsd.peft.mask import MaskHistory
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.penalties import WEIGHTS
@@ -72,11 +78,11 @@ def masm(
     ):
         if not fine:
             raise InputError(f"method.{name}={value} is out of range", remedy)
-    chosen = allowed(penalties or {}, constraint)
+    chosen = active_penalties(penalties or {}, constraint)
     probe(detector)
-    directions = per_subspace(subspaces, directions, constraint)
-    layers = candidates(detector, patterns, subspaces, directions)
-    free(
+    directions = directions_per_subspace(subspaces, directions, constraint)
+    layers = candidate_layers(detector, patterns, subspaces, directions)
+    inject_subspaces(
         detector,
         list(layers),
         subspaces,
@@ -88,11 +94,11 @@ def masm(
         "orthogonality" in chosen,
         apart=True,
     )
-    rule = Rule(detector.backbone, every, momentum, fraction)
+    rule = SubspaceMaskRule(detector.backbone, every, momentum, fraction)
     return Adaptation(chosen, None, rule.history, rule.resting, rule.observe, rule.drop, rule)
 
 
-class Rule(nn.Module):
+class SubspaceMaskRule(nn.Module):
     """Watches the gradients of every unit (layer and artifact subspace) and drops those of the units that rest.
 
     A dropped gradient is None, so that any torch optimizer leaves parameter and moments alone. The

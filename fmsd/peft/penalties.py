@@ -65,7 +65,7 @@ WEIGHTS: Mapping[str, float] = MappingProxyType(
 """The weight of each penalty where nothing else is asked for."""
 
 
-def named(weights: Mapping[str, float]) -> Penalties:
+def select_penalties(weights: Mapping[str, float]) -> Penalties:
     """The penalties with a weight above zero.
 
     Raises:

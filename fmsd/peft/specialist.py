@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from fmsd.errors import InputError
 from fmsd.merge.task_vectors import Part
 from fmsd.models.detector import Detector
-from fmsd.models.head import CosineHead, check_kind
+from fmsd.models.head import CosineHead, check_head_kind
 from fmsd.peft import adapter
 from fmsd.peft.bitfit import is_bias
-from fmsd.peft.inject import Adapted, slices
+from fmsd.peft.inject import AdaptedLayer, stack_size
 from fmsd.peft.norm import NORMS
-from fmsd.state import shapes
+from fmsd.state import tensor_shapes
 
 
-class Folded(Mapping[str, Tensor]):
+class FoldedWeights(Mapping[str, Tensor]):
     """The weights of an adapted backbone as those of a plain one. What is asked for is computed; each thread keeps no more than its last layer.
 
     Args:
@@ -45,8 +45,8 @@ class Folded(Mapping[str, Tensor]):
         if any(
             name.startswith(f"{head}.") for name in self.tensors
         ):  # a method may leave the head as it is
-            check_kind(self.tensors, skeleton.backbone, head, str(folder))
-        own, found = shapes(skeleton.backbone.state_dict()), shapes(self.tensors)
+            check_head_kind(self.tensors, skeleton.backbone, head, str(folder))
+        own, found = tensor_shapes(skeleton.backbone.state_dict()), tensor_shapes(self.tensors)
         self.names = list(own)
         odd = [layer for layer in self.description["layers"] if f"{layer}.weight" not in own]
         odd += [name for name in found if self.owner(name) is None and found[name] != own.get(name)]
@@ -88,7 +88,7 @@ class Folded(Mapping[str, Tensor]):
         layer = copy.deepcopy(self.skeleton.backbone.get_submodule(name)).to_empty(device="cpu")
         for key, value in layer.state_dict().items():
             value.copy_(self.base[f"{name}.{key}"])
-        adapted = adapter.rebuilt(layer, name, self.description, self.tensors, self.folder)
+        adapted = adapter.rebuild_layer(layer, name, self.description, self.tensors, self.folder)
         for key, value in adapted.state_dict().items():
             if (whole := f"{name}.{key}") in self.tensors:
                 tensor = self.tensors[whole]
@@ -99,7 +99,7 @@ class Folded(Mapping[str, Tensor]):
                         "take it anew from the run that it comes from",
                     )
                 value.copy_(tensor)
-        assert isinstance(adapted, Adapted)
+        assert isinstance(adapted, AdaptedLayer)
         return adapted.fold().state_dict()
 
     def __iter__(self) -> Iterator[str]:
@@ -109,14 +109,14 @@ class Folded(Mapping[str, Tensor]):
         return len(self.names)
 
 
-def parts(detector: Detector) -> dict[str, Part]:
+def network_parts(detector: Detector) -> dict[str, Part]:
     """What every tensor of a backbone is to the network, by the types of its modules."""
     kinds: dict[str, Part] = {}
     for prefix, module in detector.backbone.named_modules():
         for name, _ in module.named_parameters(recurse=False):
             whole = f"{prefix}.{name}" if prefix else name
             kinds[whole] = (
-                Part("matrix", slices(prefix))
+                Part("matrix", stack_size(prefix))
                 if name == "weight" and is_matrix(module)
                 else Part("other")
             )
@@ -154,12 +154,12 @@ def is_matrix(module: nn.Module) -> bool:
     )
 
 
-def changed(detector: Detector, touched: set[str]) -> dict[str, Part]:
+def changed_parts(detector: Detector, touched: set[str]) -> dict[str, Part]:
     """The parts of a merged adapter: the tensors that some specialist changed, and the buffers of the modules they lie in.
 
     The detector's parameters are marked as learning accordingly, as `adapter.load` will mark them.
     """
     for name, parameter in detector.backbone.named_parameters():
         parameter.requires_grad_(name in touched)
-    kept = adapter.state(detector)
-    return {name: part for name, part in parts(detector).items() if name in kept}
+    kept = adapter.state_dict(detector)
+    return {name: part for name, part in network_parts(detector).items() if name in kept}

@@ -8,19 +8,19 @@ from torch import Tensor, nn
 
 from fmsd.data.manifest import evenly
 from fmsd.models.detector import Detector
-from fmsd.peft.inject import Adapted, matrices, slices
+from fmsd.peft.inject import AdaptedLayer, matrix_layers, stack_size
 
 
-def watched(detector: Detector, count: int = 12) -> list[str]:
+def sample_matrices(detector: Detector, count: int = 12) -> list[str]:
     """Names of at most `count` matrices of the backbone that learn, evenly spread from its first to its last; a bias alone does not count.
 
     A layer that stacks several is named with a letter for each: `blocks.0.attn.qkv.q`, `.k`, `.v`.
     """
-    head, plain = detector.head(), matrices(detector.backbone)
+    head, plain = detector.head(), matrix_layers(detector.backbone)
     layers = [
         name
         for name, layer in detector.backbone.named_modules()
-        if (name in plain or isinstance(layer, Adapted)) and layer is not head
+        if (name in plain or isinstance(layer, AdaptedLayer)) and layer is not head
     ]
     found = [
         part
@@ -32,8 +32,8 @@ def watched(detector: Detector, count: int = 12) -> list[str]:
 
 
 @torch.no_grad()
-def spectra(detector: Detector, names: Sequence[str]) -> dict[str, list[float]]:
-    """Singular values of the effective weights that `watched` named, falling, to six digits. Folding changes none of them."""
+def effective_spectra(detector: Detector, names: Sequence[str]) -> dict[str, list[float]]:
+    """Singular values of the effective weights that `sample_matrices` named, falling, to six digits. Folding changes none of them."""
     return {
         name: [
             float(f"{value:.6g}")
@@ -43,7 +43,9 @@ def spectra(detector: Detector, names: Sequence[str]) -> dict[str, list[float]]:
     }
 
 
-def text(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> str:
+def spectra_json(
+    before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]
+) -> str:
     """Both as JSON, matrix by matrix."""
     return (
         json.dumps(
@@ -67,15 +69,19 @@ def _learns(layer: nn.Module) -> bool:
 def _parts(name: str) -> list[str]:
     """The names of the matrices that a layer stacks: those of fused layers spell them."""
     return (
-        [name] if slices(name) == 1 else [f"{name}.{letter}" for letter in name.rpartition(".")[2]]
+        [name]
+        if stack_size(name) == 1
+        else [f"{name}.{letter}" for letter in name.rpartition(".")[2]]
     )
 
 
 def _matrix(detector: Detector, name: str) -> Tensor:
     """The effective matrix of this name, in single precision."""
     layer, _, letter = name.rpartition(".")
-    stacked = slices(layer) > 1
+    stacked = stack_size(layer) > 1
     weight = detector.backbone.get_submodule(layer if stacked else name).weight
     assert isinstance(weight, Tensor)
     whole = weight.detach().flatten(1).float()
-    return whole.chunk(slices(layer))[layer.rpartition(".")[2].index(letter)] if stacked else whole
+    return (
+        whole.chunk(stack_size(layer))[layer.rpartition(".")[2].index(letter)] if stacked else whole
+    )

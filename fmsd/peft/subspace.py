@@ -20,9 +20,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsd.linalg import Factors, Split, energy_gain, product
-from fmsd.peft.inject import Matrix, plain
-from fmsd.peft.svd_cache import decompose, median_singular_value
+from fmsd.linalg import Factors, Split, dense_product, energy_gain
+from fmsd.peft.inject import Matrix, plain_layer
+from fmsd.peft.svd_cache import cached_directions, cached_median_singular_value
 
 Allotment = Literal["interleave", "contiguous"]
 
@@ -165,7 +165,7 @@ class SubspaceLinear(nn.Module):
                 order = order.view(directions, subspaces).T.flatten()
             initial = Factors(initial.u[..., order], initial.s[..., order], initial.vt[:, order])
             if working_scale and not hard:
-                medians = torch.stack([median_singular_value(matrix) for matrix in matrices])
+                medians = torch.stack([cached_median_singular_value(matrix) for matrix in matrices])
                 initial = initial._replace(s=torch.maximum(initial.s, medians[:, None]))
         width = directions if apart else tail
         self.artifacts = nn.ModuleList()
@@ -180,7 +180,7 @@ class SubspaceLinear(nn.Module):
         )
         self.register_buffer(
             "semantic",
-            (matrices - product(initial)).flatten(0, 1).to(layer.weight.dtype),
+            (matrices - dense_product(initial)).flatten(0, 1).to(layer.weight.dtype),
             persistent=False,
         )
         whole, (rows, wide) = matrices.to(initial.s.dtype), matrices.shape[1:]
@@ -223,7 +223,9 @@ class SubspaceLinear(nn.Module):
         """Takes over initial directions that were loaded in the place of `before`: the pretrained matrix stays what it was."""
         if not all(torch.equal(new, old) for new, old in zip(self.initial, before, strict=True)):
             self.semantic += (
-                (product(before) - product(self.initial)).flatten(0, 1).to(self.semantic.dtype)
+                (dense_product(before) - dense_product(self.initial))
+                .flatten(0, 1)
+                .to(self.semantic.dtype)
             )
             self.gain.copy_(self.initial_gain())
 
@@ -292,7 +294,7 @@ class SubspaceLinear(nn.Module):
 
     def fold(self) -> Matrix:
         """The plain layer with the effective weight."""
-        return plain(self.weight, self.bias, self.stride)
+        return plain_layer(self.weight, self.bias, self.stride)
 
     def extra_repr(self) -> str:
         """The numbers that `print(model)` shows."""
@@ -337,5 +339,5 @@ def _singular_directions(
     matrices: Float[Tensor, "parts out in"], rank: int, split: Split
 ) -> Factors:
     """`rank` singular directions of each matrix."""
-    found = [decompose(matrix, rank, split) for matrix in matrices]
+    found = [cached_directions(matrix, rank, split) for matrix in matrices]
     return Factors(*(torch.stack(factors) for factors in zip(*found, strict=True)))

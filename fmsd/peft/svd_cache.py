@@ -16,7 +16,7 @@ from fmsd import linalg
 from fmsd.atomic import atomic
 from fmsd.cache import cache_folder
 from fmsd.errors import InputError, reason
-from fmsd.linalg import SMALL, Factors, Split, directions
+from fmsd.linalg import SMALL, Factors, Split, singular_directions
 
 log = logging.getLogger(__name__)
 
@@ -24,24 +24,31 @@ VERSION = 2
 """Part of every key; to be raised with every change of `fmsd.linalg` that changes what is kept."""
 
 
-def decompose(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail") -> Factors:
-    """`fmsd.linalg.directions`, from the disk where an earlier run has left it.
+def cached_directions(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail") -> Factors:
+    """`fmsd.linalg.singular_directions`, from the disk where an earlier run has left it.
 
     Random directions are not kept.
     """
     if split == "random":
-        return directions(weight, rank, split)
+        return singular_directions(weight, rank, split)
     return Factors(
-        *kept(weight, f"{rank} {split}", Factors._fields, lambda: directions(weight, rank, split))
+        *load_or_compute(
+            weight,
+            f"{rank} {split}",
+            Factors._fields,
+            lambda: singular_directions(weight, rank, split),
+        )
     )
 
 
-def median_singular_value(weight: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
+def cached_median_singular_value(weight: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
     """`fmsd.linalg.median_singular_value`, from the disk where an earlier run has left it."""
-    return kept(weight, "median", ("median",), lambda: (linalg.median_singular_value(weight),))[0]
+    return load_or_compute(
+        weight, "median", ("median",), lambda: (linalg.median_singular_value(weight),)
+    )[0]
 
 
-def kept(
+def load_or_compute(
     weight: Float[Tensor, "out in"],
     what: str,
     names: Sequence[str],
@@ -58,7 +65,7 @@ def kept(
     if min(weight.shape) <= SMALL:
         return compute()
     try:
-        path = cache_folder() / "directions" / f"{key(weight, what)}.safetensors"
+        path = cache_folder() / "directions" / f"{cache_key(weight, what)}.safetensors"
     except InputError as error:
         _warn(error.message)
         return compute()
@@ -89,13 +96,13 @@ def _warn(why: str) -> None:
     )
 
 
-def key(weight: Float[Tensor, "out in"], what: str) -> str:
+def cache_key(weight: Float[Tensor, "out in"], what: str) -> str:
     """SHA-256 of the weight's bytes and of what is asked for."""
     digest = hashlib.sha256(f"{VERSION} {tuple(weight.shape)} {weight.dtype} {what}".encode())
-    digest.update(raw(weight))
+    digest.update(tensor_bytes(weight))
     return digest.hexdigest()
 
 
-def raw(tensor: Tensor) -> memoryview:
+def tensor_bytes(tensor: Tensor) -> memoryview:
     """A tensor's bytes, without a copy where it is contiguous and on the CPU."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

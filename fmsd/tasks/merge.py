@@ -32,18 +32,18 @@ from fmsd.merge.core import Core
 from fmsd.merge.r2m import R2M
 from fmsd.merge.r2m_script import R2MScript
 from fmsd.merge.task_vectors import Merger, Part, Specialists
-from fmsd.merge.task_vectors import merge as merged
+from fmsd.merge.task_vectors import merge_tensors as merged
 from fmsd.metrics.table import by_domain, results
-from fmsd.models.detector import Detector, locate, skeleton
-from fmsd.models.formats import timm_keys
-from fmsd.models.head import check_kind
+from fmsd.models.detector import Detector, meta_detector, weights_path
+from fmsd.models.formats import to_timm_keys
+from fmsd.models.head import check_head_kind
 from fmsd.peft import adapter
-from fmsd.peft.specialist import Folded, changed
+from fmsd.peft.specialist import FoldedWeights, changed_parts
 from fmsd.quoting import typed
 from fmsd.report.rows import learning_settings
 from fmsd.report.terminal import show
 from fmsd.runs.folder import Run, caption, claimed, provenance
-from fmsd.state import check_values, read_state, shapes, write_state
+from fmsd.state import check_values, read_state, tensor_shapes, write_state
 from fmsd.tables import read_parquet
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def merge(
         raise InputError("A search looks at validation data, and there is none", "give data=NAME")
     with claimed(run, config, resumable=True, named="out"):
         tests = data.tests if data and data.test_names else {}
-        empty = skeleton(detector)
+        empty = meta_detector(detector)
         base = base_weights(detector, empty, seed)
         backbone = dict(detector.keywords)  # pyright: ignore[reportFunctionMemberAccess]
         fingerprint = adapter.fingerprint(empty, base)
@@ -131,7 +131,7 @@ def merge(
             opened(label, path, base, about, empty)
             for label, path in zip(labels(experts), experts, strict=True)
         ]
-        parts = changed(empty, set.union(*(expert.touched for expert in found)))
+        parts = changed_parts(empty, set.union(*(expert.touched for expert in found)))
         specialists = Specialists(
             base,
             [expert.state for expert in found],
@@ -173,7 +173,7 @@ def merge(
         said = write(folder / adapter.TENSORS, specialists, merger, empty)
         log_truncations(said)
         named = {"name": choices["merger"], **dataclasses.asdict(merger)}  # pyright: ignore[reportArgumentType]
-        adapter.describe(empty, folder, about, {}, list(parts), {"method": named})
+        adapter.write_description(empty, folder, about, {}, list(parts), {"method": named})
         made = {
             "merger": named,
             "base": about,
@@ -209,7 +209,7 @@ def merge(
             "merged": [expert.label for expert in found],
             "trainable": 0,
             "parameters": sum(
-                shape.numel() for shape in shapes(empty.backbone.state_dict()).values()
+                shape.numel() for shape in tensor_shapes(empty.backbone.state_dict()).values()
             ),
             "seconds": round(time.monotonic() - start, 1),
             "manifests": {"test": tested(tests)}
@@ -303,9 +303,13 @@ def base_weights(
     weights = detector.keywords.get("weights")  # pyright: ignore[reportFunctionMemberAccess]
     head = f"{adapter.head_name(empty)}."
     if weights is not None:
-        state = read_state(locate(weights))
+        state = read_state(weights_path(weights))
         found, own = (
-            {name: shape for name, shape in shapes(tensors).items() if not name.startswith(head)}
+            {
+                name: shape
+                for name, shape in tensor_shapes(tensors).items()
+                if not name.startswith(head)
+            }
             for tensors in (state, empty.backbone.state_dict())
         )
         if found == own:
@@ -327,11 +331,11 @@ def opened(
     """
     if path.is_dir():
         Run(path).record()  # says what is wrong with a folder that is no run
-        state = Folded(path, base, about["hash"], empty)
+        state = FoldedWeights(path, base, about["hash"], empty)
         return Expert(label, path, state, state.touched, digest(tensors_of(path)))
     found = read_state(path)
-    check_kind(found, empty.backbone, adapter.head_name(empty), str(path))
-    weights = timm_keys(found, empty.backbone, str(path))
+    check_head_kind(found, empty.backbone, adapter.head_name(empty), str(path))
+    weights = to_timm_keys(found, empty.backbone, str(path))
     return Expert(label, path, weights, set(weights), digest(path))
 
 
