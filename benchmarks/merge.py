@@ -241,7 +241,7 @@ def sample(folder: Path, model: Model) -> float:
     """How many times as long R2M takes with `torch.svd_lowrank`, measured on the first two blocks."""
 
     def seconds(svd: Callable[..., Truncation]) -> float:
-        r2m.truncated = svd
+        r2m.truncate = svd
         start = time.perf_counter()
         for _ in merge_tensors(specialists(folder, model, ("blocks.0.", "blocks.1.")), KRYLOV):
             pass

@@ -157,14 +157,14 @@ def step_of(name: str) -> Callable[[], None]:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=GPU):
             logits = model(image)
         functional.binary_cross_entropy_with_logits(logits.float(), label).backward()
-        if adaptation.observe is not None:
-            adaptation.observe()
+        if adaptation.rule is not None:
+            adaptation.rule.observe()
         if adaptation.penalties:
             torch.stack(
                 [weight * penalty(model) for weight, penalty in adaptation.penalties.values()]
             ).sum().backward()
-        if adaptation.before_step is not None:
-            adaptation.before_step()
+        if adaptation.rule is not None:
+            adaptation.rule.before_step()
         if optimizer is not None:
             optimizer.step()
         model.zero_grad()

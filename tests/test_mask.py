@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +19,13 @@ from torch import Tensor, nn
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.peft.fmsd import fmsd
+from fmsd.peft.gradient_moments import Moments, domain_moments, gradient_moments
 from fmsd.peft.mask import (
     LayerMask,
     Masking,
-    Moments,
     ScoredLayer,
     block_name,
     choose_layers,
-    domain_moments,
-    gradient_moments,
     layer_score,
     read_mask,
 )
@@ -101,7 +98,6 @@ def test_streaming_moments_equal_those_of_all_gradients_kept(network: nn.Module)
         assert found[name].variance == pytest.approx(variance, rel=1e-5)
         assert found[name].norm == pytest.approx(norm, rel=1e-5)
         assert found[name].bias == pytest.approx(max(norm - variance / 7, 0), rel=1e-4)
-        assert found[name].size == pytest.approx(weights[name].square().sum().item(), rel=1e-5)
 
 
 def test_the_signal_is_an_unbiased_estimate_of_the_squared_expected_gradient() -> None:
@@ -230,7 +226,7 @@ def test_entries_without_a_gradient_count_nothing_and_constant_ones_much() -> No
 def measured(values: list[tuple[float, float]]) -> dict[str, Moments]:
     found = zip(NAMES, values, strict=True)
     return {
-        name: Moments(bias, variance, bias + 1, 2.0, place % 4, 8)
+        name: Moments(bias, variance, bias + 1, place % 4, 8)
         for place, (name, (bias, variance)) in enumerate(found)
     }
 
@@ -246,12 +242,11 @@ def test_scores_lie_in_their_range_and_do_not_depend_on_the_scale_of_the_gradien
         for own in measured([(100 * bias, 100 * variance) for bias, variance in VALUES]).values()
     ]
     assert scaled == pytest.approx(shares)
-    assert layer_score(Masking(score="relative"), Moments(3.0, 1.0, 4.0, 2.0)) == 1.5
-    assert layer_score(Masking(bias="norm"), Moments(3.0, 1.0, 4.0, 2.0)) == 4.0
+    assert layer_score(Masking(bias="norm"), Moments(3.0, 1.0, 4.0)) == 4.0
 
 
 @pytest.mark.parametrize("unit", ["linear", "block"])
-def test_a_layer_of_zeros_has_no_relative_score_and_every_other_score(unit: str) -> None:
+def test_a_layer_of_zeros_has_every_score(unit: str) -> None:
     """As a layer that is initialised with zeros, through the measurement itself."""
     model = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8)) for _ in range(3)))
     with torch.no_grad():
@@ -260,21 +255,8 @@ def test_a_layer_of_zeros_has_no_relative_score_and_every_other_score(unit: str)
         name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 2
     }
     found = gradient_moments(weights, closures(model, list(torch.randn(3, 4, 8))))
-    assert found["2.0.weight"].size == 0.0
-    named = "2.0" if unit == "block" else "2.0.weight"
-    with pytest.raises(
-        InputError,
-        match=rf"^The weights of '{re.escape(named)}' are all zero, so method\.mask\.score=relative .*; choose share, or add",
-    ):
-        choose_layers(Masking(score="relative", unit=unit), list(weights), found)  # pyright: ignore
-    others = (
-        {},
-        {"bias": "norm"},
-        {"bias": "norm", "score": "relative"},
-        {"bias": "snr", "score": "relative"},
-        {"bias": "domain"},
-    )
-    for masking in (Masking(**other) for other in others):
+    for bias in ("signal", "norm", "snr", "domain"):
+        masking = Masking(bias=bias)
         assert all(
             math.isfinite(layer.score)
             for layer in choose_layers(replace(masking, unit=unit), list(weights), found).layers

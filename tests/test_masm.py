@@ -1,4 +1,4 @@
-"""MASM: a resting subspace does not move at all, under any optimizer; the others do."""
+"""MASM: an inactive subspace does not move at all, under any optimizer; the others do."""
 
 import copy
 import functools
@@ -32,8 +32,8 @@ def adapt(model: Detector, **changes: object) -> tuple[Adaptation, SubspaceMaskR
         "fraction": 0.5,
     }
     adaptation = masm(model, **(settings | changes))  # pyright: ignore
-    assert isinstance(adaptation.state, SubspaceMaskRule)
-    return adaptation, adaptation.state
+    assert isinstance(adaptation.rule, SubspaceMaskRule)
+    return adaptation, adaptation.rule
 
 
 def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimizer) -> None:
@@ -49,7 +49,7 @@ def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimiz
         functools.partial(torch.optim.RMSprop, lr=0.01),
     ],
 )
-def test_a_resting_subspace_and_its_moments_stay_bit_equal(
+def test_an_inactive_subspace_and_its_moments_stay_bit_equal(
     tiny: Detector, factory: Callable[..., torch.optim.Optimizer], constraint: str
 ) -> None:
     adaptation, rule = adapt(tiny, constraint=constraint)
@@ -193,13 +193,13 @@ def test_the_subspace_that_the_forgery_pulls_on_learns_though_its_singular_value
             unit.v.grad = along_v.view_as(unit.v) * 1e-4
             unit.s.grad = along_s.view_as(unit.s)
         rule.observe()
-    rule.renew()
+    rule.choose_units()
     assert rule.active == [True, False]
     as_they_are = [unit.s.grad.abs() > 100 * unit.u.grad.norm() for unit in rule.units]  # pyright: ignore
     assert all(as_they_are)
 
 
-def test_a_resting_subspace_can_come_back(tiny: Detector) -> None:
+def test_an_inactive_subspace_can_become_active_again(tiny: Detector) -> None:
     adaptation, rule = adapt(tiny, every=1, momentum=0.5)
     optimizer = torch.optim.AdamW(
         [parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.05

@@ -125,7 +125,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
         "has _args_ at trainer",
     ),
     "another group's": (
-        lambda run, _: run.update(backbone={"_target_": "fmsd.optim.wrapper.ERM"}),
+        lambda run, _: run.update(backbone={"_target_": "fmsd.optim.erm.ERM"}),
         r"would call fmsd\.optim\.wrapper\.ERM for backbone",
     ),
     "an unknown argument": (

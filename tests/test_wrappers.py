@@ -29,12 +29,13 @@ from torch.utils.data import DataLoader
 from fmsd.cli.main import main
 from fmsd.engine.learner import Learner
 from fmsd.errors import InputError
+from fmsd.optim.erm import ERM
 from fmsd.optim.replay import Repeatable
 from fmsd.optim.roga import RoGA
 from fmsd.optim.sagm import SAGM
 from fmsd.optim.sam import SAM
 from fmsd.optim.schedule import constant
-from fmsd.optim.wrapper import ERM, OptimizerWrapper, Pass
+from fmsd.optim.wrapper import OptimizerWrapper, Pass
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
 from fmsd.peft.lora import lora
@@ -163,16 +164,16 @@ class Problem:
         )
         return grads(self.params)
 
-    def moves(self, wrapper: OptimizerWrapper, resting: Sequence[nn.Parameter] = ()) -> Tensor:
+    def moves(self, wrapper: OptimizerWrapper, inactive: Sequence[nn.Parameter] = ()) -> Tensor:
         """1 where a number is perturbed, else 0."""
-        still = {*resting, *(self.head if wrapper.perturb == "backbone" else ())}
+        still = {*inactive, *(self.head if wrapper.perturb == "backbone" else ())}
         return flat(
             [torch.full_like(parameter, float(parameter not in still)) for parameter in self.params]
         ).detach()
 
-    def expected(self, wrapper: OptimizerWrapper, resting: Sequence[nn.Parameter] = ()) -> Tensor:
+    def expected(self, wrapper: OptimizerWrapper, inactive: Sequence[nn.Parameter] = ()) -> Tensor:
         return direction(
-            wrapper, self.theta, self.gradient, len(self.data), self.moves(wrapper, resting)
+            wrapper, self.theta, self.gradient, len(self.data), self.moves(wrapper, inactive)
         )
 
 
@@ -765,22 +766,22 @@ def test_what_no_pass_reaches_has_no_gradient_and_what_one_reaches_has_its_own(
 
 
 @every_wrapper
-def test_resting_parameters_get_a_gradient_and_are_not_moved(wrapper: OptimizerWrapper) -> None:
+def test_inactive_parameters_get_a_gradient_and_are_not_moved(wrapper: OptimizerWrapper) -> None:
     problem = Problem(3, 5, 8)
-    resting = [problem.params[0], problem.params[3]]
-    expected = problem.expected(wrapper, resting)
-    before, others, seen = bits(resting), bits(problem.params[1:3]), []
+    inactive = [problem.params[0], problem.params[3]]
+    expected = problem.expected(wrapper, inactive)
+    before, others, seen = bits(inactive), bits(problem.params[1:3]), []
 
     def watched(run: Pass) -> Pass:
         def look() -> Tensor:
-            assert bits(resting) == before
+            assert bits(inactive) == before
             seen.append(bits(problem.params[1:3]) != others)
             return run()
 
         return look
 
-    wrapper(problem.params, [watched(run) for run in problem.passes()], resting, head=problem.head)
-    assert all(parameter.grad is not None and parameter.grad.norm() > 0 for parameter in resting)
+    wrapper(problem.params, [watched(run) for run in problem.passes()], inactive, head=problem.head)
+    assert all(parameter.grad is not None and parameter.grad.norm() > 0 for parameter in inactive)
     close(grads(problem.params), expected)
     assert seen == [False] * 3 + [True] * (len(seen) - 3)
 
@@ -1297,13 +1298,13 @@ class Watch(Callback):
         self.perturbed += bits(list(detector.parameters())) != self.before
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        self.still = list(pl_module.adaptation.resting())
+        self.still = list(pl_module.rule.inactive())
         self.frozen = bits(self.still)
         self.head = bits(list(pl_module.detector.head().parameters()))
         self.before = bits(list(pl_module.detector.parameters()))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        still = pl_module.adaptation.resting()
+        still = pl_module.rule.inactive()
         self.rested += len(still)
         for parameter, before in zip(pl_module.detector.parameters(), self.before, strict=True):
             if parameter in still:
@@ -1325,8 +1326,8 @@ def test_what_rests_under_masm_does_not_move(wrapper: OptimizerWrapper, tmp_path
         worker={"callbacks": [watch]},
         optimizer=adamw,
     )
-    assert isinstance(learner.adaptation.state, SubspaceMaskRule)
-    assert len(learner.adaptation.state.history.steps) == 3
+    assert isinstance(learner.rule, SubspaceMaskRule)
+    assert len(learner.rule.history.steps) == 3
     assert watch.rested > 0
     assert watch.perturbed > 0
 

@@ -1,4 +1,4 @@
-"""Singular directions and values that are computed once per machine: kept on disk under the hash of the weight they belong to."""
+"""A disk cache of singular directions and values, keyed by the hash of the weight."""
 
 import functools
 import hashlib
@@ -21,14 +21,11 @@ from fmsd.linalg import SMALL, Factors, Split, singular_directions
 log = logging.getLogger(__name__)
 
 VERSION = 2
-"""Part of every key; to be raised with every change of `fmsd.linalg` that changes what is kept."""
+"""Part of every key; to be raised when a change of `fmsd.linalg` changes the cached values."""
 
 
 def cached_directions(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail") -> Factors:
-    """`fmsd.linalg.singular_directions`, from the disk where an earlier run has left it.
-
-    Random directions are not kept.
-    """
+    """Returns `fmsd.linalg.singular_directions`, cached on disk unless they are random."""
     if split == "random":
         return singular_directions(weight, rank, split)
     return Factors(
@@ -42,7 +39,7 @@ def cached_directions(weight: Float[Tensor, "out in"], rank: int, split: Split =
 
 
 def cached_median_singular_value(weight: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
-    """`fmsd.linalg.median_singular_value`, from the disk where an earlier run has left it."""
+    """Returns `fmsd.linalg.median_singular_value`, cached on disk."""
     return load_or_compute(
         weight, "median", ("median",), lambda: (linalg.median_singular_value(weight),)
     )[0]
@@ -54,13 +51,15 @@ def load_or_compute(
     names: Sequence[str],
     compute: Callable[[], Sequence[Tensor]],
 ) -> Sequence[Tensor]:
-    """What `compute` finds about a weight, from the folder `directions` of the cache, which it is written to where it is new.
+    """Returns the cached result of `compute` about a weight, computing and storing it if absent.
 
-    Nothing is kept of small matrices, nor where the cache cannot be written.
+    Results lie in the folder `directions` of the cache. Those of small matrices are not stored, nor
+    if the cache cannot be written.
 
     Args:
-        what: tells apart what is found about one weight.
-        names: of the tensors, in the file.
+        what: the kind of result, a part of the key.
+        names: names of the tensors in the file.
+        compute: returns the tensors.
     """
     if min(weight.shape) <= SMALL:
         return compute()
@@ -88,7 +87,7 @@ def load_or_compute(
 
 @functools.cache
 def _warn(why: str) -> None:
-    """Says once, not once a layer, that nothing is kept."""
+    """Logs once, not once a layer, that nothing is stored."""
     log.warning(
         "Singular directions are not kept, so the next run computes them again: %s; set "
         "FMSD_CACHE to a folder that can be written.",
@@ -97,12 +96,12 @@ def _warn(why: str) -> None:
 
 
 def cache_key(weight: Float[Tensor, "out in"], what: str) -> str:
-    """SHA-256 of the weight's bytes and of what is asked for."""
+    """Returns the SHA-256 of the weight's bytes and the kind of result."""
     digest = hashlib.sha256(f"{VERSION} {tuple(weight.shape)} {weight.dtype} {what}".encode())
     digest.update(tensor_bytes(weight))
     return digest.hexdigest()
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's bytes, without a copy where it is contiguous and on the CPU."""
+    """Returns a tensor's bytes, without a copy if it is contiguous and on the CPU."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
