@@ -548,17 +548,17 @@ def test_cart_reports_what_its_truncations_hold() -> None:
         for expert in experts
     ]
     torch.testing.assert_close(
-        torch.tensor(exact.about["energy"]),
+        torch.tensor(exact.record["energy"]),
         torch.stack([own[:30].sum() / own.sum() for own in values]).float(),
     )
-    assert (exact.about["rank"], exact.about["of_best"]) == (30, [1.0] * 3)
+    assert (exact.record["rank"], exact.record["of_best"]) == (30, [1.0] * 3)
     assert all(
         0.2 < bound < kept / best < 1
         for bound, kept, best in zip(
-            krylov.about["of_best"], krylov.about["energy"], exact.about["energy"], strict=True
+            krylov.record["of_best"], krylov.record["energy"], exact.record["energy"], strict=True
         )
     )
-    assert rejected.about == {**exact.about, "rejected": krylov.about["of_best"]}
+    assert rejected.record == {**exact.record, "rejected": krylov.record["of_best"]}
     assert torch.equal(rejected.tensor, exact.tensor)
     assert not torch.equal(krylov.tensor, exact.tensor)
 

@@ -106,7 +106,7 @@ def test_its_core_is_that_of_r2m_with_every_layer_weighted_by_gamma() -> None:
     )
     gamma = sizes.sqrt() / plain.gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()
     weighted = Specialists(
-        plain.base, plain.experts, plain.parts, known=plain.gram * gamma[:, None, None]
+        plain.base, plain.experts, plain.parts, known_gram=plain.gram * gamma[:, None, None]
     )
     torch.testing.assert_close(R2MScript().core(plain).weights, R2M().core(weighted).weights)
     assert not torch.allclose(R2MScript().core(plain).weights, R2M().core(plain).weights, atol=1e-3)

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -279,7 +279,7 @@ def rebuild_layer(
         )
         if not (plain and isinstance(layer, nn.Linear | nn.Conv2d)):
             raise TypeError("no matrix and plain values")
-        return cast(nn.Module, KINDS[about.pop("kind")].rebuild(layer, about, inner))
+        return KINDS[about.pop("kind")].rebuild(layer, about, inner)
     except (
         KeyError,
         TypeError,

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
@@ -62,7 +62,7 @@ class AdaptedLayer(Protocol):
     @classmethod
     def rebuild(
         cls, layer: Matrix, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
-    ) -> Self:
+    ) -> nn.Module:
         """Builds the layer that `describe` described.
 
         Args:

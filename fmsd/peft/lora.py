@@ -5,7 +5,7 @@ LoRA: Hu et al., ICLR 2022, arXiv 2106.09685. DoRA: Liu et al., ICML 2024, arXiv
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -112,7 +112,7 @@ class LoraLinear(nn.Module):
     @classmethod
     def rebuild(
         cls, layer: Matrix, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
-    ) -> Self:
+    ) -> "LoraLinear":
         """Builds the layer that `describe` described, over the same pretrained weight.
 
         Raises:

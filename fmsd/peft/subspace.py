@@ -13,7 +13,7 @@ starts s at the singular values.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -212,7 +212,7 @@ class SubspaceLinear(nn.Module):
     @classmethod
     def rebuild(
         cls, layer: Matrix, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
-    ) -> Self:
+    ) -> "SubspaceLinear":
         """Builds the layer that `describe` described, over the same pretrained weight.
 
         The initial directions are taken from `tensors`.

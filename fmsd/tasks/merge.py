@@ -137,15 +137,15 @@ def merge(
             [expert.state for expert in found],
             parts,
             [expert.label for expert in found],
-            scratch=folder,
+            tmpdir=folder,
         )
         if before is not None:
             specialists = dataclasses.replace(
-                specialists, known=known_grams(before, found, about, specialists.names)
+                specialists, known_gram=known_grams(before, found, about, specialists.names)
             )
         with counting("Comparing", len(specialists.names)) as tick:
             specialists = dataclasses.replace(
-                specialists, known=dataclasses.replace(specialists, watch=tick).gram
+                specialists, known_gram=dataclasses.replace(specialists, on_read=tick).gram
             )
         check_distance(specialists, found)
         seeds = None if ceiling is None else two_seeds(ceiling, base, about, empty, parts)
@@ -445,7 +445,7 @@ def check_distance(specialists: Specialists, experts: Sequence[Expert]) -> None:
     lengths = specialists.gram[matrices].sum(0).diagonal().sqrt()
     size = math.sqrt(
         sum(
-            float(specialists.start(specialists.names[place]).double().square().sum())
+            float(specialists.base_tensor(specialists.names[place]).double().square().sum())
             for place in matrices
         )
     )
@@ -471,7 +471,9 @@ def write(
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         with counting("Merging") as tick:
-            for name, tensor, words in merged(dataclasses.replace(specialists, watch=tick), merger):
+            for name, tensor, words in merged(
+                dataclasses.replace(specialists, on_read=tick), merger
+            ):
                 said[name] = words
                 yield name, tensor
 
