@@ -66,7 +66,7 @@ from fmsd.merge.task_arithmetic import TaskArithmetic
 from fmsd.merge.task_vectors import Merger, Part, Specialists, merge_tensors
 from fmsd.merge.ties import TIES
 from fmsd.models.detector import detector, meta_detector
-from fmsd.peft.specialist import network_parts
+from fmsd.peft.parts import network_parts
 from fmsd.state import StateFile, tensor_shapes, write_state
 
 BACKBONE = "vit_large_patch14_clip_224"

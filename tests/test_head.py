@@ -34,8 +34,8 @@ from fmsd.peft import adapter
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.inject import fold
 from fmsd.peft.mask import Masking
+from fmsd.peft.parts import network_parts
 from fmsd.peft.probe import probe
-from fmsd.peft.specialist import network_parts
 from fmsd.report.rows import trials
 from tests.conftest import grow_tree, step, tiny_vit
 from tests.test_adapter import METHODS, adamw, train

@@ -448,7 +448,6 @@ def test_settings_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch, tiny
     )  # which would refuse some of them first
     for wrong in (
         {"bias": "loud"},
-        {"score": "best"},
         {"unit": "head"},
         {"fraction": 0},
         {"fraction": 1.5},

@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
+from fmsd.engine.merge_domains import domain_table
+from fmsd.merge.record import log_truncations
 from fmsd.models.detector import detector, weights_path
 from fmsd.runs.folder import Run
 from fmsd.state import read_state
@@ -212,12 +214,11 @@ def test_a_merge_that_was_killed_is_made_again_and_a_whole_one_is_not(
 def test_results_are_the_last_thing_that_a_merge_writes(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def matrix(run: Run, *others: Any) -> None:
+    def table(run: Run, *others: Any) -> pl.DataFrame:
         assert not run.finished
-        original(run, *others)
+        return domain_table(run, *others)
 
-    original = merging.matrix
-    monkeypatch.setattr(merging, "matrix", matrix)
+    monkeypatch.setattr(merging, "domain_table", table)
     assert main(["merge", "experts=[runs/fmsd,runs/lora]", "out=ordered"]) == 0
     assert {"results.csv", "domains.csv", "domains.png"} <= {
         path.name for path in (place / "ordered").iterdir()
@@ -587,9 +588,9 @@ def test_matrices_that_were_decomposed_after_all_are_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    merging.log_truncations({"a": {"of_best": [1.0, 1.0]}, "b": {}})
+    log_truncations({"a": {"of_best": [1.0, 1.0]}, "b": {}})
     assert not caplog.records
-    merging.log_truncations(
+    log_truncations(
         {"a": {"of_best": [1.0, 1.0], "rejected": [0.7, 0.5]}, "b": {"of_best": [0.95]}, "c": {}}
     )
     assert "2 of 3 matrices were decomposed as a whole" in caplog.text

@@ -14,7 +14,7 @@ from fmsd.merge.r2m import R2M
 from fmsd.merge.r2m_script import R2MScript
 from fmsd.merge.task_vectors import Specialists
 from fmsd.models.detector import detector, meta_detector
-from fmsd.peft.specialist import network_parts
+from fmsd.peft.parts import network_parts
 from tests.test_mergers import LEARNED, PARTS, close, merged, network
 
 

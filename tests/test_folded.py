@@ -21,14 +21,15 @@ from fmsd.models.detector import Detector, detector, meta_detector
 from fmsd.peft import adapter
 from fmsd.peft.bitfit import bitfit
 from fmsd.peft.fmsd import fmsd
+from fmsd.peft.folded import FoldedWeights
 from fmsd.peft.full import full
 from fmsd.peft.inject import fold
 from fmsd.peft.lora import lora
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Method
 from fmsd.peft.norm import norm
+from fmsd.peft.parts import changed_parts, network_parts
 from fmsd.peft.probe import probe
-from fmsd.peft.specialist import FoldedWeights, changed_parts, network_parts
 from fmsd.state import StateFile, tensor_shapes, write_state
 from tests.conftest import METHODS
 from tests.test_families import CONVNEXT, FAMILIES, RESNET, SWIN, VIT, Family
