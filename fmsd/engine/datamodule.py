@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader
 from fmsd.data import manifest as manifests
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
-from fmsd.data.loading.dataset import FrameDataset
-from fmsd.data.loading.parcel import collate
+from fmsd.data.loading.dataset import FrameDataset, start_worker
 from fmsd.data.loading.sampler import Endless, EveryDomain, Joint, Shuffle
 from fmsd.data.manifest import SCHEMA, Manifest
 from fmsd.data.overrides import as_name, as_names
@@ -578,7 +577,7 @@ class DataModule(LightningDataModule):
         return DataLoader(
             dataset,
             num_workers=self.workers,
-            collate_fn=collate,
+            worker_init_fn=start_worker,
             persistent_workers=again and self.workers > 0,
             pin_memory=torch.accelerator.is_available(),
             **order,

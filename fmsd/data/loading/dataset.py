@@ -82,3 +82,8 @@ class FrameDataset(Dataset[Frames]):
             torch.tensor(domain),
             torch.tensor(row),
         )
+
+
+def start_worker(rank: int) -> None:
+    """Prepares a loader process: OpenCV works in one thread, as the processes are the parallelism."""
+    cv2.setNumThreads(0)

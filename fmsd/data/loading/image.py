@@ -9,7 +9,6 @@ import functools
 import io
 import os
 import re
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -91,9 +90,6 @@ MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")
 PLAIN = frozenset({*range(0xC0, 0xD0), 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE} - {0xE1})
 """Segments before the pixels of a JPEG, but for APP1, whose EXIF or XMP may say that the image is turned."""
 
-QUIET = frozenset({b"IHDR", b"IDAT", b"IEND", b"pHYs", b"gAMA", b"sRGB", b"cHRM"})
-"""Chunks of a PNG that neither turn it nor change its pixels."""
-
 
 def in_order(files: Iterable[str]) -> list[str]:
     """File names with their numbers compared as numbers: 2.png before 10.png, 999.png before 1000.png."""
@@ -162,13 +158,7 @@ def decode(data: bytes, name: str | Path) -> UInt8[ndarray, "height width 3"]:
     try:
         if _plain_jpeg(data):
             return simplejpeg.decode_jpeg(data)
-        if (
-            _plain_png(data)
-            and (pixels := cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
-            is not None
-        ):
-            return pixels
-    except (ValueError, KeyError, cv2.error):  # a KeyError is a rare subsampling
+    except (ValueError, KeyError):  # a KeyError is a rare subsampling
         pass  # Pillow reads it, or knows why it cannot be read
     try:
         with Image.open(io.BytesIO(data)) as stored:
@@ -211,22 +201,6 @@ def _plain_jpeg(data: bytes) -> bool:
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     return colours in ("YCbCr", "Gray", "RGB") and _sane(int(height), int(width))
-
-
-def _plain_png(data: bytes) -> bool:
-    """Whether this is a PNG of 8-bit RGB, not interlaced, of a sane size, whole, whose checksums hold and which has pixels only."""
-    if not data.startswith(b"\x89PNG\r\n\x1a\n") or data[24:29] != b"\x08\x02\0\0\0":
-        return False
-    place, kind = 8, b""
-    while kind != b"IEND":
-        length, kind = int.from_bytes(data[place : place + 4]), data[place + 4 : place + 8]
-        end = place + 8 + length
-        if kind not in QUIET or zlib.crc32(memoryview(data)[place + 4 : end]) != int.from_bytes(
-            data[end : end + 4]
-        ):
-            return False  # OpenCV would refuse it, too, but with words on the terminal
-        place = end + 4
-    return _sane(int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
 
 
 def _sane(height: int, width: int) -> bool:

@@ -19,8 +19,6 @@ import numpy as np
 from fmsd.data.loading.image import resize
 from fmsd.errors import InputError
 
-cv2.setNumThreads(0)  # one image is too small to share; loader processes are the parallelism
-
 Steps = list[A.BasicTransform | A.BaseCompose]
 
 
