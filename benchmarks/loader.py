@@ -27,16 +27,18 @@ import cv2
 import numpy as np
 import simplejpeg
 import torch
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Frame
+from fmsd.data.synthetic.plan import all_clips, record_clip
 from harness import Row, arguments, interleaved, ratio, report, row
 from numpy import ndarray
 from torch.utils.data import DataLoader
 
 from fmsd.data import pack
 from fmsd.data.loading.dataset import FrameDataset
-from fmsd.data.manifest import Manifest, collect, read
-from fmsd.data.synthetic import clips, record
+from fmsd.data.manifest import Manifest, read_manifest
 from fmsd.engine.datamodule import DataModule
-from fmsd.types import Frame, Frames
+from fmsd.types import Frames
 
 COUNT, STORED, SIZE, BATCH, PROCESSES = 2048, 256, 224, 32, 2
 TITLE = (
@@ -51,7 +53,7 @@ def written(root: Path) -> Manifest:
     """The frames, as files below a folder."""
     root.mkdir()
     frames = []
-    drawn = (image for clip in clips() for image in record(clip))
+    drawn = (image for clip in all_clips() for image in record_clip(clip))
     for number, small in enumerate(itertools.islice(drawn, COUNT)):
         noise = np.random.default_rng(number).normal(0, 3, (STORED, STORED, 3))
         image = np.clip(
@@ -60,7 +62,7 @@ def written(root: Path) -> Manifest:
         path = root / f"{number:05d}.jpg"
         path.write_bytes(simplejpeg.encode_jpeg(image, quality=95, colorsubsampling="420"))
         frames.append(Frame(path, 0, "faces", "real", f"faces/real/{number}", 0, "train"))
-    return collect(frames, root)
+    return from_entries(frames, root)
 
 
 def bare(file: str) -> ndarray:
@@ -102,7 +104,7 @@ def measure(rounds: int, folder: Path) -> list[Row]:
     """Frames per second of everything, and times as multiples of the bare loop's."""
     files = written(folder / "files")
     pack.write(files.table, files.files(), folder / "packed", 2**30)
-    packed = read(folder / "packed" / "manifest.parquet", folder / "packed")
+    packed = read_manifest(folder / "packed" / "manifest.parquet", folder / "packed")
     ours = {
         "files": loader(files, "none"),
         "packed": loader(packed, "none"),

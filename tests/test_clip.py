@@ -114,7 +114,7 @@ def test_a_video_of_every_ending_is_read_back(ending: str, tmp_path: Path) -> No
 
 
 def test_every_ending_has_one_meaning() -> None:
-    tables = (image.SUFFIXES, image.UNREAD, tree.SUFFIXES, tree.UNREAD)
+    tables = (image.SUFFIXES, image.UNSUPPORTED_SUFFIXES, tree.SUFFIXES, tree.UNREAD)
     assert sum(map(len, tables)) == len(frozenset().union(*tables))
 
 

@@ -5,8 +5,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from fmsd.data.loading.dataset import FrameDataset
-from fmsd.data.loading.sampler import Joint, Shuffle
-from fmsd.data.loading.transforms import transform
+from fmsd.data.loading.sampler import ProcessBatches, Shuffle
+from fmsd.data.loading.transforms import build_transform
 from fmsd.data.manifest import Manifest, collect
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
@@ -23,7 +23,7 @@ def batches(
     manifest: Manifest, workers: int, epoch: int = 0, augment: str = "light"
 ) -> list[Frames]:
     dataset = FrameDataset(manifest, ["real", "swap"], 24, augment, seed=3)
-    sampler = Joint(Shuffle(dataset.domain, size=5, seed=3))
+    sampler = ProcessBatches(Shuffle(dataset.domain, size=5, seed=3))
     sampler.set_epoch(epoch)
     return list(DataLoader(dataset, batch_sampler=sampler, num_workers=workers))
 
@@ -89,4 +89,4 @@ def test_an_unknown_augmentation_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"data.augment=heavy is unknown; choose one of light, none"
     ):
-        transform("heavy", 24)
+        build_transform("heavy", 24)

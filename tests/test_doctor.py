@@ -31,7 +31,7 @@ from fmsd.data.manifest import Manifest, collect
 from fmsd.data.sources import ffpp, folder, table
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
-from fmsd.metrics.shortcuts import shortcuts, word_auc
+from fmsd.metrics.shortcuts import categorical_auc, find_shortcuts
 from fmsd.tasks.doctor import doctor
 from fmsd.tasks.pack import pack
 from fmsd.tasks.train import copy_summary
@@ -723,16 +723,18 @@ def test_the_auc_of_a_property_is_that_of_all_pairs_of_videos() -> None:
         fake, real = score[label == 1][:, None], score[label == 0][None]
         return float((fake > real).mean() + (fake == real).mean() / 2)
 
-    found = {one.property: one for one in shortcuts(videos)}
+    found = {one.property: one for one in find_shortcuts(videos)}
     assert set(found) == {"width", "file type"}
     assert found["width"].auc == pytest.approx(1 - pairs(value))
     assert found["width"].says == "fakes are narrower"
     assert (
-        shortcuts(videos.with_columns(width=pl.lit(3), sharpness=pl.lit(0.5)).drop("file type"))
+        find_shortcuts(
+            videos.with_columns(width=pl.lit(3), sharpness=pl.lit(0.5)).drop("file type")
+        )
         == []
     )
     few = videos.head(6)
-    assert shortcuts(few.with_columns(width="label")) == []  # six videos prove nothing
+    assert find_shortcuts(few.with_columns(width="label")) == []  # six videos prove nothing
 
 
 def test_the_auc_of_a_word_is_that_of_pairs_that_are_left_out_one_by_one() -> None:
@@ -751,10 +753,12 @@ def test_the_auc_of_a_word_is_that_of_pairs_that_are_left_out_one_by_one() -> No
         for fake in np.flatnonzero(label == 1).tolist()
         for real in np.flatnonzero(label == 0).tolist()
     ]
-    assert word_auc(pl.DataFrame({"label": label, "value": word})) == pytest.approx(np.mean(wins))
-    assert word_auc(pl.DataFrame({"label": label, "value": "png"})) == 0.5
-    assert word_auc(pl.DataFrame({"label": label, "value": label})) == 1.0
-    assert word_auc(pl.DataFrame({"label": [0, 1], "value": ["a", "b"]})) == 0.5
+    assert categorical_auc(pl.DataFrame({"label": label, "value": word})) == pytest.approx(
+        np.mean(wins)
+    )
+    assert categorical_auc(pl.DataFrame({"label": label, "value": "png"})) == 0.5
+    assert categorical_auc(pl.DataFrame({"label": label, "value": label})) == 1.0
+    assert categorical_auc(pl.DataFrame({"label": [0, 1], "value": ["a", "b"]})) == 0.5
 
 
 @pytest.mark.parametrize("kinds", [1, 2, 5, 60, 100])
@@ -767,8 +771,8 @@ def test_words_at_random_are_no_shortcut_and_those_that_follow_the_label_are_one
     for _ in range(100):
         word = rng.integers(0, kinds, 100)
         chance = videos.with_columns(pl.Series("file type", word.astype(str)))
-        areas.append(word_auc(chance.select("label", value="file type")))
-        assert [one for one in shortcuts(chance) if one.auc >= 0.8] == []
+        areas.append(categorical_auc(chance.select("label", value="file type")))
+        assert [one for one in find_shortcuts(chance) if one.auc >= 0.8] == []
     assert np.mean(areas) == pytest.approx(0.5, abs=0.04)
     told = videos.with_columns(
         pl.Series(
@@ -779,7 +783,7 @@ def test_words_at_random_are_no_shortcut_and_those_that_follow_the_label_are_one
             ],
         )
     )
-    (found,) = shortcuts(told)
+    (found,) = find_shortcuts(told)
     assert found.auc == 1.0
 
 

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from fmsd.cli.main import main
 from fmsd.data import overrides
-from fmsd.data.manifest import Manifest, collect, read
+from fmsd.data.manifest import Manifest, collect, read_manifest
 from fmsd.data.sources import (
     celebdf,
     deeperforensics,
@@ -46,7 +46,7 @@ def domains(manifest: Manifest) -> dict[str, int]:
 def run(*words: str, out: Path) -> Manifest:
     """The manifest that `fmsd index` writes for the words of a command line."""
     assert main(["index", *words, f"out={out}"]) == 0
-    return read(out, Path("/"))
+    return read_manifest(out, Path("/"))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str, out: Path) -> str:
@@ -477,7 +477,7 @@ def test_no_label_is_cast(tmp_path: Path, label: Any) -> None:
     with pytest.raises(
         InputError, match=r"m\.parquet has values of the wrong kind \(labels are Float64\)"
     ):
-        read(tmp_path / "m.parquet", tmp_path)
+        read_manifest(tmp_path / "m.parquet", tmp_path)
 
 
 # ---- folders

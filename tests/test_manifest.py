@@ -4,7 +4,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fmsd.data.manifest import Manifest, collect, join, read, summary
+from fmsd.data.manifest import Manifest, collect, join, read_manifest, summary
 from fmsd.errors import InputError
 from fmsd.types import Frame, Video, video_id
 from tests.conftest import write_image
@@ -61,14 +61,14 @@ def test_paths_are_relative_and_the_digest_knows_neither_root_nor_order(manifest
 
 def test_round_trip_and_atomic_write(manifest: Manifest, tmp_path: Path) -> None:
     manifest.write(tmp_path / "deep" / "manifest.parquet")
-    again = read(tmp_path / "deep" / "manifest.parquet", manifest.root)
+    again = read_manifest(tmp_path / "deep" / "manifest.parquet", manifest.root)
     assert again.table.equals(manifest.table)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["manifest.parquet"]
     with pytest.raises(InputError, match=r"no manifest .*fmsd index"):
-        read(tmp_path / "none.parquet", manifest.root)
+        read_manifest(tmp_path / "none.parquet", manifest.root)
     manifest.table.drop("video").write_parquet(tmp_path / "short.parquet")
     with pytest.raises(InputError, match=r"lacks the columns video"):
-        read(tmp_path / "short.parquet", manifest.root)
+        read_manifest(tmp_path / "short.parquet", manifest.root)
 
 
 def test_where_and_join(manifest: Manifest) -> None:
@@ -284,7 +284,7 @@ def test_values_of_the_wrong_kind_in_a_written_manifest_are_refused(
 ) -> None:
     manifest.table.with_columns(label=pl.lit("fake")).write_parquet(tmp_path / "words.parquet")
     with pytest.raises(InputError, match=r"words\.parquet has values of the wrong kind"):
-        read(tmp_path / "words.parquet", tmp_path)
+        read_manifest(tmp_path / "words.parquet", tmp_path)
     with pytest.raises(InputError, match=r"the index values of .* are below 0"):
         changed(manifest, index=pl.col("index") - 1).validate(files=False)
 

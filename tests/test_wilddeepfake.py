@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fmsd.data.manifest import SOURCE, collect
+from fmsd.data.manifest import VIDEO_SOURCE, collect
 from fmsd.data.sources import wilddeepfake
 from fmsd.errors import InputError
 from fmsd.types import Problem
@@ -65,7 +65,7 @@ def test_sequences_of_an_archive_are_held_out_together(tmp_path: Path) -> None:
 def test_no_archive_seems_to_be_on_both_sides_of_the_split(tmp_path: Path) -> None:
     sources = (
         collect(wilddeepfake.scan(tree(tmp_path)), tmp_path)
-        .table.select("split", source=SOURCE)
+        .table.select("split", source=VIDEO_SOURCE)
         .unique()
     )
     assert set(sources.rows()) == {

@@ -21,7 +21,7 @@ import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.data import pack
-from fmsd.data.loading.image import member
+from fmsd.data.loading.image import parse_tar_member
 from fmsd.data.sources import tree
 from fmsd.data.spelling import is_text, printable
 from fmsd.errors import InputError, reason
@@ -49,10 +49,10 @@ SCHEMA = pl.Schema(
 
 SPLITS: tuple[str, ...] = get_args(Split)
 
-NAME = pl.col("video").str.extract(r"([^/]+)$")
+VIDEO_NAME = pl.col("video").str.extract(r"([^/]+)$")
 """A video's name, the end of its id."""
 
-SOURCE = NAME.str.replace(r"^([A-Za-z]*\d+)_.*$", "$1")
+VIDEO_SOURCE = VIDEO_NAME.str.replace(r"^([A-Za-z]*\d+)_.*$", "$1")
 """What a video was made from, as far as its name tells: `033` of `033_097`, the person `id3` of `id3_id5_0001`; else its whole name."""
 
 
@@ -89,7 +89,9 @@ class Manifest:
             return self
         lengths = self.table.group_by("video").len()["len"].unique().to_list()
         chosen = [
-            (length, place) for length in lengths for place in places(length, frames, sampling)
+            (length, place)
+            for length in lengths
+            for place in frame_positions(length, frames, sampling)
         ]
         wanted = pl.DataFrame(
             chosen, schema={"length": pl.UInt32, "place": pl.UInt32}, orient="row"
@@ -129,7 +131,7 @@ class Manifest:
         the person `id3`. Within each dataset, sources are drawn from each combination of domains in
         which they occur, at least one of two.
         """
-        train = self.table.with_columns(source=SOURCE).filter(split="train")
+        train = self.table.with_columns(source=VIDEO_SOURCE).filter(split="train")
         groups = train.group_by("dataset", "source").agg(
             pl.col("domain").unique().sort().str.join("/").alias("domains")
         )
@@ -264,7 +266,7 @@ class Manifest:
             )
             absent, cut, held = [], [], self.files()
             for row, place in enumerate(held):
-                if inside := member(place):
+                if inside := parse_tar_member(place):
                     tar, offset, size = inside
                     if end(tar) < offset + size:
                         cut.append(row)
@@ -297,16 +299,16 @@ class Manifest:
             self.table.write_parquet(partial)
 
 
-def evenly(length: int, count: int) -> list[int]:
+def evenly_spaced(length: int, count: int) -> list[int]:
     """At most `count` places of a video of `length` frames, evenly from the first to the last."""
     return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
 
 
-def places(length: int, count: int | None, sampling: str) -> Sequence[int]:
+def frame_positions(length: int, count: int | None, sampling: str) -> Sequence[int]:
     """The frames that are taken of a video of `length` frames: at most `count`, evenly (`spread`) or the `first` ones; None for all."""
     if count is None:
         return range(length)
-    return evenly(length, count) if sampling == "spread" else range(min(length, count))
+    return evenly_spaced(length, count) if sampling == "spread" else range(min(length, count))
 
 
 def _refuse(rows: pl.DataFrame, column: str, what: str, remedy: str, shown: int = 3) -> None:
@@ -428,7 +430,7 @@ def _frames(entries: Iterable[Entry], problems: list[Problem]) -> Iterator[Frame
                 yield found
 
 
-def read(path: Path, root: Path) -> Manifest:
+def read_manifest(path: Path, root: Path) -> Manifest:
     """Reads a manifest that `Manifest.write` made.
 
     Raises:
@@ -482,7 +484,7 @@ def written(root: Path) -> Manifest | None:
             "when all are done, join them with fmsd index data=extracted "
             f"{typed('data.root', root)} {typed('out', path)}",
         )
-    return read(path, root)
+    return read_manifest(path, root)
 
 
 def made(root: Path) -> dict[str, Any] | None:

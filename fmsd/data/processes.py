@@ -16,7 +16,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=gc.freeze)
 
 
-def bound(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Ends this process with the one that started it, however that ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -25,18 +25,18 @@ def bound(parent: int) -> None:
 
 
 def _begin(parent: int, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
-    bound(parent)
+    die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's business
     if initializer is not None:
         initializer(*initargs)
 
 
-def cores() -> int:
+def available_cores() -> int:
     """The processor cores that this process may use, which taskset or a cluster's queue may have limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def pool(
+def process_pool(
     workers: int, initializer: Callable[..., None] | None = None, initargs: tuple[Any, ...] = ()
 ) -> ProcessPoolExecutor:
     """A pool of processes that begin with what this one has imported, on Linux, and by the system's own way elsewhere, where that is not safe."""

@@ -20,13 +20,13 @@ from fmsd.data import manifest as manifests
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.loading.dataset import FrameDataset, start_worker
-from fmsd.data.loading.sampler import Endless, EveryDomain, Joint, Shuffle
+from fmsd.data.loading.sampler import EndlessBatches, EveryDomain, ProcessBatches, Shuffle
 from fmsd.data.manifest import SCHEMA, Manifest
 from fmsd.data.overrides import as_name, as_names
-from fmsd.data.processes import cores
+from fmsd.data.processes import available_cores
 from fmsd.engine.distributed import agreed
 from fmsd.errors import InputError
-from fmsd.metrics.video import by_folder, taken
+from fmsd.metrics.video import aggregation, group_by_folder
 from fmsd.names import check_name
 from fmsd.types import REAL, Entry, Frames
 
@@ -154,7 +154,7 @@ class DataModule(LightningDataModule):
         self.size, self.augment, self.batch_size, self.seed = size, augment, batch_size, seed
         self.batches, self.domains = batches, domains
         self.position = (0, 0)  # epoch and batch that training begins with
-        self.workers = min(8, cores()) if workers is None else workers
+        self.workers = min(8, available_cores()) if workers is None else workers
         limits = {
             "batch_size": batch_size,
             "frames": frames,
@@ -175,7 +175,7 @@ class DataModule(LightningDataModule):
             raise InputError(
                 f"data.val_fraction={val_fraction} is no share", "give a number between 0 and 1"
             )
-        taken(video_score)
+        aggregation(video_score)
         choices = (
             ("batches", batches, ("shuffle", "balanced", "natural")),
             ("domains", domains, ("manipulation", *SCHEMA.names())),
@@ -208,7 +208,7 @@ class DataModule(LightningDataModule):
         return (
             manifests.written(self.place)
             if self.manifest is None
-            else manifests.read(Path(self.manifest).expanduser(), self.place)
+            else manifests.read_manifest(Path(self.manifest).expanduser(), self.place)
         )
 
     @functools.cached_property
@@ -301,7 +301,7 @@ class DataModule(LightningDataModule):
             self._specialised(self._reduced(chosen).where(split=["train", "val"]))
         ).validate()
         if self.augment == blending.SBI:
-            chosen = blending.expanded(chosen)
+            chosen = blending.add_self_blended(chosen)
         for split in ("train", "val"):
             labels = chosen.where(split=split).table["label"].unique().to_list()
             if len(labels) < 2:
@@ -391,7 +391,7 @@ class DataModule(LightningDataModule):
                 )
             if (
                 self.naming == "folder"
-                and not by_folder(test.table)
+                and not group_by_folder(test.table)
                 .group_by("video")
                 .agg(pl.col("label").min())["label"]
                 .max()
@@ -506,7 +506,7 @@ class DataModule(LightningDataModule):
                     "fake and each real frame so often: %s.",
                     often,
                 )
-        batches = Joint(order, rank, processes)
+        batches = ProcessBatches(order, rank, processes)
         (batches.epoch, batches.start), self.position = self.position, (0, 0)
         return self.loader(dataset, batches, again=True)
 
@@ -558,7 +558,7 @@ class DataModule(LightningDataModule):
     def loader(
         self,
         dataset: FrameDataset,
-        batches: Joint | Endless | None,
+        batches: ProcessBatches | EndlessBatches | None,
         rank: int = 0,
         processes: int = 1,
         again: bool = False,
@@ -663,7 +663,7 @@ class TrainingBatches:
             chosen, self.data.domain_names(whole), self.data.size, self.data.augment, seed
         )
         loader = self.data.loader(
-            dataset, Endless(Shuffle(dataset.domain, self.data.batch_size, seed))
+            dataset, EndlessBatches(Shuffle(dataset.domain, self.data.batch_size, seed))
         )
         for batch in itertools.islice(
             loader, count if self.limit is None else min(count, self.limit)

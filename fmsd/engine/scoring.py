@@ -16,7 +16,7 @@ from fmsd.engine.learner import Scorer
 from fmsd.engine.predictions import gather, joined
 from fmsd.engine.stamp import stamped
 from fmsd.figures import style
-from fmsd.metrics.table import results
+from fmsd.metrics.table import compute_results
 from fmsd.models.detector import Detector
 from fmsd.runs.folder import CORRUPTIONS, Run
 from fmsd.types import Frames
@@ -79,7 +79,7 @@ def scored(
     for name, manifest in data.tests.items():
         parts.append(predict(trainer, scorer, data.test_loader(name, corruption), manifest))
         run.write_predictions(f"{folder}{name}", parts[-1])
-    table = results(
+    table = compute_results(
         pl.concat(parts),
         record["selection"],
         data.protocol,

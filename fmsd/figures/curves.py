@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from fmsd.figures.style import canvas, canvases, literal, style
 from fmsd.metrics.ranking import Labels, Scores
-from fmsd.metrics.ranking import roc as ranked
+from fmsd.metrics.ranking import roc_curve as ranked
 
 Scored = tuple[Scores, Labels]
 Line = tuple[Sequence[float], Sequence[float]]

@@ -37,7 +37,7 @@ def reliability(
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64).numpy()
     items = pl.DataFrame(
         {
-            "bin": binned(score, bins).numpy(),
+            "bin": bin_indices(score, bins).numpy(),
             "score": score.double().numpy(),
             "label": label.numpy(),
         }
@@ -51,7 +51,7 @@ def reliability(
     return table.select("low", "high", "score", "fakes", pl.col("count").fill_null(0))
 
 
-def binned(score: Float[Tensor, " items"], bins: int = BINS) -> Int[Tensor, " items"]:
+def bin_indices(score: Float[Tensor, " items"], bins: int = BINS) -> Int[Tensor, " items"]:
     """The bin of each probability, from 0 on."""
     return torch.bucketize(
         score.double(), torch.linspace(0, 1, bins + 1, dtype=torch.float64)[1:-1], right=True

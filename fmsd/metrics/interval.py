@@ -16,15 +16,15 @@ from jaxtyping import Bool, Float64, Int, UInt8
 from torch import Tensor
 
 from fmsd.errors import InputError
-from fmsd.metrics.calibration import BINS, binned
-from fmsd.metrics.ranking import CURVES, Curve, Values, known
-from fmsd.metrics.table import LEVELS, datasets, one_thread
-from fmsd.metrics.video import by_video
+from fmsd.metrics.calibration import BINS, bin_indices
+from fmsd.metrics.ranking import CURVE_METRICS, Curve, CurveValues, check_metrics
+from fmsd.metrics.table import LEVELS, scores_by_dataset, single_torch_thread
+from fmsd.metrics.video import aggregate_videos
 
 Samples = Float64[np.ndarray, " resamples"]
 """A metric of every resample."""
 
-FEWEST = 10
+MIN_VIDEOS = 10
 """Videos of each class that an interval, a p-value or a mark needs.
 
 A bootstrap knows no video but those it draws from: of one real video that lies right every resample
@@ -98,32 +98,32 @@ class Draws:
             )
 
 
-def accuracy(draws: Draws, threshold: float) -> Values:
+def accuracy(draws: Draws, threshold: float) -> CurveValues:
     """See `fmsd.metrics.ranking.accuracy`."""
     return draws.right(threshold).sum(1) / draws.totals(draws.classes).sum(1)
 
 
-def balanced_accuracy(draws: Draws, threshold: float) -> Values:
+def balanced_accuracy(draws: Draws, threshold: float) -> CurveValues:
     """See `fmsd.metrics.ranking.balanced_accuracy`."""
     return (draws.right(threshold) / draws.totals(draws.classes)).mean(1)
 
 
-def brier(draws: Draws, threshold: float) -> Values:
+def brier(draws: Draws, threshold: float) -> CurveValues:
     """See `fmsd.metrics.calibration.brier`; the threshold has no part in it."""
     return draws.totals((draws.score - draws.label).square()[:, None]).squeeze(1) / draws.totals(
         draws.classes
     ).sum(1)
 
 
-def expected_calibration_error(draws: Draws, threshold: float) -> Values:
+def expected_calibration_error(draws: Draws, threshold: float) -> CurveValues:
     """See `fmsd.metrics.calibration.expected_calibration_error`; the threshold has no part in it."""
-    bins = torch.nn.functional.one_hot(binned(draws.score), BINS)
+    bins = torch.nn.functional.one_hot(bin_indices(draws.score), BINS)
     return draws.totals(bins * (draws.score - draws.label)[:, None]).abs().sum(1) / draws.totals(
         draws.classes
     ).sum(1)
 
 
-SUMS: Mapping[str, Callable[[Draws, float], Values]] = {
+SUM_METRICS: Mapping[str, Callable[[Draws, float], CurveValues]] = {
     "acc": accuracy,
     "bacc": balanced_accuracy,
     "acc_val": accuracy,
@@ -134,7 +134,7 @@ SUMS: Mapping[str, Callable[[Draws, float], Values]] = {
 """The metrics that sums over the items tell."""
 
 
-def weighted(
+def weighted_metrics(
     draws: Draws, metrics: Sequence[str], threshold: float | None = None
 ) -> dict[str, Samples]:
     """The metrics of every resample; those of counts that are all 1 are the metrics of the items themselves.
@@ -146,32 +146,32 @@ def weighted(
     Raises:
         InputError: an unknown metric, or a threshold that is missing.
     """
-    lacking = [metric for metric in known(metrics) if metric.endswith("_val")]
+    lacking = [metric for metric in check_metrics(metrics) if metric.endswith("_val")]
     if threshold is None and lacking:
         raise InputError(
             f"metric={lacking[0]} needs the threshold that validation data chose, and there is "
             "none",
             f"choose {lacking[0][:-4]}",
         )
-    ranking = [metric for metric in metrics if metric in CURVES]
+    ranking = [metric for metric in metrics if metric in CURVE_METRICS]
     found = {
         metric: draws.score.new_empty(len(draws.counts)) for metric in ranking
     }  # small tensors kept between large ones would fragment memory
-    with one_thread():
+    with single_torch_thread():
         done = 0
         for curve in draws.curves() if ranking else ():
             for metric in ranking:
-                found[metric][done : done + len(curve.fakes)] = CURVES[metric](curve)
+                found[metric][done : done + len(curve.fakes)] = CURVE_METRICS[metric](curve)
             done += len(curve.fakes)
         for metric in metrics:
-            if metric in SUMS:
-                found[metric] = SUMS[metric](
+            if metric in SUM_METRICS:
+                found[metric] = SUM_METRICS[metric](
                     draws, threshold if metric.endswith("_val") and threshold is not None else 0.5
                 )
     return {metric: found[metric].numpy() for metric in metrics}
 
 
-def drawn(
+def draw_counts(
     fake: Bool[np.ndarray, " videos"], resamples: int, seed: int
 ) -> UInt8[Tensor, "resamples videos"]:
     """How often each video is in each resample: as many reals and as many fakes are drawn, with replacement, as there are.
@@ -186,7 +186,7 @@ def drawn(
     return torch.from_numpy(counts)
 
 
-def resampled(
+def resample_metrics(
     frames: pl.DataFrame,
     metrics: Sequence[str],
     level: str,
@@ -201,12 +201,12 @@ def resampled(
     At frame level a frame counts as often as its video was drawn. Predictions of the same videos,
     in any order, are resampled alike for one seed, so that differences between runs are paired. Of
     a class with few videos the interval is too narrow, as nothing tells how another video would
-    have done; see `FEWEST`.
+    have done; see `MIN_VIDEOS`.
 
     Args:
-        metrics: see `weighted`.
+        metrics: see `weighted_metrics`.
         level: `frame` or `video`.
-        naming, video_score: see `fmsd.metrics.table.results`.
+        naming, video_score: see `fmsd.metrics.table.compute_results`.
         threshold: what the validation split chose at this level.
 
     Raises:
@@ -220,8 +220,8 @@ def resampled(
             f"Videos are resampled within one dataset, and the predictions are of {count}",
             "give those of one",
         )
-    ((dataset, scored),) = datasets(frames, naming)
-    videos = by_video(scored, video_score).sort("video").with_row_index("place")
+    ((dataset, scored),) = scores_by_dataset(frames, naming)
+    videos = aggregate_videos(scored, video_score).sort("video").with_row_index("place")
     if not videos["label"].max():
         raise InputError(
             f"Every fake video of {dataset} bears the name of a real one, so none can be drawn "
@@ -239,14 +239,14 @@ def resampled(
         items[name].cast(kind).to_torch()
         for name, kind in (("score", pl.Float64), ("label", pl.Int64), ("place", pl.Int64))
     )
-    return weighted(
-        Draws(score, label, place, drawn((videos["label"] == 1).to_numpy(), resamples, seed)),
+    return weighted_metrics(
+        Draws(score, label, place, draw_counts((videos["label"] == 1).to_numpy(), resamples, seed)),
         metrics,
         threshold,
     )
 
 
-def interval(samples: Samples, confidence: float = 0.95) -> tuple[float, float]:
+def percentile_interval(samples: Samples, confidence: float = 0.95) -> tuple[float, float]:
     """The percentile interval: what lies between equal shares of the resamples on either side.
 
     Args:
@@ -256,12 +256,12 @@ def interval(samples: Samples, confidence: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def sufficient(real: int, fake: int) -> bool:
+def enough_videos(real: int, fake: int) -> bool:
     """Whether these counts of real and fake videos suffice for an interval."""
-    return min(real, fake) >= FEWEST
+    return min(real, fake) >= MIN_VIDEOS
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def holm_correction(p: Sequence[float]) -> list[float]:
     """The p-values of several comparisons, so corrected that the odds of any false one among them are those of one (S. Holm, Scand. J. Stat., 1979).
 
     The smallest of n is multiplied by n, the next by n - 1, and so on; none becomes smaller than
@@ -274,7 +274,9 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def paired(one: Samples, other: Samples, observed: float, confidence: float = 0.95) -> Difference:
+def paired_difference(
+    one: Samples, other: Samples, observed: float, confidence: float = 0.95
+) -> Difference:
     """The difference of a metric between two runs tested on the same videos, from resamples drawn with one seed.
 
     The p-value is twice the share of resamples in which the difference is zero or of the rarer
@@ -282,13 +284,13 @@ def paired(one: Samples, other: Samples, observed: float, confidence: float = 0.
     at most it is 1.
 
     Args:
-        one, other: of `resampled`, with equal seed and number of resamples.
+        one, other: of `resample_metrics`, with equal seed and number of resamples.
         observed: the metric of the one run less that of the other, on the videos themselves.
     """
     difference = one - other
     rarer = min(int((difference <= 0).sum()), int((difference >= 0).sum()))
     return Difference(
         observed,
-        *interval(difference, confidence),
+        *percentile_interval(difference, confidence),
         min(1.0, 2 * (rarer + 1) / (len(difference) + 1)),
     )

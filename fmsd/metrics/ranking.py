@@ -18,7 +18,7 @@ Scores = Float[Tensor, " items"]
 Labels = Int[Tensor, " items"]
 """0 real, 1 fake."""
 
-Values = Float64[Tensor, "*curves"]
+CurveValues = Float64[Tensor, "*curves"]
 """One number a curve."""
 
 
@@ -47,7 +47,7 @@ class Curve:
         return self.fakes / self.fakes[..., -1:]
 
 
-def roc(score: Scores, label: Labels) -> Curve:
+def roc_curve(score: Scores, label: Labels) -> Curve:
     """The ROC curve with a point for every distinct score.
 
     torchmetrics gives shares in float32, which would make 1 of 20 more than 5 %; rounding gives
@@ -62,18 +62,18 @@ def roc(score: Scores, label: Labels) -> Curve:
     )
 
 
-def area(curve: Curve) -> Values:
+def curve_auc(curve: Curve) -> CurveValues:
     """The area under each curve; equal scores count half."""
     return torch.trapezoid(curve.fakes, curve.reals) / (curve.reals[..., -1] * curve.fakes[..., -1])
 
 
-def mean_precision(curve: Curve) -> Values:
+def curve_average_precision(curve: Curve) -> CurveValues:
     """The precision at each point, weighted by the fakes that it adds; not interpolated."""
     precision = curve.fakes / (curve.fakes + curve.reals).clamp(min=1)
     return (curve.fakes.diff() * precision[..., 1:]).sum(-1) / curve.fakes[..., -1]
 
 
-def crossing(curve: Curve) -> Values:
+def curve_equal_error_rate(curve: Curve) -> CurveValues:
     """The error rate where each curve meets FPR = 1 - TPR, by linear interpolation between its points."""
     false_positive = curve.false_positive
     gap = (1 - curve.true_positive) - false_positive
@@ -83,7 +83,7 @@ def crossing(curve: Curve) -> Values:
     return (low + before / (before - after) * (high - low)).squeeze(-1)
 
 
-def reach(curve: Curve, limit: float) -> Values:
+def curve_true_positive_rate(curve: Curve, limit: float) -> CurveValues:
     """The highest TPR among the points of each curve whose FPR does not exceed the limit."""
     last = (curve.false_positive <= limit).sum(-1, keepdim=True) - 1
     return (curve.fakes.gather(-1, last) / curve.fakes[..., -1:]).squeeze(-1)
@@ -91,17 +91,17 @@ def reach(curve: Curve, limit: float) -> Values:
 
 def auc(score: Scores, label: Labels) -> float:
     """Area under the ROC curve; 0.5 is chance, below it the scores are inverted."""
-    return float(area(roc(score, label)))
+    return float(curve_auc(roc_curve(score, label)))
 
 
 def average_precision(score: Scores, label: Labels) -> float:
     """Average precision with fakes as positives; chance is the share of fakes."""
-    return float(mean_precision(roc(score, label)))
+    return float(curve_average_precision(roc_curve(score, label)))
 
 
 def equal_error_rate(score: Scores, label: Labels) -> float:
     """The error rate at which as many reals are called fake as fakes real, between ROC points by linear interpolation."""
-    return float(crossing(roc(score, label)))
+    return float(curve_equal_error_rate(roc_curve(score, label)))
 
 
 def true_positive_rate(score: Scores, label: Labels, limit: float) -> float:
@@ -113,7 +113,7 @@ def true_positive_rate(score: Scores, label: Labels, limit: float) -> float:
     Args:
         limit: false positive rate in [0, 1].
     """
-    return float(reach(roc(score, label), limit))
+    return float(curve_true_positive_rate(roc_curve(score, label), limit))
 
 
 def accuracy(score: Scores, label: Labels, threshold: float = 0.5) -> float:
@@ -134,7 +134,7 @@ def best_threshold(score: Scores, label: Labels) -> float:
     scores does not decide; calling nothing fake is no candidate. Meant for validation data: on test
     data it would flatter.
     """
-    curve = roc(score, label)
+    curve = roc_curve(score, label)
     gain = (curve.fakes * curve.reals[-1] - curve.reals * curve.fakes[-1])[
         1:
     ]  # whole numbers, so that ties are ties
@@ -145,14 +145,14 @@ def best_threshold(score: Scores, label: Labels) -> float:
     return float(middle[gain == gain.max()][0])
 
 
-LIMITS: Mapping[str, float] = {"tpr_0.1": 0.001, "tpr_1": 0.01, "tpr_5": 0.05}
+FPR_LIMITS: Mapping[str, float] = {"tpr_0.1": 0.001, "tpr_1": 0.01, "tpr_5": 0.05}
 """The highest FPR of the metrics that are a TPR."""
 
-CURVES: Mapping[str, Callable[[Curve], Values]] = {
-    "auc": area,
-    "ap": mean_precision,
-    "eer": crossing,
-    **{name: partial(reach, limit=limit) for name, limit in LIMITS.items()},
+CURVE_METRICS: Mapping[str, Callable[[Curve], CurveValues]] = {
+    "auc": curve_auc,
+    "ap": curve_average_precision,
+    "eer": curve_equal_error_rate,
+    **{name: partial(curve_true_positive_rate, limit=limit) for name, limit in FPR_LIMITS.items()},
 }
 """The metrics that a ROC curve tells; of many curves at once."""
 
@@ -162,26 +162,26 @@ METRICS: Mapping[str, Callable[[Scores, Labels], float]] = {
     "eer": equal_error_rate,
     "acc": accuracy,
     "bacc": balanced_accuracy,
-    **{name: partial(true_positive_rate, limit=limit) for name, limit in LIMITS.items()},
+    **{name: partial(true_positive_rate, limit=limit) for name, limit in FPR_LIMITS.items()},
     "brier": brier,
     "ece": expected_calibration_error,
 }
 """The metrics of a result table, by their short names; `tpr_1` is the TPR at an FPR of at most 1 %."""
 
-AT_THRESHOLD: Mapping[str, Callable[[Scores, Labels, float], float]] = {
+THRESHOLD_METRICS: Mapping[str, Callable[[Scores, Labels, float], float]] = {
     "acc_val": accuracy,
     "bacc_val": balanced_accuracy,
 }
 """The metrics at a threshold that validation data chose."""
 
 
-def known(metrics: Sequence[str]) -> Sequence[str]:
+def check_metrics(metrics: Sequence[str]) -> Sequence[str]:
     """The names themselves.
 
     Raises:
         InputError: there is no such metric.
     """
-    names = [*METRICS, *AT_THRESHOLD]
+    names = [*METRICS, *THRESHOLD_METRICS]
     if unknown := [metric for metric in metrics if metric not in names]:
         raise InputError(f"metric={unknown[0]} is unknown", f"choose one of {', '.join(names)}")
     return metrics

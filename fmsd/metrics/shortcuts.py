@@ -8,7 +8,7 @@ import polars as pl
 
 from fmsd.metrics.ranking import auc
 
-NUMBERS: Mapping[str, tuple[str, str]] = {
+NUMERIC: Mapping[str, tuple[str, str]] = {
     "width": ("are narrower", "are wider"),
     "height": ("are lower", "are taller"),
     "aspect": ("are narrower for their height", "are wider for their height"),
@@ -22,7 +22,7 @@ NUMBERS: Mapping[str, tuple[str, str]] = {
 }
 """Properties that are numbers, and how low and high ones are said of fakes."""
 
-KINDS = ("file type", "chroma subsampling")
+CATEGORICAL = ("file type", "chroma subsampling")
 """Properties that are words."""
 
 WEAK, STRONG, DEVIATIONS = 0.6, 0.8, 3.0
@@ -48,25 +48,25 @@ class Shortcut:
     videos: int
 
 
-def shortcuts(videos: pl.DataFrame) -> list[Shortcut]:
+def find_shortcuts(videos: pl.DataFrame) -> list[Shortcut]:
     """The properties that tell the label by themselves, by dataset and split, the strongest first.
 
     A property that rises and falls with the label is not found, only one that is higher or lower. A
-    word is as high as the share of fakes among the videos that have it, see `word_auc`.
+    word is as high as the share of fakes among the videos that have it, see `categorical_auc`.
 
     Args:
         videos: a row per video with dataset, split, label (1 = fake) and any of the properties.
     """
     found = []
     for (dataset, split), part in videos.group_by("dataset", "split", maintain_order=True):
-        for name in (name for name in (*NUMBERS, *KINDS) if name in part.columns):
+        for name in (name for name in (*NUMERIC, *CATEGORICAL) if name in part.columns):
             held = part.select("label", value=name).drop_nulls()
             fakes = int(held["label"].sum())
             reals = held.height - fakes
             if not fakes or not reals:
                 continue
-            if name in KINDS:
-                area = strength = word_auc(held)
+            if name in CATEGORICAL:
+                area = strength = categorical_auc(held)
             else:
                 ranks = held.select(
                     (pl.col("value").rank() / held.height).cast(pl.Float64)
@@ -77,8 +77,8 @@ def shortcuts(videos: pl.DataFrame) -> list[Shortcut]:
             if strength >= WEAK and strength - 0.5 > chance:
                 says = (
                     f"are more often {_typical(held)}"
-                    if name in KINDS
-                    else NUMBERS[name][area > 0.5]
+                    if name in CATEGORICAL
+                    else NUMERIC[name][area > 0.5]
                 )
                 found.append(
                     Shortcut(str(dataset), str(split), name, strength, f"fakes {says}", held.height)
@@ -86,7 +86,7 @@ def shortcuts(videos: pl.DataFrame) -> list[Shortcut]:
     return sorted(found, key=lambda shortcut: -shortcut.auc)
 
 
-def word_auc(held: pl.DataFrame) -> float:
+def categorical_auc(held: pl.DataFrame) -> float:
     """How often the word of a fake is more typical of fakes than that of a real is, over all pairs; below 0.5 it tells nothing.
 
     A word's share of fakes is taken from all videos but the two of the pair, as one that counts

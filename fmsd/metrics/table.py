@@ -13,16 +13,16 @@ import torch
 
 from fmsd.errors import InputError
 from fmsd.metrics.ranking import (
-    AT_THRESHOLD,
-    CURVES,
+    CURVE_METRICS,
     METRICS,
+    THRESHOLD_METRICS,
     Labels,
     Scores,
     best_threshold,
-    known,
-    roc,
+    check_metrics,
+    roc_curve,
 )
-from fmsd.metrics.video import by_folder, by_video
+from fmsd.metrics.video import aggregate_videos, group_by_folder
 
 COLUMNS = (
     "dataset",
@@ -49,7 +49,7 @@ LEVELS = ("frame", "video")
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def single_torch_thread() -> Iterator[None]:
     """Keeps torch to one thread: the steps are so short that, beside other work, threads wait for each other 20 times as long as they compute."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -59,7 +59,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def scored(predictions: pl.DataFrame) -> pl.DataFrame:
+def with_scores(predictions: pl.DataFrame) -> pl.DataFrame:
     """Adds `score`, the probability of fake in float64, where confident frames do not tie at 1.
 
     Raises:
@@ -78,8 +78,8 @@ def scored(predictions: pl.DataFrame) -> pl.DataFrame:
     return predictions.with_columns(score=1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp()))
 
 
-@one_thread()
-def results(
+@single_torch_thread()
+def compute_results(
     predictions: pl.DataFrame,
     selection: str,
     protocol: str = "fmsd",
@@ -94,7 +94,7 @@ def results(
         selection: the rule that chose the weights, written into every row.
         protocol: the rules by which frames were chosen and grouped, written into every row.
         naming: what is one video: equal `id`, or equal last name of it (`folder`).
-        video_score: see `fmsd.metrics.video.by_video`.
+        video_score: see `fmsd.metrics.video.aggregate_videos`.
         thresholds: by level, what the validation split chose; None leaves out the metrics at it.
         metrics: names in `fmsd.metrics.ranking.METRICS` and `AT_THRESHOLD`; None for all.
 
@@ -103,8 +103,8 @@ def results(
             score or metric.
     """
     rows = []
-    for dataset, frames in datasets(predictions, naming):
-        ranked = levels(frames, video_score)
+    for dataset, frames in scores_by_dataset(predictions, naming):
+        ranked = scores_by_level(frames, video_score)
         rows += [
             (dataset, *line, *_sizes(ranked), selection, protocol)
             for line in _measured(ranked, thresholds, metrics)
@@ -112,8 +112,8 @@ def results(
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
 
-@one_thread()
-def by_domain(
+@single_torch_thread()
+def results_by_domain(
     predictions: pl.DataFrame,
     naming: str = "id",
     video_score: str = "mean",
@@ -123,16 +123,16 @@ def by_domain(
     """The metrics of each forgery domain's fakes against all real frames of their dataset, at frame and video level.
 
     `n_frames` and `n_videos` count what was ranked, the real ones included, `n_real_videos` these
-    alone. The arguments are those of `results`.
+    alone. The arguments are those of `compute_results`.
 
     Raises:
-        InputError: as `results`.
+        InputError: as `compute_results`.
     """
     rows = []
-    for dataset, frames in datasets(predictions, naming):
+    for dataset, frames in scores_by_dataset(predictions, naming):
         reals, fakes = frames.filter(label=0), frames.filter(label=1)
         for (domain,), own in fakes.group_by("domain", maintain_order=True):
-            ranked = levels(pl.concat([reals, own]), video_score)
+            ranked = scores_by_level(pl.concat([reals, own]), video_score)
             rows += [
                 (dataset, domain, *line, *_sizes(ranked))
                 for line in _measured(ranked, thresholds, metrics)
@@ -140,46 +140,49 @@ def by_domain(
     return pl.DataFrame(rows, schema=DOMAIN_COLUMNS, orient="row")
 
 
-@one_thread()
-def thresholds(validation: pl.DataFrame, video_score: str = "mean") -> dict[str, float]:
+@single_torch_thread()
+def best_thresholds(validation: pl.DataFrame, video_score: str = "mean") -> dict[str, float]:
     """By level, the threshold that the predictions of a validation split choose, several datasets as one.
 
     Raises:
         InputError: they are of one class only or no numbers, or an unknown video score.
     """
-    ((_, frames),) = datasets(pooled(validation), "id")
-    return {level: best_threshold(*items) for level, items in levels(frames, video_score).items()}
+    ((_, frames),) = scores_by_dataset(as_one_dataset(validation), "id")
+    return {
+        level: best_threshold(*items)
+        for level, items in scores_by_level(frames, video_score).items()
+    }
 
 
-def pooled(validation: pl.DataFrame) -> pl.DataFrame:
+def as_one_dataset(validation: pl.DataFrame) -> pl.DataFrame:
     """The predictions of a validation split, several datasets as one."""
     return validation.with_columns(dataset=pl.lit("the validation data"))
 
 
-def datasets(predictions: pl.DataFrame, naming: str) -> Iterator[tuple[str, pl.DataFrame]]:
+def scores_by_dataset(predictions: pl.DataFrame, naming: str) -> Iterator[tuple[str, pl.DataFrame]]:
     """The scored frames of each dataset, their videos called as `naming` says.
 
     Raises:
         InputError: a dataset whose frames are all of one class, which cannot be ranked, or logits
             that are no numbers.
     """
-    for (dataset,), frames in scored(predictions).group_by("dataset", maintain_order=True):
+    for (dataset,), frames in with_scores(predictions).group_by("dataset", maintain_order=True):
         if frames["label"].n_unique() != 2:
             only = "fake" if frames["label"][0] else "real"
             raise InputError(
                 f"The test split of {dataset} has only {only} frames, so no AUC exists",
                 "test on real and fake frames together",
             )
-        yield str(dataset), by_folder(frames) if naming == "folder" else frames
+        yield str(dataset), group_by_folder(frames) if naming == "folder" else frames
 
 
-def levels(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[Scores, Labels]]:
+def scores_by_level(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[Scores, Labels]]:
     """Scores and labels of a dataset's frames and of its videos.
 
     Raises:
         InputError: no video is fake, or an unknown video score.
     """
-    videos = by_video(frames, video_score)
+    videos = aggregate_videos(frames, video_score)
     if not videos["label"].max():
         raise InputError(
             f"Every fake video ranked on {frames['dataset'][0]} bears the name of a real one, so "
@@ -195,14 +198,14 @@ def levels(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[Scores, La
     }
 
 
-def wide(tidy: pl.DataFrame, metric: str = "auc") -> pl.DataFrame:
+def pivot_datasets(tidy: pl.DataFrame, metric: str = "auc") -> pl.DataFrame:
     """One metric with datasets as columns: a row for frames, a row for videos."""
     return tidy.filter(metric=metric).pivot(
         "dataset", index="level", values="value", maintain_order=True
     )
 
 
-def videos(tidy: pl.DataFrame) -> dict[str, str]:
+def format_video_counts(tidy: pl.DataFrame) -> dict[str, str]:
     """The numbers of real and fake videos of every dataset, as text: `178 real, 340 fake videos`; their sum alone where `n_real_videos` is not known.
 
     Rows that were tested on other numbers give a range. Where `n_videos` is not known, the dataset
@@ -228,7 +231,7 @@ def _span(numbers: pl.Series) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def markdown_text(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that Markdown sets as it stands, in one line, also in a cell of a table."""
     return (
         re.sub(r"[\\`*|]", lambda found: f"\\{found[0]}", " ".join(text.split()))
@@ -237,7 +240,7 @@ def markdown_text(text: str) -> str:
     )
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; numbers stand right."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
@@ -249,20 +252,20 @@ def _measured(
     metrics: Sequence[str] | None,
 ) -> Iterator[tuple[str, str, float]]:
     """Level, metric and value; scores are sorted once a level."""
-    wanted = known(metrics) if metrics is not None else [*METRICS, *AT_THRESHOLD]
+    wanted = check_metrics(metrics) if metrics is not None else [*METRICS, *THRESHOLD_METRICS]
     for level, items in ranked.items():
-        curve = roc(*items) if not CURVES.keys().isdisjoint(wanted) else None
+        curve = roc_curve(*items) if not CURVE_METRICS.keys().isdisjoint(wanted) else None
         for name in wanted:
-            if name not in AT_THRESHOLD:
+            if name not in THRESHOLD_METRICS:
                 yield (
                     level,
                     name,
-                    float(CURVES[name](curve))
-                    if curve is not None and name in CURVES
+                    float(CURVE_METRICS[name](curve))
+                    if curve is not None and name in CURVE_METRICS
                     else METRICS[name](*items),
                 )
             elif thresholds is not None:
-                yield level, name, AT_THRESHOLD[name](*items, thresholds[level])
+                yield level, name, THRESHOLD_METRICS[name](*items, thresholds[level])
 
 
 def _sizes(ranked: dict[str, tuple[Scores, Labels]]) -> list[int]:

@@ -7,7 +7,7 @@ import polars as pl
 
 from fmsd.errors import InputError
 
-SCORES: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
+AGGREGATIONS: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
     "mean": pl.Expr.mean,
     "median": pl.Expr.median,
     "max": pl.Expr.max,
@@ -15,10 +15,10 @@ SCORES: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
 """What a video's score may be, beside the mean of its highest few."""
 
 
-def by_video(frames: pl.DataFrame, score: str = "mean") -> pl.DataFrame:
+def aggregate_videos(frames: pl.DataFrame, score: str = "mean") -> pl.DataFrame:
     """One row per video: its id, its label and its `score`. Needs the columns video, label and score.
 
-    Where frames of both labels bear one id, the video counts as real: only `by_folder` makes such
+    Where frames of both labels bear one id, the video counts as real: only `group_by_folder` makes such
     ids.
 
     Args:
@@ -29,11 +29,11 @@ def by_video(frames: pl.DataFrame, score: str = "mean") -> pl.DataFrame:
         InputError: another score.
     """
     return frames.group_by("video", maintain_order=True).agg(
-        pl.col("label").min(), taken(score)(pl.col("score")).alias("score")
+        pl.col("label").min(), aggregation(score)(pl.col("score")).alias("score")
     )
 
 
-def taken(score: str) -> Callable[[pl.Expr], pl.Expr]:
+def aggregation(score: str) -> Callable[[pl.Expr], pl.Expr]:
     """How frames' scores become a video's.
 
     Raises:
@@ -41,15 +41,15 @@ def taken(score: str) -> Callable[[pl.Expr], pl.Expr]:
     """
     if highest := re.fullmatch(r"top([1-9]\d*)", score):
         return lambda frames: frames.top_k(int(highest[1])).mean()
-    if score not in SCORES:
+    if score not in AGGREGATIONS:
         raise InputError(
             f"data.video_score={score} is unknown",
-            f"choose one of {', '.join(SCORES)}, or topK with a number for K, such as top5",
+            f"choose one of {', '.join(AGGREGATIONS)}, or topK with a number for K, such as top5",
         )
-    return SCORES[score]
+    return AGGREGATIONS[score]
 
 
-def by_folder(frames: pl.DataFrame) -> pl.DataFrame:
+def group_by_folder(frames: pl.DataFrame) -> pl.DataFrame:
     """The frames with their video's last name in place of its id, as the popular benchmark groups them.
 
     Equal names in several manipulations become one video: the 700 test videos of FaceForensics++

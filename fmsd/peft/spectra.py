@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fmsd.data.manifest import evenly
+from fmsd.data.manifest import evenly_spaced
 from fmsd.models.detector import Detector
 from fmsd.peft.inject import Adapted, matrices, slices
 
@@ -28,7 +28,7 @@ def watched(detector: Detector, count: int = 12) -> list[str]:
         if _learns(detector.backbone.get_submodule(name))
         for part in _parts(name)
     ]
-    return [found[place] for place in evenly(len(found), count)] if found else []
+    return [found[place] for place in evenly_spaced(len(found), count)] if found else []
 
 
 @torch.no_grad()

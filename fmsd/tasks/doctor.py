@@ -25,11 +25,11 @@ from fmsd.data.audit.examination import (
     table_findings,
 )
 from fmsd.data.audit.summary import SEVERITIES, said
-from fmsd.data.manifest import SPLITS, Manifest, evenly
-from fmsd.data.processes import cores
+from fmsd.data.manifest import SPLITS, Manifest, evenly_spaced
+from fmsd.data.processes import available_cores
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
-from fmsd.metrics.shortcuts import KINDS, NUMBERS, STRONG, Shortcut, shortcuts
+from fmsd.metrics.shortcuts import CATEGORICAL, NUMERIC, STRONG, Shortcut, find_shortcuts
 from fmsd.ownership import check_replaceable
 
 
@@ -83,7 +83,7 @@ def doctor(
             *sound(manifest),
             *table_findings(manifest, str(data.name), whole, data.names, frames, frames, missing),
         ]
-        files = seen(manifest, limit, cores() if workers is None else workers)
+        files = seen(manifest, limit, available_cores() if workers is None else workers)
         held, opened = files.height, files["opened"].sum()
         found = properties(files)
         films = found.select(
@@ -93,7 +93,7 @@ def doctor(
             *file_findings(files, manifest.root),
             *([] if frames is None else short_findings(films, frames)),
         ]
-        ways = shortcuts(found.filter(pl.col("label").is_in([0, 1])))
+        ways = find_shortcuts(found.filter(pl.col("label").is_in([0, 1])))
     findings = sorted(
         [*findings, *told(ways)], key=lambda finding: SEVERITIES.index(finding.severity)
     )
@@ -184,7 +184,7 @@ def seen(manifest: Manifest, limit: int | None, workers: int) -> pl.DataFrame:
     there = table.with_columns(file=pl.Series(paths), hashed=pl.len().over("size") > 1).filter(
         pl.col("size") > 0
     )
-    chosen = there[evenly(there.height, limit)] if limit is not None else there
+    chosen = there[evenly_spaced(there.height, limit)] if limit is not None else there
     jobs = [Job(*row) for row in chosen.select("file", "size", "hashed", "film").rows()]
     taken = list(
         counted(
@@ -214,9 +214,9 @@ def properties(files: pl.DataFrame) -> pl.DataFrame:
         frames=pl.when(pl.col("listed") > 0).then(pl.col("listed")).otherwise(pl.col("length")),
     )
     constant = (pl.col(name).first() for name in ("label", "dataset", "split", "listed"))
-    words = (pl.col(name).drop_nulls().first() for name in KINDS)
+    words = (pl.col(name).drop_nulls().first() for name in CATEGORICAL)
     return measured.group_by("video", maintain_order=True).agg(
-        *constant, *(pl.col(name).median() for name in NUMBERS), *words
+        *constant, *(pl.col(name).median() for name in NUMERIC), *words
     )
 
 

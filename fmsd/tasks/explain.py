@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fmsd.atomic import atomic
 from fmsd.data.loading.dataset import FrameDataset
-from fmsd.data.manifest import Manifest, evenly
+from fmsd.data.manifest import Manifest, evenly_spaced
 from fmsd.data.overrides import as_names
 from fmsd.engine.datamodule import DataModule, moved
 from fmsd.engine.trainer import TrainerFactory, alone
@@ -196,7 +196,7 @@ def sampled(tests: Mapping[str, Manifest], frames: int) -> dict[str, Manifest]:
     chosen = {
         name: replace(
             tests[name],
-            table=pl.concat([own[evenly(own.height, share)] for own in domains])
+            table=pl.concat([own[evenly_spaced(own.height, share)] for own in domains])
             if share
             else tests[name].table[:0],
         )

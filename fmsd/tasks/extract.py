@@ -35,7 +35,7 @@ from fmsd.data.extraction.faces import Finder
 from fmsd.data.extraction.outdated import put_aside
 from fmsd.data.extraction.video import DECODER
 from fmsd.data.manifest import Manifest
-from fmsd.data.processes import pool
+from fmsd.data.processes import process_pool
 from fmsd.data.sources import extracted
 from fmsd.data.sources.extracted import PERSON
 from fmsd.engine.datamodule import DataModule
@@ -267,7 +267,7 @@ def worked(
     """
     if not left:
         return
-    workforce = pool(min(workers, len(left)), _begin, (finder,))
+    workforce = process_pool(min(workers, len(left)), _begin, (finder,))
     waiting, running, began, frames = (
         iter(left),
         dict[Future[Outcome], Source](),

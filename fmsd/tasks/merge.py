@@ -33,7 +33,7 @@ from fmsd.merge.r2m import R2M
 from fmsd.merge.r2m_script import R2MScript
 from fmsd.merge.task_vectors import Merger, Part, Specialists
 from fmsd.merge.task_vectors import merge as merged
-from fmsd.metrics.table import by_domain, results
+from fmsd.metrics.table import compute_results, results_by_domain
 from fmsd.models.detector import Detector, locate, skeleton
 from fmsd.models.formats import timm_keys
 from fmsd.models.head import check_kind
@@ -532,7 +532,7 @@ def search(
                 for name, tensor, _ in merged(specialists, with_values(merger, values))
             ),
         )
-        table = results(
+        table = compute_results(
             predict(trainer, Scorer(model), data.validation_loader(), manifest),
             SEARCH,
             video_score=data.video_score,
@@ -727,16 +727,16 @@ def matrix(
                     filled = True
                 predictions = predict(trainer, Scorer(model), data.test_loader(name), manifest)
             tables.append(
-                by_domain(
+                results_by_domain(
                     predictions, data.naming, data.video_score, metrics=("auc",)
                 ).with_columns(detector=pl.lit(expert.label))
             )
     for name in data.tests:
         predictions = read_parquet(run.folder / "predictions" / f"{name}.parquet")
         tables.append(
-            by_domain(predictions, data.naming, data.video_score, metrics=("auc",)).with_columns(
-                detector=pl.lit(MERGED)
-            )
+            results_by_domain(
+                predictions, data.naming, data.video_score, metrics=("auc",)
+            ).with_columns(detector=pl.lit(MERGED))
         )
     table = pl.concat(tables)
     run.write("domains.csv", table.write_csv())

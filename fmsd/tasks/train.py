@@ -51,7 +51,7 @@ from fmsd.engine.trainer import (
 from fmsd.engine.weights import built
 from fmsd.errors import InputError
 from fmsd.figures import style
-from fmsd.metrics.table import pooled, results, thresholds
+from fmsd.metrics.table import as_one_dataset, best_thresholds, compute_results
 from fmsd.models.detector import Detector
 from fmsd.optim.groups import Decay
 from fmsd.optim.wrapper import OptimizerWrapper
@@ -266,7 +266,7 @@ def train(
                 "monitored": monitored(best, validation, data),
                 "thresholds": None
                 if validation is None
-                else thresholds(validation, data.video_score),
+                else best_thresholds(validation, data.video_score),
                 "origin": trained,
                 "stamps": marks,
                 "epoch": int(chosen["epoch"]),
@@ -401,7 +401,9 @@ def monitored(best: Best | None, validation: pl.DataFrame | None, data: DataModu
     if validation is None:
         return None
     return (
-        results(pooled(validation), "", video_score=data.video_score, metrics=("auc",))
+        compute_results(
+            as_one_dataset(validation), "", video_score=data.video_score, metrics=("auc",)
+        )
         .filter(level="video")["value"]
         .item()
     )

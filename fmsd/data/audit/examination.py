@@ -24,14 +24,15 @@ from numpy import ndarray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
+from fmsd.data.entries import from_entries
 from fmsd.data.extraction.video import complete, index, opened, sampled
-from fmsd.data.loading.image import content, decode, member
-from fmsd.data.manifest import NAME, SOURCE, Manifest, collect
-from fmsd.data.processes import pool
+from fmsd.data.frame import REAL, Entry, Frame, Problem, Video
+from fmsd.data.loading.image import decode, parse_tar_member, read_bytes
+from fmsd.data.manifest import VIDEO_NAME, VIDEO_SOURCE, Manifest
+from fmsd.data.processes import process_pool
 from fmsd.data.sources import tree
 from fmsd.data.spelling import caseless, finder, slashed
 from fmsd.errors import InputError, reason
-from fmsd.types import REAL, Entry, Frame, Problem, Video
 
 Severity = Literal["fatal", "warning", "note"]
 """`fatal`: training stops, or its numbers would be wrong; `warning`: they may not mean what they seem to; `note`: to know."""
@@ -93,7 +94,7 @@ def listed(
 
     manifest = None
     try:
-        manifest = collect(files(), root)
+        manifest = from_entries(files(), root)
         manifest = replace(
             manifest,
             table=manifest.table.with_columns(film=pl.Series(manifest.files()).is_in(films)),
@@ -318,10 +319,10 @@ def leak_findings(table: pl.DataFrame, names: str | None = None) -> list[Finding
     """
     if names is None:
         return []
-    second = NAME.str.extract(r"^[A-Za-z]*\d+_([A-Za-z]*\d+)(?:_|$)")
-    alike = SOURCE.str.extract(r"^([A-Za-z]*)\d") == second.str.extract(r"^([A-Za-z]*)\d")
+    second = VIDEO_NAME.str.extract(r"^[A-Za-z]*\d+_([A-Za-z]*\d+)(?:_|$)")
+    alike = VIDEO_SOURCE.str.extract(r"^([A-Za-z]*)\d") == second.str.extract(r"^([A-Za-z]*)\d")
     parsed = table.select(
-        "dataset", "split", "video", first=SOURCE, second=pl.when(alike).then(second)
+        "dataset", "split", "video", first=VIDEO_SOURCE, second=pl.when(alike).then(second)
     )
     parsed = parsed.unpivot(
         ["first", "second"], index=["dataset", "split", "video"], value_name="of"
@@ -372,7 +373,7 @@ def sizes(places: Iterable[str]) -> Iterator[int | None]:
     """The bytes of each file, or part of a tar; None where there is no such file."""
     tar_there = functools.cache(os.path.isfile)
     for place in places:
-        if inside := member(place):
+        if inside := parse_tar_member(place):
             yield inside[2] if tar_there(inside[0]) else None
             continue
         size = None
@@ -463,7 +464,7 @@ def looks(jobs: Sequence[Job], workers: int) -> Iterator[Look]:
     done = suspects = 0  # files looked into, and the end of those that are read one after the other
     while done < len(jobs):
         alone = done < suspects
-        with pool(1 if alone else workers, _calm) as readers:
+        with process_pool(1 if alone else workers, _calm) as readers:
             try:
                 for seen in readers.map(
                     look, jobs[done : suspects if alone else None], chunksize=1 if alone else CHUNK
@@ -498,7 +499,7 @@ CHROMA = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
 
 
 def _picture(job: Job) -> Look:
-    data = content(job.place)
+    data = read_bytes(job.place)
     pixels = decode(data, job.place)
     with Image.open(io.BytesIO(data)) as stored:
         jpeg = isinstance(stored, JpegImageFile)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fmsd.data.audit.examination import stills, table_findings
+from fmsd.data.audit.copy import without_films
+from fmsd.data.audit.table import table_findings
 from fmsd.data.manifest import Manifest
 
 SEVERITIES = ("fatal", "warning", "note")
@@ -34,7 +35,7 @@ def summary(
         manifest: the rows of the datasets that are trained and tested on.
         name, expected, names, frames, train_frames: as `data` has them.
     """
-    found = table_findings(stills(manifest), name, expected, names, frames, train_frames)
+    found = table_findings(without_films(manifest), name, expected, names, frames, train_frames)
     findings = [finding for finding in found if finding.severity != "note"]
     if not findings:
         return None

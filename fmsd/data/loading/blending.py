@@ -26,7 +26,8 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from numpy.random import Generator
 
-from fmsd.data.manifest import Manifest, made
+from fmsd.data.manifest import Manifest
+from fmsd.data.packaged import crop_settings
 from fmsd.errors import InputError, reason
 
 log = logging.getLogger(__name__)
@@ -38,14 +39,14 @@ Points = Float[ndarray, "_ 2"]
 SBI = "sbi"
 """The domain of self-blended images, and the name of their augmentation."""
 
-RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
+BLEND_RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
 """How much of the altered copy shows where the mask is full; one is drawn per blend."""
 
 
 # ---- which frames
 
 
-def expanded(manifest: Manifest) -> Manifest:
+def add_self_blended(manifest: Manifest) -> Manifest:
     """The manifest with each real training frame twice, as itself and as a fake of the domain `sbi`; other training fakes are left out.
 
     Raises:
@@ -63,11 +64,11 @@ def expanded(manifest: Manifest) -> Manifest:
     own = manifest.table.filter(training & ~real).height
     files = replace(manifest, table=frames).files()
     marked = sum(place is not None and place.is_file() for place in map(landmark_file, files))
-    crops = made(manifest.root) or CROPS
+    crops = crop_settings(manifest.root) or MEAN_FACE_CROPS
     if marked < len(files) and (
         wrong := [
             f"{name}={json.dumps(crops[name])}"
-            for name, fits in CROPS.items()
+            for name, fits in MEAN_FACE_CROPS.items()
             if crops[name] != fits
         ]
     ):
@@ -105,10 +106,10 @@ of 1.3: eyes at (0.38, 0.47) and (0.62, 0.47), corners of the mouth at (0.40, 0.
 0.75).
 """
 
-CROPS = {"align": True, "margin": 1.3}
+MEAN_FACE_CROPS = {"align": True, "margin": 1.3}
 """How `fmsd extract` makes crops that the mean face fits."""
 
-LANDMARKS = (68, 81)
+LANDMARK_COUNTS = (68, 81)
 """Numbers of points that a file of landmarks may have; those from the 69th on lie on the forehead."""
 
 
@@ -123,7 +124,7 @@ def landmark_file(image: str | Path) -> Path | None:
     )
 
 
-def outlines(image: str | Path, height: int, width: int) -> Sequence[Points]:
+def face_outlines(image: str | Path, height: int, width: int) -> Sequence[Points]:
     """Points whose hull is the face in a frame, in pixels: with and without its forehead.
 
     They come from the frame's landmarks where there are some, else from a mean face.
@@ -144,22 +145,22 @@ def outlines(image: str | Path, height: int, width: int) -> Sequence[Points]:
     if (
         not isinstance(points, ndarray)
         or points.dtype.kind not in "iuf"
-        or points.shape not in [(count, 2) for count in LANDMARKS]
+        or points.shape not in [(count, 2) for count in LANDMARK_COUNTS]
     ):
         raise InputError(f"The landmarks {path} are no table of 68 or 81 points", f"{remedy}")
     points = points.astype(np.float64)
     if (
         not np.isfinite(points).all()
-        or hull(np.clip(points, -width - height, width + height), height, width).mean() < 0.01
+        or hull_mask(np.clip(points, -width - height, width + height), height, width).mean() < 0.01
     ):
         raise InputError(
             f"The landmarks {path} mark no face inside its frame of {width} x {height} pixels",
             f"{remedy}",
         )
-    return [points, points[: LANDMARKS[0]]]
+    return [points, points[: LANDMARK_COUNTS[0]]]
 
 
-def hull(points: Points, height: int, width: int) -> Mask:
+def hull_mask(points: Points, height: int, width: int) -> Mask:
     """1 inside the convex hull of some points, 0 outside."""
     return cv2.fillConvexPoly(
         np.zeros((height, width), np.float32), cv2.convexHull(points.round().astype(np.int32)), 1.0
@@ -169,7 +170,7 @@ def hull(points: Points, height: int, width: int) -> Mask:
 # ---- the blend
 
 
-def self_blended(image: Pixels, faces: Sequence[Points], rng: Generator) -> Pixels:
+def self_blend(image: Pixels, faces: Sequence[Points], rng: Generator) -> Pixels:
     """A frame blended with an altered copy of itself, or an altered frame with its original, inside a face.
 
     Args:
@@ -177,25 +178,25 @@ def self_blended(image: Pixels, faces: Sequence[Points], rng: Generator) -> Pixe
     """
     height, width = image.shape[:2]
     source, target = (
-        (altered(image, rng), image) if rng.random() < 0.5 else (image, altered(image, rng))
+        (alter(image, rng), image) if rng.random() < 0.5 else (image, alter(image, rng))
     )
-    face = hull(faces[int(rng.integers(len(faces)))], height, width)
-    shift = shifted(height, width, rng)
+    face = hull_mask(faces[int(rng.integers(len(faces)))], height, width)
+    shift = draw_shift(height, width, rng)
     source = cv2.warpAffine(source, shift, (width, height), borderMode=cv2.BORDER_REFLECT_101)
-    moved = deformed(cv2.warpAffine(face, shift, (width, height)), rng)
-    mask = softened(
+    moved = deform_mask(cv2.warpAffine(face, shift, (width, height)), rng)
+    mask = soften_mask(
         moved if moved.any() else face, rng
     )  # a face at the edge may have left the frame
-    return blend(source, target, mask * rng.choice(RATIOS))
+    return alpha_blend(source, target, mask * rng.choice(BLEND_RATIOS))
 
 
-def blend(source: Pixels, target: Pixels, mask: Mask) -> Pixels:
+def alpha_blend(source: Pixels, target: Pixels, mask: Mask) -> Pixels:
     """The source where the mask is 1, the target where it is 0."""
     share = mask[..., None].astype(np.float32)
     return (share * source + (1 - share) * target).round().astype(np.uint8)
 
 
-def altered(image: Pixels, rng: Generator) -> Pixels:
+def alter(image: Pixels, rng: Generator) -> Pixels:
     """Other colours, and either coarser or sharper."""
     pixels = image.astype(np.float32)
     if rng.random() < 0.3:
@@ -227,7 +228,7 @@ def altered(image: Pixels, rng: Generator) -> Pixels:
     return pixels.clip(0, 255).round().astype(np.uint8)
 
 
-def shifted(height: int, width: int, rng: Generator) -> Float[ndarray, "2 3"]:
+def draw_shift(height: int, width: int, rng: Generator) -> Float[ndarray, "2 3"]:
     """A small move and scaling about the centre: up to 3 % of the width, 1.5 % of the height, 5 % of the size."""
     scale = rng.uniform(0.95, 1 / 0.95)
     centre = np.array([width, height]) / 2
@@ -235,7 +236,7 @@ def shifted(height: int, width: int, rng: Generator) -> Float[ndarray, "2 3"]:
     return np.column_stack([scale * np.eye(2), (1 - scale) * centre + move])
 
 
-def deformed(mask: Mask, rng: Generator, cells: int = 8, strength: float = 4.0) -> Mask:
+def deform_mask(mask: Mask, rng: Generator, cells: int = 8, strength: float = 4.0) -> Mask:
     """A mask pulled about by a smooth random field.
 
     Args:
@@ -251,7 +252,7 @@ def deformed(mask: Mask, rng: Generator, cells: int = 8, strength: float = 4.0) 
     return cv2.remap(mask, columns + across, rows + down, cv2.INTER_LINEAR)
 
 
-def softened(mask: Mask, rng: Generator) -> Mask:
+def soften_mask(mask: Mask, rng: Generator) -> Mask:
     """A mask made a little smaller, with a blurred edge; its largest value is 1."""
     unit = min(mask.shape) / 256
     side = 1 + 2 * round(rng.uniform(1, 6) * unit)

@@ -59,28 +59,28 @@ class Corruption(NamedTuple):
     severity: int
 
 
-def corrupted(image: Pixels, name: str, severity: int, seed: int) -> Pixels:
+def corrupt(image: Pixels, name: str, severity: int, seed: int) -> Pixels:
     """The image under a corruption, of the same size; equal arguments give equal pixels.
 
     Args:
         severity: 1 to 5.
-        seed: of the frame, see `seed_of`; equal for all severities.
+        seed: of the frame, see `frame_seed`; equal for all severities.
 
     Raises:
         InputError: an unknown corruption or severity.
     """
-    check(name, severity)
+    check_corruption(name, severity)
     return FUNCTIONS[name](
         image, LEVELS[name][severity - 1], np.random.default_rng([seed, *name.encode()])
     )
 
 
-def seed_of(path: str) -> int:
+def frame_seed(path: str) -> int:
     """The seed of a frame, from its path in the manifest: the same whatever other frames there are."""
     return int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big")
 
 
-def check(name: object, severity: object) -> None:
+def check_corruption(name: object, severity: object) -> None:
     """Refuses what is not in the table.
 
     Raises:
@@ -94,7 +94,7 @@ def check(name: object, severity: object) -> None:
         )
 
 
-def chosen(names: Any, severities: Any) -> list[Corruption]:
+def parse_corruptions(names: Any, severities: Any) -> list[Corruption]:
     """Every named corruption at every severity, as the command line gives them.
 
     Args:
@@ -127,7 +127,7 @@ def chosen(names: Any, severities: Any) -> list[Corruption]:
         for severity in wanted["severities"]
     ]
     for corruption in found:
-        check(*corruption)
+        check_corruption(*corruption)
     return found
 
 
@@ -174,7 +174,7 @@ def noise(image: Pixels, variance: float, rng: Generator) -> Pixels:
     components += (
         np.sqrt(np.float32(variance)) / swing * rng.standard_normal(image.shape, np.float32)
     )
-    return quantised(cv2.cvtColor(components, cv2.COLOR_YCrCb2RGB))
+    return to_bytes(cv2.cvtColor(components, cv2.COLOR_YCrCb2RGB))
 
 
 def blur(image: Pixels, kernel: int, rng: Generator) -> Pixels:
@@ -182,28 +182,28 @@ def blur(image: Pixels, kernel: int, rng: Generator) -> Pixels:
     return cv2.GaussianBlur(image, (kernel, kernel), kernel / 6)
 
 
-def resize(image: Pixels, divisor: int, rng: Generator) -> Pixels:
+def downscale(image: Pixels, divisor: int, rng: Generator) -> Pixels:
     """Smaller and back, both by linear interpolation."""
-    return scaled(scaled(image, 1 / divisor, cv2.INTER_LINEAR), image.shape, cv2.INTER_LINEAR)
+    return rescale(rescale(image, 1 / divisor, cv2.INTER_LINEAR), image.shape, cv2.INTER_LINEAR)
 
 
 def brightness(image: Pixels, added: float, rng: Generator) -> Pixels:
     """A higher value in HSV."""
     components = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
     components[..., 2] = np.minimum(components[..., 2] + added, 1)
-    return quantised(cv2.cvtColor(components, cv2.COLOR_HSV2RGB))
+    return to_bytes(cv2.cvtColor(components, cv2.COLOR_HSV2RGB))
 
 
 def contrast(image: Pixels, factor: float, rng: Generator) -> Pixels:
     """A smaller range of values, towards black."""
-    return quantised(image.astype(np.float32) / 255 * factor)
+    return to_bytes(image.astype(np.float32) / 255 * factor)
 
 
 def saturation(image: Pixels, factor: float, rng: Generator) -> Pixels:
     """Paler colours of the same luma, up to grey."""
     components = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2YCrCb)
     components[..., 1:] = 0.5 + (components[..., 1:] - 0.5) * factor
-    return quantised(cv2.cvtColor(components, cv2.COLOR_YCrCb2RGB))
+    return to_bytes(cv2.cvtColor(components, cv2.COLOR_YCrCb2RGB))
 
 
 def blockwise(image: Pixels, count: int, rng: Generator) -> Pixels:
@@ -228,11 +228,11 @@ def pixelate(image: Pixels, factor: float, rng: Generator) -> Pixels:
 def social(image: Pixels, levels: tuple[float, int, int], rng: Generator) -> Pixels:
     """Sent on through a social network: made smaller, compressed as JPEG, then as H.264, and shown at the first size again."""
     size, quality, crf = levels
-    small = scaled(image, size, cv2.INTER_AREA)
-    return scaled(h264(jpeg(small, quality, rng), crf, rng), image.shape, cv2.INTER_LINEAR)
+    small = rescale(image, size, cv2.INTER_AREA)
+    return rescale(h264(jpeg(small, quality, rng), crf, rng), image.shape, cv2.INTER_LINEAR)
 
 
-def scaled(
+def rescale(
     image: UInt8[ndarray, "_ _ 3"], to: float | tuple[int, ...], interpolation: int
 ) -> UInt8[ndarray, "_ _ 3"]:
     """The image at a fraction of its size, at least a pixel, or with the height and width of a shape."""
@@ -242,7 +242,7 @@ def scaled(
     return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
-def quantised(values: ndarray) -> Pixels:
+def to_bytes(values: ndarray) -> Pixels:
     """Values from 0 to 1 as bytes; what lies beyond is cut off."""
     return (values.clip(0, 1) * 255).round().astype(np.uint8)
 
@@ -254,7 +254,7 @@ FUNCTIONS: Mapping[str, Callable[[Pixels, Any, Generator], Pixels]] = {
         h264,
         noise,
         blur,
-        resize,
+        downscale,
         brightness,
         contrast,
         saturation,

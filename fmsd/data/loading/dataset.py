@@ -8,10 +8,10 @@ import torch
 from torch.utils.data import Dataset
 
 from fmsd.data.loading import blending
-from fmsd.data.loading.corruptions import Corruption, corrupted, seed_of
+from fmsd.data.loading.corruptions import Corruption, corrupt, frame_seed
 from fmsd.data.loading.image import read_image, resize
 from fmsd.data.loading.sampler import Place
-from fmsd.data.loading.transforms import seeded, transform
+from fmsd.data.loading.transforms import build_transform, with_generator
 from fmsd.data.manifest import Manifest
 from fmsd.types import Frames
 
@@ -43,7 +43,7 @@ class FrameDataset(Dataset[Frames]):
         self.label = manifest.table["label"].to_numpy().astype(np.int64)
         ids = {domain: index for index, domain in enumerate(domains)}
         self.domain = np.array([ids[domain] for domain in manifest.table["domain"]], np.int64)
-        self.transform = None if augment == "none" else transform(augment, size)
+        self.transform = None if augment == "none" else build_transform(augment, size)
         self.size = size
         self.blended = (manifest.table["domain"] == blending.SBI).to_numpy() & (
             augment == blending.SBI
@@ -51,7 +51,7 @@ class FrameDataset(Dataset[Frames]):
         self.seed = seed
         self.corruption = corruption
         self.drawn = np.array(
-            [seed_of(path) for path in manifest.table["path"]] if corruption else [], np.uint64
+            [frame_seed(path) for path in manifest.table["path"]] if corruption else [], np.uint64
         )
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class FrameDataset(Dataset[Frames]):
         path = self.files[row].decode()
         image = read_image(path)
         if self.corruption is not None:
-            image = corrupted(image, *self.corruption, seed=int(self.drawn[row]))
+            image = corrupt(image, *self.corruption, seed=int(self.drawn[row]))
         if self.transform is None:
             image = resize(image, self.size)
         else:
@@ -72,8 +72,10 @@ class FrameDataset(Dataset[Frames]):
                 [self.seed, epoch, row, turn] if turn else [self.seed, epoch, row]
             )
             if self.blended[row]:
-                image = blending.self_blended(image, blending.outlines(path, *image.shape[:2]), rng)
-            image = seeded(self.transform, rng)(image=image)["image"]
+                image = blending.self_blend(
+                    image, blending.face_outlines(path, *image.shape[:2]), rng
+                )
+            image = with_generator(self.transform, rng)(image=image)["image"]
         planes = np.empty((3, self.size, self.size), np.uint8)
         cv2.split(image, list(planes))  # six times as fast as transposing
         return Frames(

@@ -43,7 +43,7 @@ SUFFIXES = frozenset(
 )
 """File endings that count as images, in lower case: what Pillow decodes and datasets of photographs use."""
 
-UNREAD = frozenset(
+UNSUPPORTED_SUFFIXES = frozenset(
     {
         *(
             ".heic",
@@ -84,14 +84,14 @@ UNREAD = frozenset(
 )
 """Endings of images that are not decoded, in lower case; the second row are raw files of cameras."""
 
-MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")
+TAR_MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")
 """The place of an image inside a tar: TAR#OFFSET+SIZE, in bytes."""
 
-PLAIN = frozenset({*range(0xC0, 0xD0), 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE} - {0xE1})
+PLAIN_SEGMENTS = frozenset({*range(0xC0, 0xD0), 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE} - {0xE1})
 """Segments before the pixels of a JPEG, but for APP1, whose EXIF or XMP may say that the image is turned."""
 
 
-def in_order(files: Iterable[str]) -> list[str]:
+def natural_sort(files: Iterable[str]) -> list[str]:
     """File names with their numbers compared as numbers: 2.png before 10.png, 999.png before 1000.png."""
     return sorted(
         files,
@@ -110,16 +110,16 @@ def read_image(place: str | Path) -> UInt8[ndarray, "height width 3"]:
     Raises:
         InputError: a missing, truncated or damaged file.
     """
-    return decode(content(place), place)
+    return decode(read_bytes(place), place)
 
 
-def content(place: str | Path) -> bytes:
+def read_bytes(place: str | Path) -> bytes:
     """The bytes of an image as they are stored.
 
     Raises:
         InputError: a missing file, or a tar that ends before them.
     """
-    inside = member(str(place))
+    inside = parse_tar_member(str(place))
     try:
         if inside is None:
             with io.FileIO(place) as file:
@@ -134,9 +134,9 @@ def content(place: str | Path) -> bytes:
     return data
 
 
-def member(place: str) -> tuple[str, int, int] | None:
+def parse_tar_member(place: str) -> tuple[str, int, int] | None:
     """Tar, offset and size of an image that `fmsd pack` put into a tar; None for a file of its own."""
-    found = MEMBER.fullmatch(place) if ".tar#" in place else None
+    found = TAR_MEMBER.fullmatch(place) if ".tar#" in place else None
     return None if found is None else (found[1], int(found[2]), int(found[3]))
 
 
@@ -196,7 +196,7 @@ def _plain_jpeg(data: bytes) -> bool:
         return False
     place = 2
     while data[place : place + 2] != b"\xff\xda":  # the pixels begin
-        if len(data) < place + 4 or data[place] != 0xFF or data[place + 1] not in PLAIN:
+        if len(data) < place + 4 or data[place] != 0xFF or data[place + 1] not in PLAIN_SEGMENTS:
             return False
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)

@@ -48,7 +48,7 @@ class Order(Protocol):
         ...
 
 
-class Joint(Sampler[list[Place]]):
+class ProcessBatches(Sampler[list[Place]]):
     """A process's part of the batches of an order.
 
     Process `rank` takes every `processes`-th place of each batch; where none is left for it, one
@@ -61,7 +61,7 @@ class Joint(Sampler[list[Place]]):
         self.epoch = self.start = 0
 
     @property
-    def sampler(self) -> "Joint":
+    def sampler(self) -> "ProcessBatches":
         """Itself: Lightning looks here for `set_epoch`."""
         return self
 
@@ -84,10 +84,10 @@ class Joint(Sampler[list[Place]]):
         domains: Int[np.ndarray, " places"],
     ) -> Iterator[list[Place]]:
         """This process's part of each joint batch; occurrences count the batches before `start`, too."""
-        size, turns = self.order.size, occurrences(rows)
+        size, turns = self.order.size, count_occurrences(rows)
         for begin in range(start * size, len(rows), size):
             own = slice(begin + self.rank, begin + size, self.processes)
-            yield places(epoch, rows[own], domains[own], turns[own]) or [
+            yield zip_places(epoch, rows[own], domains[own], turns[own]) or [
                 (epoch, int(rows[begin]), -1, int(turns[begin]))
             ]
 
@@ -177,7 +177,7 @@ class EveryDomain:
     def repeats(self) -> Float[np.ndarray, "domains 2"]:
         """How often an epoch shows a frame of each cell on average; real frames in the first column, fake ones in the second."""
         quota = (
-            apportioned(self.counts, self.size)
+            apportion(self.counts, self.size)
             if self.frequency == "natural"
             else self.size / len(self.counts)
         )
@@ -187,7 +187,7 @@ class EveryDomain:
         """The places that each cell has in each batch of an epoch."""
         cells = np.arange(len(self.counts))
         if self.frequency == "natural":
-            return np.tile(apportioned(self.counts, self.size), (self.batches, 1))
+            return np.tile(apportion(self.counts, self.size), (self.batches, 1))
         share, rest = divmod(self.size, len(cells))
         batches = epoch * self.batches + np.arange(self.batches)
         return share + ((cells - rest * batches[:, None]) % len(cells) < rest)
@@ -200,7 +200,7 @@ class EveryDomain:
         quotas = self.quotas(epoch)
         streams = [
             rows[
-                recycled(
+                recycle(
                     len(rows), quotas[:, cell], np.random.default_rng([self.seed, epoch, cell + 1])
                 )
             ]
@@ -220,7 +220,7 @@ class EveryDomain:
         return 2 * domain + self.label
 
 
-class Endless(Sampler[list[Place]]):
+class EndlessBatches(Sampler[list[Place]]):
     """Full batches from one epoch of an order after the other, without end and across their borders."""
 
     def __init__(self, order: Order) -> None:
@@ -234,10 +234,10 @@ class Endless(Sampler[list[Place]]):
     def _epochs(self) -> Iterator[list[Place]]:
         for epoch in itertools.count():
             rows, domains = self.order(epoch)
-            yield places(epoch, rows, domains, occurrences(rows))
+            yield zip_places(epoch, rows, domains, count_occurrences(rows))
 
 
-def places(
+def zip_places(
     epoch: int,
     rows: Int[np.ndarray, " places"],
     domains: Int[np.ndarray, " places"],
@@ -250,7 +250,7 @@ def places(
     ]
 
 
-def occurrences(rows: Int[np.ndarray, " places"]) -> Int[np.ndarray, " places"]:
+def count_occurrences(rows: Int[np.ndarray, " places"]) -> Int[np.ndarray, " places"]:
     """How often each row stands before its place."""
     order = np.argsort(rows, kind="stable")
     grouped = rows[order]
@@ -259,7 +259,7 @@ def occurrences(rows: Int[np.ndarray, " places"]) -> Int[np.ndarray, " places"]:
     return counts
 
 
-def apportioned(counts: Int[np.ndarray, " cells"], size: int) -> Int[np.ndarray, " cells"]:
+def apportion(counts: Int[np.ndarray, " cells"], size: int) -> Int[np.ndarray, " cells"]:
     """Splits `size` in proportion to the counts by largest remainders, at least one for each."""
     shares, free = np.ones_like(counts), np.ones(len(counts), bool)
     while True:
@@ -273,7 +273,7 @@ def apportioned(counts: Int[np.ndarray, " cells"], size: int) -> Int[np.ndarray,
     return shares
 
 
-def recycled(
+def recycle(
     count: int, quotas: Int[np.ndarray, " batches"], rng: np.random.Generator
 ) -> Int[np.ndarray, " places"]:
     """Indices below `count` for all batches: one permutation after the other; no batch holds one twice unless its quota exceeds `count`."""

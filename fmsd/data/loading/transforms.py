@@ -130,7 +130,7 @@ AUGMENTATIONS: dict[str, Callable[[A.Resize], Steps]] = {
 """What `data.augment` may be."""
 
 
-def transform(augment: str, size: int) -> A.Compose:
+def build_transform(augment: str, size: int) -> A.Compose:
     """Resizes to `size` x `size` pixels, with the named augmentation.
 
     Raises:
@@ -143,7 +143,7 @@ def transform(augment: str, size: int) -> A.Compose:
     return A.Compose(AUGMENTATIONS[augment](Square(size, size)))
 
 
-def seeded(steps: A.Compose, rng: np.random.Generator) -> A.Compose:
+def with_generator(steps: A.Compose, rng: np.random.Generator) -> A.Compose:
     """The same steps, which draw from `rng` alone, one after the other.
 
     `set_random_seed` would give each step a generator of its own with the same seed: all of them

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fmsd.data import overrides
-from fmsd.data.loading.image import in_order
+from fmsd.data.loading.image import natural_sort
 from fmsd.data.sources.labels import Label, forgery, last_word
 from fmsd.data.sources.labels import checked as checked_labels
 from fmsd.data.sources.text import checked, member, read_json
@@ -273,7 +273,7 @@ def _dataset(
             root, [_path(frames[0]) for *_, frames in kept[:: len(kept) // TRIED + 1]], path
         )
         for split, label, domain, quality, identity, frames in kept:
-            for index, frame in enumerate(in_order(frames)):
+            for index, frame in enumerate(natural_sort(frames)):
                 place = spelling.place(home, "/".join(_path(frame).parts[skipped:]))
                 yield Frame(place, label, dataset, domain, identity, index, split, quality)
     yield from spelling.problems()
