@@ -11,16 +11,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Frame
 from fmsd.data.loading import blending
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import read_image
 from fmsd.data.loading.sampler import ProcessBatches, Shuffle
 from fmsd.data.loading.transforms import build_transform, with_generator
-from fmsd.data.manifest import Manifest, collect
+from fmsd.data.manifest import Manifest
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import TrainingBatches
 from fmsd.errors import InputError
-from fmsd.types import Frame
 from tests.conftest import grow_tree, write_image
 from tests.test_engine import SPLITS, module
 
@@ -59,7 +60,9 @@ def marked(
 
 
 def manifest_of(tree: Path) -> Manifest:
-    return collect(folder.scan(tree, "tree", "{split}/{domain}/{video}", SPLITS, ["real"]), tree)  # pyright: ignore[reportArgumentType]
+    return from_entries(
+        folder.scan(tree, "tree", "{split}/{domain}/{video}", SPLITS, ["real"]), tree
+    )  # pyright: ignore[reportArgumentType]
 
 
 # ---- which frames
@@ -136,7 +139,7 @@ def test_crops_that_the_mean_face_does_not_fit_need_landmarks(
         json.dumps({"align": True, "margin": 1.3, "frames": 32, "sampling": "spread"} | made)
     )
     frame = Frame(path, 0, "mine", "real", "mine/real/033", 0, "train")
-    manifest = collect([frame], tmp_path)
+    manifest = from_entries([frame], tmp_path)
     assert len(blending.add_self_blended(manifest)) == 2
     (tmp_path / "landmarks" / "033" / "000.npy").unlink()
     if told is None:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from fmsd.data.entries import from_entries
 from fmsd.data.loading.corruptions import (
     FUNCTIONS,
     LEVELS,
@@ -25,7 +26,7 @@ from fmsd.data.loading.corruptions import (
 )
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import read_image
-from fmsd.data.manifest import Manifest, collect
+from fmsd.data.manifest import Manifest
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
 
@@ -221,7 +222,9 @@ def test_what_is_chosen_on_the_command_line() -> None:
 @pytest.fixture
 def manifest(tree: Path) -> Manifest:
     splits = {"train": "train", "val": "val", "test": "test"}
-    return collect(folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree)  # pyright: ignore[reportArgumentType]
+    return from_entries(
+        folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree
+    )  # pyright: ignore[reportArgumentType]
 
 
 def pixels(

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from fmsd.data.entries import from_entries
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.sampler import ProcessBatches, Shuffle
 from fmsd.data.loading.transforms import build_transform
-from fmsd.data.manifest import Manifest, collect
+from fmsd.data.manifest import Manifest
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
 from fmsd.types import Frames
@@ -16,7 +17,9 @@ from fmsd.types import Frames
 @pytest.fixture
 def manifest(tree: Path) -> Manifest:
     splits = {"train": "train", "val": "val", "test": "test"}
-    return collect(folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree)  # pyright: ignore[reportArgumentType]
+    return from_entries(
+        folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree
+    )  # pyright: ignore[reportArgumentType]
 
 
 def batches(

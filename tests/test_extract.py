@@ -19,10 +19,11 @@ from PIL import Image
 
 from fmsd.cli.main import main
 from fmsd.console import counting
+from fmsd.data.description import describe_datasets
 from fmsd.data.extraction.crops import Recipe
 from fmsd.data.extraction.faces import Face, YuNet
 from fmsd.data.loading.image import read_image
-from fmsd.data.manifest import read_manifest, summary
+from fmsd.data.manifest import read_manifest
 from fmsd.data.sources import extracted, folder
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
@@ -113,7 +114,7 @@ def test_the_extraction_is_part_of_a_run_s_record_also_when_it_was_packed(tmp_pa
     extract(data(tree(tmp_path / "videos", videos=1)), YuNet, Recipe(frames=2, size=32), out)
     pack(data(out), packed, "1G")
     for root in (out, packed):
-        (told,) = summary(data(root).own).values()
+        (told,) = describe_datasets(data(root).own).values()
         assert told["crops"] == json.loads((out / "extract.json").read_text())
     assert data(packed).own.digest() == data(out).own.digest()
 

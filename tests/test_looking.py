@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fmsd.data.audit.examination import Job
-from fmsd.data.audit.examination import look as examine
+from fmsd.data.audit.look import Job
+from fmsd.data.audit.look import inspect as examine
 from fmsd.data.extraction.crops import Source, looked_at, outcome
 from fmsd.data.extraction.faces import YuNet
 from fmsd.data.extraction.recipe import Recipe

@@ -15,14 +15,17 @@ from torch.utils.data import DataLoader
 
 from fmsd.cli.main import main
 from fmsd.data import pack
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Frame
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import read_bytes, read_image
-from fmsd.data.manifest import Manifest, collect, read_manifest, written
+from fmsd.data.manifest import Manifest, read_manifest
+from fmsd.data.packaged import packaged_manifest
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import found
 from fmsd.errors import InputError
 from fmsd.tasks.pack import number
-from fmsd.types import Frame, Frames
+from fmsd.types import Frames
 from tests.conftest import write_image
 
 
@@ -31,14 +34,16 @@ def files(tree: Path) -> Manifest:
     """24 PNG files of two domains, and a JPEG with dots and capitals in its name."""
     write_image(tree / "train" / "real" / "train0" / "v1.5 é.JPG", 99)
     splits = {"train": "train", "val": "val", "test": "test"}
-    return collect(folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree)  # pyright: ignore[reportArgumentType]
+    return from_entries(
+        folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree
+    )  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture
 def packed(files: Manifest, tmp_path: Path) -> Manifest:
     """The same in tars of about three frames."""
     assert pack.write(files.table, files.files(), tmp_path / "packed", 13_000) > 5
-    manifest = written(tmp_path / "packed")
+    manifest = packaged_manifest(tmp_path / "packed")
     assert manifest is not None
     return manifest
 

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from fmsd.cli.main import main
-from fmsd.data.manifest import collect, frame_positions
+from fmsd.data.entries import from_entries
+from fmsd.data.manifest import frame_positions
 from fmsd.errors import InputError
 from fmsd.metrics.table import compute_results
 from fmsd.runs.folder import Run
@@ -18,7 +19,7 @@ from tests.test_manifest import frames
 
 
 def test_the_first_frames_of_each_video_or_evenly_spread_ones() -> None:
-    manifest = collect(frames(length=9), Path("/data"))
+    manifest = from_entries(frames(length=9), Path("/data"))
     for sampling, kept in (("first", [0, 1, 2]), ("spread", [0, 4, 8])):
         for (_,), rows in manifest.spread(3, sampling).table.group_by("video"):
             assert rows["index"].sort().to_list() == kept

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from fmsd.data.frame import Frame
 from fmsd.data.loading import blending
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import read_image
@@ -33,7 +34,7 @@ from fmsd.data.loading.transforms import build_transform, with_generator
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.errors import InputError
-from fmsd.types import Frame, Frames
+from fmsd.types import Frames
 from tests.conftest import grow_tree
 
 FAKES, REALS = (40, 17, 3), 25

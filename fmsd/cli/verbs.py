@@ -164,6 +164,7 @@ def processes(trainer: DictConfig) -> int:
 
 def evaluate(config: DictConfig, folder: Path) -> None:
     """fmsd evaluate: tests a run's weights, by default on the data and the trainer of its training."""
+    from fmsd.data.loading.corruptions import parse_corruptions
     from fmsd.tasks import evaluate as task
 
     run, whole = trained(config, "evaluate", ("backbone", "seed"))
@@ -228,6 +229,7 @@ def index(config: DictConfig, folder: Path) -> None:
 def extract(config: DictConfig, folder: Path) -> int:
     """fmsd extract: writes face crops and their manifest."""
     from fmsd.data.extraction.crops import Recipe
+    from fmsd.data.processes import available_cores
     from fmsd.tasks import extract as task
 
     unread = ("data.frames", "data.train_frames", "data.manifest", "data.sampling")

@@ -16,19 +16,21 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from fmsd.data import entries, packaged
 from fmsd.data import manifest as manifests
+from fmsd.data.frame import REAL, SCHEMA, Entry
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.loading.dataset import FrameDataset, start_worker
 from fmsd.data.loading.sampler import EndlessBatches, EveryDomain, ProcessBatches, Shuffle
-from fmsd.data.manifest import SCHEMA, Manifest
+from fmsd.data.manifest import Manifest
 from fmsd.data.overrides import as_name, as_names
 from fmsd.data.processes import available_cores
 from fmsd.engine.distributed import agreed
 from fmsd.errors import InputError
 from fmsd.metrics.video import aggregation, group_by_folder
 from fmsd.names import check_name
-from fmsd.types import REAL, Entry, Frames
+from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +208,7 @@ class DataModule(LightningDataModule):
     def listed(self) -> Manifest | None:
         """The manifest that is read instead of scanning the root, if there is one."""
         return (
-            manifests.written(self.place)
+            packaged.packaged_manifest(self.place)
             if self.manifest is None
             else manifests.read_manifest(Path(self.manifest).expanduser(), self.place)
         )
@@ -216,7 +218,7 @@ class DataModule(LightningDataModule):
         """Everything that the source yields, or what it is asked for of that, unchecked."""
         listed = self.listed
         everything = (
-            manifests.collect(self.source(self.place), self.place) if listed is None else listed
+            entries.from_entries(self.source(self.place), self.place) if listed is None else listed
         )
         whole = self._compressed(everything, *self.train_names, *self.test_names)
         known = whole.table["domain"].unique().sort().to_list()
@@ -242,7 +244,7 @@ class DataModule(LightningDataModule):
             if (
                 len(held) > 1
                 and self.compression is None
-                and manifests.made(manifest.root) is not None
+                and packaged.crop_settings(manifest.root) is not None
             ):
                 raise InputError(
                     f"{manifest.root} holds {name} in the compressions {', '.join(held)}",
@@ -258,7 +260,7 @@ class DataModule(LightningDataModule):
 
     def _sampled(self, manifest: Manifest) -> Manifest:
         """The manifest, if its frames were taken from their videos as the protocol says."""
-        crops = manifests.made(manifest.root)
+        crops = packaged.crop_settings(manifest.root)
         if crops is not None and crops["frames"] is not None and crops["sampling"] != self.sampling:
             kind = {"spread": "evenly spread frames", "first": "the first frames"}
             raise InputError(
@@ -603,8 +605,8 @@ class DataModule(LightningDataModule):
 
 def found(source: Scan, root: Path) -> Manifest:
     """The manifest that `fmsd extract` or `fmsd pack` wrote into a root, or else what a source finds there."""
-    written = manifests.written(root)
-    return manifests.collect(source(root), root) if written is None else written
+    written = packaged.packaged_manifest(root)
+    return entries.from_entries(source(root), root) if written is None else written
 
 
 def moved(batch: Frames, device: torch.device) -> Frames:

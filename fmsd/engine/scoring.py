@@ -8,7 +8,7 @@ import polars as pl
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from fmsd.data import manifest as manifests
+from fmsd.data import description
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def tested(tests: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
     """Digest and size of every test dataset, for the record."""
-    return {name: manifests.summary(manifest)[name] for name, manifest in tests.items()}
+    return {name: description.describe_datasets(manifest)[name] for name, manifest in tests.items()}
 
 
 def test(run: Run, trainer: Trainer, detector: Detector, data: DataModule) -> pl.DataFrame:

@@ -14,6 +14,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from fmsd.atomic import atomic
+from fmsd.data.frame import REAL
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.manifest import Manifest, evenly_spaced
 from fmsd.data.overrides import as_names
@@ -29,7 +30,7 @@ from fmsd.models.features import features
 from fmsd.ownership import check_replaceable
 from fmsd.runs.folder import EXPLANATIONS, Run
 from fmsd.tables import read_parquet_schema
-from fmsd.types import REAL, Frames
+from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
 

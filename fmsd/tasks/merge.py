@@ -19,7 +19,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fmsd.console import counting
-from fmsd.data import manifest as manifests
+from fmsd.data import description
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
 from fmsd.engine.scoring import predict, scored, tested
@@ -213,7 +213,11 @@ def merge(
             ),
             "seconds": round(time.monotonic() - start, 1),
             "manifests": {"test": tested(tests)}
-            | ({"validation": manifests.summary(data.validation)} if candidates and data else {}),
+            | (
+                {"validation": description.describe_datasets(data.validation)}
+                if candidates and data
+                else {}
+            ),
             "skipped": data.skipped if data else [],
         }
         run.write_record(record)

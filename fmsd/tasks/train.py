@@ -13,8 +13,8 @@ import yaml
 from torch import nn
 
 from fmsd.console import is_terminal
-from fmsd.data import manifest as manifests
-from fmsd.data.audit.summary import summary
+from fmsd.data import description
+from fmsd.data.audit.summary import table_summary
 from fmsd.engine import distributed
 from fmsd.engine.callbacks import (
     BEST,
@@ -281,7 +281,10 @@ def train(
                 "peak_memory": peak_memory(worker),
                 "processes": worker.world_size,
                 "seconds": round(recovery.seconds, 1),
-                "manifests": {"train": manifests.summary(training), "test": tested(tests)},
+                "manifests": {
+                    "train": description.describe_datasets(training),
+                    "test": tested(tests),
+                },
                 "skipped": data.skipped,
             }
             run.write_record(
@@ -305,7 +308,7 @@ def train(
 def copy_summary(data: DataModule) -> str | None:
     """A line about what is wrong with the copies of the datasets that are trained and tested on."""
     manifest = data.own.where(dataset=[*data.train_names, *data.test_names])
-    return summary(
+    return table_summary(
         manifest, str(data.name), data.expected, data.names, data.frames, data.train_frames
     )
 

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fmsd.data import overrides
+from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, video_id
 from fmsd.data.loading.image import natural_sort
 from fmsd.data.sources.labels import Label, forgery, last_word
 from fmsd.data.sources.labels import checked as checked_labels
@@ -23,7 +24,6 @@ from fmsd.data.sources.text import checked, member, read_json
 from fmsd.data.sources.tree import readable
 from fmsd.data.spelling import Spelling, slashed
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Frame, Problem, Split, video_id
 
 FOLDERS = (".", "dataset_json", "preprocessing/dataset_json")
 """Where a JSON file is looked for, below the root."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Concatenate, NamedTuple, NoReturn, ParamSpec
 
+from fmsd.data.frame import Entry, Frame, Problem
 from fmsd.data.loading import image
 from fmsd.data.loading.image import natural_sort
 from fmsd.data.spelling import is_text, printable
 from fmsd.errors import InputError
-from fmsd.types import Entry, Frame, Problem
 
 SUFFIXES = frozenset(
     {
