@@ -1,4 +1,4 @@
-"""The table of a dataset's frames: their files, labels and splits, with a digest that identifies it.
+"""The table of a dataset's frames: files, labels and splits, with a digest that identifies it.
 
 Paths are relative to the manifest's root, so the digest of one dataset is the same on every
 machine.

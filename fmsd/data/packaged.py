@@ -1,4 +1,4 @@
-"""Folders that `fmsd extract` or `fmsd pack` wrote: their manifest and the settings of their crops."""
+"""Folders that `fmsd extract` or `fmsd pack` wrote: their manifest and crop settings."""
 
 import json
 from pathlib import Path

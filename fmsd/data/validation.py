@@ -152,8 +152,9 @@ def _refuse(rows: pl.DataFrame, column: str, what: str, remedy: str, quoted: int
     """Raises for the given rows, quoting the first few; does nothing if there are none."""
     if rows.is_empty():
         return
+    names = dict.fromkeys(("path", column))
     quotes = [
-        f"row {row['row']} ({', '.join(str(row[name]) for name in dict.fromkeys(('path', column)))})"
+        f"row {row['row']} ({', '.join(str(row[name]) for name in names)})"
         for row in rows.head(quoted).to_dicts()
     ]
     more = f" and {rows.height - quoted} more" if rows.height > quoted else ""

@@ -166,7 +166,7 @@ def rates(
 ) -> tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]:
     """False and true positive rates of every threshold, both rising."""
     curve = ranked(score, label)
-    return curve.false_positive.numpy(), curve.true_positive.numpy()
+    return curve.false_positive_rate.numpy(), curve.true_positive_rate.numpy()
 
 
 def probit(rate: Float64[np.ndarray, " points"]) -> Float64[np.ndarray, " points"]:

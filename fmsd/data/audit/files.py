@@ -1,4 +1,4 @@
-"""What the files of a copy tell: missing, damaged, misnamed and equal ones, and their properties."""
+"""What the files of a copy tell: missing, damaged, misnamed and equal ones; their properties."""
 
 import contextlib
 import functools

@@ -15,7 +15,7 @@ from fmsd.data.synthetic.forgeries import FORGERIES
 from fmsd.data.synthetic.recording import CONDITIONS, draw_identity, draw_movement, photograph
 
 VERSION = 1
-"""Raised whenever the pixels change; the folder's name has it, so that old copies are not reused."""
+"""Raised whenever the pixels change. It is in the folder's name, so old copies are not reused."""
 
 PLAN: dict[str, dict[Split, dict[str, int]]] = {
     "synthetic": {
