@@ -263,9 +263,8 @@ def _measured(
         curve = roc_curve(*items) if not CURVE_METRICS.keys().isdisjoint(wanted) else None
         for name in wanted:
             if name not in THRESHOLD_METRICS:
-                from_curve = curve is not None and name in CURVE_METRICS
-                value = float(CURVE_METRICS[name](curve)) if from_curve else METRICS[name](*items)
-                yield level, name, value
+                by_curve = None if curve is None else CURVE_METRICS.get(name)
+                yield level, name, float(by_curve(curve)) if by_curve else METRICS[name](*items)
             elif thresholds is not None:
                 yield level, name, THRESHOLD_METRICS[name](*items, thresholds[level])
 
