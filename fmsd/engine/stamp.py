@@ -22,7 +22,7 @@ DECODERS = {
     "opencv": cv2.__version__,
     "pillow": PIL.__version__,
 }
-"""What turns stored images into pixels; releases of one major version are taken to agree."""
+"""The packages that decode and resize images; releases of one major version should agree."""
 
 
 def origin(data: DataModule, selection: str) -> Facts:
