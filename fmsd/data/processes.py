@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+import cv2
+
 
 def available_cores() -> int:
     """Number of processor cores that this process may use, as limited by taskset or a queue."""
@@ -29,9 +31,19 @@ def process_pool(
         workers: number of processes.
         initializer: called with `initargs` when a process begins.
     """
-    _freeze_inherited_objects()
+    prepare_fork()
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     return ProcessPoolExecutor(workers, context, _begin, (os.getpid(), initializer, initargs))
+
+
+def prepare_fork() -> None:
+    """Makes forks of this process safe, and keeps OpenCV to one thread in it and in them.
+
+    OpenCV's threads are not copied by a fork: a child that uses them, or tries to end them, would
+    wait forever. They are ended here, in the parent; processes are the parallelism.
+    """
+    cv2.setNumThreads(0)
+    _freeze_inherited_objects()
 
 
 @functools.cache
@@ -47,6 +59,7 @@ def _freeze_inherited_objects() -> None:
 def _begin(parent: int, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
     _die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
+    cv2.setNumThreads(0)  # inherited by a fork, but not where processes are started otherwise
     if initializer is not None:
         initializer(*initargs)
 

@@ -104,7 +104,7 @@ def inspect_all(jobs: Sequence[Job], workers: int) -> Iterator[Look]:
     done = suspects = 0  # files looked into, and the end of those that are read one at a time
     while done < len(jobs):
         alone = done < suspects
-        with process_pool(1 if alone else workers, _start_worker) as readers:
+        with process_pool(1 if alone else workers) as readers:
             try:
                 batch = jobs[done : suspects if alone else None]
                 for look in readers.map(inspect, batch, chunksize=1 if alone else CHUNK):
@@ -118,11 +118,6 @@ def inspect_all(jobs: Sequence[Job], workers: int) -> Iterator[Look]:
                     suspects = done + CHUNK * workers
             finally:
                 readers.shutdown(wait=False, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Keeps OpenCV to one thread: its threads do not survive a fork."""
-    cv2.setNumThreads(1)
 
 
 def inspect(job: Job) -> Look:

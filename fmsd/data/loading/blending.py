@@ -77,8 +77,8 @@ def add_self_blended(manifest: Manifest) -> Manifest:
     log.info(
         "Self-blended images: each of the %d real training frames is also blended into a fake; %d "
         "fakes of the training split are left out. "
-        "The mask of the face is that of its landmarks in %d frames, and that of a mean face in "
-        "%d, which must be aligned crops (fmsd pack does not copy landmarks).",
+        "The face is masked by its landmarks in %d frames, by the outline of a mean face in %d, "
+        "which must be aligned crops (fmsd pack does not copy landmarks).",
         len(files),
         dropped,
         marked,

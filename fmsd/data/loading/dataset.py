@@ -16,6 +16,7 @@ from fmsd.data.loading.image import read_image, resize
 from fmsd.data.loading.sampler import Place
 from fmsd.data.loading.transforms import build_transform, with_generator
 from fmsd.data.manifest import Manifest
+from fmsd.data.processes import prepare_fork
 from fmsd.types import Frames
 
 
@@ -41,6 +42,7 @@ class FrameDataset(Dataset[Frames]):
         seed: int = 0,
         corruption: Corruption | None = None,
     ) -> None:
+        prepare_fork()  # loader processes are forked
         # one flat buffer, which loader processes share
         self.files = np.array([path.encode() for path in manifest.files()])
         self.label = manifest.table["label"].to_numpy().astype(np.int64)
@@ -87,5 +89,5 @@ class FrameDataset(Dataset[Frames]):
 
 
 def start_worker(rank: int) -> None:
-    """Keeps OpenCV to one thread in a loader process; the processes are the parallelism."""
+    """Keeps OpenCV to one thread in a loader process, also in one that was not forked."""
     cv2.setNumThreads(0)
