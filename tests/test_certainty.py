@@ -100,8 +100,8 @@ def test_a_handful_of_videos_gives_no_interval_no_p_and_no_mark(
         )
         column = "celeb" if by == "dataset" else "celeb/synthesis"
         assert (
-            f"No interval, p-value or mark under {MIN_VIDEOS} videos of a class: {column} has {counts}."
-            in plain
+            f"No interval, p-value or mark under {MIN_VIDEOS} videos of a class: {column} has "
+            f"{counts}." in plain
         ) == (not enough), kind
         assert f"{real} real, {fake} fake" in plain, kind
     assert ("**" in said["md"]) == ("\\textbf" in said["tex"]) == enough

@@ -49,7 +49,7 @@ def draws(seed: int, ties: bool, counts: Callable[[int], np.ndarray], mixed: boo
 
 
 def naive(score: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
-    """Every metric by other people's code, but for the points of the ROC curve that are looked up."""
+    """Every metric by other libraries, but for points of the ROC curve that are looked up."""
     false_positive, true_positive, _ = sklearn.roc_curve(label, score, drop_intermediate=False)
     called = {"": score >= 0.5, "_val": score >= threshold}
     return {

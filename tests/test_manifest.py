@@ -300,7 +300,8 @@ def test_frames_made_in_two_ways_are_not_mixed(tmp_path: Path) -> None:
         )
     with pytest.raises(
         InputError,
-        match=r"real/frames and .*swap/faces hold frames of d that were made in two ways.*data\.source\.frames",
+        match=r"real/frames and .*swap/faces hold frames of d that were made in two ways"
+        r".*data\.source\.frames",
     ):
         from_entries(entries, tmp_path)
 

@@ -387,7 +387,8 @@ def test_logits_that_are_no_numbers_are_refused(
     )
     with pytest.raises(
         InputError,
-        match=r"Among the logits 3 of ff are null or not finite, so no metric exists; test the run again\.",
+        match=r"Among the logits 3 of ff are null or not finite, so no metric exists; "
+        r"test the run again\.",
     ):
         table(frames)
     both = pl.concat([frames, frames.head(100).with_columns(dataset=pl.lit("celeb"))])

@@ -323,7 +323,8 @@ def test_endless_batches_of_domains_count_occurrences_anew_in_each_epoch() -> No
         ),
         (
             {"reals": 2},
-            r"domain 'domain2' has no real training frames.* leave it out of data\.train=\[\.\.\.\], or choose another data\.domains",
+            r"domain 'domain2' has no real training frames.* leave it out of data\.train=\[\.\.\.\], "
+            r"or choose another data\.domains",
         ),
         ({"fakes": (4, 0, 4)}, r"domain 'domain1' has no fake training frames"),
         ({"reals": 0, "own": (4, 4)}, r"domain 'domain2' has no real training frames"),
@@ -426,7 +427,8 @@ def test_shuffled_batches_have_no_domains_and_every_row_once(tmp_path: Path) -> 
 def test_an_unknown_column_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError,
-        match=r"data\.domains=colour is unknown; choose one of manipulation, path, label, dataset, domain, .* compression",
+        match=r"data\.domains=colour is unknown; choose one of manipulation, path, label, dataset, "
+        r"domain, .* compression",
     ):
         data(tmp_path / "data", domains="colour")
 

@@ -262,11 +262,13 @@ def _measured(
     for level, items in ranked.items():
         curve = roc_curve(*items) if not CURVE_METRICS.keys().isdisjoint(wanted) else None
         for name in wanted:
-            if name not in THRESHOLD_METRICS:
-                by_curve = None if curve is None else CURVE_METRICS.get(name)
-                yield level, name, float(by_curve(curve)) if by_curve else METRICS[name](*items)
-            elif thresholds is not None:
-                yield level, name, THRESHOLD_METRICS[name](*items, thresholds[level])
+            if name in THRESHOLD_METRICS:
+                if thresholds is not None:
+                    yield level, name, THRESHOLD_METRICS[name](*items, thresholds[level])
+            elif curve is not None and name in CURVE_METRICS:
+                yield level, name, float(CURVE_METRICS[name](curve))
+            else:
+                yield level, name, METRICS[name](*items)
 
 
 def _sizes(ranked: dict[str, tuple[Scores, Labels]]) -> list[int]:

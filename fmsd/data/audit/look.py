@@ -140,7 +140,7 @@ def _inspect_image(job: Job) -> Look:
         )
         chroma = CHROMA.get(get_sampling(stored), "other") if jpeg else None
     height, width, _ = pixels.shape
-    return Look(
+    look = Look(
         digest=hashlib.sha256(data).hexdigest() if job.hashed else None,
         kind=kind,
         width=width,
@@ -148,8 +148,8 @@ def _inspect_image(job: Job) -> Look:
         bits=8 * job.size / (width * height),
         quality=quality,
         chroma=chroma,
-        **_appearance(pixels),
     )
+    return look._replace(**_appearance(pixels))
 
 
 def _inspect_film(job: Job) -> Look:
@@ -177,8 +177,7 @@ def _inspect_film(job: Job) -> Look:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     height, width, _ = images[0].shape
-    ends = [_appearance(image) for image in images]
-    return Look(
+    look = Look(
         digest=digest,
         kind=kind,
         width=width,
@@ -186,8 +185,9 @@ def _inspect_film(job: Job) -> Look:
         bits=8 * job.size / (width * height * frames.length),
         chroma=chroma,
         length=frames.length,
-        **{name: float(np.mean([end[name] for end in ends])) for name in ends[0]},
     )
+    ends = [_appearance(image) for image in images]
+    return look._replace(**{name: float(np.mean([end[name] for end in ends])) for name in ends[0]})
 
 
 def jpeg_quality(table: Sequence[int]) -> int:
