@@ -272,7 +272,7 @@ def test_many_tars_do_not_use_up_the_open_files(tmp_path: Path) -> None:
         )
         <= 256
     )
-    images._opened.cache_clear()
+    images._open_tar.cache_clear()
 
 
 @pytest.mark.parametrize(
