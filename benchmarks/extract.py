@@ -28,14 +28,14 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from fmsd.data.synthetic.faces import Pose, render
-from fmsd.data.synthetic.recording import CONDITIONS, draw_identity
 from harness import Row, arguments, interleaved, ratio, report, row
 
 from fmsd.data.extraction.crops import Recipe, Source
 from fmsd.data.extraction.faces import YuNet, located, similarity, template
 from fmsd.data.manifest import evenly_spaced
 from fmsd.data.sources.tree import is_video
+from fmsd.data.synthetic.faces import Pose, render
+from fmsd.data.synthetic.recording import CONDITIONS, draw_identity
 from fmsd.tasks.extract import worked
 
 FRAMES, SIDE, CORES = 32, 640, os.cpu_count() or 1

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
-from fmsd.data.entries import from_entries
-from fmsd.data.frame import SCHEMA, Frame
 from harness import Row, main, row
 
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import SCHEMA, Frame
 from fmsd.data.manifest import Manifest, read_manifest
 from fmsd.data.pack import MARK, PLACES
 

@@ -6,9 +6,9 @@ python docs/pictures/embedded_faces.py
 from pathlib import Path
 
 import numpy as np
-from fmsd.data.frame import REAL
 from PIL import Image, ImageDraw
 
+from fmsd.data.frame import REAL
 from fmsd.data.synthetic import faces, forgeries, plan
 
 PEOPLE, SCALE, MARGIN, HEADER = 5, 2, 110, 26
