@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 
-def show(
+def print_table(
     title: str,
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
@@ -56,7 +56,7 @@ class Advance(Protocol):
 
 
 @contextlib.contextmanager
-def counting(
+def progress(
     what: str, total: int | None = None, unit: str = "tensors", every: float = 60
 ) -> Iterator[Advance]:
     """Shows on the terminal how many things are done and, where their number is known, how long the rest will take.
@@ -102,10 +102,10 @@ def counting(
         yield advance
 
 
-def counted(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
+def track(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
     """The items, while the terminal shows how many of them are done, and how fast."""
     began = time.monotonic()
-    with counting(what, total, unit) as advance:
+    with progress(what, total, unit) as advance:
         for place, item in enumerate(items, 1):
             yield item
             advance(note=f"{place / max(time.monotonic() - began, 1e-9):,.0f} {unit}/s")

@@ -7,7 +7,7 @@ from pathlib import Path
 from fmsd.errors import InputError
 
 
-def below(folder: Path, name: str) -> Path:
+def path_below(folder: Path, name: str) -> Path:
     """The path of a name below a folder.
 
     Raises:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from fmsd.cli.main import main
-from fmsd.console import counted
+from fmsd.console import track
 from fmsd.data.audit import examination
 from fmsd.data.audit.examination import (
     Job,
@@ -795,7 +795,7 @@ def test_processes_see_what_one_sees(copy: Path) -> None:
         Job(str(path), path.stat().st_size, True, False) for path in sorted(copy.rglob("*.jpg"))
     ]
     assert list(looks(jobs, 2)) == list(looks(jobs, 0))
-    assert list(counted(looks(jobs, 0), "Opening", len(jobs), "files")) == list(looks(jobs, 0))
+    assert list(track(looks(jobs, 0), "Opening", len(jobs), "files")) == list(looks(jobs, 0))
 
 
 @pytest.mark.skipif(

@@ -24,7 +24,7 @@ from fmsd.figures import merges
 from fmsd.metrics.interval import interval, resampled
 from fmsd.metrics.table import LEVELS, results, scored
 from fmsd.metrics.video import by_video
-from fmsd.report.tables import SEEN, UNSEEN, escaped
+from fmsd.report.tables import SEEN, UNSEEN, escape_latex
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
 
@@ -261,7 +261,7 @@ def test_by_domain_a_column_is_a_forgery_and_inverted_ones_are_flagged(
 def test_the_picture_shows_the_means_of_videos(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn, draw = [], merges.domain_matrix
+    drawn, draw = [], merges.plot_domain_matrix
     monkeypatch.setattr(
         merges, "domain_matrix", lambda *arguments: drawn.append(arguments) or draw(*arguments)
     )
@@ -627,8 +627,8 @@ def test_latex_is_balanced_and_escaped(runs: Path, tmp_path: Path) -> None:
         rows = [line for line in body.splitlines() if line.endswith("\\\\")]
         assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {columns}
         assert not any(row.lstrip().startswith("[") for row in rows)
-    assert f"{{}}{escaped('[x_1] & 50% $y$ #1 {z} a')}" in text
-    assert escaped("a\\b_c ~") == r"a\textbackslash{}b\_c \textasciitilde{}"
+    assert f"{{}}{escape_latex('[x_1] & 50% $y$ #1 {z} a')}" in text
+    assert escape_latex("a\\b_c ~") == r"a\textbackslash{}b\_c \textasciitilde{}"
 
 
 def test_the_command_and_what_it_refuses(

@@ -167,8 +167,8 @@ def test_the_picture_has_a_panel_per_corruption_and_a_line_per_dataset(tmp_path:
     table = pl.DataFrame(
         rows, schema=["dataset", "level", "metric", "value", "corruption", "severity"], orient="row"
     )
-    figure = style.robustness(table)
-    style.write(figure, tmp_path / "robustness.png")
+    figure = style.plot_robustness(table)
+    style.write_png(figure, tmp_path / "robustness.png")
     with Image.open(tmp_path / "robustness.png") as image:
         image.load()
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(NAMES)

@@ -21,7 +21,7 @@ from fmsd.data.synthetic import VERSION
 from fmsd.errors import InputError
 from fmsd.models.detector import PACKAGE as PACKAGED
 from fmsd.quoting import typed
-from fmsd.runs.folder import Run, differing
+from fmsd.runs.folder import Run, first_difference
 
 
 def without(names: Sequence[str], name: str) -> list[str]:
@@ -245,7 +245,7 @@ def done(run: Run, config: str) -> bool:
     """
     if not run.finished:
         return False
-    if key := differing(run.config.read_text(encoding="utf-8"), config):
+    if key := first_difference(run.config.read_text(encoding="utf-8"), config):
         raise InputError(
             f"{run.folder} holds a finished run that differs from this one in {key}",
             "begin a new sweep with hydra.sweep.dir=FOLDER",

@@ -61,7 +61,7 @@ def stress(
             )
         robustness = pl.concat(parts)
         run.write(CORRUPTIONS, robustness.write_csv())
-        style.write(style.robustness(robustness), run.folder / "robustness.png")
+        style.write_png(style.plot_robustness(robustness), run.folder / "robustness.png")
     run.write_results(table)
     return table
 

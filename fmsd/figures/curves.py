@@ -10,31 +10,33 @@ from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fmsd.figures.style import canvas, canvases, literal, style
+from fmsd.figures.style import canvas, canvases, line_style, literal_text
 from fmsd.metrics.ranking import Labels, Scores
 from fmsd.metrics.ranking import roc as ranked
 
 Scored = tuple[Scores, Labels]
 Line = tuple[Sequence[float], Sequence[float]]
 
-MOST = 300
+MAX_POINTS = 300
 """Points of a line at most: more are not to be seen."""
 
-CROWD = 12
+MAX_HISTOGRAMS = 12
 """Forgeries whose histograms are told apart at most; more are one."""
 
 TICKS = (0.001, 0.01, 0.05, 0.2, 0.4, 0.6)
 """Error rates at the axes of a DET curve; the first and last are its ends, too."""
 
 
-def roc(lines: Sequence[Scored | None]) -> Figure:
+def plot_roc(lines: Sequence[Scored | None]) -> Figure:
     """How many fakes are found (y) at what share of false alarms (x)."""
-    figure, axes = square()
+    figure, axes = square_canvas()
     axes.plot((0, 1), (0, 1), color="grey", linewidth=0.8, linestyle=":")
     for place, scored in enumerate(lines):
         if scored is not None:
-            false_positive, true_positive = rates(*scored)
-            axes.plot(*thinned(false_positive, true_positive), **style(place), linewidth=1.5)
+            false_positive, true_positive = roc_rates(*scored)
+            axes.plot(
+                *simplify_line(false_positive, true_positive), **line_style(place), linewidth=1.5
+            )
     axes.set(
         xlim=(-0.02, 1.02),
         ylim=(-0.02, 1.02),
@@ -44,19 +46,19 @@ def roc(lines: Sequence[Scored | None]) -> Figure:
     return figure
 
 
-def det(lines: Sequence[Scored | None]) -> Figure:
+def plot_det(lines: Sequence[Scored | None]) -> Figure:
     """Misses (y) against false alarms (x), both as normal deviates: normal scores make a straight line (Martin et al., 1997)."""
-    figure, axes = square()
+    figure, axes = square_canvas()
     low, *_, high = ends = probit(np.array(TICKS))
     axes.plot((low, high), (low, high), color="grey", linewidth=0.8, linestyle=":")
     for place, scored in enumerate(lines):
         if scored is not None:
-            false_positive, true_positive = rates(*scored)
+            false_positive, true_positive = roc_rates(*scored)
             x, y = (
                 np.clip(probit(rate), low - 1, high + 1)
                 for rate in (false_positive, 1 - true_positive)
             )
-            axes.plot(*thinned(x, y), **style(place), linewidth=1.5)
+            axes.plot(*simplify_line(x, y), **line_style(place), linewidth=1.5)
     names = [f"{100 * tick:g} %" for tick in TICKS]
     axes.set_xticks(ends, names)
     axes.set_yticks(ends, names)
@@ -69,13 +71,15 @@ def det(lines: Sequence[Scored | None]) -> Figure:
     return figure
 
 
-def histograms(domains: Mapping[str, Float64[np.ndarray, "..."]], real: str = "real") -> Figure:
+def plot_histograms(
+    domains: Mapping[str, Float64[np.ndarray, "..."]], real: str = "real"
+) -> Figure:
     """How the probabilities of fake are spread in each domain; reals are the filled area.
 
     Args:
         domains: the scores of each domain's frames.
     """
-    if len(fakes := [name for name in domains if name != real]) > CROWD:
+    if len(fakes := [name for name in domains if name != real]) > MAX_HISTOGRAMS:
         pooled = {f"{len(fakes)} forgeries": np.concatenate([domains[name] for name in fakes])}
         domains = {name: scores for name, scores in domains.items() if name == real} | pooled
     figure, axes = canvas(4.6, 2.9)
@@ -85,28 +89,30 @@ def histograms(domains: Mapping[str, Float64[np.ndarray, "..."]], real: str = "r
     ):
         shares = np.histogram(scores, edges)[0] / len(scores)
         if name == real:
-            axes.stairs(shares, edges, fill=True, color="grey", alpha=0.45, label=literal(name))
+            axes.stairs(
+                shares, edges, fill=True, color="grey", alpha=0.45, label=literal_text(name)
+            )
         else:
             axes.stairs(
                 shares,
                 edges,
-                **style(place - (real in domains)),
+                **line_style(place - (real in domains)),
                 linewidth=1.5,
-                label=literal(name),
+                label=literal_text(name),
             )
     axes.set(xlim=(0, 1), ylim=(0, None), xlabel="probability of fake", ylabel="share of frames")
-    bare(axes)
+    hide_box(axes)
     figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
-def reliability(tables: Sequence[pl.DataFrame | None]) -> Figure:
+def plot_reliability(tables: Sequence[pl.DataFrame | None]) -> Figure:
     """The share of fakes (y) among frames of about the same score (x): on the diagonal a score is a probability.
 
     Args:
         tables: as `fmsd.metrics.calibration.reliability` makes them.
     """
-    figure, axes = square()
+    figure, axes = square_canvas()
     axes.plot((0, 1), (0, 1), color="grey", linewidth=0.8, linestyle=":")
     for place, table in enumerate(tables):
         if table is not None:
@@ -114,7 +120,7 @@ def reliability(tables: Sequence[pl.DataFrame | None]) -> Figure:
             axes.plot(
                 held["score"],
                 held["fakes"],
-                **style(place),
+                **line_style(place),
                 linewidth=1.5,
                 marker="o",
                 markersize=3,
@@ -123,20 +129,20 @@ def reliability(tables: Sequence[pl.DataFrame | None]) -> Figure:
     return figure
 
 
-def training(lines: Sequence[Line | None], what: str) -> Figure:
+def plot_training(lines: Sequence[Line | None], what: str) -> Figure:
     """A quantity by optimizer step."""
     figure, axes = canvas(4.6, 2.8)
     for place, line in enumerate(lines):
         if line is not None:
             x, y = (np.asarray(values, dtype=np.float64) for values in line)
             marker = {"marker": "o", "markersize": 3} if len(x) <= 20 else {}
-            axes.plot(*thinned(x, y), **style(place), **marker, linewidth=1.3)
+            axes.plot(*simplify_line(x, y), **line_style(place), **marker, linewidth=1.3)
     axes.set(xlabel="optimizer step", ylabel=what)
-    bare(axes)
+    hide_box(axes)
     return figure
 
 
-def spectra(layers: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+def plot_spectra(layers: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Singular values of layers before and after training, the largest first: a panel a layer.
 
     Args:
@@ -149,19 +155,21 @@ def spectra(layers: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         for place, when in enumerate(("before", "after")):
             held = np.asarray(values[when], dtype=np.float64)
             held = held[held > 0]
-            x, logarithm = thinned(np.arange(1, len(held) + 1, dtype=np.float64), np.log10(held))
-            axes.plot(x, 10**logarithm, **style(place), linewidth=1.4, label=when)
+            x, logarithm = simplify_line(
+                np.arange(1, len(held) + 1, dtype=np.float64), np.log10(held)
+            )
+            axes.plot(x, 10**logarithm, **line_style(place), linewidth=1.4, label=when)
         axes.set_yscale("log")
-        axes.set_title(literal(name), fontsize=8, loc="left")
+        axes.set_title(literal_text(name), fontsize=8, loc="left")
         axes.tick_params(labelsize=7)
-        bare(axes)
+        hide_box(axes)
     panels[0].legend(frameon=False, fontsize=7)
     figure.supxlabel("place", fontsize=9)
     figure.supylabel("singular value", fontsize=9)
     return figure
 
 
-def rates(
+def roc_rates(
     score: Scores, label: Labels
 ) -> tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]:
     """False and true positive rates of every threshold, both rising."""
@@ -174,8 +182,8 @@ def probit(rate: Float64[np.ndarray, " points"]) -> Float64[np.ndarray, " points
     return torch.special.ndtri(torch.from_numpy(rate)).numpy()
 
 
-def thinned(
-    x: Float64[np.ndarray, " points"], y: Float64[np.ndarray, " points"], most: int = MOST
+def simplify_line(
+    x: Float64[np.ndarray, " points"], y: Float64[np.ndarray, " points"], most: int = MAX_POINTS
 ) -> tuple[Float64[np.ndarray, " kept"], Float64[np.ndarray, " kept"]]:
     """A line through fewer of its points, those first that it would miss by most.
 
@@ -213,14 +221,14 @@ def _farthest(
     return -float(gaps[place]), first + 1 + place, first, last
 
 
-def square() -> tuple[Figure, Axes]:
+def square_canvas() -> tuple[Figure, Axes]:
     """An empty picture as high as wide."""
     figure, axes = canvas(3.5, 3.4)
     axes.set_box_aspect(1)
-    bare(axes)
+    hide_box(axes)
     return figure, axes
 
 
-def bare(axes: Axes) -> None:
+def hide_box(axes: Axes) -> None:
     """Leaves out the lines of a box that are no axes."""
     axes.spines[["top", "right"]].set_visible(False)

@@ -10,7 +10,7 @@ import polars as pl
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 
-from fmsd.figures.style import canvases, literal
+from fmsd.figures.style import canvases, literal_text
 from fmsd.types import REAL
 
 HEAT = mpl.colormaps["inferno"]
@@ -37,7 +37,7 @@ class Tile(NamedTuple):
     heat: Float[np.ndarray, "rows columns"]
 
 
-def heatmaps(tiles: Sequence[Tile], title: str) -> Figure:
+def plot_heatmaps(tiles: Sequence[Tile], title: str) -> Figure:
     """A row for each domain; every image stands beside itself under its heat map, its score above it, which is red on the wrong side of 0.5."""
     rows = {
         name: [tile for tile in tiles if tile.row == name]
@@ -49,11 +49,15 @@ def heatmaps(tiles: Sequence[Tile], title: str) -> Figure:
     )
     for place, (name, own) in enumerate(rows.items()):
         line = panels[place * columns : (place + 1) * columns]
-        line[0].set_ylabel(f"{literal(name)}\n({'fake' if own[0].label else 'real'})", fontsize=7)
+        line[0].set_ylabel(
+            f"{literal_text(name)}\n({'fake' if own[0].label else 'real'})", fontsize=7
+        )
         for axes, tile in zip(
             line, own, strict=False
         ):  # a domain may have fewer images than others
-            axes.imshow(np.concatenate([tile.image / 255, heated(tile.image, tile.heat)], 1))
+            axes.imshow(
+                np.concatenate([tile.image / 255, overlay_heatmap(tile.image, tile.heat)], 1)
+            )
             wrong = (tile.score >= 0.5) != bool(tile.label)
             axes.set_title(
                 f"{tile.score:.2f}{' wrong' if wrong else ''}",
@@ -65,11 +69,11 @@ def heatmaps(tiles: Sequence[Tile], title: str) -> Figure:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
-    figure.suptitle(literal(title), fontsize=8, x=0.01, ha="left")
+    figure.suptitle(literal_text(title), fontsize=8, x=0.01, ha="left")
     return figure
 
 
-def heated(
+def overlay_heatmap(
     image: UInt8[np.ndarray, "height width 3"], heat: Float[np.ndarray, "rows columns"]
 ) -> Float[np.ndarray, "height width 3"]:
     """An image under its heat map, which goes from its own lowest value (nothing) to its highest; an even map shows nothing."""
@@ -82,7 +86,7 @@ def heated(
     return (1 - cover) * (image / 255 * 0.9) + cover * HEAT(0.25 + 0.75 * share)[..., :3]
 
 
-def features(points: pl.DataFrame, title: str) -> Figure:
+def plot_features(points: pl.DataFrame, title: str) -> Figure:
     """A panel for each dataset in one plane: its forgeries by colour and shape, real frames as black crosses, other datasets pale behind them.
 
     Args:
@@ -103,12 +107,12 @@ def features(points: pl.DataFrame, title: str) -> Figure:
             look = {
                 "color": HUES[number % len(HUES)],
                 "marker": SHAPES[number % len(SHAPES)],
-                "label": literal(domain),
+                "label": literal_text(domain),
             }
             axes.scatter(own["x"], own["y"], s=12, alpha=0.75, linewidths=0, **look)
         real = points.filter(dataset=dataset, domain=REAL)
         axes.scatter(real["x"], real["y"], s=12, c="black", marker="x", linewidths=0.7, label=REAL)
-        axes.set_title(literal(dataset), fontsize=9, loc="left")
+        axes.set_title(literal_text(dataset), fontsize=9, loc="left")
         axes.set_xticks([])
         axes.set_yticks([])
     handles, names = panels[0].get_legend_handles_labels()
@@ -121,5 +125,5 @@ def features(points: pl.DataFrame, title: str) -> Figure:
         fontsize=8,
         ncols=-(-len(names) // per_column),
     )
-    figure.suptitle(literal(title), fontsize=8, x=0.01, ha="left")
+    figure.suptitle(literal_text(title), fontsize=8, x=0.01, ha="left")
     return figure

@@ -19,7 +19,7 @@ DIVERGING = mpl.colormaps["RdBu"]
 CORE, REST, EMPTY = "#0072B2", "#B0B0B0", "0.92"
 
 
-def domain_matrix(
+def plot_domain_matrix(
     rows: Sequence[str],
     columns: Sequence[str],
     values: ArrayLike,
@@ -55,10 +55,10 @@ def domain_matrix(
                 linewidth=2,
             )
         )
-    axes.set_yticks(range(len(rows)), [*map(style.literal, rows)], fontsize=8)
+    axes.set_yticks(range(len(rows)), [*map(style.literal_text, rows)], fontsize=8)
     axes.set_xticks(
         range(len(columns)),
-        [*map(style.literal, columns)],
+        [*map(style.literal_text, columns)],
         fontsize=8,
         rotation=45,
         ha="right",
@@ -66,11 +66,11 @@ def domain_matrix(
     )
     note = f"; framed: {len(inverted)} inverted (interval below 0.5)" if inverted else ""
     axes.set_title(f"Video {metric} of each forgery{note}", fontsize=10, loc="left")
-    style.scale(figure, axes, image, metric)
+    style.add_colorbar(figure, axes, image, metric)
     return figure
 
 
-def norms(names: Sequence[str], core: ArrayLike, residuals: ArrayLike) -> Figure:
+def plot_norms(names: Sequence[str], core: ArrayLike, residuals: ArrayLike) -> Figure:
     """Two heat maps, one row a kind of layer, one column a block: how far the shared core moves a layer, and the residuals' share in it.
 
     The norm of the core alone follows the layers' sizes; the share does not, so it can be compared
@@ -81,31 +81,33 @@ def norms(names: Sequence[str], core: ArrayLike, residuals: ArrayLike) -> Figure
         core: norm of each layer's core.
         residuals: norm of each layer's residual, layers x experts.
     """
-    kinds, blocks, together = grid(names, core)
-    own = grid(names, residuals)[2]
-    whole = share(np.sqrt(np.nansum(together**2)), np.sqrt(np.nansum(own**2, axis=(0, 1))).mean())
+    kinds, blocks, together = layer_grid(names, core)
+    own = layer_grid(names, residuals)[2]
+    whole = residual_share(
+        np.sqrt(np.nansum(together**2)), np.sqrt(np.nansum(own**2, axis=(0, 1))).mean()
+    )
     cell = min(0.42, max(0.2, 16 / len(blocks)))
     figure, (above, below) = style.canvases(
         1.2 + _inches(kinds) + max(4.0, cell * len(blocks)), 2 * (1.0 + 0.36 * len(kinds)), 2
     )
-    image = style.blockwise(above, kinds, blocks, together)
+    image = style.draw_block_heatmap(above, kinds, blocks, together)
     image.set_clim(0, np.nanmax(together, initial=0) or 1)
     above.set_xlabel("")
     above.set_title("Core: how far all specialists move together", fontsize=10, loc="left")
-    style.scale(figure, above, image, "norm")
-    parts = share(together, own.mean(axis=-1))
-    image = style.blockwise(below, kinds, blocks, parts)
+    style.add_colorbar(figure, above, image, "norm")
+    parts = residual_share(together, own.mean(axis=-1))
+    image = style.draw_block_heatmap(below, kinds, blocks, parts)
     if np.isnan(parts).all():
         image.set_clim(0, 1)
     over = "" if np.isnan(whole) else f", {whole:.0%} over all layers"
     below.set_title(f"Residuals: the specialists' own share{over}", fontsize=10, loc="left")
-    style.scale(figure, below, image, "residual share")
+    style.add_colorbar(figure, below, image, "residual share")
     for axes in (above, below):
         axes.set_facecolor(EMPTY)
     return figure
 
 
-def cosines(experts: Sequence[str], gram: ArrayLike, ceiling: float | None = None) -> Figure:
+def plot_cosines(experts: Sequence[str], gram: ArrayLike, ceiling: float | None = None) -> Figure:
     """A heat map of the cosines between the specialists' task vectors.
 
     Args:
@@ -113,16 +115,16 @@ def cosines(experts: Sequence[str], gram: ArrayLike, ceiling: float | None = Non
         ceiling: cosine between two seeds of one specialist, which two specialists can hardly
             exceed; it stands below the title and is a line on the scale.
     """
-    cells = cosine(gram)
+    cells = cosine_matrix(gram)
     names = [textwrap.fill(name, 44) for name in experts]
     side = max(2.8, 0.62 * len(names))
     figure, axes = style.canvas(1.2 + _inches(names) + side, 0.6 + side + 0.75 * _inches(names))
     image = axes.imshow(cells, cmap=DIVERGING, vmin=-1, vmax=1)
     _tell(axes, image, cells, 2)
-    axes.set_yticks(range(len(names)), [*map(style.literal, names)], fontsize=8)
+    axes.set_yticks(range(len(names)), [*map(style.literal_text, names)], fontsize=8)
     axes.set_xticks(
         range(len(names)),
-        [*map(style.literal, names)],
+        [*map(style.literal_text, names)],
         fontsize=8,
         rotation=45,
         ha="right",
@@ -133,13 +135,13 @@ def cosines(experts: Sequence[str], gram: ArrayLike, ceiling: float | None = Non
     mean = f", {float(others.mean()):z.2f} on average" if len(others) else ""
     beside = "" if ceiling is None else f"\ntwo seeds of one specialist: {ceiling:z.2f}"
     axes.set_title(f"Cosine of task vectors{mean}{beside}", fontsize=10, loc="left")
-    bar = style.scale(figure, axes, image, "cosine")
+    bar = style.add_colorbar(figure, axes, image, "cosine")
     if ceiling is not None:
         bar.ax.axhline(ceiling, color=style.DARK, linewidth=2)
     return figure
 
 
-def spectrum(gram: ArrayLike, directions: int, warnings: Sequence[str] = ()) -> Figure:
+def plot_spectrum(gram: ArrayLike, directions: int, warnings: Sequence[str] = ()) -> Figure:
     """Bars of the singular values of the stacked task vectors, each with its share of the energy; the core's are coloured.
 
     Args:
@@ -148,7 +150,7 @@ def spectrum(gram: ArrayLike, directions: int, warnings: Sequence[str] = ()) -> 
         directions: number of leading directions that make the core.
         warnings: reasons to doubt the core, which stand below the title.
     """
-    values = singular_values(gram)
+    values = gram_singular_values(gram)
     with np.errstate(invalid="ignore"):
         energy = values**2 / (values**2).sum()
     places = np.arange(len(values))
@@ -156,7 +158,7 @@ def spectrum(gram: ArrayLike, directions: int, warnings: Sequence[str] = ()) -> 
     lines = [
         line
         for warning in warnings
-        for line in textwrap.wrap(style.literal(warning), int(12 * (width - 0.8)))
+        for line in textwrap.wrap(style.literal_text(warning), int(12 * (width - 0.8)))
     ]
     figure, axes = style.canvas(width, 3.2 + 0.16 * len(lines))
     bars = axes.bar(
@@ -189,7 +191,7 @@ def spectrum(gram: ArrayLike, directions: int, warnings: Sequence[str] = ()) -> 
     return figure
 
 
-def grid(
+def layer_grid(
     names: Sequence[str], norm: ArrayLike
 ) -> tuple[list[str], list[str], Float64[np.ndarray, "kinds blocks *rest"]]:
     """Kinds of layers, blocks, and the norm in each cell: the root of the summed squares of its tensors, NaN where there is none.
@@ -200,8 +202,11 @@ def grid(
         norm: one or more numbers of each name, names x ...
     """
     layers = [name.removesuffix(".weight").removesuffix(".bias") for name in names]
-    kinds, blocks, places = style.layout(
-        [(style.kind(layer), "-" if block(layer) == layer else block(layer)) for layer in layers]
+    kinds, blocks, places = style.grid_layout(
+        [
+            (style.layer_kind(layer), "-" if block(layer) == layer else block(layer))
+            for layer in layers
+        ]
     )
     found = np.asarray(norm, dtype=np.float64)
     squares = np.full((len(kinds), len(blocks), *found.shape[1:]), np.nan)
@@ -212,21 +217,21 @@ def grid(
     return kinds, blocks, np.sqrt(squares)
 
 
-def share(core: ArrayLike, residual: ArrayLike) -> np.ndarray:
+def residual_share(core: ArrayLike, residual: ArrayLike) -> np.ndarray:
     """residual / (core + residual): 0 where specialists have everything in common, 1 where nothing, NaN where nothing moved."""
     first, second = (np.asarray(norm, dtype=np.float64) for norm in (core, residual))
     with np.errstate(invalid="ignore"):
         return second / (first + second)
 
 
-def cosine(gram: ArrayLike) -> Float64[np.ndarray, "experts experts"]:
+def cosine_matrix(gram: ArrayLike) -> Float64[np.ndarray, "experts experts"]:
     """Cosines from inner products; NaN in the row and column of a zero vector."""
     products = np.asarray(gram, dtype=np.float64)
     length = np.sqrt(np.where(products.diagonal() > 0, products.diagonal(), np.nan))
     return np.clip(products / length[:, None] / length, -1, 1)
 
 
-def singular_values(gram: ArrayLike) -> Float64[np.ndarray, " experts"]:
+def gram_singular_values(gram: ArrayLike) -> Float64[np.ndarray, " experts"]:
     """Singular values of the stacked vectors, largest first: the roots of the Gram matrix's eigenvalues."""
     products = np.asarray(gram, dtype=np.float64)
     if not np.isfinite(products).all():

@@ -28,19 +28,21 @@ DARK = "#1a1a1a"
 """What is dark on light cells, whatever the page; plain black is the ink of the page it stands on, see `fmsd.figures.svg`."""
 
 
-def style(place: int) -> dict[str, Any]:
+def line_style(place: int) -> dict[str, Any]:
     """How the line at a place looks: twelve of them differ in colour and dashes together, neighbours in both."""
     return {"color": LINES[place % len(LINES)], "linestyle": DASHES[place % len(DASHES)]}
 
 
-def layer_mask(mask: LayerMask) -> Figure:
+def plot_layer_mask(mask: LayerMask) -> Figure:
     """A heat map of the layers' scores, one row a kind of layer, one column a block; a layer that learns carries a dot."""
-    kinds, blocks, places = layout([(kind(layer.name), block(layer.name)) for layer in mask.layers])
+    kinds, blocks, places = grid_layout(
+        [(layer_kind(layer.name), block(layer.name)) for layer in mask.layers]
+    )
     values = np.full((len(kinds), len(blocks)), np.nan)
     for place, layer in zip(places, mask.layers, strict=True):
         values[place] = layer.score
     figure, axes = canvas(2.5 + 0.42 * len(blocks), 1.6 + 0.42 * len(kinds))
-    image = blockwise(axes, kinds, blocks, values)
+    image = draw_block_heatmap(axes, kinds, blocks, values)
     kept = [
         (column, row)
         for (row, column), layer in zip(places, mask.layers, strict=True)
@@ -50,11 +52,11 @@ def layer_mask(mask: LayerMask) -> Figure:
     axes.set_title(
         f"{len(kept)} of {len(mask.layers)} layers learn (dots)", fontsize=10, loc="left"
     )
-    scale(figure, axes, image, f"score ({mask.settings['bias']})")
+    add_colorbar(figure, axes, image, f"score ({mask.settings['bias']})")
     return figure
 
 
-def mask_history(history: MaskHistory) -> Figure:
+def plot_mask_history(history: MaskHistory) -> Figure:
     """Which artifact subspace of which layer learned from which step on: one row a layer and subspace, one column a mask."""
     layers = [unit.rpartition(".artifacts.")[0] for unit in history.units]
     figure, axes = canvas(
@@ -70,7 +72,7 @@ def mask_history(history: MaskHistory) -> Figure:
     )
     axes.set_facecolor("lightgrey")
     first = {layer: place for place, layer in reversed(list(enumerate(layers)))}
-    axes.set_yticks(list(first.values()), [*map(literal, first)], fontsize=6)
+    axes.set_yticks(list(first.values()), [*map(literal_text, first)], fontsize=6)
     shown = np.unique(
         np.linspace(0, len(history.steps) - 1, min(8, len(history.steps))).astype(int)
     )
@@ -79,11 +81,11 @@ def mask_history(history: MaskHistory) -> Figure:
     axes.set_title(
         f"{active.mean():.0%} of the subspaces learn; grey ones rest", fontsize=10, loc="left"
     )
-    scale(figure, axes, image, "share of signal")
+    add_colorbar(figure, axes, image, "share of signal")
     return figure
 
 
-def robustness(table: pl.DataFrame, lines: Sequence[str] | None = None) -> Figure:
+def plot_robustness(table: pl.DataFrame, lines: Sequence[str] | None = None) -> Figure:
     """Video AUC by severity, from the clean images (0) on: a panel a corruption, a line a dataset.
 
     Args:
@@ -117,16 +119,16 @@ def robustness(table: pl.DataFrame, lines: Sequence[str] | None = None) -> Figur
             axes.plot(
                 line["severity"],
                 line["value"],
-                **style(number),
+                **line_style(number),
                 marker=MARKERS[number % len(MARKERS)],
                 markersize=4,
-                label=literal(one),
+                label=literal_text(one),
             )
         axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
         axes.set_ylim(min(0.45, *aucs["value"] - 0.03), 1.03)
         axes.set_xticks(range(6), ["clean", *"12345"], fontsize=7)
         axes.tick_params("y", labelsize=7, labelleft=place % columns == 0)
-        axes.set_title(literal(name), fontsize=9, loc="left")
+        axes.set_title(literal_text(name), fontsize=9, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("severity", fontsize=9)
     figure.supylabel("video AUC", fontsize=9)
@@ -140,34 +142,38 @@ def robustness(table: pl.DataFrame, lines: Sequence[str] | None = None) -> Figur
     return figure
 
 
-def layout(layers: Sequence[tuple[str, str]]) -> tuple[list[str], list[str], list[tuple[int, int]]]:
+def grid_layout(
+    layers: Sequence[tuple[str, str]],
+) -> tuple[list[str], list[str], list[tuple[int, int]]]:
     """The kinds (rows) and blocks (columns) of layers, in their order, and the place of each layer among them."""
     kinds, blocks = (list(dict.fromkeys(names)) for names in zip(*layers, strict=True))
     return kinds, blocks, [(kinds.index(row), blocks.index(column)) for row, column in layers]
 
 
-def blockwise(
+def draw_block_heatmap(
     axes: Axes, kinds: Sequence[str], blocks: Sequence[str], values: np.ndarray
 ) -> AxesImage:
     """Draws a heat map, one row a kind of layer, one column a block."""
     image = axes.imshow(values, cmap=COLOURS, aspect="auto")
-    axes.set_yticks(range(len(kinds)), [*map(literal, kinds)])
-    axes.set_xticks(range(len(blocks)), short(blocks), rotation=90 if len(blocks) > 16 else 0)
+    axes.set_yticks(range(len(kinds)), [*map(literal_text, kinds)])
+    axes.set_xticks(
+        range(len(blocks)), block_numbers(blocks), rotation=90 if len(blocks) > 16 else 0
+    )
     axes.set_xlabel("block")
     return image
 
 
-def kind(name: str) -> str:
+def layer_kind(name: str) -> str:
     """A layer's name inside its block: `attn.qkv` of `blocks.3.attn.qkv`."""
     return name.removeprefix(f"{block(name)}.")
 
 
-def short(blocks: Sequence[str]) -> list[str]:
+def block_numbers(blocks: Sequence[str]) -> list[str]:
     """Block names without what they all begin with: `3` of `blocks.3`."""
     return [".".join(re.findall(r"\d+", name)) or name for name in blocks]
 
 
-def literal(text: str) -> str:
+def literal_text(text: str) -> str:
     """Text that matplotlib draws as it stands: no part of it is a formula, and no legend leaves it out, as it does names that begin with `_`."""
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
@@ -189,7 +195,7 @@ def canvases(
     ]
 
 
-def scale(figure: Figure, axes: Axes, image: AxesImage, label: str) -> Colorbar:
+def add_colorbar(figure: Figure, axes: Axes, image: AxesImage, label: str) -> Colorbar:
     """Adds the scale of a heat map's colours, as wide in a wide picture as in a narrow one."""
     width = figure.get_figwidth()
     bar = figure.colorbar(
@@ -199,7 +205,7 @@ def scale(figure: Figure, axes: Axes, image: AxesImage, label: str) -> Colorbar:
     return bar
 
 
-def write(figure: Figure, path: Path) -> None:
+def write_png(figure: Figure, path: Path) -> None:
     """Writes a picture as PNG, in one step."""
     with atomic(path) as partial:
         figure.savefig(partial, format="png", dpi=150)

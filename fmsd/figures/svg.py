@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 
-def inline(figure: Figure, title: str) -> str:
+def inline_svg(figure: Figure, title: str) -> str:
     """An `<svg>` element; black becomes the colour of the text around it.
 
     Args:

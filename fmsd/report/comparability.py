@@ -7,17 +7,17 @@ from string import ascii_lowercase
 from typing import Any, Self
 
 from fmsd.errors import InputError
-from fmsd.report.rows import Trial
+from fmsd.report.rows import Row
 
 ALL = "all"
 """Every fact may differ."""
 
-MERGED = ("selection", "train")
+MERGE_FACTS = ("selection", "train")
 """Facts in which a merge cannot agree with its experts, nor they with each other; they are marked where it stands beside them."""
 
 
 @dataclass(frozen=True)
-class Marks:
+class ColumnNotes:
     """How cells of one column are told apart.
 
     Args:
@@ -45,10 +45,10 @@ class Marks:
 
     def of(self, row: str) -> str:
         """All letters of a row."""
-        return united(letters for (own, _, _), letters in self.cells.items() if own == row)
+        return join_letters(letters for (own, _, _), letters in self.cells.items() if own == row)
 
 
-def marked(trials: Sequence[Trial], differ: Sequence[str] = ()) -> Marks:
+def compare_stamps(trials: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNotes:
     """Compares the stamps of every column and marks those that differ in facts that may.
 
     Args:
@@ -57,7 +57,7 @@ def marked(trials: Sequence[Trial], differ: Sequence[str] = ()) -> Marks:
     Raises:
         InputError: numbers of one column rest on different facts.
     """
-    columns: dict[tuple[str, str], dict[str, tuple[Mapping[str, Any], list[Trial]]]] = {}
+    columns: dict[tuple[str, str], dict[str, tuple[Mapping[str, Any], list[Row]]]] = {}
     for trial in trials:
         facts = trial.facts()
         for dataset, level, stamp in (
@@ -68,23 +68,29 @@ def marked(trials: Sequence[Trial], differ: Sequence[str] = ()) -> Marks:
             columns.setdefault((dataset, level), {}).setdefault(stamp, (facts[stamp], []))[
                 1
             ].append(trial)
-    check_known(differ, columns)
+    check_differ(differ, columns)
     letters: dict[str, str] = {}
     cells: dict[tuple[str, str, str], list[str]] = {}
     for (dataset, level), found in columns.items():
-        names = differing([facts for facts, _ in found.values()])
+        names = differing_facts([facts for facts, _ in found.values()])
         merges = any("merged" in trial.record for _, own in found.values() for trial in own)
-        allowed = {*differ, *(MERGED if merges else ())}
+        allowed = {*differ, *(MERGE_FACTS if merges else ())}
         if ALL not in differ and (kept := [name for name in names if name not in allowed]):
             (facts, (one, *_)), *others = found.values()
             other_facts, (other, *_) = next(
                 other
                 for other in others
-                if any(told(other[0].get(name)) != told(facts.get(name)) for name in kept)
+                if any(
+                    format_fact(other[0].get(name)) != format_fact(facts.get(name)) for name in kept
+                )
             )
-            own = [name for name in kept if told(other_facts.get(name)) != told(facts.get(name))]
+            own = [
+                name
+                for name in kept
+                if format_fact(other_facts.get(name)) != format_fact(facts.get(name))
+            ]
             what = "; ".join(
-                f"{name}: {shortened(facts.get(name))} and {shortened(other_facts.get(name))}"
+                f"{name}: {shorten_fact(facts.get(name))} and {shorten_fact(other_facts.get(name))}"
                 for name in own
             )
             raise InputError(
@@ -94,32 +100,32 @@ def marked(trials: Sequence[Trial], differ: Sequence[str] = ()) -> Marks:
                 "them into one column with marks",
             )
         for facts, own in found.values() if names else ():
-            meaning = ", ".join(f"{name} {shortened(facts.get(name), 160)}" for name in names)
+            meaning = ", ".join(f"{name} {shorten_fact(facts.get(name), 160)}" for name in names)
             letter = letters.setdefault(meaning, _letter(len(letters)))
             for trial in own:
                 held = cells.setdefault((trial.label, dataset, level), [])
                 if letter not in held:
                     held.append(letter)
-    return Marks(
+    return ColumnNotes(
         {place: ",".join(sorted(held)) for place, held in cells.items()},
         [(letter, meaning) for meaning, letter in letters.items()],
     )
 
 
-def united(marks: Iterable[str]) -> str:
+def join_letters(marks: Iterable[str]) -> str:
     """The letters of several marks as one, each once."""
     return ",".join(sorted({letter for mark in marks for letter in mark.split(",") if letter}))
 
 
-def differing(facts: Sequence[Mapping[str, Any]]) -> list[str]:
+def differing_facts(facts: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names of the facts that are not the same in all."""
     names = dict.fromkeys(name for one in facts for name in one)
-    return [name for name in names if len({told(one.get(name)) for one in facts}) > 1]
+    return [name for name in names if len({format_fact(one.get(name)) for one in facts}) > 1]
 
 
-def check_known(
+def check_differ(
     differ: Sequence[str],
-    columns: Mapping[Any, Mapping[str, tuple[Mapping[str, Any], list[Trial]]]],
+    columns: Mapping[Any, Mapping[str, tuple[Mapping[str, Any], list[Row]]]],
 ) -> None:
     """Refuses words of `differ=` that name no fact.
 
@@ -137,12 +143,12 @@ def check_known(
         )
 
 
-def told(value: Any) -> str:
+def format_fact(value: Any) -> str:
     """A fact as text: JSON, but words as they are."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def shortened(value: Any, most: int = 60) -> str:
+def shorten_fact(value: Any, most: int = 60) -> str:
     """A fact as text, cut off where it is long."""
     if (
         isinstance(value, dict)
@@ -151,7 +157,7 @@ def shortened(value: Any, most: int = 60) -> str:
     ):
         text = ", ".join(f"{name} {digest[:12]}" for name, digest in value.items())
     else:
-        text = told(value)
+        text = format_fact(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

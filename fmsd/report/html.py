@@ -7,9 +7,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from fmsd.figures.style import style
-from fmsd.figures.svg import inline
-from fmsd.report.comparability import Marks
+from fmsd.figures.style import line_style
+from fmsd.figures.svg import inline_svg
+from fmsd.report.comparability import ColumnNotes
 from fmsd.report.tables import Cell, Table
 
 FOLDER = Path(__file__).parent
@@ -26,7 +26,7 @@ class Section:
     body: str
 
 
-def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+def document(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The whole file."""
     links = "".join(
         f'<li><a href="#{section.name}">{escape(section.title)}</a></li>' for section in sections
@@ -70,7 +70,7 @@ def paragraph(text: str, kind: str = "") -> str:
     return f"<p{attribute('class', kind)}>{escape(text)}</p>"
 
 
-def results(table: Table, shown: Mapping[str, int], heat: bool = False) -> str:
+def number_table(table: Table, shown: Mapping[str, int], heat: bool = False) -> str:
     """A table of numbers with its notes.
 
     Args:
@@ -79,7 +79,7 @@ def results(table: Table, shown: Mapping[str, int], heat: bool = False) -> str:
     """
     rows = [
         [
-            f"{swatch(shown[label]) if label in shown else ''}{escape(label)}",
+            f"{line_sample(shown[label]) if label in shown else ''}{escape(label)}",
             *(_cell(own.get(column), heat) for column in table.columns),
         ]
         for label, own in table.cells.items()
@@ -103,7 +103,7 @@ def results(table: Table, shown: Mapping[str, int], heat: bool = False) -> str:
     )
 
 
-def words(
+def text_table(
     caption: str,
     header: Sequence[str],
     rows: Sequence[Sequence[str | float | None]],
@@ -126,7 +126,7 @@ def words(
     return _table(escape(caption), list(map(escape, header)), lines, text)
 
 
-def choice(panes: Mapping[tuple[str, ...], str], names: Sequence[str]) -> str:
+def panes_by_choice(panes: Mapping[tuple[str, ...], str], names: Sequence[str]) -> str:
     """Panes of which one is seen, by what is chosen; without scripts all of them.
 
     Args:
@@ -155,16 +155,16 @@ def choice(panes: Mapping[tuple[str, ...], str], names: Sequence[str]) -> str:
     return f'<div class="choice"><p class="controls">{"".join(controls)}</p>{parts}</div>'
 
 
-def picture(figure: Figure, title: str, caption: str) -> str:
+def figure_element(figure: Figure, title: str, caption: str) -> str:
     """A figure with what stands below it.
 
     Args:
         title: no other picture of the page has the same.
     """
-    return f"<figure>{inline(figure, title)}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure>{inline_svg(figure, title)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def photograph(kind: str, encoded: str, caption: str) -> str:
+def image_element(kind: str, encoded: str, caption: str) -> str:
     """A picture of pixels.
 
     Args:
@@ -177,7 +177,7 @@ def photograph(kind: str, encoded: str, caption: str) -> str:
     )
 
 
-def facts(pairs: Mapping[str, str]) -> str:
+def definition_list(pairs: Mapping[str, str]) -> str:
     """Names and what they stand for."""
     return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in pairs.items())}</dl>"
 
@@ -187,23 +187,23 @@ def grid(pictures: Sequence[str], wide: bool = False) -> str:
     return f'<div class="grid{" wide" if wide else ""}">{"".join(pictures)}</div>'
 
 
-def legend(rows: Mapping[str, int], marks: Marks) -> str:
+def legend(rows: Mapping[str, int], marks: ColumnNotes) -> str:
     """Whose line is which, with the letters of the rows' numbers."""
     lines = (
-        f"<li>{swatch(place)}{escape(row)}{raised(marks.of(row))}</li>"
+        f"<li>{line_sample(place)}{escape(row)}{superscript(marks.of(row))}</li>"
         for row, place in rows.items()
     )
     return f'<ul class="legend">{"".join(lines)}</ul>'
 
 
-def raised(mark: str) -> str:
+def superscript(mark: str) -> str:
     """The letters of notes."""
     return f"<sup>{escape(mark)}</sup>" if mark else ""
 
 
-def swatch(place: int) -> str:
+def line_sample(place: int) -> str:
     """A piece of the line at a place."""
-    look = style(place)
+    look = line_style(place)
     dashes = (
         ""
         if look["linestyle"] == "solid"
@@ -216,7 +216,7 @@ def swatch(place: int) -> str:
     return f'<svg class="swatch" viewBox="0 0 26 8" aria-hidden="true">{path}</svg>'
 
 
-def code(text: str) -> str:
+def code_block(text: str) -> str:
     """Lines to copy."""
     return (
         '<div class="code"><button type="button" class="copy">copy</button><pre '
@@ -241,7 +241,9 @@ def _cell(cell: Cell | None, heat: bool) -> str:
         if wanted
     )
     look = f"--v:{max(cell.value - 0.5, 0) * 200:.0f}" if heat else ""
-    return f'<td data-value="{cell.value:.6g}"{attribute("class", kinds)}{attribute("style", look)}>{number}{raised(cell.mark)}{spread}{below}</td>'
+    attributes = attribute("class", kinds) + attribute("style", look)
+    content = f"{number}{superscript(cell.mark)}{spread}{below}"
+    return f'<td data-value="{cell.value:.6g}"{attributes}>{content}</td>'
 
 
 def attribute(name: str, value: str) -> str:

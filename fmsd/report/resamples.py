@@ -8,18 +8,18 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
-from fmsd.console import counted
+from fmsd.console import track
 from fmsd.errors import InputError
 from fmsd.figures.curves import Scored
 from fmsd.metrics.calibration import reliability
 from fmsd.metrics.interval import interval, resampled, sufficient
 from fmsd.metrics.table import LEVELS, by_domain, datasets, levels, results
-from fmsd.report.rows import Trial
+from fmsd.report.rows import Row
 from fmsd.report.tables import Samples
 
 
 @dataclass(frozen=True)
-class Scores:
+class CurveData:
     """One run on one dataset.
 
     Args:
@@ -34,7 +34,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Resamples:
     """What the predictions of all trials tell.
 
     Args:
@@ -49,7 +49,7 @@ class Evidence:
     samples: Samples
     intervals: pl.DataFrame
     domains: pl.DataFrame
-    scores: Mapping[tuple[str, str], Scores]
+    scores: Mapping[tuple[str, str], CurveData]
     reals: pl.DataFrame
 
 
@@ -65,13 +65,13 @@ INTERVALS = {
 }
 
 
-def gathered(
-    trials: Sequence[Trial],
+def resample_rows(
+    trials: Sequence[Row],
     metric: str,
     resamples: int,
     pictured: Collection[str] | None = (),
     forgeries: bool = False,
-) -> Evidence:
+) -> Resamples:
     """Reads the predictions of all trials, each once.
 
     Args:
@@ -87,7 +87,7 @@ def gathered(
     samples: dict[tuple[str, str, str], list[np.ndarray]] = {}
     intervals, domains, scores, reals = [], [], {}, []
     work = [(trial, dataset) for trial in trials for dataset in trial.places]
-    for trial, dataset in counted(work, "Reading predictions", len(work), "tables"):
+    for trial, dataset in track(work, "Reading predictions", len(work), "tables"):
         frames, rules = trial.predictions(dataset), trial.rules(dataset)
         whole = results(frames, "", **rules, metrics=[metric])
         _check(trial, dataset, whole)
@@ -132,7 +132,7 @@ def gathered(
         )
         if trial.label in pictured and (trial.label, dataset) not in scores:
             scores[trial.label, dataset] = _scores(frames, **grouped)
-    return Evidence(
+    return Resamples(
         {place: np.mean(found, axis=0) for place, found in samples.items()},
         pl.DataFrame(intervals, schema=INTERVALS, orient="row"),
         pl.concat(domains, how="vertical_relaxed") if domains else pl.DataFrame(),
@@ -166,7 +166,7 @@ def _by_forgery(
         )
 
 
-def _check(trial: Trial, dataset: str, computed: pl.DataFrame) -> None:
+def _check(trial: Row, dataset: str, computed: pl.DataFrame) -> None:
     """Refuses predictions that a trial's numbers do not follow from."""
     computed = computed.cast(
         {"level": pl.String, "metric": pl.String, "value": pl.Float64}
@@ -184,7 +184,7 @@ def _check(trial: Trial, dataset: str, computed: pl.DataFrame) -> None:
         )
 
 
-def _scores(frames: pl.DataFrame, naming: str, video_score: str) -> Scores:
+def _scores(frames: pl.DataFrame, naming: str, video_score: str) -> CurveData:
     """What curves are drawn of."""
     ((_, table),) = datasets(frames, naming)
     ranked = levels(table, video_score)
@@ -192,4 +192,4 @@ def _scores(frames: pl.DataFrame, naming: str, video_score: str) -> Scores:
         str(name): own["score"].to_numpy()
         for (name,), own in table.group_by("domain", maintain_order=True)
     }
-    return Scores(ranked["video"], domains, reliability(*ranked["frame"]))
+    return CurveData(ranked["video"], domains, reliability(*ranked["frame"]))

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.errors import InputError, reason
-from fmsd.runs.folder import Run, flat
+from fmsd.runs.folder import Run, flatten
 from fmsd.settings import parse_settings
 from fmsd.tables import read_parquet
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 ORACLE = "oracle"
 """The selection that looks at the test datasets; its rows say so."""
 
-LEARNING = (
+TRAINING_KEYS = (
     "backbone.",
     "method.",
     "wrapper.",
@@ -37,7 +37,7 @@ LEARNING = (
 )
 """What the keys of a configuration begin with in which the seeds of a row agree."""
 
-PATHS = ("backbone.weights", "method.mask.file")
+PATH_KEYS = ("backbone.weights", "method.mask.file")
 """Keys among these that say where a file lies."""
 
 ADDED: Mapping[str, Any] = {"backbone.cosine_head": False}
@@ -48,7 +48,7 @@ COLUMNS = ["path", "dataset", "domain", "video", "label", "logit"]
 
 
 @dataclass(frozen=True)
-class Trial:
+class Row:
     """One run of a row, one seed.
 
     Args:
@@ -140,7 +140,7 @@ class Trial:
         return frames
 
 
-def trials(runs: Path) -> list[Trial]:
+def load_rows(runs: Path) -> list[Row]:
     """The finished runs below a folder with their evaluations; where there are evaluations only, these.
 
     Raises:
@@ -188,7 +188,7 @@ def trials(runs: Path) -> list[Trial]:
     return _labelled([(group, [records[run] for run in group]) for group in groups.values()])
 
 
-def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[Trial]:
+def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[Row]:
     """Trials with what was varied in them besides the seed."""
     settings = [_settings(records[0]["overrides"]) for _, records in groups]
     kinds = ["merged" in records[0] for _, records in groups]
@@ -213,7 +213,7 @@ def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[
                 "seed)",
                 "keep one of them below runs=FOLDER",
             )
-        if (settings := learning_settings(runs[0], records[0])) is not None:
+        if (settings := training_settings(runs[0], records[0])) is not None:
             other, others = first.setdefault(label, (runs[0], settings))
             if key := next(
                 (
@@ -252,7 +252,7 @@ def _varied(settings: Sequence[tuple[str, ...]], kinds: Sequence[bool]) -> list[
 
 def _trial(
     label: str, seed: int | None, runs: Sequence[Run], records: Sequence[Mapping[str, Any]]
-) -> Trial:
+) -> Row:
     parts: list[pl.DataFrame] = []
     places: dict[str, Path] = {}
     shown: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -309,7 +309,7 @@ def _trial(
         }
     table = pl.concat(parts, how="diagonal")
     label += f" ({ORACLE})" if table["selection"].str.contains(ORACLE).any() else ""
-    return Trial(label, seed, tuple(runs), tuple(records), table, places)
+    return Row(label, seed, tuple(runs), tuple(records), table, places)
 
 
 def _record(run: Run) -> dict[str, Any]:
@@ -336,7 +336,7 @@ def _time(run: Run, record: Mapping[str, Any]) -> float:
         ) from error
 
 
-def learning_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
+def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The part of a run's configuration that what it learned follows from, besides its data and seed; None where it is not kept.
 
     How an evaluation or a merge puts frames into batches changes nothing.
@@ -344,7 +344,7 @@ def learning_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | N
     if not run.config.is_file():
         return None
     try:
-        settings = flat(parse_settings(run.config.read_text(encoding="utf-8"), run.config))
+        settings = flatten(parse_settings(run.config.read_text(encoding="utf-8"), run.config))
     except UnicodeDecodeError as error:
         raise InputError(
             f"{run.config} is no configuration ({reason(error)})", "put it back, or remove it"
@@ -353,9 +353,9 @@ def learning_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | N
     return {
         key: value
         for key, value in {**ADDED, **settings}.items()
-        if key.startswith(LEARNING)
+        if key.startswith(TRAINING_KEYS)
         and not key.startswith(idle)
-        and key not in PATHS
+        and key not in PATH_KEYS
         and key.rpartition(".")[2] != "seed"
     }
 

@@ -18,18 +18,24 @@ from fmsd.figures import curves, style
 from fmsd.metrics.table import videos
 from fmsd.peft.mask import Layer, LayerMask, MaskHistory
 from fmsd.report import html
-from fmsd.report.comparability import Marks, differing, shortened
+from fmsd.report.comparability import ColumnNotes, differing_facts, shorten_fact
 from fmsd.report.html import Section
-from fmsd.report.resamples import Evidence, Scores
-from fmsd.report.rows import Trial
-from fmsd.report.tables import LOWER, NAMES, Table, lacking, results_table
+from fmsd.report.resamples import CurveData, Resamples
+from fmsd.report.rows import Row
+from fmsd.report.tables import (
+    LOWER_IS_BETTER,
+    METRIC_NAMES,
+    Table,
+    missing_intervals,
+    results_table,
+)
 from fmsd.runs.folder import EXPLANATIONS, MASK, SPECTRA
 from fmsd.tables import read_csv
 
-LINES = 12
+MAX_LINES = 12
 """Rows that pictures show at most."""
 
-WIDEST = 1400
+MAX_IMAGE_WIDTH = 1400
 """Pixels across of an embedded picture at most."""
 
 
@@ -48,14 +54,14 @@ class Overview:
     """
 
     folder: Path
-    trials: Sequence[Trial]
+    trials: Sequence[Row]
     tables: Mapping[tuple[str, str], Table]
     against: Sequence[Table]
     shown: Mapping[str, int]
-    evidence: Evidence
-    marks: Marks
+    evidence: Resamples
+    marks: ColumnNotes
     robustness: pl.DataFrame | None
-    robustness_marks: Marks
+    robustness_marks: ColumnNotes
 
     @property
     def metric(self) -> str:
@@ -72,9 +78,9 @@ class Overview:
         )
 
     @property
-    def firsts(self) -> dict[str, Trial]:
+    def firsts(self) -> dict[str, Row]:
         """The first seed of each row that pictures show."""
-        found: dict[str, Trial] = {}
+        found: dict[str, Row] = {}
         for trial in self.trials:
             if trial.label in self.shown:
                 found.setdefault(trial.label, trial)
@@ -91,7 +97,7 @@ class Overview:
         return list(dict.fromkeys(dataset for trial in self.trials for dataset in trial.places))
 
 
-def page(overview: Overview) -> str:
+def report_page(overview: Overview) -> str:
     """The page of a report."""
     count, rows = len(overview.trials), len({trial.label for trial in overview.trials})
     versions = sorted(
@@ -102,27 +108,27 @@ def page(overview: Overview) -> str:
         }
     )
     subtitle = (
-        f"{plural(count, 'run')} in {plural(rows, 'row')}, "
-        f"{plural(len(overview.datasets), 'test dataset')}"
+        f"{count_noun(count, 'run')} in {count_noun(rows, 'row')}, "
+        f"{count_noun(len(overview.datasets), 'test dataset')}"
     )
     subtitle += f"; fmsd {', '.join(versions)}" if versions else ""
-    return html.page(
+    return html.document(
         f"Report on {overview.folder.resolve().name}",
         subtitle,
         [section for make in SECTIONS if (section := make(overview)) is not None],
     )
 
 
-def results(overview: Overview) -> Section:
+def results_section(overview: Overview) -> Section:
     """The tables, one at a time, and the differences."""
     panes = {
-        (NAMES.get(metric, metric), level): html.results(table, overview.shown)
+        (METRIC_NAMES.get(metric, metric), level): html.number_table(table, overview.shown)
         for (metric, level), table in overview.tables.items()
     }
-    body = html.choice(panes, ("metric", "level"))
+    body = html.panes_by_choice(panes, ("metric", "level"))
     if overview.against:
-        body += html.choice(
-            {(table.level,): html.results(table, {}) for table in reversed(overview.against)},
+        body += html.panes_by_choice(
+            {(table.level,): html.number_table(table, {}) for table in reversed(overview.against)},
             ("level of the differences",),
         )
     body += html.paragraph(
@@ -131,14 +137,14 @@ def results(overview: Overview) -> Section:
     return Section("results", "Results", body)
 
 
-def ranking(overview: Overview) -> Section | None:
+def ranking_section(overview: Overview) -> Section | None:
     """ROC and DET curves."""
 
     def one(
         draw: Callable[[Sequence[curves.Scored | None]], Any], name: str, what: str
     ) -> list[str]:
         return [
-            html.picture(
+            html.figure_element(
                 draw([own and own.videos for own in lines]),
                 f"{name} curves on {dataset}",
                 f"{overview.sized(dataset)}: {what}",
@@ -156,19 +162,19 @@ def ranking(overview: Overview) -> Section | None:
     )
     body += (
         html.legend(overview.shown, overview.marks)
-        + html.grid(one(curves.roc, "ROC", "ROC"))
-        + html.grid(one(curves.det, "DET", "DET"))
+        + html.grid(one(curves.plot_roc, "ROC", "ROC"))
+        + html.grid(one(curves.plot_det, "DET", "DET"))
     )
     return Section("curves", "ROC and DET curves", body)
 
 
-def histograms(overview: Overview) -> Section | None:
+def histograms_section(overview: Overview) -> Section | None:
     """How scores are spread, a row at a time."""
     panes = {}
     for row in overview.shown:
         pictures = [
-            html.picture(
-                curves.histograms(own.domains),
+            html.figure_element(
+                curves.plot_histograms(own.domains),
                 f"Scores of {row} on {dataset}",
                 overview.sized(dataset),
             )
@@ -183,17 +189,17 @@ def histograms(overview: Overview) -> Section | None:
         "scores",
         "Scores by domain",
         html.paragraph(f"Of frames, by {_first(overview)}.", "quiet")
-        + html.choice(panes, ("row",)),
+        + html.panes_by_choice(panes, ("row",)),
     )
 
 
-def calibration(overview: Overview) -> Section | None:
+def calibration_section(overview: Overview) -> Section | None:
     """Whether a score is a probability."""
     if not overview.evidence.scores:
         return None
     pictures = [
-        html.picture(
-            curves.reliability([own and own.reliability for own in lines]),
+        html.figure_element(
+            curves.plot_reliability([own and own.reliability for own in lines]),
             f"Reliability on {dataset}",
             overview.sized(dataset),
         )
@@ -211,7 +217,7 @@ def calibration(overview: Overview) -> Section | None:
     )
 
 
-def domains(overview: Overview) -> Section | None:
+def forgeries_section(overview: Overview) -> Section | None:
     """Each forgery by itself."""
     table, metric = overview.evidence.domains, overview.metric
     if table.is_empty() or table["domain"].n_unique() < 2:
@@ -224,16 +230,16 @@ def domains(overview: Overview) -> Section | None:
                 marks = overview.marks.at((dataset, domain) for domain in own["domain"])
                 made = replace(
                     results_table(own, metric, level, {}, {}, marks),
-                    title=f"{NAMES.get(metric, metric)} per {level} on {dataset}",
+                    title=f"{METRIC_NAMES.get(metric, metric)} per {level} on {dataset}",
                 )
-                panes[level, dataset] = html.results(made, {}, heat=metric == "auc")
+                panes[level, dataset] = html.number_table(made, {}, heat=metric == "auc")
     body = html.paragraph(
         "The fakes of one forgery against all reals of their dataset.", "quiet"
-    ) + html.choice(panes, ("level", "dataset"))
+    ) + html.panes_by_choice(panes, ("level", "dataset"))
     return Section("domains", "Forgeries", body) if panes else None
 
 
-def robustness(overview: Overview) -> Section | None:
+def robustness_section(overview: Overview) -> Section | None:
     """AUC under corruptions."""
     table = overview.robustness
     if table is None:
@@ -242,19 +248,21 @@ def robustness(overview: Overview) -> Section | None:
     for dataset, made in overview.corrupted.items():
         own = table.filter(dataset=dataset, level="video", metric="auc")
         rows = [row for row in overview.shown if row in own["run"]]
-        parts.append(html.results(made, overview.shown))
+        parts.append(html.number_table(made, overview.shown))
         if rows:
             places = [row if row in rows else "" for row in overview.shown]
             keys = ("run", "level", "metric", "corruption", "severity")
             drawn = own.group_by(keys, maintain_order=True).agg(pl.col("value").mean())
             caption = f"{overview.sized(dataset)}: AUC per video by severity"
             parts.append(
-                html.picture(style.robustness(drawn, places), f"Robustness on {dataset}", caption)
+                html.figure_element(
+                    style.plot_robustness(drawn, places), f"Robustness on {dataset}", caption
+                )
             )
     return Section("robustness", "Robustness", "".join(parts))
 
 
-def robustness_tables(table: pl.DataFrame, marks: Marks) -> dict[str, Table]:
+def robustness_tables(table: pl.DataFrame, marks: ColumnNotes) -> dict[str, Table]:
     """The video AUC of every row on clean images and under each corruption, a table for each dataset.
 
     Args:
@@ -266,7 +274,7 @@ def robustness_tables(table: pl.DataFrame, marks: Marks) -> dict[str, Table]:
     ):
         worse = own.filter(pl.col("severity") > 0)
         kept = {
-            str(name): shared(held)
+            str(name): shared_severities(held)
             for (name,), held in worse.group_by("corruption", maintain_order=True)
         }
         means = [
@@ -298,38 +306,43 @@ def robustness_tables(table: pl.DataFrame, marks: Marks) -> dict[str, Table]:
         caption = f"{counts}Mean over the severities that all runs have, {said}."
         title = f"AUC per video on {dataset}"
         tables[str(dataset)] = replace(
-            made, title=title, columns=columns, caption=caption, videos={}, lacking=lacking(own)
+            made,
+            title=title,
+            columns=columns,
+            caption=caption,
+            videos={},
+            lacking=missing_intervals(own),
         )
     return tables
 
 
-def masks(overview: Overview) -> Section | None:
+def masks_section(overview: Overview) -> Section | None:
     """Which layers learned."""
 
     def one(row: str, held: Mapping[str, Any]) -> str | None:
         if "layers" in held:
-            figure = style.layer_mask(
+            figure = style.plot_layer_mask(
                 LayerMask(held["settings"], tuple(Layer(**layer) for layer in held["layers"]))
             )
         elif held["steps"]:
-            figure = style.mask_history(
+            figure = style.plot_mask_history(
                 MaskHistory(held["units"], held["steps"], held["active"], held["scores"])
             )
         else:
             return None
-        return html.picture(figure, f"Layers of {row}", row)
+        return html.figure_element(figure, f"Layers of {row}", row)
 
     return _by_row(overview, "masks", "Layers that learned", MASK, one)
 
 
-def spectra(overview: Overview) -> Section | None:
+def spectra_section(overview: Overview) -> Section | None:
     """What training did to the singular values."""
 
     def one(row: str, held: Mapping[str, Any]) -> str | None:
         if not held["layers"]:
             return None
-        return html.picture(
-            curves.spectra(held["layers"]),
+        return html.figure_element(
+            curves.plot_spectra(held["layers"]),
             f"Spectra of {row}",
             f"{row}: singular values, largest first",
         )
@@ -337,7 +350,7 @@ def spectra(overview: Overview) -> Section | None:
     return _by_row(overview, "spectra", "Spectra before and after", SPECTRA, one)
 
 
-def training(overview: Overview) -> Section | None:
+def training_section(overview: Overview) -> Section | None:
     """How training went."""
     logs = {}
     for row, trial in overview.firsts.items():
@@ -360,8 +373,8 @@ def training(overview: Overview) -> Section | None:
         ]
         if any(lines):
             pictures.append(
-                html.picture(
-                    curves.training(
+                html.figure_element(
+                    curves.plot_training(
                         [line if line and line[0] else None for line in lines],
                         what.partition(" per ")[0],
                     ),
@@ -379,7 +392,7 @@ def training(overview: Overview) -> Section | None:
     return Section("training", "Training", body)
 
 
-def explanations(overview: Overview) -> Section | None:
+def explanations_section(overview: Overview) -> Section | None:
     """What detectors look at."""
     panes = {}
     for row, trial in overview.firsts.items():
@@ -391,13 +404,17 @@ def explanations(overview: Overview) -> Section | None:
         }
         if paths:
             panes[row,] = html.paragraph(row, "quiet") + "".join(
-                html.photograph("webp", _encoded(path), f"{row}: {name}")
+                html.image_element("webp", _encoded(path), f"{row}: {name}")
                 for path, name in paths.items()
             )
-    return Section("explanations", "Explanations", html.choice(panes, ("row",))) if panes else None
+    return (
+        Section("explanations", "Explanations", html.panes_by_choice(panes, ("row",)))
+        if panes
+        else None
+    )
 
 
-def cost(overview: Overview) -> Section:
+def cost_section(overview: Overview) -> Section:
     """What each row took."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for trial in overview.trials:
@@ -439,7 +456,7 @@ def cost(overview: Overview) -> Section:
         for place, name in enumerate(header)
         if not place or any(row[place] is not None for row in rows)
     ]
-    table = html.words(
+    table = html.text_table(
         "Cost of a run, mean over seeds",
         [header[place] for place in kept],
         [[row[place] for place in kept] for row in rows],
@@ -448,7 +465,7 @@ def cost(overview: Overview) -> Section:
     return Section("cost", "Cost", table)
 
 
-def protocol(overview: Overview) -> Section:
+def protocol_section(overview: Overview) -> Section:
     """What the numbers rest on, each stamp once."""
     stamps = {
         stamp: facts
@@ -456,7 +473,7 @@ def protocol(overview: Overview) -> Section:
         for stamp, facts in trial.facts().items()
         if stamp in trial.results["stamp"]
     }
-    names = differing(list(stamps.values()))
+    names = differing_facts(list(stamps.values()))
     common = {
         name: value for name, value in next(iter(stamps.values())).items() if name not in names
     }
@@ -464,32 +481,32 @@ def protocol(overview: Overview) -> Section:
         "Numbers may only be compared where these facts agree. Each stamp is the hash of them all.",
         "quiet",
     )
-    body += html.facts({name: shortened(value, 400) for name, value in common.items()})
+    body += html.definition_list({name: shorten_fact(value, 400) for name, value in common.items()})
     first = [name for name in ("dataset", "level") if name in names]
     others = [name for name in names if name not in first]
     lines = [
-        [stamp, *(shortened(facts.get(name), 200) for name in (*first, *others))]
+        [stamp, *(shorten_fact(facts.get(name), 200) for name in (*first, *others))]
         for stamp, facts in stamps.items()
     ]
     return Section(
         "protocol",
         "Protocol",
         body
-        + html.words(
+        + html.text_table(
             "What differs between stamps", ["stamp", *first, *others], lines, range(len(names) + 1)
         ),
     )
 
 
-def repeat(overview: Overview) -> Section:
+def repeat_section(overview: Overview) -> Section:
     """The commands and what they ran with."""
     commands = dict.fromkeys(
-        spelled(record["command"])
+        format_command(record["command"])
         for trial in overview.trials
         for record in trial.records
         if record.get("command")
     )
-    body = html.code("\n".join(commands))
+    body = html.code_block("\n".join(commands))
     facts: dict[str, str] = {}
     for name, values in {
         "git revision": {str(trial.record.get("revision")) for trial in overview.trials},
@@ -504,7 +521,7 @@ def repeat(overview: Overview) -> Section:
     }.items():
         if known := sorted(values - {"None", ""}):
             facts[name] = "; ".join(known)
-    body += html.facts(facts)
+    body += html.definition_list(facts)
     lines = [
         (
             trial.label,
@@ -515,7 +532,7 @@ def repeat(overview: Overview) -> Section:
         for trial in overview.trials
         for run in trial.runs
     ]
-    body += html.words(
+    body += html.text_table(
         "Where the numbers lie",
         ["", "seed", f"folder below {overview.folder.resolve().name}", "selection"],
         lines,
@@ -526,46 +543,46 @@ def repeat(overview: Overview) -> Section:
 
 SECTIONS: tuple[Callable[[Overview], Section | None], ...] = (
     *(
-        results,
-        ranking,
-        histograms,
-        calibration,
-        domains,
-        robustness,
-        masks,
-        spectra,
-        training,
-        explanations,
+        results_section,
+        ranking_section,
+        histograms_section,
+        calibration_section,
+        forgeries_section,
+        robustness_section,
+        masks_section,
+        spectra_section,
+        training_section,
+        explanations_section,
     ),
-    *(cost, protocol, repeat),
+    *(cost_section, protocol_section, repeat_section),
 )
 """The parts in their order."""
 
 
-def shared(table: pl.DataFrame) -> list[int]:
+def shared_severities(table: pl.DataFrame) -> list[int]:
     """The severities of one corruption that all runs have that were tested under it."""
     return sorted(
         set.intersection(*(set(own["severity"]) for _, own in table.group_by("run", "seed")))
     )
 
 
-def pictured(table: Table) -> dict[str, int]:
+def figure_lines(table: Table) -> dict[str, int]:
     """The rows that pictures show: at most twelve, those that are best on average over the columns; with the places of their lines."""
-    sign = 1 if table.metric in LOWER else -1
+    sign = 1 if table.metric in LOWER_IS_BETTER else -1
     means = {
         row: sign * sum(cell.value for cell in own.values()) / len(own)
         for row, own in table.cells.items()
     }
-    best = set(sorted(means, key=lambda row: means[row])[:LINES])
+    best = set(sorted(means, key=lambda row: means[row])[:MAX_LINES])
     return {row: place for place, row in enumerate(row for row in table.cells if row in best)}
 
 
-def spelled(command: Sequence[str]) -> str:
+def format_command(command: Sequence[str]) -> str:
     """A command as one types it; its first word is the program with its verb."""
     return " ".join([*command[:1], *map(shlex.quote, command[1:])])
 
 
-def plural(count: int, what: str) -> str:
+def count_noun(count: int, what: str) -> str:
     """A number of things."""
     return f"{count} {what}{'' if count == 1 else 's'}"
 
@@ -582,7 +599,7 @@ def _first(overview: Overview) -> str:
     return f"the first seed of {every}" if seeds else f"the run of {every}"
 
 
-def _lines(overview: Overview) -> Iterator[tuple[str, list[Scores | None]]]:
+def _lines(overview: Overview) -> Iterator[tuple[str, list[CurveData | None]]]:
     """The scores of each row on a dataset, in the order of their lines."""
     for dataset in overview.datasets:
         lines = [overview.evidence.scores.get((row, dataset)) for row in overview.shown]
@@ -616,7 +633,8 @@ def _by_row(
         Section(
             name,
             title,
-            html.paragraph(f"Of {_first(overview)}.", "quiet") + html.choice(made, ("row",)),
+            html.paragraph(f"Of {_first(overview)}.", "quiet")
+            + html.panes_by_choice(made, ("row",)),
         )
         if made
         else None
@@ -628,7 +646,7 @@ def _encoded(path: Path) -> str:
     packed = io.BytesIO()
     try:
         with Image.open(path) as image:
-            image.thumbnail((WIDEST, 4 * WIDEST))
+            image.thumbnail((MAX_IMAGE_WIDTH, 4 * MAX_IMAGE_WIDTH))
             image.convert("RGB").save(packed, "WEBP", quality=82)
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow says of broken files
         raise InputError(

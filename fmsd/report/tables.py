@@ -10,15 +10,15 @@ from jaxtyping import Float64
 
 from fmsd.metrics.interval import FEWEST, holm, interval, paired, sufficient
 from fmsd.metrics.table import markdown, markdown_text, videos
-from fmsd.report.comparability import Marks, united
+from fmsd.report.comparability import ColumnNotes, join_letters
 
-LOWER = frozenset({"eer", "brier", "ece"})
+LOWER_IS_BETTER = frozenset({"eer", "brier", "ece"})
 """Metrics of which a low value is good; of the others a high one is."""
 
 CHANCE: Mapping[str, float] = {"auc": 0.5, "bacc": 0.5, "bacc_val": 0.5, "eer": 0.5}
 """What a detector that knows nothing has, whatever the data; no number on the wrong side of it is the best."""
 
-NAMES: Mapping[str, str] = {
+METRIC_NAMES: Mapping[str, str] = {
     "auc": "AUC",
     "ap": "Average precision",
     "eer": "Equal error rate",
@@ -143,7 +143,7 @@ class Table:
 
 
 def results_table(
-    tidy: pl.DataFrame, metric: str, level: str, means: Means, samples: Samples, marks: Marks
+    tidy: pl.DataFrame, metric: str, level: str, means: Means, samples: Samples, marks: ColumnNotes
 ) -> Table:
     """Means over seeds; the best of a column stands out where there are several rows.
 
@@ -156,7 +156,7 @@ def results_table(
     """
     shown = tidy.filter(metric=metric, level=level)
     columns = shown["dataset"].unique(maintain_order=True).to_list()
-    counts, few, why = videos(shown), _few(shown), lacking(shown)
+    counts, few, why = videos(shown), _few(shown), missing_intervals(shown)
     parts = [shown.select("run", "seed", "dataset", "value")]
     for name, datasets in means.items():
         own = (
@@ -182,14 +182,14 @@ def results_table(
         low, high = (
             interval(np.mean([samples[part] for part in parts], axis=0)) if enough else (None, None)
         )
-        mark = united(marks.cells.get(part, "") for part in parts)
+        mark = join_letters(marks.cells.get(part, "") for part in parts)
         fewer = own.height if own.height < seeds[row] else None
         inverted = metric == "auc" and high is not None and high < CHANCE["auc"]
         cells.setdefault(str(row), {})[str(column)] = Cell(
             value, deviation, low, high, inverted=inverted, few=lacks, mark=mark, seeds=fewer
         )
     return Table(
-        f"{NAMES.get(metric, metric)} per {level}",
+        f"{METRIC_NAMES.get(metric, metric)} per {level}",
         metric,
         level,
         columns,
@@ -217,7 +217,7 @@ def _few(shown: pl.DataFrame) -> dict[tuple[str, str], str]:
     return found
 
 
-def lacking(tidy: pl.DataFrame) -> str:
+def missing_intervals(tidy: pl.DataFrame) -> str:
     """Why some of the numbers have no interval, as a sentence; empty where all may have one."""
     parts = dict.fromkeys(f"{dataset} has {counts}" for (_, dataset), counts in _few(tidy).items())
     return (
@@ -252,7 +252,7 @@ def differences_table(
                 cell.value - base.value,
                 few=cell.few or base.few,
                 signed=True,
-                mark=united((cell.mark, base.mark)),
+                mark=join_letters((cell.mark, base.mark)),
                 seeds=cell.seeds or base.seeds,
             )
             if not difference.few:
@@ -290,7 +290,7 @@ def with_best(
     A mean over fewer seeds than its row has elsewhere takes no part, and neither does a number of
     few videos. What is no better than chance is not marked.
     """
-    sign = -1 if metric in LOWER else 1
+    sign = -1 if metric in LOWER_IS_BETTER else 1
 
     def rank(cell: Cell) -> float | None:
         return None if cell.few or cell.seeds is not None else sign * round(cell.value, 3)
@@ -316,7 +316,7 @@ def with_best(
     }
 
 
-def headed(table: Table) -> list[str]:
+def header(table: Table) -> list[str]:
     """The header for the terminal: the columns with their numbers of videos below."""
     return [
         "",
@@ -327,7 +327,7 @@ def headed(table: Table) -> list[str]:
     ]
 
 
-def plain(table: Table) -> list[list[str]]:
+def terminal_rows(table: Table) -> list[list[str]]:
     """Rows for the terminal."""
     return _rows(
         table,
@@ -338,7 +338,7 @@ def plain(table: Table) -> list[list[str]]:
     )
 
 
-def page(tables: Sequence[Table]) -> str:
+def markdown_tables(tables: Sequence[Table]) -> str:
     """Tables as Markdown."""
 
     def one(cell: Cell) -> str:
@@ -364,7 +364,7 @@ def page(tables: Sequence[Table]) -> str:
     return "\n".join(parts)
 
 
-def latex(tables: Sequence[Table]) -> str:
+def latex_tables(tables: Sequence[Table]) -> str:
     """Tables as LaTeX for the package booktabs."""
 
     def one(cell: Cell) -> str:
@@ -375,22 +375,24 @@ def latex(tables: Sequence[Table]) -> str:
             if cell.signed
             else cell.number
         )
-        around = escaped(cell.around.strip()).replace("±", "$\\pm$").replace("-", "$-$")
+        around = escape_latex(cell.around.strip()).replace("±", "$\\pm$").replace("-", "$-$")
         small = f" {{\\scriptsize {around}}}" if around else ""
         mark = f"$^{{{cell.mark}}}$" if cell.mark else ""
         return f"{number}{small}{' (inverted)' if cell.inverted else ''}{mark}"
 
     parts = ["% needs \\usepackage{booktabs}"]
     for table in tables:
-        header = " & ".join(["", *(escaped(column) for column in table.columns)])
+        header = " & ".join(["", *(escape_latex(column) for column in table.columns)])
         lines = [
-            " & ".join(row) for row in _rows(table, lambda label: f"{{}}{escaped(label)}", one)
+            " & ".join(row) for row in _rows(table, lambda label: f"{{}}{escape_latex(label)}", one)
         ]  # {}: a [ after \\ would be its argument
-        notes = " ".join(f"$^{{{letter}}}$~{escaped(meaning)}." for letter, meaning in table.notes)
-        said = " ".join(
-            escaped(part) for part in (table.caption, table.sizes, table.lacking) if part
+        notes = " ".join(
+            f"$^{{{letter}}}$~{escape_latex(meaning)}." for letter, meaning in table.notes
         )
-        caption = f"{escaped(table.title)}. {said} {notes}".strip().replace("±", "$\\pm$")
+        said = " ".join(
+            escape_latex(part) for part in (table.caption, table.sizes, table.lacking) if part
+        )
+        caption = f"{escape_latex(table.title)}. {said} {notes}".strip().replace("±", "$\\pm$")
         parts.append(
             "\n".join(
                 [
@@ -420,7 +422,7 @@ TEX = {
 } | {char: f"\\{char}" for char in "&%$#_{}"}
 
 
-def escaped(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Text that LaTeX sets as it stands, in one line."""
     return re.sub(r"[\\~^<>&%$#_{}]", lambda found: TEX[found[0]], " ".join(text.split()))
 

@@ -2,14 +2,14 @@
 
 import polars as pl
 
-from fmsd.console import show as show_table
+from fmsd.console import print_table as show_table
 from fmsd.metrics.table import videos, wide
 
 
-def show(table: pl.DataFrame, title: str, note: str) -> None:
+def print_auc_table(table: pl.DataFrame, title: str, note: str) -> None:
     """Prints the AUC of every dataset, frames and videos apart, with the numbers of its videos."""
     aucs, sizes = wide(table), videos(table)
-    rows = [[str(line[0]), *map(told, line[1:])] for line in aucs.rows()]
+    rows = [[str(line[0]), *map(format_auc, line[1:])] for line in aucs.rows()]
     show_table(
         title,
         [f"{name}\n{sizes[name]}" if name in sizes else name for name in aucs.columns],
@@ -18,7 +18,7 @@ def show(table: pl.DataFrame, title: str, note: str) -> None:
     )
 
 
-def show_robustness(table: pl.DataFrame) -> None:
+def print_robustness_tables(table: pl.DataFrame) -> None:
     """Prints for each dataset the video AUC under every corruption, by severity, with their means."""
     aucs, sizes = table.filter(level="video", metric="auc"), videos(table)
     for (dataset,), own in aucs.group_by("dataset", maintain_order=True):
@@ -28,15 +28,15 @@ def show_robustness(table: pl.DataFrame) -> None:
         )
         grid = grid.with_columns(mean=pl.mean_horizontal(pl.exclude("corruption")))
         lines = [*grid.rows(), *grid.select(pl.lit("mean"), pl.exclude("corruption").mean()).rows()]
-        rows = [[str(line[0]), *map(told, line[1:])] for line in lines]
+        rows = [[str(line[0]), *map(format_auc, line[1:])] for line in lines]
         show_table(
-            f"Video AUC on {dataset} by severity; clean {told(clean)}",
+            f"Video AUC on {dataset} by severity; clean {format_auc(clean)}",
             grid.columns,
             rows,
             sizes[str(dataset)],
         )
 
 
-def told(value: float) -> str:
+def format_auc(value: float) -> str:
     """A number of a table."""
     return f"{value:.3f}"

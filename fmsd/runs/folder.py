@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parents[1]
 """The folder of this package."""
 
-REDIRECTIONS = (
+GIT_REDIRECTIONS = (
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -201,7 +201,7 @@ class Run:
 
     def write(self, name: str, text: str) -> None:
         """Writes a text file of the run, atomically."""
-        write(self.folder / name, text)
+        write_text(self.folder / name, text)
 
     def write_predictions(self, dataset: str, predictions: pl.DataFrame) -> None:
         """Writes the scored frames of one dataset, atomically."""
@@ -215,7 +215,10 @@ class Run:
     def write_results(self, results: pl.DataFrame) -> None:
         """Writes both result tables."""
         sizes = "; ".join(f"{markdown_text(name)} {text}" for name, text in videos(results).items())
-        pages = (page(results, metric) for metric in results["metric"].unique(maintain_order=True))
+        pages = (
+            metric_markdown(results, metric)
+            for metric in results["metric"].unique(maintain_order=True)
+        )
         self.write("results.md", "\n".join((f"Test datasets: {sizes}.\n", *pages)))
         self.write(
             "results.csv", results.write_csv()
@@ -267,13 +270,13 @@ def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:
     return table
 
 
-def write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes a text file in one step: it is there whole or not at all."""
     with atomic(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def page(results: pl.DataFrame, metric: str) -> str:
+def metric_markdown(results: pl.DataFrame, metric: str) -> str:
     """One metric as a Markdown table: datasets as columns, frames and videos as rows."""
     table = wide(results, metric)
     rows = [[str(line[0]), *(f"{value:.4f}" for value in line[1:])] for line in table.rows()]
@@ -287,7 +290,7 @@ def provenance(command: Sequence[str]) -> dict[str, Any]:
         "command": list(command),
         "versions": {name: _version(name) for name in PACKAGES}
         | {"python": platform.python_version()},
-        "revision": revision(),
+        "revision": git_revision(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
 
@@ -313,14 +316,16 @@ def _source_version(package: Path) -> str | None:
     return project.get("version") if project.get("name") == "fmsd" else None
 
 
-def revision(package: Path = PACKAGE) -> str | None:
+def git_revision(package: Path = PACKAGE) -> str | None:
     """The git revision of this package's source, with `+changes` where the source or its configuration differs from it.
 
     None without git, and where the package does not lie in a checkout of itself: a repository
     around an installed package is another project's.
     """
     checkout = package.resolve().parent
-    environment = {name: value for name, value in os.environ.items() if name not in REDIRECTIONS}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in GIT_REDIRECTIONS
+    }
     # Git refuses a checkout that belongs to another user, as in a container. The code in this very
     # folder runs already.
     git = ["git", "--no-optional-locks", "-c", f"safe.directory={checkout}", "-C", str(checkout)]
@@ -344,7 +349,7 @@ def revision(package: Path = PACKAGE) -> str | None:
 
 
 @contextlib.contextmanager
-def claimed(
+def claim_run(
     run: Run, config: str, resumable: bool = False, named: str = "hydra.run.dir"
 ) -> Iterator[None]:
     """Makes a folder the run's own by writing its configuration first, and takes everything back when the work fails before the first checkpoint.
@@ -362,7 +367,7 @@ def claimed(
         InputError: the folder holds a run that is finished or configured differently, or files that
             would be lost and belong to no run.
     """
-    with held(run.config, patience=10 if resumable else 0) as file:
+    with open_locked(run.config, patience=10 if resumable else 0) as file:
         if file is None:
             raise BusyError(
                 f"Another process is at work on the run in {run.folder}",
@@ -373,7 +378,7 @@ def claimed(
             raise InputError(
                 f"{run.folder} already holds a run", f"choose another folder with {named}=PATH"
             )
-        if text and (key := differing(text, config)):
+        if text and (key := first_difference(text, config)):
             how = (
                 f" (fmsd train {typed('resume', run.folder)} goes on with it as it is)"
                 if (run.folder / "checkpoints").is_dir()
@@ -390,7 +395,7 @@ def claimed(
             if os.path.lexists(run.folder / part) and (text or part != run.config.name)
         }
         if text:
-            for partial in interrupted(run.folder):
+            for partial in partial_files(run.folder):
                 partial.unlink(missing_ok=True)
             (run.folder / ERROR).unlink(missing_ok=True)  # of the time before
         elif foreign := next(
@@ -416,7 +421,7 @@ def claimed(
             raise
 
 
-def interrupted(folder: Path) -> list[Path]:
+def partial_files(folder: Path) -> list[Path]:
     """The files in a run's folder that a killed process was writing."""
     return [
         path
@@ -429,7 +434,7 @@ def _empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def part_of_run(path: Path) -> Path | None:
+def owning_run(path: Path) -> Path | None:
     """The folder of the run that a path is one of the own files of, or would be; None where it is of none."""
     place = path.parent.resolve() / path.name
     runs = (
@@ -441,7 +446,7 @@ def part_of_run(path: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def held(path: Path, patience: float) -> Iterator[IO[str] | None]:
+def open_locked(path: Path, patience: float) -> Iterator[IO[str] | None]:
     """A file, made with its folder where there is none, that is locked as long as it is in use; None where another process holds it.
 
     Args:
@@ -452,7 +457,7 @@ def held(path: Path, patience: float) -> Iterator[IO[str] | None]:
         with path.open(
             "a+", encoding="utf-8", errors="replace"
         ) as file:  # it may be a file of somebody else's, in whatever encoding
-            if not locked(file, patience):
+            if not try_lock(file, patience):
                 yield None
                 return
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -464,7 +469,7 @@ def held(path: Path, patience: float) -> Iterator[IO[str] | None]:
             unlock(file)  # who held it has removed it meanwhile
 
 
-def locked(file: IO[str], patience: float) -> bool:
+def try_lock(file: IO[str], patience: float) -> bool:
     """Locks a file until it is closed; whether no other process holds it, if need be after some seconds of patience.
 
     Where there are no locks everyone is taken at their word.
@@ -493,11 +498,11 @@ def unlock(file: IO[str]) -> None:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def differing(one: str, two: str) -> str | None:
+def first_difference(one: str, two: str) -> str | None:
     """The first key in which two configurations differ; how they were asked for does not count. What is no configuration differs in all of them."""
-    second = flat(parse_settings(two, "The configuration of this command"))
+    second = flatten(parse_settings(two, "The configuration of this command"))
     try:
-        first = flat(parse_settings(one, "The configuration that lies there"))
+        first = flatten(parse_settings(one, "The configuration that lies there"))
     except InputError:
         first = {}
     first, second = (
@@ -509,18 +514,18 @@ def differing(one: str, two: str) -> str | None:
     )
 
 
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """A nested configuration as one level of dotted keys."""
     if not isinstance(node, dict) or not node:
         return {prefix.removesuffix("."): node}
     return {
         key: value
         for name, child in node.items()
-        for key, value in flat(child, f"{prefix}{name}.").items()
+        for key, value in flatten(child, f"{prefix}{name}.").items()
     }
 
 
-def prune(folder: Path) -> None:
+def remove_empty_folders(folder: Path) -> None:
     """Removes a folder, if it is empty, and what is then empty above it: up to the working directory, or the run of an evaluation."""
     path = folder
     while path != Path.cwd() and path.is_dir() and not any(path.iterdir()):
@@ -537,7 +542,7 @@ def prune(folder: Path) -> None:
         path = path.parent
 
 
-def caption(record: Mapping[str, Any]) -> str:
+def cost_line(record: Mapping[str, Any]) -> str:
     """One line about a run: what was trained, or merged, at what cost."""
     if "merged" in record:
         return (

@@ -5,32 +5,32 @@ from typing import Any
 
 from fmsd.settings import parse_settings
 
-SWEEP = ("sweep.json", "multirun.yaml")
+SWEEP_FILES = ("sweep.json", "multirun.yaml")
 """What lies in the folder of a sweep before its first job begins: our own file, and Hydra's."""
 
 
-def settings(folder: Path) -> dict[str, Any]:
+def read_configuration(folder: Path) -> dict[str, Any]:
     """The composed configuration of a run."""
     return parse_settings(
         (folder / "config.yaml").read_text(encoding="utf-8"), folder / "config.yaml"
     )
 
 
-def sweep(folder: Path) -> Path | None:
+def sweep_folder(folder: Path) -> Path | None:
     """The folder of the sweep that a run is a job of; None where it is none."""
     return next(
         (
             above
             for above in folder.absolute().parents
-            if any((above / name).is_file() for name in SWEEP)
+            if any((above / name).is_file() for name in SWEEP_FILES)
         ),
         None,
     )
 
 
-def tags(folder: Path) -> dict[str, str]:
+def choice_tags(folder: Path) -> dict[str, str]:
     """What was chosen for a run, by the group it was chosen from."""
-    choices = settings(folder)["choices"]
+    choices = read_configuration(folder)["choices"]
     return {
         group: str(choices[group])
         for group in ("method", "data", "backbone", "wrapper")

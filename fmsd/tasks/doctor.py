@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from fmsd.atomic import atomic
-from fmsd.console import counted, show
+from fmsd.console import print_table, track
 from fmsd.data.audit.examination import (
     CHUNK,
     FILM,
@@ -179,7 +179,7 @@ def sound(manifest: Manifest) -> list[Finding]:
 def seen(manifest: Manifest, limit: int | None, workers: int) -> pl.DataFrame:
     """The manifest's table with `size`, what was seen in the files that were opened, and `opened`."""
     paths = manifest.files()
-    found = list(counted(sizes(paths), "Looking for files", len(paths), "files"))
+    found = list(track(sizes(paths), "Looking for files", len(paths), "files"))
     table = manifest.table.with_columns(size=pl.Series(found, dtype=pl.Int64)).with_row_index("row")
     there = table.with_columns(file=pl.Series(paths), hashed=pl.len().over("size") > 1).filter(
         pl.col("size") > 0
@@ -187,7 +187,7 @@ def seen(manifest: Manifest, limit: int | None, workers: int) -> pl.DataFrame:
     chosen = there[evenly(there.height, limit)] if limit is not None else there
     jobs = [Job(*row) for row in chosen.select("file", "size", "hashed", "film").rows()]
     taken = list(
-        counted(
+        track(
             looks(jobs, min(workers, len(jobs) // CHUNK + 1)), "Opening files", len(jobs), "files"
         )
     )
@@ -289,7 +289,7 @@ def shown(
             for row in held.rows()
         ]
         named = {"files": "video files", "whole": "of a whole copy"}
-        show(
+        print_table(
             f"Videos of {data.place}",
             [named.get(name, name) for name in held.columns],
             rows,
@@ -301,7 +301,7 @@ def shown(
             for way in ways
         ]
         header = ["dataset", "split", "property", "AUC", "videos", "direction"]
-        show(
+        print_table(
             "What tells the label by itself", header, rows, words=("split", "property", "direction")
         )
     if findings:
@@ -316,7 +316,7 @@ def shown(
             for one in findings
         ]
         header = ["check", "severity", "count", "example", "remedy"]
-        show(
+        print_table(
             f"What was found in data={data.name}",
             header,
             rows,

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from fmsd.console import counting
+from fmsd.console import progress
 from fmsd.data import manifest as manifests
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
@@ -40,9 +40,9 @@ from fmsd.models.head import check_kind
 from fmsd.peft import adapter
 from fmsd.peft.specialist import Folded, changed
 from fmsd.quoting import typed
-from fmsd.report.rows import learning_settings
-from fmsd.report.terminal import show
-from fmsd.runs.folder import Run, caption, claimed, provenance
+from fmsd.report.rows import training_settings
+from fmsd.report.terminal import print_auc_table
+from fmsd.runs.folder import Run, claim_run, cost_line, provenance
 from fmsd.state import check_values, read_state, shapes, write_state
 from fmsd.tables import read_parquet
 
@@ -120,7 +120,7 @@ def merge(
         with_values(merger, values)
     if candidates and data is None:
         raise InputError("A search looks at validation data, and there is none", "give data=NAME")
-    with claimed(run, config, resumable=True, named="out"):
+    with claim_run(run, config, resumable=True, named="out"):
         tests = data.tests if data and data.test_names else {}
         empty = skeleton(detector)
         base = base_weights(detector, empty, seed)
@@ -143,7 +143,7 @@ def merge(
             specialists = dataclasses.replace(
                 specialists, known=known_grams(before, found, about, specialists.names)
             )
-        with counting("Comparing", len(specialists.names)) as tick:
+        with progress("Comparing", len(specialists.names)) as tick:
             specialists = dataclasses.replace(
                 specialists, known=dataclasses.replace(specialists, watch=tick).gram
             )
@@ -225,10 +225,10 @@ def merge(
             table = scored(run, record, worker, Scorer(model), data)
             matrix(run, found, parts, model, data, worker)
             run.write_results(table)
-            show(
+            print_auc_table(
                 table,
                 f"AUC, {len(found)} specialists merged by {choices['merger']}",
-                caption(record),
+                cost_line(record),
             )
         else:
             log.info(
@@ -466,7 +466,7 @@ def write(
     own, said = empty.backbone.state_dict(), {}
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
-        with counting("Merging") as tick:
+        with progress("Merging") as tick:
             for name, tensor, words in merged(dataclasses.replace(specialists, watch=tick), merger):
                 said[name] = words
                 yield name, tensor
@@ -610,7 +610,7 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
                 f"{one.folder} and {other.folder} both have seed={one.record()['seed']}", remedy
             )
         first, second = (
-            run.origin() | (learning_settings(run, run.record()) or {}) for run in (one, other)
+            run.origin() | (training_settings(run, run.record()) or {}) for run in (one, other)
         )
         if differing := sorted(key for key in first | second if first.get(key) != second.get(key)):
             raise InputError(
@@ -648,7 +648,7 @@ def two_seeds(
         base, [expert.state for expert in found], parts, [expert.label for expert in found]
     )
     check_distance(pair, found)
-    cosine = float(merges.cosine(pair.gram.sum(0))[0, 1])
+    cosine = float(merges.cosine_matrix(pair.gram.sum(0))[0, 1])
     if math.isnan(cosine):
         raise InputError(
             f"{found[0].label} or {found[1].label} did not change the tensors that are merged",
@@ -680,19 +680,20 @@ def pictures(
         if specialists.parts[name].kind == "matrix"
     ]
     if matrices:
-        style.write(
-            merges.norms(
+        style.write_png(
+            merges.plot_norms(
                 [specialists.names[place] for place in matrices],
                 norms[matrices],
                 residuals[matrices],
             ),
             folder / "norms.png",
         )
-    style.write(
-        merges.cosines(specialists.labels, specialists.gram.sum(0), ceiling), folder / "cosines.png"
+    style.write_png(
+        merges.plot_cosines(specialists.labels, specialists.gram.sum(0), ceiling),
+        folder / "cosines.png",
     )
-    style.write(
-        merges.spectrum(core.matrix, core.directions, core.warnings(specialists.labels)),
+    style.write_png(
+        merges.plot_spectrum(core.matrix, core.directions, core.warnings(specialists.labels)),
         folder / "spectrum.png",
     )
 
@@ -745,8 +746,8 @@ def matrix(
         .select("detector", "value", column=pl.format("{}/{}", "dataset", "domain"))
         .pivot("column", index="detector", values="value", maintain_order=True)
     )
-    style.write(
-        merges.domain_matrix(
+    style.write_png(
+        merges.plot_domain_matrix(
             wide["detector"].to_list(), wide.columns[1:], wide.drop("detector").to_numpy()
         ),
         run.folder / "domains.png",

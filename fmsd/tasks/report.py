@@ -6,31 +6,31 @@ from pathlib import Path
 
 import polars as pl
 
-from fmsd.console import show
+from fmsd.console import print_table
 from fmsd.errors import InputError
 from fmsd.figures import merges, style
 from fmsd.metrics.ranking import AT_THRESHOLD, METRICS
 from fmsd.metrics.table import LEVELS
 from fmsd.ownership import check_replaceable
 from fmsd.report import sections
-from fmsd.report.comparability import Marks, marked
-from fmsd.report.resamples import Evidence, gathered
-from fmsd.report.rows import Trial, trials
+from fmsd.report.comparability import ColumnNotes, compare_stamps
+from fmsd.report.resamples import Resamples, resample_rows
+from fmsd.report.rows import Row, load_rows
 from fmsd.report.tables import (
-    LOWER,
-    NAMES,
+    LOWER_IS_BETTER,
+    METRIC_NAMES,
     SEEN,
     UNSEEN,
     Means,
     Table,
     differences_table,
-    headed,
-    latex,
-    page,
-    plain,
+    header,
+    latex_tables,
+    markdown_tables,
     results_table,
+    terminal_rows,
 )
-from fmsd.runs.folder import CORRUPTIONS, read_results, write
+from fmsd.runs.folder import CORRUPTIONS, read_results, write_text
 from fmsd.tables import read_csv
 
 FILES = {"dataset": "results", "domain": "domains"}
@@ -87,8 +87,8 @@ def report(
         check_replaceable(
             files, files[0], _is_report, "fmsd report", "give another folder as out=FOLDER"
         )
-    found = trials(runs)
-    marks = marked(found, differ)
+    found = load_rows(runs)
+    marks = compare_stamps(found, differ)
     tidy = pl.concat([_named(trial.results, trial) for trial in found], how="diagonal")
     if metric not in tidy["metric"]:
         raise InputError(
@@ -96,13 +96,13 @@ def report(
             f"choose one of {', '.join(tidy['metric'].unique().sort())}",
         )
     if by == "domain":
-        return by_forgery(found, metric, marks, out, runs, resamples)
-    means, base = seen_and_unseen(found), None if against is None else row_of(against, found)
+        return report_forgeries(found, metric, marks, out, runs, resamples)
+    means, base = seen_unseen_means(found), None if against is None else find_label(against, found)
     tables = {level: results_table(tidy, metric, level, means, {}, marks) for level in LEVELS}
-    shown = sections.pictured(tables["video"])
+    shown = sections.figure_lines(tables["video"])
     evidence, differences = None, []
     if out is not None or base is not None:
-        evidence = gathered(found, metric, resamples, None if out is None else shown)
+        evidence = resample_rows(found, metric, resamples, None if out is None else shown)
         tidy = _with_reals(tidy, evidence.reals)
         tables = {
             level: _told(
@@ -116,22 +116,32 @@ def report(
             else [_difference(tables[level], base, means, evidence, found) for level in LEVELS]
         )
     for table in (*tables.values(), *differences):
-        show(table.title, headed(table), plain(table), _caption(table, len(found), runs))
+        print_table(
+            table.title, header(table), terminal_rows(table), _caption(table, len(found), runs)
+        )
     if out is not None and evidence is not None:
         every = _every(tidy, tables, metric, means, marks)
         overview = sections.Overview(
-            runs, found, every, differences, shown, evidence, marks, *stressed(found, differ)
+            runs,
+            found,
+            every,
+            differences,
+            shown,
+            evidence,
+            marks,
+            *robustness_results(found, differ),
         )
         with_ends = _with_ends(tidy, evidence.intervals)
-        write(out / "results.csv", with_ends.write_csv())
-        write(
-            out / "results.md", page([*tables.values(), *differences, *overview.corrupted.values()])
+        write_text(out / "results.csv", with_ends.write_csv())
+        write_text(
+            out / "results.md",
+            markdown_tables([*tables.values(), *differences, *overview.corrupted.values()]),
         )
-        write(
+        write_text(
             out / "results.tex",
-            latex([*tables.values(), *differences, *overview.corrupted.values()]),
+            latex_tables([*tables.values(), *differences, *overview.corrupted.values()]),
         )
-        write(out / "report.html", sections.page(overview))
+        write_text(out / "report.html", sections.report_page(overview))
         print(f"The report lies in {out}; open {out / 'report.html'} in a browser")
         return with_ends
     return tidy
@@ -144,11 +154,16 @@ def _is_report(path: Path) -> bool:
     )
 
 
-def by_forgery(
-    found: Sequence[Trial], metric: str, marks: Marks, out: Path | None, runs: Path, resamples: int
+def report_forgeries(
+    found: Sequence[Row],
+    metric: str,
+    marks: ColumnNotes,
+    out: Path | None,
+    runs: Path,
+    resamples: int,
 ) -> pl.DataFrame:
     """The tables whose columns are forgeries, from predictions alone; as for datasets, with intervals where they are written."""
-    evidence = gathered(found, metric, 0 if out is None else resamples, forgeries=True)
+    evidence = resample_rows(found, metric, 0 if out is None else resamples, forgeries=True)
     names = pl.format("{}/{}", "dataset", "domain")
     marks = marks.at(evidence.domains.select("dataset", names.alias("column")).iter_rows())
     tidy = evidence.domains.with_columns(names.alias("dataset"), whole="dataset")
@@ -158,32 +173,34 @@ def by_forgery(
         tidy = _with_ends(tidy, evidence.intervals)
     tidy = tidy.with_columns(dataset="whole").drop("whole")
     for table in tables:
-        show(table.title, headed(table), plain(table), _caption(table, len(found), runs))
+        print_table(
+            table.title, header(table), terminal_rows(table), _caption(table, len(found), runs)
+        )
     if out is not None:
-        write(out / "domains.csv", tidy.write_csv())
-        write(out / "domains.md", page(tables))
-        write(out / "domains.tex", latex(tables))
+        write_text(out / "domains.csv", tidy.write_csv())
+        write_text(out / "domains.md", markdown_tables(tables))
+        write_text(out / "domains.tex", latex_tables(tables))
         videos = tables[-1]
         values = [
             [own[column].value if column in own else float("nan") for column in videos.columns]
             for own in videos.cells.values()
         ]
-        name = "AUC" if metric == "auc" else NAMES.get(metric, metric)
+        name = "AUC" if metric == "auc" else METRIC_NAMES.get(metric, metric)
         inverted = [
             (row, videos.columns.index(column))
             for row, own in enumerate(videos.cells.values())
             for column, cell in own.items()
             if cell.inverted
         ]
-        style.write(
-            merges.domain_matrix(list(videos.cells), videos.columns, values, name, inverted),
+        style.write_png(
+            merges.plot_domain_matrix(list(videos.cells), videos.columns, values, name, inverted),
             out / "domains.png",
         )
         print(f"The tables lie in {out}")
     return tidy
 
 
-def seen_and_unseen(found: Sequence[Trial]) -> dict[str, list[str]]:
+def seen_unseen_means(found: Sequence[Row]) -> dict[str, list[str]]:
     """The test datasets that some row was trained on frames of, and those that none was; each where they are several and every row has them."""
     trained = {
         name for trial in found for facts in trial.facts().values() for name in facts["train"]
@@ -204,7 +221,7 @@ def seen_and_unseen(found: Sequence[Trial]) -> dict[str, list[str]]:
     }
 
 
-def row_of(words: str, found: Sequence[Trial]) -> str:
+def find_label(words: str, found: Sequence[Row]) -> str:
     """The label of a row, or the only one that contains some words.
 
     Raises:
@@ -220,7 +237,9 @@ def row_of(words: str, found: Sequence[Trial]) -> str:
     return fitting[0]
 
 
-def stressed(found: Sequence[Trial], differ: Sequence[str]) -> tuple[pl.DataFrame | None, Marks]:
+def robustness_results(
+    found: Sequence[Row], differ: Sequence[str]
+) -> tuple[pl.DataFrame | None, ColumnNotes]:
     """The results under corruptions with run and seed, and their marks; the newest evaluation of a corruption's severity counts.
 
     Raises:
@@ -251,8 +270,8 @@ def stressed(found: Sequence[Trial], differ: Sequence[str]) -> tuple[pl.DataFram
             places = dict.fromkeys(table["dataset"].unique(), run.folder / "predictions" / "clean")
             clean.append(replace(trial, results=table.filter(severity=0), places=places))
     if not parts:
-        return None, Marks()
-    return pl.concat(parts, how="diagonal"), marked(clean, differ)
+        return None, ColumnNotes()
+    return pl.concat(parts, how="diagonal"), compare_stamps(clean, differ)
 
 
 def _with_reals(tidy: pl.DataFrame, reals: pl.DataFrame) -> pl.DataFrame:
@@ -281,7 +300,7 @@ def _with_ends(tidy: pl.DataFrame, intervals: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _named(table: pl.DataFrame, trial: Trial) -> pl.DataFrame:
+def _named(table: pl.DataFrame, trial: Row) -> pl.DataFrame:
     return table.with_columns(
         run=pl.lit(trial.label),
         seed=pl.lit(trial.seed, pl.Int64),
@@ -290,7 +309,7 @@ def _named(table: pl.DataFrame, trial: Trial) -> pl.DataFrame:
 
 
 def _every(
-    tidy: pl.DataFrame, tables: dict[str, Table], metric: str, means: Means, marks: Marks
+    tidy: pl.DataFrame, tables: dict[str, Table], metric: str, means: Means, marks: ColumnNotes
 ) -> dict[tuple[str, str], Table]:
     """The tables of all metrics, the reported one first, videos before frames."""
     others = [
@@ -304,7 +323,7 @@ def _every(
     }
 
 
-def _told(table: Table, found: Sequence[Trial], resamples: int) -> Table:
+def _told(table: Table, found: Sequence[Row], resamples: int) -> Table:
     """The table with what its numbers are."""
     spread = "mean ± standard deviation over seeds" if len(found) > len(table.cells) else ""
     ends = (
@@ -317,13 +336,13 @@ def _told(table: Table, found: Sequence[Trial], resamples: int) -> Table:
 
 def _noted(table: Table, text: str) -> Table:
     """The table with a caption, which says so where low values are good."""
-    lower = "lower is better" if table.metric in LOWER else ""
+    lower = "lower is better" if table.metric in LOWER_IS_BETTER else ""
     said = "; ".join(part for part in (text, lower) if part)
     return replace(table, caption=said and f"{said[0].upper()}{said[1:]}.")
 
 
 def _difference(
-    table: Table, base: str, means: Means, evidence: Evidence, found: Sequence[Trial]
+    table: Table, base: str, means: Means, evidence: Resamples, found: Sequence[Row]
 ) -> Table:
     """The table's rows less one of them, where they were tested on the same videos."""
 
@@ -374,4 +393,6 @@ def _caption(table: Table, count: int, runs: Path) -> str:
     )
     lacking = [table.lacking] if table.lacking else []
     notes = [f"^{letter} {meaning}" for letter, meaning in table.notes]
-    return "\n".join([f"{sections.plural(count, 'run')} below {runs}", *compared, *lacking, *notes])
+    return "\n".join(
+        [f"{sections.count_noun(count, 'run')} below {runs}", *compared, *lacking, *notes]
+    )

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import polars as pl
 
-from fmsd.console import show
+from fmsd.console import print_table
 from fmsd.errors import InputError
 from fmsd.quoting import quote
 from fmsd.runs.folder import Run, read_results
 
 log = logging.getLogger(__name__)
 
-KEYS = ["run", "seed", "dataset", "level", "metric", "stamp", "settings"]
+RESULT_KEYS = ["run", "seed", "dataset", "level", "metric", "stamp", "settings"]
 """In what two numbers agree that were made alike: the stamp says by what protocol, the settings what learned."""
 
-FIXED = (
+FIXED_KEYS = (
     "experiments",
     "hydra.sweep.dir",
     "hydra.sweep.subdir",
@@ -41,7 +41,7 @@ def reproduce(
     What is finished already is not done again.
 
     Args:
-        steps: the commands, see `filled`.
+        steps: the commands, see `expand_step`.
         values: what is filled in; `out` is the table's folder.
         words: overrides for every training.
         command: runs one and returns its exit code.
@@ -58,7 +58,9 @@ def reproduce(
         for word in shlex.split(step)[1:]
         if "=" in word
     }
-    if wrong := [word for word in words if word.lstrip("+~").partition("=")[0] in own.union(FIXED)]:
+    if wrong := [
+        word for word in words if word.lstrip("+~").partition("=")[0] in own.union(FIXED_KEYS)
+    ]:
         raise InputError(
             f"{', '.join(wrong)} would change what the table {name} compares, which sets it itself",
             "leave it out, or train by hand",
@@ -66,16 +68,16 @@ def reproduce(
     if recorded.is_file():
         _numbers(recorded)
     for step in steps:
-        for line in filled(step, values):
+        for line in expand_step(step, values):
             whole = [*line, *(words if line[0] == "train" else [])]
             log.info("fmsd %s", shlex.join(whole))
             if code := command(whole):
                 return code
-    compare(recorded, Path(values["out"]) / "report" / "results.csv")
+    compare_results(recorded, Path(values["out"]) / "report" / "results.csv")
     return 0
 
 
-def filled(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
+def expand_step(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
     """A command's words, with `{NAME}` for a value; not where its folder, if it names one, holds a finished run.
 
     A command with `{run}` is filled in for each finished training below `out` in turn, one with
@@ -118,7 +120,7 @@ def filled(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
             yield line
 
 
-def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
+def compare_results(recorded: Path, made: Path) -> pl.DataFrame | None:
     """Prints the video AUC of every row beside the recorded one, a mean over its seeds and datasets, and where they are furthest apart.
 
     Returns:
@@ -130,7 +132,7 @@ def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
     now = _numbers(made)
     both = now.join(
         _numbers(recorded).rename({"value": "recorded"}),
-        on=KEYS,
+        on=RESULT_KEYS,
         nulls_equal=True,
         maintain_order="left",
     )
@@ -151,7 +153,7 @@ def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
     note = f"Seeds {seeds}; recorded in {recorded}" + (
         f"; {alone} of {len(now)} numbers are not recorded" if alone else ""
     )
-    show(
+    print_table(
         "Video AUC, mean over test datasets",
         ["", "now", "recorded", "furthest apart", "on"],
         rows,
@@ -168,9 +170,9 @@ def _numbers(path: Path) -> pl.DataFrame:
         InputError: it is none.
     """
     table = read_results(path, ("run", "stamp"))
-    if lacking := [key for key in KEYS if key not in table.columns]:
+    if lacking := [key for key in RESULT_KEYS if key not in table.columns]:
         raise InputError(
             f"{path} has no column {lacking[0]}, so it is no results.csv of fmsd report",
             "put that in its place",
         )
-    return table.filter(metric="auc").select(*KEYS, "value")
+    return table.filter(metric="auc").select(*RESULT_KEYS, "value")

@@ -61,8 +61,8 @@ from fmsd.peft.mask import LayerMask, MaskHistory
 from fmsd.peft.method import Adaptation, Method
 from fmsd.peft.spectra import spectra, text, watched
 from fmsd.quoting import typed
-from fmsd.report.terminal import show
-from fmsd.runs.folder import MASK, SPECTRA, VALIDATION, Run, caption, claimed, provenance
+from fmsd.report.terminal import print_auc_table
+from fmsd.runs.folder import MASK, SPECTRA, VALIDATION, Run, claim_run, cost_line, provenance
 from fmsd.tracking import publish
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def train(
     command: Sequence[str],
     overrides: Sequence[str],
     choices: Mapping[str, Any],
-    logger: Mapping[str, publish.Factory] | None = None,
+    logger: Mapping[str, publish.LoggerFactory] | None = None,
     seed: int = 0,
     select: str = "iid",
     patience: int | None = None,
@@ -151,10 +151,10 @@ def train(
             f"The processes of this run have different folders, {folder} among them",
             "give all the same with hydra.run.dir=PATH",
         )
-    with claimed(run, config, resumable=True) if leading else nullcontext():
+    with claim_run(run, config, resumable=True) if leading else nullcontext():
         with distributed.in_turn(leading):  # the first process may have to draw the data
             training, tests = data.training, data.tests
-        loggers = publish.made(logger or {}, folder) if leading else {}
+        loggers = publish.build_loggers(logger or {}, folder) if leading else {}
         trained = origin(data, select)
         marks = stamps(data, trained)
         if leading and (told := copy_summary(data)):
@@ -215,7 +215,7 @@ def train(
         if resumed is not None:
             log.info("Going on from %s.", resumed)
         try:
-            publish.begin(loggers.values(), folder)
+            publish.log_configuration(loggers.values(), folder)
             finished = fit(worker, learner, data, resumed)
             early = (
                 finished
@@ -294,10 +294,12 @@ def train(
                 )
                 raise KeyboardInterrupt
             table = test(run, single, model, data)
-            publish.finish(loggers, run)
+            publish.publish_run(loggers, run)
         finally:
-            publish.close(folder)
-    show(table, f"AUC, {name} trained on {', '.join(data.train_names)}", caption(record))
+            publish.close_loggers(folder)
+    print_auc_table(
+        table, f"AUC, {name} trained on {', '.join(data.train_names)}", cost_line(record)
+    )
     print(f"The run lies in {folder}")
     return run
 
@@ -453,7 +455,7 @@ def write_mask(run: Run, mask: LayerMask | None) -> None:
     """Writes which layers a method chose, if it did, as JSON and as a picture."""
     if mask is not None:
         run.write(MASK, mask.text())
-        style.write(style.layer_mask(mask), run.folder / "mask.png")
+        style.write_png(style.plot_layer_mask(mask), run.folder / "mask.png")
 
 
 def write_history(run: Run, history: MaskHistory | None) -> None:
@@ -461,4 +463,4 @@ def write_history(run: Run, history: MaskHistory | None) -> None:
     if history is not None:
         run.write(MASK, history.text())
         if history.steps:
-            style.write(style.mask_history(history), run.folder / "mask.png")
+            style.write_png(style.plot_mask_history(history), run.folder / "mask.png")

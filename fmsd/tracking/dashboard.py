@@ -31,7 +31,7 @@ def dashboard(entity: str, project: str = "fmsd", name: str = "Across datasets")
             "run wandb login, or set WANDB_API_KEY",
         )
     try:
-        view = workspace(entity, project, name, logged(entity, project)).save()
+        view = build_workspace(entity, project, name, logged_keys(entity, project)).save()
     except InputError:
         raise
     except Exception as error:
@@ -59,7 +59,7 @@ def check_installed() -> None:
         ) from error
 
 
-def logged(entity: str, project: str) -> set[str]:
+def logged_keys(entity: str, project: str) -> set[str]:
     """The names of everything that the runs of a project have logged."""
     return {
         key
@@ -68,10 +68,10 @@ def logged(entity: str, project: str) -> set[str]:
     }
 
 
-def workspace(entity: str, project: str, name: str, keys: Collection[str]) -> "Workspace":
+def build_workspace(entity: str, project: str, name: str, keys: Collection[str]) -> "Workspace":
     """A view of a project: video AUC of every variant on every dataset, the result tables, AUC against what learns, robustness, and training.
 
-    A variant is what `fmsd.tracking.publish.variant` says: a bar is the mean of its runs.
+    A variant is what `fmsd.tracking.publish.variant_name` says: a bar is the mean of its runs.
 
     Args:
         keys: what the runs have logged, see `fmsd.tracking.publish`.
@@ -90,8 +90,8 @@ def workspace(entity: str, project: str, name: str, keys: Collection[str]) -> "W
     )
 
     tested, corrupted = (
-        datasets(keys, r"test/(.+)/video_auc"),
-        datasets(keys, r"corruptions/(.+)/mean/video_auc"),
+        matching_datasets(keys, r"test/(.+)/video_auc"),
+        matching_datasets(keys, r"corruptions/(.+)/mean/video_auc"),
     )
     if not tested:
         raise InputError(
@@ -169,6 +169,6 @@ def workspace(entity: str, project: str, name: str, keys: Collection[str]) -> "W
     )
 
 
-def datasets(keys: Iterable[str], pattern: str) -> list[str]:
+def matching_datasets(keys: Iterable[str], pattern: str) -> list[str]:
     """The datasets that names are about, in their order."""
     return sorted({match[1] for key in keys if (match := re.fullmatch(pattern, key))})

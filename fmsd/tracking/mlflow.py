@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 from fmsd.errors import InputError
 from fmsd.runs import job
-from fmsd.runs.folder import MLFLOW, Run, locked, write
+from fmsd.runs.folder import MLFLOW, Run, try_lock, write_text
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,9 @@ PATIENCE = 60
 """Seconds that a job waits for the others of its sweep to have written: an SQLite file has one writer at a time."""
 
 
-def logger(folder: Path, project: str = "fmsd", uri: str | None = None) -> MLFlowLogger:
+def build_mlflow_logger(
+    folder: Path, project: str = "fmsd", uri: str | None = None
+) -> MLFlowLogger:
     """A logger whose tags are the run's method, data, backbone and wrapper, its folder and its sweep; a run that it has goes on under its id.
 
     Args:
@@ -46,10 +48,11 @@ def logger(folder: Path, project: str = "fmsd", uri: str | None = None) -> MLFlo
     from mlflow.tracking import MlflowClient  # noqa: PLC0415
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    sweep = job.sweep(folder)
-    address = uri or local((sweep or folder).absolute() / "mlflow", project)
+    sweep = job.sweep_folder(folder)
+    address = uri or prepare_local_store((sweep or folder).absolute() / "mlflow", project)
     tags, known = (
-        {**job.tags(folder), "folder": str(folder)} | ({"group": sweep.name} if sweep else {}),
+        {**job.choice_tags(folder), "folder": str(folder)}
+        | ({"group": sweep.name} if sweep else {}),
         None,
     )
     if (folder / MLFLOW).is_file():
@@ -61,11 +64,11 @@ def logger(folder: Path, project: str = "fmsd", uri: str | None = None) -> MLFlo
             )
     made = MLFlowLogger(project, folder.name, address, tags, run_id=known)
     if known is None and made.run_id:  # which makes the run
-        write(folder / MLFLOW, f"{made.run_id}\n")
+        write_text(folder / MLFLOW, f"{made.run_id}\n")
     return made
 
 
-def local(store: Path, project: str) -> str:
+def prepare_local_store(store: Path, project: str) -> str:
     """The address of a store on disk that has a project; what of it is not there is made, by one job at a time.
 
     Raises:
@@ -81,7 +84,7 @@ def local(store: Path, project: str) -> str:
         )
     )
     with (store / ".lock").open("a", encoding="utf-8") as file:
-        if not locked(file, PATIENCE):
+        if not try_lock(file, PATIENCE):
             raise InputError(
                 f"{store} has been locked by another process for {PATIENCE} s",
                 "end it, or name another store with logger.mlflow.uri=URI",
@@ -92,7 +95,7 @@ def local(store: Path, project: str) -> str:
     return address
 
 
-def outside(logger: MLFlowLogger) -> str | None:
+def foreign_artifact_uri(logger: MLFlowLogger) -> str | None:
     """Where a store in a run's folder has its artifacts, if that is not beside it: the store itself says where, and may be a stranger's."""
     import sqlalchemy  # noqa: PLC0415  of an extra
 
@@ -110,12 +113,12 @@ def outside(logger: MLFlowLogger) -> str | None:
     )
 
 
-def named(name: str) -> str:
+def mlflow_name(name: str) -> str:
     """A name as MLflow takes it: it knows no `+`, so `ff++` is `ffpp`, its other name here; whatever else it refuses is `_`."""
     return re.sub(r"[^\w/. :-]", "_", name.replace("+", "p"), flags=re.ASCII)
 
 
-def publish(
+def log_artifacts(
     logger: MLFlowLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], place: str
 ) -> None:
     """Writes the stamp of every dataset and level as tags; pictures, tables and the adapter as artifacts.
@@ -126,8 +129,8 @@ def publish(
     board = logger.experiment
     for dataset, own in stamps.items():
         for level, stamp in own.items():
-            board.set_tag(logger.run_id, named(f"stamp/{dataset}/{level}"), stamp)
-    if elsewhere := outside(logger):
+            board.set_tag(logger.run_id, mlflow_name(f"stamp/{dataset}/{level}"), stamp)
+    if elsewhere := foreign_artifact_uri(logger):
         log.warning(
             "MLflow's store would write artifacts to %s, where it was made or says it was: it "
             "gets the numbers alone.",

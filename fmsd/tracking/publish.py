@@ -16,11 +16,11 @@ import torch
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from fmsd.errors import InputError, reason
-from fmsd.figures.curves import rates, thinned
+from fmsd.figures.curves import roc_rates, simplify_line
 from fmsd.metrics.table import scored
 from fmsd.metrics.video import by_folder, by_video
 from fmsd.runs import job
-from fmsd.runs.folder import CORRUPTIONS, PUBLISHED, Run, flat, read_results, write
+from fmsd.runs.folder import CORRUPTIONS, PUBLISHED, Run, flatten, read_results, write_text
 from fmsd.tables import read_parquet
 from fmsd.tracking import mlflow, tensorboard, wandb
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 VARIANT = "variant"
 """Where a logged configuration says what is averaged with one another."""
 
-Factory = Callable[[Path], Logger]
+LoggerFactory = Callable[[Path], Logger]
 """Makes the logger of the run in a folder."""
 
 
@@ -40,7 +40,7 @@ class Published(TypedDict):
     curves: dict[str, list[int]]
 
 
-def made(factories: Mapping[str, Factory], folder: Path) -> dict[str, Logger]:
+def build_loggers(factories: Mapping[str, LoggerFactory], folder: Path) -> dict[str, Logger]:
     """The loggers of the run in a folder, by name.
 
     Raises:
@@ -48,30 +48,30 @@ def made(factories: Mapping[str, Factory], folder: Path) -> dict[str, Logger]:
     """
     found = {}
     for name, factory in factories.items():
-        with working(name):
+        with check_logger(name):
             found[name] = factory(folder)
     return found
 
 
-def begin(loggers: Iterable[Logger], folder: Path) -> None:
+def log_configuration(loggers: Iterable[Logger], folder: Path) -> None:
     """Gives loggers the configuration of a run.
 
     Raises:
         InputError: one of them does not work.
     """
-    settings = job.settings(folder)
-    settings[VARIANT] = variant(settings)
+    settings = job.read_configuration(folder)
+    settings[VARIANT] = variant_name(settings)
     for logger in loggers:
-        with working(title(logger)):
+        with check_logger(logger_title(logger)):
             if isinstance(logger, MLFlowLogger):
                 logger.log_hyperparams(
-                    {mlflow.named(key): value for key, value in flat(settings).items()}
+                    {mlflow.mlflow_name(key): value for key, value in flatten(settings).items()}
                 )
             else:
                 logger.log_hyperparams(settings)
 
 
-def variant(settings: Mapping[str, Any]) -> str:
+def variant_name(settings: Mapping[str, Any]) -> str:
     """What runs of one bar share: method, wrapper, backbone and data; the selection where it is not iid, and the protocol if one was chosen."""
     choices = settings["choices"]
     parts = [choices.get(group) for group in ("method", "wrapper", "backbone", "data")]
@@ -80,14 +80,14 @@ def variant(settings: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in (*parts, choices.get("protocol")) if part is not None)
 
 
-def finish(loggers: Mapping[str, Logger], run: Run) -> None:
+def publish_run(loggers: Mapping[str, Logger], run: Run) -> None:
     """Gives loggers what a run found and records which of them took it; failures are logged, and the next evaluation tries again."""
     for name, logger in loggers.items():
-        with spared(title(logger), run.folder):
+        with log_failure(logger_title(logger), run.folder):
             _record(run, name, _publish_run(logger, run))
 
 
-def extend(factories: Mapping[str, Factory], run: Run, evaluation: Run) -> None:
+def publish_evaluation(factories: Mapping[str, LoggerFactory], run: Run, evaluation: Run) -> None:
     """Gives the loggers of a run what an evaluation of it found and they do not have: other test datasets, and corruptions.
 
     A logger that did not take the run's own numbers gets these first. Numbers of one dataset in a
@@ -96,38 +96,38 @@ def extend(factories: Mapping[str, Factory], run: Run, evaluation: Run) -> None:
     if not factories:
         return
     try:
-        known = published(run)
+        known = read_published(run)
     except InputError as error:
         log.warning("The loggers get nothing of this evaluation: %s", error)
         return
     own = (
-        _contents(run.results(), robustness(run))
+        _contents(run.results(), robustness_values(run))
         if (run.folder / "results.csv").is_file()
         else _contents(None, {})
     )
     had = {name: known.get(name, own) for name in factories}
     results = evaluation.results()
-    found = stamped(results)
+    found = stamps_by_dataset(results)
     _warn_of_other_stamps([part["stamps"] for part in had.values()], found, evaluation.folder)
     for name, factory in factories.items():
         late = bool(own["stamps"]) and name not in known
         new, curves = _missing(had[name], results, evaluation)
         if not late and new.is_empty() and not curves:
             continue
-        with spared(f"logger={name}", evaluation.folder):
+        with log_failure(f"logger={name}", evaluation.folder):
             logger = factory(run.folder)
-            begin([logger], run.folder)
+            log_configuration([logger], run.folder)
             if late:
                 _record(run, name, _publish_run(logger, run))
             if not new.is_empty() or curves:
-                publish(logger, evaluation, new, curves, {}, run.record().get("steps") or 0)
+                log_results(logger, evaluation, new, curves, {}, run.record().get("steps") or 0)
             if isinstance(logger, WandbLogger):
                 wandb.close()  # a part of what may fail: only then all of it is written
             _record(run, name, _contents(new, curves))
-    close(evaluation.folder)
+    close_loggers(evaluation.folder)
 
 
-def published(run: Run) -> dict[str, Published]:
+def read_published(run: Run) -> dict[str, Published]:
     """What every logger of a run has taken to its end, by the logger's name.
 
     Raises:
@@ -159,14 +159,14 @@ def _checked(part: Any) -> Published:
 
 def _record(run: Run, name: str, new: Published) -> None:
     """Adds to a run's record what a logger has taken."""
-    known = published(run)
+    known = read_published(run)
     had = known.get(name) or _contents(None, {})
     curves = {
         curve: sorted({*had["curves"].get(curve, []), *new["curves"].get(curve, [])})
         for curve in had["curves"] | new["curves"]
     }
     known[name] = {"stamps": new["stamps"] | had["stamps"], "curves": curves}
-    write(run.folder / PUBLISHED, json.dumps(known, indent=2) + "\n")
+    write_text(run.folder / PUBLISHED, json.dumps(known, indent=2) + "\n")
 
 
 def _contents(results: pl.DataFrame | None, curves: Mapping[int, Mapping[str, float]]) -> Published:
@@ -175,13 +175,13 @@ def _contents(results: pl.DataFrame | None, curves: Mapping[int, Mapping[str, fl
     for severity, own in curves.items():
         for name in own:
             severities.setdefault(name, []).append(severity)
-    return {"stamps": {} if results is None else stamped(results), "curves": severities}
+    return {"stamps": {} if results is None else stamps_by_dataset(results), "curves": severities}
 
 
 def _publish_run(logger: Logger, run: Run) -> Published:
     """Gives a logger the numbers of a training, and returns what they were."""
-    results, curves, record = run.results(), robustness(run), run.record()
-    publish(logger, run, results, curves, cost(record), record.get("steps") or 0)
+    results, curves, record = run.results(), robustness_values(run), run.record()
+    log_results(logger, run, results, curves, cost_values(record), record.get("steps") or 0)
     return _contents(results, curves)
 
 
@@ -189,10 +189,10 @@ def _missing(
     had: Published, results: pl.DataFrame, evaluation: Run
 ) -> tuple[pl.DataFrame, dict[int, dict[str, float]]]:
     """The results, and the points of robustness curves, of an evaluation that a logger does not have; without datasets of another stamp."""
-    found = stamped(results)
+    found = stamps_by_dataset(results)
     other = [name for name, own in found.items() if had["stamps"].get(name, own) != own]
     curves: dict[int, dict[str, float]] = {}
-    for severity, own in robustness(evaluation, without=other).items():
+    for severity, own in robustness_values(evaluation, without=other).items():
         for name, value in own.items():
             before = had["curves"].get(name, [])
             if severity not in before and not (
@@ -225,7 +225,7 @@ def _listed(stamps: Mapping[str, str]) -> str:
     return ", ".join(f"{stamp} of {level}s" for level, stamp in stamps.items())
 
 
-def publish(
+def log_results(
     logger: Logger,
     run: Run,
     results: pl.DataFrame,
@@ -235,30 +235,30 @@ def publish(
 ) -> None:
     """Gives a logger results and robustness curves of a run or an evaluation, and what else lies in its folder; an evaluation's by its name."""
     stamps, place = (
-        stamped(results),
+        stamps_by_dataset(results),
         f"evaluations/{run.folder.name}/" if "run" in run.record() else "",
     )
-    values = numbers(results) | dict(more)
+    values = result_values(results) | dict(more)
     match logger:
         case WandbLogger():
             logger.log_metrics(values, step)
-            wandb.publish(logger, run, stamps, rocs(run, set(stamps)), place)
-            wandb.robustness(logger, curves)
+            wandb.log_artifacts(logger, run, stamps, roc_tables(run, set(stamps)), place)
+            wandb.log_robustness(logger, curves)
         case MLFlowLogger():
             for point, own in ((step, values), *curves.items()):
                 logger.log_metrics(
-                    {mlflow.named(name): value for name, value in own.items()}, point
+                    {mlflow.mlflow_name(name): value for name, value in own.items()}, point
                 )
-            mlflow.publish(logger, run, stamps, place)
+            mlflow.log_artifacts(logger, run, stamps, place)
         case _:
             for point, own in ((step, values), *curves.items()):
                 logger.log_metrics(dict(own), point)
             if isinstance(logger, TensorBoardLogger):
-                tensorboard.publish(logger, run, stamps, place)
+                tensorboard.log_artifacts(logger, run, stamps, place)
             logger.save()
 
 
-def numbers(results: pl.DataFrame) -> dict[str, float]:
+def result_values(results: pl.DataFrame) -> dict[str, float]:
     """Each number of a result table as `test/DATASET/LEVEL_METRIC`."""
     return {
         f"test/{row['dataset']}/{row['level']}_{row['metric']}": row["value"]
@@ -267,7 +267,7 @@ def numbers(results: pl.DataFrame) -> dict[str, float]:
     }
 
 
-def cost(record: Mapping[str, Any]) -> dict[str, float]:
+def cost_values(record: Mapping[str, Any]) -> dict[str, float]:
     """What a training took: trainable parameters, all of them, and minutes."""
     return {
         "cost/trainable": record["trainable"],
@@ -276,7 +276,7 @@ def cost(record: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def stamped(results: pl.DataFrame) -> dict[str, dict[str, str]]:
+def stamps_by_dataset(results: pl.DataFrame) -> dict[str, dict[str, str]]:
     """The stamp of every dataset and level."""
     found: dict[str, dict[str, str]] = {}
     for dataset, level, stamp in (
@@ -286,7 +286,7 @@ def stamped(results: pl.DataFrame) -> dict[str, dict[str, str]]:
     return found
 
 
-def robustness(run: Run, without: Collection[str] = ()) -> dict[int, dict[str, float]]:
+def robustness_values(run: Run, without: Collection[str] = ()) -> dict[int, dict[str, float]]:
     """Video AUCs under corruptions by severity, each as `corruptions/DATASET/CORRUPTION/video_auc`; `mean` is that over the corruptions.
 
     A curve begins with the clean images, severity 0. There are none where nothing was corrupted.
@@ -318,7 +318,7 @@ def robustness(run: Run, without: Collection[str] = ()) -> dict[int, dict[str, f
     return found
 
 
-def rocs(run: Run, datasets: set[str]) -> dict[str, pl.DataFrame]:
+def roc_tables(run: Run, datasets: set[str]) -> dict[str, pl.DataFrame]:
     """The ROC curves of datasets at every level, by dataset, as the run's stamps say that frames become videos."""
     found: dict[str, list[pl.DataFrame]] = {}
     for facts in run.record()["stamps"].values():
@@ -329,12 +329,12 @@ def rocs(run: Run, datasets: set[str]) -> dict[str, pl.DataFrame]:
                 grouped if facts["level"] == "frame" else by_video(grouped, facts["video_score"])
             )
             found.setdefault(dataset, []).append(
-                roc(items).select(pl.lit(facts["level"]).alias("level"), pl.all())
+                roc_table(items).select(pl.lit(facts["level"]).alias("level"), pl.all())
             )
     return {dataset: pl.concat(parts) for dataset, parts in found.items()}
 
 
-def roc(items: pl.DataFrame) -> pl.DataFrame:
+def roc_table(items: pl.DataFrame) -> pl.DataFrame:
     """The ROC curve of scored frames or videos."""
     score, label = (
         torch.from_numpy(items[name].cast(kind).to_numpy(writable=True))
@@ -344,20 +344,20 @@ def roc(items: pl.DataFrame) -> pl.DataFrame:
         dict(
             zip(
                 ("false_positive_rate", "true_positive_rate"),
-                thinned(*rates(score, label)),
+                simplify_line(*roc_rates(score, label)),
                 strict=True,
             )
         )
     )
 
 
-def title(logger: Logger) -> str:
+def logger_title(logger: Logger) -> str:
     """A logger by its name."""
     return type(logger).__name__.removesuffix("Logger")
 
 
 @contextlib.contextmanager
-def working(who: str) -> Iterator[None]:
+def check_logger(who: str) -> Iterator[None]:
     """Says what is wrong with a logger before a run rests on it.
 
     Raises:
@@ -375,7 +375,7 @@ def working(who: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def spared(who: str, folder: Path) -> Iterator[None]:
+def log_failure(who: str, folder: Path) -> Iterator[None]:
     """Tells of what goes wrong with a logger, and goes on."""
     try:
         yield
@@ -388,7 +388,7 @@ def spared(who: str, folder: Path) -> Iterator[None]:
         )
 
 
-def close(folder: Path) -> None:
+def close_loggers(folder: Path) -> None:
     """Ends what a logger holds open, also for a job that failed."""
-    with spared("Weights & Biases", folder):
+    with log_failure("Weights & Biases", folder):
         wandb.close()

@@ -13,7 +13,7 @@ from fmsd.errors import InputError
 from fmsd.runs.folder import Run
 
 
-def logger(folder: Path) -> TensorBoardLogger:
+def build_tensorboard_logger(folder: Path) -> TensorBoardLogger:
     """A logger that writes into `tensorboard` in the run's folder.
 
     Raises:
@@ -29,7 +29,7 @@ def logger(folder: Path) -> TensorBoardLogger:
     return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
 
 
-def publish(
+def log_artifacts(
     logger: TensorBoardLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], place: str
 ) -> None:
     """Writes the result table, the stamps of every dataset and level, and the pictures in the run's folder.

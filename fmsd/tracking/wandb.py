@@ -24,7 +24,7 @@ SEVERITY = "corruptions/severity"
 """What robustness curves are drawn over."""
 
 
-def logger(
+def build_wandb_logger(
     folder: Path,
     project: str = "fmsd",
     offline: bool | None = None,
@@ -54,9 +54,9 @@ def logger(
         folder.glob("wandb/*run-*")
     ):  # an interrupted run goes on under its id, and so does its evaluation
         options = {"id": begun[-1].name.rpartition("-")[2], "resume": "allow"} | options
-    sweep = job.sweep(folder)
+    sweep = job.sweep_folder(folder)
     options = {
-        "tags": list(job.tags(folder).values()),
+        "tags": list(job.choice_tags(folder).values()),
         "group": group or (sweep and sweep.name),
     } | options
     return WandbLogger(project=project, save_dir=folder, mode=mode, name=folder.name, **options)
@@ -78,7 +78,7 @@ def logged_in() -> bool:
         ) from error
 
 
-def publish(
+def log_artifacts(
     logger: WandbLogger,
     run: Run,
     stamps: Mapping[str, Mapping[str, str]],
@@ -104,19 +104,20 @@ def publish(
         f"{place}{path.stem}": wandb.Image(str(path)) for path in sorted(run.folder.glob("*.png"))
     }
     board.log(
-        pictures | {f"roc/{dataset}": roc(dataset, points) for dataset, points in rocs.items()}
+        pictures
+        | {f"roc/{dataset}": roc_chart(dataset, points) for dataset, points in rocs.items()}
     )
     if (run.folder / "adapter.safetensors").is_file():  # an evaluation has neither of these
-        board.log({RESULTS: table(run.results())})
+        board.log({RESULTS: wandb_table(run.results())})
         adapter = wandb.Artifact(
-            f"adapter-{board.id}", type="adapter", metadata=job.tags(run.folder)
+            f"adapter-{board.id}", type="adapter", metadata=job.choice_tags(run.folder)
         )
         for name in ("adapter.safetensors", "adapter.json"):
             adapter.add_file(str(run.folder / name))
         board.log_artifact(adapter)
 
 
-def robustness(logger: WandbLogger, curves: Mapping[int, Mapping[str, float]]) -> None:
+def log_robustness(logger: WandbLogger, curves: Mapping[int, Mapping[str, float]]) -> None:
     """Draws numbers over the severity of corruptions: curves by severity, then by name."""
     board = logger.experiment
     for name in {name for numbers in curves.values() for name in numbers}:
@@ -125,17 +126,17 @@ def robustness(logger: WandbLogger, curves: Mapping[int, Mapping[str, float]]) -
         board.log({**numbers, SEVERITY: severity})
 
 
-def table(rows: pl.DataFrame) -> wandb.Table:
+def wandb_table(rows: pl.DataFrame) -> wandb.Table:
     """A table as the dashboard shows it."""
     return wandb.Table(
         columns=list[str | int](rows.columns), data=[list(row) for row in rows.rows()]
     )
 
 
-def roc(dataset: str, points: pl.DataFrame) -> Any:
+def roc_chart(dataset: str, points: pl.DataFrame) -> Any:
     """A chart of a dataset's ROC curves, one line a level."""
     return wandb.plot.line(
-        table(points),
+        wandb_table(points),
         "false_positive_rate",
         "true_positive_rate",
         stroke="level",
