@@ -26,7 +26,7 @@ from wandb.proto import wandb_internal_pb2
 
 from fmsd.cli.main import main
 from fmsd.errors import InputError
-from fmsd.runs import job
+from fmsd.runs import configuration
 from fmsd.runs.folder import Run
 from fmsd.tracking import mlflow, publish, tensorboard, wandb
 from fmsd.tracking.dashboard import build_workspace, dashboard
@@ -477,7 +477,7 @@ def test_a_store_of_mlflow_writes_no_artifacts_outside_its_folder(
 def test_runs_that_are_averaged_have_one_variant(
     change: dict[str, str], name: str, tmp_path: Path
 ) -> None:
-    settings = job.read_configuration(begun(tmp_path / "run"))
+    settings = configuration.read_configuration(begun(tmp_path / "run"))
     settings["choices"]["protocol"] = change.pop("protocol", None)
     assert publish.variant_name(settings | change) == name
 
@@ -586,10 +586,10 @@ def test_jobs_side_by_side_share_a_store(tmp_path: Path) -> None:
 
 def test_a_sweep_is_found_above_the_folders_of_its_jobs(tmp_path: Path) -> None:
     folder = tmp_path / "sweep" / "seed0" / "swap"
-    assert job.sweep_folder(folder) is None
+    assert configuration.sweep_folder(folder) is None
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "multirun.yaml").touch()
-    assert job.sweep_folder(folder) == tmp_path / "sweep"
+    assert configuration.sweep_folder(folder) == tmp_path / "sweep"
 
 
 @pytest.mark.parametrize(

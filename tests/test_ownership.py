@@ -14,7 +14,8 @@ from fmsd.data import pack
 from fmsd.data.manifest import written
 from fmsd.errors import InputError
 from fmsd.ownership import check_replaceable, path_below
-from fmsd.runs.folder import PARTS, Run, claim_run, owning_run
+from fmsd.runs.claim import claim_run
+from fmsd.runs.folder import PARTS, Run, owning_run
 from tests.conftest import grow_tree
 from tests.test_report import finished
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fmsd.runs import folder
-from fmsd.runs.folder import PACKAGES, git_revision, provenance
+from fmsd.runs import provenance as module
+from fmsd.runs.provenance import PACKAGES, git_revision, provenance
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
 
@@ -83,7 +83,7 @@ def test_a_repository_around_an_installed_package_is_another_projects(
     git(project, "rm", "-rq", "--cached", "fmsd")
     package = project / place
     shutil.copytree(
-        Path(folder.__file__).parents[1],
+        Path(module.__file__).parents[1],
         package,
         ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"),
     )
@@ -161,7 +161,7 @@ def test_the_version_is_that_of_the_source_that_runs(
     """
     versions = provenance([])["versions"]
     assert versions.keys() == {*PACKAGES, "python"}
-    monkeypatch.setattr(folder, "PACKAGE", tmp_path / "fmsd")
+    monkeypatch.setattr(module, "PACKAGE", tmp_path / "fmsd")
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "fmsd"\nversion = "7.1"\n')
     assert provenance([])["versions"] == versions | {"fmsd": "7.1"}
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "mine"\nversion = "7.1"\n')

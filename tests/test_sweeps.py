@@ -16,7 +16,8 @@ import pytest
 from fmsd.cli.main import main
 from fmsd.cli.sweep_notes import CONTENTS, Note, attempt, begin, kindred, summed_up
 from fmsd.errors import InputError
-from fmsd.runs.folder import BUSY, ERROR, Run, claim_run, write_text
+from fmsd.runs.claim import claim_run
+from fmsd.runs.folder import BUSY, ERROR, Run, write_text
 from tests.conftest import ROOT, grow_tree
 
 TINY = (

@@ -15,7 +15,8 @@ from fmsd.cli.main import main
 from fmsd.engine.trainer import all_steps, check_precision, epoch_steps, made
 from fmsd.engine.weights import built
 from fmsd.errors import InputError
-from fmsd.runs.folder import Run, claim_run, remove_empty_folders
+from fmsd.runs.claim import claim_run
+from fmsd.runs.folder import Run, remove_empty_folders
 from tests.conftest import grow_tree, tiny_vit
 
 

@@ -21,7 +21,8 @@ from fmsd.data.synthetic import VERSION
 from fmsd.errors import InputError
 from fmsd.models.detector import PACKAGE as PACKAGED
 from fmsd.quoting import typed
-from fmsd.runs.folder import Run, first_difference
+from fmsd.runs.configuration import first_difference
+from fmsd.runs.folder import Run
 
 
 def without(names: Sequence[str], name: str) -> list[str]:

@@ -12,7 +12,8 @@ from typing import Any
 import polars as pl
 
 from fmsd.errors import InputError, reason
-from fmsd.runs.folder import Run, flatten
+from fmsd.runs.configuration import flatten
+from fmsd.runs.folder import Run
 from fmsd.settings import parse_settings
 from fmsd.tables import read_parquet
 

@@ -13,16 +13,10 @@ from fmsd.engine.trainer import TrainerFactory, alone
 from fmsd.engine.weights import built, folded
 from fmsd.metrics.table import thresholds
 from fmsd.models.detector import Detector
-from fmsd.report.terminal import print_auc_table, print_robustness_tables
-from fmsd.runs.folder import (
-    CORRUPTIONS,
-    VALIDATION,
-    Run,
-    claim_run,
-    cost_line,
-    provenance,
-    read_results,
-)
+from fmsd.report.terminal import cost_line, print_auc_table, print_robustness_tables
+from fmsd.runs.claim import claim_run
+from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run, read_results
+from fmsd.runs.provenance import provenance
 from fmsd.tables import read_parquet
 from fmsd.tracking import publish
 

@@ -42,7 +42,8 @@ from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.ownership import path_below
 from fmsd.quoting import typed
-from fmsd.runs.folder import try_lock, write_text
+from fmsd.runs.folder import write_text
+from fmsd.runs.lock import try_lock
 from fmsd.surroundings import refused_by_machine, shared_memory_refusal
 from fmsd.types import Problem
 

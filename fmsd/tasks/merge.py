@@ -41,8 +41,10 @@ from fmsd.peft import adapter
 from fmsd.peft.specialist import Folded, changed
 from fmsd.quoting import typed
 from fmsd.report.rows import training_settings
-from fmsd.report.terminal import print_auc_table
-from fmsd.runs.folder import Run, claim_run, cost_line, provenance
+from fmsd.report.terminal import cost_line, print_auc_table
+from fmsd.runs.claim import claim_run
+from fmsd.runs.folder import Run
+from fmsd.runs.provenance import provenance
 from fmsd.state import check_values, read_state, shapes, write_state
 from fmsd.tables import read_parquet
 
@@ -120,7 +122,7 @@ def merge(
         with_values(merger, values)
     if candidates and data is None:
         raise InputError("A search looks at validation data, and there is none", "give data=NAME")
-    with claim_run(run, config, resumable=True, named="out"):
+    with claim_run(run, config, resumable=True, option="out"):
         tests = data.tests if data and data.test_names else {}
         empty = skeleton(detector)
         base = base_weights(detector, empty, seed)

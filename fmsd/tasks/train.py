@@ -61,8 +61,10 @@ from fmsd.peft.mask import LayerMask, MaskHistory
 from fmsd.peft.method import Adaptation, Method
 from fmsd.peft.spectra import spectra, text, watched
 from fmsd.quoting import typed
-from fmsd.report.terminal import print_auc_table
-from fmsd.runs.folder import MASK, SPECTRA, VALIDATION, Run, claim_run, cost_line, provenance
+from fmsd.report.terminal import cost_line, print_auc_table
+from fmsd.runs.claim import claim_run
+from fmsd.runs.folder import MASK, SPECTRA, VALIDATION, Run
+from fmsd.runs.provenance import provenance
 from fmsd.tracking import publish
 
 log = logging.getLogger(__name__)

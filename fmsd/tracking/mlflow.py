@@ -11,8 +11,9 @@ from pathlib import Path
 from lightning.pytorch.loggers import MLFlowLogger
 
 from fmsd.errors import InputError
-from fmsd.runs import job
-from fmsd.runs.folder import MLFLOW, Run, try_lock, write_text
+from fmsd.runs import configuration
+from fmsd.runs.folder import MLFLOW, Run, write_text
+from fmsd.runs.lock import try_lock
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,10 @@ def build_mlflow_logger(
     from mlflow.tracking import MlflowClient  # noqa: PLC0415
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    sweep = job.sweep_folder(folder)
+    sweep = configuration.sweep_folder(folder)
     address = uri or prepare_local_store((sweep or folder).absolute() / "mlflow", project)
     tags, known = (
-        {**job.choice_tags(folder), "folder": str(folder)}
+        {**configuration.choice_tags(folder), "folder": str(folder)}
         | ({"group": sweep.name} if sweep else {}),
         None,
     )

@@ -19,8 +19,9 @@ from fmsd.errors import InputError, reason
 from fmsd.figures.curves import roc_rates, simplify_line
 from fmsd.metrics.table import scored
 from fmsd.metrics.video import by_folder, by_video
-from fmsd.runs import job
-from fmsd.runs.folder import CORRUPTIONS, PUBLISHED, Run, flatten, read_results, write_text
+from fmsd.runs import configuration
+from fmsd.runs.configuration import flatten
+from fmsd.runs.folder import CORRUPTIONS, PUBLISHED, Run, read_results, write_text
 from fmsd.tables import read_parquet
 from fmsd.tracking import mlflow, tensorboard, wandb
 
@@ -59,7 +60,7 @@ def log_configuration(loggers: Iterable[Logger], folder: Path) -> None:
     Raises:
         InputError: one of them does not work.
     """
-    settings = job.read_configuration(folder)
+    settings = configuration.read_configuration(folder)
     settings[VARIANT] = variant_name(settings)
     for logger in loggers:
         with check_logger(logger_title(logger)):

@@ -12,7 +12,7 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 
 from fmsd.errors import InputError, reason
-from fmsd.runs import job
+from fmsd.runs import configuration
 from fmsd.runs.folder import Run
 
 log = logging.getLogger(__name__)
@@ -54,9 +54,9 @@ def build_wandb_logger(
         folder.glob("wandb/*run-*")
     ):  # an interrupted run goes on under its id, and so does its evaluation
         options = {"id": begun[-1].name.rpartition("-")[2], "resume": "allow"} | options
-    sweep = job.sweep_folder(folder)
+    sweep = configuration.sweep_folder(folder)
     options = {
-        "tags": list(job.choice_tags(folder).values()),
+        "tags": list(configuration.choice_tags(folder).values()),
         "group": group or (sweep and sweep.name),
     } | options
     return WandbLogger(project=project, save_dir=folder, mode=mode, name=folder.name, **options)
@@ -110,7 +110,7 @@ def log_artifacts(
     if (run.folder / "adapter.safetensors").is_file():  # an evaluation has neither of these
         board.log({RESULTS: wandb_table(run.results())})
         adapter = wandb.Artifact(
-            f"adapter-{board.id}", type="adapter", metadata=job.choice_tags(run.folder)
+            f"adapter-{board.id}", type="adapter", metadata=configuration.choice_tags(run.folder)
         )
         for name in ("adapter.safetensors", "adapter.json"):
             adapter.add_file(str(run.folder / name))
