@@ -14,14 +14,9 @@ import pytest
 from fmsd.metrics.interval import FEWEST, holm, sufficient
 from fmsd.metrics.table import results, videos
 from fmsd.report.comparability import ColumnNotes
-from fmsd.report.tables import (
-    CHANCE,
-    LOWER_IS_BETTER,
-    UNSEEN,
-    latex_tables,
-    markdown_tables,
-    results_table,
-)
+from fmsd.report.markup import latex_tables, markdown_tables
+from fmsd.report.summary import UNSEEN
+from fmsd.report.tables import CHANCE, LOWER_IS_BETTER, results_table
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
 from tests.test_report import evaluation, finished, frames, lines, written

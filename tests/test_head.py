@@ -452,7 +452,7 @@ def test_a_run_of_an_older_version_has_a_plain_head(there: Path) -> None:
     shutil.copytree(there / "runs" / "plain", newer)
     record = json.loads((newer / "run.json").read_text())
     (newer / "run.json").write_text(json.dumps(record | {"seed": 1}))
-    assert len({trial.label for trial in load_rows(there / "old")}) == 1  # seeds of one row
+    assert len({row.label for row in load_rows(there / "old")}) == 1  # seeds of one row
 
 
 def test_fold_writes_what_fmsd_loads_again(there: Path, caplog: pytest.LogCaptureFixture) -> None:

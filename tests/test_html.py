@@ -20,7 +20,7 @@ from fmsd.figures import curves
 from fmsd.figures.svg import inline_svg
 from fmsd.peft.mask import Masking, choose
 from fmsd.report.html import number_table as table_html
-from fmsd.report.sections import MAX_LINES, figure_lines
+from fmsd.report.overview import MAX_LINES, figure_lines
 from fmsd.report.tables import Cell, Table
 from fmsd.tasks.report import report
 from tests.test_report import evaluation, finished

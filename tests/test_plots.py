@@ -18,7 +18,9 @@ from PIL import Image
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from fmsd.figures import curves, explanations, merges, style
+from fmsd.figures import curves, explanations, masks, merges, style
+from fmsd.figures.robustness import plot_robustness
+from fmsd.figures.simplify import MAX_POINTS, simplify_line
 from fmsd.metrics.calibration import reliability
 from fmsd.peft.mask import Layer, LayerMask, MaskHistory, Masking, choose
 
@@ -43,7 +45,7 @@ def size(path: Path) -> tuple[int, int]:
 )
 def test_a_mask_of_any_size_is_drawn(layers: list[str], tmp_path: Path) -> None:
     style.write_png(
-        style.plot_layer_mask(choose(Masking(bias="random"), layers)), tmp_path / "mask.png"
+        masks.plot_layer_mask(choose(Masking(bias="random"), layers)), tmp_path / "mask.png"
     )
     width, height = size(tmp_path / "mask.png")
     assert width > 300
@@ -60,7 +62,7 @@ def test_the_heat_map_has_a_cell_per_layer_and_a_dot_per_layer_that_learns() -> 
             Layer("blocks.1.attn.qkv", 0.5, True),
         ),
     )
-    axes = style.plot_layer_mask(mask).axes[0]
+    axes = masks.plot_layer_mask(mask).axes[0]
     np.testing.assert_array_equal(
         axes.images[0].get_array().filled(np.nan), [[0.2, 0.5], [0.9, np.nan]]
     )
@@ -77,7 +79,7 @@ def test_the_history_shows_who_learned_when(tmp_path: Path) -> None:
         [[True, False, True, False]] * 2 + [[False, True, False, True]],
         [[0.1, 0.2, 0.3, 0.4]] * 3,
     )
-    figure = style.plot_mask_history(history)
+    figure = masks.plot_mask_history(history)
     style.write_png(figure, tmp_path / "history.png")
     assert size(tmp_path / "history.png")[0] > 300
     assert json.loads(history.text())["active"][2] == [False, True, False, True]
@@ -345,12 +347,12 @@ def test_a_thinned_line_is_close_to_its_points_and_ends_where_they_do(
 ) -> None:
     rng = np.random.default_rng(seed)
     x, y = np.sort(rng.random(count)), np.sort(rng.random(count))
-    few_x, few_y = curves.simplify_line(x, y)
-    assert len(few_x) <= min(count, curves.MAX_POINTS)
+    few_x, few_y = simplify_line(x, y)
+    assert len(few_x) <= min(count, MAX_POINTS)
     assert {*few_x} <= {*x}
     assert (few_x[0], few_x[-1], few_y[0], few_y[-1]) == (x[0], x[-1], y[0], y[-1])
     assert np.abs(np.interp(x, few_x, few_y) - y).max() < 0.1
-    assert len(curves.simplify_line(np.arange(500.0), np.arange(500.0))[0]) == 2
+    assert len(simplify_line(np.arange(500.0), np.arange(500.0))[0]) == 2
 
 
 def test_twelve_lines_differ() -> None:
@@ -426,7 +428,7 @@ def test_names_are_drawn_as_they_are() -> None:
     )
     legends = (
         curves.plot_histograms(scores),
-        style.plot_robustness(table),
+        plot_robustness(table),
         explanations.plot_features(points, "run[1] $x$ $y$"),
     )
     for figure in (*legends, matrix, merges.plot_cosines(HOSTILE, np.eye(len(HOSTILE)))):

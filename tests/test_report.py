@@ -24,7 +24,8 @@ from fmsd.figures import merges
 from fmsd.metrics.interval import interval, resampled
 from fmsd.metrics.table import LEVELS, results, scored
 from fmsd.metrics.video import by_video
-from fmsd.report.tables import SEEN, UNSEEN, escape_latex
+from fmsd.report.markup import escape_latex
+from fmsd.report.summary import SEEN, UNSEEN
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
 
@@ -263,7 +264,7 @@ def test_the_picture_shows_the_means_of_videos(
 ) -> None:
     drawn, draw = [], merges.plot_domain_matrix
     monkeypatch.setattr(
-        merges, "domain_matrix", lambda *arguments: drawn.append(arguments) or draw(*arguments)
+        merges, "plot_domain_matrix", lambda *arguments: drawn.append(arguments) or draw(*arguments)
     )
     tidy = report(runs, out=tmp_path / "out", by="domain").filter(level="video", metric="auc")
     ((rows, columns, values, metric, inverted),) = drawn
@@ -505,7 +506,7 @@ def test_numbers_without_a_stamp_are_refused(runs: Path) -> None:
     with pytest.raises(InputError, match=r"merge are of an older version, .* fmsd evaluate"):
         report(runs)
     table.with_columns(stamp=pl.lit("0" * 12)).write_csv(runs / "merge" / "results.csv")
-    with pytest.raises(InputError, match=r"0{12}, of which its run.json says nothing"):
+    with pytest.raises(InputError, match=r"0{12}, which its run.json does not explain"):
         report(runs)
 
 
@@ -683,7 +684,7 @@ def test_predictions_that_the_numbers_do_not_follow_from_are_told(runs: Path) ->
     whole.with_columns(-pl.col("logit")).write_parquet(path)
     with pytest.raises(
         InputError,
-        match=r"ff\.parquet does not hold the predictions that the numbers beside it follow from \(auc per frame 0\.",
+        match=r"ff\.parquet does not hold the predictions behind the results beside it \(auc per frame 0\.",
     ):
         report(runs, by="domain")
 
@@ -812,7 +813,7 @@ def test_the_newest_evaluation_counts_by_its_time_and_shadowed_ones_are_told(
     merge = runs / "merge"
     assert "copied" not in caplog.text  # it was tested by the same protocol
     assert (
-        f"{merge / 'evaluations/large'} was tested on ff, too, but the numbers of {merge} count "
+        f"{merge / 'evaluations/large'} was tested on ff, too, but the results of {merge} count "
         "(they differ in size)." in caplog.messages
     )
 

@@ -1,13 +1,37 @@
 """The composed configuration of a run, and the sweep that it is a job of."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fmsd.errors import InputError
+from fmsd.errors import InputError, reason
+from fmsd.runs.folder import Run
 from fmsd.settings import parse_settings
 
 SWEEP_FILES = ("sweep.json", "multirun.yaml")
 """Files in the folder of a sweep before its first job begins: of this package, and of Hydra."""
+
+TRAINING_KEYS = (
+    "backbone.",
+    "method.",
+    "wrapper.",
+    "optimizer.",
+    "schedule.",
+    "learner.",
+    "merger.",
+    "select",
+    "patience",
+    "data.batch",
+    "trainer.max_",
+    "trainer.precision",
+)
+"""Prefixes of the keys that determine a run's weights besides data and seed."""
+
+PATH_KEYS = ("backbone.weights", "method.mask.file")
+"""Keys among them that hold the path of a file."""
+
+ADDED_KEYS: Mapping[str, Any] = {"backbone.cosine_head": False}
+"""Keys among them that runs of older versions lack, with the value those runs used."""
 
 
 def read_configuration(folder: Path) -> dict[str, Any]:
@@ -79,4 +103,37 @@ def first_difference(existing: str, current: str) -> str | None:
 def _without_overrides(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value for key, value in flatten(settings).items() if not key.startswith("overrides")
+    }
+
+
+def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings that determine a run's weights besides data and seed, as dotted keys.
+
+    The batches of an evaluation or a merge have no influence on weights and are left out.
+
+    Args:
+        record: content of the run's `run.json`.
+
+    Returns:
+        None if the configuration is not kept.
+
+    Raises:
+        InputError: the file is no configuration.
+    """
+    if not run.config.is_file():
+        return None
+    try:
+        settings = flatten(parse_settings(run.config.read_text(encoding="utf-8"), run.config))
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{run.config} is no configuration ({reason(error)})", "put it back, or remove it"
+        ) from error
+    irrelevant = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
+    return {
+        key: value
+        for key, value in {**ADDED_KEYS, **settings}.items()
+        if key.startswith(TRAINING_KEYS)
+        and not key.startswith(irrelevant)
+        and key not in PATH_KEYS
+        and key.rpartition(".")[2] != "seed"
     }

@@ -3,7 +3,7 @@
 | file | content |
 | --- | --- |
 | `config.yaml` | the composed configuration |
-| `run.json` | provenance: command, versions, revision, manifest digests, selection, cost |
+| `run.json` | provenance: command, versions, revision, data digests, selection, cost |
 | `results.csv`, `.md` | the result table, tidy and for reading |
 | `validation.parquet` | predictions of the chosen weights on the validation split |
 | `spectra.json` | singular values of some trained matrices, before and after |
@@ -18,7 +18,7 @@
 | `checkpoints/` | `best.ckpt`, and `last.ckpt` and `previous.ckpt` to resume from |
 | `logs/metrics.csv` | training curves |
 | `error.txt` | of a failed job of a sweep: its error |
-| `wandb/`, `tensorboard/`, `mlflow/` | files of these loggers; jobs of a sweep share one `mlflow/` |
+| `wandb/`, `tensorboard/`, `mlflow/` | files of these loggers; a sweep shares one `mlflow/` |
 | `mlflow.txt` | id of the run in the MLflow store |
 | `published.json` | what each logger has received: stamps of datasets, severities of curves |
 """

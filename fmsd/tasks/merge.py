@@ -40,9 +40,9 @@ from fmsd.models.head import check_kind
 from fmsd.peft import adapter
 from fmsd.peft.specialist import Folded, changed
 from fmsd.quoting import typed
-from fmsd.report.rows import training_settings
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.claim import claim_run
+from fmsd.runs.configuration import training_settings
 from fmsd.runs.folder import Run
 from fmsd.runs.provenance import provenance
 from fmsd.state import check_values, read_state, shapes, write_state

@@ -50,7 +50,7 @@ from fmsd.engine.trainer import (
 )
 from fmsd.engine.weights import built
 from fmsd.errors import InputError
-from fmsd.figures import style
+from fmsd.figures import masks, style
 from fmsd.metrics.table import pooled, results, thresholds
 from fmsd.models.detector import Detector
 from fmsd.optim.groups import Decay
@@ -457,7 +457,7 @@ def write_mask(run: Run, mask: LayerMask | None) -> None:
     """Writes which layers a method chose, if it did, as JSON and as a picture."""
     if mask is not None:
         run.write(MASK, mask.text())
-        style.write_png(style.plot_layer_mask(mask), run.folder / "mask.png")
+        style.write_png(masks.plot_layer_mask(mask), run.folder / "mask.png")
 
 
 def write_history(run: Run, history: MaskHistory | None) -> None:
@@ -465,4 +465,4 @@ def write_history(run: Run, history: MaskHistory | None) -> None:
     if history is not None:
         run.write(MASK, history.text())
         if history.steps:
-            style.write_png(style.plot_mask_history(history), run.folder / "mask.png")
+            style.write_png(masks.plot_mask_history(history), run.folder / "mask.png")

@@ -16,7 +16,8 @@ import torch
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from fmsd.errors import InputError, reason
-from fmsd.figures.curves import roc_rates, simplify_line
+from fmsd.figures.curves import roc_rates
+from fmsd.figures.simplify import simplify_line
 from fmsd.metrics.table import scored
 from fmsd.metrics.video import by_folder, by_video
 from fmsd.runs import configuration
