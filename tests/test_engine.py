@@ -18,7 +18,7 @@ from fmsd.data.sources import folder
 from fmsd.engine.callbacks import MONITOR, ValidationMetrics
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, Scorer
-from fmsd.engine.predictions import gather, joined
+from fmsd.engine.predictions import gather_predictions, with_logits
 from fmsd.errors import InputError
 from fmsd.optim.schedule import constant, cosine
 from fmsd.optim.wrapper import ERM
@@ -292,7 +292,7 @@ def test_validation_metrics_are_those_of_the_whole_split(tree: Path, tmp_path: P
     worker = trainer(tmp_path, callbacks=[ValidationMetrics(data)])
     worker.validate(model, dataloaders=data.val_dataloader(), verbose=False)
     batches = trainer(tmp_path).predict(Scorer(model.detector), dataloaders=data.val_dataloader())
-    table = joined(data.validation, gather(batches))  # pyright: ignore
+    table = with_logits(data.validation, gather_predictions(batches))  # pyright: ignore
     means = table.group_by("video", maintain_order=True).agg(
         pl.col("label").first(),
         (1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp())).mean().alias("score"),
@@ -315,7 +315,7 @@ def test_gather_orders_rows_and_drops_repeats() -> None:
         Predictions(torch.tensor([3, 1]), torch.tensor([0.3, 0.1])),
         Predictions(torch.tensor([2, 1, 0]), torch.tensor([0.2, 0.1, 0.0])),
     ]
-    row, logit = gather(parts)
+    row, logit = gather_predictions(parts)
     assert row.tolist() == [0, 1, 2, 3]
     torch.testing.assert_close(logit, torch.tensor([0.0, 0.1, 0.2, 0.3]))
 

@@ -19,7 +19,7 @@ from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import content, read_image
 from fmsd.data.manifest import Manifest, collect, read, written
 from fmsd.data.sources import folder
-from fmsd.engine.datamodule import found
+from fmsd.engine.datamodule import load_or_scan
 from fmsd.errors import InputError
 from fmsd.tasks.pack import number
 from fmsd.types import Frame, Frames
@@ -226,8 +226,8 @@ def test_the_verb_packs_what_training_then_reads_by_itself(
     assert main(["pack", "data=folder", f"data.root={tree}", f"out={out}", "size=20K"]) == 0
     assert "24 frames in" in capsys.readouterr().out
     with pytest.raises(AssertionError):  # the source is not asked
-        found(_never, tree)
-    manifest = found(_never, out)
+        load_or_scan(_never, tree)
+    manifest = load_or_scan(_never, out)
     assert (
         main(["index", "data=folder", f"data.root={tree}", f"out={tmp_path / 'index.parquet'}"])
         == 0

@@ -241,7 +241,7 @@ OTHERS: dict[str, tuple[Attack, str]] = {
         change(
             trainer={
                 "strategy": {
-                    "_target_": "fmsd.engine.distributed.Processes",
+                    "_target_": "fmsd.engine.distributed.UnwrappedDDPStrategy",
                     "start_method": "fork",
                 }
             }
@@ -387,7 +387,9 @@ def test_the_packaged_targets_are_networks_data_and_ways_to_compute() -> None:
     assert {place[0] for place in shipped_targets()} == set(GROUPS)
     assert shipped_targets()["backbone",] == {"fmsd.models.detector.detector": True}
     assert shipped_targets()["data",] == {"fmsd.engine.datamodule.DataModule": None}
-    assert shipped_targets()["trainer", "strategy"] == {"fmsd.engine.distributed.Processes": None}
+    assert shipped_targets()["trainer", "strategy"] == {
+        "fmsd.engine.distributed.UnwrappedDDPStrategy": None
+    }
     assert "fmsd.data.sources.celebdf.scan" in shipped_targets()["data", "source", "tree"]
     assert standard(("data", "others", "far", "tree")) == ("data", "source", "tree")
     homes = {target.rpartition(".")[0] for target in targets}

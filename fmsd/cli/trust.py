@@ -321,7 +321,7 @@ def harmless(target: str, name: str, value: Any) -> bool:
     """Whether an argument of a packaged target only sets how it computes. Where loggers send something is looked at where they are used."""
     if target == "lightning.pytorch.Trainer":
         return name in TRAINER
-    if target == "fmsd.engine.distributed.Processes":
+    if target == "fmsd.engine.distributed.UnwrappedDDPStrategy":
         return name == "process_group_backend"
     if (
         target == "fmsd.models.detector.detector"

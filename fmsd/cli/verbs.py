@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 def train(config: DictConfig, folder: Path) -> int:
     """fmsd train: writes a run, or goes on with one that was interrupted."""
-    from fmsd.engine.distributed import launch, launched
+    from fmsd.engine.distributed import is_launched, launch
     from fmsd.tasks import train as task
 
     settings = HydraConfig.get()
@@ -107,7 +107,7 @@ def train(config: DictConfig, folder: Path) -> int:
     apart = (
         settings.mode == RunMode.MULTIRUN and "joblib" in settings.launcher["_target_"]
     )  # a killed worker would end the others
-    if ((count := processes(config.trainer)) > 1 or apart) and not launched(os.environ):
+    if ((count := processes(config.trainer)) > 1 or apart) and not is_launched(os.environ):
         own = [
             f"--config-dir={source.path}"
             for source in settings.runtime.config_sources
@@ -146,12 +146,12 @@ def processes(trainer: DictConfig) -> int:
         InputError: it asks for several machines, and nothing has started a process for each of
             their devices.
     """
-    from fmsd.engine.distributed import launched, named
+    from fmsd.engine.distributed import device_indices, is_launched
 
     strategy, devices = trainer.get("strategy"), trainer.get("devices", 1)
     if not isinstance(strategy, DictConfig):
         return 1
-    if trainer.get("num_nodes", 1) > 1 and not launched(os.environ):
+    if trainer.get("num_nodes", 1) > 1 and not is_launched(os.environ):
         raise InputError(
             f"trainer.num_nodes={trainer.num_nodes} needs something that starts a process per "
             "device on every machine",
@@ -159,7 +159,7 @@ def processes(trainer: DictConfig) -> int:
         )
     if devices in ("auto", -1, "-1"):
         return max(1, torch.accelerator.device_count())
-    return len(named(devices)) or int(devices)
+    return len(device_indices(devices)) or int(devices)
 
 
 def evaluate(config: DictConfig, folder: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from fmsd.atomic import atomic
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
-from fmsd.engine.predictions import gather, joined
+from fmsd.engine.predictions import gather_predictions, with_logits
 from fmsd.errors import InputError
 from fmsd.metrics.table import pooled, results
 from fmsd.state import unreadable
@@ -69,7 +69,7 @@ class ValidationMetrics(Callback):
         """Logs the metrics; several training datasets count as one."""
         data, found = self.data, {}
         for place, (name, manifest) in enumerate(data.validations.items()):
-            table = joined(manifest, gather(self.outputs[place]))
+            table = with_logits(manifest, gather_predictions(self.outputs[place]))
             if name:
                 found[name] = results(
                     table, "", naming=data.naming, video_score=data.video_score, metrics=("auc",)
@@ -94,7 +94,7 @@ BEST = "best.ckpt"
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 """The two newest checkpoints."""
 
-CURVES = "logs/metrics.csv"
+CURVES_FILE = "logs/metrics.csv"
 """A run's training curves, in its folder."""
 
 
@@ -189,7 +189,7 @@ class EpochBar(RichProgressBar):
         if self.progress is not None and self.train_progress_bar_id is not None:
             self.progress.update(
                 self.train_progress_bar_id,
-                description=f"Epoch {trainer.current_epoch + 1} of {epochs(trainer, pl_module)}",
+                description=f"Epoch {trainer.current_epoch + 1} of {total_epochs(trainer, pl_module)}",
             )
             self.refresh()
 
@@ -222,27 +222,27 @@ class EpochLines(Callback):
         parts = [f"training loss {torch.stack(self.losses).mean().item():.4f}"]
         if (auc := trainer.callback_metrics.get(MONITOR)) is not None:
             parts.append(f"video AUC {auc.item():.3f} on the validation split")
-        parts.append(duration(now - self.epoch_began))
+        parts.append(format_duration(now - self.epoch_began))
         steps = cast(Learner, pl_module).steps - trainer.global_step
         if steps > 0 and not trainer.should_stop:
             parts.append(
-                f"{duration((now - self.began) / max(trainer.global_step - self.done, 1) * steps)} left"
+                f"{format_duration((now - self.began) / max(trainer.global_step - self.done, 1) * steps)} left"
             )
         log.info(
             "Epoch %d of %d: %s.",
             trainer.current_epoch + 1,
-            epochs(trainer, pl_module),
+            total_epochs(trainer, pl_module),
             ", ".join(parts),
         )
 
 
-def epochs(trainer: Trainer, learner: LightningModule) -> int:
+def total_epochs(trainer: Trainer, learner: LightningModule) -> int:
     """How many epochs the whole training has; the last may be cut short."""
     learner = cast(Learner, learner)
     return math.ceil(learner.steps / math.ceil(trainer.num_training_batches / learner.accumulate))
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time in a unit that suits it."""
     if seconds < 120:
         return f"{seconds:.0f} s"
@@ -303,7 +303,7 @@ class Patience(EarlyStopping):
             )
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints that are there whole or not at all."""
 
     def save_checkpoint(
@@ -314,7 +314,7 @@ class WholeFiles(TorchCheckpointIO):
             torch.save(checkpoint, partial)
 
 
-def newest(folder: Path) -> Path | None:
+def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint to resume from; None where nothing was saved yet.
 
     Raises:
@@ -367,20 +367,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def noted(checkpoint: Path) -> dict[str, Any]:
+def recovery_state(checkpoint: Path) -> dict[str, Any]:
     """What `Recovery` wrote into a checkpoint."""
     return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["callbacks"][
         Recovery.__name__
     ]
 
 
-def curves(folder: Path, resumed: Path | None) -> CSVLogger:
+def curve_logger(folder: Path, resumed: Path | None) -> CSVLogger:
     """The logger of a run's training curves; after an interruption it goes on where the checkpoint was made."""
     logger = CSVLogger(folder, name="logs", version="", flush_logs_every_n_steps=1)
-    file = folder / CURVES
+    file = folder / CURVES_FILE
     if resumed is not None and file.exists():
         lines = file.read_bytes().decode().splitlines(keepends=True) or ["step\n"]
-        last, names = noted(resumed)["step"], lines[0].strip().split(",")
+        last, names = recovery_state(resumed)["step"], lines[0].strip().split(",")
         whole = [
             line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(names) - 1
         ]

@@ -25,7 +25,7 @@ from fmsd.data.loading.sampler import Endless, EveryDomain, Joint, Shuffle
 from fmsd.data.manifest import SCHEMA, Manifest
 from fmsd.data.overrides import as_name, as_names
 from fmsd.data.processes import cores
-from fmsd.engine.distributed import agreed
+from fmsd.engine.distributed import broadcast_object
 from fmsd.errors import InputError
 from fmsd.metrics.video import by_folder, taken
 from fmsd.names import check_name
@@ -364,7 +364,9 @@ class DataModule(LightningDataModule):
                     self.skipped.append(name)
                     continue
                 place = Path(root).expanduser().absolute()
-                elsewhere = self._sampled(self._compressed(found(self.others[name], place), name))
+                elsewhere = self._sampled(
+                    self._compressed(load_or_scan(self.others[name], place), name)
+                )
                 whole = elsewhere.where(dataset=name)
                 if not len(whole):
                     held = ", ".join(elsewhere.table["dataset"].unique().sort())
@@ -602,13 +604,13 @@ class DataModule(LightningDataModule):
         self.position = (state_dict["epoch"], state_dict["batch"])
 
 
-def found(source: Scan, root: Path) -> Manifest:
+def load_or_scan(source: Scan, root: Path) -> Manifest:
     """The manifest that `fmsd extract` or `fmsd pack` wrote into a root, or else what a source finds there."""
     written = manifests.written(root)
     return manifests.collect(source(root), root) if written is None else written
 
 
-def moved(batch: Frames, device: torch.device) -> Frames:
+def to_device(batch: Frames, device: torch.device) -> Frames:
     """A batch with pixels and labels on a device; domains and rows, which only steer, stay where they are read."""
     return batch._replace(
         image=batch.image.to(device, non_blocking=True),
@@ -669,8 +671,8 @@ class TrainingBatches:
         for batch in itertools.islice(
             loader, count if self.limit is None else min(count, self.limit)
         ):
-            yield moved(batch, self.device)
+            yield to_device(batch, self.device)
 
     def agreed(self, found: Any) -> Any:
         """What the first process found."""
-        return agreed(found)
+        return broadcast_object(found)

@@ -3,7 +3,7 @@
 Gradients of what learns are small, and a wrapper needs them joined at two points of a step only:
 before the parameters are perturbed and at the end. So nothing here wraps the model
 (`DistributedDataParallel` would synchronise in every backward pass); the learner sums what it needs
-by `summed`, and every process then computes the same step.
+by `all_reduce_sum`, and every process then computes the same step.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed
 
-SPLIT = "LOCAL_RANK"
+LOCAL_RANK = "LOCAL_RANK"
 """The environment variable that tells a process that it is one of several."""
 
 
-class Processes(DDPStrategy):
+class UnwrappedDDPStrategy(DDPStrategy):
     """Lightning's strategy of one process per device, without `DistributedDataParallel`."""
 
     def configure_ddp(self) -> None:
         """Leaves the model as it is."""
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several."""
     return (
         distributed.is_available()
@@ -42,7 +42,7 @@ def several() -> bool:
     )
 
 
-def summed(tensors: Sequence[Tensor]) -> None:
+def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
     """Sums tensors of one type over all processes, in place, by one collective operation."""
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     distributed.all_reduce(flat)
@@ -52,68 +52,68 @@ def summed(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def gathered(part: list[Any]) -> list[Any]:
+def all_gather_lists(part: list[Any]) -> list[Any]:
     """The lists of all processes, one after the other."""
-    if not several():
+    if not is_distributed():
         return part
     parts: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(parts, part)
     return [entry for own in parts for entry in own]
 
 
-def agreed(found: Any) -> Any:
+def broadcast_object(found: Any) -> Any:
     """What the first process found."""
-    if not several():
+    if not is_distributed():
         return found
     box = [found]
     distributed.broadcast_object_list(box)
     return box[0]
 
 
-def join(trainer: Trainer) -> bool:
+def init_process_group(trainer: Trainer) -> bool:
     """Joins the processes of a trainer, if it has several; whether this is the first of them, which alone writes and tests."""
     if trainer.world_size > 1:
         trainer.strategy.setup_environment()
     return trainer.is_global_zero
 
 
-def part() -> None:
+def destroy_process_group() -> None:
     """Lets the processes go their own ways."""
-    if several():
+    if is_distributed():
         distributed.destroy_process_group()
 
 
 @contextlib.contextmanager
-def in_turn(leading: bool) -> Iterator[None]:
+def rank_zero_first(leading: bool) -> Iterator[None]:
     """The first process goes ahead, the others follow when it is done."""
-    if several() and not leading:
+    if is_distributed() and not leading:
         distributed.barrier()
     try:
         yield
     finally:
-        if several() and leading:
+        if is_distributed() and leading:
             distributed.barrier()
 
 
-def spread(tensors: Iterable[Tensor]) -> None:
+def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
     """Gives every process the first one's numbers, in place."""
     for tensor in tensors:
         distributed.broadcast(tensor, 0)
 
 
-def named(devices: object) -> list[int]:
+def device_indices(devices: object) -> list[int]:
     """The devices that a trainer's setting names one by one (`[2, 3]`, `"2,3"`); none where it says how many, or leaves it open."""
     one_by_one = "," in devices if isinstance(devices, str) else isinstance(devices, Sequence)
     return [int(number) for number in str(devices).strip("[], ").split(",")] if one_by_one else []
 
 
-def launched(environment: Mapping[str, str]) -> bool:
+def is_launched(environment: Mapping[str, str]) -> bool:
     """Whether something has started one process per device already: torchrun, srun with several tasks, or `launch`."""
     interactive = environment.get("SLURM_JOB_NAME") in (
         "bash",
         "interactive",
     )  # a shell that was given several tasks
-    return SPLIT in environment or (
+    return LOCAL_RANK in environment or (
         int(environment.get("SLURM_NTASKS", "1")) > 1 and not interactive
     )
 
@@ -150,11 +150,11 @@ def launch(arguments: Sequence[str], count: int) -> int:
                 signal.SIGTERM,
                 signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)),
             )
-        stack.callback(stop, processes)
+        stack.callback(stop_processes, processes)
         heard = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
         for rank in range(count):
             out, err = (None, None) if rank == 0 else (subprocess.DEVNULL, heard[rank])
-            own = shared | {SPLIT: str(rank), "RANK": str(rank)}
+            own = shared | {LOCAL_RANK: str(rank), "RANK": str(rank)}
             processes.append(
                 subprocess.Popen([sys.executable, *arguments], env=own, stdout=out, stderr=err)
             )
@@ -180,7 +180,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
         return processes[failed[0]].returncode
 
 
-def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Ends what still runs, by force if need be."""
     for process in processes:
         process.terminate()

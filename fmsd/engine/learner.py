@@ -16,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from fmsd.engine.datamodule import moved
-from fmsd.engine.distributed import several, spread, summed
+from fmsd.engine.datamodule import to_device
+from fmsd.engine.distributed import all_reduce_sum, broadcast_tensors, is_distributed
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.prefix import Prefix, frozen
@@ -45,13 +45,13 @@ OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
 """Makes a schedule from an optimizer and the number of its steps."""
 
-LOOK = 10
+WARN_EVERY = 10
 """Steps between two looks at a value that lies on the device."""
 
-FAR = 1.5
+MAX_LOSS_RATIO = 1.5
 """The loss at the perturbed parameters, as a multiple of the loss, from which on they lie too far off."""
 
-METHOD = "method/"
+METHOD_PREFIX = "method/"
 """Prefix, in a checkpoint, of what a method remembers."""
 
 
@@ -116,7 +116,9 @@ class Learner(LightningModule):
                 "The wrapper aligns forgery domains, and the batches hold none",
                 "set data.batches=balanced (or natural)",
             )
-        check_head(wrapper.perturb, trainable(detector), trainable(detector.head()))
+        check_head(
+            wrapper.perturb, trainable_parameters(detector), trainable_parameters(detector.head())
+        )
         self.automatic_optimization = False
         self.detector = detector
         self.wrapper = wrapper
@@ -153,7 +155,9 @@ class Learner(LightningModule):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What learns, by timm's names, and what the method remembers."""
-        remembered = {} if self.remembered is None else self.remembered.state_dict(prefix=METHOD)
+        remembered = (
+            {} if self.remembered is None else self.remembered.state_dict(prefix=METHOD_PREFIX)
+        )
         return adapter.state(self.detector) | remembered
 
     def load_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -161,13 +165,17 @@ class Learner(LightningModule):
     ) -> None:
         """Loads what `state_dict` gave, always strictly."""
         remembered = {
-            name.removeprefix(METHOD): value
+            name.removeprefix(METHOD_PREFIX): value
             for name, value in state_dict.items()
-            if name.startswith(METHOD)
+            if name.startswith(METHOD_PREFIX)
         }
         adapter.restore(
             self.detector,
-            {name: value for name, value in state_dict.items() if not name.startswith(METHOD)},
+            {
+                name: value
+                for name, value in state_dict.items()
+                if not name.startswith(METHOD_PREFIX)
+            },
             "the checkpoint",
         )
         if self.remembered is not None:
@@ -181,7 +189,7 @@ class Learner(LightningModule):
         self, batch: Frames, device: torch.device, dataloader_idx: int
     ) -> Frames:
         """Moves what the network sees; see `moved`."""
-        return moved(batch, device)
+        return to_device(batch, device)
 
     def on_train_epoch_start(self) -> None:
         """Forgets a group of batches that an interruption left behind."""
@@ -216,8 +224,13 @@ class Learner(LightningModule):
         wrapper = ERM() if self.current_epoch < self.wrapper.warmup_epochs else self.wrapper
         passes, shares = self.passes(group, wrapper)
         resting = () if self.adaptation.resting is None else self.adaptation.resting()
-        params, head = trainable(self.detector), trainable(self.detector.head())
-        outcome = wrapper(params, passes, resting, summed if several() else None, head)
+        params, head = (
+            trainable_parameters(self.detector),
+            trainable_parameters(self.detector.head()),
+        )
+        outcome = wrapper(
+            params, passes, resting, all_reduce_sum if is_distributed() else None, head
+        )
         self.note(outcome, shares)
         if self.adaptation.observe is not None:
             self.adaptation.observe()
@@ -246,9 +259,9 @@ class Learner(LightningModule):
             if wrapper.by_domain
             else (domain >= 0).sum()[None]
         )
-        if several():
+        if is_distributed():
             counts = counts.to(self.device)
-            summed([counts])
+            all_reduce_sum([counts])
         total = int(counts.sum())
         constant = self.constant if self.reuse and not isinstance(wrapper, ERM) else ()
 
@@ -256,7 +269,7 @@ class Learner(LightningModule):
             parts = [
                 (*part, Prefix(constant))
                 for batch in group
-                if (part := share(batch, wanted)) is not None
+                if (part := select_domain(batch, wanted)) is not None
             ]
 
             def run() -> Tensor:
@@ -334,7 +347,7 @@ class Learner(LightningModule):
                 }
             )
         self.log_dict({f"train/{name}": value for name, value in outcome.diagnostics.items()})
-        if self.global_step % LOOK == 0:
+        if self.global_step % WARN_EVERY == 0:
             self.warn(outcome)
 
     def warn(self, outcome: Outcome) -> None:
@@ -350,7 +363,7 @@ class Learner(LightningModule):
         if (
             perturbed is not None
             and PERTURBED_LOSS not in self.warned
-            and perturbed > FAR * (loss := outcome.losses.sum())
+            and perturbed > MAX_LOSS_RATIO * (loss := outcome.losses.sum())
         ):
             self.warned.add(PERTURBED_LOSS)
             log.warning(
@@ -361,13 +374,15 @@ class Learner(LightningModule):
 
     def on_validation_start(self) -> None:
         """Takes over the first process's batch norm statistics, which are those that are saved."""
-        if several():
+        if is_distributed():
             norms = (module for module in self.detector.modules() if isinstance(module, _BatchNorm))
-            spread(buffer for module in norms for buffer in module.buffers(recurse=False))
+            broadcast_tensors(
+                buffer for module in norms for buffer in module.buffers(recurse=False)
+            )
 
     def validation_step(self, batch: Frames, index: int, dataloader_idx: int = 0) -> Predictions:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Scores a batch of the validation split, or of a test dataset that is watched."""
-        return score(self.detector, batch)
+        return score_batch(self.detector, batch)
 
 
 class Scorer(LightningModule):
@@ -381,19 +396,19 @@ class Scorer(LightningModule):
         self, batch: Frames, device: torch.device, dataloader_idx: int
     ) -> Frames:
         """Moves what the network sees; see `moved`."""
-        return moved(batch, device)
+        return to_device(batch, device)
 
     def predict_step(self, batch: Frames, index: int) -> Predictions:
         """Scores a batch."""
-        return score(self.detector, batch)
+        return score_batch(self.detector, batch)
 
 
-def trainable(module: nn.Module) -> list[nn.Parameter]:
+def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
     """The parameters of a module that are not frozen."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def share(batch: Frames, wanted: int | None) -> tuple[Tensor, Tensor, Tensor] | None:
+def select_domain(batch: Frames, wanted: int | None) -> tuple[Tensor, Tensor, Tensor] | None:
     """Images, labels and what each counts (1, or 0 where it only fills up a process's share) of a domain's frames, or of all; None if none."""
     counting = (batch.domain >= 0).float() if wanted is None else (batch.domain == wanted).float()
     if wanted is None or counting.all():
@@ -406,7 +421,7 @@ def share(batch: Frames, wanted: int | None) -> tuple[Tensor, Tensor, Tensor] | 
     )
 
 
-def score(detector: Detector, batch: Frames) -> Predictions:
+def score_batch(detector: Detector, batch: Frames) -> Predictions:
     """The logits of a batch and which rows they belong to.
 
     Raises:

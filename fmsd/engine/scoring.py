@@ -13,8 +13,8 @@ from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
-from fmsd.engine.predictions import gather, joined
-from fmsd.engine.stamp import stamped
+from fmsd.engine.predictions import gather_predictions, with_logits
+from fmsd.engine.stamp import with_stamps
 from fmsd.figures import style
 from fmsd.metrics.table import results
 from fmsd.models.detector import Detector
@@ -24,17 +24,17 @@ from fmsd.types import Frames
 log = logging.getLogger(__name__)
 
 
-def tested(tests: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
+def manifest_records(tests: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
     """Digest and size of every test dataset, for the record."""
     return {name: manifests.summary(manifest)[name] for name, manifest in tests.items()}
 
 
 def test(run: Run, trainer: Trainer, detector: Detector, data: DataModule) -> pl.DataFrame:
     """Scores every test dataset once and writes predictions, dataset by dataset, and the result tables."""
-    return stress(run, run.record(), trainer, detector, data, ())
+    return score_with_corruptions(run, run.record(), trainer, detector, data, ())
 
 
-def stress(
+def score_with_corruptions(
     run: Run,
     record: Mapping[str, Any],
     trainer: Trainer,
@@ -48,12 +48,12 @@ def stress(
         record: what the run says about the choice of the weights, its thresholds and its stamps.
     """
     scorer = Scorer(detector)
-    table = scored(run, record, trainer, scorer, data)
+    table = score_datasets(run, record, trainer, scorer, data)
     if corruptions:
         parts = [table.with_columns(corruption=pl.lit("none"), severity=pl.lit(0))]
         for count, corruption in enumerate(corruptions, 1):
             log.info("Corruption %d of %d: %s, severity %d", count, len(corruptions), *corruption)
-            found = scored(run, record, trainer, scorer, data, corruption)
+            found = score_datasets(run, record, trainer, scorer, data, corruption)
             parts.append(
                 found.with_columns(
                     corruption=pl.lit(corruption.name), severity=pl.lit(corruption.severity)
@@ -66,7 +66,7 @@ def stress(
     return table
 
 
-def scored(
+def score_datasets(
     run: Run,
     record: Mapping[str, Any],
     trainer: Trainer,
@@ -87,7 +87,7 @@ def scored(
         data.video_score,
         record["thresholds"],
     )
-    return stamped(table, record["stamps"])
+    return with_stamps(table, record["stamps"])
 
 
 def predict(
@@ -98,4 +98,4 @@ def predict(
         batches = trainer.predict(scorer, dataloaders=loader)
     except SystemExit as error:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from error
-    return joined(manifest, gather(batches or []))  # pyright: ignore[reportArgumentType]
+    return with_logits(manifest, gather_predictions(batches or []))  # pyright: ignore[reportArgumentType]

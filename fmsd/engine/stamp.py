@@ -25,7 +25,7 @@ DECODERS = {
 """What turns stored images into pixels; releases of one major version are taken to agree."""
 
 
-def origin(data: DataModule, selection: str) -> Facts:
+def training_facts(data: DataModule, selection: str) -> Facts:
     """What is to be known of a training to compare its tests: how weights were chosen, the augmentation, and the digests of the training data."""
     train = {name: summary["digest"] for name, summary in manifests.summary(data.training).items()}
     found = {
@@ -42,11 +42,11 @@ def origin(data: DataModule, selection: str) -> Facts:
     )
 
 
-def stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, Facts]:
+def protocol_stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, Facts]:
     """The facts of every test dataset at every level, by their stamp.
 
     Args:
-        trained: the `origin` of what is tested.
+        trained: the `training_facts` of what is tested.
     """
     decoder = ", ".join(f"{name} {release.partition('.')[0]}" for name, release in DECODERS.items())
     found = {}
@@ -75,7 +75,7 @@ def stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, Facts]:
     return found
 
 
-def stamped(table: pl.DataFrame, stamps: Mapping[str, Facts]) -> pl.DataFrame:
+def with_stamps(table: pl.DataFrame, stamps: Mapping[str, Facts]) -> pl.DataFrame:
     """Results with the stamp of each row's dataset and level."""
     keys = ["dataset", "level"]
     known = pl.DataFrame(

@@ -12,9 +12,9 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
-from fmsd.engine.callbacks import WholeFiles
+from fmsd.engine.callbacks import AtomicCheckpointIO
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.distributed import Processes, named
+from fmsd.engine.distributed import UnwrappedDDPStrategy, device_indices
 from fmsd.engine.learner import Learner
 from fmsd.errors import InputError
 
@@ -27,7 +27,7 @@ def seed_everything(seed: int) -> None:
     lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
 
 
-def made(trainer: Callable[..., Trainer], **arguments: Any) -> Trainer:
+def build_trainer(trainer: Callable[..., Trainer], **arguments: Any) -> Trainer:
     """The trainer, if it can be had and gives right numbers.
 
     Raises:
@@ -46,7 +46,7 @@ def made(trainer: Callable[..., Trainer], **arguments: Any) -> Trainer:
             f"The trainer does not take its settings ({' '.join(str(error).split())})",
             "correct trainer.NAME=VALUE",
         ) from error
-    if worker.world_size > 1 and not isinstance(worker.strategy, Processes):
+    if worker.world_size > 1 and not isinstance(worker.strategy, UnwrappedDDPStrategy):
         raise InputError(
             f"Training in {worker.world_size} processes needs trainer=ddp, which joins their "
             "gradients",
@@ -55,7 +55,7 @@ def made(trainer: Callable[..., Trainer], **arguments: Any) -> Trainer:
     check_precision(
         str(asked.get("precision", worker.precision))
     )  # a CPU takes another than asked for
-    worker.strategy.checkpoint_io = WholeFiles()
+    worker.strategy.checkpoint_io = AtomicCheckpointIO()
     return worker
 
 
@@ -74,10 +74,10 @@ def check_precision(precision: str) -> None:
         raise InputError(f"trainer.precision={precision} would {what}", "use bf16-mixed or 32-true")
 
 
-def alone(trainer: Callable[..., Trainer], folder: Path) -> Trainer:
+def single_process_trainer(trainer: Callable[..., Trainer], folder: Path) -> Trainer:
     """The trainer in a single process, in which everything is tested: the numbers then depend on no splitting."""
-    devices = named(getattr(trainer, "keywords", {}).get("devices"))[:1] or 1
-    return made(
+    devices = device_indices(getattr(trainer, "keywords", {}).get("devices"))[:1] or 1
+    return build_trainer(
         trainer,
         devices=devices,
         num_nodes=1,
@@ -119,19 +119,19 @@ def fit(trainer: Trainer, learner: Learner, data: DataModule, resumed: Path | No
     return True
 
 
-def processor(trainer: Trainer) -> str | None:
+def gpu_name(trainer: Trainer) -> str | None:
     """The name of the GPU that was trained on; None for another device."""
     device = trainer.strategy.root_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
-def peak_memory(trainer: Trainer) -> int | None:
+def peak_gpu_memory(trainer: Trainer) -> int | None:
     """Bytes of GPU memory that tensors took at most; None on another device."""
     device = trainer.strategy.root_device
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
-def epoch_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
+def steps_per_epoch(trainer: Trainer, batches: int, accumulate: int) -> int:
     """How often the optimizer steps in an epoch.
 
     Raises:
@@ -145,7 +145,7 @@ def epoch_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
     )
 
 
-def all_steps(trainer: Trainer, epoch: int, warmup_epochs: int = 0) -> int:
+def total_steps(trainer: Trainer, epoch: int, warmup_epochs: int = 0) -> int:
     """How often the optimizer steps in the whole training, for its schedule.
 
     Args:

@@ -13,7 +13,7 @@ from fmsd.peft.inject import fold
 from fmsd.runs.folder import Run
 
 
-def folded(run: Run, detector: Callable[[], Detector]) -> Detector:
+def load_folded_detector(run: Run, detector: Callable[[], Detector]) -> Detector:
     """The detector of a run as a plain timm model: its base with the adapter folded in.
 
     Raises:
@@ -29,7 +29,9 @@ def folded(run: Run, detector: Callable[[], Detector]) -> Detector:
     return model
 
 
-def built(detector: Callable[[], Detector], device: torch.device, precision: str) -> Detector:
+def build_detector(
+    detector: Callable[[], Detector], device: torch.device, precision: str
+) -> Detector:
     """The detector, without torch's fused attention where its backward pass is slow: bfloat16 on the CPU (benchmarks/attention.py).
 
     Tests are made as the training is, so that both give the same numbers.

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from fmsd.data.loading.corruptions import LEVELS, Corruption
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.scoring import stress, tested
-from fmsd.engine.stamp import stamps
-from fmsd.engine.trainer import TrainerFactory, alone
-from fmsd.engine.weights import built, folded
+from fmsd.engine.scoring import manifest_records, score_with_corruptions
+from fmsd.engine.stamp import protocol_stamps
+from fmsd.engine.trainer import TrainerFactory, single_process_trainer
+from fmsd.engine.weights import build_detector, load_folded_detector
 from fmsd.metrics.table import thresholds
 from fmsd.models.detector import Detector
 from fmsd.report.terminal import show, show_robustness
@@ -72,18 +72,21 @@ def evaluate(
                     name,
                 )
         record = {key: trained[key] for key in CARRIED if key in trained} | {
-            "stamps": stamps(data, run.origin())
+            "stamps": protocol_stamps(data, run.origin())
         }
         validation = run.folder / VALIDATION
         record["thresholds"] = (
             thresholds(read_parquet(validation), data.video_score) if validation.is_file() else None
         )
-        worker = alone(trainer, folder)
-        table = stress(
+        worker = single_process_trainer(trainer, folder)
+        table = score_with_corruptions(
             evaluation,
             record,
             worker,
-            folded(run, partial(built, detector, worker.strategy.root_device, worker.precision)),
+            load_folded_detector(
+                run,
+                partial(build_detector, detector, worker.strategy.root_device, worker.precision),
+            ),
             data,
             corruptions,
         )
@@ -94,7 +97,7 @@ def evaluate(
             | provenance(command)
             | {
                 "run": str(run.folder),
-                "manifests": {"test": tested(tests)},
+                "manifests": {"test": manifest_records(tests)},
                 "skipped": data.skipped,
             }
         )

@@ -17,9 +17,9 @@ from fmsd.atomic import atomic
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.manifest import Manifest, evenly
 from fmsd.data.overrides import as_names
-from fmsd.engine.datamodule import DataModule, moved
-from fmsd.engine.trainer import TrainerFactory, alone
-from fmsd.engine.weights import folded
+from fmsd.engine.datamodule import DataModule, to_device
+from fmsd.engine.trainer import TrainerFactory, single_process_trainer
+from fmsd.engine.weights import load_folded_detector
 from fmsd.errors import InputError
 from fmsd.figures import explanations, style
 from fmsd.figures.explanations import Tile
@@ -103,7 +103,11 @@ def explain(
         name: picked(manifest, images, seed) for name, manifest in limited(tests, domains).items()
     }
     scattered = sampled(tests, frames)
-    model = folded(run, detector).to(alone(trainer, out).strategy.root_device).eval()
+    model = (
+        load_folded_detector(run, detector)
+        .to(single_process_trainer(trainer, out).strategy.root_device)
+        .eval()
+    )
     way = how or ("gradcam" if layer is not None else best(model))
     heat = rollout if way == "rollout" else lambda model, image: gradcam(model, image, layer)
     place = "" if layer is None else f" at {layer}"
@@ -262,7 +266,7 @@ def batches(model: Detector, data: DataModule, manifest: Manifest) -> Any:
     dataset = FrameDataset(manifest, data.domain_names(manifest), data.size)
     batch: Frames
     for batch in data.loader(dataset, None):
-        yield moved(batch, model.mean.device)
+        yield to_device(batch, model.mean.device)
 
 
 def tsne(

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fmsd.atomic import atomic
-from fmsd.engine.weights import folded
+from fmsd.engine.weights import load_folded_detector
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.head import CosineHead
@@ -42,7 +42,7 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
             "give another out=FILE.safetensors",
         )
     check_replaceable([out], out, _is_folded, WRITER, "give another out=FILE.safetensors")
-    model = folded(run, detector)
+    model = load_folded_detector(run, detector)
     state = {
         key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()
     }

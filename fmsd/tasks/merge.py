@@ -22,10 +22,10 @@ from fmsd.console import counting
 from fmsd.data import manifest as manifests
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
-from fmsd.engine.scoring import predict, scored, tested
-from fmsd.engine.stamp import Facts, stamps
-from fmsd.engine.trainer import Trainer, TrainerFactory, alone, seed_everything
-from fmsd.engine.weights import built, folded
+from fmsd.engine.scoring import manifest_records, predict, score_datasets
+from fmsd.engine.stamp import Facts, protocol_stamps
+from fmsd.engine.trainer import Trainer, TrainerFactory, seed_everything, single_process_trainer
+from fmsd.engine.weights import build_detector, load_folded_detector
 from fmsd.errors import InputError, reason
 from fmsd.figures import merges, style
 from fmsd.merge.core import Core
@@ -151,12 +151,12 @@ def merge(
         seeds = None if ceiling is None else two_seeds(ceiling, base, about, empty, parts)
         searched = None if before is None else before["search"]
         if candidates and data:
-            worker = alone(trainer, folder)
+            worker = single_process_trainer(trainer, folder)
             searched = search(
                 candidates,
                 specialists,
                 merger,
-                built(
+                build_detector(
                     partial(fresh, detector, seed), worker.strategy.root_device, worker.precision
                 ),
                 data,
@@ -202,7 +202,7 @@ def merge(
             "selection": selection,
             "thresholds": None,
             "origin": trained,
-            "stamps": stamps(data, trained) if data and tests else {},
+            "stamps": protocol_stamps(data, trained) if data and tests else {},
             "monitor": None,
             "monitored": searched["best"] if searched else None,
             "epoch": None,
@@ -212,17 +212,18 @@ def merge(
                 shape.numel() for shape in shapes(empty.backbone.state_dict()).values()
             ),
             "seconds": round(time.monotonic() - start, 1),
-            "manifests": {"test": tested(tests)}
+            "manifests": {"test": manifest_records(tests)}
             | ({"validation": manifests.summary(data.validation)} if candidates and data else {}),
             "skipped": data.skipped if data else [],
         }
         run.write_record(record)
         if data and tests:
-            worker = alone(trainer, folder)
-            model = folded(
-                run, partial(built, detector, worker.strategy.root_device, worker.precision)
+            worker = single_process_trainer(trainer, folder)
+            model = load_folded_detector(
+                run,
+                partial(build_detector, detector, worker.strategy.root_device, worker.precision),
             )
-            table = scored(run, record, worker, Scorer(model), data)
+            table = score_datasets(run, record, worker, Scorer(model), data)
             matrix(run, found, parts, model, data, worker)
             run.write_results(table)
             show(

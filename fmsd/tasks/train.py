@@ -27,28 +27,28 @@ from fmsd.engine.callbacks import (
     Patience,
     Recovery,
     ValidationMetrics,
-    curves,
-    newest,
-    noted,
+    curve_logger,
+    newest_checkpoint,
     read_checkpoint,
+    recovery_state,
 )
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory, Scorer
-from fmsd.engine.scoring import predict, test, tested
-from fmsd.engine.stamp import origin, stamps
+from fmsd.engine.scoring import manifest_records, predict, test
+from fmsd.engine.stamp import protocol_stamps, training_facts
 from fmsd.engine.trainer import (
     Trainer,
     TrainerFactory,
-    all_steps,
-    alone,
-    epoch_steps,
+    build_trainer,
     fit,
-    made,
-    peak_memory,
-    processor,
+    gpu_name,
+    peak_gpu_memory,
     seed_everything,
+    single_process_trainer,
+    steps_per_epoch,
+    total_steps,
 )
-from fmsd.engine.weights import built
+from fmsd.engine.weights import build_detector
 from fmsd.errors import InputError
 from fmsd.figures import style
 from fmsd.metrics.table import pooled, results, thresholds
@@ -131,7 +131,7 @@ def train(
         *(one for one in (best, waiting) if one is not None),
         recovery,
     ]
-    worker = made(
+    worker = build_trainer(
         trainer,
         callbacks=callbacks,
         logger=False,
@@ -145,27 +145,27 @@ def train(
             "ends with its validation",
             "leave it at 1.0",
         )
-    leading = distributed.join(worker)
-    if set(distributed.gathered([folder])) != {folder}:
+    leading = distributed.init_process_group(worker)
+    if set(distributed.all_gather_lists([folder])) != {folder}:
         raise InputError(
             f"The processes of this run have different folders, {folder} among them",
             "give all the same with hydra.run.dir=PATH",
         )
     with claimed(run, config, resumable=True) if leading else nullcontext():
-        with distributed.in_turn(leading):  # the first process may have to draw the data
+        with distributed.rank_zero_first(leading):  # the first process may have to draw the data
             training, tests = data.training, data.tests
         loggers = publish.made(logger or {}, folder) if leading else {}
-        trained = origin(data, select)
-        marks = stamps(data, trained)
+        trained = training_facts(data, select)
+        marks = protocol_stamps(data, trained)
         if leading and (told := copy_summary(data)):
             log.warning(told)
         seed_everything(seed)
-        resumed = distributed.agreed(newest(checkpoints) if leading else None)
+        resumed = distributed.broadcast_object(newest_checkpoint(checkpoints) if leading else None)
         mask = folder / MASK if resumed is not None and (folder / MASK).exists() else None
 
         if torch.cuda.is_available():  # the jobs of a sweep share the process
             torch.cuda.reset_peak_memory_stats()
-        model = built(detector, worker.strategy.root_device, worker.precision)
+        model = build_detector(detector, worker.strategy.root_device, worker.precision)
         parameters, base = count(model.parameters()), adapter.fingerprint(model)
         recovery.basis = {"base weights": base, "training and validation frames": training.digest()}
         if resumed is not None:
@@ -190,8 +190,8 @@ def train(
                 domains[0],
             )
 
-        epoch = epoch_steps(worker, math.ceil(frames / data.batch_size), accumulate)
-        steps, reuse = all_steps(worker, epoch, wrapper.warmup_epochs), reuse and not compiled
+        epoch = steps_per_epoch(worker, math.ceil(frames / data.batch_size), accumulate)
+        steps, reuse = total_steps(worker, epoch, wrapper.warmup_epochs), reuse and not compiled
         learner = Learner(
             model,
             wrapper,
@@ -211,7 +211,7 @@ def train(
             model.compile()
         if leading:
             write_mask(run, adaptation.mask)
-            worker.loggers = [curves(folder, resumed), *loggers.values()]
+            worker.loggers = [curve_logger(folder, resumed), *loggers.values()]
         if resumed is not None:
             log.info("Going on from %s.", resumed)
         try:
@@ -223,7 +223,7 @@ def train(
                 and waiting.exhausted
                 and worker.global_step < steps
             )
-            distributed.part()
+            distributed.destroy_process_group()
             if not leading:
                 return run
             if not finished:
@@ -249,7 +249,7 @@ def train(
             write_history(run, adaptation.history)
             model._compiled_call_impl = None  # it is tested as an evaluation would
             fold(model.backbone)
-            single = worker if worker.world_size == 1 else alone(trainer, folder)
+            single = worker if worker.world_size == 1 else single_process_trainer(trainer, folder)
             validation = (
                 predict(single, Scorer(model), data.validation_loader(), data.validation)
                 if finished
@@ -277,11 +277,14 @@ def train(
                 "trainable": trainable,
                 "parameters": parameters,
                 "device": str(worker.strategy.root_device),
-                "accelerator": processor(worker),
-                "peak_memory": peak_memory(worker),
+                "accelerator": gpu_name(worker),
+                "peak_memory": peak_gpu_memory(worker),
                 "processes": worker.world_size,
                 "seconds": round(recovery.seconds, 1),
-                "manifests": {"train": manifests.summary(training), "test": tested(tests)},
+                "manifests": {
+                    "train": manifests.summary(training),
+                    "test": manifest_records(tests),
+                },
                 "skipped": data.skipped,
             }
             run.write_record(
@@ -419,7 +422,9 @@ def check_basis(checkpoint: Path, basis: Mapping[str, str]) -> None:
         InputError: something has changed.
     """
     if changed := [
-        what for what, digest in noted(checkpoint)["basis"].items() if digest != basis[what]
+        what
+        for what, digest in recovery_state(checkpoint)["basis"].items()
+        if digest != basis[what]
     ]:
         raise InputError(
             f"The {changed[0]} are not those that the run in {checkpoint.parent.parent} was begun "
@@ -443,7 +448,7 @@ def adapted(
     adaptation = method(model.to(device), batches)
     if worker.world_size > 1:
         first = {name: tensor.detach().clone() for name, tensor in adapter.state(model).items()}
-        distributed.spread(first.values())
+        distributed.broadcast_tensors(first.values())
         adapter.restore(model, first, "the first process")
     model.train()
     return adaptation
