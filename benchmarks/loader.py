@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader
 from fmsd.data import pack
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.manifest import Manifest, collect, read
+from fmsd.data.selection import Selection
 from fmsd.data.synthetic import clips, record
 from fmsd.engine.datamodule import DataModule
 from fmsd.types import Frame, Frames
@@ -79,17 +80,9 @@ def loop(files: Sequence[str]) -> None:
 
 def loader(manifest: Manifest, augment: str) -> DataLoader[Frames]:
     """Ours, as training and validation have it."""
-    data = DataModule(
-        "faces",
-        str(manifest.root),
-        lambda root: [],
-        ["faces"],
-        ["faces"],
-        SIZE,
-        batch_size=BATCH,
-        workers=PROCESSES,
-    )
-    return data.loader(FrameDataset(manifest, ["real"], SIZE, augment), None, again=True)
+    selection = Selection("faces", str(manifest.root), lambda root: [], ["faces"], ["faces"])
+    data = DataModule(selection, SIZE, batch_size=BATCH, workers=PROCESSES)
+    return data.loader(FrameDataset(manifest, ["real"], SIZE, augment), None, reused=True)
 
 
 def drained(batches: DataLoader[Frames]) -> None:

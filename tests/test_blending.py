@@ -18,7 +18,7 @@ from fmsd.data.loading.sampler import Joint, Shuffle
 from fmsd.data.loading.transforms import seeded, transform
 from fmsd.data.manifest import Manifest, collect
 from fmsd.data.sources import folder
-from fmsd.engine.datamodule import TrainingBatches
+from fmsd.engine.training_batches import TrainingBatches
 from fmsd.errors import InputError
 from fmsd.types import Frame
 from tests.conftest import grow_tree, write_image

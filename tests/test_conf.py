@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
-from fmsd.cli.build import build, check_targets
+from fmsd.cli.build import build, check_targets, loader_keys
 from fmsd.cli.compose import add_others
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
@@ -31,7 +31,7 @@ ROOT = CONF.parent
 GROUPS = sorted(
     (path.parent.name, path.stem)
     for path in CONF.glob("*/*.yaml")
-    if not path.name.startswith("_") and path.parent.name != "folder"
+    if not path.name.startswith("_") and path.parent.name not in ("folder", "loader")
 )
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.yaml"))
 METHODS = sorted(choice for group, choice in GROUPS if group == "method")
@@ -83,7 +83,12 @@ def test_every_choice_binds_to_the_signature_of_its_target(group: str, choice: s
     for node in targets(config):
         module, _, name = node["_target_"].rpartition(".")
         function = getattr(importlib.import_module(module), name)
-        arguments = {key: value for key, value in node.items() if not key.startswith("_")}
+        loading = loader_keys() if node is config.get("data") else ()
+        arguments = {
+            key: value
+            for key, value in node.items()
+            if not key.startswith("_") and key not in loading
+        }
         inspect.signature(function).bind_partial(**arguments)
 
 
@@ -510,7 +515,7 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     ):
         build(config.schedule)
     config = compose("train", "data=folder", "data.root=/data", "+data.source.lay_out=x")
-    with pytest.raises(InputError, match=r"DataModule does not fit it.*lay_out"):
+    with pytest.raises(InputError, match=r"Selection does not fit it.*lay_out"):
         build(config.data)
 
 

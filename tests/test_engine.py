@@ -14,11 +14,14 @@ import torch
 from lightning.pytorch import Trainer
 
 from fmsd.data.manifest import Manifest, collect
+from fmsd.data.selection import Selection
 from fmsd.data.sources import folder
-from fmsd.engine.callbacks import MONITOR, ValidationMetrics
-from fmsd.engine.datamodule import DataModule, TrainingBatches
-from fmsd.engine.learner import Learner, Scorer
+from fmsd.engine.datamodule import DataModule
+from fmsd.engine.learner import Learner
+from fmsd.engine.model_selection import MONITOR, ValidationMetrics
 from fmsd.engine.predictions import gather_predictions, with_logits
+from fmsd.engine.scorer import Scorer
+from fmsd.engine.training_batches import TrainingBatches
 from fmsd.errors import InputError
 from fmsd.optim.schedule import constant, cosine
 from fmsd.optim.wrapper import ERM
@@ -34,21 +37,22 @@ from tests.conftest import grow_tree, tiny_vit, write_image
 SPLITS = {"train": "train", "val": "val", "test": "test"}
 
 
-def module(root: Path | None, **changes: Any) -> DataModule:
+LOADER = ("size", "augment", "batches", "domains", "batch_size", "workers", "seed")
+"""Arguments of the data module; all others are those of the selection."""
+
+
+def selection(root: Path | None, **changes: Any) -> Selection:
     source = functools.partial(
         folder.scan, dataset="mine", layout="{split}/{domain}/{video}", splits=SPLITS, real=["real"]
     )  # pyright: ignore
-    defaults: dict[str, Any] = {
-        "train": ["mine"],
-        "test": ["mine"],
-        "size": 32,
-        "batch_size": 4,
-        "workers": 0,
-        "augment": "none",
-    }
-    return DataModule(
-        "mine", None if root is None else str(root), **({"source": source} | defaults | changes)
-    )
+    defaults: dict[str, Any] = {"source": source, "train": ["mine"], "test": ["mine"]}
+    return Selection("mine", None if root is None else str(root), **(defaults | changes))
+
+
+def module(root: Path | None, **changes: Any) -> DataModule:
+    loader = {"size": 32, "batch_size": 4, "workers": 0, "augment": "none"}
+    loader |= {name: changes.pop(name) for name in LOADER if name in changes}
+    return DataModule(selection(root, **changes), **loader)
 
 
 def learner(**changes: Any) -> Learner:
@@ -292,7 +296,7 @@ def test_validation_metrics_are_those_of_the_whole_split(tree: Path, tmp_path: P
     worker = trainer(tmp_path, callbacks=[ValidationMetrics(data)])
     worker.validate(model, dataloaders=data.val_dataloader(), verbose=False)
     batches = trainer(tmp_path).predict(Scorer(model.detector), dataloaders=data.val_dataloader())
-    table = with_logits(data.validation, gather_predictions(batches))  # pyright: ignore
+    table = with_logits(data.selection.validation, gather_predictions(batches))  # pyright: ignore
     means = table.group_by("video", maintain_order=True).agg(
         pl.col("label").first(),
         (1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp())).mean().alias("score"),
@@ -325,7 +329,11 @@ def test_gather_orders_rows_and_drops_repeats() -> None:
 
 def test_splits_do_not_mix(tree: Path) -> None:
     data = module(tree)
-    parts = [data.training.where(split="train"), data.validation, data.tests["mine"]]
+    parts = [
+        data.training.where(split="train"),
+        data.selection.validation,
+        data.selection.tests["mine"],
+    ]
     videos = [set(part.table["video"]) for part in parts]
     assert [len(part) for part in videos] == [4, 4, 4]
     assert len(set.union(*videos)) == 12
@@ -337,9 +345,9 @@ def test_without_a_validation_split_training_videos_are_held_out(
     root = grow_tree(tmp_path, splits=("train", "test"), videos=4)
     with caplog.at_level(logging.INFO, "fmsd"):
         data = module(root, val_fraction=0.25)
-        assert data.validation.videos == 2
+        assert data.selection.validation.videos == 2
     assert "25 % of its training videos are held out" in caplog.text
-    assert not set(data.validation.table["video"]) & set(
+    assert not set(data.selection.validation.table["video"]) & set(
         data.training.where(split="train").table["video"]
     )
 
@@ -372,7 +380,7 @@ def test_data_that_cannot_be_used_is_refused(
     )
     with pytest.raises(InputError, match=message):
         data = module(changes.pop("root", root), **changes)
-        assert data.training and data.tests  # noqa: PT018
+        assert data.training and data.selection.tests  # noqa: PT018
 
 
 def test_a_test_split_with_one_class_is_refused(tmp_path: Path) -> None:
@@ -381,7 +389,7 @@ def test_a_test_split_with_one_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"test split of mine has only fake frames, so no AUC exists"
     ):
-        assert module(root).tests
+        assert selection(root).tests
 
 
 def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(
@@ -391,7 +399,7 @@ def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(
         return folder.scan(root, "other", "{split}/{domain}/{video}", SPLITS, ["real"])  # pyright: ignore
 
     home, away = grow_tree(tmp_path / "home"), grow_tree(tmp_path / "away")
-    data = module(
+    data = selection(
         home,
         test=["mine", "other", "third"],
         others={"other": other, "third": other},
@@ -401,7 +409,7 @@ def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(
         assert list(data.tests) == ["mine", "other"]
     assert "third is skipped: its root is not given (data.roots.third=PATH)" in caplog.text
     assert data.skipped == ["third"]
-    alias = module(home, test=["alias"], others={"alias": other}, roots={"alias": str(away)})
+    alias = selection(home, test=["alias"], others={"alias": other}, roots={"alias": str(away)})
     with pytest.raises(
         InputError,
         match=r"away holds other, not alias; correct data\.roots\.alias=PATH, or the name in conf/data/alias\.yaml",
@@ -422,14 +430,14 @@ def test_of_several_compressions_one_has_to_be_named(tmp_path: Path) -> None:
     for level in ("c23", "c40"):
         grow_tree(tmp_path / "home" / level)
 
-    def data(**changes: Any) -> DataModule:
-        return module(
+    def data(**changes: Any) -> Selection:
+        return selection(
             tmp_path / "home",
             source=lambda root: in_compressions(root, "mine", "c23", "c40"),
             **changes,
         )
 
-    assert set(data().own.table["compression"]) == {
+    assert set(data().everything.table["compression"]) == {
         "c23",
         "c40",
     }  # a source that yields both was asked for both
@@ -442,12 +450,15 @@ def test_of_several_compressions_one_has_to_be_named(tmp_path: Path) -> None:
         InputError,
         match=r"crops holds mine in the compressions c23, c40; choose one with data\.compression=NAME, or all",
     ):
-        assert module(crops).own
-    assert set(module(crops, compression="all").own.table["compression"]) == {"c23", "c40"}
+        assert selection(crops).everything
+    assert set(selection(crops, compression="all").everything.table["compression"]) == {
+        "c23",
+        "c40",
+    }
     with pytest.raises(
         InputError, match=r"data\.compression=raw is asked for, but .*home holds mine in c23, c40"
     ):
-        assert data(compression="raw").own
+        assert data(compression="raw").everything
     chosen = data(compression="c40")
     for manifest in (chosen.training, chosen.tests["mine"]):
         assert set(manifest.table["compression"]) == {"c40"}
@@ -457,7 +468,7 @@ def test_of_several_compressions_one_has_to_be_named(tmp_path: Path) -> None:
         "roots": {"other": str(tmp_path / "home")},
     }
     home = grow_tree(tmp_path / "plain")
-    read = module(home, test=["mine", "other"], compression="c23", **elsewhere).tests
+    read = selection(home, test=["mine", "other"], compression="c23", **elsewhere).tests
     assert {name: set(test.table["compression"]) for name, test in read.items()} == {
         "mine": {""},
         "other": {"c23"},
@@ -470,25 +481,24 @@ def test_a_file_that_is_trained_and_tested_on_is_refused(tree: Path) -> None:
             yield replace(frame, split="test")
 
     with pytest.raises(InputError, match=r"is a training and a test frame of other"):
-        assert module(
+        assert selection(
             tree, test=["other"], others={"other": same}, roots={"other": str(tree)}
         ).tests
 
 
 def test_a_manifest_takes_the_place_of_a_scan(tree: Path, tmp_path: Path) -> None:
-    scanned = module(tree)
-    scanned.own.write(tmp_path / "manifest.parquet")
+    scanned = selection(tree)
+    scanned.everything.write(tmp_path / "manifest.parquet")
 
     def never(root: Path) -> Iterator[Frame]:
         raise AssertionError(f"{root} was scanned")
 
-    read = DataModule(
+    read = Selection(
         "mine",
         str(tree),
         never,
         ["mine"],
         ["mine"],
-        32,
         manifest=str(tmp_path / "manifest.parquet"),
     )
     assert read.tests["mine"].digest() == scanned.tests["mine"].digest()
@@ -506,7 +516,7 @@ def test_no_test_frame_is_read_before_the_weights_are_chosen(
         return original(manifest)
 
     data = module(tree)
-    assert data.training and data.tests  # noqa: PT018
+    assert data.training and data.selection.tests  # noqa: PT018
     monkeypatch.setattr(Manifest, "files", watched)
     worker = trainer(tmp_path, max_epochs=2, callbacks=[ValidationMetrics(data)])
     worker.fit(learner(), datamodule=data)

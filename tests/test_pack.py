@@ -18,10 +18,10 @@ from fmsd.data import pack
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import content, read_image
 from fmsd.data.manifest import Manifest, collect, read, written
+from fmsd.data.selection import load_or_scan
 from fmsd.data.sources import folder
-from fmsd.engine.datamodule import load_or_scan
 from fmsd.errors import InputError
-from fmsd.tasks.pack import number
+from fmsd.tasks.pack import parse_size
 from fmsd.types import Frame, Frames
 from tests.conftest import write_image
 
@@ -256,7 +256,7 @@ def _never(root: Path) -> Iterator[Frame]:
 
 
 def test_sizes() -> None:
-    assert [number(size) for size in (7, "7", "7K", "500M", "1G", "2T")] == [
+    assert [parse_size(size) for size in (7, "7", "7K", "500M", "1G", "2T")] == [
         7,
         7,
         7 * 1024,
@@ -266,4 +266,4 @@ def test_sizes() -> None:
     ]
     for wrong in ("0", "1.5G", "G", "1GB", "-1", 0, "1g "):
         with pytest.raises(InputError, match=r"is not a size; give bytes, or a number like 500M"):
-            number(wrong)
+            parse_size(wrong)

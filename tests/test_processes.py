@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import torch
 
-from fmsd.engine.distributed import is_launched, launch
+from fmsd.engine.launcher import is_launched, launch
 from tests.conftest import METHODS, ROOT, fmsd_command, grow_tree
 from tests.test_resume import TINY, WRAPPERS, refused, start
 
@@ -198,7 +198,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         "'w').write(str(os.getpid()))\ntime.sleep(100)"
     )
     (tmp_path / "parent.py").write_text(
-        "from fmsd.engine.distributed import launch\nlaunch(['child.py'], 2)"
+        "from fmsd.engine.launcher import launch\nlaunch(['child.py'], 2)"
     )
     parent = subprocess.Popen(
         [sys.executable, "parent.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}

@@ -14,7 +14,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from fmsd.cli.main import main
-from fmsd.engine.callbacks import EpochBar, EpochLines, ValidationMetrics, format_duration
+from fmsd.engine.model_selection import ValidationMetrics
+from fmsd.engine.progress import EpochBar, EpochLines, format_duration
 from tests.conftest import grow_tree
 from tests.test_engine import learner, module, trainer
 from tests.test_resume import TINY

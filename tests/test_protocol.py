@@ -53,8 +53,8 @@ def test_training_videos_have_a_number_of_frames_of_their_own(tmp_path: Path) ->
         data = module(tmp_path, val_fraction=0.25, **numbers)
         tables = {
             "train": data.training.where(split="train"),
-            "val": data.validation,
-            "test": data.tests["mine"],
+            "val": data.selection.validation,
+            "test": data.selection.tests["mine"],
         }
         return {
             name: {

@@ -18,20 +18,18 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from fmsd.engine.callbacks import (
+from fmsd.engine.checkpoints import (
     LAST,
-    MONITOR,
     PREVIOUS,
     AtomicCheckpointIO,
     Best,
-    Patience,
     Recovery,
-    ValidationMetrics,
-    curve_logger,
     newest_checkpoint,
 )
+from fmsd.engine.curves import curve_logger
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
+from fmsd.engine.model_selection import MONITOR, Patience, ValidationMetrics
 from fmsd.errors import InputError
 from fmsd.optim.roga import RoGA
 from fmsd.optim.sagm import SAGM

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -11,8 +13,8 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from fmsd.cli.main import main
-from fmsd.engine.callbacks import SELECTIONS
 from fmsd.engine.datamodule import DataModule
+from fmsd.engine.model_selection import SELECTIONS
 from fmsd.errors import InputError
 from fmsd.metrics.table import results, thresholds
 from fmsd.runs.folder import Run
@@ -113,7 +115,7 @@ def test_a_forgery_that_is_left_out_chooses_and_is_not_trained_on(trees: tuple[P
         split: set(data.training.where(split=split).table["domain"]) for split in ("train", "val")
     }
     assert domains == {"train": {"real", "swap"}, "val": {"real", "blend"}}
-    assert set(data.tests["mine"].table["domain"]) == set(DOMAINS)
+    assert set(data.selection.tests["mine"].table["domain"]) == set(DOMAINS)
     whole = module(trees[0])
     for split in ("train", "val"):
         kept = whole.training.where(split=split).table.filter(
@@ -126,7 +128,7 @@ def test_a_specialist_is_trained_on_one_forgery_and_tested_on_all(trees: tuple[P
     data = module(trees[0], train_forgeries=["blend"])
     for split in ("train", "val"):
         assert set(data.training.where(split=split).table["domain"]) == {"real", "blend"}
-    assert set(data.tests["mine"].table["domain"]) == set(DOMAINS)
+    assert set(data.selection.tests["mine"].table["domain"]) == set(DOMAINS)
     with pytest.raises(
         InputError,
         match=r"data\.train_forgeries names warp, but the training data holds blend, swap",
@@ -324,3 +326,29 @@ def test_patience_without_a_sense_is_refused(
     assert main(["train", "method=probe", *data, *words]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_verbs_about_data_load_neither_lightning_nor_a_network() -> None:
+    script = (
+        "import sys, fmsd.tasks.doctor, fmsd.tasks.extract, fmsd.tasks.index, fmsd.tasks.pack\n"
+        "print([name for name in ('lightning', 'timm', 'wandb') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_a_verb_about_data_has_no_setting_of_loaders(
+    trees: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["doctor", "data=folder", f"data.root={trees[0]}", f"out={tmp_path / 'report.json'}"]
+    assert main([*words, "data.batch_size=8"]) == 2
+    assert "data.batch_size" in capsys.readouterr().err
+    assert main(words) == 0
+    assert main(["train", "--help", "data=folder"]) == 0
+    assert "data.batch_size" in capsys.readouterr().out
+    assert main(["doctor", "--help", "data=folder"]) == 0
+    shown = capsys.readouterr().out
+    assert "data.frames" in shown
+    assert "data.batch_size" not in shown

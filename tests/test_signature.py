@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from fmsd.engine.callbacks import newest_checkpoint, read_checkpoint
+from fmsd.engine.checkpoints import newest_checkpoint, read_checkpoint
 from fmsd.errors import InputError
 from fmsd.signature import recognise
 from fmsd.state import read_state

@@ -1,15 +1,18 @@
 """Objects from a configuration. What it may name is its reader's to decide: see `fmsd.cli.trust` for those that are loaded."""
 
+import copy
 import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fmsd.cli.files import CONF
 from fmsd.errors import InputError
 
 
@@ -111,6 +114,49 @@ def _plain(annotation: Any) -> list[Any]:
 def _is(value: object, kind: type) -> bool:
     """Whether a value is of a kind: true is no number, and a whole number is one."""
     return type(value) is kind or (kind is float and type(value) is int)
+
+
+@functools.cache
+def loader_keys() -> tuple[str, ...]:
+    """The keys of `data` that configure its loaders; all others configure its selection."""
+    return tuple(yaml.safe_load((CONF / "loader" / "default.yaml").read_text(encoding="utf-8")))
+
+
+def build_selection(data: DictConfig) -> Any:
+    """Builds the selection of frames that `data` configures; keys of loaders are left out.
+
+    Raises:
+        InputError: as `build`.
+    """
+    selection = copy.deepcopy(data)  # with the same parent, which interpolations look into
+    with open_dict(selection):
+        for key in loader_keys():
+            selection.pop(key, None)
+    return build(selection)
+
+
+def data_factory(data: DictConfig) -> Callable[..., Any]:
+    """The factory of the data module that `data` configures: its selection, and its loaders.
+
+    Raises:
+        InputError: as `build`.
+    """
+    from fmsd.engine.datamodule import DataModule  # imports Lightning
+
+    selection = build_selection(data)
+    settings: Any = OmegaConf.to_container(data, resolve=True)
+    loader = {key: settings[key] for key in loader_keys() if key in settings}
+    check_arguments_of(DataModule, loader, "data")
+    return functools.partial(DataModule, selection, **loader)
+
+
+def build_data(data: DictConfig) -> Any:
+    """Builds the data module that `data` configures.
+
+    Raises:
+        InputError: as `build`, or a setting of the loaders is out of range.
+    """
+    return data_factory(data)()
 
 
 def build(node: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Scores that come out of a trainer, brought together over batches and processes and joined with the manifest."""
+"""Predictions: scores of all batches and processes, joined with the manifest."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from fmsd.types import Predictions
 
 
 def gather_predictions(batches: Sequence[Predictions]) -> Predictions:
-    """All batches of all processes in row order, each row once."""
+    """The scores of all batches of all processes in row order, each row once."""
     parts = all_gather_lists(list(batches))
     row = torch.cat([part.row for part in parts])
     logit = torch.cat([part.logit for part in parts])
@@ -23,5 +23,5 @@ def gather_predictions(batches: Sequence[Predictions]) -> Predictions:
 
 
 def with_logits(manifest: Manifest, scores: Predictions) -> pl.DataFrame:
-    """The manifest's rows that were scored, with their `logit`."""
+    """The scored rows of a manifest with their `logit`."""
     return manifest.table[scores.row.numpy()].with_columns(logit=pl.Series(scores.logit.numpy()))

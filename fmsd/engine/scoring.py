@@ -1,4 +1,4 @@
-"""Scoring: a run's detector over data sets, and what follows from it: predictions, results, robustness."""
+"""Scoring: predictions of a detector on the test datasets, and the results that follow from them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,9 @@ from fmsd.data import manifest as manifests
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.learner import Scorer
+from fmsd.engine.lightning_compat import LightningExit
 from fmsd.engine.predictions import gather_predictions, with_logits
+from fmsd.engine.scorer import Scorer
 from fmsd.engine.stamp import with_stamps
 from fmsd.figures import style
 from fmsd.metrics.table import results
@@ -25,13 +26,8 @@ log = logging.getLogger(__name__)
 
 
 def manifest_records(tests: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
-    """Digest and size of every test dataset, for the record."""
+    """Digest and size of every test dataset, for the record of a run."""
     return {name: manifests.summary(manifest)[name] for name, manifest in tests.items()}
-
-
-def test(run: Run, trainer: Trainer, detector: Detector, data: DataModule) -> pl.DataFrame:
-    """Scores every test dataset once and writes predictions, dataset by dataset, and the result tables."""
-    return score_with_corruptions(run, run.record(), trainer, detector, data, ())
 
 
 def score_with_corruptions(
@@ -40,22 +36,27 @@ def score_with_corruptions(
     trainer: Trainer,
     detector: Detector,
     data: DataModule,
-    corruptions: Sequence[Corruption],
+    corruptions: Sequence[Corruption] = (),
 ) -> pl.DataFrame:
-    """Tests as `test` does, and once more under every corruption; the results on clean images, which it returns, are written last.
+    """Scores every test dataset once, and once more under each corruption; writes all results.
+
+    The results on clean images are written last, when everything else is there.
 
     Args:
-        record: what the run says about the choice of the weights, its thresholds and its stamps.
+        record: holds the rule of selection, the thresholds and the stamps of the run.
+
+    Returns:
+        The results on clean images.
     """
     scorer = Scorer(detector)
     table = score_datasets(run, record, trainer, scorer, data)
     if corruptions:
         parts = [table.with_columns(corruption=pl.lit("none"), severity=pl.lit(0))]
-        for count, corruption in enumerate(corruptions, 1):
-            log.info("Corruption %d of %d: %s, severity %d", count, len(corruptions), *corruption)
-            found = score_datasets(run, record, trainer, scorer, data, corruption)
+        for number, corruption in enumerate(corruptions, 1):
+            log.info("Corruption %d of %d: %s, severity %d", number, len(corruptions), *corruption)
+            corrupted = score_datasets(run, record, trainer, scorer, data, corruption)
             parts.append(
-                found.with_columns(
+                corrupted.with_columns(
                     corruption=pl.lit(corruption.name), severity=pl.lit(corruption.severity)
                 )
             )
@@ -74,17 +75,19 @@ def score_datasets(
     data: DataModule,
     corruption: Corruption | None = None,
 ) -> pl.DataFrame:
-    """The results on all test datasets, as they are or corrupted; writes the predictions of each."""
-    folder, parts = "" if corruption is None else f"{corruption.name}_{corruption.severity}/", []
-    for name, manifest in data.tests.items():
-        parts.append(predict(trainer, scorer, data.test_loader(name, corruption), manifest))
-        run.write_predictions(f"{folder}{name}", parts[-1])
+    """The results on all test datasets, clean or corrupted; writes the predictions of each."""
+    folder = "" if corruption is None else f"{corruption.name}_{corruption.severity}/"
+    selection, parts = data.selection, []
+    for name, manifest in selection.tests.items():
+        predictions = predict(trainer, scorer, data.test_loader(name, corruption), manifest)
+        run.write_predictions(f"{folder}{name}", predictions)
+        parts.append(predictions)
     table = results(
         pl.concat(parts),
         record["selection"],
-        data.protocol,
-        data.naming,
-        data.video_score,
+        selection.protocol,
+        selection.naming,
+        selection.video_score,
         record["thresholds"],
     )
     return with_stamps(table, record["stamps"])
@@ -93,9 +96,13 @@ def score_datasets(
 def predict(
     trainer: Trainer, scorer: LightningModule, loader: DataLoader[Frames], manifest: Manifest
 ) -> pl.DataFrame:
-    """The manifest's rows with their logits, scored once through `trainer.predict`, whose sampler repeats no frame."""
+    """The manifest's rows with their logits.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C.
+    """
     try:
         batches = trainer.predict(scorer, dataloaders=loader)
-    except SystemExit as error:  # Lightning's answer to Ctrl-C
+    except LightningExit as error:
         raise KeyboardInterrupt from error
     return with_logits(manifest, gather_predictions(batches or []))  # pyright: ignore[reportArgumentType]

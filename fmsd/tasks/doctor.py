@@ -27,14 +27,14 @@ from fmsd.data.audit.examination import (
 from fmsd.data.audit.summary import SEVERITIES, said
 from fmsd.data.manifest import SPLITS, Manifest, evenly
 from fmsd.data.processes import cores
-from fmsd.engine.datamodule import DataModule
+from fmsd.data.selection import Selection
 from fmsd.errors import InputError
 from fmsd.metrics.shortcuts import KINDS, NUMBERS, STRONG, Shortcut, shortcuts
 from fmsd.ownership import check_replaceable
 
 
 def doctor(
-    data: DataModule,
+    data: Selection,
     out: Path,
     frames: int | None = 32,
     limit: int | None = 20000,
@@ -103,7 +103,7 @@ def doctor(
     }
     report = {
         "data": data.name,
-        "root": str(data.place),
+        "root": str(data.root_path),
         "files": held,
         "opened": opened,
         **numbers,
@@ -128,15 +128,15 @@ def _is_report(path: Path) -> bool:
     )
 
 
-def scanned(data: DataModule) -> tuple[Manifest | None, list[Finding]]:
+def scanned(data: Selection) -> tuple[Manifest | None, list[Finding]]:
     """The files of the datasets that the data names, and what the source says about them.
 
     Raises:
         InputError: the data has no root.
     """
-    root = data.place
+    root = data.root_path
     try:
-        written = data.listed
+        written = data.stored_manifest
         if written is not None:
             written.files()
     except (InputError, OSError, pl.exceptions.PolarsError) as error:
@@ -273,10 +273,10 @@ def counts(manifest: Manifest, name: str, whole: Mapping[str, Mapping[str, int]]
 
 
 def shown(
-    data: DataModule, parts: pl.DataFrame, findings: Sequence[Finding], ways: Sequence[Shortcut]
+    data: Selection, parts: pl.DataFrame, findings: Sequence[Finding], ways: Sequence[Shortcut]
 ) -> None:
     """Prints what was found."""
-    root = f"{data.place}/"
+    root = f"{data.root_path}/"
     if not parts.is_empty():
         held = parts.select(
             name for name in parts.columns if name not in ("files", "whole") or parts[name].sum()
@@ -290,7 +290,7 @@ def shown(
         ]
         named = {"files": "video files", "whole": "of a whole copy"}
         show(
-            f"Videos of {data.place}",
+            f"Videos of {data.root_path}",
             [named.get(name, name) for name in held.columns],
             rows,
             words=("split", "domain"),

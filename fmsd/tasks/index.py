@@ -5,18 +5,22 @@ from pathlib import Path
 from fmsd.console import show
 from fmsd.data import pack
 from fmsd.data.manifest import MARKS, SCHEMA, SPLITS, collect, summary
-from fmsd.engine.datamodule import DataModule
+from fmsd.data.selection import Selection
 from fmsd.errors import InputError
 from fmsd.ownership import check_replaceable
 from fmsd.tables import read_parquet_schema
 
 
-def index(data: DataModule, out: Path) -> None:
-    """Scans the data's root, checks what it finds and writes the manifest; training then reads it with `data.manifest=FILE`.
+def index(data: Selection, out: Path) -> None:
+    """Scans and validates a dataset and writes its manifest, for `data.manifest=FILE`.
+
+    Args:
+        data: its root and source.
+        out: FILE.parquet.
 
     Raises:
-        InputError: the dataset is not fit to be used, or `out` is not a parquet file's name, that
-            of a file which is no manifest, or in a pack.
+        InputError: the dataset cannot be used, or `out` is not named as a parquet file, is a file
+            other than a manifest, or lies in a pack or beside other crops.
     """
     if out.suffix != ".parquet":
         raise InputError(f"A manifest is a parquet file, not {out}", "give out=FILE.parquet")
@@ -25,15 +29,14 @@ def index(data: DataModule, out: Path) -> None:
             f"{out.parent} holds a pack, which its own manifest belongs to",
             "give another out=FILE.parquet",
         )
-    if (out.parent / MARKS[0]).is_file() and data.place.resolve() != out.parent.resolve():
+    if (out.parent / MARKS[0]).is_file() and data.root_path.resolve() != out.parent.resolve():
         raise InputError(
             f"{out.parent} holds crops, which their own manifest belongs to",
             "give another out=FILE.parquet",
         )
     check_replaceable([out], out, _is_manifest, "fmsd index", "give another out=FILE.parquet")
-    manifest = collect(data.source(data.place), data.place).validate()
+    manifest = collect(data.source(data.root_path), data.root_path).validate()
     manifest.write(out)
-    found = summary(manifest)
     rows = [
         [
             name,
@@ -41,7 +44,7 @@ def index(data: DataModule, out: Path) -> None:
             *(str(part["videos"][split]) for split in SPLITS),
             part["digest"][:12],
         ]
-        for name, part in found.items()
+        for name, part in summary(manifest).items()
     ]
     show(
         f"Manifest of {manifest.root}",
@@ -52,5 +55,5 @@ def index(data: DataModule, out: Path) -> None:
 
 
 def _is_manifest(path: Path) -> bool:
-    """Whether a file has exactly a manifest's columns: a run's predictions have more, and a table written by hand has others of its own kinds."""
+    """Whether a file has exactly a manifest's columns: a run's predictions have more."""
     return read_parquet_schema(path) == SCHEMA

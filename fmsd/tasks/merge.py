@@ -21,7 +21,7 @@ from torch import Tensor
 from fmsd.console import counting
 from fmsd.data import manifest as manifests
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.learner import Scorer
+from fmsd.engine.scorer import Scorer
 from fmsd.engine.scoring import manifest_records, predict, score_datasets
 from fmsd.engine.stamp import Facts, protocol_stamps
 from fmsd.engine.trainer import Trainer, TrainerFactory, seed_everything, single_process_trainer
@@ -121,7 +121,7 @@ def merge(
     if candidates and data is None:
         raise InputError("A search looks at validation data, and there is none", "give data=NAME")
     with claimed(run, config, resumable=True, named="out"):
-        tests = data.tests if data and data.test_names else {}
+        tests = data.selection.tests if data and data.selection.test_names else {}
         empty = skeleton(detector)
         base = base_weights(detector, empty, seed)
         backbone = dict(detector.keywords)  # pyright: ignore[reportFunctionMemberAccess]
@@ -213,8 +213,12 @@ def merge(
             ),
             "seconds": round(time.monotonic() - start, 1),
             "manifests": {"test": manifest_records(tests)}
-            | ({"validation": manifests.summary(data.validation)} if candidates and data else {}),
-            "skipped": data.skipped if data else [],
+            | (
+                {"validation": manifests.summary(data.selection.validation)}
+                if candidates and data
+                else {}
+            ),
+            "skipped": data.selection.skipped if data else [],
         }
         run.write_record(record)
         if data and tests:
@@ -524,7 +528,7 @@ def search(
     Returns:
         What was tried and found, for the record.
     """
-    manifest, tried = data.validation, []
+    manifest, tried = data.selection.validation, []
     for values in candidates:
         fill(
             model,
@@ -536,7 +540,7 @@ def search(
         table = results(
             predict(trainer, Scorer(model), data.validation_loader(), manifest),
             SEARCH,
-            video_score=data.video_score,
+            video_score=data.selection.video_score,
         )
         value = table.filter(level="video", metric="auc")["value"].mean()
         tried.append({**values, "value": value})
@@ -549,12 +553,12 @@ def search(
     chosen = {name: value for name, value in best.items() if name != "value"}
     log.info(
         "Chosen on the validation split of %s, among %d: %s.",
-        ", ".join(data.train_names),
+        ", ".join(data.selection.train_names),
         len(tried),
         chosen,
     )
     return {
-        "on": list(data.train_names),
+        "on": list(data.selection.train_names),
         "metric": "mean video AUC over the datasets",
         "tried": tried,
         "chosen": chosen,
@@ -715,7 +719,7 @@ def matrix(
     for expert in experts:
         record = Run(expert.path).record() if expert.path.is_dir() else {"manifests": {"test": {}}}
         filled = False
-        for name, manifest in data.tests.items():
+        for name, manifest in data.selection.tests.items():
             own = expert.path / "predictions" / f"{name}.parquet"
             if (
                 record["manifests"]["test"].get(name, {}).get("digest") == manifest.digest()
@@ -729,15 +733,15 @@ def matrix(
                 predictions = predict(trainer, Scorer(model), data.test_loader(name), manifest)
             tables.append(
                 by_domain(
-                    predictions, data.naming, data.video_score, metrics=("auc",)
+                    predictions, data.selection.naming, data.selection.video_score, metrics=("auc",)
                 ).with_columns(detector=pl.lit(expert.label))
             )
-    for name in data.tests:
+    for name in data.selection.tests:
         predictions = read_parquet(run.folder / "predictions" / f"{name}.parquet")
         tables.append(
-            by_domain(predictions, data.naming, data.video_score, metrics=("auc",)).with_columns(
-                detector=pl.lit(MERGED)
-            )
+            by_domain(
+                predictions, data.selection.naming, data.selection.video_score, metrics=("auc",)
+            ).with_columns(detector=pl.lit(MERGED))
         )
     table = pl.concat(tables)
     run.write("domains.csv", table.write_csv())
