@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
-from fmsd.cli.build import build, check_targets, loader_keys
+from fmsd.cli.build import build, build_data, check_targets, loader_keys
 from fmsd.cli.compose import add_others
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
@@ -47,6 +47,11 @@ def compose(verb: str, *overrides: str) -> Any:
     with open_dict(config):
         del config.hydra
     return config
+
+
+def build_part(config: Any, part: str) -> Any:
+    """What the command line builds of a part of the configuration."""
+    return build_data(config.data) if part == "data" else build(config[part])
 
 
 def targets(node: Any) -> Iterator[dict[str, Any]]:
@@ -118,7 +123,7 @@ def test_every_experiment_composes_and_opens_with_claim_and_command(name: str) -
         return
     config = compose("train", f"experiments={name}", "data.root=/data")
     for part in ("backbone", "method", "wrapper", "optimizer", "schedule", "trainer", "data"):
-        build(config[part])
+        build_part(config, part)
 
 
 TABLES = yaml.safe_load((CONF / "reproduce.yaml").read_text())
@@ -163,7 +168,7 @@ def test_every_training_behind_a_table_composes_on_the_faces_and_on_the_full_pro
             "train", *job, *(["data=ff++", "backbone=clip_vit_l14"] if data == "ff++" else [])
         )
         for part in ("backbone", "method", "wrapper", "data"):
-            assert build(config[part]) is not None
+            assert build_part(config, part) is not None
         assert (config.backbone.size, config.data.name) == (
             (224, "ff++") if data == "ff++" else (64, "faces")
         )
@@ -184,7 +189,7 @@ def test_only_a_forgery_that_is_there_is_left_out(capsys: pytest.CaptureFixture[
 def test_the_parts_that_training_takes_are_factories() -> None:
     config = compose("train")
     for part in ("backbone", "method", "optimizer", "schedule", "trainer"):
-        assert isinstance(build(config[part]), functools.partial)
+        assert isinstance(build_part(config, part), functools.partial)
 
 
 def test_the_embedded_data_brings_its_backbone_unless_another_is_chosen() -> None:
@@ -398,7 +403,7 @@ def test_a_recipe_is_what_it_claims_names_its_source_and_what_it_leaves_out(name
     )
     config = compose("train", *command.split()[2:])
     for part in ("backbone", "method", "wrapper", "optimizer", "schedule", "trainer", "data"):
-        assert build(config[part]) is not None
+        assert build_part(config, part) is not None
     claims = dict(RECIPES[name])
     assert (
         config.data.name,
@@ -516,7 +521,7 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
         build(config.schedule)
     config = compose("train", "data=folder", "data.root=/data", "+data.source.lay_out=x")
     with pytest.raises(InputError, match=r"Selection does not fit it.*lay_out"):
-        build(config.data)
+        build_data(config.data)
 
 
 @pytest.mark.parametrize("choice", [choice for group, choice in GROUPS if group == "backbone"])

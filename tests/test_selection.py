@@ -1,4 +1,4 @@
-"""What chooses the weights, and that the test datasets have no part in it unless they are asked to."""
+"""The choice of the weights: the test datasets have no part in it unless they are asked to."""
 
 import json
 import shutil

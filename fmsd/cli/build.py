@@ -1,4 +1,7 @@
-"""Objects from a configuration. What it may name is its reader's to decide: see `fmsd.cli.trust` for those that are loaded."""
+"""Builds objects from a configuration.
+
+The targets that a loaded configuration may name are checked before, by `fmsd.cli.trust`.
+"""
 
 import copy
 import functools
@@ -39,7 +42,7 @@ def check_targets(node: object) -> None:
 
 
 def check_types(node: object, path: str) -> None:
-    """Refuses a configuration with a word, a fraction or true where a function of this package takes a number, a whole one or true and false.
+    """Refuses values of another type than this package's functions take, see `check_arguments_of`.
 
     Args:
         path: the node's key.
@@ -60,7 +63,7 @@ def check_types(node: object, path: str) -> None:
 
 
 def check_arguments_of(target: Callable[..., Any], values: Mapping[Any, Any], path: str) -> None:
-    """Refuses values of another type than the target's annotations have, as far as these speak of numbers, true and false alone.
+    """Refuses values that are no number, whole number or boolean where a target wants one.
 
     Raises:
         InputError: such a value; `path` is the key that they lie below.
@@ -92,7 +95,10 @@ def check_arguments_of(target: Callable[..., Any], values: Mapping[Any, Any], pa
 
 
 def _plain(annotation: Any) -> list[Any]:
-    """The types int, float and bool, the words and None that an annotation consists of; nothing where it has others, or no number and no bool."""
+    """The numeric and boolean types, literals and None that an annotation consists of.
+
+    Empty where it has other types, or no number and no bool.
+    """
     parts = (
         get_args(annotation)
         if get_origin(annotation) in (Union, types.UnionType)
@@ -183,9 +189,10 @@ def build(node: Any) -> Any:
 
 
 def check_arguments(made: object, path: str) -> None:
-    """Raises TypeError or ValueError when a factory, or one among an object's attributes, was given arguments that its function does not take.
+    """Checks the arguments of a factory, or of the factories among an object's attributes.
 
     Raises:
+        TypeError, ValueError: a function does not take them.
         InputError: it is the factory itself; `path` is its key.
     """
     if isinstance(made, functools.partial):

@@ -135,7 +135,7 @@ class Selection:
 
     @property
     def stored_manifest(self) -> Manifest | None:
-        """The manifest that is read instead of scanning the root; None where the root is scanned."""
+        """The manifest that is read instead of a scan; None where the root is scanned."""
         if self.manifest is None:
             return manifests.written(self.root_path)
         return manifests.read(Path(self.manifest).expanduser(), self.root_path)
@@ -234,7 +234,7 @@ class Selection:
         return test.validate()
 
     def _test_dataset(self, name: str) -> Manifest:
-        """All frames of a test dataset: from the root of this selection, or from a root of its own."""
+        """All frames of a test dataset, from this root or from one of its own."""
         if name in self.everything.table["dataset"]:
             return self.everything.where(dataset=name)
         if name not in self.others:
@@ -269,7 +269,7 @@ class Selection:
         return dataset.hold_out(self.val_fraction)
 
     def _sampled(self, manifest: Manifest) -> Manifest:
-        """The manifest reduced to `videos` per domain and `frames` (or `train_frames`) per video."""
+        """The manifest with `videos` per domain and `frames` (or `train_frames`) per video."""
         kept = manifest.first(self.videos)
         if self.train_frames == self.frames:
             return kept.spread(self.frames, self.sampling)
@@ -280,7 +280,7 @@ class Selection:
 
 
 def load_or_scan(source: Scan, root: Path) -> Manifest:
-    """The manifest that `fmsd extract` or `fmsd pack` wrote into a root, else a scan of the root."""
+    """The manifest that `fmsd extract` or `fmsd pack` wrote into a root, else a scan."""
     stored = manifests.written(root)
     return manifests.collect(source(root), root) if stored is None else stored
 

@@ -211,7 +211,7 @@ class DataModule(LightningDataModule):
         """The frames in the given batches, or all of them in manifest order.
 
         Args:
-            batches: None for manifest order, of which process `rank` has every `processes`-th frame.
+            batches: None for manifest order, of which `rank` has every `processes`-th frame.
             reused: the loader is iterated more than once, so its worker processes are kept.
         """
         rows = range(rank, len(dataset), processes) if processes > 1 else None

@@ -1,4 +1,4 @@
-"""The training step: brings detector, wrapper, optimizer, schedule and a method's adaptation together."""
+"""The training step: brings detector, wrapper, optimizer, schedule and method together."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence

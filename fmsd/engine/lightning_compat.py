@@ -1,7 +1,7 @@
 """The parts of Lightning without a documented interface that this package relies on.
 
-Each has a test in tests/test_lightning_compat.py, so that a release of Lightning that changes one is
-noticed there and mended here.
+Each has a test in tests/test_lightning_compat.py, so that a release of Lightning that changes one
+is noticed there and mended here.
 """
 
 from collections.abc import Sequence

@@ -202,7 +202,7 @@ class ModelChoice:
 
     @property
     def best_value(self) -> float | None:
-        """The monitored quantity of the chosen epoch; None without a monitor or before the first."""
+        """The monitored quantity of the best epoch; None without a monitor or an epoch."""
         if self.best is None or self.best.best_model_score is None:
             return None
         return float(self.best.best_model_score)

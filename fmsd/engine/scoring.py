@@ -1,4 +1,4 @@
-"""Scoring: predictions of a detector on the test datasets, and the results that follow from them."""
+"""Scoring: predictions of a detector on the test datasets, and the results."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Batches of the training split outside of training, for a method that measures before it adapts."""
+"""Training batches for a method that measures before it adapts."""
 
 import itertools
 from collections.abc import Callable, Iterator
