@@ -37,6 +37,7 @@ from fmsd.engine.training_batches import TrainingBatches
 from fmsd.errors import InputError
 from fmsd.types import Frame, Frames
 from tests.conftest import grow_tree
+from tests.test_engine import LOADER
 
 FAKES, REALS = (40, 17, 3), 25
 SPLITS = {"train": "train", "val": "val", "test": "test"}
@@ -375,8 +376,10 @@ def data(root: Path, **changes: Any) -> DataModule:
         "augment": "light",
         "batches": "balanced",
     }
-    selection = Selection("mine", str(root), source, ["one", "two"], ["one"])
-    return DataModule(selection, **(defaults | changes))
+    loader = defaults | {name: changes.pop(name) for name in LOADER if name in changes}
+    names: dict[str, Any] = {"train": ["one", "two"], "test": ["one"]}
+    selection = Selection("mine", str(root), source, **(names | changes))
+    return DataModule(selection, **loader)
 
 
 @pytest.mark.parametrize(
