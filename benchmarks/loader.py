@@ -101,7 +101,7 @@ def drained(batches: DataLoader[Frames]) -> None:
 def measure(rounds: int, folder: Path) -> list[Row]:
     """Frames per second of everything, and times as multiples of the bare loop's."""
     files = written(folder / "files")
-    pack.write(files.table, files.files(), folder / "packed", 2**30)
+    pack.write_pack(files.table, files.files(), folder / "packed", 2**30)
     packed = read(folder / "packed" / "manifest.parquet", folder / "packed")
     ours = {
         "files": loader(files, "none"),

@@ -113,11 +113,13 @@ def test_a_remedy_writes_a_name_as_the_command_line_reads_it(odd: str) -> None:
         (one,) = shlex.split(word)
         return OmegaConf.create({"key": OverridesParser.create().parse_override(one).value()}).key
 
-    assert overrides.as_names(list(parsed(overrides.listing("key", [odd, "other"]))), "key") == [
+    assert overrides.as_names(
+        list(parsed(overrides.list_override("key", [odd, "other"]))), "key"
+    ) == [
         odd,
         "other",
     ]
-    if word := overrides.mapping("key", {odd: 1}):
+    if word := overrides.mapping_override("key", {odd: 1}):
         assert {overrides.as_name(key, "key"): value for key, value in parsed(word).items()} == {
             odd: 1
         }
@@ -248,7 +250,11 @@ def test_labels_given_for_nothing_are_refused(tmp_path: Path) -> None:
     ):
         list(deepfakebench.scan(tmp_path, "X.json", labels={"X_Fake": 0}))
     with pytest.raises(InputError, match=r"labels is for DeepfakeBench's none\.json"):
-        list(deepfakebench.either(tmp_path, "none.json", lambda root: [], "x", labels={"X": 1}))
+        list(
+            deepfakebench.scan_json_or_tree(
+                tmp_path, "none.json", lambda root: [], "x", labels={"X": 1}
+            )
+        )
     with pytest.raises(InputError, match=r"data\.source\.lists=true"):
         list(df40.scan(tmp_path, labels={"X": 1}))
 
@@ -374,9 +380,9 @@ def test_other_folders_than_dfdcp_s_own_are_refused(tmp_path: Path, top: str) ->
 
 @pytest.mark.parametrize("flag", ["0.0", "2", "-1", "real", "REAL", "Fake", "true"])
 def test_celebdf_s_list_knows_0_and_1_alone(tmp_path: Path, flag: str) -> None:
-    (tmp_path / celebdf.LIST).write_text(f"1 Celeb-real/a.mp4\n{flag} Celeb-synthesis/b.mp4\n")
+    (tmp_path / celebdf.TEST_LIST).write_text(f"1 Celeb-real/a.mp4\n{flag} Celeb-synthesis/b.mp4\n")
     with pytest.raises(InputError, match=r"Line 2 of .* is not like"):
-        celebdf.tested(tmp_path)
+        celebdf.read_test_list(tmp_path)
 
 
 @pytest.mark.parametrize("method", ["real", "Real", " ", "REAL "])
@@ -759,5 +765,5 @@ def test_a_layout_says_what_it_lacks(tmp_path: Path, layout: str, split: Any, me
 
 def test_a_part_of_a_word_decides_nothing() -> None:
     for word in ("surreal", "realfake", "unfake", "fakes", "real1"):
-        assert labels.last_word(word) is None
-        assert labels.stated(word, labels.WORDS) is None
+        assert labels.label_from_last_word(word) is None
+        assert labels.parse_label(word, labels.LABEL_WORDS) is None

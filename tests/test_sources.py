@@ -18,7 +18,7 @@ from fmsd.data import synthetic
 from fmsd.data.manifest import collect
 from fmsd.data.sources import deepfakebench, ffpp, folder, table
 from fmsd.data.sources import synthetic as embedded
-from fmsd.data.sources.tree import clips
+from fmsd.data.sources.tree import list_videos
 from fmsd.errors import InputError
 from fmsd.types import Frame, Problem, Video
 from tests import test_celebdf, test_df40, test_dfdc, test_uadfv, test_wilddeepfake
@@ -137,7 +137,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path, inside: str) -> None:
     place.mkdir(exist_ok=True)
     for name in ("0000.mp4", "0001.mp4", "0000.txt", ".0000.avi"):
         (place / name).touch()
-    assert clips(tmp_path) == (
+    assert list_videos(tmp_path) == (
         {"0000": (place / "0000.mp4", None), "0001": (place / "0001.mp4", None)},
         [],
     )
@@ -146,7 +146,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path, inside: str) -> None:
         InputError,
         match=r"0000\.avi and .*0000\.mp4 are one video by their names; keep one of them",
     ):
-        clips(tmp_path)
+        list_videos(tmp_path)
 
 
 READ = """

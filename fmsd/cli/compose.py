@@ -107,7 +107,7 @@ def own_root(data: Mapping[Any, Any]) -> str | None:
     """The root that a data file brings; None where that is DeepfakeBench's folder, shared by many datasets, without a JSON file of this one."""
     root, file = data["root"], data["source"].get("file")
     if root is not None and root == os.environ.get("FMSD_DEEPFAKEBENCH") and file:
-        return root if deepfakebench.holds(Path(root).expanduser(), file) else None
+        return root if deepfakebench.has_json(Path(root).expanduser(), file) else None
     return root
 
 

@@ -228,7 +228,7 @@ def index(config: DictConfig, folder: Path) -> None:
 
 def extract(config: DictConfig, folder: Path) -> int:
     """fmsd extract: writes face crops and their manifest."""
-    from fmsd.data.extraction.crops import Recipe
+    from fmsd.data.extraction.recipe import Recipe
     from fmsd.data.processes import cores
     from fmsd.tasks import extract as task
 

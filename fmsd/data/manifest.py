@@ -23,7 +23,7 @@ from fmsd.atomic import atomic
 from fmsd.data import pack
 from fmsd.data.loading.image import member
 from fmsd.data.sources import tree
-from fmsd.data.spelling import is_text, printable
+from fmsd.data.spelling import escape_non_utf8, is_utf8
 from fmsd.errors import InputError, reason
 from fmsd.names import unfit
 from fmsd.quoting import typed
@@ -159,7 +159,7 @@ class Manifest:
             InputError: such a folder is incomplete.
         """
         path = self.table["path"]
-        packed = pack.located(self.root, path)
+        packed = pack.frame_places(self.root, path)
         if packed is not None:
             return packed.to_list()
         below = pl.format("{}{}", pl.lit(f"{self.root.as_posix().rstrip('/')}/"), "path")
@@ -380,11 +380,11 @@ def _row(frame: Frame) -> tuple[Any, ...]:
 def _part(rows: list[tuple[Any, ...]], root: Path) -> pl.DataFrame:
     """Frames as a table."""
     if odd := next(
-        (row for row in rows if not all(is_text(cell) for cell in row if isinstance(cell, str))),
+        (row for row in rows if not all(is_utf8(cell) for cell in row if isinstance(cell, str))),
         None,
     ):
         raise InputError(
-            f"{printable(odd[0])} has a name or description that is not UTF-8",
+            f"{escape_non_utf8(odd[0])} has a name or description that is not UTF-8",
             "rename it, or correct what lists it",
         )
     if odd := next(
@@ -411,7 +411,7 @@ def _frames(entries: Iterable[Entry], problems: list[Problem]) -> Iterator[Frame
         if (
             isinstance(entry, Video)
             and entry.images is not None
-            and entry.images.parent.name in tree.FRAMES
+            and entry.images.parent.name in tree.FRAME_FOLDERS
         ):
             other = kinds.setdefault(entry.dataset, entry.images.parent)
             if other.name != entry.images.parent.name:
@@ -421,7 +421,7 @@ def _frames(entries: Iterable[Entry], problems: list[Problem]) -> Iterator[Frame
                     "choose one kind by data.source.frames=NAME (data.source.tree.frames where "
                     "the source has a tree)",
                 )
-        for found in tree.frames(entry):
+        for found in tree.entry_frames(entry):
             if isinstance(found, Problem):
                 problems.append(found)
             else:

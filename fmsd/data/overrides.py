@@ -40,12 +40,12 @@ def _lost(given: object, key: str, spelt: str) -> InputError:
     )
 
 
-def listing(key: str, wanted: Sequence[str]) -> str:
+def list_override(key: str, wanted: Sequence[str]) -> str:
     """The word of a command line, quoted for a shell, that gives a list of names."""
     return _quoted(f"{key}=[{','.join(map(_value, wanted))}]")
 
 
-def mapping(key: str, wanted: Mapping[str, object]) -> str | None:
+def mapping_override(key: str, wanted: Mapping[str, object]) -> str | None:
     """The word of a command line, quoted for a shell, that adds names with their values to a mapping.
 
     Returns:
@@ -60,12 +60,12 @@ def mapping(key: str, wanted: Mapping[str, object]) -> str | None:
     return _quoted(f"+{key}={{{pairs}}}")
 
 
-def entry(key: str, wanted: str, value: object) -> str | None:
-    """The word of a command line, quoted for a shell, that adds one name with its value to a mapping; None as for `mapping`."""
+def entry_override(key: str, wanted: str, value: object) -> str | None:
+    """The word of a command line, quoted for a shell, that adds one name with its value to a mapping; None as for `mapping_override`."""
     return (
         _quoted(f"+{key}.{wanted}={value}")
         if re.fullmatch(r"\w+", wanted, re.ASCII)
-        else mapping(key, {wanted: value})
+        else mapping_override(key, {wanted: value})
     )
 
 

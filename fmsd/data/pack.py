@@ -27,14 +27,14 @@ MARK = "pack.json"
 PLACES = "pack.parquet"
 """Where each frame lies: path, tar, offset and size of its bytes."""
 
-READERS = 16
+READER_THREADS = 16
 """Threads that read: opening a file on a cluster takes long and keeps no processor busy."""
 
-BLOCK = 512
+TAR_BLOCK = 512
 """Bytes of a tar's header; members begin at multiples of it."""
 
 
-def write(
+def write_pack(
     table: pl.DataFrame,
     files: Sequence[str],
     out: Path,
@@ -104,7 +104,7 @@ def write(
     return tars
 
 
-def located(root: Path, paths: pl.Series) -> pl.Series | None:
+def frame_places(root: Path, paths: pl.Series) -> pl.Series | None:
     """The place TAR#OFFSET+SIZE of each path of a manifest in a packed folder; None for any other folder.
 
     Raises:
@@ -127,7 +127,9 @@ def located(root: Path, paths: pl.Series) -> pl.Series | None:
     ).to_series()
 
 
-COLUMNS = pl.Schema({"path": pl.String, "tar": pl.String, "offset": pl.Int64, "size": pl.Int64})
+PLACE_SCHEMA = pl.Schema(
+    {"path": pl.String, "tar": pl.String, "offset": pl.Int64, "size": pl.Int64}
+)
 """The columns of the table of places."""
 
 
@@ -138,7 +140,7 @@ def _places(path: Path) -> pl.DataFrame:
         InputError: the table is damaged, has a path twice, or leads out of the pack's own tars.
     """
     try:
-        places = read_parquet(path).select(COLUMNS.names()).cast(COLUMNS)
+        places = read_parquet(path).select(PLACE_SCHEMA.names()).cast(PLACE_SCHEMA)
     except pl.exceptions.PolarsError as error:
         raise InputError(
             f"{path} is no table of a pack ({reason(error)})", "copy the pack again"
@@ -158,9 +160,11 @@ def _places(path: Path) -> pl.DataFrame:
 
 def _contents(files: Sequence[str]) -> Iterator[bytes]:
     """The bytes of each image, which can be decoded; read by several threads, a few ahead of what is asked for."""
-    with ThreadPoolExecutor(READERS) as pool:
-        for start in range(0, len(files), 16 * READERS):
-            yield from pool.map(_checked, itertools.islice(files, start, start + 16 * READERS))
+    with ThreadPoolExecutor(READER_THREADS) as pool:
+        for start in range(0, len(files), 16 * READER_THREADS):
+            yield from pool.map(
+                _checked, itertools.islice(files, start, start + 16 * READER_THREADS)
+            )
 
 
 def _checked(file: str) -> bytes:
@@ -174,6 +178,6 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     """Appends a member, and returns where its bytes begin."""
     about = tarfile.TarInfo(name)
     about.size = len(data)
-    begin = tar.offset + BLOCK
+    begin = tar.offset + TAR_BLOCK
     tar.addfile(about, io.BytesIO(data))
     return begin

@@ -13,27 +13,27 @@ from fmsd.types import Problem
 T = TypeVar("T")
 
 
-def slashed(name: str) -> str:
+def with_slashes(name: str) -> str:
     """A path as Windows or other systems write it, with slashes."""
     return name.replace("\\", "/")
 
 
-def composed(name: str) -> str:
+def to_nfc(name: str) -> str:
     """A name in Unicode's composed form: lists have it mostly so, while copies made on a Mac have `u` and two dots where others have `ü`."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
-def caseless(name: str) -> str:
+def fold_case(name: str) -> str:
     """A name without the case of its letters and without its normal form."""
-    return composed(composed(name).casefold())
+    return to_nfc(to_nfc(name).casefold())
 
 
-def printable(name: str | Path) -> str:
+def escape_non_utf8(name: str | Path) -> str:
     """A name with escapes in place of bytes that are no UTF-8, which could not be printed."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def is_text(name: str) -> bool:
+def is_utf8(name: str) -> bool:
     """Whether a name can be written as UTF-8; names on Linux are bytes of any kind."""
     try:
         name.encode()
@@ -42,11 +42,11 @@ def is_text(name: str) -> bool:
     return True
 
 
-def finder(alike: Callable[[str], str]) -> Callable[[str], list[str]]:
+def path_finder(alike: Callable[[str], str]) -> Callable[[str], list[str]]:
     """A function that gives the places on disk that a path may mean, each of its levels under another name. Each folder is listed once.
 
     Args:
-        alike: what two names have in common that may stand for each other: `composed`, `caseless`.
+        alike: what two names have in common that may stand for each other: `to_nfc`, `fold_case`.
     """
 
     @functools.cache
@@ -65,7 +65,7 @@ def finder(alike: Callable[[str], str]) -> Callable[[str], list[str]]:
     return places
 
 
-class Spelling:
+class ListedPaths:
     """The places of listed files, where a name that is not there byte for byte may be there in another normal form or with other slashes.
 
     Args:
@@ -74,7 +74,7 @@ class Spelling:
 
     def __init__(self, where: Path) -> None:
         self.where, self.slashes, self.forms = where, 0, 0
-        self._places = finder(composed)
+        self._places = path_finder(to_nfc)
 
     def place(self, root: Path, name: str) -> Path:
         """Where a listed file or folder lies below a root, or should lie."""
@@ -89,14 +89,17 @@ class Spelling:
     def slashed(self, name: str) -> str:
         """A listed path with slashes."""
         self.slashes += "\\" in name
-        return slashed(name)
+        return with_slashes(name)
 
     def problems(self) -> list[Problem]:
         """What was read otherwise than it is written."""
-        return [*backslashes(self.where, self.slashes), *other_forms(self.where, self.forms)]
+        return [
+            *backslash_problems(self.where, self.slashes),
+            *normal_form_problems(self.where, self.forms),
+        ]
 
 
-def backslashes(where: Path, count: int) -> list[Problem]:
+def backslash_problems(where: Path, count: int) -> list[Problem]:
     """The problem of a list that writes some paths with backslashes."""
     return (
         [
@@ -111,13 +114,13 @@ def backslashes(where: Path, count: int) -> list[Problem]:
     )
 
 
-def other_forms(where: Path | str, count: int) -> list[Problem]:
+def normal_form_problems(where: Path | str, count: int) -> list[Problem]:
     """The problem of a list that writes some names in another normal form than the disk."""
     what = f"{where} writes {count} of its names in another Unicode normal form than the disk"
     return [Problem("normal forms", what, "they are taken for the same names")] if count else []
 
 
-def absent(
+def missing_problems(
     listed: Iterable[str], held: Container[str], where: Path | str, folder: Path
 ) -> Iterator[Problem]:
     """A problem for each name of a list that the copy does not hold.
@@ -135,7 +138,7 @@ def absent(
             )
 
 
-def matched(
+def match_names(
     listed: Mapping[str, T], held: Collection[str], where: Path | str, folder: Path
 ) -> tuple[dict[str, T], list[Problem]]:
     """A list with its names as the disk has them, and what there is to report about it: names that the disk lacks or writes in another normal form.
@@ -150,12 +153,14 @@ def matched(
     spellings: dict[str, list[str]] = {}
     for name in held if lacking else ():
         if name not in listed:
-            spellings.setdefault(composed(name), []).append(name)
+            spellings.setdefault(to_nfc(name), []).append(name)
     renamed = {
-        name: others[0] for name in lacking if len(others := spellings.pop(composed(name), [])) == 1
+        name: others[0] for name in lacking if len(others := spellings.pop(to_nfc(name), [])) == 1
     }
-    missing = absent((name for name in listed if name not in renamed), held, where, folder)
+    missing = missing_problems(
+        (name for name in listed if name not in renamed), held, where, folder
+    )
     return {renamed.get(name, name): about for name, about in listed.items()}, [
         *missing,
-        *other_forms(where, len(renamed)),
+        *normal_form_problems(where, len(renamed)),
     ]

@@ -21,9 +21,9 @@ def pack(data: DataModule, out: Path, size: str | int) -> None:
     Raises:
         InputError: the dataset is not fit to be used, or `out` cannot be written.
     """
-    most = number(size)
+    most = parse_size(size)
     manifest = data.own.validate()
-    tars = packs.write(manifest.table, manifest.files(), out, most, made(manifest.root))
+    tars = packs.write_pack(manifest.table, manifest.files(), out, most, made(manifest.root))
     print(
         f"{out}: {len(manifest):,} frames in {tars} {'tar' if tars == 1 else 'tars'}; train with "
         f"{typed('data.root', out)}"
@@ -35,7 +35,7 @@ def pack(data: DataModule, out: Path, size: str | int) -> None:
         )
 
 
-def number(size: str | int) -> int:
+def parse_size(size: str | int) -> int:
     """Bytes from `500M` or `1G`, in powers of 1024.
 
     Raises:

@@ -24,12 +24,12 @@ from numpy import ndarray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
-from fmsd.data.extraction.video import complete, index, opened, sampled
+from fmsd.data.extraction.video import check_complete, open_video, read_index, sample_video
 from fmsd.data.loading.image import content, decode, member
 from fmsd.data.manifest import NAME, SOURCE, Manifest, collect
 from fmsd.data.processes import pool
 from fmsd.data.sources import tree
-from fmsd.data.spelling import caseless, finder, slashed
+from fmsd.data.spelling import fold_case, path_finder, with_slashes
 from fmsd.errors import InputError, reason
 from fmsd.types import REAL, Entry, Frame, Problem, Video
 
@@ -120,7 +120,7 @@ def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
     count = 0
     if video.images is not None:
         try:
-            for frame in tree.frames(video):
+            for frame in tree.entry_frames(video):
                 if isinstance(frame, Problem):
                     problems.append(frame)
                 else:
@@ -384,9 +384,9 @@ def sizes(places: Iterable[str]) -> Iterator[int | None]:
 
 def renamed(paths: Iterable[str]) -> Iterator[str | None]:
     """Each missing file's path as the disk has it, with other slashes, letters in another case or normal form; None where it is nowhere."""
-    places = finder(caseless)
+    places = path_finder(fold_case)
     for path in paths:
-        yield next((place for place in places(slashed(path)) if os.path.isfile(place)), None)
+        yield next((place for place in places(with_slashes(path)) if os.path.isfile(place)), None)
 
 
 class Look(NamedTuple):
@@ -550,14 +550,14 @@ def surface(pixels: UInt8[ndarray, "height width 3"]) -> dict[str, float]:
 def _film(job: Job) -> Look:
     """The first and the last frame of a video file."""
     path = Path(job.place)
-    with opened(path) as (container, stream):
-        held = index(container, stream)
+    with open_video(path) as (container, stream):
+        held = read_index(container, stream)
         chroma, kind = (
             stream.format.name if stream.format else None,
             f"{path.suffix.lower().lstrip('.')} {stream.codec_context.name}",
         )
-    complete(held, path)
-    samples = list(sampled(path, 2))
+    check_complete(held, path)
+    samples = list(sample_video(path, 2))
     images = [sample.image for sample in samples if sample.image is not None]
     if any(sample.corrupt for sample in samples):
         raise InputError(

@@ -13,22 +13,22 @@ training.
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from fmsd.data.sources.labels import forgery
+from fmsd.data.sources.labels import forgery_domain
 from fmsd.data.sources.text import read_text
-from fmsd.data.sources.tree import Clip, clips, contents, readable
-from fmsd.data.spelling import backslashes, matched, slashed
+from fmsd.data.sources.tree import VideoPaths, list_videos, read_folder, refuse_unreadable
+from fmsd.data.spelling import backslash_problems, match_names, with_slashes
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Video, video_id
 
-LIST = "List_of_testing_videos.txt"
-REALS = ("Celeb-real", "YouTube-real")
-FAKES = "Celeb-synthesis"
+TEST_LIST = "List_of_testing_videos.txt"
+REAL_FOLDERS = ("Celeb-real", "YouTube-real")
+FAKE_FOLDER = "Celeb-synthesis"
 SCENARIOS = ("FaceSwap", "FaceReenact", "TalkingFace")
 ALIASES = {"Celeb-DF-v2": "Celeb-DF"}
 """What the authors' scripts call a method, and what their README calls it."""
 
 
-@readable
+@refuse_unreadable
 def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
     """The videos of Celeb-DF v1 or v2, whose one forgery is `Celeb-synthesis`.
 
@@ -40,15 +40,15 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
         InputError: a missing folder or test list, a list that cannot be read, or a copy of
             Celeb-DF++.
     """
-    if any((root / FAKES / scenario).is_dir() for scenario in SCENARIOS):
+    if any((root / FAKE_FOLDER / scenario).is_dir() for scenario in SCENARIOS):
         raise InputError(
-            f"{root / FAKES} holds a folder per forgery, which is the tree of Celeb-DF++",
+            f"{root / FAKE_FOLDER} holds a folder per forgery, which is the tree of Celeb-DF++",
             "read it with data=celebdf_pp",
         )
-    yield from _videos(root, dataset, {FAKES: FAKES}, frames)
+    yield from _videos(root, dataset, {FAKE_FOLDER: FAKE_FOLDER}, frames)
 
 
-@readable
+@refuse_unreadable
 def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
     """The videos of Celeb-DF++, whose forgeries are the folders of its methods: `BlendFace`, `LivePortrait`, `SadTalker`, ...
 
@@ -60,15 +60,17 @@ def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Ent
     """
     methods: dict[str, str] = {}
     for scenario in SCENARIOS:
-        if (root / FAKES / scenario).is_dir():
-            held = contents(root / FAKES / scenario)
+        if (root / FAKE_FOLDER / scenario).is_dir():
+            held = read_folder(root / FAKE_FOLDER / scenario)
             yield from held.problems
             for name in held.folders:
-                place = f"{FAKES}/{scenario}/{name}"
-                methods[place] = forgery(ALIASES.get(name, name), f"The folder {root / place}")
+                place = f"{FAKE_FOLDER}/{scenario}/{name}"
+                methods[place] = forgery_domain(
+                    ALIASES.get(name, name), f"The folder {root / place}"
+                )
     if not methods:
         raise InputError(
-            f"{root / FAKES} holds no method below {', '.join(SCENARIOS)}",
+            f"{root / FAKE_FOLDER} holds no method below {', '.join(SCENARIOS)}",
             "complete the copy of Celeb-DF++, correct data.root, or read an older version with "
             "data=celebdf_v2 or data=celebdf_v1",
         )
@@ -79,16 +81,16 @@ def _videos(
     root: Path, dataset: str, forgeries: Mapping[str, str], frames: str | None
 ) -> Iterator[Entry]:
     """The videos of the real folders and of those of forgeries, whose domains are given."""
-    domains = dict.fromkeys(REALS, REAL) | dict(forgeries)
-    listed, problems = tested(root)
-    held: dict[str, dict[str, Clip]] = {}
+    domains = dict.fromkeys(REAL_FOLDERS, REAL) | dict(forgeries)
+    listed, problems = read_test_list(root)
+    held: dict[str, dict[str, VideoPaths]] = {}
     for folder in domains:
-        held[folder], more = clips(root / folder, frames)
+        held[folder], more = list_videos(root / folder, frames)
         problems += more
-    both = held[REALS[0]].keys() & held[REALS[1]].keys()
+    both = held[REAL_FOLDERS[0]].keys() & held[REAL_FOLDERS[1]].keys()
     for folder in dict.fromkeys((*domains, *listed)):
-        listed[folder], more = matched(
-            listed.get(folder, {}), held.get(folder, {}), LIST, root / folder
+        listed[folder], more = match_names(
+            listed.get(folder, {}), held.get(folder, {}), TEST_LIST, root / folder
         )
         problems += more
     yield from problems
@@ -97,7 +99,7 @@ def _videos(
         labels = listed[folder]
         for name, (file, images) in held[folder].items():
             if labels.get(name, label) != label:
-                yield mislabelled(name, folder, label)
+                yield mislabelled_problem(name, folder, label)
             own = f"{folder}/{name}" if domain == REAL and name in both else name
             yield Video(
                 file,
@@ -110,7 +112,7 @@ def _videos(
             )
 
 
-def mislabelled(name: str, folder: str, label: int) -> Problem:
+def mislabelled_problem(name: str, folder: str, label: int) -> Problem:
     """What to say of a video that the list gives another label than its folder.
 
     Args:
@@ -119,18 +121,18 @@ def mislabelled(name: str, folder: str, label: int) -> Problem:
     said, meant = ("fake", "real") if label == 0 else ("real", "fake")
     return Problem(
         "mislabelled",
-        f"{LIST} calls {name} {said}, but it is in {folder} and taken for {meant}",
+        f"{TEST_LIST} calls {name} {said}, but it is in {folder} and taken for {meant}",
         "fetch the list again",
     )
 
 
-def tested(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
+def read_test_list(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
     """The labels (1 = fake) of the test videos by folder and name, and what is wrong with their list.
 
     Raises:
         InputError: there is no list, or a line of it cannot be read.
     """
-    path = root / LIST
+    path = root / TEST_LIST
     if not path.is_file():
         raise InputError(
             f"There is no test list {path}",
@@ -143,7 +145,7 @@ def tested(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
             continue
         real, _, name = line.strip().partition(" ")
         slashes += "\\" in name
-        video = PurePosixPath(slashed(name.strip()))
+        video = PurePosixPath(with_slashes(name.strip()))
         if real not in ("0", "1") or len(video.parts) < 2:
             raise InputError(
                 f"Line {number} of {path} is not like '1 Celeb-real/id1_0007.mp4', but "
@@ -155,4 +157,4 @@ def tested(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
             raise InputError(
                 f"{path} lists {video} twice, as real and as fake", "remove the wrong line"
             )
-    return found, backslashes(path, slashes)
+    return found, backslash_problems(path, slashes)

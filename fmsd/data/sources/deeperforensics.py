@@ -14,15 +14,15 @@ from typing import get_args
 
 from fmsd.data import overrides
 from fmsd.data.sources import ffpp
-from fmsd.data.sources.labels import forgery
+from fmsd.data.sources.labels import forgery_domain
 from fmsd.data.sources.text import read_text
-from fmsd.data.sources.tree import clips, readable
-from fmsd.data.spelling import backslashes, matched, slashed
+from fmsd.data.sources.tree import list_videos, refuse_unreadable
+from fmsd.data.spelling import backslash_problems, match_names, with_slashes
 from fmsd.errors import InputError
 from fmsd.types import Entry, Problem, Split, Video, video_id
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path,
     dataset: str = "deeperforensics",
@@ -50,15 +50,15 @@ def scan(
         split_of, problems = _splits(root)
         yield from problems
     for variant in (
-        forgery(name, "data.source.variants")
+        forgery_domain(name, "data.source.variants")
         for name in overrides.as_names(variants, "data.source.variants")
     ):
         folder = root / "manipulated_videos" / variant
-        held, problems = clips(folder, frames)
+        held, problems = list_videos(folder, frames)
         yield from problems
         official: dict[str, Split] = {}
         if split_of is not None:
-            official, problems = matched(split_of, held, "the official split", folder)
+            official, problems = match_names(split_of, held, "the official split", folder)
             yield from problems
         for name, (file, images) in held.items():
             kind = split if split_of is None else official.get(name)
@@ -95,11 +95,11 @@ def _splits(root: Path) -> tuple[dict[str, Split], list[Problem]]:
                 "split to test",
             )
         names = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
-        for stem in (PurePosixPath(slashed(name)).stem for name in names):
+        for stem in (PurePosixPath(with_slashes(name)).stem for name in names):
             if found.setdefault(stem, split) != split:
                 raise InputError(
                     f"The lists in {path.parent} have {stem} in {found[stem]} and in {split}",
                     "remove it from one of them",
                 )
-        problems += backslashes(path, sum("\\" in name for name in names))
+        problems += backslash_problems(path, sum("\\" in name for name in names))
     return found, problems

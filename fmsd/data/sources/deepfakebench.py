@@ -17,18 +17,18 @@ from typing import Any
 
 from fmsd.data import overrides
 from fmsd.data.loading.image import in_order
-from fmsd.data.sources.labels import Label, forgery, last_word
-from fmsd.data.sources.labels import checked as checked_labels
-from fmsd.data.sources.text import checked, member, read_json
-from fmsd.data.sources.tree import readable
-from fmsd.data.spelling import Spelling, slashed
+from fmsd.data.sources.labels import Label, forgery_domain, label_from_last_word
+from fmsd.data.sources.labels import parse_labels as checked_labels
+from fmsd.data.sources.text import read_json, require_kind, require_member
+from fmsd.data.sources.tree import refuse_unreadable
+from fmsd.data.spelling import ListedPaths, with_slashes
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Frame, Problem, Split, video_id
 
-FOLDERS = (".", "dataset_json", "preprocessing/dataset_json")
+JSON_FOLDERS = (".", "dataset_json", "preprocessing/dataset_json")
 """Where a JSON file is looked for, below the root."""
 
-IMAGES = (".", "rgb", "datasets/rgb", "datasets")
+FRAME_ROOTS = (".", "rgb", "datasets/rgb", "datasets")
 """Where frames are looked for, below the root."""
 
 DOMAINS = {
@@ -49,7 +49,7 @@ DOMAINS = {
 }
 """What the datasets' own trees call the forgeries that the JSON files have labels for; other labels are a domain each."""
 
-SETTLED: dict[str, Label] = {
+AMBIGUOUS_LABELS: dict[str, Label] = {
     "whichisreal_real": 0,
     "whichisreal_fake": 1,
     "whichfaceisreal_real": 0,
@@ -57,18 +57,18 @@ SETTLED: dict[str, Label] = {
 }
 """Labels, in lower case, that hold both words: those of one of DF40's methods."""
 
-TRIED = 32
+PROBES = 32
 """How many of the videos, evenly spread, are looked for to find where a list's paths hang."""
 
-ABSENT = object()
+NO_LABEL = object()
 """In place of a video's own label, where it has none."""
 
 _DOMAINS = {name.casefold(): domain for name, domain in DOMAINS.items()}
 
-PRIORITY: tuple[Split, ...] = ("test", "val", "train")
+SPLIT_PRIORITY: tuple[Split, ...] = ("test", "val", "train")
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path,
     file: str | Sequence[str],
@@ -92,11 +92,11 @@ def scan(
     """
     given, met = checked_labels(labels or {}, "data.source.labels"), dict[str, None]()
     for one in [file] if isinstance(file, str) else file:
-        yield from listed(root, one, dataset, compression, given, met)
-    check_met(given, met, file)
+        yield from scan_file(root, one, dataset, compression, given, met)
+    check_labels_used(given, met, file)
 
 
-def listed(
+def scan_file(
     root: Path,
     file: str,
     dataset: str | int | None,
@@ -110,11 +110,11 @@ def listed(
     level = (
         None if compression is None else overrides.as_name(compression, "data.source.compression")
     )
-    for title, groups in grouped(path).items():
+    for title, groups in read_groups(path).items():
         yield from _dataset(root, path, own or title, groups, level, labels, met)
 
 
-def check_met(labels: Mapping[str, Label], met: Iterable[str], where: object) -> None:
+def check_labels_used(labels: Mapping[str, Label], met: Iterable[str], where: object) -> None:
     """Refuses labels given for names that none of the files holds.
 
     Raises:
@@ -128,8 +128,8 @@ def check_met(labels: Mapping[str, Label], met: Iterable[str], where: object) ->
         )
 
 
-@readable
-def either(
+@refuse_unreadable
+def scan_json_or_tree(
     root: Path,
     file: str,
     tree: Callable[[Path], Iterable[Entry]],
@@ -146,7 +146,7 @@ def either(
     Raises:
         InputError: as both.
     """
-    if holds(root, file):
+    if has_json(root, file):
         yield from scan(root, file, dataset, compression, labels)
         return
     if labels:
@@ -162,31 +162,31 @@ def either(
         ) from error
 
 
-def places(root: Path, file: str) -> list[Path]:
+def json_candidates(root: Path, file: str) -> list[Path]:
     """Where a JSON file may lie."""
-    return [root / folder / file for folder in FOLDERS]
+    return [root / folder / file for folder in JSON_FOLDERS]
 
 
-def holds(root: Path, file: str) -> bool:
+def has_json(root: Path, file: str) -> bool:
     """Whether the root holds a JSON file."""
-    return any(place.is_file() for place in places(root, file))
+    return any(place.is_file() for place in json_candidates(root, file))
 
 
 def _found(root: Path, file: str) -> Path:
-    for place in places(root, file):
+    for place in json_candidates(root, file):
         if place.is_file():
             return place
-    looked = ", ".join(str(place.parent) for place in places(root, file))
+    looked = ", ".join(str(place.parent) for place in json_candidates(root, file))
     raise InputError(
         f"There is no {file} in {looked}", "set data.root=PATH or data.source.file=PATH"
     )
 
 
-Listed = dict[str, Any]
+VideoEntries = dict[str, Any]
 """The videos of a split by name, or by compression and name."""
 
 
-def grouped(path: Path) -> dict[str, dict[str, dict[str, Listed]]]:
+def read_groups(path: Path) -> dict[str, dict[str, dict[str, VideoEntries]]]:
     """What a JSON file lists by dataset, label and split.
 
     Raises:
@@ -195,10 +195,12 @@ def grouped(path: Path) -> dict[str, dict[str, dict[str, Listed]]]:
     return {
         dataset: {
             label: {
-                split: checked({} if videos is None else videos, dict, path, dataset, label, split)
-                for split, videos in checked(splits, dict, path, dataset, label).items()
+                split: require_kind(
+                    {} if videos is None else videos, dict, path, dataset, label, split
+                )
+                for split, videos in require_kind(splits, dict, path, dataset, label).items()
             }
-            for label, splits in checked(groups, dict, path, dataset).items()
+            for label, splits in require_kind(groups, dict, path, dataset).items()
         }
         for dataset, groups in read_json(path).items()
     }
@@ -208,7 +210,7 @@ def _dataset(
     root: Path,
     path: Path,
     dataset: str,
-    groups: Mapping[str, Mapping[str, Listed]],
+    groups: Mapping[str, Mapping[str, VideoEntries]],
     compression: str | None,
     labels: Mapping[str, Label],
     met: dict[str, None],
@@ -219,11 +221,11 @@ def _dataset(
     kept: list[tuple[Split, Label, str, str, str, list[str]]] = []
     told = _labels(groups, labels, path)
     met |= dict.fromkeys(told)
-    for split in PRIORITY:
+    for split in SPLIT_PRIORITY:
         for name, splits in groups.items():
             label = told[name]
             domain = (
-                forgery(
+                forgery_domain(
                     _DOMAINS.get(name.strip().casefold(), name.strip()),
                     f"The label {name!r} in {path}",
                 )
@@ -239,9 +241,9 @@ def _dataset(
                 )
                 videos = {key: value for key, value in videos.items() if isinstance(value, dict)}
             for quality, video, own, frames in _videos(videos, compression, path, name, split):
-                if own is not ABSENT and own != name:
+                if own is not NO_LABEL and own != name:
                     _check_own(own, name, video, label, labels, met, path)
-                identity = video_id(dataset, domain, quality, slashed(video))
+                identity = video_id(dataset, domain, quality, with_slashes(video))
                 if (first := alike.setdefault(identity.strip().casefold(), identity)) != identity:
                     yield Problem(
                         "alike",
@@ -260,17 +262,17 @@ def _dataset(
                 kept.append((split, label, domain, quality, identity, frames))
     for name, splits in groups.items():
         for split in (
-            split for split, videos in splits.items() if videos and split not in PRIORITY
+            split for split, videos in splits.items() if videos and split not in SPLIT_PRIORITY
         ):
             what = (
                 f"{path} lists videos of {name} as {split!r}, which is none of "
-                f"{', '.join(PRIORITY)}"
+                f"{', '.join(SPLIT_PRIORITY)}"
             )
             yield Problem("unknown split", what, "they are left out: rename it in the file")
-    spelling = Spelling(path)
+    spelling = ListedPaths(path)
     if kept:
         home, skipped = _base(
-            root, [_path(frames[0]) for *_, frames in kept[:: len(kept) // TRIED + 1]], path
+            root, [_path(frames[0]) for *_, frames in kept[:: len(kept) // PROBES + 1]], path
         )
         for split, label, domain, quality, identity, frames in kept:
             for index, frame in enumerate(in_order(frames)):
@@ -297,9 +299,9 @@ def _label(name: str, labels: Mapping[str, Label]) -> Label | None:
     word = name.strip().casefold()
     if name in labels:
         return labels[name]
-    if word in SETTLED:
-        return SETTLED[word]
-    return 1 if word in _DOMAINS else last_word(name)
+    if word in AMBIGUOUS_LABELS:
+        return AMBIGUOUS_LABELS[word]
+    return 1 if word in _DOMAINS else label_from_last_word(name)
 
 
 def _labels(groups: Mapping[str, Any], labels: Mapping[str, Label], path: Path) -> dict[str, Label]:
@@ -321,7 +323,9 @@ def _labels(groups: Mapping[str, Any], labels: Mapping[str, Label], path: Path) 
 
 def _unsettled(message: str, name: str) -> InputError:
     """The refusal of a label, with the words that settle it."""
-    real, fake = (overrides.mapping("data.source.labels", {name: label}) for label in (0, 1))
+    real, fake = (
+        overrides.mapping_override("data.source.labels", {name: label}) for label in (0, 1)
+    )
     if real is None:
         return InputError(message, "rename it in the file, so that it ends with _real or _fake")
     return InputError(message, f"say that it is real with {real}, or fake with {fake}")
@@ -352,8 +356,8 @@ def _check_own(
     raise InputError(what, "correct the one that is wrong in the file")
 
 
-def compressions(
-    listed: Listed, path: Path, *entry: str
+def by_compression(
+    listed: VideoEntries, path: Path, *entry: str
 ) -> dict[str, dict[str, tuple[object, list[str]]]]:
     """The own labels and the frames of videos by compression, which is empty where the list has no such level, and by name.
 
@@ -364,7 +368,7 @@ def compressions(
         InputError: a video without frames, or a value of another kind.
     """
     for name, about in listed.items():
-        checked(about, dict, path, *entry, name)
+        require_kind(about, dict, path, *entry, name)
     levelled = not any("frames" in about for about in listed.values())
     levelled &= all(
         isinstance(video, dict) for about in listed.values() for video in about.values()
@@ -373,20 +377,23 @@ def compressions(
     for level, videos in (listed if levelled else {"": listed}).items():
         place = (*entry, level) if levelled else entry
         found[level] = {
-            name: (about.get("label", ABSENT), member(about, "frames", list, path, *place, name))
-            for name, about in checked(videos, dict, path, *place).items()
+            name: (
+                about.get("label", NO_LABEL),
+                require_member(about, "frames", list, path, *place, name),
+            )
+            for name, about in require_kind(videos, dict, path, *place).items()
         }
         for name, (_, frames) in found[level].items():
             for frame in frames:
-                checked(frame, str, path, *place, name, "frames")
+                require_kind(frame, str, path, *place, name, "frames")
     return found
 
 
 def _videos(
-    listed: Listed, compression: str | None, path: Path, *entry: str
+    listed: VideoEntries, compression: str | None, path: Path, *entry: str
 ) -> Iterator[tuple[str, str, object, list[str]]]:
     """(compression, video, its own label, frame paths) of one label and split, with or without the compression level."""
-    found = compressions(listed, path, *entry)
+    found = by_compression(listed, path, *entry)
     wanted = (
         ""
         if "" in found or not found
@@ -404,14 +411,14 @@ def _videos(
 
 
 def _path(frame: str) -> PurePosixPath:
-    return PurePosixPath(slashed(frame))
+    return PurePosixPath(with_slashes(frame))
 
 
 def _base(root: Path, frames: Sequence[PurePosixPath], path: Path) -> tuple[Path, int]:
     """Where the JSON's paths hang below the root: a folder, and how many leading parts of each path it replaces, as few as some frame allows."""
-    spelling = Spelling(path)
+    spelling = ListedPaths(path)
     for skipped in range(max(len(frame.parts) for frame in frames) - 1):
-        for folder in IMAGES:
+        for folder in FRAME_ROOTS:
             tried = (
                 "/".join(frame.parts[skipped:])
                 for frame in frames

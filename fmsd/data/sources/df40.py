@@ -20,18 +20,18 @@ from fmsd.data import overrides
 from fmsd.data.sources import celebdf, deepfakebench, ffpp
 from fmsd.data.sources import labels as words
 from fmsd.data.sources.tree import (
-    FILES,
-    FRAMES,
-    SIDE,
-    clips,
-    contents,
-    listing,
-    readable,
-    twice,
-    walk,
-    without_frames,
+    FRAME_FOLDERS,
+    SIDE_FOLDERS,
+    VIDEO_FOLDER,
+    duplicate_video_error,
+    frameless_problem,
+    list_videos,
+    read_folder,
+    refuse_unreadable,
+    visible_entries,
+    walk_folders,
 )
-from fmsd.data.spelling import absent, matched
+from fmsd.data.spelling import match_names, missing_problems
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Frame, Problem, Split, Video, video_id
 
@@ -87,7 +87,7 @@ ALIASES = {"whichfaceisreal": "whichisreal", "stargan2": "starganv2"}
 
 METHODS = {method.lower(): method for methods in FAMILIES.values() for method in methods} | ALIASES
 
-TREES: dict[Split, tuple[str, ...]] = {
+TREE_FOLDERS: dict[Split, tuple[str, ...]] = {
     "train": ("DF40_train", "train"),
     "test": ("DF40", "DF40_test", "test"),
 }
@@ -95,11 +95,11 @@ TREES: dict[Split, tuple[str, ...]] = {
 
 ORIGINS = {"ff": "ff", "cdf": "cdf", "fake": "own", "real": "own"}
 
-LEVELS = frozenset({*ORIGINS, *FRAMES, FILES, "inversions"})
+LEVEL_FOLDERS = frozenset({*ORIGINS, *FRAME_FOLDERS, VIDEO_FOLDER, "inversions"})
 """Folders that hold videos, or images that are a video each."""
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path,
     dataset: str = "df40",
@@ -136,7 +136,7 @@ def scan(
             f"DF40 has no origin {', '.join(unknown)}",
             "choose from ff, cdf, own in data.source.origins",
         )
-    given = words.checked(labels or {}, "data.source.labels")
+    given = words.parse_labels(labels or {}, "data.source.labels")
     if lists:
         yield from _listed(root, dataset, chosen, origins, given)
         return
@@ -148,7 +148,7 @@ def scan(
     taken: set[tuple[str, Split]] = set()
     found: set[str] = set()
     for split, place in _trees(root):
-        held = contents(place)
+        held = read_folder(place)
         yield from held.problems
         for folder in (place / name for name in held.folders):
             method = METHODS.get(folder.name.lower())
@@ -172,7 +172,7 @@ def scan(
                         f"{folder} has no real images beside the fake ones",
                         "complete the copy",
                     )
-    yield from absent(chosen, found, "DF40's table of methods", root)
+    yield from missing_problems(chosen, found, "DF40's table of methods", root)
     if kept := {split for origin, split in taken if origin == "ff"}:
         # its validation videos have no fakes beside them
         for entry in ffpp.scan(
@@ -206,7 +206,7 @@ def _chosen(families: Sequence[str], methods: Sequence[str] | None) -> list[str]
 def _trees(root: Path) -> list[tuple[Split, Path]]:
     found: list[tuple[Split, Path]] = [
         (split, root / name)
-        for split, names in TREES.items()
+        for split, names in TREE_FOLDERS.items()
         for name in names
         if (root / name).is_dir()
     ]
@@ -231,14 +231,14 @@ def _real(root: Path, name: str, given: str | None, origin: str) -> Path:
 def _method(folder: Path, method: str, dataset: str, split: Split) -> Iterator[tuple[str, Entry]]:
     """(origin, entry) of all that lies below the folder of a method; a video's file and its frames are one entry."""
     held: dict[str, tuple[str, Video]] = {}
-    for place, (subfolders, images, clip, problems) in walk(folder, SIDE):
+    for place, (subfolders, images, clip, problems) in walk_folders(folder, SIDE_FOLDERS):
         parts = place.relative_to(folder).parts
         yield from (("", problem) for problem in problems)
         if not images and not clip:
             if not subfolders:
-                yield "", without_frames(place)
+                yield "", frameless_problem(place)
             continue
-        lone = not parts or parts[-1].lower() in LEVELS
+        lone = not parts or parts[-1].lower() in LEVEL_FOLDERS
         if _origin(parts, split) is None:
             yield (
                 "",
@@ -276,7 +276,7 @@ def _method(folder: Path, method: str, dataset: str, split: Split) -> Iterator[t
             )[1]
             for name, path in part.items():
                 if other := getattr(known, name):
-                    raise twice(other, path)
+                    raise duplicate_video_error(other, path)
             held[identity] = (origin, replace(known, **part))
     yield from held.values()
 
@@ -297,7 +297,7 @@ def _about(
         (
             *(() if label else (method,)),
             *where,
-            *(part for part in parts[:-1] if part.lower() not in LEVELS),
+            *(part for part in parts[:-1] if part.lower() not in LEVEL_FOLDERS),
             parts[-1],
         )
     )
@@ -307,16 +307,18 @@ def _about(
 
 def _celebdf(place: Path, dataset: str) -> Iterator[Entry]:
     """The real videos among the test videos of Celeb-DF v2."""
-    tested, problems = celebdf.tested(place)
+    tested, problems = celebdf.read_test_list(place)
     yield from problems
-    for folder in celebdf.REALS:
-        held, problems = clips(place / folder)
-        labels, more = matched(tested.get(folder, {}), held, place / celebdf.LIST, place / folder)
+    for folder in celebdf.REAL_FOLDERS:
+        held, problems = list_videos(place / folder)
+        labels, more = match_names(
+            tested.get(folder, {}), held, place / celebdf.TEST_LIST, place / folder
+        )
         yield from (*problems, *more)
         for name, label in labels.items():
             if name in held:
                 if label:
-                    yield celebdf.mislabelled(name, folder, 0)
+                    yield celebdf.mislabelled_problem(name, folder, 0)
                 yield Video(
                     *held[name],
                     0,
@@ -335,8 +337,8 @@ def _listed(
     labels: Mapping[str, words.Label],
 ) -> Iterator[Entry]:
     """The frames that the JSON files of the chosen methods list; the real ones, which many files share, once."""
-    places = [root / folder for folder in deepfakebench.FOLDERS if (root / folder).is_dir()]
-    files = [place / entry.name for place in places for entry in listing(place)]
+    places = [root / folder for folder in deepfakebench.JSON_FOLDERS if (root / folder).is_dir()]
+    files = [place / entry.name for place in places for entry in visible_entries(place)]
     held = {path.stem.lower(): path for path in files if path.suffix == ".json"}
     taken: dict[Path, int] = {}
     met: dict[str, None] = {}
@@ -356,7 +358,7 @@ def _listed(
             if file is None:
                 continue
             read, gone = True, 0
-            for entry in deepfakebench.listed(
+            for entry in deepfakebench.scan_file(
                 root, str(file.absolute()), dataset, None, labels, met
             ):
                 if not isinstance(entry, Frame):
@@ -391,4 +393,4 @@ def _listed(
             f"{root} holds no JSON file of the chosen methods of DF40 (METHOD_ff.json, ...)",
             "fetch DF40's dataset_json",
         )
-    deepfakebench.check_met(labels, met, "the JSON files of the chosen methods")
+    deepfakebench.check_labels_used(labels, met, "the JSON files of the chosen methods")

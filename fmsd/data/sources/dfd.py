@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.data import overrides
-from fmsd.data.sources.tree import clips, readable
+from fmsd.data.sources.tree import list_videos, refuse_unreadable
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Split, Video, video_id
 
@@ -20,7 +20,7 @@ FOLDERS = {
 }
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path,
     dataset: str = "dfd",
@@ -46,7 +46,7 @@ def scan(
             "complete the copy, or choose the compression that it holds",
         )
     for domain, folder in folders.items():
-        held, problems = clips(folder, frames)
+        held, problems = list_videos(folder, frames)
         yield from problems
         for name, (file, images) in held.items():
             identity = video_id(dataset, domain, compression, name)

@@ -16,14 +16,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fmsd.data.sources.labels import NUMBERS, WORDS, Label, stated
-from fmsd.data.sources.text import checked, choice, read_csv, read_json
-from fmsd.data.sources.tree import FAKE, clips, contents, readable
-from fmsd.data.spelling import composed, matched, slashed
+from fmsd.data.sources.labels import LABEL_DIGITS, LABEL_WORDS, Label, parse_label
+from fmsd.data.sources.text import read_csv, read_json, require_choice, require_kind
+from fmsd.data.sources.tree import FAKE, list_videos, read_folder, refuse_unreadable
+from fmsd.data.spelling import match_names, to_nfc, with_slashes
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
-LABELS: dict[str, Mapping[str, Label]] = {"label": WORDS | NUMBERS, "is_fake": NUMBERS}
+LABEL_COLUMNS: dict[str, Mapping[str, Label]] = {
+    "label": LABEL_WORDS | LABEL_DIGITS,
+    "is_fake": LABEL_DIGITS,
+}
 """What the columns of the lists state a label by."""
 
 SPLITS: dict[str, Split] = {"train": "train", "validation": "val", "val": "val", "test": "test"}
@@ -31,7 +34,7 @@ DEPTH = 3
 """How many folders deep below the root a part of the dataset may lie."""
 
 
-@readable
+@refuse_unreadable
 def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
     """The videos of every part with labels, in the splits that they or the folders' names tell.
 
@@ -57,10 +60,10 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
             f"{root} holds no folder with a metadata.json or labels.csv",
             "give the folder of the DFDC as data.root=PATH",
         )
-    times = Counter(composed(name) for labels in parts.values() for name in labels)
+    times = Counter(to_nfc(name) for labels in parts.values() for name in labels)
     for folder, listed in parts.items():
-        held, problems = clips(folder, frames)
-        labels, more = matched(listed, held, f"the list of {folder.name}", folder)
+        held, problems = list_videos(folder, frames)
+        labels, more = match_names(listed, held, f"the list of {folder.name}", folder)
         yield from (*problems, *more)
         for name, (file, images) in held.items():
             if name not in labels:
@@ -74,7 +77,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
             domain = FAKE if label else REAL
             own = (
                 name
-                if times[composed(name)] == 1
+                if times[to_nfc(name)] == 1
                 else f"{folder.relative_to(root).as_posix()}/{name}"
             )
             yield Video(
@@ -87,7 +90,7 @@ def _parts(folder: Path, depth: int) -> Iterator[Path | Problem]:
     if (folder / "labels.csv").is_file() or (folder / "metadata.json").is_file():
         yield folder
         return
-    held = contents(folder)
+    held = read_folder(folder)
     if held.videos:
         yield Problem(
             "unlabelled",
@@ -108,9 +111,9 @@ def _labels(folder: Path, root: Path) -> dict[str, tuple[Label, Split]]:
         split = about.get("split")
         kept = (
             _label(name, about, path),
-            choice(split, SPLITS, path, name, "split") if split else _split(path, root),
+            require_choice(split, SPLITS, path, name, "split") if split else _split(path, root),
         )
-        if found.setdefault(PurePosixPath(slashed(name)).stem, kept) != kept:
+        if found.setdefault(PurePosixPath(with_slashes(name)).stem, kept) != kept:
             raise InputError(
                 f"{path} lists {name} twice, with two labels or splits",
                 "fetch it again, or leave the right one",
@@ -124,8 +127,10 @@ def _label(name: str, about: Mapping[str, Any], path: Path) -> Label:
     Raises:
         InputError: it states none, one that is unknown, or two.
     """
-    values = {column: about[column] for column in LABELS if column in about}
-    labels: set[Label | None] = {stated(value, LABELS[column]) for column, value in values.items()}
+    values = {column: about[column] for column in LABEL_COLUMNS if column in about}
+    labels: set[Label | None] = {
+        parse_label(value, LABEL_COLUMNS[column]) for column, value in values.items()
+    }
     label = labels.pop() if len(labels) == 1 else None
     if label is not None:
         return label
@@ -149,7 +154,7 @@ def _listed(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield about["filename"], about
     else:
         for name, about in read_json(path).items():
-            yield name, checked(about, dict, path, name)
+            yield name, require_kind(about, dict, path, name)
 
 
 def _split(path: Path, root: Path) -> Split:

@@ -14,18 +14,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from fmsd.data.sources.dfdc import SPLITS
-from fmsd.data.sources.labels import WORDS, Label, stated
-from fmsd.data.sources.text import checked, choice, member, read_json
-from fmsd.data.sources.tree import FRAMES, Clip, clips, readable
-from fmsd.data.spelling import Spelling, backslashes, composed, slashed
+from fmsd.data.sources.labels import LABEL_WORDS, Label, parse_label
+from fmsd.data.sources.text import read_json, require_choice, require_kind, require_member
+from fmsd.data.sources.tree import FRAME_FOLDERS, VideoPaths, list_videos, refuse_unreadable
+from fmsd.data.spelling import ListedPaths, backslash_problems, to_nfc, with_slashes
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
-ORIGINALS = "original_videos"
-METHODS = ("method_A", "method_B")
+ORIGINAL_FOLDER = "original_videos"
+METHOD_FOLDERS = ("method_A", "method_B")
 
 
-@readable
+@refuse_unreadable
 def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
     """The original videos and those of both methods, whose folders name the forgeries.
 
@@ -50,16 +50,16 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
             "give the folder of the DFDC preview (dfdc_preview_set) as data.root=PATH",
         )
     listed, problems = _listed(path)
-    flat: dict[str, Mapping[str, Clip]] = {}
+    flat: dict[str, Mapping[str, VideoPaths]] = {}
     for top in dict.fromkeys(video.parts[0] for video in listed):
         flat[top], more = _flat(path.parent / top, frames)
         problems += more
     yield from problems
-    spelling = Spelling(path)
+    spelling = ListedPaths(path)
     stems = Counter((video.parts[0], video.stem) for video in listed)
     for video, (label, split) in listed.items():
         top = video.parts[0]
-        domain, expected = (REAL, 0) if top == ORIGINALS else (top, 1)
+        domain, expected = (REAL, 0) if top == ORIGINAL_FOLDER else (top, 1)
         if label != expected:
             said, meant = ("fake", "real") if expected == 0 else ("real", "fake")
             yield Problem(
@@ -73,7 +73,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
             if file.is_file()
             else spelling.place(path.parent, str(video.with_suffix("")))
         )
-        together = flat[top].get(composed(video.stem))
+        together = flat[top].get(to_nfc(video.stem))
         images = (together[1] if together else None) or (beside if beside.is_dir() else None)
         if images is None and not file.is_file():
             yield Problem(
@@ -94,12 +94,12 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
     yield from spelling.problems()
 
 
-def _flat(folder: Path, frames: str | None) -> tuple[Mapping[str, Clip], list[Problem]]:
+def _flat(folder: Path, frames: str | None) -> tuple[Mapping[str, VideoPaths], list[Problem]]:
     """The videos whose frames lie together in a folder of frames, by names in composed form; none where there is no such folder."""
-    if not (frames or any((folder / name).is_dir() for name in FRAMES)):
+    if not (frames or any((folder / name).is_dir() for name in FRAME_FOLDERS)):
         return {}, []
-    held, problems = clips(folder, frames)
-    return {composed(name): clip for name, clip in held.items()}, problems
+    held, problems = list_videos(folder, frames)
+    return {to_nfc(name): clip for name, clip in held.items()}, problems
 
 
 def _listed(path: Path) -> tuple[dict[PurePosixPath, tuple[Label, Split]], list[Problem]]:
@@ -107,20 +107,22 @@ def _listed(path: Path) -> tuple[dict[PurePosixPath, tuple[Label, Split]], list[
     content = read_json(path)
     listed: dict[PurePosixPath, tuple[Label, Split]] = {}
     for name, about in content.items():
-        label = _label(name, checked(about, dict, path, name).get("label"), path)
-        split = choice(member(about, "set", str, path, name), SPLITS, path, name, "set")
-        video = PurePosixPath(slashed(name))
-        if len(video.parts) < 2 or video.parts[0] not in (ORIGINALS, *METHODS):
+        label = _label(name, require_kind(about, dict, path, name).get("label"), path)
+        split = require_choice(
+            require_member(about, "set", str, path, name), SPLITS, path, name, "set"
+        )
+        video = PurePosixPath(with_slashes(name))
+        if len(video.parts) < 2 or video.parts[0] not in (ORIGINAL_FOLDER, *METHOD_FOLDERS):
             raise InputError(
-                f"{path} lists {name}, which is in none of the folders {ORIGINALS}, "
-                f"{' and '.join(METHODS)}",
+                f"{path} lists {name}, which is in none of the folders {ORIGINAL_FOLDER}, "
+                f"{' and '.join(METHOD_FOLDERS)}",
                 "put the dataset's own dataset.json there",
             )
         if listed.setdefault(video, (label, split)) != (label, split):
             raise InputError(
                 f"{path} lists {video} twice, with two labels or splits", "remove the wrong one"
             )
-    return listed, backslashes(path, sum("\\" in name for name in content))
+    return listed, backslash_problems(path, sum("\\" in name for name in content))
 
 
 def _label(name: str, value: object, path: Path) -> Label:
@@ -129,7 +131,7 @@ def _label(name: str, value: object, path: Path) -> Label:
     Raises:
         InputError: an unknown one.
     """
-    label = stated(value, WORDS)
+    label = parse_label(value, LABEL_WORDS)
     if label is None:
         raise InputError(
             f"{path} does not give each video a label and a set: that of {name} is {value!r}",

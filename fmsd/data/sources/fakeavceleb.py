@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from fmsd.data import overrides
-from fmsd.data.sources.labels import forgery
+from fmsd.data.sources.labels import forgery_domain
 from fmsd.data.sources.text import read_csv
-from fmsd.data.sources.tree import clips, readable
-from fmsd.data.spelling import Spelling, matched
+from fmsd.data.sources.tree import list_videos, refuse_unreadable
+from fmsd.data.spelling import ListedPaths, match_names
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
@@ -36,7 +36,7 @@ COLUMNS = [
 ]
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path,
     dataset: str = "fakeavceleb",
@@ -66,7 +66,7 @@ def scan(
         )
     table = root / "meta_data.csv"
     listed: dict[tuple[str, ...], dict[str, str]] = {}
-    spelling = Spelling(table)
+    spelling = ListedPaths(table)
     for line, folder, name, method in _rows(table, spelling):
         if folder[0] not in types:
             continue
@@ -79,8 +79,8 @@ def scan(
             )
     for folder, written in listed.items():
         place = spelling.place(root, "/".join(folder))
-        held, problems = clips(place, frames) if place.is_dir() else ({}, [])
-        methods, more = matched(written, held, table, place)
+        held, problems = list_videos(place, frames) if place.is_dir() else ({}, [])
+        methods, more = match_names(written, held, table, place)
         yield from (*problems, *more)
         for name, (file, images) in held.items():
             if name not in methods:
@@ -90,7 +90,7 @@ def scan(
                 continue
             label = 0 if folder[0].startswith("RealVideo") else 1
             domain = (
-                forgery(methods[name], f"The row of {'/'.join(folder)}/{name} in {table}")
+                forgery_domain(methods[name], f"The row of {'/'.join(folder)}/{name} in {table}")
                 if label
                 else REAL
             )
@@ -99,7 +99,7 @@ def scan(
     yield from spelling.problems()
 
 
-def _rows(table: Path, spelling: Spelling) -> Iterator[tuple[int, tuple[str, ...], str, str]]:
+def _rows(table: Path, spelling: ListedPaths) -> Iterator[tuple[int, tuple[str, ...], str, str]]:
     """(line, folder from the type on, file name without its ending, method) of each video."""
     if not table.is_file():
         raise InputError(

@@ -10,11 +10,11 @@ videos; the test videos come separately.
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmsd.data.sources.tree import FAKE, clips, readable
+from fmsd.data.sources.tree import FAKE, list_videos, refuse_unreadable
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
-SIDES = {REAL: "source", FAKE: "target"}
+DOMAIN_FOLDERS = {REAL: "source", FAKE: "target"}
 
 SPLITS: dict[str, dict[str, Split]] = {
     "val": {"train": "train", "val": "test"},
@@ -23,7 +23,7 @@ SPLITS: dict[str, dict[str, Split]] = {
 """The split of each folder, by the folder that is tested on."""
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path, dataset: str = "ffiw", test: str = "val", frames: str | None = None
 ) -> Iterator[Entry]:
@@ -42,7 +42,7 @@ def scan(
         )
     folders = [
         (domain, root / side / name, name)
-        for domain, side in SIDES.items()
+        for domain, side in DOMAIN_FOLDERS.items()
         for name in SPLITS[test]
     ]
     if not any(folder.is_dir() for _, folder, _ in folders):
@@ -54,7 +54,7 @@ def scan(
         if not folder.is_dir():
             yield Problem("missing", f"There is no folder {folder}", "complete the copy")
             continue
-        held, problems = clips(folder, frames)
+        held, problems = list_videos(folder, frames)
         yield from problems
         for video, (file, images) in held.items():
             identity = video_id(dataset, domain, "", f"{name}/{video}")

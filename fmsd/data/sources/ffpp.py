@@ -16,18 +16,18 @@ from typing import Any
 from fmsd.data import overrides
 from fmsd.data.manifest import SPLITS
 from fmsd.data.sources import deepfakebench
-from fmsd.data.sources.labels import forgery
-from fmsd.data.sources.text import CORRECT, read_json
-from fmsd.data.sources.tree import clips, readable
-from fmsd.data.spelling import matched
+from fmsd.data.sources.labels import forgery_domain
+from fmsd.data.sources.text import CORRECT_ENTRY, read_json
+from fmsd.data.sources.tree import list_videos, refuse_unreadable
+from fmsd.data.spelling import match_names
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 SPLIT_FOLDERS = (".", "splits", "dataset/splits")
-BENCHMARK = "FaceForensics++.json"
+BENCHMARK_JSON = "FaceForensics++.json"
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path,
     dataset: str = "ff++",
@@ -58,19 +58,19 @@ def scan(
     """
     compression = overrides.as_name(compression, "data.source.compression")
     manipulations = [
-        forgery(name, "data.source.manipulations")
+        forgery_domain(name, "data.source.manipulations")
         for name in overrides.as_names(manipulations, "data.source.manipulations")
     ]
     if not root.is_dir():
         raise InputError(
             f"There is no folder {root}", "give the FaceForensics++ folder as data.root=PATH"
         )
-    if not (root / "original_sequences").is_dir() and deepfakebench.holds(root, BENCHMARK):
+    if not (root / "original_sequences").is_dir() and deepfakebench.has_json(root, BENCHMARK_JSON):
         if given := [
             name for name, value in (("frames", frames), ("splits", splits)) if value is not None
         ]:
             raise InputError(
-                f"{root} is read by DeepfakeBench's {BENCHMARK}, which lists frames and splits "
+                f"{root} is read by DeepfakeBench's {BENCHMARK_JSON}, which lists frames and splits "
                 "itself",
                 f"remove data.source.{given[0]}",
             )
@@ -78,7 +78,7 @@ def scan(
         return
     if labels:
         raise InputError(
-            f"data.source.labels is for DeepfakeBench's {BENCHMARK}, and the tree of {root} is "
+            f"data.source.labels is for DeepfakeBench's {BENCHMARK_JSON}, and the tree of {root} is "
             "read",
             "leave it out",
         )
@@ -94,11 +94,11 @@ def scan(
         )
     split_of = read_splits(root, splits)
     for domain, folder in sequences.items():
-        held, problems = clips(folder, frames)
+        held, problems = list_videos(folder, frames)
         official: dict[str, Split] = {
             name: split_of[name] for name in split_of if ("_" in name) == (domain != REAL)
         }
-        official, more = matched(official, held, "the official split", folder)
+        official, more = match_names(official, held, "the official split", folder)
         yield from (*problems, *more)
         for name, (file, images) in held.items():
             if name not in official:
@@ -130,7 +130,7 @@ def _listed(
 ) -> Iterator[Entry]:
     """What DeepfakeBench's file lists of the original videos and the chosen manipulations."""
     found: set[str] = set()
-    for entry in deepfakebench.scan(root, BENCHMARK, dataset, compression, labels):
+    for entry in deepfakebench.scan(root, BENCHMARK_JSON, dataset, compression, labels):
         if isinstance(entry, Problem):
             yield entry
         elif entry.domain in (REAL, *manipulations):
@@ -138,7 +138,7 @@ def _listed(
             yield entry
     if lacking := [name for name in (REAL, *manipulations) if name not in found]:
         raise InputError(
-            f"{BENCHMARK} in {root} lists no videos of {', '.join(lacking)}",
+            f"{BENCHMARK_JSON} in {root} lists no videos of {', '.join(lacking)}",
             "fetch it again, or choose data.source.manipulations=[...]",
         )
 
@@ -149,7 +149,10 @@ def read_splits(root: Path, splits: str | None) -> dict[str, Split]:
     Raises:
         InputError: no split file is found, or it cannot be read.
     """
-    usual = [*(root / name for name in SPLIT_FOLDERS), *deepfakebench.places(root, BENCHMARK)]
+    usual = [
+        *(root / name for name in SPLIT_FOLDERS),
+        *deepfakebench.json_candidates(root, BENCHMARK_JSON),
+    ]
     places = usual if splits is None else [root / splits]
     for place in places:
         if place.is_file():
@@ -174,7 +177,9 @@ def _official_splits(place: Path) -> dict[str, Split]:
                 and len(pair) == 2
                 and all(isinstance(name, str) for name in pair)
             ):
-                raise InputError(f"Pair {number} in {path} is {pair!r}, not two names", CORRECT)
+                raise InputError(
+                    f"Pair {number} in {path} is {pair!r}, not two names", CORRECT_ENTRY
+                )
             one, other = pair
             for name in (one, other, f"{one}_{other}", f"{other}_{one}"):
                 if found.setdefault(name, split) != split:
@@ -188,16 +193,16 @@ def _official_splits(place: Path) -> dict[str, Split]:
 def _benchmark_splits(path: Path) -> dict[str, Split]:
     """The split under which a DeepfakeBench JSON file lists each video name, in any compression; of several, test before val before train."""
     found: dict[str, Split] = {}
-    for groups in deepfakebench.grouped(path).values():
+    for groups in deepfakebench.read_groups(path).values():
         for label, splits in groups.items():
-            for split in deepfakebench.PRIORITY:
-                for videos in deepfakebench.compressions(
+            for split in deepfakebench.SPLIT_PRIORITY:
+                for videos in deepfakebench.by_compression(
                     splits.get(split, {}), path, label, split
                 ).values():
                     for name in videos:
                         first = found.setdefault(name, split)
-                        if deepfakebench.PRIORITY.index(split) < deepfakebench.PRIORITY.index(
-                            first
-                        ):
+                        if deepfakebench.SPLIT_PRIORITY.index(
+                            split
+                        ) < deepfakebench.SPLIT_PRIORITY.index(first):
                             found[name] = split
     return found

@@ -12,7 +12,13 @@ from typing import Any, cast, get_args
 
 from fmsd.data import overrides
 from fmsd.data.sources import labels
-from fmsd.data.sources.tree import SIDE, contents, readable, walk, without_frames
+from fmsd.data.sources.tree import (
+    SIDE_FOLDERS,
+    frameless_problem,
+    read_folder,
+    refuse_unreadable,
+    walk_folders,
+)
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Frame, Problem, Split, Video, video_id
 
@@ -22,7 +28,7 @@ FIELDS = ("dataset", "split", "domain", "compression", "video")
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-MEANT: dict[str, Split] = {
+SPLIT_GUESSES: dict[str, Split] = {
     **{"train": "train", "training": "train"},
     **{"val": "val", "valid": "val", "validation": "val", "dev": "val"},
     **{"test": "test", "testing": "test"},
@@ -30,7 +36,7 @@ MEANT: dict[str, Split] = {
 """Which split a folder's name in any case suggests, to propose it."""
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path,
     dataset: str | int,
@@ -68,7 +74,7 @@ def scan(
     levels = _levels(layout, split)
     given = None if real is None else overrides.as_names(real, "data.source.real")
     reals, fakes = (
-        given if given is not None else list(labels.REALS),
+        given if given is not None else list(labels.REAL_FOLDERS),
         overrides.as_names(fake, "data.source.fake"),
     )
     if both := [name for name in fakes if name in reals]:
@@ -112,14 +118,14 @@ def scan(
         }
         return described | {"video": video_id(home, domain, quality, own)}
 
-    for place, (subfolders, images, films, problems) in walk(root):
+    for place, (subfolders, images, films, problems) in walk_folders(root):
         parts = place.relative_to(root).parts
         yield from problems
         for name in films:
             found = described(place / name, (*parts, Path(name).stem))
             yield Video(place / name, None, **about(found, _video(found, name)))
         if not (subfolders or images or films) and _empty(parts, levels):
-            yield without_frames(place)
+            yield frameless_problem(place)
         if not images:
             continue
         found = described(place, parts)
@@ -200,13 +206,14 @@ def _no_split(
     """The refusal of a split folder, which proposes a split for it and for the unknown ones beside it."""
     level = next(number for number, level in enumerate(levels) if "{split}" in level)
     place = root.joinpath(*parts[: level + 1])
-    beside = contents(place.parent).folders if levels[level] == "{split}" else [name]
+    beside = read_folder(place.parent).folders if levels[level] == "{split}" else [name]
     unknown = [folder for folder in dict.fromkeys((name, *beside)) if folder not in split_of]
     proposed = {
-        folder: MEANT.get(folder.strip().casefold(), "|".join(SPLITS)) for folder in unknown
+        folder: SPLIT_GUESSES.get(folder.strip().casefold(), "|".join(SPLITS)) for folder in unknown
     }
     words = [
-        overrides.entry("data.source.splits", folder, split) for folder, split in proposed.items()
+        overrides.entry_override("data.source.splits", folder, split)
+        for folder, split in proposed.items()
     ]
     remedy = (
         "rename it, as its name cannot be written as a key"
@@ -235,14 +242,14 @@ def _checked(
     held = sorted(set().union(*domains.values()))
     found = [name for name in reals if name in held]
     doubtful = [
-        name for name in held if name not in (*reals, *fakes) and labels.sounds_real(name, reals)
+        name for name in held if name not in (*reals, *fakes) and labels.suggests_real(name, reals)
     ]
     for dataset, own in domains.items():
         if not own & set(reals):
             of = "" if len(domains) == 1 else f" of the dataset {dataset}"
             meant = [*found, *(name for name in doubtful if name in own)]
             example = (
-                f", if these are: {overrides.listing('data.source.real', meant)}"
+                f", if these are: {overrides.list_override('data.source.real', meant)}"
                 if meant[len(found) :]
                 else "=[NAME], quoted for the shell"
             )
@@ -252,11 +259,13 @@ def _checked(
             )
     if doubtful:
         real, fake = [*found, *doubtful], [*(name for name in fakes if name in held), *doubtful]
-        forged = "rename them" if REAL in doubtful else overrides.listing("data.source.fake", fake)
+        forged = (
+            "rename them" if REAL in doubtful else overrides.list_override("data.source.fake", fake)
+        )
         raise InputError(
             f"The names of the folders {doubtful} of {root} suggest real images, but they are not "
             "named as real",
-            f"if they are real, give {overrides.listing('data.source.real', real)}; if forgeries, "
+            f"if they are real, give {overrides.list_override('data.source.real', real)}; if forgeries, "
             f"{forged}",
         )
     log.info(
@@ -283,7 +292,7 @@ def _empty(parts: Sequence[str], levels: Sequence[str]) -> bool:
     return (
         named > 0
         and _parse(parts[:named], levels[:named]) is not None
-        and not any(part.lower() in SIDE for part in parts)
+        and not any(part.lower() in SIDE_FOLDERS for part in parts)
     )
 
 

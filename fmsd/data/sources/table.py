@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from fmsd.data.sources.labels import NUMBERS, forgery
-from fmsd.data.sources.text import named, read_csv
-from fmsd.data.sources.tree import is_video, readable
-from fmsd.data.spelling import Spelling
+from fmsd.data.sources.labels import LABEL_DIGITS, forgery_domain
+from fmsd.data.sources.text import canonical_columns, read_csv
+from fmsd.data.sources.tree import is_video, refuse_unreadable
+from fmsd.data.spelling import ListedPaths
 from fmsd.errors import InputError, reason
 from fmsd.tables import read_parquet
 from fmsd.types import Entry, Frame, Video
@@ -19,7 +19,7 @@ COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
 OPTIONAL = ("compression",)
 
 
-@readable
+@refuse_unreadable
 def scan(root: Path, file: str) -> Iterator[Entry]:
     """The frames that a table lists, or the video files.
 
@@ -38,7 +38,7 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
         raise InputError(
             f"There is no table {path}", "give it as data.source.file=FILE under data.root=PATH"
         )
-    spelling = Spelling(path)
+    spelling = ListedPaths(path)
     for number, row in _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path):
         if empty := [name for name in COLUMNS if row[name] in (None, "")]:
             raise InputError(
@@ -61,7 +61,7 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
             that no file can have.
     """
     if isinstance(row["label"], str):
-        row["label"] = NUMBERS.get(row["label"].strip(), row["label"])
+        row["label"] = LABEL_DIGITS.get(row["label"].strip(), row["label"])
     if type(row["label"]) not in (int, float) or row["label"] not in (0, 1):
         raise InputError(
             f"The table {path} has values of the wrong kind (the label of {row['path']} is "
@@ -79,7 +79,7 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
     }
     described |= {"label": int(row["label"]), "compression": row.get("compression") or ""}
     if row["label"] == 1:
-        forgery(str(row["domain"]), f"The table {path}")
+        forgery_domain(str(row["domain"]), f"The table {path}")
     return (
         Video(file=place, images=None, **described)
         if is_video(place)
@@ -108,7 +108,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InputError(
             f"The table {path} cannot be read ({reason(error)})", "write it again"
         ) from error
-    table.columns = named(table.columns, (*COLUMNS, *OPTIONAL), path)
+    table.columns = canonical_columns(table.columns, (*COLUMNS, *OPTIONAL), path)
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise InputError(
             f"The table {path} lacks the columns {', '.join(missing)}",

@@ -14,17 +14,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from fmsd.data.sources.tree import unreadable
+from fmsd.data.sources.tree import raise_unreadable
 from fmsd.errors import InputError, reason
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 """Byte order marks, which are no content, and what they say of the encoding; Windows' Notepad writes all three."""
 
-KINDS = {
+KIND_NAMES = {
     dict: "an object",
     list: "a list",
     str: "text",
@@ -38,7 +42,7 @@ KINDS = {
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """What cells are separated by: spreadsheets write semicolons where the comma is the decimal mark."""
 
-CORRECT = "correct that entry, or remove it"
+CORRECT_ENTRY = "correct that entry, or remove it"
 
 
 def read_text(path: Path) -> str:
@@ -50,8 +54,10 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        unreadable(error)
-    encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
+        raise_unreadable(error)
+    encoding = next(
+        (name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8"
+    )
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -79,7 +85,7 @@ def read_json(path: Path, kind: type[T] = dict) -> T:
             else "fetch it again if it is cut off, else correct it there"
         )
         raise InputError(f"{path} is not a JSON file ({reason(error)})", remedy) from error
-    return checked(content, kind, path)
+    return require_kind(content, kind, path)
 
 
 def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -93,7 +99,7 @@ def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def checked(value: Any, kind: type[T], path: Path, *entry: str) -> T:
+def require_kind(value: Any, kind: type[T], path: Path, *entry: str) -> T:
     """The value at an entry of a JSON file, if it is of a kind.
 
     Args:
@@ -106,25 +112,25 @@ def checked(value: Any, kind: type[T], path: Path, *entry: str) -> T:
     if isinstance(value, kind):
         return value
     where, remedy = (
-        (f"{' / '.join(entry)} in {path}", CORRECT)
+        (f"{' / '.join(entry)} in {path}", CORRECT_ENTRY)
         if entry
         else (str(path), f"put the dataset's own {path.name} there")
     )
-    raise InputError(f"{where} is {KINDS[type(value)]}, not {KINDS[kind]}", remedy)
+    raise InputError(f"{where} is {KIND_NAMES[type(value)]}, not {KIND_NAMES[kind]}", remedy)
 
 
-def member(holder: Any, name: str, kind: type[T], path: Path, *entry: str) -> T:
+def require_member(holder: Any, name: str, kind: type[T], path: Path, *entry: str) -> T:
     """The value of a name in the object at an entry of a JSON file, if it is of a kind.
 
     Raises:
         InputError: the entry is no object, has no such name, or the value is of another kind.
     """
-    if name not in checked(holder, dict, path, *entry):
-        raise InputError(f"{' / '.join(entry)} in {path} has no {name!r}", CORRECT)
-    return checked(holder[name], kind, path, *entry, name)
+    if name not in require_kind(holder, dict, path, *entry):
+        raise InputError(f"{' / '.join(entry)} in {path} has no {name!r}", CORRECT_ENTRY)
+    return require_kind(holder[name], kind, path, *entry, name)
 
 
-def choice(value: Any, choices: Mapping[str, T], path: Path, *entry: str) -> T:
+def require_choice(value: Any, choices: Mapping[str, T], path: Path, *entry: str) -> T:
     """What a word or number at an entry of a file stands for.
 
     Raises:
@@ -133,11 +139,11 @@ def choice(value: Any, choices: Mapping[str, T], path: Path, *entry: str) -> T:
     if isinstance(value, str | int) and str(value) in choices:
         return choices[str(value)]
     raise InputError(
-        f"{' / '.join(entry)} in {path} is {value!r}, none of {', '.join(choices)}", CORRECT
+        f"{' / '.join(entry)} in {path} is {value!r}, none of {', '.join(choices)}", CORRECT_ENTRY
     )
 
 
-class Cells(NamedTuple):
+class CsvTable(NamedTuple):
     """A CSV file.
 
     Args:
@@ -150,7 +156,7 @@ class Cells(NamedTuple):
     rows: Iterator[tuple[int, list[str]]]
 
 
-def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Cells:
+def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> CsvTable:
     """The cells of a CSV file; separators are found out by the columns, and blanks around cells are no content. What was found is logged.
 
     Args:
@@ -164,7 +170,7 @@ def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -
     """
     text = read_text(path)
     header, separator = _header(text, columns, path)
-    names = named(header, (*columns, *optional), path)
+    names = canonical_columns(header, (*columns, *optional), path)
     renamed = [
         f"{one} as {other}" for one, other in zip(header, names, strict=True) if one != other
     ]
@@ -172,7 +178,7 @@ def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -
     found += [f"the columns {', '.join(renamed)}"] if renamed else []
     if found:
         log.info("%s is read so: %s.", path, "; ".join(found))
-    return Cells(names, _rows(text, separator, len(header), path))
+    return CsvTable(names, _rows(text, separator, len(header), path))
 
 
 def _header(text: str, columns: Sequence[str], path: Path) -> tuple[list[str], str]:
@@ -202,7 +208,7 @@ def _first(text: str, separator: str, path: Path) -> list[str]:
         return []
 
 
-def named(header: Sequence[str], columns: Sequence[str], path: Path) -> list[str]:
+def canonical_columns(header: Sequence[str], columns: Sequence[str], path: Path) -> list[str]:
     """The names of columns with those that are asked for as they are asked for.
 
     Raises:

@@ -9,11 +9,11 @@ from typing import Concatenate, NamedTuple, NoReturn, ParamSpec
 
 from fmsd.data.loading import image
 from fmsd.data.loading.image import in_order
-from fmsd.data.spelling import is_text, printable
+from fmsd.data.spelling import escape_non_utf8, is_utf8
 from fmsd.errors import InputError
 from fmsd.types import Entry, Frame, Problem
 
-SUFFIXES = frozenset(
+VIDEO_SUFFIXES = frozenset(
     {
         *(
             ".mp4",
@@ -69,7 +69,7 @@ SUFFIXES = frozenset(
 )
 """File endings that count as videos, in lower case: what FFmpeg takes for plain containers or streams."""
 
-UNREAD = frozenset(
+UNDECODED_SUFFIXES = frozenset(
     {
         ".braw",
         ".r3d",
@@ -92,25 +92,25 @@ UNREAD = frozenset(
 FRAMELESS = "folders without frames"
 """The kind of problem of a folder that should hold frames or videos and holds none."""
 
-SIDE = frozenset({"landmarks", "masks", "mask"})
+SIDE_FOLDERS = frozenset({"landmarks", "masks", "mask"})
 """Folders beside frames that hold none, in lower case."""
 
-FRAMES = ("faces", "frames", "images")
-"""Folders of extracted frames beside or instead of the videos: `images` by FaceForensics++'s own script, `frames` by DeepfakeBench's."""
+FRAME_FOLDERS = ("faces", "frames", "images")
+"""Folders of extracted frames beside or instead of the videos: `images` by FaceForensics++'s own script, `entry_frames` by DeepfakeBench's."""
 
-FILES = "videos"
+VIDEO_FOLDER = "videos"
 """The folder of video files, where they do not lie directly in their folder."""
 
 FAKE = "fake"
 """The domain of fakes whose forgery a dataset does not tell."""
 
-Clip = tuple[Path | None, Path | None]
+VideoPaths = tuple[Path | None, Path | None]
 """(video file, folder of extracted frames) of one video; one of them may be None."""
 
 P = ParamSpec("P")
 
 
-def unreadable(error: OSError) -> NoReturn:
+def raise_unreadable(error: OSError) -> NoReturn:
     """A folder or file that cannot be read is no empty one.
 
     Raises:
@@ -122,27 +122,27 @@ def unreadable(error: OSError) -> NoReturn:
     ) from error
 
 
-def readable(
+def refuse_unreadable(
     scan: Callable[Concatenate[Path, P], Iterator[Entry]],
 ) -> Callable[Concatenate[Path, P], Iterator[Entry]]:
     """A source that names in one sentence what it cannot read; even the question whether a file is there can meet a locked folder."""
 
     @functools.wraps(scan)
     def told(root: Path, *args: P.args, **kwargs: P.kwargs) -> Iterator[Entry]:
-        if not is_text(str(root)):
+        if not is_utf8(str(root)):
             raise InputError(
-                f"The name of the folder {printable(root)} is not UTF-8",
+                f"The name of the folder {escape_non_utf8(root)} is not UTF-8",
                 "rename it, or the folder above it that is named so",
             )
         try:
             yield from scan(root, *args, **kwargs)
         except PermissionError as error:
-            unreadable(error)
+            raise_unreadable(error)
 
     return told
 
 
-def listing(folder: Path) -> list[os.DirEntry[str]]:
+def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, but for hidden files and folders.
 
     Raises:
@@ -152,10 +152,10 @@ def listing(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as found:
             return [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
-        unreadable(error)
+        raise_unreadable(error)
 
 
-class Contents(NamedTuple):
+class FolderContents(NamedTuple):
     """What a folder holds, in order, but for what is hidden.
 
     Args:
@@ -172,16 +172,16 @@ class Contents(NamedTuple):
     problems: list[Problem]
 
 
-def contents(folder: Path) -> Contents:
+def read_folder(folder: Path) -> FolderContents:
     """Reads a folder once.
 
     Raises:
         InputError: the folder cannot be read, or the name of a subfolder, an image or a video in it
             is no UTF-8.
     """
-    found = Contents([], [], [], [])
+    found = FolderContents([], [], [], [])
     unread: Counter[str] = Counter()
-    for entry in listing(folder):
+    for entry in visible_entries(folder):
         ending = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  many names pass
         if ending in image.SUFFIXES and not entry.is_dir(follow_symlinks=False):
             found.images.append(
@@ -191,21 +191,21 @@ def contents(folder: Path) -> Contents:
             found.folders.append(entry.name)
         elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
             target = os.readlink(entry.path)  # noqa: PTH115
-            what = f"{printable(entry.path)} is a link to {printable(target)}, which is not there"
+            what = f"{escape_non_utf8(entry.path)} is a link to {escape_non_utf8(target)}, which is not there"
             found.problems.append(
                 Problem("broken links", what, "complete the copy, or remove the link")
             )
             continue
-        elif ending in SUFFIXES:
+        elif ending in VIDEO_SUFFIXES:
             found.videos.append(entry.name)
-        elif ending in image.UNREAD | UNREAD:
+        elif ending in image.UNREAD | UNDECODED_SUFFIXES:
             unread[ending] += 1
             continue
         else:
             continue
-        if not is_text(entry.name):
+        if not is_utf8(entry.name):
             raise InputError(
-                f"The folder {printable(folder)} holds {printable(entry.name)}, whose name is not "
+                f"The folder {escape_non_utf8(folder)} holds {escape_non_utf8(entry.name)}, whose name is not "
                 "UTF-8",
                 "rename it",
             )
@@ -216,7 +216,7 @@ def contents(folder: Path) -> Contents:
         )
         remedy = "convert them to PNG or JPEG" if ending in image.UNREAD else "convert them to MP4"
         found.problems.append(Problem(f"files ending in {ending}", what, remedy, count))
-    return Contents(
+    return FolderContents(
         in_order(found.folders), in_order(found.images), in_order(found.videos), found.problems
     )
 
@@ -226,41 +226,43 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except PermissionError as error:
-        unreadable(error)
+        raise_unreadable(error)
     except OSError:  # a link to itself
         return False
 
 
-def without_frames(folder: Path) -> Problem:
+def frameless_problem(folder: Path) -> Problem:
     """The problem of a folder that should hold frames or videos and holds none."""
     return Problem(
         FRAMELESS, f"The folder {folder} holds no frames", "extract them again or remove it"
     )
 
 
-def walk(root: Path, skipped: Container[str] = ()) -> Iterator[tuple[Path, Contents]]:
+def walk_folders(root: Path, skipped: Container[str] = ()) -> Iterator[tuple[Path, FolderContents]]:
     """Every folder below a root, itself included, with what it holds; links are followed.
 
     Args:
         skipped: names of folders, in lower case, that are left out.
 
     Raises:
-        InputError: as `contents`.
+        InputError: as `read_folder`.
     """
-    held = contents(root)
+    held = read_folder(root)
     held.folders[:] = [name for name in held.folders if name.lower() not in skipped]
     yield root, held
     for name in held.folders:
-        yield from walk(root / name, skipped)
+        yield from walk_folders(root / name, skipped)
 
 
 def is_video(path: Path) -> bool:
     """Whether a file's ending is that of a video; hidden files are none."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
-def clips(folder: Path, frames: str | None = None) -> tuple[dict[str, Clip], list[Problem]]:
-    """The videos of a folder by name, in order: its video files and folders of frames, or those in its subfolders `videos` and `frames`.
+def list_videos(
+    folder: Path, frames: str | None = None
+) -> tuple[dict[str, VideoPaths], list[Problem]]:
+    """The videos of a folder by name, in order: its video files and folders of frames, or those in its subfolders `videos` and `entry_frames`.
 
     Args:
         folder: for example `Celeb-real`, or `manipulated_sequences/Deepfakes/c23`.
@@ -276,22 +278,22 @@ def clips(folder: Path, frames: str | None = None) -> tuple[dict[str, Clip], lis
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}", "complete the copy, or correct data.root")
-    inside = contents(folder)
-    held = [name for name in ((frames,) if frames else FRAMES) if name in inside.folders]
+    inside = read_folder(folder)
+    held = [name for name in ((frames,) if frames else FRAME_FOLDERS) if name in inside.folders]
     if len(held) > 1:
         raise InputError(
             f"{folder} holds {', '.join(held)}", "choose one with data.source.frames=NAME"
         )
     if frames and not held:
         raise InputError(f"{folder} has no folder {frames}", "correct data.source.frames")
-    place = folder / FILES if FILES in inside.folders else folder
-    beside = inside if place == folder else contents(place)
+    place = folder / VIDEO_FOLDER if VIDEO_FOLDER in inside.folders else folder
+    beside = inside if place == folder else read_folder(place)
     below = folder / held[0] if held else place
-    apart = contents(below) if held else beside
+    apart = read_folder(below) if held else beside
     files: dict[str, Path] = {}
     for file in sorted(place / name for name in beside.videos):
         if files.setdefault(file.stem, file) != file:
-            raise twice(files[file.stem], file)
+            raise duplicate_video_error(files[file.stem], file)
     images = {name: below / name for name in apart.folders}
     found = {name: (files.get(name), images.get(name)) for name in in_order(files | images)}
     problems = [
@@ -299,15 +301,15 @@ def clips(folder: Path, frames: str | None = None) -> tuple[dict[str, Clip], lis
         for part in {id(part): part for part in (inside, beside, apart)}.values()
         for problem in part.problems
     ]
-    return found, problems if found else [*problems, without_frames(folder)]
+    return found, problems if found else [*problems, frameless_problem(folder)]
 
 
-def twice(one: Path, other: Path) -> InputError:
+def duplicate_video_error(one: Path, other: Path) -> InputError:
     """What to say where two files, or two folders of frames, are one video by their names."""
     return InputError(f"{one} and {other} are one video by their names", "keep one of them")
 
 
-def frames(entry: Entry) -> Iterator[Frame | Problem]:
+def entry_frames(entry: Entry) -> Iterator[Frame | Problem]:
     """The frames of an entry in order: itself, or the images of its folder; and what is wrong with that folder.
 
     Raises:
@@ -322,8 +324,10 @@ def frames(entry: Entry) -> Iterator[Frame | Problem]:
             "out=FOLDER, and train with data.root=FOLDER",
         )
     else:
-        held = contents(entry.images)
-        yield from held.problems if held.images else [*held.problems, without_frames(entry.images)]
+        held = read_folder(entry.images)
+        yield from (
+            held.problems if held.images else [*held.problems, frameless_problem(entry.images)]
+        )
         for index, name in enumerate(held.images):
             yield Frame(
                 entry.images / name,

@@ -9,12 +9,12 @@ Each fake is made from the real video of its number. Frames may be extracted bes
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmsd.data.sources.tree import FAKE, clips, readable
+from fmsd.data.sources.tree import FAKE, list_videos, refuse_unreadable
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path, dataset: str, split: Split = "test", frames: str | None = None
 ) -> Iterator[Entry]:
@@ -30,7 +30,10 @@ def scan(
     """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}", "give the folder of UADFV as data.root=PATH")
-    (real, more), (fake, others) = clips(root / "real", frames), clips(root / "fake", frames)
+    (real, more), (fake, others) = (
+        list_videos(root / "real", frames),
+        list_videos(root / "fake", frames),
+    )
     yield from (*more, *others)
     for name in fake:
         if (original := name.removesuffix("_fake")) not in real:

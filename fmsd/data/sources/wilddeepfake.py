@@ -10,7 +10,13 @@ held out together and no number stands for two archives on both sides of the spl
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmsd.data.sources.tree import FAKE, contents, listing, readable, without_frames
+from fmsd.data.sources.tree import (
+    FAKE,
+    frameless_problem,
+    read_folder,
+    refuse_unreadable,
+    visible_entries,
+)
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
@@ -23,7 +29,7 @@ FOLDERS: dict[str, tuple[str, Split]] = {
 """What each folder holds."""
 
 
-@readable
+@refuse_unreadable
 def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
     """The face sequences, a video each.
 
@@ -40,14 +46,16 @@ def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
         if not place.is_dir():
             yield Problem("missing", f"{root} does not hold {name}", "complete the copy")
             continue
-        archives = contents(place)
+        archives = read_folder(place)
         unpacked = set(archives.folders)
         yield from (
-            archives.problems if archives.folders else [*archives.problems, without_frames(place)]
+            archives.problems
+            if archives.folders
+            else [*archives.problems, frameless_problem(place)]
         )
         if packed := [
             entry
-            for entry in listing(place)
+            for entry in visible_entries(place)
             if ".tar" in entry.name and entry.name.partition(".")[0] not in unpacked
         ]:
             yield Problem(
@@ -56,9 +64,11 @@ def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
                 "unpack each there with tar -xf",
             )
         for archive in (place / folder for folder in archives.folders):
-            inside = contents(archive)
+            inside = read_folder(archive)
             yield from (
-                inside.problems if inside.folders else [*inside.problems, without_frames(archive)]
+                inside.problems
+                if inside.folders
+                else [*inside.problems, frameless_problem(archive)]
             )
             for inner in (archive / folder for folder in inside.folders):
                 if inner.name != kind:
@@ -69,9 +79,9 @@ def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
                     )
                     continue
                 domain = REAL if kind == "real" else FAKE
-                held = contents(inner)
+                held = read_folder(inner)
                 yield from (
-                    held.problems if held.folders else [*held.problems, without_frames(inner)]
+                    held.problems if held.folders else [*held.problems, frameless_problem(inner)]
                 )
                 for sequence in held.folders:
                     identity = video_id(dataset, domain, "", f"{split}{archive.name}_{sequence}")
