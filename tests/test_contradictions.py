@@ -123,7 +123,7 @@ def test_an_index_of_other_data_does_not_replace_the_manifest_of_crops(
     ]
     assert main(words) == 2
     assert (
-        "holds crops, which their own manifest belongs to; give another out=FILE.parquet"
+        "holds crops, which have a manifest of their own; give another out=FILE.parquet"
         in capsys.readouterr().err
     )
     assert (tmp_path / "crops" / "manifest.parquet").read_bytes() == before

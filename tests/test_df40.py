@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fmsd.data.manifest import collect
-from fmsd.data.sources import df40
+from fmsd.data.sources import df40, df40_methods
 from fmsd.data.sources.tree import FRAME_FOLDERS
 from fmsd.errors import InputError
 from fmsd.types import Entry, Problem, Video
@@ -65,13 +65,13 @@ def problems(entries: list[Entry], *kinds: str) -> list[str]:
 
 
 def test_there_are_forty_methods_in_four_families() -> None:
-    assert {family: len(methods) for family, methods in df40.FAMILIES.items()} == {
+    assert {family: len(methods) for family, methods in df40_methods.FAMILIES.items()} == {
         "FS": 10,
         "FR": 13,
         "EFS": 12,
         "FE": 5,
     }
-    assert len(set(df40.METHODS.values())) == 40
+    assert len(set(df40_methods.METHODS.values())) == 40
 
 
 def test_every_shape_of_the_trees_is_read(tmp_path: Path) -> None:

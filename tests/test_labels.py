@@ -21,7 +21,9 @@ from fmsd.data.sources import (
     celebdf,
     deeperforensics,
     deepfakebench,
+    deepfakebench_labels,
     df40,
+    df40_methods,
     dfdc,
     dfdcp,
     fakeavceleb,
@@ -159,7 +161,7 @@ def bench(root: Path, groups: dict[str, Any], name: str = "X") -> Path:
 
 
 @pytest.mark.parametrize(
-    "method", [method for methods in df40.FAMILIES.values() for method in methods]
+    "method", [method for methods in df40_methods.FAMILIES.values() for method in methods]
 )
 def test_every_method_of_df40_has_real_and_fake_labels(tmp_path: Path, method: str) -> None:
     bench(tmp_path, {f"{method}_Real": None, f"{method}_Fake": None}, method)
@@ -171,7 +173,8 @@ def test_every_method_of_df40_has_real_and_fake_labels(tmp_path: Path, method: s
 
 
 @pytest.mark.parametrize(
-    "fake", [*deepfakebench.DOMAINS, "DeepFakeDetection_fake", "x-FAKE", "Fake", "ff-df", "Fake "]
+    "fake",
+    [*deepfakebench_labels.DOMAINS, "DeepFakeDetection_fake", "x-FAKE", "Fake", "ff-df", "Fake "],
 )
 def test_a_fake_is_known_by_its_last_word_or_the_table(tmp_path: Path, fake: str) -> None:
     found = collect(

@@ -248,7 +248,7 @@ def test_the_verb_packs_what_training_then_reads_by_itself(
         )
         == 0
     )
-    assert "roots of their own: elsewhere; pack each" in capsys.readouterr().out
+    assert "other roots: elsewhere; pack each" in capsys.readouterr().out
 
 
 def _never(root: Path) -> Iterator[Frame]:

@@ -1,4 +1,4 @@
-"""Indexing: scan a dataset once and keep its manifest."""
+"""Indexing: scans a dataset once and writes its manifest."""
 
 from pathlib import Path
 
@@ -12,22 +12,22 @@ from fmsd.tables import read_parquet_schema
 
 
 def index(data: DataModule, out: Path) -> None:
-    """Scans the data's root, checks what it finds and writes the manifest; training then reads it with `data.manifest=FILE`.
+    """Scans the data's root and writes its manifest, for training with `data.manifest=FILE`.
 
     Raises:
-        InputError: the dataset is not fit to be used, or `out` is not a parquet file's name, that
-            of a file which is no manifest, or in a pack.
+        InputError: the dataset is not valid, `out` does not end in .parquet or is a file other than
+            a manifest, or it lies in a pack or in a folder of other crops.
     """
     if out.suffix != ".parquet":
         raise InputError(f"A manifest is a parquet file, not {out}", "give out=FILE.parquet")
     if (out.parent / pack.MARK).is_file():
         raise InputError(
-            f"{out.parent} holds a pack, which its own manifest belongs to",
+            f"{out.parent} holds a pack, which has a manifest of its own",
             "give another out=FILE.parquet",
         )
     if (out.parent / MARKS[0]).is_file() and data.place.resolve() != out.parent.resolve():
         raise InputError(
-            f"{out.parent} holds crops, which their own manifest belongs to",
+            f"{out.parent} holds crops, which have a manifest of their own",
             "give another out=FILE.parquet",
         )
     check_replaceable([out], out, _is_manifest, "fmsd index", "give another out=FILE.parquet")
@@ -52,5 +52,5 @@ def index(data: DataModule, out: Path) -> None:
 
 
 def _is_manifest(path: Path) -> bool:
-    """Whether a file has exactly a manifest's columns: a run's predictions have more, and a table written by hand has others of its own kinds."""
+    """Whether a file has exactly a manifest's columns: predictions and other tables differ."""
     return read_parquet_schema(path) == SCHEMA

@@ -1,4 +1,4 @@
-"""Packing: a dataset's images as a few large tars."""
+"""Packing: writes a dataset's images into a few large tars."""
 
 import re
 from pathlib import Path
@@ -9,39 +9,40 @@ from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.quoting import typed
 
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+BYTES_OF = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def pack(data: DataModule, out: Path, size: str | int) -> None:
-    """Writes every frame below the data's root into tars, with the same manifest; training then reads the folder as `data.root=OUT`.
+    """Writes all frames below the data's root into tars, for training with `data.root=OUT`.
 
     Args:
-        size: bytes of a tar, as a number or like 500M or 1G; the last frame may go beyond.
+        size: bytes of a tar, as a number or like 500M or 1G; the last frame may exceed it.
 
     Raises:
-        InputError: the dataset is not fit to be used, or `out` cannot be written.
+        InputError: the dataset is not valid, or `out` cannot be written.
     """
-    most = parse_size(size)
+    tar_bytes = parse_size(size)
     manifest = data.own.validate()
-    tars = packs.write_pack(manifest.table, manifest.files(), out, most, made(manifest.root))
+    crops = made(manifest.root)
+    tars = packs.write_pack(manifest.table, manifest.files(), out, tar_bytes, crops)
     print(
         f"{out}: {len(manifest):,} frames in {tars} {'tar' if tars == 1 else 'tars'}; train with "
         f"{typed('data.root', out)}"
     )
     if elsewhere := [name for name in data.test_names if name not in manifest.table["dataset"]]:
         print(
-            f"Not in it, because they have roots of their own: {', '.join(elsewhere)}; pack each "
+            f"Not included, because they have other roots: {', '.join(elsewhere)}; pack each "
             "with fmsd pack data=NAME out=FOLDER."
         )
 
 
 def parse_size(size: str | int) -> int:
-    """Bytes from `500M` or `1G`, in powers of 1024.
+    """The bytes of a size like `500M` or `1G`, in powers of 1024.
 
     Raises:
-        InputError: it is written otherwise.
+        InputError: it is not such a size.
     """
     match = re.fullmatch(r"([1-9]\d*)([KMGT]?)", str(size))
     if match is None:
         raise InputError(f"size={size} is not a size", "give bytes, or a number like 500M or 1G")
-    return int(match[1]) * UNITS[match[2]]
+    return int(match[1]) * BYTES_OF[match[2]]

@@ -1,4 +1,6 @@
-"""Celeb-DF v1 and v2 (Li et al., CVPR 2020, arXiv 1909.12962) and Celeb-DF++ (Li et al., 2025, arXiv 2507.18015) in their official trees.
+"""Celeb-DF v1, v2 and Celeb-DF++ in their official trees.
+
+Li et al., CVPR 2020, arXiv 1909.12962 (v1 and v2); Li et al., 2025, arXiv 2507.18015 (++).
 
     ROOT/List_of_testing_videos.txt
     ROOT/Celeb-real/id0_0000.mp4           ROOT/YouTube-real/00000.mp4
@@ -25,7 +27,7 @@ REAL_FOLDERS = ("Celeb-real", "YouTube-real")
 FAKE_FOLDER = "Celeb-synthesis"
 SCENARIOS = ("FaceSwap", "FaceReenact", "TalkingFace")
 ALIASES = {"Celeb-DF-v2": "Celeb-DF"}
-"""What the authors' scripts call a method, and what their README calls it."""
+"""Methods of Celeb-DF++ by the name of their folder, where the authors' README has another."""
 
 
 @refuse_unreadable
@@ -33,8 +35,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
     """The videos of Celeb-DF v1 or v2, whose one forgery is `Celeb-synthesis`.
 
     Args:
-        frames: name of the folders that hold extracted frames; found by itself where there is only
-            one.
+        frames: name of the folders that hold extracted frames; detected where there is only one.
 
     Raises:
         InputError: a missing folder or test list, a list that cannot be read, or a copy of
@@ -50,10 +51,10 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
 
 @refuse_unreadable
 def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
-    """The videos of Celeb-DF++, whose forgeries are the folders of its methods: `BlendFace`, `LivePortrait`, `SadTalker`, ...
+    """The videos of Celeb-DF++; the folder of a method is a domain (`BlendFace`, `SadTalker`, ...).
 
     Args:
-        frames: as that of `scan`.
+        frames: as of `scan`.
 
     Raises:
         InputError: a missing folder or test list, a list that cannot be read, or no method.
@@ -61,9 +62,9 @@ def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Ent
     methods: dict[str, str] = {}
     for scenario in SCENARIOS:
         if (root / FAKE_FOLDER / scenario).is_dir():
-            held = read_folder(root / FAKE_FOLDER / scenario)
-            yield from held.problems
-            for name in held.folders:
+            inside = read_folder(root / FAKE_FOLDER / scenario)
+            yield from inside.problems
+            for name in inside.folders:
                 place = f"{FAKE_FOLDER}/{scenario}/{name}"
                 methods[place] = forgery_domain(
                     ALIASES.get(name, name), f"The folder {root / place}"
@@ -80,54 +81,58 @@ def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Ent
 def _videos(
     root: Path, dataset: str, forgeries: Mapping[str, str], frames: str | None
 ) -> Iterator[Entry]:
-    """The videos of the real folders and of those of forgeries, whose domains are given."""
+    """The videos of the real folders and of the folders of forgeries.
+
+    Args:
+        forgeries: the domain of each folder of fakes.
+    """
     domains = dict.fromkeys(REAL_FOLDERS, REAL) | dict(forgeries)
     listed, problems = read_test_list(root)
-    held: dict[str, dict[str, VideoPaths]] = {}
+    videos: dict[str, dict[str, VideoPaths]] = {}
     for folder in domains:
-        held[folder], more = list_videos(root / folder, frames)
+        videos[folder], more = list_videos(root / folder, frames)
         problems += more
-    both = held[REAL_FOLDERS[0]].keys() & held[REAL_FOLDERS[1]].keys()
+    both = videos[REAL_FOLDERS[0]].keys() & videos[REAL_FOLDERS[1]].keys()
     for folder in dict.fromkeys((*domains, *listed)):
         listed[folder], more = match_names(
-            listed.get(folder, {}), held.get(folder, {}), TEST_LIST, root / folder
+            listed.get(folder, {}), videos.get(folder, {}), TEST_LIST, root / folder
         )
         problems += more
     yield from problems
     for folder, domain in domains.items():
         label = 0 if domain == REAL else 1
         labels = listed[folder]
-        for name, (file, images) in held[folder].items():
+        for name, (file, images) in videos[folder].items():
             if labels.get(name, label) != label:
                 yield mislabelled_problem(name, folder, label)
-            own = f"{folder}/{name}" if domain == REAL and name in both else name
+            key = f"{folder}/{name}" if domain == REAL and name in both else name
             yield Video(
                 file,
                 images,
                 label,
                 dataset,
                 domain,
-                video_id(dataset, domain, "", own),
+                video_id(dataset, domain, "", key),
                 "test" if name in labels else "train",
             )
 
 
 def mislabelled_problem(name: str, folder: str, label: int) -> Problem:
-    """What to say of a video that the list gives another label than its folder.
+    """The problem of a video whose label in the list differs from that of its folder.
 
     Args:
-        label: the folder's, which is taken.
+        label: the folder's label, which is taken.
     """
-    said, meant = ("fake", "real") if label == 0 else ("real", "fake")
+    listed, taken = ("fake", "real") if label == 0 else ("real", "fake")
     return Problem(
         "mislabelled",
-        f"{TEST_LIST} calls {name} {said}, but it is in {folder} and taken for {meant}",
+        f"{TEST_LIST} calls {name} {listed}, but it is in {folder} and taken for {taken}",
         "fetch the list again",
     )
 
 
 def read_test_list(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
-    """The labels (1 = fake) of the test videos by folder and name, and what is wrong with their list.
+    """The labels (1 = fake) of the test videos by folder and name, and the problems of the list.
 
     Raises:
         InputError: there is no list, or a line of it cannot be read.
@@ -138,7 +143,7 @@ def read_test_list(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]
             f"There is no test list {path}",
             "it comes with the dataset: copy it there, or correct data.root",
         )
-    found: dict[str, dict[str, int]] = {}
+    label_of: dict[str, dict[str, int]] = {}
     slashes = 0
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
@@ -153,8 +158,8 @@ def read_test_list(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]
                 "correct that line",
             )
         label = 1 - int(real)
-        if found.setdefault(str(video.parent), {}).setdefault(video.stem, label) != label:
+        if label_of.setdefault(str(video.parent), {}).setdefault(video.stem, label) != label:
             raise InputError(
                 f"{path} lists {video} twice, as real and as fake", "remove the wrong line"
             )
-    return found, backslash_problems(path, slashes)
+    return label_of, backslash_problems(path, slashes)

@@ -1,7 +1,9 @@
-"""DeepFakeDetection (Dufour, Gully et al., Google and Jigsaw, 2019), in the tree of FaceForensics++ (arXiv 1901.08971), which distributes it.
+"""DeepFakeDetection (Dufour, Gully et al., Google and Jigsaw, 2019) in its official tree.
 
-    ROOT/original_sequences/actors/COMPRESSION/videos/01__outside_talking_still_laughing.mp4
-    ROOT/manipulated_sequences/DeepFakeDetection/COMPRESSION/videos/01_02__outside_talking_still_laughing__YVGY8LOK.mp4
+FaceForensics++ (arXiv 1901.08971) distributes it in a tree like its own:
+
+    ROOT/original_sequences/actors/COMPRESSION/videos/01__hugging_happy.mp4
+    ROOT/manipulated_sequences/DeepFakeDetection/COMPRESSION/videos/01_02__hugging_happy__YVGY8LOK.mp4
 
 Extracted frames lie beside `videos`, as those of FaceForensics++ do. There is no official split.
 """
@@ -18,6 +20,7 @@ FOLDERS = {
     REAL: "original_sequences/actors",
     "DeepFakeDetection": "manipulated_sequences/DeepFakeDetection",
 }
+"""The folder of each domain."""
 
 
 @refuse_unreadable
@@ -33,7 +36,7 @@ def scan(
     Args:
         compression: `raw`, `c23` or `c40`.
         split: the split of all videos, as there is no official one.
-        frames: name of the folder that holds the frames; found by itself where there is only one.
+        frames: name of the folder that holds the frames; detected where there is only one.
 
     Raises:
         InputError: a missing folder.
@@ -46,17 +49,16 @@ def scan(
             "complete the copy, or choose the compression that it holds",
         )
     for domain, folder in folders.items():
-        held, problems = list_videos(folder, frames)
+        videos, problems = list_videos(folder, frames)
         yield from problems
-        for name, (file, images) in held.items():
-            identity = video_id(dataset, domain, compression, name)
+        for name, (file, images) in videos.items():
             yield Video(
                 file,
                 images,
                 0 if domain == REAL else 1,
                 dataset,
                 domain,
-                identity,
+                video_id(dataset, domain, compression, name),
                 split,
                 compression,
             )

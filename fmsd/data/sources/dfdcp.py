@@ -1,6 +1,8 @@
-"""Deepfake Detection Challenge, preview (Dolhansky et al., 2019, arXiv 1910.08854) in its official tree.
+"""Deepfake Detection Challenge, preview, in its official tree.
 
-    ROOT/dataset.json                                                 or ROOT/dfdc_preview_set/dataset.json
+Dolhansky et al., 2019, arXiv 1910.08854.
+
+    ROOT/dataset.json    or ROOT/dfdc_preview_set/dataset.json
     ROOT/original_videos/643049/643049_A_001.mp4
     ROOT/method_A/...    ROOT/method_B/1260311/1260311_C/1255229_1260311_C_001.mp4
 
@@ -30,80 +32,72 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
     """The original videos and those of both methods, whose folders name the forgeries.
 
     Args:
-        frames: name of the folders that hold the extracted frames of all videos; found by itself
-            where there is only one.
+        frames: name of the folders that hold the extracted frames of all videos; detected where
+            there is only one.
 
     Raises:
         InputError: no `dataset.json`, or one that cannot be read.
     """
-    path = next(
-        (
-            place
-            for place in (root / "dataset.json", root / "dfdc_preview_set" / "dataset.json")
-            if place.is_file()
-        ),
-        None,
-    )
+    candidates = (root / "dataset.json", root / "dfdc_preview_set" / "dataset.json")
+    path = next((place for place in candidates if place.is_file()), None)
     if path is None:
         raise InputError(
             f"There is no dataset.json in {root}",
             "give the folder of the DFDC preview (dfdc_preview_set) as data.root=PATH",
         )
-    listed, problems = _listed(path)
+    listed, problems = _read_list(path)
     flat: dict[str, Mapping[str, VideoPaths]] = {}
     for top in dict.fromkeys(video.parts[0] for video in listed):
-        flat[top], more = _flat(path.parent / top, frames)
+        flat[top], more = _videos_in_frame_folder(path.parent / top, frames)
         problems += more
     yield from problems
-    spelling = ListedPaths(path)
+    paths = ListedPaths(path)
     stems = Counter((video.parts[0], video.stem) for video in listed)
     for video, (label, split) in listed.items():
         top = video.parts[0]
         domain, expected = (REAL, 0) if top == ORIGINAL_FOLDER else (top, 1)
         if label != expected:
-            said, meant = ("fake", "real") if expected == 0 else ("real", "fake")
+            listed_as, taken = ("fake", "real") if expected == 0 else ("real", "fake")
             yield Problem(
                 "mislabelled",
-                f"{path} calls {video} {said}, but its folder says {meant}, which is taken",
+                f"{path} calls {video} {listed_as}, but its folder says {taken}, which is taken",
                 "fetch dataset.json again",
             )
-        file = spelling.place(path.parent, str(video))
-        beside = (
-            file.with_suffix("")
-            if file.is_file()
-            else spelling.place(path.parent, str(video.with_suffix("")))
-        )
-        together = flat[top].get(to_nfc(video.stem))
-        images = (together[1] if together else None) or (beside if beside.is_dir() else None)
-        if images is None and not file.is_file():
+        file = paths.locate(path.parent, str(video))
+        present = file if file.is_file() else None
+        name = str(video.with_suffix(""))
+        beside = file.with_suffix("") if present else paths.locate(path.parent, name)
+        _, images = flat[top].get(to_nfc(video.stem), (None, None))
+        images = images or (beside if beside.is_dir() else None)
+        if images is None and present is None:
             yield Problem(
                 "missing",
                 f"{path} lists {video}, which {path.parent} does not hold",
                 "complete the copy",
             )
             continue
-        name = (
-            video.stem
-            if stems[top, video.stem] == 1
-            else str(video.with_suffix("").relative_to(top))
-        )
+        unique = stems[top, video.stem] == 1
+        name = video.stem if unique else str(video.with_suffix("").relative_to(top))
         identity = video_id(dataset, domain, "", name)
-        yield Video(
-            file if file.is_file() else None, images, expected, dataset, domain, identity, split
-        )
-    yield from spelling.problems()
+        yield Video(present, images, expected, dataset, domain, identity, split)
+    yield from paths.problems()
 
 
-def _flat(folder: Path, frames: str | None) -> tuple[Mapping[str, VideoPaths], list[Problem]]:
-    """The videos whose frames lie together in a folder of frames, by names in composed form; none where there is no such folder."""
+def _videos_in_frame_folder(
+    folder: Path, frames: str | None
+) -> tuple[Mapping[str, VideoPaths], list[Problem]]:
+    """The videos in a subfolder of frames, by name in Unicode's composed form.
+
+    It is empty where there is no such subfolder.
+    """
     if not (frames or any((folder / name).is_dir() for name in FRAME_FOLDERS)):
         return {}, []
-    held, problems = list_videos(folder, frames)
-    return {to_nfc(name): clip for name, clip in held.items()}, problems
+    videos, problems = list_videos(folder, frames)
+    return {to_nfc(name): paths for name, paths in videos.items()}, problems
 
 
-def _listed(path: Path) -> tuple[dict[PurePosixPath, tuple[Label, Split]], list[Problem]]:
-    """The label and split of every video, and what is wrong with the list."""
+def _read_list(path: Path) -> tuple[dict[PurePosixPath, tuple[Label, Split]], list[Problem]]:
+    """The label and split of every video, and the problems of the list."""
     content = read_json(path)
     listed: dict[PurePosixPath, tuple[Label, Split]] = {}
     for name, about in content.items():
@@ -126,10 +120,10 @@ def _listed(path: Path) -> tuple[dict[PurePosixPath, tuple[Label, Split]], list[
 
 
 def _label(name: str, value: object, path: Path) -> Label:
-    """The label that the list states for a video.
+    """The label of a video by the list.
 
     Raises:
-        InputError: an unknown one.
+        InputError: it is unknown.
     """
     label = parse_label(value, LABEL_WORDS)
     if label is None:

@@ -1,4 +1,4 @@
-"""The face crops that `fmsd extract` wrote, joined from the records of its videos, whichever shard made them."""
+"""The face crops of `fmsd extract`, from the records of all videos and shards."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from fmsd.types import Entry, Frame, Problem
 
 
 def scan(root: Path) -> Iterator[Entry]:
-    """Every crop below `root`; videos without any are told as problems.
+    """Every crop below `root`; a video without crops is a problem.
 
     Raises:
         InputError: no such folder, or a record that cannot be read.
@@ -46,9 +46,9 @@ def scan(root: Path) -> Iterator[Entry]:
 
 
 PERSON_SUFFIX = re.compile(r"_person\d+$")
-"""How the ids of the second and further persons of a video end."""
+"""The suffix of the ids of the second and further persons of a video."""
 
 
 def person_video_id(video: str, number: int) -> str:
-    """The id of a person's track in a video: the first, who covers most of it, has that of the video."""
+    """The id of a person's track: the first person of a video has the id of the video."""
     return video if number == 1 else f"{video}_person{number}"

@@ -1,4 +1,4 @@
-"""A CSV or parquet file with a manifest's columns: the way in for a dataset that no folder layout describes."""
+"""A CSV or parquet file with a manifest's columns, for datasets that no folder layout describes."""
 
 import re
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ OPTIONAL = ("compression",)
 
 @refuse_unreadable
 def scan(root: Path, file: str) -> Iterator[Entry]:
-    """The frames that a table lists, or the video files.
+    """The frames or video files that a table lists.
 
     Args:
-        root: what the table's paths are relative to.
+        root: the folder that the table's paths are relative to.
         file: the table, relative to `root` or absolute: columns path, label (1 = fake), dataset,
             domain (`real` for real frames), video (an id unique over all datasets), index, split
             (train, val or test), and optionally compression. Others are ignored. The cells of a CSV
@@ -38,7 +38,7 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
         raise InputError(
             f"There is no table {path}", "give it as data.source.file=FILE under data.root=PATH"
         )
-    spelling = ListedPaths(path)
+    paths = ListedPaths(path)
     for number, row in _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path):
         if empty := [name for name in COLUMNS if row[name] in (None, "")]:
             raise InputError(
@@ -47,18 +47,18 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
                 "fill them in",
             )
         try:
-            yield _entry(spelling.place(root, row["path"]), row, path)
+            yield _entry(paths.locate(root, row["path"]), row, path)
         except InputError as error:
             raise InputError(f"{error.message} (line {number} of {path})", error.remedy) from error
-    yield from spelling.problems()
+    yield from paths.problems()
 
 
 def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
     """The frame or video of a row.
 
     Raises:
-        InputError: a label other than the numbers 0 and 1, a forgery that is called real, or a name
-            that no file can have.
+        InputError: a label other than 0 and 1, a forgery named `real`, or a name that no file can
+            have.
     """
     if isinstance(row["label"], str):
         row["label"] = LABEL_DIGITS.get(row["label"].strip(), row["label"])
@@ -88,7 +88,7 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
 
 
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines of a CSV file, with whole numbers for labels and indices where they are such."""
+    """(line number, cells by column) of a CSV file; whole labels and indices are numbers."""
     header, rows = read_csv(path, COLUMNS, OPTIONAL)
     for number, cells in rows:
         row: dict[str, Any] = dict(zip(header, cells, strict=True))
@@ -96,12 +96,12 @@ def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _whole(cell: str) -> int | str:
-    """A cell as a whole number, which programs may write as 1.0."""
+    """A cell as a whole number, also where it is written as 1.0; otherwise unchanged."""
     return int(cell.partition(".")[0]) if re.fullmatch(r"[+-]?[0-9]+(\.0*)?", cell) else cell
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a parquet file."""
+    """(row number from 1, cells by column) of a parquet file."""
     try:
         table = read_parquet(path)
     except pl.exceptions.PolarsError as error:

@@ -22,19 +22,16 @@ def scan(
 
     Args:
         split: the split of all videos.
-        frames: name of the folders that hold extracted frames; found by itself where there is only
-            one.
+        frames: name of the folders that hold extracted frames; detected where there is only one.
 
     Raises:
         InputError: a missing folder.
     """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}", "give the folder of UADFV as data.root=PATH")
-    (real, more), (fake, others) = (
-        list_videos(root / "real", frames),
-        list_videos(root / "fake", frames),
-    )
-    yield from (*more, *others)
+    real, real_problems = list_videos(root / "real", frames)
+    fake, fake_problems = list_videos(root / "fake", frames)
+    yield from (*real_problems, *fake_problems)
     for name in fake:
         if (original := name.removesuffix("_fake")) not in real:
             yield Problem(
@@ -49,8 +46,8 @@ def scan(
                 f"{root / 'real'} holds {name}, but {root / 'fake'} not its fake {name}_fake",
                 "complete the copy",
             )
-    for domain, held in ((REAL, real), (FAKE, fake)):
-        for name, (file, images) in held.items():
+    for domain, videos in ((REAL, real), (FAKE, fake)):
+        for name, (file, images) in videos.items():
             yield Video(
                 file,
                 images,
