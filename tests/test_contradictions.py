@@ -217,9 +217,7 @@ def test_an_id_like_that_of_a_track_is_refused_where_there_are_tracks() -> None:
         for name in ("d/real/v", "d/real/v_person2")
     ]
     check_person_ids(videos[:1])  # pyright: ignore[reportArgumentType]
-    with pytest.raises(
-        InputError, match="The id d/real/v_person2 is written like that of a person"
-    ):
+    with pytest.raises(InputError, match="The id d/real/v_person2 ends like the id of a person"):
         check_person_ids(videos)  # pyright: ignore[reportArgumentType]
 
 

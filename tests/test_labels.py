@@ -394,7 +394,9 @@ def test_a_forgery_that_is_called_real_is_refused(tmp_path: Path, method: str) -
         test_fakeavceleb.ROWS[0],
         ("id00076", method, "C", "FakeVideo-RealAudio", "African", "00109_x"),
     ]
-    with pytest.raises(InputError, match=r"gives a fake the forgery .*, which names none"):
+    with pytest.raises(
+        InputError, match=r"gives a fake the forgery .*, which is not the name of one"
+    ):
         list(fakeavceleb.scan(test_fakeavceleb.tree(tmp_path / "f", rows)))
     root = test_celebdf.copy(tmp_path / "c", test_celebdf.PP, test_celebdf.PP_TESTED)
     (root / "Celeb-synthesis" / "FaceSwap" / method).mkdir()
@@ -629,7 +631,7 @@ def test_names_that_name_nothing_or_twice_are_told_or_refused(tmp_path: Path) ->
     ):
         list(folder.scan(root, "x", "{domain}/{video}", {}, None, "test", ["real"]))
     with pytest.raises(
-        InputError, match=r"data\.source\.fake names real, the domain of what is real"
+        InputError, match=r"data\.source\.fake names real, the domain of real images"
     ):
         list(folder.scan(root, "x", "{domain}/{video}", {}, ["swap"], "test", ["real"]))
 
@@ -742,17 +744,17 @@ def test_the_remedy_names_all_unknown_splits_at_once(
         (
             "{split}/{video}",
             None,
-            r"does not tell the domain; write {domain} in data\.source\.layout",
+            r"lacks the domain; write {domain} in data\.source\.layout",
         ),
         (
             "{domain}/{video}",
             None,
-            r"does not tell the split; add {split} to it, or give all files one: data\.source\.split=train, val or test",
+            r"lacks the split; add {split} to it, or give all files one: data\.source\.split=train, val or test",
         ),
         (
             "{split}/{domain}/{video}",
             "test",
-            r"tells the split, and so does data\.source\.split=test; leave data\.source\.split out",
+            r"has the split, and so has data\.source\.split=test; leave data\.source\.split out",
         ),
         (
             "{domain}/{video}",

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def extract(
     data: DataModule,
-    finder: Callable[[], FaceDetector],
+    detector: Callable[[], FaceDetector],
     recipe: Recipe,
     out: Path,
     shard: tuple[int, int] = (0, 1),
@@ -42,7 +42,7 @@ def extract(
     manifest.
 
     Args:
-        finder: builds the face detector, in every process.
+        detector: builds the face detector, in every process.
         shard: (number, number of shards): the part of the videos to extract, for several machines.
         workers: number of processes.
 
@@ -62,7 +62,9 @@ def extract(
         raise InputError(
             f"shard={number}/{shards} does not exist", f"shards are counted from 0 to {shards - 1}"
         )
-    about = finder().about  # a detector that cannot be built is refused before anything is written
+    about = (
+        detector().about
+    )  # a detector that cannot be built is refused before anything is written
     listed, wanted = list_source_videos(data)
     if recipe.faces == "all":
         check_person_ids(listed)
@@ -77,7 +79,7 @@ def extract(
             left = [source for source in part if not is_extracted(source, out)]
             if len(left) < len(part):
                 log.info("%d of %d videos are done already.", len(part) - len(left), len(part))
-            outcomes = list(extract_videos(left, finder, recipe, out, work, workers))
+            outcomes = list(extract_videos(left, detector, recipe, out, work, workers))
             failures = report_outcomes(outcomes, recipe, out / f"failures-{name}.csv")
     except OSError as error:
         raise output_error(out, error) from error
@@ -120,7 +122,7 @@ def check_person_ids(sources: Sequence[SourceVideo]) -> None:
     for source in sources:
         if PERSON_SUFFIX.search(source.video):
             raise InputError(
-                f"The id {source.video} is written like that of a person's track (faces=all)",
+                f"The id {source.video} ends like the id of a person's track (faces=all)",
                 "rename that video",
             )
 

@@ -174,7 +174,7 @@ def find_weights() -> Path:
             partial.write_bytes(content)
     except OSError as error:
         raise InputError(
-            f"The face detector's model cannot be kept in {cache.parent} "
+            f"The face detector's model cannot be saved in {cache.parent} "
             f"({error.strerror or reason(error)})",
             "set FMSD_CACHE to a folder that can be written, or install it with pip install "
             "'fmsd[faces]'",

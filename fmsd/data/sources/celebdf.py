@@ -23,6 +23,8 @@ from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Video, video_id
 
 TEST_LIST = "List_of_testing_videos.txt"
+"""The list of test videos below the root."""
+
 REAL_FOLDERS = ("Celeb-real", "YouTube-real")
 FAKE_FOLDER = "Celeb-synthesis"
 SCENARIOS = ("FaceSwap", "FaceReenact", "TalkingFace")

@@ -129,4 +129,4 @@ def _ambiguous_label(message: str, name: str) -> InputError:
     fake = overrides.mapping_override("data.source.labels", {name: 1})
     if real is None:
         return InputError(message, "rename it in the file, so that it ends with _real or _fake")
-    return InputError(message, f"say that it is real with {real}, or fake with {fake}")
+    return InputError(message, f"label it as real with {real}, or as fake with {fake}")

@@ -98,5 +98,5 @@ def _scan_list(
         yield Problem(
             "missing",
             f"{file} lists {absent} frames that are not there and are left out",
-            "DF40 says so of synthesised faces",
+            "DF40's authors note this for synthesised faces",
         )

@@ -169,6 +169,6 @@ def _folder_split(path: Path, root: Path) -> Split:
         if place.name in SPLITS and (place == root or root in place.parents):
             return SPLITS[place.name]
     raise InputError(
-        f"Nothing tells the split of the videos of {path}",
+        f"The split of the videos of {path} is unknown",
         "name their folder train, validation or test",
     )

@@ -29,7 +29,7 @@ METHOD_FOLDERS = ("method_A", "method_B")
 
 @refuse_unreadable
 def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
-    """The original videos and those of both methods, whose folders name the forgeries.
+    """The original and the manipulated videos; the folder of a method is the domain of its fakes.
 
     Args:
         frames: name of the folders that hold the extracted frames of all videos; detected where
@@ -60,7 +60,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
             listed_as, taken = ("fake", "real") if expected == 0 else ("real", "fake")
             yield Problem(
                 "mislabelled",
-                f"{path} calls {video} {listed_as}, but its folder says {taken}, which is taken",
+                f"{path} calls {video} {listed_as}, but its folder is {taken}, which is taken",
                 "fetch dataset.json again",
             )
         file = paths.locate(path.parent, str(video))

@@ -84,7 +84,7 @@ def scan(
         )
     if REAL in fakes:
         raise InputError(
-            f"data.source.fake names {REAL}, the domain of what is real", "rename that folder"
+            f"data.source.fake names {REAL}, the domain of real images", "rename that folder"
         )
     tree = _Tree(root, str(dataset), layout, levels, _parse_splits(splits), split, reals, {})
     for place, (subfolders, images, videos, problems) in walk_folders(root):
@@ -261,7 +261,7 @@ def _check_names(
         )
         raise InputError(
             f"The names of the folders {doubtful} of {root} suggest real images, but they are not "
-            "named as real",
+            "in data.source.real",
             f"if they are real, give {as_real}; if forgeries, {as_fake}",
         )
     log.info(
@@ -275,6 +275,6 @@ def _check_names(
             if name not in present:
                 yield Problem(
                     "unmatched",
-                    f"data.source.{key} names {name!r}, but no folder of {root} is called so",
+                    f"data.source.{key} names {name!r}, but no folder of {root} has this name",
                     "correct it, or leave it out",
                 )

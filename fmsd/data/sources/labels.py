@@ -69,8 +69,8 @@ def forgery_domain(name: str, where: object) -> str:
     """
     if _folded(name) in ("", REAL):
         raise InputError(
-            f"{where} gives a fake the forgery {name!r}, which names none",
-            "give the forgery a name of its own there",
+            f"{where} gives a fake the forgery {name!r}, which is not the name of one",
+            "give the forgery another name there",
         )
     return name
 

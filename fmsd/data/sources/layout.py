@@ -38,17 +38,17 @@ def parse_layout(layout: str, split: str | None, splits: Sequence[str]) -> list[
         )
     if "domain" not in fields:
         raise InputError(
-            f"The layout {layout!r} does not tell the domain",
-            "write {domain} in data.source.layout for the level that tells real from fake",
+            f"The layout {layout!r} lacks the domain",
+            "write {domain} in data.source.layout for the level that separates real from fake",
         )
     if "split" not in fields and split is None:
         raise InputError(
-            f"The layout {layout!r} does not tell the split",
+            f"The layout {layout!r} lacks the split",
             "add {split} to it, or give all files one: data.source.split=train, val or test",
         )
     if "split" in fields and split is not None:
         raise InputError(
-            f"The layout {layout!r} tells the split, and so does data.source.split={split}",
+            f"The layout {layout!r} has the split, and so has data.source.split={split}",
             "leave data.source.split out",
         )
     if split is not None and split not in splits:
@@ -81,7 +81,7 @@ def match_layout(parts: Sequence[str], levels: Sequence[str]) -> dict[str, str] 
 
 def should_hold_frames(parts: Sequence[str], levels: Sequence[str]) -> bool:
     """Whether a folder should contain frames, or folders of them, by the layout."""
-    depth = min(len(parts), len(levels))  # a deeper folder is that of a video without frames, too
+    depth = min(len(parts), len(levels))  # deeper folders are of a video, too
     return (
         depth > 0
         and match_layout(parts[:depth], levels[:depth]) is not None
