@@ -606,7 +606,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_whole_videos_only(
 
 
 def test_folders_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None:
-    """By a user who is bound by the modes of files, which root is only without two of its rights."""
+    """By a user bound by file modes; root is only without two of its capabilities."""
     bound = []
     if os.geteuid() == 0:
         bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]

@@ -183,7 +183,7 @@ def test_a_similarity_is_recovered_and_is_the_best_one() -> None:
 
 @pytest.mark.parametrize(("angle", "scale"), [(0.0, 1.0), (0.5, 0.7), (-0.4, 5.0)])
 def test_an_aligned_crop_has_the_points_at_the_template(angle: float, scale: float) -> None:
-    """Dots at the five points of a turned and scaled face lie at the template's places in the crop."""
+    """Dots at the five points of a rotated, scaled face lie at the template's points in the crop."""
     turn = scale * np.array(
         [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     )

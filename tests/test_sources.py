@@ -165,7 +165,7 @@ for name, arguments, root, _ in json.loads(sys.argv[1]):
 
 
 def test_folders_that_cannot_be_read_are_named_by_every_source(tmp_path: Path) -> None:
-    """By a user who is bound by the modes of files, which root is only without two of its rights."""
+    """By a user bound by file modes; root is only without two of its capabilities."""
     bound = []
     if os.geteuid() == 0:
         bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]

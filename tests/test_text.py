@@ -300,7 +300,8 @@ def test_what_was_found_out_about_a_table_is_logged_once(
     (record,) = caplog.records
     assert (
         record.getMessage()
-        == f"{tmp_path}/frames.csv is read as follows: cells are separated by semicolons; the columns "
+        == f"{tmp_path}/frames.csv is read as follows: cells are separated by semicolons; the "
+        "columns "
         "PATH as path, Label as label."
     )
 
