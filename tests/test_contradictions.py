@@ -224,7 +224,7 @@ def test_an_id_like_that_of_a_track_is_refused_where_there_are_tracks() -> None:
 def test_an_index_that_is_no_whole_number_is_named_with_its_line(tmp_path: Path) -> None:
     with (tmp_path / "t.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows(
-            [[*table.COLUMNS], ["a.png", 0, "d", "real", "d/real/a", "0.5", "test"]]
+            [[*table.REQUIRED_COLUMNS], ["a.png", 0, "d", "real", "d/real/a", "0.5", "test"]]
         )
     with pytest.raises(
         InputError,

@@ -111,7 +111,9 @@ def test_source_data_is_never_touched_whatever_the_ids_say(tmp_path: Path, kind:
         source = functools.partial(deepfakebench.scan, file="mine.json")
     else:
         rows = [(f"clip/{n}.png", 0, "mine", "real", video, n, "train") for n in range(2)]
-        pl.DataFrame(rows, schema=table.COLUMNS, orient="row").write_csv(root / "table.csv")
+        pl.DataFrame(rows, schema=table.REQUIRED_COLUMNS, orient="row").write_csv(
+            root / "table.csv"
+        )
         source = functools.partial(table.scan, file="table.csv")
     before = snapshot(root)
     with pytest.raises(InputError, match=r"absolute path|leads to another folder"):
@@ -395,7 +397,7 @@ def test_a_label_corrected_in_a_table_is_corrected_in_the_crops(tmp_path: Path) 
         for name in ("real/a", "swap/b", "swap/c")
         for n in range(2)
     ]
-    frame = pl.DataFrame(rows, schema=table.COLUMNS, orient="row")
+    frame = pl.DataFrame(rows, schema=table.REQUIRED_COLUMNS, orient="row")
     source = functools.partial(table.scan, file="table.csv")
     frame.write_csv(root / "table.csv")
     extract(data(root, source), Centre, RECIPE, out)

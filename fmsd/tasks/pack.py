@@ -9,7 +9,8 @@ from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.quoting import typed
 
-BYTES_OF = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+"""Bytes of a unit."""
 
 
 def pack(data: DataModule, out: Path, size: str | int) -> None:
@@ -45,4 +46,4 @@ def parse_size(size: str | int) -> int:
     match = re.fullmatch(r"([1-9]\d*)([KMGT]?)", str(size))
     if match is None:
         raise InputError(f"size={size} is not a size", "give bytes, or a number like 500M or 1G")
-    return int(match[1]) * BYTES_OF[match[2]]
+    return int(match[1]) * UNITS[match[2]]

@@ -20,7 +20,7 @@ from fmsd.ownership import below
 
 log = logging.getLogger(__name__)
 
-STALE = ".stale"
+STALE_FOLDER = ".stale"
 """The folder of crops whose video has another id by now; hidden, so that no manifest lists them."""
 
 
@@ -51,7 +51,7 @@ def put_aside(listed: Sequence[SourceVideo], out: Path) -> None:
         name = _name(record["video"], file and Path(file))
         same = alike.get((record["dataset"], record["compression"], name), ())
         if new := next((source for source in same if file_state(source) == record["source"]), None):
-            _move(folder, below(out, f"{STALE}/{record['video']}"))
+            _move(folder, below(out, f"{STALE_FOLDER}/{record['video']}"))
             moved.append((record["video"], new.video))
         elif record["dataset"] in datasets:
             gone.append(record["video"])
@@ -63,7 +63,7 @@ def put_aside(listed: Sequence[SourceVideo], out: Path) -> None:
             len(moved),
             new_id,
             old,
-            out / STALE,
+            out / STALE_FOLDER,
         )
     if gone:
         log.warning(

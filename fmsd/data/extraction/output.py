@@ -17,7 +17,7 @@ from fmsd.errors import InputError
 from fmsd.ownership import below
 from fmsd.surroundings import refused_by_machine, shared_memory_refusal
 
-SETTINGS = "extract.json"
+SETTINGS_FILE = "extract.json"
 """The settings of the crops in a folder; beside the manifest it marks the folder as trainable."""
 
 
@@ -44,11 +44,11 @@ def write_settings(out: Path, settings: dict[str, Any]) -> None:
         return
     try:
         used = out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir())
-        if used and not (out / SETTINGS).is_file():  # another shard may have begun meanwhile
+        if used and not (out / SETTINGS_FILE).is_file():  # another shard may have begun meanwhile
             raise InputError(
                 f"{out} holds something else", "choose an empty or new folder as out=FOLDER"
             )
-        with atomic(out / SETTINGS) as partial:
+        with atomic(out / SETTINGS_FILE) as partial:
             partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise output_error(out, error) from error

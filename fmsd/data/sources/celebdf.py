@@ -28,7 +28,7 @@ TEST_LIST = "List_of_testing_videos.txt"
 REAL_FOLDERS = ("Celeb-real", "YouTube-real")
 FAKE_FOLDER = "Celeb-synthesis"
 SCENARIOS = ("FaceSwap", "FaceReenact", "TalkingFace")
-ALIASES = {"Celeb-DF-v2": "Celeb-DF"}
+METHOD_ALIASES = {"Celeb-DF-v2": "Celeb-DF"}
 """Methods of Celeb-DF++ by the name of their folder, where the authors' README has another."""
 
 
@@ -69,7 +69,7 @@ def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Ent
             for name in inside.folders:
                 place = f"{FAKE_FOLDER}/{scenario}/{name}"
                 methods[place] = forgery_domain(
-                    ALIASES.get(name, name), f"The folder {root / place}"
+                    METHOD_ALIASES.get(name, name), f"The folder {root / place}"
                 )
     if not methods:
         raise InputError(

@@ -26,10 +26,12 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 FS is face swapping, FR face reenactment, EFS entire face synthesis, FE face editing.
 """
 
-ALIASES = {"whichfaceisreal": "whichisreal", "stargan2": "starganv2"}
+FOLDER_ALIASES = {"whichfaceisreal": "whichisreal", "stargan2": "starganv2"}
 """Methods by the name of their folder, in lower case, where it differs."""
 
-METHODS = {method.lower(): method for methods in FAMILIES.values() for method in methods} | ALIASES
+METHODS = {
+    method.lower(): method for methods in FAMILIES.values() for method in methods
+} | FOLDER_ALIASES
 """Methods by the name of their folder, in lower case."""
 
 

@@ -16,7 +16,7 @@ from fmsd.data.sources.tree import list_videos, refuse_unreadable
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Split, Video, video_id
 
-FOLDERS = {
+DOMAIN_FOLDERS = {
     REAL: "original_sequences/actors",
     "DeepFakeDetection": "manipulated_sequences/DeepFakeDetection",
 }
@@ -42,7 +42,7 @@ def scan(
         InputError: a missing folder.
     """
     compression = overrides.as_name(compression, "data.source.compression")
-    folders = {domain: root / folder / compression for domain, folder in FOLDERS.items()}
+    folders = {domain: root / folder / compression for domain, folder in DOMAIN_FOLDERS.items()}
     if lacking := [str(folder) for folder in folders.values() if not folder.is_dir()]:
         raise InputError(
             f"DeepFakeDetection lacks {', '.join(lacking)}",

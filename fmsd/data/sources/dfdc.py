@@ -29,10 +29,15 @@ LABEL_COLUMNS: dict[str, Mapping[str, Label]] = {
 }
 """The columns of labels in the lists, and the values of each."""
 
-SPLITS: dict[str, Split] = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+SPLIT_OF_NAME: dict[str, Split] = {
+    "train": "train",
+    "validation": "val",
+    "val": "val",
+    "test": "test",
+}
 """The splits by the names of folders, and in the lists."""
 
-DEPTH = 3
+MAX_DEPTH = 3
 """Largest depth below the root of a part of the dataset."""
 
 
@@ -51,7 +56,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
             f"There is no folder {root}", "give the folder of the DFDC as data.root=PATH"
         )
     parts: dict[Path, dict[str, tuple[Label, Split]]] = {}
-    for part in _parts(root, DEPTH):
+    for part in _parts(root, MAX_DEPTH):
         if isinstance(part, Problem):
             yield part
         else:
@@ -111,7 +116,7 @@ def _read_labels(folder: Path, root: Path) -> dict[str, tuple[Label, Split]]:
         label = _label(name, about, path)
         value = about.get("split")
         split = (
-            require_choice(value, SPLITS, path, name, "split")
+            require_choice(value, SPLIT_OF_NAME, path, name, "split")
             if value
             else _folder_split(path, root)
         )
@@ -166,8 +171,8 @@ def _folder_split(path: Path, root: Path) -> Split:
         InputError: there is none.
     """
     for place in path.parents:
-        if place.name in SPLITS and (place == root or root in place.parents):
-            return SPLITS[place.name]
+        if place.name in SPLIT_OF_NAME and (place == root or root in place.parents):
+            return SPLIT_OF_NAME[place.name]
     raise InputError(
         f"The split of the videos of {path} is unknown",
         "name their folder train, validation or test",

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from fmsd.data.sources.dfdc import SPLITS
+from fmsd.data.sources.dfdc import SPLIT_OF_NAME
 from fmsd.data.sources.labels import LABEL_WORDS, Label, parse_label
 from fmsd.data.sources.text import read_json, require_choice, require_kind, require_member
 from fmsd.data.sources.tree import FRAME_FOLDERS, VideoPaths, list_videos, refuse_unreadable
@@ -103,7 +103,7 @@ def _read_list(path: Path) -> tuple[dict[PurePosixPath, tuple[Label, Split]], li
     for name, about in content.items():
         label = _label(name, require_kind(about, dict, path, name).get("label"), path)
         split = require_choice(
-            require_member(about, "set", str, path, name), SPLITS, path, name, "set"
+            require_member(about, "set", str, path, name), SPLIT_OF_NAME, path, name, "set"
         )
         video = PurePosixPath(with_slashes(name))
         if len(video.parts) < 2 or video.parts[0] not in (ORIGINAL_FOLDER, *METHOD_FOLDERS):

@@ -24,7 +24,7 @@ from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 TYPES = ("RealVideo-RealAudio", "RealVideo-FakeAudio", "FakeVideo-RealAudio", "FakeVideo-FakeAudio")
 
 # fmt: off
-COLUMNS = [
+METADATA_COLUMNS = [
     "source", "target1", "target2", "method", "category", "type", "race", "gender", "path", "",
 ]
 # fmt: on
@@ -100,7 +100,7 @@ def _rows(table: Path, paths: ListedPaths) -> Iterator[tuple[int, tuple[str, ...
         raise InputError(
             f"There is no {table}", "give the FakeAVCeleb_v1.2 folder as data.root=PATH"
         )
-    header, rows = read_csv(table, COLUMNS)
+    header, rows = read_csv(table, METADATA_COLUMNS)
     kind, folder = header.index("type"), header.index("")
     name, method = header.index("path"), header.index("method")
     for line, row in rows:

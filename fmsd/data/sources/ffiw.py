@@ -19,7 +19,7 @@ from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 DOMAIN_FOLDERS = {REAL: "source", FAKE: "target"}
 """The folder of each domain."""
 
-SPLITS: dict[str, dict[str, Split]] = {
+SPLITS_BY_TEST: dict[str, dict[str, Split]] = {
     "val": {"train": "train", "val": "test"},
     "test": {"train": "train", "val": "val", "test": "test"},
 }
@@ -39,14 +39,14 @@ def scan(
     Raises:
         InputError: another test folder, or no folder of videos.
     """
-    if test not in SPLITS:
+    if test not in SPLITS_BY_TEST:
         raise InputError(
             f"FFIW-10K has no folder {test} to test on", "set data.source.test to val or test"
         )
     folders = [
         (domain, root / side / name, name)
         for domain, side in DOMAIN_FOLDERS.items()
-        for name in SPLITS[test]
+        for name in SPLITS_BY_TEST[test]
     ]
     if not any(folder.is_dir() for _, folder, _ in folders):
         raise InputError(
@@ -67,5 +67,5 @@ def scan(
                 dataset,
                 domain,
                 video_id(dataset, domain, "", f"{name}/{video}"),
-                SPLITS[test][name],
+                SPLITS_BY_TEST[test][name],
             )

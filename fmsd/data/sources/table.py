@@ -15,8 +15,8 @@ from fmsd.errors import InputError, reason
 from fmsd.tables import read_parquet
 from fmsd.types import Entry, Frame, Video
 
-COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
-OPTIONAL = ("compression",)
+REQUIRED_COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
+OPTIONAL_COLUMNS = ("compression",)
 
 
 @refuse_unreadable
@@ -40,7 +40,7 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
         )
     paths = ListedPaths(path)
     for number, row in _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path):
-        if empty := [name for name in COLUMNS if row[name] in (None, "")]:
+        if empty := [name for name in REQUIRED_COLUMNS if row[name] in (None, "")]:
             raise InputError(
                 f"Line {number} of the table {path} has empty cells in the columns "
                 f"{', '.join(empty)}",
@@ -89,7 +89,7 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
 
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, cells by column) of a CSV file; whole labels and indices are numbers."""
-    header, rows = read_csv(path, COLUMNS, OPTIONAL)
+    header, rows = read_csv(path, REQUIRED_COLUMNS, OPTIONAL_COLUMNS)
     for number, cells in rows:
         row: dict[str, Any] = dict(zip(header, cells, strict=True))
         yield number, row | {name: _whole(row[name]) for name in ("label", "index")}
@@ -108,11 +108,11 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InputError(
             f"The table {path} cannot be read ({reason(error)})", "write it again"
         ) from error
-    table.columns = canonical_columns(table.columns, (*COLUMNS, *OPTIONAL), path)
-    if missing := [name for name in COLUMNS if name not in table.columns]:
+    table.columns = canonical_columns(table.columns, (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS), path)
+    if missing := [name for name in REQUIRED_COLUMNS if name not in table.columns]:
         raise InputError(
             f"The table {path} lacks the columns {', '.join(missing)}",
-            f"it needs {', '.join(COLUMNS)}",
+            f"it needs {', '.join(REQUIRED_COLUMNS)}",
         )
     text = [
         name

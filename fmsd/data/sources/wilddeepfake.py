@@ -22,7 +22,7 @@ from fmsd.data.sources.tree import (
 from fmsd.errors import InputError
 from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
-FOLDERS: dict[str, tuple[str, Split]] = {
+LABEL_FOLDERS: dict[str, tuple[str, Split]] = {
     "real_train": ("real", "train"),
     "fake_train": ("fake", "train"),
     "real_test": ("real", "test"),
@@ -38,12 +38,12 @@ def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
     Raises:
         InputError: none of the four folders is there.
     """
-    if not any((root / name).is_dir() for name in FOLDERS):
+    if not any((root / name).is_dir() for name in LABEL_FOLDERS):
         raise InputError(
-            f"{root} holds none of {', '.join(FOLDERS)}",
+            f"{root} holds none of {', '.join(LABEL_FOLDERS)}",
             "give the unpacked WildDeepfake folder as data.root=PATH",
         )
-    for name, (kind, split) in FOLDERS.items():
+    for name, (kind, split) in LABEL_FOLDERS.items():
         place = root / name
         if not place.is_dir():
             yield Problem("missing", f"{root} does not hold {name}", "complete the copy")
