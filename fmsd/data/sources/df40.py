@@ -199,10 +199,12 @@ def _scan_method(
         for name in images if single else ():
             origin, label, domain, identity = _describe((*parts, name), method, dataset, split)
             yield origin, Frame(Path(place, name), label, dataset, domain, identity, 0, split)
-        found = [((*parts, Path(name).stem), {"file": Path(place, name)}) for name in files]
+        listed: list[tuple[tuple[str, ...], dict[str, Path]]] = [
+            ((*parts, Path(name).stem), {"file": Path(place, name)}) for name in files
+        ]
         if images and not single:
-            found.append((parts, {"images": place}))
-        for key, paths in found:
+            listed.append((parts, {"images": place}))
+        for key, paths in listed:
             origin, label, domain, identity = _describe(key, method, dataset, split)
             blank = Video(None, None, label, dataset, domain, identity, split)
             _, video = videos.get(identity, (origin, blank))
