@@ -174,7 +174,14 @@ def test_every_method_of_df40_has_real_and_fake_labels(tmp_path: Path, method: s
 
 @pytest.mark.parametrize(
     "fake",
-    [*deepfakebench_labels.DOMAINS, "DeepFakeDetection_fake", "x-FAKE", "Fake", "ff-df", "Fake "],
+    [
+        *deepfakebench_labels.LABEL_DOMAINS,
+        "DeepFakeDetection_fake",
+        "x-FAKE",
+        "Fake",
+        "ff-df",
+        "Fake ",
+    ],
 )
 def test_a_fake_is_known_by_its_last_word_or_the_table(tmp_path: Path, fake: str) -> None:
     found = collect(

@@ -23,7 +23,7 @@ from fmsd.data.sources import (
     folder,
     table,
 )
-from fmsd.data.sources.text import read_csv, read_json, read_text
+from fmsd.data.sources.text import read_csv_table, read_json, read_text
 from fmsd.errors import InputError
 from fmsd.types import Entry
 from tests import (
@@ -359,5 +359,5 @@ def test_lines_without_cells_are_no_rows(tmp_path: Path) -> None:
 
 def test_a_line_is_counted_as_an_editor_does(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('a,b\n"x\ny",1\nz,2\n')
-    _, rows = read_csv(tmp_path / "a.csv", ["a", "b"])
+    _, rows = read_csv_table(tmp_path / "a.csv", ["a", "b"])
     assert list(rows) == [(3, ["x\ny", "1"]), (4, ["z", "2"])]

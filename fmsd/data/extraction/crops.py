@@ -11,17 +11,17 @@ from typing import Any
 
 from fmsd.data.extraction.faces import FaceDetector
 from fmsd.data.extraction.frames import process_frames
-from fmsd.data.extraction.outcomes import Outcome, summarize_record
+from fmsd.data.extraction.outcomes import VideoOutcome, summarize_record
 from fmsd.data.extraction.recipe import Crop, Recipe, encode_crop
 from fmsd.data.extraction.records import check_crop_folder
-from fmsd.data.extraction.source_videos import RECORD, SOURCE_KEYS, SourceVideo, file_state
+from fmsd.data.extraction.source_videos import RECORD_FILE, SOURCE_KEYS, SourceVideo, file_state
 from fmsd.errors import InputError
 from fmsd.ownership import below
 
 
 def extract_video(
     source: SourceVideo, detect: FaceDetector, recipe: Recipe, out: Path, work: Path
-) -> Outcome:
+) -> VideoOutcome:
     """Writes all crops of one video below `out`, or none; an unreadable video is a failed outcome.
 
     Args:
@@ -34,13 +34,13 @@ def extract_video(
     try:
         record, crops = process_video(source, detect, recipe)
     except InputError as error:
-        return Outcome(source.video, failure=str(error))
+        return VideoOutcome(source.video, failure=str(error))
     folder, partial = below(out, source.video), work / uuid.uuid4().hex
     try:
         partial.mkdir()
         for name, pixels in crops.items():
             (partial / name).write_bytes(encode_crop(pixels, recipe))
-        (partial / RECORD).write_text(json.dumps(record), encoding="utf-8")
+        (partial / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
         folder.parent.mkdir(parents=True, exist_ok=True)
         check_crop_folder(folder)  # again: another file may have been put there meanwhile
         if folder.exists():  # made of another file, or with a damaged record

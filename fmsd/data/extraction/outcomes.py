@@ -12,7 +12,7 @@ import polars as pl
 from fmsd.atomic import atomic
 from fmsd.console import show
 from fmsd.data.extraction.recipe import Recipe
-from fmsd.data.extraction.source_videos import RECORD
+from fmsd.data.extraction.source_videos import RECORD_FILE
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ MAX_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Outcome:
+class VideoOutcome:
     """The outcome of one video.
 
     Args:
@@ -52,7 +52,7 @@ class Outcome:
         return self.statuses.get("face", 0)
 
 
-def summarize_record(record: Mapping[str, Any], recipe: Recipe) -> Outcome:
+def summarize_record(record: Mapping[str, Any], recipe: Recipe) -> VideoOutcome:
     """The outcome of a video by its record."""
     lines = record["frames"]
 
@@ -60,7 +60,7 @@ def summarize_record(record: Mapping[str, Any], recipe: Recipe) -> Outcome:
         # a frame has a line for each person
         return len({line["index"] for line in lines if holds(line)})
 
-    return Outcome(
+    return VideoOutcome(
         record["video"],
         frames=count_frames(lambda line: True),
         statuses=Counter(line["status"] for line in lines),
@@ -74,7 +74,7 @@ def summarize_record(record: Mapping[str, Any], recipe: Recipe) -> Outcome:
     )
 
 
-def report_outcomes(outcomes: Sequence[Outcome], recipe: Recipe, path: Path) -> int:
+def report_outcomes(outcomes: Sequence[VideoOutcome], recipe: Recipe, path: Path) -> int:
     """Logs the counts and warnings of an extraction, and prints its failures.
 
     Args:
@@ -91,7 +91,7 @@ def report_outcomes(outcomes: Sequence[Outcome], recipe: Recipe, path: Path) -> 
         len(read),
         sum(outcome.frames for outcome in read),
         sum(outcome.crops for outcome in read),
-        RECORD,
+        RECORD_FILE,
     )
     for sentence in outcome_warnings(read, recipe):
         log.warning("%s", sentence)
@@ -111,14 +111,14 @@ def report_outcomes(outcomes: Sequence[Outcome], recipe: Recipe, path: Path) -> 
     return len(failures)
 
 
-def outcome_warnings(read: Sequence[Outcome], recipe: Recipe) -> Iterator[str]:
+def outcome_warnings(read: Sequence[VideoOutcome], recipe: Recipe) -> Iterator[str]:
     """Sentences about the videos that a user should check: a count and an example of each kind.
 
     Args:
         read: the outcomes of the videos that could be read.
     """
 
-    def count(number: Callable[[Outcome], int]) -> tuple[int, str]:
+    def count(number: Callable[[VideoOutcome], int]) -> tuple[int, str]:
         """The sum of a number over the videos, and in which of them it is above 0."""
         affected = [outcome for outcome in read if number(outcome)]
         if not affected:

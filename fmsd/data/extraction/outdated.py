@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.data.extraction.records import check_crop_folder
-from fmsd.data.extraction.source_videos import RECORD, SourceVideo, file_state
+from fmsd.data.extraction.source_videos import RECORD_FILE, SourceVideo, file_state
 from fmsd.data.sources.tree import raise_unreadable
 from fmsd.ownership import below
 
@@ -91,12 +91,12 @@ def _unlisted_records(known: set[str], out: Path) -> Iterator[tuple[Path, Mappin
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         path = Path(folder)
         place = path.relative_to(out).as_posix()
-        if RECORD not in files or place in known:
+        if RECORD_FILE not in files or place in known:
             continue
         with contextlib.suppress(
             ValueError, KeyError, TypeError, AttributeError, FileNotFoundError
         ):
-            record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+            record = json.loads((path / RECORD_FILE).read_text(encoding="utf-8"))
             about = {name: record[name] for name in ("video", "dataset", "compression", "source")}
             texts = (
                 about["video"],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.atomic import atomic
-from fmsd.data.extraction.source_videos import RECORD, SOURCE_KEYS, SourceVideo, file_state
+from fmsd.data.extraction.source_videos import RECORD_FILE, SOURCE_KEYS, SourceVideo, file_state
 from fmsd.data.sources.tree import raise_unreadable
 from fmsd.errors import InputError, reason
 from fmsd.names import check_name, check_names
@@ -33,7 +33,7 @@ def is_extracted(source: SourceVideo, out: Path) -> bool:
     """
     folder = below(out, source.video)
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
         if record["video"] != source.video:
             raise InputError(
                 f"{folder} holds the crops of {record['video']}",
@@ -42,7 +42,7 @@ def is_extracted(source: SourceVideo, out: Path) -> bool:
         about = {name: getattr(source, name) for name in SOURCE_KEYS}
         if record["source"] == file_state(source):
             if any(record[name] != value for name, value in about.items()):
-                with atomic(folder / RECORD) as partial:
+                with atomic(folder / RECORD_FILE) as partial:
                     partial.write_text(json.dumps(record | about), encoding="utf-8")
             return True
     except (ValueError, KeyError, TypeError, FileNotFoundError, NotADirectoryError):
@@ -63,12 +63,13 @@ def check_crop_folder(folder: Path) -> None:
     if folder.is_symlink() or not folder.is_dir():
         raise InputError(f"{folder} is no folder of crops that fmsd extract wrote", remedy)
     paths = sorted(folder.iterdir())
-    if paths and not (folder / RECORD).is_file():
+    if paths and not (folder / RECORD_FILE).is_file():
         raise InputError(
-            f"{folder} is no folder of crops that fmsd extract wrote (it has no {RECORD})", remedy
+            f"{folder} is no folder of crops that fmsd extract wrote (it has no {RECORD_FILE})",
+            remedy,
         )
     for path in paths:
-        if path.is_dir() or not (path.name == RECORD or CROP_NAME.fullmatch(path.name)):
+        if path.is_dir() or not (path.name == RECORD_FILE or CROP_NAME.fullmatch(path.name)):
             raise InputError(f"{path} was not written by fmsd extract and would be lost", remedy)
 
 
@@ -83,7 +84,7 @@ def check_nesting(sources: Iterable[SourceVideo], out: Path) -> None:
         parts = source.video.split("/")
         for folder in {"/".join(parts[:end]) for end in range(1, len(parts))} - checked:
             checked.add(folder)
-            if (out / folder / RECORD).is_file():
+            if (out / folder / RECORD_FILE).is_file():
                 raise InputError(
                     f"The crops of {source.video} would lie in those of {folder}",
                     "rename one of them, or choose another out=FOLDER",
@@ -99,8 +100,8 @@ def read_records(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """
     for folder, subfolders, files in os.walk(out, onerror=raise_unreadable):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        if RECORD in files:
-            yield Path(folder), _read_record(Path(folder) / RECORD)
+        if RECORD_FILE in files:
+            yield Path(folder), _read_record(Path(folder) / RECORD_FILE)
 
 
 def _read_record(path: Path) -> dict[str, Any]:

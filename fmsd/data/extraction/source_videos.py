@@ -13,7 +13,7 @@ from fmsd.errors import InputError
 from fmsd.names import check_distinct
 from fmsd.types import Entry, Frame, Problem, Split, Video
 
-RECORD = "video.json"
+RECORD_FILE = "video.json"
 """The file that records every processed frame of a video; its presence marks the video as done."""
 
 SOURCE_KEYS = ("video", "label", "dataset", "domain", "split", "compression")
@@ -92,8 +92,8 @@ def _is_reserved(video: str) -> bool:
     """Whether an id is the name of a file that an extraction writes, in any case."""
     first, *rest = video.casefold().split("/")
     return (
-        RECORD in rest
-        or first == RECORD
+        RECORD_FILE in rest
+        or first == RECORD_FILE
         or re.fullmatch(r"manifest\.parquet|extract\.json|failures-.*\.csv", first) is not None
     )
 

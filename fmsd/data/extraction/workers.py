@@ -10,7 +10,7 @@ from pathlib import Path
 from fmsd.console import counting
 from fmsd.data.extraction.crops import extract_video
 from fmsd.data.extraction.faces import FaceDetector
-from fmsd.data.extraction.outcomes import Outcome
+from fmsd.data.extraction.outcomes import VideoOutcome
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.extraction.source_videos import SourceVideo
 from fmsd.data.processes import pool
@@ -26,7 +26,7 @@ def _begin(detector: Callable[[], FaceDetector]) -> None:
     _detect = detector()
 
 
-def _work(source: SourceVideo, recipe: Recipe, out: Path, work: Path) -> Outcome:
+def _work(source: SourceVideo, recipe: Recipe, out: Path, work: Path) -> VideoOutcome:
     """Extracts one video in a worker process."""
     assert _detect is not None
     return extract_video(source, _detect, recipe, out, work)
@@ -39,7 +39,7 @@ def extract_videos(
     out: Path,
     work: Path,
     workers: int,
-) -> Iterator[Outcome]:
+) -> Iterator[VideoOutcome]:
     """Extracts videos in several processes, in any order.
 
     On Ctrl-C the videos in progress are finished and the others left.
@@ -56,7 +56,7 @@ def extract_videos(
     if not sources:
         return
     executor = pool(min(workers, len(sources)), _begin, (detector,))
-    waiting, running = iter(sources), dict[Future[Outcome], SourceVideo]()
+    waiting, running = iter(sources), dict[Future[VideoOutcome], SourceVideo]()
     began, frames = time.monotonic(), 0
     with counting("Extracting", len(sources), "videos") as advance:
         try:

@@ -12,7 +12,7 @@ from fmsd.data import overrides
 from fmsd.data.sources.labels import Label, forgery_domain, label_from_last_word
 from fmsd.errors import InputError
 
-DOMAINS = {
+LABEL_DOMAINS = {
     "FF-DF": "Deepfakes",
     "FF-F2F": "Face2Face",
     "FF-FS": "FaceSwap",
@@ -38,7 +38,7 @@ AMBIGUOUS_LABELS: dict[str, Label] = {
 }
 """Labels, in lower case, that contain both words: those of one of DF40's methods."""
 
-_DOMAINS = {name.casefold(): domain for name, domain in DOMAINS.items()}
+_DOMAIN_OF = {name.casefold(): domain for name, domain in LABEL_DOMAINS.items()}
 
 
 def group_labels(
@@ -67,12 +67,12 @@ def name_label(name: str, labels: Mapping[str, Label]) -> Label | None:
         return labels[name]
     if word in AMBIGUOUS_LABELS:
         return AMBIGUOUS_LABELS[word]
-    return 1 if word in _DOMAINS else label_from_last_word(name)
+    return 1 if word in _DOMAIN_OF else label_from_last_word(name)
 
 
 def fake_domain(name: str, path: Path) -> str:
     """The domain of a label of fakes."""
-    name_or_alias = _DOMAINS.get(name.strip().casefold(), name.strip())
+    name_or_alias = _DOMAIN_OF.get(name.strip().casefold(), name.strip())
     return forgery_domain(name_or_alias, f"The label {name!r} in {path}")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fmsd.data.sources.labels import LABEL_DIGITS, LABEL_WORDS, Label, parse_label
-from fmsd.data.sources.text import read_csv, read_json, require_choice, require_kind
+from fmsd.data.sources.text import read_csv_table, read_json, require_choice, require_kind
 from fmsd.data.sources.tree import FAKE, list_videos, read_folder, refuse_unreadable
 from fmsd.data.spelling import match_names, to_nfc, with_slashes
 from fmsd.errors import InputError
@@ -155,7 +155,7 @@ def _label(name: str, about: Mapping[str, Any], path: Path) -> Label:
 def _read_list(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name, values) of the videos in a list."""
     if path.suffix == ".csv":
-        header, rows = read_csv(path, ("filename", "label"), ("split",))
+        header, rows = read_csv_table(path, ("filename", "label"), ("split",))
         for _, cells in rows:
             about = dict(zip(header, cells, strict=True))
             yield about["filename"], about

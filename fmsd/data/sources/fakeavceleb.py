@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from fmsd.data import overrides
 from fmsd.data.sources.labels import forgery_domain
-from fmsd.data.sources.text import read_csv
+from fmsd.data.sources.text import read_csv_table
 from fmsd.data.sources.tree import list_videos, refuse_unreadable
 from fmsd.data.spelling import ListedPaths, match_names
 from fmsd.errors import InputError
@@ -100,7 +100,7 @@ def _rows(table: Path, paths: ListedPaths) -> Iterator[tuple[int, tuple[str, ...
         raise InputError(
             f"There is no {table}", "give the FakeAVCeleb_v1.2 folder as data.root=PATH"
         )
-    header, rows = read_csv(table, METADATA_COLUMNS)
+    header, rows = read_csv_table(table, METADATA_COLUMNS)
     kind, folder = header.index("type"), header.index("")
     name, method = header.index("path"), header.index("method")
     for line, row in rows:

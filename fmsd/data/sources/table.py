@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.data.sources.labels import LABEL_DIGITS, forgery_domain
-from fmsd.data.sources.text import canonical_columns, read_csv
+from fmsd.data.sources.text import canonical_columns, read_csv_table
 from fmsd.data.sources.tree import is_video, refuse_unreadable
 from fmsd.data.spelling import ListedPaths
 from fmsd.errors import InputError, reason
@@ -89,7 +89,7 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
 
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, cells by column) of a CSV file; whole labels and indices are numbers."""
-    header, rows = read_csv(path, REQUIRED_COLUMNS, OPTIONAL_COLUMNS)
+    header, rows = read_csv_table(path, REQUIRED_COLUMNS, OPTIONAL_COLUMNS)
     for number, cells in rows:
         row: dict[str, Any] = dict(zip(header, cells, strict=True))
         yield number, row | {name: _whole(row[name]) for name in ("label", "index")}

@@ -157,7 +157,7 @@ class CsvTable(NamedTuple):
     rows: Iterator[tuple[int, list[str]]]
 
 
-def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> CsvTable:
+def read_csv_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> CsvTable:
     """Reads a CSV file; detects the separator by the columns, and strips blanks around cells.
 
     Separators other than commas and columns in another case are logged.
