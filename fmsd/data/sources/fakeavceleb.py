@@ -107,7 +107,7 @@ def _rows(table: Path, paths: ListedPaths) -> Iterator[tuple[int, tuple[str, ...
         parts = PurePosixPath(paths.with_slashes(row[folder])).parts
         if len(parts) < 2 or row[kind] not in TYPES or row[kind] not in parts:
             raise InputError(
-                f"Line {line} of {table} lacks a video's type or folder",
+                f"Line {line} of {table} has no valid type and folder of a video",
                 "correct that line, or remove it",
             )
         yield line, parts[parts.index(row[kind]) :], PurePosixPath(row[name]).stem, row[method]
