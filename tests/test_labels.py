@@ -489,7 +489,8 @@ def test_a_table_s_forgery_that_is_called_real_is_refused(tmp_path: Path, domain
 def test_no_label_is_cast(tmp_path: Path, label: Any) -> None:
     good = Frame(tmp_path / "a.png", 0, "d", "real", "d/real/a", 0, "test")
     manifest = from_entries([good], tmp_path)
-    odd = Frame(tmp_path / "b.png", label, "d", "real", "d/real/b", 0, "test")
+    odd = Frame(tmp_path / "b.png", 0, "d", "real", "d/real/b", 0, "test")
+    object.__setattr__(odd, "label", label)  # as a source without type checks may give it
     with pytest.raises(InputError, match=r"values of the wrong kind"):
         from_entries([good, odd], tmp_path)
     manifest.table.with_columns(label=pl.lit(0.7)).write_parquet(tmp_path / "m.parquet")

@@ -24,7 +24,6 @@ from fmsd.data.packaged import packaged_manifest
 from fmsd.data.selection import load_or_scan
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
-from fmsd.peft.adapter import read
 from fmsd.tasks.pack import parse_size
 from fmsd.types import Frames
 from tests.conftest import write_image
@@ -146,7 +145,7 @@ def test_a_tar_ends_with_the_frame_that_fills_it(packed: Manifest) -> None:
 
 def test_a_pack_can_be_packed_again(packed: Manifest, tmp_path: Path) -> None:
     assert pack.write_pack(packed.table, packed.files(), tmp_path / "one", 2**30) == 1
-    again = read(tmp_path / "one" / "manifest.parquet", tmp_path / "one")
+    again = read_manifest(tmp_path / "one" / "manifest.parquet", tmp_path / "one")
     assert again.digest() == packed.digest()
     assert [read_bytes(place) for place in again.files()] == [
         read_bytes(place) for place in packed.files()
