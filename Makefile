@@ -15,8 +15,8 @@ reproduce: .venv/installed ## Repeat a table of experiments/ with one seed: make
 test: .venv/installed-dev ## Run the tests that a commit needs (minutes)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-test-all: .venv/installed-dev ## Run every test and print the coverage
-	$(BIN)/python -m pytest -n auto --dist worksteal --cov=fmsd --cov-report=term:skip-covered
+test-all: test ## Run every test: also kills and resumes, real processes, whole stories
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 lint: .venv/installed-dev ## Check style and layers
 	$(BIN)/ruff check .

@@ -206,6 +206,7 @@ def test_holm_is_the_closed_test_of_bonferroni() -> None:
             assert holm_correction(p) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_p_values_are_corrected_for_the_comparisons_of_a_column_and_the_caption_counts_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

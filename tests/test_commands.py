@@ -250,6 +250,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES]
 )
@@ -378,6 +379,7 @@ def test_a_file_of_a_run_stands_for_its_run(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_training_prints_nothing_of_lightning_s_own(tmp_path: Path) -> None:
     """In a process of its own: what is imported when decides who sets the levels."""
     command = [

@@ -138,6 +138,7 @@ STEPS = sorted(
 ELSEWHERE = {"ff++": ("Deepfakes", "NeuralTextures"), "faces": ("faceswap", "stylegan2", "migan")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "forgeries"), list(ELSEWHERE.items()), ids=list(ELSEWHERE))
 @pytest.mark.parametrize(
     ("name", "step"), STEPS, ids=[f"{name}{place}" for place, (name, _) in enumerate(STEPS)]
@@ -296,6 +297,7 @@ FACES = {
 CONSTANT = FACES | {"full": 1e-5}  # of generalise, whose rate does not fall
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_rows_of_a_table_differ_in_their_rate_alone_which_is_that_of_the_method_on_its_data(
     method: str,
@@ -474,6 +476,7 @@ MISTYPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", MISTYPED)
 def test_values_of_another_type_are_refused_by_their_key(
     words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -141,6 +141,7 @@ def test_the_defaults_of_training_are_those_of_its_configuration() -> None:
     assert differing(Plan, config) == {}
 
 
+@pytest.mark.slow
 def test_every_exception_is_one() -> None:
     """What has come to agree is taken off the lists."""
     used: set[tuple[str, str]] = set()

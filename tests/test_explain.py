@@ -256,6 +256,7 @@ def untouched(act: Callable[[], object], model: Detector, image: Tensor) -> None
     assert torch.equal(model(image), logit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(PLAIN))
 def test_plain_transformers_have_both_maps(name: str) -> None:
     model, image = made(name, *PLAIN[name])

@@ -181,6 +181,7 @@ def test_a_trial_of_few_videos_and_some_forgeries(
     assert "data.frames=5 would have no effect" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_truncated_video_is_named_and_tried_again(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "videos", videos=1, frames=40), tmp_path / "crops"
     path = root / "test/real/test0.mp4"
@@ -276,6 +277,7 @@ def test_words_about_the_source_have_no_silent_effect_on_crops(
         assert data(out, forgeries=["real"]).everything
 
 
+@pytest.mark.slow
 def test_a_killed_extraction_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     root = tree(tmp_path / "videos", videos=8, frames=20)
     assert main(command(root, tmp_path / "whole", "frames=20", "size=96")) == 0
@@ -313,6 +315,7 @@ def test_a_killed_extraction_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: 
     assert not (out / ".work").exists()
 
 
+@pytest.mark.slow
 def test_shards_are_joined_to_the_same_dataset(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -471,6 +474,7 @@ def test_recipes_that_cannot_be_followed_are_refused(changes: dict[str, Any], me
         Recipe(**changes)
 
 
+@pytest.mark.slow
 def test_words_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
     """In a process of its own: here annotations are checked first."""
     done = fmsd_command(
@@ -496,6 +500,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "crops").exists()
 
 
+@pytest.mark.slow
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "videos", videos=4, frames=20), tmp_path / "crops"
     code = "import sys; from fmsd.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -520,6 +525,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     assert main(arguments[3:]) == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_what_is_at_work_and_the_rest_is_made_later(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "videos", videos=4, frames=20), tmp_path / "crops"
     code = "import sys; from fmsd.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -584,6 +590,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_leaves_whole_videos_only(
     tmp_path: Path, tiny_disk: Path
 ) -> None:
@@ -604,6 +611,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_whole_videos_only(
         )
 
 
+@pytest.mark.slow
 def test_folders_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None:
     """By a user bound by file modes; root is only without two of its capabilities."""
     bound = []
@@ -638,6 +646,7 @@ def test_folders_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> Non
     assert not list(crops.iterdir())
 
 
+@pytest.mark.slow
 def test_the_real_clips_are_extracted_whole(real_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "crops"
     layout = [

@@ -245,6 +245,7 @@ def check_round_trip(
 # ---- what holds of every family
 
 
+@pytest.mark.slow
 @every_family
 def test_an_adapted_backbone_starts_equal_learns_folds_and_comes_back_from_its_adapter(
     family: Family, tmp_path: Path

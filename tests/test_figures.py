@@ -145,6 +145,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("picture", PICTURES)
 def test_a_picture_of_a_merge_is_a_whole_file_of_a_sane_size(picture: str, tmp_path: Path) -> None:

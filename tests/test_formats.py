@@ -486,6 +486,7 @@ def test_tensors_without_values_are_refused() -> None:
         to_pretrained_keys(meta(clip).state_dict(), clip(), "meta.pth")
 
 
+@pytest.mark.slow
 def test_every_network_refuses_the_weights_of_every_other_with_one_sentence() -> None:
     """Whatever timm's conversions do with weights that are not of their model."""
     networks = {

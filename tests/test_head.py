@@ -146,6 +146,7 @@ def test_weight_decay_leaves_the_head_alone() -> None:
 # ---- every family
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_every_family_learns_through_it_and_without_it_is_timms(
     family: Family, tmp_path: Path
@@ -473,6 +474,7 @@ def test_fold_writes_what_fmsd_loads_again(there: Path, caplog: pytest.LogCaptur
     torch.testing.assert_close(again, one, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_experts_with_cosine_heads_merge_and_mixed_ones_are_refused(
     there: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -561,6 +563,7 @@ def test_a_head_that_would_not_come_is_refused(
 # ---- it learns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "width"), [("probe", 192), ("fmsd", 192), ("full", 24)])
 def test_it_separates_what_a_plain_head_separates(method: str, width: int) -> None:
     """Fakes have one brighter corner; 60 steps of the same batches."""

@@ -213,6 +213,7 @@ def test_videos_that_share_a_name_are_one_and_count_as_real_where_one_is() -> No
         resample_metrics(predictions(4), ["auc"], "frame", naming="folder")
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_as_often_as_it_says_and_one_over_frames_does_not() -> None:
     """Frames of a video are alike: drawn one by one they would seem to say far more than they do."""
     truth = norm.cdf(1 / math.sqrt(2 * (1 + 0.5**2)))
@@ -267,6 +268,7 @@ def test_pairing_narrows_what_two_runs_differ_by() -> None:
     assert together.high - together.low < (apart.high - apart.low) / 2
 
 
+@pytest.mark.slow
 def test_runs_that_are_equally_good_differ_significantly_as_often_as_p_says() -> None:
     small = 0
     for seed in range(200):

@@ -219,6 +219,7 @@ def test_a_label_that_says_both_or_neither_is_refused(tmp_path: Path, label: str
         assert [entry.label for entry in entries] == [0, value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["deepfakebench", "df40", "celebdf_v2", "ff++"])
 def test_the_remedy_for_a_label_settles_it_whatever_reads_the_file(
     tmp_path: Path, data: str, capsys: pytest.CaptureFixture[str]
@@ -537,6 +538,7 @@ SUGGESTIVE += [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUGGESTIVE)
 def test_a_folder_whose_name_suggests_real_images_has_to_be_settled(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
@@ -710,6 +712,7 @@ def test_numbers_name_datasets_forgeries_and_compressions(tmp_path: Path) -> Non
 # ---- folders of splits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("unknown", "split"),
     [

@@ -21,6 +21,8 @@ from tests.conftest import ROOT, grow_tree
 from tests.films import film, walk
 from tests.test_sweeps import TINY, told
 
+pytestmark = pytest.mark.slow
+
 
 def sweep(tmp_path: Path, *words: str) -> tuple[list[str], Path]:
     """A sweep of an extraction in two parts: three videos of two frames, and in the first part one

@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +33,8 @@ from fmsd.tracking import mlflow, publish, tensorboard, wandb
 from fmsd.tracking.dashboard import build_workspace, dashboard
 from fmsd.tracking.values import stamps_by_dataset
 from tests.conftest import grow_tree
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +205,15 @@ class Offline:
 
 
 def offline(run: Run) -> list[Offline]:
-    return [Offline(file) for file in sorted((run.folder / "wandb").glob("offline-run-*/*.wandb"))]
+    """The offline files, once wandb's own process has written all of them."""
+    for _ in range(50):
+        found = [
+            Offline(file) for file in sorted((run.folder / "wandb").glob("offline-run-*/*.wandb"))
+        ]
+        if all(hasattr(one, "run") for one in found):
+            break
+        time.sleep(0.2)
+    return found
 
 
 def test_wandb_holds_the_numbers_of_the_run_its_tables_curves_pictures_and_adapter(

@@ -25,6 +25,8 @@ from fmsd.state import read_state
 from fmsd.tasks import merge as merging
 from tests.conftest import grow_tree
 
+pytestmark = pytest.mark.slow
+
 MERGERS = sorted(path.stem for path in (CONF / "merger").glob("*.yaml"))
 METHODS = ("fmsd", "lora", "full")
 BASE = "package:demo_vit.safetensors"

@@ -50,6 +50,7 @@ def trained(tree: Path, folder: Path, *words: str) -> Run:
     return Run(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [["select=iid"], ["select=last"], ["select=leave_one_domain_out", "data.left_out=blend"]],
@@ -204,6 +205,7 @@ def test_the_validation_predictions_lie_beside_the_tests_and_give_the_threshold(
     assert json.loads((run.folder / "run.json").read_text())["origin"]["selection"] == "iid"
 
 
+@pytest.mark.slow
 def test_an_evaluation_by_another_video_score_takes_the_threshold_that_belongs_to_it(
     trees: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -235,6 +237,7 @@ def test_an_evaluation_by_another_video_score_takes_the_threshold_that_belongs_t
     assert "acc_val" not in Run(tmp_path / "bare").results()["metric"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [1, 2])
 def test_a_value_that_never_gets_better_ends_training_after_so_many_epochs(
     patience: int, trees: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -328,6 +331,7 @@ def test_patience_without_a_sense_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_verbs_about_data_load_neither_lightning_nor_a_network() -> None:
     script = (
         "import sys, fmsd.tasks.doctor, fmsd.tasks.extract, fmsd.tasks.index, fmsd.tasks.pack\n"

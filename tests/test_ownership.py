@@ -283,6 +283,7 @@ def test_doctor_replaces_only_a_report_of_its_own(
         assert (tmp_path / "mine.json").read_text() == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("by", "names"),
     [

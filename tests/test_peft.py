@@ -436,6 +436,7 @@ def train(
         step(model, adaptation, optimizer, image, torch.tensor([0.0, 1.0, 1.0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [False, True])
 def test_hard_directions_are_orthonormal_and_outside_the_semantic_part_after_200_steps(
     tiny: Detector, apart: bool
@@ -566,6 +567,7 @@ def test_under_bf16_autocast_factors_and_norms_stay_float32(tiny: Detector) -> N
     assert {parameter.dtype for parameter in tiny.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_a_compiled_detector_has_the_same_outputs_and_gradients(
     tiny: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:

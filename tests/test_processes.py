@@ -17,6 +17,8 @@ from fmsd.engine.launcher import is_launched, launch
 from tests.conftest import METHODS, ROOT, fmsd_command, grow_tree
 from tests.test_resume import TINY, WRAPPERS, refused, start
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import os, sys, functools
 import tests.conftest, torch

@@ -119,6 +119,7 @@ def test_a_damaged_record_of_what_was_published_costs_a_sentence_alone(
     assert not (run.folder / "Steady").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["fmsd.tracking.publish", "fmsd.tasks.report"])
 def test_trackers_are_imported_when_a_logger_is_built(module: str) -> None:
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"

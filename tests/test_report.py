@@ -368,6 +368,7 @@ def test_the_interval_of_a_row_is_that_of_its_mean_over_seeds(
     assert cell.endswith(f"[{low:.3f}, {high:.3f}]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["auc", "eer"])
 def test_the_best_of_a_column_is_bold_and_the_unseen_datasets_have_a_mean(
     methods: Path, tmp_path: Path, metric: str
@@ -388,6 +389,7 @@ def test_the_best_of_a_column_is_bold_and_the_unseen_datasets_have_a_mean(
     assert UNSEEN not in (tmp_path / "fewer" / "results.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_datasets_that_some_row_was_trained_on_have_a_mean_of_their_own(
     methods: Path, tmp_path: Path
 ) -> None:
@@ -404,6 +406,7 @@ def test_the_datasets_that_some_row_was_trained_on_have_a_mean_of_their_own(
     assert row[header.index(SEEN)].replace("*", "").startswith(f"{own['value'].mean():.3f} ±")
 
 
+@pytest.mark.slow
 def test_the_difference_from_a_row_is_paired(methods: Path, tmp_path: Path) -> None:
     finished(methods / "other", ["method=probe"], 0, datasets=("ff",), facts={"manifest": "others"})
     with pytest.raises(
@@ -425,6 +428,7 @@ def test_the_difference_from_a_row_is_paired(methods: Path, tmp_path: Path) -> N
     assert set(rows[1][1:]) == {"-"}  # not the same videos
 
 
+@pytest.mark.slow
 def test_two_stamps_in_one_column_are_refused_and_marked_when_told(
     runs: Path, tmp_path: Path
 ) -> None:
@@ -640,6 +644,7 @@ def test_latex_is_balanced_and_escaped(runs: Path, tmp_path: Path) -> None:
     assert escape_latex("a\\b_c ~") == r"a\textbackslash{}b\_c \textasciitilde{}"
 
 
+@pytest.mark.slow
 def test_the_command_and_what_it_refuses(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -749,6 +754,7 @@ def test_a_mean_over_fewer_seeds_says_so_and_is_not_the_best(methods: Path, tmp_
     assert "seed" not in cells["method=fmsd"]["ff"] + cells["method=lora"]["dfdc"]
 
 
+@pytest.mark.slow
 def test_videos_named_otherwise_are_not_compared(methods: Path, tmp_path: Path) -> None:
     named = frames("ff", (), 0).with_columns(
         video=pl.format("{}-{}", "video", "domain")
@@ -769,6 +775,7 @@ def test_videos_named_otherwise_are_not_compared(methods: Path, tmp_path: Path) 
     )  # no cell of the differences bears it
 
 
+@pytest.mark.slow
 def test_robustness_is_a_mean_over_the_severities_that_all_runs_have(
     methods: Path, tmp_path: Path
 ) -> None:
@@ -832,6 +839,7 @@ def test_the_newest_evaluation_counts_by_its_time_and_shadowed_ones_are_told(
     )
 
 
+@pytest.mark.slow
 def test_damaged_files_are_told_in_one_sentence(runs: Path, tmp_path: Path) -> None:
     merge = runs / "merge"
     record = json.loads((merge / "run.json").read_text())

@@ -16,6 +16,8 @@ from fmsd.errors import InputError
 from fmsd.tasks.reproduce import compare_results, expand_step, reproduce
 from tests.conftest import grow_tree
 
+pytestmark = pytest.mark.slow
+
 NETWORK = (
     *(
         "data=folder",

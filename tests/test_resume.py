@@ -41,6 +41,8 @@ from fmsd.peft.method import Method
 from tests.conftest import METHODS, ROOT, fmsd_command, grow_tree, tiny_vit, write_image
 from tests.test_engine import learner, module
 
+pytestmark = pytest.mark.slow
+
 WRAPPERS: dict[str, OptimizerWrapper] = {"erm": ERM(), "sam": SAM(), "sagm": SAGM(), "roga": RoGA()}
 
 

@@ -340,6 +340,7 @@ def test_domains_that_cannot_fill_a_batch_are_refused(
         sampler(**changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frequency", ["balanced", "natural"])
 def test_a_million_frames_take_no_time(frequency: str) -> None:
     rng = np.random.default_rng(0)
@@ -651,6 +652,7 @@ def trained(
     return watcher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batches", "workers", "limit"), [("shuffle", 0, 1.0), ("balanced", 1, 1.0), ("natural", 0, 3)]
 )

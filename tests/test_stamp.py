@@ -56,6 +56,7 @@ def test_a_stamp_is_that_of_the_protocol_and_of_nothing_else(tree: Path, tmp_pat
     assert marks(moved).isdisjoint(plain)
 
 
+@pytest.mark.slow
 def test_every_row_of_a_result_carries_the_stamp_of_its_dataset_and_level(tmp_path: Path) -> None:
     tree, run = grow_tree(tmp_path / "tree"), tmp_path / "run"
     words = ["data=folder", f"data.root={tree}", "trainer=smoke", "backbone=demo_vit"]

@@ -23,6 +23,8 @@ from sklearn.metrics import roc_auc_score
 from fmsd.models.detector import detector
 from tests.conftest import ROOT, fmsd_command, grow_tree, write_image
 
+pytestmark = pytest.mark.slow
+
 DEMO = {"img_size": 64, "patch_size": 8, "embed_dim": 160, "depth": 6, "num_heads": 5}
 
 

@@ -138,6 +138,7 @@ def caged() -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_semaphores_that_cannot_be_made_are_known_for_shared_memory() -> None:
     if not caged():
         pytest.skip("this user may not mount a /dev/shm of its own")

@@ -20,6 +20,8 @@ from fmsd.runs.claim import claim_run
 from fmsd.runs.folder import BUSY, ERROR, Run, write_text
 from tests.conftest import ROOT, grow_tree
 
+pytestmark = pytest.mark.slow
+
 TINY = (
     *(
         "train",

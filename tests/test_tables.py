@@ -85,6 +85,7 @@ def test_no_other_file_has_polars_open_a_path() -> None:
     assert {path for path, _ in found} == {"fmsd/tables.py"}
 
 
+@pytest.mark.slow
 def test_report_shows_the_numbers_of_the_named_folder(tmp_path: Path) -> None:
     for place, name in enumerate(("run[1]", "run1", "run*", "run2")):
         finished(tmp_path / name / "job", ["data=ff"], place, datasets=("ff",), shift=place / 2)
@@ -107,6 +108,7 @@ def test_report_shows_the_numbers_of_the_named_folder(tmp_path: Path) -> None:
         assert set(forgeries["seed"]) == {place}
 
 
+@pytest.mark.slow
 def test_manifests_and_tables_are_those_of_the_named_file(tmp_path: Path) -> None:
     for place, name in enumerate(("m[1]", "m1", "m*")):
         root = grow_tree(tmp_path / f"tree{name}", videos=place + 1)
@@ -201,6 +203,7 @@ def test_evaluate_takes_the_thresholds_of_the_named_run(
     assert values[0] == values[1]
 
 
+@pytest.mark.slow
 def test_fold_merge_and_explain_take_the_named_run(place: Path, tmp_path: Path) -> None:
     plain = {}
     for name in ("run[1]", "run1"):

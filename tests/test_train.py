@@ -175,6 +175,7 @@ def test_who_waits_for_a_run_finds_it_as_it_is_then(fails: bool, tmp_path: Path)
     worker.join()
 
 
+@pytest.mark.slow
 def test_in_bfloat16_too_an_evaluation_gives_the_numbers_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

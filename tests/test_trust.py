@@ -155,6 +155,7 @@ def folder(place: Path, config: dict[str, Any], finished: bool = True) -> Path:
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_run_from_elsewhere_runs_nothing_of_its_own(
@@ -635,6 +636,7 @@ def test_trust_adds_the_targets_of_a_package_and_of_no_other(
         build(load_run_config(path, ["not_installed_anywhere."]).wrapper)
 
 
+@pytest.mark.slow
 def test_the_command_line_and_its_files_name_any_code_and_a_run_of_it_is_tested_with_trust(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -217,6 +217,7 @@ def test_no_frame_that_damage_has_reached_is_taken_for_the_video(
     assert shown
 
 
+@pytest.mark.slow
 def test_the_real_clips_are_sampled_as_they_are_decoded(real_data: Path) -> None:
     paths = sorted((real_data / "videos").iterdir())
     assert paths
