@@ -137,6 +137,16 @@ def test_a_specialist_is_trained_on_one_forgery_and_tested_on_all(trees: tuple[P
         assert module(trees[0], train_forgeries=["warp"]).training
 
 
+def check_refused(
+    words: list[str], sentence: str, root: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asserts that a training with these overrides ends with the sentence and leaves no run."""
+    data = ["data=folder", f"data.root={root}", "trainer=smoke", "backbone=demo_vit"]
+    assert main(["train", "method=probe", *data, f"hydra.run.dir={run}", *words]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not run.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -159,16 +169,7 @@ def test_rules_that_lack_something_are_refused(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    data = [
-        "data=folder",
-        f"data.root={trees[0]}",
-        "trainer=smoke",
-        "backbone=demo_vit",
-        f"hydra.run.dir={tmp_path / 'run'}",
-    ]
-    assert main(["train", "method=probe", *data, *words]) == 2
-    assert sentence in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    check_refused(words, sentence, trees[0], tmp_path / "run", capsys)
 
 
 def test_the_only_forgery_cannot_be_left_out(tree: Path) -> None:
@@ -319,16 +320,7 @@ def test_patience_without_a_sense_is_refused(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    data = [
-        "data=folder",
-        f"data.root={trees[0]}",
-        "trainer=smoke",
-        "backbone=demo_vit",
-        f"hydra.run.dir={tmp_path / 'run'}",
-    ]
-    assert main(["train", "method=probe", *data, *words]) == 2
-    assert sentence in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    check_refused(words, sentence, trees[0], tmp_path / "run", capsys)
 
 
 @pytest.mark.slow

@@ -56,15 +56,7 @@ def plot_domain_matrix(
                 linewidth=2,
             )
         )
-    axes.set_yticks(range(len(rows)), [*map(style.literal_text, rows)], fontsize=8)
-    axes.set_xticks(
-        range(len(columns)),
-        [*map(style.literal_text, columns)],
-        fontsize=8,
-        rotation=45,
-        ha="right",
-        rotation_mode="anchor",
-    )
+    _label_cells(axes, rows, columns)
     note = f"; framed: {len(inverted)} inverted (interval below 0.5)" if inverted else ""
     axes.set_title(f"Video {metric} of each forgery{note}", fontsize=10, loc="left")
     style.add_colorbar(figure, axes, image, metric)
@@ -123,15 +115,7 @@ def plot_cosines(experts: Sequence[str], gram: ArrayLike, ceiling: float | None 
     figure, axes = style.canvas(1.2 + _inches(names) + side, 0.6 + side + 0.75 * _inches(names))
     image = axes.imshow(cells, cmap=DIVERGING, vmin=-1, vmax=1)
     _write_values(axes, image, cells, 2)
-    axes.set_yticks(range(len(names)), [*map(style.literal_text, names)], fontsize=8)
-    axes.set_xticks(
-        range(len(names)),
-        [*map(style.literal_text, names)],
-        fontsize=8,
-        rotation=45,
-        ha="right",
-        rotation_mode="anchor",
-    )
+    _label_cells(axes, names, names)
     others = cells[~np.eye(len(names), dtype=bool)]
     others = others[~np.isnan(others)]
     mean = f", {float(others.mean()):z.2f} on average" if len(others) else ""
@@ -246,6 +230,19 @@ def gram_singular_values(gram: ArrayLike) -> Float64[np.ndarray, " experts"]:
     if not np.isfinite(products).all():
         return np.full(len(products), np.nan)
     return np.sqrt(np.maximum(np.linalg.eigvalsh(products)[::-1], 0))
+
+
+def _label_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Names the rows and columns of a matrix of cells; the names of columns are slanted."""
+    axes.set_yticks(range(len(rows)), [*map(style.literal_text, rows)], fontsize=8)
+    axes.set_xticks(
+        range(len(columns)),
+        [*map(style.literal_text, columns)],
+        fontsize=8,
+        rotation=45,
+        ha="right",
+        rotation_mode="anchor",
+    )
 
 
 def _write_values(axes: Axes, image: AxesImage, cells: np.ndarray, digits: int) -> None:
