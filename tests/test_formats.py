@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from fmsd.errors import InputError
-from fmsd.models import formats
+from fmsd.models import containers
 from fmsd.models.configured import backbone_shapes
 from fmsd.models.formats import to_pretrained_keys, to_timm_keys
 from fmsd.state import StateFile, read_state
@@ -342,7 +342,7 @@ def test_what_fits_is_returned_unread(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("keys", [to_timm_keys, to_pretrained_keys])
 def test_every_wrapper_comes_off_alike_for_a_merge_and_for_a_training(keys: Keys) -> None:
     own = clip().state_dict()
-    for prefix in (*formats.WRAPPERS, "teacher.", "student.backbone.", "module.net.encoder."):
+    for prefix in (*containers.WRAPPERS, "teacher.", "student.backbone.", "module.net.encoder."):
         found = keys(prefixed(own, prefix), meta(clip), "own.pth")
         assert found.keys() == own.keys()
         assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
@@ -350,7 +350,7 @@ def test_every_wrapper_comes_off_alike_for_a_merge_and_for_a_training(keys: Keys
 
 def test_a_head_outside_the_wrapper_comes_along() -> None:
     own = clip().state_dict()
-    for prefix in formats.WRAPPERS:
+    for prefix in containers.WRAPPERS:
         assert to_timm_keys(prefixed(own, prefix), meta(clip), "own.pth").keys() == own.keys()
         headless = {
             name if name.startswith("head.") else f"{prefix}{name}": tensor

@@ -21,7 +21,7 @@ from fmsd.models.detector import Detector
 log = logging.getLogger(__name__)
 
 FIXED, SEARCH = "fixed", "search"
-"""Selection rules of a merge in result tables: given coefficients, or the best on validation data."""
+"""Selection rules of a merge in result tables: coefficients given, or best on validation data."""
 
 
 def grid_combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

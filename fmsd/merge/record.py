@@ -1,4 +1,4 @@
-"""The record of a merge, `merge.json`: per-tensor norms and Gram matrices, which later merges reuse."""
+"""The record of a merge, `merge.json`, whose Gram matrices later merges reuse."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ RECORD = "merge.json"
 
 
 def core_merger(merger: Merger) -> R2M | R2MScript:
-    """Returns the merger whose core and residuals the record describes: R2M, or a variant itself."""
+    """Returns the merger whose core the record describes: R2M unless the merger has a core."""
     return merger if isinstance(merger, R2M | R2MScript) else R2M()
 
 

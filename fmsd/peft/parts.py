@@ -59,7 +59,7 @@ def is_matrix(module: nn.Module) -> bool:
 def changed_parts(detector: Detector, touched: set[str]) -> dict[str, Part]:
     """Returns the parts of a merged adapter: changed tensors, and the buffers of their modules.
 
-    Makes the detector's changed parameters trainable and freezes the others, as `adapter.load` does.
+    Makes the detector's changed parameters trainable and freezes the rest, as `adapter.load` does.
 
     Args:
         touched: names of the tensors that some specialist changed.

@@ -3,18 +3,13 @@
 The result is a run like any other.
 """
 
-import dataclasses
-import json
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fmsd.console import counting
 from fmsd.data import manifest as manifests
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
@@ -31,26 +26,13 @@ from fmsd.engine.merge_search import (
 )
 from fmsd.engine.scoring import scored, tested
 from fmsd.engine.stamp import stamps
-from fmsd.engine.trainer import TrainerFactory, alone, seed_everything
+from fmsd.engine.trainer import TrainerFactory, alone
 from fmsd.engine.weights import built, folded
 from fmsd.errors import InputError
-from fmsd.figures import merges
 from fmsd.figures.merge_pictures import draw_domains
-from fmsd.merge.output import write_merged
-from fmsd.merge.r2m import R2M
-from fmsd.merge.r2m_script import R2MScript
-from fmsd.merge.record import RECORD, core_merger, known_grams, log_truncations, tensor_records
-from fmsd.merge.task_vectors import Merger, Specialists
-from fmsd.models.detector import Detector, meta_detector
-from fmsd.peft import adapter
-from fmsd.peft.experts import (
-    Expert,
-    base_weights,
-    check_count,
-    check_distance,
-    open_experts,
-)
-from fmsd.peft.parts import changed_parts
+from fmsd.merge.task_vectors import Merger
+from fmsd.models.detector import Detector
+from fmsd.peft.experts import check_count
 from fmsd.quoting import typed
 from fmsd.report.rows import learning_settings
 from fmsd.report.terminal import show
@@ -58,8 +40,6 @@ from fmsd.runs.folder import Run, caption, claimed, provenance
 from fmsd.state import tensor_shapes
 
 log = logging.getLogger(__name__)
-
-
 
 
 def merge(
@@ -139,10 +119,6 @@ def merge(
     return run
 
 
-
-
-
-
 def check_ceiling(paths: Sequence[Path] | None) -> None:
     """Checks that the paths are two trainings of one specialist, as far as they show it.
 
@@ -177,12 +153,6 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
                 f"{', '.join(differing)}",
                 remedy,
             )
-
-
-
-
-
-
 
 
 def run_record(
