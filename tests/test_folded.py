@@ -383,13 +383,15 @@ def test_a_rebuilt_layer_is_the_one_that_was_made(name: str, tmp_path: Path) -> 
             ),
         )
         assert type(rebuilt) is type(made)
-        assert cast(adapter.Adapted, rebuilt).describe() == cast(adapter.Adapted, made).describe()
+        assert (
+            cast(adapter.AdaptedLayer, rebuilt).describe() == cast(adapter.Adapted, made).describe()
+        )
         buffers, own = dict(rebuilt.named_buffers()), dict(made.named_buffers())
         assert set(buffers) == set(own)
         assert all(torch.equal(buffers[key], value) for key, value in own.items())
         assert torch.equal(
-            cast(adapter.Adapted, rebuilt).fold().get_parameter("weight"),
-            cast(adapter.Adapted, made).fold().get_parameter("weight"),
+            cast(adapter.AdaptedLayer, rebuilt).fold().get_parameter("weight"),
+            cast(adapter.AdaptedLayer, made).fold().get_parameter("weight"),
         )
 
 

@@ -100,6 +100,6 @@ def search_coefficients(
 @torch.no_grad()
 def load_tensors(model: Detector, tensors: Iterable[tuple[str, Tensor]]) -> None:
     """Copies tensors into a plain backbone, in place."""
-    own = model.backbone.state_dict()
+    state = model.backbone.state_dict()
     for name, tensor in tensors:
-        own[name].copy_(tensor)
+        state[name].copy_(tensor)

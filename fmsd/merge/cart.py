@@ -49,12 +49,12 @@ class CART:
                 tasks = specialists.task_vectors(name)
                 centred = part.matrices(tasks.sub_(tasks.mean(0)), stack=1)
                 rank = max(1, rounded_down(self.ratio, min(centred.shape[-2:])))
-                top, found = torch.zeros(centred.shape[1:]), []
+                top, qualities = torch.zeros(centred.shape[1:]), []
                 for matrices in centred:
                     for total, matrix in zip(top, matrices, strict=True):
                         left, right, quality = truncate(matrix, rank, self.svd, self.least_energy)
                         total.addmm_(left, right)
-                        found.append(quality)
+                        qualities.append(quality)
                 merged.add_(top.view(merged.shape), alpha=self.prior)
-                record = truncation_record(rank, found)
+                record = truncation_record(rank, qualities)
             yield Merged(name, merged, record)

@@ -59,9 +59,9 @@ class Core(NamedTuple):
             for label, energy in zip(labels, energies, strict=True)
             if not energy
         ]
-        found = list(unmoved)
+        warnings = list(unmoved)
         if self.gap is not None and self.gap < LEAST_GAP:
-            found.append(
+            warnings.append(
                 "The core is not determined: the spectral gap behind its "
                 f"{'direction' if self.directions == 1 else 'directions'} is "
                 f"{self.gap:.2f}, below {LEAST_GAP:g}, so that a little noise would give another "
@@ -73,11 +73,11 @@ class Core(NamedTuple):
                 ": its task vector is longer than the others or nearer to them; merger=r2m "
                 "merger.normalise=task takes the length out"
             )
-            found.append(
+            warnings.append(
                 f"{labels[largest]} alone makes {self.shares[largest]:.0%} of the "
                 f"core{cure if self.normalise == 'none' else ''}"
             )
-        return found
+        return warnings
 
 
 def leading_core(
@@ -135,11 +135,11 @@ def spectral_gap(energies: Float64[Tensor, " experts"], directions: int) -> floa
 
     It is 1 if those after the k-th are zero, and None if all are.
     """
-    found = torch.where(energies > 1e-12 * energies[0], energies, 0.0)
-    if not found[0] > 0:
+    nonzero = torch.where(energies > 1e-12 * energies[0], energies, 0.0)
+    if not nonzero[0] > 0:
         return None
-    rest = float(found[directions]) if directions < len(found) else 0.0
-    return 1 - rest / float(found[directions - 1]) if rest else 1.0
+    rest = float(nonzero[directions]) if directions < len(nonzero) else 0.0
+    return 1 - rest / float(nonzero[directions - 1]) if rest else 1.0
 
 
 def norm_matching_scales(

@@ -255,17 +255,17 @@ def nonfinite_error(specialists: Specialists, index: int, name: str) -> InputErr
     )
 
 
-def truncation_record(rank: int, found: Sequence[Quality]) -> dict[str, Any]:
+def truncation_record(rank: int, qualities: Sequence[Quality]) -> dict[str, Any]:
     """Returns the record of a tensor whose matrices were truncated.
 
     Args:
         rank: of the truncated matrices.
-        found: quality of each, ordered by expert, then by slice.
+        qualities: quality of each, ordered by expert, then by slice.
     """
     record = {
         "rank": rank,
-        "energy": [own.energy for own in found],
-        "of_best": [own.of_best for own in found],
+        "energy": [quality.energy for quality in qualities],
+        "of_best": [quality.of_best for quality in qualities],
     }
-    rejected = [own.rejected for own in found if own.rejected is not None]
+    rejected = [quality.rejected for quality in qualities if quality.rejected is not None]
     return {**record, "rejected": rejected} if rejected else record

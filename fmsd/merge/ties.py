@@ -56,7 +56,7 @@ class TIES:
             )
         for name in specialists.names:
             tasks = _rows(specialists, name)
-            own = (
+            thresholds = (
                 magnitude_threshold(
                     lambda tasks=tasks: [tasks], experts, self._kept(tasks.shape[1])
                 )
@@ -65,7 +65,7 @@ class TIES:
             )
             merged = torch.cat(
                 [
-                    sign_elected_mean(block, own)
+                    sign_elected_mean(block, thresholds)
                     for block in tasks.split(BLOCK_ELEMENTS // experts, dim=1)
                 ]
             )

@@ -51,10 +51,10 @@ class TSVM:
 def decorrelated_sum(tasks: Float[Tensor, "experts rows columns"]) -> Float[Tensor, "rows columns"]:
     """Returns the sum of the tasks' top triplets, their vectors orthogonalised over tasks."""
     limit = max(1, min(tasks.shape[1:]) // len(tasks))
-    found = [singular_triplets(task, limit) for task in tasks]
+    triplets = [singular_triplets(task, limit) for task in tasks]
     u, s, vt = (
-        torch.cat([own.u for own in found], 1),
-        torch.cat([own.s for own in found]),
-        torch.cat([own.vt for own in found]),
+        torch.cat([each.u for each in triplets], 1),
+        torch.cat([each.s for each in triplets]),
+        torch.cat([each.vt for each in triplets]),
     )
     return dense_product(Factors(polar_factor(u), s, polar_factor(vt)))

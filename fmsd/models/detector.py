@@ -62,13 +62,13 @@ class Detector(nn.Module):
         Raises:
             InputError: the backbone has several.
         """
-        found = self.backbone.get_classifier()  # pyright: ignore[reportCallIssue]
-        if not isinstance(found, nn.Module):
+        classifier = self.backbone.get_classifier()  # pyright: ignore[reportCallIssue]
+        if not isinstance(classifier, nn.Module):
             raise InputError(
-                f"{type(self.backbone).__name__} ends in {len(found)} classifiers",
+                f"{type(self.backbone).__name__} ends in {len(classifier)} classifiers",
                 "choose a backbone with a single one",
             )
-        return found
+        return classifier
 
     def train(self, mode: bool = True) -> "Detector":
         """Sets training mode, but keeps frozen batch norms in evaluation mode.
@@ -189,10 +189,10 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     Raises:
         InputError: the file cannot be read, or keys or shapes differ; the message lists them.
     """
-    own = backbone.state_dict()
+    state = backbone.state_dict()
     with torch.no_grad():
         for key, value in to_pretrained_keys(read_state(path), backbone, str(path)).items():
-            own[key].copy_(value)
+            state[key].copy_(value)
 
 
 def meta_detector(make: Callable[..., Detector]) -> Detector:

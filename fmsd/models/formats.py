@@ -36,20 +36,22 @@ def to_timm_keys(
         InputError: the head has another number of outputs, keys or shapes differ (the message lists
             them), or the file holds several networks or quantised weights.
     """
-    own = model.state_dict()
-    wanted = tensor_shapes(own)
-    check_values(state, own, source)
+    target = model.state_dict()
+    wanted = tensor_shapes(target)
+    check_values(state, target, source)
     if tensor_shapes(state) == wanted:
         return state
     inner = unwrap(state, network_prefix(state, model, source), model)
-    found = _reduce_to_one_logit(rename_known(inner, model, source), model, wanted, source)
+    converted = _reduce_to_one_logit(rename_known(inner, model, source), model, wanted, source)
     # Not if only shapes differ: the conversion would resample a ViT's patches.
-    if found.keys() != wanted.keys():
-        found = _reduce_to_one_logit(_convert_by_timm(found, model, source), model, wanted, source)
-    check_values(found, own, source)
-    if tensor_shapes(found) != wanted:
-        raise mismatch_error(tensor_shapes(found), wanted, model, source, tensor_shapes(inner))
-    return {name: found[name] for name in wanted}
+    if converted.keys() != wanted.keys():
+        converted = _reduce_to_one_logit(
+            _convert_by_timm(converted, model, source), model, wanted, source
+        )
+    check_values(converted, target, source)
+    if tensor_shapes(converted) != wanted:
+        raise mismatch_error(tensor_shapes(converted), wanted, model, source, tensor_shapes(inner))
+    return {name: converted[name] for name in wanted}
 
 
 def to_pretrained_keys(
@@ -69,37 +71,39 @@ def to_pretrained_keys(
         InputError: keys or shapes differ (the message lists them), or the file holds several
             networks or quantised weights.
     """
-    own, heads = model.state_dict(), tuple(f"{head}." for head in head_names(model))
-    body = {name: shape for name, shape in tensor_shapes(own).items() if not name.startswith(heads)}
-    check_values(state, own, source)
+    target, heads = model.state_dict(), tuple(f"{head}." for head in head_names(model))
+    body = {
+        name: shape for name, shape in tensor_shapes(target).items() if not name.startswith(heads)
+    }
+    check_values(state, target, source)
     where = network_prefix(state, model, source)
     inner = unwrap(select_network(state, where, source), where, model)
-    found = _rename_head(rename_known(inner, model, source), model)
-    if any(name not in found or found[name].shape != shape for name, shape in body.items()):
-        found = _rename_head(_convert_by_timm(found, model, source), model)
+    converted = _rename_head(rename_known(inner, model, source), model)
+    if any(name not in converted or converted[name].shape != shape for name, shape in body.items()):
+        converted = _rename_head(_convert_by_timm(converted, model, source), model)
     fits = all(
-        name in found and found[name].shape == own[name].shape
-        for name in own
+        name in converted and converted[name].shape == target[name].shape
+        for name in target
         if name.startswith(heads)
     )
     if not fits:
         dropped = {
             name
-            for name in found
+            for name in converted
             if name not in body and (name.startswith(heads) or HEAD.fullmatch(name))
         }
-        if any(name.endswith(".weight") and found[name].shape[:1] == (1,) for name in dropped):
+        if any(name.endswith(".weight") and converted[name].shape[:1] == (1,) for name in dropped):
             log.warning(
                 "%s: its head of one output is of another kind than the backbone's (see "
                 "head.normalise), which begins anew.",
                 source,
             )
-        found = {name: tensor for name, tensor in found.items() if name not in dropped}
-    check_values(found, own, source)
-    wanted = tensor_shapes(own) if fits else body
-    if tensor_shapes(found) != wanted:
-        raise mismatch_error(tensor_shapes(found), wanted, model, source, tensor_shapes(inner))
-    return found
+        converted = {name: tensor for name, tensor in converted.items() if name not in dropped}
+    check_values(converted, target, source)
+    wanted = tensor_shapes(target) if fits else body
+    if tensor_shapes(converted) != wanted:
+        raise mismatch_error(tensor_shapes(converted), wanted, model, source, tensor_shapes(inner))
+    return converted
 
 
 def mismatch_error(
@@ -156,23 +160,23 @@ def _convert_by_timm(
         return dict(state)
     log.info("%s: trying timm's own conversion to %s.", source, type(model).__name__)
     try:
-        found = dict(convert(dict(state), model))
-        tensor_shapes(found)
+        converted = dict(convert(dict(state), model))
+        tensor_shapes(converted)
     except Exception as error:
         raise mismatch_error(
             tensor_shapes(state), tensor_shapes(model.state_dict()), model, source
         ) from error
-    return found
+    return converted
 
 
 def _rename_head(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Renames the head to timm's name."""
-    own, heads = head_names(model), {match[1] for match in map(HEAD.fullmatch, state) if match}
-    if len(own) != 1 or len(heads) != 1 or f"{own[0]}.weight" in state:
+    names, heads = head_names(model), {match[1] for match in map(HEAD.fullmatch, state) if match}
+    if len(names) != 1 or len(heads) != 1 or f"{names[0]}.weight" in state:
         return dict(state)
     head = f"{heads.pop()}."
     return {
-        f"{own[0]}.{name.removeprefix(head)}" if name.startswith(head) else name: tensor
+        f"{names[0]}.{name.removeprefix(head)}" if name.startswith(head) else name: tensor
         for name, tensor in state.items()
     }
 
@@ -185,17 +189,21 @@ def _reduce_to_one_logit(
     Raises:
         InputError: the head has neither one output nor two.
     """
-    found = _rename_head(state, model)
+    converted = _rename_head(state, model)
     for name in (f"{head}.{part}" for head in head_names(model) for part in ("weight", "bias")):
-        if name not in found or name not in wanted or found[name].shape[:1] == wanted[name][:1]:
+        if (
+            name not in converted
+            or name not in wanted
+            or converted[name].shape[:1] == wanted[name][:1]
+        ):
             continue
-        if len(found[name]) != 2 or wanted[name][0] != 1:
+        if len(converted[name]) != 2 or wanted[name][0] != 1:
             raise InputError(
-                f"The weights {source} end in another head ({name} {tuple(found[name].shape)} "
+                f"The weights {source} end in another head ({name} {tuple(converted[name].shape)} "
                 f"instead of {tuple(wanted[name])})",
                 "choose a detector with one output, or with two, real and fake",
             )
-        real, fake = found[name].float().split(1)
-        found[name] = fake - real
+        real, fake = converted[name].float().split(1)
+        converted[name] = fake - real
         log.info("%s: %s of two outputs, real and fake, became their difference.", source, name)
-    return found
+    return converted

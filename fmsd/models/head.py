@@ -121,13 +121,13 @@ def check_head_kind(names: Iterable[str], backbone: nn.Module, head: str, source
     Raises:
         InputError: the kinds differ.
     """
-    found = any(f".{name}".endswith(f".{head}.{LOG_SCALE}") for name in names)
-    own = isinstance(backbone.get_submodule(head), CosineHead)
-    if found != own:
+    cosine = any(f".{name}".endswith(f".{head}.{LOG_SCALE}") for name in names)
+    network_cosine = isinstance(backbone.get_submodule(head), CosineHead)
+    if cosine != network_cosine:
         kinds = ("plain", "normalised")
         raise InputError(
-            f"{source} ends in a {kinds[found]} head, and the network of the merge in a "
-            f"{kinds[own]} one",
+            f"{source} ends in a {kinds[cosine]} head, and the network of the merge in a "
+            f"{kinds[network_cosine]} one",
             "merge experts that were trained with the same head.normalise"
-            + (" (with backbone=NAME give backbone.cosine_head=true)" if found else ""),
+            + (" (with backbone=NAME give backbone.cosine_head=true)" if cosine else ""),
         )

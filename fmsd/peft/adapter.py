@@ -67,9 +67,9 @@ def load_state_dict(detector: Detector, tensors: Mapping[str, Tensor], source: s
     Raises:
         InputError: names or shapes differ.
     """
-    own = state_dict(detector)
-    odd = sorted(set(own) ^ set(tensors)) or [
-        name for name in own if own[name].shape != tensors[name].shape
+    current = state_dict(detector)
+    odd = sorted(set(current) ^ set(tensors)) or [
+        name for name in current if current[name].shape != tensors[name].shape
     ]
     if odd:
         raise InputError(
@@ -79,7 +79,7 @@ def load_state_dict(detector: Detector, tensors: Mapping[str, Tensor], source: s
     before = {layer: copy.deepcopy(layer.initial) for layer in subspace_layers(detector)}
     with torch.no_grad():
         for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+            current[name].copy_(tensor)
     for layer, initial in before.items():
         layer.rebase(initial)
 
@@ -93,10 +93,10 @@ def fingerprint(detector: Detector, weights: Mapping[str, Tensor] | None = None)
     Args:
         weights: the weights, for a detector on the meta device.
     """
-    digest, head, own = hashlib.sha256(), head_name(detector), detector.backbone.state_dict()
-    for name in sorted(own):
+    digest, head, current = hashlib.sha256(), head_name(detector), detector.backbone.state_dict()
+    for name in sorted(current):
         if not name.startswith(f"{head}.") and not any(word in name for word in RESAMPLED):
-            tensor = own[name] if weights is None else weights[name].to(own[name].dtype)
+            tensor = current[name] if weights is None else weights[name].to(current[name].dtype)
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor_bytes(tensor))
     return digest.hexdigest()

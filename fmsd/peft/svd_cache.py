@@ -74,15 +74,17 @@ def load_or_compute(
             return [stored[name].to(weight.device) for name in names]
         except (SafetensorError, KeyError, OSError) as error:
             log.warning("%s cannot be read (%s); it is computed again.", path, error)
-    found = compute()
+    computed = compute()
     try:
         with atomic(path) as partial:
-            save_file({name: part.cpu() for name, part in zip(names, found, strict=True)}, partial)
+            save_file(
+                {name: part.cpu() for name, part in zip(names, computed, strict=True)}, partial
+            )
     except OSError as error:
         _warn(f"{path.parent} cannot be written ({error.strerror or reason(error)})")
     except SafetensorError as error:  # as it names a full disk
         _warn(f"{path.parent} cannot be written ({reason(error)})")
-    return found
+    return computed
 
 
 @functools.cache
