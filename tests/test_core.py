@@ -77,9 +77,8 @@ def test_the_spectral_gap() -> None:
     assert [spectral_gap(values, directions) for directions in (1, 2, 3, 4)] == pytest.approx(
         [0.25, 2 / 3, 1, 1]
     )
-    assert (
-        spectral_gap(torch.tensor([1.0, 1e-17, -1e-17], dtype=torch.float64), 2) == 1
-    )  # rounding is no gap
+    # rounding is no gap
+    assert spectral_gap(torch.tensor([1.0, 1e-17, -1e-17], dtype=torch.float64), 2) == 1
     assert spectral_gap(torch.zeros(3, dtype=torch.float64), 1) is None
 
 

@@ -72,9 +72,8 @@ def test_every_floating_point_type_loads_as_the_backbones_own(
     kind: torch.dtype, tmp_path: Path
 ) -> None:
     state = {key: value.to(kind) for key, value in tiny_vit().backbone.state_dict().items()}
-    state["blocks.0.mlp.fc1.weight"] = (
-        state["blocks.0.mlp.fc1.weight"].t().contiguous().t()
-    )  # not contiguous
+    # not contiguous
+    state["blocks.0.mlp.fc1.weight"] = state["blocks.0.mlp.fc1.weight"].t().contiguous().t()
     state["blocks.1.norm1.weight"] = state["blocks.0.norm1.weight"]  # shared
     torch.save(
         {"state_dict": {key: torch.nn.Parameter(value) for key, value in state.items()}},
@@ -114,7 +113,10 @@ def test_unknown_names_and_arguments_are_refused() -> None:
 def test_a_backbone_with_two_classifiers_is_refused() -> None:
     with pytest.raises(
         InputError,
-        match=r"VisionTransformerDistilled ends in 2 classifiers; choose a backbone with a single one",
+        match=(
+            r"VisionTransformerDistilled ends in 2 classifiers; choose a backbone with a single "
+            r"one"
+        ),
     ):
         probe(detector("deit_tiny_distilled_patch16_224", 32, img_size=32))
 
@@ -153,7 +155,7 @@ def test_frozen_batch_norm_keeps_its_statistics() -> None:
     )
 
 
-def test_a_batch_norm_without_parameters_moves_where_everything_is_trained_and_belongs_to_the_adapter(
+def test_a_batch_norm_without_parameters_moves_under_full_and_belongs_to_the_adapter(
     tmp_path: Path,
 ) -> None:
     def network() -> Detector:

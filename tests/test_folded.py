@@ -40,16 +40,13 @@ NETWORKS: dict[str, Make] = {
     "vit": functools.partial(detector, "vit_base_patch16_224", 32, **VIT),
     "swin": functools.partial(detector, "swin_tiny_patch4_window7_224", 32, **SWIN),
     "convnext": functools.partial(detector, "convnext_tiny", 32, **CONVNEXT),
-    "resnet": functools.partial(
-        detector, "resnet50", 32, **RESNET
-    ),  # strided pointwise convolutions, batch norms
-    "efficientnet": functools.partial(
-        detector, "test_efficientnet", 32
-    ),  # pointwise and depthwise convolutions with and without a bias
+    # strided pointwise convolutions, batch norms
+    "resnet": functools.partial(detector, "resnet50", 32, **RESNET),
+    # pointwise and depthwise convolutions with and without a bias
+    "efficientnet": functools.partial(detector, "test_efficientnet", 32),
     "siglip": functools.partial(detector, "vit_base_patch16_siglip_224", 32, **VIT),  # fused k, v
-    "eva": functools.partial(
-        detector, "eva02_base_patch14_224", 32, **VIT
-    ),  # biases of q and v apart from their layer
+    # biases of q and v apart from their layer
+    "eva": functools.partial(detector, "eva02_base_patch14_224", 32, **VIT),
 }
 
 BOTH = ["attention", "mlp"]
@@ -104,7 +101,7 @@ every_method = pytest.mark.parametrize("name", ADAPTED)
 
 
 class Case(NamedTuple):
-    """A specialist on disk, what it was made from, and the weights that loading and folding gives."""
+    """A specialist on disk, its base, and the weights that loading and folding give."""
 
     folder: Path
     make: Make
@@ -136,7 +133,7 @@ def begin(make: Make, base: Mapping[str, Tensor]) -> Detector:
 
 @torch.no_grad()
 def stir(model: Detector) -> None:
-    """Moves whatever training moves: parameters that learn, and the statistics of norms that learn."""
+    """Moves trainable parameters and the statistics of trained norms, as training does."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -591,9 +588,7 @@ class Attention(nn.Module):
         return self.fc
 
 
-def test_torchs_own_attention_stacks_three_matrices_and_buffers_are_told_apart_by_their_numbers() -> (
-    None
-):
+def test_torchs_own_attention_stacks_three_matrices_and_buffers_are_known_by_their_dtype() -> None:
     found = network_parts(Detector(Attention(), (0.5,) * 3, (0.5,) * 3))
     assert found == {
         "index": Part("counter"),

@@ -89,9 +89,8 @@ def prefixed(state: Mapping[str, Tensor], prefix: str) -> State:
 def published_names(state: Mapping[str, Tensor], style: str) -> State:
     if style == "parallel":
         return prefixed(state, "module.")
-    if (
-        style == "older"
-    ):  # of transformers, whose tower was one attribute deeper and saved its indices
+    # of transformers, whose tower was one attribute deeper and saved its indices
+    if style == "older":
         state = {
             name.replace("backbone.", "backbone.vision_model."): tensor
             for name, tensor in state.items()
@@ -249,7 +248,10 @@ def test_another_head_is_refused(name: str) -> None:
     }
     with pytest.raises(
         InputError,
-        match=r"five\.pth end in another head \(head\.weight \(5, 24\) instead of \(1, 24\)\); choose",
+        match=(
+            r"five\.pth end in another head \(head\.weight \(5, 24\) instead of \(1, 24\)\); "
+            r"choose"
+        ),
     ):
         to_timm_keys(prefixed(five, "backbone."), meta(clip), "five.pth")
 
@@ -268,8 +270,10 @@ def test_the_sentence_names_what_differs() -> None:
     state["backbone.visual_projection.weight"] = torch.zeros(8, 24)
     state["backbone.pre_layrnorm.bias"] = torch.zeros(25)
     sentence = (
-        r"The weights odd\.pth are not those of VisionTransformer as configured \(missing: norm\.weight; unexpected: visual_projection\.weight; "
-        r"of another shape: norm_pre\.bias \(25,\) instead of \(24,\)\); choose the backbone they belong to\."
+        r"The weights odd\.pth are not those of VisionTransformer as configured \(missing: "
+        r"norm\.weight; unexpected: visual_projection\.weight; "
+        r"of another shape: norm_pre\.bias \(25,\) instead of \(24,\)\); choose the "
+        r"backbone they belong to\."
     )
     with pytest.raises(InputError, match=sentence):
         to_timm_keys(state, meta(clip), "odd.pth")
@@ -288,7 +292,10 @@ def test_the_sentence_names_what_differs() -> None:
 def test_another_patch_size_is_refused_not_resampled() -> None:
     with pytest.raises(
         InputError,
-        match=r"\(of another shape: patch_embed\.proj\.weight \(24, 3, 32, 32\) instead of \(24, 3, 16, 16\), pos_embed",
+        match=(
+            r"\(of another shape: patch_embed\.proj\.weight \(24, 3, 32, 32\) instead of \(24, "
+            r"3, 16, 16\), pos_embed"
+        ),
     ):
         to_timm_keys(Published().state_dict(), meta(lambda: clip(patch_size=16)), "clip.pth")
 
@@ -332,9 +339,8 @@ def test_what_fits_is_returned_unread(tmp_path: Path, monkeypatch: pytest.Monkey
     save_file(clip().state_dict(), tmp_path / "own.safetensors")
     state = read_state(tmp_path / "own.safetensors")
     monkeypatch.setattr(StateFile, "__getitem__", lambda *_: pytest.fail("a tensor was read"))
-    assert (
-        inspect.unwrap(to_timm_keys)(state, meta(clip), "own.safetensors") is state
-    )  # the type checker of the tests would read one
+    # the type checker of the tests would read one
+    assert inspect.unwrap(to_timm_keys)(state, meta(clip), "own.safetensors") is state
     own = xception().state_dict()  # with counters, which have no dimension
     assert to_timm_keys(own, meta(xception), "own.pth") is own
 
@@ -385,7 +391,10 @@ def test_two_whole_networks_in_a_file_are_not_chosen_from(
         )
     with pytest.raises(
         InputError,
-        match=r"two\.pth hold several networks, whose names begin with '.*', '.*'; save the one that you mean",
+        match=(
+            r"two\.pth hold several networks, whose names begin with '.*', '.*'; save the one "
+            r"that you mean"
+        ),
     ) as caught:
         keys(read_state(tmp_path / "two.pth"), meta(clip), str(tmp_path / "two.pth"))
     assert all(f"'{entry}.'" in str(caught.value) for entry in entries)
@@ -460,7 +469,10 @@ def test_quantised_weights_are_refused(
             for prefix in ("", "model."):
                 with pytest.raises(
                     InputError,
-                    match=r"are quantised \(.*blocks\.0\.attn\.qkv\.weight is of type .*; give the checkpoint",
+                    match=(
+                        r"are quantised \(.*blocks\.0\.attn\.qkv\.weight is of type .*; give "
+                        r"the checkpoint"
+                    ),
                 ):
                     keys(
                         prefixed(read_state(path), prefix) if prefix else read_state(path),
@@ -504,7 +516,10 @@ def test_weights_of_another_configured_backbone_are_known_by_their_shapes() -> N
     state = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in state.items()}
     with pytest.raises(
         InputError,
-        match=r"a\.pth are those of backbone=efficientnet_lite0, not of VisionTransformer as configured \(missing: .*; choose that",
+        match=(
+            r"a\.pth are those of backbone=efficientnet_lite0, not of VisionTransformer as "
+            r"configured \(missing: .*; choose that"
+        ),
     ):
         to_pretrained_keys(prefixed(state, "module."), meta(clip), "a.pth")
     state["bn1.weight"] = torch.zeros(33)  # one shape that differs: not known, so not said

@@ -108,10 +108,11 @@ def test_nothing_else_of_the_network_differs_from_that_with_a_plain_head() -> No
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_half_precision_around_it_rounds_no_cosine(kind: torch.dtype) -> None:
     head = CosineHead(12)
+    # the squares of the numbers leave the range of float16
     for length in (
         1.0,
         4e4 if kind == torch.float16 else 1e15,
-    ):  # the squares of the numbers leave the range of float16
+    ):
         feature = (functional.normalize(torch.randn(5, 12)) * length).to(kind).requires_grad_()
         with torch.autocast("cpu", kind):
             logit = head(feature)
@@ -218,7 +219,10 @@ def test_another_classifier_is_refused(name: str, kind: str) -> None:
 def test_a_head_before_the_pooling_is_refused() -> None:
     with pytest.raises(
         InputError,
-        match=r"features of the shape \(2, 9, 12\), and head\.normalise=true needs one vector an image",
+        match=(
+            r"features of the shape \(2, 9, 12\), and head\.normalise=true needs one vector an "
+            r"image"
+        ),
     ):
         CosineHead(12)(torch.randn(2, 9, 12))
 
@@ -367,7 +371,10 @@ def test_directions_and_logarithms_of_scales_are_averaged() -> None:
     torch.testing.assert_close(heads(one, one)["head.weight"], torch.tensor([[1.0, 0.0]]))
     with pytest.raises(
         InputError,
-        match=r"point opposite ways, so 'head\.weight' has no mean direction; leave one of them out",
+        match=(
+            r"point opposite ways, so 'head\.weight' has no mean direction; leave one of them "
+            r"out"
+        ),
     ):
         heads(one, one | {"head.weight": -2 * one["head.weight"]})
 

@@ -107,9 +107,8 @@ def test_the_median_singular_value_is_that_of_a_whole_decomposition(shape: tuple
         median_singular_value(matrix), torch.linalg.svdvals(matrix.double()).median().float()
     )
     assert median_singular_value(torch.zeros(shape)) == 0
-    low = torch.randn(shape[0], 3) @ torch.randn(
-        3, shape[1]
-    )  # most of its singular values are rounding
+    # most of its singular values are rounding
+    low = torch.randn(shape[0], 3) @ torch.randn(3, shape[1])
     torch.testing.assert_close(
         median_singular_value(low), torch.linalg.svdvals(low.double())[1].float()
     )
@@ -168,7 +167,7 @@ SPECTRA = {
 )
 @pytest.mark.parametrize("rank", [1, 5, 16])
 def test_a_small_matrix_is_truncated_exactly(shape: tuple[int, int], rank: int) -> None:
-    """To single precision: rounding turns the directions of close singular values into each other."""
+    """To single precision: rounding mixes the directions of close singular values."""
     matrix = torch.randn(shape)
     left, right = factors(matrix, rank)
     assert (left.shape, right.shape) == ((shape[0], rank), (rank, shape[1]))

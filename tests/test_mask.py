@@ -60,7 +60,7 @@ class Noise:
 
 
 def gradients(model: nn.Module, batches: list[Tensor]) -> dict[str, Tensor]:
-    """Every micro-batch's gradient of every weight, kept: (batches, numbers) in double precision."""
+    """Every micro-batch's gradient of every weight, (batches, elements) in double precision."""
     weights = {
         name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 2
     }
@@ -443,9 +443,8 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch, tiny: Detector) -> None:
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # which would refuse some of them first
+    # which would refuse some of them first
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     for wrong in (
         {"bias": "loud"},
         {"unit": "head"},

@@ -187,9 +187,8 @@ def test_the_subspace_that_the_forgery_pulls_on_learns_though_its_singular_value
             along_s = torch.randn((), generator=generator) if pulled else torch.tensor(1.0)
             with torch.no_grad():
                 unit.s.fill_(1e-4)
-            unit.u.grad = (
-                along_u.view_as(unit.u) * 1e-4
-            )  # as the chain rule has it: s times the gradient of W along v
+            # as the chain rule has it: s times the gradient of W along v
+            unit.u.grad = along_u.view_as(unit.u) * 1e-4
             unit.v.grad = along_v.view_as(unit.v) * 1e-4
             unit.s.grad = along_s.view_as(unit.s)
         rule.observe()

@@ -32,7 +32,7 @@ BASE = "package:demo_vit.safetensors"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three specialists of one backbone in `runs/METHOD`, trained by three methods, and their data."""
+    """Three specialists of one backbone in `runs/METHOD`, by three methods, and their data."""
     folder = tmp_path_factory.mktemp("merge")
     grow_tree(folder / "data", domains=("real", "swap", "blend"))
     for method in METHODS:

@@ -161,9 +161,10 @@ def test_nothing_is_written_to_and_nothing_shared(merger: Merger) -> None:
     one_by_one = {name: tensor.clone() for name, tensor, _ in merger(specialists)}
     at_once = list(merger(specialists))
     equal({name: tensor for name, tensor, _ in at_once}, one_by_one)
+    # two that take turns
     for (name, first, _), (_, second, _) in zip(
         merger(specialists), merger(specialists), strict=True
-    ):  # two that take turns
+    ):
         assert torch.equal(first, one_by_one[name])
         assert torch.equal(second, one_by_one[name])
     memory = {tensor.untyped_storage().data_ptr() for _, tensor, _ in at_once}
@@ -339,9 +340,8 @@ def test_stacked_matrices_and_convolutions_are_matrices_on_their_own(merger: Mer
 def test_coefficients_out_of_range_are_refused(
     target: Any, settings: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # the tests' type checker would speak first
+    # the tests' type checker would speak first
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(InputError, match=sentence):
         target(**settings)
 
@@ -439,9 +439,8 @@ def test_ties_keeps_all_at_the_threshold_and_drops_what_cancels_out() -> None:
         {"w": torch.tensor([2.0, 2.0, -1.0, 1.0, -4.0])},
     ]
     for trim in ("model", "tensor"):
-        found = merged(
-            TIES(0.4, trim=trim), Specialists(base, experts, parts)
-        )  # two of five, of which three have a magnitude of 2
+        # two of five, of which three have a magnitude of 2
+        found = merged(TIES(0.4, trim=trim), Specialists(base, experts, parts))
         assert found["w"].tolist() == [2.0, 0.0, 2.0, 0.0, -4.0]
     assert merged(TIES(0.0), Specialists(base, experts, parts))["w"].tolist() == [0.0] * 5
 
@@ -504,9 +503,8 @@ def test_dare_draws_by_seed_name_and_place_alone() -> None:
     ]
     assert len({tuple(sample) for sample in samples}) == 5
     assert samples[0] == samples[-1]
-    assert (
-        tensor_generator(0, "a", 0).initial_seed() == 4844968394188633870
-    )  # the same on every machine
+    # the same on every machine
+    assert tensor_generator(0, "a", 0).initial_seed() == 4844968394188633870
 
 
 @pytest.mark.parametrize("experts", [1, 2, 3, 5])

@@ -191,7 +191,10 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_layers_there_are(
     for patterns in (("*attention*",), ("attention", "*.nope")):
         with pytest.raises(
             InputError,
-            match=r"pattern '\*.*matches no matrix of VisionTransformer.*blocks\.0\.attn\.qkv.*method\.patterns",
+            match=(
+                r"pattern '\*.*matches no matrix of "
+                r"VisionTransformer.*blocks\.0\.attn\.qkv.*method\.patterns"
+            ),
         ):
             fmsd(tiny, patterns=patterns, subspaces=1, directions=1)
     with pytest.raises(InputError, match=r"method\.patterns leaves no layer"):
@@ -230,9 +233,8 @@ def test_too_many_directions_and_unknown_choices_are_refused(
         ).penalties
         == {}
     )
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # which would refuse them first
+    # which would refuse them first
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     for wrong in ({"split": "middle"}, {"allotment": "woven"}, {"constraint": "strict"}):
         with pytest.raises(InputError, match=rf"method\.{next(iter(wrong))}="):
             fmsd(tiny_vit(), patterns=ATTENTION, subspaces=1, directions=1, **wrong)  # pyright: ignore
@@ -297,9 +299,8 @@ def test_redundancy_lets_the_directions_of_one_subspace_meet_and_keeps_subspaces
         with torch.no_grad():
             layer.artifacts[0].u[0, :, 1] = 3 * layer.artifacts[0].u[0, :, 0]  # pyright: ignore
         met[subspaces] = PENALTIES["redundancy"](layer).item()
-    assert met[4] == pytest.approx(
-        2
-    )  # the pair and its mirror image, whatever the columns' lengths
+    # the pair and its mirror image, whatever the columns' lengths
+    assert met[4] == pytest.approx(2)
     assert met[2] == pytest.approx(0, abs=1e-14)
     assert met[1] == 0
 
@@ -575,9 +576,8 @@ def test_a_compiled_detector_has_the_same_outputs_and_gradients(
     stir(tiny)
     learning = [parameter for parameter in tiny.parameters() if parameter.requires_grad]
     plain = torch.autograd.grad(tiny(IMAGE).square().sum(), learning)
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # the check of shapes while tests run does not compile
+    # the check of shapes while tests run does not compile
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     compiled = torch.compile(tiny, backend="aot_eager", fullgraph=True)
     traced = torch.autograd.grad(compiled(IMAGE).square().sum(), learning)
     for one, other in zip(plain, traced, strict=True):

@@ -344,9 +344,8 @@ def test_broken_weights_are_named(value: float) -> None:
 def test_settings_out_of_range_are_refused(
     settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # the tests' type checker would speak first
+    # the tests' type checker would speak first
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(InputError, match=rf"merger\.{next(iter(settings))}="):
         R2M(**settings)  # pyright: ignore[reportArgumentType]
 
@@ -358,6 +357,9 @@ def test_more_directions_than_specialists_are_refused(
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(
         InputError,
-        match=rf"merger\.directions={directions} does not fit 3 experts; give a whole number from 1 to 3",
+        match=(
+            rf"merger\.directions={directions} does not fit 3 experts; give a whole number from "
+            r"1 to 3"
+        ),
     ):
         list(R2M(directions=directions)(network()))  # pyright: ignore[reportArgumentType]

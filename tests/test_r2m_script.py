@@ -80,9 +80,8 @@ def test_without_residuals_it_is_the_core_and_the_mean_on_norms_and_biases() -> 
         )
         core = tasks.mean(0) if PARTS[name].affine else torch.tensordot(weights, tasks, 1)
         torch.testing.assert_close(found[name], specialists.base[name] + core)
-        assert float(core.norm()) < 2 * float(
-            tasks.mean(0).norm()
-        )  # the script's factor of gamma would make it thousands of times as long
+        # the script's factor of gamma would make it thousands of times as long
+        assert float(core.norm()) < 2 * float(tasks.mean(0).norm())
 
 
 def test_with_all_directions_the_core_is_the_average() -> None:

@@ -332,7 +332,7 @@ def test_an_adaptive_ascent_does_not_depend_on_how_a_product_is_split_into_facto
     inputs, label = torch.randn(3, 8, 5).double(), torch.randint(0, 2, (3, 8)).double()
 
     def found(wrapper: OptimizerWrapper, c: float) -> tuple[Tensor, list[Tensor]]:
-        """The losses at all ascending points, and the gradients of U and s in the measure of c = 1."""
+        """The losses at all ascending points, and the gradients of U and s in units of c = 1."""
         params = [nn.Parameter(u * c), nn.Parameter(s / c), nn.Parameter(v.clone()), head]
         losses = []
 
@@ -367,7 +367,7 @@ def test_an_adaptive_ascent_does_not_depend_on_how_a_product_is_split_into_facto
 
 @every_wrapper
 def test_the_order_of_the_domains_does_not_matter(wrapper: OptimizerWrapper) -> None:
-    """It would if a domain's ascending point were made from the gradients of those before it, too."""
+    """It would if a domain's ascending point used the gradients of earlier domains too."""
     problem = Problem(3, 5, 8)
     first = problem.follow(wrapper)
     for order in itertools.permutations(range(3)):
@@ -398,7 +398,7 @@ def test_each_domain_is_evaluated_at_its_own_ascending_point(wrapper: OptimizerW
 
 @every_wrapper
 def test_a_quadratic_loss_gives_the_closed_form(wrapper: OptimizerWrapper) -> None:
-    """L_i = (theta - c_i)^T A_i (theta - c_i) / 2, so that grad L_i = A_i (theta - c_i) wherever."""
+    """L_i = (theta - c_i)^T A_i (theta - c_i) / 2, so that grad L_i = A_i (theta - c_i)."""
     roots, centres, theta = (
         torch.randn(3, 4, 4).double(),
         torch.randn(3, 4).double(),
@@ -460,9 +460,8 @@ def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
                 match=rf"wrapper\.{name}={value} is out of range; give a number of at least 0",
             ):
                 kind(**{name: value})
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # the tests' type checker would speak first
+    # the tests' type checker would speak first
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     for kind in (SAM, SAGM, RoGA):
         with pytest.raises(InputError, match=r"wrapper\.warmup_epochs=-1"):
             kind(warmup_epochs=-1)
@@ -470,7 +469,10 @@ def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             kind(adaptive=True, eta=-1)
         with pytest.raises(
             InputError,
-            match=r"wrapper\.eta=0\.1 has no effect on an ascent that is not adaptive; set wrapper\.adaptive=true",
+            match=(
+                r"wrapper\.eta=0\.1 has no effect on an ascent that is not adaptive; set "
+                r"wrapper\.adaptive=true"
+            ),
         ):
             kind(eta=0.1)
         for perturb in ("none", "head"):
@@ -490,7 +492,8 @@ def test_a_head_that_nobody_names_and_a_head_alone_are_refused(wrapper: Optimize
         (
             problem.params,
             None,
-            r"leaves out the head, and its parameters are not named; pass them as head=\.\.\., or perturb the head as well",
+            r"leaves out the head, and its parameters are not named; pass them as "
+            r"head=\.\.\., or perturb the head as well",
         ),
         (
             problem.head,
@@ -665,7 +668,7 @@ SPECIAL = [1.0, -0.0, 0.0, 1e-40, -1e-40, math.inf, -math.inf, math.nan, 3.0, 1 
 def test_parameters_are_restored_bit_for_bit(
     wrapper: OptimizerWrapper, dtype: torch.dtype, failure: type[BaseException] | None
 ) -> None:
-    """After a call, and where a pass raises at the parameters (1, 2) and at perturbed ones (3, 4)."""
+    """After a call, and if a pass raises at the parameters (1, 2) or at perturbed ones (3, 4)."""
     params = [
         nn.Parameter(torch.tensor(SPECIAL, dtype=dtype)),
         nn.Parameter(torch.randn(5, 3).to(dtype)),
@@ -1200,7 +1203,10 @@ def test_a_wrapper_that_leaves_the_head_in_place_is_refused_where_only_the_head_
     batches = by_hand((3, 5))
     with pytest.raises(
         InputError,
-        match=r"wrapper\.perturb=backbone leaves nothing to perturb, for only the head is trainable; take wrapper=erm",
+        match=(
+            r"wrapper\.perturb=backbone leaves nothing to perturb, for only the head is "
+            r"trainable; take wrapper=erm"
+        ),
     ):
         train(wrapper, batches, tmp_path, probe)
     assert train(replace(wrapper, perturb="all"), batches, tmp_path, probe).trainer.global_step == 1

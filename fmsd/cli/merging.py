@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def merge(config: DictConfig, folder: Path) -> None:
-    """fmsd merge: writes a run that was merged, not trained; by default it is tested on the data of the first run among its experts."""
+    """Runs `fmsd merge`; by default it tests on the data of the first run among the experts."""
     from fmsd.peft import experts as merged_experts
     from fmsd.tasks import merge as task
 

@@ -37,7 +37,7 @@ RESAMPLED = ("pos_embed", "patch_embed", "rel_pos", "relative_position")
 
 
 KINDS: dict[str, type[AdaptedLayer]] = {layer.kind: layer for layer in (SubspaceLinear, LoraLinear)}
-"""Adapted layers that can be loaded, by the name of their class in the file."""
+"""Adapted layers that can be loaded, by their kind in the description."""
 
 
 def state_dict(detector: Detector) -> dict[str, Tensor]:

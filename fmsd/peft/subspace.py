@@ -77,7 +77,8 @@ class SubspaceLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.parts, self.subspaces, self.directions = parts, subspaces, directions
-        self.allotment, self.split = allotment, split
+        self.allotment: Allotment = allotment
+        self.split: Split = split
         self.apart, self.based, self.hard = apart, based, hard
         self.stride = cast(tuple[int, int], layer.stride) if isinstance(layer, nn.Conv2d) else None
         matrices = layer.weight.detach().flatten(1).unflatten(0, (parts, -1))
