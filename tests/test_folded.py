@@ -381,7 +381,8 @@ def test_a_rebuilt_layer_is_the_one_that_was_made(name: str, tmp_path: Path) -> 
         )
         assert type(rebuilt) is type(made)
         assert (
-            cast(adapter.AdaptedLayer, rebuilt).describe() == cast(adapter.Adapted, made).describe()
+            cast(adapter.AdaptedLayer, rebuilt).describe()
+            == cast(adapter.AdaptedLayer, made).describe()
         )
         buffers, own = dict(rebuilt.named_buffers()), dict(made.named_buffers())
         assert set(buffers) == set(own)
