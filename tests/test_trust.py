@@ -126,7 +126,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     ),
     "another group's": (
         lambda run, _: run.update(backbone={"_target_": "fmsd.optim.erm.ERM"}),
-        r"would call fmsd\.optim\.wrapper\.ERM for backbone",
+        r"would call fmsd\.optim\.erm\.ERM for backbone",
     ),
     "an unknown argument": (
         lambda run, _: run["data"].update(odd=1),
