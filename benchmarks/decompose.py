@@ -23,8 +23,8 @@ from harness import Row, arguments, report, row
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fmsd.linalg import product
-from fmsd.peft.svd_cache import decompose
+from fmsd.linalg import dense_product
+from fmsd.peft.svd_cache import cached_directions
 
 RANK = 4
 
@@ -52,14 +52,14 @@ def figures(
     count, residual, leak = 0, 0.0, 0.0
     for matrix in matrices:
         start = time.perf_counter()
-        factors = decompose(matrix, RANK)
+        factors = cached_directions(matrix, RANK)
         middle = time.perf_counter()
         largest = torch.linalg.svd(matrix, full_matrices=False).S[0]
         seconds["ours"] += middle - start
         seconds["whole"] += time.perf_counter() - middle
         count += 1
         semantic, (u, s, vt) = (
-            (matrix - product(factors)).double(),
+            (matrix - dense_product(factors)).double(),
             (factor.double() for factor in factors),
         )
         residual = max(residual, float((semantic + u * s @ vt - matrix).norm() / matrix.norm()))
@@ -67,7 +67,7 @@ def figures(
             leak = max(leak, float(image.abs().max() / largest))
     for matrix in again:
         start = time.perf_counter()
-        decompose(matrix, RANK)
+        cached_directions(matrix, RANK)
         seconds["cached"] += time.perf_counter() - start
     return [
         row(f"{what}: {count} matrices, no cache", seconds["ours"], "s"),

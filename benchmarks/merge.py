@@ -58,16 +58,16 @@ import torch
 from harness import Row, arguments, ratio, report, row
 from torch import Tensor
 
-from fmsd.linalg import Quality, Truncation, truncated
+from fmsd.linalg import Quality, Truncation, truncate
 from fmsd.merge import r2m
 from fmsd.merge.average import Average
 from fmsd.merge.r2m import R2M
 from fmsd.merge.task_arithmetic import TaskArithmetic
-from fmsd.merge.task_vectors import Merger, Part, Specialists, merge
+from fmsd.merge.task_vectors import Merger, Part, Specialists, merge_tensors
 from fmsd.merge.ties import TIES
-from fmsd.models.detector import detector, skeleton
-from fmsd.peft.specialist import parts
-from fmsd.state import StateFile, shapes, write_state
+from fmsd.models.detector import detector, meta_detector
+from fmsd.peft.parts import network_parts
+from fmsd.state import StateFile, tensor_shapes, write_state
 
 BACKBONE = "vit_large_patch14_clip_224"
 EXPERTS = 4
@@ -131,8 +131,8 @@ class Model(NamedTuple):
 def model(small: bool) -> Model:
     """The backbone, or four blocks of a quarter of the width."""
     settings = {"depth": 4, "embed_dim": 256, "num_heads": 4} if small else {}
-    empty = skeleton(partial(detector, BACKBONE, size=224, **settings))
-    return Model(shapes(empty.backbone.state_dict()), parts(empty))
+    empty = meta_detector(partial(detector, BACKBONE, size=224, **settings))
+    return Model(tensor_shapes(empty.backbone.state_dict()), network_parts(empty))
 
 
 def inputs(folder: Path) -> list[Path]:
@@ -190,7 +190,7 @@ def merging(folder: Path, model: Model, merger: Merger) -> float:
     write_state(
         folder / "out" / "merged.safetensors",
         model.layout,
-        ((m.name, m.tensor) for m in merge(specialists(folder, model), merger)),
+        ((m.name, m.tensor) for m in merge_tensors(specialists(folder, model), merger)),
     )
     return time.perf_counter() - start
 
@@ -223,11 +223,11 @@ def limit(model: Model, repetitions: int = 20) -> float:
     return total
 
 
-krylov = partial(truncated, svd="krylov", least_energy=0.0)
+krylov = partial(truncate, svd="krylov", least_energy=0.0)
 
 
 def lowrank(matrix: Tensor, rank: int, *settings: object) -> Truncation:
-    """`fmsd.linalg.truncated` by `torch.svd_lowrank`, which measures nothing."""
+    """`fmsd.linalg.truncate` by `torch.svd_lowrank`, which measures nothing."""
     if matrix.shape[0] < matrix.shape[1]:
         found = lowrank(matrix.mT, rank)
         return found._replace(left=found.right.mT, right=found.left.mT)
@@ -241,14 +241,14 @@ def sample(folder: Path, model: Model) -> float:
     """How many times as long R2M takes with `torch.svd_lowrank`, measured on the first two blocks."""
 
     def seconds(svd: Callable[..., Truncation]) -> float:
-        r2m.truncated = svd
+        r2m.truncate = svd
         start = time.perf_counter()
-        for _ in merge(specialists(folder, model, ("blocks.0.", "blocks.1.")), KRYLOV):
+        for _ in merge_tensors(specialists(folder, model, ("blocks.0.", "blocks.1.")), KRYLOV):
             pass
         return time.perf_counter() - start
 
-    seconds(truncated)
-    return seconds(lowrank) / seconds(truncated)
+    seconds(truncate)
+    return seconds(lowrank) / seconds(truncate)
 
 
 def peering(folder: Path, peer: Peer) -> float:
@@ -355,7 +355,7 @@ def accuracy() -> list[Row]:
         ("singular values j^-1/2", u * torch.arange(1, size + 1).rsqrt() @ v.mT),
     ):
         best = torch.linalg.svdvals(matrix)[:rank].double().square().sum()
-        for name, svd in (("fmsd.linalg.truncated", krylov), ("torch.svd_lowrank", lowrank)):
+        for name, svd in (("fmsd.linalg.truncate", krylov), ("torch.svd_lowrank", lowrank)):
             first, second, quality = svd(matrix, rank)
             energy = (
                 matrix.double().square().sum() - (matrix - first @ second).double().square().sum()

@@ -31,18 +31,18 @@ from harness import Row, arguments, interleaved, ratio, report, row
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsd.linalg import Factors, product
+from fmsd.linalg import Factors, dense_product
 from fmsd.models.detector import Detector, detector
 from fmsd.optim.groups import decay_groups
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
-from fmsd.peft.inject import Matrix, inject, select, slices
+from fmsd.peft.inject import Matrix, inject, select_layers, stack_size
 from fmsd.peft.lora import lora
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
 from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
-from fmsd.peft.svd_cache import decompose
+from fmsd.peft.svd_cache import cached_directions
 
 import peft  # isort: skip  # after fmsd, which registers torchvision's operators
 
@@ -77,11 +77,13 @@ class Rebuilt(nn.Module):
         found = Factors(
             *(
                 torch.stack(factors)
-                for factors in zip(*(decompose(matrix, 1) for matrix in matrices), strict=True)
+                for factors in zip(
+                    *(cached_directions(matrix, 1) for matrix in matrices), strict=True
+                )
             )
         )
         self.u, self.s, self.vt = (nn.Parameter(factor) for factor in found)
-        self.register_buffer("main", matrices - product(found))
+        self.register_buffer("main", matrices - dense_product(found))
         self.bias = layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,8 +97,8 @@ def rebuilt(model: Detector) -> Adaptation:
     probe(model)
     inject(
         model.backbone,
-        list(select(model, ["attention"])),
-        lambda name, layer: Rebuilt(layer, slices(name)),
+        list(select_layers(model, ["attention"])),
+        lambda name, layer: Rebuilt(layer, stack_size(name)),
     )
     return Adaptation()
 
@@ -155,14 +157,14 @@ def step_of(name: str) -> Callable[[], None]:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=GPU):
             logits = model(image)
         functional.binary_cross_entropy_with_logits(logits.float(), label).backward()
-        if adaptation.observe is not None:
-            adaptation.observe()
+        if adaptation.rule is not None:
+            adaptation.rule.observe()
         if adaptation.penalties:
             torch.stack(
                 [weight * penalty(model) for weight, penalty in adaptation.penalties.values()]
             ).sum().backward()
-        if adaptation.before_step is not None:
-            adaptation.before_step()
+        if adaptation.rule is not None:
+            adaptation.rule.before_step()
         if optimizer is not None:
             optimizer.step()
         model.zero_grad()

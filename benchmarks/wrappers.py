@@ -47,12 +47,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fmsd.models.detector import detector
 from fmsd.models.prefix import Prefix, frozen
+from fmsd.optim.erm import ERM
 from fmsd.optim.groups import decay_groups
 from fmsd.optim.replay import Repeatable
 from fmsd.optim.roga import RoGA
 from fmsd.optim.sagm import SAGM
 from fmsd.optim.sam import SAM
-from fmsd.optim.wrapper import ERM, OptimizerWrapper, Pass
+from fmsd.optim.wrapper import OptimizerWrapper, Pass
 
 RATE = 1e-6
 """AdamW's learning rate: all steps of a method train the same detector, so that it should stay about what it is."""

@@ -1,4 +1,4 @@
-"""Linear algebra of weight matrices: the split of a matrix at its spectrum, and what keeps the parts apart."""
+"""Linear algebra of weight matrices: singular directions, truncation, and energies."""
 
 from typing import Literal, NamedTuple
 
@@ -7,38 +7,44 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 Split = Literal["tail", "top", "random"]
-"""Which singular directions are split off: the smallest, the largest, or any."""
+"""Which singular directions to split off: the smallest, the largest, or random ones."""
 
 OVERSAMPLING = 28
-"""Directions beyond the wanted ones in a block of inverse iteration: each iteration then gains the ratio of singular values this far apart."""
+"""Extra directions in a block of inverse iteration.
+
+The error falls in each iteration by the ratio of singular values this far apart.
+"""
 
 ITERATIONS = 12
-"""Inverse iterations before the whole decomposition is computed instead; square matrices, trained or random, need about five."""
+"""Limit of inverse iterations, after which the whole matrix is decomposed; about five suffice."""
 
 SMALL = 192
-"""Up to this many singular values the whole decomposition costs less than the iteration."""
+"""Number of singular values up to which a whole decomposition is cheaper than iteration."""
 
 
 DEPTH, WIDTH = 5, 21
-"""Blocks of a Krylov space, and the directions for which each gets eight rows: more of a task vector than `torch.svd_lowrank` finds, in less time."""
+"""Blocks of a Krylov space, and the number of directions per eight rows of a block.
+
+It captures more of a task vector than `torch.svd_lowrank`, in less time.
+"""
 
 OVERLAP = 1e-4
-"""Rows that overlap less with those before them are orthonormal for single precision once the overlap is taken away."""
+"""Overlap with earlier rows below which one projection makes rows orthonormal in float32."""
 
 
 SVD = Literal["exact", "krylov"]
-"""How matrices are truncated: by their whole singular value decomposition, or in a block Krylov space."""
+"""How to truncate matrices: by a whole decomposition, or in a block Krylov space."""
 
 
 class Quality(NamedTuple):
-    """How good an approximation of a matrix is.
+    """The quality of a low-rank approximation of a matrix.
 
     Args:
         energy: its squared Frobenius norm as a share of the matrix's; 1 for a zero matrix.
-        of_best: a lower bound of its squared norm as a share of what the best approximation of that
-            rank holds; 1 for the best.
-        rejected: the bound of an approximation that was too low, so that the whole decomposition
-            was computed instead.
+        of_best: a lower bound of its squared norm as a share of that of the best approximation of
+            the same rank; 1 for the best.
+        rejected: the `of_best` of an approximation in a Krylov space that was too low, so that the
+            whole matrix was decomposed; None otherwise.
     """
 
     energy: float
@@ -47,7 +53,10 @@ class Quality(NamedTuple):
 
 
 class Truncation(NamedTuple):
-    """An approximation left @ right of a matrix. The factor on the shorter side is orthonormal; of a square matrix, the right one."""
+    """An approximation left @ right of a matrix.
+
+    The factor on the shorter side is orthonormal; of a square matrix, the right one.
+    """
 
     left: Float[Tensor, "out rank"]
     right: Float[Tensor, "rank in"]
@@ -55,23 +64,25 @@ class Truncation(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """A low-rank matrix u @ diag(s) @ vt, its columns ordered by falling singular value."""
+    """A low-rank matrix u @ diag(s) @ vt, ordered by falling singular values."""
 
     u: Float[Tensor, "*parts out rank"]
     s: Float[Tensor, "*parts rank"]
     vt: Float[Tensor, "*parts rank in"]
 
 
-def directions(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail") -> Factors:
-    """`rank` singular directions of a matrix; computed in double precision, returned in the weight's.
+def singular_directions(
+    weight: Float[Tensor, "out in"], rank: int, split: Split = "tail"
+) -> Factors:
+    """Computes singular directions of a matrix in double precision; returns them in the weight's.
 
     The smallest ones come from block inverse iteration on an LU factorisation, at a fraction of the
-    cost of a whole decomposition. A direction counts as found when it leaks less than 1e-9 into the
-    rest of the matrix; where that does not happen soon (a flat end of the spectrum) the whole
-    decomposition is computed. Random directions follow torch's random state.
+    cost of a whole decomposition. They are accepted when their residual, relative to the next
+    singular value, is below 1e-9; if convergence is slow (a flat end of the spectrum) the whole
+    matrix is decomposed. Random directions depend on torch's random state.
 
     Args:
-        rank: at least 1 and below min(out, in).
+        rank: number of directions, at least 1 and below min(out, in).
     """
     if not 0 < rank < min(weight.shape):
         raise ValueError(
@@ -90,7 +101,7 @@ def directions(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail"
 
 
 def _directions(matrix: Float64[Tensor, "out in"], rank: int, split: Split) -> Factors:
-    """Of a matrix that is not wide. A tall one is reduced to the square factor of its QR decomposition."""
+    """Computes directions of a square or tall matrix; a tall one by its QR decomposition."""
     basis, square = torch.linalg.qr(matrix) if matrix.shape[0] > matrix.shape[1] else (None, matrix)
     found = (
         _smallest(square, rank)
@@ -110,7 +121,7 @@ def _directions(matrix: Float64[Tensor, "out in"], rank: int, split: Split) -> F
 
 
 def _smallest(square: Float64[Tensor, "size size"], rank: int) -> Factors | None:
-    """Block inverse iteration for the smallest singular directions; None where it does not converge."""
+    """Computes the smallest directions by block inverse iteration; None if it does not converge."""
     lu, pivots, singular = torch.linalg.lu_factor_ex(square)
     if singular:
         return None
@@ -141,21 +152,21 @@ def _smallest(square: Float64[Tensor, "size size"], rank: int) -> Factors | None
     return None
 
 
-def truncated(
+def truncate(
     matrix: Float[Tensor, "out in"], rank: int, svd: SVD = "exact", least_energy: float = 0.9
 ) -> Truncation:
-    """Approximates a matrix by one of lower rank, in single precision, and measures how much of it that holds.
+    """Approximates a matrix by one of lower rank, in single precision, and measures the quality.
 
     Args:
         rank: at least 1, at most min(out, in).
-        svd: the whole decomposition, which gives the best approximation (`exact`), or singular
-            directions from a block Krylov space (`krylov`), at about a tenth of the cost; small
-            matrices are decomposed as a whole anyway.
-        least_energy: where the Krylov space guarantees a smaller share of the best approximation's
-            energy, the matrix is decomposed as a whole. 0 takes any, 1 hardly one.
+        svd: decompose the whole matrix, which gives the best approximation (`exact`), or use
+            singular directions from a block Krylov space (`krylov`), at about a tenth of the cost;
+            small matrices are always decomposed as a whole.
+        least_energy: with `krylov`, the least share of the best approximation's energy, from 0 to
+            1, that must be guaranteed; below it the whole matrix is decomposed.
     """
     if matrix.shape[0] < matrix.shape[1]:
-        found = truncated(matrix.mT, rank, svd, least_energy)
+        found = truncate(matrix.mT, rank, svd, least_energy)
         return found._replace(left=found.right.mT, right=found.left.mT)
     width, rejected = -(-rank // WIDTH) * 8, None
     if svd == "krylov" and matrix.shape[1] > max(SMALL, DEPTH * width):
@@ -175,15 +186,16 @@ def truncated(
 def _truncated_in_krylov_space(
     matrix: Float[Tensor, "out in"], rank: int, width: int
 ) -> Truncation:
-    """The best approximation of a rank whose rows lie in a block Krylov space (Musco and Musco, NeurIPS 2015, arXiv 1504.05477).
+    """Returns the best approximation of a rank whose rows lie in a block Krylov space.
+
+    Musco and Musco, NeurIPS 2015, arXiv 1504.05477.
 
     With P the projector onto the space, M M^T = (M P)(M P)^T + (M - M P)(M - M P)^T. The largest
-    eigenvalues of a sum add up to no more than those of its terms (Ky Fan), so the best
-    approximation holds at most what this one does and what lies outside the space.
+    eigenvalues of a sum add up to no more than those of its terms (Ky Fan), so the energy of the
+    best approximation is at most that of this one plus the energy outside of the space.
 
-    In truth it holds 0.995 and more of the best for the spectra of task vectors, and 0.9 for noise.
-    Directions below 3e-4 of the largest singular value are not told apart. The same matrix gives
-    the same factors.
+    The true share is 0.995 and more for the spectra of task vectors, and 0.9 for noise. Directions
+    below 3e-4 of the largest singular value are not resolved. The result is deterministic.
     """
     basis, image = _krylov(matrix, width)
     turn = torch.linalg.eigh(image @ image.mT).eigenvectors[:, -rank:].mT
@@ -194,20 +206,23 @@ def _truncated_in_krylov_space(
 
 
 def _energy(matrix: Float[Tensor, "rows columns"]) -> Float64[Tensor, ""]:
-    """The squared Frobenius norm; double precision is needed only for the sum over the rows, which costs next to nothing."""
+    """Returns the squared Frobenius norm; only the sum over rows needs double precision."""
     rows = matrix if matrix.stride(-1) == 1 else matrix.mT
     return torch.linalg.vector_norm(rows, dim=1).double().square().sum()
 
 
 def _share(part: Float64[Tensor, ""], whole: Float64[Tensor, ""]) -> float:
-    """A share of an energy; 1 of nothing."""
+    """Returns a part's share of an energy; 1 of no energy."""
     return min(1.0, float(part / whole)) if whole > 0 else 1.0
 
 
 def _krylov(
     matrix: Float[Tensor, "out in"], width: int
 ) -> tuple[Float[Tensor, "blocks in"], Float[Tensor, "blocks out"]]:
-    """Orthonormal rows that begin with random sums of the matrix's rows, each block the last one's image under M^T M; and what M makes of them."""
+    """Returns an orthonormal basis of a block Krylov space as rows, and its image under M.
+
+    The first block are random sums of M's rows, each further one the last block times M^T M.
+    """
     rows, columns = matrix.shape
     basis, image = matrix.new_empty(DEPTH * width, columns), matrix.new_empty(DEPTH * width, rows)
     source = torch.Generator().manual_seed(0)
@@ -219,9 +234,8 @@ def _krylov(
         before, place = basis[:start], slice(start, start + width)
         tiny = 1e-7 * torch.linalg.matrix_norm(block) + torch.finfo(block.dtype).tiny
         noise = torch.rand(width, columns, generator=source).to(matrix) - 0.5
-        block = _orthonormal(
-            block - (block @ before.mT) @ before + tiny * noise
-        )  # where nothing is left, anything new
+        # The noise supplies new directions once the space is exhausted.
+        block = _orthonormal(block - (block @ before.mT) @ before + tiny * noise)
         overlap = block @ before.mT
         block -= overlap @ before
         basis[place] = _orthonormal(block) if overlap.norm() > OVERLAP else block
@@ -236,10 +250,10 @@ def _orthonormal(rows: Float[Tensor, "rows size"]) -> Float[Tensor, "rows size"]
 
 
 def median_singular_value(matrix: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
-    """The median (the lower one of two) of a matrix's singular values that are not zero; computed in double precision, returned in the matrix's.
+    """Computes the (lower) median of a matrix's non-zero singular values, in double precision.
 
-    Zero is what lies below 1e-6 of the largest: rounding of a matrix of low rank, or with dead
-    rows. A matrix of zeros has 0.
+    Values below 1e-6 of the largest are zero up to rounding, as in a matrix of low rank or with
+    dead rows. The median of a zero matrix is 0.
     """
     exact = matrix.detach().to(
         "cpu" if matrix.device.type == "mps" else matrix.device, torch.float64
@@ -251,15 +265,15 @@ def median_singular_value(matrix: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
     return median.to(matrix.device, torch.promote_types(matrix.dtype, torch.float32))
 
 
-def product(factors: Factors) -> Float[Tensor, "*parts out in"]:
-    """The dense matrix of its factors."""
+def dense_product(factors: Factors) -> Float[Tensor, "*parts out in"]:
+    """Returns the dense matrix u @ diag(s) @ vt."""
     return (factors.u * factors.s[..., None, :]) @ factors.vt
 
 
 def orthonormal_complement(
     basis: Float[Tensor, "*batch size rank"], matrix: Float[Tensor, "*batch size columns"]
 ) -> Float[Tensor, "*batch size columns"]:
-    """The part of each column of `matrix` that lies outside the span of the orthonormal columns of `basis`."""
+    """Returns the part of each column outside of the span of the orthonormal columns of `basis`."""
     return matrix - basis @ (basis.mT @ matrix)
 
 
@@ -268,7 +282,7 @@ def energy_gain(
     left: Float[Tensor, "*batch out rank"],
     right: Float[Tensor, "*batch rank in"],
 ) -> Float[Tensor, "*batch"]:
-    """||M + L R||_F^2 - ||M||_F^2 without a matrix of the size of M.
+    """Returns ||M + L R||_F^2 - ||M||_F^2 without a matrix of the size of M.
 
     Args:
         image: M R^T.

@@ -1,4 +1,4 @@
-"""State dicts on disk, tensor by tensor: read when they are asked for, written as they come."""
+"""State dicts on disk, read and written tensor by tensor."""
 
 import json
 import struct
@@ -16,28 +16,29 @@ from fmsd.errors import InputError, reason
 from fmsd.signature import Fault, is_safetensors, is_zip, recognise
 
 CODES = {
-    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
-    **{
-        torch.int64: "I64",
-        torch.int32: "I32",
-        torch.int16: "I16",
-        torch.int8: "I8",
-        torch.uint8: "U8",
-        torch.bool: "BOOL",
-    },
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
 }
-"""The names of number formats in a safetensors file."""
+"""Names of number formats in a safetensors file."""
 
 
 class StateFile(Mapping[str, Tensor]):
-    """A safetensors file as a state dict: its header is read now, a tensor when it is asked for, from the mapped file."""
+    """A safetensors file as a state dict: tensors are read on access, from the mapped file."""
 
     def __init__(self, path: Path) -> None:
         self.file = safe_open(path, framework="pt")
         self.names = list(self.file.keys())
 
     def __getitem__(self, name: str) -> Tensor:
-        """A tensor in the mapped file; it must not be written to."""
+        """Returns a tensor in the mapped file, which must not be written to."""
         try:
             return self.file.get_tensor(name)
         except SafetensorError as error:
@@ -50,19 +51,19 @@ class StateFile(Mapping[str, Tensor]):
         return len(self.names)
 
 
-def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """The shape of every tensor; those in a file are not read for it."""
+def tensor_shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Returns the shape of every tensor, without reading those of a file."""
     if isinstance(state, StateFile):
         return {name: torch.Size(state.file.get_slice(name).get_shape()) for name in state}
     return {name: tensor.shape for name, tensor in state.items()}
 
 
 FLOATING = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
-"""The floating-point formats among them, and those that only others write."""
+"""Names of floating-point formats, including those that this package does not write."""
 
 
 def number_formats(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """The name of every tensor's number format in a safetensors file; those in a file are not read for it."""
+    """Returns the safetensors name of every tensor's number format, without reading a file's."""
     if isinstance(state, StateFile):
         return {name: state.file.get_slice(name).get_dtype() for name in state}
     eight = {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
@@ -72,21 +73,21 @@ def number_formats(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def read_state(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a safetensors or torch file, by its content whatever its name, mapped into memory where the format allows it.
+    """Reads the tensors of a safetensors or torch file, memory-mapped if the format allows it.
 
-    Of a file that holds one state dict beside other things, as a checkpoint does, it is that state
-    dict; of one that holds several, all of them, each tensor's name beginning with the entry it
-    stands under. Nothing is unpickled but tensors.
+    The format is recognised by content, not by name. If the file contains one state dict beside
+    other objects, as a checkpoint does, that is returned; if it contains several, all are, with the
+    name of their entry as a prefix. Only tensors are unpickled.
 
     Raises:
-        InputError: a missing, damaged or unsafe file, or one of something else.
+        InputError: the file is missing, damaged or unsafe, or has no state dict.
     """
     if not path.is_file():
         raise InputError(f"There is no weights file {path}", "correct the path")
     try:
         content = StateFile(path) if is_safetensors(path) else _unpickled(path)
     except Exception as error:  # a damaged pickle raises anything
-        fault = unreadable(path, error)
+        fault = read_fault(path, error)
         raise InputError(
             f"The weights file {path} cannot be read: it {fault.what}", fault.remedy
         ) from error
@@ -104,12 +105,12 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     }
 
 
-def unreadable(path: Path, error: Exception) -> Fault:
-    """Why a file of tensors or a description of them could not be read.
+def read_fault(path: Path, error: Exception) -> Fault:
+    """Returns why a file of tensors, or their description, could not be read.
 
     Args:
-        error: what reading it raised; its text is repeated only where that is safetensors' or the
-            system's own, not advice of torch.
+        error: the exception of reading it; its text is quoted only if it comes from safetensors or
+            the system, not if it is torch's advice.
     """
     if isinstance(error, OSError):
         return Fault(f"cannot be opened ({reason(error)})", "see to its permissions and its disk")
@@ -148,10 +149,10 @@ UNPICKLE = "save its state_dict as safetensors in the repository it came from"
 def _state_dicts(
     content: object, entry: str = "", levels: int = 4
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The state dicts in nested mappings, by the names that they stand under, each followed by a dot.
+    """Yields the state dicts in nested mappings, with the keys that lead to them, each with a dot.
 
     Args:
-        levels: how deep they are looked for; a mapping may hold itself.
+        levels: depth of the search, which ends in mappings that contain themselves.
     """
     if (
         not levels
@@ -170,19 +171,20 @@ def _state_dicts(
 def _unpickled(path: Path) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TorchScript, which is refused
-        if path.suffix != ".safetensors" and is_zip(
-            path
-        ):  # the format before torch 1.6 cannot be mapped, and torch believes this ending
+        # The format before torch 1.6 cannot be mapped; torch trusts the ending .safetensors.
+        if path.suffix != ".safetensors" and is_zip(path):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def check_values(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
-    """Refuses tensors without values, and integers where the network has floating-point numbers: they are quantised, and mean nothing without scales.
+    """Checks that tensors have values, and floating-point ones where the network does.
+
+    Integers there are quantised weights, which are meaningless without their scales.
 
     Raises:
-        InputError: there is such a tensor.
+        InputError: a tensor does not; it is named.
     """
     formats = number_formats(state)
     for name in own.keys() & formats.keys():
@@ -206,23 +208,23 @@ def write_state(
     layout: Mapping[str, tuple[torch.Size, torch.dtype]],
     tensors: Iterable[tuple[str, Tensor]],
 ) -> None:
-    """Writes a safetensors file in one step, from tensors that come one by one in any order.
+    """Writes a safetensors file atomically, from tensors in any order, one at a time.
 
     Args:
-        layout: shape and number format of every tensor; what comes is converted to it.
+        layout: shape and number format of every tensor, which is converted to it.
+        tensors: names and tensors.
 
     Raises:
-        ValueError: a tensor that is not in the layout or of another shape, comes twice, or never.
+        ValueError: a tensor is not in the layout, has another shape, or is given twice or never.
     """
     header, places, end = {}, {}, 0
-    for name, (shape, kind) in sorted(
-        layout.items(), key=lambda entry: -entry[1][1].itemsize
-    ):  # so that every number is aligned
+    # Sorted by falling element size, so that every element is aligned.
+    for name, (shape, kind) in sorted(layout.items(), key=lambda entry: -entry[1][1].itemsize):
         start, end = end, end + shape.numel() * kind.itemsize
         header[name] = {"dtype": CODES[kind], "shape": list(shape), "data_offsets": [start, end]}
         places[name] = start
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of eight
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of eight
     with atomic(path) as partial, partial.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, tensor in tensors:

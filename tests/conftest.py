@@ -94,14 +94,15 @@ def step(
     """
     loss = torch.nn.functional.binary_cross_entropy_with_logits(model(image), label)
     loss.backward()
-    if adaptation.observe:
-        adaptation.observe()
+    if adaptation.rule:
+        adaptation.rule.observe()
     penalties = [weight * penalty(model) for weight, penalty in adaptation.penalties.values()]
     for penalty in penalties:
         penalty.backward()
-    for hook in (adaptation.before_step, optimizer.step, optimizer.zero_grad):
-        if hook is not None:
-            hook()
+    if adaptation.rule:
+        adaptation.rule.before_step()
+    optimizer.step()
+    optimizer.zero_grad()
     return float(loss + sum(penalties))
 
 

@@ -156,7 +156,7 @@ def test_statistics_of_batch_norms_that_learn_belong_to_the_adapter(tmp_path: Pa
     assert torch.equal(loaded.eval()(IMAGE), model.eval()(IMAGE))
     frozen = network()
     probe(frozen)
-    assert set(adapter.state(frozen)) == {"classifier.weight", "classifier.bias"}
+    assert set(adapter.state_dict(frozen)) == {"classifier.weight", "classifier.bias"}
 
 
 def test_the_fingerprint_is_that_of_the_weights_without_the_head() -> None:
@@ -164,9 +164,8 @@ def test_the_fingerprint_is_that_of_the_weights_without_the_head() -> None:
     print_ = adapter.fingerprint(model)
     with torch.no_grad():
         model.head().weight.add_(1)  # pyright: ignore
-        model.backbone.get_parameter("pos_embed").mul_(
-            1 + 1e-7
-        )  # resampled to the input's size, to the last bit as the processor does it
+        # resampled to the input's size, to the last bit as the processor does it
+        model.backbone.get_parameter("pos_embed").mul_(1 + 1e-7)
     assert adapter.fingerprint(model) == print_
     with torch.no_grad():
         model.backbone.get_parameter("blocks.0.mlp.fc1.bias")[0].add_(1e-3)
@@ -185,7 +184,7 @@ def test_tensors_restored_over_other_initial_directions_give_the_same_matrices()
         models.append(model)
     one, other = models
     train(one, Adaptation(), adamw(one), 2)
-    adapter.restore(other, adapter.state(one), "a test")
+    adapter.load_state_dict(other, adapter.state_dict(one), "a test")
     torch.testing.assert_close(other(IMAGE), one(IMAGE), rtol=1e-5, atol=1e-6)
 
 
@@ -256,7 +255,10 @@ def test_tensors_of_another_shape_and_a_missing_file_are_refused(tmp_path: Path)
         rewritten(tmp_path, **damage)
         with pytest.raises(
             InputError,
-            match=r"adapter\.json is damaged: the layer 'blocks\.\d\.attn\.qkv' cannot be made of it",
+            match=(
+                r"adapter\.json is damaged: the layer 'blocks\.\d\.attn\.qkv' cannot be made of "
+                r"it"
+            ),
         ):
             adapter.load(fresh(), tmp_path)
     (tmp_path / "adapter.json").write_text('{"format": 2}')
@@ -330,7 +332,10 @@ def test_a_description_of_other_types_is_refused(changes: dict[str, Any], tmp_pa
     rewritten(saved(tmp_path), **changes)
     with pytest.raises(
         InputError,
-        match=rf"adapter\.json is damaged: its '{next(iter(changes))}' is not what an adapter has there",
+        match=(
+            rf"adapter\.json is damaged: its '{next(iter(changes))}' is not what an adapter has "
+            r"there"
+        ),
     ):
         adapter.load(fresh(), tmp_path)
 

@@ -401,7 +401,7 @@ def test_a_recipe_is_what_it_claims_names_its_source_and_what_it_leaves_out(name
         config.data.frames,
         config.backbone.size,
         config.wrapper["_target_"],
-    ) == ("ff++", 32, 224, "fmsd.optim.wrapper.ERM")
+    ) == ("ff++", 32, 224, "fmsd.optim.erm.ERM")
     assert learning(config) == claims.pop("learning")
     assert {key: config.trainer.get(key, config.data.get(key)) for key in claims} == claims
     if name == "norm":

@@ -33,27 +33,23 @@ def test_length_decides_a_core_unless_the_task_vectors_are_normalised(
 def test_of_equal_lengths_normalising_changes_nothing() -> None:
     vectors = torch.nn.functional.normalize(torch.randn(4, 6, dtype=torch.float64), dim=1) * 3
     for directions in (1, 2, 4):
-        for centre in (False, True):
-            plain, scaled = (
-                leading_core(vectors @ vectors.T, directions, normalise, centre)
-                for normalise in ("none", "task")
-            )
-            torch.testing.assert_close(scaled.weights, plain.weights)
-            torch.testing.assert_close(scaled.shared @ scaled.mix, plain.shared @ plain.mix)
+        plain = leading_core(vectors @ vectors.T, directions, "none")
+        scaled = leading_core(vectors @ vectors.T, directions, "task")
+        torch.testing.assert_close(scaled.weights, plain.weights)
+        torch.testing.assert_close(scaled.shared @ scaled.mix, plain.shared @ plain.mix)
 
 
-@pytest.mark.parametrize("centre", [False, True])
 @pytest.mark.parametrize("directions", [1, 2, 3])
 def test_the_projection_is_one_onto_the_leading_directions_of_the_unit_vectors(
-    directions: int, centre: bool
+    directions: int,
 ) -> None:
     vectors = (
         torch.randn(4, 7, dtype=torch.float64)
         * torch.tensor([5.0, 1.0, 0.3, 2.0], dtype=torch.float64)[:, None]
     )
-    core = leading_core(vectors @ vectors.T, directions, "task", centre)
+    core = leading_core(vectors @ vectors.T, directions, "task")
     unit = torch.nn.functional.normalize(vectors, dim=1)
-    v = torch.linalg.svd(unit - unit.mean(0) if centre else unit).Vh[:directions]
+    v = torch.linalg.svd(unit).Vh[:directions]
     torch.testing.assert_close(core.shared @ core.mix @ vectors, vectors @ v.T @ v)
     torch.testing.assert_close(core.weights @ vectors, (vectors @ v.T @ v).mean(0))
 
@@ -81,9 +77,8 @@ def test_the_spectral_gap() -> None:
     assert [spectral_gap(values, directions) for directions in (1, 2, 3, 4)] == pytest.approx(
         [0.25, 2 / 3, 1, 1]
     )
-    assert (
-        spectral_gap(torch.tensor([1.0, 1e-17, -1e-17], dtype=torch.float64), 2) == 1
-    )  # rounding is no gap
+    # rounding is no gap
+    assert spectral_gap(torch.tensor([1.0, 1e-17, -1e-17], dtype=torch.float64), 2) == 1
     assert spectral_gap(torch.zeros(3, dtype=torch.float64), 1) is None
 
 

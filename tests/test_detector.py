@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fmsd.errors import InputError
-from fmsd.models.detector import Detector, detector, hub_refusal, locate
+from fmsd.models.detector import Detector, detector, hub_error, weights_path
 from fmsd.peft import adapter
 from fmsd.peft.full import full
 from fmsd.peft.norm import norm
@@ -72,9 +72,8 @@ def test_every_floating_point_type_loads_as_the_backbones_own(
     kind: torch.dtype, tmp_path: Path
 ) -> None:
     state = {key: value.to(kind) for key, value in tiny_vit().backbone.state_dict().items()}
-    state["blocks.0.mlp.fc1.weight"] = (
-        state["blocks.0.mlp.fc1.weight"].t().contiguous().t()
-    )  # not contiguous
+    # not contiguous
+    state["blocks.0.mlp.fc1.weight"] = state["blocks.0.mlp.fc1.weight"].t().contiguous().t()
     state["blocks.1.norm1.weight"] = state["blocks.0.norm1.weight"]  # shared
     torch.save(
         {"state_dict": {key: torch.nn.Parameter(value) for key, value in state.items()}},
@@ -114,14 +113,17 @@ def test_unknown_names_and_arguments_are_refused() -> None:
 def test_a_backbone_with_two_classifiers_is_refused() -> None:
     with pytest.raises(
         InputError,
-        match=r"VisionTransformerDistilled ends in 2 classifiers; choose a backbone with a single one",
+        match=(
+            r"VisionTransformerDistilled ends in 2 classifiers; choose a backbone with a single "
+            r"one"
+        ),
     ):
         probe(detector("deit_tiny_distilled_patch16_224", 32, img_size=32))
 
 
 def test_a_cache_of_the_hub_that_cannot_be_written_is_named_with_its_variable() -> None:
     said = str(
-        hub_refusal(
+        hub_error(
             "vit", PermissionError(errno.EACCES, "Permission denied", "/home/x/.cache/huggingface")
         )
     )
@@ -130,10 +132,10 @@ def test_a_cache_of_the_hub_that_cannot_be_written_is_named_with_its_variable() 
         "denied); set HF_HOME"
     )
     assert "could not be loaded from the hub (no route)" in str(
-        hub_refusal("vit", ConnectionError("no route"))
+        hub_error("vit", ConnectionError("no route"))
     )
     advice = "Weights only load failed. Re-running with weights_only=False will likely succeed"
-    assert "weights_only" not in str(hub_refusal("vit", pickle.UnpicklingError(advice)))
+    assert "weights_only" not in str(hub_error("vit", pickle.UnpicklingError(advice)))
 
 
 def test_frozen_batch_norm_keeps_its_statistics() -> None:
@@ -153,7 +155,7 @@ def test_frozen_batch_norm_keeps_its_statistics() -> None:
     )
 
 
-def test_a_batch_norm_without_parameters_moves_where_everything_is_trained_and_belongs_to_the_adapter(
+def test_a_batch_norm_without_parameters_moves_under_full_and_belongs_to_the_adapter(
     tmp_path: Path,
 ) -> None:
     def network() -> Detector:
@@ -174,8 +176,8 @@ def test_a_batch_norm_without_parameters_moves_where_everything_is_trained_and_b
         model.train()(image)
         after = model.backbone.state_dict()
         assert [not torch.equal(after[key], before[key]) for key in statistics] == [moves] * 3
-        assert {*statistics} <= adapter.state(model).keys() or not moves
-        assert moves or not {*statistics} & adapter.state(model).keys()
+        assert {*statistics} <= adapter.state_dict(model).keys() or not moves
+        assert moves or not {*statistics} & adapter.state_dict(model).keys()
         adapter.save(model, tmp_path / method.__name__, {"name": "mine", "hash": base}, {})
         loaded = network()
         adapter.load(loaded, tmp_path / method.__name__)
@@ -183,7 +185,7 @@ def test_a_batch_norm_without_parameters_moves_where_everything_is_trained_and_b
 
 
 def test_the_embedded_backbone_is_small_and_knows_something() -> None:
-    file = locate("package:demo_vit.safetensors")
+    file = weights_path("package:demo_vit.safetensors")
     assert file.stat().st_size <= 6e6
     state = load_file(file)
     assert sum(value.numel() for value in state.values()) <= 3e6

@@ -18,10 +18,11 @@ from torch.nn import functional
 
 from fmsd.errors import InputError
 from fmsd.optim.drop_in import DropIn
+from fmsd.optim.erm import ERM
 from fmsd.optim.roga import RoGA
 from fmsd.optim.sagm import SAGM
 from fmsd.optim.sam import SAM
-from fmsd.optim.wrapper import ERM, OptimizerWrapper
+from fmsd.optim.wrapper import OptimizerWrapper
 from tests.test_wrappers import Problem, close, direction, flat
 
 Factory = Callable[..., torch.optim.Optimizer]

@@ -20,11 +20,12 @@ from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.engine.learner import Learner, Scorer
 from fmsd.engine.predictions import gather, joined
 from fmsd.errors import InputError
+from fmsd.models.detector import Detector
+from fmsd.optim.erm import ERM
 from fmsd.optim.schedule import constant, cosine
-from fmsd.optim.wrapper import ERM
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
-from fmsd.peft.masm import Rule, masm
+from fmsd.peft.masm import SubspaceMaskRule, masm
 from fmsd.peft.method import Method
 from fmsd.peft.penalties import PENALTIES
 from fmsd.peft.subspace import subspace_layers
@@ -198,6 +199,23 @@ def test_under_bf16_the_constraint_and_the_penalties_are_computed_in_float32(
     assert {parameter.dtype for parameter in model.detector.parameters()} == {torch.float32}
 
 
+class GradientsOfPenalties:
+    """A rule that drops the gradients of the loss and keeps those of the penalties."""
+
+    def __init__(self, model: Detector, kept: list[torch.Tensor]) -> None:
+        self.model, self.kept = model, kept
+
+    def inactive(self) -> tuple[()]:
+        return ()
+
+    def observe(self) -> None:
+        self.model.zero_grad()
+
+    def before_step(self) -> None:
+        for layer in subspace_layers(self.model):
+            self.kept.extend(unit.u.grad.clone() for unit in layer.units)  # pyright: ignore
+
+
 def test_a_penalty_has_the_same_gradient_in_bf16_training(tree: Path, tmp_path: Path) -> None:
     gradients = []
     for precision in ("32-true", "bf16-mixed"):
@@ -215,18 +233,7 @@ def test_a_penalty_has_the_same_gradient_in_bf16_training(tree: Path, tmp_path: 
                 layer.units[0].u.mul_(1.001)
         kept: list[torch.Tensor] = []
 
-        def look(model: Learner = model, kept: list[torch.Tensor] = kept) -> None:
-            kept.extend(
-                unit.u.grad.clone()
-                for layer in subspace_layers(model.detector)
-                for unit in layer.units
-            )  # pyright: ignore
-
-        model.adaptation = replace(
-            model.adaptation,
-            observe=lambda model=model: model.detector.zero_grad(),
-            before_step=look,
-        )
+        model.rule = GradientsOfPenalties(model.detector, kept)
         trainer(tmp_path, max_steps=1, precision=precision).fit(
             model, train_dataloaders=module(tree).train_dataloader()
         )
@@ -252,9 +259,9 @@ def test_a_checkpoint_holds_what_learns_and_what_the_method_remembers(
     torch.manual_seed(0)
     other = learner(method=method)
     other.load_state_dict(state)
-    one, two = model.adaptation.state, other.adaptation.state
-    assert isinstance(one, Rule)
-    assert isinstance(two, Rule)
+    one, two = model.rule, other.rule
+    assert isinstance(one, SubspaceMaskRule)
+    assert isinstance(two, SubspaceMaskRule)
     assert (two.seen, two.active, two.history) == (one.seen, one.active, one.history)
     assert len(one.history.steps) > 1
     assert torch.equal(one.mean, two.mean)

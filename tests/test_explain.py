@@ -17,9 +17,9 @@ from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
 from fmsd.figures import explanations
 from fmsd.figures.explanations import Tile, heated
-from fmsd.models.attribution import best, gradcam, rolled, rollout
+from fmsd.models.attribution import default_method, gradcam, rollout, rollout_matrix
 from fmsd.models.detector import Detector, detector
-from fmsd.models.features import features
+from fmsd.models.features import features_and_logits
 from fmsd.peft.inject import fold
 from fmsd.tasks.explain import equal_share, limited, picked, sampled, tsne
 from tests.conftest import METHODS, grow_tree, tiny_vit
@@ -118,11 +118,11 @@ def test_rollout_is_the_product_of_explicit_attention_matrices(changes: dict[str
 
 def test_rows_of_a_rollout_sum_to_one_and_no_attention_leaves_each_token_to_itself() -> None:
     layers = [torch.rand(2, 5, 5).softmax(-1) for _ in range(4)]
-    joint = rolled(layers)
+    joint = rollout_matrix(layers)
     torch.testing.assert_close(joint.sum(-1), torch.ones(2, 5))
     assert (joint > 0).all()
     torch.testing.assert_close(
-        rolled([torch.eye(5).expand(2, 5, 5)] * 3), torch.eye(5).expand(2, 5, 5)
+        rollout_matrix([torch.eye(5).expand(2, 5, 5)] * 3), torch.eye(5).expand(2, 5, 5)
     )
 
 
@@ -258,7 +258,7 @@ def untouched(act: Callable[[], object], model: Detector, image: Tensor) -> None
 @pytest.mark.parametrize("name", list(PLAIN))
 def test_plain_transformers_have_both_maps(name: str) -> None:
     model, image = made(name, *PLAIN[name])
-    assert best(model) == "rollout"
+    assert default_method(model) == "rollout"
     for draw, whole in ((rollout, True), (gradcam, False)):
         maps = []
         untouched(lambda draw=draw, maps=maps: maps.append(draw(model, image)), model, image)
@@ -271,7 +271,7 @@ def test_plain_transformers_have_both_maps(name: str) -> None:
 @pytest.mark.parametrize("name", list(OTHER))
 def test_other_backbones_have_gradcam_and_rollout_is_refused(name: str) -> None:
     model, image = made(name, *OTHER[name])
-    assert best(model) == "gradcam"
+    assert default_method(model) == "gradcam"
     maps = []
     untouched(lambda: maps.append(gradcam(model, image)), model, image)
     assert maps[0].shape in ((2, 2, 2), (2, 4, 4))
@@ -290,11 +290,11 @@ def test_an_adapted_detector_is_explained_as_its_folded_one(method: str) -> None
                 parameter.add_(torch.randn_like(parameter), alpha=0.02)
     model.eval()
     image = pixels(2, 32)
-    before = rollout(model, image), gradcam(model, image), features(model, image)[0]
+    before = rollout(model, image), gradcam(model, image), features_and_logits(model, image)[0]
     fold(model.backbone).eval()
     for one, other in zip(
         before,
-        (rollout(model, image), gradcam(model, image), features(model, image)[0]),
+        (rollout(model, image), gradcam(model, image), features_and_logits(model, image)[0]),
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
@@ -339,7 +339,7 @@ def test_what_cannot_be_explained_is_refused_and_leaves_no_trace() -> None:
 @torch.no_grad()
 def test_features_are_what_the_head_turns_into_the_logit(name: str) -> None:
     model, image = made(name, *(PLAIN | OTHER)[name])
-    found, logit = features(model, image)
+    found, logit = features_and_logits(model, image)
     last = [module for module in model.head().modules() if isinstance(module, nn.Linear)][-1]
     torch.testing.assert_close(last(found).squeeze(-1), logit)
     assert torch.equal(logit, model(image))

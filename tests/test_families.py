@@ -178,12 +178,12 @@ def step(
     """One training step; the gradients are left for a look."""
     optimizer.zero_grad()
     functional.binary_cross_entropy_with_logits(model.train()(image), LABEL).backward()
-    if adaptation.observe:
-        adaptation.observe()
+    if adaptation.rule:
+        adaptation.rule.observe()
     for weight, penalty in adaptation.penalties.values():
         (weight * penalty(model)).backward()
-    if adaptation.before_step:
-        adaptation.before_step()
+    if adaptation.rule:
+        adaptation.rule.before_step()
     optimizer.step()
 
 
@@ -302,7 +302,7 @@ def test_an_adapted_backbone_starts_equal_learns_folds_and_comes_back_from_its_a
 
 @pytest.mark.parametrize("constraint", ["soft", "hard"])
 @some_families
-def test_masm_takes_a_step_in_which_resting_subspaces_do_not_move(
+def test_masm_takes_a_step_in_which_inactive_subspaces_do_not_move(
     family: Family, constraint: str, tmp_path: Path
 ) -> None:
     model, base, image = pretrained(family)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from fmsd.errors import InputError
-from fmsd.models import formats
-from fmsd.models.configured import bodies
-from fmsd.models.formats import pretrained_keys, timm_keys
+from fmsd.models import containers
+from fmsd.models.configured import backbone_shapes
+from fmsd.models.formats import to_pretrained_keys, to_timm_keys
 from fmsd.state import StateFile, read_state
 from tests.test_families import FAMILIES
 
@@ -89,9 +89,8 @@ def prefixed(state: Mapping[str, Tensor], prefix: str) -> State:
 def published_names(state: Mapping[str, Tensor], style: str) -> State:
     if style == "parallel":
         return prefixed(state, "module.")
-    if (
-        style == "older"
-    ):  # of transformers, whose tower was one attribute deeper and saved its indices
+    # of transformers, whose tower was one attribute deeper and saved its indices
+    if style == "older":
         state = {
             name.replace("backbone.", "backbone.vision_model."): tensor
             for name, tensor in state.items()
@@ -106,7 +105,7 @@ def test_clip_of_hugging_face_scores_the_same(tmp_path: Path, style: str, suffix
     published = Published()
     path, state = tmp_path / f"clip.{suffix}", published_names(published.state_dict(), style)
     save_file(state, path) if suffix == "safetensors" else torch.save({"state_dict": state}, path)
-    found = timm_keys(read_state(path), meta(clip), str(path))
+    found = to_timm_keys(read_state(path), meta(clip), str(path))
     assert list(found) == list(clip().state_dict())
     agree(published, found, clip())
 
@@ -115,10 +114,10 @@ def test_clip_in_a_backbone_of_another_activation_is_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     other = lambda: clip("vit_base_patch32_clip_224")  # noqa: E731
-    timm_keys(Published().state_dict(), meta(clip), "clip.pth")
+    to_timm_keys(Published().state_dict(), meta(clip), "clip.pth")
     assert "QuickGELU" not in caplog.text
     published = Published("gelu")
-    found = timm_keys(published.state_dict(), meta(other), "clip.pth")
+    found = to_timm_keys(published.state_dict(), meta(other), "clip.pth")
     assert (
         "clip.pth: OpenAI's CLIP, which DeepfakeBench builds on, computes QuickGELU" in caplog.text
     )
@@ -158,7 +157,7 @@ def effort(published: Published, rank: int = 1, extras: bool = True) -> State:
 def test_effort_becomes_dense(rank: int, extras: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     published = Published()
-    found = timm_keys(
+    found = to_timm_keys(
         prefixed(effort(published, rank, extras), "module."), meta(clip), "effort.pth"
     )
     assert (
@@ -171,12 +170,12 @@ def test_effort_with_more_or_fewer_factors_is_refused() -> None:
     state = effort(Published())
     gate = "backbone.encoder.layers.0.self_attn.q_proj.gate_param"
     with pytest.raises(InputError, match=r"effort\.pth .*unexpected: .*q_proj\.gate_param"):
-        timm_keys({**state, gate: torch.ones(1)}, meta(clip), "effort.pth")
+        to_timm_keys({**state, gate: torch.ones(1)}, meta(clip), "effort.pth")
     del state["backbone.encoder.layers.0.self_attn.q_proj.S_residual"]
     with pytest.raises(
         InputError, match=r"missing: blocks\.0\.attn\.qkv\.weight; unexpected: .*q_proj\.U_residual"
     ):
-        timm_keys(state, meta(clip), "effort.pth")
+        to_timm_keys(state, meta(clip), "effort.pth")
 
 
 def xception() -> nn.Module:
@@ -204,7 +203,7 @@ def test_xception_comes_back(head: str, caplog: pytest.LogCaptureFixture) -> Non
         "adjust_channel.0.weight": torch.zeros(512, 2048, 1, 1),
         "adjust_channel.1.num_batches_tracked": torch.tensor(0),
     }
-    found = timm_keys(prefixed(state, "backbone."), meta(xception), "xception_best.pth")
+    found = to_timm_keys(prefixed(state, "backbone."), meta(xception), "xception_best.pth")
     assert (
         "left out tensors of DeepfakeBench's Xception that its logit does not depend on: "
         "adjust_channel.0.weight, adjust_channel.1." in caplog.text
@@ -220,7 +219,7 @@ def test_xception_comes_back(head: str, caplog: pytest.LogCaptureFixture) -> Non
 def test_a_head_of_two_outputs_in_timms_keys(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     two = lively(clip(num_classes=2))
-    found = timm_keys(prefixed(two.state_dict(), "module."), meta(clip), "two.pth")
+    found = to_timm_keys(prefixed(two.state_dict(), "module."), meta(clip), "two.pth")
     assert (
         "two.pth: head.weight of two outputs, real and fake, became their difference" in caplog.text
     )
@@ -234,7 +233,7 @@ class Column(nn.Module):
 
 def test_half_precision_heads_are_subtracted_exactly() -> None:
     state = {name: tensor.half() for name, tensor in clip(num_classes=2).state_dict().items()}
-    found = timm_keys(state, meta(clip), "half.pth")
+    found = to_timm_keys(state, meta(clip), "half.pth")
     assert torch.equal(
         found["head.weight"][0], state["head.weight"][1].float() - state["head.weight"][0].float()
     )
@@ -249,17 +248,20 @@ def test_another_head_is_refused(name: str) -> None:
     }
     with pytest.raises(
         InputError,
-        match=r"five\.pth end in another head \(head\.weight \(5, 24\) instead of \(1, 24\)\); choose",
+        match=(
+            r"five\.pth end in another head \(head\.weight \(5, 24\) instead of \(1, 24\)\); "
+            r"choose"
+        ),
     ):
-        timm_keys(prefixed(five, "backbone."), meta(clip), "five.pth")
+        to_timm_keys(prefixed(five, "backbone."), meta(clip), "five.pth")
 
 
 def test_two_heads_are_not_chosen_from() -> None:
     state = Published().state_dict()
     with pytest.raises(InputError, match=r"unexpected: fc\.weight"):
-        timm_keys({**state, "fc.weight": torch.zeros(2, 24)}, meta(clip), "both.pth")
+        to_timm_keys({**state, "fc.weight": torch.zeros(2, 24)}, meta(clip), "both.pth")
     with pytest.raises(InputError, match=r"unexpected: backbone\."):
-        timm_keys({**state, "backbone.head.weight": torch.zeros(2, 24)}, meta(clip), "both.pth")
+        to_timm_keys({**state, "backbone.head.weight": torch.zeros(2, 24)}, meta(clip), "both.pth")
 
 
 def test_the_sentence_names_what_differs() -> None:
@@ -268,11 +270,13 @@ def test_the_sentence_names_what_differs() -> None:
     state["backbone.visual_projection.weight"] = torch.zeros(8, 24)
     state["backbone.pre_layrnorm.bias"] = torch.zeros(25)
     sentence = (
-        r"The weights odd\.pth are not those of VisionTransformer as configured \(missing: norm\.weight; unexpected: visual_projection\.weight; "
-        r"of another shape: norm_pre\.bias \(25,\) instead of \(24,\)\); choose the backbone they belong to\."
+        r"The weights odd\.pth are not those of VisionTransformer as configured \(missing: "
+        r"norm\.weight; unexpected: visual_projection\.weight; "
+        r"of another shape: norm_pre\.bias \(25,\) instead of \(24,\)\); choose the "
+        r"backbone they belong to\."
     )
     with pytest.raises(InputError, match=sentence):
-        timm_keys(state, meta(clip), "odd.pth")
+        to_timm_keys(state, meta(clip), "odd.pth")
     for nothing in (
         {},
         {"model": torch.zeros(1)},
@@ -282,15 +286,18 @@ def test_the_sentence_names_what_differs() -> None:
         with pytest.raises(
             InputError, match=r"The weights odd\.pth are not those of VisionTransformer.* more"
         ):
-            timm_keys(nothing, meta(clip), "odd.pth")
+            to_timm_keys(nothing, meta(clip), "odd.pth")
 
 
 def test_another_patch_size_is_refused_not_resampled() -> None:
     with pytest.raises(
         InputError,
-        match=r"\(of another shape: patch_embed\.proj\.weight \(24, 3, 32, 32\) instead of \(24, 3, 16, 16\), pos_embed",
+        match=(
+            r"\(of another shape: patch_embed\.proj\.weight \(24, 3, 32, 32\) instead of \(24, "
+            r"3, 16, 16\), pos_embed"
+        ),
     ):
-        timm_keys(Published().state_dict(), meta(lambda: clip(patch_size=16)), "clip.pth")
+        to_timm_keys(Published().state_dict(), meta(lambda: clip(patch_size=16)), "clip.pth")
 
 
 def test_timms_own_conversion_is_the_last_resort(caplog: pytest.LogCaptureFixture) -> None:
@@ -321,7 +328,7 @@ def test_timms_own_conversion_is_the_last_resort(caplog: pytest.LogCaptureFixtur
         state[f"visual.ln_post.{part}"] = state.pop(f"visual.norm.{part}")
         del state[f"visual.head.{part}"]
     state["visual.proj"] = own["head.weight"].T
-    found = timm_keys(prefixed(state, "module."), meta(clip), "openai.pt")
+    found = to_timm_keys(prefixed(state, "module."), meta(clip), "openai.pt")
     assert "openai.pt: trying timm's own conversion to VisionTransformer" in caplog.text
     assert all(
         torch.equal(found[name], tensor) for name, tensor in own.items() if name != "head.bias"
@@ -332,17 +339,16 @@ def test_what_fits_is_returned_unread(tmp_path: Path, monkeypatch: pytest.Monkey
     save_file(clip().state_dict(), tmp_path / "own.safetensors")
     state = read_state(tmp_path / "own.safetensors")
     monkeypatch.setattr(StateFile, "__getitem__", lambda *_: pytest.fail("a tensor was read"))
-    assert (
-        inspect.unwrap(timm_keys)(state, meta(clip), "own.safetensors") is state
-    )  # the type checker of the tests would read one
+    # the type checker of the tests would read one
+    assert inspect.unwrap(to_timm_keys)(state, meta(clip), "own.safetensors") is state
     own = xception().state_dict()  # with counters, which have no dimension
-    assert timm_keys(own, meta(xception), "own.pth") is own
+    assert to_timm_keys(own, meta(xception), "own.pth") is own
 
 
-@pytest.mark.parametrize("keys", [timm_keys, pretrained_keys])
+@pytest.mark.parametrize("keys", [to_timm_keys, to_pretrained_keys])
 def test_every_wrapper_comes_off_alike_for_a_merge_and_for_a_training(keys: Keys) -> None:
     own = clip().state_dict()
-    for prefix in (*formats.WRAPPERS, "teacher.", "student.backbone.", "module.net.encoder."):
+    for prefix in (*containers.WRAPPERS, "teacher.", "student.backbone.", "module.net.encoder."):
         found = keys(prefixed(own, prefix), meta(clip), "own.pth")
         assert found.keys() == own.keys()
         assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
@@ -350,16 +356,18 @@ def test_every_wrapper_comes_off_alike_for_a_merge_and_for_a_training(keys: Keys
 
 def test_a_head_outside_the_wrapper_comes_along() -> None:
     own = clip().state_dict()
-    for prefix in formats.WRAPPERS:
-        assert timm_keys(prefixed(own, prefix), meta(clip), "own.pth").keys() == own.keys()
+    for prefix in containers.WRAPPERS:
+        assert to_timm_keys(prefixed(own, prefix), meta(clip), "own.pth").keys() == own.keys()
         headless = {
             name if name.startswith("head.") else f"{prefix}{name}": tensor
             for name, tensor in own.items()
         }
-        assert timm_keys(prefixed(headless, "module."), meta(clip), "own.pth").keys() == own.keys()
+        assert (
+            to_timm_keys(prefixed(headless, "module."), meta(clip), "own.pth").keys() == own.keys()
+        )
 
 
-@pytest.mark.parametrize("keys", [timm_keys, pretrained_keys])
+@pytest.mark.parametrize("keys", [to_timm_keys, to_pretrained_keys])
 @pytest.mark.parametrize(
     "entries",
     [
@@ -383,7 +391,10 @@ def test_two_whole_networks_in_a_file_are_not_chosen_from(
         )
     with pytest.raises(
         InputError,
-        match=r"two\.pth hold several networks, whose names begin with '.*', '.*'; save the one that you mean",
+        match=(
+            r"two\.pth hold several networks, whose names begin with '.*', '.*'; save the one "
+            r"that you mean"
+        ),
     ) as caught:
         keys(read_state(tmp_path / "two.pth"), meta(clip), str(tmp_path / "two.pth"))
     assert all(f"'{entry}.'" in str(caught.value) for entry in entries)
@@ -395,7 +406,7 @@ def test_a_network_beside_its_moving_average_is_not_chosen_from() -> None:
         InputError,
         match=r"several networks, whose names begin with 'backbone\.', 'ema\.backbone\.'",
     ):
-        pretrained_keys(state | prefixed(state, "ema."), meta(clip), "clip.pth")
+        to_pretrained_keys(state | prefixed(state, "ema."), meta(clip), "clip.pth")
 
 
 @pytest.mark.parametrize("entry", ["teacher", "student", "ema", "state_dict", "model"])
@@ -418,7 +429,7 @@ def test_a_training_begins_with_the_only_network_in_a_file(
         },
         tmp_path / "one.pth",
     )
-    found = pretrained_keys(read_state(tmp_path / "one.pth"), meta(clip), "one.pth")
+    found = to_pretrained_keys(read_state(tmp_path / "one.pth"), meta(clip), "one.pth")
     assert found.keys() == own.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
     assert (
@@ -434,14 +445,14 @@ def test_a_training_begins_with_what_a_merge_takes() -> None:
     published = Published()
     for state in (published.state_dict(), effort(published)):
         merged, begun = (
-            timm_keys(state, meta(clip), "a.pth"),
-            pretrained_keys(state, meta(clip), "a.pth"),
+            to_timm_keys(state, meta(clip), "a.pth"),
+            to_pretrained_keys(state, meta(clip), "a.pth"),
         )
         assert begun.keys() == {name for name in merged if not name.startswith("head.")}
         assert all(torch.equal(begun[name], merged[name]) for name in begun)
 
 
-@pytest.mark.parametrize("keys", [timm_keys, pretrained_keys])
+@pytest.mark.parametrize("keys", [to_timm_keys, to_pretrained_keys])
 @pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32, torch.bool])
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_quantised_weights_are_refused(
@@ -458,7 +469,10 @@ def test_quantised_weights_are_refused(
             for prefix in ("", "model."):
                 with pytest.raises(
                     InputError,
-                    match=r"are quantised \(.*blocks\.0\.attn\.qkv\.weight is of type .*; give the checkpoint",
+                    match=(
+                        r"are quantised \(.*blocks\.0\.attn\.qkv\.weight is of type .*; give "
+                        r"the checkpoint"
+                    ),
                 ):
                     keys(
                         prefixed(read_state(path), prefix) if prefix else read_state(path),
@@ -469,7 +483,7 @@ def test_quantised_weights_are_refused(
 
 def test_tensors_without_values_are_refused() -> None:
     with pytest.raises(InputError, match="hold no dense values of"):
-        pretrained_keys(meta(clip).state_dict(), clip(), "meta.pth")
+        to_pretrained_keys(meta(clip).state_dict(), clip(), "meta.pth")
 
 
 def test_every_network_refuses_the_weights_of_every_other_with_one_sentence() -> None:
@@ -484,7 +498,7 @@ def test_every_network_refuses_the_weights_of_every_other_with_one_sentence() ->
     }
     for name, network in networks.items():
         for other, state in ((other, networks[other].state_dict()) for other in networks):
-            for keys in (inspect.unwrap(timm_keys), inspect.unwrap(pretrained_keys)):
+            for keys in (inspect.unwrap(to_timm_keys), inspect.unwrap(to_pretrained_keys)):
                 if shapes[other] == shapes[name]:
                     assert keys(state, network, "other.pth").keys() == state.keys()
                     continue
@@ -502,17 +516,20 @@ def test_weights_of_another_configured_backbone_are_known_by_their_shapes() -> N
     state = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in state.items()}
     with pytest.raises(
         InputError,
-        match=r"a\.pth are those of backbone=efficientnet_lite0, not of VisionTransformer as configured \(missing: .*; choose that",
+        match=(
+            r"a\.pth are those of backbone=efficientnet_lite0, not of VisionTransformer as "
+            r"configured \(missing: .*; choose that"
+        ),
     ):
-        pretrained_keys(prefixed(state, "module."), meta(clip), "a.pth")
+        to_pretrained_keys(prefixed(state, "module."), meta(clip), "a.pth")
     state["bn1.weight"] = torch.zeros(33)  # one shape that differs: not known, so not said
     with pytest.raises(
         InputError, match=r"a\.pth are not those of VisionTransformer as configured"
     ):
-        pretrained_keys(state, meta(clip), "a.pth")
+        to_pretrained_keys(state, meta(clip), "a.pth")
 
 
 def test_the_bodies_of_all_configured_backbones_are_told_apart() -> None:
-    found = bodies()
+    found = backbone_shapes()
     assert {"clip_vit_l14", "dinov2_s14", "sam2_hiera_tiny", "demo_vit"} <= found.keys()
     assert len({frozenset(shapes.items()) for _, shapes in found.values()}) == len(found)

@@ -23,19 +23,19 @@ from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.merge.average import Average
 from fmsd.merge.task_vectors import Part, Specialists
-from fmsd.merge.task_vectors import merge as merged
+from fmsd.merge.task_vectors import merge_tensors as merged
 from fmsd.models.attribution import gradcam
-from fmsd.models.detector import Detector, detector, skeleton
-from fmsd.models.features import features
-from fmsd.models.head import SCALE, CosineHead, unit
+from fmsd.models.detector import Detector, detector, meta_detector
+from fmsd.models.features import features_and_logits
+from fmsd.models.head import SCALE, CosineHead, unit_vectors
 from fmsd.models.prefix import Prefix, frozen
 from fmsd.optim.groups import decay_groups
 from fmsd.peft import adapter
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.inject import fold
 from fmsd.peft.mask import Masking
+from fmsd.peft.parts import network_parts
 from fmsd.peft.probe import probe
-from fmsd.peft.specialist import parts
 from fmsd.report.rows import trials
 from tests.conftest import grow_tree, step, tiny_vit
 from tests.test_adapter import METHODS, adamw, train
@@ -108,10 +108,11 @@ def test_nothing_else_of_the_network_differs_from_that_with_a_plain_head() -> No
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_half_precision_around_it_rounds_no_cosine(kind: torch.dtype) -> None:
     head = CosineHead(12)
+    # the squares of the numbers leave the range of float16
     for length in (
         1.0,
         4e4 if kind == torch.float16 else 1e15,
-    ):  # the squares of the numbers leave the range of float16
+    ):
         feature = (functional.normalize(torch.randn(5, 12)) * length).to(kind).requires_grad_()
         with torch.autocast("cpu", kind):
             logit = head(feature)
@@ -172,13 +173,15 @@ def test_every_family_learns_through_it_and_without_it_is_timms(
         expected = model.eval()(image)
         assert torch.equal(fresh.eval()(image), expected)
 
-    empty = skeleton(make)
+    empty = meta_detector(make)
     assert {name: tensor.shape for name, tensor in empty.backbone.state_dict().items()} == {
         name: tensor.shape for name, tensor in base.items()
     }
     head = adapter.head_name(empty)
     assert {
-        name: part.kind for name, part in parts(empty).items() if part.kind in ("head", "direction")
+        name: part.kind
+        for name, part in network_parts(empty).items()
+        if part.kind in ("head", "direction")
     } == {
         f"{head}.weight": "direction",
         f"{head}.log_scale": "head",
@@ -216,7 +219,10 @@ def test_another_classifier_is_refused(name: str, kind: str) -> None:
 def test_a_head_before_the_pooling_is_refused() -> None:
     with pytest.raises(
         InputError,
-        match=r"features of the shape \(2, 9, 12\), and head\.normalise=true needs one vector an image",
+        match=(
+            r"features of the shape \(2, 9, 12\), and head\.normalise=true needs one vector an "
+            r"image"
+        ),
     ):
         CosineHead(12)(torch.randn(2, 9, 12))
 
@@ -294,12 +300,12 @@ def test_passes_that_reuse_what_lies_below_are_those_that_do_not() -> None:
 @torch.no_grad()
 def test_features_are_the_directions_that_the_head_turns_into_the_logit() -> None:
     model = cosine_vit().eval()
-    found, logit = features(model, IMAGE)
+    found, logit = features_and_logits(model, IMAGE)
     head = model.head()
     torch.testing.assert_close(found.norm(dim=1), torch.ones(4))
     torch.testing.assert_close(
         head.get_parameter("log_scale").exp()
-        * (found @ unit(head.get_parameter("weight")).T).squeeze(1),
+        * (found @ unit_vectors(head.get_parameter("weight")).T).squeeze(1),
         logit,
     )
 
@@ -365,7 +371,10 @@ def test_directions_and_logarithms_of_scales_are_averaged() -> None:
     torch.testing.assert_close(heads(one, one)["head.weight"], torch.tensor([[1.0, 0.0]]))
     with pytest.raises(
         InputError,
-        match=r"point opposite ways, so 'head\.weight' has no mean direction; leave one of them out",
+        match=(
+            r"point opposite ways, so 'head\.weight' has no mean direction; leave one of them "
+            r"out"
+        ),
     ):
         heads(one, one | {"head.weight": -2 * one["head.weight"]})
 
@@ -492,7 +501,9 @@ def test_experts_with_cosine_heads_merge_and_mixed_ones_are_refused(
     one, other, mean = (
         load_file(there / run / "adapter.safetensors") for run in ("runs/a", "runs/b", "ab")
     )
-    expected = functional.normalize(unit(one["head.weight"]) + unit(other["head.weight"]))
+    expected = functional.normalize(
+        unit_vectors(one["head.weight"]) + unit_vectors(other["head.weight"])
+    )
     torch.testing.assert_close(mean["head.weight"], expected)
     torch.testing.assert_close(
         mean["head.log_scale"], (one["head.log_scale"] + other["head.log_scale"]) / 2

@@ -18,7 +18,7 @@ from PIL import Image
 
 from fmsd.figures import curves
 from fmsd.figures.svg import inline
-from fmsd.peft.mask import Masking, choose
+from fmsd.peft.mask import Masking, choose_layers
 from fmsd.report.html import results as table_html
 from fmsd.report.sections import LINES, pictured
 from fmsd.report.tables import Cell, Table
@@ -77,7 +77,7 @@ def grow(folder: Path) -> Path:
                 }
                 run.write("spectra.json", json.dumps({"layers": spectra}))
             if method == "fmsd":
-                run.write("mask.json", choose(Masking(bias="random"), layers).text())
+                run.write("mask.json", choose_layers(Masking(bias="random"), layers).text())
                 (run.folder / "explanations").mkdir()
                 Image.fromarray(rng.integers(0, 256, (120, 480, 3), np.uint8)).save(
                     run.folder / "explanations" / "heatmaps.png"

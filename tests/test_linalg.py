@@ -4,11 +4,11 @@ import torch
 from fmsd.linalg import (
     SVD,
     Split,
-    directions,
     energy_gain,
     median_singular_value,
     orthonormal_complement,
-    truncated,
+    singular_directions,
+    truncate,
 )
 
 
@@ -42,7 +42,7 @@ def test_split_off_directions_are_the_singular_ones(
     decomposition.
     """
     weight = torch.randn(shape)
-    found = directions(weight, rank, split)
+    found = singular_directions(weight, rank, split)
     values = torch.linalg.svdvals(weight.double())
     torch.testing.assert_close(
         found.s.double(), values[-rank:] if split == "tail" else values[:rank], rtol=1e-5, atol=1e-6
@@ -59,7 +59,7 @@ def test_the_smallest_directions_are_orthogonal_to_the_rest_however_small_or_fla
 ) -> None:
     weight = conditioned(300, smallest)
     u, _, vt = torch.linalg.svd(weight.double())
-    found = directions(weight, 4)
+    found = singular_directions(weight, 4)
     assert (u[:, :-4].mT @ found.u.double()).norm() < 1e-6
     assert (vt[:-4] @ found.vt.double().mT).norm() < 1e-6
 
@@ -67,7 +67,7 @@ def test_the_smallest_directions_are_orthogonal_to_the_rest_however_small_or_fla
 def test_a_singular_matrix_is_decomposed_too() -> None:
     weight = torch.randn(300, 300)
     weight[:, 7] = 0
-    found = directions(weight, 2)
+    found = singular_directions(weight, 2)
     assert found.s[-1] < 1e-6
     torch.testing.assert_close(found.vt[-1].abs(), torch.eye(300)[7], rtol=0, atol=1e-5)
 
@@ -75,17 +75,17 @@ def test_a_singular_matrix_is_decomposed_too() -> None:
 def test_random_directions_are_singular_ones_and_follow_the_seed() -> None:
     weight = torch.randn(30, 20)
     torch.manual_seed(1)
-    first = directions(weight, 3, "random")
+    first = singular_directions(weight, 3, "random")
     torch.manual_seed(1)
-    assert torch.equal(directions(weight, 3, "random").u, first.u)
-    assert not torch.equal(directions(weight, 3, "random").u, first.u)
+    assert torch.equal(singular_directions(weight, 3, "random").u, first.u)
+    assert not torch.equal(singular_directions(weight, 3, "random").u, first.u)
     torch.testing.assert_close(weight @ first.vt.mT, first.u * first.s, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("rank", [0, 16, 17])
 def test_directions_need_a_rank_inside_the_matrix(rank: int) -> None:
     with pytest.raises(ValueError, match=r"rank must lie in \[1, 15\]"):
-        directions(torch.randn(16, 40), rank)
+        singular_directions(torch.randn(16, 40), rank)
 
 
 def test_complement_is_what_the_basis_does_not_hold() -> None:
@@ -107,9 +107,8 @@ def test_the_median_singular_value_is_that_of_a_whole_decomposition(shape: tuple
         median_singular_value(matrix), torch.linalg.svdvals(matrix.double()).median().float()
     )
     assert median_singular_value(torch.zeros(shape)) == 0
-    low = torch.randn(shape[0], 3) @ torch.randn(
-        3, shape[1]
-    )  # most of its singular values are rounding
+    # most of its singular values are rounding
+    low = torch.randn(shape[0], 3) @ torch.randn(3, shape[1])
     torch.testing.assert_close(
         median_singular_value(low), torch.linalg.svdvals(low.double())[1].float()
     )
@@ -145,7 +144,7 @@ def factors(
     matrix: torch.Tensor, rank: int, svd: SVD = "krylov"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A truncated matrix, from a Krylov space whatever that holds."""
-    left, right, _ = truncated(matrix, rank, svd, least_energy=0.0)
+    left, right, _ = truncate(matrix, rank, svd, least_energy=0.0)
     return left, right
 
 
@@ -168,7 +167,7 @@ SPECTRA = {
 )
 @pytest.mark.parametrize("rank", [1, 5, 16])
 def test_a_small_matrix_is_truncated_exactly(shape: tuple[int, int], rank: int) -> None:
-    """To single precision: rounding turns the directions of close singular values into each other."""
+    """To single precision: rounding mixes the directions of close singular values."""
     matrix = torch.randn(shape)
     left, right = factors(matrix, rank)
     assert (left.shape, right.shape) == ((shape[0], rank), (rank, shape[1]))
@@ -286,7 +285,7 @@ def test_a_matrix_is_left_as_it_was() -> None:
 @pytest.mark.parametrize("rank", [1, 16])
 def test_exactly_truncated_it_is_the_best_approximation(shape: tuple[int, int], rank: int) -> None:
     matrix = torch.randn(shape)
-    left, right, quality = truncated(matrix, rank)
+    left, right, quality = truncate(matrix, rank)
     assert relative(left @ right, best(matrix, rank)) < 1e-4
     squares = torch.linalg.svdvals(matrix.double()).square()
     assert quality.energy == pytest.approx(float(squares[:rank].sum() / squares.sum()), rel=1e-5)
@@ -301,7 +300,7 @@ def test_what_a_krylov_space_is_known_to_hold_is_never_more_than_it_holds(
 ) -> None:
     matrix = torch.randn(LARGE) if spectrum == "noise" else of_spectrum(SPECTRA[spectrum])
     matrix = matrix.mT if wide else matrix
-    left, right, quality = truncated(matrix, rank, "krylov", least_energy=0.0)
+    left, right, quality = truncate(matrix, rank, "krylov", least_energy=0.0)
     held, whole = (left.double() @ right.double()).square().sum(), matrix.double().square().sum()
     assert quality.energy == pytest.approx(float(held / whole), rel=1e-5)
     of_best = float(held / torch.linalg.svdvals(matrix.double())[:rank].square().sum())
@@ -311,7 +310,7 @@ def test_what_a_krylov_space_is_known_to_hold_is_never_more_than_it_holds(
 
 
 def test_of_a_low_rank_a_krylov_space_is_known_to_hold_all() -> None:
-    quality = truncated(
+    quality = truncate(
         torch.randn(LARGE[0], 20) @ torch.randn(20, LARGE[1]), 40, "krylov", 0.9999
     ).quality
     assert quality.energy == pytest.approx(1, abs=1e-5)
@@ -324,13 +323,13 @@ def test_where_a_krylov_space_holds_too_little_the_whole_decomposition_is_comput
     shape: tuple[int, int],
 ) -> None:
     noise = torch.randn(shape)
-    bound = truncated(noise, 40, "krylov", least_energy=0.0).quality.of_best
+    bound = truncate(noise, 40, "krylov", least_energy=0.0).quality.of_best
     kept, changed = (
-        truncated(noise, 40, "krylov", least_energy=bound + step) for step in (-0.01, 0.01)
+        truncate(noise, 40, "krylov", least_energy=bound + step) for step in (-0.01, 0.01)
     )
     assert kept.quality.of_best == bound
     assert changed.quality.rejected == bound
-    exact = truncated(noise, 40)
+    exact = truncate(noise, 40)
     assert torch.equal(changed.left, exact.left)
     assert torch.equal(changed.right, exact.right)
     assert changed.quality._replace(rejected=None) == exact.quality
@@ -339,4 +338,4 @@ def test_where_a_krylov_space_holds_too_little_the_whole_decomposition_is_comput
 @pytest.mark.parametrize("svd", ["exact", "krylov"])
 @pytest.mark.parametrize("shape", [(24, 24), LARGE])
 def test_a_zero_matrix_loses_nothing(shape: tuple[int, int], svd: SVD) -> None:
-    assert truncated(torch.zeros(shape), 10, svd).quality == (1.0, 1.0, None)
+    assert truncate(torch.zeros(shape), 10, svd).quality == (1.0, 1.0, None)

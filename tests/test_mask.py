@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,17 +19,15 @@ from torch import Tensor, nn
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.peft.fmsd import fmsd
+from fmsd.peft.gradient_moments import Moments, domain_moments, gradient_moments
 from fmsd.peft.mask import (
-    Layer,
     LayerMask,
     Masking,
-    Moments,
-    block,
-    choose,
-    domain_moments,
-    moments,
-    read,
-    score,
+    ScoredLayer,
+    block_name,
+    choose_layers,
+    layer_score,
+    read_mask,
 )
 from fmsd.peft.subspace import subspace_layers
 from fmsd.types import Frames
@@ -63,7 +60,7 @@ class Noise:
 
 
 def gradients(model: nn.Module, batches: list[Tensor]) -> dict[str, Tensor]:
-    """Every micro-batch's gradient of every weight, kept: (batches, numbers) in double precision."""
+    """Every micro-batch's gradient of every weight, (batches, elements) in double precision."""
     weights = {
         name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 2
     }
@@ -94,14 +91,13 @@ def test_streaming_moments_equal_those_of_all_gradients_kept(network: nn.Module)
     weights = {
         name: parameter for name, parameter in network.named_parameters() if parameter.ndim == 2
     }
-    found = moments(weights, closures(network, batches))
+    found = gradient_moments(weights, closures(network, batches))
     for name, rows in kept.items():
         variance = rows.var(0, correction=1).sum().item()
         norm = rows.mean(0).square().sum().item()
         assert found[name].variance == pytest.approx(variance, rel=1e-5)
         assert found[name].norm == pytest.approx(norm, rel=1e-5)
         assert found[name].bias == pytest.approx(max(norm - variance / 7, 0), rel=1e-4)
-        assert found[name].size == pytest.approx(weights[name].square().sum().item(), rel=1e-5)
 
 
 def test_the_signal_is_an_unbiased_estimate_of_the_squared_expected_gradient() -> None:
@@ -113,7 +109,7 @@ def test_the_signal_is_an_unbiased_estimate_of_the_squared_expected_gradient() -
     estimates = []
     for _ in range(300):
         inputs = truth + torch.randn(10, 20)
-        found = moments(
+        found = gradient_moments(
             {"w": weight},
             [functools.partial(lambda row: (weight * row).sum(), row) for row in inputs],
         )
@@ -153,7 +149,7 @@ def test_measuring_keeps_one_accumulator_per_layer_and_one_gradient_at_a_time() 
         weight.register_post_accumulate_grad_hook(
             lambda _: alive.append(sum(other.grad is not None for other in weights.values()))
         )
-    moments(weights, closures(model, list(torch.randn(3, 4, 8))))
+    gradient_moments(weights, closures(model, list(torch.randn(3, 4, 8))))
     assert alive == [1] * 15
     assert all(weight.grad is None for weight in weights.values())
 
@@ -170,20 +166,22 @@ def test_the_signal_to_noise_ratio_equals_that_of_all_gradients_kept(network: nn
         for name, parameter in network.named_parameters()
         if parameter.ndim == 2
     }
-    found = moments(weights, closures(network, batches), entrywise=True)
+    found = gradient_moments(weights, closures(network, batches), entrywise=True)
     ratios = {
         names[name]: rows.mean(0).square() / rows.var(0, correction=1)
         for name, rows in kept.items()
     }
     for name, own in ratios.items():
-        assert score(Masking(bias="snr"), found[name]) == pytest.approx(own.mean().item(), rel=1e-3)
-    joint = choose(Masking(bias="snr", unit="block"), list(weights), found)
+        assert layer_score(Masking(bias="snr"), found[name]) == pytest.approx(
+            own.mean().item(), rel=1e-3
+        )
+    joint = choose_layers(Masking(bias="snr", unit="block"), list(weights), found)
     assert (
         joint.layers[0].score
         == joint.layers[1].score
         == pytest.approx(torch.cat([*ratios.values()]).mean().item(), rel=1e-3)
     )
-    plain = moments(weights, closures(network, batches))
+    plain = gradient_moments(weights, closures(network, batches))
     assert all(plain[name] == own._replace(snr=0.0) for name, own in found.items())
 
 
@@ -195,7 +193,9 @@ def inputs_as_gradients(rows: dict[str, Tensor], entrywise: bool) -> dict[str, M
     def loss(place: int) -> Tensor:
         return torch.stack([(weights[name] * own[place]).sum() for name, own in rows.items()]).sum()
 
-    return moments(weights, [functools.partial(loss, place) for place in range(count)], entrywise)
+    return gradient_moments(
+        weights, [functools.partial(loss, place) for place in range(count)], entrywise
+    )
 
 
 def test_one_loud_entry_hides_many_steady_ones_from_signal_and_not_from_snr() -> None:
@@ -204,7 +204,7 @@ def test_one_loud_entry_hides_many_steady_ones_from_signal_and_not_from_snr() ->
     rows = {"a.0.loud": torch.cat([loud, steady], 1), "a.1.even": 1 + torch.randn(16, 100)}
     found = inputs_as_gradients(rows, entrywise=True)
     kept = {
-        bias: choose(Masking(bias=bias, fraction=0.5), list(rows), found).kept
+        bias: choose_layers(Masking(bias=bias, fraction=0.5), list(rows), found).kept
         for bias in ("signal", "snr")
     }  # pyright: ignore
     assert kept == {"signal": ["a.1.even"], "snr": ["a.0.loud"]}
@@ -217,7 +217,7 @@ def test_entries_without_a_gradient_count_nothing_and_constant_ones_much() -> No
         {"part": torch.cat([zeros, noise], 1), "none": zeros, "same": torch.full((8, 3), 0.3)},
         entrywise=True,
     )
-    ratios = {name: score(Masking(bias="snr"), own) for name, own in found.items()}
+    ratios = {name: layer_score(Masking(bias="snr"), own) for name, own in found.items()}
     assert ratios["part"] == pytest.approx(expected, rel=1e-4)
     assert ratios["none"] == 0.0
     assert 1e5 < ratios["same"] < math.inf
@@ -226,7 +226,7 @@ def test_entries_without_a_gradient_count_nothing_and_constant_ones_much() -> No
 def measured(values: list[tuple[float, float]]) -> dict[str, Moments]:
     found = zip(NAMES, values, strict=True)
     return {
-        name: Moments(bias, variance, bias + 1, 2.0, place % 4, 8)
+        name: Moments(bias, variance, bias + 1, place % 4, 8)
         for place, (name, (bias, variance)) in enumerate(found)
     }
 
@@ -235,19 +235,18 @@ VALUES = [(1.0, 1.0), (4.0, 1.0), (0.0, 1.0), (3.0, 1.0), (2.0, 1.0), (0.0, 0.0)
 
 
 def test_scores_lie_in_their_range_and_do_not_depend_on_the_scale_of_the_gradients() -> None:
-    shares = [score(Masking(), own) for own in measured(VALUES).values()]
+    shares = [layer_score(Masking(), own) for own in measured(VALUES).values()]
     assert shares == pytest.approx([0.5, 0.8, 0.0, 0.75, 2 / 3, 0.0])
     scaled = [
-        score(Masking(), own)
+        layer_score(Masking(), own)
         for own in measured([(100 * bias, 100 * variance) for bias, variance in VALUES]).values()
     ]
     assert scaled == pytest.approx(shares)
-    assert score(Masking(score="relative"), Moments(3.0, 1.0, 4.0, 2.0)) == 1.5
-    assert score(Masking(bias="norm"), Moments(3.0, 1.0, 4.0, 2.0)) == 4.0
+    assert layer_score(Masking(bias="norm"), Moments(3.0, 1.0, 4.0)) == 4.0
 
 
 @pytest.mark.parametrize("unit", ["linear", "block"])
-def test_a_layer_of_zeros_has_no_relative_score_and_every_other_score(unit: str) -> None:
+def test_a_layer_of_zeros_has_every_score(unit: str) -> None:
     """As a layer that is initialised with zeros, through the measurement itself."""
     model = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8)) for _ in range(3)))
     with torch.no_grad():
@@ -255,25 +254,12 @@ def test_a_layer_of_zeros_has_no_relative_score_and_every_other_score(unit: str)
     weights = {
         name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 2
     }
-    found = moments(weights, closures(model, list(torch.randn(3, 4, 8))))
-    assert found["2.0.weight"].size == 0.0
-    named = "2.0" if unit == "block" else "2.0.weight"
-    with pytest.raises(
-        InputError,
-        match=rf"^The weights of '{re.escape(named)}' are all zero, so method\.mask\.score=relative .*; choose share, or add",
-    ):
-        choose(Masking(score="relative", unit=unit), list(weights), found)  # pyright: ignore
-    others = (
-        {},
-        {"bias": "norm"},
-        {"bias": "norm", "score": "relative"},
-        {"bias": "snr", "score": "relative"},
-        {"bias": "domain"},
-    )
-    for masking in (Masking(**other) for other in others):
+    found = gradient_moments(weights, closures(model, list(torch.randn(3, 4, 8))))
+    for bias in ("signal", "norm", "snr", "domain"):
+        masking = Masking(bias=bias)
         assert all(
             math.isfinite(layer.score)
-            for layer in choose(replace(masking, unit=unit), list(weights), found).layers
+            for layer in choose_layers(replace(masking, unit=unit), list(weights), found).layers
         )  # pyright: ignore
 
 
@@ -296,13 +282,15 @@ def test_a_layer_of_zeros_has_no_relative_score_and_every_other_score(unit: str)
 def test_a_mask_keeps_what_it_was_asked_to_keep(
     changes: dict[str, object], kept: list[int]
 ) -> None:
-    chosen = choose(Masking(**changes), NAMES, measured(VALUES))  # pyright: ignore
+    chosen = choose_layers(Masking(**changes), NAMES, measured(VALUES))  # pyright: ignore
     assert set(chosen.kept) == {NAMES[place] for place in kept}
     assert [layer.name for layer in chosen.layers] == NAMES
 
 
 def test_a_random_mask_follows_its_seed() -> None:
-    masks = [choose(Masking(bias="random", seed=seed), NAMES).kept for seed in (0, 0, 1, 2, 3)]
+    masks = [
+        choose_layers(Masking(bias="random", seed=seed), NAMES).kept for seed in (0, 0, 1, 2, 3)
+    ]
     assert masks[0] == masks[1]
     assert len({tuple(mask) for mask in masks}) > 1
     assert all(len(mask) == 3 for mask in masks)
@@ -317,7 +305,7 @@ def test_the_block_of_a_layer_is_found_in_every_naming() -> None:
         "layer2.0.conv1": "layer2.0",
         "head.fc": "head.fc",
     }
-    assert {name: block(name) for name in names} == names
+    assert {name: block_name(name) for name in names} == names
 
 
 def test_a_mask_measures_real_gradients_and_only_its_layers_are_decomposed(tiny: Detector) -> None:
@@ -442,25 +430,23 @@ def test_a_written_mask_is_reused_without_data(tiny: Detector, tmp_path: Path) -
 def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "mask.json"
     with pytest.raises(InputError, match=r"There is no mask .*mask\.json"):
-        read(path, NAMES)
+        read_mask(path, NAMES)
     path.write_text("{}")
     with pytest.raises(InputError, match=r"is not the mask\.json of a run"):
-        read(path, NAMES)
-    path.write_text(LayerMask({}, (Layer("other", 1.0, True),)).text())
+        read_mask(path, NAMES)
+    path.write_text(LayerMask({}, (ScoredLayer("other", 1.0, True),)).text())
     with pytest.raises(InputError, match=r"is about other layers .*method\.patterns"):
-        read(path, NAMES)
+        read_mask(path, NAMES)
     path.write_text(LayerMask({}, ()).text().replace('"format": 1', '"format": 7'))
     with pytest.raises(InputError, match=r"format 7; this version reads format 1"):
-        read(path, NAMES)
+        read_mask(path, NAMES)
 
 
 def test_settings_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch, tiny: Detector) -> None:
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # which would refuse some of them first
+    # which would refuse some of them first
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     for wrong in (
         {"bias": "loud"},
-        {"score": "best"},
         {"unit": "head"},
         {"fraction": 0},
         {"fraction": 1.5},
@@ -471,7 +457,7 @@ def test_settings_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch, tiny
         with pytest.raises(InputError, match=f"method.mask.{next(iter(wrong))}="):
             Masking(**wrong)  # pyright: ignore
     with pytest.raises(InputError, match=r"No layer passes method\.mask\.threshold=2"):
-        choose(Masking(threshold=2.0), NAMES, measured(VALUES))
+        choose_layers(Masking(threshold=2.0), NAMES, measured(VALUES))
     with pytest.raises(InputError, match=r"needs training batches"):
         fmsd(tiny, patterns=["attention"], subspaces=1, directions=1, mask=Masking())
 
@@ -481,6 +467,6 @@ def test_too_few_batches_and_gradients_that_are_no_numbers_are_refused(network: 
     with pytest.raises(
         InputError, match=r"at least 2 batches and got 1; raise trainer\.limit_train_batches"
     ):
-        moments(weights, closures(network, [torch.randn(2, 6)]))
+        gradient_moments(weights, closures(network, [torch.randn(2, 6)]))
     with pytest.raises(InputError, match=r"gradients of '0\.weight' are not finite"):
-        moments(weights, closures(network, [torch.full((2, 6), float("nan"))] * 2))
+        gradient_moments(weights, closures(network, [torch.full((2, 6), float("nan"))] * 2))

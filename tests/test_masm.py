@@ -1,4 +1,4 @@
-"""MASM: a resting subspace does not move at all, under any optimizer; the others do."""
+"""MASM: an inactive subspace does not move at all, under any optimizer; the others do."""
 
 import copy
 import functools
@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
-from fmsd.peft.adapter import restore
-from fmsd.peft.adapter import state as adapter_state
-from fmsd.peft.masm import Rule, masm
+from fmsd.peft.adapter import load_state_dict
+from fmsd.peft.adapter import state_dict as adapter_state
+from fmsd.peft.masm import SubspaceMaskRule, masm
 from fmsd.peft.method import Adaptation
 from tests import conftest
 from tests.conftest import tiny_vit
@@ -22,7 +22,7 @@ IMAGE = torch.rand(4, 3, 32, 32)
 LABEL = torch.tensor([0.0, 1.0, 0.0, 1.0])
 
 
-def adapt(model: Detector, **changes: object) -> tuple[Adaptation, Rule]:
+def adapt(model: Detector, **changes: object) -> tuple[Adaptation, SubspaceMaskRule]:
     settings = {
         "patterns": ["attention"],
         "subspaces": 3,
@@ -32,8 +32,8 @@ def adapt(model: Detector, **changes: object) -> tuple[Adaptation, Rule]:
         "fraction": 0.5,
     }
     adaptation = masm(model, **(settings | changes))  # pyright: ignore
-    assert isinstance(adaptation.state, Rule)
-    return adaptation, adaptation.state
+    assert isinstance(adaptation.rule, SubspaceMaskRule)
+    return adaptation, adaptation.rule
 
 
 def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimizer) -> None:
@@ -49,7 +49,7 @@ def step(model: Detector, adaptation: Adaptation, optimizer: torch.optim.Optimiz
         functools.partial(torch.optim.RMSprop, lr=0.01),
     ],
 )
-def test_a_resting_subspace_and_its_moments_stay_bit_equal(
+def test_an_inactive_subspace_and_its_moments_stay_bit_equal(
     tiny: Detector, factory: Callable[..., torch.optim.Optimizer], constraint: str
 ) -> None:
     adaptation, rule = adapt(tiny, constraint=constraint)
@@ -187,19 +187,18 @@ def test_the_subspace_that_the_forgery_pulls_on_learns_though_its_singular_value
             along_s = torch.randn((), generator=generator) if pulled else torch.tensor(1.0)
             with torch.no_grad():
                 unit.s.fill_(1e-4)
-            unit.u.grad = (
-                along_u.view_as(unit.u) * 1e-4
-            )  # as the chain rule has it: s times the gradient of W along v
+            # as the chain rule has it: s times the gradient of W along v
+            unit.u.grad = along_u.view_as(unit.u) * 1e-4
             unit.v.grad = along_v.view_as(unit.v) * 1e-4
             unit.s.grad = along_s.view_as(unit.s)
         rule.observe()
-    rule.renew()
+    rule.choose_units()
     assert rule.active == [True, False]
     as_they_are = [unit.s.grad.abs() > 100 * unit.u.grad.norm() for unit in rule.units]  # pyright: ignore
     assert all(as_they_are)
 
 
-def test_a_resting_subspace_can_come_back(tiny: Detector) -> None:
+def test_an_inactive_subspace_can_become_active_again(tiny: Detector) -> None:
     adaptation, rule = adapt(tiny, every=1, momentum=0.5)
     optimizer = torch.optim.AdamW(
         [parameter for parameter in tiny.parameters() if parameter.requires_grad], lr=0.05
@@ -230,7 +229,7 @@ def test_the_rule_goes_on_from_its_state() -> None:
             model = tiny_vit()
             model.load_state_dict(base)
             adaptation, rule = adapt(model)
-            restore(model, tensors, "a test")
+            load_state_dict(model, tensors, "a test")
             rule.load_state_dict(state)
             optimizer = torch.optim.SGD(
                 [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1

@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
-from fmsd.models.detector import detector, locate
+from fmsd.engine.merge_domains import domain_table
+from fmsd.merge.record import log_truncations
+from fmsd.models.detector import detector, weights_path
 from fmsd.runs.folder import Run
 from fmsd.state import read_state
 from fmsd.tasks import merge as merging
@@ -30,7 +32,7 @@ BASE = "package:demo_vit.safetensors"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three specialists of one backbone in `runs/METHOD`, trained by three methods, and their data."""
+    """Three specialists of one backbone in `runs/METHOD`, by three methods, and their data."""
     folder = tmp_path_factory.mktemp("merge")
     grow_tree(folder / "data", domains=("real", "swap", "blend"))
     for method in METHODS:
@@ -212,12 +214,11 @@ def test_a_merge_that_was_killed_is_made_again_and_a_whole_one_is_not(
 def test_results_are_the_last_thing_that_a_merge_writes(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def matrix(run: Run, *others: Any) -> None:
+    def table(run: Run, *others: Any) -> pl.DataFrame:
         assert not run.finished
-        original(run, *others)
+        return domain_table(run, *others)
 
-    original = merging.matrix
-    monkeypatch.setattr(merging, "matrix", matrix)
+    monkeypatch.setattr(merging, "domain_table", table)
     assert main(["merge", "experts=[runs/fmsd,runs/lora]", "out=ordered"]) == 0
     assert {"results.csv", "domains.csv", "domains.png"} <= {
         path.name for path in (place / "ordered").iterdir()
@@ -524,7 +525,7 @@ def test_the_cosine_between_two_seeds_is_reported_beside_those_of_the_experts(
     assert main(["train", *words, "seed=1", "hydra.run.dir=seeds/lora1"]) == 0
     pair = "ceiling=[runs/lora,seeds/lora1]"
     assert main(["merge", "experts=[runs/fmsd,runs/lora]", pair, "out=below", "test=false"]) == 0
-    base = read_state(locate(BASE))
+    base = read_state(weights_path(BASE))
     names = [layer["name"] for layer in record("below")["layers"]]
     first, second = (
         torch.cat([(one[name] - base[name]).flatten().double() for name in names])
@@ -556,7 +557,7 @@ def test_the_cosine_between_two_seeds_is_reported_beside_those_of_the_experts(
 def test_a_core_that_one_specialist_makes_is_warned_of_once_and_recorded(
     place: Path, folded: dict[str, dict[str, torch.Tensor]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    base = read_state(locate(BASE))
+    base = read_state(weights_path(BASE))
     long = {
         name: tensor if name.startswith("head.") else 4 * tensor - 3 * base[name]
         for name, tensor in folded["lora"].items()
@@ -587,9 +588,9 @@ def test_matrices_that_were_decomposed_after_all_are_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    merging.log_truncations({"a": {"of_best": [1.0, 1.0]}, "b": {}})
+    log_truncations({"a": {"of_best": [1.0, 1.0]}, "b": {}})
     assert not caplog.records
-    merging.log_truncations(
+    log_truncations(
         {"a": {"of_best": [1.0, 1.0], "rejected": [0.7, 0.5]}, "b": {"of_best": [0.95]}, "c": {}}
     )
     assert "2 of 3 matrices were decomposed as a whole" in caplog.text

@@ -18,12 +18,12 @@ from torch import Tensor
 from fmsd.errors import InputError
 from fmsd.merge.average import Average
 from fmsd.merge.cart import CART
-from fmsd.merge.dare import DARE, draws
-from fmsd.merge.iso import IsoC, polar, triplets
+from fmsd.merge.dare import DARE, tensor_generator
+from fmsd.merge.iso import IsoC, polar_factor, singular_triplets
 from fmsd.merge.r2m_script import R2MScript
 from fmsd.merge.task_arithmetic import TaskArithmetic
 from fmsd.merge.task_vectors import Merger, Part, Specialists, StateDict
-from fmsd.merge.ties import TIES, threshold
+from fmsd.merge.ties import TIES, magnitude_threshold
 from fmsd.merge.tsv import TSVM
 from fmsd.state import StateFile
 from tests.conftest import ROOT
@@ -161,9 +161,10 @@ def test_nothing_is_written_to_and_nothing_shared(merger: Merger) -> None:
     one_by_one = {name: tensor.clone() for name, tensor, _ in merger(specialists)}
     at_once = list(merger(specialists))
     equal({name: tensor for name, tensor, _ in at_once}, one_by_one)
+    # two that take turns
     for (name, first, _), (_, second, _) in zip(
         merger(specialists), merger(specialists), strict=True
-    ):  # two that take turns
+    ):
         assert torch.equal(first, one_by_one[name])
         assert torch.equal(second, one_by_one[name])
     memory = {tensor.untyped_storage().data_ptr() for _, tensor, _ in at_once}
@@ -339,9 +340,8 @@ def test_stacked_matrices_and_convolutions_are_matrices_on_their_own(merger: Mer
 def test_coefficients_out_of_range_are_refused(
     target: Any, settings: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # the tests' type checker would speak first
+    # the tests' type checker would speak first
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(InputError, match=sentence):
         target(**settings)
 
@@ -439,9 +439,8 @@ def test_ties_keeps_all_at_the_threshold_and_drops_what_cancels_out() -> None:
         {"w": torch.tensor([2.0, 2.0, -1.0, 1.0, -4.0])},
     ]
     for trim in ("model", "tensor"):
-        found = merged(
-            TIES(0.4, trim=trim), Specialists(base, experts, parts)
-        )  # two of five, of which three have a magnitude of 2
+        # two of five, of which three have a magnitude of 2
+        found = merged(TIES(0.4, trim=trim), Specialists(base, experts, parts))
         assert found["w"].tolist() == [2.0, 0.0, 2.0, 0.0, -4.0]
     assert merged(TIES(0.0), Specialists(base, experts, parts))["w"].tolist() == [0.0] * 5
 
@@ -455,7 +454,7 @@ def test_the_threshold_is_the_kth_largest_magnitude_of_all_pieces(kept: int) -> 
     few = torch.randint(-40, 40, (10000,), generator=generator) / 8
     near = 1 + torch.randint(0, 1 << 20, (10000,), generator=generator) * 2.0**-23
     rows = torch.stack([wide, few, near, torch.zeros(10000)])
-    found = threshold(lambda: rows.split([1, 0, 2999, 7000], dim=1), 4, kept)
+    found = magnitude_threshold(lambda: rows.split([1, 0, 2999, 7000], dim=1), 4, kept)
     assert found.tolist() == rows.abs().sort(descending=True).values[:, kept - 1].tolist()
 
 
@@ -499,12 +498,13 @@ def test_dare_draws_by_seed_name_and_place_alone() -> None:
     equal(merged(DARE(0.0), specialists), merged(TaskArithmetic(), specialists))
     close(merged(DARE(1.0), specialists), specialists.base, 0.0)
     samples = [
-        torch.rand(8, generator=draws(*key)).tolist()
+        torch.rand(8, generator=tensor_generator(*key)).tolist()
         for key in [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1), (0, "1 a", 0), (0, "a", 0)]
     ]
     assert len({tuple(sample) for sample in samples}) == 5
     assert samples[0] == samples[-1]
-    assert draws(0, "a", 0).initial_seed() == 4844968394188633870  # the same on every machine
+    # the same on every machine
+    assert tensor_generator(0, "a", 0).initial_seed() == 4844968394188633870
 
 
 @pytest.mark.parametrize("experts", [1, 2, 3, 5])
@@ -546,17 +546,17 @@ def test_cart_reports_what_its_truncations_hold() -> None:
         for expert in experts
     ]
     torch.testing.assert_close(
-        torch.tensor(exact.about["energy"]),
+        torch.tensor(exact.record["energy"]),
         torch.stack([own[:30].sum() / own.sum() for own in values]).float(),
     )
-    assert (exact.about["rank"], exact.about["of_best"]) == (30, [1.0] * 3)
+    assert (exact.record["rank"], exact.record["of_best"]) == (30, [1.0] * 3)
     assert all(
         0.2 < bound < kept / best < 1
         for bound, kept, best in zip(
-            krylov.about["of_best"], krylov.about["energy"], exact.about["energy"], strict=True
+            krylov.record["of_best"], krylov.record["energy"], exact.record["energy"], strict=True
         )
     )
-    assert rejected.about == {**exact.about, "rejected": krylov.about["of_best"]}
+    assert rejected.record == {**exact.record, "rejected": krylov.record["of_best"]}
     assert torch.equal(rejected.tensor, exact.tensor)
     assert not torch.equal(krylov.tensor, exact.tensor)
 
@@ -635,7 +635,7 @@ def test_the_polar_factor_is_an_isometry_on_the_space_that_is_there(size: tuple[
     matrix = torch.randn(size[0], 7, generator=generator) @ torch.randn(
         7, size[1], generator=generator
     )
-    factor = polar(matrix).double()
+    factor = polar_factor(matrix).double()
     values = torch.linalg.svdvals(factor)
     torch.testing.assert_close(values[:7], torch.ones(7, dtype=torch.float64), rtol=1e-5, atol=1e-5)
     assert values[7:].max() < 1e-5
@@ -644,8 +644,8 @@ def test_the_polar_factor_is_an_isometry_on_the_space_that_is_there(size: tuple[
     torch.testing.assert_close(factor @ stretch, matrix.double(), rtol=0.0, atol=1e-6 * scale)
     torch.testing.assert_close(stretch, stretch.mT, rtol=0.0, atol=1e-6 * scale)
     assert torch.linalg.eigvalsh((stretch + stretch.mT) / 2).min() > -1e-6 * scale
-    assert [len(triplets(matrix, limit).s) for limit in (None, 9, 4)] == [7, 7, 4]
-    assert not polar(torch.zeros(size)).any()
+    assert [len(singular_triplets(matrix, limit).s) for limit in (None, 9, 4)] == [7, 7, 4]
+    assert not polar_factor(torch.zeros(size)).any()
 
 
 # ---- parity

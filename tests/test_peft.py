@@ -16,19 +16,19 @@ from torch.nn import functional
 
 from fmsd.cli.files import CONF
 from fmsd.errors import InputError
-from fmsd.linalg import SMALL, Factors, Split, directions, product
+from fmsd.linalg import SMALL, Factors, Split, dense_product, singular_directions
 from fmsd.models.detector import Detector, detector
 from fmsd.peft import svd_cache
 from fmsd.peft.fmsd import Constraint, fmsd
 from fmsd.peft.full import full
-from fmsd.peft.inject import fold, matrices, select, slices
+from fmsd.peft.inject import fold, matrix_layers, select_layers, stack_size
 from fmsd.peft.lora import lora
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
 from fmsd.peft.penalties import PENALTIES
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import SubspaceLinear
-from fmsd.peft.svd_cache import decompose
+from fmsd.peft.svd_cache import cached_directions
 from tests.conftest import step, tiny_vit
 
 ATTENTION = ("attention",)
@@ -110,7 +110,7 @@ def test_fused_matrices_are_decomposed_slice_by_slice(tiny: Detector) -> None:
             atol=1e-5,
         )
     assert [
-        slices(name) for name in ("blocks.0.attn.qkv", "attn.kv", "attn.proj", "fc_qkv_norm")
+        stack_size(name) for name in ("blocks.0.attn.qkv", "attn.kv", "attn.proj", "fc_qkv_norm")
     ] == [3, 2, 1, 1]
 
 
@@ -191,7 +191,10 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_layers_there_are(
     for patterns in (("*attention*",), ("attention", "*.nope")):
         with pytest.raises(
             InputError,
-            match=r"pattern '\*.*matches no matrix of VisionTransformer.*blocks\.0\.attn\.qkv.*method\.patterns",
+            match=(
+                r"pattern '\*.*matches no matrix of "
+                r"VisionTransformer.*blocks\.0\.attn\.qkv.*method\.patterns"
+            ),
         ):
             fmsd(tiny, patterns=patterns, subspaces=1, directions=1)
     with pytest.raises(InputError, match=r"method\.patterns leaves no layer"):
@@ -199,18 +202,20 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_layers_there_are(
 
 
 def test_a_pattern_that_matches_everything_spares_the_head(tiny: Detector) -> None:
-    everything = len(matrices(tiny.backbone))
+    everything = len(matrix_layers(tiny.backbone))
     fmsd(tiny, patterns=("*",), subspaces=1, directions=1)
     assert isinstance(tiny.head(), nn.Linear)
     assert len(layers(tiny)) == everything - 1
 
 
 def test_words_stand_for_kinds_of_layers(tiny: Detector) -> None:
-    assert list(select(tiny, ["mlp"])) == [
+    assert list(select_layers(tiny, ["mlp"])) == [
         f"blocks.{block}.mlp.fc{layer}" for block in (0, 1) for layer in (1, 2)
     ]
-    assert list(select(tiny, ["!blocks.0.*", "attention", "!*proj"])) == ["blocks.1.attn.qkv"]
-    assert list(select(tiny, ["blocks.1.attn.*", "mlp"]))[-4:] == [
+    assert list(select_layers(tiny, ["!blocks.0.*", "attention", "!*proj"])) == [
+        "blocks.1.attn.qkv"
+    ]
+    assert list(select_layers(tiny, ["blocks.1.attn.*", "mlp"]))[-4:] == [
         f"blocks.1.{name}" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     ]
 
@@ -228,9 +233,8 @@ def test_too_many_directions_and_unknown_choices_are_refused(
         ).penalties
         == {}
     )
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # which would refuse them first
+    # which would refuse them first
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     for wrong in ({"split": "middle"}, {"allotment": "woven"}, {"constraint": "strict"}):
         with pytest.raises(InputError, match=rf"method\.{next(iter(wrong))}="):
             fmsd(tiny_vit(), patterns=ATTENTION, subspaces=1, directions=1, **wrong)  # pyright: ignore
@@ -240,7 +244,9 @@ def bases(layer: SubspaceLinear, part: int) -> tuple[torch.Tensor, torch.Tensor]
     """Left and right semantic bases of one slice, from a whole decomposition of the pretrained
     matrix.
     """
-    whole = (layer.semantic.view(layer.parts, -1, layer.in_features) + product(layer.initial))[part]
+    whole = (
+        layer.semantic.view(layer.parts, -1, layer.in_features) + dense_product(layer.initial)
+    )[part]
     u, _, vt = torch.linalg.svd(whole.double(), full_matrices=False)
     kept = min(whole.shape) - layer.subspaces * layer.directions
     return u[:, :kept], vt[:kept].mT
@@ -293,9 +299,8 @@ def test_redundancy_lets_the_directions_of_one_subspace_meet_and_keeps_subspaces
         with torch.no_grad():
             layer.artifacts[0].u[0, :, 1] = 3 * layer.artifacts[0].u[0, :, 0]  # pyright: ignore
         met[subspaces] = PENALTIES["redundancy"](layer).item()
-    assert met[4] == pytest.approx(
-        2
-    )  # the pair and its mirror image, whatever the columns' lengths
+    # the pair and its mirror image, whatever the columns' lengths
+    assert met[4] == pytest.approx(2)
     assert met[2] == pytest.approx(0, abs=1e-14)
     assert met[1] == 0
 
@@ -447,7 +452,7 @@ def test_hard_directions_are_orthonormal_and_outside_the_semantic_part_after_200
     train(tiny, adaptation, 200, lr=0.01)
     for layer in layers(tiny):
         whole = layer.weight.detach().flatten(1).unflatten(0, (layer.parts, -1)).double()
-        change = whole - (layer.semantic.view_as(whole) + product(layer.initial))
+        change = whole - (layer.semantic.view_as(whole) + dense_product(layer.initial))
         for part in range(layer.parts):
             left, right = bases(layer, part)
             u, v = layer.u[part].double(), layer.v[part].double().mT
@@ -571,9 +576,8 @@ def test_a_compiled_detector_has_the_same_outputs_and_gradients(
     stir(tiny)
     learning = [parameter for parameter in tiny.parameters() if parameter.requires_grad]
     plain = torch.autograd.grad(tiny(IMAGE).square().sum(), learning)
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # the check of shapes while tests run does not compile
+    # the check of shapes while tests run does not compile
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     compiled = torch.compile(tiny, backend="aot_eager", fullgraph=True)
     traced = torch.autograd.grad(compiled(IMAGE).square().sum(), learning)
     for one, other in zip(plain, traced, strict=True):
@@ -585,26 +589,26 @@ def test_decompositions_are_kept_on_disk_by_the_weight(
 ) -> None:
     monkeypatch.setenv("FMSD_CACHE", str(tmp_path))
     calls: list[tuple[int, ...]] = []
-    compute = svd_cache.directions
+    compute = svd_cache.singular_directions
 
     def counted(weight: torch.Tensor, rank: int, split: str) -> Factors:
         calls.append(tuple(weight.shape))
         return compute(weight, rank, split)  # pyright: ignore
 
-    monkeypatch.setattr(svd_cache, "directions", counted)
+    monkeypatch.setattr(svd_cache, "singular_directions", counted)
     weight = torch.randn(260, 240)
-    first = decompose(weight, 3)
-    again = decompose(weight.clone(), 3)
+    first = cached_directions(weight, 3)
+    again = cached_directions(weight.clone(), 3)
     assert len(calls) == 1
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
-    decompose(weight, 4)
-    decompose(weight + 1e-3, 3)
-    decompose(weight, 3, "top")
+    cached_directions(weight, 4)
+    cached_directions(weight + 1e-3, 3)
+    cached_directions(weight, 3, "top")
     assert len(calls) == 4
     (kept, *_) = sorted((tmp_path / "directions").iterdir())
     for path in (tmp_path / "directions").iterdir():
         path.write_bytes(b"half a file")
-    assert torch.equal(decompose(weight, 3).u, first.u)
+    assert torch.equal(cached_directions(weight, 3).u, first.u)
     assert len(calls) == 5
     assert not [path for path in (tmp_path / "directions").iterdir() if "partial" in path.name]
     assert kept.suffix == ".safetensors"
@@ -614,8 +618,8 @@ def test_small_matrices_and_random_directions_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FMSD_CACHE", str(tmp_path))
-    decompose(torch.randn(64, 64), 3)
-    decompose(torch.randn(260, 240), 3, "random")
+    cached_directions(torch.randn(64, 64), 3)
+    cached_directions(torch.randn(260, 240), 3, "random")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -628,12 +632,12 @@ def test_directions_are_computed_where_no_cache_can_be_written(
     layer.
     """
     weight = torch.randn(SMALL + 1, SMALL + 2)
-    expected = directions(weight, 2)
+    expected = singular_directions(weight, 2)
     svd_cache._warn.cache_clear()
     monkeypatch.setenv("FMSD_CACHE", place)
     for _ in range(2):
         assert all(
             torch.equal(one, other)
-            for one, other in zip(svd_cache.decompose(weight, 2), expected, strict=True)
+            for one, other in zip(svd_cache.cached_directions(weight, 2), expected, strict=True)
         )
     assert caplog.text.count("set FMSD_CACHE to a folder that can be written") == 1

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from fmsd.figures import curves, explanations, merges, style
 from fmsd.metrics.calibration import reliability
-from fmsd.peft.mask import Layer, LayerMask, MaskHistory, Masking, choose
+from fmsd.peft.mask import LayerMask, MaskHistory, Masking, ScoredLayer, choose_layers
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -42,7 +42,9 @@ def size(path: Path) -> tuple[int, int]:
     ],
 )
 def test_a_mask_of_any_size_is_drawn(layers: list[str], tmp_path: Path) -> None:
-    style.write(style.layer_mask(choose(Masking(bias="random"), layers)), tmp_path / "mask.png")
+    style.write(
+        style.layer_mask(choose_layers(Masking(bias="random"), layers)), tmp_path / "mask.png"
+    )
     width, height = size(tmp_path / "mask.png")
     assert width > 300
     assert height > 200
@@ -53,9 +55,9 @@ def test_the_heat_map_has_a_cell_per_layer_and_a_dot_per_layer_that_learns() -> 
     mask = LayerMask(
         {"bias": "signal"},
         (
-            Layer("blocks.0.attn.qkv", 0.2, False),
-            Layer("blocks.0.attn.proj", 0.9, True),
-            Layer("blocks.1.attn.qkv", 0.5, True),
+            ScoredLayer("blocks.0.attn.qkv", 0.2, False),
+            ScoredLayer("blocks.0.attn.proj", 0.9, True),
+            ScoredLayer("blocks.1.attn.qkv", 0.5, True),
         ),
     )
     axes = style.layer_mask(mask).axes[0]

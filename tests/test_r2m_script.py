@@ -13,8 +13,8 @@ from fmsd.errors import InputError
 from fmsd.merge.r2m import R2M
 from fmsd.merge.r2m_script import R2MScript
 from fmsd.merge.task_vectors import Specialists
-from fmsd.models.detector import detector, skeleton
-from fmsd.peft.specialist import parts
+from fmsd.models.detector import detector, meta_detector
+from fmsd.peft.parts import network_parts
 from tests.test_mergers import LEARNED, PARTS, close, merged, network
 
 
@@ -80,9 +80,8 @@ def test_without_residuals_it_is_the_core_and_the_mean_on_norms_and_biases() -> 
         )
         core = tasks.mean(0) if PARTS[name].affine else torch.tensordot(weights, tasks, 1)
         torch.testing.assert_close(found[name], specialists.base[name] + core)
-        assert float(core.norm()) < 2 * float(
-            tasks.mean(0).norm()
-        )  # the script's factor of gamma would make it thousands of times as long
+        # the script's factor of gamma would make it thousands of times as long
+        assert float(core.norm()) < 2 * float(tasks.mean(0).norm())
 
 
 def test_with_all_directions_the_core_is_the_average() -> None:
@@ -106,7 +105,7 @@ def test_its_core_is_that_of_r2m_with_every_layer_weighted_by_gamma() -> None:
     )
     gamma = sizes.sqrt() / plain.gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()
     weighted = Specialists(
-        plain.base, plain.experts, plain.parts, known=plain.gram * gamma[:, None, None]
+        plain.base, plain.experts, plain.parts, known_gram=plain.gram * gamma[:, None, None]
     )
     torch.testing.assert_close(R2MScript().core(plain).weights, R2M().core(weighted).weights)
     assert not torch.allclose(R2MScript().core(plain).weights, R2M().core(plain).weights, atol=1e-3)
@@ -133,7 +132,9 @@ def test_more_directions_than_specialists_are_refused() -> None:
 
 
 def test_norms_and_biases_are_known_by_the_type_of_their_module() -> None:
-    found = parts(skeleton(partial(detector, "vit_tiny_patch16_224", size=64, img_size=64)))
+    found = network_parts(
+        meta_detector(partial(detector, "vit_tiny_patch16_224", size=64, img_size=64))
+    )
     affine = {name for name, part in found.items() if part.affine}
     assert {
         "norm.weight",
@@ -148,7 +149,9 @@ def test_norms_and_biases_are_known_by_the_type_of_their_module() -> None:
         "patch_embed.proj.weight",
         "blocks.0.mlp.fc1.weight",
     }
-    beit = parts(skeleton(partial(detector, "beit_base_patch16_224", size=64, img_size=64)))
+    beit = network_parts(
+        meta_detector(partial(detector, "beit_base_patch16_224", size=64, img_size=64))
+    )
     assert beit["blocks.0.attn.q_bias"].affine
     assert not beit["blocks.0.attn.relative_position_bias_table"].affine
     assert not beit["blocks.0.gamma_1"].affine

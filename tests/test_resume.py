@@ -33,11 +33,12 @@ from fmsd.engine.callbacks import (
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
 from fmsd.errors import InputError
+from fmsd.optim.erm import ERM
 from fmsd.optim.roga import RoGA
 from fmsd.optim.sagm import SAGM
 from fmsd.optim.sam import SAM
 from fmsd.optim.schedule import cosine
-from fmsd.optim.wrapper import ERM, OptimizerWrapper
+from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft.method import Method
 from tests.conftest import METHODS, ROOT, fmsd_command, grow_tree, tiny_vit, write_image
 from tests.test_engine import learner, module

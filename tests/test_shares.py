@@ -9,7 +9,7 @@ import pytest
 
 from fmsd.data.manifest import SCHEMA, Manifest
 from fmsd.merge.ties import TIES
-from fmsd.peft.mask import Masking, choose
+from fmsd.peft.mask import Masking, choose_layers
 from fmsd.shares import rounded_down, rounded_up
 
 COUNTS = (1, 7, 24, 100, 1_000, 86_567_656, 303_301_632, 10_000_000_000)
@@ -49,7 +49,7 @@ def test_ties_keeps_the_share_that_its_density_names() -> None:
 
 def test_a_mask_keeps_the_share_that_its_fraction_names() -> None:
     names = [f"blocks.{block}.mlp.fc1" for block in range(100)]
-    assert len(choose(Masking(bias="random", fraction=0.07), names).kept) == 7
+    assert len(choose_layers(Masking(bias="random", fraction=0.07), names).kept) == 7
 
 
 def test_a_split_that_is_held_out_has_the_share_that_was_asked_for() -> None:

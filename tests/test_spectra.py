@@ -18,7 +18,7 @@ from fmsd.peft.full import full
 from fmsd.peft.inject import fold
 from fmsd.peft.norm import norm
 from fmsd.peft.probe import probe
-from fmsd.peft.spectra import spectra, text, watched
+from fmsd.peft.spectra import effective_spectra, sample_matrices, spectra_json
 from tests.conftest import METHODS, SUBSPACES, step, tiny_vit
 
 RANK = SUBSPACES["subspaces"] * SUBSPACES["directions"]
@@ -60,9 +60,9 @@ def test_before_training_they_are_those_of_the_base(name: str) -> None:
     plain, model = tiny_vit(), tiny_vit()
     model.load_state_dict(plain.state_dict())
     METHODS[name](model, None)
-    names = watched(model)
+    names = sample_matrices(model)
     assert names
-    for matrix, found in spectra(model, names).items():
+    for matrix, found in effective_spectra(model, names).items():
         np.testing.assert_allclose(found, values(parts(plain, matrix)), rtol=1e-4, atol=1e-6)
         assert found == sorted(found, reverse=True)
         assert all(value == float(f"{value:.6g}") for value in found)
@@ -71,19 +71,23 @@ def test_before_training_they_are_those_of_the_base(name: str) -> None:
 def test_fused_layers_are_told_apart_and_the_head_and_frozen_layers_are_left_out() -> None:
     model = tiny_vit()
     METHODS["lora"](model, None)
-    assert watched(model) == [
+    assert sample_matrices(model) == [
         f"blocks.{block}.attn.{layer}"
         for block in (0, 1)
         for layer in ("qkv.q", "qkv.k", "qkv.v", "proj")
     ]
-    assert watched(model, 3) == ["blocks.0.attn.qkv.q", "blocks.1.attn.qkv.q", "blocks.1.attn.proj"]
+    assert sample_matrices(model, 3) == [
+        "blocks.0.attn.qkv.q",
+        "blocks.1.attn.qkv.q",
+        "blocks.1.attn.proj",
+    ]
     for method in (probe, norm, bitfit):
         model = tiny_vit()
         method(model, None)
-        assert watched(model) == []
+        assert sample_matrices(model) == []
     model = tiny_vit(depth=4)
     full(model, None)
-    names = watched(model)
+    names = sample_matrices(model)
     assert len(names) == len(set(names)) == 12
     assert (names[0], names[-1]) == ("blocks.0.attn.qkv.q", "blocks.3.mlp.fc2")
 
@@ -91,8 +95,8 @@ def test_fused_layers_are_told_apart_and_the_head_and_frozen_layers_are_left_out
 def test_pointwise_convolutions_are_matrices() -> None:
     model = detector("tf_efficientnet_lite0", 32)
     full(model, None)
-    names = watched(model, 5)
-    for name, found in spectra(model, names).items():
+    names = sample_matrices(model, 5)
+    for name, found in effective_spectra(model, names).items():
         np.testing.assert_allclose(found, values(parts(model, name)), rtol=1e-4, atol=1e-6)
 
 
@@ -104,8 +108,8 @@ def test_under_the_hard_constraint_the_semantic_values_stay_and_the_others_are_t
         fmsd, **SUBSPACES | {"patterns": ["attention", "mlp"]}, constraint="hard"
     )
     adaptation = method(model, None)
-    names = watched(model, 100)
-    before = spectra(model, names)
+    names = sample_matrices(model, 100)
+    before = effective_spectra(model, names)
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2
     )
@@ -116,7 +120,7 @@ def test_under_the_hard_constraint_the_semantic_values_stay_and_the_others_are_t
         torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8),
         torch.tensor([0.0, 1, 0, 1]),
     )
-    after = spectra(model, names)
+    after = effective_spectra(model, names)
     moved = 0
     for name in names:
         layer, _, letter = name.rpartition(".")
@@ -137,7 +141,7 @@ def test_under_the_soft_constraint_at_most_the_rank_of_the_change_moves() -> Non
     plain, model = tiny_vit(), tiny_vit()
     model.load_state_dict(plain.state_dict())
     trained(model, METHODS["fmsd"])
-    for name, after in spectra(model, watched(model)).items():
+    for name, after in effective_spectra(model, sample_matrices(model)).items():
         before = values(parts(plain, name))
         change = values(parts(fold_copy(model), name) - parts(plain, name))
         assert np.abs(np.array(after) - before).max() <= change[0] + 1e-5  # Weyl
@@ -164,15 +168,15 @@ def fold_copy(model: Detector) -> Detector:
 def test_folding_changes_none_of_them(name: str) -> None:
     model = tiny_vit()
     trained(model, METHODS[name])
-    names = watched(model)
-    before = spectra(model, names)
+    names = sample_matrices(model)
+    before = effective_spectra(model, names)
     fold(model.backbone)
-    assert spectra(model, names) == before
+    assert effective_spectra(model, names) == before
 
 
 def test_the_text_is_json_of_both() -> None:
     before, after = {"a": [2.0, 1.0], "b.q": [3.0]}, {"a": [2.0, 1.5], "b.q": [3.5]}
-    assert json.loads(text(before, after)) == {
+    assert json.loads(spectra_json(before, after)) == {
         "layers": {
             "a": {"before": [2.0, 1.0], "after": [2.0, 1.5]},
             "b.q": {"before": [3.0], "after": [3.5]},

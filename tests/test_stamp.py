@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from fmsd.cli.main import main
+from fmsd.engine.merge_origin import merged_origin
 from fmsd.engine.stamp import origin, stamped, stamps
 from fmsd.errors import InputError
 from fmsd.metrics.table import results
 from fmsd.runs.folder import Run
-from fmsd.tasks.merge import origins
 from tests.conftest import grow_tree
 from tests.test_engine import module
 
@@ -120,38 +120,43 @@ def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_p
         expert("b", {"celeb": "2"}),
         expert("c", {"ff": "3"}, augment="sbi"),
     )
-    assert origins([a, b], "fixed") == origins([b, a], "fixed")
-    assert origins([a, b], "fixed") == {
+    assert merged_origin([a, b], "fixed") == merged_origin([b, a], "fixed")
+    assert merged_origin([a, b], "fixed") == {
         "selection": "fixed",
         "augment": "light",
         "train": {"celeb": "2", "ff": "1"},
         "left_out": None,
     }
-    assert origins([a, c], "fixed") == origins([c, a], "fixed")
-    assert (origins([a, c], "fixed")["augment"], origins([a, c], "fixed")["train"]) == (
+    assert merged_origin([a, c], "fixed") == merged_origin([c, a], "fixed")
+    assert (merged_origin([a, c], "fixed")["augment"], merged_origin([a, c], "fixed")["train"]) == (
         "light+sbi",
         {"ff": "1+3"},
     )
     merged = tmp_path / "merged"
-    Run(merged).write_record({"origin": origins([a, c], "fixed")})
-    assert origins([merged, b], "fixed")["train"] == origins([a, b, c], "fixed")["train"]
-    assert origins([a, tmp_path / "weights.pth"], "fixed")["train"] == {"ff": "1", "unknown": ""}
+    Run(merged).write_record({"origin": merged_origin([a, c], "fixed")})
+    assert (
+        merged_origin([merged, b], "fixed")["train"] == merged_origin([a, b, c], "fixed")["train"]
+    )
+    assert merged_origin([a, tmp_path / "weights.pth"], "fixed")["train"] == {
+        "ff": "1",
+        "unknown": "",
+    }
     peeked = expert("peeked", {"ff": "1"}, selection="oracle", left_out="swap")
-    assert origins([a, peeked], "search")["selection"] == "search of iid+oracle"
-    assert origins([a, peeked], "search")["left_out"] == "swap"
+    assert merged_origin([a, peeked], "search")["selection"] == "search of iid+oracle"
+    assert merged_origin([a, peeked], "search")["left_out"] == "swap"
     few, all_ = (
         expert("few", {"ff": "4"}, train_frames="8"),
         expert("all", {"ff": "5"}, train_frames="all"),
     )
     assert [
-        origins(experts, "fixed").get("train_frames")
+        merged_origin(experts, "fixed").get("train_frames")
         for experts in ([few, a], [few, few], [all_, few, a])
     ] == ["8", "8", "8+all"]
     Run(tmp_path / "old").write_record({"seed": 0})
     with pytest.raises(
         InputError, match="an older version, which did not record what its numbers rest on"
     ):
-        origins([a, tmp_path / "old"], "fixed")
+        merged_origin([a, tmp_path / "old"], "fixed")
 
 
 def test_an_unknown_video_score_is_refused(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fmsd.errors import InputError
-from fmsd.state import CODES, StateFile, read_state, shapes, write_state
+from fmsd.state import CODES, StateFile, read_state, tensor_shapes, write_state
 
 State = dict[str, Tensor]
 Layout = dict[str, tuple[torch.Size, torch.dtype]]
@@ -66,7 +66,7 @@ def test_what_is_written_is_what_safetensors_reads(kind: torch.dtype, tmp_path: 
     write_state(tmp_path / "a.safetensors", layout(state), reversed(state.items()))
     found, file = load_file(tmp_path / "a.safetensors"), StateFile(tmp_path / "a.safetensors")
     assert set(found) == set(file) == set(state)
-    assert shapes(file) == {name: tensor.shape for name, tensor in state.items()}
+    assert tensor_shapes(file) == {name: tensor.shape for name, tensor in state.items()}
     for name, tensor in state.items():
         check_equal(found[name], tensor)
         check_equal(file[name], tensor)
@@ -216,8 +216,8 @@ def test_a_state_file_is_a_mapping(tmp_path: Path) -> None:
     for name, tensor in dict(file).items():
         check_equal(tensor, state[name])
     assert (
-        shapes(file)
-        == shapes(state)
+        tensor_shapes(file)
+        == tensor_shapes(state)
         == {"b": torch.Size([2, 3]), "a": torch.Size([]), "c": torch.Size([0, 4])}
     )
 
@@ -263,7 +263,7 @@ def test_large_tensors_that_are_not_looked_at_take_no_memory(tmp_path: Path) -> 
         file.write(struct.pack("<2f", 1, 2))
     before = memory()
     state = read_state(tmp_path / "a.safetensors")
-    assert shapes(state) == {"large": torch.Size([large // 4]), "small": torch.Size([2])}
+    assert tensor_shapes(state) == {"large": torch.Size([large // 4]), "small": torch.Size([2])}
     assert state["small"].tolist() == [1, 2]
     whole = state["large"]
     assert whole[large // 8] == 0
@@ -302,7 +302,7 @@ def test_every_format_gives_the_same_tensors(name: str, tmp_path: Path) -> None:
         torch.save(FILES[name][1], path, **FILES[name][2])
     found = read_state(path)
     assert set(found) == set(STATE)
-    assert shapes(found) == shapes(STATE)
+    assert tensor_shapes(found) == tensor_shapes(STATE)
     for key, tensor in STATE.items():
         check_equal(found[key], tensor)
 

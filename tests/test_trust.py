@@ -125,8 +125,8 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
         "has _args_ at trainer",
     ),
     "another group's": (
-        lambda run, _: run.update(backbone={"_target_": "fmsd.optim.wrapper.ERM"}),
-        r"would call fmsd\.optim\.wrapper\.ERM for backbone",
+        lambda run, _: run.update(backbone={"_target_": "fmsd.optim.erm.ERM"}),
+        r"would call fmsd\.optim\.erm\.ERM for backbone",
     ),
     "an unknown argument": (
         lambda run, _: run["data"].update(odd=1),

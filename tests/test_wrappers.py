@@ -29,16 +29,17 @@ from torch.utils.data import DataLoader
 from fmsd.cli.main import main
 from fmsd.engine.learner import Learner
 from fmsd.errors import InputError
+from fmsd.optim.erm import ERM
 from fmsd.optim.replay import Repeatable
 from fmsd.optim.roga import RoGA
 from fmsd.optim.sagm import SAGM
 from fmsd.optim.sam import SAM
 from fmsd.optim.schedule import constant
-from fmsd.optim.wrapper import ERM, OptimizerWrapper, Pass
+from fmsd.optim.wrapper import OptimizerWrapper, Pass
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
 from fmsd.peft.lora import lora
-from fmsd.peft.masm import Rule
+from fmsd.peft.masm import SubspaceMaskRule
 from fmsd.peft.method import Method
 from fmsd.peft.probe import probe
 from fmsd.types import Frames
@@ -163,16 +164,16 @@ class Problem:
         )
         return grads(self.params)
 
-    def moves(self, wrapper: OptimizerWrapper, resting: Sequence[nn.Parameter] = ()) -> Tensor:
+    def moves(self, wrapper: OptimizerWrapper, inactive: Sequence[nn.Parameter] = ()) -> Tensor:
         """1 where a number is perturbed, else 0."""
-        still = {*resting, *(self.head if wrapper.perturb == "backbone" else ())}
+        still = {*inactive, *(self.head if wrapper.perturb == "backbone" else ())}
         return flat(
             [torch.full_like(parameter, float(parameter not in still)) for parameter in self.params]
         ).detach()
 
-    def expected(self, wrapper: OptimizerWrapper, resting: Sequence[nn.Parameter] = ()) -> Tensor:
+    def expected(self, wrapper: OptimizerWrapper, inactive: Sequence[nn.Parameter] = ()) -> Tensor:
         return direction(
-            wrapper, self.theta, self.gradient, len(self.data), self.moves(wrapper, resting)
+            wrapper, self.theta, self.gradient, len(self.data), self.moves(wrapper, inactive)
         )
 
 
@@ -331,7 +332,7 @@ def test_an_adaptive_ascent_does_not_depend_on_how_a_product_is_split_into_facto
     inputs, label = torch.randn(3, 8, 5).double(), torch.randint(0, 2, (3, 8)).double()
 
     def found(wrapper: OptimizerWrapper, c: float) -> tuple[Tensor, list[Tensor]]:
-        """The losses at all ascending points, and the gradients of U and s in the measure of c = 1."""
+        """The losses at all ascending points, and the gradients of U and s in units of c = 1."""
         params = [nn.Parameter(u * c), nn.Parameter(s / c), nn.Parameter(v.clone()), head]
         losses = []
 
@@ -366,7 +367,7 @@ def test_an_adaptive_ascent_does_not_depend_on_how_a_product_is_split_into_facto
 
 @every_wrapper
 def test_the_order_of_the_domains_does_not_matter(wrapper: OptimizerWrapper) -> None:
-    """It would if a domain's ascending point were made from the gradients of those before it, too."""
+    """It would if a domain's ascending point used the gradients of earlier domains too."""
     problem = Problem(3, 5, 8)
     first = problem.follow(wrapper)
     for order in itertools.permutations(range(3)):
@@ -397,7 +398,7 @@ def test_each_domain_is_evaluated_at_its_own_ascending_point(wrapper: OptimizerW
 
 @every_wrapper
 def test_a_quadratic_loss_gives_the_closed_form(wrapper: OptimizerWrapper) -> None:
-    """L_i = (theta - c_i)^T A_i (theta - c_i) / 2, so that grad L_i = A_i (theta - c_i) wherever."""
+    """L_i = (theta - c_i)^T A_i (theta - c_i) / 2, so that grad L_i = A_i (theta - c_i)."""
     roots, centres, theta = (
         torch.randn(3, 4, 4).double(),
         torch.randn(3, 4).double(),
@@ -459,9 +460,8 @@ def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
                 match=rf"wrapper\.{name}={value} is out of range; give a number of at least 0",
             ):
                 kind(**{name: value})
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # the tests' type checker would speak first
+    # the tests' type checker would speak first
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     for kind in (SAM, SAGM, RoGA):
         with pytest.raises(InputError, match=r"wrapper\.warmup_epochs=-1"):
             kind(warmup_epochs=-1)
@@ -469,7 +469,10 @@ def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             kind(adaptive=True, eta=-1)
         with pytest.raises(
             InputError,
-            match=r"wrapper\.eta=0\.1 has no effect on an ascent that is not adaptive; set wrapper\.adaptive=true",
+            match=(
+                r"wrapper\.eta=0\.1 has no effect on an ascent that is not adaptive; set "
+                r"wrapper\.adaptive=true"
+            ),
         ):
             kind(eta=0.1)
         for perturb in ("none", "head"):
@@ -489,7 +492,8 @@ def test_a_head_that_nobody_names_and_a_head_alone_are_refused(wrapper: Optimize
         (
             problem.params,
             None,
-            r"leaves out the head, and its parameters are not named; pass them as head=\.\.\., or perturb the head as well",
+            r"leaves out the head, and its parameters are not named; pass them as "
+            r"head=\.\.\., or perturb the head as well",
         ),
         (
             problem.head,
@@ -664,7 +668,7 @@ SPECIAL = [1.0, -0.0, 0.0, 1e-40, -1e-40, math.inf, -math.inf, math.nan, 3.0, 1 
 def test_parameters_are_restored_bit_for_bit(
     wrapper: OptimizerWrapper, dtype: torch.dtype, failure: type[BaseException] | None
 ) -> None:
-    """After a call, and where a pass raises at the parameters (1, 2) and at perturbed ones (3, 4)."""
+    """After a call, and if a pass raises at the parameters (1, 2) or at perturbed ones (3, 4)."""
     params = [
         nn.Parameter(torch.tensor(SPECIAL, dtype=dtype)),
         nn.Parameter(torch.randn(5, 3).to(dtype)),
@@ -765,22 +769,22 @@ def test_what_no_pass_reaches_has_no_gradient_and_what_one_reaches_has_its_own(
 
 
 @every_wrapper
-def test_resting_parameters_get_a_gradient_and_are_not_moved(wrapper: OptimizerWrapper) -> None:
+def test_inactive_parameters_get_a_gradient_and_are_not_moved(wrapper: OptimizerWrapper) -> None:
     problem = Problem(3, 5, 8)
-    resting = [problem.params[0], problem.params[3]]
-    expected = problem.expected(wrapper, resting)
-    before, others, seen = bits(resting), bits(problem.params[1:3]), []
+    inactive = [problem.params[0], problem.params[3]]
+    expected = problem.expected(wrapper, inactive)
+    before, others, seen = bits(inactive), bits(problem.params[1:3]), []
 
     def watched(run: Pass) -> Pass:
         def look() -> Tensor:
-            assert bits(resting) == before
+            assert bits(inactive) == before
             seen.append(bits(problem.params[1:3]) != others)
             return run()
 
         return look
 
-    wrapper(problem.params, [watched(run) for run in problem.passes()], resting, head=problem.head)
-    assert all(parameter.grad is not None and parameter.grad.norm() > 0 for parameter in resting)
+    wrapper(problem.params, [watched(run) for run in problem.passes()], inactive, head=problem.head)
+    assert all(parameter.grad is not None and parameter.grad.norm() > 0 for parameter in inactive)
     close(grads(problem.params), expected)
     assert seen == [False] * 3 + [True] * (len(seen) - 3)
 
@@ -1199,7 +1203,10 @@ def test_a_wrapper_that_leaves_the_head_in_place_is_refused_where_only_the_head_
     batches = by_hand((3, 5))
     with pytest.raises(
         InputError,
-        match=r"wrapper\.perturb=backbone leaves nothing to perturb, for only the head is trainable; take wrapper=erm",
+        match=(
+            r"wrapper\.perturb=backbone leaves nothing to perturb, for only the head is "
+            r"trainable; take wrapper=erm"
+        ),
     ):
         train(wrapper, batches, tmp_path, probe)
     assert train(replace(wrapper, perturb="all"), batches, tmp_path, probe).trainer.global_step == 1
@@ -1297,13 +1304,13 @@ class Watch(Callback):
         self.perturbed += bits(list(detector.parameters())) != self.before
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        self.still = list(pl_module.adaptation.resting())
+        self.still = list(pl_module.rule.inactive())
         self.frozen = bits(self.still)
         self.head = bits(list(pl_module.detector.head().parameters()))
         self.before = bits(list(pl_module.detector.parameters()))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        still = pl_module.adaptation.resting()
+        still = pl_module.rule.inactive()
         self.rested += len(still)
         for parameter, before in zip(pl_module.detector.parameters(), self.before, strict=True):
             if parameter in still:
@@ -1325,8 +1332,8 @@ def test_what_rests_under_masm_does_not_move(wrapper: OptimizerWrapper, tmp_path
         worker={"callbacks": [watch]},
         optimizer=adamw,
     )
-    assert isinstance(learner.adaptation.state, Rule)
-    assert len(learner.adaptation.state.history.steps) == 3
+    assert isinstance(learner.rule, SubspaceMaskRule)
+    assert len(learner.rule.history.steps) == 3
     assert watch.rested > 0
     assert watch.perturbed > 0
 

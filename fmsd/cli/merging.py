@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 
 def merge(config: DictConfig, folder: Path) -> None:
-    """fmsd merge: writes a run that was merged, not trained; by default it is tested on the data of the first run among its experts."""
+    """Runs `fmsd merge`; by default it tests on the data of the first run among the experts."""
+    from fmsd.peft import experts as merged_experts
     from fmsd.tasks import merge as task
 
     settings, before = HydraConfig.get(), None
@@ -40,7 +41,7 @@ def merge(config: DictConfig, folder: Path) -> None:
         choices = run.choices
     else:
         given = [config.experts] if isinstance(config.experts, str) else config.experts or []
-        task.check_count([Path(os.path.normpath(located(path))) for path in given])
+        merged_experts.check_count([Path(os.path.normpath(located(path))) for path in given])
         experts = existing(given, "experts")
         folders = [Run(Path(path)) for path in experts if Path(path).is_dir()]
         plain = hydra.compose(
@@ -110,7 +111,7 @@ def merge(config: DictConfig, folder: Path) -> None:
     if settings.mode == RunMode.MULTIRUN and done(
         Run(folder), OmegaConf.to_yaml(whole, resolve=True)
     ):
-        task.check_unchanged(folder)
+        merged_experts.check_unchanged(folder)
         log.info("%s is finished: skipped.", folder)
         return
     task.merge(
@@ -157,7 +158,7 @@ def earlier(config: DictConfig, words: Sequence[str]) -> tuple[Any, dict[str, An
         InputError: half of what is needed, no merged run, or something that would change the
             recipe.
     """
-    from fmsd.tasks import merge as task
+    from fmsd.merge.record import RECORD
 
     if config.add is None or config.to is None:
         raise InputError(
@@ -171,19 +172,19 @@ def earlier(config: DictConfig, words: Sequence[str]) -> tuple[Any, dict[str, An
             "leave it out, or merge anew with experts='[...]'",
         )
     path = Path(located(config.to))
-    if not (path / task.RECORD).is_file():
+    if not (path / RECORD).is_file():
         raise InputError(
-            f"{path} is not a merged run (it has no {task.RECORD})",
+            f"{path} is not a merged run (it has no {RECORD})",
             "give the folder that fmsd merge printed at its end",
         )
-    run, record = load_run_config(Run(path).config, config.trust), recorded(path / task.RECORD)
+    run, record = load_run_config(Run(path).config, config.trust), recorded(path / RECORD)
     run.experts = [*run.experts, os.path.normpath(located(config.add))]
     chosen = {
         name: value for name, value in record["merger"].items() if name != "name"
     }  # as a search chose
     check_loaded(
         {"merger": {"_target_": run.merger["_target_"]} | chosen},
-        path / task.RECORD,
+        path / RECORD,
         prefixes(config.trust),
     )
     run.merger = {"_target_": run.merger["_target_"]} | chosen

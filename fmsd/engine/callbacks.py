@@ -20,7 +20,7 @@ from fmsd.engine.learner import Learner
 from fmsd.engine.predictions import gather, joined
 from fmsd.errors import InputError
 from fmsd.metrics.table import pooled, results
-from fmsd.state import unreadable
+from fmsd.state import read_fault
 from fmsd.types import Predictions
 
 log = logging.getLogger(__name__)
@@ -352,7 +352,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything
         raise InputError(
-            f"The checkpoint {path} cannot be read: it {unreadable(path, error).what}",
+            f"The checkpoint {path} cannot be read: it {read_fault(path, error).what}",
             "train anew in another folder",
         ) from error
     if not (

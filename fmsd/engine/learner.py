@@ -21,18 +21,11 @@ from fmsd.engine.distributed import several, spread, summed
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.prefix import Prefix, frozen
+from fmsd.optim.erm import ERM
+from fmsd.optim.flat import existing_gradients
 from fmsd.optim.groups import Decay, decay_groups
 from fmsd.optim.replay import Repeatable
-from fmsd.optim.wrapper import (
-    DESCENT,
-    ERM,
-    PERTURBED_LOSS,
-    OptimizerWrapper,
-    Outcome,
-    Pass,
-    check_head,
-    gradients,
-)
+from fmsd.optim.wrapper import DESCENT, PERTURBED_LOSS, OptimizerWrapper, Outcome, Pass, check_head
 from fmsd.peft import adapter
 from fmsd.peft.method import Adaptation
 from fmsd.types import Frames, Predictions
@@ -123,7 +116,7 @@ class Learner(LightningModule):
         self.optimizer_factory = optimizer
         self.schedule_factory = schedule
         self.adaptation = adaptation
-        self.remembered = adaptation.state
+        self.rule = adaptation.rule
         self.steps = steps
         self.weight_decay = weight_decay
         self.decay: Decay = decay
@@ -153,8 +146,8 @@ class Learner(LightningModule):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What learns, by timm's names, and what the method remembers."""
-        remembered = {} if self.remembered is None else self.remembered.state_dict(prefix=METHOD)
-        return adapter.state(self.detector) | remembered
+        remembered = {} if self.rule is None else self.rule.state_dict(prefix=METHOD)
+        return adapter.state_dict(self.detector) | remembered
 
     def load_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -165,13 +158,13 @@ class Learner(LightningModule):
             for name, value in state_dict.items()
             if name.startswith(METHOD)
         }
-        adapter.restore(
+        adapter.load_state_dict(
             self.detector,
             {name: value for name, value in state_dict.items() if not name.startswith(METHOD)},
             "the checkpoint",
         )
-        if self.remembered is not None:
-            self.remembered.load_state_dict(remembered)
+        if self.rule is not None:
+            self.rule.load_state_dict(remembered)
 
     def full_precision(self) -> torch.autocast:
         """Lightning's autocast covers the whole training step; backward passes and all arithmetic on factors need their own precision."""
@@ -215,16 +208,16 @@ class Learner(LightningModule):
         )
         wrapper = ERM() if self.current_epoch < self.wrapper.warmup_epochs else self.wrapper
         passes, shares = self.passes(group, wrapper)
-        resting = () if self.adaptation.resting is None else self.adaptation.resting()
+        inactive = () if self.rule is None else self.rule.inactive()
         params, head = trainable(self.detector), trainable(self.detector.head())
-        outcome = wrapper(params, passes, resting, summed if several() else None, head)
+        outcome = wrapper(params, passes, inactive, summed if several() else None, head)
         self.note(outcome, shares)
-        if self.adaptation.observe is not None:
-            self.adaptation.observe()
+        if self.rule is not None:
+            self.rule.observe()
         loss = outcome.losses.sum() + self.penalise()
         self.log("train/loss", loss, prog_bar=True)
-        if self.adaptation.before_step is not None:
-            self.adaptation.before_step()
+        if self.rule is not None:
+            self.rule.before_step()
         self.clip_by_part(params, head)
         optimizer.step()
         optimizer.zero_grad()
@@ -312,7 +305,7 @@ class Learner(LightningModule):
             "backbone": [parameter for parameter in params if parameter not in inside],
         }
         norms = {
-            name: nn.utils.get_total_norm(gradients(params)).to(self.device)
+            name: nn.utils.get_total_norm(existing_gradients(params)).to(self.device)
             for name, params in groups.items()
             if params
         }

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import ArrayLike
 
 from fmsd.figures import style
-from fmsd.peft.mask import block
+from fmsd.peft.mask import block_name
 
 DIVERGING = mpl.colormaps["RdBu"]
 CORE, REST, EMPTY = "#0072B2", "#B0B0B0", "0.92"
@@ -201,7 +201,10 @@ def grid(
     """
     layers = [name.removesuffix(".weight").removesuffix(".bias") for name in names]
     kinds, blocks, places = style.layout(
-        [(style.kind(layer), "-" if block(layer) == layer else block(layer)) for layer in layers]
+        [
+            (style.kind(layer), "-" if block_name(layer) == layer else block_name(layer))
+            for layer in layers
+        ]
     )
     found = np.asarray(norm, dtype=np.float64)
     squares = np.full((len(kinds), len(blocks), *found.shape[1:]), np.nan)

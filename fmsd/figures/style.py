@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from fmsd.atomic import atomic
-from fmsd.peft.mask import LayerMask, MaskHistory, block
+from fmsd.peft.mask import LayerMask, MaskHistory, block_name
 
 COLOURS = mpl.colormaps["viridis"]
 MARKERS = "os^vDP*X"
@@ -35,7 +35,9 @@ def style(place: int) -> dict[str, Any]:
 
 def layer_mask(mask: LayerMask) -> Figure:
     """A heat map of the layers' scores, one row a kind of layer, one column a block; a layer that learns carries a dot."""
-    kinds, blocks, places = layout([(kind(layer.name), block(layer.name)) for layer in mask.layers])
+    kinds, blocks, places = layout(
+        [(kind(layer.name), block_name(layer.name)) for layer in mask.layers]
+    )
     values = np.full((len(kinds), len(blocks)), np.nan)
     for place, layer in zip(places, mask.layers, strict=True):
         values[place] = layer.score
@@ -159,7 +161,7 @@ def blockwise(
 
 def kind(name: str) -> str:
     """A layer's name inside its block: `attn.qkv` of `blocks.3.attn.qkv`."""
-    return name.removeprefix(f"{block(name)}.")
+    return name.removeprefix(f"{block_name(name)}.")
 
 
 def short(blocks: Sequence[str]) -> list[str]:

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 
 import torch
 
-from fmsd.merge.task_vectors import Merged, Specialists, in_range, one_of
+from fmsd.merge.coefficients import check_choice, check_range
+from fmsd.merge.task_vectors import Merged, Specialists
 
 
 @dataclass(frozen=True, slots=True)
 class DARE:
-    """theta_0 + scale * sum_i m_i tau_i / (1 - drop_rate), every entry of m_i 0 with probability `drop_rate`, else 1.
+    """theta_0 + scale * sum_i m_i tau_i / (1 - drop_rate).
+
+    Every entry of m_i is 0 with probability `drop_rate`, else 1.
 
     Args:
         drop_rate: from 0, which is task arithmetic, to 1, which is the base.
         scale: factor on the sum, at least 0.
-        seed: the draws follow from it, a tensor's name and an expert's place, whatever is merged
-            before.
+        seed: seed of m_i, together with the tensor's name and the expert's index.
     """
 
     drop_rate: float = 0.9
@@ -25,28 +27,27 @@ class DARE:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
-        in_range(high=1.0, drop_rate=self.drop_rate)
-        in_range(scale=self.scale, seed=self.seed)
-        one_of((int(self.seed),), seed=self.seed)
+        """Checks the coefficients."""
+        check_range(high=1.0, drop_rate=self.drop_rate)
+        check_range(scale=self.scale, seed=self.seed)
+        check_choice((int(self.seed),), seed=self.seed)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once."""
         factor = self.scale / (1 - self.drop_rate) if self.drop_rate < 1 else 0.0
         for name in specialists.names:
-            tasks = specialists.tasks(name)
-            for place, task in enumerate(tasks):
+            tasks = specialists.task_vectors(name)
+            for index, task in enumerate(tasks):
                 task.masked_fill_(
-                    torch.rand(task.shape, generator=draws(self.seed, name, place))
+                    torch.rand(task.shape, generator=tensor_generator(self.seed, name, index))
                     < self.drop_rate,
                     0.0,
                 )
-            yield Merged(name, specialists.start(name).add_(tasks.sum(0), alpha=factor))
+            yield Merged(name, specialists.base_tensor(name).add_(tasks.sum(0), alpha=factor))
 
 
-def draws(seed: int, name: str, place: int) -> torch.Generator:
-    """The random numbers of one tensor of one expert; the same in every process."""
-    digest = hashlib.sha256(f"{seed} {place} {name}".encode()).digest()
-    return torch.Generator().manual_seed(
-        int.from_bytes(digest[:8], "big") >> 1
-    )  # torch takes 63 bits on all platforms
+def tensor_generator(seed: int, name: str, index: int) -> torch.Generator:
+    """Returns the random generator of one tensor of one expert, the same in every process."""
+    digest = hashlib.sha256(f"{seed} {index} {name}".encode()).digest()
+    # torch takes seeds of 63 bits on all platforms
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

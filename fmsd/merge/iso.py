@@ -8,12 +8,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fmsd.linalg import SMALL, Factors
-from fmsd.merge.task_vectors import Merged, Specialists, in_range
+from fmsd.merge.coefficients import check_range
+from fmsd.merge.task_vectors import Merged, Specialists
 
 
 @dataclass(frozen=True, slots=True)
 class IsoC:
-    """theta_0 + scale * mean(s) U V^T on matrices, with U diag(s) V^T = sum_i tau_i; else theta_0 + scale * mean_i tau_i.
+    """theta_0 + scale * mean(s) U V^T on matrices, with U diag(s) V^T = sum_i tau_i.
+
+    Other tensors become theta_0 + scale * mean_i tau_i.
 
     Args:
         scale: factor on the merged task vector, at least 0.
@@ -22,45 +25,52 @@ class IsoC:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
-        in_range(scale=self.scale)
+        """Checks the coefficients."""
+        check_range(scale=self.scale)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
-        """Reads every expert once; a decomposition of every matrix."""
+        """Reads every expert once and decomposes every matrix."""
         for name in specialists.names:
             start, tasks, part = (
-                specialists.start(name),
-                specialists.tasks(name),
+                specialists.base_tensor(name),
+                specialists.task_vectors(name),
                 specialists.parts[name],
             )
             if part.kind == "matrix":
                 sums = part.matrices(tasks.sum(0))
-                merged = torch.stack([isotropic(matrix) for matrix in sums]).view(start.shape)
+                merged = torch.stack([isotropic_matrix(matrix) for matrix in sums]).view(
+                    start.shape
+                )
             else:
                 merged = tasks.mean(0)
             yield Merged(name, start.add_(merged, alpha=self.scale))
 
 
-def isotropic(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """The matrix with all singular values replaced by their mean; directions that it lacks stay away, but count in the mean."""
-    u, s, vt = triplets(matrix)
+def isotropic_matrix(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """Returns the matrix with its non-zero singular values replaced by the mean of all."""
+    u, s, vt = singular_triplets(matrix)
     return s.sum() / min(matrix.shape) * (u @ vt)
 
 
-def polar(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """The polar factor U V^T of a matrix U diag(s) V^T: (M M^T)^(-1/2) M with the pseudo-inverse where M lacks a direction."""
-    u, _, vt = triplets(matrix)
+def polar_factor(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """Returns the polar factor U V^T of M = U diag(s) V^T, over its non-zero singular values.
+
+    It is (M M^T)^(-1/2) M, with the pseudo-inverse.
+    """
+    u, _, vt = singular_triplets(matrix)
     return u @ vt
 
 
-def triplets(matrix: Float[Tensor, "rows columns"], limit: int | None = None) -> Factors:
-    """The largest singular triplets, without those of singular value zero up to rounding: their vectors are arbitrary.
+def singular_triplets(matrix: Float[Tensor, "rows columns"], limit: int | None = None) -> Factors:
+    """Returns the largest singular triplets, without those of singular value zero up to rounding.
+
+    The vectors of the latter are arbitrary.
 
     Args:
-        limit: at most so many; all by default.
+        limit: largest number of triplets; None for all.
     """
-    if matrix.shape[0] < matrix.shape[1]:  # the decomposition of a wide matrix takes twice as long
-        u, s, vt = triplets(matrix.mT, limit)
+    if matrix.shape[0] < matrix.shape[1]:  # decomposing a wide matrix takes twice as long
+        u, s, vt = singular_triplets(matrix.mT, limit)
         return Factors(vt.mT, s, u.mT)
     small = min(matrix.shape) <= SMALL
     u, s, vt = torch.linalg.svd(matrix.double() if small else matrix, full_matrices=False)

@@ -1,4 +1,4 @@
-"""Tensors side by side: a few threads, each at work on a tensor of its own, are faster than all of them at work on one."""
+"""Parallel work on tensors: a few threads on a tensor each are faster than all of them on one."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,23 +11,23 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST = 4
-"""Threads at most: each holds the task vectors of a tensor."""
+MAX_THREADS = 4
+"""Largest number of threads, each of which holds the task vectors of a tensor."""
 
-AHEAD = 2
-"""Of the largest items, so many per thread may be under way; of smaller ones more."""
+QUEUED_PER_THREAD = 2
+"""Number of items per thread in progress, of the largest size; more of smaller ones."""
 
 
 @contextmanager
-def ahead() -> Iterator[
+def parallel_map() -> Iterator[
     Callable[[Callable[[Item], Result], Iterable[Item], Sequence[int]], Iterator[Result]]
 ]:
-    """Gives a `map` whose results are made in threads, a few ahead of the one that is asked for, and come in the order of the items.
+    """Yields a `map` that computes in threads, a few items ahead, and keeps the order of items.
 
-    It also takes the items' sizes, by which it knows how many may be in memory.
+    Beside function and items it takes the items' sizes, which limit how many are in memory.
     """
     threads = torch.get_num_threads()
-    workers = min(MOST, threads)
+    workers = min(MAX_THREADS, threads)
 
     def mapped(
         work: Callable[[Item], Result], items: Iterable[Item], sizes: Sequence[int]
@@ -35,7 +35,7 @@ def ahead() -> Iterator[
         waiting: deque[tuple[Future[Result], int]] = deque()
         for item, size in zip(items, sizes, strict=True):
             waiting.append((pool.submit(work, item), size))
-            while sum(own for _, own in waiting) > AHEAD * workers * max(sizes):
+            while sum(pending for _, pending in waiting) > QUEUED_PER_THREAD * workers * max(sizes):
                 yield waiting.popleft()[0].result()
         while waiting:
             yield waiting.popleft()[0].result()
@@ -46,6 +46,5 @@ def ahead() -> Iterator[
         try:
             yield mapped
         finally:
-            torch.set_num_threads(
-                threads
-            )  # the last thread that set its own number set that of later ones
+            # A thread that sets its own number also sets that of threads started later.
+            torch.set_num_threads(threads)

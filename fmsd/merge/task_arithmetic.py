@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fmsd.merge.task_vectors import Merged, Specialists, in_range
+from fmsd.merge.coefficients import check_range
+from fmsd.merge.task_vectors import Merged, Specialists
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +18,15 @@ class TaskArithmetic:
     scale: float = 0.4
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
-        in_range(scale=self.scale)
+        """Checks the coefficients."""
+        check_range(scale=self.scale)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once."""
         for name in specialists.names:
             yield Merged(
-                name, specialists.start(name).add_(specialists.tasks(name).sum(0), alpha=self.scale)
+                name,
+                specialists.base_tensor(name).add_(
+                    specialists.task_vectors(name).sum(0), alpha=self.scale
+                ),
             )

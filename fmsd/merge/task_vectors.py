@@ -1,10 +1,9 @@
-"""What a merger works on: a base, the specialists that were trained from it, and what each of their tensors is to the network.
+"""The input of a merger: task vectors of specialists, and the role of each tensor in the network.
 
-A state dict is any mapping from names to tensors. One that reads its file as it is asked keeps the
-memory of a merge at a few times the largest tensor, whatever the model's size.
+A state dict is any mapping from names to tensors. One that reads tensors from its file on access
+keeps the memory of a merge at a few times the largest tensor, whatever the model's size.
 """
 
-import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from fmsd.errors import InputError
-from fmsd.linalg import SVD, Quality
-from fmsd.merge.parallel import ahead
+from fmsd.linalg import Quality
+from fmsd.merge.parallel import parallel_map
 
 StateDict = Mapping[str, Tensor]
 """Tensors by timm's names."""
@@ -28,16 +27,15 @@ Kind = Literal["matrix", "other", "statistic", "counter", "head", "direction"]
 
 
 class Part(NamedTuple):
-    """What a tensor is to the network, by the type of the module it belongs to.
-
-    A `matrix` is the weight of a linear layer or a convolution; everything else that learns
-    (biases, norms, embeddings) is `other`. A `statistic` was counted on data, as batch norm's mean;
-    a `counter` holds integers; the `head` is the classifier, and a `direction` the weight of one
-    that leaves its length out.
+    """The role of a tensor in the network, by the type of its module.
 
     Args:
+        kind: `matrix`, the weight of a linear layer or a convolution; `other`, any other parameter
+            (biases, norms, embeddings); `statistic`, a floating-point buffer such as batch norm's
+            mean; `counter`, an integer buffer; `head`, a parameter of the classifier; `direction`,
+            the weight of a classifier that ignores its length.
         slices: number of matrices stacked along the output: a fused query, key, value has 3.
-        affine: whether what is `other` belongs to a normalisation layer or is a bias.
+        affine: whether an `other` parameter belongs to a normalisation layer or is a bias.
     """
 
     kind: Kind
@@ -47,143 +45,151 @@ class Part(NamedTuple):
     def matrices(
         self, weight: Float[Tensor, "..."], stack: int = 0
     ) -> Float[Tensor, "*stack slices rows columns"]:
-        """A matrix part's weight (*stack, out, in, *kernel) as the matrices it consists of, in the same memory; columns are input x kernel.
+        """Returns a view of a matrix part's weight as the matrices that it stacks.
 
         Args:
-            stack: leading dimensions that are left alone.
+            weight: (*stack, out, in, *kernel); columns of the matrices are input x kernel.
+            stack: number of leading dimensions to keep.
         """
         return weight.flatten(stack + 1).unflatten(stack, (self.slices, -1))
 
 
 class Merged(NamedTuple):
-    """A merged tensor, and what there is to say about it."""
+    """A merged tensor, and its entries in the record of the merge."""
 
     name: str
     tensor: Tensor
-    about: Mapping[str, Any] = {}
+    record: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class Specialists:
-    """A base and the experts that were trained from it. Arithmetic is float32, whatever the files hold.
+    """A base and the experts trained from it; arithmetic is float32 whatever their number formats.
 
     Args:
         base: the pretrained weights theta_0.
         experts: the weights theta_i.
-        parts: the tensors of the network that differ among them, in the order of its state dict.
+        parts: role of each tensor that differs among them, in the order of the state dict.
         labels: the experts' names, for messages.
-        known: the Gram matrices of the first experts, or of all, where they are known already; see
-            `gram`.
-        watch: is called whenever a tensor is read from all files.
-        scratch: folder for temporary files; the system's if None.
+        known_gram: the Gram matrices of the first experts, or of all, if they are known already;
+            see `gram`.
+        on_read: callback, called whenever a tensor is read from all files.
+        tmpdir: folder for temporary files; None for the system's.
     """
 
     base: StateDict
     experts: Sequence[StateDict]
     parts: Mapping[str, Part]
     labels: Sequence[str] = ()
-    known: Float64[Tensor, "layers known known"] | None = None
-    watch: Callable[[], None] = lambda: None
-    scratch: Path | None = None
-    _rooms: threading.local = field(
+    known_gram: Float64[Tensor, "layers known known"] | None = None
+    on_read: Callable[[], None] = lambda: None
+    tmpdir: Path | None = None
+    _buffers: threading.local = field(
         default_factory=threading.local, init=False, repr=False, compare=False
     )
 
     @cached_property
     def names(self) -> list[str]:
-        """The tensors that mergers merge: all that learned but the head."""
+        """The tensors that mergers merge: all trained parameters outside of the head."""
         return [name for name, part in self.parts.items() if part.kind in ("matrix", "other")]
 
     @cached_property
     def sizes(self) -> list[int]:
-        """How many numbers each of them holds."""
+        """Number of elements of each tensor in `names`."""
         return [self.base[name].numel() for name in self.names]
 
-    def start(self, name: str) -> Tensor:
-        """A tensor theta_0 of the base, in memory of its own."""
+    def base_tensor(self, name: str) -> Tensor:
+        """Returns a copy of a tensor theta_0 of the base, in float32."""
         return self.base[name].to(torch.float32, copy=True)
 
-    def tasks(self, name: str) -> Float[Tensor, "experts ..."]:
-        """The task vectors tau_i = theta_i - theta_0 of one tensor, in memory that the next call in this thread fills anew; it may be overwritten."""
-        self.watch()
+    def task_vectors(self, name: str) -> Float[Tensor, "experts ..."]:
+        """Returns the task vectors tau_i = theta_i - theta_0 of one tensor.
+
+        They lie in a buffer, which the caller may overwrite and the next call in the same thread
+        does overwrite.
+        """
+        self.on_read()
         base = self.base[name].to(torch.float32)
-        if not hasattr(self._rooms, "room"):  # fresh memory costs more than the arithmetic
-            self._rooms.room = torch.empty(len(self.experts), max(self.sizes))
-        whole: Tensor = self._rooms.room
-        room = whole[:, : base.numel()].unflatten(1, base.shape) if base.dim() else whole[:, 0]
-        for row, expert in zip(room, self.experts, strict=True):
+        if not hasattr(self._buffers, "buffer"):  # fresh memory costs more than the arithmetic
+            self._buffers.buffer = torch.empty(len(self.experts), max(self.sizes))
+        whole: Tensor = self._buffers.buffer
+        tasks = whole[:, : base.numel()].unflatten(1, base.shape) if base.dim() else whole[:, 0]
+        for row, expert in zip(tasks, self.experts, strict=True):
             weight = expert[name]
             if weight.dtype == torch.float32:
                 torch.sub(weight, base, out=row)
             else:
                 row.copy_(weight).sub_(base)
-        return room
+        return tasks
 
     @cached_property
     def gram(self) -> Float64[Tensor, "layers experts experts"]:
-        """The inner products <tau_i, tau_j> of every tensor in `names`, in double precision; made at the first call.
+        """The inner products <tau_i, tau_j> of every tensor in `names`, in double precision.
 
         Raises:
-            InputError: an expert holds a value that is no number.
+            InputError: an expert has a value that is not finite.
         """
-        if self.known is not None and self.known.shape[1] == len(self.experts):
-            return self.known
-        nothing = torch.zeros(0, len(self.experts), len(self.experts), dtype=torch.float64)
-        return torch.cat([nothing, *(gram[None] for gram in grams(self))])
+        if self.known_gram is not None and self.known_gram.shape[1] == len(self.experts):
+            return self.known_gram
+        empty = torch.zeros(0, len(self.experts), len(self.experts), dtype=torch.float64)
+        return torch.cat([empty, *(gram[None] for gram in gram_matrices(self))])
 
-    def label(self, place: int) -> str:
-        """An expert's name."""
-        return self.labels[place] if self.labels else f"expert {place + 1}"
+    def label(self, index: int) -> str:
+        """Returns an expert's name."""
+        return self.labels[index] if self.labels else f"expert {index + 1}"
 
 
 Merger = Callable[[Specialists], Iterator[Merged]]
-"""Merges the tensors in `Specialists.names`, one by one, in this order. A frozen value whose fields are its coefficients."""
+"""Merges the tensors in `Specialists.names` one by one, in this order.
+
+A merger is a frozen dataclass whose fields are its coefficients.
+"""
 
 
-def merge(specialists: Specialists, merger: Merger) -> Iterator[Merged]:
-    """All tensors of the merged network: those that learned by the merger; heads and statistics are averaged, counters are the base's.
+def merge_tensors(specialists: Specialists, merger: Merger) -> Iterator[Merged]:
+    """Yields all tensors of the merged network.
+
+    Parameters outside of the head come from the merger; heads and statistics are averaged; counters
+    are those of the base.
 
     Raises:
-        InputError: a head or a statistic holds a value that is no number, or the directions of the
-            heads have no mean.
+        InputError: a value is not finite, or the directions of the heads have no mean.
     """
     for name, part in specialists.parts.items():
         if part.kind in ("head", "direction", "statistic"):
-            for place, expert in enumerate(specialists.experts):
+            for index, expert in enumerate(specialists.experts):
                 if not expert[name].isfinite().all():
-                    raise not_finite(specialists, place, name)
-            yield Merged(
-                name, (mean_direction if part.kind == "direction" else mean)(specialists, name)
-            )
+                    raise nonfinite_error(specialists, index, name)
+            average = mean_direction if part.kind == "direction" else mean_weights
+            yield Merged(name, average(specialists, name))
         elif part.kind == "counter":
             yield Merged(name, specialists.base[name])
     if specialists.names:
         yield from merger(specialists)
 
 
-def mean(specialists: Specialists, name: str) -> Tensor:
-    """The mean of the experts' tensors."""
-    specialists.watch()
+def mean_weights(specialists: Specialists, name: str) -> Tensor:
+    """Returns the mean of the experts' tensors."""
+    specialists.on_read()
     first, *others = specialists.experts
     total = first[name].to(torch.float32, copy=True)
     for expert in others:
-        total += expert[name]  # summed in float32, whatever is added
+        total += expert[name]  # in float32, whatever the number format of the term
     return total.div_(len(specialists.experts))
 
 
 def mean_direction(specialists: Specialists, name: str) -> Tensor:
-    """The direction of the mean of the experts' ones, each of which counts the same whatever its length; of length 1.
+    """Returns the unit vector along the mean of the experts' unit vectors.
 
     Raises:
         InputError: they cancel each other.
     """
-    specialists.watch()
-    mean = torch.stack(
-        [
-            functional.normalize(expert[name].to(torch.float32).flatten(), dim=0)
-            for expert in specialists.experts
-        ]
-    ).mean(0)
+    specialists.on_read()
+    units = [
+        functional.normalize(expert[name].to(torch.float32).flatten(), dim=0)
+        for expert in specialists.experts
+    ]
+    mean = torch.stack(units).mean(0)
     length = torch.linalg.vector_norm(mean)
     if length < 1e-5:
         raise InputError(
@@ -193,104 +199,73 @@ def mean_direction(specialists: Specialists, name: str) -> Tensor:
     return (mean / length).view(specialists.experts[0][name].shape)
 
 
-BLOCK = 1 << 16
-"""Numbers of each task vector that are worked on at a time, to stay in the cache."""
+BLOCK_ELEMENTS = 1 << 16
+"""Elements of each task vector to process at a time, so that they stay in the CPU's cache."""
 
 SHORT = 1 << 12
-"""Length of the products that a block is cut into: a batch of them is three times as fast as a single long one."""
+"""Length of the inner products in a block: a batch of short ones is three times as fast."""
 
 
-def grams(specialists: Specialists) -> Iterator[Float64[Tensor, "experts experts"]]:
-    """The inner products of the task vectors, tensor by tensor in the order of `Specialists.names`.
+def gram_matrices(specialists: Specialists) -> Iterator[Float64[Tensor, "experts experts"]]:
+    """Yields the Gram matrix of the task vectors of each tensor in `Specialists.names`.
 
     Raises:
-        InputError: an expert holds a value that is no number.
+        InputError: an expert has a value that is not finite.
     """
-    known = specialists.known
-    old = 0 if known is None else known.shape[1]
+    known = specialists.known_gram
+    first_new = 0 if known is None else known.shape[1]
 
-    def gram(name: str) -> Float64[Tensor, "experts experts"]:
-        tasks = specialists.tasks(name)
+    def new_products(name: str) -> Float64[Tensor, "experts experts"]:
+        """Returns the rows of the experts whose products are not known; zeros elsewhere."""
+        tasks = specialists.task_vectors(name)
         tasks = tasks.view(len(tasks), -1)
-        found = torch.zeros(len(tasks), len(tasks), dtype=torch.float64)
-        room = torch.empty(len(tasks), min(BLOCK, tasks.shape[1]), dtype=torch.float64)
-        for block in tasks.split(BLOCK, dim=1):
-            rows = room[:, : block.shape[1]].copy_(block)
+        gram = torch.zeros(len(tasks), len(tasks), dtype=torch.float64)
+        buffer = torch.empty(len(tasks), min(BLOCK_ELEMENTS, tasks.shape[1]), dtype=torch.float64)
+        for block in tasks.split(BLOCK_ELEMENTS, dim=1):
+            rows = buffer[:, : block.shape[1]].copy_(block)
             whole = rows.shape[1] // SHORT * SHORT
             short, rest = rows[:, :whole].unflatten(1, (-1, SHORT)).transpose(0, 1), rows[:, whole:]
-            found[old:] += torch.bmm(short[:, old:], short.mT).sum(0) + rest[old:] @ rest.mT
-        return found
+            gram[first_new:] += (
+                torch.bmm(short[:, first_new:], short.mT).sum(0) + rest[first_new:] @ rest.mT
+            )
+        return gram
 
-    with ahead() as mapped:
-        for place, (name, found) in enumerate(
-            zip(specialists.names, mapped(gram, specialists.names, specialists.sizes), strict=True)
-        ):
+    names = specialists.names
+    with parallel_map() as mapped:
+        grams = mapped(new_products, names, specialists.sizes)
+        for index, (name, gram) in enumerate(zip(names, grams, strict=True)):
             if known is not None:
-                found[:old, :old], found[:old, old:] = known[place], found[old:, :old].mT
-            if not found.isfinite().all():
-                odd = int(found.diagonal().isfinite().logical_not().nonzero()[0])
-                raise not_finite(specialists, odd, name)
-            yield found
+                gram[:first_new, :first_new] = known[index]
+                gram[:first_new, first_new:] = gram[first_new:, :first_new].mT
+            if not gram.isfinite().all():
+                expert = int(gram.diagonal().isfinite().logical_not().nonzero()[0])
+                raise nonfinite_error(specialists, expert, name)
+            yield gram
 
 
-def not_finite(specialists: Specialists, place: int, name: str) -> InputError:
-    """What to say about a broken tensor of an expert or of the base."""
+def nonfinite_error(specialists: Specialists, index: int, name: str) -> InputError:
+    """Returns the error for a tensor of an expert, or of the base, that is not finite."""
     if name in specialists.base and not specialists.base[name].isfinite().all():
         return InputError(
             f"The base holds NaN or infinite values in {name!r}", "give another as base=PATH"
         )
     return InputError(
-        f"{specialists.label(place)} holds NaN or infinite values in {name!r}",
+        f"{specialists.label(index)} holds NaN or infinite values in {name!r}",
         "leave it out, or train it again",
     )
 
 
-def in_range(low: float = 0.0, high: float = math.inf, **settings: float) -> None:
-    """Refuses a coefficient of a merger that is no number from `low` to `high`.
+def truncation_record(rank: int, qualities: Sequence[Quality]) -> dict[str, Any]:
+    """Returns the record of a tensor whose matrices were truncated.
 
-    Raises:
-        InputError: such a coefficient.
+    Args:
+        rank: of the truncated matrices.
+        qualities: quality of each, ordered by expert, then by slice.
     """
-    for name, value in settings.items():
-        if (
-            isinstance(value, (str, bool))
-            or value is None
-            or not low <= value <= high
-            or math.isinf(value)
-        ):
-            limits = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-            raise InputError(f"merger.{name}={value} is out of range", f"give a number {limits}")
-
-
-def one_of(choices: Sequence[object], **settings: object) -> None:
-    """Refuses a setting of a merger that is none of its choices.
-
-    Raises:
-        InputError: such a setting.
-    """
-    for name, value in settings.items():
-        if value not in choices:
-            raise InputError(
-                f"merger.{name}={value} is unknown", f"choose one of {', '.join(map(str, choices))}"
-            )
-
-
-def check_truncation(svd: SVD, least_energy: float) -> None:
-    """Refuses settings of `fmsd.linalg.truncated` that a merger was given and that are out of range.
-
-    Raises:
-        InputError: such a setting.
-    """
-    one_of(("exact", "krylov"), svd=svd)
-    in_range(high=1.0, least_energy=least_energy)
-
-
-def truncation_record(rank: int, found: Sequence[Quality]) -> dict[str, Any]:
-    """The record of a tensor whose matrices were truncated: their rank and the quality of each, by expert and in each expert by slice."""
     record = {
         "rank": rank,
-        "energy": [own.energy for own in found],
-        "of_best": [own.of_best for own in found],
+        "energy": [quality.energy for quality in qualities],
+        "of_best": [quality.of_best for quality in qualities],
     }
-    rejected = [own.rejected for own in found if own.rejected is not None]
+    rejected = [quality.rejected for quality in qualities if quality.rejected is not None]
     return {**record, "rejected": rejected} if rejected else record

@@ -7,16 +7,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fmsd.linalg import Factors, product
-from fmsd.merge.iso import polar, triplets
-from fmsd.merge.task_vectors import Merged, Specialists, in_range
+from fmsd.linalg import Factors, dense_product
+from fmsd.merge.coefficients import check_range
+from fmsd.merge.iso import polar_factor, singular_triplets
+from fmsd.merge.task_vectors import Merged, Specialists
 
 
 @dataclass(frozen=True, slots=True)
 class TSVM:
-    """theta_0 + scale * polar([U_1 .. U_N]) diag(s_1 .. s_N) polar([V_1 .. V_N])^T on matrices, of the top 1/N of each tau_i's triplets.
+    """theta_0 + scale * polar([U_1 .. U_N]) diag(s_1 .. s_N) polar([V_1 .. V_N])^T on matrices.
 
-    Everything else is theta_0 + scale * mean_i tau_i.
+    U_i, s_i, V_i are the top 1/N of the singular triplets of tau_i. Other tensors become
+    theta_0 + scale * mean_i tau_i.
 
     Args:
         scale: factor on the merged task vector, at least 0.
@@ -25,20 +27,20 @@ class TSVM:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
-        in_range(scale=self.scale)
+        """Checks the coefficients."""
+        check_range(scale=self.scale)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
-        """Reads every expert once; decompositions of every matrix of every expert, and two of the size of one."""
+        """Reads every expert once; decomposes N + 2 matrices per merged one."""
         for name in specialists.names:
             start, tasks, part = (
-                specialists.start(name),
-                specialists.tasks(name),
+                specialists.base_tensor(name),
+                specialists.task_vectors(name),
                 specialists.parts[name],
             )
             if part.kind == "matrix":
                 slices = part.matrices(tasks, stack=1).transpose(0, 1)
-                merged = torch.stack([decorrelated(matrices) for matrices in slices]).view(
+                merged = torch.stack([decorrelated_sum(matrices) for matrices in slices]).view(
                     start.shape
                 )
             else:
@@ -46,13 +48,13 @@ class TSVM:
             yield Merged(name, start.add_(merged, alpha=self.scale))
 
 
-def decorrelated(tasks: Float[Tensor, "experts rows columns"]) -> Float[Tensor, "rows columns"]:
-    """The sum of the tasks' top triplets, after their singular vectors were made orthogonal over the tasks."""
+def decorrelated_sum(tasks: Float[Tensor, "experts rows columns"]) -> Float[Tensor, "rows columns"]:
+    """Returns the sum of the tasks' top triplets, their vectors orthogonalised over tasks."""
     limit = max(1, min(tasks.shape[1:]) // len(tasks))
-    found = [triplets(task, limit) for task in tasks]
+    triplets = [singular_triplets(task, limit) for task in tasks]
     u, s, vt = (
-        torch.cat([own.u for own in found], 1),
-        torch.cat([own.s for own in found]),
-        torch.cat([own.vt for own in found]),
+        torch.cat([each.u for each in triplets], 1),
+        torch.cat([each.s for each in triplets]),
+        torch.cat([each.vt for each in triplets]),
     )
-    return product(Factors(polar(u), s, polar(vt)))
+    return dense_product(Factors(polar_factor(u), s, polar_factor(vt)))

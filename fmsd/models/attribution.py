@@ -1,4 +1,4 @@
-"""Where in an image a detector finds its logit: heat maps over the patches or the feature map of its backbone.
+"""Attribution maps: heat maps over the patches or the feature map of a detector's backbone.
 
 Attention rollout: S. Abnar, W. Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020,
 arXiv 2005.00928. Grad-CAM: R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh, D. Batra,
@@ -6,9 +6,9 @@ arXiv 2005.00928. Grad-CAM: R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D
 1610.02391.
 
 Rollout follows the attention of a plain vision transformer from the scored token back to the
-patches: it tells what was looked at, for whatever logit. Grad-CAM weighs the channels of a feature
-map by their gradients: it tells what spoke for fake. Both leave the detector as it was, bit for
-bit.
+patches: it shows what was attended to, whatever the logit. Grad-CAM weighs the channels of a
+feature map by their gradients: it shows what raised the logit of fake. Both leave the detector
+unchanged, bit for bit.
 """
 
 import contextlib
@@ -27,36 +27,37 @@ from torch import Tensor, nn
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 
-How = Literal["rollout", "gradcam"]
+AttributionMethod = Literal["rollout", "gradcam"]
 
 ATTENTIONS = (Attention, AttentionRope, EvaAttention, BeitAttention, RelPosAttention)
-"""Classes that multiply the values by what goes into their `attn_drop`, over all tokens of an image at once."""
+"""Classes whose `attn_drop` gets the attention weights over all tokens of an image."""
 
 
-def best(detector: Detector) -> How:
-    """Rollout where the backbone allows it, else Grad-CAM."""
-    return "gradcam" if obstacle(detector.backbone) else "rollout"
+def default_method(detector: Detector) -> AttributionMethod:
+    """Returns rollout if the backbone allows it, else Grad-CAM."""
+    return "gradcam" if rollout_obstacle(detector.backbone) else "rollout"
 
 
 @torch.no_grad()
 def rollout(
     detector: Detector, image: Shaped[Tensor, "batch 3 height width"]
 ) -> Float[Tensor, "batch rows columns"]:
-    """Attention rollout of the scored token over the patches, or of the mean over the patches where the backbone pools by average.
+    """Computes the attention rollout of the scored token over the patches.
 
-    A map's sum is at most 1: class and register tokens hold the rest.
+    If the backbone pools by average, it is the mean rollout of the pooled tokens. A map's sum is at
+    most 1: class and register tokens hold the rest.
 
     Args:
         detector: in evaluation mode.
-        image: as the detector takes it.
+        image: input of the detector.
 
     Raises:
-        InputError: a backbone other than a plain vision transformer that scores its class token or
-            the average of its patches.
+        InputError: the backbone is no plain vision transformer that scores its class token or the
+            average of its patches.
     """
-    check_mode(detector)
+    check_eval_mode(detector)
     backbone: Any = detector.backbone
-    if why := obstacle(backbone):
+    if why := rollout_obstacle(backbone):
         raise InputError(
             f"Attention rollout of {type(backbone).__name__} is not possible, as {why}",
             "set how=gradcam",
@@ -64,7 +65,7 @@ def rollout(
     layers = [attention for (attention,) in map(_attentions, backbone.blocks)]
     with _weights(layers) as seen:
         detector(image)
-    prefix, grid = backbone.num_prefix_tokens, patches(backbone, *image.shape[-2:])
+    prefix, grid = backbone.num_prefix_tokens, patch_grid(backbone, *image.shape[-2:])
     if grid is None or [weights.shape[1] for weights in seen] != [prefix + grid[0] * grid[1]] * len(
         layers
     ):
@@ -75,16 +76,19 @@ def rollout(
         )
     whole = 0 if getattr(backbone, "pool_include_prefix", False) else prefix
     scored = slice(1) if backbone.global_pool == "token" else slice(whole, None)
-    return rolled(seen)[:, scored, prefix:].mean(1).unflatten(1, grid)
+    return rollout_matrix(seen)[:, scored, prefix:].mean(1).unflatten(1, grid)
 
 
-def rolled(
+def rollout_matrix(
     layers: Sequence[Float[Tensor, "batch tokens tokens"]],
 ) -> Float[Tensor, "batch tokens tokens"]:
-    """How much of each token (column) is in each output (row): the product of the layers, each half attention, half residual connection.
+    """Returns the share of each input token (column) in each output token (row).
+
+    It is the product over layers of half the attention plus half the identity, the residual
+    connection.
 
     Args:
-        layers: attention from the first layer to the last, averaged over heads; rows sum to 1.
+        layers: attention weights from first to last layer, averaged over heads; rows sum to 1.
     """
     identity = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype, device=layers[0].device)
     joint = identity.expand_as(layers[0])
@@ -93,8 +97,8 @@ def rolled(
     return joint
 
 
-def obstacle(backbone: nn.Module) -> str | None:
-    """Why there is no attention rollout of a backbone, or None."""
+def rollout_obstacle(backbone: nn.Module) -> str | None:
+    """Returns why attention rollout does not apply to a backbone; None if it does."""
     blocks, pool = getattr(backbone, "blocks", None), getattr(backbone, "global_pool", None)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(
         backbone, "num_prefix_tokens"
@@ -113,31 +117,33 @@ def obstacle(backbone: nn.Module) -> str | None:
 def gradcam(
     detector: Detector, image: Shaped[Tensor, "batch 3 height width"], layer: str | None = None
 ) -> Float[Tensor, "batch rows columns"]:
-    """Grad-CAM of the logit of fake: where a feature map speaks for fake, relu(sum_c a_c A_c) with a_c the mean gradient of channel c.
+    """Computes Grad-CAM of the logit of fake, relu(sum_c a_c A_c).
+
+    A_c is channel c of the feature map, a_c the mean gradient of the logit there.
 
     Args:
         detector: in evaluation mode.
-        image: as the detector takes it.
-        layer: a module of the backbone whose output is the feature map; by default what the head
-            pools or, of a vision transformer, the normalised input of its last block, behind which
-            a class token no longer looks at the patches.
+        image: input of the detector.
+        layer: the module of the backbone whose output is the feature map; by default the input of
+            the head's pooling or, of a vision transformer, the normalised input of its last block,
+            after which the class token no longer attends to the patches.
 
     Raises:
-        InputError: no such layer, an output without places in the image, or one that the logit does
-            not depend on.
+        InputError: the layer does not exist, its output is no map of the image, or the logit does
+            not depend on it.
     """
-    check_mode(detector)
+    check_eval_mode(detector)
     backbone: Any = detector.backbone
-    layer = before_last(backbone) if layer is None else layer
+    layer = default_layer(backbone) if layer is None else layer
     name = f"The output of {layer or 'forward_features'} of {type(backbone).__name__}"
     remedy = "give another layer=NAME"
     taken: list[Tensor] = []
 
     def tap(output: Any) -> Tensor:
         if not isinstance(output, Tensor) or taken:
-            raise InputError(f"{name} is not one tensor a pass", f"{remedy}")
+            raise InputError(f"{name} is not one tensor a pass", remedy)
         taken.append(output.detach().requires_grad_())
-        return taken[0].clone()  # what follows may change it in place
+        return taken[0].clone()  # the following layers may change it in place
 
     with torch.enable_grad(), _tapped(backbone, layer, tap):
         logit = detector(image)
@@ -147,18 +153,17 @@ def gradcam(
             else (None,)
         )
     if gradient is None:
-        raise InputError(f"{name} has no part in the logit", f"{remedy}")
+        raise InputError(f"{name} has no part in the logit", remedy)
     size = (int(image.shape[-2]), int(image.shape[-1]))
-    values, slopes = (
-        placed(part, backbone, size, name, remedy) for part in (taken[0].detach(), gradient)
-    )
+    values = spatial_map(taken[0].detach(), backbone, size, name, remedy)
+    slopes = spatial_map(gradient, backbone, size, name, remedy)
     if not slopes.any():
-        raise InputError(f"{name} has no part in the logit", f"{remedy}")
+        raise InputError(f"{name} has no part in the logit", remedy)
     return (slopes.mean((2, 3), keepdim=True) * values).sum(1).relu()
 
 
-def before_last(backbone: Any) -> str | None:
-    """The norm that the last block of a vision transformer begins with; None of other backbones."""
+def default_layer(backbone: Any) -> str | None:
+    """Returns the first norm in the last block of a vision transformer; None of other backbones."""
     blocks = getattr(backbone, "blocks", None)
     if (
         isinstance(blocks, nn.Sequential | nn.ModuleList)
@@ -169,19 +174,20 @@ def before_last(backbone: Any) -> str | None:
     return None
 
 
-def placed(
+def spatial_map(
     output: Tensor, backbone: nn.Module, size: tuple[int, int], name: str, remedy: str
 ) -> Float[Tensor, "batch channels rows columns"]:
-    """A layer's output as a map of the image: channels first or last, or tokens of whole patches with or without others before them.
+    """Returns a layer's output as a map of the image, channels first.
 
     Args:
-        size: height and width of the image.
+        output: channels first or last, or patch tokens with or without prefix tokens.
+        size: height and width of the image in pixels.
         name, remedy: for messages.
 
     Raises:
-        InputError: it is none, or it cannot be told.
+        InputError: the shape is none of these, or ambiguous.
     """
-    shape, grid = output.shape, patches(backbone, *size)
+    shape, grid = output.shape, patch_grid(backbone, *size)
     if output.ndim == 3 and grid is not None:
         before = shape[1] - grid[0] * grid[1]
         if before in (0, getattr(backbone, "num_prefix_tokens", 0)):
@@ -207,26 +213,29 @@ def placed(
     return ways[0]
 
 
-def patches(backbone: nn.Module, height: int, width: int) -> tuple[int, int] | None:
-    """Rows and columns of the patches that a vision transformer cuts an image into; None where it does not tell."""
+def patch_grid(backbone: nn.Module, height: int, width: int) -> tuple[int, int] | None:
+    """Returns rows and columns of a vision transformer's patches; None if it has no patch grid."""
     count = getattr(getattr(backbone, "patch_embed", None), "dynamic_feat_size", None)
     return None if count is None else count((height, width))
 
 
-def check_mode(detector: Detector) -> None:
-    """Refuses a detector in training mode, whose statistics a pass would change."""
+def check_eval_mode(detector: Detector) -> None:
+    """Checks that a detector is in evaluation mode, so that a pass changes no statistics."""
     if any(module.training for module in detector.modules()):
         raise ValueError("the detector is in training mode: call detector.eval() first")
 
 
 def _attentions(block: nn.Module) -> list[nn.Module]:
-    """The attention of a block; a class derived from a known one may do something else."""
+    """Returns the attention modules of a block; derived classes are not known to behave alike."""
     return [module for module in block.modules() if type(module) in ATTENTIONS]
 
 
 @contextlib.contextmanager
 def _weights(layers: Sequence[Any]) -> Iterator[list[Tensor]]:
-    """Collects what goes from softmax to the values, averaged over heads. timm's fused attention has no such place: it is off meanwhile."""
+    """Yields a list that collects the attention weights of each pass, averaged over heads.
+
+    timm's fused attention does not expose them, so it is off inside the context.
+    """
     seen: list[Tensor] = []
     fused = [layer.fused_attn for layer in layers]
     hooks = [
@@ -247,7 +256,7 @@ def _weights(layers: Sequence[Any]) -> Iterator[list[Tensor]]:
 
 @contextlib.contextmanager
 def _tapped(backbone: Any, layer: str | None, tap: Callable[[Any], Tensor]) -> Iterator[None]:
-    """Passes a layer's output through `tap`, or what the head is given.
+    """Passes a layer's output, or without one the input of the head, through `tap`.
 
     Raises:
         InputError: the backbone has no such layer.

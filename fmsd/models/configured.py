@@ -1,4 +1,4 @@
-"""Which of the configured backbones some weights belong to: asked where they do not fit the one that was chosen."""
+"""Recognises the configured backbone of weights, for messages about weights that do not fit."""
 
 import functools
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import yaml
 
 PACKAGE = Path(__file__).parents[1]
 FOLDERS = (PACKAGE / "conf" / "backbone", PACKAGE.parent / "conf" / "backbone")
-"""Where the configurations of backbones lie: inside an installed package, beside it in a checkout."""
+"""Folders of backbone configurations: in an installed package, or beside it in a checkout."""
 
 SIZED = ("pos_embed",)
 """Tensors whose shape depends on the input's size."""
@@ -29,21 +29,23 @@ NOT_TIMMS = (
 """Keys of a configuration that are not passed to timm."""
 
 
-def backbones_of(found: Mapping[str, torch.Size]) -> list[str]:
-    """The names of the configured backbones that weights belong to: all their tensors, each of its shape, but for the head and the positions.
+def matching_backbones(found: Mapping[str, torch.Size]) -> list[str]:
+    """Returns the configured backbones whose tensors have these names and shapes.
+
+    Heads and position embeddings are not compared.
 
     Args:
-        found: names and shapes.
+        found: names and shapes of the weights.
     """
     return [
         name
-        for name, (heads, body) in bodies().items()
-        if {key: shape for key, shape in found.items() if counts(key, heads)} == body
+        for name, (heads, body) in backbone_shapes().items()
+        if {key: shape for key, shape in found.items() if identifies_backbone(key, heads)} == body
     ]
 
 
-def configurations() -> dict[str, dict[str, Any]]:
-    """The settings of each configured backbone, by its name; empty where they are not at hand."""
+def backbone_configs() -> dict[str, dict[str, Any]]:
+    """Returns the settings of each configured backbone; empty if the folder is missing."""
     folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
     files = sorted(folder.glob("[!_]*.yaml")) if folder else []
     shared = yaml.safe_load((folder / "_timm.yaml").read_text(encoding="utf-8")) if folder else {}
@@ -51,10 +53,13 @@ def configurations() -> dict[str, dict[str, Any]]:
 
 
 @functools.cache
-def bodies() -> dict[str, tuple[tuple[str, ...], dict[str, torch.Size]]]:
-    """Of each configured backbone what the names of its heads begin with, and the shapes of its other tensors; no memory is taken for them."""
+def backbone_shapes() -> dict[str, tuple[tuple[str, ...], dict[str, torch.Size]]]:
+    """Returns head prefixes and other tensors' shapes of each configured backbone.
+
+    The backbones are built on the meta device.
+    """
     found = {}
-    for name, settings in configurations().items():
+    for name, settings in backbone_configs().items():
         arguments = {
             key: settings["size"] if value == "${.size}" else value
             for key, value in settings.items()
@@ -70,11 +75,15 @@ def bodies() -> dict[str, tuple[tuple[str, ...], dict[str, torch.Size]]]:
         )
         found[name] = (
             heads,
-            {key: tensor.shape for key, tensor in model.state_dict().items() if counts(key, heads)},
+            {
+                key: tensor.shape
+                for key, tensor in model.state_dict().items()
+                if identifies_backbone(key, heads)
+            },
         )
     return found
 
 
-def counts(name: str, heads: tuple[str, ...]) -> bool:
-    """Whether a tensor tells one backbone from another: not its head, nor what depends on the input's size."""
+def identifies_backbone(name: str, heads: tuple[str, ...]) -> bool:
+    """Whether a tensor is outside of the heads and independent of the input's size."""
     return not name.startswith(heads) and name not in SIZED

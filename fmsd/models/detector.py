@@ -2,8 +2,8 @@
 
 Normalisation lives in the model, so data need not know the backbone and a checkpoint is
 self-contained. The head is timm's own classifier with one output, so that the backbone's state dict
-is exactly that of `timm.create_model(name, num_classes=1)`; or, where it is asked for, the cosine
-classifier of `fmsd.models.head` in its place.
+is exactly that of `timm.create_model(name, num_classes=1)`, or optionally the cosine classifier of
+`fmsd.models.head`.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fmsd.errors import InputError, reason
-from fmsd.models.formats import pretrained_keys
+from fmsd.models.formats import to_pretrained_keys
 from fmsd.models.head import put_cosine_head
 from fmsd.state import read_state
 
@@ -52,26 +52,29 @@ class Detector(nn.Module):
     def forward(
         self, image: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, " batch"]:
-        """Logits of RGB images: bytes, or floats in [0, 1]."""
+        """Computes the logits of RGB images: bytes, or floats in [0, 1]."""
         scaled = image if image.is_floating_point() else image.to(self.mean.dtype) / 255
         return self.backbone((scaled - self.mean) / self.std).squeeze(-1)
 
     def head(self) -> nn.Module:
-        """The classifier layer.
+        """Returns the classifier layer.
 
         Raises:
             InputError: the backbone has several.
         """
-        found = self.backbone.get_classifier()  # pyright: ignore[reportCallIssue]
-        if not isinstance(found, nn.Module):
+        classifier = self.backbone.get_classifier()  # pyright: ignore[reportCallIssue]
+        if not isinstance(classifier, nn.Module):
             raise InputError(
-                f"{type(self.backbone).__name__} ends in {len(found)} classifiers",
+                f"{type(self.backbone).__name__} ends in {len(classifier)} classifiers",
                 "choose a backbone with a single one",
             )
-        return found
+        return classifier
 
     def train(self, mode: bool = True) -> "Detector":
-        """Sets training mode, except that a frozen batch norm keeps its pretrained statistics: frozen means bit-equal."""
+        """Sets training mode, but keeps frozen batch norms in evaluation mode.
+
+        Their pretrained statistics stay bit-equal.
+        """
         super().train(mode)
         trained = set(trained_batch_norms(self))
         for module in self.modules():
@@ -81,9 +84,9 @@ class Detector(nn.Module):
 
 
 def trained_batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """The batch norms whose statistics follow the training data: those with a trainable parameter.
+    """Returns the batch norms whose statistics are updated: those with a trainable parameter.
 
-    One without parameters of its own is trained where everything is, as under `method=full`.
+    One without parameters is among them if all parameters are trainable, as under `method=full`.
     """
     everything = all(parameter.requires_grad for parameter in model.parameters())
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -107,17 +110,16 @@ def detector(
 
     Args:
         name: a timm model name, with its pretraining tag if there is one.
-        size: height and width of the input in pixels; the data module resizes to it.
+        size: height and width of the input in pixels, for the data module, which resizes to it.
         pretrained: load timm's weights from the hub.
         weights: a local safetensors or pth file in timm's keys (or a published format that timm
-            converts), or `package:FILE` for weights inside this package. Takes the place of
-            `pretrained`.
-        cosine_head: the logit is a scaled cosine of the feature, see `fmsd.models.head`.
+            converts), or `package:FILE` for weights inside this package. Overrides `pretrained`.
+        cosine_head: use the cosine classifier of `fmsd.models.head`.
         arguments: passed to `timm.create_model`, e.g. `img_size` for backbones with a fixed grid.
 
     Raises:
-        InputError: an unknown name, a failed download, weights that do not fit, or no linear
-            classifier for a cosine head to replace.
+        InputError: the name is unknown, the download fails, the weights do not fit, or a cosine
+            head has no linear classifier to replace.
     """
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
@@ -138,17 +140,17 @@ def detector(
     except Exception as error:
         if not pretrained or weights is not None:
             raise
-        raise hub_refusal(name, error) from error
+        raise hub_error(name, error) from error
     if cosine_head:
         put_cosine_head(backbone)
     config = resolve_model_data_config(backbone)
     if weights is not None:
-        load_weights(backbone, locate(weights))
+        load_weights(backbone, weights_path(weights))
     return Detector(backbone, tuple(config["mean"]), tuple(config["std"]))
 
 
-def hub_refusal(name: str, error: Exception) -> InputError:
-    """The sentence for pretrained weights that timm could not load from the hub, or keep on this machine."""
+def hub_error(name: str, error: Exception) -> InputError:
+    """Returns the error for weights that timm could not load from the hub or cache."""
     if isinstance(error, OSError) and error.errno in (
         errno.EROFS,
         errno.EACCES,
@@ -173,8 +175,8 @@ def hub_refusal(name: str, error: Exception) -> InputError:
     )
 
 
-def locate(weights: str | Path) -> Path:
-    """The file of `weights`, which may name one inside this package (`package:demo_vit.safetensors`)."""
+def weights_path(weights: str | Path) -> Path:
+    """Returns the file of `weights`, a path or `package:FILE` inside this package."""
     text = str(weights)
     if text.startswith(PACKAGE):
         return Path(str(importlib.resources.files("fmsd.models") / text.removeprefix(PACKAGE)))
@@ -182,19 +184,19 @@ def locate(weights: str | Path) -> Path:
 
 
 def load_weights(backbone: nn.Module, path: Path) -> None:
-    """Loads a file into a timm model, strictly: only a classifier with another number of outputs, or of the other kind, is left out.
+    """Loads a file into a timm model, strictly but for a classifier that does not fit.
 
     Raises:
-        InputError: the file cannot be read, or keys or shapes differ; the sentence lists them.
+        InputError: the file cannot be read, or keys or shapes differ; the message lists them.
     """
-    own = backbone.state_dict()
+    state = backbone.state_dict()
     with torch.no_grad():
-        for key, value in pretrained_keys(read_state(path), backbone, str(path)).items():
-            own[key].copy_(value)
+        for key, value in to_pretrained_keys(read_state(path), backbone, str(path)).items():
+            state[key].copy_(value)
 
 
-def skeleton(make: Callable[..., Detector]) -> Detector:
-    """The detector that `make` makes, without weights: names, shapes and types of its modules, at no cost in memory.
+def meta_detector(make: Callable[..., Detector]) -> Detector:
+    """Builds a detector on the meta device: names, shapes and modules, without memory for weights.
 
     Args:
         make: a partial of `detector`.

@@ -1,4 +1,4 @@
-"""The penultimate features of a detector: what its head turns into the logit."""
+"""The penultimate features of a detector, the input of its head's last layer."""
 
 from typing import Any
 
@@ -7,14 +7,17 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from fmsd.models.detector import Detector
-from fmsd.models.head import CosineHead, unit
+from fmsd.models.head import CosineHead, unit_vectors
 
 
 @torch.no_grad()
-def features(
+def features_and_logits(
     detector: Detector, image: Shaped[Tensor, "batch 3 height width"]
 ) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, " batch"]]:
-    """What the last matrix of the head is given, and the logits, of one pass; a cosine head is given directions, of length 1."""
+    """Computes the input of the head's last matrix, and the logits, in one pass.
+
+    Of a cosine head the features are unit vectors.
+    """
     seen: list[Any] = []
     last = [
         layer
@@ -27,4 +30,6 @@ def features(
     finally:
         hook.remove()
     (taken,) = seen
-    return unit(taken) if isinstance(last, CosineHead) else taken.flatten(1).float(), logit.float()
+    return unit_vectors(taken) if isinstance(last, CosineHead) else taken.flatten(
+        1
+    ).float(), logit.float()

@@ -1,12 +1,12 @@
-"""A cosine classifier: the logit is a learnable multiple of the cosine between the feature and one direction.
+"""A cosine classifier: the logit is a trainable multiple of the cosine of feature and direction.
 
     logit = scale * <w / ||w||, z / ||z||>
 
 LNCLIP (arXiv 2503.19683) and GenD (arXiv 2508.06248) normalise the feature z before a linear layer.
 GAC-FAS (Le and Woo, CVPR 2024) normalises the weights too, and has a logit scale of 12 and no bias.
-This head is our reading of both for a detector of one logit: no bias, for the features of a
-pretrained backbone share a mean direction, along which w can shift all logits; and the scale
-learns, from 12 on.
+This head is our reading of both for a detector of one logit: no bias, since the features of a
+pretrained backbone share a mean direction, along which w can shift all logits; and a trainable
+scale, initially 12.
 """
 
 import math
@@ -21,26 +21,27 @@ from torch.nn import functional
 from fmsd.errors import InputError
 
 SCALE = 12.0
-"""The scale at the start, as in GAC-FAS."""
+"""The initial scale, as in GAC-FAS."""
 
 SPREAD = 0.02
-"""Standard deviation of the direction's numbers at the start, as timm draws its heads: their length matters to nothing but Adam, whose steps
-of the learning rate turn a short vector faster than a long one. So the head turns as soon as a
-plain one, whatever its width.
+"""Standard deviation of the direction's initial entries, as in timm's heads.
+
+The length of the direction matters only to Adam, whose steps turn a short vector faster than a long
+one: with timm's scale the head turns as fast as a plain one, whatever its width.
 """
 
 SHORTEST = 1e-6
-"""Vectors shorter than this are taken for this long: the direction of a feature of zeros is undefined, and its gradient must stay finite."""
+"""Least length by which a vector is divided, so that the gradient at zero is finite."""
 
 LOG_SCALE = "log_scale"
-"""The name of the tensor that tells this head from a plain one."""
+"""The name of the tensor by which this head is recognised in a state dict."""
 
 
 class CosineHead(nn.Module):
-    """The scaled cosine between a feature and a learnable direction; neither's length matters.
+    """The scaled cosine between a feature and a trainable direction; neither's length matters.
 
     Args:
-        width: numbers of a feature.
+        width: number of channels of a feature.
         device, dtype: of the parameters.
     """
 
@@ -52,10 +53,10 @@ class CosineHead(nn.Module):
         self.log_scale = nn.Parameter(torch.full((), math.log(SCALE), device=device, dtype=dtype))
 
     def forward(self, feature: Float[Tensor, "*shape"]) -> Float[Tensor, "batch 1"]:
-        """Logits of features (batch, width), in float32 or better whatever the precision around.
+        """Computes logits of features (batch, width), in float32 or better even under autocast.
 
         Raises:
-            InputError: something else than one vector an image.
+            InputError: the features are not one vector an image.
         """
         if feature.ndim != 2:
             raise InputError(
@@ -64,33 +65,36 @@ class CosineHead(nn.Module):
                 "set head.normalise=false, or choose another backbone",
             )
         with torch.autocast(feature.device.type, enabled=False):
-            direction = unit(self.weight)
+            direction = unit_vectors(self.weight)
             return (
-                functional.linear(unit(feature).to(direction.dtype), direction)
+                functional.linear(unit_vectors(feature).to(direction.dtype), direction)
                 * self.log_scale.exp()
             )
 
     def no_weight_decay(self) -> set[str]:
-        """All of it: the direction has no length for decay to act on (it would only speed up its turning), and decay would pull the scale to 1."""
+        """Returns all parameters: decay would shorten the direction, so that it turns faster.
+
+        It would pull the scale to 1.
+        """
         return {"weight", LOG_SCALE}
 
     def extra_repr(self) -> str:
-        """The number that `print(model)` shows."""
+        """Returns the width, which `print(model)` shows."""
         return f"{self.weight.shape[1]}"
 
 
-def unit(vectors: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Vectors of length 1 along the last dimension, in float32 or better; zeros stay zeros."""
+def unit_vectors(vectors: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Normalises vectors along the last dimension, in float32 or better; zeros stay zeros."""
     return functional.normalize(
         vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1, eps=SHORTEST
     )
 
 
 def put_cosine_head(backbone: nn.Module) -> None:
-    """Puts a cosine head, drawn anew, in the place of a timm model's classifier.
+    """Replaces a timm model's classifier by a cosine head with random weights.
 
     Raises:
-        InputError: the classifier is something else than one linear layer.
+        InputError: the classifier is not one linear layer.
     """
     head = backbone.get_classifier()  # pyright: ignore[reportCallIssue]
     if type(head) not in (nn.Linear, Linear):
@@ -106,25 +110,24 @@ def put_cosine_head(backbone: nn.Module) -> None:
     )
 
 
-def check_kind(names: Iterable[str], backbone: nn.Module, head: str, source: str) -> None:
-    """Refuses weights to be merged into a network whose head is of the other kind.
+def check_head_kind(names: Iterable[str], backbone: nn.Module, head: str, source: str) -> None:
+    """Checks that weights and a network have the same kind of head, plain or cosine.
 
     Args:
-        names: of the weights' tensors; those of what wraps their network may stand before them.
+        names: of the weights' tensors, possibly with the prefixes of wrappers.
         head: the head's name in timm's keys.
+        source: the file, for the message.
 
     Raises:
-        InputError: one of the two heads is normalised, the other plain; `source` is named.
+        InputError: the kinds differ.
     """
-    found, own = (
-        any(f".{name}".endswith(f".{head}.{LOG_SCALE}") for name in names),
-        isinstance(backbone.get_submodule(head), CosineHead),
-    )
-    if found != own:
+    cosine = any(f".{name}".endswith(f".{head}.{LOG_SCALE}") for name in names)
+    network_cosine = isinstance(backbone.get_submodule(head), CosineHead)
+    if cosine != network_cosine:
         kinds = ("plain", "normalised")
         raise InputError(
-            f"{source} ends in a {kinds[found]} head, and the network of the merge in a "
-            f"{kinds[own]} one",
+            f"{source} ends in a {kinds[cosine]} head, and the network of the merge in a "
+            f"{kinds[network_cosine]} one",
             "merge experts that were trained with the same head.normalise"
-            + (" (with backbone=NAME give backbone.cosine_head=true)" if found else ""),
+            + (" (with backbone=NAME give backbone.cosine_head=true)" if cosine else ""),
         )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fmsd.optim.replay import numbers
+from fmsd.optim.replay import get_rng_states
 
 Key = tuple[nn.Module, int]
 """A module and how many times it had been called before in its pass."""
@@ -94,7 +94,7 @@ class Prefix:
         )
         self._types = sorted({"cpu"} | {device.type for device in devices})
         self._accelerators = [device for device in devices if device.type != "cpu"]
-        self._generators = numbers(self._accelerators) if self._recording else []
+        self._generators = get_rng_states(self._accelerators) if self._recording else []
         self._calls.clear()
         for module in self._modules:
             # Past nn.Module.__setattr__, which is slow.
@@ -172,7 +172,7 @@ class Prefix:
     def _still(self) -> bool:
         """Whether no random number has been drawn since the block was entered. Of the whole pass: what follows may depend on one."""
         if self._generators and not all(
-            map(torch.equal, self._generators, numbers(self._accelerators))
+            map(torch.equal, self._generators, get_rng_states(self._accelerators))
         ):
             self._generators = []
         return bool(self._generators)

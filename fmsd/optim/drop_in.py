@@ -8,24 +8,25 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fmsd.errors import InputError
+from fmsd.optim.erm import ERM
 from fmsd.optim.replay import Repeatable
-from fmsd.optim.wrapper import ERM, OptimizerWrapper, Outcome, Pass, check_head
+from fmsd.optim.wrapper import OptimizerWrapper, Outcome, Pass, check_head
 
 
 class DropIn:
-    """Any torch optimizer behind a wrapper, with the look of an optimizer: `step(closures)` takes the place of backward and step.
+    """A torch optimizer behind a wrapper: `step(closures)` replaces `backward()` and `step()`.
 
-    The wrapper has no state, so `state_dict` is that of the optimizer: whole, and readable without
-    this class. Give a learning rate schedule the optimizer itself, and do not scale the loss
-    (`GradScaler`): a wrapper needs gradients as they are.
+    The wrapper has no state, so `state_dict` is the optimizer's and can be loaded without this
+    class. Give a learning rate schedule the optimizer itself, and do not scale the loss
+    (`GradScaler`): a wrapper needs unscaled gradients.
 
     Args:
         optimizer: any torch optimizer over the model's trainable parameters.
-        wrapper: the rule, e.g. `RoGA()`.
-        model: the model; its batch norm statistics move in the first pass only.
+        wrapper: e.g. `RoGA()`.
+        model: the model; only the first pass of a step updates its batch norm statistics.
         head: the model's classifier, as a module or by its parameters. A wrapper with
-            perturb="backbone", the default, does not perturb it and needs to know it; with
-            perturb="all" it is there for the diagnostics, and may be left out.
+            perturb="backbone", the default, needs it in order not to perturb it; with
+            perturb="all" it is optional and serves the diagnostics.
 
     Raises:
         InputError: perturb="backbone" without a head, with one that the optimizer does not train,
@@ -63,15 +64,17 @@ class DropIn:
         closures: Callable[[], Tensor] | Sequence[Callable[[], Tensor]],
         epoch: int | None = None,
     ) -> Tensor:
-        """One step on the mean of the closures' losses, which it returns; what the wrapper found lies in `outcome`.
+        """Makes one step on the mean of the closures' losses and returns that mean.
+
+        The wrapper's losses and diagnostics are in `outcome` afterwards.
 
         Args:
-            closures: one per forgery domain, or a single one; each runs a forward pass on the same
-                frames whenever it is called and returns a loss with its graph.
-            epoch: number of the epoch from 0, for a wrapper that begins with epochs of plain ERM.
+            closures: one per forgery domain, or a single one; each runs a forward pass, on the same
+                frames in every call, and returns a loss with its graph.
+            epoch: number of the epoch, from 0, for a wrapper with warm-up epochs.
 
         Raises:
-            InputError: a wrapper that warms up and no epoch.
+            InputError: the wrapper has warm-up epochs and no epoch is given.
         """
         if epoch is None and self.wrapper.warmup_epochs:
             raise InputError(
@@ -80,7 +83,7 @@ class DropIn:
                 "warmup_epochs=0",
             )
         many = [closures] if callable(closures) else list(closures)
-        passes = [Repeatable(backward(closure, len(many)), self.model) for closure in many]
+        passes = [Repeatable(closure_pass(closure, len(many)), self.model) for closure in many]
         rule = ERM() if epoch is not None and epoch < self.wrapper.warmup_epochs else self.wrapper
         with torch.enable_grad():
             self.outcome = rule(self.trainable(), passes, head=self.head)
@@ -89,7 +92,7 @@ class DropIn:
         return self.outcome.losses.sum()
 
     def trainable(self) -> list[nn.Parameter]:
-        """The optimizer's parameters that are not frozen."""
+        """Returns the optimizer's trainable parameters."""
         return [
             parameter
             for group in self.optimizer.param_groups
@@ -98,30 +101,30 @@ class DropIn:
         ]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drops the gradients; `step` does so, too."""
+        """Drops the gradients, as `step` does at its end."""
         self.optimizer.zero_grad(set_to_none)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The optimizer's."""
+        """The parameter groups of the optimizer."""
         return self.optimizer.param_groups
 
     @property
     def state(self) -> Mapping[Any, Any]:
-        """The optimizer's."""
+        """The state of the optimizer."""
         return self.optimizer.state
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's, which is all there is."""
+        """Returns the optimizer's state dict."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Loads a state dict of `state_dict`."""
         self.optimizer.load_state_dict(state_dict)
 
 
-def backward(closure: Callable[[], Tensor], count: int) -> Pass:
-    """The forward and backward pass of one of `count` closures."""
+def closure_pass(closure: Callable[[], Tensor], count: int) -> Pass:
+    """Returns the pass of one of `count` closures, whose losses are averaged."""
 
     def run() -> Tensor:
         loss = closure() / count

@@ -1,20 +1,20 @@
-"""Which parameters weight decay applies to."""
+"""Parameter groups: which parameters weight decay applies to."""
 
 from typing import Literal
 
 from torch import nn
 
 Decay = Literal["matrices", "all"]
-"""What weight decay applies to: matrices that no module exempts, or everything trainable, as torch's optimizers have it."""
+"""Weight decay on matrices that no module exempts, or on every trainable parameter."""
 
 
 def decay_groups(
     model: nn.Module, weight_decay: float, decay: Decay = "matrices"
 ) -> list[dict[str, object]]:
-    """Parameter groups of everything trainable: matrices with decay; without it biases, norms and what a module exempts, unless `decay` is `all`.
+    """Returns parameter groups of all trainable parameters, with and without weight decay.
 
-    A module exempts parameters by timm's convention, a method `no_weight_decay()` that returns
-    their names.
+    With decay="matrices" vectors (biases, norms) and exempt parameters have none. A module exempts
+    parameters by timm's convention, a method `no_weight_decay()` that returns their names.
     """
     exempt: set[nn.Parameter] = set()
     for module in model.modules():
@@ -23,11 +23,10 @@ def decay_groups(
     groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            groups[decay == "matrices" and (parameter.ndim < 2 or parameter in exempt)].append(
-                parameter
-            )
+            undecayed = decay == "matrices" and (parameter.ndim < 2 or parameter in exempt)
+            groups[undecayed].append(parameter)
     return [
-        {"params": own, "weight_decay": 0.0 if spared else weight_decay}
-        for spared, own in groups.items()
-        if own
+        {"params": members, "weight_decay": 0.0 if undecayed else weight_decay}
+        for undecayed, members in groups.items()
+        if members
     ]

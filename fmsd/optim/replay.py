@@ -1,4 +1,4 @@
-"""Passes that can be repeated: the same dropout masks every time, and batch norm statistics that only the first pass moves."""
+"""Passes that can be repeated: with equal dropout masks, and without moving batch norms twice."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,69 +9,69 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Repeatable:
-    """A pass, see `fmsd.optim.wrapper.Pass`, whose repetitions see the random numbers of the first time.
+    """A pass, see `fmsd.optim.wrapper.Pass`, whose repetitions draw the same random numbers.
 
-    Batch norms in training mode normalise by the batch in repetitions, too, but leave their running
-    statistics alone.
+    In repetitions batch norms in training mode normalise by the batch as in the first run, but do
+    not update their running statistics.
 
     Args:
         run: the pass.
-        model: the model that it runs.
+        model: the model whose forward pass it runs.
     """
 
     def __init__(self, run: Callable[[], Tensor], model: nn.Module) -> None:
         self.run, self.model = run, model
         device = next(model.parameters()).device
         self.accelerators = [] if device.type == "cpu" else [device]
-        self.numbers: list[Tensor] | None = None
+        self.rng_states: list[Tensor] | None = None
 
     def __call__(self) -> Tensor:
         """Runs the pass."""
-        # autocast keeps cast parameters, which would be those of before a perturbation
+        # The cache of autocast holds copies of the parameters, stale after a perturbation.
         torch.clear_autocast_cache()
-        if self.numbers is None:
-            self.numbers = numbers(self.accelerators)
+        if self.rng_states is None:
+            self.rng_states = get_rng_states(self.accelerators)
             return self.run()
-        restore(self.numbers, self.accelerators)
-        with unmoved(self.model):
+        set_rng_states(self.rng_states, self.accelerators)
+        with frozen_batchnorm_stats(self.model):
             return self.run()
 
 
-def numbers(accelerators: Sequence[torch.device]) -> list[Tensor]:
-    """States of the random number generators of the CPU and of accelerators; they are small and on the CPU, so that nothing waits."""
+def get_rng_states(accelerators: Sequence[torch.device]) -> list[Tensor]:
+    """Returns the random number generator states of CPU and accelerators, as CPU tensors."""
     return [
         torch.get_rng_state(),
         *(
-            torch.get_device_module(device).get_rng_state(*_named(device))
+            torch.get_device_module(device).get_rng_state(*_device_argument(device))
             for device in accelerators
         ),
     ]
 
 
-def restore(states: Sequence[Tensor], accelerators: Sequence[torch.device]) -> None:
-    """Puts the generators where `numbers` found them."""
+def set_rng_states(states: Sequence[Tensor], accelerators: Sequence[torch.device]) -> None:
+    """Sets the random number generators to states of `get_rng_states`."""
     torch.set_rng_state(states[0])
     for state, device in zip(states[1:], accelerators, strict=True):
-        torch.get_device_module(device).set_rng_state(state, *_named(device))
+        torch.get_device_module(device).set_rng_state(state, *_device_argument(device))
 
 
-def _named(device: torch.device) -> tuple[torch.device, ...]:
-    """The argument that says which device of several; there is only one where Apple's is meant."""
+def _device_argument(device: torch.device) -> tuple[torch.device, ...]:
+    """Returns the device as an argument; of Apple's GPU, of which there is one, no argument."""
     return () if device.type == "mps" else (device,)
 
 
 @contextlib.contextmanager
-def unmoved(model: nn.Module) -> Iterator[None]:
-    """Inside, batch norms keep their running statistics bit for bit."""
-    moving = [
+def frozen_batchnorm_stats(model: nn.Module) -> Iterator[None]:
+    """Restores the running statistics of all batch norms on leaving the context, bit for bit."""
+    updated = [
         module
         for module in model.modules()
         if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
     ]
-    kept = [[buffer.clone() for buffer in module.buffers(recurse=False)] for module in moving]
+    saved = [[buffer.clone() for buffer in module.buffers(recurse=False)] for module in updated]
     try:
         yield
     finally:
-        for module, buffers in zip(moving, kept, strict=True):
+        for module, buffers in zip(updated, saved, strict=True):
             for buffer, before in zip(module.buffers(recurse=False), buffers, strict=True):
                 buffer.copy_(before)

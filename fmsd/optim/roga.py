@@ -1,4 +1,6 @@
-"""RoGA: gradient alignment over forgery domains by perturbing the parameters (Qiu, Jiang and Tan, 2025, arXiv 2505.20653).
+"""RoGA: gradients aligned over forgery domains by perturbing the parameters.
+
+Qiu, Jiang and Tan, 2025, arXiv 2505.20653.
 
 The paper says: "a novel learning objective that aligns generalization gradient updates with ERM
 gradient updates", by "the application of perturbations to model parameters, aligning the ascending
@@ -6,8 +8,10 @@ points across domains", "without introducing additional regularization". Domains
 methods. The equations below are our reading. With the domains' losses L_i, their gradients g_i and
 the gradient g of the whole loss:
 
-    theta_i = theta + rho * g_i / ||g_i|| - alpha * g           the ascending point of domain i, shifted along the ERM descent
+    theta_i = theta + rho * g_i / ||g_i|| - alpha * g
     direction = (g + gamma * sum_i grad L_i(theta_i)) / (1 + gamma)
+
+theta_i is the ascending point of domain i, shifted along the ERM descent.
 
 The losses L_i add up to the whole loss, each with the domain's share of the batch's frames: with
 equal shares this is the mean over domains of their mean losses. With one domain and gamma = 1 it is
@@ -21,41 +25,39 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
+from fmsd.optim.ascent import Ascent, ascent_scale, descent_per_ascent
+from fmsd.optim.flat import TINY, Flat, cosine_similarity
 from fmsd.optim.wrapper import (
     COSINE,
     DOMAINS,
     PERTURBED_LOSS,
-    TINY,
-    Ascent,
-    Flat,
     Outcome,
     Pass,
     Reduce,
-    ascent,
-    cosine,
-    descent_per_ascent,
-    in_range,
+    check_nonnegative,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class RoGA(Ascent):
-    """Follows a mean of the gradient and of those at the ascending points of all domains.
+    """Follows a weighted mean of the gradient and the gradients at all domains' ascending points.
 
     Args:
         rho: distance of the ascending points, at least 0.
-        alpha: how far they are shifted down the gradient of the whole loss, at least 0; it
-            multiplies the raw gradient.
+        alpha: shift of these points down the gradient of the whole loss, at least 0; it multiplies
+            the raw gradient.
         gamma: weight of the gradients at the ascending points against the gradient itself, at least
-            0; infinite follows them alone.
-        evaluate: at its ascending point a domain is evaluated on its `own` frames, two passes over
-            the batch in all, or on `all` frames, which makes it 1 + number of domains.
-        warmup_epochs: epochs of plain ERM before.
+            0; infinite leaves out the gradient itself.
+        evaluate: compute the gradient at a domain's ascending point on its `own` frames, which
+            costs two passes over the batch in all, or on `all` frames, which costs 1 + number of
+            domains.
+        warmup_epochs: number of first epochs of plain ERM.
 
-    The other arguments are those of `fmsd.optim.wrapper.Ascent`.
+    Further arguments: see `fmsd.optim.ascent.Ascent`.
     """
 
     rho: float = 0.05
@@ -67,7 +69,7 @@ class RoGA(Ascent):
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(
+        check_nonnegative(
             alpha=self.alpha,
             gamma=0.0 if self.gamma == math.inf else self.gamma,
             warmup_epochs=self.warmup_epochs,
@@ -80,48 +82,48 @@ class RoGA(Ascent):
         self,
         params: Sequence[nn.Parameter],
         passes: Sequence[Pass],
-        resting: Collection[nn.Parameter] = (),
+        inactive: Collection[nn.Parameter] = (),
         reduce: Reduce | None = None,
         head: Collection[nn.Parameter] | None = None,
     ) -> Outcome:
-        """A pass per domain at the parameters, and one (`own`) or as many as there are domains (`all`) at each ascending point."""
-        flat = Flat(params, resting, reduce, head, self.perturb)
+        """Runs each pass at the parameters, then one (`own`) or `all` at each ascending point."""
+        flat = Flat(params, inactive, reduce, head, self.perturb)
         scales = self.scales(flat)
-        own, losses = flat.gradients(passes)
-        gradient = own.sum(0)
-        descent = flat.movable(gradient)
-        with flat.perturbed() as place:
+        by_domain, losses = flat.gradients(passes)
+        gradient = by_domain.sum(0)
+        descent = flat.mask_inactive(gradient)
+        with flat.perturbed() as move_to:
 
-            def at(part: Tensor, run: Pass) -> Callable[[], Tensor]:
-                def ascended() -> Tensor:
-                    movable = flat.movable(part)
-                    place(movable * ascent(movable, self.rho, scales) - self.alpha * descent)
-                    return (
-                        run()
-                        if self.evaluate == "own"
-                        else torch.stack([each() for each in passes]).sum()
-                    )
+            def ascend(domain_gradient: Tensor, run: Pass) -> Callable[[], Tensor]:
+                def run_at_ascending_point() -> Tensor:
+                    masked = flat.mask_inactive(domain_gradient)
+                    move_to(masked * ascent_scale(masked, self.rho, scales) - self.alpha * descent)
+                    if self.evaluate == "own":
+                        return run()
+                    return torch.stack([each() for each in passes]).sum()
 
-                return ascended
+                return run_at_ascending_point
 
             aligned, perturbed = flat.gradient(
-                [at(part, run) for part, run in zip(own, passes, strict=True)]
+                [ascend(part, run) for part, run in zip(by_domain, passes, strict=True)]
             )
         if self.evaluate == "all":
             aligned /= len(passes)
             perturbed /= len(passes)
-        diagnostics = {COSINE: cosine(gradient, aligned), PERTURBED_LOSS: perturbed.sum()}
-        diagnostics |= descent_per_ascent(descent, self.rho, self.alpha, scales) | flat.head_share(
-            gradient
-        )
-        if (count := len(passes)) > 1:
-            products = own @ own.mT
-            lengths = products.diagonal().sqrt() + TINY
-            cosines = products / lengths.outer(lengths)
-            diagnostics[DOMAINS] = (cosines.sum() - cosines.trace()) / (count * (count - 1))
-        flat.follow(
-            gradient.lerp_(
-                aligned, 1.0 if math.isinf(self.gamma) else self.gamma / (1 + self.gamma)
-            )
-        )
+        diagnostics = {COSINE: cosine_similarity(gradient, aligned)}
+        diagnostics[PERTURBED_LOSS] = perturbed.sum()
+        diagnostics |= descent_per_ascent(descent, self.rho, self.alpha, scales)
+        diagnostics |= flat.head_share(gradient)
+        if len(passes) > 1:
+            diagnostics[DOMAINS] = mean_pairwise_cosine(by_domain)
+        weight = 1.0 if math.isinf(self.gamma) else self.gamma / (1 + self.gamma)
+        flat.set_grad(gradient.lerp_(aligned, weight))
         return Outcome(losses, diagnostics)
+
+
+def mean_pairwise_cosine(rows: Float[Tensor, "count parameters"]) -> Float[Tensor, ""]:
+    """Returns the mean cosine between two different rows; zero rows count as orthogonal."""
+    products, count = rows @ rows.mT, len(rows)
+    lengths = products.diagonal().sqrt() + TINY
+    cosines = products / lengths.outer(lengths)
+    return (cosines.sum() - cosines.trace()) / (count * (count - 1))

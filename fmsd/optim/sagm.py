@@ -6,19 +6,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from fmsd.optim.wrapper import (
-    COSINE,
-    PERTURBED_LOSS,
-    Ascent,
-    Flat,
-    Outcome,
-    Pass,
-    Reduce,
-    ascent,
-    cosine,
-    descent_per_ascent,
-    in_range,
-)
+from fmsd.optim.ascent import Ascent, ascent_scale, descent_per_ascent
+from fmsd.optim.flat import Flat, cosine_similarity
+from fmsd.optim.wrapper import COSINE, PERTURBED_LOSS, Outcome, Pass, Reduce, check_nonnegative
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +17,10 @@ class SAGM(Ascent):
 
     Args:
         rho: distance of the ascending point, at least 0.
-        alpha: how far it is shifted down the gradient, at least 0; it multiplies the raw gradient.
-        warmup_epochs: epochs of plain ERM before.
+        alpha: shift of that point down the gradient, at least 0; it multiplies the raw gradient.
+        warmup_epochs: number of first epochs of plain ERM.
 
-    The other arguments are those of `fmsd.optim.wrapper.Ascent`.
+    Further arguments: see `fmsd.optim.ascent.Ascent`.
     """
 
     rho: float = 0.05
@@ -40,28 +30,31 @@ class SAGM(Ascent):
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(alpha=self.alpha, warmup_epochs=self.warmup_epochs)
+        check_nonnegative(alpha=self.alpha, warmup_epochs=self.warmup_epochs)
         self.check(self.rho)
 
     def __call__(
         self,
         params: Sequence[nn.Parameter],
         passes: Sequence[Pass],
-        resting: Collection[nn.Parameter] = (),
+        inactive: Collection[nn.Parameter] = (),
         reduce: Reduce | None = None,
         head: Collection[nn.Parameter] | None = None,
     ) -> Outcome:
-        """Two passes."""
-        flat = Flat(params, resting, reduce, head, self.perturb)
+        """Runs each pass twice."""
+        flat = Flat(params, inactive, reduce, head, self.perturb)
         scales = self.scales(flat)
         gradient, losses = flat.gradient(passes)
-        movable = flat.movable(gradient)
+        masked = flat.mask_inactive(gradient)
         ascended, perturbed = flat.gradient_at(
-            movable * (ascent(movable, self.rho, scales) - self.alpha), passes
+            masked * (ascent_scale(masked, self.rho, scales) - self.alpha), passes
         )
-        diagnostics = {COSINE: cosine(gradient, ascended), PERTURBED_LOSS: perturbed.sum()}
-        diagnostics |= descent_per_ascent(movable, self.rho, self.alpha, scales) | flat.head_share(
+        diagnostics = {
+            COSINE: cosine_similarity(gradient, ascended),
+            PERTURBED_LOSS: perturbed.sum(),
+        }
+        diagnostics |= descent_per_ascent(masked, self.rho, self.alpha, scales) | flat.head_share(
             gradient
         )
-        flat.follow(gradient.lerp_(ascended, 0.5))
+        flat.set_grad(gradient.lerp_(ascended, 0.5))
         return Outcome(losses, diagnostics)

@@ -6,18 +6,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from fmsd.optim.wrapper import (
-    COSINE,
-    PERTURBED_LOSS,
-    Ascent,
-    Flat,
-    Outcome,
-    Pass,
-    Reduce,
-    ascent,
-    cosine,
-    in_range,
-)
+from fmsd.optim.ascent import Ascent, ascent_scale
+from fmsd.optim.flat import Flat, cosine_similarity
+from fmsd.optim.wrapper import COSINE, PERTURBED_LOSS, Outcome, Pass, Reduce, check_nonnegative
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +16,10 @@ class SAM(Ascent):
     """Follows the gradient at the point of the highest loss nearby: theta + rho * g / ||g||.
 
     Args:
-        rho: distance of that point, at least 0.
-        warmup_epochs: epochs of plain ERM before.
+        rho: distance of the ascending point, at least 0.
+        warmup_epochs: number of first epochs of plain ERM.
 
-    The other arguments are those of `fmsd.optim.wrapper.Ascent`.
+    Further arguments: see `fmsd.optim.ascent.Ascent`.
     """
 
     rho: float = 0.05
@@ -37,26 +28,28 @@ class SAM(Ascent):
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        in_range(warmup_epochs=self.warmup_epochs)
+        check_nonnegative(warmup_epochs=self.warmup_epochs)
         self.check(self.rho)
 
     def __call__(
         self,
         params: Sequence[nn.Parameter],
         passes: Sequence[Pass],
-        resting: Collection[nn.Parameter] = (),
+        inactive: Collection[nn.Parameter] = (),
         reduce: Reduce | None = None,
         head: Collection[nn.Parameter] | None = None,
     ) -> Outcome:
-        """Two passes."""
-        flat = Flat(params, resting, reduce, head, self.perturb)
+        """Runs each pass twice."""
+        flat = Flat(params, inactive, reduce, head, self.perturb)
         scales = self.scales(flat)
         gradient, losses = flat.gradient(passes)
-        movable = flat.movable(gradient)
-        ascended, perturbed = flat.gradient_at(movable * ascent(movable, self.rho, scales), passes)
-        flat.follow(ascended)
+        masked = flat.mask_inactive(gradient)
+        ascended, perturbed = flat.gradient_at(
+            masked * ascent_scale(masked, self.rho, scales), passes
+        )
+        flat.set_grad(ascended)
         return Outcome(
             losses,
-            {COSINE: cosine(gradient, ascended), PERTURBED_LOSS: perturbed.sum()}
+            {COSINE: cosine_similarity(gradient, ascended), PERTURBED_LOSS: perturbed.sum()}
             | flat.head_share(gradient),
         )

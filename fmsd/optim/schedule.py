@@ -9,10 +9,15 @@ from fmsd.errors import InputError
 
 
 def cosine(optimizer: Optimizer, steps: int, warmup: float = 0.05, floor: float = 0.0) -> LambdaLR:
-    """A linear rise over the first `warmup` share of the steps, then half a cosine down to `floor` times the learning rate.
+    """Returns a schedule that rises linearly, then falls along half a cosine.
+
+    Args:
+        steps: optimizer steps of the whole training.
+        warmup: share of the steps in which the learning rate rises, in [0, 1].
+        floor: learning rate at the end, as a share of the highest, in [0, 1].
 
     Raises:
-        InputError: a share that is none.
+        InputError: a share outside of [0, 1].
     """
     for name, value in {"warmup": warmup, "floor": floor}.items():
         if not 0 <= value <= 1:
@@ -29,5 +34,5 @@ def cosine(optimizer: Optimizer, steps: int, warmup: float = 0.05, floor: float 
 
 
 def constant(optimizer: Optimizer, steps: int) -> LambdaLR:
-    """The same learning rate at every step."""
+    """Returns a schedule that keeps the learning rate."""
     return LambdaLR(optimizer, lambda step: 1.0)

@@ -1,8 +1,7 @@
 """Adapters: what a method changed in a pretrained backbone, as two small files.
 
-adapter.safetensors   everything that learned, and the initial directions that training is measured
-against adapter.json          format, the base it belongs to, how the adapted layers are made, and
-where the numbers come from
+    adapter.safetensors   trained parameters, and the initial directions of artifact subspaces
+    adapter.json          format, base weights, arguments of the adapted layers, and the method
 
 A method that trains every weight has an adapter as large as the backbone. Nothing is pickled.
 """
@@ -10,7 +9,7 @@ A method that trains every weight has an adapter as large as the backbone. Nothi
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +21,30 @@ from torch import Tensor, nn
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
 from fmsd.models.detector import Detector, trained_batch_norms
-from fmsd.peft.inject import Adapted
+from fmsd.peft.inject import AdaptedLayer
 from fmsd.peft.lora import LoraLinear
 from fmsd.peft.subspace import SubspaceLinear, subspace_layers
-from fmsd.peft.svd_cache import raw
+from fmsd.peft.svd_cache import tensor_bytes
 from fmsd.signature import JSON, Fault, recognise
-from fmsd.state import StateFile, unreadable
+from fmsd.state import StateFile, read_fault
 
 FORMAT = 2
 
 TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 
 RESAMPLED = ("pos_embed", "patch_embed", "rel_pos", "relative_position")
-"""Parts of the names of what depends on the input's size."""
+"""Parts of the names of tensors that timm resamples to the input's size."""
 
 
-def _lora(
-    layer: nn.Module, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> LoraLinear:
-    if tensors["a"].shape[0] != description["rank"]:  # which would be allocated
-        raise ValueError(f"rank {description['rank']} is not that of its tensors")
-    return LoraLinear(layer, **description)  # pyright: ignore[reportArgumentType]
+KINDS: dict[str, type[AdaptedLayer]] = {layer.kind: layer for layer in (SubspaceLinear, LoraLinear)}
+"""Adapted layers that can be loaded, by their kind in the description."""
 
 
-KINDS: dict[str, tuple[type, Callable[..., nn.Module]]] = {
-    "subspace": (SubspaceLinear, SubspaceLinear.rebuild),
-    "lora": (LoraLinear, _lora),
-}
-"""Adapted layers by the name they bear in the file: their class, and how one is made from a plain layer, its description and its tensors."""
+def state_dict(detector: Detector) -> dict[str, Tensor]:
+    """Returns the tensors of an adapted backbone that may differ from its base, by timm's names.
 
-
-def state(detector: Detector) -> dict[str, Tensor]:
-    """What tells an adapted backbone from its base: learned parameters, and buffers of the modules that learn; by timm's names."""
+    They are the trainable parameters, and the buffers of modules with trainable parameters.
+    """
     kept = {
         name for name, parameter in detector.backbone.named_parameters() if parameter.requires_grad
     }
@@ -67,15 +58,18 @@ def state(detector: Detector) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in detector.backbone.state_dict().items() if name in kept}
 
 
-def restore(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copies tensors that `state` gave into a detector with the same adapted layers.
+def load_state_dict(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copies tensors of `state_dict` into a detector with the same adapted layers.
+
+    Args:
+        source: the origin of the tensors, for messages.
 
     Raises:
-        InputError: they are not those of this detector; `source` is named.
+        InputError: names or shapes differ.
     """
-    own = state(detector)
-    odd = sorted(set(own) ^ set(tensors)) or [
-        name for name in own if own[name].shape != tensors[name].shape
+    current = state_dict(detector)
+    odd = sorted(set(current) ^ set(tensors)) or [
+        name for name in current if current[name].shape != tensors[name].shape
     ]
     if odd:
         raise InputError(
@@ -85,31 +79,31 @@ def restore(detector: Detector, tensors: Mapping[str, Tensor], source: str) -> N
     before = {layer: copy.deepcopy(layer.initial) for layer in subspace_layers(detector)}
     with torch.no_grad():
         for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+            current[name].copy_(tensor)
     for layer, initial in before.items():
         layer.rebase(initial)
 
 
 def fingerprint(detector: Detector, weights: Mapping[str, Tensor] | None = None) -> str:
-    """SHA-256 of a backbone's weights, to be taken before a method changes it.
+    """Returns the SHA-256 of a backbone's weights, before a method changes them.
 
-    The head is left out, and what timm resamples to the input's size: its last bits depend on the
-    processor.
+    The head is left out, and tensors that timm resamples to the input's size, whose last bits
+    depend on the processor.
 
     Args:
-        weights: the weights, where the detector itself holds none.
+        weights: the weights, for a detector on the meta device.
     """
-    digest, head, own = hashlib.sha256(), head_name(detector), detector.backbone.state_dict()
-    for name in sorted(own):
+    digest, head, current = hashlib.sha256(), head_name(detector), detector.backbone.state_dict()
+    for name in sorted(current):
         if not name.startswith(f"{head}.") and not any(word in name for word in RESAMPLED):
-            tensor = own[name] if weights is None else weights[name].to(own[name].dtype)
+            tensor = current[name] if weights is None else weights[name].to(current[name].dtype)
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(raw(tensor))
+            digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
 
 
 def head_name(detector: Detector) -> str:
-    """The head's name in the backbone."""
+    """Returns the name of the head in the backbone."""
     return next(
         name for name, module in detector.backbone.named_modules() if module is detector.head()
     )
@@ -118,27 +112,26 @@ def head_name(detector: Detector) -> str:
 def save(
     detector: Detector, folder: Path, base: Mapping[str, Any], about: Mapping[str, Any]
 ) -> None:
-    """Writes a detector's adapter, each file in one step.
+    """Writes a detector's adapter, each file atomically.
 
     Args:
-        base: what the backbone was before; holds its `hash`.
-        about: what else a reader should know: the method and its numbers, the protocol.
+        base: name and `hash` of the base weights.
+        about: further entries: the method and its hyper-parameters, the protocol.
     """
     layers = {
-        name: {"kind": kind, **module.describe()}
+        name: {"kind": module.kind, **module.describe()}
         for name, module in detector.backbone.named_modules()
-        for kind, (layer, _) in KINDS.items()
-        if isinstance(module, layer) and isinstance(module, Adapted)
+        if isinstance(module, AdaptedLayer)
     }
+    tensors = state_dict(detector)
     with atomic(folder / TENSORS) as partial:
         save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in state(detector).items()},
-            partial,
+            {name: part.detach().cpu().contiguous() for name, part in tensors.items()}, partial
         )
-    describe(detector, folder, base, layers, list(state(detector)), about)
+    write_description(detector, folder, base, layers, list(tensors), about)
 
 
-def describe(
+def write_description(
     detector: Detector,
     folder: Path,
     base: Mapping[str, Any],
@@ -149,8 +142,9 @@ def describe(
     """Writes the description beside an adapter's tensors.
 
     Args:
+        base, about: see `save`.
         layers: kind and arguments of each adapted layer.
-        tensors: the names of the tensors.
+        tensors: names of the tensors.
     """
     description = {
         "format": FORMAT,
@@ -168,14 +162,14 @@ def describe(
         partial.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
-def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
-    """The description and the tensors of the adapter in a folder; the latter are mapped from their file.
+def read(folder: Path, base_hash: str) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    """Reads the adapter in a folder: its description and its tensors, mapped from their file.
 
     Args:
-        found: the fingerprint of the base weights at hand.
+        base_hash: the fingerprint of the base weights it is to be applied to.
 
     Raises:
-        InputError: no adapter, another format, or another base.
+        InputError: there is no adapter, or one of another format or base.
     """
     description = _description(folder)
     try:
@@ -185,7 +179,7 @@ def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]
             f"{folder} holds no adapter ({TENSORS} is missing)", "give the folder of a run"
         ) from error
     except (OSError, SafetensorError) as error:
-        fault = unreadable(folder / TENSORS, error)
+        fault = read_fault(folder / TENSORS, error)
         raise InputError(
             f"The adapter {folder / TENSORS} cannot be read: it {fault.what}", fault.remedy
         ) from error
@@ -196,20 +190,20 @@ def read(folder: Path, found: str) -> tuple[dict[str, Any], Mapping[str, Tensor]
             "take both from the same run",
         )
     base = description["base"]
-    if base["hash"] != found:
+    if base["hash"] != base_hash:
         raise InputError(
             f"The adapter in {folder} belongs to other base weights: {base['name']} with hash "
-            f"{base['hash'][:12]}, not {found[:12]}",
+            f"{base['hash'][:12]}, not {base_hash[:12]}",
             "give the ones it was trained on",
         )
     return description, tensors
 
 
 def _description(folder: Path) -> dict[str, Any]:
-    """The description of the adapter in a folder, with entries of the types that `describe` writes.
+    """Reads the description of the adapter in a folder and checks the types of its entries.
 
     Raises:
-        InputError: it is missing, something else, damaged, or of another format.
+        InputError: it is missing, damaged, or of another format.
     """
     path = folder / DESCRIPTION
     try:
@@ -219,7 +213,7 @@ def _description(folder: Path) -> dict[str, Any]:
             f"{folder} holds no adapter ({DESCRIPTION} is missing)", "give the folder of a run"
         ) from error
     except OSError as error:
-        fault = unreadable(path, error)
+        fault = read_fault(path, error)
         raise InputError(
             f"The adapter {path} cannot be read: it {fault.what}", fault.remedy
         ) from error
@@ -259,21 +253,25 @@ def _description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def rebuilt(
+def rebuild_layer(
     layer: nn.Module,
     name: str,
     description: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     folder: Path,
 ) -> nn.Module:
-    """The adapted layer that an adapter puts in the place of the plain layer of this name, with its initial directions.
+    """Builds the adapted layer that replaces a plain layer, with its initial directions.
+
+    Args:
+        layer, name: the plain layer and its name in the backbone.
+        description, tensors: of the adapter, see `read`.
+        folder: of the adapter, for messages.
 
     Raises:
         InputError: the description does not fit the layer.
     """
-    own = {
-        key.removeprefix(f"{name}."): tensors[key] for key in tensors if key.startswith(f"{name}.")
-    }
+    prefix = f"{name}."
+    inner = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
     try:
         about = dict(description["layers"][name])
         plain = all(
@@ -281,7 +279,7 @@ def rebuilt(
         )
         if not (plain and isinstance(layer, nn.Linear | nn.Conv2d)):
             raise TypeError("no matrix and plain values")
-        return KINDS[about.pop("kind")][1](layer, about, own)
+        return KINDS[about.pop("kind")].rebuild(layer, about, inner)
     except (
         KeyError,
         TypeError,
@@ -299,20 +297,22 @@ def rebuilt(
 
 
 def load(detector: Detector, folder: Path) -> dict[str, Any]:
-    """Adapts a detector with base weights as the adapter in `folder` says, and returns the adapter's description.
+    """Applies the adapter in a folder to a detector with base weights; returns its description.
 
-    What learned before can learn on: it is the same module, its initial directions included.
+    Training can go on: modules, trainable parameters and initial directions are restored.
 
     Raises:
-        InputError: no adapter, another format, another base, or tensors that do not fit.
+        InputError: there is no adapter, one of another format or base, or its tensors do not fit.
     """
     description, tensors = read(folder, fingerprint(detector))
     modules = dict(detector.backbone.named_modules())
     for name in description["layers"]:
-        layer = modules.get(name, nn.Identity())  # which no layer can be made of
-        detector.backbone.set_submodule(name, rebuilt(layer, name, description, tensors, folder))
+        layer = modules.get(name, nn.Identity())  # which `rebuild_layer` refuses
+        detector.backbone.set_submodule(
+            name, rebuild_layer(layer, name, description, tensors, folder)
+        )
     detector.requires_grad_(False)
     for name, parameter in detector.backbone.named_parameters():
         parameter.requires_grad_(name in tensors)
-    restore(detector, tensors, str(folder / TENSORS))
+    load_state_dict(detector, tensors, str(folder / TENSORS))
     return description

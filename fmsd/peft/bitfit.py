@@ -1,4 +1,7 @@
-"""BitFit: only the bias vectors learn (Ben Zaken, Goldberg and Ravfogel, ACL 2022, arXiv 2106.10199)."""
+"""BitFit: only bias vectors are trained.
+
+Ben Zaken, Goldberg and Ravfogel, ACL 2022, arXiv 2106.10199.
+"""
 
 from torch import nn
 
@@ -9,7 +12,7 @@ from fmsd.peft.probe import probe
 
 
 def bitfit(detector: Detector, batches: Batches | None = None) -> Adaptation:
-    """Makes every bias vector trainable, and the head.
+    """Makes every bias vector and the head trainable.
 
     Raises:
         InputError: no layer but the head has a bias.
@@ -32,8 +35,9 @@ def bitfit(detector: Detector, batches: Batches | None = None) -> Adaptation:
 
 
 def is_bias(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is a vector that is called `bias`, or `q_bias` and the like where timm keeps the biases of a fused q, k, v apart.
+    """Whether a parameter is a bias vector by its name: `bias`, or `q_bias` and the like.
 
-    Tables of relative positions are none.
+    timm keeps the biases of a fused q, k, v apart under the latter. Tables of relative positions
+    are no biases.
     """
     return parameter.ndim == 1 and (name.rpartition(".")[2] == "bias" or name.endswith("_bias"))

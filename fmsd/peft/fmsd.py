@@ -1,17 +1,17 @@
-"""FMSD: forgery-aware layer masking, then one frozen semantic subspace and several learnable artifact subspaces per matrix.
+"""FMSD: forgery-aware layer masking, then a frozen semantic and several artifact subspaces.
 
 "Forgery-aware Layer Masking and Multi-Artifact Subspace Decomposition", arXiv 2601.01041 v2/v3.
 
 The paper says: evaluate the bias and variance of layer-wise gradients to select forgery-sensitive
 layers; decompose the selected layers' weights by SVD into one semantic subspace (frozen) and
 multiple learnable artifact subspaces, held apart by orthogonality and spectral-consistency
-constraints. Our reading: the head is trained alone for a while, gradients are measured without a
-step (see `fmsd.peft.mask`) and the head is put back; the K * m smallest singular directions of
-every chosen matrix are set free at a working scale (see `fmsd.peft.subspace`), direction j belongs
-to subspace j mod K, and each of a fused q, k, v is a matrix of its own.
+constraints. Our reading: the head is trained alone for some steps, gradients are measured without a
+step (see `fmsd.peft.mask`) and the head is restored; the K * m smallest singular directions of
+every chosen matrix become trainable at a working scale (see `fmsd.peft.subspace`), direction j
+belongs to subspace j mod K, and q, k and v of a fused layer are decomposed one by one.
 
-Effort (Yan et al., ICML 2025, arXiv 2411.15633) is the case of one subspace with one direction at
-its own scale, no mask and no penalties.
+Effort (Yan et al., ICML 2025, arXiv 2411.15633) is the special case of one subspace with one
+direction at its singular value, no mask and no penalties.
 """
 
 import copy
@@ -30,10 +30,11 @@ from torch.nn import functional
 from fmsd.errors import InputError
 from fmsd.linalg import Split
 from fmsd.models.detector import Detector
-from fmsd.peft.inject import Matrix, inject, select, slices
-from fmsd.peft.mask import LayerMask, Masking, choose, domain_moments, moments, read
+from fmsd.peft.gradient_moments import Moments, domain_moments, gradient_moments
+from fmsd.peft.inject import Matrix, inject, select_layers, stack_size
+from fmsd.peft.mask import LayerMask, Masking, choose_layers, read_mask
 from fmsd.peft.method import Adaptation, Batches, Penalties
-from fmsd.peft.penalties import WEIGHTS, named
+from fmsd.peft.penalties import WEIGHTS, select_penalties
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import Allotment, SubspaceLinear
 from fmsd.types import Frames
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 Constraint = Literal["soft", "hard"]
 
 COEFFICIENTS = 32
-"""Free directions of a matrix under the hard constraint, where nothing else is asked for."""
+"""Default number of trainable directions of a matrix under the hard constraint."""
 
 
 def fmsd(
@@ -60,35 +61,36 @@ def fmsd(
     penalties: Mapping[str, float] | None = WEIGHTS,
     mask: Masking | None = None,
 ) -> Adaptation:
-    """Frees `subspaces` x `directions` singular directions of every chosen layer, and the head; the rest is frozen.
+    """Makes artifact subspaces of the chosen layers and the head trainable, and freezes the rest.
 
     Args:
         batches: training batches, for a mask that measures gradients.
-        patterns: candidate layers, see `fmsd.peft.inject.select`.
+        patterns: candidate layers, see `fmsd.peft.inject.select_layers`.
         subspaces: number K of artifact subspaces per matrix.
         directions: number m of singular directions per subspace; None for 1 or, under the hard
-            constraint, for as many as give 32 in all.
+            constraint, for 32 / K, rounded up.
         allotment: direction j belongs to subspace j mod K (`interleave`) or j div m (`contiguous`).
-        split: the smallest (`tail`), the largest (`top`) or `random` directions are set free.
-        constraint: `soft` leaves orthogonality to the penalties; `hard` learns the coefficients C
-            of U_tail C V_tail^T between the free directions, which are thus orthogonal to the
-            semantic part and to each other by construction.
+        split: train the smallest (`tail`), the largest (`top`) or `random` directions.
+        constraint: `soft` leaves orthogonality to the penalties; `hard` trains the coefficients C
+            of U_tail C V_tail^T between frozen directions, which keeps the update orthogonal to the
+            semantic part and the subspaces to each other by construction.
         working_scale: start the weights s of the directions at no less than the matrix's median
             singular value; False starts them at their singular values, as Effort does.
-        penalties: weight per penalty name; see `fmsd.peft.penalties`. A weight of 0 leaves the
-            penalty out; None all of them.
-        mask: how the layers are chosen; None keeps all candidates.
+        penalties: weight per penalty name; see `fmsd.peft.penalties`. A weight of 0 leaves a
+            penalty out, None all of them.
+        mask: how layers are chosen; None trains all candidates.
 
     Raises:
-        InputError: no layer matches, a matrix has too few directions, or a choice is unknown.
+        InputError: no layer matches, a matrix has too few directions, or an argument is unknown or
+            out of range.
     """
-    chosen = allowed(penalties or {}, constraint)
+    active = active_penalties(penalties or {}, constraint)
     probe(detector)
-    directions = per_subspace(subspaces, directions, constraint)
-    layers = candidates(detector, patterns, subspaces, directions)
-    masked = None if mask is None else layer_mask(detector, batches, layers, mask)
+    directions = directions_per_subspace(subspaces, directions, constraint)
+    layers = candidate_layers(detector, patterns, subspaces, directions)
+    masked = None if mask is None else compute_mask(detector, batches, layers, mask)
     names = list(layers) if masked is None else masked.kept
-    free(
+    inject_subspaces(
         detector,
         names,
         subspaces,
@@ -97,24 +99,23 @@ def fmsd(
         split,
         constraint,
         working_scale,
-        "orthogonality" in chosen,
+        "orthogonality" in active,
         apart=False,
     )
-    return Adaptation(chosen, masked)
+    return Adaptation(active, masked)
 
 
-def allowed(penalties: Mapping[str, float], constraint: Constraint) -> Penalties:
-    """The penalties that act: under the hard constraint orthogonality holds by itself.
+def active_penalties(penalties: Mapping[str, float], constraint: Constraint) -> Penalties:
+    """Selects the penalties with an effect: the hard constraint implies orthogonality.
 
     Raises:
         InputError: an unknown penalty or constraint.
     """
     if constraint not in ("soft", "hard"):
         raise InputError(f"method.constraint={constraint} is unknown", "choose soft or hard")
-    chosen = dict(named(penalties))
-    if constraint == "hard" and (
-        idle := [name for name in ("redundancy", "orthogonality") if chosen.pop(name, None)]
-    ):
+    chosen = dict(select_penalties(penalties))
+    implied = ("redundancy", "orthogonality") if constraint == "hard" else ()
+    if idle := [name for name in implied if chosen.pop(name, None)]:
         log.info(
             "The hard constraint keeps the directions orthogonal, so these penalties are left "
             "out: %s.",
@@ -123,11 +124,11 @@ def allowed(penalties: Mapping[str, float], constraint: Constraint) -> Penalties
     return chosen
 
 
-def per_subspace(subspaces: int, directions: int | None, constraint: Constraint) -> int:
-    """The number of directions of a subspace.
+def directions_per_subspace(subspaces: int, directions: int | None, constraint: Constraint) -> int:
+    """Returns the number of directions of a subspace, with its default filled in.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: an argument is out of range.
     """
     for name, value in {"subspaces": subspaces, "directions": directions}.items():
         if value is not None and value < 1:
@@ -137,18 +138,18 @@ def per_subspace(subspaces: int, directions: int | None, constraint: Constraint)
     return math.ceil(COEFFICIENTS / subspaces) if constraint == "hard" else 1
 
 
-def candidates(
+def candidate_layers(
     detector: Detector, patterns: Sequence[str], subspaces: int, directions: int
 ) -> dict[str, Matrix]:
-    """The layers that can be decomposed.
+    """Returns the layers that match the patterns, checked to have enough singular directions.
 
     Raises:
         InputError: no layer matches, or a matrix has too few directions.
     """
-    layers, rank = select(detector, patterns), subspaces * directions
+    layers, rank = select_layers(detector, patterns), subspaces * directions
     for name, layer in layers.items():
         rows, columns = layer.weight.shape[0], layer.weight.shape[1]
-        parts = slices(name)
+        parts = stack_size(name)
         if rows % parts or rank >= min(rows // parts, columns):
             raise InputError(
                 f"The layer {name!r} ({rows} x {columns}, {parts} "
@@ -158,7 +159,7 @@ def candidates(
     return layers
 
 
-def free(
+def inject_subspaces(
     detector: Detector,
     names: Sequence[str],
     subspaces: int,
@@ -170,7 +171,7 @@ def free(
     based: bool,
     apart: bool,
 ) -> None:
-    """Puts decomposed layers in the place of the named ones; see `fmsd.peft.subspace.SubspaceLinear`.
+    """Replaces the named layers by decomposed ones, see `fmsd.peft.subspace.SubspaceLinear`.
 
     Raises:
         InputError: an unknown allotment or split.
@@ -184,7 +185,7 @@ def free(
     def replace(name: str, layer: Matrix) -> nn.Module:
         return SubspaceLinear(
             layer,
-            slices(name),
+            stack_size(name),
             subspaces,
             directions,
             allotment,
@@ -199,75 +200,90 @@ def free(
         inject(detector.backbone, [name], replace)
 
 
-def layer_mask(
+def compute_mask(
     detector: Detector, batches: Batches | None, layers: Mapping[str, Matrix], mask: Masking
 ) -> LayerMask:
-    """Chooses layers by `mask`: trains the head alone, then measures the gradients of every candidate without a step.
+    """Returns the layer mask: read from a file, drawn by chance, or measured on training batches.
 
     Raises:
-        InputError: there is no data to measure on, or too little, or the mask's file is about other
-            layers.
+        InputError: measuring has no data or too little, or the mask's file is about other layers.
     """
-    begun = None if batches is None else batches.mask
-    if mask.file is not None or begun is not None:
-        chosen = read(begun or Path(cast(str, mask.file)), list(layers))
+    resumed = None if batches is None else batches.mask
+    if mask.file is not None or resumed is not None:
+        chosen = read_mask(resumed or Path(cast(str, mask.file)), list(layers))
     elif not mask.measures:
-        chosen = choose(mask, list(layers))
+        chosen = choose_layers(mask, list(layers))
     elif batches is None:
         raise InputError(
             f"method.mask.bias={mask.bias} measures gradients, which needs training batches",
             "give some, or set method.mask.bias=none",
         )
     else:
-        detector.eval()  # dropout off; batch norms as pretrained
-        head = copy.deepcopy(detector.head().state_dict())
-        warm_up(detector, batches, mask)
-        weights = {name: cast(nn.Parameter, layer.weight) for name, layer in layers.items()}
-        detector.requires_grad_(False)
-        for weight in weights.values():
-            weight.requires_grad_(True)
-        if mask.bias == "domain":
-            if len(batches.domains) < 2:
-                raise InputError(
-                    "method.mask.bias=domain compares forgery domains, and the training data has "
-                    f"{len(batches.domains)}",
-                    "choose signal",
-                )
-            share = max(2, mask.batches // len(batches.domains))
-            parts = {
-                domain: losses(detector, batches, share, f"Measuring {domain}", domain)
-                for domain in batches.domains
-            }
-            measured = domain_moments(weights, parts)
-        else:
-            measured = moments(
-                weights,
-                losses(detector, batches, mask.batches, "Measuring layers"),
-                entrywise=mask.bias == "snr",
-            )
-        detector.head().load_state_dict(head)  # training begins as it does with any other mask
-        probe(detector)
-        detector.train()
-        chosen = batches.agreed(choose(mask, list(layers), measured))
+        measured = measure_layers(detector, batches, layers, mask)
+        chosen = batches.agreed(choose_layers(mask, list(layers), measured))
     log.info(
         "The layer mask keeps %d of %d candidate layers.", len(chosen.kept), len(chosen.layers)
     )
     return chosen
 
 
-def warm_up(detector: Detector, batches: Batches, mask: Masking) -> None:
-    """Trains the head alone, so that the gradients measured next come from a detector that already looks for forgeries."""
+def measure_layers(
+    detector: Detector, batches: Batches, layers: Mapping[str, Matrix], mask: Masking
+) -> dict[str, Moments]:
+    """Trains the head alone, then measures the gradients of every layer without a step.
+
+    The head is restored afterwards, so that training begins as with any other mask.
+
+    Raises:
+        InputError: there is too little data, or a single forgery domain for bias=domain.
+    """
+    detector.eval()  # no dropout, pretrained batch norm statistics
+    head = copy.deepcopy(detector.head().state_dict())
+    warm_up_head(detector, batches, mask)
+    weights = {name: cast(nn.Parameter, layer.weight) for name, layer in layers.items()}
+    detector.requires_grad_(False)
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    if mask.bias == "domain":
+        if len(batches.domains) < 2:
+            raise InputError(
+                "method.mask.bias=domain compares forgery domains, and the training data has "
+                f"{len(batches.domains)}",
+                "choose signal",
+            )
+        count = max(2, mask.batches // len(batches.domains))
+        measured = domain_moments(
+            weights,
+            {
+                domain: batch_losses(detector, batches, count, f"Measuring {domain}", domain)
+                for domain in batches.domains
+            },
+        )
+    else:
+        measured = gradient_moments(
+            weights,
+            batch_losses(detector, batches, mask.batches, "Measuring layers"),
+            entrywise=mask.bias == "snr",
+        )
+    detector.head().load_state_dict(head)
+    probe(detector)
+    detector.train()
+    return measured
+
+
+def warm_up_head(detector: Detector, batches: Batches, mask: Masking) -> None:
+    """Trains the head alone, so that gradients are measured on a detector that knows the task."""
     optimizer = torch.optim.AdamW(detector.head().parameters(), lr=mask.warmup_lr)
-    for loss in losses(detector, batches, mask.warmup_steps, "Warming up the head"):
+    for loss in batch_losses(detector, batches, mask.warmup_steps, "Warming up the head"):
         loss().backward()
         optimizer.step()
         optimizer.zero_grad()
 
 
-def losses(
+def batch_losses(
     detector: Detector, batches: Batches, count: int, title: str, domain: str | None = None
 ) -> Iterator[Callable[[], Tensor]]:
-    """The classification loss of each batch, with a progress bar."""
+    """Yields a closure of the classification loss per batch, with a progress bar."""
 
     def loss(batch: Frames) -> Tensor:
         with batches.precision():

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight learns. The baseline that parameter-efficient methods are measured against."""
+"""Full fine-tuning: every parameter is trained. The baseline of parameter-efficient methods."""
 
 from fmsd.models.detector import Detector
 from fmsd.peft.method import Adaptation, Batches

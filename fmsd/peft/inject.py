@@ -1,8 +1,8 @@
-"""The only surgery on module trees: which matrices a method replaces, and how the layers become plain again."""
+"""Surgery on module trees: which layers a method replaces, and how they become plain again."""
 
 import fnmatch
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
@@ -13,46 +13,68 @@ from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 
 Matrix = nn.Linear | nn.Conv2d
-"""A layer that is one matrix: a linear layer, or a pointwise (1 x 1) convolution."""
+"""A layer with one weight matrix: a linear layer, or a pointwise (1 x 1) convolution."""
 
 PLAIN = (nn.Linear, Linear, nn.Conv2d, Conv2dSame)
-"""Classes whose forward pass is the matrix product and nothing else; timm's two differ from torch's in tracing and padding only."""
+"""Classes whose forward pass is the matrix product alone.
+
+timm's two differ from torch's only in tracing and padding.
+"""
 
 PATTERNS: dict[str, tuple[str, ...]] = {
     "attention": (
-        *(
-            "*attn.qkv",
-            "*attn.[qkv]",
-            "*attn.kv",
-            "*attn.[qkv]_proj",
-            "*attn.proj",
-            "*attn.out_proj",
-        ),
-        *("*attn_pool.q", "*attn_pool.kv", "*attn_pool.proj"),
+        "*attn.qkv",
+        "*attn.[qkv]",
+        "*attn.kv",
+        "*attn.[qkv]_proj",
+        "*attn.proj",
+        "*attn.out_proj",
+        "*attn_pool.q",
+        "*attn_pool.kv",
+        "*attn_pool.proj",
     ),
     "mlp": ("*mlp.fc[12]", "*mlp.fc1_[gx]", "*mlp.w[123]", "*mlp.w12"),
 }
-"""Words for the names that timm gives to the layers of one kind; `pointwise` stands for every pointwise convolution."""
+"""Shell patterns behind the keywords of `select_layers`, for timm's layer names.
+
+A third keyword, `pointwise`, stands for every pointwise convolution.
+"""
 
 FUSED = {"qkv": 3, "kv": 2}
-"""Names of layers that stack several matrices: timm fuses query, key and value."""
+"""Number of matrices in layers that stack several: timm fuses query, key and value."""
 
 
 @runtime_checkable
-class Adapted(Protocol):
-    """A layer that a method has put in the place of a plain one."""
+class AdaptedLayer(Protocol):
+    """A layer with which a method replaces a plain one."""
+
+    kind: ClassVar[str]
+    """The name of the class in adapter files."""
 
     def fold(self) -> nn.Module:
-        """The plain layer of equal outputs."""
+        """Returns the plain layer of equal outputs."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """The arguments that make it from the plain layer, as JSON takes them."""
+        """Returns the arguments of `rebuild`, as JSON values."""
+        ...
+
+    @classmethod
+    def rebuild(
+        cls, layer: Matrix, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> nn.Module:
+        """Builds the layer that `describe` described.
+
+        Args:
+            layer: the pretrained layer.
+            description: the arguments.
+            tensors: the adapted layer's tensors in the adapter's file.
+        """
         ...
 
 
-def matrices(model: nn.Module) -> dict[str, Matrix]:
-    """Every linear layer and pointwise convolution by its name, in the order of the module tree."""
+def matrix_layers(model: nn.Module) -> dict[str, Matrix]:
+    """Returns every linear layer and pointwise convolution by its name, in module order."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -60,48 +82,38 @@ def matrices(model: nn.Module) -> dict[str, Matrix]:
     }  # pyright: ignore[reportReturnType]
 
 
-def slices(name: str) -> int:
-    """How many matrices a layer stacks, by its name."""
+def stack_size(name: str) -> int:
+    """Returns the number of matrices that a layer stacks, by its name."""
     return FUSED.get(name.rpartition(".")[2], 1)
 
 
-def select(detector: Detector, patterns: Sequence[str]) -> dict[str, Matrix]:
-    """The matrices of a detector's backbone, without its head, that a method may adapt.
+def select_layers(detector: Detector, patterns: Sequence[str]) -> dict[str, Matrix]:
+    """Returns the layers of a detector's backbone, without its head, that a method adapts.
 
     Args:
-        patterns: shell-style patterns of layer names in timm's keys, and the words `attention`,
-            `mlp` and `pointwise`; what follows a `!` is left out again.
+        patterns: shell-style patterns of timm's layer names, and the keywords `attention`, `mlp`
+            and `pointwise`; a pattern after a `!` excludes layers.
 
     Raises:
-        InputError: a pattern matches nothing, or matches a layer that does more than multiply.
+        InputError: a pattern matches no layer, or a layer that does more than multiply.
     """
     head = detector.head()
     known = {
-        name: layer for name, layer in matrices(detector.backbone).items() if layer is not head
+        name: layer for name, layer in matrix_layers(detector.backbone).items() if layer is not head
     }
     chosen: set[str] = set()
-    left_out: set[str] = set()
+    excluded: set[str] = set()
     for pattern in patterns:
-        word = pattern.removeprefix("!")
-        shells = PATTERNS.get(word, (word,))
-        found = {
-            name
-            for name, layer in known.items()
-            if (
-                isinstance(layer, nn.Conv2d)
-                if word == "pointwise"
-                else any(fnmatch.fnmatchcase(name, shell) for shell in shells)
-            )
-        }
-        if not found:
+        matched = _matching_names(known, pattern.removeprefix("!"))
+        if not matched:
             some = ", ".join(list(known)[:8]) or "none"
             raise InputError(
                 f"The pattern {pattern!r} matches no matrix of {type(detector.backbone).__name__}",
                 f"it has {some}, ...: set method.patterns=[...] to some of attention, mlp, "
                 "pointwise, or to layer names",
             )
-        (left_out if pattern.startswith("!") else chosen).update(found)
-    chosen -= left_out
+        (excluded if pattern.startswith("!") else chosen).update(matched)
+    chosen -= excluded
     for name in chosen:
         if type(known[name]) not in PLAIN:
             kind = type(known[name]).__name__
@@ -117,6 +129,13 @@ def select(detector: Detector, patterns: Sequence[str]) -> dict[str, Matrix]:
     return {name: layer for name, layer in known.items() if name in chosen}
 
 
+def _matching_names(layers: Mapping[str, Matrix], pattern: str) -> set[str]:
+    if pattern == "pointwise":
+        return {name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)}
+    shells = PATTERNS.get(pattern, (pattern,))
+    return {name for name in layers if any(fnmatch.fnmatchcase(name, shell) for shell in shells)}
+
+
 def inject(
     model: nn.Module, names: Sequence[str], replace: Callable[[str, Matrix], nn.Module]
 ) -> None:
@@ -128,16 +147,19 @@ def inject(
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """Turns every adapted layer into the plain layer of equal outputs, in place: fold after inject is the identity on keys."""
+    """Replaces every adapted layer by the plain layer of equal outputs, in place.
+
+    Folding after `inject` gives the keys of the plain model.
+    """
     for name, module in list(model.named_modules()):
-        if isinstance(module, Adapted):
+        if isinstance(module, AdaptedLayer):
             model.set_submodule(name, module.fold())
     return model
 
 
 @torch.no_grad()
-def plain(weight: Tensor, bias: Tensor | None, stride: tuple[int, int] | None) -> Matrix:
-    """A linear layer of the given weight or, with a stride, a pointwise convolution."""
+def plain_layer(weight: Tensor, bias: Tensor | None, stride: tuple[int, int] | None) -> Matrix:
+    """Builds a linear layer of the given weight or, with a stride, a pointwise convolution."""
     rows, columns = weight.shape[:2]
     place = {"device": weight.device, "dtype": weight.dtype}
     biased = bias is not None
@@ -162,5 +184,5 @@ def _pointwise(module: nn.Module) -> bool:
 
 
 def _padding(convolution: nn.Conv2d) -> tuple[int, ...]:
-    """Of a 1 x 1 kernel `same` padding is none."""
+    """Returns the padding in pixels; `same` is none with a 1 x 1 kernel."""
     return () if isinstance(convolution.padding, str) else convolution.padding

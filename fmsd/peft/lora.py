@@ -1,7 +1,11 @@
-"""Low-rank adaptation: beside every frozen matrix learns an update of low rank. LoRA (arXiv 2106.09685) and DoRA (arXiv 2402.09353)."""
+"""Low-rank adaptation: a trainable low-rank update of every frozen matrix.
+
+LoRA: Hu et al., ICLR 2022, arXiv 2106.09685. DoRA: Liu et al., ICML 2024, arXiv 2402.09353.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -10,7 +14,7 @@ from torch.nn import functional
 
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
-from fmsd.peft.inject import Matrix, inject, plain, select
+from fmsd.peft.inject import Matrix, inject, plain_layer, select_layers
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.probe import probe
 
@@ -25,17 +29,17 @@ def lora(
     dropout: float = 0.0,
     dora: bool = False,
 ) -> Adaptation:
-    """Adds a learnable low-rank update to the named matrices; they, the head and nothing else learn.
+    """Makes low-rank updates of the selected layers and the head trainable, and freezes the rest.
 
     Args:
-        patterns: layers to adapt, see `fmsd.peft.inject.select`.
+        patterns: layers to adapt, see `fmsd.peft.inject.select_layers`.
         rank: rank of the update, at least 1.
-        alpha: the update counts alpha / rank times; above 0.
-        dropout: probability in [0, 1) that an input of the update is left out in training.
-        dora: learn the length of every row of the weight too.
+        alpha: the update is scaled by alpha / rank; above 0.
+        dropout: dropout probability of the update's input in training, in [0, 1).
+        dora: train the length of every row of the weight too.
 
     Raises:
-        InputError: a number out of range, or a pattern that `select` refuses.
+        InputError: an argument is out of range, or as in `select_layers`.
     """
     if rank < 1:
         raise InputError(f"method.rank={rank} is no rank", "set it to 1 or more")
@@ -52,14 +56,14 @@ def lora(
     probe(detector)
     inject(
         detector.backbone,
-        list(select(detector, patterns)),
+        list(select_layers(detector, patterns)),
         lambda _, layer: LoraLinear(layer, rank, alpha, dropout, dora),
     )
     return Adaptation()
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer or pointwise convolution with a learnable update of low rank.
+    """A frozen linear layer or pointwise convolution with a trainable low-rank update.
 
         W_eff = W + alpha / rank * B A                                                    LoRA
         W_eff = diag(magnitude / ||W + alpha / rank * B A||_row) (W + alpha / rank * B A)   DoRA
@@ -75,12 +79,13 @@ class LoraLinear(nn.Module):
     Args:
         layer: the pretrained layer.
         rank: rank of the update.
-        alpha: the update counts alpha / rank times.
-        dropout: probability that an input of the update is left out in training; the frozen product
-            sees the whole input.
-        dora: learn a magnitude for every row of the weight.
+        alpha: the update is scaled by alpha / rank.
+        dropout: dropout probability of the update's input in training; the frozen product sees the
+            whole input.
+        dora: train a magnitude of every row of the weight.
     """
 
+    kind: ClassVar[str] = "lora"
     frozen: Tensor
 
     def __init__(
@@ -92,8 +97,7 @@ class LoraLinear(nn.Module):
         self.stride = (layer.stride[0], layer.stride[1]) if isinstance(layer, nn.Conv2d) else None
         weight = layer.weight.detach().flatten(1)
         self.out_features, self.in_features = weight.shape
-        # The base weight is at hand wherever an adapter is loaded: not persistent keeps it out of
-        # the adapter's file.
+        # Not persistent, so not in adapter files: loading one needs the base weights anyway.
         self.register_buffer("frozen", weight, persistent=False)
         self.bias = (
             None
@@ -105,8 +109,22 @@ class LoraLinear(nn.Module):
         self.magnitude = nn.Parameter(torch.linalg.vector_norm(weight, dim=1)) if dora else None
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
+    @classmethod
+    def rebuild(
+        cls, layer: Matrix, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> "LoraLinear":
+        """Builds the layer that `describe` described, over the same pretrained weight.
+
+        Raises:
+            ValueError: the described rank is not that of the tensors.
+        """
+        # Checked before a tensor of that size is allocated.
+        if tensors["a"].shape[0] != description["rank"]:
+            raise ValueError(f"rank {description['rank']} is not that of its tensors")
+        return cls(layer, **description)
+
     def describe(self) -> dict[str, object]:
-        """The arguments that, beside the pretrained layer, make this layer."""
+        """Returns the arguments that, with the pretrained layer, make this layer."""
         return {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout, "dora": self.dora}
 
     @property
@@ -114,12 +132,16 @@ class LoraLinear(nn.Module):
         """The effective matrix, in the shape of the plain layer's weight."""
         weight = self.frozen + self.scaling * (self.b @ self.a)
         if self.magnitude is not None:
-            weight = _stretch(self.magnitude, weight)[:, None] * weight
+            weight = _row_scale(self.magnitude, weight)[:, None] * weight
         weight = weight.to(self.frozen.dtype)
         return weight if self.stride is None else weight[..., None, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Equals the plain layer with the effective weight, without forming it. x is (*, in), or (batch, in, height, width) of a convolution."""
+        """Computes the plain layer's output under the effective weight, without forming it.
+
+        Args:
+            x: (*, in), or (batch, in, height, width) of a convolution.
+        """
         code = functional.dropout(x, self.dropout, self.training) if self.dropout else x
         if self.stride is None:
             update = functional.linear(functional.linear(code, self.a), self.b)
@@ -130,41 +152,43 @@ class LoraLinear(nn.Module):
             )
         if self.magnitude is None:
             return self._product(x, self.bias) + self.scaling * update
-        # Detached before the product, not after it: no graph of the size of the weight is made for
-        # a constant.
-        stretch = _stretch(
+        # Detached before the product, not after it, so that no graph of the weight's size is kept.
+        scale = _row_scale(
             self.magnitude, self.frozen + self.scaling * (self.b.detach() @ self.a.detach())
         )
-        y = (self._product(x, None) + self.scaling * update) * self._channels(stretch)
+        y = (self._product(x, None) + self.scaling * update) * self._channels(scale)
         if self.bias is not None:
             y = y + self._channels(self.bias)
         return y.to(update.dtype)
 
     def fold(self) -> Matrix:
-        """The plain layer with the effective weight."""
-        return plain(self.weight, self.bias, self.stride)
+        """Returns the plain layer with the effective weight."""
+        return plain_layer(self.weight, self.bias, self.stride)
 
     def extra_repr(self) -> str:
-        """The numbers that `print(model)` shows."""
+        """Returns the sizes that `print(model)` shows."""
         return f"{self.in_features}, {self.out_features}, " + ", ".join(
             f"{name}={value}" for name, value in self.describe().items()
         )
 
     def _product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """What the pretrained layer gives, with or without its bias."""
+        """Returns the pretrained layer's output, with the given bias."""
         if self.stride is None:
             return functional.linear(x, self.frozen, bias)
         return functional.conv2d(x, self.frozen[..., None, None], bias, self.stride)
 
     def _channels(self, vector: Float[Tensor, " out"]) -> Tensor:
-        """One number per output, in a shape that broadcasts against the layer's output."""
+        """Reshapes one value per output channel to broadcast against the layer's output."""
         return vector if self.stride is None else vector[:, None, None]
 
 
-def _stretch(
+def _row_scale(
     magnitude: Float[Tensor, " out"], weight: Float[Tensor, "out in"]
 ) -> Float[Tensor, " out"]:
-    """What brings the rows of a weight to their magnitude; the norms are constants to the gradient. A row of zeros stays one."""
+    """Returns the factors that scale the rows of a weight to their magnitude.
+
+    The norms are constants to the gradient. A row of zeros stays zero.
+    """
     return magnitude / torch.linalg.vector_norm(weight.detach(), dim=1).clamp_min(
         torch.finfo(weight.dtype).tiny
     )

@@ -1,4 +1,4 @@
-"""MASM: every candidate layer is decomposed, and a mask that changes during training says which artifact subspaces learn.
+"""MASM: FMSD's decomposition with a mask of artifact subspaces that changes during training.
 
 The first version of FMSD's paper, arXiv 2601.01041 v1.
 
@@ -6,9 +6,9 @@ The paper says: a selective layer mask "adaptively regulates the update behavior
 network layers according to the learning state of each artifact subspace", suppressing overfitting
 to any single forgery characteristic. Our reading: the learning state of a subspace is the share of
 signal in its own gradients of the classification loss, from exponential moving averages; each
-factor's gradient counts in units of the factor's length, so that U, s and V count alike however
-small s is. Every E optimizer steps the subspaces with the highest shares, over all layers, are
-chosen to learn; the others rest. A resting subspace does not move at all.
+factor's gradient is measured in units of the factor's length, so that U, s and V have equal weight
+however small s is. Every E optimizer steps the subspaces with the highest shares, over all layers,
+become active; the others are inactive. An inactive subspace does not move at all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,13 @@ from torch import Tensor, nn
 from fmsd.errors import InputError
 from fmsd.linalg import Split
 from fmsd.models.detector import Detector
-from fmsd.peft.fmsd import Constraint, allowed, candidates, free, per_subspace
+from fmsd.peft.fmsd import (
+    Constraint,
+    active_penalties,
+    candidate_layers,
+    directions_per_subspace,
+    inject_subspaces,
+)
 from fmsd.peft.mask import MaskHistory
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.penalties import WEIGHTS
@@ -47,18 +53,18 @@ def masm(
     working_scale: bool = True,
     penalties: Mapping[str, float] | None = WEIGHTS,
 ) -> Adaptation:
-    """Frees singular directions of every matching layer, and the head; during training only a share of the subspaces learns at a time.
+    """Makes artifact subspaces of every matching layer and the head trainable, a share at a time.
 
     Args:
-        every: optimizer steps E from one mask to the next; before the first mask all subspaces
-            learn.
-        momentum: of the moving averages.
-        fraction: share of the units (layer and subspace) that learn, rounded up.
+        every: optimizer steps E from one mask to the next; before the first mask all subspaces are
+            active.
+        momentum: of the moving averages, in [0.5, 1).
+        fraction: share of the units (layer and subspace) that are active, rounded up.
 
-    The other arguments are those of `fmsd.peft.fmsd.fmsd`.
+    Further arguments: see `fmsd.peft.fmsd.fmsd`.
 
     Raises:
-        InputError: as `fmsd`, or a value out of range.
+        InputError: a value is out of range, or as in `fmsd`.
     """
     for name, value, fine, remedy in (
         ("every", every, every >= 1, "give at least 1"),
@@ -72,11 +78,11 @@ def masm(
     ):
         if not fine:
             raise InputError(f"method.{name}={value} is out of range", remedy)
-    chosen = allowed(penalties or {}, constraint)
+    active = active_penalties(penalties or {}, constraint)
     probe(detector)
-    directions = per_subspace(subspaces, directions, constraint)
-    layers = candidates(detector, patterns, subspaces, directions)
-    free(
+    directions = directions_per_subspace(subspaces, directions, constraint)
+    layers = candidate_layers(detector, patterns, subspaces, directions)
+    inject_subspaces(
         detector,
         list(layers),
         subspaces,
@@ -85,22 +91,23 @@ def masm(
         split,
         constraint,
         working_scale,
-        "orthogonality" in chosen,
+        "orthogonality" in active,
         apart=True,
     )
-    rule = Rule(detector.backbone, every, momentum, fraction)
-    return Adaptation(chosen, None, rule.history, rule.resting, rule.observe, rule.drop, rule)
+    rule = SubspaceMaskRule(detector.backbone, every, momentum, fraction)
+    return Adaptation(active, rule=rule)
 
 
-class Rule(nn.Module):
-    """Watches the gradients of every unit (layer and artifact subspace) and drops those of the units that rest.
+class SubspaceMaskRule(nn.Module):
+    """Scores every unit (layer and artifact subspace) and drops the gradients of inactive units.
 
-    A dropped gradient is None, so that any torch optimizer leaves parameter and moments alone. The
-    statistics go on, or a resting unit could never come back. They are those of the classification
-    loss alone, or of the direction that an optimizer wrapper makes of it: a penalty's gradient has
-    no noise and would count as signal. All of it is in the module's state, so that checkpoints hold
-    it: `mean` averages the relative gradients, all units one after the other, `square` each unit's
-    squared norm.
+    A dropped gradient is None, so that any torch optimizer changes neither the parameter nor its
+    moments. The statistics of inactive units are updated too, or they could never become active
+    again. They are computed from the gradient of the classification loss, or the direction that an
+    optimizer wrapper makes of it: a penalty's gradient has no noise and would count as signal.
+
+    The module's state holds everything, so that checkpoints do: `mean` is the moving average of the
+    relative gradients of all units, concatenated, `square` that of each unit's squared norm.
     """
 
     mean: Tensor
@@ -123,25 +130,29 @@ class Rule(nn.Module):
         self.every, self.momentum, self.fraction = every, momentum, fraction
         self.history = MaskHistory([name for name, _ in pairs])
         self.seen, self.active = 0, [True] * len(pairs)
-        numbers = [sum(factor.numel() for factor in unit.parameters()) for unit in self.units]
+        sizes = [sum(factor.numel() for factor in unit.parameters()) for unit in self.units]
         like = next(self.units[0].parameters())
-        self.register_buffer("mean", like.new_zeros(sum(numbers)))
-        self.register_buffer("square", like.new_zeros(len(numbers)))
-        self.register_buffer("sizes", torch.tensor(numbers, device=like.device), persistent=False)
+        self.register_buffer("mean", like.new_zeros(sum(sizes)))
+        self.register_buffer("square", like.new_zeros(len(sizes)))
+        self.register_buffer("sizes", torch.tensor(sizes, device=like.device), persistent=False)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What is no tensor: the steps seen, which units are active, and the history of the masks."""
+        """Returns the state beside tensors: steps seen, active units, and the history of masks."""
         return {"seen": self.seen, "active": self.active, "history": asdict(self.history)}
 
     def set_extra_state(self, state: Any) -> None:
-        """Takes over what `get_extra_state` gave."""
+        """Loads a state of `get_extra_state`."""
         self.seen, self.active = state["seen"], list(state["active"])
         for name, value in state["history"].items():
             setattr(self.history, name, value)
 
     @torch.no_grad()
     def observe(self) -> None:
-        """Takes the gradients of a step into the averages, and renews the mask when it is time and the averages are worth two steps."""
+        """Updates the averages by p.grad; every E steps, once they suffice, chooses a new mask.
+
+        Raises:
+            InputError: a unit has no gradient, or the gradients are not finite.
+        """
         for name, unit in zip(self.history.units, self.units, strict=True):
             if any(factor.grad is None for factor in unit.parameters()):
                 layer = name.partition(".artifacts.")[0]
@@ -154,11 +165,11 @@ class Rule(nn.Module):
         self.mean.lerp_(gradient, 1 - self.momentum)
         self.square.lerp_(self._by_unit(gradient), 1 - self.momentum)
         self.seen += 1
-        if self.seen % self.every == 0 and self.worth() > 1.5:
-            self.renew()
+        if self.seen % self.every == 0 and self.effective_steps() > 1.5:
+            self.choose_units()
 
-    def resting(self) -> set[nn.Parameter]:
-        """The factors of the units that rest."""
+    def inactive(self) -> set[nn.Parameter]:
+        """Returns the factors of the inactive units."""
         return {
             factor
             for unit, active in zip(self.units, self.active, strict=True)
@@ -166,52 +177,48 @@ class Rule(nn.Module):
             for factor in unit.parameters()
         }
 
-    def drop(self) -> None:
-        """Drops the gradients of the units that rest, those of the penalties among them."""
-        for factor in self.resting():
+    def before_step(self) -> None:
+        """Drops the gradients of the inactive units, including those of penalties."""
+        for factor in self.inactive():
             factor.grad = None
 
-    def worth(self) -> float:
-        """How many steps the averages are worth.
+    def effective_steps(self) -> float:
+        """Returns the number of equally weighted steps with the same variance as the averages.
 
-        With momentum b over t steps step i weighs w_i = (1 - b) b^(t - i) / (1 - b^t), and the
-        average is worth 1 / sum w_i^2 steps.
+        With momentum b, step i of t has the weight w_i = (1 - b) b^(t - i) / (1 - b^t); the number
+        is 1 / sum w_i^2.
         """
         b, t = self.momentum, self.seen
         return (1 - b**t) ** 2 / ((1 - b) ** 2 * sum(b ** (2 * i) for i in range(min(t, 2000))))
 
-    def _by_unit(self, vector: Float[Tensor, " numbers"]) -> Float[Tensor, " units"]:
-        """Squared norm of each unit's stretch of a vector over all units."""
-        return torch.segment_reduce(
-            vector.square(), "sum", lengths=self.sizes, unsafe=True
-        )  # unsafe: lengths are not checked, which would wait for a GPU
+    def _by_unit(self, vector: Float[Tensor, " parameters"]) -> Float[Tensor, " units"]:
+        """Returns the squared norm of each unit's segment of a vector over all units."""
+        # unsafe: the lengths are not checked, which would synchronise with a GPU
+        return torch.segment_reduce(vector.square(), "sum", lengths=self.sizes, unsafe=True)
 
     def scores(self) -> Float64[Tensor, " units"]:
-        """Share of signal Sig / (Sig + Var) of every unit's gradients, in [0, 1].
+        """Returns the share of signal Sig / (Sig + Var) of every unit's gradients, in [0, 1].
 
         Raises:
             InputError: the gradients are not finite.
         """
-        whole, worth = 1 - self.momentum**self.seen, self.worth()
-        norm, square = (
-            self._by_unit(self.mean).cpu().double() / whole**2,
-            self.square.cpu().double() / whole,
-        )
+        whole, steps = 1 - self.momentum**self.seen, self.effective_steps()
+        norm = self._by_unit(self.mean).cpu().double() / whole**2
+        square = self.square.cpu().double() / whole
         if not (norm.isfinite().all() and square.isfinite().all()):
             raise InputError(
                 "The gradients of the artifact subspaces are not finite: training diverged",
                 "lower optimizer.lr",
             )
-        variance = (square - norm).clamp(min=0) * worth / (worth - 1)
-        signal = (norm - variance / worth).clamp(min=0)
+        variance = (square - norm).clamp(min=0) * steps / (steps - 1)
+        signal = (norm - variance / steps).clamp(min=0)
         return torch.where(signal > 0, signal / (signal + variance), 0.0)
 
-    def renew(self) -> None:
-        """Chooses the units that learn until the next time: those with the highest scores over all layers."""
+    def choose_units(self) -> None:
+        """Makes the units with the highest scores, over all layers, active until the next mask."""
         scores = self.scores()
-        kept = scores.argsort(descending=True, stable=True)[
-            : rounded_up(self.fraction, len(scores))
-        ]
+        count = rounded_up(self.fraction, len(scores))
+        kept = scores.argsort(descending=True, stable=True)[:count]
         self.active = torch.zeros(len(scores), dtype=torch.bool).index_fill(0, kept, True).tolist()
         self.history.steps.append(self.seen)
         self.history.active.append(self.active)

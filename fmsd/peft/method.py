@@ -1,4 +1,4 @@
-"""What a method is: it makes something in a detector trainable, and says what its training needs beside the loss."""
+"""The contract of a method, which makes part of a detector trainable."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,7 +21,7 @@ Penalties = Mapping[str, tuple[float, Penalty]]
 
 @runtime_checkable
 class Batches(Protocol):
-    """Training batches for a method that looks at the data before it chooses what learns; they lie on the detector's device."""
+    """Training batches, on the detector's device, for a method that chooses layers by the data."""
 
     @property
     def domains(self) -> Sequence[str]:
@@ -30,46 +30,75 @@ class Batches(Protocol):
 
     @property
     def mask(self) -> Path | None:
-        """The layer mask that this training was begun with before it was interrupted; None where it begins now."""
+        """The layer mask of the interrupted training that is resumed; None in a new training."""
         ...
 
     def draw(self, count: int, domain: str | None = None) -> Iterator[Frames]:
-        """At most `count` shuffled batches, others at every call; with a domain, of its fakes and as many real frames."""
+        """Yields at most `count` shuffled batches, new ones in every call.
+
+        Args:
+            domain: yield only fakes of this domain, and as many real frames.
+        """
         ...
 
     def precision(self) -> AbstractContextManager[Any]:
-        """What forward passes run in, so that they cost what those of training cost."""
+        """Returns the precision context of training, for forward passes."""
         ...
 
     def agreed(self, found: Any) -> Any:
-        """What the first of several training processes found: choices that rest on it must not differ by rounding errors."""
+        """Returns the object of rank 0 in all processes, so that no choice differs by rounding."""
+        ...
+
+
+@runtime_checkable
+class StepRule(Protocol):
+    """What a method does in every optimizer step, such as MASM's mask.
+
+    It is an `nn.Module`, so that its buffers move to the device of the model.
+    """
+
+    history: MaskHistory
+
+    def inactive(self) -> Collection[nn.Parameter]:
+        """Returns the parameters that neither this step nor its perturbations may move."""
+        ...
+
+    def observe(self) -> None:
+        """Runs when p.grad holds the wrapper's direction, before penalties add their gradients."""
+        ...
+
+    def before_step(self) -> None:
+        """Runs when p.grad is complete, before clipping and the optimizer's step; may drop some."""
+        ...
+
+    def state_dict(self, *, prefix: str = "") -> dict[str, Any]:
+        """Returns the rule's state, which checkpoints hold."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Loads a state of `state_dict`."""
         ...
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What a method did, as far as training needs it.
+    """What training needs to know of a method that was applied to a detector.
 
     Args:
-        penalties: what training adds to the loss.
-        mask: which layers were chosen to learn, and why; None where every matching layer learns.
-        history: which artifact subspaces were active when, where that changes during training.
-        resting: the parameters that must not move in this step, by an optimizer wrapper's
-            perturbation neither.
-        observe: runs when the optimizer wrapper has left its direction, made of gradients of the
-            classification loss alone, before the gradients of the penalties are added.
-        before_step: runs when all gradients are there; it may drop some.
-        state: what the method remembers from step to step, for checkpoints.
+        penalties: scalars that training adds to the loss.
+        mask: the chosen layers and their scores; None if every matching layer is trained.
+        rule: what the method does in every step; None for most methods.
     """
 
     penalties: Penalties = field(default_factory=dict)
     mask: LayerMask | None = None
-    history: MaskHistory | None = None
-    resting: Callable[[], Collection[nn.Parameter]] | None = None
-    observe: Callable[[], None] | None = None
-    before_step: Callable[[], None] | None = None
-    state: nn.Module | None = None
+    rule: StepRule | None = None
+
+    @property
+    def history(self) -> MaskHistory | None:
+        """The masks of training so far; None if no rule changes a mask."""
+        return None if self.rule is None else self.rule.history
 
 
 Method = Callable[[Detector, Batches], Adaptation]
-"""Makes something in a detector trainable, in place, and freezes the rest. Most methods ignore the batches."""
+"""Makes part of a detector trainable, in place, and freezes the rest; most ignore the batches."""

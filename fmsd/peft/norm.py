@@ -1,4 +1,7 @@
-"""Norm tuning: only the scales and shifts of normalisation layers learn."""
+"""Norm tuning: only the scales and shifts of normalisation layers are trained.
+
+Zhao et al., ICLR 2024, arXiv 2312.11420; for deepfake detection LNCLIP, arXiv 2503.19683.
+"""
 
 from timm.layers import norm as timm_norm
 from timm.layers.evo_norm import (
@@ -41,11 +44,11 @@ NORMS = (
     FilterResponseNormTlu2d,
     GlobalResponseNorm,
 )
-"""Classes of normalisation layers, with all that derive from them; timm's own ones are no kin of torch's."""
+"""Base classes of normalisation layers; timm's own do not derive from torch's."""
 
 
 def norm(detector: Detector, batches: Batches | None = None) -> Adaptation:
-    """Makes the affine parameters of every normalisation layer trainable, and the head.
+    """Makes the affine parameters of every normalisation layer and the head trainable.
 
     Raises:
         InputError: the backbone has no normalisation layer with parameters.

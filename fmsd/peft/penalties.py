@@ -1,10 +1,10 @@
-"""What keeps the artifact subspaces apart and the weight's energy where it was (FMSD, arXiv 2601.01041).
+"""Penalties on artifact subspaces: orthogonality and spectral consistency (FMSD, arXiv 2601.01041).
 
 The paper names two constraints, orthogonality and spectral consistency, "reducing redundancy across
 the artifact subspaces and preserving the overall spectral structure", without public equations;
 these are our readings, in exact forms that never build a matrix of the size of the weight's square.
-All are squared, since an unsquared norm pulls as hard on a rounding error as on a violation, and
-what is no larger than a rounding error counts as nothing, since Adam makes a full step of any
+All are squared, since an unsquared norm has the same gradient for a rounding error as for a
+violation, and values up to a rounding error are set to zero, since Adam makes a full step of any
 gradient. Matrices of one shape are treated in one batch.
 """
 
@@ -23,32 +23,34 @@ from fmsd.peft.subspace import SubspaceLinear, subspace_layers
 
 
 def redundancy(model: nn.Module) -> Float[Tensor, ""]:
-    """Mean over matrices of sum_{i != j} ||U_i^T U_j||_F^2 plus the same for V, on columns of unit length.
+    """Mean over matrices of sum_{i != j} ||U_i^T U_j||_F^2 plus the same for V, on unit columns.
 
-    It acts between different artifact subspaces only: inside one the directions may turn as they
-    like, since they span it together.
+    It acts between different artifact subspaces only: inside one the directions are free, since
+    they span it together.
     """
     return _mean(model, _redundancy)
 
 
 def orthogonality(model: nn.Module) -> Float[Tensor, ""]:
-    """Mean over matrices of ||[U_sem U]^T [U_sem U] - I||_F^2 plus the same for V, as Effort (arXiv 2411.15633) defines it.
+    """Mean over matrices of ||[U_sem U]^T [U_sem U] - I||_F^2 plus the same for V.
+
+    This is the form of Effort (Yan et al., ICML 2025, arXiv 2411.15633).
 
     The semantic block is constant, so this is ||U^T U - I||^2 + 2 ||U_sem^T U||^2. Where U_sem and
     the initial factors U0 together span the whole space (a matrix's shorter side), ||U_sem^T U|| is
-    the length of what U has outside the span of U0. There the artifact subspaces can only turn
-    within the directions they began with.
+    the length of the part of U outside the span of U0. There the artifact subspaces can only turn
+    within their initial directions.
     """
     return _mean(model, _orthogonality)
 
 
 def spectral(model: nn.Module) -> Float[Tensor, ""]:
-    """Mean over matrices of ((||W||_F^2 - ||W0||_F^2) / ||W0||_F^2)^2, with W the effective and W0 the pretrained matrix."""
+    """Mean over matrices of ((||W||_F^2 - ||W0||_F^2) / ||W0||_F^2)^2, W0 the pretrained matrix."""
     return _mean(model, _spectral)
 
 
 def singular_values(model: nn.Module) -> Float[Tensor, ""]:
-    """Mean over matrices of ||s - s0||^2 / ||s0||^2: another reading of spectral consistency, on the free directions alone."""
+    """Mean over matrices of ||s - s0||^2 / ||s0||^2, another reading of spectral consistency."""
     return _mean(model, _singular_values)
 
 
@@ -62,11 +64,11 @@ PENALTIES: dict[str, Penalty] = {
 WEIGHTS: Mapping[str, float] = MappingProxyType(
     {"redundancy": 0.1, "orthogonality": 0.0, "spectral": 0.1, "singular_values": 0.0}
 )
-"""The weight of each penalty where nothing else is asked for."""
+"""Default weight of each penalty."""
 
 
-def named(weights: Mapping[str, float]) -> Penalties:
-    """The penalties with a weight above zero.
+def select_penalties(weights: Mapping[str, float]) -> Penalties:
+    """Returns the penalties with a weight above zero.
 
     Raises:
         InputError: an unknown name or a negative weight.
@@ -85,7 +87,7 @@ def named(weights: Mapping[str, float]) -> Penalties:
 Group = list[SubspaceLinear]
 
 ROUNDING = 1e-6
-"""Cosines and relative changes up to this are rounding errors of single precision."""
+"""Cosines and relative changes up to this bound are rounding errors of single precision."""
 
 
 def _mean(
@@ -119,7 +121,7 @@ def _redundancy(group: Group) -> Float[Tensor, "layers parts"]:
 def _overlap(
     columns: Float[Tensor, "layers parts size rank"], pairs: Bool[Tensor, "rank rank"]
 ) -> Float[Tensor, "layers parts"]:
-    """Summed squared cosines of the pairs of columns."""
+    """Returns the summed squared cosines of the marked pairs of columns."""
     unit = functional.normalize(columns, dim=-2)
     return _squared((unit.mT @ unit) * pairs)
 
@@ -164,28 +166,22 @@ def _spectral(group: Group) -> Float[Tensor, "layers parts"]:
 
 def _singular_values(group: Group) -> Float[Tensor, "layers parts"]:
     initial = _stack(layer.initial.s for layer in group)
-    if group[0].hard:  # whose values are sorted
+    if group[0].hard:  # its singular values are sorted
         initial = initial.sort(descending=True).values
-    least = 1e-12 * _stack(
-        layer.energy for layer in group
-    )  # the free directions of a matrix with dead rows may have no energy at all
+    # The tail of a matrix with dead rows may have no energy at all.
+    least = 1e-12 * _stack(layer.energy for layer in group)
     length = _positive(torch.maximum(initial.square().sum(-1), least)).sqrt()
-    return (
-        functional.hardshrink(
-            (_stack(layer.s for layer in group) - initial) / length[..., None], ROUNDING
-        )
-        .square()
-        .sum(-1)
-    )
+    change = (_stack(layer.s for layer in group) - initial) / length[..., None]
+    return functional.hardshrink(change, ROUNDING).square().sum(-1)
 
 
 def _squared(matrix: Float[Tensor, "layers parts rows columns"]) -> Float[Tensor, "layers parts"]:
-    """Squared Frobenius norm of what is more than rounding."""
+    """Returns the squared Frobenius norm of the entries above rounding."""
     return functional.hardshrink(matrix, ROUNDING).square().sum((-2, -1))
 
 
 def _positive(energy: Tensor) -> Tensor:
-    """What a change is a share of; of a matrix of zeros the change itself counts."""
+    """Replaces zeros by 1, so that the change of a zero matrix is measured in absolute terms."""
     return energy.where(energy > 0, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Linear probe: the pretrained backbone stays as it is, only the head learns."""
+"""Linear probe: only the head is trained, on a frozen pretrained backbone."""
 
 from fmsd.models.detector import Detector
 from fmsd.peft.method import Adaptation, Batches

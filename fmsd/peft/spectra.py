@@ -1,4 +1,4 @@
-"""Singular values of what a method teaches: the effective weights of a few layers, to be compared before and after training."""
+"""Singular values of effective weights, to compare them before and after training."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,32 +8,37 @@ from torch import Tensor, nn
 
 from fmsd.data.manifest import evenly
 from fmsd.models.detector import Detector
-from fmsd.peft.inject import Adapted, matrices, slices
+from fmsd.peft.inject import AdaptedLayer, matrix_layers, stack_size
 
 
-def watched(detector: Detector, count: int = 12) -> list[str]:
-    """Names of at most `count` matrices of the backbone that learn, evenly spread from its first to its last; a bias alone does not count.
+def sample_matrices(detector: Detector, count: int = 12) -> list[str]:
+    """Returns the names of at most `count` trainable matrices, evenly spread over the backbone.
 
-    A layer that stacks several is named with a letter for each: `blocks.0.attn.qkv.q`, `.k`, `.v`.
+    Matrices of which only the bias is trained are left out. The matrices that a fused layer stacks
+    are named by a letter each: `blocks.0.attn.qkv.q`, `.k`, `.v`.
     """
-    head, plain = detector.head(), matrices(detector.backbone)
+    head, plain = detector.head(), matrix_layers(detector.backbone)
     layers = [
         name
         for name, layer in detector.backbone.named_modules()
-        if (name in plain or isinstance(layer, Adapted)) and layer is not head
+        if (name in plain or isinstance(layer, AdaptedLayer)) and layer is not head
     ]
-    found = [
+    names = [
         part
         for name in layers
-        if _learns(detector.backbone.get_submodule(name))
+        if _has_trainable_matrix(detector.backbone.get_submodule(name))
         for part in _parts(name)
     ]
-    return [found[place] for place in evenly(len(found), count)] if found else []
+    return [names[index] for index in evenly(len(names), count)] if names else []
 
 
 @torch.no_grad()
-def spectra(detector: Detector, names: Sequence[str]) -> dict[str, list[float]]:
-    """Singular values of the effective weights that `watched` named, falling, to six digits. Folding changes none of them."""
+def effective_spectra(detector: Detector, names: Sequence[str]) -> dict[str, list[float]]:
+    """Returns the singular values of effective weights, falling, rounded to six digits.
+
+    Args:
+        names: of `sample_matrices`. Folding the detector does not change the result.
+    """
     return {
         name: [
             float(f"{value:.6g}")
@@ -43,8 +48,10 @@ def spectra(detector: Detector, names: Sequence[str]) -> dict[str, list[float]]:
     }
 
 
-def text(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> str:
-    """Both as JSON, matrix by matrix."""
+def spectra_json(
+    before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]
+) -> str:
+    """Returns the spectra before and after training as JSON, matrix by matrix."""
     return (
         json.dumps(
             {
@@ -58,24 +65,28 @@ def text(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[flo
     )
 
 
-def _learns(layer: nn.Module) -> bool:
+def _has_trainable_matrix(layer: nn.Module) -> bool:
     return any(
         parameter.requires_grad and name != "bias" for name, parameter in layer.named_parameters()
     )
 
 
 def _parts(name: str) -> list[str]:
-    """The names of the matrices that a layer stacks: those of fused layers spell them."""
+    """Returns the names of the matrices that a layer stacks; its own name lists their letters."""
     return (
-        [name] if slices(name) == 1 else [f"{name}.{letter}" for letter in name.rpartition(".")[2]]
+        [name]
+        if stack_size(name) == 1
+        else [f"{name}.{letter}" for letter in name.rpartition(".")[2]]
     )
 
 
 def _matrix(detector: Detector, name: str) -> Tensor:
-    """The effective matrix of this name, in single precision."""
+    """Returns the effective matrix of a name of `sample_matrices`, in single precision."""
     layer, _, letter = name.rpartition(".")
-    stacked = slices(layer) > 1
+    stacked = stack_size(layer) > 1
     weight = detector.backbone.get_submodule(layer if stacked else name).weight
     assert isinstance(weight, Tensor)
     whole = weight.detach().flatten(1).float()
-    return whole.chunk(slices(layer))[layer.rpartition(".")[2].index(letter)] if stacked else whole
+    return (
+        whole.chunk(stack_size(layer))[layer.rpartition(".")[2].index(letter)] if stacked else whole
+    )

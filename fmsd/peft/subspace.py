@@ -1,4 +1,4 @@
-"""A matrix split at its spectrum: a frozen semantic part plus learnable artifact subspaces.
+"""A matrix split at its spectrum: a frozen semantic part plus trainable artifact subspaces.
 
     W = W_sem + sum_k U_k diag(s_k) V_k^T        exact at initialisation
 
@@ -7,105 +7,34 @@ the size of W is ever formed. The decomposition is that of FMSD (arXiv 2601.0104
 direction, of Effort (arXiv 2411.15633).
 
 The gradients of U and V are proportional to s, and the smallest singular values of a pretrained
-matrix are next to nothing. Our reading of FMSD therefore starts s at a *working scale*, the
-matrix's median singular value, and takes what that adds out of W_sem. Effort, as released, starts s
-at the singular values.
+matrix are close to zero. Our reading of FMSD therefore starts s at no less than a *working scale*,
+the matrix's median singular value, and subtracts the difference from W_sem. Effort, as released,
+starts s at the singular values.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsd.linalg import Factors, Split, energy_gain, product
-from fmsd.peft.inject import Matrix, plain
-from fmsd.peft.svd_cache import decompose, median_singular_value
+from fmsd.linalg import Factors, Split, dense_product, energy_gain
+from fmsd.peft.artifact import Artifact, HardArtifact
+from fmsd.peft.inject import Matrix, plain_layer
+from fmsd.peft.svd_cache import cached_directions, cached_median_singular_value
 
 Allotment = Literal["interleave", "contiguous"]
 
 
-class Artifact(nn.Module):
-    """Artifact subspaces of one layer: learnable factors u, s, v and their initial values u0, s0, v0.
-
-    u is (parts, out, rank), s (parts, rank), v (parts, rank, in), where a layer that stacks several
-    matrices (a fused q, k, v) has that many parts.
-    """
-
-    u0: Tensor
-    s0: Tensor
-    v0: Tensor
-    u: nn.Parameter
-    s: nn.Parameter
-    v: nn.Parameter
-
-    def __init__(self, initial: Factors) -> None:
-        super().__init__()
-        for name, factor in zip(("u", "s", "v"), initial, strict=True):
-            self.register_parameter(name, nn.Parameter(factor.clone()))
-            self.register_buffer(f"{name}0", factor.clone())
-
-    def no_weight_decay(self) -> set[str]:
-        """Decay would pull the factors towards zero, away from the pretrained weight: they get none."""
-        return {"u", "s", "v"}
-
-    def relative_gradients(self) -> list[Tensor]:
-        """The gradient of each factor in units of the factor's own length, direction by direction.
-
-        These are the derivatives along relative changes of u, s and v: they do not depend on how
-        the three share the length of u s v^T.
-        """
-        lengths = {
-            "u": self.u.norm(dim=-2, keepdim=True),
-            "s": self.s,
-            "v": self.v.norm(dim=-1, keepdim=True),
-        }
-        return [cast(Tensor, getattr(self, name).grad) * length for name, length in lengths.items()]
-
-
-class HardArtifact(nn.Module):
-    """Artifact subspaces that cannot leave the tail: U_tail C V^T with learnable coefficients C between frozen singular directions.
-
-    c is (parts, tail, rank): its columns belong to this module's directions, its rows to all free
-    directions of the layer.
-
-    Args:
-        initial: this module's directions.
-        start: their place among those of the layer.
-        tail: number of free directions of the layer.
-    """
-
-    u0: Tensor
-    s0: Tensor
-    v0: Tensor
-
-    def __init__(self, initial: Factors, start: int, tail: int) -> None:
-        super().__init__()
-        for name, factor in zip(("u0", "s0", "v0"), initial, strict=True):
-            self.register_buffer(name, factor.clone())
-        rank = initial.s.shape[-1]
-        c = initial.s.new_zeros(*initial.s.shape[:-1], tail, rank)
-        c[..., start : start + rank, :] = torch.diag_embed(initial.s)
-        self.c = nn.Parameter(c)
-
-    def no_weight_decay(self) -> set[str]:
-        """As of other artifact subspaces."""
-        return {"c"}
-
-    def relative_gradients(self) -> list[Tensor]:
-        """The gradient of the coefficients, which is that of W between orthonormal directions."""
-        return [cast(Tensor, self.c.grad)]
-
-
 class SubspaceLinear(nn.Module):
-    """A linear layer or pointwise convolution with some singular directions trainable and the rest frozen.
+    """A linear layer or pointwise convolution of which some singular directions are trainable.
 
     A layer that stacks several matrices is decomposed slice by slice. Subspace k owns `directions`
     consecutive columns of the factors from k * directions on.
 
-    Some backbones (BEiT, EVA, Swin v2) never call the layer but read its `weight`: it is the
+    Some backbones (BEiT, EVA, Swin v2) never call the layer but read its `weight`, so that is the
     effective matrix, with gradients.
 
     Args:
@@ -114,17 +43,18 @@ class SubspaceLinear(nn.Module):
         subspaces: number K of artifact subspaces per matrix.
         directions: number m of singular directions per subspace.
         allotment: direction j belongs to subspace j mod K (`interleave`) or j div m (`contiguous`).
-        split: which singular directions are set free.
+        split: which singular directions are trainable.
         working_scale: start s at no less than the matrix's median singular value.
-        apart: keep each subspace's factors as parameters of their own, so that one can rest while
-            another learns.
+        apart: keep each subspace's factors as separate parameters, so that a mask can make one
+            inactive while another is trained.
         based: keep orthonormal bases of the longer side of rectangular matrices, which the
             orthogonality penalty needs; they cost as much memory as the weight.
-        hard: learn coefficients between frozen directions, so that nothing leaves the tail; the
-            working scale has no use then.
-        initial: the directions to set free, where they are known already.
+        hard: train coefficients between frozen directions, so that the update stays in the tail;
+            the working scale has no effect then.
+        initial: the trainable directions, if they are known already.
     """
 
+    kind: ClassVar[str] = "subspace"
     semantic: Tensor
     energy: Tensor
     gain: Tensor
@@ -147,31 +77,20 @@ class SubspaceLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.parts, self.subspaces, self.directions = parts, subspaces, directions
-        self.allotment, self.split, self.apart, self.based, self.hard = (
-            allotment,
-            split,
-            apart,
-            based,
-            hard,
-        )
+        self.allotment: Allotment = allotment
+        self.split: Split = split
+        self.apart, self.based, self.hard = apart, based, hard
         self.stride = cast(tuple[int, int], layer.stride) if isinstance(layer, nn.Conv2d) else None
         matrices = layer.weight.detach().flatten(1).unflatten(0, (parts, -1))
         self.out_features, self.in_features = parts * matrices.shape[1], matrices.shape[2]
         tail = subspaces * directions
         if initial is None:
-            initial = _singular_directions(matrices, tail, split)
-            order = torch.arange(tail)
-            if allotment == "interleave":
-                order = order.view(directions, subspaces).T.flatten()
-            initial = Factors(initial.u[..., order], initial.s[..., order], initial.vt[:, order])
-            if working_scale and not hard:
-                medians = torch.stack([median_singular_value(matrix) for matrix in matrices])
-                initial = initial._replace(s=torch.maximum(initial.s, medians[:, None]))
+            initial = self._initial_factors(matrices, working_scale and not hard)
         width = directions if apart else tail
         self.artifacts = nn.ModuleList()
         for start in range(0, tail, width):
-            own = slice(start, start + width)
-            factors = Factors(initial.u[..., own], initial.s[..., own], initial.vt[:, own])
+            block = slice(start, start + width)
+            factors = Factors(initial.u[..., block], initial.s[..., block], initial.vt[:, block])
             self.artifacts.append(HardArtifact(factors, start, tail) if hard else Artifact(factors))
         self.bias = (
             None
@@ -180,7 +99,7 @@ class SubspaceLinear(nn.Module):
         )
         self.register_buffer(
             "semantic",
-            (matrices - product(initial)).flatten(0, 1).to(layer.weight.dtype),
+            (matrices - dense_product(initial)).flatten(0, 1).to(layer.weight.dtype),
             persistent=False,
         )
         whole, (rows, wide) = matrices.to(initial.s.dtype), matrices.shape[1:]
@@ -195,13 +114,28 @@ class SubspaceLinear(nn.Module):
             persistent=False,
         )
 
+    def _initial_factors(
+        self, matrices: Float[Tensor, "parts out in"], working_scale: bool
+    ) -> Factors:
+        """Returns the singular directions to train, ordered by subspace."""
+        tail = self.subspaces * self.directions
+        initial = _singular_directions(matrices, tail, self.split)
+        order = torch.arange(tail)
+        if self.allotment == "interleave":
+            order = order.view(self.directions, self.subspaces).T.flatten()
+        initial = Factors(initial.u[..., order], initial.s[..., order], initial.vt[:, order])
+        if not working_scale:
+            return initial
+        medians = torch.stack([cached_median_singular_value(matrix) for matrix in matrices])
+        return initial._replace(s=torch.maximum(initial.s, medians[:, None]))
+
     @property
     def units(self) -> list[Artifact | HardArtifact]:
-        """The artifact subspaces that are kept apart, or all of them as one."""
+        """The separate artifact subspaces, or a single module of all of them."""
         return cast(list[Artifact | HardArtifact], list(self.artifacts))
 
     def describe(self) -> dict[str, Any]:
-        """The arguments that, beside the pretrained layer and the initial directions, make this layer."""
+        """Returns the arguments of `rebuild`, which also needs layer and initial directions."""
         names = ("parts", "subspaces", "directions", "allotment", "split", "apart", "based", "hard")
         return {name: getattr(self, name) for name in names}
 
@@ -209,7 +143,10 @@ class SubspaceLinear(nn.Module):
     def rebuild(
         cls, layer: Matrix, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
     ) -> "SubspaceLinear":
-        """The layer that `describe` described, over the same pretrained weight, with the initial directions among `tensors`."""
+        """Builds the layer that `describe` described, over the same pretrained weight.
+
+        The initial directions are taken from `tensors`.
+        """
         count = description["subspaces"] if description["apart"] else 1
         kept = [
             [tensors[f"artifacts.{k}.{name}"].to(layer.weight.device) for k in range(count)]
@@ -220,51 +157,63 @@ class SubspaceLinear(nn.Module):
 
     @torch.no_grad()
     def rebase(self, before: Factors) -> None:
-        """Takes over initial directions that were loaded in the place of `before`: the pretrained matrix stays what it was."""
+        """Updates W_sem to loaded initial directions, so that the pretrained matrix is unchanged.
+
+        Args:
+            before: the initial directions before loading.
+        """
         if not all(torch.equal(new, old) for new, old in zip(self.initial, before, strict=True)):
             self.semantic += (
-                (product(before) - product(self.initial)).flatten(0, 1).to(self.semantic.dtype)
+                (dense_product(before) - dense_product(self.initial))
+                .flatten(0, 1)
+                .to(self.semantic.dtype)
             )
             self.gain.copy_(self.initial_gain())
 
-    def _joined(self, name: str, dim: int) -> Tensor:
-        factors = [getattr(own, name) for own in self.units]
+    def _concatenate(self, name: str, dim: int) -> Tensor:
+        factors = [getattr(unit, name) for unit in self.units]
         return factors[0] if len(factors) == 1 else torch.cat(factors, dim)
 
     @property
     def u(self) -> Float[Tensor, "parts out rank"]:
         """Left directions of all subspaces."""
-        return self._joined("u0" if self.hard else "u", -1)
+        return self._concatenate("u0" if self.hard else "u", -1)
 
     @property
     def s(self) -> Float[Tensor, "parts rank"]:
-        """Weights of the directions; under the hard constraint the singular values of the coefficients, largest first."""
-        return torch.linalg.svdvals(self._joined("c", -1)) if self.hard else self._joined("s", -1)
+        """Weights of the directions; with `hard` the coefficients' singular values, falling."""
+        return (
+            torch.linalg.svdvals(self._concatenate("c", -1))
+            if self.hard
+            else self._concatenate("s", -1)
+        )
 
     @property
     def v(self) -> Float[Tensor, "parts rank in"]:
         """Right directions of all subspaces, as rows."""
-        return self._joined("v0" if self.hard else "v", -2)
+        return self._concatenate("v0" if self.hard else "v", -2)
 
     @property
     def left(self) -> Float[Tensor, "parts out rank"]:
-        """P of the artifact part P V^T: the left directions with their weights."""
-        return self.u @ self._joined("c", -1) if self.hard else self.u * self.s[..., None, :]
+        """P of the artifact part P V^T: the left directions times their weights."""
+        return self.u @ self._concatenate("c", -1) if self.hard else self.u * self.s[..., None, :]
 
     @property
     def initial(self) -> Factors:
         """The factors at the start."""
-        return Factors(self._joined("u0", -1), self._joined("s0", -1), self._joined("v0", -2))
+        return Factors(
+            self._concatenate("u0", -1), self._concatenate("s0", -1), self._concatenate("v0", -2)
+        )
 
     def initial_gain(self) -> Float[Tensor, " parts"]:
-        """||W||_F^2 - ||W_sem||_F^2 of each pretrained matrix W."""
+        """Returns ||W||_F^2 - ||W_sem||_F^2 of each pretrained matrix W."""
         u, s, vt = self.initial
         return energy_gain(self.semantic_image(vt), u * s[..., None, :], vt)
 
     def semantic_image(
         self, right: Float[Tensor, "parts rank in"]
     ) -> Float[Tensor, "parts out rank"]:
-        """W_sem V of each matrix, for directions that are given as rows."""
+        """Returns W_sem V of each matrix, with the directions V as rows."""
         return self.semantic.unflatten(0, (self.parts, -1)).to(right.dtype) @ right.mT
 
     @property
@@ -274,7 +223,11 @@ class SubspaceLinear(nn.Module):
         return weight if self.stride is None else weight[..., None, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Equals the plain layer with the effective weight, without forming it. x is (*, in), or (batch, in, height, width) of a convolution."""
+        """Computes the plain layer's output under the effective weight, without forming it.
+
+        Args:
+            x: (*, in), or (batch, in, height, width) of a convolution.
+        """
         left, down = self.left, self.v.flatten(0, 1)
         up = torch.block_diag(*left.mT) if self.parts > 1 else left[0].mT
         if self.stride is not None:
@@ -291,11 +244,11 @@ class SubspaceLinear(nn.Module):
         return y.view(*x.shape[:-1], self.out_features)
 
     def fold(self) -> Matrix:
-        """The plain layer with the effective weight."""
-        return plain(self.weight, self.bias, self.stride)
+        """Returns the plain layer with the effective weight."""
+        return plain_layer(self.weight, self.bias, self.stride)
 
     def extra_repr(self) -> str:
-        """The numbers that `print(model)` shows."""
+        """Returns the sizes that `print(model)` shows."""
         return (
             f"{self.in_features}, {self.out_features}, parts={self.parts}, "
             f"subspaces={self.subspaces}, directions={self.directions}"
@@ -303,7 +256,10 @@ class SubspaceLinear(nn.Module):
 
 
 class _Factored(torch.autograd.Function):
-    """x W_sem^T + b + (x V) P^T and its gradients, each update added into the large product instead of being made beside it."""
+    """x W_sem^T + b + (x V) P^T and its gradients.
+
+    Each low-rank product is added into the large one in place, which saves a temporary of its size.
+    """
 
     @staticmethod
     def forward(
@@ -329,13 +285,13 @@ class _Factored(torch.autograd.Function):
 
 
 def subspace_layers(model: nn.Module) -> Iterator[SubspaceLinear]:
-    """Every decomposed layer of a model."""
+    """Yields every decomposed layer of a model."""
     return (module for module in model.modules() if isinstance(module, SubspaceLinear))
 
 
 def _singular_directions(
     matrices: Float[Tensor, "parts out in"], rank: int, split: Split
 ) -> Factors:
-    """`rank` singular directions of each matrix."""
-    found = [decompose(matrix, rank, split) for matrix in matrices]
+    """Returns `rank` singular directions of each matrix."""
+    found = [cached_directions(matrix, rank, split) for matrix in matrices]
     return Factors(*(torch.stack(factors) for factors in zip(*found, strict=True)))

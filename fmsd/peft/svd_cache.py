@@ -1,4 +1,4 @@
-"""Singular directions and values that are computed once per machine: kept on disk under the hash of the weight they belong to."""
+"""A disk cache of singular directions and values, keyed by the hash of the weight."""
 
 import functools
 import hashlib
@@ -16,49 +16,55 @@ from fmsd import linalg
 from fmsd.atomic import atomic
 from fmsd.cache import cache_folder
 from fmsd.errors import InputError, reason
-from fmsd.linalg import SMALL, Factors, Split, directions
+from fmsd.linalg import SMALL, Factors, Split, singular_directions
 
 log = logging.getLogger(__name__)
 
 VERSION = 2
-"""Part of every key; to be raised with every change of `fmsd.linalg` that changes what is kept."""
+"""Part of every key; to be raised when a change of `fmsd.linalg` changes the cached values."""
 
 
-def decompose(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail") -> Factors:
-    """`fmsd.linalg.directions`, from the disk where an earlier run has left it.
-
-    Random directions are not kept.
-    """
+def cached_directions(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail") -> Factors:
+    """Returns `fmsd.linalg.singular_directions`, cached on disk unless they are random."""
     if split == "random":
-        return directions(weight, rank, split)
+        return singular_directions(weight, rank, split)
     return Factors(
-        *kept(weight, f"{rank} {split}", Factors._fields, lambda: directions(weight, rank, split))
+        *load_or_compute(
+            weight,
+            f"{rank} {split}",
+            Factors._fields,
+            lambda: singular_directions(weight, rank, split),
+        )
     )
 
 
-def median_singular_value(weight: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
-    """`fmsd.linalg.median_singular_value`, from the disk where an earlier run has left it."""
-    return kept(weight, "median", ("median",), lambda: (linalg.median_singular_value(weight),))[0]
+def cached_median_singular_value(weight: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
+    """Returns `fmsd.linalg.median_singular_value`, cached on disk."""
+    return load_or_compute(
+        weight, "median", ("median",), lambda: (linalg.median_singular_value(weight),)
+    )[0]
 
 
-def kept(
+def load_or_compute(
     weight: Float[Tensor, "out in"],
     what: str,
     names: Sequence[str],
     compute: Callable[[], Sequence[Tensor]],
 ) -> Sequence[Tensor]:
-    """What `compute` finds about a weight, from the folder `directions` of the cache, which it is written to where it is new.
+    """Returns the cached result of `compute` about a weight, computing and storing it if absent.
 
-    Nothing is kept of small matrices, nor where the cache cannot be written.
+    Results lie in the folder `directions` of the cache. Those of small matrices are not stored, nor
+    if the cache cannot be written.
 
     Args:
-        what: tells apart what is found about one weight.
-        names: of the tensors, in the file.
+        what: the kind of result, a part of the key.
+        names: names of the tensors in the file.
+        compute: returns the tensors.
     """
     if min(weight.shape) <= SMALL:
         return compute()
     try:
-        path = cache_folder() / "directions" / f"{key(weight, what)}.safetensors"
+        path = cache_folder() / "directions" / f"{cache_key(weight, what)}.safetensors"
     except InputError as error:
         _warn(error.message)
         return compute()
@@ -68,20 +74,22 @@ def kept(
             return [stored[name].to(weight.device) for name in names]
         except (SafetensorError, KeyError, OSError) as error:
             log.warning("%s cannot be read (%s); it is computed again.", path, error)
-    found = compute()
+    computed = compute()
     try:
         with atomic(path) as partial:
-            save_file({name: part.cpu() for name, part in zip(names, found, strict=True)}, partial)
+            save_file(
+                {name: part.cpu() for name, part in zip(names, computed, strict=True)}, partial
+            )
     except OSError as error:
         _warn(f"{path.parent} cannot be written ({error.strerror or reason(error)})")
     except SafetensorError as error:  # as it names a full disk
         _warn(f"{path.parent} cannot be written ({reason(error)})")
-    return found
+    return computed
 
 
 @functools.cache
 def _warn(why: str) -> None:
-    """Says once, not once a layer, that nothing is kept."""
+    """Logs once, not once a layer, that nothing is stored."""
     log.warning(
         "Singular directions are not kept, so the next run computes them again: %s; set "
         "FMSD_CACHE to a folder that can be written.",
@@ -89,13 +97,13 @@ def _warn(why: str) -> None:
     )
 
 
-def key(weight: Float[Tensor, "out in"], what: str) -> str:
-    """SHA-256 of the weight's bytes and of what is asked for."""
+def cache_key(weight: Float[Tensor, "out in"], what: str) -> str:
+    """Returns the SHA-256 of the weight's bytes and the kind of result."""
     digest = hashlib.sha256(f"{VERSION} {tuple(weight.shape)} {weight.dtype} {what}".encode())
-    digest.update(raw(weight))
+    digest.update(tensor_bytes(weight))
     return digest.hexdigest()
 
 
-def raw(tensor: Tensor) -> memoryview:
-    """A tensor's bytes, without a copy where it is contiguous and on the CPU."""
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """Returns a tensor's bytes, without a copy if it is contiguous and on the CPU."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

@@ -16,7 +16,7 @@ from PIL import Image
 from fmsd.errors import InputError, reason
 from fmsd.figures import curves, style
 from fmsd.metrics.table import videos
-from fmsd.peft.mask import Layer, LayerMask, MaskHistory
+from fmsd.peft.mask import LayerMask, MaskHistory, ScoredLayer
 from fmsd.report import html
 from fmsd.report.comparability import Marks, differing, shortened
 from fmsd.report.html import Section
@@ -309,7 +309,7 @@ def masks(overview: Overview) -> Section | None:
     def one(row: str, held: Mapping[str, Any]) -> str | None:
         if "layers" in held:
             figure = style.layer_mask(
-                LayerMask(held["settings"], tuple(Layer(**layer) for layer in held["layers"]))
+                LayerMask(held["settings"], tuple(ScoredLayer(**layer) for layer in held["layers"]))
             )
         elif held["steps"]:
             figure = style.mask_history(

@@ -23,9 +23,9 @@ from fmsd.engine.weights import folded
 from fmsd.errors import InputError
 from fmsd.figures import explanations, style
 from fmsd.figures.explanations import Tile
-from fmsd.models.attribution import best, gradcam, rollout
+from fmsd.models.attribution import default_method, gradcam, rollout
 from fmsd.models.detector import Detector
-from fmsd.models.features import features
+from fmsd.models.features import features_and_logits
 from fmsd.ownership import check_replaceable
 from fmsd.runs.folder import EXPLANATIONS, Run
 from fmsd.tables import read_parquet_schema
@@ -104,7 +104,7 @@ def explain(
     }
     scattered = sampled(tests, frames)
     model = folded(run, detector).to(alone(trainer, out).strategy.root_device).eval()
-    way = how or ("gradcam" if layer is not None else best(model))
+    way = how or ("gradcam" if layer is not None else default_method(model))
     heat = rollout if way == "rollout" else lambda model, image: gradcam(model, image, layer)
     place = "" if layer is None else f" at {layer}"
     figures = {}
@@ -234,7 +234,7 @@ def explained(
     for batch in batches(model, data, manifest):
         maps, scores = (
             heat(model, batch.image).cpu().numpy(),
-            torch.sigmoid(features(model, batch.image)[1]).tolist(),
+            torch.sigmoid(features_and_logits(model, batch.image)[1]).tolist(),
         )
         rows = manifest.table[batch.row.numpy()]
         for image, domain, label, score, own in zip(
@@ -250,7 +250,7 @@ def embedded(
     model: Detector, data: DataModule, manifest: Manifest
 ) -> tuple[Float32[np.ndarray, "frames width"], pl.DataFrame]:
     """The penultimate features of the manifest's frames, and a row for each of these: what it is and its logit."""
-    found = [features(model, batch.image) for batch in batches(model, data, manifest)]
+    found = [features_and_logits(model, batch.image) for batch in batches(model, data, manifest)]
     widths, logits = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
     return widths, manifest.table.select("path", "dataset", "domain", "label").with_columns(
         logit=pl.Series(logits)

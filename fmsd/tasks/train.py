@@ -59,7 +59,7 @@ from fmsd.peft import adapter
 from fmsd.peft.inject import fold
 from fmsd.peft.mask import LayerMask, MaskHistory
 from fmsd.peft.method import Adaptation, Method
-from fmsd.peft.spectra import spectra, text, watched
+from fmsd.peft.spectra import effective_spectra, sample_matrices, spectra_json
 from fmsd.quoting import typed
 from fmsd.report.terminal import show
 from fmsd.runs.folder import MASK, SPECTRA, VALIDATION, Run, caption, claimed, provenance
@@ -171,8 +171,8 @@ def train(
         if resumed is not None:
             check_basis(resumed, recovery.basis)
         adaptation = adapted(model, method, worker, data, mask)
-        measured = watched(model)
-        before = spectra(model, measured)
+        measured = sample_matrices(model)
+        before = effective_spectra(model, measured)
         trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
         frames, domains = len(training.where(split="train")), data.training_domains
         learned = f"{trainable:,} of {parameters:,} parameters"
@@ -230,7 +230,7 @@ def train(
                 hint(run, weights)
             chosen = choose(learner, weights)
             if measured:
-                run.write(SPECTRA, text(before, spectra(model, measured)))
+                run.write(SPECTRA, spectra_json(before, effective_spectra(model, measured)))
             settings = yaml.safe_load(config)
             about = {
                 "method": {"name": name, **settings["method"]},
@@ -442,9 +442,11 @@ def adapted(
     )
     adaptation = method(model.to(device), batches)
     if worker.world_size > 1:
-        first = {name: tensor.detach().clone() for name, tensor in adapter.state(model).items()}
+        first = {
+            name: tensor.detach().clone() for name, tensor in adapter.state_dict(model).items()
+        }
         distributed.spread(first.values())
-        adapter.restore(model, first, "the first process")
+        adapter.load_state_dict(model, first, "the first process")
     model.train()
     return adaptation
 

@@ -17,19 +17,20 @@ from torch import Tensor, nn
 
 from fmsd.errors import InputError
 from fmsd.merge.task_vectors import Part
-from fmsd.models.detector import Detector, detector, skeleton
+from fmsd.models.detector import Detector, detector, meta_detector
 from fmsd.peft import adapter
 from fmsd.peft.bitfit import bitfit
 from fmsd.peft.fmsd import fmsd
+from fmsd.peft.folded import FoldedWeights
 from fmsd.peft.full import full
 from fmsd.peft.inject import fold
 from fmsd.peft.lora import lora
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Method
 from fmsd.peft.norm import norm
+from fmsd.peft.parts import changed_parts, network_parts
 from fmsd.peft.probe import probe
-from fmsd.peft.specialist import Folded, changed, parts
-from fmsd.state import StateFile, shapes, write_state
+from fmsd.state import StateFile, tensor_shapes, write_state
 from tests.conftest import METHODS
 from tests.test_families import CONVNEXT, FAMILIES, RESNET, SWIN, VIT, Family
 
@@ -39,16 +40,13 @@ NETWORKS: dict[str, Make] = {
     "vit": functools.partial(detector, "vit_base_patch16_224", 32, **VIT),
     "swin": functools.partial(detector, "swin_tiny_patch4_window7_224", 32, **SWIN),
     "convnext": functools.partial(detector, "convnext_tiny", 32, **CONVNEXT),
-    "resnet": functools.partial(
-        detector, "resnet50", 32, **RESNET
-    ),  # strided pointwise convolutions, batch norms
-    "efficientnet": functools.partial(
-        detector, "test_efficientnet", 32
-    ),  # pointwise and depthwise convolutions with and without a bias
+    # strided pointwise convolutions, batch norms
+    "resnet": functools.partial(detector, "resnet50", 32, **RESNET),
+    # pointwise and depthwise convolutions with and without a bias
+    "efficientnet": functools.partial(detector, "test_efficientnet", 32),
     "siglip": functools.partial(detector, "vit_base_patch16_siglip_224", 32, **VIT),  # fused k, v
-    "eva": functools.partial(
-        detector, "eva02_base_patch14_224", 32, **VIT
-    ),  # biases of q and v apart from their layer
+    # biases of q and v apart from their layer
+    "eva": functools.partial(detector, "eva02_base_patch14_224", 32, **VIT),
 }
 
 BOTH = ["attention", "mlp"]
@@ -103,7 +101,7 @@ every_method = pytest.mark.parametrize("name", ADAPTED)
 
 
 class Case(NamedTuple):
-    """A specialist on disk, what it was made from, and the weights that loading and folding gives."""
+    """A specialist on disk, its base, and the weights that loading and folding give."""
 
     folder: Path
     make: Make
@@ -111,9 +109,9 @@ class Case(NamedTuple):
     hash: str
     folded: dict[str, Tensor]
 
-    def open(self, base: Mapping[str, Tensor] | None = None) -> Folded:
-        return Folded(
-            self.folder, self.base if base is None else base, self.hash, skeleton(self.make)
+    def open(self, base: Mapping[str, Tensor] | None = None) -> FoldedWeights:
+        return FoldedWeights(
+            self.folder, self.base if base is None else base, self.hash, meta_detector(self.make)
         )
 
 
@@ -135,7 +133,7 @@ def begin(make: Make, base: Mapping[str, Tensor]) -> Detector:
 
 @torch.no_grad()
 def stir(model: Detector) -> None:
-    """Moves whatever training moves: parameters that learn, and the statistics of norms that learn."""
+    """Moves trainable parameters and the statistics of trained norms, as training does."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -175,7 +173,7 @@ def case(name: str, tmp_path: Path) -> Case:
 def check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Both ways do the same arithmetic on the same numbers, so they agree to the bit."""
     assert list(found) == list(expected)
-    assert shapes(found) == shapes(expected)
+    assert tensor_shapes(found) == tensor_shapes(expected)
     for key, value in expected.items():
         assert found[key].dtype == value.dtype, key
         assert torch.equal(found[key], value), key
@@ -233,7 +231,7 @@ def test_a_base_in_a_half_precision_file_is_the_detector_loaded_from_it(
     make = functools.partial(make, weights=file)
     case = train(tmp_path, make, method, make().backbone.state_dict())
     found = case.open(StateFile(file))
-    assert adapter.fingerprint(skeleton(make), StateFile(file)) == case.hash
+    assert adapter.fingerprint(meta_detector(make), StateFile(file)) == case.hash
     for key, value in case.folded.items():
         assert torch.equal(found[key].to(value.dtype), value), key
         assert key not in found.touched or found[key].dtype == value.dtype, key
@@ -274,29 +272,31 @@ def refusal(act: Callable[[], object]) -> str:
 
 @pytest.mark.parametrize("name", ["fmsd", "norm", "full"])
 def test_what_does_not_belong_to_the_base_is_refused(name: str, case: Case, tmp_path: Path) -> None:
-    empty = skeleton(case.make)
-    said = refusal(lambda: Folded(tmp_path, case.base, "0" * 64, empty))
+    empty = meta_detector(case.make)
+    said = refusal(lambda: FoldedWeights(tmp_path, case.base, "0" * 64, empty))
     assert (
         f"belongs to other base weights: a network with hash {case.hash[:12]}, not 000000000000"
         in said
     )
-    said = refusal(lambda: Folded(tmp_path, case.base, case.hash, skeleton(NETWORKS["resnet"])))
+    said = refusal(
+        lambda: FoldedWeights(tmp_path, case.base, case.hash, meta_detector(NETWORKS["resnet"]))
+    )
     assert "does not fit the backbone (first: '" in said
     assert "give the backbone it was made with" in said
     assert "holds no adapter (adapter.json is missing)" in refusal(
-        lambda: Folded(tmp_path / "none", case.base, case.hash, empty)
+        lambda: FoldedWeights(tmp_path / "none", case.base, case.hash, empty)
     )
     (tmp_path / "adapter.safetensors").unlink()
     assert "holds no adapter (adapter.safetensors is missing)" in refusal(
-        lambda: Folded(tmp_path, case.base, case.hash, empty)
+        lambda: FoldedWeights(tmp_path, case.base, case.hash, empty)
     )
 
 
 def test_a_backbone_of_another_depth_is_refused(tmp_path: Path) -> None:
     case = train(tmp_path, functools.partial(NETWORKS["vit"], depth=2), METHODS["fmsd"])
-    empty = skeleton(NETWORKS["vit"])
+    empty = meta_detector(NETWORKS["vit"])
     assert "(first: 'blocks.1.attn.proj" in refusal(
-        lambda: Folded(tmp_path, case.base, case.hash, empty)
+        lambda: FoldedWeights(tmp_path, case.base, case.hash, empty)
     )
 
 
@@ -310,7 +310,9 @@ def test_tensors_of_another_input_size_are_refused_as_they_are_by_load(tmp_path:
     }
     assert adapter.fingerprint(begin(large, base)) == case.hash
     assert "(first: 'pos_embed')" in refusal(lambda: adapter.load(begin(large, base), tmp_path))
-    assert "pos_embed" in refusal(lambda: Folded(tmp_path, base, case.hash, skeleton(large)))
+    assert "pos_embed" in refusal(
+        lambda: FoldedWeights(tmp_path, base, case.hash, meta_detector(large))
+    )
 
 
 def test_a_layer_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
@@ -352,7 +354,7 @@ def test_what_is_read_is_what_was_saved(tmp_path: Path) -> None:
     assert isinstance(tensors, StateFile)
     assert description == json.loads((tmp_path / "adapter.json").read_text())
     assert description["method"] == {"name": "masm"}
-    kept = adapter.state(model)
+    kept = adapter.state_dict(model)
     assert description["tensors"] == list(kept)
     assert set(tensors) == set(kept)
     assert all(torch.equal(tensors[key], value) for key, value in kept.items())
@@ -373,30 +375,35 @@ def test_a_rebuilt_layer_is_the_one_that_was_made(name: str, tmp_path: Path) -> 
     for layer in description["layers"]:
         made, rebuilt = (
             model.backbone.get_submodule(layer),
-            adapter.rebuilt(plain.get_submodule(layer), layer, description, tensors, tmp_path),
+            adapter.rebuild_layer(
+                plain.get_submodule(layer), layer, description, tensors, tmp_path
+            ),
         )
         assert type(rebuilt) is type(made)
-        assert cast(adapter.Adapted, rebuilt).describe() == cast(adapter.Adapted, made).describe()
+        assert (
+            cast(adapter.AdaptedLayer, rebuilt).describe()
+            == cast(adapter.AdaptedLayer, made).describe()
+        )
         buffers, own = dict(rebuilt.named_buffers()), dict(made.named_buffers())
         assert set(buffers) == set(own)
         assert all(torch.equal(buffers[key], value) for key, value in own.items())
         assert torch.equal(
-            cast(adapter.Adapted, rebuilt).fold().get_parameter("weight"),
-            cast(adapter.Adapted, made).fold().get_parameter("weight"),
+            cast(adapter.AdaptedLayer, rebuilt).fold().get_parameter("weight"),
+            cast(adapter.AdaptedLayer, made).fold().get_parameter("weight"),
         )
 
 
 def test_a_description_beside_tensors_is_an_adapter(tmp_path: Path) -> None:
     make = NETWORKS["vit"]
     base = weights(make)
-    empty, hash_ = skeleton(make), adapter.fingerprint(begin(make, base))
+    empty, hash_ = meta_detector(make), adapter.fingerprint(begin(make, base))
     head = {key: torch.rand_like(base[key]) for key in ("head.weight", "head.bias")}
     write_state(
         tmp_path / "adapter.safetensors",
         {key: (value.shape, value.dtype) for key, value in head.items()},
         head.items(),
     )
-    adapter.describe(
+    adapter.write_description(
         empty,
         tmp_path,
         {"name": "a network", "hash": hash_},
@@ -423,7 +430,7 @@ def test_the_fingerprint_of_weights_is_that_of_the_detector_that_holds_them(
     network: str, tmp_path: Path
 ) -> None:
     make = NETWORKS[network]
-    base, empty = weights(make), skeleton(make)
+    base, empty = weights(make), meta_detector(make)
     found = adapter.fingerprint(begin(make, base))
     assert adapter.fingerprint(empty, base) == found
     assert adapter.fingerprint(empty, base | {"unknown": torch.zeros(1)}) == found
@@ -504,7 +511,7 @@ PARTS: dict[str, dict[str, Part]] = {
 
 @pytest.mark.parametrize("network", PARTS)
 def test_tensors_are_what_their_modules_make_them(network: str) -> None:
-    found = parts(skeleton(NETWORKS[network]))
+    found = network_parts(meta_detector(NETWORKS[network]))
     assert {name: found[name] for name in PARTS[network]} == PARTS[network]
     head = adapter.head_name(NETWORKS[network]())
     assert {name for name, part in found.items() if part.kind == "head"} == {
@@ -518,7 +525,7 @@ def test_a_skeleton_is_the_detector_without_memory_and_every_tensor_has_a_part(
     family: Family,
 ) -> None:
     make = functools.partial(detector, family.name, family.size, **family.arguments)
-    real, empty = make(), skeleton(make)
+    real, empty = make(), meta_detector(make)
     own, found = real.backbone.state_dict(), empty.backbone.state_dict()
     assert list(found) == list(own)
     assert {key: (value.shape, value.dtype) for key, value in found.items()} == {
@@ -534,8 +541,8 @@ def test_a_skeleton_is_the_detector_without_memory_and_every_tensor_has_a_part(
     assert empty.mean.flatten().tolist() == torch.tensor(config["mean"]).tolist()
     assert empty.std.flatten().tolist() == torch.tensor(config["std"]).tolist()
 
-    kinds = parts(empty)
-    assert kinds == parts(real)
+    kinds = network_parts(empty)
+    assert kinds == network_parts(real)
     assert list(kinds) == list(own)
     assert {part.kind for part in kinds.values()} <= {
         "matrix",
@@ -582,10 +589,8 @@ class Attention(nn.Module):
         return self.fc
 
 
-def test_torchs_own_attention_stacks_three_matrices_and_buffers_are_told_apart_by_their_numbers() -> (
-    None
-):
-    found = parts(Detector(Attention(), (0.5,) * 3, (0.5,) * 3))
+def test_torchs_own_attention_stacks_three_matrices_and_buffers_are_known_by_their_dtype() -> None:
+    found = network_parts(Detector(Attention(), (0.5,) * 3, (0.5,) * 3))
     assert found == {
         "index": Part("counter"),
         "mask": Part("counter"),
@@ -606,14 +611,14 @@ def test_torchs_own_attention_stacks_three_matrices_and_buffers_are_told_apart_b
 
 def test_a_skeleton_reads_no_weights_and_does_not_disturb_the_random_state(tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    empty = skeleton(functools.partial(NETWORKS["vit"], weights=tmp_path / "none.safetensors"))
+    empty = meta_detector(functools.partial(NETWORKS["vit"], weights=tmp_path / "none.safetensors"))
     assert torch.equal(torch.get_rng_state(), before)
     assert list(empty.backbone.state_dict()) == list(NETWORKS["vit"]().backbone.state_dict())
 
 
 def test_a_large_skeleton_costs_nothing() -> None:
     """64 GB of weights in single precision."""
-    empty = skeleton(
+    empty = meta_detector(
         functools.partial(
             detector, "vit_giant_patch14_dinov2", 224, embed_dim=12288, num_heads=96, depth=8
         )
@@ -636,15 +641,17 @@ def write_merged(
     folder: Path, case: Case, state: Mapping[str, Tensor], touched: set[str]
 ) -> dict[str, Part]:
     """A merged adapter as the merge task writes it: no adapted layers, the tensors of `changed`."""
-    empty = skeleton(case.make)
-    kinds = changed(empty, touched)
+    empty = meta_detector(case.make)
+    kinds = changed_parts(empty, touched)
     own = empty.backbone.state_dict()
     write_state(
         folder / "adapter.safetensors",
         {name: (own[name].shape, own[name].dtype) for name in kinds},
         ((name, state[name]) for name in kinds),
     )
-    adapter.describe(empty, folder, {"name": "a network", "hash": case.hash}, {}, list(kinds), {})
+    adapter.write_description(
+        empty, folder, {"name": "a network", "hash": case.hash}, {}, list(kinds), {}
+    )
     return kinds
 
 
@@ -657,7 +664,9 @@ def test_a_merged_adapter_of_what_changed_loads_and_is_a_specialist_again(
     kinds = write_merged(folder, case, found, found.touched)
     assert found.touched <= set(kinds)
     assert kinds == {
-        name: part for name, part in parts(skeleton(case.make)).items() if name in kinds
+        name: part
+        for name, part in network_parts(meta_detector(case.make)).items()
+        if name in kinds
     }
     assert all(
         part.kind in ("statistic", "counter")
@@ -665,7 +674,7 @@ def test_a_merged_adapter_of_what_changed_loads_and_is_a_specialist_again(
         if name not in found.touched
     )
     check_same(merged(folder, case.make, case.base), case.folded)
-    again = Folded(folder, case.base, case.hash, skeleton(case.make))
+    again = FoldedWeights(folder, case.base, case.hash, meta_detector(case.make))
     assert again.touched == set(kinds)
     check_same(again, case.folded)
 
@@ -675,7 +684,7 @@ def test_a_merged_adapter_of_every_tensor_loads(name: str, case: Case, tmp_path:
     """As where an expert is a whole file of weights."""
     folder = tmp_path / "merged"
     kinds = write_merged(folder, case, case.folded, set(case.folded))
-    assert kinds == parts(skeleton(case.make))
+    assert kinds == network_parts(meta_detector(case.make))
     check_same(merged(folder, case.make, case.base), case.folded)
 
 
@@ -710,13 +719,14 @@ def test_buffers_of_a_module_travel_with_the_parameters_in_it() -> None:
     modules around it, and no others.
     """
     model = Detector(Attention(), (0.5,) * 3, (0.5,) * 3)
-    assert set(changed(model, {"fc.bias"})) == {"fc.bias", "index", "mask", "scale"}
-    batch = skeleton(NETWORKS["resnet"])
+    assert set(changed_parts(model, {"fc.bias"})) == {"fc.bias", "index", "mask", "scale"}
+    batch = meta_detector(NETWORKS["resnet"])
     statistics = {f"bn1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
     assert (
-        set(changed(batch, {"bn1.weight", "fc.weight"})) == {"bn1.weight", "fc.weight"} | statistics
+        set(changed_parts(batch, {"bn1.weight", "fc.weight"}))
+        == {"bn1.weight", "fc.weight"} | statistics
     )
-    assert set(changed(batch, {"bn1.weight"})) == set(adapter.state(batch))
+    assert set(changed_parts(batch, {"bn1.weight"})) == set(adapter.state_dict(batch))
     assert {
         name for name, parameter in batch.backbone.named_parameters() if parameter.requires_grad
     } == {"bn1.weight"}

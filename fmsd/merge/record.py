@@ -1,0 +1,109 @@
+"""The record of a merge, `merge.json`, whose Gram matrices later merges reuse."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from fmsd.errors import InputError
+from fmsd.merge.r2m import R2M
+from fmsd.merge.r2m_script import R2MScript
+from fmsd.merge.task_vectors import Merger, Specialists
+
+log = logging.getLogger(__name__)
+
+RECORD = "merge.json"
+"""The file name of the record."""
+
+
+def core_merger(merger: Merger) -> R2M | R2MScript:
+    """Returns the merger whose core the record describes: R2M unless the merger has a core."""
+    return merger if isinstance(merger, R2M | R2MScript) else R2M()
+
+
+def tensor_records(
+    specialists: Specialists, merger: Merger, merged: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Returns the per-tensor record: Gram matrix, norms of core and residuals, and rank.
+
+    Args:
+        merged: the merger's own record of each tensor, which takes precedence. Without it the norms
+            of residuals are those before truncation.
+    """
+    norms = core_merger(merger).norms(specialists)
+    return [
+        {
+            "name": name,
+            "gram": gram.tolist(),
+            "core": float(core),
+            "residuals": residuals.tolist(),
+            **merged[name],
+        }
+        for name, gram, core, residuals in zip(
+            specialists.names, specialists.gram, *norms, strict=True
+        )
+    ]
+
+
+def known_grams(
+    before: Mapping[str, Any],
+    base_hash: str,
+    experts: Sequence[tuple[Path, str]],
+    names: Sequence[str],
+) -> Float64[Tensor, "layers known known"]:
+    """Returns the Gram matrices in the record of a merge of the first experts.
+
+    They are zero for tensors in which none of these experts differs from the base.
+
+    Args:
+        before: the record.
+        base_hash: the fingerprint of the base weights.
+        experts: path and SHA-256 of each of these experts.
+        names: the tensors of the new merge.
+
+    Raises:
+        InputError: the base or an expert has changed.
+    """
+    if before["base"]["hash"] != base_hash:
+        raise InputError(
+            "The base is not that of the earlier merge", "give the same, or merge anew"
+        )
+    for earlier, (path, sha256) in zip(before["experts"], experts, strict=True):
+        if earlier["sha256"] != sha256:
+            raise InputError(
+                f"The expert {path} has changed since it was merged",
+                "merge anew with experts='[...]'",
+            )
+    grams = {
+        layer["name"]: torch.tensor(layer["gram"], dtype=torch.float64)
+        for layer in before["layers"]
+    }
+    zeros = torch.zeros(len(experts), len(experts), dtype=torch.float64)
+    return torch.cat([zeros[None][:0], *(grams.get(name, zeros)[None] for name in names)])
+
+
+def log_truncations(merged: Mapping[str, Mapping[str, Any]]) -> None:
+    """Logs how many matrices were decomposed exactly because a Krylov space guaranteed too little.
+
+    Args:
+        merged: the merger's record of each tensor.
+    """
+    matrices = sum(len(record.get("of_best", ())) for record in merged.values())
+    rejected = {
+        name: record["rejected"] for name, record in merged.items() if record.get("rejected")
+    }
+    if rejected:
+        name = min(rejected, key=lambda name: min(rejected[name]))
+        log.info(
+            "%d of %d matrices were decomposed as a whole: their truncations in a Krylov space "
+            "were known to hold less than merger.least_energy of "
+            "the best ones' energy (%.2f in %s).",
+            sum(map(len, rejected.values())),
+            matrices,
+            min(rejected[name]),
+            name,
+        )

@@ -1,0 +1,111 @@
+"""The weights of an adapted backbone as those of a plain one, folded layer by layer on access."""
+
+import copy
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fmsd.errors import InputError
+from fmsd.models.detector import Detector
+from fmsd.models.head import check_head_kind
+from fmsd.peft import adapter
+from fmsd.peft.inject import AdaptedLayer
+from fmsd.state import tensor_shapes
+
+
+class FoldedWeights(Mapping[str, Tensor]):
+    """The weights of an adapted backbone as a plain state dict.
+
+    A layer is folded when one of its tensors is read; each thread keeps its last one in memory.
+
+    Args:
+        folder: the folder of the adapter.
+        base: the base weights of the adapter.
+        hash: their fingerprint.
+        empty: the detector on the meta device.
+
+    Raises:
+        InputError: there is no adapter, or one of another backbone, base or kind of head.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        base: Mapping[str, Tensor],
+        hash: str,  # noqa: A002
+        empty: Detector,
+    ) -> None:
+        self.folder, self.base, self.empty = folder, base, empty
+        self.description, self.tensors = adapter.read(folder, hash)
+        head = adapter.head_name(empty)
+        # A method may leave the head unchanged.
+        if any(name.startswith(f"{head}.") for name in self.tensors):
+            check_head_kind(self.tensors, empty.backbone, head, str(folder))
+        expected, found = tensor_shapes(empty.backbone.state_dict()), tensor_shapes(self.tensors)
+        self.names = list(expected)
+        odd = [layer for layer in self.description["layers"] if f"{layer}.weight" not in expected]
+        odd += [
+            name
+            for name in found
+            if self.adapted_layer(name) is None and found[name] != expected.get(name)
+        ]
+        if odd:
+            raise InputError(
+                f"The adapter in {folder} does not fit the backbone (first: {min(odd)!r})",
+                "give the backbone it was made with",
+            )
+        self.last = threading.local()
+
+    def adapted_layer(self, name: str) -> str | None:
+        """Returns the name of the adapted layer that a tensor belongs to; None if it is plain."""
+        parts = name.split(".")
+        return next(
+            (
+                layer
+                for layer in (".".join(parts[:end]) for end in range(1, len(parts)))
+                if layer in self.description["layers"]
+            ),
+            None,
+        )
+
+    @property
+    def touched(self) -> set[str]:
+        """Names of the tensors that may differ from those of the base."""
+        return {name for name in self.names if name in self.tensors or self.adapted_layer(name)}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Returns a tensor of the folded backbone."""
+        layer = self.adapted_layer(name)
+        if layer is None:
+            return self.tensors[name] if name in self.tensors else self.base[name]
+        if getattr(self.last, "layer", None) != layer:
+            self.last.state, self.last.layer = self._fold(layer), layer
+        return self.last.state[name.removeprefix(f"{layer}.")]
+
+    @torch.no_grad()
+    def _fold(self, name: str) -> dict[str, Tensor]:
+        layer = copy.deepcopy(self.empty.backbone.get_submodule(name)).to_empty(device="cpu")
+        for key, value in layer.state_dict().items():
+            value.copy_(self.base[f"{name}.{key}"])
+        adapted = adapter.rebuild_layer(layer, name, self.description, self.tensors, self.folder)
+        for key, value in adapted.state_dict().items():
+            if (whole := f"{name}.{key}") in self.tensors:
+                tensor = self.tensors[whole]
+                if tensor.shape != value.shape:
+                    raise InputError(
+                        f"The adapter in {self.folder} is damaged: {whole} has the shape "
+                        f"{tuple(tensor.shape)} instead of {tuple(value.shape)}",
+                        "take it anew from the run that it comes from",
+                    )
+                value.copy_(tensor)
+        assert isinstance(adapted, AdaptedLayer)
+        return adapted.fold().state_dict()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
