@@ -24,9 +24,9 @@ from harness import Row, arguments, interleaved, ratio, report, row
 from sklearn.metrics import roc_auc_score
 from torchmetrics.functional.classification import binary_auroc
 
-from fmsd.metrics.interval import drawn, resampled
+from fmsd.metrics.interval import draw_counts, resample_metrics
 from fmsd.metrics.ranking import METRICS
-from fmsd.metrics.table import LEVELS, results, scored
+from fmsd.metrics.table import LEVELS, compute_results, with_scores
 
 VIDEOS, FRAMES, RESAMPLES, LOOP = 3125, 32, 1000, 10
 ALONE = "AUC, one frame a video, frames and videos"
@@ -45,7 +45,7 @@ def predictions(videos: int, frames: int) -> pl.DataFrame:
 
 def looped(frames: pl.DataFrame, torchmetrics: bool) -> None:
     """Makes a few resamples one by one and takes the AUC of each."""
-    counts = drawn((np.arange(VIDEOS) % 2).astype(bool), LOOP, 0).numpy().astype(int)
+    counts = draw_counts((np.arange(VIDEOS) % 2).astype(bool), LOOP, 0).numpy().astype(int)
     score, label, video = (frames[name].to_numpy() for name in ("score", "label", "number"))
     for times in counts:
         row = np.repeat(np.arange(len(video)), times[video])
@@ -65,7 +65,7 @@ def peak() -> float:
 def both(frames: pl.DataFrame) -> None:
     """Resamples frames and videos."""
     for level in LEVELS:
-        resampled(frames, ["auc"], level, RESAMPLES)
+        resample_metrics(frames, ["auc"], level, RESAMPLES)
 
 
 def measure(rounds: int) -> list[Row]:
@@ -75,20 +75,20 @@ def measure(rounds: int) -> list[Row]:
     before = peak()
     images()
     memory = peak() - before
-    frames = scored(predictions(VIDEOS, FRAMES))
+    frames = with_scores(predictions(VIDEOS, FRAMES))
     loops = {
         "scikit-learn": functools.partial(looped, frames, False),
         "torchmetrics": functools.partial(looped, frames, True),
     }
     ours = {
-        "AUC": functools.partial(resampled, frames, ["auc"], "frame", RESAMPLES),
-        "AUC of videos": functools.partial(resampled, frames, ["auc"], "video", RESAMPLES),
+        "AUC": functools.partial(resample_metrics, frames, ["auc"], "frame", RESAMPLES),
+        "AUC of videos": functools.partial(resample_metrics, frames, ["auc"], "video", RESAMPLES),
         f"all {len(METRICS)} metrics": functools.partial(
-            resampled, frames, list(METRICS), "frame", RESAMPLES
+            resample_metrics, frames, list(METRICS), "frame", RESAMPLES
         ),
     }
     single = {
-        "results: all metrics, no resamples": functools.partial(results, frames, "iid"),
+        "results: all metrics, no resamples": functools.partial(compute_results, frames, "iid"),
         ALONE: images,
     }
     seconds = interleaved(ours | single | loops, rounds)

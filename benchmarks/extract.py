@@ -32,9 +32,10 @@ from harness import Row, arguments, interleaved, ratio, report, row
 
 from fmsd.data.extraction.crops import Recipe, Source
 from fmsd.data.extraction.faces import YuNet, located, similarity, template
-from fmsd.data.manifest import evenly
+from fmsd.data.manifest import evenly_spaced
 from fmsd.data.sources.tree import is_video
-from fmsd.data.synthetic import CONDITIONS, Pose, person, render
+from fmsd.data.synthetic.faces import Pose, render
+from fmsd.data.synthetic.recording import CONDITIONS, draw_identity
 from fmsd.tasks.extract import worked
 
 FRAMES, SIDE, CORES = 32, 640, os.cpu_count() or 1
@@ -45,7 +46,7 @@ def drawn(folder: Path, count: int = 8, length: int = 240) -> list[Path]:
     made = []
     for seed in range(count):
         who, path = (
-            person(np.random.default_rng(seed), CONDITIONS["synthetic"]),
+            draw_identity(np.random.default_rng(seed), CONDITIONS["synthetic"]),
             folder / f"{seed}.mp4",
         )
         face = (
@@ -135,7 +136,7 @@ def measure(
     folder: Path, videos: Sequence[Path], copies: int, rounds: int, landmarks: str | None
 ) -> list[Row]:
     """Seconds per pass over all clips, and ratios."""
-    clips = [(path, evenly(length(path), FRAMES)) for path in videos] * copies
+    clips = [(path, evenly_spaced(length(path), FRAMES)) for path in videos] * copies
     frames = sum(len(places) for _, places in clips)
     sources = [
         Source(f"clip/{number}", path, (), 0, "clip", "real", "test", "")

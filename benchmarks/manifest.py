@@ -17,9 +17,10 @@ from typing import TypeVar
 import polars as pl
 from harness import Row, main, row
 
-from fmsd.data.manifest import SCHEMA, Manifest, collect, read
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import SCHEMA, Frame
+from fmsd.data.manifest import Manifest, read_manifest
 from fmsd.data.pack import MARK, PLACES
-from fmsd.types import Frame
 
 VIDEOS, FRAMES = 10_000, 100
 T = TypeVar("T")
@@ -79,7 +80,7 @@ def measure() -> list[Row]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         timed("write", lambda: manifest.write(folder / "manifest.parquet"))
-        manifest = timed("read", lambda: read(folder / "manifest.parquet", Path("/data")))
+        manifest = timed("read", lambda: read_manifest(folder / "manifest.parquet", Path("/data")))
         timed("validate", lambda: manifest.validate(files=False))
         timed("filter", lambda: manifest.where(split="train", domain=["real", "Deepfakes"]))
         total, raised = sum(seconds.values()), peak() - imported
@@ -93,7 +94,7 @@ def measure() -> list[Row]:
         ).write_parquet(folder / PLACES)
         (folder / MARK).touch()
         timed("files, packed", Manifest(manifest.table, folder).files)
-    timed("collect, from Frame objects", lambda: collect(frames(), Path("/data")))
+    timed("collect, from Frame objects", lambda: from_entries(frames(), Path("/data")))
     rows = [row(f"{name}, 1 M frames", value, "s") for name, value in seconds.items()]
     rows.append(row("write, read, validate and filter", total, "s", goal=5))
     rows.append(row("their peak memory above that of the imports", raised, "MB", goal=500))

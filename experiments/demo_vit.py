@@ -25,35 +25,33 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 import fmsd
-from fmsd.data import synthetic
+from fmsd.data.synthetic import faces, plan, recording
 from fmsd.models.detector import detector
 
 ARCHITECTURE: dict[str, Any] = {
-    "img_size": synthetic.SIZE,
+    "img_size": faces.SIZE,
     "patch_size": 8,
     "embed_dim": 160,
     "depth": 6,
     "num_heads": 5,
 }
 PERSONS, POSES = 3000, 4
-FLAGS = [synthetic.TRAITS.index(flag) for flag in synthetic.FLAGS]
+FLAGS = [faces.TRAITS.index(flag) for flag in faces.FLAGS]
 
 
 def photographs(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Images and targets of one person: `POSES` JPEG-compressed frames, each under its own camera and light."""
-    condition = synthetic.ANYWHERE
-    rng = np.random.default_rng(synthetic.seed_of("pretrain", synthetic.VERSION, number))
-    who = synthetic.person(rng, condition)
+    condition = recording.ANYWHERE
+    rng = np.random.default_rng(plan.seed_from("pretrain", plan.VERSION, number))
+    who = recording.draw_identity(rng, condition)
     images, targets = [], []
     for _ in range(POSES):
-        (pose,) = synthetic.movement(rng, 1, condition)
-        scene = synthetic.render(
-            who, pose, int(rng.integers(2**31)), rng.uniform(0, condition.clutter)
-        )
+        (pose,) = recording.draw_movement(rng, 1, condition)
+        scene = faces.render(who, pose, int(rng.integers(2**31)), rng.uniform(0, condition.clutter))
         image = (
-            (synthetic.photograph(scene.image, rng, rng, condition) * 255).round().astype(np.uint8)
+            (recording.photograph(scene.image, rng, rng, condition) * 255).round().astype(np.uint8)
         )
-        stored = synthetic.encode(
+        stored = plan.encode_jpeg(
             image, int(rng.integers(condition.jpeg[0], condition.jpeg[1] + 1))
         )
         images.append(cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR_RGB))
@@ -98,7 +96,7 @@ def main() -> None:
     held = len(images) // 20
     train, valid = torch.arange(held, len(images)), torch.arange(held)
 
-    model = detector("vit_tiny_patch16_224", size=synthetic.SIZE, **ARCHITECTURE)
+    model = detector("vit_tiny_patch16_224", size=faces.SIZE, **ARCHITECTURE)
     model.backbone.reset_classifier(targets.shape[1])  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     steps = options.epochs * (len(train) // options.batch)
@@ -147,7 +145,7 @@ def main() -> None:
         metadata={
             "made_by": "experiments/demo_vit.py",
             "model": "vit_tiny_patch16_224",
-            "size": str(synthetic.SIZE),
+            "size": str(faces.SIZE),
         },
     )
     partial.replace(options.out)

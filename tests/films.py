@@ -8,14 +8,15 @@ import av
 import cv2
 import numpy as np
 
-from fmsd.data.synthetic import CONDITIONS, Pose, person, render
+from fmsd.data.synthetic.faces import Pose, render
+from fmsd.data.synthetic.recording import CONDITIONS, draw_identity
 
 STILL = Pose(0, 0, 0, 0, 0.5, 0.2, 0, 0, 0)
 
 
 def portrait(seed: int, side: int) -> np.ndarray:
     """A drawn face, RGB."""
-    who = person(np.random.default_rng(seed), CONDITIONS["synthetic"])
+    who = draw_identity(np.random.default_rng(seed), CONDITIONS["synthetic"])
     image = render(who, STILL, seed, 0.0).image
     return cv2.resize(
         (np.clip(image, 0, 1) * 255).astype(np.uint8), (side, side), interpolation=cv2.INTER_CUBIC

@@ -11,16 +11,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Frame
 from fmsd.data.loading import blending
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import read_image
-from fmsd.data.loading.sampler import Joint, Shuffle
-from fmsd.data.loading.transforms import seeded, transform
-from fmsd.data.manifest import Manifest, collect
+from fmsd.data.loading.sampler import ProcessBatches, Shuffle
+from fmsd.data.loading.transforms import build_transform, with_generator
+from fmsd.data.manifest import Manifest
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import TrainingBatches
 from fmsd.errors import InputError
-from fmsd.types import Frame
 from tests.conftest import grow_tree, write_image
 from tests.test_engine import SPLITS, module
 
@@ -59,7 +60,9 @@ def marked(
 
 
 def manifest_of(tree: Path) -> Manifest:
-    return collect(folder.scan(tree, "tree", "{split}/{domain}/{video}", SPLITS, ["real"]), tree)  # pyright: ignore[reportArgumentType]
+    return from_entries(
+        folder.scan(tree, "tree", "{split}/{domain}/{video}", SPLITS, ["real"]), tree
+    )  # pyright: ignore[reportArgumentType]
 
 
 # ---- which frames
@@ -70,7 +73,7 @@ def test_real_training_frames_stand_twice_and_training_fakes_are_left_out(
 ) -> None:
     before = manifest_of(tree)
     with caplog.at_level(logging.INFO):
-        after = blending.expanded(before)
+        after = blending.add_self_blended(before)
     assert (
         "each of the 4 real training frames is also blended into a fake; 4 fakes of the training "
         "split are left out" in caplog.text
@@ -108,7 +111,7 @@ def test_the_mean_face_is_symmetric_and_holds_eyes_and_mouth_of_an_aligned_crop(
         / 112
     )
     places = ((arcface - 0.5) / 1.3 + 0.5) * 256
-    whole, lower = (blending.hull(points * 256, 256, 256) for points in blending.MEAN_FACE)
+    whole, lower = (blending.hull_mask(points * 256, 256, 256) for points in blending.MEAN_FACE)
     for mask in (whole, lower):
         assert all(mask[round(y), round(x)] == 1 for x, y in places)
         assert np.abs(mask - mask[:, ::-1]).mean() < 0.01
@@ -136,30 +139,30 @@ def test_crops_that_the_mean_face_does_not_fit_need_landmarks(
         json.dumps({"align": True, "margin": 1.3, "frames": 32, "sampling": "spread"} | made)
     )
     frame = Frame(path, 0, "mine", "real", "mine/real/033", 0, "train")
-    manifest = collect([frame], tmp_path)
-    assert len(blending.expanded(manifest)) == 2
+    manifest = from_entries([frame], tmp_path)
+    assert len(blending.add_self_blended(manifest)) == 2
     (tmp_path / "landmarks" / "033" / "000.npy").unlink()
     if told is None:
-        assert len(blending.expanded(manifest)) == 2
+        assert len(blending.add_self_blended(manifest)) == 2
         return
     with pytest.raises(
         InputError,
         match=rf"were made with {told}, where the mean face of data\.augment=sbi does not fit",
     ):
-        blending.expanded(manifest)
+        blending.add_self_blended(manifest)
 
 
 def test_landmarks_are_used_where_the_copy_has_them(tmp_path: Path) -> None:
     path = marked(tmp_path)
-    whole, lower = blending.outlines(path, SIDE, SIDE)
+    whole, lower = blending.face_outlines(path, SIDE, SIDE)
     assert (len(whole), len(lower)) == (81, 68)
-    found = blending.hull(whole, SIDE, SIDE)
+    found = blending.hull_mask(whole, SIDE, SIDE)
     down, across = np.nonzero(found)
     assert abs(down.mean() - 16) < 1
     assert abs(across.mean() - 16) < 1
     assert abs(found.sum() - np.pi * 8**2) < 40
     (tmp_path / "landmarks" / "033" / "000.npy").unlink()
-    assert [len(points) for points in blending.outlines(path, SIDE, SIDE)] == [
+    assert [len(points) for points in blending.face_outlines(path, SIDE, SIDE)] == [
         len(points) for points in blending.MEAN_FACE
     ]
 
@@ -176,7 +179,7 @@ def test_damaged_landmarks_are_refused_by_name(tmp_path: Path) -> None:
     ):
         place.write_bytes(content)
         with pytest.raises(InputError, match=rf"033/000\.npy {said} .*fetch it again"):
-            blending.outlines(path, SIDE, SIDE)
+            blending.face_outlines(path, SIDE, SIDE)
     tables: list[tuple[Any, str]] = [
         (np.array([{"pickled": 1}], object), "cannot be read"),
         (good[:70], "are no table of 68 or 81 points"),
@@ -189,7 +192,7 @@ def test_damaged_landmarks_are_refused_by_name(tmp_path: Path) -> None:
     for table, said in tables:
         np.save(place, table, allow_pickle=True)
         with pytest.raises(InputError, match=rf"000\.npy.*({said})"):
-            blending.outlines(path, SIDE, SIDE)
+            blending.face_outlines(path, SIDE, SIDE)
 
 
 # ---- the blend
@@ -197,21 +200,23 @@ def test_damaged_landmarks_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_blend_is_the_source_inside_and_the_target_outside() -> None:
     source, target = smooth(1), smooth(2)
-    assert np.array_equal(blending.blend(source, target, np.ones((SIDE, SIDE), np.float32)), source)
     assert np.array_equal(
-        blending.blend(source, target, np.zeros((SIDE, SIDE), np.float32)), target
+        blending.alpha_blend(source, target, np.ones((SIDE, SIDE), np.float32)), source
     )
-    halfway = blending.blend(source, target, np.full((SIDE, SIDE), 0.5, np.float32))
+    assert np.array_equal(
+        blending.alpha_blend(source, target, np.zeros((SIDE, SIDE), np.float32)), target
+    )
+    halfway = blending.alpha_blend(source, target, np.full((SIDE, SIDE), 0.5, np.float32))
     assert np.abs(halfway - (source.astype(float) + target) / 2).max() <= 0.5
 
 
 @pytest.mark.parametrize("side", [24, 64, 256])
 def test_masks_lie_between_0_and_1_and_keep_to_the_face(side: int) -> None:
-    face = blending.hull(blending.MEAN_FACE[0] * side, side, side)
+    face = blending.hull_mask(blending.MEAN_FACE[0] * side, side, side)
     masks = []
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        masks.append(blending.softened(blending.deformed(face, rng), rng))
+        masks.append(blending.soften_mask(blending.deform_mask(face, rng), rng))
         assert masks[-1].min() >= 0
         assert masks[-1].max() == 1
         assert masks[-1][: side // 20].max() < 0.01
@@ -222,17 +227,17 @@ def test_masks_lie_between_0_and_1_and_keep_to_the_face(side: int) -> None:
 def test_a_face_too_small_to_shrink_keeps_its_mask() -> None:
     dot = np.zeros((256, 256), np.float32)
     dot[100, 100] = 1
-    assert blending.softened(dot, np.random.default_rng(0)).max() == 1
+    assert blending.soften_mask(dot, np.random.default_rng(0)).max() == 1
 
 
 def test_deformation_without_strength_changes_nothing() -> None:
-    face = blending.hull(blending.MEAN_FACE[0] * SIDE, SIDE, SIDE)
-    assert np.array_equal(blending.deformed(face, np.random.default_rng(0), strength=0), face)
+    face = blending.hull_mask(blending.MEAN_FACE[0] * SIDE, SIDE, SIDE)
+    assert np.array_equal(blending.deform_mask(face, np.random.default_rng(0), strength=0), face)
 
 
 def test_the_shift_keeps_to_its_limits() -> None:
     for seed in range(200):
-        matrix = blending.shifted(100, 200, np.random.default_rng(seed))
+        matrix = blending.draw_shift(100, 200, np.random.default_rng(seed))
         scale = matrix[0, 0]
         assert matrix[1, 1] == scale
         assert 0.95 <= scale <= 1 / 0.95
@@ -246,7 +251,7 @@ def test_a_self_blend_changes_the_face_or_all_but_the_face() -> None:
     faces = [points * (60, 72) for points in blending.MEAN_FACE]
     inside = 0
     for seed in range(40):
-        blended = blending.self_blended(image, faces, np.random.default_rng(seed))
+        blended = blending.self_blend(image, faces, np.random.default_rng(seed))
         assert blended.shape == image.shape
         assert not np.array_equal(blended, image)
         changed = np.abs(blended.astype(int) - image).sum(2)
@@ -267,10 +272,10 @@ def test_the_middle_of_the_face_shows_the_source_at_one_of_the_ratios() -> None:
     for seed in range(200):
         rng = np.random.default_rng(seed)
         swapped = rng.random() >= 0.5
-        other = blending.altered(image, rng)
+        other = blending.alter(image, rng)
         source, target = ((other, image), (image, other))[swapped]
         middle = np.s_[38, 32]
-        blended = blending.self_blended(
+        blended = blending.self_blend(
             image, [blending.MEAN_FACE[0] * SIDE], np.random.default_rng(seed)
         )
         distance = source[middle].astype(float) - target[middle]
@@ -280,7 +285,10 @@ def test_the_middle_of_the_face_shows_the_source_at_one_of_the_ratios() -> None:
                 (float(blended[middle][channel]) - target[middle][channel]) / distance[channel]
             )
     nearest = np.array(
-        [min(blending.RATIOS, key=lambda ratio, share=share: abs(ratio - share)) for share in seen]
+        [
+            min(blending.BLEND_RATIOS, key=lambda ratio, share=share: abs(ratio - share))
+            for share in seen
+        ]
     )
     assert np.abs(nearest - seen).max() < 0.05
     assert set(nearest) == {0.25, 0.5, 0.75, 1.0}
@@ -294,11 +302,11 @@ def test_a_face_that_a_shift_moves_out_of_the_frame_is_blended_where_it_was() ->
     image = np.full((SIDE, SIDE, 3), (180, 120, 90), np.uint8)
     left = np.array([(-9, 2), (0, 2), (0, 60), (-9, 60)], float)
     for face in (left, [SIDE - 1, 0] - left * [1, -1]):
-        column = blending.hull(face, SIDE, SIDE) > 0
+        column = blending.hull_mask(face, SIDE, SIDE) > 0
         assert column.sum() == 59
         for seed in range(60):
             with np.errstate(all="raise"):
-                blended = blending.self_blended(image, [face], np.random.default_rng(seed)).astype(
+                blended = blending.self_blend(image, [face], np.random.default_rng(seed)).astype(
                     int
                 )
             rest = blended[:, SIDE // 4 : -SIDE // 4]
@@ -309,8 +317,8 @@ def test_a_face_that_a_shift_moves_out_of_the_frame_is_blended_where_it_was() ->
 
 def test_a_blend_depends_on_its_generator_alone() -> None:
     image, faces = smooth(), [points * SIDE for points in blending.MEAN_FACE]
-    drawn = [blending.self_blended(image, faces, np.random.default_rng(seed)) for seed in range(10)]
-    again = [blending.self_blended(image, faces, np.random.default_rng(seed)) for seed in range(10)]
+    drawn = [blending.self_blend(image, faces, np.random.default_rng(seed)) for seed in range(10)]
+    again = [blending.self_blend(image, faces, np.random.default_rng(seed)) for seed in range(10)]
     assert all(np.array_equal(one, other) for one, other in zip(drawn, again, strict=True))
     assert len({pixels.tobytes() for pixels in drawn}) == 10
 
@@ -320,8 +328,8 @@ def test_real_faces_blend_inside_their_crop(real_data: Path) -> None:
         image = read_image(path)
         height, width = image.shape[:2]
         blends = [
-            blending.self_blended(
-                image, blending.outlines(path, height, width), np.random.default_rng(seed)
+            blending.self_blend(
+                image, blending.face_outlines(path, height, width), np.random.default_rng(seed)
             )
             for seed in range(8)
         ]
@@ -333,7 +341,7 @@ def test_real_faces_blend_inside_their_crop(real_data: Path) -> None:
 
 def loaded(manifest: Manifest, workers: int, epoch: int = 0) -> dict[int, torch.Tensor]:
     dataset = FrameDataset(manifest, ["real", "sbi"], 24, "sbi", seed=3)
-    sampler = Joint(Shuffle(dataset.domain, size=3, seed=3))
+    sampler = ProcessBatches(Shuffle(dataset.domain, size=3, seed=3))
     sampler.set_epoch(epoch)
     batches = list(DataLoader(dataset, batch_sampler=sampler, num_workers=workers))
     return {
@@ -344,23 +352,23 @@ def loaded(manifest: Manifest, workers: int, epoch: int = 0) -> dict[int, torch.
 
 
 def test_blends_do_not_depend_on_the_number_of_workers_but_on_the_epoch(tree: Path) -> None:
-    manifest = blending.expanded(manifest_of(tree)).where(split="train")
+    manifest = blending.add_self_blended(manifest_of(tree)).where(split="train")
     alone, shared, later = loaded(manifest, 0), loaded(manifest, 2), loaded(manifest, 0, epoch=1)
     assert all(torch.equal(alone[row], shared[row]) for row in alone)
     assert not any(torch.equal(alone[row], later[row]) for row in alone)
 
 
 def test_only_rows_of_the_domain_are_blended_and_only_by_this_augmentation(tree: Path) -> None:
-    manifest = blending.expanded(manifest_of(tree)).where(split="train")
+    manifest = blending.add_self_blended(manifest_of(tree)).where(split="train")
     dataset = FrameDataset(manifest, ["real", "sbi"], 24, "sbi", seed=3)
-    steps = transform("sbi", 24)
+    steps = build_transform("sbi", 24)
     for row, (domain, file) in enumerate(
         zip(manifest.table["domain"], manifest.files(), strict=True)
     ):
         image, rng = read_image(file), np.random.default_rng([3, 0, row])
         if domain == "sbi":
-            image = blending.self_blended(image, blending.outlines(file, 32, 32), rng)
-        expected = seeded(steps, rng)(image=image)["image"].transpose(2, 0, 1)
+            image = blending.self_blend(image, blending.face_outlines(file, 32, 32), rng)
+        expected = with_generator(steps, rng)(image=image)["image"].transpose(2, 0, 1)
         assert np.array_equal(dataset[row].image.numpy(), expected)
         assert int(dataset[row].label) == (domain == "sbi")
     plain = FrameDataset(manifest, ["real", "sbi"], 24, "none")

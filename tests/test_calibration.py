@@ -7,7 +7,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 from torchmetrics.functional.classification import binary_calibration_error
 
-from fmsd.metrics.calibration import binned, brier, expected_calibration_error, reliability
+from fmsd.metrics.calibration import bin_indices, brier, expected_calibration_error, reliability
 
 
 def items(seed: int, count: int = 500, sharpness: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,7 +63,7 @@ def test_every_probability_lies_in_its_bin(bins: int) -> None:
         ]
     )
     table = reliability(score, torch.zeros(len(score), dtype=torch.int64), bins)
-    place = binned(score, bins).numpy()
+    place = bin_indices(score, bins).numpy()
     low, high = table["low"].to_numpy()[place], table["high"].to_numpy()[place]
     assert (
         (low <= score.numpy()) & ((score.numpy() < high) | (score.numpy() == high) & (high == 1))

@@ -10,11 +10,11 @@ import pytest
 
 from fmsd.cli.build import build
 from fmsd.cli.files import CONF
-from fmsd.data.audit.examination import part_findings
-from fmsd.data.manifest import collect
+from fmsd.data.audit.table import part_findings
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Entry, Problem, Video
 from fmsd.data.sources import celebdf
 from fmsd.errors import InputError
-from fmsd.types import Entry, Problem, Video
 from tests.conftest import write_image
 
 REALS = {"Celeb-real": ("id0_0000", "id0_0001", "id1_0000"), "YouTube-real": ("00000", "00170")}
@@ -87,7 +87,7 @@ def test_the_list_tells_the_test_videos_and_the_folder_the_forgery(
 @pytest.mark.parametrize("inside", [".", "frames", "faces"])
 def test_extracted_frames_make_a_valid_manifest(tmp_path: Path, inside: str) -> None:
     root = copy(tmp_path, V2, V2_TESTED, inside, videos=False)
-    manifest = collect(celebdf.scan(root, "celebdf_v1"), root).validate()
+    manifest = from_entries(celebdf.scan(root, "celebdf_v1"), root).validate()
     assert (len(manifest), manifest.videos) == (14, 7)
     assert set(manifest.where(split="test").table["video"]) == {
         "celebdf_v1/real/00170",
@@ -107,7 +107,7 @@ def test_all_of_a_fake_s_first_person_is_held_out_together_but_not_of_its_second
             *(f"Celeb-synthesis/id{person}_id{other}_0000" for other in range(8)),
         ):
             write_image(root / name / "000.png", person, 8)
-    manifest = collect(celebdf.scan(root, "c"), root).hold_out(0.5)
+    manifest = from_entries(celebdf.scan(root, "c"), root).hold_out(0.5)
     first, second = (
         {
             split: set(manifest.where(split=split).table["video"].str.extract(pattern)) - {None}
@@ -182,7 +182,7 @@ def test_a_whole_copy_of_celebdf_pp_has_the_expected_numbers(fewer: int) -> None
 
 def test_frames_of_celebdf_pp_are_found_in_each_method(tmp_path: Path) -> None:
     root = copy(tmp_path, PP, PP_TESTED, "frames", videos=False)
-    manifest = collect(celebdf.scan_pp(root, "celebdf_pp"), root).validate()
+    manifest = from_entries(celebdf.scan_pp(root, "celebdf_pp"), root).validate()
     assert manifest.videos == 9
     assert (
         "Celeb-synthesis/TalkingFace/IP_LAP/frames/id0_0000_test_0001/001.png"
@@ -193,7 +193,7 @@ def test_frames_of_celebdf_pp_are_found_in_each_method(tmp_path: Path) -> None:
 def test_equal_names_in_both_real_folders_stay_two_videos(tmp_path: Path) -> None:
     root = copy(tmp_path, V2, (*V2_TESTED, "1 YouTube-real/id0_0000.mp4"), videos=False)
     write_image(root / "YouTube-real" / "id0_0000" / "000.png", 0, 8)
-    manifest = collect(celebdf.scan(root, "c"), root).validate()
+    manifest = from_entries(celebdf.scan(root, "c"), root).validate()
     split = dict(manifest.table.select("video", "split").rows())
     assert (split["c/real/Celeb-real/id0_0000"], split["c/real/YouTube-real/id0_0000"]) == (
         "train",

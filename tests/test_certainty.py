@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fmsd.metrics.interval import FEWEST, holm, sufficient
-from fmsd.metrics.table import results, videos
+from fmsd.metrics.interval import MIN_VIDEOS, enough_videos, holm_correction
+from fmsd.metrics.table import compute_results, format_video_counts
 from fmsd.report.comparability import Marks
 from fmsd.report.tables import CHANCE, LOWER, UNSEEN, latex, page, results_table
 from fmsd.runs.folder import Run
@@ -70,16 +70,16 @@ def outputs(
 
 @pytest.mark.parametrize("by", ["dataset", "domain"])
 @pytest.mark.parametrize(
-    ("real", "fake"), [(1, 12), (12, 1), (FEWEST - 1, FEWEST - 1), (FEWEST, FEWEST)]
+    ("real", "fake"), [(1, 12), (12, 1), (MIN_VIDEOS - 1, MIN_VIDEOS - 1), (MIN_VIDEOS, MIN_VIDEOS)]
 )
 def test_a_handful_of_videos_gives_no_interval_no_p_and_no_mark(
     real: int, fake: int, by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said, enough = (
         outputs(methods(tmp_path / "runs", real, fake), tmp_path / "out", capsys, by),
-        min(real, fake) >= FEWEST,
+        min(real, fake) >= MIN_VIDEOS,
     )
-    assert sufficient(real, fake) == enough
+    assert enough_videos(real, fake) == enough
     for kind, text in said.items():
         if kind == "csv":
             continue
@@ -94,12 +94,14 @@ def test_a_handful_of_videos_gives_no_interval_no_p_and_no_mark(
         assert ("inverted" in plain.replace("inverted (", "")) == enough, kind
         assert ("[-]" in plain) == (not enough), kind
         counts = " and ".join(
-            f"{count} {what}" for count, what in ((real, "real"), (fake, "fake")) if count < FEWEST
+            f"{count} {what}"
+            for count, what in ((real, "real"), (fake, "fake"))
+            if count < MIN_VIDEOS
         )
         column = "celeb" if by == "dataset" else "celeb/synthesis"
         assert (
-            f"No interval, p-value or mark under {FEWEST} videos of a class: {column} has {counts}."
-            in plain
+            f"No interval, p-value or mark under {MIN_VIDEOS} videos of a class: {column} has "
+            f"{counts}." in plain
         ) == (not enough), kind
         assert f"{real} real, {fake} fake" in plain, kind
     assert ("**" in said["md"]) == ("\\textbf" in said["tex"]) == enough
@@ -199,7 +201,7 @@ def test_holm_is_the_closed_test_of_bonferroni() -> None:
                 )
                 for one in range(count)
             ]
-            assert holm(p) == pytest.approx(expected)
+            assert holm_correction(p) == pytest.approx(expected)
 
 
 def test_p_values_are_corrected_for_the_comparisons_of_a_column_and_the_caption_counts_them(
@@ -230,7 +232,7 @@ def test_p_values_are_corrected_for_the_comparisons_of_a_column_and_the_caption_
         )
     found = ps(tmp_path / "all")
     for column in (0, 1):
-        corrected = holm([alone[row][column] for row in alone])
+        corrected = holm_correction([alone[row][column] for row in alone])
         assert [found[row][column] for row in alone] == pytest.approx(corrected, abs=2e-3)
     for text in (
         together,
@@ -258,10 +260,14 @@ def test_numbers_of_videos_stand_with_the_numbers(
     printed = " ".join(capsys.readouterr().out.split())
     assert "12 real, 24 fake videos" in printed
     assert "5 real, 7 fake videos" in printed
-    assert f"under {FEWEST} videos of a class: celeb has 5 real and 7 fake." in printed
-    whole = pl.concat([results(own, "iid") for own in (tests["celeb"], few(tests["celeb"], 3))])
-    assert videos(whole) == {"celeb": "3 to 5 real, 7 fake videos"}
-    assert videos(whole.with_columns(n_real_videos=None)) == {"celeb": "10 to 12 videos"}
+    assert f"under {MIN_VIDEOS} videos of a class: celeb has 5 real and 7 fake." in printed
+    whole = pl.concat(
+        [compute_results(own, "iid") for own in (tests["celeb"], few(tests["celeb"], 3))]
+    )
+    assert format_video_counts(whole) == {"celeb": "3 to 5 real, 7 fake videos"}
+    assert format_video_counts(whole.with_columns(n_real_videos=None)) == {
+        "celeb": "10 to 12 videos"
+    }
 
 
 def test_runs_that_did_not_write_down_their_real_videos_are_reported_all_the_same(

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fmsd.data.entries import from_entries
 from fmsd.data.extraction.crops import sources
 from fmsd.data.extraction.video import sampled
+from fmsd.data.frame import Frame, Problem, Video
 from fmsd.data.loading import image
 from fmsd.data.loading.image import read_image
-from fmsd.data.manifest import collect
 from fmsd.data.sources import celebdf, df40, dfdc, ffpp, folder, tree, uadfv, wilddeepfake
 from fmsd.data.sources.tree import clips, contents
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.tasks.doctor import doctor
 from fmsd.tasks.index import index
-from fmsd.types import Frame, Problem, Video
 from tests import test_celebdf, test_df40, test_dfdc, test_sources, test_uadfv, test_wilddeepfake
 from tests.conftest import grow_tree, write_image
 from tests.films import walk
@@ -114,7 +114,7 @@ def test_a_video_of_every_ending_is_read_back(ending: str, tmp_path: Path) -> No
 
 
 def test_every_ending_has_one_meaning() -> None:
-    tables = (image.SUFFIXES, image.UNREAD, tree.SUFFIXES, tree.UNREAD)
+    tables = (image.SUFFIXES, image.UNSUPPORTED_SUFFIXES, tree.SUFFIXES, tree.UNREAD)
     assert sum(map(len, tables)) == len(frozenset().union(*tables))
 
 
@@ -297,7 +297,7 @@ def test_a_copy_is_refused_only_where_nothing_remains(
     (tmp_path / "test/real").mkdir(parents=True)
     (tmp_path / "test/real/a.heic").touch()
     with caplog.at_level(logging.WARNING), pytest.raises(InputError, match=r"No frames were found"):
-        collect(TREE(tmp_path), tmp_path)
+        from_entries(TREE(tmp_path), tmp_path)
     assert "holds 1 file ending in .heic" in caplog.text
 
 
@@ -308,7 +308,7 @@ def test_a_reason_to_refuse_a_copy_does_not_hide_its_problems(
     (tmp_path / "test/real").mkdir()
     (tmp_path / "test/real/0.heic").touch()
     with caplog.at_level(logging.WARNING), pytest.raises(InputError):
-        collect(TREE(tmp_path), tmp_path)
+        from_entries(TREE(tmp_path), tmp_path)
     assert "test/real holds 1 file ending in .heic" in caplog.text
 
 
@@ -320,7 +320,7 @@ def test_a_reason_to_refuse_a_copy_does_not_hide_its_problems(
 )
 def test_empty_folders_are_left_out_and_reported_by_every_source(name: str, tmp_path: Path) -> None:
     scan, _ = unread(tmp_path)[name]
-    whole = collect(scan(), tmp_path)
+    whole = from_entries(scan(), tmp_path)
     sizes = whole.table.group_by("video").len().rows()
     first = {
         video: Path(tmp_path, path).parent
@@ -335,7 +335,7 @@ def test_empty_folders_are_left_out_and_reported_by_every_source(name: str, tmp_
     assert f"The folder {gone} holds no frames" in [
         problem.what for problem in problems(entries, tree.FRAMELESS)
     ]
-    assert collect(scan(), tmp_path).videos == whole.videos - 1
+    assert from_entries(scan(), tmp_path).videos == whole.videos - 1
 
 
 def test_a_class_folder_without_videos_is_reported(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_a_class_folder_without_videos_is_reported(tmp_path: Path) -> None:
 
 def test_a_link_of_an_image_to_nowhere_is_named_when_files_are_looked_for(tree: Path) -> None:
     (tree / "test/real/test0/9.png").symlink_to("/nowhere/9.png")
-    manifest = collect(TREE(tree), tree)
+    manifest = from_entries(TREE(tree), tree)
     with pytest.raises(
         InputError,
         match=r"row \d+ \(test/real/test0/9\.png\) are links to files that are not there; complete the copy, or remove",
@@ -362,13 +362,13 @@ def test_a_link_of_an_image_to_nowhere_is_named_when_files_are_looked_for(tree: 
 
 
 def test_a_link_to_itself_is_a_broken_one_and_links_to_folders_are_followed(tree: Path) -> None:
-    whole = len(collect(TREE(tree), tree))
+    whole = len(from_entries(TREE(tree), tree))
     (tree / "test/real/self").symlink_to(tree / "test/real/self")
     (tree / "test/real/again").symlink_to(tree / "test/real/test0")
     assert [
         problem.what.rpartition("/")[2] for problem in problems(TREE(tree), "broken links")
     ] == ["self, which is not there"]
-    assert len(collect(TREE(tree), tree)) == whole + 2
+    assert len(from_entries(TREE(tree), tree)) == whole + 2
 
 
 def test_an_image_is_read_by_its_content_and_the_doctor_names_its_ending(
@@ -427,15 +427,15 @@ def test_names_that_are_no_utf8_are_named_by_every_command(
 
 
 def test_names_of_side_files_may_be_anything_and_that_of_the_root_not(tree: Path) -> None:
-    whole = collect(TREE(tree), tree)
+    whole = from_entries(TREE(tree), tree)
     Path(os.fsdecode(os.fsencode(tree) + b"/test/real/\xff.txt")).touch()
-    assert collect(TREE(tree), tree).digest() == whole.digest()
+    assert from_entries(TREE(tree), tree).digest() == whole.digest()
     other = Path(os.fsdecode(os.fsencode(tree.parent) + b"/\xff"))
     tree.rename(other)
     with pytest.raises(
         InputError, match=r"The name of the folder .*/\\xff is not UTF-8; rename it"
     ):
-        collect(TREE(other), other)
+        from_entries(TREE(other), other)
 
 
 def test_frames_and_problems_are_frames_of_themselves(tmp_path: Path) -> None:

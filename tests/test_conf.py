@@ -23,7 +23,7 @@ from fmsd.cli.compose import add_others
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
 from fmsd.cli.verbs import VERBS
-from fmsd.data.loading.corruptions import chosen
+from fmsd.data.loading.corruptions import parse_corruptions
 from fmsd.errors import InputError
 from fmsd.models.detector import detector
 
@@ -109,7 +109,7 @@ def test_every_experiment_composes_and_opens_with_claim_and_command(name: str) -
         return
     if verb_of(name) == "evaluate":
         config = compose("evaluate", f"experiments={name}", "run=/run")
-        assert len(chosen(list(config.corrupt), list(config.severities))) > 1
+        assert len(parse_corruptions(list(config.corrupt), list(config.severities))) > 1
         return
     config = compose("train", f"experiments={name}", "data.root=/data")
     for part in ("backbone", "method", "wrapper", "optimizer", "schedule", "trainer", "data"):

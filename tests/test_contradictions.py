@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 
 from fmsd.cli.main import main
-from fmsd.data import manifest as manifests
-from fmsd.data.manifest import collect
+from fmsd.data import frame, packaged
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Frame, Problem, Video
 from fmsd.data.sources import celebdf, deeperforensics, dfdc, dfdcp, extracted, ffpp, folder, table
 from fmsd.data.sources.labels import last_word
 from fmsd.errors import InputError
 from fmsd.tasks.extract import check_tracks
-from fmsd.types import Frame, Problem, Video
 from tests.conftest import grow_tree, write_image
 
 
@@ -54,7 +54,7 @@ def test_a_video_in_two_splits_of_the_preview_is_refused(
 
 
 def test_a_name_in_two_official_lists_is_refused(tmp_path: Path) -> None:
-    for split in manifests.SPLITS:
+    for split in frame.SPLITS:
         written(tmp_path / "lists" / "splits" / f"{split}.txt", "a_b.mp4\n")
         written(tmp_path / "splits" / f"{split}.json", json.dumps([["000", "003"]]))
     with pytest.raises(InputError, match=r"have a_b in train and in val"):
@@ -110,7 +110,7 @@ def test_an_index_of_other_data_does_not_replace_the_manifest_of_crops(
 ) -> None:
     grow_tree(tmp_path / "other", domains=("real", "swap"), videos=1)
     written(tmp_path / "crops" / "extract.json", json.dumps({"frames": 32, "sampling": "spread"}))
-    collect(
+    from_entries(
         [Frame(tmp_path / "crops" / "a.png", 0, "d", "real", "d/real/a", 0, "test")],
         tmp_path / "crops",
     ).write(tmp_path / "crops" / "manifest.parquet")
@@ -181,7 +181,7 @@ def test_a_damaged_mark_of_crops_is_named(tmp_path: Path, content: object) -> No
     for name, record in (("extract.json", content), ("pack.json", {"crops": content})):
         mark = written(tmp_path / name, json.dumps(record))
         with pytest.raises(InputError, match=rf"{name} is damaged"):
-            manifests.made(tmp_path)
+            packaged.crop_settings(tmp_path)
         mark.unlink()
 
 
@@ -190,7 +190,7 @@ def test_a_pack_whose_table_of_places_is_wrong_is_refused(tmp_path: Path) -> Non
         Frame(tmp_path / f"{name}.png", label, "d", domain, f"d/{domain}/{name}", 0, "test")
         for name, label, domain in (("a", 0, "real"), ("b", 1, "swap"))
     ]
-    manifest = collect(frames, tmp_path)
+    manifest = from_entries(frames, tmp_path)
     written(tmp_path / "pack.json", json.dumps({"crops": None}))
     places = pl.DataFrame(
         {"path": ["a.png", "b.png"], "tar": "0.tar", "offset": [0, 512], "size": [10, 10]}

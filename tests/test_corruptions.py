@@ -13,19 +13,20 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from fmsd.data.entries import from_entries
 from fmsd.data.loading.corruptions import (
     FUNCTIONS,
     LEVELS,
     NAMES,
     SEVERITIES,
     Corruption,
-    chosen,
-    corrupted,
-    seed_of,
+    corrupt,
+    frame_seed,
+    parse_corruptions,
 )
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import read_image
-from fmsd.data.manifest import Manifest, collect
+from fmsd.data.manifest import Manifest
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
 
@@ -61,7 +62,7 @@ def test_every_row_of_the_table_has_its_function_and_five_levels() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_severer_corruption_lies_farther_from_the_image(name: str) -> None:
     image = natural()
-    far = [distance(image, corrupted(image, name, severity, seed=1)) for severity in SEVERITIES]
+    far = [distance(image, corrupt(image, name, severity, seed=1)) for severity in SEVERITIES]
     assert far[0] > 0
     assert far == sorted(far)
     assert len(set(far)) == len(far)
@@ -71,15 +72,15 @@ def test_a_severer_corruption_lies_farther_from_the_image(name: str) -> None:
 def test_pixels_follow_from_the_arguments_alone(name: str) -> None:
     image = natural()
     before = image.copy()
-    first = corrupted(image, name, 3, seed=7)
+    first = corrupt(image, name, 3, seed=7)
     np.random.seed(5)  # noqa: NPY002  the global state that must not matter
     cv2.setRNGSeed(5)
     torch.manual_seed(5)
-    corrupted(image, name, 5, seed=8)
-    np.testing.assert_array_equal(corrupted(image, name, 3, seed=7), first)
+    corrupt(image, name, 5, seed=8)
+    np.testing.assert_array_equal(corrupt(image, name, 3, seed=7), first)
     np.testing.assert_array_equal(image, before)
     assert (name in ("noise", "blockwise")) == (
-        distance(corrupted(image, name, 3, seed=8), first) > 0
+        distance(corrupt(image, name, 3, seed=8), first) > 0
     )
 
 
@@ -87,7 +88,7 @@ def test_pixels_follow_from_the_arguments_alone(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_any_size_is_kept(name: str, shape: tuple[int, int]) -> None:
     for severity in (1, 5):
-        result = corrupted(natural(*shape), name, severity, seed=0)
+        result = corrupt(natural(*shape), name, severity, seed=0)
         assert result.shape == (*shape, 3)
         assert result.dtype == np.uint8
 
@@ -95,7 +96,7 @@ def test_any_size_is_kept(name: str, shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "noise"])
 def test_grey_stays_grey(name: str) -> None:
     grey = np.repeat(natural()[..., :1], 3, axis=2)
-    result = corrupted(grey, name, 4, seed=0).astype(int)
+    result = corrupt(grey, name, 4, seed=0).astype(int)
     assert np.abs(result - result[..., :1]).max() <= 2  # rounding of colour spaces
 
 
@@ -103,11 +104,11 @@ def test_jpeg_is_that_of_a_file(tmp_path: Path) -> None:
     for severity, quality in enumerate((25, 18, 15, 10, 7), 1):
         Image.fromarray(natural()).save(tmp_path / "x.jpg", quality=quality)
         np.testing.assert_array_equal(
-            corrupted(natural(), "jpeg", severity, seed=0), read_image(tmp_path / "x.jpg")
+            corrupt(natural(), "jpeg", severity, seed=0), read_image(tmp_path / "x.jpg")
         )
     coded = cv2.imencode(".jpg", natural()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 7])[1]
     other = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB))
-    assert distance(corrupted(natural(), "jpeg", 5, seed=0), other) < 0.5
+    assert distance(corrupt(natural(), "jpeg", 5, seed=0), other) < 0.5
 
 
 @pytest.mark.parametrize("crf", [30, 40])
@@ -124,7 +125,7 @@ def test_h264_is_that_of_a_video_file(crf: int, tmp_path: Path) -> None:
         (frame,) = video.decode(video=0)
     severity = LEVELS["h264"].index(crf) + 1
     np.testing.assert_array_equal(
-        corrupted(natural(), "h264", severity, seed=0), frame.to_ndarray(format="rgb24")
+        corrupt(natural(), "h264", severity, seed=0), frame.to_ndarray(format="rgb24")
     )
 
 
@@ -132,24 +133,24 @@ def test_odd_sides_change_nothing_but_a_line_of_padding() -> None:
     even = natural(40, 60)
     padded = even[:39, :59][np.minimum(np.arange(40), 38)][:, np.minimum(np.arange(60), 58)]
     np.testing.assert_array_equal(
-        corrupted(even[:39, :59], "h264", 2, seed=0), corrupted(padded, "h264", 2, seed=0)[:39, :59]
+        corrupt(even[:39, :59], "h264", 2, seed=0), corrupt(padded, "h264", 2, seed=0)[:39, :59]
     )
 
 
 def test_noise_has_the_variance_of_its_level_in_luma() -> None:
     grey = np.full((256, 256, 3), 128, np.uint8)
     for severity, variance in enumerate((0.001, 0.002, 0.005), 1):  # beyond them values are cut off
-        luma = corrupted(grey, "noise", severity, seed=3) @ np.array([0.299, 0.587, 0.114])
+        luma = corrupt(grey, "noise", severity, seed=3) @ np.array([0.299, 0.587, 0.114])
         assert luma.std() * 219 / 255 / 255 == pytest.approx(variance**0.5, rel=0.03)
         assert luma.mean() == pytest.approx(128, abs=0.5)
 
 
 def test_levels_have_the_effect_they_name() -> None:
     image = natural()
-    np.testing.assert_allclose(corrupted(image, "contrast", 3, seed=0), image * 0.6, atol=0.51)
-    brighter = corrupted(image, "brightness", 2, seed=0).max(axis=2)
+    np.testing.assert_allclose(corrupt(image, "contrast", 3, seed=0), image * 0.6, atol=0.51)
+    brighter = corrupt(image, "brightness", 2, seed=0).max(axis=2)
     np.testing.assert_allclose(brighter, np.minimum(image.max(axis=2) + 0.2 * 255, 255), atol=1)
-    pale = corrupted(image, "saturation", 5, seed=0).astype(int)
+    pale = corrupt(image, "saturation", 5, seed=0).astype(int)
     assert np.ptp(pale, axis=2).max() == 0
     np.testing.assert_allclose(pale[..., 0], image @ np.array([0.299, 0.587, 0.114]), atol=1)
     kernel = np.exp(-0.5 * ((np.arange(9) - 4) / 1.5) ** 2)
@@ -157,9 +158,9 @@ def test_levels_have_the_effect_they_name() -> None:
     spot = np.zeros((21, 21, 3), np.uint8)
     spot[10, 10] = 255
     np.testing.assert_allclose(
-        corrupted(spot, "blur", 2, seed=0)[6:15, 6:15, 0], 255 * np.outer(kernel, kernel), atol=1
+        corrupt(spot, "blur", 2, seed=0)[6:15, 6:15, 0], 255 * np.outer(kernel, kernel), atol=1
     )
-    squares = corrupted(image, "pixelate", 5, seed=0)
+    squares = corrupt(image, "pixelate", 5, seed=0)
     np.testing.assert_array_equal(
         squares, np.repeat(np.repeat(squares[::4, ::4], 4, axis=0), 4, axis=1)
     )
@@ -170,7 +171,7 @@ def test_blocks_are_grey_count_with_the_size_and_grow_in_number() -> None:
     black = np.zeros((512, 512, 3), np.uint8)
     before = np.zeros((512, 512), bool)
     for severity in SEVERITIES:
-        result = corrupted(black, "blockwise", severity, seed=2)
+        result = corrupt(black, "blockwise", severity, seed=2)
         assert set(np.unique(result)) == {0, 128}
         covered = result[..., 0] > 0
         assert (covered | ~before).all()
@@ -184,19 +185,24 @@ def test_unknown_corruptions_and_severities_are_refused() -> None:
     with pytest.raises(
         InputError, match="There is no corruption 'jpg'; choose among jpeg, h264, noise"
     ):
-        corrupted(natural(), "jpg", 1, seed=0)
+        corrupt(natural(), "jpg", 1, seed=0)
     for severity in (0, 6):
         with pytest.raises(
             InputError, match=f"There is no severity {severity}; choose among 1, 2, 3, 4, 5"
         ):
-            corrupted(natural(), "jpeg", severity, seed=0)
+            corrupt(natural(), "jpeg", severity, seed=0)
 
 
 def test_what_is_chosen_on_the_command_line() -> None:
-    assert chosen(None, [1, 2, 3, 4, 5]) == []
-    assert chosen("all", [2]) == [(name, 2) for name in NAMES]
-    assert chosen("blur", 3) == [Corruption("blur", 3)]
-    assert chosen(["jpeg", "blur"], [1, 5]) == [("jpeg", 1), ("jpeg", 5), ("blur", 1), ("blur", 5)]
+    assert parse_corruptions(None, [1, 2, 3, 4, 5]) == []
+    assert parse_corruptions("all", [2]) == [(name, 2) for name in NAMES]
+    assert parse_corruptions("blur", 3) == [Corruption("blur", 3)]
+    assert parse_corruptions(["jpeg", "blur"], [1, 5]) == [
+        ("jpeg", 1),
+        ("jpeg", 5),
+        ("blur", 1),
+        ("blur", 5),
+    ]
     for names, severities, said in (
         (["jpeg", "jpeg"], [1], "repeats something"),
         ("all", [1, 1], "repeats something"),
@@ -210,13 +216,15 @@ def test_what_is_chosen_on_the_command_line() -> None:
         ("jpeg", "2", "no severity '2'"),
     ):
         with pytest.raises(InputError, match=said):
-            chosen(names, severities)
+            parse_corruptions(names, severities)
 
 
 @pytest.fixture
 def manifest(tree: Path) -> Manifest:
     splits = {"train": "train", "val": "val", "test": "test"}
-    return collect(folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree)  # pyright: ignore[reportArgumentType]
+    return from_entries(
+        folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree
+    )  # pyright: ignore[reportArgumentType]
 
 
 def pixels(
@@ -243,22 +251,22 @@ def test_a_frame_is_corrupted_alike_in_every_loader_and_every_subset(
     for found in (shared, some):
         assert all(torch.equal(image, whole[path]) for path, image in found.items())
     path = next(iter(some))
-    expected = corrupted(read_image(manifest.root / path), name, 2, seed_of(path))
+    expected = corrupt(read_image(manifest.root / path), name, 2, frame_seed(path))
     np.testing.assert_array_equal(
         some[path].permute(1, 2, 0).numpy(), expected
     )  # images of 32 pixels are not resized
 
 
 def test_frames_have_noise_of_their_own(manifest: Manifest) -> None:
-    seeds = [seed_of(path) for path in manifest.table["path"]]
+    seeds = [frame_seed(path) for path in manifest.table["path"]]
     assert len(set(seeds)) == len(seeds)
     grey = np.full((8, 8, 3), 128, np.uint8)
-    assert distance(*(corrupted(grey, "noise", 1, seed) for seed in seeds[:2])) > 1
+    assert distance(*(corrupt(grey, "noise", 1, seed) for seed in seeds[:2])) > 1
 
 
 def test_the_stored_image_is_corrupted_before_it_is_resized(manifest: Manifest) -> None:
     path = manifest.table["path"][0]
-    stored = corrupted(read_image(manifest.root / path), "pixelate", 5, seed_of(path))
+    stored = corrupt(read_image(manifest.root / path), "pixelate", 5, frame_seed(path))
     small = pixels(manifest, Corruption("pixelate", 5), size=16)[path].permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(small, cv2.resize(stored, (16, 16), interpolation=cv2.INTER_AREA))
     assert not torch.equal(

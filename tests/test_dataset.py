@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from fmsd.data.entries import from_entries
 from fmsd.data.loading.dataset import FrameDataset
-from fmsd.data.loading.sampler import Joint, Shuffle
-from fmsd.data.loading.transforms import transform
-from fmsd.data.manifest import Manifest, collect
+from fmsd.data.loading.sampler import ProcessBatches, Shuffle
+from fmsd.data.loading.transforms import build_transform
+from fmsd.data.manifest import Manifest
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
 from fmsd.types import Frames
@@ -16,14 +17,16 @@ from fmsd.types import Frames
 @pytest.fixture
 def manifest(tree: Path) -> Manifest:
     splits = {"train": "train", "val": "val", "test": "test"}
-    return collect(folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree)  # pyright: ignore[reportArgumentType]
+    return from_entries(
+        folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree
+    )  # pyright: ignore[reportArgumentType]
 
 
 def batches(
     manifest: Manifest, workers: int, epoch: int = 0, augment: str = "light"
 ) -> list[Frames]:
     dataset = FrameDataset(manifest, ["real", "swap"], 24, augment, seed=3)
-    sampler = Joint(Shuffle(dataset.domain, size=5, seed=3))
+    sampler = ProcessBatches(Shuffle(dataset.domain, size=5, seed=3))
     sampler.set_epoch(epoch)
     return list(DataLoader(dataset, batch_sampler=sampler, num_workers=workers))
 
@@ -89,4 +92,4 @@ def test_an_unknown_augmentation_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"data.augment=heavy is unknown; choose one of light, none"
     ):
-        transform("heavy", 24)
+        build_transform("heavy", 24)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Problem, Video
 from fmsd.data.sources import deeperforensics
 from fmsd.errors import InputError
-from fmsd.types import Problem, Video
 from tests.conftest import write_image
 
 PAIRS = {"train": [["071", "054"]], "val": [["720", "672"]], "test": [["953", "974"]]}
@@ -45,7 +45,7 @@ def test_fakes_follow_the_official_lists_and_real_videos_the_split_of_faceforens
     tmp_path: Path,
 ) -> None:
     root, real = tree(tmp_path / "deeper"), real_tree(tmp_path / "ff")
-    manifest = collect(deeperforensics.scan(root, real=str(real)), root).validate()
+    manifest = from_entries(deeperforensics.scan(root, real=str(real)), root).validate()
     split_of = dict(manifest.table.select("video", "split").rows())
     assert {
         name: split_of[f"deeperforensics/end_to_end/{name}"]
@@ -62,7 +62,7 @@ def test_fakes_follow_the_official_lists_and_real_videos_the_split_of_faceforens
 def test_variants_are_domains_and_one_folder_may_hold_everything(tmp_path: Path) -> None:
     variants = ("end_to_end", "end_to_end_level_5", "reenact_postprocess")
     root = real_tree(tree(tmp_path, variants=variants))
-    manifest = collect(deeperforensics.scan(root, variants=variants), root).validate()
+    manifest = from_entries(deeperforensics.scan(root, variants=variants), root).validate()
     assert set(manifest.table["domain"]) == {"real", *variants}
     assert manifest.videos == 6 + 4 * len(variants)
 

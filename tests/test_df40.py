@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Entry, Problem, Video
 from fmsd.data.sources import df40
 from fmsd.data.sources.tree import FRAMES
 from fmsd.errors import InputError
-from fmsd.types import Entry, Problem, Video
 from tests.conftest import write_image
 
 FF = {"train": [["071", "054"]], "val": [["720", "672"]], "test": [["953", "974"]]}
@@ -75,7 +75,7 @@ def test_there_are_forty_methods_in_four_families() -> None:
 
 
 def test_every_shape_of_the_trees_is_read(tmp_path: Path) -> None:
-    manifest = collect(df40.scan(tree(tmp_path)), tmp_path).validate()
+    manifest = from_entries(df40.scan(tree(tmp_path)), tmp_path).validate()
     rows = {
         row["path"]: (row["label"], row["domain"], row["video"], row["split"])
         for row in manifest.table.to_dicts()
@@ -104,7 +104,7 @@ def test_every_shape_of_the_trees_is_read(tmp_path: Path) -> None:
 def test_families_methods_and_origins_are_chosen_with_their_real_videos(
     tmp_path: Path, choice: dict[str, list[str]], domains: set[str]
 ) -> None:
-    manifest = collect(df40.scan(tree(tmp_path), **choice), tmp_path).validate()  # pyright: ignore[reportArgumentType]
+    manifest = from_entries(df40.scan(tree(tmp_path), **choice), tmp_path).validate()  # pyright: ignore[reportArgumentType]
     assert set(manifest.table["domain"]) == domains | {"real"}
     if choice.get("origins") == ["own"]:
         assert manifest.table.filter(label=0)["path"].str.starts_with("DF40/").all()
@@ -115,7 +115,7 @@ def test_families_methods_and_origins_are_chosen_with_their_real_videos(
 def test_real_videos_of_the_training_split_come_with_the_training_tree(tmp_path: Path) -> None:
     root = tree(tmp_path)
     shutil.rmtree(root / "DF40_train")
-    assert set(collect(df40.scan(root), root).validate().table["split"]) == {"test"}
+    assert set(from_entries(df40.scan(root), root).validate().table["split"]) == {"test"}
 
 
 def test_a_video_and_its_frames_are_one_entry(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def lists(root: Path) -> Path:
 def test_the_json_files_give_methods_as_domains_and_shared_real_videos_once(tmp_path: Path) -> None:
     root = lists(tree(tmp_path))
     entries = list(df40.scan(root, methods=["simswap", "fomm", "starganv2", "lia"], lists=True))
-    manifest = collect(entries, root).validate()
+    manifest = from_entries(entries, root).validate()
     assert set(manifest.table.select("video", "domain", "split").rows()) == {
         ("df40/simswap/ff/071_054", "simswap", "train"),
         ("df40/simswap/ff/953_974", "simswap", "test"),
@@ -312,7 +312,7 @@ def test_the_json_files_give_methods_as_domains_and_shared_real_videos_once(tmp_
 
 def test_the_json_files_follow_the_choice(tmp_path: Path) -> None:
     root = lists(tree(tmp_path))
-    manifest = collect(
+    manifest = from_entries(
         df40.scan(root, families=["FS"], origins=["ff"], lists=True), root
     ).validate()
     assert set(manifest.table["domain"]) == {"simswap", "real"}

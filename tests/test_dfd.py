@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Video
 from fmsd.data.sources import deepfakebench, dfd
 from fmsd.errors import InputError
-from fmsd.types import Video
 from tests.conftest import write_image
 
 REALS = ("01__outside_talking_still_laughing", "02__kitchen_pan")
@@ -57,7 +57,7 @@ def test_held_out_videos_keep_together_what_shows_the_first_actor_but_not_the_se
     tmp_path: Path,
 ) -> None:
     root = extract(tree(tmp_path))
-    manifest = collect(dfd.scan(root, split="train"), root).validate()
+    manifest = from_entries(dfd.scan(root, split="train"), root).validate()
     assert manifest.videos == 4
     split_of = dict(
         manifest.hold_out(0.5)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Problem, Video
 from fmsd.data.sources import deepfakebench, dfdc
 from fmsd.errors import InputError
-from fmsd.types import Problem, Video
 from tests.conftest import write_image
 
 TRAIN: tuple[dict[str, dict[str, Any]], ...] = (
@@ -103,7 +103,7 @@ def test_the_test_labels_may_be_a_table_with_the_videos_in_a_folder_of_their_own
 @pytest.mark.parametrize("frames", ["frames", "faces", "."])
 def test_extracted_frames_make_a_valid_manifest(tmp_path: Path, frames: str) -> None:
     root = copy(tmp_path, frames=frames)
-    manifest = collect(dfdc.scan(root, "dfdc"), root).validate()
+    manifest = from_entries(dfdc.scan(root, "dfdc"), root).validate()
     assert dict(manifest.table.select("video", "split").rows()) == EXPECTED
 
 
@@ -237,9 +237,9 @@ def test_deepfakebench_json_wins_where_the_root_holds_it(tmp_path: Path) -> None
         dataset="dfdc",
         tree=functools.partial(dfdc.scan, dataset="dfdc"),
     )
-    assert collect(source(root), root).validate().videos == 8
+    assert from_entries(source(root), root).validate().videos == 8
     video = {"label": "DFDC_Fake", "frames": ["DFDC/test/frames/aalscayrfi/000.png"]}
     (root / "DFDC.json").write_text(
         json.dumps({"DFDC": {"DFDC_Fake": {"test": {"aalscayrfi": video}}}})
     )
-    assert collect(source(root), root).table["video"].to_list() == ["dfdc/fake/aalscayrfi"]
+    assert from_entries(source(root), root).table["video"].to_list() == ["dfdc/fake/aalscayrfi"]

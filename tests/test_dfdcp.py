@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Problem, Video
 from fmsd.data.sources import deepfakebench, dfdcp
 from fmsd.errors import InputError
-from fmsd.types import Problem, Video
 from tests.conftest import write_image
 
 LISTED: dict[str, dict[str, Any]] = {
@@ -75,7 +75,7 @@ def test_frames_lie_beside_each_video_or_together(tmp_path: Path) -> None:
             )
             write_image(folder / "000.png", 0, 8)
         (root / "dataset.json").write_text(json.dumps(LISTED))
-        manifest = collect(dfdcp.scan(root, "dfdcp"), root).validate()
+        manifest = from_entries(dfdcp.scan(root, "dfdcp"), root).validate()
         assert {
             video: (label, domain, split)
             for video, label, domain, split in manifest.table.select(
@@ -165,4 +165,4 @@ def test_deepfakebench_json_wins_where_the_root_holds_it(tmp_path: Path) -> None
     (root / "DFDCP.json").write_text(
         json.dumps({"DFDCP": {"DFDCP_FakeA": {"train": {"v": video}}}})
     )
-    assert collect(source(root), root).table["video"].to_list() == ["dfdcp/method_A/v"]
+    assert from_entries(source(root), root).table["video"].to_list() == ["dfdcp/method_A/v"]

@@ -17,21 +17,16 @@ from PIL import Image
 
 from fmsd.cli.main import main
 from fmsd.console import counted
-from fmsd.data.audit import examination
-from fmsd.data.audit.examination import (
-    Job,
-    leak_findings,
-    looks,
-    part_findings,
-    quality_of,
-    renamed,
-    short_findings,
-)
-from fmsd.data.manifest import Manifest, collect
+from fmsd.data.audit import look
+from fmsd.data.audit.files import actual_spellings
+from fmsd.data.audit.look import Job, inspect_all, jpeg_quality
+from fmsd.data.audit.table import leak_findings, part_findings, short_findings
+from fmsd.data.entries import from_entries
+from fmsd.data.manifest import Manifest
 from fmsd.data.sources import ffpp, folder, table
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
-from fmsd.metrics.shortcuts import shortcuts, word_auc
+from fmsd.metrics.shortcuts import categorical_auc, find_shortcuts
 from fmsd.tasks.doctor import doctor
 from fmsd.tasks.pack import pack
 from fmsd.tasks.train import copy_summary
@@ -98,7 +93,7 @@ def copy(tmp_path: Path) -> Path:
                         root / split / domain / f"{split}{video}" / f"{index}.jpg",
                         noise(seed := seed + 1),
                     )
-    collect(TREE(root), root).table.write_csv(root / "frames.csv")
+    from_entries(TREE(root), root).table.write_csv(root / "frames.csv")
     return root
 
 
@@ -298,7 +293,7 @@ def test_where_a_missing_file_lies_is_found_folder_by_folder(tmp_path: Path) -> 
         "d/e/f/one.jpg": None,
         "c/b/one.jpg/one.jpg": None,
     }
-    found = renamed(f"{root}/{name}" for name in asked)
+    found = actual_spellings(f"{root}/{name}" for name in asked)
     assert dict(zip(asked, found, strict=True)) == {
         name: place and f"{root}/{place}" for name, place in asked.items()
     }
@@ -313,7 +308,7 @@ def test_negative_indices_make_no_video_files(copy: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("column", ["dataset", "split"])
 def test_cells_without_a_value_are_told(column: str, copy: Path, tmp_path: Path) -> None:
-    manifest = collect(LISTED(copy), copy)
+    manifest = from_entries(LISTED(copy), copy)
     holes = manifest.table.with_columns(pl.when(pl.col("path") != ONE).then(column).alias(column))
     Manifest(holes, copy).write(tmp_path / "m.parquet")
     report = examined(module(copy, LISTED, manifest=str(tmp_path / "m.parquet")), tmp_path)
@@ -443,7 +438,7 @@ def test_folders_without_frames_are_left_out_and_told(tmp_path: Path) -> None:
 
 
 def test_slashes_that_a_manifest_writes_otherwise_are_fatal(copy: Path, tmp_path: Path) -> None:
-    manifest = collect(LISTED(copy), copy)
+    manifest = from_entries(LISTED(copy), copy)
     written = pl.when(pl.col("path") == ONE).then(pl.lit(ONE.replace("/", "\\"))).otherwise("path")
     Manifest(manifest.table.with_columns(path=written), copy).write(tmp_path / "m.parquet")
     (finding,) = examined(module(copy, LISTED, manifest=str(tmp_path / "m.parquet")), tmp_path)[
@@ -723,16 +718,18 @@ def test_the_auc_of_a_property_is_that_of_all_pairs_of_videos() -> None:
         fake, real = score[label == 1][:, None], score[label == 0][None]
         return float((fake > real).mean() + (fake == real).mean() / 2)
 
-    found = {one.property: one for one in shortcuts(videos)}
+    found = {one.property: one for one in find_shortcuts(videos)}
     assert set(found) == {"width", "file type"}
     assert found["width"].auc == pytest.approx(1 - pairs(value))
     assert found["width"].says == "fakes are narrower"
     assert (
-        shortcuts(videos.with_columns(width=pl.lit(3), sharpness=pl.lit(0.5)).drop("file type"))
+        find_shortcuts(
+            videos.with_columns(width=pl.lit(3), sharpness=pl.lit(0.5)).drop("file type")
+        )
         == []
     )
     few = videos.head(6)
-    assert shortcuts(few.with_columns(width="label")) == []  # six videos prove nothing
+    assert find_shortcuts(few.with_columns(width="label")) == []  # six videos prove nothing
 
 
 def test_the_auc_of_a_word_is_that_of_pairs_that_are_left_out_one_by_one() -> None:
@@ -751,10 +748,12 @@ def test_the_auc_of_a_word_is_that_of_pairs_that_are_left_out_one_by_one() -> No
         for fake in np.flatnonzero(label == 1).tolist()
         for real in np.flatnonzero(label == 0).tolist()
     ]
-    assert word_auc(pl.DataFrame({"label": label, "value": word})) == pytest.approx(np.mean(wins))
-    assert word_auc(pl.DataFrame({"label": label, "value": "png"})) == 0.5
-    assert word_auc(pl.DataFrame({"label": label, "value": label})) == 1.0
-    assert word_auc(pl.DataFrame({"label": [0, 1], "value": ["a", "b"]})) == 0.5
+    assert categorical_auc(pl.DataFrame({"label": label, "value": word})) == pytest.approx(
+        np.mean(wins)
+    )
+    assert categorical_auc(pl.DataFrame({"label": label, "value": "png"})) == 0.5
+    assert categorical_auc(pl.DataFrame({"label": label, "value": label})) == 1.0
+    assert categorical_auc(pl.DataFrame({"label": [0, 1], "value": ["a", "b"]})) == 0.5
 
 
 @pytest.mark.parametrize("kinds", [1, 2, 5, 60, 100])
@@ -767,8 +766,8 @@ def test_words_at_random_are_no_shortcut_and_those_that_follow_the_label_are_one
     for _ in range(100):
         word = rng.integers(0, kinds, 100)
         chance = videos.with_columns(pl.Series("file type", word.astype(str)))
-        areas.append(word_auc(chance.select("label", value="file type")))
-        assert [one for one in shortcuts(chance) if one.auc >= 0.8] == []
+        areas.append(categorical_auc(chance.select("label", value="file type")))
+        assert [one for one in find_shortcuts(chance) if one.auc >= 0.8] == []
     assert np.mean(areas) == pytest.approx(0.5, abs=0.04)
     told = videos.with_columns(
         pl.Series(
@@ -779,14 +778,14 @@ def test_words_at_random_are_no_shortcut_and_those_that_follow_the_label_are_one
             ],
         )
     )
-    (found,) = shortcuts(told)
+    (found,) = find_shortcuts(told)
     assert found.auc == 1.0
 
 
 @pytest.mark.parametrize("quality", [1, 5, 20, 50, 75, 90, 95, 100])
 def test_the_jpeg_quality_is_read_from_the_tables(quality: int, tmp_path: Path) -> None:
     with Image.open(write(tmp_path / "x.jpg", noise(0), quality)) as stored:
-        assert quality_of(stored.quantization[0]) == quality  # pyright: ignore[reportAttributeAccessIssue]
+        assert jpeg_quality(stored.quantization[0]) == quality  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_processes_see_what_one_sees(copy: Path) -> None:
@@ -794,8 +793,10 @@ def test_processes_see_what_one_sees(copy: Path) -> None:
     jobs = [
         Job(str(path), path.stat().st_size, True, False) for path in sorted(copy.rglob("*.jpg"))
     ]
-    assert list(looks(jobs, 2)) == list(looks(jobs, 0))
-    assert list(counted(looks(jobs, 0), "Opening", len(jobs), "files")) == list(looks(jobs, 0))
+    assert list(inspect_all(jobs, 2)) == list(inspect_all(jobs, 0))
+    assert list(counted(inspect_all(jobs, 0), "Opening", len(jobs), "files")) == list(
+        inspect_all(jobs, 0)
+    )
 
 
 @pytest.mark.skipif(
@@ -807,7 +808,7 @@ def test_a_file_that_kills_its_reader_is_told_and_the_others_are_read(
 ) -> None:
     places = sorted(str(path) for path in copy.rglob("*.jpg"))
     jobs = [Job(place, 1, False, False) for place in places]
-    whole = list(looks(jobs, 0))
+    whole = list(inspect_all(jobs, 0))
     deadly = {places[number] for number in crashing}
 
     def decode(data: bytes, name: str | Path) -> np.ndarray:
@@ -815,9 +816,9 @@ def test_a_file_that_kills_its_reader_is_told_and_the_others_are_read(
             os.kill(os.getpid(), signal.SIGKILL)
         return decoded(data, name)
 
-    decoded = examination.decode
-    monkeypatch.setattr(examination, "decode", decode)
-    found = list(looks(jobs, 2))
+    decoded = look.decode
+    monkeypatch.setattr(look, "decode", decode)
+    found = list(inspect_all(jobs, 2))
     assert [number for number, seen in enumerate(found) if seen.error] == list(crashing)
     assert {seen.error for seen in found if seen.error} == {
         "the decoder crashed on it, or memory ran out"
@@ -939,7 +940,7 @@ def test_the_known_shortcuts_of_real_faces_are_found(real_data: Path, tmp_path: 
 
 
 def test_a_manifest_is_examined_in_place_of_a_scan(copy: Path, tmp_path: Path) -> None:
-    Manifest(collect(LISTED(copy), copy).table, copy).write(tmp_path / "m.parquet")
+    Manifest(from_entries(LISTED(copy), copy).table, copy).write(tmp_path / "m.parquet")
     delete(copy)
     report = examined(module(copy, TREE, manifest=str(tmp_path / "m.parquet")), tmp_path)
     assert report["findings"]["missing files"]["examples"] == [ONE]

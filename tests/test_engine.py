@@ -13,7 +13,9 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from fmsd.data.manifest import Manifest, collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Frame
+from fmsd.data.manifest import Manifest
 from fmsd.data.sources import folder
 from fmsd.engine.callbacks import MONITOR, ValidationMetrics
 from fmsd.engine.datamodule import DataModule, TrainingBatches
@@ -29,7 +31,7 @@ from fmsd.peft.masm import SubspaceMaskRule, masm
 from fmsd.peft.method import Method
 from fmsd.peft.penalties import PENALTIES
 from fmsd.peft.subspace import subspace_layers
-from fmsd.types import Frame, Frames, Predictions
+from fmsd.types import Frames, Predictions
 from tests.conftest import grow_tree, tiny_vit, write_image
 
 SPLITS = {"train": "train", "val": "val", "test": "test"}
@@ -441,7 +443,7 @@ def test_of_several_compressions_one_has_to_be_named(tmp_path: Path) -> None:
         "c40",
     }  # a source that yields both was asked for both
     crops = tmp_path / "crops"
-    collect(in_compressions(tmp_path / "home", "mine", "c23", "c40"), tmp_path / "home").write(
+    from_entries(in_compressions(tmp_path / "home", "mine", "c23", "c40"), tmp_path / "home").write(
         crops / "manifest.parquet"
     )
     (crops / "extract.json").write_text('{"frames": null, "sampling": "spread"}')

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import fmsd
+from fmsd.data.frame import Problem
 from fmsd.errors import BusyError, InputError
-from fmsd.types import Problem
 
 PACKAGE = Path(fmsd.__file__).parent
 

@@ -19,10 +19,11 @@ from PIL import Image
 
 from fmsd.cli.main import main
 from fmsd.console import counting
+from fmsd.data.description import describe_datasets
 from fmsd.data.extraction.crops import Recipe
 from fmsd.data.extraction.faces import Face, YuNet
 from fmsd.data.loading.image import read_image
-from fmsd.data.manifest import read, summary
+from fmsd.data.manifest import read_manifest
 from fmsd.data.sources import extracted, folder
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
@@ -84,7 +85,7 @@ def test_videos_become_crops_and_a_manifest_that_training_reads(
     root, out = tree(tmp_path / "videos"), tmp_path / "crops"
     assert main(command(root, out, "frames=4", "size=64")) == 0
     assert "32 crops of 8 videos" in capsys.readouterr().out
-    manifest = read(out / "manifest.parquet", out).validate()
+    manifest = read_manifest(out / "manifest.parquet", out).validate()
     assert manifest.videos == 8
     row = manifest.table.filter(video="folder/swap/test1", index=5).row(0, named=True)
     assert row["path"] == "folder/swap/test1/000005.png"
@@ -113,7 +114,7 @@ def test_the_extraction_is_part_of_a_run_s_record_also_when_it_was_packed(tmp_pa
     extract(data(tree(tmp_path / "videos", videos=1)), YuNet, Recipe(frames=2, size=32), out)
     pack(data(out), packed, "1G")
     for root in (out, packed):
-        (told,) = summary(data(root).own).values()
+        (told,) = describe_datasets(data(root).own).values()
         assert told["crops"] == json.loads((out / "extract.json").read_text())
     assert data(packed).own.digest() == data(out).own.digest()
 
@@ -129,7 +130,7 @@ def test_what_is_done_is_left_and_other_settings_are_refused(
     extract(data(root), YuNet, Recipe(frames=2, size=32), out)
     assert "4 of 5 videos are done already" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert len(read(out / "manifest.parquet", out)) == 10
+    assert len(read_manifest(out / "manifest.parquet", out)) == 10
     with pytest.raises(
         InputError, match=r"were made with margin=1\.3, not 1\.5; choose another out=FOLDER"
     ):
@@ -150,7 +151,7 @@ def test_labels_and_splits_that_were_corrected_since_and_other_files_are_taken_u
     (root / "train/real/train0.mp4").rename(root / "test/real/train0.mp4")
     film(root / "test/swap/test0.mp4", walk(9, seed=4))
     extract(data(root), YuNet, recipe, out)
-    table = read(out / "manifest.parquet", out).table
+    table = read_manifest(out / "manifest.parquet", out).table
     assert table.filter(video="mine/real/train0")["split"].unique().to_list() == ["test"]
     assert {
         path.name: path.stat().st_mtime_ns for path in (out / "mine/real/train0").glob("*.png")
@@ -164,7 +165,7 @@ def test_labels_and_splits_that_were_corrected_since_and_other_files_are_taken_u
     ):
         list(extracted.scan(out))
     extract(data(root), YuNet, recipe, out)
-    assert read(out / "manifest.parquet", out).table.equals(table)
+    assert read_manifest(out / "manifest.parquet", out).table.equals(table)
 
 
 def test_a_trial_of_few_videos_and_some_forgeries(
@@ -172,7 +173,7 @@ def test_a_trial_of_few_videos_and_some_forgeries(
 ) -> None:
     root, out = tree(tmp_path / "videos", videos=3), tmp_path / "crops"
     extract(data(root, videos=1, forgeries=["none of them"]), YuNet, Recipe(frames=1, size=32), out)
-    assert set(read(out / "manifest.parquet", out).table["video"]) == {
+    assert set(read_manifest(out / "manifest.parquet", out).table["video"]) == {
         "mine/real/train0",
         "mine/real/test0",
     }
@@ -187,10 +188,10 @@ def test_a_truncated_video_is_named_and_tried_again(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     assert extract(data(root), YuNet, Recipe(frames=2, size=32), out) == 1
     assert "ends after" in pl.read_csv(out / "failures-mine.csv")["why"][0]
-    assert "mine/real/test0" not in read(out / "manifest.parquet", out).table["video"]
+    assert "mine/real/test0" not in read_manifest(out / "manifest.parquet", out).table["video"]
     path.write_bytes(whole)
     assert extract(data(root), YuNet, Recipe(frames=2, size=32), out) == 0
-    assert "mine/real/test0" in read(out / "manifest.parquet", out).table["video"]
+    assert "mine/real/test0" in read_manifest(out / "manifest.parquet", out).table["video"]
 
 
 def test_two_at_work_on_the_same_videos_is_refused(tmp_path: Path) -> None:
@@ -305,8 +306,8 @@ def test_a_killed_extraction_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: 
     assert main(arguments) == 0
     assert files(out) == files(tmp_path / "whole")
     assert (
-        read(out / "manifest.parquet", out).digest()
-        == read(tmp_path / "whole/manifest.parquet", tmp_path / "whole").digest()
+        read_manifest(out / "manifest.parquet", out).digest()
+        == read_manifest(tmp_path / "whole/manifest.parquet", tmp_path / "whole").digest()
     )
     assert not (out / ".work").exists()
 
@@ -327,8 +328,8 @@ def test_shards_are_joined_to_the_same_dataset(
     assert main(["index", "data=extracted", f"data.root={out}", f"out={out}/manifest.parquet"]) == 0
     assert files(out) == files(whole)
     assert (
-        read(out / "manifest.parquet", out).digest()
-        == read(whole / "manifest.parquet", whole).digest()
+        read_manifest(out / "manifest.parquet", out).digest()
+        == read_manifest(whole / "manifest.parquet", whole).digest()
     )
     folders = [
         "-m",
@@ -366,7 +367,7 @@ def test_videos_that_cannot_be_read_are_named_and_the_others_made(
     assert table["video"].to_list() == ["folder/swap/empty", "folder/swap/talk", "folder/swap/torn"]
     assert "is empty (0 bytes)" in table["why"][0]
     assert "holds no video, only audio" in table["why"][1]
-    assert read(out / "manifest.parquet", out).videos == 8
+    assert read_manifest(out / "manifest.parquet", out).videos == 8
     for path in broken.glob("t[ao][lr]*.mp4"):
         path.unlink()
     (broken / "empty.mp4").unlink()
@@ -386,7 +387,7 @@ def test_frames_without_the_face_are_recorded(tmp_path: Path) -> None:
     )
     assert [frame["status"] for frame in away] == ["face", "face", "none", "face"]
     assert [frame["status"] for frame in nobody] == ["none"] * 3
-    manifest = read(out / "manifest.parquet", out)
+    manifest = read_manifest(out / "manifest.parquet", out)
     assert manifest.table.filter(video="mine/real/away").sort("index")["index"].to_list() == [
         0,
         1,
@@ -427,7 +428,7 @@ def test_image_folders_are_extracted_like_videos(tmp_path: Path) -> None:
         for frame in json.loads((out / "mine/real/clip/video.json").read_text())["frames"]
     ]
     assert statuses == ["face", "damaged", "face"]
-    assert read(out / "manifest.parquet", out).table.filter(domain="swap").sort("index")[
+    assert read_manifest(out / "manifest.parquet", out).table.filter(domain="swap").sort("index")[
         "index"
     ].to_list() == [0, 2, 4]
 
@@ -438,7 +439,7 @@ def test_names_of_any_script_and_length(tmp_path: Path, name: str) -> None:
         film(tmp_path / "my videos" / "test" / domain / f"{name}.mp4", walk(2))
     out = tmp_path / "die Ausschnitte"
     extract(data(tmp_path / "my videos"), YuNet, Recipe(frames=2, size=32), out)
-    manifest = read(out / "manifest.parquet", out).validate()
+    manifest = read_manifest(out / "manifest.parquet", out).validate()
     assert f"mine/real/{name}" in manifest.table["video"]
     assert read_image(manifest.files()[0]).shape == (32, 32, 3)
 
@@ -655,7 +656,7 @@ def test_the_real_clips_are_extracted_whole(real_data: Path, tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert "76 crops of 19 videos" in done.stdout
-    manifest = read(out / "manifest.parquet", out).validate()
+    manifest = read_manifest(out / "manifest.parquet", out).validate()
     assert dict(manifest.table.group_by("domain").agg(pl.col("video").n_unique()).rows()) == {
         "real": 6 + 3,
         "fake": 10,

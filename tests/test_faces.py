@@ -8,7 +8,8 @@ import pytest
 
 from fmsd.data.extraction import faces
 from fmsd.data.extraction.faces import Face, YuNet, crop, located, similarity, template, tracks
-from fmsd.data.synthetic import CONDITIONS, person, render
+from fmsd.data.synthetic.faces import render
+from fmsd.data.synthetic.recording import CONDITIONS, draw_identity
 from fmsd.errors import InputError
 from tests.films import STILL, shot
 
@@ -39,7 +40,7 @@ def test_the_points_of_a_drawn_face_are_found_where_it_was_drawn(find: YuNet) ->
     errors = []
     for seed in range(5):
         scene = render(
-            person(np.random.default_rng(seed), CONDITIONS["synthetic"]), STILL, seed, 0.0
+            draw_identity(np.random.default_rng(seed), CONDITIONS["synthetic"]), STILL, seed, 0.0
         )
         image = cv2.resize(
             (np.clip(scene.image, 0, 1) * 255).astype(np.uint8),

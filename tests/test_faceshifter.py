@@ -9,7 +9,7 @@ import pytest
 
 from fmsd.cli.build import build
 from fmsd.cli.files import CONF
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
 from fmsd.errors import InputError
 from tests.conftest import write_image
 
@@ -39,7 +39,7 @@ def tree(root: Path, compression: str = "c23") -> Path:
 @pytest.mark.parametrize("compression", ["c23", "c40"])
 def test_it_has_the_official_split_in_every_compression(tmp_path: Path, compression: str) -> None:
     root = tree(tmp_path, compression)
-    manifest = collect(
+    manifest = from_entries(
         data(root, f"data.source.compression={compression}").source(root), root
     ).validate()
     counts = {

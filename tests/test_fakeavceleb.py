@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Problem, Video
 from fmsd.data.sources import fakeavceleb
 from fmsd.errors import InputError
-from fmsd.types import Problem, Video
 from tests.conftest import write_image
 
 HEADER = "source,target1,target2,method,category,type,race,gender,path,"
@@ -49,7 +49,7 @@ def tree(root: Path, rows: list[tuple[str, ...]] = ROWS, frames: bool = True) ->
 
 
 def test_the_label_is_that_of_the_pictures_and_the_domain_the_method(tmp_path: Path) -> None:
-    manifest = collect(fakeavceleb.scan(tree(tmp_path)), tmp_path).validate()
+    manifest = from_entries(fakeavceleb.scan(tree(tmp_path)), tmp_path).validate()
     assert set(manifest.table.select("video", "label", "domain", "split").rows()) == {
         ("fakeavceleb/real/RealVideo-RealAudio/African/men/id00076_00109", 0, "real", "test"),
         ("fakeavceleb/real/RealVideo-RealAudio/Asian (East)/men/id00056_00109", 0, "real", "test"),
@@ -96,7 +96,9 @@ def test_videos_that_show_one_person_are_held_out_together_whoever_lends_the_fac
         (one, *ROWS[3][1:5], f"00109_{other}_faceswap")
         for one, other in (("id00056", "id00076"), ("id00076", "id00056"))
     ]
-    split = collect(fakeavceleb.scan(tree(tmp_path, rows), split="train"), tmp_path).hold_out(0.5)
+    split = from_entries(fakeavceleb.scan(tree(tmp_path, rows), split="train"), tmp_path).hold_out(
+        0.5
+    )
     held, kept = (
         split.where(split=name).table["video"].str.extract(r"/(id\d+)_[^/]*$").to_list()
         for name in ("val", "train")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Problem, Video
 from fmsd.data.sources import ffiw
 from fmsd.errors import InputError
-from fmsd.types import Problem, Video
 from tests.conftest import write_image
 
 NAMES = ("0a1b_12", "zz_3")
@@ -27,7 +27,7 @@ def tree(root: Path, splits: tuple[str, ...] = ("train", "val"), extracted: bool
 
 def test_the_validation_videos_are_tested_on_by_default(tmp_path: Path) -> None:
     root = tree(tmp_path, ("train", "val", "test"))
-    manifest = collect(ffiw.scan(root), root).validate()
+    manifest = from_entries(ffiw.scan(root), root).validate()
     assert set(manifest.where(split="test").table["video"]) == {
         f"ffiw/{domain}/val/{name}" for domain in ("real", "fake") for name in NAMES
     }
@@ -42,7 +42,7 @@ def test_the_validation_videos_are_tested_on_by_default(tmp_path: Path) -> None:
 
 def test_the_later_test_videos_can_be_tested_on(tmp_path: Path) -> None:
     root = tree(tmp_path, ("train", "val", "test"))
-    manifest = collect(ffiw.scan(root, test="test"), root).validate()
+    manifest = from_entries(ffiw.scan(root, test="test"), root).validate()
     named = manifest.table.select("split", "video").with_columns(
         folder=manifest.table["video"].str.split("/").list.get(2)
     )

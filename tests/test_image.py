@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from fmsd.data.loading import image as images
-from fmsd.data.loading.image import content, decode, member, read_image, resize
-from fmsd.data.loading.transforms import transform
+from fmsd.data.loading.image import decode, parse_tar_member, read_bytes, read_image, resize
+from fmsd.data.loading.transforms import build_transform
 from fmsd.errors import InputError
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8)
@@ -240,7 +240,7 @@ def test_an_image_inside_a_tar_is_read_from_its_place(tmp_path: Path) -> None:
     tar = tmp_path / "0.tar"
     tar.write_bytes(b"?" * 512 + data + b"?" * 99)
     place = f"{tar}#512+{len(data)}"
-    assert content(place) == data
+    assert read_bytes(place) == data
     assert np.array_equal(read_image(place), oracle(data))
     for wrong in (f"{tar}#512+{len(data) + 100}", f"{tar}#9999+5"):
         with pytest.raises(
@@ -252,9 +252,9 @@ def test_an_image_inside_a_tar_is_read_from_its_place(tmp_path: Path) -> None:
 
 
 def test_only_places_in_tars_are_taken_for_them(tmp_path: Path) -> None:
-    assert member("/data/0.tar#12+34") == ("/data/0.tar", 12, 34)
+    assert parse_tar_member("/data/0.tar#12+34") == ("/data/0.tar", 12, 34)
     for path in ("/data/0.tar", "/data/0.tar#1", "/data/a#1+2", "/data/0.tar#1+2/0.png"):
-        assert member(path) is None
+        assert parse_tar_member(path) is None
     odd = saved(tmp_path / "0.tar#1+2.png", Image.fromarray(COLOUR))
     assert np.array_equal(read_image(odd), COLOUR)
 
@@ -264,7 +264,7 @@ def test_many_tars_do_not_use_up_the_open_files(tmp_path: Path) -> None:
     data = KINDS["one pixel"]()
     for number in range(300):
         (tmp_path / f"{number}.tar").write_bytes(data)
-        assert content(f"{tmp_path}/{number}.tar#0+{len(data)}") == data
+        assert read_bytes(f"{tmp_path}/{number}.tar#0+{len(data)}") == data
     assert (
         sum(
             str(name.resolve()).startswith(str(tmp_path))
@@ -272,7 +272,7 @@ def test_many_tars_do_not_use_up_the_open_files(tmp_path: Path) -> None:
         )
         <= 256
     )
-    images._opened.cache_clear()
+    images._open_tar.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_many_tars_do_not_use_up_the_open_files(tmp_path: Path) -> None:
 )
 def test_resizing_is_that_of_the_augmentations(height: int, width: int) -> None:
     image = np.array(picture(height, width))
-    assert np.array_equal(resize(image, 24), transform("none", 24)(image=image)["image"])
+    assert np.array_equal(resize(image, 24), build_transform("none", 24)(image=image)["image"])
 
 
 @pytest.mark.parametrize(

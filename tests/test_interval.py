@@ -16,12 +16,19 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from fmsd.errors import InputError
 from fmsd.metrics import interval as intervals
-from fmsd.metrics.interval import Draws, drawn, interval, paired, resampled, weighted
-from fmsd.metrics.ranking import AT_THRESHOLD, METRICS
-from fmsd.metrics.table import LEVELS, results, scored
-from fmsd.metrics.video import by_folder, by_video
+from fmsd.metrics.interval import (
+    Draws,
+    draw_counts,
+    paired_difference,
+    percentile_interval,
+    resample_metrics,
+    weighted_metrics,
+)
+from fmsd.metrics.ranking import METRICS, THRESHOLD_METRICS
+from fmsd.metrics.table import LEVELS, compute_results, with_scores
+from fmsd.metrics.video import aggregate_videos, group_by_folder
 
-NAMES = [*METRICS, *AT_THRESHOLD]
+NAMES = [*METRICS, *THRESHOLD_METRICS]
 
 
 def draws(seed: int, ties: bool, counts: Callable[[int], np.ndarray], mixed: bool = False) -> Draws:
@@ -42,7 +49,7 @@ def draws(seed: int, ties: bool, counts: Callable[[int], np.ndarray], mixed: boo
 
 
 def naive(score: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
-    """Every metric by other people's code, but for the points of the ROC curve that are looked up."""
+    """Every metric by other libraries, but for points of the ROC curve that are looked up."""
     false_positive, true_positive, _ = sklearn.roc_curve(label, score, drop_intermediate=False)
     called = {"": score >= 0.5, "_val": score >= threshold}
     return {
@@ -73,11 +80,13 @@ def naive(score: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, f
 @pytest.mark.parametrize("mixed", [False, True])
 def test_counts_of_one_are_the_items_themselves(ties: bool, mixed: bool) -> None:
     sample = draws(0, ties, lambda videos: np.ones((3, videos)), mixed)
-    found = weighted(sample, NAMES, 0.4)
+    found = weighted_metrics(sample, NAMES, 0.4)
     for name in NAMES:
         items = sample.score, sample.label
         expected = (
-            AT_THRESHOLD[name](*items, 0.4) if name in AT_THRESHOLD else METRICS[name](*items)
+            THRESHOLD_METRICS[name](*items, 0.4)
+            if name in THRESHOLD_METRICS
+            else METRICS[name](*items)
         )
         np.testing.assert_allclose(found[name], [expected] * 3, atol=1e-12, err_msg=name)
 
@@ -98,7 +107,7 @@ def test_weights_equal_repeated_rows(
         ),
         mixed,
     )
-    found = weighted(sample, NAMES, 0.4)
+    found = weighted_metrics(sample, NAMES, 0.4)
     assert list(found) == NAMES
     for number, counts in enumerate(sample.counts.numpy().astype(int)):
         times = counts[sample.video]
@@ -112,7 +121,7 @@ def test_weights_equal_repeated_rows(
 
 def test_as_many_reals_and_fakes_are_drawn_as_there_are() -> None:
     fake = np.random.default_rng(0).random(50) < 0.3
-    counts = drawn(fake, 4000, 0).numpy().T
+    counts = draw_counts(fake, 4000, 0).numpy().T
     assert set(counts[fake].sum(0)) == {fake.sum()}
     assert set(counts[~fake].sum(0)) == {(~fake).sum()}
     for own in (
@@ -122,8 +131,8 @@ def test_as_many_reals_and_fakes_are_drawn_as_there_are() -> None:
         n = len(own)
         np.testing.assert_allclose(own.mean(1), 1, atol=0.08)
         np.testing.assert_allclose(np.cov(own), np.eye(n) - 1 / n, atol=0.15)
-    assert (drawn(fake, 40, 0) == drawn(fake, 40, 0)).all()
-    assert (drawn(fake, 40, 0) != drawn(fake, 40, 1)).any()
+    assert (draw_counts(fake, 40, 0) == draw_counts(fake, 40, 0)).all()
+    assert (draw_counts(fake, 40, 0) != draw_counts(fake, 40, 1)).any()
 
 
 def predictions(
@@ -158,10 +167,10 @@ def predictions(
 @pytest.mark.parametrize("level", LEVELS)
 def test_predictions_are_resampled_by_video_whatever_the_order_of_their_rows(level: str) -> None:
     frames = predictions(2)
-    found = resampled(frames, NAMES, level, 12, seed=3, video_score="top2", threshold=0.6)
-    videos = by_video(scored(frames), "top2").sort("video")
-    times = drawn((videos["label"] == 1).to_numpy(), 12, 3).numpy().T.astype(int)
-    items = scored(frames) if level == "frame" else videos
+    found = resample_metrics(frames, NAMES, level, 12, seed=3, video_score="top2", threshold=0.6)
+    videos = aggregate_videos(with_scores(frames), "top2").sort("video")
+    times = draw_counts((videos["label"] == 1).to_numpy(), 12, 3).numpy().T.astype(int)
+    items = with_scores(frames) if level == "frame" else videos
     place = {name: number for number, name in enumerate(videos["video"])}
     row = np.array([place[name] for name in items["video"]])
     for number in range(12):
@@ -174,7 +183,7 @@ def test_predictions_are_resampled_by_video_whatever_the_order_of_their_rows(lev
         assert {name: samples[number] for name, samples in found.items()} == pytest.approx(
             expected, abs=1e-11
         )
-    shuffled = resampled(
+    shuffled = resample_metrics(
         frames.sample(fraction=1, shuffle=True, seed=0),
         NAMES,
         level,
@@ -191,17 +200,17 @@ def test_videos_that_share_a_name_are_one_and_count_as_real_where_one_is() -> No
     frames = predictions(4).with_columns(
         video=pl.col("video").str.replace("d/swap/1", "d/swap/x1")
     )  # 11 fakes keep names of their own
-    grouped = by_folder(scored(frames))
+    grouped = group_by_folder(with_scores(frames))
     mixed = grouped.group_by("video").agg(pl.col("label").n_unique())["label"].max()
     assert (mixed, grouped["video"].n_unique()) == (2, 31)
     for level in LEVELS:
-        found = resampled(frames, NAMES, level, 5, naming="folder", threshold=0.5)
-        same = resampled(grouped.drop("score"), NAMES, level, 5, threshold=0.5)
+        found = resample_metrics(frames, NAMES, level, 5, naming="folder", threshold=0.5)
+        same = resample_metrics(grouped.drop("score"), NAMES, level, 5, threshold=0.5)
         assert all(
             (found[name] == same[name]).all() and np.isfinite(found[name]).all() for name in NAMES
         )
     with pytest.raises(InputError, match="Every fake video of d bears the name of a real one"):
-        resampled(predictions(4), ["auc"], "frame", naming="folder")
+        resample_metrics(predictions(4), ["auc"], "frame", naming="folder")
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says_and_one_over_frames_does_not() -> None:
@@ -212,7 +221,9 @@ def test_the_interval_holds_the_truth_as_often_as_it_says_and_one_over_frames_do
         frames = predictions(seed, videos=100, noise=0.5)
         apart = frames.with_columns(video=pl.format("{}/{}", "video", pl.int_range(pl.len())))
         for what, table in {"videos": frames, "frames": apart}.items():
-            low, high = interval(resampled(table, ["auc"], "frame", 300, seed)["auc"])
+            low, high = percentile_interval(
+                resample_metrics(table, ["auc"], "frame", 300, seed)["auc"]
+            )
             held[what].append(bool(low <= truth <= high))
     assert 0.9 <= np.mean(held["videos"]) <= 0.985
     assert np.mean(held["frames"]) < 0.8
@@ -220,22 +231,24 @@ def test_the_interval_holds_the_truth_as_often_as_it_says_and_one_over_frames_do
 
 def test_an_interval_leaves_out_equal_shares() -> None:
     samples = np.random.default_rng(0).permutation(np.arange(1001.0))
-    assert interval(samples) == pytest.approx((25, 975))
-    assert interval(samples, 0.5) == pytest.approx((250, 750))
-    observed = results(predictions(0), "iid").filter(level="video", metric="auc")["value"].item()
-    low, high = interval(resampled(predictions(0), ["auc"], "video")["auc"])
+    assert percentile_interval(samples) == pytest.approx((25, 975))
+    assert percentile_interval(samples, 0.5) == pytest.approx((250, 750))
+    observed = (
+        compute_results(predictions(0), "iid").filter(level="video", metric="auc")["value"].item()
+    )
+    low, high = percentile_interval(resample_metrics(predictions(0), ["auc"], "video")["auc"])
     assert low < observed < high
 
 
 def test_identical_runs_do_not_differ_and_a_clearly_better_one_does() -> None:
-    one, same = (resampled(predictions(0), ["auc"], "frame", 199)["auc"] for _ in range(2))
-    assert paired(one, same, 0.0) == (0.0, 0.0, 0.0, 1.0)
-    better = resampled(predictions(0, shift=4), ["auc"], "frame", 199)["auc"]
-    difference = paired(better, one, 0.2)
+    one, same = (resample_metrics(predictions(0), ["auc"], "frame", 199)["auc"] for _ in range(2))
+    assert paired_difference(one, same, 0.0) == (0.0, 0.0, 0.0, 1.0)
+    better = resample_metrics(predictions(0, shift=4), ["auc"], "frame", 199)["auc"]
+    difference = paired_difference(better, one, 0.2)
     assert difference.value == 0.2
     assert difference.low > 0
     assert difference.p == pytest.approx(2 / 200)
-    turned = paired(one, better, -0.2)
+    turned = paired_difference(one, better, -0.2)
     assert (turned.low, turned.high, turned.p) == pytest.approx(
         (-difference.high, -difference.low, difference.p)
     )
@@ -246,9 +259,10 @@ def test_pairing_narrows_what_two_runs_differ_by() -> None:
     other = frames.with_columns(
         logit=pl.col("logit") + pl.Series(np.random.default_rng(6).normal(0, 0.3, frames.height))
     )
-    one = resampled(frames, ["auc"], "video")["auc"]
+    one = resample_metrics(frames, ["auc"], "video")["auc"]
     together, apart = (
-        paired(one, resampled(other, ["auc"], "video", seed=seed)["auc"], 0.0) for seed in (0, 1)
+        paired_difference(one, resample_metrics(other, ["auc"], "video", seed=seed)["auc"], 0.0)
+        for seed in (0, 1)
     )
     assert together.high - together.low < (apart.high - apart.low) / 2
 
@@ -266,8 +280,8 @@ def test_runs_that_are_equally_good_differ_significantly_as_often_as_p_says() ->
             )
             for _ in range(2)
         )
-        one, other = (resampled(run, ["auc"], "video", 299)["auc"] for run in both)
-        small += paired(one, other, 0.0).p < 0.1
+        one, other = (resample_metrics(run, ["auc"], "video", 299)["auc"] for run in both)
+        small += paired_difference(one, other, 0.0).p < 0.1
     assert 0.05 <= small / 200 <= 0.16
 
 
@@ -277,8 +291,8 @@ def test_one_video_of_a_class_does_not_vary() -> None:
     )
     alone = frames.filter((pl.col("label") == 1) | (pl.col("video") == "d/real/3"))
     for level in LEVELS:
-        assert np.ptp(resampled(frames, ["auc"], level, 50)["auc"]) > 0
-        assert np.ptp(resampled(alone, ["auc"], level, 50)["auc"]) == 0
+        assert np.ptp(resample_metrics(frames, ["auc"], level, 50)["auc"]) > 0
+        assert np.ptp(resample_metrics(alone, ["auc"], level, 50)["auc"]) == 0
 
 
 def test_what_cannot_be_resampled_is_refused() -> None:
@@ -300,4 +314,4 @@ def test_what_cannot_be_resampled_is_refused() -> None:
         (frames.filter(label=0), "auc", "video", "mean", "d has only real frames"),
     ):
         with pytest.raises(InputError, match=sentence):
-            resampled(table, ["acc", metric], level, video_score=video_score)
+            resample_metrics(table, ["acc", metric], level, video_score=video_score)

@@ -16,7 +16,9 @@ from omegaconf import OmegaConf
 
 from fmsd.cli.main import main
 from fmsd.data import overrides
-from fmsd.data.manifest import Manifest, collect, read
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Entry, Frame, Problem, Video
+from fmsd.data.manifest import Manifest, read_manifest
 from fmsd.data.sources import (
     celebdf,
     deeperforensics,
@@ -32,7 +34,6 @@ from fmsd.data.sources import (
 )
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
-from fmsd.types import Entry, Frame, Problem, Video
 from tests import test_celebdf, test_dfdcp, test_fakeavceleb
 from tests.conftest import grow_tree, write_image
 
@@ -46,7 +47,7 @@ def domains(manifest: Manifest) -> dict[str, int]:
 def run(*words: str, out: Path) -> Manifest:
     """The manifest that `fmsd index` writes for the words of a command line."""
     assert main(["index", *words, f"out={out}"]) == 0
-    return read(out, Path("/"))
+    return read_manifest(out, Path("/"))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str, out: Path) -> str:
@@ -161,9 +162,9 @@ def bench(root: Path, groups: dict[str, Any], name: str = "X") -> Path:
 )
 def test_every_method_of_df40_has_real_and_fake_labels(tmp_path: Path, method: str) -> None:
     bench(tmp_path, {f"{method}_Real": None, f"{method}_Fake": None}, method)
-    found = collect(deepfakebench.scan(tmp_path, f"{method}.json"), tmp_path).validate()
+    found = from_entries(deepfakebench.scan(tmp_path, f"{method}.json"), tmp_path).validate()
     assert domains(found) == {"real": 0, f"{method}_Fake": 1}
-    listed = collect(df40.scan(tmp_path, methods=[method], lists=True), tmp_path).validate()
+    listed = from_entries(df40.scan(tmp_path, methods=[method], lists=True), tmp_path).validate()
     assert domains(listed) == {"real": 0, method: 1}
     assert set(listed.table.filter(label=1)["path"]) == {"rgb/X/1/0.png"}
 
@@ -172,7 +173,7 @@ def test_every_method_of_df40_has_real_and_fake_labels(tmp_path: Path, method: s
     "fake", [*deepfakebench.DOMAINS, "DeepFakeDetection_fake", "x-FAKE", "Fake", "ff-df", "Fake "]
 )
 def test_a_fake_is_known_by_its_last_word_or_the_table(tmp_path: Path, fake: str) -> None:
-    found = collect(
+    found = from_entries(
         deepfakebench.scan(bench(tmp_path, {"FF-real": None, fake: None}), "X.json"), tmp_path
     ).validate()
     assert found.table.sort("path")["label"].to_list() == [0, 1]
@@ -469,15 +470,15 @@ def test_a_table_s_forgery_that_is_called_real_is_refused(tmp_path: Path, domain
 @pytest.mark.parametrize("label", [0.7, True, "1", None])
 def test_no_label_is_cast(tmp_path: Path, label: Any) -> None:
     good = Frame(tmp_path / "a.png", 0, "d", "real", "d/real/a", 0, "test")
-    manifest = collect([good], tmp_path)
+    manifest = from_entries([good], tmp_path)
     odd = Frame(tmp_path / "b.png", label, "d", "real", "d/real/b", 0, "test")
     with pytest.raises(InputError, match=r"values of the wrong kind"):
-        collect([good, odd], tmp_path)
+        from_entries([good, odd], tmp_path)
     manifest.table.with_columns(label=pl.lit(0.7)).write_parquet(tmp_path / "m.parquet")
     with pytest.raises(
         InputError, match=r"m\.parquet has values of the wrong kind \(labels are Float64\)"
     ):
-        read(tmp_path / "m.parquet", tmp_path)
+        read_manifest(tmp_path / "m.parquet", tmp_path)
 
 
 # ---- folders
@@ -538,14 +539,18 @@ def test_a_folder_that_differs_from_the_real_one_only_in_case_or_blanks_has_to_b
     with pytest.raises(InputError, match=r"suggest real images"):
         list(folder.scan(root, "x", "{domain}/{video}", {}, ["nature"], "test"))
     assert domains(
-        collect(folder.scan(root, "x", "{domain}/{video}", {}, ["nature"], "test", [own]), root)
+        from_entries(
+            folder.scan(root, "x", "{domain}/{video}", {}, ["nature"], "test", [own]), root
+        )
     ) == {"real": 0, "ai": 1, own: 1}
 
 
 @pytest.mark.parametrize("real", ["real", "original", "0_real"])
 def test_exact_known_words_are_real_unless_others_are_named(tmp_path: Path, real: str) -> None:
     root = faces(tmp_path, real, "swap", "nature")
-    assert domains(collect(folder.scan(root, "x", "{domain}/{video}", {}, None, "test"), root)) == {
+    assert domains(
+        from_entries(folder.scan(root, "x", "{domain}/{video}", {}, None, "test"), root)
+    ) == {
         "real": 0,
         "swap": 1,
         "nature": 1,
@@ -556,7 +561,7 @@ def test_exact_known_words_are_real_unless_others_are_named(tmp_path: Path, real
 
 def test_equal_names_in_two_real_folders_stay_two_videos(tmp_path: Path) -> None:
     root = faces(tmp_path, "Celeb-real", "YouTube-real", "swap")
-    found = collect(
+    found = from_entries(
         folder.scan(root, "x", "{domain}/{video}", {}, ["Celeb-real", "YouTube-real"], "test"), root
     ).validate()
     assert found.table["video"].to_list() == ["x/real/v", "x/real/YouTube-real/v", "x/swap/v"]
@@ -598,7 +603,7 @@ def test_a_dataset_in_which_nothing_is_real_is_refused_with_what_may_be(
 def test_a_dataset_in_which_nothing_is_fake_is_read(tmp_path: Path) -> None:
     root = faces(tmp_path, "real")
     assert domains(
-        collect(folder.scan(root, "x", "{domain}/{video}", {}, None, "test"), root).validate()
+        from_entries(folder.scan(root, "x", "{domain}/{video}", {}, None, "test"), root).validate()
     ) == {"real": 0}
 
 
@@ -633,7 +638,7 @@ def test_real_is_a_whole_name_never_a_part_of_one(tmp_path: Path, layout: str) -
             0,
             8,
         )
-    assert domains(collect(folder.scan(tmp_path, "x", layout, SPLITS, "real"), tmp_path)) == {
+    assert domains(from_entries(folder.scan(tmp_path, "x", layout, SPLITS, "real"), tmp_path)) == {
         "real": 0,
         "re": 1,
     }  # pyright: ignore[reportArgumentType]

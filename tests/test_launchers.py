@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from fmsd.cli.main import main
-from fmsd.data.processes import cores
+from fmsd.data.processes import available_cores
 from tests.conftest import ROOT, grow_tree
 from tests.films import film, walk
 from tests.test_sweeps import TINY, told
@@ -76,10 +76,10 @@ def test_only_cores_that_the_process_may_use_are_counted() -> None:
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
-        assert cores() == 1
+        assert available_cores() == 1
     finally:
         os.sched_setaffinity(0, before)
-    assert cores() == len(before)
+    assert available_cores() == len(before)
 
 
 def test_whatever_is_to_be_installed_with_this_package_is_an_extra_of_it() -> None:

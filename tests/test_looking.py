@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from fmsd.data.audit.examination import Job
-from fmsd.data.audit.examination import look as examine
+from fmsd.data.audit.look import Job
+from fmsd.data.audit.look import inspect as examine
 from fmsd.data.extraction.crops import Source, looked_at, outcome
 from fmsd.data.extraction.faces import YuNet
 from fmsd.data.extraction.recipe import Recipe
-from fmsd.data.manifest import read
+from fmsd.data.manifest import read_manifest
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
@@ -182,7 +182,7 @@ def test_all_people_become_tracks_of_their_own(tmp_path: Path) -> None:
     )
     out, recipe = tmp_path / "crops", Recipe(size=32, min_face=0, faces="all")
     extract(data, YuNet, recipe, out)
-    manifest = read(out / "manifest.parquet", out).validate()
+    manifest = read_manifest(out / "manifest.parquet", out).validate()
     table = manifest.table.filter(domain="swap").sort("video", "index")
     assert table.select("video", "index").rows() == [
         *(("mine/swap/two", index) for index in range(4)),

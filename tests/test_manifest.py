@@ -4,9 +4,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fmsd.data.manifest import Manifest, collect, join, read, summary
+from fmsd.data.description import describe_datasets
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Frame, Video, video_id
+from fmsd.data.manifest import Manifest, read_manifest
 from fmsd.errors import InputError
-from fmsd.types import Frame, Video, video_id
 from tests.conftest import write_image
 
 
@@ -35,7 +37,7 @@ def frames(
 
 @pytest.fixture
 def manifest() -> Manifest:
-    return collect(frames(), Path("/data"))
+    return from_entries(frames(), Path("/data"))
 
 
 def changed(manifest: Manifest, **columns: pl.Expr) -> Manifest:
@@ -53,31 +55,30 @@ def test_equal_folder_names_in_two_manipulations_stay_two_videos(manifest: Manif
 def test_paths_are_relative_and_the_digest_knows_neither_root_nor_order(manifest: Manifest) -> None:
     assert manifest.table["path"][0] == "a/real/v0/0.png"
     assert manifest.files()[0] == "/data/a/real/v0/0.png"
-    elsewhere = collect(reversed(frames(root=Path("/scratch"))), Path("/scratch"))
+    elsewhere = from_entries(reversed(frames(root=Path("/scratch"))), Path("/scratch"))
     assert elsewhere.digest() == manifest.digest()
-    assert collect(frames(length=4), Path("/data")).digest() != manifest.digest()
+    assert from_entries(frames(length=4), Path("/data")).digest() != manifest.digest()
     assert changed(manifest, label=1 - pl.col("label")).digest() != manifest.digest()
 
 
 def test_round_trip_and_atomic_write(manifest: Manifest, tmp_path: Path) -> None:
     manifest.write(tmp_path / "deep" / "manifest.parquet")
-    again = read(tmp_path / "deep" / "manifest.parquet", manifest.root)
+    again = read_manifest(tmp_path / "deep" / "manifest.parquet", manifest.root)
     assert again.table.equals(manifest.table)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["manifest.parquet"]
     with pytest.raises(InputError, match=r"no manifest .*fmsd index"):
-        read(tmp_path / "none.parquet", manifest.root)
+        read_manifest(tmp_path / "none.parquet", manifest.root)
     manifest.table.drop("video").write_parquet(tmp_path / "short.parquet")
     with pytest.raises(InputError, match=r"lacks the columns video"):
-        read(tmp_path / "short.parquet", manifest.root)
+        read_manifest(tmp_path / "short.parquet", manifest.root)
 
 
-def test_where_and_join(manifest: Manifest) -> None:
+def test_where_keeps_the_rows_with_the_given_values(manifest: Manifest) -> None:
     assert len(manifest.where(split="train", domain="swap")) == 10
-    other = collect(frames("b", root=Path("/other")), Path("/other"))
-    both = join([manifest, other])
-    assert len(both.where(dataset=["a", "b"])) == len(manifest) + len(other)
+    both = from_entries([*frames(), *frames("b", root=Path("/other"))], Path("/data"))
+    assert len(both.where(dataset=["a", "b"])) == 2 * len(both.where(dataset="b"))
     assert "/other/b/real/v0/0.png" in both.files()
-    assert join([manifest]).videos == manifest.videos
+    assert both.where(dataset="a").videos == manifest.videos
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def paired(dataset: str = "ff", sources: int = 20) -> list[Frame]:
 
 
 def test_hold_out_moves_a_source_with_all_its_manipulations() -> None:
-    manifest = collect(paired() + paired("other", 40), Path("/data"))
+    manifest = from_entries(paired() + paired("other", 40), Path("/data"))
     held = manifest.hold_out(0.1)
     moved = held.where(split="val").table
     for dataset, count in (("ff", 2), ("other", 4)):
@@ -155,7 +156,7 @@ def test_hold_out_keeps_both_classes_where_names_are_unrelated() -> None:
         replace(frame, video=f"a/{frame.domain}/{frame.domain}-{number}")
         for number, frame in enumerate(paired())
     ]
-    moved = collect(unrelated, Path("/data")).hold_out(0.1).where(split="val")
+    moved = from_entries(unrelated, Path("/data")).hold_out(0.1).where(split="val")
     assert moved.table.group_by("label").len()["len"].to_list() == [2, 2]
 
 
@@ -227,7 +228,7 @@ def test_validate_checks_that_files_exist(tmp_path: Path) -> None:
     listed = frames(root=tmp_path)
     for seed, frame in enumerate(listed):
         write_image(frame.path, seed, size=4)
-    manifest = collect(listed, tmp_path)
+    manifest = from_entries(listed, tmp_path)
     assert manifest.validate() is manifest
     listed[7].path.unlink()
     with pytest.raises(InputError, match=r"row 7 \(a/real/v1/2\.png\) do not exist under"):
@@ -236,13 +237,13 @@ def test_validate_checks_that_files_exist(tmp_path: Path) -> None:
 
 def test_an_empty_dataset_is_refused(manifest: Manifest) -> None:
     with pytest.raises(InputError, match=r"No frames were found under /data"):
-        collect([], Path("/data"))
+        from_entries([], Path("/data"))
     with pytest.raises(InputError, match=r"has no frames"):
         manifest.where(split="val").validate()
 
 
 def test_summary_counts_videos_by_split(manifest: Manifest) -> None:
-    assert summary(manifest) == {
+    assert describe_datasets(manifest) == {
         "a": {
             "digest": manifest.digest(),
             "frames": 40,
@@ -260,9 +261,9 @@ def test_some_forgeries_are_kept_with_the_real_frames() -> None:
             if frame.label
         ),
     ]
-    manifest = collect(both, Path("/data"))
+    manifest = from_entries(both, Path("/data"))
     assert set(manifest.only(["other"]).table["domain"]) == {"real", "other"}
-    assert len(manifest.only(["other"])) == len(collect(frames(), Path("/data")))
+    assert len(manifest.only(["other"])) == len(from_entries(frames(), Path("/data")))
     assert set(manifest.only([]).table["domain"]) == {"real"}
     assert manifest.only().table.equals(manifest.table)
 
@@ -272,7 +273,7 @@ def test_one_compression_is_kept_with_the_frames_that_bear_none() -> None:
     several = [
         replace(frame, compression=level) for level, part in shapes.items() for frame in part
     ]
-    manifest = collect(several, Path("/data"))
+    manifest = from_entries(several, Path("/data"))
     assert set(manifest.only(compression="c40").table["dataset"]) == {"b", "c"}
     assert manifest.only(["swap"], "c40").table.equals(
         manifest.only(["swap"]).only(compression="c40").table
@@ -284,7 +285,7 @@ def test_values_of_the_wrong_kind_in_a_written_manifest_are_refused(
 ) -> None:
     manifest.table.with_columns(label=pl.lit("fake")).write_parquet(tmp_path / "words.parquet")
     with pytest.raises(InputError, match=r"words\.parquet has values of the wrong kind"):
-        read(tmp_path / "words.parquet", tmp_path)
+        read_manifest(tmp_path / "words.parquet", tmp_path)
     with pytest.raises(InputError, match=r"the index values of .* are below 0"):
         changed(manifest, index=pl.col("index") - 1).validate(files=False)
 
@@ -299,12 +300,13 @@ def test_frames_made_in_two_ways_are_not_mixed(tmp_path: Path) -> None:
         )
     with pytest.raises(
         InputError,
-        match=r"real/frames and .*swap/faces hold frames of d that were made in two ways.*data\.source\.frames",
+        match=r"real/frames and .*swap/faces hold frames of d that were made in two ways"
+        r".*data\.source\.frames",
     ):
-        collect(entries, tmp_path)
+        from_entries(entries, tmp_path)
 
 
 def test_a_large_scan_is_collected_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = collect(frames(), Path("/data"))
-    monkeypatch.setattr("fmsd.data.manifest.CHUNK", 7)
-    assert collect(frames(), Path("/data")).table.equals(whole.table)
+    whole = from_entries(frames(), Path("/data"))
+    monkeypatch.setattr("fmsd.data.entries.CHUNK", 7)
+    assert from_entries(frames(), Path("/data")).table.equals(whole.table)

@@ -12,8 +12,8 @@ from sklearn import metrics as sklearn
 
 from fmsd.errors import InputError
 from fmsd.metrics.ranking import (
-    AT_THRESHOLD,
     METRICS,
+    THRESHOLD_METRICS,
     accuracy,
     auc,
     average_precision,
@@ -26,14 +26,14 @@ from fmsd.metrics.table import (
     COLUMNS,
     DOMAIN_COLUMNS,
     LEVELS,
-    by_domain,
-    markdown,
-    results,
-    scored,
-    thresholds,
-    wide,
+    best_thresholds,
+    compute_results,
+    markdown_table,
+    pivot_datasets,
+    results_by_domain,
+    with_scores,
 )
-from fmsd.metrics.video import by_folder, by_video
+from fmsd.metrics.video import aggregate_videos, group_by_folder
 
 
 def cases() -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -135,11 +135,14 @@ def test_tables_equal_naive_references_at_any_video_score() -> None:
         "top9": np.mean,
     }  # a video has three frames
     for video_score, take in takes.items():
-        table = results(frames, "iid", video_score=video_score, thresholds=chosen)
-        assert table["metric"].unique(maintain_order=True).to_list() == [*METRICS, *AT_THRESHOLD]
+        table = compute_results(frames, "iid", video_score=video_score, thresholds=chosen)
+        assert table["metric"].unique(maintain_order=True).to_list() == [
+            *METRICS,
+            *THRESHOLD_METRICS,
+        ]
         scores = [
             take(own["score"].to_numpy())
-            for _, own in scored(frames).group_by("video", maintain_order=True)
+            for _, own in with_scores(frames).group_by("video", maintain_order=True)
         ]
         label = frames.group_by("video", maintain_order=True).first()["label"]
         found = dict(table.filter(level="video").select("metric", "value").rows())
@@ -151,7 +154,7 @@ def test_tables_equal_naive_references_at_any_video_score() -> None:
             np.mean((np.array(scores) - label.to_numpy()) ** 2), abs=1e-12
         )
         assert table.filter(level="frame", metric="acc_val")["value"].item() == pytest.approx(
-            sklearn.accuracy_score(frames["label"], scored(frames)["score"] >= 0.6), abs=1e-12
+            sklearn.accuracy_score(frames["label"], with_scores(frames)["score"] >= 0.6), abs=1e-12
         )
 
 
@@ -161,7 +164,7 @@ def test_an_unknown_video_score_is_refused(name: str) -> None:
         InputError,
         match=r"data\.video_score=.* is unknown; choose one of mean, median, max, or topK",
     ):
-        results(predictions(), "iid", video_score=name)
+        compute_results(predictions(), "iid", video_score=name)
 
 
 def test_validation_predictions_choose_a_threshold_for_each_level_over_all_their_datasets() -> None:
@@ -174,16 +177,16 @@ def test_validation_predictions_choose_a_threshold_for_each_level_over_all_their
         parts.append(
             part.with_columns(logit=pl.Series(rng.normal(size=part.height)) + 2 * pl.col("label"))
         )
-    both = scored(pl.concat(parts))
-    chosen = thresholds(both)
+    both = with_scores(pl.concat(parts))
+    chosen = best_thresholds(both)
     assert tuple(chosen) == LEVELS
-    for level, items in zip(LEVELS, (both, by_video(both)), strict=True):
+    for level, items in zip(LEVELS, (both, aggregate_videos(both)), strict=True):
         assert chosen[level] == best_threshold(
             items["score"].to_torch(), items["label"].cast(pl.Int64).to_torch()
         )
-    assert thresholds(both, "max")["video"] > chosen["video"]
+    assert best_thresholds(both, "max")["video"] > chosen["video"]
     with pytest.raises(InputError, match="only fake"):
-        thresholds(both.filter(label=1))
+        best_thresholds(both.filter(label=1))
 
 
 def test_extremes() -> None:
@@ -219,7 +222,7 @@ def test_a_detector_blind_to_one_of_four_manipulations_does_not_score_one() -> N
     """Keyed by the last folder name alone, the four manipulations of a video would merge, and the
     blind spot would vanish.
     """
-    table = results(predictions(), "iid")
+    table = compute_results(predictions(), "iid")
     value = table.filter(level="video", metric="auc")["value"].item()
     assert value == pytest.approx(0.75 + 0.25 * 0.5, abs=0.07)
     assert table["n_videos"].unique().item() == 100
@@ -235,16 +238,16 @@ def test_results_are_tidy_and_equal_scikit_learn() -> None:
             "logit": rng.normal(0, 2, 100),
         }
     )
-    table = results(frames, "iid")
+    table = compute_results(frames, "iid")
     assert tuple(table.columns) == COLUMNS
     assert table.height == 2 * 2 * len(METRICS)
-    part = scored(frames).filter(dataset="a")
+    part = with_scores(frames).filter(dataset="a")
     row = table.filter(dataset="a", level="frame", metric="auc").to_dicts()[0]
     assert row["value"] == pytest.approx(
         sklearn.roc_auc_score(part["label"], part["logit"]), abs=1e-6
     )
     assert (row["n_frames"], row["n_videos"], row["selection"]) == (60, 12, "iid")
-    videos = by_video(part)
+    videos = aggregate_videos(part)
     expected = [
         np.mean([1 / (1 + math.exp(-x)) for x in part.filter(video=video)["logit"]])
         for video in videos["video"]
@@ -253,8 +256,8 @@ def test_results_are_tidy_and_equal_scikit_learn() -> None:
     assert table.filter(dataset="a", level="video", metric="auc")["value"].item() == pytest.approx(
         sklearn.roc_auc_score(videos["label"], videos["score"]), abs=1e-6
     )
-    assert wide(table).columns == ["level", "a", "b"]
-    assert wide(table)["level"].to_list() == ["frame", "video"]
+    assert pivot_datasets(table).columns == ["level", "a", "b"]
+    assert pivot_datasets(table)["level"].to_list() == ["frame", "video"]
 
 
 def test_confident_scores_do_not_tie() -> None:
@@ -266,7 +269,7 @@ def test_confident_scores_do_not_tie() -> None:
             "logit": np.array([30.0, 31.0], np.float32),
         }
     )
-    assert results(frames, "iid").filter(metric="auc")["value"].to_list() == [1.0, 1.0]
+    assert compute_results(frames, "iid").filter(metric="auc")["value"].to_list() == [1.0, 1.0]
 
 
 def test_a_domains_fakes_are_ranked_against_all_reals_as_scikit_learn_does_ties_included() -> None:
@@ -288,21 +291,21 @@ def test_a_domains_fakes_are_ranked_against_all_reals_as_scikit_learn_does_ties_
     ).sample(fraction=1, shuffle=True, seed=0)
     assert frames["logit"].n_unique() < frames.height / 5  # ties
     chosen = {"frame": 0.7, "video": 0.6}
-    table = by_domain(frames, thresholds=chosen)
+    table = results_by_domain(frames, thresholds=chosen)
     assert tuple(table.columns) == DOMAIN_COLUMNS
     assert set(table.select("dataset", "domain", "level", "metric").rows()) == {
         (*key, level, metric)
         for key in (("a", "swap"), ("a", "puppet"), ("b", "swap"))
         for level in LEVELS
-        for metric in (*METRICS, *AT_THRESHOLD)
+        for metric in (*METRICS, *THRESHOLD_METRICS)
     }
     assert table.height == 6 * 12
     for row in table.to_dicts():
-        own = scored(frames).filter(
+        own = with_scores(frames).filter(
             pl.col("dataset") == row["dataset"],
             (pl.col("label") == 0) | (pl.col("domain") == row["domain"]),
         )
-        items = own if row["level"] == "frame" else by_video(own)
+        items = own if row["level"] == "frame" else aggregate_videos(own)
         score, label = items["score"], items["label"]
         expected = {
             "auc": sklearn.roc_auc_score(label, score),
@@ -319,20 +322,20 @@ def test_forgeries_are_grouped_and_scored_as_the_dataset_is() -> None:
     with pytest.raises(
         InputError, match=r"Every fake video ranked on ff bears the name of a real one"
     ):
-        by_domain(frames, "folder")
+        results_by_domain(frames, "folder")
     apart = frames.with_columns(
         video=pl.when(pl.col("label") == 1).then(pl.col("video") + "_f").otherwise("video")
     )
-    table = by_domain(apart, "folder")
-    assert table.equals(by_domain(by_folder(apart)))
+    table = results_by_domain(apart, "folder")
+    assert table.equals(results_by_domain(group_by_folder(apart)))
     assert set(table["n_videos"]) == {40}
     highest = (
-        scored(by_folder(apart).filter(pl.col("domain") != "d2"))
+        with_scores(group_by_folder(apart).filter(pl.col("domain") != "d2"))
         .group_by("video")
         .agg(pl.col("label").max(), pl.col("score").max())
     )
     value = (
-        by_domain(apart, "folder", "max")
+        results_by_domain(apart, "folder", "max")
         .filter(domain="d1", level="video", metric="auc")["value"]
         .item()
     )
@@ -344,10 +347,15 @@ def test_forgeries_are_grouped_and_scored_as_the_dataset_is() -> None:
 def test_with_one_forgery_its_metrics_are_the_datasets() -> None:
     frames = predictions(domains=1)
     columns = ["dataset", "level", "metric", "value", "n_frames", "n_videos"]
-    assert by_domain(frames).select(columns).rows() == results(frames, "iid").select(columns).rows()
+    assert (
+        results_by_domain(frames).select(columns).rows()
+        == compute_results(frames, "iid").select(columns).rows()
+    )
 
 
-@pytest.mark.parametrize("table", [lambda frames: results(frames, "iid"), by_domain])
+@pytest.mark.parametrize(
+    "table", [lambda frames: compute_results(frames, "iid"), results_by_domain]
+)
 def test_one_class_is_refused(table: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
     with pytest.raises(InputError, match=r"test split of ff has only real frames"):
         table(predictions().filter(label=0))
@@ -357,7 +365,12 @@ def test_one_class_is_refused(table: Callable[[pl.DataFrame], pl.DataFrame]) -> 
 
 @pytest.mark.parametrize("broken", [None, math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(
-    "table", [scored, lambda frames: results(frames, "iid", metrics=["acc"]), by_domain]
+    "table",
+    [
+        with_scores,
+        lambda frames: compute_results(frames, "iid", metrics=["acc"]),
+        results_by_domain,
+    ],
 )
 def test_logits_that_are_no_numbers_are_refused(
     broken: float | None, table: Callable[[pl.DataFrame], pl.DataFrame]
@@ -374,7 +387,8 @@ def test_logits_that_are_no_numbers_are_refused(
     )
     with pytest.raises(
         InputError,
-        match=r"Among the logits 3 of ff are null or not finite, so no metric exists; test the run again\.",
+        match=r"Among the logits 3 of ff are null or not finite, so no metric exists; "
+        r"test the run again\.",
     ):
         table(frames)
     both = pl.concat([frames, frames.head(100).with_columns(dataset=pl.lit("celeb"))])
@@ -386,7 +400,9 @@ def test_logits_that_are_no_numbers_are_refused(
 
 @pytest.mark.parametrize("chosen", [None, {"frame": 0.7, "video": 0.6}])
 @pytest.mark.parametrize("metrics", [["auc"], ["brier"], ["acc_val"], ["ece", "tpr_1", "bacc_val"]])
-@pytest.mark.parametrize("table", [functools.partial(results, selection="iid"), by_domain])
+@pytest.mark.parametrize(
+    "table", [functools.partial(compute_results, selection="iid"), results_by_domain]
+)
 def test_some_metrics_are_those_of_all(
     table: Callable[..., pl.DataFrame], metrics: list[str], chosen: dict[str, float] | None
 ) -> None:
@@ -401,4 +417,4 @@ def test_some_metrics_are_those_of_all(
 
 
 def test_markdown() -> None:
-    assert markdown(["", "a"], [["x", "1"]]) == "|  | a |\n| --- | ---: |\n| x | 1 |\n"
+    assert markdown_table(["", "a"], [["x", "1"]]) == "|  | a |\n| --- | ---: |\n| x | 1 |\n"

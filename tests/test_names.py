@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Entry, Frame, Problem, Video
 from fmsd.data.sources import table
 from fmsd.data.spelling import Spelling, absent, composed, finder, matched
 from fmsd.errors import InputError
-from fmsd.types import Entry, Frame, Problem, Video
 from tests import test_sources
 from tests.conftest import write_image
 from tests.test_text import READERS, texts
@@ -160,7 +160,7 @@ def test_a_listed_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"a\\xff\.png has a name or description that is not UTF-8; rename it"
     ):
-        collect([odd], tmp_path)
+        from_entries([odd], tmp_path)
 
 
 def test_a_table_finds_what_a_mac_renamed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -174,7 +174,7 @@ def test_a_table_finds_what_a_mac_renamed(tmp_path: Path, caplog: pytest.LogCapt
     ]
     (root / "frames.csv").write_text("\n".join(lines), encoding="utf-8")
     with caplog.at_level(logging.WARNING):
-        manifest = collect(table.scan(root, "frames.csv"), root).validate()
+        manifest = from_entries(table.scan(root, "frames.csv"), root).validate()
     assert [Path(path).is_file() for path in manifest.files()] == [True, True]
     assert (
         caplog.text.count(

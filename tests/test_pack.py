@@ -15,14 +15,17 @@ from torch.utils.data import DataLoader
 
 from fmsd.cli.main import main
 from fmsd.data import pack
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Frame
 from fmsd.data.loading.dataset import FrameDataset
-from fmsd.data.loading.image import content, read_image
-from fmsd.data.manifest import Manifest, collect, read, written
+from fmsd.data.loading.image import read_bytes, read_image
+from fmsd.data.manifest import Manifest, read_manifest
+from fmsd.data.packaged import packaged_manifest
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import found
 from fmsd.errors import InputError
 from fmsd.tasks.pack import number
-from fmsd.types import Frame, Frames
+from fmsd.types import Frames
 from tests.conftest import write_image
 
 
@@ -31,14 +34,16 @@ def files(tree: Path) -> Manifest:
     """24 PNG files of two domains, and a JPEG with dots and capitals in its name."""
     write_image(tree / "train" / "real" / "train0" / "v1.5 é.JPG", 99)
     splits = {"train": "train", "val": "val", "test": "test"}
-    return collect(folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree)  # pyright: ignore[reportArgumentType]
+    return from_entries(
+        folder.scan(tree, "tree", "{split}/{domain}/{video}", splits, ["real"]), tree
+    )  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture
 def packed(files: Manifest, tmp_path: Path) -> Manifest:
     """The same in tars of about three frames."""
     assert pack.write(files.table, files.files(), tmp_path / "packed", 13_000) > 5
-    manifest = written(tmp_path / "packed")
+    manifest = packaged_manifest(tmp_path / "packed")
     assert manifest is not None
     return manifest
 
@@ -46,7 +51,7 @@ def packed(files: Manifest, tmp_path: Path) -> Manifest:
 def test_a_pack_has_the_same_rows_digest_and_bytes(files: Manifest, packed: Manifest) -> None:
     assert packed.table.equals(files.table)
     assert packed.digest() == files.digest()
-    assert [content(place) for place in packed.files()] == [
+    assert [read_bytes(place) for place in packed.files()] == [
         Path(file).read_bytes() for file in files.files()
     ]
     assert all(place.startswith(f"{packed.root}/0000") for place in packed.files())
@@ -60,7 +65,7 @@ def test_a_part_of_a_pack_finds_its_own_frames_in_any_order(
         (packed.where(split="test", domain="swap"), files.where(split="test", domain="swap")),
         (packed.spread(1), files.spread(1)),
     ):
-        assert [content(place) for place in part.files()] == [
+        assert [read_bytes(place) for place in part.files()] == [
             Path(file).read_bytes() for file in whole.files()
         ]
     order = np.random.default_rng(0).permutation(len(files))
@@ -94,7 +99,7 @@ def test_without_augmentation_a_frame_is_the_image_channel_by_channel(files: Man
 
 
 def _digest(place: str) -> int:
-    return hash(content(place))
+    return hash(read_bytes(place))
 
 
 def test_processes_that_are_forked_later_share_open_tars(packed: Manifest) -> None:
@@ -140,10 +145,10 @@ def test_a_tar_ends_with_the_frame_that_fills_it(packed: Manifest) -> None:
 
 def test_a_pack_can_be_packed_again(packed: Manifest, tmp_path: Path) -> None:
     assert pack.write(packed.table, packed.files(), tmp_path / "one", 2**30) == 1
-    again = read(tmp_path / "one" / "manifest.parquet", tmp_path / "one")
+    again = read_manifest(tmp_path / "one" / "manifest.parquet", tmp_path / "one")
     assert again.digest() == packed.digest()
-    assert [content(place) for place in again.files()] == [
-        content(place) for place in packed.files()
+    assert [read_bytes(place) for place in again.files()] == [
+        read_bytes(place) for place in packed.files()
     ]
 
 
@@ -161,7 +166,7 @@ def test_damage_to_a_pack_is_named(packed: Manifest, tmp_path: Path) -> None:
     ):
         packed.validate()
     with pytest.raises(InputError, match=r"00000\.tar#\d+\+\d+ cannot be read"):
-        [content(place) for place in packed.files()]
+        [read_bytes(place) for place in packed.files()]
     packed.where(split="val").validate()
     second.unlink()
     with pytest.raises(InputError, match=r"lie in tars that are missing"):
@@ -232,7 +237,7 @@ def test_the_verb_packs_what_training_then_reads_by_itself(
         main(["index", "data=folder", f"data.root={tree}", f"out={tmp_path / 'index.parquet'}"])
         == 0
     )
-    assert manifest.table.equals(read(tmp_path / "index.parquet", tree).table)
+    assert manifest.table.equals(read_manifest(tmp_path / "index.parquet", tree).table)
     capsys.readouterr()
     assert main(["pack", "data=folder", f"data.root={tree}", f"out={out}"]) == 2
     assert "holds a pack already" in capsys.readouterr().err

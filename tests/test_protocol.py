@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 from fmsd.cli.main import main
-from fmsd.data.manifest import collect, places
+from fmsd.data.entries import from_entries
+from fmsd.data.manifest import frame_positions
 from fmsd.errors import InputError
-from fmsd.metrics.table import results
+from fmsd.metrics.table import compute_results
 from fmsd.runs.folder import Run
 from tests.conftest import grow_tree, write_image
 from tests.test_engine import module
@@ -18,7 +19,7 @@ from tests.test_manifest import frames
 
 
 def test_the_first_frames_of_each_video_or_evenly_spread_ones() -> None:
-    manifest = collect(frames(length=9), Path("/data"))
+    manifest = from_entries(frames(length=9), Path("/data"))
     for sampling, kept in (("first", [0, 1, 2]), ("spread", [0, 4, 8])):
         for (_,), rows in manifest.spread(3, sampling).table.group_by("video"):
             assert rows["index"].sort().to_list() == kept
@@ -63,7 +64,7 @@ def test_training_videos_have_a_number_of_frames_of_their_own(tmp_path: Path) ->
             for name, part in tables.items()
         }
 
-    whole, three, two = (tuple(places(6, count, "spread")) for count in (None, 3, 2))
+    whole, three, two = (tuple(frame_positions(6, count, "spread")) for count in (None, 3, 2))
     assert indices() == {"train": {whole}, "val": {whole}, "test": {whole}}
     assert (
         indices(frames=3)
@@ -81,7 +82,9 @@ def test_seven_hundred_test_videos_stay_seven_hundred_unless_the_popular_groupin
     None
 ):
     ours, theirs = (
-        results(ffpp(), "iid", *protocol).filter(metric="auc", level="video").row(0, named=True)
+        compute_results(ffpp(), "iid", *protocol)
+        .filter(metric="auc", level="video")
+        .row(0, named=True)
         for protocol in ((), ("dfb_compat", "folder"))
     )
     assert (ours["n_videos"], ours["value"], ours["protocol"]) == (700, 0.75, "fmsd")

@@ -21,9 +21,9 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.figures import merges
-from fmsd.metrics.interval import interval, resampled
-from fmsd.metrics.table import LEVELS, results, scored
-from fmsd.metrics.video import by_video
+from fmsd.metrics.interval import percentile_interval, resample_metrics
+from fmsd.metrics.table import LEVELS, compute_results, with_scores
+from fmsd.metrics.video import aggregate_videos
 from fmsd.report.tables import SEEN, UNSEEN, escaped
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
@@ -103,7 +103,7 @@ def written(
         schema=["dataset", "level", "stamp"],
         orient="row",
     )
-    table = results(pl.concat(tests.values()), str(facts.get("selection", "iid"))).join(
+    table = compute_results(pl.concat(tests.values()), str(facts.get("selection", "iid"))).join(
         keys, on=["dataset", "level"], maintain_order="left"
     )
     run.write_results(table)
@@ -232,13 +232,17 @@ def test_by_domain_a_column_is_a_forgery_and_inverted_ones_are_flagged(
         ]
         expected, samples = [], []
         for seed in (0, 1):
-            own = scored(frames("ff", ("puppet",), seed + 10)).filter(pl.col("domain") != "swap")
-            table = own if level == "frame" else by_video(own)
+            own = with_scores(frames("ff", ("puppet",), seed + 10)).filter(
+                pl.col("domain") != "swap"
+            )
+            table = own if level == "frame" else aggregate_videos(own)
             expected.append(roc_auc_score(table["label"], table["score"]))
             samples.append(
-                resampled(own.drop("score"), ["auc"], level, 1000, zlib.crc32(b"ff/puppet"))["auc"]
+                resample_metrics(own.drop("score"), ["auc"], level, 1000, zlib.crc32(b"ff/puppet"))[
+                    "auc"
+                ]
             )
-        low, high = interval((samples[0] + samples[1]) / 2)
+        low, high = percentile_interval((samples[0] + samples[1]) / 2)
         numbers = (
             f"{np.mean(expected):.3f} ± {np.std(expected, ddof=1):.3f} [{low:.3f}, {high:.3f}]"
         )
@@ -255,7 +259,7 @@ def test_by_domain_a_column_is_a_forgery_and_inverted_ones_are_flagged(
             .select("low", "high")
             .row(0)
         )
-        assert ends == pytest.approx(interval(samples[0]))
+        assert ends == pytest.approx(percentile_interval(samples[0]))
 
 
 def test_the_picture_shows_the_means_of_videos(
@@ -307,7 +311,7 @@ def test_every_number_is_scikit_learns(runs: Path, tmp_path: Path) -> None:
         kept.columns
         == tidy.columns
         == [
-            *results(frames("ff", (), 0), "iid").columns,
+            *compute_results(frames("ff", (), 0), "iid").columns,
             "stamp",
             "run",
             "seed",
@@ -317,7 +321,7 @@ def test_every_number_is_scikit_learns(runs: Path, tmp_path: Path) -> None:
         ]
     )
     for seed in (0, 1):
-        table = by_video(scored(frames("ff", ("puppet",), seed + 10)))
+        table = aggregate_videos(with_scores(frames("ff", ("puppet",), seed + 10)))
         own = kept.filter(run="data.domains=[swap]", seed=seed, dataset="ff", level="video")
         oracles = {"auc": roc_auc_score, "brier": brier_score_loss}
         for metric, oracle in oracles.items():
@@ -354,10 +358,12 @@ def test_the_interval_of_a_row_is_that_of_its_mean_over_seeds(
     header, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[2])
     cell = next(row for row in rows if row[0] == "method=fmsd")[header.index("ff")]
     samples = [
-        resampled(frames("ff", (), seed, 2.0), ["auc"], "video", 200, zlib.crc32(b"ff"))["auc"]
+        resample_metrics(frames("ff", (), seed, 2.0), ["auc"], "video", 200, zlib.crc32(b"ff"))[
+            "auc"
+        ]
         for seed in (0, 1)
     ]
-    low, high = interval((samples[0] + samples[1]) / 2)
+    low, high = percentile_interval((samples[0] + samples[1]) / 2)
     assert cell.endswith(f"[{low:.3f}, {high:.3f}]")
 
 
@@ -559,7 +565,9 @@ def test_evaluations_add_the_datasets_that_a_run_lacks_the_newest_first(
     tidy = report(runs).filter(run="merger=average", level="frame", metric="auc")
     assert tidy["dataset"].to_list() == ["ff", "celeb"]
     expected = [
-        results(frames(dataset, (), seed), "").filter(level="frame", metric="auc")["value"].item()
+        compute_results(frames(dataset, (), seed), "")
+        .filter(level="frame", metric="auc")["value"]
+        .item()
         for dataset, seed in (("ff", 0), ("celeb", 2))
     ]
     assert tidy["value"].to_list() == pytest.approx(expected)
@@ -789,7 +797,11 @@ def test_robustness_is_a_mean_over_the_severities_that_all_runs_have(
     part = text[text.index('<section id="robustness">') :].partition("</section>")[0]
     assert "Mean over the severities that all runs have" in part
     assert "jpeg: 1, 3; blur: 1." in part
-    clean = results(frames("celeb", (), 3), "").filter(level="video", metric="auc")["value"].item()
+    clean = (
+        compute_results(frames("celeb", (), 3), "")
+        .filter(level="video", metric="auc")["value"]
+        .item()
+    )
     for row in re.findall(r"<tr>.*?</tr>", part)[1:]:
         values = [float(value) for value in re.findall(r'data-value="([^"]*)"', row)]
         assert values == pytest.approx([clean, clean - 0.1, clean - 0.05], abs=1e-5)
@@ -807,7 +819,9 @@ def test_the_newest_evaluation_counts_by_its_time_and_shadowed_ones_are_told(
     evaluation(runs / "merge", "large", "ff", 3, 3_000, size=448)
     tidy = report(runs).filter(run="merger=average", level="frame", metric="auc", dataset="celeb")
     assert tidy["value"].item() == pytest.approx(
-        results(frames("celeb", (), 2), "").filter(level="frame", metric="auc")["value"].item()
+        compute_results(frames("celeb", (), 2), "")
+        .filter(level="frame", metric="auc")["value"]
+        .item()
     )
     merge = runs / "merge"
     assert "copied" not in caplog.text  # it was tested by the same protocol
@@ -904,7 +918,7 @@ def test_thresholds_are_those_of_the_folder_that_the_numbers_lie_in(tmp_path: Pa
     found = evaluation(run.folder, "later", "dfdc", 1, 1_000)
     thresholds = {"frame": 0.7, "video": 0.6}
     stamps = found.results().select("dataset", "level", "stamp").unique()
-    measured = results(frames("dfdc", (), 1), "iid", thresholds=thresholds)
+    measured = compute_results(frames("dfdc", (), 1), "iid", thresholds=thresholds)
     found.write_results(measured.join(stamps, on=["dataset", "level"], maintain_order="left"))
     found.write_record(found.record() | {"thresholds": thresholds})
     for by in ("dataset", "domain"):

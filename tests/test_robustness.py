@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from fmsd.cli.main import main
 from fmsd.data.loading import corruptions
-from fmsd.data.loading.corruptions import LEVELS, NAMES, corrupted, seed_of
+from fmsd.data.loading.corruptions import LEVELS, NAMES, corrupt, frame_seed
 from fmsd.data.loading.image import read_image
 from fmsd.errors import InputError
 from fmsd.figures import style
@@ -87,7 +87,7 @@ def test_scores_are_those_of_images_stored_corrupted(
     for path in (place / "data").rglob("*.png"):
         own = path.relative_to(place / "data")
         (tmp_path / own).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(corrupted(read_image(path), name, severity, seed_of(own.as_posix()))).save(
+        Image.fromarray(corrupt(read_image(path), name, severity, frame_seed(own.as_posix()))).save(
             tmp_path / own
         )
     words = (

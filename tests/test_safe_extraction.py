@@ -18,12 +18,12 @@ from fmsd.cli.main import main
 from fmsd.data.extraction import crops
 from fmsd.data.extraction.crops import Recipe, done, records, sources
 from fmsd.data.extraction.faces import POINTS, Face
-from fmsd.data.manifest import read
+from fmsd.data.frame import Entry, Frame
+from fmsd.data.manifest import read_manifest
 from fmsd.data.sources import deepfakebench, extracted, folder, table
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.tasks.extract import extract
-from fmsd.types import Entry, Frame
 from tests.conftest import write_image
 from tests.films import film, walk
 
@@ -290,7 +290,7 @@ def folders(root: Path) -> Path:
 
 
 def labels(out: Path) -> dict[str, int]:
-    table_ = read(out / "manifest.parquet", out).validate().table
+    table_ = read_manifest(out / "manifest.parquet", out).validate().table
     return {
         row["video"]: row["label"] for row in table_.select("video", "label").unique().to_dicts()
     }

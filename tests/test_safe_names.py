@@ -6,11 +6,12 @@ import polars as pl
 import pytest
 
 from fmsd.cli.main import main
-from fmsd.data.manifest import Manifest, collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Frame, Video
+from fmsd.data.manifest import Manifest
 from fmsd.data.sources import table
 from fmsd.errors import InputError
 from fmsd.names import check_distinct, check_name, fault, unfit
-from fmsd.types import Frame, Video
 from tests.conftest import write_image
 
 GOOD = [
@@ -111,7 +112,7 @@ def test_a_manifest_of_somebody_else_is_checked_alike(column: str, value: str) -
         Frame(Path(f"/r/{n}.png"), 1, "d", "swap", f"d/swap/{n}", 0, "train", "c40")
         for n in range(4)
     ]
-    manifest = collect(frames, Path("/r"))
+    manifest = from_entries(frames, Path("/r"))
     assert manifest.validate(files=False) is manifest
     wrong = Manifest(
         manifest.table.with_columns(

@@ -17,23 +17,24 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from fmsd.data.frame import Frame
 from fmsd.data.loading import blending
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import read_image
 from fmsd.data.loading.sampler import (
-    Endless,
+    EndlessBatches,
     EveryDomain,
-    Joint,
     Place,
+    ProcessBatches,
     Shuffle,
-    apportioned,
-    recycled,
+    apportion,
+    recycle,
 )
-from fmsd.data.loading.transforms import seeded, transform
+from fmsd.data.loading.transforms import build_transform, with_generator
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import DataModule, TrainingBatches
 from fmsd.errors import InputError
-from fmsd.types import Frame, Frames
+from fmsd.types import Frames
 from tests.conftest import grow_tree
 
 FAKES, REALS = (40, 17, 3), 25
@@ -65,13 +66,13 @@ def sampler(
     rank: int = 0,
     processes: int = 1,
     **kinds: Any,
-) -> Joint:
+) -> ProcessBatches:
     label, domain = frames(**kinds)
     names = [f"domain{index}" for index in range(len(kinds.get("fakes", FAKES)))]
-    return Joint(EveryDomain(label, domain, names, size, frequency, seed), rank, processes)
+    return ProcessBatches(EveryDomain(label, domain, names, size, frequency, seed), rank, processes)
 
 
-def epochs(batches: Joint, count: int) -> list[list[list[Place]]]:
+def epochs(batches: ProcessBatches, count: int) -> list[list[list[Place]]]:
     """The batches of the first epochs."""
     seen = []
     for epoch in range(count):
@@ -140,7 +141,7 @@ def test_balanced_parts_are_equal_and_what_does_not_divide_evens_out(size: int) 
 def test_natural_parts_follow_the_counts_by_largest_remainders_but_are_at_least_one(
     counts: list[int], size: int, parts: list[int]
 ) -> None:
-    assert apportioned(np.array(counts), size).tolist() == parts
+    assert apportion(np.array(counts), size).tolist() == parts
 
 
 def test_natural_batches_are_alike_and_follow_the_number_of_frames() -> None:
@@ -163,7 +164,7 @@ def test_a_cell_is_read_evenly_and_no_batch_holds_a_frame_twice_unless_it_must(
     for seed in range(10):
         rng = np.random.default_rng(seed)
         quotas = rng.integers(low, low + 2, 40)
-        stream = recycled(count, quotas, rng)
+        stream = recycle(count, quotas, rng)
         assert len(stream) == quotas.sum()
         for end in range(1, len(stream) + 1):
             shown = np.bincount(stream[:end], minlength=count)
@@ -173,7 +174,7 @@ def test_a_cell_is_read_evenly_and_no_batch_holds_a_frame_twice_unless_it_must(
 
 
 def test_a_small_cell_is_recycled_in_fresh_orders() -> None:
-    stream = recycled(6, np.full(20, 6), np.random.default_rng(0)).reshape(20, 6)
+    stream = recycle(6, np.full(20, 6), np.random.default_rng(0)).reshape(20, 6)
     assert len({tuple(order) for order in stream}) > 10
 
 
@@ -190,9 +191,9 @@ def test_repeats_tell_how_often_an_epoch_shows_a_frame(frequency: str) -> None:
     assert (batches.order.repeats[:, 0] * [11, 11, 10]).sum() == pytest.approx(shown)
 
 
-def kinds_of(rank: int = 0, processes: int = 1) -> list[Joint]:
+def kinds_of(rank: int = 0, processes: int = 1) -> list[ProcessBatches]:
     """A sampler of each kind; the last batch of the shuffle has one frame."""
-    shuffle = Joint(Shuffle(np.arange(29) % 4, 7, 3), rank, processes)
+    shuffle = ProcessBatches(Shuffle(np.arange(29) % 4, 7, 3), rank, processes)
     return [
         shuffle,
         *(sampler(frequency, 13, 3, rank, processes) for frequency in ("balanced", "natural")),
@@ -263,7 +264,7 @@ def test_an_epoch_may_begin_at_any_batch_and_has_its_whole_length(start: int) ->
 
 def test_seeds_and_epochs_have_orders_of_their_own_and_the_same_seed_the_same() -> None:
     for kind in (
-        lambda seed: Joint(Shuffle(np.zeros(30, np.int64), 5, seed)),
+        lambda seed: ProcessBatches(Shuffle(np.zeros(30, np.int64), 5, seed)),
         lambda seed: sampler(seed=seed),
     ):
         runs = [
@@ -290,7 +291,7 @@ def test_cells_of_equal_size_have_orders_of_their_own() -> None:
 
 def test_a_shuffle_is_the_permutation_of_seed_and_epoch() -> None:
     domain = np.arange(11) % 3
-    for epoch, run in enumerate(epochs(Joint(Shuffle(domain, 4, 7)), 2)):
+    for epoch, run in enumerate(epochs(ProcessBatches(Shuffle(domain, 4, 7)), 2)):
         assert [len(batch) for batch in run] == [4, 4, 3]
         rows = np.random.default_rng([7, epoch]).permutation(11)
         assert list(itertools.chain(*run)) == [(epoch, row, domain[row], 0) for row in rows]
@@ -298,18 +299,18 @@ def test_a_shuffle_is_the_permutation_of_seed_and_epoch() -> None:
 
 def test_endless_batches_are_full_and_cross_the_borders_of_epochs() -> None:
     domain = np.arange(11) % 3
-    batches = list(itertools.islice(Endless(Shuffle(domain, 4, 7)), 6))
+    batches = list(itertools.islice(EndlessBatches(Shuffle(domain, 4, 7)), 6))
     assert all(len(batch) == 4 for batch in batches)
     places = itertools.chain.from_iterable(
-        itertools.chain(*epochs(Joint(Shuffle(domain, 4, 7)), 3))
+        itertools.chain(*epochs(ProcessBatches(Shuffle(domain, 4, 7)), 3))
     )
     assert list(itertools.chain(*batches)) == list(itertools.islice(places, 24))
 
 
 def test_endless_batches_of_domains_count_occurrences_anew_in_each_epoch() -> None:
     order = sampler(size=12).order
-    places = itertools.chain.from_iterable(itertools.chain(*epochs(Joint(order), 2)))
-    batches = itertools.islice(Endless(order), 2 * order.batches)
+    places = itertools.chain.from_iterable(itertools.chain(*epochs(ProcessBatches(order), 2)))
+    batches = itertools.islice(EndlessBatches(order), 2 * order.batches)
     assert list(itertools.chain(*batches)) == list(places)
 
 
@@ -322,7 +323,8 @@ def test_endless_batches_of_domains_count_occurrences_anew_in_each_epoch() -> No
         ),
         (
             {"reals": 2},
-            r"domain 'domain2' has no real training frames.* leave it out of data\.train=\[\.\.\.\], or choose another data\.domains",
+            r"domain 'domain2' has no real training frames.* leave it out of data\.train=\[\.\.\.\], "
+            r"or choose another data\.domains",
         ),
         ({"fakes": (4, 0, 4)}, r"domain 'domain1' has no fake training frames"),
         ({"reals": 0, "own": (4, 4)}, r"domain 'domain2' has no real training frames"),
@@ -341,7 +343,7 @@ def test_a_million_frames_take_no_time(frequency: str) -> None:
     label = (rng.random(1_000_000) < 0.8).astype(np.int64)
     domain = np.where(label == 1, np.minimum(rng.geometric(0.6, 1_000_000) - 1, 7), -1)
     begun = time.process_time()
-    batches = Joint(EveryDomain(label, domain, list("abcdefgh"), 32, frequency, 0))
+    batches = ProcessBatches(EveryDomain(label, domain, list("abcdefgh"), 32, frequency, 0))
     assert sum(len(batch) for batch in batches) == 1_000_000
     assert time.process_time() - begun < 3
 
@@ -425,7 +427,8 @@ def test_shuffled_batches_have_no_domains_and_every_row_once(tmp_path: Path) -> 
 def test_an_unknown_column_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError,
-        match=r"data\.domains=colour is unknown; choose one of manipulation, path, label, dataset, domain, .* compression",
+        match=r"data\.domains=colour is unknown; choose one of manipulation, path, label, dataset, "
+        r"domain, .* compression",
     ):
         data(tmp_path / "data", domains="colour")
 
@@ -456,7 +459,7 @@ def test_each_time_that_an_epoch_shows_a_frame_it_is_augmented_anew(
     """
     module = data(tmp_path / "data", train=["one"])
     whole = module.training.where(split="train")
-    manifest = blending.expanded(whole) if always else whole
+    manifest = blending.add_self_blended(whole) if always else whole
     rare = blending.SBI if always else "blend"
     last = manifest.table.filter(pl.col("domain") != rare)
     manifest = replace(manifest, table=pl.concat([last, manifest.table.filter(domain=rare)[:1]]))
@@ -470,7 +473,7 @@ def test_each_time_that_an_epoch_shows_a_frame_it_is_augmented_anew(
     def pixels() -> dict[int, list[bytes]]:
         shown: dict[int, list[bytes]] = {}
         for place in itertools.chain(
-            *Joint(EveryDomain(dataset.label, domain, names, 8, "balanced", 3))
+            *ProcessBatches(EveryDomain(dataset.label, domain, names, 8, "balanced", 3))
         ):
             shown.setdefault(place[1], []).append(dataset[place].image.numpy().tobytes())
         return shown
@@ -494,8 +497,8 @@ def test_the_first_time_a_frame_is_shown_its_augmentation_follows_from_seed_epoc
     for batch in loader:
         for row, image in zip(batch.row.tolist(), batch.image, strict=True):
             if row not in seen:
-                drawn = seeded(
-                    transform("light", 16), np.random.default_rng([module.seed, 2, row])
+                drawn = with_generator(
+                    build_transform("light", 16), np.random.default_rng([module.seed, 2, row])
                 )(image=read_image(files[row]))["image"]
                 assert np.array_equal(image.numpy().transpose(1, 2, 0), drawn)
             seen.add(row)

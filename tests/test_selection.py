@@ -14,7 +14,7 @@ from fmsd.cli.main import main
 from fmsd.engine.callbacks import SELECTIONS
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
-from fmsd.metrics.table import results, thresholds
+from fmsd.metrics.table import best_thresholds, compute_results
 from fmsd.runs.folder import Run
 from tests.conftest import grow_tree, write_image
 from tests.test_engine import module
@@ -184,7 +184,7 @@ def test_the_validation_predictions_lie_beside_the_tests_and_give_the_threshold(
     run = trained(trees[0], tmp_path / "run", "data.video_score=max")
     validation, record = pl.read_parquet(run.folder / "validation.parquet"), run.record()
     assert set(validation["split"]) == {"val"}
-    table = results(validation, "iid", video_score="max", thresholds=record["thresholds"])
+    table = compute_results(validation, "iid", video_score="max", thresholds=record["thresholds"])
     assert table.filter(level="video", metric="auc")["value"].item() == pytest.approx(
         record["monitored"], abs=1e-6
     )
@@ -195,7 +195,7 @@ def test_the_validation_predictions_lie_beside_the_tests_and_give_the_threshold(
         )
         assert best >= plain
     tested = pl.read_parquet(run.folder / "predictions" / "folder.parquet")
-    again = results(tested, "iid", video_score="max", thresholds=record["thresholds"])
+    again = compute_results(tested, "iid", video_score="max", thresholds=record["thresholds"])
     assert run.results().drop("stamp").equals(again) or run.results()[
         "value"
     ].to_list() == pytest.approx(again["value"].to_list(), abs=1e-12)
@@ -218,9 +218,9 @@ def test_an_evaluation_by_another_video_score_takes_the_threshold_that_belongs_t
         )
         == 0
     )
-    own = thresholds(pl.read_parquet(run.folder / "validation.parquet"), "max")
+    own = best_thresholds(pl.read_parquet(run.folder / "validation.parquet"), "max")
     assert Run(tmp_path / "max").record()["thresholds"] == own != run.record()["thresholds"]
-    tested = results(
+    tested = compute_results(
         pl.read_parquet(tmp_path / "max" / "predictions" / "folder.parquet"),
         "iid",
         video_score="max",

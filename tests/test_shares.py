@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fmsd.data.manifest import SCHEMA, Manifest
+from fmsd.data.frame import SCHEMA
+from fmsd.data.manifest import Manifest
 from fmsd.merge.ties import TIES
 from fmsd.peft.mask import Masking, choose_layers
 from fmsd.shares import rounded_down, rounded_up

@@ -14,13 +14,13 @@ import pytest
 
 from fmsd.cli.build import build
 from fmsd.cli.files import CONF
-from fmsd.data import synthetic
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Frame, Problem, Video
 from fmsd.data.sources import deepfakebench, ffpp, folder, table
 from fmsd.data.sources import synthetic as embedded
 from fmsd.data.sources.tree import clips
+from fmsd.data.synthetic import plan
 from fmsd.errors import InputError
-from fmsd.types import Frame, Problem, Video
 from tests import test_celebdf, test_df40, test_dfdc, test_uadfv, test_wilddeepfake
 from tests.conftest import ROOT, grow_tree, write_image
 
@@ -31,7 +31,7 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 
 
 def test_folder_reads_splits_domains_and_videos(tree: Path) -> None:
-    manifest = collect(
+    manifest = from_entries(
         folder.scan(tree, "mine", "{split}/{domain}/{video}", SPLITS, ["real"]), tree
     ).validate()  # pyright: ignore
     assert len(manifest) == 24
@@ -55,7 +55,7 @@ def test_lone_images_are_a_video_each_and_frames_are_in_numeric_order(tmp_path: 
             write_image(tmp_path / split / domain / "0001.jpg", 0, 8)
     for number in (1, 2, 10):
         write_image(tmp_path / "test" / "gan" / "clip" / f"{number}.png", number, 8)
-    manifest = collect(
+    manifest = from_entries(
         folder.scan(tmp_path, "faces", "{split}/{domain}/{video}", SPLITS, ["0_real"]), tmp_path
     ).validate()  # pyright: ignore
     assert manifest.videos == 5
@@ -69,7 +69,7 @@ def test_other_layouts_name_what_each_level_is(tmp_path: Path) -> None:
     scanned = folder.scan(
         tmp_path, "x", "{dataset}/{domain}/{compression}/frames/{video}", {}, ["real"], split="test"
     )
-    manifest = collect(scanned, tmp_path).validate()
+    manifest = from_entries(scanned, tmp_path).validate()
     assert set(manifest.table["video"]) == {"cdf/real/c23/v", "cdf/fs/c23/v"}
     assert set(manifest.table["split"]) == {"test"}
 
@@ -113,7 +113,7 @@ def test_what_a_wildcard_stands_for_keeps_equal_names_apart(tmp_path: Path) -> N
         for domain in ("real", "swap"):
             write_image(tmp_path / outer / domain / "v0" / "0.png", 0, 8)
             write_image(tmp_path / outer / domain / "lone.png", 1, 8)
-    manifest = collect(
+    manifest = from_entries(
         folder.scan(tmp_path, "x", "*/{domain}/{video}", {}, ["real"], split="test"), tmp_path
     ).validate()
     assert manifest.videos == 8
@@ -125,7 +125,7 @@ def test_a_missing_or_empty_root_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no folder .*data\.root=PATH"):
         list(folder.scan(tmp_path / "none", "x", "{domain}", {}, ["real"], "test"))
     with pytest.raises(InputError, match=r"No frames were found"):
-        collect(folder.scan(tmp_path, "x", "{domain}", {}, ["real"], "test"), tmp_path)
+        from_entries(folder.scan(tmp_path, "x", "{domain}", {}, ["real"], "test"), tmp_path)
 
 
 # ---- videos in folders
@@ -238,13 +238,15 @@ def test_folders_that_cannot_be_read_are_named_by_every_source(tmp_path: Path) -
 
 
 def test_a_table_of_frames_is_a_source(tree: Path) -> None:
-    source = collect(folder.scan(tree, "mine", "{split}/{domain}/{video}", SPLITS, ["real"]), tree)  # pyright: ignore
+    source = from_entries(
+        folder.scan(tree, "mine", "{split}/{domain}/{video}", SPLITS, ["real"]), tree
+    )  # pyright: ignore
     source.table.drop("compression").with_columns(identity=pl.lit("ignored")).write_csv(
         tree / "manifest.csv"
     )
-    assert collect(table.scan(tree, "manifest.csv"), tree).digest() == source.digest()
+    assert from_entries(table.scan(tree, "manifest.csv"), tree).digest() == source.digest()
     source.table.write_parquet(tree / "frames.parquet")
-    assert collect(table.scan(tree, "frames.parquet"), tree).digest() == source.digest()
+    assert from_entries(table.scan(tree, "frames.parquet"), tree).digest() == source.digest()
 
 
 def test_a_table_may_list_videos(tmp_path: Path) -> None:
@@ -266,7 +268,7 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     header = "path,label,dataset,domain,video,index,split\n"
     (tmp_path / "words.csv").write_text(header + "a.png,real,d,real,v,0,train\n")
     with pytest.raises(InputError, match=r"values of the wrong kind .*labels are 0 or 1"):
-        collect(table.scan(tmp_path, "words.csv"), tmp_path)
+        from_entries(table.scan(tmp_path, "words.csv"), tmp_path)
     (tmp_path / "holes.csv").write_text(header + ",0,d,real,v,0,train\n")
     with pytest.raises(InputError, match=r"has empty cells"):
         list(table.scan(tmp_path, "holes.csv"))
@@ -355,7 +357,7 @@ def test_deepfakebench_json_with_any_slashes_and_any_prefix(
     tmp_path: Path, windows: bool, prefix: str
 ) -> None:
     root = benchmark(tmp_path, windows, prefix)
-    manifest = collect(
+    manifest = from_entries(
         deepfakebench.scan(root, "FaceForensics++.json", compression="c23"), root
     ).validate()
     assert manifest.videos == 7
@@ -374,7 +376,7 @@ def test_a_video_that_deepfakebench_lists_in_several_splits_is_a_test_video(
 ) -> None:
     root = benchmark(tmp_path)
     with caplog.at_level(logging.WARNING):
-        manifest = collect(
+        manifest = from_entries(
             deepfakebench.scan(root, "Celeb-DF-v2.json", dataset="celebdf_v2"), root
         ).validate()
     assert "lists 3 videos of celebdf_v2 again in another split" in caplog.text
@@ -406,7 +408,7 @@ def test_frames_in_place_of_the_validation_videos_are_left_out_with_a_word(
         )
     )
     with caplog.at_level(logging.WARNING):
-        manifest = collect(deepfakebench.scan(tmp_path, "DFDC.json"), tmp_path).validate()
+        manifest = from_entries(deepfakebench.scan(tmp_path, "DFDC.json"), tmp_path).validate()
     assert "lists frames without a video's name" in caplog.text
     assert dict(manifest.table.select("video", "split").rows()) == {
         "DFDC/real/a": "train",
@@ -432,7 +434,7 @@ def test_missing_frames_do_not_hide_where_the_others_lie(tmp_path: Path) -> None
         list(deepfakebench.scan(tmp_path, "X.json"))
     for name in names[3:]:
         write_image(tmp_path / "rgb" / "X" / "fake" / name / "0.png", 0, 8)
-    manifest = collect(deepfakebench.scan(tmp_path, "X.json"), tmp_path)
+    manifest = from_entries(deepfakebench.scan(tmp_path, "X.json"), tmp_path)
     assert manifest.table["path"].to_list() == [
         f"rgb/X/fake/{name}/{frame}.png" for name in names for frame in (0, 1)
     ]
@@ -493,13 +495,13 @@ def ffpp_tree(root: Path, frames: str = "images", splits: str = "splits") -> Pat
 def test_ffpp_trees_and_the_official_split(tmp_path: Path, frames: str, splits: str) -> None:
     (tmp_path / "dataset").mkdir()
     root = ffpp_tree(tmp_path, frames, splits)
-    manifest = collect(ffpp.scan(root), root).validate()
+    manifest = from_entries(ffpp.scan(root), root).validate()
     assert manifest.videos == 3 * (2 + 2 * len(METHODS))
     assert set(manifest.where(split="val").table["video"]) == {
         "ff++/real/c23/720",
         "ff++/real/c23/672",
     } | {f"ff++/{method}/c23/{name}" for method in METHODS for name in ("720_672", "672_720")}
-    some = collect(ffpp.scan(root, manipulations=["FaceSwap"]), root)
+    some = from_entries(ffpp.scan(root, manipulations=["FaceSwap"]), root)
     assert set(some.table["domain"]) == {"real", "FaceSwap"}
 
 
@@ -510,7 +512,7 @@ def test_ffpp_frames_are_in_numeric_order_and_absent_or_empty_videos_are_named(
     video = root / "original_sequences/youtube/c23/images/071"
     for name in ("998", "999", "1000", "1001"):
         write_image(video / f"{name}.png", 0, 8)
-    manifest = collect(ffpp.scan(root), root)
+    manifest = from_entries(ffpp.scan(root), root)
     ordered = (
         manifest.table.filter(video="ff++/real/c23/071")
         .sort("index")["path"]
@@ -520,11 +522,11 @@ def test_ffpp_frames_are_in_numeric_order_and_absent_or_empty_videos_are_named(
     assert ordered == ["0000", "998", "999", "1000", "1001"]
     shutil.rmtree(video)
     with caplog.at_level(logging.WARNING):
-        collect(ffpp.scan(root), root)
+        from_entries(ffpp.scan(root), root)
     assert "the official split lists 071, which" in caplog.text
     video.mkdir()
     with caplog.at_level(logging.WARNING):
-        left = collect(ffpp.scan(root), root)
+        left = from_entries(ffpp.scan(root), root)
     assert "images/071 holds no frames; extract them again" in caplog.text
     assert left.videos == manifest.videos - 1
 
@@ -569,7 +571,7 @@ def test_ffpp_is_read_by_deepfakebench_s_file_where_there_is_no_tree(
     root = benchmark(tmp_path)
     (root / where).mkdir(parents=True, exist_ok=True)
     (root / "dataset_json/FaceForensics++.json").rename(root / where / "FaceForensics++.json")
-    manifest = collect(
+    manifest = from_entries(
         ffpp.scan(root, manipulations=["NeuralTextures", "Deepfakes"]), root
     ).validate()
     assert manifest.table["video"].unique().sort().to_list() == [
@@ -581,7 +583,7 @@ def test_ffpp_is_read_by_deepfakebench_s_file_where_there_is_no_tree(
         *(f"ff++/real/c23/{name}" for name in ("003", "054", "071")),
     ]
     assert set(manifest.where(split="val").table["video"]) == {"ff++/real/c23/054"}
-    some = collect(ffpp.scan(root, manipulations=["NeuralTextures"]), root)
+    some = from_entries(ffpp.scan(root, manipulations=["NeuralTextures"]), root)
     assert some.digest() == manifest.where(domain=["real", "NeuralTextures"]).digest()
     with pytest.raises(
         InputError,
@@ -650,7 +652,7 @@ def test_ffpp_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"071\.mp4 is a video, and no frames are extracted from it.*fmsd extract"
     ):
-        collect(ffpp.scan(videos), videos)
+        from_entries(ffpp.scan(videos), videos)
 
 
 def test_ffpp_asks_which_of_two_frame_folders_is_meant(tmp_path: Path) -> None:
@@ -668,29 +670,27 @@ def test_ffpp_asks_which_of_two_frame_folders_is_meant(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = {
+    small = {
         name: {split: dict.fromkeys(domains, 1) for split, domains in splits.items()}
-        for name, splits in synthetic.PLAN.items()
+        for name, splits in plan.PLAN.items()
     }
-    monkeypatch.setattr(synthetic, "PLAN", plan)
+    monkeypatch.setattr(plan, "PLAN", small)
 
 
 def test_the_embedded_dataset_is_the_same_every_time_it_is_drawn(
     tmp_path: Path, small_plan: None
 ) -> None:
     drawn = [
-        collect(embedded.scan(tmp_path / name), tmp_path / name).validate()
+        from_entries(embedded.scan(tmp_path / name), tmp_path / name).validate()
         for name in ("one", "two")
     ]
     assert drawn[0].digest() == drawn[1].digest()
     for one, other in zip(drawn[0].files(), drawn[1].files(), strict=True):
         assert Path(one).read_bytes() == Path(other).read_bytes()
     before = Path(drawn[0].files()[0]).stat().st_mtime_ns
-    collect(embedded.scan(tmp_path / "one"), tmp_path / "one")
+    from_entries(embedded.scan(tmp_path / "one"), tmp_path / "one")
     assert Path(drawn[0].files()[0]).stat().st_mtime_ns == before
-    assert [path.name for path in (tmp_path / "one").iterdir()] == [
-        f"synthetic-v{synthetic.VERSION}"
-    ]
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [f"synthetic-v{plan.VERSION}"]
 
 
 def test_a_killed_drawing_leaves_nothing_that_could_be_mistaken_for_the_dataset(
@@ -699,7 +699,7 @@ def test_a_killed_drawing_leaves_nothing_that_could_be_mistaken_for_the_dataset(
     def fail(*_: object) -> bytes:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synthetic, "encode", fail)
+    monkeypatch.setattr(plan, "encode_jpeg", fail)
     with pytest.raises(KeyboardInterrupt):
         list(embedded.scan(tmp_path))
     assert list(tmp_path.iterdir()) == []

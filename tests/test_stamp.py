@@ -9,7 +9,7 @@ from fmsd.cli.main import main
 from fmsd.engine.merge_origin import merged_origin
 from fmsd.engine.stamp import origin, stamped, stamps
 from fmsd.errors import InputError
-from fmsd.metrics.table import results
+from fmsd.metrics.table import compute_results
 from fmsd.runs.folder import Run
 from tests.conftest import grow_tree
 from tests.test_engine import module
@@ -89,8 +89,8 @@ def test_results_without_facts_have_no_stamp(tree: Path) -> None:
     data = module(tree)
     own = stamps(data, origin(data, "iid"))
     predictions = data.tests["mine"].table.with_columns(logit=0.5)
-    assert stamped(results(predictions, "iid"), own)["stamp"].is_in(list(own)).all()
-    assert stamped(results(predictions, "iid"), {})["stamp"].is_null().all()
+    assert stamped(compute_results(predictions, "iid"), own)["stamp"].is_in(list(own)).all()
+    assert stamped(compute_results(predictions, "iid"), {})["stamp"].is_null().all()
 
 
 def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_path: Path) -> None:

@@ -7,16 +7,18 @@ import itertools
 import numpy as np
 import pytest
 
-from fmsd.data import synthetic
-from fmsd.data.synthetic import CONDITIONS, FORGERIES, PLAN, Clip
-from fmsd.types import REAL
+from fmsd.data.frame import REAL
+from fmsd.data.synthetic import faces, plan, recording
+from fmsd.data.synthetic.forgeries import FORGERIES
+from fmsd.data.synthetic.plan import PLAN, Clip
+from fmsd.data.synthetic.recording import CONDITIONS
 
 
-def scene(number: int = 0) -> synthetic.Scene:
+def scene(number: int = 0) -> faces.Scene:
     rng = np.random.default_rng(number)
     condition = CONDITIONS["synthetic"]
-    (pose,) = synthetic.movement(rng, 1, condition)
-    return synthetic.render(synthetic.person(rng, condition), pose, number, condition.clutter)
+    (pose,) = recording.draw_movement(rng, 1, condition)
+    return faces.render(recording.draw_identity(rng, condition), pose, number, condition.clutter)
 
 
 @pytest.mark.parametrize("name", list(FORGERIES))
@@ -54,16 +56,16 @@ def test_upsampling_leaves_a_checkerboard_in_the_spectrum() -> None:
 
 def test_frames_are_deterministic_and_move_within_a_video() -> None:
     clip = Clip("synthetic", "test", "blend", "test000")
-    first, second = list(synthetic.record(clip)), list(synthetic.record(clip))
+    first, second = list(plan.record_clip(clip)), list(plan.record_clip(clip))
     assert all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
-    assert len(first) == synthetic.FRAMES
+    assert len(first) == plan.FRAMES
     assert np.abs(first[0].astype(int) - first[-1].astype(int)).mean() > 1
 
 
 def test_compression_tells_nothing_about_the_label() -> None:
     qualities = {
         domain: [
-            synthetic.quality(Clip("synthetic_shift", "test", domain, f"test{n:03d}"))
+            plan.jpeg_quality(Clip("synthetic_shift", "test", domain, f"test{n:03d}"))
             for n in range(200)
         ]
         for domain in (REAL, "blend")
@@ -81,7 +83,7 @@ def test_the_second_dataset_is_unseen_in_people_condition_and_forgeries() -> Non
     tested = set(PLAN["synthetic_shift"]["test"]) - {REAL}
     assert trained < tested == set(FORGERIES)
     assert CONDITIONS["synthetic"] != CONDITIONS["synthetic_shift"]
-    seeds = [synthetic.seed_of(synthetic.VERSION, *clip) for clip in synthetic.clips()]
+    seeds = [plan.seed_from(plan.VERSION, *clip) for clip in plan.all_clips()]
     assert len(seeds) == len(set(seeds))
     for splits in PLAN.values():
         for domains in splits.values():

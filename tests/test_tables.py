@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 from fmsd.cli.main import main
 from fmsd.data import manifest as manifests
+from fmsd.data import packaged
 from fmsd.data.manifest import Manifest
-from fmsd.metrics.table import results, thresholds
+from fmsd.metrics.table import best_thresholds, compute_results
 from fmsd.quoting import quote
 from fmsd.runs.folder import Run
 from fmsd.tables import read_csv, read_parquet
@@ -92,7 +93,7 @@ def test_report_shows_the_numbers_of_the_named_folder(tmp_path: Path) -> None:
             "step,train/loss\n0,0.5\n10,0.4\n"
         )
     for place, name in enumerate(("run[1]", "run1", "run*", "run2")):
-        expected = results(frames("ff", (), place, place / 2), "iid")
+        expected = compute_results(frames("ff", (), place, place / 2), "iid")
         tidy = report(tmp_path / name, out=tmp_path / f"out {name}", resamples=20)
         assert_frame_equal(
             tidy.select("level", "metric", "value"), expected.select("level", "metric", "value")
@@ -111,10 +112,15 @@ def test_manifests_and_tables_are_those_of_the_named_file(tmp_path: Path) -> Non
         root = grow_tree(tmp_path / f"tree{name}", videos=place + 1)
         source = ["data=folder", f"data.root={quote(root)}"]
         assert main(["index", *source, f"out={quote(tmp_path / f'{name}.parquet')}"]) == 0
-        manifests.read(tmp_path / f"{name}.parquet", root).table.write_csv(tmp_path / f"{name}.csv")
+        manifests.read_manifest(tmp_path / f"{name}.parquet", root).table.write_csv(
+            tmp_path / f"{name}.csv"
+        )
     for place, name in enumerate(("m[1]", "m1", "m*")):
         root = tmp_path / f"tree{name}"
-        assert len(manifests.read(tmp_path / f"{name}.parquet", root)) == 3 * 2 * (place + 1) * 2
+        assert (
+            len(manifests.read_manifest(tmp_path / f"{name}.parquet", root))
+            == 3 * 2 * (place + 1) * 2
+        )
         for kind in ("parquet", "csv"):
             out = tmp_path / "out.parquet"
             out.unlink(missing_ok=True)
@@ -138,7 +144,7 @@ def test_manifests_and_tables_are_those_of_the_named_file(tmp_path: Path) -> Non
         )
         packed.rename(tmp_path / f"p{name}")
     for name in ("m[1]", "m1", "m*"):  # each pack has its own places, all of which are found
-        found = manifests.written(tmp_path / f"p{name}")
+        found = packaged.packaged_manifest(tmp_path / f"p{name}")
         assert isinstance(found, Manifest)
         assert all(f"p{name}/00000.tar#" in file for file in found.files())
 
@@ -187,7 +193,7 @@ def test_evaluate_takes_the_thresholds_of_the_named_run(
     )
     record = json.loads((tmp_path / "again" / "run.json").read_text())
     with (place / name / "validation.parquet").open("rb") as file:
-        assert record["thresholds"] == thresholds(pl.read_parquet(file))
+        assert record["thresholds"] == best_thresholds(pl.read_parquet(file))
     values = [
         Run(folder).results().filter(metric="auc")["value"].to_list()
         for folder in (place / name, tmp_path / "again")

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Entry
 from fmsd.data.sources import (
     celebdf,
     deeperforensics,
@@ -25,7 +26,6 @@ from fmsd.data.sources import (
 )
 from fmsd.data.sources.text import read_csv, read_json, read_text
 from fmsd.errors import InputError
-from fmsd.types import Entry
 from tests import (
     test_celebdf,
     test_deeperforensics,
@@ -97,7 +97,7 @@ def benchmark_splits(root: Path) -> Path:
 def framed(root: Path) -> Path:
     grow_tree(root, splits=("test",))
     splits = {"test": "test"}
-    manifest = collect(
+    manifest = from_entries(
         folder.scan(root, "mine", "{split}/{domain}/{video}", splits, ["real"]), root
     )  # pyright: ignore[reportArgumentType]
     manifest.table.write_csv(root / "frames.csv")

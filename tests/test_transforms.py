@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fmsd.data.loading.transforms import AUGMENTATIONS, seeded, transform
+from fmsd.data.loading.transforms import AUGMENTATIONS, build_transform, with_generator
 from fmsd.errors import InputError
 
 COLOURS = {"RandomBrightnessContrast": 1 / 6, "FancyPCA": 1 / 6, "HueSaturationValue": 1 / 6}
@@ -55,7 +55,9 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def draw(name: str, image: np.ndarray, seed: int, size: int = 32) -> np.ndarray:
-    return seeded(transform(name, size), np.random.default_rng(seed))(image=image)["image"]
+    return with_generator(build_transform(name, size), np.random.default_rng(seed))(image=image)[
+        "image"
+    ]
 
 
 def applied(name: str) -> list[dict[str, dict]]:
@@ -63,7 +65,11 @@ def applied(name: str) -> list[dict[str, dict]]:
     steps = A.Compose(AUGMENTATIONS[name](A.Resize(24, 24)), save_applied_params=True)
     image = noise(32, 32)
     return [
-        dict(seeded(steps, np.random.default_rng([seed, 7]))(image=image)["applied_transforms"])
+        dict(
+            with_generator(steps, np.random.default_rng([seed, 7]))(image=image)[
+                "applied_transforms"
+            ]
+        )
         for seed in range(DRAWS)
     ]
 
@@ -146,4 +152,4 @@ def test_an_unknown_augmentation_is_refused() -> None:
         InputError,
         match=r"data\.augment=heavy is unknown; choose one of light, none, dfb, effort, sbi\.",
     ):
-        transform("heavy", 24)
+        build_transform("heavy", 24)

@@ -29,7 +29,7 @@ from fmsd.cli.trust import (
     used_loggers,
     walk,
 )
-from fmsd.data.synthetic import VERSION
+from fmsd.data.synthetic.plan import VERSION
 from fmsd.errors import InputError
 from tests.conftest import ROOT, grow_tree
 

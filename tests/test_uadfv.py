@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Problem, Video
 from fmsd.data.sources import deepfakebench, uadfv
 from fmsd.errors import InputError
-from fmsd.types import Problem, Video
 from tests.conftest import write_image
 
 
@@ -48,8 +48,13 @@ def test_all_videos_are_for_testing_unless_told_otherwise(tmp_path: Path) -> Non
 
 def test_extracted_frames_make_a_valid_manifest_and_pairs_stay_together(tmp_path: Path) -> None:
     root = extracted(tmp_path, 6)
-    assert collect(uadfv.scan(root, "uadfv"), root).validate().videos == 12
-    held = collect(uadfv.scan(root, "uadfv", "train"), root).hold_out(0.5).where(split="val").table
+    assert from_entries(uadfv.scan(root, "uadfv"), root).validate().videos == 12
+    held = (
+        from_entries(uadfv.scan(root, "uadfv", "train"), root)
+        .hold_out(0.5)
+        .where(split="val")
+        .table
+    )
     assert held.height == 6
     assert set(held.filter(label=0)["video"].str.tail(4)) == set(
         held.filter(label=1)["video"].str.strip_suffix("_fake").str.tail(4)
@@ -82,10 +87,10 @@ def test_deepfakebench_json_wins_where_the_root_holds_it(tmp_path: Path) -> None
         dataset="uadfv",
         tree=functools.partial(uadfv.scan, dataset="uadfv"),
     )
-    assert collect(source(root), root).validate().videos == 6
+    assert from_entries(source(root), root).validate().videos == 6
     video = {"label": "UADFV_Real", "frames": ["real/frames/0001/000.png"]}
     listed = {"UADFV_Real": {split: {"0001": video} for split in ("train", "val", "test")}}
     (root / "UADFV.json").write_text(json.dumps({"UADFV": listed}))
-    assert collect(source(root), root).validate().table.select("video", "split").rows() == [
+    assert from_entries(source(root), root).validate().table.select("video", "split").rows() == [
         ("uadfv/real/0001", "test")
     ]

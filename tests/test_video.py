@@ -326,7 +326,7 @@ def test_a_forked_process_does_not_free_the_decoder_s_threads_that_it_inherited(
     tmp_path: Path,
 ) -> None:
     """FFmpeg would wait for them for ever: frames in cyclic garbage of the process that forks."""
-    assert processes.pool  # its module sees to it
+    assert processes.process_pool  # its module sees to it
     path = film(tmp_path / "film.mp4", walk(1))
     with av.open(path) as container:
         frame = next(container.decode(video=0))

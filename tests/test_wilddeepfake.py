@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from fmsd.data.manifest import SOURCE, collect
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Problem
+from fmsd.data.manifest import VIDEO_SOURCE
 from fmsd.data.sources import wilddeepfake
 from fmsd.errors import InputError
-from fmsd.types import Problem
 from tests.conftest import write_image
 
 
@@ -31,7 +32,7 @@ def tree(root: Path, archives: int = 2, sequences: int = 2) -> Path:
 
 
 def test_equal_sequence_names_are_videos_of_their_own(tmp_path: Path) -> None:
-    manifest = collect(wilddeepfake.scan(tree(tmp_path)), tmp_path).validate()
+    manifest = from_entries(wilddeepfake.scan(tree(tmp_path)), tmp_path).validate()
     assert manifest.videos == 4 * 2 * 2
     for split in ("train", "test"):
         assert set(manifest.where(split=split).table["video"]) == {
@@ -44,7 +45,7 @@ def test_equal_sequence_names_are_videos_of_their_own(tmp_path: Path) -> None:
 
 
 def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    manifest = collect(wilddeepfake.scan(tree(tmp_path)), tmp_path)
+    manifest = from_entries(wilddeepfake.scan(tree(tmp_path)), tmp_path)
     ordered = (
         manifest.table.filter(video="wilddeepfake/fake/test1_0").sort("index")["path"].to_list()
     )
@@ -53,7 +54,7 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 def test_sequences_of_an_archive_are_held_out_together(tmp_path: Path) -> None:
     held = (
-        collect(wilddeepfake.scan(tree(tmp_path)), tmp_path)
+        from_entries(wilddeepfake.scan(tree(tmp_path)), tmp_path)
         .validate()
         .hold_out(0.5)
         .where(split="val")
@@ -64,8 +65,8 @@ def test_sequences_of_an_archive_are_held_out_together(tmp_path: Path) -> None:
 
 def test_no_archive_seems_to_be_on_both_sides_of_the_split(tmp_path: Path) -> None:
     sources = (
-        collect(wilddeepfake.scan(tree(tmp_path)), tmp_path)
-        .table.select("split", source=SOURCE)
+        from_entries(wilddeepfake.scan(tree(tmp_path)), tmp_path)
+        .table.select("split", source=VIDEO_SOURCE)
         .unique()
     )
     assert set(sources.rows()) == {
@@ -85,7 +86,7 @@ def test_what_is_wrong_with_a_copy_is_told_and_the_rest_is_read(tmp_path: Path) 
     assert "fake_test holds 1 archives that are not unpacked" in found["packed"]
     assert "real_test/0/fake lies in real_test" in found["mislabelled"]
     assert "does not hold fake_train" in found["missing"]
-    assert collect(wilddeepfake.scan(root), root).validate().videos == 4 + 4 + 2
+    assert from_entries(wilddeepfake.scan(root), root).validate().videos == 4 + 4 + 2
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fmsd.data import synthetic
-from fmsd.types import REAL
+from fmsd.data.frame import REAL
+from fmsd.data.synthetic import faces, forgeries, plan
 
 PEOPLE, SCALE, MARGIN, HEADER = 5, 2, 110, 26
 
 
 def main() -> None:
     """Writes the picture beside this file."""
-    rows = [REAL, *synthetic.FORGERIES]
-    side = synthetic.SIZE * SCALE
+    rows = [REAL, *forgeries.FORGERIES]
+    side = faces.SIZE * SCALE
     width = MARGIN + 2 * PEOPLE * side + 20
     sheet = Image.new("RGB", (width, HEADER + len(rows) * side), "white")
     draw = ImageDraw.Draw(sheet)
-    for block, dataset in enumerate(synthetic.PLAN):
+    for block, dataset in enumerate(plan.PLAN):
         left = MARGIN + block * (PEOPLE * side + 20)
         draw.text((left, 6), dataset, "black", font_size=16)
         for line, domain in enumerate(rows):
@@ -29,13 +29,13 @@ def main() -> None:
             draw.text((6, top + side // 2 - 8), domain, "black", font_size=16)
             for person in range(PEOPLE):
                 frame = next(
-                    synthetic.record(synthetic.Clip(dataset, "test", domain, f"test{person:03d}"))
+                    plan.record_clip(plan.Clip(dataset, "test", domain, f"test{person:03d}"))
                 )
                 large = np.repeat(np.repeat(frame, SCALE, 0), SCALE, 1)
                 sheet.paste(Image.fromarray(large), (left + person * side, top))
-    for block, dataset in enumerate(synthetic.PLAN):
+    for block, dataset in enumerate(plan.PLAN):
         for line, domain in enumerate(rows):
-            if domain not in synthetic.PLAN[dataset]["test"]:
+            if domain not in plan.PLAN[dataset]["test"]:
                 left, top = MARGIN + block * (PEOPLE * side + 20), HEADER + line * side
                 draw.rectangle((left, top, left + PEOPLE * side, top + side), fill="white")
                 draw.text(

@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmsd.cache import cache_folder
 from fmsd.cli.trust import destinations, load_run_config, trust_in
-from fmsd.data import manifest as manifests
+from fmsd.data import packaged
 from fmsd.data.overrides import as_names
 from fmsd.data.sources import deepfakebench
-from fmsd.data.synthetic import VERSION
+from fmsd.data.synthetic.plan import VERSION
 from fmsd.errors import InputError
 from fmsd.models.detector import PACKAGE as PACKAGED
 from fmsd.quoting import typed
@@ -120,7 +120,8 @@ def check_source(data: DictConfig, words: Sequence[str]) -> None:
     idle = [word for word in words if word.lstrip("+~").startswith("data.source.")]
     root = None if data.root is None else Path(located(data.root))
     if idle and (
-        data.manifest is not None or (root is not None and manifests.written(root) is not None)
+        data.manifest is not None
+        or (root is not None and packaged.packaged_manifest(root) is not None)
     ):
         raise InputError(
             f"{', '.join(idle)} would have no effect: {data.manifest or root} brings a manifest, "

@@ -164,12 +164,12 @@ def processes(trainer: DictConfig) -> int:
 
 def evaluate(config: DictConfig, folder: Path) -> None:
     """fmsd evaluate: tests a run's weights, by default on the data and the trainer of its training."""
-    from fmsd.data.loading.corruptions import chosen
+    from fmsd.data.loading.corruptions import parse_corruptions
     from fmsd.tasks import evaluate as task
 
     run, whole = trained(config, "evaluate", ("backbone", "seed"))
     wanted: Any = OmegaConf.to_container(config)
-    corruptions = chosen(wanted["corrupt"], wanted["severities"])
+    corruptions = parse_corruptions(wanted["corrupt"], wanted["severities"])
     whole.run = str(run.folder)
     if corruptions:
         whole.corrupt, whole.severities = wanted["corrupt"], wanted["severities"]
@@ -229,7 +229,7 @@ def index(config: DictConfig, folder: Path) -> None:
 def extract(config: DictConfig, folder: Path) -> int:
     """fmsd extract: writes face crops and their manifest."""
     from fmsd.data.extraction.crops import Recipe
-    from fmsd.data.processes import cores
+    from fmsd.data.processes import available_cores
     from fmsd.tasks import extract as task
 
     unread = ("data.frames", "data.train_frames", "data.manifest", "data.sampling")
@@ -248,7 +248,7 @@ def extract(config: DictConfig, folder: Path) -> int:
         recipe=Recipe(**{field.name: config[field.name] for field in dataclasses.fields(Recipe)}),
         out=Path(located(config.out)),
         shard=part(config.shard, config.shards),
-        workers=cores() if config.workers is None else config.workers,
+        workers=available_cores() if config.workers is None else config.workers,
     )
     return 1 if failures else 0
 

@@ -1,64 +1,45 @@
-"""The validated table of a dataset's frames: what is on disk, who is in which split, and a digest that pins it down.
+"""The table of a dataset's frames: files, labels and splits, with a digest that identifies it.
 
 Paths are relative to the manifest's root, so the digest of one dataset is the same on every
 machine.
 """
 
-import functools
 import hashlib
-import itertools
-import json
-import logging
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.data import pack
-from fmsd.data.loading.image import member
-from fmsd.data.sources import tree
-from fmsd.data.spelling import is_text, printable
+from fmsd.data.frame import REAL, SCHEMA
+from fmsd.data.validation import check_files, check_table
 from fmsd.errors import InputError, reason
-from fmsd.names import unfit
-from fmsd.quoting import typed
 from fmsd.shares import rounded_up
 from fmsd.tables import read_parquet
-from fmsd.types import REAL, Entry, Frame, Problem, Split, Video
 
-log = logging.getLogger(__name__)
+VIDEO_NAME = pl.col("video").str.extract(r"([^/]+)$")
+"""A video's name, the last part of its id."""
 
-SCHEMA = pl.Schema(
-    {
-        "path": pl.String,
-        "label": pl.Int8,
-        "dataset": pl.String,
-        "domain": pl.String,
-        "video": pl.String,
-        "index": pl.Int32,
-        "split": pl.String,
-        "compression": pl.String,
-    }
-)
-"""The columns of a manifest: the fields of a frame."""
+VIDEO_SOURCE = VIDEO_NAME.str.replace(r"^([A-Za-z]*\d+)_.*$", "$1")
+"""The source of a video by its name, else the whole name.
 
-SPLITS: tuple[str, ...] = get_args(Split)
-
-NAME = pl.col("video").str.extract(r"([^/]+)$")
-"""A video's name, the end of its id."""
-
-SOURCE = NAME.str.replace(r"^([A-Za-z]*\d+)_.*$", "$1")
-"""What a video was made from, as far as its name tells: `033` of `033_097`, the person `id3` of `id3_id5_0001`; else its whole name."""
+`033` is the source of `033_097`, the person `id3` that of `id3_id5_0001`.
+"""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The frames of one or several datasets, a row each; a frame's row number is its id wherever predictions are joined."""
+    """The frames of one or several datasets, one row each.
+
+    A frame's row number is its id wherever predictions are joined.
+
+    Args:
+        table: the columns of `SCHEMA`.
+        root: the folder that relative paths start from.
+    """
 
     table: pl.DataFrame
     root: Path
@@ -72,7 +53,10 @@ class Manifest:
         return self.table["video"].n_unique()
 
     def where(self, **values: str | Sequence[str]) -> "Manifest":
-        """The frames whose columns have the given values, e.g. `where(split="train", dataset=["ff++", "dfdc"])`."""
+        """The frames whose columns have the given values.
+
+        For example `where(split="train", dataset=["ff++", "dfdc"])`.
+        """
         kept = [
             pl.col(name).is_in([value] if isinstance(value, str) else list(value))
             for name, value in values.items()
@@ -89,7 +73,9 @@ class Manifest:
             return self
         lengths = self.table.group_by("video").len()["len"].unique().to_list()
         chosen = [
-            (length, place) for length in lengths for place in places(length, frames, sampling)
+            (length, place)
+            for length in lengths
+            for place in frame_positions(length, frames, sampling)
         ]
         wanted = pl.DataFrame(
             chosen, schema={"length": pl.UInt32, "place": pl.UInt32}, orient="row"
@@ -98,17 +84,18 @@ class Manifest:
             pl.col("index").rank("ordinal").over("video").cast(pl.UInt32).sub(1).alias("place"),
             pl.len().over("video").alias("length"),
         )
-        return replace(
-            self,
-            table=placed.join(
-                wanted, on=["length", "place"], how="semi", maintain_order="left"
-            ).select(SCHEMA.names()),
-        )
+        kept = placed.join(wanted, on=["length", "place"], how="semi", maintain_order="left")
+        return replace(self, table=kept.select(SCHEMA.names()))
 
     def only(
         self, forgeries: Sequence[str] | None = None, compression: str | None = None
     ) -> "Manifest":
-        """The real frames and those of some forgeries, in one compression or without any; None keeps all."""
+        """The real frames and those of some forgeries, in one compression or without any.
+
+        Args:
+            forgeries: domains to keep beside `real`; None keeps all.
+            compression: the compression to keep beside the empty one; None keeps all.
+        """
         wanted = {
             "domain": None if forgeries is None else [REAL, *forgeries],
             "compression": None if compression is None else [compression, ""],
@@ -116,20 +103,20 @@ class Manifest:
         return self.where(**{name: values for name, values in wanted.items() if values is not None})
 
     def first(self, videos: int | None) -> "Manifest":
-        """At most `videos` videos of each dataset, split and domain, for a quick trial; None keeps all."""
+        """At most `videos` videos of each dataset, split and domain; None keeps all."""
         if videos is None:
             return self
         rank = pl.col("video").rank("dense").over("dataset", "split", "domain")
         return replace(self, table=self.table.filter(rank <= videos))
 
     def hold_out(self, fraction: float) -> "Manifest":
-        """Moves about `fraction` of the training videos into `val`; the choice depends on their names alone.
+        """Moves about `fraction` of the training videos into `val`, chosen by their names alone.
 
         Videos that share a source move together: `033` and its manipulations `033_097`, or all of
         the person `id3`. Within each dataset, sources are drawn from each combination of domains in
         which they occur, at least one of two.
         """
-        train = self.table.with_columns(source=SOURCE).filter(split="train")
+        train = self.table.with_columns(source=VIDEO_SOURCE).filter(split="train")
         groups = train.group_by("dataset", "source").agg(
             pl.col("domain").unique().sort().str.join("/").alias("domains")
         )
@@ -145,15 +132,11 @@ class Manifest:
         held = ranked.filter((pl.col("rank") <= drawn) & (pl.col("count") > 1))
         videos = train.join(held, on=["dataset", "source"], how="semi")["video"].unique().to_list()
         moved = (pl.col("split") == "train") & pl.col("video").is_in(videos)
-        return replace(
-            self,
-            table=self.table.with_columns(
-                split=pl.when(moved).then(pl.lit("val")).otherwise("split")
-            ),
-        )
+        split = pl.when(moved).then(pl.lit("val")).otherwise("split")
+        return replace(self, table=self.table.with_columns(split=split))
 
     def files(self) -> list[str]:
-        """Where every frame lies: its absolute path, or TAR#OFFSET+SIZE in a folder that `fmsd pack` wrote.
+        """The absolute path of every frame, or TAR#OFFSET+SIZE in a folder that `fmsd pack` wrote.
 
         Raises:
             InputError: such a folder is incomplete.
@@ -184,111 +167,11 @@ class Manifest:
             files: also check that every file exists, and that tars reach as far as their frames.
 
         Raises:
-            InputError: the first thing found wrong, with the rows that show it.
+            InputError: the first check that fails, with the rows that fail it.
         """
-        numbered = self.table.with_row_index("row")
-        if numbered.is_empty():
-            raise InputError(
-                f"The manifest of {self.root} has no frames",
-                "check data.root and what was chosen of it",
-            )
-        empty = numbered.with_columns(cell=pl.lit("empty")).filter(
-            pl.any_horizontal(pl.col(name).is_null() for name in SCHEMA.names())
-        )
-        _refuse(empty, "cell", "have no value", "fill them in")
-        _refuse(
-            numbered.filter(~pl.col("label").is_in([0, 1])),
-            "label",
-            "are neither 0 (real) nor 1 (fake)",
-            "correct the labels",
-        )
-        _refuse(
-            numbered.filter(pl.col("index") < 0),
-            "index",
-            "are below 0",
-            "number the frames of each video from 0",
-        )
-        _refuse(
-            numbered.filter(~pl.col("split").is_in(SPLITS)),
-            "split",
-            f"are none of {', '.join(SPLITS)}",
-            "rename the splits",
-        )
-        for column in ("dataset", "domain", "compression", "video"):
-            texts = self.table[column].unique().to_list()
-            wrong = unfit(
-                (text for text in texts if text or column != "compression"),
-                nested=column == "video",
-            )
-            if wrong:
-                rows = numbered.filter(pl.col(column).is_in(list(wrong)))
-                what, remedy = wrong[rows[column][0]]
-                _refuse(rows, column, f"cannot become names of files (the first {what})", remedy)
-        mismatch = (pl.col("domain") == REAL) != (pl.col("label") == 0)
-        _refuse(
-            numbered.filter(mismatch),
-            "domain",
-            f"do not fit their label (exactly the real frames have the domain {REAL!r})",
-            "correct label or domain",
-        )
-        several = pl.any_horizontal(
-            pl.col("label", "domain", "dataset", "compression").n_unique().over("video") > 1
-        )
-        _refuse(
-            numbered.filter(several),
-            "video",
-            "carry more than one label, domain, dataset or compression",
-            "give each video an id of its own (dataset/domain/compression/video)",
-        )
-        _refuse(
-            numbered.filter(pl.col("split").n_unique().over("video") > 1),
-            "video",
-            "lie in more than one split",
-            "leave each video in one split",
-        )
-        _refuse(
-            numbered.filter(pl.col("path").is_duplicated()),
-            "path",
-            "are listed more than once",
-            "keep one row per file",
-        )
-        _refuse(
-            numbered.filter(pl.col("index").is_duplicated().over("video")),
-            "index",
-            "come twice in a video",
-            "number the frames of each video",
-        )
+        check_table(self.table, self.root)
         if files:
-            end = functools.cache(
-                lambda tar: Path(tar).stat().st_size if os.path.isfile(tar) else -1
-            )
-            absent, cut, held = [], [], self.files()
-            for row, place in enumerate(held):
-                if inside := member(place):
-                    tar, offset, size = inside
-                    if end(tar) < offset + size:
-                        cut.append(row)
-                elif not os.path.isfile(place):
-                    absent.append(row)
-            links = [row for row in absent if os.path.islink(held[row])]  # noqa: PTH114  paths of text
-            _refuse(
-                numbered[links],
-                "path",
-                "are links to files that are not there",
-                "complete the copy, or remove the links",
-            )
-            _refuse(
-                numbered[absent],
-                "path",
-                f"do not exist under {self.root}",
-                "complete the copy or correct the root",
-            )
-            _refuse(
-                numbered[cut],
-                "path",
-                f"lie in tars that are missing or cut off under {self.root}",
-                "complete the copy",
-            )
+            check_files(self.table, self.files(), self.root)
         return self
 
     def write(self, path: Path) -> None:
@@ -297,139 +180,25 @@ class Manifest:
             self.table.write_parquet(partial)
 
 
-def evenly(length: int, count: int) -> list[int]:
-    """At most `count` places of a video of `length` frames, evenly from the first to the last."""
+def evenly_spaced(length: int, count: int) -> list[int]:
+    """At most `count` positions below `length`, evenly from the first to the last."""
     return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
 
 
-def places(length: int, count: int | None, sampling: str) -> Sequence[int]:
-    """The frames that are taken of a video of `length` frames: at most `count`, evenly (`spread`) or the `first` ones; None for all."""
+def frame_positions(length: int, count: int | None, sampling: str) -> Sequence[int]:
+    """Positions of the sampled frames of a video of `length` frames.
+
+    Args:
+        count: the most frames to take; None takes all.
+        sampling: `spread`, evenly from the first to the last, or `first`, the first ones.
+    """
     if count is None:
         return range(length)
-    return evenly(length, count) if sampling == "spread" else range(min(length, count))
+    return evenly_spaced(length, count) if sampling == "spread" else range(min(length, count))
 
 
-def _refuse(rows: pl.DataFrame, column: str, what: str, remedy: str, shown: int = 3) -> None:
-    """Raises for the given rows, quoting the first few."""
-    if rows.is_empty():
-        return
-    said = [
-        f"row {row['row']} ({', '.join(str(row[name]) for name in dict.fromkeys(('path', column)))})"
-        for row in rows.head(shown).to_dicts()
-    ]
-    more = f" and {rows.height - shown} more" if rows.height > shown else ""
-    raise InputError(
-        f"In the manifest, the {column} values of {', '.join(said)}{more} {what}", f"{remedy}"
-    )
-
-
-def log_problems(problems: Iterable[Problem]) -> None:
-    """Logs what is wrong with a copy: the first problem of each kind, and how many more there are."""
-    kinds: dict[str, list[Problem]] = {}
-    for problem in problems:
-        kinds.setdefault(problem.kind, []).append(problem)
-    for kind, (first, *others) in kinds.items():
-        files = sum(problem.files for problem in (first, *others))
-        counted = (
-            f"{files:,} files in {1 + len(others):,} folders"
-            if files
-            else f"{len(others):,} more like this"
-        )
-        log.warning(
-            "%s%s", first, f" ({counted}: {kind}; fmsd doctor lists them)" if others else ""
-        )
-
-
-def collect(entries: Iterable[Entry], root: Path) -> Manifest:
-    """The manifest of what a source yields, ordered by path; paths become relative to `root` where they lie below it.
-
-    Problems of the copy are logged, the first of each kind.
-
-    Raises:
-        InputError: there is no frame, a video has no extracted frames, a frame has a value of the
-            wrong kind, or a dataset's frames lie in folders of several kinds.
-    """
-    problems, parts = list[Problem](), list[pl.DataFrame]()
-    found = _frames(entries, problems)
-    try:
-        while rows := [_row(frame) for frame in itertools.islice(found, CHUNK)]:
-            parts.append(_part(rows, root))
-    finally:
-        log_problems(problems)  # they may be why the copy is refused
-    if not parts:
-        raise InputError(
-            f"No frames were found under {root}",
-            "check the root and the layout that docs/data.md describes",
-        )
-    prefix = f"{root.as_posix().rstrip('/')}/"
-    return Manifest(
-        pl.concat(parts).with_columns(pl.col("path").str.strip_prefix(prefix)).sort("path"), root
-    )
-
-
-CHUNK = 50_000
-"""Frames that are held as Python objects at a time."""
-
-_fields = attrgetter(*SCHEMA.names())
-
-
-def _row(frame: Frame) -> tuple[Any, ...]:
-    return (str(frame.path), *_fields(frame)[1:])
-
-
-def _part(rows: list[tuple[Any, ...]], root: Path) -> pl.DataFrame:
-    """Frames as a table."""
-    if odd := next(
-        (row for row in rows if not all(is_text(cell) for cell in row if isinstance(cell, str))),
-        None,
-    ):
-        raise InputError(
-            f"{printable(odd[0])} has a name or description that is not UTF-8",
-            "rename it, or correct what lists it",
-        )
-    if odd := next(
-        (row for row in rows if type(row[1]) is not int), None
-    ):  # a cast would make 0.7 real, true and "1" fake
-        raise InputError(
-            f"The frames of {root} have values of the wrong kind (the label of {odd[0]} is "
-            f"{odd[1]!r})",
-            "labels are 0 or 1",
-        )
-    try:
-        return pl.DataFrame(rows, schema=SCHEMA, orient="row")
-    except (TypeError, pl.exceptions.PolarsError) as error:
-        raise InputError(
-            f"The frames of {root} have values of the wrong kind ({reason(error)})",
-            "labels are 0 or 1, indices whole numbers",
-        ) from error
-
-
-def _frames(entries: Iterable[Entry], problems: list[Problem]) -> Iterator[Frame]:
-    """All frames; problems are put aside."""
-    kinds: dict[str, Path] = {}
-    for entry in entries:
-        if (
-            isinstance(entry, Video)
-            and entry.images is not None
-            and entry.images.parent.name in tree.FRAMES
-        ):
-            other = kinds.setdefault(entry.dataset, entry.images.parent)
-            if other.name != entry.images.parent.name:
-                raise InputError(
-                    f"{other} and {entry.images.parent} hold frames of {entry.dataset} that were "
-                    "made in two ways, which would tell real from fake",
-                    "choose one kind by data.source.frames=NAME (data.source.tree.frames where "
-                    "the source has a tree)",
-                )
-        for found in tree.frames(entry):
-            if isinstance(found, Problem):
-                problems.append(found)
-            else:
-                yield found
-
-
-def read(path: Path, root: Path) -> Manifest:
-    """Reads a manifest that `Manifest.write` made.
+def read_manifest(path: Path, root: Path) -> Manifest:
+    """Reads a manifest that `Manifest.write` wrote.
 
     Raises:
         InputError: a missing file or one with other columns.
@@ -460,76 +229,3 @@ def read(path: Path, root: Path) -> Manifest:
             f"The manifest {path} has values of the wrong kind ({reason(error)})",
             "make it again with `fmsd index`",
         ) from error
-
-
-MARKS = ("extract.json", "pack.json")
-"""What lies beside the manifest of a folder that this package wrote."""
-
-
-def written(root: Path) -> Manifest | None:
-    """The manifest in a folder that `fmsd extract` or `fmsd pack` wrote; None for any other folder.
-
-    Raises:
-        InputError: such a folder has no manifest yet.
-    """
-    if not any((root / mark).is_file() for mark in MARKS):
-        return None
-    path = root / "manifest.parquet"
-    if not path.is_file():
-        raise InputError(
-            f"{root} holds crops without a manifest, of shards or an extraction that was "
-            "interrupted",
-            "when all are done, join them with fmsd index data=extracted "
-            f"{typed('data.root', root)} {typed('out', path)}",
-        )
-    return read(path, root)
-
-
-def made(root: Path) -> dict[str, Any] | None:
-    """How the crops in a folder were made by `fmsd extract`, also where they were packed since; None where that is not known.
-
-    Raises:
-        InputError: the record is damaged.
-    """
-    for mark in MARKS:
-        if (root / mark).is_file():
-            try:
-                record = json.loads((root / mark).read_text(encoding="utf-8"))
-                crops = record if mark == MARKS[0] else record["crops"]
-                if crops is not None and not (
-                    type(crops["frames"]) in (int, type(None))
-                    and crops["sampling"] in ("spread", "first")
-                ):
-                    raise ValueError(f"frames={crops['frames']}, sampling={crops['sampling']}")
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"{root / mark} is damaged ({reason(error)})",
-                    "copy it again, or make the folder anew",
-                ) from error
-            return crops
-    return None
-
-
-def join(manifests: Sequence[Manifest]) -> Manifest:
-    """One manifest of several, with absolute paths."""
-    tables = [
-        manifest.table.with_columns(pl.Series("path", manifest.files(), dtype=pl.String))
-        for manifest in manifests
-    ]
-    return Manifest(pl.concat(tables), Path("/"))
-
-
-def summary(manifest: Manifest) -> dict[str, dict[str, Any]]:
-    """Per dataset: digest, frames, videos by split, and how its crops were made where that is known; what a run records about its data."""
-    datasets = manifest.table["dataset"].unique().sort().to_list()
-    crops = made(manifest.root)
-    parts = {dataset: manifest.where(dataset=dataset) for dataset in datasets}
-    return {
-        dataset: {
-            "digest": part.digest(),
-            "frames": len(part),
-            "videos": {split: part.where(split=split).videos for split in SPLITS},
-        }
-        | ({} if crops is None else {"crops": crops})
-        for dataset, part in parts.items()
-    }

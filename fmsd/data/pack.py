@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.atomic import atomic
-from fmsd.data.loading.image import content, decode
+from fmsd.data.loading.image import decode, read_bytes
 from fmsd.errors import InputError, reason
 from fmsd.names import check_name
 from fmsd.tables import read_parquet
@@ -165,7 +165,7 @@ def _contents(files: Sequence[str]) -> Iterator[bytes]:
 
 def _checked(file: str) -> bytes:
     """The bytes of an image that can be decoded."""
-    data = content(file)
+    data = read_bytes(file)
     decode(data, file)
     return data
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from pathlib import Path
 from typing import TypeVar
 
-from fmsd.types import Problem
+from fmsd.data.frame import Problem
 
 T = TypeVar("T")
 

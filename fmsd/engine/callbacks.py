@@ -19,7 +19,7 @@ from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
 from fmsd.engine.predictions import gather, joined
 from fmsd.errors import InputError
-from fmsd.metrics.table import pooled, results
+from fmsd.metrics.table import as_one_dataset, compute_results
 from fmsd.state import read_fault
 from fmsd.types import Predictions
 
@@ -71,11 +71,13 @@ class ValidationMetrics(Callback):
         for place, (name, manifest) in enumerate(data.validations.items()):
             table = joined(manifest, gather(self.outputs[place]))
             if name:
-                found[name] = results(
+                found[name] = compute_results(
                     table, "", naming=data.naming, video_score=data.video_score, metrics=("auc",)
                 )
             else:
-                found[name] = results(pooled(table), "", video_score=data.video_score)
+                found[name] = compute_results(
+                    as_one_dataset(table), "", video_score=data.video_score
+                )
         for row in found.pop("").iter_rows(named=True):
             pl_module.log(
                 f"val/{row['level']}_{row['metric']}", row["value"], prog_bar=row["metric"] == "auc"

@@ -16,20 +16,21 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from fmsd.data import entries, packaged
 from fmsd.data import manifest as manifests
+from fmsd.data.frame import REAL, SCHEMA, Entry
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
-from fmsd.data.loading.dataset import FrameDataset
-from fmsd.data.loading.parcel import collate
-from fmsd.data.loading.sampler import Endless, EveryDomain, Joint, Shuffle
-from fmsd.data.manifest import SCHEMA, Manifest
+from fmsd.data.loading.dataset import FrameDataset, start_worker
+from fmsd.data.loading.sampler import EndlessBatches, EveryDomain, ProcessBatches, Shuffle
+from fmsd.data.manifest import Manifest
 from fmsd.data.overrides import as_name, as_names
-from fmsd.data.processes import cores
+from fmsd.data.processes import available_cores
 from fmsd.engine.distributed import agreed
 from fmsd.errors import InputError
-from fmsd.metrics.video import by_folder, taken
+from fmsd.metrics.video import aggregation, group_by_folder
 from fmsd.names import check_name
-from fmsd.types import REAL, Entry, Frames
+from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ class DataModule(LightningDataModule):
         self.size, self.augment, self.batch_size, self.seed = size, augment, batch_size, seed
         self.batches, self.domains = batches, domains
         self.position = (0, 0)  # epoch and batch that training begins with
-        self.workers = min(8, cores()) if workers is None else workers
+        self.workers = min(8, available_cores()) if workers is None else workers
         limits = {
             "batch_size": batch_size,
             "frames": frames,
@@ -176,7 +177,7 @@ class DataModule(LightningDataModule):
             raise InputError(
                 f"data.val_fraction={val_fraction} is no share", "give a number between 0 and 1"
             )
-        taken(video_score)
+        aggregation(video_score)
         choices = (
             ("batches", batches, ("shuffle", "balanced", "natural")),
             ("domains", domains, ("manipulation", *SCHEMA.names())),
@@ -207,9 +208,9 @@ class DataModule(LightningDataModule):
     def listed(self) -> Manifest | None:
         """The manifest that is read instead of scanning the root, if there is one."""
         return (
-            manifests.written(self.place)
+            packaged.packaged_manifest(self.place)
             if self.manifest is None
-            else manifests.read(Path(self.manifest).expanduser(), self.place)
+            else manifests.read_manifest(Path(self.manifest).expanduser(), self.place)
         )
 
     @functools.cached_property
@@ -217,7 +218,7 @@ class DataModule(LightningDataModule):
         """Everything that the source yields, or what it is asked for of that, unchecked."""
         listed = self.listed
         everything = (
-            manifests.collect(self.source(self.place), self.place) if listed is None else listed
+            entries.from_entries(self.source(self.place), self.place) if listed is None else listed
         )
         whole = self._compressed(everything, *self.train_names, *self.test_names)
         known = whole.table["domain"].unique().sort().to_list()
@@ -243,7 +244,7 @@ class DataModule(LightningDataModule):
             if (
                 len(held) > 1
                 and self.compression is None
-                and manifests.made(manifest.root) is not None
+                and packaged.crop_settings(manifest.root) is not None
             ):
                 raise InputError(
                     f"{manifest.root} holds {name} in the compressions {', '.join(held)}",
@@ -259,7 +260,7 @@ class DataModule(LightningDataModule):
 
     def _sampled(self, manifest: Manifest) -> Manifest:
         """The manifest, if its frames were taken from their videos as the protocol says."""
-        crops = manifests.made(manifest.root)
+        crops = packaged.crop_settings(manifest.root)
         if crops is not None and crops["frames"] is not None and crops["sampling"] != self.sampling:
             kind = {"spread": "evenly spread frames", "first": "the first frames"}
             raise InputError(
@@ -302,7 +303,7 @@ class DataModule(LightningDataModule):
             self._specialised(self._reduced(chosen).where(split=["train", "val"]))
         ).validate()
         if self.augment == blending.SBI:
-            chosen = blending.expanded(chosen)
+            chosen = blending.add_self_blended(chosen)
         for split in ("train", "val"):
             labels = chosen.where(split=split).table["label"].unique().to_list()
             if len(labels) < 2:
@@ -392,7 +393,7 @@ class DataModule(LightningDataModule):
                 )
             if (
                 self.naming == "folder"
-                and not by_folder(test.table)
+                and not group_by_folder(test.table)
                 .group_by("video")
                 .agg(pl.col("label").min())["label"]
                 .max()
@@ -507,7 +508,7 @@ class DataModule(LightningDataModule):
                     "fake and each real frame so often: %s.",
                     often,
                 )
-        batches = Joint(order, rank, processes)
+        batches = ProcessBatches(order, rank, processes)
         (batches.epoch, batches.start), self.position = self.position, (0, 0)
         return self.loader(dataset, batches, again=True)
 
@@ -559,7 +560,7 @@ class DataModule(LightningDataModule):
     def loader(
         self,
         dataset: FrameDataset,
-        batches: Joint | Endless | None,
+        batches: ProcessBatches | EndlessBatches | None,
         rank: int = 0,
         processes: int = 1,
         again: bool = False,
@@ -578,7 +579,7 @@ class DataModule(LightningDataModule):
         return DataLoader(
             dataset,
             num_workers=self.workers,
-            collate_fn=collate,
+            worker_init_fn=start_worker,
             persistent_workers=again and self.workers > 0,
             pin_memory=torch.accelerator.is_available(),
             **order,
@@ -604,8 +605,8 @@ class DataModule(LightningDataModule):
 
 def found(source: Scan, root: Path) -> Manifest:
     """The manifest that `fmsd extract` or `fmsd pack` wrote into a root, or else what a source finds there."""
-    written = manifests.written(root)
-    return manifests.collect(source(root), root) if written is None else written
+    written = packaged.packaged_manifest(root)
+    return entries.from_entries(source(root), root) if written is None else written
 
 
 def moved(batch: Frames, device: torch.device) -> Frames:
@@ -664,7 +665,7 @@ class TrainingBatches:
             chosen, self.data.domain_names(whole), self.data.size, self.data.augment, seed
         )
         loader = self.data.loader(
-            dataset, Endless(Shuffle(dataset.domain, self.data.batch_size, seed))
+            dataset, EndlessBatches(Shuffle(dataset.domain, self.data.batch_size, seed))
         )
         for batch in itertools.islice(
             loader, count if self.limit is None else min(count, self.limit)

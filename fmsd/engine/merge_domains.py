@@ -9,7 +9,7 @@ from fmsd.engine.learner import Scorer
 from fmsd.engine.merge_search import load_tensors
 from fmsd.engine.scoring import predict
 from fmsd.engine.trainer import Trainer
-from fmsd.metrics.table import by_domain
+from fmsd.metrics.table import results_by_domain
 from fmsd.models.detector import Detector
 from fmsd.peft.experts import MERGED, Expert
 from fmsd.runs.folder import Run
@@ -55,5 +55,5 @@ def domain_table(
 
 
 def _auc_by_domain(predictions: pl.DataFrame, data: DataModule, label: str) -> pl.DataFrame:
-    table = by_domain(predictions, data.naming, data.video_score, metrics=("auc",))
+    table = results_by_domain(predictions, data.naming, data.video_score, metrics=("auc",))
     return table.with_columns(detector=pl.lit(label))

@@ -15,7 +15,7 @@ from fmsd.engine.scoring import predict
 from fmsd.engine.trainer import Trainer
 from fmsd.errors import InputError
 from fmsd.merge.task_vectors import Merger, Specialists, merge_tensors
-from fmsd.metrics.table import results
+from fmsd.metrics.table import compute_results
 from fmsd.models.detector import Detector
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def search_coefficients(
     for values in candidates:
         merged = merge_tensors(specialists, with_coefficients(merger, values))
         load_tensors(model, ((name, tensor) for name, tensor, _ in merged))
-        table = results(
+        table = compute_results(
             predict(trainer, Scorer(model), data.validation_loader(), manifest),
             SEARCH,
             video_score=data.video_score,

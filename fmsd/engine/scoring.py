@@ -8,7 +8,7 @@ import polars as pl
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from fmsd.data import manifest as manifests
+from fmsd.data import description
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
@@ -16,7 +16,7 @@ from fmsd.engine.learner import Scorer
 from fmsd.engine.predictions import gather, joined
 from fmsd.engine.stamp import stamped
 from fmsd.figures import style
-from fmsd.metrics.table import results
+from fmsd.metrics.table import compute_results
 from fmsd.models.detector import Detector
 from fmsd.runs.folder import CORRUPTIONS, Run
 from fmsd.types import Frames
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def tested(tests: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
     """Digest and size of every test dataset, for the record."""
-    return {name: manifests.summary(manifest)[name] for name, manifest in tests.items()}
+    return {name: description.describe_datasets(manifest)[name] for name, manifest in tests.items()}
 
 
 def test(run: Run, trainer: Trainer, detector: Detector, data: DataModule) -> pl.DataFrame:
@@ -79,7 +79,7 @@ def scored(
     for name, manifest in data.tests.items():
         parts.append(predict(trainer, scorer, data.test_loader(name, corruption), manifest))
         run.write_predictions(f"{folder}{name}", parts[-1])
-    table = results(
+    table = compute_results(
         pl.concat(parts),
         record["selection"],
         data.protocol,

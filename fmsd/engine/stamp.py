@@ -10,7 +10,7 @@ import cv2
 import PIL
 import polars as pl
 
-from fmsd.data import manifest as manifests
+from fmsd.data import description, packaged
 from fmsd.engine.datamodule import DataModule
 from fmsd.metrics.table import LEVELS
 
@@ -22,12 +22,15 @@ DECODERS = {
     "opencv": cv2.__version__,
     "pillow": PIL.__version__,
 }
-"""What turns stored images into pixels; releases of one major version are taken to agree."""
+"""The packages that decode and resize images; releases of one major version should agree."""
 
 
 def origin(data: DataModule, selection: str) -> Facts:
     """What is to be known of a training to compare its tests: how weights were chosen, the augmentation, and the digests of the training data."""
-    train = {name: summary["digest"] for name, summary in manifests.summary(data.training).items()}
+    train = {
+        name: summary["digest"]
+        for name, summary in description.describe_datasets(data.training).items()
+    }
     found = {
         "selection": selection,
         "augment": data.augment,
@@ -61,7 +64,7 @@ def stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, Facts]:
             "videos": data.videos,
             "compression": manifest.table["compression"].unique().sort().to_list(),
             "forgeries": data.forgeries,
-            "crops": manifests.made(manifest.root),
+            "crops": packaged.crop_settings(manifest.root),
             "size": data.size,
             "decoder": decoder,
             "video_score": data.video_score,

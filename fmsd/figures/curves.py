@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from fmsd.figures.style import canvas, canvases, literal, style
 from fmsd.metrics.ranking import Labels, Scores
-from fmsd.metrics.ranking import roc as ranked
+from fmsd.metrics.ranking import roc_curve as ranked
 
 Scored = tuple[Scores, Labels]
 Line = tuple[Sequence[float], Sequence[float]]
@@ -166,7 +166,7 @@ def rates(
 ) -> tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]:
     """False and true positive rates of every threshold, both rising."""
     curve = ranked(score, label)
-    return curve.false_positive.numpy(), curve.true_positive.numpy()
+    return curve.false_positive_rate.numpy(), curve.true_positive_rate.numpy()
 
 
 def probit(rate: Float64[np.ndarray, " points"]) -> Float64[np.ndarray, " points"]:

@@ -10,8 +10,8 @@ import polars as pl
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 
+from fmsd.data.frame import REAL
 from fmsd.figures.style import canvases, literal
-from fmsd.types import REAL
 
 HEAT = mpl.colormaps["inferno"]
 HUES = [hue for name in ("tab10", "Dark2", "Set2") for hue in mpl.color_sequences[name]]

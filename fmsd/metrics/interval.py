@@ -1,8 +1,9 @@
-"""How far a number would move on other videos: the bootstrap over videos, its intervals, and the paired difference of two runs.
+"""Confidence intervals and paired differences of metrics, by a bootstrap over videos.
 
 B. Efron, Bootstrap Methods: Another Look at the Jackknife, Annals of Statistics, 1979. Frames of a
-video are alike, so videos are drawn, never frames (a cluster bootstrap). A resample is a count of
-how often each video was drawn, and a metric of it one of weighted items: no resample is ever made.
+video are alike, so videos are drawn, never frames (a cluster bootstrap). A resample is represented
+by how often each video was drawn, and its metric is computed from weighted items; no resample is
+ever copied.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,29 +17,30 @@ from jaxtyping import Bool, Float64, Int, UInt8
 from torch import Tensor
 
 from fmsd.errors import InputError
-from fmsd.metrics.calibration import BINS, binned
-from fmsd.metrics.ranking import CURVES, Curve, Values, known
-from fmsd.metrics.table import LEVELS, datasets, one_thread
-from fmsd.metrics.video import by_video
+from fmsd.metrics.calibration import BINS, bin_indices
+from fmsd.metrics.ranking import CURVE_METRICS, Curve, CurveValues, check_metrics
+from fmsd.metrics.table import LEVELS, scores_by_dataset, single_torch_thread
+from fmsd.metrics.video import aggregate_videos
 
 Samples = Float64[np.ndarray, " resamples"]
 """A metric of every resample."""
 
-FEWEST = 10
-"""Videos of each class that an interval, a p-value or a mark needs.
+MIN_VIDEOS = 10
+"""The fewest videos of each class for an interval, a p-value or a mark.
 
-A bootstrap knows no video but those it draws from: of one real video that lies right every resample
-is right, and the interval is [1, 1] whatever the truth. n videos without an error are what a
-detector that errs on a share of 1 - 0.05^(1/n) of all shows once in twenty times: 95 % of them for
-n = 1, 26 % for n = 10. Below that an interval says more of the sample's size than of the detector.
+A bootstrap draws from the observed videos alone: with one real video, correctly ranked, every
+resample is correct, and the interval is [1, 1] whatever the truth. A detector that errs on a share
+of 1 - 0.05^(1/n) of all videos shows n videos without an error once in twenty times: the share is
+95 % for n = 1, 26 % for n = 10. With fewer videos an interval depends more on their number than on
+the detector.
 """
 
 BLOCK = 2**19
-"""How many weights are held at a time; their 4 MB stay in the cache."""
+"""Number of weights in memory at a time; their 4 MB stay in the processor's cache."""
 
 
 class Difference(NamedTuple):
-    """One run less another: what was observed, the interval it lies in, and the two-sided p-value of there being none."""
+    """Paired difference of two runs: estimate, interval, two-sided p-value."""
 
     value: float
     low: float
@@ -48,35 +50,49 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Draws:
-    """Scored items, and how often the video of each was drawn in every resample."""
+    """Scored items, and how often each video was drawn in every resample.
+
+    Args:
+        score: probability of fake.
+        label: 0 real, 1 fake.
+        video: column in `counts` of the item's video.
+        counts: number of times that each video was drawn.
+    """
 
     score: Float64[Tensor, " items"]
     label: Int[Tensor, " items"]
     video: Int[Tensor, " items"]
     counts: UInt8[Tensor, "resamples videos"]
 
-    def totals(self, values: Float64[Tensor, "items kinds"]) -> Float64[Tensor, "resamples kinds"]:
-        """The weighted sums over the items; first over those of each video, as these are drawn together."""
-        sums = values.new_zeros(self.counts.shape[1], values.shape[1]).index_add_(
-            0, self.video, values
-        )
+    def weighted_sums(
+        self, values: Float64[Tensor, "items kinds"]
+    ) -> Float64[Tensor, "resamples kinds"]:
+        """The sum over the items of every resample."""
+        videos = self.counts.shape[1]
+        sums = values.new_zeros(videos, values.shape[1]).index_add_(0, self.video, values)
         return torch.cat([counts.double() @ sums for counts in self.blocks(len(sums))])
 
     def blocks(self, width: int) -> Sequence[UInt8[Tensor, "block videos"]]:
-        """The counts of so many resamples at a time that BLOCK holds a weight for each of `width` things."""
+        """Resample counts in chunks of at most BLOCK weights, `width` for each resample."""
         return self.counts.split(max(1, BLOCK // width))
 
     @property
-    def classes(self) -> Float64[Tensor, "items 2"]:
-        """One in the column of the item's label."""
+    def one_hot_labels(self) -> Float64[Tensor, "items 2"]:
+        """1 in the column of the item's label, 0 in the other."""
         return torch.nn.functional.one_hot(self.label, 2).double()
 
-    def right(self, threshold: float) -> Float64[Tensor, "resamples 2"]:
-        """How many reals and how many fakes are on the right side of the threshold."""
-        return self.totals(self.classes * ((self.score >= threshold).long() == self.label)[:, None])
+    @property
+    def class_sizes(self) -> Float64[Tensor, "resamples 2"]:
+        """Number of real and of fake items."""
+        return self.weighted_sums(self.one_hot_labels)
+
+    def correct(self, threshold: float) -> Float64[Tensor, "resamples 2"]:
+        """Number of correctly classified real and fake items."""
+        correct = (self.score >= threshold).long() == self.label
+        return self.weighted_sums(self.one_hot_labels * correct[:, None])
 
     def curves(self) -> Iterator[Curve]:
-        """The ROC curves of the resamples, block by block, with a point for every distinct score of all items."""
+        """The ROC curves of the resamples in blocks, with a point for every distinct score."""
         order = self.score.argsort(descending=True)
         score, video, fake = self.score[order], self.video[order], self.label[order].double()
         ends = (
@@ -84,9 +100,8 @@ class Draws:
         )
         threshold = torch.cat([score.new_ones(1), score[ends]])
         for counts in self.blocks(len(score)):
-            weight = torch.from_numpy(
-                counts.numpy().take(video.numpy(), 1)
-            ).double()  # torch takes three times as long over bytes
+            # numpy gathers bytes three times as fast as torch
+            weight = torch.from_numpy(counts.numpy().take(video.numpy(), 1)).double()
             fakes = (weight * fake).cumsum(1)
             items = weight.cumsum(1)
             if len(ends) < len(score):
@@ -98,32 +113,30 @@ class Draws:
             )
 
 
-def accuracy(draws: Draws, threshold: float) -> Values:
+def accuracy(draws: Draws, threshold: float) -> CurveValues:
     """See `fmsd.metrics.ranking.accuracy`."""
-    return draws.right(threshold).sum(1) / draws.totals(draws.classes).sum(1)
+    return draws.correct(threshold).sum(1) / draws.class_sizes.sum(1)
 
 
-def balanced_accuracy(draws: Draws, threshold: float) -> Values:
+def balanced_accuracy(draws: Draws, threshold: float) -> CurveValues:
     """See `fmsd.metrics.ranking.balanced_accuracy`."""
-    return (draws.right(threshold) / draws.totals(draws.classes)).mean(1)
+    return (draws.correct(threshold) / draws.class_sizes).mean(1)
 
 
-def brier(draws: Draws, threshold: float) -> Values:
-    """See `fmsd.metrics.calibration.brier`; the threshold has no part in it."""
-    return draws.totals((draws.score - draws.label).square()[:, None]).squeeze(1) / draws.totals(
-        draws.classes
-    ).sum(1)
+def brier(draws: Draws, threshold: float) -> CurveValues:
+    """See `fmsd.metrics.calibration.brier`; the threshold is unused."""
+    errors = (draws.score - draws.label).square()[:, None]
+    return draws.weighted_sums(errors).squeeze(1) / draws.class_sizes.sum(1)
 
 
-def expected_calibration_error(draws: Draws, threshold: float) -> Values:
-    """See `fmsd.metrics.calibration.expected_calibration_error`; the threshold has no part in it."""
-    bins = torch.nn.functional.one_hot(binned(draws.score), BINS)
-    return draws.totals(bins * (draws.score - draws.label)[:, None]).abs().sum(1) / draws.totals(
-        draws.classes
-    ).sum(1)
+def expected_calibration_error(draws: Draws, threshold: float) -> CurveValues:
+    """See `fmsd.metrics.calibration.expected_calibration_error`; the threshold is unused."""
+    bins = torch.nn.functional.one_hot(bin_indices(draws.score), BINS)
+    gaps = draws.weighted_sums(bins * (draws.score - draws.label)[:, None])
+    return gaps.abs().sum(1) / draws.class_sizes.sum(1)
 
 
-SUMS: Mapping[str, Callable[[Draws, float], Values]] = {
+SUM_METRICS: Mapping[str, Callable[[Draws, float], CurveValues]] = {
     "acc": accuracy,
     "bacc": balanced_accuracy,
     "acc_val": accuracy,
@@ -131,62 +144,63 @@ SUMS: Mapping[str, Callable[[Draws, float], Values]] = {
     "brier": brier,
     "ece": expected_calibration_error,
 }
-"""The metrics that sums over the items tell."""
+"""The metrics that are computed from sums over the items."""
 
 
-def weighted(
+def weighted_metrics(
     draws: Draws, metrics: Sequence[str], threshold: float | None = None
 ) -> dict[str, Samples]:
-    """The metrics of every resample; those of counts that are all 1 are the metrics of the items themselves.
+    """The metrics of every resample; where all counts are 1 they are those of the items.
 
     Args:
-        metrics: names in `fmsd.metrics.ranking.METRICS` and `AT_THRESHOLD`.
-        threshold: of the latter.
+        metrics: names in `fmsd.metrics.ranking.METRICS` and `THRESHOLD_METRICS`.
+        threshold: the threshold of the latter.
 
     Raises:
-        InputError: an unknown metric, or a threshold that is missing.
+        InputError: an unknown metric, or a missing threshold.
     """
-    lacking = [metric for metric in known(metrics) if metric.endswith("_val")]
+    lacking = [metric for metric in check_metrics(metrics) if metric.endswith("_val")]
     if threshold is None and lacking:
         raise InputError(
             f"metric={lacking[0]} needs the threshold that validation data chose, and there is "
             "none",
             f"choose {lacking[0][:-4]}",
         )
-    ranking = [metric for metric in metrics if metric in CURVES]
-    found = {
-        metric: draws.score.new_empty(len(draws.counts)) for metric in ranking
-    }  # small tensors kept between large ones would fragment memory
-    with one_thread():
+    ranking = [metric for metric in metrics if metric in CURVE_METRICS]
+    # allocated first, as small tensors between large ones would fragment memory
+    samples = {metric: draws.score.new_empty(len(draws.counts)) for metric in ranking}
+    with single_torch_thread():
         done = 0
         for curve in draws.curves() if ranking else ():
             for metric in ranking:
-                found[metric][done : done + len(curve.fakes)] = CURVES[metric](curve)
-            done += len(curve.fakes)
-        for metric in metrics:
-            if metric in SUMS:
-                found[metric] = SUMS[metric](
-                    draws, threshold if metric.endswith("_val") and threshold is not None else 0.5
+                samples[metric][done : done + len(curve.true_positives)] = CURVE_METRICS[metric](
+                    curve
                 )
-    return {metric: found[metric].numpy() for metric in metrics}
+            done += len(curve.true_positives)
+        for metric in metrics:
+            if metric in SUM_METRICS:
+                chosen = threshold if metric.endswith("_val") and threshold is not None else 0.5
+                samples[metric] = SUM_METRICS[metric](draws, chosen)
+    return {metric: samples[metric].numpy() for metric in metrics}
 
 
-def drawn(
+def draw_counts(
     fake: Bool[np.ndarray, " videos"], resamples: int, seed: int
 ) -> UInt8[Tensor, "resamples videos"]:
-    """How often each video is in each resample: as many reals and as many fakes are drawn, with replacement, as there are.
+    """Draws videos with replacement, and returns how often each is in every resample.
 
-    A byte holds a count: that of a video is 1 on average and never once exceeds 255, the odds being
-    less than 1 to 10^500.
+    Resamples have as many real and as many fake videos as the data. A byte is enough for a count:
+    it is 1 on average, and exceeds 255 with a probability below 10^-500.
     """
     rng, counts = np.random.default_rng(seed), np.empty((resamples, len(fake)), np.uint8)
-    for own in (np.flatnonzero(~fake), np.flatnonzero(fake)):
+    for members in (np.flatnonzero(~fake), np.flatnonzero(fake)):
+        size = len(members)
         for row in counts:
-            row[own] = np.bincount(rng.integers(len(own), size=len(own)), minlength=len(own))
+            row[members] = np.bincount(rng.integers(size, size=size), minlength=size)
     return torch.from_numpy(counts)
 
 
-def resampled(
+def resample_metrics(
     frames: pl.DataFrame,
     metrics: Sequence[str],
     level: str,
@@ -199,19 +213,18 @@ def resampled(
     """Metrics of one dataset's predictions on resamples of its videos, stratified by their label.
 
     At frame level a frame counts as often as its video was drawn. Predictions of the same videos,
-    in any order, are resampled alike for one seed, so that differences between runs are paired. Of
-    a class with few videos the interval is too narrow, as nothing tells how another video would
-    have done; see `FEWEST`.
+    in any order, are resampled alike for one seed, so that differences between runs are paired.
+    With few videos of a class an interval is too narrow; see `MIN_VIDEOS`.
 
     Args:
-        metrics: see `weighted`.
+        metrics: see `weighted_metrics`.
         level: `frame` or `video`.
-        naming, video_score: see `fmsd.metrics.table.results`.
-        threshold: what the validation split chose at this level.
+        naming, video_score: see `fmsd.metrics.table.compute_results`.
+        threshold: the one chosen on validation data at this level.
 
     Raises:
         InputError: frames of several datasets or of one class, no fake video by name, an unknown
-            level or metric, or a threshold that is missing.
+            level or metric, or a missing threshold.
     """
     if level not in LEVELS:
         raise InputError(f"level={level} is unknown", f"choose one of {', '.join(LEVELS)}")
@@ -220,8 +233,8 @@ def resampled(
             f"Videos are resampled within one dataset, and the predictions are of {count}",
             "give those of one",
         )
-    ((dataset, scored),) = datasets(frames, naming)
-    videos = by_video(scored, video_score).sort("video").with_row_index("place")
+    ((dataset, scored),) = scores_by_dataset(frames, naming)
+    videos = aggregate_videos(scored, video_score).sort("video").with_row_index("place")
     if not videos["label"].max():
         raise InputError(
             f"Every fake video of {dataset} bears the name of a real one, so none can be drawn "
@@ -239,15 +252,15 @@ def resampled(
         items[name].cast(kind).to_torch()
         for name, kind in (("score", pl.Float64), ("label", pl.Int64), ("place", pl.Int64))
     )
-    return weighted(
-        Draws(score, label, place, drawn((videos["label"] == 1).to_numpy(), resamples, seed)),
+    return weighted_metrics(
+        Draws(score, label, place, draw_counts((videos["label"] == 1).to_numpy(), resamples, seed)),
         metrics,
         threshold,
     )
 
 
-def interval(samples: Samples, confidence: float = 0.95) -> tuple[float, float]:
-    """The percentile interval: what lies between equal shares of the resamples on either side.
+def percentile_interval(samples: Samples, confidence: float = 0.95) -> tuple[float, float]:
+    """The percentile interval, which leaves out equal shares of the resamples on either side.
 
     Args:
         confidence: in (0, 1).
@@ -256,16 +269,17 @@ def interval(samples: Samples, confidence: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def sufficient(real: int, fake: int) -> bool:
-    """Whether these counts of real and fake videos suffice for an interval."""
-    return min(real, fake) >= FEWEST
+def enough_videos(real: int, fake: int) -> bool:
+    """Whether there are enough real and fake videos for an interval, see `MIN_VIDEOS`."""
+    return min(real, fake) >= MIN_VIDEOS
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """The p-values of several comparisons, so corrected that the odds of any false one among them are those of one (S. Holm, Scand. J. Stat., 1979).
+def holm_correction(p: Sequence[float]) -> list[float]:
+    """Holm's correction of the p-values of several comparisons, in their order.
 
-    The smallest of n is multiplied by n, the next by n - 1, and so on; none becomes smaller than
-    one before it, and none exceeds 1.
+    It bounds the probability of any false rejection among them. The smallest of n is multiplied by
+    n, the next by n - 1, and so on; none becomes smaller than one before it, and none exceeds 1.
+    S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Stat., 1979.
     """
     corrected, least = [0.0] * len(p), 0.0
     for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
@@ -274,21 +288,23 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def paired(one: Samples, other: Samples, observed: float, confidence: float = 0.95) -> Difference:
-    """The difference of a metric between two runs tested on the same videos, from resamples drawn with one seed.
+def paired_difference(
+    one: Samples, other: Samples, observed: float, confidence: float = 0.95
+) -> Difference:
+    """The difference of a metric between two runs on the same videos, from paired resamples.
 
     The p-value is twice the share of resamples in which the difference is zero or of the rarer
-    sign. One more resample is counted there, so that p is never 0 but at least 2 / (resamples + 1);
-    at most it is 1.
+    sign. One more resample is counted there, so that p is at least 2 / (resamples + 1); it is at
+    most 1.
 
     Args:
-        one, other: of `resampled`, with equal seed and number of resamples.
-        observed: the metric of the one run less that of the other, on the videos themselves.
+        one, other: results of `resample_metrics` with equal seed and number of resamples.
+        observed: the metric of `one` minus that of `other`, on the videos themselves.
     """
     difference = one - other
     rarer = min(int((difference <= 0).sum()), int((difference >= 0).sum()))
     return Difference(
         observed,
-        *interval(difference, confidence),
+        *percentile_interval(difference, confidence),
         min(1.0, 2 * (rarer + 1) / (len(difference) + 1)),
     )

@@ -1,4 +1,7 @@
-"""How well scores rank fakes above reals, and how they decide. Pure functions of whole-set scores in float64; exact, ties included."""
+"""Ranking and decision metrics, as pure functions of the scores of a whole set.
+
+They are computed in float64 and exact, ties included. Fakes are the positives.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,148 +16,155 @@ from fmsd.errors import InputError
 from fmsd.metrics.calibration import brier, expected_calibration_error
 
 Scores = Float[Tensor, " items"]
-"""Probabilities of fake in [0, 1] of a whole set: torchmetrics would squash anything else by a sigmoid."""
+"""Probabilities of fake in [0, 1] of a whole set.
+
+Of a set with any other value torchmetrics would take the sigmoid.
+"""
 
 Labels = Int[Tensor, " items"]
 """0 real, 1 fake."""
 
-Values = Float64[Tensor, "*curves"]
-"""One number a curve."""
+CurveValues = Float64[Tensor, "*curves"]
+"""One value per curve."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The points of a ROC curve as counts, from the strictest threshold, at which nothing is called fake, to the laxest; or many such curves.
+    """The points of one or many ROC curves as counts, from the highest threshold to the lowest.
+
+    At the first point no item is classified as fake.
 
     Args:
-        reals: how many reals are called fake.
-        fakes: how many fakes are.
-        threshold: the lowest score that is called fake; the first has no meaning.
+        false_positives: number of real items classified as fake.
+        true_positives: number of fake items classified as fake.
+        threshold: the lowest score that is classified as fake; the first one has no meaning.
     """
 
-    reals: Float64[Tensor, "*curves points"]
-    fakes: Float64[Tensor, "*curves points"]
+    false_positives: Float64[Tensor, "*curves points"]
+    true_positives: Float64[Tensor, "*curves points"]
     threshold: Float64[Tensor, " points"]
 
     @property
-    def false_positive(self) -> Float64[Tensor, "*curves points"]:
-        """The share of reals that are called fake."""
-        return self.reals / self.reals[..., -1:]
+    def false_positive_rate(self) -> Float64[Tensor, "*curves points"]:
+        """The share of real items classified as fake."""
+        return self.false_positives / self.false_positives[..., -1:]
 
     @property
-    def true_positive(self) -> Float64[Tensor, "*curves points"]:
-        """The share of fakes that are called fake."""
-        return self.fakes / self.fakes[..., -1:]
+    def true_positive_rate(self) -> Float64[Tensor, "*curves points"]:
+        """The share of fake items classified as fake."""
+        return self.true_positives / self.true_positives[..., -1:]
 
 
-def roc(score: Scores, label: Labels) -> Curve:
+def roc_curve(score: Scores, label: Labels) -> Curve:
     """The ROC curve with a point for every distinct score.
 
-    torchmetrics gives shares in float32, which would make 1 of 20 more than 5 %; rounding gives
-    back the counts, of up to 8 million items a class.
+    torchmetrics returns rates in float32, in which 1 of 20 exceeds 5 %; rounding restores the
+    counts, exactly for up to 8 million items per class.
     """
-    false_positive, true_positive, threshold = binary_roc(score, label)
+    false_positive_rate, true_positive_rate, threshold = binary_roc(score, label)
     fakes = label.sum()
     return Curve(
-        (false_positive.double() * (len(label) - fakes)).round(),
-        (true_positive.double() * fakes).round(),
+        (false_positive_rate.double() * (len(label) - fakes)).round(),
+        (true_positive_rate.double() * fakes).round(),
         threshold.double(),
     )
 
 
-def area(curve: Curve) -> Values:
+def curve_auc(curve: Curve) -> CurveValues:
     """The area under each curve; equal scores count half."""
-    return torch.trapezoid(curve.fakes, curve.reals) / (curve.reals[..., -1] * curve.fakes[..., -1])
+    positives, negatives = curve.true_positives, curve.false_positives
+    return torch.trapezoid(positives, negatives) / (negatives[..., -1] * positives[..., -1])
 
 
-def mean_precision(curve: Curve) -> Values:
-    """The precision at each point, weighted by the fakes that it adds; not interpolated."""
-    precision = curve.fakes / (curve.fakes + curve.reals).clamp(min=1)
-    return (curve.fakes.diff() * precision[..., 1:]).sum(-1) / curve.fakes[..., -1]
+def curve_average_precision(curve: Curve) -> CurveValues:
+    """Average precision: the precision at each point, weighted by the true positives it adds."""
+    fakes = curve.true_positives
+    precision = fakes / (fakes + curve.false_positives).clamp(min=1)
+    return (fakes.diff() * precision[..., 1:]).sum(-1) / fakes[..., -1]
 
 
-def crossing(curve: Curve) -> Values:
-    """The error rate where each curve meets FPR = 1 - TPR, by linear interpolation between its points."""
-    false_positive = curve.false_positive
-    gap = (1 - curve.true_positive) - false_positive
+def curve_equal_error_rate(curve: Curve) -> CurveValues:
+    """Equal error rate: where a curve, linear between its points, meets FPR = 1 - TPR."""
+    rate = curve.false_positive_rate
+    gap = (1 - curve.true_positive_rate) - rate
     last = (gap >= 0).sum(-1, keepdim=True) - 1
     before, after = gap.gather(-1, last), gap.gather(-1, last + 1)
-    low, high = false_positive.gather(-1, last), false_positive.gather(-1, last + 1)
+    low, high = rate.gather(-1, last), rate.gather(-1, last + 1)
     return (low + before / (before - after) * (high - low)).squeeze(-1)
 
 
-def reach(curve: Curve, limit: float) -> Values:
-    """The highest TPR among the points of each curve whose FPR does not exceed the limit."""
-    last = (curve.false_positive <= limit).sum(-1, keepdim=True) - 1
-    return (curve.fakes.gather(-1, last) / curve.fakes[..., -1:]).squeeze(-1)
+def curve_true_positive_rate(curve: Curve, limit: float) -> CurveValues:
+    """The highest TPR among the points of each curve with an FPR of at most the limit."""
+    last = (curve.false_positive_rate <= limit).sum(-1, keepdim=True) - 1
+    fakes = curve.true_positives
+    return (fakes.gather(-1, last) / fakes[..., -1:]).squeeze(-1)
 
 
 def auc(score: Scores, label: Labels) -> float:
-    """Area under the ROC curve; 0.5 is chance, below it the scores are inverted."""
-    return float(area(roc(score, label)))
+    """Area under the ROC curve; 0.5 is chance, and below it the scores are inverted."""
+    return float(curve_auc(roc_curve(score, label)))
 
 
 def average_precision(score: Scores, label: Labels) -> float:
     """Average precision with fakes as positives; chance is the share of fakes."""
-    return float(mean_precision(roc(score, label)))
+    return float(curve_average_precision(roc_curve(score, label)))
 
 
 def equal_error_rate(score: Scores, label: Labels) -> float:
-    """The error rate at which as many reals are called fake as fakes real, between ROC points by linear interpolation."""
-    return float(crossing(roc(score, label)))
+    """The error rate at which FPR and FNR are equal, by linear interpolation of the ROC curve."""
+    return float(curve_equal_error_rate(roc_curve(score, label)))
 
 
 def true_positive_rate(score: Scores, label: Labels, limit: float) -> float:
-    """The highest TPR that some threshold attains with an FPR of at most the limit.
+    """The highest TPR of any threshold with an FPR of at most the limit, without interpolation.
 
-    Nothing is interpolated: with fewer than 1 / limit reals it is the share of fakes that score
-    above every real.
+    With fewer than 1 / limit real items it is the share of fakes that score above all of them.
 
     Args:
         limit: false positive rate in [0, 1].
     """
-    return float(reach(roc(score, label), limit))
+    return float(curve_true_positive_rate(roc_curve(score, label), limit))
 
 
 def accuracy(score: Scores, label: Labels, threshold: float = 0.5) -> float:
-    """The share of items on the right side of the threshold; a score equal to it counts as fake."""
+    """The share of correctly classified items; a score equal to the threshold counts as fake."""
     return float(((score >= threshold).long() == label).double().mean())
 
 
 def balanced_accuracy(score: Scores, label: Labels, threshold: float = 0.5) -> float:
-    """The mean of the share of reals and that of fakes on the right side of the threshold, whatever their numbers."""
-    right = ((score >= threshold).long() == label).double()
-    return float((right[label == 0].mean() + right[label == 1].mean()) / 2)
+    """The mean of the accuracies on real and on fake items."""
+    correct = ((score >= threshold).long() == label).double()
+    return float((correct[label == 0].mean() + correct[label == 1].mean()) / 2)
 
 
 def best_threshold(score: Scores, label: Labels) -> float:
-    """The threshold of the highest balanced accuracy (W. J. Youden, Index for rating diagnostic tests, Cancer, 1950); the highest of several.
+    """The threshold of the highest balanced accuracy; the highest of several.
 
     It lies midway between neighbouring scores, or the lowest score and 0, so that rounding of
-    scores does not decide; calling nothing fake is no candidate. Meant for validation data: on test
-    data it would flatter.
+    scores does not matter. Classifying nothing as fake is no candidate. Use it on validation data:
+    chosen on test data, it would be optimistic. W. J. Youden, Index for rating diagnostic tests,
+    Cancer, 1950.
     """
-    curve = roc(score, label)
-    gain = (curve.fakes * curve.reals[-1] - curve.reals * curve.fakes[-1])[
-        1:
-    ]  # whole numbers, so that ties are ties
-    own = curve.threshold[1:]
-    below = torch.cat([own[1:], own.new_zeros(1)])
-    middle = (own + below) / 2
-    middle = torch.where(middle > below, middle, own)  # neighbours in float64 have no middle
+    curve = roc_curve(score, label)
+    reals, fakes = curve.false_positives, curve.true_positives
+    gain = (fakes * reals[-1] - reals * fakes[-1])[1:]  # whole numbers, so that ties are ties
+    above = curve.threshold[1:]
+    below = torch.cat([above[1:], above.new_zeros(1)])
+    middle = (above + below) / 2
+    middle = torch.where(middle > below, middle, above)  # neighbours in float64 have no middle
     return float(middle[gain == gain.max()][0])
 
 
-LIMITS: Mapping[str, float] = {"tpr_0.1": 0.001, "tpr_1": 0.01, "tpr_5": 0.05}
-"""The highest FPR of the metrics that are a TPR."""
+FPR_LIMITS: Mapping[str, float] = {"tpr_0.1": 0.001, "tpr_1": 0.01, "tpr_5": 0.05}
+"""The FPR limit of each metric that is a TPR."""
 
-CURVES: Mapping[str, Callable[[Curve], Values]] = {
-    "auc": area,
-    "ap": mean_precision,
-    "eer": crossing,
-    **{name: partial(reach, limit=limit) for name, limit in LIMITS.items()},
+CURVE_METRICS: Mapping[str, Callable[[Curve], CurveValues]] = {
+    "auc": curve_auc,
+    "ap": curve_average_precision,
+    "eer": curve_equal_error_rate,
+    **{name: partial(curve_true_positive_rate, limit=limit) for name, limit in FPR_LIMITS.items()},
 }
-"""The metrics that a ROC curve tells; of many curves at once."""
+"""The metrics that are computed from ROC curves, of many curves at once."""
 
 METRICS: Mapping[str, Callable[[Scores, Labels], float]] = {
     "auc": auc,
@@ -162,26 +172,26 @@ METRICS: Mapping[str, Callable[[Scores, Labels], float]] = {
     "eer": equal_error_rate,
     "acc": accuracy,
     "bacc": balanced_accuracy,
-    **{name: partial(true_positive_rate, limit=limit) for name, limit in LIMITS.items()},
+    **{name: partial(true_positive_rate, limit=limit) for name, limit in FPR_LIMITS.items()},
     "brier": brier,
     "ece": expected_calibration_error,
 }
-"""The metrics of a result table, by their short names; `tpr_1` is the TPR at an FPR of at most 1 %."""
+"""The metrics of a result table by short name; `tpr_1` is the TPR at an FPR of at most 1 %."""
 
-AT_THRESHOLD: Mapping[str, Callable[[Scores, Labels, float], float]] = {
+THRESHOLD_METRICS: Mapping[str, Callable[[Scores, Labels, float], float]] = {
     "acc_val": accuracy,
     "bacc_val": balanced_accuracy,
 }
-"""The metrics at a threshold that validation data chose."""
+"""The metrics at a threshold that was chosen on validation data."""
 
 
-def known(metrics: Sequence[str]) -> Sequence[str]:
-    """The names themselves.
+def check_metrics(metrics: Sequence[str]) -> Sequence[str]:
+    """Returns the names if all metrics exist.
 
     Raises:
-        InputError: there is no such metric.
+        InputError: an unknown metric.
     """
-    names = [*METRICS, *AT_THRESHOLD]
+    names = [*METRICS, *THRESHOLD_METRICS]
     if unknown := [metric for metric in metrics if metric not in names]:
         raise InputError(f"metric={unknown[0]} is unknown", f"choose one of {', '.join(names)}")
     return metrics

@@ -1,4 +1,4 @@
-"""Which single property of its files tells a video's label, so that a detector need not look at the face."""
+"""Shortcuts: single properties of files that predict the label without a look at the face."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import polars as pl
 
 from fmsd.metrics.ranking import auc
 
-NUMBERS: Mapping[str, tuple[str, str]] = {
+NUMERIC: Mapping[str, tuple[str, str]] = {
     "width": ("are narrower", "are wider"),
     "height": ("are lower", "are taller"),
     "aspect": ("are narrower for their height", "are wider for their height"),
@@ -20,24 +20,25 @@ NUMBERS: Mapping[str, tuple[str, str]] = {
     "sharpness": ("are blurrier", "are sharper"),
     "frames": ("have fewer frames", "have more frames"),
 }
-"""Properties that are numbers, and how low and high ones are said of fakes."""
+"""Numeric properties, each with the words for fakes with lower and with higher values."""
 
-KINDS = ("file type", "chroma subsampling")
-"""Properties that are words."""
+CATEGORICAL = ("file type", "chroma subsampling")
+"""Categorical properties."""
 
 WEAK, STRONG, DEVIATIONS = 0.6, 0.8, 3.0
-"""The AUC from which a property is told, that from which it could explain a detector's result, and by how many standard deviations of chance it must
-differ from 0.5."""
+"""Limits of a report: a property is reported from an AUC of WEAK, and from STRONG it could explain
+a detector's result; it must differ from 0.5 by more than DEVIATIONS standard deviations of chance.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Shortcut:
-    """A property that tells real from fake.
+    """A property that separates real from fake videos.
 
     Args:
-        auc: of the property alone, in the direction that it has; from 0.6 on.
+        auc: AUC of the property alone, at least WEAK, whatever its direction.
         says: the direction in words.
-        videos: how many have the property.
+        videos: number of videos that have the property.
     """
 
     dataset: str
@@ -48,59 +49,51 @@ class Shortcut:
     videos: int
 
 
-def shortcuts(videos: pl.DataFrame) -> list[Shortcut]:
-    """The properties that tell the label by themselves, by dataset and split, the strongest first.
+def find_shortcuts(videos: pl.DataFrame) -> list[Shortcut]:
+    """The properties that predict the label alone, by dataset and split, the strongest first.
 
-    A property that rises and falls with the label is not found, only one that is higher or lower. A
-    word is as high as the share of fakes among the videos that have it, see `word_auc`.
+    Only monotone relations are found, in which fakes have higher or lower values. A categorical
+    value is scored by the share of fakes among the videos that have it, see `categorical_auc`.
 
     Args:
         videos: a row per video with dataset, split, label (1 = fake) and any of the properties.
     """
     found = []
     for (dataset, split), part in videos.group_by("dataset", "split", maintain_order=True):
-        for name in (name for name in (*NUMBERS, *KINDS) if name in part.columns):
-            held = part.select("label", value=name).drop_nulls()
-            fakes = int(held["label"].sum())
-            reals = held.height - fakes
+        for name in (name for name in (*NUMERIC, *CATEGORICAL) if name in part.columns):
+            rows = part.select("label", value=name).drop_nulls()
+            fakes = int(rows["label"].sum())
+            reals = rows.height - fakes
             if not fakes or not reals:
                 continue
-            if name in KINDS:
-                area = strength = word_auc(held)
+            if name in CATEGORICAL:
+                strength, says = categorical_auc(rows), f"are more often {_typical(rows)}"
             else:
-                ranks = held.select(
-                    (pl.col("value").rank() / held.height).cast(pl.Float64)
-                ).to_series()
-                area = auc(ranks.to_torch(), held["label"].cast(pl.Int64).to_torch())
-                strength = max(area, 1 - area)
+                ranks = (pl.col("value").rank() / rows.height).cast(pl.Float64)
+                score = rows.select(ranks).to_series().to_torch()
+                area = auc(score, rows["label"].cast(pl.Int64).to_torch())
+                strength, says = max(area, 1 - area), NUMERIC[name][area > 0.5]
             chance = DEVIATIONS * ((fakes + reals + 1) / (12 * fakes * reals)) ** 0.5
             if strength >= WEAK and strength - 0.5 > chance:
-                says = (
-                    f"are more often {_typical(held)}"
-                    if name in KINDS
-                    else NUMBERS[name][area > 0.5]
-                )
                 found.append(
-                    Shortcut(str(dataset), str(split), name, strength, f"fakes {says}", held.height)
+                    Shortcut(str(dataset), str(split), name, strength, f"fakes {says}", rows.height)
                 )
     return sorted(found, key=lambda shortcut: -shortcut.auc)
 
 
-def word_auc(held: pl.DataFrame) -> float:
-    """How often the word of a fake is more typical of fakes than that of a real is, over all pairs; below 0.5 it tells nothing.
+def categorical_auc(rows: pl.DataFrame) -> float:
+    """Leave-one-out AUC of a categorical property, scored by each value's share of fakes.
 
-    A word's share of fakes is taken from all videos but the two of the pair, as one that counts
-    itself would be told even by words at random; without another video of the word it is that of
-    all videos. Two videos of the same word are a tie.
+    For each pair of a fake and a real video the shares are those among all other videos, as shares
+    that count the pair itself would separate even random values. A value that no other video has
+    gets the share of all others. Two videos of the same value are a tie.
 
     Args:
-        held: a row per video with label and value, of both labels.
+        rows: a row per video with label and value, of both labels.
     """
-    words = held.group_by("value").agg(pl.len(), fakes=pl.col("label").cast(pl.Int64).sum())
-    count, fakes = (
-        words["len"].to_numpy().astype(np.float64),
-        words["fakes"].to_numpy().astype(np.float64),
-    )
+    values = rows.group_by("value").agg(pl.len(), fakes=pl.col("label").cast(pl.Int64).sum())
+    count = values["len"].to_numpy().astype(np.float64)
+    fakes = values["fakes"].to_numpy().astype(np.float64)
     prior = (fakes.sum() - 1) / max(count.sum() - 2, 1)
     of_fake, of_real = (
         np.where(count > 1, rest / np.maximum(count - 1, 1), prior) for rest in (fakes - 1, fakes)
@@ -110,12 +103,12 @@ def word_auc(held: pl.DataFrame) -> float:
     return float(fakes @ wins @ (count - fakes) / (fakes.sum() * (count - fakes).sum()))
 
 
-def _typical(held: pl.DataFrame) -> str:
-    """The word that fakes have most more often than reals."""
-    shares = held.group_by("value").agg(
+def _typical(rows: pl.DataFrame) -> str:
+    """The value whose share among fakes exceeds that among reals most."""
+    shares = rows.group_by("value").agg(
         (
-            pl.col("label") / held["label"].sum()
-            - (1 - pl.col("label")) / (1 - held["label"]).sum()
+            pl.col("label") / rows["label"].sum()
+            - (1 - pl.col("label")) / (1 - rows["label"]).sum()
         ).sum()
     )
     return str(shares.sort("label", "value")["value"][-1])

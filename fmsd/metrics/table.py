@@ -1,7 +1,7 @@
-"""From predictions to result tables. Every number is recomputed from the predictions alone.
+"""Result tables, computed from predictions alone.
 
 Predictions are a table with the manifest's columns and `logit`, a row per frame. Results are tidy:
-one number a row.
+one value per row.
 """
 
 import re
@@ -13,16 +13,16 @@ import torch
 
 from fmsd.errors import InputError
 from fmsd.metrics.ranking import (
-    AT_THRESHOLD,
-    CURVES,
+    CURVE_METRICS,
     METRICS,
+    THRESHOLD_METRICS,
     Labels,
     Scores,
     best_threshold,
-    known,
-    roc,
+    check_metrics,
+    roc_curve,
 )
-from fmsd.metrics.video import by_folder, by_video
+from fmsd.metrics.video import aggregate_videos, group_by_folder
 
 COLUMNS = (
     "dataset",
@@ -49,8 +49,12 @@ LEVELS = ("frame", "video")
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Keeps torch to one thread: the steps are so short that, beside other work, threads wait for each other 20 times as long as they compute."""
+def single_torch_thread() -> Iterator[None]:
+    """Keeps torch to one thread inside the block.
+
+    The steps are so short that, beside other work, threads would wait for each other 20 times as
+    long as they compute.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -59,12 +63,11 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def scored(predictions: pl.DataFrame) -> pl.DataFrame:
-    """Adds `score`, the probability of fake in float64, where confident frames do not tie at 1.
+def with_scores(predictions: pl.DataFrame) -> pl.DataFrame:
+    """Adds `score`, the probability of fake in float64, in which confident frames do not tie at 1.
 
     Raises:
-        InputError: logits that are null or not finite, which would be ranked somewhere all the
-            same.
+        InputError: logits that are null or not finite, which a sort would rank all the same.
     """
     broken = predictions.filter(~pl.col("logit").is_finite().fill_null(value=False))["dataset"]
     if len(broken):
@@ -78,8 +81,8 @@ def scored(predictions: pl.DataFrame) -> pl.DataFrame:
     return predictions.with_columns(score=1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp()))
 
 
-@one_thread()
-def results(
+@single_torch_thread()
+def compute_results(
     predictions: pl.DataFrame,
     selection: str,
     protocol: str = "fmsd",
@@ -91,20 +94,20 @@ def results(
     """The metrics of every dataset at frame and video level.
 
     Args:
-        selection: the rule that chose the weights, written into every row.
+        selection: the rule by which weights were selected, written into every row.
         protocol: the rules by which frames were chosen and grouped, written into every row.
-        naming: what is one video: equal `id`, or equal last name of it (`folder`).
-        video_score: see `fmsd.metrics.video.by_video`.
-        thresholds: by level, what the validation split chose; None leaves out the metrics at it.
+        naming: how frames are grouped into videos: by `id`, or by its last part (`folder`).
+        video_score: see `fmsd.metrics.video.aggregate_videos`.
+        thresholds: by level, those chosen on validation data; None leaves out their metrics.
         metrics: names in `fmsd.metrics.ranking.METRICS` and `AT_THRESHOLD`; None for all.
 
     Raises:
-        InputError: a dataset with one class only or logits that are no numbers, an unknown video
+        InputError: a dataset with one class only, logits that are not finite, an unknown video
             score or metric.
     """
     rows = []
-    for dataset, frames in datasets(predictions, naming):
-        ranked = levels(frames, video_score)
+    for dataset, frames in scores_by_dataset(predictions, naming):
+        ranked = scores_by_level(frames, video_score)
         rows += [
             (dataset, *line, *_sizes(ranked), selection, protocol)
             for line in _measured(ranked, thresholds, metrics)
@@ -112,27 +115,24 @@ def results(
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
 
-@one_thread()
-def by_domain(
+@single_torch_thread()
+def results_by_domain(
     predictions: pl.DataFrame,
     naming: str = "id",
     video_score: str = "mean",
     thresholds: Mapping[str, float] | None = None,
     metrics: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """The metrics of each forgery domain's fakes against all real frames of their dataset, at frame and video level.
+    """The metrics of each forgery domain against all real frames of its dataset, at both levels.
 
-    `n_frames` and `n_videos` count what was ranked, the real ones included, `n_real_videos` these
-    alone. The arguments are those of `results`.
-
-    Raises:
-        InputError: as `results`.
+    `n_frames` and `n_videos` count the fakes of the domain and all real frames, `n_real_videos` the
+    real videos alone. Arguments and errors are those of `compute_results`.
     """
     rows = []
-    for dataset, frames in datasets(predictions, naming):
+    for dataset, frames in scores_by_dataset(predictions, naming):
         reals, fakes = frames.filter(label=0), frames.filter(label=1)
-        for (domain,), own in fakes.group_by("domain", maintain_order=True):
-            ranked = levels(pl.concat([reals, own]), video_score)
+        for (domain,), forged in fakes.group_by("domain", maintain_order=True):
+            ranked = scores_by_level(pl.concat([reals, forged]), video_score)
             rows += [
                 (dataset, domain, *line, *_sizes(ranked))
                 for line in _measured(ranked, thresholds, metrics)
@@ -140,46 +140,55 @@ def by_domain(
     return pl.DataFrame(rows, schema=DOMAIN_COLUMNS, orient="row")
 
 
-@one_thread()
-def thresholds(validation: pl.DataFrame, video_score: str = "mean") -> dict[str, float]:
-    """By level, the threshold that the predictions of a validation split choose, several datasets as one.
+@single_torch_thread()
+def best_thresholds(validation: pl.DataFrame, video_score: str = "mean") -> dict[str, float]:
+    """By level, the threshold of the highest balanced accuracy on validation predictions.
+
+    Several datasets are taken as one.
 
     Raises:
-        InputError: they are of one class only or no numbers, or an unknown video score.
+        InputError: predictions of one class only, logits that are not finite, or an unknown video
+            score.
     """
-    ((_, frames),) = datasets(pooled(validation), "id")
-    return {level: best_threshold(*items) for level, items in levels(frames, video_score).items()}
+    ((_, frames),) = scores_by_dataset(as_one_dataset(validation), "id")
+    return {
+        level: best_threshold(*items)
+        for level, items in scores_by_level(frames, video_score).items()
+    }
 
 
-def pooled(validation: pl.DataFrame) -> pl.DataFrame:
-    """The predictions of a validation split, several datasets as one."""
+def as_one_dataset(validation: pl.DataFrame) -> pl.DataFrame:
+    """Validation predictions under one dataset name, so that all are ranked together."""
     return validation.with_columns(dataset=pl.lit("the validation data"))
 
 
-def datasets(predictions: pl.DataFrame, naming: str) -> Iterator[tuple[str, pl.DataFrame]]:
-    """The scored frames of each dataset, their videos called as `naming` says.
+def scores_by_dataset(predictions: pl.DataFrame, naming: str) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Yields each dataset's name and its frames with scores.
+
+    Args:
+        naming: see `compute_results`.
 
     Raises:
-        InputError: a dataset whose frames are all of one class, which cannot be ranked, or logits
-            that are no numbers.
+        InputError: a dataset of one class only, which cannot be ranked, or logits that are not
+            finite.
     """
-    for (dataset,), frames in scored(predictions).group_by("dataset", maintain_order=True):
+    for (dataset,), frames in with_scores(predictions).group_by("dataset", maintain_order=True):
         if frames["label"].n_unique() != 2:
             only = "fake" if frames["label"][0] else "real"
             raise InputError(
                 f"The test split of {dataset} has only {only} frames, so no AUC exists",
                 "test on real and fake frames together",
             )
-        yield str(dataset), by_folder(frames) if naming == "folder" else frames
+        yield str(dataset), group_by_folder(frames) if naming == "folder" else frames
 
 
-def levels(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[Scores, Labels]]:
-    """Scores and labels of a dataset's frames and of its videos.
+def scores_by_level(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[Scores, Labels]]:
+    """Scores and labels of a dataset's frames and of its videos, by level.
 
     Raises:
         InputError: no video is fake, or an unknown video score.
     """
-    videos = by_video(frames, video_score)
+    videos = aggregate_videos(frames, video_score)
     if not videos["label"].max():
         raise InputError(
             f"Every fake video ranked on {frames['dataset'][0]} bears the name of a real one, so "
@@ -195,18 +204,18 @@ def levels(frames: pl.DataFrame, video_score: str) -> dict[str, tuple[Scores, La
     }
 
 
-def wide(tidy: pl.DataFrame, metric: str = "auc") -> pl.DataFrame:
-    """One metric with datasets as columns: a row for frames, a row for videos."""
+def pivot_datasets(tidy: pl.DataFrame, metric: str = "auc") -> pl.DataFrame:
+    """One metric with a column per dataset and a row per level."""
     return tidy.filter(metric=metric).pivot(
         "dataset", index="level", values="value", maintain_order=True
     )
 
 
-def videos(tidy: pl.DataFrame) -> dict[str, str]:
-    """The numbers of real and fake videos of every dataset, as text: `178 real, 340 fake videos`; their sum alone where `n_real_videos` is not known.
+def format_video_counts(tidy: pl.DataFrame) -> dict[str, str]:
+    """The numbers of videos of every dataset as text: `178 real, 340 fake videos`.
 
-    Rows that were tested on other numbers give a range. Where `n_videos` is not known, the dataset
-    is left out.
+    It is their sum alone where `n_real_videos` is null; a dataset with a null `n_videos` is left
+    out. Rows with different numbers give a range.
     """
     found = {}
     for (dataset,), own in tidy.group_by("dataset", maintain_order=True):
@@ -218,27 +227,27 @@ def videos(tidy: pl.DataFrame) -> dict[str, str]:
             if real.has_nulls()
             else {" real, ": real, " fake videos": fake}
         )
-        found[str(dataset)] = "".join(_span(numbers) + what for what, numbers in parts.items())
+        found[str(dataset)] = "".join(_span(values) + what for what, values in parts.items())
     return found
 
 
-def _span(numbers: pl.Series) -> str:
-    """A number, or the lowest and the highest of several."""
-    low, high = numbers.min(), numbers.max()
+def _span(values: pl.Series) -> str:
+    """The value of a series, or its range if there are several."""
+    low, high = values.min(), values.max()
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def markdown_text(text: str) -> str:
-    """Text that Markdown sets as it stands, in one line, also in a cell of a table."""
+def escape_markdown(text: str) -> str:
+    """Text in one line with Markdown's and HTML's special characters escaped, for a table cell."""
     return (
-        re.sub(r"[\\`*|]", lambda found: f"\\{found[0]}", " ".join(text.split()))
+        re.sub(r"[\\`*|]", lambda match: f"\\{match[0]}", " ".join(text.split()))
         .replace("&", "&amp;")
         .replace("<", "&lt;")
     )
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; numbers stand right."""
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are right-aligned."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
@@ -248,23 +257,20 @@ def _measured(
     thresholds: Mapping[str, float] | None,
     metrics: Sequence[str] | None,
 ) -> Iterator[tuple[str, str, float]]:
-    """Level, metric and value; scores are sorted once a level."""
-    wanted = known(metrics) if metrics is not None else [*METRICS, *AT_THRESHOLD]
+    """Yields level, metric and value; scores are sorted once per level."""
+    wanted = check_metrics(metrics) if metrics is not None else [*METRICS, *THRESHOLD_METRICS]
     for level, items in ranked.items():
-        curve = roc(*items) if not CURVES.keys().isdisjoint(wanted) else None
+        curve = roc_curve(*items) if not CURVE_METRICS.keys().isdisjoint(wanted) else None
         for name in wanted:
-            if name not in AT_THRESHOLD:
-                yield (
-                    level,
-                    name,
-                    float(CURVES[name](curve))
-                    if curve is not None and name in CURVES
-                    else METRICS[name](*items),
-                )
-            elif thresholds is not None:
-                yield level, name, AT_THRESHOLD[name](*items, thresholds[level])
+            if name in THRESHOLD_METRICS:
+                if thresholds is not None:
+                    yield level, name, THRESHOLD_METRICS[name](*items, thresholds[level])
+            elif curve is not None and name in CURVE_METRICS:
+                yield level, name, float(CURVE_METRICS[name](curve))
+            else:
+                yield level, name, METRICS[name](*items)
 
 
 def _sizes(ranked: dict[str, tuple[Scores, Labels]]) -> list[int]:
-    """Numbers of frames, of videos and of real videos."""
+    """Number of frames, of videos and of real videos."""
     return [*(len(ranked[level][0]) for level in LEVELS), int((ranked["video"][1] == 0).sum())]

@@ -1,4 +1,4 @@
-"""From frames to videos: a video's score is that of its frames' probabilities taken together."""
+"""Scores of videos, aggregated from the probabilities of their frames."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,52 +7,52 @@ import polars as pl
 
 from fmsd.errors import InputError
 
-SCORES: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
+AGGREGATIONS: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
     "mean": pl.Expr.mean,
     "median": pl.Expr.median,
     "max": pl.Expr.max,
 }
-"""What a video's score may be, beside the mean of its highest few."""
+"""Aggregations by name; `topK`, the mean of the K highest, is one more."""
 
 
-def by_video(frames: pl.DataFrame, score: str = "mean") -> pl.DataFrame:
-    """One row per video: its id, its label and its `score`. Needs the columns video, label and score.
+def aggregate_videos(frames: pl.DataFrame, score: str = "mean") -> pl.DataFrame:
+    """One row per video: id, label and aggregated `score`.
 
-    Where frames of both labels bear one id, the video counts as real: only `by_folder` makes such
-    ids.
+    An id with frames of both labels, as `group_by_folder` may make them, counts as real.
 
     Args:
-        score: `mean`, `median`, `max`, or the mean of the highest so many (`top5`), which is that
-            of all frames where there are fewer.
+        frames: columns video, label and score.
+        score: `mean`, `median`, `max`, or `topK` such as `top5`, the mean of the K highest (of all
+            frames where there are fewer).
 
     Raises:
-        InputError: another score.
+        InputError: an unknown aggregation.
     """
     return frames.group_by("video", maintain_order=True).agg(
-        pl.col("label").min(), taken(score)(pl.col("score")).alias("score")
+        pl.col("label").min(), aggregation(score)(pl.col("score")).alias("score")
     )
 
 
-def taken(score: str) -> Callable[[pl.Expr], pl.Expr]:
-    """How frames' scores become a video's.
+def aggregation(score: str) -> Callable[[pl.Expr], pl.Expr]:
+    """The aggregation of that name.
 
     Raises:
-        InputError: the name is unknown.
+        InputError: an unknown name.
     """
     if highest := re.fullmatch(r"top([1-9]\d*)", score):
         return lambda frames: frames.top_k(int(highest[1])).mean()
-    if score not in SCORES:
+    if score not in AGGREGATIONS:
         raise InputError(
             f"data.video_score={score} is unknown",
-            f"choose one of {', '.join(SCORES)}, or topK with a number for K, such as top5",
+            f"choose one of {', '.join(AGGREGATIONS)}, or topK with a number for K, such as top5",
         )
-    return SCORES[score]
+    return AGGREGATIONS[score]
 
 
-def by_folder(frames: pl.DataFrame) -> pl.DataFrame:
-    """The frames with their video's last name in place of its id, as the popular benchmark groups them.
+def group_by_folder(frames: pl.DataFrame) -> pl.DataFrame:
+    """Replaces video ids by their last part, as DeepfakeBench groups frames.
 
-    Equal names in several manipulations become one video: the 700 test videos of FaceForensics++
-    become 280. For comparison with numbers made so.
+    Equal folder names in several manipulations become one video: the 700 test videos of
+    FaceForensics++ become 280. Use it to compare with results computed in this way.
     """
     return frames.with_columns(pl.col("video").str.extract(r"([^/]+)$"))

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fmsd.data.manifest import evenly
 from fmsd.models.detector import Detector
 from fmsd.peft.inject import AdaptedLayer, matrix_layers, stack_size
 
@@ -29,7 +28,7 @@ def sample_matrices(detector: Detector, count: int = 12) -> list[str]:
         if _has_trainable_matrix(detector.backbone.get_submodule(name))
         for part in _parts(name)
     ]
-    return [names[index] for index in evenly(len(names), count)] if names else []
+    return [names[index] for index in evenly_spaced(len(names), count)] if names else []
 
 
 @torch.no_grad()

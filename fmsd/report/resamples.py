@@ -12,8 +12,14 @@ from fmsd.console import counted
 from fmsd.errors import InputError
 from fmsd.figures.curves import Scored
 from fmsd.metrics.calibration import reliability
-from fmsd.metrics.interval import interval, resampled, sufficient
-from fmsd.metrics.table import LEVELS, by_domain, datasets, levels, results
+from fmsd.metrics.interval import enough_videos, percentile_interval, resample_metrics
+from fmsd.metrics.table import (
+    LEVELS,
+    compute_results,
+    results_by_domain,
+    scores_by_dataset,
+    scores_by_level,
+)
 from fmsd.report.rows import Trial
 from fmsd.report.tables import Samples
 
@@ -89,13 +95,13 @@ def gathered(
     work = [(trial, dataset) for trial in trials for dataset in trial.places]
     for trial, dataset in counted(work, "Reading predictions", len(work), "tables"):
         frames, rules = trial.predictions(dataset), trial.rules(dataset)
-        whole = results(frames, "", **rules, metrics=[metric])
+        whole = compute_results(frames, "", **rules, metrics=[metric])
         _check(trial, dataset, whole)
         reals += [(trial.label, trial.seed, dataset, count) for count in whole["n_real_videos"][:1]]
         apart = (
             pl.DataFrame()
             if pictured is None
-            else by_domain(frames, **rules, metrics=[metric] if pictured else None)
+            else results_by_domain(frames, **rules, metrics=[metric] if pictured else None)
         )
         thresholds = rules["thresholds"] or {}
         grouped = {"naming": rules["naming"], "video_score": rules["video_score"]}
@@ -114,7 +120,7 @@ def gathered(
                 seed = zlib.crc32(
                     column.encode()
                 )  # equal for all rows, so that differences are paired; another for other videos
-                found = resampled(
+                found = resample_metrics(
                     part,
                     [metric],
                     level,
@@ -124,7 +130,9 @@ def gathered(
                     threshold=thresholds.get(level),
                 )[metric]
                 samples.setdefault((trial.label, column, level), []).append(found)
-                intervals.append((trial.label, trial.seed, column, level, metric, *interval(found)))
+                intervals.append(
+                    (trial.label, trial.seed, column, level, metric, *percentile_interval(found))
+                )
         if pictured is None:
             continue
         domains.append(
@@ -150,7 +158,7 @@ def _if_enough(
         measured: the results of these frames; none where the metric does not exist.
     """
     for videos, real in measured.select("n_videos", "n_real_videos").head(1).iter_rows():
-        if sufficient(real, videos - real):
+        if enough_videos(real, videos - real):
             yield column, frames
 
 
@@ -186,8 +194,8 @@ def _check(trial: Trial, dataset: str, computed: pl.DataFrame) -> None:
 
 def _scores(frames: pl.DataFrame, naming: str, video_score: str) -> Scores:
     """What curves are drawn of."""
-    ((_, table),) = datasets(frames, naming)
-    ranked = levels(table, video_score)
+    ((_, table),) = scores_by_dataset(frames, naming)
+    ranked = scores_by_level(table, video_score)
     domains = {
         str(name): own["score"].to_numpy()
         for (name,), own in table.group_by("domain", maintain_order=True)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fmsd.errors import InputError, reason
 from fmsd.figures import curves, style
-from fmsd.metrics.table import videos
+from fmsd.metrics.table import format_video_counts
 from fmsd.peft.mask import LayerMask, MaskHistory, ScoredLayer
 from fmsd.report import html
 from fmsd.report.comparability import Marks, differing, shortened
@@ -294,7 +294,7 @@ def robustness_tables(table: pl.DataFrame, marks: Marks) -> dict[str, Table]:
             f"{name}: {', '.join(map(str, severities)) or 'none'}"
             for name, severities in kept.items()
         )
-        counts = "".join(f"{text}. " for text in videos(own).values())
+        counts = "".join(f"{text}. " for text in format_video_counts(own).values())
         caption = f"{counts}Mean over the severities that all runs have, {said}."
         title = f"AUC per video on {dataset}"
         tables[str(dataset)] = replace(

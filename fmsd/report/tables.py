@@ -8,8 +8,14 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
-from fmsd.metrics.interval import FEWEST, holm, interval, paired, sufficient
-from fmsd.metrics.table import markdown, markdown_text, videos
+from fmsd.metrics.interval import (
+    MIN_VIDEOS,
+    enough_videos,
+    holm_correction,
+    paired_difference,
+    percentile_interval,
+)
+from fmsd.metrics.table import escape_markdown, format_video_counts, markdown_table
 from fmsd.report.comparability import Marks, united
 
 LOWER = frozenset({"eer", "brier", "ece"})
@@ -156,7 +162,7 @@ def results_table(
     """
     shown = tidy.filter(metric=metric, level=level)
     columns = shown["dataset"].unique(maintain_order=True).to_list()
-    counts, few, why = videos(shown), _few(shown), lacking(shown)
+    counts, few, why = format_video_counts(shown), _few(shown), lacking(shown)
     parts = [shown.select("run", "seed", "dataset", "value")]
     for name, datasets in means.items():
         own = (
@@ -180,7 +186,9 @@ def results_table(
         lacks = any((row, dataset) in few for _, dataset, _ in parts)
         enough = not lacks and all(part in samples for part in parts)
         low, high = (
-            interval(np.mean([samples[part] for part in parts], axis=0)) if enough else (None, None)
+            percentile_interval(np.mean([samples[part] for part in parts], axis=0))
+            if enough
+            else (None, None)
         )
         mark = united(marks.cells.get(part, "") for part in parts)
         fewer = own.height if own.height < seeds[row] else None
@@ -208,11 +216,11 @@ def _few(shown: pl.DataFrame) -> dict[tuple[str, str], str]:
     found = {}
     for (row, dataset), own in known.group_by("run", "dataset", maintain_order=True):
         real, fake = own.select(pl.col("real", "fake").min()).row(0)
-        if not sufficient(real, fake):
+        if not enough_videos(real, fake):
             found[row, dataset] = " and ".join(
                 f"{count} {kind}"
                 for kind, count in (("real", real), ("fake", fake))
-                if count < FEWEST
+                if count < MIN_VIDEOS
             )
     return found
 
@@ -221,7 +229,7 @@ def lacking(tidy: pl.DataFrame) -> str:
     """Why some of the numbers have no interval, as a sentence; empty where all may have one."""
     parts = dict.fromkeys(f"{dataset} has {counts}" for (_, dataset), counts in _few(tidy).items())
     return (
-        f"No interval, p-value or mark under {FEWEST} videos of a class: {', '.join(parts)}."
+        f"No interval, p-value or mark under {MIN_VIDEOS} videos of a class: {', '.join(parts)}."
         if parts
         else ""
     )
@@ -266,13 +274,15 @@ def differences_table(
                     np.mean([samples[label, dataset, table.level] for dataset in datasets], axis=0)
                     for label in (row, against)
                 )
-                found = paired(one, other, difference.value)
+                found = paired_difference(one, other, difference.value)
                 difference = replace(difference, low=found.low, high=found.high, p=found.p)
             cells[row][column] = difference
     del cells[against]
     for column in table.columns:
         rows = [row for row, own in cells.items() if column in own and own[column].p is not None]
-        for row, p in zip(rows, holm([cells[row][column].p or 0.0 for row in rows]), strict=True):
+        for row, p in zip(
+            rows, holm_correction([cells[row][column].p or 0.0 for row in rows]), strict=True
+        ):
             cells[row][column] = replace(cells[row][column], p=p)
     return replace(
         table,
@@ -348,16 +358,22 @@ def page(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         notes = "".join(
-            f"\n<sup>{letter}</sup> {markdown_text(meaning)}  " for letter, meaning in table.notes
+            f"\n<sup>{letter}</sup> {escape_markdown(meaning)}  " for letter, meaning in table.notes
         )
-        text = markdown(["", *map(markdown_text, table.columns)], _rows(table, markdown_text, one))
+        text = markdown_table(
+            ["", *map(escape_markdown, table.columns)], _rows(table, escape_markdown, one)
+        )
         below = " ".join(
             part
-            for part in (table.caption, markdown_text(table.sizes), markdown_text(table.lacking))
+            for part in (
+                table.caption,
+                escape_markdown(table.sizes),
+                escape_markdown(table.lacking),
+            )
             if part
         )
         parts.append(
-            f"## {markdown_text(table.title)}\n\n{text}"
+            f"## {escape_markdown(table.title)}\n\n{text}"
             + (f"\n{below}\n" if below else "")
             + (f"{notes}\n" if notes else "")
         )

@@ -3,12 +3,12 @@
 import polars as pl
 
 from fmsd.console import show as show_table
-from fmsd.metrics.table import videos, wide
+from fmsd.metrics.table import format_video_counts, pivot_datasets
 
 
 def show(table: pl.DataFrame, title: str, note: str) -> None:
     """Prints the AUC of every dataset, frames and videos apart, with the numbers of its videos."""
-    aucs, sizes = wide(table), videos(table)
+    aucs, sizes = pivot_datasets(table), format_video_counts(table)
     rows = [[str(line[0]), *map(told, line[1:])] for line in aucs.rows()]
     show_table(
         title,
@@ -20,7 +20,7 @@ def show(table: pl.DataFrame, title: str, note: str) -> None:
 
 def show_robustness(table: pl.DataFrame) -> None:
     """Prints for each dataset the video AUC under every corruption, by severity, with their means."""
-    aucs, sizes = table.filter(level="video", metric="auc"), videos(table)
+    aucs, sizes = table.filter(level="video", metric="auc"), format_video_counts(table)
     for (dataset,), own in aucs.group_by("dataset", maintain_order=True):
         clean = own.filter(severity=0)["value"].item()
         grid = own.filter(pl.col("severity") > 0).pivot(

@@ -40,7 +40,7 @@ import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.errors import BusyError, InputError, reason
-from fmsd.metrics.table import markdown, markdown_text, videos, wide
+from fmsd.metrics.table import escape_markdown, format_video_counts, markdown_table, pivot_datasets
 from fmsd.names import check_name
 from fmsd.quoting import typed
 from fmsd.settings import parse_settings
@@ -214,7 +214,9 @@ class Run:
 
     def write_results(self, results: pl.DataFrame) -> None:
         """Writes both result tables."""
-        sizes = "; ".join(f"{markdown_text(name)} {text}" for name, text in videos(results).items())
+        sizes = "; ".join(
+            f"{escape_markdown(name)} {text}" for name, text in format_video_counts(results).items()
+        )
         pages = (page(results, metric) for metric in results["metric"].unique(maintain_order=True))
         self.write("results.md", "\n".join((f"Test datasets: {sizes}.\n", *pages)))
         self.write(
@@ -275,9 +277,9 @@ def write(path: Path, text: str) -> None:
 
 def page(results: pl.DataFrame, metric: str) -> str:
     """One metric as a Markdown table: datasets as columns, frames and videos as rows."""
-    table = wide(results, metric)
+    table = pivot_datasets(results, metric)
     rows = [[str(line[0]), *(f"{value:.4f}" for value in line[1:])] for line in table.rows()]
-    return f"## {metric}\n\n" + markdown([*map(markdown_text, table.columns)], rows)
+    return f"## {metric}\n\n" + markdown_table([*map(escape_markdown, table.columns)], rows)
 
 
 def provenance(command: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fmsd.engine.scoring import stress, tested
 from fmsd.engine.stamp import stamps
 from fmsd.engine.trainer import TrainerFactory, alone
 from fmsd.engine.weights import built, folded
-from fmsd.metrics.table import thresholds
+from fmsd.metrics.table import best_thresholds
 from fmsd.models.detector import Detector
 from fmsd.report.terminal import show, show_robustness
 from fmsd.runs.folder import (
@@ -76,7 +76,9 @@ def evaluate(
         }
         validation = run.folder / VALIDATION
         record["thresholds"] = (
-            thresholds(read_parquet(validation), data.video_score) if validation.is_file() else None
+            best_thresholds(read_parquet(validation), data.video_score)
+            if validation.is_file()
+            else None
         )
         worker = alone(trainer, folder)
         table = stress(

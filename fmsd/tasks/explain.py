@@ -14,8 +14,9 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from fmsd.atomic import atomic
+from fmsd.data.frame import REAL
 from fmsd.data.loading.dataset import FrameDataset
-from fmsd.data.manifest import Manifest, evenly
+from fmsd.data.manifest import Manifest, evenly_spaced
 from fmsd.data.overrides import as_names
 from fmsd.engine.datamodule import DataModule, moved
 from fmsd.engine.trainer import TrainerFactory, alone
@@ -29,7 +30,7 @@ from fmsd.models.features import features_and_logits
 from fmsd.ownership import check_replaceable
 from fmsd.runs.folder import EXPLANATIONS, Run
 from fmsd.tables import read_parquet_schema
-from fmsd.types import REAL, Frames
+from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +197,7 @@ def sampled(tests: Mapping[str, Manifest], frames: int) -> dict[str, Manifest]:
     chosen = {
         name: replace(
             tests[name],
-            table=pl.concat([own[evenly(own.height, share)] for own in domains])
+            table=pl.concat([own[evenly_spaced(own.height, share)] for own in domains])
             if share
             else tests[name].table[:0],
         )

@@ -17,8 +17,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.console import counting, show
-from fmsd.data import manifest as manifests
-from fmsd.data import pack
+from fmsd.data import entries, pack, packaged
 from fmsd.data.extraction.crops import (
     RECORD,
     Outcome,
@@ -34,8 +33,9 @@ from fmsd.data.extraction.crops import extract as extract_one
 from fmsd.data.extraction.faces import Finder
 from fmsd.data.extraction.outdated import put_aside
 from fmsd.data.extraction.video import DECODER
+from fmsd.data.frame import Problem
 from fmsd.data.manifest import Manifest
-from fmsd.data.processes import pool
+from fmsd.data.processes import process_pool
 from fmsd.data.sources import extracted
 from fmsd.data.sources.extracted import PERSON
 from fmsd.engine.datamodule import DataModule
@@ -44,7 +44,6 @@ from fmsd.ownership import below
 from fmsd.quoting import typed
 from fmsd.runs.folder import locked, write
 from fmsd.surroundings import refused_by_machine, shared_memory_refusal
-from fmsd.types import Problem
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ def asked(data: DataModule) -> tuple[list[Source], list[Source]]:
     try:
         found = sources(data.source(data.place), problems)
     finally:
-        manifests.log_problems(problems)
+        entries.log_problems(problems)
     kept = first(
         (
             source
@@ -163,7 +162,7 @@ def settle(out: Path, settings: dict[str, Any]) -> None:
         raise InputError(
             f"{out} holds a pack, whose manifest would be lost", "choose another out=FOLDER"
         )
-    before = manifests.made(out)
+    before = packaged.crop_settings(out)
     if before is not None:
         before = asdict(Recipe()) | before  # made before a choice existed: by what is its default
         if differing := [name for name in settings if before.get(name) != settings[name]]:
@@ -267,7 +266,7 @@ def worked(
     """
     if not left:
         return
-    workforce = pool(min(workers, len(left)), _begin, (finder,))
+    workforce = process_pool(min(workers, len(left)), _begin, (finder,))
     waiting, running, began, frames = (
         iter(left),
         dict[Future[Outcome], Source](),
@@ -395,7 +394,7 @@ def join(out: Path) -> Manifest:
             f"None of the videos in {out} shows a face that was found",
             "lower detector.score, or look at them",
         )
-    manifest = manifests.collect(extracted.scan(out), out).validate()
+    manifest = entries.from_entries(extracted.scan(out), out).validate()
     manifest.write(out / "manifest.parquet")
     print(
         f"{len(manifest)} crops of {manifest.videos} videos lie in {out}; train and test with "

@@ -4,7 +4,10 @@ from pathlib import Path
 
 from fmsd.console import show
 from fmsd.data import pack
-from fmsd.data.manifest import MARKS, SCHEMA, SPLITS, collect, summary
+from fmsd.data.description import describe_datasets
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import SCHEMA, SPLITS
+from fmsd.data.packaged import RECORDS
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.ownership import check_replaceable
@@ -25,15 +28,15 @@ def index(data: DataModule, out: Path) -> None:
             f"{out.parent} holds a pack, which its own manifest belongs to",
             "give another out=FILE.parquet",
         )
-    if (out.parent / MARKS[0]).is_file() and data.place.resolve() != out.parent.resolve():
+    if (out.parent / RECORDS[0]).is_file() and data.place.resolve() != out.parent.resolve():
         raise InputError(
             f"{out.parent} holds crops, which their own manifest belongs to",
             "give another out=FILE.parquet",
         )
     check_replaceable([out], out, _is_manifest, "fmsd index", "give another out=FILE.parquet")
-    manifest = collect(data.source(data.place), data.place).validate()
+    manifest = from_entries(data.source(data.place), data.place).validate()
     manifest.write(out)
-    found = summary(manifest)
+    found = describe_datasets(manifest)
     rows = [
         [
             name,

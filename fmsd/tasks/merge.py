@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fmsd.data import manifest as manifests
+from fmsd.data.description import describe_datasets
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
 from fmsd.engine.merge_domains import domain_table
@@ -105,7 +105,7 @@ def merge(
             "seconds": round(time.monotonic() - start, 1),
         }
         if candidates and data:
-            record["manifests"]["validation"] = manifests.summary(data.validation)
+            record["manifests"]["validation"] = describe_datasets(data.validation)
         run.write_record(record)
         if data and tests:
             score_merge(run, inputs, detector, data, trainer, record)

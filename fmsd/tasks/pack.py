@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from fmsd.data import pack as packs
-from fmsd.data.manifest import made
+from fmsd.data.packaged import crop_settings
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.quoting import typed
@@ -23,7 +23,7 @@ def pack(data: DataModule, out: Path, size: str | int) -> None:
     """
     most = number(size)
     manifest = data.own.validate()
-    tars = packs.write(manifest.table, manifest.files(), out, most, made(manifest.root))
+    tars = packs.write(manifest.table, manifest.files(), out, most, crop_settings(manifest.root))
     print(
         f"{out}: {len(manifest):,} frames in {tars} {'tar' if tars == 1 else 'tars'}; train with "
         f"{typed('data.root', out)}"

@@ -9,7 +9,7 @@ import polars as pl
 from fmsd.console import show
 from fmsd.errors import InputError
 from fmsd.figures import merges, style
-from fmsd.metrics.ranking import AT_THRESHOLD, METRICS
+from fmsd.metrics.ranking import METRICS, THRESHOLD_METRICS
 from fmsd.metrics.table import LEVELS
 from fmsd.ownership import check_replaceable
 from fmsd.report import sections
@@ -294,7 +294,7 @@ def _every(
 ) -> dict[tuple[str, str], Table]:
     """The tables of all metrics, the reported one first, videos before frames."""
     others = [
-        name for name in (*METRICS, *AT_THRESHOLD) if name in tidy["metric"] and name != metric
+        name for name in (*METRICS, *THRESHOLD_METRICS) if name in tidy["metric"] and name != metric
     ]
     made = {(metric, level): tables[level] for level in reversed(LEVELS)}
     return made | {

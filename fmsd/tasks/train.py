@@ -13,8 +13,8 @@ import yaml
 from torch import nn
 
 from fmsd.console import is_terminal
-from fmsd.data import manifest as manifests
-from fmsd.data.audit.summary import summary
+from fmsd.data import description
+from fmsd.data.audit.summary import table_summary
 from fmsd.engine import distributed
 from fmsd.engine.callbacks import (
     BEST,
@@ -51,7 +51,7 @@ from fmsd.engine.trainer import (
 from fmsd.engine.weights import built
 from fmsd.errors import InputError
 from fmsd.figures import style
-from fmsd.metrics.table import pooled, results, thresholds
+from fmsd.metrics.table import as_one_dataset, best_thresholds, compute_results
 from fmsd.models.detector import Detector
 from fmsd.optim.groups import Decay
 from fmsd.optim.wrapper import OptimizerWrapper
@@ -266,7 +266,7 @@ def train(
                 "monitored": monitored(best, validation, data),
                 "thresholds": None
                 if validation is None
-                else thresholds(validation, data.video_score),
+                else best_thresholds(validation, data.video_score),
                 "origin": trained,
                 "stamps": marks,
                 "epoch": int(chosen["epoch"]),
@@ -281,7 +281,10 @@ def train(
                 "peak_memory": peak_memory(worker),
                 "processes": worker.world_size,
                 "seconds": round(recovery.seconds, 1),
-                "manifests": {"train": manifests.summary(training), "test": tested(tests)},
+                "manifests": {
+                    "train": description.describe_datasets(training),
+                    "test": tested(tests),
+                },
                 "skipped": data.skipped,
             }
             run.write_record(
@@ -305,7 +308,7 @@ def train(
 def copy_summary(data: DataModule) -> str | None:
     """A line about what is wrong with the copies of the datasets that are trained and tested on."""
     manifest = data.own.where(dataset=[*data.train_names, *data.test_names])
-    return summary(
+    return table_summary(
         manifest, str(data.name), data.expected, data.names, data.frames, data.train_frames
     )
 
@@ -401,7 +404,9 @@ def monitored(best: Best | None, validation: pl.DataFrame | None, data: DataModu
     if validation is None:
         return None
     return (
-        results(pooled(validation), "", video_score=data.video_score, metrics=("auc",))
+        compute_results(
+            as_one_dataset(validation), "", video_score=data.video_score, metrics=("auc",)
+        )
         .filter(level="video")["value"]
         .item()
     )

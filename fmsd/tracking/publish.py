@@ -17,8 +17,8 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 
 from fmsd.errors import InputError, reason
 from fmsd.figures.curves import rates, thinned
-from fmsd.metrics.table import scored
-from fmsd.metrics.video import by_folder, by_video
+from fmsd.metrics.table import with_scores
+from fmsd.metrics.video import aggregate_videos, group_by_folder
 from fmsd.runs import job
 from fmsd.runs.folder import CORRUPTIONS, PUBLISHED, Run, flat, read_results, write
 from fmsd.tables import read_parquet
@@ -323,10 +323,12 @@ def rocs(run: Run, datasets: set[str]) -> dict[str, pl.DataFrame]:
     found: dict[str, list[pl.DataFrame]] = {}
     for facts in run.record()["stamps"].values():
         if (dataset := facts["dataset"]) in datasets:
-            frames = scored(read_parquet(run.folder / "predictions" / f"{dataset}.parquet"))
-            grouped = by_folder(frames) if facts["naming"] == "folder" else frames
+            frames = with_scores(read_parquet(run.folder / "predictions" / f"{dataset}.parquet"))
+            grouped = group_by_folder(frames) if facts["naming"] == "folder" else frames
             items = (
-                grouped if facts["level"] == "frame" else by_video(grouped, facts["video_score"])
+                grouped
+                if facts["level"] == "frame"
+                else aggregate_videos(grouped, facts["video_score"])
             )
             found.setdefault(dataset, []).append(
                 roc(items).select(pl.lit(facts["level"]).alias("level"), pl.all())

@@ -22,11 +22,11 @@ from fmsd.atomic import atomic
 from fmsd.data.extraction.faces import Finder
 from fmsd.data.extraction.look import look
 from fmsd.data.extraction.recipe import Crop, Recipe, encoded
+from fmsd.data.frame import Entry, Frame, Problem, Split, Video
 from fmsd.data.sources.tree import frames, unreadable
 from fmsd.errors import InputError, reason
 from fmsd.names import check_distinct, check_name, check_names
 from fmsd.ownership import below
-from fmsd.types import Entry, Frame, Problem, Split, Video
 
 RECORD = "video.json"
 """What tells about every frame of a video that was looked at; its presence means that the video is done."""

@@ -8,7 +8,7 @@ from fmsd.data.extraction.faces import Face, Finder, crop, tracks
 from fmsd.data.extraction.recipe import Crop, Recipe
 from fmsd.data.extraction.video import Sample, each
 from fmsd.data.loading.image import read_image
-from fmsd.data.manifest import places
+from fmsd.data.manifest import frame_positions
 from fmsd.errors import InputError
 
 
@@ -90,7 +90,7 @@ def seen(
         InputError: the video file cannot be opened, or is cut off.
     """
     if file is None:
-        taken = places(len(images), recipe.frames, recipe.sampling)
+        taken = frame_positions(len(images), recipe.frames, recipe.sampling)
         return [see(image(*images[place])) for place in taken]
     return each(
         file, recipe.frames, recipe.sampling, see, whole=True, keep_corrupt=recipe.keep_corrupt

@@ -18,7 +18,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from fmsd.data.extraction.pixels import Picture, Pixels, aspect, shown
-from fmsd.data.manifest import places
+from fmsd.data.manifest import frame_positions
 from fmsd.errors import InputError, reason
 
 DECODER = (
@@ -197,7 +197,9 @@ def each(
         held = index(container, stream)
         if whole:
             complete(held, path)
-        found = _by_stamp(container, stream, held, places(held.length, count, sampling), sample)
+        found = _by_stamp(
+            container, stream, held, frame_positions(held.length, count, sampling), sample
+        )
     length = held.length
     while found is None:
         if not length:
@@ -205,7 +207,7 @@ def each(
                 f"The video {path} holds no frames",
                 "copy it again from its source, or leave it out",
             )
-        found, length = _by_count(path, places(length, count, sampling), length, sample)
+        found, length = _by_count(path, frame_positions(length, count, sampling), length, sample)
     return found
 
 

@@ -1,15 +1,14 @@
-"""Self-blended images: fakes for training that are made of real frames alone.
+"""Self-blended images: fakes for training, made of real frames alone.
 
 Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022, arXiv 2204.08376.
-A frame is blended with an altered copy of itself inside a mask of its face, so that all it has of a
-forgery is what forgeries have in common: a boundary, and two statistics in one image.
+A frame is blended with an altered copy of itself inside a mask of its face, so that it has only
+those traces that forgeries have in common: a boundary, and two statistics in one image.
 
-The steps and most numbers are those of the paper and its code. Read differently: the field that
-deforms the mask is coarser; hue, saturation and value change by amounts that can be seen, where
-that code has 0.3 of a grey level; a copy is made coarser by a factor of 1.5 to 3 without aliasing,
-not by 2 or 4 with it, which frames of any origin would show; the mask is the hull of the face, with
-or without forehead, never of parts of it. Lengths in pixels are those of a frame of 256 pixels and
-scale with the frame.
+Steps and most parameters are those of the paper and its code. Differences: the field that deforms
+the mask is coarser; hue, saturation and value change visibly, where that code has 0.3 of a grey
+level; a copy is made coarser by a factor of 1.5 to 3 without aliasing, not by 2 or 4 with it, which
+frames of any origin would show; the mask is the hull of the face, with or without forehead, never
+of parts of it. Lengths in pixels are for a frame of 256 pixels and scale with the frame.
 """
 
 import json
@@ -26,7 +25,8 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from numpy.random import Generator
 
-from fmsd.data.manifest import Manifest, made
+from fmsd.data.manifest import Manifest
+from fmsd.data.packaged import crop_settings
 from fmsd.errors import InputError, reason
 
 log = logging.getLogger(__name__)
@@ -38,18 +38,15 @@ Points = Float[ndarray, "_ 2"]
 SBI = "sbi"
 """The domain of self-blended images, and the name of their augmentation."""
 
-RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
-"""How much of the altered copy shows where the mask is full; one is drawn per blend."""
+BLEND_RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
+"""Opacities of the altered copy where the mask is 1; one is drawn per blend."""
 
 
-# ---- which frames
-
-
-def expanded(manifest: Manifest) -> Manifest:
-    """The manifest with each real training frame twice, as itself and as a fake of the domain `sbi`; other training fakes are left out.
+def add_self_blended(manifest: Manifest) -> Manifest:
+    """Adds each real training frame as a fake of the domain `sbi`, in place of all training fakes.
 
     Raises:
-        InputError: frames without landmarks are crops that a mean face does not fit.
+        InputError: there are crops without landmarks that a mean face does not fit.
     """
     training, real = pl.col("split") == "train", pl.col("label") == 0
     frames = manifest.table.filter(training & real)
@@ -60,14 +57,14 @@ def expanded(manifest: Manifest) -> Manifest:
     }
     blends = frames.with_columns(**columns)
     table = pl.concat([manifest.table.filter(~training | real), blends])
-    own = manifest.table.filter(training & ~real).height
+    dropped = manifest.table.filter(training & ~real).height
     files = replace(manifest, table=frames).files()
     marked = sum(place is not None and place.is_file() for place in map(landmark_file, files))
-    crops = made(manifest.root) or CROPS
+    crops = crop_settings(manifest.root) or MEAN_FACE_CROPS
     if marked < len(files) and (
         wrong := [
             f"{name}={json.dumps(crops[name])}"
-            for name, fits in CROPS.items()
+            for name, fits in MEAN_FACE_CROPS.items()
             if crops[name] != fits
         ]
     ):
@@ -80,15 +77,15 @@ def expanded(manifest: Manifest) -> Manifest:
     log.info(
         "Self-blended images: each of the %d real training frames is also blended into a fake; %d "
         "fakes of the training split are left out. "
-        "The face is told by its landmarks in %d frames, by the outline of a mean face in %d, "
-        "which must be aligned crops "
-        "(fmsd pack takes no landmarks along).",
-        *(len(files), own, marked, len(files) - marked),
+        "The face is masked by its landmarks in %d frames, by the outline of a mean face in %d, "
+        "which must be aligned crops (fmsd pack does not copy landmarks).",
+        len(files),
+        dropped,
+        marked,
+        len(files) - marked,
     )
     return replace(manifest, table=table)
 
-
-# ---- where the face is
 
 _TEMPLES = [(0.225, 0.45), (0.24, 0.60), (0.275, 0.74), (0.34, 0.85), (0.42, 0.91), (0.50, 0.925)]
 _BROW = [(0.24, 0.40), (0.33, 0.37), (0.42, 0.37)]
@@ -100,20 +97,24 @@ def _symmetric(half: Sequence[tuple[float, float]]) -> Points:
 
 
 MEAN_FACE = (_symmetric(_TEMPLES + _BROW + _FOREHEAD), _symmetric(_TEMPLES + _BROW))
-"""The outline of a mean face with and without its forehead, as shares of the side of a crop that is aligned to ArcFace's five points with a margin
-of 1.3: eyes at (0.38, 0.47) and (0.62, 0.47), corners of the mouth at (0.40, 0.75) and (0.60,
-0.75).
+"""The outline of a mean face with and without its forehead, as (x, y) from 0 to 1.
+
+It fits a crop that is aligned to ArcFace's five points with a margin of 1.3: eyes at (0.38, 0.47)
+and (0.62, 0.47), corners of the mouth at (0.40, 0.75) and (0.60, 0.75).
 """
 
-CROPS = {"align": True, "margin": 1.3}
-"""How `fmsd extract` makes crops that the mean face fits."""
+MEAN_FACE_CROPS = {"align": True, "margin": 1.3}
+"""Settings of `fmsd extract` for crops that the mean face fits."""
 
-LANDMARKS = (68, 81)
-"""Numbers of points that a file of landmarks may have; those from the 69th on lie on the forehead."""
+LANDMARK_COUNTS = (68, 81)
+"""Numbers of points in a file of landmarks; those from the 69th on lie on the forehead."""
 
 
 def landmark_file(image: str | Path) -> Path | None:
-    """Where DeepfakeBench keeps the landmarks of a frame: `landmarks/VIDEO/FRAME.npy` for `frames/VIDEO/FRAME.png`; None below other folders."""
+    """The file of a frame's landmarks in DeepfakeBench's layout; None below other folders.
+
+    It is `landmarks/VIDEO/FRAME.npy` for `frames/VIDEO/FRAME.png`.
+    """
     path = Path(image)
     home = path.parents[1] if len(path.parents) > 1 else path
     return (
@@ -123,10 +124,10 @@ def landmark_file(image: str | Path) -> Path | None:
     )
 
 
-def outlines(image: str | Path, height: int, width: int) -> Sequence[Points]:
-    """Points whose hull is the face in a frame, in pixels: with and without its forehead.
+def face_outlines(image: str | Path, height: int, width: int) -> Sequence[Points]:
+    """Points in pixels whose hull is the face in a frame, with and without its forehead.
 
-    They come from the frame's landmarks where there are some, else from a mean face.
+    They are the frame's landmarks where it has some, else those of a mean face.
 
     Raises:
         InputError: the landmarks are damaged, or not those of the frame.
@@ -139,64 +140,60 @@ def outlines(image: str | Path, height: int, width: int) -> Sequence[Points]:
         points = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
-            f"The landmarks {path} cannot be read ({reason(error)})", f"{remedy}"
+            f"The landmarks {path} cannot be read ({reason(error)})", remedy
         ) from error
     if (
         not isinstance(points, ndarray)
         or points.dtype.kind not in "iuf"
-        or points.shape not in [(count, 2) for count in LANDMARKS]
+        or points.shape not in [(count, 2) for count in LANDMARK_COUNTS]
     ):
-        raise InputError(f"The landmarks {path} are no table of 68 or 81 points", f"{remedy}")
+        raise InputError(f"The landmarks {path} are no table of 68 or 81 points", remedy)
     points = points.astype(np.float64)
     if (
         not np.isfinite(points).all()
-        or hull(np.clip(points, -width - height, width + height), height, width).mean() < 0.01
+        or hull_mask(np.clip(points, -width - height, width + height), height, width).mean() < 0.01
     ):
         raise InputError(
             f"The landmarks {path} mark no face inside its frame of {width} x {height} pixels",
-            f"{remedy}",
+            remedy,
         )
-    return [points, points[: LANDMARKS[0]]]
+    return [points, points[: LANDMARK_COUNTS[0]]]
 
 
-def hull(points: Points, height: int, width: int) -> Mask:
-    """1 inside the convex hull of some points, 0 outside."""
+def hull_mask(points: Points, height: int, width: int) -> Mask:
+    """A mask that is 1 inside the convex hull of the points, 0 outside."""
     return cv2.fillConvexPoly(
         np.zeros((height, width), np.float32), cv2.convexHull(points.round().astype(np.int32)), 1.0
     )
 
 
-# ---- the blend
-
-
-def self_blended(image: Pixels, faces: Sequence[Points], rng: Generator) -> Pixels:
-    """A frame blended with an altered copy of itself, or an altered frame with its original, inside a face.
+def self_blend(image: Pixels, faces: Sequence[Points], rng: Generator) -> Pixels:
+    """Blends a frame with an altered copy of itself inside the face; either may be the target.
 
     Args:
         faces: outlines of the face, of which one is drawn.
     """
     height, width = image.shape[:2]
     source, target = (
-        (altered(image, rng), image) if rng.random() < 0.5 else (image, altered(image, rng))
+        (alter(image, rng), image) if rng.random() < 0.5 else (image, alter(image, rng))
     )
-    face = hull(faces[int(rng.integers(len(faces)))], height, width)
-    shift = shifted(height, width, rng)
+    face = hull_mask(faces[int(rng.integers(len(faces)))], height, width)
+    shift = draw_shift(height, width, rng)
     source = cv2.warpAffine(source, shift, (width, height), borderMode=cv2.BORDER_REFLECT_101)
-    moved = deformed(cv2.warpAffine(face, shift, (width, height)), rng)
-    mask = softened(
-        moved if moved.any() else face, rng
-    )  # a face at the edge may have left the frame
-    return blend(source, target, mask * rng.choice(RATIOS))
+    moved = deform_mask(cv2.warpAffine(face, shift, (width, height)), rng)
+    # a face at the edge may have left the frame
+    mask = soften_mask(moved if moved.any() else face, rng)
+    return alpha_blend(source, target, mask * rng.choice(BLEND_RATIOS))
 
 
-def blend(source: Pixels, target: Pixels, mask: Mask) -> Pixels:
+def alpha_blend(source: Pixels, target: Pixels, mask: Mask) -> Pixels:
     """The source where the mask is 1, the target where it is 0."""
     share = mask[..., None].astype(np.float32)
     return (share * source + (1 - share) * target).round().astype(np.uint8)
 
 
-def altered(image: Pixels, rng: Generator) -> Pixels:
-    """Other colours, and either coarser or sharper."""
+def alter(image: Pixels, rng: Generator) -> Pixels:
+    """A copy with other colours that is either coarser or sharper."""
     pixels = image.astype(np.float32)
     if rng.random() < 0.3:
         pixels += rng.uniform(-20, 20, 3).astype(np.float32)
@@ -227,20 +224,20 @@ def altered(image: Pixels, rng: Generator) -> Pixels:
     return pixels.clip(0, 255).round().astype(np.uint8)
 
 
-def shifted(height: int, width: int, rng: Generator) -> Float[ndarray, "2 3"]:
-    """A small move and scaling about the centre: up to 3 % of the width, 1.5 % of the height, 5 % of the size."""
+def draw_shift(height: int, width: int, rng: Generator) -> Float[ndarray, "2 3"]:
+    """Draws a shift by up to 3 % of the width, 1.5 % of the height, and a scaling by up to 5 %."""
     scale = rng.uniform(0.95, 1 / 0.95)
     centre = np.array([width, height]) / 2
     move = rng.uniform(-1, 1, 2) * (0.03 * width, 0.015 * height)
     return np.column_stack([scale * np.eye(2), (1 - scale) * centre + move])
 
 
-def deformed(mask: Mask, rng: Generator, cells: int = 8, strength: float = 4.0) -> Mask:
-    """A mask pulled about by a smooth random field.
+def deform_mask(mask: Mask, rng: Generator, cells: int = 8, strength: float = 4.0) -> Mask:
+    """Deforms a mask by a smooth random field.
 
     Args:
-        cells: of the field's coarse grid, along each side.
-        strength: standard deviation of the pull, in pixels of a frame of 256.
+        cells: number of cells of the field's coarse grid along each side.
+        strength: standard deviation of the displacement, in pixels of a frame of 256.
     """
     height, width = mask.shape
     pull = rng.normal(0, strength * min(height, width) / 256, (cells, cells, 2)).astype(np.float32)
@@ -251,8 +248,8 @@ def deformed(mask: Mask, rng: Generator, cells: int = 8, strength: float = 4.0) 
     return cv2.remap(mask, columns + across, rows + down, cv2.INTER_LINEAR)
 
 
-def softened(mask: Mask, rng: Generator) -> Mask:
-    """A mask made a little smaller, with a blurred edge; its largest value is 1."""
+def soften_mask(mask: Mask, rng: Generator) -> Mask:
+    """Shrinks a mask a little and blurs its edge; its largest value is 1."""
     unit = min(mask.shape) / 256
     side = 1 + 2 * round(rng.uniform(1, 6) * unit)
     smaller = cv2.erode(

@@ -1,10 +1,10 @@
-"""What happens to images on their way to a viewer, in five severities, to measure what a detector's scores survive.
+"""Corruptions of images in five severities, to measure the robustness of a detector.
 
 Levels follow Jiang et al., "DeeperForensics-1.0: A Large-Scale Dataset for Real-World Face Forgery
 Detection", CVPR 2020, arXiv 2001.03024, with the formulas of its published code, and Hendrycks and
 Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR
-2019, arXiv 1903.12261 (ImageNet-C). A frame's random numbers follow from its place in the dataset
-alone and serve all severities, so a severer corruption is more of the same.
+2019, arXiv 1903.12261 (ImageNet-C). A frame's random numbers depend on its path in the dataset
+alone and are the same for all severities, so a higher severity is more of the same.
 """
 
 import hashlib
@@ -25,26 +25,29 @@ from PIL import Image
 from fmsd.errors import InputError
 
 LEVELS: Mapping[str, tuple[Any, ...]] = {
-    # severity     1       2       3       4       5
-    "jpeg":       (25,     18,     15,     10,     7),      # quality; ImageNet-C
-    "h264":       (30,     32,     35,     38,     40),     # CRF; DeeperForensics-1.0
-    # variance in Y, Cb, Cr; DeeperForensics-1.0
-    "noise":      (0.001,  0.002,  0.005,  0.01,   0.05),
-    # kernel in pixels, sigma a sixth of it; DeeperForensics-1.0
-    "blur":       (7,      9,      13,     17,     21),
-    # divides both sides; DeeperForensics-1.0, whose name for it is JPEG
-    "resize":     (2,      3,      4,      5,      6),
-    "brightness": (0.1,    0.2,    0.3,    0.4,    0.5),    # added to the value of HSV; ImageNet-C
-    # multiplies every pixel; DeeperForensics-1.0
-    "contrast":   (0.85,   0.725,  0.6,    0.475,  0.35),
-    # multiplies Cb and Cr; DeeperForensics-1.0
-    "saturation": (0.4,    0.3,    0.2,    0.1,    0.0),
-    # grey blocks of 8 pixels at 256 pixels; DeeperForensics-1.0
-    "blockwise":  (16,     32,     48,     64,     80),
-    "pixelate":   (0.6,    0.5,    0.4,    0.3,    0.25),   # multiplies both sides; ImageNet-C
-    # size, quality, CRF; our reading
-    "social":     ((0.9, 80, 24), (0.75, 70, 27), (0.6, 60, 30), (0.5, 50, 33), (0.4, 40, 36)),
-}  # fmt: skip
+    # quality (ImageNet-C)
+    "jpeg": (25, 18, 15, 10, 7),
+    # CRF (DeeperForensics-1.0)
+    "h264": (30, 32, 35, 38, 40),
+    # variance in Y, Cb and Cr (DeeperForensics-1.0)
+    "noise": (0.001, 0.002, 0.005, 0.01, 0.05),
+    # kernel in pixels, sigma a sixth of it (DeeperForensics-1.0)
+    "blur": (7, 9, 13, 17, 21),
+    # divisor of both sides (DeeperForensics-1.0, which calls it JPEG)
+    "resize": (2, 3, 4, 5, 6),
+    # added to the value of HSV (ImageNet-C)
+    "brightness": (0.1, 0.2, 0.3, 0.4, 0.5),
+    # factor of every pixel (DeeperForensics-1.0)
+    "contrast": (0.85, 0.725, 0.6, 0.475, 0.35),
+    # factor of Cb and Cr (DeeperForensics-1.0)
+    "saturation": (0.4, 0.3, 0.2, 0.1, 0.0),
+    # number of grey blocks of 8 pixels for a side of 256 pixels (DeeperForensics-1.0)
+    "blockwise": (16, 32, 48, 64, 80),
+    # factor of both sides (ImageNet-C)
+    "pixelate": (0.6, 0.5, 0.4, 0.3, 0.25),
+    # size, quality, CRF (our choice)
+    "social": ((0.9, 80, 24), (0.75, 70, 27), (0.6, 60, 30), (0.5, 50, 33), (0.4, 40, 36)),
+}
 """The parameter of every corruption at severity 1 to 5."""
 
 NAMES, SEVERITIES = tuple(LEVELS), (1, 2, 3, 4, 5)
@@ -59,29 +62,29 @@ class Corruption(NamedTuple):
     severity: int
 
 
-def corrupted(image: Pixels, name: str, severity: int, seed: int) -> Pixels:
-    """The image under a corruption, of the same size; equal arguments give equal pixels.
+def corrupt(image: Pixels, name: str, severity: int, seed: int) -> Pixels:
+    """Corrupts an image, whose size stays; equal arguments give equal pixels.
 
     Args:
         severity: 1 to 5.
-        seed: of the frame, see `seed_of`; equal for all severities.
+        seed: seed of the frame, see `frame_seed`; equal for all severities.
 
     Raises:
         InputError: an unknown corruption or severity.
     """
-    check(name, severity)
+    check_corruption(name, severity)
     return FUNCTIONS[name](
         image, LEVELS[name][severity - 1], np.random.default_rng([seed, *name.encode()])
     )
 
 
-def seed_of(path: str) -> int:
-    """The seed of a frame, from its path in the manifest: the same whatever other frames there are."""
+def frame_seed(path: str) -> int:
+    """The seed of a frame, which depends on its path in the manifest alone."""
     return int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big")
 
 
-def check(name: object, severity: object) -> None:
-    """Refuses what is not in the table.
+def check_corruption(name: object, severity: object) -> None:
+    """Checks that a corruption and a severity exist.
 
     Raises:
         InputError: an unknown corruption or severity.
@@ -94,15 +97,15 @@ def check(name: object, severity: object) -> None:
         )
 
 
-def chosen(names: Any, severities: Any) -> list[Corruption]:
-    """Every named corruption at every severity, as the command line gives them.
+def parse_corruptions(names: Any, severities: Any) -> list[Corruption]:
+    """Parses `corrupt=` and `severities=` into every named corruption at every severity.
 
     Args:
         names: `all`, a name or a list of names; None for no corruption.
         severities: a severity or a list of them.
 
     Raises:
-        InputError: an unknown corruption or severity, one given twice, or none.
+        InputError: an unknown corruption or severity, one that is repeated, or an empty list.
     """
     if names is None:
         if severities != list(SEVERITIES):
@@ -121,14 +124,14 @@ def chosen(names: Any, severities: Any) -> list[Corruption]:
                 f"{key}={values} {'repeats something' if values else 'is empty'}",
                 "name each that is wanted once",
             )
-    found = [
+    corruptions = [
         Corruption(name, severity)
         for name in wanted["corrupt"]
         for severity in wanted["severities"]
     ]
-    for corruption in found:
-        check(*corruption)
-    return found
+    for corruption in corruptions:
+        check_corruption(*corruption)
+    return corruptions
 
 
 def jpeg(image: Pixels, quality: int, rng: Generator) -> Pixels:
@@ -139,24 +142,22 @@ def jpeg(image: Pixels, quality: int, rng: Generator) -> Pixels:
 
 
 def h264(image: Pixels, crf: int, rng: Generator) -> Pixels:
-    """The key frame of a video that FFmpeg makes of the image by libx264 with its default preset; odd sides are padded for it."""
+    """The key frame of a video of the image by libx264 with its default preset.
+
+    Odd sides are padded for it.
+    """
     height, width, _ = image.shape
     even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     try:
-        encoder, decoder = (
-            av.CodecContext.create("libx264", "w"),
-            av.CodecContext.create("h264", "r"),
-        )
+        encoder = av.CodecContext.create("libx264", "w")
+        decoder = av.CodecContext.create("h264", "r")
     except UnknownCodecError as error:
         raise InputError(
             "This build of PyAV cannot encode H.264",
             "install it from PyPI with pip install --force-reinstall av",
         ) from error
-    encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = (
-        *even.shape[:2],
-        "yuv420p",
-        Fraction(1, 25),
-    )
+    encoder.height, encoder.width = even.shape[:2]
+    encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 25)
     encoder.options = {"crf": str(crf)}
     encoder.thread_count = decoder.thread_count = 1
     packets = [
@@ -174,7 +175,7 @@ def noise(image: Pixels, variance: float, rng: Generator) -> Pixels:
     components += (
         np.sqrt(np.float32(variance)) / swing * rng.standard_normal(image.shape, np.float32)
     )
-    return quantised(cv2.cvtColor(components, cv2.COLOR_YCrCb2RGB))
+    return to_bytes(cv2.cvtColor(components, cv2.COLOR_YCrCb2RGB))
 
 
 def blur(image: Pixels, kernel: int, rng: Generator) -> Pixels:
@@ -182,32 +183,35 @@ def blur(image: Pixels, kernel: int, rng: Generator) -> Pixels:
     return cv2.GaussianBlur(image, (kernel, kernel), kernel / 6)
 
 
-def resize(image: Pixels, divisor: int, rng: Generator) -> Pixels:
-    """Smaller and back, both by linear interpolation."""
-    return scaled(scaled(image, 1 / divisor, cv2.INTER_LINEAR), image.shape, cv2.INTER_LINEAR)
+def downscale(image: Pixels, divisor: int, rng: Generator) -> Pixels:
+    """Downscaling and upscaling, both by linear interpolation."""
+    return rescale(rescale(image, 1 / divisor, cv2.INTER_LINEAR), image.shape, cv2.INTER_LINEAR)
 
 
 def brightness(image: Pixels, added: float, rng: Generator) -> Pixels:
-    """A higher value in HSV."""
+    """Addition to the value of HSV."""
     components = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
     components[..., 2] = np.minimum(components[..., 2] + added, 1)
-    return quantised(cv2.cvtColor(components, cv2.COLOR_HSV2RGB))
+    return to_bytes(cv2.cvtColor(components, cv2.COLOR_HSV2RGB))
 
 
 def contrast(image: Pixels, factor: float, rng: Generator) -> Pixels:
-    """A smaller range of values, towards black."""
-    return quantised(image.astype(np.float32) / 255 * factor)
+    """Multiplication of all pixels, towards black."""
+    return to_bytes(image.astype(np.float32) / 255 * factor)
 
 
 def saturation(image: Pixels, factor: float, rng: Generator) -> Pixels:
-    """Paler colours of the same luma, up to grey."""
+    """Desaturation at constant luma."""
     components = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2YCrCb)
     components[..., 1:] = 0.5 + (components[..., 1:] - 0.5) * factor
-    return quantised(cv2.cvtColor(components, cv2.COLOR_YCrCb2RGB))
+    return to_bytes(cv2.cvtColor(components, cv2.COLOR_YCrCb2RGB))
 
 
 def blockwise(image: Pixels, count: int, rng: Generator) -> Pixels:
-    """Grey blocks at random places, in proportion to the shorter side; a severer corruption adds to those of a milder one."""
+    """Grey blocks at random places, their number in proportion to the shorter side.
+
+    A higher severity adds blocks to those of a lower one.
+    """
     height, width, _ = image.shape
     result = image.copy()
     for down, right in rng.random((max(1, round(count * min(height, width) / 256)), 2)):
@@ -217,7 +221,7 @@ def blockwise(image: Pixels, count: int, rng: Generator) -> Pixels:
 
 
 def pixelate(image: Pixels, factor: float, rng: Generator) -> Pixels:
-    """Smaller and back, both by box filters: visible squares."""
+    """Downscaling and upscaling, both by box filters: visible squares."""
     height, width, _ = image.shape
     small = Image.fromarray(image).resize(
         (max(1, int(width * factor)), max(1, int(height * factor))), Image.Resampling.BOX
@@ -226,41 +230,42 @@ def pixelate(image: Pixels, factor: float, rng: Generator) -> Pixels:
 
 
 def social(image: Pixels, levels: tuple[float, int, int], rng: Generator) -> Pixels:
-    """Sent on through a social network: made smaller, compressed as JPEG, then as H.264, and shown at the first size again."""
+    """A social network: downscaling, JPEG, H.264, and upscaling to the first size."""
     size, quality, crf = levels
-    small = scaled(image, size, cv2.INTER_AREA)
-    return scaled(h264(jpeg(small, quality, rng), crf, rng), image.shape, cv2.INTER_LINEAR)
+    small = rescale(image, size, cv2.INTER_AREA)
+    return rescale(h264(jpeg(small, quality, rng), crf, rng), image.shape, cv2.INTER_LINEAR)
 
 
-def scaled(
+def rescale(
     image: UInt8[ndarray, "_ _ 3"], to: float | tuple[int, ...], interpolation: int
 ) -> UInt8[ndarray, "_ _ 3"]:
-    """The image at a fraction of its size, at least a pixel, or with the height and width of a shape."""
+    """The image at a fraction of its size, or with the height and width of a shape.
+
+    Args:
+        to: a factor of both sides, which stay at least 1 pixel, or (height, width, ...).
+    """
     height, width = (
         to[:2] if isinstance(to, tuple) else (max(1, int(side * to)) for side in image.shape[:2])
     )
     return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
-def quantised(values: ndarray) -> Pixels:
-    """Values from 0 to 1 as bytes; what lies beyond is cut off."""
+def to_bytes(values: ndarray) -> Pixels:
+    """Values in [0, 1] as bytes; others are clipped."""
     return (values.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 FUNCTIONS: Mapping[str, Callable[[Pixels, Any, Generator], Pixels]] = {
-    function.__name__: function
-    for function in (
-        jpeg,
-        h264,
-        noise,
-        blur,
-        resize,
-        brightness,
-        contrast,
-        saturation,
-        blockwise,
-        pixelate,
-        social,
-    )
+    "jpeg": jpeg,
+    "h264": h264,
+    "noise": noise,
+    "blur": blur,
+    "resize": downscale,
+    "brightness": brightness,
+    "contrast": contrast,
+    "saturation": saturation,
+    "blockwise": blockwise,
+    "pixelate": pixelate,
+    "social": social,
 }
-"""What carries out each corruption."""
+"""The function of every corruption."""

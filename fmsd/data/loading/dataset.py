@@ -1,4 +1,7 @@
-"""From manifest rows to tensors; augmentation depends on (seed, epoch, row, occurrence) alone, whatever the number of processes."""
+"""From manifest rows to tensors.
+
+Augmentation depends on (seed, epoch, row, occurrence) alone, whatever the number of processes.
+"""
 
 from collections.abc import Sequence
 
@@ -8,24 +11,26 @@ import torch
 from torch.utils.data import Dataset
 
 from fmsd.data.loading import blending
-from fmsd.data.loading.corruptions import Corruption, corrupted, seed_of
+from fmsd.data.loading.corruptions import Corruption, corrupt, frame_seed
 from fmsd.data.loading.image import read_image, resize
 from fmsd.data.loading.sampler import Place
-from fmsd.data.loading.transforms import seeded, transform
+from fmsd.data.loading.transforms import build_transform, with_generator
 from fmsd.data.manifest import Manifest
+from fmsd.data.processes import prepare_fork
 from fmsd.types import Frames
 
 
 class FrameDataset(Dataset[Frames]):
     """Frames of a manifest, resized to `size` x `size` pixels.
 
-    A place is a row number, or (epoch, row number, domain id, occurrence) as the samplers of
-    `fmsd.data.loading.sampler` give it. Each time that an epoch shows a row it is augmented anew.
+    An index is a row number, or a `Place` of `fmsd.data.loading.sampler`. A row that occurs several
+    times in an epoch is augmented anew each time.
 
     Args:
         domains: domain names in the order of their ids.
+        size: height and width in pixels.
         augment: name of the augmentation, see `fmsd.data.loading.transforms`.
-        corruption: what befalls the stored images before they are resized.
+        corruption: applied to the stored images before they are resized.
     """
 
     def __init__(
@@ -37,43 +42,42 @@ class FrameDataset(Dataset[Frames]):
         seed: int = 0,
         corruption: Corruption | None = None,
     ) -> None:
-        self.files = np.array(
-            [path.encode() for path in manifest.files()]
-        )  # one flat buffer: loader processes share it
+        prepare_fork()  # loader processes are forked
+        # one flat buffer, which loader processes share
+        self.files = np.array([path.encode() for path in manifest.files()])
         self.label = manifest.table["label"].to_numpy().astype(np.int64)
         ids = {domain: index for index, domain in enumerate(domains)}
         self.domain = np.array([ids[domain] for domain in manifest.table["domain"]], np.int64)
-        self.transform = None if augment == "none" else transform(augment, size)
+        self.transform = None if augment == "none" else build_transform(augment, size)
         self.size = size
-        self.blended = (manifest.table["domain"] == blending.SBI).to_numpy() & (
-            augment == blending.SBI
-        )
+        sbi = augment == blending.SBI
+        self.blended = (manifest.table["domain"] == blending.SBI).to_numpy() & sbi
         self.seed = seed
         self.corruption = corruption
-        self.drawn = np.array(
-            [seed_of(path) for path in manifest.table["path"]] if corruption else [], np.uint64
+        self.frame_seeds = np.array(
+            [frame_seed(path) for path in manifest.table["path"]] if corruption else [], np.uint64
         )
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, place: int | Place) -> Frames:
-        epoch, row, domain, turn = (
+        epoch, row, domain, occurrence = (
             place if isinstance(place, tuple) else (0, place, int(self.domain[place]), 0)
         )
         path = self.files[row].decode()
         image = read_image(path)
         if self.corruption is not None:
-            image = corrupted(image, *self.corruption, seed=int(self.drawn[row]))
+            image = corrupt(image, *self.corruption, seed=int(self.frame_seeds[row]))
         if self.transform is None:
             image = resize(image, self.size)
         else:
-            rng = np.random.default_rng(
-                [self.seed, epoch, row, turn] if turn else [self.seed, epoch, row]
-            )
+            seed = [self.seed, epoch, row]
+            rng = np.random.default_rng([*seed, occurrence] if occurrence else seed)
             if self.blended[row]:
-                image = blending.self_blended(image, blending.outlines(path, *image.shape[:2]), rng)
-            image = seeded(self.transform, rng)(image=image)["image"]
+                faces = blending.face_outlines(path, *image.shape[:2])
+                image = blending.self_blend(image, faces, rng)
+            image = with_generator(self.transform, rng)(image=image)["image"]
         planes = np.empty((3, self.size, self.size), np.uint8)
         cv2.split(image, list(planes))  # six times as fast as transposing
         return Frames(
@@ -82,3 +86,8 @@ class FrameDataset(Dataset[Frames]):
             torch.tensor(domain),
             torch.tensor(row),
         )
+
+
+def start_worker(rank: int) -> None:
+    """Keeps OpenCV to one thread in a loader process, also in one that was not forked."""
+    cv2.setNumThreads(0)

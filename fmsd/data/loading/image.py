@@ -1,15 +1,14 @@
-"""Reading one image as RGB bytes, whatever it is stored as and wherever it lies; nothing is ever replaced by something else.
+"""Reading an image as RGB bytes, from a file or a tar; an error is raised, never a substitute read.
 
-Pillow says what an image is and what is an error. Plain JPEG and PNG files take a faster decoder
-that gives the same pixels; whatever that refuses, and every file that says anything about itself
-beyond its pixels, goes to Pillow.
+Pillow decides what an image is and what is an error. Plain JPEG files take a faster
+decoder that gives the same pixels; whatever that refuses, and every file with metadata that may
+change its pixels, goes to Pillow.
 """
 
 import functools
 import io
 import os
 import re
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,81 +21,34 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fmsd.errors import InputError
 
-SUFFIXES = frozenset(
-    {
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
-        *(
-            ".png",
-            ".apng",
-            ".webp",
-            ".avif",
-            ".tif",
-            ".tiff",
-            ".bmp",
-            ".dib",
-            ".tga",
-            ".pcx",
-            ".sgi",
-            ".qoi",
-        ),
-        *(".ppm", ".pgm", ".pbm", ".pnm"),
-    }
+JPEG_SUFFIXES = ".jpg .jpeg .jpe .jfif .mpo .jp2 .j2k .j2c .jpc .jpf .jpx"
+OTHER_SUFFIXES = (
+    ".png .apng .webp .avif .tif .tiff .bmp .dib .tga .pcx .sgi .qoi .ppm .pgm .pbm .pnm"
 )
-"""File endings that count as images, in lower case: what Pillow decodes and datasets of photographs use."""
 
-UNREAD = frozenset(
-    {
-        *(
-            ".heic",
-            ".heif",
-            ".hif",
-            ".avifs",
-            ".jxl",
-            ".jxr",
-            ".hdp",
-            ".wdp",
-            ".bpg",
-            ".flif",
-            ".exr",
-            ".pfm",
-            ".psd",
-            ".psb",
-            ".xcf",
-        ),
-        *(
-            ".dng",
-            ".cr2",
-            ".cr3",
-            ".crw",
-            ".nef",
-            ".nrw",
-            ".arw",
-            ".srf",
-            ".sr2",
-            ".orf",
-            ".rw2",
-            ".raf",
-            ".pef",
-            ".srw",
-            ".3fr",
-            ".iiq",
-        ),
-    }
+SUFFIXES = frozenset(f"{JPEG_SUFFIXES} {OTHER_SUFFIXES}".split())
+"""Suffixes that count as images, in lower case: those that Pillow decodes and datasets use."""
+
+UNDECODED_SUFFIXES = (
+    ".heic .heif .hif .avifs .jxl .jxr .hdp .wdp .bpg .flif .exr .pfm .psd .psb .xcf"
 )
-"""Endings of images that are not decoded, in lower case; the second row are raw files of cameras."""
+RAW_SUFFIXES = ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .3fr .iiq"
 
-MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")
-"""The place of an image inside a tar: TAR#OFFSET+SIZE, in bytes."""
+UNSUPPORTED_SUFFIXES = frozenset(f"{UNDECODED_SUFFIXES} {RAW_SUFFIXES}".split())
+"""Suffixes of images that are not decoded, in lower case, raw files of cameras among them."""
 
-PLAIN = frozenset({*range(0xC0, 0xD0), 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE} - {0xE1})
-"""Segments before the pixels of a JPEG, but for APP1, whose EXIF or XMP may say that the image is turned."""
+TAR_MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")
+"""The place of a member of a tar: TAR#OFFSET+SIZE, in bytes."""
 
-QUIET = frozenset({b"IHDR", b"IDAT", b"IEND", b"pHYs", b"gAMA", b"sRGB", b"cHRM"})
-"""Chunks of a PNG that neither turn it nor change its pixels."""
+PLAIN_SEGMENTS = frozenset({*range(0xC0, 0xD0), 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE} - {0xE1})
+"""Segments of a JPEG that do not change its pixels.
+
+APP1 is not among them, as its EXIF or XMP may rotate the image.
+"""
 
 
-def in_order(files: Iterable[str]) -> list[str]:
-    """File names with their numbers compared as numbers: 2.png before 10.png, 999.png before 1000.png."""
+def natural_sort(files: Iterable[str]) -> list[str]:
+    """File names sorted with their numbers as numbers: 2.png before 10.png."""
     return sorted(
         files,
         key=lambda name: [
@@ -106,7 +58,10 @@ def in_order(files: Iterable[str]) -> list[str]:
 
 
 def read_image(place: str | Path) -> UInt8[ndarray, "height width 3"]:
-    """RGB pixels: grey and palette images are expanded, CMYK converted, 16 bits scaled to 8, transparency dropped, EXIF rotation applied.
+    """The RGB pixels of an image.
+
+    Grey and palette images are expanded, CMYK is converted, 16 bits are scaled to 8, transparency
+    is dropped, and EXIF rotation applied.
 
     Args:
         place: a file, or `TAR#OFFSET+SIZE` for one that `fmsd pack` put into a tar.
@@ -114,22 +69,22 @@ def read_image(place: str | Path) -> UInt8[ndarray, "height width 3"]:
     Raises:
         InputError: a missing, truncated or damaged file.
     """
-    return decode(content(place), place)
+    return decode(read_bytes(place), place)
 
 
-def content(place: str | Path) -> bytes:
-    """The bytes of an image as they are stored.
+def read_bytes(place: str | Path) -> bytes:
+    """The stored bytes of an image.
 
     Raises:
-        InputError: a missing file, or a tar that ends before them.
+        InputError: a missing file, or a tar that ends before the image does.
     """
-    inside = member(str(place))
+    member = parse_tar_member(str(place))
     try:
-        if inside is None:
+        if member is None:
             with io.FileIO(place) as file:
                 return file.read()
-        tar, offset, size = inside
-        file = _opened(tar)  # held while it is read: another thread may make the cache forget it
+        tar, offset, size = member
+        file = _open_tar(tar)  # held, as another thread may evict it from the cache
         data = os.pread(file.fileno(), size, offset)
     except OSError as error:
         raise _unreadable(place, error) from error
@@ -138,23 +93,27 @@ def content(place: str | Path) -> bytes:
     return data
 
 
-def member(place: str) -> tuple[str, int, int] | None:
-    """Tar, offset and size of an image that `fmsd pack` put into a tar; None for a file of its own."""
-    found = MEMBER.fullmatch(place) if ".tar#" in place else None
-    return None if found is None else (found[1], int(found[2]), int(found[3]))
+def parse_tar_member(place: str) -> tuple[str, int, int] | None:
+    """Tar, offset and size of an image that `fmsd pack` put into a tar; None for a plain file."""
+    match = TAR_MEMBER.fullmatch(place) if ".tar#" in place else None
+    return None if match is None else (match[1], int(match[2]), int(match[3]))
 
 
 @functools.lru_cache(maxsize=256)
-def _opened(tar: str) -> io.FileIO:
-    """A tar, open for `os.pread`, which leaves no position behind: processes forked later may share it. The cache's limit is that of open files."""
+def _open_tar(tar: str) -> io.FileIO:
+    """A tar that is open for `os.pread`.
+
+    Such reads use no file position, so forked processes may share it. The size of the cache limits
+    the number of open files.
+    """
     return io.FileIO(tar)
 
 
 def decode(data: bytes, name: str | Path) -> UInt8[ndarray, "height width 3"]:
-    """The pixels of an image's bytes, see `read_image`.
+    """The RGB pixels of an image's bytes, see `read_image`.
 
     Args:
-        name: what to call it in an error.
+        name: the name of the image in an error.
 
     Raises:
         InputError: truncated or damaged bytes.
@@ -162,19 +121,13 @@ def decode(data: bytes, name: str | Path) -> UInt8[ndarray, "height width 3"]:
     try:
         if _plain_jpeg(data):
             return simplejpeg.decode_jpeg(data)
-        if (
-            _plain_png(data)
-            and (pixels := cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
-            is not None
-        ):
-            return pixels
-    except (ValueError, KeyError, cv2.error):  # a KeyError is a rare subsampling
-        pass  # Pillow reads it, or knows why it cannot be read
+    except (ValueError, KeyError):  # KeyError: a rare subsampling
+        pass  # Pillow reads it, or reports why it cannot be read
     try:
         with Image.open(io.BytesIO(data)) as stored:
             image = ImageOps.exif_transpose(stored)
             if image.mode.startswith(("I", "F")):
-                return _deep(np.asarray(image), name)
+                return _scale_16_bits(np.asarray(image), name)
             return np.array(image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise _unreadable(name, "it is not an image") from error
@@ -183,54 +136,38 @@ def decode(data: bytes, name: str | Path) -> UInt8[ndarray, "height width 3"]:
 
 
 def resize(image: UInt8[ndarray, "height width 3"], size: int) -> UInt8[ndarray, "{size} {size} 3"]:
-    """An image of `size` x `size` pixels: areas are averaged along a side that shrinks, neighbours interpolated along one that grows."""
+    """Resizes to `size` x `size` pixels.
+
+    Areas are averaged along a side that shrinks, and pixels interpolated along one that grows.
+    """
     height, width, _ = image.shape
     if height == width == size:
         return image
-    if (
-        min(height, width) < size < max(height, width)
-    ):  # OpenCV averages no areas where the other side grows
-        image = cv2.resize(
-            image, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA
-        )
+    if min(height, width) < size < max(height, width):
+        # OpenCV averages no areas where the other side grows: the sides are done one by one
+        smaller = (min(width, size), min(height, size))
+        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+    shrinks = size < max(image.shape[:2])
     return cv2.resize(
-        image,
-        (size, size),
-        interpolation=cv2.INTER_AREA if size < max(image.shape[:2]) else cv2.INTER_LINEAR,
+        image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
 
 
 def _plain_jpeg(data: bytes) -> bool:
-    """Whether this is a JPEG of a sane size that nothing turns, and no CMYK, which Pillow converts otherwise."""
+    """Whether simplejpeg and Pillow agree on this JPEG: nothing rotates it, and it is not CMYK."""
     if not data.startswith(b"\xff\xd8"):
         return False
     place = 2
-    while data[place : place + 2] != b"\xff\xda":  # the pixels begin
-        if len(data) < place + 4 or data[place] != 0xFF or data[place + 1] not in PLAIN:
+    while data[place : place + 2] != b"\xff\xda":  # start of the pixels
+        if len(data) < place + 4 or data[place] != 0xFF or data[place + 1] not in PLAIN_SEGMENTS:
             return False
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     return colours in ("YCbCr", "Gray", "RGB") and _sane(int(height), int(width))
 
 
-def _plain_png(data: bytes) -> bool:
-    """Whether this is a PNG of 8-bit RGB, not interlaced, of a sane size, whole, whose checksums hold and which has pixels only."""
-    if not data.startswith(b"\x89PNG\r\n\x1a\n") or data[24:29] != b"\x08\x02\0\0\0":
-        return False
-    place, kind = 8, b""
-    while kind != b"IEND":
-        length, kind = int.from_bytes(data[place : place + 4]), data[place + 4 : place + 8]
-        end = place + 8 + length
-        if kind not in QUIET or zlib.crc32(memoryview(data)[place + 4 : end]) != int.from_bytes(
-            data[end : end + 4]
-        ):
-            return False  # OpenCV would refuse it, too, but with words on the terminal
-        place = end + 4
-    return _sane(int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
-
-
 def _sane(height: int, width: int) -> bool:
-    """Whether Pillow would not suspect a bomb."""
+    """Whether the size is below the limit from which Pillow suspects a decompression bomb."""
     return Image.MAX_IMAGE_PIXELS is None or height * width <= Image.MAX_IMAGE_PIXELS
 
 
@@ -241,8 +178,12 @@ def _unreadable(place: str | Path, why: object) -> InputError:
     )
 
 
-def _deep(values: ndarray, name: str | Path) -> UInt8[ndarray, "height width 3"]:
-    """16-bit grey levels as 8-bit RGB."""
+def _scale_16_bits(values: ndarray, name: str | Path) -> UInt8[ndarray, "height width 3"]:
+    """16-bit grey levels as 8-bit RGB.
+
+    Raises:
+        InputError: other values than those of 16 bits.
+    """
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         raise InputError(
             f"The image {name} has {values.dtype} pixels beyond 16 bits",

@@ -1,4 +1,4 @@
-"""The batches of training: which frames they hold, in which order, and which of them each process takes."""
+"""The batches of training: their frames, their order, and the share of each process."""
 
 import functools
 import itertools
@@ -14,12 +14,12 @@ from torch.utils.data import Sampler
 from fmsd.errors import InputError
 
 Place = tuple[int, int, int, int]
-"""(epoch, row, domain id, occurrence); the id -1 marks a frame that only fills up a process's share.
+"""(epoch, row, domain id, occurrence) of a frame in a batch.
 
-The occurrence is how often the epoch has shown the row before, in the joint batches of all
-processes: augmentation is drawn by it.
+The domain id -1 marks a frame that only pads a process's share. The occurrence counts how often
+the row came before in the epoch, over the joint batches of all processes; it is part of the seed
+of augmentation.
 """
-
 
 Places = tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]
 """Rows and domain ids of an epoch's joint batches, one batch after the other."""
@@ -27,33 +27,29 @@ Places = tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]
 
 @runtime_checkable
 class Order(Protocol):
-    """The joint batches of all processes, which depend on (seed, epoch) alone.
-
-    `size` is the number of places of a batch, `batches` that of batches in an epoch; only the last
-    batch may be smaller.
-    """
+    """The joint batches of all processes, which depend on (seed, epoch) alone."""
 
     @property
     def size(self) -> int:
-        """See the class."""
+        """Number of frames in a batch; only the last one may have fewer."""
         ...
 
     @property
     def batches(self) -> int:
-        """See the class."""
+        """Number of batches in an epoch."""
         ...
 
     def __call__(self, epoch: int) -> Places:
-        """The places of an epoch."""
+        """The batches of an epoch."""
         ...
 
 
-class Joint(Sampler[list[Place]]):
-    """A process's part of the batches of an order.
+class ProcessBatches(Sampler[list[Place]]):
+    """A process's share of the batches of an order.
 
-    Process `rank` takes every `processes`-th place of each batch; where none is left for it, one
-    place of the batch with domain -1. `start` is the index of the first batch to yield in the
-    current epoch; the length is that of the whole epoch nevertheless.
+    Process `rank` takes every `processes`-th place of each batch; where none is left for it, the
+    first place of the batch as padding. `start` is the index of the first batch to yield in the
+    current epoch, after a resume; the length is that of the whole epoch nevertheless.
     """
 
     def __init__(self, order: Order, rank: int = 0, processes: int = 1) -> None:
@@ -61,12 +57,12 @@ class Joint(Sampler[list[Place]]):
         self.epoch = self.start = 0
 
     @property
-    def sampler(self) -> "Joint":
-        """Itself: Lightning looks here for `set_epoch`."""
+    def sampler(self) -> "ProcessBatches":
+        """This sampler: Lightning calls `set_epoch` on the `sampler` of a batch sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch; another epoch begins with its first batch."""
+        """Sets the epoch, as Lightning does before each; a new one begins with its first batch."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
@@ -83,12 +79,12 @@ class Joint(Sampler[list[Place]]):
         rows: Int[np.ndarray, " places"],
         domains: Int[np.ndarray, " places"],
     ) -> Iterator[list[Place]]:
-        """This process's part of each joint batch; occurrences count the batches before `start`, too."""
-        size, turns = self.order.size, occurrences(rows)
+        """This process's share of each batch; occurrences count the batches before `start`, too."""
+        size, occurrences = self.order.size, count_occurrences(rows)
         for begin in range(start * size, len(rows), size):
-            own = slice(begin + self.rank, begin + size, self.processes)
-            yield places(epoch, rows[own], domains[own], turns[own]) or [
-                (epoch, int(rows[begin]), -1, int(turns[begin]))
+            share = slice(begin + self.rank, begin + size, self.processes)
+            yield zip_places(epoch, rows[share], domains[share], occurrences[share]) or [
+                (epoch, int(rows[begin]), -1, int(occurrences[begin]))
             ]
 
 
@@ -98,7 +94,7 @@ class Shuffle:
 
     Args:
         domain: the domain id of each row.
-        size: places of a batch.
+        size: number of frames in a batch.
     """
 
     domain: Int[np.ndarray, " rows"]
@@ -107,7 +103,7 @@ class Shuffle:
 
     @property
     def batches(self) -> int:
-        """All of them full but the last."""
+        """Number of batches in an epoch; all are full but the last."""
         return math.ceil(len(self.domain) / self.size)
 
     def __call__(self, epoch: int) -> Places:
@@ -118,24 +114,24 @@ class Shuffle:
 
 @dataclass(frozen=True)
 class EveryDomain:
-    """Every batch holds every domain, with real and fake frames of each.
+    """Batches with real and fake frames of every domain.
 
-    A cell is one class of one domain; within an epoch each frame belongs to one cell. Cells are
-    read in fresh permutations, one after the other: a small cell is seen several times in an epoch,
-    a large one may not be seen in full. No batch holds a frame twice unless it takes more of a cell
-    than the cell has. An epoch has as many batches as one of `Shuffle`, all of full size.
+    A cell is one class of one domain; within an epoch each frame belongs to one cell. The frames of
+    a cell are taken in one random permutation after the other: a small cell is repeated in an
+    epoch, a large one may not be exhausted. No batch has a frame twice unless it takes more of a
+    cell than the cell has. An epoch has as many batches as one of `Shuffle`, all of full size.
 
     Args:
         label: 0 real, 1 fake, of each row.
-        domain: the domain id of each row; -1 for real frames without one, which each epoch deals
-            anew and evenly to all domains.
+        domain: the domain id of each row; -1 for real frames without one, which each epoch
+            distributes anew and evenly over all domains.
         names: the domains in the order of their ids.
-        size: places of a batch.
-        frequency: `balanced` gives each cell the same part of a batch, and what does not divide to
-            each in turn; `natural` a part that follows its number of frames, but at least one.
+        size: number of frames in a batch.
+        frequency: `balanced` gives each cell an equal share of a batch, and the remainder to each
+            in turn; `natural` a share in proportion to its number of frames, but at least one.
 
     Raises:
-        InputError: a domain lacks a class, or the batch has not one place per cell.
+        InputError: a domain lacks a class, or a batch has fewer places than cells.
     """
 
     label: Int[np.ndarray, " rows"]
@@ -146,7 +142,7 @@ class EveryDomain:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be dealt."""
+        """Checks that every cell has frames, and every batch a place for each cell."""
         for name, counts in zip(self.names, self.counts.reshape(-1, 2), strict=True):
             if not counts.all():
                 raise InputError(
@@ -165,63 +161,58 @@ class EveryDomain:
 
     @property
     def batches(self) -> int:
-        """As many as without domains."""
+        """Number of batches in an epoch."""
         return math.ceil(len(self.label) / self.size)
 
     @functools.cached_property
     def counts(self) -> Int[np.ndarray, " cells"]:
-        """Frames of each cell, the same in every epoch; cells are ordered by domain, real before fake."""
+        """Number of frames of each cell, in every epoch; ordered by domain, real before fake."""
         return np.bincount(self._cells(0), minlength=2 * len(self.names))
 
     @property
     def repeats(self) -> Float[np.ndarray, "domains 2"]:
-        """How often an epoch shows a frame of each cell on average; real frames in the first column, fake ones in the second."""
+        """Mean number of times that an epoch takes a real and a fake frame of each domain."""
         quota = (
-            apportioned(self.counts, self.size)
+            apportion(self.counts, self.size)
             if self.frequency == "natural"
             else self.size / len(self.counts)
         )
         return (self.batches * quota / self.counts).reshape(-1, 2)
 
     def quotas(self, epoch: int) -> Int[np.ndarray, "batches cells"]:
-        """The places that each cell has in each batch of an epoch."""
+        """Number of frames of each cell in each batch of an epoch."""
         cells = np.arange(len(self.counts))
         if self.frequency == "natural":
-            return np.tile(apportioned(self.counts, self.size), (self.batches, 1))
+            return np.tile(apportion(self.counts, self.size), (self.batches, 1))
         share, rest = divmod(self.size, len(cells))
         batches = epoch * self.batches + np.arange(self.batches)
         return share + ((cells - rest * batches[:, None]) % len(cells) < rest)
 
     def __call__(self, epoch: int) -> Places:
-        """Batches are listed cell by cell, so that every process gets an even part of each."""
+        """The batches of an epoch, ordered by cell, so that processes share each cell evenly."""
         members = np.split(
             np.argsort(self._cells(epoch), kind="stable"), np.cumsum(self.counts)[:-1]
         )
         quotas = self.quotas(epoch)
-        streams = [
-            rows[
-                recycled(
-                    len(rows), quotas[:, cell], np.random.default_rng([self.seed, epoch, cell + 1])
-                )
-            ]
-            for cell, rows in enumerate(members)
-        ]
+        streams = []
+        for cell, rows in enumerate(members):
+            rng = np.random.default_rng([self.seed, epoch, cell + 1])
+            streams.append(rows[recycle(len(rows), quotas[:, cell], rng)])
         cells = np.repeat(np.tile(np.arange(len(self.counts)), self.batches), quotas.ravel())
         rows = np.empty(len(cells), np.int64)
         rows[np.argsort(cells, kind="stable")] = np.concatenate(streams)
         return rows, cells // 2
 
     def _cells(self, epoch: int) -> Int[np.ndarray, " rows"]:
-        """The cell that each row belongs to in an epoch."""
+        """The cell of each row in an epoch: twice the domain id, plus the label."""
         domain, loose = self.domain.copy(), np.flatnonzero(self.domain < 0)
-        domain[np.random.default_rng([self.seed, epoch]).permutation(loose)] = np.arange(
-            len(loose)
-        ) % len(self.names)
+        shuffled = np.random.default_rng([self.seed, epoch]).permutation(loose)
+        domain[shuffled] = np.arange(len(loose)) % len(self.names)
         return 2 * domain + self.label
 
 
-class Endless(Sampler[list[Place]]):
-    """Full batches from one epoch of an order after the other, without end and across their borders."""
+class EndlessBatches(Sampler[list[Place]]):
+    """Full batches without end; a batch may span the end of an epoch of the order."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
@@ -234,24 +225,26 @@ class Endless(Sampler[list[Place]]):
     def _epochs(self) -> Iterator[list[Place]]:
         for epoch in itertools.count():
             rows, domains = self.order(epoch)
-            yield places(epoch, rows, domains, occurrences(rows))
+            yield zip_places(epoch, rows, domains, count_occurrences(rows))
 
 
-def places(
+def zip_places(
     epoch: int,
     rows: Int[np.ndarray, " places"],
     domains: Int[np.ndarray, " places"],
-    turns: Int[np.ndarray, " places"],
+    occurrences: Int[np.ndarray, " places"],
 ) -> list[Place]:
-    """The places of an epoch with these rows, domain ids and occurrences."""
+    """Rows, domain ids and occurrences of an epoch as a list of places."""
     return [
-        (epoch, row, domain, turn)
-        for row, domain, turn in zip(rows.tolist(), domains.tolist(), turns.tolist(), strict=True)
+        (epoch, row, domain, occurrence)
+        for row, domain, occurrence in zip(
+            rows.tolist(), domains.tolist(), occurrences.tolist(), strict=True
+        )
     ]
 
 
-def occurrences(rows: Int[np.ndarray, " places"]) -> Int[np.ndarray, " places"]:
-    """How often each row stands before its place."""
+def count_occurrences(rows: Int[np.ndarray, " places"]) -> Int[np.ndarray, " places"]:
+    """Number of times that the row of each place occurs before it."""
     order = np.argsort(rows, kind="stable")
     grouped = rows[order]
     counts = np.empty_like(order)
@@ -259,8 +252,8 @@ def occurrences(rows: Int[np.ndarray, " places"]) -> Int[np.ndarray, " places"]:
     return counts
 
 
-def apportioned(counts: Int[np.ndarray, " cells"], size: int) -> Int[np.ndarray, " cells"]:
-    """Splits `size` in proportion to the counts by largest remainders, at least one for each."""
+def apportion(counts: Int[np.ndarray, " cells"], size: int) -> Int[np.ndarray, " cells"]:
+    """Splits `size` in proportion to the counts by largest remainders, with at least 1 for each."""
     shares, free = np.ones_like(counts), np.ones(len(counts), bool)
     while True:
         left = size - int((~free).sum())
@@ -273,10 +266,16 @@ def apportioned(counts: Int[np.ndarray, " cells"], size: int) -> Int[np.ndarray,
     return shares
 
 
-def recycled(
+def recycle(
     count: int, quotas: Int[np.ndarray, " batches"], rng: np.random.Generator
 ) -> Int[np.ndarray, " places"]:
-    """Indices below `count` for all batches: one permutation after the other; no batch holds one twice unless its quota exceeds `count`."""
+    """Indices below `count` for all batches, from one random permutation after the other.
+
+    No batch has an index twice unless its quota exceeds `count`.
+
+    Args:
+        quotas: number of indices of each batch.
+    """
     ends = quotas.cumsum()
     begins, total = ends - quotas, int(ends[-1])
     order = rng.permuted(np.tile(np.arange(count), (math.ceil(total / count), 1)), axis=1).ravel()
@@ -286,9 +285,8 @@ def recycled(
     for border, begin, end in zip(
         borders[torn], begins[batch][torn], ends[batch][torn], strict=True
     ):
-        head = order[
-            border : border + end - begin
-        ]  # what the batch has seen before the border moves behind what it takes after it
-        seen = (head[:, None] == order[begin:border]).any(1)
-        head[:] = np.concatenate([head[~seen], head[seen]])
+        # indices that the batch has before the border move behind those that it takes after it
+        head = order[border : border + end - begin]
+        repeated = (head[:, None] == order[begin:border]).any(1)
+        head[:] = np.concatenate([head[~repeated], head[repeated]])
     return order[:total]

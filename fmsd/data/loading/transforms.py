@@ -1,12 +1,12 @@
-"""What happens to an image before the network: resizing always, augmentation in training by name.
+"""Augmentations of training frames, by name.
 
-Every augmentation is a function from the final resizing to the list of its steps, so that it says
-itself at which size it works.
+Each is a function from the final resizing to the list of its steps, so that it determines whether
+it works before or after resizing.
 """
 
 import os
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks a server for news at import
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it checks for updates at import
 
 import random
 from collections.abc import Callable
@@ -19,8 +19,6 @@ import numpy as np
 from fmsd.data.loading.image import resize
 from fmsd.errors import InputError
 
-cv2.setNumThreads(0)  # one image is too small to share; loader processes are the parallelism
-
 Steps = list[A.BasicTransform | A.BaseCompose]
 
 
@@ -28,7 +26,7 @@ class Square(A.Resize):
     """The resizing of validation and test frames, as a step of an augmentation."""
 
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
-        """The image in its final size."""
+        """Resizes the image."""
         return resize(img, self.height)
 
 
@@ -49,14 +47,16 @@ def none(resize: A.Resize) -> Steps:
 
 
 def dfb(resize: A.Resize) -> Steps:
-    """The augmentation of DeepfakeBench (Yan et al., NeurIPS 2023 Datasets and Benchmarks, arXiv 2307.01426).
+    """The augmentation of DeepfakeBench.
+
+    Yan et al., NeurIPS 2023 Datasets and Benchmarks, arXiv 2307.01426.
 
     Theirs: flip, rotation by up to 10 degrees and blur with kernels of 3 to 7 pixels, each in half
     of the images; brightness and contrast by up to 0.1, FancyPCA or hue (20), saturation (30) and
     value (20) in half; JPEG of quality 40 to 100 in half, all at the network's size. Each detector
     there has its own file of settings: these are those of CLIP, EfficientNet-B4 and Effort;
-    Xception's does not rotate. Read differently: their resizing is cubic, ours that of testing;
-    their blur's sigma follows its kernel (0.8, 1.1 or 1.4), ours is drawn from 0.8 to 1.4.
+    Xception's does not rotate. Differences: their resizing is cubic, ours that of testing; their
+    blur's sigma follows its kernel (0.8, 1.1 or 1.4), ours is drawn from 0.8 to 1.4.
     """
     colour = [
         A.RandomBrightnessContrast(0.1, 0.1),
@@ -79,10 +79,10 @@ def effort(resize: A.Resize) -> Steps:
     Theirs, from its released data set class at the network's size; the `data_aug` settings beside
     it, which are DeepfakeBench's, are not read there: flip and brightness and contrast by up to 0.2
     (p=0.5 each); hue, saturation and value, gamma, GlassBlur (p=0.3 each); JPEG of quality 40 to
-    100, Gaussian noise, motion blur, CLAHE, shuffled channels, holes (p=0.1 each). Read
-    differently: their resizing is cubic, ours that of testing; their eight holes have 8 pixels at a
-    size of 224, ours that share of any size; their noise has a variance of 10 to 50, ours a
-    standard deviation within the same bounds.
+    100, Gaussian noise, motion blur, CLAHE, shuffled channels, holes (p=0.1 each). Differences:
+    their resizing is cubic, ours that of testing; their eight holes have 8 pixels at a size of 224,
+    ours that share of any size; their noise has a variance of 10 to 50, ours a standard deviation
+    within the same bounds.
     """
     hole = (8 / 224, 8 / 224)
     return [
@@ -104,13 +104,13 @@ def effort(resize: A.Resize) -> Steps:
 
 
 def sbi(resize: A.Resize) -> Steps:
-    """What follows the blending of self-blended images, the same for real frames and blends.
+    """The augmentation of self-blended images, for real frames and blends alike.
 
     Theirs (Shiohara and Yamasaki, CVPR 2022, arXiv 2204.08376): flip and JPEG of quality 40 to 100
     (p=0.5 each); channels shifted by up to 20, and brightness and contrast by up to 0.3 (p=0.3
-    each). Read differently: a real frame and its blend are augmented apart, not alike; hue,
-    saturation and value change by up to 5, 20 and 15, where their code has 0.3 of a grey level,
-    which rounds to nothing.
+    each). Differences: a real frame and its blend are augmented independently; hue, saturation and
+    value change by up to 5, 20 and 15, where their code has 0.3 of a grey level, which rounds to
+    nothing.
     """
     return [
         A.HorizontalFlip(p=0.5),
@@ -129,11 +129,11 @@ AUGMENTATIONS: dict[str, Callable[[A.Resize], Steps]] = {
     "effort": effort,
     "sbi": sbi,
 }
-"""What `data.augment` may be."""
+"""The values of `data.augment`."""
 
 
-def transform(augment: str, size: int) -> A.Compose:
-    """Resizes to `size` x `size` pixels, with the named augmentation.
+def build_transform(augment: str, size: int) -> A.Compose:
+    """The named augmentation, with a final size of `size` x `size` pixels.
 
     Raises:
         InputError: an unknown name.
@@ -145,12 +145,12 @@ def transform(augment: str, size: int) -> A.Compose:
     return A.Compose(AUGMENTATIONS[augment](Square(size, size)))
 
 
-def seeded(steps: A.Compose, rng: np.random.Generator) -> A.Compose:
-    """The same steps, which draw from `rng` alone, one after the other.
+def with_generator(steps: A.Compose, rng: np.random.Generator) -> A.Compose:
+    """Sets the generator that all steps draw from, one after the other, and returns the steps.
 
-    `set_random_seed` would give each step a generator of its own with the same seed: all of them
-    would then draw the same number to decide whether to act, and a flipped image would always be a
-    blurred one, too.
+    `set_random_seed` would give each step a generator of its own with the same seed: all steps
+    would draw the same number to decide whether to act, and a flipped image would always be
+    blurred, too.
     """
     steps.set_random_state(rng, random.Random(int(rng.integers(2**63))))
     return steps

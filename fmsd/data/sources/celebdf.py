@@ -13,12 +13,12 @@ training.
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from fmsd.data.frame import REAL, Entry, Problem, Video, video_id
 from fmsd.data.sources.labels import forgery
 from fmsd.data.sources.text import read_text
 from fmsd.data.sources.tree import Clip, clips, contents, readable
 from fmsd.data.spelling import backslashes, matched, slashed
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Problem, Video, video_id
 
 LIST = "List_of_testing_videos.txt"
 REALS = ("Celeb-real", "YouTube-real")

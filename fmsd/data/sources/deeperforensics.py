@@ -13,13 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import get_args
 
 from fmsd.data import overrides
+from fmsd.data.frame import Entry, Problem, Split, Video, video_id
 from fmsd.data.sources import ffpp
 from fmsd.data.sources.labels import forgery
 from fmsd.data.sources.text import read_text
 from fmsd.data.sources.tree import clips, readable
 from fmsd.data.spelling import backslashes, matched, slashed
 from fmsd.errors import InputError
-from fmsd.types import Entry, Problem, Split, Video, video_id
 
 
 @readable

@@ -16,14 +16,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fmsd.data import overrides
-from fmsd.data.loading.image import in_order
+from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, video_id
+from fmsd.data.loading.image import natural_sort
 from fmsd.data.sources.labels import Label, forgery, last_word
 from fmsd.data.sources.labels import checked as checked_labels
 from fmsd.data.sources.text import checked, member, read_json
 from fmsd.data.sources.tree import readable
 from fmsd.data.spelling import Spelling, slashed
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Frame, Problem, Split, video_id
 
 FOLDERS = (".", "dataset_json", "preprocessing/dataset_json")
 """Where a JSON file is looked for, below the root."""
@@ -273,7 +273,7 @@ def _dataset(
             root, [_path(frames[0]) for *_, frames in kept[:: len(kept) // TRIED + 1]], path
         )
         for split, label, domain, quality, identity, frames in kept:
-            for index, frame in enumerate(in_order(frames)):
+            for index, frame in enumerate(natural_sort(frames)):
                 place = spelling.place(home, "/".join(_path(frame).parts[skipped:]))
                 yield Frame(place, label, dataset, domain, identity, index, split, quality)
     yield from spelling.problems()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from fmsd.data import overrides
+from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, Video, video_id
 from fmsd.data.sources import celebdf, deepfakebench, ffpp
 from fmsd.data.sources import labels as words
 from fmsd.data.sources.tree import (
@@ -33,7 +34,6 @@ from fmsd.data.sources.tree import (
 )
 from fmsd.data.spelling import absent, matched
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Frame, Problem, Split, Video, video_id
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "FS": (

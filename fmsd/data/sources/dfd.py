@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.data import overrides
+from fmsd.data.frame import REAL, Entry, Split, Video, video_id
 from fmsd.data.sources.tree import clips, readable
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Split, Video, video_id
 
 FOLDERS = {
     REAL: "original_sequences/actors",

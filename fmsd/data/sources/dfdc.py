@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
 from fmsd.data.sources.labels import NUMBERS, WORDS, Label, stated
 from fmsd.data.sources.text import checked, choice, read_csv, read_json
 from fmsd.data.sources.tree import FAKE, clips, contents, readable
 from fmsd.data.spelling import composed, matched, slashed
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 LABELS: dict[str, Mapping[str, Label]] = {"label": WORDS | NUMBERS, "is_fake": NUMBERS}
 """What the columns of the lists state a label by."""

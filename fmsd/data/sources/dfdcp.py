@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
 from fmsd.data.sources.dfdc import SPLITS
 from fmsd.data.sources.labels import WORDS, Label, stated
 from fmsd.data.sources.text import checked, choice, member, read_json
 from fmsd.data.sources.tree import FRAMES, Clip, clips, readable
 from fmsd.data.spelling import Spelling, backslashes, composed, slashed
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 ORIGINALS = "original_videos"
 METHODS = ("method_A", "method_B")

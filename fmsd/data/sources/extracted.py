@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.data.extraction.crops import records
+from fmsd.data.frame import Entry, Frame, Problem
 from fmsd.errors import InputError
-from fmsd.types import Entry, Frame, Problem
 
 
 def scan(root: Path) -> Iterator[Entry]:

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from fmsd.data import overrides
+from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
 from fmsd.data.sources.labels import forgery
 from fmsd.data.sources.text import read_csv
 from fmsd.data.sources.tree import clips, readable
 from fmsd.data.spelling import Spelling, matched
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 TYPES = ("RealVideo-RealAudio", "RealVideo-FakeAudio", "FakeVideo-RealAudio", "FakeVideo-FakeAudio")
 

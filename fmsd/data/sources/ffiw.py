@@ -10,9 +10,9 @@ videos; the test videos come separately.
 from collections.abc import Iterator
 from pathlib import Path
 
+from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
 from fmsd.data.sources.tree import FAKE, clips, readable
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 SIDES = {REAL: "source", FAKE: "target"}
 

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.data import overrides
-from fmsd.data.manifest import SPLITS
+from fmsd.data.frame import REAL, SPLITS, Entry, Problem, Split, Video, video_id
 from fmsd.data.sources import deepfakebench
 from fmsd.data.sources.labels import forgery
 from fmsd.data.sources.text import CORRECT, read_json
 from fmsd.data.sources.tree import clips, readable
 from fmsd.data.spelling import matched
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 SPLIT_FOLDERS = (".", "splits", "dataset/splits")
 BENCHMARK = "FaceForensics++.json"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from fmsd.data import overrides
+from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, Video, video_id
 from fmsd.data.sources import labels
 from fmsd.data.sources.tree import SIDE, contents, readable, walk, without_frames
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Frame, Problem, Split, Video, video_id
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Literal
 
+from fmsd.data.frame import REAL
 from fmsd.data.overrides import as_name
 from fmsd.errors import InputError
-from fmsd.types import REAL
 
 Label = Literal[0, 1]
 """0 real, 1 fake."""

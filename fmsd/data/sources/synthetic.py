@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.progress import track
 
-from fmsd.data import synthetic
+from fmsd.data.frame import REAL, Frame, video_id
+from fmsd.data.synthetic import plan
 from fmsd.errors import InputError, reason
-from fmsd.types import REAL, Frame, video_id
 
 
 def scan(root: Path) -> Iterator[Frame]:
@@ -18,7 +18,7 @@ def scan(root: Path) -> Iterator[Frame]:
     Raises:
         InputError: the root cannot be written.
     """
-    folder = root / f"synthetic-v{synthetic.VERSION}"
+    folder = root / f"synthetic-v{plan.VERSION}"
     try:
         if not folder.is_dir():
             _draw(folder)
@@ -27,8 +27,8 @@ def scan(root: Path) -> Iterator[Frame]:
             f"The embedded dataset cannot be drawn in {root} ({error.strerror or reason(error)})",
             "set FMSD_CACHE to a folder that can be written, or give one as data.root=PATH",
         ) from error
-    for clip in synthetic.clips():
-        for index in range(synthetic.FRAMES):
+    for clip in plan.all_clips():
+        for index in range(plan.FRAMES):
             yield Frame(
                 path=_file(folder, clip, index),
                 label=0 if clip.domain == REAL else 1,
@@ -40,7 +40,7 @@ def scan(root: Path) -> Iterator[Frame]:
             )
 
 
-def _file(folder: Path, clip: synthetic.Clip, index: int) -> Path:
+def _file(folder: Path, clip: plan.Clip, index: int) -> Path:
     return folder / clip.dataset / clip.domain / clip.name / f"{index:03d}.jpg"
 
 
@@ -49,11 +49,11 @@ def _draw(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        for clip in track(list(synthetic.clips()), "drawing the embedded dataset"):
+        for clip in track(list(plan.all_clips()), "drawing the embedded dataset"):
             _file(partial, clip, 0).parent.mkdir(parents=True)
-            for index, image in enumerate(synthetic.record(clip)):
+            for index, image in enumerate(plan.record_clip(clip)):
                 _file(partial, clip, index).write_bytes(
-                    synthetic.encode(image, synthetic.quality(clip))
+                    plan.encode_jpeg(image, plan.jpeg_quality(clip))
                 )
         partial.chmod(0o755)
         try:

@@ -7,13 +7,13 @@ from typing import Any
 
 import polars as pl
 
+from fmsd.data.frame import Entry, Frame, Video
 from fmsd.data.sources.labels import NUMBERS, forgery
 from fmsd.data.sources.text import named, read_csv
 from fmsd.data.sources.tree import is_video, readable
 from fmsd.data.spelling import Spelling
 from fmsd.errors import InputError, reason
 from fmsd.tables import read_parquet
-from fmsd.types import Entry, Frame, Video
 
 COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
 OPTIONAL = ("compression",)

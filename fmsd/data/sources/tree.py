@@ -7,11 +7,11 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Concatenate, NamedTuple, NoReturn, ParamSpec
 
+from fmsd.data.frame import Entry, Frame, Problem
 from fmsd.data.loading import image
-from fmsd.data.loading.image import in_order
+from fmsd.data.loading.image import natural_sort
 from fmsd.data.spelling import is_text, printable
 from fmsd.errors import InputError
-from fmsd.types import Entry, Frame, Problem
 
 SUFFIXES = frozenset(
     {
@@ -198,7 +198,7 @@ def contents(folder: Path) -> Contents:
             continue
         elif ending in SUFFIXES:
             found.videos.append(entry.name)
-        elif ending in image.UNREAD | UNREAD:
+        elif ending in image.UNSUPPORTED_SUFFIXES | UNREAD:
             unread[ending] += 1
             continue
         else:
@@ -214,10 +214,17 @@ def contents(folder: Path) -> Contents:
             f"{folder} holds {count} {'file' if count == 1 else 'files'} ending in {ending}, "
             f"which {'is' if count == 1 else 'are'} not read"
         )
-        remedy = "convert them to PNG or JPEG" if ending in image.UNREAD else "convert them to MP4"
+        remedy = (
+            "convert them to PNG or JPEG"
+            if ending in image.UNSUPPORTED_SUFFIXES
+            else "convert them to MP4"
+        )
         found.problems.append(Problem(f"files ending in {ending}", what, remedy, count))
     return Contents(
-        in_order(found.folders), in_order(found.images), in_order(found.videos), found.problems
+        natural_sort(found.folders),
+        natural_sort(found.images),
+        natural_sort(found.videos),
+        found.problems,
     )
 
 
@@ -293,7 +300,7 @@ def clips(folder: Path, frames: str | None = None) -> tuple[dict[str, Clip], lis
         if files.setdefault(file.stem, file) != file:
             raise twice(files[file.stem], file)
     images = {name: below / name for name in apart.folders}
-    found = {name: (files.get(name), images.get(name)) for name in in_order(files | images)}
+    found = {name: (files.get(name), images.get(name)) for name in natural_sort(files | images)}
     problems = [
         problem
         for part in {id(part): part for part in (inside, beside, apart)}.values()

@@ -9,9 +9,9 @@ Each fake is made from the real video of its number. Frames may be extracted bes
 from collections.abc import Iterator
 from pathlib import Path
 
+from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
 from fmsd.data.sources.tree import FAKE, clips, readable
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 
 @readable

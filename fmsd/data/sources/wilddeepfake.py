@@ -10,9 +10,9 @@ held out together and no number stands for two archives on both sides of the spl
 from collections.abc import Iterator
 from pathlib import Path
 
+from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
 from fmsd.data.sources.tree import FAKE, contents, listing, readable, without_frames
 from fmsd.errors import InputError
-from fmsd.types import REAL, Entry, Problem, Split, Video, video_id
 
 FOLDERS: dict[str, tuple[str, Split]] = {
     "real_train": ("real", "train"),

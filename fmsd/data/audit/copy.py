@@ -1,0 +1,142 @@
+"""What the source says about a copy of a dataset: every file that it yields, and every problem."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from fmsd.data.audit.findings import READ_AGAIN, Finding, refusal
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Entry, Frame, Problem, Video
+from fmsd.data.manifest import Manifest
+from fmsd.data.sources import tree
+from fmsd.errors import InputError, reason
+
+IS_FILM = pl.col("film")
+"""Whether a row of an examined manifest is a video file; training reads only the others."""
+
+UNREADABLE = "unreadable folders"
+
+
+def without_films(manifest: Manifest) -> Manifest:
+    """A manifest of images alone, with the column `film`."""
+    return replace(manifest, table=manifest.table.with_columns(film=pl.lit(False)))
+
+
+def scan_copy(
+    source: Callable[[Path], Iterable[Entry]], root: Path
+) -> tuple[Manifest | None, list[Finding]]:
+    """Every file that a source yields, video files included, and the problems that it reports.
+
+    An error of the source is a finding, too; what it yielded before is kept.
+
+    Returns:
+        The manifest, whose column `film` marks video files, or None where there is no file; and
+        the findings.
+    """
+    problems: list[Problem] = []
+    refusals: list[Exception] = []
+    films: list[str] = []
+
+    def files() -> Iterator[Frame]:
+        try:
+            for entry in source(root):
+                if isinstance(entry, Problem):
+                    problems.append(entry)
+                elif isinstance(entry, Video):
+                    yield from _files(entry, problems)
+                    films.extend([] if entry.file is None else [entry.file.as_posix()])
+                else:
+                    yield entry
+        except (InputError, OSError) as error:
+            refusals.append(error)
+
+    manifest = None
+    try:
+        manifest = from_entries(files(), root)
+        film = pl.Series(manifest.files()).is_in(films)
+        manifest = replace(manifest, table=manifest.table.with_columns(film=film))
+    except InputError as error:
+        refusals = refusals or [error]
+    return manifest, [*map(refusal, refusals), *_by_kind(problems)]
+
+
+def select_datasets(
+    manifest: Manifest,
+    train: Sequence[str],
+    test: Sequence[str],
+    elsewhere: Iterable[str],
+    place: str | Path,
+    key: str,
+) -> tuple[Manifest, list[Finding]]:
+    """The datasets of a copy that the data names; all of it where it names none, or none of these.
+
+    Args:
+        train, test: names of `data.train` and `data.test`.
+        elsewhere: test datasets that have a root of their own.
+        place: the root or the manifest that was read.
+        key: the override that gave it, `data.root` or `data.manifest`.
+    """
+    known = manifest.table["dataset"].drop_nulls().unique().sort().to_list()
+    wanted = [*train, *test]
+    if not wanted:
+        return manifest, []
+    content = f"{place} holds {', '.join(known)}"
+    if not set(wanted) & set(known):
+        here = dict.fromkeys(name for name in wanted if name not in elsewhere)
+        error = InputError(
+            f"{content}, not {', '.join(here or wanted)}",
+            f"correct {key}, or name what it holds in data.train=[...] and data.test=[...]",
+        )
+        return manifest, [refusal(error)]
+    findings = []
+    if unknown := [name for name in train if name not in known]:
+        example = f"{content}, not {', '.join(unknown)} of data.train"
+        remedy = "to train on it, correct data.train=[...]"
+        findings.append(Finding("for testing only", "note", [example], remedy))
+    return manifest.where(dataset=wanted), findings
+
+
+def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
+    """The frames of a video, then its file, with the index that follows theirs."""
+    count = 0
+    if video.images is not None:
+        try:
+            for frame in tree.frames(video):
+                if isinstance(frame, Problem):
+                    problems.append(frame)
+                else:
+                    count += 1
+                    yield frame
+        except InputError as error:
+            problems.append(Problem(UNREADABLE, error.message, error.remedy))
+        except OSError as error:
+            problems.append(Problem(UNREADABLE, reason(error), READ_AGAIN))
+    if video.file is not None:
+        yield Frame(
+            video.file,
+            video.label,
+            video.dataset,
+            video.domain,
+            video.video,
+            count,
+            video.split,
+            video.compression,
+        )
+
+
+def _by_kind(problems: Sequence[Problem]) -> list[Finding]:
+    """A finding for each kind of problem, with the remedy of its first."""
+    kinds: dict[str, list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.kind, []).append(problem)
+    return [
+        Finding(
+            kind,
+            "fatal" if kind == UNREADABLE else "warning",
+            [problem.what for problem in members],
+            members[0].remedy,
+        )
+        for kind, members in kinds.items()
+    ]

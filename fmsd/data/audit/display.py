@@ -1,0 +1,46 @@
+"""The tables of an examination on the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from fmsd.console import show
+from fmsd.data.audit.findings import Finding
+
+HEADERS = {"files": "video files", "whole": "of a whole copy"}
+"""Headers of columns of `count_videos` that differ from their names."""
+
+
+def show_counts(root: Path, counts: pl.DataFrame) -> None:
+    """Prints the videos of a copy, see `count_videos`; empty optional columns are left out."""
+    if counts.is_empty():
+        return
+    table = counts.select(
+        name for name in counts.columns if name not in HEADERS or counts[name].sum()
+    )
+    rows = [
+        ["-" if cell is None else f"{cell:,}" if isinstance(cell, int) else cell for cell in row]
+        for row in table.rows()
+    ]
+    header = [HEADERS.get(name, name) for name in table.columns]
+    show(f"Videos of {root}", header, rows, words=("split", "domain"))
+
+
+def show_findings(name: str, root: Path, findings: Sequence[Finding]) -> None:
+    """Prints the findings with an example each; paths are relative to `root`."""
+    if not findings:
+        return
+    rows = [
+        [
+            finding.check,
+            finding.severity,
+            f"{finding.count:,}",
+            finding.examples[0].replace(f"{root}/", ""),
+            finding.remedy,
+        ]
+        for finding in findings
+    ]
+    header = ["check", "severity", "count", "example", "remedy"]
+    title = f"What was found in data={name}"
+    show(title, header, rows, words=("severity", "example", "remedy"))

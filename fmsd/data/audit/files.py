@@ -1,0 +1,205 @@
+"""What the files of a copy tell: missing, damaged, misnamed and equal ones; their properties."""
+
+import contextlib
+import functools
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+from PIL import Image
+
+from fmsd.console import counted
+from fmsd.data.audit.copy import IS_FILM
+from fmsd.data.audit.findings import Finding, nonempty
+from fmsd.data.audit.look import CHUNK, LOOK_SCHEMA, Job, inspect_all
+from fmsd.data.loading.image import parse_tar_member
+from fmsd.data.manifest import Manifest, evenly_spaced
+from fmsd.data.spelling import caseless, finder, slashed
+
+ALIKE = {"MPO": "JPEG", "DIB": "BMP"}
+"""Formats that differ from another one only in what precedes or follows the first picture."""
+
+SMALL, FLAT = 32, 3.0
+"""Images with a side below SMALL pixels, or a contrast below FLAT grey levels, show nothing."""
+
+
+def inspect_files(manifest: Manifest, limit: int | None, workers: int) -> pl.DataFrame:
+    """Looks for every file, and into at most `limit` of them, evenly spread; None opens all.
+
+    Args:
+        manifest: with the column `film`.
+        workers: processes that open files; 0 for this one.
+
+    Returns:
+        The manifest's columns, `size` in bytes (null where there is no file), the columns of
+        `LOOK_SCHEMA`, and `opened`.
+    """
+    paths = manifest.files()
+    sizes = list(counted(file_sizes(paths), "Looking for files", len(paths), "files"))
+    table = manifest.table.with_columns(size=pl.Series(sizes, dtype=pl.Int64)).with_row_index("row")
+    present = table.with_columns(file=pl.Series(paths), hashed=pl.len().over("size") > 1).filter(
+        pl.col("size") > 0
+    )
+    chosen = present if limit is None else present[evenly_spaced(present.height, limit)]
+    jobs = [Job(*row) for row in chosen.select("file", "size", "hashed", "film").rows()]
+    looks = inspect_all(jobs, min(workers, len(jobs) // CHUNK + 1))
+    opened = pl.DataFrame(
+        list(counted(looks, "Opening files", len(jobs), "files")),
+        schema=LOOK_SCHEMA,
+        orient="row",
+    ).with_columns(chosen["row"], opened=pl.lit(True))
+    return table.join(opened, on="row", how="left", maintain_order="left").with_columns(
+        pl.col("opened").fill_null(False)
+    )
+
+
+def file_sizes(places: Iterable[str]) -> Iterator[int | None]:
+    """The bytes of each file, or member of a tar; None where there is no such file."""
+    is_file = functools.cache(os.path.isfile)
+    for place in places:
+        if member := parse_tar_member(place):
+            yield member[2] if is_file(member[0]) else None
+            continue
+        size = None
+        with contextlib.suppress(OSError, ValueError):
+            status = os.stat(place)  # noqa: PTH116  a million paths pass
+            size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        yield size
+
+
+def actual_spellings(paths: Iterable[str]) -> Iterator[str | None]:
+    """Each missing file's path as the disk spells it; None where it does not exist at all.
+
+    Slashes, upper and lower case, and Unicode normal forms may differ.
+    """
+    places = finder(caseless)
+    for path in paths:
+        yield next((place for place in places(slashed(path)) if os.path.isfile(place)), None)
+
+
+def file_findings(files: pl.DataFrame, root: Path) -> list[Finding]:
+    """Checks the files.
+
+    Args:
+        files: see `inspect_files`.
+    """
+    absent = files.filter(pl.col("size").is_null())["path"].sort().to_list()
+    spellings = list(
+        actual_spellings(path if path.startswith("/") else f"{root}/{path}" for path in absent)
+    )
+    found = list(zip(absent, spellings, strict=True))
+    empty, broken = files.filter(size=0), files.filter(pl.col("error").is_not_null())
+    unread = [
+        text if path in (text := error.replace(f"{root}/", "")) else f"{path}: {text}"
+        for path, error in broken.select("path", "error").rows()
+    ]
+    small = files.filter(pl.min_horizontal("width", "height") < SMALL)
+    again = "restore them from the dataset, or leave them out"
+    return nonempty(
+        Finding(
+            "missing files",
+            "fatal",
+            [path for path, spelling in found if spelling is None],
+            "complete the copy",
+        ),
+        Finding(
+            "other case or slashes on disk",
+            "fatal",
+            [f"{path} is {spelling}" for path, spelling in found if spelling is not None],
+            "rename the files, or correct the list",
+        ),
+        Finding("empty files", "fatal", empty["path"].to_list(), again),
+        Finding("unreadable files", "fatal", unread, again),
+        Finding(
+            f"images under {SMALL} px",
+            "warning",
+            [
+                f"{path} is {width} x {height}"
+                for path, width, height in small.select("path", "width", "height").rows()
+            ],
+            "leave them out",
+        ),
+        Finding(
+            "flat images",
+            "warning",
+            files.filter(pl.col("contrast") < FLAT)["path"].to_list(),
+            "look at them; leave them out if they show nothing",
+        ),
+        Finding(
+            "endings of other formats",
+            "note",
+            _misnamed(files),
+            "rename them; they are read by their content",
+        ),
+        *_duplicates(files),
+    )
+
+
+def _misnamed(files: pl.DataFrame) -> list[str]:
+    """The images whose format is not that of their suffix."""
+    formats: Mapping[str, str | None] = Image.registered_extensions()
+    found = []
+    for path, kind in files.filter(~IS_FILM).drop_nulls("kind").select("path", "kind").rows():
+        expected = formats.get(Path(path).suffix.lower()) or str(kind)
+        if ALIKE.get(expected, expected) != ALIKE.get(kind, kind):
+            found.append(f"{path} is a {kind} file")
+    return found
+
+
+def _duplicates(files: pl.DataFrame) -> list[Finding]:
+    """Files of the same bytes: under two labels, in two splits, others."""
+    hashed = files.drop_nulls("digest").sort("label", "split", "path")
+    groups = hashed.group_by("digest", maintain_order=True).agg(
+        pl.col("path"), pl.col("label").n_unique(), pl.col("split").n_unique()
+    )
+    groups = groups.filter(pl.col("path").list.len() > 1)
+    labels, splits, others = list[str](), list[str](), list[str]()
+    for paths, label_count, split_count in groups.select("path", "label", "split").rows():
+        more = f" and {len(paths) - 2} more" if len(paths) > 2 else ""
+        examples = labels if label_count > 1 else splits if split_count > 1 else others
+        examples.append(f"{paths[0]} = {paths[-1]}{more}")
+    return [
+        Finding(
+            "equal files under two labels",
+            "fatal",
+            labels,
+            "find out which label is right, and remove the other file",
+        ),
+        Finding("equal files in two splits", "fatal", splits, "keep each in one split"),
+        Finding("equal files", "warning", others, "keep one of each"),
+    ]
+
+
+def video_properties(
+    files: pl.DataFrame, numeric: Sequence[str], categorical: Sequence[str]
+) -> pl.DataFrame:
+    """A row per video with its properties, which might reveal its label.
+
+    They are medians over what training reads of a video: its frames, or else its video file.
+
+    Args:
+        files: see `inspect_files`.
+        numeric, categorical: names of the properties, as the report spells them.
+
+    Returns:
+        The properties, label, dataset, split, and `listed`, the number of frames in the manifest.
+    """
+    read = files.with_columns(listed=(~IS_FILM).sum().over("video")).filter(
+        ~IS_FILM | (pl.col("listed") == 0)
+    )
+    measured = read.with_columns(
+        pl.col("size").alias("file size"),
+        pl.col("bits").alias("bits per pixel"),
+        pl.col("quality").alias("JPEG quality"),
+        pl.col("kind").alias("file type"),
+        pl.col("chroma").alias("chroma subsampling"),
+        aspect=pl.col("width") / pl.col("height"),
+        frames=pl.when(pl.col("listed") > 0).then(pl.col("listed")).otherwise(pl.col("length")),
+    )
+    return measured.group_by("video", maintain_order=True).agg(
+        *(pl.col(name).first() for name in ("label", "dataset", "split", "listed")),
+        *(pl.col(name).median() for name in numeric),
+        *(pl.col(name).drop_nulls().first() for name in categorical),
+    )

@@ -1,0 +1,122 @@
+"""What a source yields: frames, videos and problems of a copy; and the columns of a manifest."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import polars as pl
+
+from fmsd.errors import sentence
+from fmsd.names import check_names
+
+Split = Literal["train", "val", "test"]
+
+SPLITS: tuple[str, ...] = get_args(Split)
+
+REAL = "real"
+"""The domain of every real frame; all other domains name a forgery."""
+
+SCHEMA = pl.Schema(
+    {
+        "path": pl.String,
+        "label": pl.Int8,
+        "dataset": pl.String,
+        "domain": pl.String,
+        "video": pl.String,
+        "index": pl.Int32,
+        "split": pl.String,
+        "compression": pl.String,
+    }
+)
+"""The columns of a manifest: the fields of a frame, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One image of a dataset.
+
+    Args:
+        path: the image file; relative to the root that the manifest is read with, or absolute.
+        label: 0 real, 1 fake.
+        dataset: the dataset's name, the unit of a cross-dataset table.
+        domain: the forgery method, or `real`.
+        video: unique id of the video, see `video_id`.
+        index: position of the frame in its video; frames of one video are ordered by it.
+        compression: the stored quality where the dataset has several (`c23`), else empty.
+
+    Raises:
+        InputError: dataset, domain, compression or video cannot become file names, see
+            `fmsd.names`.
+    """
+
+    path: Path
+    label: Literal[0, 1]
+    dataset: str
+    domain: str
+    video: str
+    index: int
+    split: Split
+    compression: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks the names."""
+        check_names(self.dataset, self.domain, self.compression, self.video)
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One video in the tree of a dataset: a video file, a folder of its frames, or both.
+
+    Args:
+        file: the video file, where the copy has it.
+        images: the folder of its extracted frames, where the copy has it.
+        label, dataset, domain, video, split, compression: see `Frame`.
+
+    Raises:
+        InputError: see `Frame`.
+    """
+
+    file: Path | None
+    images: Path | None
+    label: Literal[0, 1]
+    dataset: str
+    domain: str
+    video: str
+    split: Split
+    compression: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks the names."""
+        check_names(self.dataset, self.domain, self.compression, self.video)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A defect of a copy of a dataset that does not prevent reading the rest of it.
+
+    Args:
+        kind: one word for a table: `missing`, `unlisted`, `repeated`, `slashes`, ...
+        what: the defect, naming the file or video; without a full stop.
+        remedy: how to repair it, or how it was read, as a clause; without a full stop.
+        files: number of files it concerns, where it sums up those of a folder.
+    """
+
+    kind: str
+    what: str
+    remedy: str = ""
+    files: int = 0
+
+    def __str__(self) -> str:
+        return sentence(self.what, self.remedy)
+
+
+Entry = Frame | Video | Problem
+"""What a source yields."""
+
+
+def video_id(dataset: str, domain: str, compression: str, video: str) -> str:
+    """The id `dataset/domain/compression/video`, without the empty parts.
+
+    Equal folder names in two manipulations so stay two videos.
+    """
+    return "/".join(part for part in (dataset, domain, compression, video) if part)
