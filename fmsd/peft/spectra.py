@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from fmsd.data.manifest import evenly_spaced
 from fmsd.models.detector import Detector
 from fmsd.peft.inject import AdaptedLayer, matrix_layers, stack_size
 

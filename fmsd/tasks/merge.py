@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.data.description import describe_datasets
+from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Scorer
 from fmsd.engine.merge_domains import domain_table
@@ -159,7 +160,7 @@ def run_record(
     inputs: Inputs,
     experts: Sequence[Path],
     data: DataModule | None,
-    tests: Mapping[str, manifests.Manifest],
+    tests: Mapping[str, Manifest],
     command: Sequence[str],
     search: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
