@@ -152,13 +152,13 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path, inside: str) -> None:
 READ = """
 import importlib, json, sys
 from pathlib import Path
-from fmsd.data.manifest import collect
+from fmsd.data.entries import from_entries
 from fmsd.errors import InputError
 for name, arguments, root, _ in json.loads(sys.argv[1]):
     module, _, function = name.rpartition(".")
     scan = getattr(importlib.import_module(f"fmsd.data.sources.{module}"), function)
     try:
-        print("read", len(collect(scan(Path(root), **arguments), Path(root))))
+        print("read", len(from_entries(scan(Path(root), **arguments), Path(root))))
     except InputError as error:
         print(error)
 """
