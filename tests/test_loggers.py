@@ -30,6 +30,7 @@ from fmsd.runs import configuration
 from fmsd.runs.folder import Run
 from fmsd.tracking import mlflow, publish, tensorboard, wandb
 from fmsd.tracking.dashboard import build_workspace, dashboard
+from fmsd.tracking.values import stamps_by_dataset
 from tests.conftest import grow_tree
 
 
@@ -529,7 +530,7 @@ def test_a_log_has_numbers_of_one_stamp_of_a_dataset(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = kept(begun(tmp_path / "run"), {"near": (0.9, "aaa")}, steps=3)
-    had = {"stamps": publish.stamps_by_dataset(run.results()), "curves": {}}
+    had = {"stamps": stamps_by_dataset(run.results()), "curves": {}}
     (run.folder / "published.json").write_text(json.dumps({"tensorboard": had}))
 
     def extend(

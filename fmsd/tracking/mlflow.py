@@ -1,4 +1,4 @@
-"""The MLflow log of a run: curves while it trains; numbers, tables, pictures and the adapter at its end."""
+"""The MLflow log of a run: its logger, and artifacts at its end."""
 
 import contextlib
 import importlib
@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from lightning.pytorch.loggers import MLFlowLogger
 
@@ -17,19 +18,24 @@ from fmsd.runs.lock import try_lock
 
 log = logging.getLogger(__name__)
 
+Value = TypeVar("Value")
+
 PATIENCE = 60
-"""Seconds that a job waits for the others of its sweep to have written: an SQLite file has one writer at a time."""
+"""Seconds that a job waits for other jobs of its sweep: SQLite allows one writer at a time."""
 
 
 def build_mlflow_logger(
     folder: Path, project: str = "fmsd", uri: str | None = None
 ) -> MLFlowLogger:
-    """A logger whose tags are the run's method, data, backbone and wrapper, its folder and its sweep; a run that it has goes on under its id.
+    """Builds a logger with tags for method, data, backbone, wrapper, folder and sweep.
+
+    A run that is in the store already continues under its id.
 
     Args:
-        project: the name of the experiment.
-        uri: of the store; None for the SQLite file `mlflow/mlflow.db` in the folder of the sweep,
-            which its jobs share, else of the run.
+        folder: of the run.
+        project: name of the experiment.
+        uri: address of the store; None for the SQLite file `mlflow/mlflow.db` in the folder of the
+            sweep, shared by its jobs, or else of the run.
 
     Raises:
         InputError: MLflow is not installed.
@@ -63,17 +69,19 @@ def build_mlflow_logger(
                 .get_run((folder / MLFLOW).read_text(encoding="utf-8").strip())
                 .info.run_id
             )
-    made = MLFlowLogger(project, folder.name, address, tags, run_id=known)
-    if known is None and made.run_id:  # which makes the run
-        write_text(folder / MLFLOW, f"{made.run_id}\n")
-    return made
+    logger = MLFlowLogger(project, folder.name, address, tags, run_id=known)
+    if known is None and logger.run_id:  # reading it creates the run
+        write_text(folder / MLFLOW, f"{logger.run_id}\n")
+    return logger
 
 
 def prepare_local_store(store: Path, project: str) -> str:
-    """The address of a store on disk that has a project; what of it is not there is made, by one job at a time.
+    """Creates a store on disk with a project, unless they exist; returns its address.
+
+    Jobs of a sweep do so one at a time.
 
     Raises:
-        InputError: other jobs do not come to an end with it.
+        InputError: other jobs keep it locked for too long.
     """
     import sqlalchemy  # noqa: PLC0415  of an extra
     from mlflow.tracking import MlflowClient  # noqa: PLC0415
@@ -97,7 +105,10 @@ def prepare_local_store(store: Path, project: str) -> str:
 
 
 def foreign_artifact_uri(logger: MLFlowLogger) -> str | None:
-    """Where a store in a run's folder has its artifacts, if that is not beside it: the store itself says where, and may be a stranger's."""
+    """The artifact folder of a local store if it is not beside the store; else None.
+
+    The store itself defines its artifact folder, and a shared run may contain any store.
+    """
     import sqlalchemy  # noqa: PLC0415  of an extra
 
     address = str(logger._tracking_uri)
@@ -107,30 +118,33 @@ def foreign_artifact_uri(logger: MLFlowLogger) -> str | None:
         return None
     store = Path(str(sqlalchemy.make_url(address).database)).parent
     place = str(logger.experiment.get_run(str(logger.run_id)).info.artifact_uri)
-    return (
-        None
-        if place.startswith(f"{(store / 'artifacts').as_uri()}/") and ".." not in place
-        else place
-    )
+    inside = place.startswith(f"{(store / 'artifacts').as_uri()}/") and ".." not in place
+    return None if inside else place
 
 
 def mlflow_name(name: str) -> str:
-    """A name as MLflow takes it: it knows no `+`, so `ff++` is `ffpp`, its other name here; whatever else it refuses is `_`."""
+    """A name that MLflow accepts: `p` for `+` (`ffpp` for `ff++`), `_` for other characters."""
     return re.sub(r"[^\w/. :-]", "_", name.replace("+", "p"), flags=re.ASCII)
 
 
+def mlflow_names(values: Mapping[str, Value]) -> dict[str, Value]:
+    """The values with their names as MLflow accepts them."""
+    return {mlflow_name(name): value for name, value in values.items()}
+
+
 def log_artifacts(
-    logger: MLFlowLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], place: str
+    logger: MLFlowLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], prefix: str
 ) -> None:
-    """Writes the stamp of every dataset and level as tags; pictures, tables and the adapter as artifacts.
+    """Logs stamps as tags, and figures, tables and the adapter as artifacts.
 
     Args:
-        place: the folder of these.
+        stamps: by dataset and level.
+        prefix: folder of the artifacts.
     """
-    board = logger.experiment
-    for dataset, own in stamps.items():
-        for level, stamp in own.items():
-            board.set_tag(logger.run_id, mlflow_name(f"stamp/{dataset}/{level}"), stamp)
+    client = logger.experiment
+    for dataset, levels in stamps.items():
+        for level, stamp in levels.items():
+            client.set_tag(logger.run_id, mlflow_name(f"stamp/{dataset}/{level}"), stamp)
     if elsewhere := foreign_artifact_uri(logger):
         log.warning(
             "MLflow's store would write artifacts to %s, where it was made or says it was: it "
@@ -140,4 +154,4 @@ def log_artifacts(
         return
     for pattern in ("*.png", "*.csv", "run.json", "adapter.*"):
         for path in sorted(run.folder.glob(pattern)):
-            board.log_artifact(logger.run_id, str(path), place.rstrip("/") or None)
+            client.log_artifact(logger.run_id, str(path), prefix.rstrip("/") or None)
