@@ -4,6 +4,8 @@ is tried again.
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 from fmsd.tracking import publish
 from tests.test_loggers import begun, kept
+
+HEAVY = ("lightning", "wandb", "mlflow", "tensorboard")
 
 
 class Steady(CSVLogger):
@@ -113,3 +117,10 @@ def test_a_damaged_record_of_what_was_published_costs_a_sentence_alone(
     assert "remove it: the loggers then get everything again." in caplog.text
     assert (run.folder / "published.json").read_text() == text
     assert not (run.folder / "Steady").exists()
+
+
+@pytest.mark.parametrize("module", ["fmsd.tracking.publish", "fmsd.tasks.report"])
+def test_trackers_are_imported_when_a_logger_is_built(module: str) -> None:
+    code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -58,7 +58,7 @@ def test_a_table_is_made_from_nothing_and_then_found_finished(
     page = Path("again/report/results.md").read_text()
     assert "## AUC per video on folder\n" in page
     assert "| clean | jpeg | blur |" in " ".join(page.split())
-    assert "were made otherwise" in caplog.text
+    assert "were obtained with other data" in caplog.text
     before = {
         path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*") if path.is_file()
     }
@@ -219,12 +219,12 @@ def test_numbers_are_compared_where_they_were_made_alike(
     ]
     said = capsys.readouterr().out
     assert all(
-        number in said for number in ("0.675", "0.600", "0.100", "1 of 3 numbers are not recorded")
+        number in said for number in ("0.675", "0.600", "0.100", "1 of 3 results are not recorded")
     )
     assert compare_results(recorded, table("else.csv", [("a", 0, "x", 0.6, "s9", "c1")])) is None
     with caplog.at_level(logging.INFO):
         assert compare_results(tmp_path / "none.csv", made) is None
-    assert "no recorded numbers" in caplog.text
+    assert "no recorded results" in caplog.text
 
 
 @pytest.mark.parametrize("broken", ["settings", "seed", "value", "run"])
