@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 VARIANT = "variant"
 """Key of a logged configuration: runs that are averaged with one another have the same value."""
 
-LoggerFactory = Callable[[Path], "Logger"]
-"""Builds the logger of the run in a folder."""
+LoggerFactory = Callable[[Path], Any]
+"""Builds the Lightning logger of the run in a folder."""
 
 
 def build_loggers(factories: Mapping[str, LoggerFactory], folder: Path) -> dict[str, "Logger"]:
