@@ -294,7 +294,7 @@ def _warn_of_other_protocol(
             name
             for place, other in facts.items()
             if place[0] == dataset and place in used
-            for name in used[place] | other
+            for name in {*used[place], *other}
             if used[place].get(name) != other.get(name)
         }
     )

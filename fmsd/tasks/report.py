@@ -11,7 +11,7 @@ from fmsd.figures import style
 from fmsd.metrics.table import LEVELS
 from fmsd.ownership import check_replaceable
 from fmsd.report.comparability import compare_stamps
-from fmsd.report.forgeries import forgery_results, plot_forgeries
+from fmsd.report.forgeries import ForgeryResults, forgery_results, plot_forgeries
 from fmsd.report.labels import find_label
 from fmsd.report.markup import (
     header,
@@ -54,16 +54,14 @@ def report(
 ) -> pl.DataFrame:
     """Prints a table per level over all finished runs below a folder, and writes a report.
 
-    Values are means over seeds, with the standard deviation where there are several. Runs are seeds
-    of one row exactly if their overrides differ in nothing but the seed. A column holds results of
-    one protocol stamp.
+    Values are means over seeds, with standard deviations. Runs are seeds of one row exactly if
+    their overrides differ in nothing but the seed. A column holds results of one protocol stamp.
 
     Args:
         runs: folder of runs.
         metric: the metric of the main tables.
-        out: folder for `results.csv` (tidy, all results of all runs), `results.md`, `results.tex`
-            and `report.html`; None to only print. By domain the files are `domains.csv`, `.md`,
-            `.tex` and `.png`.
+        out: folder for the files of `FILES`, of which the first holds the tidy results of all runs;
+            None to only print.
         by: what a column is: a test dataset (`dataset`), or a forgery in it (`domain`), computed
             from the predictions of the runs.
         against: label of a baseline row, or a part of no other label: adds the differences of all
@@ -83,18 +81,12 @@ def report(
     rows = load_rows(runs)
     notes = compare_stamps(rows, differ)
     tidy = tidy_results(rows)
-    if metric not in tidy["metric"]:
-        raise InputError(
-            f"metric={metric} is unknown",
-            f"choose one of {', '.join(tidy['metric'].unique().sort())}",
-        )
+    check_metric(metric, tidy)
     if by == "domain":
         forgeries = forgery_results(rows, metric, notes, None if out is None else resamples)
         print_tables(forgeries.tables.values(), len(rows), runs)
         if out is not None:
-            write_tables(out, FILES[by], forgeries.tidy, forgeries.tables.values())
-            style.write_png(plot_forgeries(forgeries.tables["video"]), out / "domains.png")
-            print(f"The tables lie in {out}")
+            write_forgeries(out, forgeries)
         return forgeries.tidy
 
     means = seen_unseen_means(rows)
@@ -155,6 +147,19 @@ def check_arguments(out: Path | None, by: str, against: str | None, resamples: i
     check_replaceable(files, files[0], _is_report, "fmsd report", remedy)
 
 
+def check_metric(metric: str, tidy: pl.DataFrame) -> None:
+    """Checks that there are results of a metric.
+
+    Raises:
+        InputError: there are none.
+    """
+    if metric not in tidy["metric"]:
+        raise InputError(
+            f"metric={metric} is unknown",
+            f"choose one of {', '.join(tidy['metric'].unique().sort())}",
+        )
+
+
 def _is_report(path: Path) -> bool:
     """Whether a file has the columns of a report; results of a single run have no `run`."""
     required = {"dataset", "level", "metric", "value", "run", "seed"}
@@ -170,6 +175,13 @@ def print_tables(tables: Iterable[Table], count: int, runs: Path) -> None:
     for table in tables:
         caption = terminal_caption(table, count, runs)
         print_table(table.title, header(table), terminal_rows(table), caption)
+
+
+def write_forgeries(out: Path, forgeries: ForgeryResults) -> None:
+    """Writes the tables of a report by domain, and the video table as a figure."""
+    write_tables(out, FILES["domain"], forgeries.tidy, forgeries.tables.values())
+    style.write_png(plot_forgeries(forgeries.tables["video"]), out / "domains.png")
+    print(f"The tables lie in {out}")
 
 
 def write_tables(
