@@ -17,17 +17,19 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 
-def show(
+def print_table(
     title: str,
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
     caption: str = "",
     words: Collection[str] = (),
 ) -> None:
-    """Prints a table and a line below it; numbers stand right. Into a file or pipe it is as wide as it needs to be.
+    """Prints a table with a caption; the first column is left-aligned, the others right-aligned.
+
+    A file or pipe gets the table in its full width.
 
     Args:
-        words: columns beside the first that hold words, which stand left.
+        words: further columns that hold text and are left-aligned.
     """
     console = Console()
     if not console.is_terminal:
@@ -43,12 +45,12 @@ def show(
 
 
 def is_terminal() -> bool:
-    """Whether what is printed goes to a terminal, not into a file or pipe."""
+    """Whether the output goes to a terminal, not into a file or pipe."""
     return Console().is_terminal
 
 
 class Advance(Protocol):
-    """Tells that so many of the things that are counted are done; `note` is shown beside them."""
+    """Advances a progress bar by `count` items; `note` is shown beside the bar."""
 
     def __call__(self, count: int = 1, note: str = "") -> None:
         """See the class."""
@@ -56,16 +58,22 @@ class Advance(Protocol):
 
 
 @contextlib.contextmanager
-def counting(
+def progress(
     what: str, total: int | None = None, unit: str = "tensors", every: float = 60
 ) -> Iterator[Advance]:
-    """Shows on the terminal how many things are done and, where their number is known, how long the rest will take.
+    """Shows a progress bar on the terminal; with a known total, also the time left.
 
-    Into a file or pipe, where the number is known, it is a line in the log every so many seconds.
+    Outside a terminal a known total is logged as a line at intervals instead.
+
+    Args:
+        what: description of the work.
+        total: number of items; None if unknown.
+        unit: plural noun for the items.
+        every: seconds between two lines of the log.
     """
-    console, began = Console(stderr=True), time.monotonic()
-    told, done = began, 0
-    text = functools.partial(TextColumn, markup=False)  # [brackets] in names are no style
+    console, start = Console(stderr=True), time.monotonic()
+    last_logged, done = start, 0
+    text = functools.partial(TextColumn, markup=False)  # [brackets] in names are no markup
     columns = (
         text("{task.description}"),
         BarColumn(),
@@ -82,13 +90,13 @@ def counting(
         task = bar.add_task(what, total=total, note="")
 
         def advance(count: int = 1, note: str = "") -> None:
-            nonlocal told, done
+            nonlocal last_logged, done
             done += count
             bar.update(task, advance=count, note=note)
             now = time.monotonic()
-            if total and not console.is_terminal and now - told > every:
-                told = now
-                left = (now - began) / max(done, 1) * (total - done) / 60
+            if total and not console.is_terminal and now - last_logged > every:
+                last_logged = now
+                left = (now - start) / max(done, 1) * (total - done) / 60
                 log.info(
                     "%s: %d of %d %s%s, %.0f min left",
                     what,
@@ -102,10 +110,15 @@ def counting(
         yield advance
 
 
-def counted(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
-    """The items, while the terminal shows how many of them are done, and how fast."""
-    began = time.monotonic()
-    with counting(what, total, unit) as advance:
-        for place, item in enumerate(items, 1):
+def track(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
+    """Yields the items under a progress bar with their rate.
+
+    Args:
+        total: number of items.
+        unit: plural noun for the items.
+    """
+    start = time.monotonic()
+    with progress(what, total, unit) as advance:
+        for count, item in enumerate(items, 1):
             yield item
-            advance(note=f"{place / max(time.monotonic() - began, 1e-9):,.0f} {unit}/s")
+            advance(note=f"{count / max(time.monotonic() - start, 1e-9):,.0f} {unit}/s")

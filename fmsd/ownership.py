@@ -1,4 +1,4 @@
-"""What may be written where: only below the folder that was asked for, and never over a file of somebody else's."""
+"""Safe places to write: below the given folder only, and never over foreign files."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -7,17 +7,17 @@ from pathlib import Path
 from fmsd.errors import InputError
 
 
-def below(folder: Path, name: str) -> Path:
-    """The path of a name below a folder.
+def path_below(folder: Path, name: str) -> Path:
+    """The path `folder / name`, checked to lie below the folder.
 
     Raises:
-        InputError: it lies elsewhere, by its parts or by a link.
+        InputError: it lies elsewhere, by `..`, as an absolute path or by a link.
     """
     path = folder / name
-    home, place = folder.resolve(), path.resolve()
-    if place == home or not place.is_relative_to(home):
+    root, target = folder.resolve(), path.resolve()
+    if target == root or not target.is_relative_to(root):
         raise InputError(
-            f"{path} leads out of {folder}, to {place}",
+            f"{path} leads out of {folder}, to {target}",
             "remove the link that leads there, or choose another folder",
         )
     return path
@@ -26,25 +26,25 @@ def below(folder: Path, name: str) -> Path:
 def check_replaceable(
     paths: Iterable[Path], mark: Path, ours: Callable[[Path], bool], writer: str, remedy: str
 ) -> None:
-    """Refuses to write files where others lie that the same writer did not write.
+    """Checks that files to be written replace only files of the same writer.
 
     Args:
-        paths: the files that would be written.
-        mark: the one of them that tells who wrote them all.
-        ours: whether the mark, which is a file, was written by the writer; what it raises means
-            that it was not.
-        writer: for the sentence, `fmsd report`.
+        paths: the files to be written.
+        mark: the one of them that shows which writer wrote them all.
+        ours: whether an existing mark is of the writer; an exception counts as no.
+        writer: name for the message, e.g. `fmsd report`.
+        remedy: for the message.
 
     Raises:
-        InputError: there is such a file.
+        InputError: a foreign file would be replaced.
     """
-    there = [path for path in paths if os.path.lexists(path)]
-    if there and not _holds(mark, ours):
-        raise InputError(f"{there[0]} was not written by {writer} and would be lost", remedy)
+    existing = [path for path in paths if os.path.lexists(path)]
+    if existing and not _is_ours(mark, ours):
+        raise InputError(f"{existing[0]} was not written by {writer} and would be lost", remedy)
 
 
-def _holds(mark: Path, ours: Callable[[Path], bool]) -> bool:
+def _is_ours(mark: Path, ours: Callable[[Path], bool]) -> bool:
     try:
         return mark.is_file() and ours(mark)
-    except Exception:  # whatever a reader says about a file of another kind
+    except Exception:  # any error of a reader means a file of another kind
         return False

@@ -1,4 +1,8 @@
-"""Tables in files, read from exactly the path that is given: polars takes `*`, `?`, `[...]` and `~` in a path for a pattern of several files."""
+"""Reading tables from exactly the given path.
+
+Polars itself expands `*`, `?`, `[...]` and `~` in a path, which are ordinary characters in names of
+files.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +15,11 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pl.DataFra
     """Reads a parquet file.
 
     Args:
-        columns: the only ones to read; None for all.
+        columns: names of the columns to read; None for all.
 
     Raises:
-        polars.exceptions.PolarsError: it is no parquet file, or lacks a column.
-        OSError: it is missing or cannot be read.
+        polars.exceptions.PolarsError: the file is no parquet file, or lacks a column.
+        OSError: the file is missing or cannot be read.
     """
     with path.open("rb") as file:
         return pl.read_parquet(file, columns=None if columns is None else list(columns))
@@ -25,21 +29,22 @@ def read_csv(path: Path, **options: Any) -> pl.DataFrame:
     """Reads a CSV file.
 
     Args:
-        options: of `polars.read_csv`.
+        options: keyword arguments of `polars.read_csv`.
 
     Raises:
-        polars.exceptions.PolarsError: it is no such table.
-        OSError: it is missing or cannot be read.
+        polars.exceptions.PolarsError: the file is no such table.
+        OSError: the file is missing or cannot be read.
     """
     with path.open("rb") as file:
         return pl.read_csv(file, **options)
 
 
 def read_parquet_schema(path: Path) -> pl.Schema:
-    """The columns of a parquet file and their kinds.
+    """The column names and types of a parquet file.
 
     Raises:
-        PolarsError: it is none.
+        polars.exceptions.PolarsError: the file is no parquet file.
+        OSError: the file is missing or cannot be read.
     """
     with path.open("rb") as file:
         return pl.Schema(pl.read_parquet_schema(file))

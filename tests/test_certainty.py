@@ -13,8 +13,10 @@ import pytest
 
 from fmsd.metrics.interval import MIN_VIDEOS, enough_videos, holm_correction
 from fmsd.metrics.table import compute_results, format_video_counts
-from fmsd.report.comparability import Marks
-from fmsd.report.tables import CHANCE, LOWER, UNSEEN, latex, page, results_table
+from fmsd.report.comparability import ColumnNotes
+from fmsd.report.markup import latex_tables, markdown_tables
+from fmsd.report.summary import UNSEEN
+from fmsd.report.tables import CHANCE, LOWER_IS_BETTER, results_table
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
 from tests.test_report import evaluation, finished, frames, lines, written
@@ -155,7 +157,7 @@ def test_inverted_is_what_lies_below_chance_with_its_whole_interval(tmp_path: Pa
 
 @pytest.mark.parametrize("metric", ["auc", "eer", "bacc", "brier"])
 def test_the_best_is_better_than_chance_and_than_another_row(metric: str) -> None:
-    rng, sign = np.random.default_rng(0), -1 if metric in LOWER else 1
+    rng, sign = np.random.default_rng(0), -1 if metric in LOWER_IS_BETTER else 1
     bold = []
     for count in (1, 2, 3) * 20:
         values = rng.uniform(0.3, 0.62, count).round(2)
@@ -165,7 +167,7 @@ def test_the_best_is_better_than_chance_and_than_another_row(metric: str) -> Non
         ]
         schema = ["run", "seed", "dataset", "value", "n_videos", "n_real_videos", "metric", "level"]
         table = results_table(
-            pl.DataFrame(rows, schema=schema, orient="row"), metric, "video", {}, {}, Marks()
+            pl.DataFrame(rows, schema=schema, orient="row"), metric, "video", {}, {}, ColumnNotes()
         )
         top = max(sign * values)
         for value, cell in zip(values, (own["d"] for own in table.cells.values()), strict=True):
@@ -174,8 +176,8 @@ def test_the_best_is_better_than_chance_and_than_another_row(metric: str) -> Non
             )
             bold.append(cell.best)
         assert (
-            page([table]).count("**") / 2
-            == latex([table]).count("\\textbf")
+            markdown_tables([table]).count("**") / 2
+            == latex_tables([table]).count("\\textbf")
             == sum(own["d"].best for own in table.cells.values())
         )
     assert 0 < sum(bold) < len(bold)

@@ -6,14 +6,14 @@ import pytest
 from rich.console import Console
 
 from fmsd import console
-from fmsd.console import counting, show
+from fmsd.console import print_table, progress
 
 HOSTILE = ("[bold]x", "[/]", "[red]", "a[1]", "%s %d", "{task.x}", ":smile:")
 """Names that rich would take for styles, some of them broken."""
 
 
 def test_a_table_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    show(
+    print_table(
         "title [/]",
         ["", *HOSTILE],
         [[name, *HOSTILE] for name in HOSTILE],
@@ -33,7 +33,7 @@ def test_progress_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         console, "Console", lambda stderr: Console(file=written, force_terminal=True, width=200)
     )
-    with counting("Reading [/]", 2, "files") as advance:
+    with progress("Reading [/]", 2, "files") as advance:
         advance(note="[bold]x of [/]")
     assert "Reading [/]" in written.getvalue()
     assert "[bold]x of [/]" in written.getvalue()

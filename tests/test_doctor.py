@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from fmsd.cli.main import main
-from fmsd.console import counted
+from fmsd.console import track
 from fmsd.data.audit import look
 from fmsd.data.audit.files import actual_spellings
 from fmsd.data.audit.look import Job, inspect_all, jpeg_quality
@@ -794,7 +794,7 @@ def test_processes_see_what_one_sees(copy: Path) -> None:
         Job(str(path), path.stat().st_size, True, False) for path in sorted(copy.rglob("*.jpg"))
     ]
     assert list(inspect_all(jobs, 2)) == list(inspect_all(jobs, 0))
-    assert list(counted(inspect_all(jobs, 0), "Opening", len(jobs), "files")) == list(
+    assert list(track(inspect_all(jobs, 0), "Opening", len(jobs), "files")) == list(
         inspect_all(jobs, 0)
     )
 

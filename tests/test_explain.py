@@ -16,7 +16,7 @@ from fmsd.cli.main import main
 from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
 from fmsd.figures import explanations
-from fmsd.figures.explanations import Tile, heated
+from fmsd.figures.explanations import Tile, overlay_heatmap
 from fmsd.models.attribution import default_method, gradcam, rollout, rollout_matrix
 from fmsd.models.detector import Detector, detector
 from fmsd.models.features import features_and_logits
@@ -421,11 +421,15 @@ def test_an_image_glows_where_its_heat_map_is_highest() -> None:
     image = np.full((32, 32, 3), 100, np.uint8)
     heat = np.zeros((4, 4), np.float32)
     heat[1, 2] = 5
-    change = np.abs(heated(image, heat) - heated(image, np.full((4, 4), 0.3, np.float32))).sum(2)
+    change = np.abs(
+        overlay_heatmap(image, heat) - overlay_heatmap(image, np.full((4, 4), 0.3, np.float32))
+    ).sum(2)
     assert np.unravel_index(change.argmax(), change.shape)[0] in range(8, 16)
     assert np.unravel_index(change.argmax(), change.shape)[1] in range(16, 24)
     assert change[-8:].max() == 0
-    np.testing.assert_allclose(heated(image, np.zeros((4, 4), np.float32)), image / 255 * 0.9)
+    np.testing.assert_allclose(
+        overlay_heatmap(image, np.zeros((4, 4), np.float32)), image / 255 * 0.9
+    )
 
 
 def test_the_picture_has_a_row_a_domain_and_marks_what_is_wrong() -> None:
@@ -434,7 +438,7 @@ def test_the_picture_has_a_row_a_domain_and_marks_what_is_wrong() -> None:
         Tile(row, label, score, np.zeros((8, 8, 3), np.uint8), heat)
         for row, label, score in (("real", 0, 0.7), ("real", 0, 0.1), ("swap", 1, 0.6))
     ]
-    panels = explanations.heatmaps(tiles, "Title").axes
+    panels = explanations.plot_heatmaps(tiles, "Title").axes
     assert [axes.get_title() for axes in panels] == ["0.70 wrong", "0.10", "0.60", ""]
     assert [axes.get_ylabel() for axes in panels] == ["real\n(real)", "", "swap\n(fake)", ""]
     shown: Any = panels[0].images[0].get_array()
@@ -450,7 +454,7 @@ def test_every_domain_of_a_dataset_lies_in_its_panel() -> None:
             "y": [0.0, 1, 2, 3],
         }
     )
-    one, two = explanations.features(points, "Title").axes
+    one, two = explanations.plot_features(points, "Title").axes
     assert (one.get_title(loc="left"), two.get_title(loc="left")) == ("one", "two")
     shown = {
         dots.get_label(): np.asarray(dots.get_offsets()).tolist()

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from fmsd.cli.main import main
-from fmsd.console import counting
+from fmsd.console import progress
 from fmsd.data.description import describe_datasets
 from fmsd.data.extraction.crops import Recipe
 from fmsd.data.extraction.faces import Face, YuNet
@@ -543,7 +543,7 @@ def test_ctrl_c_finishes_what_is_at_work_and_the_rest_is_made_later(tmp_path: Pa
 
 def test_progress_in_a_file_is_a_line_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    with counting("Extracting", 4, "videos", every=0) as advance:
+    with progress("Extracting", 4, "videos", every=0) as advance:
         time.sleep(0.01)
         advance(2, note="57 frames/s")
     assert "Extracting: 2 of 4 videos, 57 frames/s, 0 min left" in caplog.text

@@ -36,7 +36,7 @@ from fmsd.peft.inject import fold
 from fmsd.peft.mask import Masking
 from fmsd.peft.parts import network_parts
 from fmsd.peft.probe import probe
-from fmsd.report.rows import trials
+from fmsd.report.rows import load_rows
 from tests.conftest import grow_tree, step, tiny_vit
 from tests.test_adapter import METHODS, adamw, train
 from tests.test_families import BY_NAME, FAMILIES, LABEL, Family, check_gradients, stir
@@ -461,7 +461,7 @@ def test_a_run_of_an_older_version_has_a_plain_head(there: Path) -> None:
     shutil.copytree(there / "runs" / "plain", newer)
     record = json.loads((newer / "run.json").read_text())
     (newer / "run.json").write_text(json.dumps(record | {"seed": 1}))
-    assert len({trial.label for trial in trials(there / "old")}) == 1  # seeds of one row
+    assert len({row.label for row in load_rows(there / "old")}) == 1  # seeds of one row
 
 
 def test_fold_writes_what_fmsd_loads_again(there: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from fmsd.figures import curves
-from fmsd.figures.svg import inline
+from fmsd.figures.svg import inline_svg
 from fmsd.peft.mask import Masking, choose_layers
-from fmsd.report.html import results as table_html
-from fmsd.report.sections import LINES, pictured
+from fmsd.report.html import number_table as table_html
+from fmsd.report.overview import MAX_LINES, figure_lines
 from fmsd.report.tables import Cell, Table
 from fmsd.tasks.report import report
 from tests.test_report import evaluation, finished
@@ -175,28 +175,32 @@ def test_pictures_show_the_best_rows_of_many() -> None:
     }
     auc, eer = (Table("", metric, "video", ("a", "b"), cells) for metric in ("auc", "eer"))
     best = sorted(cells, key=lambda row: -cells[row]["a"].value)
-    assert set(pictured(auc)) == set(best[:LINES])
-    assert set(pictured(eer)) == set(best[-LINES:])
-    assert list(pictured(auc).values()) == list(range(LINES))
-    assert "class=swatch" in table_html(auc, pictured(auc)).replace('"', "")
+    assert set(figure_lines(auc)) == set(best[:MAX_LINES])
+    assert set(figure_lines(eer)) == set(best[-MAX_LINES:])
+    assert list(figure_lines(auc).values()) == list(range(MAX_LINES))
+    assert "class=swatch" in table_html(auc, figure_lines(auc)).replace('"', "")
 
 
 def test_a_pictures_ink_is_that_of_the_page_and_its_numbers_are_whole() -> None:
-    figure = curves.training([([0, 1, 2], [0.00125, 0.0025, 0.00375])], "loss <$5 & $6>")
+    figure = curves.plot_training([([0, 1, 2], [0.00125, 0.0025, 0.00375])], "loss <$5 & $6>")
     figure.axes[0].set_yticks([0.00125, 0.0025])
-    text = inline(figure, "title")
+    text = inline_svg(figure, "title")
     assert "0.00125" in text
     assert "#000000" not in text
     assert "currentColor" in text
     assert "font-family" not in text
-    assert "a$b$c" in inline(
-        curves.histograms({"real": np.array([0.1]), "a$b$c": np.array([0.9])}), "scores"
+    assert "a$b$c" in inline_svg(
+        curves.plot_histograms({"real": np.array([0.1]), "a$b$c": np.array([0.9])}), "scores"
     )
-    assert inline(curves.training([([0, 1], [0, 1])], "x"), "title") == inline(
-        curves.training([([0, 1], [0, 1])], "x"), "title"
+    assert inline_svg(curves.plot_training([([0, 1], [0, 1])], "x"), "title") == inline_svg(
+        curves.plot_training([([0, 1], [0, 1])], "x"), "title"
     )
     one, other = (
-        set(re.findall(r'id="([^"]+)"', inline(curves.training([([0, 1], [0, 1])], "x"), title)))
+        set(
+            re.findall(
+                r'id="([^"]+)"', inline_svg(curves.plot_training([([0, 1], [0, 1])], "x"), title)
+            )
+        )
         for title in ("one", "other")
     )
     assert one

@@ -26,10 +26,11 @@ from wandb.proto import wandb_internal_pb2
 
 from fmsd.cli.main import main
 from fmsd.errors import InputError
-from fmsd.runs import job
+from fmsd.runs import configuration
 from fmsd.runs.folder import Run
 from fmsd.tracking import mlflow, publish, tensorboard, wandb
-from fmsd.tracking.dashboard import dashboard, workspace
+from fmsd.tracking.dashboard import build_workspace, dashboard
+from fmsd.tracking.values import stamps_by_dataset
 from tests.conftest import grow_tree
 
 
@@ -367,7 +368,7 @@ def test_a_logger_that_fails_costs_nothing_but_a_sentence_and_can_be_given_the_r
     assert later.keys() == {"wandb", "tensorboard", "mlflow"}
     assert later["mlflow"] == later["wandb"]
     assert later["mlflow"]["stamps"].keys() == {"near", "far"}
-    logger = mlflow.logger(story.run.folder)
+    logger = mlflow.build_mlflow_logger(story.run.folder)
     board = logger.experiment
     assert len(board.search_runs([str(logger.experiment_id)])) == 1
     assert {"adapter.safetensors", "adapter.json", "results.csv", "mask.png", "evaluations"} <= {
@@ -381,7 +382,7 @@ def test_a_logger_that_fails_costs_nothing_but_a_sentence_and_can_be_given_the_r
 def test_names_and_tags_of_a_run_that_stands_alone(nobody: Path, tmp_path: Path) -> None:
     folder = begun(tmp_path / "alone")
     for group in (None, "mine"):
-        board = wandb.logger(folder, group=group, offline=True).experiment
+        board = wandb.build_wandb_logger(folder, group=group, offline=True).experiment
         assert (board.group or None, board.name, board.tags) == (
             group,
             "alone",
@@ -389,11 +390,11 @@ def test_names_and_tags_of_a_run_that_stands_alone(nobody: Path, tmp_path: Path)
         )
         wandb.close()
     assert len({file.run.run_id for file in offline(Run(folder))}) == 1
-    logger = mlflow.logger(folder)
-    publish.begin([logger], folder)
+    logger = mlflow.build_mlflow_logger(folder)
+    publish.log_configuration([logger], folder)
     assert logger.experiment.get_run(str(logger.run_id)).data.params["data.roots.ffpp"] == "/ff"
     assert (folder / "mlflow" / "mlflow.db").is_file()
-    assert [mlflow.named(name) for name in ("test/ff++/video_tpr_0.1", "a[b]")] == [
+    assert [mlflow.mlflow_name(name) for name in ("test/ff++/video_tpr_0.1", "a[b]")] == [
         "test/ffpp/video_tpr_0.1",
         "a_b_",
     ]
@@ -417,8 +418,8 @@ def begun(folder: Path) -> Path:
 
 def work(folder: Path) -> str:
     """A job of a sweep that logs much."""
-    logger = mlflow.logger(folder)
-    publish.begin([logger], folder)
+    logger = mlflow.build_mlflow_logger(folder)
+    publish.log_configuration([logger], folder)
     for step in range(20):
         logger.log_metrics({"train/loss": float(step)}, step)
     return str(logger.run_id)
@@ -426,14 +427,14 @@ def work(folder: Path) -> str:
 
 def test_a_run_is_one_run_of_mlflow_wherever_it_lies(nobody: Path, tmp_path: Path) -> None:
     one, two = begun(tmp_path / 'a "b" ?c #d %20 é'), tmp_path / "moved"
-    logger = mlflow.logger(one)
+    logger = mlflow.build_mlflow_logger(one)
     logger.log_metrics({"x": 1.0}, 0)
     assert (one / "mlflow" / "mlflow.db").is_file()
     one.rename(two)
-    again = mlflow.logger(two)
+    again = mlflow.build_mlflow_logger(two)
     assert again.run_id == logger.run_id
     assert len(again.experiment.search_runs([str(again.experiment_id)])) == 1
-    elsewhere = mlflow.logger(two, uri=f"sqlite:///{tmp_path}/other.db")
+    elsewhere = mlflow.build_mlflow_logger(two, uri=f"sqlite:///{tmp_path}/other.db")
     assert elsewhere.run_id != logger.run_id
 
 
@@ -443,21 +444,26 @@ def test_a_store_of_mlflow_writes_no_artifacts_outside_its_folder(
     from mlflow.tracking import MlflowClient
 
     folder = begun(tmp_path / "run")
-    logger = mlflow.logger(folder)
-    assert mlflow.outside(logger) is None
-    assert mlflow.outside(mlflow.logger(folder, uri=f"sqlite:///{tmp_path}/other.db")) is None
+    logger = mlflow.build_mlflow_logger(folder)
+    assert mlflow.foreign_artifact_uri(logger) is None
+    assert (
+        mlflow.foreign_artifact_uri(
+            mlflow.build_mlflow_logger(folder, uri=f"sqlite:///{tmp_path}/other.db")
+        )
+        is None
+    )
     MlflowClient(str(logger._tracking_uri)).create_experiment(
         "strange", artifact_location=(tmp_path / "precious").as_uri()
     )
     (folder / "mlflow.txt").unlink()
-    strange = mlflow.logger(folder, project="strange")
-    assert str(mlflow.outside(strange)).startswith((tmp_path / "precious").as_uri())
+    strange = mlflow.build_mlflow_logger(folder, project="strange")
+    assert str(mlflow.foreign_artifact_uri(strange)).startswith((tmp_path / "precious").as_uri())
     (folder / "a.png").write_bytes(b"picture")
     with caplog.at_level(logging.WARNING, "fmsd"):
-        mlflow.publish(strange, Run(folder), {"ff": {"video": "x"}}, "")
-    assert "gets the numbers alone" in caplog.text
+        mlflow.log_artifacts(strange, Run(folder), {"ff": {"video": "x"}}, "")
+    assert "gets the values alone" in caplog.text
     assert not (tmp_path / "precious").exists()
-    mlflow.publish(logger, Run(folder), {"ff": {"video": "x"}}, "")
+    mlflow.log_artifacts(logger, Run(folder), {"ff": {"video": "x"}}, "")
     assert [path.name for path in (folder / "mlflow" / "artifacts").rglob("*.png")] == ["a.png"]
 
 
@@ -472,9 +478,9 @@ def test_a_store_of_mlflow_writes_no_artifacts_outside_its_folder(
 def test_runs_that_are_averaged_have_one_variant(
     change: dict[str, str], name: str, tmp_path: Path
 ) -> None:
-    settings = job.settings(begun(tmp_path / "run"))
+    settings = configuration.read_configuration(begun(tmp_path / "run"))
     settings["choices"]["protocol"] = change.pop("protocol", None)
-    assert publish.variant(settings | change) == name
+    assert publish.variant_name(settings | change) == name
 
 
 def kept(
@@ -524,15 +530,15 @@ def test_a_log_has_numbers_of_one_stamp_of_a_dataset(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = kept(begun(tmp_path / "run"), {"near": (0.9, "aaa")}, steps=3)
-    had = {"stamps": publish.stamped(run.results()), "curves": {}}
+    had = {"stamps": stamps_by_dataset(run.results()), "curves": {}}
     (run.folder / "published.json").write_text(json.dumps({"tensorboard": had}))
 
     def extend(
         name: str, aucs: dict[str, tuple[float, str]], corruptions: dict[int, float] | None = None
     ) -> list[str]:
         caplog.clear()
-        publish.extend(
-            {"tensorboard": tensorboard.logger},
+        publish.publish_evaluation(
+            {"tensorboard": tensorboard.build_tensorboard_logger},
             run,
             kept(run.folder / "evaluations" / name, aucs, corruptions, run=str(run.folder)),
         )
@@ -581,18 +587,18 @@ def test_jobs_side_by_side_share_a_store(tmp_path: Path) -> None:
 
 def test_a_sweep_is_found_above_the_folders_of_its_jobs(tmp_path: Path) -> None:
     folder = tmp_path / "sweep" / "seed0" / "swap"
-    assert job.sweep(folder) is None
+    assert configuration.sweep_folder(folder) is None
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "multirun.yaml").touch()
-    assert job.sweep(folder) == tmp_path / "sweep"
+    assert configuration.sweep_folder(folder) == tmp_path / "sweep"
 
 
 @pytest.mark.parametrize(
     ("module", "factory", "extra"),
     [
-        ("mlflow", mlflow.logger, "mlflow"),
-        ("sqlalchemy", mlflow.logger, "mlflow"),
-        ("tensorboard", tensorboard.logger, "tensorboard"),
+        ("mlflow", mlflow.build_mlflow_logger, "mlflow"),
+        ("sqlalchemy", mlflow.build_mlflow_logger, "mlflow"),
+        ("tensorboard", tensorboard.build_tensorboard_logger, "tensorboard"),
         ("wandb_workspaces.workspaces", lambda _: dashboard("me"), "dashboard"),
     ],
 )
@@ -613,18 +619,18 @@ def test_a_package_that_is_not_installed_is_named(
 
 
 def test_a_store_that_cannot_be_used_is_refused_before_training(tmp_path: Path) -> None:
-    nowhere = functools.partial(mlflow.logger, uri="nowhere://store")
+    nowhere = functools.partial(mlflow.build_mlflow_logger, uri="nowhere://store")
     with pytest.raises(
         InputError,
         match=r"^The logger mlflow does not work \(.*\); correct its settings, or train with logger=csv\.$",
     ):
-        publish.made({"mlflow": nowhere}, begun(tmp_path / "run"))
+        publish.build_loggers({"mlflow": nowhere}, begun(tmp_path / "run"))
 
 
 def spec(keys: set[str]) -> dict[str, Any]:
     """A view as it is saved."""
     return json.loads(
-        workspace("me", "fmsd", "all", keys)
+        build_workspace("me", "fmsd", "all", keys)
         ._to_model()
         .spec.model_dump_json(by_alias=True, exclude_none=True)
     )["section"]

@@ -13,8 +13,9 @@ from fmsd.cli.sweep_notes import begin
 from fmsd.data import pack
 from fmsd.data.packaged import packaged_manifest
 from fmsd.errors import InputError
-from fmsd.ownership import below, check_replaceable
-from fmsd.runs.folder import PARTS, Run, claimed, part_of_run
+from fmsd.ownership import check_replaceable, path_below
+from fmsd.runs.claim import claim_run
+from fmsd.runs.folder import PARTS, Run, owning_run
 from tests.conftest import grow_tree
 from tests.test_report import finished
 
@@ -53,7 +54,7 @@ def test_a_path_below_a_folder_is_below_it(tmp_path: Path) -> None:
     (tmp_path / "same").symlink_to(tmp_path / "in")
     for home in (tmp_path / "in", tmp_path / "same"):
         for name in ("a", "a/b", "new/deep", "inner/b"):
-            assert below(home, name) == home / name
+            assert path_below(home, name) == home / name
         for name in (
             "..",
             "../out",
@@ -65,7 +66,7 @@ def test_a_path_below_a_folder_is_below_it(tmp_path: Path) -> None:
             "",
         ):
             with pytest.raises(InputError, match="leads out of"):
-                below(home, name)
+                path_below(home, name)
 
 
 def test_a_mark_tells_whose_files_these_are(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_a_run_begins_in_no_folder_that_holds_such_a_part_of_somebody_else_s(
     before = snapshot(tmp_path)
     with (
         pytest.raises(InputError, match=r"belongs to no run and would be lost; choose another"),
-        claimed(Run(tmp_path), "a: 1"),
+        claim_run(Run(tmp_path), "a: 1"),
     ):
         pytest.fail("it began")
     assert snapshot(tmp_path) == before
@@ -118,7 +119,7 @@ def test_a_configuration_of_another_program_stops_a_run(tmp_path: Path, text: st
     for resumable in (False, True):
         with (
             pytest.raises(InputError, match="already holds a run"),
-            claimed(Run(tmp_path), "a: 1", resumable),
+            claim_run(Run(tmp_path), "a: 1", resumable),
         ):
             pytest.fail("it began")
     assert snapshot(tmp_path) == {"config.yaml": text.encode()}
@@ -137,7 +138,7 @@ def test_what_lies_beside_a_run_survives_its_failure_and_its_resumption(tmp_path
         (tmp_path / name).write_text(NOTE)
 
     def failing() -> None:
-        with claimed(Run(tmp_path), "a: 1", resumable=True):
+        with claim_run(Run(tmp_path), "a: 1", resumable=True):
             (tmp_path / "predictions").mkdir()
             raise InputError("no", "no")
 
@@ -148,7 +149,7 @@ def test_what_lies_beside_a_run_survives_its_failure_and_its_resumption(tmp_path
     (tmp_path / "predictions").mkdir()
     for name in (".run.json.3.partial", "predictions/.a.parquet.4.partial"):
         (tmp_path / name).write_text("half")
-    with claimed(Run(tmp_path), "a: 1", resumable=True):
+    with claim_run(Run(tmp_path), "a: 1", resumable=True):
         assert set(snapshot(tmp_path)) == {*notes, "config.yaml"} - {
             "error.txt"
         }  # which such a run has written
@@ -226,8 +227,8 @@ def test_fold_replaces_only_what_fold_wrote(
         refused([*ask, f"out={run / name}"], f"lies among the files of the run in {run}", capsys)
     assert snapshot(run) == before
     (tmp_path / "link").symlink_to(run)
-    assert part_of_run(tmp_path / "link" / "adapter.safetensors") == run.resolve()
-    assert part_of_run(run / "folded.safetensors") is None
+    assert owning_run(tmp_path / "link" / "adapter.safetensors") == run.resolve()
+    assert owning_run(run / "folded.safetensors") is None
     safetensors.torch.save_file(
         {"weight": torch.zeros(2)}, tmp_path / "mine.safetensors", {"mean": "[0.5]"}
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fmsd.runs import folder
-from fmsd.runs.folder import PACKAGES, provenance, revision
+from fmsd.runs import provenance as module
+from fmsd.runs.provenance import PACKAGES, git_revision, provenance
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
 
@@ -45,9 +45,9 @@ def checkout(folder: Path) -> Path:
 def test_a_checkout_is_named_by_its_revision(tmp_path: Path) -> None:
     package = checkout(tmp_path / "fmsd")
     head = git(package.parent, "rev-parse", "HEAD")
-    assert revision(package) == head
+    assert git_revision(package) == head
     (tmp_path / "link").symlink_to(package.parent)
-    assert revision(tmp_path / "link" / "fmsd") == head
+    assert git_revision(tmp_path / "link" / "fmsd") == head
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_changed_and_new_source_and_configuration_are_changes(place: str, tmp_pa
     package = checkout(tmp_path)
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_text("second\n")
-    assert revision(package) == git(tmp_path, "rev-parse", "HEAD") + "+changes"
+    assert git_revision(package) == git(tmp_path, "rev-parse", "HEAD") + "+changes"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_what_no_number_rests_on_is_no_change(place: str, tmp_path: Path) -> Non
     package = checkout(tmp_path)
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).write_text("second\n")
-    assert revision(package) == git(tmp_path, "rev-parse", "HEAD")
+    assert git_revision(package) == git(tmp_path, "rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_a_repository_around_an_installed_package_is_another_projects(
     git(project, "rm", "-rq", "--cached", "fmsd")
     package = project / place
     shutil.copytree(
-        Path(folder.__file__).parents[1],
+        Path(module.__file__).parents[1],
         package,
         ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"),
     )
     if tracked:
         git(project, "add", "-f", place)
     git(project, "commit", "-q", "-m", "Without a package of its own")
-    assert revision(package) == (
+    assert git_revision(package) == (
         git(project, "rev-parse", "HEAD") if tracked and place == "fmsd" else None
     )  # there it is the project's source
 
@@ -98,7 +98,7 @@ def test_a_repository_around_an_installed_package_is_another_projects(
 def test_outside_of_any_repository_there_is_no_revision(tmp_path: Path) -> None:
     (tmp_path / "fmsd").mkdir()
     (tmp_path / "fmsd" / "__init__.py").touch()
-    assert revision(tmp_path / "fmsd") is None
+    assert git_revision(tmp_path / "fmsd") is None
 
 
 def test_a_repository_without_a_commit_has_no_revision(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_repository_without_a_commit_has_no_revision(tmp_path: Path) -> None:
     (tmp_path / "fmsd" / "__init__.py").touch()
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
-    assert revision(tmp_path / "fmsd") is None
+    assert git_revision(tmp_path / "fmsd") is None
 
 
 def test_variables_that_point_git_elsewhere_do_not_matter(
@@ -124,9 +124,9 @@ def test_variables_that_point_git_elsewhere_do_not_matter(
         "GIT_INDEX_FILE": ".git/index",
     }.items():
         monkeypatch.setenv(name, str(other / value))
-    assert revision(package) == head
+    assert git_revision(package) == head
     (tmp_path / "alone").mkdir()
-    assert revision(tmp_path / "alone") is None
+    assert git_revision(tmp_path / "alone") is None
 
 
 def test_a_checkout_of_another_user_has_its_revision(
@@ -144,13 +144,13 @@ def test_a_checkout_of_another_user_has_its_revision(
         check=False,
     )
     assert "dubious ownership" in refused.stderr
-    assert revision(package) == head
+    assert git_revision(package) == head
 
 
 def test_without_git_there_is_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = checkout(tmp_path / "fmsd")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert revision(package) is None
+    assert git_revision(package) is None
 
 
 def test_the_version_is_that_of_the_source_that_runs(
@@ -161,7 +161,7 @@ def test_the_version_is_that_of_the_source_that_runs(
     """
     versions = provenance([])["versions"]
     assert versions.keys() == {*PACKAGES, "python"}
-    monkeypatch.setattr(folder, "PACKAGE", tmp_path / "fmsd")
+    monkeypatch.setattr(module, "PACKAGE", tmp_path / "fmsd")
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "fmsd"\nversion = "7.1"\n')
     assert provenance([])["versions"] == versions | {"fmsd": "7.1"}
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "mine"\nversion = "7.1"\n')

@@ -4,6 +4,8 @@ is tried again.
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 from fmsd.tracking import publish
 from tests.test_loggers import begun, kept
+
+HEAVY = ("lightning", "wandb", "mlflow", "tensorboard")
 
 
 class Steady(CSVLogger):
@@ -49,13 +53,13 @@ def test_a_logger_that_failed_gets_what_it_missed_at_the_next_evaluation(
     monkeypatch.setattr(Flaky, "down", 2)
     costs = {"steps": 3, "trainable": 1, "parameters": 2, "seconds": 60}
     run = kept(begun(tmp_path / "run"), {"near": (0.9, "aaa")}, **costs)
-    factories: dict[str, publish.Factory] = {"steady": Steady, "flaky": Flaky}
+    factories: dict[str, publish.LoggerFactory] = {"steady": Steady, "flaky": Flaky}
     book = run.folder / "published.json"
 
     def evaluated(name: str, aucs: dict[str, tuple[float, str]]) -> int:
         """How many sentences an evaluation costs."""
         caplog.clear()
-        publish.extend(
+        publish.publish_evaluation(
             factories, run, kept(run.folder / "evaluations" / name, aucs, run=str(run.folder))
         )
         return len([record for record in caplog.records if "did not take" in record.message])
@@ -71,7 +75,7 @@ def test_a_logger_that_failed_gets_what_it_missed_at_the_next_evaluation(
             for name, own in rows.items()
         }
 
-    publish.finish(publish.made(factories, run.folder), run)
+    publish.publish_run(publish.build_loggers(factories, run.folder), run)
     assert json.loads(book.read_text()).keys() == {"steady"}
     assert evaluated("one", {"far": (0.7, "ccc")}) == 1
     assert json.loads(book.read_text()).keys() == {"steady"}
@@ -105,7 +109,7 @@ def test_a_damaged_record_of_what_was_published_costs_a_sentence_alone(
 ) -> None:
     run = kept(begun(tmp_path / "run"), {"near": (0.9, "aaa")}, steps=3)
     (run.folder / "published.json").write_text(text)
-    publish.extend(
+    publish.publish_evaluation(
         {"steady": Steady},
         run,
         kept(run.folder / "evaluations" / "far", {"far": (0.7, "ccc")}, run=str(run.folder)),
@@ -113,3 +117,10 @@ def test_a_damaged_record_of_what_was_published_costs_a_sentence_alone(
     assert "remove it: the loggers then get everything again." in caplog.text
     assert (run.folder / "published.json").read_text() == text
     assert not (run.folder / "Steady").exists()
+
+
+@pytest.mark.parametrize("module", ["fmsd.tracking.publish", "fmsd.tasks.report"])
+def test_trackers_are_imported_when_a_logger_is_built(module: str) -> None:
+    code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -24,7 +24,8 @@ from fmsd.figures import merges
 from fmsd.metrics.interval import percentile_interval, resample_metrics
 from fmsd.metrics.table import LEVELS, compute_results, with_scores
 from fmsd.metrics.video import aggregate_videos
-from fmsd.report.tables import SEEN, UNSEEN, escaped
+from fmsd.report.markup import escape_latex
+from fmsd.report.summary import SEEN, UNSEEN
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
 
@@ -265,9 +266,9 @@ def test_by_domain_a_column_is_a_forgery_and_inverted_ones_are_flagged(
 def test_the_picture_shows_the_means_of_videos(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn, draw = [], merges.domain_matrix
+    drawn, draw = [], merges.plot_domain_matrix
     monkeypatch.setattr(
-        merges, "domain_matrix", lambda *arguments: drawn.append(arguments) or draw(*arguments)
+        merges, "plot_domain_matrix", lambda *arguments: drawn.append(arguments) or draw(*arguments)
     )
     tidy = report(runs, out=tmp_path / "out", by="domain").filter(level="video", metric="auc")
     ((rows, columns, values, metric, inverted),) = drawn
@@ -511,7 +512,7 @@ def test_numbers_without_a_stamp_are_refused(runs: Path) -> None:
     with pytest.raises(InputError, match=r"merge are of an older version, .* fmsd evaluate"):
         report(runs)
     table.with_columns(stamp=pl.lit("0" * 12)).write_csv(runs / "merge" / "results.csv")
-    with pytest.raises(InputError, match=r"0{12}, of which its run.json says nothing"):
+    with pytest.raises(InputError, match=r"0{12}, which its run.json does not explain"):
         report(runs)
 
 
@@ -635,8 +636,8 @@ def test_latex_is_balanced_and_escaped(runs: Path, tmp_path: Path) -> None:
         rows = [line for line in body.splitlines() if line.endswith("\\\\")]
         assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {columns}
         assert not any(row.lstrip().startswith("[") for row in rows)
-    assert f"{{}}{escaped('[x_1] & 50% $y$ #1 {z} a')}" in text
-    assert escaped("a\\b_c ~") == r"a\textbackslash{}b\_c \textasciitilde{}"
+    assert f"{{}}{escape_latex('[x_1] & 50% $y$ #1 {z} a')}" in text
+    assert escape_latex("a\\b_c ~") == r"a\textbackslash{}b\_c \textasciitilde{}"
 
 
 def test_the_command_and_what_it_refuses(
@@ -691,7 +692,7 @@ def test_predictions_that_the_numbers_do_not_follow_from_are_told(runs: Path) ->
     whole.with_columns(-pl.col("logit")).write_parquet(path)
     with pytest.raises(
         InputError,
-        match=r"ff\.parquet does not hold the predictions that the numbers beside it follow from \(auc per frame 0\.",
+        match=r"ff\.parquet does not hold the predictions behind the results beside it \(auc per frame 0\.",
     ):
         report(runs, by="domain")
 
@@ -826,7 +827,7 @@ def test_the_newest_evaluation_counts_by_its_time_and_shadowed_ones_are_told(
     merge = runs / "merge"
     assert "copied" not in caplog.text  # it was tested by the same protocol
     assert (
-        f"{merge / 'evaluations/large'} was tested on ff, too, but the numbers of {merge} count "
+        f"{merge / 'evaluations/large'} was tested on ff, too, but the results of {merge} count "
         "(they differ in size)." in caplog.messages
     )
 

@@ -13,7 +13,7 @@ import yaml
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
 from fmsd.errors import InputError
-from fmsd.tasks.reproduce import compare, filled, reproduce
+from fmsd.tasks.reproduce import compare_results, expand_step, reproduce
 from tests.conftest import grow_tree
 
 NETWORK = (
@@ -58,7 +58,7 @@ def test_a_table_is_made_from_nothing_and_then_found_finished(
     page = Path("again/report/results.md").read_text()
     assert "## AUC per video on folder\n" in page
     assert "| clean | jpeg | blur |" in " ".join(page.split())
-    assert "were made otherwise" in caplog.text
+    assert "were obtained with other data" in caplog.text
     before = {
         path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*") if path.is_file()
     }
@@ -137,10 +137,10 @@ def test_each_finished_training_is_filled_in_and_neither_merges_nor_evaluations(
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "run.json").write_text(record)
     with pytest.raises(InputError, match="There is no finished training below"):
-        list(filled("evaluate run={run}", {"out": str(tmp_path)}))
+        list(expand_step("evaluate run={run}", {"out": str(tmp_path)}))
     for name in records:
         (tmp_path / name / "results.csv").touch()
-    lines = list(filled("evaluate run={run} to={out}", {"out": str(tmp_path)}))
+    lines = list(expand_step("evaluate run={run} to={out}", {"out": str(tmp_path)}))
     assert lines == [
         ["evaluate", f"run='{tmp_path / name}'", f"to='{tmp_path}'"] for name in ("a", "b")
     ]
@@ -148,10 +148,10 @@ def test_each_finished_training_is_filled_in_and_neither_merges_nor_evaluations(
 
 def test_each_forgery_is_filled_in() -> None:
     values = {"out": "x", "forgeries": "a,b"}
-    assert list(filled("train to={out}/{forgery} all=[{forgeries}] one={first}", values)) == [
+    assert list(expand_step("train to={out}/{forgery} all=[{forgeries}] one={first}", values)) == [
         ["train", f"to='x/{name}'", "all=[a,b]", "one=a"] for name in ("a", "b")
     ]
-    assert list(filled("train one={first}", values)) == [["train", "one=a"]]
+    assert list(expand_step("train one={first}", values)) == [["train", "one=a"]]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_numbers_are_compared_where_they_were_made_alike(
             ("b", 0, "x", 0.9, "s1", "other"),
         ],
     )
-    both = compare(recorded, made)
+    both = compare_results(recorded, made)
     assert both is not None
     assert both.select("run", "dataset", "value", "recorded").rows() == [
         ("a", "x", 0.6, 0.5),
@@ -219,12 +219,12 @@ def test_numbers_are_compared_where_they_were_made_alike(
     ]
     said = capsys.readouterr().out
     assert all(
-        number in said for number in ("0.675", "0.600", "0.100", "1 of 3 numbers are not recorded")
+        number in said for number in ("0.675", "0.600", "0.100", "1 of 3 results are not recorded")
     )
-    assert compare(recorded, table("else.csv", [("a", 0, "x", 0.6, "s9", "c1")])) is None
+    assert compare_results(recorded, table("else.csv", [("a", 0, "x", 0.6, "s9", "c1")])) is None
     with caplog.at_level(logging.INFO):
-        assert compare(tmp_path / "none.csv", made) is None
-    assert "no recorded numbers" in caplog.text
+        assert compare_results(tmp_path / "none.csv", made) is None
+    assert "no recorded results" in caplog.text
 
 
 @pytest.mark.parametrize("broken", ["settings", "seed", "value", "run"])

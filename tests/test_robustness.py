@@ -19,6 +19,7 @@ from fmsd.data.loading.corruptions import LEVELS, NAMES, corrupt, frame_seed
 from fmsd.data.loading.image import read_image
 from fmsd.errors import InputError
 from fmsd.figures import style
+from fmsd.figures.robustness import plot_robustness
 from fmsd.metrics.table import COLUMNS
 from tests.conftest import grow_tree
 
@@ -167,8 +168,8 @@ def test_the_picture_has_a_panel_per_corruption_and_a_line_per_dataset(tmp_path:
     table = pl.DataFrame(
         rows, schema=["dataset", "level", "metric", "value", "corruption", "severity"], orient="row"
     )
-    figure = style.robustness(table)
-    style.write(figure, tmp_path / "robustness.png")
+    figure = plot_robustness(table)
+    style.write_png(figure, tmp_path / "robustness.png")
     with Image.open(tmp_path / "robustness.png") as image:
         image.load()
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(NAMES)

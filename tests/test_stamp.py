@@ -154,7 +154,7 @@ def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_p
     ] == ["8", "8", "8+all"]
     Run(tmp_path / "old").write_record({"seed": 0})
     with pytest.raises(
-        InputError, match="an older version, which did not record what its numbers rest on"
+        InputError, match="an older version, which did not record the protocol of its training"
     ):
         merged_origin([a, tmp_path / "old"], "fixed")
 

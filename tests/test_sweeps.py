@@ -16,7 +16,8 @@ import pytest
 from fmsd.cli.main import main
 from fmsd.cli.sweep_notes import CONTENTS, Note, attempt, begin, kindred, summed_up
 from fmsd.errors import InputError
-from fmsd.runs.folder import BUSY, ERROR, Run, claimed, write
+from fmsd.runs.claim import claim_run
+from fmsd.runs.folder import BUSY, ERROR, Run, write_text
 from tests.conftest import ROOT, grow_tree
 
 TINY = (
@@ -160,7 +161,7 @@ def test_a_finished_job_of_other_defaults_is_refused_and_nothing_is_left_of_a_sw
 def test_a_damaged_note_of_what_a_sweep_holds_is_told_and_stops_only_its_own(
     text: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(place / "sweeps" / "old" / CONTENTS, text)
+    write_text(place / "sweeps" / "old" / CONTENTS, text)
     assert main([*TINY, "seed=0,1", "hydra.sweep.dir=sweeps/old"]) == 2
     said = capsys.readouterr()
     assert (
@@ -169,7 +170,7 @@ def test_a_damaged_note_of_what_a_sweep_holds_is_told_and_stops_only_its_own(
     )
     assert not said.out
     assert kindred(place / "sweeps", {"seed": ["0"]}) is None
-    write(place / "sweeps" / "new" / CONTENTS, '{"seed": ["0", "1"]}')
+    write_text(place / "sweeps" / "new" / CONTENTS, '{"seed": ["0", "1"]}')
     os.utime(place / "sweeps" / "new" / CONTENTS, (0, 0))
     assert kindred(place / "sweeps", {"seed": ["0"]}) == place / "sweeps" / "new"
 
@@ -214,7 +215,7 @@ def test_how_a_job_ended_is_in_files(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     notes, run = tmp_path / "sweep" / ".jobs" / "1", tmp_path / "sweep" / "job"
-    write(run / ERROR, "of the time before")
+    write_text(run / ERROR, "of the time before")
     begin(tmp_path / "sweep", notes, {"b": ["1", "2", "3"]}, 3)
     Note(1, ["b=2"], str(tmp_path / "sweep" / "dead")).keep(notes)
     attempt(work, Note(0, ["b=1"], str(run)), notes)
@@ -249,8 +250,8 @@ def test_a_job_that_another_process_is_at_work_on_is_left_to_it(
     run = Run(next(place.glob("sweeps/*/*seed1*")))
     (run.folder / "results.csv").unlink()
     capsys.readouterr()
-    write(run.folder / ERROR, "of the time before")
-    with claimed(run, run.config.read_text(), resumable=True):
+    write_text(run.folder / ERROR, "of the time before")
+    with claim_run(run, run.config.read_text(), resumable=True):
         assert main(words) == 0
         monkeypatch.setenv("FMSD_SWEEP", str(place))
         alone = [
@@ -271,7 +272,7 @@ def test_only_a_sweep_that_contains_the_other_is_of_its_kind(
     for age, (name, text) in enumerate(
         [("old", '{"seed": ["0", "1"], "b": ["x"]}'), ("new", '{"seed": ["1"], "b": ["x", "y"]}')]
     ):
-        write(tmp_path / name / CONTENTS, text)
+        write_text(tmp_path / name / CONTENTS, text)
         os.utime(tmp_path / name / CONTENTS, (age, age))
     expected: list[tuple[dict[str, list[str]], str | None]] = [
         ({"seed": ["0"], "b": ["x"]}, "old"),

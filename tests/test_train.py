@@ -15,7 +15,8 @@ from fmsd.cli.main import main
 from fmsd.engine.trainer import all_steps, check_precision, epoch_steps, made
 from fmsd.engine.weights import built
 from fmsd.errors import InputError
-from fmsd.runs.folder import Run, claimed, prune
+from fmsd.runs.claim import claim_run
+from fmsd.runs.folder import Run, remove_empty_folders
 from tests.conftest import grow_tree, tiny_vit
 
 
@@ -77,32 +78,32 @@ def test_a_refused_run_takes_back_its_own_parts_and_nothing_else(
     monkeypatch.chdir(tmp_path)
 
     def refused(folder: Path) -> None:
-        with claimed(Run(folder), "a: 1"):
+        with claim_run(Run(folder), "a: 1"):
             (folder / "predictions").mkdir()
             raise InputError("no.")
 
     run = tmp_path / "runs" / "probe" / "now"
     with pytest.raises(InputError, match="no"):
         refused(run)
-    prune(run)
+    remove_empty_folders(run)
     assert list(tmp_path.iterdir()) == []
     mixed = tmp_path / "mine"
     (mixed / "logs").mkdir(parents=True)
     (mixed / "thesis.tex").write_text("years")
     with pytest.raises(InputError, match="no"):
         refused(mixed)
-    prune(mixed)
+    remove_empty_folders(mixed)
     assert {path.name for path in mixed.iterdir()} == {"logs", "thesis.tex"}
 
 
 def test_a_second_process_in_the_same_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
-    with claimed(Run(tmp_path), "a: 1"):
+    with claim_run(Run(tmp_path), "a: 1"):
         (tmp_path / "logs").mkdir()
         with (
             pytest.raises(
                 InputError, match=r"Another process is at work on the run in .*; wait for it"
             ),
-            claimed(Run(tmp_path), "b: 2"),
+            claim_run(Run(tmp_path), "b: 2"),
         ):
             pass
         assert (tmp_path / "config.yaml").read_text() == "a: 1"
@@ -111,9 +112,9 @@ def test_a_second_process_in_the_same_folder_is_refused_and_harms_nothing(tmp_pa
 
 def test_a_run_goes_on_only_as_it_was_configured_and_until_it_is_finished(tmp_path: Path) -> None:
     config = "data: {size: 32, root: /a}\nseed: 1\noverrides: [seed=1]\n"
-    with claimed(Run(tmp_path), config, resumable=True):
+    with claim_run(Run(tmp_path), config, resumable=True):
         (tmp_path / ".mask.json.0123.partial").write_text("half")
-    with claimed(Run(tmp_path), config.replace("[seed=1]", "[data=x, seed=1]"), resumable=True):
+    with claim_run(Run(tmp_path), config.replace("[seed=1]", "[data=x, seed=1]"), resumable=True):
         assert not (tmp_path / ".mask.json.0123.partial").exists()
     assert (tmp_path / "config.yaml").read_text() == config
     with (
@@ -121,21 +122,21 @@ def test_a_run_goes_on_only_as_it_was_configured_and_until_it_is_finished(tmp_pa
             InputError,
             match=r"already holds a run, unfinished and different from this one in data\.size; choose another",
         ),
-        claimed(Run(tmp_path), config.replace("32", "64"), resumable=True),
+        claim_run(Run(tmp_path), config.replace("32", "64"), resumable=True),
     ):
         pass
     for name in ("run.json", "results.csv"):
         (tmp_path / name).write_text("{}")
     with (
         pytest.raises(InputError, match=r"already holds a run; choose another folder"),
-        claimed(Run(tmp_path), config, resumable=True),
+        claim_run(Run(tmp_path), config, resumable=True),
     ):
         pass
 
 
 def test_a_run_with_a_checkpoint_is_kept(tmp_path: Path) -> None:
     def refused() -> None:
-        with claimed(Run(tmp_path), "a: 1"):
+        with claim_run(Run(tmp_path), "a: 1"):
             (tmp_path / "checkpoints").mkdir()
             (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"hours of work")
             raise InputError("a test image is broken.")
@@ -151,7 +152,7 @@ def test_who_waits_for_a_run_finds_it_as_it_is_then(fails: bool, tmp_path: Path)
     begun = threading.Event()
 
     def first() -> None:
-        with contextlib.suppress(ValueError), claimed(Run(tmp_path), "a: 1", resumable=True):
+        with contextlib.suppress(ValueError), claim_run(Run(tmp_path), "a: 1", resumable=True):
             begun.set()
             time.sleep(0.5)  # the other one waits by now
             Run(tmp_path).write_record({"stamps": {}})  # a merge that there is nothing to test of
@@ -162,12 +163,12 @@ def test_who_waits_for_a_run_finds_it_as_it_is_then(fails: bool, tmp_path: Path)
     worker.start()
     assert begun.wait(10)
     if fails:
-        with claimed(Run(tmp_path), "b: 2", resumable=True):
+        with claim_run(Run(tmp_path), "b: 2", resumable=True):
             assert Run(tmp_path).config.read_text() == "b: 2"
     else:
         with (
             pytest.raises(InputError, match=r"already holds a run; choose another folder"),
-            claimed(Run(tmp_path), "a: 1", resumable=True),
+            claim_run(Run(tmp_path), "a: 1", resumable=True),
         ):
             pass
         assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "run.json"}

@@ -100,7 +100,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     ),
     "a writer": (
         lambda run, marker: run.update(
-            data={"_target_": "fmsd.runs.folder.write", "path": str(marker), "text": "x"}
+            data={"_target_": "fmsd.runs.folder.write_text", "path": str(marker), "text": "x"}
         ),
         r"would call fmsd\.runs\.folder\.write for data",
     ),
@@ -266,7 +266,9 @@ OTHERS: dict[str, tuple[Attack, str]] = {
     "another of other data": (
         change(
             data={
-                "others": {"far": {"_target_": "fmsd.runs.folder.write", "path": "x", "text": "y"}}
+                "others": {
+                    "far": {"_target_": "fmsd.runs.folder.write_text", "path": "x", "text": "y"}
+                }
             }
         ),
         r"would call fmsd\.runs\.folder\.write for data\.others\.far",
@@ -528,7 +530,7 @@ def test_an_interrupted_run_does_not_choose_where_results_are_sent(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     mlflow = {
-        "_target_": "fmsd.tracking.mlflow.logger",
+        "_target_": "fmsd.tracking.mlflow.build_mlflow_logger",
         "_partial_": True,
         "project": "fmsd",
         "uri": "http://stranger:5000",
@@ -719,7 +721,7 @@ def test_a_record_that_lacks_what_a_run_has_is_named(
 def test_settings_of_weights_and_biases_in_a_run_s_folder_are_not_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
-    nodes = {"wandb": {"_target_": "fmsd.tracking.wandb.logger", "project": "mine"}}
+    nodes = {"wandb": {"_target_": "fmsd.tracking.wandb.build_wandb_logger", "project": "mine"}}
     (tmp_path / "run" / "wandb").mkdir(parents=True)
     (tmp_path / "run" / "wandb" / "settings").write_text("[default]\nbase_url = http://elsewhere\n")
     assert used_loggers(nodes, folder=tmp_path / "run") == nodes

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from fmsd.console import show
-from fmsd.runs.folder import write
+from fmsd.console import print_table
+from fmsd.runs.folder import write_text
 
 
 class Row(TypedDict):
@@ -79,9 +79,9 @@ def report(title: str, rows: list[Row], path: Path | None) -> None:
         ]
         for line in rows
     ]
-    show(title, ["figure", "value", "unit", "goal", "against"], lines, rows[0]["machine"])
+    print_table(title, ["figure", "value", "unit", "goal", "against"], lines, rows[0]["machine"])
     if path:
-        write(path, json.dumps(rows, indent=2) + "\n")
+        write_text(path, json.dumps(rows, indent=2) + "\n")
 
 
 def main(title: str, measure: Callable[[], list[Row]]) -> None:

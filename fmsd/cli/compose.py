@@ -21,7 +21,8 @@ from fmsd.data.synthetic.plan import VERSION
 from fmsd.errors import InputError
 from fmsd.models.detector import PACKAGE as PACKAGED
 from fmsd.quoting import typed
-from fmsd.runs.folder import Run, differing
+from fmsd.runs.configuration import first_difference
+from fmsd.runs.folder import Run
 
 
 def without(names: Sequence[str], name: str) -> list[str]:
@@ -246,7 +247,7 @@ def done(run: Run, config: str) -> bool:
     """
     if not run.finished:
         return False
-    if key := differing(run.config.read_text(encoding="utf-8"), config):
+    if key := first_difference(run.config.read_text(encoding="utf-8"), config):
         raise InputError(
             f"{run.folder} holds a finished run that differs from this one in {key}",
             "begin a new sweep with hydra.sweep.dir=FOLDER",

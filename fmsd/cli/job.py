@@ -24,7 +24,7 @@ from fmsd.cli.sweep import SWEEP, JobError
 from fmsd.cli.sweep_notes import Note, attempt, summed_up
 from fmsd.cli.verbs import VERBS
 from fmsd.errors import BusyError, InputError
-from fmsd.runs.folder import BUSY, ERROR, prune, write
+from fmsd.runs.folder import BUSY, ERROR, remove_empty_folders, write_text
 from fmsd.surroundings import refused_by_machine
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def run(verb: str, overrides: Sequence[str]) -> int:
         except (InputError, OmegaConfBaseException) as error:
             refusal = translate_hydra_error(error, verb, overrides)
             if notes and not isinstance(refusal, BusyError):
-                write(folder / ERROR, f"{refusal}\n")
+                write_text(folder / ERROR, f"{refusal}\n")
             if debugging:
                 raise
             if multirun:
@@ -82,11 +82,11 @@ def run(verb: str, overrides: Sequence[str]) -> int:
             refusals.append(refusal)
         except Exception:
             if notes:
-                write(folder / ERROR, traceback.format_exc())
+                write_text(folder / ERROR, traceback.format_exc())
             raise
         finally:
             if folder not in standing:
-                prune(folder)  # Hydra makes it before we can look at anything
+                remove_empty_folders(folder)  # Hydra makes it before we can look at anything
 
     sys.argv = [f"fmsd {verb}", *overrides]
     ended = 0

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fmsd.console import show
+from fmsd.console import print_table
 from fmsd.errors import BusyError, InputError
-from fmsd.runs.folder import BUSY, ERROR, Run, prune, write
+from fmsd.runs.folder import BUSY, ERROR, Run, remove_empty_folders, write_text
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Note:
 
     def keep(self, notes: Path) -> None:
         """Writes the file, atomically."""
-        write(notes / f"{self.number}.json", json.dumps(asdict(self)))
+        write_text(notes / f"{self.number}.json", json.dumps(asdict(self)))
 
 
 def attempt(work: Callable[[], int | None], note: Note, notes: Path) -> float | None:
@@ -69,10 +69,10 @@ def attempt(work: Callable[[], int | None], note: Note, notes: Path) -> float | 
         code = BUSY
     except InputError as error:
         code = 2
-        write(told, f"{error}\n")
+        write_text(told, f"{error}\n")
     except Exception:
         code = 1
-        write(told, traceback.format_exc())
+        write_text(told, traceback.format_exc())
     how = "busy" if code == BUSY else "failed" if code else "skipped" if finished else "done"
     code = 0 if how == "busy" else code if code in (0, 2) else 1
     replace(note, ended=how, code=code).keep(notes)
@@ -129,15 +129,15 @@ def summed_up(notes: Path) -> int:
                 f"The same command again does what is missing; a job's {ERROR}, where it has "
                 "one, tells more."
             )
-            show(title, ("not done", "why", "folder"), rows, remedy, ("why", "folder"))
+            print_table(title, ("not done", "why", "folder"), rows, remedy, ("why", "folder"))
         else:
             print(f"{title}.")
     shutil.rmtree(notes, ignore_errors=True)
-    prune(notes.parent)
+    remove_empty_folders(notes.parent)
     if {path.name for path in sweep.glob("*")} <= {CONTENTS, HYDRAS}:  # nothing came of it
         for path in sweep.glob("*"):
             path.unlink()
-        prune(sweep)
+        remove_empty_folders(sweep)
     return next((note.code for note in found if note.code), 0)
 
 
@@ -154,13 +154,13 @@ def begin(folder: Path, notes: Path, asked: Mapping[str, Sequence[str]], jobs: i
             "choose another folder with hydra.sweep.dir=FOLDER",
         )
     known = contents(folder)
-    write(notes / BEGUN, json.dumps({"jobs": jobs, "before": known}))
+    write_text(notes / BEGUN, json.dumps({"jobs": jobs, "before": known}))
     both = (
         {key: sorted({*known[key], *asked[key]}) for key in asked}
         if known.keys() == asked.keys()
         else asked
     )
-    write(folder / CONTENTS, json.dumps(both, indent=2) + "\n")
+    write_text(folder / CONTENTS, json.dumps(both, indent=2) + "\n")
 
 
 def keep(folder: Path, before: Mapping[str, Sequence[str]], found: Sequence[Note]) -> None:
@@ -185,7 +185,7 @@ def keep(folder: Path, before: Mapping[str, Sequence[str]], found: Sequence[Note
         else before
     )
     if after and after != known:
-        write(folder / CONTENTS, json.dumps(after, indent=2) + "\n")
+        write_text(folder / CONTENTS, json.dumps(after, indent=2) + "\n")
 
 
 def contents(folder: Path) -> dict[str, list[str]]:

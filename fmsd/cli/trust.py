@@ -88,13 +88,13 @@ TRAINER = frozenset(
 """Arguments of Lightning's trainer that only set how it computes; others write files, load plugins or send something."""
 
 DESTINATIONS: dict[str, Mapping[str, Callable[[Any], bool]]] = {
-    "fmsd.tracking.wandb.logger": {
+    "fmsd.tracking.wandb.build_wandb_logger": {
         "project": lambda _: True,
         "group": lambda _: True,
         "offline": lambda value: value is True,
     },
-    "fmsd.tracking.mlflow.logger": {"project": lambda _: True},
-    "fmsd.tracking.tensorboard.logger": {},
+    "fmsd.tracking.mlflow.build_mlflow_logger": {"project": lambda _: True},
+    "fmsd.tracking.tensorboard.build_tensorboard_logger": {},
 }
 """Arguments of loggers, with the values, that send nothing elsewhere than the user's own settings say."""
 
@@ -383,7 +383,7 @@ def used_loggers(
         elsewhere |= {
             name: str(settings)
             for name, node in (loggers or {}).items()
-            if node["_target_"] == "fmsd.tracking.wandb.logger"
+            if node["_target_"] == "fmsd.tracking.wandb.build_wandb_logger"
         }
     for name, setting in elsewhere.items():
         told = (name, setting, trust_in((loggers or {})[name]))

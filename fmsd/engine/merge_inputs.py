@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fmsd.console import counting
+from fmsd.console import progress
 from fmsd.engine.trainer import seed_everything
 from fmsd.errors import InputError
 from fmsd.figures import merges
@@ -82,7 +82,7 @@ def read_inputs(
         files = [(expert.path, expert.sha256) for expert in opened[:-1]]
         grams = known_grams(before, base_hash, files, specialists.names)
         specialists = dataclasses.replace(specialists, known_gram=grams)
-    with counting("Comparing", len(specialists.names)) as tick:
+    with progress("Comparing", len(specialists.names)) as tick:
         grams = dataclasses.replace(specialists, on_read=tick).gram
     specialists = dataclasses.replace(specialists, known_gram=grams)
     check_distance(specialists, opened)
@@ -105,7 +105,7 @@ def seed_cosine(seeds: Sequence[Expert], specialists: Specialists) -> dict[str, 
     states, labels = [seed.state for seed in seeds], [seed.label for seed in seeds]
     pair = Specialists(specialists.base, states, specialists.parts, labels)
     check_distance(pair, seeds)
-    cosine = float(merges.cosine(pair.gram.sum(0))[0, 1])
+    cosine = float(merges.cosine_matrix(pair.gram.sum(0))[0, 1])
     if math.isnan(cosine):
         raise InputError(
             f"{labels[0]} or {labels[1]} did not change the tensors that are merged",

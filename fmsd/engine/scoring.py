@@ -16,6 +16,7 @@ from fmsd.engine.learner import Scorer
 from fmsd.engine.predictions import gather, joined
 from fmsd.engine.stamp import stamped
 from fmsd.figures import style
+from fmsd.figures.robustness import plot_robustness
 from fmsd.metrics.table import compute_results
 from fmsd.models.detector import Detector
 from fmsd.runs.folder import CORRUPTIONS, Run
@@ -61,7 +62,7 @@ def stress(
             )
         robustness = pl.concat(parts)
         run.write(CORRUPTIONS, robustness.write_csv())
-        style.write(style.robustness(robustness), run.folder / "robustness.png")
+        style.write_png(plot_robustness(robustness), run.folder / "robustness.png")
     run.write_results(table)
     return table
 

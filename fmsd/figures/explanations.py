@@ -1,4 +1,4 @@
-"""Pictures of what a detector looks at, and of how its features lie."""
+"""Figures that explain a detector: attribution maps and embeddings of its features."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 
 from fmsd.data.frame import REAL
-from fmsd.figures.style import canvases, literal
+from fmsd.figures.style import canvases, literal_text
 
 HEAT = mpl.colormaps["inferno"]
 HUES = [hue for name in ("tab10", "Dark2", "Set2") for hue in mpl.color_sequences[name]]
@@ -21,13 +21,14 @@ SHAPES = "os^vDPX*"
 
 
 class Tile(NamedTuple):
-    """An explained image.
+    """An image with its attribution map.
 
     Args:
-        row: what it is shown among, e.g. a dataset and one of its domains.
+        row: title of the row it is shown in, e.g. a dataset and one of its domains.
         label: 0 real, 1 fake.
         score: probability of fake.
-        heat: its heat map, of any size.
+        image: RGB image.
+        heat: its attribution map, of any size.
     """
 
     row: str
@@ -37,8 +38,11 @@ class Tile(NamedTuple):
     heat: Float[np.ndarray, "rows columns"]
 
 
-def heatmaps(tiles: Sequence[Tile], title: str) -> Figure:
-    """A row for each domain; every image stands beside itself under its heat map, its score above it, which is red on the wrong side of 0.5."""
+def plot_heatmaps(tiles: Sequence[Tile], title: str) -> Figure:
+    """Plots images beside their attribution maps: a row per domain, scores as titles.
+
+    Scores on the wrong side of 0.5 are red.
+    """
     rows = {
         name: [tile for tile in tiles if tile.row == name]
         for name in dict.fromkeys(tile.row for tile in tiles)
@@ -47,13 +51,15 @@ def heatmaps(tiles: Sequence[Tile], title: str) -> Figure:
     figure, panels = canvases(
         1.2 + 2.1 * columns, 0.5 + 1.3 * len(rows), columns * len(rows), columns
     )
-    for place, (name, own) in enumerate(rows.items()):
-        line = panels[place * columns : (place + 1) * columns]
-        line[0].set_ylabel(f"{literal(name)}\n({'fake' if own[0].label else 'real'})", fontsize=7)
-        for axes, tile in zip(
-            line, own, strict=False
-        ):  # a domain may have fewer images than others
-            axes.imshow(np.concatenate([tile.image / 255, heated(tile.image, tile.heat)], 1))
+    for index, (name, row_tiles) in enumerate(rows.items()):
+        line = panels[index * columns : (index + 1) * columns]
+        line[0].set_ylabel(
+            f"{literal_text(name)}\n({'fake' if row_tiles[0].label else 'real'})", fontsize=7
+        )
+        for axes, tile in zip(line, row_tiles, strict=False):  # rows differ in length
+            axes.imshow(
+                np.concatenate([tile.image / 255, overlay_heatmap(tile.image, tile.heat)], 1)
+            )
             wrong = (tile.score >= 0.5) != bool(tile.label)
             axes.set_title(
                 f"{tile.score:.2f}{' wrong' if wrong else ''}",
@@ -65,54 +71,59 @@ def heatmaps(tiles: Sequence[Tile], title: str) -> Figure:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
-    figure.suptitle(literal(title), fontsize=8, x=0.01, ha="left")
+    figure.suptitle(literal_text(title), fontsize=8, x=0.01, ha="left")
     return figure
 
 
-def heated(
+def overlay_heatmap(
     image: UInt8[np.ndarray, "height width 3"], heat: Float[np.ndarray, "rows columns"]
 ) -> Float[np.ndarray, "height width 3"]:
-    """An image under its heat map, which goes from its own lowest value (nothing) to its highest; an even map shows nothing."""
+    """Blends an image with its attribution map, scaled from its minimum to its maximum.
+
+    A constant map leaves the image as it is.
+    """
     large = cv2.resize(heat.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    reach = large.max() - large.min()
-    share = (
-        (large - large.min()) / reach if reach > 1e-6 * abs(large).max() else np.zeros_like(large)
+    span = large.max() - large.min()
+    scaled = (
+        (large - large.min()) / span if span > 1e-6 * abs(large).max() else np.zeros_like(large)
     )
-    cover = 0.75 * share[..., None]
-    return (1 - cover) * (image / 255 * 0.9) + cover * HEAT(0.25 + 0.75 * share)[..., :3]
+    opacity = 0.75 * scaled[..., None]
+    return (1 - opacity) * (image / 255 * 0.9) + opacity * HEAT(0.25 + 0.75 * scaled)[..., :3]
 
 
-def features(points: pl.DataFrame, title: str) -> Figure:
-    """A panel for each dataset in one plane: its forgeries by colour and shape, real frames as black crosses, other datasets pale behind them.
+def plot_features(points: pl.DataFrame, title: str) -> Figure:
+    """Plots a 2-D embedding of features, a panel per dataset in common coordinates.
+
+    Forgeries differ in colour and shape, real frames are black crosses, and the other datasets are
+    pale in the background.
 
     Args:
-        points: a row for each frame, with the columns dataset, domain, x and y.
+        points: a row per frame with the columns dataset, domain, x and y.
     """
     datasets = points["dataset"].unique(maintain_order=True).to_list()
     forgeries = points.filter(pl.col("domain") != REAL)["domain"].unique().sort().to_list()
     columns = min(3, len(datasets))
-    lines = -(-len(datasets) // columns)
-    figure, panels = canvases(2.0 + 3.4 * columns, 0.5 + 3.2 * lines, len(datasets), columns)
+    rows = -(-len(datasets) // columns)
+    figure, panels = canvases(2.0 + 3.4 * columns, 0.5 + 3.2 * rows, len(datasets), columns)
     for dataset, axes in zip(datasets, panels, strict=True):
         others = points.filter(pl.col("dataset") != dataset)
-        axes.scatter(
-            others["x"], others["y"], s=4, c="gainsboro", linewidths=0
-        )  # with them all panels have the same limits
-        for number, domain in enumerate(forgeries):
-            own = points.filter(dataset=dataset, domain=domain)
+        # They give all panels the same limits.
+        axes.scatter(others["x"], others["y"], s=4, c="gainsboro", linewidths=0)
+        for index, domain in enumerate(forgeries):
+            fakes = points.filter(dataset=dataset, domain=domain)
             look = {
-                "color": HUES[number % len(HUES)],
-                "marker": SHAPES[number % len(SHAPES)],
-                "label": literal(domain),
+                "color": HUES[index % len(HUES)],
+                "marker": SHAPES[index % len(SHAPES)],
+                "label": literal_text(domain),
             }
-            axes.scatter(own["x"], own["y"], s=12, alpha=0.75, linewidths=0, **look)
+            axes.scatter(fakes["x"], fakes["y"], s=12, alpha=0.75, linewidths=0, **look)
         real = points.filter(dataset=dataset, domain=REAL)
         axes.scatter(real["x"], real["y"], s=12, c="black", marker="x", linewidths=0.7, label=REAL)
-        axes.set_title(literal(dataset), fontsize=9, loc="left")
+        axes.set_title(literal_text(dataset), fontsize=9, loc="left")
         axes.set_xticks([])
         axes.set_yticks([])
     handles, names = panels[0].get_legend_handles_labels()
-    per_column = max(6, 15 * lines)
+    per_column = max(6, 15 * rows)
     figure.legend(
         handles,
         names,
@@ -121,5 +132,5 @@ def features(points: pl.DataFrame, title: str) -> Figure:
         fontsize=8,
         ncols=-(-len(names) // per_column),
     )
-    figure.suptitle(literal(title), fontsize=8, x=0.01, ha="left")
+    figure.suptitle(literal_text(title), fontsize=8, x=0.01, ha="left")
     return figure

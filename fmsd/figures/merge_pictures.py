@@ -28,13 +28,13 @@ def draw_merge(
     ]
     if matrices:
         names = [specialists.names[index] for index in matrices]
-        figure = merges.norms(names, cores[matrices], residuals[matrices])
-        style.write(figure, folder / "norms.png")
-    figure = merges.cosines(specialists.labels, specialists.gram.sum(0), ceiling)
-    style.write(figure, folder / "cosines.png")
+        figure = merges.plot_norms(names, cores[matrices], residuals[matrices])
+        style.write_png(figure, folder / "norms.png")
+    figure = merges.plot_cosines(specialists.labels, specialists.gram.sum(0), ceiling)
+    style.write_png(figure, folder / "cosines.png")
     warnings = core.warnings(specialists.labels)
-    figure = merges.spectrum(core.matrix, core.directions, warnings)
-    style.write(figure, folder / "spectrum.png")
+    figure = merges.plot_spectrum(core.matrix, core.directions, warnings)
+    style.write_png(figure, folder / "spectrum.png")
 
 
 def draw_domains(table: pl.DataFrame, path: Path) -> None:
@@ -48,7 +48,7 @@ def draw_domains(table: pl.DataFrame, path: Path) -> None:
         .select("detector", "value", column=pl.format("{}/{}", "dataset", "domain"))
         .pivot("column", index="detector", values="value", maintain_order=True)
     )
-    figure = merges.domain_matrix(
+    figure = merges.plot_domain_matrix(
         wide["detector"].to_list(), wide.columns[1:], wide.drop("detector").to_numpy()
     )
-    style.write(figure, path)
+    style.write_png(figure, path)

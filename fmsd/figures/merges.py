@@ -1,4 +1,4 @@
-"""Pictures of a merge: what specialists share, what is their own, and how they and the merged detector rank every forgery."""
+"""Figures of a merge: core and residuals of the task vectors, and AUC on every forgery."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,29 +13,30 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import ArrayLike
 
 from fmsd.figures import style
+from fmsd.figures.layers import draw_block_heatmap, grid_layout, layer_kind
 from fmsd.peft.mask import block_name
 
 DIVERGING = mpl.colormaps["RdBu"]
 CORE, REST, EMPTY = "#0072B2", "#B0B0B0", "0.92"
 
 
-def domain_matrix(
+def plot_domain_matrix(
     rows: Sequence[str],
     columns: Sequence[str],
     values: ArrayLike,
     metric: str = "AUC",
     inverted: Sequence[tuple[int, int]] = (),
 ) -> Figure:
-    """A heat map of videos, one row a detector, one column a forgery.
+    """Plots a metric per video as a heat map: a row per detector, a column per forgery.
 
     Args:
         values: rows x columns; NaN where a detector was not tested.
-        metric: what they are.
-        inverted: row and column of the AUCs that are framed, as their whole interval lies below
-            0.5.
+        metric: name of the metric.
+        inverted: row and column of AUCs to frame, those with an interval entirely below 0.5.
     """
     cells = np.asarray(values, dtype=np.float64)
-    rows, columns = ([textwrap.fill(name, 44) for name in names] for names in (rows, columns))
+    rows = [textwrap.fill(name, 44) for name in rows]
+    columns = [textwrap.fill(name, 44) for name in columns]
     lines = max(name.count("\n") + 1 for name in rows)
     height = max(0.36, 0.06 + 0.15 * lines) * len(rows)
     figure, axes = style.canvas(
@@ -43,7 +44,7 @@ def domain_matrix(
         0.7 + max(0.9, height) + 0.75 * _inches(columns),
     )
     image = axes.imshow(cells, cmap=DIVERGING, vmin=0, vmax=1, aspect="auto")
-    _tell(axes, image, cells, 3)
+    _write_values(axes, image, cells, 3)
     for row, column in inverted:
         axes.add_patch(
             Rectangle(
@@ -55,10 +56,10 @@ def domain_matrix(
                 linewidth=2,
             )
         )
-    axes.set_yticks(range(len(rows)), [*map(style.literal, rows)], fontsize=8)
+    axes.set_yticks(range(len(rows)), [*map(style.literal_text, rows)], fontsize=8)
     axes.set_xticks(
         range(len(columns)),
-        [*map(style.literal, columns)],
+        [*map(style.literal_text, columns)],
         fontsize=8,
         rotation=45,
         ha="right",
@@ -66,63 +67,66 @@ def domain_matrix(
     )
     note = f"; framed: {len(inverted)} inverted (interval below 0.5)" if inverted else ""
     axes.set_title(f"Video {metric} of each forgery{note}", fontsize=10, loc="left")
-    style.scale(figure, axes, image, metric)
+    style.add_colorbar(figure, axes, image, metric)
     return figure
 
 
-def norms(names: Sequence[str], core: ArrayLike, residuals: ArrayLike) -> Figure:
-    """Two heat maps, one row a kind of layer, one column a block: how far the shared core moves a layer, and the residuals' share in it.
+def plot_norms(names: Sequence[str], core: ArrayLike, residuals: ArrayLike) -> Figure:
+    """Plots per layer the norm of the shared core, and the share of the residuals.
 
-    The norm of the core alone follows the layers' sizes; the share does not, so it can be compared
-    between layers.
+    Both are heat maps with a row per kind of layer and a column per block. The norm of the core
+    grows with the size of a layer; the share does not and can be compared between layers.
 
     Args:
-        names: of the layers' parameters; a layer's weight and bias are one cell.
-        core: norm of each layer's core.
-        residuals: norm of each layer's residual, layers x experts.
+        names: parameters; weight and bias of a layer share a cell.
+        core: norm of the core of each parameter.
+        residuals: norm of the residual of each parameter and expert, parameters x experts.
     """
-    kinds, blocks, together = grid(names, core)
-    own = grid(names, residuals)[2]
-    whole = share(np.sqrt(np.nansum(together**2)), np.sqrt(np.nansum(own**2, axis=(0, 1))).mean())
+    kinds, blocks, core_norms = layer_grid(names, core)
+    residual_norms = layer_grid(names, residuals)[2]
+    total_share = residual_share(
+        np.sqrt(np.nansum(core_norms**2)),
+        np.sqrt(np.nansum(residual_norms**2, axis=(0, 1))).mean(),
+    )
     cell = min(0.42, max(0.2, 16 / len(blocks)))
     figure, (above, below) = style.canvases(
         1.2 + _inches(kinds) + max(4.0, cell * len(blocks)), 2 * (1.0 + 0.36 * len(kinds)), 2
     )
-    image = style.blockwise(above, kinds, blocks, together)
-    image.set_clim(0, np.nanmax(together, initial=0) or 1)
+    image = draw_block_heatmap(above, kinds, blocks, core_norms)
+    image.set_clim(0, np.nanmax(core_norms, initial=0) or 1)
     above.set_xlabel("")
     above.set_title("Core: how far all specialists move together", fontsize=10, loc="left")
-    style.scale(figure, above, image, "norm")
-    parts = share(together, own.mean(axis=-1))
-    image = style.blockwise(below, kinds, blocks, parts)
-    if np.isnan(parts).all():
+    style.add_colorbar(figure, above, image, "norm")
+    shares = residual_share(core_norms, residual_norms.mean(axis=-1))
+    image = draw_block_heatmap(below, kinds, blocks, shares)
+    if np.isnan(shares).all():
         image.set_clim(0, 1)
-    over = "" if np.isnan(whole) else f", {whole:.0%} over all layers"
-    below.set_title(f"Residuals: the specialists' own share{over}", fontsize=10, loc="left")
-    style.scale(figure, below, image, "residual share")
+    total = "" if np.isnan(total_share) else f", {total_share:.0%} over all layers"
+    below.set_title(f"Residuals: the specialists' own share{total}", fontsize=10, loc="left")
+    style.add_colorbar(figure, below, image, "residual share")
     for axes in (above, below):
         axes.set_facecolor(EMPTY)
     return figure
 
 
-def cosines(experts: Sequence[str], gram: ArrayLike, ceiling: float | None = None) -> Figure:
-    """A heat map of the cosines between the specialists' task vectors.
+def plot_cosines(experts: Sequence[str], gram: ArrayLike, ceiling: float | None = None) -> Figure:
+    """Plots the cosines between the task vectors of specialists as a heat map.
 
     Args:
         gram: inner products of the task vectors, summed over the layers.
-        ceiling: cosine between two seeds of one specialist, which two specialists can hardly
-            exceed; it stands below the title and is a line on the scale.
+        ceiling: cosine between two seeds of one specialist, an upper limit in practice; shown
+            below the title and as a line in the colour bar.
     """
-    cells = cosine(gram)
+    cells = cosine_matrix(gram)
     names = [textwrap.fill(name, 44) for name in experts]
     side = max(2.8, 0.62 * len(names))
     figure, axes = style.canvas(1.2 + _inches(names) + side, 0.6 + side + 0.75 * _inches(names))
     image = axes.imshow(cells, cmap=DIVERGING, vmin=-1, vmax=1)
-    _tell(axes, image, cells, 2)
-    axes.set_yticks(range(len(names)), [*map(style.literal, names)], fontsize=8)
+    _write_values(axes, image, cells, 2)
+    axes.set_yticks(range(len(names)), [*map(style.literal_text, names)], fontsize=8)
     axes.set_xticks(
         range(len(names)),
-        [*map(style.literal, names)],
+        [*map(style.literal_text, names)],
         fontsize=8,
         rotation=45,
         ha="right",
@@ -131,52 +135,54 @@ def cosines(experts: Sequence[str], gram: ArrayLike, ceiling: float | None = Non
     others = cells[~np.eye(len(names), dtype=bool)]
     others = others[~np.isnan(others)]
     mean = f", {float(others.mean()):z.2f} on average" if len(others) else ""
-    beside = "" if ceiling is None else f"\ntwo seeds of one specialist: {ceiling:z.2f}"
-    axes.set_title(f"Cosine of task vectors{mean}{beside}", fontsize=10, loc="left")
-    bar = style.scale(figure, axes, image, "cosine")
+    limit = "" if ceiling is None else f"\ntwo seeds of one specialist: {ceiling:z.2f}"
+    axes.set_title(f"Cosine of task vectors{mean}{limit}", fontsize=10, loc="left")
+    bar = style.add_colorbar(figure, axes, image, "cosine")
     if ceiling is not None:
         bar.ax.axhline(ceiling, color=style.DARK, linewidth=2)
     return figure
 
 
-def spectrum(gram: ArrayLike, directions: int, warnings: Sequence[str] = ()) -> Figure:
-    """Bars of the singular values of the stacked task vectors, each with its share of the energy; the core's are coloured.
+def plot_spectrum(gram: ArrayLike, directions: int, warnings: Sequence[str] = ()) -> Figure:
+    """Plots singular values of the stacked task vectors with their shares of the energy.
 
     Args:
-        gram: inner products of the task vectors, weighted, scaled or centred as the core's
-            directions come from them.
-        directions: number of leading directions that make the core.
-        warnings: reasons to doubt the core, which stand below the title.
+        gram: inner products of the task vectors, weighted, scaled or centred as for the core.
+        directions: number of leading directions in the core; their bars are coloured.
+        warnings: reasons to doubt the core, shown below the title.
     """
-    values = singular_values(gram)
+    values = gram_singular_values(gram)
     with np.errstate(invalid="ignore"):
         energy = values**2 / (values**2).sum()
-    places = np.arange(len(values))
+    positions = np.arange(len(values))
     width = max(5.0, 1.4 + 0.62 * len(values))
     lines = [
         line
         for warning in warnings
-        for line in textwrap.wrap(style.literal(warning), int(12 * (width - 0.8)))
+        for line in textwrap.wrap(style.literal_text(warning), int(12 * (width - 0.8)))
     ]
     figure, axes = style.canvas(width, 3.2 + 0.16 * len(lines))
     bars = axes.bar(
-        places, values, color=[CORE if place < directions else REST for place in places], width=0.75
+        positions,
+        values,
+        color=[CORE if position < directions else REST for position in positions],
+        width=0.75,
     )
     axes.bar_label(
         bars, ["-" if np.isnan(part) else f"{part:.0%}" for part in energy], fontsize=8, padding=2
     )
-    axes.set_xticks(places, [str(place + 1) for place in places])
+    axes.set_xticks(positions, [str(position + 1) for position in positions])
     axes.set_xlabel("direction")
     axes.set_ylabel("singular value")
     axes.set_ylim(0, 1.25 * np.nanmax(values, initial=0) or 1)
-    axes.spines[["top", "right"]].set_visible(False)
+    style.hide_box(axes)
     count = min(directions, len(values))
     what = "The core's direction holds" if count == 1 else f"The core's {count} directions hold"
-    held = energy[:count].sum()
+    core_share = energy[:count].sum()
     title = (
         "The task vectors have no energy"
-        if np.isnan(held)
-        else f"{what} {held:.0%} of the task vectors' energy"
+        if np.isnan(core_share)
+        else f"{what} {core_share:.0%} of the task vectors' energy"
     )
     axes.set_title("\n".join([title, *lines]), fontsize=10, loc="left")
     axes.legend(
@@ -189,56 +195,61 @@ def spectrum(gram: ArrayLike, directions: int, warnings: Sequence[str] = ()) -> 
     return figure
 
 
-def grid(
+def layer_grid(
     names: Sequence[str], norm: ArrayLike
 ) -> tuple[list[str], list[str], Float64[np.ndarray, "kinds blocks *rest"]]:
-    """Kinds of layers, blocks, and the norm in each cell: the root of the summed squares of its tensors, NaN where there is none.
+    """Arranges norms of parameters by kind and block of their layer.
 
     Layers outside the blocks share the column `-`.
 
     Args:
-        norm: one or more numbers of each name, names x ...
+        names: parameters; those of one layer are joined as the root of the summed squares.
+        norm: one or more norms of each parameter, names x ...
+
+    Returns:
+        Kinds, blocks, and the norms of each cell; NaN in cells without a layer.
     """
     layers = [name.removesuffix(".weight").removesuffix(".bias") for name in names]
-    kinds, blocks, places = style.layout(
+    kinds, blocks, cells = grid_layout(
         [
-            (style.kind(layer), "-" if block_name(layer) == layer else block_name(layer))
+            (layer_kind(layer), "-" if block_name(layer) == layer else block_name(layer))
             for layer in layers
         ]
     )
-    found = np.asarray(norm, dtype=np.float64)
-    squares = np.full((len(kinds), len(blocks), *found.shape[1:]), np.nan)
-    for place in places:
-        squares[place] = 0
-    for place, own in zip(places, found, strict=True):
-        squares[place] += own**2
+    norms = np.asarray(norm, dtype=np.float64)
+    squares = np.full((len(kinds), len(blocks), *norms.shape[1:]), np.nan)
+    for cell in cells:
+        squares[cell] = 0
+    for cell, value in zip(cells, norms, strict=True):
+        squares[cell] += value**2
     return kinds, blocks, np.sqrt(squares)
 
 
-def share(core: ArrayLike, residual: ArrayLike) -> np.ndarray:
-    """residual / (core + residual): 0 where specialists have everything in common, 1 where nothing, NaN where nothing moved."""
-    first, second = (np.asarray(norm, dtype=np.float64) for norm in (core, residual))
+def residual_share(core: ArrayLike, residual: ArrayLike) -> np.ndarray:
+    """The ratio residual / (core + residual) of norms, in [0, 1]; NaN where both are zero."""
+    core_norm = np.asarray(core, dtype=np.float64)
+    residual_norm = np.asarray(residual, dtype=np.float64)
     with np.errstate(invalid="ignore"):
-        return second / (first + second)
+        return residual_norm / (core_norm + residual_norm)
 
 
-def cosine(gram: ArrayLike) -> Float64[np.ndarray, "experts experts"]:
-    """Cosines from inner products; NaN in the row and column of a zero vector."""
+def cosine_matrix(gram: ArrayLike) -> Float64[np.ndarray, "experts experts"]:
+    """Cosines from a Gram matrix; NaN in the row and column of a zero vector."""
     products = np.asarray(gram, dtype=np.float64)
     length = np.sqrt(np.where(products.diagonal() > 0, products.diagonal(), np.nan))
     return np.clip(products / length[:, None] / length, -1, 1)
 
 
-def singular_values(gram: ArrayLike) -> Float64[np.ndarray, " experts"]:
-    """Singular values of the stacked vectors, largest first: the roots of the Gram matrix's eigenvalues."""
+def gram_singular_values(gram: ArrayLike) -> Float64[np.ndarray, " experts"]:
+    """Singular values of stacked vectors, largest first, from their Gram matrix."""
     products = np.asarray(gram, dtype=np.float64)
     if not np.isfinite(products).all():
         return np.full(len(products), np.nan)
     return np.sqrt(np.maximum(np.linalg.eigvalsh(products)[::-1], 0))
 
 
-def _tell(axes: Axes, image: AxesImage, cells: np.ndarray, digits: int) -> None:
-    """Writes into each cell its value, white on dark colours, and `-` into an empty one."""
+def _write_values(axes: Axes, image: AxesImage, cells: np.ndarray, digits: int) -> None:
+    """Writes the value into each cell, `-` for NaN; white text on dark colours."""
     axes.set_facecolor(EMPTY)
     colours = image.to_rgba(cells)
     for (row, column), value in np.ndenumerate(cells):
@@ -257,5 +268,5 @@ def _tell(axes: Axes, image: AxesImage, cells: np.ndarray, digits: int) -> None:
 
 
 def _inches(labels: Sequence[str]) -> float:
-    """Room for the widest of labels in a small font."""
+    """Width of the longest label in a small font, in inches."""
     return 0.075 * max(len(line) for label in labels for line in label.split("\n"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fmsd.console import counting
+from fmsd.console import progress
 from fmsd.errors import InputError, reason
 from fmsd.merge.task_vectors import Merger, Specialists, StateDict, merge_tensors
 from fmsd.state import write_state
@@ -27,7 +27,7 @@ def write_merged(
     records: dict[str, Mapping[str, Any]] = {}
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
-        with counting("Merging") as tick:
+        with progress("Merging") as tick:
             watched = dataclasses.replace(specialists, on_read=tick)
             for name, tensor, record in merge_tensors(watched, merger):
                 records[name] = record

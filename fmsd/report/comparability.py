@@ -1,4 +1,7 @@
-"""Which numbers may stand in one column: those of one protocol stamp, unless the user says which facts may differ. Then they are marked."""
+"""Comparability: a column holds results of one protocol stamp, or marks those that differ.
+
+Which facts of the protocol may differ within a column is the user's choice.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,127 +10,136 @@ from string import ascii_lowercase
 from typing import Any, Self
 
 from fmsd.errors import InputError
-from fmsd.report.rows import Trial
+from fmsd.report.rows import Row
 
 ALL = "all"
-"""Every fact may differ."""
+"""Value of `differ` by which every fact may differ."""
 
-MERGED = ("selection", "train")
-"""Facts in which a merge cannot agree with its experts, nor they with each other; they are marked where it stands beside them."""
+MERGE_FACTS = ("selection", "train")
+"""Facts that may always differ beside a merge: it cannot share them with its experts."""
+
+Facts = Mapping[str, Any]
+
+StampGroups = Mapping[str, tuple[Facts, list[Row]]]
+"""The facts behind each stamp of a column, and the rows with this stamp."""
 
 
 @dataclass(frozen=True)
-class Marks:
-    """How cells of one column are told apart.
+class ColumnNotes:
+    """Letters that mark the cells of a column which differ in their protocol.
 
     Args:
         cells: letters by row label, dataset and level.
-        notes: what each letter means, in words.
+        notes: each letter and the facts it stands for.
     """
 
     cells: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     notes: Sequence[tuple[str, str]] = ()
 
-    def at(self, columns: Iterable[tuple[str, str]]) -> Self:
-        """The marks of datasets at columns that are made of one.
+    def for_columns(self, columns: Iterable[tuple[str, str]]) -> Self:
+        """The same notes for columns that are derived from datasets.
 
         Args:
-            columns: dataset and column.
+            columns: dataset and derived column.
         """
-        found = set(columns)
+        pairs = set(columns)
         cells = {
-            (row, column, level): letters
-            for (row, own, level), letters in self.cells.items()
-            for dataset, column in found
-            if dataset == own
+            (label, column, level): letters
+            for (label, source, level), letters in self.cells.items()
+            for dataset, column in pairs
+            if dataset == source
         }
         return replace(self, cells=cells)
 
-    def of(self, row: str) -> str:
+    def letters_of(self, label: str) -> str:
         """All letters of a row."""
-        return united(letters for (own, _, _), letters in self.cells.items() if own == row)
+        return join_letters(
+            letters for (other, _, _), letters in self.cells.items() if other == label
+        )
 
 
-def marked(trials: Sequence[Trial], differ: Sequence[str] = ()) -> Marks:
-    """Compares the stamps of every column and marks those that differ in facts that may.
+def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNotes:
+    """Compares the stamps within every column and marks permitted differences.
 
     Args:
-        differ: facts that may differ within a column; `all` for every one.
+        differ: facts that may differ within a column; `all` for every fact.
 
     Raises:
-        InputError: numbers of one column rest on different facts.
+        InputError: results of one column differ in other facts, or `differ` names no fact.
     """
-    columns: dict[tuple[str, str], dict[str, tuple[Mapping[str, Any], list[Trial]]]] = {}
-    for trial in trials:
-        facts = trial.facts()
-        for dataset, level, stamp in (
-            trial.results.select("dataset", "level", "stamp")
-            .unique(maintain_order=True)
-            .iter_rows()
-        ):
-            columns.setdefault((dataset, level), {}).setdefault(stamp, (facts[stamp], []))[
-                1
-            ].append(trial)
-    check_known(differ, columns)
+    columns: dict[tuple[str, str], dict[str, tuple[Facts, list[Row]]]] = {}
+    for row in rows:
+        facts = row.facts()
+        stamped = row.results.select("dataset", "level", "stamp").unique(maintain_order=True)
+        for dataset, level, stamp in stamped.iter_rows():
+            groups = columns.setdefault((dataset, level), {})
+            groups.setdefault(stamp, (facts[stamp], []))[1].append(row)
+    check_differ(differ, columns.values())
     letters: dict[str, str] = {}
-    cells: dict[tuple[str, str, str], list[str]] = {}
-    for (dataset, level), found in columns.items():
-        names = differing([facts for facts, _ in found.values()])
-        merges = any("merged" in trial.record for _, own in found.values() for trial in own)
-        allowed = {*differ, *(MERGED if merges else ())}
-        if ALL not in differ and (kept := [name for name in names if name not in allowed]):
-            (facts, (one, *_)), *others = found.values()
-            other_facts, (other, *_) = next(
-                other
-                for other in others
-                if any(told(other[0].get(name)) != told(facts.get(name)) for name in kept)
-            )
-            own = [name for name in kept if told(other_facts.get(name)) != told(facts.get(name))]
-            what = "; ".join(
-                f"{name}: {shortened(facts.get(name))} and {shortened(other_facts.get(name))}"
-                for name in own
-            )
-            raise InputError(
-                f"{one.home(dataset)} and {other.home(dataset)} were not tested alike on "
-                f"{dataset} at {level} level ({what})",
-                f"leave one out, or set differ='[{','.join(sorted({*differ, *kept}))}]' to put "
-                "them into one column with marks",
-            )
-        for facts, own in found.values() if names else ():
-            meaning = ", ".join(f"{name} {shortened(facts.get(name), 160)}" for name in names)
+    cells: dict[tuple[str, str, str], set[str]] = {}
+    for (dataset, level), groups in columns.items():
+        names = differing_facts([facts for facts, _ in groups.values()])
+        with_merges = any("merged" in row.record for _, group in groups.values() for row in group)
+        allowed = {*differ, *(MERGE_FACTS if with_merges else ())}
+        forbidden = [] if ALL in differ else [name for name in names if name not in allowed]
+        if forbidden:
+            raise _incomparable(dataset, level, groups, forbidden, differ)
+        for facts, group in groups.values() if names else ():
+            meaning = ", ".join(f"{name} {shorten_fact(facts.get(name), 160)}" for name in names)
             letter = letters.setdefault(meaning, _letter(len(letters)))
-            for trial in own:
-                held = cells.setdefault((trial.label, dataset, level), [])
-                if letter not in held:
-                    held.append(letter)
-    return Marks(
-        {place: ",".join(sorted(held)) for place, held in cells.items()},
+            for row in group:
+                cells.setdefault((row.label, dataset, level), set()).add(letter)
+    return ColumnNotes(
+        {cell: ",".join(sorted(marks)) for cell, marks in cells.items()},
         [(letter, meaning) for meaning, letter in letters.items()],
     )
 
 
-def united(marks: Iterable[str]) -> str:
-    """The letters of several marks as one, each once."""
+def _incomparable(
+    dataset: str, level: str, groups: StampGroups, forbidden: Sequence[str], differ: Sequence[str]
+) -> InputError:
+    """The error for a column whose stamps differ in forbidden facts, by its first such pair."""
+    (facts, (row, *_)), *others = groups.values()
+
+    def differences(other: Facts) -> list[str]:
+        return [
+            name
+            for name in forbidden
+            if format_fact(other.get(name)) != format_fact(facts.get(name))
+        ]
+
+    other_facts, (other_row, *_) = next(group for group in others if differences(group[0]))
+    what = "; ".join(
+        f"{name}: {shorten_fact(facts.get(name))} and {shorten_fact(other_facts.get(name))}"
+        for name in differences(other_facts)
+    )
+    return InputError(
+        f"{row.folder_of(dataset)} and {other_row.folder_of(dataset)} were not tested alike on "
+        f"{dataset} at {level} level ({what})",
+        f"leave one out, or set differ='[{','.join(sorted({*differ, *forbidden}))}]' to put them "
+        "into one column with marks",
+    )
+
+
+def join_letters(marks: Iterable[str]) -> str:
+    """The union of letters separated by commas, sorted."""
     return ",".join(sorted({letter for mark in marks for letter in mark.split(",") if letter}))
 
 
-def differing(facts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the facts that are not the same in all."""
+def differing_facts(facts: Sequence[Facts]) -> list[str]:
+    """The names of the facts that are not the same in all protocols."""
     names = dict.fromkeys(name for one in facts for name in one)
-    return [name for name in names if len({told(one.get(name)) for one in facts}) > 1]
+    return [name for name in names if len({format_fact(one.get(name)) for one in facts}) > 1]
 
 
-def check_known(
-    differ: Sequence[str],
-    columns: Mapping[Any, Mapping[str, tuple[Mapping[str, Any], list[Trial]]]],
-) -> None:
-    """Refuses words of `differ=` that name no fact.
+def check_differ(differ: Sequence[str], columns: Iterable[StampGroups]) -> None:
+    """Checks that every name in `differ` is a fact of a protocol.
 
     Raises:
-        InputError: there is such a word.
+        InputError: one is not.
     """
     known = sorted(
-        {name for found in columns.values() for facts, _ in found.values() for name in facts}
+        {name for groups in columns for facts, _ in groups.values() for name in facts}
         - {"dataset", "level"}
     )
     if unknown := [name for name in differ if name not in (*known, ALL)]:
@@ -137,13 +149,13 @@ def check_known(
         )
 
 
-def told(value: Any) -> str:
-    """A fact as text: JSON, but words as they are."""
+def format_fact(value: Any) -> str:
+    """A fact as text: strings as they are, everything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def shortened(value: Any, most: int = 60) -> str:
-    """A fact as text, cut off where it is long."""
+def shorten_fact(value: Any, max_length: int = 60) -> str:
+    """A fact as text of limited length; digests are cut to twelve digits."""
     if (
         isinstance(value, dict)
         and value
@@ -151,14 +163,11 @@ def shortened(value: Any, most: int = 60) -> str:
     ):
         text = ", ".join(f"{name} {digest[:12]}" for name, digest in value.items())
     else:
-        text = told(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+        text = format_fact(value)
+    return text if len(text) <= max_length else f"{text[: max_length - 3]}..."
 
 
-def _letter(place: int) -> str:
-    """A, b, ... z, aa, ab, ..., small."""
-    return (
-        ascii_lowercase[place % 26]
-        if place < 26
-        else _letter(place // 26 - 1) + ascii_lowercase[place % 26]
-    )
+def _letter(index: int) -> str:
+    """The letters a, b, ... z, aa, ab, ... by index."""
+    last = ascii_lowercase[index % 26]
+    return last if index < 26 else _letter(index // 26 - 1) + last

@@ -1,4 +1,7 @@
-"""The elements of a report's page, and the page: one file that needs nothing else. Every text that comes from outside passes through `escape`."""
+"""HTML elements of a report, and the document: one file without external resources.
+
+All text passes through `escape`.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,27 +10,33 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from fmsd.figures.style import style
-from fmsd.figures.svg import inline
-from fmsd.report.comparability import Marks
+from fmsd.figures.style import line_style
+from fmsd.figures.svg import inline_svg
+from fmsd.report.comparability import ColumnNotes
 from fmsd.report.tables import Cell, Table
 
 FOLDER = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-"""The browser itself sees to it that the page asks nobody for anything."""
+"""Content security policy by which the browser loads nothing from elsewhere."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page, HTML under a heading."""
+    """A part of the page.
+
+    Args:
+        name: its anchor.
+        title: its heading.
+        body: HTML below the heading.
+    """
 
     name: str
     title: str
     body: str
 
 
-def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The whole file."""
+def document(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The HTML document."""
     links = "".join(
         f'<li><a href="#{section.name}">{escape(section.title)}</a></li>' for section in sections
     )
@@ -65,79 +74,76 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 """
 
 
-def paragraph(text: str, kind: str = "") -> str:
-    """A line of text."""
-    return f"<p{attribute('class', kind)}>{escape(text)}</p>"
+def paragraph(text: str, css_class: str = "") -> str:
+    """A paragraph of text with an optional CSS class."""
+    return f"<p{attribute('class', css_class)}>{escape(text)}</p>"
 
 
-def results(table: Table, shown: Mapping[str, int], heat: bool = False) -> str:
-    """A table of numbers with its notes.
+def number_table(table: Table, lines: Mapping[str, int], heat: bool = False) -> str:
+    """A table of results with its notes.
 
     Args:
-        shown: the rows that pictures have lines of, and the places of these lines.
-        heat: colour the cells by how far they lie above 0.5.
+        lines: labels shown in figures, with the indices of their line styles.
+        heat: colour the cells by their distance above 0.5.
     """
     rows = [
         [
-            f"{swatch(shown[label]) if label in shown else ''}{escape(label)}",
-            *(_cell(own.get(column), heat) for column in table.columns),
+            (line_sample(lines[label]) if label in lines else "") + escape(label),
+            *(_cell(row.get(column), heat) for column in table.columns),
         ]
-        for label, own in table.cells.items()
+        for label, row in table.cells.items()
     ]
-    notes = "".join(
-        f"<li><sup>{letter}</sup> {escape(meaning)}</li>" for letter, meaning in table.notes
-    )
     caption = escape(table.title) + (
         f" <small>{escape(table.caption)}</small>" if table.caption else ""
     )
     header = [
-        "",
-        *(
-            f"{escape(name)}{f'<small>{escape(table.videos[name])}</small>' if name in table.videos else ''}"
-            for name in table.columns
-        ),
+        escape(name)
+        + (f"<small>{escape(table.videos[name])}</small>" if name in table.videos else "")
+        for name in table.columns
     ]
-    lacking = f"<li>{escape(table.lacking)}</li>" if table.lacking else ""
-    return _table(caption, header, rows) + (
-        f'<ul class="notes">{lacking}{notes}</ul>' if lacking or notes else ""
+    notes = f"<li>{escape(table.missing_intervals)}</li>" if table.missing_intervals else ""
+    notes += "".join(
+        f"<li><sup>{letter}</sup> {escape(meaning)}</li>" for letter, meaning in table.notes
+    )
+    return _table(caption, ["", *header], rows) + (
+        f'<ul class="notes">{notes}</ul>' if notes else ""
     )
 
 
-def words(
+def text_table(
     caption: str,
     header: Sequence[str],
     rows: Sequence[Sequence[str | float | None]],
     text: Collection[int] = (0,),
 ) -> str:
-    """A table of words and numbers, as they are.
+    """A table of plain values; None is shown as `-`.
 
     Args:
-        text: the columns that hold words, which stand left.
+        text: the indices of left-aligned columns.
     """
+
+    def cell(value: str | float | None, column: int) -> str:
+        content = "-" if value is None else escape(str(value))
+        return f"<td{attribute('class', 'text' if column in text else '')}>{content}</td>"
+
     lines = [
-        [
-            escape(str(value))
-            if not place
-            else f"<td{attribute('class', 'text' if place in text else '')}>{'-' if value is None else escape(str(value))}</td>"
-            for place, value in enumerate(row)
-        ]
-        for row in rows
+        [escape(str(first)), *(cell(value, column) for column, value in enumerate(rest, 1))]
+        for first, *rest in rows
     ]
     return _table(escape(caption), list(map(escape, header)), lines, text)
 
 
-def choice(panes: Mapping[tuple[str, ...], str], names: Sequence[str]) -> str:
-    """Panes of which one is seen, by what is chosen; without scripts all of them.
+def panes_by_choice(panes: Mapping[tuple[str, ...], str], names: Sequence[str]) -> str:
+    """Panes of which one is visible, selected by menus; without scripts all are visible.
 
     Args:
-        panes: by the values of the choices, the first of each chosen at first; their headings are
-            their own.
-        names: of the choices.
+        panes: HTML by the values of the menus. The first value of each menu is selected.
+        names: labels of the menus.
     """
-    controls, places = [], []
-    for place, name in enumerate(names):
-        values = dict.fromkeys(key[place] for key in panes)
-        places.append({value: str(index) for index, value in enumerate(values)})
+    controls, indices = [], []
+    for position, name in enumerate(names):
+        values = dict.fromkeys(key[position] for key in panes)
+        indices.append({value: str(index) for index, value in enumerate(values)})
         options = "".join(
             f'<option value="{index}">{escape(value)}</option>'
             for index, value in enumerate(values)
@@ -147,7 +153,9 @@ def choice(panes: Mapping[tuple[str, ...], str], names: Sequence[str]) -> str:
             if len(values) > 1
             else f"<select hidden>{options}</select>"
         )
-    keys = [" ".join(own[value] for own, value in zip(places, key, strict=True)) for key in panes]
+    keys = [
+        " ".join(menu[value] for menu, value in zip(indices, key, strict=True)) for key in panes
+    ]
     parts = "".join(
         f'<div class="pane" data-key="{key}">{body}</div>'
         for key, body in zip(keys, panes.values(), strict=True)
@@ -155,69 +163,71 @@ def choice(panes: Mapping[tuple[str, ...], str], names: Sequence[str]) -> str:
     return f'<div class="choice"><p class="controls">{"".join(controls)}</p>{parts}</div>'
 
 
-def picture(figure: Figure, title: str, caption: str) -> str:
-    """A figure with what stands below it.
+def figure_element(figure: Figure, title: str, caption: str) -> str:
+    """A matplotlib figure with a caption.
 
     Args:
-        title: no other picture of the page has the same.
+        title: unique on the page, see `fmsd.figures.svg.inline_svg`.
     """
-    return f"<figure>{inline(figure, title)}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure>{inline_svg(figure, title)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def photograph(kind: str, encoded: str, caption: str) -> str:
-    """A picture of pixels.
+def image_element(kind: str, encoded: str, caption: str) -> str:
+    """A raster image with a caption.
 
     Args:
         kind: png, webp, ...
         encoded: the file in base64.
     """
-    return (
-        f'<figure><img alt="{escape(caption)}" '
-        f'src="data:image/{kind};base64,{encoded}"><figcaption>{escape(caption)}</figcaption></figure>'
+    text = escape(caption)
+    source = f"data:image/{kind};base64,{encoded}"
+    return f'<figure><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>'
+
+
+def definition_list(pairs: Mapping[str, str]) -> str:
+    """A list of names with values."""
+    items = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items())
+    return f"<dl>{''.join(items)}</dl>"
+
+
+def grid(figures: Sequence[str], wide: bool = False) -> str:
+    """Figures side by side."""
+    return f'<div class="grid{" wide" if wide else ""}">{"".join(figures)}</div>'
+
+
+def legend(lines: Mapping[str, int], notes: ColumnNotes) -> str:
+    """The legend of the lines in figures, with the letters of each row.
+
+    Args:
+        lines: labels with the indices of their line styles.
+    """
+    items = (
+        f"<li>{line_sample(index)}{escape(label)}{superscript(notes.letters_of(label))}</li>"
+        for label, index in lines.items()
     )
+    return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def facts(pairs: Mapping[str, str]) -> str:
-    """Names and what they stand for."""
-    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in pairs.items())}</dl>"
-
-
-def grid(pictures: Sequence[str], wide: bool = False) -> str:
-    """Pictures side by side."""
-    return f'<div class="grid{" wide" if wide else ""}">{"".join(pictures)}</div>'
-
-
-def legend(rows: Mapping[str, int], marks: Marks) -> str:
-    """Whose line is which, with the letters of the rows' numbers."""
-    lines = (
-        f"<li>{swatch(place)}{escape(row)}{raised(marks.of(row))}</li>"
-        for row, place in rows.items()
-    )
-    return f'<ul class="legend">{"".join(lines)}</ul>'
-
-
-def raised(mark: str) -> str:
-    """The letters of notes."""
+def superscript(mark: str) -> str:
+    """Letters of notes in superscript."""
     return f"<sup>{escape(mark)}</sup>" if mark else ""
 
 
-def swatch(place: int) -> str:
-    """A piece of the line at a place."""
-    look = style(place)
-    dashes = (
-        ""
-        if look["linestyle"] == "solid"
-        else " ".join(f"{2.2 * part:g}" for part in look["linestyle"][1])
-    )
+def line_sample(index: int) -> str:
+    """A short sample of the line with a style index."""
+    style = line_style(index)
+    dashes = ""
+    if style["linestyle"] != "solid":
+        dashes = " ".join(f"{2.2 * part:g}" for part in style["linestyle"][1])
     path = (
-        f'<path d="M1 4H25" stroke="{look["color"]}" stroke-width="2.5" '
+        f'<path d="M1 4H25" stroke="{style["color"]}" stroke-width="2.5" '
         f'fill="none"{attribute("stroke-dasharray", dashes)}/>'
     )
     return f'<svg class="swatch" viewBox="0 0 26 8" aria-hidden="true">{path}</svg>'
 
 
-def code(text: str) -> str:
-    """Lines to copy."""
+def code_block(text: str) -> str:
+    """Lines of code with a button that copies them."""
     return (
         '<div class="code"><button type="button" class="copy">copy</button><pre '
         f'tabindex="0"><code>{escape(text)}</code></pre></div>'
@@ -225,7 +235,7 @@ def code(text: str) -> str:
 
 
 def _cell(cell: Cell | None, heat: bool) -> str:
-    """A number, what is around it in small."""
+    """A table cell: the value, and deviation, interval and p-value in small type."""
     if cell is None:
         return "<td>-</td>"
     number = f"<b>{cell.number}</b>" if cell.best else cell.number
@@ -235,33 +245,33 @@ def _cell(cell: Cell | None, heat: bool) -> str:
         for part in (cell.ends, cell.chance, "inverted" if cell.inverted else "")
         if part
     )
-    kinds = " ".join(
-        kind
-        for kind, wanted in (("best", cell.best), ("inverted", cell.inverted), ("heat", heat))
-        if wanted
-    )
-    look = f"--v:{max(cell.value - 0.5, 0) * 200:.0f}" if heat else ""
-    return f'<td data-value="{cell.value:.6g}"{attribute("class", kinds)}{attribute("style", look)}>{number}{raised(cell.mark)}{spread}{below}</td>'
+    flags = (("best", cell.best), ("inverted", cell.inverted), ("heat", heat))
+    classes = " ".join(name for name, is_set in flags if is_set)
+    colour = f"--v:{max(cell.value - 0.5, 0) * 200:.0f}" if heat else ""
+    attributes = attribute("class", classes) + attribute("style", colour)
+    content = f"{number}{superscript(cell.mark)}{spread}{below}"
+    return f'<td data-value="{cell.value:.6g}"{attributes}>{content}</td>'
 
 
 def attribute(name: str, value: str) -> str:
-    """An attribute of an element, where it has a value."""
+    """An HTML attribute; empty text for an empty value."""
     return f' {name}="{escape(value)}"' if value else ""
 
 
 def _table(
     caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[int] = (0,)
 ) -> str:
-    """A table that sorts by a click on a header; the first cells of its rows are their names.
+    """A table that is sorted by a click on a header; the first cell of a row is its heading.
 
     Args:
-        rows: HTML; all but the first of each are whole cells.
+        rows: HTML: the content of the heading, then complete `<td>` elements.
+        text: the indices of left-aligned columns.
     """
-    kinds = [attribute("class", "text" if place in text else "") for place in range(len(header))]
+    classes = [attribute("class", "text" if index in text else "") for index in range(len(header))]
     names = [name or '<span class="hidden">name</span>' for name in header]
     heads = "".join(
-        f'<th scope="col"{kind}><button type="button">{name}</button></th>'
-        for kind, name in zip(kinds, names, strict=True)
+        f'<th scope="col"{css_class}><button type="button">{name}</button></th>'
+        for css_class, name in zip(classes, names, strict=True)
     )
     lines = "\n".join(
         f'<tr><th scope="row">{first}</th>{"".join(rest)}</tr>' for first, *rest in rows

@@ -1,4 +1,4 @@
-"""What the predictions of many runs tell beyond their metrics: intervals, forgeries and curves, read once."""
+"""Predictions of all rows, read once: intervals by resampling, results per forgery, curves."""
 
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
-from fmsd.console import counted
+from fmsd.console import track
 from fmsd.errors import InputError
 from fmsd.figures.curves import Scored
 from fmsd.metrics.calibration import reliability
@@ -20,18 +20,18 @@ from fmsd.metrics.table import (
     scores_by_dataset,
     scores_by_level,
 )
-from fmsd.report.rows import Trial
+from fmsd.report.rows import Row
 from fmsd.report.tables import Samples
 
 
 @dataclass(frozen=True)
-class Scores:
-    """One run on one dataset.
+class CurveData:
+    """Scores of one run on one dataset, for curves.
 
     Args:
         videos: score and label of every video.
         domains: the scores of each domain's frames.
-        reliability: of the frames.
+        reliability: of the frames, see `fmsd.metrics.calibration.reliability`.
     """
 
     videos: Scored
@@ -40,27 +40,32 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What the predictions of all trials tell.
+class Resamples:
+    """Statistics computed from the predictions of all rows.
 
     Args:
-        samples: a metric on resamples, by row, column (dataset, or forgery as DATASET/DOMAIN) and
-            level; of several seeds the mean. None of tests with too few videos.
-        intervals: run, seed, dataset (the column), level, metric, low and high.
-        domains: the metrics of each forgery with run and seed.
-        scores: of the first seed of each row, by row and dataset.
-        reals: run, seed, dataset and the number of its real videos.
+        samples: a metric on resamples, by label, column (dataset, or forgery as DATASET/DOMAIN) and
+            level; the mean over seeds. Tests with too few videos are left out.
+        intervals: columns run, seed, dataset (the column), level, metric, low, high.
+        domains: the metrics of each forgery, with run and seed.
+        scores: curves of the first seed of each label, by label and dataset.
+        reals: columns run, seed, dataset, n_real_videos.
     """
 
     samples: Samples
     intervals: pl.DataFrame
     domains: pl.DataFrame
-    scores: Mapping[tuple[str, str], Scores]
+    scores: Mapping[tuple[str, str], CurveData]
     reals: pl.DataFrame
 
 
-REALS = {"run": pl.String, "seed": pl.Int64, "dataset": pl.String, "n_real_videos": pl.Int64}
-INTERVALS = {
+REALS_SCHEMA = {
+    "run": pl.String,
+    "seed": pl.Int64,
+    "dataset": pl.String,
+    "n_real_videos": pl.Int64,
+}
+INTERVALS_SCHEMA = {
     "run": pl.String,
     "seed": pl.Int64,
     "dataset": pl.String,
@@ -71,133 +76,155 @@ INTERVALS = {
 }
 
 
-def gathered(
-    trials: Sequence[Trial],
+def resample_rows(
+    rows: Sequence[Row],
     metric: str,
     resamples: int,
     pictured: Collection[str] | None = (),
     forgeries: bool = False,
-) -> Evidence:
-    """Reads the predictions of all trials, each once.
+) -> Resamples:
+    """Reads the predictions of all rows, each once, and computes everything a report needs.
 
     Args:
-        metric: the one to have intervals of.
-        resamples: 0 for no intervals.
-        pictured: the rows to have curves of, and forgeries only of the metric; None for neither
-            curves nor forgeries.
-        forgeries: resample each forgery with the reals of its dataset, instead of whole datasets.
+        metric: the metric to resample.
+        resamples: number of bootstrap resamples of videos; 0 for no intervals.
+        pictured: the labels to keep curves of. If there are any, forgeries are evaluated by the
+            metric only, else by all metrics; None for neither curves nor forgeries.
+        forgeries: resample each forgery with the real videos of its dataset, instead of whole
+            datasets.
 
     Raises:
-        InputError: predictions that cannot be used, or that the numbers do not follow from.
+        InputError: predictions are missing, damaged or do not match the results.
     """
     samples: dict[tuple[str, str, str], list[np.ndarray]] = {}
     intervals, domains, scores, reals = [], [], {}, []
-    work = [(trial, dataset) for trial in trials for dataset in trial.places]
-    for trial, dataset in counted(work, "Reading predictions", len(work), "tables"):
-        frames, rules = trial.predictions(dataset), trial.rules(dataset)
-        whole = compute_results(frames, "", **rules, metrics=[metric])
-        _check(trial, dataset, whole)
-        reals += [(trial.label, trial.seed, dataset, count) for count in whole["n_real_videos"][:1]]
-        apart = (
+    tests = [(row, dataset) for row in rows for dataset in row.prediction_files]
+    for row, dataset in track(tests, "Reading predictions", len(tests), "tables"):
+        frames, rules = row.read_predictions(dataset), row.scoring_rules(dataset)
+        measured = compute_results(frames, "", **rules, metrics=[metric])
+        _check_results(row, dataset, measured)
+        reals += [(row.label, row.seed, dataset, n) for n in measured["n_real_videos"][:1]]
+        by_forgery = (
             pl.DataFrame()
             if pictured is None
             else results_by_domain(frames, **rules, metrics=[metric] if pictured else None)
         )
-        thresholds = rules["thresholds"] or {}
-        grouped = {"naming": rules["naming"], "video_score": rules["video_score"]}
-        for column, part in (
-            (
-                _by_forgery(dataset, frames, apart)
+        if resamples:
+            parts = (
+                _split_forgeries(dataset, frames, by_forgery)
                 if forgeries
-                else _if_enough(dataset, frames, whole)
+                else _if_sufficient(dataset, frames, measured)
             )
-            if resamples
-            else ()
-        ):
-            for level in LEVELS:
-                if metric.endswith("_val") and level not in thresholds:
-                    continue
-                seed = zlib.crc32(
-                    column.encode()
-                )  # equal for all rows, so that differences are paired; another for other videos
-                found = resample_metrics(
-                    part,
-                    [metric],
-                    level,
-                    resamples,
-                    seed,
-                    **grouped,
-                    threshold=thresholds.get(level),
-                )[metric]
-                samples.setdefault((trial.label, column, level), []).append(found)
-                intervals.append(
-                    (trial.label, trial.seed, column, level, metric, *percentile_interval(found))
-                )
+            for column, part in parts:
+                for level, values in _resample(column, part, metric, resamples, **rules):
+                    samples.setdefault((row.label, column, level), []).append(values)
+                    ends = percentile_interval(values)
+                    intervals.append((row.label, row.seed, column, level, metric, *ends))
         if pictured is None:
             continue
         domains.append(
-            apart.with_columns(run=pl.lit(trial.label), seed=pl.lit(trial.seed, pl.Int64))
+            by_forgery.with_columns(run=pl.lit(row.label), seed=pl.lit(row.seed, pl.Int64))
         )
-        if trial.label in pictured and (trial.label, dataset) not in scores:
-            scores[trial.label, dataset] = _scores(frames, **grouped)
-    return Evidence(
-        {place: np.mean(found, axis=0) for place, found in samples.items()},
-        pl.DataFrame(intervals, schema=INTERVALS, orient="row"),
+        if row.label in pictured and (row.label, dataset) not in scores:
+            scores[row.label, dataset] = _curve_data(frames, rules["naming"], rules["video_score"])
+    return Resamples(
+        {cell: np.mean(seeds, axis=0) for cell, seeds in samples.items()},
+        pl.DataFrame(intervals, schema=INTERVALS_SCHEMA, orient="row"),
         pl.concat(domains, how="vertical_relaxed") if domains else pl.DataFrame(),
         scores,
-        pl.DataFrame(reals, schema=REALS, orient="row"),
+        pl.DataFrame(reals, schema=REALS_SCHEMA, orient="row"),
     )
 
 
-def _if_enough(
-    column: str, frames: pl.DataFrame, measured: pl.DataFrame
-) -> Iterator[tuple[str, pl.DataFrame]]:
-    """A column and the frames that it is resampled from, where they are of enough videos.
+def _resample(
+    column: str,
+    frames: pl.DataFrame,
+    metric: str,
+    resamples: int,
+    *,
+    naming: str,
+    video_score: str,
+    thresholds: Mapping[str, float] | None,
+) -> Iterator[tuple[str, Float64[np.ndarray, " resamples"]]]:
+    """The metric on resamples of the videos, by level.
 
     Args:
-        measured: the results of these frames; none where the metric does not exist.
+        thresholds: from validation data, by level; a metric that needs one is skipped at a level
+            without.
+    """
+    # Differences are paired as all rows of a column share a seed; other columns have other seeds.
+    seed = zlib.crc32(column.encode())
+    thresholds = thresholds or {}
+    for level in LEVELS:
+        if metric.endswith("_val") and level not in thresholds:
+            continue
+        values = resample_metrics(
+            frames,
+            [metric],
+            level,
+            resamples,
+            seed,
+            naming=naming,
+            video_score=video_score,
+            threshold=thresholds.get(level),
+        )
+        yield level, values[metric]
+
+
+def _if_sufficient(
+    column: str, frames: pl.DataFrame, measured: pl.DataFrame
+) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Yields the column and its frames if they have enough videos of each class.
+
+    Args:
+        measured: the results of these frames; empty where the metric is undefined.
     """
     for videos, real in measured.select("n_videos", "n_real_videos").head(1).iter_rows():
         if enough_videos(real, videos - real):
             yield column, frames
 
 
-def _by_forgery(
+def _split_forgeries(
     dataset: str, frames: pl.DataFrame, measured: pl.DataFrame
 ) -> Iterator[tuple[str, pl.DataFrame]]:
-    """The same of each forgery with the reals of its dataset."""
-    for (domain,), own in measured.group_by("domain", maintain_order=True):
-        yield from _if_enough(
-            f"{dataset}/{domain}",
-            frames.filter((pl.col("label") == 0) | (pl.col("domain") == domain)),
-            own,
-        )
+    """Yields each forgery with enough videos, together with the real frames of its dataset.
+
+    Args:
+        measured: the results per forgery.
+    """
+    for (domain,), part in measured.group_by("domain", maintain_order=True):
+        selected = frames.filter((pl.col("label") == 0) | (pl.col("domain") == domain))
+        yield from _if_sufficient(f"{dataset}/{domain}", selected, part)
 
 
-def _check(trial: Trial, dataset: str, computed: pl.DataFrame) -> None:
-    """Refuses predictions that a trial's numbers do not follow from."""
-    computed = computed.cast(
-        {"level": pl.String, "metric": pl.String, "value": pl.Float64}
-    )  # where there are no thresholds it may be empty
-    both = trial.results.filter(dataset=dataset).join(
+def _check_results(row: Row, dataset: str, computed: pl.DataFrame) -> None:
+    """Raises if the recorded results do not follow from the predictions.
+
+    Args:
+        computed: results computed from the predictions.
+    """
+    # Without thresholds the table may be empty, and so without types.
+    computed = computed.cast({"level": pl.String, "metric": pl.String, "value": pl.Float64})
+    both = row.results.filter(dataset=dataset).join(
         computed, on=["level", "metric"], suffix="_computed"
     )
     if not ((both["value"] - both["value_computed"]).abs() <= 1e-6).all():
-        level, metric, value, own = both.select("level", "metric", "value", "value_computed").row(0)
+        level, metric, recorded, value = both.select(
+            "level", "metric", "value", "value_computed"
+        ).row(0)
         raise InputError(
-            f"{trial.places[dataset]} does not hold the predictions that the numbers beside it "
-            "follow from "
-            f"({metric} per {level} {own:.6f}, not {value:.6f})",
+            f"{row.prediction_files[dataset]} does not hold the predictions behind the results "
+            f"beside it ({metric} per {level} {value:.6f}, not {recorded:.6f})",
             "put them back, or test the run again",
         )
 
 
-def _scores(frames: pl.DataFrame, naming: str, video_score: str) -> Scores:
-    """What curves are drawn of."""
+def _curve_data(frames: pl.DataFrame, naming: str, video_score: str) -> CurveData:
+    """The scores of one dataset's frames and videos."""
     ((_, table),) = scores_by_dataset(frames, naming)
     ranked = scores_by_level(table, video_score)
     domains = {
-        str(name): own["score"].to_numpy()
-        for (name,), own in table.group_by("domain", maintain_order=True)
+        str(name): part["score"].to_numpy()
+        for (name,), part in table.group_by("domain", maintain_order=True)
     }
-    return Scores(ranked["video"], domains, reliability(*ranked["frame"]))
+    return CurveData(ranked["video"], domains, reliability(*ranked["frame"]))

@@ -1,10 +1,10 @@
-"""What the rows of a report are made of: trained runs, each with the evaluations that were made of it later."""
+"""Rows of a report: trained runs, each with its later evaluations."""
 
 import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,53 +12,30 @@ from typing import Any
 import polars as pl
 
 from fmsd.errors import InputError, reason
-from fmsd.runs.folder import Run, flat
-from fmsd.settings import parse_settings
+from fmsd.report.labels import row_labels
+from fmsd.runs.configuration import training_settings
+from fmsd.runs.folder import Run
 from fmsd.tables import read_parquet
 
 log = logging.getLogger(__name__)
 
 ORACLE = "oracle"
-"""The selection that looks at the test datasets; its rows say so."""
+"""The selection that looks at the test datasets; labels of its rows carry this word."""
 
-LEARNING = (
-    "backbone.",
-    "method.",
-    "wrapper.",
-    "optimizer.",
-    "schedule.",
-    "learner.",
-    "merger.",
-    "select",
-    "patience",
-    "data.batch",
-    "trainer.max_",
-    "trainer.precision",
-)
-"""What the keys of a configuration begin with in which the seeds of a row agree."""
-
-PATHS = ("backbone.weights", "method.mask.file")
-"""Keys among these that say where a file lies."""
-
-ADDED: Mapping[str, Any] = {"backbone.cosine_head": False}
-"""Keys among these that runs of older versions lack, and what those runs did."""
-
-COLUMNS = ["path", "dataset", "domain", "video", "label", "logit"]
-"""What is read of predictions."""
+PREDICTION_COLUMNS = ["path", "dataset", "domain", "video", "label", "logit"]
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One run of a row, one seed.
+class Row:
+    """A trained or merged run with its evaluations. Rows with the same label are seeds.
 
     Args:
-        label: of the row: what was varied besides the seed.
-        runs: the folders that hold its numbers: its own first, then its evaluations, the newest
-            first.
-        records: what their `run.json` say.
-        results: their numbers; a dataset's are those of the first folder that has it.
-        places: where the predictions of each dataset lie.
-        settings: a digest of what it learned with besides its data and seed; None where its
+        label: the overrides that vary between the runs of a report, without the seed.
+        runs: the folders of its results: the run itself, then its evaluations, newest first.
+        records: content of their `run.json`.
+        results: their tidy results; the first folder with a dataset provides it.
+        prediction_files: paths of the predictions by dataset.
+        settings: digest of the training settings besides data and seed; None where the
             configuration is not kept.
     """
 
@@ -67,40 +44,43 @@ class Trial:
     runs: tuple[Run, ...]
     records: tuple[Mapping[str, Any], ...]
     results: pl.DataFrame
-    places: Mapping[str, Path]
+    prediction_files: Mapping[str, Path]
     settings: str | None = None
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """What `run.json` says about the training."""
+        """Content of the `run.json` of the training."""
         return self.records[0]
 
     def facts(self) -> dict[str, Mapping[str, Any]]:
-        """What the numbers rest on, by stamp."""
+        """The facts of the protocol behind each stamp."""
         return {
             stamp: facts for record in self.records for stamp, facts in record["stamps"].items()
         }
 
-    def home(self, dataset: str) -> Path:
-        """The folder of the run or evaluation that a dataset's numbers lie in."""
-        return self.places[dataset].parent.parent
+    def folder_of(self, dataset: str) -> Path:
+        """The folder of the run or evaluation that tested a dataset."""
+        return self.prediction_files[dataset].parent.parent
 
-    def videos(self, dataset: str) -> tuple[str, str]:
-        """What the videos of a dataset's numbers follow from: the digest of its frames, and what is one video."""
-        facts = self.facts()[self.stamps(dataset)[0]]
-        return facts["manifest"], facts["naming"]
-
-    def stamps(self, dataset: str) -> list[str]:
-        """The stamps of a dataset's numbers."""
+    def stamps_of(self, dataset: str) -> list[str]:
+        """The protocol stamps of the results on a dataset."""
         return self.results.filter(dataset=dataset)["stamp"].unique(maintain_order=True).to_list()
 
-    def rules(self, dataset: str) -> Mapping[str, Any]:
-        """How frames become videos, as the metrics take it, and the thresholds from validation data."""
-        facts = self.facts()[self.stamps(dataset)[0]]
+    def video_identity(self, dataset: str) -> tuple[str, str]:
+        """Digest of a dataset's frames, and the rule that groups them into videos."""
+        facts = self.facts()[self.stamps_of(dataset)[0]]
+        return facts["manifest"], facts["naming"]
+
+    def scoring_rules(self, dataset: str) -> Mapping[str, Any]:
+        """How frames become videos and video scores, and the thresholds from validation data.
+
+        The keys are arguments of `fmsd.metrics.table.compute_results`.
+        """
+        facts = self.facts()[self.stamps_of(dataset)[0]]
         record = next(
             record
             for run, record in zip(self.runs, self.records, strict=True)
-            if run.folder == self.home(dataset)
+            if run.folder == self.folder_of(dataset)
         )
         return {
             "naming": facts["naming"],
@@ -108,20 +88,20 @@ class Trial:
             "thresholds": record.get("thresholds"),
         }
 
-    def predictions(self, dataset: str) -> pl.DataFrame:
-        """The scored frames of a dataset.
+    def read_predictions(self, dataset: str) -> pl.DataFrame:
+        """Reads the predictions on a dataset, a row per frame.
 
         Raises:
-            InputError: they are gone, or not those that the numbers follow from.
+            InputError: they are gone, or do not match the results.
         """
-        path = self.places[dataset]
+        path = self.prediction_files[dataset]
         if not path.is_file():
             raise InputError(
-                f"{path} is gone, and with it what the numbers follow from",
+                f"{path} is gone, and with it the predictions behind the results",
                 "put it back, or test the run again with fmsd evaluate",
             )
         try:
-            frames = read_parquet(path, columns=COLUMNS)
+            frames = read_parquet(path, columns=PREDICTION_COLUMNS)
         except pl.exceptions.PolarsError as error:
             raise InputError(
                 f"{path} does not hold a run's predictions ({reason(error)})",
@@ -140,191 +120,207 @@ class Trial:
         return frames
 
 
-def trials(runs: Path) -> list[Trial]:
-    """The finished runs below a folder with their evaluations; where there are evaluations only, these.
+def load_rows(folder: Path) -> list[Row]:
+    """Loads the finished runs below a folder with their evaluations.
+
+    Evaluations without a run are rows of their own if the folder holds nothing else.
 
     Raises:
-        InputError: there is none, one is of an older version, or the same one is there twice.
+        InputError: there is no finished run, one is of an older version, two are the same run, or
+            seeds of one label differ in their settings.
     """
+    groups = _group_by_training(folder)
+    labels = row_labels([records[0] for _, records in groups])
+    first_runs: dict[tuple[str, int | None], Run] = {}
+    first_settings: dict[str, tuple[Run, dict[str, Any]]] = {}
+    rows = []
+    for label, (runs, records) in zip(labels, groups, strict=True):
+        seed = records[0]["seed"]
+        same = first_runs.setdefault((label, seed), runs[0])
+        if same is not runs[0]:
+            raise InputError(
+                f"{same.folder} and {runs[0].folder} are the same run twice (equal overrides and "
+                "seed)",
+                "keep one of them below runs=FOLDER",
+            )
+        digest = None
+        settings = training_settings(runs[0], records[0])
+        if settings is not None:
+            _check_same_settings(
+                *first_settings.setdefault(label, (runs[0], settings)), runs[0], settings
+            )
+            text = json.dumps(settings, sort_keys=True)
+            digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        rows.append(_build_row(label, seed, runs, records, digest))
+    return rows
+
+
+Group = tuple[list[Run], list[dict[str, Any]]]
+"""A run, or the run of an evaluation, with its evaluations; and the content of each `run.json`."""
+
+
+def _group_by_training(folder: Path) -> list[Group]:
+    """The finished runs below a folder, each with its evaluations, the newest first."""
     tested = [
         Run(path.parent)
-        for path in sorted(runs.rglob("results.csv"))
+        for path in sorted(folder.rglob("results.csv"))
         if (path.parent / "run.json").is_file()
     ]
-    records = {run: _record(run) for run in tested}
+    records = {run: _read_record(run) for run in tested}
     evaluations = sorted(
         (run for run in tested if "run" in records[run]),
-        key=lambda run: _time(run, records[run]),
+        key=lambda run: _timestamp(run, records[run]),
         reverse=True,
     )
     groups = {run.folder.resolve(): [run] for run in tested if "run" not in records[run]}
-    trained, orphans = bool(groups), []
+    any_training, orphans = bool(groups), []
     for run in evaluations:
-        homes = [Path(records[run]["run"]).resolve(), run.folder.parent.parent.resolve()]
-        home = next(
+        # The recorded path, and the folder above `evaluations/NAME` in case the run was moved.
+        candidates = [Path(records[run]["run"]).resolve(), run.folder.parent.parent.resolve()]
+        training = next(
             (
-                home
-                for home in homes
-                if home in groups
-                or (runs.resolve() in home.parents and (home / "run.json").is_file())
+                path
+                for path in candidates
+                if path in groups
+                or (folder.resolve() in path.parents and (path / "run.json").is_file())
             ),
             None,
         )
-        if home is None and trained:
+        if training is None and any_training:
             orphans.append(run)
         else:
-            groups.setdefault(home or homes[0], []).append(run)
+            groups.setdefault(training or candidates[0], []).append(run)
     if not groups:
         raise InputError(
-            f"There is no finished run below {runs}", "give a folder of runs as runs=FOLDER"
+            f"There is no finished run below {folder}", "give a folder of runs as runs=FOLDER"
         )
     if orphans:
         log.warning(
             "%d evaluations are left out, as the runs they test are not below %s, %s for one.",
             len(orphans),
-            runs,
+            folder,
             orphans[0].folder,
         )
-    return _labelled([(group, [records[run] for run in group]) for group in groups.values()])
+    return [(group, [records[run] for run in group]) for group in groups.values()]
 
 
-def _labelled(groups: Sequence[tuple[list[Run], list[dict[str, Any]]]]) -> list[Trial]:
-    """Trials with what was varied in them besides the seed."""
-    settings = [_settings(records[0]["overrides"]) for _, records in groups]
-    kinds = ["merged" in records[0] for _, records in groups]
-    names = _varied(settings, kinds)
-    trained, merged = (
-        {name for name, other in zip(names, kinds, strict=True) if name and other == kind}
-        for kind in (False, True)
-    )
-    if trained & merged:
-        names = _varied(settings, [False] * len(kinds))
-    twins: dict[tuple[str, int | None], Run] = {}
-    first: dict[str, tuple[Run, dict[str, Any]]] = {}
-    found = []
-    for name, (runs, records) in zip(names, groups, strict=True):
-        seed = records[0]["seed"]
-        choices = records[0].get("choices", {})
-        label = name or choices.get("method") or choices.get("merger") or "run"
-        twin = twins.setdefault((label, seed), runs[0])
-        if twin is not runs[0]:
+def _check_same_settings(
+    first: Run, first_settings: Mapping[str, Any], run: Run, settings: Mapping[str, Any]
+) -> None:
+    """Raises if runs with the same label differ in more than data and seed."""
+    for key in {**first_settings, **settings}:
+        if first_settings.get(key, ...) != settings.get(key, ...):
             raise InputError(
-                f"{twin.folder} and {runs[0].folder} are the same run twice (equal overrides and "
-                "seed)",
-                "keep one of them below runs=FOLDER",
+                f"{first.folder} and {run.folder} would be seeds of one row, but differ in {key} "
+                f"({first_settings.get(key)} and {settings.get(key)})",
+                f"report them from different folders, or train them with {key}=VALUE among the "
+                "overrides",
             )
-        if (settings := learning_settings(runs[0], records[0])) is not None:
-            other, others = first.setdefault(label, (runs[0], settings))
-            if key := next(
-                (
-                    key
-                    for key in others | settings
-                    if others.get(key, ...) != settings.get(key, ...)
-                ),
-                None,
-            ):
-                raise InputError(
-                    f"{other.folder} and {runs[0].folder} would be seeds of one row, but differ "
-                    f"in {key} ({others.get(key)} and {settings.get(key)})",
-                    f"report them from different folders, or train them with {key}=VALUE among "
-                    "the overrides",
-                )
-        digest = (
-            None
-            if settings is None
-            else hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        )
-        found.append(replace(_trial(label, seed, runs, records), settings=digest))
-    return found
 
 
-def _varied(settings: Sequence[tuple[str, ...]], kinds: Sequence[bool]) -> list[str]:
-    """Of the settings of each run what not all runs of its kind share; of what is alone of its kind what not all runs share."""
-    common = {}
-    for kind in set(kinds):
-        alike = {own for own, other in zip(settings, kinds, strict=True) if other == kind}
-        common[kind] = set.intersection(*map(set, alike if len(alike) > 1 else settings))
-    return [
-        " ".join(" ".join(part for part in own if part not in common[kind]).split())
-        for own, kind in zip(settings, kinds, strict=True)
-    ]
-
-
-def _trial(
-    label: str, seed: int | None, runs: Sequence[Run], records: Sequence[Mapping[str, Any]]
-) -> Trial:
+def _build_row(
+    label: str,
+    seed: int | None,
+    runs: Sequence[Run],
+    records: Sequence[Mapping[str, Any]],
+    settings: str | None,
+) -> Row:
+    """Joins the results of a run and its evaluations, the first folder with a dataset first."""
     parts: list[pl.DataFrame] = []
-    places: dict[str, Path] = {}
-    shown: dict[tuple[str, str], Mapping[str, Any]] = {}
+    files: dict[str, Path] = {}
+    used: dict[tuple[str, str], Mapping[str, Any]] = {}
     for run, record in zip(runs, records, strict=True):
-        table = run.results()
-        if "stamp" not in table.columns or not record.get("stamps"):
-            raise InputError(
-                f"The numbers in {run.folder} are of an older version, which did not say by what "
-                "protocol they were made",
-                "test the run again with fmsd evaluate, or train it anew",
-            )
-        if unknown := set(table["stamp"]) - set(record["stamps"]):
-            raise InputError(
-                f"{run.folder} has numbers of the stamp {min(map(str, unknown))}, of which its "
-                "run.json says nothing",
-                "test the run again",
-            )
-        if lacking := sorted(
-            {"manifest", "naming", "video_score", "train"}
-            - set.intersection(*map(set, record["stamps"].values()))
-        ):
-            raise InputError(
-                f"{run.folder / 'run.json'} has a stamp without {lacking[0]}", "test the run again"
-            )
+        table = _read_stamped_results(run, record)
         facts = {
             (dataset, level): record["stamps"][stamp]
             for dataset, level, stamp in table.select("dataset", "level", "stamp").iter_rows()
         }
-        for dataset in sorted({dataset for dataset, _ in facts} & places.keys()):
-            pairs = [
-                (shown[place], own)
-                for place, own in facts.items()
-                if place[0] == dataset and place in shown
-            ]
-            if names := sorted(
-                {
-                    name
-                    for one, other in pairs
-                    for name in one | other
-                    if one.get(name) != other.get(name)
-                }
-            ):
-                told = (run.folder, dataset, places[dataset].parent.parent, ", ".join(names))
-                log.warning(
-                    "%s was tested on %s, too, but the numbers of %s count (they differ in %s).",
-                    *told,
-                )
-        shown = facts | shown
-        new = table.filter(~pl.col("dataset").is_in(list(places)))
+        for dataset in sorted({dataset for dataset, _ in facts} & files.keys()):
+            _warn_of_other_protocol(run, dataset, facts, files[dataset].parent.parent, used)
+        used = facts | used
+        new = table.filter(~pl.col("dataset").is_in(list(files)))
         parts.append(new)
-        places |= {
+        files |= {
             name: run.folder / "predictions" / f"{name}.parquet"
             for name in new["dataset"].unique(maintain_order=True)
         }
     table = pl.concat(parts, how="diagonal")
     label += f" ({ORACLE})" if table["selection"].str.contains(ORACLE).any() else ""
-    return Trial(label, seed, tuple(runs), tuple(records), table, places)
+    return Row(label, seed, tuple(runs), tuple(records), table, files, settings)
 
 
-def _record(run: Run) -> dict[str, Any]:
-    """What a run's `run.json` says, with all that a row needs."""
-    record = run.record()
-    if lacking := [key for key in ("overrides", "seed") if key not in record]:
+def _read_stamped_results(run: Run, record: Mapping[str, Any]) -> pl.DataFrame:
+    """Reads results whose stamps are all explained in `run.json`.
+
+    Raises:
+        InputError: a stamp is missing, unknown or incomplete.
+    """
+    table = run.results()
+    if "stamp" not in table.columns or not record.get("stamps"):
         raise InputError(
-            f"{run.folder / 'run.json'} does not say {lacking[0]}",
+            f"The results in {run.folder} are of an older version, which did not record their "
+            "protocol",
+            "test the run again with fmsd evaluate, or train it anew",
+        )
+    if unknown := set(table["stamp"]) - set(record["stamps"]):
+        raise InputError(
+            f"{run.folder} has results with the stamp {min(map(str, unknown))}, which its run.json "
+            "does not explain",
+            "test the run again",
+        )
+    required = {"manifest", "naming", "video_score", "train"}
+    if missing := sorted(required - set.intersection(*map(set, record["stamps"].values()))):
+        raise InputError(
+            f"{run.folder / 'run.json'} has a stamp without {missing[0]}", "test the run again"
+        )
+    return table
+
+
+def _warn_of_other_protocol(
+    run: Run,
+    dataset: str,
+    facts: Mapping[tuple[str, str], Mapping[str, Any]],
+    used_folder: Path,
+    used: Mapping[tuple[str, str], Mapping[str, Any]],
+) -> None:
+    """Warns if an unused test of a dataset followed another protocol than the one in use.
+
+    Args:
+        facts: of the unused test, by dataset and level.
+        used: the same of all tests in use.
+    """
+    names = sorted(
+        {
+            name
+            for place, other in facts.items()
+            if place[0] == dataset and place in used
+            for name in {*used[place], *other}
+            if used[place].get(name) != other.get(name)
+        }
+    )
+    if names:
+        log.warning(
+            "%s was tested on %s, too, but the results of %s count (they differ in %s).",
+            run.folder,
+            dataset,
+            used_folder,
+            ", ".join(names),
+        )
+
+
+def _read_record(run: Run) -> dict[str, Any]:
+    """Content of a run's `run.json` with everything that a row needs."""
+    record = run.record()
+    if missing := [key for key in ("overrides", "seed") if key not in record]:
+        raise InputError(
+            f"{run.folder / 'run.json'} does not say {missing[0]}",
             "put it back, or train the run anew",
         )
     return record
 
 
-def _time(run: Run, record: Mapping[str, Any]) -> float:
-    """When a test was made, in seconds; older versions did not write it down."""
+def _timestamp(run: Run, record: Mapping[str, Any]) -> float:
+    """When a test was made, in seconds; older versions did not record it."""
     if "time" not in record:
         return (run.folder / "results.csv").stat().st_mtime
     try:
@@ -334,38 +330,3 @@ def _time(run: Run, record: Mapping[str, Any]) -> float:
             f"{run.folder / 'run.json'} has the time {record['time']!r}",
             "correct it to one like 2026-01-31T12:00:00+00:00",
         ) from error
-
-
-def learning_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The part of a run's configuration that what it learned follows from, besides its data and seed; None where it is not kept.
-
-    How an evaluation or a merge puts frames into batches changes nothing.
-    """
-    if not run.config.is_file():
-        return None
-    try:
-        settings = flat(parse_settings(run.config.read_text(encoding="utf-8"), run.config))
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{run.config} is no configuration ({reason(error)})", "put it back, or remove it"
-        ) from error
-    idle = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
-    return {
-        key: value
-        for key, value in {**ADDED, **settings}.items()
-        if key.startswith(LEARNING)
-        and not key.startswith(idle)
-        and key not in PATHS
-        and key.rpartition(".")[2] != "seed"
-    }
-
-
-def _settings(overrides: Sequence[str]) -> tuple[str, ...]:
-    """A run's overrides without its seed, in one order; what was added is no other setting than what was changed."""
-    return tuple(
-        sorted(
-            override.lstrip("+")
-            for override in overrides
-            if not override.lstrip("+").startswith("seed=")
-        )
-    )

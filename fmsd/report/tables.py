@@ -1,6 +1,5 @@
-"""Tables of a report: rows what was varied, columns the test datasets; as text, Markdown and LaTeX."""
+"""Tables of a report: a row per label, a column per test dataset; means over seeds."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,16 +14,16 @@ from fmsd.metrics.interval import (
     paired_difference,
     percentile_interval,
 )
-from fmsd.metrics.table import escape_markdown, format_video_counts, markdown_table
-from fmsd.report.comparability import Marks, united
+from fmsd.metrics.table import format_video_counts
+from fmsd.report.comparability import ColumnNotes, join_letters
 
-LOWER = frozenset({"eer", "brier", "ece"})
-"""Metrics of which a low value is good; of the others a high one is."""
+LOWER_IS_BETTER = frozenset({"eer", "brier", "ece"})
+"""Metrics of which low values are good."""
 
 CHANCE: Mapping[str, float] = {"auc": 0.5, "bacc": 0.5, "bacc_val": 0.5, "eer": 0.5}
-"""What a detector that knows nothing has, whatever the data; no number on the wrong side of it is the best."""
+"""Chance level of the metrics that have one for all data; a value no better is never the best."""
 
-NAMES: Mapping[str, str] = {
+METRIC_NAMES: Mapping[str, str] = {
     "auc": "AUC",
     "ap": "Average precision",
     "eer": "Equal error rate",
@@ -38,34 +37,29 @@ NAMES: Mapping[str, str] = {
     "brier": "Brier score",
     "ece": "Expected calibration error",
 }
-"""Metrics in words."""
-
-SEEN, UNSEEN = "mean of the seen", "mean of the unseen"
-"""The columns over the datasets that some row was trained on frames of, and over those that none was."""
 
 Means = Mapping[str, Sequence[str]]
-"""The datasets that a column is the mean of, by its name."""
+"""Columns that are means over datasets: name and datasets of each."""
 
 Samples = Mapping[tuple[str, str, str], Float64[np.ndarray, " resamples"]]
-"""A metric on the resamples of a dataset's videos, by row, dataset and level; of several seeds their mean."""
+"""A metric on resamples of a dataset's videos, by label, dataset and level; mean over seeds."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of a table.
+    """A value of a table.
 
     Args:
         value: the mean over seeds.
-        deviation: the standard deviation over seeds; None of a single one.
-        low, high: the ends of the interval, where there is one.
-        p: of a difference: how likely one as large is by chance, corrected for the other
-            comparisons of its column.
-        best: no other of the column is better, and chance is worse.
-        inverted: an AUC whose whole interval lies below chance.
+        deviation: the standard deviation over seeds; None for a single one.
+        low, high: the ends of the interval, if there is one.
+        p: p-value of a difference, corrected for the other comparisons of its column.
+        best: no other value of the column is better, and chance is worse.
+        inverted: an AUC with an interval entirely below chance.
         few: there are too few videos for an interval, a p-value or a mark.
-        signed: it is a difference.
-        mark: the letters of a note.
-        seeds: how many it is a mean over, where the row has more elsewhere.
+        signed: the value is a difference.
+        mark: the letters of its notes.
+        seeds: number of seeds, if the row has more elsewhere.
     """
 
     value: float
@@ -82,37 +76,34 @@ class Cell:
 
     @property
     def number(self) -> str:
-        """The value itself, with its sign where it is a difference."""
+        """The value as text; differences have a sign."""
         return f"{self.value:+.3f}" if self.signed else f"{self.value:.3f}"
 
     @property
     def spread(self) -> str:
-        """The deviation over seeds, and how many there are where they are too few."""
-        few = "" if self.seeds is None else f" ({self.seeds} seed{'' if self.seeds == 1 else 's'})"
-        return ("" if self.deviation is None else f" ± {self.deviation:.3f}") + few
+        """The standard deviation over seeds, and the number of seeds if some are missing."""
+        seeds = (
+            "" if self.seeds is None else f" ({self.seeds} seed{'' if self.seeds == 1 else 's'})"
+        )
+        return ("" if self.deviation is None else f" ± {self.deviation:.3f}") + seeds
 
     @property
     def ends(self) -> str:
-        """The interval; a dash where there are too few videos for one."""
-        return (
-            ("[-]" if self.few else "")
-            if self.low is None or self.high is None
-            else f"[{self.low:.3f}, {self.high:.3f}]"
-        )
+        """The interval; `[-]` if there are too few videos for one."""
+        if self.low is None or self.high is None:
+            return "[-]" if self.few else ""
+        return f"[{self.low:.3f}, {self.high:.3f}]"
 
     @property
     def chance(self) -> str:
-        """Of a difference the probability."""
+        """The p-value of a difference."""
         return "" if self.p is None else f"p {'< 0.001' if self.p < 0.001 else f'= {self.p:.3f}'}"
 
     @property
     def around(self) -> str:
-        """All that stands behind the number."""
-        return (
-            self.spread
-            + (f" {self.ends}" if self.ends else "")
-            + (f", {self.chance}" if self.chance else "")
-        )
+        """Everything that follows the value: deviation, interval and p-value."""
+        ends = f" {self.ends}" if self.ends else ""
+        return self.spread + ends + (f", {self.chance}" if self.chance else "")
 
 
 @dataclass(frozen=True)
@@ -120,11 +111,11 @@ class Table:
     """One metric at one level.
 
     Args:
-        title: what the numbers are.
+        title: metric and level in words.
         cells: by row label and column.
-        videos: how many real and fake videos a column's numbers are of, as text.
-        lacking: why some numbers have no interval, as a sentence.
-        notes: what the letters beside numbers mean.
+        videos: counts of real and fake videos of a column, as text.
+        missing_intervals: a sentence on the columns without intervals.
+        notes: each letter beside values, and its meaning.
     """
 
     title: str
@@ -134,12 +125,12 @@ class Table:
     cells: Mapping[str, Mapping[str, Cell]]
     caption: str = ""
     videos: Mapping[str, str] = field(default_factory=dict)
-    lacking: str = ""
+    missing_intervals: str = ""
     notes: Sequence[tuple[str, str]] = ()
 
     @property
     def sizes(self) -> str:
-        """The numbers of test videos as a sentence, for tables whose headers do not have them."""
+        """A sentence on the counts of test videos, for headers without them."""
         parts = [
             f"{column} {self.videos[column].removesuffix(' videos')}"
             for column in self.columns
@@ -149,312 +140,200 @@ class Table:
 
 
 def results_table(
-    tidy: pl.DataFrame, metric: str, level: str, means: Means, samples: Samples, marks: Marks
+    tidy: pl.DataFrame, metric: str, level: str, means: Means, samples: Samples, notes: ColumnNotes
 ) -> Table:
-    """Means over seeds; the best of a column stands out where there are several rows.
+    """A table of means over seeds, with the best value of each column marked.
 
-    Where a class has fewer than `FEWEST` videos there are no intervals and no marks.
+    Tests with fewer than `FEWEST` videos of a class have neither intervals nor marks.
 
     Args:
-        tidy: numbers with the row in the column `run`.
-        means: the last columns, each of rows that have all of its datasets.
-        samples: for the intervals, of the same metric; none to leave them out.
+        tidy: results with the label in the column `run`.
+        means: the last columns. A row has a value there if it has all of their datasets.
+        samples: of the same metric, for the intervals; empty for none.
+        notes: letters of the cells.
     """
     shown = tidy.filter(metric=metric, level=level)
-    columns = shown["dataset"].unique(maintain_order=True).to_list()
-    counts, few, why = format_video_counts(shown), _few(shown), lacking(shown)
+    columns = [*shown["dataset"].unique(maintain_order=True), *means]
+    few = _too_few(shown)
+    seeds = {label: part["seed"].n_unique() for (label,), part in tidy.group_by("run")}
+    cells: dict[str, dict[str, Cell]] = {}
+    values = _with_means(shown, means)
+    for (label, column), part in values.group_by("run", "dataset", maintain_order=True):
+        keys = [(str(label), dataset, level) for dataset in means.get(str(column), [str(column)])]
+        too_few = any((label, dataset) in few for _, dataset, _ in keys)
+        low, high = None, None
+        if not too_few and all(key in samples for key in keys):
+            low, high = percentile_interval(np.mean([samples[key] for key in keys], axis=0))
+        value, deviation = part.select(
+            mean=pl.col("value").mean(), deviation=pl.col("value").std()
+        ).row(0)
+        cells.setdefault(str(label), {})[str(column)] = Cell(
+            value,
+            deviation,
+            low,
+            high,
+            inverted=metric == "auc" and high is not None and high < CHANCE["auc"],
+            few=too_few,
+            mark=join_letters(notes.cells.get(key, "") for key in keys),
+            seeds=part.height if part.height < seeds[label] else None,
+        )
+    return Table(
+        f"{METRIC_NAMES.get(metric, metric)} per {level}",
+        metric,
+        level,
+        columns,
+        with_best(cells, columns, metric),
+        videos=format_video_counts(shown),
+        missing_intervals=missing_intervals(shown),
+        notes=_used_notes(cells, notes.notes),
+    )
+
+
+def _with_means(shown: pl.DataFrame, means: Means) -> pl.DataFrame:
+    """Run, seed, dataset and value, with rows for the means over datasets."""
     parts = [shown.select("run", "seed", "dataset", "value")]
     for name, datasets in means.items():
-        own = (
+        averages = (
             shown.filter(pl.col("dataset").is_in(datasets))
             .group_by("run", "seed", maintain_order=True)
             .agg(pl.col("value").mean(), count=pl.len())
         )
         parts.append(
-            own.filter(count=len(datasets)).select(
+            averages.filter(count=len(datasets)).select(
                 "run", "seed", pl.lit(name).alias("dataset"), "value"
             )
         )
-    shown, columns = pl.concat(parts), [*columns, *means]
-    cells: dict[str, dict[str, Cell]] = {}
-    seeds = {row: own["seed"].n_unique() for (row,), own in tidy.group_by("run")}
-    for (row, column), own in shown.group_by("run", "dataset", maintain_order=True):
-        value, deviation = own.select(
-            mean=pl.col("value").mean(), deviation=pl.col("value").std()
-        ).row(0)
-        parts = [(str(row), dataset, level) for dataset in means.get(str(column), [str(column)])]
-        lacks = any((row, dataset) in few for _, dataset, _ in parts)
-        enough = not lacks and all(part in samples for part in parts)
-        low, high = (
-            percentile_interval(np.mean([samples[part] for part in parts], axis=0))
-            if enough
-            else (None, None)
-        )
-        mark = united(marks.cells.get(part, "") for part in parts)
-        fewer = own.height if own.height < seeds[row] else None
-        inverted = metric == "auc" and high is not None and high < CHANCE["auc"]
-        cells.setdefault(str(row), {})[str(column)] = Cell(
-            value, deviation, low, high, inverted=inverted, few=lacks, mark=mark, seeds=fewer
-        )
-    return Table(
-        f"{NAMES.get(metric, metric)} per {level}",
-        metric,
-        level,
-        columns,
-        with_best(cells, columns, metric),
-        videos=counts,
-        lacking=why,
-        notes=_used(cells, marks.notes),
-    )
+    return pl.concat(parts)
 
 
-def _few(shown: pl.DataFrame) -> dict[tuple[str, str], str]:
-    """Row and dataset of tests with too few videos of a class, and how many those are: `1 real`."""
+def _too_few(shown: pl.DataFrame) -> dict[tuple[str, str], str]:
+    """The tests with too few videos of a class: run, dataset, and counts as text (`1 real`)."""
     known = shown.drop_nulls("n_real_videos").with_columns(
         real="n_real_videos", fake=pl.col("n_videos") - pl.col("n_real_videos")
     )
-    found = {}
-    for (row, dataset), own in known.group_by("run", "dataset", maintain_order=True):
-        real, fake = own.select(pl.col("real", "fake").min()).row(0)
+    too_few = {}
+    for (label, dataset), part in known.group_by("run", "dataset", maintain_order=True):
+        real, fake = part.select(pl.col("real", "fake").min()).row(0)
         if not enough_videos(real, fake):
-            found[row, dataset] = " and ".join(
-                f"{count} {kind}"
-                for kind, count in (("real", real), ("fake", fake))
-                if count < MIN_VIDEOS
+            counts = (("real", real), ("fake", fake))
+            too_few[label, dataset] = " and ".join(
+                f"{count} {kind}" for kind, count in counts if count < MIN_VIDEOS
             )
-    return found
+    return too_few
 
 
-def lacking(tidy: pl.DataFrame) -> str:
-    """Why some of the numbers have no interval, as a sentence; empty where all may have one."""
-    parts = dict.fromkeys(f"{dataset} has {counts}" for (_, dataset), counts in _few(tidy).items())
-    return (
-        f"No interval, p-value or mark under {MIN_VIDEOS} videos of a class: {', '.join(parts)}."
-        if parts
-        else ""
+def missing_intervals(tidy: pl.DataFrame) -> str:
+    """A sentence on the datasets without intervals; empty if there are none."""
+    parts = dict.fromkeys(
+        f"{dataset} has {counts}" for (_, dataset), counts in _too_few(tidy).items()
     )
+    if not parts:
+        return ""
+    return f"No interval, p-value or mark under {MIN_VIDEOS} videos of a class: {', '.join(parts)}."
 
 
 def differences_table(
-    table: Table, against: str, means: Means, samples: Samples, same: Callable[[str, str], bool]
+    table: Table,
+    baseline: str,
+    means: Means,
+    samples: Samples,
+    same_videos: Callable[[str, str], bool],
 ) -> Table:
-    """What every row of a table has more than one of them, resample by resample, with p-values corrected for the comparisons of a column (Holm).
+    """Paired difference of every row from a baseline row, with Holm-corrected p-values.
+
+    Differences are paired resample by resample; p-values are corrected within a column.
 
     Args:
-        against: the label of that row.
-        same: whether a row was tested on the same videos of a dataset as that row.
+        table: results.
+        baseline: the label of the baseline row.
+        same_videos: whether a row (label) was tested on the same videos of a dataset as the
+            baseline.
     """
     cells: dict[str, dict[str, Cell]] = {}
-    for row, own in table.cells.items():
-        cells[row] = {}
-        for column, cell in own.items():
+    for label, row in table.cells.items():
+        if label == baseline:
+            continue
+        cells[label] = {}
+        for column, cell in row.items():
             datasets = means.get(column, [column])
-            if (
-                row == against
-                or column not in table.cells[against]
-                or not all(same(row, dataset) for dataset in datasets)
-            ):
+            base = table.cells[baseline].get(column)
+            if base is None or not all(same_videos(label, dataset) for dataset in datasets):
                 continue
-            base = table.cells[against][column]
+            keys = [(label, dataset, table.level) for dataset in datasets]
+            base_keys = [(baseline, dataset, table.level) for dataset in datasets]
             difference = Cell(
                 cell.value - base.value,
                 few=cell.few or base.few,
                 signed=True,
-                mark=united((cell.mark, base.mark)),
+                mark=join_letters((cell.mark, base.mark)),
                 seeds=cell.seeds or base.seeds,
             )
             if not difference.few:
-                if any(
-                    (label, dataset, table.level) not in samples
-                    for label in (row, against)
-                    for dataset in datasets
-                ):
+                if any(key not in samples for key in (*keys, *base_keys)):
                     continue
-                one, other = (
-                    np.mean([samples[label, dataset, table.level] for dataset in datasets], axis=0)
-                    for label in (row, against)
+                test = paired_difference(
+                    np.mean([samples[key] for key in keys], axis=0),
+                    np.mean([samples[key] for key in base_keys], axis=0),
+                    difference.value,
                 )
-                found = paired_difference(one, other, difference.value)
-                difference = replace(difference, low=found.low, high=found.high, p=found.p)
-            cells[row][column] = difference
-    del cells[against]
-    for column in table.columns:
-        rows = [row for row, own in cells.items() if column in own and own[column].p is not None]
-        for row, p in zip(
-            rows, holm_correction([cells[row][column].p or 0.0 for row in rows]), strict=True
-        ):
-            cells[row][column] = replace(cells[row][column], p=p)
+                difference = replace(difference, low=test.low, high=test.high, p=test.p)
+            cells[label][column] = difference
+    _correct_p_values(cells, table.columns)
     return replace(
         table,
-        title=f"{table.title} minus that of {against}",
+        title=f"{table.title} minus that of {baseline}",
         cells=cells,
-        notes=_used(cells, table.notes),
+        notes=_used_notes(cells, table.notes),
     )
+
+
+def _correct_p_values(cells: dict[str, dict[str, Cell]], columns: Sequence[str]) -> None:
+    """Corrects the p-values of each column by Holm's method, in place."""
+    for column in columns:
+        tested = {
+            label: row[column].p
+            for label, row in cells.items()
+            if column in row and row[column].p is not None
+        }
+        corrected = holm_correction([p or 0.0 for p in tested.values()])
+        for label, p in zip(tested, corrected, strict=True):
+            cells[label][column] = replace(cells[label][column], p=p)
 
 
 def with_best(
     cells: Mapping[str, Mapping[str, Cell]], columns: Sequence[str], metric: str
 ) -> dict[str, dict[str, Cell]]:
-    """The cells, those marked that no other of their column is better than, to the digits that are shown; none in a column of one.
+    """Marks the best cells of each column at display precision.
 
-    A mean over fewer seeds than its row has elsewhere takes no part, and neither does a number of
-    few videos. What is no better than chance is not marked.
+    A column with a single candidate has no mark. Candidates are means over all seeds of a row, of
+    enough videos; values no better than chance are never marked.
     """
-    sign = -1 if metric in LOWER else 1
+    sign = -1 if metric in LOWER_IS_BETTER else 1
 
-    def rank(cell: Cell) -> float | None:
+    def score(cell: Cell) -> float | None:
         return None if cell.few or cell.seeds is not None else sign * round(cell.value, 3)
 
     best: dict[str, float | None] = {}
     for column in columns:
-        ranks = [
-            found
-            for own in cells.values()
-            if column in own and (found := rank(own[column])) is not None
-        ]
-        best[column] = (
-            max(ranks)
-            if len(ranks) > 1 and (metric not in CHANCE or max(ranks) > sign * CHANCE[metric])
-            else None
-        )
+        candidates = [score(row[column]) for row in cells.values() if column in row]
+        scores = [value for value in candidates if value is not None]
+        best[column] = max(scores) if len(scores) > 1 else None
+        if scores and metric in CHANCE and max(scores) <= sign * CHANCE[metric]:
+            best[column] = None
     return {
-        row: {
-            column: replace(cell, best=best[column] is not None and rank(cell) == best[column])
-            for column, cell in own.items()
+        label: {
+            column: replace(cell, best=best[column] is not None and score(cell) == best[column])
+            for column, cell in row.items()
         }
-        for row, own in cells.items()
+        for label, row in cells.items()
     }
 
 
-def headed(table: Table) -> list[str]:
-    """The header for the terminal: the columns with their numbers of videos below."""
-    return [
-        "",
-        *(
-            f"{column}\n{table.videos[column]}" if column in table.videos else column
-            for column in table.columns
-        ),
-    ]
-
-
-def plain(table: Table) -> list[list[str]]:
-    """Rows for the terminal."""
-    return _rows(
-        table,
-        str,
-        lambda cell: (
-            f"{cell.number}{cell.around}{' (inverted)' if cell.inverted else ''}{f' ^{cell.mark}' if cell.mark else ''}"
-        ),
-    )
-
-
-def page(tables: Sequence[Table]) -> str:
-    """Tables as Markdown."""
-
-    def one(cell: Cell) -> str:
-        number = f"**{cell.number}**" if cell.best else cell.number
-        return f"{number}{cell.around}{' (inverted)' if cell.inverted else ''}{f'<sup>{cell.mark}</sup>' if cell.mark else ''}"
-
-    parts = []
-    for table in tables:
-        notes = "".join(
-            f"\n<sup>{letter}</sup> {escape_markdown(meaning)}  " for letter, meaning in table.notes
-        )
-        text = markdown_table(
-            ["", *map(escape_markdown, table.columns)], _rows(table, escape_markdown, one)
-        )
-        below = " ".join(
-            part
-            for part in (
-                table.caption,
-                escape_markdown(table.sizes),
-                escape_markdown(table.lacking),
-            )
-            if part
-        )
-        parts.append(
-            f"## {escape_markdown(table.title)}\n\n{text}"
-            + (f"\n{below}\n" if below else "")
-            + (f"{notes}\n" if notes else "")
-        )
-    return "\n".join(parts)
-
-
-def latex(tables: Sequence[Table]) -> str:
-    """Tables as LaTeX for the package booktabs."""
-
-    def one(cell: Cell) -> str:
-        number = (
-            f"\\textbf{{{cell.number}}}"
-            if cell.best
-            else f"${cell.number}$"
-            if cell.signed
-            else cell.number
-        )
-        around = escaped(cell.around.strip()).replace("±", "$\\pm$").replace("-", "$-$")
-        small = f" {{\\scriptsize {around}}}" if around else ""
-        mark = f"$^{{{cell.mark}}}$" if cell.mark else ""
-        return f"{number}{small}{' (inverted)' if cell.inverted else ''}{mark}"
-
-    parts = ["% needs \\usepackage{booktabs}"]
-    for table in tables:
-        header = " & ".join(["", *(escaped(column) for column in table.columns)])
-        lines = [
-            " & ".join(row) for row in _rows(table, lambda label: f"{{}}{escaped(label)}", one)
-        ]  # {}: a [ after \\ would be its argument
-        notes = " ".join(f"$^{{{letter}}}$~{escaped(meaning)}." for letter, meaning in table.notes)
-        said = " ".join(
-            escaped(part) for part in (table.caption, table.sizes, table.lacking) if part
-        )
-        caption = f"{escaped(table.title)}. {said} {notes}".strip().replace("±", "$\\pm$")
-        parts.append(
-            "\n".join(
-                [
-                    "\\begin{table}",
-                    "\\centering",
-                    f"\\caption{{{caption}}}",
-                    f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
-                    "\\toprule",
-                    f"{header} \\\\",
-                    "\\midrule",
-                    *(f"{line} \\\\" for line in lines),
-                    "\\bottomrule",
-                    "\\end{tabular}",
-                    "\\end{table}",
-                ]
-            )
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-TEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-} | {char: f"\\{char}" for char in "&%$#_{}"}
-
-
-def escaped(text: str) -> str:
-    """Text that LaTeX sets as it stands, in one line."""
-    return re.sub(r"[\\~^<>&%$#_{}]", lambda found: TEX[found[0]], " ".join(text.split()))
-
-
-def _rows(
-    table: Table, labelled: Callable[[str], str], one: Callable[[Cell], str]
-) -> list[list[str]]:
-    return [
-        [labelled(row), *(one(own[column]) if column in own else "-" for column in table.columns)]
-        for row, own in table.cells.items()
-    ]
-
-
-def _used(
+def _used_notes(
     cells: Mapping[str, Mapping[str, Cell]], notes: Sequence[tuple[str, str]]
 ) -> list[tuple[str, str]]:
-    """The notes of the letters that the cells bear."""
+    """The notes whose letters occur in the cells."""
     used = {
-        letter for own in cells.values() for cell in own.values() for letter in cell.mark.split(",")
+        letter for row in cells.values() for cell in row.values() for letter in cell.mark.split(",")
     }
     return [(letter, meaning) for letter, meaning in notes if letter in used]

@@ -1,16 +1,19 @@
-"""Results in the terminal."""
+"""Results on the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
-from fmsd.console import show as show_table
+from fmsd.console import print_table
 from fmsd.metrics.table import format_video_counts, pivot_datasets
 
 
-def show(table: pl.DataFrame, title: str, note: str) -> None:
-    """Prints the AUC of every dataset, frames and videos apart, with the numbers of its videos."""
+def print_auc_table(table: pl.DataFrame, title: str, note: str) -> None:
+    """Prints the AUC per frame and per video of every dataset, with its counts of videos."""
     aucs, sizes = pivot_datasets(table), format_video_counts(table)
-    rows = [[str(line[0]), *map(told, line[1:])] for line in aucs.rows()]
-    show_table(
+    rows = [[str(line[0]), *map(format_auc, line[1:])] for line in aucs.rows()]
+    print_table(
         title,
         [f"{name}\n{sizes[name]}" if name in sizes else name for name in aucs.columns],
         rows,
@@ -18,25 +21,44 @@ def show(table: pl.DataFrame, title: str, note: str) -> None:
     )
 
 
-def show_robustness(table: pl.DataFrame) -> None:
-    """Prints for each dataset the video AUC under every corruption, by severity, with their means."""
+def print_robustness_tables(table: pl.DataFrame) -> None:
+    """Prints a table per dataset: video AUC by corruption and severity, with means."""
     aucs, sizes = table.filter(level="video", metric="auc"), format_video_counts(table)
-    for (dataset,), own in aucs.group_by("dataset", maintain_order=True):
-        clean = own.filter(severity=0)["value"].item()
-        grid = own.filter(pl.col("severity") > 0).pivot(
+    for (dataset,), part in aucs.group_by("dataset", maintain_order=True):
+        clean = part.filter(severity=0)["value"].item()
+        grid = part.filter(pl.col("severity") > 0).pivot(
             "severity", index="corruption", values="value", maintain_order=True
         )
         grid = grid.with_columns(mean=pl.mean_horizontal(pl.exclude("corruption")))
         lines = [*grid.rows(), *grid.select(pl.lit("mean"), pl.exclude("corruption").mean()).rows()]
-        rows = [[str(line[0]), *map(told, line[1:])] for line in lines]
-        show_table(
-            f"Video AUC on {dataset} by severity; clean {told(clean)}",
+        rows = [[str(line[0]), *map(format_auc, line[1:])] for line in lines]
+        print_table(
+            f"Video AUC on {dataset} by severity; clean {format_auc(clean)}",
             grid.columns,
             rows,
             sizes[str(dataset)],
         )
 
 
-def told(value: float) -> str:
-    """A number of a table."""
+def format_auc(value: float) -> str:
+    """An AUC with three decimals."""
     return f"{value:.3f}"
+
+
+def cost_line(record: Mapping[str, Any]) -> str:
+    """One line on the cost of a run: trained parameters, minutes, and how weights were chosen.
+
+    Args:
+        record: content of its `run.json`.
+    """
+    if "merged" in record:
+        return (
+            f"merged from {', '.join(record['merged'])} without training in "
+            f"{record['seconds']:.0f} s; coefficients: {record['selection']}"
+        )
+    return (
+        f"{record['trainable']:,} of {record['parameters']:,} parameters trained "
+        f"({record['trainable'] / record['parameters']:.2%}), "
+        f"{record['seconds'] / 60:.1f} min, weights of epoch {record['epoch'] + 1} by "
+        f"{record['selection']}"
+    )

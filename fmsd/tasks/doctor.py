@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from fmsd.atomic import atomic
-from fmsd.console import show
+from fmsd.console import print_table
 from fmsd.data.audit.copy import scan_copy, select_datasets, without_films
 from fmsd.data.audit.display import show_counts, show_findings
 from fmsd.data.audit.files import file_findings, inspect_files, video_properties
@@ -182,4 +182,6 @@ def _show_shortcuts(shortcuts: Sequence[Shortcut]) -> None:
         for each in shortcuts
     ]
     header = ["dataset", "split", "property", "AUC", "videos", "direction"]
-    show("What tells the label by itself", header, rows, words=("split", "property", "direction"))
+    print_table(
+        "What tells the label by itself", header, rows, words=("split", "property", "direction")
+    )

@@ -13,16 +13,10 @@ from fmsd.engine.trainer import TrainerFactory, alone
 from fmsd.engine.weights import built, folded
 from fmsd.metrics.table import best_thresholds
 from fmsd.models.detector import Detector
-from fmsd.report.terminal import show, show_robustness
-from fmsd.runs.folder import (
-    CORRUPTIONS,
-    VALIDATION,
-    Run,
-    caption,
-    claimed,
-    provenance,
-    read_results,
-)
+from fmsd.report.terminal import cost_line, print_auc_table, print_robustness_tables
+from fmsd.runs.claim import claim_run
+from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run, read_results
+from fmsd.runs.provenance import provenance
 from fmsd.tables import read_parquet
 from fmsd.tracking import publish
 
@@ -44,7 +38,7 @@ def evaluate(
     config: str,
     command: Sequence[str],
     corruptions: Sequence[Corruption] = (),
-    logger: Mapping[str, publish.Factory] | None = None,
+    logger: Mapping[str, publish.LoggerFactory] | None = None,
 ) -> Run:
     """Tests a run's weights on the test datasets of `data` and writes results and predictions to `folder`.
 
@@ -61,7 +55,7 @@ def evaluate(
     if (run.folder / "results.csv").is_file():
         run.results()  # whose names are those of files
     evaluation = Run(folder)
-    with claimed(evaluation, config, resumable=True):
+    with claim_run(evaluation, config, resumable=True):
         tests = data.tests
         for name, manifest in tests.items():
             before = trained["manifests"]["test"].get(name, {}).get("digest")
@@ -100,9 +94,9 @@ def evaluate(
                 "skipped": data.skipped,
             }
         )
-        publish.extend(logger or {}, run, evaluation)
-    show(table, f"AUC of {run.folder}", caption(record))
+        publish.publish_evaluation(logger or {}, run, evaluation)
+    print_auc_table(table, f"AUC of {run.folder}", cost_line(record))
     if corruptions:
-        show_robustness(read_results(folder / CORRUPTIONS))
+        print_robustness_tables(read_results(folder / CORRUPTIONS))
     print(f"The evaluation lies in {folder}")
     return evaluation

@@ -114,7 +114,7 @@ def explain(
             f"{KINDS[way]}{place}: {run.folder.name} on {name}\nNumbers: probability of "
             "fake.\nHeat: from each image's lowest value to its highest."
         )
-        figures[pictures[name]] = explanations.heatmaps(
+        figures[pictures[name]] = explanations.plot_heatmaps(
             explained(model, heat, data, manifest, name), title
         )
     parts = [embedded(model, data, manifest) for manifest in scattered.values()]
@@ -127,9 +127,9 @@ def explain(
     ) as partial:  # the first file: it tells whose the pictures beside it are
         points.write_parquet(partial)
     title = f"t-SNE of the penultimate features of {points.height} test frames: {run.folder.name}"
-    style.write(explanations.features(points, title), out / "features.png")
+    style.write_png(explanations.plot_features(points, title), out / "features.png")
     for path, figure in figures.items():
-        style.write(figure, path)
+        style.write_png(figure, path)
     print(f"The explanations lie in {out}")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from fmsd.console import counting, show
+from fmsd.console import print_table, progress
 from fmsd.data import entries, pack, packaged
 from fmsd.data.extraction.crops import (
     RECORD,
@@ -40,9 +40,10 @@ from fmsd.data.sources import extracted
 from fmsd.data.sources.extracted import PERSON
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
-from fmsd.ownership import below
+from fmsd.ownership import path_below
 from fmsd.quoting import typed
-from fmsd.runs.folder import locked, write
+from fmsd.runs.folder import write_text
+from fmsd.runs.lock import try_lock
 from fmsd.surroundings import refused_by_machine, shared_memory_refusal
 
 log = logging.getLogger(__name__)
@@ -179,7 +180,7 @@ def settle(out: Path, settings: dict[str, Any]) -> None:
             raise InputError(
                 f"{out} holds something else", "choose an empty or new folder as out=FOLDER"
             )
-        write(out / SETTINGS, json.dumps(settings, indent=2) + "\n")
+        write_text(out / SETTINGS, json.dumps(settings, indent=2) + "\n")
     except OSError as error:
         raise refused(out, error) from error
 
@@ -191,10 +192,10 @@ def working(out: Path, name: str) -> Iterator[Path]:
     Raises:
         InputError: another process is at work on the same videos, or a link leads out of `out`.
     """
-    place = below(out, f".work/{name}")
+    place = path_below(out, f".work/{name}")
     place.mkdir(parents=True, exist_ok=True)
     with (place / "lock").open("a+", encoding="utf-8") as file:
-        if not locked(file, patience=1):
+        if not try_lock(file, patience=1):
             raise InputError(
                 f"Another process is extracting {name} into {out}",
                 "wait for it, or choose another out=FOLDER",
@@ -273,7 +274,7 @@ def worked(
         time.monotonic(),
         0,
     )
-    with counting("Extracting", len(left), "videos") as advance:
+    with progress("Extracting", len(left), "videos") as advance:
         try:
             while True:
                 for source in islice(waiting, 2 * workers - len(running)):
@@ -322,13 +323,13 @@ def tell(outcomes: Sequence[Outcome], recipe: Recipe, path: Path) -> int:
         log.warning("%s", sentence)
     if failures:
         rows = [[outcome.video, outcome.failure] for outcome in failures]
-        show(
+        print_table(
             f"{len(failures)} videos could not be read",
             ["video", "why"],
             rows[:SHOWN],
             f"All are in {path}; the same command tries them again",
         )
-        write(path, pl.DataFrame(rows, schema=["video", "why"], orient="row").write_csv())
+        write_text(path, pl.DataFrame(rows, schema=["video", "why"], orient="row").write_csv())
     else:
         path.unlink(missing_ok=True)
     return len(failures)

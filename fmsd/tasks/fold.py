@@ -13,7 +13,7 @@ from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.head import CosineHead
 from fmsd.ownership import check_replaceable
-from fmsd.runs.folder import Run, part_of_run
+from fmsd.runs.folder import Run, owning_run
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
     """
     if out.suffix != ".safetensors":
         raise InputError(f"out={out} is no name of a safetensors file", "give out=FILE.safetensors")
-    if place := part_of_run(out):
+    if place := owning_run(out):
         raise InputError(
             f"out={out} lies among the files of the run in {place}",
             "give another out=FILE.safetensors",

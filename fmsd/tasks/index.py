@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fmsd.console import show
+from fmsd.console import print_table
 from fmsd.data import pack
 from fmsd.data.description import describe_datasets
 from fmsd.data.entries import from_entries
@@ -46,7 +46,7 @@ def index(data: DataModule, out: Path) -> None:
         ]
         for name, part in found.items()
     ]
-    show(
+    print_table(
         f"Manifest of {manifest.root}",
         ["dataset", "frames", *(f"{split} videos" for split in SPLITS), "digest"],
         rows,

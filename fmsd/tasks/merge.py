@@ -35,9 +35,11 @@ from fmsd.merge.task_vectors import Merger
 from fmsd.models.detector import Detector
 from fmsd.peft.experts import check_count
 from fmsd.quoting import typed
-from fmsd.report.rows import learning_settings
-from fmsd.report.terminal import show
-from fmsd.runs.folder import Run, caption, claimed, provenance
+from fmsd.report.terminal import cost_line, print_auc_table
+from fmsd.runs.claim import claim_run
+from fmsd.runs.configuration import training_settings
+from fmsd.runs.folder import Run
+from fmsd.runs.provenance import provenance
 from fmsd.state import tensor_shapes
 
 log = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ def merge(
         with_coefficients(merger, values)
     if candidates and data is None:
         raise InputError("A search looks at validation data, and there is none", "give data=NAME")
-    with claimed(run, config, resumable=True, named="out"):
+    with claim_run(run, config, resumable=True, option="out"):
         tests = data.tests if data and data.test_names else {}
         inputs = read_inputs(detector, experts, folder, seed, before, ceiling)
         search = None if before is None else before["search"]
@@ -146,7 +148,7 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
                 f"{one.folder} and {other.folder} both have seed={one.record()['seed']}", remedy
             )
         first, second = (
-            run.origin() | (learning_settings(run, run.record()) or {}) for run in (one, other)
+            run.origin() | (training_settings(run, run.record()) or {}) for run in (one, other)
         )
         if differing := sorted(key for key in first | second if first.get(key) != second.get(key)):
             raise InputError(
@@ -202,8 +204,8 @@ def score_merge(
     run.write("domains.csv", domains.write_csv())
     draw_domains(domains, run.folder / "domains.png")
     run.write_results(table)
-    show(
+    print_auc_table(
         table,
         f"AUC, {len(inputs.experts)} specialists merged by {record['choices']['merger']}",
-        caption(record),
+        cost_line(record),
     )

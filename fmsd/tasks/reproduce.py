@@ -1,4 +1,4 @@
-"""Reproducing: the commands behind a table of experiments/, one after the other, and how far their numbers are from the recorded ones."""
+"""Reproducing: runs the commands behind a table of experiments/ and compares the results."""
 
 import logging
 import shlex
@@ -7,17 +7,17 @@ from pathlib import Path
 
 import polars as pl
 
-from fmsd.console import show
+from fmsd.console import print_table
 from fmsd.errors import InputError
 from fmsd.quoting import quote
 from fmsd.runs.folder import Run, read_results
 
 log = logging.getLogger(__name__)
 
-KEYS = ["run", "seed", "dataset", "level", "metric", "stamp", "settings"]
-"""In what two numbers agree that were made alike: the stamp says by what protocol, the settings what learned."""
+RESULT_KEYS = ["run", "seed", "dataset", "level", "metric", "stamp", "settings"]
+"""Columns that identify a result: the stamp its protocol, the settings its training."""
 
-FIXED = (
+FIXED_KEYS = (
     "experiments",
     "hydra.sweep.dir",
     "hydra.sweep.subdir",
@@ -25,90 +25,102 @@ FIXED = (
     "data.train_forgeries",
     "data.left_out",
 )
-"""What overrides must not change: the table would not be found where it is looked for, or compare something else."""
+"""Keys that overrides must not change: folders that are looked up, and data that is compared."""
 
 
 def reproduce(
     name: str,
     steps: Sequence[str],
     values: Mapping[str, str],
-    words: Sequence[str],
+    overrides: Sequence[str],
     command: Callable[[Sequence[str]], int],
     recorded: Path,
 ) -> int:
-    """Runs the commands of one table and compares what came out with the recorded numbers; the exit code of the first that failed, or 0.
+    """Runs the commands of one table and compares the results with the recorded ones.
 
-    What is finished already is not done again.
+    Finished runs are skipped.
 
     Args:
-        steps: the commands, see `filled`.
-        values: what is filled in; `out` is the table's folder.
-        words: overrides for every training.
-        command: runs one and returns its exit code.
-        recorded: the recorded numbers; the file need not be there.
+        name: of the table.
+        steps: templates of commands, see `expand_step`.
+        values: the values of their placeholders; `out` is the table's folder.
+        overrides: for every training.
+        command: runs a command and returns its exit code.
+        recorded: file of the recorded results; it may be missing.
+
+    Returns:
+        The exit code of the first command that failed, or 0.
 
     Raises:
-        InputError: an override would break it, no run came of its trainings, or the recorded file
+        InputError: an override would change the table, a training left no run, or the recorded file
             is damaged.
     """
-    own = {
-        word.lstrip("+~").partition("=")[0]
+    fixed = {
+        _key(word)
         for step in steps
         if step.startswith("train")
         for word in shlex.split(step)[1:]
         if "=" in word
-    }
-    if wrong := [word for word in words if word.lstrip("+~").partition("=")[0] in own.union(FIXED)]:
+    }.union(FIXED_KEYS)
+    if wrong := [override for override in overrides if _key(override) in fixed]:
         raise InputError(
             f"{', '.join(wrong)} would change what the table {name} compares, which sets it itself",
             "leave it out, or train by hand",
         )
     if recorded.is_file():
-        _numbers(recorded)
+        _read_aucs(recorded)
     for step in steps:
-        for line in filled(step, values):
-            whole = [*line, *(words if line[0] == "train" else [])]
-            log.info("fmsd %s", shlex.join(whole))
-            if code := command(whole):
+        for line in expand_step(step, values):
+            full = [*line, *(overrides if line[0] == "train" else [])]
+            log.info("fmsd %s", shlex.join(full))
+            if code := command(full):
                 return code
-    compare(recorded, Path(values["out"]) / "report" / "results.csv")
+    compare_results(recorded, Path(values["out"]) / "report" / "results.csv")
     return 0
 
 
-def filled(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
-    """A command's words, with `{NAME}` for a value; not where its folder, if it names one, holds a finished run.
+def expand_step(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
+    """Expands a command template; skips commands whose run folder is finished.
 
-    A command with `{run}` is filled in for each finished training below `out` in turn, one with
-    `{forgery}` for each of the `forgeries`, of which `{first}` is the first.
+    `{NAME}` stands for a value, `{first}` for the first of the `forgeries`. A template with `{run}`
+    is expanded for each finished training below `out`, one with `{forgery}` for each of the
+    `forgeries`.
+
+    Args:
+        step: the template.
+        values: the values of placeholders.
+
+    Returns:
+        The commands, split into arguments.
 
     Raises:
-        InputError: it is for trainings, and there is none.
+        InputError: a template with `{run}` finds no finished training.
     """
     words, forgeries = shlex.split(step), values.get("forgeries", "").split(",")
-    turns = [{"forgery": name} for name in forgeries] if "{forgery}" in step else [{}]
+    cases = [{"forgery": name} for name in forgeries] if "{forgery}" in step else [{}]
     if "{run}" in step:
         records = {
             path.parent: Run(path.parent).record()
             for path in sorted(Path(values["out"]).rglob("run.json"))
         }
-        turns = [
+        cases = [
             {"run": str(run)}
             for run, record in records.items()
             if Run(run).finished
             and record.get("finished", True)
             and not {"run", "merged"} & record.keys()
         ]
-        if not turns:
+        if not cases:
             raise InputError(
                 f"There is no finished training below {values['out']}",
-                "the one that was made lies elsewhere",
+                "check where the trainings wrote their runs",
             )
-    for turn in turns:
+    for case in cases:
         line = []
         for word in words:
             key, sign, text = word.partition("=")
             path = text.startswith(("{out}", "{run}"))
-            for name, value in {**values, "first": forgeries[0], **turn}.items():
+            for name, value in {**values, "first": forgeries[0], **case}.items():
                 text = text.replace(f"{{{name}}}", value)
             if key == "hydra.run.dir" and Run(Path(text)).finished:
                 log.info("%s is finished: skipped.", text)
@@ -118,40 +130,46 @@ def filled(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
             yield line
 
 
-def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
-    """Prints the video AUC of every row beside the recorded one, a mean over its seeds and datasets, and where they are furthest apart.
+def compare_results(recorded: Path, current: Path) -> pl.DataFrame | None:
+    """Prints the video AUC of every row beside the recorded one, and their largest difference.
+
+    AUCs are means over seeds and datasets.
+
+    Args:
+        recorded: file of the recorded results.
+        current: `results.csv` of the report on the new runs.
 
     Returns:
-        Every number with the recorded one; None where there is none that was made alike.
+        All results in both files; None without any.
     """
     if not recorded.is_file():
-        log.info("There are no recorded numbers in %s to compare with.", recorded)
+        log.info("There are no recorded results in %s to compare with.", recorded)
         return None
-    now = _numbers(made)
+    now = _read_aucs(current)
     both = now.join(
-        _numbers(recorded).rename({"value": "recorded"}),
-        on=KEYS,
+        _read_aucs(recorded).rename({"value": "recorded"}),
+        on=RESULT_KEYS,
         nulls_equal=True,
         maintain_order="left",
     )
     if both.is_empty():
         log.info(
-            "The numbers in %s were made otherwise (other data, size or settings), so nothing is "
+            "The results in %s were obtained with other data, size or settings, so nothing is "
             "compared.",
             recorded,
         )
         return None
     both = both.with_columns(apart=(pl.col("value") - pl.col("recorded")).abs())
     rows = []
-    for (run,), own in both.filter(level="video").group_by("run", maintain_order=True):
-        furthest = own.row(own["apart"].to_list().index(own["apart"].max()), named=True)
-        numbers = (own["value"].mean(), own["recorded"].mean(), furthest["apart"])
-        rows.append([str(run), *(f"{number:.3f}" for number in numbers), furthest["dataset"]])
-    seeds, alone = ", ".join(map(str, both["seed"].unique().sort())), len(now) - len(both)
-    note = f"Seeds {seeds}; recorded in {recorded}" + (
-        f"; {alone} of {len(now)} numbers are not recorded" if alone else ""
-    )
-    show(
+    for (run,), part in both.filter(level="video").group_by("run", maintain_order=True):
+        furthest = part.row(part["apart"].to_list().index(part["apart"].max()), named=True)
+        values = (part["value"].mean(), part["recorded"].mean(), furthest["apart"])
+        rows.append([str(run), *(f"{value:.3f}" for value in values), furthest["dataset"]])
+    seeds = ", ".join(map(str, both["seed"].unique().sort()))
+    note = f"Seeds {seeds}; recorded in {recorded}"
+    if missing := len(now) - len(both):
+        note += f"; {missing} of {len(now)} results are not recorded"
+    print_table(
         "Video AUC, mean over test datasets",
         ["", "now", "recorded", "furthest apart", "on"],
         rows,
@@ -161,16 +179,21 @@ def compare(recorded: Path, made: Path) -> pl.DataFrame | None:
     return both
 
 
-def _numbers(path: Path) -> pl.DataFrame:
-    """The AUCs of a report's `results.csv`.
+def _key(override: str) -> str:
+    """The key of an override."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _read_aucs(path: Path) -> pl.DataFrame:
+    """Reads the AUCs from the `results.csv` of a report.
 
     Raises:
-        InputError: it is none.
+        InputError: the file is none.
     """
     table = read_results(path, ("run", "stamp"))
-    if lacking := [key for key in KEYS if key not in table.columns]:
+    if missing := [key for key in RESULT_KEYS if key not in table.columns]:
         raise InputError(
-            f"{path} has no column {lacking[0]}, so it is no results.csv of fmsd report",
-            "put that in its place",
+            f"{path} has no column {missing[0]}, so it is no results.csv of fmsd report",
+            "put one in its place",
         )
-    return table.filter(metric="auc").select(*KEYS, "value")
+    return table.filter(metric="auc").select(*RESULT_KEYS, "value")

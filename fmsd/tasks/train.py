@@ -50,7 +50,7 @@ from fmsd.engine.trainer import (
 )
 from fmsd.engine.weights import built
 from fmsd.errors import InputError
-from fmsd.figures import style
+from fmsd.figures import masks, style
 from fmsd.metrics.table import as_one_dataset, best_thresholds, compute_results
 from fmsd.models.detector import Detector
 from fmsd.optim.groups import Decay
@@ -61,8 +61,10 @@ from fmsd.peft.mask import LayerMask, MaskHistory
 from fmsd.peft.method import Adaptation, Method
 from fmsd.peft.spectra import effective_spectra, sample_matrices, spectra_json
 from fmsd.quoting import typed
-from fmsd.report.terminal import show
-from fmsd.runs.folder import MASK, SPECTRA, VALIDATION, Run, caption, claimed, provenance
+from fmsd.report.terminal import cost_line, print_auc_table
+from fmsd.runs.claim import claim_run
+from fmsd.runs.folder import MASK, SPECTRA, VALIDATION, Run
+from fmsd.runs.provenance import provenance
 from fmsd.tracking import publish
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ def train(
     command: Sequence[str],
     overrides: Sequence[str],
     choices: Mapping[str, Any],
-    logger: Mapping[str, publish.Factory] | None = None,
+    logger: Mapping[str, publish.LoggerFactory] | None = None,
     seed: int = 0,
     select: str = "iid",
     patience: int | None = None,
@@ -151,10 +153,10 @@ def train(
             f"The processes of this run have different folders, {folder} among them",
             "give all the same with hydra.run.dir=PATH",
         )
-    with claimed(run, config, resumable=True) if leading else nullcontext():
+    with claim_run(run, config, resumable=True) if leading else nullcontext():
         with distributed.in_turn(leading):  # the first process may have to draw the data
             training, tests = data.training, data.tests
-        loggers = publish.made(logger or {}, folder) if leading else {}
+        loggers = publish.build_loggers(logger or {}, folder) if leading else {}
         trained = origin(data, select)
         marks = stamps(data, trained)
         if leading and (told := copy_summary(data)):
@@ -215,7 +217,7 @@ def train(
         if resumed is not None:
             log.info("Going on from %s.", resumed)
         try:
-            publish.begin(loggers.values(), folder)
+            publish.log_configuration(loggers.values(), folder)
             finished = fit(worker, learner, data, resumed)
             early = (
                 finished
@@ -297,10 +299,12 @@ def train(
                 )
                 raise KeyboardInterrupt
             table = test(run, single, model, data)
-            publish.finish(loggers, run)
+            publish.publish_run(loggers, run)
         finally:
-            publish.close(folder)
-    show(table, f"AUC, {name} trained on {', '.join(data.train_names)}", caption(record))
+            publish.close_loggers(folder)
+    print_auc_table(
+        table, f"AUC, {name} trained on {', '.join(data.train_names)}", cost_line(record)
+    )
     print(f"The run lies in {folder}")
     return run
 
@@ -460,7 +464,7 @@ def write_mask(run: Run, mask: LayerMask | None) -> None:
     """Writes which layers a method chose, if it did, as JSON and as a picture."""
     if mask is not None:
         run.write(MASK, mask.text())
-        style.write(style.layer_mask(mask), run.folder / "mask.png")
+        style.write_png(masks.plot_layer_mask(mask), run.folder / "mask.png")
 
 
 def write_history(run: Run, history: MaskHistory | None) -> None:
@@ -468,4 +472,4 @@ def write_history(run: Run, history: MaskHistory | None) -> None:
     if history is not None:
         run.write(MASK, history.text())
         if history.steps:
-            style.write(style.mask_history(history), run.folder / "mask.png")
+            style.write_png(masks.plot_mask_history(history), run.folder / "mask.png")

@@ -1,7 +1,7 @@
-"""The dashboard of a project on Weights & Biases: methods against test datasets, AUC against cost, and robustness."""
+"""The dashboard of a Weights & Biases project: methods by dataset, cost, robustness."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import wandb
@@ -11,18 +11,23 @@ from fmsd.tracking.publish import VARIANT
 from fmsd.tracking.wandb import RESULTS, SEVERITY, logged_in
 
 if TYPE_CHECKING:
-    from wandb_workspaces.workspaces import Workspace
+    from wandb_workspaces.workspaces import Section, Workspace
 
 
 def dashboard(entity: str, project: str = "fmsd", name: str = "Across datasets") -> str:
-    """Saves a view of a project's runs, built from what they have logged, and returns its address. Each call makes a view of its own.
+    """Saves a new view of a project's runs, built from what they have logged.
 
     Args:
-        entity: the user or team that the project belongs to.
+        entity: the user or team that owns the project.
+        project: name of the project.
+        name: name of the view.
+
+    Returns:
+        The address of the view.
 
     Raises:
-        InputError: a package or a key is missing, there is nothing to show, or the service cannot
-            be reached.
+        InputError: a package or the API key is missing, no results were logged, or the service
+            cannot be reached.
     """
     check_installed()
     if not logged_in():
@@ -31,13 +36,12 @@ def dashboard(entity: str, project: str = "fmsd", name: str = "Across datasets")
             "run wandb login, or set WANDB_API_KEY",
         )
     try:
-        view = workspace(entity, project, name, logged(entity, project)).save()
+        view = build_workspace(entity, project, name, logged_keys(entity, project)).save()
     except InputError:
         raise
     except Exception as error:
-        told = reason(error).rstrip(".")
         raise InputError(
-            f"The view of {entity}/{project} cannot be saved ({told})",
+            f"The view of {entity}/{project} cannot be saved ({reason(error).rstrip('.')})",
             "check entity=, project= and the network",
         ) from error
     print(f"The dashboard lies at {view.url}")
@@ -45,10 +49,10 @@ def dashboard(entity: str, project: str = "fmsd", name: str = "Across datasets")
 
 
 def check_installed() -> None:
-    """Looks for the package that makes views.
+    """Checks that the package for views is installed.
 
     Raises:
-        InputError: it is not installed.
+        InputError: it is not.
     """
     try:
         import wandb_workspaces.workspaces  # noqa: F401, PLC0415  an extra
@@ -59,8 +63,8 @@ def check_installed() -> None:
         ) from error
 
 
-def logged(entity: str, project: str) -> set[str]:
-    """The names of everything that the runs of a project have logged."""
+def logged_keys(entity: str, project: str) -> set[str]:
+    """The names of all values that the runs of a project have logged."""
     return {
         key
         for run in wandb.Api().runs(f"{entity}/{project}", lazy=False)
@@ -68,37 +72,61 @@ def logged(entity: str, project: str) -> set[str]:
     }
 
 
-def workspace(entity: str, project: str, name: str, keys: Collection[str]) -> "Workspace":
-    """A view of a project: video AUC of every variant on every dataset, the result tables, AUC against what learns, robustness, and training.
+def build_workspace(entity: str, project: str, name: str, keys: Collection[str]) -> "Workspace":
+    """Builds a view: video AUC by variant and dataset, results, cost, robustness and training.
 
-    A variant is what `fmsd.tracking.publish.variant` says: a bar is the mean of its runs.
+    A bar is the mean over the runs of a variant, see `fmsd.tracking.publish.variant_name`.
 
     Args:
-        keys: what the runs have logged, see `fmsd.tracking.publish`.
+        keys: names of the logged values, see `fmsd.tracking.values`.
 
     Raises:
         InputError: no run has logged a result.
     """
-    from wandb_workspaces import expr  # noqa: PLC0415  an extra, as the next two are
-    from wandb_workspaces.reports import v2 as panels  # noqa: PLC0415
+    from wandb_workspaces import expr  # noqa: PLC0415  an extra
     from wandb_workspaces.workspaces import (  # noqa: PLC0415
         RunsetSettings,
-        Section,
-        SectionLayoutSettings,
         Workspace,
         WorkspaceSettings,
     )
 
-    tested, corrupted = (
-        datasets(keys, r"test/(.+)/video_auc"),
-        datasets(keys, r"corruptions/(.+)/mean/video_auc"),
-    )
-    if not tested:
+    aucs = {
+        dataset: f"test/{dataset}/video_auc"
+        for dataset in matching_datasets(keys, r"test/(.+)/video_auc")
+    }
+    if not aucs:
         raise InputError(
             f"No run in {entity}/{project} has logged a result",
             "train with logger=wandb, and upload what was offline with wandb sync",
         )
-    aucs = {dataset: f"test/{dataset}/video_auc" for dataset in tested}
+    columns = [
+        "run:displayName",
+        "config:select.value",
+        "config:choices.value.protocol",
+        "summary:cost/trainable",
+    ]
+    for dataset, auc in aucs.items():
+        columns += [f"summary:{auc}", f"summary:stamp/{dataset}/video"]
+    return Workspace(
+        entity=entity,
+        project=project,
+        name=name,
+        sections=build_sections(aucs, matching_datasets(keys, r"corruptions/(.+)/mean/video_auc")),
+        settings=WorkspaceSettings(max_runs=100),
+        runset_settings=RunsetSettings(groupby=[expr.Config(VARIANT)], pinned_columns=columns),
+    )
+
+
+def build_sections(aucs: Mapping[str, str], corrupted: Sequence[str]) -> "list[Section]":
+    """Builds the sections of a view.
+
+    Args:
+        aucs: the name of the video AUC of each dataset.
+        corrupted: datasets with robustness curves.
+    """
+    from wandb_workspaces.reports import v2 as panels  # noqa: PLC0415  an extra
+    from wandb_workspaces.workspaces import Section, SectionLayoutSettings  # noqa: PLC0415
+
     grouped = {
         "groupby": panels.Config(VARIANT),
         "groupby_aggfunc": "mean",
@@ -111,7 +139,7 @@ def workspace(entity: str, project: str, name: str, keys: Collection[str]) -> "W
     ]
     costs = [
         panels.ScatterPlot(
-            title=f"Video AUC on {dataset} by what learns",
+            title=f"Video AUC on {dataset} by trainable parameters",
             x=panels.SummaryMetric("cost/trainable"),
             y=panels.SummaryMetric(auc),
             log_x=True,
@@ -139,36 +167,13 @@ def workspace(entity: str, project: str, name: str, keys: Collection[str]) -> "W
         **({"Robustness": curves} if curves else {}),
         "Training": training,
     }
-    return Workspace(
-        entity=entity,
-        project=project,
-        name=name,
-        sections=[
-            Section(
-                name=title, panels=own, is_open=True, layout_settings=SectionLayoutSettings(2, 2)
-            )
-            for title, own in sections.items()
-        ],
-        settings=WorkspaceSettings(max_runs=100),
-        runset_settings=RunsetSettings(
-            groupby=[expr.Config(VARIANT)],
-            pinned_columns=[
-                *(
-                    "run:displayName",
-                    "config:select.value",
-                    "config:choices.value.protocol",
-                    "summary:cost/trainable",
-                ),
-                *(
-                    f"summary:{key}"
-                    for dataset, auc in aucs.items()
-                    for key in (auc, f"stamp/{dataset}/video")
-                ),
-            ],
-        ),
-    )
+    layout = SectionLayoutSettings(2, 2)
+    return [
+        Section(name=title, panels=section, is_open=True, layout_settings=layout)
+        for title, section in sections.items()
+    ]
 
 
-def datasets(keys: Iterable[str], pattern: str) -> list[str]:
-    """The datasets that names are about, in their order."""
+def matching_datasets(keys: Iterable[str], pattern: str) -> list[str]:
+    """The sorted datasets in the names that match a pattern with one group."""
     return sorted({match[1] for key in keys if (match := re.fullmatch(pattern, key))})

@@ -1,4 +1,4 @@
-"""The MLflow log of a run: curves while it trains; numbers, tables, pictures and the adapter at its end."""
+"""The MLflow log of a run: its logger, and artifacts at its end."""
 
 import contextlib
 import importlib
@@ -7,26 +7,35 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from lightning.pytorch.loggers import MLFlowLogger
 
 from fmsd.errors import InputError
-from fmsd.runs import job
-from fmsd.runs.folder import MLFLOW, Run, locked, write
+from fmsd.runs import configuration
+from fmsd.runs.folder import MLFLOW, Run, write_text
+from fmsd.runs.lock import try_lock
 
 log = logging.getLogger(__name__)
 
+Value = TypeVar("Value")
+
 PATIENCE = 60
-"""Seconds that a job waits for the others of its sweep to have written: an SQLite file has one writer at a time."""
+"""Seconds that a job waits for other jobs of its sweep: SQLite allows one writer at a time."""
 
 
-def logger(folder: Path, project: str = "fmsd", uri: str | None = None) -> MLFlowLogger:
-    """A logger whose tags are the run's method, data, backbone and wrapper, its folder and its sweep; a run that it has goes on under its id.
+def build_mlflow_logger(
+    folder: Path, project: str = "fmsd", uri: str | None = None
+) -> MLFlowLogger:
+    """Builds a logger with tags for method, data, backbone, wrapper, folder and sweep.
+
+    A run that is in the store already continues under its id.
 
     Args:
-        project: the name of the experiment.
-        uri: of the store; None for the SQLite file `mlflow/mlflow.db` in the folder of the sweep,
-            which its jobs share, else of the run.
+        folder: of the run.
+        project: name of the experiment.
+        uri: address of the store; None for the SQLite file `mlflow/mlflow.db` in the folder of the
+            sweep, shared by its jobs, or else of the run.
 
     Raises:
         InputError: MLflow is not installed.
@@ -46,10 +55,11 @@ def logger(folder: Path, project: str = "fmsd", uri: str | None = None) -> MLFlo
     from mlflow.tracking import MlflowClient  # noqa: PLC0415
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    sweep = job.sweep(folder)
-    address = uri or local((sweep or folder).absolute() / "mlflow", project)
+    sweep = configuration.sweep_folder(folder)
+    address = uri or prepare_local_store((sweep or folder).absolute() / "mlflow", project)
     tags, known = (
-        {**job.tags(folder), "folder": str(folder)} | ({"group": sweep.name} if sweep else {}),
+        {**configuration.choice_tags(folder), "folder": str(folder)}
+        | ({"group": sweep.name} if sweep else {}),
         None,
     )
     if (folder / MLFLOW).is_file():
@@ -59,17 +69,19 @@ def logger(folder: Path, project: str = "fmsd", uri: str | None = None) -> MLFlo
                 .get_run((folder / MLFLOW).read_text(encoding="utf-8").strip())
                 .info.run_id
             )
-    made = MLFlowLogger(project, folder.name, address, tags, run_id=known)
-    if known is None and made.run_id:  # which makes the run
-        write(folder / MLFLOW, f"{made.run_id}\n")
-    return made
+    logger = MLFlowLogger(project, folder.name, address, tags, run_id=known)
+    if known is None and logger.run_id:  # reading it creates the run
+        write_text(folder / MLFLOW, f"{logger.run_id}\n")
+    return logger
 
 
-def local(store: Path, project: str) -> str:
-    """The address of a store on disk that has a project; what of it is not there is made, by one job at a time.
+def prepare_local_store(store: Path, project: str) -> str:
+    """Creates a store on disk with a project, unless they exist; returns its address.
+
+    Jobs of a sweep do so one at a time.
 
     Raises:
-        InputError: other jobs do not come to an end with it.
+        InputError: other jobs keep it locked for too long.
     """
     import sqlalchemy  # noqa: PLC0415  of an extra
     from mlflow.tracking import MlflowClient  # noqa: PLC0415
@@ -81,7 +93,7 @@ def local(store: Path, project: str) -> str:
         )
     )
     with (store / ".lock").open("a", encoding="utf-8") as file:
-        if not locked(file, PATIENCE):
+        if not try_lock(file, PATIENCE):
             raise InputError(
                 f"{store} has been locked by another process for {PATIENCE} s",
                 "end it, or name another store with logger.mlflow.uri=URI",
@@ -92,8 +104,11 @@ def local(store: Path, project: str) -> str:
     return address
 
 
-def outside(logger: MLFlowLogger) -> str | None:
-    """Where a store in a run's folder has its artifacts, if that is not beside it: the store itself says where, and may be a stranger's."""
+def foreign_artifact_uri(logger: MLFlowLogger) -> str | None:
+    """The artifact folder of a local store if it is not beside the store; else None.
+
+    The store itself defines its artifact folder, and a shared run may contain any store.
+    """
     import sqlalchemy  # noqa: PLC0415  of an extra
 
     address = str(logger._tracking_uri)
@@ -103,37 +118,40 @@ def outside(logger: MLFlowLogger) -> str | None:
         return None
     store = Path(str(sqlalchemy.make_url(address).database)).parent
     place = str(logger.experiment.get_run(str(logger.run_id)).info.artifact_uri)
-    return (
-        None
-        if place.startswith(f"{(store / 'artifacts').as_uri()}/") and ".." not in place
-        else place
-    )
+    inside = place.startswith(f"{(store / 'artifacts').as_uri()}/") and ".." not in place
+    return None if inside else place
 
 
-def named(name: str) -> str:
-    """A name as MLflow takes it: it knows no `+`, so `ff++` is `ffpp`, its other name here; whatever else it refuses is `_`."""
+def mlflow_name(name: str) -> str:
+    """A name that MLflow accepts: `p` for `+` (`ffpp` for `ff++`), `_` for other characters."""
     return re.sub(r"[^\w/. :-]", "_", name.replace("+", "p"), flags=re.ASCII)
 
 
-def publish(
-    logger: MLFlowLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], place: str
+def mlflow_names(values: Mapping[str, Value]) -> dict[str, Value]:
+    """The values with their names as MLflow accepts them."""
+    return {mlflow_name(name): value for name, value in values.items()}
+
+
+def log_artifacts(
+    logger: MLFlowLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], prefix: str
 ) -> None:
-    """Writes the stamp of every dataset and level as tags; pictures, tables and the adapter as artifacts.
+    """Logs stamps as tags, and figures, tables and the adapter as artifacts.
 
     Args:
-        place: the folder of these.
+        stamps: by dataset and level.
+        prefix: folder of the artifacts.
     """
-    board = logger.experiment
-    for dataset, own in stamps.items():
-        for level, stamp in own.items():
-            board.set_tag(logger.run_id, named(f"stamp/{dataset}/{level}"), stamp)
-    if elsewhere := outside(logger):
+    client = logger.experiment
+    for dataset, levels in stamps.items():
+        for level, stamp in levels.items():
+            client.set_tag(logger.run_id, mlflow_name(f"stamp/{dataset}/{level}"), stamp)
+    if elsewhere := foreign_artifact_uri(logger):
         log.warning(
-            "MLflow's store would write artifacts to %s, where it was made or says it was: it "
-            "gets the numbers alone.",
+            "MLflow's store would write artifacts to %s, which is outside of the store: it gets the "
+            "values alone.",
             elsewhere,
         )
         return
     for pattern in ("*.png", "*.csv", "run.json", "adapter.*"):
         for path in sorted(run.folder.glob(pattern)):
-            board.log_artifact(logger.run_id, str(path), place.rstrip("/") or None)
+            client.log_artifact(logger.run_id, str(path), prefix.rstrip("/") or None)

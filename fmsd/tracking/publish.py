@@ -1,78 +1,93 @@
-"""What the loggers of a run are given beside its curves: the configuration when it begins, and what it found when it ends.
+"""Publishing a run to its loggers: the configuration at the start, results at the end.
 
-All loggers get the same numbers under the same names. What else one of them can show stands in its
-own file.
+All loggers get the same values under the same names. Tables, figures and the adapter go to those
+that can show them, see the modules of the trackers.
+
+Lightning and the trackers are imported when there is a logger, not with this module.
 """
 
 import contextlib
-import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import torch
-from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from fmsd.errors import InputError, reason
-from fmsd.figures.curves import rates, thinned
-from fmsd.metrics.table import with_scores
-from fmsd.metrics.video import aggregate_videos, group_by_folder
-from fmsd.runs import job
-from fmsd.runs.folder import CORRUPTIONS, PUBLISHED, Run, flat, read_results, write
-from fmsd.tables import read_parquet
-from fmsd.tracking import mlflow, tensorboard, wandb
+from fmsd.runs.configuration import flatten, read_configuration
+from fmsd.runs.folder import Run
+from fmsd.tracking.ledger import (
+    Published,
+    contents,
+    missing_results,
+    read_published,
+    record_published,
+    warn_of_other_stamps,
+)
+from fmsd.tracking.values import (
+    Curves,
+    cost_values,
+    result_values,
+    robustness_values,
+    roc_tables,
+    stamps_by_dataset,
+)
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
 
 log = logging.getLogger(__name__)
 
 VARIANT = "variant"
-"""Where a logged configuration says what is averaged with one another."""
+"""Key of a logged configuration: runs that are averaged with one another have the same value."""
 
-Factory = Callable[[Path], Logger]
-"""Makes the logger of the run in a folder."""
-
-
-class Published(TypedDict):
-    """What a logger has: the stamps of every dataset by level, and the severities of every robustness curve."""
-
-    stamps: dict[str, dict[str, str]]
-    curves: dict[str, list[int]]
+LoggerFactory = Callable[[Path], Any]
+"""Builds the Lightning logger of the run in a folder."""
 
 
-def made(factories: Mapping[str, Factory], folder: Path) -> dict[str, Logger]:
-    """The loggers of the run in a folder, by name.
+def build_loggers(factories: Mapping[str, LoggerFactory], folder: Path) -> dict[str, "Logger"]:
+    """Builds the loggers of the run in a folder, by name.
 
     Raises:
         InputError: one of them does not work.
     """
-    found = {}
+    loggers = {}
     for name, factory in factories.items():
-        with working(name):
-            found[name] = factory(folder)
-    return found
+        with check_logger(name):
+            loggers[name] = factory(folder)
+    return loggers
 
 
-def begin(loggers: Iterable[Logger], folder: Path) -> None:
-    """Gives loggers the configuration of a run.
+def log_configuration(loggers: Iterable["Logger"], folder: Path) -> None:
+    """Logs the configuration of the run in a folder.
 
     Raises:
-        InputError: one of them does not work.
+        InputError: a logger does not work.
     """
-    settings = job.settings(folder)
-    settings[VARIANT] = variant(settings)
+    from lightning.pytorch.loggers import MLFlowLogger  # noqa: PLC0415  if there is a logger
+
+    settings = read_configuration(folder)
+    settings[VARIANT] = variant_name(settings)
     for logger in loggers:
-        with working(title(logger)):
+        with check_logger(logger_title(logger)):
             if isinstance(logger, MLFlowLogger):
-                logger.log_hyperparams(
-                    {mlflow.named(key): value for key, value in flat(settings).items()}
-                )
+                from fmsd.tracking.mlflow import mlflow_names  # noqa: PLC0415
+
+                logger.log_hyperparams(mlflow_names(flatten(settings)))
             else:
                 logger.log_hyperparams(settings)
 
 
-def variant(settings: Mapping[str, Any]) -> str:
-    """What runs of one bar share: method, wrapper, backbone and data; the selection where it is not iid, and the protocol if one was chosen."""
+def variant_name(settings: Mapping[str, Any]) -> str:
+    """The method, wrapper, backbone and data of a run, which seeds have in common.
+
+    A selection other than iid and a protocol are added.
+
+    Args:
+        settings: the composed configuration.
+    """
     choices = settings["choices"]
     parts = [choices.get(group) for group in ("method", "wrapper", "backbone", "data")]
     if settings.get("select", "iid") != "iid":
@@ -80,290 +95,121 @@ def variant(settings: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in (*parts, choices.get("protocol")) if part is not None)
 
 
-def finish(loggers: Mapping[str, Logger], run: Run) -> None:
-    """Gives loggers what a run found and records which of them took it; failures are logged, and the next evaluation tries again."""
+def publish_run(loggers: Mapping[str, "Logger"], run: Run) -> None:
+    """Logs the results of a training and records which loggers received them.
+
+    A failure is logged; the next evaluation tries again.
+    """
     for name, logger in loggers.items():
-        with spared(title(logger), run.folder):
-            _record(run, name, _publish_run(logger, run))
+        with log_failure(logger_title(logger), run.folder):
+            record_published(run, name, _log_training(logger, run))
 
 
-def extend(factories: Mapping[str, Factory], run: Run, evaluation: Run) -> None:
-    """Gives the loggers of a run what an evaluation of it found and they do not have: other test datasets, and corruptions.
+def publish_evaluation(factories: Mapping[str, LoggerFactory], run: Run, evaluation: Run) -> None:
+    """Logs what an evaluation adds to a run: further test datasets, and corruptions.
 
-    A logger that did not take the run's own numbers gets these first. Numbers of one dataset in a
-    log have one stamp: those of another are logged and left out.
+    A logger without the run's own results gets these first. A log holds results of a dataset under
+    one stamp: those of another stamp are left out with a warning.
     """
     if not factories:
         return
+    from lightning.pytorch.loggers import WandbLogger  # noqa: PLC0415  if there is a logger
+
     try:
-        known = published(run)
+        known = read_published(run)
     except InputError as error:
         log.warning("The loggers get nothing of this evaluation: %s", error)
         return
-    own = (
-        _contents(run.results(), robustness(run))
-        if (run.folder / "results.csv").is_file()
-        else _contents(None, {})
-    )
-    had = {name: known.get(name, own) for name in factories}
+    of_run = contents(None, {})
+    if (run.folder / "results.csv").is_file():
+        of_run = contents(run.results(), robustness_values(run))
+    had = {name: known.get(name, of_run) for name in factories}
     results = evaluation.results()
-    found = stamped(results)
-    _warn_of_other_stamps([part["stamps"] for part in had.values()], found, evaluation.folder)
+    warn_of_other_stamps(
+        [part["stamps"] for part in had.values()], stamps_by_dataset(results), evaluation.folder
+    )
     for name, factory in factories.items():
-        late = bool(own["stamps"]) and name not in known
-        new, curves = _missing(had[name], results, evaluation)
-        if not late and new.is_empty() and not curves:
+        run_missing = bool(of_run["stamps"]) and name not in known
+        new, curves = missing_results(had[name], results, evaluation)
+        if not run_missing and new.is_empty() and not curves:
             continue
-        with spared(f"logger={name}", evaluation.folder):
+        with log_failure(f"logger={name}", evaluation.folder):
             logger = factory(run.folder)
-            begin([logger], run.folder)
-            if late:
-                _record(run, name, _publish_run(logger, run))
+            log_configuration([logger], run.folder)
+            if run_missing:
+                record_published(run, name, _log_training(logger, run))
             if not new.is_empty() or curves:
-                publish(logger, evaluation, new, curves, {}, run.record().get("steps") or 0)
+                log_results(logger, evaluation, new, curves, {}, run.record().get("steps") or 0)
             if isinstance(logger, WandbLogger):
-                wandb.close()  # a part of what may fail: only then all of it is written
-            _record(run, name, _contents(new, curves))
-    close(evaluation.folder)
+                _close_wandb()  # it uploads the rest, which may fail
+            record_published(run, name, contents(new, curves))
+    close_loggers(evaluation.folder)
 
 
-def published(run: Run) -> dict[str, Published]:
-    """What every logger of a run has taken to its end, by the logger's name.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    book = run.folder / PUBLISHED
-    try:
-        known = json.loads(book.read_text(encoding="utf-8")) if book.is_file() else {}
-        return {name: _checked(part) for name, part in known.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{book} does not say what the loggers have ({reason(error)})",
-            "put it back, or remove it: the loggers then get everything again",
-        ) from error
+def _log_training(logger: "Logger", run: Run) -> Published:
+    """Logs the results of a training; returns the ledger entry."""
+    results, curves, record = run.results(), robustness_values(run), run.record()
+    log_results(logger, run, results, curves, cost_values(record), record.get("steps") or 0)
+    return contents(results, curves)
 
 
-def _checked(part: Any) -> Published:
-    stamps = {
-        str(dataset): {str(level): str(stamp) for level, stamp in own.items()}
-        for dataset, own in part["stamps"].items()
-    }
-    return {
-        "stamps": stamps,
-        "curves": {
-            str(name): [int(severity) for severity in own] for name, own in part["curves"].items()
-        },
-    }
-
-
-def _record(run: Run, name: str, new: Published) -> None:
-    """Adds to a run's record what a logger has taken."""
-    known = published(run)
-    had = known.get(name) or _contents(None, {})
-    curves = {
-        curve: sorted({*had["curves"].get(curve, []), *new["curves"].get(curve, [])})
-        for curve in had["curves"] | new["curves"]
-    }
-    known[name] = {"stamps": new["stamps"] | had["stamps"], "curves": curves}
-    write(run.folder / PUBLISHED, json.dumps(known, indent=2) + "\n")
-
-
-def _contents(results: pl.DataFrame | None, curves: Mapping[int, Mapping[str, float]]) -> Published:
-    """What is in a table of results and in robustness curves."""
-    severities: dict[str, list[int]] = {}
-    for severity, own in curves.items():
-        for name in own:
-            severities.setdefault(name, []).append(severity)
-    return {"stamps": {} if results is None else stamped(results), "curves": severities}
-
-
-def _publish_run(logger: Logger, run: Run) -> Published:
-    """Gives a logger the numbers of a training, and returns what they were."""
-    results, curves, record = run.results(), robustness(run), run.record()
-    publish(logger, run, results, curves, cost(record), record.get("steps") or 0)
-    return _contents(results, curves)
-
-
-def _missing(
-    had: Published, results: pl.DataFrame, evaluation: Run
-) -> tuple[pl.DataFrame, dict[int, dict[str, float]]]:
-    """The results, and the points of robustness curves, of an evaluation that a logger does not have; without datasets of another stamp."""
-    found = stamped(results)
-    other = [name for name, own in found.items() if had["stamps"].get(name, own) != own]
-    curves: dict[int, dict[str, float]] = {}
-    for severity, own in robustness(evaluation, without=other).items():
-        for name, value in own.items():
-            before = had["curves"].get(name, [])
-            if severity not in before and not (
-                before and "/mean/" in name
-            ):  # a mean over other corruptions is another number
-                curves.setdefault(severity, {})[name] = value
-    return results.filter(~pl.col("dataset").is_in([*had["stamps"]])), curves
-
-
-def _warn_of_other_stamps(
-    had: Sequence[Mapping[str, Mapping[str, str]]],
-    found: Mapping[str, Mapping[str, str]],
-    folder: Path,
-) -> None:
-    pairs = {
-        f"{name}: {_listed(stamps[name])} there, {_listed(own)} here"
-        for stamps in had
-        for name, own in found.items()
-        if stamps.get(name, own) != own
-    }
-    if pairs:
-        log.warning(
-            "The loggers have numbers of another protocol stamp (%s) and keep them; those of this "
-            "evaluation are in %s and in fmsd report.",
-            *("; ".join(sorted(pairs)), folder),
-        )
-
-
-def _listed(stamps: Mapping[str, str]) -> str:
-    return ", ".join(f"{stamp} of {level}s" for level, stamp in stamps.items())
-
-
-def publish(
-    logger: Logger,
+def log_results(
+    logger: "Logger",
     run: Run,
     results: pl.DataFrame,
-    curves: Mapping[int, Mapping[str, float]],
+    curves: Curves,
     more: Mapping[str, float],
     step: int,
 ) -> None:
-    """Gives a logger results and robustness curves of a run or an evaluation, and what else lies in its folder; an evaluation's by its name."""
-    stamps, place = (
-        stamped(results),
-        f"evaluations/{run.folder.name}/" if "run" in run.record() else "",
-    )
-    values = numbers(results) | dict(more)
-    match logger:
-        case WandbLogger():
-            logger.log_metrics(values, step)
-            wandb.publish(logger, run, stamps, rocs(run, set(stamps)), place)
-            wandb.robustness(logger, curves)
-        case MLFlowLogger():
-            for point, own in ((step, values), *curves.items()):
-                logger.log_metrics(
-                    {mlflow.named(name): value for name, value in own.items()}, point
-                )
-            mlflow.publish(logger, run, stamps, place)
-        case _:
-            for point, own in ((step, values), *curves.items()):
-                logger.log_metrics(dict(own), point)
-            if isinstance(logger, TensorBoardLogger):
-                tensorboard.publish(logger, run, stamps, place)
-            logger.save()
-
-
-def numbers(results: pl.DataFrame) -> dict[str, float]:
-    """Each number of a result table as `test/DATASET/LEVEL_METRIC`."""
-    return {
-        f"test/{row['dataset']}/{row['level']}_{row['metric']}": row["value"]
-        for row in results.iter_rows(named=True)
-        if row["value"] is not None
-    }
-
-
-def cost(record: Mapping[str, Any]) -> dict[str, float]:
-    """What a training took: trainable parameters, all of them, and minutes."""
-    return {
-        "cost/trainable": record["trainable"],
-        "cost/parameters": record["parameters"],
-        "cost/minutes": record["seconds"] / 60,
-    }
-
-
-def stamped(results: pl.DataFrame) -> dict[str, dict[str, str]]:
-    """The stamp of every dataset and level."""
-    found: dict[str, dict[str, str]] = {}
-    for dataset, level, stamp in (
-        results.select("dataset", "level", "stamp").unique(maintain_order=True).rows()
-    ):
-        found.setdefault(dataset, {})[level] = stamp
-    return found
-
-
-def robustness(run: Run, without: Collection[str] = ()) -> dict[int, dict[str, float]]:
-    """Video AUCs under corruptions by severity, each as `corruptions/DATASET/CORRUPTION/video_auc`; `mean` is that over the corruptions.
-
-    A curve begins with the clean images, severity 0. There are none where nothing was corrupted.
+    """Logs results, robustness curves, and what the tracker can show besides.
 
     Args:
-        without: datasets that are left out.
+        run: a training, or an evaluation, whose files are logged under its name.
+        more: further values.
+        step: the optimizer step of the results.
     """
-    if not (run.folder / CORRUPTIONS).is_file():
-        return {}
-    aucs = read_results(run.folder / CORRUPTIONS).filter(
-        ~pl.col("dataset").is_in([*without]), level="video", metric="auc"
-    )
-    aucs = aucs.select("dataset", "corruption", "severity", "value")
-    clean, others = aucs.filter(severity=0).drop("corruption"), aucs.filter(pl.col("severity") > 0)
-    begun = clean.join(
-        others.select("dataset", "corruption").unique(maintain_order=True), on="dataset"
-    ).select(aucs.columns)
-    whole = pl.concat([begun, others])
-    means = (
-        whole.group_by("dataset", "severity", maintain_order=True)
-        .agg(pl.col("value").mean())
-        .with_columns(corruption=pl.lit("mean"))
-    )
-    found: dict[int, dict[str, float]] = {}
-    for dataset, corruption, severity, value in (
-        pl.concat([whole, means.select(aucs.columns)]).sort("severity", maintain_order=True).rows()
-    ):
-        found.setdefault(severity, {})[f"corruptions/{dataset}/{corruption}/video_auc"] = value
-    return found
-
-
-def rocs(run: Run, datasets: set[str]) -> dict[str, pl.DataFrame]:
-    """The ROC curves of datasets at every level, by dataset, as the run's stamps say that frames become videos."""
-    found: dict[str, list[pl.DataFrame]] = {}
-    for facts in run.record()["stamps"].values():
-        if (dataset := facts["dataset"]) in datasets:
-            frames = with_scores(read_parquet(run.folder / "predictions" / f"{dataset}.parquet"))
-            grouped = group_by_folder(frames) if facts["naming"] == "folder" else frames
-            items = (
-                grouped
-                if facts["level"] == "frame"
-                else aggregate_videos(grouped, facts["video_score"])
-            )
-            found.setdefault(dataset, []).append(
-                roc(items).select(pl.lit(facts["level"]).alias("level"), pl.all())
-            )
-    return {dataset: pl.concat(parts) for dataset, parts in found.items()}
-
-
-def roc(items: pl.DataFrame) -> pl.DataFrame:
-    """The ROC curve of scored frames or videos."""
-    score, label = (
-        torch.from_numpy(items[name].cast(kind).to_numpy(writable=True))
-        for name, kind in (("score", pl.Float64), ("label", pl.Int64))
-    )
-    return pl.DataFrame(
-        dict(
-            zip(
-                ("false_positive_rate", "true_positive_rate"),
-                thinned(*rates(score, label)),
-                strict=True,
-            )
-        )
+    from lightning.pytorch.loggers import (  # noqa: PLC0415  if there is a logger
+        MLFlowLogger,
+        TensorBoardLogger,
+        WandbLogger,
     )
 
+    stamps = stamps_by_dataset(results)
+    prefix = f"evaluations/{run.folder.name}/" if "run" in run.record() else ""
+    values = result_values(results) | dict(more)
+    if isinstance(logger, WandbLogger):
+        from fmsd.tracking import wandb  # noqa: PLC0415
 
-def title(logger: Logger) -> str:
-    """A logger by its name."""
+        logger.log_metrics(values, step)
+        wandb.log_artifacts(logger, run, stamps, roc_tables(run, set(stamps)), prefix)
+        wandb.log_robustness(logger, curves)
+    elif isinstance(logger, MLFlowLogger):
+        from fmsd.tracking import mlflow  # noqa: PLC0415
+
+        for point, named in ((step, values), *curves.items()):
+            logger.log_metrics(mlflow.mlflow_names(named), point)
+        mlflow.log_artifacts(logger, run, stamps, prefix)
+    else:
+        for point, named in ((step, values), *curves.items()):
+            logger.log_metrics(dict(named), point)
+        if isinstance(logger, TensorBoardLogger):
+            from fmsd.tracking import tensorboard  # noqa: PLC0415
+
+            tensorboard.log_artifacts(logger, run, stamps, prefix)
+        logger.save()
+
+
+def logger_title(logger: "Logger") -> str:
+    """The name of a logger's class without `Logger`."""
     return type(logger).__name__.removesuffix("Logger")
 
 
 @contextlib.contextmanager
-def working(who: str) -> Iterator[None]:
-    """Says what is wrong with a logger before a run rests on it.
+def check_logger(name: str) -> Iterator[None]:
+    """Turns every error of a logger into an `InputError`, before training begins.
 
     Raises:
-        InputError: something is.
+        InputError: the logger does not work.
     """
     try:
         yield
@@ -371,26 +217,38 @@ def working(who: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise InputError(
-            f"The logger {who} does not work ({reason(error).rstrip('.')})",
+            f"The logger {name} does not work ({reason(error).rstrip('.')})",
             "correct its settings, or train with logger=csv",
         ) from error
 
 
 @contextlib.contextmanager
-def spared(who: str, folder: Path) -> Iterator[None]:
-    """Tells of what goes wrong with a logger, and goes on."""
+def log_failure(name: str, folder: Path) -> Iterator[None]:
+    """Logs an error of a logger as a warning and continues.
+
+    Args:
+        name: of the logger.
+        folder: of the results.
+    """
     try:
         yield
     except Exception as error:
         log.warning(
             "%s did not take all results (%s); they lie in %s.",
-            who,
+            name,
             reason(error).rstrip("."),
             folder,
         )
 
 
-def close(folder: Path) -> None:
-    """Ends what a logger holds open, also for a job that failed."""
-    with spared("Weights & Biases", folder):
+def close_loggers(folder: Path) -> None:
+    """Closes what loggers keep open, also for a failed job."""
+    with log_failure("Weights & Biases", folder):
+        _close_wandb()
+
+
+def _close_wandb() -> None:
+    if "wandb" in sys.modules:  # else it was never used
+        from fmsd.tracking import wandb  # noqa: PLC0415
+
         wandb.close()

@@ -1,4 +1,4 @@
-"""The TensorBoard log of a run: curves while it trains, numbers, the result table and pictures at its end."""
+"""The TensorBoard log of a run: its logger, and tables and figures at its end."""
 
 import importlib
 import json
@@ -13,8 +13,8 @@ from fmsd.errors import InputError
 from fmsd.runs.folder import Run
 
 
-def logger(folder: Path) -> TensorBoardLogger:
-    """A logger that writes into `tensorboard` in the run's folder.
+def build_tensorboard_logger(folder: Path) -> TensorBoardLogger:
+    """Builds a logger that writes into `tensorboard/` in the run's folder.
 
     Raises:
         InputError: TensorBoard is not installed.
@@ -29,20 +29,21 @@ def logger(folder: Path) -> TensorBoardLogger:
     return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
 
 
-def publish(
-    logger: TensorBoardLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], place: str
+def log_artifacts(
+    logger: TensorBoardLogger, run: Run, stamps: Mapping[str, Mapping[str, str]], prefix: str
 ) -> None:
-    """Writes the result table, the stamps of every dataset and level, and the pictures in the run's folder.
+    """Logs the result table, the stamps and the figures of a run.
 
     Args:
-        place: what the names of all of them begin with.
+        stamps: by dataset and level.
+        prefix: prefix of all names.
     """
     board = logger.experiment
-    board.add_text(f"{place}results", (run.folder / "results.md").read_text(encoding="utf-8"))
-    board.add_text(f"{place}stamps", f"```\n{json.dumps(stamps, indent=2)}\n```")
+    board.add_text(f"{prefix}results", (run.folder / "results.md").read_text(encoding="utf-8"))
+    board.add_text(f"{prefix}stamps", f"```\n{json.dumps(stamps, indent=2)}\n```")
     for path in sorted(run.folder.glob("*.png")):
         with Image.open(path) as image:
             board.add_image(
-                f"{place}{path.stem}", np.asarray(image.convert("RGB")), dataformats="HWC"
+                f"{prefix}{path.stem}", np.asarray(image.convert("RGB")), dataformats="HWC"
             )
     logger.save()

@@ -1,4 +1,4 @@
-"""The Weights & Biases dashboard of a run: curves while it trains; numbers, tables, ROC curves, pictures and the adapter at its end."""
+"""The Weights & Biases log of a run: its logger, and tables, figures and adapter at its end."""
 
 import logging
 import os
@@ -12,35 +12,37 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 
 from fmsd.errors import InputError, reason
-from fmsd.runs import job
+from fmsd.runs import configuration
 from fmsd.runs.folder import Run
 
 log = logging.getLogger(__name__)
 
 RESULTS = "results"
-"""The result table."""
+"""Name of the result table."""
 
 SEVERITY = "corruptions/severity"
-"""What robustness curves are drawn over."""
+"""Name of the x axis of robustness curves."""
 
 
-def logger(
+def build_wandb_logger(
     folder: Path,
     project: str = "fmsd",
     offline: bool | None = None,
     group: str | None = None,
     **options: Any,
 ) -> WandbLogger:
-    """A logger that writes into the run's folder; its tags are the run's method, data, backbone and wrapper.
+    """Builds a logger that writes into the run's folder, with tags for its choices.
 
     Args:
-        offline: keep everything on disk for a later `wandb sync`; None for what WANDB_MODE says,
-            else offline exactly when no API key is set up.
-        group: what the run stands together with; None for the name of its sweep's folder.
-        options: passed to `wandb.init`, e.g. entity, notes.
+        folder: of the run.
+        project: name of the project.
+        offline: keep everything on disk for a later `wandb sync`; None for the mode in WANDB_MODE,
+            or else offline if no API key is set up.
+        group: group of the run; None for the name of its sweep's folder.
+        options: arguments of `wandb.init`, e.g. entity, notes.
 
     Raises:
-        InputError: there is a key, and it is not accepted.
+        InputError: the API key is not accepted.
     """
     mode = os.environ.get("WANDB_MODE") if offline is None else None
     if mode is None:
@@ -50,92 +52,98 @@ def logger(
             "wandb runs offline; upload later with: wandb sync %s/wandb/offline-run-*",
             shlex.quote(str(folder)),
         )
-    if begun := sorted(
-        folder.glob("wandb/*run-*")
-    ):  # an interrupted run goes on under its id, and so does its evaluation
-        options = {"id": begun[-1].name.rpartition("-")[2], "resume": "allow"} | options
-    sweep = job.sweep(folder)
+    # An interrupted run continues under its id, and so does an evaluation.
+    if earlier := sorted(folder.glob("wandb/*run-*")):
+        options = {"id": earlier[-1].name.rpartition("-")[2], "resume": "allow"} | options
+    sweep = configuration.sweep_folder(folder)
     options = {
-        "tags": list(job.tags(folder).values()),
+        "tags": list(configuration.choice_tags(folder).values()),
         "group": group or (sweep and sweep.name),
     } | options
     return WandbLogger(project=project, save_dir=folder, mode=mode, name=folder.name, **options)
 
 
 def logged_in() -> bool:
-    """Whether there is a key.
+    """Whether an API key is set up.
 
     Raises:
-        InputError: it is not accepted, or there is nobody to ask.
+        InputError: it is not accepted, or the service cannot be reached.
     """
     try:
         return wandb.login(prompt=False)
     except Exception as error:
-        told = reason(error).rstrip(".")
         raise InputError(
-            f"Weights & Biases does not take the key ({told})",
+            f"Weights & Biases does not accept the key ({reason(error).rstrip('.')})",
             "correct it by wandb login, or work offline with WANDB_MODE=offline",
         ) from error
 
 
-def publish(
+def log_artifacts(
     logger: WandbLogger,
     run: Run,
     stamps: Mapping[str, Mapping[str, str]],
     rocs: Mapping[str, pl.DataFrame],
-    place: str,
+    prefix: str,
 ) -> None:
-    """Gives the dashboard what a run found beside its numbers: tables, ROC curves, pictures and the adapter.
+    """Logs stamps, figures and ROC curves; of a training also result table and adapter.
 
     Args:
-        stamps: of every dataset and level.
-        rocs: of every dataset, with the columns level, false_positive_rate and true_positive_rate.
-        place: what the names of pictures begin with.
+        stamps: by dataset and level.
+        rocs: by dataset, with the columns level, false_positive_rate and true_positive_rate.
+        prefix: prefix of the names of figures.
     """
     board = logger.experiment
     board.summary.update(
         {
             f"stamp/{dataset}/{level}": stamp
-            for dataset, own in stamps.items()
-            for level, stamp in own.items()
+            for dataset, levels in stamps.items()
+            for level, stamp in levels.items()
         }
     )
     pictures = {
-        f"{place}{path.stem}": wandb.Image(str(path)) for path in sorted(run.folder.glob("*.png"))
+        f"{prefix}{path.stem}": wandb.Image(str(path)) for path in sorted(run.folder.glob("*.png"))
     }
     board.log(
-        pictures | {f"roc/{dataset}": roc(dataset, points) for dataset, points in rocs.items()}
+        pictures
+        | {f"roc/{dataset}": roc_chart(dataset, points) for dataset, points in rocs.items()}
     )
-    if (run.folder / "adapter.safetensors").is_file():  # an evaluation has neither of these
-        board.log({RESULTS: table(run.results())})
+    if (run.folder / "adapter.safetensors").is_file():  # a training
+        board.log({RESULTS: wandb_table(run.results())})
         adapter = wandb.Artifact(
-            f"adapter-{board.id}", type="adapter", metadata=job.tags(run.folder)
+            f"adapter-{board.id}", type="adapter", metadata=configuration.choice_tags(run.folder)
         )
         for name in ("adapter.safetensors", "adapter.json"):
             adapter.add_file(str(run.folder / name))
         board.log_artifact(adapter)
 
 
-def robustness(logger: WandbLogger, curves: Mapping[int, Mapping[str, float]]) -> None:
-    """Draws numbers over the severity of corruptions: curves by severity, then by name."""
+def log_robustness(logger: WandbLogger, curves: Mapping[int, Mapping[str, float]]) -> None:
+    """Logs robustness curves with the severity as their x axis.
+
+    Args:
+        curves: values by severity and name.
+    """
     board = logger.experiment
-    for name in {name for numbers in curves.values() for name in numbers}:
+    for name in {name for values in curves.values() for name in values}:
         board.define_metric(name, step_metric=SEVERITY)
-    for severity, numbers in curves.items():
-        board.log({**numbers, SEVERITY: severity})
+    for severity, values in curves.items():
+        board.log({**values, SEVERITY: severity})
 
 
-def table(rows: pl.DataFrame) -> wandb.Table:
-    """A table as the dashboard shows it."""
-    return wandb.Table(
-        columns=list[str | int](rows.columns), data=[list(row) for row in rows.rows()]
-    )
+def wandb_table(rows: pl.DataFrame) -> wandb.Table:
+    """A table as Weights & Biases shows it."""
+    columns: list[str | int] = [*rows.columns]
+    return wandb.Table(columns=columns, data=[list(row) for row in rows.rows()])
 
 
-def roc(dataset: str, points: pl.DataFrame) -> Any:
-    """A chart of a dataset's ROC curves, one line a level."""
+def roc_chart(dataset: str, points: pl.DataFrame) -> Any:
+    """A chart of a dataset's ROC curves, a line per level.
+
+    Args:
+        points: columns level, false_positive_rate and true_positive_rate.
+    """
     return wandb.plot.line(
-        table(points),
+        wandb_table(points),
         "false_positive_rate",
         "true_positive_rate",
         stroke="level",
@@ -144,6 +152,6 @@ def roc(dataset: str, points: pl.DataFrame) -> Any:
 
 
 def close() -> None:
-    """Ends the dashboard's run, also that of a job that failed: the next job of a sweep must not continue it."""
+    """Finishes the open run, if any: the next job of a sweep must not continue it."""
     if wandb.run is not None:
         wandb.finish()

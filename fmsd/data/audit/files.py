@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 from PIL import Image
 
-from fmsd.console import counted
+from fmsd.console import track
 from fmsd.data.audit.copy import IS_FILM
 from fmsd.data.audit.findings import Finding, nonempty
 from fmsd.data.audit.look import CHUNK, LOOK_SCHEMA, Job, inspect_all
@@ -37,7 +37,7 @@ def inspect_files(manifest: Manifest, limit: int | None, workers: int) -> pl.Dat
         `LOOK_SCHEMA`, and `opened`.
     """
     paths = manifest.files()
-    sizes = list(counted(file_sizes(paths), "Looking for files", len(paths), "files"))
+    sizes = list(track(file_sizes(paths), "Looking for files", len(paths), "files"))
     table = manifest.table.with_columns(size=pl.Series(sizes, dtype=pl.Int64)).with_row_index("row")
     present = table.with_columns(file=pl.Series(paths), hashed=pl.len().over("size") > 1).filter(
         pl.col("size") > 0
@@ -46,7 +46,7 @@ def inspect_files(manifest: Manifest, limit: int | None, workers: int) -> pl.Dat
     jobs = [Job(*row) for row in chosen.select("file", "size", "hashed", "film").rows()]
     looks = inspect_all(jobs, min(workers, len(jobs) // CHUNK + 1))
     opened = pl.DataFrame(
-        list(counted(looks, "Opening files", len(jobs), "files")),
+        list(track(looks, "Opening files", len(jobs), "files")),
         schema=LOOK_SCHEMA,
         orient="row",
     ).with_columns(chosen["row"], opened=pl.lit(True))

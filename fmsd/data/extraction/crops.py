@@ -26,7 +26,7 @@ from fmsd.data.frame import Entry, Frame, Problem, Split, Video
 from fmsd.data.sources.tree import frames, unreadable
 from fmsd.errors import InputError, reason
 from fmsd.names import check_distinct, check_name, check_names
-from fmsd.ownership import below
+from fmsd.ownership import path_below
 
 RECORD = "video.json"
 """What tells about every frame of a video that was looked at; its presence means that the video is done."""
@@ -161,7 +161,7 @@ def done(source: Source, out: Path) -> bool:
     Raises:
         InputError: where its crops should lie is something else, which must not be replaced.
     """
-    folder = below(out, source.video)
+    folder = path_below(out, source.video)
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if record["video"] != source.video:
@@ -260,7 +260,7 @@ def extract(source: Source, find: Finder, recipe: Recipe, out: Path, work: Path)
         record, crops = looked_at(source, find, recipe)
     except InputError as error:
         return Outcome(source.video, failure=str(error))
-    folder, partial = below(out, source.video), work / uuid.uuid4().hex
+    folder, partial = path_below(out, source.video), work / uuid.uuid4().hex
     try:
         partial.mkdir()
         for name, pixels in crops.items():

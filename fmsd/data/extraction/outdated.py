@@ -15,7 +15,7 @@ from typing import Any
 
 from fmsd.data.extraction.crops import RECORD, Source, check_own, origin
 from fmsd.data.sources.tree import unreadable
-from fmsd.ownership import below
+from fmsd.ownership import path_below
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def put_aside(listed: Sequence[Source], out: Path) -> None:
             (),
         )
         if new := next((source for source in same if origin(source) == record["source"]), None):
-            _move(folder, below(out, f"{STALE}/{record['video']}"))
+            _move(folder, path_below(out, f"{STALE}/{record['video']}"))
             moved.append((record["video"], new.video))
         elif record["dataset"] in datasets:
             gone.append(record["video"])

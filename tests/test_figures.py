@@ -18,7 +18,9 @@ from PIL import Image
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from fmsd.figures import curves, explanations, merges, style
+from fmsd.figures import curves, explanations, masks, merges, style
+from fmsd.figures.robustness import plot_robustness
+from fmsd.figures.simplify import MAX_POINTS, simplify_line
 from fmsd.metrics.calibration import reliability
 from fmsd.peft.mask import LayerMask, MaskHistory, Masking, ScoredLayer, choose_layers
 
@@ -42,8 +44,8 @@ def size(path: Path) -> tuple[int, int]:
     ],
 )
 def test_a_mask_of_any_size_is_drawn(layers: list[str], tmp_path: Path) -> None:
-    style.write(
-        style.layer_mask(choose_layers(Masking(bias="random"), layers)), tmp_path / "mask.png"
+    style.write_png(
+        masks.plot_layer_mask(choose_layers(Masking(bias="random"), layers)), tmp_path / "mask.png"
     )
     width, height = size(tmp_path / "mask.png")
     assert width > 300
@@ -60,7 +62,7 @@ def test_the_heat_map_has_a_cell_per_layer_and_a_dot_per_layer_that_learns() -> 
             ScoredLayer("blocks.1.attn.qkv", 0.5, True),
         ),
     )
-    axes = style.layer_mask(mask).axes[0]
+    axes = masks.plot_layer_mask(mask).axes[0]
     np.testing.assert_array_equal(
         axes.images[0].get_array().filled(np.nan), [[0.2, 0.5], [0.9, np.nan]]
     )
@@ -77,8 +79,8 @@ def test_the_history_shows_who_learned_when(tmp_path: Path) -> None:
         [[True, False, True, False]] * 2 + [[False, True, False, True]],
         [[0.1, 0.2, 0.3, 0.4]] * 3,
     )
-    figure = style.mask_history(history)
-    style.write(figure, tmp_path / "history.png")
+    figure = masks.plot_mask_history(history)
+    style.write_png(figure, tmp_path / "history.png")
     assert size(tmp_path / "history.png")[0] > 300
     assert json.loads(history.text())["active"][2] == [False, True, False, True]
     axes = figure.axes[0]
@@ -105,46 +107,48 @@ def tasks(experts: int, seed: int = 0) -> np.ndarray:
 
 
 def zero_norms() -> Figure:
-    return merges.norms(VIT, np.zeros(96), np.zeros((96, 2)))
+    return merges.plot_norms(VIT, np.zeros(96), np.zeros((96, 2)))
 
 
 def nan_norms() -> Figure:
-    return merges.norms(VIT, np.full(96, np.nan), np.full((96, 2), np.nan))
+    return merges.plot_norms(VIT, np.full(96, np.nan), np.full((96, 2), np.nan))
 
 
 PICTURES: dict[str, Callable[[], Figure]] = {
-    "one layer": lambda: merges.norms(["blocks.0.attn.qkv.weight"], [1.0], [[0.5, 0.2]]),
-    "vit": lambda: merges.norms(VIT, np.linspace(0, 1, 96), np.ones((96, 8))),
-    "hiera": lambda: merges.norms(HIERA, torch.ones(len(HIERA)), torch.ones(len(HIERA), 4)),
+    "one layer": lambda: merges.plot_norms(["blocks.0.attn.qkv.weight"], [1.0], [[0.5, 0.2]]),
+    "vit": lambda: merges.plot_norms(VIT, np.linspace(0, 1, 96), np.ones((96, 8))),
+    "hiera": lambda: merges.plot_norms(HIERA, torch.ones(len(HIERA)), torch.ones(len(HIERA), 4)),
     "zero layers' norms": zero_norms,
     "unknown norms": nan_norms,
-    "cosines": lambda: merges.cosines(
+    "cosines": lambda: merges.plot_cosines(
         [f"runs/specialist_{place}" for place in range(8)], tasks(8) @ tasks(8).T
     ),
-    "cosine of one": lambda: merges.cosines(["one"], [[2.0]]),
-    "cosines of zeros": lambda: merges.cosines(["one", "two"], np.zeros((2, 2))),
-    "spectrum": lambda: merges.spectrum(torch.eye(4, dtype=torch.float64), 2),
-    "cosines below a ceiling": lambda: merges.cosines(["one", "two"], tasks(2) @ tasks(2).T, 0.4),
-    "spectrum with doubts": lambda: merges.spectrum(
+    "cosine of one": lambda: merges.plot_cosines(["one"], [[2.0]]),
+    "cosines of zeros": lambda: merges.plot_cosines(["one", "two"], np.zeros((2, 2))),
+    "spectrum": lambda: merges.plot_spectrum(torch.eye(4, dtype=torch.float64), 2),
+    "cosines below a ceiling": lambda: merges.plot_cosines(
+        ["one", "two"], tasks(2) @ tasks(2).T, 0.4
+    ),
+    "spectrum with doubts": lambda: merges.plot_spectrum(
         torch.eye(4, dtype=torch.float64), 2, ["a long sentence of doubt " * 8, HOSTILE[0]]
     ),
-    "spectrum of one": lambda: merges.spectrum([[2.0]], 1),
-    "spectrum of zeros": lambda: merges.spectrum(np.zeros((3, 3)), 1),
-    "unknown spectrum": lambda: merges.spectrum(np.full((3, 3), np.nan), 1),
-    "domains": lambda: merges.domain_matrix(
+    "spectrum of one": lambda: merges.plot_spectrum([[2.0]], 1),
+    "spectrum of zeros": lambda: merges.plot_spectrum(np.zeros((3, 3)), 1),
+    "unknown spectrum": lambda: merges.plot_spectrum(np.full((3, 3), np.nan), 1),
+    "domains": lambda: merges.plot_domain_matrix(
         ["merger=r2m " * 12] * 8,
         [f"ff++/forgery_{place}" for place in range(40)],
         np.full((8, 40), 0.7),
     ),
-    "one domain": lambda: merges.domain_matrix(["run"], ["a/b"], [[0.4]]),
-    "no domain": lambda: merges.domain_matrix(["run"], ["a/b"], [[np.nan]]),
+    "one domain": lambda: merges.plot_domain_matrix(["run"], ["a/b"], [[0.4]]),
+    "no domain": lambda: merges.plot_domain_matrix(["run"], ["a/b"], [[np.nan]]),
 }
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("picture", PICTURES)
 def test_a_picture_of_a_merge_is_a_whole_file_of_a_sane_size(picture: str, tmp_path: Path) -> None:
-    style.write(PICTURES[picture](), tmp_path / "new" / "merge.png")
+    style.write_png(PICTURES[picture](), tmp_path / "new" / "merge.png")
     with Image.open(tmp_path / "new" / "merge.png") as image:
         assert image.format == "PNG"
     width, height = size(tmp_path / "new" / "merge.png")
@@ -162,7 +166,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_nothing_behind(
     monkeypatch.setattr(Figure, "savefig", fail)
     for picture in ("vit", "cosines", "spectrum", "domains"):
         with pytest.raises(OSError, match="full"):
-            style.write(PICTURES[picture](), tmp_path / "merge.png")
+            style.write_png(PICTURES[picture](), tmp_path / "merge.png")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,7 +174,7 @@ def test_the_grid_of_norms_equals_a_naive_one() -> None:
     rng = np.random.default_rng(0)
     names = HIERA + [name.replace("weight", "bias") for name in HIERA]
     norm = rng.random((len(names), 3))
-    kinds, blocks, cells = merges.grid(names, norm)
+    kinds, blocks, cells = merges.layer_grid(names, norm)
     assert kinds == ["patch_embed.proj", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "proj"]
     assert blocks == ["-", *(f"blocks.{place}" for place in range(12))]
     for row, kind in enumerate(kinds):
@@ -183,13 +187,13 @@ def test_the_grid_of_norms_equals_a_naive_one() -> None:
             )
             np.testing.assert_allclose(cells[row, column], np.sqrt(np.square(own).sum(0)))
     assert np.isnan(
-        merges.grid(["a.weight", "a.bias"], [math.nan, 1.0])[2]
+        merges.layer_grid(["a.weight", "a.bias"], [math.nan, 1.0])[2]
     ).all()  # an unknown norm is not zero
 
 
 def test_the_residuals_share_is_drawn_below_the_cores_norm() -> None:
     names = ["blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight", "blocks.1.attn.qkv.weight"]
-    above, below, *_ = merges.norms(
+    above, below, *_ = merges.plot_norms(
         names, [3.0, 0.0, 4.0], [[1.0, 1.0], [0.0, 0.0], [2.0, 6.0]]
     ).axes
     np.testing.assert_allclose(above.images[0].get_array().filled(np.nan), [[3, 4], [0, np.nan]])
@@ -205,7 +209,7 @@ def test_the_residuals_share_is_drawn_below_the_cores_norm() -> None:
 def test_cosines_equal_those_of_the_vectors() -> None:
     vectors = tasks(4)
     vectors[2] = 0
-    found = merges.cosine(vectors @ vectors.T)
+    found = merges.cosine_matrix(vectors @ vectors.T)
     for row, one in enumerate(vectors):
         for column, other in enumerate(vectors):
             expected = (
@@ -214,7 +218,7 @@ def test_cosines_equal_those_of_the_vectors() -> None:
                 else one @ other / math.sqrt((one @ one) * (other @ other))
             )
             assert found[row, column] == pytest.approx(expected, nan_ok=True)
-    axes = merges.cosines("abcd", vectors @ vectors.T).axes[0]
+    axes = merges.plot_cosines("abcd", vectors @ vectors.T).axes[0]
     assert [text.get_text() for text in axes.texts] == [
         "-" if np.isnan(value) else f"{value:.2f}" for value in found.flat
     ]
@@ -224,10 +228,10 @@ def test_cosines_equal_those_of_the_vectors() -> None:
 
 def test_the_cosine_between_two_seeds_stands_beside_those_of_the_specialists() -> None:
     vectors = tasks(3)
-    axes, bar = merges.cosines("abc", vectors @ vectors.T, ceiling=0.62).axes
+    axes, bar = merges.plot_cosines("abc", vectors @ vectors.T, ceiling=0.62).axes
     assert axes.get_title(loc="left").endswith("two seeds of one specialist: 0.62")
     assert [line.get_ydata()[0] for line in bar.lines] == [0.62]
-    axes, bar = merges.cosines("abc", vectors @ vectors.T).axes
+    axes, bar = merges.plot_cosines("abc", vectors @ vectors.T).axes
     assert "two seeds" not in axes.get_title(loc="left")
     assert not bar.lines
 
@@ -237,7 +241,7 @@ def test_doubts_about_the_core_stand_above_its_spectrum() -> None:
         "specialist_$1$ alone makes 94% of the core: its task vector is longer than the others",
         "The core is not determined",
     ]
-    figure = merges.spectrum(torch.eye(3, dtype=torch.float64), 1, doubts)
+    figure = merges.plot_spectrum(torch.eye(3, dtype=torch.float64), 1, doubts)
     title = figure.axes[0].get_title(loc="left")
     figure.draw_without_rendering()
     assert figure.axes[0].get_tightbbox().x1 <= figure.bbox.x1
@@ -248,12 +252,12 @@ def test_doubts_about_the_core_stand_above_its_spectrum() -> None:
 def test_the_spectrum_is_that_of_the_stacked_tasks() -> None:
     vectors = tasks(4)
     expected = np.linalg.svd(vectors, compute_uv=False)
-    np.testing.assert_allclose(merges.singular_values(vectors @ vectors.T), expected)
+    np.testing.assert_allclose(merges.gram_singular_values(vectors @ vectors.T), expected)
     same = np.ones((3, 5))
     np.testing.assert_allclose(
-        merges.singular_values(same @ same.T), [15**0.5, 0, 0], atol=1e-6
+        merges.gram_singular_values(same @ same.T), [15**0.5, 0, 0], atol=1e-6
     )  # rounding makes eigenvalues negative
-    axes = merges.spectrum(vectors @ vectors.T, 2).axes[0]
+    axes = merges.plot_spectrum(vectors @ vectors.T, 2).axes[0]
     bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     np.testing.assert_allclose([bar.get_height() for bar in bars], expected)
     assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == [merges.CORE] * 2 + [
@@ -266,7 +270,7 @@ def test_the_spectrum_is_that_of_the_stacked_tasks() -> None:
 
 def test_the_matrix_tells_every_value_and_frames_the_inverted_ones() -> None:
     cells = [[0.9, 0.5, 0.4996], [0.1, np.nan, 1.0]]
-    axes = merges.domain_matrix(
+    axes = merges.plot_domain_matrix(
         ["one", "two"], ["a/x", "a/y", "b/z"], cells, inverted=[(0, 2), (1, 0)]
     ).axes[0]
     assert [text.get_text() for text in axes.texts] == [
@@ -284,14 +288,14 @@ def test_the_matrix_tells_every_value_and_frames_the_inverted_ones() -> None:
     }
     assert (axes.images[0].norm.vmin, axes.images[0].norm.vmax) == (0, 1)
     assert "2 inverted" in axes.get_title(loc="left")
-    bare = merges.domain_matrix(["one", "two"], ["a/x", "a/y", "b/z"], cells).axes[0]
+    bare = merges.plot_domain_matrix(["one", "two"], ["a/x", "a/y", "b/z"], cells).axes[0]
     assert not [
         patch for patch in bare.patches if isinstance(patch, Rectangle)
     ]  # a value below 0.5 is no inversion by itself
     assert "inverted" not in bare.get_title(loc="left")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a/x", "a/y", "b/z"]
-    errors = merges.domain_matrix(
+    errors = merges.plot_domain_matrix(
         ["one", "two"], ["a/x", "a/y", "b/z"], cells, "Equal error rate"
     ).axes[0]
     assert [patch for patch in errors.patches if isinstance(patch, Rectangle)] == []
@@ -319,7 +323,7 @@ def gaps(some: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def test_roc_and_det_equal_scikit_learns_and_lines_keep_their_places() -> None:
     first, last = scored(0), scored(1)
-    roc, det = curves.roc([first, None, last]), curves.det([first, None, last])
+    roc, det = curves.plot_roc([first, None, last]), curves.plot_det([first, None, last])
     for (score, label), line, bent in zip((first, last), drawn(roc), drawn(det), strict=True):
         false_positive, true_positive, _ = roc_curve(label, score, drop_intermediate=False)
         points = np.stack([false_positive, true_positive], 1)
@@ -343,16 +347,16 @@ def test_a_thinned_line_is_close_to_its_points_and_ends_where_they_do(
 ) -> None:
     rng = np.random.default_rng(seed)
     x, y = np.sort(rng.random(count)), np.sort(rng.random(count))
-    few_x, few_y = curves.thinned(x, y)
-    assert len(few_x) <= min(count, curves.MOST)
+    few_x, few_y = simplify_line(x, y)
+    assert len(few_x) <= min(count, MAX_POINTS)
     assert {*few_x} <= {*x}
     assert (few_x[0], few_x[-1], few_y[0], few_y[-1]) == (x[0], x[-1], y[0], y[-1])
     assert np.abs(np.interp(x, few_x, few_y) - y).max() < 0.1
-    assert len(curves.thinned(np.arange(500.0), np.arange(500.0))[0]) == 2
+    assert len(simplify_line(np.arange(500.0), np.arange(500.0))[0]) == 2
 
 
 def test_twelve_lines_differ() -> None:
-    looks = [(look["color"], str(look["linestyle"])) for look in map(style.style, range(12))]
+    looks = [(look["color"], str(look["linestyle"])) for look in map(style.line_style, range(12))]
     assert len(set(looks)) == 12
     assert all(
         one[0] != other[0] and one[1] != other[1] for one, other in itertools.pairwise(looks)
@@ -362,7 +366,7 @@ def test_twelve_lines_differ() -> None:
 def test_histograms_show_the_share_of_frames_and_the_reals_as_an_area() -> None:
     rng = np.random.default_rng(0)
     domains = {"swap": rng.random(200), "real": rng.random(50)}
-    real, swap = curves.histograms(domains).axes[0].patches
+    real, swap = curves.plot_histograms(domains).axes[0].patches
     assert (real.get_label(), swap.get_label()) == ("real", "swap")
     assert isinstance(real, StepPatch)
     assert isinstance(swap, StepPatch)
@@ -378,10 +382,10 @@ def test_histograms_show_the_share_of_frames_and_the_reals_as_an_area() -> None:
             ],
         )
 
-    crowd = curves.histograms(
+    crowd = curves.plot_histograms(
         {
             "real": rng.random(9),
-            **{f"forgery {place}": rng.random(9) for place in range(curves.CROWD + 1)},
+            **{f"forgery {place}": rng.random(9) for place in range(curves.MAX_HISTOGRAMS + 1)},
         }
     )
     assert [patch.get_label() for patch in crowd.axes[0].patches] == ["real", "13 forgeries"]
@@ -391,13 +395,13 @@ def test_reliability_leaves_out_empty_bins_and_spectra_have_a_panel_a_layer() ->
     table = reliability(
         torch.tensor([0.1, 0.1, 0.9, 0.9, 0.9], dtype=torch.float64), torch.tensor([0, 1, 1, 1, 0])
     )
-    (line,) = drawn(curves.reliability([table]))
+    (line,) = drawn(curves.plot_reliability([table]))
     np.testing.assert_allclose(line, [[0.1, 0.5], [0.9, 2 / 3]])
     layers = {
         f"blocks.{place}": {"before": [5.0, 2.0, 1.0], "after": [4.0, 2.0, 0.0]}
         for place in range(5)
     }
-    panels = curves.spectra(layers).axes
+    panels = curves.plot_spectra(layers).axes
     assert [panel.get_title(loc="left") for panel in panels] == list(layers)
     before, after = panels[0].lines
     np.testing.assert_allclose(before.get_ydata(), [5, 2, 1])
@@ -410,7 +414,7 @@ HOSTILE = ("_hidden", "$\\frac{$", "a$b$c", "[/]", "{x}", "%s")
 
 def test_names_are_drawn_as_they_are() -> None:
     scores = {"real": np.array([0.1]), **{name: np.array([0.5]) for name in HOSTILE}}
-    matrix = merges.domain_matrix(HOSTILE, HOSTILE, np.full((len(HOSTILE), len(HOSTILE)), 0.5))
+    matrix = merges.plot_domain_matrix(HOSTILE, HOSTILE, np.full((len(HOSTILE), len(HOSTILE)), 0.5))
     rows = [
         (name, "video", "auc", 0.7, "jpeg", severity) for name in HOSTILE for severity in (0, 1)
     ]
@@ -423,11 +427,11 @@ def test_names_are_drawn_as_they_are() -> None:
         orient="row",
     )
     legends = (
-        curves.histograms(scores),
-        style.robustness(table),
-        explanations.features(points, "run[1] $x$ $y$"),
+        curves.plot_histograms(scores),
+        plot_robustness(table),
+        explanations.plot_features(points, "run[1] $x$ $y$"),
     )
-    for figure in (*legends, matrix, merges.cosines(HOSTILE, np.eye(len(HOSTILE)))):
+    for figure in (*legends, matrix, merges.plot_cosines(HOSTILE, np.eye(len(HOSTILE)))):
         figure.canvas.draw()  # a broken formula raises here
     for figure in legends:
         shown = {

@@ -1,0 +1,56 @@
+"""The page of a report: all sections that have content."""
+
+from collections.abc import Callable
+
+from fmsd.report import html
+from fmsd.report.html import Section
+from fmsd.report.markup import count_noun
+from fmsd.report.overview import Overview
+from fmsd.report.sections.curves import calibration_section, histograms_section, ranking_section
+from fmsd.report.sections.explanations import explanations_section
+from fmsd.report.sections.record import cost_section, protocol_section, repeat_section
+from fmsd.report.sections.results import (
+    forgeries_section,
+    results_section,
+    robustness_section,
+)
+from fmsd.report.sections.training import masks_section, spectra_section, training_section
+
+SECTIONS: tuple[Callable[[Overview], Section | None], ...] = (
+    results_section,
+    ranking_section,
+    histograms_section,
+    calibration_section,
+    forgeries_section,
+    robustness_section,
+    masks_section,
+    spectra_section,
+    training_section,
+    explanations_section,
+    cost_section,
+    protocol_section,
+    repeat_section,
+)
+"""The sections in their order."""
+
+
+def report_page(overview: Overview) -> str:
+    """The page of a report as one HTML file."""
+    labels = {row.label for row in overview.rows}
+    versions = sorted(
+        {
+            version
+            for row in overview.rows
+            if (version := row.record.get("versions", {}).get("fmsd"))
+        }
+    )
+    subtitle = (
+        f"{count_noun(len(overview.rows), 'run')} in {count_noun(len(labels), 'row')}, "
+        f"{count_noun(len(overview.datasets), 'test dataset')}"
+    )
+    subtitle += f"; fmsd {', '.join(versions)}" if versions else ""
+    return html.document(
+        f"Report on {overview.folder.resolve().name}",
+        subtitle,
+        [section for build in SECTIONS if (section := build(overview)) is not None],
+    )

@@ -1,0 +1,55 @@
+"""The tidy results of all rows: one value per line, with label, seed and settings."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from fmsd.report.rows import Row
+
+
+def tidy_results(rows: Sequence[Row]) -> pl.DataFrame:
+    """The results of all rows in one table."""
+    return pl.concat([with_row(row.results, row) for row in rows], how="diagonal")
+
+
+def with_row(table: pl.DataFrame, row: Row) -> pl.DataFrame:
+    """Adds the columns run (the label), seed and settings."""
+    return table.with_columns(
+        run=pl.lit(row.label),
+        seed=pl.lit(row.seed, pl.Int64),
+        settings=pl.lit(row.settings, pl.String),
+    )
+
+
+def with_real_counts(tidy: pl.DataFrame, reals: pl.DataFrame) -> pl.DataFrame:
+    """Fills in the counts of real videos where runs of older versions did not record them.
+
+    Args:
+        reals: columns run, seed, dataset, n_real_videos.
+    """
+    joined = tidy.join(
+        reals,
+        on=["run", "seed", "dataset"],
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
+        suffix="_counted",
+    )
+    return joined.with_columns(
+        pl.coalesce("n_real_videos", "n_real_videos_counted").alias("n_real_videos")
+    ).drop("n_real_videos_counted")
+
+
+def with_intervals(tidy: pl.DataFrame, intervals: pl.DataFrame) -> pl.DataFrame:
+    """Adds the columns low and high, null for values without an interval.
+
+    Args:
+        intervals: columns run, seed, dataset, level, metric, low, high.
+    """
+    return tidy.join(
+        intervals,
+        on=["run", "seed", "dataset", "level", "metric"],
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
+    )

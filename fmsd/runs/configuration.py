@@ -1,0 +1,139 @@
+"""The composed configuration of a run, and the sweep that it is a job of."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fmsd.errors import InputError, reason
+from fmsd.runs.folder import Run
+from fmsd.settings import parse_settings
+
+SWEEP_FILES = ("sweep.json", "multirun.yaml")
+"""Files in the folder of a sweep before its first job begins: of this package, and of Hydra."""
+
+TRAINING_KEYS = (
+    "backbone.",
+    "method.",
+    "wrapper.",
+    "optimizer.",
+    "schedule.",
+    "learner.",
+    "merger.",
+    "select",
+    "patience",
+    "data.batch",
+    "trainer.max_",
+    "trainer.precision",
+)
+"""Prefixes of the keys that determine a run's weights besides data and seed."""
+
+PATH_KEYS = ("backbone.weights", "method.mask.file")
+"""Keys among them that hold the path of a file."""
+
+ADDED_KEYS: Mapping[str, Any] = {"backbone.cosine_head": False}
+"""Keys among them that runs of older versions lack, with the value those runs used."""
+
+
+def read_configuration(folder: Path) -> dict[str, Any]:
+    """The composed configuration of a run.
+
+    Raises:
+        InputError: the file is no configuration.
+    """
+    path = folder / "config.yaml"
+    return parse_settings(path.read_text(encoding="utf-8"), path)
+
+
+def choice_tags(folder: Path) -> dict[str, str]:
+    """The chosen options of the groups method, data, backbone and wrapper, by group."""
+    choices = read_configuration(folder)["choices"]
+    return {
+        group: str(choices[group])
+        for group in ("method", "data", "backbone", "wrapper")
+        if group in choices
+    }
+
+
+def sweep_folder(folder: Path) -> Path | None:
+    """The folder of the sweep that a run is a job of; None for a run outside a sweep."""
+    return next(
+        (
+            parent
+            for parent in folder.absolute().parents
+            if any((parent / name).is_file() for name in SWEEP_FILES)
+        ),
+        None,
+    )
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Flattens a nested configuration into one level of dotted keys."""
+    if not isinstance(node, dict) or not node:
+        return {prefix.removesuffix("."): node}
+    return {
+        key: value
+        for name, child in node.items()
+        for key, value in flatten(child, f"{prefix}{name}.").items()
+    }
+
+
+def first_difference(existing: str, current: str) -> str | None:
+    """The first key in which two configurations differ; None if they are equal.
+
+    `overrides` is not compared: the same configuration may be spelled in several ways.
+
+    Args:
+        existing: text of a `config.yaml` in a folder. Text that is no configuration differs in
+            every key.
+        current: text of the configuration of this command.
+
+    Raises:
+        InputError: `current` is no configuration.
+    """
+    second = _without_overrides(parse_settings(current, "The configuration of this command"))
+    try:
+        first = _without_overrides(parse_settings(existing, "The configuration in the folder"))
+    except InputError:
+        first = {}
+    return next(
+        (key for key in first | second if first.get(key, ...) != second.get(key, ...)), None
+    )
+
+
+def _without_overrides(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value for key, value in flatten(settings).items() if not key.startswith("overrides")
+    }
+
+
+def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings that determine a run's weights besides data and seed, as dotted keys.
+
+    The batches of an evaluation or a merge have no influence on weights and are left out.
+
+    Args:
+        record: content of the run's `run.json`.
+
+    Returns:
+        None if the configuration is not kept.
+
+    Raises:
+        InputError: the file is no configuration.
+    """
+    if not run.config.is_file():
+        return None
+    try:
+        settings = flatten(parse_settings(run.config.read_text(encoding="utf-8"), run.config))
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{run.config} is no configuration ({reason(error)})", "put it back, or remove it"
+        ) from error
+    irrelevant = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
+    return {
+        key: value
+        for key, value in {**ADDED_KEYS, **settings}.items()
+        if key.startswith(TRAINING_KEYS)
+        and not key.startswith(irrelevant)
+        and key not in PATH_KEYS
+        and key.rpartition(".")[2] != "seed"
+    }
