@@ -39,6 +39,7 @@ from fmsd.data.entries import from_entries
 from fmsd.data.frame import Frame
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.manifest import Manifest, read_manifest
+from fmsd.data.selection import Selection
 from fmsd.data.synthetic.plan import all_clips, record_clip
 from fmsd.engine.datamodule import DataModule
 from fmsd.types import Frames
@@ -81,17 +82,9 @@ def loop(files: Sequence[str]) -> None:
 
 def loader(manifest: Manifest, augment: str, processes: int) -> DataLoader[Frames]:
     """Ours, as training and validation have it."""
-    data = DataModule(
-        "faces",
-        str(manifest.root),
-        lambda root: [],
-        ["faces"],
-        ["faces"],
-        SIZE,
-        batch_size=BATCH,
-        workers=processes,
-    )
-    return data.loader(FrameDataset(manifest, ["real"], SIZE, augment), None, again=True)
+    selection = Selection("faces", str(manifest.root), lambda root: [], ["faces"], ["faces"])
+    data = DataModule(selection, SIZE, batch_size=BATCH, workers=processes)
+    return data.loader(FrameDataset(manifest, ["real"], SIZE, augment), None, reused=True)
 
 
 def drained(batches: DataLoader[Frames]) -> None:

@@ -20,7 +20,7 @@ from fmsd.data.loading.sampler import ProcessBatches, Shuffle
 from fmsd.data.loading.transforms import build_transform, with_generator
 from fmsd.data.manifest import Manifest
 from fmsd.data.sources import folder
-from fmsd.engine.datamodule import TrainingBatches
+from fmsd.engine.training_batches import TrainingBatches
 from fmsd.errors import InputError
 from tests.conftest import grow_tree, write_image
 from tests.test_engine import SPLITS, module
@@ -379,8 +379,8 @@ def test_only_rows_of_the_domain_are_blended_and_only_by_this_augmentation(tree:
 def test_training_learns_from_real_frames_and_blends_and_validates_on_fakes(tree: Path) -> None:
     data = module(tree, augment="sbi", batches="balanced")
     assert data.training_domains == ["sbi"]
-    assert set(data.validation.table["domain"]) == {"real", "swap"}
-    assert set(data.tests["mine"].table["domain"]) == {"real", "swap"}
+    assert set(data.selection.validation.table["domain"]) == {"real", "swap"}
+    assert set(data.selection.tests["mine"].table["domain"]) == {"real", "swap"}
     loader = data.train_dataloader()
     assert len(loader) == 2
     for batch in loader:

@@ -20,9 +20,9 @@ from fmsd.data.extraction.video import sampled
 from fmsd.data.frame import Frame, Problem, Video
 from fmsd.data.loading import image
 from fmsd.data.loading.image import read_image
+from fmsd.data.selection import Selection
 from fmsd.data.sources import celebdf, df40, dfdc, ffpp, folder, tree, uadfv, wilddeepfake
 from fmsd.data.sources.tree import clips, contents
-from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.tasks.doctor import doctor
 from fmsd.tasks.index import index
@@ -219,8 +219,8 @@ def test_every_source_reports_what_it_does_not_read(tmp_path: Path) -> None:
         assert str((tmp_path / name / file).parent) in told[0].what, name
 
 
-def module(root: Path, **settings: Any) -> DataModule:
-    return DataModule("mine", str(root), TREE, train=["mine"], test=["mine"], size=32, **settings)
+def module(root: Path, **settings: Any) -> Selection:
+    return Selection("mine", str(root), TREE, train=["mine"], test=["mine"], **settings)
 
 
 @pytest.fixture

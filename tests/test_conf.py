@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
-from fmsd.cli.build import build, check_targets
+from fmsd.cli.build import build, build_data, check_targets, loader_keys
 from fmsd.cli.compose import add_others
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
@@ -31,7 +31,7 @@ ROOT = CONF.parent
 GROUPS = sorted(
     (path.parent.name, path.stem)
     for path in CONF.glob("*/*.yaml")
-    if not path.name.startswith("_") and path.parent.name != "folder"
+    if not path.name.startswith("_") and path.parent.name not in ("folder", "loader")
 )
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.yaml"))
 METHODS = sorted(choice for group, choice in GROUPS if group == "method")
@@ -47,6 +47,11 @@ def compose(verb: str, *overrides: str) -> Any:
     with open_dict(config):
         del config.hydra
     return config
+
+
+def build_part(config: Any, part: str) -> Any:
+    """What the command line builds of a part of the configuration."""
+    return build_data(config.data) if part == "data" else build(config[part])
 
 
 def targets(node: Any) -> Iterator[dict[str, Any]]:
@@ -83,7 +88,12 @@ def test_every_choice_binds_to_the_signature_of_its_target(group: str, choice: s
     for node in targets(config):
         module, _, name = node["_target_"].rpartition(".")
         function = getattr(importlib.import_module(module), name)
-        arguments = {key: value for key, value in node.items() if not key.startswith("_")}
+        loading = loader_keys() if node is config.get("data") else ()
+        arguments = {
+            key: value
+            for key, value in node.items()
+            if not key.startswith("_") and key not in loading
+        }
         inspect.signature(function).bind_partial(**arguments)
 
 
@@ -113,7 +123,7 @@ def test_every_experiment_composes_and_opens_with_claim_and_command(name: str) -
         return
     config = compose("train", f"experiments={name}", "data.root=/data")
     for part in ("backbone", "method", "wrapper", "optimizer", "schedule", "trainer", "data"):
-        build(config[part])
+        build_part(config, part)
 
 
 TABLES = yaml.safe_load((CONF / "reproduce.yaml").read_text())
@@ -158,7 +168,7 @@ def test_every_training_behind_a_table_composes_on_the_faces_and_on_the_full_pro
             "train", *job, *(["data=ff++", "backbone=clip_vit_l14"] if data == "ff++" else [])
         )
         for part in ("backbone", "method", "wrapper", "data"):
-            assert build(config[part]) is not None
+            assert build_part(config, part) is not None
         assert (config.backbone.size, config.data.name) == (
             (224, "ff++") if data == "ff++" else (64, "faces")
         )
@@ -179,7 +189,7 @@ def test_only_a_forgery_that_is_there_is_left_out(capsys: pytest.CaptureFixture[
 def test_the_parts_that_training_takes_are_factories() -> None:
     config = compose("train")
     for part in ("backbone", "method", "optimizer", "schedule", "trainer"):
-        assert isinstance(build(config[part]), functools.partial)
+        assert isinstance(build_part(config, part), functools.partial)
 
 
 def test_the_embedded_data_brings_its_backbone_unless_another_is_chosen() -> None:
@@ -394,7 +404,7 @@ def test_a_recipe_is_what_it_claims_names_its_source_and_what_it_leaves_out(name
     )
     config = compose("train", *command.split()[2:])
     for part in ("backbone", "method", "wrapper", "optimizer", "schedule", "trainer", "data"):
-        assert build(config[part]) is not None
+        assert build_part(config, part) is not None
     claims = dict(RECIPES[name])
     assert (
         config.data.name,
@@ -511,8 +521,8 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     ):
         build(config.schedule)
     config = compose("train", "data=folder", "data.root=/data", "+data.source.lay_out=x")
-    with pytest.raises(InputError, match=r"DataModule does not fit it.*lay_out"):
-        build(config.data)
+    with pytest.raises(InputError, match=r"Selection does not fit it.*lay_out"):
+        build_data(config.data)
 
 
 @pytest.mark.parametrize("choice", [choice for group, choice in GROUPS if group == "backbone"])

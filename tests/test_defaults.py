@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
-from fmsd.tasks.train import train
+from fmsd.engine.training import LearnerSettings, Plan
 from tests.test_conf import GROUPS, compose, targets
 
 NEEDED = {
@@ -43,12 +44,12 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
         "fmsd.peft.fmsd.fmsd",
         "mask",
     ): "a mask is measured on training batches, which a call of the library need not have",
-    ("fmsd.engine.datamodule.DataModule", "roots"): "paths",
-    ("fmsd.engine.datamodule.DataModule", "others"): "filled from roots",
-    ("fmsd.engine.datamodule.DataModule", "expected"): "the size of a dataset",
-    ("fmsd.engine.datamodule.DataModule", "names"): "how a dataset names its videos",
+    ("fmsd.data.selection.Selection", "roots"): "paths",
+    ("fmsd.data.selection.Selection", "others"): "filled from roots",
+    ("fmsd.data.selection.Selection", "expected"): "the size of a dataset",
+    ("fmsd.data.selection.Selection", "names"): "how a dataset names its videos",
     (
-        "fmsd.engine.datamodule.DataModule",
+        "fmsd.data.selection.Selection",
         "frames",
     ): "videos of a dataset have many frames, those of its like have few",
     ("fmsd.engine.datamodule.DataModule", "batch_size"): "the size of a dataset",
@@ -109,6 +110,8 @@ def differences(group: str, choice: str) -> Iterator[tuple[str, dict[str, tuple[
         module, _, name = node["_target_"].rpartition(".")
         if module.startswith("fmsd."):
             yield node["_target_"], differing(getattr(importlib.import_module(module), name), node)
+    if group == "data":
+        yield "fmsd.engine.datamodule.DataModule", differing(DataModule, config["data"])
 
 
 CHOICES = [
@@ -131,12 +134,11 @@ def test_the_defaults_of_a_target_are_the_values_of_its_file(group: str, choice:
 def test_the_defaults_of_training_are_those_of_its_configuration() -> None:
     config = OmegaConf.to_container(compose("train", "data=synthetic"), resolve=True)
     assert isinstance(config, dict)
-    values = {name: config[name] for name in ("seed", "select", "patience", "save_every")} | config[
-        "learner"
-    ]
-    assert {*values} <= {*inspect.signature(train).parameters}
-    assert differing(train, values) == {}
-    assert differing(Learner, values) == {}
+    assert {*config["learner"]} == {*inspect.signature(LearnerSettings).parameters}
+    assert differing(LearnerSettings, config["learner"]) == {}
+    assert differing(Learner, config["learner"] | {"seed": config["seed"]}) == {}
+    assert {*inspect.signature(Plan).parameters} <= {*config}
+    assert differing(Plan, config) == {}
 
 
 def test_every_exception_is_one() -> None:

@@ -23,8 +23,8 @@ from fmsd.data.audit.look import Job, inspect_all, jpeg_quality
 from fmsd.data.audit.table import leak_findings, part_findings, short_findings
 from fmsd.data.entries import from_entries
 from fmsd.data.manifest import Manifest
+from fmsd.data.selection import Selection
 from fmsd.data.sources import ffpp, folder, table
-from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.metrics.shortcuts import categorical_auc, find_shortcuts
 from fmsd.tasks.doctor import doctor
@@ -52,13 +52,11 @@ def write(path: Path, image: np.ndarray, quality: int = 90) -> Path:
 
 def module(
     root: Path, source: Callable[..., Any], name: str = "mine", **settings: Any
-) -> DataModule:
-    return DataModule(name, str(root), source, train=[], test=[], size=32, **settings)
+) -> Selection:
+    return Selection(name, str(root), source, train=[], test=[], **settings)
 
 
-def examined(
-    data: DataModule, out: Path, frames: int | None = 2, **settings: Any
-) -> dict[str, Any]:
+def examined(data: Selection, out: Path, frames: int | None = 2, **settings: Any) -> dict[str, Any]:
     """The report, with its findings by their names."""
     sound = doctor(data, out / "report.json", frames, workers=0, **settings)
     report = json.loads((out / "report.json").read_text())
@@ -374,7 +372,7 @@ def test_a_copy_that_its_source_refuses_is_examined_as_far_as_it_was_read(
     assert set(nothing["findings"]) == {"refused"}
     assert nothing["counts"] == []
     with pytest.raises(InputError, match="has no root"):
-        doctor(DataModule("mine", None, TREE, [], [], 32), tmp_path / "report.json")
+        doctor(Selection("mine", None, TREE, [], []), tmp_path / "report.json")
 
 
 def forensics(root: Path) -> Path:

@@ -1,9 +1,6 @@
 """Training steps, loaders and validation as Lightning runs them."""
 
 import functools
-import logging
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +10,15 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from fmsd.data.entries import from_entries
-from fmsd.data.frame import Frame
 from fmsd.data.manifest import Manifest
+from fmsd.data.selection import Selection
 from fmsd.data.sources import folder
-from fmsd.engine.callbacks import MONITOR, ValidationMetrics
-from fmsd.engine.datamodule import DataModule, TrainingBatches
-from fmsd.engine.learner import Learner, Scorer
-from fmsd.engine.predictions import gather, joined
+from fmsd.engine.datamodule import DataModule
+from fmsd.engine.learner import Learner
+from fmsd.engine.model_selection import MONITOR, ValidationMetrics
+from fmsd.engine.predictions import gather_predictions, with_logits
+from fmsd.engine.scorer import Scorer
+from fmsd.engine.training_batches import TrainingBatches
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.optim.erm import ERM
@@ -32,26 +30,27 @@ from fmsd.peft.method import Method
 from fmsd.peft.penalties import PENALTIES
 from fmsd.peft.subspace import subspace_layers
 from fmsd.types import Frames, Predictions
-from tests.conftest import grow_tree, tiny_vit, write_image
+from tests.conftest import grow_tree, tiny_vit
 
 SPLITS = {"train": "train", "val": "val", "test": "test"}
 
 
-def module(root: Path | None, **changes: Any) -> DataModule:
+LOADER = ("size", "augment", "batches", "domains", "batch_size", "workers", "seed")
+"""Arguments of the data module; all others are those of the selection."""
+
+
+def selection(root: Path | None, **changes: Any) -> Selection:
     source = functools.partial(
         folder.scan, dataset="mine", layout="{split}/{domain}/{video}", splits=SPLITS, real=["real"]
     )  # pyright: ignore
-    defaults: dict[str, Any] = {
-        "train": ["mine"],
-        "test": ["mine"],
-        "size": 32,
-        "batch_size": 4,
-        "workers": 0,
-        "augment": "none",
-    }
-    return DataModule(
-        "mine", None if root is None else str(root), **({"source": source} | defaults | changes)
-    )
+    defaults: dict[str, Any] = {"source": source, "train": ["mine"], "test": ["mine"]}
+    return Selection("mine", None if root is None else str(root), **(defaults | changes))
+
+
+def module(root: Path | None, **changes: Any) -> DataModule:
+    loader = {"size": 32, "batch_size": 4, "workers": 0, "augment": "none"}
+    loader |= {name: changes.pop(name) for name in LOADER if name in changes}
+    return DataModule(selection(root, **changes), **loader)
 
 
 def learner(**changes: Any) -> Learner:
@@ -301,7 +300,7 @@ def test_validation_metrics_are_those_of_the_whole_split(tree: Path, tmp_path: P
     worker = trainer(tmp_path, callbacks=[ValidationMetrics(data)])
     worker.validate(model, dataloaders=data.val_dataloader(), verbose=False)
     batches = trainer(tmp_path).predict(Scorer(model.detector), dataloaders=data.val_dataloader())
-    table = joined(data.validation, gather(batches))  # pyright: ignore
+    table = with_logits(data.selection.validation, gather_predictions(batches))  # pyright: ignore
     means = table.group_by("video", maintain_order=True).agg(
         pl.col("label").first(),
         (1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp())).mean().alias("score"),
@@ -324,183 +323,9 @@ def test_gather_orders_rows_and_drops_repeats() -> None:
         Predictions(torch.tensor([3, 1]), torch.tensor([0.3, 0.1])),
         Predictions(torch.tensor([2, 1, 0]), torch.tensor([0.2, 0.1, 0.0])),
     ]
-    row, logit = gather(parts)
+    row, logit = gather_predictions(parts)
     assert row.tolist() == [0, 1, 2, 3]
     torch.testing.assert_close(logit, torch.tensor([0.0, 0.1, 0.2, 0.3]))
-
-
-# ---- the data module
-
-
-def test_splits_do_not_mix(tree: Path) -> None:
-    data = module(tree)
-    parts = [data.training.where(split="train"), data.validation, data.tests["mine"]]
-    videos = [set(part.table["video"]) for part in parts]
-    assert [len(part) for part in videos] == [4, 4, 4]
-    assert len(set.union(*videos)) == 12
-
-
-def test_without_a_validation_split_training_videos_are_held_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    root = grow_tree(tmp_path, splits=("train", "test"), videos=4)
-    with caplog.at_level(logging.INFO, "fmsd"):
-        data = module(root, val_fraction=0.25)
-        assert data.validation.videos == 2
-    assert "25 % of its training videos are held out" in caplog.text
-    assert not set(data.validation.table["video"]) & set(
-        data.training.where(split="train").table["video"]
-    )
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"root": None}, r"data=mine has no root; give the dataset's folder as data\.root=PATH"),
-        ({"train": ["yours"]}, r"data\.train names yours, but data=mine holds mine"),
-        ({"test": ["yours"]}, r"data\.test names yours, which data=mine does not hold"),
-        ({"splits": ("train", "val")}, r"dataset mine has no test split"),
-        ({"domains": ("real",)}, r"train split of mine has only real frames"),
-        ({"frames": 0}, r"data\.frames=0 must be at least 1"),
-        ({"batch_size": 0}, r"data\.batch_size=0 must be at least 1"),
-        (
-            {"val_fraction": 1.5},
-            r"data\.val_fraction=1\.5 is no share; give a number between 0 and 1",
-        ),
-        (
-            {"batches": "mixed"},
-            r"data\.batches=mixed is unknown; choose one of shuffle, balanced, natural",
-        ),
-    ],
-)
-def test_data_that_cannot_be_used_is_refused(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    root = grow_tree(
-        tmp_path, **{name: changes.pop(name) for name in ("splits", "domains") if name in changes}
-    )
-    with pytest.raises(InputError, match=message):
-        data = module(changes.pop("root", root), **changes)
-        assert data.training and data.tests  # noqa: PT018
-
-
-def test_a_test_split_with_one_class_is_refused(tmp_path: Path) -> None:
-    root = grow_tree(tmp_path, splits=("train", "val"))
-    write_image(root / "test" / "swap" / "v" / "0.png", 0)
-    with pytest.raises(
-        InputError, match=r"test split of mine has only fake frames, so no AUC exists"
-    ):
-        assert module(root).tests
-
-
-def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    def other(root: Path) -> Iterator[Frame]:
-        return folder.scan(root, "other", "{split}/{domain}/{video}", SPLITS, ["real"])  # pyright: ignore
-
-    home, away = grow_tree(tmp_path / "home"), grow_tree(tmp_path / "away")
-    data = module(
-        home,
-        test=["mine", "other", "third"],
-        others={"other": other, "third": other},
-        roots={"other": str(away), "third": None},
-    )
-    with caplog.at_level(logging.WARNING, "fmsd"):
-        assert list(data.tests) == ["mine", "other"]
-    assert "third is skipped: its root is not given (data.roots.third=PATH)" in caplog.text
-    assert data.skipped == ["third"]
-    alias = module(home, test=["alias"], others={"alias": other}, roots={"alias": str(away)})
-    with pytest.raises(
-        InputError,
-        match=r"away holds other, not alias; correct data\.roots\.alias=PATH, or the name in conf/data/alias\.yaml",
-    ):
-        assert alias.tests
-
-
-def in_compressions(root: Path, dataset: str, *levels: str) -> Iterator[Frame]:
-    """The frames below ROOT/LEVEL of a dataset, in each of some compressions."""
-    for level in levels:
-        for frame in folder.scan(
-            root / level, dataset, "{split}/{domain}/{video}", SPLITS, ["real"]
-        ):  # pyright: ignore
-            yield replace(frame, compression=level, video=f"{frame.video}/{level}")
-
-
-def test_of_several_compressions_one_has_to_be_named(tmp_path: Path) -> None:
-    for level in ("c23", "c40"):
-        grow_tree(tmp_path / "home" / level)
-
-    def data(**changes: Any) -> DataModule:
-        return module(
-            tmp_path / "home",
-            source=lambda root: in_compressions(root, "mine", "c23", "c40"),
-            **changes,
-        )
-
-    assert set(data().own.table["compression"]) == {
-        "c23",
-        "c40",
-    }  # a source that yields both was asked for both
-    crops = tmp_path / "crops"
-    from_entries(in_compressions(tmp_path / "home", "mine", "c23", "c40"), tmp_path / "home").write(
-        crops / "manifest.parquet"
-    )
-    (crops / "extract.json").write_text('{"frames": null, "sampling": "spread"}')
-    with pytest.raises(
-        InputError,
-        match=r"crops holds mine in the compressions c23, c40; choose one with data\.compression=NAME, or all",
-    ):
-        assert module(crops).own
-    assert set(module(crops, compression="all").own.table["compression"]) == {"c23", "c40"}
-    with pytest.raises(
-        InputError, match=r"data\.compression=raw is asked for, but .*home holds mine in c23, c40"
-    ):
-        assert data(compression="raw").own
-    chosen = data(compression="c40")
-    for manifest in (chosen.training, chosen.tests["mine"]):
-        assert set(manifest.table["compression"]) == {"c40"}
-    assert chosen.tests["mine"].digest() != data(compression="c23").tests["mine"].digest()
-    elsewhere = {
-        "others": {"other": lambda root: in_compressions(root, "other", "c23", "c40")},
-        "roots": {"other": str(tmp_path / "home")},
-    }
-    home = grow_tree(tmp_path / "plain")
-    read = module(home, test=["mine", "other"], compression="c23", **elsewhere).tests
-    assert {name: set(test.table["compression"]) for name, test in read.items()} == {
-        "mine": {""},
-        "other": {"c23"},
-    }
-
-
-def test_a_file_that_is_trained_and_tested_on_is_refused(tree: Path) -> None:
-    def same(root: Path) -> Iterator[Frame]:
-        for frame in folder.scan(root, "other", "{split}/{domain}/{video}", SPLITS, ["real"]):  # pyright: ignore
-            yield replace(frame, split="test")
-
-    with pytest.raises(InputError, match=r"is a training and a test frame of other"):
-        assert module(
-            tree, test=["other"], others={"other": same}, roots={"other": str(tree)}
-        ).tests
-
-
-def test_a_manifest_takes_the_place_of_a_scan(tree: Path, tmp_path: Path) -> None:
-    scanned = module(tree)
-    scanned.own.write(tmp_path / "manifest.parquet")
-
-    def never(root: Path) -> Iterator[Frame]:
-        raise AssertionError(f"{root} was scanned")
-
-    read = DataModule(
-        "mine",
-        str(tree),
-        never,
-        ["mine"],
-        ["mine"],
-        32,
-        manifest=str(tmp_path / "manifest.parquet"),
-    )
-    assert read.tests["mine"].digest() == scanned.tests["mine"].digest()
 
 
 def test_no_test_frame_is_read_before_the_weights_are_chosen(
@@ -515,7 +340,7 @@ def test_no_test_frame_is_read_before_the_weights_are_chosen(
         return original(manifest)
 
     data = module(tree)
-    assert data.training and data.tests  # noqa: PT018
+    assert data.training and data.selection.tests  # noqa: PT018
     monkeypatch.setattr(Manifest, "files", watched)
     worker = trainer(tmp_path, max_epochs=2, callbacks=[ValidationMetrics(data)])
     worker.fit(learner(), datamodule=data)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from fmsd.cli.main import main
 from fmsd.data.manifest import Manifest
+from fmsd.data.samples import choose_frames, choose_images, equal_share, limit_domains
+from fmsd.engine.embedding import tsne
 from fmsd.errors import InputError
 from fmsd.figures import explanations
 from fmsd.figures.explanations import Tile, overlay_heatmap
@@ -21,7 +23,6 @@ from fmsd.models.attribution import default_method, gradcam, rollout, rollout_ma
 from fmsd.models.detector import Detector, detector
 from fmsd.models.features import features_and_logits
 from fmsd.peft.inject import fold
-from fmsd.tasks.explain import equal_share, limited, picked, sampled, tsne
 from tests.conftest import METHODS, grow_tree, tiny_vit
 
 PLAIN: dict[str, tuple[int, dict[str, Any]]] = {
@@ -374,14 +375,14 @@ def table(sizes: dict[str, tuple[int, int]]) -> Manifest:
 
 def test_pictures_are_of_different_videos_of_every_domain_and_the_same_again() -> None:
     manifest = table({"swap": (9, 5), "real": (20, 3), "puppet": (2, 1)})
-    chosen = picked(manifest, 4, 0).table
+    chosen = choose_images(manifest, 4, 0).table
     assert chosen["domain"].to_list() == ["real"] * 4 + ["puppet"] * 2 + ["swap"] * 4
     assert chosen["video"].n_unique() == 10
     stretches = [int(video[-3:]) // 5 for video in chosen.filter(domain="real")["video"]]
     assert stretches == [0, 1, 2, 3]
     again = Manifest(manifest.table.sort("path"), manifest.root)
-    assert picked(again, 4, 0).table["path"].equals(chosen["path"])
-    assert not picked(manifest, 4, 1).table["path"].equals(chosen["path"])
+    assert choose_images(again, 4, 0).table["path"].equals(chosen["path"])
+    assert not choose_images(manifest, 4, 1).table["path"].equals(chosen["path"])
 
 
 def test_frames_are_spread_over_domains_and_datasets() -> None:
@@ -389,20 +390,20 @@ def test_frames_are_spread_over_domains_and_datasets() -> None:
         "one": table({"real": (30, 10), "swap": (3, 2)}),
         "two": table({"real": (1, 5), "swap": (40, 10)}),
     }
-    chosen = sampled(tests, 100)
+    chosen = choose_frames(tests, 100)
     counts = {
         name: dict(manifest.table.group_by("domain").len().rows())
         for name, manifest in chosen.items()
     }
     assert counts == {"one": {"real": 44, "swap": 6}, "two": {"real": 5, "swap": 44}}
     assert chosen["one"].table.filter(domain="real")["video"].n_unique() == 30
-    assert {name: len(manifest) for name, manifest in sampled(tests, 10**6).items()} == {
+    assert {name: len(manifest) for name, manifest in choose_frames(tests, 10**6).items()} == {
         "one": 306,
         "two": 405,
     }
     for frames in (0, 3):
         with pytest.raises(InputError, match=f"frames={frames} leaves too few"):
-            sampled(tests, frames)
+            choose_frames(tests, frames)
 
 
 def test_the_equal_share_is_the_largest_that_fits() -> None:
@@ -556,7 +557,8 @@ def test_a_picture_has_no_more_rows_than_fit(caplog: pytest.LogCaptureFixture) -
     }
     names = [f"swap{number:02}" for number in range(30)]
     assert {
-        dataset: set(manifest.table["domain"]) for dataset, manifest in limited(tests, None).items()
+        dataset: set(manifest.table["domain"])
+        for dataset, manifest in limit_domains(tests, None).items()
     } == {
         "one": {"real", *names[:23]},
         "two": {"real"},
@@ -566,7 +568,7 @@ def test_a_picture_has_no_more_rows_than_fit(caplog: pytest.LogCaptureFixture) -
     ]
     assert {
         dataset: set(manifest.table["domain"])
-        for dataset, manifest in limited(tests, names[-2:]).items()
+        for dataset, manifest in limit_domains(tests, names[-2:]).items()
     } == {"one": set(names[-2:])}
 
 

@@ -24,8 +24,8 @@ from fmsd.data.extraction.crops import Recipe
 from fmsd.data.extraction.faces import Face, YuNet
 from fmsd.data.loading.image import read_image
 from fmsd.data.manifest import read_manifest
+from fmsd.data.selection import Selection
 from fmsd.data.sources import extracted, folder
-from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.tasks.extract import extract, working
 from fmsd.tasks.pack import pack
@@ -47,20 +47,18 @@ def tree(root: Path, videos: int = 2, frames: int = 6) -> Path:
     return root
 
 
-def data(root: Path, **changes: Any) -> DataModule:
+def data(root: Path, **changes: Any) -> Selection:
     splits = {"train": "train", "test": "test"}
     source = functools.partial(
         folder.scan, dataset="mine", layout=LAYOUT, splits=splits, real=["real"]
     )
-    return DataModule(
+    return Selection(
         **{
             "name": "mine",
             "root": str(root),
             "source": source,
             "train": ["mine"],
             "test": ["mine"],
-            "size": 32,
-            "workers": 0,
         }
         | changes
     )
@@ -114,9 +112,9 @@ def test_the_extraction_is_part_of_a_run_s_record_also_when_it_was_packed(tmp_pa
     extract(data(tree(tmp_path / "videos", videos=1)), YuNet, Recipe(frames=2, size=32), out)
     pack(data(out), packed, "1G")
     for root in (out, packed):
-        (told,) = describe_datasets(data(root).own).values()
+        (told,) = describe_datasets(data(root).everything).values()
         assert told["crops"] == json.loads((out / "extract.json").read_text())
-    assert data(packed).own.digest() == data(out).own.digest()
+    assert data(packed).everything.digest() == data(out).everything.digest()
 
 
 def test_what_is_done_is_left_and_other_settings_are_refused(
@@ -234,16 +232,16 @@ def test_crops_of_first_frames_and_of_evenly_spread_ones_are_not_taken_for_each_
     for sampling, kept in (("first", [0, 1]), ("spread", [0, 5])):
         out = tmp_path / sampling
         extract(data(root), YuNet, Recipe(frames=2, sampling=sampling, size=32), out)
-        own = data(out, sampling=sampling).own
+        own = data(out, sampling=sampling).everything
         assert own.table["index"].unique().sort().to_list() == kept
         other = {"first": "spread", "spread": "first"}[sampling]
         with pytest.raises(
             InputError,
             match=rf"the protocol dfb_compat wants .*fmsd extract sampling={other} out=FOLDER",
         ):
-            assert data(out, sampling=other, protocol="dfb_compat").own
+            assert data(out, sampling=other, protocol="dfb_compat").everything
     extract(data(root), YuNet, Recipe(frames=None, size=32), tmp_path / "all")
-    assert data(tmp_path / "all", sampling="first", frames=2).own
+    assert data(tmp_path / "all", sampling="first", frames=2).everything
 
 
 def test_words_about_the_source_have_no_silent_effect_on_crops(
@@ -270,9 +268,9 @@ def test_words_about_the_source_have_no_silent_effect_on_crops(
         )
         assert f"{word} would have no effect" in capsys.readouterr().err
     kept = data(out, forgeries=["swap"], train=["mine"])
-    assert set(kept.own.table["domain"]) == {"real", "swap"}
+    assert set(kept.everything.table["domain"]) == {"real", "swap"}
     with pytest.raises(InputError, match=r"data\.forgeries names real, but data=mine holds swap"):
-        assert data(out, forgeries=["real"]).own
+        assert data(out, forgeries=["real"]).everything
 
 
 def test_a_killed_extraction_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -302,7 +300,7 @@ def test_a_killed_extraction_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: 
     assert 3 <= done < 32
     assert not (out / "manifest.parquet").exists()
     with pytest.raises(InputError, match=r"holds crops without a manifest"):
-        assert data(out).own
+        assert data(out).everything
     assert main(arguments) == 0
     assert files(out) == files(tmp_path / "whole")
     assert (

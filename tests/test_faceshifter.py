@@ -7,7 +7,7 @@ from typing import Any
 import hydra
 import pytest
 
-from fmsd.cli.build import build
+from fmsd.cli.build import build_selection
 from fmsd.cli.files import CONF
 from fmsd.data.entries import from_entries
 from fmsd.errors import InputError
@@ -18,7 +18,7 @@ PAIRS = {"train": [["071", "054"]], "val": [["720", "672"]], "test": [["953", "9
 
 def data(root: Path, *overrides: str) -> Any:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return build(
+        return build_selection(
             hydra.compose("train", ["data=faceshifter", f"data.root={root}", *overrides]).data
         )
 

@@ -28,7 +28,6 @@ from fmsd.models.attribution import gradcam
 from fmsd.models.detector import Detector, detector, meta_detector
 from fmsd.models.features import features_and_logits
 from fmsd.models.head import SCALE, CosineHead, unit_vectors
-from fmsd.models.prefix import Prefix, frozen
 from fmsd.optim.groups import decay_groups
 from fmsd.peft import adapter
 from fmsd.peft.fmsd import fmsd
@@ -272,26 +271,6 @@ def test_the_warm_up_of_a_layer_mask_moves_the_head_and_puts_it_back() -> None:
     assert masked is not None
     assert all(not torch.equal(seen[-1][key], start[key]) for key in start)
     assert all(torch.equal(tensor, start[key]) for key, tensor in model.head().state_dict().items())
-
-
-def test_passes_that_reuse_what_lies_below_are_those_that_do_not() -> None:
-    found = []
-    for reused in (False, True):
-        model = cosine_vit()
-        probe(model)
-        model.train()
-        memory = Prefix(frozen(model) if reused else ())
-        for _ in range(2):
-            with memory:
-                loss = functional.binary_cross_entropy_with_logits(
-                    model(IMAGE), torch.tensor([0.0, 1.0, 0.0, 1.0])
-                )
-            loss.backward()
-            with torch.no_grad():
-                for parameter in model.head().parameters():
-                    parameter.add_(0.1)
-        found.append([parameter.grad for parameter in model.head().parameters()])
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 # ---- what is looked at

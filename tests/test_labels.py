@@ -19,6 +19,7 @@ from fmsd.data import overrides
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Entry, Frame, Problem, Video
 from fmsd.data.manifest import Manifest, read_manifest
+from fmsd.data.selection import Selection
 from fmsd.data.sources import (
     celebdf,
     deeperforensics,
@@ -32,7 +33,6 @@ from fmsd.data.sources import (
     labels,
     table,
 )
-from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from tests import test_celebdf, test_dfdcp, test_fakeavceleb
 from tests.conftest import grow_tree, write_image
@@ -668,26 +668,24 @@ def test_numbers_name_datasets_forgeries_and_compressions(tmp_path: Path) -> Non
     def source(place: Path) -> list[Entry]:
         return list(folder.scan(place, "x", "{dataset}/{split}/{domain}/{video}", SPLITS, ["real"]))  # pyright: ignore[reportArgumentType]
 
-    data = DataModule(
+    data = Selection(
         5,
         str(root),
         source,
         [5],
         [5],
-        32,
         forgeries=[1, 2],
         train_forgeries=[2, 1],
         left_out=1,
-        workers=0,
     )
     assert set(data.training.where(split="train").table["domain"]) == {"real", "2"}
     assert set(data.training.where(split="val").table["domain"]) == {"real", "1"}
     assert list(data.tests) == ["5"]
     assert set(data.tests["5"].table["domain"]) == {"real", "1", "2"}
     with pytest.raises(InputError, match=r"data\.forgeries names 3, but data=5 holds 1, 2"):
-        _ = DataModule(5, str(root), source, [5], [5], 32, forgeries=[3], workers=0).own
+        _ = Selection(5, str(root), source, [5], [5], forgeries=[3]).everything
     with pytest.raises(InputError, match=r"data\.train names ff, but"):
-        _ = DataModule(5, str(root), source, "ff", [5], 32, workers=0).training
+        _ = Selection(5, str(root), source, "ff", [5]).training
 
 
 # ---- folders of splits

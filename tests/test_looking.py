@@ -16,8 +16,8 @@ from fmsd.data.extraction.crops import Source, looked_at, outcome
 from fmsd.data.extraction.faces import YuNet
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.manifest import read_manifest
+from fmsd.data.selection import Selection
 from fmsd.data.sources import folder
-from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.tasks.extract import extract, settle, warnings
 from tests.films import bitten, film, shot, walk
@@ -171,14 +171,12 @@ def test_all_people_become_tracks_of_their_own(tmp_path: Path) -> None:
         splits={"test": "test"},
         real=["real"],
     )
-    data = DataModule(
+    data = Selection(
         name="mine",
         root=str(tmp_path / "videos"),
         source=source,
         train=["mine"],
         test=["mine"],
-        size=32,
-        workers=0,
     )
     out, recipe = tmp_path / "crops", Recipe(size=32, min_face=0, faces="all")
     extract(data, YuNet, recipe, out)

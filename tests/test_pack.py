@@ -21,10 +21,10 @@ from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import read_bytes, read_image
 from fmsd.data.manifest import Manifest, read_manifest
 from fmsd.data.packaged import packaged_manifest
+from fmsd.data.selection import load_or_scan
 from fmsd.data.sources import folder
-from fmsd.engine.datamodule import found
 from fmsd.errors import InputError
-from fmsd.tasks.pack import number
+from fmsd.tasks.pack import parse_size
 from fmsd.types import Frames
 from tests.conftest import write_image
 
@@ -231,8 +231,8 @@ def test_the_verb_packs_what_training_then_reads_by_itself(
     assert main(["pack", "data=folder", f"data.root={tree}", f"out={out}", "size=20K"]) == 0
     assert "24 frames in" in capsys.readouterr().out
     with pytest.raises(AssertionError):  # the source is not asked
-        found(_never, tree)
-    manifest = found(_never, out)
+        load_or_scan(_never, tree)
+    manifest = load_or_scan(_never, out)
     assert (
         main(["index", "data=folder", f"data.root={tree}", f"out={tmp_path / 'index.parquet'}"])
         == 0
@@ -261,7 +261,7 @@ def _never(root: Path) -> Iterator[Frame]:
 
 
 def test_sizes() -> None:
-    assert [number(size) for size in (7, "7", "7K", "500M", "1G", "2T")] == [
+    assert [parse_size(size) for size in (7, "7", "7K", "500M", "1G", "2T")] == [
         7,
         7,
         7 * 1024,
@@ -271,4 +271,4 @@ def test_sizes() -> None:
     ]
     for wrong in ("0", "1.5G", "G", "1GB", "-1", 0, "1g "):
         with pytest.raises(InputError, match=r"is not a size; give bytes, or a number like 500M"):
-            number(wrong)
+            parse_size(wrong)

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import torch
 
-from fmsd.engine.distributed import launch, launched
+from fmsd.engine.launcher import is_launched, launch
 from tests.conftest import METHODS, ROOT, fmsd_command, grow_tree
 from tests.test_resume import TINY, WRAPPERS, refused, start
 
@@ -23,7 +23,7 @@ import tests.conftest, torch
 from lightning.pytorch import Trainer
 from torch import distributed
 from fmsd.engine.learner import Learner
-from fmsd.engine.distributed import Processes, join
+from fmsd.engine.distributed import UnwrappedDDPStrategy, init_process_group
 from fmsd.optim.schedule import constant
 from tests.conftest import METHODS, tiny_vit
 from tests.test_engine import module
@@ -45,10 +45,10 @@ for name, wrapper in WRAPPERS.items():
         optimizer = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
         learner = Learner(model, wrapper, optimizer, constant, adaptation, 20, clip=1.0, domains=data.training_domains)
         quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")
-        strategy = Processes() if count > 1 else "auto"
+        strategy = UnwrappedDDPStrategy() if count > 1 else "auto"
         quiet |= dict(default_root_dir=place, use_distributed_sampler=False, limit_val_batches=0)
         worker = Trainer(max_epochs=2, devices=count, strategy=strategy, **quiet)
-        join(worker)
+        init_process_group(worker)
         calls.clear()
         worker.fit(learner, datamodule=data)
         found[name, kind] = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
@@ -198,7 +198,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         "'w').write(str(os.getpid()))\ntime.sleep(100)"
     )
     (tmp_path / "parent.py").write_text(
-        "from fmsd.engine.distributed import launch\nlaunch(['child.py'], 2)"
+        "from fmsd.engine.launcher import launch\nlaunch(['child.py'], 2)"
     )
     parent = subprocess.Popen(
         [sys.executable, "parent.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}
@@ -216,7 +216,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
 
 
 def test_processes_that_something_else_started_are_recognised() -> None:
-    assert launched({"LOCAL_RANK": "0"})
-    assert launched({"SLURM_NTASKS": "8"})
-    assert not launched({"SLURM_NTASKS": "1"})
-    assert not launched({})
+    assert is_launched({"LOCAL_RANK": "0"})
+    assert is_launched({"SLURM_NTASKS": "8"})
+    assert not is_launched({"SLURM_NTASKS": "1"})
+    assert not is_launched({})

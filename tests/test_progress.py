@@ -14,7 +14,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from fmsd.cli.main import main
-from fmsd.engine.callbacks import EpochBar, EpochLines, ValidationMetrics, duration
+from fmsd.engine.model_selection import ValidationMetrics
+from fmsd.engine.progress import EpochBar, EpochLines, format_duration
 from tests.conftest import grow_tree
 from tests.test_engine import learner, module, trainer
 from tests.test_resume import TINY
@@ -116,4 +117,4 @@ def test_the_first_process_alone_logs(
     ],
 )
 def test_a_duration_is_told_in_a_unit_that_suits_it(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text

@@ -41,7 +41,7 @@ def ffpp() -> pl.DataFrame:
 
 
 def test_training_videos_have_a_number_of_frames_of_their_own(tmp_path: Path) -> None:
-    """Those that are held out of them choose the weights, so they have as many frames as the tests."""
+    """Those held out of them choose the weights, so they have as many frames as the tests."""
     for split in ("train", "test"):
         for domain in ("real", "swap"):
             for video in range(4):
@@ -54,8 +54,8 @@ def test_training_videos_have_a_number_of_frames_of_their_own(tmp_path: Path) ->
         data = module(tmp_path, val_fraction=0.25, **numbers)
         tables = {
             "train": data.training.where(split="train"),
-            "val": data.validation,
-            "test": data.tests["mine"],
+            "val": data.selection.validation,
+            "test": data.selection.tests["mine"],
         }
         return {
             name: {
@@ -78,9 +78,7 @@ def test_training_videos_have_a_number_of_frames_of_their_own(tmp_path: Path) ->
         indices(train_frames=0)
 
 
-def test_seven_hundred_test_videos_stay_seven_hundred_unless_the_popular_grouping_is_asked_for() -> (
-    None
-):
+def test_all_700_test_videos_are_kept_unless_the_popular_grouping_is_asked_for() -> None:
     ours, theirs = (
         compute_results(ffpp(), "iid", *protocol)
         .filter(metric="auc", level="video")

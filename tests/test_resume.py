@@ -18,20 +18,18 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from fmsd.engine.callbacks import (
+from fmsd.engine.checkpoints import (
     LAST,
-    MONITOR,
     PREVIOUS,
+    AtomicCheckpointIO,
     Best,
-    Patience,
     Recovery,
-    ValidationMetrics,
-    WholeFiles,
-    curves,
-    newest,
+    newest_checkpoint,
 )
+from fmsd.engine.curves import curve_logger
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
+from fmsd.engine.model_selection import MONITOR, Patience, ValidationMetrics
 from fmsd.errors import InputError
 from fmsd.optim.erm import ERM
 from fmsd.optim.roga import RoGA
@@ -121,9 +119,9 @@ def trained(
     worker = Trainer(
         default_root_dir=folder, max_epochs=2, callbacks=[watch, Recovery(folder, 1)], **quiet
     )  # pyright: ignore
-    worker.strategy.checkpoint_io = WholeFiles()
+    worker.strategy.checkpoint_io = AtomicCheckpointIO()
     with contextlib.suppress(Killed):
-        worker.fit(learner, datamodule=data, ckpt_path=newest(folder), weights_only=True)
+        worker.fit(learner, datamodule=data, ckpt_path=newest_checkpoint(folder), weights_only=True)
     return watch.losses, {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
@@ -210,7 +208,7 @@ def impatient(
         worker.fit(
             learner(domains=data.training_domains, steps=45),
             datamodule=data,
-            ckpt_path=newest(folder),
+            ckpt_path=newest_checkpoint(folder),
             weights_only=True,
         )
     return watch.losses, waiting, worker
@@ -333,7 +331,7 @@ def test_curves_that_a_kill_cut_short_go_on(
     file = folder / "logs" / "metrics.csv"
     file.parent.mkdir()
     file.write_text(damage("step,train/loss\n0,0.5\n1,0.25\n2,0.125\n3,0.75\n"))
-    logger = curves(folder, folder / "checkpoints" / LAST)
+    logger = curve_logger(folder, folder / "checkpoints" / LAST)
     logger.log_metrics({"train/loss": 1.0, "train/lr": 2.0}, 3)
     logger.save()
     rows = pl.read_csv(file)
@@ -350,7 +348,7 @@ def test_a_truncated_checkpoint_is_skipped_with_a_word_for_the_one_before(
     last, previous = tmp_path / "parts" / LAST, tmp_path / "parts" / PREVIOUS
     last.write_bytes(last.read_bytes()[:-1000])
     with caplog.at_level("WARNING", "fmsd"):
-        assert newest(tmp_path / "parts") == previous
+        assert newest_checkpoint(tmp_path / "parts") == previous
     assert f"The checkpoint {last} cannot be read" in caplog.text
     assert "going on from previous.ckpt" in caplog.text
     rest, ended = trained(data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA())
@@ -362,8 +360,8 @@ def test_a_truncated_checkpoint_is_skipped_with_a_word_for_the_one_before(
     with pytest.raises(
         InputError, match=r"No checkpoint in .* can be read; train anew in another folder"
     ):
-        newest(tmp_path / "parts")
-    assert newest(tmp_path / "nothing") is None
+        newest_checkpoint(tmp_path / "parts")
+    assert newest_checkpoint(tmp_path / "nothing") is None
 
 
 @pytest.mark.parametrize("broken", ["new.ckpt", PREVIOUS, LAST])

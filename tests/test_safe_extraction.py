@@ -20,8 +20,8 @@ from fmsd.data.extraction.crops import Recipe, done, records, sources
 from fmsd.data.extraction.faces import POINTS, Face
 from fmsd.data.frame import Entry, Frame
 from fmsd.data.manifest import read_manifest
+from fmsd.data.selection import Selection
 from fmsd.data.sources import deepfakebench, extracted, folder, table
-from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.tasks.extract import extract
 from tests.conftest import write_image
@@ -48,7 +48,7 @@ def clip(root: Path, name: str, seed: int = 0) -> Path:
     return root / name
 
 
-def data(root: Path, source: Callable[[Path], Any] | None = None, **changes: Any) -> DataModule:
+def data(root: Path, source: Callable[[Path], Any] | None = None, **changes: Any) -> Selection:
     source = source or functools.partial(
         folder.scan,
         dataset="mine",
@@ -57,15 +57,13 @@ def data(root: Path, source: Callable[[Path], Any] | None = None, **changes: Any
         real=["real"],
         split="train",
     )
-    return DataModule(
+    return Selection(
         **{
             "name": "mine",
             "root": str(root),
             "source": source,
             "train": ["mine"],
             "test": ["mine"],
-            "size": 32,
-            "workers": 0,
         }
         | changes
     )

@@ -31,11 +31,14 @@ from fmsd.data.loading.sampler import (
     recycle,
 )
 from fmsd.data.loading.transforms import build_transform, with_generator
+from fmsd.data.selection import Selection
 from fmsd.data.sources import folder
-from fmsd.engine.datamodule import DataModule, TrainingBatches
+from fmsd.engine.datamodule import DataModule, domain_names
+from fmsd.engine.training_batches import TrainingBatches
 from fmsd.errors import InputError
 from fmsd.types import Frames
 from tests.conftest import grow_tree
+from tests.test_engine import LOADER
 
 FAKES, REALS = (40, 17, 3), 25
 SPLITS = {"train": "train", "val": "val", "test": "test"}
@@ -369,15 +372,16 @@ def data(root: Path, **changes: Any) -> DataModule:
         grow_tree(root / "one", domains=("real", "swap", "blend"), videos=3)
         grow_tree(root / "two", domains=("real", "swap"), videos=3)
     defaults = {
-        "train": ["one", "two"],
-        "test": ["one"],
         "size": 16,
         "batch_size": 8,
         "workers": 0,
         "augment": "light",
         "batches": "balanced",
     }
-    return DataModule("mine", str(root), source, **(defaults | changes))
+    loader = defaults | {name: changes.pop(name) for name in LOADER if name in changes}
+    names: dict[str, Any] = {"train": ["one", "two"], "test": ["one"]}
+    selection = Selection("mine", str(root), source, **(names | changes))
+    return DataModule(selection, **loader)
 
 
 @pytest.mark.parametrize(
@@ -463,8 +467,8 @@ def test_each_time_that_an_epoch_shows_a_frame_it_is_augmented_anew(
     rare = blending.SBI if always else "blend"
     last = manifest.table.filter(pl.col("domain") != rare)
     manifest = replace(manifest, table=pl.concat([last, manifest.table.filter(domain=rare)[:1]]))
-    dataset = FrameDataset(manifest, module.domain_names(manifest), 16, augment, seed=3)
-    names = [domain for domain in module.domain_names(manifest) if domain != "real"]
+    dataset = FrameDataset(manifest, domain_names(manifest), 16, augment, seed=3)
+    names = [domain for domain in domain_names(manifest) if domain != "real"]
     fake = manifest.table["label"].to_numpy() == 1
     domain = np.array(
         [names.index(name) if name in names else -1 for name in manifest.table["domain"]]
@@ -535,7 +539,7 @@ def test_processes_share_the_validation_frames_and_the_training_batches(
         assert {len(rows) for rows in validated[-1][:-1]} <= {-(-8 // processes)}
         trained.append(list(module.train_dataloader()))
     rows = sorted(itertools.chain(*itertools.chain(*validated)))
-    assert rows == list(range(len(module.validation)))
+    assert rows == list(range(len(module.selection.validation)))
     for whole, *parts in zip(joint, *trained, strict=True):
         assert all(
             torch.equal(part.row, whole.row[rank::processes]) for rank, part in enumerate(parts)
@@ -544,7 +548,7 @@ def test_processes_share_the_validation_frames_and_the_training_batches(
             torch.equal(part.image, whole.image[rank::processes]) for rank, part in enumerate(parts)
         )
     assert len(torch.cat([batch.row for batch in module.test_loader("one")])) == len(
-        module.tests["one"]
+        module.selection.tests["one"]
     )
     drawn = [
         next(TrainingBatches(one, torch.device("cpu")).draw(1)).row

@@ -1,326 +1,194 @@
-"""What chooses the weights, and that the test datasets have no part in it unless they are asked to."""
+"""Which frames train, validate and test."""
 
-import json
-import shutil
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import polars as pl
 import pytest
-import torch
-from safetensors.torch import load_file
-from torch.utils.data import DataLoader
 
-from fmsd.cli.main import main
-from fmsd.engine.callbacks import SELECTIONS
-from fmsd.engine.datamodule import DataModule
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Frame
+from fmsd.data.selection import Selection
+from fmsd.data.sources import folder
 from fmsd.errors import InputError
-from fmsd.metrics.table import best_thresholds, compute_results
-from fmsd.runs.folder import Run
 from tests.conftest import grow_tree, write_image
-from tests.test_engine import module
-
-DOMAINS = ("real", "swap", "blend")
+from tests.test_engine import SPLITS, module, selection
 
 
-@pytest.fixture(scope="module")
-def trees(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two copies of a dataset that differ in every test image."""
-    folder = tmp_path_factory.mktemp("selection")
-    one = grow_tree(folder / "one", domains=DOMAINS, videos=4)
-    two = shutil.copytree(one, folder / "two")
-    for number, path in enumerate(sorted(two.glob("test/**/*.png"))):
-        write_image(path, 1000 + number)
-    return one, two
-
-
-def trained(tree: Path, folder: Path, *words: str) -> Run:
-    """A run of three short epochs."""
-    data = [
-        "data=folder",
-        f"data.root={tree}",
-        "trainer=smoke",
-        "trainer.max_epochs=3",
-        "data.videos=null",
-        "backbone=demo_vit",
-        "optimizer.lr=0.1",
+def test_splits_do_not_mix(tree: Path) -> None:
+    data = module(tree)
+    parts = [
+        data.training.where(split="train"),
+        data.selection.validation,
+        data.selection.tests["mine"],
     ]
-    assert main(["train", "method=probe", *data, f"hydra.run.dir={folder}", *words]) == 0
-    return Run(folder)
+    videos = [set(part.table["video"]) for part in parts]
+    assert [len(part) for part in videos] == [4, 4, 4]
+    assert len(set.union(*videos)) == 12
+
+
+def test_without_a_validation_split_training_videos_are_held_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = grow_tree(tmp_path, splits=("train", "test"), videos=4)
+    with caplog.at_level(logging.INFO, "fmsd"):
+        data = module(root, val_fraction=0.25)
+        assert data.selection.validation.videos == 2
+    assert "25 % of its training videos are held out" in caplog.text
+    assert not set(data.selection.validation.table["video"]) & set(
+        data.training.where(split="train").table["video"]
+    )
 
 
 @pytest.mark.parametrize(
-    "words",
-    [["select=iid"], ["select=last"], ["select=leave_one_domain_out", "data.left_out=blend"]],
-    ids=["iid", "last", "leave_one_domain_out"],
+    ("changes", "message"),
+    [
+        ({"root": None}, r"data=mine has no root; give the dataset's folder as data\.root=PATH"),
+        ({"train": ["yours"]}, r"data\.train names yours, but data=mine holds mine"),
+        ({"test": ["yours"]}, r"data\.test names yours, which data=mine does not hold"),
+        ({"splits": ("train", "val")}, r"dataset mine has no test split"),
+        ({"domains": ("real",)}, r"train split of mine has only real frames"),
+        ({"frames": 0}, r"data\.frames=0 must be at least 1"),
+        ({"batch_size": 0}, r"data\.batch_size=0 must be at least 1"),
+        (
+            {"val_fraction": 1.5},
+            r"data\.val_fraction=1\.5 is no share; give a number between 0 and 1",
+        ),
+        (
+            {"batches": "mixed"},
+            r"data\.batches=mixed is unknown; choose one of shuffle, balanced, natural",
+        ),
+    ],
 )
-def test_no_test_loader_is_touched_before_the_choice_and_no_test_image_moves_it(
-    words: list[str], trees: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_data_that_cannot_be_used_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    runs, loaded = [], []
-    original = DataModule.test_loader
-
-    def watched(data: DataModule, *arguments: object) -> DataLoader:
-        loaded.append((runs[-1] / "adapter.safetensors").exists())
-        return original(data, *arguments)  # pyright: ignore[reportArgumentType]
-
-    monkeypatch.setattr(DataModule, "test_loader", watched)
-    for name, tree in zip(("one", "two"), trees, strict=True):
-        runs.append(tmp_path / name)
-        trained(tree, runs[-1], *words)
-    assert loaded == [True, True]
-    one, two = (Run(run) for run in runs)
-    assert (one.folder / "adapter.safetensors").read_bytes() == (
-        two.folder / "adapter.safetensors"
-    ).read_bytes()
-    assert not one.results()["value"].equals(two.results()["value"])
-    first, second = one.record(), two.record()
-    assert {key: first[key] for key in ("epoch", "monitored", "thresholds")} == {
-        key: second[key] for key in ("epoch", "monitored", "thresholds")
-    }
-    assert set(one.results()["selection"]) == {words[0].removeprefix("select=")}
+    root = grow_tree(
+        tmp_path, **{name: changes.pop(name) for name in ("splits", "domains") if name in changes}
+    )
+    with pytest.raises(InputError, match=message):
+        data = module(changes.pop("root", root), **changes)
+        assert data.training and data.selection.tests  # noqa: PT018
 
 
-def test_the_last_epoch_is_what_training_ended_with(
-    trees: tuple[Path, Path], tmp_path: Path
+def test_a_test_split_with_one_class_is_refused(tmp_path: Path) -> None:
+    root = grow_tree(tmp_path, splits=("train", "val"))
+    write_image(root / "test" / "swap" / "v" / "0.png", 0)
+    with pytest.raises(
+        InputError, match=r"test split of mine has only fake frames, so no AUC exists"
+    ):
+        assert selection(root).tests
+
+
+def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = trained(trees[0], tmp_path / "run", "select=last")
-    record = run.record()
-    assert (record["epoch"], record["steps"], record["monitor"]) == (2, 6, None)
-    last = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    saved = load_file(run.folder / "adapter.safetensors")
-    assert saved.keys() == last.keys()
-    assert all(torch.equal(saved[name], last[name]) for name in saved)
-    assert not (run.folder / "checkpoints" / "best.ckpt").exists()
+    def other(root: Path) -> Iterator[Frame]:
+        return folder.scan(root, "other", "{split}/{domain}/{video}", SPLITS, ["real"])  # pyright: ignore
 
-
-def test_the_oracle_chooses_by_the_mean_over_the_test_datasets_and_says_so(
-    trees: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = trained(trees[0], tmp_path / "run", "select=oracle")
-    assert "the test datasets choose the weights" in caplog.text
-    aucs = run.results().filter(level="video", metric="auc")
-    assert run.record()["monitored"] == pytest.approx(aucs["value"].mean(), abs=1e-6)
-    curves = pl.read_csv(run.folder / "logs" / "metrics.csv")["oracle/video_auc"].drop_nulls()
-    assert len(curves) == 3
-    assert run.record()["monitored"] == pytest.approx(curves.max(), abs=1e-6)
-    assert set(aucs["selection"]) == {"oracle"}
-    assert {facts["selection"] for facts in run.record()["stamps"].values()} == {"oracle"}
-
-
-def test_a_forgery_that_is_left_out_chooses_and_is_not_trained_on(trees: tuple[Path, Path]) -> None:
-    data = module(trees[0], left_out="blend")
-    domains = {
-        split: set(data.training.where(split=split).table["domain"]) for split in ("train", "val")
-    }
-    assert domains == {"train": {"real", "swap"}, "val": {"real", "blend"}}
-    assert set(data.tests["mine"].table["domain"]) == set(DOMAINS)
-    whole = module(trees[0])
-    for split in ("train", "val"):
-        kept = whole.training.where(split=split).table.filter(
-            pl.col("domain").is_in(domains[split])
-        )
-        assert kept.equals(data.training.where(split=split).table)
-
-
-def test_a_specialist_is_trained_on_one_forgery_and_tested_on_all(trees: tuple[Path, Path]) -> None:
-    data = module(trees[0], train_forgeries=["blend"])
-    for split in ("train", "val"):
-        assert set(data.training.where(split=split).table["domain"]) == {"real", "blend"}
-    assert set(data.tests["mine"].table["domain"]) == set(DOMAINS)
+    home, away = grow_tree(tmp_path / "home"), grow_tree(tmp_path / "away")
+    data = selection(
+        home,
+        test=["mine", "other", "third"],
+        others={"other": other, "third": other},
+        roots={"other": str(away), "third": None},
+    )
+    with caplog.at_level(logging.WARNING, "fmsd"):
+        assert list(data.tests) == ["mine", "other"]
+    assert "third is skipped: its root is not given (data.roots.third=PATH)" in caplog.text
+    assert data.skipped == ["third"]
+    alias = selection(home, test=["alias"], others={"alias": other}, roots={"alias": str(away)})
     with pytest.raises(
         InputError,
-        match=r"data\.train_forgeries names warp, but the training data holds blend, swap",
+        match=r"away holds other, not alias; correct data\.roots\.alias=PATH, or the name in conf/data/alias\.yaml",
     ):
-        assert module(trees[0], train_forgeries=["warp"]).training
+        assert alias.tests
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (
-            ["select=best"],
-            "select=best is unknown; choose one of iid, leave_one_domain_out, last, oracle",
-        ),
-        (["select=leave_one_domain_out"], "data.left_out=FORGERY belong together"),
-        (["data.left_out=blend"], "data.left_out=FORGERY belong together"),
-        (
-            ["select=leave_one_domain_out", "data.left_out=real"],
-            "the training data, which holds blend, swap; name one of several",
-        ),
-    ],
-)
-def test_rules_that_lack_something_are_refused(
-    words: list[str],
-    sentence: str,
-    trees: tuple[Path, Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    data = [
-        "data=folder",
-        f"data.root={trees[0]}",
-        "trainer=smoke",
-        "backbone=demo_vit",
-        f"hydra.run.dir={tmp_path / 'run'}",
-    ]
-    assert main(["train", "method=probe", *data, *words]) == 2
-    assert sentence in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+def in_compressions(root: Path, dataset: str, *levels: str) -> Iterator[Frame]:
+    """The frames below ROOT/LEVEL of a dataset, in each of some compressions."""
+    for level in levels:
+        for frame in folder.scan(
+            root / level, dataset, "{split}/{domain}/{video}", SPLITS, ["real"]
+        ):  # pyright: ignore
+            yield replace(frame, compression=level, video=f"{frame.video}/{level}")
 
 
-def test_the_only_forgery_cannot_be_left_out(tree: Path) -> None:
-    with pytest.raises(InputError, match="which holds swap; name one of several"):
-        assert module(tree, left_out="swap").training
+def test_of_several_compressions_one_has_to_be_named(tmp_path: Path) -> None:
+    for level in ("c23", "c40"):
+        grow_tree(tmp_path / "home" / level)
 
-
-def test_every_rule_has_its_name_in_the_configuration() -> None:
-    text = Path(__file__).parents[1].joinpath("conf", "train.yaml").read_text()
-    assert all(name in text for name in SELECTIONS)
-
-
-def test_the_validation_predictions_lie_beside_the_tests_and_give_the_threshold(
-    trees: tuple[Path, Path], tmp_path: Path
-) -> None:
-    run = trained(trees[0], tmp_path / "run", "data.video_score=max")
-    validation, record = pl.read_parquet(run.folder / "validation.parquet"), run.record()
-    assert set(validation["split"]) == {"val"}
-    table = compute_results(validation, "iid", video_score="max", thresholds=record["thresholds"])
-    assert table.filter(level="video", metric="auc")["value"].item() == pytest.approx(
-        record["monitored"], abs=1e-6
-    )
-    for level in ("frame", "video"):
-        best, plain = (
-            table.filter(level=level, metric=metric)["value"].item()
-            for metric in ("bacc_val", "bacc")
+    def data(**changes: Any) -> Selection:
+        return selection(
+            tmp_path / "home",
+            source=lambda root: in_compressions(root, "mine", "c23", "c40"),
+            **changes,
         )
-        assert best >= plain
-    tested = pl.read_parquet(run.folder / "predictions" / "folder.parquet")
-    again = compute_results(tested, "iid", video_score="max", thresholds=record["thresholds"])
-    assert run.results().drop("stamp").equals(again) or run.results()[
-        "value"
-    ].to_list() == pytest.approx(again["value"].to_list(), abs=1e-12)
-    assert json.loads((run.folder / "run.json").read_text())["origin"]["selection"] == "iid"
 
-
-def test_an_evaluation_by_another_video_score_takes_the_threshold_that_belongs_to_it(
-    trees: tuple[Path, Path], tmp_path: Path
-) -> None:
-    run = trained(trees[0], tmp_path / "run")
-    assert (
-        main(
-            [
-                "evaluate",
-                f"run={run.folder}",
-                "protocol=fmsd",
-                "data.video_score=max",
-                f"hydra.run.dir={tmp_path / 'max'}",
-            ]
-        )
-        == 0
+    assert set(data().everything.table["compression"]) == {
+        "c23",
+        "c40",
+    }  # a source that yields both was asked for both
+    crops = tmp_path / "crops"
+    from_entries(in_compressions(tmp_path / "home", "mine", "c23", "c40"), tmp_path / "home").write(
+        crops / "manifest.parquet"
     )
-    own = best_thresholds(pl.read_parquet(run.folder / "validation.parquet"), "max")
-    assert Run(tmp_path / "max").record()["thresholds"] == own != run.record()["thresholds"]
-    tested = compute_results(
-        pl.read_parquet(tmp_path / "max" / "predictions" / "folder.parquet"),
-        "iid",
-        video_score="max",
-        thresholds=own,
+    (crops / "extract.json").write_text('{"frames": null, "sampling": "spread"}')
+    with pytest.raises(
+        InputError,
+        match=r"crops holds mine in the compressions c23, c40; choose one with data\.compression=NAME, or all",
+    ):
+        assert selection(crops).everything
+    assert set(selection(crops, compression="all").everything.table["compression"]) == {
+        "c23",
+        "c40",
+    }
+    with pytest.raises(
+        InputError, match=r"data\.compression=raw is asked for, but .*home holds mine in c23, c40"
+    ):
+        assert data(compression="raw").everything
+    chosen = data(compression="c40")
+    for manifest in (chosen.training, chosen.tests["mine"]):
+        assert set(manifest.table["compression"]) == {"c40"}
+    assert chosen.tests["mine"].digest() != data(compression="c23").tests["mine"].digest()
+    elsewhere = {
+        "others": {"other": lambda root: in_compressions(root, "other", "c23", "c40")},
+        "roots": {"other": str(tmp_path / "home")},
+    }
+    home = grow_tree(tmp_path / "plain")
+    read = selection(home, test=["mine", "other"], compression="c23", **elsewhere).tests
+    assert {name: set(test.table["compression"]) for name, test in read.items()} == {
+        "mine": {""},
+        "other": {"c23"},
+    }
+
+
+def test_a_file_that_is_trained_and_tested_on_is_refused(tree: Path) -> None:
+    def same(root: Path) -> Iterator[Frame]:
+        for frame in folder.scan(root, "other", "{split}/{domain}/{video}", SPLITS, ["real"]):  # pyright: ignore
+            yield replace(frame, split="test")
+
+    with pytest.raises(InputError, match=r"is a training and a test frame of other"):
+        assert selection(
+            tree, test=["other"], others={"other": same}, roots={"other": str(tree)}
+        ).tests
+
+
+def test_a_manifest_takes_the_place_of_a_scan(tree: Path, tmp_path: Path) -> None:
+    scanned = selection(tree)
+    scanned.everything.write(tmp_path / "manifest.parquet")
+
+    def never(root: Path) -> Iterator[Frame]:
+        raise AssertionError(f"{root} was scanned")
+
+    read = Selection(
+        "mine",
+        str(tree),
+        never,
+        ["mine"],
+        ["mine"],
+        manifest=str(tmp_path / "manifest.parquet"),
     )
-    found = Run(tmp_path / "max").results()
-    assert found["value"].to_list() == pytest.approx(tested["value"].to_list(), abs=1e-12)
-    (run.folder / "validation.parquet").unlink()
-    assert main(["evaluate", f"run={run.folder}", f"hydra.run.dir={tmp_path / 'bare'}"]) == 0
-    assert "acc_val" not in Run(tmp_path / "bare").results()["metric"]
-
-
-@pytest.mark.parametrize("patience", [1, 2])
-def test_a_value_that_never_gets_better_ends_training_after_so_many_epochs(
-    patience: int, trees: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level("INFO", "fmsd"):
-        run = trained(
-            trees[0],
-            tmp_path / "run",
-            "optimizer.lr=0.0",
-            f"patience={patience}",
-            "trainer.max_epochs=6",
-        )
-    record = run.record()
-    assert (record["stopped"], record["finished"], record["epoch"]) == ("patience", True, 0)
-    assert run.finished
-    curves = pl.read_csv(run.folder / "logs" / "metrics.csv")
-    assert len(curves["val/video_auc"].drop_nulls()) == 1 + patience
-    assert (
-        f"No better val/video_auc in {patience} epochs: training ends after epoch {1 + patience}."
-        in caplog.text
-    )
-    assert [" left" in line for line in caplog.messages if line.startswith("Epoch ")] == [
-        True
-    ] * patience + [False]
-
-
-def test_a_training_that_reaches_its_end_was_not_stopped(
-    trees: tuple[Path, Path], tmp_path: Path
-) -> None:
-    assert (
-        trained(trees[0], tmp_path / "run", "optimizer.lr=0.0", "patience=2").record()["stopped"]
-        is None
-    )
-
-
-def test_a_sweep_resumes_past_a_run_that_stopped_early(
-    trees: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    words = [
-        "data=folder",
-        f"data.root={trees[0]}",
-        "trainer=smoke",
-        "trainer.max_epochs=4",
-        "backbone=demo_vit",
-        "method=probe",
-        "optimizer.lr=0.0",
-    ]
-    sweep = ["train", "-m", *words, "patience=1", "seed=0", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    assert main(sweep) == 0
-    (run,) = (path.parent for path in (tmp_path / "sweep").rglob("run.json"))
-    before = (run / "run.json").read_bytes()
-    with caplog.at_level("INFO", "fmsd"):
-        assert main(sweep) == 0
-    assert f"{run} is finished: skipped." in caplog.text
-    assert (run / "run.json").read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (
-            ["select=last", "patience=2"],
-            "patience=2 waits for a better epoch, and with select=last none is better than "
-            "another; leave one",
-        ),
-        (["patience=0"], "patience=0 is no number of epochs; give at least 1, or null"),
-        (["patience=1.5"], "patience=1.5 is no number of epochs; give at least 1, or null"),
-        (["patience=long"], "patience=long is no number of epochs; give at least 1, or null"),
-        (
-            ["patience=1", "wrapper=sagm", "wrapper.warmup_epochs=2", "trainer.max_epochs=4"],
-            "could end within the 2 epochs of plain ERM",
-        ),
-    ],
-)
-def test_patience_without_a_sense_is_refused(
-    words: list[str],
-    sentence: str,
-    trees: tuple[Path, Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    data = [
-        "data=folder",
-        f"data.root={trees[0]}",
-        "trainer=smoke",
-        "backbone=demo_vit",
-        f"hydra.run.dir={tmp_path / 'run'}",
-    ]
-    assert main(["train", "method=probe", *data, *words]) == 2
-    assert sentence in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    assert read.tests["mine"].digest() == scanned.tests["mine"].digest()

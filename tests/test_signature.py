@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from fmsd.engine.callbacks import newest, read_checkpoint
+from fmsd.engine.checkpoints import newest_checkpoint, read_checkpoint
 from fmsd.errors import InputError
 from fmsd.signature import recognise
 from fmsd.state import read_state
@@ -159,7 +159,7 @@ def test_a_checkpoint_that_cannot_be_read_is_named_without_torchs_advice(
     assert "it holds other objects than tensors (argparse.Namespace)" in refusal(
         lambda: read_checkpoint(tmp_path / "last.ckpt")
     )
-    assert newest(tmp_path) == tmp_path / "previous.ckpt"
+    assert newest_checkpoint(tmp_path) == tmp_path / "previous.ckpt"
     assert "last.ckpt cannot be read: it holds other objects than tensors" in caplog.text
     assert "weights_only" not in caplog.text
     for content in (
@@ -168,9 +168,11 @@ def test_a_checkpoint_that_cannot_be_read_is_named_without_torchs_advice(
         [1],
     ):  # a file that torch reads, but of another program
         torch.save(content, tmp_path / "last.ckpt")
-        assert newest(tmp_path) == tmp_path / "previous.ckpt"
+        assert newest_checkpoint(tmp_path) == tmp_path / "previous.ckpt"
     (tmp_path / "previous.ckpt").write_bytes(ZIPPED[:-40])
-    assert f"No checkpoint in {tmp_path} can be read" in refusal(lambda: newest(tmp_path))
+    assert f"No checkpoint in {tmp_path} can be read" in refusal(
+        lambda: newest_checkpoint(tmp_path)
+    )
     assert "previous.ckpt cannot be read: it is cut short" in caplog.text
 
 

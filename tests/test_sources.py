@@ -12,7 +12,7 @@ import hydra
 import polars as pl
 import pytest
 
-from fmsd.cli.build import build
+from fmsd.cli.build import build_selection
 from fmsd.cli.files import CONF
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Frame, Problem, Video
@@ -608,7 +608,7 @@ def test_ffpp_has_its_own_root_or_that_of_deepfakebench(
     monkeypatch.delenv("FMSD_FFPP", raising=False)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         choice = ["data=ff++", "data.source.manipulations=[Deepfakes,NeuralTextures]"]
-        assert build(hydra.compose("train", choice).data).own.videos == 7
+        assert build_selection(hydra.compose("train", choice).data).everything.videos == 7
         monkeypatch.setenv("FMSD_FFPP", "/elsewhere")
         assert hydra.compose("train", choice).data.root == "/elsewhere"
 

@@ -7,9 +7,8 @@ import pytest
 
 from fmsd.cli.main import main
 from fmsd.engine.merge_origin import merged_origin
-from fmsd.engine.stamp import origin, stamped, stamps
+from fmsd.engine.stamp import protocol_stamps, training_facts, with_stamps
 from fmsd.errors import InputError
-from fmsd.metrics.table import compute_results
 from fmsd.runs.folder import Run
 from tests.conftest import grow_tree
 from tests.test_engine import module
@@ -17,7 +16,7 @@ from tests.test_engine import module
 
 def marks(root: Path, selection: str = "iid", **changes: Any) -> set[str]:
     data = module(root, **changes)
-    return set(stamps(data, origin(data, selection)))
+    return set(protocol_stamps(data, training_facts(data, selection)))
 
 
 def test_a_stamp_is_that_of_the_protocol_and_of_nothing_else(tree: Path, tmp_path: Path) -> None:
@@ -87,10 +86,10 @@ def test_every_row_of_a_result_carries_the_stamp_of_its_dataset_and_level(tmp_pa
 
 def test_results_without_facts_have_no_stamp(tree: Path) -> None:
     data = module(tree)
-    own = stamps(data, origin(data, "iid"))
-    predictions = data.tests["mine"].table.with_columns(logit=0.5)
-    assert stamped(compute_results(predictions, "iid"), own)["stamp"].is_in(list(own)).all()
-    assert stamped(compute_results(predictions, "iid"), {})["stamp"].is_null().all()
+    own = protocol_stamps(data, training_facts(data, "iid"))
+    predictions = data.selection.tests["mine"].table.with_columns(logit=0.5)
+    assert with_stamps(compute_results(predictions, "iid"), own)["stamp"].is_in(list(own)).all()
+    assert with_stamps(compute_results(predictions, "iid"), {})["stamp"].is_null().all()
 
 
 def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_path: Path) -> None:

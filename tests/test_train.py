@@ -12,8 +12,8 @@ from lightning.pytorch import Trainer
 from timm.layers.config import set_fused_attn, use_fused_attn
 
 from fmsd.cli.main import main
-from fmsd.engine.trainer import all_steps, check_precision, epoch_steps, made
-from fmsd.engine.weights import built
+from fmsd.engine.trainer import build_trainer, check_precision, steps_per_epoch, total_steps
+from fmsd.engine.weights import build_detector
 from fmsd.errors import InputError
 from fmsd.runs.claim import claim_run
 from fmsd.runs.folder import Run, remove_empty_folders
@@ -45,21 +45,21 @@ def test_the_schedule_spans_the_steps_that_will_be_made(
     changes: dict[str, object], accumulate: int, steps: int
 ) -> None:
     worker = trainer(**changes)
-    assert all_steps(worker, epoch_steps(worker, 10, accumulate)) == steps
+    assert total_steps(worker, steps_per_epoch(worker, 10, accumulate)) == steps
 
 
 def test_training_without_an_end_is_refused() -> None:
     with pytest.raises(InputError, match=r"set trainer\.max_epochs or trainer\.max_steps"):
-        all_steps(trainer(max_epochs=-1), 10)
+        total_steps(trainer(max_epochs=-1), 10)
 
 
 def test_trainers_that_would_give_wrong_numbers_or_none_are_refused() -> None:
-    assert made(trainer, precision="bf16-mixed").precision == "bf16-mixed"
+    assert build_trainer(trainer, precision="bf16-mixed").precision == "bf16-mixed"
     for precision in ("16-true", "bf16-true"):
         with pytest.raises(InputError, match=rf"trainer\.precision={precision} .* use bf16-mixed"):
-            made(trainer, precision=precision)
+            build_trainer(trainer, precision=precision)
     with pytest.raises(InputError, match=r"Training in 2 processes needs trainer=ddp"):
-        made(trainer, devices=2)
+        build_trainer(trainer, devices=2)
     with pytest.raises(
         InputError, match=r"trainer\.precision=16-mixed would scale the gradients .* use bf16-mixed"
     ):
@@ -69,7 +69,7 @@ def test_trainers_that_would_give_wrong_numbers_or_none_are_refused() -> None:
             InputError,
             match=r"The trainer does not take its settings .* correct trainer\.NAME=VALUE",
         ):
-            made(trainer, **wrong)
+            build_trainer(trainer, **wrong)
 
 
 def test_a_refused_run_takes_back_its_own_parts_and_nothing_else(
@@ -208,7 +208,7 @@ def test_attention_is_torchs_own_unless_that_is_slow_where_it_trains_and_others_
         set_fused_attn(True, experimental)
         assert {
             block.attn.fused_attn
-            for block in built(
+            for block in build_detector(
                 tiny_vit, worker.strategy.root_device, worker.precision
             ).backbone.blocks
         } == {fused}  # pyright: ignore

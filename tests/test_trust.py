@@ -63,7 +63,7 @@ class Bomb:
 
 def launch(marker: Path) -> dict[str, Any]:
     return {
-        "_target_": "fmsd.engine.distributed.launch",
+        "_target_": "fmsd.engine.launcher.launch",
         "arguments": ["-c", f"open({str(marker)!r}, 'w')"],
         "count": 1,
     }
@@ -88,7 +88,7 @@ Attack = Callable[[dict[str, Any], Path], None]
 ATTACKS: dict[str, tuple[Attack, str]] = {
     "a process": (
         lambda run, marker: run.update(backbone=launch(marker)),
-        r"would call fmsd\.engine\.distributed\.launch for backbone.*trust=",
+        r"would call fmsd\.engine\.launcher\.launch for backbone.*trust=",
     ),
     "a pickle": (
         lambda run, marker: run.update(backbone=unpickle(marker)),
@@ -130,7 +130,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     ),
     "an unknown argument": (
         lambda run, _: run["data"].update(odd=1),
-        r"does not fit fmsd\.engine\.datamodule\.DataModule at data .*'odd'",
+        r"does not fit fmsd\.data\.selection\.Selection at data .*'odd'",
     ),
 }
 """What a stranger writes into the configuration of a run, and a part of the sentence that refuses
@@ -241,7 +241,7 @@ OTHERS: dict[str, tuple[Attack, str]] = {
         change(
             trainer={
                 "strategy": {
-                    "_target_": "fmsd.engine.distributed.Processes",
+                    "_target_": "fmsd.engine.distributed.UnwrappedDDPStrategy",
                     "start_method": "fork",
                 }
             }
@@ -388,8 +388,10 @@ def test_the_packaged_targets_are_networks_data_and_ways_to_compute() -> None:
     targets = {target for known in shipped_targets().values() for target in known}
     assert {place[0] for place in shipped_targets()} == set(GROUPS)
     assert shipped_targets()["backbone",] == {"fmsd.models.detector.detector": True}
-    assert shipped_targets()["data",] == {"fmsd.engine.datamodule.DataModule": None}
-    assert shipped_targets()["trainer", "strategy"] == {"fmsd.engine.distributed.Processes": None}
+    assert shipped_targets()["data",] == {"fmsd.data.selection.Selection": None}
+    assert shipped_targets()["trainer", "strategy"] == {
+        "fmsd.engine.distributed.UnwrappedDDPStrategy": None
+    }
     assert "fmsd.data.sources.celebdf.scan" in shipped_targets()["data", "source", "tree"]
     assert standard(("data", "others", "far", "tree")) == ("data", "source", "tree")
     homes = {target.rpartition(".")[0] for target in targets}
@@ -399,7 +401,7 @@ def test_the_packaged_targets_are_networks_data_and_ways_to_compute() -> None:
     )
     parts = {
         "fmsd.models.detector",
-        "fmsd.engine.datamodule",
+        "fmsd.data.selection",
         "fmsd.engine.distributed",
         "lightning.pytorch",
     }
@@ -445,11 +447,11 @@ def test_the_record_of_a_merge_names_no_code(
     for merger, sentence in (
         (
             {"name": "average"} | launch(tmp_path / "marker"),
-            "would call fmsd.engine.distributed.launch for merger",
+            "would call fmsd.engine.launcher.launch for merger",
         ),
         (
             {"name": "average", "weight": launch(tmp_path / "marker")},
-            "would call fmsd.engine.distributed.launch for merger.weight",
+            "would call fmsd.engine.launcher.launch for merger.weight",
         ),
         ({"name": "average", "weight": 1}, "does not fit fmsd.merge.average.Average at merger"),
         (None, "is not the record of a merge"),

@@ -36,9 +36,7 @@ from fmsd.optim.sagm import SAGM
 from fmsd.optim.sam import SAM
 from fmsd.optim.schedule import constant
 from fmsd.optim.wrapper import OptimizerWrapper, Pass
-from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
-from fmsd.peft.lora import lora
 from fmsd.peft.masm import SubspaceMaskRule
 from fmsd.peft.method import Method
 from fmsd.peft.probe import probe
@@ -1336,50 +1334,6 @@ def test_what_rests_under_masm_does_not_move(wrapper: OptimizerWrapper, tmp_path
     assert len(learner.rule.history.steps) == 3
     assert watch.rested > 0
     assert watch.perturbed > 0
-
-
-@pytest.mark.parametrize(
-    "adapt",
-    [
-        functools.partial(fmsd, subspaces=2, directions=1),
-        functools.partial(lora, rank=2, alpha=4, dropout=0.3),
-    ],
-    ids=["fmsd", "lora"],
-)
-@pytest.mark.parametrize("wrapper", ACTIVE, ids=NAMES[1:5])
-def test_reuse_of_what_never_learns_changes_nothing_but_the_cost(
-    wrapper: OptimizerWrapper, adapt: Any, tmp_path: Path
-) -> None:
-    counts, losses, found = [0, 0], [], []
-
-    def counted(reuse: bool) -> Method:
-        def count(*_: Any) -> None:
-            counts[reuse] += 1
-
-        def method(model: Any, batches: Any) -> Any:
-            model.backbone.blocks[0].attn.register_forward_hook(count)
-            return adapt(model, patterns=["blocks.1.attn.*"])
-
-        return method
-
-    batches = by_hand((3, 5), (4, 2))
-    for reuse in (False, True):
-        learner = train(wrapper, batches, tmp_path, counted(reuse), reuse=reuse)
-        losses.append(
-            {
-                name: value
-                for name, value in learner.trainer.logged_metrics.items()
-                if name.startswith("train/")
-            }
-        )
-        found.append(weights(learner))
-    assert losses[0] == losses[1]
-    assert all(map(torch.equal, *found))
-    batches_and_domains = 2 * (2 if wrapper.by_domain else 1)
-    assert counts == [
-        batches_and_domains * (3 if wrapper is ACTIVE[-1] else 2),
-        batches_and_domains,
-    ]
 
 
 def test_a_wrapper_by_domain_without_domains_is_refused(tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
-"""Objects from a configuration. What it may name is its reader's to decide: see `fmsd.cli.trust` for those that are loaded."""
+"""Builds objects from a configuration.
 
+The targets that a loaded configuration may name are checked before, by `fmsd.cli.trust`.
+"""
+
+import copy
 import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fmsd.cli.files import CONF
 from fmsd.errors import InputError
 
 
@@ -36,7 +42,7 @@ def check_targets(node: object) -> None:
 
 
 def check_types(node: object, path: str) -> None:
-    """Refuses a configuration with a word, a fraction or true where a function of this package takes a number, a whole one or true and false.
+    """Refuses values of another type than this package's functions take, see `check_arguments_of`.
 
     Args:
         path: the node's key.
@@ -57,7 +63,7 @@ def check_types(node: object, path: str) -> None:
 
 
 def check_arguments_of(target: Callable[..., Any], values: Mapping[Any, Any], path: str) -> None:
-    """Refuses values of another type than the target's annotations have, as far as these speak of numbers, true and false alone.
+    """Refuses values that are no number, whole number or boolean where a target wants one.
 
     Raises:
         InputError: such a value; `path` is the key that they lie below.
@@ -89,7 +95,10 @@ def check_arguments_of(target: Callable[..., Any], values: Mapping[Any, Any], pa
 
 
 def _plain(annotation: Any) -> list[Any]:
-    """The types int, float and bool, the words and None that an annotation consists of; nothing where it has others, or no number and no bool."""
+    """The numeric and boolean types, literals and None that an annotation consists of.
+
+    Empty where it has other types, or no number and no bool.
+    """
     parts = (
         get_args(annotation)
         if get_origin(annotation) in (Union, types.UnionType)
@@ -111,6 +120,49 @@ def _plain(annotation: Any) -> list[Any]:
 def _is(value: object, kind: type) -> bool:
     """Whether a value is of a kind: true is no number, and a whole number is one."""
     return type(value) is kind or (kind is float and type(value) is int)
+
+
+@functools.cache
+def loader_keys() -> tuple[str, ...]:
+    """The keys of `data` that configure its loaders; all others configure its selection."""
+    return tuple(yaml.safe_load((CONF / "loader" / "default.yaml").read_text(encoding="utf-8")))
+
+
+def build_selection(data: DictConfig) -> Any:
+    """Builds the selection of frames that `data` configures; keys of loaders are left out.
+
+    Raises:
+        InputError: as `build`.
+    """
+    selection = copy.deepcopy(data)  # with the same parent, which interpolations look into
+    with open_dict(selection):
+        for key in loader_keys():
+            selection.pop(key, None)
+    return build(selection)
+
+
+def data_factory(data: DictConfig) -> Callable[..., Any]:
+    """The factory of the data module that `data` configures: its selection, and its loaders.
+
+    Raises:
+        InputError: as `build`.
+    """
+    from fmsd.engine.datamodule import DataModule  # imports Lightning
+
+    selection = build_selection(data)
+    settings: Any = OmegaConf.to_container(data, resolve=True)
+    loader = {key: settings[key] for key in loader_keys() if key in settings}
+    check_arguments_of(DataModule, loader, "data")
+    return functools.partial(DataModule, selection, **loader)
+
+
+def build_data(data: DictConfig) -> Any:
+    """Builds the data module that `data` configures.
+
+    Raises:
+        InputError: as `build`, or a setting of the loaders is out of range.
+    """
+    return data_factory(data)()
 
 
 def build(node: Any) -> Any:
@@ -137,9 +189,10 @@ def build(node: Any) -> Any:
 
 
 def check_arguments(made: object, path: str) -> None:
-    """Raises TypeError or ValueError when a factory, or one among an object's attributes, was given arguments that its function does not take.
+    """Checks the arguments of a factory, or of the factories among an object's attributes.
 
     Raises:
+        TypeError, ValueError: a function does not take them.
         InputError: it is the factory itself; `path` is its key.
     """
     if isinstance(made, functools.partial):

@@ -3,7 +3,7 @@
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,7 +116,7 @@ def page(verb: str, words: Sequence[str] = ()) -> str:
     ]
     if topics:
         return "\n\n".join(
-            _group_page(group, choice, known)
+            _group_page(verb, group, choice, known)
             for group, _, choice in (word.partition("=") for word in topics)
         )
     file = CONF / f"{verb}.yaml"
@@ -139,7 +139,7 @@ def page(verb: str, words: Sequence[str] = ()) -> str:
     return "\n\n".join(parts)
 
 
-def _group_page(group: str, choice: str, known: dict[str, list[str]]) -> str:
+def _group_page(verb: str, group: str, choice: str, known: dict[str, list[str]]) -> str:
     """The choices of a group and the keys of one, or of all that they share."""
     if choice and choice not in known[group]:
         raise InputError(
@@ -152,7 +152,8 @@ def _group_page(group: str, choice: str, known: dict[str, list[str]]) -> str:
         )
     file = CONF / group / f"{choice}.yaml"
     found: dict[str, Key] = {}
-    for part in bases(file):
+    left_out = without_groups(verb)
+    for part in bases(file, left_out):
         whole = "# @package _global_" in part.read_text(encoding="utf-8").splitlines()
         for key in keys(part, "" if whole else f"{group}."):
             if (
@@ -162,12 +163,30 @@ def _group_page(group: str, choice: str, known: dict[str, list[str]]) -> str:
     return "\n".join([_wrapped(header(file)[0], ""), "", *_rows(list(found.values()))])
 
 
-def bases(file: Path) -> Iterator[Path]:
-    """The files that a file is made of, itself last."""
+def without_groups(verb: str) -> set[str]:
+    """The groups, nested in those of a verb, that it leaves out: `override loader@data: null`."""
+    entries = yaml.safe_load((CONF / f"{verb}.yaml").read_text(encoding="utf-8"))["defaults"]
+    pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
+    overridden = [name.removeprefix("override ") for name, choice in pairs if choice is None]
+    return {name.partition("@")[0] for name in overridden if "@" in name}
+
+
+def bases(file: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
+    """The files that a file is made of, itself last.
+
+    Args:
+        left_out: nested groups whose files are not taken.
+    """
     for entry in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []):
-        base = file.parent / f"{str(entry).partition('@')[0]}.yaml"
-        if isinstance(entry, str) and base.is_file():
-            yield from bases(base)
+        if isinstance(entry, str):
+            base = file.parent / f"{entry.partition('@')[0]}.yaml"
+            if base.is_file():
+                yield from bases(base, left_out)
+        else:
+            for name, choice in entry.items():
+                group = name.removeprefix("/").partition("@")[0]
+                if name.startswith("/") and group not in left_out:
+                    yield CONF / group / f"{choice}.yaml"
     yield file
 
 

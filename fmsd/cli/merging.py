@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmsd.cli.build import build
+from fmsd.cli.build import build, build_data
 from fmsd.cli.compose import asked, check_record, done, located
 from fmsd.cli.trust import check_loaded, load_run_config, prefixes
 from fmsd.errors import InputError, reason
@@ -120,7 +120,7 @@ def merge(config: DictConfig, folder: Path) -> None:
         experts=[Path(path) for path in whole.experts],
         data=None
         if whole.data is None
-        else build(
+        else build_data(
             whole.data if config.test else OmegaConf.merge(whole, {"data": {"test": []}}).data
         ),
         trainer=build(whole.trainer),

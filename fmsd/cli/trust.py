@@ -19,6 +19,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fmsd.cli.build import loader_keys
 from fmsd.cli.files import CONF
 from fmsd.errors import InputError
 from fmsd.settings import check_yaml
@@ -196,7 +197,9 @@ def check_loaded(settings: Any, source: Path, trust: Sequence[str] = ()) -> None
             and "_target_" in node
             and not node["_target_"].startswith(tuple(trust))
         ):
-            check_values(node, dotted(place), source)
+            loading = loader_keys() if place == ("data",) else ()
+            arguments = {key: value for key, value in node.items() if key not in loading}
+            check_values(arguments, dotted(place), source)
 
 
 def check_shape(settings: Mapping[str, Any], source: Path) -> None:
@@ -321,7 +324,7 @@ def harmless(target: str, name: str, value: Any) -> bool:
     """Whether an argument of a packaged target only sets how it computes. Where loggers send something is looked at where they are used."""
     if target == "lightning.pytorch.Trainer":
         return name in TRAINER
-    if target == "fmsd.engine.distributed.Processes":
+    if target == "fmsd.engine.distributed.UnwrappedDDPStrategy":
         return name == "process_group_backend"
     if (
         target == "fmsd.models.detector.detector"

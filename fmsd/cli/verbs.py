@@ -16,7 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fmsd.cli.build import build, check_arguments_of, loggers
+from fmsd.cli.build import (
+    build,
+    build_data,
+    build_selection,
+    check_arguments_of,
+    data_factory,
+    loggers,
+)
 from fmsd.cli.compose import (
     absolute,
     add_others,
@@ -41,7 +48,8 @@ log = logging.getLogger(__name__)
 
 def train(config: DictConfig, folder: Path) -> int:
     """fmsd train: writes a run, or goes on with one that was interrupted."""
-    from fmsd.engine.distributed import launch, launched
+    from fmsd.engine import training
+    from fmsd.engine.launcher import is_launched, launch
     from fmsd.tasks import train as task
 
     settings = HydraConfig.get()
@@ -64,18 +72,17 @@ def train(config: DictConfig, folder: Path) -> int:
             config.choices = {
                 name: choice
                 for name, choice in settings.runtime.choices.items()
-                if "/" not in name and choice is not None
+                if "/" not in name and name != "loader@data" and choice is not None
             }
             config.overrides = list(settings.overrides.task)
             del config.resume, config.trust
-        if odd := [
-            key for key in config.learner if key not in inspect.signature(task.train).parameters
-        ]:
+        known = inspect.signature(training.LearnerSettings).parameters
+        if odd := [key for key in config.learner if key not in known]:
             raise InputError(
                 f"Training has no setting learner.{odd[0]}",
                 "leave it out; fmsd train --help shows those it has",
             )
-        check_arguments_of(task.train, config.learner, "learner")
+        check_arguments_of(training.LearnerSettings, config.learner, "learner")
         if not isinstance(config.head.normalise, bool):
             raise InputError(
                 f"head.normalise={config.head.normalise} is neither true nor false",
@@ -107,7 +114,7 @@ def train(config: DictConfig, folder: Path) -> int:
     apart = (
         settings.mode == RunMode.MULTIRUN and "joblib" in settings.launcher["_target_"]
     )  # a killed worker would end the others
-    if ((count := processes(config.trainer)) > 1 or apart) and not launched(os.environ):
+    if ((count := processes(config.trainer)) > 1 or apart) and not is_launched(os.environ):
         own = [
             f"--config-dir={source.path}"
             for source in settings.runtime.config_sources
@@ -116,25 +123,28 @@ def train(config: DictConfig, folder: Path) -> int:
         place = ["hydra.mode=RUN", f"hydra.run.dir={quote(folder)}"]
         return launch(["-m", "fmsd", "train", *settings.overrides.task, *place, *own], count)
     task.train(
-        name=config["choices"]["method"],
-        detector=build(config.backbone),
-        method=build(config.method),
-        wrapper=build(config.wrapper),
-        optimizer=build(config.optimizer),
-        schedule=build(config.schedule),
-        data=build(config.data),
-        trainer=build(config.trainer),
-        logger=loggers(config.logger),
-        folder=folder,
-        config=OmegaConf.to_yaml(config, resolve=True),
-        command=sys.argv,
-        overrides=list(config.overrides),
-        choices=OmegaConf.to_container(config.choices),  # pyright: ignore[reportArgumentType]
-        seed=config.seed,
-        select=config.select,
-        patience=config.patience,
-        save_every=config.save_every,
-        **config.learner,
+        training.Request(
+            name=config["choices"]["method"],
+            folder=folder,
+            config=OmegaConf.to_yaml(config, resolve=True),
+            command=sys.argv,
+            overrides=list(config.overrides),
+            choices=OmegaConf.to_container(config.choices),  # pyright: ignore[reportArgumentType]
+        ),
+        training.Components(
+            detector=build(config.backbone),
+            method=build(config.method),
+            wrapper=build(config.wrapper),
+            optimizer=build(config.optimizer),
+            schedule=build(config.schedule),
+            data=data_factory(config.data),
+            trainer=build(config.trainer),
+            loggers=loggers(config.logger),
+        ),
+        training.Plan(
+            **{field.name: config[field.name] for field in dataclasses.fields(training.Plan)}
+        ),
+        training.LearnerSettings(**config.learner),
     )
     return 0
 
@@ -146,12 +156,12 @@ def processes(trainer: DictConfig) -> int:
         InputError: it asks for several machines, and nothing has started a process for each of
             their devices.
     """
-    from fmsd.engine.distributed import launched, named
+    from fmsd.engine.launcher import device_indices, is_launched
 
     strategy, devices = trainer.get("strategy"), trainer.get("devices", 1)
     if not isinstance(strategy, DictConfig):
         return 1
-    if trainer.get("num_nodes", 1) > 1 and not launched(os.environ):
+    if trainer.get("num_nodes", 1) > 1 and not is_launched(os.environ):
         raise InputError(
             f"trainer.num_nodes={trainer.num_nodes} needs something that starts a process per "
             "device on every machine",
@@ -159,7 +169,7 @@ def processes(trainer: DictConfig) -> int:
         )
     if devices in ("auto", -1, "-1"):
         return max(1, torch.accelerator.device_count())
-    return len(named(devices)) or int(devices)
+    return len(device_indices(devices)) or int(devices)
 
 
 def evaluate(config: DictConfig, folder: Path) -> None:
@@ -176,7 +186,7 @@ def evaluate(config: DictConfig, folder: Path) -> None:
     task.evaluate(
         run=run,
         detector=build(whole.backbone),
-        data=build(whole.data),
+        data=build_data(whole.data),
         trainer=build(whole.trainer),
         folder=folder,
         config=OmegaConf.to_yaml(whole, resolve=True),
@@ -191,11 +201,11 @@ def explain(config: DictConfig, folder: Path) -> None:
     from fmsd.tasks import explain as task
 
     run, whole = trained(config, "explain", ("backbone",))
-    data, out = build(whole.data), run.folder / EXPLANATIONS
+    data, out = build_data(whole.data), run.folder / EXPLANATIONS
     if config.out is not None:
         out = Path(located(config.out))
     elif config.data is not None:
-        out /= "_".join(data.tests)
+        out /= "_".join(data.selection.tests)
     task.explain(
         run=run,
         detector=build(whole.backbone),
@@ -223,7 +233,7 @@ def index(config: DictConfig, folder: Path) -> None:
     from fmsd.tasks import index as task
 
     absolute(config.data)
-    task.index(build(config.data), Path(config.out).expanduser())
+    task.index(build_selection(config.data), Path(config.out).expanduser())
 
 
 def extract(config: DictConfig, folder: Path) -> int:
@@ -243,7 +253,7 @@ def extract(config: DictConfig, folder: Path) -> int:
     absolute(config.data)
     check_outside(located(config.out), config.data)
     failures = task.extract(
-        data=build(config.data),
+        data=build_selection(config.data),
         finder=build(config.detector),
         recipe=Recipe(**{field.name: config[field.name] for field in dataclasses.fields(Recipe)}),
         out=Path(located(config.out)),
@@ -277,7 +287,7 @@ def pack(config: DictConfig, folder: Path) -> None:
     absolute(config.data)
     check_source(config.data, HydraConfig.get().overrides.task)
     check_outside(located(config.out), config.data)
-    task.pack(build(config.data), Path(located(config.out)), config.size)
+    task.pack(build_selection(config.data), Path(located(config.out)), config.size)
 
 
 def doctor(config: DictConfig, folder: Path) -> int:
@@ -289,7 +299,7 @@ def doctor(config: DictConfig, folder: Path) -> int:
     return (
         0
         if task.doctor(
-            build(config.data),
+            build_selection(config.data),
             Path(config.out).expanduser(),
             config.frames,
             config.limit,

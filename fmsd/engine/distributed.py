@@ -1,20 +1,13 @@
-"""Training in several processes, one per device, on one machine or many.
+"""Collective operations of a training in several processes, one per device.
 
-Gradients of what learns are small, and a wrapper needs them joined at two points of a step only:
-before the parameters are perturbed and at the end. So nothing here wraps the model
-(`DistributedDataParallel` would synchronise in every backward pass); the learner sums what it needs
-by `summed`, and every process then computes the same step.
+Gradients of the trainable parameters are small, and a wrapper needs them summed at two points of a
+step only: before the parameters are perturbed, and at the end. So nothing here wraps the model
+(`DistributedDataParallel` would synchronise in every backward pass): the learner sums what it needs
+by `all_reduce_sum`, and every process then computes the same step.
 """
 
 import contextlib
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,18 +15,17 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed
 
-SPLIT = "LOCAL_RANK"
-"""The environment variable that tells a process that it is one of several."""
+from fmsd.engine.lightning_compat import setup_processes
 
 
-class Processes(DDPStrategy):
+class UnwrappedDDPStrategy(DDPStrategy):
     """Lightning's strategy of one process per device, without `DistributedDataParallel`."""
 
     def configure_ddp(self) -> None:
-        """Leaves the model as it is."""
+        """Leaves the model unwrapped."""
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several."""
     return (
         distributed.is_available()
@@ -42,150 +34,63 @@ def several() -> bool:
     )
 
 
-def summed(tensors: Sequence[Tensor]) -> None:
-    """Sums tensors of one type over all processes, in place, by one collective operation."""
+def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
+    """Sums tensors of one dtype over all processes, in place, by one collective operation."""
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     distributed.all_reduce(flat)
-    for tensor, part in zip(
-        tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True
-    ):
-        tensor.copy_(part.view_as(tensor))
+    sums = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, total in zip(tensors, sums, strict=True):
+        tensor.copy_(total.view_as(tensor))
 
 
-def gathered(part: list[Any]) -> list[Any]:
-    """The lists of all processes, one after the other."""
-    if not several():
-        return part
-    parts: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(parts, part)
-    return [entry for own in parts for entry in own]
+def all_gather_lists(items: list[Any]) -> list[Any]:
+    """The items of all processes, concatenated in the order of their ranks."""
+    if not is_distributed():
+        return items
+    lists: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(lists, items)
+    return [item for gathered in lists for item in gathered]
 
 
-def agreed(found: Any) -> Any:
-    """What the first process found."""
-    if not several():
-        return found
-    box = [found]
-    distributed.broadcast_object_list(box)
-    return box[0]
+def broadcast_object(value: Any) -> Any:
+    """The value of rank 0, in every process."""
+    if not is_distributed():
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]
 
 
-def join(trainer: Trainer) -> bool:
-    """Joins the processes of a trainer, if it has several; whether this is the first of them, which alone writes and tests."""
-    if trainer.world_size > 1:
-        trainer.strategy.setup_environment()
-    return trainer.is_global_zero
-
-
-def part() -> None:
-    """Lets the processes go their own ways."""
-    if several():
-        distributed.destroy_process_group()
-
-
-@contextlib.contextmanager
-def in_turn(leading: bool) -> Iterator[None]:
-    """The first process goes ahead, the others follow when it is done."""
-    if several() and not leading:
-        distributed.barrier()
-    try:
-        yield
-    finally:
-        if several() and leading:
-            distributed.barrier()
-
-
-def spread(tensors: Iterable[Tensor]) -> None:
-    """Gives every process the first one's numbers, in place."""
+def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
+    """Broadcasts tensors from rank 0, in place."""
     for tensor in tensors:
         distributed.broadcast(tensor, 0)
 
 
-def named(devices: object) -> list[int]:
-    """The devices that a trainer's setting names one by one (`[2, 3]`, `"2,3"`); none where it says how many, or leaves it open."""
-    one_by_one = "," in devices if isinstance(devices, str) else isinstance(devices, Sequence)
-    return [int(number) for number in str(devices).strip("[], ").split(",")] if one_by_one else []
+def init_process_group(trainer: Trainer) -> bool:
+    """Initialises the process group of a trainer with several processes.
 
-
-def launched(environment: Mapping[str, str]) -> bool:
-    """Whether something has started one process per device already: torchrun, srun with several tasks, or `launch`."""
-    interactive = environment.get("SLURM_JOB_NAME") in (
-        "bash",
-        "interactive",
-    )  # a shell that was given several tasks
-    return SPLIT in environment or (
-        int(environment.get("SLURM_NTASKS", "1")) > 1 and not interactive
-    )
-
-
-def launch(arguments: Sequence[str], count: int) -> int:
-    """Runs `python ARGUMENTS` in `count` processes that find each other; the exit code of the first that failed, or 0.
-
-    The first process speaks; another is heard when it is the first to fail. Then the rest is
-    stopped, as it is when this process is told to end. Ctrl-C reaches them all, and they are given
-    the time to save.
+    Returns:
+        Whether this is rank 0, which alone writes and tests.
     """
-    # This process holds the port that they meet at, as torchrun does: one that was free a moment
-    # ago may be another job's when they get to it.
-    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # pyright: ignore[reportPrivateImportUsage]
-    # SLURM_NTASKS=1 of a batch job would make Lightning expect one process; the other is for this
-    # process's Hydra
-    shared = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("SLURM_NTASKS", "HYDRA_FULL_ERROR")
-    }
-    shared |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
-        "WORLD_SIZE": str(count),
-        "NODE_RANK": "0",
-    }
-    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
-    processes: list[subprocess.Popen[bytes]] = []
-    with contextlib.ExitStack() as stack:
-        if threading.current_thread() is threading.main_thread():
-            stack.callback(
-                signal.signal,
-                signal.SIGTERM,
-                signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)),
-            )
-        stack.callback(stop, processes)
-        heard = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
-        for rank in range(count):
-            out, err = (None, None) if rank == 0 else (subprocess.DEVNULL, heard[rank])
-            own = shared | {SPLIT: str(rank), "RANK": str(rank)}
-            processes.append(
-                subprocess.Popen([sys.executable, *arguments], env=own, stdout=out, stderr=err)
-            )
-        try:
-            while not (
-                failed := [rank for rank, process in enumerate(processes) if process.poll()]
-            ) and None in [p.poll() for p in processes]:
-                time.sleep(0.1)
-        except KeyboardInterrupt:
-            for process in processes:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=60)
-            raise
-        if not failed:
-            return 0
-        if 0 not in failed:  # it may be about to say the same
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                processes[0].wait(timeout=3)
-            if processes[0].returncode:
-                return processes[0].returncode
-        heard[failed[0]].seek(0)
-        sys.stderr.write(heard[failed[0]].read().decode(errors="replace"))
-        return processes[failed[0]].returncode
+    if trainer.world_size > 1:
+        setup_processes(trainer)
+    return trainer.is_global_zero
 
 
-def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ends what still runs, by force if need be."""
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+def destroy_process_group() -> None:
+    """Destroys the process group, if there is one."""
+    if is_distributed():
+        distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def rank_zero_first(is_rank_zero: bool) -> Iterator[None]:
+    """Runs a block on rank 0, then on the other ranks."""
+    if is_distributed() and not is_rank_zero:
+        distributed.barrier()
+    try:
+        yield
+    finally:
+        if is_distributed() and is_rank_zero:
+            distributed.barrier()

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import polars as pl
 
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.learner import Scorer
 from fmsd.engine.merge_search import load_tensors
+from fmsd.engine.scorer import Scorer
 from fmsd.engine.scoring import predict
 from fmsd.engine.trainer import Trainer
 from fmsd.metrics.table import results_by_domain
@@ -38,7 +38,7 @@ def domain_table(
     for expert in experts:
         record = Run(expert.path).record() if expert.path.is_dir() else {"manifests": {"test": {}}}
         tested, loaded = record["manifests"]["test"], False
-        for name, manifest in data.tests.items():
+        for name, manifest in data.selection.tests.items():
             file = expert.path / "predictions" / f"{name}.parquet"
             if tested.get(name, {}).get("digest") == manifest.digest() and file.is_file():
                 predictions = read_parquet(file)
@@ -48,12 +48,14 @@ def domain_table(
                     loaded = True
                 predictions = predict(trainer, Scorer(model), data.test_loader(name), manifest)
             tables.append(_auc_by_domain(predictions, data, expert.label))
-    for name in data.tests:
+    for name in data.selection.tests:
         predictions = read_parquet(run.folder / "predictions" / f"{name}.parquet")
         tables.append(_auc_by_domain(predictions, data, MERGED))
     return pl.concat(tables)
 
 
 def _auc_by_domain(predictions: pl.DataFrame, data: DataModule, label: str) -> pl.DataFrame:
-    table = results_by_domain(predictions, data.naming, data.video_score, metrics=("auc",))
+    table = results_by_domain(
+        predictions, data.selection.naming, data.selection.video_score, metrics=("auc",)
+    )
     return table.with_columns(detector=pl.lit(label))

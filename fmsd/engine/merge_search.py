@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.learner import Scorer
+from fmsd.engine.scorer import Scorer
 from fmsd.engine.scoring import predict
 from fmsd.engine.trainer import Trainer
 from fmsd.errors import InputError
@@ -64,14 +64,14 @@ def search_coefficients(
     Returns:
         The search's record: what was tried, and what was chosen (the first of equal candidates).
     """
-    manifest, tried = data.validation, []
+    manifest, tried = data.selection.validation, []
     for values in candidates:
         merged = merge_tensors(specialists, with_coefficients(merger, values))
         load_tensors(model, ((name, tensor) for name, tensor, _ in merged))
         table = compute_results(
             predict(trainer, Scorer(model), data.validation_loader(), manifest),
             SEARCH,
-            video_score=data.video_score,
+            video_score=data.selection.video_score,
         )
         auc = table.filter(level="video", metric="auc")["value"].mean()
         tried.append({**values, "value": auc})
@@ -84,12 +84,12 @@ def search_coefficients(
     chosen = {name: value for name, value in best.items() if name != "value"}
     log.info(
         "Chosen on the validation split of %s, among %d: %s.",
-        ", ".join(data.train_names),
+        ", ".join(data.selection.train_names),
         len(tried),
         chosen,
     )
     return {
-        "on": list(data.train_names),
+        "on": list(data.selection.train_names),
         "metric": "mean video AUC over the datasets",
         "tried": tried,
         "chosen": chosen,

@@ -1,4 +1,4 @@
-"""Scores that come out of a trainer, brought together over batches and processes and joined with the manifest."""
+"""Predictions: scores of all batches and processes, joined with the manifest."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ import polars as pl
 import torch
 
 from fmsd.data.manifest import Manifest
-from fmsd.engine.distributed import gathered
+from fmsd.engine.distributed import all_gather_lists
 from fmsd.types import Predictions
 
 
-def gather(batches: Sequence[Predictions]) -> Predictions:
-    """All batches of all processes in row order, each row once."""
-    parts = gathered(list(batches))
+def gather_predictions(batches: Sequence[Predictions]) -> Predictions:
+    """The scores of all batches of all processes in row order, each row once."""
+    parts = all_gather_lists(list(batches))
     row = torch.cat([part.row for part in parts])
     logit = torch.cat([part.logit for part in parts])
     order = torch.argsort(row, stable=True)
@@ -22,6 +22,6 @@ def gather(batches: Sequence[Predictions]) -> Predictions:
     return Predictions(row[first], logit[first])
 
 
-def joined(manifest: Manifest, scores: Predictions) -> pl.DataFrame:
-    """The manifest's rows that were scored, with their `logit`."""
+def with_logits(manifest: Manifest, scores: Predictions) -> pl.DataFrame:
+    """The scored rows of a manifest with their `logit`."""
     return manifest.table[scores.row.numpy()].with_columns(logit=pl.Series(scores.logit.numpy()))

@@ -1,4 +1,4 @@
-"""Scoring: a run's detector over data sets, and what follows from it: predictions, results, robustness."""
+"""Scoring: predictions of a detector on the test datasets, and the results."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,14 @@ import polars as pl
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from fmsd.data import description
+from fmsd.data.description import describe_datasets
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.learner import Scorer
-from fmsd.engine.predictions import gather, joined
-from fmsd.engine.stamp import stamped
+from fmsd.engine.lightning_compat import LightningExit
+from fmsd.engine.predictions import gather_predictions, with_logits
+from fmsd.engine.scorer import Scorer
+from fmsd.engine.stamp import with_stamps
 from fmsd.figures import style
 from fmsd.figures.robustness import plot_robustness
 from fmsd.metrics.table import compute_results
@@ -25,38 +26,38 @@ from fmsd.types import Frames
 log = logging.getLogger(__name__)
 
 
-def tested(tests: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
-    """Digest and size of every test dataset, for the record."""
-    return {name: description.describe_datasets(manifest)[name] for name, manifest in tests.items()}
+def manifest_records(tests: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
+    """Digest and size of every test dataset, for the record of a run."""
+    return {name: describe_datasets(manifest)[name] for name, manifest in tests.items()}
 
 
-def test(run: Run, trainer: Trainer, detector: Detector, data: DataModule) -> pl.DataFrame:
-    """Scores every test dataset once and writes predictions, dataset by dataset, and the result tables."""
-    return stress(run, run.record(), trainer, detector, data, ())
-
-
-def stress(
+def score_with_corruptions(
     run: Run,
     record: Mapping[str, Any],
     trainer: Trainer,
     detector: Detector,
     data: DataModule,
-    corruptions: Sequence[Corruption],
+    corruptions: Sequence[Corruption] = (),
 ) -> pl.DataFrame:
-    """Tests as `test` does, and once more under every corruption; the results on clean images, which it returns, are written last.
+    """Scores every test dataset once, and once more under each corruption; writes all results.
+
+    The results on clean images are written last, when everything else is there.
 
     Args:
-        record: what the run says about the choice of the weights, its thresholds and its stamps.
+        record: holds the rule of selection, the thresholds and the stamps of the run.
+
+    Returns:
+        The results on clean images.
     """
     scorer = Scorer(detector)
-    table = scored(run, record, trainer, scorer, data)
+    table = score_datasets(run, record, trainer, scorer, data)
     if corruptions:
         parts = [table.with_columns(corruption=pl.lit("none"), severity=pl.lit(0))]
-        for count, corruption in enumerate(corruptions, 1):
-            log.info("Corruption %d of %d: %s, severity %d", count, len(corruptions), *corruption)
-            found = scored(run, record, trainer, scorer, data, corruption)
+        for number, corruption in enumerate(corruptions, 1):
+            log.info("Corruption %d of %d: %s, severity %d", number, len(corruptions), *corruption)
+            corrupted = score_datasets(run, record, trainer, scorer, data, corruption)
             parts.append(
-                found.with_columns(
+                corrupted.with_columns(
                     corruption=pl.lit(corruption.name), severity=pl.lit(corruption.severity)
                 )
             )
@@ -67,7 +68,7 @@ def stress(
     return table
 
 
-def scored(
+def score_datasets(
     run: Run,
     record: Mapping[str, Any],
     trainer: Trainer,
@@ -75,28 +76,34 @@ def scored(
     data: DataModule,
     corruption: Corruption | None = None,
 ) -> pl.DataFrame:
-    """The results on all test datasets, as they are or corrupted; writes the predictions of each."""
-    folder, parts = "" if corruption is None else f"{corruption.name}_{corruption.severity}/", []
-    for name, manifest in data.tests.items():
-        parts.append(predict(trainer, scorer, data.test_loader(name, corruption), manifest))
-        run.write_predictions(f"{folder}{name}", parts[-1])
+    """The results on all test datasets, clean or corrupted; writes the predictions of each."""
+    folder = "" if corruption is None else f"{corruption.name}_{corruption.severity}/"
+    selection, parts = data.selection, []
+    for name, manifest in selection.tests.items():
+        predictions = predict(trainer, scorer, data.test_loader(name, corruption), manifest)
+        run.write_predictions(f"{folder}{name}", predictions)
+        parts.append(predictions)
     table = compute_results(
         pl.concat(parts),
         record["selection"],
-        data.protocol,
-        data.naming,
-        data.video_score,
+        selection.protocol,
+        selection.naming,
+        selection.video_score,
         record["thresholds"],
     )
-    return stamped(table, record["stamps"])
+    return with_stamps(table, record["stamps"])
 
 
 def predict(
     trainer: Trainer, scorer: LightningModule, loader: DataLoader[Frames], manifest: Manifest
 ) -> pl.DataFrame:
-    """The manifest's rows with their logits, scored once through `trainer.predict`, whose sampler repeats no frame."""
+    """The manifest's rows with their logits.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C.
+    """
     try:
         batches = trainer.predict(scorer, dataloaders=loader)
-    except SystemExit as error:  # Lightning's answer to Ctrl-C
+    except LightningExit as error:
         raise KeyboardInterrupt from error
-    return joined(manifest, gather(batches or []))  # pyright: ignore[reportArgumentType]
+    return with_logits(manifest, gather_predictions(batches or []))  # pyright: ignore[reportArgumentType]

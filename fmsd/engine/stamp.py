@@ -1,4 +1,4 @@
-"""The protocol stamp: everything that two numbers must have in common to stand in one column, by one short hash."""
+"""Protocol stamps: a short hash of all facts that two results must share to be compared."""
 
 import hashlib
 import json
@@ -10,75 +10,76 @@ import cv2
 import PIL
 import polars as pl
 
-from fmsd.data import description, packaged
+from fmsd.data.description import describe_datasets
+from fmsd.data.packaged import crop_settings
 from fmsd.engine.datamodule import DataModule
 from fmsd.metrics.table import LEVELS
 
 Facts = dict[str, Any]
-"""What a number rests on, as JSON takes it."""
+"""The facts that a result depends on, as JSON values."""
 
 DECODERS = {
     "simplejpeg": version("simplejpeg"),
     "opencv": cv2.__version__,
     "pillow": PIL.__version__,
 }
-"""The packages that decode and resize images; releases of one major version should agree."""
+"""The decoders of stored images; releases of one major version are taken to agree."""
 
 
-def origin(data: DataModule, selection: str) -> Facts:
-    """What is to be known of a training to compare its tests: how weights were chosen, the augmentation, and the digests of the training data."""
-    train = {
-        name: summary["digest"]
-        for name, summary in description.describe_datasets(data.training).items()
-    }
-    found = {
-        "selection": selection,
+def training_facts(data: DataModule, rule: str) -> Facts:
+    """The facts of a training that its results depend on.
+
+    Args:
+        rule: the rule that chooses the weights.
+    """
+    selection = data.selection
+    train = {name: summary["digest"] for name, summary in describe_datasets(data.training).items()}
+    facts = {
+        "selection": rule,
         "augment": data.augment,
         "train": train,
-        "left_out": data.left_out,
+        "left_out": selection.left_out,
     }
-    return (
-        found
-        if data.train_frames == data.frames
-        else found
-        | {"train_frames": "all" if data.train_frames is None else str(data.train_frames)}
-    )
+    if selection.train_frames != selection.frames:
+        frames = selection.train_frames
+        facts["train_frames"] = "all" if frames is None else str(frames)
+    return facts
 
 
-def stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, Facts]:
+def protocol_stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, Facts]:
     """The facts of every test dataset at every level, by their stamp.
 
     Args:
-        trained: the `origin` of what is tested.
+        trained: the `training_facts` of the detector that is tested.
     """
+    selection = data.selection
     decoder = ", ".join(f"{name} {release.partition('.')[0]}" for name, release in DECODERS.items())
-    found = {}
-    for name, manifest in data.tests.items():
+    stamps = {}
+    for name, manifest in selection.tests.items():
         shared = {
             "dataset": name,
             "manifest": manifest.digest(),
-            "protocol": data.protocol,
-            "sampling": data.sampling,
-            "naming": data.naming,
-            "frames": data.frames,
-            "videos": data.videos,
+            "protocol": selection.protocol,
+            "sampling": selection.sampling,
+            "naming": selection.naming,
+            "frames": selection.frames,
+            "videos": selection.videos,
             "compression": manifest.table["compression"].unique().sort().to_list(),
-            "forgeries": data.forgeries,
-            "crops": packaged.crop_settings(manifest.root),
+            "forgeries": selection.forgeries,
+            "crops": crop_settings(manifest.root),
             "size": data.size,
             "decoder": decoder,
-            "video_score": data.video_score,
+            "video_score": selection.video_score,
             **trained,
         }
         for level in LEVELS:
             facts = {"level": level} | shared
-            found[hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]] = (
-                facts
-            )
-    return found
+            digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+            stamps[digest[:12]] = facts
+    return stamps
 
 
-def stamped(table: pl.DataFrame, stamps: Mapping[str, Facts]) -> pl.DataFrame:
+def with_stamps(table: pl.DataFrame, stamps: Mapping[str, Facts]) -> pl.DataFrame:
     """Results with the stamp of each row's dataset and level."""
     keys = ["dataset", "level"]
     known = pl.DataFrame(

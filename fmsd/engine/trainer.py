@@ -1,8 +1,8 @@
-"""Lightning trainers as every verb makes them."""
+"""Lightning trainers: their construction, a fit, and the number of its steps."""
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,27 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
 
-from fmsd.engine.callbacks import WholeFiles
+from fmsd.engine.checkpoints import AtomicCheckpointIO
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.distributed import Processes, named
+from fmsd.engine.distributed import UnwrappedDDPStrategy
+from fmsd.engine.launcher import device_indices
 from fmsd.engine.learner import Learner
+from fmsd.engine.lightning_compat import LightningExit
 from fmsd.errors import InputError
 
 TrainerFactory = Callable[..., Trainer]
 """Makes a trainer; its keywords are those of the configuration, more are added."""
+
+EXPECTED_WARNINGS = (
+    "does not have many workers",
+    "overridden `transfer_batch_to_device`",
+    "sync_dist=True",
+    "is not resumable",  # the data module knows the position
+    "is not empty",
+)
+"""Parts of Lightning's warnings that do not apply here."""
 
 
 def seed_everything(seed: int) -> None:
@@ -27,57 +39,40 @@ def seed_everything(seed: int) -> None:
     lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
 
 
-def made(trainer: Callable[..., Trainer], **arguments: Any) -> Trainer:
-    """The trainer, if it can be had and gives right numbers.
+def build_trainer(trainer: TrainerFactory, **arguments: Any) -> Trainer:
+    """Builds a trainer and refuses settings that would give wrong results.
+
+    Args:
+        arguments: added to the keywords of the factory.
 
     Raises:
-        InputError: settings that Lightning does not take, several processes by another strategy
-            than ours, or 16-bit gradients without the range of bfloat16.
+        InputError: settings that Lightning refuses, several processes by a strategy other than
+            `UnwrappedDDPStrategy`, or a precision that `check_precision` refuses.
     """
-    asked = getattr(trainer, "keywords", {})
+    configured = getattr(trainer, "keywords", {})
     try:
-        if (
-            SLURMEnvironment.detect() and "plugins" not in asked
-        ):  # Lightning would save in the middle of a step and resubmit by itself
+        if SLURMEnvironment.detect() and "plugins" not in configured:
+            # Lightning would save in the middle of a step and resubmit by itself
             arguments["plugins"] = [SLURMEnvironment(auto_requeue=False)]
-        worker = trainer(**arguments)
+        built = trainer(**arguments)
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        raise trainer_error(error) from error
+    if built.world_size > 1 and not isinstance(built.strategy, UnwrappedDDPStrategy):
         raise InputError(
-            f"The trainer does not take its settings ({' '.join(str(error).split())})",
-            "correct trainer.NAME=VALUE",
-        ) from error
-    if worker.world_size > 1 and not isinstance(worker.strategy, Processes):
-        raise InputError(
-            f"Training in {worker.world_size} processes needs trainer=ddp, which joins their "
+            f"Training in {built.world_size} processes needs trainer=ddp, which joins their "
             "gradients",
             "or set trainer.devices=1",
         )
-    check_precision(
-        str(asked.get("precision", worker.precision))
-    )  # a CPU takes another than asked for
-    worker.strategy.checkpoint_io = WholeFiles()
-    return worker
+    # a CPU may take another precision than the configured one
+    check_precision(str(configured.get("precision", built.precision)))
+    built.strategy.checkpoint_io = AtomicCheckpointIO()
+    return built
 
 
-def check_precision(precision: str) -> None:
-    """Refuses 16-bit training without the range of float32 in its gradients, and 16-bit weights.
-
-    Raises:
-        InputError: such a precision.
-    """
-    if precision in ("16", "16-mixed", "16-true", "bf16-true"):
-        what = (
-            "round what learns to 8 bits"
-            if precision == "bf16-true"
-            else "scale the gradients that wrappers and clipping rely on"
-        )
-        raise InputError(f"trainer.precision={precision} would {what}", "use bf16-mixed or 32-true")
-
-
-def alone(trainer: Callable[..., Trainer], folder: Path) -> Trainer:
-    """The trainer in a single process, in which everything is tested: the numbers then depend on no splitting."""
-    devices = named(getattr(trainer, "keywords", {}).get("devices"))[:1] or 1
-    return made(
+def single_process_trainer(trainer: TrainerFactory, folder: Path) -> Trainer:
+    """A trainer in one process, for scoring: results then do not depend on a splitting."""
+    devices = device_indices(getattr(trainer, "keywords", {}).get("devices"))[:1] or 1
+    return build_trainer(
         trainer,
         devices=devices,
         num_nodes=1,
@@ -88,51 +83,88 @@ def alone(trainer: Callable[..., Trainer], folder: Path) -> Trainer:
     )
 
 
-def fit(trainer: Trainer, learner: Learner, data: DataModule, resumed: Path | None = None) -> bool:
-    """Trains the learner, from a checkpoint on if there is one; whether to its end.
+def check_precision(precision: str) -> None:
+    """Refuses gradients in float16, which have too small a range, and 16-bit weights.
 
-    Lightning answers Ctrl-C by leaving the program: that is held up until the weights are saved.
+    Raises:
+        InputError: such a precision.
+    """
+    if precision in ("16", "16-mixed", "16-true", "bf16-true"):
+        effect = (
+            "round trainable parameters to 8 bits"
+            if precision == "bf16-true"
+            else "scale the gradients that wrappers and clipping rely on"
+        )
+        raise InputError(
+            f"trainer.precision={precision} would {effect}", "use bf16-mixed or 32-true"
+        )
+
+
+def trainer_error(error: Exception) -> InputError:
+    """Lightning's refusal of settings, as an error for the user."""
+    return InputError(
+        f"The trainer does not take its settings ({' '.join(str(error).split())})",
+        "correct trainer.NAME=VALUE",
+    )
+
+
+def fit(
+    trainer: Trainer,
+    learner: Learner,
+    data: DataModule,
+    loggers: Sequence[Logger] = (),
+    resumed: Path | None = None,
+) -> bool:
+    """Trains the learner to its end, or until Ctrl-C.
+
+    Args:
+        loggers: get the curves; they write into the run's folder, so they are made once its lock
+            is held, after the trainer.
+        resumed: the checkpoint to go on from.
+
+    Returns:
+        Whether training reached its end.
 
     Raises:
         InputError: settings that Lightning refuses once it sees the learner.
     """
+    trainer.loggers = list(loggers)
     with warnings.catch_warnings():
-        for told in (
-            "does not have many workers",
-            "overridden `transfer_batch_to_device`",
-            "sync_dist=True",
-            "is not resumable",
-            "is not empty",
-        ):
-            warnings.filterwarnings(
-                "ignore", message=f".*{told}.*"
-            )  # resumable: the data module knows the position
+        for text in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=f".*{text}.*")
         try:
             trainer.fit(learner, datamodule=data, ckpt_path=resumed, weights_only=True)
-        except SystemExit:
+        except LightningExit:
             return False
         except MisconfigurationException as error:
-            raise InputError(
-                f"The trainer does not take its settings ({' '.join(str(error).split())})",
-                "correct trainer.NAME=VALUE",
-            ) from error
+            raise trainer_error(error) from error
     return True
 
 
-def processor(trainer: Trainer) -> str | None:
-    """The name of the GPU that was trained on; None for another device."""
+def gpu_name(trainer: Trainer) -> str | None:
+    """The name of the GPU that the trainer works on; None for another device."""
     device = trainer.strategy.root_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
-def peak_memory(trainer: Trainer) -> int | None:
-    """Bytes of GPU memory that tensors took at most; None on another device."""
+def reset_peak_gpu_memory() -> None:
+    """Starts a new measurement of GPU memory: the jobs of a sweep share their process."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_gpu_memory(trainer: Trainer) -> int | None:
+    """The largest number of bytes of GPU memory in tensors; None on another device."""
     device = trainer.strategy.root_device
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
-def epoch_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
-    """How often the optimizer steps in an epoch.
+def steps_per_epoch(trainer: Trainer, batches: int, accumulate: int) -> int:
+    """Number of optimizer steps in an epoch.
+
+    Args:
+        batches: of an epoch, before the trainer's limit.
+        accumulate: batches per step.
 
     Raises:
         InputError: a step takes no batch.
@@ -140,36 +172,33 @@ def epoch_steps(trainer: Trainer, batches: int, accumulate: int) -> int:
     if accumulate < 1:
         raise InputError(f"learner.accumulate={accumulate} is out of range", "give at least 1")
     limit = trainer.limit_train_batches
-    return math.ceil(
-        (min(batches, limit) if isinstance(limit, int) else int(batches * limit)) / accumulate
-    )
+    used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return math.ceil(used / accumulate)
 
 
-def all_steps(trainer: Trainer, epoch: int, warmup_epochs: int = 0) -> int:
-    """How often the optimizer steps in the whole training, for its schedule.
+def total_steps(trainer: Trainer, per_epoch: int, warmup_epochs: int = 0) -> int:
+    """Number of optimizer steps in the whole training, for its schedule.
 
     Args:
-        epoch: steps of an epoch.
+        per_epoch: optimizer steps of an epoch.
         warmup_epochs: epochs before an optimizer wrapper acts.
 
     Raises:
         InputError: neither epochs nor steps are limited, or the wrapper would never act.
     """
-    planned = (
-        [epoch * trainer.max_epochs]
-        if trainer.max_epochs is not None and trainer.max_epochs >= 0
-        else []
-    )
-    planned += [trainer.max_steps] if trainer.max_steps >= 0 else []
-    if not planned:
+    limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        limits.append(per_epoch * trainer.max_epochs)
+    if not limits:
         raise InputError(
             "Training has no end, so its schedule has no length",
             "set trainer.max_epochs or trainer.max_steps",
         )
-    if warmup_epochs and min(planned) <= warmup_epochs * epoch:
+    steps = min(limits)
+    if warmup_epochs and steps <= warmup_epochs * per_epoch:
         raise InputError(
             f"The wrapper begins with {warmup_epochs} epochs of plain ERM, and training ends "
             "before it would act",
             "raise trainer.max_epochs, or set wrapper.warmup_epochs=0",
         )
-    return min(planned)
+    return steps

@@ -1,4 +1,4 @@
-"""Detectors with the weights that a run ended with. Needs no Lightning."""
+"""Detectors as they begin a training and as a run left them. Needs no Lightning."""
 
 import random
 from collections.abc import Callable
@@ -13,11 +13,14 @@ from fmsd.peft.inject import fold
 from fmsd.runs.folder import Run
 
 
-def folded(run: Run, detector: Callable[[], Detector]) -> Detector:
+def load_folded_detector(run: Run, detector: Callable[[], Detector]) -> Detector:
     """The detector of a run as a plain timm model: its base with the adapter folded in.
 
+    Args:
+        detector: builds the base that the run began with.
+
     Raises:
-        InputError: the run has no adapter, or `detector` makes another base.
+        InputError: the run has no adapter, or `detector` builds another base.
     """
     seed = run.record()["seed"]  # a backbone without pretrained weights follows from it
     random.seed(seed)
@@ -29,10 +32,13 @@ def folded(run: Run, detector: Callable[[], Detector]) -> Detector:
     return model
 
 
-def built(detector: Callable[[], Detector], device: torch.device, precision: str) -> Detector:
-    """The detector, without torch's fused attention where its backward pass is slow: bfloat16 on the CPU (benchmarks/attention.py).
+def build_detector(
+    detector: Callable[[], Detector], device: torch.device, precision: str
+) -> Detector:
+    """Builds a detector, without torch's fused attention for bfloat16 on the CPU.
 
-    Tests are made as the training is, so that both give the same numbers.
+    Its backward pass is slow there (benchmarks/attention.py). Training and tests build the detector
+    by this function, so that both give the same scores.
 
     Args:
         device: where it is trained or tested.

@@ -28,14 +28,14 @@ from fmsd.data.audit.table import (
 )
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import available_cores
-from fmsd.engine.datamodule import DataModule
+from fmsd.data.selection import Selection
 from fmsd.errors import InputError
 from fmsd.metrics.shortcuts import CATEGORICAL, NUMERIC, STRONG, Shortcut, find_shortcuts
 from fmsd.ownership import check_replaceable
 
 
 def doctor(
-    data: DataModule,
+    data: Selection,
     out: Path,
     frames: int | None = 32,
     limit: int | None = 20000,
@@ -88,7 +88,7 @@ def doctor(
     opened = int(files["opened"].sum())
     report = {
         "data": data.name,
-        "root": str(data.place),
+        "root": str(data.root_path),
         "files": files.height,
         "opened": opened,
         **severities,
@@ -98,9 +98,9 @@ def doctor(
     }
     with atomic(out) as partial:
         partial.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    show_counts(data.place, counts)
+    show_counts(data.root_path, counts)
     _show_shortcuts(shortcuts)
-    show_findings(str(data.name), data.place, findings)
+    show_findings(str(data.name), data.root_path, findings)
     if opened == limit:
         print(
             f"Of {files.height:,} files {opened:,} were opened, evenly spread; limit=null opens "
@@ -133,15 +133,15 @@ def _is_report(path: Path) -> bool:
     )
 
 
-def _scan(data: DataModule) -> tuple[Manifest | None, list[Finding]]:
+def _scan(data: Selection) -> tuple[Manifest | None, list[Finding]]:
     """The files of the datasets that the data names, and what the source reports about them.
 
     Raises:
         InputError: the data has no root.
     """
-    root = data.place
+    root = data.root_path
     try:
-        listed = data.listed
+        listed = data.stored_manifest
         if listed is not None:
             listed.files()
     except (InputError, OSError, pl.exceptions.PolarsError) as error:

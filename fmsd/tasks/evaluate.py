@@ -1,16 +1,18 @@
-"""Evaluation: score the test datasets with a run's weights."""
+"""Evaluation: score test datasets with a run's weights."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fmsd.data.loading.corruptions import LEVELS, Corruption
+from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.scoring import stress, tested
-from fmsd.engine.stamp import stamps
-from fmsd.engine.trainer import TrainerFactory, alone
-from fmsd.engine.weights import built, folded
+from fmsd.engine.scoring import manifest_records, score_with_corruptions
+from fmsd.engine.stamp import protocol_stamps
+from fmsd.engine.trainer import TrainerFactory, single_process_trainer
+from fmsd.engine.weights import build_detector, load_folded_detector
 from fmsd.metrics.table import best_thresholds
 from fmsd.models.detector import Detector
 from fmsd.report.terminal import cost_line, print_auc_table, print_robustness_tables
@@ -23,10 +25,20 @@ from fmsd.tracking import publish
 log = logging.getLogger(__name__)
 
 CARRIED = (
-    *("overrides", "choices", "seed", "selection", "monitor", "monitored", "origin", "epoch"),
-    *("trainable", "parameters", "seconds", "merged"),
+    "overrides",
+    "choices",
+    "seed",
+    "selection",
+    "monitor",
+    "monitored",
+    "origin",
+    "epoch",
+    "trainable",
+    "parameters",
+    "seconds",
+    "merged",
 )
-"""What an evaluation's record repeats of its run's."""
+"""Record keys copied from the run."""
 
 
 def evaluate(
@@ -40,63 +52,77 @@ def evaluate(
     corruptions: Sequence[Corruption] = (),
     logger: Mapping[str, publish.LoggerFactory] | None = None,
 ) -> Run:
-    """Tests a run's weights on the test datasets of `data` and writes results and predictions to `folder`.
+    """Tests a run's weights on the test datasets; writes results and predictions.
 
     Args:
-        detector: makes the detector that the run began with.
-        corruptions: under each of them everything is tested once more.
-        logger: factories of the loggers of the run's training, by name; they get what it found that
-            the run had not.
+        detector: builds the detector that the run began with.
+        data: its test datasets are scored.
+        folder: of the evaluation.
+        corruptions: every dataset is scored once more under each of them.
+        logger: factories of the loggers of the run's training, by name; they get the results that
+            they do not have yet.
+
+    Returns:
+        The evaluation.
 
     Raises:
         InputError: the run is not finished, or the data cannot be used.
     """
     trained = run.record()
     if (run.folder / "results.csv").is_file():
-        run.results()  # whose names are those of files
+        run.results()  # checks its dataset names, which become names of files
     evaluation = Run(folder)
     with claim_run(evaluation, config, resumable=True):
-        tests = data.tests
-        for name, manifest in tests.items():
-            before = trained["manifests"]["test"].get(name, {}).get("digest")
-            if before is not None and before != manifest.digest():
-                log.warning(
-                    "%s is not what the run was tested on: other frames, splits or labels (see "
-                    "manifests in run.json).",
-                    name,
-                )
-        record = {key: trained[key] for key in CARRIED if key in trained} | {
-            "stamps": stamps(data, run.origin())
-        }
-        validation = run.folder / VALIDATION
-        record["thresholds"] = (
-            best_thresholds(read_parquet(validation), data.video_score)
-            if validation.is_file()
-            else None
-        )
-        worker = alone(trainer, folder)
-        table = stress(
-            evaluation,
-            record,
-            worker,
-            folded(run, partial(built, detector, worker.strategy.root_device, worker.precision)),
-            data,
-            corruptions,
-        )
+        tests = data.selection.tests
+        warn_of_changes(tests, trained)
+        record = evaluation_record(run, trained, data)
+        worker = single_process_trainer(trainer, folder)
+        builder = partial(build_detector, detector, worker.strategy.root_device, worker.precision)
+        model = load_folded_detector(run, builder)
+        table = score_with_corruptions(evaluation, record, worker, model, data, corruptions)
         if corruptions:
             record["corruptions"] = {name: LEVELS[name] for name, _ in corruptions}
-        evaluation.write_record(
-            record
-            | provenance(command)
-            | {
-                "run": str(run.folder),
-                "manifests": {"test": tested(tests)},
-                "skipped": data.skipped,
-            }
-        )
+        record |= provenance(command)
+        record |= {
+            "run": str(run.folder),
+            "manifests": {"test": manifest_records(tests)},
+            "skipped": data.selection.skipped,
+        }
+        evaluation.write_record(record)
         publish.publish_evaluation(logger or {}, run, evaluation)
     print_auc_table(table, f"AUC of {run.folder}", cost_line(record))
     if corruptions:
         print_robustness_tables(read_results(folder / CORRUPTIONS))
     print(f"The evaluation lies in {folder}")
     return evaluation
+
+
+def warn_of_changes(tests: Mapping[str, Manifest], trained: Mapping[str, Any]) -> None:
+    """Warns of test datasets that differ from those that the run was tested on.
+
+    Args:
+        trained: the record of the run.
+    """
+    for name, manifest in tests.items():
+        before = trained["manifests"]["test"].get(name, {}).get("digest")
+        if before is not None and before != manifest.digest():
+            log.warning(
+                "%s is not what the run was tested on: other frames, splits or labels (see "
+                "manifests in run.json).",
+                name,
+            )
+
+
+def evaluation_record(run: Run, trained: Mapping[str, Any], data: DataModule) -> dict[str, Any]:
+    """The record that scoring needs: keys of the run, stamps of the tests and thresholds.
+
+    Args:
+        trained: the record of the run.
+    """
+    record = {key: trained[key] for key in CARRIED if key in trained}
+    record["stamps"] = protocol_stamps(data, run.origin())
+    validation, score = run.folder / VALIDATION, data.selection.video_score
+    record["thresholds"] = (
+        best_thresholds(read_parquet(validation), score) if validation.is_file() else None
+    )
+    return record

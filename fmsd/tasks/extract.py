@@ -36,9 +36,9 @@ from fmsd.data.extraction.video import DECODER
 from fmsd.data.frame import Problem
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import process_pool
+from fmsd.data.selection import Selection
 from fmsd.data.sources import extracted
 from fmsd.data.sources.extracted import PERSON
-from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.ownership import path_below
 from fmsd.quoting import typed
@@ -56,7 +56,7 @@ SHOWN = 10
 
 
 def extract(
-    data: DataModule,
+    data: Selection,
     finder: Callable[[], Finder],
     recipe: Recipe,
     out: Path,
@@ -112,7 +112,7 @@ def extract(
     return failures
 
 
-def asked(data: DataModule) -> tuple[list[Source], list[Source]]:
+def asked(data: Selection) -> tuple[list[Source], list[Source]]:
     """All videos that the source lists, and those to extract; what is wrong with the copy is logged.
 
     Raises:
@@ -120,7 +120,7 @@ def asked(data: DataModule) -> tuple[list[Source], list[Source]]:
     """
     problems: list[Problem] = []
     try:
-        found = sources(data.source(data.place), problems)
+        found = sources(data.source(data.root_path), problems)
     finally:
         entries.log_problems(problems)
     kept = first(
@@ -133,7 +133,7 @@ def asked(data: DataModule) -> tuple[list[Source], list[Source]]:
     )
     if not kept:
         raise InputError(
-            f"No videos were found under {data.place}",
+            f"No videos were found under {data.root_path}",
             "check the root and the layout that docs/data.md describes",
         )
     return found, kept

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fmsd.atomic import atomic
-from fmsd.engine.weights import folded
+from fmsd.engine.weights import load_folded_detector
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.head import CosineHead
@@ -18,21 +18,22 @@ from fmsd.runs.folder import Run, owning_run
 log = logging.getLogger(__name__)
 
 WRITER = "fmsd fold"
-"""What a folded file says in its metadata about who wrote it."""
+"""The writer that a folded file names in its metadata."""
 
 
 def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
-    """Writes a run's detector as dense weights in timm's keys; `backbone.weights=OUT` or timm itself loads them.
+    """Writes a run's detector as dense weights in timm's keys.
 
-    timm has no cosine head: it loads such a file without its head, and `backbone.weights=OUT
-    head.normalise=true` all of it.
+    `backbone.weights=OUT` or timm itself loads them. timm has no cosine head: it loads such a file
+    without its head, and `backbone.weights=OUT head.normalise=true` all of it.
 
     Args:
-        detector: makes the detector that the run began with.
+        detector: builds the detector that the run began with.
+        out: FILE.safetensors.
 
     Raises:
-        InputError: another suffix than safetensors, a place among a run's own files or of a file
-            that `fold` did not write, a run without adapter, or another base.
+        InputError: `out` has another suffix, lies among a run's own files or is a file that `fold`
+            did not write; or the run has no adapter, or another base.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"out={out} is no name of a safetensors file", "give out=FILE.safetensors")
@@ -42,19 +43,19 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
             "give another out=FILE.safetensors",
         )
     check_replaceable([out], out, _is_folded, WRITER, "give another out=FILE.safetensors")
-    model = folded(run, detector)
+    model = load_folded_detector(run, detector)
     state = {
         key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()
     }
+    metadata = {
+        "written_by": WRITER,
+        "mean": str(model.mean.flatten().tolist()),
+        "std": str(model.std.flatten().tolist()),
+    }
     with atomic(out) as partial:
-        normalisation = {
-            "mean": str(model.mean.flatten().tolist()),
-            "std": str(model.std.flatten().tolist()),
-        }
-        save_file(state, partial, metadata={"written_by": WRITER, **normalisation})
-    print(
-        f"{out}: {len(state)} tensors, {sum(value.numel() for value in state.values()):,} numbers"
-    )
+        save_file(state, partial, metadata=metadata)
+    parameters = sum(value.numel() for value in state.values())
+    print(f"{out}: {len(state)} tensors, {parameters:,} parameters")
     if isinstance(model.head(), CosineHead):
         log.warning(
             "Its head is a scaled cosine, which timm has not: fmsd loads it with "

@@ -8,18 +8,22 @@ from fmsd.data.description import describe_datasets
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import SCHEMA, SPLITS
 from fmsd.data.packaged import RECORDS
-from fmsd.engine.datamodule import DataModule
+from fmsd.data.selection import Selection
 from fmsd.errors import InputError
 from fmsd.ownership import check_replaceable
 from fmsd.tables import read_parquet_schema
 
 
-def index(data: DataModule, out: Path) -> None:
-    """Scans the data's root, checks what it finds and writes the manifest; training then reads it with `data.manifest=FILE`.
+def index(data: Selection, out: Path) -> None:
+    """Scans and validates a dataset and writes its manifest, for `data.manifest=FILE`.
+
+    Args:
+        data: its root and source.
+        out: FILE.parquet.
 
     Raises:
-        InputError: the dataset is not fit to be used, or `out` is not a parquet file's name, that
-            of a file which is no manifest, or in a pack.
+        InputError: the dataset cannot be used, or `out` is not named as a parquet file, is a file
+            other than a manifest, or lies in a pack or beside other crops.
     """
     if out.suffix != ".parquet":
         raise InputError(f"A manifest is a parquet file, not {out}", "give out=FILE.parquet")
@@ -28,15 +32,14 @@ def index(data: DataModule, out: Path) -> None:
             f"{out.parent} holds a pack, which its own manifest belongs to",
             "give another out=FILE.parquet",
         )
-    if (out.parent / RECORDS[0]).is_file() and data.place.resolve() != out.parent.resolve():
+    if (out.parent / RECORDS[0]).is_file() and data.root_path.resolve() != out.parent.resolve():
         raise InputError(
             f"{out.parent} holds crops, which their own manifest belongs to",
             "give another out=FILE.parquet",
         )
     check_replaceable([out], out, _is_manifest, "fmsd index", "give another out=FILE.parquet")
-    manifest = from_entries(data.source(data.place), data.place).validate()
+    manifest = from_entries(data.source(data.root_path), data.root_path).validate()
     manifest.write(out)
-    found = describe_datasets(manifest)
     rows = [
         [
             name,
@@ -44,7 +47,7 @@ def index(data: DataModule, out: Path) -> None:
             *(str(part["videos"][split]) for split in SPLITS),
             part["digest"][:12],
         ]
-        for name, part in found.items()
+        for name, part in describe_datasets(manifest).items()
     ]
     print_table(
         f"Manifest of {manifest.root}",
@@ -55,5 +58,5 @@ def index(data: DataModule, out: Path) -> None:
 
 
 def _is_manifest(path: Path) -> bool:
-    """Whether a file has exactly a manifest's columns: a run's predictions have more, and a table written by hand has others of its own kinds."""
+    """Whether a file has exactly a manifest's columns: a run's predictions have more."""
     return read_parquet_schema(path) == SCHEMA

@@ -13,7 +13,6 @@ from typing import Any
 from fmsd.data.description import describe_datasets
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.learner import Scorer
 from fmsd.engine.merge_domains import domain_table
 from fmsd.engine.merge_files import write_merge
 from fmsd.engine.merge_inputs import Inputs, initialise, read_inputs
@@ -25,10 +24,11 @@ from fmsd.engine.merge_search import (
     search_coefficients,
     with_coefficients,
 )
-from fmsd.engine.scoring import scored, tested
-from fmsd.engine.stamp import stamps
-from fmsd.engine.trainer import TrainerFactory, alone
-from fmsd.engine.weights import built, folded
+from fmsd.engine.scorer import Scorer
+from fmsd.engine.scoring import manifest_records, score_datasets
+from fmsd.engine.stamp import protocol_stamps
+from fmsd.engine.trainer import TrainerFactory, single_process_trainer
+from fmsd.engine.weights import build_detector, load_folded_detector
 from fmsd.errors import InputError
 from fmsd.figures.merge_pictures import draw_domains
 from fmsd.merge.task_vectors import Merger
@@ -87,13 +87,13 @@ def merge(
     if candidates and data is None:
         raise InputError("A search looks at validation data, and there is none", "give data=NAME")
     with claim_run(run, config, resumable=True, option="out"):
-        tests = data.tests if data and data.test_names else {}
+        tests = data.selection.tests if data and data.selection.test_names else {}
         inputs = read_inputs(detector, experts, folder, seed, before, ceiling)
         search = None if before is None else before["search"]
         if candidates and data:
-            worker = alone(trainer, folder)
+            worker = single_process_trainer(trainer, folder)
             build = partial(initialise, detector, seed)
-            model = built(build, worker.strategy.root_device, worker.precision)
+            model = build_detector(build, worker.strategy.root_device, worker.precision)
             search = search_coefficients(
                 candidates, inputs.specialists, merger, model, data, worker
             )
@@ -108,7 +108,7 @@ def merge(
             "seconds": round(time.monotonic() - start, 1),
         }
         if candidates and data:
-            record["manifests"]["validation"] = describe_datasets(data.validation)
+            record["manifests"]["validation"] = describe_datasets(data.selection.validation)
         run.write_record(record)
         if data and tests:
             score_merge(run, inputs, detector, data, trainer, record)
@@ -173,15 +173,15 @@ def run_record(
         "selection": origin["selection"],
         "thresholds": None,
         "origin": origin,
-        "stamps": stamps(data, origin) if data and tests else {},
+        "stamps": protocol_stamps(data, origin) if data and tests else {},
         "monitor": None,
         "monitored": search["best"] if search else None,
         "epoch": None,
         "merged": [expert.label for expert in inputs.experts],
         "trainable": 0,
         "parameters": sum(shape.numel() for shape in shapes.values()),
-        "manifests": {"test": tested(tests)},
-        "skipped": data.skipped if data else [],
+        "manifests": {"test": manifest_records(tests)},
+        "skipped": data.selection.skipped if data else [],
     }
 
 
@@ -197,9 +197,11 @@ def score_merge(
 
     The table of results is written last: it marks the run as finished.
     """
-    worker = alone(trainer, run.folder)
-    model = folded(run, partial(built, detector, worker.strategy.root_device, worker.precision))
-    table = scored(run, record, worker, Scorer(model), data)
+    worker = single_process_trainer(trainer, run.folder)
+    model = load_folded_detector(
+        run, partial(build_detector, detector, worker.strategy.root_device, worker.precision)
+    )
+    table = score_datasets(run, record, worker, Scorer(model), data)
     domains = domain_table(run, inputs.experts, inputs.specialists.parts, model, data, worker)
     run.write("domains.csv", domains.write_csv())
     draw_domains(domains, run.folder / "domains.png")

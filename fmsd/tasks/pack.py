@@ -5,25 +5,30 @@ from pathlib import Path
 
 from fmsd.data import pack as packs
 from fmsd.data.packaged import crop_settings
-from fmsd.engine.datamodule import DataModule
+from fmsd.data.selection import Selection
 from fmsd.errors import InputError
 from fmsd.quoting import typed
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+"""Bytes of a unit."""
 
 
-def pack(data: DataModule, out: Path, size: str | int) -> None:
-    """Writes every frame below the data's root into tars, with the same manifest; training then reads the folder as `data.root=OUT`.
+def pack(data: Selection, out: Path, size: str | int) -> None:
+    """Writes every frame of a dataset into tars with its manifest, for `data.root=OUT`.
 
     Args:
-        size: bytes of a tar, as a number or like 500M or 1G; the last frame may go beyond.
+        data: the frames; those of test datasets with roots of their own are left out.
+        out: folder of the tars.
+        size: bytes of a tar, as a number or like 500M or 1G; its last frame may exceed them.
 
     Raises:
-        InputError: the dataset is not fit to be used, or `out` cannot be written.
+        InputError: the dataset cannot be used, or `out` cannot be written.
     """
-    most = number(size)
-    manifest = data.own.validate()
-    tars = packs.write(manifest.table, manifest.files(), out, most, crop_settings(manifest.root))
+    tar_bytes = parse_size(size)
+    manifest = data.everything.validate()
+    tars = packs.write(
+        manifest.table, manifest.files(), out, tar_bytes, crop_settings(manifest.root)
+    )
     print(
         f"{out}: {len(manifest):,} frames in {tars} {'tar' if tars == 1 else 'tars'}; train with "
         f"{typed('data.root', out)}"
@@ -35,11 +40,11 @@ def pack(data: DataModule, out: Path, size: str | int) -> None:
         )
 
 
-def number(size: str | int) -> int:
-    """Bytes from `500M` or `1G`, in powers of 1024.
+def parse_size(size: str | int) -> int:
+    """The number of bytes from `500M` or `1G`, in powers of 1024.
 
     Raises:
-        InputError: it is written otherwise.
+        InputError: another format.
     """
     match = re.fullmatch(r"([1-9]\d*)([KMGT]?)", str(size))
     if match is None:

@@ -1,0 +1,216 @@
+"""Checkpoints: the best weights of a training, and the newest states to resume from."""
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from fmsd.atomic import atomic
+from fmsd.engine.lightning_compat import logged_step
+from fmsd.errors import InputError
+from fmsd.state import read_fault
+
+log = logging.getLogger(__name__)
+
+BEST = "best.ckpt"
+"""The checkpoint that is tested."""
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+"""The two newest checkpoints."""
+
+
+class Recovery(Checkpoint):
+    """Writes checkpoints to resume from, every few steps and at the end of every epoch; keeps two.
+
+    Args:
+        folder: where they lie.
+        every: optimizer steps between two of them; None for the ends of epochs only.
+        basis: digests, by name, of what a checkpoint does not hold and training depends on.
+        began: `time.perf_counter()` at the beginning of the run; None for now.
+
+    Raises:
+        InputError: `every` is below 1.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        every: int | None,
+        basis: Mapping[str, str] | None = None,
+        began: float | None = None,
+    ) -> None:
+        check_interval(every)
+        self.folder, self.every, self.saved, self.step = folder, every, 0, 0
+        self.basis = dict(basis or {})
+        self.began, self.before = time.perf_counter() if began is None else began, 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the run in seconds, including the time before an interruption."""
+        return self.before + time.perf_counter() - self.began
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds and optimizer steps so far, the last step of the curves, and the basis."""
+        return {
+            "seconds": self.seconds,
+            "saved": self.saved,
+            "step": self.step,
+            "basis": self.basis,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues the count of seconds and steps."""
+        self.before = state_dict["seconds"]
+        self.began = time.perf_counter()
+        self.saved = state_dict["saved"]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves if it is time; the last step of an epoch waits for its validation."""
+        step = trainer.global_step
+        due = self.every is not None and step % self.every == 0 and step != self.saved
+        if due and not trainer.is_last_batch:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Writes the newest checkpoint and keeps the one before; at no time is there none."""
+        self.saved, self.step = trainer.global_step, logged_step(trainer)
+        new = self.folder / "new.ckpt"
+        trainer.save_checkpoint(new)
+        if trainer.is_global_zero:
+            if (self.folder / LAST).exists():
+                (self.folder / LAST).replace(self.folder / PREVIOUS)
+            new.replace(self.folder / LAST)
+
+
+class Best(ModelCheckpoint):
+    """The checkpoint of the best epoch; its score survives a move of the run's folder.
+
+    Args:
+        folder: where it lies.
+        monitor: the quantity whose maximum is best.
+    """
+
+    def __init__(self, folder: Path, monitor: str) -> None:
+        super().__init__(
+            folder, filename="best", monitor=monitor, mode="max", enable_version_counter=False
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over the score; the file is that in the present folder.
+
+        No path of the checkpoint is taken: Lightning would remove the file there once another
+        epoch is better.
+        """
+        here, score = str(Path(str(self.dirpath)) / BEST), state_dict["best_model_score"]
+        best, known = ("", {}) if score is None else (here, {here: score})
+        paths = {"best_k_models": known, "best_model_path": best, "kth_best_model_path": best}
+        super().load_state_dict(
+            state_dict | paths | {"dirpath": self.dirpath, "last_model_path": ""}
+        )
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints that exist whole or not at all."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Writes a checkpoint in one step."""
+        with atomic(Path(path)) as partial:
+            torch.save(checkpoint, partial)
+
+
+def check_interval(save_every: int | None) -> None:
+    """Refuses an interval between checkpoints below one step.
+
+    Raises:
+        InputError: it is below.
+    """
+    if save_every is not None and save_every < 1:
+        raise InputError(
+            f"save_every={save_every} must be at least 1",
+            "null saves at the end of every epoch only",
+        )
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest readable checkpoint to resume from; None where nothing was saved yet.
+
+    Raises:
+        InputError: there are checkpoints, and none can be read.
+    """
+    found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    for place, path in enumerate(found):
+        try:
+            if Recovery.__name__ not in read_checkpoint(path)["callbacks"]:
+                raise InputError(
+                    f"The checkpoint {path} cannot be read: it lacks where training stood",
+                    "train anew in another folder",
+                )
+        except InputError as error:
+            others = found[place + 1 :]
+            rest = f"going on from {others[0].name}" if others else "none is left"
+            log.warning("%s; %s.", error.message, rest)
+            continue
+        return path
+    if found:
+        raise InputError(f"No checkpoint in {folder} can be read", "train anew in another folder")
+    return None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises anything
+        raise InputError(
+            f"The checkpoint {path} cannot be read: it {read_fault(path, error).what}",
+            "train anew in another folder",
+        ) from error
+    if not (
+        isinstance(content, dict)
+        and isinstance(content.get("state_dict"), dict)
+        and isinstance(content.get("callbacks"), dict)
+    ):
+        raise InputError(
+            f"The checkpoint {path} cannot be read: it is none of a training with fmsd",
+            "train anew in another folder",
+        )
+    return content
+
+
+def recovery_state(checkpoint: Path) -> dict[str, Any]:
+    """The state that `Recovery` wrote into a checkpoint."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return content["callbacks"][Recovery.__name__]
+
+
+def check_basis(checkpoint: Path, basis: Mapping[str, str]) -> None:
+    """Compares the basis of a checkpoint with the present one, see `Recovery`.
+
+    Raises:
+        InputError: something has changed.
+    """
+    before = recovery_state(checkpoint)["basis"]
+    if changed := [name for name, digest in before.items() if digest != basis[name]]:
+        raise InputError(
+            f"The {changed[0]} are not those that the run in {checkpoint.parent.parent} was begun "
+            "with",
+            "put them back, or train anew",
+        )

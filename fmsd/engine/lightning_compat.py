@@ -1,0 +1,44 @@
+"""The parts of Lightning without a documented interface that this package relies on.
+
+Each has a test in tests/test_lightning_compat.py, so that a release of Lightning that changes one
+is noticed there and mended here.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
+
+LightningExit = SystemExit
+"""The exception that `Trainer.fit` and `Trainer.predict` raise on Ctrl-C, after their clean-up."""
+
+
+def fit_position(trainer: Trainer) -> tuple[int, int]:
+    """The epoch and the index of the batch that a training goes on with."""
+    loop: Any = trainer.fit_loop
+    epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+    running = epochs.started > epochs.processed  # else `batches` counts the epoch before
+    over = running and batches.processed >= trainer.num_training_batches
+    return epochs.processed + over, batches.processed if running and not over else 0
+
+
+def logged_step(trainer: Trainer) -> int:
+    """The step under which a logger gets the next values of the training loop."""
+    return trainer.fit_loop.total_batch_idx
+
+
+def forward_context(trainer: Trainer) -> AbstractContextManager[Any]:
+    """The autocast context of the trainer's precision, for a forward pass."""
+    return trainer.precision_plugin.forward_context()
+
+
+def setup_processes(trainer: Trainer) -> None:
+    """Initialises the process group of a trainer before it fits."""
+    trainer.strategy.setup_environment()
+
+
+def set_csv_columns(logger: CSVLogger, names: Sequence[str]) -> None:
+    """Makes a CSV logger continue a file that has these columns."""
+    logger.experiment.metrics_keys = list(names)
