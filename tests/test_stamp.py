@@ -9,6 +9,7 @@ from fmsd.cli.main import main
 from fmsd.engine.merge_origin import merged_origin
 from fmsd.engine.stamp import protocol_stamps, training_facts, with_stamps
 from fmsd.errors import InputError
+from fmsd.metrics.table import compute_results
 from fmsd.runs.folder import Run
 from tests.conftest import grow_tree
 from tests.test_engine import module

@@ -21,6 +21,7 @@ from fmsd.figures import explanations, style
 from fmsd.figures.explanations import Tile
 from fmsd.models.attribution import default_method, gradcam, rollout
 from fmsd.models.detector import Detector
+from fmsd.models.features import features_and_logits
 from fmsd.ownership import check_replaceable
 from fmsd.runs.folder import EXPLANATIONS, Run
 from fmsd.tables import read_parquet_schema
