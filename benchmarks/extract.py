@@ -30,13 +30,15 @@ import cv2
 import numpy as np
 from harness import Row, arguments, interleaved, ratio, report, row
 
-from fmsd.data.extraction.crops import Recipe, Source
-from fmsd.data.extraction.faces import YuNet, located, similarity, template
+from fmsd.data.extraction.alignment import similarity, template
+from fmsd.data.extraction.faces import YuNet, find_weights
+from fmsd.data.extraction.recipe import Recipe
+from fmsd.data.extraction.source_videos import SourceVideo
+from fmsd.data.extraction.workers import extract_videos
 from fmsd.data.manifest import evenly_spaced
 from fmsd.data.sources.tree import is_video
 from fmsd.data.synthetic.faces import Pose, render
 from fmsd.data.synthetic.recording import CONDITIONS, draw_identity
-from fmsd.tasks.extract import worked
 
 FRAMES, SIDE, CORES = 32, 640, os.cpu_count() or 1
 
@@ -80,7 +82,7 @@ def bare(wanted: tuple[Path, Sequence[int]]) -> None:
     global _network  # noqa: PLW0603  one per process
     if _network is None:
         cv2.setNumThreads(1)
-        _network = cv2.FaceDetectorYN.create(str(located()), "", (SIDE, SIDE), 0.6, 0.3, 100)
+        _network = cv2.FaceDetectorYN.create(str(find_weights()), "", (SIDE, SIDE), 0.6, 0.3, 100)
     path, places = wanted
     chosen = set(places)
     with av.open(path) as container:
@@ -139,7 +141,7 @@ def measure(
     clips = [(path, evenly_spaced(length(path), FRAMES)) for path in videos] * copies
     frames = sum(len(places) for _, places in clips)
     sources = [
-        Source(f"clip/{number}", path, (), 0, "clip", "real", "test", "")
+        SourceVideo(f"clip/{number}", path, (), 0, "clip", "real", "test", "")
         for number, (path, _) in enumerate(clips)
     ]
     passes = iter(range(1000))
@@ -152,7 +154,9 @@ def measure(
         crops.append(
             sum(
                 outcome.crops
-                for outcome in worked(sources, YuNet, Recipe(frames=FRAMES), out, work, CORES)
+                for outcome in extract_videos(
+                    sources, YuNet, Recipe(frames=FRAMES), out, work, CORES
+                )
             )
         )
 

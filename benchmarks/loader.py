@@ -100,7 +100,7 @@ def measure(rounds: int, processes: int, step: float | None, folder: Path) -> li
         step: frames/s of the fastest training step; None if unknown.
     """
     files = written(folder / "files")
-    pack.write(files.table, files.files(), folder / "packed", 2**30)
+    pack.write_pack(files.table, files.files(), folder / "packed", 2**30)
     packed = read_manifest(folder / "packed" / "manifest.parquet", folder / "packed")
     ours = {
         "files": loader(files, "none", processes),

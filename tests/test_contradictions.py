@@ -14,9 +14,9 @@ from fmsd.data import frame, packaged
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Frame, Problem, Video
 from fmsd.data.sources import celebdf, deeperforensics, dfdc, dfdcp, extracted, ffpp, folder, table
-from fmsd.data.sources.labels import last_word
+from fmsd.data.sources.labels import label_from_last_word
 from fmsd.errors import InputError
-from fmsd.tasks.extract import check_tracks
+from fmsd.tasks.extract import check_person_ids
 from tests.conftest import grow_tree, write_image
 
 
@@ -28,11 +28,11 @@ def written(path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("lines", ["0 {0}\n1 {0}\n", "1 {0}\n0 {0}\n"])
 def test_a_video_listed_as_real_and_as_fake_is_refused(tmp_path: Path, lines: str) -> None:
-    written(tmp_path / celebdf.LIST, lines.format("Celeb-real/id1_0001.mp4"))
+    written(tmp_path / celebdf.TEST_LIST, lines.format("Celeb-real/id1_0001.mp4"))
     with pytest.raises(
         InputError, match=r"lists Celeb-real/id1_0001\.mp4 twice, as real and as fake"
     ):
-        celebdf.tested(tmp_path)
+        celebdf.read_test_list(tmp_path)
 
 
 @pytest.mark.parametrize("order", [("train", "test"), ("test", "train")])
@@ -89,7 +89,7 @@ def test_a_stray_clip_hides_no_part_of_a_copy(tmp_path: Path) -> None:
     "name", ["not_real", "non-real", "X_never_fake", "un_fake", "no real", "not_a_fake"]
 )
 def test_a_negated_word_tells_no_label(name: str) -> None:
-    assert last_word(name) is None
+    assert label_from_last_word(name) is None
 
 
 def test_a_folder_below_that_of_a_video_is_looked_for_frames(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_an_index_of_other_data_does_not_replace_the_manifest_of_crops(
     ]
     assert main(words) == 2
     assert (
-        "holds crops, which their own manifest belongs to; give another out=FILE.parquet"
+        "holds crops, which have a manifest of their own; give another out=FILE.parquet"
         in capsys.readouterr().err
     )
     assert (tmp_path / "crops" / "manifest.parquet").read_bytes() == before
@@ -216,17 +216,15 @@ def test_an_id_like_that_of_a_track_is_refused_where_there_are_tracks() -> None:
         Video(Path("/a.mp4"), None, 0, "d", "real", name, "test")
         for name in ("d/real/v", "d/real/v_person2")
     ]
-    check_tracks(videos[:1])  # pyright: ignore[reportArgumentType]
-    with pytest.raises(
-        InputError, match="The id d/real/v_person2 is written like that of a person"
-    ):
-        check_tracks(videos)  # pyright: ignore[reportArgumentType]
+    check_person_ids(videos[:1])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="The id d/real/v_person2 ends like the id of a person"):
+        check_person_ids(videos)  # pyright: ignore[reportArgumentType]
 
 
 def test_an_index_that_is_no_whole_number_is_named_with_its_line(tmp_path: Path) -> None:
     with (tmp_path / "t.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows(
-            [[*table.COLUMNS], ["a.png", 0, "d", "real", "d/real/a", "0.5", "test"]]
+            [[*table.REQUIRED_COLUMNS], ["a.png", 0, "d", "real", "d/real/a", "0.5", "test"]]
         )
     with pytest.raises(
         InputError,

@@ -9,8 +9,8 @@ import pytest
 
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Entry, Problem, Video
-from fmsd.data.sources import df40
-from fmsd.data.sources.tree import FRAMES
+from fmsd.data.sources import df40, df40_methods
+from fmsd.data.sources.tree import FRAME_FOLDERS
 from fmsd.errors import InputError
 from tests.conftest import write_image
 
@@ -65,13 +65,13 @@ def problems(entries: list[Entry], *kinds: str) -> list[str]:
 
 
 def test_there_are_forty_methods_in_four_families() -> None:
-    assert {family: len(methods) for family, methods in df40.FAMILIES.items()} == {
+    assert {family: len(methods) for family, methods in df40_methods.FAMILIES.items()} == {
         "FS": 10,
         "FR": 13,
         "EFS": 12,
         "FE": 5,
     }
-    assert len(set(df40.METHODS.values())) == 40
+    assert len(set(df40_methods.METHODS.values())) == 40
 
 
 def test_every_shape_of_the_trees_is_read(tmp_path: Path) -> None:
@@ -181,12 +181,12 @@ def test_the_test_list_of_celebdf_is_read_as_its_own_source_reads_it(tmp_path: P
 
 
 def test_every_folder_of_frames_is_a_level(tmp_path: Path) -> None:
-    for name in FRAMES:
+    for name in FRAME_FOLDERS:
         write_image(tmp_path / "DF40/heygen/fake" / name / f"{name}0" / "0.png", 0, 8)
     found = [
         entry.video for entry in df40.scan(tmp_path, methods=["heygen"]) if isinstance(entry, Video)
     ]
-    assert found == [f"df40/heygen/test/{name}0" for name in sorted(FRAMES)]
+    assert found == [f"df40/heygen/test/{name}0" for name in sorted(FRAME_FOLDERS)]
 
 
 def test_what_is_wrong_with_a_copy_is_told(tmp_path: Path) -> None:

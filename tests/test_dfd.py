@@ -89,9 +89,18 @@ def test_the_benchmark_file_wins_over_the_tree(tmp_path: Path) -> None:
     (root / "DeepFakeDetection.json").write_text(
         json.dumps({"DeepFakeDetection": {"DFD_real": listed}})
     )
-    entries = list(deepfakebench.either(root, "DeepFakeDetection.json", dfd.scan, "dfd", "c23"))
+    entries = list(
+        deepfakebench.scan_json_or_tree(root, "DeepFakeDetection.json", dfd.scan, "dfd", "c23")
+    )
     assert [getattr(entry, "video", None) for entry in entries] == [f"dfd/real/c23/{REALS[0]}"]
     (root / "DeepFakeDetection.json").unlink()
     assert (
-        len(list(deepfakebench.either(root, "DeepFakeDetection.json", dfd.scan, "dfd", "c23"))) == 4
+        len(
+            list(
+                deepfakebench.scan_json_or_tree(
+                    root, "DeepFakeDetection.json", dfd.scan, "dfd", "c23"
+                )
+            )
+        )
+        == 4
     )

@@ -224,7 +224,7 @@ def test_other_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(
         InputError,
-        match=r"Nothing tells the split .*somewhere.*name their folder train, validation or test",
+        match=r"The split of the videos of .*somewhere.* is unknown; name their folder train, validation or test",
     ):
         list(dfdc.scan(tmp_path / "mine", "dfdc"))
 
@@ -232,7 +232,7 @@ def test_other_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
 def test_deepfakebench_json_wins_where_the_root_holds_it(tmp_path: Path) -> None:
     root = copy(tmp_path, frames="frames")
     source = functools.partial(
-        deepfakebench.either,
+        deepfakebench.scan_json_or_tree,
         file="DFDC.json",
         dataset="dfdc",
         tree=functools.partial(dfdc.scan, dataset="dfdc"),

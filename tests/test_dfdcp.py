@@ -154,7 +154,7 @@ def test_other_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
 def test_deepfakebench_json_wins_where_the_root_holds_it(tmp_path: Path) -> None:
     root = copy(tmp_path)
     source = functools.partial(
-        deepfakebench.either,
+        deepfakebench.scan_json_or_tree,
         file="DFDCP.json",
         dataset="dfdcp",
         tree=functools.partial(dfdcp.scan, dataset="dfdcp"),

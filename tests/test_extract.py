@@ -20,14 +20,16 @@ from PIL import Image
 from fmsd.cli.main import main
 from fmsd.console import progress
 from fmsd.data.description import describe_datasets
-from fmsd.data.extraction.crops import Recipe
 from fmsd.data.extraction.faces import Face, YuNet
+from fmsd.data.extraction.output import claim_work_folder
+from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.loading.image import read_image
 from fmsd.data.manifest import read_manifest
 from fmsd.data.selection import Selection
 from fmsd.data.sources import extracted, folder
 from fmsd.errors import InputError
-from fmsd.tasks.extract import extract, working
+from fmsd.runs.folder import try_lock
+from fmsd.tasks.extract import extract
 from fmsd.tasks.pack import pack
 from tests.conftest import ROOT, fmsd_command, write_image
 from tests.films import film, shot, sound, walk
@@ -195,12 +197,13 @@ def test_a_truncated_video_is_named_and_tried_again(tmp_path: Path) -> None:
 def test_two_at_work_on_the_same_videos_is_refused(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "videos", videos=1), tmp_path / "crops"
     extract(data(root), YuNet, Recipe(frames=1, size=32), out)
+    lock = functools.partial(try_lock, patience=0)
     with (
-        working(out, "mine"),
+        claim_work_folder(out, "mine", lock),
         pytest.raises(InputError, match=r"Another process is extracting mine into .*crops"),
     ):
         extract(data(root), YuNet, Recipe(frames=1, size=32), out)
-    with working(out, "another"):
+    with claim_work_folder(out, "another", lock):
         extract(data(root), YuNet, Recipe(frames=1, size=32), out)
     assert not (out / ".work").exists()
 
@@ -220,7 +223,7 @@ def test_when_nobody_is_found_it_says_so(tmp_path: Path) -> None:
         film(tmp_path / "videos/test" / domain / "wall.mp4", [empty] * 2)
     with pytest.raises(
         InputError,
-        match=r"None of the videos in .* shows a face that was found; lower detector\.score",
+        match=r"No face was found in any of the videos in .*; lower detector\.score",
     ):
         extract(data(tmp_path / "videos"), YuNet, Recipe(), tmp_path / "crops")
 
@@ -561,7 +564,7 @@ class Fatal:
 def test_a_process_that_dies_is_told_with_the_videos_it_was_at(tmp_path: Path) -> None:
     root = tree(tmp_path / "videos", videos=1)
     with pytest.raises(
-        InputError, match=r"A process died.*at work on one of .*\.mp4.*move that video away"
+        InputError, match=r"A process died.*while extracting one of .*\.mp4.*move that video away"
     ):
         extract(data(root), Fatal, Recipe(frames=1), tmp_path / "crops")
 
@@ -602,7 +605,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_whole_videos_only(
 
 
 def test_folders_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None:
-    """By a user who is bound by the modes of files, which root is only without two of its rights."""
+    """By a user bound by file modes; root is only without two of its capabilities."""
     bound = []
     if os.geteuid() == 0:
         bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]

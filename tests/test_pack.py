@@ -24,6 +24,7 @@ from fmsd.data.packaged import packaged_manifest
 from fmsd.data.selection import load_or_scan
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
+from fmsd.peft.adapter import read
 from fmsd.tasks.pack import parse_size
 from fmsd.types import Frames
 from tests.conftest import write_image
@@ -42,7 +43,7 @@ def files(tree: Path) -> Manifest:
 @pytest.fixture
 def packed(files: Manifest, tmp_path: Path) -> Manifest:
     """The same in tars of about three frames."""
-    assert pack.write(files.table, files.files(), tmp_path / "packed", 13_000) > 5
+    assert pack.write_pack(files.table, files.files(), tmp_path / "packed", 13_000) > 5
     manifest = packaged_manifest(tmp_path / "packed")
     assert manifest is not None
     return manifest
@@ -144,8 +145,8 @@ def test_a_tar_ends_with_the_frame_that_fills_it(packed: Manifest) -> None:
 
 
 def test_a_pack_can_be_packed_again(packed: Manifest, tmp_path: Path) -> None:
-    assert pack.write(packed.table, packed.files(), tmp_path / "one", 2**30) == 1
-    again = read_manifest(tmp_path / "one" / "manifest.parquet", tmp_path / "one")
+    assert pack.write_pack(packed.table, packed.files(), tmp_path / "one", 2**30) == 1
+    again = read(tmp_path / "one" / "manifest.parquet", tmp_path / "one")
     assert again.digest() == packed.digest()
     assert [read_bytes(place) for place in again.files()] == [
         read_bytes(place) for place in packed.files()
@@ -188,7 +189,7 @@ def test_a_damaged_image_stops_packing_with_its_name_and_leaves_nothing(
     if damage == "unreadable":
         victim.mkdir()
     with pytest.raises(InputError, match=rf"The image {victim} cannot be read"):
-        pack.write(files.table, files.files(), tmp_path / "out", 13_000)
+        pack.write_pack(files.table, files.files(), tmp_path / "out", 13_000)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -199,26 +200,26 @@ def test_a_disk_without_room_is_one_sentence_and_leaves_nothing(
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))  # no file may grow beyond
     try:
         with pytest.raises(InputError, match=r"out cannot be written \(.*\); make room there"):
-            pack.write(files.table, files.files(), tmp_path / "out", 2**30)
+            pack.write_pack(files.table, files.files(), tmp_path / "out", 2**30)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list((tmp_path / "out").iterdir()) == []
-    assert pack.write(files.table, files.files(), tmp_path / "out", 2**30) == 1
+    assert pack.write_pack(files.table, files.files(), tmp_path / "out", 2**30) == 1
 
 
 def test_nothing_is_replaced(files: Manifest, packed: Manifest, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in packed.root.iterdir()}
     with pytest.raises(InputError, match=r"packed holds a pack already; choose another folder"):
-        pack.write(files.table, files.files(), packed.root, 2**30)
+        pack.write_pack(files.table, files.files(), packed.root, 2**30)
     assert {path: path.read_bytes() for path in packed.root.iterdir()} == before
     for held in (files.root, Path(files.files()[0])):
         with pytest.raises(InputError, match=r"is not an empty folder; choose another"):
-            pack.write(files.table, files.files(), held, 2**30)
+            pack.write_pack(files.table, files.files(), held, 2**30)
 
 
 def test_the_same_frames_give_the_same_tars(files: Manifest, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        pack.write(files.table, files.files(), tmp_path / name, 20_000)
+        pack.write_pack(files.table, files.files(), tmp_path / name, 20_000)
     assert {path.name: path.read_bytes() for path in (tmp_path / "a").glob("*.tar")} == {
         path.name: path.read_bytes() for path in (tmp_path / "b").glob("*.tar")
     }
@@ -253,7 +254,7 @@ def test_the_verb_packs_what_training_then_reads_by_itself(
         )
         == 0
     )
-    assert "roots of their own: elsewhere; pack each" in capsys.readouterr().out
+    assert "other roots: elsewhere; pack each" in capsys.readouterr().out
 
 
 def _never(root: Path) -> Iterator[Frame]:

@@ -10,8 +10,17 @@ import av
 import numpy as np
 import pytest
 
-from fmsd.data.extraction.pixels import PEAK, WHITE, eetf, hlg, pq, pq_inverse, tone_mapped, upright
-from fmsd.data.extraction.video import sampled
+from fmsd.data.extraction.hdr import (
+    HDR_PEAK,
+    SDR_WHITE,
+    bt2390_eetf,
+    hlg_inverse_oetf,
+    pq_eotf,
+    pq_inverse_eotf,
+    tone_map,
+)
+from fmsd.data.extraction.pixels import apply_display_matrix
+from fmsd.data.extraction.video import sample_video
 from fmsd.errors import InputError
 from tests.films import film, tagged, turned, walk
 
@@ -52,7 +61,7 @@ def test_colour_bars_of_each_matrix_and_range_come_back(
 ) -> None:
     components = coded(bars(BARS / 255), matrix, full, bits)
     path = tagged(tmp_path / "bars.mkv", [components], bits, space=MATRICES[matrix][2], full=full)
-    (sample,) = sampled(path, 1)
+    (sample,) = sample_video(path, 1)
     assert sample.image is not None
     assert np.abs(centres(sample.image) - BARS).max() <= 3
 
@@ -69,7 +78,7 @@ def test_a_transfer_function_of_sdr_changes_nothing_even_one_that_swscale_does_n
         space=1,
         transfer=transfer,
     )
-    (sample,) = sampled(path, 1)
+    (sample,) = sample_video(path, 1)
     assert sample.image is not None
     assert sample.picture is not None
     assert sample.picture.hdr is None
@@ -78,7 +87,7 @@ def test_a_transfer_function_of_sdr_changes_nothing_even_one_that_swscale_does_n
 
 def test_frames_without_colour_tags_are_what_they_always_were(tmp_path: Path) -> None:
     path = film(tmp_path / "plain.mp4", walk(2))
-    (sample, _) = sampled(path, 2)
+    (sample, _) = sample_video(path, 2)
     with av.open(path) as container:
         frame = next(container.decode(video=0))
     assert sample.image is not None
@@ -98,7 +107,7 @@ def test_a_matrix_that_cannot_be_converted_is_refused(tmp_path: Path) -> None:
         InputError,
         match=r"colours of the video \(pixel format yuv444p10le, matrix 14 of ITU-T H\.273\) cannot be converted",
     ):
-        list(sampled(path, 1))
+        list(sample_video(path, 1))
 
 
 # ---- high dynamic range
@@ -111,22 +120,24 @@ def test_the_curves_have_the_published_values() -> None:
     """ITU-R BT.2100 and BT.2408: reference white is at 58 % of PQ and 75 % of HLG, 1000 cd/m2 at 75
     %; HLG has 1/12 of the light at a half.
     """
-    assert pq(np.array([0.0, 1.0])).tolist() == pytest.approx([0, 10000])
-    assert pq_inverse(np.array([100.0, 203, 1000])) == pytest.approx(
+    assert pq_eotf(np.array([0.0, 1.0])).tolist() == pytest.approx([0, 10000])
+    assert pq_inverse_eotf(np.array([100.0, 203, 1000])) == pytest.approx(
         [0.508, 0.581, 0.752], abs=5e-4
     )
-    assert np.allclose(pq(pq_inverse(LIGHT)), LIGHT)
-    assert hlg(np.array([0, 0.5, 1])) == pytest.approx([0, 1 / 12, 1], abs=1e-6)
-    assert PEAK * hlg(np.array([0.75]))[0] ** 1.2 == pytest.approx(WHITE, rel=0.01)
+    assert np.allclose(pq_eotf(pq_inverse_eotf(LIGHT)), LIGHT)
+    assert hlg_inverse_oetf(np.array([0, 0.5, 1])) == pytest.approx([0, 1 / 12, 1], abs=1e-6)
+    assert HDR_PEAK * hlg_inverse_oetf(np.array([0.75]))[0] ** 1.2 == pytest.approx(
+        SDR_WHITE, rel=0.01
+    )
 
 
 def test_the_tone_curve_keeps_what_is_dark_and_rises_smoothly_to_white() -> None:
-    light = pq(np.linspace(0, 1, 2000))
-    out = eetf(light)
+    light = pq_eotf(np.linspace(0, 1, 2000))
+    out = bt2390_eetf(light)
     assert np.allclose(out[light < 87], light[light < 87])
     assert (np.diff(out) >= -1e-9).all()
-    assert out[-1] == pytest.approx(WHITE)
-    slope = np.diff(pq_inverse(out)) / np.diff(pq_inverse(light))
+    assert out[-1] == pytest.approx(SDR_WHITE)
+    slope = np.diff(pq_inverse_eotf(out)) / np.diff(pq_inverse_eotf(light))
     assert np.abs(np.diff(slope[light[1:] < 900])).max() < 0.02
 
 
@@ -138,7 +149,7 @@ def test_hdr_video_gives_the_colours_that_sdr_would(
     are dark enough come back.
     """
     rgb = BARS[(BARS <= 128).all(1)]
-    light = WHITE * (rgb / 255) ** 2.4
+    light = SDR_WHITE * (rgb / 255) ** 2.4
     wide = (
         light
         @ np.linalg.inv(
@@ -146,10 +157,10 @@ def test_hdr_video_gives_the_colours_that_sdr_would(
         ).T
     )
     if kind == "pq":
-        signal = pq_inverse(np.maximum(wide, 0))
+        signal = pq_inverse_eotf(np.maximum(wide, 0))
     else:
-        luminance = (wide @ [0.2627, 0.6780, 0.0593])[:, None] / PEAK
-        scene = wide / PEAK * luminance ** (1 / 1.2 - 1)
+        luminance = (wide @ [0.2627, 0.6780, 0.0593])[:, None] / HDR_PEAK
+        scene = wide / HDR_PEAK * luminance ** (1 / 1.2 - 1)
         signal = np.where(
             scene <= 1 / 12,
             np.sqrt(3 * np.maximum(scene, 0)),
@@ -162,7 +173,7 @@ def test_hdr_video_gives_the_colours_that_sdr_would(
         space=9,
         transfer=transfer,
     )
-    (sample,) = sampled(path, 1)
+    (sample,) = sample_video(path, 1)
     assert sample.image is not None
     assert sample.picture is not None
     assert sample.picture.hdr == kind
@@ -184,8 +195,8 @@ It takes eight seconds for its table, and is recorded here; greys and colours of
 
 
 def test_hdr_is_mapped_as_ffmpeg_maps_it_below_the_knee(tmp_path: Path) -> None:
-    signal = pq_inverse(np.array(list(FFMPEG), float))
-    (sample,) = sampled(
+    signal = pq_inverse_eotf(np.array(list(FFMPEG), float))
+    (sample,) = sample_video(
         tagged(
             tmp_path / "hdr.mkv", [coded(bars(signal), "2020", False, 10)], 10, space=9, transfer=16
         ),
@@ -198,13 +209,13 @@ def test_hdr_is_mapped_as_ffmpeg_maps_it_below_the_knee(tmp_path: Path) -> None:
 def test_highlights_are_told_apart_and_keep_their_hue() -> None:
     signal = np.rint(
         65535
-        * pq_inverse(
+        * pq_inverse_eotf(
             np.array([[[203.0] * 3, [400.0] * 3, [900.0] * 3, [4000.0] * 3, [400.0, 200, 200]]])
         )
     )
-    grey, brighter, brightest, beyond, red = tone_mapped(
-        signal.astype(np.uint16), "pq", primaries=1
-    )[0].astype(int)
+    grey, brighter, brightest, beyond, red = tone_map(signal.astype(np.uint16), "pq", primaries=1)[
+        0
+    ].astype(int)
     assert 220 < grey[0] < brighter[0] < brightest[0] <= beyond[0] == 255
     assert np.ptp([grey, brighter, brightest], axis=1).max() == 0
     assert (red[1] / red[0]) ** 2.4 == pytest.approx(0.5, abs=0.02)
@@ -231,7 +242,7 @@ def test_pixels_that_are_not_square_are_squared(
     x, y = np.meshgrid(np.arange(160) - 79.5, np.arange(240) - 119.5)
     disc = ((x * max(ratio, 1)) ** 2 + (y * max(1 / ratio, 1)) ** 2 < 70**2).astype(np.uint8) * 200
     path = film(tmp_path / "squashed.mp4", [np.repeat(disc[..., None], 3, 2)] * 2, shape=shape)
-    (sample,) = sampled(path, 1)
+    (sample,) = sample_video(path, 1)
     assert sample.image is not None
     assert sample.image.shape == (*size, 3)
     inside = np.argwhere(sample.image[..., 1] > 100)
@@ -243,13 +254,13 @@ def test_pixels_that_are_not_square_are_squared(
 def test_pixels_of_an_impossible_shape_are_refused(tmp_path: Path) -> None:
     path = film(tmp_path / "hostile.mp4", walk(2), shape="20:1")
     with pytest.raises(
-        InputError, match=r"hostile\.mp4 declares pixels of the shape 20:1; correct its head"
+        InputError, match=r"hostile\.mp4 declares pixels of the shape 20:1; correct its header"
     ):
-        list(sampled(path, 1))
+        list(sample_video(path, 1))
 
 
 def test_a_turned_video_of_oblong_pixels_is_squared_before_it_is_turned(tmp_path: Path) -> None:
-    (sample,) = sampled(turned(film(tmp_path / "both.mp4", walk(2), shape="2:1")), 1)
+    (sample,) = sample_video(turned(film(tmp_path / "both.mp4", walk(2), shape="2:1")), 1)
     assert sample.image is not None
     assert sample.image.shape == (384, 128, 3)
     assert sample.picture is not None
@@ -267,7 +278,7 @@ def test_all_eight_turns_and_mirrors_put_each_pixel_where_the_matrix_says(
     image = np.zeros((4, 6, 3), np.uint8)
     image[1, 4] = 255
     moved = (np.array([4, 1]) - np.array([2.5, 1.5])) @ np.array(matrix)  # from the middle
-    shown = upright(image, np.array(matrix, float))
+    shown = apply_display_matrix(image, np.array(matrix, float))
     height, width, _ = shown.shape
     (place,) = np.argwhere(shown[..., 0])
     assert (place[::-1] - np.array([(width - 1) / 2, (height - 1) / 2])).tolist() == moved.tolist()
@@ -277,7 +288,7 @@ def test_a_quarter_turn_does_not_mirror(tmp_path: Path) -> None:
     """A mark at the top left of a stored frame is at the top right after a quarter to the right."""
     image = np.full((64, 96, 3), 50, np.uint8)
     image[:16, :32] = 250
-    (sample,) = sampled(turned(film(tmp_path / "phone.mp4", [image] * 2)), 1)
+    (sample,) = sample_video(turned(film(tmp_path / "phone.mp4", [image] * 2)), 1)
     assert sample.image is not None
     assert sample.image.shape == (96, 64, 3)
     assert np.argwhere(sample.image[..., 1] > 150).mean(0) == pytest.approx([15.5, 55.5], abs=1)

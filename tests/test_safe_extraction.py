@@ -16,8 +16,11 @@ import pytest
 
 from fmsd.cli.main import main
 from fmsd.data.extraction import crops
-from fmsd.data.extraction.crops import Recipe, done, records, sources
-from fmsd.data.extraction.faces import POINTS, Face
+from fmsd.data.extraction.alignment import ARCFACE_POINTS
+from fmsd.data.extraction.faces import Face
+from fmsd.data.extraction.recipe import Recipe
+from fmsd.data.extraction.records import is_extracted, read_records
+from fmsd.data.extraction.source_videos import group_videos
 from fmsd.data.frame import Entry, Frame
 from fmsd.data.manifest import read_manifest
 from fmsd.data.selection import Selection
@@ -38,7 +41,7 @@ class Centre:
         return {"name": "centre"}
 
     def __call__(self, image: np.ndarray) -> list[Face]:
-        return [Face((8.0, 8.0, 16.0, 16.0), (8 + 16 * POINTS).astype(np.float64), 1.0)]
+        return [Face((8.0, 8.0, 16.0, 16.0), (8 + 16 * ARCFACE_POINTS).astype(np.float64), 1.0)]
 
 
 def clip(root: Path, name: str, seed: int = 0) -> Path:
@@ -106,7 +109,9 @@ def test_source_data_is_never_touched_whatever_the_ids_say(tmp_path: Path, kind:
         source = functools.partial(deepfakebench.scan, file="mine.json")
     else:
         rows = [(f"clip/{n}.png", 0, "mine", "real", video, n, "train") for n in range(2)]
-        pl.DataFrame(rows, schema=table.COLUMNS, orient="row").write_csv(root / "table.csv")
+        pl.DataFrame(rows, schema=table.REQUIRED_COLUMNS, orient="row").write_csv(
+            root / "table.csv"
+        )
         source = functools.partial(table.scan, file="table.csv")
     before = snapshot(root)
     with pytest.raises(InputError, match=r"absolute path|leads to another folder"):
@@ -188,7 +193,7 @@ def test_crops_of_changed_images_and_damaged_records_are_made_again(tmp_path: Pa
 )
 def test_ids_that_are_names_of_our_own_files_are_refused(tmp_path: Path, video: str) -> None:
     with pytest.raises(InputError, match="is the name of a file that fmsd extract writes itself"):
-        sources(listed(clip(tmp_path, "clip"), video)(tmp_path), [])
+        group_videos(listed(clip(tmp_path, "clip"), video)(tmp_path), [])
 
 
 def test_videos_whose_folders_would_lie_in_each_other_s_are_refused_also_from_call_to_call(
@@ -197,7 +202,7 @@ def test_videos_whose_folders_would_lie_in_each_other_s_are_refused_also_from_ca
     root, out = tmp_path / "data", tmp_path / "crops"
     images = clip(root, "clip")
     with pytest.raises(InputError, match=r"would lie in that of 'a'"):
-        sources([*listed(images, "a")(root), *listed(images, "a/b")(root)], [])
+        group_videos([*listed(images, "a")(root), *listed(images, "a/b")(root)], [])
     extract(data(root, listed(images, "a/b")), Centre, RECIPE, out)
     before = snapshot(out)
     for video, said in (
@@ -212,14 +217,14 @@ def test_videos_whose_folders_would_lie_in_each_other_s_are_refused_also_from_ca
 def test_crops_of_another_id_in_a_video_s_place_are_not_taken_for_its_own(tmp_path: Path) -> None:
     """As on a file system that does not tell case, or where a folder was moved by hand."""
     images, out = clip(tmp_path, "clip"), tmp_path / "crops"
-    (source,) = sources(listed(images, "a/clip")(tmp_path), [])
+    (source,) = group_videos(listed(images, "a/clip")(tmp_path), [])
     (tmp_path / "work").mkdir()
-    crops.extract(source, Centre(), RECIPE, out, tmp_path / "work")
-    assert done(source, out)
+    crops.extract_video(source, Centre(), RECIPE, out, tmp_path / "work")
+    assert is_extracted(source, out)
     (out / "a/clip").rename(out / "a/Clip")
-    (other,) = sources(listed(images, "a/Clip")(tmp_path), [])
+    (other,) = group_videos(listed(images, "a/Clip")(tmp_path), [])
     with pytest.raises(InputError, match=r"crops/a/Clip holds the crops of a/clip"):
-        done(other, out)
+        is_extracted(other, out)
 
 
 def test_a_name_of_the_data_that_climbs_is_refused(tmp_path: Path) -> None:
@@ -263,7 +268,7 @@ def test_records_of_a_downloaded_folder_are_not_trusted(
     extract(data(tmp_path / "data"), Centre, RECIPE, tmp_path / "crops")
     path = tmp_path / "crops/mine/real/clip/video.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    for read_all in (records, extracted.scan):
+    for read_all in (read_records, extracted.scan):
         with pytest.raises(
             InputError, match=rf"clip/video\.json is damaged.*{said}|clip/video\.json {said}"
         ):
@@ -390,7 +395,7 @@ def test_a_label_corrected_in_a_table_is_corrected_in_the_crops(tmp_path: Path) 
         for name in ("real/a", "swap/b", "swap/c")
         for n in range(2)
     ]
-    frame = pl.DataFrame(rows, schema=table.COLUMNS, orient="row")
+    frame = pl.DataFrame(rows, schema=table.REQUIRED_COLUMNS, orient="row")
     source = functools.partial(table.scan, file="table.csv")
     frame.write_csv(root / "table.csv")
     extract(data(root, source), Centre, RECIPE, out)

@@ -18,7 +18,7 @@ from fmsd.data.entries import from_entries
 from fmsd.data.frame import Frame, Problem, Video
 from fmsd.data.sources import deepfakebench, ffpp, folder, table
 from fmsd.data.sources import synthetic as embedded
-from fmsd.data.sources.tree import clips
+from fmsd.data.sources.tree import list_videos
 from fmsd.data.synthetic import plan
 from fmsd.errors import InputError
 from tests import test_celebdf, test_df40, test_dfdc, test_uadfv, test_wilddeepfake
@@ -137,7 +137,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path, inside: str) -> None:
     place.mkdir(exist_ok=True)
     for name in ("0000.mp4", "0001.mp4", "0000.txt", ".0000.avi"):
         (place / name).touch()
-    assert clips(tmp_path) == (
+    assert list_videos(tmp_path) == (
         {"0000": (place / "0000.mp4", None), "0001": (place / "0001.mp4", None)},
         [],
     )
@@ -146,7 +146,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path, inside: str) -> None:
         InputError,
         match=r"0000\.avi and .*0000\.mp4 are one video by their names; keep one of them",
     ):
-        clips(tmp_path)
+        list_videos(tmp_path)
 
 
 READ = """
@@ -165,7 +165,7 @@ for name, arguments, root, _ in json.loads(sys.argv[1]):
 
 
 def test_folders_that_cannot_be_read_are_named_by_every_source(tmp_path: Path) -> None:
-    """By a user who is bound by the modes of files, which root is only without two of its rights."""
+    """By a user bound by file modes; root is only without two of its capabilities."""
     bound = []
     if os.geteuid() == 0:
         bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]

@@ -24,7 +24,7 @@ from fmsd.data.sources import (
     folder,
     table,
 )
-from fmsd.data.sources.text import read_csv, read_json, read_text
+from fmsd.data.sources.text import read_csv_table, read_json, read_text
 from fmsd.errors import InputError
 from tests import (
     test_celebdf,
@@ -300,7 +300,8 @@ def test_what_was_found_out_about_a_table_is_logged_once(
     (record,) = caplog.records
     assert (
         record.getMessage()
-        == f"{tmp_path}/frames.csv is read so: cells are separated by semicolons; the columns "
+        == f"{tmp_path}/frames.csv is read as follows: cells are separated by semicolons; the "
+        "columns "
         "PATH as path, Label as label."
     )
 
@@ -358,5 +359,5 @@ def test_lines_without_cells_are_no_rows(tmp_path: Path) -> None:
 
 def test_a_line_is_counted_as_an_editor_does(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('a,b\n"x\ny",1\nz,2\n')
-    _, rows = read_csv(tmp_path / "a.csv", ["a", "b"])
+    _, rows = read_csv_table(tmp_path / "a.csv", ["a", "b"])
     assert list(rows) == [(3, ["x\ny", "1"]), (4, ["z", "2"])]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fmsd.data import processes
-from fmsd.data.extraction.video import index, opened, sampled
+from fmsd.data.extraction.video import open_video, read_index, sample_video
 from fmsd.errors import InputError
 from tests.films import bitten, film, sound, turned, walk
 
@@ -36,7 +36,7 @@ def holds_to_the_whole(path: Path, counts: Sequence[int | None] = (1, 2, 5, 40, 
     """
     whole = decoded(path)
     for count in counts:
-        samples = list(sampled(path, count))
+        samples = list(sample_video(path, count))
         taken = min(count or len(whole), len(whole))
         assert [sample.position for sample in samples] == np.linspace(
             0, len(whole) - 1, taken
@@ -116,10 +116,10 @@ def test_frames_that_are_stored_but_never_shown_are_not_counted(tmp_path: Path) 
         path = film(tmp_path / f"{codec}.mkv", moving(), codec, options=options)
         for ending in ("mkv", "ts"):
             cut = rewritten(path, tmp_path / f"{codec}_cut.{ending}", later)
-            with opened(cut) as (container, stream):
-                stored = index(container, stream).length
+            with open_video(cut) as (container, stream):
+                stored = read_index(container, stream).length
             assert holds_to_the_whole(cut) < stored
-            assert [sample.position for sample in sampled(cut, 5, "first")] == list(range(5))
+            assert [sample.position for sample in sample_video(cut, 5, "first")] == list(range(5))
 
 
 def test_frames_that_only_serve_others_are_not_counted(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_broken_stream_that_was_recorded_from_its_middle_gives_what_can_be_dec
     path = film(tmp_path / "broadcast.ts", moving(), "mpeg2video", options={"g": "10", "bf": "2"})
     content = path.read_bytes()
     path.write_bytes(content[len(content) // 2 // 188 * 188 :])
-    samples = list(sampled(path, None))
+    samples = list(sample_video(path, None))
     assert [sample.position for sample in samples] == list(range(len(samples)))
     assert 10 <= sum(sample.image is not None for sample in samples) < 40
 
@@ -206,11 +206,11 @@ def test_no_frame_that_damage_has_reached_is_taken_for_the_video(
     )
     whole = {image.tobytes() for image in decoded(path)}
     bitten(path, 0.4, seed)
-    samples = list(sampled(path, None))
+    samples = list(sample_video(path, None))
     kept = [sample.image.tobytes() in whole for sample in samples if sample.image is not None]
     assert all(kept)
     assert 20 <= len(kept) < 40
-    shown = [sample for sample in sampled(path, None, keep_corrupt=True) if sample.corrupt]
+    shown = [sample for sample in sample_video(path, None, keep_corrupt=True) if sample.corrupt]
     assert [sample.position for sample in shown if sample.image is not None] == [
         sample.position for sample in samples if sample.corrupt
     ]
@@ -222,7 +222,9 @@ def test_the_real_clips_are_sampled_as_they_are_decoded(real_data: Path) -> None
     assert paths
     for path in paths:
         samples = {
-            sample.position: sample.image for sample in sampled(path, 8) if sample.image is not None
+            sample.position: sample.image
+            for sample in sample_video(path, 8)
+            if sample.image is not None
         }
         length = 0
         with av.open(path) as container:
@@ -245,15 +247,15 @@ def test_the_real_clips_are_sampled_as_they_are_decoded(real_data: Path) -> None
 def test_frames_of_variable_rate_are_spread_by_number_and_tell_their_time(tmp_path: Path) -> None:
     stamps = [0, 4, 8, 80, 84, 300, 304, 308]
     path = film(tmp_path / "varying.mkv", walk(8), stamps=stamps)
-    samples = list(sampled(path, 8))
+    samples = list(sample_video(path, 8))
     assert [sample.position for sample in samples] == list(range(8))
     assert [round(sample.seconds, 2) for sample in samples] == [stamp / 100 for stamp in stamps]
 
 
 def test_a_portrait_flag_turns_the_frames(tmp_path: Path) -> None:
     path = film(tmp_path / "plain.mp4", walk(3))
-    (plain, *_) = sampled(path, 1)
-    (upright, *_) = sampled(turned(path), 1)
+    (plain, *_) = sample_video(path, 1)
+    (upright, *_) = sample_video(turned(path), 1)
     assert plain.image is not None
     assert upright.image is not None
     assert upright.image.shape == (192, 128, 3)
@@ -261,14 +263,14 @@ def test_a_portrait_flag_turns_the_frames(tmp_path: Path) -> None:
 
 
 def test_a_video_of_one_frame(tmp_path: Path) -> None:
-    (only,) = sampled(film(tmp_path / "one.mp4", walk(1)), 32)
+    (only,) = sample_video(film(tmp_path / "one.mp4", walk(1)), 32)
     assert only.position == 0
     assert only.image is not None
 
 
 def test_names_with_spaces_and_letters_of_any_script(tmp_path: Path) -> None:
     path = film(tmp_path / "Жанна Ñandú  人 #1%.mp4", walk(2))
-    assert len(list(sampled(path, 32))) == 2
+    assert len(list(sample_video(path, 32))) == 2
 
 
 def test_what_is_no_video_is_refused_by_name(tmp_path: Path) -> None:
@@ -282,7 +284,7 @@ def test_what_is_no_video_is_refused_by_name(tmp_path: Path) -> None:
         ("absent.mp4", r"absent\.mp4 cannot be opened"),
     ):
         with pytest.raises(InputError, match=message):
-            list(sampled(tmp_path / name, 4))
+            list(sample_video(tmp_path / name, 4))
 
 
 def test_a_file_cut_off_before_its_index_is_refused_and_one_cut_off_after_it_gives_what_it_has(
@@ -293,16 +295,16 @@ def test_a_file_cut_off_before_its_index_is_refused_and_one_cut_off_after_it_giv
     path = film(tmp_path / "noise.mp4", noise, options={"g": "5", "bf": "0"})
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with opened(path) as (container, stream):
-        held = index(container, stream)
+    with open_video(path) as (container, stream):
+        held = read_index(container, stream)
     assert held.declared == 30
     assert 10 < held.length < 20
     assert held.truncated
-    samples = list(sampled(path, 8))
+    samples = list(sample_video(path, 8))
     assert sum(sample.image is not None for sample in samples) >= 7
     path.write_bytes(content[:30])
     with pytest.raises(InputError, match=r"noise\.mp4 cannot be opened"):
-        list(sampled(path, 8))
+        list(sample_video(path, 8))
 
 
 def test_damage_within_a_file_costs_the_frames_it_hits_and_no_others(tmp_path: Path) -> None:
@@ -313,7 +315,7 @@ def test_damage_within_a_file_costs_the_frames_it_hits_and_no_others(tmp_path: P
     middle = len(content) // 2
     content[middle : middle + 600] = bytes(600)
     path.write_bytes(content)
-    samples = list(sampled(path, None))
+    samples = list(sample_video(path, None))
     assert [sample.position for sample in samples] == list(range(30))
     same = [
         sample.image is not None and np.array_equal(sample.image, whole[sample.position])

@@ -13,7 +13,7 @@ from tests.conftest import write_image
 
 
 def tree(root: Path, archives: int = 2, sequences: int = 2) -> Path:
-    for folder in wilddeepfake.FOLDERS:
+    for folder in wilddeepfake.LABEL_FOLDERS:
         for archive in range(archives):
             for sequence in range(sequences):
                 for frame in (9, 10, 117):

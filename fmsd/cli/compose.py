@@ -16,7 +16,6 @@ from fmsd.cache import cache_folder
 from fmsd.cli.trust import destinations, load_run_config, trust_in
 from fmsd.data import packaged
 from fmsd.data.overrides import as_names
-from fmsd.data.sources import deepfakebench
 from fmsd.data.synthetic.plan import VERSION
 from fmsd.errors import InputError
 from fmsd.models.detector import PACKAGE as PACKAGED
@@ -108,7 +107,7 @@ def own_root(data: Mapping[Any, Any]) -> str | None:
     """The root that a data file brings; None where that is DeepfakeBench's folder, shared by many datasets, without a JSON file of this one."""
     root, file = data["root"], data["source"].get("file")
     if root is not None and root == os.environ.get("FMSD_DEEPFAKEBENCH") and file:
-        return root if deepfakebench.holds(Path(root).expanduser(), file) else None
+        return root if deepfakebench_json.has_json(Path(root).expanduser(), file) else None
     return root
 
 

@@ -254,7 +254,7 @@ def extract(config: DictConfig, folder: Path) -> int:
     check_outside(located(config.out), config.data)
     failures = task.extract(
         data=build_selection(config.data),
-        finder=build(config.detector),
+        detector=build(config.detector),
         recipe=Recipe(**{field.name: config[field.name] for field in dataclasses.fields(Recipe)}),
         out=Path(located(config.out)),
         shard=part(config.shard, config.shards),

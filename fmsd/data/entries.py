@@ -12,7 +12,7 @@ import polars as pl
 from fmsd.data.frame import SCHEMA, Entry, Frame, Problem, Video
 from fmsd.data.manifest import Manifest
 from fmsd.data.sources import tree
-from fmsd.data.spelling import is_text, printable
+from fmsd.data.spelling import escape_non_utf8, is_utf8
 from fmsd.errors import InputError, reason
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def _frames(entries: Iterable[Entry], problems: list[Problem]) -> Iterator[Frame
         if (
             isinstance(entry, Video)
             and entry.images is not None
-            and entry.images.parent.name in tree.FRAMES
+            and entry.images.parent.name in tree.FRAME_FOLDERS
         ):
             first = folders.setdefault(entry.dataset, entry.images.parent)
             if first.name != entry.images.parent.name:
@@ -82,7 +82,7 @@ def _frames(entries: Iterable[Entry], problems: list[Problem]) -> Iterator[Frame
                     "choose one kind by data.source.frames=NAME (data.source.tree.frames where "
                     "the source has a tree)",
                 )
-        for frame in tree.frames(entry):
+        for frame in tree.entry_frames(entry):
             if isinstance(frame, Problem):
                 problems.append(frame)
             else:
@@ -100,9 +100,9 @@ def _row(frame: Frame) -> tuple[Any, ...]:
 def _table(rows: list[tuple[Any, ...]], root: Path) -> pl.DataFrame:
     """Rows as a table, after checks of their text and labels."""
     for row in rows:
-        if not all(is_text(cell) for cell in row if isinstance(cell, str)):
+        if not all(is_utf8(cell) for cell in row if isinstance(cell, str)):
             raise InputError(
-                f"{printable(row[0])} has a name or description that is not UTF-8",
+                f"{escape_non_utf8(row[0])} has a name or description that is not UTF-8",
                 "rename it, or correct what lists it",
             )
     for row in rows:

@@ -142,7 +142,7 @@ class Manifest:
             InputError: such a folder is incomplete.
         """
         path = self.table["path"]
-        packed = pack.located(self.root, path)
+        packed = pack.frame_places(self.root, path)
         if packed is not None:
             return packed.to_list()
         below = pl.format("{}{}", pl.lit(f"{self.root.as_posix().rstrip('/')}/"), "path")

@@ -1,7 +1,7 @@
-"""A dataset as a few large tars: what a cluster's file system reads well, with each frame still found by its row.
+"""A dataset as a few large tars, which a cluster's file system reads fast; frames keep their rows.
 
-A tar is one that `webdataset` reads too: KEY.jpg, the image's bytes as they were, and KEY.json, its
-row of the manifest.
+The tars are in the format of `webdataset`: KEY.jpg, the unchanged bytes of the image, and KEY.json,
+its row of the manifest.
 """
 
 import io
@@ -22,61 +22,62 @@ from fmsd.names import check_name
 from fmsd.tables import read_parquet
 
 MARK = "pack.json"
-"""What tells a packed folder; it is written last."""
+"""The file that marks a folder as a pack; it is written last."""
 
 PLACES = "pack.parquet"
-"""Where each frame lies: path, tar, offset and size of its bytes."""
+"""The table of frames: path, tar, and offset and size of the bytes in it."""
 
-READERS = 16
-"""Threads that read: opening a file on a cluster takes long and keeps no processor busy."""
+READER_THREADS = 16
+"""Threads that read images: on a cluster, opening a file is slow but needs no processor."""
 
-BLOCK = 512
-"""Bytes of a tar's header; members begin at multiples of it."""
+TAR_BLOCK = 512
+"""Bytes of a member's header in a tar; members begin at multiples of it."""
 
 
-def write(
+def write_pack(
     table: pl.DataFrame,
     files: Sequence[str],
     out: Path,
     size: int,
     crops: Mapping[str, Any] | None = None,
 ) -> int:
-    """Writes a manifest and its frames into `out`, and returns the number of tars. What a failure leaves behind is removed.
+    """Writes a manifest and its frames into `out`; on failure the written files are removed.
 
     Args:
         table: the manifest's rows.
-        files: the place of each row's image.
+        files: the image file of each row.
         out: a folder, new or empty.
         size: bytes after which another tar begins.
-        crops: how the images were made by `fmsd extract`, if they were; it goes with them.
+        crops: the settings of `fmsd extract` that made the images; None where it did not.
+
+    Returns:
+        The number of tars.
 
     Raises:
-        InputError: `out` holds something or cannot be written, or an image is missing or damaged.
+        InputError: `out` is not empty or cannot be written, or an image is missing or damaged.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         what = "holds a pack already" if (out / MARK).is_file() else "is not an empty folder"
         raise InputError(f"{out} {what}", "choose another folder with out=FOLDER, or remove it")
-    made = list[Path]()
+    written = list[Path]()
     places = list[tuple[str, int, int]]()
     try:
         out.mkdir(parents=True, exist_ok=True)
         frames = zip(table.iter_rows(named=True), _contents(files), strict=True)
         while len(places) < table.height:
-            made.append(out / f"{len(made):05d}.tar")
+            written.append(out / f"{len(written):05d}.tar")
             with (
-                atomic(made[-1]) as partial,
+                atomic(written[-1]) as partial,
                 tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar,
             ):
                 for row, data in frames:
-                    key, kind = (
-                        f"{len(places):09d}",
-                        Path(row["path"]).suffix[1:].lower() or "image",
-                    )
-                    places.append((made[-1].name, _add(tar, f"{key}.{kind}", data), len(data)))
+                    key = f"{len(places):09d}"
+                    kind = Path(row["path"]).suffix[1:].lower() or "image"
+                    places.append((written[-1].name, _add(tar, f"{key}.{kind}", data), len(data)))
                     _add(tar, f"{key}.json", json.dumps(row).encode())
                     if tar.offset >= size:
                         break
-        tars = len(made)
+        tars = len(written)
         where = pl.DataFrame(
             places, schema={"tar": pl.String, "offset": pl.Int64, "size": pl.Int64}, orient="row"
         )
@@ -84,8 +85,8 @@ def write(
             (PLACES, where.insert_column(0, table["path"])),
             ("manifest.parquet", table),
         ):
-            made.append(out / name)
-            with atomic(made[-1]) as partial:
+            written.append(out / name)
+            with atomic(written[-1]) as partial:
                 columns.write_parquet(partial)
         with atomic(out / MARK) as partial:
             partial.write_text(
@@ -93,7 +94,7 @@ def write(
                 encoding="utf-8",
             )
     except BaseException as error:
-        for path in made:
+        for path in written:
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise InputError(
@@ -104,8 +105,8 @@ def write(
     return tars
 
 
-def located(root: Path, paths: pl.Series) -> pl.Series | None:
-    """The place TAR#OFFSET+SIZE of each path of a manifest in a packed folder; None for any other folder.
+def frame_places(root: Path, paths: pl.Series) -> pl.Series | None:
+    """The place TAR#OFFSET+SIZE of each path of a manifest; None where the folder is not a pack.
 
     Raises:
         InputError: the folder is incomplete, or a path was not packed.
@@ -114,31 +115,33 @@ def located(root: Path, paths: pl.Series) -> pl.Series | None:
         return None
     if not (root / PLACES).is_file():
         raise InputError(f"{root} holds a pack without {PLACES}", "complete the copy")
-    asked = paths.alias("path").to_frame()
-    places = _places(root / PLACES)
-    found = asked.join(places, on="path", how="left", maintain_order="left")
-    if found["tar"].null_count():
+    places = _read_places(root / PLACES)
+    table = paths.alias("path").to_frame()
+    table = table.join(places, on="path", how="left", maintain_order="left")
+    if table["tar"].null_count():
         raise InputError(
-            f"The pack {root} does not hold {found.filter(pl.col('tar').is_null())['path'][0]}",
+            f"The pack {root} does not hold {table.filter(pl.col('tar').is_null())['path'][0]}",
             "pack the dataset again",
         )
-    return found.select(
+    return table.select(
         pl.format("{}{}#{}+{}", pl.lit(f"{root.as_posix().rstrip('/')}/"), "tar", "offset", "size")
     ).to_series()
 
 
-COLUMNS = pl.Schema({"path": pl.String, "tar": pl.String, "offset": pl.Int64, "size": pl.Int64})
-"""The columns of the table of places."""
+PLACE_SCHEMA = pl.Schema(
+    {"path": pl.String, "tar": pl.String, "offset": pl.Int64, "size": pl.Int64}
+)
+"""The columns of `PLACES`."""
 
 
-def _places(path: Path) -> pl.DataFrame:
-    """Where each path of a pack lies.
+def _read_places(path: Path) -> pl.DataFrame:
+    """The table of a pack's frames.
 
     Raises:
-        InputError: the table is damaged, has a path twice, or leads out of the pack's own tars.
+        InputError: the table is damaged, has a path twice, or leads out of the pack's folder.
     """
     try:
-        places = read_parquet(path).select(COLUMNS.names()).cast(COLUMNS)
+        places = read_parquet(path).select(PLACE_SCHEMA.names()).cast(PLACE_SCHEMA)
     except pl.exceptions.PolarsError as error:
         raise InputError(
             f"{path} is no table of a pack ({reason(error)})", "copy the pack again"
@@ -157,23 +160,25 @@ def _places(path: Path) -> pl.DataFrame:
 
 
 def _contents(files: Sequence[str]) -> Iterator[bytes]:
-    """The bytes of each image, which can be decoded; read by several threads, a few ahead of what is asked for."""
-    with ThreadPoolExecutor(READERS) as pool:
-        for start in range(0, len(files), 16 * READERS):
-            yield from pool.map(_checked, itertools.islice(files, start, start + 16 * READERS))
+    """The bytes of each image, read by several threads a few blocks ahead of the consumer."""
+    with ThreadPoolExecutor(READER_THREADS) as pool:
+        for start in range(0, len(files), 16 * READER_THREADS):
+            yield from pool.map(
+                _read_checked, itertools.islice(files, start, start + 16 * READER_THREADS)
+            )
 
 
-def _checked(file: str) -> bytes:
-    """The bytes of an image that can be decoded."""
+def _read_checked(file: str) -> bytes:
+    """The bytes of an image, checked to be decodable."""
     data = read_bytes(file)
     decode(data, file)
     return data
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Appends a member, and returns where its bytes begin."""
+    """Appends a member to a tar, and returns the offset of its bytes."""
     about = tarfile.TarInfo(name)
     about.size = len(data)
-    begin = tar.offset + BLOCK
+    begin = tar.offset + TAR_BLOCK
     tar.addfile(about, io.BytesIO(data))
     return begin

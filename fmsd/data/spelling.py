@@ -1,4 +1,4 @@
-"""Names of files as lists write them and as disks hold them: slashes, Unicode normal forms, letters in another case."""
+"""File names in a dataset's lists and on disk: slashes, Unicode normal forms, case."""
 
 import contextlib
 import functools
@@ -13,28 +13,28 @@ from fmsd.data.frame import Problem
 T = TypeVar("T")
 
 
-def slashed(name: str) -> str:
-    """A path as Windows or other systems write it, with slashes."""
+def with_slashes(name: str) -> str:
+    """A path with slashes in place of Windows' backslashes."""
     return name.replace("\\", "/")
 
 
-def composed(name: str) -> str:
-    """A name in Unicode's composed form: lists have it mostly so, while copies made on a Mac have `u` and two dots where others have `ü`."""
+def to_nfc(name: str) -> str:
+    """A name in Unicode's composed form (NFC), as most lists have it; copies on a Mac have NFD."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
-def caseless(name: str) -> str:
-    """A name without the case of its letters and without its normal form."""
-    return composed(composed(name).casefold())
+def fold_case(name: str) -> str:
+    """A name that equals all spellings of it in another case or Unicode normal form."""
+    return to_nfc(to_nfc(name).casefold())
 
 
-def printable(name: str | Path) -> str:
-    """A name with escapes in place of bytes that are no UTF-8, which could not be printed."""
+def escape_non_utf8(name: str | Path) -> str:
+    """A name with escapes in place of bytes that are not UTF-8 and could not be printed."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def is_text(name: str) -> bool:
-    """Whether a name can be written as UTF-8; names on Linux are bytes of any kind."""
+def is_utf8(name: str) -> bool:
+    """Whether a name can be encoded as UTF-8; file names on Linux are arbitrary bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -42,120 +42,120 @@ def is_text(name: str) -> bool:
     return True
 
 
-def finder(alike: Callable[[str], str]) -> Callable[[str], list[str]]:
-    """A function that gives the places on disk that a path may mean, each of its levels under another name. Each folder is listed once.
+def path_finder(normalize: Callable[[str], str]) -> Callable[[str], list[str]]:
+    """A function that finds the paths on disk whose parts equal those of a path when normalized.
+
+    Each folder is listed once.
 
     Args:
-        alike: what two names have in common that may stand for each other: `composed`, `caseless`.
+        normalize: maps names that may stand for each other to one: `to_nfc`, `fold_case`.
     """
 
     @functools.cache
     def inside(folder: str) -> Mapping[str, list[str]]:
-        held: dict[str, list[str]] = {}
+        paths: dict[str, list[str]] = {}
         for place in [folder] if os.path.isdir(folder) else places(folder):  # noqa: PTH112  many paths pass
             with contextlib.suppress(OSError):
                 for name in os.listdir(place):  # noqa: PTH208
-                    held.setdefault(alike(name), []).append(f"{place.rstrip('/')}/{name}")
-        return held
+                    paths.setdefault(normalize(name), []).append(f"{place.rstrip('/')}/{name}")
+        return paths
 
     def places(path: str) -> list[str]:
         folder, slash, name = path.rpartition("/")
-        return inside(folder or slash).get(alike(name), []) if name else []
+        return inside(folder or slash).get(normalize(name), []) if name else []
 
     return places
 
 
-class Spelling:
-    """The places of listed files, where a name that is not there byte for byte may be there in another normal form or with other slashes.
+class ListedPaths:
+    """Finds the files of a list on disk, also with other slashes or in another normal form.
 
     Args:
-        where: the list, for the sentence.
+        where: the list, for messages.
     """
 
     def __init__(self, where: Path) -> None:
         self.where, self.slashes, self.forms = where, 0, 0
-        self._places = finder(composed)
+        self._places = path_finder(to_nfc)
 
-    def place(self, root: Path, name: str) -> Path:
-        """Where a listed file or folder lies below a root, or should lie."""
+    def locate(self, root: Path, name: str) -> Path:
+        """The path of a listed file or folder below a root, whether it exists or not."""
         path = root / name
         if "\\" in name and not path.exists():
-            path = root / (name := self.slashed(name))
+            path = root / (name := self.with_slashes(name))
         if name.isascii() or path.exists() or len(others := self._places(str(path))) != 1:
             return path
         self.forms += 1
         return Path(others[0])
 
-    def slashed(self, name: str) -> str:
-        """A listed path with slashes."""
+    def with_slashes(self, name: str) -> str:
+        """A listed path with slashes; paths with backslashes are counted."""
         self.slashes += "\\" in name
-        return slashed(name)
+        return with_slashes(name)
 
     def problems(self) -> list[Problem]:
-        """What was read otherwise than it is written."""
-        return [*backslashes(self.where, self.slashes), *other_forms(self.where, self.forms)]
-
-
-def backslashes(where: Path, count: int) -> list[Problem]:
-    """The problem of a list that writes some paths with backslashes."""
-    return (
-        [
-            Problem(
-                "slashes",
-                f"{where} writes {count} of its paths with backslashes",
-                "they are read as slashes",
-            )
+        """The problems of the list: paths that were found in another spelling."""
+        return [
+            *backslash_problems(self.where, self.slashes),
+            *normal_form_problems(self.where, self.forms),
         ]
-        if count
-        else []
-    )
 
 
-def other_forms(where: Path | str, count: int) -> list[Problem]:
+def backslash_problems(where: Path, count: int) -> list[Problem]:
+    """The problem of a list that writes some paths with backslashes."""
+    what = f"{where} writes {count} of its paths with backslashes"
+    return [Problem("slashes", what, "they are read as slashes")] if count else []
+
+
+def normal_form_problems(where: Path | str, count: int) -> list[Problem]:
     """The problem of a list that writes some names in another normal form than the disk."""
     what = f"{where} writes {count} of its names in another Unicode normal form than the disk"
     return [Problem("normal forms", what, "they are taken for the same names")] if count else []
 
 
-def absent(
-    listed: Iterable[str], held: Container[str], where: Path | str, folder: Path
+def missing_problems(
+    listed: Iterable[str], on_disk: Container[str], where: Path | str, folder: Path
 ) -> Iterator[Problem]:
-    """A problem for each name of a list that the copy does not hold.
+    """A problem for each name of a list that is not on disk.
 
     Args:
-        where: the list, for the sentence.
-        folder: where the videos should be.
+        on_disk: the names on disk.
+        where: the list, for messages.
+        folder: the folder in which the names should be.
     """
     for name in listed:
-        if name not in held:
-            yield Problem(
-                "missing",
-                f"{where} lists {name}, which {folder} does not hold",
-                "complete the copy",
-            )
+        if name not in on_disk:
+            what = f"{where} lists {name}, which {folder} does not hold"
+            yield Problem("missing", what, "complete the copy")
 
 
-def matched(
-    listed: Mapping[str, T], held: Collection[str], where: Path | str, folder: Path
+def match_names(
+    listed: Mapping[str, T], on_disk: Collection[str], where: Path | str, folder: Path
 ) -> tuple[dict[str, T], list[Problem]]:
-    """A list with its names as the disk has them, and what there is to report about it: names that the disk lacks or writes in another normal form.
+    """Renames the keys of a list to the names on disk, across Unicode normal forms.
 
     Args:
-        listed: names, with what is said of them.
-        held: the names on disk.
-        where: the list, for the sentences.
-        folder: where they should lie.
+        listed: values by listed name.
+        on_disk: the names on disk.
+        where: the list, for messages.
+        folder: the folder in which the names should be.
+
+    Returns:
+        The values by name on disk, and problems: names that are missing on disk, and the number of
+        names in another normal form.
     """
-    lacking = {name for name in listed if name not in held}
+    lacking = {name for name in listed if name not in on_disk}
     spellings: dict[str, list[str]] = {}
-    for name in held if lacking else ():
+    for name in on_disk if lacking else ():
         if name not in listed:
-            spellings.setdefault(composed(name), []).append(name)
+            spellings.setdefault(to_nfc(name), []).append(name)
     renamed = {
-        name: others[0] for name in lacking if len(others := spellings.pop(composed(name), [])) == 1
+        name: others[0] for name in lacking if len(others := spellings.pop(to_nfc(name), [])) == 1
     }
-    missing = absent((name for name in listed if name not in renamed), held, where, folder)
+    missing = missing_problems(
+        (name for name in listed if name not in renamed), on_disk, where, folder
+    )
     return {renamed.get(name, name): about for name, about in listed.items()}, [
         *missing,
-        *other_forms(where, len(renamed)),
+        *normal_form_problems(where, len(renamed)),
     ]

@@ -1,4 +1,4 @@
-"""Indexing: scan a dataset once and keep its manifest."""
+"""Indexing: scans a dataset once and writes its manifest."""
 
 from pathlib import Path
 
@@ -29,12 +29,12 @@ def index(data: Selection, out: Path) -> None:
         raise InputError(f"A manifest is a parquet file, not {out}", "give out=FILE.parquet")
     if (out.parent / pack.MARK).is_file():
         raise InputError(
-            f"{out.parent} holds a pack, which its own manifest belongs to",
+            f"{out.parent} holds a pack, which has a manifest of its own",
             "give another out=FILE.parquet",
         )
     if (out.parent / RECORDS[0]).is_file() and data.root_path.resolve() != out.parent.resolve():
         raise InputError(
-            f"{out.parent} holds crops, which their own manifest belongs to",
+            f"{out.parent} holds crops, which have a manifest of their own",
             "give another out=FILE.parquet",
         )
     check_replaceable([out], out, _is_manifest, "fmsd index", "give another out=FILE.parquet")

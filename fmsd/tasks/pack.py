@@ -1,4 +1,4 @@
-"""Packing: a dataset's images as a few large tars."""
+"""Packing: writes a dataset's images into a few large tars."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def pack(data: Selection, out: Path, size: str | int) -> None:
     """
     tar_bytes = parse_size(size)
     manifest = data.everything.validate()
-    tars = packs.write(
+    tars = packs.write_pack(
         manifest.table, manifest.files(), out, tar_bytes, crop_settings(manifest.root)
     )
     print(
@@ -35,7 +35,7 @@ def pack(data: Selection, out: Path, size: str | int) -> None:
     )
     if elsewhere := [name for name in data.test_names if name not in manifest.table["dataset"]]:
         print(
-            f"Not in it, because they have roots of their own: {', '.join(elsewhere)}; pack each "
+            f"Not included, because they have other roots: {', '.join(elsewhere)}; pack each "
             "with fmsd pack data=NAME out=FOLDER."
         )
 

@@ -103,7 +103,7 @@ def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
     count = 0
     if video.images is not None:
         try:
-            for frame in tree.frames(video):
+            for frame in tree.entry_frames(video):
                 if isinstance(frame, Problem):
                     problems.append(frame)
                 else:

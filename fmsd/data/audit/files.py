@@ -16,7 +16,7 @@ from fmsd.data.audit.findings import Finding, nonempty
 from fmsd.data.audit.look import CHUNK, LOOK_SCHEMA, Job, inspect_all
 from fmsd.data.loading.image import parse_tar_member
 from fmsd.data.manifest import Manifest, evenly_spaced
-from fmsd.data.spelling import caseless, finder, slashed
+from fmsd.data.spelling import fold_case, path_finder, with_slashes
 
 ALIKE = {"MPO": "JPEG", "DIB": "BMP"}
 """Formats that differ from another one only in what precedes or follows the first picture."""
@@ -74,9 +74,9 @@ def actual_spellings(paths: Iterable[str]) -> Iterator[str | None]:
 
     Slashes, upper and lower case, and Unicode normal forms may differ.
     """
-    places = finder(caseless)
+    places = path_finder(fold_case)
     for path in paths:
-        yield next((place for place in places(slashed(path)) if os.path.isfile(place)), None)
+        yield next((place for place in places(with_slashes(path)) if os.path.isfile(place)), None)
 
 
 def file_findings(files: pl.DataFrame, root: Path) -> list[Finding]:

@@ -20,7 +20,7 @@ from numpy import ndarray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
-from fmsd.data.extraction.video import complete, index, opened, sampled
+from fmsd.data.extraction.video import check_complete, open_video, read_index, sample_video
 from fmsd.data.loading.image import decode, read_bytes
 from fmsd.data.processes import process_pool
 from fmsd.errors import InputError, reason
@@ -155,12 +155,12 @@ def _inspect_image(job: Job) -> Look:
 def _inspect_film(job: Job) -> Look:
     """Looks at the first and the last frame of a video file."""
     path = Path(job.place)
-    with opened(path) as (container, stream):
-        frames = index(container, stream)
+    with open_video(path) as (container, stream):
+        frames = read_index(container, stream)
         chroma = stream.format.name if stream.format else None
         kind = f"{path.suffix.lower().lstrip('.')} {stream.codec_context.name}"
-    complete(frames, path)
-    samples = list(sampled(path, 2))
+    check_complete(frames, path)
+    samples = list(sample_video(path, 2))
     images = [sample.image for sample in samples if sample.image is not None]
     if any(sample.corrupt for sample in samples):
         raise InputError(

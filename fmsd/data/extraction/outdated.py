@@ -1,6 +1,6 @@
-"""Crops whose video a source no longer lists: the same file may stand there under another id since, after its label was corrected.
+"""Crops whose video is no longer listed under its id, as after a corrected label.
 
-A clip that was moved from `fake/` to `real/` has another id, so it is extracted anew; its older
+A video that was moved from `fake/` to `real/` has another id and is extracted again; its older
 crops, with the wrong label, must leave the manifest.
 """
 
@@ -13,86 +13,90 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmsd.data.extraction.crops import RECORD, Source, check_own, origin
-from fmsd.data.sources.tree import unreadable
+from fmsd.data.extraction.records import check_crop_folder
+from fmsd.data.extraction.source_videos import RECORD_FILE, SourceVideo, file_state
+from fmsd.data.sources.tree import raise_unreadable
 from fmsd.ownership import path_below
 
 log = logging.getLogger(__name__)
 
-STALE = ".stale"
-"""Where crops are put aside whose source has another id by now; hidden, so that no manifest takes them up."""
+STALE_FOLDER = ".stale"
+"""The folder of crops whose video has another id by now; hidden, so that no manifest lists them."""
 
 
-def put_aside(listed: Sequence[Source], out: Path) -> None:
-    """Moves crops out of the way whose source file is listed under another id by now, and names those whose source is not listed at all.
+def put_aside(listed: Sequence[SourceVideo], out: Path) -> None:
+    """Moves crops aside whose video has another id by now; warns of crops without a listed video.
 
-    A file is the same if its name, size and time are, within one dataset and compression; so is a
-    folder of images with those of its names, its first and its last image, and its own name. Only
-    crops of the listed datasets are looked at; those whose source is gone stay as they are.
+    Two videos are the same if dataset and compression, and name, size and time of the file are
+    equal; for folders of images, the folder's name, the names of all images, and size and time of
+    the first and the last. Only crops of the listed datasets are checked; those whose source is
+    gone are left in place.
 
     Args:
-        listed: everything that the source yields, whatever part of it is asked for.
+        listed: all videos of the source, also those that are not to be extracted.
 
     Raises:
-        InputError: the crops to be moved are not ours alone, or `out` cannot be read.
+        InputError: a folder to be moved holds other files than crops, or `out` cannot be read.
     """
     known = {source.video for source in listed}
-    alike: dict[tuple[str, str, str], list[Source]] = {}
+    datasets = {source.dataset for source in listed}
+    alike: dict[tuple[str, str, str], list[SourceVideo]] = {}
     for source in listed:
-        alike.setdefault(
-            (source.dataset, source.compression, _name(source.video, source.file)), []
-        ).append(source)
-    datasets, moved, gone = {source.dataset for source in listed}, [], []
-    for folder, record in _unlisted(known, out):
-        made_of = record["source"].get("file")
-        same = alike.get(
-            (
-                record["dataset"],
-                record["compression"],
-                _name(record["video"], made_of and Path(made_of)),
-            ),
-            (),
-        )
-        if new := next((source for source in same if origin(source) == record["source"]), None):
-            _move(folder, path_below(out, f"{STALE}/{record['video']}"))
+        key = (source.dataset, source.compression, _name(source.video, source.file))
+        alike.setdefault(key, []).append(source)
+    moved: list[tuple[str, str]] = []
+    gone: list[str] = []
+    for folder, record in _unlisted_records(known, out):
+        file = record["source"].get("file")
+        name = _name(record["video"], file and Path(file))
+        same = alike.get((record["dataset"], record["compression"], name), ())
+        if new := next((source for source in same if file_state(source) == record["source"]), None):
+            _move(folder, path_below(out, f"{STALE_FOLDER}/{record['video']}"))
             moved.append((record["video"], new.video))
         elif record["dataset"] in datasets:
             gone.append(record["video"])
     if moved:
+        old, new_id = moved[0]
         log.warning(
             "%d videos have another id than before, as after a corrected label: %s was %s. Their "
             "older crops now lie in %s and are in no manifest.",
-            *(len(moved), moved[0][1], moved[0][0], out / STALE),
+            len(moved),
+            new_id,
+            old,
+            out / STALE_FOLDER,
         )
     if gone:
         log.warning(
             "%d videos with crops in %s are no longer in the source, %s among them; they stay in "
             "the manifest until their folders are deleted.",
-            *(len(gone), out, gone[0]),
+            len(gone),
+            out,
+            gone[0],
         )
 
 
 def _name(video: str, file: Path | None) -> str:
-    """What stays of a video's name when its folder is moved."""
+    """The part of a video's name that is unchanged when its folder is moved."""
     return video.rpartition("/")[2] if file is None else file.name
 
 
-def _unlisted(known: set[str], out: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """(folder, record) of the crops in their place whose id is not known; damaged records are left to who reads them all."""
+def _unlisted_records(known: set[str], out: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """(folder, record) of the crops whose id is unknown; damaged and misplaced ones are skipped."""
 
-    def unread(error: OSError) -> None:
+    def raise_unless_moved(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):  # another shard has just moved it
-            unreadable(error)
+            raise_unreadable(error)
 
-    for folder, subfolders, files in os.walk(out, onerror=unread):
+    for folder, subfolders, files in os.walk(out, onerror=raise_unless_moved):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         path = Path(folder)
-        if RECORD not in files or path.relative_to(out).as_posix() in known:
+        place = path.relative_to(out).as_posix()
+        if RECORD_FILE not in files or place in known:
             continue
         with contextlib.suppress(
             ValueError, KeyError, TypeError, AttributeError, FileNotFoundError
         ):
-            record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+            record = json.loads((path / RECORD_FILE).read_text(encoding="utf-8"))
             about = {name: record[name] for name in ("video", "dataset", "compression", "source")}
             texts = (
                 about["video"],
@@ -100,18 +104,15 @@ def _unlisted(known: set[str], out: Path) -> Iterator[tuple[Path, Mapping[str, A
                 about["compression"],
                 about["source"].get("file") or "",
             )
-            if about["video"] != path.relative_to(out).as_posix() or not all(
-                isinstance(text, str) for text in texts
-            ):
-                continue
-            yield path, about
+            if about["video"] == place and all(isinstance(text, str) for text in texts):
+                yield path, about
 
 
 def _move(folder: Path, place: Path) -> None:
-    check_own(folder)
+    check_crop_folder(folder)
     with contextlib.suppress(FileNotFoundError):  # another shard was faster
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():  # it was put aside before
-            check_own(place)
+            check_crop_folder(place)
             shutil.rmtree(place)
         folder.replace(place)

@@ -1,4 +1,4 @@
-"""How face crops are made: the choices of `fmsd extract`, and the image files they are written to."""
+"""The choices of `fmsd extract`, and the encoding of crops as image files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from fmsd.errors import InputError
 
 Crop = UInt8[ndarray, "size size 3"]
 
-UP = (
+PNG_FILTER_UP = (
     (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
     if hasattr(cv2, "IMWRITE_PNG_FILTER")
     else ()
 )
-"""Each row of a PNG as its difference from the one above, where OpenCV is new enough to be told."""
+"""Filters each row of a PNG by the one above, where OpenCV is new enough to offer the option."""
 
 FORMATS = ("png", "jpg")
 SAMPLING = ("spread", "first")
 FACES = ("largest", "all")
-CODING: dict[str, Callable[[int], tuple[int, ...]]] = {
+IMWRITE_PARAMS: dict[str, Callable[[int], tuple[int, ...]]] = {
     "png": lambda _: (
         cv2.IMWRITE_PNG_COMPRESSION,
         1,
         cv2.IMWRITE_PNG_STRATEGY,
         cv2.IMWRITE_PNG_STRATEGY_RLE,
-        *UP,
+        *PNG_FILTER_UP,
     ),
     "jpg": lambda quality: (
         cv2.IMWRITE_JPEG_QUALITY,
@@ -36,29 +36,35 @@ CODING: dict[str, Callable[[int], tuple[int, ...]]] = {
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     ),
 }
-"""How OpenCV is asked to write a format. These settings of PNG take half the time of its level 1, at the same size."""
+"""Parameters of `cv2.imencode` by quality. PNG takes half the time of its level 1 at equal size.
 
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+JPEG has no chroma subsampling, which would blur traces of forgery in colour.
+"""
+
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How crops are made.
+    """The choices of an extraction.
 
     Args:
         frames: upper limit per video; None for all.
-        sampling: `spread` evenly from its first to its last, or the `first` ones.
+        sampling: frames are `spread` evenly from the first to the last, or the `first` ones.
         size: side of a crop in pixels.
         margin: side of a crop as a multiple of the tight face's.
-        align: bring eyes, nose and mouth to fixed places; otherwise only cut out the box.
-        track: keep to one person within a video; otherwise take the largest face of each frame.
+        align: align eyes, nose and mouth to fixed places; otherwise only cut out the box.
+        track: follow one person within a video; otherwise take the largest face of each frame.
         faces: the person whose face is `largest` over the whole video, or `all`, each as a track of
             its own.
-        min_face: pixels of the source; faces with a smaller side are reported; 0 reports none.
-        keep_small: whether these are kept.
-        keep_corrupt: whether frames are kept that the decoder gives with damage.
-        format: `png`, or `jpg`.
-        quality: of JPEG, from 1 to 100.
+        min_face: faces whose side is below so many stored pixels are reported; 0 reports none.
+        keep_small: keep these faces.
+        keep_corrupt: keep frames that the decoder returns with damage.
+        format: `png` or `jpg`.
+        quality: JPEG quality, from 1 to 100.
+
+    Raises:
+        InputError: a value of the wrong type or out of range.
     """
 
     frames: int | None = 32
@@ -75,41 +81,47 @@ class Recipe:
     quality: int = 95
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be made."""
-        kinds: dict[str, tuple[type, ...]] = {"frames": (int, type(None)), "margin": (int, float)}
-        kinds |= dict.fromkeys(("size", "quality", "min_face"), (int,))
-        kinds |= dict.fromkeys(("align", "track", "keep_small", "keep_corrupt"), (bool,))
-        for name, kind in kinds.items():
+        """Checks types and ranges."""
+        types: dict[str, tuple[type, ...]] = {"frames": (int, type(None)), "margin": (int, float)}
+        types |= dict.fromkeys(("size", "quality", "min_face"), (int,))
+        types |= dict.fromkeys(("align", "track", "keep_small", "keep_corrupt"), (bool,))
+        for name, allowed in types.items():
             value = getattr(self, name)
-            if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
+            if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
                 raise InputError(
-                    f"{name}={value} is not {' or '.join(WORDS[one] for one in kind)}", "correct it"
+                    f"{name}={value} is not {' or '.join(TYPE_NAMES[one] for one in allowed)}",
+                    "correct it",
                 )
-        wrong = {
-            f"frames={self.frames} must be at least 1, or null for all": self.frames is not None
-            and self.frames < 1,
+        requirements = (
             (
-                f"sampling={self.sampling} is unknown; choose one of {', '.join(SAMPLING)}"
-            ): self.sampling not in SAMPLING,
-            f"size={self.size} must be at least 16 pixels": self.size < 16,
-            f"faces={self.faces} is unknown; choose one of {', '.join(FACES)}": self.faces
-            not in FACES,
-            "faces=all follows people and cannot go with track=false": self.faces == "all"
-            and not self.track,
-            f"min_face={self.min_face} must be at least 0 pixels": self.min_face < 0,
-            f"margin={self.margin} must be at least 1": self.margin < 1,
-            f"format={self.format} is unknown; choose one of {', '.join(FORMATS)}": self.format
-            not in FORMATS,
-            f"quality={self.quality} must lie between 1 and 100": not 1 <= self.quality <= 100,
-        }
-        if found := [what for what, holds in wrong.items() if holds]:
-            raise InputError("; ".join(found), "correct these keys")
+                self.frames is None or self.frames >= 1,
+                f"frames={self.frames} must be at least 1, or null for all",
+            ),
+            _one_of("sampling", self.sampling, SAMPLING),
+            (self.size >= 16, f"size={self.size} must be at least 16 pixels"),
+            _one_of("faces", self.faces, FACES),
+            (
+                self.track or self.faces != "all",
+                "faces=all follows people and cannot be combined with track=false",
+            ),
+            (self.min_face >= 0, f"min_face={self.min_face} must be at least 0 pixels"),
+            (self.margin >= 1, f"margin={self.margin} must be at least 1"),
+            _one_of("format", self.format, FORMATS),
+            (1 <= self.quality <= 100, f"quality={self.quality} must lie between 1 and 100"),
+        )
+        if broken := [message for holds, message in requirements if not holds]:
+            raise InputError("; ".join(broken), "correct these keys")
 
 
-def encoded(pixels: Crop, recipe: Recipe) -> bytes:
-    """A crop as the bytes of an image file; JPEG without colour subsampling, which would blur traces in colour."""
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> tuple[bool, str]:
+    """Whether a value is among its choices, and the message where it is not."""
+    return value in choices, f"{name}={value} is unknown; choose one of {', '.join(choices)}"
+
+
+def encode_crop(pixels: Crop, recipe: Recipe) -> bytes:
+    """A crop as the bytes of an image file."""
     return cv2.imencode(
         f".{recipe.format}",
         cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR),
-        CODING[recipe.format](recipe.quality),
+        IMWRITE_PARAMS[recipe.format](recipe.quality),
     )[1].tobytes()

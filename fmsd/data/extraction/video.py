@@ -1,4 +1,4 @@
-"""Decoding videos: frames at even distances, by their position in the order of presentation; PyAV carries FFmpeg."""
+"""Decoding of videos by PyAV (FFmpeg): frames by their position in the order of presentation."""
 
 import bisect
 import contextlib
@@ -17,39 +17,38 @@ from av.stream import Disposition
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from fmsd.data.extraction.pixels import Picture, Pixels, aspect, shown
+from fmsd.data.extraction.pixels import Picture, Pixels, pixel_aspect, render_frame
 from fmsd.data.manifest import frame_positions
 from fmsd.errors import InputError, reason
 
 DECODER = (
     f"PyAV {av.__version__} (libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))})"
 )
-"""What decodes, for the record of an extraction."""
+"""Version of the decoder, for the settings of an extraction."""
 
-STAMPED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
-"""Containers (FFmpeg's names) that tell when each frame is shown and where its key frames lie; frames of others can only be counted."""
+TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+"""Containers (FFmpeg's names) with reliable time stamps; in others frames are counted."""
 
-PLAIN = ("av1", "h264", "hevc", "mjpeg", "vp9")
-"""Codecs (FFmpeg's names) that make a frame of every packet; others have packets that show nothing."""
+ONE_FRAME_CODECS = ("av1", "h264", "hevc", "mjpeg", "vp9")
+"""Codecs (FFmpeg's names) that decode every packet to one frame; others may decode it to none."""
 
-REORDERED = 16
-"""B frames that wait at most for the frame after them: no codec holds more."""
+MAX_B_FRAMES = 16
+"""Largest number of B frames that wait for the frame after them: no codec reorders more."""
 
 T = TypeVar("T")
-See = Callable[[VideoStream, int, float, VideoFrame | None, bool], T]
-"""What is made of a frame from its stream, its position, its time, itself, and whether it is sound."""
+FrameFunction = Callable[[VideoStream, int, float, VideoFrame | None, bool], T]
+"""A function of the stream, a frame's position and seconds, the frame, and whether it is intact."""
 
 
 class Sample(NamedTuple):
     """A frame of a video.
 
     Args:
-        position: its place in the video, counted from 0.
-        seconds: when it is shown.
+        position: index in the video, from 0.
+        seconds: time of presentation.
         image: RGB pixels as a viewer sees them, see `fmsd.data.extraction.pixels`; None where the
-            stream is damaged, unless damaged frames are asked for.
-        corrupt: whether the frame is decoded, but with what the decoder made up where the stream is
-            damaged.
+            stream is damaged, unless damaged frames are kept.
+        corrupt: whether the frame is decoded, but with damage that the decoder concealed.
         picture: how it is shown; None where it cannot be decoded, or is an image file.
     """
 
@@ -61,15 +60,15 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Index:
-    """What a video file holds, found by reading its packets without decoding them.
+class VideoIndex:
+    """The frames of a video file, by its packets, without decoding them.
 
     Args:
-        shown: time stamps of its frames in the order of presentation; None where the file does not
-            tell them reliably.
-        keys: positions that decoding can begin with: key frames, and the begin of the file.
-        length: number of packets, which is that of frames in nearly all files.
-        declared: the number that the file's head promises; 0 where it does not.
+        shown: time stamps of the frames in the order of presentation; None where the file's are
+            not reliable.
+        keys: positions at which decoding can begin: key frames, and the start of the file.
+        length: number of packets, which equals the number of frames in nearly all files.
+        declared: number of frames by the file's header; 0 where it has none.
     """
 
     shown: Sequence[int] | None
@@ -79,13 +78,15 @@ class Index:
 
     @property
     def truncated(self) -> bool:
-        """Whether the file ends before the frames that its head promises."""
+        """Whether the file has fewer frames than its header declares."""
         return self.length < 0.99 * self.declared - 1
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A video file and its first video stream, decoded in a single thread: processes are the parallelism.
+def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Opens a video file; yields the container and its first video stream.
+
+    It is decoded in a single thread: processes are the parallelism.
 
     Raises:
         InputError: an empty, damaged or audio-only file.
@@ -113,117 +114,130 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _is_cover(stream: VideoStream) -> bool:
-    """Whether a stream is a picture on the cover of a sound file."""
+    """Whether a stream is the cover picture of an audio file."""
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def index(container: InputContainer, stream: VideoStream) -> Index:
-    """Reads all packets of a stream."""
+def read_index(container: InputContainer, stream: VideoStream) -> VideoIndex:
+    """Reads all packets of a stream, without decoding them."""
     packets = [
         (packet.pts, packet.is_keyframe)
         for packet in _packets(container, stream)
         if not packet.is_discard
     ]
     shown = sorted((stamp, key) for stamp, key in packets if stamp is not None)
-    told = container.format.name in STAMPED and stream.codec_context.name in PLAIN
-    if not told or len(dict(shown)) < len(packets):
-        return Index(None, [0], len(packets), stream.frames)
+    timed = (
+        container.format.name in TIMED_CONTAINERS and stream.codec_context.name in ONE_FRAME_CODECS
+    )
+    if not timed or len(dict(shown)) < len(packets):
+        return VideoIndex(None, [0], len(packets), stream.frames)
     keys = [place for place, (_, key) in enumerate(shown) if key or not place]
-    return Index([stamp for stamp, _ in shown], keys, len(packets), stream.frames)
+    return VideoIndex([stamp for stamp, _ in shown], keys, len(packets), stream.frames)
 
 
-def sampled(
+def sample_video(
     path: Path, count: int | None, sampling: str = "spread", keep_corrupt: bool = False
 ) -> Iterator[Sample]:
-    """At most `count` frames of a video file, spread evenly from its first to its last, or the first ones; None for all.
+    """Samples frames of a video file.
 
-    Positions, pixels and the number of frames are those of the file decoded from begin to end. A
-    frame that cannot be decoded, or only with damage (see `sound`), comes without an image.
+    Positions, pixels and the number of frames equal those of decoding the whole file in order. A
+    frame that cannot be decoded, or only with damage (see `mark_intact`), has no image.
 
     Args:
-        keep_corrupt: give the images of frames that are decoded with damage, too.
+        count: largest number of frames; None for all.
+        sampling: `spread` evenly from the first frame to the last, or the `first` ones.
+        keep_corrupt: keep the images of frames that are decoded with damage.
 
     Raises:
-        InputError: as `opened`, or a file without a single frame.
+        InputError: as `open_video`, or a file without frames.
     """
-    yield from each(path, count, sampling, lambda sample: sample, keep_corrupt=keep_corrupt)
+    yield from map_frames(path, count, sampling, lambda sample: sample, keep_corrupt=keep_corrupt)
 
 
-def complete(held: Index, path: Path) -> None:
-    """Lets a file pass that holds the frames that its head promises.
+def check_complete(index: VideoIndex, path: Path) -> None:
+    """Checks that a file has the frames that its header declares.
 
     Raises:
         InputError: it is cut off.
     """
-    if held.truncated:
+    if index.truncated:
         raise InputError(
-            f"The video {path} ends after {held.length} of {held.declared} frames",
+            f"The video {path} ends after {index.length} of {index.declared} frames",
             "copy it again from its source",
         )
 
 
-def each(
+def map_frames(
     path: Path,
     count: int | None,
     sampling: str,
-    see: Callable[[Sample], T],
+    function: Callable[[Sample], T],
     whole: bool = False,
     keep_corrupt: bool = False,
 ) -> list[T]:
-    """What `see` makes of each frame that `sampled` takes, without keeping the frames themselves.
+    """Applies a function to each sampled frame of a video file, without keeping the frames.
 
-    Where a file does not hold what its index promises, it is called anew for frames of another
-    decoding, and what it gave before is dropped.
+    Where the frames differ from the file's index, the file is decoded again from its start: the
+    function is called anew, and its earlier results are dropped.
 
     Args:
+        count, sampling, keep_corrupt: as of `sample_video`.
         whole: refuse a file that is cut off.
-        keep_corrupt: as that of `sampled`.
 
     Raises:
-        InputError: as `sampled`.
+        InputError: as `sample_video`.
     """
 
     def sample(
         stream: VideoStream, position: int, seconds: float, frame: VideoFrame | None, clean: bool
     ) -> T:
         if frame is None:
-            return see(Sample(position, seconds, None))
-        image, picture = shown(frame, aspect(stream))
-        return see(
+            return function(Sample(position, seconds, None))
+        image, picture = render_frame(frame, pixel_aspect(stream))
+        return function(
             Sample(position, seconds, image if clean or keep_corrupt else None, not clean, picture)
         )
 
-    with opened(path) as (container, stream):
-        held = index(container, stream)
+    with open_video(path) as (container, stream):
+        index = read_index(container, stream)
         if whole:
-            complete(held, path)
-        found = _by_stamp(
-            container, stream, held, frame_positions(held.length, count, sampling), sample
-        )
-    length = held.length
-    while found is None:
+            check_complete(index, path)
+        wanted = frame_positions(index.length, count, sampling)
+        results = _map_by_stamp(container, stream, index, wanted, sample)
+    length = index.length
+    while results is None:
         if not length:
             raise InputError(
                 f"The video {path} holds no frames",
                 "copy it again from its source, or leave it out",
             )
-        found, length = _by_count(path, frame_positions(length, count, sampling), length, sample)
-    return found
+        results, length = _map_by_count(
+            path, frame_positions(length, count, sampling), length, sample
+        )
+    return results
 
 
-def _by_stamp(
-    container: InputContainer, stream: VideoStream, held: Index, wanted: Sequence[int], see: See[T]
+def _map_by_stamp(
+    container: InputContainer,
+    stream: VideoStream,
+    index: VideoIndex,
+    wanted: Sequence[int],
+    function: FrameFunction[T],
 ) -> list[T] | None:
-    """The wanted frames, with a jump to the last key frame before the next one; None where frames are not what the index promises."""
-    if not held.shown:
+    """Applies a function to frames that are found by time stamp, seeking to the last key frame.
+
+    Returns:
+        None where the decoded frames differ from the index.
+    """
+    if not index.shown:
         return None
-    position: dict[int | None, int] = {stamp: place for place, stamp in enumerate(held.shown)}
-    found, unit, reached = list[T](), float(stream.time_base or 0), -1
-    frames = _begun(container, stream, position, held.shown[0])
+    position: dict[int | None, int] = {stamp: place for place, stamp in enumerate(index.shown)}
+    results, unit, reached = list[T](), float(stream.time_base or 0), -1
+    frames = _decode_from(container, stream, position, index.shown[0])
     for place in wanted:
-        key = held.keys[bisect.bisect_right(held.keys, place) - 1]
+        key = index.keys[bisect.bisect_right(index.keys, place) - 1]
         if jumped := key > reached + 1:
-            frames, reached = _begun(container, stream, position, held.shown[key]), key - 1
+            frames, reached = _decode_from(container, stream, position, index.shown[key]), key - 1
         while reached < place:
             frame, clean = next(frames, (None, False))
             reached += 1
@@ -234,72 +248,82 @@ def _by_stamp(
             ):
                 return None
             if reached == place:
-                found.append(
-                    see(stream, place, (held.shown[place] - held.shown[0]) * unit, frame, clean)
-                )
-    return found
+                seconds = (index.shown[place] - index.shown[0]) * unit
+                results.append(function(stream, place, seconds, frame, clean))
+    return results
 
 
-def _begun(
+def _decode_from(
     container: InputContainer, stream: VideoStream, position: Mapping[int | None, int], stamp: int
 ) -> Iterator[tuple[VideoFrame | None, bool]]:
-    """What is decoded from a key frame on; a jump may end before it, and frames shown before it may follow it in the file."""
+    """The frames from the key frame of a time stamp on, each with whether it is intact.
+
+    A seek may end before the key frame, and frames shown before it may follow it in the file; both
+    are skipped.
+    """
     with contextlib.suppress(av.error.FFmpegError):  # nothing, or another frame, is decoded then
         container.seek(stamp, stream=stream)
     first = position[stamp]
-    return sound(
+    return mark_intact(
         itertools.dropwhile(
             lambda frame: frame is None or position.get(frame.pts, first) < first,
-            _decoded(container, stream),
+            _decode(container, stream),
         )
     )
 
 
-def _by_count(
-    path: Path, wanted: Sequence[int], length: int, see: See[T]
+def _map_by_count(
+    path: Path, wanted: Sequence[int], length: int, function: FrameFunction[T]
 ) -> tuple[list[T] | None, int]:
-    """The wanted frames, by decoding and counting all; None, and how many there are, where these are not `length` and the last is wanted."""
-    with opened(path) as (container, stream):
+    """Applies a function to frames that are found by decoding and counting all.
+
+    Args:
+        wanted: positions, in rising order, chosen for a video of `length` frames.
+
+    Returns:
+        The results and `length`; None and the number of frames where this is not `length`, unless
+        counting ended at the last wanted frame before the end of the video.
+    """
+    with open_video(path) as (container, stream):
         rate = float(stream.average_rate or stream.guessed_rate or 25)
-        found, left, place = list[T](), set(wanted), -1
-        for place, (frame, clean) in enumerate(sound(_decoded(container, stream))):
+        results, left, place = list[T](), set(wanted), -1
+        for place, (frame, clean) in enumerate(mark_intact(_decode(container, stream))):
             if place in left:
-                found.append(see(stream, place, place / rate, frame, clean))
+                results.append(function(stream, place, place / rate, frame, clean))
             if place == wanted[-1] < length - 1:
-                return found, length
-    return (found if place + 1 == length else None), place + 1
+                return results, length
+    return (results if place + 1 == length else None), place + 1
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """The packets of a stream, up to where a file is cut off or damaged beyond them."""
+    """The packets of a stream, up to where the file is cut off or damaged."""
     with contextlib.suppress(av.error.FFmpegError):
         yield from (packet for packet in container.demux(stream) if packet.size)
 
 
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:
-    """Frames from where the container stands; None for a packet that cannot be decoded."""
-    for packet in itertools.chain(
-        _packets(container, stream), [None]
-    ):  # the decoder gives the frames that it holds back at the end
+def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:
+    """Frames from the container's position on; None for a packet that cannot be decoded."""
+    # None makes the decoder return the frames that it has held back
+    for packet in itertools.chain(_packets(container, stream), [None]):
         try:
             yield from stream.decode(packet)
         except av.error.FFmpegError:
             yield None
 
 
-def sound(frames: Iterable[VideoFrame | None]) -> Iterator[tuple[VideoFrame | None, bool]]:
-    """Each frame of a stream in the order of presentation, and whether its pixels are those of the video.
+def mark_intact(frames: Iterable[VideoFrame | None]) -> Iterator[tuple[VideoFrame | None, bool]]:
+    """Pairs each frame, in the order of presentation, with whether it is free of damage.
 
-    A decoder marks the frame in which it conceals damage, but not those that it predicts from it.
-    So the marked frame, or one that is lost, and all after it up to the next key frame are not
-    sound; nor are the B frames right before it, which may be predicted from it.
+    A decoder marks the frame in which it conceals damage, but not the frames that it predicts from
+    it. So the marked or lost frame and all after it up to the next key frame are not intact, nor
+    are the B frames right before it, which may be predicted from it.
     """
     clean, waiting = True, deque[VideoFrame]()
     for frame in frames:
         intact = frame is not None and not frame.is_corrupt
         if frame is not None and intact and frame.pict_type == PictureType.B:
             waiting.append(frame)
-            if len(waiting) > REORDERED:
+            if len(waiting) > MAX_B_FRAMES:
                 yield waiting.popleft(), clean
             continue
         yield from ((before, clean and intact) for before in waiting)

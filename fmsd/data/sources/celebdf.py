@@ -1,4 +1,6 @@
-"""Celeb-DF v1 and v2 (Li et al., CVPR 2020, arXiv 1909.12962) and Celeb-DF++ (Li et al., 2025, arXiv 2507.18015) in their official trees.
+"""Celeb-DF v1, v2 and Celeb-DF++ in their official trees.
+
+Li et al., CVPR 2020, arXiv 1909.12962 (v1 and v2); Li et al., 2025, arXiv 2507.18015 (++).
 
     ROOT/List_of_testing_videos.txt
     ROOT/Celeb-real/id0_0000.mp4           ROOT/YouTube-real/00000.mp4
@@ -14,61 +16,64 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from fmsd.data.frame import REAL, Entry, Problem, Video, video_id
-from fmsd.data.sources.labels import forgery
+from fmsd.data.sources.labels import forgery_domain
 from fmsd.data.sources.text import read_text
-from fmsd.data.sources.tree import Clip, clips, contents, readable
-from fmsd.data.spelling import backslashes, matched, slashed
+from fmsd.data.sources.tree import VideoPaths, list_videos, read_folder, refuse_unreadable
+from fmsd.data.spelling import backslash_problems, match_names, with_slashes
 from fmsd.errors import InputError
 
-LIST = "List_of_testing_videos.txt"
-REALS = ("Celeb-real", "YouTube-real")
-FAKES = "Celeb-synthesis"
+TEST_LIST = "List_of_testing_videos.txt"
+"""The list of test videos below the root."""
+
+REAL_FOLDERS = ("Celeb-real", "YouTube-real")
+FAKE_FOLDER = "Celeb-synthesis"
 SCENARIOS = ("FaceSwap", "FaceReenact", "TalkingFace")
-ALIASES = {"Celeb-DF-v2": "Celeb-DF"}
-"""What the authors' scripts call a method, and what their README calls it."""
+METHOD_ALIASES = {"Celeb-DF-v2": "Celeb-DF"}
+"""Methods of Celeb-DF++ by the name of their folder, where the authors' README has another."""
 
 
-@readable
+@refuse_unreadable
 def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
     """The videos of Celeb-DF v1 or v2, whose one forgery is `Celeb-synthesis`.
 
     Args:
-        frames: name of the folders that hold extracted frames; found by itself where there is only
-            one.
+        frames: name of the folders that hold extracted frames; detected where there is only one.
 
     Raises:
         InputError: a missing folder or test list, a list that cannot be read, or a copy of
             Celeb-DF++.
     """
-    if any((root / FAKES / scenario).is_dir() for scenario in SCENARIOS):
+    if any((root / FAKE_FOLDER / scenario).is_dir() for scenario in SCENARIOS):
         raise InputError(
-            f"{root / FAKES} holds a folder per forgery, which is the tree of Celeb-DF++",
+            f"{root / FAKE_FOLDER} holds a folder per forgery, which is the tree of Celeb-DF++",
             "read it with data=celebdf_pp",
         )
-    yield from _videos(root, dataset, {FAKES: FAKES}, frames)
+    yield from _videos(root, dataset, {FAKE_FOLDER: FAKE_FOLDER}, frames)
 
 
-@readable
+@refuse_unreadable
 def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
-    """The videos of Celeb-DF++, whose forgeries are the folders of its methods: `BlendFace`, `LivePortrait`, `SadTalker`, ...
+    """The videos of Celeb-DF++; the folder of a method is a domain (`BlendFace`, `SadTalker`, ...).
 
     Args:
-        frames: as that of `scan`.
+        frames: as of `scan`.
 
     Raises:
         InputError: a missing folder or test list, a list that cannot be read, or no method.
     """
     methods: dict[str, str] = {}
     for scenario in SCENARIOS:
-        if (root / FAKES / scenario).is_dir():
-            held = contents(root / FAKES / scenario)
-            yield from held.problems
-            for name in held.folders:
-                place = f"{FAKES}/{scenario}/{name}"
-                methods[place] = forgery(ALIASES.get(name, name), f"The folder {root / place}")
+        if (root / FAKE_FOLDER / scenario).is_dir():
+            inside = read_folder(root / FAKE_FOLDER / scenario)
+            yield from inside.problems
+            for name in inside.folders:
+                place = f"{FAKE_FOLDER}/{scenario}/{name}"
+                methods[place] = forgery_domain(
+                    METHOD_ALIASES.get(name, name), f"The folder {root / place}"
+                )
     if not methods:
         raise InputError(
-            f"{root / FAKES} holds no method below {', '.join(SCENARIOS)}",
+            f"{root / FAKE_FOLDER} holds no method below {', '.join(SCENARIOS)}",
             "complete the copy of Celeb-DF++, correct data.root, or read an older version with "
             "data=celebdf_v2 or data=celebdf_v1",
         )
@@ -78,72 +83,76 @@ def scan_pp(root: Path, dataset: str, frames: str | None = None) -> Iterator[Ent
 def _videos(
     root: Path, dataset: str, forgeries: Mapping[str, str], frames: str | None
 ) -> Iterator[Entry]:
-    """The videos of the real folders and of those of forgeries, whose domains are given."""
-    domains = dict.fromkeys(REALS, REAL) | dict(forgeries)
-    listed, problems = tested(root)
-    held: dict[str, dict[str, Clip]] = {}
+    """The videos of the real folders and of the folders of forgeries.
+
+    Args:
+        forgeries: the domain of each folder of fakes.
+    """
+    domains = dict.fromkeys(REAL_FOLDERS, REAL) | dict(forgeries)
+    listed, problems = read_test_list(root)
+    videos: dict[str, dict[str, VideoPaths]] = {}
     for folder in domains:
-        held[folder], more = clips(root / folder, frames)
+        videos[folder], more = list_videos(root / folder, frames)
         problems += more
-    both = held[REALS[0]].keys() & held[REALS[1]].keys()
+    both = videos[REAL_FOLDERS[0]].keys() & videos[REAL_FOLDERS[1]].keys()
     for folder in dict.fromkeys((*domains, *listed)):
-        listed[folder], more = matched(
-            listed.get(folder, {}), held.get(folder, {}), LIST, root / folder
+        listed[folder], more = match_names(
+            listed.get(folder, {}), videos.get(folder, {}), TEST_LIST, root / folder
         )
         problems += more
     yield from problems
     for folder, domain in domains.items():
         label = 0 if domain == REAL else 1
         labels = listed[folder]
-        for name, (file, images) in held[folder].items():
+        for name, (file, images) in videos[folder].items():
             if labels.get(name, label) != label:
-                yield mislabelled(name, folder, label)
-            own = f"{folder}/{name}" if domain == REAL and name in both else name
+                yield mislabelled_problem(name, folder, label)
+            key = f"{folder}/{name}" if domain == REAL and name in both else name
             yield Video(
                 file,
                 images,
                 label,
                 dataset,
                 domain,
-                video_id(dataset, domain, "", own),
+                video_id(dataset, domain, "", key),
                 "test" if name in labels else "train",
             )
 
 
-def mislabelled(name: str, folder: str, label: int) -> Problem:
-    """What to say of a video that the list gives another label than its folder.
+def mislabelled_problem(name: str, folder: str, label: int) -> Problem:
+    """The problem of a video whose label in the list differs from that of its folder.
 
     Args:
-        label: the folder's, which is taken.
+        label: the folder's label, which is taken.
     """
-    said, meant = ("fake", "real") if label == 0 else ("real", "fake")
+    listed, taken = ("fake", "real") if label == 0 else ("real", "fake")
     return Problem(
         "mislabelled",
-        f"{LIST} calls {name} {said}, but it is in {folder} and taken for {meant}",
+        f"{TEST_LIST} calls {name} {listed}, but it is in {folder} and taken for {taken}",
         "fetch the list again",
     )
 
 
-def tested(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
-    """The labels (1 = fake) of the test videos by folder and name, and what is wrong with their list.
+def read_test_list(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
+    """The labels (1 = fake) of the test videos by folder and name, and the problems of the list.
 
     Raises:
         InputError: there is no list, or a line of it cannot be read.
     """
-    path = root / LIST
+    path = root / TEST_LIST
     if not path.is_file():
         raise InputError(
             f"There is no test list {path}",
             "it comes with the dataset: copy it there, or correct data.root",
         )
-    found: dict[str, dict[str, int]] = {}
+    label_of: dict[str, dict[str, int]] = {}
     slashes = 0
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         real, _, name = line.strip().partition(" ")
         slashes += "\\" in name
-        video = PurePosixPath(slashed(name.strip()))
+        video = PurePosixPath(with_slashes(name.strip()))
         if real not in ("0", "1") or len(video.parts) < 2:
             raise InputError(
                 f"Line {number} of {path} is not like '1 Celeb-real/id1_0007.mp4', but "
@@ -151,8 +160,8 @@ def tested(root: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
                 "correct that line",
             )
         label = 1 - int(real)
-        if found.setdefault(str(video.parent), {}).setdefault(video.stem, label) != label:
+        if label_of.setdefault(str(video.parent), {}).setdefault(video.stem, label) != label:
             raise InputError(
                 f"{path} lists {video} twice, as real and as fake", "remove the wrong line"
             )
-    return found, backslashes(path, slashes)
+    return label_of, backslash_problems(path, slashes)

@@ -1,11 +1,13 @@
-"""DeeperForensics-1.0 (Jiang et al., CVPR 2020, arXiv 2001.03024) in its official tree, with the real videos of FaceForensics++.
+"""DeeperForensics-1.0 in its official tree, with the real videos of FaceForensics++.
 
-    ROOT/manipulated_videos/VARIANT/000_M101.mp4        target video of FaceForensics++, actor of the source video
-    ROOT/lists/splits/{train,val,test}.txt              names of manipulated videos
+Jiang et al., CVPR 2020, arXiv 2001.03024.
 
-Its authors say that the actors' `source_videos` are not the real class: it is the 1,000 target
-videos, which FaceForensics++ distributes. They keep the split of FaceForensics++ here, so that a
-detector trained on that never meets a real video of its training again.
+    ROOT/manipulated_videos/VARIANT/000_M101.mp4    target video of FaceForensics++, source actor
+    ROOT/lists/splits/{train,val,test}.txt          names of manipulated videos
+
+By the authors, the real class is not the actors' `source_videos` but the 1,000 target videos, which
+FaceForensics++ distributes. These keep the split of FaceForensics++, so that a detector trained on
+it is not tested on real videos of its training.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +17,14 @@ from typing import get_args
 from fmsd.data import overrides
 from fmsd.data.frame import Entry, Problem, Split, Video, video_id
 from fmsd.data.sources import ffpp
-from fmsd.data.sources.labels import forgery
+from fmsd.data.sources.labels import forgery_domain
 from fmsd.data.sources.text import read_text
-from fmsd.data.sources.tree import clips, readable
-from fmsd.data.spelling import backslashes, matched, slashed
+from fmsd.data.sources.tree import list_videos, refuse_unreadable
+from fmsd.data.spelling import backslash_problems, match_names, with_slashes
 from fmsd.errors import InputError
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path,
     dataset: str = "deeperforensics",
@@ -38,9 +40,9 @@ def scan(
         variants: folders below manipulated_videos: `end_to_end` and its perturbed copies,
             `reenact_postprocess`.
         real: the folder of FaceForensics++; the root itself when not given.
-        compression: of the real videos; `c23` by the authors' advice.
+        compression: of the real videos; the authors advise `c23`.
         split: the split of all manipulated videos, instead of the official lists.
-        frames: name of the folder that holds the frames; found by itself where there is only one.
+        frames: name of the folder that holds the frames; detected where there is only one.
 
     Raises:
         InputError: a missing folder or list, or no real videos.
@@ -50,17 +52,17 @@ def scan(
         split_of, problems = _splits(root)
         yield from problems
     for variant in (
-        forgery(name, "data.source.variants")
+        forgery_domain(name, "data.source.variants")
         for name in overrides.as_names(variants, "data.source.variants")
     ):
         folder = root / "manipulated_videos" / variant
-        held, problems = clips(folder, frames)
+        videos, problems = list_videos(folder, frames)
         yield from problems
         official: dict[str, Split] = {}
         if split_of is not None:
-            official, problems = matched(split_of, held, "the official split", folder)
+            official, problems = match_names(split_of, videos, "the official split", folder)
             yield from problems
-        for name, (file, images) in held.items():
+        for name, (file, images) in videos.items():
             kind = split if split_of is None else official.get(name)
             if kind is None:
                 yield Problem(
@@ -83,8 +85,8 @@ def scan(
 
 
 def _splits(root: Path) -> tuple[dict[str, Split], list[Problem]]:
-    """The official split of every manipulated video name, and what is wrong with its lists."""
-    found: dict[str, Split] = {}
+    """The official split of each manipulated video by name, and the problems of its lists."""
+    split_of: dict[str, Split] = {}
     problems: list[Problem] = []
     for split in get_args(Split):
         path = root / "lists" / "splits" / f"{split}.txt"
@@ -95,11 +97,11 @@ def _splits(root: Path) -> tuple[dict[str, Split], list[Problem]]:
                 "split to test",
             )
         names = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
-        for stem in (PurePosixPath(slashed(name)).stem for name in names):
-            if found.setdefault(stem, split) != split:
+        for stem in (PurePosixPath(with_slashes(name)).stem for name in names):
+            if split_of.setdefault(stem, split) != split:
                 raise InputError(
-                    f"The lists in {path.parent} have {stem} in {found[stem]} and in {split}",
+                    f"The lists in {path.parent} have {stem} in {split_of[stem]} and in {split}",
                     "remove it from one of them",
                 )
-        problems += backslashes(path, sum("\\" in name for name in names))
-    return found, problems
+        problems += backslash_problems(path, sum("\\" in name for name in names))
+    return split_of, problems

@@ -1,105 +1,58 @@
-"""DF40 (Yan et al., NeurIPS 2024 Datasets and Benchmarks, arXiv 2406.13495): forty forgery methods in its official trees, or by its JSON files.
+"""DF40: forty forgery methods, in the official trees or by DF40's JSON files.
 
-    ROOT/DF40/METHOD/{ff,cdf}/frames/VIDEO/*.png            test; whole-face synthesis without `frames`, and in Celeb-DF's folders below `cdf`
-    ROOT/DF40/METHOD/{fake,real}/...                        test; the methods that bring their own real images
-    ROOT/DF40_train/METHOD/frames/VIDEO/*.png               training, made from FaceForensics++ alone
+Yan et al., NeurIPS 2024 Datasets and Benchmarks, arXiv 2406.13495.
+
+    ROOT/DF40/METHOD/{ff,cdf}/frames/VIDEO/*.png            test
+    ROOT/DF40/METHOD/{fake,real}/...                        test; own real images
+    ROOT/DF40_train/METHOD/frames/VIDEO/*.png               training, from FaceForensics++
     ROOT/FaceForensics++/..., ROOT/Celeb-DF-v2/...          the real videos of `ff` and `cdf`
-    ROOT/dataset_json/METHOD_{ff,cdf}.json, METHOD.json     its lists
+    ROOT/dataset_json/METHOD_{ff,cdf}.json, METHOD.json     the lists
 
-The domain of a fake is its method. An origin is where a method's real images come from: `ff`,
-`cdf`, or its `own`. A folder of images is a video; images that lie directly in `fake`, `real`,
-`ff`, `cdf` or `inversions` are a video each.
+Entire face synthesis has no folder `frames`, and lies in Celeb-DF's folders below `cdf`. The domain
+of a fake is its method. An origin is where a method's real images come from: `ff`, `cdf`, or its
+`own`. A folder of images is a video; images that lie directly in `fake`, `real`, `ff`, `cdf` or
+`inversions` are a video each.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from fmsd.data import overrides
 from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, Video, video_id
-from fmsd.data.sources import celebdf, deepfakebench, ffpp
-from fmsd.data.sources import labels as words
+from fmsd.data.sources import celebdf, ffpp
+from fmsd.data.sources.df40_lists import scan_lists
+from fmsd.data.sources.df40_methods import METHODS, choose_methods
+from fmsd.data.sources.labels import parse_labels
 from fmsd.data.sources.tree import (
-    FILES,
-    FRAMES,
-    SIDE,
-    clips,
-    contents,
-    listing,
-    readable,
-    twice,
-    walk,
-    without_frames,
+    FRAME_FOLDERS,
+    SIDE_FOLDERS,
+    VIDEO_FOLDER,
+    duplicate_video_error,
+    frameless_problem,
+    list_videos,
+    read_folder,
+    refuse_unreadable,
+    walk_folders,
 )
-from fmsd.data.spelling import absent, matched
+from fmsd.data.spelling import match_names, missing_problems
 from fmsd.errors import InputError
 
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "FS": (
-        "fsgan",
-        "faceswap",
-        "simswap",
-        "inswap",
-        "blendface",
-        "uniface",
-        "mobileswap",
-        "e4s",
-        "facedancer",
-        "deepfacelab",
-    ),
-    "FR": (
-        *(
-            "fomm",
-            "facevid2vid",
-            "wav2lip",
-            "MRAA",
-            "one_shot_free",
-            "pirender",
-            "tpsm",
-            "lia",
-            "danet",
-            "sadtalker",
-            "mcnet",
-        ),
-        *("hyperreenact", "heygen"),
-    ),
-    "EFS": (
-        "VQGAN",
-        "StyleGAN2",
-        "StyleGAN3",
-        "StyleGANXL",
-        "sd2.1",
-        "ddim",
-        "rddm",
-        "pixart",
-        "DiT",
-        "SiT",
-        "MidJourney",
-        "whichisreal",
-    ),
-    "FE": ("CollabDiff", "e4e", "stargan", "starganv2", "styleclip"),
-}
-"""The methods of each family, as DF40's lists name them: face swapping, face reenactment, entire face synthesis, face editing."""
-
-ALIASES = {"whichfaceisreal": "whichisreal", "stargan2": "starganv2"}
-"""Folders whose name is not that of the method, in lower case."""
-
-METHODS = {method.lower(): method for methods in FAMILIES.values() for method in methods} | ALIASES
-
-TREES: dict[Split, tuple[str, ...]] = {
+TREE_FOLDERS: dict[Split, tuple[str, ...]] = {
     "train": ("DF40_train", "train"),
     "test": ("DF40", "DF40_test", "test"),
 }
-"""Where each tree is looked for, below the root."""
+"""Folders below the root in which each tree may lie."""
 
 ORIGINS = {"ff": "ff", "cdf": "cdf", "fake": "own", "real": "own"}
+"""The origin of the videos below each folder."""
 
-LEVELS = frozenset({*ORIGINS, *FRAMES, FILES, "inversions"})
-"""Folders that hold videos, or images that are a video each."""
+LEVEL_FOLDERS = frozenset({*ORIGINS, *FRAME_FOLDERS, VIDEO_FOLDER, "inversions"})
+"""Folders of videos, or of images that are a video each."""
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path,
     dataset: str = "df40",
@@ -116,29 +69,29 @@ def scan(
 
     Args:
         families: families whose methods are taken: FS, FR, EFS, FE.
-        methods: methods to take among them; all when not given.
+        methods: methods to take among them; None for all.
         origins: origins to take: `ff`, `cdf`, `own`.
         lists: read DF40's JSON files instead of its folders.
-        ff: FaceForensics++ as DF40 distributes it; `ROOT/FaceForensics++` when not given.
-        cdf: Celeb-DF v2 as DF40 distributes it; `ROOT/Celeb-DF-v2` when not given.
-        splits: as that of FaceForensics++.
-        labels: as those of DeepfakeBench's JSON files, for DF40's.
+        ff: FaceForensics++ as DF40 distributes it; None for `ROOT/FaceForensics++`.
+        cdf: Celeb-DF v2 as DF40 distributes it; None for `ROOT/Celeb-DF-v2`.
+        splits: as of FaceForensics++.
+        labels: as of DeepfakeBench's JSON files, for DF40's.
 
     Raises:
         InputError: an unknown family, method or origin, a missing folder or list, an unknown label
             in a list, or no real videos of an origin.
     """
     wanted = None if methods is None else overrides.as_names(methods, "data.source.methods")
-    chosen = _chosen(overrides.as_names(families, "data.source.families"), wanted)
+    chosen = choose_methods(overrides.as_names(families, "data.source.families"), wanted)
     origins = overrides.as_names(origins, "data.source.origins")
     if unknown := [origin for origin in origins if origin not in ORIGINS.values()]:
         raise InputError(
             f"DF40 has no origin {', '.join(unknown)}",
             "choose from ff, cdf, own in data.source.origins",
         )
-    given = words.checked(labels or {}, "data.source.labels")
+    given = parse_labels(labels or {}, "data.source.labels")
     if lists:
-        yield from _listed(root, dataset, chosen, origins, given)
+        yield from scan_lists(root, dataset, chosen, origins, given)
         return
     if given:
         raise InputError(
@@ -146,79 +99,46 @@ def scan(
             "leave it out, or give data.source.lists=true",
         )
     taken: set[tuple[str, Split]] = set()
-    found: set[str] = set()
-    for split, place in _trees(root):
-        held = contents(place)
-        yield from held.problems
-        for folder in (place / name for name in held.folders):
-            method = METHODS.get(folder.name.lower())
-            if method is None:
-                yield Problem(
-                    "unlisted", f"{folder} is none of DF40's methods and left out", "remove it"
-                )
-            elif method in chosen:
-                own: set[int] = set()
-                for origin, entry in _method(folder, method, dataset, split):
-                    if isinstance(entry, Problem):
-                        yield entry
-                    elif origin in origins:
-                        taken.add((origin, split))
-                        found.add(method)
-                        own |= {entry.label} if origin == "own" else set()
-                        yield entry
-                if own == {1}:
-                    yield Problem(
-                        "missing",
-                        f"{folder} has no real images beside the fake ones",
-                        "complete the copy",
-                    )
-    yield from absent(chosen, found, "DF40's table of methods", root)
+    for origin, entry in _scan_trees(root, chosen, origins, dataset):
+        if not isinstance(entry, Problem):
+            taken.add((origin, entry.split))
+        yield entry
     if kept := {split for origin, split in taken if origin == "ff"}:
-        # its validation videos have no fakes beside them
-        for entry in ffpp.scan(
-            _real(root, "FaceForensics++", ff, "ff"),
-            dataset,
-            "c23",
-            manipulations=(),
-            splits=splits,
-        ):
+        # the validation videos of FaceForensics++ have no fakes beside them
+        place = _real_folder(root, "FaceForensics++", ff, "ff")
+        for entry in ffpp.scan(place, dataset, "c23", manipulations=(), splits=splits):
             if isinstance(entry, Problem) or entry.split in kept:
                 yield entry
     if any(origin == "cdf" for origin, _ in taken):
-        yield from _celebdf(_real(root, "Celeb-DF-v2", cdf, "cdf"), dataset)
+        yield from _celebdf_reals(_real_folder(root, "Celeb-DF-v2", cdf, "cdf"), dataset)
 
 
-def _chosen(families: Sequence[str], methods: Sequence[str] | None) -> list[str]:
-    if unknown := [family for family in families if family not in FAMILIES]:
-        raise InputError(
-            f"DF40 has no family {', '.join(unknown)}",
-            f"choose from {', '.join(FAMILIES)} in data.source.families",
-        )
-    held = [method for family in families for method in FAMILIES[family]]
-    if unknown := [method for method in methods or () if method not in held]:
-        raise InputError(
-            f"The families {', '.join(families)} of DF40 have no method {', '.join(unknown)}",
-            f"choose from {', '.join(held)}",
-        )
-    return [method for method in held if methods is None or method in methods]
+def _find_trees(root: Path) -> list[tuple[Split, Path]]:
+    """The trees below the root.
 
-
-def _trees(root: Path) -> list[tuple[Split, Path]]:
-    found: list[tuple[Split, Path]] = [
+    Raises:
+        InputError: there is none.
+    """
+    trees: list[tuple[Split, Path]] = [
         (split, root / name)
-        for split, names in TREES.items()
+        for split, names in TREE_FOLDERS.items()
         for name in names
         if (root / name).is_dir()
     ]
-    if not found:
+    if not trees:
         raise InputError(
             f"{root} holds neither DF40 nor DF40_train",
             "give the folder that holds them as data.root=PATH",
         )
-    return found
+    return trees
 
 
-def _real(root: Path, name: str, given: str | None, origin: str) -> Path:
+def _real_folder(root: Path, name: str, given: str | None, origin: str) -> Path:
+    """The folder of an origin's real videos.
+
+    Raises:
+        InputError: it does not exist.
+    """
     place = root / name if given is None else Path(given).expanduser().absolute()
     if not place.is_dir():
         raise InputError(
@@ -228,167 +148,127 @@ def _real(root: Path, name: str, given: str | None, origin: str) -> Path:
     return place
 
 
-def _method(folder: Path, method: str, dataset: str, split: Split) -> Iterator[tuple[str, Entry]]:
-    """(origin, entry) of all that lies below the folder of a method; a video's file and its frames are one entry."""
-    held: dict[str, tuple[str, Video]] = {}
-    for place, (subfolders, images, clip, problems) in walk(folder, SIDE):
+def _scan_trees(
+    root: Path, chosen: Sequence[str], origins: Sequence[str], dataset: str
+) -> Iterator[tuple[str, Entry]]:
+    """(origin, entry) of the chosen methods in all trees, and the problems of the trees."""
+    found: set[str] = set()
+    for split, place in _find_trees(root):
+        inside = read_folder(place)
+        yield from (("", problem) for problem in inside.problems)
+        for folder in (place / name for name in inside.folders):
+            method = METHODS.get(folder.name.lower())
+            if method is None:
+                what = f"{folder} is none of DF40's methods and left out"
+                yield "", Problem("unlisted", what, "remove it")
+                continue
+            if method not in chosen:
+                continue
+            own_labels: set[int] = set()
+            for origin, entry in _scan_method(folder, method, dataset, split):
+                if isinstance(entry, Problem):
+                    yield "", entry
+                elif origin in origins:
+                    found.add(method)
+                    if origin == "own":
+                        own_labels.add(entry.label)
+                    yield origin, entry
+            if own_labels == {1}:
+                what = f"{folder} has no real images beside the fake ones"
+                yield "", Problem("missing", what, "complete the copy")
+    missing = missing_problems(chosen, found, "DF40's table of methods", root)
+    yield from (("", problem) for problem in missing)
+
+
+def _scan_method(
+    folder: Path, method: str, dataset: str, split: Split
+) -> Iterator[tuple[str, Entry]]:
+    """(origin, entry) below the folder of a method; a video's file and frames are one entry."""
+    videos: dict[str, tuple[str, Video]] = {}
+    for place, (subfolders, images, files, problems) in walk_folders(folder, SIDE_FOLDERS):
         parts = place.relative_to(folder).parts
         yield from (("", problem) for problem in problems)
-        if not images and not clip:
+        if not images and not files:
             if not subfolders:
-                yield "", without_frames(place)
+                yield "", frameless_problem(place)
             continue
-        lone = not parts or parts[-1].lower() in LEVELS
-        if _origin(parts, split) is None:
-            yield (
-                "",
-                Problem(
-                    "misplaced",
-                    f"{place} lies in none of ff, cdf, fake, real and is left out",
-                    "move it to the one it belongs to",
-                ),
-            )
+        single = not parts or parts[-1].lower() in LEVEL_FOLDERS  # each image is a video
+        if problem := _misplaced(place, parts if single else parts[:-1], parts, split):
+            yield "", problem
             continue
-        if (
-            len(
-                named := {part.lower() for part in (parts if lone else parts[:-1])} & ORIGINS.keys()
-            )
-            > 1
-        ):
-            yield (
-                "",
-                Problem(
-                    "misplaced",
-                    f"{place} lies in {' and in '.join(sorted(named))} and is left out",
-                    "move it to the one it belongs to",
-                ),
-            )
-            continue
-        for name in images if lone else ():
-            origin, label, domain, identity = _about((*parts, name), method, dataset, split)
+        for name in images if single else ():
+            origin, label, domain, identity = _describe((*parts, name), method, dataset, split)
             yield origin, Frame(Path(place, name), label, dataset, domain, identity, 0, split)
-        for key, part in [
-            ((*parts, Path(name).stem), {"file": Path(place, name)}) for name in clip
-        ] + ([(parts, {"images": Path(place)})] if images and not lone else []):
-            origin, label, domain, identity = _about(key, method, dataset, split)
-            known = held.get(
-                identity, (origin, Video(None, None, label, dataset, domain, identity, split))
-            )[1]
-            for name, path in part.items():
-                if other := getattr(known, name):
-                    raise twice(other, path)
-            held[identity] = (origin, replace(known, **part))
-    yield from held.values()
+        listed: list[tuple[tuple[str, ...], dict[str, Path]]] = [
+            ((*parts, Path(name).stem), {"file": Path(place, name)}) for name in files
+        ]
+        if images and not single:
+            listed.append((parts, {"images": place}))
+        for key, paths in listed:
+            origin, label, domain, identity = _describe(key, method, dataset, split)
+            blank = Video(None, None, label, dataset, domain, identity, split)
+            _, video = videos.get(identity, (origin, blank))
+            for name, path in paths.items():
+                if other := getattr(video, name):
+                    raise duplicate_video_error(other, path)
+            videos[identity] = (origin, replace(video, **paths))
+    yield from videos.values()
+
+
+def _misplaced(
+    place: Path, levels: Sequence[str], parts: Sequence[str], split: Split
+) -> Problem | None:
+    """The problem of a folder that lies in none of the folders of origins, or in several.
+
+    Args:
+        levels: the folders that lead to its videos, below that of the method.
+        parts: the folders that lead to it.
+    """
+    if _origin(parts, split) is None:
+        what = f"{place} lies in none of ff, cdf, fake, real and is left out"
+    elif len(named := {part.lower() for part in levels} & ORIGINS.keys()) > 1:
+        what = f"{place} lies in {' and in '.join(sorted(named))} and is left out"
+    else:
+        return None
+    return Problem("misplaced", what, "move it to the one it belongs to")
 
 
 def _origin(parts: Sequence[str], split: Split) -> str | None:
+    """The origin by the folders of a path; that of the training tree is `ff` by default."""
     named = [ORIGINS[part.lower()] for part in parts if part.lower() in ORIGINS]
     return named[0] if named else "ff" if split == "train" else None
 
 
-def _about(
+def _describe(
     parts: Sequence[str], method: str, dataset: str, split: Split
 ) -> tuple[str, Literal[0, 1], str, str]:
-    """Origin, label, domain and id of a video by the folders it lies in; a method numbers its own images anew in each tree."""
-    origin = cast(str, _origin(parts[:-1], split))
-    label = 0 if any(part.lower() == "real" for part in parts[:-1]) else 1
-    where = (split,) if origin == "own" else (origin,)
-    name = "/".join(
-        (
-            *(() if label else (method,)),
-            *where,
-            *(part for part in parts[:-1] if part.lower() not in LEVELS),
-            parts[-1],
-        )
-    )
+    """Origin, label, domain and id of a video by the folders of its path.
+
+    The id of an image of the method's own has the split, as each tree numbers these anew.
+    """
+    folders = parts[:-1]
+    origin = cast(str, _origin(folders, split))
+    label = 0 if any(part.lower() == "real" for part in folders) else 1
+    below = [part for part in folders if part.lower() not in LEVEL_FOLDERS]
+    where = split if origin == "own" else origin
+    name = "/".join((*(() if label else (method,)), where, *below, parts[-1]))
     domain = method if label else REAL
     return origin, label, domain, video_id(dataset, domain, "", name)
 
 
-def _celebdf(place: Path, dataset: str) -> Iterator[Entry]:
+def _celebdf_reals(place: Path, dataset: str) -> Iterator[Entry]:
     """The real videos among the test videos of Celeb-DF v2."""
-    tested, problems = celebdf.tested(place)
+    listed, problems = celebdf.read_test_list(place)
     yield from problems
-    for folder in celebdf.REALS:
-        held, problems = clips(place / folder)
-        labels, more = matched(tested.get(folder, {}), held, place / celebdf.LIST, place / folder)
+    for folder in celebdf.REAL_FOLDERS:
+        videos, problems = list_videos(place / folder)
+        labels, more = match_names(
+            listed.get(folder, {}), videos, place / celebdf.TEST_LIST, place / folder
+        )
         yield from (*problems, *more)
         for name, label in labels.items():
-            if name in held:
+            if name in videos:
                 if label:
-                    yield celebdf.mislabelled(name, folder, 0)
-                yield Video(
-                    *held[name],
-                    0,
-                    dataset,
-                    REAL,
-                    video_id(dataset, REAL, "", f"cdf/{folder}/{name}"),
-                    "test",
-                )
-
-
-def _listed(
-    root: Path,
-    dataset: str,
-    chosen: Sequence[str],
-    origins: Collection[str],
-    labels: Mapping[str, words.Label],
-) -> Iterator[Entry]:
-    """The frames that the JSON files of the chosen methods list; the real ones, which many files share, once."""
-    places = [root / folder for folder in deepfakebench.FOLDERS if (root / folder).is_dir()]
-    files = [place / entry.name for place in places for entry in listing(place)]
-    held = {path.stem.lower(): path for path in files if path.suffix == ".json"}
-    taken: dict[Path, int] = {}
-    met: dict[str, None] = {}
-    read = False
-    for method in chosen:
-        lists = [
-            (origin, held.get((method if origin == "own" else f"{method}_{origin}").lower()))
-            for origin in origins
-        ]
-        if not any(file for _, file in lists):
-            yield Problem(
-                "missing",
-                f"{root} holds no JSON file of {method}",
-                f"fetch it, or leave {method} out of data.source.methods",
-            )
-        for origin, file in lists:
-            if file is None:
-                continue
-            read, gone = True, 0
-            for entry in deepfakebench.listed(
-                root, str(file.absolute()), dataset, None, labels, met
-            ):
-                if not isinstance(entry, Frame):
-                    yield entry
-                elif taken.get(entry.path, entry.label) != entry.label:
-                    raise InputError(
-                        f"{file} lists {entry.path} as {('real', 'fake')[entry.label]}, another "
-                        "file the other way",
-                        "fetch them again",
-                    )
-                elif entry.path not in taken:
-                    if not entry.path.is_file():
-                        gone += 1
-                        continue
-                    taken[entry.path] = entry.label
-                    domain = method if entry.label else REAL
-                    name = entry.video.removeprefix(f"{dataset}/{entry.domain}/")
-                    where = (
-                        f"{method}/{name}"
-                        if origin == "own" and not entry.label
-                        else f"{origin}/{name}"
-                    )
-                    yield replace(entry, domain=domain, video=video_id(dataset, domain, "", where))
-            if gone:
-                yield Problem(
-                    "missing",
-                    f"{file} lists {gone} frames that are not there and are left out",
-                    "DF40 says so of synthesised faces",
-                )
-    if not read:
-        raise InputError(
-            f"{root} holds no JSON file of the chosen methods of DF40 (METHOD_ff.json, ...)",
-            "fetch DF40's dataset_json",
-        )
-    deepfakebench.check_met(labels, met, "the JSON files of the chosen methods")
+                    yield celebdf.mislabelled_problem(name, folder, 0)
+                identity = video_id(dataset, REAL, "", f"cdf/{folder}/{name}")
+                yield Video(*videos[name], 0, dataset, REAL, identity, "test")

@@ -1,7 +1,9 @@
-"""DeepFakeDetection (Dufour, Gully et al., Google and Jigsaw, 2019), in the tree of FaceForensics++ (arXiv 1901.08971), which distributes it.
+"""DeepFakeDetection (Dufour, Gully et al., Google and Jigsaw, 2019) in its official tree.
 
-    ROOT/original_sequences/actors/COMPRESSION/videos/01__outside_talking_still_laughing.mp4
-    ROOT/manipulated_sequences/DeepFakeDetection/COMPRESSION/videos/01_02__outside_talking_still_laughing__YVGY8LOK.mp4
+FaceForensics++ (arXiv 1901.08971) distributes it in a tree like its own:
+
+    ROOT/original_sequences/actors/COMPRESSION/videos/01__hugging_happy.mp4
+    ROOT/manipulated_sequences/DeepFakeDetection/COMPRESSION/videos/01_02__hugging_happy__YVGY8LOK.mp4
 
 Extracted frames lie beside `videos`, as those of FaceForensics++ do. There is no official split.
 """
@@ -11,16 +13,17 @@ from pathlib import Path
 
 from fmsd.data import overrides
 from fmsd.data.frame import REAL, Entry, Split, Video, video_id
-from fmsd.data.sources.tree import clips, readable
+from fmsd.data.sources.tree import list_videos, refuse_unreadable
 from fmsd.errors import InputError
 
-FOLDERS = {
+DOMAIN_FOLDERS = {
     REAL: "original_sequences/actors",
     "DeepFakeDetection": "manipulated_sequences/DeepFakeDetection",
 }
+"""The folder of each domain."""
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path,
     dataset: str = "dfd",
@@ -33,30 +36,29 @@ def scan(
     Args:
         compression: `raw`, `c23` or `c40`.
         split: the split of all videos, as there is no official one.
-        frames: name of the folder that holds the frames; found by itself where there is only one.
+        frames: name of the folder that holds the frames; detected where there is only one.
 
     Raises:
         InputError: a missing folder.
     """
     compression = overrides.as_name(compression, "data.source.compression")
-    folders = {domain: root / folder / compression for domain, folder in FOLDERS.items()}
+    folders = {domain: root / folder / compression for domain, folder in DOMAIN_FOLDERS.items()}
     if lacking := [str(folder) for folder in folders.values() if not folder.is_dir()]:
         raise InputError(
             f"DeepFakeDetection lacks {', '.join(lacking)}",
             "complete the copy, or choose the compression that it holds",
         )
     for domain, folder in folders.items():
-        held, problems = clips(folder, frames)
+        videos, problems = list_videos(folder, frames)
         yield from problems
-        for name, (file, images) in held.items():
-            identity = video_id(dataset, domain, compression, name)
+        for name, (file, images) in videos.items():
             yield Video(
                 file,
                 images,
                 0 if domain == REAL else 1,
                 dataset,
                 domain,
-                identity,
+                video_id(dataset, domain, compression, name),
                 split,
                 compression,
             )

@@ -17,27 +17,36 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
-from fmsd.data.sources.labels import NUMBERS, WORDS, Label, stated
-from fmsd.data.sources.text import checked, choice, read_csv, read_json
-from fmsd.data.sources.tree import FAKE, clips, contents, readable
-from fmsd.data.spelling import composed, matched, slashed
+from fmsd.data.sources.labels import LABEL_DIGITS, LABEL_WORDS, Label, parse_label
+from fmsd.data.sources.text import read_csv_table, read_json, require_choice, require_kind
+from fmsd.data.sources.tree import FAKE, list_videos, read_folder, refuse_unreadable
+from fmsd.data.spelling import match_names, to_nfc, with_slashes
 from fmsd.errors import InputError
 
-LABELS: dict[str, Mapping[str, Label]] = {"label": WORDS | NUMBERS, "is_fake": NUMBERS}
-"""What the columns of the lists state a label by."""
+LABEL_COLUMNS: dict[str, Mapping[str, Label]] = {
+    "label": LABEL_WORDS | LABEL_DIGITS,
+    "is_fake": LABEL_DIGITS,
+}
+"""The columns of labels in the lists, and the values of each."""
 
-SPLITS: dict[str, Split] = {"train": "train", "validation": "val", "val": "val", "test": "test"}
-DEPTH = 3
-"""How many folders deep below the root a part of the dataset may lie."""
+SPLIT_OF_NAME: dict[str, Split] = {
+    "train": "train",
+    "validation": "val",
+    "val": "val",
+    "test": "test",
+}
+"""The splits by the names of folders, and in the lists."""
+
+MAX_DEPTH = 3
+"""Largest depth below the root of a part of the dataset."""
 
 
-@readable
+@refuse_unreadable
 def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
-    """The videos of every part with labels, in the splits that they or the folders' names tell.
+    """The videos of every part with labels, in the splits of the lists or of the folders' names.
 
     Args:
-        frames: name of the folders that hold extracted frames; found by itself where there is only
-            one.
+        frames: name of the folders that hold extracted frames; detected where there is only one.
 
     Raises:
         InputError: no part, labels that cannot be read, or a part whose split is unknown.
@@ -47,22 +56,22 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
             f"There is no folder {root}", "give the folder of the DFDC as data.root=PATH"
         )
     parts: dict[Path, dict[str, tuple[Label, Split]]] = {}
-    for found in _parts(root, DEPTH):
-        if isinstance(found, Problem):
-            yield found
+    for part in _parts(root, MAX_DEPTH):
+        if isinstance(part, Problem):
+            yield part
         else:
-            parts[found] = _labels(found, root)
+            parts[part] = _read_labels(part, root)
     if not parts:
         raise InputError(
             f"{root} holds no folder with a metadata.json or labels.csv",
             "give the folder of the DFDC as data.root=PATH",
         )
-    times = Counter(composed(name) for labels in parts.values() for name in labels)
+    times = Counter(to_nfc(name) for labels in parts.values() for name in labels)
     for folder, listed in parts.items():
-        held, problems = clips(folder, frames)
-        labels, more = matched(listed, held, f"the list of {folder.name}", folder)
+        videos, problems = list_videos(folder, frames)
+        labels, more = match_names(listed, videos, f"the list of {folder.name}", folder)
         yield from (*problems, *more)
-        for name, (file, images) in held.items():
+        for name, (file, images) in videos.items():
             if name not in labels:
                 yield Problem(
                     "unlisted",
@@ -72,45 +81,47 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
                 continue
             label, split = labels[name]
             domain = FAKE if label else REAL
-            own = (
-                name
-                if times[composed(name)] == 1
-                else f"{folder.relative_to(root).as_posix()}/{name}"
-            )
-            yield Video(
-                file, images, label, dataset, domain, video_id(dataset, domain, "", own), split
-            )
+            unique = times[to_nfc(name)] == 1
+            key = name if unique else f"{folder.relative_to(root).as_posix()}/{name}"
+            identity = video_id(dataset, domain, "", key)
+            yield Video(file, images, label, dataset, domain, identity, split)
 
 
 def _parts(folder: Path, depth: int) -> Iterator[Path | Problem]:
-    """The folders with labels, in order; a problem for each with videos alone."""
+    """The folders with labels, in order; a problem for each with videos but no labels."""
     if (folder / "labels.csv").is_file() or (folder / "metadata.json").is_file():
         yield folder
         return
-    held = contents(folder)
-    if held.videos:
+    inside = read_folder(folder)
+    if inside.videos:
         yield Problem(
             "unlabelled",
             f"{folder} holds videos without metadata.json or labels.csv",
             "they are left out: put their labels there",
         )
-    yield from held.problems
+    yield from inside.problems
     if depth:
-        for child in held.folders:
+        for child in inside.folders:
             yield from _parts(folder / child, depth - 1)
 
 
-def _labels(folder: Path, root: Path) -> dict[str, tuple[Label, Split]]:
-    """The label and split of every video that a part lists; of the test set's two lists, labels.csv."""
+def _read_labels(folder: Path, root: Path) -> dict[str, tuple[Label, Split]]:
+    """The label and split of every video in the list of a part.
+
+    Of the test set's two lists, labels.csv is read.
+    """
     path = folder / "labels.csv" if (folder / "labels.csv").is_file() else folder / "metadata.json"
     found: dict[str, tuple[Label, Split]] = {}
-    for name, about in _listed(path):
-        split = about.get("split")
-        kept = (
-            _label(name, about, path),
-            choice(split, SPLITS, path, name, "split") if split else _split(path, root),
+    for name, about in _read_list(path):
+        label = _label(name, about, path)
+        value = about.get("split")
+        split = (
+            require_choice(value, SPLIT_OF_NAME, path, name, "split")
+            if value
+            else _folder_split(path, root)
         )
-        if found.setdefault(PurePosixPath(slashed(name)).stem, kept) != kept:
+        stem = PurePosixPath(with_slashes(name)).stem
+        if found.setdefault(stem, (label, split)) != (label, split):
             raise InputError(
                 f"{path} lists {name} twice, with two labels or splits",
                 "fetch it again, or leave the right one",
@@ -119,45 +130,50 @@ def _labels(folder: Path, root: Path) -> dict[str, tuple[Label, Split]]:
 
 
 def _label(name: str, about: Mapping[str, Any], path: Path) -> Label:
-    """The label that a list states for a video.
+    """The label of a video by a list.
+
+    Args:
+        about: the list's values for the video.
 
     Raises:
-        InputError: it states none, one that is unknown, or two.
+        InputError: it has none, an unknown one, or two different ones.
     """
-    values = {column: about[column] for column in LABELS if column in about}
-    labels: set[Label | None] = {stated(value, LABELS[column]) for column, value in values.items()}
+    values = {column: about[column] for column in LABEL_COLUMNS if column in about}
+    labels: set[Label | None] = {
+        parse_label(value, LABEL_COLUMNS[column]) for column, value in values.items()
+    }
     label = labels.pop() if len(labels) == 1 else None
     if label is not None:
         return label
-    said = (
-        "has none"
-        if not values
-        else "has " + " and ".join(f"{column}={value!r}" for column, value in values.items())
-    )
+    given = " and ".join(f"{column}={value!r}" for column, value in values.items()) or "none"
     raise InputError(
-        f"{path} does not give each video a label: {name} {said}",
+        f"{path} does not give each video a label: {name} has {given}",
         "correct that to REAL or FAKE (is_fake: 0 or 1)",
     )
 
 
-def _listed(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The names of the videos of a list, and what it says of them."""
+def _read_list(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, values) of the videos in a list."""
     if path.suffix == ".csv":
-        header, rows = read_csv(path, ("filename", "label"), ("split",))
+        header, rows = read_csv_table(path, ("filename", "label"), ("split",))
         for _, cells in rows:
             about = dict(zip(header, cells, strict=True))
             yield about["filename"], about
     else:
         for name, about in read_json(path).items():
-            yield name, checked(about, dict, path, name)
+            yield name, require_kind(about, dict, path, name)
 
 
-def _split(path: Path, root: Path) -> Split:
-    """The split of the nearest folder above a list that is named after one."""
+def _folder_split(path: Path, root: Path) -> Split:
+    """The split of the nearest folder above a list whose name is a split's.
+
+    Raises:
+        InputError: there is none.
+    """
     for place in path.parents:
-        if place.name in SPLITS and (place == root or root in place.parents):
-            return SPLITS[place.name]
+        if place.name in SPLIT_OF_NAME and (place == root or root in place.parents):
+            return SPLIT_OF_NAME[place.name]
     raise InputError(
-        f"Nothing tells the split of the videos of {path}",
+        f"The split of the videos of {path} is unknown",
         "name their folder train, validation or test",
     )

@@ -1,6 +1,8 @@
-"""Deepfake Detection Challenge, preview (Dolhansky et al., 2019, arXiv 1910.08854) in its official tree.
+"""Deepfake Detection Challenge, preview, in its official tree.
 
-    ROOT/dataset.json                                                 or ROOT/dfdc_preview_set/dataset.json
+Dolhansky et al., 2019, arXiv 1910.08854.
+
+    ROOT/dataset.json    or ROOT/dfdc_preview_set/dataset.json
     ROOT/original_videos/643049/643049_A_001.mp4
     ROOT/method_A/...    ROOT/method_B/1260311/1260311_C/1255229_1260311_C_001.mp4
 
@@ -14,122 +16,116 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
-from fmsd.data.sources.dfdc import SPLITS
-from fmsd.data.sources.labels import WORDS, Label, stated
-from fmsd.data.sources.text import checked, choice, member, read_json
-from fmsd.data.sources.tree import FRAMES, Clip, clips, readable
-from fmsd.data.spelling import Spelling, backslashes, composed, slashed
+from fmsd.data.sources.dfdc import SPLIT_OF_NAME
+from fmsd.data.sources.labels import LABEL_WORDS, Label, parse_label
+from fmsd.data.sources.text import read_json, require_choice, require_kind, require_member
+from fmsd.data.sources.tree import FRAME_FOLDERS, VideoPaths, list_videos, refuse_unreadable
+from fmsd.data.spelling import ListedPaths, backslash_problems, to_nfc, with_slashes
 from fmsd.errors import InputError
 
-ORIGINALS = "original_videos"
-METHODS = ("method_A", "method_B")
+ORIGINAL_FOLDER = "original_videos"
+METHOD_FOLDERS = ("method_A", "method_B")
 
 
-@readable
+@refuse_unreadable
 def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
-    """The original videos and those of both methods, whose folders name the forgeries.
+    """The original and the manipulated videos; the folder of a method is the domain of its fakes.
 
     Args:
-        frames: name of the folders that hold the extracted frames of all videos; found by itself
-            where there is only one.
+        frames: name of the folders that hold the extracted frames of all videos; detected where
+            there is only one.
 
     Raises:
         InputError: no `dataset.json`, or one that cannot be read.
     """
-    path = next(
-        (
-            place
-            for place in (root / "dataset.json", root / "dfdc_preview_set" / "dataset.json")
-            if place.is_file()
-        ),
-        None,
-    )
+    candidates = (root / "dataset.json", root / "dfdc_preview_set" / "dataset.json")
+    path = next((place for place in candidates if place.is_file()), None)
     if path is None:
         raise InputError(
             f"There is no dataset.json in {root}",
             "give the folder of the DFDC preview (dfdc_preview_set) as data.root=PATH",
         )
-    listed, problems = _listed(path)
-    flat: dict[str, Mapping[str, Clip]] = {}
+    listed, problems = _read_list(path)
+    flat: dict[str, Mapping[str, VideoPaths]] = {}
     for top in dict.fromkeys(video.parts[0] for video in listed):
-        flat[top], more = _flat(path.parent / top, frames)
+        flat[top], more = _videos_in_frame_folder(path.parent / top, frames)
         problems += more
     yield from problems
-    spelling = Spelling(path)
+    paths = ListedPaths(path)
     stems = Counter((video.parts[0], video.stem) for video in listed)
     for video, (label, split) in listed.items():
         top = video.parts[0]
-        domain, expected = (REAL, 0) if top == ORIGINALS else (top, 1)
+        domain, expected = (REAL, 0) if top == ORIGINAL_FOLDER else (top, 1)
         if label != expected:
-            said, meant = ("fake", "real") if expected == 0 else ("real", "fake")
+            listed_as, taken = ("fake", "real") if expected == 0 else ("real", "fake")
             yield Problem(
                 "mislabelled",
-                f"{path} calls {video} {said}, but its folder says {meant}, which is taken",
+                f"{path} calls {video} {listed_as}, but its folder is {taken}, which is taken",
                 "fetch dataset.json again",
             )
-        file = spelling.place(path.parent, str(video))
-        beside = (
-            file.with_suffix("")
-            if file.is_file()
-            else spelling.place(path.parent, str(video.with_suffix("")))
-        )
-        together = flat[top].get(composed(video.stem))
-        images = (together[1] if together else None) or (beside if beside.is_dir() else None)
-        if images is None and not file.is_file():
+        file = paths.locate(path.parent, str(video))
+        present = file if file.is_file() else None
+        name = str(video.with_suffix(""))
+        beside = file.with_suffix("") if present else paths.locate(path.parent, name)
+        _, images = flat[top].get(to_nfc(video.stem), (None, None))
+        images = images or (beside if beside.is_dir() else None)
+        if images is None and present is None:
             yield Problem(
                 "missing",
                 f"{path} lists {video}, which {path.parent} does not hold",
                 "complete the copy",
             )
             continue
-        name = (
-            video.stem
-            if stems[top, video.stem] == 1
-            else str(video.with_suffix("").relative_to(top))
-        )
+        unique = stems[top, video.stem] == 1
+        name = video.stem if unique else str(video.with_suffix("").relative_to(top))
         identity = video_id(dataset, domain, "", name)
-        yield Video(
-            file if file.is_file() else None, images, expected, dataset, domain, identity, split
-        )
-    yield from spelling.problems()
+        yield Video(present, images, expected, dataset, domain, identity, split)
+    yield from paths.problems()
 
 
-def _flat(folder: Path, frames: str | None) -> tuple[Mapping[str, Clip], list[Problem]]:
-    """The videos whose frames lie together in a folder of frames, by names in composed form; none where there is no such folder."""
-    if not (frames or any((folder / name).is_dir() for name in FRAMES)):
+def _videos_in_frame_folder(
+    folder: Path, frames: str | None
+) -> tuple[Mapping[str, VideoPaths], list[Problem]]:
+    """The videos in a subfolder of frames, by name in Unicode's composed form.
+
+    It is empty where there is no such subfolder.
+    """
+    if not (frames or any((folder / name).is_dir() for name in FRAME_FOLDERS)):
         return {}, []
-    held, problems = clips(folder, frames)
-    return {composed(name): clip for name, clip in held.items()}, problems
+    videos, problems = list_videos(folder, frames)
+    return {to_nfc(name): paths for name, paths in videos.items()}, problems
 
 
-def _listed(path: Path) -> tuple[dict[PurePosixPath, tuple[Label, Split]], list[Problem]]:
-    """The label and split of every video, and what is wrong with the list."""
+def _read_list(path: Path) -> tuple[dict[PurePosixPath, tuple[Label, Split]], list[Problem]]:
+    """The label and split of every video, and the problems of the list."""
     content = read_json(path)
     listed: dict[PurePosixPath, tuple[Label, Split]] = {}
     for name, about in content.items():
-        label = _label(name, checked(about, dict, path, name).get("label"), path)
-        split = choice(member(about, "set", str, path, name), SPLITS, path, name, "set")
-        video = PurePosixPath(slashed(name))
-        if len(video.parts) < 2 or video.parts[0] not in (ORIGINALS, *METHODS):
+        label = _label(name, require_kind(about, dict, path, name).get("label"), path)
+        split = require_choice(
+            require_member(about, "set", str, path, name), SPLIT_OF_NAME, path, name, "set"
+        )
+        video = PurePosixPath(with_slashes(name))
+        if len(video.parts) < 2 or video.parts[0] not in (ORIGINAL_FOLDER, *METHOD_FOLDERS):
             raise InputError(
-                f"{path} lists {name}, which is in none of the folders {ORIGINALS}, "
-                f"{' and '.join(METHODS)}",
+                f"{path} lists {name}, which is in none of the folders {ORIGINAL_FOLDER}, "
+                f"{' and '.join(METHOD_FOLDERS)}",
                 "put the dataset's own dataset.json there",
             )
         if listed.setdefault(video, (label, split)) != (label, split):
             raise InputError(
                 f"{path} lists {video} twice, with two labels or splits", "remove the wrong one"
             )
-    return listed, backslashes(path, sum("\\" in name for name in content))
+    return listed, backslash_problems(path, sum("\\" in name for name in content))
 
 
 def _label(name: str, value: object, path: Path) -> Label:
-    """The label that the list states for a video.
+    """The label of a video by the list.
 
     Raises:
-        InputError: an unknown one.
+        InputError: it is unknown.
     """
-    label = stated(value, WORDS)
+    label = parse_label(value, LABEL_WORDS)
     if label is None:
         raise InputError(
             f"{path} does not give each video a label and a set: that of {name} is {value!r}",

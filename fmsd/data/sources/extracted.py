@@ -1,17 +1,17 @@
-"""The face crops that `fmsd extract` wrote, joined from the records of its videos, whichever shard made them."""
+"""The face crops of `fmsd extract`, from the records of all videos and shards."""
 
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmsd.data.extraction.crops import records
+from fmsd.data.extraction.records import read_records
 from fmsd.data.frame import Entry, Frame, Problem
 from fmsd.errors import InputError
 
 
 def scan(root: Path) -> Iterator[Entry]:
-    """Every crop below `root`; videos without any are told as problems.
+    """Every crop below `root`; a video without crops is a problem.
 
     Raises:
         InputError: no such folder, or a record that cannot be read.
@@ -20,7 +20,7 @@ def scan(root: Path) -> Iterator[Entry]:
         raise InputError(
             f"There is no folder {root}", "give the out= of fmsd extract as data.root=PATH"
         )
-    for folder, record in records(root):
+    for folder, record in read_records(root):
         kept = [frame for frame in record["frames"] if frame["status"] == "face"]
         if not kept:
             counts = ", ".join(
@@ -38,17 +38,17 @@ def scan(root: Path) -> Iterator[Entry]:
                 label=record["label"],
                 dataset=record["dataset"],
                 domain=record["domain"],
-                video=person(record["video"], frame.get("person", 1)),
+                video=person_video_id(record["video"], frame.get("person", 1)),
                 index=frame["index"],
                 split=record["split"],
                 compression=record["compression"],
             )
 
 
-PERSON = re.compile(r"_person\d+$")
-"""How the ids of the second and further persons of a video end."""
+PERSON_SUFFIX = re.compile(r"_person\d+$")
+"""The suffix of the ids of the second and further persons of a video."""
 
 
-def person(video: str, number: int) -> str:
-    """The id of a person's track in a video: the first, who covers most of it, has that of the video."""
+def person_video_id(video: str, number: int) -> str:
+    """The id of a person's track: the first person of a video has the id of the video."""
     return video if number == 1 else f"{video}_person{number}"

@@ -1,12 +1,13 @@
-"""FakeAVCeleb v1.2 (Khalid et al., NeurIPS 2021 Datasets and Benchmarks, arXiv 2108.05080) in its official tree.
+"""FakeAVCeleb v1.2 in its official tree.
+
+Khalid et al., NeurIPS 2021 Datasets and Benchmarks, arXiv 2108.05080.
 
     ROOT/meta_data.csv
-    ROOT/{RealVideo-RealAudio,RealVideo-FakeAudio,FakeVideo-RealAudio,FakeVideo-FakeAudio}/RACE/GENDER/id00076/00109.mp4
+    ROOT/{Real,Fake}Video-{Real,Fake}Audio/RACE/GENDER/id00076/00109.mp4
 
-The label here is that of the pictures. RealVideo-FakeAudio is therefore real; as its pictures are
-those of RealVideo-RealAudio, it is left out unless asked for. The domain of a fake is the table's
-method. In the table, the column named `path` holds a file's name, and the nameless last one its
-folder.
+The label is that of the images, not of the sound. RealVideo-FakeAudio is therefore real; as its
+images equal those of RealVideo-RealAudio, it is left out by default. The domain of a fake is the
+table's method. The column `path` has a file's name, the nameless last column its folder.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,29 +15,23 @@ from pathlib import Path, PurePosixPath
 
 from fmsd.data import overrides
 from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
-from fmsd.data.sources.labels import forgery
-from fmsd.data.sources.text import read_csv
-from fmsd.data.sources.tree import clips, readable
-from fmsd.data.spelling import Spelling, matched
+from fmsd.data.sources.labels import forgery_domain
+from fmsd.data.sources.text import read_csv_table
+from fmsd.data.sources.tree import list_videos, refuse_unreadable
+from fmsd.data.spelling import ListedPaths, match_names
 from fmsd.errors import InputError
 
 TYPES = ("RealVideo-RealAudio", "RealVideo-FakeAudio", "FakeVideo-RealAudio", "FakeVideo-FakeAudio")
 
-COLUMNS = [
-    "source",
-    "target1",
-    "target2",
-    "method",
-    "category",
-    "type",
-    "race",
-    "gender",
-    "path",
-    "",
+# fmt: off
+METADATA_COLUMNS = [
+    "source", "target1", "target2", "method", "category", "type", "race", "gender", "path", "",
 ]
+# fmt: on
+"""The columns of meta_data.csv; the last one has no name."""
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path,
     dataset: str = "fakeavceleb",
@@ -51,9 +46,9 @@ def scan(
     """The videos of the chosen types that the table lists.
 
     Args:
-        types: which of the four types.
+        types: the types to take, of the four in `TYPES`.
         split: the split of all videos, as there is no official one.
-        frames: name of the folder that holds the frames; found by itself where there is only one.
+        frames: name of the folder that holds the frames; detected where there is only one.
 
     Raises:
         InputError: an unknown type, or a missing or damaged table.
@@ -66,8 +61,8 @@ def scan(
         )
     table = root / "meta_data.csv"
     listed: dict[tuple[str, ...], dict[str, str]] = {}
-    spelling = Spelling(table)
-    for line, folder, name, method in _rows(table, spelling):
+    paths = ListedPaths(table)
+    for line, folder, name, method in _rows(table, paths):
         if folder[0] not in types:
             continue
         methods = listed.setdefault(folder, {})
@@ -78,11 +73,11 @@ def scan(
                 f"it stays {methods[name]}",
             )
     for folder, written in listed.items():
-        place = spelling.place(root, "/".join(folder))
-        held, problems = clips(place, frames) if place.is_dir() else ({}, [])
-        methods, more = matched(written, held, table, place)
+        place = paths.locate(root, "/".join(folder))
+        videos, problems = list_videos(place, frames) if place.is_dir() else ({}, [])
+        methods, more = match_names(written, videos, table, place)
         yield from (*problems, *more)
-        for name, (file, images) in held.items():
+        for name, (file, images) in videos.items():
             if name not in methods:
                 yield Problem(
                     "unlisted", f"{images or file} is not in {table} and left out", "remove it"
@@ -90,28 +85,29 @@ def scan(
                 continue
             label = 0 if folder[0].startswith("RealVideo") else 1
             domain = (
-                forgery(methods[name], f"The row of {'/'.join(folder)}/{name} in {table}")
+                forgery_domain(methods[name], f"The row of {'/'.join(folder)}/{name} in {table}")
                 if label
                 else REAL
             )
             identity = video_id(dataset, domain, "", f"{'/'.join(folder)}_{name}")
             yield Video(file, images, label, dataset, domain, identity, split)
-    yield from spelling.problems()
+    yield from paths.problems()
 
 
-def _rows(table: Path, spelling: Spelling) -> Iterator[tuple[int, tuple[str, ...], str, str]]:
+def _rows(table: Path, paths: ListedPaths) -> Iterator[tuple[int, tuple[str, ...], str, str]]:
     """(line, folder from the type on, file name without its ending, method) of each video."""
     if not table.is_file():
         raise InputError(
             f"There is no {table}", "give the FakeAVCeleb_v1.2 folder as data.root=PATH"
         )
-    header, rows = read_csv(table, COLUMNS)
-    kind, place, name, method = (header.index(column) for column in ("type", "", "path", "method"))
+    header, rows = read_csv_table(table, METADATA_COLUMNS)
+    kind, folder = header.index("type"), header.index("")
+    name, method = header.index("path"), header.index("method")
     for line, row in rows:
-        parts = PurePosixPath(spelling.slashed(row[place])).parts
+        parts = PurePosixPath(paths.with_slashes(row[folder])).parts
         if len(parts) < 2 or row[kind] not in TYPES or row[kind] not in parts:
             raise InputError(
-                f"Line {line} of {table} does not tell a video's type, file and folder",
+                f"Line {line} of {table} has no valid type and folder of a video",
                 "correct that line, or remove it",
             )
         yield line, parts[parts.index(row[kind]) :], PurePosixPath(row[name]).stem, row[method]

@@ -1,4 +1,4 @@
-"""The words by which datasets call a video real or fake. What they do not say is for the user to settle: nothing is guessed from a part of a word."""
+"""Labels by the words of a dataset; an ambiguous word is refused for the user to label."""
 
 import re
 import unicodedata
@@ -12,81 +12,88 @@ from fmsd.errors import InputError
 Label = Literal[0, 1]
 """0 real, 1 fake."""
 
-WORDS: dict[str, Label] = {"real": 0, "fake": 1}
-"""The words that say a label, in lower case."""
+LABEL_WORDS: dict[str, Label] = {"real": 0, "fake": 1}
+"""Label words, in lower case."""
 
 NEGATIONS = frozenset({"not", "no", "non", "un", "never", "anti"})
-"""Words that turn the one after them round."""
+"""Words that negate the word after them."""
 
-NUMBERS: dict[str, Label] = {"0": 0, "1": 1}
-"""The numbers that do, where a dataset writes 1 for fake."""
+LABEL_DIGITS: dict[str, Label] = {"0": 0, "1": 1}
+"""Labels as digits, of datasets in which 1 is fake."""
 
-REALS = ("real", "original", "0_real")
-"""Names of folders that hold real images unless the user names others."""
+DEFAULT_REAL_FOLDERS = ("real", "original", "0_real")
+"""Names of folders of real images, unless the user gives others."""
 
 _HINTS = ("real", "original", "pristine", "authentic", "youtube", "bonafide", "genuine")
-"""Parts of names that make it likely that a folder holds real images, which then has to be said."""
+"""Parts of names that suggest a folder of real images; the user must then label it."""
 
 
-def stated(value: object, words: Mapping[str, Label]) -> Label | None:
-    """The label that a value of a label file states by one of the given words, in any case; None where it is no such word."""
+def parse_label(value: object, words: Mapping[str, Label]) -> Label | None:
+    """The label of a value in a label file, by `words` in any case; None for other values."""
     return words.get(str(value).strip().casefold())
 
 
-def last_word(name: str) -> Label | None:
-    """The label that a compound name ends with (`CelebDFv2_real`, `DFDC_Fake`).
+def label_from_last_word(name: str) -> Label | None:
+    """The label of a compound name by its last word (`CelebDFv2_real`, `DFDC_Fake`).
 
     Returns:
-        None where it ends otherwise, or holds the opposite word or a negation, too.
+        None where the last word is no label, or the name also has the opposite word or a negation.
     """
     folded = name.strip().casefold()
     *before, last = re.split(r"[\s_-]+", folded)
-    label = WORDS.get(last)
+    label = LABEL_WORDS.get(last)
     contradicted = any(
-        word in folded for word, other in WORDS.items() if other != label
+        word in folded for word, other in LABEL_WORDS.items() if other != label
     ) or not NEGATIONS.isdisjoint(before)
     return None if contradicted else label
 
 
-def sounds_real(name: str, reals: Collection[str]) -> bool:
-    """Whether a folder's name suggests real images: by a part of it, or because it differs from one of the `reals` only in case or blanks."""
+def suggests_real(name: str, reals: Collection[str]) -> bool:
+    """Whether a folder's name suggests real images.
+
+    It has a part like `original`, or differs from one of the `reals` only in case or blanks.
+    """
     folded = _folded(name)
     letters = re.sub(r"[\W_]", "", folded)
     return any(hint in letters for hint in _HINTS) or folded in map(_folded, reals)
 
 
-def forgery(name: str, where: object) -> str:
-    """The name as the domain of a fake.
+def forgery_domain(name: str, where: object) -> str:
+    """The name, checked to be a valid domain of fakes.
 
     Args:
-        where: what gives it, for the sentence.
+        where: the origin of the name, for the message.
 
     Raises:
-        InputError: it is empty or that of the real domain, as far as case and blanks go.
+        InputError: the name is empty or, apart from case and blanks, the real domain.
     """
     if _folded(name) in ("", REAL):
         raise InputError(
-            f"{where} gives a fake the forgery {name!r}, which names none",
-            "give the forgery a name of its own there",
+            f"{where} gives a fake the forgery {name!r}, which is not the name of one",
+            "give the forgery another name there",
         )
     return name
 
 
-def checked(given: Mapping[object, object], key: str) -> dict[str, Label]:
-    """The labels that the user gives to names.
+def parse_labels(given: Mapping[object, object], key: str) -> dict[str, Label]:
+    """The labels that the user assigns to names.
+
+    Args:
+        given: labels by name.
+        key: the override that gives them.
 
     Raises:
         InputError: a value that is neither 0 (real) nor 1 (fake).
     """
-    found: dict[str, Label] = {}
+    labels: dict[str, Label] = {}
     for name, value in given.items():
-        label = stated(value, WORDS | NUMBERS)
+        label = parse_label(value, LABEL_WORDS | LABEL_DIGITS)
         if label is None:
             raise InputError(
                 f"{key} gives {name} the label {value}", "labels are 0 (real) or 1 (fake)"
             )
-        found[as_name(name, key)] = label
-    return found
+        labels[as_name(name, key)] = label
+    return labels
 
 
 def _folded(name: str) -> str:

@@ -1,4 +1,7 @@
-"""The embedded dataset: drawn once into a folder, then read like any other. Layout: `ROOT/synthetic-vN/DATASET/DOMAIN/VIDEO/INDEX.jpg`."""
+"""The embedded dataset: drawn once into a folder, then read like any other.
+
+ROOT/synthetic-vN/DATASET/DOMAIN/VIDEO/INDEX.jpg
+"""
 
 import shutil
 import tempfile
@@ -13,7 +16,7 @@ from fmsd.errors import InputError, reason
 
 
 def scan(root: Path) -> Iterator[Frame]:
-    """The frames of `synthetic` and `synthetic_shift`; draws them on the first call (about half a minute).
+    """The frames of `synthetic` and `synthetic_shift`; the first call draws them (half a minute).
 
     Raises:
         InputError: the root cannot be written.
@@ -45,7 +48,7 @@ def _file(folder: Path, clip: plan.Clip, index: int) -> Path:
 
 
 def _draw(folder: Path) -> None:
-    """Draws everything beside the folder and moves it there in one step, so that a killed run leaves no partial copy in its place."""
+    """Draws all frames into a folder that appears in one step: a killed run leaves none."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

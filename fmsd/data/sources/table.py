@@ -1,4 +1,4 @@
-"""A CSV or parquet file with a manifest's columns: the way in for a dataset that no folder layout describes."""
+"""A CSV or parquet file with a manifest's columns, for datasets that no folder layout describes."""
 
 import re
 from collections.abc import Iterator
@@ -8,23 +8,23 @@ from typing import Any
 import polars as pl
 
 from fmsd.data.frame import Entry, Frame, Video
-from fmsd.data.sources.labels import NUMBERS, forgery
-from fmsd.data.sources.text import named, read_csv
-from fmsd.data.sources.tree import is_video, readable
-from fmsd.data.spelling import Spelling
+from fmsd.data.sources.labels import LABEL_DIGITS, forgery_domain
+from fmsd.data.sources.text import canonical_columns, read_csv_table
+from fmsd.data.sources.tree import is_video, refuse_unreadable
+from fmsd.data.spelling import ListedPaths
 from fmsd.errors import InputError, reason
 from fmsd.tables import read_parquet
 
-COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
-OPTIONAL = ("compression",)
+REQUIRED_COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
+OPTIONAL_COLUMNS = ("compression",)
 
 
-@readable
+@refuse_unreadable
 def scan(root: Path, file: str) -> Iterator[Entry]:
-    """The frames that a table lists, or the video files.
+    """The frames or video files that a table lists.
 
     Args:
-        root: what the table's paths are relative to.
+        root: the folder that the table's paths are relative to.
         file: the table, relative to `root` or absolute: columns path, label (1 = fake), dataset,
             domain (`real` for real frames), video (an id unique over all datasets), index, split
             (train, val or test), and optionally compression. Others are ignored. The cells of a CSV
@@ -38,30 +38,30 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
         raise InputError(
             f"There is no table {path}", "give it as data.source.file=FILE under data.root=PATH"
         )
-    spelling = Spelling(path)
+    paths = ListedPaths(path)
     for number, row in _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path):
-        if empty := [name for name in COLUMNS if row[name] in (None, "")]:
+        if empty := [name for name in REQUIRED_COLUMNS if row[name] in (None, "")]:
             raise InputError(
                 f"Line {number} of the table {path} has empty cells in the columns "
                 f"{', '.join(empty)}",
                 "fill them in",
             )
         try:
-            yield _entry(spelling.place(root, row["path"]), row, path)
+            yield _entry(paths.locate(root, row["path"]), row, path)
         except InputError as error:
             raise InputError(f"{error.message} (line {number} of {path})", error.remedy) from error
-    yield from spelling.problems()
+    yield from paths.problems()
 
 
 def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
     """The frame or video of a row.
 
     Raises:
-        InputError: a label other than the numbers 0 and 1, a forgery that is called real, or a name
-            that no file can have.
+        InputError: a label other than 0 and 1, a forgery named `real`, or a name that no file can
+            have.
     """
     if isinstance(row["label"], str):
-        row["label"] = NUMBERS.get(row["label"].strip(), row["label"])
+        row["label"] = LABEL_DIGITS.get(row["label"].strip(), row["label"])
     if type(row["label"]) not in (int, float) or row["label"] not in (0, 1):
         raise InputError(
             f"The table {path} has values of the wrong kind (the label of {row['path']} is "
@@ -79,7 +79,7 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
     }
     described |= {"label": int(row["label"]), "compression": row.get("compression") or ""}
     if row["label"] == 1:
-        forgery(str(row["domain"]), f"The table {path}")
+        forgery_domain(str(row["domain"]), f"The table {path}")
     return (
         Video(file=place, images=None, **described)
         if is_video(place)
@@ -88,31 +88,31 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
 
 
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines of a CSV file, with whole numbers for labels and indices where they are such."""
-    header, rows = read_csv(path, COLUMNS, OPTIONAL)
+    """(line number, cells by column) of a CSV file; whole labels and indices are numbers."""
+    header, rows = read_csv_table(path, REQUIRED_COLUMNS, OPTIONAL_COLUMNS)
     for number, cells in rows:
         row: dict[str, Any] = dict(zip(header, cells, strict=True))
         yield number, row | {name: _whole(row[name]) for name in ("label", "index")}
 
 
 def _whole(cell: str) -> int | str:
-    """A cell as a whole number, which programs may write as 1.0."""
+    """A cell as a whole number, also where it is written as 1.0; otherwise unchanged."""
     return int(cell.partition(".")[0]) if re.fullmatch(r"[+-]?[0-9]+(\.0*)?", cell) else cell
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a parquet file."""
+    """(row number from 1, cells by column) of a parquet file."""
     try:
         table = read_parquet(path)
     except pl.exceptions.PolarsError as error:
         raise InputError(
             f"The table {path} cannot be read ({reason(error)})", "write it again"
         ) from error
-    table.columns = named(table.columns, (*COLUMNS, *OPTIONAL), path)
-    if missing := [name for name in COLUMNS if name not in table.columns]:
+    table.columns = canonical_columns(table.columns, (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS), path)
+    if missing := [name for name in REQUIRED_COLUMNS if name not in table.columns]:
         raise InputError(
             f"The table {path} lacks the columns {', '.join(missing)}",
-            f"it needs {', '.join(COLUMNS)}",
+            f"it needs {', '.join(REQUIRED_COLUMNS)}",
         )
     text = [
         name

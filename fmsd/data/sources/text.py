@@ -1,7 +1,6 @@
-"""The text files that datasets bring, read whole: lists, JSON and CSV, in every encoding that editors write.
+"""The text files of datasets: lists, JSON and CSV, in the encodings that editors write.
 
-What such a file holds is checked where it is read: a value of another kind is named with its entry
-and its file.
+Values are checked where they are read: an error names the file and the entry.
 """
 
 import codecs
@@ -14,17 +13,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from fmsd.data.sources.tree import unreadable
+from fmsd.data.sources.tree import raise_unreadable
 from fmsd.errors import InputError, reason
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-"""Byte order marks, which are no content, and what they say of the encoding; Windows' Notepad writes all three."""
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""Encodings by byte order mark; Windows' Notepad writes all three."""
 
-KINDS = {
+KIND_NAMES = {
     dict: "an object",
     list: "a list",
     str: "text",
@@ -33,12 +36,12 @@ KINDS = {
     float: "a number",
     type(None): "null",
 }
-"""What the kinds of JSON's values are called."""
+"""Names of JSON's types, for messages."""
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-"""What cells are separated by: spreadsheets write semicolons where the comma is the decimal mark."""
+"""Cell separators: spreadsheets write semicolons where the comma is the decimal mark."""
 
-CORRECT = "correct that entry, or remove it"
+CORRECT_ENTRY = "correct that entry, or remove it"
 
 
 def read_text(path: Path) -> str:
@@ -50,8 +53,10 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        unreadable(error)
-    encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
+        raise_unreadable(error)
+    encoding = next(
+        (name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8"
+    )
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -63,11 +68,14 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, kind: type[T] = dict) -> T:
-    """The object that a JSON file holds, or the list.
+    """Reads a JSON file.
+
+    Args:
+        kind: type of its top-level value, `dict` or `list`.
 
     Raises:
-        InputError: the file cannot be read, is no JSON, holds something else, or gives a name two
-            values.
+        InputError: the file cannot be read, is not JSON, has a value of another type, or gives a
+            name two values.
     """
     text = read_text(path)
     try:
@@ -79,84 +87,84 @@ def read_json(path: Path, kind: type[T] = dict) -> T:
             else "fetch it again if it is cut off, else correct it there"
         )
         raise InputError(f"{path} is not a JSON file ({reason(error)})", remedy) from error
-    return checked(content, kind, path)
+    return require_kind(content, kind, path)
 
 
 def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON file, whose parser would take the last of several values."""
-    found: dict[str, Any] = {}
+    """An object of a JSON file; the parser itself would keep the last of several values."""
+    members: dict[str, Any] = {}
     for name, value in pairs:
-        if found.setdefault(name, value) != value:
+        if members.setdefault(name, value) != value:
             raise InputError(
                 f"{path} gives {name} twice, with different values", "remove the wrong one"
             )
-    return found
+    return members
 
 
-def checked(value: Any, kind: type[T], path: Path, *entry: str) -> T:
-    """The value at an entry of a JSON file, if it is of a kind.
+def require_kind(value: Any, kind: type[T], path: Path, *entry: str) -> T:
+    """The value at an entry of a JSON file, checked to have a type.
 
     Args:
         kind: `dict`, `list`, `str`, ...
-        entry: the names that lead to it; none for the whole file.
+        entry: the names on the path to the value; none for the whole file.
 
     Raises:
-        InputError: it is of another kind.
+        InputError: it has another type.
     """
     if isinstance(value, kind):
         return value
     where, remedy = (
-        (f"{' / '.join(entry)} in {path}", CORRECT)
+        (f"{' / '.join(entry)} in {path}", CORRECT_ENTRY)
         if entry
         else (str(path), f"put the dataset's own {path.name} there")
     )
-    raise InputError(f"{where} is {KINDS[type(value)]}, not {KINDS[kind]}", remedy)
+    raise InputError(f"{where} is {KIND_NAMES[type(value)]}, not {KIND_NAMES[kind]}", remedy)
 
 
-def member(holder: Any, name: str, kind: type[T], path: Path, *entry: str) -> T:
-    """The value of a name in the object at an entry of a JSON file, if it is of a kind.
+def require_member(holder: Any, name: str, kind: type[T], path: Path, *entry: str) -> T:
+    """The member of the object at an entry of a JSON file, checked to have a type.
 
     Raises:
-        InputError: the entry is no object, has no such name, or the value is of another kind.
+        InputError: the entry is no object, lacks the member, or the member has another type.
     """
-    if name not in checked(holder, dict, path, *entry):
-        raise InputError(f"{' / '.join(entry)} in {path} has no {name!r}", CORRECT)
-    return checked(holder[name], kind, path, *entry, name)
+    if name not in require_kind(holder, dict, path, *entry):
+        raise InputError(f"{' / '.join(entry)} in {path} has no {name!r}", CORRECT_ENTRY)
+    return require_kind(holder[name], kind, path, *entry, name)
 
 
-def choice(value: Any, choices: Mapping[str, T], path: Path, *entry: str) -> T:
-    """What a word or number at an entry of a file stands for.
+def require_choice(value: Any, choices: Mapping[str, T], path: Path, *entry: str) -> T:
+    """The choice that a word or number at an entry of a file stands for.
 
     Raises:
-        InputError: it is none of the choices.
+        InputError: it is not among the choices.
     """
     if isinstance(value, str | int) and str(value) in choices:
         return choices[str(value)]
     raise InputError(
-        f"{' / '.join(entry)} in {path} is {value!r}, none of {', '.join(choices)}", CORRECT
+        f"{' / '.join(entry)} in {path} is {value!r}, none of {', '.join(choices)}", CORRECT_ENTRY
     )
 
 
-class Cells(NamedTuple):
-    """A CSV file.
+class CsvTable(NamedTuple):
+    """The header and rows of a CSV file.
 
     Args:
-        header: the names of its columns: those that were asked for as they were asked for, others
-            as the file writes them.
-        rows: (line, cells) of each row, as many cells as the header has.
+        header: names of the columns; requested ones in the spelling of the request.
+        rows: (line number, cells) of each row, one cell for each column.
     """
 
     header: list[str]
     rows: Iterator[tuple[int, list[str]]]
 
 
-def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Cells:
-    """The cells of a CSV file; separators are found out by the columns, and blanks around cells are no content. What was found is logged.
+def read_csv_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> CsvTable:
+    """Reads a CSV file; detects the separator by the columns, and strips blanks around cells.
+
+    Separators other than commas and columns in another case are logged.
 
     Args:
-        columns: those that it needs; their case does not matter where it is not needed to tell two
-            columns apart.
-        optional: others that have a meaning where they are there.
+        columns: required columns; case matters only where it distinguishes two columns.
+        optional: other columns that are used where present.
 
     Raises:
         InputError: the file cannot be read, lacks a column or has it twice, or a row has more cells
@@ -164,20 +172,20 @@ def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -
     """
     text = read_text(path)
     header, separator = _header(text, columns, path)
-    names = named(header, (*columns, *optional), path)
+    names = canonical_columns(header, (*columns, *optional), path)
     renamed = [
         f"{one} as {other}" for one, other in zip(header, names, strict=True) if one != other
     ]
-    found = [] if separator == "," else [f"cells are separated by {SEPARATORS[separator]}"]
-    found += [f"the columns {', '.join(renamed)}"] if renamed else []
-    if found:
-        log.info("%s is read so: %s.", path, "; ".join(found))
-    return Cells(names, _rows(text, separator, len(header), path))
+    notes = [] if separator == "," else [f"cells are separated by {SEPARATORS[separator]}"]
+    notes += [f"the columns {', '.join(renamed)}"] if renamed else []
+    if notes:
+        log.info("%s is read as follows: %s.", path, "; ".join(notes))
+    return CsvTable(names, _rows(text, separator, len(header), path))
 
 
 def _header(text: str, columns: Sequence[str], path: Path) -> tuple[list[str], str]:
-    """The first line's cells and the separator: that by which most of the wanted ones are there."""
-    headers = {separator: _first(text, separator, path) for separator in SEPARATORS}
+    """The first line's cells, and the separator by which most of the columns are found."""
+    headers = {separator: _first_line(text, separator, path) for separator in SEPARATORS}
     folded = {
         separator: [name.casefold() for name in header] for separator, header in headers.items()
     }
@@ -186,15 +194,18 @@ def _header(text: str, columns: Sequence[str], path: Path) -> tuple[list[str], s
     )
     header = headers[separator]
     if lacking := [name for name in columns if name.casefold() not in folded[separator]]:
-        said, needed = (
-            ", ".join(name or "one without a name" for name in names)
-            for names in (lacking, columns)
+        raise InputError(
+            f"The table {path} lacks the columns {_join_names(lacking)}",
+            f"it needs {_join_names(columns)}",
         )
-        raise InputError(f"The table {path} lacks the columns {said}", f"it needs {needed}")
     return header, separator
 
 
-def _first(text: str, separator: str, path: Path) -> list[str]:
+def _join_names(columns: Sequence[str]) -> str:
+    return ", ".join(name or "one without a name" for name in columns)
+
+
+def _first_line(text: str, separator: str, path: Path) -> list[str]:
     """The cells of the first line; none where it cannot be read with this separator."""
     try:
         return next((cells for _, cells in _cells(text, separator, path)), [])
@@ -202,28 +213,32 @@ def _first(text: str, separator: str, path: Path) -> list[str]:
         return []
 
 
-def named(header: Sequence[str], columns: Sequence[str], path: Path) -> list[str]:
-    """The names of columns with those that are asked for as they are asked for.
+def canonical_columns(header: Sequence[str], columns: Sequence[str], path: Path) -> list[str]:
+    """The names of a header, with requested columns in the spelling of the request.
+
+    Args:
+        header: names as the file has them.
+        columns: the requested names.
 
     Raises:
-        InputError: one of these is there twice.
+        InputError: a requested column is there twice.
     """
     wanted = {name.casefold(): name for name in columns}
-    found = [
+    names = [
         name
         if name in columns or wanted.get(name.casefold()) in header
         else wanted.get(name.casefold(), name)
         for name in header
     ]
-    if twice := [name for name in columns if found.count(name) > 1]:
+    if twice := [name for name in columns if names.count(name) > 1]:
         raise InputError(
             f"The table {path} has the column {twice[0]} more than once", "keep the right one"
         )
-    return found
+    return names
 
 
 def _rows(text: str, separator: str, width: int, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows below the header; cells that are left out at the end are empty."""
+    """(line number, cells) of the rows below the header; missing cells at the end are empty."""
     lines = _cells(text, separator, path)
     next(lines)
     for line, cells in lines:
@@ -236,7 +251,7 @@ def _rows(text: str, separator: str, width: int, path: Path) -> Iterator[tuple[i
 
 
 def _cells(text: str, separator: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells without blanks around them) of each line that is not empty."""
+    """(line number, stripped cells) of each line that is not empty."""
     lines = csv.reader(
         io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
     )

@@ -1,4 +1,4 @@
-"""Videos as the trees of datasets hold them: files or folders of frames, by name."""
+"""Listing of a dataset's tree: folders, their images and videos, and folders of frames."""
 
 import functools
 import os
@@ -10,108 +10,51 @@ from typing import Concatenate, NamedTuple, NoReturn, ParamSpec
 from fmsd.data.frame import Entry, Frame, Problem
 from fmsd.data.loading import image
 from fmsd.data.loading.image import natural_sort
-from fmsd.data.spelling import is_text, printable
+from fmsd.data.spelling import escape_non_utf8, is_utf8
 from fmsd.errors import InputError
 
-SUFFIXES = frozenset(
-    {
-        *(
-            ".mp4",
-            ".m4v",
-            ".mov",
-            ".qt",
-            ".3gp",
-            ".3g2",
-            ".avi",
-            ".divx",
-            ".xvid",
-            ".mkv",
-            ".webm",
-            ".ogv",
-            ".ogm",
-            ".gif",
-            ".flv",
-            ".f4v",
-        ),
-        *(
-            ".mpg",
-            ".mpeg",
-            ".mpe",
-            ".m1v",
-            ".m2v",
-            ".m2p",
-            ".vob",
-            ".ts",
-            ".mts",
-            ".m2ts",
-            ".m2t",
-            ".wmv",
-            ".asf",
-            ".rm",
-            ".rmvb",
-        ),
-        *(
-            ".mxf",
-            ".dv",
-            ".wtv",
-            ".nut",
-            ".y4m",
-            ".mjpeg",
-            ".mjpg",
-            ".ivf",
-            ".h264",
-            ".264",
-            ".h265",
-            ".265",
-            ".hevc",
-        ),
-    }
-)
-"""File endings that count as videos, in lower case: what FFmpeg takes for plain containers or streams."""
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".divx", ".xvid", ".mkv", ".webm",
+    ".ogv", ".ogm", ".gif", ".flv", ".f4v", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".m2p", ".vob",
+    ".ts", ".mts", ".m2ts", ".m2t", ".wmv", ".asf", ".rm", ".rmvb", ".mxf", ".dv", ".wtv", ".nut",
+    ".y4m", ".mjpeg", ".mjpg", ".ivf", ".h264", ".264", ".h265", ".265", ".hevc",
+})
+"""Suffixes of video files, in lower case: FFmpeg's plain containers and streams."""
 
-UNREAD = frozenset(
-    {
-        ".braw",
-        ".r3d",
-        ".crm",
-        ".swf",
-        ".yuv",
-        ".dav",
-        ".bik",
-        ".bk2",
-        ".amv",
-        ".insv",
-        ".lrv",
-        ".360",
-        ".mlv",
-        ".nsv",
-    }
-)
-"""Endings of videos that are not decoded, or tell nothing of their content, in lower case."""
+UNDECODED_SUFFIXES = frozenset({
+    ".braw", ".r3d", ".crm", ".swf", ".yuv", ".dav", ".bik", ".bk2", ".amv", ".insv", ".lrv",
+    ".360", ".mlv", ".nsv",
+})
+"""Suffixes of video files that are not decoded or do not describe their content, in lower case."""
+# fmt: on
 
 FRAMELESS = "folders without frames"
-"""The kind of problem of a folder that should hold frames or videos and holds none."""
+"""The kind of problem of a folder that should contain frames or videos and contains none."""
 
-SIDE = frozenset({"landmarks", "masks", "mask"})
-"""Folders beside frames that hold none, in lower case."""
+SIDE_FOLDERS = frozenset({"landmarks", "masks", "mask"})
+"""Folders beside frames that contain no frames, in lower case."""
 
-FRAMES = ("faces", "frames", "images")
-"""Folders of extracted frames beside or instead of the videos: `images` by FaceForensics++'s own script, `frames` by DeepfakeBench's."""
+FRAME_FOLDERS = ("faces", "frames", "images")
+"""Folders of extracted frames, beside or instead of the videos.
 
-FILES = "videos"
-"""The folder of video files, where they do not lie directly in their folder."""
+FaceForensics++'s own script writes `images`, DeepfakeBench's `entry_frames`; `faces` are crops.
+"""
+
+VIDEO_FOLDER = "videos"
+"""The subfolder of the video files, in datasets that have one."""
 
 FAKE = "fake"
-"""The domain of fakes whose forgery a dataset does not tell."""
+"""The domain of fakes whose forgery method the dataset does not name."""
 
-Clip = tuple[Path | None, Path | None]
+VideoPaths = tuple[Path | None, Path | None]
 """(video file, folder of extracted frames) of one video; one of them may be None."""
 
 P = ParamSpec("P")
 
 
-def unreadable(error: OSError) -> NoReturn:
-    """A folder or file that cannot be read is no empty one.
+def raise_unreadable(error: OSError) -> NoReturn:
+    """Refuses a folder or file that cannot be read, which must not pass for an empty one.
 
     Raises:
         InputError: always.
@@ -122,48 +65,51 @@ def unreadable(error: OSError) -> NoReturn:
     ) from error
 
 
-def readable(
+def refuse_unreadable(
     scan: Callable[Concatenate[Path, P], Iterator[Entry]],
 ) -> Callable[Concatenate[Path, P], Iterator[Entry]]:
-    """A source that names in one sentence what it cannot read; even the question whether a file is there can meet a locked folder."""
+    """Decorates a source: denied permissions and a root that is not UTF-8 become an `InputError`.
+
+    Even the check whether a file exists can be denied.
+    """
 
     @functools.wraps(scan)
-    def told(root: Path, *args: P.args, **kwargs: P.kwargs) -> Iterator[Entry]:
-        if not is_text(str(root)):
+    def checked_scan(root: Path, *args: P.args, **kwargs: P.kwargs) -> Iterator[Entry]:
+        if not is_utf8(str(root)):
             raise InputError(
-                f"The name of the folder {printable(root)} is not UTF-8",
-                "rename it, or the folder above it that is named so",
+                f"The name of the folder {escape_non_utf8(root)} is not UTF-8",
+                "rename it, or the folder above it whose name is not",
             )
         try:
             yield from scan(root, *args, **kwargs)
         except PermissionError as error:
-            unreadable(error)
+            raise_unreadable(error)
 
-    return told
+    return checked_scan
 
 
-def listing(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, but for hidden files and folders.
+def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder, without hidden files and folders.
 
     Raises:
         InputError: the folder cannot be read.
     """
     try:
-        with os.scandir(folder) as found:
-            return [entry for entry in found if not entry.name.startswith(".")]
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        unreadable(error)
+        raise_unreadable(error)
 
 
-class Contents(NamedTuple):
-    """What a folder holds, in order, but for what is hidden.
+class FolderContents(NamedTuple):
+    """The visible entries of a folder by kind, each in order.
 
     Args:
         folders: names of its subfolders.
         images: names of its image files.
         videos: names of its video files.
-        problems: what of it is not read: links to nowhere, images and videos with an ending that is
-            not decoded.
+        problems: entries that are not read: broken links, and images and videos with a suffix that
+            is not decoded.
     """
 
     folders: list[str]
@@ -172,110 +118,118 @@ class Contents(NamedTuple):
     problems: list[Problem]
 
 
-def contents(folder: Path) -> Contents:
-    """Reads a folder once.
+def read_folder(folder: Path) -> FolderContents:
+    """Lists a folder in one pass.
 
     Raises:
         InputError: the folder cannot be read, or the name of a subfolder, an image or a video in it
-            is no UTF-8.
+            is not UTF-8.
     """
-    found = Contents([], [], [], [])
-    unread: Counter[str] = Counter()
-    for entry in listing(folder):
-        ending = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  many names pass
-        if ending in image.SUFFIXES and not entry.is_dir(follow_symlinks=False):
-            found.images.append(
-                entry.name
-            )  # of many: a link is followed when all files are looked for
+    folders, images, videos = list[str](), list[str](), list[str]()
+    problems = list[Problem]()
+    undecoded = Counter[str]()
+    for entry in visible_entries(folder):
+        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  many names pass
+        if suffix in image.SUFFIXES and not entry.is_dir(follow_symlinks=False):
+            images.append(entry.name)  # one of many: links are followed when all files are checked
         elif _is_folder(entry):
-            found.folders.append(entry.name)
+            folders.append(entry.name)
         elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
-            target = os.readlink(entry.path)  # noqa: PTH115
-            what = f"{printable(entry.path)} is a link to {printable(target)}, which is not there"
-            found.problems.append(
-                Problem("broken links", what, "complete the copy, or remove the link")
-            )
+            problems.append(_broken_link(entry))
             continue
-        elif ending in SUFFIXES:
-            found.videos.append(entry.name)
-        elif ending in image.UNSUPPORTED_SUFFIXES | UNREAD:
-            unread[ending] += 1
-            continue
+        elif suffix in VIDEO_SUFFIXES:
+            videos.append(entry.name)
         else:
+            if suffix in image.UNSUPPORTED_SUFFIXES | UNDECODED_SUFFIXES:
+                undecoded[suffix] += 1
             continue
-        if not is_text(entry.name):
+        if not is_utf8(entry.name):
             raise InputError(
-                f"The folder {printable(folder)} holds {printable(entry.name)}, whose name is not "
-                "UTF-8",
+                f"The folder {escape_non_utf8(folder)} holds {escape_non_utf8(entry.name)}, whose "
+                "name is not UTF-8",
                 "rename it",
             )
-    for ending, count in sorted(unread.items()):
-        what = (
-            f"{folder} holds {count} {'file' if count == 1 else 'files'} ending in {ending}, "
-            f"which {'is' if count == 1 else 'are'} not read"
-        )
-        remedy = (
-            "convert them to PNG or JPEG"
-            if ending in image.UNSUPPORTED_SUFFIXES
-            else "convert them to MP4"
-        )
-        found.problems.append(Problem(f"files ending in {ending}", what, remedy, count))
-    return Contents(
-        natural_sort(found.folders),
-        natural_sort(found.images),
-        natural_sort(found.videos),
-        found.problems,
+    problems += [
+        _undecoded_files(folder, suffix, count) for suffix, count in sorted(undecoded.items())
+    ]
+    return FolderContents(
+        natural_sort(folders), natural_sort(images), natural_sort(videos), problems
+    )
+
+
+def _broken_link(entry: os.DirEntry[str]) -> Problem:
+    target = os.readlink(entry.path)  # noqa: PTH115
+    return Problem(
+        "broken links",
+        f"{escape_non_utf8(entry.path)} is a link to {escape_non_utf8(target)}, which is not there",
+        "complete the copy, or remove the link",
+    )
+
+
+def _undecoded_files(folder: Path, suffix: str, count: int) -> Problem:
+    files, are = ("file", "is") if count == 1 else ("files", "are")
+    return Problem(
+        f"files ending in {suffix}",
+        f"{folder} holds {count} {files} ending in {suffix}, which {are} not read",
+        "convert them to PNG or JPEG"
+        if suffix in image.UNSUPPORTED_SUFFIXES
+        else "convert them to MP4",
+        count,
     )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether this is a folder, or a link to one."""
+    """Whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except PermissionError as error:
-        unreadable(error)
+        raise_unreadable(error)
     except OSError:  # a link to itself
         return False
 
 
-def without_frames(folder: Path) -> Problem:
-    """The problem of a folder that should hold frames or videos and holds none."""
+def frameless_problem(folder: Path) -> Problem:
+    """The problem of a folder that should contain frames or videos and contains none."""
     return Problem(
         FRAMELESS, f"The folder {folder} holds no frames", "extract them again or remove it"
     )
 
 
-def walk(root: Path, skipped: Container[str] = ()) -> Iterator[tuple[Path, Contents]]:
-    """Every folder below a root, itself included, with what it holds; links are followed.
+def walk_folders(root: Path, skipped: Container[str] = ()) -> Iterator[tuple[Path, FolderContents]]:
+    """Every folder below a root, itself included, with its contents; links are followed.
 
     Args:
         skipped: names of folders, in lower case, that are left out.
 
     Raises:
-        InputError: as `contents`.
+        InputError: as `read_folder`.
     """
-    held = contents(root)
-    held.folders[:] = [name for name in held.folders if name.lower() not in skipped]
-    yield root, held
-    for name in held.folders:
-        yield from walk(root / name, skipped)
+    inside = read_folder(root)
+    inside.folders[:] = [name for name in inside.folders if name.lower() not in skipped]
+    yield root, inside
+    for name in inside.folders:
+        yield from walk_folders(root / name, skipped)
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file's ending is that of a video; hidden files are none."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    """Whether a file is a video by its suffix; hidden files are not."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
-def clips(folder: Path, frames: str | None = None) -> tuple[dict[str, Clip], list[Problem]]:
-    """The videos of a folder by name, in order: its video files and folders of frames, or those in its subfolders `videos` and `frames`.
+def list_videos(
+    folder: Path, frames: str | None = None
+) -> tuple[dict[str, VideoPaths], list[Problem]]:
+    """The videos of a folder by name, in order.
+
+    These are its video files and folders of frames, or those in its subfolders for them, such as
+    `videos` and `entry_frames`.
 
     Args:
         folder: for example `Celeb-real`, or `manipulated_sequences/Deepfakes/c23`.
-        frames: name of the subfolder that holds the frames; found by itself where there is only
-            one.
+        frames: name of the subfolder of frames; detected where there is only one.
 
     Returns:
-        The videos, and what is wrong with the folder.
+        The videos, and the problems of the folder.
 
     Raises:
         InputError: there is no such folder, it cannot be read, several subfolders hold frames, or
@@ -283,39 +237,37 @@ def clips(folder: Path, frames: str | None = None) -> tuple[dict[str, Clip], lis
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}", "complete the copy, or correct data.root")
-    inside = contents(folder)
-    held = [name for name in ((frames,) if frames else FRAMES) if name in inside.folders]
-    if len(held) > 1:
+    top = read_folder(folder)
+    candidates = (frames,) if frames else FRAME_FOLDERS
+    present = [name for name in candidates if name in top.folders]
+    if len(present) > 1:
         raise InputError(
-            f"{folder} holds {', '.join(held)}", "choose one with data.source.frames=NAME"
+            f"{folder} holds {', '.join(present)}", "choose one with data.source.frames=NAME"
         )
-    if frames and not held:
+    if frames and not present:
         raise InputError(f"{folder} has no folder {frames}", "correct data.source.frames")
-    place = folder / FILES if FILES in inside.folders else folder
-    beside = inside if place == folder else contents(place)
-    below = folder / held[0] if held else place
-    apart = contents(below) if held else beside
+    video_folder = folder / VIDEO_FOLDER if VIDEO_FOLDER in top.folders else folder
+    in_videos = top if video_folder == folder else read_folder(video_folder)
+    frame_folder = folder / present[0] if present else video_folder
+    in_frames = read_folder(frame_folder) if present else in_videos
     files: dict[str, Path] = {}
-    for file in sorted(place / name for name in beside.videos):
+    for file in sorted(video_folder / name for name in in_videos.videos):
         if files.setdefault(file.stem, file) != file:
-            raise twice(files[file.stem], file)
-    images = {name: below / name for name in apart.folders}
-    found = {name: (files.get(name), images.get(name)) for name in natural_sort(files | images)}
-    problems = [
-        problem
-        for part in {id(part): part for part in (inside, beside, apart)}.values()
-        for problem in part.problems
-    ]
-    return found, problems if found else [*problems, without_frames(folder)]
+            raise duplicate_video_error(files[file.stem], file)
+    images = {name: frame_folder / name for name in in_frames.folders}
+    videos = {name: (files.get(name), images.get(name)) for name in natural_sort(files | images)}
+    distinct = {id(contents): contents for contents in (top, in_videos, in_frames)}
+    problems = [problem for contents in distinct.values() for problem in contents.problems]
+    return videos, problems if videos else [*problems, frameless_problem(folder)]
 
 
-def twice(one: Path, other: Path) -> InputError:
-    """What to say where two files, or two folders of frames, are one video by their names."""
+def duplicate_video_error(one: Path, other: Path) -> InputError:
+    """The error for two files, or two folders of frames, that are one video by their names."""
     return InputError(f"{one} and {other} are one video by their names", "keep one of them")
 
 
-def frames(entry: Entry) -> Iterator[Frame | Problem]:
-    """The frames of an entry in order: itself, or the images of its folder; and what is wrong with that folder.
+def entry_frames(entry: Entry) -> Iterator[Frame | Problem]:
+    """The frames of an entry in order: itself, or the images of a video's folder and its problems.
 
     Raises:
         InputError: a video without extracted frames, or a folder that cannot be read.
@@ -329,9 +281,11 @@ def frames(entry: Entry) -> Iterator[Frame | Problem]:
             "out=FOLDER, and train with data.root=FOLDER",
         )
     else:
-        held = contents(entry.images)
-        yield from held.problems if held.images else [*held.problems, without_frames(entry.images)]
-        for index, name in enumerate(held.images):
+        inside = read_folder(entry.images)
+        yield from inside.problems
+        if not inside.images:
+            yield frameless_problem(entry.images)
+        for index, name in enumerate(inside.images):
             yield Frame(
                 entry.images / name,
                 entry.label,

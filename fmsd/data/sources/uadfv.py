@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
-from fmsd.data.sources.tree import FAKE, clips, readable
+from fmsd.data.sources.tree import FAKE, list_videos, refuse_unreadable
 from fmsd.errors import InputError
 
 
-@readable
+@refuse_unreadable
 def scan(
     root: Path, dataset: str, split: Split = "test", frames: str | None = None
 ) -> Iterator[Entry]:
@@ -22,16 +22,16 @@ def scan(
 
     Args:
         split: the split of all videos.
-        frames: name of the folders that hold extracted frames; found by itself where there is only
-            one.
+        frames: name of the folders that hold extracted frames; detected where there is only one.
 
     Raises:
         InputError: a missing folder.
     """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}", "give the folder of UADFV as data.root=PATH")
-    (real, more), (fake, others) = clips(root / "real", frames), clips(root / "fake", frames)
-    yield from (*more, *others)
+    real, real_problems = list_videos(root / "real", frames)
+    fake, fake_problems = list_videos(root / "fake", frames)
+    yield from (*real_problems, *fake_problems)
     for name in fake:
         if (original := name.removesuffix("_fake")) not in real:
             yield Problem(
@@ -46,8 +46,8 @@ def scan(
                 f"{root / 'real'} holds {name}, but {root / 'fake'} not its fake {name}_fake",
                 "complete the copy",
             )
-    for domain, held in ((REAL, real), (FAKE, fake)):
-        for name, (file, images) in held.items():
+    for domain, videos in ((REAL, real), (FAKE, fake)):
+        for name, (file, images) in videos.items():
             yield Video(
                 file,
                 images,

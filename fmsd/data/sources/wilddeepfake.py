@@ -1,4 +1,6 @@
-"""WildDeepfake (Zi et al., ACM Multimedia 2020, arXiv 2101.01456): face crops of videos found on the internet, in its official tree.
+"""WildDeepfake, face crops of videos found on the internet, in its official tree.
+
+Zi et al., ACM Multimedia 2020, arXiv 2101.01456.
 
     ROOT/{real,fake}_{train,test}/ARCHIVE/{real,fake}/SEQUENCE/FRAME.png
 
@@ -7,60 +9,52 @@ four folders, sequences in each archive: a video is `train3_12`, so that those o
 held out together and no number stands for two archives on both sides of the split.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
-from fmsd.data.sources.tree import FAKE, contents, listing, readable, without_frames
+from fmsd.data.sources.tree import (
+    FAKE,
+    frameless_problem,
+    read_folder,
+    refuse_unreadable,
+    visible_entries,
+)
 from fmsd.errors import InputError
 
-FOLDERS: dict[str, tuple[str, Split]] = {
+LABEL_FOLDERS: dict[str, tuple[str, Split]] = {
     "real_train": ("real", "train"),
     "fake_train": ("fake", "train"),
     "real_test": ("real", "test"),
     "fake_test": ("fake", "test"),
 }
-"""What each folder holds."""
+"""The label and split of each folder."""
 
 
-@readable
+@refuse_unreadable
 def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
     """The face sequences, a video each.
 
     Raises:
         InputError: none of the four folders is there.
     """
-    if not any((root / name).is_dir() for name in FOLDERS):
+    if not any((root / name).is_dir() for name in LABEL_FOLDERS):
         raise InputError(
-            f"{root} holds none of {', '.join(FOLDERS)}",
+            f"{root} holds none of {', '.join(LABEL_FOLDERS)}",
             "give the unpacked WildDeepfake folder as data.root=PATH",
         )
-    for name, (kind, split) in FOLDERS.items():
+    for name, (kind, split) in LABEL_FOLDERS.items():
         place = root / name
         if not place.is_dir():
             yield Problem("missing", f"{root} does not hold {name}", "complete the copy")
             continue
-        archives = contents(place)
-        unpacked = set(archives.folders)
-        yield from (
-            archives.problems if archives.folders else [*archives.problems, without_frames(place)]
-        )
-        if packed := [
-            entry
-            for entry in listing(place)
-            if ".tar" in entry.name and entry.name.partition(".")[0] not in unpacked
-        ]:
-            yield Problem(
-                "packed",
-                f"{place} holds {len(packed)} archives that are not unpacked",
-                "unpack each there with tar -xf",
-            )
-        for archive in (place / folder for folder in archives.folders):
-            inside = contents(archive)
-            yield from (
-                inside.problems if inside.folders else [*inside.problems, without_frames(archive)]
-            )
-            for inner in (archive / folder for folder in inside.folders):
+        archives, problems = _subfolders(place)
+        yield from problems
+        yield from _packed_archives(place, archives)
+        for archive in archives:
+            labels, problems = _subfolders(place / archive)
+            yield from problems
+            for inner in (place / archive / folder for folder in labels):
                 if inner.name != kind:
                     yield Problem(
                         "mislabelled",
@@ -69,18 +63,38 @@ def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
                     )
                     continue
                 domain = REAL if kind == "real" else FAKE
-                held = contents(inner)
-                yield from (
-                    held.problems if held.folders else [*held.problems, without_frames(inner)]
-                )
-                for sequence in held.folders:
-                    identity = video_id(dataset, domain, "", f"{split}{archive.name}_{sequence}")
+                sequences, problems = _subfolders(inner)
+                yield from problems
+                for sequence in sequences:
                     yield Video(
                         None,
                         inner / sequence,
                         0 if domain == REAL else 1,
                         dataset,
                         domain,
-                        identity,
+                        video_id(dataset, domain, "", f"{split}{archive}_{sequence}"),
                         split,
                     )
+
+
+def _subfolders(folder: Path) -> tuple[list[str], list[Problem]]:
+    """The names of a folder's subfolders, and its problems; an empty one is a problem."""
+    inside = read_folder(folder)
+    if inside.folders:
+        return inside.folders, inside.problems
+    return [], [*inside.problems, frameless_problem(folder)]
+
+
+def _packed_archives(place: Path, unpacked: Sequence[str]) -> Iterator[Problem]:
+    """The problem of archives that are not unpacked, if there are any."""
+    packed = [
+        entry
+        for entry in visible_entries(place)
+        if ".tar" in entry.name and entry.name.partition(".")[0] not in unpacked
+    ]
+    if packed:
+        yield Problem(
+            "packed",
+            f"{place} holds {len(packed)} archives that are not unpacked",
+            "unpack each there with tar -xf",
+        )

@@ -12,14 +12,17 @@ import pytest
 
 from fmsd.data.audit.look import Job
 from fmsd.data.audit.look import inspect as examine
-from fmsd.data.extraction.crops import Source, looked_at, outcome
+from fmsd.data.extraction.crops import process_video
 from fmsd.data.extraction.faces import YuNet
+from fmsd.data.extraction.outcomes import outcome_warnings, summarize_record
+from fmsd.data.extraction.output import write_settings
 from fmsd.data.extraction.recipe import Recipe
+from fmsd.data.extraction.source_videos import SourceVideo
 from fmsd.data.manifest import read_manifest
 from fmsd.data.selection import Selection
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
-from fmsd.tasks.extract import extract, settle, warnings
+from fmsd.tasks.extract import extract
 from tests.films import bitten, film, shot, walk
 
 EMPTY = np.full((128, 192, 3), 120, np.uint8)
@@ -32,8 +35,8 @@ def find() -> YuNet:
 
 def record(file: Path, find: YuNet, recipe: Recipe) -> dict[str, Any]:
     """The record of a video file, checked against its crops."""
-    found, crops = looked_at(
-        Source(file.stem, file, (), 1, "mine", "swap", "test", ""), find, recipe
+    found, crops = process_video(
+        SourceVideo(file.stem, file, (), 1, "mine", "swap", "test", ""), find, recipe
     )
     assert [line["file"] for line in found["frames"] if line["status"] == "face"] == list(crops)
     assert json.loads(json.dumps(found)) == found
@@ -45,7 +48,7 @@ def statuses(found: dict[str, Any]) -> dict[str, int]:
 
 
 def sentences(found: dict[str, Any], recipe: Recipe) -> list[str]:
-    return list(warnings([outcome(found, recipe)], recipe))
+    return list(outcome_warnings([summarize_record(found, recipe)], recipe))
 
 
 def test_a_video_of_oblong_pixels_has_the_face_of_the_one_with_square_pixels(
@@ -214,11 +217,11 @@ def test_crops_made_before_a_choice_existed_count_as_made_by_its_default(tmp_pat
     }
     (tmp_path / "extract.json").write_text(json.dumps(old))
     now = old | {"faces": "largest", "min_face": 50, "keep_small": True, "keep_corrupt": False}
-    settle(tmp_path, now)
+    write_settings(tmp_path, now)
     with pytest.raises(
         InputError, match="were made with faces=largest, not all; choose another out=FOLDER"
     ):
-        settle(tmp_path, now | {"faces": "all"})
+        write_settings(tmp_path, now | {"faces": "all"})
     assert json.loads((tmp_path / "extract.json").read_text()) == old
 
 
@@ -228,7 +231,7 @@ def test_crops_made_before_a_choice_existed_count_as_made_by_its_default(tmp_pat
         ({"faces": "both"}, "faces=both is unknown; choose one of largest, all"),
         (
             {"faces": "all", "track": False},
-            "faces=all follows people and cannot go with track=false",
+            "faces=all follows people and cannot be combined with track=false",
         ),
         ({"min_face": -1}, "min_face=-1 must be at least 0 pixels"),
     ],

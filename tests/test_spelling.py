@@ -11,7 +11,7 @@ import pytest
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Entry, Frame, Problem, Video
 from fmsd.data.sources import table
-from fmsd.data.spelling import Spelling, absent, composed, finder, matched
+from fmsd.data.spelling import ListedPaths, match_names, missing_problems, path_finder, to_nfc
 from fmsd.errors import InputError
 from tests import test_sources
 from tests.conftest import write_image
@@ -47,7 +47,7 @@ def respelled(root: Path, token: str, listed: str, held: str) -> None:
 
 
 def videos(entries: list[Entry]) -> list[str]:
-    return sorted(composed(entry.video) for entry in entries if isinstance(entry, Frame | Video))
+    return sorted(to_nfc(entry.video) for entry in entries if isinstance(entry, Frame | Video))
 
 
 def there(entry: Entry) -> bool:
@@ -94,16 +94,16 @@ def test_a_folder_is_listed_once_and_only_for_names_of_several_forms(
     listed: list[str] = []
     inner = os.listdir
     monkeypatch.setattr(os, "listdir", lambda place: listed.append(str(place)) or inner(place))
-    spelling = Spelling(tmp_path / "list.txt")
-    assert [spelling.place(tmp_path, f"a/{number}.png").name for number in range(9)] == [
+    paths = ListedPaths(tmp_path / "list.txt")
+    assert [paths.locate(tmp_path, f"a/{number}.png").name for number in range(9)] == [
         f"{number}.png" for number in range(9)
     ]
     assert listed == []
-    assert all(spelling.place(tmp_path, f"a/{NFC}{number}.png").is_file() for number in range(9))
-    assert not spelling.place(tmp_path, f"a/{NFC}10.png").exists()
-    assert not spelling.place(tmp_path, f"b/{NFC}1.png").exists()
+    assert all(paths.locate(tmp_path, f"a/{NFC}{number}.png").is_file() for number in range(9))
+    assert not paths.locate(tmp_path, f"a/{NFC}10.png").exists()
+    assert not paths.locate(tmp_path, f"b/{NFC}1.png").exists()
     assert len(listed) == len(set(listed))
-    (problem,) = spelling.problems()
+    (problem,) = paths.problems()
     assert "writes 9 of its names in another Unicode normal form" in problem.what
 
 
@@ -111,29 +111,29 @@ def test_a_name_that_may_mean_two_files_is_not_guessed(tmp_path: Path) -> None:
     one, two, three = "\u1e09", "c\u0327\u0301", "\u00e7\u0301"  # one letter in three forms
     for name in (one, two):
         (tmp_path / name).touch()
-    assert sorted(finder(composed)(str(tmp_path / three))) == sorted(
+    assert sorted(path_finder(to_nfc)(str(tmp_path / three))) == sorted(
         str(tmp_path / name) for name in (one, two)
     )
-    assert Spelling(tmp_path / "l").place(tmp_path, three) == tmp_path / three
-    assert Spelling(tmp_path / "l").place(tmp_path, two) == tmp_path / two
-    found, problems = matched({three: 1}, [one, two], "the list", tmp_path)
+    assert ListedPaths(tmp_path / "l").locate(tmp_path, three) == tmp_path / three
+    assert ListedPaths(tmp_path / "l").locate(tmp_path, two) == tmp_path / two
+    found, problems = match_names({three: 1}, [one, two], "the list", tmp_path)
     assert found == {three: 1}
     assert [problem.kind for problem in problems] == ["missing"]
 
 
 def test_a_name_of_the_disk_is_taken_once(tmp_path: Path) -> None:
-    found, problems = matched({NFC: 1, NFD: 2, "a": 3}, [NFD, "a"], "the list", tmp_path)
+    found, problems = match_names({NFC: 1, NFD: 2, "a": 3}, [NFD, "a"], "the list", tmp_path)
     assert found == {NFC: 1, NFD: 2, "a": 3}
-    assert problems == list(absent([NFC], [], "the list", tmp_path))
+    assert problems == list(missing_problems([NFC], [], "the list", tmp_path))
 
 
 def test_a_backslash_is_a_slash_unless_the_disk_has_it(tmp_path: Path) -> None:
     for name in ("a/0.png", "b\\0.png"):
         write_image(tmp_path / name, 0, 8)
-    spelling = Spelling(tmp_path / "list.csv")
-    assert spelling.place(tmp_path, "a\\0.png") == tmp_path / "a/0.png"
-    assert spelling.place(tmp_path, "b\\0.png") == tmp_path / "b\\0.png"
-    assert [str(problem) for problem in spelling.problems()] == [
+    paths = ListedPaths(tmp_path / "list.csv")
+    assert paths.locate(tmp_path, "a\\0.png") == tmp_path / "a/0.png"
+    assert paths.locate(tmp_path, "b\\0.png") == tmp_path / "b\\0.png"
+    assert [str(problem) for problem in paths.problems()] == [
         f"{tmp_path}/list.csv writes 1 of its paths with backslashes; they are read as slashes."
     ]
 

@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 
 from fmsd.data.entries import from_entries
-from fmsd.data.extraction.crops import sources
-from fmsd.data.extraction.video import sampled
+from fmsd.data.extraction.source_videos import group_videos
+from fmsd.data.extraction.video import sample_video
 from fmsd.data.frame import Frame, Problem, Video
 from fmsd.data.loading import image
 from fmsd.data.loading.image import read_image
 from fmsd.data.selection import Selection
 from fmsd.data.sources import celebdf, df40, dfdc, ffpp, folder, tree, uadfv, wilddeepfake
-from fmsd.data.sources.tree import clips, contents
+from fmsd.data.sources.tree import list_videos, read_folder
 from fmsd.errors import InputError
 from fmsd.tasks.doctor import doctor
 from fmsd.tasks.index import index
@@ -50,7 +50,7 @@ BLOCKS = np.kron(
 def test_an_image_of_every_ending_is_read_back(ending: str, tmp_path: Path) -> None:
     file = tmp_path / f"a{ending.upper()}"
     Image.fromarray(BLOCKS).save(file)
-    assert contents(tmp_path).images == [file.name]
+    assert read_folder(tmp_path).images == [file.name]
     read = read_image(file)
     assert read.shape == BLOCKS.shape
     assert np.abs(read.astype(int) - BLOCKS).mean() < 8
@@ -94,7 +94,7 @@ def film(path: Path, codec: str, container: str | None, images: Sequence[np.ndar
         file.mux(stream.encode(None))
 
 
-@pytest.mark.parametrize("ending", sorted(tree.SUFFIXES))
+@pytest.mark.parametrize("ending", sorted(tree.VIDEO_SUFFIXES))
 def test_a_video_of_every_ending_is_read_back(ending: str, tmp_path: Path) -> None:
     codec, container = CONTAINERS[ending]
     file, images = (
@@ -102,8 +102,8 @@ def test_a_video_of_every_ending_is_read_back(ending: str, tmp_path: Path) -> No
         walk(3, size=(720, 576) if ending == ".dv" else (176, 144)),
     )
     film(file, codec, container, images)
-    assert contents(tmp_path).videos == [file.name]
-    found = list(sampled(file, None))
+    assert read_folder(tmp_path).videos == [file.name]
+    found = list(sample_video(file, None))
     assert len(found) == 3
     for sample, pixels in zip(found, images, strict=True):
         assert sample.image is not None
@@ -114,7 +114,12 @@ def test_a_video_of_every_ending_is_read_back(ending: str, tmp_path: Path) -> No
 
 
 def test_every_ending_has_one_meaning() -> None:
-    tables = (image.SUFFIXES, image.UNSUPPORTED_SUFFIXES, tree.SUFFIXES, tree.UNREAD)
+    tables = (
+        image.SUFFIXES,
+        image.UNSUPPORTED_SUFFIXES,
+        tree.VIDEO_SUFFIXES,
+        tree.UNDECODED_SUFFIXES,
+    )
     assert sum(map(len, tables)) == len(frozenset().union(*tables))
 
 
@@ -143,7 +148,7 @@ def test_endings_that_are_not_read_are_counted_and_side_files_are_not(tmp_path: 
     for name in (*SIDE, "a.HEIC", "b.heic", "c.braw", "d.png"):
         (tmp_path / name).touch()
     assert [
-        (problem.kind, str(problem), problem.files) for problem in contents(tmp_path).problems
+        (problem.kind, str(problem), problem.files) for problem in read_folder(tmp_path).problems
     ] == [
         (
             "files ending in .braw",
@@ -211,7 +216,9 @@ def test_every_source_reports_what_it_does_not_read(tmp_path: Path) -> None:
             part
             for entry in scan()
             for part in (
-                [entry] if isinstance(entry, Video) and entry.images is None else tree.frames(entry)
+                [entry]
+                if isinstance(entry, Video) and entry.images is None
+                else tree.entry_frames(entry)
             )
         ]
         told = problems(entries, "files ending in ")
@@ -283,7 +290,7 @@ def test_the_doctor_lists_what_is_left_out(odd: Path, tmp_path: Path) -> None:
 
 def test_extraction_puts_aside_what_is_left_out(odd: Path) -> None:
     found: list[Problem] = []
-    assert len(sources(TREE(odd), found)) == 12
+    assert len(group_videos(TREE(odd), found)) == 12
     assert sorted({problem.kind for problem in found}) == [
         "broken links",
         "files ending in .heic",
@@ -331,7 +338,7 @@ def test_empty_folders_are_left_out_and_reported_by_every_source(name: str, tmp_
     )
     for path in gone.iterdir():
         path.unlink()
-    entries = [part for entry in scan() for part in tree.frames(entry)]
+    entries = [part for entry in scan() for part in tree.entry_frames(entry)]
     assert f"The folder {gone} holds no frames" in [
         problem.what for problem in problems(entries, tree.FRAMELESS)
     ]
@@ -340,7 +347,7 @@ def test_empty_folders_are_left_out_and_reported_by_every_source(name: str, tmp_
 
 def test_a_class_folder_without_videos_is_reported(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
-    held, (problem,) = clips(tmp_path / "real")
+    held, (problem,) = list_videos(tmp_path / "real")
     assert held == {}
     assert (problem.kind, problem.what) == (
         "folders without frames",
@@ -411,7 +418,7 @@ def test_names_that_are_no_utf8_are_named_by_every_command(
     for command in (
         lambda: index(module(tree), tmp_path / "m.parquet"),
         lambda: module(tree).training,
-        lambda: sources(TREE(tree), []),
+        lambda: group_videos(TREE(tree), []),
     ):
         with pytest.raises(InputError) as refusal:
             command()
@@ -443,4 +450,4 @@ def test_frames_and_problems_are_frames_of_themselves(tmp_path: Path) -> None:
         Frame(tmp_path / "a.png", 0, "d", "real", "v", 0, "test"),
         Problem("kind", "What"),
     ):
-        assert list(tree.frames(entry)) == [entry]
+        assert list(tree.entry_frames(entry)) == [entry]

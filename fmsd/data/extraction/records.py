@@ -1,0 +1,130 @@
+"""The crops of a video on disk: a folder of images with a record of every processed frame.
+
+OUT/DATASET/DOMAIN/COMPRESSION/NAME/000017.png
+OUT/DATASET/DOMAIN/COMPRESSION/NAME/video.json
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fmsd.atomic import atomic
+from fmsd.data.extraction.source_videos import RECORD_FILE, SOURCE_KEYS, SourceVideo, file_state
+from fmsd.data.sources.tree import raise_unreadable
+from fmsd.errors import InputError, reason
+from fmsd.names import check_name, check_names
+from fmsd.ownership import path_below
+
+CROP_NAME = re.compile(r"\d{6,}(_\d+)?\.(png|jpg)")
+"""The file name of a crop."""
+
+
+def is_extracted(source: SourceVideo, out: Path) -> bool:
+    """Whether the crops of a video lie in `out`, made from its present file.
+
+    A record with an outdated label, split or the like is corrected. A damaged record counts as
+    none.
+
+    Raises:
+        InputError: something that must not be replaced lies in the place of its crops.
+    """
+    folder = path_below(out, source.video)
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        if record["video"] != source.video:
+            raise InputError(
+                f"{folder} holds the crops of {record['video']}",
+                f"move it away, or give its video back as it was: {source.video}",
+            )
+        about = {name: getattr(source, name) for name in SOURCE_KEYS}
+        if record["source"] == file_state(source):
+            if any(record[name] != value for name, value in about.items()):
+                with atomic(folder / RECORD_FILE) as partial:
+                    partial.write_text(json.dumps(record | about), encoding="utf-8")
+            return True
+    except (ValueError, KeyError, TypeError, FileNotFoundError, NotADirectoryError):
+        pass
+    check_crop_folder(folder)
+    return False
+
+
+def check_crop_folder(folder: Path) -> None:
+    """Refuses to replace a folder that holds other files than crops; it may be missing or empty.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    if not os.path.lexists(folder):
+        return
+    remedy = "move it away, or choose another out=FOLDER"
+    if folder.is_symlink() or not folder.is_dir():
+        raise InputError(f"{folder} is no folder of crops that fmsd extract wrote", remedy)
+    paths = sorted(folder.iterdir())
+    if paths and not (folder / RECORD_FILE).is_file():
+        raise InputError(
+            f"{folder} is no folder of crops that fmsd extract wrote (it has no {RECORD_FILE})",
+            remedy,
+        )
+    for path in paths:
+        if path.is_dir() or not (path.name == RECORD_FILE or CROP_NAME.fullmatch(path.name)):
+            raise InputError(f"{path} was not written by fmsd extract and would be lost", remedy)
+
+
+def check_nesting(sources: Iterable[SourceVideo], out: Path) -> None:
+    """Refuses videos whose folder of crops would lie inside that of another video.
+
+    Raises:
+        InputError: there is one.
+    """
+    checked: set[str] = set()
+    for source in sources:
+        parts = source.video.split("/")
+        for folder in {"/".join(parts[:end]) for end in range(1, len(parts))} - checked:
+            checked.add(folder)
+            if (out / folder / RECORD_FILE).is_file():
+                raise InputError(
+                    f"The crops of {source.video} would lie in those of {folder}",
+                    "rename one of them, or choose another out=FOLDER",
+                )
+
+
+def read_records(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(folder, record) of every video whose crops lie in `out`.
+
+    Raises:
+        InputError: a folder or a record cannot be read, or a record has names that no extraction
+            writes.
+    """
+    for folder, subfolders, files in os.walk(out, onerror=raise_unreadable):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if RECORD_FILE in files:
+            yield Path(folder), _read_record(Path(folder) / RECORD_FILE)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The keys of a record that a manifest is made of.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        about = {name: record[name] for name in (*SOURCE_KEYS, "frames")}
+        check_names(*(about[name] for name in ("dataset", "domain", "compression", "video")))
+        for frame in about["frames"]:
+            for key, value in (("index", frame["index"]), ("person", frame.get("person", 1))):
+                if type(value) is not int or value < 0:
+                    raise InputError(f"the {key} of a frame is {value!r}", "")
+            if not isinstance(frame["status"], str):
+                raise InputError(f"the status of a frame is {frame['status']!r}", "")
+            if frame["status"] == "face":
+                check_name(frame["file"], "file name")
+    except (ValueError, KeyError, TypeError, OSError, InputError) as error:
+        why = error.message if isinstance(error, InputError) else reason(error)
+        raise InputError(
+            f"{path} is damaged ({why})", "delete its folder and run fmsd extract again"
+        ) from error
+    return about
