@@ -28,7 +28,7 @@ from fmsd.data.manifest import read_manifest
 from fmsd.data.selection import Selection
 from fmsd.data.sources import extracted, folder
 from fmsd.errors import InputError
-from fmsd.runs.folder import try_lock
+from fmsd.runs.lock import try_lock
 from fmsd.tasks.extract import extract
 from fmsd.tasks.pack import pack
 from tests.conftest import ROOT, fmsd_command, write_image

@@ -16,6 +16,7 @@ from fmsd.cache import cache_folder
 from fmsd.cli.trust import destinations, load_run_config, trust_in
 from fmsd.data import packaged
 from fmsd.data.overrides import as_names
+from fmsd.data.sources import deepfakebench_json
 from fmsd.data.synthetic.plan import VERSION
 from fmsd.errors import InputError
 from fmsd.models.detector import PACKAGE as PACKAGED
