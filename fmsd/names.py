@@ -24,7 +24,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 DRIVE = re.compile("[A-Za-z]:")
 
 
-def fault(text: object, nested: bool = False) -> tuple[str, str] | None:
+def name_fault(text: object, nested: bool = False) -> tuple[str, str] | None:
     """What makes a text unfit for the name of a file, and the remedy; None where it is fit.
 
     Args:
@@ -82,7 +82,7 @@ def check_name(text: object, what: str) -> None:
     Raises:
         InputError: it cannot.
     """
-    _refuse(text, what, fault(text))
+    _refuse(text, what, name_fault(text))
 
 
 @lru_cache(maxsize=4096)  # the frames of a video come one after the other
@@ -93,7 +93,7 @@ def check_names(dataset: str, domain: str, compression: str, video: str) -> None
         InputError: one of them cannot.
     """
     _check_kind(dataset, domain, compression)
-    _refuse(video, "video id", fault(video, nested=True))
+    _refuse(video, "video id", name_fault(video, nested=True))
 
 
 @lru_cache(maxsize=4096)
@@ -137,9 +137,9 @@ def _folded(text: str) -> str:
     )
 
 
-def unfit(texts: Iterable[object], nested: bool = False) -> dict[object, tuple[str, str]]:
+def unfit_names(texts: Iterable[object], nested: bool = False) -> dict[object, tuple[str, str]]:
     """Those of some distinct texts that cannot be names of files, each with what is wrong and the remedy."""
-    return {text: found for text in texts if (found := fault(text, nested))}
+    return {text: found for text in texts if (found := name_fault(text, nested))}
 
 
 def _refuse(text: object, what: str, found: tuple[str, str] | None) -> None:

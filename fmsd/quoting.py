@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 
-def quote(text: str | Path) -> str:
+def hydra_quote(text: str | Path) -> str:
     """Quotes a text so that Hydra reads exactly this text, whatever it holds."""
     plain = re.sub(
         r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), str(text)
@@ -13,6 +13,6 @@ def quote(text: str | Path) -> str:
     return "'" + plain.replace("${", "\\${") + "'"
 
 
-def typed(key: str, path: str | Path) -> str:
+def shell_override(key: str, path: str | Path) -> str:
     """The override that gives a key a path, as one types it into a shell."""
     return shlex.quote(f"{key}={path}")

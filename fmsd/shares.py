@@ -6,11 +6,11 @@ SLACK = 1e-12
 """The relative error that a share and its product with a count may have; far above that of floats, far below a difference that is meant."""
 
 
-def rounded_down(share: float, count: int) -> int:
+def floor_share(share: float, count: int) -> int:
     """`share` of `count`, rounded down."""
     return math.floor(share * count * (1 + SLACK))
 
 
-def rounded_up(share: float, count: int) -> int:
+def ceil_share(share: float, count: int) -> int:
     """`share` of `count`, rounded up."""
     return math.ceil(share * count * (1 - SLACK))

@@ -26,12 +26,12 @@ KILLED = (
 """What torch says of a loader process that the system ended."""
 
 
-def refused_by_machine(error: BaseException) -> InputError | None:
+def machine_error(error: BaseException) -> InputError | None:
     """The sentence for an error that the machine is the cause of; None for any other error."""
     for one in _chain(error):
         if isinstance(one, InputError):
             return None
-        found = shared_memory_refusal(one) or (
+        found = shared_memory_error(one) or (
             _of_system(one) if isinstance(one, OSError) else _of_text(str(one))
         )
         if found:
@@ -39,7 +39,7 @@ def refused_by_machine(error: BaseException) -> InputError | None:
     return None
 
 
-def shared_memory_refusal(error: BaseException) -> InputError | None:
+def shared_memory_error(error: BaseException) -> InputError | None:
     """The sentence for an error about /dev/shm: of torch, or of the semaphores that processes share; None for any other error."""
     under = (
         isinstance(error, OSError)
@@ -67,7 +67,7 @@ def shared_memory_refusal(error: BaseException) -> InputError | None:
     )
 
 
-def lenient_streams() -> None:
+def replace_unencodable() -> None:
     """Lets the terminal show a question mark for what its encoding lacks, instead of ending the program."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 from fmsd.cli.build import build, check_targets
-from fmsd.cli.compose import add_others
+from fmsd.cli.compose import add_test_sources
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
 from fmsd.cli.verbs import VERBS
@@ -207,7 +207,7 @@ def test_deepfakebench_s_folder_serves_the_datasets_whose_file_it_holds(
                 "data.roots.uadfv=/uadfv",
             ],
         )
-        add_others(config.data)
+        add_test_sources(config.data)
     assert (config.data.roots.celebdf_v2, config.data.roots.dfdc, config.data.roots.uadfv) == (
         str(tmp_path),
         None,

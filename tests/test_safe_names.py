@@ -9,7 +9,7 @@ from fmsd.cli.main import main
 from fmsd.data.manifest import Manifest, collect
 from fmsd.data.sources import table
 from fmsd.errors import InputError
-from fmsd.names import check_distinct, check_name, fault, unfit
+from fmsd.names import check_distinct, check_name, name_fault, unfit_names
 from fmsd.types import Frame, Video
 from tests.conftest import write_image
 
@@ -70,7 +70,7 @@ def test_no_field_of_a_frame_or_video_takes_a_bad_name(name: str) -> None:
                 file=Path("/x.mp4"), images=None, label=0, split="train", **fields | {field: name}
             )  # pyright: ignore[reportArgumentType]
     assert (
-        name == "C:a" or fault(f"d/{name}/v", nested=True) is not None
+        name == "C:a" or name_fault(f"d/{name}/v", nested=True) is not None
     )  # which leads nowhere else in the middle of a path
 
 
@@ -83,7 +83,7 @@ def test_an_id_is_names_joined_by_slashes(name: str) -> None:
 
 
 def test_what_is_no_text_is_refused() -> None:
-    assert list(unfit([1, None, "a", b"a"])) == [1, None, b"a"]
+    assert list(unfit_names([1, None, "a", b"a"])) == [1, None, b"a"]
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ from fmsd.data.loading.image import member
 from fmsd.data.sources import tree
 from fmsd.data.spelling import is_text, printable
 from fmsd.errors import InputError, reason
-from fmsd.names import unfit
-from fmsd.quoting import typed
-from fmsd.shares import rounded_up
+from fmsd.names import unfit_names
+from fmsd.quoting import shell_override
+from fmsd.shares import ceil_share
 from fmsd.tables import read_parquet
 from fmsd.types import REAL, Entry, Frame, Problem, Split, Video
 
@@ -141,7 +141,7 @@ class Manifest:
         ranked = groups.with_columns(key=pl.Series(keys)).with_columns(
             rank=pl.col("key").rank("ordinal").over(kind), count=pl.len().over(kind)
         )
-        drawn = pl.col("count").map_elements(lambda count: rounded_up(fraction, count), pl.Int64)
+        drawn = pl.col("count").map_elements(lambda count: ceil_share(fraction, count), pl.Int64)
         held = ranked.filter((pl.col("rank") <= drawn) & (pl.col("count") > 1))
         videos = train.join(held, on=["dataset", "source"], how="semi")["video"].unique().to_list()
         moved = (pl.col("split") == "train") & pl.col("video").is_in(videos)
@@ -216,7 +216,7 @@ class Manifest:
         )
         for column in ("dataset", "domain", "compression", "video"):
             texts = self.table[column].unique().to_list()
-            wrong = unfit(
+            wrong = unfit_names(
                 (text for text in texts if text or column != "compression"),
                 nested=column == "video",
             )
@@ -480,7 +480,7 @@ def written(root: Path) -> Manifest | None:
             f"{root} holds crops without a manifest, of shards or an extraction that was "
             "interrupted",
             "when all are done, join them with fmsd index data=extracted "
-            f"{typed('data.root', root)} {typed('out', path)}",
+            f"{shell_override('data.root', root)} {shell_override('out', path)}",
         )
     return read(path, root)
 

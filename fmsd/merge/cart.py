@@ -14,7 +14,7 @@ from fmsd.merge.task_vectors import (
     mean,
     truncation_record,
 )
-from fmsd.shares import rounded_down
+from fmsd.shares import floor_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class CART:
             if part.kind == "matrix":
                 tasks = specialists.tasks(name)
                 centred = part.matrices(tasks.sub_(tasks.mean(0)), stack=1)
-                rank = max(1, rounded_down(self.ratio, min(centred.shape[-2:])))
+                rank = max(1, floor_share(self.ratio, min(centred.shape[-2:])))
                 top, found = torch.zeros(centred.shape[1:]), []
                 for matrices in centred:
                     for total, matrix in zip(top, matrices, strict=True):

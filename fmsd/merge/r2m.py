@@ -35,7 +35,7 @@ from fmsd.merge.task_vectors import (
     one_of,
     truncation_record,
 )
-from fmsd.shares import rounded_down
+from fmsd.shares import floor_share
 
 
 class Residuals(NamedTuple):
@@ -192,7 +192,7 @@ class R2M:
         if part.kind != "matrix":
             return (1, count, 1, base.numel()), (1, count, 1, 1)
         slices, rows, columns = part.matrices(base).shape
-        rank = max(1, rounded_down(self.ratio, min(rows, columns)))
+        rank = max(1, floor_share(self.ratio, min(rows, columns)))
         return (slices, count, rank, rows), (slices, count, rank, columns)
 
     def residuals(

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fmsd.merge.task_vectors import BLOCK, Merged, Specialists, in_range, one_of
-from fmsd.shares import rounded_down
+from fmsd.shares import floor_share
 
 HALF = 1 << 16
 """A float32 without its sign orders like the integer of its bits, and that one like its upper, then its lower 16 bits."""
@@ -61,7 +61,7 @@ class TIES:
             yield Merged(name, start.add_(merged.view(start.shape), alpha=self.scale))
 
     def _kept(self, numbers: int) -> int:
-        return max(1, rounded_down(self.density, numbers)) if self.density else 0
+        return max(1, floor_share(self.density, numbers)) if self.density else 0
 
 
 def elected(

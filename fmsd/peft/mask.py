@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
-from fmsd.shares import rounded_up
+from fmsd.shares import ceil_share
 
 Losses = Iterable[Callable[[], Tensor]]
 """One closure per micro-batch; each runs a forward pass and returns a scalar."""
@@ -378,7 +378,7 @@ def _passing(masking: Masking, scores: Mapping[str, float]) -> set[str]:
     sign = -1.0 if masking.bias == "domain" else 1.0
     if masking.threshold is None:
         ranked = sorted(scores, key=lambda unit: -sign * scores[unit])
-        return set(ranked[: rounded_up(masking.fraction, len(ranked))])
+        return set(ranked[: ceil_share(masking.fraction, len(ranked))])
     least = (
         sum(scores.values()) / len(scores)
         if masking.threshold == "mean"

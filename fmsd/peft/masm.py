@@ -28,7 +28,7 @@ from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import Allotment, SubspaceLinear
-from fmsd.shares import rounded_up
+from fmsd.shares import ceil_share
 
 
 def masm(
@@ -210,7 +210,7 @@ class Rule(nn.Module):
         """Chooses the units that learn until the next time: those with the highest scores over all layers."""
         scores = self.scores()
         kept = scores.argsort(descending=True, stable=True)[
-            : rounded_up(self.fraction, len(scores))
+            : ceil_share(self.fraction, len(scores))
         ]
         self.active = torch.zeros(len(scores), dtype=torch.bool).index_fill(0, kept, True).tolist()
         self.history.steps.append(self.seen)

@@ -42,7 +42,7 @@ from fmsd.atomic import atomic
 from fmsd.errors import BusyError, InputError, reason
 from fmsd.metrics.table import markdown, markdown_text, videos, wide
 from fmsd.names import check_name
-from fmsd.quoting import typed
+from fmsd.quoting import shell_override
 from fmsd.settings import parse_settings
 from fmsd.tables import read_csv
 
@@ -375,7 +375,7 @@ def claimed(
             )
         if text and (key := differing(text, config)):
             how = (
-                f" (fmsd train {typed('resume', run.folder)} goes on with it as it is)"
+                f" (fmsd train {shell_override('resume', run.folder)} goes on with it as it is)"
                 if (run.folder / "checkpoints").is_dir()
                 else ""
             )

@@ -41,9 +41,9 @@ from fmsd.data.sources.extracted import PERSON
 from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from fmsd.ownership import below
-from fmsd.quoting import typed
+from fmsd.quoting import shell_override
 from fmsd.runs.folder import locked, write
-from fmsd.surroundings import refused_by_machine, shared_memory_refusal
+from fmsd.surroundings import machine_error, shared_memory_error
 from fmsd.types import Problem
 
 log = logging.getLogger(__name__)
@@ -213,13 +213,13 @@ def working(out: Path, name: str) -> Iterator[Path]:
 
 def refused(out: Path, error: OSError) -> InputError:
     """A sentence for what keeps crops from being written; not all of it concerns their folder."""
-    if shared := shared_memory_refusal(error):
+    if shared := shared_memory_error(error):
         return shared
     if error.filename is None and error.errno not in (
         errno.ENOSPC,
         errno.EDQUOT,
     ):  # of starting the processes
-        return refused_by_machine(error) or InputError(
+        return machine_error(error) or InputError(
             f"The extraction into {out} broke off ({error.strerror or error})",
             "run the same command again",
         )
@@ -399,6 +399,6 @@ def join(out: Path) -> Manifest:
     manifest.write(out / "manifest.parquet")
     print(
         f"{len(manifest)} crops of {manifest.videos} videos lie in {out}; train and test with "
-        f"{typed('data.root', out)}"
+        f"{shell_override('data.root', out)}"
     )
     return manifest

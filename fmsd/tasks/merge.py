@@ -39,7 +39,7 @@ from fmsd.models.formats import timm_keys
 from fmsd.models.head import check_kind
 from fmsd.peft import adapter
 from fmsd.peft.specialist import Folded, changed
-from fmsd.quoting import typed
+from fmsd.quoting import shell_override
 from fmsd.report.rows import learning_settings
 from fmsd.report.terminal import show
 from fmsd.runs.folder import Run, caption, claimed, provenance
@@ -234,7 +234,7 @@ def merge(
             log.info(
                 "Nothing was tested: there is no data, or test=false; fmsd evaluate %s data=NAME "
                 "does it.",
-                typed("run", folder),
+                shell_override("run", folder),
             )
     print(f"The merged run lies in {folder}")
     return run

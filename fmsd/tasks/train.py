@@ -60,7 +60,7 @@ from fmsd.peft.inject import fold
 from fmsd.peft.mask import LayerMask, MaskHistory
 from fmsd.peft.method import Adaptation, Method
 from fmsd.peft.spectra import spectra, text, watched
-from fmsd.quoting import typed
+from fmsd.quoting import shell_override
 from fmsd.report.terminal import show
 from fmsd.runs.folder import MASK, SPECTRA, VALIDATION, Run, caption, claimed, provenance
 from fmsd.tracking import publish
@@ -290,7 +290,7 @@ def train(
             if not finished:
                 log.warning(
                     "The best weights so far are kept, too; test them with fmsd evaluate %s",
-                    typed("run", folder),
+                    shell_override("run", folder),
                 )
                 raise KeyboardInterrupt
             table = test(run, single, model, data)
@@ -317,7 +317,7 @@ def hint(run: Run, weights: Path) -> None:
         KeyboardInterrupt: no weights were chosen yet, so nothing can be tested.
     """
     if (run.folder / "checkpoints" / LAST).exists():
-        log.warning("Interrupted; go on with fmsd train %s", typed("resume", run.folder))
+        log.warning("Interrupted; go on with fmsd train %s", shell_override("resume", run.folder))
     if not weights.exists():
         raise KeyboardInterrupt
 
