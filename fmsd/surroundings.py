@@ -1,4 +1,4 @@
-"""What a machine may refuse: a folder to write to, shared memory, open files, processes. Each as one sentence."""
+"""Refusals of the machine as input errors: folders, shared memory, open files, processes."""
 
 import errno
 import io
@@ -18,29 +18,29 @@ SHARED_MEMORY_SIGNS = (
     r"unable to \w+ (?:\d+ bytes )?(?:from |to )?(?:shared memory object|file) </torch_",
     r"torch_shm_manager",
 )
-"""What torch's errors about shared memory say; they have no number and no file."""
+"""Texts of torch's errors about shared memory, which have no error number and no file."""
 
 KILLED = (
     r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by signal: Killed|exited unexpectedly)"
 )
-"""What torch says of a loader process that the system ended."""
+"""Text of torch's error about a loader process that the system killed."""
 
 
 def machine_error(error: BaseException) -> InputError | None:
-    """The sentence for an error that the machine is the cause of; None for any other error."""
-    for one in _chain(error):
-        if isinstance(one, InputError):
+    """The input error for an error that the machine causes; None for any other error."""
+    for cause in _error_chain(error):
+        if isinstance(cause, InputError):
             return None
-        found = shared_memory_error(one) or (
-            _of_system(one) if isinstance(one, OSError) else _of_text(str(one))
+        refusal = shared_memory_error(cause) or (
+            _os_refusal(cause) if isinstance(cause, OSError) else _text_refusal(str(cause))
         )
-        if found:
-            return found
+        if refusal:
+            return refusal
     return None
 
 
 def shared_memory_error(error: BaseException) -> InputError | None:
-    """The sentence for an error about /dev/shm: of torch, or of the semaphores that processes share; None for any other error."""
+    """The input error for an error about /dev/shm, by torch or a semaphore; None for others."""
     under = (
         isinstance(error, OSError)
         and isinstance(error.filename, str)
@@ -54,13 +54,13 @@ def shared_memory_error(error: BaseException) -> InputError | None:
         and error.filename is None
         and ("multiprocessing", "synchronize.py") in frames
     )
-    said = not isinstance(error, OSError) and any(
+    torchs = not isinstance(error, OSError) and any(
         re.search(sign, str(error)) for sign in SHARED_MEMORY_SIGNS
     )
-    if not (under or semaphore or said):
+    if not (under or semaphore or torchs):
         return None
     return InputError(
-        f"The shared memory {SHARED_MEMORY}, through which processes talk, is too small or cannot "
+        f"The shared memory {SHARED_MEMORY}, through which processes exchange data, is too small or cannot "
         "be written",
         "give the container more (docker run --shm-size=8g), or load images in this process with "
         "data.workers=0 (workers=0 of doctor)",
@@ -68,23 +68,25 @@ def shared_memory_error(error: BaseException) -> InputError | None:
 
 
 def replace_unencodable() -> None:
-    """Lets the terminal show a question mark for what its encoding lacks, instead of ending the program."""
+    """Prints a question mark for a character that the terminal's encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it came from."""
+def _error_chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and its causes, each once."""
     seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        context = None if current.__suppress_context__ else current.__context__
+        current = current.__cause__ or context
 
 
-def _of_system(error: OSError) -> InputError | None:
+def _os_refusal(error: OSError) -> InputError | None:
+    """The input error for an error number of the system; None for any other number."""
     file = Path(error.filename).absolute() if isinstance(error.filename, str) else None
     if error.errno == errno.EMFILE:
         return InputError(
@@ -105,14 +107,12 @@ def _of_system(error: OSError) -> InputError | None:
     }.get(error.errno or 0)
     if file is None or remedy is None:
         return None
-    return InputError(
-        f"{file} cannot be {'opened or ' if error.errno in (errno.EACCES, errno.EPERM) else ''}written ({error.strerror})",
-        remedy + _elsewhere(file),
-    )
+    action = "opened or written" if error.errno in (errno.EACCES, errno.EPERM) else "written"
+    return InputError(f"{file} cannot be {action} ({error.strerror})", remedy + _other_place(file))
 
 
-def _elsewhere(file: Path) -> str:
-    """How to write to another place than this one."""
+def _other_place(file: Path) -> str:
+    """The remedy that sets another place for a file."""
     try:
         if file.is_relative_to(cache_folder().absolute()):
             return "set FMSD_CACHE to a folder that can be written"
@@ -124,10 +124,11 @@ def _elsewhere(file: Path) -> str:
     )
 
 
-def _of_text(text: str) -> InputError | None:
+def _text_refusal(text: str) -> InputError | None:
+    """The input error for the text of an error without a number; None for any other text."""
     if re.search(KILLED, text):
         return InputError(
-            "A process that loads images was ended by the system, most often for want of memory",
+            "A process that loads images was killed by the system, mostly because memory ran out",
             "give fewer data.workers, or more memory",
         )
     if "can't start new thread" in text:  # Python's own text, which has no number
@@ -139,7 +140,7 @@ def _of_text(text: str) -> InputError | None:
 
 
 def _limit(name: str, option: str) -> str:
-    """A limit of this process in brackets, where the system tells it."""
+    """A limit of this process in brackets; empty if the system does not report it."""
     try:
         import resource  # noqa: PLC0415  there is none on Windows
 

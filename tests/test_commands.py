@@ -170,7 +170,7 @@ def test_help_of_a_verb_needs_nothing(words: list[str], capsys: pytest.CaptureFi
     assert main(words) == 0
     text = capsys.readouterr().out
     assert "what is wrong with a copy of a dataset" in text
-    assert re.search(r"limit=20000 +at most so many files are opened", text)
+    assert re.search(r"limit=20000 +most files that are opened", text)
     assert "ff++" in text
     assert "fmsd doctor data=ff++ data.root=/data/ff++" in text
 

@@ -150,7 +150,7 @@ def test_semaphores_that_cannot_be_made_are_known_for_shared_memory() -> None:
         check=True,
     )
     assert done.stdout.startswith(
-        "The shared memory /dev/shm, through which processes talk, is too small or cannot be "
+        "The shared memory /dev/shm, through which processes exchange data, is too small or cannot be "
         "written; "
     )
 

@@ -18,6 +18,9 @@ LINE = re.compile(
 )
 """A key of a YAML file with its value and the comment beside it."""
 
+CONTINUATION = re.compile(r"^ +# (?P<about>.*)$")
+"""A line on which the comment of the key above goes on."""
+
 
 class Key(NamedTuple):
     """A key of a configuration file.
@@ -32,51 +35,51 @@ class Key(NamedTuple):
     about: str
 
 
-def file_keys(file: Path, prefix: str = "") -> Iterator[Key]:
-    """Yields the keys of a configuration file in order, with the comments beside them.
+def file_keys(file: Path, prefix: str = "") -> list[Key]:
+    """The keys of a configuration file in order, with the comments beside them.
+
+    A comment goes on in the lines below that hold an indented comment alone.
 
     Args:
         prefix: of the dotted names, for the file of a group.
     """
+    keys: list[Key] = []
     above: list[tuple[int, str]] = []
-    skipped, opened = -1, 0
+    skipped, opened, continues = -1, 0, False
     for line in file.read_text(encoding="utf-8").splitlines():
+        if continues and (more := CONTINUATION.match(line)):
+            keys[-1] = keys[-1]._replace(about=f"{keys[-1].about} {more['about']}")
+            continue
+        continues = False
         inside, bare = opened > 0, line.partition(" # ")[0]
-        opened += sum(bare.count(bracket) for bracket in "{[") - sum(
-            bare.count(bracket) for bracket in "}]"
-        )
+        opened += sum(bare.count(bracket) for bracket in "{[")
+        opened -= sum(bare.count(bracket) for bracket in "}]")
         match = LINE.match(line)
         if match is None or inside:
             continue
-        indent = len(match["indent"])
+        indent, key = len(match["indent"]), match["key"]
         if skipped >= 0 and indent > skipped:
             continue
-        skipped = indent if match["key"] == "defaults" else -1
-        if skipped >= 0 or match["key"].startswith("_"):
+        skipped = indent if key == "defaults" else -1
+        if skipped >= 0 or key.startswith("_"):
             continue
-        above = [
-            *((depth, name) for depth, name in above if depth < indent),
-            (indent, match["key"]),
-        ]
-        yield Key(
-            prefix + ".".join(name for _, name in above),
-            "" if opened > 0 else match["value"] or "",
-            match["about"] or "",
-        )
+        above = [*((depth, name) for depth, name in above if depth < indent), (indent, key)]
+        name = prefix + ".".join(name for _, name in above)
+        keys.append(Key(name, "" if opened > 0 else match["value"] or "", match["about"] or ""))
+        continues = bool(match["about"])
+    return keys
 
 
 def file_header(file: Path) -> tuple[str, list[str]]:
-    """The description at the top of a configuration file, and its examples."""
-    lines = [
-        line.removeprefix("# ")
-        for line in file.read_text(encoding="utf-8").splitlines()
-        if line.startswith("# ")
-    ]
-    lines = [line for line in lines if not line.startswith("@package")]
-    text = [line for line in lines if not line.startswith("Example: ")]
-    return " ".join(text), [
-        line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")
-    ]
+    """The description at the top of a configuration file, and its examples.
+
+    An example that ends with a backslash goes on in the next line, as in a shell.
+    """
+    joined = re.sub(r" \\\n# +", " ", file.read_text(encoding="utf-8"))
+    lines = [line.removeprefix("# ") for line in joined.splitlines() if line.startswith("# ")]
+    examples = [line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")]
+    description = [line for line in lines if not line.startswith(("Example: ", "@package"))]
+    return " ".join(description), examples
 
 
 def groups(verb: str) -> dict[str, list[str]]:
@@ -88,7 +91,7 @@ def _default_choices(file: Path) -> dict[str, str]:
     """The groups in the defaults list of a verb's file, each with its choice."""
     entries = yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults", [])
     return {
-        group: str(choice)
+        group: "null" if choice is None else str(choice)
         for entry in entries
         if isinstance(entry, dict)
         for group, choice in entry.items()

@@ -70,7 +70,7 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     Args:
         overrides: in Hydra's grammar.
     """
-    configure_logging()
+    configure_logging(verb)
     debug = os.environ.get(FULL_ERROR) == "1"
     command = Command(verb, list(overrides), existing_outputs(overrides), debug)
 
@@ -160,7 +160,7 @@ def run_job(command: Command, config: DictConfig) -> float | None:
     Returns:
         The value that chose the weights, for a sweeper that optimises it; None without one.
     """
-    configure_logging()  # for the processes of launchers
+    configure_logging(command.verb)  # for the processes of launchers
     settings = HydraConfig.get()
     folder, multirun = Path(settings.runtime.output_dir), settings.mode == RunMode.MULTIRUN
     first = os.environ.get("SLURM_PROCID", "0") == "0"  # of the processes of a SLURM job
@@ -268,18 +268,16 @@ def output_error(error: Exception, outputs: Sequence[Path]) -> InputError | None
     )
 
 
-def configure_logging() -> None:
-    """Logs fmsd at INFO and other libraries at WARNING.
+WITH_LIGHTNING = ("train", "evaluate", "explain", "merge")
+"""Verbs whose tasks use Lightning."""
 
-    A filter, not levels alone: Lightning sets a level of its own when it is imported.
-    """
-    if not logging.getLogger().hasHandlers():
-        handler = logging.StreamHandler()
-        handler.addFilter(_is_for_the_user)
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+
+def configure_logging(verb: str) -> None:
+    """Logs fmsd at INFO and other libraries at WARNING."""
+    if verb in WITH_LIGHTNING:
+        import fmsd.engine.trainer  # noqa: F401  Lightning sets log levels when it is imported
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fmsd").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
-
-
-def _is_for_the_user(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or record.name.partition(".")[0] == "fmsd"
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -98,7 +98,7 @@ def dispatch(arguments: list[str]) -> int:
     from fmsd.cli.verbs import reproduce
 
     if verb == "reproduce":  # runs other verbs, each with its own configuration
-        configure_logging()
+        configure_logging(verb)
         return reproduce(overrides, main)
     return run(verb, to_hydra_overrides(verb, overrides, groups(verb)))
 
