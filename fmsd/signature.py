@@ -109,7 +109,7 @@ def is_zip(path: Path) -> bool:
 
 
 def _text(head: bytes) -> Fault | None:
-    """The fault of a web page or a server's answer; None for binary files, which have zero bytes."""
+    """The fault of a web page or a server's answer; None for files with zero bytes."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:512].lower()
     if b"\0" in start:
         return None

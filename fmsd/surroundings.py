@@ -41,27 +41,21 @@ def machine_error(error: BaseException) -> InputError | None:
 
 def shared_memory_error(error: BaseException) -> InputError | None:
     """The input error for an error about /dev/shm, by torch or a semaphore; None for others."""
-    under = (
-        isinstance(error, OSError)
-        and isinstance(error.filename, str)
-        and Path(error.filename).is_relative_to(SHARED_MEMORY)
-    )
-    frames = {
-        Path(frame.filename).parts[-2:] for frame in traceback.extract_tb(error.__traceback__)
-    }
-    semaphore = (
-        isinstance(error, OSError)
-        and error.filename is None
-        and ("multiprocessing", "synchronize.py") in frames
-    )
-    torchs = not isinstance(error, OSError) and any(
-        re.search(sign, str(error)) for sign in SHARED_MEMORY_SIGNS
-    )
-    if not (under or semaphore or torchs):
+    if not isinstance(error, OSError):
+        concerned = any(re.search(sign, str(error)) for sign in SHARED_MEMORY_SIGNS)
+    elif error.filename is None:  # a semaphore's error names no file
+        frames = traceback.extract_tb(error.__traceback__)
+        files = {Path(frame.filename).parts[-2:] for frame in frames}
+        concerned = ("multiprocessing", "synchronize.py") in files
+    else:
+        concerned = isinstance(error.filename, str) and Path(error.filename).is_relative_to(
+            SHARED_MEMORY
+        )
+    if not concerned:
         return None
     return InputError(
-        f"The shared memory {SHARED_MEMORY}, through which processes exchange data, is too small or cannot "
-        "be written",
+        f"The shared memory {SHARED_MEMORY}, through which processes exchange data, is too small "
+        "or cannot be written",
         "give the container more (docker run --shm-size=8g), or load images in this process with "
         "data.workers=0 (workers=0 of doctor)",
     )

@@ -25,9 +25,10 @@ from tests.conftest import grow_tree
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 NAMES = [
-    "a=b", "a(b)", "a[1]", "[a]", "{a}", "a,b", "100%", "a b", "#1", "it's", 'say "a"', "$HOME", "a$b", "~x", "\u00e9t\u00e9", "\u6570\u636e", "a;b",
-    "a&b|c",
-    "back\\slash", "ends\\", "'quoted'", "`x`", "<a>", "a:b", "a*b?", "!x", "x@y", "1e5", "007", "true", "null ", " blank", "nan", "a\\'b", "-x",
+    "a=b", "a(b)", "a[1]", "[a]", "{a}", "a,b", "100%", "a b", "#1", "it's", 'say "a"', "$HOME",
+    "a$b", "~x", "\u00e9t\u00e9", "\u6570\u636e", "a;b", "a&b|c", "back\\slash", "ends\\",
+    "'quoted'", "`x`", "<a>", "a:b", "a*b?", "!x", "x@y", "1e5", "007", "true", "null ", " blank",
+    "nan", "a\\'b", "-x",
 ]  # fmt: skip
 """Names of folders that mean something to Hydra, a shell or YAML."""
 
@@ -185,6 +186,22 @@ def test_help_shows_the_keys_of_a_choice_with_what_it_is_made_of(
     assert re.search(r"data\.frames=32 +at most so many frames per video", text)
     assert main(["train", "--help", "method=no"]) == 2
     assert "There is no method=no; choose one of" in capsys.readouterr().err
+
+
+def test_comments_and_examples_of_help_go_on_in_the_next_line(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "# What it does,\n# in two lines.\n# Example: fmsd a \\\n#   b=c\n"
+        "defaults:\n  - x: y    # of the list\n            # and more\n"
+        "a: 1    # one\n        # two\nb:\n  # of nothing\n  c: {d: 1,\n      e: 2}\n  f: 2\n"
+    )
+    assert file_header(file) == ("What it does, in two lines.", ["fmsd a b=c"])
+    assert file_keys(file) == [
+        ("a", "1", "one two"),
+        ("b", "", ""),
+        ("b.c", "", ""),
+        ("b.f", "2", ""),
+    ]
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

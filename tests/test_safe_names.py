@@ -160,7 +160,8 @@ def test_a_table_whose_ids_are_absolute_paths_is_refused_with_its_row_and_a_reme
     )
     with pytest.raises(
         InputError,
-        match=rf"video id '{tmp_path}/b' is an absolute path \(line [23] of .*t\.{ending}.*; use a path relative to data\.root",
+        match=rf"video id '{tmp_path}/b' is an absolute path \(line [23] of .*t\.{ending}.*; "
+        r"use a path relative to data\.root",
     ):
         list(table.scan(tmp_path, f"t.{ending}"))
 

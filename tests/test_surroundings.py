@@ -118,14 +118,14 @@ def test_shared_memory_is_named_with_the_setting_that_does_without() -> None:
 
 CAGE = """
 import multiprocessing, sys
-from fmsd.surroundings import refused_by_machine
+from fmsd.surroundings import machine_error
 try:
     multiprocessing.get_context("fork").Queue()
 except OSError as error:
     try:
         raise RuntimeError("Please call iter first.")
     except RuntimeError as late:
-        print(refused_by_machine(late))
+        print(machine_error(late))
 """
 
 
@@ -150,8 +150,8 @@ def test_semaphores_that_cannot_be_made_are_known_for_shared_memory() -> None:
         check=True,
     )
     assert done.stdout.startswith(
-        "The shared memory /dev/shm, through which processes exchange data, is too small or cannot be "
-        "written; "
+        "The shared memory /dev/shm, through which processes exchange data, is too small or "
+        "cannot be written; "
     )
 
 
@@ -160,7 +160,7 @@ def test_processes_that_may_not_be_started_are_named() -> None:
         lambda: raise_(BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"))
     )
     assert "No further thread" in said(lambda: raise_(RuntimeError("can't start new thread")))
-    assert "for want of memory" in said(
+    assert "because memory ran out" in said(
         lambda: raise_(RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. "))
     )
 

@@ -132,7 +132,7 @@ def test_a_sweep_is_extended_and_what_fails_in_it_is_named(
     assert len(list((place / "sweeps").iterdir())) == 2
 
 
-def test_a_finished_job_of_other_defaults_is_refused_and_nothing_is_left_of_a_sweep_that_cannot_begin(
+def test_a_finished_job_of_other_defaults_is_refused_and_a_sweep_that_cannot_begin_leaves_nothing(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*TINY, "seed=0"]) == 0

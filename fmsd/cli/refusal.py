@@ -82,7 +82,7 @@ def translate_hydra_error(  # noqa: PLR0911  one for each class of errors
                 f"A configuration file is no YAML: {' '.join(str(cause).split())}",
                 "correct that line",
             )
-    if (swept := _several(overrides)) is not None:
+    if (swept := _first_swept(overrides)) is not None:
         return _no_sweep(swept, verb, overrides)
     return _translate_text(text, verb, overrides)
 
@@ -153,25 +153,17 @@ def _missing_file(error: MissingConfigException, text: str) -> InputError:
         if name.startswith(start):
             return InputError(message, f"install it with: pip install 'fmsd[{extra}]'")
     group, _, choice = name.rpartition("/") if name.startswith("hydra/") else name.partition("/")
-    if match := re.match(
-        r"In '([^']+/[^']+)': Could not (?:load|find) '", text
-    ):  # another file names it, not the command line
+    # If another file names it, not the command line, the text begins with that file
+    if match := re.match(r"In '([^']+/[^']+)': Could not (?:load|find) '", text):
         return InputError(
             f"The configuration file {match[1]}.yaml names {name}, which does not exist",
             "correct its defaults list",
         )
-    options = sorted(
-        {option for option in error.options or () if not option.startswith("_")}.union(
-            choices(group)
-        )
-    )
-    folded = {
-        option.casefold().replace("-", "").replace("_", "").replace("+", "p"): option
-        for option in reversed(options)
-    }
-    spelt = choice.casefold().replace("-", "").replace("_", "").replace("+", "p")
-    close = [folded[one] for one in difflib.get_close_matches(spelt, list(folded), n=1, cutoff=0.7)]
-    meant = f" (did you mean {group}={close[0]}?)" if close else ""
+    visible = {option for option in error.options or () if not option.startswith("_")}
+    options = sorted(visible.union(choices(group)))
+    by_spelling = {_spelling(option): option for option in reversed(options)}
+    close = difflib.get_close_matches(_spelling(choice), list(by_spelling), n=1, cutoff=0.7)
+    meant = f" (did you mean {group}={by_spelling[close[0]]}?)" if close else ""
     known = f"choose one of {', '.join(options)}" if options else f"there is none in {CONF / group}"
     return InputError(
         f"There is no {group}={choice}{meant}",
@@ -179,7 +171,13 @@ def _missing_file(error: MissingConfigException, text: str) -> InputError:
     )
 
 
+def _spelling(choice: str) -> str:
+    """A choice without case and separators, for comparison."""
+    return choice.casefold().replace("-", "").replace("_", "").replace("+", "p")
+
+
 def _missing_value(key: str, verb: str) -> InputError:
+    """The refusal of a command without a key that has no default."""
     if options := groups(verb).get(key):
         return InputError(f"fmsd {verb} needs {key}", f"give {key}=NAME: {', '.join(options)}")
     return InputError(
@@ -189,6 +187,7 @@ def _missing_value(key: str, verb: str) -> InputError:
 
 
 def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
+    """The refusal of a key that the configuration does not have, with similar keys."""
     if verb in ("evaluate", "explain", "merge") and key.startswith(("data.", "trainer.")):
         return InputError(
             f"There is no config key {key!r} unless {key.partition('.')[0]}=NAME is given, too",
@@ -199,7 +198,7 @@ def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
     return InputError(f"There is no config key {key!r}{hint}", f"fmsd {verb} --help shows all keys")
 
 
-def _several(overrides: Sequence[str]) -> str | None:
+def _first_swept(overrides: Sequence[str]) -> str | None:
     """The first override with several values on a command line that is no sweep."""
     if any(override in ("-m", "--multirun", "hydra.mode=MULTIRUN") for override in overrides):
         return None
