@@ -95,7 +95,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
         lambda run, marker: run.update(
             data={"_target_": "fmsd.runs.folder.write_text", "path": str(marker), "text": "x"}
         ),
-        r"would call fmsd\.runs\.folder\.write for data",
+        r"would call fmsd\.runs\.folder\.write_text for data",
     ),
     "nested": (
         lambda run, marker: run["backbone"].update(img_size=launch(marker)),
@@ -269,7 +269,7 @@ OTHERS: dict[str, tuple[Attack, str]] = {
                 }
             }
         ),
-        r"would call fmsd\.runs\.folder\.write for data\.others\.far",
+        r"would call fmsd\.runs\.folder\.write_text for data\.others\.far",
     ),
     "below other data": (
         change(
