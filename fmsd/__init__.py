@@ -4,18 +4,18 @@ import sys
 
 
 def check_python(version):
-    """Refuses a Python that is too old; this file is one that old ones understand.
+    """Refuses a Python older than 3.11; old versions can parse this file.
 
     Raises:
-        ImportError: it is older than 3.11.
+        ImportError: the version is older than 3.11.
     """
     if tuple(version[:2]) < (3, 11):
-        found = "%d.%d" % tuple(version[:2])  # noqa: UP031  older ones know no f-strings
+        found = "%d.%d" % tuple(version[:2])  # noqa: UP031  old versions know no f-strings
         raise ImportError("fmsd needs Python 3.11 or later; this is Python " + found + ".")
 
 
 check_python(sys.version_info)
 
-from fmsd.torchvision_operators import declare  # noqa: E402  older ones cannot read it
+from fmsd.torchvision_operators import declare_before_import  # noqa: E402  needs Python 3.11
 
-declare()
+declare_before_import()

@@ -1,4 +1,7 @@
-"""Where files are kept that can be made or fetched again: singular directions, the face detector's model, the embedded dataset."""
+"""The folder of files that can be made or fetched again.
+
+It holds singular value decompositions, the face detector's model and the embedded dataset.
+"""
 
 import os
 from pathlib import Path
@@ -10,17 +13,15 @@ def cache_folder() -> Path:
     """`$FMSD_CACHE`, or `fmsd` in `$XDG_CACHE_HOME`, or `~/.cache/fmsd`; it need not exist.
 
     Raises:
-        InputError: none of them is known, as there is no home folder.
+        InputError: there is no home folder for a path that needs one.
     """
     if chosen := os.environ.get("FMSD_CACHE"):
-        return _expanded(chosen)
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    return (
-        Path(shared) / "fmsd" if Path(shared).is_absolute() else _expanded("~/.cache/fmsd")
-    )  # its specification has relative ones ignored
+        return _expand(chosen)
+    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))  # a relative one is invalid by its standard
+    return shared / "fmsd" if shared.is_absolute() else _expand("~/.cache/fmsd")
 
 
-def _expanded(path: str) -> Path:
+def _expand(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

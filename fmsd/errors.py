@@ -1,14 +1,14 @@
-"""What is raised where the user's input cannot be used: one sentence that names the thing, and the remedy."""
+"""Errors of the user's input: a message that names the thing, and a remedy."""
 
 
 class InputError(Exception):
-    """Input of the user that cannot be used.
+    """Input that cannot be used.
 
     Args:
         message: what is wrong, naming the thing; without a full stop.
         remedy: what to do about it, as a clause that begins in lower case; without a full stop.
-            Empty only where another library passes on a sentence that has one, as torch's loader
-            processes do.
+            Empty only where another library passes on a message that ends with its remedy, as
+            torch's loader processes do.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
@@ -25,11 +25,11 @@ class BusyError(InputError):
 
 
 def sentence(message: str, remedy: str = "") -> str:
-    """What is wrong and the remedy as one sentence."""
+    """Message and remedy as one sentence."""
     return f"{message}; {remedy}." if remedy else message.strip().rstrip(".") + "."
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error, or its kind where it has no text, for a sentence of ours."""
+    """The first line of an error's text, or the name of its class if it has none."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

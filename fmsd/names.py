@@ -1,7 +1,7 @@
-"""Names that come from files, and become names of files: which of them are safe to use below a folder.
+"""Checks whether names read from files are safe as names of files and folders.
 
-A dataset's name is that of `predictions/DATASET.parquet`, a video's id
-`dataset/domain/compression/video` a folder below the `out` of an extraction.
+The name of a dataset becomes `predictions/DATASET.parquet`; the id of a video,
+`dataset/domain/compression/video`, becomes a folder below the `out` of an extraction.
 """
 
 import re
@@ -12,23 +12,23 @@ from functools import lru_cache
 from fmsd.errors import InputError
 
 LONGEST = 255
-"""Bytes of a file's name that every file system takes."""
+"""Bytes of a file name that every file system accepts."""
 
 LONGEST_NAME = 200
-"""Bytes of a name that a longer file name is made of: `heatmaps_NAME.png`, and what it is called while it is written."""
+"""Bytes of a name that is part of a longer file name, as in `heatmaps_NAME.png`."""
 
 RELATIVE = "use a path relative to data.root, without its first /"
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""How Python shows the bytes of a file's name that is not written in UTF-8."""
+"""Characters by which Python represents bytes of a file name that are not UTF-8."""
 DRIVE = re.compile("[A-Za-z]:")
 
 
-def fault(text: object, nested: bool = False) -> tuple[str, str] | None:
-    """What makes a text unfit for the name of a file, and the remedy; None where it is fit.
+def name_fault(text: object, nested: bool = False) -> tuple[str, str] | None:
+    """Why a text cannot be a file name, with the remedy; None if it can.
 
     Args:
-        nested: whether it may be several names, joined by `/`.
+        nested: whether it may be several names joined by `/`.
     """
     if not isinstance(text, str):
         return "is no text", "write it as text"
@@ -49,16 +49,12 @@ def fault(text: object, nested: bool = False) -> tuple[str, str] | None:
             "use a plain name, for example with _ instead",
         ),
     )
-    if found := next(((what, remedy) for holds, what, remedy in checks if holds), None):
-        return found
-    return next(
-        (
-            found
-            for part in text.split("/")
-            if (found := _part_fault(part, LONGEST if nested else LONGEST_NAME))
-        ),
-        None,
-    )
+    for applies, what, remedy in checks:
+        if applies:
+            return what, remedy
+    longest = LONGEST if nested else LONGEST_NAME
+    faults = (_part_fault(part, longest) for part in text.split("/"))
+    return next((fault for fault in faults if fault), None)
 
 
 def _part_fault(part: str, longest: int) -> tuple[str, str] | None:
@@ -74,26 +70,26 @@ def _part_fault(part: str, longest: int) -> tuple[str, str] | None:
 
 
 def check_name(text: object, what: str) -> None:
-    """Refuses a text that cannot be the name of a file.
+    """Rejects a text that cannot be a file name.
 
     Args:
-        what: what it names, for the sentence: `dataset`.
+        what: what it names, for the message: `dataset`.
 
     Raises:
-        InputError: it cannot.
+        InputError: it cannot be one.
     """
-    _refuse(text, what, fault(text))
+    _refuse(text, what, name_fault(text))
 
 
 @lru_cache(maxsize=4096)  # the frames of a video come one after the other
 def check_names(dataset: str, domain: str, compression: str, video: str) -> None:
-    """Refuses the names of a frame or video that cannot become names of files.
+    """Rejects names of a frame or video that cannot be file names.
 
     Raises:
         InputError: one of them cannot.
     """
     _check_kind(dataset, domain, compression)
-    _refuse(video, "video id", fault(video, nested=True))
+    _refuse(video, "video id", name_fault(video, nested=True))
 
 
 @lru_cache(maxsize=4096)
@@ -105,44 +101,44 @@ def _check_kind(dataset: str, domain: str, compression: str) -> None:
 
 
 def check_distinct(ids: Iterable[str]) -> None:
-    """Refuses ids of which two would be one folder, or one a folder inside the other's, on some file system.
+    """Rejects ids that name the same folder, or one inside another's, on some file systems.
 
-    Some tell neither case nor the ways to write an accent, nor blanks at the end of a name.
+    Some ignore case, the encoding of accents, or blanks at the end of a name.
 
     Raises:
         InputError: there are two such ids.
     """
-    known: dict[str, str] = {}
+    by_folder: dict[str, str] = {}
     for text in ids:
-        other = known.setdefault(_folded(text), text)
+        other = by_folder.setdefault(_folder_key(text), text)
         if other != text:
             raise InputError(
-                f"The ids {other!r} and {text!r} would be one folder where case, accents or "
-                "blanks are not told apart",
+                f"The ids {other!r} and {text!r} would be one folder on a file system that ignores "
+                "case, accents or blanks",
                 "rename one of them",
             )
-    for key, text in known.items():
+    for key, text in by_folder.items():
         for end in range(len(key)):
-            if key[end] == "/" and (outer := known.get(key[:end])):
+            if key[end] == "/" and (outer := by_folder.get(key[:end])):
                 raise InputError(
                     f"The folder of the id {text!r} would lie in that of {outer!r}",
                     "rename one of them",
                 )
 
 
-def _folded(text: str) -> str:
-    """An id as a file system reads it that tells neither case, nor ways to write an accent, nor blanks at the end of a name."""
+def _folder_key(text: str) -> str:
+    """An id without case, encoding of accents and blanks around names: equal for equal folders."""
     return "/".join(
         part.strip() for part in unicodedata.normalize("NFC", text.casefold()).split("/")
     )
 
 
-def unfit(texts: Iterable[object], nested: bool = False) -> dict[object, tuple[str, str]]:
-    """Those of some distinct texts that cannot be names of files, each with what is wrong and the remedy."""
-    return {text: found for text in texts if (found := fault(text, nested))}
+def unfit_names(texts: Iterable[object], nested: bool = False) -> dict[object, tuple[str, str]]:
+    """By text, why it cannot be a file name, with the remedy; texts that can are left out."""
+    return {text: fault for text in texts if (fault := name_fault(text, nested))}
 
 
-def _refuse(text: object, what: str, found: tuple[str, str] | None) -> None:
-    if found is not None:
+def _refuse(text: object, what: str, fault: tuple[str, str] | None) -> None:
+    if fault is not None:
         shown = repr(text) if len(repr(text)) <= 100 else f"{repr(text)[:97]}..."
-        raise InputError(f"The {what} {shown} {found[0]}", found[1])
+        raise InputError(f"The {what} {shown} {fault[0]}", fault[1])

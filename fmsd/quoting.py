@@ -1,18 +1,18 @@
-"""Texts as Hydra's grammar of overrides and a shell read them."""
+"""Quotes texts for Hydra's grammar of overrides and for a shell."""
 
 import re
 import shlex
 from pathlib import Path
 
 
-def quote(text: str | Path) -> str:
-    """Quotes a text so that Hydra reads exactly this text, whatever it holds."""
+def hydra_quote(text: str | Path) -> str:
+    """Quotes a text so that Hydra parses it as exactly this text."""
     plain = re.sub(
         r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), str(text)
     )
     return "'" + plain.replace("${", "\\${") + "'"
 
 
-def typed(key: str, path: str | Path) -> str:
-    """The override that gives a key a path, as one types it into a shell."""
+def shell_override(key: str, path: str | Path) -> str:
+    """The override that sets a key to a path, quoted for a shell."""
     return shlex.quote(f"{key}={path}")

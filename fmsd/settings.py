@@ -1,4 +1,4 @@
-"""Configurations in files: YAML of plain data, whoever wrote it."""
+"""Configuration files as plain data: YAML without anything that only a trusted file may hold."""
 
 from pathlib import Path
 from typing import Any
@@ -8,20 +8,23 @@ import yaml
 from fmsd.errors import InputError, reason
 
 LARGEST = 2**20
-"""Characters that a configuration may have: a run's has a few thousand."""
+"""Characters that a configuration may have; that of a run has a few thousand."""
 
 DEEPEST = 32
-"""Levels of mappings and lists in each other."""
+"""Levels of nested mappings and lists that a configuration may have."""
+
+EMBEDDED = "package:"
+"""Prefix of a path that names a file inside this package, as in `package:demo_vit.safetensors`."""
 
 
 def parse_settings(text: str, source: str | Path) -> dict[str, Any]:
-    """Reads the text of a configuration as plain data.
+    """Parses the text of a configuration into plain data.
 
     Args:
         source: where the text is from, for the message.
 
     Raises:
-        InputError: it is no mapping in YAML, or one of those that `check_yaml` refuses.
+        InputError: it is no YAML mapping, or `check_yaml` rejects it.
     """
     check_yaml(text, source)
     settings = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -33,16 +36,16 @@ def parse_settings(text: str, source: str | Path) -> dict[str, Any]:
 
 
 def check_yaml(text: str, source: str | Path) -> None:
-    """Refuses YAML that could name a Python object, or grow without bound when it is read.
+    """Rejects YAML that could name a Python object, or grow without bound when it is parsed.
 
-    Runs are written without aliases (`*name`), a few of which stand for billions of values, and
+    Runs are written without aliases (`*name`), a few of which can stand for billions of values, and
     without tags (`!!name`).
 
     Args:
         source: where the text is from, for the message.
 
     Raises:
-        InputError: aliases, tags, too many characters or levels, or no YAML at all.
+        InputError: aliases, tags, too many characters or levels, or invalid YAML.
     """
     if len(text) > LARGEST:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, where its name promises weights or a description of them: to name the fault, once reading has failed."""
+"""Recognises by its first bytes why a file that should hold weights cannot be read."""
 
 import json
 import struct
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HEAD = 4096
-"""Bytes that are looked at."""
+"""Number of first bytes that are inspected."""
 
 AGAIN = "download it again"
 
@@ -17,7 +17,7 @@ class Fault(NamedTuple):
 
     Args:
         what: a clause whose subject is the file: "is empty".
-        remedy: what to do about it, as a clause in lower case.
+        remedy: what to do about it, a clause in lower case.
     """
 
     what: str
@@ -46,7 +46,7 @@ ONNX = Fault(
     "give the checkpoint that it was exported from",
 )
 ARCHIVE = "unpack it and give the file of weights inside"
-PARTS: tuple[tuple[int, bytes, Fault], ...] = (
+MAGIC_NUMBERS: tuple[tuple[int, bytes, Fault], ...] = (
     (0, b"version https://git-lfs.github.com/", POINTER),
     (0, b"\x1f\x8b", Fault("is compressed with gzip", ARCHIVE)),
     (0, b"BZh", Fault("is compressed with bzip2", ARCHIVE)),
@@ -71,11 +71,11 @@ PARTS: tuple[tuple[int, bytes, Fault], ...] = (
     ),
     (4, b"TFL3", Fault("is a TensorFlow Lite model", "give weights that were saved with PyTorch")),
 )
-"""Where a format's mark begins, the mark, and what to say."""
+"""Formats: the offset of their magic number, the magic number, and the fault."""
 
 
 def recognise(path: Path) -> Fault | None:
-    """What a file is that is neither safetensors nor a file of torch; None where its first bytes do not tell.
+    """Why a file is neither safetensors nor a torch file; None if its first bytes do not show it.
 
     Raises:
         OSError: it cannot be opened.
@@ -85,13 +85,14 @@ def recognise(path: Path) -> Fault | None:
     if not head:
         return Fault("is empty (0 bytes)", AGAIN)
     known = next(
-        (fault for start, mark, fault in PARTS if head[start : start + len(mark)] == mark), None
+        (fault for start, mark, fault in MAGIC_NUMBERS if head[start : start + len(mark)] == mark),
+        None,
     )
     return known or _text(head) or _zip(path, head) or _onnx(head) or _cut_short(path, head)
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as safetensors does: the length of a header that fits into the file, and the header's brace."""
+    """Whether a file begins with the length of a header that fits into it, and an opening brace."""
     with path.open("rb") as file:
         head = file.read(9)
     return (
@@ -102,13 +103,13 @@ def is_safetensors(path: Path) -> bool:
 
 
 def is_zip(path: Path) -> bool:
-    """Whether a file begins as a zip does, and so as a file of torch."""
+    """Whether a file begins as a zip archive, which torch files are."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
 
 def _text(head: bytes) -> Fault | None:
-    """A page or an answer of a server; a binary file has other bytes than text among its first."""
+    """The fault of a web page or a server's answer; None for files with zero bytes."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:512].lower()
     if b"\0" in start:
         return None
@@ -141,7 +142,7 @@ def _zip(path: Path, head: bytes) -> Fault | None:
 
 
 def _onnx(head: bytes) -> Fault | None:
-    """An ONNX model begins with the version of its format, a small number, and then the name of what wrote it or the graph itself."""
+    """The fault of an ONNX file: a small format version, then its producer or the graph."""
     return (
         ONNX
         if head[:1] == b"\x08"
@@ -152,7 +153,7 @@ def _onnx(head: bytes) -> Fault | None:
 
 
 def _cut_short(path: Path, head: bytes) -> Fault | None:
-    """A safetensors file whose header tells that it should be longer."""
+    """The fault of a safetensors file that is shorter than its header requires."""
     if len(head) < 9 or head[8:9] != b"{":
         return None
     (length,), size = struct.unpack("<Q", head[:8]), path.stat().st_size

@@ -1,4 +1,4 @@
-"""What a machine may refuse: a folder to write to, shared memory, open files, processes. Each as one sentence."""
+"""Refusals of the machine as input errors: folders, shared memory, open files, processes."""
 
 import errno
 import io
@@ -18,73 +18,69 @@ SHARED_MEMORY_SIGNS = (
     r"unable to \w+ (?:\d+ bytes )?(?:from |to )?(?:shared memory object|file) </torch_",
     r"torch_shm_manager",
 )
-"""What torch's errors about shared memory say; they have no number and no file."""
+"""Texts of torch's errors about shared memory, which have no error number and no file."""
 
 KILLED = (
     r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by signal: Killed|exited unexpectedly)"
 )
-"""What torch says of a loader process that the system ended."""
+"""Text of torch's error about a loader process that the system killed."""
 
 
-def refused_by_machine(error: BaseException) -> InputError | None:
-    """The sentence for an error that the machine is the cause of; None for any other error."""
-    for one in _chain(error):
-        if isinstance(one, InputError):
+def machine_error(error: BaseException) -> InputError | None:
+    """The input error for an error that the machine causes; None for any other error."""
+    for cause in _error_chain(error):
+        if isinstance(cause, InputError):
             return None
-        found = shared_memory_refusal(one) or (
-            _of_system(one) if isinstance(one, OSError) else _of_text(str(one))
+        refusal = shared_memory_error(cause) or (
+            _os_refusal(cause) if isinstance(cause, OSError) else _text_refusal(str(cause))
         )
-        if found:
-            return found
+        if refusal:
+            return refusal
     return None
 
 
-def shared_memory_refusal(error: BaseException) -> InputError | None:
-    """The sentence for an error about /dev/shm: of torch, or of the semaphores that processes share; None for any other error."""
-    under = (
-        isinstance(error, OSError)
-        and isinstance(error.filename, str)
-        and Path(error.filename).is_relative_to(SHARED_MEMORY)
-    )
-    frames = {
-        Path(frame.filename).parts[-2:] for frame in traceback.extract_tb(error.__traceback__)
-    }
-    semaphore = (
-        isinstance(error, OSError)
-        and error.filename is None
-        and ("multiprocessing", "synchronize.py") in frames
-    )
-    said = not isinstance(error, OSError) and any(
-        re.search(sign, str(error)) for sign in SHARED_MEMORY_SIGNS
-    )
-    if not (under or semaphore or said):
+def shared_memory_error(error: BaseException) -> InputError | None:
+    """The input error for an error about /dev/shm, by torch or a semaphore; None for others."""
+    if not isinstance(error, OSError):
+        concerned = any(re.search(sign, str(error)) for sign in SHARED_MEMORY_SIGNS)
+    elif error.filename is None:  # a semaphore's error names no file
+        frames = traceback.extract_tb(error.__traceback__)
+        files = {Path(frame.filename).parts[-2:] for frame in frames}
+        concerned = ("multiprocessing", "synchronize.py") in files
+    else:
+        concerned = isinstance(error.filename, str) and Path(error.filename).is_relative_to(
+            SHARED_MEMORY
+        )
+    if not concerned:
         return None
     return InputError(
-        f"The shared memory {SHARED_MEMORY}, through which processes talk, is too small or cannot "
-        "be written",
+        f"The shared memory {SHARED_MEMORY}, through which processes exchange data, is too small "
+        "or cannot be written",
         "give the container more (docker run --shm-size=8g), or load images in this process with "
         "data.workers=0 (workers=0 of doctor)",
     )
 
 
-def lenient_streams() -> None:
-    """Lets the terminal show a question mark for what its encoding lacks, instead of ending the program."""
+def replace_unencodable() -> None:
+    """Prints a question mark for a character that the terminal's encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it came from."""
+def _error_chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and its causes, each once."""
     seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        context = None if current.__suppress_context__ else current.__context__
+        current = current.__cause__ or context
 
 
-def _of_system(error: OSError) -> InputError | None:
+def _os_refusal(error: OSError) -> InputError | None:
+    """The input error for an error number of the system; None for any other number."""
     file = Path(error.filename).absolute() if isinstance(error.filename, str) else None
     if error.errno == errno.EMFILE:
         return InputError(
@@ -105,14 +101,12 @@ def _of_system(error: OSError) -> InputError | None:
     }.get(error.errno or 0)
     if file is None or remedy is None:
         return None
-    return InputError(
-        f"{file} cannot be {'opened or ' if error.errno in (errno.EACCES, errno.EPERM) else ''}written ({error.strerror})",
-        remedy + _elsewhere(file),
-    )
+    action = "opened or written" if error.errno in (errno.EACCES, errno.EPERM) else "written"
+    return InputError(f"{file} cannot be {action} ({error.strerror})", remedy + _other_place(file))
 
 
-def _elsewhere(file: Path) -> str:
-    """How to write to another place than this one."""
+def _other_place(file: Path) -> str:
+    """The remedy that sets another place for a file."""
     try:
         if file.is_relative_to(cache_folder().absolute()):
             return "set FMSD_CACHE to a folder that can be written"
@@ -124,10 +118,11 @@ def _elsewhere(file: Path) -> str:
     )
 
 
-def _of_text(text: str) -> InputError | None:
+def _text_refusal(text: str) -> InputError | None:
+    """The input error for the text of an error without a number; None for any other text."""
     if re.search(KILLED, text):
         return InputError(
-            "A process that loads images was ended by the system, most often for want of memory",
+            "A process that loads images was killed by the system, mostly because memory ran out",
             "give fewer data.workers, or more memory",
         )
     if "can't start new thread" in text:  # Python's own text, which has no number
@@ -139,7 +134,7 @@ def _of_text(text: str) -> InputError | None:
 
 
 def _limit(name: str, option: str) -> str:
-    """A limit of this process in brackets, where the system tells it."""
+    """A limit of this process in brackets; empty if the system does not report it."""
     try:
         import resource  # noqa: PLC0415  there is none on Windows
 

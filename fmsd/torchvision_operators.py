@@ -1,26 +1,46 @@
-"""Lets torchvision be imported beside a torch build that its compiled operators do not match.
+"""Makes torchvision importable beside a torch build that its compiled operators do not match.
 
 timm and torchmetrics import torchvision. Its wheel on PyPI is built for the CUDA build of torch;
-beside a CPU-only torch the compiled part does not load, and the import then fails at
-`torchvision::nms`, an operator that nothing here calls. Where the compiled part does not load, the
-two operators that torchvision's import refers to are declared without an implementation. Where it
-loads, nothing is changed.
+beside a CPU-only torch its compiled library does not load, and the import then fails at
+`torchvision::nms`, an operator that this package never calls. If the library does not load, the two
+operators that torchvision's import refers to are declared without an implementation. If it loads,
+nothing is changed.
 """
 
+import importlib.abc
 import importlib.util
+import sys
 from pathlib import Path
-
-import torch
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_declared: list[torch.library.Library] = []  # a library's operators live as long as the object
+_declared: list[object] = []  # operators live as long as their torch.library.Library
 
 
-def declare() -> None:
-    """Declares torchvision's operators if its own library cannot be loaded. Call it before anything imports torchvision."""
+class _BeforeTorchvision(importlib.abc.MetaPathFinder):
+    """Declares the operators when torchvision is first imported, and finds no module itself."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname == "torchvision" and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            declare_operators()
+
+
+def declare_before_import() -> None:
+    """Has `declare_operators` called when torchvision is first imported, by whichever library.
+
+    An import hook, since `import fmsd` must not load torch: `fmsd --help` needs none of it.
+    """
+    if "torchvision" not in sys.modules:
+        sys.meta_path.insert(0, _BeforeTorchvision())
+
+
+def declare_operators() -> None:
+    """Declares torchvision's operators if its compiled library cannot be loaded."""
+    import torch  # noqa: PLC0415  loaded by whoever imports torchvision
+
     spec = importlib.util.find_spec("torchvision")
     if _declared or spec is None or spec.origin is None:
         return

@@ -14,27 +14,28 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fmsd.cli.files import CONF
-from fmsd.cli.help import groups, header, keys, page
-from fmsd.cli.job import unwritable
+from fmsd.cli.help import file_header, file_keys, groups, help_page
+from fmsd.cli.job import output_error
 from fmsd.cli.main import USAGE, main
-from fmsd.cli.overrides import BARE, readable
+from fmsd.cli.overrides import BARE, to_hydra_overrides
 from fmsd.errors import InputError
-from fmsd.quoting import quote
+from fmsd.quoting import hydra_quote
 from tests.conftest import grow_tree
 
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 NAMES = [
-    "a=b", "a(b)", "a[1]", "[a]", "{a}", "a,b", "100%", "a b", "#1", "it's", 'say "a"', "$HOME", "a$b", "~x", "\u00e9t\u00e9", "\u6570\u636e", "a;b",
-    "a&b|c",
-    "back\\slash", "ends\\", "'quoted'", "`x`", "<a>", "a:b", "a*b?", "!x", "x@y", "1e5", "007", "true", "null ", " blank", "nan", "a\\'b", "-x",
+    "a=b", "a(b)", "a[1]", "[a]", "{a}", "a,b", "100%", "a b", "#1", "it's", 'say "a"', "$HOME",
+    "a$b", "~x", "\u00e9t\u00e9", "\u6570\u636e", "a;b", "a&b|c", "back\\slash", "ends\\",
+    "'quoted'", "`x`", "<a>", "a:b", "a*b?", "!x", "x@y", "1e5", "007", "true", "null ", " blank",
+    "nan", "a\\'b", "-x",
 ]  # fmt: skip
 """Names of folders that mean something to Hydra, a shell or YAML."""
 
 
 @pytest.mark.parametrize("name", [*NAMES, "${x}", "a${b", ""])
 def test_a_quoted_text_is_read_as_it_was(name: str) -> None:
-    value = OverridesParser.create().parse_override(f"x={quote(name)}").value()
+    value = OverridesParser.create().parse_override(f"x={hydra_quote(name)}").value()
     assert isinstance(value, str)
     assert OmegaConf.create({"x": value}).x == name
 
@@ -49,7 +50,7 @@ def test_a_path_is_taken_as_it_stands(name: str) -> None:
         f"hydra.run.dir={folder}",
         f"experts=[{folder}]",
     ]
-    for word in readable(
+    for word in to_hydra_overrides(
         "train", words if "," not in name and not {"'", '"', "["} & {*name} else words[:4], {}
     ):
         value = OverridesParser.create().parse_override(word).value()
@@ -67,15 +68,15 @@ def test_paths_that_are_quoted_interpolated_or_swept_stay_what_they_are() -> Non
         "method.rank=4,8",
         "learner.clip=null",
     ]
-    assert readable("train", words, {}) == words
-    assert readable("evaluate", ["-m", "run=/a(1),/b"], {}) == ["-m", "run='/a(1)',/b"]
+    assert to_hydra_overrides("train", words, {}) == words
+    assert to_hydra_overrides("evaluate", ["-m", "run=/a(1),/b"], {}) == ["-m", "run='/a(1)',/b"]
     assert (
-        readable(
+        to_hydra_overrides(
             "train", ["--cfg", "job", "-m", "method=lora,probe"], {"method": ["lora", "probe"]}
         )[3]
         == "method=lora,probe"
     )
-    assert readable("merge", ["search=alpha=0.1,0.2"], {}) == ["search='alpha=0.1,0.2'"]
+    assert to_hydra_overrides("merge", ["search=alpha=0.1,0.2"], {}) == ["search='alpha=0.1,0.2'"]
 
 
 @pytest.mark.parametrize("name", ["a=b (1), [x] {y} #2 100%", "it's \u00e9"])
@@ -95,24 +96,26 @@ def test_every_key_of_a_verb_has_a_line_of_help(verb: str) -> None:
     file, known = CONF / f"{verb}.yaml", groups(verb)
     bare = [
         key.name
-        for key in keys(file)
+        for key in file_keys(file)
         if key.value
         and not key.about
         and key.name not in known
         and not key.name.startswith("steps")
     ]
     assert not bare
-    text = page(verb)
-    assert header(file)[0].split()[0] in text
+    text = help_page(verb)
+    assert file_header(file)[0].split()[0] in text
     for name, choices in known.items():
         assert name in text
         for choice in choices:
-            assert choice in page(verb, [name])
+            assert choice in help_page(verb, [name])
 
 
 def test_every_key_of_data_has_a_line_of_help() -> None:
     assert not [
-        key.name for key in keys(CONF / "data" / "_dataset.yaml") if key.value and not key.about
+        key.name
+        for key in file_keys(CONF / "data" / "_dataset.yaml")
+        if key.value and not key.about
     ]
 
 
@@ -128,7 +131,7 @@ def test_the_keys_in_help_are_those_of_the_file(file: Path) -> None:
         return found
 
     plain = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    shown = {key.name for key in keys(file)}
+    shown = {key.name for key in file_keys(file)}
     assert shown <= dotted(plain)
     assert {name for name in dotted(plain) if "." not in name} <= shown
 
@@ -137,12 +140,12 @@ def test_the_keys_in_help_are_those_of_the_file(file: Path) -> None:
 def test_the_examples_of_help_are_commands_that_compose(
     verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examples = header(CONF / f"{verb}.yaml")[1]
+    examples = file_header(CONF / f"{verb}.yaml")[1]
     assert len(examples) >= 2
     for example in examples:
         program, name, *words = shlex.split(example)
         assert (program, name) == ("fmsd", verb)
-        overrides = [word for word in readable(verb, words, groups(verb)) if word != "-m"]
+        overrides = [word for word in to_hydra_overrides(verb, words, groups(verb)) if word != "-m"]
         parsed = OverridesParser.create().parse_overrides(overrides)
         single = [
             word
@@ -168,7 +171,7 @@ def test_help_of_a_verb_needs_nothing(words: list[str], capsys: pytest.CaptureFi
     assert main(words) == 0
     text = capsys.readouterr().out
     assert "what is wrong with a copy of a dataset" in text
-    assert re.search(r"limit=20000 +at most so many files are opened", text)
+    assert re.search(r"limit=20000 +most files that are opened", text)
     assert "ff++" in text
     assert "fmsd doctor data=ff++ data.root=/data/ff++" in text
 
@@ -183,6 +186,22 @@ def test_help_shows_the_keys_of_a_choice_with_what_it_is_made_of(
     assert re.search(r"data\.frames=32 +at most so many frames per video", text)
     assert main(["train", "--help", "method=no"]) == 2
     assert "There is no method=no; choose one of" in capsys.readouterr().err
+
+
+def test_comments_and_examples_of_help_go_on_in_the_next_line(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "# What it does,\n# in two lines.\n# Example: fmsd a \\\n#   b=c\n"
+        "defaults:\n  - x: y    # of the list\n            # and more\n"
+        "a: 1    # one\n        # two\nb:\n  # of nothing\n  c: {d: 1,\n      e: 2}\n  f: 2\n"
+    )
+    assert file_header(file) == ("What it does, in two lines.", ["fmsd a b=c"])
+    assert file_keys(file) == [
+        ("a", "1", "one two"),
+        ("b", "", ""),
+        ("b.c", "", ""),
+        ("b.f", "2", ""),
+    ]
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -335,14 +354,14 @@ def test_a_folder_that_cannot_be_made_is_named_with_another_way(
 
 def test_an_error_of_another_file_is_no_refusal(tmp_path: Path) -> None:
     elsewhere = FileExistsError(17, "File exists", "/elsewhere/cache")
-    assert unwritable(elsewhere, [tmp_path / "run"]) is None
+    assert output_error(elsewhere, [tmp_path / "run"]) is None
     assert (
-        unwritable(
+        output_error(
             FileNotFoundError(2, "No such file", str(tmp_path / "run" / "x")), [tmp_path / "run"]
         )
         is None
     )
-    inside = unwritable(
+    inside = output_error(
         NotADirectoryError(20, "Not a directory", str(tmp_path / "run" / "x")), [tmp_path / "run"]
     )
     assert isinstance(inside, InputError)
@@ -367,14 +386,16 @@ def test_a_file_of_a_run_stands_for_its_run(tmp_path: Path) -> None:
     for name in ("run.json", "config.yaml", "checkpoints/best.ckpt", "other.json"):
         (run / name).write_text("{}")
     for name in ("run.json", "config.yaml", "checkpoints/best.ckpt"):
-        assert readable("evaluate", [f"run={run / name}"], {}) == [f"run='{run}'"]
-        assert readable("evaluate", [str(run / name)], {}) == [f"run='{run}'"]
-        assert readable("merge", [f"experts=[{run / name},x]"], {}) == [f"experts=['{run}',x]"]
-        assert readable("train", [f"resume={run / name}"], {}) == [f"resume='{run}'"]
-    assert readable("evaluate", [f"run={run / 'other.json'}"], {}) == [
+        assert to_hydra_overrides("evaluate", [f"run={run / name}"], {}) == [f"run='{run}'"]
+        assert to_hydra_overrides("evaluate", [str(run / name)], {}) == [f"run='{run}'"]
+        assert to_hydra_overrides("merge", [f"experts=[{run / name},x]"], {}) == [
+            f"experts=['{run}',x]"
+        ]
+        assert to_hydra_overrides("train", [f"resume={run / name}"], {}) == [f"resume='{run}'"]
+    assert to_hydra_overrides("evaluate", [f"run={run / 'other.json'}"], {}) == [
         f"run='{run / 'other.json'}'"
     ]
-    assert readable("train", [f"backbone.weights={run / 'run.json'}"], {}) == [
+    assert to_hydra_overrides("train", [f"backbone.weights={run / 'run.json'}"], {}) == [
         f"backbone.weights='{run / 'run.json'}'"
     ]
 
@@ -399,4 +420,4 @@ def test_training_prints_nothing_of_lightning_s_own(tmp_path: Path) -> None:
 
 def test_a_bare_folder_is_the_run_of_verbs_about_one() -> None:
     for verb, key in BARE.items():
-        assert readable(verb, ["/runs/a(1)"], {}) == [f"{key}='/runs/a(1)'"]
+        assert to_hydra_overrides(verb, ["/runs/a(1)"], {}) == [f"{key}='/runs/a(1)'"]

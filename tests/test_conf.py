@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 from fmsd.cli.build import build, build_data, check_targets, loader_keys
-from fmsd.cli.compose import add_others
+from fmsd.cli.compose import add_test_sources
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
 from fmsd.cli.verbs import VERBS
@@ -218,7 +218,7 @@ def test_deepfakebench_s_folder_serves_the_datasets_whose_file_it_holds(
                 "data.roots.uadfv=/uadfv",
             ],
         )
-        add_others(config.data)
+        add_test_sources(config.data)
     assert (config.data.roots.celebdf_v2, config.data.roots.dfdc, config.data.roots.uadfv) == (
         str(tmp_path),
         None,
@@ -457,14 +457,18 @@ def test_targets_that_are_not_there_are_refused_and_others_may_lie_anywhere() ->
 
 MISTYPED = {
     "head=true": r"head=true is no setting: head has normalise; give e\.g\. head\.normalise=VALUE",
-    "head.normalise=1": r"head\.normalise=1 is neither true nor false; give e\.g\. head\.normalise=true",
-    "learner=adam": r"learner=adam is no setting: learner has weight_decay, decay, .*; give e\.g\. learner\.weight_decay=VALUE",
+    "head.normalise=1": r"head\.normalise=1 is neither true nor false; "
+    r"give e\.g\. head\.normalise=true",
+    "learner=adam": r"learner=adam is no setting: learner has weight_decay, decay, .*; "
+    r"give e\.g\. learner\.weight_decay=VALUE",
     "learner=null": r"learner=null is no setting",
     "learner.compiled=2": r"learner\.compiled=2 is neither true nor false",
-    "learner.weight_decay=-1": r"learner\.weight_decay=-1 is out of range; give a number of at least 0",
+    "learner.weight_decay=-1": r"learner\.weight_decay=-1 is out of range; "
+    r"give a number of at least 0",
     "method.mask=none": r"method\.mask=none is no setting: method\.mask has .*bias",
     "method.penalties=false": r"method\.penalties=false is no setting",
-    "method.directions=two": r"method\.directions=two is no whole number; give e\.g\. method\.directions=1, or null",
+    "method.directions=two": r"method\.directions=two is no whole number; "
+    r"give e\.g\. method\.directions=1, or null",
     "method.subspaces=1.5": r"method\.subspaces=1\.5 is no whole number",
     "method.working_scale=1": r"method\.working_scale=1 is neither true nor false",
     "data.train_frames=1.5": r"data\.train_frames=1\.5 is no whole number",
@@ -514,13 +518,15 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     config = compose("train", "+method.rnk=3")
     with pytest.raises(
         InputError,
-        match=r"method\.rnk: fmsd\.peft\.fmsd\.fmsd takes no such argument; leave it out, or where a file sets it add '~method\.rnk'",
+        match=r"method\.rnk: fmsd\.peft\.fmsd\.fmsd takes no such argument; "
+        r"leave it out, or where a file sets it add '~method\.rnk'",
     ):
         build(config.method)
     config = compose("train", "experiments=recipes/norm", "schedule=constant")
     with pytest.raises(
         InputError,
-        match=r"schedule\.warmup, schedule\.floor: .*constant takes no such argument; .* add '~schedule\.warmup' '~schedule\.floor'",
+        match=r"schedule\.warmup, schedule\.floor: .*constant takes no such argument; "
+        r".* add '~schedule\.warmup' '~schedule\.floor'",
     ):
         build(config.schedule)
     config = compose("train", "data=folder", "data.root=/data", "+data.source.lay_out=x")

@@ -540,7 +540,7 @@ def test_a_head_that_would_not_come_is_refused(
     words = ["train", "data=folder", "data.root=data", "trainer=smoke", "hydra.run.dir=x"]
     said = refused(capsys, *words, "backbone=demo_vit", "backbone.cosine_head=true")
     assert (
-        "head.normalise=false does not reach the backbone, whose cosine_head says otherwise; "
+        "head.normalise=false does not reach the backbone, which has cosine_head=true; "
         "leave backbone.cosine_head out" in said
     )
     assert "head.normalise=yes is neither true nor false" in refused(

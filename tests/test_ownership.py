@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from fmsd.cli.main import main
-from fmsd.cli.sweep_notes import begin
+from fmsd.cli.sweep import begin_sweep
 from fmsd.data import pack
 from fmsd.data.packaged import packaged_manifest
 from fmsd.errors import InputError
@@ -201,7 +201,7 @@ def test_an_empty_folder_that_was_there_stays(
 def test_a_sweep_begins_in_no_folder_of_another_program_s(tmp_path: Path) -> None:
     (tmp_path / "multirun.yaml").write_text(NOTE)
     with pytest.raises(InputError, match=r"multirun\.yaml is of another sweep and would be lost"):
-        begin(tmp_path, tmp_path / ".jobs" / "1", {"b": ["1"]}, 1)
+        begin_sweep(tmp_path, tmp_path / ".jobs" / "1", {"b": ["1"]}, 1)
     assert snapshot(tmp_path) == {"multirun.yaml": NOTE.encode()}
 
 

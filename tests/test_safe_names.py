@@ -11,7 +11,7 @@ from fmsd.data.frame import Frame, Video
 from fmsd.data.manifest import Manifest
 from fmsd.data.sources import table
 from fmsd.errors import InputError
-from fmsd.names import check_distinct, check_name, fault, unfit
+from fmsd.names import check_distinct, check_name, name_fault, unfit_names
 from tests.conftest import write_image
 
 GOOD = [
@@ -71,7 +71,7 @@ def test_no_field_of_a_frame_or_video_takes_a_bad_name(name: str) -> None:
                 file=Path("/x.mp4"), images=None, label=0, split="train", **fields | {field: name}
             )  # pyright: ignore[reportArgumentType]
     assert (
-        name == "C:a" or fault(f"d/{name}/v", nested=True) is not None
+        name == "C:a" or name_fault(f"d/{name}/v", nested=True) is not None
     )  # which leads nowhere else in the middle of a path
 
 
@@ -84,15 +84,24 @@ def test_an_id_is_names_joined_by_slashes(name: str) -> None:
 
 
 def test_what_is_no_text_is_refused() -> None:
-    assert list(unfit([1, None, "a", b"a"])) == [1, None, b"a"]
+    assert list(unfit_names([1, None, "a", b"a"])) == [1, None, b"a"]
 
 
 @pytest.mark.parametrize(
     ("ids", "said"),
     [
-        (["d/Clip", "d/clip"], "would be one folder where case, accents or blanks"),
-        (["d/caf\u00e9", "d/cafe\u0301"], "would be one folder where case, accents or blanks"),
-        (["d/a", "d/a "], "would be one folder where case, accents or blanks"),
+        (
+            ["d/Clip", "d/clip"],
+            "would be one folder on a file system that ignores case, accents or blanks",
+        ),
+        (
+            ["d/caf\u00e9", "d/cafe\u0301"],
+            "would be one folder on a file system that ignores case, accents or blanks",
+        ),
+        (
+            ["d/a", "d/a "],
+            "would be one folder on a file system that ignores case, accents or blanks",
+        ),
         (["d/a/b", "d/a"], r"'d/a/b' would lie in that of 'd/a'"),
         (["D/A", "d/a/b/c"], r"'d/a/b/c' would lie in that of 'D/A'"),
     ],
@@ -152,7 +161,8 @@ def test_a_table_whose_ids_are_absolute_paths_is_refused_with_its_row_and_a_reme
     )
     with pytest.raises(
         InputError,
-        match=rf"video id '{tmp_path}/b' is an absolute path \(line [23] of .*t\.{ending}.*; use a path relative to data\.root",
+        match=rf"video id '{tmp_path}/b' is an absolute path \(line [23] of .*t\.{ending}.*; "
+        r"use a path relative to data\.root",
     ):
         list(table.scan(tmp_path, f"t.{ending}"))
 

@@ -11,7 +11,7 @@ from fmsd.data.frame import SCHEMA
 from fmsd.data.manifest import Manifest
 from fmsd.merge.ties import TIES
 from fmsd.peft.mask import Masking, choose_layers
-from fmsd.shares import rounded_down, rounded_up
+from fmsd.shares import ceil_share, floor_share
 
 COUNTS = (1, 7, 24, 100, 1_000, 86_567_656, 303_301_632, 10_000_000_000)
 
@@ -20,16 +20,16 @@ COUNTS = (1, 7, 24, 100, 1_000, 86_567_656, 303_301_632, 10_000_000_000)
 def test_a_share_in_hundredths_is_rounded_as_its_decimal_is(count: int) -> None:
     for hundredths in range(101):
         exact = Fraction(hundredths, 100) * count
-        assert rounded_down(hundredths / 100, count) == math.floor(exact)
-        assert rounded_up(hundredths / 100, count) == math.ceil(exact)
+        assert floor_share(hundredths / 100, count) == math.floor(exact)
+        assert ceil_share(hundredths / 100, count) == math.ceil(exact)
 
 
 @pytest.mark.parametrize("parts", [3, 6, 7, 9, 11])
 def test_a_part_of_a_whole_is_rounded_as_the_fraction_is(parts: int) -> None:
     for taken in range(parts + 1):
         assert (
-            rounded_down(taken / parts, 1_000 * parts)
-            == rounded_up(taken / parts, 1_000 * parts)
+            floor_share(taken / parts, 1_000 * parts)
+            == ceil_share(taken / parts, 1_000 * parts)
             == 1_000 * taken
         )
 

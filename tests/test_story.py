@@ -533,8 +533,9 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(run: Path, cache: Path) ->
 def test_real_faces_train_and_test_across_datasets(real_data: Path, tmp_path: Path) -> None:
     weights = real_data / "weights" / "sam2_hiera_tiny.safetensors"
     done = fmsd_command(
-        "train", "experiments=generalise", "hydra.mode=RUN", "method=fmsd", "trainer=smoke", "hydra.run.dir=run",
-        f"data.root={real_data / 'faces'}", f"backbone.weights={weights}", cwd=tmp_path,
+        "train", "experiments=generalise", "hydra.mode=RUN", "method=fmsd", "trainer=smoke",
+        "hydra.run.dir=run", f"data.root={real_data / 'faces'}", f"backbone.weights={weights}",
+        cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     table = pl.read_csv(tmp_path / "run" / "results.csv")

@@ -16,7 +16,7 @@ import fmsd
 from fmsd import check_python
 from fmsd.cache import cache_folder
 from fmsd.errors import InputError
-from fmsd.surroundings import lenient_streams, refused_by_machine
+from fmsd.surroundings import machine_error, replace_unencodable
 from tests.conftest import ROOT
 
 
@@ -24,7 +24,7 @@ def said(act: Callable[[], object]) -> str:
     """The sentence for what an action raises."""
     with pytest.raises(Exception) as caught:  # noqa: PT011  it is what the system raises
         act()
-    refusal = refused_by_machine(caught.value)
+    refusal = machine_error(caught.value)
     assert refusal is not None
     sentence = str(refusal)
     assert "\n" not in sentence
@@ -118,14 +118,14 @@ def test_shared_memory_is_named_with_the_setting_that_does_without() -> None:
 
 CAGE = """
 import multiprocessing, sys
-from fmsd.surroundings import refused_by_machine
+from fmsd.surroundings import machine_error
 try:
     multiprocessing.get_context("fork").Queue()
 except OSError as error:
     try:
         raise RuntimeError("Please call iter first.")
     except RuntimeError as late:
-        print(refused_by_machine(late))
+        print(machine_error(late))
 """
 
 
@@ -151,8 +151,8 @@ def test_semaphores_that_cannot_be_made_are_known_for_shared_memory() -> None:
         check=True,
     )
     assert done.stdout.startswith(
-        "The shared memory /dev/shm, through which processes talk, is too small or cannot be "
-        "written; "
+        "The shared memory /dev/shm, through which processes exchange data, is too small or "
+        "cannot be written; "
     )
 
 
@@ -161,7 +161,7 @@ def test_processes_that_may_not_be_started_are_named() -> None:
         lambda: raise_(BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"))
     )
     assert "No further thread" in said(lambda: raise_(RuntimeError("can't start new thread")))
-    assert "for want of memory" in said(
+    assert "because memory ran out" in said(
         lambda: raise_(RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. "))
     )
 
@@ -182,7 +182,7 @@ def test_what_is_not_the_machines_fault_is_left_alone() -> None:
     for act in (wrapped, *(lambda error=error: raise_(error) for error in others)):
         with pytest.raises(Exception) as caught:  # noqa: PT011
             act()
-        assert refused_by_machine(caught.value) is None
+        assert machine_error(caught.value) is None
 
 
 # ---- the terminal
@@ -194,7 +194,7 @@ def test_a_terminal_of_few_letters_shows_question_marks(monkeypatch: pytest.Monk
     with pytest.raises(UnicodeEncodeError):
         sys.stdout.write("\u2022")
         sys.stdout.flush()
-    lenient_streams()
+    replace_unencodable()
     for stream in (sys.stdout, sys.stderr):
         stream.write("\u2022 caf\u00e9")
         stream.flush()
@@ -204,7 +204,7 @@ def test_a_terminal_of_few_letters_shows_question_marks(monkeypatch: pytest.Monk
 def test_a_stream_that_cannot_be_changed_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for stream in (io.StringIO(), None):
         monkeypatch.setattr(sys, "stdout", stream)
-        lenient_streams()
+        replace_unencodable()
 
 
 # ---- the Python

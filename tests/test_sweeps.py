@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from fmsd.cli.main import main
-from fmsd.cli.sweep_notes import CONTENTS, Note, attempt, begin, kindred, summed_up
+from fmsd.cli.sweep import CONTENTS, begin_sweep, find_matching_sweep
+from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.errors import InputError
 from fmsd.runs.claim import claim_run
 from fmsd.runs.folder import BUSY, ERROR, Run, write_text
@@ -134,7 +135,7 @@ def test_a_sweep_is_extended_and_what_fails_in_it_is_named(
     assert len(list((place / "sweeps").iterdir())) == 2
 
 
-def test_a_finished_job_of_other_defaults_is_refused_and_nothing_is_left_of_a_sweep_that_cannot_begin(
+def test_a_finished_job_of_other_defaults_is_refused_and_a_sweep_that_cannot_begin_leaves_nothing(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*TINY, "seed=0"]) == 0
@@ -171,10 +172,10 @@ def test_a_damaged_note_of_what_a_sweep_holds_is_told_and_stops_only_its_own(
         in said.err
     )
     assert not said.out
-    assert kindred(place / "sweeps", {"seed": ["0"]}) is None
+    assert find_matching_sweep(place / "sweeps", {"seed": ["0"]}) is None
     write_text(place / "sweeps" / "new" / CONTENTS, '{"seed": ["0", "1"]}')
     os.utime(place / "sweeps" / "new" / CONTENTS, (0, 0))
-    assert kindred(place / "sweeps", {"seed": ["0"]}) == place / "sweeps" / "new"
+    assert find_matching_sweep(place / "sweeps", {"seed": ["0"]}) == place / "sweeps" / "new"
 
 
 def test_a_job_whose_loader_processes_live_has_failed_and_says_why(
@@ -218,15 +219,15 @@ def test_how_a_job_ended_is_in_files(
 ) -> None:
     notes, run = tmp_path / "sweep" / ".jobs" / "1", tmp_path / "sweep" / "job"
     write_text(run / ERROR, "of the time before")
-    begin(tmp_path / "sweep", notes, {"b": ["1", "2", "3"]}, 3)
-    Note(1, ["b=2"], str(tmp_path / "sweep" / "dead")).keep(notes)
-    attempt(work, Note(0, ["b=1"], str(run)), notes)
+    begin_sweep(tmp_path / "sweep", notes, {"b": ["1", "2", "3"]}, 3)
+    JobNote(1, ["b=2"], str(tmp_path / "sweep" / "dead")).write(notes)
+    run_noted_job(work, JobNote(0, ["b=1"], str(run)), notes)
     lines = (run / ERROR).read_text().splitlines() if (run / ERROR).exists() else [None]
     assert lines[-1] == error
-    assert summed_up(notes) == (code or 1)
+    assert report_sweep(notes) == (code or 1)
     said = capsys.readouterr().out
     assert f"1 {ended}, 1 broken off, 1 not begun" in said
-    assert re.search(r"b=2 +│ It ended without a word", said)
+    assert re.search(r"b=2 +│ It ended without a message", said)
     assert (error or "") in said
     assert not notes.parent.exists()
 
@@ -237,10 +238,10 @@ def interrupted() -> int:
 
 def test_ctrl_c_is_noted_and_passed_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     notes = tmp_path / "sweep" / ".jobs" / "1"
-    begin(tmp_path / "sweep", notes, {"b": ["1", "2", "3"]}, 3)
+    begin_sweep(tmp_path / "sweep", notes, {"b": ["1", "2", "3"]}, 3)
     with pytest.raises(KeyboardInterrupt):
-        attempt(interrupted, Note(0, ["b=1"], str(tmp_path / "sweep" / "job")), notes)
-    assert summed_up(notes) == 1
+        run_noted_job(interrupted, JobNote(0, ["b=1"], str(tmp_path / "sweep" / "job")), notes)
+    assert report_sweep(notes) == 1
     assert "1 interrupted, 2 not begun" in (said := capsys.readouterr().out)
     assert re.search(r"b=1 +│ Interrupted\.", said)
 
@@ -292,7 +293,7 @@ def test_only_a_sweep_that_contains_the_other_is_of_its_kind(
     }
     for asked, name in expected:
         caplog.clear()
-        found = kindred(tmp_path, asked)
+        found = find_matching_sweep(tmp_path, asked)
         assert (found and found.name) == name
         assert [record.getMessage() for record in caplog.records] == [
             (

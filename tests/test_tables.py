@@ -17,7 +17,7 @@ from fmsd.data import manifest as manifests
 from fmsd.data import packaged
 from fmsd.data.manifest import Manifest
 from fmsd.metrics.table import best_thresholds, compute_results
-from fmsd.quoting import quote
+from fmsd.quoting import hydra_quote
 from fmsd.runs.folder import Run
 from fmsd.tables import read_csv, read_parquet
 from fmsd.tasks.report import report
@@ -112,8 +112,8 @@ def test_report_shows_the_numbers_of_the_named_folder(tmp_path: Path) -> None:
 def test_manifests_and_tables_are_those_of_the_named_file(tmp_path: Path) -> None:
     for place, name in enumerate(("m[1]", "m1", "m*")):
         root = grow_tree(tmp_path / f"tree{name}", videos=place + 1)
-        source = ["data=folder", f"data.root={quote(root)}"]
-        assert main(["index", *source, f"out={quote(tmp_path / f'{name}.parquet')}"]) == 0
+        source = ["data=folder", f"data.root={hydra_quote(root)}"]
+        assert main(["index", *source, f"out={hydra_quote(tmp_path / f'{name}.parquet')}"]) == 0
         manifests.read_manifest(tmp_path / f"{name}.parquet", root).table.write_csv(
             tmp_path / f"{name}.csv"
         )
@@ -126,9 +126,10 @@ def test_manifests_and_tables_are_those_of_the_named_file(tmp_path: Path) -> Non
         for kind in ("parquet", "csv"):
             out = tmp_path / "out.parquet"
             out.unlink(missing_ok=True)
-            table = f"data.source.file={quote(tmp_path / f'{name}.{kind}')}"
+            table = f"data.source.file={hydra_quote(tmp_path / f'{name}.{kind}')}"
             assert (
-                main(["index", "data=table", f"data.root={quote(root)}", table, f"out={out}"]) == 0
+                main(["index", "data=table", f"data.root={hydra_quote(root)}", table, f"out={out}"])
+                == 0
             )
             assert len(pl.read_parquet(out)) == 3 * 2 * (place + 1) * 2
         packed = tmp_path / f"packed {name}"
@@ -137,9 +138,9 @@ def test_manifests_and_tables_are_those_of_the_named_file(tmp_path: Path) -> Non
                 [
                     "pack",
                     "data=folder",
-                    f"data.root={quote(root)}",
-                    f"data.manifest={quote(tmp_path / f'{name}.parquet')}",
-                    f"out={quote(packed)}",
+                    f"data.root={hydra_quote(root)}",
+                    f"data.manifest={hydra_quote(tmp_path / f'{name}.parquet')}",
+                    f"out={hydra_quote(packed)}",
                 ]
             )
             == 0
@@ -157,7 +158,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     data = [
         "data=folder",
-        f"data.root={quote(grow_tree(folder / 'data[1]'))}",
+        f"data.root={hydra_quote(grow_tree(folder / 'data[1]'))}",
         "trainer=smoke",
         "backbone=demo_vit",
         "method=norm",
@@ -170,7 +171,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     *data,
                     "optimizer.lr=1e-2",
                     f"seed={seed}",
-                    f"hydra.run.dir={quote(folder / name)}",
+                    f"hydra.run.dir={hydra_quote(folder / name)}",
                 ]
             )
             == 0
@@ -191,7 +192,10 @@ def test_evaluate_takes_the_thresholds_of_the_named_run(
     place: Path, name: str, tmp_path: Path
 ) -> None:
     assert (
-        main(["evaluate", f"run={quote(place / name)}", f"hydra.run.dir={tmp_path / 'again'}"]) == 0
+        main(
+            ["evaluate", f"run={hydra_quote(place / name)}", f"hydra.run.dir={tmp_path / 'again'}"]
+        )
+        == 0
     )
     record = json.loads((tmp_path / "again" / "run.json").read_text())
     with (place / name / "validation.parquet").open("rb") as file:
@@ -211,16 +215,19 @@ def test_fold_merge_and_explain_take_the_named_run(place: Path, tmp_path: Path) 
             main(
                 [
                     "fold",
-                    f"run={quote(place / name)}",
-                    f"out={quote(tmp_path / f'{name}.safetensors')}",
+                    f"run={hydra_quote(place / name)}",
+                    f"out={hydra_quote(tmp_path / f'{name}.safetensors')}",
                 ]
             )
             == 0
         )
         plain[name] = load_file(tmp_path / f"{name}.safetensors")
     assert any((plain["run[1]"][key] != plain["run1"][key]).any() for key in plain["run1"])
-    experts = f"experts=[{quote(place / 'run[1]')},{quote(place / 'run1')}]"
-    assert main(["merge", "merger=average", experts, f"out={quote(tmp_path / 'merged[1]')}"]) == 0
+    experts = f"experts=[{hydra_quote(place / 'run[1]')},{hydra_quote(place / 'run1')}]"
+    assert (
+        main(["merge", "merger=average", experts, f"out={hydra_quote(tmp_path / 'merged[1]')}"])
+        == 0
+    )
     detectors = (
         read_csv(tmp_path / "merged[1]" / "domains.csv")
         .filter(level="video")
@@ -235,10 +242,10 @@ def test_fold_merge_and_explain_take_the_named_run(place: Path, tmp_path: Path) 
         main(
             [
                 "explain",
-                f"run={quote(place / 'run[1]')}",
+                f"run={hydra_quote(place / 'run[1]')}",
                 "images=1",
                 "frames=4",
-                f"out={quote(tmp_path / 'seen[1]')}",
+                f"out={hydra_quote(tmp_path / 'seen[1]')}",
             ]
         )
         == 0

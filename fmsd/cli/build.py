@@ -1,13 +1,10 @@
-"""Builds objects from a configuration.
-
-The targets that a loaded configuration may name are checked before, by `fmsd.cli.trust`.
-"""
+"""Builds objects from a configuration; `fmsd.cli.trust` checks one that was loaded before."""
 
 import copy
 import functools
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -20,10 +17,10 @@ from fmsd.errors import InputError
 
 
 def check_targets(node: object) -> None:
-    """Refuses a configuration that names something which cannot be imported.
+    """Rejects a configuration with a `_target_` that cannot be imported.
 
     Raises:
-        InputError: such a `_target_`.
+        InputError: there is one.
     """
     if isinstance(node, dict) and "_target_" in node:
         try:
@@ -35,91 +32,114 @@ def check_targets(node: object) -> None:
                 "correct it; a module of your own is found where it is installed or its folder is "
                 "in PYTHONPATH",
             ) from error
-    for child in (
-        node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    ):
+    for _, child in _children(node):
         check_targets(child)
 
 
+def _children(node: object) -> Iterable[tuple[Any, Any]]:
+    """The values of a mapping or list with their keys or positions; of anything else nothing."""
+    if isinstance(node, dict):
+        return node.items()
+    return enumerate(node) if isinstance(node, list) else ()
+
+
 def check_types(node: object, path: str) -> None:
-    """Refuses values of another type than this package's functions take, see `check_arguments_of`.
+    """Rejects values of another scalar type than the functions of this package are annotated with.
 
     Args:
-        path: the node's key.
+        path: the node's dotted key.
 
     Raises:
-        InputError: such a value; its key is named.
+        InputError: there is one; the message names its key.
     """
     if isinstance(node, dict) and str(node.get("_target_", "")).startswith("fmsd."):
-        check_arguments_of(get_object(node["_target_"]), node, path)
-    for key, child in (
-        node.items()
-        if isinstance(node, dict)
-        else enumerate(node)
-        if isinstance(node, list)
-        else ()
-    ):
+        check_argument_types(get_object(node["_target_"]), node, path)
+    for key, child in _children(node):
         check_types(child, f"{path}.{key}")
 
 
-def check_arguments_of(target: Callable[..., Any], values: Mapping[Any, Any], path: str) -> None:
-    """Refuses values that are no number, whole number or boolean where a target wants one.
+def check_argument_types(target: Callable[..., Any], values: Mapping[Any, Any], path: str) -> None:
+    """Rejects values that do not fit the scalar annotations of a function's parameters.
+
+    Args:
+        path: the dotted key that the values lie below.
 
     Raises:
-        InputError: such a value; `path` is the key that they lie below.
+        InputError: there is one.
     """
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for name, value in values.items():
-        plain = _plain(hints.get(str(name), Any))
-        if plain and not any(
-            value is None
-            if one is None
-            else value == one
-            if isinstance(one, str)
-            else _is(value, one)
-            for one in plain
-        ):
-            what = (
-                "no number"
-                if float in plain
-                else "no whole number"
-                if int in plain
-                else "neither true nor false"
-            )
-            example = 1 if {float, int} & set(plain) else "true"
+        kinds = _scalar_kinds(hints.get(str(name), Any))
+        if kinds and not any(_fits(value, kind) for kind in kinds):
+            what, example = _expectation(kinds)
             shown = str(value).lower() if isinstance(value, bool) else value
             raise InputError(
                 f"{path}.{name}={shown} is {what}",
-                f"give e.g. {path}.{name}={example}{', or null' if None in plain else ''}",
+                f"give e.g. {path}.{name}={example}{', or null' if None in kinds else ''}",
             )
 
 
-def _plain(annotation: Any) -> list[Any]:
-    """The numeric and boolean types, literals and None that an annotation consists of.
+def _scalar_kinds(annotation: Any) -> list[Any]:
+    """The scalar types, literal texts and None that an annotation allows.
 
-    Empty where it has other types, or no number and no bool.
+    Empty if it allows anything else, or neither a number nor a bool.
     """
     parts = (
         get_args(annotation)
         if get_origin(annotation) in (Union, types.UnionType)
         else (annotation,)
     )
-    found: list[Any] = []
+    kinds: list[Any] = []
     for part in parts:
         if get_origin(part) is Literal:
-            found += get_args(part)
+            kinds += get_args(part)
         elif part in (int, float, bool):
-            found.append(part)
+            kinds.append(part)
         elif part is types.NoneType:
-            found.append(None)
+            kinds.append(None)
         else:
             return []
-    return found if {int, float, bool} & {one for one in found if isinstance(one, type)} else []
+    scalar = any(kind in (int, float, bool) for kind in kinds if isinstance(kind, type))
+    return kinds if scalar else []
 
 
-def _is(value: object, kind: type) -> bool:
-    """Whether a value is of a kind: true is no number, and a whole number is one."""
+def _expectation(kinds: Sequence[Any]) -> tuple[str, str]:
+    """What a value is not that fits none of the kinds, and an example of one that fits."""
+    if float in kinds:
+        return "no number", "1"
+    return ("no whole number", "1") if int in kinds else ("neither true nor false", "true")
+
+
+def _fits(value: object, kind: object) -> bool:
+    """Whether a value is of a type, or equals a text or None; an int is a float, a bool is not."""
+    if kind is None:
+        return value is None
+    if isinstance(kind, str):
+        return value == kind
     return type(value) is kind or (kind is float and type(value) is int)
+
+
+def build(node: Any) -> Any:
+    """Instantiates a part of the configuration.
+
+    Raises:
+        InputError: a target cannot be imported, or its arguments do not fit it.
+    """
+    plain, path = OmegaConf.to_container(node, resolve=True), node._get_full_key("")
+    check_targets(plain)
+    check_types(plain, path)
+    try:
+        built = instantiate(node, _convert_="all")
+        check_factories(built, path)
+    except (InstantiationException, ValueError, TypeError) as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise InputError(
+            f"The configuration of {node.get('_target_')} does not fit it "
+            f"({' '.join(str(error).split()).rstrip('.')})",
+            "correct these keys",
+        ) from error
+    return built
 
 
 @functools.cache
@@ -129,7 +149,7 @@ def loader_keys() -> tuple[str, ...]:
 
 
 def build_selection(data: DictConfig) -> Any:
-    """Builds the selection of frames that `data` configures; keys of loaders are left out.
+    """Builds the selection of frames that `data` configures, without the keys of the loaders.
 
     Raises:
         InputError: as `build`.
@@ -152,7 +172,7 @@ def data_factory(data: DictConfig) -> Callable[..., Any]:
     selection = build_selection(data)
     settings: Any = OmegaConf.to_container(data, resolve=True)
     loader = {key: settings[key] for key in loader_keys() if key in settings}
-    check_arguments_of(DataModule, loader, "data")
+    check_argument_types(DataModule, loader, "data")
     return functools.partial(DataModule, selection, **loader)
 
 
@@ -165,54 +185,31 @@ def build_data(data: DictConfig) -> Any:
     return data_factory(data)()
 
 
-def build(node: Any) -> Any:
-    """Instantiates a part of the configuration.
+def check_factories(built: object, path: str) -> None:
+    """Rejects a factory, or an object with one, whose arguments its function does not take.
+
+    Args:
+        path: the dotted key it was built from.
 
     Raises:
-        InputError: a target that cannot be imported, or arguments that do not fit it.
+        InputError: it is a factory with such arguments.
+        ValueError: an attribute is one.
     """
-    plain, path = OmegaConf.to_container(node, resolve=True), node._get_full_key("")
-    check_targets(plain)
-    check_types(plain, path)
-    try:
-        made = instantiate(node, _convert_="all")
-        check_arguments(made, path)
-    except (InstantiationException, ValueError, TypeError) as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from None
-        raise InputError(
-            f"The configuration of {node.get('_target_')} does not fit it "
-            f"({' '.join(str(error).split()).rstrip('.')})",
-            "correct these keys",
-        ) from error
-    return made
+    if isinstance(built, functools.partial):
+        check_factory(built, path)
+    elif hasattr(built, "__dict__"):
+        for value in vars(built).values():
+            for factory in value.values() if isinstance(value, dict) else (value,):
+                if isinstance(factory, functools.partial):
+                    inspect.signature(factory)
 
 
-def check_arguments(made: object, path: str) -> None:
-    """Checks the arguments of a factory, or of the factories among an object's attributes.
+def check_factory(factory: functools.partial[Any], path: str) -> None:
+    """Rejects a factory with arguments that its function does not take.
 
     Raises:
-        TypeError, ValueError: a function does not take them.
-        InputError: it is the factory itself; `path` is its key.
-    """
-    if isinstance(made, functools.partial):
-        check_partial(made, path)
-    for value in (
-        vars(made).values()
-        if hasattr(made, "__dict__") and not isinstance(made, functools.partial)
-        else ()
-    ):
-        for factory in value.values() if isinstance(value, dict) else (value,):
-            if isinstance(factory, functools.partial):
-                inspect.signature(factory)
-
-
-def check_partial(factory: functools.partial[Any], path: str) -> None:
-    """Raises ValueError when a factory was given arguments that its function does not take.
-
-    Raises:
-        InputError: they can be named; some may come of another file than the one that names the
-            function.
+        InputError: keyword arguments, which another file than the function's may have set.
+        ValueError: any others.
     """
     try:
         inspect.signature(factory)
@@ -229,6 +226,6 @@ def check_partial(factory: functools.partial[Any], path: str) -> None:
         raise
 
 
-def loggers(nodes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The factories of loggers by name."""
+def build_loggers(nodes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The logger factories by name."""
     return {name: build(node) for name, node in (nodes or {}).items()}

@@ -1,8 +1,8 @@
-"""Where the configuration lies."""
+"""The folder of the packaged configuration files."""
 
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
 
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
-"""The configuration: inside an installed package, beside it in a checkout."""
+"""Inside an installed package, beside the package in a checkout."""

@@ -1,4 +1,4 @@
-"""Help pages of the verbs, made of their configuration files and the comments in these."""
+"""Help pages of the verbs, generated from their configuration files and the comments in them."""
 
 import re
 import shutil
@@ -13,9 +13,13 @@ from fmsd.cli.files import CONF
 from fmsd.errors import InputError
 
 LINE = re.compile(
-    r"""^(?P<indent> *)(?P<quote>"?)(?P<key>[\w+]+)(?P=quote):(?: +(?P<value>[^#\s].*?))?(?: +# (?P<about>.*))?$"""
+    r"""^(?P<indent> *)(?P<quote>"?)(?P<key>[\w+]+)(?P=quote):"""
+    r"""(?: +(?P<value>[^#\s].*?))?(?: +# (?P<about>.*))?$"""
 )
 """A key of a YAML file with its value and the comment beside it."""
+
+CONTINUATION = re.compile(r"^ +# (?P<about>.*)$")
+"""A line on which the comment of the key above goes on."""
 
 
 class Key(NamedTuple):
@@ -31,72 +35,72 @@ class Key(NamedTuple):
     about: str
 
 
-def keys(file: Path, prefix: str = "") -> Iterator[Key]:
+def file_keys(file: Path, prefix: str = "") -> list[Key]:
     """The keys of a configuration file in order, with the comments beside them.
 
+    A comment goes on in the lines below that hold an indented comment alone.
+
     Args:
-        prefix: dotted, of a file that configures a group.
+        prefix: of the dotted names, for the file of a group.
     """
+    keys: list[Key] = []
     above: list[tuple[int, str]] = []
-    skipped, opened = -1, 0
+    skipped, opened, continues = -1, 0, False
     for line in file.read_text(encoding="utf-8").splitlines():
+        if continues and (more := CONTINUATION.match(line)):
+            keys[-1] = keys[-1]._replace(about=f"{keys[-1].about} {more['about']}")
+            continue
+        continues = False
         inside, bare = opened > 0, line.partition(" # ")[0]
-        opened += sum(bare.count(bracket) for bracket in "{[") - sum(
-            bare.count(bracket) for bracket in "}]"
-        )
+        opened += sum(bare.count(bracket) for bracket in "{[")
+        opened -= sum(bare.count(bracket) for bracket in "}]")
         match = LINE.match(line)
         if match is None or inside:
             continue
-        indent = len(match["indent"])
+        indent, key = len(match["indent"]), match["key"]
         if skipped >= 0 and indent > skipped:
             continue
-        skipped = indent if match["key"] == "defaults" else -1
-        if skipped >= 0 or match["key"].startswith("_"):
+        skipped = indent if key == "defaults" else -1
+        if skipped >= 0 or key.startswith("_"):
             continue
-        above = [
-            *((depth, name) for depth, name in above if depth < indent),
-            (indent, match["key"]),
-        ]
-        yield Key(
-            prefix + ".".join(name for _, name in above),
-            "" if opened > 0 else match["value"] or "",
-            match["about"] or "",
-        )
+        above = [*((depth, name) for depth, name in above if depth < indent), (indent, key)]
+        name = prefix + ".".join(name for _, name in above)
+        keys.append(Key(name, "" if opened > 0 else match["value"] or "", match["about"] or ""))
+        continues = bool(match["about"])
+    return keys
 
 
-def header(file: Path) -> tuple[str, list[str]]:
-    """What a configuration file says it is for, and its examples."""
-    lines = [
-        line.removeprefix("# ")
-        for line in file.read_text(encoding="utf-8").splitlines()
-        if line.startswith("# ")
-    ]
-    lines = [line for line in lines if not line.startswith("@package")]
-    text = [line for line in lines if not line.startswith("Example: ")]
-    return " ".join(text), [
-        line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")
-    ]
+def file_header(file: Path) -> tuple[str, list[str]]:
+    """The description at the top of a configuration file, and its examples.
+
+    An example that ends with a backslash goes on in the next line, as in a shell.
+    """
+    joined = re.sub(r" \\\n# +", " ", file.read_text(encoding="utf-8"))
+    lines = [line.removeprefix("# ") for line in joined.splitlines() if line.startswith("# ")]
+    examples = [line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")]
+    description = [line for line in lines if not line.startswith(("Example: ", "@package"))]
+    return " ".join(description), examples
 
 
 def groups(verb: str) -> dict[str, list[str]]:
-    """The groups of a verb's configuration, in order, with the names of their choices."""
-    return {name: choices(name) for name in _defaults(CONF / f"{verb}.yaml")}
+    """The groups of a verb's configuration, in order, each with its choices."""
+    return {group: choices(group) for group in _default_choices(CONF / f"{verb}.yaml")}
 
 
-def _defaults(file: Path) -> dict[str, str]:
-    """The groups in a verb's defaults list, and the choice of each."""
+def _default_choices(file: Path) -> dict[str, str]:
+    """The groups in the defaults list of a verb's file, each with its choice."""
     entries = yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults", [])
-    found = {
-        name: str(choice)
+    return {
+        group: "null" if choice is None else str(choice)
         for entry in entries
         if isinstance(entry, dict)
-        for name, choice in entry.items()
+        for group, choice in entry.items()
+        if "@" not in group
     }
-    return {name: choice for name, choice in found.items() if "@" not in name}
 
 
 def choices(group: str) -> list[str]:
-    """The names of a group's choices, those in folders below it with the folder: `recipes/effort`."""
+    """The choices of a group; one in a folder below has that as prefix: `recipes/effort`."""
     folder = CONF / group
     names = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
     return sorted(
@@ -104,29 +108,37 @@ def choices(group: str) -> list[str]:
     )
 
 
-def page(verb: str, words: Sequence[str] = ()) -> str:
-    """What a verb does, its keys and groups, and examples; with a group, or a choice of one, among the words: the keys of that.
+def help_page(verb: str, arguments: Sequence[str] = ()) -> str:
+    """The description, examples, keys and groups of a verb, or of the groups among its arguments.
+
+    Args:
+        arguments: those of the verb; GROUP asks for its choices, GROUP=CHOICE for the keys of one.
 
     Raises:
-        InputError: a word that names neither.
+        InputError: a group has no such choice.
     """
     known = groups(verb)
     topics = [
-        word for word in words if not word.startswith("-") and word.partition("=")[0] in known
+        argument
+        for argument in arguments
+        if not argument.startswith("-") and argument.partition("=")[0] in known
     ]
     if topics:
         return "\n\n".join(
             _group_page(verb, group, choice, known)
-            for group, _, choice in (word.partition("=") for word in topics)
+            for group, _, choice in (topic.partition("=") for topic in topics)
         )
     file = CONF / f"{verb}.yaml"
-    about, examples = header(file)
-    own = [key for key in keys(file) if key.name not in known and (key.value or key.about)]
-    parts = [_wrapped(about, "")]
+    about, examples = file_header(file)
+    shown = [key for key in file_keys(file) if key.name not in known and (key.value or key.about)]
+    parts = [_wrap(about, "")]
     parts.append("\n".join(["Examples", *(f"  {example}" for example in examples)]))
-    parts.append("\n".join(["Keys, with their defaults (??? must be given)", *_rows(own)]))
+    parts.append("\n".join(["Keys, with their defaults (??? must be given)", *_rows(shown)]))
     if known:
-        rows = [(name, choice, ", ".join(known[name])) for name, choice in _defaults(file).items()]
+        rows = [
+            (name, choice, ", ".join(known[name]))
+            for name, choice in _default_choices(file).items()
+        ]
         parts.append("\n".join(["Groups, with their defaults and choices", *_rows(rows)]))
         parts.append(
             f"Keys of a choice: fmsd {verb} --help {next(iter(known))}, or GROUP=CHOICE. All keys "
@@ -140,27 +152,30 @@ def page(verb: str, words: Sequence[str] = ()) -> str:
 
 
 def _group_page(verb: str, group: str, choice: str, known: dict[str, list[str]]) -> str:
-    """The choices of a group and the keys of one, or of all that they share."""
+    """The choices of a group, or the keys of one choice.
+
+    Raises:
+        InputError: there is no such choice.
+    """
     if choice and choice not in known[group]:
         raise InputError(
             f"There is no {group}={choice}", f"choose one of {', '.join(known[group])}"
         )
     if not choice:
-        rows = [(name, "", header(CONF / group / f"{name}.yaml")[0]) for name in known[group]]
+        rows = [(name, "", file_header(CONF / group / f"{name}.yaml")[0]) for name in known[group]]
         return "\n".join(
             [f"Choices, as {group}=NAME", *_rows(rows), "", f"Keys of one: --help {group}=NAME"]
         )
     file = CONF / group / f"{choice}.yaml"
-    found: dict[str, Key] = {}
+    merged: dict[str, Key] = {}
     left_out = without_groups(verb)
-    for part in bases(file, left_out):
+    for part in base_files(file, left_out):
         whole = "# @package _global_" in part.read_text(encoding="utf-8").splitlines()
-        for key in keys(part, "" if whole else f"{group}."):
-            if (
-                key.value or key.about
-            ):  # a comment holds for the files that are made of this one, too
-                found[key.name] = key._replace(about=key.about or found.get(key.name, key).about)
-    return "\n".join([_wrapped(header(file)[0], ""), "", *_rows(list(found.values()))])
+        for key in file_keys(part, "" if whole else f"{group}."):
+            if key.value or key.about:  # a comment holds for files based on this one, too
+                about = key.about or merged.get(key.name, key).about
+                merged[key.name] = key._replace(about=about)
+    return "\n".join([_wrap(file_header(file)[0], ""), "", *_rows(list(merged.values()))])
 
 
 def without_groups(verb: str) -> set[str]:
@@ -171,17 +186,17 @@ def without_groups(verb: str) -> set[str]:
     return {name.partition("@")[0] for name in overridden if "@" in name}
 
 
-def bases(file: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
-    """The files that a file is made of, itself last.
+def base_files(file: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
+    """Yields the files that a file is based on by its defaults list, then the file itself.
 
     Args:
-        left_out: nested groups whose files are not taken.
+        left_out: nested groups whose files are skipped.
     """
     for entry in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []):
         if isinstance(entry, str):
             base = file.parent / f"{entry.partition('@')[0]}.yaml"
             if base.is_file():
-                yield from bases(base, left_out)
+                yield from base_files(base, left_out)
         else:
             for name, choice in entry.items():
                 group = name.removeprefix("/").partition("@")[0]
@@ -194,7 +209,7 @@ def _width() -> int:
     return min(shutil.get_terminal_size((120, 24)).columns, 140)
 
 
-def _wrapped(text: str, indent: str) -> str:
+def _wrap(text: str, indent: str) -> str:
     return textwrap.fill(
         text,
         _width(),
@@ -206,8 +221,8 @@ def _wrapped(text: str, indent: str) -> str:
 
 
 def _rows(rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    """A line for each name with its value and text, the texts wrapped into one column."""
-    heads = [f"  {name}" + (f"={_shortened(value)}" if value else "") for name, value, _ in rows]
+    """Lines with each name and value, and the comments wrapped into one column."""
+    heads = [f"  {name}" + (f"={_shorten(value)}" if value else "") for name, value, _ in rows]
     left = min(max(map(len, heads), default=0), 36) + 3
     lines = []
     for head, (_, _, about) in zip(heads, rows, strict=True):
@@ -228,5 +243,5 @@ def _rows(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     return lines
 
 
-def _shortened(value: str, most: int = 40) -> str:
+def _shorten(value: str, most: int = 40) -> str:
     return value if len(value) <= most else f"{value[: most - 3]}..."

@@ -1,14 +1,14 @@
-"""One verb as Hydra runs it: its jobs, how they end, and the exit code."""
+"""Runs one verb through Hydra: its jobs, how they end, and the exit code."""
 
+import contextlib
 import errno
-import functools
-import importlib
 import logging
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import hydra
@@ -17,158 +17,243 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fmsd.cli.compose import located
+from fmsd.cli.compose import absolute_path
 from fmsd.cli.files import CONF
-from fmsd.cli.refusal import UNREADABLE, check_kinds, translate_hydra_error
-from fmsd.cli.sweep import SWEEP, JobError
-from fmsd.cli.sweep_notes import Note, attempt, summed_up
+from fmsd.cli.refusal import UNREADABLE, check_override_types, translate_hydra_error
+from fmsd.cli.sweep import SWEEP
+from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.cli.verbs import VERBS
 from fmsd.errors import BusyError, InputError
 from fmsd.runs.folder import BUSY, ERROR, remove_empty_folders, write_text
-from fmsd.surroundings import refused_by_machine
+from fmsd.surroundings import machine_error
 
 log = logging.getLogger(__name__)
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+"""Hydra's variable that makes it raise errors; the user sets it to 1 to see tracebacks."""
+
+
+class JobError(Exception):
+    """A sweep job ended with this exit code; raised, since launchers return nothing else."""
+
+
+@dataclass
+class Command:
+    """A command line, and how its jobs ended as far as they ran in this process.
+
+    Args:
+        overrides: in Hydra's grammar.
+        existing: output folders that existed before; they stay even if they are empty.
+        debug: whether refusals are raised with their traceback.
+        refusals: errors of the user's input.
+        codes: exit codes of verbs that returned.
+        outputs: folders and files that the last job writes to.
+    """
+
+    verb: str
+    overrides: list[str]
+    existing: set[Path]
+    debug: bool
+    refusals: list[InputError] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+    outputs: list[Path] = field(default_factory=list)
+
+    @property
+    def line(self) -> list[str]:
+        """The command as recorded in a run: the program with its verb, then the overrides."""
+        return [f"fmsd {self.verb}", *self.overrides]
 
 
 def run(verb: str, overrides: Sequence[str]) -> int:
     """Runs a verb and returns the exit code, see `fmsd.cli.main.main`.
 
     Args:
-        overrides: as Hydra reads them.
+        overrides: in Hydra's grammar.
     """
     configure_logging(verb)
-    standing = existing(overrides)
-    before, around = os.environ.get("HYDRA_FULL_ERROR"), os.environ.get(SWEEP)
-    debugging = before == "1"
-    os.environ["HYDRA_FULL_ERROR"] = (
-        "1"  # Hydra then raises what happened instead of printing and exiting itself
-    )
-    refusals: list[InputError] = []
-    codes: list[int] = []
-    outputs: list[Path] = []
+    debug = os.environ.get(FULL_ERROR) == "1"
+    command = Command(verb, list(overrides), existing_outputs(overrides), debug)
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
     def job(config: DictConfig) -> float | None:
-        configure_logging(verb)  # a launcher may have put the job into another process
-        settings = HydraConfig.get()
-        folder, multirun = Path(settings.runtime.output_dir), settings.mode == RunMode.MULTIRUN
-        leading = (
-            os.environ.get("SLURM_PROCID", "0") == "0"
-        )  # of the several processes of a job on a cluster
-        notes = os.environ.get(SWEEP)
-        outputs[:] = [
-            folder,
-            *([] if config.get("out") is None else [Path(config.out).expanduser().absolute()]),
-        ]
-        try:
-            if notes and multirun and leading and not debugging:
-                note = Note(settings.job.num, list(settings.overrides.task), str(folder))
-                return attempt(
-                    functools.partial(refusing, verb, overrides, config, folder), note, Path(notes)
-                )
-            code = execute(verb, config, folder) or 0
-            if code and multirun:
-                raise JobError(code)
-            codes.append(code)
-        except (InputError, OmegaConfBaseException) as error:
-            refusal = translate_hydra_error(error, verb, overrides)
-            if notes and not isinstance(refusal, BusyError):
-                write_text(folder / ERROR, f"{refusal}\n")
-            if debugging:
-                raise
-            if multirun:
-                log.error("%s: %s", " ".join(settings.overrides.task), refusal)
-                raise
-            refusals.append(refusal)
-        except Exception:
-            if notes:
-                write_text(folder / ERROR, traceback.format_exc())
-            raise
-        finally:
-            if folder not in standing:
-                remove_empty_folders(folder)  # Hydra makes it before we can look at anything
+        return run_job(command, config)
 
-    sys.argv = [f"fmsd {verb}", *overrides]
-    ended = 0
+    with hydra_process_state(command.line) as sweep_notes:
+        code = run_hydra(job, command, sweep_notes)
+        notes = sweep_notes()
+    for refusal in command.refusals:
+        print(f"fmsd: {refusal}", file=sys.stderr)
+    failed = report_sweep(notes) if notes else 0
+    busy = any(isinstance(refusal, BusyError) for refusal in command.refusals)
+    refused = (BUSY if busy else 2) if command.refusals else 0
+    return code or failed or refused or max(command.codes, default=0)
+
+
+@contextlib.contextmanager
+def hydra_process_state(line: Sequence[str]) -> Iterator[Callable[[], Path | None]]:
+    """Sets the command line and the variables that Hydra reads, and restores them afterwards.
+
+    Hydra has no arguments for them. `hydra.main` parses `sys.argv`. It prints errors and exits by
+    itself unless HYDRA_FULL_ERROR is 1. It builds `fmsd.cli.sweep.Sweep` itself, too, and jobs run
+    in processes of launchers: FMSD_SWEEP, which that callback sets, is all that reaches them.
+
+    Yields:
+        A function that returns the notes folder of the sweep that began meanwhile, or None.
+    """
+    argv, around = sys.argv, {name: os.environ.get(name) for name in (FULL_ERROR, SWEEP)}
+
+    def sweep_notes() -> Path | None:
+        notes = os.environ.get(SWEEP)
+        return Path(notes) if notes and notes != around[SWEEP] else None
+
+    sys.argv = list(line)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield sweep_notes
+    finally:
+        sys.argv = argv
+        for name, value in around.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def run_hydra(
+    job: Callable[[], object], command: Command, sweep_notes: Callable[[], Path | None]
+) -> int:
+    """Runs all jobs of a command and appends its refusals to `command.refusals`.
+
+    Returns:
+        The exit code of what ended the command early, or 0.
+    """
     try:
         job()
     except (InputError, OmegaConfBaseException, *UNREADABLE) as error:
-        if debugging:
+        if command.debug:
             raise
-        refusals.append(translate_hydra_error(error, verb, overrides))
+        refusal = translate_hydra_error(error, command.verb, command.overrides)
+        command.refusals.append(refusal)
     except JobError as error:
-        ended = error.args[0]
+        return error.args[0]
     except KeyboardInterrupt:
         print("fmsd: interrupted.", file=sys.stderr)
-        ended = 130
-    except SystemExit as exit_:  # processes of its own have said why
-        ended = exit_.code if isinstance(exit_.code, int) else 1
+        return 130
+    except SystemExit as exit_:  # the reason is already printed
+        return exit_.code if isinstance(exit_.code, int) else 1
     except Exception as error:
-        if debugging:
-            raise
-        refusal = refused_by_machine(error) or unwritable(error, outputs)
-        if refusal is None and os.environ.get(SWEEP) == around:
+        refusal = machine_error(error) or output_error(error, command.outputs)
+        if command.debug or (refusal is None and sweep_notes() is None):
             raise
         why = f"{type(error).__name__}, {' '.join(str(error).split())}"
-        refusals.append(
-            refusal
-            or InputError(
-                f"The sweep broke off: {why}",
-                "run the same command again: finished jobs are skipped",
-            )
+        broken_off = InputError(
+            f"The sweep broke off: {why}",
+            "run the same command again: finished jobs are skipped",
         )
+        command.refusals.append(refusal or broken_off)
+    return 0
+
+
+def run_job(command: Command, config: DictConfig) -> float | None:
+    """Runs one job, in this process or in one that a launcher started.
+
+    Returns:
+        The value that chose the weights, for a sweeper that optimises it; None without one.
+    """
+    configure_logging(command.verb)  # for the processes of launchers
+    settings = HydraConfig.get()
+    folder, multirun = Path(settings.runtime.output_dir), settings.mode == RunMode.MULTIRUN
+    first = os.environ.get("SLURM_PROCID", "0") == "0"  # of the processes of a SLURM job
+    notes = os.environ.get(SWEEP)
+    out = config.get("out")
+    command.outputs = [folder, *([] if out is None else [Path(out).expanduser().absolute()])]
+    try:
+        if notes and multirun and first and not command.debug:
+            note = JobNote(settings.job.num, list(settings.overrides.task), str(folder))
+            return run_noted_job(
+                lambda: execute_or_refuse(command, config, folder), note, Path(notes)
+            )
+        code = execute(command, config, folder) or 0
+        if code and multirun:
+            raise JobError(code)
+        command.codes.append(code)
+    except (InputError, OmegaConfBaseException) as error:
+        refusal = translate_hydra_error(error, command.verb, command.overrides)
+        if notes and not isinstance(refusal, BusyError):
+            write_text(folder / ERROR, f"{refusal}\n")
+        if command.debug:
+            raise
+        if multirun:
+            log.error("%s: %s", " ".join(settings.overrides.task), refusal)
+            raise
+        command.refusals.append(refusal)
+    except Exception:
+        if notes:
+            write_text(folder / ERROR, traceback.format_exc())
+        raise
     finally:
-        os.environ["HYDRA_FULL_ERROR"] = before or "0"
-        notes = os.environ.pop(SWEEP, None)
-        if around is not None:
-            os.environ[SWEEP] = around
-    for refusal in refusals:
-        print(f"fmsd: {refusal}", file=sys.stderr)
-    swept = summed_up(Path(notes)) if notes and notes != around else 0
-    refused = BUSY if any(isinstance(refusal, BusyError) for refusal in refusals) else 2
-    return ended or swept or (refused if refusals else max(codes, default=0))
+        if folder not in command.existing:
+            remove_empty_folders(folder)  # Hydra creates it before the job starts
+    return None
 
 
-def execute(verb: str, config: DictConfig, folder: Path) -> int | None:
-    """Runs a verb with the configuration of one job.
+def execute(command: Command, config: DictConfig, folder: Path) -> int | None:
+    """Runs the verb with the configuration of one job.
 
     Raises:
-        InputError: a word stands where the configuration has a number, or the verb refuses.
+        InputError: an override has text where the configuration has a number, or the verb refuses.
     """
     settings = HydraConfig.get()
-    check_kinds(verb, settings.overrides.task, config, settings.runtime.choices)
-    return VERBS[verb](config, folder)
+    check_override_types(command.verb, settings.overrides.task, config, settings.runtime.choices)
+    return VERBS[command.verb](config, folder, command.line)
 
 
-def existing(overrides: Sequence[str]) -> set[Path]:
-    """The folders of output that an override names and that are there already: the user's own, which stay even if they are empty."""
-    words = (word.partition("=") for word in overrides)
+def execute_or_refuse(command: Command, config: DictConfig, folder: Path) -> int | None:
+    """Runs the verb; errors of the configuration and of the machine become `InputError`.
+
+    Raises:
+        InputError: it was refused; a BusyError if another process is at work on the run.
+    """
+    try:
+        return execute(command, config, folder)
+    except (InputError, OmegaConfBaseException) as error:
+        raise translate_hydra_error(error, command.verb, command.overrides) from error
+    except Exception as error:
+        if refusal := machine_error(error):
+            raise refusal from error
+        raise
+
+
+def existing_outputs(overrides: Sequence[str]) -> set[Path]:
+    """The output folders named by an override that exist already: they are the user's own."""
+    pairs = (override.partition("=") for override in overrides)
     folders = {
-        Path(located(text.strip("'\"")))
-        for key, _, text in words
+        Path(absolute_path(text.strip("'\"")))
+        for key, _, text in pairs
         if key in ("hydra.run.dir", "out")
     }
-    return {folder for folder in folders if os.path.isdir(folder)}  # noqa: PTH112  False, too, for names that no folder can have
+    # os.path.isdir is False, too, for names that no folder can have
+    return {folder for folder in folders if os.path.isdir(folder)}  # noqa: PTH112
 
 
-UNWRITABLE = {
+OUTPUT_ERRORS = {
     errno.EEXIST: "is a file, where a folder is wanted",
     errno.ENOTDIR: "lies below a file, where a folder is wanted",
     errno.ENAMETOOLONG: "has a name that is too long for the file system",
 }
-"""Why a folder of output cannot be made, beside what `fmsd.surroundings` knows."""
+"""Why an output folder cannot be created, beside the reasons in `fmsd.surroundings`."""
 
 
-def unwritable(error: Exception, outputs: Sequence[Path]) -> InputError | None:
-    """What keeps a verb from writing its output; None for an error of another file.
+def output_error(error: Exception, outputs: Sequence[Path]) -> InputError | None:
+    """The refusal for a verb's output that cannot be written; None for an error of another file.
 
     Args:
-        outputs: folders and files that the verb writes to; none where Hydra failed to make the
+        outputs: folders and files that the verb writes to; empty if Hydra failed to create the
             first.
     """
     if (
         not isinstance(error, OSError)
-        or error.errno not in UNWRITABLE
+        or error.errno not in OUTPUT_ERRORS
         or not isinstance(error.filename, str)
     ):
         return None
@@ -178,39 +263,21 @@ def unwritable(error: Exception, outputs: Sequence[Path]) -> InputError | None:
     ):
         return None
     return InputError(
-        f"{place} {UNWRITABLE[error.errno]}",
+        f"{place} {OUTPUT_ERRORS[error.errno]}",
         "choose another place with hydra.run.dir=PATH, or out=PATH where the verb has it",
     )
 
 
-QUIET = ("report", "dashboard")
-"""Verbs that need no Lightning."""
+WITH_LIGHTNING = ("train", "evaluate", "explain", "merge")
+"""Verbs whose tasks use Lightning."""
 
 
 def configure_logging(verb: str) -> None:
     """Logs fmsd at INFO and other libraries at WARNING."""
-    if verb not in QUIET:
-        importlib.import_module(
-            "lightning.pytorch"
-        )  # which sets levels of its own when it is imported
+    if verb in WITH_LIGHTNING:
+        import fmsd.engine.trainer  # noqa: F401  Lightning sets log levels when it is imported
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fmsd").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
-    for chatty in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-
-
-def refusing(verb: str, overrides: Sequence[str], config: DictConfig, folder: Path) -> int | None:
-    """Runs a verb whose refusals are all input errors, those of Hydra and OmegaConf too.
-
-    Raises:
-        InputError: it was refused; a BusyError where another process is at work on the run.
-    """
-    try:
-        return execute(verb, config, folder)
-    except (InputError, OmegaConfBaseException) as error:
-        raise translate_hydra_error(error, verb, overrides) from error
-    except Exception as error:
-        if refusal := refused_by_machine(error):
-            raise refusal from error
-        raise
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

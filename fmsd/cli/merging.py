@@ -1,10 +1,9 @@
-"""The verb merge: from experts, or from a merge and one more, to the configuration of a merged run."""
+"""The verb merge: composes the configuration of a merged run from those of its experts."""
 
 import json
 import logging
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,119 +14,51 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cli.build import build, build_data
-from fmsd.cli.compose import asked, check_record, done, located
-from fmsd.cli.trust import check_loaded, load_run_config, prefixes
+from fmsd.cli.compose import absolute_path
+from fmsd.cli.loaded_runs import check_record, is_finished, with_overrides
+from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.errors import InputError, reason
 from fmsd.runs.folder import Run
 
 log = logging.getLogger(__name__)
 
 
-def merge(config: DictConfig, folder: Path) -> None:
-    """Runs `fmsd merge`; by default it tests on the data of the first run among the experts."""
+def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
+    """fmsd merge: writes a merged run; by default it is tested on the data of the first run."""
     from fmsd.peft import experts as merged_experts
     from fmsd.tasks import merge as task
 
-    settings, before = HydraConfig.get(), None
-    if settings.mode == RunMode.MULTIRUN and any(
-        word.startswith("out=") for word in settings.overrides.task
-    ):
+    settings = HydraConfig.get()
+    overrides, multirun = list(settings.overrides.task), settings.mode == RunMode.MULTIRUN
+    if multirun and any(override.startswith("out=") for override in overrides):
         raise InputError(
             "The merges of a sweep cannot all lie in out=PATH", "give hydra.sweep.dir=FOLDER"
         )
-    words, choices = list(settings.overrides.task), {"merger": settings.runtime.choices["merger"]}
     if config.add is not None or config.to is not None:
-        run, before = earlier(config, words)
+        run, before = extend_merge(config, overrides)
         choices = run.choices
     else:
-        given = [config.experts] if isinstance(config.experts, str) else config.experts or []
-        merged_experts.check_count([Path(os.path.normpath(located(path))) for path in given])
-        experts = existing(given, "experts")
-        folders = [Run(Path(path)) for path in experts if Path(path).is_dir()]
-        plain = hydra.compose(
-            "merge", [word for word in words if word.startswith("data=")]
-        ).backbone  # data may bring a backbone of its own
-        chosen = config.backbone != plain or any(
-            word.lstrip("+").startswith("backbone") for word in words
-        )
-        if not folders and config.backbone is None:
-            raise InputError(
-                "The experts are files, which do not tell their network",
-                "give backbone=NAME, and base=PATH for the weights they began with",
-            )
-        run: Any = {"data": None, "trainer": hydra.compose("train").trainer, "seed": 0}
-        for one in reversed(folders):  # the first one counts, but for data that it has not
-            check_record(one)
-            seed = one.record()["seed"]
-            own: Any = load_run_config(one.config, config.trust)
-            if "backbone" in run and run["backbone"].name != own.backbone.name:
-                pair = (
-                    f"{one.folder} was trained from {own.backbone.name}, another expert from "
-                    f"{run['backbone'].name}"
-                )
-                raise InputError(pair, "merge experts of one backbone")
-            run |= {
-                "backbone": own.backbone,
-                "data": own.data or run["data"],
-                "trainer": own.trainer,
-                "seed": seed,
-            }
-        run = OmegaConf.create(run)
-        if run.data is not None:
-            run.data.train_forgeries, run.data.left_out = (
-                None,
-                None,
-            )  # what an expert was trained on says nothing about the merge
-        run.merger, run.experts = config.merger, experts
-        if chosen or not folders:
-            run.backbone = config.backbone
-        if config.seed is not None:
-            run.seed = config.seed
-    whole = asked(run, config)
-    if whole.data is not None:
-        whole.data.train = (
-            whole.data.train
-            if config.on is None
-            else [config.on]
-            if isinstance(config.on, str)
-            else config.on
-        )
-    if config.ceiling is not None:
-        whole.ceiling = existing(
-            [config.ceiling] if isinstance(config.ceiling, str) else config.ceiling, "ceiling"
-        )
-    grid = None if config.search is None else searched(config.search)
-    if (grid is None) != (config.on is None):
-        raise InputError(
-            "A search needs both, its values and the data whose validation split chooses",
-            "give search='NAME=VALUES ...' and on=DATASET (or on=[A,B])",
-        )
-    whole.search, whole.test, whole.choices, whole.overrides = (
-        config.search,
-        config.test,
-        choices,
-        words,
-    )
-    if settings.mode == RunMode.MULTIRUN and done(
-        Run(folder), OmegaConf.to_yaml(whole, resolve=True)
-    ):
+        run, before = combine_experts(config, overrides), None
+        choices = {"merger": settings.runtime.choices["merger"]}
+    whole, grid = complete(run, config, choices, overrides)
+    text = OmegaConf.to_yaml(whole, resolve=True)
+    if multirun and is_finished(Run(folder), text):
         merged_experts.check_unchanged(folder)
         log.info("%s is finished: skipped.", folder)
         return
+    data = whole.data
+    if data is not None and not config.test:
+        data = OmegaConf.merge(whole, {"data": {"test": []}}).data
     task.merge(
         detector=build(whole.backbone),
         merger=build(whole.merger),
         experts=[Path(path) for path in whole.experts],
-        data=None
-        if whole.data is None
-        else build_data(
-            whole.data if config.test else OmegaConf.merge(whole, {"data": {"test": []}}).data
-        ),
+        data=None if data is None else build_data(data),
         trainer=build(whole.trainer),
         folder=folder,
-        config=OmegaConf.to_yaml(whole, resolve=True),
-        command=sys.argv,
-        overrides=words,
+        config=text,
+        command=command,
+        overrides=overrides,
         choices=choices,
         seed=whole.seed,
         grid=grid,
@@ -136,27 +67,127 @@ def merge(config: DictConfig, folder: Path) -> None:
     )
 
 
-def existing(paths: Sequence[str], key: str) -> list[str]:
-    """Paths of runs and files, as they hold wherever they are read; links stay, as those of caches have names that tell their format.
+def complete(
+    run: Any, config: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]
+) -> tuple[Any, dict[str, list[Any]] | None]:
+    """The whole configuration of a merged run, and the values of a search or None.
+
+    Args:
+        run: from `combine_experts` or `extend_merge`.
+        config: of the command line.
+        choices: the choice of each group, for the run's record.
+
+    Raises:
+        InputError: a path that does not exist, or half of the settings of a search.
+    """
+    whole = with_overrides(run, config)
+    if whole.data is not None and config.on is not None:
+        whole.data.train = _as_list(config.on)
+    if config.ceiling is not None:
+        whole.ceiling = existing_paths(_as_list(config.ceiling), "ceiling")
+    grid = None if config.search is None else parse_search(config.search)
+    if (grid is None) != (config.on is None):
+        raise InputError(
+            "A search needs both, its values and the data whose validation split chooses",
+            "give search='NAME=VALUES ...' and on=DATASET (or on=[A,B])",
+        )
+    whole.search, whole.test = config.search, config.test
+    whole.choices, whole.overrides = choices, overrides
+    return whole, grid
+
+
+def _as_list(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
+def combine_experts(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a merge of `experts`: backbone, data and trainer of their runs.
+
+    Raises:
+        InputError: too few experts, one that does not exist, different backbones, or files alone
+            without a backbone.
+    """
+    from fmsd.peft import experts as merged_experts
+
+    given = _as_list(config.experts) or []
+    merged_experts.check_count([Path(os.path.normpath(absolute_path(path))) for path in given])
+    experts = existing_paths(given, "experts")
+    folders = [Run(Path(path)) for path in experts if Path(path).is_dir()]
+    chosen = is_backbone_chosen(config, overrides)
+    if not folders and config.backbone is None:
+        raise InputError(
+            "The experts are files, which do not hold their network's configuration",
+            "give backbone=NAME, and base=PATH for the weights they began with",
+        )
+    run = OmegaConf.create(settings_of_experts(folders, config.trust))
+    if run.data is not None:  # the forgeries of one expert are not those of the merge
+        run.data.train_forgeries = None
+        run.data.left_out = None
+    run.merger, run.experts = config.merger, experts
+    if chosen or not folders:
+        run.backbone = config.backbone
+    if config.seed is not None:
+        run.seed = config.seed
+    return run
+
+
+def is_backbone_chosen(config: DictConfig, overrides: Sequence[str]) -> bool:
+    """Whether the command line chooses a backbone; a data file alone may bring one, too."""
+    if any(override.lstrip("+").startswith("backbone") for override in overrides):
+        return True
+    data = [override for override in overrides if override.startswith("data=")]
+    return config.backbone != hydra.compose("merge", data).backbone
+
+
+def settings_of_experts(runs: Sequence[Run], trust: object) -> dict[str, Any]:
+    """Backbone, data, trainer and seed of the first run; data of the first run that has any.
+
+    Args:
+        trust: see `fmsd.cli.trust`.
+
+    Raises:
+        InputError: a run is damaged, or two have different backbones.
+    """
+    merged: dict[str, Any] = {"data": None, "trainer": hydra.compose("train").trainer, "seed": 0}
+    for run in reversed(runs):
+        check_record(run)
+        loaded: Any = load_run_config(run.config, trust)
+        if "backbone" in merged and merged["backbone"].name != loaded.backbone.name:
+            raise InputError(
+                f"{run.folder} was trained from {loaded.backbone.name}, another expert from "
+                f"{merged['backbone'].name}",
+                "merge experts of one backbone",
+            )
+        merged |= {
+            "backbone": loaded.backbone,
+            "data": loaded.data or merged["data"],
+            "trainer": loaded.trainer,
+            "seed": run.record()["seed"],
+        }
+    return merged
+
+
+def existing_paths(paths: Sequence[str], key: str) -> list[str]:
+    """Absolute paths of runs and files; links stay, since names in caches show their format.
 
     Args:
         key: the key that names them, for the message.
 
     Raises:
-        InputError: one that is not there.
+        InputError: one does not exist.
     """
-    found = [os.path.normpath(located(path)) for path in paths]
-    if gone := [path for path in found if not os.path.lexists(path)]:
+    absolute = [os.path.normpath(absolute_path(path)) for path in paths]
+    if gone := [path for path in absolute if not os.path.lexists(path)]:
         raise InputError(f"There is no weights file and no run {gone[0]}", f"correct {key}='[...]'")
-    return found
+    return absolute
 
 
-def earlier(config: DictConfig, words: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+def extend_merge(config: DictConfig, overrides: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     """The configuration of a merge with one more expert, and the record of the merge without it.
 
     Raises:
-        InputError: half of what is needed, no merged run, or something that would change the
-            recipe.
+        InputError: one of `add` and `to` is missing, no merged run, or an override that would
+            change the recipe.
     """
     from fmsd.merge.record import RECORD
 
@@ -166,33 +197,29 @@ def earlier(config: DictConfig, words: Sequence[str]) -> tuple[Any, dict[str, An
             "give add=RUN_OR_FILE and to=MERGED",
         )
     fixed = ("merger", "experts", "experiments", "backbone", "search", "on=", "seed")
-    if other := [word for word in words if word.lstrip("+~").startswith(fixed)]:
+    if other := [override for override in overrides if override.lstrip("+~").startswith(fixed)]:
         raise InputError(
             f"{', '.join(other)} would change the recipe of {config.to}",
             "leave it out, or merge anew with experts='[...]'",
         )
-    path = Path(located(config.to))
+    path = Path(absolute_path(config.to))
     if not (path / RECORD).is_file():
         raise InputError(
             f"{path} is not a merged run (it has no {RECORD})",
             "give the folder that fmsd merge printed at its end",
         )
-    run, record = load_run_config(Run(path).config, config.trust), recorded(path / RECORD)
-    run.experts = [*run.experts, os.path.normpath(located(config.add))]
-    chosen = {
-        name: value for name, value in record["merger"].items() if name != "name"
-    }  # as a search chose
-    check_loaded(
-        {"merger": {"_target_": run.merger["_target_"]} | chosen},
-        path / RECORD,
-        prefixes(config.trust),
-    )
-    run.merger = {"_target_": run.merger["_target_"]} | chosen
+    run = load_run_config(Run(path).config, config.trust)
+    record = read_merge_record(path / RECORD)
+    run.experts = [*run.experts, os.path.normpath(absolute_path(config.add))]
+    coefficients = {name: value for name, value in record["merger"].items() if name != "name"}
+    merger = {"_target_": run.merger["_target_"]} | coefficients  # as a search chose them
+    check_loaded({"merger": merger}, path / RECORD, trusted_prefixes(config.trust))
+    run.merger = merger
     return run, record
 
 
-def recorded(path: Path) -> dict[str, Any]:
-    """What a merge wrote about itself.
+def read_merge_record(path: Path) -> dict[str, Any]:
+    """The record that a merge wrote.
 
     Raises:
         InputError: it is damaged.
@@ -208,24 +235,24 @@ def recorded(path: Path) -> dict[str, Any]:
     return record
 
 
-def searched(text: str) -> dict[str, list[Any]]:
+def parse_search(text: str) -> dict[str, list[Any]]:
     """The values to try of each coefficient, from `alpha=0.4,0.6 ratio=0.1,0.2`.
 
     Raises:
         InputError: it is written otherwise.
     """
     grid: dict[str, list[Any]] = {}
-    for word in str(text).split():
-        name, sign, values = word.partition("=")
+    for assignment in str(text).split():
+        name, sign, values = assignment.partition("=")
         if not (name and sign and all(values.split(","))) or name in grid:
             raise InputError(
                 f"search={text!r} is not of the form 'alpha=0.4,0.6 ratio=0.1,0.2', each name once",
                 "correct it",
             )
-        grid[name] = [scalar(value) for value in values.split(",")]
+        grid[name] = [parse_scalar(value) for value in values.split(",")]
     return grid
 
 
-def scalar(text: str) -> Any:
-    """A value as Hydra reads it on the command line."""
+def parse_scalar(text: str) -> Any:
+    """A value as Hydra parses it on the command line."""
     return OverridesParser.create().parse_override(f"x={text}").value()

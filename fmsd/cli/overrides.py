@@ -1,4 +1,4 @@
-"""Overrides as users type them, made into overrides that Hydra's grammar reads."""
+"""Translates overrides as users type them into Hydra's grammar."""
 
 import difflib
 import os
@@ -8,95 +8,87 @@ from itertools import pairwise
 from pathlib import Path
 
 from fmsd.errors import InputError
-from fmsd.quoting import quote
+from fmsd.quoting import hydra_quote
 
 PATHS = re.compile(
-    r"data\.(root|manifest|source\.file|roots\.[^=]+)|run|runs|out|base|resume|add|to|backbone\.weights|detector\.weights|method\.mask\.file"
-    r"|hydra\.run\.dir|hydra\.sweep\.dir"
+    r"data\.(root|manifest|source\.file|roots\.[^=]+)|run|runs|out|base|resume|add|to"
+    r"|backbone\.weights|detector\.weights|method\.mask\.file|hydra\.run\.dir|hydra\.sweep\.dir"
 )
-"""Keys that hold one path, whose value is taken as it stands."""
+"""Keys that hold one path, whose value is taken literally."""
 
 RUNS = ("run", "runs", "resume", "add", "to")
-"""Those of them that hold a run, for which a file of it may stand."""
+"""Path keys that hold a run; they accept a file of the run, too."""
 
 LISTS = ("experts",)
 """Keys that hold a list of paths."""
 
 PLURAL = ("experiments", "logger")
-"""Groups of which several choices go together."""
+"""Groups of which several choices can be combined."""
 
 BARE: Mapping[str, str] = {"evaluate": "run", "explain": "run", "fold": "run", "report": "runs"}
-"""The key of a word without one, for verbs that are about one folder."""
+"""The key of an argument without one, for verbs about one folder."""
 
-FLAGS = {
-    "-m", "--multirun", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--info", "-i", "--hydra-help", "--shell-completion", "-sc",
-    "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun",
+VALUED_FLAGS = {
+    "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn",
+    "--config-dir", "-cd", "--experimental-rerun",
+}  # fmt: skip
+"""Hydra's own options that are followed by a value."""
+
+FLAGS = VALUED_FLAGS | {
+    "-m", "--multirun", "--resolve", "--run", "-r", "--info", "-i", "--hydra-help",
+    "--shell-completion", "-sc",
 }  # fmt: skip
 """Hydra's own options."""
 
-VALUED = {
-    "--cfg",
-    "-c",
-    "--package",
-    "-p",
-    "--config-path",
-    "-cp",
-    "--config-name",
-    "-cn",
-    "--config-dir",
-    "-cd",
-    "--experimental-rerun",
-}
-"""Those of them that are followed by a value."""
 
-
-def readable(verb: str, words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """The words of a command line with paths quoted where Hydra's grammar needs it, and a folder without a key named.
+def to_hydra_overrides(
+    verb: str, arguments: Sequence[str], groups: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """The arguments of a verb as Hydra parses them: paths are quoted, a bare folder gets its key.
 
     Args:
         groups: the choices of each group of the verb's configuration.
 
     Raises:
-        InputError: a word that is no override, an option that does not exist, an empty path, or
-            several choices of one group.
+        InputError: an argument that is no override, an option that does not exist, an empty path,
+            or several choices of one group.
     """
-    sweep = any(word in ("-m", "--multirun") for word in words)
-    read: list[str] = []
-    for before, word in pairwise(["", *words]):
-        key, sign, value = word.partition("=")
-        if (
-            before in VALUED or key in FLAGS or re.fullmatch(r"~\w[^=]*", word)
-        ):  # an option, its value, or the removal of a key
-            read.append(word)
-        elif word.startswith("-"):
-            raise InputError(f"fmsd has no option {key}", _without_dashes(word))
+    sweep = any(argument in ("-m", "--multirun") for argument in arguments)
+    overrides: list[str] = []
+    for before, argument in pairwise(["", *arguments]):
+        key, sign, value = argument.partition("=")
+        removal = re.fullmatch(r"~\w[^=]*", argument)
+        if before in VALUED_FLAGS or key in FLAGS or removal:
+            overrides.append(argument)
+        elif argument.startswith("-"):
+            raise InputError(f"fmsd has no option {key}", _without_dashes(argument))
         elif sign:
-            read.append(f"{key}={_value(key.lstrip('+'), value, sweep, groups)}")
-        elif word in groups:
-            raise InputError(
-                f"{word} lacks its choice", f"give {word}=NAME: {', '.join(groups[word])}"
-            )
+            overrides.append(f"{key}={_value(key.lstrip('+'), value, sweep, groups)}")
+        elif argument in groups:
+            choices = ", ".join(groups[argument])
+            raise InputError(f"{argument} lacks its choice", f"give {argument}=NAME: {choices}")
         elif verb in BARE:
-            read.append(f"{BARE[verb]}={_path(BARE[verb], word, sweep)}")
+            overrides.append(f"{BARE[verb]}={_path(BARE[verb], argument, sweep)}")
         else:
             raise InputError(
-                f"{word!r} is no override", "write key=value, without blanks around the sign"
+                f"{argument!r} is no override", "write key=value, without blanks around the sign"
             )
-    return read
+    return overrides
 
 
 def _value(key: str, value: str, sweep: bool, groups: Mapping[str, Sequence[str]]) -> str:
     if key in groups and key not in PLURAL:
         return _choice(key, value, sweep)
-    if key == "search" and not _quoted(value):
-        return quote(value)  # its commas are no sweep
+    if key == "search" and not _is_quoted(value):
+        return hydra_quote(value)  # its commas are no sweep
     if key in LISTS or (key == "data.source.file" and value.startswith("[")):
         return _list(value)
     return _path(key, value, sweep) if PATHS.fullmatch(key) else value
 
 
-def _without_dashes(word: str) -> str:
-    key, sign, value = word.lstrip("-").partition("=")
+def _without_dashes(option: str) -> str:
+    """The remedy for an option that does not exist."""
+    key, sign, value = option.lstrip("-").partition("=")
     return (
         f"write overrides without dashes: {key.replace('-', '_')}={value if sign else 'VALUE'}"
         if key
@@ -105,7 +97,11 @@ def _without_dashes(word: str) -> str:
 
 
 def _choice(group: str, value: str, sweep: bool) -> str:
-    """A choice of a group; several are a sweep."""
+    """The choice of a group, or the choices that a sweep goes through.
+
+    Raises:
+        InputError: no choice, or several without a sweep.
+    """
     if re.fullmatch(r"null|true|false|[\d.]+", value.strip()):
         raise InputError(
             f"{group}={value} names no choice of its group", "leave it out, or name one"
@@ -121,19 +117,23 @@ def _choice(group: str, value: str, sweep: bool) -> str:
     return ",".join(names)
 
 
-def _quoted(value: str) -> bool:
+def _is_quoted(value: str) -> bool:
     return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
 
 
 def _path(key: str, value: str, sweep: bool) -> str:
-    """A path as Hydra reads it; what is quoted, an interpolation or null stays."""
+    """A path in Hydra's grammar; one in quotes, an interpolation and null stay.
+
+    Raises:
+        InputError: it is empty.
+    """
     if not value.strip():
         raise InputError(
             f"{key}= is empty", "give a path; if a variable of the shell stands there, set it"
         )
     if (
         value == "null"
-        or _quoted(value)
+        or _is_quoted(value)
         or "${" in value
         or (sweep and re.match(r"(choice|range|glob|tag|sort|shuffle)\(", value))
     ):
@@ -144,8 +144,8 @@ def _path(key: str, value: str, sweep: bool) -> str:
 
 
 def _run_of(text: str) -> str:
-    """The folder of a run instead of a file that every run has; any other path as it is."""
-    place = Path(os.path.expanduser(text))  # noqa: PTH111  which leaves what it does not know
+    """The folder of the run if the path is one of its files; any other path unchanged."""
+    place = Path(os.path.expanduser(text))  # noqa: PTH111  leaves unknown users alone
     known = place.name in ("run.json", "config.yaml", "results.csv", "results.md")
     home = place.parent if known else place.parent.parent if place.suffix == ".ckpt" else None
     return (
@@ -156,22 +156,23 @@ def _run_of(text: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """A path, quoted where Hydra would read something else in it: numbers and booleans, too."""
+    """A path, quoted if Hydra would parse it as anything else, a number for example."""
     plain = re.fullmatch(r"[\w./+@%-]+", text, re.ASCII) and (
         re.match(r"[A-Za-z]", text) or "/" in text
     )
     return (
         text
-        if _quoted(text) or (plain and text.lower() not in ("true", "false", "null", "inf", "nan"))
-        else quote(text)
+        if _is_quoted(text)
+        or (plain and text.lower() not in ("true", "false", "null", "inf", "nan"))
+        else hydra_quote(text)
     )
 
 
 def _list(value: str) -> str:
-    """A list of paths as Hydra reads it; one that holds quotes, lists or interpolations stays."""
+    """A list of paths in Hydra's grammar; one with quotes, lists or interpolations stays."""
     text = value.strip()
     if not (text.startswith("[") and text.endswith("]")):
-        return value if _quoted(text) or text == "null" else _literal(text)
+        return value if _is_quoted(text) or text == "null" else _literal(text)
     inner = text[1:-1]
     if re.search(r"['\"\[]|\${", inner):
         return value
@@ -209,23 +210,23 @@ SYNONYMS: Mapping[str, str] = {
     "output": "out",
     "output_dir": "hydra.run.dir",
 }
-"""Keys of other frameworks, and ours."""
+"""Keys of other frameworks, each with ours."""
 
 
 def suggestions(key: str, known: Sequence[str], groups: Iterable[str]) -> list[str]:
-    """Keys of a configuration that someone may have meant by another one, the likeliest first; at most three.
+    """Up to three keys that the user may have meant by an unknown one, the likeliest first.
 
     Args:
         known: all dotted keys of the configuration.
-        groups: its groups, which are keys, too.
+        groups: its groups, which are keys as well.
     """
     if (synonym := SYNONYMS.get(key.lower())) and (
         synonym in known or synonym in groups or synonym.startswith("hydra.")
     ):
         return [synonym]
     last = key.rpartition(".")[2]
-    alike = [name for name in known if name.rpartition(".")[2] == last and name != key]
+    same_end = [name for name in known if name.rpartition(".")[2] == last and name != key]
     close = difflib.get_close_matches(key, [*known, *groups], n=1)
     ends = {name.rpartition(".")[2]: name for name in reversed(known)}
     far = [ends[name] for name in difflib.get_close_matches(last, list(ends), n=1)]
-    return (alike or [name for name in (close or far) if name != key])[:3]
+    return (same_end or [name for name in (close or far) if name != key])[:3]

@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's errors as one sentence with a remedy."""
+"""Translates errors of Hydra and OmegaConf into one sentence with a remedy."""
 
 import difflib
 import re
@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
 from fmsd.cli.files import CONF
-from fmsd.cli.help import bases, choices, groups
+from fmsd.cli.help import base_files, choices, groups
 from fmsd.cli.overrides import PATHS, suggestions
 from fmsd.errors import InputError
-from fmsd.quoting import quote
+from fmsd.quoting import hydra_quote
 
 LAUNCHERS = {
     "hydra/launcher/submitit": ("SLURM needs the package hydra-submitit-launcher", "slurm"),
@@ -30,36 +30,41 @@ LAUNCHERS = {
     "hydra/launcher/ray": ("This launcher needs the package hydra-ray-launcher", "ray"),
     "hydra/sweeper/optuna": ("This sweeper needs the package hydra-optuna-sweeper", "optuna"),
 }
-"""What the configuration of a plugin begins with that is not installed, the message, and the extra that installs it."""
+"""By prefix of a plugin's configuration: the message if it is not installed, and its extra."""
+
+MIXED = ("trainer.devices",)
+"""Keys whose default is a number and that also accept text."""
 
 UNREADABLE = (HydraException, yaml.YAMLError)
-"""Errors of configuration files, besides OmegaConf's."""
+"""Errors of configuration files, beside those of OmegaConf."""
 
 
-def unwrapped(error: InputError) -> InputError:
-    """An input error as a loader process raised it; torch hands it on with that process's traceback as its only text."""
+def unwrap(error: InputError) -> InputError:
+    """The input error that a loader process raised: torch adds that process's traceback to it."""
     text = error.message.rpartition("InputError: ")[2]
     return error if text == error.message else type(error)(text.strip().removesuffix("."))
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from; OmegaConf's errors of resolvers have that as their context."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+def error_chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and its causes; resolver errors of OmegaConf have theirs as context."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
 
 
-def translate_hydra_error(error: Exception, verb: str, overrides: Sequence[str]) -> InputError:  # noqa: PLR0911  one for each kind
-    """An error of Hydra or OmegaConf as an input error; an input error among its causes is returned as it is.
+def translate_hydra_error(  # noqa: PLR0911  one for each class of errors
+    error: Exception, verb: str, overrides: Sequence[str]
+) -> InputError:
+    """An error of Hydra or OmegaConf as an input error; an input error that caused it unchanged.
 
     Args:
-        overrides: the words of the command line.
+        overrides: those of the command line.
     """
     text = " ".join(str(error if str(error) else error.__cause__).split())
-    for cause in causes(error):
+    for cause in error_chain(error):
         if isinstance(cause, InputError):
-            return unwrapped(cause)
+            return unwrap(cause)
         if isinstance(cause, OverrideParseException):
             return _unreadable_override(cause.override, verb)
         if isinstance(cause, MissingConfigException):
@@ -77,21 +82,31 @@ def translate_hydra_error(error: Exception, verb: str, overrides: Sequence[str])
                 f"A configuration file is no YAML: {' '.join(str(cause).split())}",
                 "correct that line",
             )
-    if swept := _several(overrides):
-        key, _, values = swept.partition("=")
-        if key in groups(verb):
-            return InputError(
-                f"{swept} are several choices", f"give each a job of its own with -m {swept}"
-            )
-        listed = (
-            f"give them as a list, {key}={shlex.quote(f'[{values}]')}, or each to a job of "
-            "its own with -m"
-        )
-        single = isinstance(defaults(verb, overrides, key).get(key), int | float)
+    if (swept := _first_swept(overrides)) is not None:
+        return _no_sweep(swept, verb, overrides)
+    return _translate_text(text, verb, overrides)
+
+
+def _no_sweep(swept: str, verb: str, overrides: Sequence[str]) -> InputError:
+    """The refusal of an override with several values on a command line that is no sweep."""
+    key, _, values = swept.partition("=")
+    if key in groups(verb):
         return InputError(
-            f"{swept} are several values",
-            f"give each to a job of its own with -m {swept}" if single else listed,
+            f"{swept} are several choices", f"give each a job of its own with -m {swept}"
         )
+    if isinstance(default_values(verb, overrides, key).get(key), int | float):
+        return InputError(
+            f"{swept} are several values", f"give each to a job of its own with -m {swept}"
+        )
+    return InputError(
+        f"{swept} are several values",
+        f"give them as a list, {key}={shlex.quote(f'[{values}]')}, or each to a job of its own "
+        "with -m",
+    )
+
+
+def _translate_text(text: str, verb: str, overrides: Sequence[str]) -> InputError:
+    """The input error for the text of a Hydra error that has no class or fields of its own."""
     if match := re.search(r"You must specify '(\w+)'|Missing mandatory value: (\S+)", text):
         return _missing_value(match[1] or match[2], verb)
     if match := re.search(r"config group '([^']+)' does not exist", text):
@@ -114,48 +129,41 @@ def translate_hydra_error(error: Exception, verb: str, overrides: Sequence[str])
 
 
 def _unreadable_override(override: str, verb: str) -> InputError:
-    """For a word that is not of Hydra's grammar: how to quote it."""
+    """The refusal of an override that Hydra cannot parse, with its quoted form as the remedy."""
     key, sign, value = override.partition("=")
     if not sign:
         return InputError(
             f"{override!r} is no override", f"write key=value; fmsd {verb} --help shows all keys"
         )
-    word = (
-        shlex.quote(f"{key}={quote(value)}")
+    quoted = (
+        shlex.quote(f"{key}={hydra_quote(value)}")
         if re.search(r"['\"\\]", value)
         else f"'{key}=\"{value}\"'"
     )
     return InputError(
-        f"{override} holds characters that have a meaning of their own", f"quote the value: {word}"
+        f"{override} holds characters that have a meaning of their own",
+        f"quote the value: {quoted}",
     )
 
 
 def _missing_file(error: MissingConfigException, text: str) -> InputError:
-    """For a configuration file that is not there: a choice of a group, or what another file names."""
+    """The refusal of a choice, or an entry of a defaults list, without a configuration file."""
     name = str(error.missing_cfg_file)
     for start, (message, extra) in LAUNCHERS.items():
         if name.startswith(start):
             return InputError(message, f"install it with: pip install 'fmsd[{extra}]'")
     group, _, choice = name.rpartition("/") if name.startswith("hydra/") else name.partition("/")
-    if match := re.match(
-        r"In '([^']+/[^']+)': Could not (?:load|find) '", text
-    ):  # another file names it, not the command line
+    # If another file names it, not the command line, the text begins with that file
+    if match := re.match(r"In '([^']+/[^']+)': Could not (?:load|find) '", text):
         return InputError(
             f"The configuration file {match[1]}.yaml names {name}, which does not exist",
             "correct its defaults list",
         )
-    options = sorted(
-        {option for option in error.options or () if not option.startswith("_")}.union(
-            choices(group)
-        )
-    )
-    folded = {
-        option.casefold().replace("-", "").replace("_", "").replace("+", "p"): option
-        for option in reversed(options)
-    }
-    spelt = choice.casefold().replace("-", "").replace("_", "").replace("+", "p")
-    close = [folded[one] for one in difflib.get_close_matches(spelt, list(folded), n=1, cutoff=0.7)]
-    meant = f" (did you mean {group}={close[0]}?)" if close else ""
+    visible = {option for option in error.options or () if not option.startswith("_")}
+    options = sorted(visible.union(choices(group)))
+    by_spelling = {_spelling(option): option for option in reversed(options)}
+    close = difflib.get_close_matches(_spelling(choice), list(by_spelling), n=1, cutoff=0.7)
+    meant = f" (did you mean {group}={by_spelling[close[0]]}?)" if close else ""
     known = f"choose one of {', '.join(options)}" if options else f"there is none in {CONF / group}"
     return InputError(
         f"There is no {group}={choice}{meant}",
@@ -163,7 +171,13 @@ def _missing_file(error: MissingConfigException, text: str) -> InputError:
     )
 
 
+def _spelling(choice: str) -> str:
+    """A choice without case and separators, for comparison."""
+    return choice.casefold().replace("-", "").replace("_", "").replace("+", "p")
+
+
 def _missing_value(key: str, verb: str) -> InputError:
+    """The refusal of a command without a key that has no default."""
     if options := groups(verb).get(key):
         return InputError(f"fmsd {verb} needs {key}", f"give {key}=NAME: {', '.join(options)}")
     return InputError(
@@ -173,6 +187,7 @@ def _missing_value(key: str, verb: str) -> InputError:
 
 
 def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
+    """The refusal of a key that the configuration does not have, with similar keys."""
     if verb in ("evaluate", "explain", "merge") and key.startswith(("data.", "trainer.")):
         return InputError(
             f"There is no config key {key!r} unless {key.partition('.')[0]}=NAME is given, too",
@@ -183,121 +198,116 @@ def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
     return InputError(f"There is no config key {key!r}{hint}", f"fmsd {verb} --help shows all keys")
 
 
-def _several(overrides: Sequence[str]) -> str | None:
-    """The first override with several values, where no sweep is asked for."""
-    if any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") for word in overrides):
+def _first_swept(overrides: Sequence[str]) -> str | None:
+    """The first override with several values on a command line that is no sweep."""
+    if any(override in ("-m", "--multirun", "hydra.mode=MULTIRUN") for override in overrides):
         return None
-    for word in overrides:
+    for override in overrides:
         try:
             if (
-                "=" in word
-                and not word.startswith("-")
-                and OverridesParser.create().parse_override(word).is_sweep_override()
+                "=" in override
+                and not override.startswith("-")
+                and OverridesParser.create().parse_override(override).is_sweep_override()
             ):
-                return word
+                return override
         except HydraException:
             continue
     return None
 
 
 def config_keys(verb: str, overrides: Sequence[str], wrong: str) -> list[str]:
-    """Every dotted key of a verb's configuration under the given choices of groups."""
-    return list(defaults(verb, overrides, wrong))
+    """Every dotted key of a verb's configuration with the given choices of groups."""
+    return list(default_values(verb, overrides, wrong))
 
 
-def defaults(verb: str, overrides: Sequence[str], wrong: str) -> dict[str, Any]:
-    """The value of every dotted key of a verb's configuration under the given choices of groups, of a sweep the first, and without other overrides.
+def default_values(verb: str, overrides: Sequence[str], wrong: str) -> dict[str, Any]:
+    """By dotted key, the values of a verb's configuration with the given choices of groups.
+
+    The first choice of a sweep counts; overrides of other keys are left out.
 
     Args:
-        wrong: a key whose overrides are left out.
+        wrong: a group whose choice is left out.
     """
     known = groups(verb)
-    words = [
-        word
-        for word in overrides
-        if word.partition("=")[0].lstrip("+") in known and not word.startswith(f"{wrong}=")
+    chosen = [
+        override.partition(",")[0]
+        for override in overrides
+        if override.partition("=")[0].lstrip("+") in known and not override.startswith(f"{wrong}=")
     ]
-    chosen = [word.partition(",")[0] for word in words]
+    data = [choice for choice in chosen if choice.startswith("data=")]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        for words in (
-            chosen,
-            [word for word in chosen if word.startswith("data=")],
-            ["data=folder"],
-        ):
+        for attempt in (chosen, data, ["data=folder"]):
             try:
-                return dict(_dotted(OmegaConf.to_container(hydra.compose(verb, words)), ""))
+                config = OmegaConf.to_container(hydra.compose(verb, attempt))
             except UNREADABLE:
                 continue
+            return dict(dotted_items(config, ""))
     return {}
 
 
-def check_kinds(
+def check_override_types(
     verb: str, overrides: Sequence[str], config: DictConfig, chosen: Mapping[str, Any]
 ) -> None:
-    """Refuses words where the configuration files have numbers.
+    """Rejects overrides that set text where the configuration files have a number or a bool.
 
     Args:
         overrides: of one job.
-        config: what they make of the configuration.
+        config: the configuration with these overrides.
         chosen: the choice of each group.
 
     Raises:
-        InputError: there is one.
+        InputError: there is such an override, or one that sets a value where further keys lie.
     """
-    keys = [word.partition("=")[0].lstrip("+") for word in overrides if "=" in word]
-    words = {
-        key: value
-        for key in keys
-        if key not in MIXED and isinstance(value := OmegaConf.select(config, key), str)
-    }
-    usual = written_values(verb, chosen) if keys else {}
-    for key in keys:
-        value = OmegaConf.select(config, key)
+    keys = [override.partition("=")[0].lstrip("+") for override in overrides if "=" in override]
+    values = {key: OmegaConf.select(config, key) for key in keys}
+    usual = packaged_values(verb, chosen) if keys else {}
+    for key, value in values.items():
         whole = isinstance(value, DictConfig) or (value is None and "." in key)
         below = [name.removeprefix(f"{key}.") for name in usual if name.startswith(f"{key}.")]
         if below and not whole and key not in groups(verb):
-            shown = (
-                "null"
-                if value is None
-                else str(value).lower()
-                if isinstance(value, bool)
-                else value
-            )
             raise InputError(
-                f"{key}={shown} is no setting: {key} has {', '.join(below)}",
+                f"{key}={_override_text(value)} is no setting: {key} has {', '.join(below)}",
                 f"give e.g. {key}.{below[0]}=VALUE",
             )
-    for key, value in words.items():
-        if isinstance(usual.get(key), int | float):
-            what = "neither true nor false" if isinstance(usual[key], bool) else "no number"
+    for key, value in values.items():
+        default = usual.get(key)
+        if key not in MIXED and isinstance(value, str) and isinstance(default, int | float):
+            what = "neither true nor false" if isinstance(default, bool) else "no number"
             raise InputError(
-                f"{key}={value} is {what}", f"give e.g. {key}={str(usual[key]).lower()}"
+                f"{key}={value} is {what}", f"give e.g. {key}={_override_text(default)}"
             )
 
 
-MIXED = ("trainer.devices",)
-"""Keys whose default is a number and that take a word, too."""
+def _override_text(value: object) -> object:
+    """A value as overrides spell it: true, false, null."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else value
 
 
-def written_values(verb: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The value of every dotted key as the packaged files of a verb and of the choices of its groups write it."""
-    found = dict(_dotted(yaml.safe_load((CONF / f"{verb}.yaml").read_text(encoding="utf-8")), ""))
+def packaged_values(verb: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """By dotted key, the values in the packaged files of a verb and of the choices of its groups.
+
+    Interpolations and missing values are left out: they have no type.
+    """
+    verb_file = yaml.safe_load((CONF / f"{verb}.yaml").read_text(encoding="utf-8"))
+    values = dict(dotted_items(verb_file, ""))
     for group, choice in chosen.items():
         file = CONF / group / f"{choice}.yaml"
-        for part in bases(file) if file.is_file() else ():
+        for part in base_files(file) if file.is_file() else ():
             text = part.read_text(encoding="utf-8")
-            values = _dotted(
-                yaml.safe_load(text),
-                "" if "# @package _global_" in text.splitlines() else f"{group}.",
-            )
-            found |= {
-                key: value for key, value in values if not str(value).startswith(("${", "???"))
-            }  # which say nothing of their kind
-    return found
+            prefix = "" if "# @package _global_" in text.splitlines() else f"{group}."
+            values |= {
+                key: value
+                for key, value in dotted_items(yaml.safe_load(text), prefix)
+                if not str(value).startswith(("${", "???"))
+            }
+    return values
 
 
-def _dotted(node: object, prefix: str) -> Iterator[tuple[str, Any]]:
+def dotted_items(node: object, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yields every key of nested mappings in dotted form, with its value."""
     if isinstance(node, dict):
         for name, value in node.items():
             yield f"{prefix}{name}", value
-            yield from _dotted(value, f"{prefix}{name}.")
+            yield from dotted_items(value, f"{prefix}{name}.")

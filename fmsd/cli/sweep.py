@@ -1,10 +1,12 @@
-"""Sweeps: their folder, the notes of their jobs, and the values that they go through."""
+"""A sweep and its folder: the values it goes through, and the earlier sweep that it continues."""
 
+import json
 import logging
 import math
 import os
 import sys
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +16,36 @@ from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fmsd.cli.sweep_notes import begin, kindred
 from fmsd.errors import InputError
-from fmsd.quoting import quote
+from fmsd.quoting import hydra_quote
+from fmsd.runs.folder import write_text
 
 log = logging.getLogger(__name__)
 
 SWEEP = "FMSD_SWEEP"
-"""The environment variable that tells the jobs of a sweep, and the processes they start, the folder of notes on how they end."""
+"""The environment variable with the folder of job notes, set for all jobs of a sweep."""
 
+CONTENTS = "sweep.json"
+"""The file of a sweep's folder with every key that was set and all its values."""
 
-class JobError(Exception):
-    """How a job of a sweep ended that was not refused, by its exit code: errors are what every launcher brings back from other processes."""
+HYDRA_FILE = "multirun.yaml"
+"""The file that Hydra itself writes into a sweep's folder."""
+
+BEGUN = "begun"
+"""The file of the job notes with the number of jobs and the earlier contents of `CONTENTS`."""
 
 
 class Sweep(Callback):
-    """What Hydra calls where a sweep begins."""
+    """Hydra's callback for the start of a sweep."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Takes the folder of an earlier sweep with the same jobs, where a dated one would be made, and tells the jobs where to note how they end.
+        """Chooses the sweep's folder and sets where its jobs note how they end.
 
         Raises:
-            SystemExit: that failed; of any other error Hydra makes a warning, and the sweep would
-                run on without notes.
+            SystemExit: that failed; Hydra turns any other error into a warning and goes on.
         """
         try:
-            self.begin(config)
+            start_sweep(config)
         except Exception as error:
             why = (
                 str(error)
@@ -49,48 +55,133 @@ class Sweep(Callback):
             print(f"fmsd: The sweep cannot begin: {why}", file=sys.stderr)
             raise SystemExit(2) from error
 
-    def begin(self, config: DictConfig) -> None:
-        """Does so."""
-        asked, plain = values(config), OmegaConf.to_container(config.hydra.sweep, resolve=False)
-        folder = Path(config.hydra.sweep.dir).absolute()
-        if (
-            isinstance(plain, dict)
-            and "${now:" in str(plain["dir"])
-            and (earlier := kindred(folder.parent, asked))
-        ):
-            folder = earlier
-            log.info("This sweep goes on in %s; hydra.sweep.dir=FOLDER makes a new one.", folder)
-        notes = folder / ".jobs" / uuid.uuid4().hex
-        with read_write(config.hydra), open_dict(config.hydra):
-            config.hydra.sweep.dir = str(folder)
-            config.hydra.overrides.hydra += [
-                f"hydra.sweep.dir={quote(folder)}",
-                f"+hydra.job.env_set.{SWEEP}={quote(notes)}",
-            ]
-        begin(
-            folder,
-            notes,
-            asked,
-            config.hydra.sweeper.get("n_trials") or math.prod(map(len, asked.values())),
-        )
-        os.environ[SWEEP] = str(notes)
+
+def start_sweep(config: DictConfig) -> None:
+    """Continues a matching earlier sweep instead of a new dated folder, and sets FMSD_SWEEP."""
+    given = sweep_values(config)
+    plain = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    folder = Path(config.hydra.sweep.dir).absolute()
+    if (
+        isinstance(plain, dict)
+        and "${now:" in str(plain["dir"])
+        and (earlier := find_matching_sweep(folder.parent, given))
+    ):
+        folder = earlier
+        log.info("This sweep goes on in %s; hydra.sweep.dir=FOLDER makes a new one.", folder)
+    notes = folder / ".jobs" / uuid.uuid4().hex
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.sweep.dir = str(folder)
+        config.hydra.overrides.hydra += [
+            f"hydra.sweep.dir={hydra_quote(folder)}",
+            f"+hydra.job.env_set.{SWEEP}={hydra_quote(notes)}",
+        ]
+    jobs = config.hydra.sweeper.get("n_trials") or math.prod(map(len, given.values()))
+    begin_sweep(folder, notes, given, jobs)
+    os.environ[SWEEP] = str(notes)
 
 
-def values(config: DictConfig) -> dict[str, list[str]]:
-    """Every key that a sweep sets, with its values, or with what a sweeper draws them from."""
-    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+def sweep_values(config: DictConfig) -> dict[str, list[str]]:
+    """Every key that a sweep sets, with its values or the distribution they are drawn from."""
+    params = config.hydra.sweeper.get("params") or {}
     parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(
-        [*words, *config.hydra.overrides.task]
+        [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
     )
-    return {one.get_key_element(): listed(one) for one in parsed}
+    return {override.get_key_element(): override_values(override) for override in parsed}
 
 
-def listed(override: Override) -> list[str]:
+def override_values(override: Override) -> list[str]:
     """The values that an override gives its key in a sweep; of an interval its text."""
     if override.is_discrete_sweep():
         return sorted(override.sweep_string_iterator())
-    return [
-        (override.input_line or "").partition("=")[2]
-        if override.is_sweep_override()
-        else override.get_value_element_as_str()
-    ]
+    if override.is_sweep_override():
+        return [(override.input_line or "").partition("=")[2]]
+    return [override.get_value_element_as_str()]
+
+
+def begin_sweep(folder: Path, notes: Path, given: Mapping[str, Sequence[str]], jobs: int) -> None:
+    """Adds a sweep's values to `CONTENTS`, and keeps the earlier ones in the notes for its end.
+
+    Args:
+        folder: the sweep's folder.
+        notes: the folder of its job notes.
+        given: every key that the sweep sets, with its values.
+        jobs: number of jobs.
+
+    Raises:
+        InputError: `CONTENTS` cannot be read, or the folder holds another program's sweep.
+    """
+    if os.path.lexists(folder / HYDRA_FILE) and not (folder / CONTENTS).is_file():
+        raise InputError(
+            f"{folder / HYDRA_FILE} is of another sweep and would be lost",
+            "choose another folder with hydra.sweep.dir=FOLDER",
+        )
+    known = read_contents(folder)
+    write_text(notes / BEGUN, json.dumps({"jobs": jobs, "before": known}))
+    both = (
+        {key: sorted({*known[key], *given[key]}) for key in given}
+        if known.keys() == given.keys()
+        else given
+    )
+    write_contents(folder, both)
+
+
+def write_contents(folder: Path, values: Mapping[str, Sequence[str]]) -> None:
+    """Writes `CONTENTS`, atomically."""
+    write_text(folder / CONTENTS, json.dumps(values, indent=2) + "\n")
+
+
+def read_contents(folder: Path) -> dict[str, list[str]]:
+    """Every key that an earlier sweep in this folder set, with its values; empty without one.
+
+    Raises:
+        InputError: `CONTENTS` cannot be read.
+    """
+    file = folder / CONTENTS
+    try:
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (OSError, ValueError):
+        known = None
+    if not isinstance(known, dict) or not all(isinstance(given, list) for given in known.values()):
+        raise InputError(
+            f"{file} is damaged",
+            "delete it (the jobs beside it stay, and are known again with "
+            f"hydra.sweep.dir={folder})",
+        )
+    return known
+
+
+def find_matching_sweep(parent: Path, given: Mapping[str, Sequence[str]]) -> Path | None:
+    """The newest sweep below `parent` whose jobs include these, or are included in them.
+
+    The newest sweep with the same keys that does not match is logged with the difference.
+
+    Args:
+        given: every key that the new sweep sets, with its values.
+    """
+    logged = False
+    files = parent.glob(f"*/{CONTENTS}")
+    for file in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            known = read_contents(file.parent)
+        except InputError as error:
+            log.warning("%s", error)
+            continue
+        if not given or known.keys() != given.keys():
+            continue
+        pairs = {key: ({*known[key]}, {*given[key]}) for key in given}
+        if all(old <= new for old, new in pairs.values()) or all(
+            new <= old for old, new in pairs.values()
+        ):
+            return file.parent
+        if not logged:
+            difference = " ".join(
+                f"{key}={','.join(sorted(old))}" for key, (old, new) in pairs.items() if old != new
+            )
+            log.info(
+                "The sweep in %s is another one, with %s; hydra.sweep.dir=FOLDER goes on in it "
+                "all the same.",
+                file.parent,
+                difference,
+            )
+            logged = True
+    return None

@@ -17,7 +17,7 @@ from fmsd.data import pack
 from fmsd.data.frame import REAL, SCHEMA
 from fmsd.data.validation import check_files, check_table
 from fmsd.errors import InputError, reason
-from fmsd.shares import rounded_up
+from fmsd.shares import ceil_share
 from fmsd.tables import read_parquet
 
 VIDEO_NAME = pl.col("video").str.extract(r"([^/]+)$")
@@ -128,7 +128,7 @@ class Manifest:
         ranked = groups.with_columns(key=pl.Series(keys)).with_columns(
             rank=pl.col("key").rank("ordinal").over(kind), count=pl.len().over(kind)
         )
-        drawn = pl.col("count").map_elements(lambda count: rounded_up(fraction, count), pl.Int64)
+        drawn = pl.col("count").map_elements(lambda count: ceil_share(fraction, count), pl.Int64)
         held = ranked.filter((pl.col("rank") <= drawn) & (pl.col("count") > 1))
         videos = train.join(held, on=["dataset", "source"], how="semi")["video"].unique().to_list()
         moved = (pl.col("split") == "train") & pl.col("video").is_in(videos)

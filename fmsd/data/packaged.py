@@ -6,7 +6,7 @@ from typing import Any
 
 from fmsd.data.manifest import Manifest, read_manifest
 from fmsd.errors import InputError, reason
-from fmsd.quoting import typed
+from fmsd.quoting import shell_override
 
 EXTRACTED, PACKED = "extract.json", "pack.json"
 
@@ -28,7 +28,7 @@ def packaged_manifest(root: Path) -> Manifest | None:
             f"{root} holds crops without a manifest, of shards or an extraction that was "
             "interrupted",
             "when all are done, join them with fmsd index data=extracted "
-            f"{typed('data.root', root)} {typed('out', path)}",
+            f"{shell_override('data.root', root)} {shell_override('out', path)}",
         )
     return read_manifest(path, root)
 

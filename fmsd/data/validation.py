@@ -10,7 +10,7 @@ import polars as pl
 from fmsd.data.frame import REAL, SCHEMA, SPLITS
 from fmsd.data.loading.image import parse_tar_member
 from fmsd.errors import InputError
-from fmsd.names import unfit
+from fmsd.names import unfit_names
 
 
 def check_table(table: pl.DataFrame, root: Path) -> None:
@@ -100,7 +100,7 @@ def _check_names(rows: pl.DataFrame) -> None:
     """Checks that the names can become names of files."""
     for column in ("dataset", "domain", "compression", "video"):
         names = rows[column].unique().to_list()
-        wrong = unfit(
+        wrong = unfit_names(
             (name for name in names if name or column != "compression"),
             nested=column == "video",
         )

@@ -11,7 +11,7 @@ import torch
 from fmsd.linalg import SVD, truncate
 from fmsd.merge.coefficients import check_range, check_truncation
 from fmsd.merge.task_vectors import Merged, Specialists, mean_weights, truncation_record
-from fmsd.shares import rounded_down
+from fmsd.shares import floor_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class CART:
             if part.kind == "matrix":
                 tasks = specialists.task_vectors(name)
                 centred = part.matrices(tasks.sub_(tasks.mean(0)), stack=1)
-                rank = max(1, rounded_down(self.ratio, min(centred.shape[-2:])))
+                rank = max(1, floor_share(self.ratio, min(centred.shape[-2:])))
                 top, qualities = torch.zeros(centred.shape[1:]), []
                 for matrices in centred:
                     for total, matrix in zip(top, matrices, strict=True):

@@ -29,7 +29,7 @@ from fmsd.merge.coefficients import check_choice, check_range, check_truncation
 from fmsd.merge.core import Core, Normalise, leading_core, norm_matching_scales
 from fmsd.merge.parallel import parallel_map
 from fmsd.merge.task_vectors import BLOCK_ELEMENTS, Merged, Specialists, truncation_record
-from fmsd.shares import rounded_down
+from fmsd.shares import floor_share
 
 
 class Residuals(NamedTuple):
@@ -142,7 +142,7 @@ class R2M:
         if part.kind != "matrix":
             return (1, count, 1, base.numel()), (1, count, 1, 1)
         slices, rows, columns = part.matrices(base).shape
-        rank = max(1, rounded_down(self.ratio, min(rows, columns)))
+        rank = max(1, floor_share(self.ratio, min(rows, columns)))
         return (slices, count, rank, rows), (slices, count, rank, columns)
 
     def residuals(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fmsd.merge.coefficients import check_choice, check_range
 from fmsd.merge.task_vectors import BLOCK_ELEMENTS, Merged, Specialists
-from fmsd.shares import rounded_down
+from fmsd.shares import floor_share
 
 HALF = 1 << 16
 """Number of values of 16 bits.
@@ -73,7 +73,7 @@ class TIES:
             yield Merged(name, start.add_(merged.view(start.shape), alpha=self.scale))
 
     def _kept(self, elements: int) -> int:
-        return max(1, rounded_down(self.density, elements)) if self.density else 0
+        return max(1, floor_share(self.density, elements)) if self.density else 0
 
 
 def sign_elected_mean(

@@ -24,10 +24,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fmsd.errors import InputError, reason
 from fmsd.models.formats import to_pretrained_keys
 from fmsd.models.head import put_cosine_head
+from fmsd.settings import EMBEDDED
 from fmsd.state import read_state
-
-PACKAGE = "package:"
-"""Prefix of weights that ship inside this package."""
 
 
 class Detector(nn.Module):
@@ -178,8 +176,8 @@ def hub_error(name: str, error: Exception) -> InputError:
 def weights_path(weights: str | Path) -> Path:
     """Returns the file of `weights`, a path or `package:FILE` inside this package."""
     text = str(weights)
-    if text.startswith(PACKAGE):
-        return Path(str(importlib.resources.files("fmsd.models") / text.removeprefix(PACKAGE)))
+    if text.startswith(EMBEDDED):
+        return Path(str(importlib.resources.files("fmsd.models") / text.removeprefix(EMBEDDED)))
     return Path(text).expanduser()
 
 

@@ -21,7 +21,7 @@ import torch
 
 from fmsd.errors import InputError
 from fmsd.peft.gradient_moments import Moments
-from fmsd.shares import rounded_up
+from fmsd.shares import ceil_share
 
 FORMAT = 1
 """Version of the file format of a mask."""
@@ -253,7 +253,7 @@ def _kept_units(masking: Masking, scores: Mapping[str, float]) -> set[str]:
     sign = -1.0 if masking.bias == "domain" else 1.0
     if masking.threshold is None:
         ranked = sorted(scores, key=lambda unit: -sign * scores[unit])
-        return set(ranked[: rounded_up(masking.fraction, len(ranked))])
+        return set(ranked[: ceil_share(masking.fraction, len(ranked))])
     threshold = (
         sum(scores.values()) / len(scores)
         if masking.threshold == "mean"

@@ -34,7 +34,7 @@ from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import Allotment, SubspaceLinear
-from fmsd.shares import rounded_up
+from fmsd.shares import ceil_share
 
 
 def masm(
@@ -217,7 +217,7 @@ class SubspaceMaskRule(nn.Module):
     def choose_units(self) -> None:
         """Makes the units with the highest scores, over all layers, active until the next mask."""
         scores = self.scores()
-        count = rounded_up(self.fraction, len(scores))
+        count = ceil_share(self.fraction, len(scores))
         kept = scores.argsort(descending=True, stable=True)[:count]
         self.active = torch.zeros(len(scores), dtype=torch.bool).index_fill(0, kept, True).tolist()
         self.history.steps.append(self.seen)

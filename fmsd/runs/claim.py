@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.errors import BusyError, InputError
-from fmsd.quoting import typed
+from fmsd.quoting import shell_override
 from fmsd.runs.configuration import first_difference
 from fmsd.runs.folder import ERROR, PARTS, Run
 from fmsd.runs.lock import open_locked
@@ -83,7 +83,7 @@ def _check_same_run(run: Run, existing: str, config: str, resumable: bool, optio
         )
     if key := first_difference(existing, config):
         resume = (
-            f" (fmsd train {typed('resume', run.folder)} continues it unchanged)"
+            f" (fmsd train {shell_override('resume', run.folder)} continues it unchanged)"
             if (run.folder / "checkpoints").is_dir()
             else ""
         )

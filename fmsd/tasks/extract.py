@@ -21,7 +21,7 @@ from fmsd.data.selection import Selection
 from fmsd.data.sources import extracted
 from fmsd.data.sources.extracted import PERSON_SUFFIX
 from fmsd.errors import InputError
-from fmsd.quoting import typed
+from fmsd.quoting import shell_override
 from fmsd.runs.lock import try_lock
 
 log = logging.getLogger(__name__)
@@ -143,5 +143,5 @@ def write_manifest(out: Path) -> None:
     manifest.write(out / "manifest.parquet")
     print(
         f"{len(manifest)} crops of {manifest.videos} videos lie in {out}; train and test with "
-        f"{typed('data.root', out)}"
+        f"{shell_override('data.root', out)}"
     )

@@ -34,7 +34,7 @@ from fmsd.figures.merge_pictures import draw_domains
 from fmsd.merge.task_vectors import Merger
 from fmsd.models.detector import Detector
 from fmsd.peft.experts import check_count
-from fmsd.quoting import typed
+from fmsd.quoting import shell_override
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.claim import claim_run
 from fmsd.runs.configuration import training_settings
@@ -116,7 +116,7 @@ def merge(
             log.info(
                 "Nothing was tested: there is no data, or test=false; fmsd evaluate %s data=NAME "
                 "does it.",
-                typed("run", folder),
+                shell_override("run", folder),
             )
     print(f"The merged run lies in {folder}")
     return run

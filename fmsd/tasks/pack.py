@@ -7,7 +7,7 @@ from fmsd.data import pack as packs
 from fmsd.data.packaged import crop_settings
 from fmsd.data.selection import Selection
 from fmsd.errors import InputError
-from fmsd.quoting import typed
+from fmsd.quoting import shell_override
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 """Bytes of a unit."""
@@ -31,7 +31,7 @@ def pack(data: Selection, out: Path, size: str | int) -> None:
     )
     print(
         f"{out}: {len(manifest):,} frames in {tars} {'tar' if tars == 1 else 'tars'}; train with "
-        f"{typed('data.root', out)}"
+        f"{shell_override('data.root', out)}"
     )
     if elsewhere := [name for name in data.test_names if name not in manifest.table["dataset"]]:
         print(

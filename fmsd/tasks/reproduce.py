@@ -9,7 +9,7 @@ import polars as pl
 
 from fmsd.console import print_table
 from fmsd.errors import InputError
-from fmsd.quoting import quote
+from fmsd.quoting import hydra_quote
 from fmsd.runs.folder import Run, read_results
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def expand_step(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
             if key == "hydra.run.dir" and Run(Path(text)).finished:
                 log.info("%s is finished: skipped.", text)
                 break
-            line.append(f"{key}{sign}{quote(text) if path else text}")
+            line.append(f"{key}{sign}{hydra_quote(text) if path else text}")
         else:
             yield line
 

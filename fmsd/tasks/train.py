@@ -34,7 +34,7 @@ from fmsd.engine.training import (
     run_session,
 )
 from fmsd.engine.training_record import training_record
-from fmsd.quoting import typed
+from fmsd.quoting import shell_override
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.claim import claim_run
 from fmsd.runs.folder import VALIDATION, Run
@@ -142,7 +142,7 @@ def conclude(
     if not ending.finished:
         log.warning(
             "The best weights so far are kept, too; test them with fmsd evaluate %s",
-            typed("run", run.folder),
+            shell_override("run", run.folder),
         )
         raise KeyboardInterrupt
     return record, score_with_corruptions(run, run.record(), single, model, data)
@@ -175,6 +175,6 @@ def explain_interruption(session: Session) -> None:
     """
     folder = session.run.folder
     if (folder / "checkpoints" / LAST).exists():
-        log.warning("Interrupted; go on with fmsd train %s", typed("resume", folder))
+        log.warning("Interrupted; go on with fmsd train %s", shell_override("resume", folder))
     if not session.choice.checkpoint.exists():
         raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from fmsd.data import pack, packaged
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.errors import InputError
 from fmsd.ownership import path_below
-from fmsd.surroundings import refused_by_machine, shared_memory_refusal
+from fmsd.surroundings import machine_error, shared_memory_error
 
 SETTINGS_FILE = "extract.json"
 """The settings of the crops in a folder; beside the manifest it marks the folder as trainable."""
@@ -87,11 +87,11 @@ def claim_work_folder(out: Path, name: str, lock: Callable[[IO[str]], bool]) -> 
 
 def output_error(out: Path, error: OSError) -> InputError:
     """The error for the user where crops cannot be written, or the processes cannot start."""
-    if shared := shared_memory_refusal(error):
+    if shared := shared_memory_error(error):
         return shared
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     if error.filename is None and not full:  # raised by starting the processes
-        return refused_by_machine(error) or InputError(
+        return machine_error(error) or InputError(
             f"The extraction into {out} broke off ({error.strerror or error})",
             "run the same command again",
         )

@@ -1,0 +1,183 @@
+"""The configuration of an existing run, with the overrides of the command line applied."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from fmsd.cache import cache_folder
+from fmsd.cli.compose import absolute_path, add_test_sources, check_source
+from fmsd.cli.run_loggers import foreign_destinations, trust_option
+from fmsd.cli.trust import load_run_config
+from fmsd.errors import InputError
+from fmsd.quoting import shell_override
+from fmsd.runs.configuration import first_difference
+from fmsd.runs.folder import Run
+
+WRITTEN_FOLDERS = ("checkpoints", "logs", "explanations", "predictions", "evaluations")
+"""Folders of a run that verbs write into."""
+
+
+def check_links(folder: Path) -> None:
+    """Rejects a run with links that lead out of its folder: writing would replace other files.
+
+    Raises:
+        InputError: there is one.
+    """
+    home = folder.resolve()
+    inside = (path for name in WRITTEN_FOLDERS for path in (folder / name).rglob("*"))
+    for path in itertools.chain(folder.iterdir() if folder.is_dir() else (), inside):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise InputError(
+                f"{path} is a link that leads out of the run, to {path.resolve()}",
+                "put what it leads to in its place",
+            )
+
+
+def check_record(run: Run) -> None:
+    """Rejects a run whose `run.json` lacks the keys that every verb about a run needs.
+
+    Raises:
+        InputError: a key is missing, or the file.
+    """
+    record = run.record()
+    kinds = {"seed": int, "manifests": dict}
+    if odd := [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]:
+        raise InputError(
+            f"{run.folder / 'run.json'} does not hold the {odd[0]} of a run",
+            "put it back, or train the run anew",
+        )
+
+
+def load_finished_run(
+    config: DictConfig, verb: str, fixed: tuple[str, ...]
+) -> tuple[Run, DictConfig]:
+    """A finished run, and its configuration with command-line overrides applied.
+
+    Args:
+        fixed: prefixes of keys that cannot be overridden.
+
+    Raises:
+        InputError: there is no such run, an override would change it, or it has no data.
+    """
+    run = Run(Path(config.run).expanduser().absolute())
+    overrides = HydraConfig.get().overrides.task
+    check_record(run)
+    check_links(run.folder)
+    if wrong := [override for override in overrides if override.lstrip("+").startswith(fixed)]:
+        raise InputError(
+            f"{', '.join(wrong)} would change the run itself, which {verb} takes as it was trained",
+            "leave it out (base=PATH sets where its base weights lie)",
+        )
+    loaded = load_run_config(run.config, config.trust)
+    relocate_embedded_data(loaded)
+    whole = with_overrides(loaded, config)
+    if whole.data is None:
+        raise InputError(
+            f"The run in {run.folder} was merged from files and has no data of its own",
+            "give data=NAME",
+        )
+    check_source(whole.data, overrides)
+    return run, whole
+
+
+def relocate_embedded_data(run: DictConfig) -> None:
+    """Points the embedded dataset of a loaded run to the cache unless it exists where it was."""
+    from fmsd.data.synthetic.plan import VERSION
+
+    data = run.data
+    if data is not None and data.source["_target_"] == "fmsd.data.sources.synthetic.scan":
+        exists = data.root is not None and (Path(data.root) / f"synthetic-v{VERSION}").is_dir()
+        data.root = data.root if exists else str(cache_folder())
+
+
+def base_weights(base: str | None) -> dict[str, Any]:
+    """Backbone settings that load the pretrained weights from `base`; none if it is None."""
+    return {} if base is None else {"pretrained": False, "weights": absolute_path(base)}
+
+
+def with_overrides(run: Any, config: DictConfig) -> Any:
+    """A run's configuration with the base, data and trainer of the command line applied."""
+    whole: Any = OmegaConf.merge(run, {"backbone": base_weights(config.base)})
+    for key in ("data", "trainer"):
+        if config[key] is not None and "_target_" in config[key]:
+            whole[key] = config[key]  # replaced, not merged: another dataset has another source
+        elif config[key] is not None and whole[key] is not None:
+            whole[key] = OmegaConf.merge(whole[key], config[key])  # as trainer=smoke sets data keys
+    if whole.data is not None:
+        add_test_sources(whole.data)
+    for key in ("choices", "overrides"):  # of the run, not of this command
+        whole.pop(key, None)
+    return whole
+
+
+def is_finished(run: Run, config: str) -> bool:
+    """Whether a job of a sweep is finished already.
+
+    Args:
+        config: the job's resolved configuration, as YAML.
+
+    Raises:
+        InputError: the folder holds a finished run of another configuration.
+    """
+    if not run.finished:
+        return False
+    if key := first_difference(run.config.read_text(encoding="utf-8"), config):
+        raise InputError(
+            f"{run.folder} holds a finished run that differs from this one in {key}",
+            "begin a new sweep with hydra.sweep.dir=FOLDER",
+        )
+    return True
+
+
+def load_interrupted_run(
+    folder: Path, overrides: Sequence[str], trust: object = ()
+) -> tuple[DictConfig, Path]:
+    """The configuration and the folder of a run that was interrupted.
+
+    Args:
+        trust: what the configuration may name beside the packaged targets, see `fmsd.cli.trust`.
+
+    Raises:
+        InputError: there is no such run, it is finished, or there are other overrides.
+    """
+    run = Run(folder)
+    if not run.config.is_file():
+        raise InputError(
+            f"{folder} is not the folder of a run (it has no config.yaml)",
+            "give the folder that training began to write",
+        )
+    check_links(folder)
+    config = load_run_config(run.config, trust)
+    if "merger" in config:
+        raise InputError(
+            f"The run in {folder} was merged, not trained, so there is nothing to go on with",
+            "merge anew into another folder",
+        )
+    if run.finished:
+        raise InputError(
+            f"The run in {folder} is finished",
+            f"test it again with fmsd evaluate {shell_override('run', folder)}",
+        )
+    if others := [
+        override for override in overrides if not override.startswith(("resume=", "trust="))
+    ]:
+        raise InputError(
+            f"{', '.join(others)} would change the run, which goes on as it was configured",
+            "leave it out",
+        )
+    if "choices" not in config:
+        raise InputError(
+            f"{run.config} is no configuration of a training (it has no choices)",
+            "put it back, or train anew",
+        )
+    if elsewhere := foreign_destinations(config.get("logger"), trust):
+        name, setting = next(iter(elsewhere.items()))
+        raise InputError(
+            f"{run.config} sets where results are sent ({setting})",
+            f"if they shall go there, give {trust_option(config.logger[name])}",
+        )
+    return config, folder

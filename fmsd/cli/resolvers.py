@@ -1,0 +1,66 @@
+"""Functions that configuration files call as `${NAME:...}`, registered when this is imported.
+
+At import, since a launcher's process composes the configuration of a job right after it unpickled
+the job's function: the imports of that are all that runs there before.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from omegaconf import OmegaConf
+
+from fmsd.cache import cache_folder
+from fmsd.errors import InputError
+
+
+def inside(folder: str, names: Sequence[str]) -> list[str]:
+    """The paths of some names below a folder."""
+    return [f"{folder}/{name}" for name in names]
+
+
+def digest(overrides: Sequence[str]) -> str:
+    """A hash of eight characters that identifies a set of overrides."""
+    return hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
+
+
+def cache() -> str:
+    """The folder of files that can be made or fetched again."""
+    return str(cache_folder())
+
+
+def rate(rates: Mapping[str, Mapping[str, float]], data: str, method: str) -> float:
+    """The learning rate of a method on some data.
+
+    Args:
+        rates: by data, with `others` for all that have no rates of their own, then by method.
+
+    Raises:
+        InputError: there is none.
+    """
+    by_method = rates[data if data in rates else "others"]
+    if method not in by_method:
+        raise InputError(
+            f"This experiment has no learning rate for method={method}",
+            "give one with optimizer.lr=NUMBER",
+        )
+    return by_method[method]
+
+
+def without(names: Sequence[str], name: str) -> list[str]:
+    """All names but one.
+
+    Raises:
+        InputError: it is not among them.
+    """
+    if isinstance(names, str):
+        raise InputError(
+            f"{names} is one name where several are wanted",
+            f"give them as a list, '[{names}, ...]'",
+        )
+    if name not in names:
+        raise InputError(f"{name} is none of {', '.join(names)}", "choose one of these")
+    return [other for other in names if other != name]
+
+
+for _resolver in (inside, digest, cache, rate, without):
+    OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True)

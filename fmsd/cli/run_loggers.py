@@ -1,0 +1,89 @@
+"""Loggers of a loaded run: those that would send results to a place the run sets are not used."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fmsd.cli.trust import trusted_prefixes
+
+log = logging.getLogger(__name__)
+
+DESTINATIONS: dict[str, Mapping[str, Callable[[Any], bool]]] = {
+    "fmsd.tracking.wandb.build_wandb_logger": {
+        "project": lambda _: True,
+        "group": lambda _: True,
+        "offline": lambda value: value is True,
+    },
+    "fmsd.tracking.mlflow.build_mlflow_logger": {"project": lambda _: True},
+    "fmsd.tracking.tensorboard.build_tensorboard_logger": {},
+}
+"""Arguments of loggers, and their values, that leave the destination to the user's settings."""
+
+
+def foreign_destinations(loggers: Mapping[str, Any] | None, trust: object = ()) -> dict[str, str]:
+    """By logger, the setting of a loaded run that changes where its results are sent.
+
+    Args:
+        loggers: the configuration of each logger.
+        trust: see `fmsd.cli.trust`; trusted loggers may send results anywhere.
+    """
+    destinations: dict[str, str] = {}
+    allowed = trusted_prefixes(trust)
+    for name, node in (loggers or {}).items():
+        if not node["_target_"].startswith(allowed):
+            harmless = DESTINATIONS.get(node["_target_"], {})
+            odd = [
+                key
+                for key, value in node.items()
+                if key[0] != "_"
+                and value is not None
+                and not (key in harmless and harmless[key](value))
+            ]
+            if odd:
+                destinations[name] = f"logger.{name}.{odd[0]}={node[odd[0]]}"
+    return destinations
+
+
+def wandb_settings_in(folder: Path) -> Path | None:
+    """The settings of Weights & Biases in the working directory if that lies in a run's folder."""
+    here = Path.cwd()
+    places = (
+        [here / name / "settings" for name in ("wandb", ".wandb")]
+        if here.is_relative_to(folder.resolve())
+        else []
+    )
+    return next((place for place in places if place.exists()), None)
+
+
+def trusted_loggers(
+    loggers: Mapping[str, Any] | None, trust: object = (), folder: Path | None = None
+) -> dict[str, Any]:
+    """The loggers of a loaded run, without those that set where results go; these are logged.
+
+    Args:
+        loggers: the configuration of each logger.
+        trust: see `fmsd.cli.trust`.
+        folder: the run's; settings of Weights & Biases inside it are not trusted either.
+    """
+    elsewhere = foreign_destinations(loggers, trust)
+    if folder is not None and (settings := wandb_settings_in(folder)) is not None:
+        elsewhere |= {
+            name: str(settings)
+            for name, node in (loggers or {}).items()
+            if node["_target_"] == "fmsd.tracking.wandb.build_wandb_logger"
+        }
+    for name, setting in elsewhere.items():
+        log.warning(
+            "The run's logger %s is not used, for the run sets where it sends results (%s); if "
+            "they shall go there, give %s.",
+            name,
+            setting,
+            trust_option((loggers or {})[name]),
+        )
+    return {name: node for name, node in (loggers or {}).items() if name not in elsewhere}
+
+
+def trust_option(node: Mapping[str, Any]) -> str:
+    """The override that trusts the target of a node."""
+    return f"trust='[{node['_target_'].rpartition('.')[0]}.]'"

@@ -1,0 +1,180 @@
+"""The verb train: checks its configuration, starts further processes or continues a run."""
+
+import dataclasses
+import inspect
+import logging
+import os
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fmsd.cli.build import build, build_loggers, check_argument_types, data_factory
+from fmsd.cli.compose import absolute_path, add_test_sources, check_source
+from fmsd.cli.loaded_runs import is_finished, load_interrupted_run
+from fmsd.errors import InputError
+from fmsd.quoting import hydra_quote
+from fmsd.runs.folder import Run
+
+log = logging.getLogger(__name__)
+
+
+def train(config: DictConfig, folder: Path, command: list[str]) -> int:
+    """fmsd train: writes a run, or continues one that was interrupted."""
+    from fmsd.engine import training
+    from fmsd.tasks import train as task
+
+    settings = HydraConfig.get()
+    overrides = settings.overrides.task
+    if config.resume is not None:
+        place = Path(config.resume).expanduser().absolute()
+        config, folder = load_interrupted_run(place, overrides, config.trust)
+    else:
+        complete(config)
+        multirun = settings.mode == RunMode.MULTIRUN
+        if multirun and is_finished(Run(folder), OmegaConf.to_yaml(config, resolve=True)):
+            log.info("%s is finished: skipped.", folder)
+            return 0
+    if (code := run_in_processes(config, folder)) is not None:
+        return code
+    task.train(
+        training.Request(
+            name=config["choices"]["method"],
+            folder=folder,
+            config=OmegaConf.to_yaml(config, resolve=True),
+            command=command,
+            overrides=list(config.overrides),
+            choices=OmegaConf.to_container(config.choices),  # pyright: ignore[reportArgumentType]
+        ),
+        training.Components(
+            detector=build(config.backbone),
+            method=build(config.method),
+            wrapper=build(config.wrapper),
+            optimizer=build(config.optimizer),
+            schedule=build(config.schedule),
+            data=data_factory(config.data),
+            trainer=build(config.trainer),
+            loggers=build_loggers(config.logger),
+        ),
+        training.Plan(
+            **{field.name: config[field.name] for field in dataclasses.fields(training.Plan)}
+        ),
+        training.LearnerSettings(**config.learner),
+    )
+    return 0
+
+
+def complete(config: DictConfig) -> None:
+    """Completes the configuration of a new run into what its record holds, and checks it.
+
+    Raises:
+        InputError: a setting that has no effect, or that does not fit another one.
+    """
+    settings = HydraConfig.get()
+    if config.trust:
+        raise InputError(
+            f"trust={config.trust} would have no effect: it is about the run of resume=RUN",
+            "leave it out",
+        )
+    add_test_sources(config.data)
+    check_source(config.data, settings.overrides.task)
+    for node, key in ((config.backbone, "weights"), (config.method.get("mask") or {}, "file")):
+        if node.get(key) is not None:
+            node[key] = absolute_path(node[key])
+    with open_dict(config):
+        config.choices = {
+            group: choice
+            for group, choice in settings.runtime.choices.items()
+            if "/" not in group and group != "loader@data" and choice is not None
+        }
+        config.overrides = list(settings.overrides.task)
+        del config.resume, config.trust
+    check_settings(config)
+
+
+def check_settings(config: DictConfig) -> None:
+    """Rejects settings of a training that its objects would ignore or take in different ways.
+
+    Raises:
+        InputError: there is one.
+    """
+    from fmsd.engine.training import LearnerSettings
+
+    known = inspect.signature(LearnerSettings).parameters
+    if odd := [key for key in config.learner if key not in known]:
+        raise InputError(
+            f"Training has no setting learner.{odd[0]}",
+            "leave it out; fmsd train --help shows those it has",
+        )
+    check_argument_types(LearnerSettings, config.learner, "learner")
+    if not isinstance(config.head.normalise, bool):
+        raise InputError(
+            f"head.normalise={config.head.normalise} is neither true nor false",
+            "give e.g. head.normalise=true",
+        )
+    if config.head.normalise != config.backbone.get("cosine_head", False):
+        raise InputError(
+            f"head.normalise={str(config.head.normalise).lower()} does not reach the backbone, "
+            f"which has cosine_head={str(config.backbone.get('cosine_head', False)).lower()}",
+            "leave backbone.cosine_head out; a backbone file of your own has it from _timm, or as "
+            "cosine_head: ${head.normalise}",
+        )
+    if config.data.size != config.backbone.size:
+        raise InputError(
+            f"data.size={config.data.size} is not the size of the backbone, {config.backbone.size}",
+            "set backbone.size=NUMBER, which both follow",
+        )
+    if type(config.seed) is not int or not 0 <= config.seed < 2**32:
+        raise InputError(
+            f"seed={config.seed} must be a whole number from 0 to {2**32 - 1}",
+            "give e.g. seed=0",
+        )
+
+
+def run_in_processes(config: DictConfig, folder: Path) -> int | None:
+    """Runs the training in processes of its own, where the trainer or the launcher needs them.
+
+    Returns:
+        Their exit code; None if this process is to train itself.
+    """
+    from fmsd.engine.launcher import is_launched, launch
+
+    settings = HydraConfig.get()
+    # A killed worker of joblib would end the other jobs
+    joblib = settings.mode == RunMode.MULTIRUN and "joblib" in settings.launcher["_target_"]
+    count = process_count(config.trainer)
+    if (count <= 1 and not joblib) or is_launched(os.environ):
+        return None
+    files = [
+        f"--config-dir={source.path}"
+        for source in settings.runtime.config_sources
+        if source.provider == "command-line"
+    ]
+    place = ["hydra.mode=RUN", f"hydra.run.dir={hydra_quote(folder)}"]
+    return launch(["-m", "fmsd", "train", *settings.overrides.task, *place, *files], count)
+
+
+def process_count(trainer: DictConfig) -> int:
+    """The number of processes that a trainer needs on this machine.
+
+    Raises:
+        InputError: it needs several machines, and nothing has started a process for each of their
+            devices.
+    """
+    from fmsd.engine.launcher import device_indices, is_launched
+
+    strategy, devices = trainer.get("strategy"), trainer.get("devices", 1)
+    if not isinstance(strategy, DictConfig):
+        return 1
+    if trainer.get("num_nodes", 1) > 1 and not is_launched(os.environ):
+        raise InputError(
+            f"trainer.num_nodes={trainer.num_nodes} needs something that starts a process per "
+            "device on every machine",
+            "start it with -m hydra/launcher=slurm, srun or torchrun",
+        )
+    if devices in ("auto", -1, "-1"):
+        import torch
+
+        return max(1, torch.accelerator.device_count())
+    return len(device_indices(devices)) or int(devices)
