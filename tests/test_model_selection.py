@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from fmsd.cli.main import main
@@ -17,7 +18,7 @@ from fmsd.engine.datamodule import DataModule
 from fmsd.engine.model_selection import SELECTIONS
 from fmsd.errors import InputError
 from fmsd.metrics.table import best_thresholds, compute_results
-from fmsd.runs.folder import Run
+from fmsd.runs.folder import VALIDATION, Run
 from tests.conftest import grow_tree, write_image
 from tests.test_engine import module
 
@@ -94,6 +95,13 @@ def test_the_last_epoch_is_what_training_ended_with(
     assert saved.keys() == last.keys()
     assert all(torch.equal(saved[name], last[name]) for name in saved)
     assert not (run.folder / "checkpoints" / "best.ckpt").exists()
+    losses = pl.read_csv(run.folder / "logs" / "metrics.csv")["val/loss"].drop_nulls()
+    scored = pl.read_parquet(run.folder / VALIDATION)
+    loss = functional.binary_cross_entropy_with_logits(
+        scored["logit"].to_torch().double(), scored["label"].to_torch().double()
+    )
+    assert len(losses) == 3
+    assert losses[-1] == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_the_oracle_chooses_by_the_mean_over_the_test_datasets_and_says_so(

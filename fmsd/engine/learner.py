@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
 
 from fmsd.engine.datamodule import to_device
 from fmsd.engine.diagnostics import warn_of_perturbation
@@ -25,7 +26,7 @@ from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.optim.erm import ERM
 from fmsd.optim.flat import existing_gradients
-from fmsd.optim.groups import Decay, decay_groups
+from fmsd.optim.groups import Decay, decay_groups, trainable_parameters
 from fmsd.optim.replay import Repeatable
 from fmsd.optim.wrapper import OptimizerWrapper, Outcome, Pass, check_head
 from fmsd.peft import adapter
@@ -113,6 +114,7 @@ class Learner(LightningModule):
         self.domains = list(domains)
         self.seed = seed
         self.callbacks = list(callbacks)
+        self.validation_loss = MeanMetric()
         self.waiting: list[Frames] = []
         self.warned: set[str] = set()
 
@@ -314,8 +316,19 @@ class Learner(LightningModule):
             )
 
     def validation_step(self, batch: Frames, index: int, dataloader_idx: int = 0) -> Predictions:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Scores a batch of the validation split, or of a test dataset that is watched."""
-        return score_batch(self, batch)
+        """Scores a batch of the validation split, or of a test dataset that is watched.
+
+        The mean loss of the split is logged as `val/loss`; metrics of videos need all scores, see
+        `fmsd.engine.model_selection.ValidationMetrics`.
+        """
+        predictions = score_batch(self, batch)
+        if dataloader_idx == 0:
+            losses = functional.binary_cross_entropy_with_logits(
+                predictions.logit, batch.label.cpu().float(), reduction="none"
+            )
+            self.validation_loss.update(losses.to(self.device))
+            self.log("val/loss", self.validation_loss, add_dataloader_idx=False)
+        return predictions
 
 
 def check_settings(weight_decay: float, accumulate: int, clip: float | None, decay: str) -> None:
@@ -335,8 +348,3 @@ def check_settings(weight_decay: float, accumulate: int, clip: float | None, dec
         )
     if decay not in ("matrices", "all"):
         raise InputError(f"learner.decay={decay} is unknown", "choose matrices or all")
-
-
-def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters of a module that require a gradient."""
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]

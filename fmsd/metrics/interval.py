@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fmsd.errors import InputError
 from fmsd.metrics.calibration import BINS, bin_indices
-from fmsd.metrics.ranking import CURVE_METRICS, Curve, CurveValues, check_metrics
+from fmsd.metrics.ranking import CURVE_METRICS, Curve, CurveValues, check_metrics, curve_of_counts
 from fmsd.metrics.table import LEVELS, scores_by_dataset, single_torch_thread
 from fmsd.metrics.video import aggregate_videos
 
@@ -95,22 +95,11 @@ class Draws:
         """The ROC curves of the resamples in blocks, with a point for every distinct score."""
         order = self.score.argsort(descending=True)
         score, video, fake = self.score[order], self.video[order], self.label[order].double()
-        ends = (
-            torch.cat([score.diff() != 0, score.new_ones(1, dtype=torch.bool)]).nonzero().squeeze(1)
-        )
-        threshold = torch.cat([score.new_ones(1), score[ends]])
         for counts in self.blocks(len(score)):
             # numpy gathers bytes three times as fast as torch
             weight = torch.from_numpy(counts.numpy().take(video.numpy(), 1)).double()
             fakes = (weight * fake).cumsum(1)
-            items = weight.cumsum(1)
-            if len(ends) < len(score):
-                fakes, items = fakes[:, ends], items[:, ends]
-            yield Curve(
-                torch.nn.functional.pad(items - fakes, (1, 0)),
-                torch.nn.functional.pad(fakes, (1, 0)),
-                threshold,
-            )
+            yield curve_of_counts(score, weight.cumsum(1), fakes)
 
 
 def accuracy(draws: Draws, threshold: float) -> CurveValues:

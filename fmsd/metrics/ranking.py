@@ -10,16 +10,13 @@ from functools import partial
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
-from torchmetrics.functional.classification import binary_roc
+from torch.nn import functional
 
 from fmsd.errors import InputError
 from fmsd.metrics.calibration import brier, expected_calibration_error
 
 Scores = Float[Tensor, " items"]
-"""Probabilities of fake in [0, 1] of a whole set.
-
-Of a set with any other value torchmetrics would take the sigmoid.
-"""
+"""Probabilities of fake in [0, 1] of a whole set."""
 
 Labels = Int[Tensor, " items"]
 """0 real, 1 fake."""
@@ -56,17 +53,30 @@ class Curve:
 
 
 def roc_curve(score: Scores, label: Labels) -> Curve:
-    """The ROC curve with a point for every distinct score.
+    """The ROC curve with a point for every distinct score."""
+    order = score.argsort(descending=True)
+    fakes = label[order].double().cumsum(0)
+    return curve_of_counts(score[order], torch.ones_like(fakes).cumsum(0), fakes)
 
-    torchmetrics returns rates in float32, in which 1 of 20 exceeds 5 %; rounding restores the
-    counts, exactly for up to 8 million items per class.
+
+def curve_of_counts(
+    score: Scores, items: Float64[Tensor, "*curves items"], fakes: Float64[Tensor, "*curves items"]
+) -> Curve:
+    """The curves of one sequence of scores under one or many weightings of its items.
+
+    Args:
+        score: from the highest to the lowest.
+        items: weight of the items up to each one.
+        fakes: weight of the fakes among them.
     """
-    false_positive_rate, true_positive_rate, threshold = binary_roc(score, label)
-    fakes = label.sum()
+    changes = score.diff() != 0
+    ends = torch.cat([changes, changes.new_ones(1)]).nonzero().squeeze(1)  # of equal scores
+    if len(ends) < len(score):
+        items, fakes = items[..., ends], fakes[..., ends]
     return Curve(
-        (false_positive_rate.double() * (len(label) - fakes)).round(),
-        (true_positive_rate.double() * fakes).round(),
-        threshold.double(),
+        functional.pad(items - fakes, (1, 0)),
+        functional.pad(fakes, (1, 0)),
+        functional.pad(score[ends].double(), (1, 0), value=torch.inf),
     )
 
 

@@ -1,4 +1,4 @@
-"""Parameter groups: which parameters weight decay applies to."""
+"""Parameters of an optimizer: which are trainable, and which of them decay."""
 
 from typing import Literal
 
@@ -21,12 +21,16 @@ def decay_groups(
         names = getattr(module, "no_weight_decay", set)()
         exempt |= {parameter for name, parameter in module.named_parameters() if name in names}
     groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            undecayed = decay == "matrices" and (parameter.ndim < 2 or parameter in exempt)
-            groups[undecayed].append(parameter)
+    for parameter in trainable_parameters(model):
+        undecayed = decay == "matrices" and (parameter.ndim < 2 or parameter in exempt)
+        groups[undecayed].append(parameter)
     return [
         {"params": members, "weight_decay": 0.0 if undecayed else weight_decay}
         for undecayed, members in groups.items()
         if members
     ]
+
+
+def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a module that require a gradient."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
