@@ -13,10 +13,11 @@ reproduce: .venv/installed ## Repeat a table of experiments/ with one seed: make
 	$(BIN)/fmsd reproduce $(NAME) $(WORDS)
 
 test: .venv/installed-dev ## Run the tests that a commit needs (minutes)
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(COVERAGE)
 
-test-all: test ## Run every test: also kills and resumes, real processes, whole stories
-	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
+test-all: COVERAGE := --cov --cov-report=
+test-all: test ## Run every test, whole stories too, and print the coverage of both tiers
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow --cov --cov-append
 
 lint: .venv/installed-dev ## Check style and layers
 	$(BIN)/ruff check .
@@ -30,11 +31,11 @@ bench: .venv/installed-dev ## Run every benchmark
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 clean: ## Remove the environment, caches and build products; runs stay
-	rm -rf .venv dist .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf .venv dist .pytest_cache .coverage .ruff_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/'
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
