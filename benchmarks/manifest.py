@@ -1,6 +1,9 @@
-"""A manifest of a million frames: write, read, validate (no files touched), filter, spread, say where frames lie, and collect them from a source.
+"""Time and memory of the operations on a manifest of a million frames.
 
 python benchmarks/manifest.py [--json PATH]
+
+It is written, read, validated (no files touched) and filtered, its frames are spread and located,
+and frames are collected from a source.
 
 Memory is the high-water mark of the resident memory: that of the process, and how far building,
 writing, reading, validating and filtering raise it above that of the imports, most of which is
