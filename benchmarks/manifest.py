@@ -87,7 +87,7 @@ def measure() -> list[Row]:
         timed("validate", lambda: manifest.validate(files=False))
         timed("filter", lambda: manifest.where(split="train", domain=["real", "Deepfakes"]))
         total, raised = sum(seconds.values()), peak() - imported
-        timed("spread", lambda: manifest.spread(32))
+        timed("spread", lambda: manifest.sample_frames(32))
         timed("files", manifest.files)
         manifest.table.select(
             "path",
