@@ -1,15 +1,18 @@
-# make help lists what there is. Everything runs in .venv, which the first target that needs it creates.
+# make help lists the targets. All run in .venv, which the first target that needs it creates.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt
 .DEFAULT_GOAL := help
 .PHONY: demo reproduce test test-all lint type bench clean help
 
-demo: .venv/installed ## Train FMSD on the embedded data beside full fine-tuning and a probe, and report on it (CPU, minutes)
+demo: .venv/installed ## Train FMSD, full fine-tuning and a probe on embedded data, and compare them
 	$(BIN)/python train.py -m experiments=demo hydra.sweep.dir=runs/demo-$(STAMP)
 	$(BIN)/fmsd report runs=runs/demo-$(STAMP) out=runs/demo-$(STAMP)/report
 STAMP := $(shell date +%Y-%m-%d_%H-%M-%S)
 
-reproduce: .venv/installed ## Repeat a table of experiments/ with one seed: make reproduce NAME=generalise WORDS="data.root=FACES backbone.weights=FILE"
+# NAME is the table, WORDS are overrides:
+# make reproduce NAME=generalise WORDS="data.root=FACES backbone.weights=FILE"
+reproduce: .venv/installed ## Repeat a table of experiments/ with one seed
 	$(BIN)/fmsd reproduce $(NAME) $(WORDS)
 
 test: .venv/installed-dev ## Run the tests that a commit needs (minutes)
@@ -41,9 +44,9 @@ help: ## Show this list
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt -e '.[faces]'
+	$(INSTALL) -e '.[faces]'
 	@touch $@
 
 .venv/installed-dev: .venv/bin/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	@touch $@ .venv/installed

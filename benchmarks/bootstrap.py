@@ -1,4 +1,4 @@
-"""Intervals: 1,000 resamples of the videos of 100,000 frames, beside loops that make every resample.
+"""Intervals from 1,000 resamples of the videos of 100,000 frames, beside loops over resamples.
 
 python benchmarks/bootstrap.py [--rounds N] [--json PATH]
 

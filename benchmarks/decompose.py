@@ -1,4 +1,4 @@
-"""Decomposing the attention matrices of CLIP ViT-L/14: time beside a whole singular value decomposition, and exactness.
+"""Decomposing the attention matrices of CLIP ViT-L/14: time beside a full SVD, and exactness.
 
 python benchmarks/decompose.py [--blocks N] [--json PATH]
 

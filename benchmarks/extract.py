@@ -1,4 +1,4 @@
-"""`fmsd extract` beside the work it cannot avoid: decoding the same clips and finding the faces in the same frames.
+"""`fmsd extract` beside the bare work: decoding the clips and finding faces in the same frames.
 
 python benchmarks/extract.py [--videos FOLDER] [--copies N] [--rounds N] [--landmarks
 shape_predictor_68_face_landmarks.dat] [--json PATH]
@@ -103,7 +103,7 @@ _dlib: Any = None
 
 
 def by_dlib(wanted: tuple[Path, Sequence[int]], landmarks: str, out: Path) -> None:
-    """Jumps to each frame with OpenCV, finds and aligns the largest face with dlib, writes a PNG."""
+    """Seeks each frame with OpenCV, aligns its largest face with dlib, and writes a PNG."""
     global _dlib  # noqa: PLW0603  one per process
     if _dlib is None:
         dlib = importlib.import_module("dlib")  # not a dependency

@@ -6,7 +6,7 @@ python benchmarks/loader.py [--rounds N] [--processes N] [--step FRAMES/S] [--js
 224 pixels, by `--processes` processes on either side. The bare loop reads a file, decodes it with
 simplejpeg, and shrinks it with OpenCV by averaging areas, as we do. Ours is the loader of training
 and validation: it adds checks, labels, batches and their way into the main process, which drops
-them. The processes of both are there beforehand, files lie in the page cache, and all are measured in
+them. The processes of both run beforehand, files lie in the page cache, and all are measured in
 turn. A ratio is the median over the rounds; in brackets are the smallest and the largest. Before
 anything is timed, a RuntimeError is raised if the two do not give the same pixels.
 

@@ -1,6 +1,9 @@
-"""A manifest of a million frames: write, read, validate (no files touched), filter, spread, say where frames lie, and collect them from a source.
+"""Time and memory of the operations on a manifest of a million frames.
 
 python benchmarks/manifest.py [--json PATH]
+
+It is written, read, validated (no files touched) and filtered, its frames are spread and located,
+and frames are collected from a source.
 
 Memory is the high-water mark of the resident memory: that of the process, and how far building,
 writing, reading, validating and filtering raise it above that of the imports, most of which is
@@ -84,7 +87,7 @@ def measure() -> list[Row]:
         timed("validate", lambda: manifest.validate(files=False))
         timed("filter", lambda: manifest.where(split="train", domain=["real", "Deepfakes"]))
         total, raised = sum(seconds.values()), peak() - imported
-        timed("spread", lambda: manifest.spread(32))
+        timed("spread", lambda: manifest.sample_frames(32))
         timed("files", manifest.files)
         manifest.table.select(
             "path",

@@ -1,7 +1,9 @@
-"""Merging four specialists of ViT-L/14, from files to a file: time and peak memory of R2M beside the plain average, its SVDs' limit and mergekit.
+"""Merging four specialists of ViT-L/14, from files to a file: time and peak memory.
 
 python benchmarks/merge.py [--rounds N] [--folder PATH] [--lowrank] [--peers] [--json PATH]
 [--small]
+
+R2M is measured beside the plain average, the limit of its SVDs and, with `--peers`, mergekit.
 
 A base and four experts in float32 safetensors files; names, shapes and parts are those of the
 backbone. Weights are random: they do not change the cost. They are written once, tensor by tensor,
@@ -238,7 +240,7 @@ def lowrank(matrix: Tensor, rank: int, *settings: object) -> Truncation:
 
 
 def sample(folder: Path, model: Model) -> float:
-    """How many times as long R2M takes with `torch.svd_lowrank`, measured on the first two blocks."""
+    """R2M's time with `torch.svd_lowrank` over its own, measured on the first two blocks."""
 
     def seconds(svd: Callable[..., Truncation]) -> float:
         r2m.truncate = svd

@@ -7,7 +7,7 @@ autocast, and with torch.compile too. Weights are random: they do not change the
 classification loss (and penalties), its gradients and AdamW's step.
 
 "limit" is what a method that adapts the first block cannot go far below: every weight frozen, a
-gradient asked for the image only, no optimizer. "peft OSF" learns half of the directions, its
+gradient for the image only, no optimizer. "peft OSF" trains half of the directions, its
 default.
 
 Memory is what two steps need at their peak beyond a process that has only imported: weights,
@@ -67,7 +67,10 @@ MEASURED = ("full", LIMIT, "fmsd", "fmsd with penalties", "our lora", LORA)
 
 
 class Rebuilt(nn.Module):
-    """Effort as published: the dense weight W_main + U diag(S) V^T is rebuilt in every forward pass; a fused q, k, v is three matrices."""
+    """Effort as published: every forward pass rebuilds the dense weight W_main + U diag(S) V^T.
+
+    A fused q, k, v is three matrices.
+    """
 
     main: Tensor
 
@@ -203,7 +206,10 @@ def resident(field: str) -> int:
 
 
 def peaks() -> dict[str, int]:
-    """`peak` of each measured method in a process of its own, where large tensors do not share the allocator's heap; none without /proc."""
+    """`peak` of each measured method in a process of its own; empty without /proc.
+
+    In these processes, large tensors do not share the allocator's heap.
+    """
     if DEVICE.type not in ("cpu", "cuda") or not Path("/proc/self/clear_refs").exists():
         return {}
     place = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}

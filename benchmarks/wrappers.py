@@ -1,4 +1,4 @@
-"""The cost of a training step under every optimizer wrapper, as a multiple of plain training (ERM), measured side by side.
+"""The cost of a training step under every optimizer wrapper, as a multiple of ERM's.
 
 python benchmarks/wrappers.py [--rounds N] [--json PATH] [--small]
 
@@ -15,11 +15,14 @@ both, which costs the same.
 Two peers, plain loops over parameters written for this comparison from the published
 descriptions:
 
-    GAC-FAS loop    Le & Woo, CVPR 2024: the gradient of each domain on its own frames; then, for each domain, the gradient of the whole
-                    batch at the parameters moved up along the domain's gradient and down along the whole one. 1 + k passes over the
-                    batch. The result is weighed as RoGA weighs it: half the gradient, half the mean of those at the ascending points.
-    two-step SAM    Foret et al., ICLR 2021, as an optimizer around an optimizer: `first_step` climbs and keeps the old parameters in its
-                    state, `second_step` puts them back and steps; the caller runs both passes.
+    GAC-FAS loop    Le & Woo, CVPR 2024: the gradient of each domain on its own frames; then, for
+                    each domain, the gradient of the whole batch at the parameters moved up along
+                    the domain's gradient and down along the whole one. 1 + k passes over the batch.
+                    The result is weighted as in RoGA: half the gradient, half the mean of those at
+                    the ascending points.
+    two-step SAM    Foret et al., ICLR 2021, as an optimizer around an optimizer: `first_step`
+                    climbs and keeps the old parameters in its state, `second_step` puts them back
+                    and steps; the caller runs both passes.
 
 Before anything is timed, on the top half of the blocks and two images per domain, a RuntimeError
 says if RoGA(evaluate="all", gamma=1) and the GAC-FAS loop, or SAM and two-step SAM, each with
@@ -51,7 +54,7 @@ from fmsd.optim.sam import SAM
 from fmsd.optim.wrapper import OptimizerWrapper, Pass
 
 RATE = 1e-6
-"""AdamW's learning rate: all steps of a method train the same detector, so that it should stay about what it is."""
+"""AdamW's learning rate, small because all steps of a method train the same detector."""
 
 DOMAINS = 4
 TOLERANCE = 1e-4
@@ -95,7 +98,7 @@ class Batch(NamedTuple):
 
 
 class Task:
-    """A detector with fmsd on the matrices of `patterns`, and a batch. All steps of a method share it."""
+    """The detector with fmsd on `patterns`, and the batch, of all steps of a method."""
 
     def __init__(self, size: Size, patterns: Sequence[str]) -> None:
         torch.manual_seed(0)

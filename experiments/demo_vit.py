@@ -1,8 +1,8 @@
-"""Pretrains the embedded backbone: a small plain ViT that learns who is in a picture and how, from drawn faces without any forgery.
+"""Pretrains the embedded backbone, a small plain ViT, on drawn faces without any forgery.
 
 The task is semantic: regress the person's traits, the pose and the light from one image of a wide
-mixture of recording conditions. The result, `fmsd/models/demo_vit.safetensors`, lets a
-parameter-efficient method adapt something that knows something, without a download. Repeat it with
+mixture of recording conditions. The result, `fmsd/models/demo_vit.safetensors`, gives
+parameter-efficient methods a pretrained backbone to adapt, without a download. Repeat it with
 
     python experiments/demo_vit.py
 
@@ -40,7 +40,7 @@ FLAGS = [faces.TRAITS.index(flag) for flag in faces.FLAGS]
 
 
 def photographs(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and targets of one person: `POSES` JPEG-compressed frames, each under its own camera and light."""
+    """Images and targets of one person: `POSES` JPEG frames, each with its own camera and light."""
     condition = recording.ANYWHERE
     rng = np.random.default_rng(plan.seed_from("pretrain", plan.VERSION, number))
     who = recording.draw_identity(rng, condition)
@@ -60,7 +60,7 @@ def photographs(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def loss_of(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of continuous traits plus cross-entropy of flags, in equal weight per target."""
+    """Mean squared error of traits plus cross-entropy of flags, each target with equal weight."""
     flags = torch.zeros(target.shape[1], dtype=torch.bool)
     flags[FLAGS] = True
     error = functional.mse_loss(output[:, ~flags], target[:, ~flags], reduction="sum")

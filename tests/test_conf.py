@@ -187,6 +187,18 @@ def test_only_a_forgery_that_is_there_is_left_out(capsys: pytest.CaptureFixture[
     assert "b is none of a, c; choose one of these" in capsys.readouterr().err
 
 
+def test_comments_are_at_most_100_columns_wide() -> None:
+    """Values may be wider: YAML cannot break an interpolation."""
+    wide = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for folder in (CONF, ROOT / "experiments")
+        for path in sorted(folder.rglob("*.yaml"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if "#" in line and len(line) > 100
+    ]
+    assert wide == []
+
+
 def test_the_parts_that_training_takes_are_factories() -> None:
     config = compose("train")
     for part in ("backbone", "method", "optimizer", "schedule", "trainer"):

@@ -143,7 +143,8 @@ def test_what_is_absent_unlisted_or_unlabelled_is_told(tmp_path: Path) -> None:
         (
             "metadata.json",
             "{",
-            r"metadata\.json is not a JSON file \(Expecting property name.*fetch it again if it is cut off",
+            r"metadata\.json is not a JSON file \(Expecting property name"
+            r".*fetch it again if it is cut off",
         ),
         (
             "metadata.json",
@@ -163,7 +164,8 @@ def test_what_is_absent_unlisted_or_unlabelled_is_told(tmp_path: Path) -> None:
         (
             "metadata.json",
             '{"a.mp4": {"label": "MAYBE"}}',
-            r"metadata\.json does not give each video a label: a\.mp4 has label='MAYBE'; correct that to REAL or FAKE",
+            r"metadata\.json does not give each video a label: a\.mp4 has label='MAYBE'; "
+            r"correct that to REAL or FAKE",
         ),
         ("metadata.json", '{"a.mp4": {"label": null}}', r"a\.mp4 has label=None"),
         ("metadata.json", '{"a.mp4": {"label": ["FAKE"]}}', r"a\.mp4 has label=\['FAKE'\]"),
@@ -224,7 +226,8 @@ def test_other_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(
         InputError,
-        match=r"The split of the videos of .*somewhere.* is unknown; name their folder train, validation or test",
+        match=r"The split of the videos of .*somewhere.* is unknown; "
+        r"name their folder train, validation or test",
     ):
         list(dfdc.scan(tmp_path / "mine", "dfdc"))
 

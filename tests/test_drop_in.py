@@ -133,7 +133,8 @@ def test_a_wrapper_that_leaves_the_head_in_place_has_to_know_it(wrapper: Any) ->
     optimizer = torch.optim.SGD(problem.params, lr=0.1)
     with pytest.raises(
         InputError,
-        match=r"wrapper\.perturb=backbone leaves out the head.*; pass them as head=\.\.\., or perturb the head as well",
+        match=r"wrapper\.perturb=backbone leaves out the head.*; "
+        r"pass them as head=\.\.\., or perturb the head as well",
     ):
         DropIn(optimizer, wrapper, problem.model)
     with pytest.raises(
@@ -172,7 +173,7 @@ def test_frozen_parameters_stay_as_they_are() -> None:
 
 
 class Loop:
-    """A loop over batches of two domains with dropout and batch norm; each step has its own seed."""
+    """A loop over batches of two domains with dropout and batch norm, and a seed per step."""
 
     def __init__(self, wrapper: OptimizerWrapper, factory: Factory) -> None:
         torch.manual_seed(0)
@@ -242,7 +243,8 @@ def test_epochs_of_warm_up_are_plain_erm_and_need_to_know_the_epoch() -> None:
     )
     with pytest.raises(
         InputError,
-        match=r"begins with 2 epochs of plain ERM; say where training is with step\(closures, epoch=\.\.\.\)",
+        match=r"begins with 2 epochs of plain ERM; "
+        r"say where training is with step\(closures, epoch=\.\.\.\)",
     ):
         warm.step(mean_losses(problems[0]))
     for epoch in (0, 0, 1):

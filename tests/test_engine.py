@@ -113,9 +113,9 @@ def test_the_smaller_last_group_of_an_epoch_counts_in_full(tmp_path: Path) -> No
 
 
 def test_what_decays_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    decays = {decay: {group["weight_decay"] for group in learner(weight_decay=0.1, decay=decay).configure_optimizers()["optimizer"].param_groups}
-              for decay in ("matrices", "all")}  # fmt: skip
-    assert decays == {"matrices": {0.1, 0.0}, "all": {0.1}}
+    for decay, expected in (("matrices", {0.1, 0.0}), ("all", {0.1})):
+        optimizer = learner(weight_decay=0.1, decay=decay).configure_optimizers()["optimizer"]
+        assert {group["weight_decay"] for group in optimizer.param_groups} == expected
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse it first
     with pytest.raises(InputError, match=r"learner\.decay=some is unknown; choose matrices or all"):
         learner(decay="some")
@@ -272,9 +272,10 @@ def test_a_checkpoint_holds_what_learns_and_what_the_method_remembers(
         learner().load_state_dict(state)
 
 
-def test_batches_before_training_are_full_differ_from_each_other_and_from_training_and_hold_a_domain_in_balance(
+def test_batches_before_training_are_full_and_differ_and_hold_a_domain_in_balance(
     tmp_path: Path,
 ) -> None:
+    """They differ from each other and from those of training."""
     root = grow_tree(tmp_path / "tree", domains=("real", "swap", "blend"), videos=4)
     data = module(root, train=["mine"], batch_size=4, workers=1)
     batches = TrainingBatches(data, torch.device("cpu"))

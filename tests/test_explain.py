@@ -1,4 +1,4 @@
-"""Heat maps against naive references, on every kind of backbone; and the command that draws them."""
+"""Heat maps against naive references, on every kind of backbone, and the command `fmsd explain`."""
 
 import json
 from collections.abc import Callable

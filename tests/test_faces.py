@@ -191,7 +191,7 @@ def test_a_similarity_is_recovered_and_is_the_best_one() -> None:
 
 @pytest.mark.parametrize(("angle", "scale"), [(0.0, 1.0), (0.5, 0.7), (-0.4, 5.0)])
 def test_an_aligned_crop_has_the_points_at_the_template(angle: float, scale: float) -> None:
-    """Dots at the five points of a rotated, scaled face lie at the template's points in the crop."""
+    """Dots at the five points of a rotated, scaled face lie at the template's points."""
     turn = scale * np.array(
         [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     )
@@ -216,9 +216,7 @@ def test_a_large_face_is_shrunk_without_aliasing() -> None:
         assert cut.std() < 3
 
 
-def test_what_lies_outside_of_the_image_is_black_and_the_plain_crop_is_the_box_with_its_margin() -> (
-    None
-):
+def test_a_plain_crop_is_the_box_with_its_margin_and_black_outside_of_the_image() -> None:
     image = np.full((100, 100, 3), 200, np.uint8)
     face = Face((50, 50, 50, 40), template(50, 1.0) + 50, 1.0)
     cut = crop_face(image, face, 60, 1.2, align=False)

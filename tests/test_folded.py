@@ -209,9 +209,11 @@ def test_touched_is_what_learned_and_the_layers_it_lies_in(case: Case) -> None:
     about = json.loads((case.folder / "adapter.json").read_text())
     layers = {f"{layer}.{key}" for layer in about["layers"] for key in ("weight", "bias")}
     assert moved
-    assert moved <= found.touched
-    assert found.touched == {key for key in case.base if key in about["tensors"] or key in layers}
-    for key in set(found) - found.touched:
+    assert moved <= found.changed_names
+    assert found.changed_names == {
+        key for key in case.base if key in about["tensors"] or key in layers
+    }
+    for key in set(found) - found.changed_names:
         assert torch.equal(found[key], case.base[key]), key
 
 
@@ -234,7 +236,7 @@ def test_a_base_in_a_half_precision_file_is_the_detector_loaded_from_it(
     assert adapter.fingerprint(meta_detector(make), StateFile(file)) == case.hash
     for key, value in case.folded.items():
         assert torch.equal(found[key].to(value.dtype), value), key
-        assert key not in found.touched or found[key].dtype == value.dtype, key
+        assert key not in found.changed_names or found[key].dtype == value.dtype, key
 
 
 def test_a_name_that_no_backbone_has_is_a_key_error(tmp_path: Path) -> None:
@@ -661,8 +663,8 @@ def test_a_merged_adapter_of_what_changed_loads_and_is_a_specialist_again(
 ) -> None:
     found = case.open()
     folder = tmp_path / "merged"
-    kinds = write_merged(folder, case, found, found.touched)
-    assert found.touched <= set(kinds)
+    kinds = write_merged(folder, case, found, found.changed_names)
+    assert found.changed_names <= set(kinds)
     assert kinds == {
         name: part
         for name, part in network_parts(meta_detector(case.make)).items()
@@ -671,11 +673,11 @@ def test_a_merged_adapter_of_what_changed_loads_and_is_a_specialist_again(
     assert all(
         part.kind in ("statistic", "counter")
         for name, part in kinds.items()
-        if name not in found.touched
+        if name not in found.changed_names
     )
     check_same(merged(folder, case.make, case.base), case.folded)
     again = FoldedWeights(folder, case.base, case.hash, meta_detector(case.make))
-    assert again.touched == set(kinds)
+    assert again.changed_names == set(kinds)
     check_same(again, case.folded)
 
 
@@ -703,7 +705,7 @@ def test_what_several_specialists_changed_is_in_one_adapter(tmp_path: Path) -> N
         key: (one.folded[key] + other.folded[key]) / 2 if value.is_floating_point() else value
         for key, value in base.items()
     }
-    touched = one.open().touched | other.open().touched
+    touched = one.open().changed_names | other.open().changed_names
     kinds = write_merged(tmp_path / "merged", one, mean, touched)
     assert "layer1.0.conv1.weight" in kinds
     assert "layer1.0.bn1.running_mean" in kinds

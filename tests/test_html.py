@@ -315,23 +315,30 @@ def test_one_table_is_seen_at_a_time(tab: Any) -> None:
 
 
 CONTRAST = """() => {
-  const luminance = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const luminance = ([r, g, b]) =>
+    0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
   const pixel = colours => {
     for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
     return [...canvas.getImageData(0, 0, 1, 1).data];
   };
-  const behind = node => node === null ? [] : [...behind(node.parentElement), getComputedStyle(node).backgroundColor];
+  const behind = node => node === null
+    ? []
+    : [...behind(node.parentElement), getComputedStyle(node).backgroundColor];
   const found = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || !node.checkVisibility() || ["SCRIPT", "STYLE"].includes(node.tagName)) continue;
-    const style = getComputedStyle(node), grounds = behind(node), inPicture = node.closest("svg") !== null;
-    const front = luminance(pixel([...grounds, inPicture ? style.fill : style.color])), back = luminance(pixel(grounds));
-    if (inPicture && style.fill !== getComputedStyle(node.closest("svg")).color) continue;  // on a cell of its own colour
-    found.push([(Math.max(front, back) + 0.05) / (Math.min(front, back) + 0.05), node.textContent.trim().slice(0, 40), back]);
+    if (["SCRIPT", "STYLE"].includes(node.tagName)) continue;
+    if (!walker.currentNode.textContent.trim() || !node.checkVisibility()) continue;
+    const style = getComputedStyle(node), grounds = behind(node), picture = node.closest("svg");
+    // text of another colour stands on a cell of its own colour
+    if (picture !== null && style.fill !== getComputedStyle(picture).color) continue;
+    const colour = picture === null ? style.color : style.fill;
+    const front = luminance(pixel([...grounds, colour])), back = luminance(pixel(grounds));
+    const contrast = (Math.max(front, back) + 0.05) / (Math.min(front, back) + 0.05);
+    found.push([contrast, node.textContent.trim().slice(0, 40), back]);
   }
   return found.sort((one, other) => one[0] - other[0]);
 }"""

@@ -215,7 +215,7 @@ def test_videos_that_share_a_name_are_one_and_count_as_real_where_one_is() -> No
 
 @pytest.mark.slow
 def test_the_interval_holds_the_truth_as_often_as_it_says_and_one_over_frames_does_not() -> None:
-    """Frames of a video are alike: drawn one by one they would seem to say far more than they do."""
+    """Frames of a video are alike: intervals over independent frames are far too narrow."""
     truth = norm.cdf(1 / math.sqrt(2 * (1 + 0.5**2)))
     held: dict[str, list[bool]] = {"videos": [], "frames": []}
     for seed in range(200):

@@ -134,7 +134,8 @@ def test_a_remedy_writes_a_name_as_the_command_line_reads_it(odd: str) -> None:
 def test_what_has_lost_its_spelling_is_no_name(lost: object) -> None:
     with pytest.raises(
         InputError,
-        match=r"data\.test gives .* where a name is wanted; put the name in double quotes.*'data\.test=\[\"NAME\"\]'",
+        match=r"data\.test gives .* where a name is wanted; "
+        r"put the name in double quotes.*'data\.test=\[\"NAME\"\]'",
     ):
         overrides.as_names(["a", lost], "data.test")
     with pytest.raises(InputError, match=r"where a name is wanted"):
@@ -612,7 +613,8 @@ def test_a_dataset_in_which_nothing_is_real_is_refused_with_what_may_be(
     }
     with pytest.raises(
         InputError,
-        match=r"None of the folders \['a', 'b'\] holds real images; name them in data\.source\.real=\[NAME\]",
+        match=r"None of the folders \['a', 'b'\] holds real images; "
+        r"name them in data\.source\.real=\[NAME\]",
     ):
         list(
             folder.scan(
@@ -763,7 +765,8 @@ def test_the_remedy_names_all_unknown_splits_at_once(
         (
             "{domain}/{video}",
             None,
-            r"lacks the split; add {split} to it, or give all files one: data\.source\.split=train, val or test",
+            r"lacks the split; add {split} to it, or give all files one: "
+            r"data\.source\.split=train, val or test",
         ),
         (
             "{split}/{domain}/{video}",

@@ -112,9 +112,16 @@ def listed(root: Path) -> Path:
         tree = grow_tree(root / dataset, splits)
         for path in sorted(tree.rglob("*.png")):
             split, domain, video = path.relative_to(tree).parts[:3]
-            lines.append(
-                f"{path.relative_to(root)},{int(domain != 'real')},{dataset},{domain},{dataset}/{domain}/{video},{path.stem},{split}"
+            cells = (
+                path.relative_to(root),
+                int(domain != "real"),
+                dataset,
+                domain,
+                f"{dataset}/{domain}/{video}",
+                path.stem,
+                split,
             )
+            lines.append(",".join(map(str, cells)))
     (root / "manifest.csv").write_text("\n".join(lines) + "\n")
     return root
 
@@ -472,7 +479,7 @@ def test_a_store_of_mlflow_writes_no_artifacts_outside_its_folder(
     (folder / "a.png").write_bytes(b"picture")
     with caplog.at_level(logging.WARNING, "fmsd"):
         mlflow.log_artifacts(strange, Run(folder), {"ff": {"video": "x"}}, "")
-    assert "gets the values alone" in caplog.text
+    assert "only values are logged" in caplog.text
     assert not (tmp_path / "precious").exists()
     mlflow.log_artifacts(logger, Run(folder), {"ff": {"video": "x"}}, "")
     assert [path.name for path in (folder / "mlflow" / "artifacts").rglob("*.png")] == ["a.png"]
@@ -633,7 +640,8 @@ def test_a_store_that_cannot_be_used_is_refused_before_training(tmp_path: Path) 
     nowhere = functools.partial(mlflow.build_mlflow_logger, uri="nowhere://store")
     with pytest.raises(
         InputError,
-        match=r"^The logger mlflow does not work \(.*\); correct its settings, or train with logger=csv\.$",
+        match=r"^The logger mlflow does not work \(.*\); "
+        r"correct its settings, or train with logger=csv\.$",
     ):
         publish.build_loggers({"mlflow": nowhere}, begun(tmp_path / "run"))
 

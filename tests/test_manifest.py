@@ -95,7 +95,7 @@ def test_where_keeps_the_rows_with_the_given_values(manifest: Manifest) -> None:
 def test_frames_are_spread_evenly_over_each_video(
     manifest: Manifest, asked: int | None, kept: list[int]
 ) -> None:
-    spread = manifest.spread(asked)
+    spread = manifest.sample_frames(asked)
     assert spread.videos == manifest.videos
     for (_,), rows in spread.table.group_by("video"):
         assert rows["index"].sort().to_list() == kept
@@ -103,7 +103,7 @@ def test_frames_are_spread_evenly_over_each_video(
 
 def test_spread_counts_frames_not_their_numbers(manifest: Manifest) -> None:
     numbered = changed(manifest, index=pl.col("index") * 100 + 7)
-    assert set(numbered.spread(2).table["index"]) == {7, 407}
+    assert set(numbered.sample_frames(2).table["index"]) == {7, 407}
 
 
 def test_first_limits_videos_per_split_and_domain(manifest: Manifest) -> None:

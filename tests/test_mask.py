@@ -42,8 +42,8 @@ class Noise:
     domains = ("a", "b")
     mask = None
 
-    def agreed(self, found: Any) -> Any:
-        return found
+    def broadcast(self, value: Any) -> Any:
+        return value
 
     def precision(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -204,7 +204,7 @@ def test_one_loud_entry_hides_many_steady_ones_from_signal_and_not_from_snr() ->
     rows = {"a.0.loud": torch.cat([loud, steady], 1), "a.1.even": 1 + torch.randn(16, 100)}
     found = inputs_as_gradients(rows, entrywise=True)
     kept = {
-        bias: choose_layers(Masking(bias=bias, fraction=0.5), list(rows), found).kept
+        bias: choose_layers(Masking(bias=bias, fraction=0.5), list(rows), found).kept_names
         for bias in ("signal", "snr")
     }  # pyright: ignore
     assert kept == {"signal": ["a.1.even"], "snr": ["a.0.loud"]}
@@ -283,13 +283,14 @@ def test_a_mask_keeps_what_it_was_asked_to_keep(
     changes: dict[str, object], kept: list[int]
 ) -> None:
     chosen = choose_layers(Masking(**changes), NAMES, measured(VALUES))  # pyright: ignore
-    assert set(chosen.kept) == {NAMES[place] for place in kept}
+    assert set(chosen.kept_names) == {NAMES[place] for place in kept}
     assert [layer.name for layer in chosen.layers] == NAMES
 
 
 def test_a_random_mask_follows_its_seed() -> None:
     masks = [
-        choose_layers(Masking(bias="random", seed=seed), NAMES).kept for seed in (0, 0, 1, 2, 3)
+        choose_layers(Masking(bias="random", seed=seed), NAMES).kept_names
+        for seed in (0, 0, 1, 2, 3)
     ]
     assert masks[0] == masks[1]
     assert len({tuple(mask) for mask in masks}) > 1
@@ -323,7 +324,7 @@ def test_a_mask_measures_real_gradients_and_only_its_layers_are_decomposed(tiny:
         mask=Masking(batches=4, warmup_steps=3),
     )
     assert adaptation.mask is not None
-    kept = adaptation.mask.kept
+    kept = adaptation.mask.kept_names
     assert len(kept) == 4
     assert [
         name

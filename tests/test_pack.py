@@ -63,7 +63,7 @@ def test_a_part_of_a_pack_finds_its_own_frames_in_any_order(
 ) -> None:
     for part, whole in (
         (packed.where(split="test", domain="swap"), files.where(split="test", domain="swap")),
-        (packed.spread(1), files.spread(1)),
+        (packed.sample_frames(1), files.sample_frames(1)),
     ):
         assert [read_bytes(place) for place in part.files()] == [
             Path(file).read_bytes() for file in whole.files()

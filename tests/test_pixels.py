@@ -105,7 +105,8 @@ def test_a_matrix_that_cannot_be_converted_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(
         InputError,
-        match=r"colours of the video \(pixel format yuv444p10le, matrix 14 of ITU-T H\.273\) cannot be converted",
+        match=r"colours of the video \(pixel format yuv444p10le, matrix 14 of ITU-T H\.273\) "
+        r"cannot be converted",
     ):
         list(sample_video(path, 1))
 

@@ -35,25 +35,41 @@ from pathlib import Path
 place, count = Path(sys.argv[1]), int(sys.argv[2])
 calls = []
 original = distributed.all_reduce
-distributed.all_reduce = lambda tensor, *rest, **more: (calls.append(tensor.numel() > 100), original(tensor, *rest, **more))[1]
+
+
+def counting_all_reduce(tensor, *rest, **more):
+    calls.append(tensor.numel() > 100)
+    return original(tensor, *rest, **more)
+
+
+distributed.all_reduce = counting_all_reduce
 found = {}
 for name, wrapper in WRAPPERS.items():
     for kind, method in METHODS.items():
         torch.manual_seed(0)
         model = tiny_vit()
-        data = module(place / "data", batch_size=7 if not wrapper.by_domain else 9, batches="balanced" if wrapper.by_domain else "shuffle")
+        size, batches = (9, "balanced") if wrapper.by_domain else (7, "shuffle")
+        data = module(place / "data", batch_size=size, batches=batches)
         adaptation = METHODS[kind](model, None)
         model.eval() if kind == "lora" else None  # dropout has masks of its own in every process
         optimizer = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
-        learner = Learner(model, wrapper, optimizer, constant, adaptation, 20, clip=1.0, domains=data.training_domains)
-        quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")
+        learner = Learner(
+            model, wrapper, optimizer, constant, adaptation, 20,
+            clip=1.0, domains=data.training_domains,
+        )
+        quiet = dict(
+            logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, accelerator="cpu",
+        )
         strategy = UnwrappedDDPStrategy() if count > 1 else "auto"
         quiet |= dict(default_root_dir=place, use_distributed_sampler=False, limit_val_batches=0)
         worker = Trainer(max_epochs=2, devices=count, strategy=strategy, **quiet)
         init_process_group(worker)
         calls.clear()
         worker.fit(learner, datamodule=data)
-        found[name, kind] = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        found[name, kind] = {
+            n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad
+        }
         found[name, kind]["calls"] = torch.tensor(sum(calls) / worker.global_step)
         found[name, kind]["steps"] = torch.tensor(worker.global_step)
 torch.save(found, place / f"{count}_{os.environ.get('LOCAL_RANK', 0)}.pt")

@@ -21,7 +21,8 @@ from tests.test_engine import learner, module, trainer
 from tests.test_resume import TINY
 
 LINE = re.compile(
-    r"Epoch (\d) of (\d): training loss ([\d.]+), video AUC ([\d.]+) on the validation split, \d+ s(, \d+ s left)?\."
+    r"Epoch (\d) of (\d): training loss ([\d.]+), "
+    r"video AUC ([\d.]+) on the validation split, \d+ s(, \d+ s left)?\."
 )
 
 

@@ -21,9 +21,9 @@ from tests.test_manifest import frames
 def test_the_first_frames_of_each_video_or_evenly_spread_ones() -> None:
     manifest = from_entries(frames(length=9), Path("/data"))
     for sampling, kept in (("first", [0, 1, 2]), ("spread", [0, 4, 8])):
-        for (_,), rows in manifest.spread(3, sampling).table.group_by("video"):
+        for (_,), rows in manifest.sample_frames(3, sampling).table.group_by("video"):
             assert rows["index"].sort().to_list() == kept
-    assert len(manifest.spread(20, "first")) == len(manifest)
+    assert len(manifest.sample_frames(20, "first")) == len(manifest)
 
 
 def ffpp() -> pl.DataFrame:

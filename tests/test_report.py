@@ -697,7 +697,8 @@ def test_predictions_that_the_numbers_do_not_follow_from_are_told(runs: Path) ->
     whole.with_columns(-pl.col("logit")).write_parquet(path)
     with pytest.raises(
         InputError,
-        match=r"ff\.parquet does not hold the predictions behind the results beside it \(auc per frame 0\.",
+        match=r"ff\.parquet does not hold the predictions behind the results beside it "
+        r"\(auc per frame 0\.",
     ):
         report(runs, by="domain")
 
@@ -735,7 +736,8 @@ def test_seeds_of_a_row_are_configured_alike(runs: Path) -> None:
     (runs / "swap1" / "config.yaml").write_text(json.dumps(other))
     with pytest.raises(
         InputError,
-        match=r"swap0 and .*swap1 would be seeds of one row, but differ in method\.rank \(4 and 8\)",
+        match=r"swap0 and .*swap1 would be seeds of one row, "
+        r"but differ in method\.rank \(4 and 8\)",
     ):
         report(runs)
 

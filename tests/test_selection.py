@@ -102,7 +102,8 @@ def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(
     alias = selection(home, test=["alias"], others={"alias": other}, roots={"alias": str(away)})
     with pytest.raises(
         InputError,
-        match=r"away holds other, not alias; correct data\.roots\.alias=PATH, or the name in conf/data/alias\.yaml",
+        match=r"away holds other, not alias; "
+        r"correct data\.roots\.alias=PATH, or the name in conf/data/alias\.yaml",
     ):
         assert alias.tests
 
@@ -138,7 +139,8 @@ def test_of_several_compressions_one_has_to_be_named(tmp_path: Path) -> None:
     (crops / "extract.json").write_text('{"frames": null, "sampling": "spread"}')
     with pytest.raises(
         InputError,
-        match=r"crops holds mine in the compressions c23, c40; choose one with data\.compression=NAME, or all",
+        match=r"crops holds mine in the compressions c23, c40; "
+        r"choose one with data\.compression=NAME, or all",
     ):
         assert selection(crops).everything
     assert set(selection(crops, compression="all").everything.table["compression"]) == {

@@ -50,7 +50,7 @@ def test_ties_keeps_the_share_that_its_density_names() -> None:
 
 def test_a_mask_keeps_the_share_that_its_fraction_names() -> None:
     names = [f"blocks.{block}.mlp.fc1" for block in range(100)]
-    assert len(choose_layers(Masking(bias="random", fraction=0.07), names).kept) == 7
+    assert len(choose_layers(Masking(bias="random", fraction=0.07), names).kept_names) == 7
 
 
 def test_a_split_that_is_held_out_has_the_share_that_was_asked_for() -> None:

@@ -429,7 +429,8 @@ def test_missing_frames_do_not_hide_where_the_others_lie(tmp_path: Path) -> None
     (tmp_path / "X.json").write_text(json.dumps({"X": {"X_fake": {"train": video}}}))
     with pytest.raises(
         InputError,
-        match=r"lists elsewhere/X/fake/000/0\.png and 24 more that were looked for, of which none lies under .*data\.root",
+        match=r"lists elsewhere/X/fake/000/0\.png and 24 more that were looked for, "
+        r"of which none lies under .*data\.root",
     ):
         list(deepfakebench.scan(tmp_path, "X.json"))
     for name in names[3:]:
@@ -453,7 +454,8 @@ def test_deepfakebench_copies_that_cannot_be_used_are_refused(tmp_path: Path) ->
     (root / "half.json").write_text('{"X": {"X_fake"')
     with pytest.raises(
         InputError,
-        match=r"half\.json is not a JSON file \(.*line 1 column 16.*; fetch it again if it is cut off",
+        match=r"half\.json is not a JSON file \(.*line 1 column 16.*; "
+        r"fetch it again if it is cut off",
     ):
         list(deepfakebench.scan(root, "half.json"))
     video = {"v": {"label": "mystery", "frames": ["nowhere/v/0.png"]}}
@@ -559,7 +561,8 @@ def test_ffpp_takes_the_split_from_a_deepfakebench_file_wherever_it_lies_and_wit
     file.write_text(json.dumps({"FaceForensics++": {"FF-real": {"train": {"label": "FF-real"}}}}))
     with pytest.raises(
         InputError,
-        match=r"FF-real / train / label in .*FaceForensics\+\+\.json is text, not an object; correct that entry",
+        match=r"FF-real / train / label in .*FaceForensics\+\+\.json is text, not an object; "
+        r"correct that entry",
     ):
         ffpp.read_splits(root, None)
 
@@ -587,7 +590,8 @@ def test_ffpp_is_read_by_deepfakebench_s_file_where_there_is_no_tree(
     assert some.digest() == manifest.where(domain=["real", "NeuralTextures"]).digest()
     with pytest.raises(
         InputError,
-        match=r"lists no videos of Face2Face, FaceSwap; fetch it again, or choose data\.source\.manipulations",
+        match=r"lists no videos of Face2Face, FaceSwap; "
+        r"fetch it again, or choose data\.source\.manipulations",
     ):
         list(ffpp.scan(root))
     with pytest.raises(

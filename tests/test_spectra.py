@@ -100,7 +100,7 @@ def test_pointwise_convolutions_are_matrices() -> None:
         np.testing.assert_allclose(found, values(parts(model, name)), rtol=1e-4, atol=1e-6)
 
 
-def test_under_the_hard_constraint_the_semantic_values_stay_and_the_others_are_the_weights_of_the_directions() -> (
+def test_the_hard_constraint_keeps_semantic_values_and_the_others_are_the_directions_weights() -> (
     None
 ):
     model = tiny_vit()

@@ -154,7 +154,7 @@ def test_manifests_and_tables_are_those_of_the_named_file(tmp_path: Path) -> Non
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two trainings side by side, `run[1]` and `run1`, and a third whose name is a pattern of both."""
+    """Trainings `run[1]` and `run1`, and `run*`, whose name is a pattern of both."""
     folder = tmp_path_factory.mktemp("tables")
     data = [
         "data=folder",
@@ -177,9 +177,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             == 0
         )
     shutil.copytree(folder / "run1", folder / "run*")
-    for shift, name in enumerate(
-        ("run[1]", "run1", "run*"), 1
-    ):  # thresholds tell which predictions they come from
+    # each folder has scores of its own, so that thresholds identify their folder
+    for shift, name in enumerate(("run[1]", "run1", "run*"), 1):
         path = folder / name / "validation.parquet"
         table = read_parquet(path).with_columns(pl.col("logit") * 0.1 + shift)
         with path.open("wb") as file:

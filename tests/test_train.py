@@ -120,7 +120,8 @@ def test_a_run_goes_on_only_as_it_was_configured_and_until_it_is_finished(tmp_pa
     with (
         pytest.raises(
             InputError,
-            match=r"already holds a run, unfinished and different from this one in data\.size; choose another",
+            match=r"already holds a run, unfinished and different from this one in data\.size; "
+            r"choose another",
         ),
         claim_run(Run(tmp_path), config.replace("32", "64"), resumable=True),
     ):

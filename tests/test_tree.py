@@ -363,7 +363,8 @@ def test_a_link_of_an_image_to_nowhere_is_named_when_files_are_looked_for(tree: 
     manifest = from_entries(TREE(tree), tree)
     with pytest.raises(
         InputError,
-        match=r"row \d+ \(test/real/test0/9\.png\) are links to files that are not there; complete the copy, or remove",
+        match=r"row \d+ \(test/real/test0/9\.png\) are links to files that are not there; "
+        r"complete the copy, or remove",
     ):
         manifest.validate()
 
@@ -402,12 +403,14 @@ def nameless(root: Path, what: str) -> str:
     place = os.fsencode(root / "test/real")
     if what == "image":
         os.rename(place + b"/test0/0.png", place + b"/test0/caf\xe9.png")  # noqa: PTH104
-        return rf"The folder {root}/test/real/test0 holds caf\xe9.png, whose name is not UTF-8; rename it."
-    if what == "folder":
+        folder, name = "real/test0", r"caf\xe9.png"
+    elif what == "folder":
         os.rename(place + b"/test0", place + b"/\xff")  # noqa: PTH104
+        folder, name = "real", r"\xff"
     else:
         Path(os.fsdecode(place + b"/\xff.mp4")).touch()
-    return rf"The folder {root}/test/real holds \xff{'.mp4' if what == 'video' else ''}, whose name is not UTF-8; rename it."
+        folder, name = "real", r"\xff.mp4"
+    return rf"The folder {root}/test/{folder} holds {name}, whose name is not UTF-8; rename it."
 
 
 @pytest.mark.parametrize("what", ["image", "folder", "video"])

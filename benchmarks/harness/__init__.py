@@ -1,4 +1,4 @@
-"""What every benchmark shares: interleaved timing, a table on the terminal, and rows as JSON where `--json PATH` asks for them."""
+"""Tools of the benchmarks: interleaved timing, a printed table, and JSON (`--json PATH`)."""
 
 import argparse
 import json
@@ -15,7 +15,11 @@ from fmsd.runs.folder import write_text
 
 
 class Row(TypedDict):
-    """One measured figure; value <= goal is good, a goal of None means that there is none. `peer` is the figure it is measured against."""
+    """One measured figure, good where value <= goal; without a goal it is for information.
+
+    Args:
+        peer: name of the figure that it is measured against.
+    """
 
     name: str
     value: float
@@ -42,7 +46,10 @@ def row(
 def interleaved(
     steps: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each call, round by round; all are measured in turn so that a drift of the machine's speed hits all alike."""
+    """Seconds of each call, round by round.
+
+    All are measured in turn, so that a drift of the machine's speed hits all alike.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(warmup + rounds):
         for name, step in steps.items():

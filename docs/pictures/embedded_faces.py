@@ -1,4 +1,4 @@
-"""Draws embedded_faces.png: one person per column, one forgery family per row, for both embedded datasets.
+"""Draws embedded_faces.png: a person per column, a forgery per row, for both embedded datasets.
 
 python docs/pictures/embedded_faces.py
 """

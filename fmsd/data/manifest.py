@@ -63,7 +63,7 @@ class Manifest:
         ]
         return replace(self, table=self.table.filter(*kept))
 
-    def spread(self, frames: int | None, sampling: str = "spread") -> "Manifest":
+    def sample_frames(self, frames: int | None, sampling: str = "spread") -> "Manifest":
         """At most `frames` frames of each video; None keeps all.
 
         Args:

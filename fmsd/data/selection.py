@@ -273,10 +273,10 @@ class Selection:
         """The manifest with `videos` per domain and `frames` (or `train_frames`) per video."""
         kept = manifest.first(self.videos)
         if self.train_frames == self.frames:
-            return kept.spread(self.frames, self.sampling)
-        train = kept.where(split="train").spread(self.train_frames, self.sampling)
+            return kept.sample_frames(self.frames, self.sampling)
+        train = kept.where(split="train").sample_frames(self.train_frames, self.sampling)
         rest = replace(kept, table=kept.table.filter(pl.col("split") != "train"))
-        rest = rest.spread(self.frames, self.sampling)
+        rest = rest.sample_frames(self.frames, self.sampling)
         return replace(kept, table=pl.concat([train.table, rest.table]))
 
 

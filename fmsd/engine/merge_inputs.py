@@ -73,7 +73,7 @@ def read_inputs(
         if path.is_dir():
             Run(path).record()  # raises if the folder is no run
     opened = open_experts(experts, weights, base_hash, empty)
-    parts = changed_parts(empty, set.union(*(expert.touched for expert in opened)))
+    parts = changed_parts(empty, set.union(*(expert.changed_names for expert in opened)))
     labels = [expert.label for expert in opened]
     specialists = Specialists(
         weights, [expert.state for expert in opened], parts, labels, tmpdir=folder

@@ -113,16 +113,15 @@ class LearnerSettings:
 
 
 @dataclass(frozen=True)
-class Session:
-    """A training that is ready to begin, or to go on.
+class Setup:
+    """A training before its detector is built.
 
     Args:
         choice: how the weights are chosen.
         facts: the facts of the training that its results depend on.
         stamps: the facts of every test dataset, by their stamp.
-        base: the fingerprint of the detector's weights before adaptation.
-        recovery: writes the checkpoints to resume from.
-        resumed: the checkpoint that training goes on from; None for a new one.
+        began: `time.perf_counter()` at the beginning of the run.
+        checkpoint: the one to resume from; None for a new training.
     """
 
     run: Run
@@ -131,11 +130,24 @@ class Session:
     choice: ModelChoice
     facts: Mapping[str, Any]
     stamps: Mapping[str, Any]
+    began: float
+    checkpoint: Path | None
+
+
+@dataclass(frozen=True)
+class Session:
+    """A training that is ready to begin, or to go on.
+
+    Args:
+        base: the fingerprint of the detector's weights before adaptation.
+        recovery: writes the checkpoints to resume from.
+    """
+
+    setup: Setup
     base: str
     adapted: AdaptedDetector
     learner: Learner
     recovery: Recovery
-    resumed: Path | None
 
 
 @dataclass(frozen=True)
@@ -200,42 +212,29 @@ def load_frames(data: DataModule, is_rank_zero: bool) -> None:
         _ = data.training, data.selection.tests
 
 
-def prepare(
-    run: Run,
-    data: DataModule,
-    trainer: Trainer,
-    choice: ModelChoice,
-    parts: Components,
-    plan: Plan,
-    settings: LearnerSettings,
-    facts: Mapping[str, Any],
-    stamps: Mapping[str, Any],
-    began: float,
-    resumed: Path | None,
+def build_session(
+    setup: Setup, parts: Components, plan: Plan, settings: LearnerSettings
 ) -> Session:
     """Builds and adapts the detector, and the learner that trains it.
-
-    Args:
-        began: `time.perf_counter()` at the beginning of the run.
 
     Raises:
         InputError: components or settings that do not fit, or a run that was begun with other
             weights or frames.
     """
+    run, data, trainer = setup.run, setup.data, setup.trainer
     seed_everything(plan.seed)
     reset_peak_gpu_memory()
     model = build_detector(parts.detector, trainer.strategy.root_device, trainer.precision)
     base = adapter.fingerprint(model)
     basis = {"base weights": base, "training and validation frames": data.training.digest()}
-    if resumed is not None:
-        check_basis(resumed, basis)
-    mask = run.folder / MASK
-    adapted = adapt(
-        model, parts.method, trainer, data, mask if resumed is not None and mask.exists() else None
-    )
+    mask = None
+    if setup.checkpoint is not None:
+        check_basis(setup.checkpoint, basis)
+        mask = run.folder / MASK if (run.folder / MASK).exists() else None
+    adapted = adapt(model, parts.method, trainer, data, mask)
     frames = len(data.training.where(split="train"))
     per_epoch = steps_per_epoch(trainer, math.ceil(frames / data.batch_size), settings.accumulate)
-    recovery = Recovery(run.folder / "checkpoints", plan.save_every, basis, began)
+    recovery = Recovery(run.folder / "checkpoints", plan.save_every, basis, setup.began)
     learner = Learner(
         model,
         parts.wrapper,
@@ -248,9 +247,7 @@ def prepare(
         callbacks=[MaskHistoryWriter(run, adapted.adaptation.history), recovery],
         **asdict(settings),
     )
-    return Session(
-        run, data, trainer, choice, facts, stamps, base, adapted, learner, recovery, resumed
-    )
+    return Session(setup, base, adapted, learner, recovery)
 
 
 def run_session(session: Session, loggers: Sequence[Logger]) -> Ending:
@@ -259,11 +256,11 @@ def run_session(session: Session, loggers: Sequence[Logger]) -> Ending:
     Args:
         loggers: get the curves.
     """
-    trainer, stopping = session.trainer, session.choice.stopping
-    finished = fit(trainer, session.learner, session.data, loggers, session.resumed)
+    setup, stopping = session.setup, session.setup.choice.stopping
+    finished = fit(setup.trainer, session.learner, setup.data, loggers, setup.checkpoint)
     exhausted = finished and stopping is not None and stopping.exhausted
     # a later prediction by the same trainer resets its number of steps
-    return Ending(finished, exhausted and trainer.global_step < session.learner.steps)
+    return Ending(finished, exhausted and setup.trainer.global_step < session.learner.steps)
 
 
 def log_sizes(session: Session, method: str) -> None:
@@ -272,7 +269,7 @@ def log_sizes(session: Session, method: str) -> None:
     Args:
         method: its name.
     """
-    data = session.data
+    data = session.setup.data
     log.info(
         "Method %s: %s are trained on %d frames; %d choose the weights.",
         method,

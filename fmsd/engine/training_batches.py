@@ -66,9 +66,9 @@ class TrainingBatches:
         for batch in itertools.islice(self.data.loader(dataset, batches), count):
             yield to_device(batch, self.device)
 
-    def agreed(self, found: Any) -> Any:
-        """The first process's value, in every process."""
-        return broadcast_object(found)
+    def broadcast(self, value: Any) -> Any:
+        """Returns the value of rank 0 in all processes."""
+        return broadcast_object(value)
 
 
 def with_equal_real(manifest: Manifest, domain: str) -> Manifest:

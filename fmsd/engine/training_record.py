@@ -29,25 +29,26 @@ def training_record(
         chosen: when the chosen weights were reached.
         validation: their predictions on the validation split; None where training was interrupted.
     """
-    data, trainer = session.data, session.trainer
+    setup = session.setup
+    data, trainer = setup.data, setup.trainer
     selection = data.selection
     return provenance(request.command) | {
         "overrides": list(request.overrides),
         "choices": dict(request.choices),
         "seed": plan.seed,
         "selection": plan.select,
-        "monitor": session.choice.monitor,
+        "monitor": setup.choice.monitor,
         "monitored": monitored_value(session, validation),
         "thresholds": None
         if validation is None
         else best_thresholds(validation, selection.video_score),
-        "origin": session.facts,
-        "stamps": session.stamps,
+        "origin": setup.facts,
+        "stamps": setup.stamps,
         "epoch": chosen.epoch,
         "steps": chosen.steps,
         "finished": ending.finished,
         "stopped": "patience" if ending.stopped_early else None,
-        "resumed": session.resumed is not None,
+        "resumed": setup.checkpoint is not None,
         "trainable": session.adapted.trainable,
         "parameters": session.adapted.parameters,
         "device": str(trainer.strategy.root_device),
@@ -63,8 +64,8 @@ def training_record(
 def manifest_part(session: Session) -> Mapping[str, Any]:
     """Digests and sizes of the frames that were trained and tested on."""
     return {
-        "train": description.describe_datasets(session.data.training),
-        "test": manifest_records(session.data.selection.tests),
+        "train": description.describe_datasets(session.setup.data.training),
+        "test": manifest_records(session.setup.data.selection.tests),
     }
 
 
@@ -73,8 +74,8 @@ def monitored_value(session: Session, validation: pl.DataFrame | None) -> float 
 
     Where nothing chose them, their video AUC on the validation split, if it was scored.
     """
-    if session.choice.best is not None:
-        return session.choice.best_value
+    if session.setup.choice.best is not None:
+        return session.setup.choice.best_value
     if validation is None:
         return None
-    return video_auc(as_one_dataset(validation), session.data.selection.video_score)
+    return video_auc(as_one_dataset(validation), session.setup.data.selection.video_score)

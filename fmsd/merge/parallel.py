@@ -29,7 +29,7 @@ def parallel_map() -> Iterator[
     threads = torch.get_num_threads()
     workers = min(MAX_THREADS, threads)
 
-    def mapped(
+    def threaded_map(
         work: Callable[[Item], Result], items: Iterable[Item], sizes: Sequence[int]
     ) -> Iterator[Result]:
         waiting: deque[tuple[Future[Result], int]] = deque()
@@ -44,7 +44,7 @@ def parallel_map() -> Iterator[
         workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
     ) as pool:
         try:
-            yield mapped
+            yield threaded_map
         finally:
             # A thread that sets its own number also sets that of threads started later.
             torch.set_num_threads(threads)

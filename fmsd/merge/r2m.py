@@ -85,9 +85,9 @@ class R2M:
         """
         grams, names, sizes = specialists.gram, specialists.names, specialists.sizes
         core = self.core(specialists)
-        with tempfile.TemporaryFile(dir=specialists.tmpdir) as file, parallel_map() as mapped:
+        with tempfile.TemporaryFile(dir=specialists.tmpdir) as file, parallel_map() as threaded_map:
             energies, records = [], []
-            for residuals, record in mapped(
+            for residuals, record in threaded_map(
                 lambda name: self.residuals(specialists, name, core), names, sizes
             ):
                 energies.append(residual_energies(residuals))
@@ -103,7 +103,7 @@ class R2M:
                 for name in names
             )
             weights = scales * self.alpha / grams.shape[-1]
-            thetas = mapped(
+            thetas = threaded_map(
                 lambda arguments: self.theta(specialists, core.weights, *arguments),
                 zip(names, stored, weights, strict=True),
                 sizes,

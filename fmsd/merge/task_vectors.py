@@ -231,8 +231,8 @@ def gram_matrices(specialists: Specialists) -> Iterator[Float64[Tensor, "experts
         return gram
 
     names = specialists.names
-    with parallel_map() as mapped:
-        grams = mapped(new_products, names, specialists.sizes)
+    with parallel_map() as threaded_map:
+        grams = threaded_map(new_products, names, specialists.sizes)
         for index, (name, gram) in enumerate(zip(names, grams, strict=True)):
             if known is not None:
                 gram[:first_new, :first_new] = known[index]

@@ -74,7 +74,7 @@ class Flat:
         self, offset: Float[Tensor, " parameters"], passes: Sequence[Pass]
     ) -> tuple[Float[Tensor, " parameters"], Float[Tensor, " passes"]]:
         """Returns the gradient of the sum of all passes at theta + offset, and the loss of each."""
-        with self.perturbed() as move_to:
+        with self.perturb() as move_to:
             move_to(offset)
             return self.gradient(passes)
 
@@ -119,7 +119,7 @@ class Flat:
             parameter.grad = part.view_as(parameter).to(parameter.dtype) if reached else None
 
     @contextlib.contextmanager
-    def perturbed(self) -> Iterator[Callable[[Tensor], None]]:
+    def perturb(self) -> Iterator[Callable[[Tensor], None]]:
         """Yields `move_to(offset)`, which moves the parameters to theta + offset.
 
         On leaving the context they are theta again, bit for bit, restored from a copy, also if the

@@ -92,7 +92,7 @@ class RoGA(Ascent):
         by_domain, losses = flat.gradients(passes)
         gradient = by_domain.sum(0)
         descent = flat.mask_inactive(gradient)
-        with flat.perturbed() as move_to:
+        with flat.perturb() as move_to:
 
             def ascend(domain_gradient: Tensor, run: Pass) -> Callable[[], Tensor]:
                 def run_at_ascending_point() -> Tensor:

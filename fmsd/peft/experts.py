@@ -31,14 +31,14 @@ class Expert:
         label: a short name, unique among the experts.
         path: the folder of its run, or its file of weights.
         state: its weights in timm's keys, read on access.
-        touched: names of the tensors that may differ from the base's.
+        changed_names: tensors that may differ from the base's.
         sha256: of the file with its weights.
     """
 
     label: str
     path: Path
     state: Mapping[str, Tensor]
-    touched: set[str]
+    changed_names: set[str]
     sha256: str
 
 
@@ -95,7 +95,7 @@ def _open_expert(
 ) -> Expert:
     if path.is_dir():
         folded = FoldedWeights(path, base, base_hash, empty)
-        return Expert(label, path, folded, folded.touched, file_digest(weights_file(path)))
+        return Expert(label, path, folded, folded.changed_names, file_digest(weights_file(path)))
     state = read_state(path)
     check_head_kind(state, empty.backbone, adapter.head_name(empty), str(path))
     weights = to_timm_keys(state, empty.backbone, str(path))

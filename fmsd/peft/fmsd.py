@@ -89,7 +89,7 @@ def fmsd(
     directions = directions_per_subspace(subspaces, directions, constraint)
     layers = candidate_layers(detector, patterns, subspaces, directions)
     masked = None if mask is None else compute_mask(detector, batches, layers, mask)
-    names = list(layers) if masked is None else masked.kept
+    names = list(layers) if masked is None else masked.kept_names
     inject_subspaces(
         detector,
         names,
@@ -220,9 +220,11 @@ def compute_mask(
         )
     else:
         measured = measure_layers(detector, batches, layers, mask)
-        chosen = batches.agreed(choose_layers(mask, list(layers), measured))
+        chosen = batches.broadcast(choose_layers(mask, list(layers), measured))
     log.info(
-        "The layer mask keeps %d of %d candidate layers.", len(chosen.kept), len(chosen.layers)
+        "The layer mask keeps %d of %d candidate layers.",
+        len(chosen.kept_names),
+        len(chosen.layers),
     )
     return chosen
 

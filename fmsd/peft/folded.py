@@ -72,7 +72,7 @@ class FoldedWeights(Mapping[str, Tensor]):
         )
 
     @property
-    def touched(self) -> set[str]:
+    def changed_names(self) -> set[str]:
         """Names of the tensors that may differ from those of the base."""
         return {name for name in self.names if name in self.tensors or self.adapted_layer(name)}
 

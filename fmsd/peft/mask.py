@@ -112,7 +112,7 @@ class LayerMask:
     layers: tuple[ScoredLayer, ...]
 
     @property
-    def kept(self) -> list[str]:
+    def kept_names(self) -> list[str]:
         """Names of the layers to train."""
         return [layer.name for layer in self.layers if layer.kept]
 

@@ -45,8 +45,8 @@ class Batches(Protocol):
         """Returns the precision context of training, for forward passes."""
         ...
 
-    def agreed(self, found: Any) -> Any:
-        """Returns the object of rank 0 in all processes, so that no choice differs by rounding."""
+    def broadcast(self, value: Any) -> Any:
+        """Returns the value of rank 0 in all processes, so that no choice differs by rounding."""
         ...
 
 

@@ -56,15 +56,15 @@ def is_matrix(module: nn.Module) -> bool:
     )
 
 
-def changed_parts(detector: Detector, touched: set[str]) -> dict[str, Part]:
+def changed_parts(detector: Detector, changed: set[str]) -> dict[str, Part]:
     """Returns the parts of a merged adapter: changed tensors, and the buffers of their modules.
 
     Makes the detector's changed parameters trainable and freezes the rest, as `adapter.load` does.
 
     Args:
-        touched: names of the tensors that some specialist changed.
+        changed: names of the tensors that some specialist changed.
     """
     for name, parameter in detector.backbone.named_parameters():
-        parameter.requires_grad_(name in touched)
+        parameter.requires_grad_(name in changed)
     kept = adapter.state_dict(detector)
     return {name: part for name, part in network_parts(detector).items() if name in kept}

@@ -26,11 +26,12 @@ from fmsd.engine.training import (
     Plan,
     Request,
     Session,
+    Setup,
+    build_session,
     build_training_trainer,
     check_same_folder,
     load_frames,
     log_sizes,
-    prepare,
     run_session,
 )
 from fmsd.engine.training_record import training_record
@@ -83,17 +84,16 @@ def train(
         stamps = protocol_stamps(data, facts)
         if is_rank_zero:
             warn_of_copies(data.selection)
-        resumed = broadcast_object(newest_checkpoint(checkpoints) if is_rank_zero else None)
-        session = prepare(
-            run, data, trainer, choice, parts, plan, settings, facts, stamps, began, resumed
-        )
+        checkpoint = broadcast_object(newest_checkpoint(checkpoints) if is_rank_zero else None)
+        setup = Setup(run, data, trainer, choice, facts, stamps, began, checkpoint)
+        session = build_session(setup, parts, plan, settings)
         log_sizes(session, request.name)
         curves = []
         if is_rank_zero:
             write_mask(run, session.adapted.adaptation.mask)
-            curves = [curve_logger(run.folder, resumed), *loggers.values()]
-        if resumed is not None:
-            log.info("Going on from %s.", resumed)
+            curves = [curve_logger(run.folder, checkpoint), *loggers.values()]
+        if checkpoint is not None:
+            log.info("Going on from %s.", checkpoint)
         try:
             publish.log_configuration(loggers.values(), run.folder)
             ending = run_session(session, curves)
@@ -124,11 +124,12 @@ def conclude(
         InputError: no weights were chosen.
         KeyboardInterrupt: training was interrupted.
     """
-    run, data, model = session.run, session.data, session.adapted.model
-    chosen = load_chosen(session.learner, session.choice.checkpoint)
+    setup, model = session.setup, session.adapted.model
+    run, data = setup.run, setup.data
+    chosen = load_chosen(session.learner, setup.choice.checkpoint)
     about = describe_run(request.config, request.name, plan.select)
     write_chosen(run, session.adapted, session.base, about)
-    single = session.trainer
+    single = setup.trainer
     if single.world_size > 1:
         single = single_process_trainer(trainer, run.folder)
     validation = None
@@ -173,8 +174,8 @@ def explain_interruption(session: Session) -> None:
     Raises:
         KeyboardInterrupt: no weights were chosen yet, so nothing can be written.
     """
-    folder = session.run.folder
+    folder = session.setup.run.folder
     if (folder / "checkpoints" / LAST).exists():
         log.warning("Interrupted; go on with fmsd train %s", shell_override("resume", folder))
-    if not session.choice.checkpoint.exists():
+    if not session.setup.choice.checkpoint.exists():
         raise KeyboardInterrupt

@@ -147,8 +147,8 @@ def log_artifacts(
             client.set_tag(logger.run_id, mlflow_name(f"stamp/{dataset}/{level}"), stamp)
     if elsewhere := foreign_artifact_uri(logger):
         log.warning(
-            "MLflow's store would write artifacts to %s, which is outside of the store: it gets the "
-            "values alone.",
+            "MLflow's store would write artifacts to %s, which is outside of the store: "
+            "only values are logged.",
             elsewhere,
         )
         return

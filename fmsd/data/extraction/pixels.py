@@ -30,7 +30,7 @@ class Picture(NamedTuple):
 
     Args:
         aspect: width of a stored pixel over its height.
-        hdr: `pq_eotf` or `hlg_inverse_oetf` where the frames were mapped from HDR to SDR; None otherwise.
+        hdr: `pq_eotf` or `hlg_inverse_oetf` where frames were mapped from HDR to SDR, else None.
         interlaced: whether a frame holds two fields; they are left interleaved.
         grown: factors by which the upright frame was enlarged in x and y to make its pixels square.
     """
