@@ -34,14 +34,18 @@ def settings(verb: str = "train", *overrides: str) -> Any:
         return OmegaConf.to_container(config, resolve=True)
 
 
-@pytest.fixture(scope="module")
-def trained() -> dict[str, Any]:
+def foreign_config() -> dict[str, Any]:
     """The configuration of a run on data that is not here."""
     found = settings(
         "train", "data=folder", "data.root=/nowhere", "backbone=demo_vit", "trainer=smoke"
     )
     found["choices"] = {"method": "fmsd", "data": "folder"}
     return {key: value for key, value in found.items() if key not in ("resume", "trust")}
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Any]:
+    return foreign_config()
 
 
 class Bomb:
