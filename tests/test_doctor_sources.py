@@ -17,7 +17,7 @@ from fmsd.tasks.train import copy_summary
 from tests import test_celebdf as celeb_trees
 from tests import test_deeperforensics as deeper_trees
 from tests import test_dfd as dfd_trees
-from tests import test_sources as forensics_trees
+from tests import test_ffpp as forensics_trees
 from tests import test_wilddeepfake as wild_trees
 from tests.copies import (
     FFPP,
