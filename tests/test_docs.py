@@ -81,6 +81,7 @@ def test_links_paths_and_names_resolve(page: str) -> None:
 def test_a_broken_reference_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "[a](gone.md) [b](#no-heading) [c](#a-heading) `fmsd/gone.py` `fmsd.gone.name`\n\n# A heading\n"
+        "[a](gone.md) [b](#no-heading) [c](#a-heading) `fmsd/gone.py` `fmsd.gone.name`\n\n"
+        "# A heading\n"
     )
     assert list(broken(page)) == ["gone.md", "#no-heading", "fmsd/gone.py", "fmsd.gone.name"]
