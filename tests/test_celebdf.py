@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from fmsd.cli.build import build_selection
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 from fmsd.data.audit.table import part_findings
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Entry, Problem, Video

@@ -19,8 +19,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 from fmsd.cli.build import build, build_data, check_targets, loader_keys
-from fmsd.cli.compose import add_test_sources
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
+from fmsd.cli.data_config import add_test_sources
 from fmsd.cli.main import main
 from fmsd.cli.verbs import VERBS
 from fmsd.data.loading.corruptions import parse_corruptions

@@ -8,7 +8,7 @@ import hydra
 import pytest
 
 from fmsd.cli.build import build_selection
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 from fmsd.data.entries import from_entries
 from fmsd.errors import InputError
 from tests.conftest import write_image

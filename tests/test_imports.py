@@ -13,7 +13,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 from tests.conftest import grow_tree
 from tests.test_report import finished
 

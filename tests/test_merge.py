@@ -15,7 +15,7 @@ import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 from fmsd.cli.main import main
 from fmsd.engine.merge_domains import domain_table
 from fmsd.merge.record import log_truncations

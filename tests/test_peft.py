@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 from torch.nn import functional
 
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 from fmsd.errors import InputError
 from fmsd.linalg import SMALL, Factors, Split, dense_product, singular_directions
 from fmsd.models.detector import Detector, detector

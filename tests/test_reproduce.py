@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import yaml
 
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.tasks.reproduce import compare_results, expand_step, reproduce

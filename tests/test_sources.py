@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from fmsd.cli.build import build_selection
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Frame, Problem, Video
 from fmsd.data.sources import deepfakebench, ffpp, folder, table

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from fmsd.cli.build import build, build_loggers
-from fmsd.cli.files import CONF
+from fmsd.cli.build import build, logger_factories
+from fmsd.cli.conf_files import CONF
 from fmsd.cli.loaded_runs import relocate_embedded_data
 from fmsd.cli.main import main
 from fmsd.cli.packaged_targets import GROUPS, packaged_place, packaged_targets, walk
@@ -515,7 +515,7 @@ def test_a_run_s_loggers_send_nothing_where_the_run_says(
             assert f"give trust='[fmsd.tracking.{name}.]'" in caplog.text
             assert trusted_loggers(other, [f"fmsd.tracking.{name}."]) == other
             caplog.clear()
-    assert set(build_loggers(OmegaConf.create({"logger": nodes}).logger)) == {
+    assert set(logger_factories(OmegaConf.create({"logger": nodes}).logger)) == {
         "wandb",
         "mlflow",
         "tensorboard",
@@ -675,7 +675,7 @@ def test_configurations_of_runs_are_read_in_one_place() -> None:
         str(path.relative_to(ROOT)): reading.findall(path.read_text())
         for path in sorted((ROOT / "fmsd").rglob("*.py"))
     }
-    assert {name for name, matches in found.items() if matches} <= {"fmsd/settings.py"}
+    assert {name for name, matches in found.items() if matches} <= {"fmsd/safe_yaml.py"}
     calls = [
         call
         for path in (ROOT / "fmsd").rglob("*.py")

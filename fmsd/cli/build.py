@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 from fmsd.errors import InputError
 
 
@@ -226,6 +226,6 @@ def check_factory(factory: functools.partial[Any], path: str) -> None:
         raise
 
 
-def build_loggers(nodes: Mapping[str, Any] | None) -> dict[str, Any]:
+def logger_factories(nodes: Mapping[str, Any] | None) -> dict[str, Any]:
     """The logger factories by name."""
     return {name: build(node) for name, node in (nodes or {}).items()}

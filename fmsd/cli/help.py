@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import yaml
 
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 from fmsd.errors import InputError
 
 LINE = re.compile(

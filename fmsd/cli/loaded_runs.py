@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cache import cache_folder
-from fmsd.cli.compose import absolute_path, add_test_sources, check_source
+from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
 from fmsd.cli.run_loggers import foreign_destinations, trust_option
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
@@ -94,14 +94,14 @@ def relocate_embedded_data(run: DictConfig) -> None:
         data.root = data.root if exists else str(cache_folder())
 
 
-def base_weights(base: str | None) -> dict[str, Any]:
+def base_override(base: str | None) -> dict[str, Any]:
     """Backbone settings that load the pretrained weights from `base`; none if it is None."""
     return {} if base is None else {"pretrained": False, "weights": absolute_path(base)}
 
 
 def with_overrides(run: Any, config: DictConfig) -> Any:
     """A run's configuration with the base, data and trainer of the command line applied."""
-    whole: Any = OmegaConf.merge(run, {"backbone": base_weights(config.base)})
+    whole: Any = OmegaConf.merge(run, {"backbone": base_override(config.base)})
     for key in ("data", "trainer"):
         if config[key] is not None and "_target_" in config[key]:
             whole[key] = config[key]  # replaced, not merged: another dataset has another source

@@ -9,11 +9,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 from fmsd.cli.help import groups, help_page
 from fmsd.cli.overrides import to_hydra_overrides
 from fmsd.errors import InputError
-from fmsd.surroundings import replace_unencodable
+from fmsd.machine_errors import replace_unencodable
 
 USAGE = """fmsd VERB [overrides...]
 
@@ -94,7 +94,7 @@ def dispatch(arguments: list[str]) -> int:
     if any(override in HELP for override in overrides):
         print(help_page(verb, [override for override in overrides if override not in HELP]))
         return 0
-    from fmsd.cli.job import configure_logging, run
+    from fmsd.cli.hydra_run import configure_logging, run
     from fmsd.cli.verbs import reproduce
 
     if verb == "reproduce":  # runs other verbs, each with its own configuration

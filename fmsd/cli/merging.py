@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cli.build import build, build_data
-from fmsd.cli.compose import absolute_path
+from fmsd.cli.data_config import absolute_path
 from fmsd.cli.loaded_runs import check_record, is_finished, with_overrides
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.errors import InputError, reason
@@ -40,7 +40,7 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
     else:
         run, before = combine_experts(config, overrides), None
         choices = {"merger": settings.runtime.choices["merger"]}
-    whole, grid = complete(run, config, choices, overrides)
+    whole, grid = complete_merge(run, config, choices, overrides)
     text = OmegaConf.to_yaml(whole, resolve=True)
     if multirun and is_finished(Run(folder), text):
         merged_experts.check_unchanged(folder)
@@ -67,7 +67,7 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
     )
 
 
-def complete(
+def complete_merge(
     run: Any, config: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]
 ) -> tuple[Any, dict[str, list[Any]] | None]:
     """The whole configuration of a merged run, and the values of a search or None.

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 
 GROUPS = (
     "backbone",

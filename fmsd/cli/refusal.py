@@ -18,7 +18,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 from fmsd.cli.help import base_files, choices, groups
 from fmsd.cli.overrides import PATHS, suggestions
 from fmsd.errors import InputError

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmsd.cli.build import loader_keys
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
 from fmsd.cli.packaged_targets import (
     GROUPS,
     Place,
@@ -28,7 +28,7 @@ from fmsd.cli.packaged_targets import (
     walk,
 )
 from fmsd.errors import InputError
-from fmsd.settings import check_yaml
+from fmsd.safe_yaml import check_yaml
 
 NEEDED = ("backbone", "data", "trainer")
 """Keys that every configuration of a run has."""
@@ -154,7 +154,7 @@ def check_loaded(
         ):
             loading = loader_keys() if place == ("data",) else ()
             arguments = {key: value for key, value in node.items() if key not in loading}
-            check_values(arguments, dotted_key(place), source)
+            check_arguments(arguments, dotted_key(place), source)
 
 
 def check_shape(settings: Mapping[str, Any], source: Path) -> None:
@@ -247,7 +247,7 @@ def check_home(target: str, source: Path, trust: Sequence[str]) -> None:
         )
 
 
-def check_values(node: Mapping[str, Any], where: str, source: Path) -> None:
+def check_arguments(node: Mapping[str, Any], where: str, source: Path) -> None:
     """Rejects arguments that a packaged target does not take, or that let it do more than compute.
 
     Raises:

@@ -10,10 +10,10 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fmsd.cli.build import build, build_data, build_loggers, build_selection
-from fmsd.cli.compose import absolute_path, check_outside, check_source, make_paths_absolute
-from fmsd.cli.files import CONF
-from fmsd.cli.loaded_runs import base_weights, check_record, load_finished_run
+from fmsd.cli.build import build, build_data, build_selection, logger_factories
+from fmsd.cli.conf_files import CONF
+from fmsd.cli.data_config import absolute_path, check_outside, check_source, make_paths_absolute
+from fmsd.cli.loaded_runs import base_override, check_record, load_finished_run
 from fmsd.cli.merging import merge
 from fmsd.cli.run_loggers import trusted_loggers
 from fmsd.cli.training import train
@@ -42,7 +42,7 @@ def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
         config=OmegaConf.to_yaml(whole, resolve=True),
         command=command,
         corruptions=corruptions,
-        logger=build_loggers(trusted_loggers(whole.get("logger"), config.trust, run.folder)),
+        logger=logger_factories(trusted_loggers(whole.get("logger"), config.trust, run.folder)),
     )
 
 
@@ -73,7 +73,7 @@ def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     run = Run(Path(config.run).expanduser().absolute())
     check_record(run)
     loaded = load_run_config(run.config, config.trust, built=("backbone",))
-    backbone = OmegaConf.merge(loaded, {"backbone": base_weights(config.base)}).backbone
+    backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
     task.fold(run, build(backbone), Path(config.out).expanduser())
 
 

@@ -17,15 +17,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fmsd.cli.compose import absolute_path
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import CONF
+from fmsd.cli.data_config import absolute_path
 from fmsd.cli.refusal import UNREADABLE, check_override_types, translate_hydra_error
 from fmsd.cli.sweep import SWEEP
 from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.cli.verbs import VERBS
 from fmsd.errors import BusyError, InputError
+from fmsd.machine_errors import machine_error
 from fmsd.runs.folder import BUSY, ERROR, remove_empty_folders, write_text
-from fmsd.surroundings import machine_error
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +241,7 @@ OUTPUT_ERRORS = {
     errno.ENOTDIR: "lies below a file, where a folder is wanted",
     errno.ENAMETOOLONG: "has a name that is too long for the file system",
 }
-"""Why an output folder cannot be created, beside the reasons in `fmsd.surroundings`."""
+"""Why an output folder cannot be created, beside the reasons in `fmsd.machine_errors`."""
 
 
 def output_error(error: Exception, outputs: Sequence[Path]) -> InputError | None:

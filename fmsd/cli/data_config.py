@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 import fmsd.cli.resolvers  # noqa: F401  which the configuration files call
 from fmsd.data.overrides import as_names
 from fmsd.errors import InputError
-from fmsd.settings import EMBEDDED
+from fmsd.safe_yaml import EMBEDDED
 
 
 def make_paths_absolute(data: DictConfig) -> None:
