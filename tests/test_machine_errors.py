@@ -15,8 +15,9 @@ import pytest
 import fmsd
 from fmsd import check_python
 from fmsd.cache import cache_folder
+from fmsd.cli.main import replace_unencodable
 from fmsd.errors import InputError
-from fmsd.machine_errors import machine_error, replace_unencodable
+from fmsd.machine_errors import machine_error
 from tests.conftest import ROOT
 
 

@@ -15,11 +15,11 @@ import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from fmsd.cli.conf_files import CONF
 from fmsd.cli.main import main
 from fmsd.engine.merge_domains import domain_table
 from fmsd.merge.record import log_truncations
 from fmsd.models.detector import detector, weights_path
+from fmsd.package_files import CONF
 from fmsd.runs.folder import Run
 from fmsd.state import read_state
 from fmsd.tasks import merge as merging

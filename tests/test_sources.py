@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 
 from fmsd.cli.build import build_selection
-from fmsd.cli.conf_files import CONF
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Frame, Problem, Video
 from fmsd.data.sources import deepfakebench, ffpp, folder, table
@@ -21,6 +20,7 @@ from fmsd.data.sources import synthetic as embedded
 from fmsd.data.sources.tree import list_videos
 from fmsd.data.synthetic import plan
 from fmsd.errors import InputError
+from fmsd.package_files import CONF
 from tests import test_celebdf, test_df40, test_dfdc, test_uadfv, test_wilddeepfake
 from tests.conftest import ROOT, grow_tree, write_image
 

@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from fmsd.cli.hydra_compat import values_by_key
 from fmsd.errors import InputError
 from fmsd.quoting import hydra_quote
 from fmsd.runs.folder import write_text
@@ -83,19 +81,8 @@ def start_sweep(config: DictConfig) -> None:
 def sweep_values(config: DictConfig) -> dict[str, list[str]]:
     """Every key that a sweep sets, with its values or the distribution they are drawn from."""
     params = config.hydra.sweeper.get("params") or {}
-    parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(
-        [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
-    )
-    return {override.get_key_element(): override_values(override) for override in parsed}
-
-
-def override_values(override: Override) -> list[str]:
-    """The values that an override gives its key in a sweep; of an interval its text."""
-    if override.is_discrete_sweep():
-        return sorted(override.sweep_string_iterator())
-    if override.is_sweep_override():
-        return [(override.input_line or "").partition("=")[2]]
-    return [override.get_value_element_as_str()]
+    of_sweeper = (f"{key}={value}" for key, value in params.items())
+    return values_by_key([*of_sweeper, *config.hydra.overrides.task])
 
 
 def begin_sweep(folder: Path, notes: Path, given: Mapping[str, Sequence[str]], jobs: int) -> None:
@@ -151,7 +138,7 @@ def read_contents(folder: Path) -> dict[str, list[str]]:
 
 
 def find_matching_sweep(parent: Path, given: Mapping[str, Sequence[str]]) -> Path | None:
-    """The newest sweep below `parent` whose jobs include these, or are included in them.
+    """The newest sweep below `parent` whose values are a superset or a subset of these.
 
     The newest sweep with the same keys that does not match is logged with the difference.
 

@@ -28,8 +28,8 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
     settings = HydraConfig.get()
     overrides = settings.overrides.task
     if config.resume is not None:
-        place = Path(config.resume).expanduser().absolute()
-        config, folder = load_interrupted_run(place, overrides, config.trust)
+        run_folder = Path(config.resume).expanduser().absolute()
+        config, folder = load_interrupted_run(run_folder, overrides, config.trust)
     else:
         complete_training(config)
         multirun = settings.mode == RunMode.MULTIRUN
@@ -94,17 +94,13 @@ def complete_training(config: DictConfig) -> None:
 
 
 def check_train_config(config: DictConfig) -> None:
-    """Rejects settings of a training that its objects would ignore or take in different ways.
-
-    Raises:
-        InputError: there is one.
-    """
+    """Rejects settings of a training that its objects would ignore or take in different ways."""
     from fmsd.engine.training import LearnerSettings
 
     known = inspect.signature(LearnerSettings).parameters
-    if odd := [key for key in config.learner if key not in known]:
+    if unknown := [key for key in config.learner if key not in known]:
         raise InputError(
-            f"Training has no setting learner.{odd[0]}",
+            f"Training has no setting learner.{unknown[0]}",
             "leave it out; fmsd train --help shows those it has",
         )
     check_argument_types(LearnerSettings, config.learner, "learner")
@@ -151,8 +147,8 @@ def run_in_processes(config: DictConfig, folder: Path) -> int | None:
         for source in settings.runtime.config_sources
         if source.provider == "command-line"
     ]
-    place = ["hydra.mode=RUN", f"hydra.run.dir={hydra_quote(folder)}"]
-    return launch(["-m", "fmsd", "train", *settings.overrides.task, *place, *files], count)
+    single_job = ["hydra.mode=RUN", f"hydra.run.dir={hydra_quote(folder)}"]
+    return launch(["-m", "fmsd", "train", *settings.overrides.task, *single_job, *files], count)
 
 
 def process_count(trainer: DictConfig) -> int:
