@@ -1,4 +1,4 @@
-"""Refusals of the machine as input errors: folders, shared memory, open files, processes."""
+"""Translates errors that the machine causes: folders, shared memory, open files, processes."""
 
 import errno
 import re

@@ -4,7 +4,6 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 from fmsd.cli.build import LOADER_KEYS, build, build_data, check_targets
+from fmsd.cli.conf_files import walk
 from fmsd.cli.data_config import add_test_sources
 from fmsd.cli.main import main
 from fmsd.cli.merging import is_backbone_chosen, settings_of_experts
@@ -55,12 +55,8 @@ def build_part(config: Any, part: str) -> Any:
     return build_data(config.data) if part == "data" else build(config[part])
 
 
-def targets(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield node
-        for child in node.values():
-            yield from targets(child)
+def targets(config: Any) -> list[dict[str, Any]]:
+    return [node for _, node in walk(config) if isinstance(node, dict) and "_target_" in node]
 
 
 def verb_of(experiment: str) -> str:

@@ -247,13 +247,13 @@ def output_error(error: Exception, outputs: Sequence[Path]) -> InputError | None
         or not isinstance(error.filename, str)
     ):
         return None
-    place = Path(error.filename).absolute()
+    path = Path(error.filename).absolute()
     if outputs and not any(
-        place.is_relative_to(output) or output.is_relative_to(place) for output in outputs
+        path.is_relative_to(output) or output.is_relative_to(path) for output in outputs
     ):
         return None
     return InputError(
-        f"{place} {OUTPUT_ERRORS[error.errno]}",
+        f"{path} {OUTPUT_ERRORS[error.errno]}",
         "choose another place with hydra.run.dir=PATH, or out=PATH where the verb has it",
     )
 

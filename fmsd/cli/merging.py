@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cli.build import build, build_data
+from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path
 from fmsd.cli.hydra_compat import parse_value
 from fmsd.cli.loaded_runs import check_record, is_finished, with_overrides
@@ -150,7 +151,7 @@ def settings_of_experts(runs: Sequence[Run], trust: object) -> dict[str, Any]:
     Raises:
         InputError: a run is damaged, or two have different backbones.
     """
-    trainer = OmegaConf.load(CONF / "trainer" / "default.yaml")
+    trainer = read_conf_file(CONF / "trainer" / "default.yaml").values
     merged: dict[str, Any] = {"data": None, "trainer": trainer, "seed": 0}
     for run in reversed(runs):
         check_record(run)

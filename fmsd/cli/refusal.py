@@ -215,19 +215,20 @@ def _first_swept(overrides: Sequence[str]) -> str | None:
     return None
 
 
-def default_values(verb: str, overrides: Sequence[str], wrong: str) -> dict[str, Any]:
+def default_values(verb: str, overrides: Sequence[str], left_out: str) -> dict[str, Any]:
     """By dotted key, the values of a verb's configuration with the given choices of groups.
 
     The first choice of a sweep counts; overrides of other keys are left out.
 
     Args:
-        wrong: a group whose choice is left out.
+        left_out: a group whose choice is not applied, as it is the mistake.
     """
     known = groups(verb)
     chosen = [
         override.partition(",")[0]
         for override in overrides
-        if override.partition("=")[0].lstrip("+") in known and not override.startswith(f"{wrong}=")
+        if override.partition("=")[0].lstrip("+") in known
+        and not override.startswith(f"{left_out}=")
     ]
     data = [choice for choice in chosen if choice.startswith("data=")]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -255,21 +256,21 @@ def check_override_types(
     """
     keys = [override.partition("=")[0].lstrip("+") for override in overrides if "=" in override]
     values = {key: OmegaConf.select(config, key) for key in keys}
-    usual = packaged_values(verb, chosen) if keys else {}
+    defaults = packaged_values(verb, chosen) if keys else {}
     for key, value in values.items():
         replaced = isinstance(value, DictConfig) or (value is None and "." in key)
-        below = [name.removeprefix(f"{key}.") for name in usual if name.startswith(f"{key}.")]
+        below = [name.removeprefix(f"{key}.") for name in defaults if name.startswith(f"{key}.")]
         if below and not replaced and key not in groups(verb):
             raise InputError(
                 f"{key}={_override_text(value)} is no setting: {key} has {', '.join(below)}",
                 f"give e.g. {key}.{below[0]}=VALUE",
             )
     for key, value in values.items():
-        default = usual.get(key)
+        default = defaults.get(key)
         if key not in MIXED and isinstance(value, str) and isinstance(default, int | float):
-            what = "neither true nor false" if isinstance(default, bool) else "no number"
+            fault = "neither true nor false" if isinstance(default, bool) else "no number"
             raise InputError(
-                f"{key}={value} is {what}", f"give e.g. {key}={_override_text(default)}"
+                f"{key}={value} is {fault}", f"give e.g. {key}={_override_text(default)}"
             )
 
 

@@ -103,14 +103,14 @@ def trusted_prefixes(trust: object) -> tuple[str, ...]:
 
 
 def check_loaded(
-    settings: Any, source: Path, trust: Sequence[str] = (), built: Sequence[str] = GROUPS
+    config: Any, source: Path, trust: Sequence[str] = (), built: Sequence[str] = GROUPS
 ) -> None:
     """Rejects loaded settings other than plain values and packaged targets at their key paths.
 
     Nothing that is not trusted is imported or called.
 
     Args:
-        settings: a whole configuration, or one with some of its groups.
+        config: a whole configuration, or one with some of its groups.
         source: the file, for the message.
         trust: prefixes of dotted names.
         built: the groups whose arguments are checked, too.
@@ -118,13 +118,13 @@ def check_loaded(
     Raises:
         InputError: a resolver, a key of Hydra, a target or an argument that is not allowed there.
     """
-    if present := [key for key in ("defaults", "hydra") if key in settings]:
+    if present := [key for key in ("defaults", "hydra") if key in config]:
         raise InputError(
             f"{source} has the key {present[0]}, which no run has",
             "take it out if you know this run",
         )
-    check_shape(settings, source)
-    for key_path, node in walk(settings):
+    check_shape(config, source)
+    for key_path, node in walk(config):
         if isinstance(node, dict):
             check_node(key_path, node, source, trust)
         if not (node is None or isinstance(node, dict | list | str | int | float)):
@@ -138,7 +138,7 @@ def check_loaded(
                 f"{source} would look something up: {lookups[0]!r} at {dotted_key(key_path)}",
                 "write the value in its place, as runs are written",
             )
-    for key_path, node in walk(settings):  # only now: this imports targets
+    for key_path, node in walk(config):  # only now: this imports targets
         if (
             isinstance(node, dict)
             and "_target_" in node
@@ -151,14 +151,14 @@ def check_loaded(
             check_arguments(arguments, dotted_key(key_path), source)
 
 
-def check_shape(settings: Mapping[str, Any], source: Path) -> None:
+def check_shape(config: Mapping[str, Any], source: Path) -> None:
     """Rejects loaded settings with a group that has no target, or with unknown learner settings."""
     parts = {
-        group: settings[group]
+        group: config[group]
         for group in GROUPS
-        if settings.get(group) is not None and group != "logger"
+        if config.get(group) is not None and group != "logger"
     }
-    logger, learner = settings.get("logger") or {}, settings.get("learner") or {}
+    logger, learner = config.get("logger") or {}, config.get("learner") or {}
     parts |= (
         {f"logger.{name}": node for name, node in logger.items()}
         if isinstance(logger, dict)
