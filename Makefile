@@ -10,10 +10,10 @@ demo: .venv/installed ## Train FMSD, full fine-tuning and a probe on embedded da
 	$(BIN)/fmsd report runs=runs/demo-$(STAMP) out=runs/demo-$(STAMP)/report
 STAMP := $(shell date +%Y-%m-%d_%H-%M-%S)
 
-# NAME is the table, WORDS are overrides:
-# make reproduce NAME=generalise WORDS="data.root=FACES backbone.weights=FILE"
+# NAME is the table, OVERRIDES are for its trainings:
+# make reproduce NAME=generalise OVERRIDES="data.root=FACES backbone.weights=FILE"
 reproduce: .venv/installed ## Repeat a table of experiments/ with one seed
-	$(BIN)/fmsd reproduce $(NAME) $(WORDS)
+	$(BIN)/fmsd reproduce $(NAME) $(OVERRIDES)
 
 test: .venv/installed-dev ## Run the tests that a commit needs (minutes)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(COVERAGE)

@@ -3,8 +3,8 @@
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036  what is imported below cannot be read by older ones
-    found = "%d.%d" % sys.version_info[:2]  # noqa: UP031  older ones know no f-strings
-    sys.exit("fmsd: Python 3.11 or later is needed; this is Python " + found + ".")
+    version = "%d.%d" % sys.version_info[:2]  # noqa: UP031  older ones know no f-strings
+    sys.exit("fmsd: Python 3.11 or later is needed; this is Python " + version + ".")
 
 from fmsd.cli.main import main
 

@@ -22,14 +22,14 @@ def print_table(
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
     caption: str = "",
-    words: Collection[str] = (),
+    text_columns: Collection[str] = (),
 ) -> None:
     """Prints a table with a caption; the first column is left-aligned, the others right-aligned.
 
     A file or pipe gets the table in its full width.
 
     Args:
-        words: further columns that hold text and are left-aligned.
+        text_columns: further columns that are left-aligned.
     """
     console = Console()
     if not console.is_terminal:
@@ -37,7 +37,9 @@ def print_table(
     table = Table()
     for index, name in enumerate(header):
         table.add_column(
-            Text(name), justify="right" if index and name not in words else "left", overflow="fold"
+            Text(name),
+            justify="right" if index and name not in text_columns else "left",
+            overflow="fold",
         )
     for row in rows:
         table.add_row(*map(Text, row))  # a plain string's [brackets] would be taken for a style

@@ -1,5 +1,7 @@
 """Errors of the user's input: a message that names the thing, and a remedy."""
 
+from collections.abc import Iterator
+
 
 class InputError(Exception):
     """Input that cannot be used.
@@ -33,3 +35,18 @@ def reason(error: Exception) -> str:
     """The first line of an error's text, or the name of its class if it has none."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def error_chain(error: BaseException, *, suppressed: bool = False) -> Iterator[BaseException]:
+    """Yields an error and its causes, each once.
+
+    Args:
+        suppressed: also those that `raise ... from None` hides.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        hidden = current.__suppress_context__ and not suppressed
+        current = current.__cause__ or (None if hidden else current.__context__)

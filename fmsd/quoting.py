@@ -5,12 +5,18 @@ import shlex
 from pathlib import Path
 
 
-def hydra_quote(text: str | Path) -> str:
-    """Quotes a text so that Hydra parses it as exactly this text."""
-    plain = re.sub(
-        r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), str(text)
+def hydra_quote(text: str | Path, mark: str = "'") -> str:
+    """Quotes a text so that Hydra parses it as exactly this text.
+
+    Args:
+        mark: single or double quote.
+    """
+    escaped = re.sub(
+        rf"(\\*)({mark}|$)",
+        lambda match: match[1] * 2 + (f"\\{mark}" if match[2] else ""),
+        str(text),
     )
-    return "'" + plain.replace("${", "\\${") + "'"
+    return mark + escaped.replace("${", "\\${") + mark
 
 
 def shell_override(key: str, path: str | Path) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
-from fmsd.signature import Fault, is_safetensors, is_zip, recognise
+from fmsd.magic_numbers import Fault, is_safetensors, is_zip, recognise
 
 CODES = {
     torch.float64: "F64",

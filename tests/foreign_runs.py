@@ -10,7 +10,7 @@ import hydra
 import yaml
 from omegaconf import OmegaConf
 
-from fmsd.cli.files import CONF
+from fmsd.package_files import CONF
 
 
 def settings(verb: str = "train", *overrides: str) -> Any:

@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 from fmsd.cli.build import build_selection
-from fmsd.cli.files import CONF
 from fmsd.data.audit.table import part_findings
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Entry, Problem, Video
 from fmsd.data.sources import celebdf
 from fmsd.errors import InputError
+from fmsd.package_files import CONF
 from tests.conftest import write_image
 
 REALS = {"Celeb-real": ("id0_0000", "id0_0001", "id1_0000"), "YouTube-real": ("00000", "00170")}

@@ -13,12 +13,13 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fmsd.cli.files import CONF
-from fmsd.cli.help import file_header, file_keys, groups, help_page
-from fmsd.cli.job import output_error
+from fmsd.cli.conf_files import groups
+from fmsd.cli.help import file_header, file_keys, help_page
+from fmsd.cli.hydra_run import output_error
 from fmsd.cli.main import USAGE, main
 from fmsd.cli.overrides import BARE, to_hydra_overrides
 from fmsd.errors import InputError
+from fmsd.package_files import CONF
 from fmsd.quoting import hydra_quote
 from tests.conftest import grow_tree
 

@@ -4,7 +4,6 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
-from fmsd.cli.build import build, build_data, check_targets, loader_keys
-from fmsd.cli.compose import add_test_sources
-from fmsd.cli.files import CONF
+from fmsd.cli.build import LOADER_KEYS, build, build_data, check_targets
+from fmsd.cli.conf_files import walk
+from fmsd.cli.data_config import add_test_sources
 from fmsd.cli.main import main
+from fmsd.cli.merging import is_backbone_chosen, settings_of_experts
 from fmsd.cli.verbs import VERBS
 from fmsd.data.loading.corruptions import parse_corruptions
 from fmsd.errors import InputError
 from fmsd.models.detector import detector
+from fmsd.package_files import CONF
 
 ROOT = CONF.parent
 GROUPS = sorted(
@@ -54,12 +55,8 @@ def build_part(config: Any, part: str) -> Any:
     return build_data(config.data) if part == "data" else build(config[part])
 
 
-def targets(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield node
-        for child in node.values():
-            yield from targets(child)
+def targets(config: Any) -> list[dict[str, Any]]:
+    return [node for _, node in walk(config) if isinstance(node, dict) and "_target_" in node]
 
 
 def verb_of(experiment: str) -> str:
@@ -88,13 +85,21 @@ def test_every_choice_binds_to_the_signature_of_its_target(group: str, choice: s
     for node in targets(config):
         module, _, name = node["_target_"].rpartition(".")
         function = getattr(importlib.import_module(module), name)
-        loading = loader_keys() if node is config.get("data") else ()
+        loading = LOADER_KEYS if node is config.get("data") else ()
         arguments = {
             key: value
             for key, value in node.items()
             if not key.startswith("_") and key not in loading
         }
         inspect.signature(function).bind_partial(**arguments)
+
+
+def test_the_keys_of_the_loaders_are_those_of_their_file_and_of_the_data_module() -> None:
+    from fmsd.engine.datamodule import DataModule
+
+    assert tuple(yaml.safe_load((CONF / "loader" / "default.yaml").read_text())) == LOADER_KEYS
+    parameters = inspect.signature(DataModule).parameters
+    assert {*LOADER_KEYS} == parameters.keys() - {"selection", "watch_tests"}
 
 
 @pytest.mark.parametrize("verb", list(VERBS))
@@ -257,6 +262,29 @@ def learning(config: Any) -> tuple[Any, ...]:
         config.learner.weight_decay,
         config.learner.decay,
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "chosen"),
+    [
+        ([], False),
+        (["data=synthetic"], False),  # it brings a backbone
+        (["data=folder", "trainer=smoke"], False),
+        (["backbone=demo_vit"], True),
+        (["data=synthetic", "backbone=demo_vit"], True),
+        (["backbone=demo_vit", "backbone.size=96"], True),
+    ],
+)
+def test_a_merge_takes_the_backbone_of_its_runs_unless_the_command_line_names_one(
+    overrides: list[str], chosen: bool
+) -> None:
+    compose("merge", "experts=[a,b]", *overrides)
+    assert is_backbone_chosen(overrides) is chosen
+
+
+def test_the_trainer_of_a_merge_of_files_is_that_of_a_training() -> None:
+    compose("merge", "experts=[a,b]")
+    assert settings_of_experts([], [])["trainer"] == compose("train").trainer
 
 
 def test_effort_learns_as_it_was_released_and_whatever_the_command_line_says_wins() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 import fmsd
 from fmsd.data.frame import Problem
-from fmsd.errors import BusyError, InputError
+from fmsd.errors import BusyError, InputError, error_chain
 
 PACKAGE = Path(fmsd.__file__).parent
 
@@ -47,3 +47,11 @@ def test_every_input_error_of_the_package_has_a_remedy():
         if len(node.args) < 2 and not isinstance(node.args[0], ast.Starred)
     ]
     assert not bare
+
+
+def test_the_chain_of_an_error_has_its_causes_once_and_hidden_ones_on_demand():
+    cause, hidden, error = OSError(), KeyError(), InputError("What", "remedy")
+    error.__cause__, cause.__context__, hidden.__context__ = cause, hidden, error
+    cause.__suppress_context__ = True
+    assert list(error_chain(error)) == [error, cause]
+    assert list(error_chain(error, suppressed=True)) == [error, cause, hidden]

@@ -8,9 +8,9 @@ import hydra
 import pytest
 
 from fmsd.cli.build import build_selection
-from fmsd.cli.files import CONF
 from fmsd.data.entries import from_entries
 from fmsd.errors import InputError
+from fmsd.package_files import CONF
 from tests.conftest import write_image
 
 PAIRS = {"train": [["071", "054"]], "val": [["720", "672"]], "test": [["953", "974"]]}

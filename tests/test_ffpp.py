@@ -9,11 +9,11 @@ import hydra
 import pytest
 
 from fmsd.cli.build import build_selection
-from fmsd.cli.files import CONF
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Problem, Video
 from fmsd.data.sources import ffpp
 from fmsd.errors import InputError
+from fmsd.package_files import CONF
 from tests.conftest import write_image
 from tests.test_deepfakebench import benchmark
 

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from fmsd.cli.build import build_loggers
-from fmsd.cli.files import CONF
+from fmsd.cli.build import logger_factories
 from fmsd.cli.loaded_runs import relocate_embedded_data
 from fmsd.cli.main import main
 from fmsd.cli.run_loggers import foreign_destinations, trusted_loggers
 from fmsd.data.synthetic.plan import VERSION
+from fmsd.package_files import CONF
 from tests.conftest import ROOT
 from tests.foreign_runs import folder, foreign_config, launch, settings
 
@@ -108,7 +108,7 @@ def test_a_run_s_loggers_send_nothing_where_the_run_says(
             assert f"give trust='[fmsd.tracking.{name}.]'" in caplog.text
             assert trusted_loggers(other, [f"fmsd.tracking.{name}."]) == other
             caplog.clear()
-    assert set(build_loggers(OmegaConf.create({"logger": nodes}).logger)) == {
+    assert set(logger_factories(OmegaConf.create({"logger": nodes}).logger)) == {
         "wandb",
         "mlflow",
         "tensorboard",
@@ -144,7 +144,7 @@ def test_configurations_of_runs_are_read_in_one_place() -> None:
         str(path.relative_to(ROOT)): reading.findall(path.read_text())
         for path in sorted((ROOT / "fmsd").rglob("*.py"))
     }
-    assert {name for name, matches in found.items() if matches} <= {"fmsd/settings.py"}
+    assert {name for name, matches in found.items() if matches} <= {"fmsd/safe_yaml.py"}
     calls = [
         call
         for path in (ROOT / "fmsd").rglob("*.py")

@@ -13,7 +13,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from fmsd.cli.files import CONF
+from fmsd.package_files import CONF
 from tests.conftest import grow_tree
 from tests.runs import finished
 
@@ -70,7 +70,7 @@ def test_report_imports_no_trainer(tmp_path: Path) -> None:
     finished(tmp_path / "runs" / "one", ["data=ff"], 0)
     code, imported = modules_of(["report", "runs=runs", "out=out"], tmp_path)
     assert code == 0
-    assert not imported & {"lightning", "wandb", "timm", "albumentations", "cv2"}
+    assert not imported & {"lightning", "wandb", "timm", "albumentations", "cv2", "torchvision"}
 
 
 def test_fold_imports_no_trainer(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from fmsd.cli.files import CONF
 from fmsd.cli.main import main
 from fmsd.engine.merge_domains import domain_table
+from fmsd.package_files import CONF
 from fmsd.runs.folder import Run
 from fmsd.tasks import merge as merging
 from tests.specialists import METHODS, RUNS, fold_specialists, record, weights

@@ -7,9 +7,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from fmsd.cli.files import CONF
-from fmsd.cli.packaged_targets import GROUPS, packaged_place, packaged_targets, walk
+from fmsd.cli.conf_files import walk
+from fmsd.cli.packaged_targets import GROUPS, packaged_key_path, packaged_targets
 from fmsd.cli.trust import check_loaded, load_run_config
+from fmsd.package_files import CONF
 from tests.foreign_runs import folder, settings
 
 
@@ -35,7 +36,7 @@ def test_the_packaged_targets_are_networks_data_and_ways_to_compute() -> None:
         "fmsd.engine.distributed.UnwrappedDDPStrategy": None
     }
     assert "fmsd.data.sources.celebdf.scan" in packaged_targets()["data", "source", "tree"]
-    assert packaged_place(("data", "others", "far", "tree")) == ("data", "source", "tree")
+    assert packaged_key_path(("data", "others", "far", "tree")) == ("data", "source", "tree")
     homes = {target.rpartition(".")[0] for target in targets}
     kinds = (
         r"fmsd\.(peft|merge|optim|data\.sources)\.\w+|fmsd\.tracking\.(wandb|mlflow|tensorboard)"

@@ -14,10 +14,10 @@ import yaml
 from torch import nn
 from torch.nn import functional
 
-from fmsd.cli.files import CONF
 from fmsd.errors import InputError
 from fmsd.linalg import SMALL, Factors, Split, dense_product, singular_directions
 from fmsd.models.detector import Detector, detector
+from fmsd.package_files import CONF
 from fmsd.peft import svd_cache
 from fmsd.peft.fmsd import Constraint, fmsd
 from fmsd.peft.full import full

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 import yaml
 
-from fmsd.cli.files import CONF
 from fmsd.cli.main import main
 from fmsd.errors import InputError
+from fmsd.package_files import CONF
 from fmsd.tasks.reproduce import compare_results, expand_step, reproduce
 from tests.conftest import grow_tree
 

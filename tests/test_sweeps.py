@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from fmsd.cli.main import main
+from fmsd.cli.outcome import run_to_end
 from fmsd.cli.sweep import CONTENTS, begin_sweep, find_matching_sweep
 from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.errors import InputError
@@ -195,7 +197,7 @@ def broken() -> int:
 
 
 def refused() -> int:
-    raise InputError("Give another.")
+    raise InputError("It is none", "give another")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def refused() -> int:
         (lambda: -9, "failed", 1, None),
         (lambda: BUSY, "at work in another process", 0, None),
         (broken, "failed", 1, "ZeroDivisionError: of no use"),
-        (refused, "failed", 2, "Give another."),
+        (refused, "failed", 2, "It is none; give another."),
     ],
 )
 def test_how_a_job_ended_is_in_files(
@@ -221,7 +223,7 @@ def test_how_a_job_ended_is_in_files(
     write_text(run / ERROR, "of the time before")
     begin_sweep(tmp_path / "sweep", notes, {"b": ["1", "2", "3"]}, 3)
     JobNote(1, ["b=2"], str(tmp_path / "sweep" / "dead")).write(notes)
-    run_noted_job(work, JobNote(0, ["b=1"], str(run)), notes)
+    run_noted_job(partial(run_to_end, work, "train", []), JobNote(0, ["b=1"], str(run)), notes)
     lines = (run / ERROR).read_text().splitlines() if (run / ERROR).exists() else [None]
     assert lines[-1] == error
     assert report_sweep(notes) == (code or 1)
@@ -240,7 +242,8 @@ def test_ctrl_c_is_noted_and_passed_on(tmp_path: Path, capsys: pytest.CaptureFix
     notes = tmp_path / "sweep" / ".jobs" / "1"
     begin_sweep(tmp_path / "sweep", notes, {"b": ["1", "2", "3"]}, 3)
     with pytest.raises(KeyboardInterrupt):
-        run_noted_job(interrupted, JobNote(0, ["b=1"], str(tmp_path / "sweep" / "job")), notes)
+        job = JobNote(0, ["b=1"], str(tmp_path / "sweep" / "job"))
+        run_noted_job(partial(run_to_end, interrupted, "train", []), job, notes)
     assert report_sweep(notes) == 1
     assert "1 interrupted, 2 not begun" in (said := capsys.readouterr().out)
     assert re.search(r"b=1 +│ Interrupted\.", said)

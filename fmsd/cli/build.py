@@ -4,58 +4,45 @@ import copy
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import dotted_key, walk
+from fmsd.cli.hydra_compat import dotted_key_of
 from fmsd.errors import InputError
 
-
-def check_targets(node: object) -> None:
-    """Rejects a configuration with a `_target_` that cannot be imported.
-
-    Raises:
-        InputError: there is one.
-    """
-    if isinstance(node, dict) and "_target_" in node:
-        try:
-            get_object(node["_target_"])
-        except (ImportError, AttributeError, ValueError, TypeError) as error:
-            raise InputError(
-                f"The _target_ {node['_target_']!r} cannot be imported "
-                f"({' '.join(str(error).split())})",
-                "correct it; a module of your own is found where it is installed or its folder is "
-                "in PYTHONPATH",
-            ) from error
-    for _, child in _children(node):
-        check_targets(child)
+LOADER_KEYS = ("size", "augment", "batches", "domains", "batch_size", "workers", "seed")
+"""The keys of `data` that configure its loaders, from `conf/loader`."""
 
 
-def _children(node: object) -> Iterable[tuple[Any, Any]]:
-    """The values of a mapping or list with their keys or positions; of anything else nothing."""
-    if isinstance(node, dict):
-        return node.items()
-    return enumerate(node) if isinstance(node, list) else ()
+def check_targets(config: object) -> None:
+    """Rejects a configuration with a `_target_` that cannot be imported."""
+    for _, node in walk(config):
+        if isinstance(node, dict) and "_target_" in node:
+            try:
+                get_object(node["_target_"])
+            except (ImportError, AttributeError, ValueError, TypeError) as error:
+                raise InputError(
+                    f"The _target_ {node['_target_']!r} cannot be imported "
+                    f"({' '.join(str(error).split())})",
+                    "correct it; a module of your own is found where it is installed or its folder "
+                    "is in PYTHONPATH",
+                ) from error
 
 
-def check_types(node: object, path: str) -> None:
+def check_types(config: object, path: str) -> None:
     """Rejects values of another scalar type than the functions of this package are annotated with.
 
     Args:
-        path: the node's dotted key.
-
-    Raises:
-        InputError: there is one; the message names its key.
+        path: the dotted key of `config`.
     """
-    if isinstance(node, dict) and str(node.get("_target_", "")).startswith("fmsd."):
-        check_argument_types(get_object(node["_target_"]), node, path)
-    for key, child in _children(node):
-        check_types(child, f"{path}.{key}")
+    for key_path, node in walk(config, (path,)):
+        if isinstance(node, dict) and str(node.get("_target_", "")).startswith("fmsd."):
+            check_argument_types(get_object(node["_target_"]), node, dotted_key(key_path))
 
 
 def check_argument_types(target: Callable[..., Any], values: Mapping[Any, Any], path: str) -> None:
@@ -63,18 +50,15 @@ def check_argument_types(target: Callable[..., Any], values: Mapping[Any, Any], 
 
     Args:
         path: the dotted key that the values lie below.
-
-    Raises:
-        InputError: there is one.
     """
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for name, value in values.items():
         kinds = _scalar_kinds(hints.get(str(name), Any))
         if kinds and not any(_fits(value, kind) for kind in kinds):
-            what, example = _expectation(kinds)
-            shown = str(value).lower() if isinstance(value, bool) else value
+            fault, example = _expectation(kinds)
+            text = str(value).lower() if isinstance(value, bool) else value
             raise InputError(
-                f"{path}.{name}={shown} is {what}",
+                f"{path}.{name}={text} is {fault}",
                 f"give e.g. {path}.{name}={example}{', or null' if None in kinds else ''}",
             )
 
@@ -104,7 +88,7 @@ def _scalar_kinds(annotation: Any) -> list[Any]:
 
 
 def _expectation(kinds: Sequence[Any]) -> tuple[str, str]:
-    """What a value is not that fits none of the kinds, and an example of one that fits."""
+    """Why a value fits none of the kinds, as "no number", and a valid example."""
     if float in kinds:
         return "no number", "1"
     return ("no whole number", "1") if int in kinds else ("neither true nor false", "true")
@@ -125,7 +109,7 @@ def build(node: Any) -> Any:
     Raises:
         InputError: a target cannot be imported, or its arguments do not fit it.
     """
-    plain, path = OmegaConf.to_container(node, resolve=True), node._get_full_key("")
+    plain, path = OmegaConf.to_container(node, resolve=True), dotted_key_of(node)
     check_targets(plain)
     check_types(plain, path)
     try:
@@ -142,46 +126,29 @@ def build(node: Any) -> Any:
     return built
 
 
-@functools.cache
-def loader_keys() -> tuple[str, ...]:
-    """The keys of `data` that configure its loaders; all others configure its selection."""
-    return tuple(yaml.safe_load((CONF / "loader" / "default.yaml").read_text(encoding="utf-8")))
-
-
 def build_selection(data: DictConfig) -> Any:
-    """Builds the selection of frames that `data` configures, without the keys of the loaders.
-
-    Raises:
-        InputError: as `build`.
-    """
-    selection = copy.deepcopy(data)  # with the same parent, which interpolations look into
+    """Builds the selection of frames that `data` configures, without the keys of the loaders."""
+    # A deep copy keeps the parent, which interpolations look into; OmegaConf.masked_copy drops it
+    selection = copy.deepcopy(data)
     with open_dict(selection):
-        for key in loader_keys():
+        for key in LOADER_KEYS:
             selection.pop(key, None)
     return build(selection)
 
 
 def data_factory(data: DictConfig) -> Callable[..., Any]:
-    """The factory of the data module that `data` configures: its selection, and its loaders.
-
-    Raises:
-        InputError: as `build`.
-    """
+    """The factory of the data module that `data` configures: its selection, and its loaders."""
     from fmsd.engine.datamodule import DataModule  # imports Lightning
 
     selection = build_selection(data)
     settings: Any = OmegaConf.to_container(data, resolve=True)
-    loader = {key: settings[key] for key in loader_keys() if key in settings}
+    loader = {key: settings[key] for key in LOADER_KEYS if key in settings}
     check_argument_types(DataModule, loader, "data")
     return functools.partial(DataModule, selection, **loader)
 
 
 def build_data(data: DictConfig) -> Any:
-    """Builds the data module that `data` configures.
-
-    Raises:
-        InputError: as `build`, or a setting of the loaders is out of range.
-    """
+    """Builds the data module that `data` configures."""
     return data_factory(data)()
 
 
@@ -193,7 +160,7 @@ def check_factories(built: object, path: str) -> None:
 
     Raises:
         InputError: it is a factory with such arguments.
-        ValueError: an attribute is one.
+        ValueError: an attribute of it is a factory with such arguments.
     """
     if isinstance(built, functools.partial):
         check_factory(built, path)
@@ -208,8 +175,8 @@ def check_factory(factory: functools.partial[Any], path: str) -> None:
     """Rejects a factory with arguments that its function does not take.
 
     Raises:
-        InputError: keyword arguments, which another file than the function's may have set.
-        ValueError: any others.
+        InputError: surplus keyword arguments, which another file than the function's may have set.
+        ValueError: surplus positional arguments.
     """
     try:
         inspect.signature(factory)
@@ -226,6 +193,6 @@ def check_factory(factory: functools.partial[Any], path: str) -> None:
         raise
 
 
-def build_loggers(nodes: Mapping[str, Any] | None) -> dict[str, Any]:
+def logger_factories(nodes: Mapping[str, Any] | None) -> dict[str, Any]:
     """The logger factories by name."""
     return {name: build(node) for name, node in (nodes or {}).items()}

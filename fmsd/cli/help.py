@@ -3,14 +3,13 @@
 import re
 import shutil
 import textwrap
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
-from fmsd.cli.files import CONF
+from fmsd.cli.conf_files import base_files, default_choices, groups, left_out_groups, read_conf_file
 from fmsd.errors import InputError
+from fmsd.package_files import CONF
 
 LINE = re.compile(
     r"""^(?P<indent> *)(?P<quote>"?)(?P<key>[\w+]+)(?P=quote):"""
@@ -82,32 +81,6 @@ def file_header(file: Path) -> tuple[str, list[str]]:
     return " ".join(description), examples
 
 
-def groups(verb: str) -> dict[str, list[str]]:
-    """The groups of a verb's configuration, in order, each with its choices."""
-    return {group: choices(group) for group in _default_choices(CONF / f"{verb}.yaml")}
-
-
-def _default_choices(file: Path) -> dict[str, str]:
-    """The groups in the defaults list of a verb's file, each with its choice."""
-    entries = yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults", [])
-    return {
-        group: "null" if choice is None else str(choice)
-        for entry in entries
-        if isinstance(entry, dict)
-        for group, choice in entry.items()
-        if "@" not in group
-    }
-
-
-def choices(group: str) -> list[str]:
-    """The choices of a group; one in a folder below has that as prefix: `recipes/effort`."""
-    folder = CONF / group
-    names = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
-    return sorted(
-        name.as_posix() for name in names if not any(part.startswith("_") for part in name.parts)
-    )
-
-
 def help_page(verb: str, arguments: Sequence[str] = ()) -> str:
     """The description, examples, keys and groups of a verb, or of the groups among its arguments.
 
@@ -136,8 +109,7 @@ def help_page(verb: str, arguments: Sequence[str] = ()) -> str:
     parts.append("\n".join(["Keys, with their defaults (??? must be given)", *_rows(shown)]))
     if known:
         rows = [
-            (name, choice, ", ".join(known[name]))
-            for name, choice in _default_choices(file).items()
+            (name, choice, ", ".join(known[name])) for name, choice in default_choices(verb).items()
         ]
         parts.append("\n".join(["Groups, with their defaults and choices", *_rows(rows)]))
         parts.append(
@@ -152,11 +124,7 @@ def help_page(verb: str, arguments: Sequence[str] = ()) -> str:
 
 
 def _group_page(verb: str, group: str, choice: str, known: dict[str, list[str]]) -> str:
-    """The choices of a group, or the keys of one choice.
-
-    Raises:
-        InputError: there is no such choice.
-    """
+    """The choices of a group, or the keys of one choice."""
     if choice and choice not in known[group]:
         raise InputError(
             f"There is no {group}={choice}", f"choose one of {', '.join(known[group])}"
@@ -168,41 +136,14 @@ def _group_page(verb: str, group: str, choice: str, known: dict[str, list[str]])
         )
     file = CONF / group / f"{choice}.yaml"
     merged: dict[str, Key] = {}
-    left_out = without_groups(verb)
+    left_out = left_out_groups(verb)
     for part in base_files(file, left_out):
-        whole = "# @package _global_" in part.read_text(encoding="utf-8").splitlines()
-        for key in file_keys(part, "" if whole else f"{group}."):
+        package = read_conf_file(part, group).package
+        for key in file_keys(part, "".join(f"{name}." for name in package)):
             if key.value or key.about:  # a comment holds for files based on this one, too
                 about = key.about or merged.get(key.name, key).about
                 merged[key.name] = key._replace(about=about)
     return "\n".join([_wrap(file_header(file)[0], ""), "", *_rows(list(merged.values()))])
-
-
-def without_groups(verb: str) -> set[str]:
-    """The groups, nested in those of a verb, that it leaves out: `override loader@data: null`."""
-    entries = yaml.safe_load((CONF / f"{verb}.yaml").read_text(encoding="utf-8"))["defaults"]
-    pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
-    overridden = [name.removeprefix("override ") for name, choice in pairs if choice is None]
-    return {name.partition("@")[0] for name in overridden if "@" in name}
-
-
-def base_files(file: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
-    """Yields the files that a file is based on by its defaults list, then the file itself.
-
-    Args:
-        left_out: nested groups whose files are skipped.
-    """
-    for entry in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []):
-        if isinstance(entry, str):
-            base = file.parent / f"{entry.partition('@')[0]}.yaml"
-            if base.is_file():
-                yield from base_files(base, left_out)
-        else:
-            for name, choice in entry.items():
-                group = name.removeprefix("/").partition("@")[0]
-                if name.startswith("/") and group not in left_out:
-                    yield CONF / group / f"{choice}.yaml"
-    yield file
 
 
 def _width() -> int:

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cache import cache_folder
-from fmsd.cli.compose import absolute_path, add_test_sources, check_source
+from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
 from fmsd.cli.run_loggers import foreign_destinations, trust_option
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
@@ -22,11 +22,7 @@ WRITTEN_FOLDERS = ("checkpoints", "logs", "explanations", "predictions", "evalua
 
 
 def check_links(folder: Path) -> None:
-    """Rejects a run with links that lead out of its folder: writing would replace other files.
-
-    Raises:
-        InputError: there is one.
-    """
+    """Rejects a run with links that lead out of its folder: writing would replace other files."""
     home = folder.resolve()
     inside = (path for name in WRITTEN_FOLDERS for path in (folder / name).rglob("*"))
     for path in itertools.chain(folder.iterdir() if folder.is_dir() else (), inside):
@@ -38,16 +34,12 @@ def check_links(folder: Path) -> None:
 
 
 def check_record(run: Run) -> None:
-    """Rejects a run whose `run.json` lacks the keys that every verb about a run needs.
-
-    Raises:
-        InputError: a key is missing, or the file.
-    """
+    """Rejects a run whose `run.json` lacks the keys that every verb about a run needs."""
     record = run.record()
     kinds = {"seed": int, "manifests": dict}
-    if odd := [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]:
+    if missing := [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]:
         raise InputError(
-            f"{run.folder / 'run.json'} does not hold the {odd[0]} of a run",
+            f"{run.folder / 'run.json'} does not hold the {missing[0]} of a run",
             "put it back, or train the run anew",
         )
 
@@ -67,21 +59,22 @@ def load_finished_run(
     overrides = HydraConfig.get().overrides.task
     check_record(run)
     check_links(run.folder)
-    if wrong := [override for override in overrides if override.lstrip("+").startswith(fixed)]:
+    if forbidden := [override for override in overrides if override.lstrip("+").startswith(fixed)]:
         raise InputError(
-            f"{', '.join(wrong)} would change the run itself, which {verb} takes as it was trained",
+            f"{', '.join(forbidden)} would change the run itself, which {verb} takes as it was "
+            "trained",
             "leave it out (base=PATH sets where its base weights lie)",
         )
     loaded = load_run_config(run.config, config.trust)
     relocate_embedded_data(loaded)
-    whole = with_overrides(loaded, config)
-    if whole.data is None:
+    run_config = with_overrides(loaded, config)
+    if run_config.data is None:
         raise InputError(
             f"The run in {run.folder} was merged from files and has no data of its own",
             "give data=NAME",
         )
-    check_source(whole.data, overrides)
-    return run, whole
+    check_source(run_config.data, overrides)
+    return run, run_config
 
 
 def relocate_embedded_data(run: DictConfig) -> None:
@@ -94,24 +87,26 @@ def relocate_embedded_data(run: DictConfig) -> None:
         data.root = data.root if exists else str(cache_folder())
 
 
-def base_weights(base: str | None) -> dict[str, Any]:
+def base_override(base: str | None) -> dict[str, Any]:
     """Backbone settings that load the pretrained weights from `base`; none if it is None."""
     return {} if base is None else {"pretrained": False, "weights": absolute_path(base)}
 
 
 def with_overrides(run: Any, config: DictConfig) -> Any:
     """A run's configuration with the base, data and trainer of the command line applied."""
-    whole: Any = OmegaConf.merge(run, {"backbone": base_weights(config.base)})
+    result: Any = OmegaConf.merge(run, {"backbone": base_override(config.base)})
     for key in ("data", "trainer"):
         if config[key] is not None and "_target_" in config[key]:
-            whole[key] = config[key]  # replaced, not merged: another dataset has another source
-        elif config[key] is not None and whole[key] is not None:
-            whole[key] = OmegaConf.merge(whole[key], config[key])  # as trainer=smoke sets data keys
-    if whole.data is not None:
-        add_test_sources(whole.data)
+            result[key] = config[key]  # replaced, not merged: another dataset has another source
+        elif config[key] is not None and result[key] is not None:
+            result[key] = OmegaConf.merge(
+                result[key], config[key]
+            )  # as trainer=smoke sets data keys
+    if result.data is not None:
+        add_test_sources(result.data)
     for key in ("choices", "overrides"):  # of the run, not of this command
-        whole.pop(key, None)
-    return whole
+        result.pop(key, None)
+    return result
 
 
 def is_finished(run: Run, config: str) -> bool:
@@ -162,11 +157,11 @@ def load_interrupted_run(
             f"The run in {folder} is finished",
             f"test it again with fmsd evaluate {shell_override('run', folder)}",
         )
-    if others := [
+    if surplus := [
         override for override in overrides if not override.startswith(("resume=", "trust="))
     ]:
         raise InputError(
-            f"{', '.join(others)} would change the run, which goes on as it was configured",
+            f"{', '.join(surplus)} would change the run, which goes on as it was configured",
             "leave it out",
         )
     if "choices" not in config:
@@ -174,8 +169,8 @@ def load_interrupted_run(
             f"{run.config} is no configuration of a training (it has no choices)",
             "put it back, or train anew",
         )
-    if elsewhere := foreign_destinations(config.get("logger"), trust):
-        name, setting = next(iter(elsewhere.items()))
+    if destinations := foreign_destinations(config.get("logger"), trust):
+        name, setting = next(iter(destinations.items()))
         raise InputError(
             f"{run.config} sets where results are sent ({setting})",
             f"if they shall go there, give {trust_option(config.logger[name])}",

@@ -5,15 +5,16 @@ A verb and its libraries are imported when it runs, so that `fmsd --help` answer
 
 import difflib
 import importlib.metadata
+import io
 import os
 import sys
 from collections.abc import Sequence
 
-from fmsd.cli.files import CONF
-from fmsd.cli.help import groups, help_page
+from fmsd.cli.conf_files import groups
+from fmsd.cli.help import help_page
 from fmsd.cli.overrides import to_hydra_overrides
 from fmsd.errors import InputError
-from fmsd.surroundings import replace_unencodable
+from fmsd.package_files import CONF
 
 USAGE = """fmsd VERB [overrides...]
 
@@ -69,6 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def replace_unencodable() -> None:
+    """Prints a question mark for a character that the terminal's encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def dispatch(arguments: list[str]) -> int:
     """Prints help or the version, or runs a verb.
 
@@ -94,11 +102,11 @@ def dispatch(arguments: list[str]) -> int:
     if any(override in HELP for override in overrides):
         print(help_page(verb, [override for override in overrides if override not in HELP]))
         return 0
-    from fmsd.cli.job import configure_logging, run
+    from fmsd.cli.hydra_run import configure_logging, run
     from fmsd.cli.verbs import reproduce
 
     if verb == "reproduce":  # runs other verbs, each with its own configuration
-        configure_logging(verb)
+        configure_logging(lightning=False)
         return reproduce(overrides, main)
     return run(verb, to_hydra_overrides(verb, overrides, groups(verb)))
 

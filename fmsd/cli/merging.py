@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cli.build import build, build_data
-from fmsd.cli.compose import absolute_path
+from fmsd.cli.conf_files import read_conf_file
+from fmsd.cli.data_config import absolute_path
+from fmsd.cli.hydra_compat import parse_value
 from fmsd.cli.loaded_runs import check_record, is_finished, with_overrides
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.errors import InputError, reason
+from fmsd.package_files import CONF
 from fmsd.runs.folder import Run
 
 log = logging.getLogger(__name__)
@@ -40,37 +41,39 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
     else:
         run, before = combine_experts(config, overrides), None
         choices = {"merger": settings.runtime.choices["merger"]}
-    whole, grid = complete(run, config, choices, overrides)
-    text = OmegaConf.to_yaml(whole, resolve=True)
+    merged_config, grid = complete_merge(run, config, choices, overrides)
+    text = OmegaConf.to_yaml(merged_config, resolve=True)
     if multirun and is_finished(Run(folder), text):
         merged_experts.check_unchanged(folder)
         log.info("%s is finished: skipped.", folder)
         return
-    data = whole.data
+    data = merged_config.data
     if data is not None and not config.test:
-        data = OmegaConf.merge(whole, {"data": {"test": []}}).data
+        data = OmegaConf.merge(merged_config, {"data": {"test": []}}).data
     task.merge(
-        detector=build(whole.backbone),
-        merger=build(whole.merger),
-        experts=[Path(path) for path in whole.experts],
+        detector=build(merged_config.backbone),
+        merger=build(merged_config.merger),
+        experts=[Path(path) for path in merged_config.experts],
         data=None if data is None else build_data(data),
-        trainer=build(whole.trainer),
+        trainer=build(merged_config.trainer),
         folder=folder,
         config=text,
         command=command,
         overrides=overrides,
         choices=choices,
-        seed=whole.seed,
+        seed=merged_config.seed,
         grid=grid,
         before=before,
-        ceiling=[Path(path) for path in whole.ceiling] if whole.get("ceiling") else None,
+        ceiling=[Path(path) for path in merged_config.ceiling]
+        if merged_config.get("ceiling")
+        else None,
     )
 
 
-def complete(
+def complete_merge(
     run: Any, config: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]
 ) -> tuple[Any, dict[str, list[Any]] | None]:
-    """The whole configuration of a merged run, and the values of a search or None.
+    """The complete configuration of a merged run, and the values of a search or None.
 
     Args:
         run: from `combine_experts` or `extend_merge`.
@@ -80,20 +83,20 @@ def complete(
     Raises:
         InputError: a path that does not exist, or half of the settings of a search.
     """
-    whole = with_overrides(run, config)
-    if whole.data is not None and config.on is not None:
-        whole.data.train = _as_list(config.on)
+    merged_config = with_overrides(run, config)
+    if merged_config.data is not None and config.on is not None:
+        merged_config.data.train = _as_list(config.on)
     if config.ceiling is not None:
-        whole.ceiling = existing_paths(_as_list(config.ceiling), "ceiling")
+        merged_config.ceiling = existing_paths(_as_list(config.ceiling), "ceiling")
     grid = None if config.search is None else parse_search(config.search)
     if (grid is None) != (config.on is None):
         raise InputError(
             "A search needs both, its values and the data whose validation split chooses",
             "give search='NAME=VALUES ...' and on=DATASET (or on=[A,B])",
         )
-    whole.search, whole.test = config.search, config.test
-    whole.choices, whole.overrides = choices, overrides
-    return whole, grid
+    merged_config.search, merged_config.test = config.search, config.test
+    merged_config.choices, merged_config.overrides = choices, overrides
+    return merged_config, grid
 
 
 def _as_list(given: Any) -> Any:
@@ -109,11 +112,11 @@ def combine_experts(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """
     from fmsd.peft import experts as merged_experts
 
-    given = _as_list(config.experts) or []
-    merged_experts.check_count([Path(os.path.normpath(absolute_path(path))) for path in given])
-    experts = existing_paths(given, "experts")
+    paths = _as_list(config.experts) or []
+    merged_experts.check_count([Path(os.path.normpath(absolute_path(path))) for path in paths])
+    experts = existing_paths(paths, "experts")
     folders = [Run(Path(path)) for path in experts if Path(path).is_dir()]
-    chosen = is_backbone_chosen(config, overrides)
+    chosen = is_backbone_chosen(overrides)
     if not folders and config.backbone is None:
         raise InputError(
             "The experts are files, which do not hold their network's configuration",
@@ -131,12 +134,12 @@ def combine_experts(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return run
 
 
-def is_backbone_chosen(config: DictConfig, overrides: Sequence[str]) -> bool:
-    """Whether the command line chooses a backbone; a data file alone may bring one, too."""
+def is_backbone_chosen(overrides: Sequence[str]) -> bool:
+    """Whether the command line chooses a backbone; one that a data file brings is not chosen."""
+    choices = HydraConfig.get().runtime.choices
     if any(override.lstrip("+").startswith("backbone") for override in overrides):
         return True
-    data = [override for override in overrides if override.startswith("data=")]
-    return config.backbone != hydra.compose("merge", data).backbone
+    return choices["backbone"] is not None and choices["data"] is None
 
 
 def settings_of_experts(runs: Sequence[Run], trust: object) -> dict[str, Any]:
@@ -148,7 +151,8 @@ def settings_of_experts(runs: Sequence[Run], trust: object) -> dict[str, Any]:
     Raises:
         InputError: a run is damaged, or two have different backbones.
     """
-    merged: dict[str, Any] = {"data": None, "trainer": hydra.compose("train").trainer, "seed": 0}
+    trainer = read_conf_file(CONF / "trainer" / "default.yaml").values
+    merged: dict[str, Any] = {"data": None, "trainer": trainer, "seed": 0}
     for run in reversed(runs):
         check_record(run)
         loaded: Any = load_run_config(run.config, trust)
@@ -174,11 +178,13 @@ def existing_paths(paths: Sequence[str], key: str) -> list[str]:
         key: the key that names them, for the message.
 
     Raises:
-        InputError: one does not exist.
+        InputError: a path does not exist.
     """
     absolute = [os.path.normpath(absolute_path(path)) for path in paths]
-    if gone := [path for path in absolute if not os.path.lexists(path)]:
-        raise InputError(f"There is no weights file and no run {gone[0]}", f"correct {key}='[...]'")
+    if missing := [path for path in absolute if not os.path.lexists(path)]:
+        raise InputError(
+            f"There is no weights file and no run {missing[0]}", f"correct {key}='[...]'"
+        )
     return absolute
 
 
@@ -197,9 +203,9 @@ def extend_merge(config: DictConfig, overrides: Sequence[str]) -> tuple[Any, dic
             "give add=RUN_OR_FILE and to=MERGED",
         )
     fixed = ("merger", "experts", "experiments", "backbone", "search", "on=", "seed")
-    if other := [override for override in overrides if override.lstrip("+~").startswith(fixed)]:
+    if forbidden := [override for override in overrides if override.lstrip("+~").startswith(fixed)]:
         raise InputError(
-            f"{', '.join(other)} would change the recipe of {config.to}",
+            f"{', '.join(forbidden)} would change the recipe of {config.to}",
             "leave it out, or merge anew with experts='[...]'",
         )
     path = Path(absolute_path(config.to))
@@ -222,7 +228,7 @@ def read_merge_record(path: Path) -> dict[str, Any]:
     """The record that a merge wrote.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is no JSON, or holds no merger.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -239,7 +245,7 @@ def parse_search(text: str) -> dict[str, list[Any]]:
     """The values to try of each coefficient, from `alpha=0.4,0.6 ratio=0.1,0.2`.
 
     Raises:
-        InputError: it is written otherwise.
+        InputError: the text has another form, or a name twice.
     """
     grid: dict[str, list[Any]] = {}
     for assignment in str(text).split():
@@ -249,10 +255,5 @@ def parse_search(text: str) -> dict[str, list[Any]]:
                 f"search={text!r} is not of the form 'alpha=0.4,0.6 ratio=0.1,0.2', each name once",
                 "correct it",
             )
-        grid[name] = [parse_scalar(value) for value in values.split(",")]
+        grid[name] = [parse_value(value) for value in values.split(",")]
     return grid
-
-
-def parse_scalar(text: str) -> Any:
-    """A value as Hydra parses it on the command line."""
-    return OverridesParser.create().parse_override(f"x={text}").value()

@@ -145,12 +145,12 @@ def _path(key: str, value: str, sweep: bool) -> str:
 
 def _run_of(text: str) -> str:
     """The folder of the run if the path is one of its files; any other path unchanged."""
-    place = Path(os.path.expanduser(text))  # noqa: PTH111  leaves unknown users alone
-    known = place.name in ("run.json", "config.yaml", "results.csv", "results.md")
-    home = place.parent if known else place.parent.parent if place.suffix == ".ckpt" else None
+    path = Path(os.path.expanduser(text))  # noqa: PTH111  leaves unknown users alone
+    is_run_file = path.name in ("run.json", "config.yaml", "results.csv", "results.md")
+    folder = path.parent if is_run_file else path.parent.parent if path.suffix == ".ckpt" else None
     return (
-        str(home)
-        if home is not None and os.path.isfile(home / "config.yaml") and os.path.isfile(place)
+        str(folder)
+        if folder is not None and os.path.isfile(folder / "config.yaml") and os.path.isfile(path)
         else text
     )
 

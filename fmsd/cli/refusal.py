@@ -3,12 +3,11 @@
 import difflib
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hydra
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -18,10 +17,11 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from fmsd.cli.files import CONF
-from fmsd.cli.help import base_files, choices, groups
+from fmsd.cli.conf_files import base_files, choices, dotted_values, groups, read_conf_file
+from fmsd.cli.hydra_compat import is_swept
 from fmsd.cli.overrides import PATHS, suggestions
-from fmsd.errors import InputError
+from fmsd.errors import InputError, error_chain
+from fmsd.package_files import CONF
 from fmsd.quoting import hydra_quote
 
 LAUNCHERS = {
@@ -39,18 +39,17 @@ UNREADABLE = (HydraException, yaml.YAMLError)
 """Errors of configuration files, beside those of OmegaConf."""
 
 
-def unwrap(error: InputError) -> InputError:
-    """The input error that a loader process raised: torch adds that process's traceback to it."""
-    text = error.message.rpartition("InputError: ")[2]
-    return error if text == error.message else type(error)(text.strip().removesuffix("."))
+def without_worker_traceback(error: InputError) -> InputError:
+    """An input error that a loader process raised, without that process's traceback.
 
-
-def error_chain(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and its causes; resolver errors of OmegaConf have theirs as context."""
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or current.__context__
+    torch raises it again in the training process as `InputError(traceback)`: with the traceback as
+    its message, whose last line is the error's class and sentence, and without a remedy.
+    """
+    if error.remedy:
+        return error
+    name = re.escape(f"{type(error).__module__}.{type(error).__qualname__}")
+    sentences = re.split(rf"^{name}: ", error.message, flags=re.MULTILINE)
+    return error if len(sentences) == 1 else type(error)(sentences[-1].strip().removesuffix("."))
 
 
 def translate_hydra_error(  # noqa: PLR0911  one for each class of errors
@@ -62,9 +61,9 @@ def translate_hydra_error(  # noqa: PLR0911  one for each class of errors
         overrides: those of the command line.
     """
     text = " ".join(str(error if str(error) else error.__cause__).split())
-    for cause in error_chain(error):
+    for cause in error_chain(error, suppressed=True):  # OmegaConf hides those of its resolvers
         if isinstance(cause, InputError):
-            return unwrap(cause)
+            return without_worker_traceback(cause)
         if isinstance(cause, OverrideParseException):
             return _unreadable_override(cause.override, verb)
         if isinstance(cause, MissingConfigException):
@@ -106,7 +105,10 @@ def _no_sweep(swept: str, verb: str, overrides: Sequence[str]) -> InputError:
 
 
 def _translate_text(text: str, verb: str, overrides: Sequence[str]) -> InputError:
-    """The input error for the text of a Hydra error that has no class or fields of its own."""
+    """The input error for the text of a Hydra error.
+
+    Hydra raises ConfigCompositionException for all of them, and the key is only in its text.
+    """
     if match := re.search(r"You must specify '(\w+)'|Missing mandatory value: (\S+)", text):
         return _missing_value(match[1] or match[2], verb)
     if match := re.search(r"config group '([^']+)' does not exist", text):
@@ -117,7 +119,7 @@ def _translate_text(text: str, verb: str, overrides: Sequence[str]) -> InputErro
         )
     if match := re.search(r"Could not delete from config\. '([^']+)' does not exist", text):
         return _unknown_key(match[1], verb, overrides)
-    if "hydra.launcher.tasks_per_node" in text:
+    if re.search(r"hydra\.launcher\.(tasks|gpus)_per_node", text):
         return InputError(
             "hydra/launcher=slurm starts a task per device",
             "give their number with trainer.devices=NUMBER",
@@ -153,8 +155,10 @@ def _missing_file(error: MissingConfigException, text: str) -> InputError:
         if name.startswith(start):
             return InputError(message, f"install it with: pip install 'fmsd[{extra}]'")
     group, _, choice = name.rpartition("/") if name.startswith("hydra/") else name.partition("/")
-    # If another file names it, not the command line, the text begins with that file
-    if match := re.match(r"In '([^']+/[^']+)': Could not (?:load|find) '", text):
+    # If another file names it, the text begins with that file; hydra/config stands for the command
+    # line's choices of Hydra's own groups
+    match = re.match(r"In '([^']+/[^']+)': Could not (?:load|find) '", text)
+    if match and match[1] != "hydra/config":
         return InputError(
             f"The configuration file {match[1]}.yaml names {name}, which does not exist",
             "correct its defaults list",
@@ -193,7 +197,7 @@ def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
             f"There is no config key {key!r} unless {key.partition('.')[0]}=NAME is given, too",
             f"add that; fmsd {verb} --help shows all keys",
         )
-    meant = suggestions(key, config_keys(verb, overrides, key), groups(verb))
+    meant = suggestions(key, list(default_values(verb, overrides, key)), groups(verb))
     hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""
     return InputError(f"There is no config key {key!r}{hint}", f"fmsd {verb} --help shows all keys")
 
@@ -204,35 +208,27 @@ def _first_swept(overrides: Sequence[str]) -> str | None:
         return None
     for override in overrides:
         try:
-            if (
-                "=" in override
-                and not override.startswith("-")
-                and OverridesParser.create().parse_override(override).is_sweep_override()
-            ):
+            if "=" in override and not override.startswith("-") and is_swept(override):
                 return override
         except HydraException:
             continue
     return None
 
 
-def config_keys(verb: str, overrides: Sequence[str], wrong: str) -> list[str]:
-    """Every dotted key of a verb's configuration with the given choices of groups."""
-    return list(default_values(verb, overrides, wrong))
-
-
-def default_values(verb: str, overrides: Sequence[str], wrong: str) -> dict[str, Any]:
+def default_values(verb: str, overrides: Sequence[str], left_out: str) -> dict[str, Any]:
     """By dotted key, the values of a verb's configuration with the given choices of groups.
 
     The first choice of a sweep counts; overrides of other keys are left out.
 
     Args:
-        wrong: a group whose choice is left out.
+        left_out: a group whose choice is not applied, as it is the mistake.
     """
     known = groups(verb)
     chosen = [
         override.partition(",")[0]
         for override in overrides
-        if override.partition("=")[0].lstrip("+") in known and not override.startswith(f"{wrong}=")
+        if override.partition("=")[0].lstrip("+") in known
+        and not override.startswith(f"{left_out}=")
     ]
     data = [choice for choice in chosen if choice.startswith("data=")]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -241,7 +237,7 @@ def default_values(verb: str, overrides: Sequence[str], wrong: str) -> dict[str,
                 config = OmegaConf.to_container(hydra.compose(verb, attempt))
             except UNREADABLE:
                 continue
-            return dict(dotted_items(config, ""))
+            return dotted_values(config)
     return {}
 
 
@@ -256,25 +252,25 @@ def check_override_types(
         chosen: the choice of each group.
 
     Raises:
-        InputError: there is such an override, or one that sets a value where further keys lie.
+        InputError: such an override, or one that sets a value where further keys lie.
     """
     keys = [override.partition("=")[0].lstrip("+") for override in overrides if "=" in override]
     values = {key: OmegaConf.select(config, key) for key in keys}
-    usual = packaged_values(verb, chosen) if keys else {}
+    defaults = packaged_values(verb, chosen) if keys else {}
     for key, value in values.items():
-        whole = isinstance(value, DictConfig) or (value is None and "." in key)
-        below = [name.removeprefix(f"{key}.") for name in usual if name.startswith(f"{key}.")]
-        if below and not whole and key not in groups(verb):
+        replaced = isinstance(value, DictConfig) or (value is None and "." in key)
+        below = [name.removeprefix(f"{key}.") for name in defaults if name.startswith(f"{key}.")]
+        if below and not replaced and key not in groups(verb):
             raise InputError(
                 f"{key}={_override_text(value)} is no setting: {key} has {', '.join(below)}",
                 f"give e.g. {key}.{below[0]}=VALUE",
             )
     for key, value in values.items():
-        default = usual.get(key)
+        default = defaults.get(key)
         if key not in MIXED and isinstance(value, str) and isinstance(default, int | float):
-            what = "neither true nor false" if isinstance(default, bool) else "no number"
+            fault = "neither true nor false" if isinstance(default, bool) else "no number"
             raise InputError(
-                f"{key}={value} is {what}", f"give e.g. {key}={_override_text(default)}"
+                f"{key}={value} is {fault}", f"give e.g. {key}={_override_text(default)}"
             )
 
 
@@ -290,24 +286,14 @@ def packaged_values(verb: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
 
     Interpolations and missing values are left out: they have no type.
     """
-    verb_file = yaml.safe_load((CONF / f"{verb}.yaml").read_text(encoding="utf-8"))
-    values = dict(dotted_items(verb_file, ""))
+    values = dotted_values(read_conf_file(CONF / f"{verb}.yaml").values)
     for group, choice in chosen.items():
         file = CONF / group / f"{choice}.yaml"
         for part in base_files(file) if file.is_file() else ():
-            text = part.read_text(encoding="utf-8")
-            prefix = "" if "# @package _global_" in text.splitlines() else f"{group}."
+            package, content = read_conf_file(part, group)
             values |= {
                 key: value
-                for key, value in dotted_items(yaml.safe_load(text), prefix)
+                for key, value in dotted_values(content, package).items()
                 if not str(value).startswith(("${", "???"))
             }
     return values
-
-
-def dotted_items(node: object, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yields every key of nested mappings in dotted form, with its value."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            yield f"{prefix}{name}", value
-            yield from dotted_items(value, f"{prefix}{name}.")

@@ -35,7 +35,7 @@ def rate(rates: Mapping[str, Mapping[str, float]], data: str, method: str) -> fl
         rates: by data, with `others` for all that have no rates of their own, then by method.
 
     Raises:
-        InputError: there is none.
+        InputError: the method has no rate on this data.
     """
     by_method = rates[data if data in rates else "others"]
     if method not in by_method:
@@ -50,7 +50,7 @@ def without(names: Sequence[str], name: str) -> list[str]:
     """All names but one.
 
     Raises:
-        InputError: it is not among them.
+        InputError: the name is not among them.
     """
     if isinstance(names, str):
         raise InputError(

@@ -33,27 +33,27 @@ def foreign_destinations(loggers: Mapping[str, Any] | None, trust: object = ()) 
     for name, node in (loggers or {}).items():
         if not node["_target_"].startswith(allowed):
             harmless = DESTINATIONS.get(node["_target_"], {})
-            odd = [
+            changed = [
                 key
                 for key, value in node.items()
                 if key[0] != "_"
                 and value is not None
                 and not (key in harmless and harmless[key](value))
             ]
-            if odd:
-                destinations[name] = f"logger.{name}.{odd[0]}={node[odd[0]]}"
+            if changed:
+                destinations[name] = f"logger.{name}.{changed[0]}={node[changed[0]]}"
     return destinations
 
 
 def wandb_settings_in(folder: Path) -> Path | None:
     """The settings of Weights & Biases in the working directory if that lies in a run's folder."""
     here = Path.cwd()
-    places = (
+    candidates = (
         [here / name / "settings" for name in ("wandb", ".wandb")]
         if here.is_relative_to(folder.resolve())
         else []
     )
-    return next((place for place in places if place.exists()), None)
+    return next((path for path in candidates if path.exists()), None)
 
 
 def trusted_loggers(
@@ -66,14 +66,14 @@ def trusted_loggers(
         trust: see `fmsd.cli.trust`.
         folder: the run's; settings of Weights & Biases inside it are not trusted either.
     """
-    elsewhere = foreign_destinations(loggers, trust)
+    destinations = foreign_destinations(loggers, trust)
     if folder is not None and (settings := wandb_settings_in(folder)) is not None:
-        elsewhere |= {
+        destinations |= {
             name: str(settings)
             for name, node in (loggers or {}).items()
             if node["_target_"] == "fmsd.tracking.wandb.build_wandb_logger"
         }
-    for name, setting in elsewhere.items():
+    for name, setting in destinations.items():
         log.warning(
             "The run's logger %s is not used, for the run sets where it sends results (%s); if "
             "they shall go there, give %s.",
@@ -81,7 +81,7 @@ def trusted_loggers(
             setting,
             trust_option((loggers or {})[name]),
         )
-    return {name: node for name, node in (loggers or {}).items() if name not in elsewhere}
+    return {name: node for name, node in (loggers or {}).items() if name not in destinations}
 
 
 def trust_option(node: Mapping[str, Any]) -> str:

@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from fmsd.cli.hydra_compat import values_by_key
 from fmsd.errors import InputError
 from fmsd.quoting import hydra_quote
 from fmsd.runs.folder import write_text
@@ -58,13 +56,13 @@ class Sweep(Callback):
 
 def start_sweep(config: DictConfig) -> None:
     """Continues a matching earlier sweep instead of a new dated folder, and sets FMSD_SWEEP."""
-    given = sweep_values(config)
+    values = sweep_values(config)
     plain = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     folder = Path(config.hydra.sweep.dir).absolute()
     if (
         isinstance(plain, dict)
         and "${now:" in str(plain["dir"])
-        and (earlier := find_matching_sweep(folder.parent, given))
+        and (earlier := find_matching_sweep(folder.parent, values))
     ):
         folder = earlier
         log.info("This sweep goes on in %s; hydra.sweep.dir=FOLDER makes a new one.", folder)
@@ -75,36 +73,25 @@ def start_sweep(config: DictConfig) -> None:
             f"hydra.sweep.dir={hydra_quote(folder)}",
             f"+hydra.job.env_set.{SWEEP}={hydra_quote(notes)}",
         ]
-    jobs = config.hydra.sweeper.get("n_trials") or math.prod(map(len, given.values()))
-    begin_sweep(folder, notes, given, jobs)
+    jobs = config.hydra.sweeper.get("n_trials") or math.prod(map(len, values.values()))
+    begin_sweep(folder, notes, values, jobs)
     os.environ[SWEEP] = str(notes)
 
 
 def sweep_values(config: DictConfig) -> dict[str, list[str]]:
     """Every key that a sweep sets, with its values or the distribution they are drawn from."""
     params = config.hydra.sweeper.get("params") or {}
-    parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(
-        [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
-    )
-    return {override.get_key_element(): override_values(override) for override in parsed}
+    of_sweeper = (f"{key}={value}" for key, value in params.items())
+    return values_by_key([*of_sweeper, *config.hydra.overrides.task])
 
 
-def override_values(override: Override) -> list[str]:
-    """The values that an override gives its key in a sweep; of an interval its text."""
-    if override.is_discrete_sweep():
-        return sorted(override.sweep_string_iterator())
-    if override.is_sweep_override():
-        return [(override.input_line or "").partition("=")[2]]
-    return [override.get_value_element_as_str()]
-
-
-def begin_sweep(folder: Path, notes: Path, given: Mapping[str, Sequence[str]], jobs: int) -> None:
+def begin_sweep(folder: Path, notes: Path, values: Mapping[str, Sequence[str]], jobs: int) -> None:
     """Adds a sweep's values to `CONTENTS`, and keeps the earlier ones in the notes for its end.
 
     Args:
         folder: the sweep's folder.
         notes: the folder of its job notes.
-        given: every key that the sweep sets, with its values.
+        values: every key that the sweep sets, with its values.
         jobs: number of jobs.
 
     Raises:
@@ -117,12 +104,12 @@ def begin_sweep(folder: Path, notes: Path, given: Mapping[str, Sequence[str]], j
         )
     known = read_contents(folder)
     write_text(notes / BEGUN, json.dumps({"jobs": jobs, "before": known}))
-    both = (
-        {key: sorted({*known[key], *given[key]}) for key in given}
-        if known.keys() == given.keys()
-        else given
+    joined = (
+        {key: sorted({*known[key], *values[key]}) for key in values}
+        if known.keys() == values.keys()
+        else values
     )
-    write_contents(folder, both)
+    write_contents(folder, joined)
 
 
 def write_contents(folder: Path, values: Mapping[str, Sequence[str]]) -> None:
@@ -141,7 +128,9 @@ def read_contents(folder: Path) -> dict[str, list[str]]:
         known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except (OSError, ValueError):
         known = None
-    if not isinstance(known, dict) or not all(isinstance(given, list) for given in known.values()):
+    if not isinstance(known, dict) or not all(
+        isinstance(values, list) for values in known.values()
+    ):
         raise InputError(
             f"{file} is damaged",
             "delete it (the jobs beside it stay, and are known again with "
@@ -150,13 +139,13 @@ def read_contents(folder: Path) -> dict[str, list[str]]:
     return known
 
 
-def find_matching_sweep(parent: Path, given: Mapping[str, Sequence[str]]) -> Path | None:
-    """The newest sweep below `parent` whose jobs include these, or are included in them.
+def find_matching_sweep(parent: Path, values: Mapping[str, Sequence[str]]) -> Path | None:
+    """The newest sweep below `parent` whose values are a superset or a subset of these.
 
     The newest sweep with the same keys that does not match is logged with the difference.
 
     Args:
-        given: every key that the new sweep sets, with its values.
+        values: every key that the new sweep sets, with its values.
     """
     logged = False
     files = parent.glob(f"*/{CONTENTS}")
@@ -166,9 +155,9 @@ def find_matching_sweep(parent: Path, given: Mapping[str, Sequence[str]]) -> Pat
         except InputError as error:
             log.warning("%s", error)
             continue
-        if not given or known.keys() != given.keys():
+        if not values or known.keys() != values.keys():
             continue
-        pairs = {key: ({*known[key]}, {*given[key]}) for key in given}
+        pairs = {key: ({*known[key]}, {*values[key]}) for key in values}
         if all(old <= new for old, new in pairs.values()) or all(
             new <= old for old, new in pairs.values()
         ):

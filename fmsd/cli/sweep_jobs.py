@@ -4,14 +4,13 @@ import json
 import logging
 import os
 import shutil
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from fmsd.cli.outcome import Outcome
 from fmsd.cli.sweep import BEGUN, CONTENTS, HYDRA_FILE, read_contents, write_contents
 from fmsd.console import print_table
-from fmsd.errors import BusyError, InputError
 from fmsd.runs.folder import BUSY, ERROR, Run, remove_empty_folders, write_text
 
 log = logging.getLogger(__name__)
@@ -49,31 +48,25 @@ class JobNote:
         write_text(notes / f"{self.number}.json", json.dumps(asdict(self)))
 
 
-def run_noted_job(work: Callable[[], int | None], note: JobNote, notes: Path) -> float | None:
+def run_noted_job(work: Callable[[], Outcome], note: JobNote, notes: Path) -> float | None:
     """Runs a job of a sweep and notes how it ended.
 
-    Errors are written into the job's folder and not raised: they would end the other jobs.
+    Its error is written into its folder and not raised: that would end the other jobs.
 
     Returns:
         The value that chose the weights, for a sweeper that optimises it; None without one.
     """
     note.write(notes)
     run = Run(Path(note.folder))
-    error_file, finished = run.folder / ERROR, run.finished
-    error_file.unlink(missing_ok=True)
+    finished = run.finished
+    (run.folder / ERROR).unlink(missing_ok=True)
     try:
-        code = work() or 0
+        outcome = work()
     except KeyboardInterrupt:
         replace(note, ended="interrupted").write(notes)
         raise
-    except BusyError:
-        code = BUSY
-    except InputError as error:
-        code = 2
-        write_text(error_file, f"{error}\n")
-    except Exception:
-        code = 1
-        write_text(error_file, traceback.format_exc())
+    outcome.write_error(run.folder)
+    code = outcome.code
     ended = "busy" if code == BUSY else "failed" if code else "skipped" if finished else "done"
     code = 0 if ended == "busy" else code if code in (0, 2) else 1
     replace(note, ended=ended, code=code).write(notes)

@@ -10,8 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fmsd.cli.build import build, build_loggers, check_argument_types, data_factory
-from fmsd.cli.compose import absolute_path, add_test_sources, check_source
+from fmsd.cli.build import build, check_argument_types, data_factory, logger_factories
+from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
 from fmsd.cli.loaded_runs import is_finished, load_interrupted_run
 from fmsd.errors import InputError
 from fmsd.quoting import hydra_quote
@@ -28,10 +28,10 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
     settings = HydraConfig.get()
     overrides = settings.overrides.task
     if config.resume is not None:
-        place = Path(config.resume).expanduser().absolute()
-        config, folder = load_interrupted_run(place, overrides, config.trust)
+        run_folder = Path(config.resume).expanduser().absolute()
+        config, folder = load_interrupted_run(run_folder, overrides, config.trust)
     else:
-        complete(config)
+        complete_training(config)
         multirun = settings.mode == RunMode.MULTIRUN
         if multirun and is_finished(Run(folder), OmegaConf.to_yaml(config, resolve=True)):
             log.info("%s is finished: skipped.", folder)
@@ -55,7 +55,7 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
             schedule=build(config.schedule),
             data=data_factory(config.data),
             trainer=build(config.trainer),
-            loggers=build_loggers(config.logger),
+            loggers=logger_factories(config.logger),
         ),
         training.Plan(
             **{field.name: config[field.name] for field in dataclasses.fields(training.Plan)}
@@ -65,7 +65,7 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
     return 0
 
 
-def complete(config: DictConfig) -> None:
+def complete_training(config: DictConfig) -> None:
     """Completes the configuration of a new run into what its record holds, and checks it.
 
     Raises:
@@ -90,21 +90,17 @@ def complete(config: DictConfig) -> None:
         }
         config.overrides = list(settings.overrides.task)
         del config.resume, config.trust
-    check_settings(config)
+    check_train_config(config)
 
 
-def check_settings(config: DictConfig) -> None:
-    """Rejects settings of a training that its objects would ignore or take in different ways.
-
-    Raises:
-        InputError: there is one.
-    """
+def check_train_config(config: DictConfig) -> None:
+    """Rejects settings of a training that its objects would ignore or take in different ways."""
     from fmsd.engine.training import LearnerSettings
 
     known = inspect.signature(LearnerSettings).parameters
-    if odd := [key for key in config.learner if key not in known]:
+    if unknown := [key for key in config.learner if key not in known]:
         raise InputError(
-            f"Training has no setting learner.{odd[0]}",
+            f"Training has no setting learner.{unknown[0]}",
             "leave it out; fmsd train --help shows those it has",
         )
     check_argument_types(LearnerSettings, config.learner, "learner")
@@ -151,8 +147,8 @@ def run_in_processes(config: DictConfig, folder: Path) -> int | None:
         for source in settings.runtime.config_sources
         if source.provider == "command-line"
     ]
-    place = ["hydra.mode=RUN", f"hydra.run.dir={hydra_quote(folder)}"]
-    return launch(["-m", "fmsd", "train", *settings.overrides.task, *place, *files], count)
+    single_job = ["hydra.mode=RUN", f"hydra.run.dir={hydra_quote(folder)}"]
+    return launch(["-m", "fmsd", "train", *settings.overrides.task, *single_job, *files], count)
 
 
 def process_count(trainer: DictConfig) -> int:

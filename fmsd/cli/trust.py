@@ -17,20 +17,14 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmsd.cli.build import loader_keys
-from fmsd.cli.files import CONF
-from fmsd.cli.packaged_targets import (
-    GROUPS,
-    Place,
-    dotted_key,
-    packaged_place,
-    packaged_targets,
-    walk,
-)
+from fmsd.cli.build import LOADER_KEYS
+from fmsd.cli.conf_files import KeyPath, dotted_key, read_conf_file, walk
+from fmsd.cli.packaged_targets import GROUPS, packaged_key_path, packaged_targets
 from fmsd.errors import InputError
-from fmsd.settings import check_yaml
+from fmsd.package_files import CONF
+from fmsd.safe_yaml import check_yaml
 
-NEEDED = ("backbone", "data", "trainer")
+REQUIRED = ("backbone", "data", "trainer")
 """Keys that every configuration of a run has."""
 
 TRAINER_ARGUMENTS = {
@@ -84,9 +78,9 @@ def load_run_config(path: Path, trust: object = (), built: Sequence[str] = GROUP
         raise InputError(
             f"{path} is no configuration of a run (it holds no keys)", "put it back, or train anew"
         )
-    if lacking := [key for key in NEEDED if key not in config]:
+    if missing := [key for key in REQUIRED if key not in config]:
         raise InputError(
-            f"{path} is no configuration of a run (it has no {lacking[0]})",
+            f"{path} is no configuration of a run (it has no {missing[0]})",
             "put it back, or train anew",
         )
     check_loaded(OmegaConf.to_container(config), path, allowed, built)
@@ -99,24 +93,24 @@ def trusted_prefixes(trust: object) -> tuple[str, ...]:
     Raises:
         InputError: one of them is not a package name with a final dot.
     """
-    listed = [trust] if isinstance(trust, str) else list(trust or ())  # pyright: ignore[reportArgumentType]
-    for prefix in listed:
+    prefixes = [trust] if isinstance(trust, str) else list(trust or ())  # pyright: ignore[reportArgumentType]
+    for prefix in prefixes:
         if not (isinstance(prefix, str) and re.fullmatch(r"([^\W\d]\w*\.)+", prefix)):
             raise InputError(
                 f"trust={prefix} is no package with its final dot", "give e.g. trust='[mypkg.]'"
             )
-    return tuple(listed)
+    return tuple(prefixes)
 
 
 def check_loaded(
-    settings: Any, source: Path, trust: Sequence[str] = (), built: Sequence[str] = GROUPS
+    config: Any, source: Path, trust: Sequence[str] = (), built: Sequence[str] = GROUPS
 ) -> None:
-    """Rejects loaded settings other than plain values and packaged targets at their places.
+    """Rejects loaded settings other than plain values and packaged targets at their key paths.
 
     Nothing that is not trusted is imported or called.
 
     Args:
-        settings: the whole configuration, or one with some of its groups.
+        config: a whole configuration, or one with some of its groups.
         source: the file, for the message.
         trust: prefixes of dotted names.
         built: the groups whose arguments are checked, too.
@@ -124,106 +118,102 @@ def check_loaded(
     Raises:
         InputError: a resolver, a key of Hydra, a target or an argument that is not allowed there.
     """
-    if wrong := [key for key in ("defaults", "hydra") if key in settings]:
+    if present := [key for key in ("defaults", "hydra") if key in config]:
         raise InputError(
-            f"{source} has the key {wrong[0]}, which no run has",
+            f"{source} has the key {present[0]}, which no run has",
             "take it out if you know this run",
         )
-    check_shape(settings, source)
-    for place, node in walk(settings):
+    check_shape(config, source)
+    for key_path, node in walk(config):
         if isinstance(node, dict):
-            check_node(place, node, source, trust)
+            check_node(key_path, node, source, trust)
         if not (node is None or isinstance(node, dict | list | str | int | float)):
             raise InputError(
-                f"{source} has a {type(node).__name__} at {dotted_key(place)}",
+                f"{source} has a {type(node).__name__} at {dotted_key(key_path)}",
                 "write a plain value",
             )
         texts = node if isinstance(node, dict) else [node]
-        if odd := [text for text in texts if isinstance(text, str) and "${" in text]:
+        if lookups := [text for text in texts if isinstance(text, str) and "${" in text]:
             raise InputError(
-                f"{source} would look something up: {odd[0]!r} at {dotted_key(place)}",
+                f"{source} would look something up: {lookups[0]!r} at {dotted_key(key_path)}",
                 "write the value in its place, as runs are written",
             )
-    for place, node in walk(settings):  # only now: this imports targets
+    for key_path, node in walk(config):  # only now: this imports targets
         if (
             isinstance(node, dict)
             and "_target_" in node
-            and place
-            and place[0] in built
+            and key_path
+            and key_path[0] in built
             and not node["_target_"].startswith(tuple(trust))
         ):
-            loading = loader_keys() if place == ("data",) else ()
-            arguments = {key: value for key, value in node.items() if key not in loading}
-            check_values(arguments, dotted_key(place), source)
+            loader_keys = LOADER_KEYS if key_path == ("data",) else ()
+            arguments = {key: value for key, value in node.items() if key not in loader_keys}
+            check_arguments(arguments, dotted_key(key_path), source)
 
 
-def check_shape(settings: Mapping[str, Any], source: Path) -> None:
-    """Rejects loaded settings with a group that has no target, or with unknown learner settings.
-
-    Raises:
-        InputError: such a group.
-    """
+def check_shape(config: Mapping[str, Any], source: Path) -> None:
+    """Rejects loaded settings with a group that has no target, or with unknown learner settings."""
     parts = {
-        group: settings[group]
+        group: config[group]
         for group in GROUPS
-        if settings.get(group) is not None and group != "logger"
+        if config.get(group) is not None and group != "logger"
     }
-    logger, learner = settings.get("logger") or {}, settings.get("learner") or {}
+    logger, learner = config.get("logger") or {}, config.get("learner") or {}
     parts |= (
         {f"logger.{name}": node for name, node in logger.items()}
         if isinstance(logger, dict)
         else {"logger": logger}
     )
-    if odd := [
+    if untargeted := [
         name for name, node in parts.items() if not (isinstance(node, dict) and "_target_" in node)
     ]:
         raise InputError(
-            f"{source} is no configuration of a run ({odd[0]} has no _target_)",
+            f"{source} is no configuration of a run ({untargeted[0]} has no _target_)",
             "put it back, or train anew",
         )
-    known = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))["learner"]
-    if (
-        odd := [key for key in learner if key not in known]
-        if isinstance(learner, dict)
-        else [learner]
-    ):
+    known = read_conf_file(CONF / "train.yaml").values["learner"]
+    unknown = (
+        [key for key in learner if key not in known] if isinstance(learner, dict) else [learner]
+    )
+    if unknown:
         raise InputError(
-            f"{source} sets learner.{odd[0]}, which training does not take", "take it out"
+            f"{source} sets learner.{unknown[0]}, which training does not take", "take it out"
         )
 
 
-def check_node(place: Place, node: Mapping[Any, Any], source: Path, trust: Sequence[str]) -> None:
-    """Rejects a mapping of loaded settings that would call what its packaged place does not call.
+def check_node(
+    key_path: KeyPath, node: Mapping[Any, Any], source: Path, trust: Sequence[str]
+) -> None:
+    """Rejects a mapping of loaded settings that calls what no packaged file calls at its key path.
 
-    Raises:
-        InputError: it would.
+    It may have no other key of Hydra than that file, either: `_args_`, `_convert_` and so on.
     """
-    where = dotted_key(place)
-    special = {key: value for key, value in node.items() if re.fullmatch(r"_\w+_", str(key))}
+    key = dotted_key(key_path)
+    special = {name: value for name, value in node.items() if re.fullmatch(r"_\w+_", str(name))}
     target = special.pop("_target_", None)
     if "_target_" in node and not (
         isinstance(target, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target)
     ):
         raise InputError(
-            f"{source} has the _target_ {target!r} at {where}, which is no dotted name",
+            f"{source} has the _target_ {target!r} at {key}, which is no dotted name",
             "correct it",
         )
     if target is not None and target.startswith(tuple(trust)):
         check_home(target, source, trust)
         return
-    known = packaged_targets().get(packaged_place(place), {})
+    known = packaged_targets().get(packaged_key_path(key_path), {})
     if target is not None and target not in known:
         raise InputError(
-            f"{source} would call {target} for {where}, which is code from elsewhere than the "
+            f"{source} would call {target} for {key}, which is code from elsewhere than the "
             "configuration files of fmsd",
             f"if you know that code and trust it, give trust='[{package_to_trust(target)}.]'",
         )
-    odd = [key for key in special if target is None or key != "_partial_"]
+    invalid = [name for name in special if target is None or name != "_partial_"]
     if target is not None and node.get("_partial_") is not known[target]:
-        odd.append(f"_partial_={node.get('_partial_')}")
-    if odd:
+        invalid.append(f"_partial_={node.get('_partial_')}")
+    if invalid:
         raise InputError(
-            f"{source} has {odd[0]} at {where}, as no configuration file of fmsd has",
+            f"{source} has {invalid[0]} at {key}, as no configuration file of fmsd has",
             "correct it if you know this run",
         )
 
@@ -232,12 +222,9 @@ def check_home(target: str, source: Path, trust: Sequence[str]) -> None:
     """Rejects a trusted name for something that another package defines, as `mypkg.os.system`.
 
     A name that cannot be imported passes: building it fails.
-
-    Raises:
-        InputError: such a name.
     """
     try:
-        home = getattr(get_object(target), "__module__", None) or "nowhere"
+        home = getattr(get_object(target), "__module__", None) or "nowhere"  # a value has none
     except Exception:  # a module of the user may raise anything
         return
     if not f"{home}.".startswith(tuple(trust)):
@@ -247,30 +234,30 @@ def check_home(target: str, source: Path, trust: Sequence[str]) -> None:
         )
 
 
-def check_values(node: Mapping[str, Any], where: str, source: Path) -> None:
+def check_arguments(node: Mapping[str, Any], key: str, source: Path) -> None:
     """Rejects arguments that a packaged target does not take, or that let it do more than compute.
 
-    Raises:
-        InputError: such arguments.
+    Args:
+        key: the dotted key of `node`.
     """
     target = node["_target_"]
     arguments = {
-        str(key): value for key, value in node.items() if key not in ("_target_", "_partial_")
+        str(name): value for name, value in node.items() if name not in ("_target_", "_partial_")
     }
     try:
         inspect.signature(get_object(target)).bind_partial(**arguments)
     except TypeError as error:
         raise InputError(
-            f"{source} does not fit {target} at {where} ({' '.join(str(error).split())})",
+            f"{source} does not fit {target} at {key} ({' '.join(str(error).split())})",
             "correct these keys",
         ) from error
-    if odd := [
+    if harmful := [
         name
         for name, value in arguments.items()
         if value is not None and not is_harmless(target, name, value)
     ]:
         raise InputError(
-            f"{source} sets {where}.{odd[0]}, which could do more than compute",
+            f"{source} sets {key}.{harmful[0]}, which could do more than compute",
             f"take it out, or give trust='[{target.rpartition('.')[0]}.]' if the run is your own",
         )
 

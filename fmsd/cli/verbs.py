@@ -4,21 +4,21 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fmsd.cli.build import build, build_data, build_loggers, build_selection
-from fmsd.cli.compose import absolute_path, check_outside, check_source, make_paths_absolute
-from fmsd.cli.files import CONF
-from fmsd.cli.loaded_runs import base_weights, check_record, load_finished_run
+from fmsd.cli.build import build, build_data, build_selection, logger_factories
+from fmsd.cli.conf_files import read_conf_file
+from fmsd.cli.data_config import absolute_path, check_outside, check_source, make_paths_absolute
+from fmsd.cli.loaded_runs import base_override, check_record, load_finished_run
 from fmsd.cli.merging import merge
 from fmsd.cli.run_loggers import trusted_loggers
 from fmsd.cli.training import train
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
+from fmsd.package_files import CONF
 from fmsd.runs.folder import EXPLANATIONS, Run
 
 
@@ -27,22 +27,24 @@ def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
     from fmsd.data.loading.corruptions import parse_corruptions
     from fmsd.tasks import evaluate as task
 
-    run, whole = load_finished_run(config, "evaluate", ("backbone", "seed"))
+    run, run_config = load_finished_run(config, "evaluate", ("backbone", "seed"))
     plain: Any = OmegaConf.to_container(config)
     corruptions = parse_corruptions(plain["corrupt"], plain["severities"])
-    whole.run = str(run.folder)
+    run_config.run = str(run.folder)
     if corruptions:
-        whole.corrupt, whole.severities = plain["corrupt"], plain["severities"]
+        run_config.corrupt, run_config.severities = plain["corrupt"], plain["severities"]
     task.evaluate(
         run=run,
-        detector=build(whole.backbone),
-        data=build_data(whole.data),
-        trainer=build(whole.trainer),
+        detector=build(run_config.backbone),
+        data=build_data(run_config.data),
+        trainer=build(run_config.trainer),
         folder=folder,
-        config=OmegaConf.to_yaml(whole, resolve=True),
+        config=OmegaConf.to_yaml(run_config, resolve=True),
         command=command,
         corruptions=corruptions,
-        logger=build_loggers(trusted_loggers(whole.get("logger"), config.trust, run.folder)),
+        logger=logger_factories(
+            trusted_loggers(run_config.get("logger"), config.trust, run.folder)
+        ),
     )
 
 
@@ -50,17 +52,17 @@ def explain(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd explain: draws attribution maps of a run, by default on the data of its training."""
     from fmsd.tasks import explain as task
 
-    run, whole = load_finished_run(config, "explain", ("backbone",))
-    data, out = build_data(whole.data), run.folder / EXPLANATIONS
+    run, run_config = load_finished_run(config, "explain", ("backbone",))
+    data, out = build_data(run_config.data), run.folder / EXPLANATIONS
     if config.out is not None:
         out = Path(absolute_path(config.out))
     elif config.data is not None:
         out /= "_".join(data.selection.tests)
     task.explain(
         run=run,
-        detector=build(whole.backbone),
+        detector=build(run_config.backbone),
         data=data,
-        trainer=build(whole.trainer),
+        trainer=build(run_config.trainer),
         out=out,
         **{name: config[name] for name in ("images", "frames", "how", "layer", "seed", "domains")},
     )
@@ -73,7 +75,7 @@ def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     run = Run(Path(config.run).expanduser().absolute())
     check_record(run)
     loaded = load_run_config(run.config, config.trust, built=("backbone",))
-    backbone = OmegaConf.merge(loaded, {"backbone": base_weights(config.base)}).backbone
+    backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
     task.fold(run, build(backbone), Path(config.out).expanduser())
 
 
@@ -118,7 +120,7 @@ def parse_shard(shard: str | int | None, shards: int | None) -> tuple[int, int]:
     """(number, count) of a part of the videos, from shard=i/n, or from shard=i shards=n.
 
     Raises:
-        InputError: it is written otherwise.
+        InputError: `shard` has another form.
     """
     if shard is None and shards is None:
         return 0, 1
@@ -179,12 +181,12 @@ def reproduce(arguments: Sequence[str], run: Callable[[Sequence[str]], int]) -> 
     """
     from fmsd.tasks import reproduce as task
 
-    settings = yaml.safe_load((CONF / "reproduce.yaml").read_text(encoding="utf-8"))
+    settings = read_conf_file(CONF / "reproduce.yaml").values
     steps, values = settings.pop("steps"), {name: str(value) for name, value in settings.items()}
     names = [argument for argument in arguments if re.fullmatch(r"\w+", argument)]
     pairs = (argument.partition("=") for argument in arguments)
     given = {key: value for key, _, value in pairs if key in values}
-    rest = [
+    train_overrides = [
         argument
         for argument in arguments
         if argument not in names and argument.partition("=")[0] not in values
@@ -204,7 +206,7 @@ def reproduce(arguments: Sequence[str], run: Callable[[Sequence[str]], int]) -> 
     values |= given
     values["out"] = str(Path(values["out"].replace("{name}", name)).expanduser())
     recorded = CONF / "experiments" / f"{name}.csv"
-    return task.reproduce(name, steps[name], values, rest, run, recorded)
+    return task.reproduce(name, steps[name], values, train_overrides, run, recorded)
 
 
 def dashboard(config: DictConfig, folder: Path, command: list[str]) -> None:
@@ -214,17 +216,30 @@ def dashboard(config: DictConfig, folder: Path, command: list[str]) -> None:
     task.dashboard(config.entity, config.project, config.name)
 
 
-VERBS: dict[str, Callable[[DictConfig, Path, list[str]], int | None]] = {
-    "train": train,
-    "evaluate": evaluate,
-    "explain": explain,
-    "fold": fold,
-    "merge": merge,
-    "extract": extract,
-    "index": index,
-    "doctor": doctor,
-    "pack": pack,
-    "report": report,
-    "dashboard": dashboard,
+class Verb(NamedTuple):
+    """A verb.
+
+    Args:
+        run: takes the configuration, the output folder and the command line, and returns the exit
+            code, or None for 0.
+        lightning: whether its task uses Lightning.
+    """
+
+    run: Callable[[DictConfig, Path, list[str]], int | None]
+    lightning: bool = False
+
+
+VERBS = {
+    "train": Verb(train, lightning=True),
+    "evaluate": Verb(evaluate, lightning=True),
+    "explain": Verb(explain, lightning=True),
+    "fold": Verb(fold),
+    "merge": Verb(merge, lightning=True),
+    "extract": Verb(extract),
+    "index": Verb(index),
+    "doctor": Verb(doctor),
+    "pack": Verb(pack),
+    "report": Verb(report),
+    "dashboard": Verb(dashboard),
 }
-"""The function of each verb; it takes the configuration, the output folder and the command line."""
+"""The verbs that Hydra configures; `reproduce` runs them."""

@@ -17,7 +17,7 @@ from fmsd.data import pack
 from fmsd.data.frame import REAL, SCHEMA
 from fmsd.data.validation import check_files, check_table
 from fmsd.errors import InputError, reason
-from fmsd.shares import ceil_share
+from fmsd.rounding import ceil_share
 from fmsd.tables import read_parquet
 
 VIDEO_NAME = pl.col("video").str.extract(r"([^/]+)$")

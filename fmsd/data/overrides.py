@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from fmsd.errors import InputError
+from fmsd.quoting import hydra_quote
 
 
 def as_name(given: object, key: str) -> str:
@@ -94,11 +95,4 @@ def _quote(word: str) -> str:
 
 def _quote_name(wanted: str) -> str:
     """A name as Hydra parses it, in double quotes where it needs them."""
-    if _PLAIN.fullmatch(wanted):
-        return wanted
-    quoted = re.sub(
-        r'(\\*)("|$)',
-        lambda match: 2 * match[1] + ('\\"' if match[2] else ""),
-        wanted.replace("${", "\\${"),
-    )
-    return f'"{quoted}"'
+    return wanted if _PLAIN.fullmatch(wanted) else hydra_quote(wanted, '"')

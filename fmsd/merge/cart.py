@@ -11,7 +11,7 @@ import torch
 from fmsd.linalg import SVD, truncate
 from fmsd.merge.coefficients import check_range, check_truncation
 from fmsd.merge.task_vectors import Merged, Specialists, mean_weights, truncation_record
-from fmsd.shares import floor_share
+from fmsd.rounding import floor_share
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from fmsd.merge.coefficients import check_choice, check_range, check_truncation
 from fmsd.merge.core import Core, Normalise, leading_core, norm_matching_scales
 from fmsd.merge.parallel import parallel_map
 from fmsd.merge.task_vectors import BLOCK_ELEMENTS, Merged, Specialists, truncation_record
-from fmsd.shares import floor_share
+from fmsd.rounding import floor_share
 
 
 class Residuals(NamedTuple):

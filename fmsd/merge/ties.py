@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fmsd.merge.coefficients import check_choice, check_range
 from fmsd.merge.task_vectors import BLOCK_ELEMENTS, Merged, Specialists
-from fmsd.shares import floor_share
+from fmsd.rounding import floor_share
 
 HALF = 1 << 16
 """Number of values of 16 bits.

@@ -2,16 +2,13 @@
 
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 import yaml
 
-PACKAGE = Path(__file__).parents[1]
-FOLDERS = (PACKAGE / "conf" / "backbone", PACKAGE.parent / "conf" / "backbone")
-"""Folders of backbone configurations: in an installed package, or beside it in a checkout."""
+from fmsd.package_files import CONF
 
 SIZED = ("pos_embed",)
 """Tensors whose shape depends on the input's size."""
@@ -46,9 +43,9 @@ def matching_backbones(found: Mapping[str, torch.Size]) -> list[str]:
 
 def backbone_configs() -> dict[str, dict[str, Any]]:
     """Returns the settings of each configured backbone; empty if the folder is missing."""
-    folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
-    files = sorted(folder.glob("[!_]*.yaml")) if folder else []
-    shared = yaml.safe_load((folder / "_timm.yaml").read_text(encoding="utf-8")) if folder else {}
+    folder = CONF / "backbone"
+    files = sorted(folder.glob("[!_]*.yaml"))
+    shared = yaml.safe_load((folder / "_timm.yaml").read_text(encoding="utf-8")) if files else {}
     return {file.stem: shared | yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
 
 

@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fmsd.errors import InputError, reason
 from fmsd.models.formats import to_pretrained_keys
 from fmsd.models.head import put_cosine_head
-from fmsd.settings import EMBEDDED
+from fmsd.package_files import EMBEDDED
 from fmsd.state import read_state
 
 

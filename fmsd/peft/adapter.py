@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
+from fmsd.magic_numbers import JSON, Fault, recognise
 from fmsd.models.detector import Detector, trained_batch_norms
 from fmsd.peft.inject import AdaptedLayer
 from fmsd.peft.lora import LoraLinear
 from fmsd.peft.subspace import SubspaceLinear, subspace_layers
 from fmsd.peft.svd_cache import tensor_bytes
-from fmsd.signature import JSON, Fault, recognise
 from fmsd.state import StateFile, read_fault
 
 FORMAT = 2

@@ -21,7 +21,7 @@ import torch
 
 from fmsd.errors import InputError
 from fmsd.peft.gradient_moments import Moments
-from fmsd.shares import ceil_share
+from fmsd.rounding import ceil_share
 
 FORMAT = 1
 """Version of the file format of a mask."""

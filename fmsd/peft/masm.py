@@ -34,7 +34,7 @@ from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
 from fmsd.peft.subspace import Allotment, SubspaceLinear
-from fmsd.shares import ceil_share
+from fmsd.rounding import ceil_share
 
 
 def masm(

@@ -6,7 +6,7 @@ from typing import Any
 
 from fmsd.errors import InputError, reason
 from fmsd.runs.folder import Run
-from fmsd.settings import parse_settings
+from fmsd.safe_yaml import parse_settings
 
 SWEEP_FILES = ("sweep.json", "multirun.yaml")
 """Files in the folder of a sweep before its first job begins: of this package, and of Hydra."""

@@ -183,5 +183,8 @@ def _show_shortcuts(shortcuts: Sequence[Shortcut]) -> None:
     ]
     header = ["dataset", "split", "property", "AUC", "videos", "direction"]
     print_table(
-        "What tells the label by itself", header, rows, words=("split", "property", "direction")
+        "What tells the label by itself",
+        header,
+        rows,
+        text_columns=("split", "property", "direction"),
     )

@@ -56,15 +56,16 @@ def reproduce(
             is damaged.
     """
     fixed = {
-        _key(word)
+        _key(argument)
         for step in steps
         if step.startswith("train")
-        for word in shlex.split(step)[1:]
-        if "=" in word
+        for argument in shlex.split(step)[1:]
+        if "=" in argument
     }.union(FIXED_KEYS)
-    if wrong := [override for override in overrides if _key(override) in fixed]:
+    if forbidden := [override for override in overrides if _key(override) in fixed]:
         raise InputError(
-            f"{', '.join(wrong)} would change what the table {name} compares, which sets it itself",
+            f"{', '.join(forbidden)} would change what the table {name} compares, which sets it "
+            "itself",
             "leave it out, or train by hand",
         )
     if recorded.is_file():
@@ -96,7 +97,7 @@ def expand_step(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
     Raises:
         InputError: a template with `{run}` finds no finished training.
     """
-    words, forgeries = shlex.split(step), values.get("forgeries", "").split(",")
+    arguments, forgeries = shlex.split(step), values.get("forgeries", "").split(",")
     cases = [{"forgery": name} for name in forgeries] if "{forgery}" in step else [{}]
     if "{run}" in step:
         records = {
@@ -117,8 +118,8 @@ def expand_step(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
             )
     for case in cases:
         line = []
-        for word in words:
-            key, sign, text = word.partition("=")
+        for argument in arguments:
+            key, sign, text = argument.partition("=")
             path = text.startswith(("{out}", "{run}"))
             for name, value in {**values, "first": forgeries[0], **case}.items():
                 text = text.replace(f"{{{name}}}", value)
@@ -185,11 +186,7 @@ def _key(override: str) -> str:
 
 
 def _read_aucs(path: Path) -> pl.DataFrame:
-    """Reads the AUCs from the `results.csv` of a report.
-
-    Raises:
-        InputError: the file is none.
-    """
+    """Reads the AUCs from the `results.csv` of a report."""
     table = read_results(path, ("run", "stamp"))
     if missing := [key for key in RESULT_KEYS if key not in table.columns]:
         raise InputError(

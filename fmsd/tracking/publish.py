@@ -47,7 +47,7 @@ LoggerFactory = Callable[[Path], Any]
 """Builds the Lightning logger of the run in a folder."""
 
 
-def build_loggers(factories: Mapping[str, LoggerFactory], folder: Path) -> dict[str, "Logger"]:
+def logger_factories(factories: Mapping[str, LoggerFactory], folder: Path) -> dict[str, "Logger"]:
     """Builds the loggers of the run in a folder, by name.
 
     Raises:

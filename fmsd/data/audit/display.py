@@ -24,7 +24,7 @@ def show_counts(root: Path, counts: pl.DataFrame) -> None:
         for row in table.rows()
     ]
     header = [HEADERS.get(name, name) for name in table.columns]
-    print_table(f"Videos of {root}", header, rows, words=("split", "domain"))
+    print_table(f"Videos of {root}", header, rows, text_columns=("split", "domain"))
 
 
 def show_findings(name: str, root: Path, findings: Sequence[Finding]) -> None:
@@ -43,4 +43,4 @@ def show_findings(name: str, root: Path, findings: Sequence[Finding]) -> None:
     ]
     header = ["check", "severity", "count", "example", "remedy"]
     title = f"What was found in data={name}"
-    print_table(title, header, rows, words=("severity", "example", "remedy"))
+    print_table(title, header, rows, text_columns=("severity", "example", "remedy"))

@@ -13,8 +13,8 @@ from fmsd.atomic import atomic
 from fmsd.data import pack, packaged
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.errors import InputError
+from fmsd.machine_errors import machine_error, shared_memory_error
 from fmsd.ownership import path_below
-from fmsd.surroundings import machine_error, shared_memory_error
 
 SETTINGS_FILE = "extract.json"
 """The settings of the crops in a folder; beside the manifest it marks the folder as trainable."""

@@ -11,7 +11,7 @@ from fmsd.data.frame import SCHEMA
 from fmsd.data.manifest import Manifest
 from fmsd.merge.ties import TIES
 from fmsd.peft.mask import Masking, choose_layers
-from fmsd.shares import ceil_share, floor_share
+from fmsd.rounding import ceil_share, floor_share
 
 COUNTS = (1, 7, 24, 100, 1_000, 86_567_656, 303_301_632, 10_000_000_000)
 

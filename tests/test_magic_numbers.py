@@ -14,7 +14,7 @@ from safetensors.torch import save, save_file
 
 from fmsd.engine.checkpoints import newest_checkpoint, read_checkpoint
 from fmsd.errors import InputError
-from fmsd.signature import recognise
+from fmsd.magic_numbers import recognise
 from fmsd.state import read_state
 
 STATE = {"layer.weight": torch.arange(12.0).view(4, 3), "layer.bias": torch.arange(4.0)}

@@ -5,7 +5,6 @@ import errno
 import logging
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +16,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fmsd.cli.compose import absolute_path
-from fmsd.cli.files import CONF
+from fmsd.cli.data_config import absolute_path
+from fmsd.cli.outcome import Outcome, run_to_end
 from fmsd.cli.refusal import UNREADABLE, check_override_types, translate_hydra_error
 from fmsd.cli.sweep import SWEEP
 from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.cli.verbs import VERBS
 from fmsd.errors import BusyError, InputError
-from fmsd.runs.folder import BUSY, ERROR, remove_empty_folders, write_text
-from fmsd.surroundings import machine_error
+from fmsd.machine_errors import machine_error
+from fmsd.package_files import CONF
+from fmsd.runs.folder import BUSY, remove_empty_folders
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     Args:
         overrides: in Hydra's grammar.
     """
-    configure_logging(verb)
+    configure_logging(VERBS[verb].lightning)
     debug = os.environ.get(FULL_ERROR) == "1"
     command = Command(verb, list(overrides), existing_outputs(overrides), debug)
 
@@ -160,68 +160,58 @@ def run_job(command: Command, config: DictConfig) -> float | None:
     Returns:
         The value that chose the weights, for a sweeper that optimises it; None without one.
     """
-    configure_logging(command.verb)  # for the processes of launchers
+    configure_logging(VERBS[command.verb].lightning)  # for the processes of launchers
     settings = HydraConfig.get()
     folder, multirun = Path(settings.runtime.output_dir), settings.mode == RunMode.MULTIRUN
     first = os.environ.get("SLURM_PROCID", "0") == "0"  # of the processes of a SLURM job
     notes = os.environ.get(SWEEP)
     out = config.get("out")
     command.outputs = [folder, *([] if out is None else [Path(out).expanduser().absolute()])]
+
+    def work() -> Outcome:
+        return run_to_end(
+            lambda: run_verb(command, config, folder), command.verb, command.overrides
+        )
+
     try:
         if notes and multirun and first and not command.debug:
             note = JobNote(settings.job.num, list(settings.overrides.task), str(folder))
-            return run_noted_job(
-                lambda: execute_or_refuse(command, config, folder), note, Path(notes)
-            )
-        code = execute(command, config, folder) or 0
-        if code and multirun:
-            raise JobError(code)
-        command.codes.append(code)
-    except (InputError, OmegaConfBaseException) as error:
-        refusal = translate_hydra_error(error, command.verb, command.overrides)
-        if notes and not isinstance(refusal, BusyError):
-            write_text(folder / ERROR, f"{refusal}\n")
-        if command.debug:
-            raise
-        if multirun:
-            log.error("%s: %s", " ".join(settings.overrides.task), refusal)
-            raise
-        command.refusals.append(refusal)
-    except Exception:
-        if notes:
-            write_text(folder / ERROR, traceback.format_exc())
-        raise
+            return run_noted_job(work, note, Path(notes))
+        outcome = work()
+        if notes:  # a process of a sweep's job, whose note the job itself writes
+            outcome.write_error(folder)
     finally:
         if folder not in command.existing:
             remove_empty_folders(folder)  # Hydra creates it before the job starts
+    end_job(command, outcome, multirun)
     return None
 
 
-def execute(command: Command, config: DictConfig, folder: Path) -> int | None:
-    """Runs the verb with the configuration of one job.
-
-    Raises:
-        InputError: an override has text where the configuration has a number, or the verb refuses.
-    """
+def run_verb(command: Command, config: DictConfig, folder: Path) -> int | None:
+    """Checks the overrides of one job and runs the verb with its configuration."""
     settings = HydraConfig.get()
     check_override_types(command.verb, settings.overrides.task, config, settings.runtime.choices)
-    return VERBS[command.verb](config, folder, command.line)
+    return VERBS[command.verb].run(config, folder, command.line)
 
 
-def execute_or_refuse(command: Command, config: DictConfig, folder: Path) -> int | None:
-    """Runs the verb; errors of the configuration and of the machine become `InputError`.
+def end_job(command: Command, outcome: Outcome, multirun: bool) -> None:
+    """Adds how a job ended to the command, or raises it.
+
+    A launcher may run a job of a sweep elsewhere: only an error gets from there to the command.
 
     Raises:
-        InputError: it was refused; a BusyError if another process is at work on the run.
+        JobError: a job of a sweep returned another exit code than 0.
     """
-    try:
-        return execute(command, config, folder)
-    except (InputError, OmegaConfBaseException) as error:
-        raise translate_hydra_error(error, command.verb, command.overrides) from error
-    except Exception as error:
-        if refusal := machine_error(error):
-            raise refusal from error
-        raise
+    if outcome.error is None:
+        if outcome.code and multirun:
+            raise JobError(outcome.code)
+        command.codes.append(outcome.code)
+    elif outcome.refusal is None or command.debug or multirun:
+        if outcome.refusal is not None and not command.debug:
+            log.error("%s: %s", " ".join(HydraConfig.get().overrides.task), outcome.refusal)
+        raise outcome.error
+    else:
+        command.refusals.append(outcome.refusal)
 
 
 def existing_outputs(overrides: Sequence[str]) -> set[Path]:
@@ -241,7 +231,7 @@ OUTPUT_ERRORS = {
     errno.ENOTDIR: "lies below a file, where a folder is wanted",
     errno.ENAMETOOLONG: "has a name that is too long for the file system",
 }
-"""Why an output folder cannot be created, beside the reasons in `fmsd.surroundings`."""
+"""Why an output folder cannot be created, beside the reasons in `fmsd.machine_errors`."""
 
 
 def output_error(error: Exception, outputs: Sequence[Path]) -> InputError | None:
@@ -257,24 +247,24 @@ def output_error(error: Exception, outputs: Sequence[Path]) -> InputError | None
         or not isinstance(error.filename, str)
     ):
         return None
-    place = Path(error.filename).absolute()
+    path = Path(error.filename).absolute()
     if outputs and not any(
-        place.is_relative_to(output) or output.is_relative_to(place) for output in outputs
+        path.is_relative_to(output) or output.is_relative_to(path) for output in outputs
     ):
         return None
     return InputError(
-        f"{place} {OUTPUT_ERRORS[error.errno]}",
+        f"{path} {OUTPUT_ERRORS[error.errno]}",
         "choose another place with hydra.run.dir=PATH, or out=PATH where the verb has it",
     )
 
 
-WITH_LIGHTNING = ("train", "evaluate", "explain", "merge")
-"""Verbs whose tasks use Lightning."""
+def configure_logging(lightning: bool) -> None:
+    """Logs fmsd at INFO and other libraries at WARNING.
 
-
-def configure_logging(verb: str) -> None:
-    """Logs fmsd at INFO and other libraries at WARNING."""
-    if verb in WITH_LIGHTNING:
+    Args:
+        lightning: whether Lightning will be used.
+    """
+    if lightning:
         import fmsd.engine.trainer  # noqa: F401  Lightning sets log levels when it is imported
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fmsd").setLevel(logging.INFO)

@@ -1,15 +1,12 @@
-"""Refusals of the machine as input errors: folders, shared memory, open files, processes."""
+"""Translates errors that the machine causes: folders, shared memory, open files, processes."""
 
 import errno
-import io
 import re
-import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.cache import cache_folder
-from fmsd.errors import InputError
+from fmsd.errors import InputError, error_chain
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -18,17 +15,17 @@ SHARED_MEMORY_SIGNS = (
     r"unable to \w+ (?:\d+ bytes )?(?:from |to )?(?:shared memory object|file) </torch_",
     r"torch_shm_manager",
 )
-"""Texts of torch's errors about shared memory, which have no error number and no file."""
+"""Texts of torch's errors about shared memory: RuntimeErrors without a number and a file."""
 
 KILLED = (
     r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by signal: Killed|exited unexpectedly)"
 )
-"""Text of torch's error about a loader process that the system killed."""
+"""Text of torch's error about a loader process that was killed: a RuntimeError like any other."""
 
 
 def machine_error(error: BaseException) -> InputError | None:
     """The input error for an error that the machine causes; None for any other error."""
-    for cause in _error_chain(error):
+    for cause in error_chain(error):
         if isinstance(cause, InputError):
             return None
         refusal = shared_memory_error(cause) or (
@@ -59,24 +56,6 @@ def shared_memory_error(error: BaseException) -> InputError | None:
         "give the container more (docker run --shm-size=8g), or load images in this process with "
         "data.workers=0 (workers=0 of doctor)",
     )
-
-
-def replace_unencodable() -> None:
-    """Prints a question mark for a character that the terminal's encoding lacks."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
-def _error_chain(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and its causes, each once."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        context = None if current.__suppress_context__ else current.__context__
-        current = current.__cause__ or context
 
 
 def _os_refusal(error: OSError) -> InputError | None:

@@ -1,4 +1,4 @@
-"""Configuration files as plain data: YAML without anything that only a trusted file may hold."""
+"""Parses YAML that may come from a stranger: no tags, no aliases, bounded in size and depth."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,9 @@ from typing import Any
 import yaml
 
 from fmsd.errors import InputError, reason
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""PyYAML's faster loader, in C; PyYAML has it where it was built with libyaml."""
 
 LARGEST = 2**20
 """Characters that a configuration may have; that of a run has a few thousand."""
@@ -27,7 +30,7 @@ def parse_settings(text: str, source: str | Path) -> dict[str, Any]:
         InputError: it is no YAML mapping, or `check_yaml` rejects it.
     """
     check_yaml(text, source)
-    settings = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    settings = yaml.load(text, Loader=LOADER)
     if not isinstance(settings, dict):
         raise InputError(
             f"{source} is no configuration (it holds no keys)", "put it back, or remove it"
@@ -54,7 +57,7 @@ def check_yaml(text: str, source: str | Path) -> None:
         )
     depth = 0
     try:
-        for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        for event in yaml.parse(text, Loader=LOADER):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
                 event, yaml.CollectionEndEvent
             )
@@ -62,7 +65,8 @@ def check_yaml(text: str, source: str | Path) -> None:
                 raise InputError(
                     f"{source} has the YAML alias *{event.anchor}", "write its value in its place"
                 )
-            if getattr(event, "tag", None) is not None:
+            tagged = isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
+            if tagged and event.tag is not None:
                 raise InputError(
                     f"{source} has the YAML tag {event.tag}", "write plain values without tags"
                 )

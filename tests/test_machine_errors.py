@@ -15,8 +15,9 @@ import pytest
 import fmsd
 from fmsd import check_python
 from fmsd.cache import cache_folder
+from fmsd.cli.main import replace_unencodable
 from fmsd.errors import InputError
-from fmsd.surroundings import machine_error, replace_unencodable
+from fmsd.machine_errors import machine_error
 from tests.conftest import ROOT
 
 
@@ -118,7 +119,7 @@ def test_shared_memory_is_named_with_the_setting_that_does_without() -> None:
 
 CAGE = """
 import multiprocessing, sys
-from fmsd.surroundings import machine_error
+from fmsd.machine_errors import machine_error
 try:
     multiprocessing.get_context("fork").Queue()
 except OSError as error:

@@ -1,4 +1,4 @@
-"""Completes a composed configuration: absolute paths, and the sources of other test datasets."""
+"""Completes and checks `data` of a composed configuration: paths, sources of test datasets."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import fmsd.cli.resolvers  # noqa: F401  which the configuration files call
+from fmsd.cli.hydra_compat import group_choices
 from fmsd.data.overrides import as_names
 from fmsd.errors import InputError
-from fmsd.settings import EMBEDDED
+from fmsd.package_files import EMBEDDED
 
 
 def make_paths_absolute(data: DictConfig) -> None:
@@ -38,7 +38,7 @@ def add_test_sources(data: DictConfig) -> None:
             name in data.others and data.roots.get(name)
         ):
             continue
-        if name not in GlobalHydra.instance().config_loader().get_group_options("data"):
+        if name not in group_choices("data"):
             continue  # the data's own source must list it
         other = OmegaConf.to_container(
             hydra.compose("train", overrides=[f"data={name}"]).data, resolve=True
@@ -65,11 +65,7 @@ def default_root(data: Mapping[Any, Any]) -> str | None:
 
 
 def check_source(data: DictConfig, overrides: Sequence[str]) -> None:
-    """Rejects `data.source.*` overrides when a manifest replaces the source.
-
-    Raises:
-        InputError: there are such overrides.
-    """
+    """Rejects `data.source.*` overrides when a manifest replaces the source."""
     from fmsd.data import packaged
 
     idle = [override for override in overrides if override.lstrip("+~").startswith("data.source.")]
@@ -87,11 +83,7 @@ def check_source(data: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def check_outside(out: str, data: DictConfig) -> None:
-    """Rejects an output folder inside the data's root: the next scan would read it as data.
-
-    Raises:
-        InputError: it lies there.
-    """
+    """Rejects an output folder inside the data's root: the next scan would read it as data."""
     if data.root is not None and Path(out).resolve().is_relative_to(Path(data.root).resolve()):
         raise InputError(
             f"out={out} lies inside data.root={data.root} and would be read as data the next time",
