@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from fmsd.cli.files import CONF
 from fmsd.cli.main import main
-from fmsd.engine.merge_domains import domain_table
+from fmsd.engine.merging import domain_table
 from fmsd.merge.record import log_truncations
 from fmsd.models.detector import detector, weights_path
 from fmsd.runs.folder import Run

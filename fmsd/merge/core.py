@@ -1,13 +1,14 @@
 """The core that specialists share, computed from the Gram matrix of their task vectors alone."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from fmsd.errors import InputError
+from fmsd.merge.task_vectors import Specialists
 
 Normalise = Literal["none", "task"]
 """Compute the core's directions from the task vectors as they are, or each scaled to length 1."""
@@ -78,6 +79,21 @@ class Core(NamedTuple):
                 f"core{cure if self.normalise == 'none' else ''}"
             )
         return warnings
+
+
+@runtime_checkable
+class HasCore(Protocol):
+    """A merger that splits task vectors into a core and residuals, as R2M does."""
+
+    def core(self, specialists: Specialists) -> Core:
+        """The linear combinations of task vectors that make core and residuals."""
+        ...
+
+    def norms(
+        self, specialists: Specialists
+    ) -> tuple[Float64[Tensor, " layers"], Float64[Tensor, "layers experts"]]:
+        """The norms of each tensor's core, and of each specialist's residual."""
+        ...
 
 
 def leading_core(

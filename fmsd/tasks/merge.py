@@ -13,10 +13,6 @@ from typing import Any
 from fmsd.data.description import describe_datasets
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.merge_domains import domain_table
-from fmsd.engine.merge_files import write_merge
-from fmsd.engine.merge_inputs import Inputs, initialise, read_inputs
-from fmsd.engine.merge_origin import merged_origin
 from fmsd.engine.merge_search import (
     FIXED,
     SEARCH,
@@ -24,13 +20,21 @@ from fmsd.engine.merge_search import (
     search_coefficients,
     with_coefficients,
 )
+from fmsd.engine.merging import (
+    Inputs,
+    domain_table,
+    initialise,
+    merged_origin,
+    read_inputs,
+    write_merge,
+)
 from fmsd.engine.scorer import Scorer
 from fmsd.engine.scoring import manifest_records, score_datasets
 from fmsd.engine.stamp import protocol_stamps
 from fmsd.engine.trainer import TrainerFactory, single_process_trainer
 from fmsd.engine.weights import build_detector, load_folded_detector
 from fmsd.errors import InputError
-from fmsd.figures.merge_pictures import draw_domains
+from fmsd.figures.merges import draw_domains
 from fmsd.merge.task_vectors import Merger
 from fmsd.models.detector import Detector
 from fmsd.peft.experts import check_count
