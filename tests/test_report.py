@@ -4,11 +4,11 @@ side by side.
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -513,7 +513,7 @@ def test_a_merge_stands_beside_its_experts_with_marks(tmp_path: Path) -> None:
 def test_numbers_without_a_stamp_are_refused(runs: Path) -> None:
     table = pl.read_csv(runs / "merge" / "results.csv")
     table.drop("stamp").write_csv(runs / "merge" / "results.csv")
-    with pytest.raises(InputError, match=r"merge are of an older version, .* fmsd evaluate"):
+    with pytest.raises(InputError, match=r"merge have no protocol stamps.* fmsd evaluate"):
         report(runs)
     table.with_columns(stamp=pl.lit("0" * 12)).write_csv(runs / "merge" / "results.csv")
     with pytest.raises(InputError, match=r"0{12}, which its run.json does not explain"):
@@ -544,7 +544,8 @@ def evaluation(
         record | {"run": str(run), "stamps": {}},
     )
     record["stamps"] = stamped([dataset], **facts)
-    found.write_record(record | {"run": str(run)})
+    time = datetime.fromtimestamp(when, UTC).isoformat()
+    found.write_record(record | {"run": str(run), "time": time})
     if corruptions:
         clean = found.results().with_columns(corruption=pl.lit("none"), severity=pl.lit(0))
         worse = [
@@ -557,7 +558,6 @@ def evaluation(
             for severity in (1, 3, 5)
         ]
         found.write("corruptions.csv", pl.concat([clean, *worse]).write_csv())
-    os.utime(found.folder / "results.csv", (when, when))
     return found
 
 
@@ -857,7 +857,7 @@ def test_damaged_files_are_told_in_one_sentence(runs: Path, tmp_path: Path) -> N
             "[]": "is no JSON object",
             json.dumps(
                 {key: value for key, value in record.items() if key != "overrides"}
-            ): "does not say overrides",
+            ): "lacks overrides",
             json.dumps(record | {"stamps": facts}): "has a stamp without naming",
         },
         "results.csv": {

@@ -32,7 +32,7 @@ from fmsd.report.summary import (
     with_interval_caption,
 )
 from fmsd.report.tables import Table, results_table
-from fmsd.report.tidy import tidy_results, with_intervals, with_real_counts
+from fmsd.report.tidy import tidy_results, with_intervals
 from fmsd.runs.folder import write_text
 from fmsd.tables import read_csv
 
@@ -97,9 +97,12 @@ def report(
         return tidy
 
     lines = figure_lines(tables["video"])
-    statistics = resample_rows(rows, metric, resamples, None if out is None else lines)
+    statistics = (
+        resample_rows(rows, metric, resamples)
+        if out is None
+        else resample_rows(rows, metric, resamples, curves_of=lines, forgery_metrics=[metric])
+    )
     samples = statistics.samples
-    tidy = with_real_counts(tidy, statistics.reals)
     for level in LEVELS:
         table = results_table(tidy, metric, level, means, samples, notes)
         tables[level] = with_interval_caption(table, rows, resamples)
@@ -113,8 +116,18 @@ def report(
         return tidy
 
     all_tables = all_metric_tables(tidy, tables, metric, means, notes)
-    stress = robustness_results(rows, differ)
-    overview = Overview(runs, rows, all_tables, differences, lines, statistics, notes, *stress)
+    robustness, robustness_notes = robustness_results(rows, differ)
+    overview = Overview(
+        folder=runs,
+        rows=rows,
+        tables=all_tables,
+        differences=differences,
+        lines=lines,
+        resamples=statistics,
+        notes=notes,
+        robustness=robustness,
+        robustness_notes=robustness_notes,
+    )
     tidy = with_intervals(tidy, statistics.intervals)
     written = (*tables.values(), *differences, *overview.robustness_tables.values())
     write_tables(out, FILES[by], tidy, written)
