@@ -1,4 +1,4 @@
-"""Where in a file of weights the network lies: behind wrappers, and beside other modules."""
+"""Finds the network's tensors in a checkpoint: behind wrappers, and beside other modules."""
 
 from collections.abc import Mapping
 
@@ -79,7 +79,9 @@ def select_network(
     return kept
 
 
-def unwrap(state: Mapping[str, Tensor], where: str | None, model: nn.Module) -> dict[str, Tensor]:
+def strip_wrappers(
+    state: Mapping[str, Tensor], where: str | None, model: nn.Module
+) -> dict[str, Tensor]:
     """Strips the wrapper prefixes that all tensors share, or all but the head's.
 
     Args:

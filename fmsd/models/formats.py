@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fmsd.errors import InputError
 from fmsd.models.configured import SIZED, matching_backbones
-from fmsd.models.containers import network_prefix, select_network, unwrap
+from fmsd.models.containers import network_prefix, select_network, strip_wrappers
 from fmsd.models.published import HEAD, head_names, rename_known, some_names
 from fmsd.state import check_values, tensor_shapes
 
@@ -41,7 +41,7 @@ def to_timm_keys(
     check_values(state, target, source)
     if tensor_shapes(state) == wanted:
         return state
-    inner = unwrap(state, network_prefix(state, model, source), model)
+    inner = strip_wrappers(state, network_prefix(state, model, source), model)
     converted = _reduce_to_one_logit(rename_known(inner, model, source), model, wanted, source)
     # Not if only shapes differ: the conversion would resample a ViT's patches.
     if converted.keys() != wanted.keys():
@@ -77,7 +77,7 @@ def to_pretrained_keys(
     }
     check_values(state, target, source)
     where = network_prefix(state, model, source)
-    inner = unwrap(select_network(state, where, source), where, model)
+    inner = strip_wrappers(select_network(state, where, source), where, model)
     converted = _rename_head(rename_known(inner, model, source), model)
     if any(name not in converted or converted[name].shape != shape for name, shape in body.items()):
         converted = _rename_head(_convert_by_timm(converted, model, source), model)

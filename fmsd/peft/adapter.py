@@ -37,7 +37,10 @@ RESAMPLED = ("pos_embed", "patch_embed", "rel_pos", "relative_position")
 
 
 KINDS: dict[str, type[AdaptedLayer]] = {layer.kind: layer for layer in (SubspaceLinear, LoraLinear)}
-"""Adapted layers that can be loaded, by their kind in the description."""
+"""The adapted layers that a description may name, by their kind.
+
+The list is closed on purpose: an adapter's file may rebuild these classes and no other.
+"""
 
 
 def state_dict(detector: Detector) -> dict[str, Tensor]:
@@ -233,7 +236,8 @@ def _description(folder: Path) -> dict[str, Any]:
             f"{FORMAT}",
             "train it again, or use the version that wrote it",
         )
-    base, layers, names = (description.get(key) for key in ("base", "layers", "tensors"))
+    base, layers = description.get("base"), description.get("layers")
+    names = description.get("tensors")
     whole = {
         "base": isinstance(base, dict)
         and all(isinstance(base.get(key), str) for key in ("name", "hash")),
@@ -242,11 +246,7 @@ def _description(folder: Path) -> dict[str, Any]:
     }
     for key, fine in whole.items():
         if not fine:
-            fault = (
-                f"its {key!r} is not what an adapter has there"
-                if key in description
-                else f"it lacks {key!r}"
-            )
+            fault = f"{key!r} has the wrong type" if key in description else f"it lacks {key!r}"
             raise InputError(
                 f"{path} is damaged: {fault}", "take it anew from the run that it comes from"
             )

@@ -146,7 +146,7 @@ def inject(
         model.set_submodule(name, replace(name, layer))
 
 
-def fold(model: nn.Module) -> nn.Module:
+def fold_layers(model: nn.Module) -> nn.Module:
     """Replaces every adapted layer by the plain layer of equal outputs, in place.
 
     Folding after `inject` gives the keys of the plain model.

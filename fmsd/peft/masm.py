@@ -33,7 +33,7 @@ from fmsd.peft.mask import MaskHistory
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
-from fmsd.peft.subspace import Allotment, SubspaceLinear
+from fmsd.peft.subspace import Allotment, SubspaceLinear, SubspaceSettings
 from fmsd.shares import ceil_share
 
 
@@ -80,20 +80,18 @@ def masm(
             raise InputError(f"method.{name}={value} is out of range", remedy)
     active = active_penalties(penalties or {}, constraint)
     probe(detector)
-    directions = directions_per_subspace(subspaces, directions, constraint)
-    layers = candidate_layers(detector, patterns, subspaces, directions)
-    inject_subspaces(
-        detector,
-        list(layers),
-        subspaces,
-        directions,
-        allotment,
-        split,
-        constraint,
-        working_scale,
-        "orthogonality" in active,
+    settings = SubspaceSettings(
+        subspaces=subspaces,
+        directions=directions_per_subspace(subspaces, directions, constraint),
+        allotment=allotment,
+        split=split,
+        working_scale=working_scale,
         apart=True,
+        based="orthogonality" in active,
+        hard=constraint == "hard",
     )
+    layers = candidate_layers(detector, patterns, settings)
+    inject_subspaces(detector, list(layers), settings)
     rule = SubspaceMaskRule(detector.backbone, every, momentum, fraction)
     return Adaptation(active, rule=rule)
 

@@ -52,7 +52,7 @@ class Batches(Protocol):
 
 @runtime_checkable
 class StepRule(Protocol):
-    """What a method does in every optimizer step, such as MASM's mask.
+    """Hooks of a method in every optimizer step, such as MASM's mask.
 
     It is an `nn.Module`, so that its buffers move to the device of the model.
     """
@@ -82,12 +82,12 @@ class StepRule(Protocol):
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What training needs to know of a method that was applied to a detector.
+    """Result of applying a method to a detector: penalties, layer mask, step rule.
 
     Args:
         penalties: scalars that training adds to the loss.
         mask: the chosen layers and their scores; None if every matching layer is trained.
-        rule: what the method does in every step; None for most methods.
+        rule: the method's hooks in every step; None for most methods.
     """
 
     penalties: Penalties = field(default_factory=dict)

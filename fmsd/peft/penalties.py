@@ -99,9 +99,7 @@ def _mean(
             layer.parts,
             layer.out_features,
             layer.in_features,
-            layer.subspaces,
-            layer.directions,
-            layer.hard,
+            layer.settings,
             layer.semantic.device,
         )
         groups.setdefault(shape, []).append(layer)
@@ -109,10 +107,9 @@ def _mean(
 
 
 def _redundancy(group: Group) -> Float[Tensor, "layers parts"]:
-    within = torch.ones(
-        group[0].directions, group[0].directions, dtype=torch.bool, device=group[0].energy.device
-    )
-    between = torch.block_diag(*[within] * group[0].subspaces).logical_not()
+    subspaces, directions = group[0].settings.subspaces, group[0].settings.directions
+    within = torch.ones(directions, directions, dtype=torch.bool, device=group[0].energy.device)
+    between = torch.block_diag(*[within] * subspaces).logical_not()
     return _overlap(_stack(layer.u for layer in group), between) + _overlap(
         _stack(layer.v.mT for layer in group), between
     )
@@ -166,7 +163,7 @@ def _spectral(group: Group) -> Float[Tensor, "layers parts"]:
 
 def _singular_values(group: Group) -> Float[Tensor, "layers parts"]:
     initial = _stack(layer.initial.s for layer in group)
-    if group[0].hard:  # its singular values are sorted
+    if group[0].settings.hard:  # its singular values are sorted
         initial = initial.sort(descending=True).values
     # The tail of a matrix with dead rows may have no energy at all.
     least = 1e-12 * _stack(layer.energy for layer in group)
