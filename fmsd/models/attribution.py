@@ -262,6 +262,7 @@ def _tapped(backbone: Any, layer: str | None, tap: Callable[[Any], Tensor]) -> I
         InputError: the backbone has no such layer.
     """
     if layer is None:
+        # A method of timm's models, not a module: no hook can be registered on it.
         whole = backbone.forward_features
         backbone.forward_features = lambda *args, **kwargs: tap(whole(*args, **kwargs))
         try:
