@@ -599,8 +599,8 @@ def test_only_the_dataset_of_the_data_is_compared_with_its_whole_copy(
     data.train_names, data.test_names = ["mine"], ["other"]
     assert (
         copy_summary(data)
-        == "Data: 1 warning (fewer videos than a whole copy: swap 4 of 9); fmsd doctor data=mine "
-        "tells more."
+        == "Data: 1 warning (fewer videos than a whole copy: swap 4 of 9); run fmsd doctor "
+        "data=mine for details."
     )
     data.train_names = ["other"]
     assert copy_summary(data) is None
@@ -638,7 +638,7 @@ def test_training_says_in_a_line_what_the_table_tells(copy: Path) -> None:
     assert copy_summary(data) == (
         "Data: 2 warnings (fewer videos than a whole copy: real train 2 of 720; videos with fewer "
         "than 3 frames: mine/real/testa has 2, ...); "
-        "fmsd doctor data=mine tells more."
+        "run fmsd doctor data=mine for details."
     )
 
 

@@ -22,7 +22,6 @@ from fmsd.engine.stamp import Facts
 from fmsd.engine.trainer import Trainer, seed_everything
 from fmsd.errors import InputError, reason
 from fmsd.figures.merges import cosine_matrix, draw_merge
-from fmsd.merge.core import HasCore
 from fmsd.merge.record import RECORD, core_merger, known_grams, log_truncations, tensor_records
 from fmsd.merge.task_vectors import Merger, Specialists, StateDict, merge_tensors
 from fmsd.metrics.table import results_by_domain
@@ -185,9 +184,10 @@ def write_merge(
         search: record of the search that chose the coefficients; None if they were given.
     """
     specialists, ceiling = inputs.specialists, inputs.ceiling
-    core = core_merger(merger).core(specialists)
+    described = core_merger(merger)
+    core = described.core(specialists)
     warnings = core.warnings(specialists.labels)
-    if isinstance(merger, HasCore):
+    if described is merger:
         for warning in warnings:
             log.warning("%s; see cosines.png and spectrum.png.", warning)
     merged = write_merged_weights(

@@ -31,11 +31,8 @@ class IsoC:
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once and decomposes every matrix."""
         for name in specialists.names:
-            start, tasks, part = (
-                specialists.base_tensor(name),
-                specialists.task_vectors(name),
-                specialists.parts[name],
-            )
+            start, tasks = specialists.base_tensor(name), specialists.task_vectors(name)
+            part = specialists.parts[name]
             if part.kind == "matrix":
                 sums = part.matrices(tasks.sum(0))
                 merged = torch.stack([isotropic_matrix(matrix) for matrix in sums]).view(

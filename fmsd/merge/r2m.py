@@ -157,7 +157,8 @@ class R2M:
         shared, mix = core.shared.float(), core.mix.float()
         for block in flat.split(BLOCK_ELEMENTS, dim=1):
             block.addmm_(shared, mix @ block, alpha=-1)
-        left, right = (torch.empty(shape) for shape in self.shapes(specialists, name))
+        left_shape, right_shape = self.shapes(specialists, name)
+        left, right = torch.empty(left_shape), torch.empty(right_shape)
         if part.kind != "matrix":
             left[0, :, 0], right[:] = flat, 1
             return Residuals(left, right), {}

@@ -146,14 +146,13 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
             remedy,
         )
     if all(path.is_dir() for path in paths):
-        one, other = map(Run, paths)
+        one, other = Run(paths[0]), Run(paths[1])
         if one.record()["seed"] == other.record()["seed"]:
             raise InputError(
                 f"{one.folder} and {other.folder} both have seed={one.record()['seed']}", remedy
             )
-        first, second = (
-            run.origin() | (training_settings(run, run.record()) or {}) for run in (one, other)
-        )
+        first = one.origin() | (training_settings(one, one.record()) or {})
+        second = other.origin() | (training_settings(other, other.record()) or {})
         if differing := sorted(key for key in first | second if first.get(key) != second.get(key)):
             raise InputError(
                 f"{one.folder} and {other.folder} are not one specialist: they differ in "
