@@ -114,14 +114,14 @@ def read_inputs(
 
 
 def seed_cosine(seeds: Sequence[Expert], specialists: Specialists) -> dict[str, Any]:
-    """Returns the record of the cosine between the task vectors of two seeds of one specialist.
+    """The record of the cosine between the task vectors of two seeds of one specialist.
 
     Args:
         seeds: the two trainings.
         specialists: of the merge, whose tensors are compared.
 
     Raises:
-        InputError: one was not trained from this base, or did not change the merged tensors.
+        InputError: a training began from another base, or did not change the merged tensors.
     """
     states, labels = [seed.state for seed in seeds], [seed.label for seed in seeds]
     pair = Specialists(specialists.base, states, specialists.parts, labels)
@@ -141,7 +141,7 @@ def seed_cosine(seeds: Sequence[Expert], specialists: Specialists) -> dict[str, 
 
 
 def merged_origin(experts: Sequence[Path], selection: str) -> Facts:
-    """Returns the facts of the experts' trainings, joined by `+` where they differ.
+    """The facts of the experts' trainings, joined by `+` where they differ.
 
     Files of weights have no facts: their training data is `unknown`. If an expert was selected by
     another rule than `iid`, the selection names that rule too: a merge of what the test data
@@ -170,7 +170,7 @@ def merged_origin(experts: Sequence[Path], selection: str) -> Facts:
 
 
 def join_labels(labels: Iterable[str]) -> str:
-    """Returns the sorted union of `+`-joined labels, joined by `+`."""
+    """The sorted union of `+`-joined labels, joined by `+`."""
     return "+".join(sorted({part for label in labels for part in label.split("+")}))
 
 
@@ -256,7 +256,7 @@ def domain_table(
     data: DataModule,
     trainer: Trainer,
 ) -> pl.DataFrame:
-    """Returns the AUC of every specialist and of the merge on every forgery.
+    """The AUC of every specialist and of the merge on every forgery.
 
     Predictions of a specialist's run are reused if it was tested on the same frames; otherwise the
     specialist is tested now.

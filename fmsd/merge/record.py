@@ -28,7 +28,7 @@ def core_merger(merger: Merger) -> HasCore:
 def tensor_records(
     specialists: Specialists, merger: Merger, merged: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Returns the per-tensor record: Gram matrix, norms of core and residuals, and rank.
+    """The per-tensor record: Gram matrix, norms of core and residuals, and rank.
 
     Args:
         merged: the merger's own record of each tensor, which takes precedence. Without it the norms
@@ -55,7 +55,7 @@ def known_grams(
     experts: Sequence[tuple[Path, str]],
     names: Sequence[str],
 ) -> Float64[Tensor, "layers known known"]:
-    """Returns the Gram matrices in the record of a merge of the first experts.
+    """The Gram matrices in the record of a merge of the first experts.
 
     They are zero for tensors in which none of these experts differs from the base.
 

@@ -46,7 +46,7 @@ class TSVM:
 
 
 def decorrelated_sum(tasks: Float[Tensor, "experts rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Returns the sum of the tasks' top triplets, their vectors orthogonalised over tasks."""
+    """The sum of the tasks' top triplets, their vectors orthogonalised over tasks."""
     limit = max(1, min(tasks.shape[1:]) // len(tasks))
     triplets = [singular_triplets(task, limit) for task in tasks]
     u = torch.cat([each.u for each in triplets], 1)

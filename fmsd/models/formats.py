@@ -111,7 +111,7 @@ def mismatch_error(
     model: nn.Module,
     source: str,
 ) -> InputError:
-    """Returns the error for weights that do not fit a model: what is missing, extra or misshapen.
+    """The error for weights that do not fit a model: what is missing, extra or misshapen.
 
     Args:
         found, wanted: names and shapes of the weights and of the model.
@@ -138,7 +138,7 @@ def _convert_by_timm(
     """Applies timm's own conversion to the model, if there is one.
 
     Raises:
-        InputError: it fails, as these conversions do on files of other models.
+        InputError: the conversion fails, as these conversions do on files of other models.
     """
     convert = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)
     if convert is None:

@@ -172,6 +172,6 @@ def log_dropped(source: str, about: str, names: list[str]) -> None:
 
 
 def head_names(model: nn.Module) -> list[str]:
-    """Returns the names of a timm model's classifiers; models with two scored tokens have two."""
+    """The names of a timm model's classifiers; models with two scored tokens have two."""
     classifier = model.pretrained_cfg.get("classifier")  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     return [classifier] if isinstance(classifier, str) else list(classifier or ())

@@ -44,7 +44,7 @@ The list is closed on purpose: an adapter's file may rebuild these classes and n
 
 
 def state_dict(detector: Detector) -> dict[str, Tensor]:
-    """Returns the tensors of an adapted backbone that may differ from its base, by timm's names.
+    """The tensors of an adapted backbone that may differ from its base, by timm's names.
 
     They are the trainable parameters, and the buffers of modules with trainable parameters.
     """
@@ -88,7 +88,7 @@ def load_state_dict(detector: Detector, tensors: Mapping[str, Tensor], source: s
 
 
 def fingerprint(detector: Detector, weights: Mapping[str, Tensor] | None = None) -> str:
-    """Returns the SHA-256 of a backbone's weights, before a method changes them.
+    """The SHA-256 of a backbone's weights, before a method changes them.
 
     The head is left out, and tensors that timm resamples to the input's size, whose last bits
     depend on the processor.
@@ -106,7 +106,7 @@ def fingerprint(detector: Detector, weights: Mapping[str, Tensor] | None = None)
 
 
 def head_name(detector: Detector) -> str:
-    """Returns the name of the head in the backbone."""
+    """The name of the head in the backbone."""
     return next(
         name for name, module in detector.backbone.named_modules() if module is detector.head()
     )
@@ -206,7 +206,7 @@ def _description(folder: Path) -> dict[str, Any]:
     """Reads the description of the adapter in a folder and checks the types of its entries.
 
     Raises:
-        InputError: it is missing, damaged, or of another format.
+        InputError: the description is missing, damaged, or of another format.
     """
     path = folder / DESCRIPTION
     try:

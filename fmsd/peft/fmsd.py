@@ -122,7 +122,7 @@ def active_penalties(penalties: Mapping[str, float], constraint: Constraint) -> 
 
 
 def directions_per_subspace(subspaces: int, directions: int | None, constraint: Constraint) -> int:
-    """Returns the number of directions of a subspace, with its default filled in.
+    """The number of directions of a subspace, with its default filled in.
 
     Raises:
         InputError: an argument is out of range.
@@ -138,7 +138,7 @@ def directions_per_subspace(subspaces: int, directions: int | None, constraint: 
 def candidate_layers(
     detector: Detector, patterns: Sequence[str], settings: SubspaceSettings
 ) -> dict[str, Matrix]:
-    """Returns the layers that match the patterns, checked to have enough singular directions.
+    """The layers that match the patterns, all with enough singular directions.
 
     Raises:
         InputError: no layer matches, or a matrix has too few directions.
@@ -179,7 +179,7 @@ def inject_subspaces(detector: Detector, names: Sequence[str], settings: Subspac
 def compute_mask(
     detector: Detector, batches: Batches | None, layers: Mapping[str, Matrix], mask: Masking
 ) -> LayerMask:
-    """Returns the layer mask: read from a file, drawn by chance, or measured on training batches.
+    """The layer mask: read from a file, drawn by chance, or measured on training batches.
 
     Raises:
         InputError: measuring has no data or too little, or the mask's file is about other layers.

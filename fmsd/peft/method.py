@@ -42,11 +42,11 @@ class Batches(Protocol):
         ...
 
     def precision(self) -> AbstractContextManager[Any]:
-        """Returns the precision context of training, for forward passes."""
+        """The precision context of training, for forward passes."""
         ...
 
     def broadcast(self, value: Any) -> Any:
-        """Returns the value of rank 0 in all processes, so that no choice differs by rounding."""
+        """The value of rank 0 in all processes, so that no choice differs by rounding."""
         ...
 
 
@@ -60,7 +60,7 @@ class StepRule(Protocol):
     history: MaskHistory
 
     def inactive(self) -> Collection[nn.Parameter]:
-        """Returns the parameters that neither this step nor its perturbations may move."""
+        """The parameters that neither this step nor its perturbations may move."""
         ...
 
     def observe(self) -> None:
@@ -72,7 +72,7 @@ class StepRule(Protocol):
         ...
 
     def state_dict(self, *, prefix: str = "") -> dict[str, Any]:
-        """Returns the rule's state, which checkpoints hold."""
+        """The rule's state, which checkpoints hold."""
         ...
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:

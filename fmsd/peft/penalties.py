@@ -68,7 +68,7 @@ WEIGHTS: Mapping[str, float] = MappingProxyType(
 
 
 def select_penalties(weights: Mapping[str, float]) -> Penalties:
-    """Returns the penalties with a weight above zero.
+    """The penalties with a weight above zero.
 
     Raises:
         InputError: an unknown name or a negative weight.
@@ -118,7 +118,7 @@ def _redundancy(group: Group) -> Float[Tensor, "layers parts"]:
 def _overlap(
     columns: Float[Tensor, "layers parts size rank"], pairs: Bool[Tensor, "rank rank"]
 ) -> Float[Tensor, "layers parts"]:
-    """Returns the summed squared cosines of the marked pairs of columns."""
+    """The summed squared cosines of the marked pairs of columns."""
     unit = functional.normalize(columns, dim=-2)
     return _squared((unit.mT @ unit) * pairs)
 
@@ -173,7 +173,7 @@ def _singular_values(group: Group) -> Float[Tensor, "layers parts"]:
 
 
 def _squared(matrix: Float[Tensor, "layers parts rows columns"]) -> Float[Tensor, "layers parts"]:
-    """Returns the squared Frobenius norm of the entries above rounding."""
+    """The squared Frobenius norm of the entries above rounding."""
     return functional.hardshrink(matrix, ROUNDING).square().sum((-2, -1))
 
 

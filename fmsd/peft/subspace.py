@@ -137,7 +137,7 @@ class SubspaceLinear(nn.Module):
         return cast(list[Artifact | HardArtifact], list(self.artifacts))
 
     def describe(self) -> dict[str, Any]:
-        """Returns the arguments of `rebuild`, which also needs layer and initial directions."""
+        """The arguments of `rebuild`, which also needs layer and initial directions."""
         description = {"parts": self.parts, **asdict(self.settings)}
         del description["working_scale"]  # it determines only the initial directions
         return description
@@ -215,14 +215,14 @@ class SubspaceLinear(nn.Module):
         )
 
     def initial_gain(self) -> Float[Tensor, " parts"]:
-        """Returns ||W||_F^2 - ||W_sem||_F^2 of each pretrained matrix W."""
+        """The energy gain ||W||_F^2 - ||W_sem||_F^2 of each pretrained matrix W."""
         u, s, vt = self.initial
         return energy_gain(self.semantic_image(vt), u * s[..., None, :], vt)
 
     def semantic_image(
         self, right: Float[Tensor, "parts rank in"]
     ) -> Float[Tensor, "parts out rank"]:
-        """Returns W_sem V of each matrix, with the directions V as rows."""
+        """The products W_sem V of each matrix, with the directions V as rows."""
         return self.semantic.unflatten(0, (self.parts, -1)).to(right.dtype) @ right.mT
 
     @property
@@ -253,11 +253,11 @@ class SubspaceLinear(nn.Module):
         return y.view(*x.shape[:-1], self.out_features)
 
     def fold(self) -> Matrix:
-        """Returns the plain layer with the effective weight."""
+        """The plain layer with the effective weight."""
         return plain_layer(self.weight, self.bias, self.stride)
 
     def extra_repr(self) -> str:
-        """Returns the sizes that `print(model)` shows."""
+        """The sizes that `print(model)` shows."""
         return (
             f"{self.in_features}, {self.out_features}, parts={self.parts}, "
             f"subspaces={self.settings.subspaces}, directions={self.settings.directions}"

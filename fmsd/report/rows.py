@@ -92,7 +92,7 @@ class Row:
         """Reads the predictions on a dataset, a row per frame.
 
         Raises:
-            InputError: they are gone, or do not match the results.
+            InputError: the predictions are gone, or do not match the results.
         """
         path = self.prediction_files[dataset]
         if not path.is_file():

@@ -130,7 +130,7 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
     """Checks that the paths are two trainings of one specialist, as far as they show it.
 
     Raises:
-        InputError: there are not two, or two runs have equal seeds or different recipes or data.
+        InputError: there are not two paths, or two runs have equal seeds, other recipes or data.
     """
     if paths is None:
         return
@@ -169,7 +169,7 @@ def run_record(
     command: Sequence[str],
     search: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Returns the entries of `run.json` that do not follow from the command line alone."""
+    """The entries of `run.json` that do not follow from the command line alone."""
     origin = merged_origin(experts, SEARCH if search else FIXED)
     shapes = tensor_shapes(inputs.empty.backbone.state_dict())
     return provenance(command) | {

@@ -140,7 +140,7 @@ def check_arguments(out: Path | None, by: str, against: str | None, resamples: i
     """Checks the arguments of a report that do not depend on its runs.
 
     Raises:
-        InputError: they contradict each other, or files in `out` are of another writer.
+        InputError: the arguments contradict each other, or files in `out` are of another writer.
     """
     if by not in FILES:
         raise InputError(f"by={by} is unknown", f"choose one of {', '.join(FILES)}")
@@ -161,11 +161,7 @@ def check_arguments(out: Path | None, by: str, against: str | None, resamples: i
 
 
 def check_metric(metric: str, tidy: pl.DataFrame) -> None:
-    """Checks that there are results of a metric.
-
-    Raises:
-        InputError: there are none.
-    """
+    """Checks that there are results of a metric."""
     if metric not in tidy["metric"]:
         raise InputError(
             f"metric={metric} is unknown",
