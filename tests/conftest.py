@@ -46,6 +46,9 @@ os.environ["FMSD_CACHE"] = tempfile.mkdtemp(prefix="fmsd-test-")
 
 ROOT = Path(fmsd.__file__).parents[1]
 
+SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+"""Names of split folders, and their splits."""
+
 SUBSPACES: dict[str, Any] = {
     "patterns": ["attention"],
     "subspaces": 2,
@@ -161,3 +164,13 @@ def real_data() -> Path:
     if not place:
         pytest.skip("FMSD_TEST_DATA is not set: no real faces and weights at hand")
     return Path(place)
+
+
+@pytest.fixture(scope="session")
+def specialists(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three specialists of one backbone in `runs/METHOD`, by three methods, and their data."""
+    from tests.specialists import train_specialists
+
+    folder = tmp_path_factory.mktemp("merge")
+    train_specialists(folder)
+    return folder

@@ -19,7 +19,7 @@ from fmsd.report.summary import UNSEEN
 from fmsd.report.tables import CHANCE, LOWER_IS_BETTER, results_table
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
-from tests.test_report import evaluation, finished, frames, lines, written
+from tests.runs import evaluation, finished, frames, lines, written
 
 INTERVAL = re.compile(r"\[[-+]?\d\.\d{3}, [-+]?\d\.\d{3}\]")
 CHANCES = re.compile(r"\bp (=|<|&lt;|\$<\$) \d")

@@ -23,7 +23,7 @@ from fmsd.optim.roga import RoGA
 from fmsd.optim.sagm import SAGM
 from fmsd.optim.sam import SAM
 from fmsd.optim.wrapper import OptimizerWrapper
-from tests.test_wrappers import Problem, close, direction, flat
+from tests.wrappers import Problem, close, direction, flat
 
 Factory = Callable[..., torch.optim.Optimizer]
 

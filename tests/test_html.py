@@ -23,7 +23,7 @@ from fmsd.report.html import number_table as table_html
 from fmsd.report.overview import MAX_LINES, figure_lines
 from fmsd.report.tables import Cell, Table
 from fmsd.tasks.report import report
-from tests.test_report import evaluation, finished
+from tests.runs import evaluation, finished
 
 METHODS = {"fmsd": 2.0, "lora": 1.2, "norm": 0.7, "probe": 0.2}
 HOSTILE = "note=<script>alert(1)</script>&\"'$x$"

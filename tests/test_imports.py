@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from fmsd.cli.files import CONF
 from tests.conftest import grow_tree
-from tests.test_report import finished
+from tests.runs import finished
 
 HEAVY = {
     "torch", "numpy", "polars", "hydra", "omegaconf", "lightning", "timm", "torchvision", "wandb",

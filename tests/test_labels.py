@@ -1,25 +1,16 @@
-"""What is real and what is fake is said by exact words, or the user is asked; each printed remedy
-is run as it stands.
-"""
+"""Labels of lists and tables are read exactly; doubtful ones are refused with a remedy."""
 
 import csv
 import json
-import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
-from fmsd.cli.main import main
-from fmsd.data import overrides
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Entry, Frame, Problem, Video
-from fmsd.data.manifest import Manifest, read_manifest
-from fmsd.data.selection import Selection
+from fmsd.data.manifest import read_manifest
 from fmsd.data.sources import (
     celebdf,
     deeperforensics,
@@ -31,123 +22,12 @@ from fmsd.data.sources import (
     dfdcp,
     fakeavceleb,
     ffpp,
-    folder,
-    labels,
     table,
 )
 from fmsd.errors import InputError
 from tests import test_celebdf, test_dfdcp, test_fakeavceleb
-from tests.conftest import grow_tree, write_image
-
-SPLITS = {"train": "train", "val": "val", "test": "test"}
-
-
-def domains(manifest: Manifest) -> dict[str, int]:
-    return dict(manifest.table.select("domain", "label").unique().rows())
-
-
-def run(*words: str, out: Path) -> Manifest:
-    """The manifest that `fmsd index` writes for the words of a command line."""
-    assert main(["index", *words, f"out={out}"]) == 0
-    return read_manifest(out, Path("/"))
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *words: str, out: Path) -> str:
-    """The sentence with which `fmsd index` refuses the words of a command line."""
-    assert main(["index", *words, f"out={out}"]) == 2
-    assert not out.exists()
-    return capsys.readouterr().err.strip().splitlines()[-1]
-
-
-def remedies(sentence: str) -> list[str]:
-    """The words for the command line that a sentence proposes, as a shell reads them."""
-    return [
-        shlex.split(word)[0]
-        for word in re.findall(r"'\+?data\.source\.[^']*(?:'\"'\"'[^']*)*'", sentence)
-    ]
-
-
-# ---- names on the command line
-
-
-ODD = [
-    "real",
-    "real ",
-    "0",
-    "01",
-    "-1",
-    "1_000",
-    "1e5",
-    "1.0",
-    "true",
-    "null",
-    "nan",
-    "0_real",
-    "it's",
-    'say "x"',
-    "back\\",
-    'q\\"',
-    "ä",
-    "a b",
-]
-ODD += [
-    "${x}",
-    "$x",
-    "a,b",
-    "[x]",
-    "{x}",
-    "(x)",
-    "x#",
-    "v1.0",
-    "a:b",
-    "a=b",
-    "Celeb-real",
-    "日本",
-    "%s",
-    "a+b",
-    "@x",
-    "a|b",
-]
-
-
-@pytest.mark.parametrize("odd", ODD)
-def test_a_remedy_writes_a_name_as_the_command_line_reads_it(odd: str) -> None:
-    def parsed(word: str) -> Any:
-        (one,) = shlex.split(word)
-        return OmegaConf.create({"key": OverridesParser.create().parse_override(one).value()}).key
-
-    assert overrides.as_names(
-        list(parsed(overrides.list_override("key", [odd, "other"]))), "key"
-    ) == [
-        odd,
-        "other",
-    ]
-    if word := overrides.mapping_override("key", {odd: 1}):
-        assert {overrides.as_name(key, "key"): value for key, value in parsed(word).items()} == {
-            odd: 1
-        }
-    else:
-        assert not re.fullmatch(r"[A-Za-z]+", odd) or odd in ("true", "null", "nan")
-
-
-@pytest.mark.parametrize("lost", [1.0, True, None, ["x"]])
-def test_what_has_lost_its_spelling_is_no_name(lost: object) -> None:
-    with pytest.raises(
-        InputError,
-        match=r"data\.test gives .* where a name is wanted; "
-        r"put the name in double quotes.*'data\.test=\[\"NAME\"\]'",
-    ):
-        overrides.as_names(["a", lost], "data.test")
-    with pytest.raises(InputError, match=r"where a name is wanted"):
-        overrides.as_name(lost, "data.left_out")
-
-
-def test_one_name_is_a_list_of_one_and_never_its_letters() -> None:
-    assert overrides.as_names("real", "k") == ["real"]
-    assert overrides.as_names(0, "k") == ["0"]
-
-
-# ---- labels of DeepfakeBench's JSON files
+from tests.conftest import write_image
+from tests.indexing import SPLITS, domains, refusal, remedies, run
 
 
 def bench(root: Path, groups: dict[str, Any], name: str = "X") -> Path:
@@ -302,9 +182,6 @@ def test_videos_that_differ_only_in_case_or_blanks_stay_two_and_are_told(
     assert len({entry.video for entry in entries if isinstance(entry, Frame)}) == 2
 
 
-# ---- the lists of other datasets
-
-
 def dfdc_labels(root: Path, file: str, content: str) -> list[int]:
     (root / "test").mkdir(exist_ok=True)
     (root / "test" / "a.mp4").touch()
@@ -435,9 +312,6 @@ def test_images_of_df40_below_two_words_are_left_out_and_told(tmp_path: Path, pl
     ]
 
 
-# ---- the label of a table
-
-
 def tabled(root: Path, value: object, domain: str = "swap", parquet: bool = False) -> list[int]:
     row = {
         "path": "a.png",
@@ -500,292 +374,3 @@ def test_no_label_is_cast(tmp_path: Path, label: Any) -> None:
         InputError, match=r"m\.parquet has values of the wrong kind \(labels are Float64\)"
     ):
         read_manifest(tmp_path / "m.parquet", tmp_path)
-
-
-# ---- folders
-
-
-def faces(root: Path, *names_: str, split: str = "") -> Path:
-    for number, name in enumerate(names_):
-        write_image(root / split / name / "v" / "0.png", number, 8)
-    return root
-
-
-LAYOUT = ['data.source.layout="{domain}/{video}"', "data.source.split=test"]
-
-SUGGESTIVE = [
-    "Real",
-    "REAL",
-    "real ",
-    " real",
-    "real_youtube",
-    "Celeb-real",
-    "YouTube-real",
-    "originals",
-    "Original",
-    "pristine",
-    "AUTHENTIC_x",
-]
-SUGGESTIVE += [
-    "bona-fide",
-    "bona fide",
-    "genuine",
-    "re_al",
-    "\uff32\uff45\uff41\uff4c",
-    "Real3DPortrait",
-    "0_REAL",
-    "it's real",
-    "youtube",
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SUGGESTIVE)
-def test_a_folder_whose_name_suggests_real_images_has_to_be_settled(
-    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = faces(tmp_path / "root", "real", "swap", name)
-    words = ["data=folder", f"data.root={root}", *LAYOUT]
-    sentence = refusal(capsys, *words, out=tmp_path / "o.parquet")
-    assert f"The names of the folders {[name]} of {root} suggest real images" in sentence
-    real, fake = remedies(sentence)
-    assert domains(run(*words, real, out=tmp_path / "r.parquet")) == {"real": 0, "swap": 1}
-    assert domains(run(*words, fake, out=tmp_path / "f.parquet")) == {"real": 0, "swap": 1, name: 1}
-
-
-@pytest.mark.parametrize("own", ["Nature", "NATURE", "nature "])
-def test_a_folder_that_differs_from_the_real_one_only_in_case_or_blanks_has_to_be_settled(
-    tmp_path: Path, own: str
-) -> None:
-    root = faces(tmp_path, "nature", "ai", own)
-    with pytest.raises(InputError, match=r"suggest real images"):
-        list(folder.scan(root, "x", "{domain}/{video}", {}, ["nature"], "test"))
-    assert domains(
-        from_entries(
-            folder.scan(root, "x", "{domain}/{video}", {}, ["nature"], "test", [own]), root
-        )
-    ) == {"real": 0, "ai": 1, own: 1}
-
-
-@pytest.mark.parametrize("real", ["real", "original", "0_real"])
-def test_exact_known_words_are_real_unless_others_are_named(tmp_path: Path, real: str) -> None:
-    root = faces(tmp_path, real, "swap", "nature")
-    assert domains(
-        from_entries(folder.scan(root, "x", "{domain}/{video}", {}, None, "test"), root)
-    ) == {
-        "real": 0,
-        "swap": 1,
-        "nature": 1,
-    }
-    with pytest.raises(InputError, match=rf"\['{real}'\] of .* suggest real images"):
-        list(folder.scan(root, "x", "{domain}/{video}", {}, ["nature"], "test"))
-
-
-def test_equal_names_in_two_real_folders_stay_two_videos(tmp_path: Path) -> None:
-    root = faces(tmp_path, "Celeb-real", "YouTube-real", "swap")
-    found = from_entries(
-        folder.scan(root, "x", "{domain}/{video}", {}, ["Celeb-real", "YouTube-real"], "test"), root
-    ).validate()
-    assert found.table["video"].to_list() == ["x/real/v", "x/real/YouTube-real/v", "x/swap/v"]
-
-
-def test_a_dataset_in_which_nothing_is_real_is_refused_with_what_may_be(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = faces(
-        faces(tmp_path / "root", "real", "swap", split="one"), "Celeb-real", "swap", split="two"
-    )
-    words = [
-        "data=folder",
-        f"data.root={root}",
-        'data.source.layout="{dataset}/{domain}/{video}"',
-        "data.source.split=test",
-    ]
-    sentence = refusal(capsys, *words, out=tmp_path / "o.parquet")
-    assert (
-        "None of the folders ['Celeb-real', 'swap'] of the dataset two holds real images"
-        in sentence
-    )
-    (real,) = remedies(sentence)
-    found = run(*words, real, out=tmp_path / "o.parquet")
-    assert set(found.table.select("dataset", "label").unique().rows()) == {
-        (name, label) for name in ("one", "two") for label in (0, 1)
-    }
-    with pytest.raises(
-        InputError,
-        match=r"None of the folders \['a', 'b'\] holds real images; "
-        r"name them in data\.source\.real=\[NAME\]",
-    ):
-        list(
-            folder.scan(
-                faces(tmp_path / "plain", "a", "b"), "x", "{domain}/{video}", {}, None, "test"
-            )
-        )
-
-
-def test_a_dataset_in_which_nothing_is_fake_is_read(tmp_path: Path) -> None:
-    root = faces(tmp_path, "real")
-    assert domains(
-        from_entries(folder.scan(root, "x", "{domain}/{video}", {}, None, "test"), root).validate()
-    ) == {"real": 0}
-
-
-def test_names_that_name_nothing_or_twice_are_told_or_refused(tmp_path: Path) -> None:
-    root = faces(tmp_path, "real", "swap")
-    told = [
-        entry.what
-        for entry in folder.scan(
-            root, "x", "{domain}/{video}", {}, ["real", "photso"], "test", ["Rael"]
-        )
-        if isinstance(entry, Problem)
-    ]
-    assert [what.partition(",")[0] for what in told] == [
-        "data.source.real names 'photso'",
-        "data.source.fake names 'Rael'",
-    ]
-    with pytest.raises(
-        InputError, match=r"data\.source\.real and data\.source\.fake both name real"
-    ):
-        list(folder.scan(root, "x", "{domain}/{video}", {}, None, "test", ["real"]))
-    with pytest.raises(
-        InputError, match=r"data\.source\.fake names real, the domain of real images"
-    ):
-        list(folder.scan(root, "x", "{domain}/{video}", {}, ["swap"], "test", ["real"]))
-
-
-@pytest.mark.parametrize("layout", ["{split}/{domain}/{video}", "{split}/{domain}_{video}"])
-def test_real_is_a_whole_name_never_a_part_of_one(tmp_path: Path, layout: str) -> None:
-    for name in ("re", "real"):
-        write_image(
-            tmp_path / "test" / layout.split("/", 1)[1].format(domain=name, video="v") / "0.png",
-            0,
-            8,
-        )
-    assert domains(from_entries(folder.scan(tmp_path, "x", layout, SPLITS, "real"), tmp_path)) == {
-        "real": 0,
-        "re": 1,
-    }  # pyright: ignore[reportArgumentType]
-
-
-# ---- numbers on the command line
-
-
-def test_numbers_on_the_command_line_name_folders(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = grow_tree(tmp_path / "root", splits=("2018", "2019", "7"), domains=("0", "1", "2"))
-    words = [
-        "data=folder",
-        f"data.root={root}",
-        "+data.source.splits={2018: train, 2019: val, 7: test}",
-    ]
-    sentence = refusal(capsys, *words, out=tmp_path / "o.parquet")
-    assert "None of the folders ['0', '1', '2'] holds real images" in sentence
-    for real in ("data.source.real=[0]", "data.source.real=0", 'data.source.real=["0"]'):
-        assert domains(run(*words, real, out=tmp_path / "o.parquet")) == {"real": 0, "1": 1, "2": 1}
-
-
-def test_numbers_name_datasets_forgeries_and_compressions(tmp_path: Path) -> None:
-    root = grow_tree(tmp_path / "5", domains=("real", "1", "2"), videos=4).parent
-
-    def source(place: Path) -> list[Entry]:
-        return list(folder.scan(place, "x", "{dataset}/{split}/{domain}/{video}", SPLITS, ["real"]))  # pyright: ignore[reportArgumentType]
-
-    data = Selection(
-        5,
-        str(root),
-        source,
-        [5],
-        [5],
-        forgeries=[1, 2],
-        train_forgeries=[2, 1],
-        left_out=1,
-    )
-    assert set(data.training.where(split="train").table["domain"]) == {"real", "2"}
-    assert set(data.training.where(split="val").table["domain"]) == {"real", "1"}
-    assert list(data.tests) == ["5"]
-    assert set(data.tests["5"].table["domain"]) == {"real", "1", "2"}
-    with pytest.raises(InputError, match=r"data\.forgeries names 3, but data=5 holds 1, 2"):
-        _ = Selection(5, str(root), source, [5], [5], forgeries=[3]).everything
-    with pytest.raises(InputError, match=r"data\.train names ff, but"):
-        _ = Selection(5, str(root), source, "ff", [5]).training
-
-
-# ---- folders of splits
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("unknown", "split"),
-    [
-        *((word, "train") for word in ("Train", "training")),
-        *((word, "val") for word in ("Val", "VALID", "Validation", "dev")),
-        *((word, "test") for word in ("Test", "TEST", "testing", "test ")),
-        *((word, None) for word in ("Test set", "contest", "2019", "te.st")),
-    ],
-)
-def test_the_remedy_for_an_unknown_split_is_the_split_it_means_or_a_choice(
-    tmp_path: Path, unknown: str, split: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = faces(tmp_path / "root", "real", "swap", split=unknown)
-    words = ["data=folder", f"data.root={root}"]
-    sentence = refusal(capsys, *words, out=tmp_path / "o.parquet")
-    assert f"{root / unknown} is in no known split" in sentence
-    (remedy,) = remedies(sentence)
-    if split is None:
-        assert "train|val|test" in remedy
-        assert "is no split; choose one of train, val, test" in refusal(
-            capsys, *words, remedy, out=tmp_path / "o.parquet"
-        )
-        remedy = remedy.replace("train|val|test", "test")
-    assert set(run(*words, remedy, out=tmp_path / "o.parquet").table["split"]) == {split or "test"}
-
-
-def test_the_remedy_names_all_unknown_splits_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = grow_tree(tmp_path / "root", splits=("Train", "Val", "Test"))
-    words = ["data=folder", f"data.root={root}"]
-    proposed = remedies(refusal(capsys, *words, out=tmp_path / "o.parquet"))
-    assert set(run(*words, *proposed, out=tmp_path / "o.parquet").table["split"]) == {
-        "train",
-        "val",
-        "test",
-    }
-
-
-@pytest.mark.parametrize(
-    ("layout", "split", "message"),
-    [
-        (
-            "{split}/{video}",
-            None,
-            r"lacks the domain; write {domain} in data\.source\.layout",
-        ),
-        (
-            "{domain}/{video}",
-            None,
-            r"lacks the split; add {split} to it, or give all files one: "
-            r"data\.source\.split=train, val or test",
-        ),
-        (
-            "{split}/{domain}/{video}",
-            "test",
-            r"has the split, and so has data\.source\.split=test; leave data\.source\.split out",
-        ),
-        (
-            "{domain}/{video}",
-            "Test",
-            r"data\.source\.split=Test is no split; choose one of train, val, test",
-        ),
-    ],
-)
-def test_a_layout_says_what_it_lacks(tmp_path: Path, layout: str, split: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        list(folder.scan(tmp_path, "x", layout, SPLITS, None, split))  # pyright: ignore[reportArgumentType]
-
-
-def test_a_part_of_a_word_decides_nothing() -> None:
-    for word in ("surreal", "realfake", "unfake", "fakes", "real1"):
-        assert labels.label_from_last_word(word) is None
-        assert labels.parse_label(word, labels.LABEL_WORDS) is None

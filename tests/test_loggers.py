@@ -1,19 +1,10 @@
-"""What loggers are given, read back from what they wrote and compared with the run's own files; and
-the view that is built from it.
-"""
+"""Loggers hold the results of the run's own files: read back from what they wrote."""
 
 import base64
-import functools
 import hashlib
 import json
 import logging
-import multiprocessing
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,42 +12,22 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import wandb as client
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.proto import wandb_internal_pb2
 
 from fmsd.cli.main import main
-from fmsd.errors import InputError
-from fmsd.runs import configuration
 from fmsd.runs.folder import Run
-from fmsd.tracking import mlflow, publish, tensorboard, wandb
-from fmsd.tracking.dashboard import build_workspace, dashboard
-from fmsd.tracking.values import stamps_by_dataset
+from fmsd.tracking import mlflow, wandb
+from fmsd.tracking.dashboard import build_workspace
 from tests.conftest import grow_tree
+from tests.logged_runs import offline, store, user_without_key
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A user without a key of Weights & Biases, and the user's home."""
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in (
-            "WANDB_API_KEY",
-            "WANDB_MODE",
-            "WANDB_BASE_URL",
-            "WANDB_PROJECT",
-            "NETRC",
-            "MLFLOW_DISABLE_TELEMETRY",
-        ):
-            patch.delenv(name, raising=False)
-        patch.setenv("HOME", str(home))
-        for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-            patch.setenv(name, str(home / name))
-        client.teardown()
+    with user_without_key(tmp_path_factory.mktemp("home")) as home:
         yield home
-        client.teardown()
 
 
 @pytest.fixture(scope="module")
@@ -158,68 +129,6 @@ def severities(evaluation: Run) -> dict[tuple[str, int], float]:
             found[f"corruptions/{dataset}/mean/video_auc", severity] = float(
                 np.mean(list(own.values()))
             )
-    return found
-
-
-def records(file: Path) -> Iterator[Any]:
-    """The records of a file: blocks of 32 KiB hold parts of them, each after a checksum, its length
-    and kind (whole, first, middle, last).
-    """
-    content, place, parts = file.read_bytes(), 7, []
-    while place + 7 <= len(content):
-        if (left := 32768 - place % 32768) < 7:
-            place += left
-            continue
-        length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
-        parts.append(content[place + 7 : place + 7 + length])
-        place += 7 + length
-        if kind in (1, 4):
-            yield wandb_internal_pb2.Record.FromString(b"".join(parts))
-            parts = []
-
-
-class Offline:
-    """What one offline file says."""
-
-    def __init__(self, file: Path) -> None:
-        self.files = file.parent / "files"
-        self.config: dict[str, Any] = {}
-        self.summary: dict[str, Any] = {}
-        self.history: list[dict[str, Any]] = []
-        self.artifacts: dict[str, Any] = {}
-        for record in records(file):
-            match record.WhichOneof("record_type"):
-                case "run":
-                    self.run = record.run
-                case "config":
-                    self.config |= self.items(record.config.update)
-                case "summary":
-                    self.summary |= self.items(record.summary.update)
-                case "history":
-                    self.history.append(self.items(record.history.item))
-                case "artifact":
-                    self.artifacts[record.artifact.type] = record.artifact
-
-    @staticmethod
-    def items(parts: Any) -> dict[str, Any]:
-        return {
-            part.key or "|".join(part.nested_key): json.loads(part.value_json) for part in parts
-        }
-
-    def table(self, name: str) -> pl.DataFrame:
-        content = json.loads((self.files / self.summary[f"{name}|path"]).read_text())
-        return pl.DataFrame(content["data"], schema=content["columns"], orient="row")
-
-
-def offline(run: Run) -> list[Offline]:
-    """The offline files, once wandb's own process has written all of them."""
-    for _ in range(50):
-        found = [
-            Offline(file) for file in sorted((run.folder / "wandb").glob("offline-run-*/*.wandb"))
-        ]
-        if all(hasattr(one, "run") for one in found):
-            break
-        time.sleep(0.2)
     return found
 
 
@@ -327,15 +236,6 @@ def test_tensorboard_holds_the_same_numbers(story: SimpleNamespace) -> None:
     )
 
 
-def store(folder: Path) -> Any:
-    """What MLflow itself reads from a folder's store."""
-    from mlflow.tracking import (
-        MlflowClient,
-    )  # after our own module, which switches its reports of use off
-
-    return MlflowClient(f"sqlite:///{folder}/mlflow/mlflow.db")
-
-
 def test_mlflow_holds_the_same_numbers_in_one_store_of_the_sweep(story: SimpleNamespace) -> None:
     board = store(story.sweep)
     experiment = board.get_experiment_by_name("fmsd")
@@ -397,255 +297,6 @@ def test_a_logger_that_fails_costs_nothing_but_a_sentence_and_can_be_given_the_r
     }
 
 
-def test_names_and_tags_of_a_run_that_stands_alone(nobody: Path, tmp_path: Path) -> None:
-    folder = begun(tmp_path / "alone")
-    for group in (None, "mine"):
-        board = wandb.build_wandb_logger(folder, group=group, offline=True).experiment
-        assert (board.group or None, board.name, board.tags) == (
-            group,
-            "alone",
-            ("lora", "ff++", "vit_tiny", "erm"),
-        )
-        wandb.close()
-    assert len({file.run.run_id for file in offline(Run(folder))}) == 1
-    logger = mlflow.build_mlflow_logger(folder)
-    publish.log_configuration([logger], folder)
-    assert logger.experiment.get_run(str(logger.run_id)).data.params["data.roots.ffpp"] == "/ff"
-    assert (folder / "mlflow" / "mlflow.db").is_file()
-    assert [mlflow.mlflow_name(name) for name in ("test/ff++/video_tpr_0.1", "a[b]")] == [
-        "test/ffpp/video_tpr_0.1",
-        "a_b_",
-    ]
-
-
-def begun(folder: Path) -> Path:
-    """The folder of a run that has just begun."""
-    choices = {
-        "method": "lora",
-        "data": "ff++",
-        "backbone": "vit_tiny",
-        "wrapper": "erm",
-        "trainer": "smoke",
-    }
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(
-        json.dumps({"choices": choices, "data": {"roots": {"ff++": "/ff"}}})
-    )
-    return folder
-
-
-def work(folder: Path) -> str:
-    """A job of a sweep that logs much."""
-    logger = mlflow.build_mlflow_logger(folder)
-    publish.log_configuration([logger], folder)
-    for step in range(20):
-        logger.log_metrics({"train/loss": float(step)}, step)
-    return str(logger.run_id)
-
-
-def test_a_run_is_one_run_of_mlflow_wherever_it_lies(nobody: Path, tmp_path: Path) -> None:
-    one, two = begun(tmp_path / 'a "b" ?c #d %20 é'), tmp_path / "moved"
-    logger = mlflow.build_mlflow_logger(one)
-    logger.log_metrics({"x": 1.0}, 0)
-    assert (one / "mlflow" / "mlflow.db").is_file()
-    one.rename(two)
-    again = mlflow.build_mlflow_logger(two)
-    assert again.run_id == logger.run_id
-    assert len(again.experiment.search_runs([str(again.experiment_id)])) == 1
-    elsewhere = mlflow.build_mlflow_logger(two, uri=f"sqlite:///{tmp_path}/other.db")
-    assert elsewhere.run_id != logger.run_id
-
-
-def test_a_store_of_mlflow_writes_no_artifacts_outside_its_folder(
-    nobody: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    from mlflow.tracking import MlflowClient
-
-    folder = begun(tmp_path / "run")
-    logger = mlflow.build_mlflow_logger(folder)
-    assert mlflow.foreign_artifact_uri(logger) is None
-    assert (
-        mlflow.foreign_artifact_uri(
-            mlflow.build_mlflow_logger(folder, uri=f"sqlite:///{tmp_path}/other.db")
-        )
-        is None
-    )
-    MlflowClient(str(logger._tracking_uri)).create_experiment(
-        "strange", artifact_location=(tmp_path / "precious").as_uri()
-    )
-    (folder / "mlflow.txt").unlink()
-    strange = mlflow.build_mlflow_logger(folder, project="strange")
-    assert str(mlflow.foreign_artifact_uri(strange)).startswith((tmp_path / "precious").as_uri())
-    (folder / "a.png").write_bytes(b"picture")
-    with caplog.at_level(logging.WARNING, "fmsd"):
-        mlflow.log_artifacts(strange, Run(folder), {"ff": {"video": "x"}}, "")
-    assert "only values are logged" in caplog.text
-    assert not (tmp_path / "precious").exists()
-    mlflow.log_artifacts(logger, Run(folder), {"ff": {"video": "x"}}, "")
-    assert [path.name for path in (folder / "mlflow" / "artifacts").rglob("*.png")] == ["a.png"]
-
-
-@pytest.mark.parametrize(
-    ("change", "name"),
-    [
-        ({}, "lora, erm, vit_tiny, ff++"),
-        ({"select": "oracle"}, "lora, erm, vit_tiny, ff++, oracle"),
-        ({"select": "iid", "protocol": "dfb_compat"}, "lora, erm, vit_tiny, ff++, dfb_compat"),
-    ],
-)
-def test_runs_that_are_averaged_have_one_variant(
-    change: dict[str, str], name: str, tmp_path: Path
-) -> None:
-    settings = configuration.read_configuration(begun(tmp_path / "run"))
-    settings["choices"]["protocol"] = change.pop("protocol", None)
-    assert publish.variant_name(settings | change) == name
-
-
-def kept(
-    folder: Path,
-    aucs: dict[str, tuple[float, str]],
-    corruptions: dict[int, float] | None = None,
-    **record: Any,
-) -> Run:
-    """The folder of a run or an evaluation: video AUC and stamp of every dataset, and AUCs under
-    blur by severity.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        (name, "video", "auc", value, 8, 4, 2, "iid", "fmsd", stamp)
-        for name, (value, stamp) in aucs.items()
-    ]
-    columns = (
-        "dataset",
-        "level",
-        "metric",
-        "value",
-        "n_frames",
-        "n_videos",
-        "n_real_videos",
-        "selection",
-        "protocol",
-        "stamp",
-    )
-    table = pl.DataFrame(rows, schema=columns, orient="row")
-    if corruptions:
-        parts = [
-            table.with_columns(
-                value=pl.lit(value),
-                corruption=pl.lit("blur" if severity else "none"),
-                severity=pl.lit(severity),
-            )
-            for severity, value in corruptions.items()
-        ]
-        (folder / "corruptions.csv").write_text(pl.concat(parts).write_csv())
-    run = Run(folder)
-    run.write_record({"stamps": {}} | record)
-    run.write_results(table)
-    return run
-
-
-def test_a_log_has_numbers_of_one_stamp_of_a_dataset(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = kept(begun(tmp_path / "run"), {"near": (0.9, "aaa")}, steps=3)
-    had = {"stamps": stamps_by_dataset(run.results()), "curves": {}}
-    (run.folder / "published.json").write_text(json.dumps({"tensorboard": had}))
-
-    def extend(
-        name: str, aucs: dict[str, tuple[float, str]], corruptions: dict[int, float] | None = None
-    ) -> list[str]:
-        caplog.clear()
-        publish.publish_evaluation(
-            {"tensorboard": tensorboard.build_tensorboard_logger},
-            run,
-            kept(run.folder / "evaluations" / name, aucs, corruptions, run=str(run.folder)),
-        )
-        return [record.message for record in caplog.records if record.name.startswith("fmsd")]
-
-    def shown() -> dict[str, list[tuple[int, float]]]:
-        board = EventAccumulator(str(run.folder / "tensorboard"), size_guidance={"scalars": 0})
-        board.Reload()
-        return {
-            name: [(event.step, round(event.value, 3)) for event in board.Scalars(name)]
-            for name in board.Tags()["scalars"]
-            if "/" in name and not name.startswith("hp")
-        }
-
-    assert extend("same", {"near": (0.9, "aaa")}) == []
-    (told,) = extend("other", {"near": (0.8, "bbb")}, {0: 0.8, 1: 0.7})
-    assert "near: aaa of videos there, bbb of videos here" in told
-    assert f"{run.folder / 'evaluations' / 'other'} and in fmsd report." in told
-    assert not (run.folder / "tensorboard").exists()
-    assert extend("far", {"far": (0.7, "ccc"), "near": (0.9, "aaa")}, {0: 0.9, 1: 0.6}) == []
-    before = shown()
-    assert before["test/far/video_auc"] == [(3, 0.7)]
-    assert "test/near/video_auc" not in before
-    assert before["corruptions/near/blur/video_auc"] == [(0, 0.9), (1, 0.6)]
-    (told,) = extend("far_again", {"far": (0.5, "ddd")})
-    assert "far: ccc of videos there, ddd of videos here" in told
-    assert extend("once_more", {"near": (0.9, "aaa")}, {0: 0.9, 1: 0.6}) == []
-    assert shown() == before
-    assert extend("stronger", {"near": (0.9, "aaa")}, {0: 0.9, 1: 0.6, 3: 0.5}) == []
-    after = shown()
-    assert after.pop("corruptions/near/blur/video_auc") == [(0, 0.9), (1, 0.6), (3, 0.5)]
-    assert before.items() >= after.items()
-
-
-def test_jobs_side_by_side_share_a_store(tmp_path: Path) -> None:
-    folders = [begun(tmp_path / "sweep" / str(number)) for number in range(2)]
-    (tmp_path / "sweep" / "multirun.yaml").touch()
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        runs = list(pool.map(work, folders))
-    board = store(tmp_path / "sweep")
-    for run in runs:
-        assert [point.value for point in board.get_metric_history(run, "train/loss")] == list(
-            range(20)
-        )
-
-
-def test_a_sweep_is_found_above_the_folders_of_its_jobs(tmp_path: Path) -> None:
-    folder = tmp_path / "sweep" / "seed0" / "swap"
-    assert configuration.sweep_folder(folder) is None
-    (tmp_path / "sweep").mkdir()
-    (tmp_path / "sweep" / "multirun.yaml").touch()
-    assert configuration.sweep_folder(folder) == tmp_path / "sweep"
-
-
-@pytest.mark.parametrize(
-    ("module", "factory", "extra"),
-    [
-        ("mlflow", mlflow.build_mlflow_logger, "mlflow"),
-        ("sqlalchemy", mlflow.build_mlflow_logger, "mlflow"),
-        ("tensorboard", tensorboard.build_tensorboard_logger, "tensorboard"),
-        ("wandb_workspaces.workspaces", lambda _: dashboard("me"), "dashboard"),
-    ],
-)
-def test_a_package_that_is_not_installed_is_named(
-    module: str,
-    factory: Callable[[Path], object],
-    extra: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(
-        InputError,
-        match=rf"needs the package .*; install it with: pip install 'fmsd\[{extra}\]'\.$",
-    ):
-        factory(begun(tmp_path / "run"))
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
-
-
-def test_a_store_that_cannot_be_used_is_refused_before_training(tmp_path: Path) -> None:
-    nowhere = functools.partial(mlflow.build_mlflow_logger, uri="nowhere://store")
-    with pytest.raises(
-        InputError,
-        match=r"^The logger mlflow does not work \(.*\); "
-        r"correct its settings, or train with logger=csv\.$",
-    ):
-        publish.build_loggers({"mlflow": nowhere}, begun(tmp_path / "run"))
-
-
 def spec(keys: set[str]) -> dict[str, Any]:
     """A view as it is saved."""
     return json.loads(
@@ -679,134 +330,3 @@ def test_the_dashboard_shows_what_is_logged(story: SimpleNamespace) -> None:
     assert "Robustness" not in [
         part["name"] for part in spec(set(aucs))["panelBankConfig"]["sections"]
     ]
-
-
-RUNS = [
-    {"test/ff++/video_auc": 0.9, "cost/trainable": 10},
-    {"test/celebdf_v2/video_auc": 0.8, "corruptions/ff++/mean/video_auc": 0.7},
-]
-
-
-class Service(BaseHTTPRequestHandler):
-    """As much of the service as a view needs: who asks, what the runs have logged, and a view to
-    keep.
-    """
-
-    saved: list[dict[str, Any]]
-    runs: list[dict[str, float]]
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        query = json.loads(body) if self.path == "/graphql" else {"query": ""}
-        answer = json.dumps({"data": self.answer(query["query"], query.get("variables"))}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def answer(self, query: str, variables: Any) -> dict[str, Any]:
-        if "upsertView" in query:
-            self.saved.append(variables)
-            return {"upsertView": {"view": {"id": "1", "name": "nw-abc-v"}, "inserted": True}}
-        if "query Runs" in query:
-            edges = [
-                {"node": self.run(place, numbers), "cursor": str(place)}
-                for place, numbers in enumerate(self.runs)
-            ]
-            found = {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}
-            return {
-                "project": {
-                    "internalId": "1",
-                    "runCount": len(edges),
-                    "readOnly": False,
-                    "runs": found,
-                }
-            }
-        return {
-            "viewer": {
-                "id": "1",
-                "entity": "me",
-                "username": "me",
-                "email": "",
-                "flags": "{}",
-                "teams": {"edges": []},
-            }
-        }
-
-    @staticmethod
-    def run(place: int, numbers: dict[str, float]) -> dict[str, Any]:
-        texts = {"config": "{}", "systemMetrics": "{}", "summaryMetrics": json.dumps(numbers)}
-        names = {
-            "id": f"{place}",
-            "name": f"{place}",
-            "displayName": f"{place}",
-            "state": "finished",
-            "projectId": "1",
-            "tags": [],
-        }
-        empty = ("sweepName", "group", "jobType", "commit", "description", "notes", "historyKeys")
-        times = dict.fromkeys(("createdAt", "heartbeatAt"), "2026-01-01T00:00:00Z")
-        user = {"name": "me", "username": "me"}
-        return {
-            **texts,
-            **names,
-            **times,
-            **dict.fromkeys(empty),
-            "readOnly": False,
-            "historyLineCount": 1,
-            "user": user,
-        }
-
-    def do_GET(self) -> None:
-        self.send_error(404)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name in the library
-        """Says nothing."""
-
-
-@pytest.fixture
-def service(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Service]]:
-    """A service that answers on this machine, and a key for it."""
-    handler = type("Answering", (Service,), {"saved": [], "runs": RUNS})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        client.teardown()
-        yield handler
-        client.teardown()
-        server.shutdown()
-        thread.join()
-
-
-def test_the_dashboard_is_saved(service: type[Service], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dashboard", "entity=me", "project=faces", "name=mine"]) == 0
-    (view,) = service.saved
-    assert (view["entityName"], view["projectName"], view["displayName"]) == ("me", "faces", "mine")
-    section = json.loads(view["spec"])["section"]
-    bars = section["panelBankConfig"]["sections"][0]["panels"]
-    assert bars[0]["config"]["metrics"] == ["test/celebdf_v2/video_auc", "test/ff++/video_auc"]
-    assert "The dashboard lies at http://127.0.0.1:" in capsys.readouterr().out
-
-
-def test_a_project_without_results_has_no_dashboard(
-    service: type[Service], capsys: pytest.CaptureFixture[str]
-) -> None:
-    service.runs = [{"train/loss": 1.0}]
-    assert main(["dashboard", "entity=me"]) == 2
-    assert (
-        "No run in me/fmsd has logged a result; train with logger=wandb" in capsys.readouterr().err
-    )
-    assert service.saved == []
-
-
-def test_without_a_key_there_is_no_dashboard(
-    nobody: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["dashboard", "entity=me"]) == 2
-    assert (
-        "where nobody is logged in; run wandb login, or set WANDB_API_KEY."
-        in capsys.readouterr().err
-    )

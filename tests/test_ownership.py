@@ -17,7 +17,7 @@ from fmsd.ownership import check_replaceable, path_below
 from fmsd.runs.claim import claim_run
 from fmsd.runs.folder import PARTS, Run, owning_run
 from tests.conftest import grow_tree
-from tests.test_report import finished
+from tests.runs import finished
 
 NOTE = "years of work"
 

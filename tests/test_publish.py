@@ -13,7 +13,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from fmsd.tracking import publish
-from tests.test_loggers import begun, kept
+from tests.logged_runs import begun, kept
 
 HEAVY = ("lightning", "wandb", "mlflow", "tensorboard")
 

@@ -13,8 +13,7 @@ from fmsd.data.frame import Entry, Frame, Problem, Video
 from fmsd.data.sources import table
 from fmsd.data.spelling import ListedPaths, match_names, missing_problems, path_finder, to_nfc
 from fmsd.errors import InputError
-from tests import test_sources
-from tests.conftest import write_image
+from tests.conftest import grow_tree, write_image
 from tests.test_text import READERS, texts
 
 NFC, NFD = "é", "e\u0301"
@@ -164,7 +163,7 @@ def test_a_listed_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_table_finds_what_a_mac_renamed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    root = test_sources.grow_tree(tmp_path / "t", splits=("test",))
+    root = grow_tree(tmp_path / "t", splits=("test",))
     for domain in ("real", "swap"):
         (root / "test" / domain / "test0").rename(root / "test" / domain / f"M{NFD}ller")
     lines = ["path,label,dataset,domain,video,index,split"]

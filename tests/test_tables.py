@@ -22,7 +22,7 @@ from fmsd.runs.folder import Run
 from fmsd.tables import read_csv, read_parquet
 from fmsd.tasks.report import report
 from tests.conftest import ROOT, grow_tree
-from tests.test_report import finished, frames
+from tests.runs import finished, frames
 
 NAMES = ("run[1]", "run1", "run2", "run*", "run?", "~", "[ab]", "a")
 """Folders side by side; read as patterns, most of them fit others."""

@@ -29,11 +29,12 @@ from fmsd.errors import InputError
 from tests import (
     test_celebdf,
     test_deeperforensics,
+    test_deepfakebench,
     test_df40,
     test_dfdc,
     test_dfdcp,
     test_fakeavceleb,
-    test_sources,
+    test_ffpp,
 )
 from tests.conftest import grow_tree
 
@@ -84,7 +85,7 @@ def labels_csv(root: Path) -> Path:
 
 
 def benchmark_splits(root: Path) -> Path:
-    test_sources.ffpp_tree(root)
+    test_ffpp.ffpp_tree(root)
     listed: dict[str, dict[str, Any]] = {}
     for name, split in ffpp.read_splits(root, None).items():
         listed.setdefault(split, {"c23": {}})["c23"][name] = {"label": "FF-DF", "frames": []}
@@ -120,7 +121,7 @@ READERS: dict[str, Case] = {
         deeperforensics.scan,
     ),
     "deepfakebench": (
-        test_sources.benchmark,
+        test_deepfakebench.benchmark,
         functools.partial(
             deepfakebench.scan, file=["FaceForensics++.json", "Celeb-DF-v2.json"], compression="c23"
         ),
@@ -131,7 +132,7 @@ READERS: dict[str, Case] = {
     "dfdc labels": (labels_csv, functools.partial(dfdc.scan, dataset="d")),
     "dfdcp": (test_dfdcp.copy, functools.partial(dfdcp.scan, dataset="d")),
     "fakeavceleb": (test_fakeavceleb.tree, fakeavceleb.scan),
-    "ffpp": (test_sources.ffpp_tree, ffpp.scan),
+    "ffpp": (test_ffpp.ffpp_tree, ffpp.scan),
     "ffpp by DeepfakeBench's split": (benchmark_splits, ffpp.scan),
     "table": (framed, functools.partial(table.scan, file="frames.csv")),
 }
@@ -229,7 +230,7 @@ def test_equal_names_with_equal_values_are_no_contradiction(tmp_path: Path) -> N
 
 
 def test_videos_of_a_split_that_deepfakebench_does_not_know_are_told(tmp_path: Path) -> None:
-    root = test_sources.benchmark(tmp_path)
+    root = test_deepfakebench.benchmark(tmp_path)
     path = root / "dataset_json/Celeb-DF-v2.json"
     path.write_text(path.read_text().replace('"val"', '"validation"'))
     (problem,) = [

@@ -26,7 +26,7 @@ from fmsd.data.sources.tree import list_videos, read_folder
 from fmsd.errors import InputError
 from fmsd.tasks.doctor import doctor
 from fmsd.tasks.index import index
-from tests import test_celebdf, test_df40, test_dfdc, test_sources, test_uadfv, test_wilddeepfake
+from tests import test_celebdf, test_df40, test_dfdc, test_ffpp, test_uadfv, test_wilddeepfake
 from tests.conftest import grow_tree, write_image
 from tests.films import walk
 
@@ -170,12 +170,12 @@ def unread(root: Path) -> dict[str, tuple[Callable[[Path], Any], str]]:
         "folder": (grow_tree, TREE, "test/real/new/0.heic"),
         "folder beside frames": (grow_tree, TREE, "test/real/test0/0.heic"),
         "ffpp": (
-            test_sources.ffpp_tree,
+            test_ffpp.ffpp_tree,
             ffpp.scan,
             "original_sequences/youtube/c23/images/071/9.heic",
         ),
         "ffpp videos": (
-            test_sources.ffpp_tree,
+            test_ffpp.ffpp_tree,
             ffpp.scan,
             "original_sequences/youtube/c23/071.braw",
         ),
