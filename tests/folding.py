@@ -16,7 +16,7 @@ from fmsd.peft.bitfit import bitfit
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.folded import FoldedWeights
 from fmsd.peft.full import full
-from fmsd.peft.inject import fold
+from fmsd.peft.inject import fold_layers
 from fmsd.peft.lora import lora
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Method
@@ -156,7 +156,7 @@ def merged(folder: Path, make: Make, base: Mapping[str, Tensor]) -> dict[str, Te
     """What loading an adapter and folding it gives."""
     model = begin(make, base)
     adapter.load(model, folder)
-    fold(model.backbone)
+    fold_layers(model.backbone)
     return model.backbone.state_dict()
 
 

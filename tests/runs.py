@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,8 @@ def evaluation(
         record | {"run": str(run), "stamps": {}},
     )
     record["stamps"] = stamped([dataset], **facts)
-    found.write_record(record | {"run": str(run)})
+    time = datetime.fromtimestamp(when, UTC).isoformat()
+    found.write_record(record | {"run": str(run), "time": time})
     if corruptions:
         clean = found.results().with_columns(corruption=pl.lit("none"), severity=pl.lit(0))
         worse = [
@@ -209,5 +210,4 @@ def evaluation(
             for severity in (1, 3, 5)
         ]
         found.write("corruptions.csv", pl.concat([clean, *worse]).write_csv())
-    os.utime(found.folder / "results.csv", (when, when))
     return found

@@ -18,7 +18,7 @@ from fmsd.peft import adapter
 from fmsd.peft.bitfit import bitfit
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
-from fmsd.peft.inject import fold
+from fmsd.peft.inject import fold_layers
 from fmsd.peft.lora import lora
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
@@ -82,7 +82,7 @@ def test_a_loaded_adapter_is_the_trained_detector_and_folds_to_timms_keys(
         for each in (model, loaded)
     ]
     assert learning[0] == learning[1]
-    torch.testing.assert_close(fold(loaded)(IMAGE), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fold_layers(loaded)(IMAGE), expected, rtol=1e-4, atol=1e-5)
     assert list(loaded.state_dict()) == list(fresh().state_dict())
 
 
@@ -332,10 +332,7 @@ def test_a_description_of_other_types_is_refused(changes: dict[str, Any], tmp_pa
     rewritten(saved(tmp_path), **changes)
     with pytest.raises(
         InputError,
-        match=(
-            rf"adapter\.json is damaged: its '{next(iter(changes))}' is not what an adapter has "
-            r"there"
-        ),
+        match=rf"adapter\.json is damaged: '{next(iter(changes))}' has the wrong type",
     ):
         adapter.load(fresh(), tmp_path)
 

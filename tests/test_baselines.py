@@ -15,7 +15,7 @@ from fmsd.errors import InputError
 from fmsd.models.detector import Detector, detector
 from fmsd.optim.groups import decay_groups
 from fmsd.peft.bitfit import bitfit
-from fmsd.peft.inject import fold
+from fmsd.peft.inject import fold_layers
 from fmsd.peft.lora import LoraLinear, lora
 from fmsd.peft.norm import norm
 from tests.conftest import tiny_vit
@@ -182,7 +182,7 @@ def test_keys_after_fold_are_timms_and_the_outputs_stay(tiny: Detector, dora: bo
     adapt(tiny, "attention", "mlp", dora=dora)
     stir(tiny)
     adapted = tiny(IMAGE)
-    fold(tiny.backbone)
+    fold_layers(tiny.backbone)
     assert {key: value.shape for key, value in tiny.state_dict().items()} == shapes
     torch.testing.assert_close(tiny(IMAGE), adapted, rtol=1e-4, atol=1e-5)
 
@@ -603,7 +603,7 @@ def test_outputs_gradients_and_merged_weights_are_those_of_the_peft_package(
             assert one.grad.abs().sum() > 0
             torch.testing.assert_close(one.grad, other.grad.view_as(one), rtol=1e-7, atol=1e-9)
     merged = theirs.merge_and_unload().state_dict()
-    folded = fold(ours.backbone).state_dict()
+    folded = fold_layers(ours.backbone).state_dict()
     assert list(folded) == list(merged)
     for key, value in folded.items():
         torch.testing.assert_close(value, merged[key], rtol=1e-9, atol=1e-9)

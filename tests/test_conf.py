@@ -354,9 +354,9 @@ def test_the_rows_of_a_table_differ_in_their_rate_alone_which_is_that_of_the_met
         )
         assert learning(config) == ("AdamW", rate, "cosine", 0.01, "matrices")
         assert yaml.safe_load(OmegaConf.to_yaml(config, resolve=True))["optimizer"]["lr"] == rate
-    words = ("optimizer=lion", "optimizer.lr=0.5", "schedule=constant", "learner.decay=all")
+    words = ("optimizer=sgd", "optimizer.lr=0.5", "schedule=constant", "learner.decay=all")
     assert learning(compose("train", "experiments=generalise", f"method={method}", *words)) == (
-        "Lion",
+        "SGD",
         0.5,
         "constant",
         0.01,
@@ -551,7 +551,7 @@ def test_nothing_and_whole_numbers_are_taken_where_the_annotation_has_them() -> 
         "method.mask.threshold=1",
     ):
         build(compose("train", words).method)
-    build(compose("train", "wrapper=roga", "wrapper.gamma=inf", "wrapper.rho=1").wrapper)
+    build(compose("train", "wrapper=roga", "wrapper.gamma=2", "wrapper.rho=1").wrapper)
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:

@@ -199,8 +199,8 @@ def test_only_the_dataset_of_the_data_is_compared_with_its_whole_copy(
     data.train_names, data.test_names = ["mine"], ["other"]
     assert (
         copy_summary(data)
-        == "Data: 1 warning (fewer videos than a whole copy: swap 4 of 9); fmsd doctor data=mine "
-        "tells more."
+        == "Data: 1 warning (fewer videos than a whole copy: swap 4 of 9); run fmsd doctor "
+        "data=mine for details."
     )
     data.train_names = ["other"]
     assert copy_summary(data) is None

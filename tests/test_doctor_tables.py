@@ -161,5 +161,5 @@ def test_training_says_in_a_line_what_the_table_tells(copy: Path) -> None:
     assert copy_summary(data) == (
         "Data: 2 warnings (fewer videos than a whole copy: real train 2 of 720; videos with fewer "
         "than 3 frames: mine/real/testa has 2, ...); "
-        "fmsd doctor data=mine tells more."
+        "run fmsd doctor data=mine for details."
     )

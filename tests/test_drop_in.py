@@ -244,7 +244,7 @@ def test_epochs_of_warm_up_are_plain_erm_and_need_to_know_the_epoch() -> None:
     with pytest.raises(
         InputError,
         match=r"begins with 2 epochs of plain ERM; "
-        r"say where training is with step\(closures, epoch=\.\.\.\)",
+        r"pass the epoch: step\(closures, epoch=\.\.\.\)",
     ):
         warm.step(mean_losses(problems[0]))
     for epoch in (0, 0, 1):

@@ -22,7 +22,7 @@ from fmsd.figures.explanations import Tile, overlay_heatmap
 from fmsd.models.attribution import default_method, gradcam, rollout, rollout_matrix
 from fmsd.models.detector import Detector, detector
 from fmsd.models.features import features_and_logits
-from fmsd.peft.inject import fold
+from fmsd.peft.inject import fold_layers
 from tests.conftest import METHODS, grow_tree, tiny_vit
 
 PLAIN: dict[str, tuple[int, dict[str, Any]]] = {
@@ -293,7 +293,7 @@ def test_an_adapted_detector_is_explained_as_its_folded_one(method: str) -> None
     model.eval()
     image = pixels(2, 32)
     before = rollout(model, image), gradcam(model, image), features_and_logits(model, image)[0]
-    fold(model.backbone).eval()
+    fold_layers(model.backbone).eval()
     for one, other in zip(
         before,
         (rollout(model, image), gradcam(model, image), features_and_logits(model, image)[0]),

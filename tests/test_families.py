@@ -21,7 +21,7 @@ from fmsd.models.detector import Detector, detector
 from fmsd.optim.groups import decay_groups
 from fmsd.peft import adapter
 from fmsd.peft.fmsd import fmsd
-from fmsd.peft.inject import fold
+from fmsd.peft.inject import fold_layers
 from fmsd.peft.lora import LoraLinear, lora
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
@@ -211,7 +211,7 @@ def check_folded(model: Detector, family: Family, image: Tensor) -> None:
     """The folded detector is one of timm's, and equal in outputs."""
     with torch.no_grad():
         expected = model.eval()(image)
-        folded = cast(Detector, fold(copy.deepcopy(model)))
+        folded = cast(Detector, fold_layers(copy.deepcopy(model)))
         check_close(folded(image), expected)
     plain = timm.create_model(family.name, num_classes=1, **family.arguments)
     shapes = {key: value.shape for key, value in folded.backbone.state_dict().items()}

@@ -31,7 +31,7 @@ from fmsd.models.head import SCALE, CosineHead, unit_vectors
 from fmsd.optim.groups import decay_groups
 from fmsd.peft import adapter
 from fmsd.peft.fmsd import fmsd
-from fmsd.peft.inject import fold
+from fmsd.peft.inject import fold_layers
 from fmsd.peft.mask import Masking
 from fmsd.peft.parts import network_parts
 from fmsd.peft.probe import probe
@@ -188,7 +188,7 @@ def test_every_family_learns_through_it_and_without_it_is_timms(
     }
 
     # As docs/training.md shows it: the network without its classifier gives the feature.
-    state = dict(fold(fresh).backbone.state_dict())  # pyright: ignore
+    state = dict(fold_layers(fresh).backbone.state_dict())  # pyright: ignore
     weight, log_scale = state.pop(f"{head}.weight"), state.pop(f"{head}.log_scale")
     body = timm.create_model(family.name, num_classes=0, **family.arguments).eval()
     body.load_state_dict(state)
@@ -243,7 +243,7 @@ def test_an_adapter_brings_the_head_back_bit_for_bit_and_folds(name: str, tmp_pa
     loaded = cosine_vit()
     adapter.load(loaded, tmp_path)
     assert torch.equal(loaded(IMAGE), model(IMAGE))
-    torch.testing.assert_close(fold(loaded)(IMAGE), model(IMAGE), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fold_layers(loaded)(IMAGE), model(IMAGE), rtol=1e-4, atol=1e-5)
     assert list(loaded.state_dict()) == list(cosine_vit().state_dict())
     torch.manual_seed(7)
     with pytest.raises(InputError, match=r"do not fit the detector \(first: 'head\."):

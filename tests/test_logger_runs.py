@@ -216,4 +216,4 @@ def test_a_store_that_cannot_be_used_is_refused_before_training(tmp_path: Path) 
         match=r"^The logger mlflow does not work \(.*\); "
         r"correct its settings, or train with logger=csv\.$",
     ):
-        publish.logger_factories({"mlflow": nowhere}, begun(tmp_path / "run"))
+        publish.build_loggers({"mlflow": nowhere}, begun(tmp_path / "run"))

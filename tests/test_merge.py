@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from fmsd.cli.main import main
-from fmsd.engine.merge_domains import domain_table
+from fmsd.engine.merging import domain_table
 from fmsd.package_files import CONF
 from fmsd.runs.folder import Run
 from fmsd.tasks import merge as merging

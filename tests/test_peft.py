@@ -21,13 +21,13 @@ from fmsd.package_files import CONF
 from fmsd.peft import svd_cache
 from fmsd.peft.fmsd import Constraint, fmsd
 from fmsd.peft.full import full
-from fmsd.peft.inject import fold, matrix_layers, select_layers, stack_size
+from fmsd.peft.inject import fold_layers, matrix_layers, select_layers, stack_size
 from fmsd.peft.lora import lora
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
 from fmsd.peft.penalties import PENALTIES
 from fmsd.peft.probe import probe
-from fmsd.peft.subspace import SubspaceLinear
+from fmsd.peft.subspace import SubspaceLinear, SubspaceSettings
 from fmsd.peft.svd_cache import cached_directions
 from tests.conftest import step, tiny_vit
 
@@ -80,7 +80,7 @@ def test_fold_after_inject_is_the_identity_on_keys_and_outputs(tiny: Detector) -
         {key: value.clone() for key, value in tiny.state_dict().items()},
     )
     fmsd(tiny, patterns=ATTENTION, subspaces=2, directions=1)
-    fold(tiny.backbone)
+    fold_layers(tiny.backbone)
     assert list(tiny.state_dict()) == keys
     for key, value in tiny.state_dict().items():
         torch.testing.assert_close(value, original[key], rtol=0, atol=1e-6)
@@ -95,7 +95,7 @@ def test_factored_forward_effective_weight_and_fold_agree(tiny: Detector) -> Non
         torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(layer.fold()(x), expected, rtol=1e-5, atol=1e-5)
     adapted = tiny(IMAGE)
-    torch.testing.assert_close(fold(tiny)(IMAGE), adapted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fold_layers(tiny)(IMAGE), adapted, rtol=1e-4, atol=1e-5)
 
 
 def test_fused_matrices_are_decomposed_slice_by_slice(tiny: Detector) -> None:
@@ -117,7 +117,7 @@ def test_fused_matrices_are_decomposed_slice_by_slice(tiny: Detector) -> None:
 def test_interleave_and_contiguous_allot_the_same_directions_differently() -> None:
     linear = nn.Linear(16, 16)
     woven, blocked = (
-        SubspaceLinear(linear, 1, 2, 3, allotment, working_scale=False)
+        SubspaceLinear(linear, 1, SubspaceSettings(2, 3, allotment, working_scale=False))
         for allotment in ("interleave", "contiguous")
     )
     torch.testing.assert_close(woven.s[0], blocked.s[0][[0, 2, 4, 1, 3, 5]])
@@ -131,9 +131,9 @@ def test_free_directions_start_at_no_less_than_the_median_singular_value(
     parts = 3 if shape[0] == 60 else 1
     linear = nn.Linear(shape[1], shape[0])
     random = torch.get_rng_state()
-    plain = SubspaceLinear(linear, parts, 2, 2, split=split, working_scale=False)
+    plain = SubspaceLinear(linear, parts, SubspaceSettings(2, 2, split=split, working_scale=False))
     torch.set_rng_state(random)
-    layer = SubspaceLinear(linear, parts, 2, 2, split=split)
+    layer = SubspaceLinear(linear, parts, SubspaceSettings(2, 2, split=split))
     medians = torch.stack(
         [torch.linalg.svdvals(matrix).median() for matrix in linear.weight.detach().chunk(parts)]
     )
@@ -248,7 +248,7 @@ def bases(layer: SubspaceLinear, part: int) -> tuple[torch.Tensor, torch.Tensor]
         layer.semantic.view(layer.parts, -1, layer.in_features) + dense_product(layer.initial)
     )[part]
     u, _, vt = torch.linalg.svd(whole.double(), full_matrices=False)
-    kept = min(whole.shape) - layer.subspaces * layer.directions
+    kept = min(whole.shape) - layer.settings.rank
     return u[:, :kept], vt[:kept].mT
 
 
@@ -258,7 +258,9 @@ def bases(layer: SubspaceLinear, part: int) -> tuple[torch.Tensor, torch.Tensor]
 def test_cheap_penalties_equal_their_definitions(
     shape: tuple[int, int], parts: int, hard: bool
 ) -> None:
-    layer = SubspaceLinear(nn.Linear(shape[1], shape[0] * parts).double(), parts, 2, 2, hard=hard)
+    layer = SubspaceLinear(
+        nn.Linear(shape[1], shape[0] * parts).double(), parts, SubspaceSettings(2, 2, hard=hard)
+    )
     model = nn.Sequential(layer)
     pretrained = layer.weight.detach().chunk(parts)
     for penalty in PENALTIES.values():
@@ -295,7 +297,7 @@ def test_redundancy_lets_the_directions_of_one_subspace_meet_and_keeps_subspaces
     linear = nn.Linear(12, 12).double()
     met = {}
     for subspaces in (4, 2, 1):
-        layer = SubspaceLinear(linear, 1, subspaces, 4 // subspaces, "contiguous")
+        layer = SubspaceLinear(linear, 1, SubspaceSettings(subspaces, 4 // subspaces, "contiguous"))
         with torch.no_grad():
             layer.artifacts[0].u[0, :, 1] = 3 * layer.artifacts[0].u[0, :, 0]  # pyright: ignore
         met[subspaces] = PENALTIES["redundancy"](layer).item()
@@ -358,7 +360,7 @@ def test_the_first_steps_move_the_weights_as_far_as_those_of_lora(data: str) -> 
         model = detector("vit_tiny_patch16_224", 64, weights="package:demo_vit.safetensors", **DEMO)
         before = {key: value.clone() for key, value in model.state_dict().items()}
         train(model, method(model, patterns=ATTENTION), 5, lr, image)
-        after = fold(model).state_dict()
+        after = fold_layers(model).state_dict()
         names = [
             key for key in before if key.endswith(("qkv.weight", "proj.weight")) and "attn" in key
         ]
@@ -375,7 +377,7 @@ def test_penalties_of_matrices_without_energy_are_finite() -> None:
         empty.weight.zero_()
         dead.weight[:3] = 0
     for linear in (empty, dead):
-        layer = SubspaceLinear(linear, 1, 2, 1)
+        layer = SubspaceLinear(linear, 1, SubspaceSettings(2, 1))
         stir(layer)
         for penalty in PENALTIES.values():
             value = penalty(layer)
@@ -478,7 +480,7 @@ def test_hard_layers_learn_a_square_of_coefficients_and_32_directions_by_default
             )
     soft = tiny_vit()
     fmsd(soft, patterns=ATTENTION, subspaces=4)
-    assert {layer.directions for layer in layers(soft)} == {1}
+    assert {layer.settings.directions for layer in layers(soft)} == {1}
 
 
 def test_soft_factors_leave_the_tail_which_the_penalty_sees(tiny: Detector) -> None:
@@ -513,7 +515,7 @@ def test_the_hard_constraint_trains_and_leaves_out_the_penalties_that_hold_by_co
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_pointwise_convolution_is_the_matrix_it_is(stride: int) -> None:
     layer = nn.Conv2d(12, 20, 1, stride=stride)
-    adapted = SubspaceLinear(layer, 1, 2, 2)
+    adapted = SubspaceLinear(layer, 1, SubspaceSettings(2, 2))
     x = torch.randn(2, 12, 5, 5, requires_grad=True)
     torch.testing.assert_close(adapted(x), layer(x), rtol=1e-5, atol=1e-5)
     stir(adapted)
@@ -533,7 +535,9 @@ def test_gradients_of_the_factored_product_are_those_of_the_dense_one(
     parts: int, bias: bool, hard: bool
 ) -> None:
     layer = SubspaceLinear(
-        nn.Linear(12, 10 * parts, bias).double(), parts, 2, 2, apart=True, hard=hard
+        nn.Linear(12, 10 * parts, bias).double(),
+        parts,
+        SubspaceSettings(2, 2, apart=True, hard=hard),
     )
     stir(layer)
     x = torch.randn(2, 5, 12, dtype=torch.float64, requires_grad=True)

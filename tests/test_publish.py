@@ -75,7 +75,7 @@ def test_a_logger_that_failed_gets_what_it_missed_at_the_next_evaluation(
             for name, own in rows.items()
         }
 
-    publish.publish_run(publish.logger_factories(factories, run.folder), run)
+    publish.publish_run(publish.build_loggers(factories, run.folder), run)
     assert json.loads(book.read_text()).keys() == {"steady"}
     assert evaluated("one", {"far": (0.7, "ccc")}) == 1
     assert json.loads(book.read_text()).keys() == {"steady"}

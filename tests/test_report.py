@@ -92,7 +92,7 @@ def test_damaged_files_are_told_in_one_sentence(runs: Path, tmp_path: Path) -> N
             "[]": "is no JSON object",
             json.dumps(
                 {key: value for key, value in record.items() if key != "overrides"}
-            ): "does not say overrides",
+            ): "lacks overrides",
             json.dumps(record | {"stamps": facts}): "has a stamp without naming",
         },
         "results.csv": {

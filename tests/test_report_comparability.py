@@ -121,7 +121,7 @@ def test_a_merge_stands_beside_its_experts_with_marks(tmp_path: Path) -> None:
 def test_numbers_without_a_stamp_are_refused(runs: Path) -> None:
     table = pl.read_csv(runs / "merge" / "results.csv")
     table.drop("stamp").write_csv(runs / "merge" / "results.csv")
-    with pytest.raises(InputError, match=r"merge are of an older version, .* fmsd evaluate"):
+    with pytest.raises(InputError, match=r"merge have no protocol stamps.* fmsd evaluate"):
         report(runs)
     table.with_columns(stamp=pl.lit("0" * 12)).write_csv(runs / "merge" / "results.csv")
     with pytest.raises(InputError, match=r"0{12}, which its run.json does not explain"):

@@ -426,7 +426,7 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     "overrides",
     [
         ("method=masm", "method.every=2", "wrapper=roga"),
-        ("method=lora", "method.dropout=0.3", "wrapper=sam", "optimizer=lion"),
+        ("method=lora", "method.dropout=0.3", "wrapper=sam", "optimizer=sgd"),
     ],
 )
 def test_a_run_that_was_killed_goes_on_to_the_numbers_it_would_have_had(

@@ -15,7 +15,7 @@ from fmsd.models.detector import Detector, detector
 from fmsd.peft.bitfit import bitfit
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
-from fmsd.peft.inject import fold
+from fmsd.peft.inject import fold_layers
 from fmsd.peft.norm import norm
 from fmsd.peft.probe import probe
 from fmsd.peft.spectra import effective_spectra, sample_matrices, spectra_json
@@ -170,7 +170,7 @@ def test_folding_changes_none_of_them(name: str) -> None:
     trained(model, METHODS[name])
     names = sample_matrices(model)
     before = effective_spectra(model, names)
-    fold(model.backbone)
+    fold_layers(model.backbone)
     assert effective_spectra(model, names) == before
 
 

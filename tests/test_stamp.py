@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fmsd.cli.main import main
-from fmsd.engine.merge_origin import merged_origin
+from fmsd.engine.merging import merged_origin
 from fmsd.engine.stamp import protocol_stamps, training_facts, with_stamps
 from fmsd.errors import InputError
 from fmsd.metrics.table import compute_results

@@ -47,7 +47,7 @@ def test_the_directions_differ() -> None:
     problem = Problem(3, 5, 8)
     found = [
         problem.follow(wrapper)
-        for wrapper in [*WRAPPERS, RoGA(0.3, 0.1, math.inf), RoGA(0.3, 0.0, 2.0)]
+        for wrapper in [*WRAPPERS, RoGA(0.3, 0.1, 1e12), RoGA(0.3, 0.0, 2.0)]
     ]
     assert min((one - two).norm() for one, two in itertools.combinations(found, 2)) > 1e-4
 
@@ -79,7 +79,7 @@ every_way = pytest.mark.parametrize(
         SAGM(0.0, 0.0),
         *(
             RoGA(0.0, 0.0, gamma, evaluate)
-            for gamma in (0.0, 5.0, math.inf)
+            for gamma in (0.0, 5.0, 1e12)
             for evaluate in ("own", "all")
         ),
     ],  # pyright: ignore
@@ -101,9 +101,7 @@ def test_roga_on_one_domain_is_sagm_or_sam_and_without_gamma_erm(
     close(
         problem.follow(RoGA(0.3, 0.1, 1.0, evaluate, **how)), problem.follow(SAGM(0.3, 0.1, **how))
     )
-    close(
-        problem.follow(RoGA(0.3, 0.0, math.inf, evaluate, **how)), problem.follow(SAM(0.3, **how))
-    )
+    close(problem.follow(RoGA(0.3, 0.0, 1e12, evaluate, **how)), problem.follow(SAM(0.3, **how)))
     several = Problem(3, 5, 8)
     close(several.follow(RoGA(0.3, 0.1, 0.0, evaluate, **how)), several.follow(ERM()))
 
@@ -285,7 +283,7 @@ def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         (RoGA, "alpha"),
         (RoGA, "gamma"),
     ]:
-        for value in (-0.1, math.nan, -math.inf):
+        for value in (-0.1, math.nan, math.inf, -math.inf):
             with pytest.raises(
                 InputError,
                 match=rf"wrapper\.{name}={value} is out of range; give a number of at least 0",

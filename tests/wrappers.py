@@ -1,7 +1,6 @@
 """The wrappers under test, and a problem with a naive version of their formulas."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -68,11 +67,7 @@ def direction(
         for i in range(passes):
             point = theta + up(gradient(theta, i)) - wrapper.alpha * moves * g
             aligned += gradient(point, i) if wrapper.evaluate == "own" else whole(point) / passes
-        return (
-            aligned
-            if math.isinf(wrapper.gamma)
-            else (g + wrapper.gamma * aligned) / (1 + wrapper.gamma)
-        )
+        return (g + wrapper.gamma * aligned) / (1 + wrapper.gamma)
     return g
 
 

@@ -13,7 +13,7 @@ from fmsd.engine.learner import Learner
 from fmsd.engine.mask_files import write_history
 from fmsd.errors import InputError
 from fmsd.peft import adapter
-from fmsd.peft.inject import fold
+from fmsd.peft.inject import fold_layers
 from fmsd.peft.spectra import effective_spectra, spectra_json
 from fmsd.runs.folder import SPECTRA, Run
 
@@ -63,7 +63,7 @@ def write_chosen(run: Run, adapted: AdaptedDetector, base: str, about: Mapping[s
     rest = {key: value for key, value in about.items() if key != "backbone"}
     adapter.save(model, run.folder, description, rest)
     write_history(run, adapted.adaptation.history)
-    fold(model.backbone)
+    fold_layers(model.backbone)
 
 
 def describe_run(config: str, method: str, rule: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def warn_of_perturbation(outcome: Outcome, warned: set[str]) -> None:
     if perturbed is not None and PERTURBED_LOSS not in warned and perturbed > MAX_LOSS_RATIO * loss:
         warned.add(PERTURBED_LOSS)
         log.warning(
-            "The loss at the perturbed parameters is %.1f times the loss: they lie too far "
-            "off to tell anything about it; lower wrapper.rho.",
+            "The loss at the perturbed parameters is %.1f times the loss: they are too far "
+            "away to be informative; lower wrapper.rho.",
             (perturbed / loss).item(),
         )

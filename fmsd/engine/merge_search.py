@@ -25,14 +25,14 @@ FIXED, SEARCH = "fixed", "search"
 
 
 def grid_combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Returns every combination of the values of a grid; none of an empty grid."""
+    """All combinations of the values of a grid; none of an empty grid."""
     if not grid:
         return []
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def with_coefficients(merger: Merger, values: Mapping[str, Any]) -> Merger:
-    """Returns the merger with other coefficients.
+    """The merger with other coefficients.
 
     Raises:
         InputError: a coefficient is unknown or its value is out of range.

@@ -40,6 +40,7 @@ def training_facts(data: DataModule, rule: str) -> Facts:
         "train": train,
         "left_out": selection.left_out,
     }
+    # Equal counts are not recorded: the stamps of all results so far would change.
     if selection.train_frames != selection.frames:
         frames = selection.train_frames
         facts["train_frames"] = "all" if frames is None else str(frames)

@@ -9,7 +9,7 @@ from timm.layers.config import set_fused_attn, use_fused_attn
 
 from fmsd.models.detector import Detector
 from fmsd.peft import adapter
-from fmsd.peft.inject import fold
+from fmsd.peft.inject import fold_layers
 from fmsd.runs.folder import Run
 
 
@@ -28,7 +28,7 @@ def load_folded_detector(run: Run, detector: Callable[[], Detector]) -> Detector
     torch.manual_seed(seed)
     model = detector()
     adapter.load(model, run.folder)
-    fold(model.backbone)
+    fold_layers(model.backbone)
     return model
 
 

@@ -58,10 +58,8 @@ def plot_det(lines: Sequence[Scored | None]) -> Figure:
     for index, scored in enumerate(lines):
         if scored is not None:
             false_positive, true_positive = roc_rates(*scored)
-            x, y = (
-                np.clip(probit(rate), low - 1, high + 1)
-                for rate in (false_positive, 1 - true_positive)
-            )
+            x = np.clip(probit(false_positive), low - 1, high + 1)
+            y = np.clip(probit(1 - true_positive), low - 1, high + 1)
             axes.plot(*simplify_line(x, y), **line_style(index), linewidth=1.5)
     names = [f"{100 * tick:g} %" for tick in TICKS]
     axes.set_xticks(ends, names)
@@ -144,7 +142,7 @@ def plot_training(lines: Sequence[Line | None], label: str) -> Figure:
     figure, axes = canvas(4.6, 2.8)
     for index, line in enumerate(lines):
         if line is not None:
-            x, y = (np.asarray(values, dtype=np.float64) for values in line)
+            x, y = np.asarray(line[0], np.float64), np.asarray(line[1], np.float64)
             marker = {"marker": "o", "markersize": 3} if len(x) <= 20 else {}
             axes.plot(*simplify_line(x, y), **line_style(index), **marker, linewidth=1.3)
     axes.set(xlabel="optimizer step", ylabel=label)

@@ -28,7 +28,7 @@ def inline_svg(figure: Figure, title: str) -> str:
         FigureCanvasSVG(figure).print_svg(
             output, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
-    width, height = (72 * size for size in figure.get_size_inches())
+    width, height = 72 * figure.get_size_inches()
     body = output.getvalue().partition("<svg")[2].partition(">")[2]
     body = re.sub(
         r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL

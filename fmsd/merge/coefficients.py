@@ -8,11 +8,7 @@ from fmsd.linalg import SVD
 
 
 def check_range(low: float = 0.0, high: float = math.inf, **coefficients: float) -> None:
-    """Checks that coefficients are finite numbers from `low` to `high`.
-
-    Raises:
-        InputError: a coefficient is not; it is named.
-    """
+    """Checks that coefficients are finite numbers from `low` to `high`."""
     for name, value in coefficients.items():
         if (
             isinstance(value, (str, bool))
@@ -25,11 +21,7 @@ def check_range(low: float = 0.0, high: float = math.inf, **coefficients: float)
 
 
 def check_choice(choices: Sequence[object], **settings: object) -> None:
-    """Checks that settings of a merger are among their choices.
-
-    Raises:
-        InputError: a setting is not; it is named.
-    """
+    """Checks that settings of a merger are among their choices."""
     for name, value in settings.items():
         if value not in choices:
             raise InputError(
@@ -38,10 +30,6 @@ def check_choice(choices: Sequence[object], **settings: object) -> None:
 
 
 def check_truncation(svd: SVD, least_energy: float) -> None:
-    """Checks a merger's settings of `fmsd.linalg.truncate`.
-
-    Raises:
-        InputError: a setting is unknown or out of range.
-    """
+    """Checks a merger's settings of `fmsd.linalg.truncate`."""
     check_choice(("exact", "krylov"), svd=svd)
     check_range(high=1.0, least_energy=least_energy)

@@ -1,13 +1,14 @@
 """The core that specialists share, computed from the Gram matrix of their task vectors alone."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from fmsd.errors import InputError
+from fmsd.merge.task_vectors import Specialists
 
 Normalise = Literal["none", "task"]
 """Compute the core's directions from the task vectors as they are, or each scaled to length 1."""
@@ -48,7 +49,7 @@ class Core(NamedTuple):
     gap: float | None
 
     def warnings(self, labels: Sequence[str]) -> list[str]:
-        """Returns reasons to doubt that all specialists share the core, as sentences.
+        """Reasons to doubt that all specialists share the core, as sentences.
 
         Args:
             labels: the specialists' names.
@@ -80,12 +81,27 @@ class Core(NamedTuple):
         return warnings
 
 
+@runtime_checkable
+class HasCore(Protocol):
+    """A merger that splits task vectors into a core and residuals, as R2M does."""
+
+    def core(self, specialists: Specialists) -> Core:
+        """The linear combinations of task vectors that make core and residuals."""
+        ...
+
+    def norms(
+        self, specialists: Specialists
+    ) -> tuple[Float64[Tensor, " layers"], Float64[Tensor, "layers experts"]]:
+        """The norms of each tensor's core, and of each specialist's residual."""
+        ...
+
+
 def leading_core(
     gram: Float64[Tensor, "experts experts"],
     directions: int,
     normalise: Normalise = "none",
 ) -> Core:
-    """Returns the core along the leading directions of the task vectors.
+    """The core along the leading directions of the task vectors.
 
         R = C / (n n^T),  n_i = sqrt(C_ii);  u = first k eigenvectors of R;  W = u / n
         shared = C W (W^T C W)^-1,  mix = W^T,  core = W mean_i shared_i
@@ -131,7 +147,7 @@ def leading_core(
 
 
 def spectral_gap(energies: Float64[Tensor, " experts"], directions: int) -> float | None:
-    """Returns (lambda_k - lambda_(k+1)) / lambda_k of falling eigenvalues.
+    """The gap (lambda_k - lambda_(k+1)) / lambda_k of falling eigenvalues.
 
     It is 1 if those after the k-th are zero, and None if all are.
     """
@@ -146,7 +162,7 @@ def norm_matching_scales(
     lengths: Float64[Tensor, "layers experts"],
     tasks: Float64[Tensor, "layers experts"],
 ) -> Float64[Tensor, "layers experts"]:
-    """Returns the factors that scale each expert's residual, as a whole, to the mean norm of all.
+    """The factors that scale each expert's residual, as a whole, to the mean norm of all.
 
     Args:
         lengths: norms of the residuals.

@@ -47,7 +47,7 @@ class DARE:
 
 
 def tensor_generator(seed: int, name: str, index: int) -> torch.Generator:
-    """Returns the random generator of one tensor of one expert, the same in every process."""
+    """The random generator of one tensor of one expert, the same in every process."""
     digest = hashlib.sha256(f"{seed} {index} {name}".encode()).digest()
     # torch takes seeds of 63 bits on all platforms
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

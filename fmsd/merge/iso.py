@@ -31,11 +31,8 @@ class IsoC:
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once and decomposes every matrix."""
         for name in specialists.names:
-            start, tasks, part = (
-                specialists.base_tensor(name),
-                specialists.task_vectors(name),
-                specialists.parts[name],
-            )
+            start, tasks = specialists.base_tensor(name), specialists.task_vectors(name)
+            part = specialists.parts[name]
             if part.kind == "matrix":
                 sums = part.matrices(tasks.sum(0))
                 merged = torch.stack([isotropic_matrix(matrix) for matrix in sums]).view(
@@ -47,13 +44,13 @@ class IsoC:
 
 
 def isotropic_matrix(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Returns the matrix with its non-zero singular values replaced by the mean of all."""
+    """The matrix with its non-zero singular values replaced by the mean of all."""
     u, s, vt = singular_triplets(matrix)
     return s.sum() / min(matrix.shape) * (u @ vt)
 
 
 def polar_factor(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Returns the polar factor U V^T of M = U diag(s) V^T, over its non-zero singular values.
+    """The polar factor U V^T of M = U diag(s) V^T, over its non-zero singular values.
 
     It is (M M^T)^(-1/2) M, with the pseudo-inverse.
     """
@@ -62,7 +59,7 @@ def polar_factor(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows c
 
 
 def singular_triplets(matrix: Float[Tensor, "rows columns"], limit: int | None = None) -> Factors:
-    """Returns the largest singular triplets, without those of singular value zero up to rounding.
+    """The largest singular triplets, without those of singular value zero up to rounding.
 
     The vectors of the latter are arbitrary.
 

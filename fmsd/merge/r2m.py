@@ -116,7 +116,7 @@ class R2M:
                 )
 
     def core(self, specialists: Specialists) -> Core:
-        """Returns the linear combinations of task vectors that make core and residuals.
+        """The linear combinations of task vectors that make core and residuals.
 
         Raises:
             InputError: there are more directions than specialists.
@@ -126,7 +126,7 @@ class R2M:
     def norms(
         self, specialists: Specialists
     ) -> tuple[Float64[Tensor, " layers"], Float64[Tensor, "layers experts"]]:
-        """Returns the norms of each tensor's core, and of its residuals before truncation."""
+        """The norms of each tensor's core, and of its residuals before truncation."""
         core, grams = self.core(specialists), specialists.gram
         residual = torch.eye(len(core.mix.mT), dtype=core.mix.dtype) - core.shared @ core.mix
         energies = torch.einsum("i,lij,j->l", core.weights, grams, core.weights)
@@ -136,7 +136,7 @@ class R2M:
     def shapes(
         self, specialists: Specialists, name: str
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Returns the shapes of a tensor's `Residuals`; one that is no matrix is one column."""
+        """The shapes of a tensor's `Residuals`; one that is no matrix is one column."""
         part, base = specialists.parts[name], specialists.base[name]
         count = len(specialists.experts)
         if part.kind != "matrix":
@@ -148,7 +148,7 @@ class R2M:
     def residuals(
         self, specialists: Specialists, name: str, core: Core
     ) -> tuple[Residuals, Mapping[str, Any]]:
-        """Returns the residuals of one tensor, and the record of their truncation.
+        """The residuals of one tensor, and the record of their truncation.
 
         Matrices are truncated, other tensors kept whole.
         """
@@ -157,7 +157,8 @@ class R2M:
         shared, mix = core.shared.float(), core.mix.float()
         for block in flat.split(BLOCK_ELEMENTS, dim=1):
             block.addmm_(shared, mix @ block, alpha=-1)
-        left, right = (torch.empty(shape) for shape in self.shapes(specialists, name))
+        left_shape, right_shape = self.shapes(specialists, name)
+        left, right = torch.empty(left_shape), torch.empty(right_shape)
         if part.kind != "matrix":
             left[0, :, 0], right[:] = flat, 1
             return Residuals(left, right), {}
@@ -177,7 +178,7 @@ class R2M:
         residuals: Residuals,
         weights: Float64[Tensor, " experts"],
     ) -> Tensor:
-        """Returns a tensor of the base plus its core and its weighted residuals."""
+        """A tensor of the base plus its core and its weighted residuals."""
         left, right = residuals
         theta = specialists.base_tensor(name)
         for weight, task in zip(core.tolist(), specialists.task_vectors(name), strict=True):
@@ -190,7 +191,7 @@ class R2M:
 
 
 def residual_energies(residuals: Residuals) -> Float64[Tensor, " experts"]:
-    """Returns the squared norms of one tensor's residuals."""
+    """The squared norms of one tensor's residuals."""
     left, right = residuals
     # The factor on the shorter side is orthonormal.
     values = left if left.shape[-1] >= right.shape[-1] else right

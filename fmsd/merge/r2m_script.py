@@ -66,7 +66,7 @@ class R2MScript:
             yield Merged(name, theta, {"core": float(norm), "residuals": scaled.tolist()})
 
     def core(self, specialists: Specialists) -> Core:
-        """Returns the core of all tensors but norms and biases.
+        """The core of all tensors but norms and biases.
 
         Raises:
             InputError: there are more directions than specialists.
@@ -79,7 +79,7 @@ class R2MScript:
         return leading_core((gamma[:, None, None] * specialists.gram).sum(0), self.directions)
 
     def weights(self, specialists: Specialists) -> Float64[Tensor, "layers experts"]:
-        """Returns the coefficients of the task vectors in the core of each tensor."""
+        """The coefficients of the task vectors in the core of each tensor."""
         return torch.where(
             affine_layers(specialists)[:, None],
             1 / len(specialists.experts),
@@ -89,7 +89,7 @@ class R2MScript:
     def norms(
         self, specialists: Specialists
     ) -> tuple[Float64[Tensor, " layers"], Float64[Tensor, "layers experts"]]:
-        """Returns the norms of each tensor's core, and of its residuals before scaling."""
+        """The norms of each tensor's core, and of its residuals before scaling."""
         core, grams = self.weights(specialists), specialists.gram
         residual = torch.eye(core.shape[1], dtype=core.dtype) - core[:, None]
         energies = torch.einsum("li,lij,lj->l", core, grams, core)
@@ -98,7 +98,7 @@ class R2MScript:
 
 
 def affine_layers(specialists: Specialists) -> Bool[Tensor, " layers"]:
-    """Returns a mask of the tensors that belong to normalisation layers or are biases."""
+    """A mask of the tensors that belong to normalisation layers or are biases."""
     return torch.tensor(
         [specialists.parts[name].affine for name in specialists.names], dtype=torch.bool
     )

@@ -10,8 +10,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from fmsd.errors import InputError
+from fmsd.merge.core import HasCore
 from fmsd.merge.r2m import R2M
-from fmsd.merge.r2m_script import R2MScript
 from fmsd.merge.task_vectors import Merger, Specialists
 
 log = logging.getLogger(__name__)
@@ -20,15 +20,15 @@ RECORD = "merge.json"
 """The file name of the record."""
 
 
-def core_merger(merger: Merger) -> R2M | R2MScript:
-    """Returns the merger whose core the record describes: R2M unless the merger has a core."""
-    return merger if isinstance(merger, R2M | R2MScript) else R2M()
+def core_merger(merger: Merger) -> HasCore:
+    """The merger whose core the record describes: R2M unless the merger itself has a core."""
+    return merger if isinstance(merger, HasCore) else R2M()
 
 
 def tensor_records(
     specialists: Specialists, merger: Merger, merged: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Returns the per-tensor record: Gram matrix, norms of core and residuals, and rank.
+    """The per-tensor record: Gram matrix, norms of core and residuals, and rank.
 
     Args:
         merged: the merger's own record of each tensor, which takes precedence. Without it the norms
@@ -55,7 +55,7 @@ def known_grams(
     experts: Sequence[tuple[Path, str]],
     names: Sequence[str],
 ) -> Float64[Tensor, "layers known known"]:
-    """Returns the Gram matrices in the record of a merge of the first experts.
+    """The Gram matrices in the record of a merge of the first experts.
 
     They are zero for tensors in which none of these experts differs from the base.
 

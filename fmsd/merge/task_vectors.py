@@ -45,7 +45,7 @@ class Part(NamedTuple):
     def matrices(
         self, weight: Float[Tensor, "..."], stack: int = 0
     ) -> Float[Tensor, "*stack slices rows columns"]:
-        """Returns a view of a matrix part's weight as the matrices that it stacks.
+        """A view of a matrix part's weight as the matrices that it stacks.
 
         Args:
             weight: (*stack, out, in, *kernel); columns of the matrices are input x kernel.
@@ -99,11 +99,11 @@ class Specialists:
         return [self.base[name].numel() for name in self.names]
 
     def base_tensor(self, name: str) -> Tensor:
-        """Returns a copy of a tensor theta_0 of the base, in float32."""
+        """A copy of a tensor theta_0 of the base, in float32."""
         return self.base[name].to(torch.float32, copy=True)
 
     def task_vectors(self, name: str) -> Float[Tensor, "experts ..."]:
-        """Returns the task vectors tau_i = theta_i - theta_0 of one tensor.
+        """The task vectors tau_i = theta_i - theta_0 of one tensor.
 
         They lie in a buffer, which the caller may overwrite and the next call in the same thread
         does overwrite.
@@ -135,7 +135,7 @@ class Specialists:
         return torch.cat([empty, *(gram[None] for gram in gram_matrices(self))])
 
     def label(self, index: int) -> str:
-        """Returns an expert's name."""
+        """The name of an expert."""
         return self.labels[index] if self.labels else f"expert {index + 1}"
 
 
@@ -169,7 +169,7 @@ def merge_tensors(specialists: Specialists, merger: Merger) -> Iterator[Merged]:
 
 
 def mean_weights(specialists: Specialists, name: str) -> Tensor:
-    """Returns the mean of the experts' tensors."""
+    """The mean of the experts' tensors."""
     specialists.on_read()
     first, *others = specialists.experts
     total = first[name].to(torch.float32, copy=True)
@@ -179,10 +179,10 @@ def mean_weights(specialists: Specialists, name: str) -> Tensor:
 
 
 def mean_direction(specialists: Specialists, name: str) -> Tensor:
-    """Returns the unit vector along the mean of the experts' unit vectors.
+    """The unit vector along the mean of the experts' unit vectors.
 
     Raises:
-        InputError: they cancel each other.
+        InputError: the unit vectors cancel each other.
     """
     specialists.on_read()
     units = [
@@ -216,7 +216,7 @@ def gram_matrices(specialists: Specialists) -> Iterator[Float64[Tensor, "experts
     first_new = 0 if known is None else known.shape[1]
 
     def new_products(name: str) -> Float64[Tensor, "experts experts"]:
-        """Returns the rows of the experts whose products are not known; zeros elsewhere."""
+        """The rows of the experts whose products are not known; zeros elsewhere."""
         tasks = specialists.task_vectors(name)
         tasks = tasks.view(len(tasks), -1)
         gram = torch.zeros(len(tasks), len(tasks), dtype=torch.float64)
@@ -244,7 +244,7 @@ def gram_matrices(specialists: Specialists) -> Iterator[Float64[Tensor, "experts
 
 
 def nonfinite_error(specialists: Specialists, index: int, name: str) -> InputError:
-    """Returns the error for a tensor of an expert, or of the base, that is not finite."""
+    """The error for a tensor of an expert, or of the base, that is not finite."""
     if name in specialists.base and not specialists.base[name].isfinite().all():
         return InputError(
             f"The base holds NaN or infinite values in {name!r}", "give another as base=PATH"
@@ -256,7 +256,7 @@ def nonfinite_error(specialists: Specialists, index: int, name: str) -> InputErr
 
 
 def truncation_record(rank: int, qualities: Sequence[Quality]) -> dict[str, Any]:
-    """Returns the record of a tensor whose matrices were truncated.
+    """The record of a tensor whose matrices were truncated.
 
     Args:
         rank: of the truncated matrices.

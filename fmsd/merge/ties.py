@@ -79,7 +79,7 @@ class TIES:
 def sign_elected_mean(
     tasks: Float[Tensor, "experts elements"], least: Float[Tensor, " experts"]
 ) -> Float[Tensor, " elements"]:
-    """Returns the mean of the entries with the sign of the sum; 0 where the sum is 0.
+    """The mean of the entries with the sign of the sum; 0 where the sum is 0.
 
     Args:
         tasks: overwritten.
@@ -94,7 +94,7 @@ def sign_elected_mean(
 def magnitude_threshold(
     read: Callable[[], Iterable[Tensor]], experts: int, kept: int
 ) -> Float[Tensor, " experts"]:
-    """Returns the exact `kept`-th largest magnitude of every expert; infinite for kept = 0.
+    """The exact `kept`-th largest magnitude of every expert; infinite for kept = 0.
 
     Ties all pass the threshold. The first pass counts the upper 16 bits of the magnitudes, the
     second the lower 16 bits of those with the right upper ones.
@@ -139,7 +139,7 @@ def _histogram(
 def _locate(
     counts: Int[Tensor, "experts bins"], kept: Int[Tensor, " experts"]
 ) -> tuple[Int[Tensor, " experts"], Int[Tensor, " experts"]]:
-    """Returns the bin of each expert's `kept`-th largest element, and its rank in there, from 1."""
+    """The bin of each expert's `kept`-th largest element, and its rank in there, from 1."""
     falling = counts.flip(1)
     above = falling.cumsum(1)
     step = (above < kept[:, None]).sum(1, keepdim=True)

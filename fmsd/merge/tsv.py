@@ -33,11 +33,8 @@ class TSVM:
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once; decomposes N + 2 matrices per merged one."""
         for name in specialists.names:
-            start, tasks, part = (
-                specialists.base_tensor(name),
-                specialists.task_vectors(name),
-                specialists.parts[name],
-            )
+            start, tasks = specialists.base_tensor(name), specialists.task_vectors(name)
+            part = specialists.parts[name]
             if part.kind == "matrix":
                 slices = part.matrices(tasks, stack=1).transpose(0, 1)
                 merged = torch.stack([decorrelated_sum(matrices) for matrices in slices]).view(
@@ -49,12 +46,10 @@ class TSVM:
 
 
 def decorrelated_sum(tasks: Float[Tensor, "experts rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Returns the sum of the tasks' top triplets, their vectors orthogonalised over tasks."""
+    """The sum of the tasks' top triplets, their vectors orthogonalised over tasks."""
     limit = max(1, min(tasks.shape[1:]) // len(tasks))
     triplets = [singular_triplets(task, limit) for task in tasks]
-    u, s, vt = (
-        torch.cat([each.u for each in triplets], 1),
-        torch.cat([each.s for each in triplets]),
-        torch.cat([each.vt for each in triplets]),
-    )
+    u = torch.cat([each.u for each in triplets], 1)
+    s = torch.cat([each.s for each in triplets])
+    vt = torch.cat([each.vt for each in triplets])
     return dense_product(Factors(polar_factor(u), s, polar_factor(vt)))

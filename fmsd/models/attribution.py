@@ -34,7 +34,7 @@ ATTENTIONS = (Attention, AttentionRope, EvaAttention, BeitAttention, RelPosAtten
 
 
 def default_method(detector: Detector) -> AttributionMethod:
-    """Returns rollout if the backbone allows it, else Grad-CAM."""
+    """The method of attribution: rollout if the backbone allows it, else Grad-CAM."""
     return "gradcam" if rollout_obstacle(detector.backbone) else "rollout"
 
 
@@ -82,7 +82,7 @@ def rollout(
 def rollout_matrix(
     layers: Sequence[Float[Tensor, "batch tokens tokens"]],
 ) -> Float[Tensor, "batch tokens tokens"]:
-    """Returns the share of each input token (column) in each output token (row).
+    """The share of each input token (column) in each output token (row).
 
     It is the product over layers of half the attention plus half the identity, the residual
     connection.
@@ -98,7 +98,7 @@ def rollout_matrix(
 
 
 def rollout_obstacle(backbone: nn.Module) -> str | None:
-    """Returns why attention rollout does not apply to a backbone; None if it does."""
+    """The reason why attention rollout does not apply to a backbone; None if it does."""
     blocks, pool = getattr(backbone, "blocks", None), getattr(backbone, "global_pool", None)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(
         backbone, "num_prefix_tokens"
@@ -163,7 +163,7 @@ def gradcam(
 
 
 def default_layer(backbone: Any) -> str | None:
-    """Returns the first norm in the last block of a vision transformer; None of other backbones."""
+    """The first norm in the last block of a vision transformer; None of other backbones."""
     blocks = getattr(backbone, "blocks", None)
     if (
         isinstance(blocks, nn.Sequential | nn.ModuleList)
@@ -177,7 +177,7 @@ def default_layer(backbone: Any) -> str | None:
 def spatial_map(
     output: Tensor, backbone: nn.Module, size: tuple[int, int], name: str, remedy: str
 ) -> Float[Tensor, "batch channels rows columns"]:
-    """Returns a layer's output as a map of the image, channels first.
+    """A layer's output as a map of the image, channels first.
 
     Args:
         output: channels first or last, or patch tokens with or without prefix tokens.
@@ -214,7 +214,7 @@ def spatial_map(
 
 
 def patch_grid(backbone: nn.Module, height: int, width: int) -> tuple[int, int] | None:
-    """Returns rows and columns of a vision transformer's patches; None if it has no patch grid."""
+    """The rows and columns of a vision transformer's patches; None if it has no patch grid."""
     count = getattr(getattr(backbone, "patch_embed", None), "dynamic_feat_size", None)
     return None if count is None else count((height, width))
 
@@ -226,7 +226,7 @@ def check_eval_mode(detector: Detector) -> None:
 
 
 def _attentions(block: nn.Module) -> list[nn.Module]:
-    """Returns the attention modules of a block; derived classes are not known to behave alike."""
+    """The attention modules of a block; derived classes are not known to behave alike."""
     return [module for module in block.modules() if type(module) in ATTENTIONS]
 
 
@@ -262,6 +262,7 @@ def _tapped(backbone: Any, layer: str | None, tap: Callable[[Any], Tensor]) -> I
         InputError: the backbone has no such layer.
     """
     if layer is None:
+        # A method of timm's models, not a module: no hook can be registered on it.
         whole = backbone.forward_features
         backbone.forward_features = lambda *args, **kwargs: tap(whole(*args, **kwargs))
         try:

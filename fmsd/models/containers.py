@@ -1,4 +1,4 @@
-"""Where in a file of weights the network lies: behind wrappers, and beside other modules."""
+"""Finds the network's tensors in a checkpoint: behind wrappers, and beside other modules."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ WRAPPERS = (
 
 
 def network_prefix(state: Mapping[str, Tensor], model: nn.Module, source: str) -> str | None:
-    """Returns the prefix of the network's names in a file that may hold more than the network.
+    """The prefix of the network's names in a file that may hold more than the network.
 
     It is None if the file has none of the known names.
 
@@ -53,7 +53,7 @@ def _prefixes(names: set[str], end: str) -> list[str]:
 def select_network(
     state: Mapping[str, Tensor], where: str | None, source: str
 ) -> Mapping[str, Tensor]:
-    """Returns the tensors of the network; a head outside of it only if it has none of its own.
+    """The tensors of the network; a head outside of it only if it has none of its own.
 
     Args:
         where: prefix of the network's names; None or empty selects all tensors.
@@ -79,7 +79,9 @@ def select_network(
     return kept
 
 
-def unwrap(state: Mapping[str, Tensor], where: str | None, model: nn.Module) -> dict[str, Tensor]:
+def strip_wrappers(
+    state: Mapping[str, Tensor], where: str | None, model: nn.Module
+) -> dict[str, Tensor]:
     """Strips the wrapper prefixes that all tensors share, or all but the head's.
 
     Args:

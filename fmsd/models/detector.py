@@ -55,7 +55,7 @@ class Detector(nn.Module):
         return self.backbone((scaled - self.mean) / self.std).squeeze(-1)
 
     def head(self) -> nn.Module:
-        """Returns the classifier layer.
+        """The classifier layer.
 
         Raises:
             InputError: the backbone has several.
@@ -82,7 +82,7 @@ class Detector(nn.Module):
 
 
 def trained_batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """Returns the batch norms whose statistics are updated: those with a trainable parameter.
+    """The batch norms whose statistics are updated: those with a trainable parameter.
 
     One without parameters is among them if all parameters are trainable, as under `method=full`.
     """
@@ -148,7 +148,7 @@ def detector(
 
 
 def hub_error(name: str, error: Exception) -> InputError:
-    """Returns the error for weights that timm could not load from the hub or cache."""
+    """The error for weights that timm could not load from the hub or cache."""
     if isinstance(error, OSError) and error.errno in (
         errno.EROFS,
         errno.EACCES,
@@ -174,7 +174,7 @@ def hub_error(name: str, error: Exception) -> InputError:
 
 
 def weights_path(weights: str | Path) -> Path:
-    """Returns the file of `weights`, a path or `package:FILE` inside this package."""
+    """The file of `weights`, a path or `package:FILE` inside this package."""
     text = str(weights)
     if text.startswith(EMBEDDED):
         return Path(str(importlib.resources.files("fmsd.models") / text.removeprefix(EMBEDDED)))

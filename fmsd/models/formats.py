@@ -4,16 +4,15 @@ Published detectors are converted to one logit, so that they can be merged with 
 them. `fmsd.models.published` lists those that are supported.
 """
 
+import importlib
 import logging
-import sys
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
-from fmsd.models.configured import SIZED, matching_backbones
-from fmsd.models.containers import network_prefix, select_network, unwrap
+from fmsd.models.containers import network_prefix, select_network, strip_wrappers
 from fmsd.models.published import HEAD, head_names, rename_known, some_names
 from fmsd.state import check_values, tensor_shapes
 
@@ -41,7 +40,7 @@ def to_timm_keys(
     check_values(state, target, source)
     if tensor_shapes(state) == wanted:
         return state
-    inner = unwrap(state, network_prefix(state, model, source), model)
+    inner = strip_wrappers(state, network_prefix(state, model, source), model)
     converted = _reduce_to_one_logit(rename_known(inner, model, source), model, wanted, source)
     # Not if only shapes differ: the conversion would resample a ViT's patches.
     if converted.keys() != wanted.keys():
@@ -50,7 +49,7 @@ def to_timm_keys(
         )
     check_values(converted, target, source)
     if tensor_shapes(converted) != wanted:
-        raise mismatch_error(tensor_shapes(converted), wanted, model, source, tensor_shapes(inner))
+        raise mismatch_error(tensor_shapes(converted), wanted, model, source)
     return {name: converted[name] for name in wanted}
 
 
@@ -77,7 +76,7 @@ def to_pretrained_keys(
     }
     check_values(state, target, source)
     where = network_prefix(state, model, source)
-    inner = unwrap(select_network(state, where, source), where, model)
+    inner = strip_wrappers(select_network(state, where, source), where, model)
     converted = _rename_head(rename_known(inner, model, source), model)
     if any(name not in converted or converted[name].shape != shape for name, shape in body.items()):
         converted = _rename_head(_convert_by_timm(converted, model, source), model)
@@ -102,7 +101,7 @@ def to_pretrained_keys(
     check_values(converted, target, source)
     wanted = tensor_shapes(target) if fits else body
     if tensor_shapes(converted) != wanted:
-        raise mismatch_error(tensor_shapes(converted), wanted, model, source, tensor_shapes(inner))
+        raise mismatch_error(tensor_shapes(converted), wanted, model, source)
     return converted
 
 
@@ -111,38 +110,24 @@ def mismatch_error(
     wanted: Mapping[str, torch.Size],
     model: nn.Module,
     source: str,
-    original: Mapping[str, torch.Size] | None = None,
 ) -> InputError:
-    """Returns the error for weights that do not fit a model: what is missing, extra or misshapen.
+    """The error for weights that do not fit a model: what is missing, extra or misshapen.
 
     Args:
         found, wanted: names and shapes of the weights and of the model.
         source: the file, for messages.
-        original: names and shapes before timm's conversion, by which a configured backbone is
-            recognised.
     """
     missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     both = sorted(key for key in wanted.keys() & found.keys() if found[key] != wanted[key])
-    about = f"{type(model).__name__} as configured"
-    heads = tuple(f"{head}." for head in head_names(model))
-    owners = ""
-    # If only the head or the size differs, they are weights of this very backbone.
-    if any(not key.startswith(heads) and key not in SIZED for key in (*missing, *extra, *both)):
-        owners = " and ".join(
-            f"backbone={name}"
-            for name in matching_backbones(found if original is None else original)
-        )
     other = [f"{key} {tuple(found[key])} instead of {tuple(wanted[key])}" for key in both]
     lists = [
         f"{what}: {some_names(keys)}"
         for what, keys in (("missing", missing), ("unexpected", extra), ("of another shape", other))
         if keys
     ]
-    if owners:
-        what = f"The weights {source} are those of {owners}, not of {about} ({'; '.join(lists)})"
-        return InputError(what, "choose that backbone as it is, or other weights")
     return InputError(
-        f"The weights {source} are not those of {about} ({'; '.join(lists)})",
+        f"The weights {source} are not those of {type(model).__name__} as configured "
+        f"({'; '.join(lists)})",
         "choose the backbone they belong to",
     )
 
@@ -153,9 +138,9 @@ def _convert_by_timm(
     """Applies timm's own conversion to the model, if there is one.
 
     Raises:
-        InputError: it fails, as these conversions do on files of other models.
+        InputError: the conversion fails, as these conversions do on files of other models.
     """
-    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    convert = getattr(importlib.import_module(type(model).__module__), "checkpoint_filter_fn", None)
     if convert is None:
         return dict(state)
     log.info("%s: trying timm's own conversion to %s.", source, type(model).__name__)

@@ -72,14 +72,14 @@ class CosineHead(nn.Module):
             )
 
     def no_weight_decay(self) -> set[str]:
-        """Returns all parameters: decay would shorten the direction, so that it turns faster.
+        """All parameters: decay would shorten the direction, so that it turns faster.
 
         It would pull the scale to 1.
         """
         return {"weight", LOG_SCALE}
 
     def extra_repr(self) -> str:
-        """Returns the width, which `print(model)` shows."""
+        """The width, which `print(model)` shows."""
         return f"{self.weight.shape[1]}"
 
 
@@ -117,9 +117,6 @@ def check_head_kind(names: Iterable[str], backbone: nn.Module, head: str, source
         names: of the weights' tensors, possibly with the prefixes of wrappers.
         head: the head's name in timm's keys.
         source: the file, for the message.
-
-    Raises:
-        InputError: the kinds differ.
     """
     cosine = any(f".{name}".endswith(f".{head}.{LOG_SCALE}") for name in names)
     network_cosine = isinstance(backbone.get_submodule(head), CosineHead)

@@ -97,7 +97,7 @@ def merge_effort(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
             continue
         weight = state.pop(name)
         if factors:  # none if the residual has rank 0
-            u, s, v = (state.pop(factor).float() for factor in factors)
+            u, s, v = [state.pop(factor).float() for factor in factors]
             weight = weight.float() + (u * s) @ v
         state[f"{layer[1]}weight"] = weight
         dropped += [
@@ -112,10 +112,8 @@ def _rename(
 ) -> dict[str, Tensor]:
     """Renames tensors, fuses q, k, v, and adds or drops axes of length one as timm has them."""
     log_dropped(source, known.about, [name for name in state if re.fullmatch(known.unused, name)])
-    renamed, used = (
-        {},
-        {name: state[name] for name in state if not re.fullmatch(known.unused, name)},
-    )
+    renamed = {}
+    used = {name: state[name] for name in state if not re.fullmatch(known.unused, name)}
     for name, tensor in _fuse_qkv(used).items():
         key = name
         for pattern, new in known.renamed:
@@ -174,6 +172,6 @@ def log_dropped(source: str, about: str, names: list[str]) -> None:
 
 
 def head_names(model: nn.Module) -> list[str]:
-    """Returns the names of a timm model's classifiers; models with two scored tokens have two."""
+    """The names of a timm model's classifiers; models with two scored tokens have two."""
     classifier = model.pretrained_cfg.get("classifier")  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     return [classifier] if isinstance(classifier, str) else list(classifier or ())

@@ -79,7 +79,7 @@ class DropIn:
         if epoch is None and self.wrapper.warmup_epochs:
             raise InputError(
                 f"The wrapper begins with {self.wrapper.warmup_epochs} epochs of plain ERM",
-                "say where training is with step(closures, epoch=...), or make the wrapper with "
+                "pass the epoch: step(closures, epoch=...), or make the wrapper with "
                 "warmup_epochs=0",
             )
         many = [closures] if callable(closures) else list(closures)

@@ -19,7 +19,6 @@ SAGM, the two-pass ancestor; the wording follows GAC-FAS (Le & Woo, CVPR 2024), 
 for face anti-spoofing.
 """
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -51,7 +50,7 @@ class RoGA(Ascent):
         alpha: shift of these points down the gradient of the whole loss, at least 0; it multiplies
             the raw gradient.
         gamma: weight of the gradients at the ascending points against the gradient itself, at least
-            0; infinite leaves out the gradient itself.
+            0.
         evaluate: compute the gradient at a domain's ascending point on its `own` frames, which
             costs two passes over the batch in all, or on `all` frames, which costs 1 + number of
             domains.
@@ -71,7 +70,7 @@ class RoGA(Ascent):
         """Refuses values out of range."""
         check_nonnegative(
             alpha=self.alpha,
-            gamma=0.0 if self.gamma == math.inf else self.gamma,
+            gamma=self.gamma,
             warmup_epochs=self.warmup_epochs,
         )
         self.check(self.rho)
@@ -116,8 +115,7 @@ class RoGA(Ascent):
         diagnostics |= flat.head_share(gradient)
         if len(passes) > 1:
             diagnostics[DOMAINS] = mean_pairwise_cosine(by_domain)
-        weight = 1.0 if math.isinf(self.gamma) else self.gamma / (1 + self.gamma)
-        flat.set_grad(gradient.lerp_(aligned, weight))
+        flat.set_grad(gradient.lerp_(aligned, self.gamma / (1 + self.gamma)))
         return Outcome(losses, diagnostics)
 
 

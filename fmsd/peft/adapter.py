@@ -37,11 +37,14 @@ RESAMPLED = ("pos_embed", "patch_embed", "rel_pos", "relative_position")
 
 
 KINDS: dict[str, type[AdaptedLayer]] = {layer.kind: layer for layer in (SubspaceLinear, LoraLinear)}
-"""Adapted layers that can be loaded, by their kind in the description."""
+"""The adapted layers that a description may name, by their kind.
+
+The list is closed on purpose: an adapter's file may rebuild these classes and no other.
+"""
 
 
 def state_dict(detector: Detector) -> dict[str, Tensor]:
-    """Returns the tensors of an adapted backbone that may differ from its base, by timm's names.
+    """The tensors of an adapted backbone that may differ from its base, by timm's names.
 
     They are the trainable parameters, and the buffers of modules with trainable parameters.
     """
@@ -85,7 +88,7 @@ def load_state_dict(detector: Detector, tensors: Mapping[str, Tensor], source: s
 
 
 def fingerprint(detector: Detector, weights: Mapping[str, Tensor] | None = None) -> str:
-    """Returns the SHA-256 of a backbone's weights, before a method changes them.
+    """The SHA-256 of a backbone's weights, before a method changes them.
 
     The head is left out, and tensors that timm resamples to the input's size, whose last bits
     depend on the processor.
@@ -103,7 +106,7 @@ def fingerprint(detector: Detector, weights: Mapping[str, Tensor] | None = None)
 
 
 def head_name(detector: Detector) -> str:
-    """Returns the name of the head in the backbone."""
+    """The name of the head in the backbone."""
     return next(
         name for name, module in detector.backbone.named_modules() if module is detector.head()
     )
@@ -203,7 +206,7 @@ def _description(folder: Path) -> dict[str, Any]:
     """Reads the description of the adapter in a folder and checks the types of its entries.
 
     Raises:
-        InputError: it is missing, damaged, or of another format.
+        InputError: the description is missing, damaged, or of another format.
     """
     path = folder / DESCRIPTION
     try:
@@ -233,7 +236,8 @@ def _description(folder: Path) -> dict[str, Any]:
             f"{FORMAT}",
             "train it again, or use the version that wrote it",
         )
-    base, layers, names = (description.get(key) for key in ("base", "layers", "tensors"))
+    base, layers = description.get("base"), description.get("layers")
+    names = description.get("tensors")
     whole = {
         "base": isinstance(base, dict)
         and all(isinstance(base.get(key), str) for key in ("name", "hash")),
@@ -242,11 +246,7 @@ def _description(folder: Path) -> dict[str, Any]:
     }
     for key, fine in whole.items():
         if not fine:
-            fault = (
-                f"its {key!r} is not what an adapter has there"
-                if key in description
-                else f"it lacks {key!r}"
-            )
+            fault = f"{key!r} has the wrong type" if key in description else f"it lacks {key!r}"
             raise InputError(
                 f"{path} is damaged: {fault}", "take it anew from the run that it comes from"
             )

@@ -29,11 +29,11 @@ class Artifact(nn.Module):
             self.register_buffer(f"{name}0", factor.clone())
 
     def no_weight_decay(self) -> set[str]:
-        """Returns all factors: decay would pull them to zero, away from the pretrained weight."""
+        """All factors: decay would pull them to zero, away from the pretrained weight."""
         return {"u", "s", "v"}
 
     def relative_gradients(self) -> list[Tensor]:
-        """Returns the gradient of each factor in units of its length, direction by direction.
+        """The gradient of each factor in units of its length, direction by direction.
 
         These are the derivatives along relative changes of u, s and v: they do not depend on how
         the length of u s v^T is divided among the three.
@@ -72,9 +72,9 @@ class HardArtifact(nn.Module):
         self.c = nn.Parameter(c)
 
     def no_weight_decay(self) -> set[str]:
-        """Returns the coefficients, for the reason given at `Artifact.no_weight_decay`."""
+        """The coefficients, for the reason given at `Artifact.no_weight_decay`."""
         return {"c"}
 
     def relative_gradients(self) -> list[Tensor]:
-        """Returns the gradient of the coefficients, the gradient of W between unit directions."""
+        """The gradient of the coefficients, the gradient of W between unit directions."""
         return [cast(Tensor, self.c.grad)]

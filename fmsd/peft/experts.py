@@ -43,11 +43,7 @@ class Expert:
 
 
 def check_count(experts: Sequence[Path]) -> None:
-    """Checks that there are at least two experts, all different.
-
-    Raises:
-        InputError: there are fewer, or one is given twice.
-    """
+    """Checks that there are at least two experts, all different."""
     if len(experts) < 2:
         raise InputError(
             f"{len(experts) or 'no'} expert leaves nothing to merge",
@@ -58,7 +54,7 @@ def check_count(experts: Sequence[Path]) -> None:
 
 
 def expert_labels(paths: Sequence[Path]) -> list[str]:
-    """Returns the shortest ends of paths that are unique and differ from `MERGED`.
+    """The shortest ends of paths that are unique and differ from `MERGED`.
 
     The suffixes of files are left out.
     """
@@ -103,18 +99,18 @@ def _open_expert(
 
 
 def weights_file(expert: Path) -> Path:
-    """Returns the file with an expert's weights, given that file or the folder of a run."""
+    """The file with an expert's weights, given that file or the folder of a run."""
     return expert / adapter.TENSORS if expert.is_dir() else expert
 
 
 def file_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file."""
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def identities(experts: Sequence[Expert]) -> list[dict[str, str]]:
-    """Returns label, path and hash of each expert, for the record."""
+    """The label, path and hash of each expert, for the record."""
     return [
         {"label": expert.label, "path": str(expert.path), "sha256": expert.sha256}
         for expert in experts
@@ -124,7 +120,7 @@ def identities(experts: Sequence[Expert]) -> list[dict[str, str]]:
 def base_weights(
     detector: Callable[..., Detector], empty: Detector, initialise: Callable[[], Detector]
 ) -> Mapping[str, Tensor]:
-    """Returns the weights that the experts were trained from.
+    """The weights that the experts were trained from.
 
     They are read from the detector's file tensor by tensor if that is in timm's keys, and held in
     memory otherwise.
@@ -144,7 +140,7 @@ def base_weights(
 
 
 def _body_shapes(state: Mapping[str, Tensor], detector: Detector) -> dict[str, object]:
-    """Returns the shapes of all tensors outside of the head."""
+    """The shapes of all tensors outside of the head."""
     head = f"{adapter.head_name(detector)}."
     return {name: size for name, size in tensor_shapes(state).items() if not name.startswith(head)}
 
@@ -187,7 +183,7 @@ def check_unchanged(folder: Path) -> None:
     """Checks that the experts of a finished merge are what they were when it was made.
 
     Raises:
-        InputError: one is gone or has changed, or the merge has no record of them.
+        InputError: an expert is gone or has changed, or the merge has no record of them.
     """
     if not (folder / RECORD).is_file():
         raise InputError(

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Literal, cast
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmsd.console import track
 from fmsd.errors import InputError
 from fmsd.linalg import Split
 from fmsd.models.detector import Detector
@@ -36,7 +36,7 @@ from fmsd.peft.mask import LayerMask, Masking, choose_layers, read_mask
 from fmsd.peft.method import Adaptation, Batches, Penalties
 from fmsd.peft.penalties import WEIGHTS, select_penalties
 from fmsd.peft.probe import probe
-from fmsd.peft.subspace import Allotment, SubspaceLinear
+from fmsd.peft.subspace import Allotment, SubspaceLinear, SubspaceSettings
 from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
@@ -86,22 +86,19 @@ def fmsd(
     """
     active = active_penalties(penalties or {}, constraint)
     probe(detector)
-    directions = directions_per_subspace(subspaces, directions, constraint)
-    layers = candidate_layers(detector, patterns, subspaces, directions)
+    settings = SubspaceSettings(
+        subspaces=subspaces,
+        directions=directions_per_subspace(subspaces, directions, constraint),
+        allotment=allotment,
+        split=split,
+        working_scale=working_scale,
+        based="orthogonality" in active,
+        hard=constraint == "hard",
+    )
+    layers = candidate_layers(detector, patterns, settings)
     masked = None if mask is None else compute_mask(detector, batches, layers, mask)
     names = list(layers) if masked is None else masked.kept_names
-    inject_subspaces(
-        detector,
-        names,
-        subspaces,
-        directions,
-        allotment,
-        split,
-        constraint,
-        working_scale,
-        "orthogonality" in active,
-        apart=False,
-    )
+    inject_subspaces(detector, names, settings)
     return Adaptation(active, masked)
 
 
@@ -125,7 +122,7 @@ def active_penalties(penalties: Mapping[str, float], constraint: Constraint) -> 
 
 
 def directions_per_subspace(subspaces: int, directions: int | None, constraint: Constraint) -> int:
-    """Returns the number of directions of a subspace, with its default filled in.
+    """The number of directions of a subspace, with its default filled in.
 
     Raises:
         InputError: an argument is out of range.
@@ -139,14 +136,14 @@ def directions_per_subspace(subspaces: int, directions: int | None, constraint: 
 
 
 def candidate_layers(
-    detector: Detector, patterns: Sequence[str], subspaces: int, directions: int
+    detector: Detector, patterns: Sequence[str], settings: SubspaceSettings
 ) -> dict[str, Matrix]:
-    """Returns the layers that match the patterns, checked to have enough singular directions.
+    """The layers that match the patterns, all with enough singular directions.
 
     Raises:
         InputError: no layer matches, or a matrix has too few directions.
     """
-    layers, rank = select_layers(detector, patterns), subspaces * directions
+    layers, rank = select_layers(detector, patterns), settings.rank
     for name, layer in layers.items():
         rows, columns = layer.weight.shape[0], layer.weight.shape[1]
         parts = stack_size(name)
@@ -159,58 +156,38 @@ def candidate_layers(
     return layers
 
 
-def inject_subspaces(
-    detector: Detector,
-    names: Sequence[str],
-    subspaces: int,
-    directions: int,
-    allotment: Allotment,
-    split: Split,
-    constraint: Constraint,
-    working_scale: bool,
-    based: bool,
-    apart: bool,
-) -> None:
+def inject_subspaces(detector: Detector, names: Sequence[str], settings: SubspaceSettings) -> None:
     """Replaces the named layers by decomposed ones, see `fmsd.peft.subspace.SubspaceLinear`.
 
     Raises:
         InputError: an unknown allotment or split.
     """
-    if allotment not in ("interleave", "contiguous") or split not in ("tail", "top", "random"):
+    known_allotment = settings.allotment in ("interleave", "contiguous")
+    if not known_allotment or settings.split not in ("tail", "top", "random"):
         raise InputError(
-            f"method.allotment={allotment} or method.split={split} is unknown",
+            f"method.allotment={settings.allotment} or method.split={settings.split} is unknown",
             "choose interleave or contiguous, and one of tail, top, random",
         )
 
     def replace(name: str, layer: Matrix) -> nn.Module:
-        return SubspaceLinear(
-            layer,
-            stack_size(name),
-            subspaces,
-            directions,
-            allotment,
-            split,
-            working_scale,
-            apart,
-            based,
-            constraint == "hard",
-        )
+        return SubspaceLinear(layer, stack_size(name), settings)
 
-    for name in track(names, "Decomposing layers", transient=True):
+    for name in track(names, "Decomposing layers", len(names), "layers"):
         inject(detector.backbone, [name], replace)
 
 
 def compute_mask(
     detector: Detector, batches: Batches | None, layers: Mapping[str, Matrix], mask: Masking
 ) -> LayerMask:
-    """Returns the layer mask: read from a file, drawn by chance, or measured on training batches.
+    """The layer mask: read from a file, drawn by chance, or measured on training batches.
 
     Raises:
         InputError: measuring has no data or too little, or the mask's file is about other layers.
     """
     resumed = None if batches is None else batches.mask
-    if mask.file is not None or resumed is not None:
-        chosen = read_mask(resumed or Path(cast(str, mask.file)), list(layers))
+    file = mask.file if resumed is None else resumed
+    if file is not None:
+        chosen = read_mask(Path(file), list(layers))
     elif not mask.measures:
         chosen = choose_layers(mask, list(layers))
     elif batches is None:
@@ -292,5 +269,5 @@ def batch_losses(
             logits = detector(batch.image)
         return functional.binary_cross_entropy_with_logits(logits.float(), batch.label.float())
 
-    for batch in track(batches.draw(count, domain), title, count, transient=True):
+    for batch in track(batches.draw(count, domain), title, count, "batches"):
         yield partial(loss, batch)

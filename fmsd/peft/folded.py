@@ -60,7 +60,7 @@ class FoldedWeights(Mapping[str, Tensor]):
         self.last = threading.local()
 
     def adapted_layer(self, name: str) -> str | None:
-        """Returns the name of the adapted layer that a tensor belongs to; None if it is plain."""
+        """The name of the adapted layer that a tensor belongs to; None if it is plain."""
         parts = name.split(".")
         return next(
             (
@@ -77,7 +77,7 @@ class FoldedWeights(Mapping[str, Tensor]):
         return {name for name in self.names if name in self.tensors or self.adapted_layer(name)}
 
     def __getitem__(self, name: str) -> Tensor:
-        """Returns a tensor of the folded backbone."""
+        """A tensor of the folded backbone."""
         layer = self.adapted_layer(name)
         if layer is None:
             return self.tensors[name] if name in self.tensors else self.base[name]

@@ -167,7 +167,7 @@ def _accumulate(
 
 
 def _snr(gradients: Tensor, squares: Tensor, count: int) -> float:
-    """Returns the sum over the entries of mean^2 / variance; an entry without gradients counts 0.
+    """The sum over the entries of mean^2 / variance; an entry without gradients counts 0.
 
     A variance is at least the rounding error of its terms: the ratio of a constant gradient is
     large, not infinite.

@@ -52,11 +52,11 @@ class AdaptedLayer(Protocol):
     """The name of the class in adapter files."""
 
     def fold(self) -> nn.Module:
-        """Returns the plain layer of equal outputs."""
+        """The plain layer of equal outputs."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Returns the arguments of `rebuild`, as JSON values."""
+        """The arguments of `rebuild`, as JSON values."""
         ...
 
     @classmethod
@@ -74,7 +74,7 @@ class AdaptedLayer(Protocol):
 
 
 def matrix_layers(model: nn.Module) -> dict[str, Matrix]:
-    """Returns every linear layer and pointwise convolution by its name, in module order."""
+    """Every linear layer and pointwise convolution by its name, in module order."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -83,12 +83,12 @@ def matrix_layers(model: nn.Module) -> dict[str, Matrix]:
 
 
 def stack_size(name: str) -> int:
-    """Returns the number of matrices that a layer stacks, by its name."""
+    """The number of matrices that a layer stacks, by its name."""
     return FUSED.get(name.rpartition(".")[2], 1)
 
 
 def select_layers(detector: Detector, patterns: Sequence[str]) -> dict[str, Matrix]:
-    """Returns the layers of a detector's backbone, without its head, that a method adapts.
+    """The layers of a detector's backbone, without its head, that a method adapts.
 
     Args:
         patterns: shell-style patterns of timm's layer names, and the keywords `attention`, `mlp`
@@ -146,7 +146,7 @@ def inject(
         model.set_submodule(name, replace(name, layer))
 
 
-def fold(model: nn.Module) -> nn.Module:
+def fold_layers(model: nn.Module) -> nn.Module:
     """Replaces every adapted layer by the plain layer of equal outputs, in place.
 
     Folding after `inject` gives the keys of the plain model.
@@ -184,5 +184,5 @@ def _pointwise(module: nn.Module) -> bool:
 
 
 def _padding(convolution: nn.Conv2d) -> tuple[int, ...]:
-    """Returns the padding in pixels; `same` is none with a 1 x 1 kernel."""
+    """The padding in pixels; `same` is none with a 1 x 1 kernel."""
     return () if isinstance(convolution.padding, str) else convolution.padding

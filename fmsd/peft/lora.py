@@ -124,7 +124,7 @@ class LoraLinear(nn.Module):
         return cls(layer, **description)
 
     def describe(self) -> dict[str, object]:
-        """Returns the arguments that, with the pretrained layer, make this layer."""
+        """The arguments that, with the pretrained layer, make this layer."""
         return {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout, "dora": self.dora}
 
     @property
@@ -162,17 +162,17 @@ class LoraLinear(nn.Module):
         return y.to(update.dtype)
 
     def fold(self) -> Matrix:
-        """Returns the plain layer with the effective weight."""
+        """The plain layer with the effective weight."""
         return plain_layer(self.weight, self.bias, self.stride)
 
     def extra_repr(self) -> str:
-        """Returns the sizes that `print(model)` shows."""
+        """The sizes that `print(model)` shows."""
         return f"{self.in_features}, {self.out_features}, " + ", ".join(
             f"{name}={value}" for name, value in self.describe().items()
         )
 
     def _product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Returns the pretrained layer's output, with the given bias."""
+        """The pretrained layer's output, with the given bias."""
         if self.stride is None:
             return functional.linear(x, self.frozen, bias)
         return functional.conv2d(x, self.frozen[..., None, None], bias, self.stride)
@@ -185,7 +185,7 @@ class LoraLinear(nn.Module):
 def _row_scale(
     magnitude: Float[Tensor, " out"], weight: Float[Tensor, "out in"]
 ) -> Float[Tensor, " out"]:
-    """Returns the factors that scale the rows of a weight to their magnitude.
+    """The factors that scale the rows of a weight to their magnitude.
 
     The norms are constants to the gradient. A row of zeros stays zero.
     """

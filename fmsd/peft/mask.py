@@ -117,7 +117,7 @@ class LayerMask:
         return [layer.name for layer in self.layers if layer.kept]
 
     def text(self) -> str:
-        """Returns the mask as JSON, the content of `mask.json`."""
+        """The mask as JSON, the content of `mask.json`."""
         content = {
             "format": FORMAT,
             "settings": dict(self.settings),
@@ -143,7 +143,7 @@ class MaskHistory:
     scores: list[list[float]] = field(default_factory=list)
 
     def text(self) -> str:
-        """Returns the history as JSON, the content of `mask.json`."""
+        """The history as JSON, the content of `mask.json`."""
         return json.dumps({"format": FORMAT} | asdict(self)) + "\n"
 
 
@@ -217,7 +217,7 @@ def choose_layers(
 def _unit_scores(
     masking: Masking, units: Mapping[str, str], measured: Mapping[str, Moments] | None
 ) -> dict[str, float]:
-    """Returns the score of each unit; `units` maps each layer to its unit."""
+    """The score of each unit; `units` maps each layer to its unit."""
     order = list(dict.fromkeys(units.values()))
     if masking.bias == "none":
         return dict.fromkeys(order, 1.0)
@@ -234,7 +234,7 @@ def _unit_scores(
 
 
 def layer_score(masking: Masking, moments: Moments) -> float:
-    """Returns the score of a layer, or of a block by its summed moments."""
+    """The score of a layer, or of a block by its summed moments."""
     if masking.bias == "norm":
         return moments.norm
     if masking.bias == "snr":
@@ -243,13 +243,13 @@ def layer_score(masking: Masking, moments: Moments) -> float:
 
 
 def block_name(layer: str) -> str:
-    """Returns the block of a layer: its name up to the last number before another part."""
+    """The block of a layer: its name up to the last number before another part."""
     found = re.match(r"(.*\b\d+)\.", layer)
     return found[1] if found else layer
 
 
 def _kept_units(masking: Masking, scores: Mapping[str, float]) -> set[str]:
-    """Returns the units with the best scores, or with all scores that pass the threshold."""
+    """The units with the best scores, or with all scores that pass the threshold."""
     sign = -1.0 if masking.bias == "domain" else 1.0
     if masking.threshold is None:
         ranked = sorted(scores, key=lambda unit: -sign * scores[unit])

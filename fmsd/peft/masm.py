@@ -33,7 +33,7 @@ from fmsd.peft.mask import MaskHistory
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
-from fmsd.peft.subspace import Allotment, SubspaceLinear
+from fmsd.peft.subspace import Allotment, SubspaceLinear, SubspaceSettings
 from fmsd.rounding import ceil_share
 
 
@@ -80,20 +80,18 @@ def masm(
             raise InputError(f"method.{name}={value} is out of range", remedy)
     active = active_penalties(penalties or {}, constraint)
     probe(detector)
-    directions = directions_per_subspace(subspaces, directions, constraint)
-    layers = candidate_layers(detector, patterns, subspaces, directions)
-    inject_subspaces(
-        detector,
-        list(layers),
-        subspaces,
-        directions,
-        allotment,
-        split,
-        constraint,
-        working_scale,
-        "orthogonality" in active,
+    settings = SubspaceSettings(
+        subspaces=subspaces,
+        directions=directions_per_subspace(subspaces, directions, constraint),
+        allotment=allotment,
+        split=split,
+        working_scale=working_scale,
         apart=True,
+        based="orthogonality" in active,
+        hard=constraint == "hard",
     )
+    layers = candidate_layers(detector, patterns, settings)
+    inject_subspaces(detector, list(layers), settings)
     rule = SubspaceMaskRule(detector.backbone, every, momentum, fraction)
     return Adaptation(active, rule=rule)
 
@@ -137,7 +135,7 @@ class SubspaceMaskRule(nn.Module):
         self.register_buffer("sizes", torch.tensor(sizes, device=like.device), persistent=False)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Returns the state beside tensors: steps seen, active units, and the history of masks."""
+        """The state beside tensors: steps seen, active units, and the history of masks."""
         return {"seen": self.seen, "active": self.active, "history": asdict(self.history)}
 
     def set_extra_state(self, state: Any) -> None:
@@ -169,7 +167,7 @@ class SubspaceMaskRule(nn.Module):
             self.choose_units()
 
     def inactive(self) -> set[nn.Parameter]:
-        """Returns the factors of the inactive units."""
+        """The factors of the inactive units."""
         return {
             factor
             for unit, active in zip(self.units, self.active, strict=True)
@@ -183,7 +181,7 @@ class SubspaceMaskRule(nn.Module):
             factor.grad = None
 
     def effective_steps(self) -> float:
-        """Returns the number of equally weighted steps with the same variance as the averages.
+        """The number of equally weighted steps with the same variance as the averages.
 
         With momentum b, step i of t has the weight w_i = (1 - b) b^(t - i) / (1 - b^t); the number
         is 1 / sum w_i^2.
@@ -192,12 +190,12 @@ class SubspaceMaskRule(nn.Module):
         return (1 - b**t) ** 2 / ((1 - b) ** 2 * sum(b ** (2 * i) for i in range(min(t, 2000))))
 
     def _by_unit(self, vector: Float[Tensor, " parameters"]) -> Float[Tensor, " units"]:
-        """Returns the squared norm of each unit's segment of a vector over all units."""
+        """The squared norm of each unit's segment of a vector over all units."""
         # unsafe: the lengths are not checked, which would synchronise with a GPU
         return torch.segment_reduce(vector.square(), "sum", lengths=self.sizes, unsafe=True)
 
     def scores(self) -> Float64[Tensor, " units"]:
-        """Returns the share of signal Sig / (Sig + Var) of every unit's gradients, in [0, 1].
+        """The share of signal Sig / (Sig + Var) of every unit's gradients, in [0, 1].
 
         Raises:
             InputError: the gradients are not finite.

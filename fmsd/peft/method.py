@@ -42,17 +42,17 @@ class Batches(Protocol):
         ...
 
     def precision(self) -> AbstractContextManager[Any]:
-        """Returns the precision context of training, for forward passes."""
+        """The precision context of training, for forward passes."""
         ...
 
     def broadcast(self, value: Any) -> Any:
-        """Returns the value of rank 0 in all processes, so that no choice differs by rounding."""
+        """The value of rank 0 in all processes, so that no choice differs by rounding."""
         ...
 
 
 @runtime_checkable
 class StepRule(Protocol):
-    """What a method does in every optimizer step, such as MASM's mask.
+    """Hooks of a method in every optimizer step, such as MASM's mask.
 
     It is an `nn.Module`, so that its buffers move to the device of the model.
     """
@@ -60,7 +60,7 @@ class StepRule(Protocol):
     history: MaskHistory
 
     def inactive(self) -> Collection[nn.Parameter]:
-        """Returns the parameters that neither this step nor its perturbations may move."""
+        """The parameters that neither this step nor its perturbations may move."""
         ...
 
     def observe(self) -> None:
@@ -72,7 +72,7 @@ class StepRule(Protocol):
         ...
 
     def state_dict(self, *, prefix: str = "") -> dict[str, Any]:
-        """Returns the rule's state, which checkpoints hold."""
+        """The rule's state, which checkpoints hold."""
         ...
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
@@ -82,12 +82,12 @@ class StepRule(Protocol):
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What training needs to know of a method that was applied to a detector.
+    """Result of applying a method to a detector: penalties, layer mask, step rule.
 
     Args:
         penalties: scalars that training adds to the loss.
         mask: the chosen layers and their scores; None if every matching layer is trained.
-        rule: what the method does in every step; None for most methods.
+        rule: the method's hooks in every step; None for most methods.
     """
 
     penalties: Penalties = field(default_factory=dict)

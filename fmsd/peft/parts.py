@@ -12,7 +12,7 @@ from fmsd.peft.norm import NORMS
 
 
 def network_parts(detector: Detector) -> dict[str, Part]:
-    """Returns the role of every tensor of a backbone, by the types of its modules."""
+    """The role of every tensor of a backbone, by the types of its modules."""
     kinds: dict[str, Part] = {}
     for prefix, module in detector.backbone.named_modules():
         for name, _ in module.named_parameters(recurse=False):
@@ -40,7 +40,7 @@ def network_parts(detector: Detector) -> dict[str, Part]:
 
 
 def affine_names(detector: Detector) -> set[str]:
-    """Returns the names of biases and of the parameters of normalisation layers."""
+    """The names of biases and of the parameters of normalisation layers."""
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in detector.backbone.named_modules()
@@ -57,7 +57,7 @@ def is_matrix(module: nn.Module) -> bool:
 
 
 def changed_parts(detector: Detector, changed: set[str]) -> dict[str, Part]:
-    """Returns the parts of a merged adapter: changed tensors, and the buffers of their modules.
+    """The parts of a merged adapter: changed tensors, and the buffers of their modules.
 
     Makes the detector's changed parameters trainable and freezes the rest, as `adapter.load` does.
 

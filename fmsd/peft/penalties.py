@@ -68,7 +68,7 @@ WEIGHTS: Mapping[str, float] = MappingProxyType(
 
 
 def select_penalties(weights: Mapping[str, float]) -> Penalties:
-    """Returns the penalties with a weight above zero.
+    """The penalties with a weight above zero.
 
     Raises:
         InputError: an unknown name or a negative weight.
@@ -99,9 +99,7 @@ def _mean(
             layer.parts,
             layer.out_features,
             layer.in_features,
-            layer.subspaces,
-            layer.directions,
-            layer.hard,
+            layer.settings,
             layer.semantic.device,
         )
         groups.setdefault(shape, []).append(layer)
@@ -109,10 +107,9 @@ def _mean(
 
 
 def _redundancy(group: Group) -> Float[Tensor, "layers parts"]:
-    within = torch.ones(
-        group[0].directions, group[0].directions, dtype=torch.bool, device=group[0].energy.device
-    )
-    between = torch.block_diag(*[within] * group[0].subspaces).logical_not()
+    subspaces, directions = group[0].settings.subspaces, group[0].settings.directions
+    within = torch.ones(directions, directions, dtype=torch.bool, device=group[0].energy.device)
+    between = torch.block_diag(*[within] * subspaces).logical_not()
     return _overlap(_stack(layer.u for layer in group), between) + _overlap(
         _stack(layer.v.mT for layer in group), between
     )
@@ -121,7 +118,7 @@ def _redundancy(group: Group) -> Float[Tensor, "layers parts"]:
 def _overlap(
     columns: Float[Tensor, "layers parts size rank"], pairs: Bool[Tensor, "rank rank"]
 ) -> Float[Tensor, "layers parts"]:
-    """Returns the summed squared cosines of the marked pairs of columns."""
+    """The summed squared cosines of the marked pairs of columns."""
     unit = functional.normalize(columns, dim=-2)
     return _squared((unit.mT @ unit) * pairs)
 
@@ -166,7 +163,7 @@ def _spectral(group: Group) -> Float[Tensor, "layers parts"]:
 
 def _singular_values(group: Group) -> Float[Tensor, "layers parts"]:
     initial = _stack(layer.initial.s for layer in group)
-    if group[0].hard:  # its singular values are sorted
+    if group[0].settings.hard:  # its singular values are sorted
         initial = initial.sort(descending=True).values
     # The tail of a matrix with dead rows may have no energy at all.
     least = 1e-12 * _stack(layer.energy for layer in group)
@@ -176,7 +173,7 @@ def _singular_values(group: Group) -> Float[Tensor, "layers parts"]:
 
 
 def _squared(matrix: Float[Tensor, "layers parts rows columns"]) -> Float[Tensor, "layers parts"]:
-    """Returns the squared Frobenius norm of the entries above rounding."""
+    """The squared Frobenius norm of the entries above rounding."""
     return functional.hardshrink(matrix, ROUNDING).square().sum((-2, -1))
 
 

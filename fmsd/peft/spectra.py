@@ -12,7 +12,7 @@ from fmsd.peft.inject import AdaptedLayer, matrix_layers, stack_size
 
 
 def sample_matrices(detector: Detector, count: int = 12) -> list[str]:
-    """Returns the names of at most `count` trainable matrices, evenly spread over the backbone.
+    """The names of at most `count` trainable matrices, evenly spread over the backbone.
 
     Matrices of which only the bias is trained are left out. The matrices that a fused layer stacks
     are named by a letter each: `blocks.0.attn.qkv.q`, `.k`, `.v`.
@@ -34,7 +34,7 @@ def sample_matrices(detector: Detector, count: int = 12) -> list[str]:
 
 @torch.no_grad()
 def effective_spectra(detector: Detector, names: Sequence[str]) -> dict[str, list[float]]:
-    """Returns the singular values of effective weights, falling, rounded to six digits.
+    """The singular values of effective weights, falling, rounded to six digits.
 
     Args:
         names: of `sample_matrices`. Folding the detector does not change the result.
@@ -51,7 +51,7 @@ def effective_spectra(detector: Detector, names: Sequence[str]) -> dict[str, lis
 def spectra_json(
     before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]
 ) -> str:
-    """Returns the spectra before and after training as JSON, matrix by matrix."""
+    """The spectra before and after training as JSON, matrix by matrix."""
     return (
         json.dumps(
             {
@@ -72,7 +72,7 @@ def _has_trainable_matrix(layer: nn.Module) -> bool:
 
 
 def _parts(name: str) -> list[str]:
-    """Returns the names of the matrices that a layer stacks; its own name lists their letters."""
+    """The names of the matrices that a layer stacks; its own name lists their letters."""
     return (
         [name]
         if stack_size(name) == 1
@@ -81,7 +81,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _matrix(detector: Detector, name: str) -> Tensor:
-    """Returns the effective matrix of a name of `sample_matrices`, in single precision."""
+    """The effective matrix of a name of `sample_matrices`, in single precision."""
     layer, _, letter = name.rpartition(".")
     stacked = stack_size(layer) > 1
     weight = detector.backbone.get_submodule(layer if stacked else name).weight

@@ -13,6 +13,7 @@ starts s at the singular values.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -28,6 +29,39 @@ from fmsd.peft.svd_cache import cached_directions, cached_median_singular_value
 Allotment = Literal["interleave", "contiguous"]
 
 
+@dataclass(frozen=True)
+class SubspaceSettings:
+    """How many singular directions of a matrix are trainable, which, and in what form.
+
+    Args:
+        subspaces: number K of artifact subspaces per matrix.
+        directions: number m of singular directions per subspace.
+        allotment: direction j belongs to subspace j mod K (`interleave`) or j div m (`contiguous`).
+        split: which singular directions are trainable.
+        working_scale: start s at no less than the matrix's median singular value.
+        apart: keep each subspace's factors as separate parameters, so that a mask can make one
+            inactive while another is trained.
+        based: keep orthonormal bases of the longer side of rectangular matrices, which the
+            orthogonality penalty needs; they cost as much memory as the weight.
+        hard: train coefficients between frozen directions, so that the update stays in the tail;
+            the working scale has no effect then.
+    """
+
+    subspaces: int
+    directions: int
+    allotment: Allotment = "interleave"
+    split: Split = "tail"
+    working_scale: bool = True
+    apart: bool = False
+    based: bool = True
+    hard: bool = False
+
+    @property
+    def rank(self) -> int:
+        """The number of trainable directions of a matrix."""
+        return self.subspaces * self.directions
+
+
 class SubspaceLinear(nn.Module):
     """A linear layer or pointwise convolution of which some singular directions are trainable.
 
@@ -40,17 +74,7 @@ class SubspaceLinear(nn.Module):
     Args:
         layer: the pretrained layer.
         parts: number of matrices stacked along the output.
-        subspaces: number K of artifact subspaces per matrix.
-        directions: number m of singular directions per subspace.
-        allotment: direction j belongs to subspace j mod K (`interleave`) or j div m (`contiguous`).
-        split: which singular directions are trainable.
-        working_scale: start s at no less than the matrix's median singular value.
-        apart: keep each subspace's factors as separate parameters, so that a mask can make one
-            inactive while another is trained.
-        based: keep orthonormal bases of the longer side of rectangular matrices, which the
-            orthogonality penalty needs; they cost as much memory as the weight.
-        hard: train coefficients between frozen directions, so that the update stays in the tail;
-            the working scale has no effect then.
+        settings: which singular directions are trainable, and how.
         initial: the trainable directions, if they are known already.
     """
 
@@ -65,33 +89,24 @@ class SubspaceLinear(nn.Module):
         self,
         layer: Matrix,
         parts: int,
-        subspaces: int,
-        directions: int,
-        allotment: Allotment = "interleave",
-        split: Split = "tail",
-        working_scale: bool = True,
-        apart: bool = False,
-        based: bool = True,
-        hard: bool = False,
+        settings: SubspaceSettings,
         initial: Factors | None = None,
     ) -> None:
         super().__init__()
-        self.parts, self.subspaces, self.directions = parts, subspaces, directions
-        self.allotment: Allotment = allotment
-        self.split: Split = split
-        self.apart, self.based, self.hard = apart, based, hard
-        self.stride = cast(tuple[int, int], layer.stride) if isinstance(layer, nn.Conv2d) else None
+        self.parts, self.settings = parts, settings
+        self.stride = (layer.stride[0], layer.stride[1]) if isinstance(layer, nn.Conv2d) else None
         matrices = layer.weight.detach().flatten(1).unflatten(0, (parts, -1))
         self.out_features, self.in_features = parts * matrices.shape[1], matrices.shape[2]
-        tail = subspaces * directions
         if initial is None:
-            initial = self._initial_factors(matrices, working_scale and not hard)
-        width = directions if apart else tail
+            initial = _initial_factors(matrices, settings)
+        width = settings.directions if settings.apart else settings.rank
         self.artifacts = nn.ModuleList()
-        for start in range(0, tail, width):
+        for start in range(0, settings.rank, width):
             block = slice(start, start + width)
             factors = Factors(initial.u[..., block], initial.s[..., block], initial.vt[:, block])
-            self.artifacts.append(HardArtifact(factors, start, tail) if hard else Artifact(factors))
+            self.artifacts.append(
+                HardArtifact(factors, start, settings.rank) if settings.hard else Artifact(factors)
+            )
         self.bias = (
             None
             if layer.bias is None
@@ -106,28 +121,15 @@ class SubspaceLinear(nn.Module):
         self.register_buffer("energy", whole.square().sum((1, 2)), persistent=False)
         self.register_buffer("gain", self.initial_gain(), persistent=False)
         self.register_buffer(
-            "u_range", torch.linalg.qr(whole).Q if based and rows > wide else None, persistent=False
+            "u_range",
+            torch.linalg.qr(whole).Q if settings.based and rows > wide else None,
+            persistent=False,
         )
         self.register_buffer(
             "v_range",
-            torch.linalg.qr(whole.mT).Q if based and wide > rows else None,
+            torch.linalg.qr(whole.mT).Q if settings.based and wide > rows else None,
             persistent=False,
         )
-
-    def _initial_factors(
-        self, matrices: Float[Tensor, "parts out in"], working_scale: bool
-    ) -> Factors:
-        """Returns the singular directions to train, ordered by subspace."""
-        tail = self.subspaces * self.directions
-        initial = _singular_directions(matrices, tail, self.split)
-        order = torch.arange(tail)
-        if self.allotment == "interleave":
-            order = order.view(self.directions, self.subspaces).T.flatten()
-        initial = Factors(initial.u[..., order], initial.s[..., order], initial.vt[:, order])
-        if not working_scale:
-            return initial
-        medians = torch.stack([cached_median_singular_value(matrix) for matrix in matrices])
-        return initial._replace(s=torch.maximum(initial.s, medians[:, None]))
 
     @property
     def units(self) -> list[Artifact | HardArtifact]:
@@ -135,9 +137,10 @@ class SubspaceLinear(nn.Module):
         return cast(list[Artifact | HardArtifact], list(self.artifacts))
 
     def describe(self) -> dict[str, Any]:
-        """Returns the arguments of `rebuild`, which also needs layer and initial directions."""
-        names = ("parts", "subspaces", "directions", "allotment", "split", "apart", "based", "hard")
-        return {name: getattr(self, name) for name in names}
+        """The arguments of `rebuild`, which also needs layer and initial directions."""
+        description = {"parts": self.parts, **asdict(self.settings)}
+        del description["working_scale"]  # it determines only the initial directions
+        return description
 
     @classmethod
     def rebuild(
@@ -147,13 +150,15 @@ class SubspaceLinear(nn.Module):
 
         The initial directions are taken from `tensors`.
         """
-        count = description["subspaces"] if description["apart"] else 1
+        arguments = dict(description)
+        parts, settings = arguments.pop("parts"), SubspaceSettings(**arguments)
+        count = settings.subspaces if settings.apart else 1
         kept = [
             [tensors[f"artifacts.{k}.{name}"].to(layer.weight.device) for k in range(count)]
             for name in ("u0", "s0", "v0")
         ]
         initial = Factors(torch.cat(kept[0], -1), torch.cat(kept[1], -1), torch.cat(kept[2], -2))
-        return cls(layer, **description, initial=initial)
+        return cls(layer, parts, settings, initial)
 
     @torch.no_grad()
     def rebase(self, before: Factors) -> None:
@@ -177,26 +182,30 @@ class SubspaceLinear(nn.Module):
     @property
     def u(self) -> Float[Tensor, "parts out rank"]:
         """Left directions of all subspaces."""
-        return self._concatenate("u0" if self.hard else "u", -1)
+        return self._concatenate("u0" if self.settings.hard else "u", -1)
 
     @property
     def s(self) -> Float[Tensor, "parts rank"]:
         """Weights of the directions; with `hard` the coefficients' singular values, falling."""
         return (
             torch.linalg.svdvals(self._concatenate("c", -1))
-            if self.hard
+            if self.settings.hard
             else self._concatenate("s", -1)
         )
 
     @property
     def v(self) -> Float[Tensor, "parts rank in"]:
         """Right directions of all subspaces, as rows."""
-        return self._concatenate("v0" if self.hard else "v", -2)
+        return self._concatenate("v0" if self.settings.hard else "v", -2)
 
     @property
     def left(self) -> Float[Tensor, "parts out rank"]:
         """P of the artifact part P V^T: the left directions times their weights."""
-        return self.u @ self._concatenate("c", -1) if self.hard else self.u * self.s[..., None, :]
+        return (
+            self.u @ self._concatenate("c", -1)
+            if self.settings.hard
+            else self.u * self.s[..., None, :]
+        )
 
     @property
     def initial(self) -> Factors:
@@ -206,14 +215,14 @@ class SubspaceLinear(nn.Module):
         )
 
     def initial_gain(self) -> Float[Tensor, " parts"]:
-        """Returns ||W||_F^2 - ||W_sem||_F^2 of each pretrained matrix W."""
+        """The energy gain ||W||_F^2 - ||W_sem||_F^2 of each pretrained matrix W."""
         u, s, vt = self.initial
         return energy_gain(self.semantic_image(vt), u * s[..., None, :], vt)
 
     def semantic_image(
         self, right: Float[Tensor, "parts rank in"]
     ) -> Float[Tensor, "parts out rank"]:
-        """Returns W_sem V of each matrix, with the directions V as rows."""
+        """The products W_sem V of each matrix, with the directions V as rows."""
         return self.semantic.unflatten(0, (self.parts, -1)).to(right.dtype) @ right.mT
 
     @property
@@ -238,20 +247,20 @@ class SubspaceLinear(nn.Module):
         semantic, bias = self.semantic, self.bias
         if torch.is_autocast_enabled(x.device.type):
             kind = torch.get_autocast_dtype(x.device.type)
-            x, semantic, up, down = (part.to(kind) for part in (x, semantic, up, down))
+            x, semantic, up, down = x.to(kind), semantic.to(kind), up.to(kind), down.to(kind)
             bias = None if bias is None else bias.to(kind)
         y = cast(Tensor, _Factored.apply(x.reshape(-1, self.in_features), semantic, bias, up, down))
         return y.view(*x.shape[:-1], self.out_features)
 
     def fold(self) -> Matrix:
-        """Returns the plain layer with the effective weight."""
+        """The plain layer with the effective weight."""
         return plain_layer(self.weight, self.bias, self.stride)
 
     def extra_repr(self) -> str:
-        """Returns the sizes that `print(model)` shows."""
+        """The sizes that `print(model)` shows."""
         return (
             f"{self.in_features}, {self.out_features}, parts={self.parts}, "
-            f"subspaces={self.subspaces}, directions={self.directions}"
+            f"subspaces={self.settings.subspaces}, directions={self.settings.directions}"
         )
 
 
@@ -289,9 +298,17 @@ def subspace_layers(model: nn.Module) -> Iterator[SubspaceLinear]:
     return (module for module in model.modules() if isinstance(module, SubspaceLinear))
 
 
-def _singular_directions(
-    matrices: Float[Tensor, "parts out in"], rank: int, split: Split
+def _initial_factors(
+    matrices: Float[Tensor, "parts out in"], settings: SubspaceSettings
 ) -> Factors:
-    """Returns `rank` singular directions of each matrix."""
-    found = [cached_directions(matrix, rank, split) for matrix in matrices]
-    return Factors(*(torch.stack(factors) for factors in zip(*found, strict=True)))
+    """The singular directions to train of each matrix, ordered by subspace."""
+    found = [cached_directions(matrix, settings.rank, settings.split) for matrix in matrices]
+    u, s, vt = map(torch.stack, zip(*found, strict=True))
+    order = torch.arange(settings.rank)
+    if settings.allotment == "interleave":
+        order = order.view(settings.directions, settings.subspaces).T.flatten()
+    initial = Factors(u[..., order], s[..., order], vt[:, order])
+    if settings.hard or not settings.working_scale:
+        return initial
+    medians = torch.stack([cached_median_singular_value(matrix) for matrix in matrices])
+    return initial._replace(s=torch.maximum(initial.s, medians[:, None]))

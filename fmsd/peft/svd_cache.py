@@ -25,7 +25,7 @@ VERSION = 2
 
 
 def cached_directions(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail") -> Factors:
-    """Returns `fmsd.linalg.singular_directions`, cached on disk unless they are random."""
+    """The `fmsd.linalg.singular_directions`, cached on disk unless they are random."""
     if split == "random":
         return singular_directions(weight, rank, split)
     return Factors(
@@ -39,7 +39,7 @@ def cached_directions(weight: Float[Tensor, "out in"], rank: int, split: Split =
 
 
 def cached_median_singular_value(weight: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
-    """Returns `fmsd.linalg.median_singular_value`, cached on disk."""
+    """The `fmsd.linalg.median_singular_value`, cached on disk."""
     return load_or_compute(
         weight, "median", ("median",), lambda: (linalg.median_singular_value(weight),)
     )[0]
@@ -51,7 +51,7 @@ def load_or_compute(
     names: Sequence[str],
     compute: Callable[[], Sequence[Tensor]],
 ) -> Sequence[Tensor]:
-    """Returns the cached result of `compute` about a weight, computing and storing it if absent.
+    """The cached result of `compute` about a weight; computed and stored if absent.
 
     Results lie in the folder `directions` of the cache. Those of small matrices are not stored, nor
     if the cache cannot be written.
@@ -98,12 +98,12 @@ def _warn(why: str) -> None:
 
 
 def cache_key(weight: Float[Tensor, "out in"], what: str) -> str:
-    """Returns the SHA-256 of the weight's bytes and the kind of result."""
+    """The SHA-256 of the weight's bytes and the kind of result."""
     digest = hashlib.sha256(f"{VERSION} {tuple(weight.shape)} {weight.dtype} {what}".encode())
     digest.update(tensor_bytes(weight))
     return digest.hexdigest()
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """Returns a tensor's bytes, without a copy if it is contiguous and on the CPU."""
+    """A tensor's bytes, without a copy if it is contiguous and on the CPU."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

@@ -133,11 +133,7 @@ def differing_facts(facts: Sequence[Facts]) -> list[str]:
 
 
 def check_differ(differ: Sequence[str], columns: Iterable[StampGroups]) -> None:
-    """Checks that every name in `differ` is a fact of a protocol.
-
-    Raises:
-        InputError: one is not.
-    """
+    """Checks that every name in `differ` is a fact of a protocol."""
     known = sorted(
         {name for groups in columns for facts, _ in groups.values() for name in facts}
         - {"dataset", "level"}

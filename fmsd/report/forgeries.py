@@ -7,6 +7,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from fmsd.figures import merges
+from fmsd.metrics.ranking import METRICS, THRESHOLD_METRICS
 from fmsd.metrics.table import LEVELS
 from fmsd.report.comparability import ColumnNotes
 from fmsd.report.resamples import resample_rows
@@ -39,7 +40,13 @@ def forgery_results(
         resamples: number of resamples for intervals, and for a caption that explains them; None
             for neither.
     """
-    statistics = resample_rows(rows, metric, resamples or 0, forgeries=True)
+    statistics = resample_rows(
+        rows,
+        metric,
+        resamples or 0,
+        forgery_metrics=[*METRICS, *THRESHOLD_METRICS],
+        by_forgery=True,
+    )
     columns = pl.format("{}/{}", "dataset", "domain")
     pairs = statistics.domains.select("dataset", columns.alias("column")).iter_rows()
     notes = notes.for_columns(pairs)

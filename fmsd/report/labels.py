@@ -48,7 +48,7 @@ def find_label(text: str, labels: Iterable[str]) -> str:
     """The label equal to a text, or else the only one that contains it.
 
     Raises:
-        InputError: there is none, or several.
+        InputError: no label contains the text, or several do.
     """
     unique = list(dict.fromkeys(labels))
     matches = [text] if text in unique else [label for label in unique if text in label]

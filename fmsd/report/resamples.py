@@ -49,22 +49,14 @@ class Resamples:
         intervals: columns run, seed, dataset (the column), level, metric, low, high.
         domains: the metrics of each forgery, with run and seed.
         scores: curves of the first seed of each label, by label and dataset.
-        reals: columns run, seed, dataset, n_real_videos.
     """
 
     samples: Samples
     intervals: pl.DataFrame
     domains: pl.DataFrame
     scores: Mapping[tuple[str, str], CurveData]
-    reals: pl.DataFrame
 
 
-REALS_SCHEMA = {
-    "run": pl.String,
-    "seed": pl.Int64,
-    "dataset": pl.String,
-    "n_real_videos": pl.Int64,
-}
 INTERVALS_SCHEMA = {
     "run": pl.String,
     "seed": pl.Int64,
@@ -80,39 +72,41 @@ def resample_rows(
     rows: Sequence[Row],
     metric: str,
     resamples: int,
-    pictured: Collection[str] | None = (),
-    forgeries: bool = False,
+    *,
+    curves_of: Collection[str] = (),
+    forgery_metrics: Sequence[str] = (),
+    by_forgery: bool = False,
 ) -> Resamples:
     """Reads the predictions of all rows, each once, and computes everything a report needs.
 
     Args:
         metric: the metric to resample.
         resamples: number of bootstrap resamples of videos; 0 for no intervals.
-        pictured: the labels to keep curves of. If there are any, forgeries are evaluated by the
-            metric only, else by all metrics; None for neither curves nor forgeries.
-        forgeries: resample each forgery with the real videos of its dataset, instead of whole
-            datasets.
+        curves_of: the labels to keep curves of.
+        forgery_metrics: the metrics to compute of each forgery; none by default.
+        by_forgery: resample each forgery of `forgery_metrics` with the real videos of its dataset,
+            instead of whole datasets.
 
     Raises:
         InputError: predictions are missing, damaged or do not match the results.
     """
     samples: dict[tuple[str, str, str], list[np.ndarray]] = {}
-    intervals, domains, scores, reals = [], [], {}, []
+    intervals, domains, scores = [], [], {}
     tests = [(row, dataset) for row in rows for dataset in row.prediction_files]
     for row, dataset in track(tests, "Reading predictions", len(tests), "tables"):
         frames, rules = row.read_predictions(dataset), row.scoring_rules(dataset)
         measured = compute_results(frames, "", **rules, metrics=[metric])
         _check_results(row, dataset, measured)
-        reals += [(row.label, row.seed, dataset, n) for n in measured["n_real_videos"][:1]]
-        by_forgery = (
-            pl.DataFrame()
-            if pictured is None
-            else results_by_domain(frames, **rules, metrics=[metric] if pictured else None)
-        )
+        forgeries = pl.DataFrame()
+        if forgery_metrics:
+            forgeries = results_by_domain(frames, **rules, metrics=forgery_metrics)
+            domains.append(
+                forgeries.with_columns(run=pl.lit(row.label), seed=pl.lit(row.seed, pl.Int64))
+            )
         if resamples:
             parts = (
-                _split_forgeries(dataset, frames, by_forgery)
-                if forgeries
+                _split_forgeries(dataset, frames, forgeries)
+                if by_forgery
                 else _if_sufficient(dataset, frames, measured)
             )
             for column, part in parts:
@@ -120,19 +114,13 @@ def resample_rows(
                     samples.setdefault((row.label, column, level), []).append(values)
                     ends = percentile_interval(values)
                     intervals.append((row.label, row.seed, column, level, metric, *ends))
-        if pictured is None:
-            continue
-        domains.append(
-            by_forgery.with_columns(run=pl.lit(row.label), seed=pl.lit(row.seed, pl.Int64))
-        )
-        if row.label in pictured and (row.label, dataset) not in scores:
+        if row.label in curves_of and (row.label, dataset) not in scores:
             scores[row.label, dataset] = _curve_data(frames, rules["naming"], rules["video_score"])
     return Resamples(
         {cell: np.mean(seeds, axis=0) for cell, seeds in samples.items()},
         pl.DataFrame(intervals, schema=INTERVALS_SCHEMA, orient="row"),
         pl.concat(domains, how="vertical_relaxed") if domains else pl.DataFrame(),
         scores,
-        pl.DataFrame(reals, schema=REALS_SCHEMA, orient="row"),
     )
 
 

@@ -92,7 +92,7 @@ class Row:
         """Reads the predictions on a dataset, a row per frame.
 
         Raises:
-            InputError: they are gone, or do not match the results.
+            InputError: the predictions are gone, or do not match the results.
         """
         path = self.prediction_files[dataset]
         if not path.is_file():
@@ -126,7 +126,7 @@ def load_rows(folder: Path) -> list[Row]:
     Evaluations without a run are rows of their own if the folder holds nothing else.
 
     Raises:
-        InputError: there is no finished run, one is of an older version, two are the same run, or
+        InputError: there is no finished run, one has no protocol stamps, two are the same run, or
             seeds of one label differ in their settings.
     """
     groups = _group_by_training(folder)
@@ -258,8 +258,7 @@ def _read_stamped_results(run: Run, record: Mapping[str, Any]) -> pl.DataFrame:
     table = run.results()
     if "stamp" not in table.columns or not record.get("stamps"):
         raise InputError(
-            f"The results in {run.folder} are of an older version, which did not record their "
-            "protocol",
+            f"The results in {run.folder} have no protocol stamps",
             "test the run again with fmsd evaluate, or train it anew",
         )
     if unknown := set(table["stamp"]) - set(record["stamps"]):
@@ -313,20 +312,22 @@ def _read_record(run: Run) -> dict[str, Any]:
     record = run.record()
     if missing := [key for key in ("overrides", "seed") if key not in record]:
         raise InputError(
-            f"{run.folder / 'run.json'} does not say {missing[0]}",
+            f"{run.folder / 'run.json'} lacks {missing[0]}",
             "put it back, or train the run anew",
         )
     return record
 
 
 def _timestamp(run: Run, record: Mapping[str, Any]) -> float:
-    """When a test was made, in seconds; older versions did not record it."""
-    if "time" not in record:
-        return (run.folder / "results.csv").stat().st_mtime
+    """The time of a test, in seconds.
+
+    Raises:
+        InputError: `run.json` holds no time.
+    """
     try:
         return datetime.fromisoformat(record["time"]).timestamp()
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{run.folder / 'run.json'} has the time {record['time']!r}",
+            f"{run.folder / 'run.json'} has the time {record.get('time')!r}",
             "correct it to one like 2026-01-31T12:00:00+00:00",
         ) from error

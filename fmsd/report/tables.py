@@ -144,7 +144,7 @@ def results_table(
 ) -> Table:
     """A table of means over seeds, with the best value of each column marked.
 
-    Tests with fewer than `FEWEST` videos of a class have neither intervals nor marks.
+    Tests with fewer than `MIN_VIDEOS` videos of a class have neither intervals nor marks.
 
     Args:
         tidy: results with the label in the column `run`.

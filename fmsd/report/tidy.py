@@ -21,25 +21,6 @@ def with_row(table: pl.DataFrame, row: Row) -> pl.DataFrame:
     )
 
 
-def with_real_counts(tidy: pl.DataFrame, reals: pl.DataFrame) -> pl.DataFrame:
-    """Fills in the counts of real videos where runs of older versions did not record them.
-
-    Args:
-        reals: columns run, seed, dataset, n_real_videos.
-    """
-    joined = tidy.join(
-        reals,
-        on=["run", "seed", "dataset"],
-        how="left",
-        nulls_equal=True,
-        maintain_order="left",
-        suffix="_counted",
-    )
-    return joined.with_columns(
-        pl.coalesce("n_real_videos", "n_real_videos_counted").alias("n_real_videos")
-    ).drop("n_real_videos_counted")
-
-
 def with_intervals(tidy: pl.DataFrame, intervals: pl.DataFrame) -> pl.DataFrame:
     """Adds the columns low and high, null for values without an interval.
 

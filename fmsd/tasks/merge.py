@@ -13,10 +13,6 @@ from typing import Any
 from fmsd.data.description import describe_datasets
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.merge_domains import domain_table
-from fmsd.engine.merge_files import write_merge
-from fmsd.engine.merge_inputs import Inputs, initialise, read_inputs
-from fmsd.engine.merge_origin import merged_origin
 from fmsd.engine.merge_search import (
     FIXED,
     SEARCH,
@@ -24,13 +20,21 @@ from fmsd.engine.merge_search import (
     search_coefficients,
     with_coefficients,
 )
+from fmsd.engine.merging import (
+    Inputs,
+    domain_table,
+    initialise,
+    merged_origin,
+    read_inputs,
+    write_merge,
+)
 from fmsd.engine.scorer import Scorer
 from fmsd.engine.scoring import manifest_records, score_datasets
 from fmsd.engine.stamp import protocol_stamps
 from fmsd.engine.trainer import TrainerFactory, single_process_trainer
 from fmsd.engine.weights import build_detector, load_folded_detector
 from fmsd.errors import InputError
-from fmsd.figures.merge_pictures import draw_domains
+from fmsd.figures.merges import draw_domains
 from fmsd.merge.task_vectors import Merger
 from fmsd.models.detector import Detector
 from fmsd.peft.experts import check_count
@@ -126,7 +130,7 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
     """Checks that the paths are two trainings of one specialist, as far as they show it.
 
     Raises:
-        InputError: there are not two, or two runs have equal seeds or different recipes or data.
+        InputError: there are not two paths, or two runs have equal seeds, other recipes or data.
     """
     if paths is None:
         return
@@ -142,14 +146,13 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
             remedy,
         )
     if all(path.is_dir() for path in paths):
-        one, other = map(Run, paths)
+        one, other = Run(paths[0]), Run(paths[1])
         if one.record()["seed"] == other.record()["seed"]:
             raise InputError(
                 f"{one.folder} and {other.folder} both have seed={one.record()['seed']}", remedy
             )
-        first, second = (
-            run.origin() | (training_settings(run, run.record()) or {}) for run in (one, other)
-        )
+        first = one.origin() | (training_settings(one, one.record()) or {})
+        second = other.origin() | (training_settings(other, other.record()) or {})
         if differing := sorted(key for key in first | second if first.get(key) != second.get(key)):
             raise InputError(
                 f"{one.folder} and {other.folder} are not one specialist: they differ in "
@@ -166,7 +169,7 @@ def run_record(
     command: Sequence[str],
     search: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Returns the entries of `run.json` that do not follow from the command line alone."""
+    """The entries of `run.json` that do not follow from the command line alone."""
     origin = merged_origin(experts, SEARCH if search else FIXED)
     shapes = tensor_shapes(inputs.empty.backbone.state_dict())
     return provenance(command) | {

@@ -10,8 +10,8 @@ from fmsd.errors import InputError
 from fmsd.figures import style
 from fmsd.metrics.table import LEVELS
 from fmsd.ownership import check_replaceable
-from fmsd.report.comparability import compare_stamps
-from fmsd.report.forgeries import ForgeryResults, forgery_results, plot_forgeries
+from fmsd.report.comparability import ColumnNotes, compare_stamps
+from fmsd.report.forgeries import forgery_results, plot_forgeries
 from fmsd.report.labels import find_label
 from fmsd.report.markup import (
     header,
@@ -24,7 +24,7 @@ from fmsd.report.overview import Overview, figure_lines
 from fmsd.report.page import report_page
 from fmsd.report.resamples import resample_rows
 from fmsd.report.robustness import robustness_results
-from fmsd.report.rows import load_rows
+from fmsd.report.rows import Row, load_rows
 from fmsd.report.summary import (
     all_metric_tables,
     baseline_table,
@@ -32,7 +32,7 @@ from fmsd.report.summary import (
     with_interval_caption,
 )
 from fmsd.report.tables import Table, results_table
-from fmsd.report.tidy import tidy_results, with_intervals, with_real_counts
+from fmsd.report.tidy import tidy_results, with_intervals
 from fmsd.runs.folder import write_text
 from fmsd.tables import read_csv
 
@@ -83,11 +83,7 @@ def report(
     tidy = tidy_results(rows)
     check_metric(metric, tidy)
     if by == "domain":
-        forgeries = forgery_results(rows, metric, notes, None if out is None else resamples)
-        print_tables(forgeries.tables.values(), len(rows), runs)
-        if out is not None:
-            write_forgeries(out, forgeries)
-        return forgeries.tidy
+        return report_forgeries(runs, rows, metric, notes, out, resamples)
 
     means = seen_unseen_means(rows)
     baseline = None if against is None else find_label(against, (row.label for row in rows))
@@ -96,10 +92,11 @@ def report(
         print_tables(tables.values(), len(rows), runs)
         return tidy
 
-    lines = figure_lines(tables["video"])
-    statistics = resample_rows(rows, metric, resamples, None if out is None else lines)
+    lines = {} if out is None else figure_lines(tables["video"])
+    statistics = resample_rows(
+        rows, metric, resamples, curves_of=lines, forgery_metrics=[metric] if lines else []
+    )
     samples = statistics.samples
-    tidy = with_real_counts(tidy, statistics.reals)
     for level in LEVELS:
         table = results_table(tidy, metric, level, means, samples, notes)
         tables[level] = with_interval_caption(table, rows, resamples)
@@ -112,22 +109,26 @@ def report(
     if out is None:
         return tidy
 
-    all_tables = all_metric_tables(tidy, tables, metric, means, notes)
-    stress = robustness_results(rows, differ)
-    overview = Overview(runs, rows, all_tables, differences, lines, statistics, notes, *stress)
-    tidy = with_intervals(tidy, statistics.intervals)
-    written = (*tables.values(), *differences, *overview.robustness_tables.values())
-    write_tables(out, FILES[by], tidy, written)
-    write_text(out / "report.html", report_page(overview))
-    print(f"The report lies in {out}; open {out / 'report.html'} in a browser")
-    return tidy
+    robustness, robustness_notes = robustness_results(rows, differ)
+    overview = Overview(
+        folder=runs,
+        rows=rows,
+        tables=all_metric_tables(tidy, tables, metric, means, notes),
+        differences=differences,
+        lines=lines,
+        resamples=statistics,
+        notes=notes,
+        robustness=robustness,
+        robustness_notes=robustness_notes,
+    )
+    return write_report(out, overview, tidy)
 
 
 def check_arguments(out: Path | None, by: str, against: str | None, resamples: int) -> None:
     """Checks the arguments of a report that do not depend on its runs.
 
     Raises:
-        InputError: they contradict each other, or files in `out` are of another writer.
+        InputError: the arguments contradict each other, or files in `out` are of another writer.
     """
     if by not in FILES:
         raise InputError(f"by={by} is unknown", f"choose one of {', '.join(FILES)}")
@@ -148,11 +149,7 @@ def check_arguments(out: Path | None, by: str, against: str | None, resamples: i
 
 
 def check_metric(metric: str, tidy: pl.DataFrame) -> None:
-    """Checks that there are results of a metric.
-
-    Raises:
-        InputError: there are none.
-    """
+    """Checks that there are results of a metric."""
     if metric not in tidy["metric"]:
         raise InputError(
             f"metric={metric} is unknown",
@@ -177,11 +174,38 @@ def print_tables(tables: Iterable[Table], count: int, runs: Path) -> None:
         print_table(table.title, header(table), terminal_rows(table), caption)
 
 
-def write_forgeries(out: Path, forgeries: ForgeryResults) -> None:
-    """Writes the tables of a report by domain, and the video table as a figure."""
-    write_tables(out, FILES["domain"], forgeries.tidy, forgeries.tables.values())
-    style.write_png(plot_forgeries(forgeries.tables["video"]), out / "domains.png")
-    print(f"The tables lie in {out}")
+def report_forgeries(
+    runs: Path,
+    rows: Sequence[Row],
+    metric: str,
+    notes: ColumnNotes,
+    out: Path | None,
+    resamples: int,
+) -> pl.DataFrame:
+    """Prints and writes a report by domain, with the video table as a figure; returns its results.
+
+    Args:
+        runs, metric, out, resamples: see `report`.
+        notes: letters of the results on whole datasets.
+    """
+    forgeries = forgery_results(rows, metric, notes, None if out is None else resamples)
+    print_tables(forgeries.tables.values(), len(rows), runs)
+    if out is not None:
+        write_tables(out, FILES["domain"], forgeries.tidy, forgeries.tables.values())
+        style.write_png(plot_forgeries(forgeries.tables["video"]), out / "domains.png")
+        print(f"The tables lie in {out}")
+    return forgeries.tidy
+
+
+def write_report(out: Path, overview: Overview, tidy: pl.DataFrame) -> pl.DataFrame:
+    """Writes the tables and the page of a report by dataset; returns the results with intervals."""
+    tidy = with_intervals(tidy, overview.resamples.intervals)
+    main = [overview.tables[overview.metric, level] for level in LEVELS]
+    tables = (*main, *overview.differences, *overview.robustness_tables.values())
+    write_tables(out, FILES["dataset"], tidy, tables)
+    write_text(out / "report.html", report_page(overview))
+    print(f"The report lies in {out}; open {out / 'report.html'} in a browser")
+    return tidy
 
 
 def write_tables(

@@ -79,7 +79,7 @@ def train(
     check_same_folder(run.folder)
     with claim_run(run, request.config, resumable=True) if is_rank_zero else nullcontext():
         load_frames(data, is_rank_zero)
-        loggers = publish.logger_factories(parts.loggers, run.folder) if is_rank_zero else {}
+        loggers = publish.build_loggers(parts.loggers, run.folder) if is_rank_zero else {}
         facts = training_facts(data, plan.select)
         stamps = protocol_stamps(data, facts)
         if is_rank_zero:

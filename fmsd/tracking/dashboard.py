@@ -49,11 +49,7 @@ def dashboard(entity: str, project: str = "fmsd", name: str = "Across datasets")
 
 
 def check_installed() -> None:
-    """Checks that the package for views is installed.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Checks that the package for views is installed."""
     try:
         import wandb_workspaces.workspaces  # noqa: F401, PLC0415  an extra
     except ImportError as error:

@@ -39,7 +39,7 @@ def read_published(run: Run) -> dict[str, Published]:
         return {name: _parse(part) for name, part in content.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            f"{path} does not say what the loggers have ({reason(error)})",
+            f"{path} is no record of what the loggers have ({reason(error)})",
             "put it back, or remove it: the loggers then get everything again",
         ) from error
 

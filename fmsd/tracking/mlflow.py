@@ -57,11 +57,10 @@ def build_mlflow_logger(
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     sweep = configuration.sweep_folder(folder)
     address = uri or prepare_local_store((sweep or folder).absolute() / "mlflow", project)
-    tags, known = (
-        {**configuration.choice_tags(folder), "folder": str(folder)}
-        | ({"group": sweep.name} if sweep else {}),
-        None,
-    )
+    tags = {**configuration.choice_tags(folder), "folder": str(folder)}
+    if sweep:
+        tags["group"] = sweep.name
+    known = None
     if (folder / MLFLOW).is_file():
         with contextlib.suppress(MlflowException):  # another store than before
             known = (

@@ -47,12 +47,8 @@ LoggerFactory = Callable[[Path], Any]
 """Builds the Lightning logger of the run in a folder."""
 
 
-def logger_factories(factories: Mapping[str, LoggerFactory], folder: Path) -> dict[str, "Logger"]:
-    """Builds the loggers of the run in a folder, by name.
-
-    Raises:
-        InputError: one of them does not work.
-    """
+def build_loggers(factories: Mapping[str, LoggerFactory], folder: Path) -> dict[str, "Logger"]:
+    """Builds the loggers of the run in a folder, by name."""
     loggers = {}
     for name, factory in factories.items():
         with check_logger(name):
@@ -61,11 +57,7 @@ def logger_factories(factories: Mapping[str, LoggerFactory], folder: Path) -> di
 
 
 def log_configuration(loggers: Iterable["Logger"], folder: Path) -> None:
-    """Logs the configuration of the run in a folder.
-
-    Raises:
-        InputError: a logger does not work.
-    """
+    """Logs the configuration of the run in a folder."""
     from lightning.pytorch.loggers import MLFlowLogger  # noqa: PLC0415  if there is a logger
 
     settings = read_configuration(folder)
@@ -206,11 +198,7 @@ def logger_title(logger: "Logger") -> str:
 
 @contextlib.contextmanager
 def check_logger(name: str) -> Iterator[None]:
-    """Turns every error of a logger into an `InputError`, before training begins.
-
-    Raises:
-        InputError: the logger does not work.
-    """
+    """Turns every error of a logger into an `InputError`, before training begins."""
     try:
         yield
     except InputError:

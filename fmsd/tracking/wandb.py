@@ -67,7 +67,7 @@ def logged_in() -> bool:
     """Whether an API key is set up.
 
     Raises:
-        InputError: it is not accepted, or the service cannot be reached.
+        InputError: the key is not accepted, or the service cannot be reached.
     """
     try:
         return wandb.login(prompt=False)

@@ -31,4 +31,4 @@ def table_summary(
         for finding in findings
     )
     counts = format_counts(count_by_severity(findings))
-    return f"Data: {counts} ({examples}); fmsd doctor data={name} tells more."
+    return f"Data: {counts} ({examples}); run fmsd doctor data={name} for details."

@@ -47,7 +47,7 @@ def forgeries_section(overview: Overview) -> Section | None:
                 panes[level, dataset] = html.number_table(results, {}, heat=metric == "auc")
     if not panes:
         return None
-    note = "The fakes of one forgery against all reals of their dataset."
+    note = "The fakes of one forgery against all real videos of their dataset."
     body = html.paragraph(note, "quiet") + html.panes_by_choice(panes, ("level", "dataset"))
     return Section("domains", "Forgeries", body)
 
