@@ -13,6 +13,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from fmsd.errors import InputError
 from fmsd.models import containers
+from fmsd.models.configured import backbone_shapes
 from fmsd.models.formats import to_pretrained_keys, to_timm_keys
 from fmsd.state import StateFile, read_state
 from tests.test_families import FAMILIES
@@ -508,3 +509,28 @@ def test_every_network_refuses_the_weights_of_every_other_with_one_sentence() ->
                 ) as caught:
                     keys(state, network, "other.pth")
                 assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_configured_backbone_are_known_by_their_shapes() -> None:
+    build = lambda: timm.create_model("tf_efficientnet_lite0", num_classes=1000)  # noqa: E731
+    state = meta(build).state_dict()
+    state = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in state.items()}
+    with pytest.raises(
+        InputError,
+        match=(
+            r"a\.pth are those of backbone=efficientnet_lite0, not of VisionTransformer as "
+            r"configured \(missing: .*; choose that"
+        ),
+    ):
+        to_pretrained_keys(prefixed(state, "module."), meta(clip), "a.pth")
+    state["bn1.weight"] = torch.zeros(33)  # one shape that differs: not known, so not said
+    with pytest.raises(
+        InputError, match=r"a\.pth are not those of VisionTransformer as configured"
+    ):
+        to_pretrained_keys(state, meta(clip), "a.pth")
+
+
+def test_the_bodies_of_all_configured_backbones_are_told_apart() -> None:
+    found = backbone_shapes()
+    assert {"clip_vit_l14", "dinov2_s14", "sam2_hiera_tiny", "demo_vit"} <= found.keys()
+    assert len({frozenset(shapes.items()) for _, shapes in found.values()}) == len(found)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
+from fmsd.models.configured import SIZED, matching_backbones
 from fmsd.models.containers import network_prefix, select_network, strip_wrappers
 from fmsd.models.published import HEAD, head_names, rename_known, some_names
 from fmsd.state import check_values, tensor_shapes
@@ -49,7 +50,7 @@ def to_timm_keys(
         )
     check_values(converted, target, source)
     if tensor_shapes(converted) != wanted:
-        raise mismatch_error(tensor_shapes(converted), wanted, model, source)
+        raise mismatch_error(tensor_shapes(converted), wanted, model, source, tensor_shapes(inner))
     return {name: converted[name] for name in wanted}
 
 
@@ -101,7 +102,7 @@ def to_pretrained_keys(
     check_values(converted, target, source)
     wanted = tensor_shapes(target) if fits else body
     if tensor_shapes(converted) != wanted:
-        raise mismatch_error(tensor_shapes(converted), wanted, model, source)
+        raise mismatch_error(tensor_shapes(converted), wanted, model, source, tensor_shapes(inner))
     return converted
 
 
@@ -110,24 +111,38 @@ def mismatch_error(
     wanted: Mapping[str, torch.Size],
     model: nn.Module,
     source: str,
+    original: Mapping[str, torch.Size] | None = None,
 ) -> InputError:
     """The error for weights that do not fit a model: what is missing, extra or misshapen.
 
     Args:
         found, wanted: names and shapes of the weights and of the model.
         source: the file, for messages.
+        original: names and shapes before timm's conversion, by which a configured backbone is
+            recognised.
     """
     missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     both = sorted(key for key in wanted.keys() & found.keys() if found[key] != wanted[key])
+    about = f"{type(model).__name__} as configured"
+    heads = tuple(f"{head}." for head in head_names(model))
+    owners = ""
+    # If only the head or the size differs, they are weights of this very backbone.
+    if any(not key.startswith(heads) and key not in SIZED for key in (*missing, *extra, *both)):
+        owners = " and ".join(
+            f"backbone={name}"
+            for name in matching_backbones(found if original is None else original)
+        )
     other = [f"{key} {tuple(found[key])} instead of {tuple(wanted[key])}" for key in both]
     lists = [
         f"{what}: {some_names(keys)}"
         for what, keys in (("missing", missing), ("unexpected", extra), ("of another shape", other))
         if keys
     ]
+    if owners:
+        what = f"The weights {source} are those of {owners}, not of {about} ({'; '.join(lists)})"
+        return InputError(what, "choose that backbone as it is, or other weights")
     return InputError(
-        f"The weights {source} are not those of {type(model).__name__} as configured "
-        f"({'; '.join(lists)})",
+        f"The weights {source} are not those of {about} ({'; '.join(lists)})",
         "choose the backbone they belong to",
     )
 
