@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fmsd.cli.main import main
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Entry, Frame, Problem, Video
 from fmsd.data.manifest import Manifest, read_manifest
@@ -116,16 +116,16 @@ def test_a_remedy_writes_a_name_as_the_command_line_reads_it(odd: str) -> None:
         (one,) = shlex.split(word)
         return OmegaConf.create({"key": OverridesParser.create().parse_override(one).value()}).key
 
-    assert overrides.as_names(
-        list(parsed(overrides.list_override("key", [odd, "other"]))), "key"
+    assert name_overrides.as_names(
+        list(parsed(name_overrides.list_override("key", [odd, "other"]))), "key"
     ) == [
         odd,
         "other",
     ]
-    if word := overrides.mapping_override("key", {odd: 1}):
-        assert {overrides.as_name(key, "key"): value for key, value in parsed(word).items()} == {
-            odd: 1
-        }
+    if word := name_overrides.mapping_override("key", {odd: 1}):
+        assert {
+            name_overrides.as_name(key, "key"): value for key, value in parsed(word).items()
+        } == {odd: 1}
     else:
         assert not re.fullmatch(r"[A-Za-z]+", odd) or odd in ("true", "null", "nan")
 
@@ -137,14 +137,14 @@ def test_what_has_lost_its_spelling_is_no_name(lost: object) -> None:
         match=r"data\.test gives .* where a name is wanted; "
         r"put the name in double quotes.*'data\.test=\[\"NAME\"\]'",
     ):
-        overrides.as_names(["a", lost], "data.test")
+        name_overrides.as_names(["a", lost], "data.test")
     with pytest.raises(InputError, match=r"where a name is wanted"):
-        overrides.as_name(lost, "data.left_out")
+        name_overrides.as_name(lost, "data.left_out")
 
 
 def test_one_name_is_a_list_of_one_and_never_its_letters() -> None:
-    assert overrides.as_names("real", "k") == ["real"]
-    assert overrides.as_names(0, "k") == ["0"]
+    assert name_overrides.as_names("real", "k") == ["real"]
+    assert name_overrides.as_names(0, "k") == ["0"]
 
 
 # ---- labels of DeepfakeBench's JSON files

@@ -118,7 +118,7 @@ def test_every_ending_has_one_meaning() -> None:
         image.SUFFIXES,
         image.UNSUPPORTED_SUFFIXES,
         tree.VIDEO_SUFFIXES,
-        tree.UNDECODED_SUFFIXES,
+        tree.UNDECODED_VIDEO_SUFFIXES,
     )
     assert sum(map(len, tables)) == len(frozenset().union(*tables))
 

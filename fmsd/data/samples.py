@@ -9,7 +9,7 @@ import polars as pl
 
 from fmsd.data.frame import REAL
 from fmsd.data.manifest import Manifest, evenly_spaced
-from fmsd.data.overrides import as_names
+from fmsd.data.name_overrides import as_names
 from fmsd.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import polars as pl
 
-from fmsd.data import entries, packaged
+from fmsd.data import entries, prepared_folder
 from fmsd.data import manifest as manifests
 from fmsd.data import selection_checks as checks
 from fmsd.data.frame import Entry
 from fmsd.data.manifest import Manifest
-from fmsd.data.overrides import as_name, as_names
+from fmsd.data.name_overrides import as_name, as_names
 from fmsd.errors import InputError
 from fmsd.names import check_name
 
@@ -138,7 +138,7 @@ class Selection:
     def stored_manifest(self) -> Manifest | None:
         """The manifest that is read instead of a scan; None where the root is scanned."""
         if self.manifest is None:
-            return packaged.packaged_manifest(self.root_path)
+            return prepared_folder.prepared_manifest(self.root_path)
         return manifests.read_manifest(Path(self.manifest).expanduser(), self.root_path)
 
     @functools.cached_property
@@ -282,7 +282,7 @@ class Selection:
 
 def load_or_scan(source: Scan, root: Path) -> Manifest:
     """The manifest that `fmsd extract` or `fmsd pack` wrote into a root, else a scan."""
-    stored = packaged.packaged_manifest(root)
+    stored = prepared_folder.prepared_manifest(root)
     return entries.from_entries(source(root), root) if stored is None else stored
 
 

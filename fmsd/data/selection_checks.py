@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from fmsd.data import packaged
+from fmsd.data import prepared_folder
 from fmsd.data.frame import REAL
 from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
@@ -71,7 +71,7 @@ def in_compression(
         if (
             len(held) > 1
             and compression is None
-            and packaged.crop_settings(manifest.root) is not None
+            and prepared_folder.crop_settings(manifest.root) is not None
         ):
             raise InputError(
                 f"{manifest.root} holds {name} in the compressions {', '.join(held)}",
@@ -107,7 +107,7 @@ def check_sampling(manifest: Manifest, sampling: str, protocol: str) -> None:
     Raises:
         InputError: they were.
     """
-    crops = packaged.crop_settings(manifest.root)
+    crops = prepared_folder.crop_settings(manifest.root)
     if crops is not None and crops["frames"] is not None and crops["sampling"] != sampling:
         kind = {"spread": "evenly spread frames", "first": "the first frames"}
         raise InputError(

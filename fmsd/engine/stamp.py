@@ -11,7 +11,7 @@ import PIL
 import polars as pl
 
 from fmsd.data.description import describe_datasets
-from fmsd.data.packaged import crop_settings
+from fmsd.data.prepared_folder import crop_settings
 from fmsd.engine.datamodule import DataModule
 from fmsd.metrics.table import LEVELS
 

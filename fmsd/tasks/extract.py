@@ -9,11 +9,11 @@ from pathlib import Path
 from fmsd.data import entries
 from fmsd.data.extraction.faces import FaceDetector
 from fmsd.data.extraction.outcomes import report_outcomes
-from fmsd.data.extraction.outdated import put_aside
 from fmsd.data.extraction.output import claim_work_folder, output_error, write_settings
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.extraction.records import check_nesting, is_extracted, read_records
 from fmsd.data.extraction.source_videos import SourceVideo, group_videos, limit_videos
+from fmsd.data.extraction.stale_crops import put_aside
 from fmsd.data.extraction.video import DECODER
 from fmsd.data.extraction.workers import extract_videos
 from fmsd.data.frame import Problem
@@ -38,7 +38,7 @@ def extract(
     """Extracts face crops of the videos below the data's root, and writes their manifest.
 
     Videos that are extracted already are skipped. Crops whose video has another id by now are moved
-    aside, see `fmsd.data.extraction.outdated`. With several shards, `fmsd index` writes the
+    aside, see `fmsd.data.extraction.stale_crops`. With several shards, `fmsd index` writes the
     manifest.
 
     Args:

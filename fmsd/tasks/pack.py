@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from fmsd.data import pack as packs
-from fmsd.data.packaged import crop_settings
+from fmsd.data.prepared_folder import crop_settings
 from fmsd.data.selection import Selection
 from fmsd.errors import InputError
 from fmsd.quoting import shell_override

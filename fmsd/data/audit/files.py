@@ -13,7 +13,7 @@ from PIL import Image
 from fmsd.console import track
 from fmsd.data.audit.copy import IS_FILM
 from fmsd.data.audit.findings import Finding, nonempty
-from fmsd.data.audit.look import CHUNK, LOOK_SCHEMA, Job, inspect_all
+from fmsd.data.audit.inspect_file import CHUNK, INSPECTION_SCHEMA, Job, inspect_all
 from fmsd.data.loading.image import parse_tar_member
 from fmsd.data.manifest import Manifest, evenly_spaced
 from fmsd.data.spelling import fold_case, path_finder, with_slashes
@@ -26,7 +26,7 @@ SMALL, FLAT = 32, 3.0
 
 
 def inspect_files(manifest: Manifest, limit: int | None, workers: int) -> pl.DataFrame:
-    """Looks for every file, and into at most `limit` of them, evenly spread; None opens all.
+    """Looks for every file, and opens at most `limit` of them, evenly spread; None opens all.
 
     Args:
         manifest: with the column `film`.
@@ -44,10 +44,10 @@ def inspect_files(manifest: Manifest, limit: int | None, workers: int) -> pl.Dat
     )
     chosen = present if limit is None else present[evenly_spaced(present.height, limit)]
     jobs = [Job(*row) for row in chosen.select("file", "size", "hashed", "film").rows()]
-    looks = inspect_all(jobs, min(workers, len(jobs) // CHUNK + 1))
+    inspections = inspect_all(jobs, min(workers, len(jobs) // CHUNK + 1))
     opened = pl.DataFrame(
-        list(track(looks, "Opening files", len(jobs), "files")),
-        schema=LOOK_SCHEMA,
+        list(track(inspections, "Opening files", len(jobs), "files")),
+        schema=INSPECTION_SCHEMA,
         orient="row",
     ).with_columns(chosen["row"], opened=pl.lit(True))
     return table.join(opened, on="row", how="left", maintain_order="left").with_columns(

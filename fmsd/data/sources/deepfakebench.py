@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, video_id
 from fmsd.data.loading.image import natural_sort
 from fmsd.data.sources.deepfakebench_json import (
@@ -103,9 +103,11 @@ def scan_file(
         met: the names of the file's labels are added to it.
     """
     path = find_json(root, file)
-    name = None if dataset is None else overrides.as_name(dataset, "data.source.dataset")
+    name = None if dataset is None else name_overrides.as_name(dataset, "data.source.dataset")
     level = (
-        None if compression is None else overrides.as_name(compression, "data.source.compression")
+        None
+        if compression is None
+        else name_overrides.as_name(compression, "data.source.compression")
     )
     for title, groups in read_groups(path).items():
         yield from _scan_dataset(root, path, name or title, groups, level, labels, met)

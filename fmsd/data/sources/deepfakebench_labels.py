@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.sources.labels import Label, forgery_domain, label_from_last_word
 from fmsd.errors import InputError
 
@@ -125,8 +125,8 @@ def check_labels_used(labels: Mapping[str, Label], met: Iterable[str], where: ob
 
 def _ambiguous_label(message: str, name: str) -> InputError:
     """The error for an ambiguous label; its remedy is the override that decides it."""
-    real = overrides.mapping_override("data.source.labels", {name: 0})
-    fake = overrides.mapping_override("data.source.labels", {name: 1})
+    real = name_overrides.mapping_override("data.source.labels", {name: 0})
+    fake = name_overrides.mapping_override("data.source.labels", {name: 1})
     if real is None:
         return InputError(message, "rename it in the file, so that it ends with _real or _fake")
     return InputError(message, f"label it as real with {real}, or as fake with {fake}")

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, Video, video_id
 from fmsd.data.sources import celebdf, ffpp
 from fmsd.data.sources.df40_lists import scan_lists
@@ -81,9 +81,9 @@ def scan(
         InputError: an unknown family, method or origin, a missing folder or list, an unknown label
             in a list, or no real videos of an origin.
     """
-    wanted = None if methods is None else overrides.as_names(methods, "data.source.methods")
-    chosen = choose_methods(overrides.as_names(families, "data.source.families"), wanted)
-    origins = overrides.as_names(origins, "data.source.origins")
+    wanted = None if methods is None else name_overrides.as_names(methods, "data.source.methods")
+    chosen = choose_methods(name_overrides.as_names(families, "data.source.families"), wanted)
+    origins = name_overrides.as_names(origins, "data.source.origins")
     if unknown := [origin for origin in origins if origin not in ORIGINS.values()]:
         raise InputError(
             f"DF40 has no origin {', '.join(unknown)}",

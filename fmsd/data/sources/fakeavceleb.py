@@ -13,7 +13,7 @@ table's method. The column `path` has a file's name, the nameless last column it
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
 from fmsd.data.sources.labels import forgery_domain
 from fmsd.data.sources.text import read_csv_table
@@ -53,7 +53,7 @@ def scan(
     Raises:
         InputError: an unknown type, or a missing or damaged table.
     """
-    types = overrides.as_names(types, "data.source.types")
+    types = name_overrides.as_names(types, "data.source.types")
     if unknown := [kind for kind in types if kind not in TYPES]:
         raise InputError(
             f"FakeAVCeleb has no type {', '.join(unknown)}",

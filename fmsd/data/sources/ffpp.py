@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, SPLITS, Entry, Problem, Split, Video, video_id
 from fmsd.data.sources import deepfakebench
 from fmsd.data.sources.deepfakebench import SPLIT_PRIORITY
@@ -67,10 +67,10 @@ def scan(
         InputError: a missing folder or manipulation, no official split, or an argument that applies
             only to a tree (`frames`, `splits`) or only to JSON (`labels`).
     """
-    compression = overrides.as_name(compression, "data.source.compression")
+    compression = name_overrides.as_name(compression, "data.source.compression")
     manipulations = [
         forgery_domain(name, "data.source.manipulations")
-        for name in overrides.as_names(manipulations, "data.source.manipulations")
+        for name in name_overrides.as_names(manipulations, "data.source.manipulations")
     ]
     if not root.is_dir():
         raise InputError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, Video, video_id
 from fmsd.data.sources import labels
 from fmsd.data.sources.layout import match_layout, parse_layout, should_hold_frames, video_name
@@ -75,9 +75,9 @@ def scan(
             f"There is no folder {root}", "give the dataset's folder as data.root=PATH"
         )
     levels = parse_layout(layout, split, SPLITS)
-    given = None if real is None else overrides.as_names(real, "data.source.real")
+    given = None if real is None else name_overrides.as_names(real, "data.source.real")
     reals = list(labels.DEFAULT_REAL_FOLDERS) if given is None else given
-    fakes = overrides.as_names(fake, "data.source.fake")
+    fakes = name_overrides.as_names(fake, "data.source.fake")
     if both := [name for name in fakes if name in reals]:
         raise InputError(
             f"data.source.real and data.source.fake both name {both[0]}", "leave it in one of them"
@@ -178,7 +178,8 @@ def _parse_splits(given: Mapping[Any, str]) -> dict[str, Split]:
         InputError: a value is not a split.
     """
     split_of = {
-        overrides.as_name(folder, "data.source.splits"): split for folder, split in given.items()
+        name_overrides.as_name(folder, "data.source.splits"): split
+        for folder, split in given.items()
     }
     for folder, split in split_of.items():
         if split not in SPLITS:
@@ -205,7 +206,7 @@ def _unknown_split(
         folder: SPLIT_GUESSES.get(folder.strip().casefold(), "|".join(SPLITS)) for folder in unknown
     }
     additions = [
-        overrides.entry_override("data.source.splits", folder, split)
+        name_overrides.entry_override("data.source.splits", folder, split)
         for folder, split in proposed.items()
     ]
     remedy = (
@@ -245,7 +246,7 @@ def _check_names(
             candidates = [name for name in doubtful if name in folders]
             example = (
                 ", if these are: "
-                f"{overrides.list_override('data.source.real', [*found, *candidates])}"
+                f"{name_overrides.list_override('data.source.real', [*found, *candidates])}"
                 if candidates
                 else "=[NAME], quoted for the shell"
             )
@@ -255,9 +256,11 @@ def _check_names(
             )
     if doubtful:
         real, fake = [*found, *doubtful], [*(name for name in fakes if name in present), *doubtful]
-        as_real = overrides.list_override("data.source.real", real)
+        as_real = name_overrides.list_override("data.source.real", real)
         as_fake = (
-            "rename them" if REAL in doubtful else overrides.list_override("data.source.fake", fake)
+            "rename them"
+            if REAL in doubtful
+            else name_overrides.list_override("data.source.fake", fake)
         )
         raise InputError(
             f"The names of the folders {doubtful} of {root} suggest real images, but they are not "

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Literal
 
 from fmsd.data.frame import REAL
-from fmsd.data.overrides import as_name
+from fmsd.data.name_overrides import as_name
 from fmsd.errors import InputError
 
 Label = Literal[0, 1]

@@ -22,7 +22,7 @@ VIDEO_SUFFIXES = frozenset({
 })
 """Suffixes of video files, in lower case: FFmpeg's plain containers and streams."""
 
-UNDECODED_SUFFIXES = frozenset({
+UNDECODED_VIDEO_SUFFIXES = frozenset({
     ".braw", ".r3d", ".crm", ".swf", ".yuv", ".dav", ".bik", ".bk2", ".amv", ".insv", ".lrv",
     ".360", ".mlv", ".nsv",
 })
@@ -140,7 +140,7 @@ def read_folder(folder: Path) -> FolderContents:
         elif suffix in VIDEO_SUFFIXES:
             videos.append(entry.name)
         else:
-            if suffix in image.UNSUPPORTED_SUFFIXES | UNDECODED_SUFFIXES:
+            if suffix in image.UNSUPPORTED_SUFFIXES | UNDECODED_VIDEO_SUFFIXES:
                 undecoded[suffix] += 1
             continue
         if not is_utf8(entry.name):
