@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from fmsd.data.audit.inspect_file import Job, inspect_all, jpeg_quality
 from fmsd.data.audit.table import leak_findings, part_findings, short_findings
 from fmsd.data.entries import from_entries
 from fmsd.data.manifest import Manifest
+from fmsd.data.selected_frames import list_frames
 from fmsd.data.selection import Selection
 from fmsd.data.sources import ffpp, folder, table
 from fmsd.errors import InputError
@@ -259,15 +261,14 @@ def test_only_the_datasets_that_the_data_names_are_examined(copy: Path, tmp_path
     (copy / "test/real/testa/0.jpg").unlink()
     data = module(copy, LISTED)
     assert set(examined(data, tmp_path)["findings"]) == {"missing files"}
-    data.test_names = ["mine"]
+    data = replace(data, test=["mine"])
     assert examined(data, tmp_path)["findings"] == {}
-    data.train_names = ["mien"]
+    data = replace(data, train=["mien"])
     report = examined(data, tmp_path)
     assert {
         check: (one["severity"], one["examples"]) for check, one in report["findings"].items()
     } == {"for testing only": ("note", [f"{copy} holds mine, other, not mien of data.train"])}
-    data.test_names = ["mien", "celebdf_v2"]
-    data.others = {"celebdf_v2": TREE}
+    data = replace(data, test=["mien", "celebdf_v2"], others={"celebdf_v2": TREE})
     refused = examined(data, tmp_path)["findings"]["refused"]
     assert refused["examples"] == [f"{copy} holds mine, other, not mien"]
     assert (
@@ -596,21 +597,21 @@ def test_only_the_dataset_of_the_data_is_compared_with_its_whole_copy(
         ("mine", "all", "swap"): (4, 9),
     }
     assert "of a whole copy" in capsys.readouterr().out
-    data.train_names, data.test_names = ["mine"], ["other"]
+    data = replace(data, train=["mine"], test=["other"])
     assert (
-        copy_summary(data)
+        copy_summary(data, list_frames(data))
         == "Data: 1 warning (fewer videos than a whole copy: swap 4 of 9); fmsd doctor data=mine "
         "tells more."
     )
-    data.train_names = ["other"]
-    assert copy_summary(data) is None
+    data = replace(data, train=["other"])
+    assert copy_summary(data, list_frames(data)) is None
 
 
 def test_training_videos_are_short_where_they_lack_frames_to_train_on(copy: Path) -> None:
     def told(**numbers: int | None) -> str | None:
         data = module(copy, LISTED, **numbers)
-        data.train_names = ["mine"]
-        return copy_summary(data)
+        data = replace(data, train=["mine"])
+        return copy_summary(data, list_frames(data))
 
     assert told(frames=2, train_frames=1) is None
     assert told(frames=None, train_frames=2) is None
@@ -632,10 +633,11 @@ def test_lone_images_are_no_short_videos() -> None:
 
 
 def test_training_says_in_a_line_what_the_table_tells(copy: Path) -> None:
-    assert copy_summary(module(copy, LISTED, frames=2)) is None
+    data = module(copy, LISTED, frames=2)
+    assert copy_summary(data, list_frames(data)) is None
     data = module(copy, LISTED, frames=3, expected={"train": {"real": 720, "swap": 2, "puppet": 7}})
-    data.train_names = ["mine"]
-    assert copy_summary(data) == (
+    data = replace(data, train=["mine"])
+    assert copy_summary(data, list_frames(data)) == (
         "Data: 2 warnings (fewer videos than a whole copy: real train 2 of 720; videos with fewer "
         "than 3 frames: mine/real/testa has 2, ...); "
         "fmsd doctor data=mine tells more."
@@ -924,7 +926,7 @@ def test_exit_codes_of_the_command(
 
 def test_the_known_shortcuts_of_real_faces_are_found(real_data: Path, tmp_path: Path) -> None:
     data = module(real_data / "faces", functools.partial(table.scan, file="manifest.csv"))
-    data.test_names = ["progan", "inpaint"]
+    data = replace(data, test=["progan", "inpaint"])
     report = examined(data, tmp_path, frames=None)
     assert report["fatal"] == 0
     assert report["opened"] == 1200

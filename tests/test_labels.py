@@ -14,11 +14,13 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from fmsd.cli.build import build_selection
 from fmsd.cli.main import main
 from fmsd.data import name_overrides
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Entry, Frame, Problem, Video
 from fmsd.data.manifest import Manifest, read_manifest
+from fmsd.data.selected_frames import list_frames, load_test_datasets, load_training_splits
 from fmsd.data.selection import Selection
 from fmsd.data.sources import (
     celebdf,
@@ -688,27 +690,30 @@ def test_numbers_on_the_command_line_name_folders(
 def test_numbers_name_datasets_forgeries_and_compressions(tmp_path: Path) -> None:
     root = grow_tree(tmp_path / "5", domains=("real", "1", "2"), videos=4).parent
 
-    def source(place: Path) -> list[Entry]:
-        return list(folder.scan(place, "x", "{dataset}/{split}/{domain}/{video}", SPLITS, ["real"]))  # pyright: ignore[reportArgumentType]
+    def selection(**changes: Any) -> Selection:
+        source = {
+            "_target_": "fmsd.data.sources.folder.scan",
+            "_partial_": True,
+            "dataset": "x",
+            "layout": "{dataset}/{split}/{domain}/{video}",
+            "splits": SPLITS,
+            "real": ["real"],
+        }
+        names = {"name": 5, "train": [5], "test": 5} | changes
+        target = {"_target_": "fmsd.data.selection.Selection", "root": str(root), "source": source}
+        return build_selection(OmegaConf.create(target | names))
 
-    data = Selection(
-        5,
-        str(root),
-        source,
-        [5],
-        [5],
-        forgeries=[1, 2],
-        train_forgeries=[2, 1],
-        left_out=1,
-    )
-    assert set(data.training.where(split="train").table["domain"]) == {"real", "2"}
-    assert set(data.training.where(split="val").table["domain"]) == {"real", "1"}
-    assert list(data.tests) == ["5"]
-    assert set(data.tests["5"].table["domain"]) == {"real", "1", "2"}
+    data = selection(forgeries=[1, 2], train_forgeries=[2, 1], left_out=1)
+    listed = list_frames(data)
+    splits, tests = load_training_splits(data, listed), load_test_datasets(data, listed)
+    assert set(splits.train.table["domain"]) == {"real", "2"}
+    assert set(splits.validation.table["domain"]) == {"real", "1"}
+    assert list(tests) == ["5"]
+    assert set(tests["5"].table["domain"]) == {"real", "1", "2"}
     with pytest.raises(InputError, match=r"data\.forgeries names 3, but data=5 holds 1, 2"):
-        _ = Selection(5, str(root), source, [5], [5], forgeries=[3]).everything
+        list_frames(selection(forgeries=[3]))
     with pytest.raises(InputError, match=r"data\.train names ff, but"):
-        _ = Selection(5, str(root), source, "ff", [5]).training
+        load_training_splits(selection(train="ff"), listed)
 
 
 # ---- folders of splits

@@ -21,7 +21,7 @@ from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import read_bytes, read_image
 from fmsd.data.manifest import Manifest, read_manifest
 from fmsd.data.prepared_folder import prepared_manifest
-from fmsd.data.selection import load_or_scan
+from fmsd.data.selected_frames import load_or_scan
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
 from fmsd.tasks.pack import parse_size

@@ -51,17 +51,14 @@ def explain(config: DictConfig, folder: Path, command: list[str]) -> None:
     from fmsd.tasks import explain as task
 
     run, whole = load_finished_run(config, "explain", ("backbone",))
-    data, out = build_data(whole.data), run.folder / EXPLANATIONS
-    if config.out is not None:
-        out = Path(absolute_path(config.out))
-    elif config.data is not None:
-        out /= "_".join(data.selection.tests)
+    own = run.folder / EXPLANATIONS
     task.explain(
         run=run,
         detector=build(whole.backbone),
-        data=data,
+        data=build_data(whole.data),
         trainer=build(whole.trainer),
-        out=out,
+        out=own if config.out is None else Path(absolute_path(config.out)),
+        by_dataset=config.out is None and config.data is not None,
         **{name: config[name] for name in ("images", "frames", "how", "layer", "seed", "domains")},
     )
 

@@ -33,15 +33,16 @@ def training_facts(data: DataModule, rule: str) -> Facts:
         rule: the rule that chooses the weights.
     """
     selection = data.selection
-    train = {name: summary["digest"] for name, summary in describe_datasets(data.training).items()}
+    described = describe_datasets(data.splits.both)
+    train = {name: summary["digest"] for name, summary in described.items()}
     facts = {
         "selection": rule,
         "augment": data.augment,
         "train": train,
         "left_out": selection.left_out,
     }
-    if selection.train_frames != selection.frames:
-        frames = selection.train_frames
+    frames = selection.frames_to_train
+    if frames != selection.frames:
         facts["train_frames"] = "all" if frames is None else str(frames)
     return facts
 
@@ -55,7 +56,7 @@ def protocol_stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, F
     selection = data.selection
     decoder = ", ".join(f"{name} {release.partition('.')[0]}" for name, release in DECODERS.items())
     stamps = {}
-    for name, manifest in selection.tests.items():
+    for name, manifest in data.tests.items():
         shared = {
             "dataset": name,
             "manifest": manifest.digest(),

@@ -28,6 +28,7 @@ from fmsd.data.audit.table import (
 )
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import available_cores
+from fmsd.data.selected_frames import read_stored_manifest
 from fmsd.data.selection import Selection
 from fmsd.errors import InputError
 from fmsd.metrics.shortcuts import CATEGORICAL, NUMERIC, STRONG, Shortcut, find_shortcuts
@@ -60,10 +61,10 @@ def doctor(
     counts, shortcuts = pl.DataFrame(), list[Shortcut]()
     files = pl.DataFrame({"opened": pl.Series([], dtype=pl.Boolean)})
     if manifest is not None:
-        name = str(data.name)
+        name = data.name
         # a scan that ended early cannot be compared with a whole copy
         complete = all(finding.check != "refused" for finding in findings)
-        expected = data.expected if complete else {}
+        expected = (data.expected if complete else None) or {}
         missing = [
             example
             for finding in findings
@@ -100,7 +101,7 @@ def doctor(
         partial.write_text(json.dumps(report, indent=1), encoding="utf-8")
     show_counts(data.root_path, counts)
     _show_shortcuts(shortcuts)
-    show_findings(str(data.name), data.root_path, findings)
+    show_findings(data.name, data.root_path, findings)
     if opened == limit:
         print(
             f"Of {files.height:,} files {opened:,} were opened, evenly spread; limit=null opens "
@@ -141,7 +142,7 @@ def _scan(data: Selection) -> tuple[Manifest | None, list[Finding]]:
     """
     root = data.root_path
     try:
-        listed = data.stored_manifest
+        listed = read_stored_manifest(data)
         if listed is not None:
             listed.files()
     except (InputError, OSError, pl.exceptions.PolarsError) as error:
@@ -153,9 +154,7 @@ def _scan(data: Selection) -> tuple[Manifest | None, list[Finding]]:
     if manifest is None:
         return None, findings
     place, key = (root, "data.root") if data.manifest is None else (data.manifest, "data.manifest")
-    chosen, more = select_datasets(
-        manifest, data.train_names, data.test_names, data.others, place, key
-    )
+    chosen, more = select_datasets(manifest, data.train, data.test, data.others, place, key)
     return chosen, [*findings, *more]
 
 

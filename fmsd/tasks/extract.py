@@ -70,7 +70,7 @@ def extract(
         check_person_ids(listed)
     write_settings(out, {"decoder": DECODER, "detector": about} | asdict(recipe))
     part = wanted[number::shards]
-    name = str(data.name) if shards == 1 else f"{data.name}-{number}-of-{shards}"
+    name = data.name if shards == 1 else f"{data.name}-{number}-of-{shards}"
     lock = functools.partial(try_lock, patience=1)
     try:
         with claim_work_folder(out, name, lock) as work:
