@@ -42,5 +42,4 @@ def show_findings(name: str, root: Path, findings: Sequence[Finding]) -> None:
         for finding in findings
     ]
     header = ["check", "severity", "count", "example", "remedy"]
-    title = f"What was found in data={name}"
-    print_table(title, header, rows, words=("severity", "example", "remedy"))
+    print_table(f"Findings in data={name}", header, rows, words=("severity", "example", "remedy"))

@@ -60,7 +60,10 @@ def scan(
         yield from problems
         official: dict[str, Split] = {}
         if split_of is not None:
-            official, problems = match_names(split_of, videos, "the official split", folder)
+            domains = dict.fromkeys(split_of, variant)
+            official, problems = match_names(
+                split_of, videos, "the official split", folder, domains
+            )
             yield from problems
         for name, (file, images) in videos.items():
             kind = split if split_of is None else official.get(name)
