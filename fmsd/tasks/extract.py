@@ -65,11 +65,11 @@ def extract(
     about = (
         detector().about
     )  # a detector that cannot be built is refused before anything is written
-    listed, wanted = list_source_videos(data)
+    listed, requested = list_source_videos(data)
     if recipe.faces == "all":
         check_person_ids(listed)
     write_settings(out, {"decoder": DECODER, "detector": about} | asdict(recipe))
-    part = wanted[number::shards]
+    part = requested[number::shards]
     name = data.name if shards == 1 else f"{data.name}-{number}-of-{shards}"
     lock = functools.partial(try_lock, patience=1)
     try:
@@ -104,21 +104,17 @@ def list_source_videos(data: Selection) -> tuple[list[SourceVideo], list[SourceV
         for source in listed
         if not source.label or data.forgeries is None or source.domain in data.forgeries
     )
-    wanted = limit_videos(chosen, data.videos)
-    if not wanted:
+    requested = limit_videos(chosen, data.videos)
+    if not requested:
         raise InputError(
             f"No videos were found under {data.root_path}",
             "check the root and the layout that docs/data.md describes",
         )
-    return listed, wanted
+    return listed, requested
 
 
 def check_person_ids(sources: Sequence[SourceVideo]) -> None:
-    """Refuses videos whose id ends like those of the further persons of a video (faces=all).
-
-    Raises:
-        InputError: there is one.
-    """
+    """Refuses videos whose id ends like those of the further persons of a video (faces=all)."""
     for source in sources:
         if PERSON_SUFFIX.search(source.video):
             raise InputError(
@@ -131,7 +127,7 @@ def write_manifest(out: Path) -> None:
     """Writes the manifest of all crops in a folder.
 
     Raises:
-        InputError: there is no crop.
+        InputError: no video in the folder has a crop.
     """
     frames = (frame for _, record in read_records(out) for frame in record["frames"])
     if not any(frame["status"] == "face" for frame in frames):

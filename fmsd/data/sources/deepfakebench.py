@@ -82,7 +82,8 @@ def scan(
         InputError: a missing or damaged JSON file, an unknown or contradictory label, an unknown
             compression, frames that do not lie under the root, or `labels` that no file has.
     """
-    given, met = parse_labels(labels or {}, "data.source.labels"), dict[str, None]()
+    given = parse_labels(labels or {}, "data.source.labels")
+    met: dict[str, None] = {}
     for one in [file] if isinstance(file, str) else file:
         yield from scan_file(root, one, dataset, compression, given, met)
     check_labels_used(given, met, file)
@@ -129,7 +130,7 @@ def scan_json_or_tree(
         tree: the source of the dataset's official tree.
 
     Raises:
-        InputError: as both.
+        InputError: see `scan` and the tree's source.
     """
     if has_json(root, file):
         yield from scan(root, file, dataset, compression, labels)

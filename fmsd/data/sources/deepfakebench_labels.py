@@ -92,7 +92,7 @@ def check_own_label(
         name, label: the group's name and label.
 
     Raises:
-        InputError: it is ambiguous or the opposite.
+        InputError: the label is ambiguous, or is the opposite of the group's.
     """
     own_label = name_label(own, labels) if isinstance(own, str) else None
     if isinstance(own, str):
@@ -111,9 +111,6 @@ def check_labels_used(labels: Mapping[str, Label], met: Iterable[str], where: ob
     Args:
         met: the names of labels in the files.
         where: the files, for the message.
-
-    Raises:
-        InputError: there is one.
     """
     if unmet := [name for name in labels if name not in met]:
         raise InputError(

@@ -125,8 +125,10 @@ def read_folder(folder: Path) -> FolderContents:
         InputError: the folder cannot be read, or the name of a subfolder, an image or a video in it
             is not UTF-8.
     """
-    folders, images, videos = list[str](), list[str](), list[str]()
-    problems = list[Problem]()
+    folders: list[str] = []
+    images: list[str] = []
+    videos: list[str] = []
+    problems: list[Problem] = []
     undecoded = Counter[str]()
     for entry in visible_entries(folder):
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  many names pass
