@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fmsd.data.selected_frames import (
 )
 from fmsd.data.selection import Selection
 from fmsd.data.sources import folder
+from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from tests.conftest import grow_tree, write_image
 from tests.test_engine import SPLITS, module, selection
@@ -38,6 +39,31 @@ def test_splits_do_not_mix(tree: Path) -> None:
     videos = [set(part.table["video"]) for part in parts]
     assert [len(part) for part in videos] == [4, 4, 4]
     assert len(set.union(*videos)) == 12
+
+
+def test_a_selection_is_frozen_and_reads_nothing(tmp_path: Path) -> None:
+    rules = selection(tmp_path / "nowhere")
+    with pytest.raises(FrozenInstanceError):
+        rules.frames = 8  # pyright: ignore[reportAttributeAccessIssue]
+    assert replace(rules, frames=8).frames_to_train == 8
+
+
+def test_each_part_is_loaded_alone_by_one_scan(tree: Path) -> None:
+    scans: list[Path] = []
+
+    def source(root: Path) -> Iterator[Frame]:
+        scans.append(root)
+        return folder.scan(root, "mine", "{split}/{domain}/{video}", SPLITS, ["real"])  # pyright: ignore
+
+    tested = DataModule(selection(tree, source=source, train=[]), size=32, workers=0)
+    assert not scans
+    tested.load("tests")
+    assert (len(scans), list(tested.tests)) == (1, ["mine"])
+    assert not hasattr(tested, "splits")
+    searched = DataModule(selection(tree, source=source, test=[]), size=32, workers=0)
+    searched.load("validation")
+    assert len(searched.splits.validation) == 8
+    assert (len(scans), hasattr(searched, "tests")) == (2, False)
 
 
 def test_without_a_validation_split_training_videos_are_held_out(

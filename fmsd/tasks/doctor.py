@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.atomic import atomic
+from fmsd.checks import check_range
 from fmsd.console import print_table
 from fmsd.data.audit.copy import ScannedCopy, scan_copy, select_datasets, without_films
 from fmsd.data.audit.display import show_counts, show_findings
@@ -113,16 +114,9 @@ def doctor(
 
 
 def _check_arguments(out: Path, frames: int | None, limit: int | None, workers: int | None) -> None:
-    given = {"frames": frames, "limit": limit}
-    if wrong := [
-        f"{name}={value}" for name, value in given.items() if value is not None and value < 1
-    ]:
-        raise InputError(f"{', '.join(wrong)} must be at least 1", "null means no limit")
-    if workers is not None and workers < 0:
-        raise InputError(
-            f"workers={workers} is out of range",
-            "give at least 0, which means no processes beside this one",
-        )
+    check_range("frames", frames, 1, null="no limit")
+    check_range("limit", limit, 1, null="no limit")
+    check_range("workers", workers, 0, null="one per core")
     if out.suffix != ".json":
         raise InputError(f"The report is a JSON file, not {out}", "give out=FILE.json")
     check_replaceable([out], out, _is_report, "fmsd doctor", "give another out=FILE.json")
