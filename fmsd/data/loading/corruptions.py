@@ -244,9 +244,10 @@ def rescale(
     Args:
         to: a factor of both sides, which stay at least 1 pixel, or (height, width, ...).
     """
-    height, width = (
-        to[:2] if isinstance(to, tuple) else (max(1, int(side * to)) for side in image.shape[:2])
-    )
+    if isinstance(to, tuple):
+        height, width = to[:2]
+    else:
+        height, width = max(1, int(image.shape[0] * to)), max(1, int(image.shape[1] * to))
     return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
