@@ -379,8 +379,8 @@ def test_only_rows_of_the_domain_are_blended_and_only_by_this_augmentation(tree:
 def test_training_learns_from_real_frames_and_blends_and_validates_on_fakes(tree: Path) -> None:
     data = module(tree, augment="sbi", batches="balanced")
     assert data.training_domains == ["sbi"]
-    assert set(data.selection.validation.table["domain"]) == {"real", "swap"}
-    assert set(data.selection.tests["mine"].table["domain"]) == {"real", "swap"}
+    assert set(data.splits.validation.table["domain"]) == {"real", "swap"}
+    assert set(data.tests["mine"].table["domain"]) == {"real", "swap"}
     loader = data.train_dataloader()
     assert len(loader) == 2
     for batch in loader:
@@ -395,15 +395,13 @@ def test_training_learns_from_real_frames_and_blends_and_validates_on_fakes(tree
 def test_real_training_frames_alone_are_enough(tmp_path: Path) -> None:
     root = grow_tree(tmp_path / "tree", splits=("val", "test"))
     write_image(root / "train" / "real" / "one" / "0.png", 5)
-    assert module(root, augment="sbi").training.where(split="train").table[
-        "label"
-    ].sort().to_list() == [0, 1]
+    assert module(root, augment="sbi").splits.train.table["label"].sort().to_list() == [0, 1]
     with pytest.raises(InputError, match="only real"):
-        _ = module(root, augment="light").training
+        module(root, augment="light")
 
 
 def test_fakes_alone_are_not_enough(tmp_path: Path) -> None:
     root = grow_tree(tmp_path / "tree", splits=("val", "test"))
     write_image(root / "train" / "swap" / "one" / "0.png", 5)
     with pytest.raises(InputError, match="no frames"):
-        _ = module(root, augment="sbi").training
+        module(root, augment="sbi")

@@ -12,6 +12,7 @@ from fmsd.cli.build import build_selection
 from fmsd.data.audit.table import part_findings
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Entry, Problem, Video
+from fmsd.data.selected_frames import list_frames
 from fmsd.data.sources import celebdf
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
@@ -263,7 +264,7 @@ def test_deepfakebench_json_wins_where_the_root_holds_it(tmp_path: Path) -> None
     root = copy(tmp_path, V2, V2_TESTED, videos=False)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("train", ["data=celebdf_v2", f"data.root={root}"]).data
-    manifest = build_selection(config).everything.validate()
+    manifest = list_frames(build_selection(config)).validate()
     assert (manifest.videos, set(manifest.table["dataset"])) == (7, {"celebdf_v2"})
     frames = ["Celeb-real/id0_0000/000.png", "Celeb-real/id0_0000/001.png"]
     listed = {
@@ -274,7 +275,7 @@ def test_deepfakebench_json_wins_where_the_root_holds_it(tmp_path: Path) -> None
         }
     }
     (root / "Celeb-DF-v2.json").write_text(json.dumps({"Celeb-DF-v2": listed}))
-    manifest = build_selection(config).everything.validate()
+    manifest = list_frames(build_selection(config)).validate()
     assert manifest.table.select("video", "split").unique().rows() == [
         ("celebdf_v2/real/id0_0000", "test")
     ]

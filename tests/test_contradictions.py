@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from fmsd.cli.main import main
-from fmsd.data import frame, packaged
+from fmsd.data import frame, prepared_folder
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Frame, Problem, Video
 from fmsd.data.sources import celebdf, deeperforensics, dfdc, dfdcp, extracted, ffpp, folder, table
@@ -181,7 +181,7 @@ def test_a_damaged_mark_of_crops_is_named(tmp_path: Path, content: object) -> No
     for name, record in (("extract.json", content), ("pack.json", {"crops": content})):
         mark = written(tmp_path / name, json.dumps(record))
         with pytest.raises(InputError, match=rf"{name} is damaged"):
-            packaged.crop_settings(tmp_path)
+            prepared_folder.crop_settings(tmp_path)
         mark.unlink()
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from fmsd.cli.main import main
 from fmsd.console import track
-from fmsd.data.audit import look
-from fmsd.data.audit.look import Job, inspect_all
+from fmsd.data.audit import inspect_file
+from fmsd.data.audit.inspect_file import Job, inspect_all
 from fmsd.data.entries import from_entries
 from fmsd.data.manifest import Manifest
 from fmsd.tasks.pack import pack
@@ -66,8 +66,8 @@ def test_a_file_that_kills_its_reader_is_told_and_the_others_are_read(
             os.kill(os.getpid(), signal.SIGKILL)
         return decoded(data, name)
 
-    decoded = look.decode
-    monkeypatch.setattr(look, "decode", decode)
+    decoded = inspect_file.decode
+    monkeypatch.setattr(inspect_file, "decode", decode)
     found = list(inspect_all(jobs, 2))
     assert [number for number, seen in enumerate(found) if seen.error] == list(crashing)
     assert {seen.error for seen in found if seen.error} == {

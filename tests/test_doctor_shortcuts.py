@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from fmsd.data.audit.look import jpeg_quality
+from fmsd.data.audit.inspect_file import jpeg_quality
 from fmsd.data.sources import table
 from fmsd.metrics.shortcuts import categorical_auc, find_shortcuts
 from tests.copies import TREE, examined, module, noise, write
@@ -89,7 +90,7 @@ def test_the_auc_of_a_property_is_that_of_all_pairs_of_videos() -> None:
     found = {one.property: one for one in find_shortcuts(videos)}
     assert set(found) == {"width", "file type"}
     assert found["width"].auc == pytest.approx(1 - pairs(value))
-    assert found["width"].says == "fakes are narrower"
+    assert found["width"].direction == "fakes are narrower"
     assert (
         find_shortcuts(
             videos.with_columns(width=pl.lit(3), sharpness=pl.lit(0.5)).drop("file type")
@@ -158,7 +159,7 @@ def test_the_jpeg_quality_is_read_from_the_tables(quality: int, tmp_path: Path) 
 
 def test_the_known_shortcuts_of_real_faces_are_found(real_data: Path, tmp_path: Path) -> None:
     data = module(real_data / "faces", functools.partial(table.scan, file="manifest.csv"))
-    data.test_names = ["progan", "inpaint"]
+    data = replace(data, test=["progan", "inpaint"])
     report = examined(data, tmp_path, frames=None)
     assert report["fatal"] == 0
     assert report["opened"] == 1200

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fmsd.cli.main import main
+from fmsd.data.selected_frames import list_frames
 from fmsd.data.selection import Selection
 from fmsd.errors import InputError
 from fmsd.tasks.doctor import doctor
@@ -52,15 +54,14 @@ def test_only_the_datasets_that_the_data_names_are_examined(copy: Path, tmp_path
     (copy / "test/real/testa/0.jpg").unlink()
     data = module(copy, LISTED)
     assert set(examined(data, tmp_path)["findings"]) == {"missing files"}
-    data.test_names = ["mine"]
+    data = replace(data, test=["mine"])
     assert examined(data, tmp_path)["findings"] == {}
-    data.train_names = ["mien"]
+    data = replace(data, train=["mien"])
     report = examined(data, tmp_path)
     assert {
         check: (one["severity"], one["examples"]) for check, one in report["findings"].items()
     } == {"for testing only": ("note", [f"{copy} holds mine, other, not mien of data.train"])}
-    data.test_names = ["mien", "celebdf_v2"]
-    data.others = {"celebdf_v2": TREE}
+    data = replace(data, test=["mien", "celebdf_v2"], others={"celebdf_v2": TREE})
     refused = examined(data, tmp_path)["findings"]["refused"]
     assert refused["examples"] == [f"{copy} holds mine, other, not mien"]
     assert (
@@ -153,6 +154,20 @@ def test_what_the_source_says_and_whole_copies_are_compared(tmp_path: Path) -> N
     assert (absent["severity"], absent["examples"]) == ("fatal", ["Deepfakes val 0 of 2"])
 
 
+def test_a_domain_whose_name_is_part_of_a_path_is_not_taken_for_missing(tmp_path: Path) -> None:
+    root = forensics(tmp_path / "ff")
+    shutil.rmtree(root / "original_sequences/youtube/c23/frames/000")
+    whole = {"train": {"real": 2, "Deepfakes": 2, "youtube": 5, "a": 5}}
+    findings = examined(module(root, FFPP, "ff++", expected=whole), tmp_path)["findings"]
+    assert "/youtube/" in findings["missing"]["examples"][0]
+    left_out = findings["domains that are not there"]
+    assert (left_out["severity"], left_out["examples"]) == (
+        "note",
+        ["youtube train 0 of 5", "a train 0 of 5"],
+    )
+    assert "parts without a video" not in findings
+
+
 def test_folders_without_frames_are_left_out_and_told(tmp_path: Path) -> None:
     root = forensics(tmp_path / "ff")
     for image in (root / "original_sequences/youtube/c23/frames/000").iterdir():
@@ -196,11 +211,11 @@ def test_only_the_dataset_of_the_data_is_compared_with_its_whole_copy(
         ("mine", "all", "swap"): (4, 9),
     }
     assert "of a whole copy" in capsys.readouterr().out
-    data.train_names, data.test_names = ["mine"], ["other"]
+    data = replace(data, train=["mine"], test=["other"])
     assert (
-        copy_summary(data)
+        copy_summary(data, list_frames(data))
         == "Data: 1 warning (fewer videos than a whole copy: swap 4 of 9); run fmsd doctor "
         "data=mine for details."
     )
-    data.train_names = ["other"]
-    assert copy_summary(data) is None
+    data = replace(data, train=["other"])
+    assert copy_summary(data, list_frames(data)) is None

@@ -50,7 +50,9 @@ def selection(root: Path | None, **changes: Any) -> Selection:
 def module(root: Path | None, **changes: Any) -> DataModule:
     loader = {"size": 32, "batch_size": 4, "workers": 0, "augment": "none"}
     loader |= {name: changes.pop(name) for name in LOADER if name in changes}
-    return DataModule(selection(root, **changes), **loader)
+    data = DataModule(selection(root, **changes), **loader)
+    data.load("training", "tests")
+    return data
 
 
 def learner(**changes: Any) -> Learner:
@@ -301,7 +303,7 @@ def test_validation_metrics_are_those_of_the_whole_split(tree: Path, tmp_path: P
     worker = trainer(tmp_path, callbacks=[ValidationMetrics(data)])
     worker.validate(model, dataloaders=data.val_dataloader(), verbose=False)
     batches = trainer(tmp_path).predict(Scorer(model.detector), dataloaders=data.val_dataloader())
-    table = with_logits(data.selection.validation, gather_predictions(batches))  # pyright: ignore
+    table = with_logits(data.splits.validation, gather_predictions(batches))  # pyright: ignore
     means = table.group_by("video", maintain_order=True).agg(
         pl.col("label").first(),
         (1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp())).mean().alias("score"),
@@ -341,7 +343,6 @@ def test_no_test_frame_is_read_before_the_weights_are_chosen(
         return original(manifest)
 
     data = module(tree)
-    assert data.training and data.selection.tests  # noqa: PT018
     monkeypatch.setattr(Manifest, "files", watched)
     worker = trainer(tmp_path, max_epochs=2, callbacks=[ValidationMetrics(data)])
     worker.fit(learner(), datamodule=data)

@@ -25,6 +25,7 @@ from fmsd.data.extraction.output import claim_work_folder
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.loading.image import read_image
 from fmsd.data.manifest import read_manifest
+from fmsd.data.selected_frames import list_frames, load_test_datasets, load_training_splits
 from fmsd.data.selection import Selection
 from fmsd.data.sources import extracted, folder
 from fmsd.errors import InputError
@@ -105,8 +106,9 @@ def test_videos_become_crops_and_a_manifest_that_training_reads(
         True,
     )
     loaded = data(out, train=["folder"], test=["folder"], val_fraction=0.5)
-    assert len(loaded.tests["folder"]) == 16
-    assert len(loaded.training.where(split="val")) == 8
+    listed = list_frames(loaded)
+    assert len(load_test_datasets(loaded, listed)["folder"]) == 16
+    assert len(load_training_splits(loaded, listed).validation) == 8
 
 
 def test_the_extraction_is_part_of_a_run_s_record_also_when_it_was_packed(tmp_path: Path) -> None:
@@ -114,9 +116,9 @@ def test_the_extraction_is_part_of_a_run_s_record_also_when_it_was_packed(tmp_pa
     extract(data(tree(tmp_path / "videos", videos=1)), YuNet, Recipe(frames=2, size=32), out)
     pack(data(out), packed, "1G")
     for root in (out, packed):
-        (told,) = describe_datasets(data(root).everything).values()
+        (told,) = describe_datasets(list_frames(data(root))).values()
         assert told["crops"] == json.loads((out / "extract.json").read_text())
-    assert data(packed).everything.digest() == data(out).everything.digest()
+    assert list_frames(data(packed)).digest() == list_frames(data(out)).digest()
 
 
 def test_what_is_done_is_left_and_other_settings_are_refused(
@@ -236,16 +238,16 @@ def test_crops_of_first_frames_and_of_evenly_spread_ones_are_not_taken_for_each_
     for sampling, kept in (("first", [0, 1]), ("spread", [0, 5])):
         out = tmp_path / sampling
         extract(data(root), YuNet, Recipe(frames=2, sampling=sampling, size=32), out)
-        own = data(out, sampling=sampling).everything
+        own = list_frames(data(out, sampling=sampling))
         assert own.table["index"].unique().sort().to_list() == kept
         other = {"first": "spread", "spread": "first"}[sampling]
         with pytest.raises(
             InputError,
             match=rf"the protocol dfb_compat wants .*fmsd extract sampling={other} out=FOLDER",
         ):
-            assert data(out, sampling=other, protocol="dfb_compat").everything
+            list_frames(data(out, sampling=other, protocol="dfb_compat"))
     extract(data(root), YuNet, Recipe(frames=None, size=32), tmp_path / "all")
-    assert data(tmp_path / "all", sampling="first", frames=2).everything
+    assert list_frames(data(tmp_path / "all", sampling="first", frames=2))
 
 
 def test_words_about_the_source_have_no_silent_effect_on_crops(
@@ -272,9 +274,9 @@ def test_words_about_the_source_have_no_silent_effect_on_crops(
         )
         assert f"{word} would have no effect" in capsys.readouterr().err
     kept = data(out, forgeries=["swap"], train=["mine"])
-    assert set(kept.everything.table["domain"]) == {"real", "swap"}
+    assert set(list_frames(kept).table["domain"]) == {"real", "swap"}
     with pytest.raises(InputError, match=r"data\.forgeries names real, but data=mine holds swap"):
-        assert data(out, forgeries=["real"]).everything
+        list_frames(data(out, forgeries=["real"]))
 
 
 @pytest.mark.slow
@@ -305,7 +307,7 @@ def test_a_killed_extraction_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: 
     assert 3 <= done < 32
     assert not (out / "manifest.parquet").exists()
     with pytest.raises(InputError, match=r"holds crops without a manifest"):
-        assert data(out).everything
+        list_frames(data(out))
     assert main(arguments) == 0
     assert files(out) == files(tmp_path / "whole")
     assert (

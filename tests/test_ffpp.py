@@ -11,6 +11,7 @@ import pytest
 from fmsd.cli.build import build_selection
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Problem, Video
+from fmsd.data.selected_frames import list_frames
 from fmsd.data.sources import ffpp
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
@@ -162,7 +163,7 @@ def test_ffpp_has_its_own_root_or_that_of_deepfakebench(
     monkeypatch.delenv("FMSD_FFPP", raising=False)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         choice = ["data=ff++", "data.source.manipulations=[Deepfakes,NeuralTextures]"]
-        assert build_selection(hydra.compose("train", choice).data).everything.videos == 7
+        assert list_frames(build_selection(hydra.compose("train", choice).data)).videos == 7
         monkeypatch.setenv("FMSD_FFPP", "/elsewhere")
         assert hydra.compose("train", choice).data.root == "/elsewhere"
 

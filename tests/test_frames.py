@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fmsd.data.audit.look import Job
-from fmsd.data.audit.look import inspect as examine
+from fmsd.data.audit.inspect_file import Job
+from fmsd.data.audit.inspect_file import inspect as examine
 from fmsd.data.extraction.crops import process_video
 from fmsd.data.extraction.faces import YuNet
 from fmsd.data.extraction.outcomes import outcome_warnings, summarize_record

@@ -121,28 +121,29 @@ def test_the_oracle_chooses_by_the_mean_over_the_test_datasets_and_says_so(
 def test_a_forgery_that_is_left_out_chooses_and_is_not_trained_on(trees: tuple[Path, Path]) -> None:
     data = module(trees[0], left_out="blend")
     domains = {
-        split: set(data.training.where(split=split).table["domain"]) for split in ("train", "val")
+        split: set(data.splits.both.where(split=split).table["domain"])
+        for split in ("train", "val")
     }
     assert domains == {"train": {"real", "swap"}, "val": {"real", "blend"}}
-    assert set(data.selection.tests["mine"].table["domain"]) == set(DOMAINS)
+    assert set(data.tests["mine"].table["domain"]) == set(DOMAINS)
     whole = module(trees[0])
     for split in ("train", "val"):
-        kept = whole.training.where(split=split).table.filter(
+        kept = whole.splits.both.where(split=split).table.filter(
             pl.col("domain").is_in(domains[split])
         )
-        assert kept.equals(data.training.where(split=split).table)
+        assert kept.equals(data.splits.both.where(split=split).table)
 
 
 def test_a_specialist_is_trained_on_one_forgery_and_tested_on_all(trees: tuple[Path, Path]) -> None:
     data = module(trees[0], train_forgeries=["blend"])
     for split in ("train", "val"):
-        assert set(data.training.where(split=split).table["domain"]) == {"real", "blend"}
-    assert set(data.selection.tests["mine"].table["domain"]) == set(DOMAINS)
+        assert set(data.splits.both.where(split=split).table["domain"]) == {"real", "blend"}
+    assert set(data.tests["mine"].table["domain"]) == set(DOMAINS)
     with pytest.raises(
         InputError,
         match=r"data\.train_forgeries names warp, but the training data holds blend, swap",
     ):
-        assert module(trees[0], train_forgeries=["warp"]).training
+        module(trees[0], train_forgeries=["warp"])
 
 
 def check_refused(
@@ -182,7 +183,7 @@ def test_rules_that_lack_something_are_refused(
 
 def test_the_only_forgery_cannot_be_left_out(tree: Path) -> None:
     with pytest.raises(InputError, match="which holds swap; name one of several"):
-        assert module(tree, left_out="swap").training
+        module(tree, left_out="swap")
 
 
 def test_every_rule_has_its_name_in_the_configuration() -> None:

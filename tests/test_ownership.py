@@ -11,7 +11,7 @@ import torch
 from fmsd.cli.main import main
 from fmsd.cli.sweep import begin_sweep
 from fmsd.data import pack
-from fmsd.data.packaged import packaged_manifest
+from fmsd.data.prepared_folder import prepared_manifest
 from fmsd.errors import InputError
 from fmsd.ownership import check_replaceable, path_below
 from fmsd.runs.claim import claim_run
@@ -363,7 +363,7 @@ def test_a_pack_reads_nothing_but_its_own_tars(place: Path, tmp_path: Path) -> N
         places.with_columns(
             tar=pl.when(pl.int_range(pl.len()) == 3).then(pl.lit(tar)).otherwise("tar")
         ).write_parquet(packed / pack.PLACES)
-        manifest = packaged_manifest(packed)
+        manifest = prepared_manifest(packed)
         assert manifest is not None
         with pytest.raises(InputError, match=r"The tar in .*pack\.parquet"):
             manifest.files()

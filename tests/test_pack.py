@@ -20,8 +20,8 @@ from fmsd.data.frame import Frame
 from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.image import read_bytes, read_image
 from fmsd.data.manifest import Manifest, read_manifest
-from fmsd.data.packaged import packaged_manifest
-from fmsd.data.selection import load_or_scan
+from fmsd.data.prepared_folder import prepared_manifest
+from fmsd.data.selected_frames import load_or_scan
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
 from fmsd.tasks.pack import parse_size
@@ -43,7 +43,7 @@ def files(tree: Path) -> Manifest:
 def packed(files: Manifest, tmp_path: Path) -> Manifest:
     """The same in tars of about three frames."""
     assert pack.write_pack(files.table, files.files(), tmp_path / "packed", 13_000) > 5
-    manifest = packaged_manifest(tmp_path / "packed")
+    manifest = prepared_manifest(tmp_path / "packed")
     assert manifest is not None
     return manifest
 

@@ -53,9 +53,9 @@ def test_training_videos_have_a_number_of_frames_of_their_own(tmp_path: Path) ->
     def indices(**numbers: int | None) -> dict[str, set[tuple[int, ...]]]:
         data = module(tmp_path, val_fraction=0.25, **numbers)
         tables = {
-            "train": data.training.where(split="train"),
-            "val": data.selection.validation,
-            "test": data.selection.tests["mine"],
+            "train": data.splits.train,
+            "val": data.splits.validation,
+            "test": data.tests["mine"],
         }
         return {
             name: {
@@ -74,7 +74,7 @@ def test_training_videos_have_a_number_of_frames_of_their_own(tmp_path: Path) ->
     assert indices(frames=3, train_frames=2) == {"train": {two}, "val": {three}, "test": {three}}
     assert indices(frames=2, train_frames=3) == {"train": {three}, "val": {two}, "test": {two}}
     assert indices(train_frames=2) == {"train": {two}, "val": {whole}, "test": {whole}}
-    with pytest.raises(InputError, match=r"data\.train_frames=0 must be at least 1"):
+    with pytest.raises(InputError, match=r"data\.train_frames=0 is out of range"):
         indices(train_frames=0)
 
 

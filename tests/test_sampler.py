@@ -382,7 +382,9 @@ def data(root: Path, **changes: Any) -> DataModule:
     loader = defaults | {name: changes.pop(name) for name in LOADER if name in changes}
     names: dict[str, Any] = {"train": ["one", "two"], "test": ["one"]}
     selection = Selection("mine", str(root), source, **(names | changes))
-    return DataModule(selection, **loader)
+    module = DataModule(selection, **loader)
+    module.load("training", "tests")
+    return module
 
 
 @pytest.mark.parametrize(
@@ -400,7 +402,7 @@ def test_a_domain_is_a_manipulation_or_what_a_column_says(
 ) -> None:
     module = data(tmp_path / "data", domains=domains, batches=batches)
     assert module.training_domains == names
-    table = module.training.where(split="train").table
+    table = module.splits.train.table
     column = "domain" if domains == "manipulation" else domains
     loader = module.train_dataloader()
     assert len(loader) == 4
@@ -422,7 +424,7 @@ def test_shuffled_batches_have_no_domains_and_every_row_once(tmp_path: Path) -> 
     seen = list(module.train_dataloader())
     assert sorted(torch.cat([batch.row for batch in seen]).tolist()) == list(range(30))
     names = np.array(["blend", "real", "swap"])[torch.cat([batch.domain for batch in seen])]
-    table = module.training.where(split="train").table
+    table = module.splits.train.table
     assert (
         names.tolist()
         == table[torch.cat([batch.row for batch in seen]).numpy()]["domain"].to_list()
@@ -463,7 +465,7 @@ def test_each_time_that_an_epoch_shows_a_frame_it_is_augmented_anew(
     leave a frame as it is now and then.
     """
     module = data(tmp_path / "data", train=["one"])
-    whole = module.training.where(split="train")
+    whole = module.splits.train
     manifest = blending.add_self_blended(whole) if always else whole
     rare = blending.SBI if always else "blend"
     last = manifest.table.filter(pl.col("domain") != rare)
@@ -498,7 +500,7 @@ def test_the_first_time_a_frame_is_shown_its_augmentation_follows_from_seed_epoc
     module = data(tmp_path / "data", batches=batches)
     loader = module.train_dataloader()
     loader.batch_sampler.set_epoch(2)  # pyright: ignore
-    files, seen = module.training.where(split="train").files(), set()
+    files, seen = module.splits.train.files(), set()
     for batch in loader:
         for row, image in zip(batch.row.tolist(), batch.image, strict=True):
             if row not in seen:
@@ -540,7 +542,7 @@ def test_processes_share_the_validation_frames_and_the_training_batches(
         assert {len(rows) for rows in validated[-1][:-1]} <= {-(-8 // processes)}
         trained.append(list(module.train_dataloader()))
     rows = sorted(itertools.chain(*itertools.chain(*validated)))
-    assert rows == list(range(len(module.selection.validation)))
+    assert rows == list(range(len(module.splits.validation)))
     for whole, *parts in zip(joint, *trained, strict=True):
         assert all(
             torch.equal(part.row, whole.row[rank::processes]) for rank, part in enumerate(parts)
@@ -549,7 +551,7 @@ def test_processes_share_the_validation_frames_and_the_training_batches(
             torch.equal(part.image, whole.image[rank::processes]) for rank, part in enumerate(parts)
         )
     assert len(torch.cat([batch.row for batch in module.test_loader("one")])) == len(
-        module.selection.tests["one"]
+        module.tests["one"]
     )
     drawn = [
         next(TrainingBatches(one, torch.device("cpu")).draw(1)).row

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +10,60 @@ import pytest
 
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import Frame
+from fmsd.data.manifest import Manifest
+from fmsd.data.selected_frames import (
+    list_frames,
+    load_test_datasets,
+    load_training_splits,
+    skipped_datasets,
+)
 from fmsd.data.selection import Selection
 from fmsd.data.sources import folder
+from fmsd.engine.datamodule import DataModule
 from fmsd.errors import InputError
 from tests.conftest import grow_tree, write_image
 from tests.test_engine import SPLITS, module, selection
 
 
+def loaded_tests(rules: Selection) -> dict[str, Manifest]:
+    return load_test_datasets(rules, list_frames(rules))
+
+
 def test_splits_do_not_mix(tree: Path) -> None:
     data = module(tree)
     parts = [
-        data.training.where(split="train"),
-        data.selection.validation,
-        data.selection.tests["mine"],
+        data.splits.train,
+        data.splits.validation,
+        data.tests["mine"],
     ]
     videos = [set(part.table["video"]) for part in parts]
     assert [len(part) for part in videos] == [4, 4, 4]
     assert len(set.union(*videos)) == 12
+
+
+def test_a_selection_is_frozen_and_reads_nothing(tmp_path: Path) -> None:
+    rules = selection(tmp_path / "nowhere")
+    with pytest.raises(FrozenInstanceError):
+        rules.frames = 8  # pyright: ignore[reportAttributeAccessIssue]
+    assert replace(rules, frames=8).frames_to_train == 8
+
+
+def test_each_part_is_loaded_alone_by_one_scan(tree: Path) -> None:
+    scans: list[Path] = []
+
+    def source(root: Path) -> Iterator[Frame]:
+        scans.append(root)
+        return folder.scan(root, "mine", "{split}/{domain}/{video}", SPLITS, ["real"])  # pyright: ignore
+
+    tested = DataModule(selection(tree, source=source, train=[]), size=32, workers=0)
+    assert not scans
+    tested.load("tests")
+    assert (len(scans), list(tested.tests)) == (1, ["mine"])
+    assert not hasattr(tested, "splits")
+    searched = DataModule(selection(tree, source=source, test=[]), size=32, workers=0)
+    searched.load("validation")
+    assert len(searched.splits.validation) == 8
+    assert (len(scans), hasattr(searched, "tests")) == (2, False)
 
 
 def test_without_a_validation_split_training_videos_are_held_out(
@@ -35,11 +72,9 @@ def test_without_a_validation_split_training_videos_are_held_out(
     root = grow_tree(tmp_path, splits=("train", "test"), videos=4)
     with caplog.at_level(logging.INFO, "fmsd"):
         data = module(root, val_fraction=0.25)
-        assert data.selection.validation.videos == 2
+        assert data.splits.validation.videos == 2
     assert "25 % of its training videos are held out" in caplog.text
-    assert not set(data.selection.validation.table["video"]) & set(
-        data.training.where(split="train").table["video"]
-    )
+    assert not set(data.splits.validation.table["video"]) & set(data.splits.train.table["video"])
 
 
 @pytest.mark.parametrize(
@@ -50,8 +85,8 @@ def test_without_a_validation_split_training_videos_are_held_out(
         ({"test": ["yours"]}, r"data\.test names yours, which data=mine does not hold"),
         ({"splits": ("train", "val")}, r"dataset mine has no test split"),
         ({"domains": ("real",)}, r"train split of mine has only real frames"),
-        ({"frames": 0}, r"data\.frames=0 must be at least 1"),
-        ({"batch_size": 0}, r"data\.batch_size=0 must be at least 1"),
+        ({"frames": 0}, r"data\.frames=0 is out of range; give at least 1, or null for all"),
+        ({"batch_size": 0}, r"data\.batch_size=0 is out of range; give at least 1"),
         (
             {"val_fraction": 1.5},
             r"data\.val_fraction=1\.5 is no share; give a number between 0 and 1",
@@ -69,8 +104,7 @@ def test_data_that_cannot_be_used_is_refused(
         tmp_path, **{name: changes.pop(name) for name in ("splits", "domains") if name in changes}
     )
     with pytest.raises(InputError, match=message):
-        data = module(changes.pop("root", root), **changes)
-        assert data.training and data.selection.tests  # noqa: PT018
+        module(changes.pop("root", root), **changes)
 
 
 def test_a_test_split_with_one_class_is_refused(tmp_path: Path) -> None:
@@ -79,7 +113,7 @@ def test_a_test_split_with_one_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"test split of mine has only fake frames, so no AUC exists"
     ):
-        assert selection(root).tests
+        loaded_tests(selection(root))
 
 
 def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(
@@ -96,16 +130,16 @@ def test_test_datasets_elsewhere_are_read_or_skipped_with_a_word(
         roots={"other": str(away), "third": None},
     )
     with caplog.at_level(logging.WARNING, "fmsd"):
-        assert list(data.tests) == ["mine", "other"]
+        assert list(loaded_tests(data)) == ["mine", "other"]
     assert "third is skipped: its root is not given (data.roots.third=PATH)" in caplog.text
-    assert data.skipped == ["third"]
+    assert skipped_datasets(data, list_frames(data)) == ["third"]
     alias = selection(home, test=["alias"], others={"alias": other}, roots={"alias": str(away)})
     with pytest.raises(
         InputError,
         match=r"away holds other, not alias; "
         r"correct data\.roots\.alias=PATH, or the name in conf/data/alias\.yaml",
     ):
-        assert alias.tests
+        loaded_tests(alias)
 
 
 def in_compressions(root: Path, dataset: str, *levels: str) -> Iterator[Frame]:
@@ -128,7 +162,7 @@ def test_of_several_compressions_one_has_to_be_named(tmp_path: Path) -> None:
             **changes,
         )
 
-    assert set(data().everything.table["compression"]) == {
+    assert set(list_frames(data()).table["compression"]) == {
         "c23",
         "c40",
     }  # a source that yields both was asked for both
@@ -142,25 +176,29 @@ def test_of_several_compressions_one_has_to_be_named(tmp_path: Path) -> None:
         match=r"crops holds mine in the compressions c23, c40; "
         r"choose one with data\.compression=NAME, or all",
     ):
-        assert selection(crops).everything
-    assert set(selection(crops, compression="all").everything.table["compression"]) == {
+        list_frames(selection(crops))
+    assert set(list_frames(selection(crops, compression="all")).table["compression"]) == {
         "c23",
         "c40",
     }
     with pytest.raises(
         InputError, match=r"data\.compression=raw is asked for, but .*home holds mine in c23, c40"
     ):
-        assert data(compression="raw").everything
+        list_frames(data(compression="raw"))
     chosen = data(compression="c40")
-    for manifest in (chosen.training, chosen.tests["mine"]):
+    tested, trained = (
+        loaded_tests(chosen)["mine"],
+        load_training_splits(chosen, list_frames(chosen)),
+    )
+    for manifest in (trained.train, trained.validation, tested):
         assert set(manifest.table["compression"]) == {"c40"}
-    assert chosen.tests["mine"].digest() != data(compression="c23").tests["mine"].digest()
+    assert tested.digest() != loaded_tests(data(compression="c23"))["mine"].digest()
     elsewhere = {
         "others": {"other": lambda root: in_compressions(root, "other", "c23", "c40")},
         "roots": {"other": str(tmp_path / "home")},
     }
     home = grow_tree(tmp_path / "plain")
-    read = selection(home, test=["mine", "other"], compression="c23", **elsewhere).tests
+    read = loaded_tests(selection(home, test=["mine", "other"], compression="c23", **elsewhere))
     assert {name: set(test.table["compression"]) for name, test in read.items()} == {
         "mine": {""},
         "other": {"c23"},
@@ -173,14 +211,14 @@ def test_a_file_that_is_trained_and_tested_on_is_refused(tree: Path) -> None:
             yield replace(frame, split="test")
 
     with pytest.raises(InputError, match=r"is a training and a test frame of other"):
-        assert selection(
-            tree, test=["other"], others={"other": same}, roots={"other": str(tree)}
-        ).tests
+        loaded_tests(
+            selection(tree, test=["other"], others={"other": same}, roots={"other": str(tree)})
+        )
 
 
 def test_a_manifest_takes_the_place_of_a_scan(tree: Path, tmp_path: Path) -> None:
     scanned = selection(tree)
-    scanned.everything.write(tmp_path / "manifest.parquet")
+    list_frames(scanned).write(tmp_path / "manifest.parquet")
 
     def never(root: Path) -> Iterator[Frame]:
         raise AssertionError(f"{root} was scanned")
@@ -193,4 +231,4 @@ def test_a_manifest_takes_the_place_of_a_scan(tree: Path, tmp_path: Path) -> Non
         ["mine"],
         manifest=str(tmp_path / "manifest.parquet"),
     )
-    assert read.tests["mine"].digest() == scanned.tests["mine"].digest()
+    assert loaded_tests(read)["mine"].digest() == loaded_tests(scanned)["mine"].digest()

@@ -89,7 +89,7 @@ def test_every_row_of_a_result_carries_the_stamp_of_its_dataset_and_level(tmp_pa
 def test_results_without_facts_have_no_stamp(tree: Path) -> None:
     data = module(tree)
     own = protocol_stamps(data, training_facts(data, "iid"))
-    predictions = data.selection.tests["mine"].table.with_columns(logit=0.5)
+    predictions = data.tests["mine"].table.with_columns(logit=0.5)
     assert with_stamps(compute_results(predictions, "iid"), own)["stamp"].is_in(list(own)).all()
     assert with_stamps(compute_results(predictions, "iid"), {})["stamp"].is_null().all()
 

@@ -465,7 +465,7 @@ def test_an_interrupted_run_keeps_its_best_weights_and_can_be_evaluated(tmp_path
 
 def test_settings_out_of_range(tmp_path: Path) -> None:
     data = ("data=folder", f"data.root={grow_tree(tmp_path / 'data')}", *SMOKE)
-    assert "data.frames=0 must be at least 1" in refused(
+    assert "data.frames=0 is out of range; give at least 1, or null for all" in refused(
         "train", *data, "data.frames=0", cwd=tmp_path
     )
     assert "learner.accumulate=0 is out of range; give at least 1" in refused(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from fmsd.cli.main import main
 from fmsd.data import manifest as manifests
-from fmsd.data import packaged
+from fmsd.data import prepared_folder
 from fmsd.data.manifest import Manifest
 from fmsd.metrics.table import best_thresholds, compute_results
 from fmsd.quoting import hydra_quote
@@ -147,7 +147,7 @@ def test_manifests_and_tables_are_those_of_the_named_file(tmp_path: Path) -> Non
         )
         packed.rename(tmp_path / f"p{name}")
     for name in ("m[1]", "m1", "m*"):  # each pack has its own places, all of which are found
-        found = packaged.packaged_manifest(tmp_path / f"p{name}")
+        found = prepared_folder.prepared_manifest(tmp_path / f"p{name}")
         assert isinstance(found, Manifest)
         assert all(f"p{name}/00000.tar#" in file for file in found.files())
 

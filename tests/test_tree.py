@@ -20,6 +20,7 @@ from fmsd.data.extraction.video import sample_video
 from fmsd.data.frame import Frame, Problem, Video
 from fmsd.data.loading import image
 from fmsd.data.loading.image import read_image
+from fmsd.data.selected_frames import list_frames, load_training_splits
 from fmsd.data.selection import Selection
 from fmsd.data.sources import celebdf, df40, dfdc, ffpp, folder, tree, uadfv, wilddeepfake
 from fmsd.data.sources.tree import list_videos, read_folder
@@ -118,7 +119,7 @@ def test_every_ending_has_one_meaning() -> None:
         image.SUFFIXES,
         image.UNSUPPORTED_SUFFIXES,
         tree.VIDEO_SUFFIXES,
-        tree.UNDECODED_SUFFIXES,
+        tree.UNDECODED_VIDEO_SUFFIXES,
     )
     assert sum(map(len, tables)) == len(frozenset().union(*tables))
 
@@ -266,7 +267,7 @@ def test_index_and_training_report_what_is_left_out(
     assert len(caplog.records) == 3
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        assert len(module(odd).training) == 16
+        assert len(load_training_splits(module(odd), list_frames(module(odd))).both) == 16
     assert [
         record.getMessage() for record in caplog.records if "holds 2 files" in record.getMessage()
     ]
@@ -420,7 +421,7 @@ def test_names_that_are_no_utf8_are_named_by_every_command(
     sentence = nameless(tree, what)
     for command in (
         lambda: index(module(tree), tmp_path / "m.parquet"),
-        lambda: module(tree).training,
+        lambda: list_frames(module(tree)),
         lambda: group_videos(TREE(tree), []),
     ):
         with pytest.raises(InputError) as refusal:

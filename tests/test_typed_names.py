@@ -9,12 +9,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fmsd.data import overrides
-from fmsd.data.frame import Entry
+from fmsd.cli.build import build_selection
+from fmsd.data import name_overrides
+from fmsd.data.selected_frames import list_frames, load_test_datasets, load_training_splits
 from fmsd.data.selection import Selection
-from fmsd.data.sources import (
-    folder,
-)
 from fmsd.errors import InputError
 from tests.conftest import grow_tree
 from tests.indexing import SPLITS, domains, refusal, run
@@ -65,16 +63,16 @@ def test_a_remedy_writes_a_name_as_the_command_line_reads_it(odd: str) -> None:
         (one,) = shlex.split(word)
         return OmegaConf.create({"key": OverridesParser.create().parse_override(one).value()}).key
 
-    assert overrides.as_names(
-        list(parsed(overrides.list_override("key", [odd, "other"]))), "key"
+    assert name_overrides.as_names(
+        list(parsed(name_overrides.list_override("key", [odd, "other"]))), "key"
     ) == [
         odd,
         "other",
     ]
-    if word := overrides.mapping_override("key", {odd: 1}):
-        assert {overrides.as_name(key, "key"): value for key, value in parsed(word).items()} == {
-            odd: 1
-        }
+    if word := name_overrides.mapping_override("key", {odd: 1}):
+        assert {
+            name_overrides.as_name(key, "key"): value for key, value in parsed(word).items()
+        } == {odd: 1}
     else:
         assert not re.fullmatch(r"[A-Za-z]+", odd) or odd in ("true", "null", "nan")
 
@@ -86,14 +84,14 @@ def test_what_has_lost_its_spelling_is_no_name(lost: object) -> None:
         match=r"data\.test gives .* where a name is wanted; "
         r"put the name in double quotes.*'data\.test=\[\"NAME\"\]'",
     ):
-        overrides.as_names(["a", lost], "data.test")
+        name_overrides.as_names(["a", lost], "data.test")
     with pytest.raises(InputError, match=r"where a name is wanted"):
-        overrides.as_name(lost, "data.left_out")
+        name_overrides.as_name(lost, "data.left_out")
 
 
 def test_one_name_is_a_list_of_one_and_never_its_letters() -> None:
-    assert overrides.as_names("real", "k") == ["real"]
-    assert overrides.as_names(0, "k") == ["0"]
+    assert name_overrides.as_names("real", "k") == ["real"]
+    assert name_overrides.as_names(0, "k") == ["0"]
 
 
 def test_numbers_on_the_command_line_name_folders(
@@ -114,24 +112,27 @@ def test_numbers_on_the_command_line_name_folders(
 def test_numbers_name_datasets_forgeries_and_compressions(tmp_path: Path) -> None:
     root = grow_tree(tmp_path / "5", domains=("real", "1", "2"), videos=4).parent
 
-    def source(place: Path) -> list[Entry]:
-        return list(folder.scan(place, "x", "{dataset}/{split}/{domain}/{video}", SPLITS, ["real"]))  # pyright: ignore[reportArgumentType]
+    def selection(**changes: Any) -> Selection:
+        source = {
+            "_target_": "fmsd.data.sources.folder.scan",
+            "_partial_": True,
+            "dataset": "x",
+            "layout": "{dataset}/{split}/{domain}/{video}",
+            "splits": SPLITS,
+            "real": ["real"],
+        }
+        names = {"name": 5, "train": [5], "test": 5} | changes
+        target = {"_target_": "fmsd.data.selection.Selection", "root": str(root), "source": source}
+        return build_selection(OmegaConf.create(target | names))
 
-    data = Selection(
-        5,
-        str(root),
-        source,
-        [5],
-        [5],
-        forgeries=[1, 2],
-        train_forgeries=[2, 1],
-        left_out=1,
-    )
-    assert set(data.training.where(split="train").table["domain"]) == {"real", "2"}
-    assert set(data.training.where(split="val").table["domain"]) == {"real", "1"}
-    assert list(data.tests) == ["5"]
-    assert set(data.tests["5"].table["domain"]) == {"real", "1", "2"}
+    data = selection(forgeries=[1, 2], train_forgeries=[2, 1], left_out=1)
+    listed = list_frames(data)
+    splits, tests = load_training_splits(data, listed), load_test_datasets(data, listed)
+    assert set(splits.train.table["domain"]) == {"real", "2"}
+    assert set(splits.validation.table["domain"]) == {"real", "1"}
+    assert list(tests) == ["5"]
+    assert set(tests["5"].table["domain"]) == {"real", "1", "2"}
     with pytest.raises(InputError, match=r"data\.forgeries names 3, but data=5 holds 1, 2"):
-        _ = Selection(5, str(root), source, [5], [5], forgeries=[3]).everything
+        list_frames(selection(forgeries=[3]))
     with pytest.raises(InputError, match=r"data\.train names ff, but"):
-        _ = Selection(5, str(root), source, "ff", [5]).training
+        load_training_splits(selection(train="ff"), listed)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmsd.cli.conf_files import dotted_key, walk
 from fmsd.cli.hydra_compat import dotted_key_of
+from fmsd.data.name_overrides import as_name, as_names
 from fmsd.errors import InputError
 
 LOADER_KEYS = ("size", "augment", "batches", "domains", "batch_size", "workers", "seed")
@@ -133,7 +134,28 @@ def build_selection(data: DictConfig) -> Any:
     with open_dict(selection):
         for key in LOADER_KEYS:
             selection.pop(key, None)
+        spell_names(selection)
     return build(selection)
+
+
+def spell_names(selection: DictConfig) -> None:
+    """Makes every name in the configuration of a selection text; the command line reads `0` as 0.
+
+    A single name in place of a list becomes a list.
+
+    Raises:
+        InputError: a value whose spelling is lost, such as 1.0, true or null.
+    """
+    spelling = {"name": as_name, "train": as_names, "test": as_names}
+    optional = {"compression": as_name, "left_out": as_name}
+    optional |= {"forgeries": as_names, "train_forgeries": as_names}
+    spelling |= {key: spell for key, spell in optional.items() if selection.get(key) is not None}
+    for key, spell in spelling.items():
+        if key in selection:
+            selection[key] = spell(selection[key], f"data.{key}")
+    for key in ("others", "roots"):
+        for name in [name for name in selection.get(key) or () if not isinstance(name, str)]:
+            selection[key][as_name(name, f"data.{key}")] = selection[key].pop(name)
 
 
 def data_factory(data: DictConfig) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 import fmsd.cli.resolvers  # noqa: F401  which the configuration files call
 from fmsd.cli.hydra_compat import group_choices
-from fmsd.data.overrides import as_names
+from fmsd.data.name_overrides import as_names
 from fmsd.errors import InputError
 from fmsd.package_files import EMBEDDED
 
@@ -66,13 +66,13 @@ def default_root(data: Mapping[Any, Any]) -> str | None:
 
 def check_source(data: DictConfig, overrides: Sequence[str]) -> None:
     """Rejects `data.source.*` overrides when a manifest replaces the source."""
-    from fmsd.data import packaged
+    from fmsd.data import prepared_folder
 
     idle = [override for override in overrides if override.lstrip("+~").startswith("data.source.")]
     root = None if data.root is None else Path(absolute_path(data.root))
     if idle and (
         data.manifest is not None
-        or (root is not None and packaged.packaged_manifest(root) is not None)
+        or (root is not None and prepared_folder.prepared_manifest(root) is not None)
     ):
         raise InputError(
             f"{', '.join(idle)} would have no effect: {data.manifest or root} brings a manifest, "

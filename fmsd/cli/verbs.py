@@ -53,17 +53,14 @@ def explain(config: DictConfig, folder: Path, command: list[str]) -> None:
     from fmsd.tasks import explain as task
 
     run, run_config = load_finished_run(config, "explain", ("backbone",))
-    data, out = build_data(run_config.data), run.folder / EXPLANATIONS
-    if config.out is not None:
-        out = Path(absolute_path(config.out))
-    elif config.data is not None:
-        out /= "_".join(data.selection.tests)
+    own_folder = run.folder / EXPLANATIONS
     task.explain(
         run=run,
         detector=build(run_config.backbone),
-        data=data,
+        data=build_data(run_config.data),
         trainer=build(run_config.trainer),
-        out=out,
+        out=own_folder if config.out is None else Path(absolute_path(config.out)),
+        by_dataset=config.out is None and config.data is not None,
         **{name: config[name] for name in ("images", "frames", "how", "layer", "seed", "domains")},
     )
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from fmsd.data.frame import SPLITS
 from fmsd.data.manifest import Manifest
-from fmsd.data.packaged import crop_settings
+from fmsd.data.prepared_folder import crop_settings
 
 
 def describe_datasets(manifest: Manifest) -> dict[str, dict[str, Any]]:

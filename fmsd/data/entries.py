@@ -31,7 +31,8 @@ def from_entries(entries: Iterable[Entry], root: Path) -> Manifest:
         InputError: there is no frame, a video has no extracted frames, a frame has a value of the
             wrong type, or a dataset's frames lie in folders of several kinds.
     """
-    problems, parts = list[Problem](), list[pl.DataFrame]()
+    problems: list[Problem] = []
+    parts: list[pl.DataFrame] = []
     frames = _frames(entries, problems)
     try:
         while rows := [_row(frame) for frame in itertools.islice(frames, CHUNK)]:

@@ -99,12 +99,14 @@ class Problem:
         what: the defect, naming the file or video; without a full stop.
         remedy: how to repair it, or how it was read, as a clause; without a full stop.
         files: number of files it concerns, where it sums up those of a folder.
+        domain: the domain of what is missing, where it is known.
     """
 
     kind: str
     what: str
     remedy: str = ""
     files: int = 0
+    domain: str | None = None
 
     def __str__(self) -> str:
         return sentence(self.what, self.remedy)

@@ -77,14 +77,14 @@ class Manifest:
             for length in lengths
             for place in frame_positions(length, frames, sampling)
         ]
-        wanted = pl.DataFrame(
+        positions = pl.DataFrame(
             chosen, schema={"length": pl.UInt32, "place": pl.UInt32}, orient="row"
         )
         placed = self.table.with_columns(
             pl.col("index").rank("ordinal").over("video").cast(pl.UInt32).sub(1).alias("place"),
             pl.len().over("video").alias("length"),
         )
-        kept = placed.join(wanted, on=["length", "place"], how="semi", maintain_order="left")
+        kept = placed.join(positions, on=["length", "place"], how="semi", maintain_order="left")
         return replace(self, table=kept.select(SCHEMA.names()))
 
     def only(
@@ -96,11 +96,13 @@ class Manifest:
             forgeries: domains to keep beside `real`; None keeps all.
             compression: the compression to keep beside the empty one; None keeps all.
         """
-        wanted = {
+        allowed = {
             "domain": None if forgeries is None else [REAL, *forgeries],
             "compression": None if compression is None else [compression, ""],
         }
-        return self.where(**{name: values for name, values in wanted.items() if values is not None})
+        return self.where(
+            **{name: values for name, values in allowed.items() if values is not None}
+        )
 
     def first(self, videos: int | None) -> "Manifest":
         """At most `videos` videos of each dataset, split and domain; None keeps all."""
@@ -129,8 +131,10 @@ class Manifest:
             rank=pl.col("key").rank("ordinal").over(kind), count=pl.len().over(kind)
         )
         drawn = pl.col("count").map_elements(lambda count: ceil_share(fraction, count), pl.Int64)
-        held = ranked.filter((pl.col("rank") <= drawn) & (pl.col("count") > 1))
-        videos = train.join(held, on=["dataset", "source"], how="semi")["video"].unique().to_list()
+        held_out = ranked.filter((pl.col("rank") <= drawn) & (pl.col("count") > 1))
+        videos = (
+            train.join(held_out, on=["dataset", "source"], how="semi")["video"].unique().to_list()
+        )
         moved = (pl.col("split") == "train") & pl.col("video").is_in(videos)
         split = pl.when(moved).then(pl.lit("val")).otherwise("split")
         return replace(self, table=self.table.with_columns(split=split))

@@ -59,7 +59,7 @@ def write_pack(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         what = "holds a pack already" if (out / MARK).is_file() else "is not an empty folder"
         raise InputError(f"{out} {what}", "choose another folder with out=FOLDER, or remove it")
-    written = list[Path]()
+    written: list[Path] = []
     places = list[tuple[str, int, int]]()
     try:
         out.mkdir(parents=True, exist_ok=True)

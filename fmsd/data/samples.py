@@ -9,7 +9,7 @@ import polars as pl
 
 from fmsd.data.frame import REAL
 from fmsd.data.manifest import Manifest, evenly_spaced
-from fmsd.data.overrides import as_names
+from fmsd.data.name_overrides import as_names
 from fmsd.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -30,16 +30,16 @@ def limit_domains(
     Raises:
         InputError: a domain is in none of the datasets.
     """
-    wanted = None if domains is None else as_names(domains, "domains")
+    requested = None if domains is None else as_names(domains, "domains")
     known = sorted({name for manifest in tests.values() for name in manifest.table["domain"]})
-    if wrong := [name for name in wanted or () if name not in known]:
+    if wrong := [name for name in requested or () if name not in known]:
         raise InputError(
             f"domains={wrong[0]} is in no test dataset", f"choose of {', '.join(known)}"
         )
     limited = {}
     for dataset, manifest in tests.items():
         names = [part["domain"][0] for part in by_domain(manifest.table)]
-        names = [name for name in names if wanted is None or name in wanted]
+        names = [name for name in names if requested is None or name in requested]
         if len(names) > MAX_DOMAINS:
             log.warning(
                 "The heat maps of %s show %d domains and leave out %d; domains=[NAME,...] chooses "

@@ -1,50 +1,13 @@
-"""Checks of a selection: settings in range, names that the data hold, splits that can be used."""
+"""Checks of a selection against the data: names that are present, splits that can be used."""
 
 from collections.abc import Sequence
 
 import polars as pl
 
-from fmsd.data import packaged
+from fmsd.data import prepared_folder
 from fmsd.data.frame import REAL
 from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
-
-
-def check_limits(**limits: int | None) -> None:
-    """Refuses limits below 1; None is no limit.
-
-    Raises:
-        InputError: there is one; all of them are named.
-    """
-    if wrong := [
-        f"data.{key}={value}" for key, value in limits.items() if value is not None and value < 1
-    ]:
-        raise InputError(
-            f"{', '.join(wrong)} must be at least 1",
-            "null means no limit for frames and videos, and train_frames=null as many as frames",
-        )
-
-
-def check_share(val_fraction: float) -> None:
-    """Refuses a share of held-out videos outside (0, 1).
-
-    Raises:
-        InputError: it is outside.
-    """
-    if not 0 < val_fraction < 1:
-        raise InputError(
-            f"data.val_fraction={val_fraction} is no share", "give a number between 0 and 1"
-        )
-
-
-def check_choice(key: str, value: str, known: Sequence[str]) -> None:
-    """Refuses a value of `data.KEY` that is none of the known ones.
-
-    Raises:
-        InputError: it is none of them.
-    """
-    if value not in known:
-        raise InputError(f"data.{key}={value} is unknown", f"choose one of {', '.join(known)}")
 
 
 def in_compression(
@@ -67,47 +30,39 @@ def in_compression(
         return manifest
     for name in datasets:
         levels = manifest.where(dataset=name).table["compression"].unique().sort()
-        held = [level for level in levels if level]
+        present = [level for level in levels if level]
         if (
-            len(held) > 1
+            len(present) > 1
             and compression is None
-            and packaged.crop_settings(manifest.root) is not None
+            and prepared_folder.crop_settings(manifest.root) is not None
         ):
             raise InputError(
-                f"{manifest.root} holds {name} in the compressions {', '.join(held)}",
+                f"{manifest.root} holds {name} in the compressions {', '.join(present)}",
                 "choose one with data.compression=NAME, or all",
             )
-        if held and compression not in (None, *held):
+        if present and compression not in (None, *present):
             raise InputError(
                 f"data.compression={compression} is asked for, but {manifest.root} holds "
-                f"{name} in {', '.join(held)}",
+                f"{name} in {', '.join(present)}",
                 f"correct it, or leave {name} out of data.train=[...] and data.test=[...]",
             )
     return manifest.only(compression=compression)
 
 
 def check_forgeries(manifest: Manifest, forgeries: Sequence[str] | None, data: str) -> None:
-    """Refuses forgeries to select that a manifest does not hold.
-
-    Raises:
-        InputError: there is one.
-    """
+    """Refuses forgeries to select that a manifest does not hold."""
     known = manifest.table["domain"].unique().sort().to_list()
     if unknown := [name for name in forgeries or () if name not in known or name == REAL]:
-        held = ", ".join(name for name in known if name != REAL)
+        present = ", ".join(name for name in known if name != REAL)
         raise InputError(
-            f"data.forgeries names {', '.join(unknown)}, but data={data} holds {held}",
+            f"data.forgeries names {', '.join(unknown)}, but data={data} holds {present}",
             "correct data.forgeries=[...]",
         )
 
 
 def check_sampling(manifest: Manifest, sampling: str, protocol: str) -> None:
-    """Refuses crops whose frames were taken from their videos by another rule than the protocol's.
-
-    Raises:
-        InputError: they were.
-    """
-    crops = packaged.crop_settings(manifest.root)
+    """Refuses crops whose frames were sampled by another rule than the protocol's."""
+    crops = prepared_folder.crop_settings(manifest.root)
     if crops is not None and crops["frames"] is not None and crops["sampling"] != sampling:
         kind = {"spread": "evenly spread frames", "first": "the first frames"}
         raise InputError(
@@ -118,11 +73,7 @@ def check_sampling(manifest: Manifest, sampling: str, protocol: str) -> None:
 
 
 def check_train_names(names: Sequence[str], manifest: Manifest, data: str) -> None:
-    """Refuses training datasets that a manifest does not hold, and no training dataset at all.
-
-    Raises:
-        InputError: there is such a dataset, or none.
-    """
+    """Refuses training datasets that a manifest does not hold, and no training dataset at all."""
     known = manifest.table["dataset"].unique().sort().to_list()
     if not names:
         raise InputError(
@@ -137,11 +88,7 @@ def check_train_names(names: Sequence[str], manifest: Manifest, data: str) -> No
 
 
 def check_train_forgeries(manifest: Manifest, forgeries: Sequence[str] | None) -> None:
-    """Refuses forgeries to train on that the training data do not hold.
-
-    Raises:
-        InputError: there is one.
-    """
+    """Refuses forgeries to train on that the training data does not hold."""
     known = forgeries_of(manifest)
     if unknown := [name for name in forgeries or () if name not in known]:
         raise InputError(
@@ -152,11 +99,7 @@ def check_train_forgeries(manifest: Manifest, forgeries: Sequence[str] | None) -
 
 
 def check_left_out(manifest: Manifest, forgery: str) -> None:
-    """Refuses to leave out a forgery that the train split does not hold, or its only one.
-
-    Raises:
-        InputError: it is such a forgery.
-    """
+    """Refuses to leave out a forgery that the train split does not hold, or its only one."""
     known = forgeries_of(manifest.where(split="train"))
     if forgery not in known or len(known) < 2:
         raise InputError(
@@ -167,27 +110,19 @@ def check_left_out(manifest: Manifest, forgery: str) -> None:
 
 
 def check_classes(manifest: Manifest, split: str, datasets: Sequence[str]) -> None:
-    """Refuses a split for training or validation that lacks real or fake frames.
-
-    Raises:
-        InputError: it does.
-    """
+    """Refuses a split for training or validation that lacks real or fake frames."""
     labels = manifest.where(split=split).table["label"].unique().to_list()
     if len(labels) < 2:
-        held = "no" if not labels else "only fake" if labels[0] else "only real"
+        present = "no" if not labels else "only fake" if labels[0] else "only real"
         raise InputError(
-            f"The {split} split of {', '.join(datasets)} has {held} frames",
+            f"The {split} split of {', '.join(datasets)} has {present} frames",
             "a detector needs real and fake ones in it (where validation videos are held out, "
             "those whose names share the part before the first _ go together)",
         )
 
 
 def check_test_split(test: Manifest, name: str) -> None:
-    """Refuses a test split that is empty or holds one class only.
-
-    Raises:
-        InputError: it does.
-    """
+    """Refuses a test split that is empty or holds one class only."""
     if not len(test):
         raise InputError(
             f"The dataset {name} has no test split",
@@ -205,12 +140,9 @@ def check_folder_names(test: Manifest, name: str, protocol: str) -> None:
     """Refuses a test split where every fake video has the folder name of a real one.
 
     A video that is grouped by its folder's name counts as real if any of its frames is.
-
-    Raises:
-        InputError: it is such a split.
     """
     videos = test.table.select("label", folder=pl.col("video").str.extract(r"([^/]+)$"))
-    real, fake = (set(videos.filter(label=label)["folder"]) for label in (0, 1))
+    real, fake = set(videos.filter(label=0)["folder"]), set(videos.filter(label=1)["folder"])
     if fake <= real:
         raise InputError(
             f"Every fake video of {name} bears the name of a real one, so by name alone "
@@ -220,11 +152,7 @@ def check_folder_names(test: Manifest, name: str, protocol: str) -> None:
 
 
 def check_disjoint(test: Manifest, training_files: frozenset[str], name: str) -> None:
-    """Refuses a test split that shares a file with the training datasets.
-
-    Raises:
-        InputError: it does.
-    """
+    """Refuses a test split that shares a file with the training datasets."""
     if both := training_files.intersection(test.files()):
         raise InputError(
             f"{min(both)} is a training and a test frame of {name}",

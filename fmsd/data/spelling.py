@@ -114,7 +114,11 @@ def normal_form_problems(where: Path | str, count: int) -> list[Problem]:
 
 
 def missing_problems(
-    listed: Iterable[str], on_disk: Container[str], where: Path | str, folder: Path
+    listed: Iterable[str],
+    on_disk: Container[str],
+    where: Path | str,
+    folder: Path,
+    domains: Mapping[str, str] | None = None,
 ) -> Iterator[Problem]:
     """A problem for each name of a list that is not on disk.
 
@@ -122,15 +126,21 @@ def missing_problems(
         on_disk: the names on disk.
         where: the list, for messages.
         folder: the folder in which the names should be.
+        domains: the domain of each name, where it is known.
     """
     for name in listed:
         if name not in on_disk:
             what = f"{where} lists {name}, which {folder} does not hold"
-            yield Problem("missing", what, "complete the copy")
+            domain = (domains or {}).get(name)
+            yield Problem("missing", what, "complete the copy", domain=domain)
 
 
 def match_names(
-    listed: Mapping[str, T], on_disk: Collection[str], where: Path | str, folder: Path
+    listed: Mapping[str, T],
+    on_disk: Collection[str],
+    where: Path | str,
+    folder: Path,
+    domains: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, T], list[Problem]]:
     """Renames the keys of a list to the names on disk, across Unicode normal forms.
 
@@ -139,6 +149,7 @@ def match_names(
         on_disk: the names on disk.
         where: the list, for messages.
         folder: the folder in which the names should be.
+        domains: the domain of each listed name, where it is known.
 
     Returns:
         The values by name on disk, and problems: names that are missing on disk, and the number of
@@ -153,7 +164,7 @@ def match_names(
         name: others[0] for name in lacking if len(others := spellings.pop(to_nfc(name), [])) == 1
     }
     missing = missing_problems(
-        (name for name in listed if name not in renamed), on_disk, where, folder
+        (name for name in listed if name not in renamed), on_disk, where, folder, domains
     )
     return {renamed.get(name, name): about for name, about in listed.items()}, [
         *missing,

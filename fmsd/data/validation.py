@@ -40,7 +40,8 @@ def check_files(table: pl.DataFrame, files: Sequence[str], root: Path) -> None:
         InputError: the first check that fails, with the rows that fail it.
     """
     size = functools.cache(lambda tar: Path(tar).stat().st_size if os.path.isfile(tar) else -1)
-    absent, cut = list[int](), list[int]()
+    absent: list[int] = []
+    cut: list[int] = []
     for row, place in enumerate(files):
         if member := parse_tar_member(place):
             tar, offset, length = member

@@ -1,17 +1,17 @@
 """Loaders: the frames of a selection as batches for training, validation and tests."""
 
-import functools
 import logging
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import polars as pl
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from fmsd.data import selection_checks as checks
+from fmsd.checks import check_choice, check_range
 from fmsd.data.frame import SCHEMA
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
@@ -19,7 +19,15 @@ from fmsd.data.loading.dataset import FrameDataset, start_worker
 from fmsd.data.loading.sampler import EndlessBatches, EveryDomain, ProcessBatches, Shuffle
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import available_cores
+from fmsd.data.selected_frames import (
+    TrainingSplits,
+    list_frames,
+    load_test_datasets,
+    load_training_splits,
+    skipped_datasets,
+)
 from fmsd.data.selection import Selection
+from fmsd.data.selection_checks import check_classes
 from fmsd.engine.lightning_compat import fit_position
 from fmsd.errors import InputError
 from fmsd.metrics.video import aggregation
@@ -31,11 +39,15 @@ MANIPULATION = "manipulation"
 """The value of `data.domains` for which the domain of a fake frame is its forgery."""
 
 
+Part = Literal["training", "validation", "tests"]
+"""A part of the data that a verb needs; `training` includes validation."""
+
+
 class DataModule(LightningDataModule):
-    """Loads the frames of a selection.
+    """The batches of a selection's frames, which `load` reads from disk.
 
     Args:
-        selection: the frames.
+        selection: the rules that choose the frames.
         size: height and width of the network's input in pixels.
         augment: name of the training augmentation, see `fmsd.data.loading.transforms`; with `sbi`,
             self-blended images replace the training fakes.
@@ -50,9 +62,20 @@ class DataModule(LightningDataModule):
         seed: of order and augmentation.
         watch_tests: the test datasets are scored after every epoch, too.
 
+    Attributes:
+        listed: all frames of the root, see `fmsd.data.selected_frames.list_frames`.
+        splits: the train and val splits; the parts `training` and `validation` load them.
+        tests: the test split of each test dataset; the part `tests` loads them.
+        skipped: the test datasets without a root; the part `tests` finds them.
+
     Raises:
         InputError: a setting is out of range or unknown.
     """
+
+    listed: Manifest
+    splits: TrainingSplits
+    tests: dict[str, Manifest]
+    skipped: list[str]
 
     def __init__(
         self,
@@ -68,10 +91,9 @@ class DataModule(LightningDataModule):
         watch_tests: bool = False,
     ) -> None:
         super().__init__()
-        checks.check_choice("batches", batches, ("shuffle", "balanced", "natural"))
-        checks.check_choice("domains", domains, (MANIPULATION, *SCHEMA.names()))
-        if batch_size < 1:
-            raise InputError(f"data.batch_size={batch_size} must be at least 1", "raise it")
+        check_choice("data.batches", batches, ("shuffle", "balanced", "natural"))
+        check_choice("data.domains", domains, (MANIPULATION, *SCHEMA.names()))
+        check_range("data.batch_size", batch_size, 1)
         aggregation(selection.video_score)
         self.selection = selection
         self.size = size
@@ -84,41 +106,45 @@ class DataModule(LightningDataModule):
         self.watch_tests = watch_tests
         self.position = (0, 0)  # epoch and batch that training begins with
 
-    @functools.cached_property
-    def training(self) -> Manifest:
-        """The train and val splits, with self-blended images in the train split if they are wanted.
+    def load(self, *parts: Part) -> None:
+        """Reads the frames of some parts from disk, once for all that follows, and checks them.
+
+        With `augment=sbi` self-blended images replace the fakes of the train split.
 
         Raises:
-            InputError: the selection cannot be used, or a split lacks a class.
+            InputError: frames of these parts cannot be used, or the train or val split lacks a
+                class.
         """
-        whole = self.selection.training
-        if self.augment == blending.SBI:
-            whole = blending.add_self_blended(whole)
-        for split in ("train", "val"):
-            checks.check_classes(whole, split, self.selection.train_names)
-        return whole
+        self.listed = list_frames(self.selection)
+        if "training" in parts or "validation" in parts:
+            self.splits = load_training_splits(self.selection, self.listed)
+        if "training" in parts:
+            if self.augment == blending.SBI:
+                blended = blending.add_self_blended(self.splits.train)
+                self.splits = replace(self.splits, train=blended)
+            check_classes(self.splits.train, "train", self.selection.train)
+        if "training" in parts or "validation" in parts:
+            check_classes(self.splits.validation, "val", self.selection.train)
+        if "tests" in parts:
+            self.skipped = skipped_datasets(self.selection, self.listed)
+            self.tests = load_test_datasets(self.selection, self.listed)
 
     @property
     def validations(self) -> dict[str, Manifest]:
         """The manifests scored after every epoch, by name: validation (""), then watched tests."""
-        tests = self.selection.tests if self.watch_tests else {}
-        return {"": self.selection.validation} | tests
+        return {"": self.splits.validation} | (self.tests if self.watch_tests else {})
 
     @property
     def rank_and_world_size(self) -> tuple[int, int]:
         """The rank of this process and the number of processes; (0, 1) without a trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    @functools.cached_property
+    @property
     def training_domains(self) -> list[str]:
         """The domains of domain batches in the order of their ids; none for shuffled batches."""
         if self.batches == "shuffle":
             return []
-        return self._domain(self._train_split).drop_nulls().unique().sort().to_list()
-
-    @property
-    def _train_split(self) -> Manifest:
-        return self.training.where(split="train")
+        return self._domain(self.splits.train).drop_nulls().unique().sort().to_list()
 
     def _domain(self, manifest: Manifest) -> pl.Series:
         """The name of each frame's domain; null for real frames that are dealt to domains."""
@@ -136,7 +162,7 @@ class DataModule(LightningDataModule):
             InputError: a batch is too small for the domains or the processes, or a domain lacks a
                 class.
         """
-        manifest = self._train_split
+        manifest = self.splits.train
         dataset = FrameDataset(manifest, domain_names(manifest), self.size, self.augment, self.seed)
         rank, processes = self.rank_and_world_size
         if self.batch_size < processes:
@@ -190,11 +216,11 @@ class DataModule(LightningDataModule):
 
     def validation_loader(self) -> DataLoader[Frames]:
         """All validation frames in manifest order, in every process."""
-        return self.loader(self._plain(self.selection.validation), None)
+        return self.loader(self._plain(self.splits.validation), None)
 
     def test_loader(self, name: str, corruption: Corruption | None = None) -> DataLoader[Frames]:
         """All frames of a test dataset in manifest order, in every process; clean or corrupted."""
-        return self.loader(self._plain(self.selection.tests[name], corruption), None)
+        return self.loader(self._plain(self.tests[name], corruption), None)
 
     def _plain(self, manifest: Manifest, corruption: Corruption | None = None) -> FrameDataset:
         """The frames of a manifest without augmentation."""

@@ -64,7 +64,7 @@ def search_coefficients(
     Returns:
         The search's record: what was tried, and what was chosen (the first of equal candidates).
     """
-    manifest, tried = data.selection.validation, []
+    manifest, tried = data.splits.validation, []
     for values in candidates:
         merged = merge_tensors(specialists, with_coefficients(merger, values))
         load_tensors(model, ((name, tensor) for name, tensor, _ in merged))
@@ -84,12 +84,12 @@ def search_coefficients(
     chosen = {name: value for name, value in best.items() if name != "value"}
     log.info(
         "Chosen on the validation split of %s, among %d: %s.",
-        ", ".join(data.selection.train_names),
+        ", ".join(data.selection.train),
         len(tried),
         chosen,
     )
     return {
-        "on": list(data.selection.train_names),
+        "on": list(data.selection.train),
         "metric": "mean video AUC over the datasets",
         "tried": tried,
         "chosen": chosen,

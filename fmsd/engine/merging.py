@@ -270,7 +270,7 @@ def domain_table(
     for expert in experts:
         record = Run(expert.path).record() if expert.path.is_dir() else {"manifests": {"test": {}}}
         tested, loaded = record["manifests"]["test"], False
-        for name, manifest in data.selection.tests.items():
+        for name, manifest in data.tests.items():
             file = expert.path / "predictions" / f"{name}.parquet"
             if tested.get(name, {}).get("digest") == manifest.digest() and file.is_file():
                 predictions = read_parquet(file)
@@ -280,7 +280,7 @@ def domain_table(
                     loaded = True
                 predictions = predict(trainer, Scorer(model), data.test_loader(name), manifest)
             tables.append(_auc_by_domain(predictions, data, expert.label))
-    for name in data.selection.tests:
+    for name in data.tests:
         predictions = read_parquet(run.folder / "predictions" / f"{name}.parquet")
         tables.append(_auc_by_domain(predictions, data, MERGED))
     return pl.concat(tables)

@@ -79,7 +79,7 @@ def score_datasets(
     """The results on all test datasets, clean or corrupted; writes the predictions of each."""
     folder = "" if corruption is None else f"{corruption.name}_{corruption.severity}/"
     selection, parts = data.selection, []
-    for name, manifest in selection.tests.items():
+    for name, manifest in data.tests.items():
         predictions = predict(trainer, scorer, data.test_loader(name, corruption), manifest)
         run.write_predictions(f"{folder}{name}", predictions)
         parts.append(predictions)

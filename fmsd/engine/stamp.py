@@ -11,7 +11,7 @@ import PIL
 import polars as pl
 
 from fmsd.data.description import describe_datasets
-from fmsd.data.packaged import crop_settings
+from fmsd.data.prepared_folder import crop_settings
 from fmsd.engine.datamodule import DataModule
 from fmsd.metrics.table import LEVELS
 
@@ -33,7 +33,8 @@ def training_facts(data: DataModule, rule: str) -> Facts:
         rule: the rule that chooses the weights.
     """
     selection = data.selection
-    train = {name: summary["digest"] for name, summary in describe_datasets(data.training).items()}
+    described = describe_datasets(data.splits.both)
+    train = {name: summary["digest"] for name, summary in described.items()}
     facts = {
         "selection": rule,
         "augment": data.augment,
@@ -41,8 +42,8 @@ def training_facts(data: DataModule, rule: str) -> Facts:
         "left_out": selection.left_out,
     }
     # Equal counts are not recorded: the stamps of all results so far would change.
-    if selection.train_frames != selection.frames:
-        frames = selection.train_frames
+    frames = selection.frames_to_train
+    if frames != selection.frames:
         facts["train_frames"] = "all" if frames is None else str(frames)
     return facts
 
@@ -56,7 +57,7 @@ def protocol_stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, F
     selection = data.selection
     decoder = ", ".join(f"{name} {release.partition('.')[0]}" for name, release in DECODERS.items())
     stamps = {}
-    for name, manifest in selection.tests.items():
+    for name, manifest in data.tests.items():
         shared = {
             "dataset": name,
             "manifest": manifest.digest(),

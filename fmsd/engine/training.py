@@ -207,9 +207,9 @@ def check_same_folder(folder: Path) -> None:
 
 
 def load_frames(data: DataModule, is_rank_zero: bool) -> None:
-    """Selects the frames for training and tests; rank 0 first, which may have to draw them."""
+    """Loads the frames for training and tests; rank 0 first, which may have to draw them."""
     with rank_zero_first(is_rank_zero):
-        _ = data.training, data.selection.tests
+        data.load("training", "tests")
 
 
 def build_session(
@@ -226,13 +226,13 @@ def build_session(
     reset_peak_gpu_memory()
     model = build_detector(parts.detector, trainer.strategy.root_device, trainer.precision)
     base = adapter.fingerprint(model)
-    basis = {"base weights": base, "training and validation frames": data.training.digest()}
+    basis = {"base weights": base, "training and validation frames": data.splits.both.digest()}
     mask = None
     if setup.checkpoint is not None:
         check_basis(setup.checkpoint, basis)
         mask = run.folder / MASK if (run.folder / MASK).exists() else None
     adapted = adapt(model, parts.method, trainer, data, mask)
-    frames = len(data.training.where(split="train"))
+    frames = len(data.splits.train)
     per_epoch = steps_per_epoch(trainer, math.ceil(frames / data.batch_size), settings.accumulate)
     recovery = Recovery(run.folder / "checkpoints", plan.save_every, basis, setup.began)
     learner = Learner(
@@ -274,8 +274,8 @@ def log_sizes(session: Session, method: str) -> None:
         "Method %s: %s are trained on %d frames; %d choose the weights.",
         method,
         session.adapted.description,
-        len(data.training.where(split="train")),
-        len(data.selection.validation),
+        len(data.splits.train),
+        len(data.splits.validation),
     )
     domains = data.training_domains
     if session.learner.wrapper.by_domain and len(domains) == 1:

@@ -41,7 +41,7 @@ class TrainingBatches:
     @property
     def manifest(self) -> Manifest:
         """The training frames."""
-        return self.data.training.where(split="train")
+        return self.data.splits.train
 
     @property
     def domains(self) -> list[str]:

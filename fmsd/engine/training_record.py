@@ -57,15 +57,15 @@ def training_record(
         "processes": trainer.world_size,
         "seconds": round(session.recovery.seconds, 1),
         "manifests": manifest_part(session),
-        "skipped": selection.skipped,
+        "skipped": setup.data.skipped,
     }
 
 
 def manifest_part(session: Session) -> Mapping[str, Any]:
     """Digests and sizes of the frames that were trained and tested on."""
     return {
-        "train": description.describe_datasets(session.setup.data.training),
-        "test": manifest_records(session.setup.data.selection.tests),
+        "train": description.describe_datasets(session.setup.data.splits.both),
+        "test": manifest_records(session.setup.data.tests),
     }
 
 

@@ -37,7 +37,7 @@ class Shortcut:
 
     Args:
         auc: AUC of the property alone, at least WEAK, whatever its direction.
-        says: the direction in words.
+        direction: how fakes differ, as a clause.
         videos: number of videos that have the property.
     """
 
@@ -45,7 +45,7 @@ class Shortcut:
     split: str
     property: str
     auc: float
-    says: str
+    direction: str
     videos: int
 
 
@@ -63,20 +63,22 @@ def find_shortcuts(videos: pl.DataFrame) -> list[Shortcut]:
         for name in (name for name in (*NUMERIC, *CATEGORICAL) if name in part.columns):
             rows = part.select("label", value=name).drop_nulls()
             fakes = int(rows["label"].sum())
-            reals = rows.height - fakes
-            if not fakes or not reals:
+            real_videos = rows.height - fakes
+            if not fakes or not real_videos:
                 continue
             if name in CATEGORICAL:
-                strength, says = categorical_auc(rows), f"are more often {_typical(rows)}"
+                strength, direction = categorical_auc(rows), f"are more often {_typical(rows)}"
             else:
                 ranks = (pl.col("value").rank() / rows.height).cast(pl.Float64)
                 score = rows.select(ranks).to_series().to_torch()
                 area = auc(score, rows["label"].cast(pl.Int64).to_torch())
-                strength, says = max(area, 1 - area), NUMERIC[name][area > 0.5]
-            chance = DEVIATIONS * ((fakes + reals + 1) / (12 * fakes * reals)) ** 0.5
+                strength, direction = max(area, 1 - area), NUMERIC[name][area > 0.5]
+            chance = DEVIATIONS * ((fakes + real_videos + 1) / (12 * fakes * real_videos)) ** 0.5
             if strength >= WEAK and strength - 0.5 > chance:
                 found.append(
-                    Shortcut(str(dataset), str(split), name, strength, f"fakes {says}", rows.height)
+                    Shortcut(
+                        str(dataset), str(split), name, strength, f"fakes {direction}", rows.height
+                    )
                 )
     return sorted(found, key=lambda shortcut: -shortcut.auc)
 
@@ -104,7 +106,7 @@ def categorical_auc(rows: pl.DataFrame) -> float:
 
 
 def _typical(rows: pl.DataFrame) -> str:
-    """The value whose share among fakes exceeds that among reals most."""
+    """The value whose share among fakes exceeds that among real videos most."""
     shares = rows.group_by("value").agg(
         (
             pl.col("label") / rows["label"].sum()

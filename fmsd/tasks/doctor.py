@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from fmsd.atomic import atomic
+from fmsd.checks import check_range
 from fmsd.console import print_table
-from fmsd.data.audit.copy import scan_copy, select_datasets, without_films
+from fmsd.data.audit.copy import ScannedCopy, scan_copy, select_datasets, without_films
 from fmsd.data.audit.display import show_counts, show_findings
 from fmsd.data.audit.files import file_findings, inspect_files, video_properties
 from fmsd.data.audit.findings import (
@@ -26,8 +28,8 @@ from fmsd.data.audit.table import (
     table_findings,
     validation_findings,
 )
-from fmsd.data.manifest import Manifest
 from fmsd.data.processes import available_cores
+from fmsd.data.selected_frames import read_stored_manifest
 from fmsd.data.selection import Selection
 from fmsd.errors import InputError
 from fmsd.metrics.shortcuts import CATEGORICAL, NUMERIC, STRONG, Shortcut, find_shortcuts
@@ -56,23 +58,24 @@ def doctor(
         InputError: arguments out of range, or a file in the way of the report.
     """
     _check_arguments(out, frames, limit, workers)
-    manifest, findings = _scan(data)
-    counts, shortcuts = pl.DataFrame(), list[Shortcut]()
+    scanned = _scan(data)
+    manifest, findings = scanned.manifest, scanned.findings
+    counts = pl.DataFrame()
+    shortcuts: list[Shortcut] = []
     files = pl.DataFrame({"opened": pl.Series([], dtype=pl.Boolean)})
     if manifest is not None:
-        name = str(data.name)
+        name = data.name
         # a scan that ended early cannot be compared with a whole copy
-        complete = all(finding.check != "refused" for finding in findings)
-        expected = data.expected if complete else {}
-        missing = [
-            example
-            for finding in findings
-            if finding.check == "missing"
-            for example in finding.examples
-        ]
+        complete = all(finding.id != "refused" for finding in findings)
+        expected = (data.expected if complete else None) or {}
         counts = count_videos(manifest, name, expected)
-        findings += validation_findings(manifest)
-        findings += table_findings(manifest, name, expected, data.names, frames, frames, missing)
+        findings = [
+            *findings,
+            *validation_findings(manifest),
+            *table_findings(
+                manifest, name, expected, data.names, frames, frames, scanned.missing_domains
+            ),
+        ]
         files = inspect_files(manifest, limit, available_cores() if workers is None else workers)
         findings += file_findings(files, manifest.root)
         videos = video_properties(files, tuple(NUMERIC), CATEGORICAL)
@@ -94,13 +97,13 @@ def doctor(
         **severities,
         "counts": counts.to_dicts(),
         "findings": [asdict(finding) | {"count": finding.count} for finding in findings],
-        "shortcuts": [asdict(shortcut) for shortcut in shortcuts],
+        "shortcuts": [_shortcut_record(shortcut) for shortcut in shortcuts],
     }
     with atomic(out) as partial:
         partial.write_text(json.dumps(report, indent=1), encoding="utf-8")
     show_counts(data.root_path, counts)
     _show_shortcuts(shortcuts)
-    show_findings(str(data.name), data.root_path, findings)
+    show_findings(data.name, data.root_path, findings)
     if opened == limit:
         print(
             f"Of {files.height:,} files {opened:,} were opened, evenly spread; limit=null opens "
@@ -111,16 +114,9 @@ def doctor(
 
 
 def _check_arguments(out: Path, frames: int | None, limit: int | None, workers: int | None) -> None:
-    given = {"frames": frames, "limit": limit}
-    if wrong := [
-        f"{name}={value}" for name, value in given.items() if value is not None and value < 1
-    ]:
-        raise InputError(f"{', '.join(wrong)} must be at least 1", "null means no limit")
-    if workers is not None and workers < 0:
-        raise InputError(
-            f"workers={workers} is out of range",
-            "give at least 0, which means no processes beside this one",
-        )
+    check_range("frames", frames, 1, null="no limit")
+    check_range("limit", limit, 1, null="no limit")
+    check_range("workers", workers, 0, null="one per core")
     if out.suffix != ".json":
         raise InputError(f"The report is a JSON file, not {out}", "give out=FILE.json")
     check_replaceable([out], out, _is_report, "fmsd doctor", "give another out=FILE.json")
@@ -133,7 +129,7 @@ def _is_report(path: Path) -> bool:
     )
 
 
-def _scan(data: Selection) -> tuple[Manifest | None, list[Finding]]:
+def _scan(data: Selection) -> ScannedCopy:
     """The files of the datasets that the data names, and what the source reports about them.
 
     Raises:
@@ -141,49 +137,62 @@ def _scan(data: Selection) -> tuple[Manifest | None, list[Finding]]:
     """
     root = data.root_path
     try:
-        listed = data.stored_manifest
+        listed = read_stored_manifest(data)
         if listed is not None:
             listed.files()
     except (InputError, OSError, pl.exceptions.PolarsError) as error:
-        return None, [refusal(error)]
-    if listed is None:
-        manifest, findings = scan_copy(data.source, root)
-    else:
-        manifest, findings = without_films(listed), []
-    if manifest is None:
-        return None, findings
-    place, key = (root, "data.root") if data.manifest is None else (data.manifest, "data.manifest")
-    chosen, more = select_datasets(
-        manifest, data.train_names, data.test_names, data.others, place, key
+        return ScannedCopy(None, [refusal(error)])
+    scanned = (
+        scan_copy(data.source, root)
+        if listed is None
+        else ScannedCopy(without_films(listed), findings=[])
     )
-    return chosen, [*findings, *more]
+    if scanned.manifest is None:
+        return scanned
+    place, key = (root, "data.root") if data.manifest is None else (data.manifest, "data.manifest")
+    chosen, more = select_datasets(scanned.manifest, data.train, data.test, data.others, place, key)
+    return replace(scanned, manifest=chosen, findings=[*scanned.findings, *more])
+
+
+def _shortcut_record(shortcut: Shortcut) -> dict[str, Any]:
+    """A shortcut as the report stores it, where the direction has the key `says`."""
+    record = asdict(shortcut)
+    return {"says" if key == "direction" else key: value for key, value in record.items()}
 
 
 def _shortcut_findings(shortcuts: Sequence[Shortcut]) -> list[Finding]:
     """Shortcuts as findings: strong ones are warnings, weak ones notes."""
-    remedy = "make both classes alike in it, or say it beside every number"
-    strong, weak = list[str](), list[str]()
+    remedy = "make both classes alike in it, or report it with every result"
+    strong: list[str] = []
+    weak: list[str] = []
     for shortcut in shortcuts:
         place = f"{shortcut.dataset} {shortcut.split}"
         examples = strong if shortcut.auc >= STRONG else weak
-        examples.append(f"{place}: {shortcut.says} (AUC {shortcut.auc:.3f})")
+        examples.append(f"{place}: {shortcut.direction} (AUC {shortcut.auc:.3f})")
     return nonempty(
-        Finding("strong shortcuts", "warning", strong, remedy),
-        Finding("shortcuts", "note", weak, remedy),
+        Finding("shortcut", "strong shortcuts", "warning", strong, remedy),
+        Finding("shortcut", "shortcuts", "note", weak, remedy),
     )
 
 
 def _show_shortcuts(shortcuts: Sequence[Shortcut]) -> None:
-    """Prints the properties that reveal the label."""
+    """Prints the properties that predict the label."""
     if not shortcuts:
         return
     rows = [
-        [each.dataset, each.split, each.property, f"{each.auc:.3f}", str(each.videos), each.says]
+        [
+            each.dataset,
+            each.split,
+            each.property,
+            f"{each.auc:.3f}",
+            str(each.videos),
+            each.direction,
+        ]
         for each in shortcuts
     ]
     header = ["dataset", "split", "property", "AUC", "videos", "direction"]
     print_table(
-        "What tells the label by itself",
+        "Single properties that predict the label",
         header,
         rows,
         text_columns=("split", "property", "direction"),

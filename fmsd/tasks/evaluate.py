@@ -73,7 +73,8 @@ def evaluate(
         run.results()  # checks its dataset names, which become names of files
     evaluation = Run(folder)
     with claim_run(evaluation, config, resumable=True):
-        tests = data.selection.tests
+        data.load("tests")
+        tests = data.tests
         warn_of_changes(tests, trained)
         record = evaluation_record(run, trained, data)
         worker = single_process_trainer(trainer, folder)
@@ -86,7 +87,7 @@ def evaluate(
         record |= {
             "run": str(run.folder),
             "manifests": {"test": manifest_records(tests)},
-            "skipped": data.selection.skipped,
+            "skipped": data.skipped,
         }
         evaluation.write_record(record)
         publish.publish_evaluation(logger or {}, run, evaluation)

@@ -45,6 +45,7 @@ def explain(
     layer: str | None = None,
     seed: int = 0,
     domains: int | Sequence[str | int] | None = None,
+    by_dataset: bool = False,
 ) -> None:
     """Writes heat maps and a t-SNE of the features of the test datasets to `out`.
 
@@ -60,13 +61,17 @@ def explain(
         layer: the module of the backbone whose output Grad-CAM maps; None for the last one.
         seed: of the choice of images, and of t-SNE.
         domains: those that get heat maps; None for all, as far as a picture has rows.
+        by_dataset: write into a folder in `out` that is named after the test datasets.
 
     Raises:
         InputError: settings out of range, a backbone that cannot be explained this way, data that
             cannot be used, or files of others in `out`.
     """
     check_settings(how, layer, images)
-    tests = data.selection.tests
+    data.load("tests")
+    tests = data.tests
+    if by_dataset:
+        out /= "_".join(tests)
     pictures = {
         name: out / (f"heatmaps_{name}.png" if len(tests) > 1 else "heatmaps.png") for name in tests
     }

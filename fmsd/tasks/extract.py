@@ -9,11 +9,11 @@ from pathlib import Path
 from fmsd.data import entries
 from fmsd.data.extraction.faces import FaceDetector
 from fmsd.data.extraction.outcomes import report_outcomes
-from fmsd.data.extraction.outdated import put_aside
 from fmsd.data.extraction.output import claim_work_folder, output_error, write_settings
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.extraction.records import check_nesting, is_extracted, read_records
 from fmsd.data.extraction.source_videos import SourceVideo, group_videos, limit_videos
+from fmsd.data.extraction.stale_crops import put_aside
 from fmsd.data.extraction.video import DECODER
 from fmsd.data.extraction.workers import extract_videos
 from fmsd.data.frame import Problem
@@ -38,7 +38,7 @@ def extract(
     """Extracts face crops of the videos below the data's root, and writes their manifest.
 
     Videos that are extracted already are skipped. Crops whose video has another id by now are moved
-    aside, see `fmsd.data.extraction.outdated`. With several shards, `fmsd index` writes the
+    aside, see `fmsd.data.extraction.stale_crops`. With several shards, `fmsd index` writes the
     manifest.
 
     Args:
@@ -65,12 +65,12 @@ def extract(
     about = (
         detector().about
     )  # a detector that cannot be built is refused before anything is written
-    listed, wanted = list_source_videos(data)
+    listed, requested = list_source_videos(data)
     if recipe.faces == "all":
         check_person_ids(listed)
     write_settings(out, {"decoder": DECODER, "detector": about} | asdict(recipe))
-    part = wanted[number::shards]
-    name = str(data.name) if shards == 1 else f"{data.name}-{number}-of-{shards}"
+    part = requested[number::shards]
+    name = data.name if shards == 1 else f"{data.name}-{number}-of-{shards}"
     lock = functools.partial(try_lock, patience=1)
     try:
         with claim_work_folder(out, name, lock) as work:
@@ -104,21 +104,17 @@ def list_source_videos(data: Selection) -> tuple[list[SourceVideo], list[SourceV
         for source in listed
         if not source.label or data.forgeries is None or source.domain in data.forgeries
     )
-    wanted = limit_videos(chosen, data.videos)
-    if not wanted:
+    requested = limit_videos(chosen, data.videos)
+    if not requested:
         raise InputError(
             f"No videos were found under {data.root_path}",
             "check the root and the layout that docs/data.md describes",
         )
-    return listed, wanted
+    return listed, requested
 
 
 def check_person_ids(sources: Sequence[SourceVideo]) -> None:
-    """Refuses videos whose id ends like those of the further persons of a video (faces=all).
-
-    Raises:
-        InputError: there is one.
-    """
+    """Refuses videos whose id ends like those of the further persons of a video (faces=all)."""
     for source in sources:
         if PERSON_SUFFIX.search(source.video):
             raise InputError(
@@ -131,7 +127,7 @@ def write_manifest(out: Path) -> None:
     """Writes the manifest of all crops in a folder.
 
     Raises:
-        InputError: there is no crop.
+        InputError: no video in the folder has a crop.
     """
     frames = (frame for _, record in read_records(out) for frame in record["frames"])
     if not any(frame["status"] == "face" for frame in frames):

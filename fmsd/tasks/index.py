@@ -7,7 +7,7 @@ from fmsd.data import pack
 from fmsd.data.description import describe_datasets
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import SCHEMA, SPLITS
-from fmsd.data.packaged import RECORDS
+from fmsd.data.prepared_folder import RECORDS
 from fmsd.data.selection import Selection
 from fmsd.errors import InputError
 from fmsd.ownership import check_replaceable

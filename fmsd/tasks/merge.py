@@ -12,7 +12,7 @@ from typing import Any
 
 from fmsd.data.description import describe_datasets
 from fmsd.data.manifest import Manifest
-from fmsd.engine.datamodule import DataModule
+from fmsd.engine.datamodule import DataModule, Part
 from fmsd.engine.merge_search import (
     FIXED,
     SEARCH,
@@ -91,7 +91,7 @@ def merge(
     if candidates and data is None:
         raise InputError("A search looks at validation data, and there is none", "give data=NAME")
     with claim_run(run, config, resumable=True, option="out"):
-        tests = data.selection.tests if data and data.selection.test_names else {}
+        tests = load_frames(data, bool(candidates)) if data else {}
         inputs = read_inputs(detector, experts, folder, seed, before, ceiling)
         search = None if before is None else before["search"]
         if candidates and data:
@@ -112,7 +112,7 @@ def merge(
             "seconds": round(time.monotonic() - start, 1),
         }
         if candidates and data:
-            record["manifests"]["validation"] = describe_datasets(data.selection.validation)
+            record["manifests"]["validation"] = describe_datasets(data.splits.validation)
         run.write_record(record)
         if data and tests:
             score_merge(run, inputs, detector, data, trainer, record)
@@ -161,6 +161,23 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
             )
 
 
+def load_frames(data: DataModule, searching: bool) -> Mapping[str, Manifest]:
+    """Loads the test datasets, if there are any, and for a search the validation frames.
+
+    Returns:
+        The test datasets.
+
+    Raises:
+        InputError: the frames cannot be used.
+    """
+    parts: list[Part] = ["validation"] if searching else []
+    if data.selection.test:
+        parts.append("tests")
+    if parts:
+        data.load(*parts)
+    return data.tests if data.selection.test else {}
+
+
 def run_record(
     inputs: Inputs,
     experts: Sequence[Path],
@@ -184,7 +201,7 @@ def run_record(
         "trainable": 0,
         "parameters": sum(shape.numel() for shape in shapes.values()),
         "manifests": {"test": manifest_records(tests)},
-        "skipped": data.selection.skipped if data else [],
+        "skipped": data.skipped if data and data.selection.test else [],
     }
 
 

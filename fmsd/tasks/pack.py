@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from fmsd.data import pack as packs
-from fmsd.data.packaged import crop_settings
+from fmsd.data.prepared_folder import crop_settings
+from fmsd.data.selected_frames import list_frames
 from fmsd.data.selection import Selection
 from fmsd.errors import InputError
 from fmsd.quoting import shell_override
@@ -25,7 +26,7 @@ def pack(data: Selection, out: Path, size: str | int) -> None:
         InputError: the dataset cannot be used, or `out` cannot be written.
     """
     tar_bytes = parse_size(size)
-    manifest = data.everything.validate()
+    manifest = list_frames(data).validate()
     tars = packs.write_pack(
         manifest.table, manifest.files(), out, tar_bytes, crop_settings(manifest.root)
     )
@@ -33,7 +34,7 @@ def pack(data: Selection, out: Path, size: str | int) -> None:
         f"{out}: {len(manifest):,} frames in {tars} {'tar' if tars == 1 else 'tars'}; train with "
         f"{shell_override('data.root', out)}"
     )
-    if elsewhere := [name for name in data.test_names if name not in manifest.table["dataset"]]:
+    if elsewhere := [name for name in data.test if name not in manifest.table["dataset"]]:
         print(
             f"Not included, because they have other roots: {', '.join(elsewhere)}; pack each "
             "with fmsd pack data=NAME out=FOLDER."

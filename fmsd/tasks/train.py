@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.data.audit.summary import table_summary
+from fmsd.data.manifest import Manifest
 from fmsd.data.selection import Selection
 from fmsd.engine.checkpoints import LAST, check_interval, newest_checkpoint
 from fmsd.engine.chosen_weights import describe_run, load_chosen, write_chosen
@@ -83,7 +84,7 @@ def train(
         facts = training_facts(data, plan.select)
         stamps = protocol_stamps(data, facts)
         if is_rank_zero:
-            warn_of_copies(data.selection)
+            warn_of_copies(data.selection, data.listed)
         checkpoint = broadcast_object(newest_checkpoint(checkpoints) if is_rank_zero else None)
         setup = Setup(run, data, trainer, choice, facts, stamps, began, checkpoint)
         session = build_session(setup, parts, plan, settings)
@@ -106,7 +107,7 @@ def train(
             publish.publish_run(loggers, run)
         finally:
             publish.close_loggers(run.folder)
-    trained_on = ", ".join(data.selection.train_names)
+    trained_on = ", ".join(data.selection.train)
     print_auc_table(results, f"AUC, {request.name} trained on {trained_on}", cost_line(record))
     print(f"The run lies in {run.folder}")
     return run
@@ -134,7 +135,7 @@ def conclude(
         single = single_process_trainer(trainer, run.folder)
     validation = None
     if ending.finished:
-        manifest = data.selection.validation
+        manifest = data.splits.validation
         validation = predict(single, Scorer(model), data.validation_loader(), manifest)
         run.write_table(VALIDATION, validation)
     record = training_record(session, request, plan, ending, chosen, validation)
@@ -149,22 +150,26 @@ def conclude(
     return record, score_with_corruptions(run, run.record(), single, model, data)
 
 
-def warn_of_copies(selection: Selection) -> None:
+def warn_of_copies(selection: Selection, listed: Manifest) -> None:
     """Warns where the copies of the datasets to train and test on are incomplete or faulty."""
-    if problem := copy_summary(selection):
+    if problem := copy_summary(selection, listed):
         log.warning(problem)
 
 
-def copy_summary(selection: Selection) -> str | None:
-    """One line about faults of the datasets that are trained and tested on; None without faults."""
-    datasets = [*selection.train_names, *selection.test_names]
+def copy_summary(selection: Selection, listed: Manifest) -> str | None:
+    """One line about faults of the datasets that are trained and tested on; None without faults.
+
+    Args:
+        listed: the frames of the root.
+    """
+    datasets = [*selection.train, *selection.test]
     return table_summary(
-        selection.everything.where(dataset=datasets),
+        listed.where(dataset=datasets),
         selection.name,
-        selection.expected,
+        selection.expected or {},
         selection.names,
         selection.frames,
-        selection.train_frames,
+        selection.frames_to_train,
     )
 
 

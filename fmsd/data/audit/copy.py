@@ -1,7 +1,7 @@
-"""What the source says about a copy of a dataset: every file that it yields, and every problem."""
+"""Checks of the source: every file that it yields, and every problem that it reports."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -19,21 +19,30 @@ IS_FILM = pl.col("film")
 UNREADABLE = "unreadable folders"
 
 
+@dataclass(frozen=True)
+class ScannedCopy:
+    """The result of a scan for an examination.
+
+    Args:
+        manifest: the files, with the column `film`; None where there is no file.
+        findings: the problems that the source reported, and the error that ended it, if any.
+        missing_domains: the domains of which the source misses videos.
+    """
+
+    manifest: Manifest | None
+    findings: list[Finding]
+    missing_domains: frozenset[str] = frozenset()
+
+
 def without_films(manifest: Manifest) -> Manifest:
     """A manifest of images alone, with the column `film`."""
     return replace(manifest, table=manifest.table.with_columns(film=pl.lit(False)))
 
 
-def scan_copy(
-    source: Callable[[Path], Iterable[Entry]], root: Path
-) -> tuple[Manifest | None, list[Finding]]:
+def scan_copy(source: Callable[[Path], Iterable[Entry]], root: Path) -> ScannedCopy:
     """Every file that a source yields, video files included, and the problems that it reports.
 
     An error of the source is a finding, too; what it yielded before is kept.
-
-    Returns:
-        The manifest, whose column `film` marks video files, or None where there is no file; and
-        the findings.
     """
     problems: list[Problem] = []
     refusals: list[Exception] = []
@@ -59,7 +68,8 @@ def scan_copy(
         manifest = replace(manifest, table=manifest.table.with_columns(film=film))
     except InputError as error:
         refusals = refusals or [error]
-    return manifest, [*map(refusal, refusals), *_by_kind(problems)]
+    missing = frozenset(problem.domain for problem in problems if problem.domain is not None)
+    return ScannedCopy(manifest, [*map(refusal, refusals), *_by_kind(problems)], missing)
 
 
 def select_datasets(
@@ -79,14 +89,14 @@ def select_datasets(
         key: the override that gave it, `data.root` or `data.manifest`.
     """
     known = manifest.table["dataset"].drop_nulls().unique().sort().to_list()
-    wanted = [*train, *test]
-    if not wanted:
+    requested = [*train, *test]
+    if not requested:
         return manifest, []
     content = f"{place} holds {', '.join(known)}"
-    if not set(wanted) & set(known):
-        here = dict.fromkeys(name for name in wanted if name not in elsewhere)
+    if not set(requested) & set(known):
+        here = dict.fromkeys(name for name in requested if name not in elsewhere)
         error = InputError(
-            f"{content}, not {', '.join(here or wanted)}",
+            f"{content}, not {', '.join(here or requested)}",
             f"correct {key}, or name what it holds in data.train=[...] and data.test=[...]",
         )
         return manifest, [refusal(error)]
@@ -94,8 +104,8 @@ def select_datasets(
     if unknown := [name for name in train if name not in known]:
         example = f"{content}, not {', '.join(unknown)} of data.train"
         remedy = "to train on it, correct data.train=[...]"
-        findings.append(Finding("for testing only", "note", [example], remedy))
-    return manifest.where(dataset=wanted), findings
+        findings.append(Finding("test_only", "for testing only", "note", [example], remedy))
+    return manifest.where(dataset=requested), findings
 
 
 def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
@@ -133,6 +143,7 @@ def _by_kind(problems: Sequence[Problem]) -> list[Finding]:
         kinds.setdefault(problem.kind, []).append(problem)
     return [
         Finding(
+            "source",
             kind,
             "fatal" if kind == UNREADABLE else "warning",
             [problem.what for problem in members],

@@ -42,5 +42,5 @@ def show_findings(name: str, root: Path, findings: Sequence[Finding]) -> None:
         for finding in findings
     ]
     header = ["check", "severity", "count", "example", "remedy"]
-    title = f"What was found in data={name}"
+    title = f"Findings in data={name}"
     print_table(title, header, rows, text_columns=("severity", "example", "remedy"))

@@ -1,4 +1,4 @@
-"""What the files of a copy tell: missing, damaged, misnamed and equal ones; their properties."""
+"""Checks of the files: missing, damaged, misnamed and equal ones; their properties."""
 
 import contextlib
 import functools
@@ -13,7 +13,7 @@ from PIL import Image
 from fmsd.console import track
 from fmsd.data.audit.copy import IS_FILM
 from fmsd.data.audit.findings import Finding, nonempty
-from fmsd.data.audit.look import CHUNK, LOOK_SCHEMA, Job, inspect_all
+from fmsd.data.audit.inspect_file import CHUNK, INSPECTION_SCHEMA, Job, inspect_all
 from fmsd.data.loading.image import parse_tar_member
 from fmsd.data.manifest import Manifest, evenly_spaced
 from fmsd.data.spelling import fold_case, path_finder, with_slashes
@@ -26,7 +26,7 @@ SMALL, FLAT = 32, 3.0
 
 
 def inspect_files(manifest: Manifest, limit: int | None, workers: int) -> pl.DataFrame:
-    """Looks for every file, and into at most `limit` of them, evenly spread; None opens all.
+    """Looks for every file, and opens at most `limit` of them, evenly spread; None opens all.
 
     Args:
         manifest: with the column `film`.
@@ -44,10 +44,10 @@ def inspect_files(manifest: Manifest, limit: int | None, workers: int) -> pl.Dat
     )
     chosen = present if limit is None else present[evenly_spaced(present.height, limit)]
     jobs = [Job(*row) for row in chosen.select("file", "size", "hashed", "film").rows()]
-    looks = inspect_all(jobs, min(workers, len(jobs) // CHUNK + 1))
+    inspections = inspect_all(jobs, min(workers, len(jobs) // CHUNK + 1))
     opened = pl.DataFrame(
-        list(track(looks, "Opening files", len(jobs), "files")),
-        schema=LOOK_SCHEMA,
+        list(track(inspections, "Opening files", len(jobs), "files")),
+        schema=INSPECTION_SCHEMA,
         orient="row",
     ).with_columns(chosen["row"], opened=pl.lit(True))
     return table.join(opened, on="row", how="left", maintain_order="left").with_columns(
@@ -89,7 +89,7 @@ def file_findings(files: pl.DataFrame, root: Path) -> list[Finding]:
     spellings = list(
         actual_spellings(path if path.startswith("/") else f"{root}/{path}" for path in absent)
     )
-    found = list(zip(absent, spellings, strict=True))
+    located = list(zip(absent, spellings, strict=True))
     empty, broken = files.filter(size=0), files.filter(pl.col("error").is_not_null())
     unread = [
         text if path in (text := error.replace(f"{root}/", "")) else f"{path}: {text}"
@@ -99,20 +99,23 @@ def file_findings(files: pl.DataFrame, root: Path) -> list[Finding]:
     again = "restore them from the dataset, or leave them out"
     return nonempty(
         Finding(
+            "missing_files",
             "missing files",
             "fatal",
-            [path for path, spelling in found if spelling is None],
+            [path for path, spelling in located if spelling is None],
             "complete the copy",
         ),
         Finding(
+            "misspelt_files",
             "other case or slashes on disk",
             "fatal",
-            [f"{path} is {spelling}" for path, spelling in found if spelling is not None],
+            [f"{path} is {spelling}" for path, spelling in located if spelling is not None],
             "rename the files, or correct the list",
         ),
-        Finding("empty files", "fatal", empty["path"].to_list(), again),
-        Finding("unreadable files", "fatal", unread, again),
+        Finding("empty_files", "empty files", "fatal", empty["path"].to_list(), again),
+        Finding("unreadable_files", "unreadable files", "fatal", unread, again),
         Finding(
+            "small_images",
             f"images under {SMALL} px",
             "warning",
             [
@@ -122,12 +125,14 @@ def file_findings(files: pl.DataFrame, root: Path) -> list[Finding]:
             "leave them out",
         ),
         Finding(
+            "flat_images",
             "flat images",
             "warning",
             files.filter(pl.col("contrast") < FLAT)["path"].to_list(),
             "look at them; leave them out if they show nothing",
         ),
         Finding(
+            "misnamed_files",
             "endings of other formats",
             "note",
             _misnamed(files),
@@ -140,12 +145,12 @@ def file_findings(files: pl.DataFrame, root: Path) -> list[Finding]:
 def _misnamed(files: pl.DataFrame) -> list[str]:
     """The images whose format is not that of their suffix."""
     formats: Mapping[str, str | None] = Image.registered_extensions()
-    found = []
+    misnamed = []
     for path, kind in files.filter(~IS_FILM).drop_nulls("kind").select("path", "kind").rows():
         expected = formats.get(Path(path).suffix.lower()) or str(kind)
         if ALIKE.get(expected, expected) != ALIKE.get(kind, kind):
-            found.append(f"{path} is a {kind} file")
-    return found
+            misnamed.append(f"{path} is a {kind} file")
+    return misnamed
 
 
 def _duplicates(files: pl.DataFrame) -> list[Finding]:
@@ -155,20 +160,25 @@ def _duplicates(files: pl.DataFrame) -> list[Finding]:
         pl.col("path"), pl.col("label").n_unique(), pl.col("split").n_unique()
     )
     groups = groups.filter(pl.col("path").list.len() > 1)
-    labels, splits, others = list[str](), list[str](), list[str]()
+    labels: list[str] = []
+    splits: list[str] = []
+    others: list[str] = []
     for paths, label_count, split_count in groups.select("path", "label", "split").rows():
         more = f" and {len(paths) - 2} more" if len(paths) > 2 else ""
         examples = labels if label_count > 1 else splits if split_count > 1 else others
         examples.append(f"{paths[0]} = {paths[-1]}{more}")
     return [
         Finding(
+            "equal_files",
             "equal files under two labels",
             "fatal",
             labels,
             "find out which label is right, and remove the other file",
         ),
-        Finding("equal files in two splits", "fatal", splits, "keep each in one split"),
-        Finding("equal files", "warning", others, "keep one of each"),
+        Finding(
+            "equal_files", "equal files in two splits", "fatal", splits, "keep each in one split"
+        ),
+        Finding("equal_files", "equal files", "warning", others, "keep one of each"),
     ]
 
 

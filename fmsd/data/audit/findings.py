@@ -13,6 +13,29 @@ Severity = Literal["fatal", "warning", "note"]
 seem to; `note`: for information.
 """
 
+CheckId = Literal[
+    "refused",
+    "source",
+    "test_only",
+    "absent_part",
+    "absent_domain",
+    "fewer_videos",
+    "more_videos",
+    "one_class",
+    "leak",
+    "short_videos",
+    "missing_files",
+    "misspelt_files",
+    "empty_files",
+    "unreadable_files",
+    "small_images",
+    "flat_images",
+    "misnamed_files",
+    "equal_files",
+    "shortcut",
+]
+"""The checks; `source` stands for every problem that a source reports."""
+
 SEVERITIES: tuple[Severity, ...] = ("fatal", "warning", "note")
 
 READ_AGAIN = "make it readable, or restore it from its source"
@@ -23,11 +46,13 @@ class Finding:
     """The result of one check that failed.
 
     Args:
-        check: name of the check, in a few words.
+        id: the check, for programs.
+        check: the check in a few words, for readers.
         examples: every place where it failed.
         remedy: what to do about it.
     """
 
+    id: CheckId
     check: str
     severity: Severity
     examples: list[str]
@@ -47,15 +72,15 @@ def nonempty(*findings: Finding) -> list[Finding]:
 def refusal(error: Exception) -> Finding:
     """The finding for an error that would end a training before it begins."""
     if isinstance(error, InputError):
-        return Finding("refused", "fatal", [error.message], error.remedy)
-    return Finding("refused", "fatal", [reason(error)], READ_AGAIN)
+        return Finding("refused", "refused", "fatal", [error.message], error.remedy)
+    return Finding("refused", "refused", "fatal", [reason(error)], READ_AGAIN)
 
 
 def count_by_severity(findings: Iterable[Finding]) -> dict[Severity, int]:
     """Number of findings of each severity, the gravest first."""
-    found = list(findings)
+    listed = list(findings)
     return {
-        severity: sum(finding.severity == severity for finding in found) for severity in SEVERITIES
+        severity: sum(finding.severity == severity for finding in listed) for severity in SEVERITIES
     }
 
 

@@ -22,8 +22,8 @@ def table_summary(
         manifest: the rows of the datasets that are trained and tested on.
         name, expected, names, frames, train_frames: see `table_findings`.
     """
-    found = table_findings(without_films(manifest), name, expected, names, frames, train_frames)
-    findings = [finding for finding in found if finding.severity != "note"]
+    checked = table_findings(without_films(manifest), name, expected, names, frames, train_frames)
+    findings = [finding for finding in checked if finding.severity != "note"]
     if not findings:
         return None
     examples = "; ".join(

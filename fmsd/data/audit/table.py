@@ -1,6 +1,6 @@
-"""What the table of a copy tells: parts, classes, leaks between splits, short videos."""
+"""Checks of the table: parts, classes, leaks between splits, short videos."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import polars as pl
 
@@ -22,7 +22,7 @@ LEAKS: Mapping[str, tuple[str, Severity, str]] = {
     "persons": (
         "person in several splits",
         "warning",
-        "where the official split is so, say it beside every number; else split by person",
+        "where the official split is so, report it with every result; else split by person",
     ),
 }
 """Check, severity and remedy where a source or a person is on both sides of a split."""
@@ -44,7 +44,7 @@ def table_findings(
     names: str | None = None,
     frames: int | None = None,
     train_frames: int | None = None,
-    missing: Sequence[str] = (),
+    missing_domains: Collection[str] = (),
 ) -> list[Finding]:
     """Checks the table alone; no file is read.
 
@@ -55,12 +55,12 @@ def table_findings(
         names: the meaning of video names, see `leak_findings`.
         frames: videos with fewer frames are reported; None for none.
         train_frames: the same for training videos.
-        missing: what the source said about missing videos; a domain named there was not left out
+        missing_domains: domains of which the source misses videos, so that they were not left out
             on purpose.
     """
     table = video_table(manifest)
     dataset = table.filter(dataset=name)
-    parts = [] if dataset.is_empty() else part_findings(dataset, expected, missing)
+    parts = [] if dataset.is_empty() else part_findings(dataset, expected, missing_domains)
     train = pl.col("split") == "train"
     sides = (
         ((table, frames),)
@@ -69,9 +69,9 @@ def table_findings(
     )
     short = [
         finding
-        for side, wanted in sides
-        if wanted is not None
-        for finding in short_findings(side, wanted)
+        for side, requested in sides
+        if requested is not None
+        for finding in short_findings(side, requested)
     ]
     return [*parts, *class_findings(table), *leak_findings(table, names), *short]
 
@@ -83,7 +83,9 @@ def video_table(manifest: Manifest) -> pl.DataFrame:
 
 
 def part_findings(
-    table: pl.DataFrame, expected: Mapping[str, Mapping[str, int]], missing: Sequence[str] = ()
+    table: pl.DataFrame,
+    expected: Mapping[str, Mapping[str, int]],
+    missing_domains: Collection[str] = (),
 ) -> list[Finding]:
     """The parts whose number of videos differs from that of a whole copy.
 
@@ -91,42 +93,43 @@ def part_findings(
 
     Args:
         table: a row per video of the dataset.
-        expected, missing: see `table_findings`.
+        expected, missing_domains: see `table_findings`.
     """
     absent, chosen, fewer, more = [], [], [], []
     known = set(table["domain"])
     forged = known - {REAL}
     for split, domains in expected.items():
         part = table if split == "all" else table.filter(split=split)
-        wanted, counts = domains, dict(part.group_by("domain").len().rows())
+        required_counts, counts = domains, dict(part.group_by("domain").len().rows())
         if forged and not forged & set(domains):
-            wanted, counts = _two_classes(wanted), _two_classes(counts)
-        for domain, whole in wanted.items():
+            required_counts, counts = _two_classes(domains), _two_classes(counts)
+        for domain, whole in required_counts.items():
             count = counts.get(domain, 0)
             if count != whole:
-                required = domain in known | {REAL, FAKE} or any(
-                    domain in sentence for sentence in missing
-                )
+                required = domain in {*known, REAL, FAKE, *missing_domains}
                 lacking = absent if required else chosen
-                found = more if count > whole else fewer if count else lacking
+                examples = more if count > whole else fewer if count else lacking
                 place = domain if split == "all" else f"{domain} {split}"
-                found.append(f"{place} {count:,} of {whole:,}")
-    complete = "complete the copy, or say beside every number what it lacks"
+                examples.append(f"{place} {count:,} of {whole:,}")
+    complete = "complete the copy, or report with every result what it lacks"
     return nonempty(
         Finding(
+            "absent_part",
             "parts without a video",
             "fatal",
             absent,
             "complete the copy, or choose other parts of it",
         ),
         Finding(
+            "absent_domain",
             "domains that are not there",
             "note",
             chosen,
             "complete the copy, unless they were left out on purpose",
         ),
-        Finding("fewer videos than a whole copy", "warning", fewer, complete),
+        Finding("fewer_videos", "fewer videos than a whole copy", "warning", fewer, complete),
         Finding(
+            "more_videos",
             "more videos than a whole copy",
             "warning",
             more,
@@ -160,7 +163,7 @@ def class_findings(table: pl.DataFrame) -> list[Finding]:
         for dataset, split, label in rows
     ]
     remedy = "complete the copy; no AUC exists on such a split, and none can be trained on"
-    return nonempty(Finding("one class only", "warning", examples, remedy))
+    return nonempty(Finding("one_class", "one class only", "warning", examples, remedy))
 
 
 def leak_findings(table: pl.DataFrame, names: str | None = None) -> list[Finding]:
@@ -196,7 +199,7 @@ def leak_findings(table: pl.DataFrame, names: str | None = None) -> list[Finding
     crossing = sides.filter(pl.col("splits") > 1).select("of", pl.col("places").list.join("; "))
     check, severity, remedy = LEAKS[names]
     examples = [f"{of} is in {places}" for of, places in crossing.rows()]
-    return nonempty(Finding(check, severity, examples, remedy))
+    return nonempty(Finding("leak", check, severity, examples, remedy))
 
 
 def short_findings(table: pl.DataFrame, frames: int) -> list[Finding]:
@@ -210,7 +213,8 @@ def short_findings(table: pl.DataFrame, frames: int) -> list[Finding]:
     ).sort("frames", "video")
     examples = [f"{video} has {count:.0f}" for video, count in few.select("video", "frames").rows()]
     remedy = "extract them again, unless they are so short"
-    return nonempty(Finding(f"videos with fewer than {frames} frames", "warning", examples, remedy))
+    check = f"videos with fewer than {frames} frames"
+    return nonempty(Finding("short_videos", check, "warning", examples, remedy))
 
 
 def count_videos(

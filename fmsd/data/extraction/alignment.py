@@ -80,7 +80,8 @@ def crop_face(
     scale = math.hypot(*matrix[:, 0])
     if scale < 0.5:  # a warp reads four pixels for each of its own: shrink what it would skip
         area = 2 * scale
-        height, width = (max(1, round(side * area)) for side in image.shape[:2])
+        height = max(1, round(image.shape[0] * area))
+        width = max(1, round(image.shape[1] * area))
         shrunk = np.array([image.shape[1] / width, image.shape[0] / height])
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         matrix = matrix @ np.array(

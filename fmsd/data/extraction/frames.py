@@ -70,7 +70,8 @@ def process_frames(
             "copy it again from its source",
         )
     persons = faces_by_person([frame.faces for frame in frames], recipe)
-    lines, crops = [], dict[str, Crop]()
+    lines = []
+    crops: dict[str, Crop] = {}
     for frame, faces in zip(frames, persons, strict=True):
         shown = [(person, face) for person, face in enumerate(faces, 1) if face]
         for line, crop in frame_lines(frame, shown, recipe):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fmsd.atomic import atomic
-from fmsd.data import pack, packaged
+from fmsd.data import pack, prepared_folder
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.errors import InputError
 from fmsd.machine_errors import machine_error, shared_memory_error
@@ -31,7 +31,7 @@ def write_settings(out: Path, settings: dict[str, Any]) -> None:
         raise InputError(
             f"{out} holds a pack, whose manifest would be lost", "choose another out=FOLDER"
         )
-    before = packaged.crop_settings(out)
+    before = prepared_folder.crop_settings(out)
     if before is not None:
         before = asdict(Recipe()) | before  # a setting that is not recorded had its default
         for name, value in settings.items():

@@ -57,7 +57,7 @@ class Recipe:
         track: follow one person within a video; otherwise take the largest face of each frame.
         faces: the person whose face is `largest` over the whole video, or `all`, each as a track of
             its own.
-        min_face: faces whose side is below so many stored pixels are reported; 0 reports none.
+        min_face: faces with a side below this number of stored pixels are reported; 0 reports none.
         keep_small: keep these faces.
         keep_corrupt: keep frames that the decoder returns with damage.
         format: `png` or `jpg`.

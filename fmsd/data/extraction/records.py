@@ -52,11 +52,7 @@ def is_extracted(source: SourceVideo, out: Path) -> bool:
 
 
 def check_crop_folder(folder: Path) -> None:
-    """Refuses to replace a folder that holds other files than crops; it may be missing or empty.
-
-    Raises:
-        InputError: it holds something else.
-    """
+    """Refuses to replace a folder that holds other files than crops; it may be missing or empty."""
     if not os.path.lexists(folder):
         return
     remedy = "move it away, or choose another out=FOLDER"
@@ -74,11 +70,7 @@ def check_crop_folder(folder: Path) -> None:
 
 
 def check_nesting(sources: Iterable[SourceVideo], out: Path) -> None:
-    """Refuses videos whose folder of crops would lie inside that of another video.
-
-    Raises:
-        InputError: there is one.
-    """
+    """Refuses videos whose folder of crops would lie inside that of another video."""
     checked: set[str] = set()
     for source in sources:
         parts = source.video.split("/")
@@ -117,9 +109,9 @@ def _read_record(path: Path) -> dict[str, Any]:
         for frame in about["frames"]:
             for key, value in (("index", frame["index"]), ("person", frame.get("person", 1))):
                 if type(value) is not int or value < 0:
-                    raise InputError(f"the {key} of a frame is {value!r}", "")
+                    raise ValueError(f"the {key} of a frame is {value!r}")
             if not isinstance(frame["status"], str):
-                raise InputError(f"the status of a frame is {frame['status']!r}", "")
+                raise ValueError(f"the status of a frame is {frame['status']!r}")
             if frame["status"] == "face":
                 check_name(frame["file"], "file name")
     except (ValueError, KeyError, TypeError, OSError, InputError) as error:

@@ -155,11 +155,7 @@ def sample_video(
 
 
 def check_complete(index: VideoIndex, path: Path) -> None:
-    """Checks that a file has the frames that its header declares.
-
-    Raises:
-        InputError: it is cut off.
-    """
+    """Checks that a file has the frames that its header declares, which a cut-off file lacks."""
     if index.truncated:
         raise InputError(
             f"The video {path} ends after {index.length} of {index.declared} frames",
@@ -202,8 +198,8 @@ def map_frames(
         index = read_index(container, stream)
         if whole:
             check_complete(index, path)
-        wanted = frame_positions(index.length, count, sampling)
-        results = _map_by_stamp(container, stream, index, wanted, sample)
+        requested = frame_positions(index.length, count, sampling)
+        results = _map_by_stamp(container, stream, index, requested, sample)
     length = index.length
     while results is None:
         if not length:
@@ -221,7 +217,7 @@ def _map_by_stamp(
     container: InputContainer,
     stream: VideoStream,
     index: VideoIndex,
-    wanted: Sequence[int],
+    requested: Sequence[int],
     function: FrameFunction[T],
 ) -> list[T] | None:
     """Applies a function to frames that are found by time stamp, seeking to the last key frame.
@@ -232,9 +228,10 @@ def _map_by_stamp(
     if not index.shown:
         return None
     position: dict[int | None, int] = {stamp: place for place, stamp in enumerate(index.shown)}
-    results, unit, reached = list[T](), float(stream.time_base or 0), -1
+    results: list[T] = []
+    unit, reached = float(stream.time_base or 0), -1
     frames = _decode_from(container, stream, position, index.shown[0])
-    for place in wanted:
+    for place in requested:
         key = index.keys[bisect.bisect_right(index.keys, place) - 1]
         if jumped := key > reached + 1:
             frames, reached = _decode_from(container, stream, position, index.shown[key]), key - 1
@@ -273,24 +270,25 @@ def _decode_from(
 
 
 def _map_by_count(
-    path: Path, wanted: Sequence[int], length: int, function: FrameFunction[T]
+    path: Path, requested: Sequence[int], length: int, function: FrameFunction[T]
 ) -> tuple[list[T] | None, int]:
     """Applies a function to frames that are found by decoding and counting all.
 
     Args:
-        wanted: positions, in rising order, chosen for a video of `length` frames.
+        requested: positions, in rising order, chosen for a video of `length` frames.
 
     Returns:
         The results and `length`; None and the number of frames where this is not `length`, unless
-        counting ended at the last wanted frame before the end of the video.
+        counting ended at the last requested frame before the end of the video.
     """
     with open_video(path) as (container, stream):
         rate = float(stream.average_rate or stream.guessed_rate or 25)
-        results, left, place = list[T](), set(wanted), -1
+        results: list[T] = []
+        left, place = set(requested), -1
         for place, (frame, clean) in enumerate(mark_intact(_decode(container, stream))):
             if place in left:
                 results.append(function(stream, place, place / rate, frame, clean))
-            if place == wanted[-1] < length - 1:
+            if place == requested[-1] < length - 1:
                 return results, length
     return (results if place + 1 == length else None), place + 1
 

@@ -56,7 +56,8 @@ def extract_videos(
     if not sources:
         return
     executor = process_pool(min(workers, len(sources)), _begin, (detector,))
-    waiting, running = iter(sources), dict[Future[VideoOutcome], SourceVideo]()
+    waiting = iter(sources)
+    running: dict[Future[VideoOutcome], SourceVideo] = {}
     began, frames = time.monotonic(), 0
     with progress("Extracting", len(sources), "videos") as advance:
         try:

@@ -26,7 +26,7 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from fmsd.data.manifest import Manifest
-from fmsd.data.packaged import crop_settings
+from fmsd.data.prepared_folder import crop_settings
 from fmsd.errors import InputError, reason
 
 log = logging.getLogger(__name__)

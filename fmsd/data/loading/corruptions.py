@@ -114,20 +114,20 @@ def parse_corruptions(names: Any, severities: Any) -> list[Corruption]:
                 "give corrupt=all or corrupt='[NAME, ...]', too",
             )
         return []
-    wanted = {
+    requested = {
         "corrupt": list(NAMES) if names == "all" else names if isinstance(names, list) else [names],
         "severities": severities if isinstance(severities, list) else [severities],
     }
-    for key, values in wanted.items():
+    for key, values in requested.items():
         if not values or any(values.count(value) > 1 for value in values):
             raise InputError(
                 f"{key}={values} {'repeats something' if values else 'is empty'}",
-                "name each that is wanted once",
+                "name each of them once",
             )
     corruptions = [
         Corruption(name, severity)
-        for name in wanted["corrupt"]
-        for severity in wanted["severities"]
+        for name in requested["corrupt"]
+        for severity in requested["severities"]
     ]
     for corruption in corruptions:
         check_corruption(*corruption)
@@ -244,9 +244,10 @@ def rescale(
     Args:
         to: a factor of both sides, which stay at least 1 pixel, or (height, width, ...).
     """
-    height, width = (
-        to[:2] if isinstance(to, tuple) else (max(1, int(side * to)) for side in image.shape[:2])
-    )
+    if isinstance(to, tuple):
+        height, width = to[:2]
+    else:
+        height, width = max(1, int(image.shape[0] * to)), max(1, int(image.shape[1] * to))
     return cv2.resize(image, (width, height), interpolation=interpolation)
 
 

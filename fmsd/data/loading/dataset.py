@@ -42,7 +42,7 @@ class FrameDataset(Dataset[Frames]):
         seed: int = 0,
         corruption: Corruption | None = None,
     ) -> None:
-        prepare_fork()  # loader processes are forked
+        prepare_fork()  # OpenCV's threads must end in the parent before loader processes fork
         # one flat buffer, which loader processes share
         self.files = np.array([path.encode() for path in manifest.files()])
         self.label = manifest.table["label"].to_numpy().astype(np.int64)
@@ -73,6 +73,7 @@ class FrameDataset(Dataset[Frames]):
             image = resize(image, self.size)
         else:
             seed = [self.seed, epoch, row]
+            # the first occurrence has no number: recorded results were drawn without one
             rng = np.random.default_rng([*seed, occurrence] if occurrence else seed)
             if self.blended[row]:
                 faces = blending.face_outlines(path, *image.shape[:2])

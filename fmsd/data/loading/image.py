@@ -29,12 +29,12 @@ OTHER_SUFFIXES = (
 SUFFIXES = frozenset(f"{JPEG_SUFFIXES} {OTHER_SUFFIXES}".split())
 """Suffixes that count as images, in lower case: those that Pillow decodes and datasets use."""
 
-UNDECODED_SUFFIXES = (
+UNDECODED_IMAGE_SUFFIXES = (
     ".heic .heif .hif .avifs .jxl .jxr .hdp .wdp .bpg .flif .exr .pfm .psd .psb .xcf"
 )
 RAW_SUFFIXES = ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .3fr .iiq"
 
-UNSUPPORTED_SUFFIXES = frozenset(f"{UNDECODED_SUFFIXES} {RAW_SUFFIXES}".split())
+UNSUPPORTED_SUFFIXES = frozenset(f"{UNDECODED_IMAGE_SUFFIXES} {RAW_SUFFIXES}".split())
 """Suffixes of images that are not decoded, in lower case, raw files of cameras among them."""
 
 TAR_MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")

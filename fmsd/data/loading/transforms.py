@@ -16,8 +16,8 @@ import albumentations as A  # noqa: N812
 import cv2
 import numpy as np
 
+from fmsd.checks import check_choice
 from fmsd.data.loading.image import resize
-from fmsd.errors import InputError
 
 Steps = list[A.BasicTransform | A.BaseCompose]
 
@@ -138,10 +138,7 @@ def build_transform(augment: str, size: int) -> A.Compose:
     Raises:
         InputError: an unknown name.
     """
-    if augment not in AUGMENTATIONS:
-        raise InputError(
-            f"data.augment={augment} is unknown", f"choose one of {', '.join(AUGMENTATIONS)}"
-        )
+    check_choice("data.augment", augment, AUGMENTATIONS)
     return A.Compose(AUGMENTATIONS[augment](Square(size, size)))
 
 

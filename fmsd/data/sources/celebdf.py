@@ -96,8 +96,10 @@ def _videos(
         problems += more
     both = videos[REAL_FOLDERS[0]].keys() & videos[REAL_FOLDERS[1]].keys()
     for folder in dict.fromkeys((*domains, *listed)):
+        labels = listed.get(folder, {})
+        known = dict.fromkeys(labels, domains[folder]) if folder in domains else {}
         listed[folder], more = match_names(
-            listed.get(folder, {}), videos.get(folder, {}), TEST_LIST, root / folder
+            labels, videos.get(folder, {}), TEST_LIST, root / folder, known
         )
         problems += more
     yield from problems

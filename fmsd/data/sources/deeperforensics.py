@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import get_args
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.frame import Entry, Problem, Split, Video, video_id
 from fmsd.data.sources import ffpp
 from fmsd.data.sources.labels import forgery_domain
@@ -53,14 +53,17 @@ def scan(
         yield from problems
     for variant in (
         forgery_domain(name, "data.source.variants")
-        for name in overrides.as_names(variants, "data.source.variants")
+        for name in name_overrides.as_names(variants, "data.source.variants")
     ):
         folder = root / "manipulated_videos" / variant
         videos, problems = list_videos(folder, frames)
         yield from problems
         official: dict[str, Split] = {}
         if split_of is not None:
-            official, problems = match_names(split_of, videos, "the official split", folder)
+            domains = dict.fromkeys(split_of, variant)
+            official, problems = match_names(
+                split_of, videos, "the official split", folder, domains
+            )
             yield from problems
         for name, (file, images) in videos.items():
             kind = split if split_of is None else official.get(name)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, video_id
 from fmsd.data.loading.image import natural_sort
 from fmsd.data.sources.deepfakebench_json import (
@@ -82,7 +82,8 @@ def scan(
         InputError: a missing or damaged JSON file, an unknown or contradictory label, an unknown
             compression, frames that do not lie under the root, or `labels` that no file has.
     """
-    given, met = parse_labels(labels or {}, "data.source.labels"), dict[str, None]()
+    given = parse_labels(labels or {}, "data.source.labels")
+    met: dict[str, None] = {}
     for one in [file] if isinstance(file, str) else file:
         yield from scan_file(root, one, dataset, compression, given, met)
     check_labels_used(given, met, file)
@@ -103,9 +104,11 @@ def scan_file(
         met: the names of the file's labels are added to it.
     """
     path = find_json(root, file)
-    name = None if dataset is None else overrides.as_name(dataset, "data.source.dataset")
+    name = None if dataset is None else name_overrides.as_name(dataset, "data.source.dataset")
     level = (
-        None if compression is None else overrides.as_name(compression, "data.source.compression")
+        None
+        if compression is None
+        else name_overrides.as_name(compression, "data.source.compression")
     )
     for title, groups in read_groups(path).items():
         yield from _scan_dataset(root, path, name or title, groups, level, labels, met)
@@ -127,7 +130,7 @@ def scan_json_or_tree(
         tree: the source of the dataset's official tree.
 
     Raises:
-        InputError: as both.
+        InputError: see `scan` and the tree's source.
     """
     if has_json(root, file):
         yield from scan(root, file, dataset, compression, labels)

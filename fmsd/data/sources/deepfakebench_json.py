@@ -37,7 +37,7 @@ def find_json(root: Path, file: str) -> Path:
     """The path of a JSON file.
 
     Raises:
-        InputError: there is none.
+        InputError: no candidate of `json_candidates` is a file.
     """
     candidates = json_candidates(root, file)
     for path in candidates:
@@ -118,11 +118,11 @@ def select_videos(
     if not levels:
         return
     only = next(iter(levels)) if len(levels) == 1 else None
-    wanted = "" if "" in levels else compression or only
-    if wanted is None or wanted not in levels:
+    level = "" if "" in levels else compression or only
+    if level is None or level not in levels:
         raise InputError(
-            f"{path} holds the compressions {', '.join(levels)}, not {wanted}",
+            f"{path} holds the compressions {', '.join(levels)}, not {level}",
             "choose one with data.source.compression=NAME",
         )
-    for name, (label, frames) in levels[wanted].items():
-        yield wanted, name, label, frames
+    for name, (label, frames) in levels[level].items():
+        yield level, name, label, frames

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.sources.labels import Label, forgery_domain, label_from_last_word
 from fmsd.errors import InputError
 
@@ -92,7 +92,7 @@ def check_own_label(
         name, label: the group's name and label.
 
     Raises:
-        InputError: it is ambiguous or the opposite.
+        InputError: the label is ambiguous, or is the opposite of the group's.
     """
     own_label = name_label(own, labels) if isinstance(own, str) else None
     if isinstance(own, str):
@@ -111,9 +111,6 @@ def check_labels_used(labels: Mapping[str, Label], met: Iterable[str], where: ob
     Args:
         met: the names of labels in the files.
         where: the files, for the message.
-
-    Raises:
-        InputError: there is one.
     """
     if unmet := [name for name in labels if name not in met]:
         raise InputError(
@@ -125,8 +122,8 @@ def check_labels_used(labels: Mapping[str, Label], met: Iterable[str], where: ob
 
 def _ambiguous_label(message: str, name: str) -> InputError:
     """The error for an ambiguous label; its remedy is the override that decides it."""
-    real = overrides.mapping_override("data.source.labels", {name: 0})
-    fake = overrides.mapping_override("data.source.labels", {name: 1})
+    real = name_overrides.mapping_override("data.source.labels", {name: 0})
+    fake = name_overrides.mapping_override("data.source.labels", {name: 1})
     if real is None:
         return InputError(message, "rename it in the file, so that it ends with _real or _fake")
     return InputError(message, f"label it as real with {real}, or as fake with {fake}")

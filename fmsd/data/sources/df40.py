@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, Video, video_id
 from fmsd.data.sources import celebdf, ffpp
 from fmsd.data.sources.df40_lists import scan_lists
@@ -81,9 +81,9 @@ def scan(
         InputError: an unknown family, method or origin, a missing folder or list, an unknown label
             in a list, or no real videos of an origin.
     """
-    wanted = None if methods is None else overrides.as_names(methods, "data.source.methods")
-    chosen = choose_methods(overrides.as_names(families, "data.source.families"), wanted)
-    origins = overrides.as_names(origins, "data.source.origins")
+    requested = None if methods is None else name_overrides.as_names(methods, "data.source.methods")
+    chosen = choose_methods(name_overrides.as_names(families, "data.source.families"), requested)
+    origins = name_overrides.as_names(origins, "data.source.origins")
     if unknown := [origin for origin in origins if origin not in ORIGINS.values()]:
         raise InputError(
             f"DF40 has no origin {', '.join(unknown)}",
@@ -117,7 +117,7 @@ def _find_trees(root: Path) -> list[tuple[Split, Path]]:
     """The trees below the root.
 
     Raises:
-        InputError: there is none.
+        InputError: the root holds none of `TREE_FOLDERS`.
     """
     trees: list[tuple[Split, Path]] = [
         (split, root / name)
@@ -137,7 +137,7 @@ def _real_folder(root: Path, name: str, given: str | None, origin: str) -> Path:
     """The folder of an origin's real videos.
 
     Raises:
-        InputError: it does not exist.
+        InputError: the folder does not exist.
     """
     place = root / name if given is None else Path(given).expanduser().absolute()
     if not place.is_dir():
@@ -152,7 +152,7 @@ def _scan_trees(
     root: Path, chosen: Sequence[str], origins: Sequence[str], dataset: str
 ) -> Iterator[tuple[str, Entry]]:
     """(origin, entry) of the chosen methods in all trees, and the problems of the trees."""
-    found: set[str] = set()
+    present: set[str] = set()
     for split, place in _find_trees(root):
         inside = read_folder(place)
         yield from (("", problem) for problem in inside.problems)
@@ -169,14 +169,16 @@ def _scan_trees(
                 if isinstance(entry, Problem):
                     yield "", entry
                 elif origin in origins:
-                    found.add(method)
+                    present.add(method)
                     if origin == "own":
                         own_labels.add(entry.label)
                     yield origin, entry
             if own_labels == {1}:
                 what = f"{folder} has no real images beside the fake ones"
-                yield "", Problem("missing", what, "complete the copy")
-    missing = missing_problems(chosen, found, "DF40's table of methods", root)
+                yield "", Problem("missing", what, "complete the copy", domain=REAL)
+    missing = missing_problems(
+        chosen, present, "DF40's table of methods", root, {name: name for name in chosen}
+    )
     yield from (("", problem) for problem in missing)
 
 

@@ -44,6 +44,7 @@ def scan_lists(
                 "missing",
                 f"{root} holds no JSON file of {method}",
                 f"fetch it, or leave {method} out of data.source.methods",
+                domain=method,
             )
         for origin, file in files.items():
             if file is not None:
@@ -99,4 +100,5 @@ def _scan_list(
             "missing",
             f"{file} lists {absent} frames that are not there and are left out",
             "DF40's authors note this for synthesised faces",
+            domain=method,
         )

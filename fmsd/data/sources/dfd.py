@@ -11,7 +11,7 @@ Extracted frames lie beside `videos`, as those of FaceForensics++ do. There is n
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, Entry, Split, Video, video_id
 from fmsd.data.sources.tree import list_videos, refuse_unreadable
 from fmsd.errors import InputError
@@ -41,7 +41,7 @@ def scan(
     Raises:
         InputError: a missing folder.
     """
-    compression = overrides.as_name(compression, "data.source.compression")
+    compression = name_overrides.as_name(compression, "data.source.compression")
     folders = {domain: root / folder / compression for domain, folder in DOMAIN_FOLDERS.items()}
     if lacking := [str(folder) for folder in folders.values() if not folder.is_dir()]:
         raise InputError(

@@ -69,7 +69,8 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
     times = Counter(to_nfc(name) for labels in parts.values() for name in labels)
     for folder, listed in parts.items():
         videos, problems = list_videos(folder, frames)
-        labels, more = match_names(listed, videos, f"the list of {folder.name}", folder)
+        domains = {name: FAKE if label else REAL for name, (label, _) in listed.items()}
+        labels, more = match_names(listed, videos, f"the list of {folder.name}", folder, domains)
         yield from (*problems, *more)
         for name, (file, images) in videos.items():
             if name not in labels:
@@ -111,7 +112,7 @@ def _read_labels(folder: Path, root: Path) -> dict[str, tuple[Label, Split]]:
     Of the test set's two lists, labels.csv is read.
     """
     path = folder / "labels.csv" if (folder / "labels.csv").is_file() else folder / "metadata.json"
-    found: dict[str, tuple[Label, Split]] = {}
+    labels_of: dict[str, tuple[Label, Split]] = {}
     for name, about in _read_list(path):
         label = _label(name, about, path)
         value = about.get("split")
@@ -121,12 +122,12 @@ def _read_labels(folder: Path, root: Path) -> dict[str, tuple[Label, Split]]:
             else _folder_split(path, root)
         )
         stem = PurePosixPath(with_slashes(name)).stem
-        if found.setdefault(stem, (label, split)) != (label, split):
+        if labels_of.setdefault(stem, (label, split)) != (label, split):
             raise InputError(
                 f"{path} lists {name} twice, with two labels or splits",
                 "fetch it again, or leave the right one",
             )
-    return found
+    return labels_of
 
 
 def _label(name: str, about: Mapping[str, Any], path: Path) -> Label:
@@ -136,7 +137,7 @@ def _label(name: str, about: Mapping[str, Any], path: Path) -> Label:
         about: the list's values for the video.
 
     Raises:
-        InputError: it has none, an unknown one, or two different ones.
+        InputError: the video has no label, an unknown one, or two different ones.
     """
     values = {column: about[column] for column in LABEL_COLUMNS if column in about}
     labels: set[Label | None] = {
@@ -168,7 +169,7 @@ def _folder_split(path: Path, root: Path) -> Split:
     """The split of the nearest folder above a list whose name is a split's.
 
     Raises:
-        InputError: there is none.
+        InputError: no folder above the list has such a name.
     """
     for place in path.parents:
         if place.name in SPLIT_OF_NAME and (place == root or root in place.parents):

@@ -74,6 +74,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
                 "missing",
                 f"{path} lists {video}, which {path.parent} does not hold",
                 "complete the copy",
+                domain=domain,
             )
             continue
         unique = stems[top, video.stem] == 1
@@ -123,7 +124,7 @@ def _label(name: str, value: object, path: Path) -> Label:
     """The label of a video by the list.
 
     Raises:
-        InputError: it is unknown.
+        InputError: the label is none of `LABEL_WORDS`.
     """
     label = parse_label(value, LABEL_WORDS)
     if label is None:

@@ -13,7 +13,7 @@ table's method. The column `path` has a file's name, the nameless last column it
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
 from fmsd.data.sources.labels import forgery_domain
 from fmsd.data.sources.text import read_csv_table
@@ -53,7 +53,7 @@ def scan(
     Raises:
         InputError: an unknown type, or a missing or damaged table.
     """
-    types = overrides.as_names(types, "data.source.types")
+    types = name_overrides.as_names(types, "data.source.types")
     if unknown := [kind for kind in types if kind not in TYPES]:
         raise InputError(
             f"FakeAVCeleb has no type {', '.join(unknown)}",
@@ -75,7 +75,9 @@ def scan(
     for folder, written in listed.items():
         place = paths.locate(root, "/".join(folder))
         videos, problems = list_videos(place, frames) if place.is_dir() else ({}, [])
-        methods, more = match_names(written, videos, table, place)
+        is_real = folder[0].startswith("RealVideo")
+        domains = dict.fromkeys(written, REAL) if is_real else written
+        methods, more = match_names(written, videos, table, place, domains)
         yield from (*problems, *more)
         for name, (file, images) in videos.items():
             if name not in methods:
@@ -83,7 +85,7 @@ def scan(
                     "unlisted", f"{images or file} is not in {table} and left out", "remove it"
                 )
                 continue
-            label = 0 if folder[0].startswith("RealVideo") else 1
+            label = 0 if is_real else 1
             domain = (
                 forgery_domain(methods[name], f"The row of {'/'.join(folder)}/{name} in {table}")
                 if label

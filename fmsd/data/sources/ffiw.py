@@ -55,7 +55,8 @@ def scan(
         )
     for domain, folder, name in folders:
         if not folder.is_dir():
-            yield Problem("missing", f"There is no folder {folder}", "complete the copy")
+            what = f"There is no folder {folder}"
+            yield Problem("missing", what, "complete the copy", domain=domain)
             continue
         videos, problems = list_videos(folder, frames)
         yield from problems

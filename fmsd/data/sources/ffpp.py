@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, SPLITS, Entry, Problem, Split, Video, video_id
 from fmsd.data.sources import deepfakebench
 from fmsd.data.sources.deepfakebench import SPLIT_PRIORITY
@@ -67,10 +67,10 @@ def scan(
         InputError: a missing folder or manipulation, no official split, or an argument that applies
             only to a tree (`frames`, `splits`) or only to JSON (`labels`).
     """
-    compression = overrides.as_name(compression, "data.source.compression")
+    compression = name_overrides.as_name(compression, "data.source.compression")
     manipulations = [
         forgery_domain(name, "data.source.manipulations")
-        for name in overrides.as_names(manipulations, "data.source.manipulations")
+        for name in name_overrides.as_names(manipulations, "data.source.manipulations")
     ]
     if not root.is_dir():
         raise InputError(
@@ -118,7 +118,8 @@ def _scan_tree(
         official: dict[str, Split] = {
             name: split for name, split in split_of.items() if ("_" in name) == (domain != REAL)
         }
-        official, more = match_names(official, videos, "the official split", folder)
+        domains = dict.fromkeys(official, domain)
+        official, more = match_names(official, videos, "the official split", folder, domains)
         yield from (*problems, *more)
         for name, (file, images) in videos.items():
             if name not in official:
@@ -149,14 +150,14 @@ def _scan_json(
 ) -> Iterator[Entry]:
     """The original videos and the chosen manipulations in DeepfakeBench's JSON file."""
     domains = (REAL, *manipulations)
-    found: set[str] = set()
+    present: set[str] = set()
     for entry in deepfakebench.scan(root, BENCHMARK_JSON, dataset, compression, labels):
         if isinstance(entry, Problem):
             yield entry
         elif entry.domain in domains:
-            found.add(entry.domain)
+            present.add(entry.domain)
             yield entry
-    if lacking := [name for name in domains if name not in found]:
+    if lacking := [name for name in domains if name not in present]:
         raise InputError(
             f"{BENCHMARK_JSON} in {root} lists no videos of {', '.join(lacking)}",
             "fetch it again, or choose data.source.manipulations=[...]",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from fmsd.data import overrides
+from fmsd.data import name_overrides
 from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, Video, video_id
 from fmsd.data.sources import labels
 from fmsd.data.sources.layout import match_layout, parse_layout, should_hold_frames, video_name
@@ -75,10 +75,10 @@ def scan(
             f"There is no folder {root}", "give the dataset's folder as data.root=PATH"
         )
     levels = parse_layout(layout, split, SPLITS)
-    given = None if real is None else overrides.as_names(real, "data.source.real")
-    reals = list(labels.DEFAULT_REAL_FOLDERS) if given is None else given
-    fakes = overrides.as_names(fake, "data.source.fake")
-    if both := [name for name in fakes if name in reals]:
+    given = None if real is None else name_overrides.as_names(real, "data.source.real")
+    real_folders = list(labels.DEFAULT_REAL_FOLDERS) if given is None else given
+    fakes = name_overrides.as_names(fake, "data.source.fake")
+    if both := [name for name in fakes if name in real_folders]:
         raise InputError(
             f"data.source.real and data.source.fake both name {both[0]}", "leave it in one of them"
         )
@@ -86,7 +86,7 @@ def scan(
         raise InputError(
             f"data.source.fake names {REAL}, the domain of real images", "rename that folder"
         )
-    tree = _Tree(root, str(dataset), layout, levels, _parse_splits(splits), split, reals, {})
+    tree = _Tree(root, str(dataset), layout, levels, _parse_splits(splits), split, real_folders, {})
     for place, (subfolders, images, videos, problems) in walk_folders(root):
         parts = place.relative_to(root).parts
         yield from problems
@@ -104,7 +104,7 @@ def scan(
                 index=index if "video" in fields else 0,
                 **tree.describe(fields, video_name(fields, file)),
             )
-    yield from _check_names(root, tree.domains, reals, fakes, given)
+    yield from _check_names(root, tree.domains, real_folders, fakes, given)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class _Tree:
     """Describes the files of a tree by the layout and mappings of the user.
 
     Args:
-        dataset, layout, split, reals: as of `scan`.
+        dataset, layout, split, real_folders: as of `scan`.
         levels: the levels of the layout.
         split_of: the split of each split folder.
         domains: the domain folders of each dataset, filled as paths are read.
@@ -124,7 +124,7 @@ class _Tree:
     levels: Sequence[str]
     split_of: Mapping[str, Split]
     split: str | None
-    reals: Sequence[str]
+    real_folders: Sequence[str]
     domains: dict[str, set[str]]
 
     def read_path(self, path: Path, parts: Sequence[str]) -> dict[str, str]:
@@ -154,9 +154,9 @@ class _Tree:
             name: of its video, within its domain folder.
         """
         folder = fields["domain"]
-        real = folder in self.reals
+        real = folder in self.real_folders
         domain = REAL if real else folder
-        if real and folder != self.reals[0]:
+        if real and folder != self.real_folders[0]:
             name = f"{folder}/{name}"
         dataset = fields.get("dataset", self.dataset)
         compression = fields.get("compression", "")
@@ -178,7 +178,8 @@ def _parse_splits(given: Mapping[Any, str]) -> dict[str, Split]:
         InputError: a value is not a split.
     """
     split_of = {
-        overrides.as_name(folder, "data.source.splits"): split for folder, split in given.items()
+        name_overrides.as_name(folder, "data.source.splits"): split
+        for folder, split in given.items()
     }
     for folder, split in split_of.items():
         if split not in SPLITS:
@@ -205,7 +206,7 @@ def _unknown_split(
         folder: SPLIT_GUESSES.get(folder.strip().casefold(), "|".join(SPLITS)) for folder in unknown
     }
     additions = [
-        overrides.entry_override("data.source.splits", folder, split)
+        name_overrides.entry_override("data.source.splits", folder, split)
         for folder, split in proposed.items()
     ]
     remedy = (
@@ -219,7 +220,7 @@ def _unknown_split(
 def _check_names(
     root: Path,
     domains: Mapping[str, set[str]],
-    reals: Sequence[str],
+    real_folders: Sequence[str],
     fakes: Sequence[str],
     given: Sequence[str] | None,
 ) -> Iterator[Problem]:
@@ -233,19 +234,19 @@ def _check_names(
         InputError: a dataset has no real images, or a folder leaves it open whether it is real.
     """
     present = sorted(set().union(*domains.values()))
-    found = [name for name in reals if name in present]
+    present_real = [name for name in real_folders if name in present]
     doubtful = [
         name
         for name in present
-        if name not in (*reals, *fakes) and labels.suggests_real(name, reals)
+        if name not in (*real_folders, *fakes) and labels.suggests_real(name, real_folders)
     ]
     for dataset, folders in domains.items():
-        if not folders & set(reals):
+        if not folders & set(real_folders):
             of = "" if len(domains) == 1 else f" of the dataset {dataset}"
             candidates = [name for name in doubtful if name in folders]
             example = (
                 ", if these are: "
-                f"{overrides.list_override('data.source.real', [*found, *candidates])}"
+                f"{name_overrides.list_override('data.source.real', [*present_real, *candidates])}"
                 if candidates
                 else "=[NAME], quoted for the shell"
             )
@@ -254,10 +255,13 @@ def _check_names(
                 f"name them in data.source.real{example}",
             )
     if doubtful:
-        real, fake = [*found, *doubtful], [*(name for name in fakes if name in present), *doubtful]
-        as_real = overrides.list_override("data.source.real", real)
+        present_fake = [name for name in fakes if name in present]
+        real, fake = [*present_real, *doubtful], [*present_fake, *doubtful]
+        as_real = name_overrides.list_override("data.source.real", real)
         as_fake = (
-            "rename them" if REAL in doubtful else overrides.list_override("data.source.fake", fake)
+            "rename them"
+            if REAL in doubtful
+            else name_overrides.list_override("data.source.fake", fake)
         )
         raise InputError(
             f"The names of the folders {doubtful} of {root} suggest real images, but they are not "
@@ -267,11 +271,11 @@ def _check_names(
     log.info(
         "%s: %s hold real images, %s are forgeries.",
         root,
-        found or "none",
-        [name for name in present if name not in reals] or "none",
+        present_real or "none",
+        [name for name in present if name not in real_folders] or "none",
     )
-    for key, wanted in (("real", given or ()), ("fake", fakes)):
-        for name in wanted:
+    for key, names in (("real", given or ()), ("fake", fakes)):
+        for name in names:
             if name not in present:
                 yield Problem(
                     "unmatched",

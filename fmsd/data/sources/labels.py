@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Literal
 
 from fmsd.data.frame import REAL
-from fmsd.data.overrides import as_name
+from fmsd.data.name_overrides import as_name
 from fmsd.errors import InputError
 
 Label = Literal[0, 1]
@@ -48,14 +48,14 @@ def label_from_last_word(name: str) -> Label | None:
     return None if contradicted else label
 
 
-def suggests_real(name: str, reals: Collection[str]) -> bool:
+def suggests_real(name: str, real_folders: Collection[str]) -> bool:
     """Whether a folder's name suggests real images.
 
-    It has a part like `original`, or differs from one of the `reals` only in case or blanks.
+    It has a part like `original`, or differs from one of the `real_folders` only in case or blanks.
     """
     folded = _folded(name)
     letters = re.sub(r"[\W_]", "", folded)
-    return any(hint in letters for hint in _HINTS) or folded in map(_folded, reals)
+    return any(hint in letters for hint in _HINTS) or folded in map(_folded, real_folders)
 
 
 def forgery_domain(name: str, where: object) -> str:

@@ -8,8 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.progress import track
-
+from fmsd.console import track
 from fmsd.data.frame import REAL, Frame, video_id
 from fmsd.data.synthetic import plan
 from fmsd.errors import InputError, reason
@@ -52,7 +51,8 @@ def _draw(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        for clip in track(list(plan.all_clips()), "drawing the embedded dataset"):
+        clips = list(plan.all_clips())
+        for clip in track(clips, "Drawing the embedded dataset", len(clips), "videos"):
             _file(partial, clip, 0).parent.mkdir(parents=True)
             for index, image in enumerate(plan.record_clip(clip)):
                 _file(partial, clip, index).write_bytes(

@@ -109,7 +109,7 @@ def require_kind(value: Any, kind: type[T], path: Path, *entry: str) -> T:
         entry: the names on the path to the value; none for the whole file.
 
     Raises:
-        InputError: it has another type.
+        InputError: the value has another type.
     """
     if isinstance(value, kind):
         return value
@@ -136,7 +136,7 @@ def require_choice(value: Any, choices: Mapping[str, T], path: Path, *entry: str
     """The choice that a word or number at an entry of a file stands for.
 
     Raises:
-        InputError: it is not among the choices.
+        InputError: the value is none of the choices.
     """
     if isinstance(value, str | int) and str(value) in choices:
         return choices[str(value)]
@@ -223,11 +223,11 @@ def canonical_columns(header: Sequence[str], columns: Sequence[str], path: Path)
     Raises:
         InputError: a requested column is there twice.
     """
-    wanted = {name.casefold(): name for name in columns}
+    requested = {name.casefold(): name for name in columns}
     names = [
         name
-        if name in columns or wanted.get(name.casefold()) in header
-        else wanted.get(name.casefold(), name)
+        if name in columns or requested.get(name.casefold()) in header
+        else requested.get(name.casefold(), name)
         for name in header
     ]
     if twice := [name for name in columns if names.count(name) > 1]:

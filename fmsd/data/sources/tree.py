@@ -22,7 +22,7 @@ VIDEO_SUFFIXES = frozenset({
 })
 """Suffixes of video files, in lower case: FFmpeg's plain containers and streams."""
 
-UNDECODED_SUFFIXES = frozenset({
+UNDECODED_VIDEO_SUFFIXES = frozenset({
     ".braw", ".r3d", ".crm", ".swf", ".yuv", ".dav", ".bik", ".bk2", ".amv", ".insv", ".lrv",
     ".360", ".mlv", ".nsv",
 })
@@ -125,8 +125,10 @@ def read_folder(folder: Path) -> FolderContents:
         InputError: the folder cannot be read, or the name of a subfolder, an image or a video in it
             is not UTF-8.
     """
-    folders, images, videos = list[str](), list[str](), list[str]()
-    problems = list[Problem]()
+    folders: list[str] = []
+    images: list[str] = []
+    videos: list[str] = []
+    problems: list[Problem] = []
     undecoded = Counter[str]()
     for entry in visible_entries(folder):
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  many names pass
@@ -140,7 +142,7 @@ def read_folder(folder: Path) -> FolderContents:
         elif suffix in VIDEO_SUFFIXES:
             videos.append(entry.name)
         else:
-            if suffix in image.UNSUPPORTED_SUFFIXES | UNDECODED_SUFFIXES:
+            if suffix in image.UNSUPPORTED_SUFFIXES | UNDECODED_VIDEO_SUFFIXES:
                 undecoded[suffix] += 1
             continue
         if not is_utf8(entry.name):

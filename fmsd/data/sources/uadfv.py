@@ -38,6 +38,7 @@ def scan(
                 "missing",
                 f"{root / 'fake'} holds {name}, but {root / 'real'} not its original {original}",
                 "complete the copy",
+                domain=REAL,
             )
     for name in real:
         if f"{name}_fake" not in fake:
@@ -45,6 +46,7 @@ def scan(
                 "missing",
                 f"{root / 'real'} holds {name}, but {root / 'fake'} not its fake {name}_fake",
                 "complete the copy",
+                domain=FAKE,
             )
     for domain, videos in ((REAL, real), (FAKE, fake)):
         for name, (file, images) in videos.items():

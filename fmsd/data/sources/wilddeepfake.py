@@ -44,9 +44,10 @@ def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
             "give the unpacked WildDeepfake folder as data.root=PATH",
         )
     for name, (kind, split) in LABEL_FOLDERS.items():
-        place = root / name
+        place, domain = root / name, REAL if kind == "real" else FAKE
         if not place.is_dir():
-            yield Problem("missing", f"{root} does not hold {name}", "complete the copy")
+            what = f"{root} does not hold {name}"
+            yield Problem("missing", what, "complete the copy", domain=domain)
             continue
         archives, problems = _subfolders(place)
         yield from problems
@@ -62,7 +63,6 @@ def scan(root: Path, dataset: str = "wilddeepfake") -> Iterator[Entry]:
                         "move it to the folder of its label",
                     )
                     continue
-                domain = REAL if kind == "real" else FAKE
                 sequences, problems = _subfolders(inner)
                 yield from problems
                 for sequence in sequences:

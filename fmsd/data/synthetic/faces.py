@@ -91,10 +91,11 @@ def render(who: Identity, pose: Pose, scenery: int, clutter: float, size: int = 
     drawing.paint_eyes()
     drawing.paint_nose()
     drawing.paint_mouth()
-    image, face = (
-        cv2.resize(layer.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
-        for layer in (np.clip(drawing.image, 0, 1), drawing.face)
-    )
+
+    def shrink(layer: ndarray) -> ndarray:
+        return cv2.resize(layer.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+
+    image, face = shrink(np.clip(drawing.image, 0, 1)), shrink(drawing.face)
     return Scene(image, face, ((drawing.landmarks() + 1) / 2 * size).astype(np.float32))
 
 
@@ -170,9 +171,8 @@ class _Drawing:
         """The face with its pores, shading and cheeks."""
         pores = 1 + 0.02 * self.noise(3) + 0.025 * self.noise(12)
         self.paint(self.face, np.clip(self.skin * (self.shade * pores)[..., None], 0, 1))
-        left, right = (
-            self.ellipse(side * 0.33 + self.turn, 0.22, 0.18, 0.14, 0.8) for side in (-1, 1)
-        )
+        left = self.ellipse(-0.33 + self.turn, 0.22, 0.18, 0.14, 0.8)
+        right = self.ellipse(0.33 + self.turn, 0.22, 0.18, 0.14, 0.8)
         colour = np.array([1.0, -0.2, -0.2], np.float32)
         self.image += 0.06 * (self.face * (left + right))[..., None] * colour
 

@@ -1,4 +1,4 @@
-"""A look into one file: format, size, compression and appearance.
+"""The inspection of one file: format, size, compression and appearance.
 
 A damaged file never ends the examination: whatever a decoder raises about it is reported.
 """
@@ -32,7 +32,7 @@ CHROMA = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
 """Names of the chroma subsampling that Pillow numbers."""
 
 
-class Look(NamedTuple):
+class Inspection(NamedTuple):
     """The properties of one file; None where it has no such property, or could not be read.
 
     Args:
@@ -63,18 +63,18 @@ class Look(NamedTuple):
     length: int | None = None
 
 
-LOOK_SCHEMA = pl.Schema(
+INSPECTION_SCHEMA = pl.Schema(
     {
         name: pl.String if name in ("error", "digest", "kind", "chroma") else pl.Float64
-        for name in Look._fields
+        for name in Inspection._fields
     }
     | dict.fromkeys(("width", "height", "length"), pl.Int64)
 )
-"""The columns of a table of looks."""
+"""The columns of a table of inspections."""
 
 
 class Job(NamedTuple):
-    """A file to look into.
+    """A file to inspect.
 
     Args:
         place: a path, or a member of a tar.
@@ -89,8 +89,8 @@ class Job(NamedTuple):
     film: bool
 
 
-def inspect_all(jobs: Sequence[Job], workers: int) -> Iterator[Look]:
-    """Looks into all files, in order.
+def inspect_all(jobs: Sequence[Job], workers: int) -> Iterator[Inspection]:
+    """Inspects all files, in order.
 
     Where a process dies, the files that may have killed it are read again one at a time by a
     single process: the one on which that dies is damaged.
@@ -101,18 +101,18 @@ def inspect_all(jobs: Sequence[Job], workers: int) -> Iterator[Look]:
     if not workers:
         yield from map(inspect, jobs)
         return
-    done = suspects = 0  # files looked into, and the end of those that are read one at a time
+    done = suspects = 0  # files inspected, and the end of those that are read one at a time
     while done < len(jobs):
         alone = done < suspects
         with process_pool(1 if alone else workers) as readers:
             try:
                 batch = jobs[done : suspects if alone else None]
-                for look in readers.map(inspect, batch, chunksize=1 if alone else CHUNK):
-                    yield look
+                for inspection in readers.map(inspect, batch, chunksize=1 if alone else CHUNK):
+                    yield inspection
                     done += 1
             except BrokenProcessPool:
                 if alone:
-                    yield Look(error="the decoder crashed on it, or memory ran out")
+                    yield Inspection(error="the decoder crashed on it, or memory ran out")
                     done += 1
                 else:
                     suspects = done + CHUNK * workers
@@ -120,16 +120,16 @@ def inspect_all(jobs: Sequence[Job], workers: int) -> Iterator[Look]:
                 readers.shutdown(wait=False, cancel_futures=True)
 
 
-def inspect(job: Job) -> Look:
-    """Looks into one file."""
+def inspect(job: Job) -> Inspection:
+    """Inspects one file."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return _inspect_film(job) if job.film else _inspect_image(job)
     except Exception as error:  # whatever a decoder raises on damaged bytes is the finding
-        return Look(error=error.message if isinstance(error, InputError) else reason(error))
+        return Inspection(error=error.message if isinstance(error, InputError) else reason(error))
 
 
-def _inspect_image(job: Job) -> Look:
+def _inspect_image(job: Job) -> Inspection:
     data = read_bytes(job.place)
     pixels = decode(data, job.place)
     with Image.open(io.BytesIO(data)) as stored:
@@ -140,7 +140,7 @@ def _inspect_image(job: Job) -> Look:
         )
         chroma = CHROMA.get(get_sampling(stored), "other") if jpeg else None
     height, width, _ = pixels.shape
-    look = Look(
+    inspection = Inspection(
         digest=hashlib.sha256(data).hexdigest() if job.hashed else None,
         kind=kind,
         width=width,
@@ -149,11 +149,11 @@ def _inspect_image(job: Job) -> Look:
         quality=quality,
         chroma=chroma,
     )
-    return look._replace(**_appearance(pixels))
+    return inspection._replace(**_appearance(pixels))
 
 
-def _inspect_film(job: Job) -> Look:
-    """Looks at the first and the last frame of a video file."""
+def _inspect_film(job: Job) -> Inspection:
+    """Inspects the first and the last frame of a video file."""
     path = Path(job.place)
     with open_video(path) as (container, stream):
         frames = read_index(container, stream)
@@ -177,7 +177,7 @@ def _inspect_film(job: Job) -> Look:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     height, width, _ = images[0].shape
-    look = Look(
+    inspection = Inspection(
         digest=digest,
         kind=kind,
         width=width,
@@ -187,7 +187,9 @@ def _inspect_film(job: Job) -> Look:
         length=frames.length,
     )
     ends = [_appearance(image) for image in images]
-    return look._replace(**{name: float(np.mean([end[name] for end in ends])) for name in ends[0]})
+    return inspection._replace(
+        **{name: float(np.mean([end[name] for end in ends])) for name in ends[0]}
+    )
 
 
 def jpeg_quality(table: Sequence[int]) -> int:
@@ -211,7 +213,7 @@ def _coarseness() -> Int64[ndarray, "100"]:
 
 
 def _appearance(pixels: UInt8[ndarray, "height width 3"]) -> dict[str, float]:
-    """Brightness, saturation, contrast and sharpness of an image, see `Look`."""
+    """Brightness, saturation, contrast and sharpness of an image, see `Inspection`."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     return {
         "brightness": float(grey.mean()),

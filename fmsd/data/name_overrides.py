@@ -34,8 +34,10 @@ def as_names(given: object, key: str) -> list[str]:
         InputError: a value whose spelling is lost, such as 1.0, true or null.
     """
     listed = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    if odd := [value for value in listed if not isinstance(value, str) and type(value) is not int]:
-        raise _lost_spelling(odd[0], key, f"'{key}=[\"NAME\"]'")
+    if invalid := [
+        value for value in listed if not isinstance(value, str) and type(value) is not int
+    ]:
+        raise _lost_spelling(invalid[0], key, f"'{key}=[\"NAME\"]'")
     return [str(value) for value in listed]
 
 
@@ -48,32 +50,32 @@ def _lost_spelling(given: object, key: str, spelt: str) -> InputError:
     )
 
 
-def list_override(key: str, wanted: Sequence[str]) -> str:
+def list_override(key: str, names: Sequence[str]) -> str:
     """The override of a key by a list of names, quoted for a shell."""
-    return _quote(f"{key}=[{','.join(map(_quote_name, wanted))}]")
+    return _quote(f"{key}=[{','.join(map(_quote_name, names))}]")
 
 
-def mapping_override(key: str, wanted: Mapping[str, object]) -> str | None:
+def mapping_override(key: str, values: Mapping[str, object]) -> str | None:
     """The override that adds names with their values to a mapping, quoted for a shell.
 
     Returns:
         None where a name has a character that no key on the command line can have.
     """
-    if not all(_PLAIN.fullmatch(_ESCAPED.sub("", name)) for name in wanted):
+    if not all(_PLAIN.fullmatch(_ESCAPED.sub("", name)) for name in values):
         return None
     pairs = ", ".join(
         _ESCAPED.sub(lambda match: f"\\{match[0]}", name) + f": {value}"
-        for name, value in wanted.items()
+        for name, value in values.items()
     )
     return _quote(f"+{key}={{{pairs}}}")
 
 
-def entry_override(key: str, wanted: str, value: object) -> str | None:
+def entry_override(key: str, name: str, value: object) -> str | None:
     """The override that adds one name with its value to a mapping; None as `mapping_override`."""
     return (
-        _quote(f"+{key}.{wanted}={value}")
-        if re.fullmatch(r"\w+", wanted, re.ASCII)
-        else mapping_override(key, {wanted: value})
+        _quote(f"+{key}.{name}={value}")
+        if re.fullmatch(r"\w+", name, re.ASCII)
+        else mapping_override(key, {name: value})
     )
 
 
@@ -93,6 +95,6 @@ def _quote(word: str) -> str:
     return f"'{word}'" if quoted == word else quoted
 
 
-def _quote_name(wanted: str) -> str:
+def _quote_name(name: str) -> str:
     """A name as Hydra parses it, in double quotes where it needs them."""
-    return wanted if _PLAIN.fullmatch(wanted) else hydra_quote(wanted, '"')
+    return name if _PLAIN.fullmatch(name) else hydra_quote(name, '"')

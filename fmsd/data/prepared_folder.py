@@ -14,7 +14,7 @@ RECORDS = (EXTRACTED, PACKED)
 """The files that mark such a folder; either lies beside its manifest."""
 
 
-def packaged_manifest(root: Path) -> Manifest | None:
+def prepared_manifest(root: Path) -> Manifest | None:
     """The manifest in a folder that `fmsd extract` or `fmsd pack` wrote; None for other folders.
 
     Raises:
