@@ -1,5 +1,6 @@
 """Training steps, loaders and validation as Lightning runs them."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from fmsd.data.selection import Selection
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
+from fmsd.engine.learner_settings import LearnerSettings
+from fmsd.engine.measurement_batches import MeasurementBatches
 from fmsd.engine.model_selection import MONITOR, ValidationMetrics
 from fmsd.engine.predictions import gather_predictions, with_logits
 from fmsd.engine.scorer import Scorer
-from fmsd.engine.training_batches import TrainingBatches
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.optim.erm import ERM
@@ -63,7 +65,14 @@ def learner(**changes: Any) -> Learner:
         "steps": 10,
     }
     defaults |= {"weight_decay": 0.0, "clip": None}
-    return Learner(model, ERM(), adaptation=adaptation, **(defaults | changes))
+    return build_learner(model, ERM(), adaptation=adaptation, **(defaults | changes))
+
+
+def build_learner(*arguments: Any, **keywords: Any) -> Learner:
+    """A learner whose settings may be given among its own keywords."""
+    names = {field.name for field in dataclasses.fields(LearnerSettings)}
+    settings = {name: keywords.pop(name) for name in names & keywords.keys()}
+    return Learner(*arguments, settings=LearnerSettings(**settings), **keywords)
 
 
 def trainer(folder_: Path, **changes: Any) -> Trainer:
@@ -234,7 +243,7 @@ def test_a_penalty_has_the_same_gradient_in_bf16_training(tree: Path, tmp_path: 
                 layer.units[0].u.mul_(1.001)
         kept: list[torch.Tensor] = []
 
-        model.rule = GradientsOfPenalties(model.detector, kept)
+        model.step_rule = GradientsOfPenalties(model.detector, kept)
         trainer(tmp_path, max_steps=1, precision=precision).fit(
             model, train_dataloaders=module(tree).train_dataloader()
         )
@@ -260,7 +269,7 @@ def test_a_checkpoint_holds_what_learns_and_what_the_method_remembers(
     torch.manual_seed(0)
     other = learner(method=method)
     other.load_state_dict(state)
-    one, two = model.rule, other.rule
+    one, two = model.step_rule, other.step_rule
     assert isinstance(one, SubspaceMaskRule)
     assert isinstance(two, SubspaceMaskRule)
     assert (two.seen, two.active, two.history) == (one.seen, one.active, one.history)
@@ -278,14 +287,14 @@ def test_batches_before_training_are_full_and_differ_and_hold_a_domain_in_balanc
     """They differ from each other and from those of training."""
     root = grow_tree(tmp_path / "tree", domains=("real", "swap", "blend"), videos=4)
     data = module(root, train=["mine"], batch_size=4, workers=1)
-    batches = TrainingBatches(data, torch.device("cpu"))
+    batches = MeasurementBatches(data, torch.device("cpu"))
     assert batches.domains == ["blend", "swap"]
     first, again = list(batches.draw(9)), list(batches.draw(9))
     assert len(first) == 9
     assert all(len(batch.label) == 4 for batch in first)
     assert not torch.equal(first[0].row, again[0].row)
     assert not torch.equal(first[0].row, next(iter(data.train_dataloader())).row)
-    repeated = TrainingBatches(data, torch.device("cpu"))
+    repeated = MeasurementBatches(data, torch.device("cpu"))
     assert all(
         torch.equal(one.image, two.image) for one, two in zip(first, repeated.draw(9), strict=True)
     )
@@ -293,7 +302,7 @@ def test_batches_before_training_are_full_and_differ_and_hold_a_domain_in_balanc
     assert len(own) == 1
     labels = torch.cat([batch.label for batch in batches.draw(8, "swap")])
     assert labels.float().mean() == 0.5
-    assert len(list(TrainingBatches(data, torch.device("cpu"), limit=3).draw(9))) == 3
+    assert len(list(MeasurementBatches(data, torch.device("cpu"), limit=3).draw(9))) == 3
 
 
 def test_validation_metrics_are_those_of_the_whole_split(tree: Path, tmp_path: Path) -> None:

@@ -26,9 +26,10 @@ from fmsd.engine.checkpoints import (
     Recovery,
     newest_checkpoint,
 )
-from fmsd.engine.curves import curve_logger
+from fmsd.engine.curve_log import curve_logger
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
+from fmsd.engine.learner_settings import LearnerSettings
 from fmsd.engine.model_selection import MONITOR, Patience, ValidationMetrics
 from fmsd.errors import InputError
 from fmsd.optim.erm import ERM
@@ -105,8 +106,7 @@ def trained(
         cosine,
         adaptation,
         10,
-        accumulate=accumulate,
-        clip=1.0,
+        LearnerSettings(accumulate=accumulate),
         domains=data.training_domains,
     )
     model.train()

@@ -13,6 +13,7 @@ from typing import Any
 from fmsd.data.description import describe_datasets
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
+from fmsd.engine.detectors import build_detector
 from fmsd.engine.merge_domains import domain_table
 from fmsd.engine.merge_files import write_merge
 from fmsd.engine.merge_inputs import Inputs, initialise, read_inputs
@@ -25,10 +26,9 @@ from fmsd.engine.merge_search import (
     with_coefficients,
 )
 from fmsd.engine.scorer import Scorer
-from fmsd.engine.scoring import manifest_records, score_datasets
+from fmsd.engine.scoring import load_for_scoring, manifest_records, score_datasets
 from fmsd.engine.stamp import protocol_stamps
 from fmsd.engine.trainer import TrainerFactory, single_process_trainer
-from fmsd.engine.weights import build_detector, load_folded_detector
 from fmsd.errors import InputError
 from fmsd.figures.merge_pictures import draw_domains
 from fmsd.merge.task_vectors import Merger
@@ -197,10 +197,7 @@ def score_merge(
 
     The table of results is written last: it marks the run as finished.
     """
-    worker = single_process_trainer(trainer, run.folder)
-    model = load_folded_detector(
-        run, partial(build_detector, detector, worker.strategy.root_device, worker.precision)
-    )
+    model, worker = load_for_scoring(run, detector, trainer, run.folder)
     table = score_datasets(run, record, worker, Scorer(model), data)
     domains = domain_table(run, inputs.experts, inputs.specialists.parts, model, data, worker)
     run.write("domains.csv", domains.write_csv())
