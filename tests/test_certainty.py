@@ -268,19 +268,3 @@ def test_numbers_of_videos_stand_with_the_numbers(
         [compute_results(own, "iid") for own in (tests["celeb"], few(tests["celeb"], 3))]
     )
     assert format_video_counts(whole) == {"celeb": "3 to 5 real, 7 fake videos"}
-    assert format_video_counts(whole.with_columns(n_real_videos=None)) == {
-        "celeb": "10 to 12 videos"
-    }
-
-
-def test_runs_that_did_not_write_down_their_real_videos_are_reported_all_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs = methods(tmp_path / "runs", 2, 12)
-    for run in (runs / "good", runs / "bad"):
-        pl.read_csv(run / "results.csv").drop("n_real_videos").write_csv(run / "results.csv")
-    report(runs)
-    assert "14 videos" in capsys.readouterr().out  # how many are real, only predictions tell
-    said = outputs(runs, tmp_path / "out", capsys)
-    assert not INTERVAL.search(said["md"])
-    assert "celeb has 2 real." in said["md"]

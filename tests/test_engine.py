@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import random
 from pathlib import Path
 from typing import Any
 
 import jaxtyping
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -15,6 +17,7 @@ from fmsd.data.manifest import Manifest
 from fmsd.data.selection import Selection
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import DataModule
+from fmsd.engine.detectors import seeded
 from fmsd.engine.learner import Learner
 from fmsd.engine.learner_settings import LearnerSettings
 from fmsd.engine.measurement_batches import MeasurementBatches
@@ -279,6 +282,20 @@ def test_a_checkpoint_holds_what_learns_and_what_the_method_remembers(
     assert torch.equal(model.detector(image), other.detector(image))
     with pytest.raises(InputError, match=r"tensors of the checkpoint do not fit the detector"):
         learner().load_state_dict(state)
+
+
+def test_generators_of_random_numbers_are_seeded_for_a_block_alone() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), np.random.random(), torch.rand(()).item()  # noqa: NPY002
+
+    with seeded(1):
+        first = draw()
+        begun = draw()
+        with seeded(1):
+            assert draw() == first
+        following = draw()
+    with seeded(1):
+        assert [draw() for _ in range(3)] == [first, begun, following]
 
 
 def test_batches_before_training_are_full_and_differ_and_hold_a_domain_in_balance(

@@ -182,6 +182,14 @@ def test_a_frame_that_was_shown_before_the_kill_is_augmented_as_it_would_have_be
     assert any(row in before for batch in rest for row in batch.row.tolist())
 
 
+def test_a_loader_is_made_again_at_the_same_position_until_training_has_ended(faces: Path) -> None:
+    data = data_module(faces)
+    data.load_state_dict({"epoch": 0, "batch": 3})
+    assert [len(list(data.train_dataloader())) for _ in range(2)] == [2, 2]
+    data.teardown("fit")
+    assert len(list(data.train_dataloader())) == 5
+
+
 class Declining(Callback):
     """Logs a value that is best in the second epoch."""
 

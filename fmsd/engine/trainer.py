@@ -130,7 +130,7 @@ def check_precision(precision: str) -> None:
     """Refuses gradients in float16, which have too small a range, and 16-bit weights.
 
     Raises:
-        InputError: such a precision.
+        InputError: a precision with gradients or weights of 16 bits.
     """
     if precision in ("16", "16-mixed", "16-true", "bf16-true"):
         effect = (

@@ -196,21 +196,13 @@ def pivot_datasets(tidy: pl.DataFrame, metric: str = "auc") -> pl.DataFrame:
 def format_video_counts(tidy: pl.DataFrame) -> dict[str, str]:
     """The numbers of videos of every dataset as text: `178 real, 340 fake videos`.
 
-    It is their sum alone where `n_real_videos` is null; a dataset with a null `n_videos` is left
-    out. Rows with different numbers give a range.
+    Rows with different numbers give a range.
     """
-    found = {}
-    for (dataset,), own in tidy.group_by("dataset", maintain_order=True):
-        if own["n_videos"].has_nulls():
-            continue
-        real, fake = own["n_real_videos"], own["n_videos"] - own["n_real_videos"]
-        parts = (
-            {" videos": own["n_videos"]}
-            if real.has_nulls()
-            else {" real, ": real, " fake videos": fake}
-        )
-        found[str(dataset)] = "".join(_span(values) + what for what, values in parts.items())
-    return found
+    return {
+        str(dataset): f"{_span(own['n_real_videos'])} real, "
+        f"{_span(own['n_videos'] - own['n_real_videos'])} fake videos"
+        for (dataset,), own in tidy.group_by("dataset", maintain_order=True)
+    }
 
 
 def _span(values: pl.Series) -> str:

@@ -99,7 +99,7 @@ def train(
 
 
 def begin_logs(session: Session, loggers: Mapping[str, Any]) -> list[Any]:
-    """Logs what is known before the first step: copies with faults, mask and configuration.
+    """Warns of faulty data, writes the layer mask, and logs the configuration.
 
     Returns:
         The loggers that get the curves.
@@ -116,7 +116,7 @@ def begin_logs(session: Session, loggers: Mapping[str, Any]) -> list[Any]:
 def conclude(
     session: Session, ending: Ending, trainer: TrainerFactory
 ) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Writes the chosen weights, chooses thresholds on validation data, and tests both once.
+    """Writes the chosen weights, chooses thresholds on validation data, and tests the detector.
 
     Returns:
         The record of the run and its results.
