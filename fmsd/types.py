@@ -5,6 +5,9 @@ from typing import NamedTuple
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+PADDING = -1
+"""The domain id of a frame that only pads a rank's batch; it is excluded from the loss."""
+
 
 class Frames(NamedTuple):
     """A batch of frames.
@@ -15,8 +18,7 @@ class Frames(NamedTuple):
     Args:
         image: RGB pixels from 0 to 255.
         label: 0 real, 1 fake.
-        domain: domain id; -1 marks a frame that only pads a process's share and is excluded from
-            the loss.
+        domain: domain id, or `PADDING`.
         row: row number in the manifest.
     """
 

@@ -20,7 +20,7 @@ from fmsd.data.loading.sampler import ProcessBatches, Shuffle
 from fmsd.data.loading.transforms import build_transform, with_generator
 from fmsd.data.manifest import Manifest
 from fmsd.data.sources import folder
-from fmsd.engine.training_batches import TrainingBatches
+from fmsd.engine.measurement_batches import MeasurementBatches
 from fmsd.errors import InputError
 from tests.conftest import grow_tree, write_image
 from tests.test_engine import SPLITS, module
@@ -386,7 +386,7 @@ def test_training_learns_from_real_frames_and_blends_and_validates_on_fakes(tree
     for batch in loader:
         assert batch.image.shape == (4, 3, 32, 32)
         assert batch.label.tolist().count(1) == 2
-    batches = TrainingBatches(data, torch.device("cpu"))
+    batches = MeasurementBatches(data, torch.device("cpu"))
     assert batches.domains == ["sbi"]
     (drawn,) = batches.draw(1, "sbi")
     assert set(drawn.label.tolist()) == {0, 1}

@@ -268,6 +268,3 @@ def test_numbers_of_videos_stand_with_the_numbers(
         [compute_results(own, "iid") for own in (tests["celeb"], few(tests["celeb"], 3))]
     )
     assert format_video_counts(whole) == {"celeb": "3 to 5 real, 7 fake videos"}
-    assert format_video_counts(whole.with_columns(n_real_videos=None)) == {
-        "celeb": "10 to 12 videos"
-    }

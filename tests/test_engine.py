@@ -1,10 +1,13 @@
 """Training steps, loaders and validation as Lightning runs them."""
 
+import dataclasses
 import functools
+import random
 from pathlib import Path
 from typing import Any
 
 import jaxtyping
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -14,11 +17,13 @@ from fmsd.data.manifest import Manifest
 from fmsd.data.selection import Selection
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import DataModule
+from fmsd.engine.detectors import seeded
 from fmsd.engine.learner import Learner
+from fmsd.engine.learner_settings import LearnerSettings
+from fmsd.engine.measurement_batches import MeasurementBatches
 from fmsd.engine.model_selection import MONITOR, ValidationMetrics
 from fmsd.engine.predictions import gather_predictions, with_logits
 from fmsd.engine.scorer import Scorer
-from fmsd.engine.training_batches import TrainingBatches
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.optim.erm import ERM
@@ -65,7 +70,14 @@ def learner(**changes: Any) -> Learner:
         "steps": 10,
     }
     defaults |= {"weight_decay": 0.0, "clip": None}
-    return Learner(model, ERM(), adaptation=adaptation, **(defaults | changes))
+    return build_learner(model, ERM(), adaptation=adaptation, **(defaults | changes))
+
+
+def build_learner(*arguments: Any, **keywords: Any) -> Learner:
+    """A learner whose settings may be given among its own keywords."""
+    names = {field.name for field in dataclasses.fields(LearnerSettings)}
+    settings = {name: keywords.pop(name) for name in names & keywords.keys()}
+    return Learner(*arguments, settings=LearnerSettings(**settings), **keywords)
 
 
 def trainer(folder_: Path, **changes: Any) -> Trainer:
@@ -236,7 +248,7 @@ def test_a_penalty_has_the_same_gradient_in_bf16_training(tree: Path, tmp_path: 
                 layer.units[0].u.mul_(1.001)
         kept: list[torch.Tensor] = []
 
-        model.rule = GradientsOfPenalties(model.detector, kept)
+        model.step_rule = GradientsOfPenalties(model.detector, kept)
         trainer(tmp_path, max_steps=1, precision=precision).fit(
             model, train_dataloaders=module(tree).train_dataloader()
         )
@@ -262,7 +274,7 @@ def test_a_checkpoint_holds_what_learns_and_what_the_method_remembers(
     torch.manual_seed(0)
     other = learner(method=method)
     other.load_state_dict(state)
-    one, two = model.rule, other.rule
+    one, two = model.step_rule, other.step_rule
     assert isinstance(one, SubspaceMaskRule)
     assert isinstance(two, SubspaceMaskRule)
     assert (two.seen, two.active, two.history) == (one.seen, one.active, one.history)
@@ -274,20 +286,34 @@ def test_a_checkpoint_holds_what_learns_and_what_the_method_remembers(
         learner().load_state_dict(state)
 
 
+def test_generators_of_random_numbers_are_seeded_for_a_block_alone() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), np.random.random(), torch.rand(()).item()  # noqa: NPY002
+
+    with seeded(1):
+        first = draw()
+        begun = draw()
+        with seeded(1):
+            assert draw() == first
+        following = draw()
+    with seeded(1):
+        assert [draw() for _ in range(3)] == [first, begun, following]
+
+
 def test_batches_before_training_are_full_and_differ_and_hold_a_domain_in_balance(
     tmp_path: Path,
 ) -> None:
     """They differ from each other and from those of training."""
     root = grow_tree(tmp_path / "tree", domains=("real", "swap", "blend"), videos=4)
     data = module(root, train=["mine"], batch_size=4, workers=1)
-    batches = TrainingBatches(data, torch.device("cpu"))
+    batches = MeasurementBatches(data, torch.device("cpu"))
     assert batches.domains == ["blend", "swap"]
     first, again = list(batches.draw(9)), list(batches.draw(9))
     assert len(first) == 9
     assert all(len(batch.label) == 4 for batch in first)
     assert not torch.equal(first[0].row, again[0].row)
     assert not torch.equal(first[0].row, next(iter(data.train_dataloader())).row)
-    repeated = TrainingBatches(data, torch.device("cpu"))
+    repeated = MeasurementBatches(data, torch.device("cpu"))
     assert all(
         torch.equal(one.image, two.image) for one, two in zip(first, repeated.draw(9), strict=True)
     )
@@ -295,7 +321,7 @@ def test_batches_before_training_are_full_and_differ_and_hold_a_domain_in_balanc
     assert len(own) == 1
     labels = torch.cat([batch.label for batch in batches.draw(8, "swap")])
     assert labels.float().mean() == 0.5
-    assert len(list(TrainingBatches(data, torch.device("cpu"), limit=3).draw(9))) == 3
+    assert len(list(MeasurementBatches(data, torch.device("cpu"), limit=3).draw(9))) == 3
 
 
 def test_validation_metrics_are_those_of_the_whole_split(tree: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import copy
 import functools
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ from fmsd.peft.inject import fold_layers
 from fmsd.peft.mask import Masking
 from fmsd.peft.parts import network_parts
 from fmsd.peft.probe import probe
-from fmsd.report.rows import load_rows
 from tests.conftest import grow_tree, step, tiny_vit
 from tests.test_adapter import METHODS, adamw, train
 from tests.test_families import BY_NAME, FAMILIES, LABEL, Family, check_gradients, stir
@@ -424,24 +422,6 @@ def test_a_run_rebuilds_its_head_for_every_verb(there: Path) -> None:
     )
     pytest.importorskip("sklearn")
     assert main(["explain", "run=runs/a", "images=1", "frames=4", "out=pictures"]) == 0
-
-
-def test_a_run_of_an_older_version_has_a_plain_head(there: Path) -> None:
-    old = there / "old" / "run"
-    old.parent.mkdir()
-    shutil.copytree(there / "runs" / "plain", old)
-    config = yaml.safe_load((old / "config.yaml").read_text())
-    del config["backbone"]["cosine_head"], config["head"]
-    (old / "config.yaml").write_text(yaml.safe_dump(config))
-    assert main(["evaluate", f"run={old}", "hydra.run.dir=evaluated"]) == 0
-    assert logits(there / "evaluated" / "predictions" / "folder.parquet") == logits(
-        old / "predictions" / "folder.parquet"
-    )
-    newer = there / "old" / "newer"
-    shutil.copytree(there / "runs" / "plain", newer)
-    record = json.loads((newer / "run.json").read_text())
-    (newer / "run.json").write_text(json.dumps(record | {"seed": 1}))
-    assert len({row.label for row in load_rows(there / "old")}) == 1  # seeds of one row
 
 
 def test_fold_writes_what_fmsd_loads_again(there: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import distributed
 
@@ -17,6 +18,7 @@ from fmsd.engine.lightning_compat import (
     fit_position,
     forward_context,
     logged_step,
+    move_best_checkpoint,
     set_csv_columns,
     setup_processes,
 )
@@ -75,6 +77,26 @@ def test_a_csv_logger_goes_on_with_given_columns(tmp_path: Path) -> None:
     logger.log_metrics({"a": 3.0}, step=1)
     logger.save()
     assert file.read_text().splitlines() == ["a,b,step", "2.0,1.0,0", "3.0,,1"]
+
+
+@pytest.mark.filterwarnings("error:The dirpath has changed")
+def test_the_best_checkpoint_is_found_in_another_folder(tree: Path, tmp_path: Path) -> None:
+    before, after = (
+        ModelCheckpoint(tmp_path / place, filename="best", monitor="val/loss")
+        for place in ("before", "after")
+    )
+    worker = trainer(tmp_path, enable_checkpointing=True, callbacks=[before])
+    worker.fit(learner(), datamodule=module(tree))
+    file = tmp_path / "after" / "best.ckpt"
+    state = before.state_dict()
+    after.load_state_dict(move_best_checkpoint(state, file))
+    assert (after.best_model_path, after.kth_best_model_path) == (str(file), str(file))
+    assert after.best_k_models == {str(file): before.best_model_score}
+    assert before.best_model_score is not None
+    assert after.best_model_score == before.best_model_score
+    assert str(tmp_path / "before") not in str(after.state_dict())
+    empty = move_best_checkpoint(state | {"best_model_score": None}, file)
+    assert (empty["best_model_path"], empty["best_k_models"]) == ("", {})
 
 
 class Interrupting(Callback):

@@ -18,7 +18,6 @@ from fmsd.metrics.ranking import (
     auc,
     average_precision,
     balanced_accuracy,
-    best_threshold,
     equal_error_rate,
     true_positive_rate,
 )
@@ -26,13 +25,13 @@ from fmsd.metrics.table import (
     COLUMNS,
     DOMAIN_COLUMNS,
     LEVELS,
-    best_thresholds,
     compute_results,
     markdown_table,
     pivot_datasets,
     results_by_domain,
     with_scores,
 )
+from fmsd.metrics.threshold import best_threshold, best_thresholds
 from fmsd.metrics.video import aggregate_videos, group_by_folder
 
 

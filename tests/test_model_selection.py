@@ -17,7 +17,8 @@ from fmsd.cli.main import main
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.model_selection import SELECTIONS
 from fmsd.errors import InputError
-from fmsd.metrics.table import best_thresholds, compute_results
+from fmsd.metrics.table import compute_results
+from fmsd.metrics.threshold import best_thresholds
 from fmsd.runs.folder import VALIDATION, Run
 from tests.conftest import grow_tree, write_image
 from tests.test_engine import module

@@ -55,7 +55,7 @@ for name, wrapper in WRAPPERS.items():
         optimizer = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
         learner = Learner(
             model, wrapper, optimizer, constant, adaptation, 20,
-            clip=1.0, domains=data.training_domains,
+            domains=data.training_domains,
         )
         quiet = dict(
             logger=False, enable_checkpointing=False, enable_progress_bar=False,

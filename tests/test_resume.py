@@ -26,9 +26,10 @@ from fmsd.engine.checkpoints import (
     Recovery,
     newest_checkpoint,
 )
-from fmsd.engine.curves import curve_logger
+from fmsd.engine.curve_log import curve_logger
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
+from fmsd.engine.learner_settings import LearnerSettings
 from fmsd.engine.model_selection import MONITOR, Patience, ValidationMetrics
 from fmsd.errors import InputError
 from fmsd.optim.erm import ERM
@@ -105,8 +106,7 @@ def trained(
         cosine,
         adaptation,
         10,
-        accumulate=accumulate,
-        clip=1.0,
+        LearnerSettings(accumulate=accumulate),
         domains=data.training_domains,
     )
     model.train()
@@ -180,6 +180,14 @@ def test_a_frame_that_was_shown_before_the_kill_is_augmented_as_it_would_have_be
     )
     before = {row for batch in whole[:3] for row in batch.row.tolist()}
     assert any(row in before for batch in rest for row in batch.row.tolist())
+
+
+def test_a_loader_is_made_again_at_the_same_position_until_training_has_ended(faces: Path) -> None:
+    data = data_module(faces)
+    data.load_state_dict({"epoch": 0, "batch": 3})
+    assert [len(list(data.train_dataloader())) for _ in range(2)] == [2, 2]
+    data.teardown("fit")
+    assert len(list(data.train_dataloader())) == 5
 
 
 class Declining(Callback):

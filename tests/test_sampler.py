@@ -34,7 +34,7 @@ from fmsd.data.loading.transforms import build_transform, with_generator
 from fmsd.data.selection import Selection
 from fmsd.data.sources import folder
 from fmsd.engine.datamodule import DataModule, domain_names
-from fmsd.engine.training_batches import TrainingBatches
+from fmsd.engine.measurement_batches import MeasurementBatches
 from fmsd.errors import InputError
 from fmsd.types import Frames
 from tests.conftest import grow_tree
@@ -554,7 +554,7 @@ def test_processes_share_the_validation_frames_and_the_training_batches(
         module.tests["one"]
     )
     drawn = [
-        next(TrainingBatches(one, torch.device("cpu")).draw(1)).row
+        next(MeasurementBatches(one, torch.device("cpu")).draw(1)).row
         for one in (module, data(tmp_path / "data"))
     ]
     assert torch.equal(*drawn)

@@ -8,7 +8,6 @@ import pytest
 from fmsd.cli.main import main
 from fmsd.engine.merging import merged_origin
 from fmsd.engine.stamp import protocol_stamps, training_facts, with_stamps
-from fmsd.errors import InputError
 from fmsd.metrics.table import compute_results
 from fmsd.runs.folder import Run
 from tests.conftest import grow_tree
@@ -153,11 +152,6 @@ def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_p
         merged_origin(experts, "fixed").get("train_frames")
         for experts in ([few, a], [few, few], [all_, few, a])
     ] == ["8", "8", "8+all"]
-    Run(tmp_path / "old").write_record({"seed": 0})
-    with pytest.raises(
-        InputError, match="an older version, which did not record the protocol of its training"
-    ):
-        merged_origin([a, tmp_path / "old"], "fixed")
 
 
 def test_an_unknown_video_score_is_refused(

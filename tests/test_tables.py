@@ -16,7 +16,8 @@ from fmsd.cli.main import main
 from fmsd.data import manifest as manifests
 from fmsd.data import prepared_folder
 from fmsd.data.manifest import Manifest
-from fmsd.metrics.table import best_thresholds, compute_results
+from fmsd.metrics.table import compute_results
+from fmsd.metrics.threshold import best_thresholds
 from fmsd.quoting import hydra_quote
 from fmsd.runs.folder import Run
 from fmsd.tables import read_csv, read_parquet

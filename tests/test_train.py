@@ -1,6 +1,7 @@
 """The parts of the training task that the stories do not reach."""
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -12,21 +13,16 @@ from lightning.pytorch import Trainer
 from timm.layers.config import set_fused_attn, use_fused_attn
 
 from fmsd.cli.main import main
+from fmsd.engine.detectors import build_detector
 from fmsd.engine.trainer import build_trainer, check_precision, steps_per_epoch, total_steps
-from fmsd.engine.weights import build_detector
 from fmsd.errors import InputError
 from fmsd.runs.claim import claim_run
 from fmsd.runs.folder import Run, remove_empty_folders
 from tests.conftest import grow_tree, tiny_vit
 
-
-def trainer(**changes: object) -> Trainer:
-    return Trainer(
-        **(
-            {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "max_epochs": 3}
-            | changes
-        )
-    )  # pyright: ignore
+trainer = functools.partial(
+    Trainer, accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=3
+)
 
 
 @pytest.mark.parametrize(

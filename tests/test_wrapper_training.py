@@ -31,7 +31,7 @@ from fmsd.peft.method import Method
 from fmsd.peft.probe import probe
 from fmsd.types import Frames
 from tests.conftest import METHODS, grow_tree, tiny_vit
-from tests.test_engine import module, trainer
+from tests.test_engine import build_learner, module, trainer
 from tests.test_resume import TINY
 from tests.wrappers import ADAPTIVE, NAMES, WHOLE, WRAPPERS, bits, direction, flat
 
@@ -88,7 +88,7 @@ def train(
         "domains": IDS,
     }
     defaults |= {"weight_decay": 0.0, "clip": None}
-    learner = Learner(model, wrapper, adaptation=adaptation, **(defaults | changes))
+    learner = build_learner(model, wrapper, adaptation=adaptation, **(defaults | changes))
     loader = DataLoader(batches, batch_size=None) if isinstance(batches, list) else batches
     trainer(folder, **(worker or {})).fit(learner, train_dataloaders=loader)
     return learner
@@ -389,13 +389,13 @@ class Watch(Callback):
         self.perturbed += bits(list(detector.parameters())) != self.before
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        self.still = list(pl_module.rule.inactive())
+        self.still = list(pl_module.step_rule.inactive())
         self.frozen = bits(self.still)
         self.head = bits(list(pl_module.detector.head().parameters()))
         self.before = bits(list(pl_module.detector.parameters()))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        still = pl_module.rule.inactive()
+        still = pl_module.step_rule.inactive()
         self.rested += len(still)
         for parameter, before in zip(pl_module.detector.parameters(), self.before, strict=True):
             if parameter in still:
@@ -417,8 +417,8 @@ def test_what_rests_under_masm_does_not_move(wrapper: OptimizerWrapper, tmp_path
         worker={"callbacks": [watch]},
         optimizer=adamw,
     )
-    assert isinstance(learner.rule, SubspaceMaskRule)
-    assert len(learner.rule.history.steps) == 3
+    assert isinstance(learner.step_rule, SubspaceMaskRule)
+    assert len(learner.step_rule.history.steps) == 3
     assert watch.rested > 0
     assert watch.perturbed > 0
 

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 def train(config: DictConfig, folder: Path, command: list[str]) -> int:
     """fmsd train: writes a run, or continues one that was interrupted."""
-    from fmsd.engine import training
+    from fmsd.engine import session
+    from fmsd.engine.learner_settings import LearnerSettings
     from fmsd.tasks import train as task
 
     settings = HydraConfig.get()
@@ -39,7 +40,7 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
     if (code := run_in_processes(config, folder)) is not None:
         return code
     task.train(
-        training.Request(
+        session.Request(
             name=config["choices"]["method"],
             folder=folder,
             config=OmegaConf.to_yaml(config, resolve=True),
@@ -47,7 +48,7 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
             overrides=list(config.overrides),
             choices=OmegaConf.to_container(config.choices),  # pyright: ignore[reportArgumentType]
         ),
-        training.Components(
+        session.Components(
             detector=build(config.backbone),
             method=build(config.method),
             wrapper=build(config.wrapper),
@@ -57,10 +58,10 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
             trainer=build(config.trainer),
             loggers=logger_factories(config.logger),
         ),
-        training.Plan(
-            **{field.name: config[field.name] for field in dataclasses.fields(training.Plan)}
+        session.Plan(
+            **{field.name: config[field.name] for field in dataclasses.fields(session.Plan)}
         ),
-        training.LearnerSettings(**config.learner),
+        LearnerSettings(**config.learner),
     )
     return 0
 
@@ -95,7 +96,7 @@ def complete_training(config: DictConfig) -> None:
 
 def check_train_config(config: DictConfig) -> None:
     """Rejects settings of a training that its objects would ignore or take in different ways."""
-    from fmsd.engine.training import LearnerSettings
+    from fmsd.engine.learner_settings import LearnerSettings
 
     known = inspect.signature(LearnerSettings).parameters
     if unknown := [key for key in config.learner if key not in known]:

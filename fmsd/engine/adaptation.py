@@ -11,7 +11,7 @@ from torch import nn
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.distributed import broadcast_tensors
 from fmsd.engine.lightning_compat import forward_context
-from fmsd.engine.training_batches import TrainingBatches
+from fmsd.engine.measurement_batches import MeasurementBatches
 from fmsd.models.detector import Detector
 from fmsd.peft import adapter
 from fmsd.peft.method import Adaptation, Method
@@ -64,7 +64,7 @@ def apply_method(
 ) -> Adaptation:
     """Applies a method, which may measure training batches; broadcasts its tensors from rank 0."""
     limit, device = trainer.limit_train_batches, trainer.strategy.root_device
-    batches = TrainingBatches(
+    batches = MeasurementBatches(
         data,
         device,
         precision=partial(forward_context, trainer),

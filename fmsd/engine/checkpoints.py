@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fmsd.atomic import atomic
-from fmsd.engine.lightning_compat import logged_step
+from fmsd.engine.lightning_compat import logged_step, move_best_checkpoint
 from fmsd.errors import InputError
 from fmsd.state import read_fault
 
@@ -30,24 +30,21 @@ class Recovery(Checkpoint):
 
     Args:
         folder: where they lie.
-        every: optimizer steps between two of them; None for the ends of epochs only.
-        basis: digests, by name, of what a checkpoint does not hold and training depends on.
+        every: optimizer steps between two of them, at least 1; None for the ends of epochs only.
+        input_digests: digests of the base weights and the frames, by name, which a checkpoint does
+            not hold; a resumed run must match them.
         began: `time.perf_counter()` at the beginning of the run; None for now.
-
-    Raises:
-        InputError: `every` is below 1.
     """
 
     def __init__(
         self,
         folder: Path,
         every: int | None,
-        basis: Mapping[str, str] | None = None,
+        input_digests: Mapping[str, str] | None = None,
         began: float | None = None,
     ) -> None:
-        check_interval(every)
         self.folder, self.every, self.saved, self.step = folder, every, 0, 0
-        self.basis = dict(basis or {})
+        self.input_digests = dict(input_digests or {})
         self.began, self.before = time.perf_counter() if began is None else began, 0.0
 
     @property
@@ -56,12 +53,12 @@ class Recovery(Checkpoint):
         return self.before + time.perf_counter() - self.began
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds and optimizer steps so far, the last step of the curves, and the basis."""
+        """Seconds and optimizer steps so far, the last step of the curves, and the digests."""
         return {
             "seconds": self.seconds,
             "saved": self.saved,
             "step": self.step,
-            "basis": self.basis,
+            "basis": self.input_digests,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -113,12 +110,7 @@ class Best(ModelCheckpoint):
         No path of the checkpoint is taken: Lightning would remove the file there once another
         epoch is better.
         """
-        here, score = str(Path(str(self.dirpath)) / BEST), state_dict["best_model_score"]
-        best, known = ("", {}) if score is None else (here, {here: score})
-        paths = {"best_k_models": known, "best_model_path": best, "kth_best_model_path": best}
-        super().load_state_dict(
-            state_dict | paths | {"dirpath": self.dirpath, "last_model_path": ""}
-        )
+        super().load_state_dict(move_best_checkpoint(state_dict, Path(str(self.dirpath)) / BEST))
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -132,19 +124,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, partial)
 
 
-def check_interval(save_every: int | None) -> None:
-    """Refuses an interval between checkpoints below one step.
-
-    Raises:
-        InputError: it is below.
-    """
-    if save_every is not None and save_every < 1:
-        raise InputError(
-            f"save_every={save_every} must be at least 1",
-            "null saves at the end of every epoch only",
-        )
-
-
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest readable checkpoint to resume from; None where nothing was saved yet.
 
@@ -156,7 +135,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
         try:
             if Recovery.__name__ not in read_checkpoint(path)["callbacks"]:
                 raise InputError(
-                    f"The checkpoint {path} cannot be read: it lacks where training stood",
+                    f"The checkpoint {path} cannot be read: it has no training position",
                     "train anew in another folder",
                 )
         except InputError as error:
@@ -174,7 +153,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file is damaged, or no checkpoint of this package.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -201,14 +180,14 @@ def recovery_state(checkpoint: Path) -> dict[str, Any]:
     return content["callbacks"][Recovery.__name__]
 
 
-def check_basis(checkpoint: Path, basis: Mapping[str, str]) -> None:
-    """Compares the basis of a checkpoint with the present one, see `Recovery`.
+def check_input_digests(checkpoint: Path, input_digests: Mapping[str, str]) -> None:
+    """Compares the input digests of a checkpoint with the present ones, see `Recovery`.
 
     Raises:
-        InputError: something has changed.
+        InputError: the base weights or the frames have changed.
     """
     before = recovery_state(checkpoint)["basis"]
-    if changed := [name for name, digest in before.items() if digest != basis[name]]:
+    if changed := [name for name, digest in before.items() if digest != input_digests[name]]:
         raise InputError(
             f"The {changed[0]} are not those that the run in {checkpoint.parent.parent} was begun "
             "with",

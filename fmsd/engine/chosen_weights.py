@@ -35,7 +35,7 @@ def load_chosen(learner: Learner, checkpoint: Path) -> Chosen:
     """Loads the chosen checkpoint into the learner.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such file, as training ended before the first validation.
     """
     if not checkpoint.is_file():
         raise InputError(
@@ -66,17 +66,17 @@ def write_chosen(run: Run, adapted: AdaptedDetector, base: str, about: Mapping[s
     fold_layers(model.backbone)
 
 
-def describe_run(config: str, method: str, rule: str) -> dict[str, Any]:
+def describe_run(config: str, method: str, selection: str) -> dict[str, Any]:
     """Method, backbone and protocol of a run, as its adapter describes them.
 
     Args:
         config: the composed configuration as YAML text.
         method: the method's name.
-        rule: the rule that chose the weights.
+        selection: the rule that chose the weights.
     """
     settings = yaml.safe_load(config)
     return {
         "backbone": settings["backbone"],
         "method": {"name": method, **settings["method"]},
-        "protocol": settings["data"] | {"selection": rule},
+        "protocol": settings["data"] | {"selection": selection},
     }

@@ -16,7 +16,13 @@ from fmsd.data.frame import SCHEMA
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.loading.dataset import FrameDataset, start_worker
-from fmsd.data.loading.sampler import EndlessBatches, EveryDomain, ProcessBatches, Shuffle
+from fmsd.data.loading.sampler import (
+    UNASSIGNED,
+    EndlessBatches,
+    EveryDomain,
+    ProcessBatches,
+    Shuffle,
+)
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import available_cores
 from fmsd.data.selected_frames import (
@@ -156,7 +162,7 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Frames]:
         """Augmented training frames, shuffled or in batches of every domain.
 
-        The first loader after a resumption begins at the position of the checkpoint.
+        After a resumption they begin at the position of the checkpoint.
 
         Raises:
             InputError: a batch is too small for the domains or the processes, or a domain lacks a
@@ -170,8 +176,8 @@ class DataModule(LightningDataModule):
                 f"data.batch_size={self.batch_size} is shared by {processes} processes",
                 f"raise it to at least {processes}",
             )
-        batches = ProcessBatches(self._order(manifest, dataset), rank, processes)
-        (batches.epoch, batches.start), self.position = self.position, (0, 0)
+        epoch, start = self.position
+        batches = ProcessBatches(self._order(manifest, dataset), rank, processes, epoch, start)
         return self.loader(dataset, batches, reused=True)
 
     def _order(self, manifest: Manifest, dataset: FrameDataset) -> Shuffle | EveryDomain:
@@ -180,7 +186,7 @@ class DataModule(LightningDataModule):
             return Shuffle(dataset.domain, self.batch_size, self.seed)
         names = self.training_domains
         ids = self._domain(manifest).cast(pl.Enum(names)).to_physical().cast(pl.Int64)
-        domain = ids.fill_null(-1).to_numpy()
+        domain = ids.fill_null(UNASSIGNED).to_numpy()
         order = EveryDomain(dataset.label, domain, names, self.batch_size, self.batches, self.seed)
         if order.repeats.max() > 1.5 or order.repeats.min() < 0.67:
             often = ", ".join(
@@ -254,6 +260,11 @@ class DataModule(LightningDataModule):
             pin_memory=torch.accelerator.is_available(),
             **order,
         )
+
+    def teardown(self, stage: str) -> None:
+        """Makes the next training begin with its first batch, unless it is resumed."""
+        if stage == "fit":
+            self.position = (0, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and batch index that training goes on with; Lightning saves them."""

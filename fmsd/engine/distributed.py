@@ -8,6 +8,7 @@ by `all_reduce_sum`, and every process then computes the same step.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed
 
 from fmsd.engine.lightning_compat import setup_processes
+from fmsd.errors import InputError
 
 
 class UnwrappedDDPStrategy(DDPStrategy):
@@ -85,12 +87,25 @@ def destroy_process_group() -> None:
 
 
 @contextlib.contextmanager
-def rank_zero_first(is_rank_zero: bool) -> Iterator[None]:
+def rank_zero_first() -> Iterator[None]:
     """Runs a block on rank 0, then on the other ranks."""
-    if is_distributed() and not is_rank_zero:
+    if is_distributed() and distributed.get_rank() > 0:
         distributed.barrier()
     try:
         yield
     finally:
-        if is_distributed() and is_rank_zero:
+        if is_distributed() and distributed.get_rank() == 0:
             distributed.barrier()
+
+
+def check_same_folder(folder: Path) -> None:
+    """Refuses processes of one run with different folders.
+
+    Raises:
+        InputError: the processes have different folders.
+    """
+    if set(all_gather_lists([folder])) != {folder}:
+        raise InputError(
+            f"The processes of this run have different folders, {folder} among them",
+            "give all the same with hydra.run.dir=PATH",
+        )

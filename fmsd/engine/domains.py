@@ -6,29 +6,29 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from fmsd.types import Frames
+from fmsd.types import PADDING, Frames
 
 
 def count_frames(group: Sequence[Frames], domains: int | None) -> Int[Tensor, " passes"]:
-    """Number of frames of each domain, or of all together; fillers (domain -1) do not count.
+    """Number of frames of each domain, or of all together; padding does not count.
 
     Args:
         domains: number of domains; None to count all frames together.
     """
     domain = torch.cat([batch.domain for batch in group])
     if domains is None:
-        return (domain >= 0).sum()[None]
-    return torch.bincount(domain[domain >= 0], minlength=domains)
+        return (domain != PADDING).sum()[None]
+    return torch.bincount(domain[domain != PADDING], minlength=domains)
 
 
 def select_domain(batch: Frames, domain_id: int | None) -> tuple[Tensor, Tensor, Tensor] | None:
     """Images, labels and loss weights of a domain's frames, or of all; None where there are none.
 
-    The weight is 1, or 0 for a frame that only fills up a process's share.
+    The weight is 1, or 0 for a frame that only pads a rank's batch.
     """
     device = batch.image.device
     if domain_id is None:
-        weight = (batch.domain >= 0).float()
+        weight = (batch.domain != PADDING).float()
         return batch.image, batch.label, weight.to(device, non_blocking=True)
     member = batch.domain == domain_id
     if member.all():

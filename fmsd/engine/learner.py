@@ -20,13 +20,14 @@ from fmsd.engine.datamodule import to_device
 from fmsd.engine.diagnostics import warn_of_perturbation
 from fmsd.engine.distributed import all_reduce_sum, broadcast_tensors, is_distributed
 from fmsd.engine.domains import count_frames, select_domain
+from fmsd.engine.learner_settings import LearnerSettings
 from fmsd.engine.lightning_compat import forward_context
 from fmsd.engine.scorer import score_batch
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.optim.erm import ERM
 from fmsd.optim.flat import existing_gradients
-from fmsd.optim.groups import Decay, decay_groups, trainable_parameters
+from fmsd.optim.groups import decay_groups, trainable_parameters
 from fmsd.optim.replay import Repeatable
 from fmsd.optim.wrapper import OptimizerWrapper, Outcome, Pass, check_head
 from fmsd.peft import adapter
@@ -51,25 +52,19 @@ METHOD_PREFIX = "method/"
 class Learner(LightningModule):
     """Trains a detector by manual optimisation, so that a wrapper may run several passes per step.
 
-    Lightning refuses its own clipping and accumulation under manual optimisation: they are
-    arguments here. The state dict, and so a checkpoint, holds the trainable tensors alone.
+    The state dict, and so a checkpoint, holds the trainable tensors alone.
 
     Args:
         steps: optimizer steps of the whole training, for the schedule.
-        weight_decay: coefficient of the weight decay, at least 0.
-        decay: parameters that it applies to: `matrices` (not biases, norms and subspace factors),
-            or `all` trainable ones.
-        accumulate: batches per optimizer step, which equals the step of one batch of their frames.
-        clip: largest gradient norm of the head and of the backbone, each; None for no limit.
+        settings: of the optimizer step; None for the defaults.
         domains: names of the domains in the order of their ids, for a wrapper with a pass per
             domain; every batch must hold all of them.
         seed: of dropout.
-        compiled: forward passes go through `torch.compile`.
         callbacks: run beside the trainer's own while this learner is trained.
 
     Raises:
-        InputError: settings out of range, a wrapper by domain without domains, or one that perturbs
-            the backbone where only the head is trainable.
+        InputError: a wrapper by domain without domains, or one that perturbs the backbone where
+            only the head is trainable.
     """
 
     def __init__(
@@ -80,17 +75,12 @@ class Learner(LightningModule):
         schedule: ScheduleFactory,
         adaptation: Adaptation,
         steps: int,
-        weight_decay: float = 0.01,
-        accumulate: int = 1,
-        clip: float | None = 1.0,
+        settings: LearnerSettings | None = None,
         domains: Sequence[str] = (),
         seed: int = 0,
-        decay: Decay = "matrices",
-        compiled: bool = False,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         super().__init__()
-        check_settings(weight_decay, accumulate, clip, decay)
         if wrapper.by_domain and not domains:
             raise InputError(
                 "The wrapper aligns forgery domains, and the batches hold none",
@@ -100,17 +90,14 @@ class Learner(LightningModule):
         check_head(wrapper.perturb, params, head)
         self.automatic_optimization = False
         self.detector = detector
-        self.compiled_forward = torch.compile(detector.forward) if compiled else None
+        self.settings = settings or LearnerSettings()
+        self.compiled_forward = torch.compile(detector.forward) if self.settings.compiled else None
         self.wrapper = wrapper
         self.optimizer_factory = optimizer
         self.schedule_factory = schedule
         self.adaptation = adaptation
-        self.rule = adaptation.rule
+        self.step_rule = adaptation.rule
         self.steps = steps
-        self.weight_decay = weight_decay
-        self.decay: Decay = decay
-        self.accumulate = accumulate
-        self.clip = clip
         self.domains = list(domains)
         self.seed = seed
         self.callbacks = list(callbacks)
@@ -132,7 +119,7 @@ class Learner(LightningModule):
         Raises:
             InputError: the optimizer refuses its settings.
         """
-        groups = decay_groups(self.detector, self.weight_decay, self.decay)
+        groups = decay_groups(self.detector, self.settings.weight_decay, self.settings.decay)
         try:
             optimizer = self.optimizer_factory(groups)
         except (TypeError, ValueError) as error:
@@ -148,8 +135,8 @@ class Learner(LightningModule):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The trainable tensors by timm's names, and the method's own state."""
         tensors: dict[str, Any] = adapter.state_dict(self.detector)
-        if self.rule is not None:
-            tensors |= self.rule.state_dict(prefix=METHOD_PREFIX)
+        if self.step_rule is not None:
+            tensors |= self.step_rule.state_dict(prefix=METHOD_PREFIX)
         return tensors
 
     def load_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -167,8 +154,8 @@ class Learner(LightningModule):
             else:
                 trainable[name] = value
         adapter.load_state_dict(self.detector, trainable, "the checkpoint")
-        if self.rule is not None:
-            self.rule.load_state_dict(method_state)
+        if self.step_rule is not None:
+            self.step_rule.load_state_dict(method_state)
 
     def full_precision(self) -> torch.autocast:
         """Disables Lightning's autocast of the whole step: factors need their own precision."""
@@ -191,7 +178,7 @@ class Learner(LightningModule):
             The loss of the optimizer step; None where none was made.
         """
         self.waiting.append(batch)
-        if len(self.waiting) == self.accumulate or self.trainer.is_last_batch:
+        if len(self.waiting) == self.settings.accumulate or self.trainer.is_last_batch:
             group, self.waiting = self.waiting, []
             with self.full_precision():
                 return self.step(group)
@@ -199,25 +186,26 @@ class Learner(LightningModule):
 
     def step(self, group: Sequence[Frames]) -> Tensor:
         """Makes one optimizer step of a group of batches; returns its loss over all processes."""
-        # dropout follows from these words alone, so that a resumed run repeats it
-        words = [self.seed, self.global_step, self.global_rank, 2]
-        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+        # dropout follows from these numbers alone, so that a resumed run repeats it
+        entropy = [self.seed, self.global_step, self.global_rank, 2]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         optimizer = cast(LightningOptimizer, self.optimizers())
         schedule = cast(LRScheduler, self.lr_schedulers())
         wrapper = ERM() if self.current_epoch < self.wrapper.warmup_epochs else self.wrapper
         passes, shares = self.passes(group, wrapper)
-        inactive = () if self.rule is None else self.rule.inactive()
+        inactive = () if self.step_rule is None else self.step_rule.inactive()
         params = trainable_parameters(self.detector)
         head = trainable_parameters(self.detector.head())
         reduce = all_reduce_sum if is_distributed() else None
         outcome = wrapper(params, passes, inactive, reduce, head)
         self.log_outcome(outcome, shares)
-        if self.rule is not None:
-            self.rule.observe()
-        loss = outcome.losses.sum() + self.add_penalties()
+        if self.step_rule is not None:
+            self.step_rule.observe()
+        penalty = self.backward_penalties()
+        loss = outcome.losses.sum() + penalty
         self.log("train/loss", loss, prog_bar=True)
-        if self.rule is not None:
-            self.rule.before_step()
+        if self.step_rule is not None:
+            self.step_rule.before_step()
         self.clip_by_part(params, head)
         optimizer.step()
         optimizer.zero_grad()
@@ -261,8 +249,8 @@ class Learner(LightningModule):
 
         return run
 
-    def add_penalties(self) -> Tensor:
-        """Adds the gradients of the weighted penalties, logs each and returns their sum."""
+    def backward_penalties(self) -> Tensor:
+        """Runs the backward pass of the weighted penalties; logs each and returns their sum."""
         terms = {
             name: weight * penalty(self.detector)
             for name, (weight, penalty) in self.adaptation.penalties.items()
@@ -293,8 +281,8 @@ class Learner(LightningModule):
         self.log("train/gradient_norm", torch.linalg.vector_norm(torch.stack(list(norms.values()))))
         for name, norm in norms.items():
             self.log(f"train/gradient_norm/{name}", norm)
-            if self.clip is not None:
-                nn.utils.clip_grads_with_norm_(groups[name], self.clip, norm)
+            if self.settings.clip is not None:
+                nn.utils.clip_grads_with_norm_(groups[name], self.settings.clip, norm)
 
     def log_outcome(self, outcome: Outcome, shares: Float[Tensor, " passes"]) -> None:
         """Logs the classification loss, by domain where known, and the wrapper's diagnostics."""
@@ -329,22 +317,3 @@ class Learner(LightningModule):
             self.validation_loss.update(losses.to(self.device))
             self.log("val/loss", self.validation_loss, add_dataloader_idx=False)
         return predictions
-
-
-def check_settings(weight_decay: float, accumulate: int, clip: float | None, decay: str) -> None:
-    """Refuses settings of the learner that are out of range.
-
-    Raises:
-        InputError: there is one.
-    """
-    if accumulate < 1 or (clip is not None and clip <= 0):
-        raise InputError(
-            f"learner.accumulate={accumulate} or learner.clip={clip} is out of range",
-            "give at least 1 batch, and a norm above 0 or null for no limit",
-        )
-    if weight_decay < 0:
-        raise InputError(
-            f"learner.weight_decay={weight_decay} is out of range", "give a number of at least 0"
-        )
-    if decay not in ("matrices", "all"):
-        raise InputError(f"learner.decay={decay} is unknown", "choose matrices or all")

@@ -4,8 +4,9 @@ Each has a test in tests/test_lightning_compat.py, so that a release of Lightnin
 is noticed there and mended here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -42,3 +43,16 @@ def setup_processes(trainer: Trainer) -> None:
 def set_csv_columns(logger: CSVLogger, names: Sequence[str]) -> None:
     """Makes a CSV logger continue a file that has these columns."""
     logger.experiment.metrics_keys = list(names)
+
+
+def move_best_checkpoint(state: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The state of a `ModelCheckpoint` that keeps one checkpoint, which now lies at `file`."""
+    score = state["best_model_score"]
+    best, known = ("", {}) if score is None else (str(file), {str(file): score})
+    return dict(state) | {
+        "dirpath": str(file.parent),
+        "best_k_models": known,
+        "best_model_path": best,
+        "kth_best_model_path": best,
+        "last_model_path": "",
+    }

@@ -42,7 +42,7 @@ def check_rule(rule: str, left_out: str | None) -> None:
         left_out: the forgery that is not trained on, if there is one.
 
     Raises:
-        InputError: such a rule.
+        InputError: the rule is unknown, or goes without the left-out forgery that it needs.
     """
     if rule not in SELECTIONS:
         raise InputError(f"select={rule} is unknown", f"choose one of {', '.join(SELECTIONS)}")

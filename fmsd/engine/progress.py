@@ -79,7 +79,8 @@ class EpochLines(Callback):
 def total_epochs(trainer: Trainer, learner: LightningModule) -> int:
     """Number of epochs of the whole training; the last may be cut short."""
     learner = cast(Learner, learner)
-    return math.ceil(learner.steps / math.ceil(trainer.num_training_batches / learner.accumulate))
+    per_epoch = math.ceil(trainer.num_training_batches / learner.settings.accumulate)
+    return math.ceil(learner.steps / per_epoch)
 
 
 def format_duration(seconds: float) -> str:

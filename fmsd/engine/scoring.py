@@ -1,7 +1,9 @@
-"""Scoring: predictions of a detector on the test datasets, and the results."""
+"""Scoring: predictions of a detector, the thresholds that they choose, and the results."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -12,15 +14,19 @@ from fmsd.data.description import describe_datasets
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
+from fmsd.engine.detectors import build_detector, load_folded_detector
 from fmsd.engine.lightning_compat import LightningExit
 from fmsd.engine.predictions import gather_predictions, with_logits
 from fmsd.engine.scorer import Scorer
 from fmsd.engine.stamp import with_stamps
+from fmsd.engine.trainer import TrainerFactory, single_process_trainer
 from fmsd.figures import style
 from fmsd.figures.robustness import plot_robustness
 from fmsd.metrics.table import compute_results
+from fmsd.metrics.threshold import best_thresholds
 from fmsd.models.detector import Detector
-from fmsd.runs.folder import CORRUPTIONS, Run
+from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run
+from fmsd.tables import read_parquet
 from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
@@ -29,6 +35,47 @@ log = logging.getLogger(__name__)
 def manifest_records(tests: Mapping[str, Manifest]) -> dict[str, dict[str, Any]]:
     """Digest and size of every test dataset, for the record of a run."""
     return {name: describe_datasets(manifest)[name] for name, manifest in tests.items()}
+
+
+def load_for_scoring(
+    run: Run, detector: Callable[[], Detector], trainer: TrainerFactory, folder: Path
+) -> tuple[Detector, Trainer]:
+    """The detector of a run with its adapter folded in, and the trainer that scores with it.
+
+    Args:
+        detector: builds the base that the run began with.
+        folder: where the trainer may write.
+
+    Raises:
+        InputError: the run has no adapter, `detector` builds another base, or the trainer's
+            settings are refused.
+    """
+    single = single_process_trainer(trainer, folder)
+    build = partial(build_detector, detector, single.strategy.root_device, single.precision)
+    return load_folded_detector(run, build), single
+
+
+def predict_validation(
+    run: Run, trainer: Trainer, detector: Detector, data: DataModule
+) -> pl.DataFrame:
+    """The predictions of a detector on the validation split; also writes them."""
+    loader, manifest = data.validation_loader(), data.splits.validation
+    predictions = predict(trainer, Scorer(detector), loader, manifest)
+    run.write_table(VALIDATION, predictions)
+    return predictions
+
+
+def choose_thresholds(run: Run, video_score: str) -> dict[str, float] | None:
+    """The decision thresholds by level, chosen on the run's predictions of the validation split.
+
+    Args:
+        video_score: see `fmsd.metrics.video.aggregate_videos`.
+
+    Returns:
+        None where the run has no such predictions, as a merge.
+    """
+    path = run.folder / VALIDATION
+    return best_thresholds(read_parquet(path), video_score) if path.is_file() else None
 
 
 def score_with_corruptions(

@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
+from fmsd.console import is_terminal
 from fmsd.engine.checkpoints import AtomicCheckpointIO
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.distributed import UnwrappedDDPStrategy
 from fmsd.engine.launcher import device_indices
 from fmsd.engine.learner import Learner
 from fmsd.engine.lightning_compat import LightningExit
+from fmsd.engine.model_selection import ModelChoice, ValidationMetrics
+from fmsd.engine.progress import EpochBar, EpochLines
 from fmsd.errors import InputError
 
-TrainerFactory = Callable[..., Trainer]
+TrainerFactory = partial[Trainer]
 """Makes a trainer; its keywords are those of the configuration, more are added."""
 
 EXPECTED_WARNINGS = (
@@ -49,12 +53,8 @@ def build_trainer(trainer: TrainerFactory, **arguments: Any) -> Trainer:
         InputError: settings that Lightning refuses, several processes by a strategy other than
             `UnwrappedDDPStrategy`, or a precision that `check_precision` refuses.
     """
-    configured = getattr(trainer, "keywords", {})
     try:
-        if SLURMEnvironment.detect() and "plugins" not in configured:
-            # Lightning would save in the middle of a step and resubmit by itself
-            arguments["plugins"] = [SLURMEnvironment(auto_requeue=False)]
-        built = trainer(**arguments)
+        built = trainer(plugins=trainer_plugins(trainer.keywords.get("plugins")), **arguments)
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         raise trainer_error(error) from error
     if built.world_size > 1 and not isinstance(built.strategy, UnwrappedDDPStrategy):
@@ -64,14 +64,57 @@ def build_trainer(trainer: TrainerFactory, **arguments: Any) -> Trainer:
             "or set trainer.devices=1",
         )
     # a CPU may take another precision than the configured one
-    check_precision(str(configured.get("precision", built.precision)))
-    built.strategy.checkpoint_io = AtomicCheckpointIO()
+    check_precision(str(trainer.keywords.get("precision", built.precision)))
+    return built
+
+
+def trainer_plugins(configured: Any) -> list[Any]:
+    """The plugins of a trainer: the configured ones, and those that this package adds.
+
+    Args:
+        configured: one plugin, a list of them, or None.
+    """
+    plugins = [] if configured is None else configured
+    plugins = [*plugins] if isinstance(plugins, Sequence) else [plugins]
+    if not plugins and SLURMEnvironment.detect():
+        # Lightning would save in the middle of a step and resubmit by itself
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    return [*plugins, AtomicCheckpointIO()]
+
+
+def build_training_trainer(
+    trainer: TrainerFactory, folder: Path, data: DataModule, choice: ModelChoice
+) -> Trainer:
+    """Builds the trainer of a run, with a progress bar on a terminal and log lines elsewhere.
+
+    Raises:
+        InputError: settings that `build_trainer` refuses, or validation inside of epochs.
+    """
+    bar = trainer.keywords.get("enable_progress_bar", is_terminal())
+    callbacks = [ValidationMetrics(data), EpochBar() if bar else EpochLines(), *choice.callbacks]
+    # without a checkpoint callback Lightning would add one of its own
+    no_checkpoints = {} if choice.best is not None else {"enable_checkpointing": False}
+    built = build_trainer(
+        trainer,
+        callbacks=callbacks,
+        logger=False,
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_progress_bar=bool(bar),
+        **no_checkpoints,
+    )
+    if built.val_check_interval != 1.0:
+        raise InputError(
+            f"trainer.val_check_interval={built.val_check_interval} is not supported: an epoch "
+            "ends with its validation",
+            "leave it at 1.0",
+        )
     return built
 
 
 def single_process_trainer(trainer: TrainerFactory, folder: Path) -> Trainer:
     """A trainer in one process, for scoring: results then do not depend on a splitting."""
-    devices = device_indices(getattr(trainer, "keywords", {}).get("devices"))[:1] or 1
+    devices = device_indices(trainer.keywords.get("devices"))[:1] or 1
     return build_trainer(
         trainer,
         devices=devices,
@@ -87,7 +130,7 @@ def check_precision(precision: str) -> None:
     """Refuses gradients in float16, which have too small a range, and 16-bit weights.
 
     Raises:
-        InputError: such a precision.
+        InputError: a precision with gradients or weights of 16 bits.
     """
     if precision in ("16", "16-mixed", "16-true", "bf16-true"):
         effect = (
@@ -165,12 +208,7 @@ def steps_per_epoch(trainer: Trainer, batches: int, accumulate: int) -> int:
     Args:
         batches: of an epoch, before the trainer's limit.
         accumulate: batches per step.
-
-    Raises:
-        InputError: a step takes no batch.
     """
-    if accumulate < 1:
-        raise InputError(f"learner.accumulate={accumulate} is out of range", "give at least 1")
     limit = trainer.limit_train_batches
     used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     return math.ceil(used / accumulate)

@@ -9,39 +9,36 @@ from fmsd.data import description
 from fmsd.engine.chosen_weights import Chosen
 from fmsd.engine.model_selection import video_auc
 from fmsd.engine.scoring import manifest_records
+from fmsd.engine.session import Ending, Session
 from fmsd.engine.trainer import gpu_name, peak_gpu_memory
-from fmsd.engine.training import Ending, Plan, Request, Session
-from fmsd.metrics.table import as_one_dataset, best_thresholds
+from fmsd.metrics.table import as_one_dataset
 from fmsd.runs.provenance import provenance
 
 
 def training_record(
     session: Session,
-    request: Request,
-    plan: Plan,
     ending: Ending,
     chosen: Chosen,
-    validation: pl.DataFrame | None,
+    monitored: float | None,
+    thresholds: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     """The record of a run.
 
     Args:
         chosen: when the chosen weights were reached.
-        validation: their predictions on the validation split; None where training was interrupted.
+        monitored: the value that chose them.
+        thresholds: by level, those chosen on validation data; None where training was interrupted.
     """
     setup = session.setup
-    data, trainer = setup.data, setup.trainer
-    selection = data.selection
+    request, plan, _data, trainer = setup.request, setup.plan, setup.data, setup.trainer
     return provenance(request.command) | {
         "overrides": list(request.overrides),
         "choices": dict(request.choices),
         "seed": plan.seed,
         "selection": plan.select,
         "monitor": setup.choice.monitor,
-        "monitored": monitored_value(session, validation),
-        "thresholds": None
-        if validation is None
-        else best_thresholds(validation, selection.video_score),
+        "monitored": monitored,
+        "thresholds": thresholds,
         "origin": setup.facts,
         "stamps": setup.stamps,
         "epoch": chosen.epoch,
@@ -69,13 +66,14 @@ def manifest_part(session: Session) -> Mapping[str, Any]:
     }
 
 
-def monitored_value(session: Session, validation: pl.DataFrame | None) -> float | None:
+def monitored_value(session: Session, validation: pl.DataFrame) -> float | None:
     """The value that chose the weights.
 
-    Where nothing chose them, their video AUC on the validation split, if it was scored.
+    Where nothing chose them, their video AUC on the validation split.
+
+    Args:
+        validation: predictions of the chosen weights on the validation split.
     """
     if session.setup.choice.best is not None:
         return session.setup.choice.best_value
-    if validation is None:
-        return None
     return video_auc(as_one_dataset(validation), session.setup.data.selection.video_score)

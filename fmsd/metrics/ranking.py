@@ -147,24 +147,6 @@ def balanced_accuracy(score: Scores, label: Labels, threshold: float = 0.5) -> f
     return float((correct[label == 0].mean() + correct[label == 1].mean()) / 2)
 
 
-def best_threshold(score: Scores, label: Labels) -> float:
-    """The threshold of the highest balanced accuracy; the highest of several.
-
-    It lies midway between neighbouring scores, or the lowest score and 0, so that rounding of
-    scores does not matter. Classifying nothing as fake is no candidate. Use it on validation data:
-    chosen on test data, it would be optimistic. W. J. Youden, Index for rating diagnostic tests,
-    Cancer, 1950.
-    """
-    curve = roc_curve(score, label)
-    reals, fakes = curve.false_positives, curve.true_positives
-    gain = (fakes * reals[-1] - reals * fakes[-1])[1:]  # whole numbers, so that ties are ties
-    above = curve.threshold[1:]
-    below = torch.cat([above[1:], above.new_zeros(1)])
-    middle = (above + below) / 2
-    middle = torch.where(middle > below, middle, above)  # neighbours in float64 have no middle
-    return float(middle[gain == gain.max()][0])
-
-
 FPR_LIMITS: Mapping[str, float] = {"tpr_0.1": 0.001, "tpr_1": 0.01, "tpr_5": 0.05}
 """The FPR limit of each metric that is a TPR."""
 

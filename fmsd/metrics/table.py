@@ -18,7 +18,6 @@ from fmsd.metrics.ranking import (
     THRESHOLD_METRICS,
     Labels,
     Scores,
-    best_threshold,
     check_metrics,
     roc_curve,
 )
@@ -99,7 +98,7 @@ def compute_results(
         naming: how frames are grouped into videos: by `id`, or by its last part (`folder`).
         video_score: see `fmsd.metrics.video.aggregate_videos`.
         thresholds: by level, those chosen on validation data; None leaves out their metrics.
-        metrics: names in `fmsd.metrics.ranking.METRICS` and `AT_THRESHOLD`; None for all.
+        metrics: names in `fmsd.metrics.ranking.METRICS` and `THRESHOLD_METRICS`; None for all.
 
     Raises:
         InputError: a dataset with one class only, logits that are not finite, an unknown video
@@ -138,23 +137,6 @@ def results_by_domain(
                 for line in _measured(ranked, thresholds, metrics)
             ]
     return pl.DataFrame(rows, schema=DOMAIN_COLUMNS, orient="row")
-
-
-@single_torch_thread()
-def best_thresholds(validation: pl.DataFrame, video_score: str = "mean") -> dict[str, float]:
-    """By level, the threshold of the highest balanced accuracy on validation predictions.
-
-    Several datasets are taken as one.
-
-    Raises:
-        InputError: predictions of one class only, logits that are not finite, or an unknown video
-            score.
-    """
-    ((_, frames),) = scores_by_dataset(as_one_dataset(validation), "id")
-    return {
-        level: best_threshold(*items)
-        for level, items in scores_by_level(frames, video_score).items()
-    }
 
 
 def as_one_dataset(validation: pl.DataFrame) -> pl.DataFrame:
@@ -214,21 +196,13 @@ def pivot_datasets(tidy: pl.DataFrame, metric: str = "auc") -> pl.DataFrame:
 def format_video_counts(tidy: pl.DataFrame) -> dict[str, str]:
     """The numbers of videos of every dataset as text: `178 real, 340 fake videos`.
 
-    It is their sum alone where `n_real_videos` is null; a dataset with a null `n_videos` is left
-    out. Rows with different numbers give a range.
+    Rows with different numbers give a range.
     """
-    found = {}
-    for (dataset,), own in tidy.group_by("dataset", maintain_order=True):
-        if own["n_videos"].has_nulls():
-            continue
-        real, fake = own["n_real_videos"], own["n_videos"] - own["n_real_videos"]
-        parts = (
-            {" videos": own["n_videos"]}
-            if real.has_nulls()
-            else {" real, ": real, " fake videos": fake}
-        )
-        found[str(dataset)] = "".join(_span(values) + what for what, values in parts.items())
-    return found
+    return {
+        str(dataset): f"{_span(own['n_real_videos'])} real, "
+        f"{_span(own['n_videos'] - own['n_real_videos'])} fake videos"
+        for (dataset,), own in tidy.group_by("dataset", maintain_order=True)
+    }
 
 
 def _span(values: pl.Series) -> str:

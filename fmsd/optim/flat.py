@@ -78,7 +78,9 @@ class Flat:
             move_to(offset)
             return self.gradient(passes)
 
-    def mask_inactive(self, vector: Float[Tensor, " parameters"]) -> Float[Tensor, " parameters"]:
+    def zero_unperturbed(
+        self, vector: Float[Tensor, " parameters"]
+    ) -> Float[Tensor, " parameters"]:
         """Returns a vector with zeros at parameters that are not perturbed.
 
         It is the vector itself, not a copy, if all are perturbed.

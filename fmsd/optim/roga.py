@@ -90,12 +90,12 @@ class RoGA(Ascent):
         scales = self.scales(flat)
         by_domain, losses = flat.gradients(passes)
         gradient = by_domain.sum(0)
-        descent = flat.mask_inactive(gradient)
+        descent = flat.zero_unperturbed(gradient)
         with flat.perturb() as move_to:
 
             def ascend(domain_gradient: Tensor, run: Pass) -> Callable[[], Tensor]:
                 def run_at_ascending_point() -> Tensor:
-                    masked = flat.mask_inactive(domain_gradient)
+                    masked = flat.zero_unperturbed(domain_gradient)
                     move_to(masked * ascent_scale(masked, self.rho, scales) - self.alpha * descent)
                     if self.evaluate == "own":
                         return run()

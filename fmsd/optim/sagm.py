@@ -45,7 +45,7 @@ class SAGM(Ascent):
         flat = Flat(params, inactive, reduce, head, self.perturb)
         scales = self.scales(flat)
         gradient, losses = flat.gradient(passes)
-        masked = flat.mask_inactive(gradient)
+        masked = flat.zero_unperturbed(gradient)
         ascended, perturbed = flat.gradient_at(
             masked * (ascent_scale(masked, self.rho, scales) - self.alpha), passes
         )

@@ -43,7 +43,7 @@ class SAM(Ascent):
         flat = Flat(params, inactive, reduce, head, self.perturb)
         scales = self.scales(flat)
         gradient, losses = flat.gradient(passes)
-        masked = flat.mask_inactive(gradient)
+        masked = flat.zero_unperturbed(gradient)
         ascended, perturbed = flat.gradient_at(
             masked * ascent_scale(masked, self.rho, scales), passes
         )

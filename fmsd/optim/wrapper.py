@@ -130,7 +130,7 @@ def check_nonnegative(**settings: float) -> None:
     """Checks that settings of a wrapper are finite numbers of at least 0.
 
     Raises:
-        InputError: a setting is not; it is named.
+        InputError: a setting is negative, infinite or no number; it is named.
     """
     for name, value in settings.items():
         if isinstance(value, str) or not 0 <= value < math.inf:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fmsd.errors import BusyError, InputError
 from fmsd.quoting import shell_override
 from fmsd.runs.configuration import first_difference
-from fmsd.runs.folder import ERROR, PARTS, Run
+from fmsd.runs.folder import CHECKPOINTS, ERROR, PARTS, Run
 from fmsd.runs.lock import open_locked
 
 
@@ -57,7 +57,7 @@ def claim_run(
         try:
             yield
         except BaseException:
-            if not any((run.folder / "checkpoints").glob("*.ckpt")):
+            if not any((run.folder / CHECKPOINTS).glob("*.ckpt")):
                 _remove(run.folder / part for part in PARTS if part not in before)
             raise
 
@@ -84,7 +84,7 @@ def _check_same_run(run: Run, existing: str, config: str, resumable: bool, optio
     if key := first_difference(existing, config):
         resume = (
             f" (fmsd train {shell_override('resume', run.folder)} continues it unchanged)"
-            if (run.folder / "checkpoints").is_dir()
+            if (run.folder / CHECKPOINTS).is_dir()
             else ""
         )
         raise InputError(

@@ -30,9 +30,6 @@ TRAINING_KEYS = (
 PATH_KEYS = ("backbone.weights", "method.mask.file")
 """Keys among them that hold the path of a file."""
 
-ADDED_KEYS: Mapping[str, Any] = {"backbone.cosine_head": False}
-"""Keys among them that runs of older versions lack, with the value those runs used."""
-
 
 def read_configuration(folder: Path) -> dict[str, Any]:
     """The composed configuration of a run.
@@ -131,7 +128,7 @@ def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | N
     irrelevant = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
     return {
         key: value
-        for key, value in {**ADDED_KEYS, **settings}.items()
+        for key, value in settings.items()
         if key.startswith(TRAINING_KEYS)
         and not key.startswith(irrelevant)
         and key not in PATH_KEYS

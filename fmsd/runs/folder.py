@@ -15,6 +15,7 @@
 | `merge.json` | of a merge: recipe, hashes of the experts, Gram matrices, record per layer |
 | `domains.*` | of a merge: AUC of every specialist and of the merge on every forgery |
 | `explanations/` | figures of `fmsd explain` |
+| `evaluations/` | folders of `fmsd evaluate`, each laid out as a run |
 | `checkpoints/` | `best.ckpt`, and `last.ckpt` and `previous.ckpt` to resume from |
 | `logs/metrics.csv` | training curves |
 | `error.txt` | of a failed job of a sweep: its error |
@@ -37,6 +38,7 @@ from fmsd.metrics.table import escape_markdown, format_video_counts, markdown_ta
 from fmsd.names import check_name
 from fmsd.tables import read_csv
 
+CHECKPOINTS = "checkpoints"
 CORRUPTIONS = "corruptions.csv"
 MASK = "mask.json"
 SPECTRA = "spectra.json"
@@ -70,7 +72,7 @@ PARTS = (
     "spectrum.png",
     "domains.csv",
     "domains.png",
-    "checkpoints",
+    CHECKPOINTS,
     "logs",
     "wandb",
     "tensorboard",
@@ -78,7 +80,13 @@ PARTS = (
     MLFLOW,
     PUBLISHED,
 )
-"""Names of all files and folders that a run may write."""
+"""Names of the files and folders that a run owns, which a failure at its beginning removes.
+
+`error.txt`, which a sweep writes after a job has failed, and `evaluations/` are not among them.
+"""
+
+COUNTS = ("n_frames", "n_videos", "n_real_videos")
+"""Columns of a result table that count frames and videos."""
 
 
 @dataclass(frozen=True)
@@ -122,19 +130,8 @@ class Run:
         return record
 
     def origin(self) -> dict[str, Any]:
-        """The facts of the training that enter the protocol stamp of every later test.
-
-        Raises:
-            InputError: a run of an older version, which did not record them.
-        """
-        record = self.record()
-        if "origin" not in record:
-            raise InputError(
-                f"{self.folder} is the run of an older version, which did not record the protocol "
-                "of its training",
-                "train it anew",
-            )
-        return record["origin"]
+        """The facts of the training that enter the protocol stamp of every later test."""
+        return self.record()["origin"]
 
     def results(self) -> pl.DataFrame:
         """The tidy result table."""
@@ -183,16 +180,9 @@ def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:
         table = read_csv(path, infer_schema=False)
         for name in table["dataset"].drop_nulls().unique():
             check_name(name, f"dataset in {path}")  # it names the file of predictions
-        # Older versions did not count videos.
-        missing = [name for name in ("n_videos", "n_real_videos") if name not in table.columns]
-        table = table.with_columns(pl.lit(None, pl.String).alias(name) for name in missing)
-        counts = [
-            name
-            for name in ("n_frames", "n_videos", "n_real_videos", "severity")
-            if name in table.columns
-        ]
+        counts = [*COUNTS, *(["severity"] if "severity" in table.columns else [])]
         table = table.with_columns(pl.col("value").cast(pl.Float64), pl.col(counts).cast(pl.Int64))
-        required = ("dataset", "level", "metric", "value", "n_frames", "selection", *also)
+        required = ("dataset", "level", "metric", "value", *COUNTS, "selection", *also)
         complete = table.select(required).drop_nulls().height
     except pl.exceptions.PolarsError as error:
         raise InputError(

@@ -2,24 +2,25 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fmsd.data.loading.corruptions import LEVELS, Corruption
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
-from fmsd.engine.scoring import manifest_records, score_with_corruptions
+from fmsd.engine.scoring import (
+    choose_thresholds,
+    load_for_scoring,
+    manifest_records,
+    score_with_corruptions,
+)
 from fmsd.engine.stamp import protocol_stamps
-from fmsd.engine.trainer import TrainerFactory, single_process_trainer
-from fmsd.engine.weights import build_detector, load_folded_detector
-from fmsd.metrics.table import best_thresholds
+from fmsd.engine.trainer import TrainerFactory
 from fmsd.models.detector import Detector
 from fmsd.report.terminal import cost_line, print_auc_table, print_robustness_tables
 from fmsd.runs.claim import claim_run
-from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run, read_results
+from fmsd.runs.folder import CORRUPTIONS, Run, read_results
 from fmsd.runs.provenance import provenance
-from fmsd.tables import read_parquet
 from fmsd.tracking import publish
 
 log = logging.getLogger(__name__)
@@ -76,11 +77,10 @@ def evaluate(
         data.load("tests")
         tests = data.tests
         warn_of_changes(tests, trained)
-        record = evaluation_record(run, trained, data)
-        worker = single_process_trainer(trainer, folder)
-        builder = partial(build_detector, detector, worker.strategy.root_device, worker.precision)
-        model = load_folded_detector(run, builder)
-        table = score_with_corruptions(evaluation, record, worker, model, data, corruptions)
+        thresholds = choose_thresholds(run, data.selection.video_score)
+        record = evaluation_record(run, data, thresholds)
+        model, single = load_for_scoring(run, detector, trainer, folder)
+        table = score_with_corruptions(evaluation, record, single, model, data, corruptions)
         if corruptions:
             record["corruptions"] = {name: LEVELS[name] for name, _ in corruptions}
         record |= provenance(command)
@@ -114,16 +114,12 @@ def warn_of_changes(tests: Mapping[str, Manifest], trained: Mapping[str, Any]) -
             )
 
 
-def evaluation_record(run: Run, trained: Mapping[str, Any], data: DataModule) -> dict[str, Any]:
-    """The record that scoring needs: keys of the run, stamps of the tests and thresholds.
-
-    Args:
-        trained: the record of the run.
-    """
-    record = {key: trained[key] for key in CARRIED if key in trained}
-    record["stamps"] = protocol_stamps(data, run.origin())
-    validation, score = run.folder / VALIDATION, data.selection.video_score
-    record["thresholds"] = (
-        best_thresholds(read_parquet(validation), score) if validation.is_file() else None
-    )
-    return record
+def evaluation_record(
+    run: Run, data: DataModule, thresholds: Mapping[str, float] | None
+) -> dict[str, Any]:
+    """The record that scoring needs: keys of the run, stamps of the tests and thresholds."""
+    trained = run.record()
+    return {key: trained[key] for key in CARRIED if key in trained} | {
+        "stamps": protocol_stamps(data, run.origin()),
+        "thresholds": thresholds,
+    }

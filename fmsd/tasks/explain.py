@@ -13,9 +13,9 @@ from fmsd.atomic import atomic
 from fmsd.data.manifest import Manifest
 from fmsd.data.samples import choose_frames, choose_images, limit_domains
 from fmsd.engine.datamodule import DataModule
+from fmsd.engine.detectors import load_folded_detector
 from fmsd.engine.embedding import embed, load_batches, tsne
 from fmsd.engine.trainer import TrainerFactory, single_process_trainer
-from fmsd.engine.weights import load_folded_detector
 from fmsd.errors import InputError
 from fmsd.figures import explanations, style
 from fmsd.figures.explanations import Tile
@@ -67,7 +67,7 @@ def explain(
         InputError: settings out of range, a backbone that cannot be explained this way, data that
             cannot be used, or files of others in `out`.
     """
-    check_settings(how, layer, images)
+    check_explain_settings(how, layer, images)
     data.load("tests")
     tests = data.tests
     if by_dataset:
@@ -106,11 +106,12 @@ def explain(
     print(f"The explanations lie in {out}")
 
 
-def check_settings(how: str | None, layer: str | None, images: int) -> None:
+def check_explain_settings(how: str | None, layer: str | None, images: int) -> None:
     """Refuses settings out of range, and a missing scikit-learn.
 
     Raises:
-        InputError: there is such a setting, or it is missing.
+        InputError: a setting is unknown, out of range or without a meaning, or scikit-learn is
+            missing.
     """
     if how not in (None, *KINDS):
         raise InputError(f"how={how} is unknown", f"choose one of {', '.join(KINDS)}")
@@ -132,7 +133,7 @@ def check_outputs(files: Sequence[Path], out: Path) -> None:
     """Refuses to replace files in `out` that `explain` did not write.
 
     Raises:
-        InputError: there are such files.
+        InputError: a file of another writer would be replaced.
     """
     check_replaceable(
         files,

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fmsd.atomic import atomic
-from fmsd.engine.weights import load_folded_detector
+from fmsd.engine.detectors import load_folded_detector
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.head import CosineHead

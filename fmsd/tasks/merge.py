@@ -13,6 +13,7 @@ from typing import Any
 from fmsd.data.description import describe_datasets
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule, Part
+from fmsd.engine.detectors import build_detector
 from fmsd.engine.merge_search import (
     FIXED,
     SEARCH,
@@ -29,10 +30,9 @@ from fmsd.engine.merging import (
     write_merge,
 )
 from fmsd.engine.scorer import Scorer
-from fmsd.engine.scoring import manifest_records, score_datasets
+from fmsd.engine.scoring import load_for_scoring, manifest_records, score_datasets
 from fmsd.engine.stamp import protocol_stamps
 from fmsd.engine.trainer import TrainerFactory, single_process_trainer
-from fmsd.engine.weights import build_detector, load_folded_detector
 from fmsd.errors import InputError
 from fmsd.figures.merges import draw_domains
 from fmsd.merge.task_vectors import Merger
@@ -217,10 +217,7 @@ def score_merge(
 
     The table of results is written last: it marks the run as finished.
     """
-    worker = single_process_trainer(trainer, run.folder)
-    model = load_folded_detector(
-        run, partial(build_detector, detector, worker.strategy.root_device, worker.precision)
-    )
+    model, worker = load_for_scoring(run, detector, trainer, run.folder)
     table = score_datasets(run, record, worker, Scorer(model), data)
     domains = domain_table(run, inputs.experts, inputs.specialists.parts, model, data, worker)
     run.write("domains.csv", domains.write_csv())

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,36 +11,32 @@ import polars as pl
 from fmsd.data.audit.summary import table_summary
 from fmsd.data.manifest import Manifest
 from fmsd.data.selection import Selection
-from fmsd.engine.checkpoints import LAST, check_interval, newest_checkpoint
-from fmsd.engine.chosen_weights import describe_run, load_chosen, write_chosen
-from fmsd.engine.curves import curve_logger
-from fmsd.engine.distributed import broadcast_object, destroy_process_group, init_process_group
+from fmsd.engine.checkpoints import LAST
+from fmsd.engine.chosen_weights import Chosen, describe_run, load_chosen, write_chosen
+from fmsd.engine.curve_log import curve_logger
+from fmsd.engine.distributed import check_same_folder, destroy_process_group, init_process_group
+from fmsd.engine.learner_settings import LearnerSettings
 from fmsd.engine.mask_files import write_mask
 from fmsd.engine.model_selection import check_rule, model_choice
-from fmsd.engine.scorer import Scorer
-from fmsd.engine.scoring import predict, score_with_corruptions
-from fmsd.engine.stamp import protocol_stamps, training_facts
-from fmsd.engine.trainer import TrainerFactory, single_process_trainer
-from fmsd.engine.training import (
+from fmsd.engine.scoring import choose_thresholds, predict_validation, score_with_corruptions
+from fmsd.engine.session import (
     Components,
     Ending,
-    LearnerSettings,
     Plan,
     Request,
     Session,
-    Setup,
     build_session,
-    build_training_trainer,
-    check_same_folder,
+    build_setup,
     load_frames,
     log_sizes,
     run_session,
 )
-from fmsd.engine.training_record import training_record
+from fmsd.engine.trainer import TrainerFactory, build_training_trainer, single_process_trainer
+from fmsd.engine.training_record import monitored_value, training_record
 from fmsd.quoting import shell_override
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.claim import claim_run
-from fmsd.runs.folder import VALIDATION, Run
+from fmsd.runs.folder import CHECKPOINTS, Run
 from fmsd.tracking import publish
 
 log = logging.getLogger(__name__)
@@ -70,40 +67,29 @@ def train(
     began = time.perf_counter()
     plan, settings = plan or Plan(), settings or LearnerSettings()
     run = Run(request.folder)
-    checkpoints = run.folder / "checkpoints"
     data = parts.data(watch_tests=plan.select == "oracle")
     check_rule(plan.select, data.selection.left_out)
-    check_interval(plan.save_every)
-    choice = model_choice(plan.select, plan.patience, parts.wrapper.warmup_epochs, checkpoints)
+    warmup_epochs = parts.wrapper.warmup_epochs
+    choice = model_choice(plan.select, plan.patience, warmup_epochs, run.folder / CHECKPOINTS)
     trainer = build_training_trainer(parts.trainer, run.folder, data, choice)
     is_rank_zero = init_process_group(trainer)
     check_same_folder(run.folder)
     with claim_run(run, request.config, resumable=True) if is_rank_zero else nullcontext():
-        load_frames(data, is_rank_zero)
+        load_frames(data)
         loggers = publish.build_loggers(parts.loggers, run.folder) if is_rank_zero else {}
-        facts = training_facts(data, plan.select)
-        stamps = protocol_stamps(data, facts)
-        if is_rank_zero:
-            warn_of_copies(data.selection, data.listed)
-        checkpoint = broadcast_object(newest_checkpoint(checkpoints) if is_rank_zero else None)
-        setup = Setup(run, data, trainer, choice, facts, stamps, began, checkpoint)
-        session = build_session(setup, parts, plan, settings)
-        log_sizes(session, request.name)
-        curves = []
-        if is_rank_zero:
-            write_mask(run, session.adapted.adaptation.mask)
-            curves = [curve_logger(run.folder, checkpoint), *loggers.values()]
-        if checkpoint is not None:
-            log.info("Going on from %s.", checkpoint)
+        setup = build_setup(request, plan, data, trainer, choice, began)
+        session = build_session(setup, parts, settings)
+        log_sizes(session)
         try:
-            publish.log_configuration(loggers.values(), run.folder)
+            curves = begin_logs(session, loggers) if is_rank_zero else []
             ending = run_session(session, curves)
             destroy_process_group()
             if not is_rank_zero:
                 return run
             if not ending.finished:
-                explain_interruption(session)
-            record, results = conclude(session, ending, request, plan, parts.trainer)
+                conclude_interrupted(session, ending)
+                raise KeyboardInterrupt
+            record, results = conclude(session, ending, parts.trainer)
             publish.publish_run(loggers, run)
         finally:
             publish.close_loggers(run.folder)
@@ -113,41 +99,73 @@ def train(
     return run
 
 
-def conclude(
-    session: Session, ending: Ending, request: Request, plan: Plan, trainer: TrainerFactory
-) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Writes the chosen weights and the record of a run, and tests it once it is finished.
+def begin_logs(session: Session, loggers: Mapping[str, Any]) -> list[Any]:
+    """Warns of faulty data, writes the layer mask, and logs the configuration.
 
     Returns:
-        The record and the results.
+        The loggers that get the curves.
+    """
+    run, checkpoint = session.setup.run, session.setup.checkpoint
+    data = session.setup.data
+    warn_of_copies(data.selection, data.listed)
+    write_mask(run, session.adapted.adaptation.mask)
+    publish.log_configuration(loggers.values(), run.folder)
+    if checkpoint is not None:
+        log.info("Going on from %s.", checkpoint)
+    return [curve_logger(run.folder, checkpoint), *loggers.values()]
+
+
+def conclude(
+    session: Session, ending: Ending, trainer: TrainerFactory
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Writes the chosen weights, chooses thresholds on validation data, and tests the detector.
+
+    Returns:
+        The record of the run and its results.
 
     Raises:
         InputError: no weights were chosen.
-        KeyboardInterrupt: training was interrupted.
+        KeyboardInterrupt: on Ctrl-C during validation or tests.
     """
-    setup, model = session.setup, session.adapted.model
-    run, data = setup.run, setup.data
-    chosen = load_chosen(session.learner, setup.choice.checkpoint)
-    about = describe_run(request.config, request.name, plan.select)
-    write_chosen(run, session.adapted, session.base, about)
-    single = setup.trainer
+    run, data, model = session.setup.run, session.setup.data, session.adapted.model
+    single = session.setup.trainer
     if single.world_size > 1:
         single = single_process_trainer(trainer, run.folder)
-    validation = None
-    if ending.finished:
-        manifest = data.splits.validation
-        validation = predict(single, Scorer(model), data.validation_loader(), manifest)
-        run.write_table(VALIDATION, validation)
-    record = training_record(session, request, plan, ending, chosen, validation)
+    chosen = write_chosen_weights(session)
+    validation = predict_validation(run, single, model, data)
+    thresholds = choose_thresholds(run, data.selection.video_score)
+    monitored = monitored_value(session, validation)
+    record = training_record(session, ending, chosen, monitored, thresholds)
     # from here on the run can be evaluated, whatever happens to the tests
     run.write_record(record)
-    if not ending.finished:
+    return record, score_with_corruptions(run, record, single, model, data)
+
+
+def conclude_interrupted(session: Session, ending: Ending) -> None:
+    """Logs how an interrupted run goes on, and writes the best weights so far, if there are any."""
+    run, choice = session.setup.run, session.setup.choice
+    if (run.folder / CHECKPOINTS / LAST).exists():
+        log.warning("Interrupted; go on with fmsd train %s", shell_override("resume", run.folder))
+    if choice.checkpoint.exists():
+        chosen = write_chosen_weights(session)
+        run.write_record(training_record(session, ending, chosen, choice.best_value, None))
         log.warning(
             "The best weights so far are kept, too; test them with fmsd evaluate %s",
             shell_override("run", run.folder),
         )
-        raise KeyboardInterrupt
-    return record, score_with_corruptions(run, run.record(), single, model, data)
+
+
+def write_chosen_weights(session: Session) -> Chosen:
+    """Writes the chosen weights into the run; returns when they were reached.
+
+    Raises:
+        InputError: training ended before the first validation, so no weights were chosen.
+    """
+    setup = session.setup
+    chosen = load_chosen(session.learner, setup.choice.checkpoint)
+    about = describe_run(setup.request.config, setup.request.name, setup.plan.select)
+    write_chosen(setup.run, session.adapted, session.base, about)
+    return chosen
 
 
 def warn_of_copies(selection: Selection, listed: Manifest) -> None:
@@ -171,16 +189,3 @@ def copy_summary(selection: Selection, listed: Manifest) -> str | None:
         selection.frames,
         selection.frames_to_train,
     )
-
-
-def explain_interruption(session: Session) -> None:
-    """Logs how an interrupted run goes on.
-
-    Raises:
-        KeyboardInterrupt: no weights were chosen yet, so nothing can be written.
-    """
-    folder = session.setup.run.folder
-    if (folder / "checkpoints" / LAST).exists():
-        log.warning("Interrupted; go on with fmsd train %s", shell_override("resume", folder))
-    if not session.setup.choice.checkpoint.exists():
-        raise KeyboardInterrupt

@@ -12,14 +12,18 @@ from jaxtyping import Float, Int
 from torch.utils.data import Sampler
 
 from fmsd.errors import InputError
+from fmsd.types import PADDING
 
 Place = tuple[int, int, int, int]
 """(epoch, row, domain id, occurrence) of a frame in a batch.
 
-The domain id -1 marks a frame that only pads a process's share. The occurrence counts how often
-the row came before in the epoch, over the joint batches of all processes; it is part of the seed
-of augmentation.
+The domain id of a frame that only pads a process's share is `PADDING`. The occurrence counts how
+often the row came before in the epoch, over the joint batches of all processes; it is part of the
+seed of augmentation.
 """
+
+UNASSIGNED = -1
+"""The domain id of a real frame without a domain: each epoch deals such frames to all domains."""
 
 Places = tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]
 """Rows and domain ids of an epoch's joint batches, one batch after the other."""
@@ -48,13 +52,17 @@ class ProcessBatches(Sampler[list[Place]]):
     """A process's share of the batches of an order.
 
     Process `rank` takes every `processes`-th place of each batch; where none is left for it, the
-    first place of the batch as padding. `start` is the index of the first batch to yield in the
-    current epoch, after a resume; the length is that of the whole epoch nevertheless.
+    first place of the batch as padding. The length is that of a whole epoch, also after a resume.
+
+    Args:
+        epoch, start: the epoch that training begins with, and the first batch to yield in it.
     """
 
-    def __init__(self, order: Order, rank: int = 0, processes: int = 1) -> None:
+    def __init__(
+        self, order: Order, rank: int = 0, processes: int = 1, epoch: int = 0, start: int = 0
+    ) -> None:
         self.order, self.rank, self.processes = order, rank, processes
-        self.epoch = self.start = 0
+        self.epoch, self.start = epoch, start
 
     @property
     def sampler(self) -> "ProcessBatches":
@@ -84,7 +92,7 @@ class ProcessBatches(Sampler[list[Place]]):
         for begin in range(start * size, len(rows), size):
             share = slice(begin + self.rank, begin + size, self.processes)
             yield zip_places(epoch, rows[share], domains[share], occurrences[share]) or [
-                (epoch, int(rows[begin]), -1, int(occurrences[begin]))
+                (epoch, int(rows[begin]), PADDING, int(occurrences[begin]))
             ]
 
 
@@ -123,8 +131,8 @@ class EveryDomain:
 
     Args:
         label: 0 real, 1 fake, of each row.
-        domain: the domain id of each row; -1 for real frames without one, which each epoch
-            distributes anew and evenly over all domains.
+        domain: the domain id of each row; `UNASSIGNED` for real frames without one, which each
+            epoch distributes anew and evenly over all domains.
         names: the domains in the order of their ids.
         size: number of frames in a batch.
         frequency: `balanced` gives each cell an equal share of a batch, and the remainder to each
@@ -205,7 +213,7 @@ class EveryDomain:
 
     def _cells(self, epoch: int) -> Int[np.ndarray, " rows"]:
         """The cell of each row in an epoch: twice the domain id, plus the label."""
-        domain, loose = self.domain.copy(), np.flatnonzero(self.domain < 0)
+        domain, loose = self.domain.copy(), np.flatnonzero(self.domain == UNASSIGNED)
         shuffled = np.random.default_rng([self.seed, epoch]).permutation(loose)
         domain[shuffled] = np.arange(len(loose)) % len(self.names)
         return 2 * domain + self.label

@@ -1,41 +1,39 @@
-"""A training before its first step: the request for it, and the objects that carry it out."""
+"""Dataclasses of a training, and the steps that prepare and run it."""
 
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
-from fmsd.console import is_terminal
 from fmsd.engine.adaptation import AdaptedDetector, adapt
-from fmsd.engine.checkpoints import Recovery, check_basis
+from fmsd.engine.checkpoints import Recovery, check_input_digests, newest_checkpoint
 from fmsd.engine.datamodule import DataFactory, DataModule
-from fmsd.engine.distributed import all_gather_lists, rank_zero_first
+from fmsd.engine.detectors import build_detector
+from fmsd.engine.distributed import broadcast_object, rank_zero_first
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory
+from fmsd.engine.learner_settings import LearnerSettings
 from fmsd.engine.mask_files import MaskHistoryWriter
-from fmsd.engine.model_selection import ModelChoice, ValidationMetrics
-from fmsd.engine.progress import EpochBar, EpochLines
+from fmsd.engine.model_selection import ModelChoice
+from fmsd.engine.stamp import protocol_stamps, training_facts
 from fmsd.engine.trainer import (
     TrainerFactory,
-    build_trainer,
     fit,
     reset_peak_gpu_memory,
     seed_everything,
     steps_per_epoch,
     total_steps,
 )
-from fmsd.engine.weights import build_detector
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
-from fmsd.optim.groups import Decay
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft import adapter
 from fmsd.peft.method import Method
-from fmsd.runs.folder import MASK, Run
+from fmsd.runs.folder import CHECKPOINTS, MASK, Run
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +89,11 @@ class Plan:
         select: the rule that chooses the weights, see `fmsd.engine.model_selection.SELECTIONS`.
         patience: validated epochs without a better value of the monitored quantity, after which
             training ends; None for never. Checked by `early_stopping`.
-        save_every: optimizer steps between checkpoints to resume from, beside those at the ends of
-            epochs; None for these only.
+        save_every: optimizer steps between checkpoints to resume from, at least 1, beside those at
+            the ends of epochs; None for these only.
+
+    Raises:
+        InputError: `save_every` is below 1.
     """
 
     seed: int = 0
@@ -100,16 +101,13 @@ class Plan:
     patience: Any = None
     save_every: int | None = 500
 
-
-@dataclass(frozen=True)
-class LearnerSettings:
-    """The settings of the optimizer step, see `fmsd.engine.learner.Learner`."""
-
-    weight_decay: float = 0.01
-    decay: Decay = "matrices"
-    accumulate: int = 1
-    clip: float | None = 1.0
-    compiled: bool = False
+    def __post_init__(self) -> None:
+        """Refuses an interval between checkpoints below one step."""
+        if self.save_every is not None and self.save_every < 1:
+            raise InputError(
+                f"save_every={self.save_every} must be at least 1",
+                "null saves at the end of every epoch only",
+            )
 
 
 @dataclass(frozen=True)
@@ -124,6 +122,8 @@ class Setup:
         checkpoint: the one to resume from; None for a new training.
     """
 
+    request: Request
+    plan: Plan
     run: Run
     data: DataModule
     trainer: Trainer
@@ -163,78 +163,55 @@ class Ending:
     stopped_early: bool
 
 
-def build_training_trainer(
-    trainer: TrainerFactory, folder: Path, data: DataModule, choice: ModelChoice
-) -> Trainer:
-    """Builds the trainer of a run, with a progress bar on a terminal and log lines elsewhere.
-
-    Raises:
-        InputError: settings that `build_trainer` refuses, or validation inside of epochs.
-    """
-    bar = getattr(trainer, "keywords", {}).get("enable_progress_bar", is_terminal())
-    callbacks = [ValidationMetrics(data), EpochBar() if bar else EpochLines(), *choice.callbacks]
-    # without a checkpoint callback Lightning would add one of its own
-    no_checkpoints = {} if choice.best is not None else {"enable_checkpointing": False}
-    built = build_trainer(
-        trainer,
-        callbacks=callbacks,
-        logger=False,
-        default_root_dir=folder,
-        use_distributed_sampler=False,
-        enable_progress_bar=bool(bar),
-        **no_checkpoints,
-    )
-    if built.val_check_interval != 1.0:
-        raise InputError(
-            f"trainer.val_check_interval={built.val_check_interval} is not supported: an epoch "
-            "ends with its validation",
-            "leave it at 1.0",
-        )
-    return built
-
-
-def check_same_folder(folder: Path) -> None:
-    """Refuses processes of one run with different folders.
-
-    Raises:
-        InputError: they have.
-    """
-    if set(all_gather_lists([folder])) != {folder}:
-        raise InputError(
-            f"The processes of this run have different folders, {folder} among them",
-            "give all the same with hydra.run.dir=PATH",
-        )
-
-
-def load_frames(data: DataModule, is_rank_zero: bool) -> None:
+def load_frames(data: DataModule) -> None:
     """Loads the frames for training and tests; rank 0 first, which may have to draw them."""
-    with rank_zero_first(is_rank_zero):
+    with rank_zero_first():
         data.load("training", "tests")
 
 
-def build_session(
-    setup: Setup, parts: Components, plan: Plan, settings: LearnerSettings
-) -> Session:
+def build_setup(
+    request: Request,
+    plan: Plan,
+    data: DataModule,
+    trainer: Trainer,
+    choice: ModelChoice,
+    began: float,
+) -> Setup:
+    """Collects the facts of a training, and finds the checkpoint to resume from.
+
+    Raises:
+        InputError: data that cannot be used, or checkpoints of which none can be read.
+    """
+    run = Run(request.folder)
+    facts = training_facts(data, plan.select)
+    stamps = protocol_stamps(data, facts)
+    newest = newest_checkpoint(run.folder / CHECKPOINTS) if trainer.is_global_zero else None
+    checkpoint = broadcast_object(newest)
+    return Setup(request, plan, run, data, trainer, choice, facts, stamps, began, checkpoint)
+
+
+def build_session(setup: Setup, parts: Components, settings: LearnerSettings) -> Session:
     """Builds and adapts the detector, and the learner that trains it.
 
     Raises:
         InputError: components or settings that do not fit, or a run that was begun with other
             weights or frames.
     """
-    run, data, trainer = setup.run, setup.data, setup.trainer
+    run, plan, data, trainer = setup.run, setup.plan, setup.data, setup.trainer
     seed_everything(plan.seed)
     reset_peak_gpu_memory()
     model = build_detector(parts.detector, trainer.strategy.root_device, trainer.precision)
     base = adapter.fingerprint(model)
-    basis = {"base weights": base, "training and validation frames": data.splits.both.digest()}
+    frames = data.splits.both.digest()
+    digests = {"base weights": base, "training and validation frames": frames}
+    recovery = Recovery(run.folder / CHECKPOINTS, plan.save_every, digests, setup.began)
     mask = None
     if setup.checkpoint is not None:
-        check_basis(setup.checkpoint, basis)
+        check_input_digests(setup.checkpoint, digests)
         mask = run.folder / MASK if (run.folder / MASK).exists() else None
     adapted = adapt(model, parts.method, trainer, data, mask)
     frames = len(data.splits.train)
     per_epoch = steps_per_epoch(trainer, math.ceil(frames / data.batch_size), settings.accumulate)
-    recovery = Recovery(run.folder / "checkpoints", plan.save_every, basis, setup.began)
     learner = Learner(
         model,
         parts.wrapper,
@@ -242,10 +219,10 @@ def build_session(
         parts.schedule,
         adapted.adaptation,
         total_steps(trainer, per_epoch, parts.wrapper.warmup_epochs),
+        settings,
         domains=data.training_domains,
         seed=plan.seed,
         callbacks=[MaskHistoryWriter(run, adapted.adaptation.history), recovery],
-        **asdict(settings),
     )
     return Session(setup, base, adapted, learner, recovery)
 
@@ -263,16 +240,12 @@ def run_session(session: Session, loggers: Sequence[Logger]) -> Ending:
     return Ending(finished, exhausted and setup.trainer.global_step < session.learner.steps)
 
 
-def log_sizes(session: Session, method: str) -> None:
-    """Logs the number of trainable parameters and of frames; warns of one domain to align.
-
-    Args:
-        method: its name.
-    """
+def log_sizes(session: Session) -> None:
+    """Logs the number of trainable parameters and of frames; warns of one domain to align."""
     data = session.setup.data
     log.info(
         "Method %s: %s are trained on %d frames; %d choose the weights.",
-        method,
+        session.setup.request.name,
         session.adapted.description,
         len(data.splits.train),
         len(data.splits.validation),

@@ -1,7 +1,8 @@
 """Detectors as they begin a training and as a run left them. Needs no Lightning."""
 
+import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -22,11 +23,8 @@ def load_folded_detector(run: Run, detector: Callable[[], Detector]) -> Detector
     Raises:
         InputError: the run has no adapter, or `detector` builds another base.
     """
-    seed = run.record()["seed"]  # a backbone without pretrained weights follows from it
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 (what timm's initialisation would draw from)
-    torch.manual_seed(seed)
-    model = detector()
+    with seeded(run.record()["seed"]):  # a backbone without pretrained weights follows from it
+        model = detector()
     adapter.load(model, run.folder)
     fold_layers(model.backbone)
     return model
@@ -51,3 +49,19 @@ def build_detector(
         return detector()
     finally:
         set_fused_attn(*before)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds Python, numpy and torch on the CPU inside the block; restores their states after it."""
+    # numpy's global generator is what timm's initialisation would draw from
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])

@@ -1,4 +1,4 @@
-"""Training batches for a method that measures before it adapts."""
+"""Batches of training frames, on which a method measures gradients before it adapts a detector."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -21,8 +21,8 @@ from fmsd.types import Frames
 
 
 @dataclass(frozen=True)
-class TrainingBatches:
-    """Draws shuffled training batches; satisfies `fmsd.peft.method`'s protocol of batches.
+class MeasurementBatches:
+    """Draws shuffled training batches to measure on, see `fmsd.peft.method.Batches`.
 
     Args:
         device: where pixels and labels are put.
@@ -49,7 +49,7 @@ class TrainingBatches:
         return [domain for domain in domain_names(self.manifest) if domain != REAL]
 
     def draw(self, count: int, domain: str | None = None) -> Iterator[Frames]:
-        """Yields at most `count` shuffled, full batches, others at every call.
+        """Yields at most `count` shuffled, full batches, different in each call.
 
         Args:
             domain: draws fakes of this forgery and as many real frames, evenly spread; None for
@@ -57,9 +57,9 @@ class TrainingBatches:
         """
         whole = self.manifest
         chosen = whole if domain is None else with_equal_real(whole, domain)
-        # a spawn key of its own: training's first batches are others
-        words = [self.data.seed, next(self.draws), 1]
-        seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+        # the last number keeps these batches apart from those of training
+        entropy = [self.data.seed, next(self.draws), 1]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         dataset = FrameDataset(chosen, domain_names(whole), self.data.size, self.data.augment, seed)
         batches = EndlessBatches(Shuffle(dataset.domain, self.data.batch_size, seed))
         count = count if self.limit is None else min(count, self.limit)
