@@ -184,7 +184,7 @@ def test_help_shows_the_keys_of_a_choice_with_what_it_is_made_of(
     text = capsys.readouterr().out
     assert "method.subspaces=4" in text
     assert "method.mask.fraction=0.5" in text
-    assert re.search(r"data\.frames=32 +at most so many frames per video", text)
+    assert re.search(r"data\.frames=32 +largest number of frames per video", text)
     assert main(["train", "--help", "method=no"]) == 2
     assert "There is no method=no; choose one of" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ def test_a_table_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> 
         ["", *HOSTILE],
         [[name, *HOSTILE] for name in HOSTILE],
         "caption [bold]",
-        words=HOSTILE,
+        text_columns=HOSTILE,
     )
     printed = capsys.readouterr().out
     assert all(

@@ -30,7 +30,7 @@ def training_record(
         thresholds: by level, those chosen on validation data; None where training was interrupted.
     """
     setup = session.setup
-    request, plan, _data, trainer = setup.request, setup.plan, setup.data, setup.trainer
+    request, plan, trainer = setup.request, setup.plan, setup.trainer
     return provenance(request.command) | {
         "overrides": list(request.overrides),
         "choices": dict(request.choices),
