@@ -7,9 +7,9 @@ from fmsd.errors import InputError
 
 
 def check_range(
-    key: str, value: float | None, low: float, high: float = math.inf, null: str = ""
+    key: str, value: object, low: float = 0.0, high: float = math.inf, null: str = ""
 ) -> None:
-    """Checks that a setting is a number from `low` to `high`.
+    """Checks that a setting is a finite number from `low` to `high`.
 
     Args:
         key: the setting as the user writes it, for example `data.frames`.
@@ -20,7 +20,12 @@ def check_range(
     """
     if value is None and null:
         return
-    if value is None or not low <= value <= high:
+    if (
+        not isinstance(value, (int, float))
+        or isinstance(value, bool)
+        or not low <= value <= high
+        or math.isinf(value)
+    ):
         limits = f"at least {low:g}" if high == math.inf else f"a number from {low:g} to {high:g}"
         meaning = f", or null for {null}" if null else ""
         raise InputError(f"{key}={value} is out of range", f"give {limits}{meaning}")

@@ -504,7 +504,7 @@ MISTYPED = {
     "learner=null": r"learner=null is no setting",
     "learner.compiled=2": r"learner\.compiled=2 is neither true nor false",
     "learner.weight_decay=-1": r"learner\.weight_decay=-1 is out of range; "
-    r"give a number of at least 0",
+    r"give at least 0",
     "method.mask=none": r"method\.mask=none is no setting: method\.mask has .*bias",
     "method.penalties=false": r"method\.penalties=false is no setting",
     "method.directions=two": r"method\.directions=two is no whole number; "

@@ -131,7 +131,9 @@ def test_what_decays_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         optimizer = learner(weight_decay=0.1, decay=decay).configure_optimizers()["optimizer"]
         assert {group["weight_decay"] for group in optimizer.param_groups} == expected
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would refuse it first
-    with pytest.raises(InputError, match=r"learner\.decay=some is unknown; choose matrices or all"):
+    with pytest.raises(
+        InputError, match=r"learner\.decay=some is unknown; choose one of matrices, all"
+    ):
         learner(decay="some")
 
 

@@ -155,9 +155,7 @@ def test_broken_weights_leave_nothing(
 def test_coefficients_and_searches_that_make_no_sense(refused: Any) -> None:
     words = (RUNS, "test=false")
     assert "There is no merger=mean; choose one of average" in refused(*words, "merger=mean")
-    assert "merger.alpha=-1 is out of range; give a number of at least 0" in refused(
-        *words, "merger.alpha=-1"
-    )
+    assert "merger.alpha=-1 is out of range; give at least 0" in refused(*words, "merger.alpha=-1")
     assert "merger.directions=4 does not fit 3 experts; give a whole number from 1 to 3" in refused(
         *words, "merger.directions=4"
     )

@@ -281,12 +281,12 @@ def test_stacked_matrices_and_convolutions_are_matrices_on_their_own(merger: Mer
         (
             TaskArithmetic,
             {"scale": -0.1},
-            r"merger.scale=-0.1 is out of range; give a number of at least 0\.",
+            r"merger.scale=-0.1 is out of range; give at least 0\.",
         ),
         (
             TaskArithmetic,
             {"scale": math.nan},
-            r"merger.scale=nan is out of range; give a number of at least 0\.",
+            r"merger.scale=nan is out of range; give at least 0\.",
         ),
         (
             TIES,
@@ -296,7 +296,7 @@ def test_stacked_matrices_and_convolutions_are_matrices_on_their_own(merger: Mer
         (
             TIES,
             {"scale": math.inf},
-            r"merger.scale=inf is out of range; give a number of at least 0\.",
+            r"merger.scale=inf is out of range; give at least 0\.",
         ),
         (TIES, {"trim": "layer"}, r"merger.trim=layer is unknown; choose one of model, tensor\."),
         (
@@ -307,9 +307,9 @@ def test_stacked_matrices_and_convolutions_are_matrices_on_their_own(merger: Mer
         (
             DARE,
             {"scale": "much"},
-            r"merger.scale=much is out of range; give a number of at least 0\.",
+            r"merger.scale=much is out of range; give at least 0\.",
         ),
-        (DARE, {"seed": -1}, r"merger.seed=-1 is out of range; give a number of at least 0\."),
+        (DARE, {"seed": -1}, r"merger.seed=-1 is out of range; give at least 0\."),
         (CART, {"ratio": 2}, r"merger.ratio=2 is out of range; give a number from 0 to 1\."),
         (CART, {"svd": "fast"}, r"merger.svd=fast is unknown; choose one of exact, krylov\."),
         (
@@ -320,19 +320,19 @@ def test_stacked_matrices_and_convolutions_are_matrices_on_their_own(merger: Mer
         (
             R2MScript,
             {"alpha": -1},
-            r"merger.alpha=-1 is out of range; give a number of at least 0\.",
+            r"merger.alpha=-1 is out of range; give at least 0\.",
         ),
         (
             R2MScript,
             {"directions": 0},
-            r"merger.directions=0 is out of range; give a number of at least 1\.",
+            r"merger.directions=0 is out of range; give at least 1\.",
         ),
-        (CART, {"prior": -1}, r"merger.prior=-1 is out of range; give a number of at least 0\."),
-        (TSVM, {"scale": -1}, r"merger.scale=-1 is out of range; give a number of at least 0\."),
+        (CART, {"prior": -1}, r"merger.prior=-1 is out of range; give at least 0\."),
+        (TSVM, {"scale": -1}, r"merger.scale=-1 is out of range; give at least 0\."),
         (
             IsoC,
             {"scale": None},
-            r"merger.scale=None is out of range; give a number of at least 0\.",
+            r"merger.scale=None is out of range; give at least 0\.",
         ),
     ],
     ids=str,

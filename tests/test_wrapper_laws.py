@@ -286,7 +286,7 @@ def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         for value in (-0.1, math.nan, math.inf, -math.inf):
             with pytest.raises(
                 InputError,
-                match=rf"wrapper\.{name}={value} is out of range; give a number of at least 0",
+                match=rf"wrapper\.{name}={value} is out of range; give at least 0",
             ):
                 kind(**{name: value})
     # the tests' type checker would speak first
@@ -306,10 +306,13 @@ def test_wrong_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             kind(eta=0.1)
         for perturb in ("none", "head"):
             with pytest.raises(
-                InputError, match=rf"wrapper\.perturb={perturb} is unknown; choose backbone or all"
+                InputError,
+                match=rf"wrapper\.perturb={perturb} is unknown; choose one of backbone, all",
             ):
                 kind(perturb=perturb)  # pyright: ignore
-    with pytest.raises(InputError, match=r"wrapper\.evaluate=both is unknown; choose own or all"):
+    with pytest.raises(
+        InputError, match=r"wrapper\.evaluate=both is unknown; choose one of own, all"
+    ):
         RoGA(evaluate="both")  # pyright: ignore
 
 

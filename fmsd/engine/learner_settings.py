@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import get_args
 
+from fmsd.checks import check_choice, check_range
 from fmsd.errors import InputError
 from fmsd.optim.groups import Decay
 
@@ -34,17 +35,9 @@ class LearnerSettings:
 
     def __post_init__(self) -> None:
         """Refuses settings that are out of range or unknown."""
-        if self.weight_decay < 0:
-            raise InputError(
-                f"learner.weight_decay={self.weight_decay} is out of range",
-                "give a number of at least 0",
-            )
-        if self.decay not in get_args(Decay):
-            raise InputError(f"learner.decay={self.decay} is unknown", "choose matrices or all")
-        if self.accumulate < 1:
-            raise InputError(
-                f"learner.accumulate={self.accumulate} is out of range", "give at least 1"
-            )
+        check_range("learner.weight_decay", self.weight_decay)
+        check_choice("learner.decay", self.decay, get_args(Decay))
+        check_range("learner.accumulate", self.accumulate, 1)
         if self.clip is not None and self.clip <= 0:
             raise InputError(
                 f"learner.clip={self.clip} is out of range",

@@ -10,6 +10,7 @@ import polars as pl
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
+from fmsd.checks import check_choice
 from fmsd.engine.checkpoints import BEST, LAST, Best
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.predictions import gather_predictions, with_logits
@@ -44,8 +45,7 @@ def check_rule(rule: str, left_out: str | None) -> None:
     Raises:
         InputError: the rule is unknown, or goes without the left-out forgery that it needs.
     """
-    if rule not in SELECTIONS:
-        raise InputError(f"select={rule} is unknown", f"choose one of {', '.join(SELECTIONS)}")
+    check_choice("select", rule, SELECTIONS)
     if (rule == "leave_one_domain_out") != (left_out is not None):
         raise InputError(
             "select=leave_one_domain_out and data.left_out=FORGERY belong together",

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float64, Int, UInt8
 from torch import Tensor
 
+from fmsd.checks import check_choice
 from fmsd.errors import InputError
 from fmsd.metrics.calibration import BINS, bin_indices
 from fmsd.metrics.ranking import CURVE_METRICS, Curve, CurveValues, check_metrics, curve_of_counts
@@ -215,8 +216,7 @@ def resample_metrics(
         InputError: frames of several datasets or of one class, no fake video by name, an unknown
             level or metric, or a missing threshold.
     """
-    if level not in LEVELS:
-        raise InputError(f"level={level} is unknown", f"choose one of {', '.join(LEVELS)}")
+    check_choice("level", level, LEVELS)
     if (count := frames["dataset"].n_unique()) != 1:
         raise InputError(
             f"Videos are resampled within one dataset, and the predictions are of {count}",

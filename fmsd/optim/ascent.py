@@ -6,6 +6,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from fmsd.checks import check_choice
 from fmsd.errors import InputError
 from fmsd.optim.flat import Flat, vector_norm
 from fmsd.optim.wrapper import DESCENT, check_nonnegative
@@ -37,8 +38,7 @@ class Ascent:
             InputError: a setting is unknown, out of range or without effect.
         """
         check_nonnegative(rho=rho, eta=self.eta)
-        if self.perturb not in ("backbone", "all"):
-            raise InputError(f"wrapper.perturb={self.perturb} is unknown", "choose backbone or all")
+        check_choice("wrapper.perturb", self.perturb, ("backbone", "all"))
         if self.eta and not self.adaptive:
             raise InputError(
                 f"wrapper.eta={self.eta} has no effect on an ascent that is not adaptive",

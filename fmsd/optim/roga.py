@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fmsd.errors import InputError
+from fmsd.checks import check_choice
 from fmsd.optim.ascent import Ascent, ascent_scale, descent_per_ascent
 from fmsd.optim.flat import TINY, Flat, cosine_similarity
 from fmsd.optim.wrapper import (
@@ -74,8 +74,7 @@ class RoGA(Ascent):
             warmup_epochs=self.warmup_epochs,
         )
         self.check(self.rho)
-        if self.evaluate not in ("own", "all"):
-            raise InputError(f"wrapper.evaluate={self.evaluate} is unknown", "choose own or all")
+        check_choice("wrapper.evaluate", self.evaluate, ("own", "all"))
 
     def __call__(
         self,

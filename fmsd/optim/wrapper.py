@@ -4,13 +4,13 @@ A wrapper is a frozen value without state. It runs forward and backward passes, 
 perturbed parameters, and leaves a direction in p.grad.
 """
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fmsd.checks import check_range
 from fmsd.errors import InputError
 
 Pass = Callable[[], Tensor]
@@ -133,7 +133,4 @@ def check_nonnegative(**settings: float) -> None:
         InputError: a setting is negative, infinite or no number; it is named.
     """
     for name, value in settings.items():
-        if isinstance(value, str) or not 0 <= value < math.inf:
-            raise InputError(
-                f"wrapper.{name}={value} is out of range", "give a number of at least 0"
-            )
+        check_range(f"wrapper.{name}", value)

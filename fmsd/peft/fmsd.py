@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmsd.checks import check_choice, check_range
 from fmsd.console import track
 from fmsd.errors import InputError
 from fmsd.linalg import Split
@@ -108,8 +109,7 @@ def active_penalties(penalties: Mapping[str, float], constraint: Constraint) -> 
     Raises:
         InputError: an unknown penalty or constraint.
     """
-    if constraint not in ("soft", "hard"):
-        raise InputError(f"method.constraint={constraint} is unknown", "choose soft or hard")
+    check_choice("method.constraint", constraint, ("soft", "hard"))
     chosen = dict(select_penalties(penalties))
     implied = ("redundancy", "orthogonality") if constraint == "hard" else ()
     if idle := [name for name in implied if chosen.pop(name, None)]:
@@ -127,9 +127,8 @@ def directions_per_subspace(subspaces: int, directions: int | None, constraint: 
     Raises:
         InputError: an argument is out of range.
     """
-    for name, value in {"subspaces": subspaces, "directions": directions}.items():
-        if value is not None and value < 1:
-            raise InputError(f"method.{name}={value} is out of range", "give at least 1")
+    check_range("method.subspaces", subspaces, 1)
+    check_range("method.directions", directions, 1, null="the default of the constraint")
     if directions is not None:
         return directions
     return math.ceil(COEFFICIENTS / subspaces) if constraint == "hard" else 1

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from fmsd.checks import check_choice
 from fmsd.errors import InputError
 from fmsd.peft.gradient_moments import Moments
 from fmsd.rounding import ceil_share
@@ -60,16 +61,9 @@ class Masking:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        choices = {
-            "bias": ("signal", "domain", "norm", "snr", "random", "none"),
-            "unit": ("linear", "block"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"method.mask.{name}={getattr(self, name)} is unknown",
-                    f"choose one of {', '.join(known)}",
-                )
+        scores = ("signal", "domain", "norm", "snr", "random", "none")
+        check_choice("method.mask.bias", self.bias, scores)
+        check_choice("method.mask.unit", self.unit, ("linear", "block"))
         if not 0 < self.fraction <= 1:
             raise InputError(
                 f"method.mask.fraction={self.fraction} is no share of the layers",

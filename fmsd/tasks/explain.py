@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fmsd.atomic import atomic
+from fmsd.checks import check_choice, check_range
 from fmsd.data.manifest import Manifest
 from fmsd.data.samples import choose_frames, choose_images, limit_domains
 from fmsd.engine.datamodule import DataModule
@@ -113,15 +114,14 @@ def check_explain_settings(how: str | None, layer: str | None, images: int) -> N
         InputError: a setting is unknown, out of range or without a meaning, or scikit-learn is
             missing.
     """
-    if how not in (None, *KINDS):
-        raise InputError(f"how={how} is unknown", f"choose one of {', '.join(KINDS)}")
+    if how is not None:
+        check_choice("how", how, KINDS)
     if how == "rollout" and layer is not None:
         raise InputError(
             f"layer={layer} has no meaning for how=rollout, which follows all layers",
             "leave it out, or set how=gradcam",
         )
-    if images < 1:
-        raise InputError(f"images={images} is out of range", "give at least 1")
+    check_range("images", images, 1)
     if importlib.util.find_spec("sklearn") is None:
         raise InputError(
             "The picture of the features needs the package scikit-learn",

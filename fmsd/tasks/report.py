@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from fmsd.checks import check_choice
 from fmsd.console import print_table
 from fmsd.errors import InputError
 from fmsd.figures import style
@@ -130,8 +131,7 @@ def check_arguments(out: Path | None, by: str, against: str | None, resamples: i
     Raises:
         InputError: the arguments contradict each other, or files in `out` are of another writer.
     """
-    if by not in FILES:
-        raise InputError(f"by={by} is unknown", f"choose one of {', '.join(FILES)}")
+    check_choice("by", by, FILES)
     if resamples < 0 or (against is not None and not resamples):
         raise InputError(f"resamples={resamples} leaves nothing to compare by", "give 1000")
     if against is not None and by == "domain":
@@ -150,11 +150,7 @@ def check_arguments(out: Path | None, by: str, against: str | None, resamples: i
 
 def check_metric(metric: str, tidy: pl.DataFrame) -> None:
     """Checks that there are results of a metric."""
-    if metric not in tidy["metric"]:
-        raise InputError(
-            f"metric={metric} is unknown",
-            f"choose one of {', '.join(tidy['metric'].unique().sort())}",
-        )
+    check_choice("metric", metric, tidy["metric"].unique().sort())
 
 
 def _is_report(path: Path) -> bool:
