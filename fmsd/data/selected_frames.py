@@ -1,6 +1,6 @@
 """The frames of a selection: scanned or read from a manifest, filtered, split and checked.
 
-Each function reads the disk when it is called; its result is a frozen value.
+What reads the disk is a function, called once; its result is a frozen value.
 """
 
 import logging
@@ -75,7 +75,8 @@ def list_frames(selection: Selection) -> Manifest:
 def load_training_splits(selection: Selection, listed: Manifest) -> TrainingSplits:
     """The train and val splits of the training datasets, validated; their files exist.
 
-    Whether a split holds both classes is not checked: fakes may yet be made of real frames.
+    Whether a split holds both classes is not checked: with augment=sbi, fakes are made of real
+    frames later.
 
     Args:
         listed: the frames of the root, see `list_frames`.

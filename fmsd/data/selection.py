@@ -29,7 +29,8 @@ class Selection:
         roots: the folders of those; a test dataset without a folder is skipped.
         manifest: a manifest written by `fmsd index`, read instead of scanning the root. A folder
             that `fmsd extract` or `fmsd pack` wrote brings its own.
-        forgeries: domains of the fakes to train and test on; None for all. Real frames stay.
+        forgeries: domains of the fakes to train and test on, among the datasets of the root;
+            None for all. Real frames stay.
         compression: the compression to read where datasets hold several (`c23`, `c40`); frames
             without one stay.
         expected: number of videos of a complete copy by split (or `all`) and domain, for `fmsd

@@ -110,7 +110,7 @@ class DataModule(LightningDataModule):
         self.workers = min(8, available_cores()) if workers is None else workers
         self.seed = seed
         self.watch_tests = watch_tests
-        self.position = (0, 0)  # epoch and batch that training begins with
+        self.resume_position = (0, 0)  # epoch and batch that training begins with
 
     def load(self, *parts: Part) -> None:
         """Reads the frames of some parts from disk, once for all that follows, and checks them.
@@ -150,9 +150,9 @@ class DataModule(LightningDataModule):
         """The domains of domain batches in the order of their ids; none for shuffled batches."""
         if self.batches == "shuffle":
             return []
-        return self._domain(self.splits.train).drop_nulls().unique().sort().to_list()
+        return self._domain_of_frames(self.splits.train).drop_nulls().unique().sort().to_list()
 
-    def _domain(self, manifest: Manifest) -> pl.Series:
+    def _domain_of_frames(self, manifest: Manifest) -> pl.Series:
         """The name of each frame's domain; null for real frames that are dealt to domains."""
         if self.domains == MANIPULATION:
             fake = pl.when(pl.col("label") == 1)
@@ -176,7 +176,7 @@ class DataModule(LightningDataModule):
                 f"data.batch_size={self.batch_size} is shared by {processes} processes",
                 f"raise it to at least {processes}",
             )
-        epoch, start = self.position
+        epoch, start = self.resume_position
         batches = ProcessBatches(self._order(manifest, dataset), rank, processes, epoch, start)
         return self.loader(dataset, batches, reused=True)
 
@@ -185,7 +185,7 @@ class DataModule(LightningDataModule):
         if self.batches == "shuffle":
             return Shuffle(dataset.domain, self.batch_size, self.seed)
         names = self.training_domains
-        ids = self._domain(manifest).cast(pl.Enum(names)).to_physical().cast(pl.Int64)
+        ids = self._domain_of_frames(manifest).cast(pl.Enum(names)).to_physical().cast(pl.Int64)
         domain = ids.fill_null(UNASSIGNED).to_numpy()
         order = EveryDomain(dataset.label, domain, names, self.batch_size, self.batches, self.seed)
         if order.repeats.max() > 1.5 or order.repeats.min() < 0.67:
@@ -216,19 +216,21 @@ class DataModule(LightningDataModule):
                 "lower trainer.devices",
             )
         return [
-            self.loader(self._plain(manifest), None, rank, processes, reused=True)
+            self.loader(self._unaugmented(manifest), None, rank, processes, reused=True)
             for manifest in validations
         ]
 
     def validation_loader(self) -> DataLoader[Frames]:
         """All validation frames in manifest order, in every process."""
-        return self.loader(self._plain(self.splits.validation), None)
+        return self.loader(self._unaugmented(self.splits.validation), None)
 
     def test_loader(self, name: str, corruption: Corruption | None = None) -> DataLoader[Frames]:
         """All frames of a test dataset in manifest order, in every process; clean or corrupted."""
-        return self.loader(self._plain(self.tests[name], corruption), None)
+        return self.loader(self._unaugmented(self.tests[name], corruption), None)
 
-    def _plain(self, manifest: Manifest, corruption: Corruption | None = None) -> FrameDataset:
+    def _unaugmented(
+        self, manifest: Manifest, corruption: Corruption | None = None
+    ) -> FrameDataset:
         """The frames of a manifest without augmentation."""
         return FrameDataset(manifest, domain_names(manifest), self.size, corruption=corruption)
 
@@ -264,16 +266,16 @@ class DataModule(LightningDataModule):
     def teardown(self, stage: str) -> None:
         """Makes the next training begin with its first batch, unless it is resumed."""
         if stage == "fit":
-            self.position = (0, 0)
+            self.resume_position = (0, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and batch index that training goes on with; Lightning saves them."""
-        epoch, batch = fit_position(self.trainer) if self.trainer else self.position
+        epoch, batch = fit_position(self.trainer) if self.trainer else self.resume_position
         return {"epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Makes the next training loader begin at a saved position."""
-        self.position = (state_dict["epoch"], state_dict["batch"])
+        self.resume_position = (state_dict["epoch"], state_dict["batch"])
 
 
 DataFactory = Callable[..., DataModule]

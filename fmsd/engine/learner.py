@@ -45,6 +45,9 @@ ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
 WARN_EVERY = 10
 """Steps between two checks of diagnostics, each of which waits for the device."""
 
+DROPOUT = 2
+"""Keeps dropout's random stream apart from other streams of the same seed."""
+
 METHOD_PREFIX = "method/"
 """Prefix of the names of a method's own state in a checkpoint."""
 
@@ -102,7 +105,7 @@ class Learner(LightningModule):
         self.seed = seed
         self.callbacks = list(callbacks)
         self.validation_loss = MeanMetric()
-        self.waiting: list[Frames] = []
+        self.pending_batches: list[Frames] = []
         self.warned: set[str] = set()
 
     def forward(self, image: Tensor) -> Tensor:
@@ -158,7 +161,7 @@ class Learner(LightningModule):
             self.step_rule.load_state_dict(method_state)
 
     def full_precision(self) -> torch.autocast:
-        """Disables Lightning's autocast of the whole step: factors need their own precision."""
+        """Disables Lightning's autocast of the whole step: only forward passes run under it."""
         return torch.autocast(self.device.type, enabled=False)
 
     def transfer_batch_to_device(
@@ -168,8 +171,8 @@ class Learner(LightningModule):
         return to_device(batch, device)
 
     def on_train_epoch_start(self) -> None:
-        """Drops the batches of an optimizer step that an interruption left incomplete."""
-        self.waiting.clear()
+        """Drops batches that an earlier, interrupted fit of this learner left without a step."""
+        self.pending_batches.clear()
 
     def training_step(self, batch: Frames, index: int) -> Tensor | None:
         """Collects batches; steps after every `accumulate` ones and at the end of an epoch.
@@ -177,9 +180,9 @@ class Learner(LightningModule):
         Returns:
             The loss of the optimizer step; None where none was made.
         """
-        self.waiting.append(batch)
-        if len(self.waiting) == self.settings.accumulate or self.trainer.is_last_batch:
-            group, self.waiting = self.waiting, []
+        self.pending_batches.append(batch)
+        if len(self.pending_batches) == self.settings.accumulate or self.trainer.is_last_batch:
+            group, self.pending_batches = self.pending_batches, []
             with self.full_precision():
                 return self.step(group)
         return None
@@ -187,7 +190,7 @@ class Learner(LightningModule):
     def step(self, group: Sequence[Frames]) -> Tensor:
         """Makes one optimizer step of a group of batches; returns its loss over all processes."""
         # dropout follows from these numbers alone, so that a resumed run repeats it
-        entropy = [self.seed, self.global_step, self.global_rank, 2]
+        entropy = [self.seed, self.global_step, self.global_rank, DROPOUT]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         optimizer = cast(LightningOptimizer, self.optimizers())
         schedule = cast(LRScheduler, self.lr_schedulers())
@@ -274,9 +277,9 @@ class Learner(LightningModule):
             "backbone": [parameter for parameter in params if parameter not in in_head],
         }
         norms = {
-            name: nn.utils.get_total_norm(existing_gradients(params)).to(self.device)
-            for name, params in groups.items()
-            if params
+            name: nn.utils.get_total_norm(existing_gradients(members)).to(self.device)
+            for name, members in groups.items()
+            if members
         }
         self.log("train/gradient_norm", torch.linalg.vector_norm(torch.stack(list(norms.values()))))
         for name, norm in norms.items():

@@ -64,8 +64,8 @@ class Components:
     """The parts that a training is made of.
 
     Args:
-        detector, data, trainer: factories; the detector is built after the seed is set and the data
-            are checked.
+        detector, optimizer, schedule, data, trainer: factories; the detector is built after the
+            seed is set and the data are checked.
         loggers: factories of experiment trackers, by name; they get the curves, the configuration
             and the results, beside the run's own files.
     """
@@ -164,7 +164,7 @@ class Ending:
 
 
 def load_frames(data: DataModule) -> None:
-    """Loads the frames for training and tests; rank 0 first, which may have to draw them."""
+    """Loads the frames for training and tests; rank 0 first, which may render embedded images."""
     with rank_zero_first():
         data.load("training", "tests")
 
@@ -180,7 +180,7 @@ def build_setup(
     """Collects the facts of a training, and finds the checkpoint to resume from.
 
     Raises:
-        InputError: data that cannot be used, or checkpoints of which none can be read.
+        InputError: there are checkpoints, and none can be read.
     """
     run = Run(request.folder)
     facts = training_facts(data, plan.select)
@@ -202,16 +202,16 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
     reset_peak_gpu_memory()
     model = build_detector(parts.detector, trainer.strategy.root_device, trainer.precision)
     base = adapter.fingerprint(model)
-    frames = data.splits.both.digest()
-    digests = {"base weights": base, "training and validation frames": frames}
+    frames_digest = data.splits.both.digest()
+    digests = {"base weights": base, "training and validation frames": frames_digest}
     recovery = Recovery(run.folder / CHECKPOINTS, plan.save_every, digests, setup.began)
     mask = None
     if setup.checkpoint is not None:
         check_input_digests(setup.checkpoint, digests)
         mask = run.folder / MASK if (run.folder / MASK).exists() else None
     adapted = adapt(model, parts.method, trainer, data, mask)
-    frames = len(data.splits.train)
-    per_epoch = steps_per_epoch(trainer, math.ceil(frames / data.batch_size), settings.accumulate)
+    batches = math.ceil(len(data.splits.train) / data.batch_size)
+    per_epoch = steps_per_epoch(trainer, batches, settings.accumulate)
     learner = Learner(
         model,
         parts.wrapper,

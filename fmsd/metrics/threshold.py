@@ -33,18 +33,18 @@ def best_thresholds(validation: pl.DataFrame, video_score: str = "mean") -> dict
 
 
 def best_threshold(score: Scores, label: Labels) -> float:
-    """The threshold of the highest balanced accuracy; the highest of several.
+    """The threshold of the highest balanced accuracy; of several such thresholds, the highest.
 
     It lies midway between neighbouring scores, or the lowest score and 0, so that rounding of
-    scores does not matter. Classifying nothing as fake is no candidate. Use it on validation data:
-    chosen on test data, it would be optimistic. W. J. Youden, Index for rating diagnostic tests,
-    Cancer, 1950.
+    scores does not matter. The curve's first point, at which nothing is fake, is left out. Use it
+    on validation data: chosen on test data, it would be optimistic. W. J. Youden, Index for rating
+    diagnostic tests, Cancer, 1950.
     """
     curve = roc_curve(score, label)
     reals, fakes = curve.false_positives, curve.true_positives
     gain = (fakes * reals[-1] - reals * fakes[-1])[1:]  # whole numbers, so that ties are ties
     above = curve.threshold[1:]
-    below = torch.cat([above[1:], above.new_zeros(1)])
-    middle = (above + below) / 2
-    middle = torch.where(middle > below, middle, above)  # neighbours in float64 have no middle
+    next_lower = torch.cat([above[1:], above.new_zeros(1)])
+    middle = (above + next_lower) / 2
+    middle = torch.where(middle > next_lower, middle, above)  # neighbours in float64 have no middle
     return float(middle[gain == gain.max()][0])

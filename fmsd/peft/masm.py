@@ -86,9 +86,9 @@ def masm(
         allotment=allotment,
         split=split,
         working_scale=working_scale,
-        apart=True,
-        based="orthogonality" in active,
-        hard=constraint == "hard",
+        separate=True,
+        range_bases="orthogonality" in active,
+        frozen_directions=constraint == "hard",
     )
     layers = candidate_layers(detector, patterns, settings)
     inject_subspaces(detector, list(layers), settings)

@@ -39,12 +39,12 @@ class SubspaceSettings:
         allotment: direction j belongs to subspace j mod K (`interleave`) or j div m (`contiguous`).
         split: which singular directions are trainable.
         working_scale: start s at no less than the matrix's median singular value.
-        apart: keep each subspace's factors as separate parameters, so that a mask can make one
+        separate: keep each subspace's factors as separate parameters, so that a mask can make one
             inactive while another is trained.
-        based: keep orthonormal bases of the longer side of rectangular matrices, which the
+        range_bases: keep orthonormal bases of the longer side of rectangular matrices, which the
             orthogonality penalty needs; they cost as much memory as the weight.
-        hard: train coefficients between frozen directions, so that the update stays in the tail;
-            the working scale has no effect then.
+        frozen_directions: train coefficients between frozen directions, so that the update stays in
+            the tail; the working scale has no effect then.
     """
 
     subspaces: int
@@ -52,9 +52,9 @@ class SubspaceSettings:
     allotment: Allotment = "interleave"
     split: Split = "tail"
     working_scale: bool = True
-    apart: bool = False
-    based: bool = True
-    hard: bool = False
+    separate: bool = False
+    range_bases: bool = True
+    frozen_directions: bool = False
 
     @property
     def rank(self) -> int:
@@ -99,13 +99,15 @@ class SubspaceLinear(nn.Module):
         self.out_features, self.in_features = parts * matrices.shape[1], matrices.shape[2]
         if initial is None:
             initial = _initial_factors(matrices, settings)
-        width = settings.directions if settings.apart else settings.rank
+        width = settings.directions if settings.separate else settings.rank
         self.artifacts = nn.ModuleList()
         for start in range(0, settings.rank, width):
             block = slice(start, start + width)
             factors = Factors(initial.u[..., block], initial.s[..., block], initial.vt[:, block])
             self.artifacts.append(
-                HardArtifact(factors, start, settings.rank) if settings.hard else Artifact(factors)
+                HardArtifact(factors, start, settings.rank)
+                if settings.frozen_directions
+                else Artifact(factors)
             )
         self.bias = (
             None
@@ -117,17 +119,17 @@ class SubspaceLinear(nn.Module):
             (matrices - dense_product(initial)).flatten(0, 1).to(layer.weight.dtype),
             persistent=False,
         )
-        whole, (rows, wide) = matrices.to(initial.s.dtype), matrices.shape[1:]
-        self.register_buffer("energy", whole.square().sum((1, 2)), persistent=False)
+        pretrained, (rows, columns) = matrices.to(initial.s.dtype), matrices.shape[1:]
+        self.register_buffer("energy", pretrained.square().sum((1, 2)), persistent=False)
         self.register_buffer("gain", self.initial_gain(), persistent=False)
         self.register_buffer(
             "u_range",
-            torch.linalg.qr(whole).Q if settings.based and rows > wide else None,
+            torch.linalg.qr(pretrained).Q if settings.range_bases and rows > columns else None,
             persistent=False,
         )
         self.register_buffer(
             "v_range",
-            torch.linalg.qr(whole.mT).Q if settings.based and wide > rows else None,
+            torch.linalg.qr(pretrained.mT).Q if settings.range_bases and columns > rows else None,
             persistent=False,
         )
 
@@ -152,7 +154,7 @@ class SubspaceLinear(nn.Module):
         """
         arguments = dict(description)
         parts, settings = arguments.pop("parts"), SubspaceSettings(**arguments)
-        count = settings.subspaces if settings.apart else 1
+        count = settings.subspaces if settings.separate else 1
         kept = [
             [tensors[f"artifacts.{k}.{name}"].to(layer.weight.device) for k in range(count)]
             for name in ("u0", "s0", "v0")
@@ -182,28 +184,28 @@ class SubspaceLinear(nn.Module):
     @property
     def u(self) -> Float[Tensor, "parts out rank"]:
         """Left directions of all subspaces."""
-        return self._concatenate("u0" if self.settings.hard else "u", -1)
+        return self._concatenate("u0" if self.settings.frozen_directions else "u", -1)
 
     @property
     def s(self) -> Float[Tensor, "parts rank"]:
         """Weights of the directions; with `hard` the coefficients' singular values, falling."""
         return (
             torch.linalg.svdvals(self._concatenate("c", -1))
-            if self.settings.hard
+            if self.settings.frozen_directions
             else self._concatenate("s", -1)
         )
 
     @property
     def v(self) -> Float[Tensor, "parts rank in"]:
         """Right directions of all subspaces, as rows."""
-        return self._concatenate("v0" if self.settings.hard else "v", -2)
+        return self._concatenate("v0" if self.settings.frozen_directions else "v", -2)
 
     @property
     def left(self) -> Float[Tensor, "parts out rank"]:
         """P of the artifact part P V^T: the left directions times their weights."""
         return (
             self.u @ self._concatenate("c", -1)
-            if self.settings.hard
+            if self.settings.frozen_directions
             else self.u * self.s[..., None, :]
         )
 
@@ -308,7 +310,7 @@ def _initial_factors(
     if settings.allotment == "interleave":
         order = order.view(settings.directions, settings.subspaces).T.flatten()
     initial = Factors(u[..., order], s[..., order], vt[:, order])
-    if settings.hard or not settings.working_scale:
+    if settings.frozen_directions or not settings.working_scale:
         return initial
     medians = torch.stack([cached_median_singular_value(matrix) for matrix in matrices])
     return initial._replace(s=torch.maximum(initial.s, medians[:, None]))

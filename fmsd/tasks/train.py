@@ -62,7 +62,7 @@ def train(
     Raises:
         InputError: input that cannot be used; before the first checkpoint nothing of the run is
             left behind.
-        KeyboardInterrupt: on Ctrl-C, once the state to resume from is written.
+        KeyboardInterrupt: on Ctrl-C; the newest checkpoint stays.
     """
     began = time.perf_counter()
     plan, settings = plan or Plan(), settings or LearnerSettings()
@@ -107,7 +107,7 @@ def begin_logs(session: Session, loggers: Mapping[str, Any]) -> list[Any]:
     """
     run, checkpoint = session.setup.run, session.setup.checkpoint
     data = session.setup.data
-    warn_of_copies(data.selection, data.listed)
+    warn_of_faulty_copies(data.selection, data.listed)
     write_mask(run, session.adapted.adaptation.mask)
     publish.log_configuration(loggers.values(), run.folder)
     if checkpoint is not None:
@@ -116,7 +116,7 @@ def begin_logs(session: Session, loggers: Mapping[str, Any]) -> list[Any]:
 
 
 def conclude(
-    session: Session, ending: Ending, trainer: TrainerFactory
+    session: Session, ending: Ending, trainer_factory: TrainerFactory
 ) -> tuple[dict[str, Any], pl.DataFrame]:
     """Writes the chosen weights, chooses thresholds on validation data, and tests the detector.
 
@@ -128,17 +128,17 @@ def conclude(
         KeyboardInterrupt: on Ctrl-C during validation or tests.
     """
     run, data, model = session.setup.run, session.setup.data, session.adapted.model
-    single = session.setup.trainer
-    if single.world_size > 1:
-        single = single_process_trainer(trainer, run.folder)
+    scoring_trainer = session.setup.trainer
+    if scoring_trainer.world_size > 1:
+        scoring_trainer = single_process_trainer(trainer_factory, run.folder)
     chosen = write_chosen_weights(session)
-    validation = predict_validation(run, single, model, data)
+    validation = predict_validation(run, scoring_trainer, model, data)
     thresholds = choose_thresholds(run, data.selection.video_score)
     monitored = monitored_value(session, validation)
     record = training_record(session, ending, chosen, monitored, thresholds)
     # from here on the run can be evaluated, whatever happens to the tests
     run.write_record(record)
-    return record, score_with_corruptions(run, record, single, model, data)
+    return record, score_with_corruptions(run, record, scoring_trainer, model, data)
 
 
 def conclude_interrupted(session: Session, ending: Ending) -> None:
@@ -150,13 +150,17 @@ def conclude_interrupted(session: Session, ending: Ending) -> None:
         chosen = write_chosen_weights(session)
         run.write_record(training_record(session, ending, chosen, choice.best_value, None))
         log.warning(
-            "The best weights so far are kept, too; test them with fmsd evaluate %s",
+            "The %s weights so far are kept, too; test them with fmsd evaluate %s",
+            "last" if choice.monitor is None else "best",
             shell_override("run", run.folder),
         )
 
 
 def write_chosen_weights(session: Session) -> Chosen:
-    """Writes the chosen weights into the run; returns when they were reached.
+    """Loads the chosen weights into the session's model, folds it, and writes them into the run.
+
+    Returns:
+        The epoch and the step at which they were reached.
 
     Raises:
         InputError: training ended before the first validation, so no weights were chosen.
@@ -168,7 +172,7 @@ def write_chosen_weights(session: Session) -> Chosen:
     return chosen
 
 
-def warn_of_copies(selection: Selection, listed: Manifest) -> None:
+def warn_of_faulty_copies(selection: Selection, listed: Manifest) -> None:
     """Warns where the copies of the datasets to train and test on are incomplete or faulty."""
     if problem := copy_summary(selection, listed):
         log.warning(problem)
