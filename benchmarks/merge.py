@@ -65,7 +65,7 @@ from fmsd.merge import r2m
 from fmsd.merge.average import Average
 from fmsd.merge.r2m import R2M
 from fmsd.merge.task_arithmetic import TaskArithmetic
-from fmsd.merge.task_vectors import Merger, Part, Specialists, merge_tensors
+from fmsd.merge.task_vectors import Merger, Specialists, TensorPart, merge_tensors
 from fmsd.merge.ties import TIES
 from fmsd.models.detector import detector, meta_detector
 from fmsd.peft.parts import network_parts
@@ -117,7 +117,7 @@ class Model(NamedTuple):
     """What is merged."""
 
     shapes: dict[str, torch.Size]
-    parts: dict[str, Part]
+    parts: dict[str, TensorPart]
 
     @property
     def numbers(self) -> int:

@@ -36,13 +36,13 @@ ARCHITECTURE: dict[str, Any] = {
     "num_heads": 5,
 }
 PERSONS, POSES = 3000, 4
-FLAGS = [faces.TRAITS.index(flag) for flag in faces.FLAGS]
+FLAGS = [faces.TRAITS.index(flag) for flag in faces.TRAIT_FLAGS]
 
 
 def photographs(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Images and targets of one person: `POSES` JPEG frames, each with its own camera and light."""
     condition = recording.ANYWHERE
-    rng = np.random.default_rng(plan.seed_from("pretrain", plan.VERSION, number))
+    rng = np.random.default_rng(plan.seed_from("pretrain", plan.DRAWING_VERSION, number))
     who = recording.draw_identity(rng, condition)
     images, targets = [], []
     for _ in range(POSES):

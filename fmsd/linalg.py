@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-Split = Literal["tail", "top", "random"]
+DirectionSplit = Literal["tail", "top", "random"]
 """Which singular directions to split off: the smallest, the largest, or random ones."""
 
 OVERSAMPLING = 28
@@ -72,7 +72,7 @@ class Factors(NamedTuple):
 
 
 def singular_directions(
-    weight: Float[Tensor, "out in"], rank: int, split: Split = "tail"
+    weight: Float[Tensor, "out in"], rank: int, split: DirectionSplit = "tail"
 ) -> Factors:
     """Computes singular directions of a matrix in double precision; returns them in the weight's.
 
@@ -100,7 +100,7 @@ def singular_directions(
     return Factors(*(part.to(weight.device, kind).contiguous() for part in found))
 
 
-def _directions(matrix: Float64[Tensor, "out in"], rank: int, split: Split) -> Factors:
+def _directions(matrix: Float64[Tensor, "out in"], rank: int, split: DirectionSplit) -> Factors:
     """Computes directions of a square or tall matrix; a tall one by its QR decomposition."""
     basis, square = torch.linalg.qr(matrix) if matrix.shape[0] > matrix.shape[1] else (None, matrix)
     found = (

@@ -16,9 +16,6 @@ LARGEST = 2**20
 DEEPEST = 32
 """Levels of nested mappings and lists that a configuration may have."""
 
-EMBEDDED = "package:"
-"""Prefix of a path that names a file inside this package, as in `package:demo_vit.safetensors`."""
-
 
 def parse_settings(text: str, source: str | Path) -> dict[str, Any]:
     """Parses the text of a configuration into plain data.

@@ -119,7 +119,7 @@ def test_an_adapter_holds_what_learned_and_nothing_of_the_frozen_rest(tmp_path: 
     }
     assert set(tensors) == factors | {"head.weight", "head.bias"}
     about = json.loads((tmp_path / "adapter.json").read_text())
-    assert about["format"] == adapter.FORMAT == 2
+    assert about["format"] == adapter.ADAPTER_FORMAT == 2
     assert about["base"]["hash"] == base
     assert about["head"] == "head"
     assert about["layers"]["blocks.1.attn.qkv"] == {

@@ -86,7 +86,7 @@ def test_a_description_beside_tensors_is_an_adapter(tmp_path: Path) -> None:
     )
     about = json.loads((tmp_path / "adapter.json").read_text())
     assert (about["format"], about["head"], about["layers"], about["method"]) == (
-        adapter.FORMAT,
+        adapter.ADAPTER_FORMAT,
         "head",
         {},
         {"name": "ties"},

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 from fmsd.data.entries import from_entries
 from fmsd.data.loading.corruptions import (
     FUNCTIONS,
-    LEVELS,
     NAMES,
     SEVERITIES,
+    STRENGTHS,
     Corruption,
     corrupt,
     frame_seed,
@@ -56,7 +56,7 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_every_row_of_the_table_has_its_function_and_five_levels() -> None:
     assert tuple(FUNCTIONS) == NAMES
-    assert all(len(levels) == len(SEVERITIES) for levels in LEVELS.values())
+    assert all(len(levels) == len(SEVERITIES) for levels in STRENGTHS.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,7 +123,7 @@ def test_h264_is_that_of_a_video_file(crf: int, tmp_path: Path) -> None:
     with av.open(str(tmp_path / "x.mp4")) as video:
         assert video.streams.video[0].codec_context.name == "h264"
         (frame,) = video.decode(video=0)
-    severity = LEVELS["h264"].index(crf) + 1
+    severity = STRENGTHS["h264"].index(crf) + 1
     np.testing.assert_array_equal(
         corrupt(natural(), "h264", severity, seed=0), frame.to_ndarray(format="rgb24")
     )
@@ -176,7 +176,7 @@ def test_blocks_are_grey_count_with_the_size_and_grow_in_number() -> None:
         covered = result[..., 0] > 0
         assert (covered | ~before).all()
         assert (
-            0.8 < covered.sum() / (2 * LEVELS["blockwise"][severity - 1] * 64) <= 1
+            0.8 < covered.sum() / (2 * STRENGTHS["blockwise"][severity - 1] * 64) <= 1
         )  # some lie on others
         before = covered
 

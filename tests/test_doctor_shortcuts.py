@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from fmsd.data.audit.inspect_file import jpeg_quality
+from fmsd.data.audit.inspect_file import estimate_jpeg_quality
 from fmsd.data.sources import table
 from fmsd.metrics.shortcuts import categorical_auc, find_shortcuts
 from tests.copies import TREE, examined, module, noise, write
@@ -154,7 +154,7 @@ def test_words_at_random_are_no_shortcut_and_those_that_follow_the_label_are_one
 @pytest.mark.parametrize("quality", [1, 5, 20, 50, 75, 90, 95, 100])
 def test_the_jpeg_quality_is_read_from_the_tables(quality: int, tmp_path: Path) -> None:
     with Image.open(write(tmp_path / "x.jpg", noise(0), quality)) as stored:
-        assert jpeg_quality(stored.quantization[0]) == quality  # pyright: ignore[reportAttributeAccessIssue]
+        assert estimate_jpeg_quality(stored.quantization[0]) == quality  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_known_shortcuts_of_real_faces_are_found(real_data: Path, tmp_path: Path) -> None:

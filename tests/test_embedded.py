@@ -31,7 +31,9 @@ def test_the_embedded_dataset_is_the_same_every_time_it_is_drawn(
     before = Path(drawn[0].files()[0]).stat().st_mtime_ns
     from_entries(embedded.scan(tmp_path / "one"), tmp_path / "one")
     assert Path(drawn[0].files()[0]).stat().st_mtime_ns == before
-    assert [path.name for path in (tmp_path / "one").iterdir()] == [f"synthetic-v{plan.VERSION}"]
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [
+        f"synthetic-v{plan.DRAWING_VERSION}"
+    ]
 
 
 def test_a_killed_drawing_leaves_nothing_that_could_be_mistaken_for_the_dataset(

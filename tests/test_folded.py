@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fmsd.merge.task_vectors import Part
+from fmsd.merge.task_vectors import TensorPart
 from fmsd.models.detector import Detector, meta_detector
 from fmsd.peft import adapter
 from fmsd.peft.folded import FoldedWeights
@@ -193,7 +193,7 @@ def test_a_tensor_of_an_adapted_layer_of_another_shape_is_refused(tmp_path: Path
 
 def write_merged(
     folder: Path, case: Case, state: Mapping[str, Tensor], touched: set[str]
-) -> dict[str, Part]:
+) -> dict[str, TensorPart]:
     """A merged adapter as the merge task writes it: no adapted layers, the tensors of `changed`."""
     empty = meta_detector(case.make)
     kinds = changed_parts(empty, touched)

@@ -14,7 +14,7 @@ from fmsd.cli.build import logger_factories
 from fmsd.cli.loaded_runs import relocate_embedded_data
 from fmsd.cli.main import main
 from fmsd.cli.run_loggers import foreign_destinations, trusted_loggers
-from fmsd.data.synthetic.plan import VERSION
+from fmsd.data.synthetic.plan import DRAWING_VERSION
 from fmsd.package_files import CONF
 from tests.conftest import ROOT
 from tests.foreign_runs import folder, foreign_config, launch, settings
@@ -216,7 +216,7 @@ def test_the_embedded_dataset_of_a_loaded_run_is_drawn_in_the_cache_alone(
     )
     relocate_embedded_data(run)  # pyright: ignore[reportArgumentType]
     assert run.data.root == str(tmp_path / "cache")
-    (tmp_path / "drawn" / f"synthetic-v{VERSION}").mkdir(parents=True)
+    (tmp_path / "drawn" / f"synthetic-v{DRAWING_VERSION}").mkdir(parents=True)
     run.data.root = str(tmp_path / "drawn")
     relocate_embedded_data(run)  # pyright: ignore[reportArgumentType]
     assert run.data.root == str(tmp_path / "drawn")

@@ -21,7 +21,7 @@ from torch.nn import functional
 from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.merge.average import Average
-from fmsd.merge.task_vectors import Part, Specialists
+from fmsd.merge.task_vectors import Specialists, TensorPart
 from fmsd.merge.task_vectors import merge_tensors as merged
 from fmsd.models.attribution import gradcam
 from fmsd.models.detector import Detector, detector, meta_detector
@@ -332,7 +332,7 @@ def test_a_head_of_the_other_kind_begins_anew_and_says_so(
 
 
 def heads(*states: dict[str, Tensor]) -> dict[str, Tensor]:
-    kinds = {"head.weight": Part("direction"), "head.log_scale": Part("head")}
+    kinds = {"head.weight": TensorPart("direction"), "head.log_scale": TensorPart("head")}
     specialists = Specialists({}, states, kinds)
     return {name: tensor for name, tensor, _ in merged(specialists, Average())}
 

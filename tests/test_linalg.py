@@ -3,7 +3,7 @@ import torch
 
 from fmsd.linalg import (
     SVD,
-    Split,
+    DirectionSplit,
     energy_gain,
     median_singular_value,
     orthonormal_complement,
@@ -36,7 +36,7 @@ def conditioned(size: int, smallest: float) -> torch.Tensor:
 @pytest.mark.parametrize("rank", [1, 4])
 @pytest.mark.parametrize("split", ["tail", "top"])
 def test_split_off_directions_are_the_singular_ones(
-    shape: tuple[int, int], rank: int, split: Split
+    shape: tuple[int, int], rank: int, split: DirectionSplit
 ) -> None:
     """From 193 singular values on the smallest come from inverse iteration, below from the whole
     decomposition.

@@ -22,7 +22,7 @@ from fmsd.merge.dare import DARE, tensor_generator
 from fmsd.merge.iso import IsoC, polar_factor, singular_triplets
 from fmsd.merge.r2m_script import R2MScript
 from fmsd.merge.task_arithmetic import TaskArithmetic
-from fmsd.merge.task_vectors import Merger, Part, Specialists, StateDict
+from fmsd.merge.task_vectors import Merger, Specialists, StateDict, TensorPart
 from fmsd.merge.ties import TIES, magnitude_threshold
 from fmsd.merge.tsv import TSVM
 from fmsd.state import StateFile
@@ -41,16 +41,16 @@ MERGERS: dict[str, Merger] = {
 }
 every_merger = pytest.mark.parametrize("merger", MERGERS.values(), ids=MERGERS)
 
-SHAPES: dict[str, tuple[Part, tuple[int, ...]]] = {
-    "embed": (Part("other"), (1, 5, 6)),
-    "qkv.weight": (Part("matrix", 3), (18, 6)),
-    "qkv.bias": (Part("other", affine=True), (18,)),
-    "bn.mean": (Part("statistic"), (6,)),
-    "bn.count": (Part("counter"), ()),
-    "conv.weight": (Part("matrix"), (7, 3, 2, 2)),
-    "gain": (Part("other"), ()),
-    "head.weight": (Part("head"), (1, 6)),
-    "fc.weight": (Part("matrix"), (6, 9)),
+SHAPES: dict[str, tuple[TensorPart, tuple[int, ...]]] = {
+    "embed": (TensorPart("other"), (1, 5, 6)),
+    "qkv.weight": (TensorPart("matrix", 3), (18, 6)),
+    "qkv.bias": (TensorPart("other", affine=True), (18,)),
+    "bn.mean": (TensorPart("statistic"), (6,)),
+    "bn.count": (TensorPart("counter"), ()),
+    "conv.weight": (TensorPart("matrix"), (7, 3, 2, 2)),
+    "gain": (TensorPart("other"), ()),
+    "head.weight": (TensorPart("head"), (1, 6)),
+    "fc.weight": (TensorPart("matrix"), (6, 9)),
 }
 PARTS = {name: part for name, (part, _) in SHAPES.items()}
 LEARNED = ["embed", "qkv.weight", "qkv.bias", "conv.weight", "gain", "fc.weight"]
@@ -265,7 +265,7 @@ def test_stacked_matrices_and_convolutions_are_matrices_on_their_own(merger: Mer
         parts = dict(zip("qkv", values["qkv.weight"].chunk(3), strict=True))
         return {**parts, "conv": values["conv.weight"].flatten(1)}
 
-    parts = dict.fromkeys(["q", "k", "v", "conv"], Part("matrix"))
+    parts = dict.fromkeys(["q", "k", "v", "conv"], TensorPart("matrix"))
     apart = merged(
         merger,
         Specialists(
@@ -416,7 +416,7 @@ def test_ties_is_its_formula_over_the_whole_model(density: float, experts: int) 
 
 
 def test_ties_trims_the_model_and_not_its_tensors() -> None:
-    parts = {"large": Part("other"), "small": Part("other")}
+    parts = {"large": TensorPart("other"), "small": TensorPart("other")}
     base = {name: torch.zeros(10) for name in parts}
     expert = {"large": torch.arange(11.0, 21.0), "small": torch.arange(1.0, 11.0)}
     found = merged(TIES(0.5), Specialists(base, [expert], parts))
@@ -432,7 +432,7 @@ def test_ties_trims_the_model_and_not_its_tensors() -> None:
 
 
 def test_ties_keeps_all_at_the_threshold_and_drops_what_cancels_out() -> None:
-    parts = {"w": Part("other")}
+    parts = {"w": TensorPart("other")}
     base = {"w": torch.zeros(5)}
     experts = [
         {"w": torch.tensor([2.0, -2.0, 2.0, 1.0, 3.0])},
@@ -459,7 +459,7 @@ def test_the_threshold_is_the_kth_largest_magnitude_of_all_pieces(kept: int) -> 
 
 
 def test_dare_drops_the_share_and_makes_up_for_it() -> None:
-    parts = {"w": Part("other")}
+    parts = {"w": TensorPart("other")}
     ones = Specialists({"w": torch.zeros(20000)}, [{"w": torch.ones(20000)}], parts)
     for drop_rate in (0.1, 0.5, 0.9):
         found = merged(DARE(drop_rate, 1.0), ones)["w"]
@@ -536,7 +536,7 @@ def test_cart_reports_what_its_truncations_hold() -> None:
     exact, krylov, rejected = (
         next(
             CART(0.1, svd=svd, least_energy=least)(
-                Specialists(base, experts, {"w": Part("matrix")})
+                Specialists(base, experts, {"w": TensorPart("matrix")})
             )
         )
         for svd, least in (("exact", 0.9), ("krylov", 0.0), ("krylov", 0.9))
@@ -591,7 +591,7 @@ def test_tsv_leaves_out_directions_that_are_not_there() -> None:
     first, second = torch.zeros(2, 6, 6).unbind()
     first[0, 0], second[1, 1] = 3.0, 2.0
     specialists = Specialists(
-        {"w": torch.zeros(6, 6)}, [{"w": first}, {"w": second}], {"w": Part("matrix")}
+        {"w": torch.zeros(6, 6)}, [{"w": first}, {"w": second}], {"w": TensorPart("matrix")}
     )
     torch.testing.assert_close(merged(TSVM(), specialists)["w"], first + second)
 
@@ -623,7 +623,7 @@ def test_iso_is_its_formula(experts: int) -> None:
 
 def test_iso_counts_lacking_directions_in_the_mean_but_adds_none() -> None:
     task = torch.diag(torch.tensor([3.0, 1.0, 0.0, 0.0]))
-    specialists = Specialists({"w": torch.zeros(4, 4)}, [{"w": task}], {"w": Part("matrix")})
+    specialists = Specialists({"w": torch.zeros(4, 4)}, [{"w": task}], {"w": TensorPart("matrix")})
     torch.testing.assert_close(
         merged(IsoC(), specialists)["w"], torch.diag(torch.tensor([1.0, 1.0, 0.0, 0.0]))
     )

@@ -8,71 +8,71 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from fmsd.merge.task_vectors import Part
+from fmsd.merge.task_vectors import TensorPart
 from fmsd.models.detector import Detector, detector, meta_detector
 from fmsd.peft import adapter
 from fmsd.peft.parts import network_parts
 from tests.folding import NETWORKS, Attention
 from tests.test_families import FAMILIES, Family
 
-AFFINE = Part("other", affine=True)
+AFFINE = TensorPart("other", affine=True)
 
-PARTS: dict[str, dict[str, Part]] = {
+PARTS: dict[str, dict[str, TensorPart]] = {
     "vit": {
-        "cls_token": Part("other"),
-        "pos_embed": Part("other"),
-        "patch_embed.proj.weight": Part("matrix"),
+        "cls_token": TensorPart("other"),
+        "pos_embed": TensorPart("other"),
+        "patch_embed.proj.weight": TensorPart("matrix"),
         "patch_embed.proj.bias": AFFINE,
         "blocks.0.norm1.weight": AFFINE,
         "blocks.0.norm1.bias": AFFINE,
-        "blocks.0.attn.qkv.weight": Part("matrix", 3),
+        "blocks.0.attn.qkv.weight": TensorPart("matrix", 3),
         "blocks.0.attn.qkv.bias": AFFINE,
-        "blocks.0.attn.proj.weight": Part("matrix"),
-        "blocks.0.mlp.fc1.weight": Part("matrix"),
-        "head.weight": Part("head"),
-        "head.bias": Part("head"),
+        "blocks.0.attn.proj.weight": TensorPart("matrix"),
+        "blocks.0.mlp.fc1.weight": TensorPart("matrix"),
+        "head.weight": TensorPart("head"),
+        "head.bias": TensorPart("head"),
     },
     "siglip": {
-        "attn_pool.kv.weight": Part("matrix", 2),
-        "attn_pool.q.weight": Part("matrix"),
-        "attn_pool.latent": Part("other"),
-        "blocks.0.attn.qkv.weight": Part("matrix", 3),
+        "attn_pool.kv.weight": TensorPart("matrix", 2),
+        "attn_pool.q.weight": TensorPart("matrix"),
+        "attn_pool.latent": TensorPart("other"),
+        "blocks.0.attn.qkv.weight": TensorPart("matrix", 3),
     },
     "eva": {
-        "blocks.0.attn.q_proj.weight": Part("matrix"),
-        "blocks.0.mlp.fc1_g.weight": Part("matrix"),
+        "blocks.0.attn.q_proj.weight": TensorPart("matrix"),
+        "blocks.0.mlp.fc1_g.weight": TensorPart("matrix"),
         "blocks.0.attn.q_proj.bias": AFFINE,
     },
     "swin": {
-        "layers.0.blocks.0.attn.relative_position_bias_table": Part("other"),
-        "layers.0.blocks.0.attn.qkv.weight": Part("matrix", 3),
-        "layers.1.downsample.reduction.weight": Part("matrix"),
+        "layers.0.blocks.0.attn.relative_position_bias_table": TensorPart("other"),
+        "layers.0.blocks.0.attn.qkv.weight": TensorPart("matrix", 3),
+        "layers.1.downsample.reduction.weight": TensorPart("matrix"),
         "layers.1.downsample.norm.weight": AFFINE,
-        "head.fc.weight": Part("head"),
-        "head.fc.bias": Part("head"),
+        "head.fc.weight": TensorPart("head"),
+        "head.fc.bias": TensorPart("head"),
     },
     "efficientnet": {
-        "conv_stem.weight": Part("matrix"),
+        "conv_stem.weight": TensorPart("matrix"),
         "bn1.weight": AFFINE,
         "bn1.bias": AFFINE,
-        "bn1.running_mean": Part("statistic"),
-        "bn1.running_var": Part("statistic"),
-        "bn1.num_batches_tracked": Part("counter"),
-        "classifier.weight": Part("head"),
+        "bn1.running_mean": TensorPart("statistic"),
+        "bn1.running_var": TensorPart("statistic"),
+        "bn1.num_batches_tracked": TensorPart("counter"),
+        "classifier.weight": TensorPart("head"),
     },
     "resnet": {
-        "layer2.0.conv2.weight": Part("matrix"),
-        "layer2.0.downsample.0.weight": Part("matrix"),
-        "fc.bias": Part("head"),
+        "layer2.0.conv2.weight": TensorPart("matrix"),
+        "layer2.0.downsample.0.weight": TensorPart("matrix"),
+        "fc.bias": TensorPart("head"),
     },
     "convnext": {
-        "stem.0.weight": Part("matrix"),
-        "stages.0.blocks.0.conv_dw.weight": Part("other"),
-        "stages.0.blocks.0.gamma": Part("other"),
-        "stages.0.blocks.0.mlp.fc1.weight": Part("matrix"),
-        "stages.1.downsample.1.weight": Part("matrix"),
+        "stem.0.weight": TensorPart("matrix"),
+        "stages.0.blocks.0.conv_dw.weight": TensorPart("other"),
+        "stages.0.blocks.0.gamma": TensorPart("other"),
+        "stages.0.blocks.0.mlp.fc1.weight": TensorPart("matrix"),
+        "stages.1.downsample.1.weight": TensorPart("matrix"),
         "head.norm.weight": AFFINE,
-        "head.fc.weight": Part("head"),
+        "head.fc.weight": TensorPart("head"),
     },
 }
 
@@ -135,26 +135,26 @@ def test_a_skeleton_is_the_detector_without_memory_and_every_tensor_has_a_part(
         for name, module in real.backbone.named_modules()
         if isinstance(module, nn.Conv2d) and module.groups > 1
     }
-    assert all(kinds[f"{name}.weight"] == Part("other") for name in grouped)
+    assert all(kinds[f"{name}.weight"] == TensorPart("other") for name in grouped)
 
 
 def test_torchs_own_attention_stacks_three_matrices_and_buffers_are_known_by_their_dtype() -> None:
     found = network_parts(Detector(Attention(), (0.5,) * 3, (0.5,) * 3))
     assert found == {
-        "index": Part("counter"),
-        "mask": Part("counter"),
-        "scale": Part("statistic"),
-        "attention.in_proj_weight": Part("matrix", 3),
+        "index": TensorPart("counter"),
+        "mask": TensorPart("counter"),
+        "scale": TensorPart("statistic"),
+        "attention.in_proj_weight": TensorPart("matrix", 3),
         "attention.in_proj_bias": AFFINE,
-        "attention.out_proj.weight": Part("matrix"),
+        "attention.out_proj.weight": TensorPart("matrix"),
         "attention.out_proj.bias": AFFINE,
-        "embedding.weight": Part("other"),
-        "turned.weight": Part("other"),
+        "embedding.weight": TensorPart("other"),
+        "turned.weight": TensorPart("other"),
         "turned.bias": AFFINE,
-        "volume.weight": Part("matrix"),
+        "volume.weight": TensorPart("matrix"),
         "volume.bias": AFFINE,
-        "fc.weight": Part("head"),
-        "fc.bias": Part("head"),
+        "fc.weight": TensorPart("head"),
+        "fc.bias": TensorPart("head"),
     }
 
 

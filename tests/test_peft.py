@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from fmsd.errors import InputError
-from fmsd.linalg import SMALL, Factors, Split, dense_product, singular_directions
+from fmsd.linalg import SMALL, DirectionSplit, Factors, dense_product, singular_directions
 from fmsd.models.detector import Detector, detector
 from fmsd.package_files import CONF
 from fmsd.peft import svd_cache
@@ -126,7 +126,7 @@ def test_interleave_and_contiguous_allot_the_same_directions_differently() -> No
 @pytest.mark.parametrize("shape", [(20, 20), (36, 20), (60, 20)])
 @pytest.mark.parametrize("split", ["tail", "top", "random"])
 def test_free_directions_start_at_no_less_than_the_median_singular_value(
-    shape: tuple[int, int], split: Split
+    shape: tuple[int, int], split: DirectionSplit
 ) -> None:
     parts = 3 if shape[0] == 60 else 1
     linear = nn.Linear(shape[1], shape[0])

@@ -14,7 +14,7 @@ from fmsd.errors import InputError
 from fmsd.linalg import SVD
 from fmsd.merge.core import Normalise
 from fmsd.merge.r2m import R2M
-from fmsd.merge.task_vectors import Part, Specialists, StateDict, merge_tensors
+from fmsd.merge.task_vectors import Specialists, StateDict, TensorPart, merge_tensors
 from fmsd.state import StateFile
 from tests.test_mergers import LEARNED, MATRICES, PARTS, close, merged, network, plus, state
 
@@ -201,11 +201,15 @@ def test_specialists_that_learned_nothing_return_the_base() -> None:
         close(merged(merger, unmoved), specialists.base, 0)
 
 
-def wide(kind: torch.dtype = torch.float32) -> tuple[dict[str, Part], list[StateDict]]:
+def wide(kind: torch.dtype = torch.float32) -> tuple[dict[str, TensorPart], list[StateDict]]:
     """A base and three experts with matrices above the size up to which they are decomposed as a
     whole.
     """
-    parts = {"a.weight": Part("matrix"), "a.bias": Part("other"), "head.weight": Part("head")}
+    parts = {
+        "a.weight": TensorPart("matrix"),
+        "a.bias": TensorPart("other"),
+        "head.weight": TensorPart("head"),
+    }
     shapes = {"a.weight": (300, 260), "a.bias": (300,), "head.weight": (1, 300)}
     generator = torch.Generator().manual_seed(3)
     base = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
@@ -248,7 +252,7 @@ def test_from_files_it_is_the_same_as_in_memory_and_computes_in_single_precision
 
 def test_the_number_of_threads_does_not_matter_and_is_left_as_it_was() -> None:
     generator = torch.Generator().manual_seed(4)
-    parts = {f"{place}.weight": Part("matrix") for place in range(24)}
+    parts = {f"{place}.weight": TensorPart("matrix") for place in range(24)}
     states = [
         {
             name: torch.randn(8 + place, 40 - place, generator=generator)

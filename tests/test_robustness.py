@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from fmsd.cli.main import main
 from fmsd.data.loading import corruptions
-from fmsd.data.loading.corruptions import LEVELS, NAMES, corrupt, frame_seed
+from fmsd.data.loading.corruptions import NAMES, STRENGTHS, corrupt, frame_seed
 from fmsd.data.loading.image import read_image
 from fmsd.errors import InputError
 from fmsd.figures import style
@@ -61,7 +61,7 @@ def test_every_corruption_and_severity_has_its_rows(place: Path) -> None:
         image.load()
         assert image.size > (300, 200)
     record = json.loads((place / "robustness" / "run.json").read_text())
-    assert record["corruptions"] == {name: list(LEVELS[name]) for name in ("jpeg", "noise")}
+    assert record["corruptions"] == {name: list(STRENGTHS[name]) for name in ("jpeg", "noise")}
     config = yaml.safe_load((place / "robustness" / "config.yaml").read_text())
     assert (config["corrupt"], config["severities"]) == (["jpeg", "noise"], [1, 5])
 

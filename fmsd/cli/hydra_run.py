@@ -17,8 +17,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fmsd.cli.data_config import absolute_path
-from fmsd.cli.outcome import Outcome, run_to_end
-from fmsd.cli.refusal import UNREADABLE, check_override_types, translate_hydra_error
+from fmsd.cli.outcome import JobOutcome, run_to_end
+from fmsd.cli.refusal import CONFIG_ERRORS, check_override_types, translate_hydra_error
 from fmsd.cli.sweep import SWEEP
 from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.cli.verbs import VERBS
@@ -129,7 +129,7 @@ def run_hydra(
     """
     try:
         job()
-    except (InputError, OmegaConfBaseException, *UNREADABLE) as error:
+    except (InputError, OmegaConfBaseException, *CONFIG_ERRORS) as error:
         if command.debug:
             raise
         refusal = translate_hydra_error(error, command.verb, command.overrides)
@@ -168,7 +168,7 @@ def run_job(command: Command, config: DictConfig) -> float | None:
     out = config.get("out")
     command.outputs = [folder, *([] if out is None else [Path(out).expanduser().absolute()])]
 
-    def work() -> Outcome:
+    def work() -> JobOutcome:
         return run_to_end(
             lambda: run_verb(command, config, folder), command.verb, command.overrides
         )
@@ -194,7 +194,7 @@ def run_verb(command: Command, config: DictConfig, folder: Path) -> int | None:
     return VERBS[command.verb].run(config, folder, command.line)
 
 
-def end_job(command: Command, outcome: Outcome, multirun: bool) -> None:
+def end_job(command: Command, outcome: JobOutcome, multirun: bool) -> None:
     """Adds how a job ended to the command, or raises it.
 
     A launcher may run a job of a sweep elsewhere: only an error gets from there to the command.

@@ -79,11 +79,12 @@ def load_finished_run(
 
 def relocate_embedded_data(run: DictConfig) -> None:
     """Points the embedded dataset of a loaded run to the cache unless it exists where it was."""
-    from fmsd.data.synthetic.plan import VERSION
+    from fmsd.data.synthetic.plan import DRAWING_VERSION
 
     data = run.data
     if data is not None and data.source["_target_"] == "fmsd.data.sources.synthetic.scan":
-        exists = data.root is not None and (Path(data.root) / f"synthetic-v{VERSION}").is_dir()
+        folder = f"synthetic-v{DRAWING_VERSION}"
+        exists = data.root is not None and (Path(data.root) / folder).is_dir()
         data.root = data.root if exists else str(cache_folder())
 
 

@@ -14,7 +14,7 @@ from fmsd.runs.folder import BUSY, ERROR, write_text
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How a job ended.
 
     Args:
@@ -36,7 +36,7 @@ class Outcome:
         write_text(folder / ERROR, f"{self.refusal}\n" if self.refusal else report)
 
 
-def run_to_end(work: Callable[[], int | None], verb: str, overrides: Sequence[str]) -> Outcome:
+def run_to_end(work: Callable[[], int | None], verb: str, overrides: Sequence[str]) -> JobOutcome:
     """Runs a job and catches its error.
 
     Args:
@@ -44,10 +44,10 @@ def run_to_end(work: Callable[[], int | None], verb: str, overrides: Sequence[st
         verb: the verb and its overrides, for the messages.
     """
     try:
-        return Outcome(work() or 0)
+        return JobOutcome(work() or 0)
     except (InputError, OmegaConfBaseException) as error:
         refusal = translate_hydra_error(error, verb, overrides)
-        return Outcome(BUSY if isinstance(refusal, BusyError) else 2, error, refusal)
+        return JobOutcome(BUSY if isinstance(refusal, BusyError) else 2, error, refusal)
     except Exception as error:
         refusal = machine_error(error)
-        return Outcome(2 if refusal else 1, error, refusal)
+        return JobOutcome(2 if refusal else 1, error, refusal)

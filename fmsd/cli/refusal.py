@@ -35,7 +35,7 @@ LAUNCHERS = {
 MIXED = ("trainer.devices",)
 """Keys whose default is a number and that also accept text."""
 
-UNREADABLE = (HydraException, yaml.YAMLError)
+CONFIG_ERRORS = (HydraException, yaml.YAMLError)
 """Errors of configuration files, beside those of OmegaConf."""
 
 
@@ -235,7 +235,7 @@ def default_values(verb: str, overrides: Sequence[str], left_out: str) -> dict[s
         for attempt in (chosen, data, ["data=folder"]):
             try:
                 config = OmegaConf.to_container(hydra.compose(verb, attempt))
-            except UNREADABLE:
+            except CONFIG_ERRORS:
                 continue
             return dotted_values(config)
     return {}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fmsd.cli.outcome import Outcome
+from fmsd.cli.outcome import JobOutcome
 from fmsd.cli.sweep import BEGUN, CONTENTS, HYDRA_FILE, read_contents, write_contents
 from fmsd.console import print_table
 from fmsd.runs.folder import BUSY, ERROR, Run, remove_empty_folders, write_text
@@ -48,7 +48,7 @@ class JobNote:
         write_text(notes / f"{self.number}.json", json.dumps(asdict(self)))
 
 
-def run_noted_job(work: Callable[[], Outcome], note: JobNote, notes: Path) -> float | None:
+def run_noted_job(work: Callable[[], JobOutcome], note: JobNote, notes: Path) -> float | None:
     """Runs a job of a sweep and notes how it ended.
 
     Its error is written into its folder and not raised: that would end the other jobs.

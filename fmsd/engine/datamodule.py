@@ -45,7 +45,7 @@ MANIPULATION = "manipulation"
 """The value of `data.domains` for which the domain of a fake frame is its forgery."""
 
 
-Part = Literal["training", "validation", "tests"]
+DataPart = Literal["training", "validation", "tests"]
 """A part of the data that a verb needs; `training` includes validation."""
 
 
@@ -112,7 +112,7 @@ class DataModule(LightningDataModule):
         self.watch_tests = watch_tests
         self.resume_position = (0, 0)  # epoch and batch that training begins with
 
-    def load(self, *parts: Part) -> None:
+    def load(self, *parts: DataPart) -> None:
         """Reads the frames of some parts from disk, once for all that follows, and checks them.
 
         With `augment=sbi` self-blended images replace the fakes of the train split.

@@ -2,7 +2,7 @@
 
 import logging
 
-from fmsd.optim.wrapper import DESCENT, PERTURBED_LOSS, Outcome
+from fmsd.optim.wrapper import DESCENT, PERTURBED_LOSS, StepOutcome
 
 log = logging.getLogger(__name__)
 
@@ -10,7 +10,7 @@ MAX_LOSS_RATIO = 1.5
 """Loss at the perturbed parameters, as a multiple of the loss, above which a warning is logged."""
 
 
-def warn_of_perturbation(outcome: Outcome, warned: set[str]) -> None:
+def warn_of_perturbation(outcome: StepOutcome, warned: set[str]) -> None:
     """Warns where perturbed points lie down the gradient or too far up.
 
     Args:

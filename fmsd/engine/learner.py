@@ -29,7 +29,7 @@ from fmsd.optim.erm import ERM
 from fmsd.optim.flat import existing_gradients
 from fmsd.optim.groups import decay_groups, trainable_parameters
 from fmsd.optim.replay import Repeatable
-from fmsd.optim.wrapper import OptimizerWrapper, Outcome, Pass, check_head
+from fmsd.optim.wrapper import OptimizerWrapper, Pass, StepOutcome, check_head
 from fmsd.peft import adapter
 from fmsd.peft.method import Adaptation
 from fmsd.types import Frames, Predictions
@@ -287,7 +287,7 @@ class Learner(LightningModule):
             if self.settings.clip is not None:
                 nn.utils.clip_grads_with_norm_(groups[name], self.settings.clip, norm)
 
-    def log_outcome(self, outcome: Outcome, shares: Float[Tensor, " passes"]) -> None:
+    def log_outcome(self, outcome: StepOutcome, shares: Float[Tensor, " passes"]) -> None:
         """Logs the classification loss, by domain where known, and the wrapper's diagnostics."""
         self.log("train/classification", outcome.losses.sum())
         if len(outcome.losses) == len(self.domains):

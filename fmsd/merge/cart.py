@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from fmsd.linalg import SVD, truncate
-from fmsd.merge.coefficients import check_range, check_truncation
+from fmsd.merge.coefficients import check_coefficient_range, check_truncation
 from fmsd.merge.task_vectors import Merged, Specialists, mean_weights, truncation_record
 from fmsd.rounding import floor_share
 
@@ -36,8 +36,8 @@ class CART:
 
     def __post_init__(self) -> None:
         """Checks the coefficients."""
-        check_range(high=1.0, ratio=self.ratio)
-        check_range(prior=self.prior)
+        check_coefficient_range(high=1.0, ratio=self.ratio)
+        check_coefficient_range(prior=self.prior)
         check_truncation(self.svd, self.least_energy)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fmsd.merge.coefficients import check_choice, check_range
+from fmsd.merge.coefficients import check_coefficient_choice, check_coefficient_range
 from fmsd.merge.task_vectors import Merged, Specialists
 
 
@@ -28,9 +28,9 @@ class DARE:
 
     def __post_init__(self) -> None:
         """Checks the coefficients."""
-        check_range(high=1.0, drop_rate=self.drop_rate)
-        check_range(scale=self.scale, seed=self.seed)
-        check_choice((int(self.seed),), seed=self.seed)
+        check_coefficient_range(high=1.0, drop_rate=self.drop_rate)
+        check_coefficient_range(scale=self.scale, seed=self.seed)
+        check_coefficient_choice((int(self.seed),), seed=self.seed)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once."""

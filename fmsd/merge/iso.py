@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fmsd.linalg import SMALL, Factors
-from fmsd.merge.coefficients import check_range
+from fmsd.merge.coefficients import check_coefficient_range
 from fmsd.merge.task_vectors import Merged, Specialists
 
 
@@ -26,7 +26,7 @@ class IsoC:
 
     def __post_init__(self) -> None:
         """Checks the coefficients."""
-        check_range(scale=self.scale)
+        check_coefficient_range(scale=self.scale)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once and decomposes every matrix."""

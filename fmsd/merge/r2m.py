@@ -25,7 +25,11 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from fmsd.linalg import SVD, truncate
-from fmsd.merge.coefficients import check_choice, check_range, check_truncation
+from fmsd.merge.coefficients import (
+    check_coefficient_choice,
+    check_coefficient_range,
+    check_truncation,
+)
 from fmsd.merge.core import Core, Normalise, leading_core, norm_matching_scales
 from fmsd.merge.parallel import parallel_map
 from fmsd.merge.task_vectors import BLOCK_ELEMENTS, Merged, Specialists, truncation_record
@@ -69,10 +73,10 @@ class R2M:
 
     def __post_init__(self) -> None:
         """Checks the coefficients."""
-        check_range(1, directions=self.directions)
-        check_range(0, 1, ratio=self.ratio)
-        check_range(alpha=self.alpha)
-        check_choice(("none", "task"), normalise=self.normalise)
+        check_coefficient_range(1, directions=self.directions)
+        check_coefficient_range(0, 1, ratio=self.ratio)
+        check_coefficient_range(alpha=self.alpha)
+        check_coefficient_choice(("none", "task"), normalise=self.normalise)
         check_truncation(self.svd, self.least_energy)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:

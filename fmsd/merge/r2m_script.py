@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from fmsd.merge.coefficients import check_range
+from fmsd.merge.coefficients import check_coefficient_range
 from fmsd.merge.core import Core, leading_core, norm_matching_scales
 from fmsd.merge.task_vectors import Merged, Specialists
 
@@ -42,8 +42,8 @@ class R2MScript:
 
     def __post_init__(self) -> None:
         """Checks the coefficients."""
-        check_range(1, directions=self.directions)
-        check_range(alpha=self.alpha)
+        check_coefficient_range(1, directions=self.directions)
+        check_coefficient_range(alpha=self.alpha)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Yields theta tensor by tensor, with the norms of its core and of its scaled residuals.

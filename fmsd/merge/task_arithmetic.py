@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fmsd.merge.coefficients import check_range
+from fmsd.merge.coefficients import check_coefficient_range
 from fmsd.merge.task_vectors import Merged, Specialists
 
 
@@ -19,7 +19,7 @@ class TaskArithmetic:
 
     def __post_init__(self) -> None:
         """Checks the coefficients."""
-        check_range(scale=self.scale)
+        check_coefficient_range(scale=self.scale)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once."""

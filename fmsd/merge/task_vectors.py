@@ -26,7 +26,7 @@ StateDict = Mapping[str, Tensor]
 Kind = Literal["matrix", "other", "statistic", "counter", "head", "direction"]
 
 
-class Part(NamedTuple):
+class TensorPart(NamedTuple):
     """The role of a tensor in the network, by the type of its module.
 
     Args:
@@ -79,7 +79,7 @@ class Specialists:
 
     base: StateDict
     experts: Sequence[StateDict]
-    parts: Mapping[str, Part]
+    parts: Mapping[str, TensorPart]
     labels: Sequence[str] = ()
     known_gram: Float64[Tensor, "layers known known"] | None = None
     on_read: Callable[[], None] = lambda: None

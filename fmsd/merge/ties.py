@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fmsd.merge.coefficients import check_choice, check_range
+from fmsd.merge.coefficients import check_coefficient_choice, check_coefficient_range
 from fmsd.merge.task_vectors import BLOCK_ELEMENTS, Merged, Specialists
 from fmsd.rounding import floor_share
 
@@ -40,9 +40,9 @@ class TIES:
 
     def __post_init__(self) -> None:
         """Checks the coefficients."""
-        check_range(high=1.0, density=self.density)
-        check_range(scale=self.scale)
-        check_choice(("model", "tensor"), trim=self.trim)
+        check_coefficient_range(high=1.0, density=self.density)
+        check_coefficient_range(scale=self.scale)
+        check_coefficient_choice(("model", "tensor"), trim=self.trim)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert three times with `model`, once with `tensor`."""

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fmsd.linalg import Factors, dense_product
-from fmsd.merge.coefficients import check_range
+from fmsd.merge.coefficients import check_coefficient_range
 from fmsd.merge.iso import polar_factor, singular_triplets
 from fmsd.merge.task_vectors import Merged, Specialists
 
@@ -28,7 +28,7 @@ class TSVM:
 
     def __post_init__(self) -> None:
         """Checks the coefficients."""
-        check_range(scale=self.scale)
+        check_coefficient_range(scale=self.scale)
 
     def __call__(self, specialists: Specialists) -> Iterator[Merged]:
         """Reads every expert once; decomposes N + 2 matrices per merged one."""

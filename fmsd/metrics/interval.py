@@ -23,7 +23,7 @@ from fmsd.metrics.ranking import CURVE_METRICS, Curve, CurveValues, check_metric
 from fmsd.metrics.table import LEVELS, scores_by_dataset, single_torch_thread
 from fmsd.metrics.video import aggregate_videos
 
-Samples = Float64[np.ndarray, " resamples"]
+ResampledMetric = Float64[np.ndarray, " resamples"]
 """A metric of every resample."""
 
 MIN_VIDEOS = 10
@@ -139,7 +139,7 @@ SUM_METRICS: Mapping[str, Callable[[Draws, float], CurveValues]] = {
 
 def weighted_metrics(
     draws: Draws, metrics: Sequence[str], threshold: float | None = None
-) -> dict[str, Samples]:
+) -> dict[str, ResampledMetric]:
     """The metrics of every resample; where all counts are 1 they are those of the items.
 
     Args:
@@ -199,7 +199,7 @@ def resample_metrics(
     naming: str = "id",
     video_score: str = "mean",
     threshold: float | None = None,
-) -> dict[str, Samples]:
+) -> dict[str, ResampledMetric]:
     """Metrics of one dataset's predictions on resamples of its videos, stratified by their label.
 
     At frame level a frame counts as often as its video was drawn. Predictions of the same videos,
@@ -248,7 +248,7 @@ def resample_metrics(
     )
 
 
-def percentile_interval(samples: Samples, confidence: float = 0.95) -> tuple[float, float]:
+def percentile_interval(samples: ResampledMetric, confidence: float = 0.95) -> tuple[float, float]:
     """The percentile interval, which leaves out equal shares of the resamples on either side.
 
     Args:
@@ -278,7 +278,7 @@ def holm_correction(p: Sequence[float]) -> list[float]:
 
 
 def paired_difference(
-    one: Samples, other: Samples, observed: float, confidence: float = 0.95
+    one: ResampledMetric, other: ResampledMetric, observed: float, confidence: float = 0.95
 ) -> Difference:
     """The difference of a metric between two runs on the same videos, from paired resamples.
 

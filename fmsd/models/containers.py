@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
-from fmsd.models.published import CLIP, HEAD, XCEPTION, head_names, log_dropped
+from fmsd.models.published import CLIP, HEAD_PATTERN, XCEPTION, head_names, log_dropped
 
 WRAPPERS = (
     "module.",
@@ -66,7 +66,8 @@ def select_network(
         name
         for name in state
         if any(
-            name.startswith(start) and HEAD.fullmatch(name.removeprefix(start)) for start in around
+            name.startswith(start) and HEAD_PATTERN.fullmatch(name.removeprefix(start))
+            for start in around
         )
     ]
     outer = [] if any(name.startswith(where) for name in heads) else heads
@@ -90,7 +91,7 @@ def strip_wrappers(
     inner, wrappers = dict(state), {*WRAPPERS, *(f"{part}." for part in (where or "").split("."))}
     wanted = model.state_dict().keys()
     while where != "" and inner.keys() != wanted:
-        stems = {name[: name.find(".") + 1] for name in inner if not HEAD.fullmatch(name)}
+        stems = {name[: name.find(".") + 1] for name in inner if not HEAD_PATTERN.fullmatch(name)}
         shorter = {
             name.removeprefix(stem): tensor
             for stem in stems.intersection(wrappers)

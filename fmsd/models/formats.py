@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fmsd.errors import InputError
 from fmsd.models.configured import SIZED, matching_backbones
 from fmsd.models.containers import network_prefix, select_network, strip_wrappers
-from fmsd.models.published import HEAD, head_names, rename_known, some_names
+from fmsd.models.published import HEAD_PATTERN, head_names, rename_known, some_names
 from fmsd.state import check_values, tensor_shapes
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def to_pretrained_keys(
         dropped = {
             name
             for name in converted
-            if name not in body and (name.startswith(heads) or HEAD.fullmatch(name))
+            if name not in body and (name.startswith(heads) or HEAD_PATTERN.fullmatch(name))
         }
         if any(name.endswith(".weight") and converted[name].shape[:1] == (1,) for name in dropped):
             log.warning(
@@ -171,7 +171,10 @@ def _convert_by_timm(
 
 def _rename_head(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Renames the head to timm's name."""
-    names, heads = head_names(model), {match[1] for match in map(HEAD.fullmatch, state) if match}
+    names, heads = (
+        head_names(model),
+        {match[1] for match in map(HEAD_PATTERN.fullmatch, state) if match},
+    )
     if len(names) != 1 or len(heads) != 1 or f"{names[0]}.weight" in state:
         return dict(state)
     head = f"{heads.pop()}."

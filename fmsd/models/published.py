@@ -20,7 +20,7 @@ from fmsd.state import tensor_shapes
 
 log = logging.getLogger(__name__)
 
-HEAD = re.compile(r"((?:head|fc|classifier|last_linear)(?:\.\d+)?)\.(?:weight|bias)")
+HEAD_PATTERN = re.compile(r"((?:head|fc|classifier|last_linear)(?:\.\d+)?)\.(?:weight|bias)")
 """Names of a last layer; a number follows if it is part of a sequence, as behind a dropout."""
 
 EFFORT = re.compile(r"(.+\.)weight_main")

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from fmsd.errors import InputError
 from fmsd.optim.erm import ERM
 from fmsd.optim.replay import Repeatable
-from fmsd.optim.wrapper import OptimizerWrapper, Outcome, Pass, check_head
+from fmsd.optim.wrapper import OptimizerWrapper, Pass, StepOutcome, check_head
 
 
 class DropIn:
@@ -46,7 +46,7 @@ class DropIn:
             if head is None
             else set(head.parameters() if isinstance(head, nn.Module) else head)
         )
-        self.outcome: Outcome | None = None
+        self.outcome: StepOutcome | None = None
         check_head(wrapper.perturb, self.trainable(), self.head)
         if (
             wrapper.perturb == "backbone"

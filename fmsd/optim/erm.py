@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fmsd.optim.flat import clear_gradients, existing_gradients, norm_share
-from fmsd.optim.wrapper import HEAD_SHARE, Outcome, Pass, Perturb, Reduce
+from fmsd.optim.wrapper import HEAD_SHARE, Pass, Perturb, Reduce, StepOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class ERM:
         inactive: Collection[nn.Parameter] = (),
         reduce: Reduce | None = None,
         head: Collection[nn.Parameter] | None = None,
-    ) -> Outcome:
+    ) -> StepOutcome:
         """Runs each pass once."""
         clear_gradients(params)
         losses = torch.stack([run() for run in passes])
         if reduce is not None:
             reduce([losses, *existing_gradients(params)])
         if head is None:
-            return Outcome(losses, {})
+            return StepOutcome(losses, {})
         share = norm_share(existing_gradients(head), existing_gradients(params))
-        return Outcome(losses, {HEAD_SHARE: share})
+        return StepOutcome(losses, {HEAD_SHARE: share})

@@ -34,9 +34,9 @@ from fmsd.optim.wrapper import (
     COSINE,
     DOMAINS,
     PERTURBED_LOSS,
-    Outcome,
     Pass,
     Reduce,
+    StepOutcome,
     check_nonnegative,
 )
 
@@ -83,7 +83,7 @@ class RoGA(Ascent):
         inactive: Collection[nn.Parameter] = (),
         reduce: Reduce | None = None,
         head: Collection[nn.Parameter] | None = None,
-    ) -> Outcome:
+    ) -> StepOutcome:
         """Runs each pass at the parameters, then one (`own`) or `all` at each ascending point."""
         flat = Flat(params, inactive, reduce, head, self.perturb)
         scales = self.scales(flat)
@@ -115,7 +115,7 @@ class RoGA(Ascent):
         if len(passes) > 1:
             diagnostics[DOMAINS] = mean_pairwise_cosine(by_domain)
         flat.set_grad(gradient.lerp_(aligned, self.gamma / (1 + self.gamma)))
-        return Outcome(losses, diagnostics)
+        return StepOutcome(losses, diagnostics)
 
 
 def mean_pairwise_cosine(rows: Float[Tensor, "count parameters"]) -> Float[Tensor, ""]:

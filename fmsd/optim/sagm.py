@@ -8,7 +8,7 @@ from torch import nn
 
 from fmsd.optim.ascent import Ascent, ascent_scale, descent_per_ascent
 from fmsd.optim.flat import Flat, cosine_similarity
-from fmsd.optim.wrapper import COSINE, PERTURBED_LOSS, Outcome, Pass, Reduce, check_nonnegative
+from fmsd.optim.wrapper import COSINE, PERTURBED_LOSS, Pass, Reduce, StepOutcome, check_nonnegative
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class SAGM(Ascent):
         inactive: Collection[nn.Parameter] = (),
         reduce: Reduce | None = None,
         head: Collection[nn.Parameter] | None = None,
-    ) -> Outcome:
+    ) -> StepOutcome:
         """Runs each pass twice."""
         flat = Flat(params, inactive, reduce, head, self.perturb)
         scales = self.scales(flat)
@@ -57,4 +57,4 @@ class SAGM(Ascent):
             gradient
         )
         flat.set_grad(gradient.lerp_(ascended, 0.5))
-        return Outcome(losses, diagnostics)
+        return StepOutcome(losses, diagnostics)

@@ -8,7 +8,7 @@ from torch import nn
 
 from fmsd.optim.ascent import Ascent, ascent_scale
 from fmsd.optim.flat import Flat, cosine_similarity
-from fmsd.optim.wrapper import COSINE, PERTURBED_LOSS, Outcome, Pass, Reduce, check_nonnegative
+from fmsd.optim.wrapper import COSINE, PERTURBED_LOSS, Pass, Reduce, StepOutcome, check_nonnegative
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class SAM(Ascent):
         inactive: Collection[nn.Parameter] = (),
         reduce: Reduce | None = None,
         head: Collection[nn.Parameter] | None = None,
-    ) -> Outcome:
+    ) -> StepOutcome:
         """Runs each pass twice."""
         flat = Flat(params, inactive, reduce, head, self.perturb)
         scales = self.scales(flat)
@@ -48,7 +48,7 @@ class SAM(Ascent):
             masked * ascent_scale(masked, self.rho, scales), passes
         )
         flat.set_grad(ascended)
-        return Outcome(
+        return StepOutcome(
             losses,
             {COSINE: cosine_similarity(gradient, ascended), PERTURBED_LOSS: perturbed.sum()}
             | flat.head_share(gradient),

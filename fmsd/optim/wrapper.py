@@ -45,7 +45,7 @@ PERTURBED_LOSS = "perturbed_loss"
 """Diagnostic: the loss at the perturbed parameters, averaged over the perturbed points."""
 
 
-class Outcome(NamedTuple):
+class StepOutcome(NamedTuple):
     """Losses and diagnostics of a wrapper's step.
 
     Args:
@@ -87,7 +87,7 @@ class OptimizerWrapper(Protocol):
         inactive: Collection[nn.Parameter] = (),
         reduce: Reduce | None = None,
         head: Collection[nn.Parameter] | None = None,
-    ) -> Outcome:
+    ) -> StepOutcome:
         """Sets p.grad of `params`: earlier gradients are dropped; None where no pass gives one.
 
         Args:

@@ -28,7 +28,7 @@ from fmsd.peft.subspace import SubspaceLinear, subspace_layers
 from fmsd.peft.svd_cache import tensor_bytes
 from fmsd.state import StateFile, read_fault
 
-FORMAT = 2
+ADAPTER_FORMAT = 2
 
 TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 
@@ -36,7 +36,9 @@ RESAMPLED = ("pos_embed", "patch_embed", "rel_pos", "relative_position")
 """Parts of the names of tensors that timm resamples to the input's size."""
 
 
-KINDS: dict[str, type[AdaptedLayer]] = {layer.kind: layer for layer in (SubspaceLinear, LoraLinear)}
+LAYER_KINDS: dict[str, type[AdaptedLayer]] = {
+    layer.kind: layer for layer in (SubspaceLinear, LoraLinear)
+}
 """The adapted layers that a description may name, by their kind.
 
 The list is closed on purpose: an adapter's file may rebuild these classes and no other.
@@ -150,7 +152,7 @@ def write_description(
         tensors: names of the tensors.
     """
     description = {
-        "format": FORMAT,
+        "format": ADAPTER_FORMAT,
         "base": dict(base),
         "layers": dict(layers),
         "tensors": list(tensors),
@@ -230,10 +232,10 @@ def _description(folder: Path) -> dict[str, Any]:
             f"The adapter {path} cannot be read: it {fault.what}", fault.remedy
         ) from error
     version = description.get("format") if isinstance(description, dict) else None
-    if version != FORMAT:
+    if version != ADAPTER_FORMAT:
         raise InputError(
             f"The adapter in {folder} has format {version!r:.40}, and this version reads format "
-            f"{FORMAT}",
+            f"{ADAPTER_FORMAT}",
             "train it again, or use the version that wrote it",
         )
     base, layers = description.get("base"), description.get("layers")
@@ -279,7 +281,7 @@ def rebuild_layer(
         )
         if not (plain and isinstance(layer, nn.Linear | nn.Conv2d)):
             raise TypeError("no matrix and plain values")
-        return KINDS[about.pop("kind")].rebuild(layer, about, inner)
+        return LAYER_KINDS[about.pop("kind")].rebuild(layer, about, inner)
     except (
         KeyError,
         TypeError,

@@ -29,7 +29,7 @@ from torch.nn import functional
 from fmsd.checks import check_choice, check_range
 from fmsd.console import track
 from fmsd.errors import InputError
-from fmsd.linalg import Split
+from fmsd.linalg import DirectionSplit
 from fmsd.models.detector import Detector
 from fmsd.peft.gradient_moments import Moments, domain_moments, gradient_moments
 from fmsd.peft.inject import Matrix, inject, select_layers, stack_size
@@ -56,7 +56,7 @@ def fmsd(
     subspaces: int,
     directions: int | None = None,
     allotment: Allotment = "interleave",
-    split: Split = "tail",
+    split: DirectionSplit = "tail",
     constraint: Constraint = "soft",
     working_scale: bool = True,
     penalties: Mapping[str, float] | None = WEIGHTS,

@@ -24,7 +24,7 @@ from fmsd.errors import InputError
 from fmsd.peft.gradient_moments import Moments
 from fmsd.rounding import ceil_share
 
-FORMAT = 1
+MASK_FORMAT = 1
 """Version of the file format of a mask."""
 
 
@@ -113,7 +113,7 @@ class LayerMask:
     def text(self) -> str:
         """The mask as JSON, the content of `mask.json`."""
         content = {
-            "format": FORMAT,
+            "format": MASK_FORMAT,
             "settings": dict(self.settings),
             "layers": [layer._asdict() for layer in self.layers],
         }
@@ -138,7 +138,7 @@ class MaskHistory:
 
     def text(self) -> str:
         """The history as JSON, the content of `mask.json`."""
-        return json.dumps({"format": FORMAT} | asdict(self)) + "\n"
+        return json.dumps({"format": MASK_FORMAT} | asdict(self)) + "\n"
 
 
 def read_mask(path: Path, names: Sequence[str]) -> LayerMask:
@@ -152,10 +152,10 @@ def read_mask(path: Path, names: Sequence[str]) -> LayerMask:
     """
     try:
         content = json.loads(path.expanduser().read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
+        if content["format"] != MASK_FORMAT:
             raise InputError(
                 f"The mask {path} has format {content['format']}",
-                f"this version reads format {FORMAT}",
+                f"this version reads format {MASK_FORMAT}",
             )
         layers = tuple(ScoredLayer(**layer) for layer in content["layers"])
     except FileNotFoundError as error:

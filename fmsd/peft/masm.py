@@ -20,7 +20,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
-from fmsd.linalg import Split
+from fmsd.linalg import DirectionSplit
 from fmsd.models.detector import Detector
 from fmsd.peft.fmsd import (
     Constraint,
@@ -48,7 +48,7 @@ def masm(
     fraction: float,
     directions: int | None = None,
     allotment: Allotment = "interleave",
-    split: Split = "tail",
+    split: DirectionSplit = "tail",
     constraint: Constraint = "soft",
     working_scale: bool = True,
     penalties: Mapping[str, float] | None = WEIGHTS,

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from fmsd.merge.task_vectors import Part
+from fmsd.merge.task_vectors import TensorPart
 from fmsd.models.detector import Detector
 from fmsd.models.head import CosineHead
 from fmsd.peft import adapter
@@ -11,25 +11,25 @@ from fmsd.peft.inject import stack_size
 from fmsd.peft.norm import NORMS
 
 
-def network_parts(detector: Detector) -> dict[str, Part]:
+def network_parts(detector: Detector) -> dict[str, TensorPart]:
     """The role of every tensor of a backbone, by the types of its modules."""
-    kinds: dict[str, Part] = {}
+    kinds: dict[str, TensorPart] = {}
     for prefix, module in detector.backbone.named_modules():
         for name, _ in module.named_parameters(recurse=False):
             whole = f"{prefix}.{name}" if prefix else name
             kinds[whole] = (
-                Part("matrix", stack_size(prefix))
+                TensorPart("matrix", stack_size(prefix))
                 if name == "weight" and is_matrix(module)
-                else Part("other")
+                else TensorPart("other")
             )
             if module is detector.head():
-                kinds[whole] = Part(
+                kinds[whole] = TensorPart(
                     "direction" if isinstance(module, CosineHead) and name == "weight" else "head"
                 )
             elif name == "in_proj_weight" and isinstance(module, nn.MultiheadAttention):
-                kinds[whole] = Part("matrix", 3)
+                kinds[whole] = TensorPart("matrix", 3)
         for name, buffer in module.named_buffers(recurse=False):
-            kinds[f"{prefix}.{name}" if prefix else name] = Part(
+            kinds[f"{prefix}.{name}" if prefix else name] = TensorPart(
                 "statistic" if buffer.is_floating_point() else "counter"
             )
     affine = affine_names(detector)
@@ -56,7 +56,7 @@ def is_matrix(module: nn.Module) -> bool:
     )
 
 
-def changed_parts(detector: Detector, changed: set[str]) -> dict[str, Part]:
+def changed_parts(detector: Detector, changed: set[str]) -> dict[str, TensorPart]:
     """The parts of a merged adapter: changed tensors, and the buffers of their modules.
 
     Makes the detector's changed parameters trainable and freezes the rest, as `adapter.load` does.

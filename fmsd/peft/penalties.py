@@ -84,16 +84,16 @@ def select_penalties(weights: Mapping[str, float]) -> Penalties:
     }
 
 
-Group = list[SubspaceLinear]
+LayerGroup = list[SubspaceLinear]
 
 ROUNDING = 1e-6
 """Cosines and relative changes up to this bound are rounding errors of single precision."""
 
 
 def _mean(
-    model: nn.Module, penalty: Callable[[Group], Float[Tensor, "layers parts"]]
+    model: nn.Module, penalty: Callable[[LayerGroup], Float[Tensor, "layers parts"]]
 ) -> Float[Tensor, ""]:
-    groups: dict[object, Group] = {}
+    groups: dict[object, LayerGroup] = {}
     for layer in subspace_layers(model):
         shape = (
             layer.parts,
@@ -106,7 +106,7 @@ def _mean(
     return torch.cat([penalty(group).flatten() for group in groups.values()]).mean()
 
 
-def _redundancy(group: Group) -> Float[Tensor, "layers parts"]:
+def _redundancy(group: LayerGroup) -> Float[Tensor, "layers parts"]:
     subspaces, directions = group[0].settings.subspaces, group[0].settings.directions
     within = torch.ones(directions, directions, dtype=torch.bool, device=group[0].energy.device)
     between = torch.block_diag(*[within] * subspaces).logical_not()
@@ -123,7 +123,7 @@ def _overlap(
     return _squared((unit.mT @ unit) * pairs)
 
 
-def _orthogonality(group: Group) -> Float[Tensor, "layers parts"]:
+def _orthogonality(group: LayerGroup) -> Float[Tensor, "layers parts"]:
     initial = [layer.initial for layer in group]
     left = _side(
         [layer.u for layer in group],
@@ -150,7 +150,7 @@ def _side(
     ) + 2 * _squared(outside)
 
 
-def _spectral(group: Group) -> Float[Tensor, "layers parts"]:
+def _spectral(group: LayerGroup) -> Float[Tensor, "layers parts"]:
     left, right = _stack(layer.left for layer in group), _stack(layer.v for layer in group)
     images = torch.stack(
         [layer.semantic_image(own) for layer, own in zip(group, right, strict=True)]
@@ -161,7 +161,7 @@ def _spectral(group: Group) -> Float[Tensor, "layers parts"]:
     ).square()
 
 
-def _singular_values(group: Group) -> Float[Tensor, "layers parts"]:
+def _singular_values(group: LayerGroup) -> Float[Tensor, "layers parts"]:
     initial = _stack(layer.initial.s for layer in group)
     if group[0].settings.frozen_directions:  # its singular values are sorted
         initial = initial.sort(descending=True).values

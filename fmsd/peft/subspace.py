@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmsd.linalg import Factors, Split, dense_product, energy_gain
+from fmsd.linalg import DirectionSplit, Factors, dense_product, energy_gain
 from fmsd.peft.artifact import Artifact, HardArtifact
 from fmsd.peft.inject import Matrix, plain_layer
 from fmsd.peft.svd_cache import cached_directions, cached_median_singular_value
@@ -50,7 +50,7 @@ class SubspaceSettings:
     subspaces: int
     directions: int
     allotment: Allotment = "interleave"
-    split: Split = "tail"
+    split: DirectionSplit = "tail"
     working_scale: bool = True
     separate: bool = False
     range_bases: bool = True

@@ -16,15 +16,17 @@ from fmsd import linalg
 from fmsd.atomic import atomic
 from fmsd.cache import cache_folder
 from fmsd.errors import InputError, reason
-from fmsd.linalg import SMALL, Factors, Split, singular_directions
+from fmsd.linalg import SMALL, DirectionSplit, Factors, singular_directions
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+CACHE_VERSION = 2
 """Part of every key; to be raised when a change of `fmsd.linalg` changes the cached values."""
 
 
-def cached_directions(weight: Float[Tensor, "out in"], rank: int, split: Split = "tail") -> Factors:
+def cached_directions(
+    weight: Float[Tensor, "out in"], rank: int, split: DirectionSplit = "tail"
+) -> Factors:
     """The `fmsd.linalg.singular_directions`, cached on disk unless they are random."""
     if split == "random":
         return singular_directions(weight, rank, split)
@@ -99,7 +101,7 @@ def _warn(why: str) -> None:
 
 def cache_key(weight: Float[Tensor, "out in"], what: str) -> str:
     """The SHA-256 of the weight's bytes and the kind of result."""
-    digest = hashlib.sha256(f"{VERSION} {tuple(weight.shape)} {weight.dtype} {what}".encode())
+    digest = hashlib.sha256(f"{CACHE_VERSION} {tuple(weight.shape)} {weight.dtype} {what}".encode())
     digest.update(tensor_bytes(weight))
     return digest.hexdigest()
 

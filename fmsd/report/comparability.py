@@ -18,9 +18,9 @@ ALL = "all"
 MERGE_FACTS = ("selection", "train")
 """Facts that may always differ beside a merge: it cannot share them with its experts."""
 
-Facts = Mapping[str, Any]
+StampFacts = Mapping[str, Any]
 
-StampGroups = Mapping[str, tuple[Facts, list[Row]]]
+StampGroups = Mapping[str, tuple[StampFacts, list[Row]]]
 """The facts behind each stamp of a column, and the rows with this stamp."""
 
 
@@ -67,7 +67,7 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
     Raises:
         InputError: results of one column differ in other facts, or `differ` names no fact.
     """
-    columns: dict[tuple[str, str], dict[str, tuple[Facts, list[Row]]]] = {}
+    columns: dict[tuple[str, str], dict[str, tuple[StampFacts, list[Row]]]] = {}
     for row in rows:
         facts = row.facts()
         stamped = row.results.select("dataset", "level", "stamp").unique(maintain_order=True)
@@ -101,7 +101,7 @@ def _incomparable(
     """The error for a column whose stamps differ in forbidden facts, by its first such pair."""
     (facts, (row, *_)), *others = groups.values()
 
-    def differences(other: Facts) -> list[str]:
+    def differences(other: StampFacts) -> list[str]:
         return [
             name
             for name in forbidden
@@ -126,7 +126,7 @@ def join_letters(marks: Iterable[str]) -> str:
     return ",".join(sorted({letter for mark in marks for letter in mark.split(",") if letter}))
 
 
-def differing_facts(facts: Sequence[Facts]) -> list[str]:
+def differing_facts(facts: Sequence[StampFacts]) -> list[str]:
     """The names of the facts that are not the same in all protocols."""
     names = dict.fromkeys(name for one in facts for name in one)
     return [name for name in names if len({format_fact(one.get(name)) for one in facts}) > 1]

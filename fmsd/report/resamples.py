@@ -21,7 +21,7 @@ from fmsd.metrics.table import (
     scores_by_level,
 )
 from fmsd.report.rows import Row
-from fmsd.report.tables import Samples
+from fmsd.report.tables import ResampledMetrics
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Resamples:
         scores: curves of the first seed of each label, by label and dataset.
     """
 
-    samples: Samples
+    samples: ResampledMetrics
     intervals: pl.DataFrame
     domains: pl.DataFrame
     scores: Mapping[tuple[str, str], CurveData]

@@ -19,7 +19,7 @@ from fmsd.tables import read_parquet
 
 log = logging.getLogger(__name__)
 
-ORACLE = "oracle"
+ORACLE_RULE = "oracle"
 """The selection that looks at the test datasets; labels of its rows carry this word."""
 
 PREDICTION_COLUMNS = ["path", "dataset", "domain", "video", "label", "logit"]
@@ -155,11 +155,11 @@ def load_rows(folder: Path) -> list[Row]:
     return rows
 
 
-Group = tuple[list[Run], list[dict[str, Any]]]
+RunGroup = tuple[list[Run], list[dict[str, Any]]]
 """A run, or the run of an evaluation, with its evaluations; and the content of each `run.json`."""
 
 
-def _group_by_training(folder: Path) -> list[Group]:
+def _group_by_training(folder: Path) -> list[RunGroup]:
     """The finished runs below a folder, each with its evaluations, the newest first."""
     tested = [
         Run(path.parent)
@@ -245,7 +245,7 @@ def _build_row(
             for name in new["dataset"].unique(maintain_order=True)
         }
     table = pl.concat(parts, how="diagonal")
-    label += f" ({ORACLE})" if table["selection"].str.contains(ORACLE).any() else ""
+    label += f" ({ORACLE_RULE})" if table["selection"].str.contains(ORACLE_RULE).any() else ""
     return Row(label, seed, tuple(runs), tuple(records), table, files, settings)
 
 

@@ -12,7 +12,7 @@ from fmsd.report.rows import Row
 from fmsd.report.tables import (
     LOWER_IS_BETTER,
     Means,
-    Samples,
+    ResampledMetrics,
     Table,
     differences_table,
     results_table,
@@ -80,7 +80,7 @@ def with_caption(table: Table, text: str) -> Table:
 
 
 def baseline_table(
-    table: Table, baseline: str, means: Means, samples: Samples, rows: Sequence[Row]
+    table: Table, baseline: str, means: Means, samples: ResampledMetrics, rows: Sequence[Row]
 ) -> Table:
     """The differences of all rows from a baseline, where the test videos are the same.
 

@@ -41,7 +41,7 @@ METRIC_NAMES: Mapping[str, str] = {
 Means = Mapping[str, Sequence[str]]
 """Columns that are means over datasets: name and datasets of each."""
 
-Samples = Mapping[tuple[str, str, str], Float64[np.ndarray, " resamples"]]
+ResampledMetrics = Mapping[tuple[str, str, str], Float64[np.ndarray, " resamples"]]
 """A metric on resamples of a dataset's videos, by label, dataset and level; mean over seeds."""
 
 
@@ -140,7 +140,12 @@ class Table:
 
 
 def results_table(
-    tidy: pl.DataFrame, metric: str, level: str, means: Means, samples: Samples, notes: ColumnNotes
+    tidy: pl.DataFrame,
+    metric: str,
+    level: str,
+    means: Means,
+    samples: ResampledMetrics,
+    notes: ColumnNotes,
 ) -> Table:
     """A table of means over seeds, with the best value of each column marked.
 
@@ -236,7 +241,7 @@ def differences_table(
     table: Table,
     baseline: str,
     means: Means,
-    samples: Samples,
+    samples: ResampledMetrics,
     same_videos: Callable[[str, str], bool],
 ) -> Table:
     """Paired difference of every row from a baseline row, with Holm-corrected p-values.

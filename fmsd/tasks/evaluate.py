@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmsd.data.loading.corruptions import LEVELS, Corruption
+from fmsd.data.loading.corruptions import STRENGTHS, Corruption
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.scoring import (
@@ -82,7 +82,7 @@ def evaluate(
         model, single = load_for_scoring(run, detector, trainer, folder)
         table = score_with_corruptions(evaluation, record, single, model, data, corruptions)
         if corruptions:
-            record["corruptions"] = {name: LEVELS[name] for name, _ in corruptions}
+            record["corruptions"] = {name: STRENGTHS[name] for name, _ in corruptions}
         record |= provenance(command)
         record |= {
             "run": str(run.folder),

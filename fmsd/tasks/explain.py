@@ -27,7 +27,7 @@ from fmsd.ownership import check_replaceable
 from fmsd.runs.folder import EXPLANATIONS, Run
 from fmsd.tables import read_parquet_schema
 
-KINDS = {"rollout": "Attention rollout", "gradcam": "Grad-CAM"}
+ATTRIBUTIONS = {"rollout": "Attention rollout", "gradcam": "Grad-CAM"}
 """Ways to explain an image, and their titles."""
 
 HeatMap = Callable[[Detector, Tensor], Tensor]
@@ -91,7 +91,7 @@ def explain(
     figures = {}
     for name, manifest in shown.items():
         title = (
-            f"{KINDS[kind]}{place}: {run.folder.name} on {name}\nNumbers: probability of "
+            f"{ATTRIBUTIONS[kind]}{place}: {run.folder.name} on {name}\nNumbers: probability of "
             "fake.\nHeat: from each image's lowest value to its highest."
         )
         tiles = heat_tiles(model, heat, data, manifest, name)
@@ -115,7 +115,7 @@ def check_explain_settings(how: str | None, layer: str | None, images: int) -> N
             missing.
     """
     if how is not None:
-        check_choice("how", how, KINDS)
+        check_choice("how", how, ATTRIBUTIONS)
     if how == "rollout" and layer is not None:
         raise InputError(
             f"layer={layer} has no meaning for how=rollout, which follows all layers",

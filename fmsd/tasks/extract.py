@@ -9,7 +9,7 @@ from pathlib import Path
 from fmsd.data import entries
 from fmsd.data.extraction.faces import FaceDetector
 from fmsd.data.extraction.outcomes import report_outcomes
-from fmsd.data.extraction.output import claim_work_folder, output_error, write_settings
+from fmsd.data.extraction.output import claim_work_folder, crops_output_error, write_settings
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.extraction.records import check_nesting, is_extracted, read_records
 from fmsd.data.extraction.source_videos import SourceVideo, group_videos, limit_videos
@@ -82,7 +82,7 @@ def extract(
             outcomes = list(extract_videos(left, detector, recipe, out, work, workers))
             failures = report_outcomes(outcomes, recipe, out / f"failures-{name}.csv")
     except OSError as error:
-        raise output_error(out, error) from error
+        raise crops_output_error(out, error) from error
     if shards == 1:
         write_manifest(out)
     return failures

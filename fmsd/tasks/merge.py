@@ -12,7 +12,7 @@ from typing import Any
 
 from fmsd.data.description import describe_datasets
 from fmsd.data.manifest import Manifest
-from fmsd.engine.datamodule import DataModule, Part
+from fmsd.engine.datamodule import DataModule, DataPart
 from fmsd.engine.detectors import build_detector
 from fmsd.engine.merge_search import (
     FIXED,
@@ -91,7 +91,7 @@ def merge(
     if candidates and data is None:
         raise InputError("A search looks at validation data, and there is none", "give data=NAME")
     with claim_run(run, config, resumable=True, option="out"):
-        tests = load_frames(data, bool(candidates)) if data else {}
+        tests = load_merge_frames(data, bool(candidates)) if data else {}
         inputs = read_inputs(detector, experts, folder, seed, before, ceiling)
         search = None if before is None else before["search"]
         if candidates and data:
@@ -161,7 +161,7 @@ def check_ceiling(paths: Sequence[Path] | None) -> None:
             )
 
 
-def load_frames(data: DataModule, searching: bool) -> Mapping[str, Manifest]:
+def load_merge_frames(data: DataModule, searching: bool) -> Mapping[str, Manifest]:
     """Loads the test datasets, if there are any, and for a search the validation frames.
 
     Returns:
@@ -170,7 +170,7 @@ def load_frames(data: DataModule, searching: bool) -> Mapping[str, Manifest]:
     Raises:
         InputError: the frames cannot be used.
     """
-    parts: list[Part] = ["validation"] if searching else []
+    parts: list[DataPart] = ["validation"] if searching else []
     if data.selection.test:
         parts.append("tests")
     if parts:

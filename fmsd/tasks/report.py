@@ -78,7 +78,7 @@ def report(
         InputError: no finished run, results that are not comparable, an unknown metric or row,
             unusable predictions, or files in `out` that no report wrote.
     """
-    check_arguments(out, by, against, resamples)
+    check_report_arguments(out, by, against, resamples)
     rows = load_rows(runs)
     notes = compare_stamps(rows, differ)
     tidy = tidy_results(rows)
@@ -125,7 +125,7 @@ def report(
     return write_report(out, overview, tidy)
 
 
-def check_arguments(out: Path | None, by: str, against: str | None, resamples: int) -> None:
+def check_report_arguments(out: Path | None, by: str, against: str | None, resamples: int) -> None:
     """Checks the arguments of a report that do not depend on its runs.
 
     Raises:

@@ -16,7 +16,7 @@ from fmsd.errors import InputError, reason
 IS_FILM = pl.col("film")
 """Whether a row of an examined manifest is a video file; training reads only the others."""
 
-UNREADABLE = "unreadable folders"
+UNREADABLE_FOLDERS = "unreadable folders"
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
                     count += 1
                     yield frame
         except InputError as error:
-            problems.append(Problem(UNREADABLE, error.message, error.remedy))
+            problems.append(Problem(UNREADABLE_FOLDERS, error.message, error.remedy))
         except OSError as error:
-            problems.append(Problem(UNREADABLE, reason(error), READ_AGAIN))
+            problems.append(Problem(UNREADABLE_FOLDERS, reason(error), READ_AGAIN))
     if video.file is not None:
         yield Frame(
             video.file,
@@ -145,7 +145,7 @@ def _by_kind(problems: Sequence[Problem]) -> list[Finding]:
         Finding(
             "source",
             kind,
-            "fatal" if kind == UNREADABLE else "warning",
+            "fatal" if kind == UNREADABLE_FOLDERS else "warning",
             [problem.what for problem in members],
             members[0].remedy,
         )

@@ -13,7 +13,7 @@ from PIL import Image
 from fmsd.console import track
 from fmsd.data.audit.copy import IS_FILM
 from fmsd.data.audit.findings import Finding, nonempty
-from fmsd.data.audit.inspect_file import CHUNK, INSPECTION_SCHEMA, Job, inspect_all
+from fmsd.data.audit.inspect_file import FILES_PER_TASK, INSPECTION_SCHEMA, Job, inspect_all
 from fmsd.data.loading.image import parse_tar_member
 from fmsd.data.manifest import Manifest, evenly_spaced
 from fmsd.data.spelling import fold_case, path_finder, with_slashes
@@ -44,7 +44,7 @@ def inspect_files(manifest: Manifest, limit: int | None, workers: int) -> pl.Dat
     )
     chosen = present if limit is None else present[evenly_spaced(present.height, limit)]
     jobs = [Job(*row) for row in chosen.select("file", "size", "hashed", "film").rows()]
-    inspections = inspect_all(jobs, min(workers, len(jobs) // CHUNK + 1))
+    inspections = inspect_all(jobs, min(workers, len(jobs) // FILES_PER_TASK + 1))
     opened = pl.DataFrame(
         list(track(inspections, "Opening files", len(jobs), "files")),
         schema=INSPECTION_SCHEMA,

@@ -25,7 +25,7 @@ from fmsd.data.loading.image import decode, read_bytes
 from fmsd.data.processes import process_pool
 from fmsd.errors import InputError, reason
 
-CHUNK = 8
+FILES_PER_TASK = 8
 """Number of files that a process is given at once."""
 
 CHROMA = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
@@ -107,7 +107,9 @@ def inspect_all(jobs: Sequence[Job], workers: int) -> Iterator[Inspection]:
         with process_pool(1 if alone else workers) as readers:
             try:
                 batch = jobs[done : suspects if alone else None]
-                for inspection in readers.map(inspect, batch, chunksize=1 if alone else CHUNK):
+                for inspection in readers.map(
+                    inspect, batch, chunksize=1 if alone else FILES_PER_TASK
+                ):
                     yield inspection
                     done += 1
             except BrokenProcessPool:
@@ -115,7 +117,7 @@ def inspect_all(jobs: Sequence[Job], workers: int) -> Iterator[Inspection]:
                     yield Inspection(error="the decoder crashed on it, or memory ran out")
                     done += 1
                 else:
-                    suspects = done + CHUNK * workers
+                    suspects = done + FILES_PER_TASK * workers
             finally:
                 readers.shutdown(wait=False, cancel_futures=True)
 
@@ -136,7 +138,9 @@ def _inspect_image(job: Job) -> Inspection:
         jpeg = isinstance(stored, JpegImageFile)
         kind = stored.format
         quality = (
-            jpeg_quality(stored.quantization[0]) if jpeg and 0 in stored.quantization else None
+            estimate_jpeg_quality(stored.quantization[0])
+            if jpeg and 0 in stored.quantization
+            else None
         )
         chroma = CHROMA.get(get_sampling(stored), "other") if jpeg else None
     height, width, _ = pixels.shape
@@ -192,7 +196,7 @@ def _inspect_film(job: Job) -> Inspection:
     )
 
 
-def jpeg_quality(table: Sequence[int]) -> int:
+def estimate_jpeg_quality(table: Sequence[int]) -> int:
     """The quality, 1 to 100, at which libjpeg makes this luminance table.
 
     For the table of another encoder it is the quality of the nearest coarseness.

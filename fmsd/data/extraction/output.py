@@ -50,7 +50,7 @@ def write_settings(out: Path, settings: dict[str, Any]) -> None:
         with atomic(out / SETTINGS_FILE) as partial:
             partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise output_error(out, error) from error
+        raise crops_output_error(out, error) from error
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def claim_work_folder(out: Path, name: str, lock: Callable[[IO[str]], bool]) -> 
                 place.parent.rmdir()
 
 
-def output_error(out: Path, error: OSError) -> InputError:
+def crops_output_error(out: Path, error: OSError) -> InputError:
     """The error for the user where crops cannot be written, or the processes cannot start."""
     if shared := shared_memory_error(error):
         return shared

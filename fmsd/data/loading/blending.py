@@ -32,7 +32,7 @@ from fmsd.errors import InputError, reason
 log = logging.getLogger(__name__)
 
 Pixels = UInt8[ndarray, "height width 3"]
-Mask = Float[ndarray, "height width"]
+BlendMask = Float[ndarray, "height width"]
 Points = Float[ndarray, "_ 2"]
 
 SBI = "sbi"
@@ -160,7 +160,7 @@ def face_outlines(image: str | Path, height: int, width: int) -> Sequence[Points
     return [points, points[: LANDMARK_COUNTS[0]]]
 
 
-def hull_mask(points: Points, height: int, width: int) -> Mask:
+def hull_mask(points: Points, height: int, width: int) -> BlendMask:
     """A mask that is 1 inside the convex hull of the points, 0 outside."""
     return cv2.fillConvexPoly(
         np.zeros((height, width), np.float32), cv2.convexHull(points.round().astype(np.int32)), 1.0
@@ -186,7 +186,7 @@ def self_blend(image: Pixels, faces: Sequence[Points], rng: Generator) -> Pixels
     return alpha_blend(source, target, mask * rng.choice(BLEND_RATIOS))
 
 
-def alpha_blend(source: Pixels, target: Pixels, mask: Mask) -> Pixels:
+def alpha_blend(source: Pixels, target: Pixels, mask: BlendMask) -> Pixels:
     """The source where the mask is 1, the target where it is 0."""
     share = mask[..., None].astype(np.float32)
     return (share * source + (1 - share) * target).round().astype(np.uint8)
@@ -232,7 +232,9 @@ def draw_shift(height: int, width: int, rng: Generator) -> Float[ndarray, "2 3"]
     return np.column_stack([scale * np.eye(2), (1 - scale) * centre + move])
 
 
-def deform_mask(mask: Mask, rng: Generator, cells: int = 8, strength: float = 4.0) -> Mask:
+def deform_mask(
+    mask: BlendMask, rng: Generator, cells: int = 8, strength: float = 4.0
+) -> BlendMask:
     """Deforms a mask by a smooth random field.
 
     Args:
@@ -248,7 +250,7 @@ def deform_mask(mask: Mask, rng: Generator, cells: int = 8, strength: float = 4.
     return cv2.remap(mask, columns + across, rows + down, cv2.INTER_LINEAR)
 
 
-def soften_mask(mask: Mask, rng: Generator) -> Mask:
+def soften_mask(mask: BlendMask, rng: Generator) -> BlendMask:
     """Shrinks a mask a little and blurs its edge; its largest value is 1."""
     unit = min(mask.shape) / 256
     side = 1 + 2 * round(rng.uniform(1, 6) * unit)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from fmsd.errors import InputError
 
-LEVELS: Mapping[str, tuple[Any, ...]] = {
+STRENGTHS: Mapping[str, tuple[Any, ...]] = {
     # quality (ImageNet-C)
     "jpeg": (25, 18, 15, 10, 7),
     # CRF (DeeperForensics-1.0)
@@ -50,7 +50,7 @@ LEVELS: Mapping[str, tuple[Any, ...]] = {
 }
 """The parameter of every corruption at severity 1 to 5."""
 
-NAMES, SEVERITIES = tuple(LEVELS), (1, 2, 3, 4, 5)
+NAMES, SEVERITIES = tuple(STRENGTHS), (1, 2, 3, 4, 5)
 
 Pixels = UInt8[ndarray, "height width 3"]
 
@@ -74,7 +74,7 @@ def corrupt(image: Pixels, name: str, severity: int, seed: int) -> Pixels:
     """
     check_corruption(name, severity)
     return FUNCTIONS[name](
-        image, LEVELS[name][severity - 1], np.random.default_rng([seed, *name.encode()])
+        image, STRENGTHS[name][severity - 1], np.random.default_rng([seed, *name.encode()])
     )
 
 

@@ -20,7 +20,7 @@ def scan(root: Path) -> Iterator[Frame]:
     Raises:
         InputError: the root cannot be written.
     """
-    folder = root / f"synthetic-v{plan.VERSION}"
+    folder = root / f"synthetic-v{plan.DRAWING_VERSION}"
     try:
         if not folder.is_dir():
             _draw(folder)

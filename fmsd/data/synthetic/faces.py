@@ -13,7 +13,7 @@ SIZE = 64
 """Height and width of a frame in pixels."""
 
 Image = Float[ndarray, "height width 3"]
-Mask = Float[ndarray, "height width"]
+FaceMask = Float[ndarray, "height width"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Identity:
     beard: float
 
 
-FLAGS = ("glasses", "beard")
+TRAIT_FLAGS = ("glasses", "beard")
 TRAITS = tuple(field.name for field in fields(Identity))
 
 
@@ -73,7 +73,7 @@ class Scene(NamedTuple):
     """
 
     image: Image
-    face: Mask
+    face: FaceMask
     points: Float[ndarray, "4 2"]
 
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from fmsd.data.synthetic.faces import Image, Mask, Scene
+from fmsd.data.synthetic.faces import FaceMask, Image, Scene
 
 
-def _composite(background: Image, foreground: Image, mask: Mask) -> Image:
+def _composite(background: Image, foreground: Image, mask: FaceMask) -> Image:
     """The foreground where the mask is 1, the background where it is 0."""
     return background + mask[..., None] * (foreground - background)
 

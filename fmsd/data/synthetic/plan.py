@@ -14,7 +14,7 @@ from fmsd.data.synthetic.faces import render
 from fmsd.data.synthetic.forgeries import FORGERIES
 from fmsd.data.synthetic.recording import CONDITIONS, draw_identity, draw_movement, photograph
 
-VERSION = 1
+DRAWING_VERSION = 1
 """Raised whenever the pixels change. It is in the folder's name, so old copies are not reused."""
 
 PLAN: dict[str, dict[Split, dict[str, int]]] = {
@@ -67,7 +67,7 @@ def seed_from(*parts: object) -> int:
 def record_clip(clip: Clip) -> Iterator[UInt8[ndarray, "height width 3"]]:
     """The frames of one video, RGB, before JPEG compression."""
     condition = CONDITIONS[clip.dataset]
-    seed = seed_from(VERSION, *clip)
+    seed = seed_from(DRAWING_VERSION, *clip)
     rng = np.random.default_rng(seed)
     who = draw_identity(rng, condition)
     for index, pose in enumerate(draw_movement(rng, FRAMES, condition)):
@@ -83,7 +83,9 @@ def record_clip(clip: Clip) -> Iterator[UInt8[ndarray, "height width 3"]]:
 def jpeg_quality(clip: Clip) -> int:
     """The JPEG quality of a video's frames, drawn independently of its label."""
     low, high = CONDITIONS[clip.dataset].jpeg
-    return int(np.random.default_rng([seed_from(VERSION, *clip), 4]).integers(low, high + 1))
+    return int(
+        np.random.default_rng([seed_from(DRAWING_VERSION, *clip), 4]).integers(low, high + 1)
+    )
 
 
 def encode_jpeg(image: UInt8[ndarray, "height width 3"], quality: int) -> bytes:

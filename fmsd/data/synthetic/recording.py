@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from fmsd.data.synthetic.faces import FLAGS, TRAITS, Identity, Image, Pose
+from fmsd.data.synthetic.faces import TRAIT_FLAGS, TRAITS, Identity, Image, Pose
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def draw_identity(rng: Generator, condition: Condition) -> Identity:
     """Draws a person of a dataset."""
     traits = dict(zip(TRAITS, rng.uniform(-1, 1, len(TRAITS)).tolist(), strict=True))
     traits["skin"] = float(rng.uniform(*condition.skin))
-    traits |= {flag: float(rng.random() < 0.35) for flag in FLAGS}
+    traits |= {flag: float(rng.random() < 0.35) for flag in TRAIT_FLAGS}
     return Identity(**traits)
 
 
