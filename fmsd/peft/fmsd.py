@@ -93,8 +93,8 @@ def fmsd(
         allotment=allotment,
         split=split,
         working_scale=working_scale,
-        range_bases="orthogonality" in active,
-        frozen_directions=constraint == "hard",
+        based="orthogonality" in active,
+        hard=constraint == "hard",
     )
     layers = candidate_layers(detector, patterns, settings)
     masked = None if mask is None else compute_mask(detector, batches, layers, mask)

@@ -86,9 +86,9 @@ def masm(
         allotment=allotment,
         split=split,
         working_scale=working_scale,
-        separate=True,
-        range_bases="orthogonality" in active,
-        frozen_directions=constraint == "hard",
+        apart=True,
+        based="orthogonality" in active,
+        hard=constraint == "hard",
     )
     layers = candidate_layers(detector, patterns, settings)
     inject_subspaces(detector, list(layers), settings)

@@ -163,7 +163,7 @@ def _spectral(group: LayerGroup) -> Float[Tensor, "layers parts"]:
 
 def _singular_values(group: LayerGroup) -> Float[Tensor, "layers parts"]:
     initial = _stack(layer.initial.s for layer in group)
-    if group[0].settings.frozen_directions:  # its singular values are sorted
+    if group[0].settings.hard:  # its singular values are sorted
         initial = initial.sort(descending=True).values
     # The tail of a matrix with dead rows may have no energy at all.
     least = 1e-12 * _stack(layer.energy for layer in group)

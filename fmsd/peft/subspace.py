@@ -39,11 +39,11 @@ class SubspaceSettings:
         allotment: direction j belongs to subspace j mod K (`interleave`) or j div m (`contiguous`).
         split: which singular directions are trainable.
         working_scale: start s at no less than the matrix's median singular value.
-        separate: keep each subspace's factors as separate parameters, so that a mask can make one
+        apart: keep each subspace's factors as separate parameters, so that a mask can make one
             inactive while another is trained.
-        range_bases: keep orthonormal bases of the longer side of rectangular matrices, which the
+        based: keep orthonormal bases of the longer side of rectangular matrices, which the
             orthogonality penalty needs; they cost as much memory as the weight.
-        frozen_directions: train coefficients between frozen directions, so that the update stays in
+        hard: train coefficients between frozen directions, so that the update stays in
             the tail; the working scale has no effect then.
     """
 
@@ -52,9 +52,9 @@ class SubspaceSettings:
     allotment: Allotment = "interleave"
     split: DirectionSplit = "tail"
     working_scale: bool = True
-    separate: bool = False
-    range_bases: bool = True
-    frozen_directions: bool = False
+    apart: bool = False
+    based: bool = True
+    hard: bool = False
 
     @property
     def rank(self) -> int:
@@ -99,15 +99,13 @@ class SubspaceLinear(nn.Module):
         self.out_features, self.in_features = parts * matrices.shape[1], matrices.shape[2]
         if initial is None:
             initial = _initial_factors(matrices, settings)
-        width = settings.directions if settings.separate else settings.rank
+        width = settings.directions if settings.apart else settings.rank
         self.artifacts = nn.ModuleList()
         for start in range(0, settings.rank, width):
             block = slice(start, start + width)
             factors = Factors(initial.u[..., block], initial.s[..., block], initial.vt[:, block])
             self.artifacts.append(
-                HardArtifact(factors, start, settings.rank)
-                if settings.frozen_directions
-                else Artifact(factors)
+                HardArtifact(factors, start, settings.rank) if settings.hard else Artifact(factors)
             )
         self.bias = (
             None
@@ -124,12 +122,12 @@ class SubspaceLinear(nn.Module):
         self.register_buffer("gain", self.initial_gain(), persistent=False)
         self.register_buffer(
             "u_range",
-            torch.linalg.qr(pretrained).Q if settings.range_bases and rows > columns else None,
+            torch.linalg.qr(pretrained).Q if settings.based and rows > columns else None,
             persistent=False,
         )
         self.register_buffer(
             "v_range",
-            torch.linalg.qr(pretrained.mT).Q if settings.range_bases and columns > rows else None,
+            torch.linalg.qr(pretrained.mT).Q if settings.based and columns > rows else None,
             persistent=False,
         )
 
@@ -154,7 +152,7 @@ class SubspaceLinear(nn.Module):
         """
         arguments = dict(description)
         parts, settings = arguments.pop("parts"), SubspaceSettings(**arguments)
-        count = settings.subspaces if settings.separate else 1
+        count = settings.subspaces if settings.apart else 1
         kept = [
             [tensors[f"artifacts.{k}.{name}"].to(layer.weight.device) for k in range(count)]
             for name in ("u0", "s0", "v0")
@@ -184,28 +182,28 @@ class SubspaceLinear(nn.Module):
     @property
     def u(self) -> Float[Tensor, "parts out rank"]:
         """Left directions of all subspaces."""
-        return self._concatenate("u0" if self.settings.frozen_directions else "u", -1)
+        return self._concatenate("u0" if self.settings.hard else "u", -1)
 
     @property
     def s(self) -> Float[Tensor, "parts rank"]:
         """Weights of the directions; with `hard` the coefficients' singular values, falling."""
         return (
             torch.linalg.svdvals(self._concatenate("c", -1))
-            if self.settings.frozen_directions
+            if self.settings.hard
             else self._concatenate("s", -1)
         )
 
     @property
     def v(self) -> Float[Tensor, "parts rank in"]:
         """Right directions of all subspaces, as rows."""
-        return self._concatenate("v0" if self.settings.frozen_directions else "v", -2)
+        return self._concatenate("v0" if self.settings.hard else "v", -2)
 
     @property
     def left(self) -> Float[Tensor, "parts out rank"]:
         """P of the artifact part P V^T: the left directions times their weights."""
         return (
             self.u @ self._concatenate("c", -1)
-            if self.settings.frozen_directions
+            if self.settings.hard
             else self.u * self.s[..., None, :]
         )
 
@@ -310,7 +308,7 @@ def _initial_factors(
     if settings.allotment == "interleave":
         order = order.view(settings.directions, settings.subspaces).T.flatten()
     initial = Factors(u[..., order], s[..., order], vt[:, order])
-    if settings.frozen_directions or not settings.working_scale:
+    if settings.hard or not settings.working_scale:
         return initial
     medians = torch.stack([cached_median_singular_value(matrix) for matrix in matrices])
     return initial._replace(s=torch.maximum(initial.s, medians[:, None]))

@@ -33,7 +33,7 @@ def robustness_results(
             path = run.folder / CORRUPTIONS
             if not path.is_file():
                 continue
-            table = read_results(path, ("corruption", "severity"))
+            table = read_results(path, ("corruption", "severity", "n_real_videos"))
             new = table
             if known:
                 new = table.join(

@@ -85,8 +85,8 @@ PARTS = (
 `error.txt`, which a sweep writes after a job has failed, and `evaluations/` are not among them.
 """
 
-COUNTS = ("n_frames", "n_videos", "n_real_videos")
-"""Columns of a result table that count frames and videos."""
+COUNTS = ("n_frames", "n_videos", "n_real_videos", "severity")
+"""Columns of result tables that hold whole numbers; the tables of a report lack the third."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Run:
 
     def results(self) -> pl.DataFrame:
         """The tidy result table."""
-        return read_results(self.folder / "results.csv")
+        return read_results(self.folder / "results.csv", ("n_real_videos",))
 
     def write(self, name: str, text: str) -> None:
         """Writes a text file of the run, atomically."""
@@ -180,10 +180,10 @@ def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:
         table = read_csv(path, infer_schema=False)
         for name in table["dataset"].drop_nulls().unique():
             check_name(name, f"dataset in {path}")  # it names the file of predictions
-        counts = [*COUNTS, *(["severity"] if "severity" in table.columns else [])]
+        counts = [name for name in COUNTS if name in table.columns]
         table = table.with_columns(pl.col("value").cast(pl.Float64), pl.col(counts).cast(pl.Int64))
-        required = ("dataset", "level", "metric", "value", *COUNTS, "selection", *also)
-        complete = table.select(required).drop_nulls().height
+        required = ("dataset", "level", "metric", "value", "n_frames", "n_videos", "selection")
+        complete = table.select(*required, *also).drop_nulls().height
     except pl.exceptions.PolarsError as error:
         raise InputError(
             f"{path} does not hold a run's results ({reason(error)})",
