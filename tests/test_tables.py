@@ -234,7 +234,7 @@ def test_fold_merge_and_explain_take_the_named_run(place: Path, tmp_path: Path) 
         .select("detector", "value")
         .rows()
     )
-    for name, (_, value) in zip(("run[1]", "run1"), detectors, strict=False):
+    for name, (_, value) in zip(("run[1]", "run1"), detectors[:2], strict=True):
         assert (
             value == Run(place / name).results().filter(level="video", metric="auc")["value"].item()
         )
