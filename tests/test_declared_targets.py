@@ -30,11 +30,14 @@ def test_what_every_packaged_file_names_may_be_loaded_where_it_names_it() -> Non
 def test_the_declared_targets_are_networks_data_and_ways_to_compute() -> None:
     targets = {target for known in declared_targets().values() for target in known}
     assert {place[0] for place in declared_targets()} == set(GROUPS)
-    assert declared_targets()["backbone",] == {"fmsd.models.detector.detector": True}
-    assert declared_targets()["data",] == {"fmsd.data.selection.Selection": None}
-    assert declared_targets()["trainer", "strategy"] == {
-        "fmsd.engine.distributed.UnwrappedDDPStrategy": None
-    }
+    for key_path, target, partial in (
+        (("backbone",), "fmsd.models.detector.detector", True),
+        (("data",), "fmsd.data.selection.Selection", None),
+        (("trainer", "strategy"), "fmsd.engine.distributed.UnwrappedDDPStrategy", None),
+    ):
+        known = declared_targets()[key_path]
+        assert {name: known[name].partial for name in known} == {target: partial}
+        assert known[target].plugin is None
     assert "fmsd.data.sources.celebdf.scan" in declared_targets()["data", "source", "tree"]
     assert declared_key_path(("data", "others", "far", "tree")) == ("data", "source", "tree")
     homes = {target.rpartition(".")[0] for target in targets}

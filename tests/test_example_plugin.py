@@ -60,7 +60,7 @@ def test_a_run_of_a_plugin_is_trained_tested_explained_folded_and_merged(
     assert {layer["kind"] for layer in layers.values()} == {"ia3"}
     for command in (
         ["evaluate", "run=run0", "data=clips", f"data.root={clips}"],
-        ["explain", "run=run0", "images=1", "frames=4"],
+        ["explain", "run=run0", "images=1"],
         ["fold", "run=run0", "out=folded.safetensors"],
         ["merge", "merger=average", "experts=[run0,run1]", "out=merged"],
     ):

@@ -15,7 +15,7 @@ from fmsd.cli.help import help_page
 from fmsd.cli.main import main
 from fmsd.cli.trust import check_loaded
 from fmsd.errors import InputError
-from fmsd.peft.layer_kinds import layer_class
+from fmsd.peft.layer_kinds import rebuild_method
 from fmsd.plugins import plugin_versions, plugins
 from tests.conftest import ROOT
 from tests.foreign_runs import foreign_config
@@ -76,7 +76,7 @@ def test_a_configuration_is_composed_of_files_of_both(
     assert config["optimizer"]["lr"] == 3e-3
     assert main(["train", *choice, "wrapper.rho=far"]) == 2
     assert "wrapper.rho=far is no number" in capsys.readouterr().err
-    assert main(["train", "method=ia4", "data=clips"]) == 2
+    assert main(["train", "method=iaa3", "data=clips"]) == 2
     assert "did you mean method=ia3" in capsys.readouterr().err
 
 
@@ -225,11 +225,11 @@ def test_a_faulty_layer_of_a_plugin_is_named(name: str, tmp_path: Path) -> None:
     for package in ("odd", "even") if name == "twice" else ("odd",):
         write_package(tmp_path, package, code, points)
     with on_path(tmp_path):
-        assert sentence in fault(layer_class, "a")
+        assert sentence in fault(rebuild_method, "a")
     sys.modules.pop("odd", None)
 
 
 def test_a_kind_of_layer_that_nobody_declares_is_refused() -> None:
     assert "'no_such_kind', which neither fmsd nor an installed plugin" in fault(
-        layer_class, "no_such_kind"
+        rebuild_method, "no_such_kind"
     )

@@ -23,7 +23,7 @@ from fmsd.errors import InputError, reason
 from fmsd.magic_numbers import JSON, Fault, recognise
 from fmsd.models.detector import Detector, trained_batch_norms
 from fmsd.peft.inject import AdaptedLayer
-from fmsd.peft.layer_kinds import layer_class
+from fmsd.peft.layer_kinds import rebuild_method
 from fmsd.peft.subspace import subspace_layers
 from fmsd.peft.svd_cache import tensor_bytes
 from fmsd.state import StateFile, read_fault
@@ -272,7 +272,7 @@ def rebuild_layer(
         )
         if not (plain and isinstance(layer, nn.Linear | nn.Conv2d)):
             raise TypeError("no matrix and plain values")
-        return layer_class(about.pop("kind")).rebuild(layer, about, inner)
+        return rebuild_method(about.pop("kind"))(layer, about, inner)
     except (
         KeyError,
         TypeError,

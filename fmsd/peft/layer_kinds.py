@@ -4,8 +4,13 @@ The list is closed on purpose: an adapter may come from a stranger. It holds the
 package and those that installed plugins declare as entry points of the group `fmsd.layers`.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
 from fmsd.errors import InputError
-from fmsd.peft.inject import AdaptedLayer
+from fmsd.peft.inject import AdaptedLayer, Matrix
 from fmsd.peft.lora import LoraLinear
 from fmsd.peft.subspace import SubspaceLinear
 from fmsd.plugins import plugin_layer
@@ -16,15 +21,19 @@ LAYER_KINDS: dict[str, type[AdaptedLayer]] = {
 """The adapted layers of this package, by their kind."""
 
 
-def layer_class(kind: str) -> type[AdaptedLayer]:
-    """The class of adapted layers of a kind.
+Rebuild = Callable[[Matrix, Mapping[str, Any], Mapping[str, Tensor]], nn.Module]
+"""The class method `fmsd.peft.inject.AdaptedLayer.rebuild` of a class of adapted layers."""
+
+
+def rebuild_method(kind: str) -> Rebuild:
+    """The class method that rebuilds adapted layers of a kind.
 
     Raises:
         InputError: neither this package nor an installed plugin declares the kind, or the plugin's
             class is not an `AdaptedLayer` of this kind.
     """
     if kind in LAYER_KINDS:
-        return LAYER_KINDS[kind]
+        return LAYER_KINDS[kind].rebuild
     found = plugin_layer(kind)
     if found is None:
         raise InputError(
@@ -39,4 +48,4 @@ def layer_class(kind: str) -> type[AdaptedLayer]:
             "kind",
             f"give that class kind = {kind!r} and the methods {', '.join(methods)}",
         )
-    return found
+    return found.rebuild  # pyright: ignore[reportAttributeAccessIssue]
