@@ -8,7 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from fmsd.cli.conf_files import walk
-from fmsd.cli.packaged_targets import GROUPS, packaged_key_path, packaged_targets
+from fmsd.cli.declared_targets import GROUPS, declared_key_path, declared_targets
 from fmsd.cli.trust import check_loaded, load_run_config
 from fmsd.package_files import CONF
 from tests.foreign_runs import folder, settings
@@ -20,23 +20,26 @@ def test_what_every_packaged_file_names_may_be_loaded_where_it_names_it() -> Non
             if isinstance(node, dict) and "_target_" in node and path.parent.name in GROUPS:
                 known = {
                     target: where
-                    for where, targets in packaged_targets().items()
+                    for where, targets in declared_targets().items()
                     for target in targets
                     if where[0] == path.parent.name
                 }
                 assert node["_target_"] in known, (path, place)
 
 
-def test_the_packaged_targets_are_networks_data_and_ways_to_compute() -> None:
-    targets = {target for known in packaged_targets().values() for target in known}
-    assert {place[0] for place in packaged_targets()} == set(GROUPS)
-    assert packaged_targets()["backbone",] == {"fmsd.models.detector.detector": True}
-    assert packaged_targets()["data",] == {"fmsd.data.selection.Selection": None}
-    assert packaged_targets()["trainer", "strategy"] == {
-        "fmsd.engine.distributed.UnwrappedDDPStrategy": None
-    }
-    assert "fmsd.data.sources.celebdf.scan" in packaged_targets()["data", "source", "tree"]
-    assert packaged_key_path(("data", "others", "far", "tree")) == ("data", "source", "tree")
+def test_the_declared_targets_are_networks_data_and_ways_to_compute() -> None:
+    targets = {target for known in declared_targets().values() for target in known}
+    assert {place[0] for place in declared_targets()} == set(GROUPS)
+    for key_path, target, partial in (
+        (("backbone",), "fmsd.models.detector.detector", True),
+        (("data",), "fmsd.data.selection.Selection", None),
+        (("trainer", "strategy"), "fmsd.engine.distributed.UnwrappedDDPStrategy", None),
+    ):
+        known = declared_targets()[key_path]
+        assert {name: known[name].partial for name in known} == {target: partial}
+        assert known[target].plugin is None
+    assert "fmsd.data.sources.celebdf.scan" in declared_targets()["data", "source", "tree"]
+    assert declared_key_path(("data", "others", "far", "tree")) == ("data", "source", "tree")
     homes = {target.rpartition(".")[0] for target in targets}
     kinds = (
         r"fmsd\.(peft|merge|optim|data\.sources)\.\w+|fmsd\.tracking\.(wandb|mlflow|tensorboard)"
