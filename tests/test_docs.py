@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from fmsd.package_files import CONF
 
@@ -121,6 +122,17 @@ def test_everything_has_its_page_and_the_index_lists_it(folder: str, group: str)
         assert (ROOT / "docs" / folder / page).is_file(), f"docs/{folder}/{page} is missing"
         rows = [line for line in index.splitlines() if f"]({page})" in line]
         assert any(f"`{name}`" in row for row in rows), f"docs/{folder}/index.md lacks {name}"
+
+
+@pytest.mark.parametrize("name", sorted(described("datasets", "data")))
+def test_a_dataset_has_the_roots_and_counts_of_its_configuration_on_its_page(name: str) -> None:
+    page = (ROOT / "docs/datasets" / described("datasets", "data")[name]).read_text()
+    config = (CONF / "data" / f"{name}.yaml").read_text()
+    assert set(re.findall(r"FMSD_\w+", config)) <= set(re.findall(r"FMSD_\w+", page))
+    values = OmegaConf.to_container(OmegaConf.create(config))
+    expected = values.get("expected", {}) if isinstance(values, dict) else {}
+    counts = {str(count) for domains in expected.values() for count in domains.values()}
+    assert counts <= set(re.findall(r"\d+", page.replace(",", "")))
 
 
 @pytest.mark.parametrize("folder", ["verbs", "methods", "datasets", "concepts"])
