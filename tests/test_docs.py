@@ -88,9 +88,7 @@ def broken(page: Path) -> Iterator[str]:
         file, _, anchor = link.partition("#")
         target = page.parent / file if file else page
         if not link.startswith("http") and (
-            not target.exists()
-            or (anchor and anchor not in anchors(target))
-            or "--" in anchor  # mkdocs writes one hyphen where GitHub writes two
+            not target.exists() or (anchor and anchor not in anchors(target))
         ):
             yield link
     for name in FILE.findall(text):
