@@ -1,4 +1,4 @@
-"""Links, file paths and dotted names in the Markdown files resolve."""
+"""Links, file paths and dotted names in the Markdown files resolve; everything has its page."""
 
 import ast
 import functools
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from fmsd.package_files import CONF
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -17,6 +19,18 @@ PAGES = sorted(
 TO_BE_WRITTEN = re.compile(r"NAME|\bmine\b|\bgradient_norm\b|\bclip\b")
 """Files that a reader of docs/extend.md writes."""
 
+OTHER_PAGES = {"verbs": {"index": "manifest"}, "datasets": {"ff++": "ffpp"}}
+"""Pages with another name than what they describe: index.md is the page of its folder."""
+
+DESCRIBED = [
+    ("verbs", "."),
+    ("methods", "method"),
+    ("methods", "wrapper"),
+    ("methods", "merger"),
+    ("datasets", "data"),
+]
+"""Folders of pages, and the folders of `conf/` whose files they describe, one each."""
+
 LINK = re.compile(r"\]\(([^)\s]+)\)|src(?:set)?=\"([^\"]+)\"")
 FILE = re.compile(
     r"(?<![\w/.-])(?:fmsd|conf|docs|tests|benchmarks|experiments)/[\w./+-]*\w\.(?:py|yaml|md|csv|png)"
@@ -24,13 +38,24 @@ FILE = re.compile(
 NAME = re.compile(r"(?<![\w./-])fmsd(?:\.\w+)+(?![\w/])")
 
 
+def without_code(page: Path) -> str:
+    """The text of a page without its blocks of code."""
+    return re.sub(r"```.*?```|^ {4,}.*?$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
 def anchors(page: Path) -> set[str]:
     """Anchors that GitHub gives the headings of a page."""
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     return {
         re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
-        for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        for heading in re.findall(r"^#+ (.*)$", without_code(page), re.MULTILINE)
     }
+
+
+def described(folder: str, group: str) -> dict[str, str]:
+    """The file name of the page of every configuration file that has one."""
+    other = OTHER_PAGES.get(folder, {})
+    names = [path.stem for path in (CONF / group).glob("*.yaml") if path.stem[0] != "_"]
+    return {name: f"{other.get(name, name)}.md" for name in names}
 
 
 @functools.cache
@@ -62,7 +87,9 @@ def broken(page: Path) -> Iterator[str]:
         file, _, anchor = link.partition("#")
         target = page.parent / file if file else page
         if not link.startswith("http") and (
-            not target.exists() or (anchor and anchor not in anchors(target))
+            not target.exists()
+            or (anchor and anchor not in anchors(target))
+            or "--" in anchor  # mkdocs writes one hyphen where GitHub writes two
         ):
             yield link
     for name in FILE.findall(text):
@@ -85,3 +112,30 @@ def test_a_broken_reference_is_noticed(tmp_path: Path) -> None:
         "# A heading\n"
     )
     assert list(broken(page)) == ["gone.md", "#no-heading", "fmsd/gone.py", "fmsd.gone.name"]
+
+
+@pytest.mark.parametrize(("folder", "group"), DESCRIBED)
+def test_everything_has_its_page_and_the_index_lists_it(folder: str, group: str) -> None:
+    index = (ROOT / "docs" / folder / "index.md").read_text()
+    for name, page in described(folder, group).items():
+        assert (ROOT / "docs" / folder / page).is_file(), f"docs/{folder}/{page} is missing"
+        rows = [line for line in index.splitlines() if f"]({page})" in line]
+        assert any(f"`{name}`" in row for row in rows), f"docs/{folder}/index.md lacks {name}"
+
+
+@pytest.mark.parametrize("folder", ["verbs", "methods", "datasets", "concepts"])
+def test_every_page_is_listed_in_the_index_of_its_folder(folder: str) -> None:
+    pages = {path.name for path in (ROOT / "docs" / folder).glob("*.md")} - {"index.md"}
+    listed = {
+        link
+        for match in LINK.findall((ROOT / "docs" / folder / "index.md").read_text())
+        for link in match
+    }
+    assert pages <= listed
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
+def test_a_page_has_one_title(page: str) -> None:
+    text = without_code(ROOT / page)
+    assert text.startswith("# ")
+    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
