@@ -1,5 +1,6 @@
 """The documentation site: whole, readable on a phone, and without the network."""
 
+import html
 import json
 import os
 import posixpath
@@ -7,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,9 +16,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-import yaml
+from markdown_it import MarkdownIt
 
-from fmsd.cli.conf_files import choices, default_choices
+from fmsd.cli.conf_files import choices, default_choices, dotted_values, read_conf_file
+from fmsd.cli.help import help_page
 from fmsd.package_files import CONF
 
 ROOT = Path(__file__).parents[1]
@@ -114,17 +117,14 @@ def test_every_link_leads_to_a_page_and_an_anchor_of_it(outlines: dict[str, Outl
 
 
 @pytest.mark.slow
-def test_every_verb_and_every_key_of_it_is_in_the_command_line(
-    site: Path, outlines: dict[str, Outline]
-) -> None:
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_in_the_command_line_with_what_its_help_shows(verb: str, site: Path) -> None:
     text = (site / "reference/command_line.html").read_text(encoding="utf-8")
-    assert set(VERBS) <= outlines["reference/command_line.html"].anchors
-    for verb in VERBS:
-        section = text.partition(f'id="{verb}"')[2].partition("<h2")[0]
-        keys = yaml.safe_load((CONF / f"{verb}.yaml").read_text()).keys() - {"defaults", "hydra"}
-        missing = {key for key in keys if f"<code>{key}" not in section}
-        assert missing == set(), verb
-        assert all(f"<code>{group}</code>" in section for group in default_choices(verb)), verb
+    section = text.partition(f'<h2 id="{verb}"')[2].partition("<h2")[0]
+    keys, _, rest = help_page(verb).partition("Keys, with")[2].partition("Groups, with")
+    names = re.findall(r"^  ([\w.]+)", keys + rest.partition("Keys of a choice")[0], re.MULTILINE)
+    assert names
+    assert [name for name in names if f"<code>{name}</code>" not in section] == []
 
 
 GROUPS = sorted({group for verb in VERBS for group in default_choices(verb)} | {"loader"})
@@ -140,10 +140,15 @@ def test_every_choice_and_every_key_of_it_is_in_the_configuration(group: str, si
     }
     assert set(choices(group)) <= set(sections)
     for choice in choices(group):
-        values = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text()) or {}
-        for key in values.keys() - {"defaults", "hydra"}:
-            if not key.startswith("_"):
-                assert re.search(rf"<code>(?:[\w.]+\.)?{re.escape(key)}\b", sections[choice]), key
+        shown = set(re.findall(r"<td><code>([^<]+)</code></td>\n<td>", sections[choice]))
+        file = read_conf_file(CONF / group / f"{choice}.yaml")
+        for key, value in dotted_values(file.values, file.package).items():
+            parts = key.split(".")
+            if isinstance(value, dict) or any(part.startswith("_") for part in parts):
+                continue
+            if not {"defaults", "hydra"} & set(parts):  # the key, or a mapping in one line
+                names = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
+                assert names & shown, f"{choice}: {key}"
 
 
 @pytest.mark.slow
@@ -163,8 +168,10 @@ def test_the_python_api_has_public_names_with_their_shapes(
     peft = outlines["reference/python/fmsd.peft.html"].anchors
     assert {"fmsd.peft.mask.Masking", "fmsd.peft.inject.inject"} <= peft
     assert not [name for name in peft if "._" in name]
-    text = (site / "reference/python/fmsd.linalg.html").read_text(encoding="utf-8")
-    assert re.search(r"&quot;rows columns&quot;", text)
+    for page, shape in (("fmsd", "out in"), ("fmsd.optim", "parameters")):
+        text = (site / f"reference/python/{page}.html").read_text(encoding="utf-8")
+        text = html.unescape(re.sub(r"<[^>]+>", "", text))
+        assert f'Float[Tensor, "{shape}"]' in text
 
 
 @pytest.mark.slow
@@ -185,6 +192,27 @@ def test_a_broken_link_and_a_broken_anchor_fail(tmp_path: Path) -> None:
     assert ended.returncode == 1
     for link in ("gone.md", "#no-such-heading", "../fmsd/gone.py"):
         assert re.search(rf"WARNING.*{re.escape(link)}", ended.stderr), link
+
+
+BLOCKS = {"ul", "ol", "li", "pre", "table", "tr", "blockquote", "p", "h2", "h3"}
+
+
+def blocks(text: str) -> Counter[str]:
+    """How many elements of each kind a part of a page has."""
+    return Counter(tag for tag in re.findall(r"<(\w+)[\s>]", text) if tag in BLOCKS)
+
+
+@pytest.mark.slow
+def test_pages_have_the_lists_tables_and_code_that_a_repository_shows(site: Path) -> None:
+    commonmark = MarkdownIt("commonmark").enable("table")
+    pages = {path.relative_to(ROOT / "docs"): path for path in (ROOT / "docs").rglob("*.md")}
+    for name in ("experiments", "benchmarks"):
+        pages[Path(f"{name}.md")] = ROOT / name / "README.md"
+    pages[Path("changelog.md")] = ROOT / "CHANGELOG.md"
+    for page, path in pages.items():
+        built = (site / page.with_suffix(".html")).read_text(encoding="utf-8")
+        article = built.partition("<article")[2].partition("</article>")[0]
+        assert blocks(article) == blocks(commonmark.render(path.read_text())), page
 
 
 WIDTH = 390
@@ -214,7 +242,8 @@ def test_no_page_scrolls_sideways_on_a_phone_or_asks_the_network(
 def test_the_search_finds_a_method_in_files_that_nobody_serves(browser: Any, site: Path) -> None:
     tab = browser.new_page(viewport={"width": 1440, "height": 900})
     tab.goto((site / "index.html").as_uri())
-    tab.locator("input.md-search__input").fill("aligned gradients")
+    tab.locator("input.md-search__input").click()
+    tab.keyboard.type("aligned gradients", delay=20)
     found = tab.locator(".md-search-result__item a").first
     found.wait_for(timeout=20_000)
     assert found.get_attribute("href")

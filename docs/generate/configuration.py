@@ -8,7 +8,7 @@ from comments import code, prose, row
 from navigation import verbs
 from repository import Place
 
-from fmsd.cli.conf_files import base_files, choices, default_choices, read_conf_file
+from fmsd.cli.conf_files import base_files, choices, default_choices, dotted_values, read_conf_file
 from fmsd.cli.help import Key, file_header, file_keys
 from fmsd.package_files import CONF
 
@@ -141,7 +141,7 @@ def _page(group: str) -> str:
 def _summary(group: str, name: str) -> str:
     """The first sentence of a file's description."""
     about = file_header(_file(group, name))[0].removeprefix("Claim: ")
-    return prose(re.split(r"(?<=[a-z)\d]{2}[.:]) ", about, maxsplit=1)[0])
+    return prose(re.split(r"(?<=[a-z)\d]{2}\.) ", about, maxsplit=1)[0])
 
 
 def _section(group: str, name: str) -> str:
@@ -153,7 +153,7 @@ def _section(group: str, name: str) -> str:
     parts.append(prose(about))
     if examples:
         parts.append("\n".join(["```bash", *examples, "```"]))
-    parts.append("\n".join(f"- {fact}" for fact in _facts(group, name)))
+    parts.append("; ".join(_facts(group, name)) + ".")
     rows = [
         row(code(key.name), code(key.value), prose(key.about))
         for key in _keys(file, ".".join(map(str, conf_file.package)))
@@ -168,7 +168,7 @@ def _facts(group: str, name: str) -> list[str]:
     file = _file(group, name)
     package, values = read_conf_file(file)
     below = ".".join(map(str, package))
-    facts = [f"keys below `{below}`" if below else "keys at the top level"]
+    facts = [f"Keys below `{below}`" if below else "Keys at the top level"]
     target = values.get("_target_") or (values.get(group) or {}).get("_target_", "")
     if target:
         facts.append(f"calls `{target}`")
@@ -199,10 +199,19 @@ def _bases(file: Path) -> list[Base]:
 
 
 def _keys(file: Path, package: str) -> list[Key]:
-    """The keys of one file; those without a comment have that of a file it is based on."""
+    """The keys of one file; those without a comment have that of a file it is based on.
+
+    Lists that begin in the line below their key are included.
+    """
     prefix = f"{package}." if package else ""
     abouts: dict[str, str] = {}
     for base in base_files(file):
         abouts |= {key.name: key.about for key in file_keys(base, prefix) if key.about}
-    keys = file_keys(file, prefix)
+    values = dotted_values(*reversed(read_conf_file(file)))
+    keys = [
+        key._replace(value=f"[{', '.join(map(str, values[key.name]))}]")
+        if not key.value and isinstance(values.get(key.name), list)
+        else key
+        for key in file_keys(file, prefix)
+    ]
     return [key._replace(about=abouts.get(key.name, "")) for key in keys if key.value or key.about]

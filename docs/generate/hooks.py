@@ -8,17 +8,19 @@ import configuration
 import notebooks
 import python_api
 from links import PICTURE, RepositoryLinks, SiteLinks
+from lists import indent_by_four
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from navigation import expand
 from repository import ROOT, outside_pages, title
 
-EXAMPLES = """# Examples
-
-Notebooks and packages of `examples/`, each a few minutes long on a CPU.
-
+LAST_FOUND = """---
+search:
+  boost: 0.3
+---
 """
+"""Puts the references behind the other pages in the results of a search."""
 
 
 class Site:
@@ -44,12 +46,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
         command_line.PAGE: command_line.page(),
     }
     for page, text in generated.items():
-        files.append(File.generated(config, page, content=text))
-    examples = [page for page in origins if page.startswith("examples/")]
-    if examples and "examples/index.md" not in origins:
-        entries = [f"- [{title(_text(files, page))}]({Path(page).name})" for page in examples]
-        text = EXAMPLES + "\n".join(entries) + "\n"
-        files.append(File.generated(config, "examples/index.md", content=text))
+        files.append(File.generated(config, page, content=LAST_FOUND + text))
     titles = {page.src_uri: title(page.content_string) for page in files.documentation_pages()}
     config.nav = expand(config.nav or [], titles.keys(), titles)
     places = configuration.places() | python_api.places()
@@ -58,14 +55,10 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     return files
 
 
-def _text(files: Files, page: str) -> str:
-    return files.src_uris[page].content_string
-
-
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
-    """Notes which page is rendered, for its links."""
+    """Notes which page is rendered, for its links, and adapts its Markdown."""
     Site.links.page = page.file.src_uri
-    return PICTURE.sub(r"![\g<alt>](\g<src>)", markdown)
+    return indent_by_four(PICTURE.sub(r"![\g<alt>](\g<src>)", markdown))
 
 
 def on_post_build(*, config: MkDocsConfig) -> None:

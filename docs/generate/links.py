@@ -94,7 +94,10 @@ class _LinkProcessor(Treeprocessor):
         self.links = links
 
     def run(self, root: ET.Element) -> None:
-        """Turns the links below an element."""
+        """Turns the links below an element; in code in a table, frees the bars of their marks."""
+        for cell in (*root.iter("td"), *root.iter("th")):
+            for code in cell.iter("code"):
+                code.text = AtomicString((code.text or "").replace("\\|", "|"))
         self._turn(root, linked=False)
 
     def _turn(self, element: ET.Element, linked: bool) -> None:
