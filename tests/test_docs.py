@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from fmsd.package_files import CONF
 
@@ -87,9 +88,7 @@ def broken(page: Path) -> Iterator[str]:
         file, _, anchor = link.partition("#")
         target = page.parent / file if file else page
         if not link.startswith("http") and (
-            not target.exists()
-            or (anchor and anchor not in anchors(target))
-            or "--" in anchor  # mkdocs writes one hyphen where GitHub writes two
+            not target.exists() or (anchor and anchor not in anchors(target))
         ):
             yield link
     for name in FILE.findall(text):
@@ -121,6 +120,18 @@ def test_everything_has_its_page_and_the_index_lists_it(folder: str, group: str)
         assert (ROOT / "docs" / folder / page).is_file(), f"docs/{folder}/{page} is missing"
         rows = [line for line in index.splitlines() if f"]({page})" in line]
         assert any(f"`{name}`" in row for row in rows), f"docs/{folder}/index.md lacks {name}"
+
+
+@pytest.mark.parametrize("name", sorted(described("datasets", "data")))
+def test_the_page_of_a_dataset_has_its_variable_and_its_counts(name: str) -> None:
+    file = ROOT / "docs/datasets" / described("datasets", "data")[name]
+    page, config = file.read_text(), (CONF / "data" / f"{name}.yaml").read_text()
+    if re.search(r"^ *root: \$\{(?!cache)", config, re.MULTILINE):
+        assert f"`FMSD_{file.stem.upper()}`" in page
+    values = OmegaConf.to_container(OmegaConf.create(config))
+    expected = values.get("expected", {}) if isinstance(values, dict) else {}
+    counts = {str(count) for domains in expected.values() for count in domains.values()}
+    assert counts <= set(re.findall(r"\d+", page.replace(",", "")))
 
 
 @pytest.mark.parametrize("folder", ["verbs", "methods", "datasets", "concepts"])
