@@ -31,7 +31,7 @@ type: .venv/installed-dev ## Check types
 	$(BIN)/pyright
 
 docs: .venv/installed-dev ## Build the documentation into site/ without network; broken links fail
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/installed-dev ## Run every benchmark
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
