@@ -207,7 +207,8 @@ def _keys(file: Path, package: str) -> list[Key]:
     abouts: dict[str, str] = {}
     for base in base_files(file):
         abouts |= {key.name: key.about for key in file_keys(base, prefix) if key.about}
-    values = dotted_values(*reversed(read_conf_file(file)))
+    conf_file = read_conf_file(file)
+    values = dotted_values(conf_file.values, conf_file.package)
     keys = [
         key._replace(value=f"[{', '.join(map(str, values[key.name]))}]")
         if not key.value and isinstance(values.get(key.name), list)

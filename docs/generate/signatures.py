@@ -48,4 +48,4 @@ def _quote(expression: Any) -> None:
         return
     if isinstance(inside, griffe.ExprTuple):
         shape = str(inside.elements[-1]).strip("\"' ")  # one name is set in for the sake of linters
-        inside.elements[-1] = f'"{shape}"'
+        inside.elements = [*inside.elements[:-1], f'"{shape}"']
