@@ -1,14 +1,19 @@
-"""Links, file paths and dotted names in the Markdown files resolve; everything has its page."""
+"""Links, paths, names and commands in the Markdown files work; everything has its page."""
 
 import ast
 import functools
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from fmsd.cli.conf_files import groups
+from fmsd.cli.overrides import to_hydra_overrides
 from fmsd.package_files import CONF
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +41,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|src(?:set)?=\"([^\"]+)\"")
 FILE = re.compile(
     r"(?<![\w/.-])(?:fmsd|conf|docs|tests|benchmarks|experiments)/[\w./+-]*\w\.(?:py|yaml|md|csv|png)"
 )
+COMMAND = re.compile(r"^ {4}((?:fmsd|python train\.py) .*)$", re.MULTILINE)
 NAME = re.compile(r"(?<![\w./-])fmsd(?:\.\w+)+(?![\w/])")
 
 
@@ -150,3 +156,32 @@ def test_a_page_has_one_title(page: str) -> None:
     text = without_code(ROOT / page)
     assert text.startswith("# ")
     assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+
+
+def commands() -> set[str]:
+    """The commands on all pages that Hydra composes from the shipped configuration files."""
+    texts = (re.sub(r" \\\n +", " ", (ROOT / page).read_text()) for page in PAGES)
+    found = {command for text in texts for command in COMMAND.findall(text)}
+    other = re.compile(r" --|fmsd (VERB|reproduce|completion)|mypkg|=mine\b")
+    return {command for command in found if not other.search(command)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(commands()))
+def test_the_commands_on_the_pages_compose(command: str) -> None:
+    program, verb, *arguments = shlex.split(command, comments=True)
+    verb = "train" if program == "python" else verb
+    arguments = [argument for argument in arguments if argument != "..."]
+    overrides = [
+        override
+        for override in to_hydra_overrides(verb, arguments, groups(verb))
+        if override != "-m" and not override.startswith(("hydra/", "hydra.launcher", "hydra.swee"))
+    ]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    single = [
+        override
+        for override, one in zip(overrides, parsed, strict=True)
+        if not one.is_sweep_override()
+    ]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        assert hydra.compose(verb, single) is not None
