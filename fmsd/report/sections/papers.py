@@ -20,7 +20,7 @@ class Reference(NamedTuple):
     Args:
         text: authors, year, title and venue.
         link: name and address; None without an address.
-        use: what of which rows cites it.
+        use: what cites it, in which rows.
     """
 
     text: str
@@ -37,12 +37,13 @@ def references(cited: Mapping[str, CitedPapers]) -> Iterator[Reference]:
     for key in sorted({key for row in cited.values() for key in row.parts}):
         rows = [label for label, row in cited.items() if key in row.parts]
         parts = sorted(set.union(*(cited[label].parts[key] for label in rows)))
-        where = f"in {len(rows)} of {len(cited)} rows"
+        where = f"{len(rows)} of {len(cited)} rows"
         if len(rows) == len(cited):
-            where = "in every row"
+            where = "every row"
         elif len(rows) <= MANY_ROWS:
-            where = f"in {'; '.join(rows)}"
-        yield Reference(papers()[key].reference, papers()[key].link, f"{', '.join(parts)}, {where}")
+            where = f"row{'s' if len(rows) > 1 else ''} {'; '.join(rows)}"
+        use = f"for {', '.join(parts)} ({where})"
+        yield Reference(papers()[key].reference, papers()[key].link, use)
 
 
 def papers_section(overview: Overview) -> Section:
@@ -63,5 +64,5 @@ def papers_markdown(overview: Overview) -> str:
     lines = []
     for text, link, use in references(overview.cited_papers):
         address = f", [{escape_markdown(link[0])}]({link[1]})" if link else ""
-        lines.append(f"- {escape_markdown(text)}{address}: {escape_markdown(use)}\n")
+        lines.append(f"- {escape_markdown(text)}{address}, {escape_markdown(use)}\n")
     return f"\n## Papers\n\n{''.join(lines)}"
