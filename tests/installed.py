@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fmsd.citations import papers
 from fmsd.cli.declared_targets import declared_targets
 from fmsd.plugins import plugins
 from tests.conftest import ROOT
@@ -67,3 +68,4 @@ def forget() -> None:
     """Drops what was found of installed plugins."""
     plugins.cache_clear()
     declared_targets.cache_clear()
+    papers.cache_clear()

@@ -46,6 +46,7 @@ def grow(folder: Path) -> Path:
                 inverted,
                 datasets=("ff", "celeb", "dfdc"),
                 shift=shift,
+                choices={"method": method},
             )
             if seed:
                 continue
@@ -105,6 +106,7 @@ SECTIONS = (
     "explanations",
     "cost",
     "protocol",
+    "papers",
     "repeat",
 )
 
@@ -146,7 +148,9 @@ def test_the_page_is_whole_and_needs_no_other_file(page: Path) -> None:
     assert outline.open == []
     assert len(set(outline.ids)) == len(outline.ids)
     assert set(SECTIONS) <= set(outline.ids)
-    assert all(address.startswith(("#", "data:")) for address in outline.addresses)
+    papers = {link for link in outline.addresses if link.startswith("https://arxiv.org/abs/")}
+    assert papers  # links, which a browser follows only by a click
+    assert all(address.startswith(("#", "data:")) for address in {*outline.addresses} - papers)
     assert {address[1:] for address in outline.addresses if address.startswith("#")} <= set(
         outline.ids
     )
@@ -163,7 +167,7 @@ def test_parts_without_anything_to_show_are_left_out(tmp_path: Path) -> None:
         name
         for name in Outline((tmp_path / "out" / "report.html").read_text()).ids
         if name in SECTIONS
-    ] == [*("results", "curves", "scores", "calibration", "cost", "protocol", "repeat")]
+    ] == [*("results", "curves", "scores", "calibration", "cost", "protocol", "papers", "repeat")]
 
 
 def test_pictures_show_the_best_rows_of_many() -> None:

@@ -169,6 +169,14 @@ def report(config: DictConfig, folder: Path, command: list[str]) -> None:
     )
 
 
+def cite(config: DictConfig, folder: Path, command: list[str]) -> None:
+    """fmsd cite: prints or writes the BibTeX of what runs used."""
+    from fmsd.tasks import cite as task
+
+    paths = (config.run, config.runs, config.out)
+    task.cite(*(None if path is None else Path(path).expanduser() for path in paths))
+
+
 def reproduce(arguments: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
     """fmsd reproduce: runs other verbs, one after the other, each with its own configuration.
 
@@ -237,6 +245,7 @@ VERBS = {
     "doctor": Verb(doctor),
     "pack": Verb(pack),
     "report": Verb(report),
+    "cite": Verb(cite),
     "dashboard": Verb(dashboard),
 }
 """The verbs that Hydra configures; `reproduce` runs them."""
