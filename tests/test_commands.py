@@ -268,6 +268,16 @@ MISTAKES = [
     (["evaluate", "run=x", "data.frames=3"], "unless data=NAME is given, too"),
     (["evaluate", "nowhere(1)"], "nowhere(1) is not the folder of a trained run"),
 ]
+    (
+        ["train", "trainer=ddp", "trainer.devices=null"],
+        "trainer.devices=null is no number of devices; give a number, auto for all of them",
+    ),
+    (["train", "trainer.devices=0"], "trainer.devices=0 is no number of devices"),
+    (["train", "trainer.devices=two"], "trainer.devices=two is no number of devices"),
+    (["train", "trainer=ddp", "trainer.devices=[]"], "trainer.devices=[] is no number of devices"),
+    (["train", "trainer=ddp", "trainer.num_nodes=null"], "trainer.num_nodes=null must be a whole"),
+    (["train", "trainer.log_every_n_steps=null"], "must be a whole number from 0; give e.g."),
+    (["train", "trainer.max_epochs=1.5"], "trainer.max_epochs=1.5 must be a whole number from -1"),
 
 
 @pytest.mark.slow
@@ -354,6 +364,40 @@ def test_a_folder_that_cannot_be_made_is_named_with_another_way(
 
 
 def test_an_error_of_another_file_is_no_refusal(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "hydra.run.dir=~nosuchuser/x"],
+        ["train", "resume=~nosuchuser/x"],
+        ["train", "data=folder", "data.root=~nosuchuser/x"],
+        ["train", "data=folder", "data.root=x", "backbone.weights=~nosuchuser/x"],
+        ["evaluate", "run=~nosuchuser/x"],
+        ["fold", "run=x", "out=~nosuchuser/x"],
+        ["fold", "run=~nosuchuser/x", "out=x"],
+        ["merge", "experts=[~nosuchuser/x,y]", "out=x"],
+        ["merge", "experts=[a,b]", "out=~nosuchuser/x"],
+        ["index", "data=folder", "data.root=x", "out=~nosuchuser/x"],
+        ["index", "data=folder", "data.manifest=~nosuchuser/x", "out=x"],
+        ["doctor", "data=folder", "data.root=x", "out=~nosuchuser/x"],
+        ["extract", "data=folder", "data.root=x", "detector.weights=~nosuchuser/x", "out=y"],
+        ["pack", "data=folder", "data.root=x", "out=~nosuchuser/x"],
+        ["report", "runs=~nosuchuser/x"],
+        ["report", "runs=x", "out=~nosuchuser/x"],
+        ["reproduce", "generalise", "out=~nosuchuser/x"],
+    ],
+    ids=" ".join,
+)
+def test_a_home_folder_that_is_not_there_is_named(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "There is no home folder for ~nosuchuser/x; write the whole path" in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
     elsewhere = FileExistsError(17, "File exists", "/elsewhere/cache")
     assert output_error(elsewhere, [tmp_path / "run"]) is None
     assert (

@@ -13,6 +13,7 @@ from fmsd.cli.hydra_compat import group_choices
 from fmsd.data.name_overrides import as_names
 from fmsd.errors import InputError
 from fmsd.package_files import EMBEDDED
+from fmsd.paths import expand_home
 
 
 def make_paths_absolute(data: DictConfig) -> None:
@@ -25,7 +26,7 @@ def make_paths_absolute(data: DictConfig) -> None:
 
 def absolute_path(path: str) -> str:
     """The absolute path; the name of a file inside this package (`package:FILE`) stays."""
-    return path if path.startswith(EMBEDDED) else str(Path(path).expanduser().absolute())
+    return path if path.startswith(EMBEDDED) else str(expand_home(path).absolute())
 
 
 def add_test_sources(data: DictConfig) -> None:

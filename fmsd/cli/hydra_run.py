@@ -166,7 +166,7 @@ def run_job(command: Command, config: DictConfig) -> float | None:
     first = os.environ.get("SLURM_PROCID", "0") == "0"  # of the processes of a SLURM job
     notes = os.environ.get(SWEEP)
     out = config.get("out")
-    command.outputs = [folder, *([] if out is None else [Path(out).expanduser().absolute()])]
+    command.outputs = [folder, *([] if out is None else [Path(absolute_path(out))])]
 
     def work() -> JobOutcome:
         return run_to_end(
