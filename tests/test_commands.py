@@ -144,7 +144,7 @@ def test_the_examples_of_help_are_commands_that_compose(
     examples = file_header(CONF / f"{verb}.yaml")[1]
     assert len(examples) >= 2
     for example in examples:
-        program, name, *words = shlex.split(example)
+        program, name, *words = [word for word in shlex.split(example) if word != "--json"]
         assert (program, name) == ("fmsd", verb)
         overrides = [word for word in to_hydra_overrides(verb, words, groups(verb)) if word != "-m"]
         parsed = OverridesParser.create().parse_overrides(overrides)
@@ -205,8 +205,9 @@ def test_comments_and_examples_of_help_go_on_in_the_next_line(tmp_path: Path) ->
     ]
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
+@pytest.mark.parametrize("words", [["--version"], ["-V"], ["version"]])
+def test_the_version_is_told(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
     assert re.fullmatch(r"fmsd \d+\.\d+\.\S+", capsys.readouterr().out.strip())
 
 

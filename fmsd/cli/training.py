@@ -16,6 +16,7 @@ from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
 from fmsd.cli.loaded_runs import is_finished, load_interrupted_run
 from fmsd.cli.refusal import override_text
 from fmsd.errors import InputError
+from fmsd.json_output import open_document
 from fmsd.quoting import hydra_quote
 from fmsd.runs.folder import Run
 
@@ -40,6 +41,8 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
             log.info("%s is finished: skipped.", folder)
             return 0
     if (code := run_in_processes(config, folder)) is not None:
+        if code == 0 and open_document() is not None:  # what they print went to stderr
+            task.print_results(Run(folder))
         return code
     task.train(
         session.Request(
@@ -154,9 +157,6 @@ def run_in_processes(config: DictConfig, folder: Path) -> int | None:
     return launch(["-m", "fmsd", "train", *settings.overrides.task, *single_job, *files], count)
 
 
-def process_count(trainer: DictConfig) -> int:
-    """The number of processes that a trainer needs on this machine.
-
 LEAST = {"max_epochs": -1, "num_nodes": 1, "log_every_n_steps": 0, "num_sanity_val_steps": -1}
 """Whole numbers among the arguments of Lightning's trainer, each with the least that it takes."""
 
@@ -188,16 +188,19 @@ def check_trainer(trainer: DictConfig) -> None:
             )
 
 
+def process_count(trainer: DictConfig) -> int:
+    """The number of processes that a trainer needs on this machine.
+
     Raises:
         InputError: see `check_trainer`; or it needs several machines, and nothing has started a
             process for each of their devices.
     """
     from fmsd.engine.launcher import device_indices, is_launched
 
+    check_trainer(trainer)
     strategy, devices = trainer.get("strategy"), trainer.get("devices", 1)
     if not isinstance(strategy, DictConfig):
         return 1
-    check_trainer(trainer)
     if trainer.get("num_nodes", 1) > 1 and not is_launched(os.environ):
         raise InputError(
             f"trainer.num_nodes={trainer.num_nodes} needs something that starts a process per "

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from fmsd.checks import check_choice
-from fmsd.console import print_table
+from fmsd.console import print_place, print_table
 from fmsd.errors import InputError
 from fmsd.figures import style
 from fmsd.metrics.table import LEVELS
@@ -18,6 +18,7 @@ from fmsd.report.markup import (
     header,
     latex_tables,
     markdown_tables,
+    plain_rows,
     terminal_caption,
     terminal_rows,
 )
@@ -167,7 +168,14 @@ def print_tables(tables: Iterable[Table], count: int, runs: Path) -> None:
     """
     for table in tables:
         caption = terminal_caption(table, count, runs)
-        print_table(table.title, header(table), terminal_rows(table), caption)
+        print_table(
+            table.title,
+            header(table),
+            terminal_rows(table),
+            caption,
+            name="differences" if table.has_differences else "results",
+            records=plain_rows(table),
+        )
 
 
 def report_forgeries(
@@ -189,7 +197,7 @@ def report_forgeries(
     if out is not None:
         write_tables(out, FILES["domain"], forgeries.tidy, forgeries.tables.values())
         style.write_png(plot_forgeries(forgeries.tables["video"]), out / "domains.png")
-        print(f"The tables lie in {out}")
+        print_place(f"The tables lie in {out}", out)
     return forgeries.tidy
 
 
@@ -200,7 +208,7 @@ def write_report(out: Path, overview: Overview, tidy: pl.DataFrame) -> pl.DataFr
     tables = (*main, *overview.differences, *overview.robustness_tables.values())
     write_tables(out, FILES["dataset"], tidy, tables)
     write_text(out / "report.html", report_page(overview))
-    print(f"The report lies in {out}; open {out / 'report.html'} in a browser")
+    print_place(f"The report lies in {out}; open {out / 'report.html'} in a browser", out)
     return tidy
 
 
