@@ -39,6 +39,11 @@ def read_conf_file(file: Path, group: str | None = None) -> ConfFile:
     return ConfFile(tuple(name.split(".")) if name else (), yaml.safe_load(text) or {})
 
 
+def choice_file(group: str, choice: str) -> Path:
+    """The file of a choice."""
+    return CONF / group / f"{choice}.yaml"
+
+
 def walk(node: Any, key_path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     """Yields a value and all that nested mappings and lists hold, each with its key path.
 

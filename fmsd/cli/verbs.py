@@ -153,6 +153,13 @@ def doctor(config: DictConfig, folder: Path, command: list[str]) -> int:
     return 0 if healthy else 1
 
 
+def roots(config: DictConfig, folder: Path, command: list[str]) -> int:
+    """fmsd roots: shows where the datasets lie."""
+    from fmsd.cli.roots_table import print_roots
+
+    return 0 if print_roots() else 1
+
+
 def report(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd report: writes many runs as tables and one page."""
     from fmsd.tasks import report as task
@@ -237,6 +244,7 @@ VERBS = {
     "index": Verb(index),
     "doctor": Verb(doctor),
     "pack": Verb(pack),
+    "roots": Verb(roots),
     "report": Verb(report),
     "dashboard": Verb(dashboard),
 }
