@@ -268,7 +268,6 @@ MISTAKES = [
     (["evaluate"], "fmsd evaluate needs run; give it as run=PATH."),
     (["evaluate", "run=x", "data.frames=3"], "unless data=NAME is given, too"),
     (["evaluate", "nowhere(1)"], "nowhere(1) is not the folder of a trained run"),
-]
     (
         ["train", "trainer=ddp", "trainer.devices=null"],
         "trainer.devices=null is no number of devices; give a number, auto for all of them",
@@ -279,6 +278,7 @@ MISTAKES = [
     (["train", "trainer=ddp", "trainer.num_nodes=null"], "trainer.num_nodes=null must be a whole"),
     (["train", "trainer.log_every_n_steps=null"], "must be a whole number from 0; give e.g."),
     (["train", "trainer.max_epochs=1.5"], "trainer.max_epochs=1.5 must be a whole number from -1"),
+]
 
 
 @pytest.mark.slow
@@ -364,7 +364,6 @@ def test_a_folder_that_cannot_be_made_is_named_with_another_way(
     assert "has a name that is too long for the file system" in capsys.readouterr().err
 
 
-def test_an_error_of_another_file_is_no_refusal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
@@ -399,6 +398,7 @@ def test_a_home_folder_that_is_not_there_is_named(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_of_another_file_is_no_refusal(tmp_path: Path) -> None:
     elsewhere = FileExistsError(17, "File exists", "/elsewhere/cache")
     assert output_error(elsewhere, [tmp_path / "run"]) is None
     assert (

@@ -35,6 +35,7 @@ USAGE = """fmsd VERB [overrides...]
   index      data=NAME out=FILE.parquet    scan a dataset once and write its manifest
   doctor     data=NAME [out=FILE.json]    report what is wrong with a copy of a dataset, and which
              shortcuts it offers
+  roots      show where each dataset lies, and what sets that
   pack       data=NAME out=FOLDER [size=1G]    write a dataset's images into a few large tars
   report     runs=FOLDER [by=domain] [out=FOLDER]    show many runs as tables and one page, by test
              dataset or by forgery
@@ -45,6 +46,7 @@ USAGE = """fmsd VERB [overrides...]
 fmsd VERB --help shows the keys of a verb. Overrides are Hydra's: group=choice, key=value, -m for a
 sweep over comma-separated values, --cfg job to print the resulting configuration,
 --config-dir=FOLDER for configuration files of your own, --json for a command's tables as JSON.
+fmsd completion bash (or zsh, fish) prints a script that completes commands in that shell.
 Example: fmsd train method=fmsd data=ff++ data.root=/data/ff++"""
 
 HELP = ("-h", "--help", "help")
@@ -104,7 +106,7 @@ def dispatch(arguments: list[str]) -> int:
         arguments = [arguments[1], HELP[0], *arguments[2:]]
     verb, *overrides = arguments or [HELP[0]]
     verbs = sorted(path.stem for path in CONF.glob("*.yaml"))
-    if (text := text_about(verb)) is not None:
+    if (text := text_about(verb, overrides, verbs)) is not None:
         print(text)
         return 0
     if verb not in verbs:
@@ -128,13 +130,19 @@ def dispatch(arguments: list[str]) -> int:
     return run(verb, to_hydra_overrides(verb, overrides, groups(verb)))
 
 
-def text_about(verb: str) -> str | None:
-    """The version or the usage; None for any other verb."""
+def text_about(verb: str, arguments: list[str], verbs: list[str]) -> str | None:
+    """The version, the usage or the completion of the shells; None for any other verb."""
     if verb in VERSION:
         return f"fmsd {installed_version()}"
     if verb in HELP:
         return USAGE
-    return None
+    if verb not in ("completion", "_complete"):
+        return None
+    from fmsd.cli.completion import replies, shell_script
+
+    if verb == "completion":
+        return shell_script(" ".join(arguments)).rstrip()
+    return "\n".join(replies(arguments, verbs))
 
 
 def installed_version() -> str:
