@@ -14,7 +14,7 @@ from fmsd.cli.json_flag import TABLE_VERBS
 from fmsd.cli.main import main
 from fmsd.cli.verbs import VERBS
 from fmsd.console import print_table
-from fmsd.json_output import FORMAT, write_document
+from fmsd.json_output import FORMAT, no_document, write_document
 from tests.conftest import fmsd_command, grow_tree
 from tests.runs import finished, method_runs
 from tests.test_sweeps import TINY as SWEEP
@@ -111,6 +111,26 @@ def test_an_error_of_the_program_is_in_the_document_and_raised(
         raise ZeroDivisionError("of no use")
     found = json.loads(capsys.readouterr().out)
     assert (found["error"], found["exit_code"]) == ("ZeroDivisionError: of no use", 1)
+
+
+def test_a_command_that_runs_others_has_their_documents(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with write_document("reproduce") as outer:
+        print_table("t", ["a"], [["1"]], name="own", records=[{"a": 1}])
+        assert main(["--version"]) == 0
+        with no_document():  # a job of a sweep
+            print_table("of a job", ["a"], [["1"]], name="job", records=[{"a": 1}])
+        outer.exit_code = main(["report", "runs=/nowhere"])
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert [(step["verb"], step["exit_code"]) for step in found["steps"]] == [
+        ("--version", 0),
+        ("report", 2),
+    ]
+    assert found["error"] == found["steps"][1]["error"] == "There is no finished run below /nowhere"
+    assert found["tables"] == {"own": [{"a": 1}]}
+    assert "of a job" in captured.err
 
 
 @pytest.mark.parametrize("verb", sorted({*VERBS} - {*TABLE_VERBS}))

@@ -178,6 +178,12 @@ def test_a_faulty_file_is_refused_by_its_name(
     assert capsys.readouterr().err == f"fmsd: {raised.value}\n"
 
 
+def test_a_variable_with_an_unknown_home_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMSD_DFD", "~nosuchuser/x")
+    with pytest.raises(InputError, match=r"FMSD_DFD: There is no home folder for ~nosuchuser/x"):
+        roots.find_root("dfd")
+
+
 def test_an_empty_file_sets_nothing(place: Path) -> None:
     write(place, "# nothing yet\n")
     assert roots.find_root("dfd") is None

@@ -21,7 +21,7 @@ from fmsd.safe_yaml import LOADER, check_yaml
 FILE = "FMSD_ROOTS"
 """The environment variable that names the file."""
 
-LOOKUP = re.compile(r"^ *root: *\$\{root:([^,}\s]+)(?:, *([^,}\s]+))?\}", re.MULTILINE)
+LOOKUP = re.compile(r"^ *root: *[\"']?\$\{root:([^,}\s]+)(?:, *([^,}\s]+))?\}", re.MULTILINE)
 """The line of a data file that looks up its root."""
 
 JSON_FILE = re.compile(r"^ +file: *(\S+\.json)\b", re.MULTILINE)
@@ -87,7 +87,7 @@ def find_root(name: str, shared: str | None = None) -> Root | None:
         if key is None:
             continue
         if value := os.environ.get(variable(key)):
-            return Root(expand_home(value), variable(key), key)
+            return Root(_expand(value, variable(key)), variable(key), key)
         file = roots_file()
         if file is not None and (path := read_roots(file).get(key)) is not None:
             return Root(path, str(file), key)
@@ -189,16 +189,28 @@ def _known(name: str, before: dict[str, Path], file: Path) -> str:
     return name
 
 
+def _expand(text: str, place: str) -> Path:
+    """A path without `~`.
+
+    Args:
+        place: where it is set.
+
+    Raises:
+        InputError: there is no such home folder.
+    """
+    try:
+        return expand_home(text)
+    except InputError as error:
+        raise InputError(f"{place}: {error.message}", "write the whole path") from error
+
+
 def _absolute(name: str, text: str, file: Path) -> Path:
     """The root of a dataset in the file.
 
     Raises:
         InputError: it is not absolute.
     """
-    try:
-        path = expand_home(text)
-    except InputError as error:
-        raise InputError(f"{name} in {file}: {error.message}", "write the whole path") from error
+    path = _expand(text, f"{name} in {file}")
     if not path.is_absolute():
         raise InputError(
             f"{name}: {text} in {file} is not an absolute path",
