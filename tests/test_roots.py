@@ -9,11 +9,13 @@ import hydra
 import pytest
 
 from fmsd.cli import roots
+from fmsd.cli.completion import candidates
 from fmsd.cli.data_config import add_test_sources
 from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
 from tests.conftest import fmsd_command, grow_tree
+from tests.installed import on_path, write_package
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +247,25 @@ def test_the_table_shows_what_sets_a_root_and_whether_it_is_there(
     printed = capsys.readouterr().out
     assert "FMSD_DF40" in printed
     assert str(file) in printed
+
+
+def test_the_dataset_of_an_installed_package_has_its_root(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = (
+        "defaults: [_dataset, _self_]\nname: own_faces\nroot: ${root:own_faces,deepfakebench}\n"
+        "source: {_target_: fmsd.data.sources.folder.scan, _partial_: true}\n"
+    )
+    package = write_package(place, "roots_plugin", {"conf/data/own_faces.yaml": data})
+    write(place, f"own_faces: {folder(place, 'faces')}\n")
+    with pytest.raises(InputError, match="names own_faces, which is no dataset"):
+        roots.find_root("own_faces")
+    with on_path(package):
+        assert main(["train", "data=own_faces", "--cfg", "job", "--resolve"]) == 0
+        assert f"root: {place / 'faces'}\n" in capsys.readouterr().out
+        assert candidates(["train", "data=own"], ["train"]) == ["data=own_faces"]
+        _, rows = table(capsys)
+    assert rows["own_faces"]["root"] == str(place / "faces")
 
 
 @pytest.mark.slow

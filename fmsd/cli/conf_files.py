@@ -64,11 +64,6 @@ def choice_file(group: str, choice: str) -> Path:
     )
 
 
-def choice_file(group: str, choice: str) -> Path:
-    """The file of a choice."""
-    return CONF / group / f"{choice}.yaml"
-
-
 def walk(node: Any, key_path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     """Yields a value and all that nested mappings and lists hold, each with its key path.
 
