@@ -225,7 +225,7 @@ def typed(shell: Sequence[str], place: Path, begin: str, keys: str, wanted: str)
     def wait_for(text: str) -> None:
         nonlocal shown
         end = time.monotonic() + 20
-        while text not in shown and time.monotonic() < end:
+        while text not in plain(shown) and time.monotonic() < end:
             if select.select([terminal], [], [], 0.1)[0]:
                 try:
                     shown += os.read(terminal, 4096).decode(errors="replace")
@@ -234,7 +234,7 @@ def typed(shell: Sequence[str], place: Path, begin: str, keys: str, wanted: str)
 
     try:
         os.write(terminal, f"{begin}; echo re''ady\n".encode())
-        wait_for("ready\r\n")
+        wait_for("ready\n")
         shown = ""
         os.write(terminal, keys.encode())
         wait_for(wanted)
@@ -242,6 +242,11 @@ def typed(shell: Sequence[str], place: Path, begin: str, keys: str, wanted: str)
         os.close(terminal)
         os.kill(process, 9)
         os.waitpid(process, 0)
+    return plain(shown)
+
+
+def plain(shown: str) -> str:
+    """What a terminal was sent, without what moves its cursor and sets its colours."""
     return re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]|[\r\x07\x08]", "", shown)
 
 

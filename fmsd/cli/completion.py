@@ -231,7 +231,7 @@ def known_values(verb: str, given: Sequence[str]) -> Mapping[str, object]:
     if verb == "reproduce":
         values = read_conf_file(CONF / "reproduce.yaml").values
         own = {key: value for key, value in values.items() if key != "steps"}
-        return own | known_values("train", given)
+        return {**own, **known_values("train", given)}
     chosen = {group: [choice] for group, choice in default_choices(verb).items()}
     for argument in given:
         key, sign, value = argument.lstrip("+").partition("=")
