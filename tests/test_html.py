@@ -3,9 +3,7 @@ and asks nobody for anything.
 """
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -205,26 +203,6 @@ def test_a_pictures_ink_is_that_of_the_page_and_its_numbers_are_whole() -> None:
     )
     assert one
     assert not one & other
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip(
-        "playwright.sync_api",
-        reason="playwright is not installed: the page is not tested in a browser",
-    )
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
-        pytest.skip(
-            "There is no Chromium (CHROMIUM=PATH, or one in PATH): the page is not tested in a "
-            "browser"
-        )
-    quiet = ("quic", "gpu", "background-networking", "component-update", "sync")
-    arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in quiet)]
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        yield started
-        started.close()
 
 
 @pytest.fixture
