@@ -45,6 +45,7 @@ from fmsd.peft.method import Adaptation, Method  # noqa: E402
 
 torch.set_num_threads(1)  # the matrices are tiny: threads would only wait for each other
 os.environ["FMSD_CACHE"] = tempfile.mkdtemp(prefix="fmsd-test-")
+os.environ["FMSD_ROOTS"] = tempfile.mkstemp(suffix=".yaml")[1]  # not the developer's own
 
 ROOT = Path(fmsd.__file__).parents[1]
 

@@ -10,6 +10,7 @@ import pytest
 
 from fmsd.citations import papers
 from fmsd.cli.declared_targets import declared_targets
+from fmsd.cli.roots import datasets
 from fmsd.plugins import plugins
 from tests.conftest import ROOT
 
@@ -68,4 +69,5 @@ def forget() -> None:
     """Drops what was found of installed plugins."""
     plugins.cache_clear()
     declared_targets.cache_clear()
+    datasets.cache_clear()
     papers.cache_clear()

@@ -120,7 +120,8 @@ def help_page(verb: str, arguments: Sequence[str] = ()) -> str:
     shown = [key for key in file_keys(file) if key.name not in known and (key.value or key.about)]
     parts = [_wrap(about, "")]
     parts.append("\n".join(["Examples", *(f"  {example}" for example in examples)]))
-    parts.append("\n".join(["Keys, with their defaults (??? must be given)", *_rows(shown)]))
+    if shown:
+        parts.append("\n".join(["Keys, with their defaults (??? must be given)", *_rows(shown)]))
     if known:
         rows = [
             (name, choice, ", ".join(known[name])) for name, choice in default_choices(verb).items()

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from fmsd.checks import check_choice
-from fmsd.console import print_table
+from fmsd.console import print_place, print_table
 from fmsd.errors import InputError, sentence
 from fmsd.figures import style
 from fmsd.metrics.table import LEVELS
@@ -19,6 +19,7 @@ from fmsd.report.markup import (
     header,
     latex_tables,
     markdown_tables,
+    plain_rows,
     terminal_caption,
     terminal_rows,
 )
@@ -180,7 +181,14 @@ def print_tables(tables: Iterable[Table], count: int, runs: Path) -> None:
     """
     for table in tables:
         caption = terminal_caption(table, count, runs)
-        print_table(table.title, header(table), terminal_rows(table), caption)
+        print_table(
+            table.title,
+            header(table),
+            terminal_rows(table),
+            caption,
+            name="differences" if table.has_differences else "results",
+            records=plain_rows(table),
+        )
 
 
 def report_forgeries(
@@ -202,7 +210,7 @@ def report_forgeries(
     if out is not None:
         write_tables(out, FILES["domain"], forgeries.tidy, forgeries.tables.values())
         style.write_png(plot_forgeries(forgeries.tables["video"]), out / "domains.png")
-        print(f"The tables lie in {out}")
+        print_place(f"The tables lie in {out}", out)
     return forgeries.tidy
 
 
@@ -214,7 +222,7 @@ def write_report(out: Path, overview: Overview, tidy: pl.DataFrame) -> pl.DataFr
     write_tables(out, FILES["dataset"], tidy, tables, papers_markdown(overview))
     write_text(out / BIBLIOGRAPHY, report_bibliography(overview))
     write_text(out / "report.html", report_page(overview))
-    print(f"The report lies in {out}; open {out / 'report.html'} in a browser")
+    print_place(f"The report lies in {out}; open {out / 'report.html'} in a browser", out)
     return tidy
 
 
