@@ -2,7 +2,9 @@
 
 import functools
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ from fmsd.peft.method import Adaptation, Method  # noqa: E402
 
 torch.set_num_threads(1)  # the matrices are tiny: threads would only wait for each other
 os.environ["FMSD_CACHE"] = tempfile.mkdtemp(prefix="fmsd-test-")
+os.environ["FMSD_ROOTS"] = tempfile.mkstemp(suffix=".yaml")[1]  # not the developer's own
 
 ROOT = Path(fmsd.__file__).parents[1]
 
@@ -67,6 +70,25 @@ METHODS: dict[str, Method] = {
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip(
+        "playwright.sync_api",
+        reason="playwright is not installed: no page is tested in a browser",
+    )
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.skip(
+            "There is no Chromium (CHROMIUM=PATH, or one in PATH): no page is tested in a browser"
+        )
+    quiet = ("quic", "gpu", "background-networking", "component-update", "sync")
+    arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in quiet)]
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield started
+        started.close()
 
 
 @pytest.fixture
@@ -174,3 +196,20 @@ def specialists(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("merge")
     train_specialists(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that pip installed the example of a plugin into."""
+    from tests.installed import install_example
+
+    return install_example(tmp_path_factory.mktemp("site-packages"))
+
+
+@pytest.fixture
+def installed(example: Path) -> Iterator[None]:
+    """The example of a plugin is installed."""
+    from tests.installed import on_path
+
+    with on_path(example):
+        yield

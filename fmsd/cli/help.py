@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fmsd.cli.conf_files import base_files, default_choices, groups, left_out_groups, read_conf_file
+from fmsd.citations import CITE, file_citations, find_papers
+from fmsd.cli.conf_files import (
+    base_files,
+    choice_file,
+    default_choices,
+    groups,
+    left_out_groups,
+    read_conf_file,
+)
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
+from fmsd.plugins import plugin_of
 
 LINE = re.compile(
     r"""^(?P<indent> *)(?P<quote>"?)(?P<key>[\w+]+)(?P=quote):"""
@@ -72,10 +81,15 @@ def file_keys(file: Path, prefix: str = "") -> list[Key]:
 def file_header(file: Path) -> tuple[str, list[str]]:
     """The description at the top of a configuration file, and its examples.
 
-    An example that ends with a backslash goes on in the next line, as in a shell.
+    An example that ends with a backslash goes on in the next line, as in a shell. Papers to cite
+    are left out, see `fmsd.citations`.
     """
     joined = re.sub(r" \\\n# +", " ", file.read_text(encoding="utf-8"))
-    lines = [line.removeprefix("# ") for line in joined.splitlines() if line.startswith("# ")]
+    lines = [
+        line.removeprefix("# ")
+        for line in joined.splitlines()
+        if line.startswith("# ") and not CITE.fullmatch(line)
+    ]
     examples = [line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")]
     description = [line for line in lines if not line.startswith(("Example: ", "@package"))]
     return " ".join(description), examples
@@ -106,7 +120,8 @@ def help_page(verb: str, arguments: Sequence[str] = ()) -> str:
     shown = [key for key in file_keys(file) if key.name not in known and (key.value or key.about)]
     parts = [_wrap(about, "")]
     parts.append("\n".join(["Examples", *(f"  {example}" for example in examples)]))
-    parts.append("\n".join(["Keys, with their defaults (??? must be given)", *_rows(shown)]))
+    if shown:
+        parts.append("\n".join(["Keys, with their defaults (??? must be given)", *_rows(shown)]))
     if known:
         rows = [
             (name, choice, ", ".join(known[name])) for name, choice in default_choices(verb).items()
@@ -130,11 +145,11 @@ def _group_page(verb: str, group: str, choice: str, known: dict[str, list[str]])
             f"There is no {group}={choice}", f"choose one of {', '.join(known[group])}"
         )
     if not choice:
-        rows = [(name, "", file_header(CONF / group / f"{name}.yaml")[0]) for name in known[group]]
+        rows = [(name, "", _about_choice(choice_file(group, name))) for name in known[group]]
         return "\n".join(
             [f"Choices, as {group}=NAME", *_rows(rows), "", f"Keys of one: --help {group}=NAME"]
         )
-    file = CONF / group / f"{choice}.yaml"
+    file = choice_file(group, choice)
     merged: dict[str, Key] = {}
     left_out = left_out_groups(verb)
     for part in base_files(file, left_out):
@@ -143,7 +158,26 @@ def _group_page(verb: str, group: str, choice: str, known: dict[str, list[str]])
             if key.value or key.about:  # a comment holds for files based on this one, too
                 about = key.about or merged.get(key.name, key).about
                 merged[key.name] = key._replace(about=about)
-    return "\n".join([_wrap(file_header(file)[0], ""), "", *_rows(list(merged.values()))])
+    cited = [_wrap(line, "") for line in _cited_papers(file)]
+    return "\n".join([_wrap(_about_choice(file), ""), *cited, "", *_rows(list(merged.values()))])
+
+
+def _about_choice(file: Path) -> str:
+    """The description of a choice, with the plugin that it comes with."""
+    plugin, about = plugin_of(file), file_header(file)[0]
+    return about if plugin is None else f"{about} From {plugin.distribution}.".strip()
+
+
+def _cited_papers(file: Path) -> list[str]:
+    """What a choice asks to cite, with the addresses of the papers."""
+    return [
+        f"Cite{f' if {citation.condition}' if citation.condition else ''}: "
+        + ", ".join(
+            f"{paper.key} ({paper.link[1]})" if paper.link else paper.key
+            for paper in find_papers(citation, file)
+        )
+        for citation in file_citations(file)
+    ]
 
 
 def _width() -> int:

@@ -17,7 +17,14 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from fmsd.cli.conf_files import base_files, choices, dotted_values, groups, read_conf_file
+from fmsd.cli.conf_files import (
+    base_files,
+    choice_file,
+    choices,
+    dotted_values,
+    groups,
+    read_conf_file,
+)
 from fmsd.cli.hydra_compat import is_swept
 from fmsd.cli.overrides import PATHS, suggestions
 from fmsd.errors import InputError, error_chain
@@ -262,7 +269,7 @@ def check_override_types(
         below = [name.removeprefix(f"{key}.") for name in defaults if name.startswith(f"{key}.")]
         if below and not replaced and key not in groups(verb):
             raise InputError(
-                f"{key}={_override_text(value)} is no setting: {key} has {', '.join(below)}",
+                f"{key}={override_text(value)} is no setting: {key} has {', '.join(below)}",
                 f"give e.g. {key}.{below[0]}=VALUE",
             )
     for key, value in values.items():
@@ -270,11 +277,11 @@ def check_override_types(
         if key not in MIXED and isinstance(value, str) and isinstance(default, int | float):
             fault = "neither true nor false" if isinstance(default, bool) else "no number"
             raise InputError(
-                f"{key}={value} is {fault}", f"give e.g. {key}={_override_text(default)}"
+                f"{key}={value} is {fault}", f"give e.g. {key}={override_text(default)}"
             )
 
 
-def _override_text(value: object) -> object:
+def override_text(value: object) -> object:
     """A value as overrides spell it: true, false, null."""
     if value is None:
         return "null"
@@ -288,7 +295,7 @@ def packaged_values(verb: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """
     values = dotted_values(read_conf_file(CONF / f"{verb}.yaml").values)
     for group, choice in chosen.items():
-        file = CONF / group / f"{choice}.yaml"
+        file = choice_file(group, choice)
         for part in base_files(file) if file.is_file() else ():
             package, content = read_conf_file(part, group)
             values |= {
