@@ -3,10 +3,11 @@
 import contextlib
 import functools
 import logging
+import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -45,9 +46,7 @@ def print_table(
         return
     if not rows:
         return
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
+    console = Console() if is_terminal() else Console(width=200)
     table = Table()
     for index, column in enumerate(header):
         table.add_column(
@@ -67,9 +66,15 @@ def print_place(sentence: str, place: Path) -> None:
     print(sentence)
 
 
-def is_terminal() -> bool:
-    """Whether the output goes to a terminal, not into a file or pipe."""
-    return Console().is_terminal
+def is_terminal(stream: TextIO | None = None) -> bool:
+    """Whether a stream is a terminal, not a file or pipe.
+
+    rich would also take a pipe for one where FORCE_COLOR is set, as in every notebook.
+
+    Args:
+        stream: None for the standard output.
+    """
+    return (sys.stdout if stream is None else stream).isatty()
 
 
 class Advance(Protocol):
@@ -95,6 +100,7 @@ def progress(
         every: seconds between two lines of the log.
     """
     console, start = Console(stderr=True), time.monotonic()
+    live = is_terminal(sys.stderr)
     last_logged, done = start, 0
     text = functools.partial(TextColumn, markup=False)  # [brackets] in names are no markup
     columns = (
@@ -107,9 +113,7 @@ def progress(
         *((text("left:"), TimeRemainingColumn()) if total else ()),
         text("{task.fields[note]}"),
     )
-    with Progress(
-        *columns, *times, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, *times, console=console, transient=True, disable=not live) as bar:
         task = bar.add_task(what, total=total, note="")
 
         def advance(count: int = 1, note: str = "") -> None:
@@ -117,7 +121,7 @@ def progress(
             done += count
             bar.update(task, advance=count, note=note)
             now = time.monotonic()
-            if total and not console.is_terminal and now - last_logged > every:
+            if total and not live and now - last_logged > every:
                 last_logged = now
                 left = (now - start) / max(done, 1) * (total - done) / 60
                 log.info(
