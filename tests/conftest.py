@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,20 @@ def specialists(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("merge")
     train_specialists(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that pip installed the example of a plugin into."""
+    from tests.installed import install_example
+
+    return install_example(tmp_path_factory.mktemp("site-packages"))
+
+
+@pytest.fixture
+def installed(example: Path) -> Iterator[None]:
+    """The example of a plugin is installed."""
+    from tests.installed import on_path
+
+    with on_path(example):
+        yield

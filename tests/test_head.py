@@ -185,7 +185,7 @@ def test_every_family_learns_through_it_and_without_it_is_timms(
         f"{head}.log_scale": "head",
     }
 
-    # As docs/training.md shows it: the network without its classifier gives the feature.
+    # As docs/concepts/head.md shows it: the network without its classifier gives the feature.
     state = dict(fold_layers(fresh).backbone.state_dict())  # pyright: ignore
     weight, log_scale = state.pop(f"{head}.weight"), state.pop(f"{head}.log_scale")
     body = timm.create_model(family.name, num_classes=0, **family.arguments).eval()

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.installed import EXAMPLE
 
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -46,12 +47,12 @@ def wheel(dist: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A virtual environment with the wheel and what it requires, and nothing else."""
+    """A virtual environment with the wheel, what it requires, and the example of a plugin."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True, env=clean_variables())
     pip = [folder / "bin" / "pip", "install", "-q", "--disable-pip-version-check", "--no-compile"]
     subprocess.run(
-        [*pip, "-c", ROOT / "constraints.txt", wheel],
+        [*pip, "-c", ROOT / "constraints.txt", wheel, EXAMPLE],
         check=True,
         env=clean_variables(),
         cwd=folder,
@@ -141,3 +142,5 @@ def test_empty_environment_trains_evaluates_and_reports(environment: Path, tmp_p
     assert set(results["run"]) == {"method=fmsd", "method=full", "method=probe"}
     assert set(results["dataset"]) >= {"synthetic", "synthetic_shift"}
     assert (tmp_path / "report" / "report.html").is_file()
+    fmsd("train", "method=ia3", "data=synthetic", "trainer=smoke", "hydra.run.dir=plugin")
+    assert (tmp_path / "plugin" / "results.csv").is_file()

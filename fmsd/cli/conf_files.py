@@ -1,4 +1,4 @@
-"""Reads the packaged configuration files: values, groups and their choices, defaults lists."""
+"""Reads the configuration files of fmsd and its plugins: values, groups and choices, defaults."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fmsd.errors import InputError
 from fmsd.package_files import CONF
+from fmsd.plugins import conf_folders
 
 KeyPath = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
@@ -30,13 +32,36 @@ def read_conf_file(file: Path, group: str | None = None) -> ConfFile:
 
     Args:
         group: of the file whose defaults list names this one; by default this file's own.
+
+    Raises:
+        InputError: it is no YAML, or no mapping.
     """
     text = file.read_text(encoding="utf-8")
     if group is None:
-        group = file.parent.relative_to(CONF).as_posix().removeprefix(".")
+        folder = next(folder for folder in conf_folders() if file.is_relative_to(folder))
+        group = file.parent.relative_to(folder).as_posix().removeprefix(".")
     header = re.search(r"^# @package (\S+)", text, re.MULTILINE)
     name = header[1].removeprefix("_global_") if header else group.replace("/", ".")
-    return ConfFile(tuple(name.split(".")) if name else (), yaml.safe_load(text) or {})
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"The configuration file {file} is no YAML: {' '.join(str(error).split())}",
+            "correct it, or install its package again",
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"The configuration file {file} has no keys", "correct it, or install its package again"
+        )
+    return ConfFile(tuple(name.split(".")) if name else (), values)
+
+
+def choice_file(group: str, choice: str) -> Path:
+    """The file of a choice; that of fmsd, which does not exist, if there is none."""
+    name = f"{group}/{choice}.yaml"
+    return next(
+        (path for folder in conf_folders() if (path := folder / name).is_file()), CONF / name
+    )
 
 
 def walk(node: Any, key_path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
@@ -94,8 +119,11 @@ def left_out_groups(verb: str) -> set[str]:
 
 def choices(group: str) -> list[str]:
     """The choices of a group; one in a folder below has that as prefix: `recipes/effort`."""
-    folder = CONF / group
-    names = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
+    names = (
+        path.relative_to(folder / group).with_suffix("")
+        for folder in conf_folders()
+        for path in (folder / group).rglob("*.yaml")
+    )
     return sorted(
         name.as_posix() for name in names if not any(part.startswith("_") for part in name.parts)
     )
@@ -120,12 +148,15 @@ def base_files(file: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
     """
     for entry in read_conf_file(file).values.get("defaults", []):
         if isinstance(entry, str):
-            base = file.parent / f"{entry.partition('@')[0]}.yaml"
+            name = entry.partition("@")[0]
+            base = file.parent / f"{name}.yaml"
+            if not base.is_file():  # one of fmsd, of a plugin's file
+                base = choice_file(file.parent.name, name)
             if base.is_file():
                 yield from base_files(base, left_out)
         else:
             for name, choice in entry.items():
                 group = name.removeprefix("/").partition("@")[0]
                 if name.startswith("/") and group not in left_out:
-                    yield CONF / group / f"{choice}.yaml"
+                    yield choice_file(group, str(choice))
     yield file

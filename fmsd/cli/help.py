@@ -7,9 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fmsd.cli.conf_files import base_files, default_choices, groups, left_out_groups, read_conf_file
+from fmsd.cli.conf_files import (
+    base_files,
+    choice_file,
+    default_choices,
+    groups,
+    left_out_groups,
+    read_conf_file,
+)
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
+from fmsd.plugins import plugin_of
 
 LINE = re.compile(
     r"""^(?P<indent> *)(?P<quote>"?)(?P<key>[\w+]+)(?P=quote):"""
@@ -130,11 +138,11 @@ def _group_page(verb: str, group: str, choice: str, known: dict[str, list[str]])
             f"There is no {group}={choice}", f"choose one of {', '.join(known[group])}"
         )
     if not choice:
-        rows = [(name, "", file_header(CONF / group / f"{name}.yaml")[0]) for name in known[group]]
+        rows = [(name, "", _about_choice(choice_file(group, name))) for name in known[group]]
         return "\n".join(
             [f"Choices, as {group}=NAME", *_rows(rows), "", f"Keys of one: --help {group}=NAME"]
         )
-    file = CONF / group / f"{choice}.yaml"
+    file = choice_file(group, choice)
     merged: dict[str, Key] = {}
     left_out = left_out_groups(verb)
     for part in base_files(file, left_out):
@@ -143,7 +151,13 @@ def _group_page(verb: str, group: str, choice: str, known: dict[str, list[str]])
             if key.value or key.about:  # a comment holds for files based on this one, too
                 about = key.about or merged.get(key.name, key).about
                 merged[key.name] = key._replace(about=about)
-    return "\n".join([_wrap(file_header(file)[0], ""), "", *_rows(list(merged.values()))])
+    return "\n".join([_wrap(_about_choice(file), ""), "", *_rows(list(merged.values()))])
+
+
+def _about_choice(file: Path) -> str:
+    """The description of a choice, with the plugin that it comes with."""
+    plugin, about = plugin_of(file), file_header(file)[0]
+    return about if plugin is None else f"{about} From {plugin.distribution}.".strip()
 
 
 def _width() -> int:

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import hydra
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -25,12 +28,22 @@ from fmsd.cli.verbs import VERBS
 from fmsd.errors import BusyError, InputError
 from fmsd.machine_errors import machine_error
 from fmsd.package_files import CONF
+from fmsd.plugins import plugins
 from fmsd.runs.folder import BUSY, remove_empty_folders
 
 log = logging.getLogger(__name__)
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's variable that makes it raise errors; the user sets it to 1 to see tracebacks."""
+
+
+class PluginFolders(SearchPathPlugin):
+    """Makes Hydra search the configuration files of the installed plugins, after those of fmsd."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Adds their folders."""
+        for plugin in plugins():
+            search_path.append(provider=plugin.distribution, path=f"file://{plugin.conf}")
 
 
 class JobError(Exception):
@@ -71,6 +84,7 @@ def run(verb: str, overrides: Sequence[str]) -> int:
         overrides: in Hydra's grammar.
     """
     configure_logging(VERBS[verb].lightning)
+    Plugins.instance().register(PluginFolders)
     debug = os.environ.get(FULL_ERROR) == "1"
     command = Command(verb, list(overrides), existing_outputs(overrides), debug)
 

@@ -135,7 +135,7 @@ def load_interrupted_run(
     """The configuration and the folder of a run that was interrupted.
 
     Args:
-        trust: what the configuration may name beside the packaged targets, see `fmsd.cli.trust`.
+        trust: what the configuration may name beside the declared targets, see `fmsd.cli.trust`.
 
     Raises:
         InputError: there is no such run, it is finished, or there are other overrides.

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from fmsd.cli.conf_files import choice_file
 from fmsd.errors import InputError
+from fmsd.plugins import plugin_of
 from fmsd.quoting import hydra_quote
 
 PATHS = re.compile(
@@ -21,6 +23,9 @@ RUNS = ("run", "runs", "resume", "add", "to")
 
 LISTS = ("experts",)
 """Keys that hold a list of paths."""
+
+ROOTS = "data.roots."
+"""Prefix of the keys that hold the root of another test dataset."""
 
 PLURAL = ("experiments", "logger")
 """Groups of which several choices can be combined."""
@@ -63,7 +68,8 @@ def to_hydra_overrides(
         elif argument.startswith("-"):
             raise InputError(f"fmsd has no option {key}", _without_dashes(argument))
         elif sign:
-            overrides.append(f"{key}={_value(key.lstrip('+'), value, sweep, groups)}")
+            name = _listed(key, groups)
+            overrides.append(f"{name}={_value(key.lstrip('+'), value, sweep, groups)}")
         elif argument in groups:
             choices = ", ".join(groups[argument])
             raise InputError(f"{argument} lacks its choice", f"give {argument}=NAME: {choices}")
@@ -74,6 +80,13 @@ def to_hydra_overrides(
                 f"{argument!r} is no override", "write key=value, without blanks around the sign"
             )
     return overrides
+
+
+def _listed(key: str, groups: Mapping[str, Sequence[str]]) -> str:
+    """A key as Hydra accepts it: the root of a plugin's dataset is added to those of fmsd's."""
+    name = key.removeprefix(ROOTS)
+    added = key.startswith(ROOTS) and name in groups.get("data", ())
+    return f"++{key}" if added and plugin_of(choice_file("data", name)) else key
 
 
 def _value(key: str, value: str, sweep: bool, groups: Mapping[str, Sequence[str]]) -> str:

@@ -17,7 +17,14 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from fmsd.cli.conf_files import base_files, choices, dotted_values, groups, read_conf_file
+from fmsd.cli.conf_files import (
+    base_files,
+    choice_file,
+    choices,
+    dotted_values,
+    groups,
+    read_conf_file,
+)
 from fmsd.cli.hydra_compat import is_swept
 from fmsd.cli.overrides import PATHS, suggestions
 from fmsd.errors import InputError, error_chain
@@ -288,7 +295,7 @@ def packaged_values(verb: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """
     values = dotted_values(read_conf_file(CONF / f"{verb}.yaml").values)
     for group, choice in chosen.items():
-        file = CONF / group / f"{choice}.yaml"
+        file = choice_file(group, choice)
         for part in base_files(file) if file.is_file() else ():
             package, content = read_conf_file(part, group)
             values |= {

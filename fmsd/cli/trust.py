@@ -2,8 +2,9 @@
 
 The command line and its configuration files are the user's own and may name anything that Python
 can import. The `config.yaml` of a run may come from a stranger, in a downloaded folder. It may name
-the targets that the packaged YAML files name, at the same places, with arguments that only set how
-they compute. `trust='[mypkg.]'` also allows the user's own packages.
+the targets that the YAML files of fmsd and of the installed plugins declare, at the same places,
+with arguments that only set how they compute. `trust='[mypkg.]'` also allows the user's own
+packages.
 """
 
 import inspect
@@ -19,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmsd.cli.build import LOADER_KEYS
 from fmsd.cli.conf_files import KeyPath, dotted_key, read_conf_file, walk
-from fmsd.cli.packaged_targets import GROUPS, packaged_key_path, packaged_targets
+from fmsd.cli.declared_targets import GROUPS, Declaration, declared_key_path, declared_targets
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
 from fmsd.safe_yaml import check_yaml
@@ -48,7 +49,7 @@ def load_run_config(path: Path, trust: object = (), built: Sequence[str] = GROUP
 
     Args:
         path: its `config.yaml`.
-        trust: prefixes of names it may call beside the packaged targets, see `trusted_prefixes`.
+        trust: prefixes of names it may call beside the declared targets, see `trusted_prefixes`.
         built: the groups that are built; only their targets are imported, to check arguments.
 
     Raises:
@@ -105,7 +106,7 @@ def trusted_prefixes(trust: object) -> tuple[str, ...]:
 def check_loaded(
     config: Any, source: Path, trust: Sequence[str] = (), built: Sequence[str] = GROUPS
 ) -> None:
-    """Rejects loaded settings other than plain values and packaged targets at their key paths.
+    """Rejects loaded settings other than plain values and declared targets at their key paths.
 
     Nothing that is not trusted is imported or called.
 
@@ -148,7 +149,8 @@ def check_loaded(
         ):
             loader_keys = LOADER_KEYS if key_path == ("data",) else ()
             arguments = {key: value for key, value in node.items() if key not in loader_keys}
-            check_arguments(arguments, dotted_key(key_path), source)
+            declared = declared_targets()[declared_key_path(key_path)][node["_target_"]]
+            check_arguments(arguments, declared, dotted_key(key_path), source)
 
 
 def check_shape(config: Mapping[str, Any], source: Path) -> None:
@@ -184,7 +186,7 @@ def check_shape(config: Mapping[str, Any], source: Path) -> None:
 def check_node(
     key_path: KeyPath, node: Mapping[Any, Any], source: Path, trust: Sequence[str]
 ) -> None:
-    """Rejects a mapping of loaded settings that calls what no packaged file calls at its key path.
+    """Rejects a mapping of loaded settings that calls what no YAML file declares at its key path.
 
     It may have no other key of Hydra than that file, either: `_args_`, `_convert_` and so on.
     """
@@ -201,19 +203,20 @@ def check_node(
     if target is not None and target.startswith(tuple(trust)):
         check_home(target, source, trust)
         return
-    known = packaged_targets().get(packaged_key_path(key_path), {})
+    known = declared_targets().get(declared_key_path(key_path), {})
     if target is not None and target not in known:
         raise InputError(
-            f"{source} would call {target} for {key}, which is code from elsewhere than the "
-            "configuration files of fmsd",
-            f"if you know that code and trust it, give trust='[{package_to_trust(target)}.]'",
+            f"{source} would call {target} for {key}, which neither fmsd nor an installed plugin "
+            "declares",
+            "install the plugin that does, or if you know that code and trust it, give "
+            f"trust='[{package_to_trust(target)}.]'",
         )
     invalid = [name for name in special if target is None or name != "_partial_"]
-    if target is not None and node.get("_partial_") is not known[target]:
+    if target is not None and node.get("_partial_") is not known[target].partial:
         invalid.append(f"_partial_={node.get('_partial_')}")
     if invalid:
         raise InputError(
-            f"{source} has {invalid[0]} at {key}, as no configuration file of fmsd has",
+            f"{source} has {invalid[0]} at {key}, as no installed configuration file has",
             "correct it if you know this run",
         )
 
@@ -234,8 +237,8 @@ def check_home(target: str, source: Path, trust: Sequence[str]) -> None:
         )
 
 
-def check_arguments(node: Mapping[str, Any], key: str, source: Path) -> None:
-    """Rejects arguments that a packaged target does not take, or that let it do more than compute.
+def check_arguments(node: Mapping[str, Any], declared: Declaration, key: str, source: Path) -> None:
+    """Rejects arguments that a declared target does not take, or that let it do more than compute.
 
     Args:
         key: the dotted key of `node`.
@@ -254,7 +257,7 @@ def check_arguments(node: Mapping[str, Any], key: str, source: Path) -> None:
     if harmful := [
         name
         for name, value in arguments.items()
-        if value is not None and not is_harmless(target, name, value)
+        if value is not None and not is_harmless(target, declared, name, value)
     ]:
         raise InputError(
             f"{source} sets {key}.{harmful[0]}, which could do more than compute",
@@ -262,11 +265,18 @@ def check_arguments(node: Mapping[str, Any], key: str, source: Path) -> None:
         )
 
 
-def is_harmless(target: str, name: str, value: Any) -> bool:
-    """Whether an argument of a packaged target only sets how it computes.
+def is_harmless(target: str, declared: Declaration, name: str, value: Any) -> bool:
+    """Whether an argument of a declared target only sets how it computes.
 
-    Where loggers send results is checked by `fmsd.cli.run_loggers`, when they are used.
+    A plugin answers for the arguments that its configuration files set, and for the parameters of
+    its own functions. Where loggers send results is checked by `fmsd.cli.run_loggers`, when they
+    are used.
     """
+    if declared.plugin is not None:
+        return name in declared.arguments or (
+            declared.plugin.owns(target)
+            and name in inspect.signature(get_object(target)).parameters
+        )
     if target == "lightning.pytorch.Trainer":
         return name in TRAINER_ARGUMENTS
     if target == "fmsd.engine.distributed.UnwrappedDDPStrategy":

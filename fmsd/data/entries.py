@@ -42,7 +42,7 @@ def from_entries(entries: Iterable[Entry], root: Path) -> Manifest:
     if not parts:
         raise InputError(
             f"No frames were found under {root}",
-            "check the root and the layout that docs/data.md describes",
+            "check the root and the layout on the page of the dataset in docs/datasets",
         )
     prefix = f"{root.as_posix().rstrip('/')}/"
     table = pl.concat(parts).with_columns(pl.col("path").str.strip_prefix(prefix)).sort("path")

@@ -41,7 +41,7 @@ def network_prefix(state: Mapping[str, Tensor], model: nn.Module, source: str) -
         starts = ", ".join(repr(start) for start in sorted(found))
         raise InputError(
             f"The weights {source} hold several networks, whose names begin with {starts}",
-            "save the one that you mean as a file of its own, as docs/training.md shows",
+            "save the one that you mean as a file of its own, as docs/concepts/weights.md shows",
         )
     return found[0] if found else None
 

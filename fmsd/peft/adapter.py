@@ -23,8 +23,8 @@ from fmsd.errors import InputError, reason
 from fmsd.magic_numbers import JSON, Fault, recognise
 from fmsd.models.detector import Detector, trained_batch_norms
 from fmsd.peft.inject import AdaptedLayer
-from fmsd.peft.lora import LoraLinear
-from fmsd.peft.subspace import SubspaceLinear, subspace_layers
+from fmsd.peft.layer_kinds import rebuild_method
+from fmsd.peft.subspace import subspace_layers
 from fmsd.peft.svd_cache import tensor_bytes
 from fmsd.state import StateFile, read_fault
 
@@ -34,15 +34,6 @@ TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 
 RESAMPLED = ("pos_embed", "patch_embed", "rel_pos", "relative_position")
 """Parts of the names of tensors that timm resamples to the input's size."""
-
-
-LAYER_KINDS: dict[str, type[AdaptedLayer]] = {
-    layer.kind: layer for layer in (SubspaceLinear, LoraLinear)
-}
-"""The adapted layers that a description may name, by their kind.
-
-The list is closed on purpose: an adapter's file may rebuild these classes and no other.
-"""
 
 
 def state_dict(detector: Detector) -> dict[str, Tensor]:
@@ -281,7 +272,7 @@ def rebuild_layer(
         )
         if not (plain and isinstance(layer, nn.Linear | nn.Conv2d)):
             raise TypeError("no matrix and plain values")
-        return LAYER_KINDS[about.pop("kind")].rebuild(layer, about, inner)
+        return rebuild_method(about.pop("kind"))(layer, about, inner)
     except (
         KeyError,
         TypeError,

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fmsd.plugins import plugin_versions
+
 PACKAGE = Path(__file__).parents[1]
 """The folder of this package."""
 
@@ -38,7 +40,7 @@ PACKAGES = (
     "pillow",
     "polars",
 )
-"""Packages whose versions are recorded."""
+"""Packages whose versions are recorded, beside those of plugins."""
 
 
 def provenance(command: Sequence[str]) -> dict[str, Any]:
@@ -47,7 +49,8 @@ def provenance(command: Sequence[str]) -> dict[str, Any]:
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": list(command),
         "versions": {name: _version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
+        | {"python": platform.python_version()}
+        | plugin_versions(),
         "revision": git_revision(),
         "machine": f"{platform.system()} {platform.machine()}",
     }

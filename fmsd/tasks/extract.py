@@ -108,7 +108,7 @@ def list_source_videos(data: Selection) -> tuple[list[SourceVideo], list[SourceV
     if not requested:
         raise InputError(
             f"No videos were found under {data.root_path}",
-            "check the root and the layout that docs/data.md describes",
+            "check the root and the layout on the page of the dataset in docs/datasets",
         )
     return listed, requested
 

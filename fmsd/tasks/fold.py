@@ -59,7 +59,7 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
     if isinstance(model.head(), CosineHead):
         log.warning(
             "Its head is a scaled cosine, which timm has not: fmsd loads it with "
-            "head.normalise=true; docs/training.md has the lines for timm."
+            "head.normalise=true; docs/concepts/head.md has the lines for timm."
         )
 
 
