@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt
 .DEFAULT_GOAL := help
-.PHONY: demo reproduce test test-all test-lowest lint type bench dist clean help
+.PHONY: demo reproduce test test-all test-lowest lint type docs bench dist clean help
 
 demo: .venv/installed ## Train FMSD, full fine-tuning and a probe on embedded data, and compare them
 	$(BIN)/python train.py -m experiments=demo hydra.sweep.dir=runs/demo-$(STAMP)
@@ -33,6 +33,9 @@ lint: .venv/installed-dev ## Check style and layers
 type: .venv/installed-dev ## Check types
 	$(BIN)/pyright
 
+docs: .venv/installed-dev ## Build the documentation into site/ without network; broken links fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: .venv/installed-dev ## Run every benchmark
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
@@ -41,7 +44,8 @@ dist: .venv/installed-dev ## Build the wheel and the source distribution into di
 	$(BIN)/python -m build
 
 clean: ## Remove the environment, caches and build products; runs stay
-	rm -rf .venv .venv-lowest dist .pytest_cache .coverage .ruff_cache .import_linter_cache *.egg-info
+	rm -rf .venv .venv-lowest dist site .pytest_cache .coverage .ruff_cache .import_linter_cache
+	rm -rf *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## Show this list

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from fmsd.errors import InputError
+from fmsd.paths import expand_home
 
 
 def cache_folder() -> Path:
@@ -23,8 +24,8 @@ def cache_folder() -> Path:
 
 def _expand(path: str) -> Path:
     try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
+        return expand_home(path)
+    except InputError as error:
         raise InputError(
             f"There is no home folder for the cache {path}",
             "set FMSD_CACHE to a folder that can be written",

@@ -4,13 +4,16 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from fmsd.json_output import open_document
 
 log = logging.getLogger(__name__)
 
@@ -23,27 +26,45 @@ def print_table(
     rows: Sequence[Sequence[str]],
     caption: str = "",
     text_columns: Collection[str] = (),
+    *,
+    name: str,
+    records: Sequence[Mapping[str, Any]],
 ) -> None:
     """Prints a table with a caption; the first column is left-aligned, the others right-aligned.
 
-    A file or pipe gets the table in its full width.
+    A file or pipe gets the table in its full width. Nothing is printed if there are no rows. With
+    `--json` the records go into the document, and nothing is printed.
 
     Args:
         text_columns: further columns that are left-aligned.
+        name: the name of the table in the document; tables of one name are joined.
+        records: what the rows show, by plain keys and in full precision.
     """
+    if (document := open_document()) is not None:
+        document.add_rows(name, records, caption if records else "")
+        return
+    if not rows:
+        return
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
     table = Table()
-    for index, name in enumerate(header):
+    for index, column in enumerate(header):
         table.add_column(
-            Text(name),
-            justify="right" if index and name not in text_columns else "left",
+            Text(column),
+            justify="right" if index and column not in text_columns else "left",
             overflow="fold",
         )
     for row in rows:
         table.add_row(*map(Text, row))  # a plain string's [brackets] would be taken for a style
     console.print(Text(title, "italic"), table, *([Text(caption)] if caption else []), sep="\n")
+
+
+def print_place(sentence: str, place: Path) -> None:
+    """Prints a sentence about the folder or file that a command wrote."""
+    if (document := open_document()) is not None:
+        document.out = str(place.absolute())
+    print(sentence)
 
 
 def is_terminal() -> bool:

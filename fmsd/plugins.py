@@ -77,6 +77,15 @@ def plugin_of(file: Path) -> Plugin | None:
     return next((plugin for plugin in plugins() if file.is_relative_to(plugin.conf)), None)
 
 
+def choice_files(group: str) -> dict[str, Path]:
+    """A group's files by choice; one in a folder below has that as prefix: `recipes/effort`."""
+    return {
+        path.relative_to(folder / group).with_suffix("").as_posix(): path
+        for folder in conf_folders()
+        for path in (folder / group).rglob("*.yaml")
+    }
+
+
 def plugin_versions() -> dict[str, str]:
     """The version of each installed plugin, by the name of its distribution."""
     pairs = (plugin.distribution.rpartition(" ") for plugin in plugins())

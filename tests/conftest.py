@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ from fmsd.peft.method import Adaptation, Method  # noqa: E402
 
 torch.set_num_threads(1)  # the matrices are tiny: threads would only wait for each other
 os.environ["FMSD_CACHE"] = tempfile.mkdtemp(prefix="fmsd-test-")
+os.environ["FMSD_ROOTS"] = tempfile.mkstemp(suffix=".yaml")[1]  # not the developer's own
 
 ROOT = Path(fmsd.__file__).parents[1]
 
@@ -68,6 +70,25 @@ METHODS: dict[str, Method] = {
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip(
+        "playwright.sync_api",
+        reason="playwright is not installed: no page is tested in a browser",
+    )
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.skip(
+            "There is no Chromium (CHROMIUM=PATH, or one in PATH): no page is tested in a browser"
+        )
+    quiet = ("quic", "gpu", "background-networking", "component-update", "sync")
+    arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in quiet)]
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield started
+        started.close()
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fmsd.citations import papers
 from fmsd.cli.declared_targets import declared_targets
+from fmsd.cli.roots import datasets
 from fmsd.plugins import plugins
 from tests.conftest import ROOT
 
@@ -67,3 +69,5 @@ def forget() -> None:
     """Drops what was found of installed plugins."""
     plugins.cache_clear()
     declared_targets.cache_clear()
+    datasets.cache_clear()
+    papers.cache_clear()

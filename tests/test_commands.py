@@ -144,7 +144,7 @@ def test_the_examples_of_help_are_commands_that_compose(
     examples = file_header(CONF / f"{verb}.yaml")[1]
     assert len(examples) >= 2
     for example in examples:
-        program, name, *words = shlex.split(example)
+        program, name, *words = [word for word in shlex.split(example) if word != "--json"]
         assert (program, name) == ("fmsd", verb)
         overrides = [word for word in to_hydra_overrides(verb, words, groups(verb)) if word != "-m"]
         parsed = OverridesParser.create().parse_overrides(overrides)
@@ -205,8 +205,9 @@ def test_comments_and_examples_of_help_go_on_in_the_next_line(tmp_path: Path) ->
     ]
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
+@pytest.mark.parametrize("words", [["--version"], ["-V"], ["version"]])
+def test_the_version_is_told(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
     assert re.fullmatch(r"fmsd \d+\.\d+\.\S+", capsys.readouterr().out.strip())
 
 
@@ -267,6 +268,16 @@ MISTAKES = [
     (["evaluate"], "fmsd evaluate needs run; give it as run=PATH."),
     (["evaluate", "run=x", "data.frames=3"], "unless data=NAME is given, too"),
     (["evaluate", "nowhere(1)"], "nowhere(1) is not the folder of a trained run"),
+    (
+        ["train", "trainer=ddp", "trainer.devices=null"],
+        "trainer.devices=null is no number of devices; give a number, auto for all of them",
+    ),
+    (["train", "trainer.devices=0"], "trainer.devices=0 is no number of devices"),
+    (["train", "trainer.devices=two"], "trainer.devices=two is no number of devices"),
+    (["train", "trainer=ddp", "trainer.devices=[]"], "trainer.devices=[] is no number of devices"),
+    (["train", "trainer=ddp", "trainer.num_nodes=null"], "trainer.num_nodes=null must be a whole"),
+    (["train", "trainer.log_every_n_steps=null"], "must be a whole number from 0; give e.g."),
+    (["train", "trainer.max_epochs=1.5"], "trainer.max_epochs=1.5 must be a whole number from -1"),
 ]
 
 
@@ -351,6 +362,40 @@ def test_a_folder_that_cannot_be_made_is_named_with_another_way(
     assert "lies below a file, where a folder is wanted" in capsys.readouterr().err
     assert main(["train", f"hydra.run.dir={tmp_path / ('x' * 300)}"]) == 2
     assert "has a name that is too long for the file system" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "hydra.run.dir=~nosuchuser/x"],
+        ["train", "resume=~nosuchuser/x"],
+        ["train", "data=folder", "data.root=~nosuchuser/x"],
+        ["train", "data=folder", "data.root=x", "backbone.weights=~nosuchuser/x"],
+        ["evaluate", "run=~nosuchuser/x"],
+        ["fold", "run=x", "out=~nosuchuser/x"],
+        ["fold", "run=~nosuchuser/x", "out=x"],
+        ["merge", "experts=[~nosuchuser/x,y]", "out=x"],
+        ["merge", "experts=[a,b]", "out=~nosuchuser/x"],
+        ["index", "data=folder", "data.root=x", "out=~nosuchuser/x"],
+        ["index", "data=folder", "data.manifest=~nosuchuser/x", "out=x"],
+        ["doctor", "data=folder", "data.root=x", "out=~nosuchuser/x"],
+        ["extract", "data=folder", "data.root=x", "detector.weights=~nosuchuser/x", "out=y"],
+        ["pack", "data=folder", "data.root=x", "out=~nosuchuser/x"],
+        ["report", "runs=~nosuchuser/x"],
+        ["report", "runs=x", "out=~nosuchuser/x"],
+        ["reproduce", "generalise", "out=~nosuchuser/x"],
+    ],
+    ids=" ".join,
+)
+def test_a_home_folder_that_is_not_there_is_named(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "There is no home folder for ~nosuchuser/x; write the whole path" in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_of_another_file_is_no_refusal(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ def test_a_table_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> 
         [[name, *HOSTILE] for name in HOSTILE],
         "caption [bold]",
         text_columns=HOSTILE,
+        name="hostile",
+        records=[],
     )
     printed = capsys.readouterr().out
     assert all(

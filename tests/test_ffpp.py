@@ -164,8 +164,9 @@ def test_ffpp_has_its_own_root_or_that_of_deepfakebench(
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         choice = ["data=ff++", "data.source.manipulations=[Deepfakes,NeuralTextures]"]
         assert list_frames(build_selection(hydra.compose("train", choice).data)).videos == 7
-        monkeypatch.setenv("FMSD_FFPP", "/elsewhere")
-        assert hydra.compose("train", choice).data.root == "/elsewhere"
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.setenv("FMSD_FFPP", str(tmp_path / "elsewhere"))
+        assert hydra.compose("train", choice).data.root == str(tmp_path / "elsewhere")
 
 
 def test_ffpp_copies_that_cannot_be_used_are_refused(tmp_path: Path) -> None:

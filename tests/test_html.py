@@ -3,9 +3,7 @@ and asks nobody for anything.
 """
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -48,6 +46,7 @@ def grow(folder: Path) -> Path:
                 inverted,
                 datasets=("ff", "celeb", "dfdc"),
                 shift=shift,
+                choices={"method": method},
             )
             if seed:
                 continue
@@ -107,6 +106,7 @@ SECTIONS = (
     "explanations",
     "cost",
     "protocol",
+    "papers",
     "repeat",
 )
 
@@ -148,7 +148,9 @@ def test_the_page_is_whole_and_needs_no_other_file(page: Path) -> None:
     assert outline.open == []
     assert len(set(outline.ids)) == len(outline.ids)
     assert set(SECTIONS) <= set(outline.ids)
-    assert all(address.startswith(("#", "data:")) for address in outline.addresses)
+    papers = {link for link in outline.addresses if link.startswith("https://arxiv.org/abs/")}
+    assert papers  # links, which a browser follows only by a click
+    assert all(address.startswith(("#", "data:")) for address in {*outline.addresses} - papers)
     assert {address[1:] for address in outline.addresses if address.startswith("#")} <= set(
         outline.ids
     )
@@ -165,7 +167,7 @@ def test_parts_without_anything_to_show_are_left_out(tmp_path: Path) -> None:
         name
         for name in Outline((tmp_path / "out" / "report.html").read_text()).ids
         if name in SECTIONS
-    ] == [*("results", "curves", "scores", "calibration", "cost", "protocol", "repeat")]
+    ] == [*("results", "curves", "scores", "calibration", "cost", "protocol", "papers", "repeat")]
 
 
 def test_pictures_show_the_best_rows_of_many() -> None:
@@ -205,26 +207,6 @@ def test_a_pictures_ink_is_that_of_the_page_and_its_numbers_are_whole() -> None:
     )
     assert one
     assert not one & other
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip(
-        "playwright.sync_api",
-        reason="playwright is not installed: the page is not tested in a browser",
-    )
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
-        pytest.skip(
-            "There is no Chromium (CHROMIUM=PATH, or one in PATH): the page is not tested in a "
-            "browser"
-        )
-    quiet = ("quic", "gpu", "background-networking", "component-update", "sync")
-    arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in quiet)]
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -41,7 +41,15 @@ def modules_of(arguments: Sequence[str], cwd: Path) -> tuple[int, set[str]]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["train", "--help"], ["doctor", "--help", "data=ff++"], ["trian"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["completion", "bash"],
+        ["_complete", "zsh", "train", "method=f"],
+        ["train", "--help"],
+        ["doctor", "--help", "data=ff++"],
+        ["trian"],
+    ],
     ids=" ".join,
 )
 def test_help_imports_no_library(arguments: list[str], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`fmsd merge` as a user runs it: specialists of any method or file, recipes, repeated merges."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,9 @@ def test_files_of_several_kinds_merge_as_the_runs_they_come_from(
     files = "experts=[fmsd.safetensors,lora.pth,deepfakebench.pth]"
     assert main(["merge", RUNS, "out=from_runs", "test=false"]) == 0
     assert main(["merge", files, "backbone=demo_vit", "out=from_files"]) == 0
+    for out, backbone in (("from_runs", {}), ("from_files", {"backbone": "demo_vit"})):
+        kept = json.loads((place / out / "run.json").read_text())["choices"]
+        assert kept == {"merger": "r2m"} | backbone
     assert (
         main(
             [

@@ -103,6 +103,7 @@ def test_by_domain_a_column_is_a_forgery_and_inverted_ones_are_flagged(
 def test_every_number_is_scikit_learns(runs: Path, tmp_path: Path) -> None:
     tidy = report(runs, out=tmp_path / "out", resamples=50)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "references.bib",
         "report.html",
         "results.csv",
         "results.md",

@@ -9,7 +9,7 @@ import yaml
 
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
-from fmsd.plugins import conf_folders
+from fmsd.plugins import choice_files, conf_folders
 
 KeyPath = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
@@ -118,14 +118,11 @@ def left_out_groups(verb: str) -> set[str]:
 
 
 def choices(group: str) -> list[str]:
-    """The choices of a group; one in a folder below has that as prefix: `recipes/effort`."""
-    names = (
-        path.relative_to(folder / group).with_suffix("")
-        for folder in conf_folders()
-        for path in (folder / group).rglob("*.yaml")
-    )
+    """The choices of a group, without files that only others build on (`_dataset`)."""
     return sorted(
-        name.as_posix() for name in names if not any(part.startswith("_") for part in name.parts)
+        name
+        for name in choice_files(group)
+        if not any(part.startswith("_") for part in name.split("/"))
     )
 
 

@@ -1,6 +1,5 @@
 """Completes and checks `data` of a composed configuration: paths, sources of test datasets."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 import fmsd.cli.resolvers  # noqa: F401  which the configuration files call
 from fmsd.cli.hydra_compat import group_choices
+from fmsd.cli.roots import find_root
 from fmsd.data.name_overrides import as_names
 from fmsd.errors import InputError
 from fmsd.package_files import EMBEDDED
+from fmsd.paths import expand_home
 
 
 def make_paths_absolute(data: DictConfig) -> None:
@@ -25,7 +26,7 @@ def make_paths_absolute(data: DictConfig) -> None:
 
 def absolute_path(path: str) -> str:
     """The absolute path; the name of a file inside this package (`package:FILE`) stays."""
-    return path if path.startswith(EMBEDDED) else str(Path(path).expanduser().absolute())
+    return path if path.startswith(EMBEDDED) else str(expand_home(path).absolute())
 
 
 def add_test_sources(data: DictConfig) -> None:
@@ -40,8 +41,9 @@ def add_test_sources(data: DictConfig) -> None:
             continue
         if name not in group_choices("data"):
             continue  # the data's own source must list it
+        given = ["data.root=null"] if data.roots.get(name) else []  # what is set is not looked at
         other = OmegaConf.to_container(
-            hydra.compose("train", overrides=[f"data={name}"]).data, resolve=True
+            hydra.compose("train", overrides=[f"data={name}", *given]).data, resolve=True
         )
         if isinstance(other, dict):
             with open_dict(data):
@@ -59,8 +61,9 @@ def default_root(data: Mapping[Any, Any]) -> str | None:
     from fmsd.data.sources import deepfakebench_json
 
     root, file = data["root"], data["source"].get("file")
-    if root is not None and root == os.environ.get("FMSD_DEEPFAKEBENCH") and file:
-        return root if deepfakebench_json.has_json(Path(root).expanduser(), file) else None
+    shared = find_root("deepfakebench")
+    if root is not None and file and shared is not None and Path(root) == shared.path:
+        return root if deepfakebench_json.has_json(shared.path, file) else None
     return root
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fmsd.citations import CITE, file_citations, find_papers
 from fmsd.cli.conf_files import (
     base_files,
     choice_file,
@@ -80,10 +81,15 @@ def file_keys(file: Path, prefix: str = "") -> list[Key]:
 def file_header(file: Path) -> tuple[str, list[str]]:
     """The description at the top of a configuration file, and its examples.
 
-    An example that ends with a backslash goes on in the next line, as in a shell.
+    An example that ends with a backslash goes on in the next line, as in a shell. Papers to cite
+    are left out, see `fmsd.citations`.
     """
     joined = re.sub(r" \\\n# +", " ", file.read_text(encoding="utf-8"))
-    lines = [line.removeprefix("# ") for line in joined.splitlines() if line.startswith("# ")]
+    lines = [
+        line.removeprefix("# ")
+        for line in joined.splitlines()
+        if line.startswith("# ") and not CITE.fullmatch(line)
+    ]
     examples = [line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")]
     description = [line for line in lines if not line.startswith(("Example: ", "@package"))]
     return " ".join(description), examples
@@ -114,7 +120,8 @@ def help_page(verb: str, arguments: Sequence[str] = ()) -> str:
     shown = [key for key in file_keys(file) if key.name not in known and (key.value or key.about)]
     parts = [_wrap(about, "")]
     parts.append("\n".join(["Examples", *(f"  {example}" for example in examples)]))
-    parts.append("\n".join(["Keys, with their defaults (??? must be given)", *_rows(shown)]))
+    if shown:
+        parts.append("\n".join(["Keys, with their defaults (??? must be given)", *_rows(shown)]))
     if known:
         rows = [
             (name, choice, ", ".join(known[name])) for name, choice in default_choices(verb).items()
@@ -151,13 +158,26 @@ def _group_page(verb: str, group: str, choice: str, known: dict[str, list[str]])
             if key.value or key.about:  # a comment holds for files based on this one, too
                 about = key.about or merged.get(key.name, key).about
                 merged[key.name] = key._replace(about=about)
-    return "\n".join([_wrap(_about_choice(file), ""), "", *_rows(list(merged.values()))])
+    cited = [_wrap(line, "") for line in _cited_papers(file)]
+    return "\n".join([_wrap(_about_choice(file), ""), *cited, "", *_rows(list(merged.values()))])
 
 
 def _about_choice(file: Path) -> str:
     """The description of a choice, with the plugin that it comes with."""
     plugin, about = plugin_of(file), file_header(file)[0]
     return about if plugin is None else f"{about} From {plugin.distribution}.".strip()
+
+
+def _cited_papers(file: Path) -> list[str]:
+    """What a choice asks to cite, with the addresses of the papers."""
+    return [
+        f"Cite{f' if {citation.condition}' if citation.condition else ''}: "
+        + ", ".join(
+            f"{paper.key} ({paper.link[1]})" if paper.link else paper.key
+            for paper in find_papers(citation, file)
+        )
+        for citation in file_citations(file)
+    ]
 
 
 def _width() -> int:

@@ -26,6 +26,7 @@ from fmsd.cli.sweep import SWEEP
 from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.cli.verbs import VERBS
 from fmsd.errors import BusyError, InputError
+from fmsd.json_output import no_document, print_error
 from fmsd.machine_errors import machine_error
 from fmsd.package_files import CONF
 from fmsd.plugins import plugins
@@ -96,7 +97,7 @@ def run(verb: str, overrides: Sequence[str]) -> int:
         code = run_hydra(job, command, sweep_notes)
         notes = sweep_notes()
     for refusal in command.refusals:
-        print(f"fmsd: {refusal}", file=sys.stderr)
+        print_error(refusal)
     failed = report_sweep(notes) if notes else 0
     busy = any(isinstance(refusal, BusyError) for refusal in command.refusals)
     refused = (BUSY if busy else 2) if command.refusals else 0
@@ -151,7 +152,7 @@ def run_hydra(
     except JobError as error:
         return error.args[0]
     except KeyboardInterrupt:
-        print("fmsd: interrupted.", file=sys.stderr)
+        print_error("interrupted.")
         return 130
     except SystemExit as exit_:  # the reason is already printed
         return exit_.code if isinstance(exit_.code, int) else 1
@@ -180,7 +181,7 @@ def run_job(command: Command, config: DictConfig) -> float | None:
     first = os.environ.get("SLURM_PROCID", "0") == "0"  # of the processes of a SLURM job
     notes = os.environ.get(SWEEP)
     out = config.get("out")
-    command.outputs = [folder, *([] if out is None else [Path(out).expanduser().absolute()])]
+    command.outputs = [folder, *([] if out is None else [Path(absolute_path(out))])]
 
     def work() -> JobOutcome:
         return run_to_end(
@@ -205,7 +206,9 @@ def run_verb(command: Command, config: DictConfig, folder: Path) -> int | None:
     """Checks the overrides of one job and runs the verb with its configuration."""
     settings = HydraConfig.get()
     check_override_types(command.verb, settings.overrides.task, config, settings.runtime.choices)
-    return VERBS[command.verb].run(config, folder, command.line)
+    single = settings.mode == RunMode.RUN
+    with contextlib.nullcontext() if single else no_document():
+        return VERBS[command.verb].run(config, folder, command.line)
 
 
 def end_job(command: Command, outcome: JobOutcome, multirun: bool) -> None:

@@ -55,7 +55,7 @@ def load_finished_run(
     Raises:
         InputError: there is no such run, an override would change it, or it has no data.
     """
-    run = Run(Path(config.run).expanduser().absolute())
+    run = Run(Path(absolute_path(config.run)))
     overrides = HydraConfig.get().overrides.task
     check_record(run)
     check_links(run.folder)

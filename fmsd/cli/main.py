@@ -12,8 +12,10 @@ from collections.abc import Sequence
 
 from fmsd.cli.conf_files import groups
 from fmsd.cli.help import help_page
+from fmsd.cli.json_flag import JSON, check_json
 from fmsd.cli.overrides import to_hydra_overrides
 from fmsd.errors import InputError
+from fmsd.json_output import open_document, print_error, write_document
 from fmsd.package_files import CONF
 
 USAGE = """fmsd VERB [overrides...]
@@ -33,19 +35,24 @@ USAGE = """fmsd VERB [overrides...]
   index      data=NAME out=FILE.parquet    scan a dataset once and write its manifest
   doctor     data=NAME [out=FILE.json]    report what is wrong with a copy of a dataset, and which
              shortcuts it offers
+  roots      show where each dataset lies, and what sets that
   pack       data=NAME out=FOLDER [size=1G]    write a dataset's images into a few large tars
   report     runs=FOLDER [by=domain] [out=FOLDER]    show many runs as tables and one page, by test
              dataset or by forgery
+  cite       run=RUN [out=FILE.bib]    print the BibTeX of the papers behind a run
   reproduce  NAME [seed=0,1,2] [overrides of its trainings...]    run the commands behind a table of
              experiments/
   dashboard  entity=NAME [project=fmsd]    save a view of a project's runs on Weights & Biases
 
 fmsd VERB --help shows the keys of a verb. Overrides are Hydra's: group=choice, key=value, -m for a
 sweep over comma-separated values, --cfg job to print the resulting configuration,
---config-dir=FOLDER for configuration files of your own.
+--config-dir=FOLDER for configuration files of your own, --json for a command's tables as JSON.
+fmsd completion bash (or zsh, fish) prints a script that completes commands in that shell.
 Example: fmsd train method=fmsd data=ff++ data.root=/data/ff++"""
 
 HELP = ("-h", "--help", "help")
+
+VERSION = ("-V", "--version", "version")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,17 +64,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             that of its first failed job; the others run all the same.
     """
     replace_unencodable()
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return dispatch(list(sys.argv[1:] if arguments is None else arguments))
-    except InputError as error:
-        print(f"fmsd: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("fmsd: interrupted.", file=sys.stderr)
-        return 130
+        verb, *rest = given or HELP[:1]
+        as_json = JSON in rest and verb not in VERSION and not {*given} & {*HELP}
+        if not as_json and open_document() is None:
+            return run_to_code(given)
+        with write_document(verb) as document:
+            document.exit_code = run_to_code(given)
+        return document.exit_code
     except BrokenPipeError:  # the reader has closed the pipe, as in `fmsd --help | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def run_to_code(arguments: list[str]) -> int:
+    """Runs a command line, prints what ends it early, and returns its exit code."""
+    try:
+        return dispatch(arguments)
+    except InputError as error:
+        code, why = 2, error
+    except KeyboardInterrupt:
+        code, why = 130, "interrupted."
+    print_error(why)
+    return code
 
 
 def replace_unencodable() -> None:
@@ -86,22 +106,22 @@ def dispatch(arguments: list[str]) -> int:
     if len(arguments) > 1 and arguments[0] in HELP:
         arguments = [arguments[1], HELP[0], *arguments[2:]]
     verb, *overrides = arguments or [HELP[0]]
-    if verb in ("--version", "version"):
-        print(f"fmsd {installed_version()}")
+    verbs = sorted(path.stem for path in CONF.glob("*.yaml"))
+    if (text := text_about(verb, overrides, verbs)) is not None:
+        print(text)
         return 0
-    if verb in HELP:
-        print(USAGE)
-        return 0
-    verbs = [path.stem for path in CONF.glob("*.yaml")]
     if verb not in verbs:
         close = difflib.get_close_matches(verb, verbs, n=1)
         raise InputError(
             f"There is no verb {verb!r}{f' (did you mean {close[0]}?)' if close else ''}",
-            f"choose one of {', '.join(sorted(verbs))}",
+            f"choose one of {', '.join(verbs)}",
         )
     if any(override in HELP for override in overrides):
         print(help_page(verb, [override for override in overrides if override not in HELP]))
         return 0
+    if JSON in overrides:
+        check_json(verb, overrides)
+        overrides = [override for override in overrides if override != JSON]
     from fmsd.cli.hydra_run import configure_logging, run
     from fmsd.cli.verbs import reproduce
 
@@ -109,6 +129,21 @@ def dispatch(arguments: list[str]) -> int:
         configure_logging(lightning=False)
         return reproduce(overrides, main)
     return run(verb, to_hydra_overrides(verb, overrides, groups(verb)))
+
+
+def text_about(verb: str, arguments: list[str], verbs: list[str]) -> str | None:
+    """The version, the usage or the completion of the shells; None for any other verb."""
+    if verb in VERSION:
+        return f"fmsd {installed_version()}"
+    if verb in HELP:
+        return USAGE
+    if verb not in ("completion", "_complete"):
+        return None
+    from fmsd.cli.completion import replies, shell_script
+
+    if verb == "completion":
+        return shell_script(" ".join(arguments)).rstrip()
+    return "\n".join(replies(arguments, verbs))
 
 
 def installed_version() -> str:

@@ -40,7 +40,9 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
         choices = run.choices
     else:
         run, before = combine_experts(config, overrides), None
-        choices = {"merger": settings.runtime.choices["merger"]}
+        chosen = ("merger", "backbone") if is_backbone_chosen(overrides) else ("merger",)
+        named = {group: settings.runtime.choices[group] for group in chosen}
+        choices = {group: choice for group, choice in named.items() if choice is not None}
     merged_config, grid = complete_merge(run, config, choices, overrides)
     text = OmegaConf.to_yaml(merged_config, resolve=True)
     if multirun and is_finished(Run(folder), text):

@@ -30,7 +30,9 @@ ROOTS = "data.roots."
 PLURAL = ("experiments", "logger")
 """Groups of which several choices can be combined."""
 
-BARE: Mapping[str, str] = {"evaluate": "run", "explain": "run", "fold": "run", "report": "runs"}
+BARE: Mapping[str, str] = {
+    "cite": "run", "evaluate": "run", "explain": "run", "fold": "run", "report": "runs",
+}  # fmt: skip
 """The key of an argument without one, for verbs about one folder."""
 
 VALUED_FLAGS = {

@@ -269,7 +269,7 @@ def check_override_types(
         below = [name.removeprefix(f"{key}.") for name in defaults if name.startswith(f"{key}.")]
         if below and not replaced and key not in groups(verb):
             raise InputError(
-                f"{key}={_override_text(value)} is no setting: {key} has {', '.join(below)}",
+                f"{key}={override_text(value)} is no setting: {key} has {', '.join(below)}",
                 f"give e.g. {key}.{below[0]}=VALUE",
             )
     for key, value in values.items():
@@ -277,11 +277,11 @@ def check_override_types(
         if key not in MIXED and isinstance(value, str) and isinstance(default, int | float):
             fault = "neither true nor false" if isinstance(default, bool) else "no number"
             raise InputError(
-                f"{key}={value} is {fault}", f"give e.g. {key}={_override_text(default)}"
+                f"{key}={value} is {fault}", f"give e.g. {key}={override_text(default)}"
             )
 
 
-def _override_text(value: object) -> object:
+def override_text(value: object) -> object:
     """A value as overrides spell it: true, false, null."""
     if value is None:
         return "null"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from omegaconf import OmegaConf
 
 from fmsd.cache import cache_folder
+from fmsd.cli.roots import existing_root
 from fmsd.errors import InputError
 
 
@@ -26,6 +27,11 @@ def digest(overrides: Sequence[str]) -> str:
 def cache() -> str:
     """The folder of files that can be made or fetched again."""
     return str(cache_folder())
+
+
+def root(name: str, shared: str | None = None) -> str | None:
+    """The root of a dataset by an environment variable or the file of roots; None without one."""
+    return existing_root(name, shared)
 
 
 def rate(rates: Mapping[str, Mapping[str, float]], data: str, method: str) -> float:
@@ -62,5 +68,5 @@ def without(names: Sequence[str], name: str) -> list[str]:
     return [other for other in names if other != name]
 
 
-for _resolver in (inside, digest, cache, rate, without):
+for _resolver in (inside, digest, cache, root, rate, without):
     OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True)

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os
-import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fmsd.cli.hydra_compat import values_by_key
 from fmsd.errors import InputError
+from fmsd.json_output import print_error
 from fmsd.quoting import hydra_quote
 from fmsd.runs.folder import write_text
 
@@ -50,7 +50,7 @@ class Sweep(Callback):
                 if isinstance(error, InputError)
                 else f"{type(error).__name__}, {' '.join(str(error).split())}"
             )
-            print(f"fmsd: The sweep cannot begin: {why}", file=sys.stderr)
+            print_error(f"The sweep cannot begin: {why}")
             raise SystemExit(2) from error
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from fmsd.cli.outcome import JobOutcome
 from fmsd.cli.sweep import BEGUN, CONTENTS, HYDRA_FILE, read_contents, write_contents
-from fmsd.console import print_table
+from fmsd.console import print_place, print_table
+from fmsd.json_output import open_document
 from fmsd.runs.folder import BUSY, ERROR, Run, remove_empty_folders, write_text
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,11 @@ class JobNote:
     folder: str
     ended: str = "killed"
     code: int = 1
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether its run is not finished."""
+        return self.ended not in ("done", "skipped")
 
     def write(self, notes: Path) -> None:
         """Writes the note's file, atomically."""
@@ -132,16 +138,28 @@ def print_summary(sweep: Path, jobs: Sequence[JobNote], not_begun: int) -> None:
             os.path.relpath(note.folder, sweep),
         ]
         for note in jobs
-        if note.ended not in ("done", "skipped")
+        if note.unfinished
     ]
-    if not rows:
-        print(f"{title}.")
-        return
+    if not rows or open_document() is not None:
+        print_place(f"{title}.", sweep)
     remedy = (
         f"The same command again does what is missing; the {ERROR} of a job, where it has one, "
         "holds the whole error."
     )
-    print_table(title, ("not done", "why", "folder"), rows, remedy, ("why", "folder"))
+    records = [
+        asdict(note)
+        | {"why": failure_reason(note.ended, Path(note.folder)) if note.unfinished else None}
+        for note in jobs
+    ]
+    print_table(
+        title,
+        ("not done", "why", "folder"),
+        rows,
+        remedy if rows else "",
+        ("why", "folder"),
+        name="jobs",
+        records=records,
+    )
 
 
 def drop_refused_values(

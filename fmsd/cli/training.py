@@ -4,16 +4,19 @@ import dataclasses
 import inspect
 import logging
 import os
+import re
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from fmsd.cli.build import build, check_argument_types, data_factory, logger_factories
 from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
 from fmsd.cli.loaded_runs import is_finished, load_interrupted_run
+from fmsd.cli.refusal import override_text
 from fmsd.errors import InputError
+from fmsd.json_output import open_document
 from fmsd.quoting import hydra_quote
 from fmsd.runs.folder import Run
 
@@ -29,7 +32,7 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
     settings = HydraConfig.get()
     overrides = settings.overrides.task
     if config.resume is not None:
-        run_folder = Path(config.resume).expanduser().absolute()
+        run_folder = Path(absolute_path(config.resume))
         config, folder = load_interrupted_run(run_folder, overrides, config.trust)
     else:
         complete_training(config)
@@ -38,6 +41,8 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
             log.info("%s is finished: skipped.", folder)
             return 0
     if (code := run_in_processes(config, folder)) is not None:
+        if code == 0 and open_document() is not None:  # what they print went to stderr
+            task.print_results(Run(folder))
         return code
     task.train(
         session.Request(
@@ -152,15 +157,47 @@ def run_in_processes(config: DictConfig, folder: Path) -> int | None:
     return launch(["-m", "fmsd", "train", *settings.overrides.task, *single_job, *files], count)
 
 
+LEAST = {"max_epochs": -1, "num_nodes": 1, "log_every_n_steps": 0, "num_sanity_val_steps": -1}
+"""Whole numbers among the arguments of Lightning's trainer, each with the least that it takes."""
+
+
+def check_trainer(trainer: DictConfig) -> None:
+    """Rejects numbers on which Lightning would fail later, or which it would read differently.
+
+    Raises:
+        InputError: such a number.
+    """
+    devices = trainer.get("devices", 1)
+    if isinstance(devices, ListConfig):
+        counted = len(devices) > 0 and all(type(each) is int and each >= 0 for each in devices)
+    else:
+        counted = re.fullmatch(r"auto|-1|[1-9]\d*|\d+,|\d+(,\d+)+", str(devices)) is not None
+    if not counted:
+        raise InputError(
+            f"trainer.devices={override_text(devices)} is no number of devices",
+            "give a number, auto for all of them, or a list of them like '[0,1]'",
+        )
+    for key, least in LEAST.items():
+        value = trainer.get(key, least)
+        if value is None and key == "max_epochs":
+            continue  # trainer.max_steps may end the training
+        if type(value) is not int or value < least:
+            raise InputError(
+                f"trainer.{key}={override_text(value)} must be a whole number from {least}",
+                f"give e.g. trainer.{key}={max(least, 1)}",
+            )
+
+
 def process_count(trainer: DictConfig) -> int:
     """The number of processes that a trainer needs on this machine.
 
     Raises:
-        InputError: it needs several machines, and nothing has started a process for each of their
-            devices.
+        InputError: see `check_trainer`; or it needs several machines, and nothing has started a
+            process for each of their devices.
     """
     from fmsd.engine.launcher import device_indices, is_launched
 
+    check_trainer(trainer)
     strategy, devices = trainer.get("strategy"), trainer.get("devices", 1)
     if not isinstance(strategy, DictConfig):
         return 1

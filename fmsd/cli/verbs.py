@@ -19,6 +19,7 @@ from fmsd.cli.training import train
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
+from fmsd.paths import expand_home
 from fmsd.runs.folder import EXPLANATIONS, Run
 
 
@@ -69,11 +70,11 @@ def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd fold: writes the dense weights of a run."""
     from fmsd.tasks import fold as task
 
-    run = Run(Path(config.run).expanduser().absolute())
+    run = Run(Path(absolute_path(config.run)))
     check_record(run)
     loaded = load_run_config(run.config, config.trust, built=("backbone",))
     backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
-    task.fold(run, build(backbone), Path(config.out).expanduser())
+    task.fold(run, build(backbone), expand_home(config.out))
 
 
 def index(config: DictConfig, folder: Path, command: list[str]) -> None:
@@ -81,7 +82,7 @@ def index(config: DictConfig, folder: Path, command: list[str]) -> None:
     from fmsd.tasks import index as task
 
     make_paths_absolute(config.data)
-    task.index(build_selection(config.data), Path(config.out).expanduser())
+    task.index(build_selection(config.data), expand_home(config.out))
 
 
 def extract(config: DictConfig, folder: Path, command: list[str]) -> int:
@@ -146,20 +147,27 @@ def doctor(config: DictConfig, folder: Path, command: list[str]) -> int:
 
     make_paths_absolute(config.data)
     check_source(config.data, HydraConfig.get().overrides.task)
-    out = Path(config.out).expanduser()
+    out = expand_home(config.out)
     data = build_selection(config.data)
     healthy = task.doctor(data, out, config.frames, config.limit, config.workers)
     return 0 if healthy else 1
+
+
+def roots(config: DictConfig, folder: Path, command: list[str]) -> int:
+    """fmsd roots: shows where the datasets lie."""
+    from fmsd.cli.roots_table import print_roots
+
+    return 0 if print_roots() else 1
 
 
 def report(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd report: writes many runs as tables and one page."""
     from fmsd.tasks import report as task
 
-    out = None if config.out is None else Path(config.out).expanduser()
+    out = None if config.out is None else expand_home(config.out)
     differ = [config.differ] if isinstance(config.differ, str) else list(config.differ)
     task.report(
-        Path(config.runs).expanduser(),
+        expand_home(config.runs),
         config.metric,
         out,
         config.by,
@@ -167,6 +175,14 @@ def report(config: DictConfig, folder: Path, command: list[str]) -> None:
         differ,
         config.resamples,
     )
+
+
+def cite(config: DictConfig, folder: Path, command: list[str]) -> None:
+    """fmsd cite: prints or writes the BibTeX of what runs used."""
+    from fmsd.tasks import cite as task
+
+    paths = (config.run, config.runs, config.out)
+    task.cite(*(None if path is None else expand_home(path) for path in paths))
 
 
 def reproduce(arguments: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
@@ -201,7 +217,7 @@ def reproduce(arguments: Sequence[str], run: Callable[[Sequence[str]], int]) -> 
             "leave it out",
         )
     values |= given
-    values["out"] = str(Path(values["out"].replace("{name}", name)).expanduser())
+    values["out"] = str(expand_home(values["out"].replace("{name}", name)))
     recorded = CONF / "experiments" / f"{name}.csv"
     return task.reproduce(name, steps[name], values, train_overrides, run, recorded)
 
@@ -236,7 +252,9 @@ VERBS = {
     "index": Verb(index),
     "doctor": Verb(doctor),
     "pack": Verb(pack),
+    "roots": Verb(roots),
     "report": Verb(report),
+    "cite": Verb(cite),
     "dashboard": Verb(dashboard),
 }
 """The verbs that Hydra configures; `reproduce` runs them."""

@@ -15,6 +15,7 @@ from fmsd.data.manifest import Manifest
 from fmsd.data.prepared_folder import prepared_manifest
 from fmsd.data.selection import Scan, Selection
 from fmsd.errors import InputError
+from fmsd.paths import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def read_stored_manifest(selection: Selection) -> Manifest | None:
     """
     if selection.manifest is None:
         return prepared_manifest(selection.root_path)
-    return manifests.read_manifest(Path(selection.manifest).expanduser(), selection.root_path)
+    return manifests.read_manifest(expand_home(selection.manifest), selection.root_path)
 
 
 def load_or_scan(source: Scan, root: Path) -> Manifest:
@@ -171,7 +172,7 @@ def _list_test_dataset(selection: Selection, listed: Manifest, name: str) -> Man
             f"conf/data/{name}.yaml describes",
             "correct data.test=[...]",
         )
-    root = Path(str(selection.roots[name])).expanduser().absolute()
+    root = expand_home(str(selection.roots[name])).absolute()
     stored = load_or_scan(selection.others[name], root)
     elsewhere = selection_checks.in_compression(stored, selection.compression, [name])
     selection_checks.check_sampling(elsewhere, selection.sampling, selection.protocol)

@@ -8,6 +8,7 @@ from fmsd.checks import check_choice, check_range
 from fmsd.data.frame import Entry
 from fmsd.errors import InputError
 from fmsd.names import check_name
+from fmsd.paths import expand_home
 
 Scan = Callable[[Path], Iterable[Entry]]
 """A source: yields the frames and videos below a root, and the problems of that copy."""
@@ -112,4 +113,4 @@ class Selection:
             raise InputError(
                 f"data={self.name} has no root", "give the dataset's folder as data.root=PATH"
             )
-        return Path(self.root).expanduser().absolute()
+        return expand_home(self.root).absolute()

@@ -25,6 +25,7 @@ from fmsd.errors import InputError, reason
 from fmsd.models.formats import to_pretrained_keys
 from fmsd.models.head import put_cosine_head
 from fmsd.package_files import EMBEDDED
+from fmsd.paths import expand_home
 from fmsd.state import read_state
 
 
@@ -178,7 +179,7 @@ def weights_path(weights: str | Path) -> Path:
     text = str(weights)
     if text.startswith(EMBEDDED):
         return Path(str(importlib.resources.files("fmsd.models") / text.removeprefix(EMBEDDED)))
-    return Path(text).expanduser()
+    return expand_home(text)
 
 
 def load_weights(backbone: nn.Module, path: Path) -> None:

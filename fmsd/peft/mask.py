@@ -21,6 +21,7 @@ import torch
 
 from fmsd.checks import check_choice
 from fmsd.errors import InputError
+from fmsd.paths import expand_home
 from fmsd.peft.gradient_moments import Moments
 from fmsd.rounding import ceil_share
 
@@ -151,7 +152,7 @@ def read_mask(path: Path, names: Sequence[str]) -> LayerMask:
         InputError: the file is missing or no mask, or its candidate layers differ from `names`.
     """
     try:
-        content = json.loads(path.expanduser().read_text(encoding="utf-8"))
+        content = json.loads(expand_home(path).read_text(encoding="utf-8"))
         if content["format"] != MASK_FORMAT:
             raise InputError(
                 f"The mask {path} has format {content['format']}",

@@ -184,6 +184,18 @@ def image_element(kind: str, encoded: str, caption: str) -> str:
     return f'<figure><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>'
 
 
+def reference(text: str, link: tuple[str, str] | None, note: str) -> str:
+    """A paper as an item of a list, with a note in small type.
+
+    Args:
+        link: its name and its address, which the browser opens only by a click.
+    """
+    address = ""
+    if link is not None:
+        address = f', <a href="{escape(link[1])}" rel="noreferrer">{escape(link[0])}</a>'
+    return f"<li>{escape(text)}{address} <small>{escape(note)}</small></li>"
+
+
 def definition_list(pairs: Mapping[str, str]) -> str:
     """A list of names with values."""
     items = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items())

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from fmsd.metrics.table import escape_markdown, markdown_table
 from fmsd.report.tables import Cell, Table
@@ -35,6 +37,22 @@ def terminal_rows(table: Table) -> list[list[str]]:
     return _format_rows(table, str, format_cell)
 
 
+def plain_rows(table: Table) -> list[dict[str, Any]]:
+    """A row for each value, with its interval, marks and counts of videos, for programs."""
+    return [
+        {
+            "run": label,
+            "column": column,
+            "level": table.level,
+            "metric": table.metric,
+            **asdict(cell),
+            "videos": table.videos.get(column),
+        }
+        for label, cells in table.cells.items()
+        for column, cell in cells.items()
+    ]
+
+
 def terminal_caption(table: Table, count: int, folder: Path) -> str:
     """The caption for the terminal: number of runs, comparisons, and the meaning of letters.
 
@@ -42,7 +60,7 @@ def terminal_caption(table: Table, count: int, folder: Path) -> str:
         count: number of runs below the folder.
     """
     lines = [f"{count_noun(count, 'run')} below {folder}"]
-    if any(cell.signed for row in table.cells.values() for cell in row.values()):
+    if table.has_differences:
         lines.append(table.caption)
     if table.missing_intervals:
         lines.append(table.missing_intervals)

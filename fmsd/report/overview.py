@@ -12,6 +12,8 @@ from fmsd.report.resamples import CurveData, Resamples
 from fmsd.report.robustness import robustness_tables
 from fmsd.report.rows import Row
 from fmsd.report.tables import LOWER_IS_BETTER, Table
+from fmsd.runs.folder import Run
+from fmsd.runs.papers import CitedPapers, cited_papers
 
 MAX_LINES = 12
 """Labels with a line in figures, at most."""
@@ -58,6 +60,14 @@ class Overview:
         if self.robustness is None:
             return {}
         return robustness_tables(self.robustness, self.robustness_notes)
+
+    @functools.cached_property
+    def cited_papers(self) -> dict[str, CitedPapers]:
+        """The papers behind the runs and evaluations of each label."""
+        runs: dict[str, list[Run]] = {}
+        for row in self.rows:
+            runs.setdefault(row.label, []).extend(row.runs)
+        return {label: cited_papers(group) for label, group in runs.items()}
 
     @property
     def first_seeds(self) -> dict[str, Row]:

@@ -8,6 +8,7 @@ from fmsd.report.markup import count_noun
 from fmsd.report.overview import Overview
 from fmsd.report.sections.curves import calibration_section, histograms_section, ranking_section
 from fmsd.report.sections.explanations import explanations_section
+from fmsd.report.sections.papers import papers_section
 from fmsd.report.sections.record import cost_section, protocol_section, repeat_section
 from fmsd.report.sections.results import (
     forgeries_section,
@@ -29,6 +30,7 @@ SECTIONS: tuple[Callable[[Overview], Section | None], ...] = (
     explanations_section,
     cost_section,
     protocol_section,
+    papers_section,
     repeat_section,
 )
 """The sections in their order."""

@@ -129,6 +129,11 @@ class Table:
     notes: Sequence[tuple[str, str]] = ()
 
     @property
+    def has_differences(self) -> bool:
+        """Whether the values are differences from a baseline row."""
+        return any(cell.signed for row in self.cells.values() for cell in row.values())
+
+    @property
     def sizes(self) -> str:
         """A sentence on the counts of test videos, for headers without them."""
         parts = [

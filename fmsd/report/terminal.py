@@ -18,6 +18,16 @@ def print_auc_table(table: pl.DataFrame, title: str, note: str) -> None:
         [f"{name}\n{sizes[name]}" if name in sizes else name for name in aucs.columns],
         rows,
         note,
+        name="auc",
+        records=table.filter(metric="auc")
+        .select(
+            "dataset",
+            "level",
+            auc="value",
+            real_videos="n_real_videos",
+            fake_videos=pl.col("n_videos") - pl.col("n_real_videos"),
+        )
+        .to_dicts(),
     )
 
 
@@ -37,6 +47,8 @@ def print_robustness_tables(table: pl.DataFrame) -> None:
             grid.columns,
             rows,
             sizes[str(dataset)],
+            name="robustness",
+            records=part.select("dataset", "corruption", "severity", auc="value").to_dicts(),
         )
 
 

@@ -38,7 +38,13 @@ def read_configuration(folder: Path) -> dict[str, Any]:
         InputError: the file is no configuration.
     """
     path = folder / "config.yaml"
-    return parse_settings(path.read_text(encoding="utf-8"), path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is no configuration ({reason(error)})", "put it back, or remove it"
+        ) from error
+    return parse_settings(text, path)
 
 
 def choice_tags(folder: Path) -> dict[str, str]:
@@ -119,12 +125,7 @@ def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | N
     """
     if not run.config.is_file():
         return None
-    try:
-        settings = flatten(parse_settings(run.config.read_text(encoding="utf-8"), run.config))
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{run.config} is no configuration ({reason(error)})", "put it back, or remove it"
-        ) from error
+    settings = flatten(read_configuration(run.folder))
     irrelevant = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
     return {
         key: value

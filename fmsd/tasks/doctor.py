@@ -10,7 +10,7 @@ import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.checks import check_range
-from fmsd.console import print_table
+from fmsd.console import print_place, print_table
 from fmsd.data.audit.copy import ScannedCopy, scan_copy, select_datasets, without_films
 from fmsd.data.audit.display import show_counts, show_findings
 from fmsd.data.audit.files import file_findings, inspect_files, video_properties
@@ -109,7 +109,7 @@ def doctor(
             f"Of {files.height:,} files {opened:,} were opened, evenly spread; limit=null opens "
             "all."
         )
-    print(f"{format_counts(severities)}. Every place is listed in {out}")
+    print_place(f"{format_counts(severities)}. Every place is listed in {out}", out)
     return not severities["fatal"]
 
 
@@ -177,8 +177,6 @@ def _shortcut_findings(shortcuts: Sequence[Shortcut]) -> list[Finding]:
 
 def _show_shortcuts(shortcuts: Sequence[Shortcut]) -> None:
     """Prints the properties that predict the label."""
-    if not shortcuts:
-        return
     rows = [
         [
             each.dataset,
@@ -196,4 +194,6 @@ def _show_shortcuts(shortcuts: Sequence[Shortcut]) -> None:
         header,
         rows,
         text_columns=("split", "property", "direction"),
+        name="shortcuts",
+        records=[asdict(each) for each in shortcuts],
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fmsd.console import print_place
 from fmsd.data.loading.corruptions import STRENGTHS, Corruption
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule
@@ -94,7 +95,7 @@ def evaluate(
     print_auc_table(table, f"AUC of {run.folder}", cost_line(record))
     if corruptions:
         print_robustness_tables(read_results(folder / CORRUPTIONS))
-    print(f"The evaluation lies in {folder}")
+    print_place(f"The evaluation lies in {folder}", folder)
     return evaluation
 
 

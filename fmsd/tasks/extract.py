@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from fmsd.console import print_place
 from fmsd.data import entries
 from fmsd.data.extraction.faces import FaceDetector
 from fmsd.data.extraction.outcomes import report_outcomes
@@ -137,7 +138,8 @@ def write_manifest(out: Path) -> None:
         )
     manifest = entries.from_entries(extracted.scan(out), out).validate()
     manifest.write(out / "manifest.parquet")
-    print(
+    print_place(
         f"{len(manifest)} crops of {manifest.videos} videos lie in {out}; train and test with "
-        f"{shell_override('data.root', out)}"
+        f"{shell_override('data.root', out)}",
+        out,
     )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fmsd.console import print_table
+from fmsd.console import print_place, print_table
 from fmsd.data import pack
 from fmsd.data.description import describe_datasets
 from fmsd.data.entries import from_entries
@@ -40,6 +40,7 @@ def index(data: Selection, out: Path) -> None:
     check_replaceable([out], out, _is_manifest, "fmsd index", "give another out=FILE.parquet")
     manifest = from_entries(data.source(data.root_path), data.root_path).validate()
     manifest.write(out)
+    datasets = describe_datasets(manifest)
     rows = [
         [
             name,
@@ -47,14 +48,21 @@ def index(data: Selection, out: Path) -> None:
             *(str(part["videos"][split]) for split in SPLITS),
             part["digest"][:12],
         ]
-        for name, part in describe_datasets(manifest).items()
+        for name, part in datasets.items()
     ]
     print_table(
         f"Manifest of {manifest.root}",
         ["dataset", "frames", *(f"{split} videos" for split in SPLITS), "digest"],
         rows,
+        name="datasets",
+        records=[
+            {"dataset": name, "frames": part["frames"]}
+            | {f"{split}_videos": part["videos"][split] for split in SPLITS}
+            | {"digest": part["digest"]}
+            for name, part in datasets.items()
+        ],
     )
-    print(f"The manifest lies in {out}")
+    print_place(f"The manifest lies in {out}", out)
 
 
 def _is_manifest(path: Path) -> bool:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fmsd.console import print_place
 from fmsd.data.description import describe_datasets
 from fmsd.data.manifest import Manifest
 from fmsd.engine.datamodule import DataModule, DataPart
@@ -122,7 +123,7 @@ def merge(
                 "does it.",
                 shell_override("run", folder),
             )
-    print(f"The merged run lies in {folder}")
+    print_place(f"The merged run lies in {folder}", folder)
     return run
 
 

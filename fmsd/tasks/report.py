@@ -1,13 +1,14 @@
 """Reporting: the finished runs below a folder as tables and one HTML page."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from fmsd.checks import check_choice
-from fmsd.console import print_table
-from fmsd.errors import InputError
+from fmsd.console import print_place, print_table
+from fmsd.errors import InputError, sentence
 from fmsd.figures import style
 from fmsd.metrics.table import LEVELS
 from fmsd.ownership import check_replaceable
@@ -18,6 +19,7 @@ from fmsd.report.markup import (
     header,
     latex_tables,
     markdown_tables,
+    plain_rows,
     terminal_caption,
     terminal_rows,
 )
@@ -26,6 +28,7 @@ from fmsd.report.page import report_page
 from fmsd.report.resamples import resample_rows
 from fmsd.report.robustness import robustness_results
 from fmsd.report.rows import Row, load_rows
+from fmsd.report.sections.papers import papers_markdown
 from fmsd.report.summary import (
     all_metric_tables,
     baseline_table,
@@ -35,13 +38,19 @@ from fmsd.report.summary import (
 from fmsd.report.tables import Table, results_table
 from fmsd.report.tidy import tidy_results, with_intervals
 from fmsd.runs.folder import write_text
+from fmsd.runs.papers import CitedPapers, bibliography, is_written_by
 from fmsd.tables import read_csv
+
+log = logging.getLogger(__name__)
 
 FILES = {
     "dataset": ("results.csv", "results.md", "results.tex", "report.html"),
     "domain": ("domains.csv", "domains.md", "domains.tex", "domains.png"),
 }
 """Files of a report by what its columns are."""
+
+BIBLIOGRAPHY, WRITER = "references.bib", "fmsd report"
+"""The file with the papers behind the runs, and the writer that its first line names."""
 
 
 def report(
@@ -61,8 +70,8 @@ def report(
     Args:
         runs: folder of runs.
         metric: the metric of the main tables.
-        out: folder for the files of `FILES`, of which the first holds the tidy results of all runs;
-            None to only print.
+        out: folder for the files of `FILES`, of which the first holds the tidy results of all runs,
+            and by dataset for `BIBLIOGRAPHY`; None to only print.
         by: what a column is: a test dataset (`dataset`), or a forgery in it (`domain`), computed
             from the predictions of the runs.
         against: label of a baseline row, or a part of no other label: adds the differences of all
@@ -145,7 +154,12 @@ def check_report_arguments(out: Path | None, by: str, against: str | None, resam
         )
     files = [out / name for name in FILES[by]]
     remedy = "give another folder as out=FOLDER"
-    check_replaceable(files, files[0], _is_report, "fmsd report", remedy)
+    check_replaceable(files, files[0], _is_report, WRITER, remedy)
+    if by == "dataset":
+        entries = out / BIBLIOGRAPHY
+        check_replaceable(
+            [entries], entries, lambda file: is_written_by(file, WRITER), WRITER, remedy
+        )
 
 
 def check_metric(metric: str, tidy: pl.DataFrame) -> None:
@@ -167,7 +181,14 @@ def print_tables(tables: Iterable[Table], count: int, runs: Path) -> None:
     """
     for table in tables:
         caption = terminal_caption(table, count, runs)
-        print_table(table.title, header(table), terminal_rows(table), caption)
+        print_table(
+            table.title,
+            header(table),
+            terminal_rows(table),
+            caption,
+            name="differences" if table.has_differences else "results",
+            records=plain_rows(table),
+        )
 
 
 def report_forgeries(
@@ -189,7 +210,7 @@ def report_forgeries(
     if out is not None:
         write_tables(out, FILES["domain"], forgeries.tidy, forgeries.tables.values())
         style.write_png(plot_forgeries(forgeries.tables["video"]), out / "domains.png")
-        print(f"The tables lie in {out}")
+        print_place(f"The tables lie in {out}", out)
     return forgeries.tidy
 
 
@@ -198,21 +219,37 @@ def write_report(out: Path, overview: Overview, tidy: pl.DataFrame) -> pl.DataFr
     tidy = with_intervals(tidy, overview.resamples.intervals)
     main = [overview.tables[overview.metric, level] for level in LEVELS]
     tables = (*main, *overview.differences, *overview.robustness_tables.values())
-    write_tables(out, FILES["dataset"], tidy, tables)
+    write_tables(out, FILES["dataset"], tidy, tables, papers_markdown(overview))
+    write_text(out / BIBLIOGRAPHY, report_bibliography(overview))
     write_text(out / "report.html", report_page(overview))
-    print(f"The report lies in {out}; open {out / 'report.html'} in a browser")
+    print_place(f"The report lies in {out}; open {out / 'report.html'} in a browser", out)
     return tidy
 
 
+def report_bibliography(overview: Overview) -> str:
+    """The BibTeX entries of all rows; logs what of them could not be followed."""
+    cited = CitedPapers()
+    for row in overview.cited_papers.values():
+        cited.update(row)
+    for skipped in sorted(cited.skipped):
+        log.warning(sentence(skipped))
+    return bibliography(cited, WRITER)
+
+
 def write_tables(
-    out: Path, names: Sequence[str], tidy: pl.DataFrame, tables: Iterable[Table]
+    out: Path,
+    names: Sequence[str],
+    tidy: pl.DataFrame,
+    tables: Iterable[Table],
+    more: str = "",
 ) -> None:
     """Writes the tidy results, and the tables as Markdown and LaTeX.
 
     Args:
         names: of these three files, in this order.
+        more: what follows the tables in Markdown.
     """
     tables = list(tables)
     write_text(out / names[0], tidy.write_csv())
-    write_text(out / names[1], markdown_tables(tables))
+    write_text(out / names[1], markdown_tables(tables) + more)
     write_text(out / names[2], latex_tables(tables))

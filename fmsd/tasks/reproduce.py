@@ -4,6 +4,7 @@ import logging
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -161,11 +162,22 @@ def compare_results(recorded: Path, current: Path) -> pl.DataFrame | None:
         )
         return None
     both = both.with_columns(apart=(pl.col("value") - pl.col("recorded")).abs())
-    rows = []
+    records: list[dict[str, Any]] = []
     for (run,), part in both.filter(level="video").group_by("run", maintain_order=True):
         furthest = part.row(part["apart"].to_list().index(part["apart"].max()), named=True)
-        values = (part["value"].mean(), part["recorded"].mean(), furthest["apart"])
-        rows.append([str(run), *(f"{value:.3f}" for value in values), furthest["dataset"]])
+        records.append(
+            {
+                "run": str(run),
+                "now": part["value"].mean(),
+                "recorded": part["recorded"].mean(),
+                "furthest_apart": furthest["apart"],
+                "on": furthest["dataset"],
+            }
+        )
+    rows = [
+        [value if isinstance(value, str) else f"{value:.3f}" for value in record.values()]
+        for record in records
+    ]
     seeds = ", ".join(map(str, both["seed"].unique().sort()))
     note = f"Seeds {seeds}; recorded in {recorded}"
     if missing := len(now) - len(both):
@@ -176,6 +188,8 @@ def compare_results(recorded: Path, current: Path) -> pl.DataFrame | None:
         rows,
         note,
         ("on",),
+        name="comparison",
+        records=records,
     )
     return both
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
-import polars as pl
-
+from fmsd.console import print_place
 from fmsd.data.audit.summary import table_summary
 from fmsd.data.manifest import Manifest
 from fmsd.data.selection import Selection
@@ -89,14 +88,18 @@ def train(
             if not ending.finished:
                 conclude_interrupted(session, ending)
                 raise KeyboardInterrupt
-            record, results = conclude(session, ending, parts.trainer)
+            conclude(session, ending, parts.trainer)
             publish.publish_run(loggers, run)
         finally:
             publish.close_loggers(run.folder)
-    trained_on = ", ".join(data.selection.train)
-    print_auc_table(results, f"AUC, {request.name} trained on {trained_on}", cost_line(record))
-    print(f"The run lies in {run.folder}")
+    print_results(run, f"AUC, {request.name} trained on {', '.join(data.selection.train)}")
     return run
+
+
+def print_results(run: Run, title: str = "AUC") -> None:
+    """Prints the AUCs of a finished run."""
+    print_auc_table(run.results(), title, cost_line(run.record()))
+    print_place(f"The run lies in {run.folder}", run.folder)
 
 
 def begin_logs(session: Session, loggers: Mapping[str, Any]) -> list[Any]:
@@ -115,13 +118,8 @@ def begin_logs(session: Session, loggers: Mapping[str, Any]) -> list[Any]:
     return [curve_logger(run.folder, checkpoint), *loggers.values()]
 
 
-def conclude(
-    session: Session, ending: Ending, trainer_factory: TrainerFactory
-) -> tuple[dict[str, Any], pl.DataFrame]:
+def conclude(session: Session, ending: Ending, trainer_factory: TrainerFactory) -> None:
     """Writes the chosen weights, chooses thresholds on validation data, and tests the detector.
-
-    Returns:
-        The record of the run and its results.
 
     Raises:
         InputError: no weights were chosen.
@@ -138,7 +136,7 @@ def conclude(
     record = training_record(session, ending, chosen, monitored, thresholds)
     # from here on the run can be evaluated, whatever happens to the tests
     run.write_record(record)
-    return record, score_with_corruptions(run, record, scoring_trainer, model, data)
+    score_with_corruptions(run, record, scoring_trainer, model, data)
 
 
 def conclude_interrupted(session: Session, ending: Ending) -> None:

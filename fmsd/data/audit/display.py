@@ -1,6 +1,7 @@
 """The tables of an examination on the terminal."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
@@ -14,8 +15,6 @@ HEADERS = {"files": "video files", "whole": "of a whole copy"}
 
 def show_counts(root: Path, counts: pl.DataFrame) -> None:
     """Prints the videos of a copy, see `count_videos`; empty optional columns are left out."""
-    if counts.is_empty():
-        return
     table = counts.select(
         name for name in counts.columns if name not in HEADERS or counts[name].sum()
     )
@@ -24,13 +23,18 @@ def show_counts(root: Path, counts: pl.DataFrame) -> None:
         for row in table.rows()
     ]
     header = [HEADERS.get(name, name) for name in table.columns]
-    print_table(f"Videos of {root}", header, rows, text_columns=("split", "domain"))
+    print_table(
+        f"Videos of {root}",
+        header,
+        rows,
+        text_columns=("split", "domain"),
+        name="videos",
+        records=counts.to_dicts(),
+    )
 
 
 def show_findings(name: str, root: Path, findings: Sequence[Finding]) -> None:
     """Prints the findings with an example each; paths are relative to `root`."""
-    if not findings:
-        return
     rows = [
         [
             finding.check,
@@ -43,4 +47,11 @@ def show_findings(name: str, root: Path, findings: Sequence[Finding]) -> None:
     ]
     header = ["check", "severity", "count", "example", "remedy"]
     title = f"Findings in data={name}"
-    print_table(title, header, rows, text_columns=("severity", "example", "remedy"))
+    print_table(
+        title,
+        header,
+        rows,
+        text_columns=("severity", "example", "remedy"),
+        name="findings",
+        records=[asdict(finding) | {"count": finding.count} for finding in findings],
+    )

@@ -17,6 +17,7 @@ from fmsd.atomic import atomic
 from fmsd.cache import cache_folder
 from fmsd.data.extraction.pixels import Pixels
 from fmsd.errors import InputError, reason
+from fmsd.paths import expand_home
 
 
 class Face(NamedTuple):
@@ -89,7 +90,7 @@ class YuNet:
                 f"detector.score={score} or detector.side={side} is out of range",
                 "give a score from 0 to 1 and a side of at least 32 pixels",
             )
-        path = find_weights() if weights is None else Path(weights).expanduser()
+        path = find_weights() if weights is None else expand_home(weights)
         # OpenCV 5 warns about every model, and logs errors that are reported below
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         cv2.setNumThreads(1)  # processes are the parallelism

@@ -95,14 +95,16 @@ def report_outcomes(outcomes: Sequence[VideoOutcome], recipe: Recipe, path: Path
     )
     for sentence in outcome_warnings(read, recipe):
         log.warning("%s", sentence)
+    rows = [[outcome.video, outcome.failure] for outcome in failures]
+    print_table(
+        f"{len(failures)} videos could not be read",
+        ["video", "why"],
+        rows[:MAX_SHOWN],
+        f"All are in {path}; the same command tries them again",
+        name="failures",
+        records=[{"video": video, "why": why} for video, why in rows],
+    )
     if failures:
-        rows = [[outcome.video, outcome.failure] for outcome in failures]
-        print_table(
-            f"{len(failures)} videos could not be read",
-            ["video", "why"],
-            rows[:MAX_SHOWN],
-            f"All are in {path}; the same command tries them again",
-        )
         with atomic(path) as partial:
             table = pl.DataFrame(rows, schema=["video", "why"], orient="row")
             partial.write_text(table.write_csv(), encoding="utf-8")

@@ -22,6 +22,7 @@ from fmsd.data.sources.text import read_text
 from fmsd.data.sources.tree import list_videos, refuse_unreadable
 from fmsd.data.spelling import backslash_problems, match_names, with_slashes
 from fmsd.errors import InputError
+from fmsd.paths import expand_home
 
 
 @refuse_unreadable
@@ -77,7 +78,7 @@ def scan(
             yield Video(
                 file, images, 1, dataset, variant, video_id(dataset, variant, "", name), kind
             )
-    place = root if real is None else Path(real).expanduser().absolute()
+    place = root if real is None else expand_home(real).absolute()
     if not (place / "original_sequences").is_dir():
         raise InputError(
             f"{place} holds no original_sequences: the real videos of DeeperForensics-1.0 are "

@@ -38,6 +38,7 @@ from fmsd.data.sources.tree import (
 )
 from fmsd.data.spelling import match_names, missing_problems
 from fmsd.errors import InputError
+from fmsd.paths import expand_home
 
 TREE_FOLDERS: dict[Split, tuple[str, ...]] = {
     "train": ("DF40_train", "train"),
@@ -139,7 +140,7 @@ def _real_folder(root: Path, name: str, given: str | None, origin: str) -> Path:
     Raises:
         InputError: the folder does not exist.
     """
-    place = root / name if given is None else Path(given).expanduser().absolute()
+    place = root / name if given is None else expand_home(given).absolute()
     if not place.is_dir():
         raise InputError(
             f"There is no folder {place} with the real videos of {origin}",

@@ -1,0 +1,164 @@
+"""Links of a repository as links of a site.
+
+A page that is read on its own in the repository links to other files: these links lead to the page
+of that file on the site. Source files have none; those of the package lead to their module in the
+Python API, and the others become plain text. A link to nothing is left as it is, so that the build
+refuses it.
+"""
+
+import posixpath
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from typing import Any
+
+from markdown import Markdown
+from markdown.extensions import Extension
+from markdown.treeprocessors import Treeprocessor
+from markdown.util import AtomicString
+from mkdocs.structure.files import Files
+from mkdocs.utils import get_relative_url
+from repository import ROOT, Place, relative
+
+FILE = re.compile(r"(?:docs|experiments|benchmarks|examples|conf|fmsd)/[\w./+-]+\.(?:py|yaml|md)")
+"""A file that a page names in code."""
+
+NAME = re.compile(r"fmsd(?:\.\w+)+")
+"""A module of the package, or a name in it."""
+
+PICTURE = re.compile(
+    r"<picture>.*?<img\b(?=[^>]*\bsrc=\"(?P<src>[^\"]+)\")(?=[^>]*\balt=\"(?P<alt>[^\"]+)\").*?"
+    r"</picture>",
+    re.DOTALL,
+)
+"""A picture for light and dark colours of the system; the site has a switch of its own."""
+
+
+class SiteLinks:
+    """What is needed to turn the links of the page at hand.
+
+    Args:
+        files: of the site.
+        origins: by page, the file outside docs/ that it is made from.
+        places: by file of the repository that is no page, its place on the site.
+        titles: by page, its title.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        origins: Mapping[str, str],
+        places: Mapping[str, Place],
+        titles: Mapping[str, str],
+    ) -> None:
+        self.files = files
+        self.origins = origins
+        self.titles = titles
+        self.page = ""
+        self.places = dict(places)
+        self.places |= {f"docs/{uri}": Place(uri) for uri in files.src_uris}
+        self.places |= {origin: Place(page) for page, origin in origins.items()}
+        self.places["README.md"] = Place("index.md")
+
+    def resolve(self, link: str) -> str | None:
+        """The link on the site; None if it leads to a file that has no place there."""
+        path, mark, anchor = link.partition("#")
+        if not path or re.match(r"[a-z]+:|/", path):
+            return link
+        origin = self.origins.get(self.page, f"docs/{self.page}")
+        file = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path))
+        place = self.places.get(file) or self.places.get(f"{file}/index.md")
+        if place is not None:
+            return relative(place.page, self.page) + (
+                mark + anchor if mark else f"#{place.anchor}" if place.anchor else ""
+            )
+        exists = (ROOT / file).exists() and not file.startswith(("docs/", ".."))
+        return None if exists else link
+
+
+class RepositoryLinks(Extension):
+    """Turns the links of every page that is rendered."""
+
+    def __init__(self, links: SiteLinks) -> None:
+        super().__init__()
+        self.links = links
+
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802  Python-Markdown's name
+        """Runs after the parts of a line are known and before MkDocs checks the links."""
+        md.treeprocessors.register(_LinkProcessor(md, self.links), "repository_links", 2)
+
+
+class _LinkProcessor(Treeprocessor):
+    def __init__(self, md: Markdown, links: SiteLinks) -> None:
+        super().__init__(md)
+        self.links = links
+
+    def run(self, root: ET.Element) -> None:
+        """Turns the links below an element; in code in a table, frees the bars of their marks."""
+        for cell in (*root.iter("td"), *root.iter("th")):
+            for code in cell.iter("code"):
+                code.text = AtomicString((code.text or "").replace("\\|", "|"))
+        self._turn(root, linked=False)
+
+    def _turn(self, element: ET.Element, linked: bool) -> None:
+        """Turns an element and those below it.
+
+        Args:
+            linked: it lies in a link, a heading or a block of code, where no link is added.
+        """
+        if element.tag == "a" and "href" in element.attrib:
+            target = self.links.resolve(element.attrib["href"])
+            if target is None:
+                element.tag = "span"
+                del element.attrib["href"]
+            else:
+                element.set("href", target)
+        elif element.tag == "code" and not linked:
+            self._link_code(element)
+            return
+        linked = linked or re.fullmatch("a|pre|h[1-6]", str(element.tag)) is not None
+        for place, child in reversed(list(enumerate(element))):
+            self._turn(child, linked)
+            if child.tag == "img":
+                self._turn_image(element, place, child)
+
+    def _turn_image(self, parent: ET.Element, place: int, image: ET.Element) -> None:
+        """Turns the source of a picture; one of two for light and dark gets the other beside it."""
+        image.set("src", self.links.resolve(image.get("src", "")) or "")
+        image.set("loading", "lazy")
+        source = image.get("src", "")
+        other = source.replace("_light.", "_dark.")
+        origin = posixpath.normpath(posixpath.join(posixpath.dirname(self.links.page), other))
+        if other != source and self.links.files.get_file_from_path(origin):
+            image.set("src", f"{source}#only-light")
+            dark = ET.Element("img", {**image.attrib, "src": f"{other}#only-dark"})
+            image.tail, dark.tail = None, image.tail
+            parent.insert(place + 1, dark)
+
+    def _link_code(self, code: ET.Element) -> None:
+        """Links the name of a file or of a module to its place; others stay as they are."""
+        text = "".join(code.itertext())
+        attributes: dict[str, Any] = {}
+        if FILE.fullmatch(text) and (place := self.links.places.get(text)):
+            attributes["href"] = self._address(place)
+            if text.startswith("docs/"):
+                code.tag = "a"
+                code.set("href", attributes["href"])
+                code.text = self.links.titles.get(place.page, text).partition(":")[0]
+                return
+        elif NAME.fullmatch(text):
+            attributes = {"identifier": text, "optional": ""}
+        if attributes:
+            code.tag = "a" if "href" in attributes else "autoref"
+            code.attrib.update(attributes)
+            code.text = None
+            ET.SubElement(code, "code").text = AtomicString(text)
+
+    def _address(self, place: Place) -> str:
+        """The link to a place; a path that MkDocs checks, where it does."""
+        page, anchor = place.page, f"#{place.anchor}" if place.anchor else ""
+        if "relpath" in self.md.treeprocessors:
+            return relative(page, self.links.page) + anchor
+        files = self.links.files
+        target, source = files.src_uris[page], files.src_uris[self.links.page]
+        return get_relative_url(target.url, source.url) + anchor

@@ -1,0 +1,89 @@
+"""The table of `fmsd roots`: where each dataset lies, what sets that, and whether it is there."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fmsd.cli.roots import Dataset, Root, datasets, default_file, find_root, roots_file, variable
+from fmsd.console import print_table
+from fmsd.data.prepared_folder import EXTRACTED, PACKED
+from fmsd.data.sources.deepfakebench_json import has_json
+from fmsd.data.sources.ffpp import BENCHMARK_JSON
+
+FOUND, EMPTY, MISSING, NOT_SET = "found", "empty", "missing", "not set"
+"""The states of a root. An empty folder is often the mount point of a disk that is not mounted."""
+
+
+def print_roots() -> bool:
+    """Prints the table, and returns whether every root that is set is there.
+
+    Raises:
+        InputError: the file of roots cannot be used.
+    """
+    records = [describe_root(dataset) for dataset in datasets().values()]
+    file = roots_file() or default_file()
+    print_table(
+        "Roots of the datasets",
+        ["dataset", "root", "set by", "state", "holds"],
+        [["-" if value is None else value for value in record.values()] for record in records],
+        f"A root is set by a line NAME: PATH in {file}, a variable like {variable('celebdf_v2')}, "
+        "or data.root=PATH",
+        ("root", "set by", "state", "holds"),
+        name="roots",
+        records=records,
+    )
+    return not any(record["state"] in (EMPTY, MISSING) for record in records)
+
+
+def describe_root(dataset: Dataset) -> dict[str, Any]:
+    """The row of a dataset, whose keys are those of the document of `--json`.
+
+    A shared folder without the dataset's JSON file is not its root.
+    """
+    file = BENCHMARK_JSON if dataset.name == "ff++" else dataset.file
+    root = find_root(dataset.name, dataset.shared)
+    if root is not None and root.key == dataset.shared and not _is_absent(root.path):
+        root = root if file is not None and has_json(root.path, file) else None
+    return {
+        "dataset": dataset.name,
+        "root": None if root is None else str(root.path),
+        "set_by": None if root is None else root.origin,
+        "state": _state(root),
+        "kind": None if root is None else recognise(root.path, file),
+    }
+
+
+def recognise(root: Path, file: str | None) -> str | None:
+    """What a root holds, as far as a few names of files show it; None if it is not there.
+
+    Args:
+        file: the dataset's JSON file of DeepfakeBench.
+    """
+    if _is_absent(root):
+        return None
+    if (root / PACKED).is_file():
+        return "a pack"
+    if (root / EXTRACTED).is_file():
+        return "extracted crops"
+    if any((root / name).is_file() for name in ("manifest.csv", "manifest.parquet")):
+        return "a manifest"
+    if file is not None and has_json(root, file):
+        return f"DeepfakeBench's {file}"
+    return "files"
+
+
+def _state(root: Root | None) -> str:
+    if root is None:
+        return NOT_SET
+    if not os.path.isdir(root.path):  # noqa: PTH112  False, too, for a folder that cannot be read
+        return MISSING
+    return EMPTY if _is_absent(root.path) else FOUND
+
+
+def _is_absent(root: Path) -> bool:
+    """Whether a folder is missing, empty or unreadable."""
+    try:
+        with os.scandir(root) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True

@@ -1,0 +1,68 @@
+"""Citing: the BibTeX entries of what runs used."""
+
+import logging
+from pathlib import Path
+
+from fmsd.errors import InputError, sentence
+from fmsd.ownership import check_replaceable
+from fmsd.runs.folder import Run, write_text
+from fmsd.runs.papers import bibliography, cited_papers, is_written_by
+
+log = logging.getLogger(__name__)
+
+WRITER = "fmsd cite"
+"""The writer that a file names in its first line."""
+
+
+def cite(run: Path | None, runs: Path | None, out: Path | None = None) -> str:
+    """Prints or writes the BibTeX entries of what a run used, or all runs below a folder.
+
+    The evaluations in a run's folder and the experts of a merge are included.
+
+    Args:
+        run: folder of a run.
+        runs: a folder of runs, in place of `run`.
+        out: FILE.bib; None to print.
+
+    Returns:
+        The text of the file.
+
+    Raises:
+        InputError: there is no run, one is damaged, or `out` is a file that `cite` did not write.
+    """
+    folder = run or runs
+    if folder is None or (run is not None and runs is not None):
+        raise InputError(
+            "fmsd cite reads one run, or all runs below a folder",
+            "give either run=RUN or runs=FOLDER",
+        )
+    if out is not None:
+        check_file(out)
+    if run is not None:
+        Run(run).record()
+    found = [Run(path.parent) for path in sorted(folder.rglob("run.json"))]
+    if not found:
+        raise InputError(f"There is no run below {folder}", "give a folder of runs as runs=FOLDER")
+    cited = cited_papers(found)
+    for skipped in sorted(cited.skipped):
+        log.warning(sentence(skipped))
+    text = bibliography(cited, WRITER)
+    if out is None:
+        print(text, end="")
+    else:
+        write_text(out, text)
+        print(f"{len(cited.parts)} entries lie in {out}")
+    return text
+
+
+def check_file(out: Path) -> None:
+    """Checks that a file can be written.
+
+    Raises:
+        InputError: it has another suffix, or is a file of another writer.
+    """
+    if out.suffix != ".bib":
+        raise InputError(f"out={out} is no name of a BibTeX file", "give out=FILE.bib")
+    check_replaceable(
+        [out], out, lambda file: is_written_by(file, WRITER), WRITER, "give another out=FILE.bib"
+    )

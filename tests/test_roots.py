@@ -1,0 +1,289 @@
+"""Roots of datasets that are set once: the file, the variables, their order, and `fmsd roots`."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+
+from fmsd.cli import roots
+from fmsd.cli.completion import candidates
+from fmsd.cli.data_config import add_test_sources
+from fmsd.cli.main import main
+from fmsd.errors import InputError
+from fmsd.package_files import CONF
+from tests.conftest import fmsd_command, grow_tree
+from tests.installed import on_path, write_package
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder without any root; the current folder is another."""
+    for name in [name for name in os.environ if name in map(roots.variable, roots.datasets())]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("FMSD_ROOTS", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path
+
+
+def write(place: Path, text: str | bytes, file: str = "home/.config/fmsd/roots.yaml") -> Path:
+    """The file of roots, below `place`."""
+    path = place / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def folder(place: Path, name: str) -> str:
+    """A folder that exists."""
+    (place / name).mkdir(parents=True, exist_ok=True)
+    return str(place / name)
+
+
+def composed(*overrides: str) -> Any:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("train", list(overrides))
+        add_test_sources(config.data)
+        return config.data
+
+
+def table(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The exit code of `fmsd roots`, and its rows by dataset."""
+    capsys.readouterr()
+    code = main(["roots", "--json"])
+    rows = json.loads(capsys.readouterr().out)["tables"]["roots"]
+    return code, {row["dataset"]: row for row in rows}
+
+
+def test_a_name_has_a_variable_and_they_are_those_of_the_data_files() -> None:
+    assert roots.variable("ff++") == "FMSD_FFPP"
+    assert roots.variable("celebdf_v2") == "FMSD_CELEBDF_V2"
+    assert len({*map(roots.variable, roots.datasets())}) == len(roots.datasets())
+    for name in ("ff++", "celebdf_v2", "df40", "faces", "deepfakebench"):
+        assert name in roots.datasets()
+    assert roots.datasets()["celebdf_v2"] == ("celebdf_v2", "deepfakebench", "Celeb-DF-v2.json")
+    assert roots.datasets()["df40"] == ("df40", None, None)
+
+
+def test_the_command_line_wins_over_the_variable_and_that_over_the_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert composed("data=uadfv").root is None
+    write(place, f"uadfv: {folder(place, 'file')}\n")
+    assert composed("data=uadfv").root == str(place / "file")
+    monkeypatch.setenv("FMSD_UADFV", folder(place, "variable"))
+    assert composed("data=uadfv").root == str(place / "variable")
+    assert composed("data=uadfv", "data.root=/command").root == "/command"
+    monkeypatch.setenv("FMSD_UADFV", "")  # as good as unset
+    assert composed("data=uadfv").root == str(place / "file")
+
+
+def test_a_root_of_its_own_wins_over_the_shared_one(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = folder(place, "shared")
+    write(place, f"deepfakebench: {shared}\nuadfv: {folder(place, 'own')}\n")
+    assert composed("data=uadfv").root == str(place / "own")
+    monkeypatch.setenv("FMSD_DEEPFAKEBENCH", folder(place, "variable"))
+    assert composed("data=uadfv").root == str(place / "own")
+    assert composed("data=dfd").root == str(place / "variable")
+    assert composed("data=df40").root is None
+
+
+def test_test_datasets_find_their_roots(place: Path) -> None:
+    (place / "bench" / "dataset_json").mkdir(parents=True)
+    (place / "bench" / "dataset_json" / "UADFV.json").touch()
+    write(
+        place,
+        f"deepfakebench: {place / 'bench'}\ndf40: {folder(place, 'df40')}\nffiw: /gone\n",
+    )
+    data = composed("data=ff++", "data.test=[uadfv,df40,dfdc]")
+    assert data.roots.uadfv == str(place / "bench")
+    assert data.roots.df40 == str(place / "df40")
+    assert data.roots.dfdc is None  # the shared folder has no JSON file of it
+    given = composed("data=ff++", "data.test=[ffiw]", "data.roots.ffiw=/given")
+    assert given.roots.ffiw == "/given"  # what is not used is not looked at
+
+
+@pytest.mark.parametrize("where", ["FMSD_ROOTS", "XDG_CONFIG_HOME", "home"])
+def test_the_file_is_found_where_it_is_documented(
+    where: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "FMSD_ROOTS": "mine.yaml",
+        "XDG_CONFIG_HOME": "xdg/fmsd/roots.yaml",
+        "home": "home/.config/fmsd/roots.yaml",
+    }
+    names = list(files)[list(files).index(where) :]
+    for name in names:  # the first of them counts
+        write(place, f"uadfv: {folder(place, name)}\n", files[name])
+        value = {"FMSD_ROOTS": files[name], "XDG_CONFIG_HOME": "xdg"}.get(name)
+        if value is not None:
+            monkeypatch.setenv(name, str(place / value))
+    assert composed("data=uadfv").root == str(place / where)
+
+
+def test_a_relative_config_home_and_a_missing_home_are_no_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
+    assert roots.default_file() == place / "home/.config/fmsd/roots.yaml"
+    assert roots.roots_file() is None
+    monkeypatch.setenv("FMSD_ROOTS", str(place / "no.yaml"))
+    with pytest.raises(InputError, match=r"FMSD_ROOTS=.*no\.yaml is no file; correct it"):
+        roots.roots_file()
+
+
+def test_paths_may_begin_with_the_home_folder(place: Path) -> None:
+    folder(place, "home/data")
+    write(place, "uadfv: ~/data\n# dfd: /nowhere\n")
+    assert composed("data=uadfv").root == str(place / "home/data")
+
+
+FAULTS = [
+    ("- /data", r"is no list of roots; write a line like celebdf_v2: /data/celebdf_v2"),
+    ("just text", r"is no list of roots"),
+    ("ff++: {a: /b}", r"Line 1 of .*roots\.yaml is not of the form NAME: PATH"),
+    ("# x\n\nff++: [/a]", r"Line 3 of "),
+    ("a: [", r"is no configuration \(.*\); write a line like"),
+    ("ff++: *x", r"is no configuration|YAML alias"),
+    ("ff++: !!python/name:os.system /x", r"has the YAML tag"),
+    (
+        "celeb_df_v2: /x",
+        r"names celeb_df_v2, .*\(did you mean celebdf_v2\?\); correct or remove it",
+    ),
+    ("ffpp: /x", r"names ffpp, .*\(did you mean ff\+\+\?\)"),
+    ("folder: /x", r"names folder, which is no dataset with a root of its own; correct or remove"),
+    ("dfd: /x\ndfd: /x", r"has dfd twice; remove one of the lines"),
+    ("dfd: data/dfd", r"dfd: data/dfd in .* is not an absolute path; write the whole path"),
+    ("dfd:", r"dfd:  in .* is not an absolute path"),
+    ("dfd: ~nosuchuser/x", r"dfd in .*There is no home folder for ~nosuchuser/x"),
+    (b"dfd: /caf\xe9", r"is not encoded in UTF-8; save it again in UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), FAULTS)
+def test_a_faulty_file_is_refused_by_its_name(
+    text: str | bytes, sentence: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(place, text)
+    with pytest.raises(InputError, match=sentence) as raised:
+        roots.find_root("dfd")
+    assert str(file) in str(raised.value)
+    assert str(raised.value).count("\n") == 0
+    assert main(["roots"]) == 2
+    assert capsys.readouterr().err == f"fmsd: {raised.value}\n"
+
+
+def test_a_variable_with_an_unknown_home_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMSD_DFD", "~nosuchuser/x")
+    with pytest.raises(InputError, match=r"FMSD_DFD: There is no home folder for ~nosuchuser/x"):
+        roots.find_root("dfd")
+
+
+def test_an_empty_file_sets_nothing(place: Path) -> None:
+    write(place, "# nothing yet\n")
+    assert roots.find_root("dfd") is None
+
+
+def test_a_root_that_is_no_folder_is_refused_where_it_is_used(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(place, f"dfd: /gone\nuadfv: {folder(place, 'uadfv')}\n")
+    assert main(["index", "data=dfd", "out=x.parquet"]) == 2
+    assert (
+        f"/gone, the root of dfd by dfd in {file}, is no folder; correct it there, or give "
+        "data.root=PATH" in capsys.readouterr().err
+    )
+    monkeypatch.setenv("FMSD_DFD", "/lost")
+    assert main(["index", "data=dfd", "out=x.parquet"]) == 2
+    assert "/lost, the root of dfd by FMSD_DFD, is no folder" in capsys.readouterr().err
+    assert composed("data=uadfv").root == str(place / "uadfv")  # others are not concerned
+
+
+def test_the_table_shows_what_sets_a_root_and_whether_it_is_there(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, rows = table(capsys)
+    assert code == 0
+    assert {row["state"] for row in rows.values()} == {"not set"}
+    (place / "bench").mkdir()
+    (place / "bench" / "UADFV.json").touch()
+    (place / "crops").mkdir()
+    (place / "crops" / "extract.json").touch()
+    (place / "faces").mkdir()
+    (place / "faces" / "manifest.csv").touch()
+    grow_tree(place / "tree", videos=1)
+    file = write(
+        place,
+        f"deepfakebench: {place / 'bench'}\ndfdc: {place / 'crops'}\nffiw: {place / 'tree'}\n",
+    )
+    monkeypatch.setenv("FMSD_FACES", str(place / "faces"))
+    code, rows = table(capsys)
+    assert code == 0
+    assert rows["uadfv"] == {
+        "dataset": "uadfv",
+        "root": str(place / "bench"),
+        "set_by": str(file),
+        "state": "found",
+        "kind": "DeepfakeBench's UADFV.json",
+    }
+    assert rows["dfd"]["state"] == "not set"  # the shared folder has no JSON file of it
+    assert rows["dfdc"]["kind"] == "extracted crops"
+    assert rows["ffiw"]["kind"] == "files"
+    assert (rows["faces"]["set_by"], rows["faces"]["kind"]) == ("FMSD_FACES", "a manifest")
+    monkeypatch.setenv("FMSD_DF40", str(place / "gone"))
+    monkeypatch.setenv("FMSD_FFIW", folder(place, "mount"))
+    code, rows = table(capsys)
+    assert code == 1
+    assert (rows["df40"]["state"], rows["df40"]["kind"]) == ("missing", None)
+    assert rows["ffiw"]["state"] == "empty"
+    assert main(["roots"]) == 1
+    printed = capsys.readouterr().out
+    assert "FMSD_DF40" in printed
+    assert str(file) in printed
+
+
+def test_the_dataset_of_an_installed_package_has_its_root(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = (
+        "defaults: [_dataset, _self_]\nname: own_faces\nroot: ${root:own_faces,deepfakebench}\n"
+        "source: {_target_: fmsd.data.sources.folder.scan, _partial_: true}\n"
+    )
+    package = write_package(place, "roots_plugin", {"conf/data/own_faces.yaml": data})
+    write(place, f"own_faces: {folder(place, 'faces')}\n")
+    with pytest.raises(InputError, match="names own_faces, which is no dataset"):
+        roots.find_root("own_faces")
+    with on_path(package):
+        assert main(["train", "data=own_faces", "--cfg", "job", "--resolve"]) == 0
+        assert f"root: {place / 'faces'}\n" in capsys.readouterr().out
+        assert candidates(["train", "data=own"], ["train"]) == ["data=own_faces"]
+        _, rows = table(capsys)
+    assert rows["own_faces"]["root"] == str(place / "faces")
+
+
+@pytest.mark.slow
+def test_the_file_reaches_a_run_and_its_record(place: Path) -> None:
+    """In processes of their own, as launchers start them."""
+    videos = grow_tree(place / "videos", domains=("real", "swap"), videos=4)
+    made = fmsd_command(
+        "pack", "data=folder", f"data.root={videos}", "data.name=uadfv", "out=packed", cwd=place
+    )
+    assert made.returncode == 0, made.stderr
+    write(place, f"uadfv: {place / 'packed'}\n", "mine.yaml")
+    done = fmsd_command(
+        *("train", "-m", "data=uadfv", "method=probe", "backbone=demo_vit", "trainer=smoke"),
+        *("trainer.accelerator=cpu", "seed=0,1", "hydra/launcher=joblib", "hydra.sweep.dir=runs"),
+        cwd=place,
+        FMSD_ROOTS="mine.yaml",
+    )
+    assert done.returncode == 0, done.stderr
+    configs = [path.read_text() for path in (place / "runs").glob("*/config.yaml")]
+    assert len(configs) == 2
+    assert all(f"root: {place / 'packed'}\n" in config for config in configs)
