@@ -88,7 +88,7 @@ def test_wheel_holds_the_package_and_its_configuration_files_only(wheel: Path) -
         if path.is_file() and "__pycache__" not in path.parts
     }
     shipped = [
-        *(ROOT / "conf").rglob("*.yaml"),
+        *(path for path in (ROOT / "conf").rglob("*") if path.is_file()),
         *(ROOT / "experiments").rglob("*.yaml"),
         *(ROOT / "experiments").rglob("*.csv"),
     ]
