@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt
 .DEFAULT_GOAL := help
-.PHONY: demo reproduce test test-all lint type docs bench clean help
+.PHONY: demo reproduce test test-all test-lowest lint type docs bench dist clean help
 
 demo: .venv/installed ## Train FMSD, full fine-tuning and a probe on embedded data, and compare them
 	$(BIN)/python train.py -m experiments=demo hydra.sweep.dir=runs/demo-$(STAMP)
@@ -22,6 +22,9 @@ test-all: COVERAGE := --cov --cov-report=
 test-all: test ## Run every test, whole stories too, and print the coverage of both tiers
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow --cov --cov-append
 
+test-lowest: .venv-lowest/installed ## Run the fast tests with the oldest dependencies allowed
+	.venv-lowest/bin/python -m pytest -n auto --dist worksteal -m "not slow"
+
 lint: .venv/installed-dev ## Check style and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,8 +39,13 @@ docs: .venv/installed-dev ## Build the documentation into site/ without network;
 bench: .venv/installed-dev ## Run every benchmark
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
+dist: .venv/installed-dev ## Build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
 clean: ## Remove the environment, caches and build products; runs stay
-	rm -rf .venv dist site .pytest_cache .coverage .ruff_cache .import_linter_cache *.egg-info
+	rm -rf .venv .venv-lowest dist site .pytest_cache .coverage .ruff_cache .import_linter_cache
+	rm -rf *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## Show this list
@@ -53,3 +61,11 @@ help: ## Show this list
 .venv/installed-dev: .venv/bin/pip pyproject.toml constraints.txt
 	$(INSTALL) -e '.[dev]'
 	@touch $@ .venv/installed
+
+.venv-lowest/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install -q -c constraints.txt uv
+	.venv-lowest/bin/uv pip compile -q --upgrade --resolution lowest-direct --extra dev \
+		--python .venv-lowest/bin/python -o .venv-lowest/constraints.txt pyproject.toml
+	.venv-lowest/bin/pip install -q -c .venv-lowest/constraints.txt -e '.[dev]'
+	@touch $@

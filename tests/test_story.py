@@ -294,48 +294,6 @@ def test_a_sweep_with_an_experiment_and_its_report(tmp_path: Path, cache: Path) 
     assert (tmp_path / "after" / "results.md").read_text() == table
 
 
-def test_the_installed_command_works_from_any_folder(tmp_path: Path) -> None:
-    """A wheel carries conf/ and experiments/."""
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "-q",
-            "--no-deps",
-            "--disable-pip-version-check",
-            "-w",
-            tmp_path / "wheel",
-            ROOT,
-        ],
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = (tmp_path / "wheel").glob("fmsd-*.whl")
-    subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, tmp_path / "site"], check=True)
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from fmsd.cli.main import main; sys.exit(main())",
-        "train",
-        "experiments=demo",
-        "--cfg",
-        "job",
-    ]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "demo_vit.safetensors" in done.stdout
-    assert (tmp_path / "site" / "fmsd" / "models" / "demo_vit.safetensors").is_file()
-
-
 # ---- input that cannot be used
 
 
