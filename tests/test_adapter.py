@@ -256,8 +256,8 @@ def test_tensors_of_another_shape_and_a_missing_file_are_refused(tmp_path: Path)
         with pytest.raises(
             InputError,
             match=(
-                r"adapter\.json is damaged: the layer 'blocks\.\d\.attn\.qkv' cannot be made of "
-                r"it"
+                r"adapter\.json (is damaged: the layer 'blocks\.\d\.attn\.qkv' cannot be made of "
+                r"it|has layers of the kind 'magic')"
             ),
         ):
             adapter.load(fresh(), tmp_path)
@@ -387,7 +387,9 @@ def test_a_description_makes_no_other_layers_than_ours(
 ) -> None:
     saved(tmp_path)
     rewritten(tmp_path, **damage)
-    with pytest.raises(InputError, match=r"adapter\.json is damaged: ") as refusal:
+    with pytest.raises(
+        InputError, match=r"adapter\.json (is damaged: |has layers of the kind)"
+    ) as refusal:
         adapter.load(fresh(), tmp_path)
     assert str(tmp_path) in str(refusal.value)
 

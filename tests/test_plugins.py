@@ -225,11 +225,11 @@ def test_a_faulty_layer_of_a_plugin_is_named(name: str, tmp_path: Path) -> None:
     for package in ("odd", "even") if name == "twice" else ("odd",):
         write_package(tmp_path, package, code, points)
     with on_path(tmp_path):
-        assert sentence in fault(rebuild_method, "a")
+        assert sentence in fault(rebuild_method, "a", tmp_path)
     sys.modules.pop("odd", None)
 
 
-def test_a_kind_of_layer_that_nobody_declares_is_refused() -> None:
-    assert "'no_such_kind', which neither fmsd nor an installed plugin" in fault(
-        rebuild_method, "no_such_kind"
+def test_a_kind_of_layer_that_nobody_declares_is_refused(tmp_path: Path) -> None:
+    assert fault(rebuild_method, "no_such_kind", tmp_path / "adapter.json").startswith(
+        f"{tmp_path}/adapter.json has layers of the kind 'no_such_kind', which neither fmsd nor"
     )

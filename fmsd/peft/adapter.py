@@ -272,7 +272,7 @@ def rebuild_layer(
         )
         if not (plain and isinstance(layer, nn.Linear | nn.Conv2d)):
             raise TypeError("no matrix and plain values")
-        return rebuild_method(about.pop("kind"))(layer, about, inner)
+        return rebuild_method(about.pop("kind"), folder / DESCRIPTION)(layer, about, inner)
     except (
         KeyError,
         TypeError,

@@ -5,6 +5,7 @@ package and those that installed plugins declare as entry points of the group `f
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,8 +26,11 @@ Rebuild = Callable[[Matrix, Mapping[str, Any], Mapping[str, Tensor]], nn.Module]
 """The class method `fmsd.peft.inject.AdaptedLayer.rebuild` of a class of adapted layers."""
 
 
-def rebuild_method(kind: str) -> Rebuild:
+def rebuild_method(kind: str, source: Path) -> Rebuild:
     """The class method that rebuilds adapted layers of a kind.
+
+    Args:
+        source: the file that names it, for messages.
 
     Raises:
         InputError: neither this package nor an installed plugin declares the kind, or the plugin's
@@ -37,7 +41,7 @@ def rebuild_method(kind: str) -> Rebuild:
     found = plugin_layer(kind)
     if found is None:
         raise InputError(
-            f"The adapter has layers of the kind {str(kind)[:60]!r}, which neither fmsd nor an "
+            f"{source} has layers of the kind {str(kind)[:60]!r}, which neither fmsd nor an "
             "installed plugin declares",
             "install the plugin that its run was trained with",
         )
