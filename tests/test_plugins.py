@@ -143,6 +143,16 @@ def test_other_names_of_a_plugin_and_other_places_are_refused(
     assert f"would call {target} for {group}" in fault(check_loaded, config, tmp_path)
 
 
+def test_a_run_of_a_plugin_that_is_not_installed_names_all_of_it(tmp_path: Path) -> None:
+    config = foreign_config()
+    config["method"] = {"_target_": "mylab.tokens", "_partial_": True}
+    config["wrapper"] = {"_target_": "other.signed"}
+    text = fault(check_loaded, config, tmp_path / "config.yaml")
+    assert "would call mylab.tokens for method and other.signed for wrapper, which" in text
+    assert f"versions in {tmp_path / 'run.json'}" in text
+    assert "give trust='[mylab.,other.]'" in text
+
+
 FOREIGN = """
 _target_: torch.optim.RAdam
 _partial_: true
