@@ -41,5 +41,5 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Shows one of two pictures; the links add the other one for its colours."""
+    """Writes each <picture> as its light image; `RepositoryLinks` adds the dark one."""
     return PICTURE.sub(r"![\g<alt>](\g<src>)", markdown)

@@ -88,7 +88,7 @@ class _LinkProcessor(Treeprocessor):
 
     @property
     def page(self) -> str:
-        """The page that is rendered, of which MkDocs' own processor of links knows."""
+        """The page that is rendered; MkDocs sets it in its own processor of links."""
         mkdocs: Any = self.md.treeprocessors["relpath"]
         return mkdocs.file.src_uri
 
