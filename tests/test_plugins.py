@@ -17,9 +17,9 @@ from fmsd.cli.trust import check_loaded
 from fmsd.errors import InputError
 from fmsd.peft.layer_kinds import rebuild_method
 from fmsd.plugins import plugin_versions, plugins
-from tests.conftest import ROOT
 from tests.foreign_runs import foreign_config
 from tests.installed import on_path, write_package
+from tests.surroundings import python_path
 
 
 def fault(call: Any, *arguments: Any) -> str:
@@ -40,7 +40,7 @@ def test_finding_a_plugin_imports_none_of_its_code(example: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={"PYTHONPATH": f"{ROOT}:{example}"},
+        env={"PYTHONPATH": python_path(example)},
         capture_output=True,
         text=True,
         check=True,

@@ -22,8 +22,6 @@ from tests.installed import on_path, write_package
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home folder without any root; the current folder is another."""
-    for name in [name for name in os.environ if name in map(roots.variable, roots.datasets())]:
-        monkeypatch.delenv(name)
     monkeypatch.delenv("FMSD_ROOTS", raising=False)
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
