@@ -5,19 +5,20 @@ A configuration file names the papers of what it configures in its header:
     # Cite: hu2022lora
     # Cite if method.dora=true: liu2024dora
 
-The entries lie in `conf/references.bib` of fmsd and of each plugin.
+The entries lie in `conf/references.bib` of the same package, or of fmsd.
 """
 
 import functools
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from fmsd.errors import InputError
-from fmsd.plugins import conf_folders, plugin_of
+from fmsd.package_files import CONF
+from fmsd.plugins import conf_folders
 
 BIBLIOGRAPHY = "references.bib"
 """The name of the file with the entries."""
@@ -44,8 +45,9 @@ class Citation(NamedTuple):
 
     Args:
         keys: of their entries.
-        condition: when they are cited: `KEY=VALUE`, or `KEY` for any value but null, false and
-            nothing, with a dotted key of the whole configuration; empty for always.
+        condition: when they are cited: `KEY=VALUE`, or `KEY` for any value but null, false, 0, and
+            an empty text, list or mapping; KEY is a dotted key of the whole configuration. Empty
+            for always.
     """
 
     keys: tuple[str, ...]
@@ -64,7 +66,7 @@ class Citation(NamedTuple):
         return (str(value).lower() if isinstance(value, bool) else str(value)) == wanted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Paper:
     """An entry of a bibliography.
 
@@ -75,7 +77,7 @@ class Paper:
 
     key: str
     text: str
-    fields: Mapping[str, str]
+    fields: Mapping[str, str] = field(compare=False)
 
     @property
     def reference(self) -> str:
@@ -99,60 +101,58 @@ class Paper:
         }  # fmt: skip
         return next(
             (
-                (name + self.fields[field], start + self.fields[field])
-                for field, (name, start) in addresses.items()
-                if field in self.fields
+                (prefix + self.fields[name], start + self.fields[name])
+                for name, (prefix, start) in addresses.items()
+                if name in self.fields
             ),
             None,
         )
 
 
 @functools.cache
-def papers() -> dict[str, Paper]:
-    """The entries of fmsd and its plugins, by key.
+def papers(conf: Path = CONF) -> dict[str, Paper]:
+    """The entries of a package, by key; empty if it has no bibliography.
+
+    Args:
+        conf: the folder of its configuration files; by default that of fmsd.
 
     Raises:
-        InputError: a file is damaged, or two have an entry of one key.
+        InputError: the bibliography is damaged.
     """
-    found: dict[str, Paper] = {}
-    owners: dict[str, str] = {}
-    for file in (folder / BIBLIOGRAPHY for folder in conf_folders()):
-        plugin = plugin_of(file)
-        owner = "fmsd" if plugin is None else str(plugin)
-        for key, paper in (read_bibliography(file) if file.is_file() else {}).items():
-            if key in found:
-                raise InputError(
-                    f"{owner} brings the paper {key}, which {owners[key]} has, too",
-                    f"rename it in {file}, or uninstall one of them",
-                )
-            found[key], owners[key] = paper, owner
-    return found
+    file = conf / BIBLIOGRAPHY
+    return read_bibliography(file) if file.is_file() else {}
 
 
 def file_citations(file: Path) -> list[Citation]:
-    """The papers that a configuration file names in its header."""
+    """The papers that a configuration file names in its header.
+
+    Raises:
+        InputError: it is not encoded in UTF-8.
+    """
     return [
         Citation(tuple(re.split(r"[,\s]+", match["keys"].strip())), match["condition"] or "")
-        for line in file.read_text(encoding="utf-8").splitlines()
+        for line in _read(file).splitlines()
         if (match := CITE.fullmatch(line))
     ]
 
 
 def find_papers(citation: Citation, file: Path) -> list[Paper]:
-    """The entries that a citation names.
+    """The entries that a citation names: of its own package, else of fmsd.
 
     Args:
-        file: the configuration file with the citation, for the message.
+        file: the configuration file with the citation.
 
     Raises:
-        InputError: no file has one of them.
+        InputError: neither has one of them, or the bibliography of the package is damaged.
     """
-    if missing := [key for key in citation.keys if key not in papers()]:
+    own = next((folder for folder in conf_folders() if file.is_relative_to(folder)), CONF)
+    known = papers() | papers(own)
+    if missing := [key for key in citation.keys if key not in known]:
         raise InputError(
-            f"{file} cites {missing[0]}, which no {BIBLIOGRAPHY} has",
-            f"add it to conf/{BIBLIOGRAPHY} of the same package, or correct the key",
+            f"{file} cites {missing[0]}, which neither {own / BIBLIOGRAPHY} nor that of fmsd has",
+            f"add it to {own / BIBLIOGRAPHY}, or correct the key",
         )
-    return [papers()[key] for key in citation.keys]
+    return [known[key] for key in citation.keys]
 
 
 def read_bibliography(file: Path) -> dict[str, Paper]:
@@ -162,10 +162,13 @@ def read_bibliography(file: Path) -> dict[str, Paper]:
     with fields `NAME = {VALUE},`, each on lines of its own, and comments that begin with `%`.
 
     Raises:
-        InputError: it has another form, two entries of one key, or one without author, title or
-            year.
+        InputError: it has another form or encoding than UTF-8, characters that cannot be printed,
+            two entries of one key, or one without author, title or year.
     """
-    text, found = file.read_text(encoding="utf-8"), {}
+    text, found = _read(file), {}
+    if odd := next((sign for sign in text if not (sign.isprintable() or sign in "\n\t")), None):
+        line = text.count("\n", 0, text.index(odd)) + 1
+        raise _damaged(file, f"line {line} holds {odd!r}, which cannot be printed")
     outside = (line for line in ENTRY.sub("", text).splitlines() if line.strip())
     if stray := next((line for line in outside if not line.startswith("%")), None):
         raise _damaged(file, f"{stray.strip()!r} belongs to no entry")
@@ -180,6 +183,13 @@ def read_bibliography(file: Path) -> dict[str, Paper]:
                 raise _damaged(file, f"the entry {key} has the {name} {fields[name]!r}")
         found[key] = Paper(key, match[0], fields)
     return found
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")  # some editors write a mark at its beginning
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not encoded in UTF-8", "save it again in UTF-8") from error
 
 
 def _fields(file: Path, key: str, text: str) -> Iterator[tuple[str, str]]:

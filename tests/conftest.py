@@ -11,7 +11,10 @@ from typing import Any
 from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401  the hook looks it up by name
+from tests.surroundings import hide_plugins, hide_variables, python_path
 
+hide_variables()
+hide_plugins()
 install_import_hook(
     [
         "fmsd.data",
@@ -28,7 +31,6 @@ install_import_hook(
 )
 
 import subprocess  # noqa: E402
-import tempfile  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -44,8 +46,6 @@ from fmsd.peft.masm import masm  # noqa: E402
 from fmsd.peft.method import Adaptation, Method  # noqa: E402
 
 torch.set_num_threads(1)  # the matrices are tiny: threads would only wait for each other
-os.environ["FMSD_CACHE"] = tempfile.mkdtemp(prefix="fmsd-test-")
-os.environ["FMSD_ROOTS"] = tempfile.mkstemp(suffix=".yaml")[1]  # not the developer's own
 
 ROOT = Path(fmsd.__file__).parents[1]
 
@@ -173,7 +173,7 @@ def fmsd_command(
         "import sys; from fmsd.cli.main import main; sys.exit(main())",
         *arguments,
     ]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    variables = {**os.environ, "PYTHONPATH": python_path(), **environment}
     return subprocess.run(
         command, cwd=cwd, env=variables, capture_output=True, text=True, check=False, timeout=600
     )

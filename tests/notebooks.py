@@ -14,6 +14,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from tests.surroundings import python_path
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
@@ -45,7 +47,7 @@ def execute(path: Path, working: Path) -> NotebookNode:
     )
     with tempfile.TemporaryDirectory() as temporary:
         variables = {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": python_path(),
             "TMPDIR": temporary,
             "IPYTHONDIR": temporary,
             "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm asks for ipywidgets

@@ -181,6 +181,7 @@ def test_a_header_is_read_line_by_line(tmp_path: Path) -> None:
         ({"method.x": "true", "corrupt": "all"}, (True, True, True)),
         ({"method.x": False, "corrupt": None}, (True, False, False)),
         ({"method.x": 1, "corrupt": []}, (True, False, False)),
+        *(({"corrupt": value}, (True, False, False)) for value in (False, 0, "", {})),
     ):
         assert tuple(one.applies(settings) for one in (first, second, third)) == met
 
@@ -220,15 +221,33 @@ def fault(call: Any, *arguments: Any) -> str:
         (ENTRY.replace("year", "url = {javascript:x},\n  year"), "has the url 'javascript:x'"),
         (ENTRY.replace("year", "url = {https://x.org/\"onload},\n  year"), "has the url"),
         (ENTRY.replace("year", "eprint = {../x y},\n  year"), "has the eprint '../x y'"),
+        (ENTRY.replace("{T}", "{T}, url = {https://x.org/\x1b]0;\a}"), r"line 3 holds '\x1b'"),
+        (ENTRY.replace("{T}", "{T\u202e}"), r"line 3 holds '\u202e', which cannot be printed"),
+        (ENTRY.replace("{T}", "{T\u2028}"), "line 3 holds"),
+        (ENTRY + "% \0\n", "line 6 holds"),
         ("@string{a = {b}}\n" + ENTRY, "'@string{a = {b}}' belongs to no entry"),
     ],
 )  # fmt: skip
 def test_a_bibliography_of_another_form_is_refused(text: str, why: str, tmp_path: Path) -> None:
     file = tmp_path / BIBLIOGRAPHY
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     told = fault(read_bibliography, file)
     assert str(file) in told
     assert why in told
+    assert told.isprintable()
+
+
+def test_a_bibliography_is_read_as_utf_8_with_or_without_a_mark(tmp_path: Path) -> None:
+    file = tmp_path / BIBLIOGRAPHY
+    text = ENTRY.replace("{T}", "{\u00dcber \u4e00\t}")
+    for encoding in ("utf-8", "utf-8-sig"):
+        file.write_text(text, encoding=encoding)
+        (paper,) = read_bibliography(file).values()
+        assert paper.fields["title"] == "\u00dcber \u4e00"
+    file.write_bytes(text.encode("utf-16"))
+    assert (
+        fault(read_bibliography, file) == f"{file} is not encoded in UTF-8; save it again in UTF-8."
+    )
 
 
 def test_a_value_may_go_on_in_the_next_line(tmp_path: Path) -> None:
@@ -250,33 +269,30 @@ def test_a_value_may_go_on_in_the_next_line(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_a_plugin_brings_papers_of_its_own() -> None:
-    assert papers()["liu2022ia3"].link == ("arXiv 2205.05638", "https://arxiv.org/abs/2205.05638")
     assert "Cite: liu2022ia3 (https://arxiv.org/abs/2205.05638)" in help_page(
         "train", ["method=ia3"]
     )
-    assert "hu2022lora" in papers()
+    assert "liu2022ia3" not in papers()
 
 
-def test_a_key_that_fmsd_or_another_plugin_has_is_refused(tmp_path: Path) -> None:
-    write_package(
-        tmp_path, "odd", {f"conf/{BIBLIOGRAPHY}": ENTRY.replace("{key", "{hu2022lora")}
-    )  # fmt: skip
+def test_a_key_is_looked_up_in_the_package_that_cites_it_and_then_in_fmsd(tmp_path: Path) -> None:
+    text = "# Mine.\n# Cite: hu2022lora, foret2021sam\n_target_: odd.x\n"
+    entry = ENTRY.replace("{key", "{hu2022lora").replace("{T}", "{Mine}")
+    write_package(tmp_path, "odd", {f"conf/{BIBLIOGRAPHY}": entry, "conf/method/mine.yaml": text})
     with on_path(tmp_path):
-        told = fault(papers)
-    assert "odd 1.5 brings the paper hu2022lora, which fmsd has, too" in told
-    assert "uninstall" in told
-    other = tmp_path / "more"
-    for package in ("even", "uneven"):
-        write_package(other, package, {f"conf/{BIBLIOGRAPHY}": ENTRY})
-    with on_path(other):
-        assert "uneven 1.5 brings the paper key, which even 1.5 has, too" in fault(papers)
+        for choice, title in (("mine", "Mine"), ("lora", papers()["hu2022lora"].fields["title"])):
+            file = choice_files("method")[choice]
+            first, *others = find_papers(file_citations(file)[0], file)
+            assert first.fields["title"] == title
+            assert [paper.key for paper in others] == (["foret2021sam"] if choice == "mine" else [])
 
 
 def test_a_key_that_no_file_has_is_told_in_one_sentence(tmp_path: Path) -> None:
     text = "# Mine.\n# Cite: nobody2020\n_target_: odd.x\n"
     write_package(tmp_path, "odd", {"conf/method/mine.yaml": text})
+    own = tmp_path / "odd" / "conf" / BIBLIOGRAPHY
     with on_path(tmp_path):
         file = choice_files("method")["mine"]
         told = fault(find_papers, file_citations(file)[0], file)
         assert told == fault(help_page, "train", ["method=mine"])
-    assert f"{file} cites nobody2020, which no references.bib has; add it to" in told
+    assert f"{file} cites nobody2020, which neither {own} nor that of fmsd has; add it to" in told

@@ -14,7 +14,7 @@ from fmsd.citations import read_bibliography
 from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.runs.folder import Run
-from fmsd.runs.papers import cited_papers
+from fmsd.runs.papers import CitedPapers, cited_papers
 from fmsd.tasks.cite import cite
 from tests.conftest import fmsd_command
 from tests.installed import on_path, write_package
@@ -50,6 +50,11 @@ def write_run(
     return Run(folder)
 
 
+def by_key(found: CitedPapers) -> dict[str, set[str]]:
+    """What cites a paper, by the key of its entry."""
+    return {paper.key: parts for paper, parts in found.parts.items()}
+
+
 USED = {
     "fmsd": {"fmsd train", "protocol=fmsd"},
     "foret2021sam": {"wrapper=sam"},
@@ -69,7 +74,7 @@ def test_a_run_cites_what_it_used_and_says_what_has_no_paper(
 ) -> None:
     run = write_run(tmp_path / "run")
     found = cited_papers([run])
-    assert (found.parts, found.unknown, found.skipped) == (USED, {"data=mine"}, set())
+    assert (by_key(found), found.unknown, found.skipped) == (USED, {"data=mine"}, set())
     assert main(["cite", str(run.folder)]) == 0
     text = capsys.readouterr().out
     assert text.startswith("% Written by fmsd cite.\n% No paper is known for data=mine.\n\n%")
@@ -107,10 +112,11 @@ def test_a_merge_cites_its_merger_and_its_experts(tmp_path: Path) -> None:
         {"test": ["uadfv"]}, merged=["a", "b"], origin={"train": {"dfdc": "0", "unknown": ""}},
     )  # fmt: skip
     found = cited_papers([Run(merge)])
-    assert found.parts["yadav2023ties"] == {"merger=ties"}
-    assert found.parts["fmsd"] == {"fmsd merge", *USED["fmsd"]}
-    assert {"yan2025effort", "hu2022lora", "yan2024df40", "yang2019uadfv"} < found.parts.keys()
-    assert found.parts["dolhansky2020dfdc"] == {"data=dfdc"}
+    parts = by_key(found)
+    assert parts["yadav2023ties"] == {"merger=ties"}
+    assert parts["fmsd"] == {"fmsd merge", *USED["fmsd"]}
+    assert {"yan2025effort", "hu2022lora", "yan2024df40", "yang2019uadfv"} < parts.keys()
+    assert parts["dolhansky2020dfdc"] == {"data=dfdc"}
     assert found.unknown == {"data=mine"}
     (skipped,) = found.skipped
     assert "the expert 'file.safetensors'" in skipped
@@ -166,10 +172,49 @@ def test_records_of_another_form_cite_as_far_as_they_go(
     assert "@misc{fmsd," in cite(run.folder, None)
 
 
-@pytest.mark.parametrize("experts", [3, [3, "a\0b", ""], {"a": "b"}, ["/dev/null"]])
-def test_experts_of_another_form_are_no_experts(experts: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("experts", "told"),
+    [
+        (3, ["does not record its experts"]),
+        ({"a": "b"}, ["does not record its experts"]),
+        ([3, "a\0b", "", "/x\x1b]0;a\a"], ["'3'", r"'a\x00b'", "''", r"'/x\x1b]0;a\x07'"]),
+        (["/dev/null"], ["'null'"]),
+        (["/" + "x" * 300], [f"'{'x' * 60}'"]),
+        (["loop/loop"], ["'loop'"]),
+    ],
+)
+def test_an_expert_that_cannot_be_followed_is_told(
+    experts: Any, told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
     run = write_run(tmp_path / "run", {"merger": "ties"}, {"experts": experts}, {}, merged=["a"])
-    assert {"fmsd", "yadav2023ties"} == cited_papers([run]).parts.keys()
+    found = cited_papers([run])
+    assert by_key(found).keys() == {"fmsd", "yadav2023ties"}
+    assert len(found.skipped) == len(told)
+    assert all(sentence.isprintable() for sentence in found.skipped)
+    assert all(any(name in sentence for sentence in found.skipped) for name in told)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("run.json", "{"), ("run.json", "[" * 100_000), ("config.yaml", "a: *b"),
+     ("config.yaml", "\xff")],
+)  # fmt: skip
+def test_a_damaged_expert_is_told_and_the_others_are_cited(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    experts = [write_run(tmp_path / "a").folder, write_run(tmp_path / "b", {}, {}, {}).folder]
+    (experts[1] / name).write_text(text, encoding="latin-1")
+    run = write_run(
+        tmp_path / "run", {}, {"experts": [str(expert) for expert in experts]}, {}, merged=["a"]
+    )
+    found = cited_papers([run])
+    assert USED.keys() <= by_key(found).keys()
+    (sentence,) = found.skipped
+    assert sentence.startswith(str(experts[1] / name))
+    assert sentence.endswith(f": cite the papers of {experts[1]} yourself")
+    assert "@misc{fmsd," in cite(run.folder, None)
 
 
 def test_a_choice_of_an_installed_plugin_is_cited_and_one_of_none_is_not(tmp_path: Path) -> None:
@@ -179,9 +224,57 @@ def test_a_choice_of_an_installed_plugin_is_cited_and_one_of_none_is_not(tmp_pat
     run = write_run(tmp_path / "run", {"method": "mine"}, {}, {})
     with on_path(tmp_path / "site"):
         found = cited_papers([run])
-    assert found.parts == {"fmsd": {"fmsd train"}, "me2026mine": {"method=mine"}}
+    assert by_key(found) == {"fmsd": {"fmsd train"}, "me2026mine": {"method=mine"}}
     (skipped,) = cited_papers([run]).skipped
     assert skipped.startswith(f"method='mine' of {run.folder} is no choice of fmsd or of an")
+
+
+ENTRY = "@misc{hu2022lora,\n  author = {Hu},\n  title = {Another one},\n  year = {2022},\n}\n"
+
+
+def test_a_faulty_bibliography_concerns_the_choices_of_its_package_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = {"conf/method/mine.yaml": "# Mine.\n# Cite: me2026mine\n_target_: odd.x\n"}
+    write_package(tmp_path / "site", "odd", files | {"conf/references.bib": "faulty\n"})
+    run = write_run(tmp_path / "run")
+    mine = write_run(tmp_path / "mine", {**CHOICES, "method": "mine"})
+    with on_path(tmp_path / "site"):
+        assert main(["train", "--help", "method=lora"]) == 0
+        found = cited_papers([run])
+        assert (by_key(found), found.skipped) == (USED, set())
+        found = cited_papers([mine])
+        cite(mine.folder, None)
+    assert by_key(found) == {key: USED[key] for key in USED.keys() - {"hu2022lora", "liu2024dora"}}
+    (told,) = found.skipped
+    assert str(tmp_path / "site/odd/conf/references.bib") in told
+    assert told.endswith(": cite me2026mine yourself")
+    assert caplog.messages == [f"{told}."]
+
+
+def test_entries_of_one_key_from_two_packages_are_both_written(tmp_path: Path) -> None:
+    for package, entry in (("even", ENTRY), ("odd", ENTRY.replace("Another", "A third"))):
+        files = {
+            f"conf/wrapper/{package}.yaml": f"# Mine.\n# Cite: hu2022lora\n_target_: {package}.x\n"
+        }
+        write_package(tmp_path / "site", package, files | {"conf/references.bib": entry})
+    runs = [
+        write_run(tmp_path / "runs" / wrapper, {"method": "lora", "wrapper": wrapper}, {}, {})
+        for wrapper in ("even", "odd", "sam")
+    ]
+    with on_path(tmp_path / "site"):
+        found = cited_papers(runs)
+        cite(None, tmp_path / "runs", tmp_path / "out.bib")
+    titles = {
+        parts.pop(): paper.fields["title"]
+        for paper, parts in found.parts.items()
+        if paper.key == "hu2022lora"
+    }
+    assert titles["wrapper=even"] == "Another one"
+    assert titles["wrapper=odd"] == "A third one"
+    assert titles["method=lora"].startswith("{LoRA}")
+    keys = read_bibliography(tmp_path / "out.bib").keys()
+    assert {"hu2022lora", "hu2022lora-2", "hu2022lora-3", "foret2021sam"} < keys
 
 
 # ---- the command

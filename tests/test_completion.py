@@ -19,6 +19,7 @@ from fmsd.cli.json_flag import TABLE_VERBS
 from fmsd.cli.main import main
 from fmsd.package_files import CONF
 from tests.conftest import ROOT
+from tests.surroundings import python_path
 
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))
 
@@ -211,7 +212,7 @@ def typed(shell: Sequence[str], place: Path, begin: str, keys: str, wanted: str)
     program.chmod(0o755)
     variables = {
         "PATH": f"{program.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": python_path(),
         "HOME": str(place),
         "TERM": "dumb",
         "LC_ALL": "C.UTF-8",

@@ -14,8 +14,9 @@ from fmsd.optim.erm import ERM
 from fmsd.optim.sam import SAM
 from fmsd.peft import adapter
 from fmsd.peft.inject import fold_layers
-from tests.conftest import ROOT, fmsd_command, tiny_vit, write_image
+from tests.conftest import fmsd_command, tiny_vit, write_image
 from tests.installed import EXAMPLE
+from tests.surroundings import python_path
 
 
 def write_clips(root: Path) -> Path:
@@ -37,7 +38,7 @@ def test_a_run_of_a_plugin_is_trained_tested_explained_folded_and_merged(
     example: Path, tmp_path: Path
 ) -> None:
     clips = write_clips(tmp_path / "clips")
-    both = {"PYTHONPATH": f"{ROOT}:{example}"}
+    both = {"PYTHONPATH": python_path(example)}
     training = [
         "train",
         "method=ia3",

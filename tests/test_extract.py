@@ -32,8 +32,9 @@ from fmsd.errors import InputError
 from fmsd.runs.lock import try_lock
 from fmsd.tasks.extract import extract
 from fmsd.tasks.pack import pack
-from tests.conftest import ROOT, fmsd_command, write_image
+from tests.conftest import fmsd_command, write_image
 from tests.films import film, shot, sound, walk
+from tests.surroundings import python_path
 
 LAYOUT = "{split}/{domain}/{video}"
 
@@ -292,7 +293,7 @@ def test_a_killed_extraction_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: 
             "import sys; from fmsd.cli.main import main; sys.exit(main())",
             *arguments,
         ],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": python_path()},
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
@@ -507,7 +508,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "videos", videos=4, frames=20), tmp_path / "crops"
     code = "import sys; from fmsd.cli.main import main; sys.exit(main(sys.argv[1:]))"
     arguments = [sys.executable, "-c", code, *command(root, out, "frames=20", "workers=2")]
-    child = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    child = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": python_path()})
     deadline = time.monotonic() + 120
     while not list(out.rglob("video.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -536,7 +537,7 @@ def test_ctrl_c_finishes_what_is_at_work_and_the_rest_is_made_later(tmp_path: Pa
         signal.SIGINT, signal.default_int_handler
     )  # what runs in a shell's background ignores Ctrl-C, and so do its children
     child = subprocess.Popen(
-        arguments, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
+        arguments, env={**os.environ, "PYTHONPATH": python_path()}, start_new_session=True
     )
     signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 120
@@ -637,7 +638,7 @@ def test_folders_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> Non
             arguments,
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": python_path()},
             cwd=tmp_path,
             check=False,
         )

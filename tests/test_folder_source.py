@@ -14,7 +14,8 @@ from fmsd.data.sources import folder
 from fmsd.data.sources.tree import list_videos
 from fmsd.errors import InputError
 from tests import test_celebdf, test_df40, test_dfdc, test_uadfv, test_wilddeepfake
-from tests.conftest import ROOT, SPLITS, grow_tree, write_image
+from tests.conftest import SPLITS, grow_tree, write_image
+from tests.surroundings import python_path
 from tests.test_deepfakebench import benchmark
 from tests.test_ffpp import ffpp_tree
 
@@ -204,7 +205,7 @@ def test_folders_that_cannot_be_read_are_named_by_every_source(tmp_path: Path) -
         command,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": python_path()},
         cwd=tmp_path,
         check=False,
     )

@@ -19,6 +19,7 @@ from fmsd.cli.main import main
 from fmsd.data.processes import available_cores
 from tests.conftest import ROOT, grow_tree
 from tests.films import film, walk
+from tests.surroundings import python_path
 from tests.test_sweeps import TINY, told
 
 pytestmark = pytest.mark.slow
@@ -53,7 +54,7 @@ def made(out: Path) -> set[str]:
 def test_jobs_in_other_processes_make_their_parts_and_their_failures_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", python_path())
     arguments, out = sweep(tmp_path, "shard=range(2)", "hydra/launcher=submitit_local")
     assert main(arguments) == 1
     assert made(out) == {"real/b", "swap/a", "swap/b"}
@@ -111,7 +112,7 @@ def faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place to train in, with data, from where other processes find this package."""
     grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", python_path())
     return tmp_path
 
 

@@ -19,6 +19,7 @@ from fmsd.cli.main import replace_unencodable
 from fmsd.errors import InputError
 from fmsd.machine_errors import machine_error
 from tests.conftest import ROOT
+from tests.surroundings import python_path
 
 
 def said(act: Callable[[], object]) -> str:
@@ -146,7 +147,7 @@ def test_semaphores_that_cannot_be_made_are_known_for_shared_memory() -> None:
     line = 'mount -t tmpfs -o ro,size=64k none /dev/shm && exec "$0" -c "$1"'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", line, sys.executable, CAGE],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": python_path()},
         capture_output=True,
         text=True,
         check=True,

@@ -17,9 +17,9 @@ from fmsd.cli.trust import check_loaded
 from fmsd.errors import InputError
 from fmsd.peft.layer_kinds import rebuild_method
 from fmsd.plugins import plugin_versions, plugins
-from tests.conftest import ROOT
 from tests.foreign_runs import foreign_config
 from tests.installed import on_path, write_package
+from tests.surroundings import python_path
 
 
 def fault(call: Any, *arguments: Any) -> str:
@@ -40,7 +40,7 @@ def test_finding_a_plugin_imports_none_of_its_code(example: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={"PYTHONPATH": f"{ROOT}:{example}"},
+        env={"PYTHONPATH": python_path(example)},
         capture_output=True,
         text=True,
         check=True,
@@ -237,7 +237,7 @@ def test_python_dash_m_imports_nothing_from_the_working_directory(
         (tmp_path / f"{name}.py").write_text("open('PWNED', 'w')")
     done = subprocess.run(
         [sys.executable, "-m", "fmsd", *arguments],
-        cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+        cwd=tmp_path, env={"PYTHONPATH": python_path()}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "strange" not in done.stdout
     assert not (tmp_path / "PWNED").exists()

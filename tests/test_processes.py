@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from fmsd.engine.launcher import is_launched, launch
-from tests.conftest import METHODS, ROOT, fmsd_command, grow_tree
+from tests.conftest import METHODS, fmsd_command, grow_tree
+from tests.surroundings import python_path
 from tests.test_resume import TINY, WRAPPERS, refused, start
 
 pytestmark = pytest.mark.slow
@@ -87,7 +88,7 @@ def weights(
     grow_tree(place / "data", domains=("real", "swap", "blend"), videos=5)
     (place / "script.py").write_text(textwrap.dedent(SCRIPT))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("PYTHONPATH", python_path())
         patch.setenv("OMP_NUM_THREADS", "1")
         subprocess.run(
             [sys.executable, str(place / "script.py"), str(place), "1"], check=True, timeout=600
@@ -219,7 +220,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         "from fmsd.engine.launcher import launch\nlaunch(['child.py'], 2)"
     )
     parent = subprocess.Popen(
-        [sys.executable, "parent.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}
+        [sys.executable, "parent.py"], cwd=tmp_path, env={"PYTHONPATH": python_path(), "PATH": ""}
     )
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline and not all(

@@ -7,6 +7,7 @@ import pytest
 from fmsd.citations import read_bibliography
 from fmsd.errors import InputError
 from fmsd.tasks.report import report
+from tests.installed import on_path, write_package
 from tests.runs import evaluation, finished
 
 
@@ -58,3 +59,26 @@ def test_a_report_replaces_its_own_bibliography_and_no_other(tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"references.bib was not written by fmsd report"):
         report(tmp_path / "runs", out=out, resamples=0)
     assert (out / "references.bib").read_text() == "@misc{mine,}\n"
+
+
+def test_a_report_does_not_fail_for_its_papers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "# Mine.\n# Cite: me2026mine\n_target_: odd.x\n"
+    files = {"conf/method/mine.yaml": text, "conf/references.bib": "faulty"}
+    write_package(tmp_path / "site", "odd", files)
+    bad = tmp_path / "elsewhere" / "bad"
+    bad.mkdir(parents=True)
+    (bad / "run.json").write_text("{")
+    choices = {"method": "mine", "wrapper": "sam"}
+    merge = finished(tmp_path / "runs" / "merge", ["merger=ties"], 0, choices=choices, merged=["a"])
+    (merge.folder / "config.yaml").write_text(f"experts: [{bad}, /{'x' * 300}, 3]\n")
+    with on_path(tmp_path / "site"):
+        report(tmp_path / "runs", out=tmp_path / "out", resamples=0)
+    assert "foret2021sam" in read_bibliography(tmp_path / "out" / "references.bib")
+    assert "Foret et al. (2021)" in (tmp_path / "out" / "report.html").read_text()
+    told = "\n".join(caplog.messages)
+    assert f"{bad / 'run.json'} is no JSON" in told
+    assert f"{tmp_path / 'site/odd/conf/references.bib'} is no bibliography" in told
+    assert f"What the expert '{'x' * 60}' of {merge.folder} was trained with" in told
+    assert f"What the expert '3' of {merge.folder} was trained with" in told

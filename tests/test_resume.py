@@ -39,7 +39,8 @@ from fmsd.optim.sam import SAM
 from fmsd.optim.schedule import cosine
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft.method import Method
-from tests.conftest import METHODS, ROOT, fmsd_command, grow_tree, tiny_vit, write_image
+from tests.conftest import METHODS, fmsd_command, grow_tree, tiny_vit, write_image
+from tests.surroundings import python_path
 from tests.test_engine import learner, module
 
 pytestmark = pytest.mark.slow
@@ -423,7 +424,7 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": python_path()},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,13 @@ from fmsd.cli.data_config import add_test_sources
 from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
-from tests.conftest import fmsd_command, grow_tree
+from tests.conftest import ROOT, fmsd_command, grow_tree
 from tests.installed import on_path, write_package
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home folder without any root; the current folder is another."""
-    for name in [name for name in os.environ if name in map(roots.variable, roots.datasets())]:
-        monkeypatch.delenv(name)
     monkeypatch.delenv("FMSD_ROOTS", raising=False)
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -68,6 +67,16 @@ def test_a_name_has_a_variable_and_they_are_those_of_the_data_files() -> None:
         assert name in roots.datasets()
     assert roots.datasets()["celebdf_v2"] == ("celebdf_v2", "deepfakebench", "Celeb-DF-v2.json")
     assert roots.datasets()["df40"] == ("df40", None, None)
+    assert roots.datasets()["ff++"] == ("ff++", "deepfakebench", "FaceForensics++.json")
+    assert roots.datasets()["deepfakebench"] == ("deepfakebench", None, None)
+    assert roots.datasets()["faces"] == ("faces", None, None)  # whose file is for the top level
+
+
+def test_variables_of_fmsd_that_are_no_roots_are_known() -> None:
+    files = [*(ROOT / "fmsd").rglob("*.py"), *(ROOT / "tests").glob("*.py")]
+    read = re.compile(r"""(?:= |environ\.get\(|environ\[)"(FMSD_[A-Z_0-9]+)\"""")
+    found = {name for file in files for name in read.findall(file.read_text())}
+    assert found - set(map(roots.variable, roots.datasets())) == set(roots.OTHER_VARIABLES)
 
 
 def test_the_command_line_wins_over_the_variable_and_that_over_the_file(
@@ -102,6 +111,7 @@ def test_test_datasets_find_their_roots(place: Path) -> None:
         place,
         f"deepfakebench: {place / 'bench'}\ndf40: {folder(place, 'df40')}\nffiw: /gone\n",
     )
+    assert composed("data=uadfv", "data.test=[ff++]").roots["ff++"] is None  # of ff++, too
     data = composed("data=ff++", "data.test=[uadfv,df40,dfdc]")
     assert data.roots.uadfv == str(place / "bench")
     assert data.roots.df40 == str(place / "df40")
@@ -163,6 +173,10 @@ FAULTS = [
     ("dfd: data/dfd", r"dfd: data/dfd in .* is not an absolute path; write the whole path"),
     ("dfd:", r"dfd:  in .* is not an absolute path"),
     ("dfd: ~nosuchuser/x", r"dfd in .*There is no home folder for ~nosuchuser/x"),
+    ("dfd: /x\n---\ndfd: /y", r"is no list of roots \(.*single document.*\); write a line like"),
+    (r'dfd: "/x\0y"', r"dfd in .* holds characters that cannot be printed \('/x\\x00y'\); take"),
+    (r'dfd: "/x\e]0;a\a"', r"dfd in .* holds characters that cannot be printed"),
+    (r'"d\e]0;a\a": /x', r"A name in .* holds characters that cannot be printed"),
     (b"dfd: /caf\xe9", r"is not encoded in UTF-8; save it again in UTF-8"),
 ]
 
@@ -175,7 +189,7 @@ def test_a_faulty_file_is_refused_by_its_name(
     with pytest.raises(InputError, match=sentence) as raised:
         roots.find_root("dfd")
     assert str(file) in str(raised.value)
-    assert str(raised.value).count("\n") == 0
+    assert str(raised.value).isprintable()
     assert main(["roots"]) == 2
     assert capsys.readouterr().err == f"fmsd: {raised.value}\n"
 
@@ -184,6 +198,41 @@ def test_a_variable_with_an_unknown_home_folder_is_named(monkeypatch: pytest.Mon
     monkeypatch.setenv("FMSD_DFD", "~nosuchuser/x")
     with pytest.raises(InputError, match=r"FMSD_DFD: There is no home folder for ~nosuchuser/x"):
         roots.find_root("dfd")
+
+
+@pytest.mark.parametrize("name", ["FMSD_DFD", "FMSD_ROOTS", "XDG_CONFIG_HOME"])
+def test_a_variable_that_cannot_be_printed_is_named(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in ("/x\x1b]0;a\a", "/caf\udce9"):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(InputError, match=f"{name} holds characters that cannot") as raised:
+            roots.find_root("dfd")
+        assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["FMSD_ROOTS", "XDG_CONFIG_HOME"])
+@pytest.mark.parametrize("fault", ["long", "loop", "locked"])
+def test_a_file_that_cannot_be_reached_is_named(
+    name: str, fault: str, place: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if fault == "locked" and os.geteuid() == 0:
+        pytest.skip("root may read every folder")
+    if fault == "loop":
+        (place / "loop").symlink_to("loop")
+    else:
+        (place / "locked").mkdir(mode=0)
+    path = place / ("x" * 300 if fault == "long" else f"{fault}/deep")
+    monkeypatch.setenv(name, str(path))
+    assert main(["roots"]) == 2
+    told = capsys.readouterr().err
+    assert re.fullmatch(
+        rf"fmsd: (FMSD_ROOTS=)?{path}(/fmsd/roots\.yaml)? cannot be read \(.*\); .*\.\n", told
+    )
+    assert ("FMSD_ROOTS=" in told) == (name == "FMSD_ROOTS")
+    assert "XDG_CONFIG_HOME" in told or name == "FMSD_ROOTS"
+    assert "hydra.run.dir" not in told
 
 
 def test_an_empty_file_sets_nothing(place: Path) -> None:
@@ -231,17 +280,17 @@ def test_the_table_shows_what_sets_a_root_and_whether_it_is_there(
         "root": str(place / "bench"),
         "set_by": str(file),
         "state": "found",
-        "kind": "DeepfakeBench's UADFV.json",
+        "holds": "DeepfakeBench's UADFV.json",
     }
     assert rows["dfd"]["state"] == "not set"  # the shared folder has no JSON file of it
-    assert rows["dfdc"]["kind"] == "extracted crops"
-    assert rows["ffiw"]["kind"] == "files"
-    assert (rows["faces"]["set_by"], rows["faces"]["kind"]) == ("FMSD_FACES", "a manifest")
+    assert rows["dfdc"]["holds"] == "extracted crops"
+    assert rows["ffiw"]["holds"] == "files"
+    assert (rows["faces"]["set_by"], rows["faces"]["holds"]) == ("FMSD_FACES", "a manifest")
     monkeypatch.setenv("FMSD_DF40", str(place / "gone"))
     monkeypatch.setenv("FMSD_FFIW", folder(place, "mount"))
     code, rows = table(capsys)
     assert code == 1
-    assert (rows["df40"]["state"], rows["df40"]["kind"]) == ("missing", None)
+    assert (rows["df40"]["state"], rows["df40"]["holds"]) == ("missing", None)
     assert rows["ffiw"]["state"] == "empty"
     assert main(["roots"]) == 1
     printed = capsys.readouterr().out
@@ -266,6 +315,55 @@ def test_the_dataset_of_an_installed_package_has_its_root(
         assert candidates(["train", "data=own"], ["train"]) == ["data=own_faces"]
         _, rows = table(capsys)
     assert rows["own_faces"]["root"] == str(place / "faces")
+
+
+FLOW = (
+    'defaults: [_dataset, _self_]\nname: own\nroot: "${root:own, deepfakebench}"\n'
+    "source: {_target_: fmsd.data.sources.deepfakebench.scan, _partial_: true, file: Own.json}\n"
+)
+
+
+WHOLE = (
+    '# @package _global_\ndata: {name: own, root: "${root:own, deepfakebench}", source: '
+    "{_target_: fmsd.data.sources.deepfakebench.scan, _partial_: true, file: Own.json}}\n"
+)
+
+
+@pytest.mark.parametrize("text", [FLOW, WHOLE])
+def test_a_data_file_may_be_written_in_any_form_of_yaml(text: str, place: Path) -> None:
+    package = write_package(place, "roots_plugin", {"conf/data/own.yaml": text})
+    with on_path(package):
+        assert roots.datasets()["own"] == ("own", "deepfakebench", "Own.json")
+
+
+def test_a_file_that_builds_on_the_root_of_another_changes_nothing_of_it(place: Path) -> None:
+    text = "defaults: [ff++, _self_]\nroot: ${root:ff++}\n"
+    package = write_package(place, "roots_plugin", {"conf/data/a_subset.yaml": text})
+    before = roots.datasets()["ff++"]
+    with on_path(package):
+        assert roots.datasets()["ff++"] == before
+
+
+@pytest.mark.parametrize(
+    ("lookup", "sentence"),
+    [
+        *((name, f"by ${{root:{name}}}: FMSD_{name.upper()} sets something else; give the dataset")
+          for name in ("roots", "cache", "sweep", "test_data")),
+        ("own,cache", "by ${root:cache}: FMSD_CACHE sets something else"),
+        ("ffpp", "both would have the variable FMSD_FFPP; rename one of the datasets"),
+    ],
+)  # fmt: skip
+def test_a_name_whose_variable_means_something_else_is_refused(
+    lookup: str, sentence: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = FLOW.replace("${root:own, deepfakebench}", f"${{root:{lookup}}}")
+    package = write_package(place, "roots_plugin", {"conf/data/own.yaml": text})
+    with on_path(package):
+        assert main(["roots"]) == 2
+        assert sentence in capsys.readouterr().err
+        if "ffpp" not in lookup:
+            assert main(["train", "data=own", "--cfg", "job", "--resolve"]) == 2
+            assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -21,7 +21,8 @@ from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.errors import InputError
 from fmsd.runs.claim import claim_run
 from fmsd.runs.folder import BUSY, ERROR, Run, write_text
-from tests.conftest import ROOT, grow_tree
+from tests.conftest import grow_tree
+from tests.surroundings import python_path
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +80,7 @@ def test_a_sweep_that_was_killed_goes_on_to_the_numbers_it_would_have_had(
     quiet = {
         "stdout": subprocess.DEVNULL,
         "stderr": subprocess.DEVNULL,
-        "env": {**os.environ, "PYTHONPATH": str(ROOT)},
+        "env": {**os.environ, "PYTHONPATH": python_path()},
     }
     killed = subprocess.Popen(command, start_new_session=True, **quiet)  # pyright: ignore[reportCallIssue, reportArgumentType]
     deadline = time.monotonic() + 200

@@ -8,24 +8,25 @@ import difflib
 import functools
 import os
 import re
+import stat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
-from fmsd.cli.conf_files import choice_file, choices
-from fmsd.errors import InputError
+from fmsd.cli.conf_files import choice_file, choices, dotted_values, read_conf_file
+from fmsd.errors import InputError, reason
 from fmsd.paths import expand_home
 from fmsd.safe_yaml import LOADER, check_yaml
 
 FILE = "FMSD_ROOTS"
 """The environment variable that names the file."""
 
-LOOKUP = re.compile(r"^ *root: *[\"']?\$\{root:([^,}\s]+)(?:, *([^,}\s]+))?\}", re.MULTILINE)
-"""The line of a data file that looks up its root."""
+LOOKUP = re.compile(r"\$\{root:\s*([^,}\s]+)(?:\s*,\s*([^,}\s]+))?\s*\}")
+"""The value of a data file's `root` that looks it up."""
 
-JSON_FILE = re.compile(r"^ +file: *(\S+\.json)\b", re.MULTILINE)
-"""The line of a data file that names the JSON file of DeepfakeBench."""
+OTHER_VARIABLES = (FILE, "FMSD_CACHE", "FMSD_SWEEP", "FMSD_TEST_DATA", "FMSD_TEST_DIST")
+"""Environment variables of fmsd and its tests that are no roots."""
 
 
 class Dataset(NamedTuple):
@@ -60,18 +61,53 @@ class Root(NamedTuple):
 
 @functools.cache
 def datasets() -> dict[str, Dataset]:
-    """The datasets whose root can be set, by name: those of fmsd and of the installed plugins."""
+    """The datasets whose root can be set, by name: those of fmsd and of the installed plugins.
+
+    Raises:
+        InputError: a data file cannot be read, or a name has the variable of something else.
+    """
     found: dict[str, Dataset] = {}
     for choice in choices("data"):
-        text = choice_file("data", choice).read_text(encoding="utf-8")
-        file = JSON_FILE.search(text)
-        for name, shared in LOOKUP.findall(text):
-            found[name] = Dataset(name, shared or None, file and file[1])
+        values = _data_values(choice)
+        file = values.get("data.source.file")
+        match = LOOKUP.fullmatch(str(values.get("data.root")))
+        if match and (match[1] == choice or match[1] not in found):  # others may build on its root
+            is_json = isinstance(file, str) and file.endswith(".json")
+            found[match[1]] = Dataset(match[1], match[2], file if is_json else None)
+    names = {name for dataset in found.values() for name in dataset[:2] if name is not None}
+    owners: dict[str, str] = {}
+    for name in sorted(names):
+        if (other := owners.setdefault(variable(name), name)) != name:
+            raise InputError(
+                f"Two data files look up their roots by ${{root:{other}}} and ${{root:{name}}}: "
+                f"both would have the variable {variable(name)}",
+                "rename one of the datasets",
+            )
     return found
 
 
+def _data_values(choice: str) -> dict[str, Any]:
+    """What a data file sets, by dotted key."""
+    package, values = read_conf_file(choice_file("data", choice))
+    return dotted_values(values, package)
+
+
 def variable(name: str) -> str:
-    """The environment variable of a dataset's root: `FMSD_FFPP` for `ff++`."""
+    """The environment variable of a dataset's root: `FMSD_FFPP` for `ff++`.
+
+    Raises:
+        InputError: it is the variable of something else.
+    """
+    found = _variable(name)
+    if found in OTHER_VARIABLES:
+        raise InputError(
+            f"A data file cannot look up its root by ${{root:{name}}}: {found} sets something else",
+            f"give the dataset another name than {name}",
+        )
+    return found
+
+
+def _variable(name: str) -> str:
     return "FMSD_" + re.sub(r"\W", "_", name.upper().replace("+", "P"))
 
 
@@ -118,21 +154,46 @@ def roots_file() -> Path | None:
         The file; None if the default one does not exist.
 
     Raises:
-        InputError: FMSD_ROOTS names no file.
+        InputError: FMSD_ROOTS names no file, or a folder above the file is locked.
     """
     if chosen := os.environ.get(FILE):
-        if not (path := expand_home(chosen)).is_file():
-            raise InputError(f"{FILE}={chosen} is no file", "correct it, or unset it")
+        path = _expand(chosen, FILE)
+        if not _is_file(path, f"{FILE}={path}", "correct it, or unset it"):
+            raise InputError(f"{FILE}={path} is no file", "correct it, or unset it")
         return path
     path = default_file()
-    return path if path is not None and path.is_file() else None
+    remedy = f"make its folder readable, or set XDG_CONFIG_HOME or {FILE} to another place"
+    return path if path is not None and _is_file(path, str(path), remedy) else None
+
+
+def _is_file(path: Path, name: str, remedy: str) -> bool:
+    """Whether a file is there.
+
+    Args:
+        name, remedy: for the message.
+
+    Raises:
+        InputError: that cannot be found out.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise InputError(f"{name} cannot be read ({error.strerror})", remedy) from error
 
 
 def default_file() -> Path | None:
-    """The file of roots without FMSD_ROOTS; None if there is no home folder."""
-    shared = Path(os.environ.get("XDG_CONFIG_HOME", ""))  # its standard ignores relative ones
+    """The file of roots without FMSD_ROOTS; None if there is no home folder.
+
+    Raises:
+        InputError: XDG_CONFIG_HOME is no text that can be printed.
+    """
+    shared = os.environ.get("XDG_CONFIG_HOME", "")  # its standard ignores relative paths
+    if shared.startswith("/"):
+        return _expand(shared, "XDG_CONFIG_HOME") / "fmsd" / "roots.yaml"
     try:
-        home = shared if shared.is_absolute() else expand_home("~/.config")
+        home = expand_home("~/.config")
     except InputError:
         return None
     return home / "fmsd" / "roots.yaml"
@@ -154,9 +215,11 @@ def read_roots(file: Path) -> dict[str, Path]:
     remedy = "write a line like celebdf_v2: /data/celebdf_v2 for each dataset"
     try:
         check_yaml(text, file)
+        node = yaml.compose(text, LOADER)
     except InputError as error:
         raise InputError(error.message, remedy) from error
-    node = yaml.compose(text, LOADER)
+    except yaml.YAMLError as error:  # several documents, which --- separates
+        raise InputError(f"{file} is no list of roots ({reason(error)})", remedy) from error
     if node is None:
         return {}
     if not isinstance(node, yaml.MappingNode):
@@ -178,9 +241,10 @@ def _known(name: str, before: dict[str, Path], file: Path) -> str:
     """
     if name in before:
         raise InputError(f"{file} has {name} twice", "remove one of the lines")
+    _check_printable(name, f"A name in {file}")
     if name not in datasets():
-        spelling = {variable(known): known for known in datasets()}
-        close = difflib.get_close_matches(variable(name), list(spelling), n=1, cutoff=0.8)
+        spelling = {_variable(known): known for known in datasets()}
+        close = difflib.get_close_matches(_variable(name), list(spelling), n=1, cutoff=0.8)
         meant = f" (did you mean {spelling[close[0]]}?)" if close else ""
         raise InputError(
             f"{file} names {name}, which is no dataset with a root of its own{meant}",
@@ -196,12 +260,25 @@ def _expand(text: str, place: str) -> Path:
         place: where it is set.
 
     Raises:
-        InputError: there is no such home folder.
+        InputError: there is no such home folder, or the path cannot be printed.
     """
+    _check_printable(text, place)
     try:
         return expand_home(text)
     except InputError as error:
         raise InputError(f"{place}: {error.message}", "write the whole path") from error
+
+
+def _check_printable(text: str, place: str) -> None:
+    """Rejects control characters, which steer a terminal, and bytes that are not UTF-8.
+
+    Raises:
+        InputError: the text has some.
+    """
+    if not text.isprintable():
+        raise InputError(
+            f"{place} holds characters that cannot be printed ({text!r})", "take them out"
+        )
 
 
 def _absolute(name: str, text: str, file: Path) -> Path:

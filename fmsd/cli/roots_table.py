@@ -8,7 +8,6 @@ from fmsd.cli.roots import Dataset, Root, datasets, default_file, find_root, roo
 from fmsd.console import print_table
 from fmsd.data.prepared_folder import EXTRACTED, PACKED
 from fmsd.data.sources.deepfakebench_json import has_json
-from fmsd.data.sources.ffpp import BENCHMARK_JSON
 
 FOUND, EMPTY, MISSING, NOT_SET = "found", "empty", "missing", "not set"
 """The states of a root. An empty folder is often the mount point of a disk that is not mounted."""
@@ -40,7 +39,7 @@ def describe_root(dataset: Dataset) -> dict[str, Any]:
 
     A shared folder without the dataset's JSON file is not its root.
     """
-    file = BENCHMARK_JSON if dataset.name == "ff++" else dataset.file
+    file = dataset.file
     root = find_root(dataset.name, dataset.shared)
     if root is not None and root.key == dataset.shared and not _is_absent(root.path):
         root = root if file is not None and has_json(root.path, file) else None
@@ -49,7 +48,7 @@ def describe_root(dataset: Dataset) -> dict[str, Any]:
         "root": None if root is None else str(root.path),
         "set_by": None if root is None else root.origin,
         "state": _state(root),
-        "kind": None if root is None else recognise(root.path, file),
+        "holds": None if root is None else recognise(root.path, file),
     }
 
 

@@ -121,7 +121,7 @@ class Run:
             )
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter for thousands of brackets
             raise InputError(
                 f"{path} is no JSON ({reason(error)})", "put it back, or test the run again"
             ) from error

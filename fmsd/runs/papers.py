@@ -4,13 +4,15 @@ The record of a run may come from a stranger: a choice counts if a configuration
 installed here has its name, and nothing else of it is used.
 """
 
+import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fmsd.citations import file_citations, find_papers, papers
+from fmsd.citations import Paper, file_citations, find_papers
+from fmsd.errors import InputError
 from fmsd.names import name_fault
 from fmsd.package_files import CONF
 from fmsd.plugins import choice_files
@@ -32,12 +34,12 @@ class CitedPapers:
     """The papers behind runs.
 
     Args:
-        parts: what of the runs cites a paper (`method=lora`), by the key of its entry.
+        parts: what of the runs cites each paper (`method=lora`).
         unknown: parts that no paper is known for.
-        skipped: sentences on choices and experts that could not be followed.
+        skipped: sentences on runs, choices and experts that could not be followed.
     """
 
-    parts: dict[str, set[str]] = field(default_factory=dict)
+    parts: dict[Paper, set[str]] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     skipped: set[str] = field(default_factory=set)
 
@@ -49,18 +51,23 @@ class CitedPapers:
             settings: the run's configuration by dotted key.
 
         Returns:
-            Whether there is one.
+            Whether it names one.
         """
         citations = [one for one in file_citations(file) if one.applies(settings)]
         for citation in citations:
-            for paper in find_papers(citation, file):
-                self.parts.setdefault(paper.key, set()).add(citation.condition or part)
+            try:
+                found = find_papers(citation, file)
+            except (InputError, OSError) as error:
+                self.skipped.add(f"{_message(error)}: cite {', '.join(citation.keys)} yourself")
+                continue
+            for paper in found:
+                self.parts.setdefault(paper, set()).add(citation.condition or part)
         return bool(citations)
 
     def update(self, other: "CitedPapers") -> None:
         """Adds those of other runs."""
-        for key, parts in other.parts.items():
-            self.parts.setdefault(key, set()).update(parts)
+        for paper, parts in other.parts.items():
+            self.parts.setdefault(paper, set()).update(parts)
         self.unknown |= other.unknown
         self.skipped |= other.skipped
 
@@ -68,28 +75,26 @@ class CitedPapers:
 def cited_papers(runs: Iterable[Run]) -> CitedPapers:
     """The papers behind some runs, evaluations and merges, and behind the experts of the latter.
 
-    Raises:
-        InputError: a run is damaged.
+    What cannot be followed is skipped with a sentence: a run or an expert that is damaged or gone,
+    a choice that is not installed, a bibliography that cannot be read.
     """
     found = CitedPapers()
-    seen: set[Path] = set()
+    seen: set[str] = set()
     waiting = list(runs)
     while waiting:
         run = waiting.pop()
-        if (place := run.folder.resolve()) in seen:
+        if (place := os.path.realpath(run.folder)) in seen:
             continue
         seen.add(place)
-        record = run.record()
-        settings = flatten(read_configuration(run.folder)) if run.config.is_file() else {}
-        found.update(_papers_of_run(run, record, settings))
-        for expert in _experts(record, settings):
-            if (expert / "run.json").is_file():
-                waiting.append(Run(expert))
-            else:
-                found.skipped.add(
-                    f"What the expert {expert.name!r} of {run.folder} was trained with is not "
-                    "recorded here: cite it yourself"
-                )
+        try:
+            record = run.record()
+            settings = flatten(read_configuration(run.folder)) if run.config.is_file() else {}
+            found.update(_papers_of_run(run, record, settings))
+        except (InputError, OSError) as error:
+            found.skipped.add(f"{_message(error)}: cite the papers of {run.folder} yourself")
+            continue
+        if "merged" in record and "run" not in record:
+            waiting += _experts(run, settings.get("experts"), found.skipped)
     return found
 
 
@@ -136,18 +141,39 @@ def _datasets(record: Mapping[str, Any]) -> set[str]:
     return {name for name in names if name_fault(name) is None and name != "unknown"}
 
 
-def _experts(record: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Path]:
-    """The experts of a merge; empty for other runs."""
-    experts = settings.get("experts") if "merged" in record and "run" not in record else None
-    return [Path(path) for path in (experts if isinstance(experts, list) else ()) if _is_path(path)]
+def _experts(merge: Run, recorded: object, skipped: set[str]) -> Iterator[Run]:
+    """Yields the experts of a merge that are runs; adds a sentence on each other one.
+
+    Args:
+        recorded: `experts` of the merge's configuration.
+    """
+    if not isinstance(recorded, list):
+        skipped.add(f"{merge.folder} does not record its experts: cite their papers yourself")
+        return
+    for path in recorded:
+        is_path = isinstance(path, str) and path != "" and path.isprintable()
+        # False for a folder that cannot be read and a name that is too long, too
+        if is_path and os.path.isfile(f"{path}/run.json"):
+            yield Run(Path(path))
+            continue
+        name = Path(path).name if is_path else str(path)
+        skipped.add(
+            f"What the expert {name[:60]!r} of {merge.folder} was trained with is not recorded "
+            "here: cite it yourself"
+        )
 
 
-def _is_path(text: object) -> bool:
-    return isinstance(text, str) and text.isprintable()
+def _message(error: InputError | OSError) -> str:
+    """What is wrong, without a remedy."""
+    if isinstance(error, InputError):
+        return error.message
+    return f"{error.filename} cannot be read ({error.strerror})"
 
 
 def bibliography(found: CitedPapers, writer: str) -> str:
     """The papers as a BibTeX file; comments name what cites each.
+
+    Where two packages have different entries of one key, the second is written as `KEY-2`.
 
     Args:
         writer: for the first line, see `is_written_by`.
@@ -155,10 +181,15 @@ def bibliography(found: CitedPapers, writer: str) -> str:
     parts = [_comment(f"Written by {writer}.")]
     if found.unknown:
         parts[0] += _comment(f"No paper is known for {', '.join(sorted(found.unknown))}.")
-    parts += [
-        _comment(", ".join(sorted(found.parts[key]))) + f"{papers()[key].text}\n"
-        for key in sorted(found.parts)
-    ]
+    written: set[str] = set()
+    for paper in sorted(found.parts):
+        key, number = paper.key, 1
+        while key in written:
+            number += 1
+            key = f"{paper.key}-{number}"
+        written.add(key)
+        entry = paper.text.replace(f"{{{paper.key},", f"{{{key},", 1)
+        parts.append(_comment(", ".join(sorted(found.parts[paper]))) + f"{entry}\n")
     return "\n".join(parts)
 
 

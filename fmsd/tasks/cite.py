@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fmsd.errors import InputError, sentence
 from fmsd.ownership import check_replaceable
+from fmsd.runs.configuration import read_configuration
 from fmsd.runs.folder import Run, write_text
 from fmsd.runs.papers import bibliography, cited_papers, is_written_by
 
@@ -39,10 +40,12 @@ def cite(run: Path | None, runs: Path | None, out: Path | None = None) -> str:
     if out is not None:
         check_file(out)
     if run is not None:
-        Run(run).record()
+        check_readable(Run(run))
     found = [Run(path.parent) for path in sorted(folder.rglob("run.json"))]
     if not found:
         raise InputError(f"There is no run below {folder}", "give a folder of runs as runs=FOLDER")
+    for one in found:
+        check_readable(one)
     cited = cited_papers(found)
     for skipped in sorted(cited.skipped):
         log.warning(sentence(skipped))
@@ -53,6 +56,17 @@ def cite(run: Path | None, runs: Path | None, out: Path | None = None) -> str:
         write_text(out, text)
         print(f"{len(cited.parts)} entries lie in {out}")
     return text
+
+
+def check_readable(run: Run) -> None:
+    """Checks that what a run has recorded can be read.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    run.record()
+    if run.config.is_file():
+        read_configuration(run.folder)
 
 
 def check_file(out: Path) -> None:

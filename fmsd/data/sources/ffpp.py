@@ -52,6 +52,7 @@ def scan(
     frames: str | None = None,
     splits: str | None = None,
     labels: Mapping[Any, Any] | None = None,
+    file: str = BENCHMARK_JSON,
 ) -> Iterator[Entry]:
     """The original videos and those of the chosen manipulations.
 
@@ -62,6 +63,7 @@ def scan(
         splits: the tree's split: a folder with train.json, val.json and test.json, or a
             DeepfakeBench JSON file; searched below the root when None.
         labels: as of DeepfakeBench's JSON files, for a root without the tree.
+        file: DeepfakeBench's JSON file, for a root without the tree.
 
     Raises:
         InputError: a missing folder or manipulation, no official split, or an argument that applies
@@ -76,11 +78,10 @@ def scan(
         raise InputError(
             f"There is no folder {root}", "give the FaceForensics++ folder as data.root=PATH"
         )
-    if (root / "original_sequences").is_dir() or not has_json(root, BENCHMARK_JSON):
+    if (root / "original_sequences").is_dir() or not has_json(root, file):
         if labels:
             raise InputError(
-                f"data.source.labels is for DeepfakeBench's {BENCHMARK_JSON}, and the tree of "
-                f"{root} is read",
+                f"data.source.labels is for DeepfakeBench's {file}, and the tree of {root} is read",
                 "leave it out",
             )
         yield from _scan_tree(root, dataset, compression, manipulations, frames, splits)
@@ -88,11 +89,10 @@ def scan(
     for name, value in (("frames", frames), ("splits", splits)):
         if value is not None:
             raise InputError(
-                f"{root} is read by DeepfakeBench's {BENCHMARK_JSON}, which lists frames and "
-                "splits itself",
+                f"{root} is read by DeepfakeBench's {file}, which lists frames and splits itself",
                 f"remove data.source.{name}",
             )
-    yield from _scan_json(root, dataset, compression, manipulations, labels)
+    yield from _scan_json(root, file, dataset, compression, manipulations, labels)
 
 
 def _scan_tree(
@@ -143,6 +143,7 @@ def _scan_tree(
 
 def _scan_json(
     root: Path,
+    file: str,
     dataset: str,
     compression: str,
     manipulations: Sequence[str],
@@ -151,7 +152,7 @@ def _scan_json(
     """The original videos and the chosen manipulations in DeepfakeBench's JSON file."""
     domains = (REAL, *manipulations)
     present: set[str] = set()
-    for entry in deepfakebench.scan(root, BENCHMARK_JSON, dataset, compression, labels):
+    for entry in deepfakebench.scan(root, file, dataset, compression, labels):
         if isinstance(entry, Problem):
             yield entry
         elif entry.domain in domains:
@@ -159,7 +160,7 @@ def _scan_json(
             yield entry
     if lacking := [name for name in domains if name not in present]:
         raise InputError(
-            f"{BENCHMARK_JSON} in {root} lists no videos of {', '.join(lacking)}",
+            f"{file} in {root} lists no videos of {', '.join(lacking)}",
             "fetch it again, or choose data.source.manipulations=[...]",
         )
 

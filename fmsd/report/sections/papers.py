@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from fmsd.citations import papers
 from fmsd.metrics.table import escape_markdown
 from fmsd.report import html
 from fmsd.report.html import Section
@@ -34,16 +33,16 @@ def references(cited: Mapping[str, CitedPapers]) -> Iterator[Reference]:
     Args:
         cited: by the label of the row.
     """
-    for key in sorted({key for row in cited.values() for key in row.parts}):
-        rows = [label for label, row in cited.items() if key in row.parts]
-        parts = sorted(set.union(*(cited[label].parts[key] for label in rows)))
+    for paper in sorted({paper for row in cited.values() for paper in row.parts}):
+        rows = [label for label, row in cited.items() if paper in row.parts]
+        parts = sorted(set.union(*(cited[label].parts[paper] for label in rows)))
         where = f"{len(rows)} of {len(cited)} rows"
         if len(rows) == len(cited):
             where = "every row"
         elif len(rows) <= MANY_ROWS:
             where = f"row{'s' if len(rows) > 1 else ''} {'; '.join(rows)}"
         use = f"for {', '.join(parts)} ({where})"
-        yield Reference(papers()[key].reference, papers()[key].link, use)
+        yield Reference(paper.reference, paper.link, use)
 
 
 def papers_section(overview: Overview) -> Section:
