@@ -155,6 +155,38 @@ def test_paths_may_begin_with_the_home_folder(place: Path) -> None:
     assert composed("data=uadfv").root == str(place / "home/data")
 
 
+def test_a_line_of_a_dataset_that_is_not_installed_is_shown_and_disturbs_no_other(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder(place, "dfd")
+    write(place, f"dfd: {place / 'dfd'}\nour_lab: {place / 'lab'}\n")
+    assert composed("data=dfd").root == str(place / "dfd")
+    capsys.readouterr()
+    main(["roots", "--json"])
+    rows = {row["dataset"]: row for row in json.loads(capsys.readouterr().out)["tables"]["roots"]}
+    assert rows["our_lab"]["state"] == "no such dataset"
+    assert rows["our_lab"]["root"] == str(place / "lab")
+    assert rows["celebdf_v2"]["state"] == "not set"
+
+
+def test_a_dataset_of_config_dir_has_its_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    folder(place, "lab")
+    write(place, f"our_lab: {place / 'lab'}\n")
+    own = place / "own" / "data"
+    own.mkdir(parents=True)
+    (own / "our_lab.yaml").write_text(
+        "defaults: [_dataset, _self_]\nname: our_lab\nroot: ${root:our_lab}\n"
+        "source: {_target_: our.scan, _partial_: true}\n"
+    )
+    options = ["--cfg", "job", "--config-dir", "own"]
+    assert main(["train", "data=our_lab", *options]) == 0
+    assert "root: ${root:our_lab}" in capsys.readouterr().out
+    assert roots.find_root("our_lab") is not None
+
+
 FAULTS = [
     ("- /data", r"is no list of roots; write a line like celebdf_v2: /data/celebdf_v2"),
     ("just text", r"is no list of roots"),
@@ -168,7 +200,6 @@ FAULTS = [
         r"names celeb_df_v2, .*\(did you mean celebdf_v2\?\); correct or remove it",
     ),
     ("ffpp: /x", r"names ffpp, .*\(did you mean ff\+\+\?\)"),
-    ("folder: /x", r"names folder, which is no dataset with a root of its own; correct or remove"),
     ("dfd: /x\ndfd: /x", r"has dfd twice; remove one of the lines"),
     ("dfd: data/dfd", r"dfd: data/dfd in .* is not an absolute path; write the whole path"),
     ("dfd:", r"dfd:  in .* is not an absolute path"),

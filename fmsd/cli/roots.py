@@ -203,8 +203,8 @@ def read_roots(file: Path) -> dict[str, Path]:
     """The roots in a file: a line `NAME: PATH` for each dataset.
 
     Raises:
-        InputError: it cannot be read, is no such list, names a dataset that does not exist, one
-            twice, or a path that is not absolute.
+        InputError: it cannot be read, is no such list, names a dataset twice or misspelt, or has a
+            path that is not absolute.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -236,8 +236,11 @@ def read_roots(file: Path) -> dict[str, Path]:
 def _known(name: str, before: dict[str, Path], file: Path) -> str:
     """The name of a dataset in the file.
 
+    A name that is far from all datasets may be one of `--config-dir`, or of a plugin that is not
+    installed here: `fmsd roots` shows it.
+
     Raises:
-        InputError: there is no such dataset, or the file named it before.
+        InputError: it is the misspelt name of a dataset, or the file named it before.
     """
     if name in before:
         raise InputError(f"{file} has {name} twice", "remove one of the lines")
@@ -245,11 +248,12 @@ def _known(name: str, before: dict[str, Path], file: Path) -> str:
     if name not in datasets():
         spelling = {_variable(known): known for known in datasets()}
         close = difflib.get_close_matches(_variable(name), list(spelling), n=1, cutoff=0.8)
-        meant = f" (did you mean {spelling[close[0]]}?)" if close else ""
-        raise InputError(
-            f"{file} names {name}, which is no dataset with a root of its own{meant}",
-            f"correct or remove it; there are {', '.join(datasets())}",
-        )
+        if close:
+            raise InputError(
+                f"{file} names {name}, which is no dataset with a root of its own (did you mean "
+                f"{spelling[close[0]]}?)",
+                f"correct or remove it; there are {', '.join(datasets())}",
+            )
     return name
 
 

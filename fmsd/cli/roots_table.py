@@ -4,13 +4,25 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fmsd.cli.roots import Dataset, Root, datasets, default_file, find_root, roots_file, variable
+from fmsd.cli.roots import (
+    Dataset,
+    Root,
+    datasets,
+    default_file,
+    find_root,
+    read_roots,
+    roots_file,
+    variable,
+)
 from fmsd.console import print_table
 from fmsd.data.prepared_folder import EXTRACTED, PACKED
 from fmsd.data.sources.deepfakebench_json import has_json
 
 FOUND, EMPTY, MISSING, NOT_SET = "found", "empty", "missing", "not set"
 """The states of a root. An empty folder is often the mount point of a disk that is not mounted."""
+
+UNKNOWN = "no such dataset"
+"""The state of a line whose name neither fmsd nor an installed plugin has."""
 
 
 def print_roots() -> bool:
@@ -20,7 +32,16 @@ def print_roots() -> bool:
         InputError: the file of roots cannot be used.
     """
     records = [describe_root(dataset) for dataset in datasets().values()]
-    file = roots_file() or default_file()
+    if (own := roots_file()) is not None:
+        unknown = {name: path for name, path in read_roots(own).items() if name not in datasets()}
+        records += [
+            {
+                "dataset": name, "root": str(path), "set_by": str(own), "state": UNKNOWN,
+                "holds": recognise(path, None),
+            }
+            for name, path in unknown.items()
+        ]  # fmt: skip
+    file = own or default_file()
     print_table(
         "Roots of the datasets",
         ["dataset", "root", "set by", "state", "holds"],
