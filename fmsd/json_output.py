@@ -92,6 +92,16 @@ def print_error(error: InputError | str) -> None:
     print(f"fmsd: {error}", file=sys.stderr)
 
 
+def code_of_exit(end: SystemExit) -> int:
+    """The exit code of a command that a SystemExit ends; unless it is 0, the document says so."""
+    code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    if isinstance(end.code, str):
+        print_error(end.code)
+    elif code and (document := open_document()) is not None:
+        document.add_error(f"The command ended with exit code {code}; see stderr for the reason")
+    return code
+
+
 @contextlib.contextmanager
 def no_document() -> Iterator[None]:
     """Lets the jobs of a sweep print their tables: the document lists the jobs instead."""
@@ -121,12 +131,12 @@ def write_document(verb: str) -> Iterator[Document]:
         if outer is not None:
             outer.steps.append(document)
             outer.error, outer.remedy = document.error, document.remedy
-        elif is_first_process():
+        elif verb != "train" or is_first_process():  # the others run in one process
             print(json.dumps(document.plain(), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def is_first_process() -> bool:
-    """Whether this is the first, or the only one, of the processes of a command."""
+    """Whether this is the first, or the only one, of the processes of a training."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID"))
 
 

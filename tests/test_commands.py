@@ -10,6 +10,7 @@ from pathlib import Path
 import hydra
 import pytest
 import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -17,7 +18,7 @@ from fmsd.cli.conf_files import groups
 from fmsd.cli.help import file_header, file_keys, help_page
 from fmsd.cli.hydra_run import output_error
 from fmsd.cli.main import USAGE, main
-from fmsd.cli.overrides import BARE, to_hydra_overrides
+from fmsd.cli.overrides import BARE, OPTIONS, is_sweep, to_hydra_overrides
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
 from fmsd.quoting import hydra_quote
@@ -71,12 +72,10 @@ def test_paths_that_are_quoted_interpolated_or_swept_stay_what_they_are() -> Non
     ]
     assert to_hydra_overrides("train", words, {}) == words
     assert to_hydra_overrides("evaluate", ["-m", "run=/a(1),/b"], {}) == ["-m", "run='/a(1)',/b"]
-    assert (
-        to_hydra_overrides(
-            "train", ["--cfg", "job", "-m", "method=lora,probe"], {"method": ["lora", "probe"]}
-        )[3]
-        == "method=lora,probe"
-    )
+    assert to_hydra_overrides("train", ["-m", "method=a,b"], {"method": ["a", "b"]}) == [
+        "-m",
+        "method=a,b",
+    ]
     assert to_hydra_overrides("merge", ["search=alpha=0.1,0.2"], {}) == ["search='alpha=0.1,0.2'"]
 
 
@@ -135,6 +134,71 @@ def test_the_keys_in_help_are_those_of_the_file(file: Path) -> None:
     shown = {key.name for key in file_keys(file)}
     assert shown <= dotted(plain)
     assert {name for name in dotted(plain) if "." not in name} <= shown
+
+
+def test_the_options_are_those_of_hydra() -> None:
+    actions = [
+        action
+        for action in get_args_parser()._actions
+        if {*action.option_strings} - {"--help", "-h", "--version"}
+    ]
+    assert {name for action in actions for name in action.option_strings} == {*OPTIONS}
+    for action in actions:
+        option = OPTIONS[action.option_strings[0]]
+        assert [*action.option_strings] == [name for name in (option.name, option.short) if name]
+        assert (action.nargs != 0) == bool(option.value)
+        assert [*(action.choices or [])] == option.names
+        assert (action.const if option.value else None) == (option.default or None)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+@pytest.mark.parametrize("joined", [False, True])
+def test_an_option_has_its_meaning_anywhere(name: str, joined: bool) -> None:
+    option = OPTIONS[name]
+    value = option.names[0] if option.names else option.value
+    words = ([f"{name}={value}"] if joined else [name, value]) if value else [name]
+    overrides = ["data.root=/x", "+seed=1", "~wrapper"]
+    first, *others = (
+        to_hydra_overrides("train", [*overrides[:place], *words, *overrides[place:]], {})
+        for place in range(4)
+    )
+    assert others == [first] * 3
+    parsed = get_args_parser().parse_args(first)  # ends the process where it refuses
+    assert parsed.overrides == overrides
+    key = option.name.removeprefix("--").replace("-", "_")
+    assert getattr(parsed, key) == (value or True)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--cfg"], "--cfg lacks its value; give --cfg=job|hydra|all."),
+        (["--config-dir", "-m"], "--config-dir lacks its value; give --config-dir=FOLDER."),
+        (["-cd="], "-cd lacks its value; give -cd=FOLDER."),
+        (["-c", "jobs"], "There is no -c=jobs; choose one of job, hydra, all."),
+        (["-m=3"], "-m has no value; leave =3 out."),
+        (["seed=1", "--cfg", "job", "-m"], "--cfg and -m exclude each other; give one of them."),
+    ],
+)
+def test_an_option_that_hydra_would_refuse_is_named(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "data=synthetic", *words]) == 2
+    assert capsys.readouterr().err == f"fmsd: {sentence}\n"
+
+
+def test_a_sweep_is_one_by_its_option_or_its_mode() -> None:
+    for words in (["-m"], ["seed=1", "--multirun"], ["hydra.mode=MULTIRUN"]):
+        assert is_sweep(words)
+    for words in ([], ["--cfg", "job"], ["hydra.mode=MULTIRUN", "hydra.mode=RUN"]):
+        assert not is_sweep(words)
+    swept = ["hydra.mode=MULTIRUN", "run=/a(1),/b"]
+    assert to_hydra_overrides("evaluate", swept, {})[1] == "run='/a(1)',/b"
+
+
+def test_options_between_overrides_are_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "method=lora", "--cfg", "job", "data=synthetic"]) == 0
+    assert "_target_: fmsd." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "reproduce"])

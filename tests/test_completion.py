@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from fmsd.cli.completion import SHELLS, candidates, replies, split_line
+from fmsd.cli.completion import (
+    SHELLS,
+    candidates,
+    replies,
+    shell_quote,
+    shell_script,
+    split_line,
+)
 from fmsd.cli.conf_files import choices, groups
 from fmsd.cli.json_flag import TABLE_VERBS
 from fmsd.cli.main import main
@@ -117,6 +124,53 @@ def test_choices_of_a_folder_of_ones_own_are_completed(place: Path) -> None:
     assert proposed("train", "--config-dir", "conf", "method=f") == own
 
 
+def test_keys_of_a_choice_of_ones_own_are_completed(place: Path) -> None:
+    method = place / "conf" / "method"
+    method.mkdir(parents=True)
+    (method / "fine.yaml").write_text("defaults: [_fine, lora, _self_]\nof_its_own: 1\n")
+    (method / "_fine.yaml").write_text("of_its_base: 1\n")
+    for option in (["--config-dir=conf"], ["-cd", "conf"]):
+        found = proposed("train", *option, "method=fine", "method.")
+        assert {"method.of_its_own=", "method.of_its_base=", "method.rank="} <= {*found}
+        assert "method.of_its_own=" not in proposed("train", *option, "method.")
+
+
+@pytest.mark.parametrize("text", ["defaults: [bad]", "defaults: 3", "- 1", "a: [", "\x00"])
+def test_a_damaged_choice_is_answered_with_nothing(text: str, place: Path) -> None:
+    (place / "conf" / "method").mkdir(parents=True)
+    (place / "conf" / "method" / "bad.yaml").write_text(text)
+    words = ["train", "--config-dir=conf", "method=bad", "method."]
+    for shell in ("zsh", "fish"):
+        assert replies([shell, *words], VERBS) == []
+
+
+def test_names_that_a_terminal_would_obey_are_left_out(place: Path) -> None:
+    """A reply is a line; a control character in a name would be another one, or a command."""
+    (place / "conf" / "method").mkdir(parents=True)
+    for character in (*map(chr, range(1, 32)), "\x7f", "\x9b", "\u2028", "\udcff"):
+        (place / "conf" / "method" / f"fine{character}x.yaml").touch()
+        (place / f"fine{character}x").touch()
+    (place / "conf" / "method" / "fine.yaml").touch()
+    (place / "fine").touch()
+    words = "train --config-dir=conf method=fin"
+    for shell in ("zsh", "fish"):
+        end = "" if shell == "fish" else " "
+        assert replies([shell, *words.split()], VERBS) == [f"method=fine{end}"]
+        assert replies([shell, "train", "out=fin"], VERBS) == [f"out=fine{end}"]
+    assert replies(["bash", f"fmsd {words}", BREAKS], VERBS) == ["fine "]
+
+
+def test_a_folder_of_many_files_is_looked_at_to_its_end(place: Path) -> None:
+    folder = place / "many"
+    folder.mkdir()
+    for number in range(10_000):
+        (folder / f"a{number}").touch()
+    wanted = [f"out=many/z{number}" for number in range(200)]
+    for name in wanted:
+        (place / name.removeprefix("out=")).touch()
+    assert proposed("train", "out=many/z") == sorted(wanted)
+
+
 def test_paths_are_completed_behind_the_keys_that_hold_one(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +234,48 @@ def test_bash_gets_what_it_puts_behind_its_own_break(
     assert replies(["bash", line, breaks], VERBS) == [reply]
 
 
+HOSTILE = [
+    "$(touch P)", "`touch P`", "$HOME", "!!", "'", '"', "\\", "\\\\", "a\\", ";touch P;", "&", "|",
+    "<", ">", "(", ")", "{a,b}", "[a]", "*", "?", "#", "~", "a b", "é", "%s", "=", ":", ",", "-",
+]  # fmt: skip
+"""Texts in names that a shell would obey."""
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_what_bash_types_is_the_word_that_was_meant(quote: str, place: Path) -> None:
+    names = [f"q{text} 1" for text in HOSTILE]
+    for name in names:
+        (place / name).mkdir()
+    (place / "qa 1").mkdir()  # what the pattern q[a] would match
+    found = replies(["bash", f"fmsd evaluate {quote}q", BREAKS], VERBS)
+    lines = [f"words {quote}{reply}{quote}\n" for reply in found]
+    done = subprocess.run(
+        ["bash", "-c", "words() { printf '%s\\n' \"$#$1\"; }\n" + "".join(lines)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=place,
+    )
+    shown = {line.removeprefix("1").removesuffix("/") for line in done.stdout.splitlines()}
+    meaning = {"": "", "'": "'", '"': '$`"\\!'}[quote]
+    assert shown == {name for name in [*names, "qa 1"] if not {*name} & {*meaning}}
+    assert not (place / "P").exists()
+    assert not replies(["bash", 'fmsd evaluate "q$', BREAKS], VERBS)  # bash would expand it
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_script_calls_the_program_that_printed_it(shell: str, tmp_path: Path) -> None:
+    """By its absolute path, whatever stands in it, and not what is called fmsd elsewhere."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    assert f"{shell_quote(sys.executable, shell)} -P -m fmsd _complete" in shell_script(shell)
+    for text in (*HOSTILE, "/a b/python", "a'b\\'c"):
+        command = [shell, "-c", f"printf '%s' {shell_quote(text, shell)}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert done.stdout == text
+    assert not [*tmp_path.iterdir()]
+
+
 def test_what_cannot_be_completed_is_answered_with_nothing() -> None:
     for arguments in ([], ["bash"], ["bash", ""], ["zsh"], ["bash", "fmsd \"'\\", BREAKS]):
         assert replies(arguments, VERBS) == []
@@ -203,12 +299,15 @@ def test_a_script_says_how_it_is_used(shell: str, capsys: pytest.CaptureFixture[
 def typed(shell: Sequence[str], place: Path, begin: str, keys: str, wanted: str) -> str:
     """What a shell on a terminal shows after some keys; `wanted` ends the wait.
 
+    Its `fmsd` prints the words that it gets, each in angle brackets.
+
     Args:
         begin: a command that makes it complete `fmsd`, and then prints `ready`.
     """
     program = place / "bin" / "fmsd"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m fmsd "$@"\n')
+    completion = f'[ "$1" = completion ] && exec {sys.executable} -m fmsd "$@"'
+    program.write_text(f"#!/bin/sh\n{completion}\nprintf '<%s>' \"$@\"\n")
     program.chmod(0o755)
     variables = {
         "PATH": f"{program.parent}:{os.environ['PATH']}",
@@ -278,9 +377,71 @@ def test_a_real_shell_types_the_rest(shell: str, keys: str, line: str, place: Pa
     assert line in typed(command, place, begin, keys, line)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_a_script_is_valid(shell: str) -> None:
+ENTERED = [
+    ("fmsd evaluate my\t", "", "my data/"),
+    ("fmsd evaluate my\\ d\t", "", "my data/"),
+    ("fmsd evaluate 'my d\t", "'", "my data/"),
+    ('fmsd evaluate "my d\t', '"', "my data/"),
+    ("fmsd evaluate run=my\\ d\t", "", "run=my data/"),
+    ("fmsd evaluate run='my d\t", "'", "run=my data/"),
+    ('fmsd evaluate "run=my d\t', '"', "run=my data/"),
+    ("fmsd evaluate it\t", "", "it's/"),
+    ("fmsd evaluate q\t", "", "q$(touch PWNED)x/"),
+    ("fmsd evaluate r\\`\t", "", "r`touch PWNED`x/"),
+]
+"""Keys, the quote that they leave open, and the word that `fmsd` gets at the end."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("keys", "quote", "word"), ENTERED)
+def test_what_a_real_shell_types_is_the_word_that_was_meant(
+    shell: str, keys: str, quote: str, word: str, place: Path
+) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
-    script = ROOT / "fmsd" / "cli" / "shells" / f"fmsd.{shell}"
-    subprocess.run([shell, "-n", str(script)], check=True)
+    for name in ("it's", "q$(touch PWNED)x", "r`touch PWNED`x"):
+        (place / name).mkdir()
+    command, begin = SHELL_COMMANDS[shell]
+    replaced = shell == "zsh" and "='" in keys  # zsh replaces such a quote by backslashes
+    closing = "" if shell == "bash" or replaced else quote  # bash closes it
+    wanted = f"<evaluate><{word}>"
+    assert wanted in typed(command, place, begin, f"{keys}{closing}\n", wanted)
+    assert not (place / "PWNED").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_real_shell_runs_no_name(shell: str, quote: str, place: Path) -> None:
+    """Whatever is typed for a folder of such a name, Enter does not run it."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    for name in ("q$(touch PWNED)x", "r`touch PWNED`x", "s';touch PWNED;'x"):
+        (place / name).mkdir()
+    command, begin = SHELL_COMMANDS[shell]
+    lines = [f"fmsd evaluate {quote}{start}\t{quote}\n\x03" for start in ("q", "r", "s", "q$")]
+    typed(command, place, begin, f"{''.join(lines)}echo al''l\n", "all")
+    assert not (place / "PWNED").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_word_on_the_line_is_not_run(shell: str, place: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    evil = place / "evil" / "fmsd"
+    evil.parent.mkdir()
+    evil.write_text("#!/bin/sh\ntouch PWNED\n")
+    evil.chmod(0o755)
+    command, begin = SHELL_COMMANDS[shell]
+    assert "train " in typed(command, place, begin, "evil/fmsd tr\t", "train ")
+    assert not (place / "PWNED").exists()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_script_is_valid(shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    (tmp_path / "script").write_text(shell_script(shell))
+    subprocess.run([shell, "-n", str(tmp_path / "script")], check=True)

@@ -174,8 +174,42 @@ def test_only_the_first_of_several_processes_writes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    assert main(["report", "runs=/nowhere", "--json"]) == 2
+    assert main(["train", "resume=/nowhere", "--json"]) == 2
     assert capsys.readouterr().out == ""
+    for verb in {*TABLE_VERBS} - {"train"}:  # each runs in one process, whoever started it
+        assert document(capsys, verb, "nothing/of=it")["exit_code"] == 2
+
+
+@pytest.mark.parametrize("end", ["3", "'It ends here'", "None"])
+def test_whatever_ends_a_command_is_in_its_document(end: str, tmp_path: Path) -> None:
+    program = f"""
+import sys
+from fmsd.cli import main as cli
+cli.dispatch = lambda arguments: sys.exit({end})
+sys.exit(cli.main(["report", "--json"]))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    found = json.loads(done.stdout)
+    expected = {
+        "3": (3, "The command ended with exit code 3; see stderr for the reason"),
+        "'It ends here'": (1, "It ends here"),
+        "None": (0, None),
+    }[end]
+    assert (found["exit_code"], found["error"]) == expected
+    assert done.returncode == found["exit_code"]
+
+
+def test_a_sweep_that_cannot_begin_has_its_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "multirun.yaml").touch()
+    sweep = ("-m", "data=synthetic", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    found = document(capsys, "train", *sweep)
+    error = f"The sweep cannot begin: {tmp_path / 'multirun.yaml'} is of another sweep"
+    assert found["error"].startswith(error)
+    assert found["remedy"] == "choose another folder with hydra.sweep.dir=FOLDER"
+    assert found["remedy"] not in found["error"]
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
@@ -185,6 +219,28 @@ def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
         ["bash", "-c", command], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert done.stdout == "{\n"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["--help", "roots", "roots --json", "trian --json"])
+@pytest.mark.parametrize("output", [">&-", "2>&-", "> /dev/full"])
+def test_an_output_that_takes_nothing_is_refused(
+    arguments: str, output: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m fmsd {arguments} {output}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    sentence = {
+        ">&-": "fmsd: The standard output is closed; ",
+        "2>&-": "fmsd: The standard error output is closed; ",
+        "> /dev/full": "fmsd: The output cannot be written (No space left on device); ",
+    }[output]
+    assert sentence in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
 
 

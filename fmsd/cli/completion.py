@@ -4,11 +4,11 @@ The scripts in `shells/` call this by the hidden command `fmsd _complete`. It ru
 the key, so it imports neither Hydra nor torch.
 """
 
-import itertools
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fmsd.cli.conf_files import (
@@ -21,32 +21,28 @@ from fmsd.cli.conf_files import (
     left_out_groups,
     read_conf_file,
 )
-from fmsd.cli.json_flag import JSON, SWEEP_FLAGS, TABLE_VERBS
-from fmsd.cli.overrides import BARE, LISTS, PATHS, PLURAL
+from fmsd.cli.json_flag import JSON, TABLE_VERBS
+from fmsd.cli.overrides import BARE, LISTS, OPTIONS, PATHS, PLURAL, is_sweep, split_options
 from fmsd.errors import InputError
 from fmsd.package_files import CONF, PACKAGE
 
 SHELLS = ("bash", "zsh", "fish")
 
+PROGRAM = "@FMSD@"
+"""What stands for this program in the scripts."""
+
 FLAGS = ("-m", "--cfg", "--config-dir=", "--help", "--hydra-help")
 """The flags that are proposed, beside `--json`."""
-
-FOLDER_FLAGS = ("--config-dir", "-cd")
-
-FLAG_VALUES = dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")) | dict.fromkeys(
-    FOLDER_FLAGS, ()
-)
-"""The values that follow a flag; where there are none, it is followed by a path."""
 
 HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper")
 HYDRA_KEYS = {"hydra.run.dir": None, "hydra.sweep.dir": None}
 """Keys of Hydra's own configuration that users of fmsd set."""
 
-MOST_FILES = 10_000
-"""Files of a folder that are looked at."""
-
-BASH_SPECIAL = re.compile(r"[^\w./=+,@%:\[\]-]")
+BASH_SPECIAL = re.compile(r"[^\w./=+,@%:-]")
 """Characters that need a backslash in bash."""
+
+BASH_SPECIAL_IN = {"'": re.compile(r"'"), '"': re.compile(r'[$`"\\!]')}
+"""Characters that have a meaning within an open quote."""
 
 OPEN = ("=", ".", "/", "[", ",")
 """Ends of candidates that go on."""
@@ -54,6 +50,9 @@ OPEN = ("=", ".", "/", "[", ",")
 
 def shell_script(shell: str) -> str:
     """The script that a shell evaluates to complete `fmsd`.
+
+    It calls this installation by its absolute path, and not the command on the line, which may be
+    any file of that name.
 
     Raises:
         InputError: there is none for this shell.
@@ -63,7 +62,16 @@ def shell_script(shell: str) -> str:
             f"There is no completion for {shell!r}" if shell else "The name of a shell is missing",
             f"give fmsd completion SHELL, one of {', '.join(SHELLS)}",
         )
-    return (PACKAGE / "cli" / "shells" / f"fmsd.{shell}").read_text(encoding="utf-8")
+    script = (PACKAGE / "cli" / "shells" / f"fmsd.{shell}").read_text(encoding="utf-8")
+    python = shell_quote(sys.executable, shell)
+    return script.replace(PROGRAM, f"{python} -P -m fmsd")  # -P: without the current folder
+
+
+def shell_quote(text: str, shell: str) -> str:
+    """A text as one word of a shell's line."""
+    if shell != "fish":
+        return shlex.quote(text)
+    return "'" + re.sub(r"['\\]", r"\\\g<0>", text) + "'"
 
 
 def replies(arguments: Sequence[str], verbs: Sequence[str]) -> list[str]:
@@ -79,12 +87,15 @@ def replies(arguments: Sequence[str], verbs: Sequence[str]) -> list[str]:
     """
     try:
         shell, *words = arguments
+        line, breaks, quote = "", "", ""
         if shell == "bash":
             line, breaks = words
-            return bash_replies(line, breaks, verbs)
-        found = candidates(words, verbs)
-    except (InputError, OSError, ValueError):
+            (_, *words), quote = split_line(line)
+        found = [word for word in candidates(words, verbs) if word.isprintable()]
+    except Exception:  # the files of the user may hold anything
         return []
+    if shell == "bash":
+        return [*bash_replies(found, line, breaks, words[-1], quote)]
     return found if shell == "fish" else [closed(candidate) for candidate in found]
 
 
@@ -93,22 +104,31 @@ def closed(candidate: str) -> str:
     return candidate if candidate.endswith(OPEN) else f"{candidate} "
 
 
-def bash_replies(line: str, breaks: str, verbs: Sequence[str]) -> list[str]:
+def bash_replies(
+    found: Sequence[str], line: str, breaks: str, word: str, quote: str
+) -> Iterator[str]:
     """The replies for bash, which replaces only what follows the last break, `=` or `:` as a rule.
 
-    What was typed stays as it is; what is added is quoted as the line needs it.
+    What was typed stays as it is; what is added is quoted as the line needs it. Within a quote,
+    which bash itself closes, candidates with characters that have a meaning there are left out.
+
+    Args:
+        found: the candidates.
+        word: what was typed of them.
+        quote: the quote that is open, or none.
     """
-    words, quote = split_line(line)
-    if quote:
-        start = line.rindex(quote) + 1
-    else:
-        ends = [match.end() for match in re.finditer(r"(\\.)|(.)", line) if match[2] in [*breaks]]
-        start = ends[-1] if ends else 0
-    typed, length = line[start:], len(words[-1])
-    added = (candidate[length:] for candidate in candidates(words[1:], verbs))
-    return [
-        closed(typed + (text if quote else BASH_SPECIAL.sub(r"\\\g<0>", text))) for text in added
+    ends = [
+        match.end()
+        for match in re.finditer(r"(\\.)|(.)", line)
+        if match[2] and match[2] in (quote or breaks)
     ]
+    typed = line[ends[-1] :] if ends else line
+    for candidate in found:
+        added = candidate[len(word) :]
+        if not quote:
+            yield closed(typed + BASH_SPECIAL.sub(r"\\\g<0>", added))
+        elif not BASH_SPECIAL_IN[quote].search(candidate):
+            yield typed + added
 
 
 def split_line(line: str) -> tuple[list[str], str]:
@@ -134,8 +154,10 @@ def candidates(words: Sequence[str], verbs: Sequence[str]) -> list[str]:
     verb, *given = before
     if verb not in verbs:
         return matching({"help": verbs, "completion": SHELLS}.get(verb, ()), word)
-    if word.startswith("-") or before[-1] in FLAG_VALUES:
-        return flag_candidates(verb, before[-1], word)
+    if (option := OPTIONS.get(before[-1])) and option.value and not word.startswith("-"):
+        return flag_values(option.value, "", word)
+    if word.startswith("-"):
+        return flag_candidates(verb, word)
     key, sign, value = word.partition("=")
     if sign:
         return value_candidates(verb, given, key, value)
@@ -143,15 +165,24 @@ def candidates(words: Sequence[str], verbs: Sequence[str]) -> list[str]:
     return [*key_candidates(verb, given, word), *bare]
 
 
-def flag_candidates(verb: str, before: str, word: str) -> list[str]:
-    """The flags of a verb, or the values of the flag in front."""
-    if before in FLAG_VALUES:
-        values = FLAG_VALUES[before]
-        return matching(values, word) if values else paths("", word)
-    key, sign, folder = word.partition("=")
+def flag_candidates(verb: str, word: str) -> list[str]:
+    """The flags of a verb, or the values behind the equals sign of one."""
+    name, sign, value = word.partition("=")
     if sign:
-        return paths(f"{key}=", folder) if key in FOLDER_FLAGS else []
+        return flag_values(OPTIONS[name].value, f"{name}=", value) if name in OPTIONS else []
     return matching([*FLAGS, *([JSON] if verb in TABLE_VERBS else [])], word)
+
+
+def flag_values(kind: str, start: str, word: str) -> list[str]:
+    """The values of an option of Hydra.
+
+    Args:
+        kind: see `fmsd.cli.overrides.Option.value`.
+        start: what stands in front of the value.
+    """
+    if kind in ("FOLDER", "FILE"):
+        return paths(start, word)
+    return [start + name for name in matching(kind.split("|"), word)] if "|" in kind else []
 
 
 def matching(names: Iterable[str], start: str) -> list[str]:
@@ -181,7 +212,7 @@ def key_candidates(verb: str, given: Sequence[str], word: str) -> list[str]:
 def value_candidates(verb: str, given: Sequence[str], key: str, value: str) -> list[str]:
     """The choices of a group, paths behind a key of paths, or true and false."""
     name = key.lstrip("+~")
-    several = name in LISTS or any(argument in SWEEP_FLAGS for argument in given)
+    several = name in LISTS or is_sweep(given)
     if name in known_groups(verb):
         head, last = split_last(value, name not in PLURAL)
         taken = head.strip("[").split(",")
@@ -210,16 +241,39 @@ def split_last(value: str, single: bool) -> tuple[str, str]:
     return head, value.removeprefix(head)
 
 
+def own_folders(given: Sequence[str]) -> list[Path]:
+    """The folders of `--config-dir`."""
+    options = (option.partition("=") for option in split_options(given)[0])
+    return [
+        Path(os.path.expanduser(folder))  # noqa: PTH111  leaves unknown users alone
+        for name, _, folder in options
+        if OPTIONS[name].name == "--config-dir"
+    ]
+
+
 def own_choices(given: Sequence[str], group: str) -> Iterator[str]:
-    """The choices of a group in the folder of `--config-dir`."""
-    for before, argument in itertools.pairwise(["", *given]):
-        key, _, folder = argument.partition("=")
-        if before in FOLDER_FLAGS:
-            folder = argument
-        elif key not in FOLDER_FLAGS:
-            continue
-        place = Path(os.path.expanduser(folder), group)  # noqa: PTH111  leaves unknown users alone
-        yield from (path.stem for path in place.glob("[!_]*.yaml"))
+    """The choices of a group in the folders of `--config-dir`."""
+    for folder in own_folders(given):
+        yield from (path.stem for path in (folder / group).glob("[!_]*.yaml"))
+
+
+def files_of_choice(
+    group: str, name: str, own: Sequence[Path], left_out: Collection[str]
+) -> Iterator[Path]:
+    """Yields the files that a choice is based on, then its own; nothing if there is none.
+
+    Args:
+        own: folders of `--config-dir`, which Hydra searches last.
+        left_out: nested groups whose files are skipped.
+    """
+    file = choice_file(group, name)
+    if file.is_file():
+        yield from base_files(file, left_out)
+    elif files := [path for folder in own if (path := folder / group / f"{name}.yaml").is_file()]:
+        for entry in read_conf_file(files[0], group).values.get("defaults", []):
+            if isinstance(entry, str):
+                yield from files_of_choice(group, entry.partition("@")[0], own, left_out)
+        yield files[0]
 
 
 def known_values(verb: str, given: Sequence[str]) -> Mapping[str, object]:
@@ -238,11 +292,10 @@ def known_values(verb: str, given: Sequence[str]) -> Mapping[str, object]:
         if sign and key in chosen:
             chosen[key] = value.strip("[]").split(",")
     values = dotted_values(read_conf_file(CONF / f"{verb}.yaml").values)
-    left_out = left_out_groups(verb)
+    left_out, own = left_out_groups(verb), own_folders(given)
     for group, names in chosen.items():
         for name in names:
-            file = choice_file(group, name)
-            for part in base_files(file, left_out) if file.is_file() else ():
+            for part in files_of_choice(group, name, own, left_out):
                 package, content = read_conf_file(part, group)
                 values |= dotted_values(content, package)
     return HYDRA_KEYS | {
@@ -266,9 +319,9 @@ def paths(start: str, text: str) -> list[str]:
         with os.scandir(place) as entries:
             found = [
                 f"{start}{folder}{slash}{entry.name}{'/' if entry.is_dir() else ''}"
-                for entry in itertools.islice(entries, MOST_FILES)
+                for entry in entries
                 if entry.name.startswith(name) and (name or not entry.name.startswith("."))
             ]
     except OSError:
         return []
-    return sorted(path for path in found if path.isprintable())
+    return sorted(found)

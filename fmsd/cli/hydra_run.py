@@ -27,7 +27,7 @@ from fmsd.cli.sweep import SWEEP
 from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.cli.verbs import VERBS
 from fmsd.errors import BusyError, InputError
-from fmsd.json_output import no_document, print_error
+from fmsd.json_output import code_of_exit, no_document, print_error
 from fmsd.machine_errors import machine_error
 from fmsd.package_files import CONF
 from fmsd.plugins import check_own_files, plugins
@@ -172,8 +172,8 @@ def run_hydra(
     except KeyboardInterrupt:
         print_error("interrupted.")
         return 130
-    except SystemExit as exit_:  # the reason is already printed
-        return exit_.code if isinstance(exit_.code, int) else 1
+    except SystemExit as end:
+        return code_of_exit(end)
     except Exception as error:
         refusal = machine_error(error) or output_error(error, command.outputs)
         if command.debug or (refusal is None and sweep_notes() is None):

@@ -4,6 +4,7 @@ A verb and its libraries are imported when it runs, so that `fmsd --help` answer
 """
 
 import difflib
+import errno
 import importlib.metadata
 import io
 import os
@@ -15,7 +16,7 @@ from fmsd.cli.help import help_page
 from fmsd.cli.json_flag import JSON, check_json
 from fmsd.cli.overrides import to_hydra_overrides
 from fmsd.errors import InputError
-from fmsd.json_output import open_document, print_error, write_document
+from fmsd.json_output import code_of_exit, open_document, print_error, write_document
 from fmsd.package_files import CONF
 
 USAGE = """fmsd VERB [overrides...]
@@ -54,6 +55,9 @@ HELP = ("-h", "--help", "help")
 
 VERSION = ("-V", "--version", "version")
 
+OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors, without the name of a file, of an output that takes no more."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code.
@@ -63,22 +67,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
             another process is at work on the run; 130: interrupted. The exit code of a sweep is
             that of its first failed job; the others run all the same.
     """
+    if sys.stdout is None or sys.stderr is None:  # closed, as by `>&-`; files would get its number
+        name = "error output" if sys.stdout else "output"
+        print_error(InputError(f"The standard {name} is closed", "send it to a file or /dev/null"))
+        return 2
     replace_unencodable()
-    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        verb, *rest = given or HELP[:1]
-        as_json = JSON in rest and verb not in VERSION and not {*given} & {*HELP}
-        if not as_json and open_document() is None:
-            return run_to_code(given)
-        with write_document(verb) as document:
-            document.exit_code = run_to_code(given)
-        return document.exit_code
-    except BrokenPipeError:  # the reader has closed the pipe, as in `fmsd --help | head -1`
+        code = run_to_code(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in OUTPUT_ERRORS:
+            raise
+        # the interpreter writes again what is left of the output when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        if error.errno == errno.EPIPE:  # the reader has gone, as in `fmsd --help | head -1`
+            return 1
+        message = f"The output cannot be written ({error.strerror})"
+        print_error(InputError(message, "make room, or send it to another place"))
+        return 2
+    return code
 
 
-def run_to_code(arguments: list[str]) -> int:
+def run_to_code(given: list[str]) -> int:
+    """Runs a command line, with its document if it is to have one, and returns its exit code."""
+    verb, *rest = given or HELP[:1]
+    as_json = JSON in rest and verb not in VERSION and not {*given} & {*HELP}
+    if not as_json and open_document() is None:
+        return run_to_end(given)
+    with write_document(verb) as document:
+        document.exit_code = run_to_end(given)
+    return document.exit_code
+
+
+def run_to_end(arguments: list[str]) -> int:
     """Runs a command line, prints what ends it early, and returns its exit code."""
     try:
         return dispatch(arguments)
@@ -86,6 +107,8 @@ def run_to_code(arguments: list[str]) -> int:
         code, why = 2, error
     except KeyboardInterrupt:
         code, why = 130, "interrupted."
+    except SystemExit as end:
+        return code_of_exit(end)
     print_error(why)
     return code
 

@@ -26,7 +26,7 @@ from fmsd.cli.conf_files import (
     read_conf_file,
 )
 from fmsd.cli.hydra_compat import is_swept
-from fmsd.cli.overrides import PATHS, suggestions
+from fmsd.cli.overrides import PATHS, is_sweep, split_options, suggestions
 from fmsd.errors import InputError, error_chain
 from fmsd.package_files import CONF
 from fmsd.quoting import hydra_quote
@@ -212,11 +212,11 @@ def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
 
 def _first_swept(overrides: Sequence[str]) -> str | None:
     """The first override with several values on a command line that is no sweep."""
-    if any(override in ("-m", "--multirun", "hydra.mode=MULTIRUN") for override in overrides):
+    if is_sweep(overrides):
         return None
-    for override in overrides:
+    for override in split_options(overrides)[1]:
         try:
-            if "=" in override and not override.startswith("-") and is_swept(override):
+            if "=" in override and is_swept(override):
                 return override
         except HydraException:
             continue

@@ -45,12 +45,12 @@ class Sweep(Callback):
         try:
             start_sweep(config)
         except Exception as error:
-            why = (
-                str(error)
+            message, remedy = (
+                (error.message, error.remedy)
                 if isinstance(error, InputError)
-                else f"{type(error).__name__}, {' '.join(str(error).split())}"
+                else (f"{type(error).__name__}, {' '.join(str(error).split())}", "")
             )
-            print_error(f"The sweep cannot begin: {why}")
+            print_error(InputError(f"The sweep cannot begin: {message}", remedy))
             raise SystemExit(2) from error
 
 

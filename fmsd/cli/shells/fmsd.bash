@@ -4,7 +4,7 @@ _fmsd() {
     COMPREPLY=()
     while IFS= read -r reply; do
         COMPREPLY+=("$reply")
-    done < <("${1/#\~\//$HOME/}" _complete bash "${COMP_LINE:0:COMP_POINT}" "$COMP_WORDBREAKS" 2>/dev/null)
+    done < <(@FMSD@ _complete bash "${COMP_LINE:0:COMP_POINT}" "$COMP_WORDBREAKS" 2>/dev/null)
 }
 # nospace: a reply ends with a blank itself, unless it goes on
 complete -o nospace -F _fmsd fmsd

@@ -2,7 +2,7 @@
 _fmsd() {
     local reply
     local -a whole open
-    for reply in "${(@f)$("${(Q)words[1]}" _complete zsh "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)}"; do
+    for reply in "${(@f)$(@FMSD@ _complete zsh "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)}"; do
         if [[ $reply == *' ' ]]; then
             whole+=("${reply% }")
         elif [[ -n $reply ]]; then
