@@ -25,7 +25,6 @@ from fmsd.cli.conf_files import choices, groups
 from fmsd.cli.json_flag import TABLE_VERBS
 from fmsd.cli.main import main
 from fmsd.package_files import CONF
-from tests.conftest import ROOT
 from tests.surroundings import python_path
 
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))
