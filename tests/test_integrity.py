@@ -7,7 +7,15 @@ import pytest
 import torch
 import yaml
 
-from fmsd.engine.checkpoints import LAST, PREVIOUS, newest_checkpoint, read_checkpoint
+from fmsd.engine.checkpoints import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    Best,
+    newest_checkpoint,
+    read_checkpoint,
+)
+from fmsd.engine.model_selection import MONITOR
 from fmsd.errors import InputError
 from fmsd.peft import svd_cache
 from fmsd.runs.configuration import weights_digest
@@ -67,6 +75,25 @@ def test_wherever_a_bit_is_flipped_the_weights_are_right_or_refused(
     except InputError:
         return
     assert torch.equal(found, weights)  # a byte of padding
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped", "cut"])
+def test_a_best_checkpoint_that_is_not_good_is_named_before_training_goes_on(
+    damage: str, tmp_path: Path
+) -> None:
+    best = Best(tmp_path, MONITOR)
+    file = write_checkpoint(tmp_path / BEST)
+    state = best.state_dict() | {"best_model_score": torch.tensor(0.7)}
+    best.load_state_dict(state)
+    if damage == "missing":
+        file.unlink()
+    elif damage == "flipped":
+        flip(file, weights_place(file))
+    else:
+        file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(InputError, match=rf"{BEST}.*(is missing|damaged|cannot be read)"):
+        best.load_state_dict(state)
+    best.load_state_dict(state | {"best_model_score": None})  # no epoch was validated yet
 
 
 def test_a_checkpoint_of_another_training_is_not_resumed_from(

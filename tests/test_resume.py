@@ -310,6 +310,8 @@ def test_a_checkpoint_names_no_file_that_is_removed_when_a_better_one_comes(
     score: torch.Tensor | None, tmp_path: Path
 ) -> None:
     best = Best(tmp_path / "checkpoints", MONITOR)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"state_dict": {}, "callbacks": {}}, tmp_path / "checkpoints" / "best.ckpt")
     precious = tmp_path / "checkpoints" / ".." / "precious"
     named = ("best_model_path", "kth_best_model_path", "last_model_path")
     state = (

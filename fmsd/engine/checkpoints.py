@@ -110,8 +110,21 @@ class Best(ModelCheckpoint):
 
         No path of the checkpoint is taken: Lightning would remove the file there once another
         epoch is better.
+
+        Raises:
+            InputError: the file is missing or damaged; noticed only at the end, it would cost the
+                rest of the training.
         """
-        super().load_state_dict(move_best_checkpoint(state_dict, Path(str(self.dirpath)) / BEST))
+        best = Path(str(self.dirpath)) / BEST
+        moved = move_best_checkpoint(state_dict, best)
+        if moved["best_model_path"] and not best.is_file():
+            raise InputError(
+                f"{best}, with the weights of the best epoch so far, is missing",
+                "put it back, or train anew in another folder",
+            )
+        if moved["best_model_path"]:
+            read_checkpoint(best)
+        super().load_state_dict(moved)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
