@@ -118,7 +118,7 @@ def papers() -> dict[str, Paper]:
     owners: dict[str, str] = {}
     for file in (folder / BIBLIOGRAPHY for folder in conf_folders()):
         plugin = plugin_of(file)
-        owner = "fmsd" if plugin is None else plugin.distribution
+        owner = "fmsd" if plugin is None else str(plugin)
         for key, paper in (read_bibliography(file) if file.is_file() else {}).items():
             if key in found:
                 raise InputError(

@@ -13,7 +13,6 @@ Finding them imports no code of theirs.
 import functools
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -32,14 +31,19 @@ class Plugin:
     Args:
         name: of its entry point.
         package: the Python package that holds its code.
-        distribution: what pip installed, as "NAME VERSION".
+        distribution: the name of what pip installed.
+        version: of the distribution.
         conf: the folder of its configuration files.
     """
 
     name: str
     package: str
     distribution: str
+    version: str
     conf: Path
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
 
     def owns(self, target: str) -> bool:
         """Whether a dotted name lies in its Python package."""
@@ -54,17 +58,35 @@ def plugins() -> tuple[Plugin, ...]:
         InputError: one has no configuration files, or a file that fmsd or another plugin has, too.
     """
     found = tuple(sorted(map(_plugin, _entry_points(PLUGINS)), key=lambda plugin: plugin.name))
-    owners = dict.fromkeys(_conf_files(CONF), "fmsd")
+    owners = dict.fromkeys(conf_files(CONF), "fmsd")
     for plugin in found:
-        for path in _conf_files(plugin.conf):
+        for path in conf_files(plugin.conf):
             if path in owners:
                 raise InputError(
-                    f"{plugin.distribution} brings the configuration file {path}, which "
-                    f"{owners[path]} has, too",
+                    f"{plugin} brings the configuration file {path}, which {owners[path]} has, too",
                     f"rename {plugin.conf / path}, or uninstall one of them",
                 )
-            owners[path] = plugin.distribution
+            owners[path] = str(plugin)
     return found
+
+
+def check_own_files(folder: Path) -> None:
+    """Rejects a folder of `--config-dir` with a file that fmsd or a plugin has, too.
+
+    Hydra would take theirs in its place, without a word.
+
+    Raises:
+        InputError: there is such a file.
+    """
+    owners = dict.fromkeys(conf_files(CONF), "fmsd") | {
+        path: str(plugin) for plugin in plugins() for path in conf_files(plugin.conf)
+    }
+    if taken := [path for path in conf_files(folder) if path in owners]:
+        raise InputError(
+            f"{folder / taken[0]} has the name of a configuration file of {owners[taken[0]]}, "
+            "which would be read in its place",
+            "give it another name",
+        )
 
 
 def conf_folders() -> tuple[Path, ...]:
@@ -82,14 +104,14 @@ def choice_files(group: str) -> dict[str, Path]:
     return {
         path.relative_to(folder / group).with_suffix("").as_posix(): path
         for folder in conf_folders()
-        for path in (folder / group).rglob("*.yaml")
+        for path in sorted((folder / group).rglob("*.yaml"))
     }
 
 
 def plugin_versions() -> dict[str, str]:
-    """The version of each installed plugin, by the name of its distribution."""
-    pairs = (plugin.distribution.rpartition(" ") for plugin in plugins())
-    return {name: version for name, _, version in pairs}
+    """The version of each distribution that brings configuration files or layers, by its name."""
+    points = (*_entry_points(PLUGINS), *_entry_points(LAYERS))
+    return {point.dist.name: point.dist.version for point in points if point.dist is not None}
 
 
 def plugin_layer(kind: str) -> type | None:
@@ -144,10 +166,19 @@ def _plugin(point: EntryPoint) -> Plugin:
             f"{what}",
             "install it again with its configuration files, or uninstall it",
         )
-    return Plugin(point.name, point.value, distribution, conf)
+    if point.dist is None:
+        raise InputError(
+            f"The plugin {point.name} belongs to no installed distribution", "install it again"
+        )
+    return Plugin(point.name, point.value, point.dist.name, point.dist.version, conf)
 
 
-def _conf_files(folder: Path) -> Iterator[str]:
-    """The paths of the configuration files below a folder, relative to it."""
-    for path in sorted(folder.rglob("*.yaml")):
-        yield path.relative_to(folder).as_posix()
+def conf_files(folder: Path) -> list[str]:
+    """The paths of the configuration files in a folder and its groups, relative to it.
+
+    A group may be a link, as `conf/experiments` is in a checkout.
+    """
+    groups = (path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ()
+    nested = (path for group in groups for path in group.rglob("*.yaml"))
+    files = (*folder.glob("*.yaml"), *nested)
+    return sorted(path.relative_to(folder).as_posix() for path in files)

@@ -36,7 +36,7 @@ def test_finding_a_plugin_imports_none_of_its_code(example: Path) -> None:
         "import sys; from fmsd.plugins import plugins; (plugin,) = plugins();"
         "from fmsd.cli.declared_targets import declared_targets as declared;"
         "assert 'fmsd_example.ia3.ia3' in declared()['method',];"
-        "print(plugin.name, plugin.package, plugin.distribution, 'fmsd_example' in sys.modules)"
+        "print(plugin.name, plugin.package, plugin, 'fmsd_example' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -89,8 +89,11 @@ def test_without_the_plugin_its_choices_do_not_exist(
 
 
 @pytest.mark.usefixtures("installed")
-def test_versions_of_plugins_are_recorded() -> None:
-    assert plugin_versions() == {"fmsd-example": "0.1.0"}
+def test_versions_of_plugins_are_recorded(tmp_path: Path) -> None:
+    layers = "[fmsd.layers]\na = layered:A\n"
+    write_package(tmp_path, "layered", {}, layers, version="2.0")
+    with on_path(tmp_path):
+        assert plugin_versions() == {"fmsd-example": "0.1.0", "layered": "2.0"}
 
 
 # ---- what a loaded run may build
@@ -140,6 +143,16 @@ def test_other_names_of_a_plugin_and_other_places_are_refused(
     assert f"would call {target} for {group}" in fault(check_loaded, config, tmp_path)
 
 
+def test_a_run_of_a_plugin_that_is_not_installed_names_all_of_it(tmp_path: Path) -> None:
+    config = foreign_config()
+    config["method"] = {"_target_": "mylab.tokens", "_partial_": True}
+    config["wrapper"] = {"_target_": "other.signed"}
+    text = fault(check_loaded, config, tmp_path / "config.yaml")
+    assert "would call mylab.tokens for method and other.signed for wrapper, which" in text
+    assert f"versions in {tmp_path / 'run.json'}" in text
+    assert "give trust='[mylab.,other.]'" in text
+
+
 FOREIGN = """
 _target_: torch.optim.RAdam
 _partial_: true
@@ -168,6 +181,68 @@ def test_a_plugin_cannot_widen_what_fmsd_declares(tmp_path: Path) -> None:
         assert "sets trainer.default_root_dir" in fault(check_loaded, config, tmp_path)
 
 
+MINE = """
+_target_: nested.mine
+_partial_: true
+"""
+
+
+def test_a_choice_in_a_folder_of_its_group_is_declared_as_well(tmp_path: Path) -> None:
+    write_package(tmp_path, "nested", {"conf/wrapper/sub/mine.yaml": MINE})
+    config = foreign_config()
+    with on_path(tmp_path):
+        assert "sub/mine" in choices("wrapper")
+        assert "nested.mine" in declared_targets()["wrapper",]
+        assert "nested.mine" not in declared_targets().get(("wrapper", "sub"), {})
+        config["wrapper"] = {"_target_": "nested.mine", "_partial_": True}
+        check_loaded(config, tmp_path, built=())
+
+
+# ---- a user's own folder
+
+
+@pytest.mark.parametrize("plugin", [False, True])
+def test_a_file_of_config_dir_that_would_not_be_read_is_refused(
+    plugin: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "own" / "method"
+    own.mkdir(parents=True)
+    name = "plain" if plugin else "lora"
+    write_package(tmp_path / "site", "other", {"conf/method/plain.yaml": MINE})
+    options = ["--cfg", "job", "--config-dir", "own"]
+    with on_path(tmp_path / "site"):
+        (own / f"{name}.yaml").write_text(MINE)
+        assert main(["train", "data=synthetic", f"method={name}", *options]) == 2
+        owner = "other 1.5" if plugin else "fmsd"
+        assert (
+            f"own/method/{name}.yaml has the name of a configuration file of {owner}, which would "
+            "be read in its place; give it another name." in capsys.readouterr().err
+        )
+        (own / f"{name}.yaml").rename(own / "mine.yaml")
+        assert main(["train", "data=synthetic", "method=mine", *options]) == 0
+        assert "nested.mine" in capsys.readouterr().out
+
+
+# ---- the working directory
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["train", "--help", "method"]])
+def test_python_dash_m_imports_nothing_from_the_working_directory(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    write_package(tmp_path, "stranger", {"conf/method/strange.yaml": MINE})
+    for name in ("yaml", "rich", "difflib"):
+        (tmp_path / f"{name}.py").write_text("open('PWNED', 'w')")
+    done = subprocess.run(
+        [sys.executable, "-m", "fmsd", *arguments],
+        cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "strange" not in done.stdout
+    assert not (tmp_path / "PWNED").exists()
+
+
 # ---- faulty plugins
 
 
@@ -175,6 +250,7 @@ def test_a_plugin_cannot_widen_what_fmsd_declares(tmp_path: Path) -> None:
     ("files", "points", "sentence"),
     [
         ({"conf/method/lora.yaml": "a: 1"}, None, "file method/lora.yaml, which fmsd has, too"),
+        ({"conf/experiments/demo.yaml": "a: 1"}, None, "file experiments/demo.yaml, which fmsd"),
         ({}, None, r"names the package odd, which has no folder .*odd/conf"),
         ({}, "[fmsd.plugins]\nx = gone\n", "names the package gone, which is not installed"),
         ({}, "[fmsd.plugins]\nx = odd.inner\n", r"which has no folder .*odd/inner/conf"),

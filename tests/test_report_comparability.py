@@ -190,6 +190,14 @@ def test_seeds_of_a_row_are_configured_alike(runs: Path) -> None:
         r"but differ in method\.rank \(4 and 8\)",
     ):
         report(runs)
+    record = json.loads((runs / "swap1" / "run.json").read_text()) | {"seed": 0}
+    (runs / "swap1" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"but differ in method\.rank \(4 and 8\)"):
+        report(runs)  # equal overrides and seed, but not the same run twice
+    other["method"]["rank"] = 4
+    (runs / "swap1" / "config.yaml").write_text(json.dumps(other))
+    with pytest.raises(InputError, match="are the same run twice"):
+        report(runs)
 
 
 @pytest.mark.slow

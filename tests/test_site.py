@@ -208,7 +208,8 @@ def test_pages_have_the_lists_tables_and_code_that_a_repository_shows(site: Path
     pages = {path.relative_to(ROOT / "docs"): path for path in (ROOT / "docs").rglob("*.md")}
     for name in ("experiments", "benchmarks"):
         pages[Path(f"{name}.md")] = ROOT / name / "README.md"
-    pages[Path("changelog.md")] = ROOT / "CHANGELOG.md"
+    for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY"):
+        pages[Path(f"{name.lower()}.md")] = ROOT / f"{name}.md"
     for page, path in pages.items():
         built = (site / page.with_suffix(".html")).read_text(encoding="utf-8")
         article = built.partition("<article")[2].partition("</article>")[0]

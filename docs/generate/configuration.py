@@ -1,18 +1,25 @@
-"""The configuration reference: a page per group of conf/, from the files and their comments."""
+"""The references of conf/ and of the verbs, from the files and their comments.
 
+The configuration has a page per group; the command line is one page, with what `fmsd --help` and
+`fmsd VERB --help` print.
+"""
+
+import html
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from comments import code, prose, row
 from navigation import verbs
 from repository import Place
 
 from fmsd.cli.conf_files import base_files, choices, default_choices, dotted_values, read_conf_file
+from fmsd.cli.conf_files import groups as verb_groups
 from fmsd.cli.help import Key, file_header, file_keys
+from fmsd.cli.main import USAGE
 from fmsd.package_files import CONF
 
 FOLDER = "reference/configuration"
+COMMAND_LINE = "reference/command_line.md"
 
 NOT_CHOSEN = ("folder",)
 """Groups that a verb sets itself."""
@@ -27,6 +34,11 @@ keys of one choice, and `fmsd VERB ... --cfg job` the whole configuration.
 The keys of the verbs themselves are in the [command line](../command_line.md).
 
 """
+
+MARKS = re.compile(r"([\\*_\[\]|])")
+"""Characters that mean something in Markdown."""
+
+ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 
 
 class Base(NamedTuple):
@@ -79,7 +91,7 @@ def places() -> dict[str, Place]:
         for file, place in found.items()
         if file.startswith("conf/experiments/")
     }
-    verb_files = {f"conf/{verb}.yaml": Place("reference/command_line.md", verb) for verb in verbs()}
+    verb_files = {f"conf/{verb}.yaml": Place(COMMAND_LINE, verb) for verb in verbs()}
     return found | beside | verb_files
 
 
@@ -95,6 +107,7 @@ def pages() -> dict[str, str]:
         for group in groups()
     ]
     head = [row("group", "verbs, with their default", "choices"), row("---", "---", "---")]
+    written[COMMAND_LINE] = _command_line()
     written[f"{FOLDER}/index.md"] = INTRODUCTION + "\n".join([*head, *rows]) + "\n"
     return written
 
@@ -216,3 +229,71 @@ def _keys(file: Path, package: str) -> list[Key]:
         for key in file_keys(file, prefix)
     ]
     return [key._replace(about=abouts.get(key.name, "")) for key in keys if key.value or key.about]
+
+
+def _command_line() -> str:
+    """The page of the verbs."""
+    parts = [
+        "# Command line",
+        "`fmsd VERB --help` prints a section of this page, and `fmsd --help` prints the list below."
+        "\nThe grammar of overrides, paths and exit codes are described in "
+        "[The command line](../concepts/command_line.md).",
+        f"```text\n{USAGE}\n```",
+        *(_verb(verb) for verb in verbs() if (CONF / f"{verb}.yaml").is_file()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verb(verb: str) -> str:
+    """A verb: its purpose, examples, keys and groups."""
+    file = CONF / f"{verb}.yaml"
+    about, examples = file_header(file)
+    known = verb_groups(verb)
+    parts = [f"## {verb}", prose(about), "\n".join(["```bash", *examples, "```"])]
+    rows = [
+        row(code(key.name), code(key.value), prose(key.about))
+        for key in file_keys(file)
+        if key.name not in known and (key.value or key.about)
+    ]
+    if rows:
+        parts.append("\n".join([row("key", "default", "meaning"), row("---", "---", "---"), *rows]))
+    rows = [
+        row(
+            f"[`{group}`]({page_of(group).removeprefix('reference/')})",
+            code(choice),
+            ", ".join(choice_link(group, name, "reference") for name in known[group]),
+        )
+        for group, choice in default_choices(verb).items()
+    ]
+    if rows:
+        head = [row("group", "default", "choices"), row("---", "---", "---")]
+        parts.append("\n".join([*head, *rows]))
+    return "\n\n".join(parts)
+
+
+def prose(text: str) -> str:
+    """A comment as Markdown: code spans stay, other marks are escaped, arXiv numbers are links."""
+    parts = re.split(r"(`[^`]+`|(?:docs|experiments|benchmarks|conf|fmsd)/[\w./+-]+\w)", text)
+    return "".join(
+        _escape(part) if place % 2 == 0 else f"`{part.strip('`')}`"
+        for place, part in enumerate(parts)
+    )
+
+
+def _escape(text: str) -> str:
+    """Text with the marks of Markdown escaped, and with links to arXiv."""
+    escaped = MARKS.sub(r"\\\1", html.escape(text, quote=False))
+    return ARXIV.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", escaped)
+
+
+def code(text: str) -> str:
+    """A value as code; nothing for no value."""
+    if not text:
+        return ""
+    fence = "``" if "`" in text else "`"
+    return f"{fence}{text}{fence}".replace("|", "\\|")
+
+
+def row(*cells: str) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(cells)} |"

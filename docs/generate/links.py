@@ -17,7 +17,6 @@ from markdown.extensions import Extension
 from markdown.treeprocessors import Treeprocessor
 from markdown.util import AtomicString
 from mkdocs.structure.files import Files
-from mkdocs.utils import get_relative_url
 from repository import ROOT, Place, relative
 
 FILE = re.compile(r"(?:docs|experiments|benchmarks|examples|conf|fmsd)/[\w./+-]+\.(?:py|yaml|md)")
@@ -34,8 +33,8 @@ PICTURE = re.compile(
 """A picture for light and dark colours of the system; the site has a switch of its own."""
 
 
-class SiteLinks:
-    """What is needed to turn the links of the page at hand.
+class RepositoryLinks(Extension):
+    """Turns the links of every page that is rendered.
 
     Args:
         files: of the site.
@@ -51,47 +50,47 @@ class SiteLinks:
         places: Mapping[str, Place],
         titles: Mapping[str, str],
     ) -> None:
+        super().__init__()
         self.files = files
         self.origins = origins
         self.titles = titles
-        self.page = ""
-        self.places = dict(places)
-        self.places |= {f"docs/{uri}": Place(uri) for uri in files.src_uris}
-        self.places |= {origin: Place(page) for page, origin in origins.items()}
-        self.places["README.md"] = Place("index.md")
+        self.places = {
+            **places,
+            **{f"docs/{uri}": Place(uri) for uri in files.src_uris},
+            **{origin: Place(page) for page, origin in origins.items()},
+            "README.md": Place("index.md"),
+        }
 
-    def resolve(self, link: str) -> str | None:
-        """The link on the site; None if it leads to a file that has no place there."""
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802  Python-Markdown's name
+        """Runs after the parts of a line are known and before MkDocs checks the links."""
+        md.treeprocessors.register(_LinkProcessor(md, self), "repository_links", 2)
+
+    def resolve(self, link: str, page: str) -> str | None:
+        """The link of a page on the site; None if it leads to a file that has no place there."""
         path, mark, anchor = link.partition("#")
         if not path or re.match(r"[a-z]+:|/", path):
             return link
-        origin = self.origins.get(self.page, f"docs/{self.page}")
+        origin = self.origins.get(page, f"docs/{page}")
         file = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path))
         place = self.places.get(file) or self.places.get(f"{file}/index.md")
         if place is not None:
-            return relative(place.page, self.page) + (
+            return relative(place.page, page) + (
                 mark + anchor if mark else f"#{place.anchor}" if place.anchor else ""
             )
         exists = (ROOT / file).exists() and not file.startswith(("docs/", ".."))
         return None if exists else link
 
 
-class RepositoryLinks(Extension):
-    """Turns the links of every page that is rendered."""
-
-    def __init__(self, links: SiteLinks) -> None:
-        super().__init__()
-        self.links = links
-
-    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802  Python-Markdown's name
-        """Runs after the parts of a line are known and before MkDocs checks the links."""
-        md.treeprocessors.register(_LinkProcessor(md, self.links), "repository_links", 2)
-
-
 class _LinkProcessor(Treeprocessor):
-    def __init__(self, md: Markdown, links: SiteLinks) -> None:
+    def __init__(self, md: Markdown, links: RepositoryLinks) -> None:
         super().__init__(md)
         self.links = links
+
+    @property
+    def page(self) -> str:
+        """The page that is rendered; MkDocs sets it in its own processor of links."""
+        mkdocs: Any = self.md.treeprocessors["relpath"]
+        return mkdocs.file.src_uri
 
     def run(self, root: ET.Element) -> None:
         """Turns the links below an element; in code in a table, frees the bars of their marks."""
@@ -107,7 +106,7 @@ class _LinkProcessor(Treeprocessor):
             linked: it lies in a link, a heading or a block of code, where no link is added.
         """
         if element.tag == "a" and "href" in element.attrib:
-            target = self.links.resolve(element.attrib["href"])
+            target = self.links.resolve(element.attrib["href"], self.page)
             if target is None:
                 element.tag = "span"
                 del element.attrib["href"]
@@ -124,11 +123,11 @@ class _LinkProcessor(Treeprocessor):
 
     def _turn_image(self, parent: ET.Element, place: int, image: ET.Element) -> None:
         """Turns the source of a picture; one of two for light and dark gets the other beside it."""
-        image.set("src", self.links.resolve(image.get("src", "")) or "")
+        image.set("src", self.links.resolve(image.get("src", ""), self.page) or "")
         image.set("loading", "lazy")
         source = image.get("src", "")
         other = source.replace("_light.", "_dark.")
-        origin = posixpath.normpath(posixpath.join(posixpath.dirname(self.links.page), other))
+        origin = posixpath.normpath(posixpath.join(posixpath.dirname(self.page), other))
         if other != source and self.links.files.get_file_from_path(origin):
             image.set("src", f"{source}#only-light")
             dark = ET.Element("img", {**image.attrib, "src": f"{other}#only-dark"})
@@ -140,7 +139,8 @@ class _LinkProcessor(Treeprocessor):
         text = "".join(code.itertext())
         attributes: dict[str, Any] = {}
         if FILE.fullmatch(text) and (place := self.links.places.get(text)):
-            attributes["href"] = self._address(place)
+            anchor = f"#{place.anchor}" if place.anchor else ""
+            attributes["href"] = relative(place.page, self.page) + anchor
             if text.startswith("docs/"):
                 code.tag = "a"
                 code.set("href", attributes["href"])
@@ -153,12 +153,3 @@ class _LinkProcessor(Treeprocessor):
             code.attrib.update(attributes)
             code.text = None
             ET.SubElement(code, "code").text = AtomicString(text)
-
-    def _address(self, place: Place) -> str:
-        """The link to a place; a path that MkDocs checks, where it does."""
-        page, anchor = place.page, f"#{place.anchor}" if place.anchor else ""
-        if "relpath" in self.md.treeprocessors:
-            return relative(page, self.links.page) + anchor
-        files = self.links.files
-        target, source = files.src_uris[page], files.src_uris[self.links.page]
-        return get_relative_url(target.url, source.url) + anchor

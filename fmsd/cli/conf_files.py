@@ -39,7 +39,8 @@ def read_conf_file(file: Path, group: str | None = None) -> ConfFile:
     text = file.read_text(encoding="utf-8")
     if group is None:
         folder = next(folder for folder in conf_folders() if file.is_relative_to(folder))
-        group = file.parent.relative_to(folder).as_posix().removeprefix(".")
+        parts = file.parent.relative_to(folder).parts
+        group = "/".join(parts[: 2 if parts[:1] == ("hydra",) else 1])
     header = re.search(r"^# @package (\S+)", text, re.MULTILINE)
     name = header[1].removeprefix("_global_") if header else group.replace("/", ".")
     try:

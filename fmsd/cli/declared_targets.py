@@ -4,7 +4,7 @@ import functools
 from typing import NamedTuple
 
 from fmsd.cli.conf_files import KeyPath, read_conf_file, walk
-from fmsd.plugins import Plugin, conf_folders, plugin_of
+from fmsd.plugins import Plugin, conf_files, conf_folders, plugin_of
 
 GROUPS = (
     "backbone",
@@ -38,11 +38,7 @@ class Declaration(NamedTuple):
 def declared_targets() -> dict[KeyPath, dict[str, Declaration]]:
     """By key path, each target that a configuration file names there; those of fmsd win."""
     targets: dict[KeyPath, dict[str, Declaration]] = {}
-    files = [
-        file
-        for folder in conf_folders()
-        for file in sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")])
-    ]
+    files = [folder / path for folder in conf_folders() for path in conf_files(folder)]
     for file in files:
         package, values = read_conf_file(file)
         plugin = plugin_of(file)

@@ -165,7 +165,7 @@ def _group_page(verb: str, group: str, choice: str, known: dict[str, list[str]])
 def _about_choice(file: Path) -> str:
     """The description of a choice, with the plugin that it comes with."""
     plugin, about = plugin_of(file), file_header(file)[0]
-    return about if plugin is None else f"{about} From {plugin.distribution}.".strip()
+    return about if plugin is None else f"{about} From {plugin}.".strip()
 
 
 def _cited_papers(file: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Runs one verb through Hydra: its jobs, how they end, and the exit code."""
 
+import argparse
 import contextlib
 import errno
 import logging
@@ -29,13 +30,20 @@ from fmsd.errors import BusyError, InputError
 from fmsd.json_output import no_document, print_error
 from fmsd.machine_errors import machine_error
 from fmsd.package_files import CONF
-from fmsd.plugins import plugins
+from fmsd.plugins import check_own_files, plugins
 from fmsd.runs.folder import BUSY, remove_empty_folders
 
 log = logging.getLogger(__name__)
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's variable that makes it raise errors; the user sets it to 1 to see tracebacks."""
+
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Python's variable for processes that do not import from the working directory.
+
+Those of launchers and of several devices begin with `python -m`, which does, and a user may work in
+the downloaded folder of a run.
+"""
 
 
 class PluginFolders(SearchPathPlugin):
@@ -44,7 +52,14 @@ class PluginFolders(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Adds their folders."""
         for plugin in plugins():
-            search_path.append(provider=plugin.distribution, path=f"file://{plugin.conf}")
+            search_path.append(provider=str(plugin), path=f"file://{plugin.conf}")
+
+
+def own_folder(overrides: Sequence[str]) -> Path | None:
+    """The folder of `--config-dir`; None without one."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    return parser.parse_known_args(overrides)[0].config_dir
 
 
 class JobError(Exception):
@@ -86,6 +101,8 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     """
     configure_logging(VERBS[verb].lightning)
     Plugins.instance().register(PluginFolders)
+    if folder := own_folder(overrides):
+        check_own_files(folder)
     debug = os.environ.get(FULL_ERROR) == "1"
     command = Command(verb, list(overrides), existing_outputs(overrides), debug)
 
@@ -111,18 +128,19 @@ def hydra_process_state(line: Sequence[str]) -> Iterator[Callable[[], Path | Non
     Hydra has no arguments for them. `hydra.main` parses `sys.argv`. It prints errors and exits by
     itself unless HYDRA_FULL_ERROR is 1. It builds `fmsd.cli.sweep.Sweep` itself, too, and jobs run
     in processes of launchers: FMSD_SWEEP, which that callback sets, is all that reaches them.
+    They get PYTHONSAFEPATH as well.
 
     Yields:
         A function that returns the notes folder of the sweep that began meanwhile, or None.
     """
-    argv, around = sys.argv, {name: os.environ.get(name) for name in (FULL_ERROR, SWEEP)}
+    argv, around = sys.argv, {name: os.environ.get(name) for name in (FULL_ERROR, SWEEP, SAFE_PATH)}
 
     def sweep_notes() -> Path | None:
         notes = os.environ.get(SWEEP)
         return Path(notes) if notes and notes != around[SWEEP] else None
 
     sys.argv = list(line)
-    os.environ[FULL_ERROR] = "1"
+    os.environ[FULL_ERROR] = os.environ[SAFE_PATH] = "1"
     try:
         yield sweep_notes
     finally:

@@ -178,7 +178,8 @@ def _missing_file(error: MissingConfigException, text: str) -> InputError:
     known = f"choose one of {', '.join(options)}" if options else f"there is none in {CONF / group}"
     return InputError(
         f"There is no {group}={choice}{meant}",
-        f"{known}, or give your own folder of them with --config-dir=FOLDER",
+        f"{known}, install the plugin that has it, or give your own folder of them with "
+        "--config-dir=FOLDER",
     )
 
 

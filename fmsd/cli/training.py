@@ -154,7 +154,9 @@ def run_in_processes(config: DictConfig, folder: Path) -> int | None:
         if source.provider == "command-line"
     ]
     single_job = ["hydra.mode=RUN", f"hydra.run.dir={hydra_quote(folder)}"]
-    return launch(["-m", "fmsd", "train", *settings.overrides.task, *single_job, *files], count)
+    return launch(
+        ["-P", "-m", "fmsd", "train", *settings.overrides.task, *single_job, *files], count
+    )
 
 
 LEAST = {"max_epochs": -1, "num_nodes": 1, "log_every_n_steps": 0, "num_sanity_val_steps": -1}

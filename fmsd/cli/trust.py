@@ -125,6 +125,7 @@ def check_loaded(
             "take it out if you know this run",
         )
     check_shape(config, source)
+    check_declared(config, source, trust)
     for key_path, node in walk(config):
         if isinstance(node, dict):
             check_node(key_path, node, source, trust)
@@ -183,19 +184,46 @@ def check_shape(config: Mapping[str, Any], source: Path) -> None:
         )
 
 
+def check_declared(config: Any, source: Path, trust: Sequence[str]) -> None:
+    """Rejects loaded settings with targets that neither fmsd nor a plugin declares; names all.
+
+    What is no dotted name is left to `check_node`.
+    """
+    unknown = {
+        dotted_key(key_path): node["_target_"]
+        for key_path, node in walk(config)
+        if isinstance(node, dict)
+        and is_dotted_name(target := node.get("_target_"))
+        and not target.startswith(tuple(trust))
+        and target not in declared_targets().get(declared_key_path(key_path), {})
+    }
+    if unknown:
+        calls = " and ".join(f"{target} for {key}" for key, target in unknown.items())
+        packages = ",".join(sorted({f"{package_to_trust(each)}." for each in unknown.values()}))
+        raise InputError(
+            f"{source} would call {calls}, which neither fmsd nor an installed plugin declares",
+            f"install the plugin that does (versions in {source.with_name('run.json')} may name "
+            f"it), or if you know that code and trust it, give trust='[{packages}]'",
+        )
+
+
+def is_dotted_name(target: object) -> bool:
+    """Whether a value is a name in a module, as a `_target_` is."""
+    return isinstance(target, str) and bool(re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target))
+
+
 def check_node(
     key_path: KeyPath, node: Mapping[Any, Any], source: Path, trust: Sequence[str]
 ) -> None:
-    """Rejects a mapping of loaded settings that calls what no YAML file declares at its key path.
+    """Rejects a mapping of loaded settings whose target is no name, or comes from elsewhere.
 
-    It may have no other key of Hydra than that file, either: `_args_`, `_convert_` and so on.
+    It may have no other key of Hydra than the file that declares the target, either: `_args_`,
+    `_convert_` and so on.
     """
     key = dotted_key(key_path)
     special = {name: value for name, value in node.items() if re.fullmatch(r"_\w+_", str(name))}
     target = special.pop("_target_", None)
-    if "_target_" in node and not (
-        isinstance(target, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target)
-    ):
+    if "_target_" in node and not is_dotted_name(target):
         raise InputError(
             f"{source} has the _target_ {target!r} at {key}, which is no dotted name",
             "correct it",
@@ -204,13 +232,6 @@ def check_node(
         check_home(target, source, trust)
         return
     known = declared_targets().get(declared_key_path(key_path), {})
-    if target is not None and target not in known:
-        raise InputError(
-            f"{source} would call {target} for {key}, which neither fmsd nor an installed plugin "
-            "declares",
-            "install the plugin that does, or if you know that code and trust it, give "
-            f"trust='[{package_to_trust(target)}.]'",
-        )
     invalid = [name for name in special if target is None or name != "_partial_"]
     if target is not None and node.get("_partial_") is not known[target].partial:
         invalid.append(f"_partial_={node.get('_partial_')}")

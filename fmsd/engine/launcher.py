@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import distributed
 
+from fmsd.package_files import CONF, PACKAGE
+
 LOCAL_RANK = "LOCAL_RANK"
 """The environment variable that marks a process as one of several."""
 
@@ -79,6 +81,9 @@ def shared_environment(port: int, count: int) -> dict[str, str]:
     # for the Hydra of this process
     private = ("SLURM_NTASKS", "HYDRA_FULL_ERROR")
     inherited = {key: value for key, value in os.environ.items() if key not in private}
+    if CONF.parent == PACKAGE.parent:  # a checkout, which need not be installed
+        paths = (str(PACKAGE.parent), inherited.get("PYTHONPATH"))
+        inherited["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     return inherited | {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

@@ -136,13 +136,6 @@ def load_rows(folder: Path) -> list[Row]:
     rows = []
     for label, (runs, records) in zip(labels, groups, strict=True):
         seed = records[0]["seed"]
-        same = first_runs.setdefault((label, seed), runs[0])
-        if same is not runs[0]:
-            raise InputError(
-                f"{same.folder} and {runs[0].folder} are the same run twice (equal overrides and "
-                "seed)",
-                "keep one of them below runs=FOLDER",
-            )
         digest = None
         settings = training_settings(runs[0], records[0])
         if settings is not None:
@@ -151,6 +144,13 @@ def load_rows(folder: Path) -> list[Row]:
             )
             text = json.dumps(settings, sort_keys=True)
             digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        same = first_runs.setdefault((label, seed), runs[0])
+        if same is not runs[0]:
+            raise InputError(
+                f"{same.folder} and {runs[0].folder} are the same run twice (equal overrides and "
+                "seed)",
+                "keep one of them below runs=FOLDER",
+            )
         rows.append(_build_row(label, seed, runs, records, digest))
     return rows
 
