@@ -311,6 +311,8 @@ def test_a_checkpoint_names_no_file_that_is_removed_when_a_better_one_comes(
     score: torch.Tensor | None, tmp_path: Path
 ) -> None:
     best = Best(tmp_path / "checkpoints", MONITOR)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"state_dict": {}, "callbacks": {}}, tmp_path / "checkpoints" / "best.ckpt")
     precious = tmp_path / "checkpoints" / ".." / "precious"
     named = ("best_model_path", "kth_best_model_path", "last_model_path")
     state = (
@@ -458,10 +460,11 @@ def test_a_run_that_was_killed_goes_on_to_the_numbers_it_would_have_had(
     assert killed.returncode == -signal.SIGKILL
     assert "seed=1 would change the run" in refused(tmp_path, "train", "resume=killed", "seed=1")
     extra = write_image(tmp_path / "data" / "train" / "swap" / "train9" / "0.png", 9)
-    assert "The training and validation frames are not those that the run in" in refused(
+    assert "The training and validation frames of this run are not those that" in refused(
         tmp_path, "train", "resume=killed"
     )
     extra.unlink()
+    check_other_seed_is_refused(tmp_path / "killed")
     done = fmsd_command("train", "resume=killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Going on from" in done.stderr
@@ -479,6 +482,17 @@ def test_a_run_that_was_killed_goes_on_to_the_numbers_it_would_have_had(
         tmp_path / "killed" / "results.csv"
     ).read_bytes()
     assert "is finished; test it again with" in refused(tmp_path, "train", "resume=killed")
+
+
+def check_other_seed_is_refused(run: Path) -> None:
+    """The checkpoints of a run do not continue one that has another seed."""
+    config = run / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("seed: 0", "seed: 1"))
+    assert "The settings of this run are not those that" in refused(
+        run.parent, "train", f"resume={run}"
+    )
+    config.write_text(text)
 
 
 def refused(folder: Path, *arguments: str) -> str:

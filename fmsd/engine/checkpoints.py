@@ -2,6 +2,7 @@
 
 import logging
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ class Recovery(Checkpoint):
     Args:
         folder: where they lie.
         every: optimizer steps between two of them, at least 1; None for the ends of epochs only.
-        input_digests: digests of the base weights and the frames, by name, which a checkpoint does
-            not hold; a resumed run must match them.
+        input_digests: digests of what a checkpoint does not hold (the configuration, the base
+            weights, the frames), by name; a resumed run must match them.
         began: `time.perf_counter()` at the beginning of the run; None for now.
     """
 
@@ -109,8 +110,21 @@ class Best(ModelCheckpoint):
 
         No path of the checkpoint is taken: Lightning would remove the file there once another
         epoch is better.
+
+        Raises:
+            InputError: the file is missing or damaged; noticed only at the end, it would cost the
+                rest of the training.
         """
-        super().load_state_dict(move_best_checkpoint(state_dict, Path(str(self.dirpath)) / BEST))
+        best = Path(str(self.dirpath)) / BEST
+        moved = move_best_checkpoint(state_dict, best)
+        if moved["best_model_path"] and not best.is_file():
+            raise InputError(
+                f"{best}, with the weights of the best epoch so far, is missing",
+                "put it back, or train anew in another folder",
+            )
+        if moved["best_model_path"]:
+            read_checkpoint(best)
+        super().load_state_dict(moved)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -124,29 +138,50 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, partial)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest readable checkpoint to resume from; None where nothing was saved yet.
+def newest_checkpoint(folder: Path, input_digests: Mapping[str, str] | None = None) -> Path | None:
+    """The newest good checkpoint to resume from; None where nothing was saved yet.
+
+    Args:
+        input_digests: those that the checkpoint must have been written with, as far as they are
+            known before the detector is built, see `Recovery`.
 
     Raises:
-        InputError: there are checkpoints, and none can be read.
+        InputError: there are checkpoints, and none is good.
     """
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    foreign: list[InputError] = []
     for place, path in enumerate(found):
         try:
-            if Recovery.__name__ not in read_checkpoint(path)["callbacks"]:
-                raise InputError(
-                    f"The checkpoint {path} cannot be read: it has no training position",
-                    "train anew in another folder",
-                )
+            state = training_position(path)
+            if fault := other_inputs(path, input_digests or {}, state):
+                foreign.append(fault)
+                raise fault
         except InputError as error:
             others = found[place + 1 :]
             rest = f"going on from {others[0].name}" if others else "none is left"
             log.warning("%s; %s.", error.message, rest)
             continue
         return path
+    if foreign:
+        raise foreign[0]
     if found:
         raise InputError(f"No checkpoint in {folder} can be read", "train anew in another folder")
     return None
+
+
+def training_position(path: Path) -> dict[str, Any]:
+    """The state that `Recovery` wrote into a checkpoint, which is read as a whole.
+
+    Raises:
+        InputError: the file is damaged, or no checkpoint to resume from.
+    """
+    state = read_checkpoint(path)["callbacks"].get(Recovery.__name__)
+    if state is None:
+        raise InputError(
+            f"The checkpoint {path} cannot be read: it has no training position",
+            "train anew in another folder",
+        )
+    return state
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -156,7 +191,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InputError: the file is damaged, or no checkpoint of this package.
     """
     try:
+        if damaged := damaged_entry(path):
+            raise InputError(
+                f"The checkpoint {path} is damaged: its part {damaged} is not what was written",
+                "train anew in another folder",
+            )
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # a damaged pickle raises anything
         raise InputError(
             f"The checkpoint {path} cannot be read: it {read_fault(path, error).what}",
@@ -174,6 +216,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def damaged_entry(path: Path) -> str | None:
+    """The first part of a checkpoint whose bytes do not have their checksum; None if all have it.
+
+    torch writes a zip archive with checksums, and does not compare them when it reads one.
+
+    Raises:
+        zipfile.BadZipFile: it is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
+
+
 def recovery_state(checkpoint: Path) -> dict[str, Any]:
     """The state that `Recovery` wrote into a checkpoint."""
     content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
@@ -184,12 +238,26 @@ def check_input_digests(checkpoint: Path, input_digests: Mapping[str, str]) -> N
     """Compares the input digests of a checkpoint with the present ones, see `Recovery`.
 
     Raises:
-        InputError: the base weights or the frames have changed.
+        InputError: the settings, the base weights or the frames are others.
     """
-    before = recovery_state(checkpoint)["basis"]
-    if changed := [name for name, digest in before.items() if digest != input_digests[name]]:
-        raise InputError(
-            f"The {changed[0]} are not those that the run in {checkpoint.parent.parent} was begun "
-            "with",
-            "put them back, or train anew",
-        )
+    if fault := other_inputs(checkpoint, input_digests, recovery_state(checkpoint)):
+        raise fault
+
+
+def other_inputs(
+    checkpoint: Path, input_digests: Mapping[str, str], state: Mapping[str, Any]
+) -> InputError | None:
+    """The refusal of a checkpoint that was written with other inputs; None if it was not.
+
+    Args:
+        input_digests: the present ones that are to be compared, see `Recovery`.
+        state: what `Recovery` wrote into the checkpoint.
+    """
+    before = state.get("basis", {})
+    changed = [name for name, digest in input_digests.items() if digest != before.get(name)]
+    if not changed:
+        return None
+    return InputError(
+        f"The {changed[0]} of this run are not those that {checkpoint} was written with",
+        "put them back, or train anew in another folder",
+    )

@@ -33,6 +33,7 @@ from fmsd.models.detector import Detector
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft import adapter
 from fmsd.peft.method import Method
+from fmsd.runs.configuration import weights_digest
 from fmsd.runs.folder import CHECKPOINTS, MASK, Run
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ class Setup:
         choice: how the weights are chosen.
         facts: the facts of the training that its results depend on.
         stamps: the facts of every test dataset, by their stamp.
+        digests: of the settings and the frames, which a resumed training must match, by name.
         began: `time.perf_counter()` at the beginning of the run.
         checkpoint: the one to resume from; None for a new training.
     """
@@ -130,6 +132,7 @@ class Setup:
     choice: ModelChoice
     facts: Mapping[str, Any]
     stamps: Mapping[str, Any]
+    digests: Mapping[str, str]
     began: float
     checkpoint: Path | None
 
@@ -180,14 +183,22 @@ def build_setup(
     """Collects the facts of a training, and finds the checkpoint to resume from.
 
     Raises:
-        InputError: there are checkpoints, and none can be read.
+        InputError: there are checkpoints, and none is good, or all are of another training.
     """
     run = Run(request.folder)
     facts = training_facts(data, plan.select)
     stamps = protocol_stamps(data, facts)
-    newest = newest_checkpoint(run.folder / CHECKPOINTS) if trainer.is_global_zero else None
+    digests = {
+        "settings": weights_digest(request.config),
+        "training and validation frames": data.splits.both.digest(),
+    }
+    newest = (
+        newest_checkpoint(run.folder / CHECKPOINTS, digests) if trainer.is_global_zero else None
+    )
     checkpoint = broadcast_object(newest)
-    return Setup(request, plan, run, data, trainer, choice, facts, stamps, began, checkpoint)
+    return Setup(
+        request, plan, run, data, trainer, choice, facts, stamps, digests, began, checkpoint
+    )
 
 
 def build_session(setup: Setup, parts: Components, settings: LearnerSettings) -> Session:
@@ -202,8 +213,7 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
     reset_peak_gpu_memory()
     model = build_detector(parts.detector, trainer.strategy.root_device, trainer.precision)
     base = adapter.fingerprint(model)
-    frames_digest = data.splits.both.digest()
-    digests = {"base weights": base, "training and validation frames": frames_digest}
+    digests = {"base weights": base} | dict(setup.digests)
     recovery = Recovery(run.folder / CHECKPOINTS, plan.save_every, digests, setup.began)
     mask = None
     if setup.checkpoint is not None:

@@ -20,7 +20,10 @@ from fmsd.linalg import SMALL, DirectionSplit, Factors, singular_directions
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 2
+CHECKSUM = "checksum"
+"""The tensor of a file that holds the checksum of the others."""
+
+CACHE_VERSION = 3
 """Part of every key; to be raised when a change of `fmsd.linalg` changes the cached values."""
 
 
@@ -73,15 +76,17 @@ def load_or_compute(
     if os.path.isfile(path):  # False where a folder above it may not be entered
         try:
             stored = load(path.read_bytes())  # no memory map: another job may write the same file
-            return [stored[name].to(weight.device) for name in names]
-        except (SafetensorError, KeyError, OSError) as error:
+            found = [stored[name] for name in names]
+            if not torch.equal(stored[CHECKSUM], checksum(found)):
+                raise ValueError("its checksum differs")
+            return [part.to(weight.device) for part in found]
+        except (SafetensorError, KeyError, OSError, ValueError) as error:
             log.warning("%s cannot be read (%s); it is computed again.", path, error)
     computed = compute()
+    parts = [part.cpu() for part in computed]
     try:
         with atomic(path) as partial:
-            save_file(
-                {name: part.cpu() for name, part in zip(names, computed, strict=True)}, partial
-            )
+            save_file(dict(zip(names, parts, strict=True)) | {CHECKSUM: checksum(parts)}, partial)
     except OSError as error:
         _warn(f"{path.parent} cannot be written ({error.strerror or reason(error)})")
     except SafetensorError as error:  # as it names a full disk
@@ -104,6 +109,14 @@ def cache_key(weight: Float[Tensor, "out in"], what: str) -> str:
     digest = hashlib.sha256(f"{CACHE_VERSION} {tuple(weight.shape)} {weight.dtype} {what}".encode())
     digest.update(tensor_bytes(weight))
     return digest.hexdigest()
+
+
+def checksum(tensors: Sequence[Tensor]) -> Tensor:
+    """The SHA-256 of the bytes of some tensors on the CPU."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor_bytes(tensor))
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

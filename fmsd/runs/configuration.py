@@ -1,5 +1,7 @@
 """The composed configuration of a run, and the sweep that it is a job of."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,25 @@ def _without_overrides(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value for key, value in flatten(settings).items() if not key.startswith("overrides")
     }
+
+
+def weights_digest(config: str) -> str:
+    """A hash of the settings that determine the weights of a training, the seed included.
+
+    Args:
+        config: its configuration, as YAML text.
+
+    Raises:
+        InputError: it is no configuration.
+    """
+    settings = flatten(parse_settings(config, "The configuration of this command"))
+    relevant = {
+        key: value
+        for key, value in settings.items()
+        if key.startswith((*TRAINING_KEYS, "seed")) and key not in PATH_KEYS
+    }
+    text = json.dumps(relevant, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
