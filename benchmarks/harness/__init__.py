@@ -86,7 +86,8 @@ def report(title: str, rows: list[Row], path: Path | None) -> None:
         ]
         for line in rows
     ]
-    print_table(title, ["figure", "value", "unit", "goal", "against"], lines, rows[0]["machine"])
+    header = ["figure", "value", "unit", "goal", "against"]
+    print_table(title, header, lines, rows[0]["machine"], name="figures", records=[*rows])
     if path:
         write_text(path, json.dumps(rows, indent=2) + "\n")
 

@@ -189,12 +189,15 @@ def check_declared(config: Any, source: Path, trust: Sequence[str]) -> None:
 
     What is no dotted name is left to `check_node`.
     """
-    unknown = {
-        dotted_key(key_path): node["_target_"]
+    named = {
+        key_path: str(node["_target_"])
         for key_path, node in walk(config)
-        if isinstance(node, dict)
-        and is_dotted_name(target := node.get("_target_"))
-        and not target.startswith(tuple(trust))
+        if isinstance(node, dict) and is_dotted_name(node.get("_target_"))
+    }
+    unknown = {
+        dotted_key(key_path): target
+        for key_path, target in named.items()
+        if not target.startswith(tuple(trust))
         and target not in declared_targets().get(declared_key_path(key_path), {})
     }
     if unknown:
