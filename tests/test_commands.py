@@ -18,7 +18,8 @@ from fmsd.cli.conf_files import groups
 from fmsd.cli.help import file_header, file_keys, help_page
 from fmsd.cli.hydra_run import output_error
 from fmsd.cli.main import USAGE, main
-from fmsd.cli.overrides import BARE, OPTIONS, is_sweep, to_hydra_overrides
+from fmsd.cli.options import OPTIONS, is_sweep
+from fmsd.cli.overrides import BARE, to_hydra_overrides
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
 from fmsd.quoting import hydra_quote

@@ -22,7 +22,8 @@ from fmsd.cli.conf_files import (
     read_conf_file,
 )
 from fmsd.cli.json_flag import JSON, TABLE_VERBS
-from fmsd.cli.overrides import BARE, LISTS, OPTIONS, PATHS, PLURAL, is_sweep, split_options
+from fmsd.cli.options import OPTIONS, config_dirs, is_sweep
+from fmsd.cli.overrides import BARE, LISTS, PATHS, PLURAL
 from fmsd.errors import InputError
 from fmsd.package_files import CONF, PACKAGE
 
@@ -177,7 +178,7 @@ def flag_values(kind: str, start: str, word: str) -> list[str]:
     """The values of an option of Hydra.
 
     Args:
-        kind: see `fmsd.cli.overrides.Option.value`.
+        kind: see `fmsd.cli.options.Option.value`.
         start: what stands in front of the value.
     """
     if kind in ("FOLDER", "FILE"):
@@ -241,19 +242,9 @@ def split_last(value: str, single: bool) -> tuple[str, str]:
     return head, value.removeprefix(head)
 
 
-def own_folders(given: Sequence[str]) -> list[Path]:
-    """The folders of `--config-dir`."""
-    options = (option.partition("=") for option in split_options(given)[0])
-    return [
-        Path(os.path.expanduser(folder))  # noqa: PTH111  leaves unknown users alone
-        for name, _, folder in options
-        if OPTIONS[name].name == "--config-dir"
-    ]
-
-
 def own_choices(given: Sequence[str], group: str) -> Iterator[str]:
     """The choices of a group in the folders of `--config-dir`."""
-    for folder in own_folders(given):
+    for folder in config_dirs(given):
         yield from (path.stem for path in (folder / group).glob("[!_]*.yaml"))
 
 
@@ -292,7 +283,7 @@ def known_values(verb: str, given: Sequence[str]) -> Mapping[str, object]:
         if sign and key in chosen:
             chosen[key] = value.strip("[]").split(",")
     values = dotted_values(read_conf_file(CONF / f"{verb}.yaml").values)
-    left_out, own = left_out_groups(verb), own_folders(given)
+    left_out, own = left_out_groups(verb), config_dirs(given)
     for group, names in chosen.items():
         for name in names:
             for part in files_of_choice(group, name, own, left_out):

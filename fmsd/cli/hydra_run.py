@@ -1,6 +1,5 @@
 """Runs one verb through Hydra: its jobs, how they end, and the exit code."""
 
-import argparse
 import contextlib
 import errno
 import logging
@@ -21,6 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fmsd.cli.data_config import absolute_path
+from fmsd.cli.options import config_dirs
 from fmsd.cli.outcome import JobOutcome, run_to_end
 from fmsd.cli.refusal import CONFIG_ERRORS, check_override_types, translate_hydra_error
 from fmsd.cli.sweep import SWEEP
@@ -53,13 +53,6 @@ class PluginFolders(SearchPathPlugin):
         """Adds their folders."""
         for plugin in plugins():
             search_path.append(provider=str(plugin), path=f"file://{plugin.conf}")
-
-
-def own_folder(overrides: Sequence[str]) -> Path | None:
-    """The folder of `--config-dir`; None without one."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd", type=Path)
-    return parser.parse_known_args(overrides)[0].config_dir
 
 
 class JobError(Exception):
@@ -101,8 +94,8 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     """
     configure_logging(VERBS[verb].lightning)
     Plugins.instance().register(PluginFolders)
-    if folder := own_folder(overrides):
-        check_own_files(folder)
+    for own in config_dirs(overrides):
+        check_own_files(own)
     debug = os.environ.get(FULL_ERROR) == "1"
     command = Command(verb, list(overrides), existing_outputs(overrides), debug)
 

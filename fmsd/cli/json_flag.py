@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fmsd.cli.overrides import OPTIONS, is_sweep, option_names, split_options
+from fmsd.cli.options import OPTIONS, is_sweep, option_names, split_options
 from fmsd.errors import InputError
 
 JSON = "--json"

@@ -26,7 +26,8 @@ from fmsd.cli.conf_files import (
     read_conf_file,
 )
 from fmsd.cli.hydra_compat import is_swept
-from fmsd.cli.overrides import PATHS, is_sweep, split_options, suggestions
+from fmsd.cli.options import is_sweep, split_options
+from fmsd.cli.overrides import PATHS, suggestions
 from fmsd.errors import InputError, error_chain
 from fmsd.package_files import CONF
 from fmsd.quoting import hydra_quote
