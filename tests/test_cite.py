@@ -56,7 +56,7 @@ def by_key(found: CitedPapers) -> dict[str, set[str]]:
 
 
 USED = {
-    "fmsd": {"fmsd train", "protocol=fmsd"},
+    "fmsd": {"fmsd", "protocol=fmsd"},
     "foret2021sam": {"wrapper=sam"},
     "hu2022lora": {"method=lora"},
     "li2020celebdf": {"data=celebdf_v2"},
@@ -97,7 +97,7 @@ def test_an_evaluation_adds_its_datasets_protocol_and_corruptions(tmp_path: Path
     assert "% data=df40\n@inproceedings{yan2024df40," in text
     assert "% protocol=dfb_compat\n@inproceedings{yan2023deepfakebench," in text
     assert "% corrupt\n@inproceedings{hendrycks2019corruptions," in text
-    assert "% fmsd evaluate, fmsd train, protocol=fmsd\n@misc{fmsd," in text
+    assert "% fmsd, protocol=fmsd\n@misc{fmsd," in text
     assert "% corrupt" not in cite(None, write_run(tmp_path / "other").folder)
 
 
@@ -114,7 +114,7 @@ def test_a_merge_cites_its_merger_and_its_experts(tmp_path: Path) -> None:
     found = cited_papers([Run(merge)])
     parts = by_key(found)
     assert parts["yadav2023ties"] == {"merger=ties"}
-    assert parts["fmsd"] == {"fmsd merge", *USED["fmsd"]}
+    assert parts["fmsd"] == USED["fmsd"]
     assert {"yan2025effort", "hu2022lora", "yan2024df40", "yang2019uadfv"} < parts.keys()
     assert parts["dolhansky2020dfdc"] == {"data=dfdc"}
     assert found.unknown == {"data=mine"}
@@ -224,7 +224,7 @@ def test_a_choice_of_an_installed_plugin_is_cited_and_one_of_none_is_not(tmp_pat
     run = write_run(tmp_path / "run", {"method": "mine"}, {}, {})
     with on_path(tmp_path / "site"):
         found = cited_papers([run])
-    assert by_key(found) == {"fmsd": {"fmsd train"}, "me2026mine": {"method=mine"}}
+    assert by_key(found) == {"fmsd": {"fmsd"}, "me2026mine": {"method=mine"}}
     (skipped,) = cited_papers([run]).skipped
     assert skipped.startswith(f"method='mine' of {run.folder} is no choice of fmsd or of an")
 
@@ -350,4 +350,4 @@ def test_trained_evaluated_and_merged_runs_cite_what_their_commands_chose(tmp_pa
     assert "% No paper is known for data=synthetic_shift, optimizer=sgd, wrapper=erm." in lines
     text = run("cite", "run=merged")
     assert "% merger=tsv\n@inproceedings{gargiulo2025tsv," in text
-    assert "% backbone=demo_vit, data=synthetic, fmsd merge, fmsd train, protocol=fmsd\n" in text
+    assert "% backbone=demo_vit, data=synthetic, fmsd, protocol=fmsd\n" in text

@@ -102,7 +102,7 @@ def _papers_of_run(run: Run, record: Mapping[str, Any], settings: Mapping[str, A
     """The papers of what a run itself used."""
     found = CitedPapers()
     verb = "evaluate" if "run" in record else "merge" if "merged" in record else "train"
-    found.add_file(CONF / f"{verb}.yaml", f"fmsd {verb}", settings)
+    found.add_file(CONF / f"{verb}.yaml", "fmsd", settings)
     found.add_file(LOADER, "", settings)
     for group, choice in _choices(record, settings):
         file = choice_files(group).get(choice) if isinstance(choice, str) else None
