@@ -15,7 +15,7 @@ from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
 from fmsd.quoting import shell_override
 from fmsd.runs.configuration import first_difference
-from fmsd.runs.folder import Run
+from fmsd.runs.folder import MASK, Run
 
 WRITTEN_FOLDERS = ("checkpoints", "logs", "explanations", "predictions", "evaluations")
 """Folders of a run that verbs write into."""
@@ -34,7 +34,10 @@ def check_links(folder: Path) -> None:
 
 
 def check_record(run: Run) -> None:
-    """Rejects a run whose `run.json` lacks the keys that every verb about a run needs."""
+    """Rejects a run whose `run.json` lacks the keys that every verb about a run needs.
+
+    Also one whose configuration is not the one that the record knows.
+    """
     record = run.record()
     kinds = {"seed": int, "manifests": dict}
     if missing := [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]:
@@ -42,6 +45,7 @@ def check_record(run: Run) -> None:
             f"{run.folder / 'run.json'} does not hold the {missing[0]} of a run",
             "put it back, or train the run anew",
         )
+    run.check(run.config.name)
 
 
 def load_finished_run(
@@ -147,6 +151,7 @@ def load_interrupted_run(
             "give the folder that training began to write",
         )
     check_links(folder)
+    run.check(run.config.name, MASK)
     config = load_run_config(run.config, trust)
     if "merger" in config:
         raise InputError(

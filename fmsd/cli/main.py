@@ -40,6 +40,7 @@ USAGE = """fmsd VERB [overrides...]
   pack       data=NAME out=FOLDER [size=1G]    write a dataset's images into a few large tars
   report     runs=FOLDER [by=domain] [out=FOLDER]    show many runs as tables and one page, by test
              dataset or by forgery
+  verify     run=RUN or runs=FOLDER    compare the files of runs with the digests in their records
   cite       run=RUN [out=FILE.bib]    print the BibTeX of the papers behind a run
   reproduce  NAME [seed=0,1,2] [overrides of its trainings...]    run the commands behind a table of
              experiments/

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd merge: writes a merged run; by default it is tested on the data of the first run."""
+    from fmsd.merge.record import RECORD
     from fmsd.peft import experts as merged_experts
     from fmsd.tasks import merge as task
 
@@ -46,6 +47,7 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
     merged_config, grid = complete_merge(run, config, choices, overrides)
     text = OmegaConf.to_yaml(merged_config, resolve=True)
     if multirun and is_finished(Run(folder), text):
+        Run(folder).check(RECORD)
         merged_experts.check_unchanged(folder)
         log.info("%s is finished: skipped.", folder)
         return
@@ -216,6 +218,7 @@ def extend_merge(config: DictConfig, overrides: Sequence[str]) -> tuple[Any, dic
             f"{path} is not a merged run (it has no {RECORD})",
             "give the folder that fmsd merge printed at its end",
         )
+    Run(path).check("config.yaml", RECORD)
     run = load_run_config(Run(path).config, config.trust)
     record = read_merge_record(path / RECORD)
     run.experts = [*run.experts, os.path.normpath(absolute_path(config.add))]

@@ -32,6 +32,7 @@ PLURAL = ("experiments", "logger")
 
 BARE: Mapping[str, str] = {
     "cite": "run", "evaluate": "run", "explain": "run", "fold": "run", "report": "runs",
+    "verify": "run",
 }  # fmt: skip
 """The key of an argument without one, for verbs about one folder."""
 

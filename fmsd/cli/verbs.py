@@ -185,6 +185,15 @@ def cite(config: DictConfig, folder: Path, command: list[str]) -> None:
     task.cite(*(None if path is None else expand_home(path) for path in paths))
 
 
+def verify(config: DictConfig, folder: Path, command: list[str]) -> None:
+    """fmsd verify: compares the files of runs with their records."""
+    from fmsd.tasks import verify as task
+
+    task.verify(
+        *(None if path is None else expand_home(path) for path in (config.run, config.runs))
+    )
+
+
 def reproduce(arguments: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
     """fmsd reproduce: runs other verbs, one after the other, each with its own configuration.
 
@@ -254,6 +263,7 @@ VERBS = {
     "pack": Verb(pack),
     "roots": Verb(roots),
     "report": Verb(report),
+    "verify": Verb(verify),
     "cite": Verb(cite),
     "dashboard": Verb(dashboard),
 }

@@ -2,7 +2,6 @@
 
 import logging
 import time
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from fmsd.atomic import atomic
 from fmsd.engine.lightning_compat import logged_step, move_best_checkpoint
 from fmsd.errors import InputError
+from fmsd.runs.integrity import damaged_entry
 from fmsd.state import read_fault
 
 log = logging.getLogger(__name__)
@@ -214,18 +214,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "train anew in another folder",
         )
     return content
-
-
-def damaged_entry(path: Path) -> str | None:
-    """The first part of a checkpoint whose bytes do not have their checksum; None if all have it.
-
-    torch writes a zip archive with checksums, and does not compare them when it reads one.
-
-    Raises:
-        zipfile.BadZipFile: it is no archive.
-    """
-    with zipfile.ZipFile(path) as archive:
-        return archive.testzip()
 
 
 def recovery_state(checkpoint: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def robustness_results(
     for row in rows:
         known: list[pl.DataFrame] = []
         for run in row.runs:
+            run.check(CORRUPTIONS)
             path = run.folder / CORRUPTIONS
             if not path.is_file():
                 continue

@@ -15,6 +15,7 @@ from fmsd.errors import InputError, reason
 from fmsd.report.labels import row_labels
 from fmsd.runs.configuration import training_settings
 from fmsd.runs.folder import Run
+from fmsd.runs.integrity import has_other_weights
 from fmsd.tables import read_parquet
 
 log = logging.getLogger(__name__)
@@ -92,9 +93,10 @@ class Row:
         """Reads the predictions on a dataset, a row per frame.
 
         Raises:
-            InputError: the predictions are gone, or do not match the results.
+            InputError: the predictions are gone, changed, or do not match the results.
         """
         path = self.prediction_files[dataset]
+        Run(self.folder_of(dataset)).check(f"predictions/{path.name}")
         if not path.is_file():
             raise InputError(
                 f"{path} is gone, and with it the predictions behind the results",
@@ -173,7 +175,7 @@ def _group_by_training(folder: Path) -> list[RunGroup]:
         reverse=True,
     )
     groups = {run.folder.resolve(): [run] for run in tested if "run" not in records[run]}
-    any_training, orphans = bool(groups), []
+    any_training, orphans, outdated = bool(groups), [], []
     for run in evaluations:
         # The recorded path, and the folder above `evaluations/NAME` in case the run was moved.
         candidates = [Path(records[run]["run"]).resolve(), run.folder.parent.parent.resolve()]
@@ -186,7 +188,11 @@ def _group_by_training(folder: Path) -> list[RunGroup]:
             ),
             None,
         )
-        if training is None and any_training:
+        if training is not None and has_other_weights(
+            training, Run(training).record(), records[run]
+        ):
+            outdated.append(run)
+        elif training is None and any_training:
             orphans.append(run)
         else:
             groups.setdefault(training or candidates[0], []).append(run)
@@ -200,6 +206,13 @@ def _group_by_training(folder: Path) -> list[RunGroup]:
             len(orphans),
             folder,
             orphans[0].folder,
+        )
+    if outdated:
+        log.warning(
+            "%d evaluations are left out, as they tested other weights than those that their runs "
+            "have now, %s for one; test these runs again with fmsd evaluate.",
+            len(outdated),
+            outdated[0].folder,
         )
     return [(group, [records[run] for run in group]) for group in groups.values()]
 
@@ -315,6 +328,7 @@ def _read_record(run: Run) -> dict[str, Any]:
             f"{run.folder / 'run.json'} lacks {missing[0]}",
             "put it back, or train the run anew",
         )
+    run.check(run.config.name)
     return record
 
 

@@ -50,6 +50,8 @@ def claim_run(
             for partial in partial_files(run.folder):
                 partial.unlink(missing_ok=True)
             (run.folder / ERROR).unlink(missing_ok=True)  # of the previous attempt
+            if (run.folder / "run.json").is_file() and run.record().get("files") is not None:
+                run.write_record(run.record())  # its files are about to be replaced
         else:
             _check_no_foreign_files(run, before, option)
             file.write(config)

@@ -36,6 +36,7 @@ from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
 from fmsd.metrics.table import escape_markdown, format_video_counts, markdown_table, pivot_datasets
 from fmsd.names import check_name
+from fmsd.runs.integrity import check_files, digest_files
 from fmsd.tables import read_csv
 
 CHECKPOINTS = "checkpoints"
@@ -102,10 +103,15 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is complete: tested, or a merge without test datasets."""
-        return (self.folder / "run.json").is_file() and (
-            (self.folder / "results.csv").is_file() or self.record().get("stamps") == {}
-        )
+        """Whether the run is complete: tested, or a merge without test datasets.
+
+        While its files are written, its record has null for their digests.
+        """
+        if not (self.folder / "run.json").is_file():
+            return False
+        record = self.record()
+        tested = (self.folder / "results.csv").is_file() or record.get("stamps") == {}
+        return tested and record.get("files", {}) is not None
 
     def record(self) -> dict[str, Any]:
         """The content of `run.json`.
@@ -133,8 +139,25 @@ class Run:
         """The facts of the training that enter the protocol stamp of every later test."""
         return self.record()["origin"]
 
+    def check(self, *names: str) -> None:
+        """Checks that files are what the record says; a run without digests is not checked.
+
+        Args:
+            names: of the files, relative to the folder.
+
+        Raises:
+            InputError: a file was changed, removed or added after the run had ended.
+        """
+        if (self.folder / "run.json").is_file():
+            check_files(self.folder, self.record(), names)
+
     def results(self) -> pl.DataFrame:
-        """The tidy result table."""
+        """The tidy result table.
+
+        Raises:
+            InputError: it is not what the record says, or no table of results.
+        """
+        self.check("results.csv")
         return read_results(self.folder / "results.csv", ("n_real_videos",))
 
     def write(self, name: str, text: str) -> None:
@@ -151,7 +174,7 @@ class Run:
             table.write_parquet(partial)
 
     def write_results(self, results: pl.DataFrame) -> None:
-        """Writes `results.md` and `results.csv`; the latter marks the run as finished."""
+        """Writes `results.md` and `results.csv`; the latter marks the run as tested."""
         sizes = "; ".join(
             f"{escape_markdown(name)} {text}" for name, text in format_video_counts(results).items()
         )
@@ -161,8 +184,13 @@ class Run:
         self.write("results.csv", results.write_csv())
 
     def write_record(self, record: Mapping[str, Any]) -> None:
-        """Writes `run.json`."""
-        self.write("run.json", json.dumps(record, indent=2) + "\n")
+        """Writes `run.json` of a run whose files are not all there yet: without their digests."""
+        self.write("run.json", json.dumps({**record, "files": None}, indent=2) + "\n")
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Writes `run.json` with the digests of all files, which marks the run as finished."""
+        whole = {**record, "files": digest_files(self.folder)}
+        self.write("run.json", json.dumps(whole, indent=2) + "\n")
 
 
 def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:

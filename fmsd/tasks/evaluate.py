@@ -20,7 +20,8 @@ from fmsd.engine.trainer import TrainerFactory
 from fmsd.models.detector import Detector
 from fmsd.report.terminal import cost_line, print_auc_table, print_robustness_tables
 from fmsd.runs.claim import claim_run
-from fmsd.runs.folder import CORRUPTIONS, Run, read_results
+from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run, read_results
+from fmsd.runs.integrity import DETECTOR_FILES, tested_weights
 from fmsd.runs.provenance import provenance
 from fmsd.tracking import publish
 
@@ -68,9 +69,11 @@ def evaluate(
         The evaluation.
 
     Raises:
-        InputError: the run is not finished, or the data cannot be used.
+        InputError: the run is not finished, a file of it is not what its record says, or the data
+            cannot be used.
     """
     trained = run.record()
+    run.check(*DETECTOR_FILES, VALIDATION)
     if (run.folder / "results.csv").is_file():
         run.results()  # checks its dataset names, which become names of files
     evaluation = Run(folder)
@@ -87,10 +90,11 @@ def evaluate(
         record |= provenance(command)
         record |= {
             "run": str(run.folder),
+            "weights": tested_weights(run.folder, trained),
             "manifests": {"test": manifest_records(tests)},
             "skipped": data.skipped,
         }
-        evaluation.write_record(record)
+        evaluation.finish(record)
         publish.publish_evaluation(logger or {}, run, evaluation)
     print_auc_table(table, f"AUC of {run.folder}", cost_line(record))
     if corruptions:

@@ -44,6 +44,7 @@ from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.claim import claim_run
 from fmsd.runs.configuration import training_settings
 from fmsd.runs.folder import Run
+from fmsd.runs.integrity import DETECTOR_FILES
 from fmsd.runs.provenance import provenance
 from fmsd.state import tensor_shapes
 
@@ -85,6 +86,7 @@ def merge(
     """
     start, run = time.monotonic(), Run(folder)
     check_count(experts)
+    check_runs([*experts, *(ceiling or ())], data.selection.test if data else ())
     check_ceiling(ceiling)
     candidates = grid_combinations(grid or {})
     for values in candidates:
@@ -114,10 +116,11 @@ def merge(
         }
         if candidates and data:
             record["manifests"]["validation"] = describe_datasets(data.splits.validation)
-        run.write_record(record)
         if data and tests:
+            run.write_record(record)
             score_merge(run, inputs, detector, data, trainer, record)
-        else:
+        run.finish(record)
+        if not (data and tests):
             log.info(
                 "Nothing was tested: there is no data, or test=false; fmsd evaluate %s data=NAME "
                 "does it.",
@@ -125,6 +128,22 @@ def merge(
             )
     print_place(f"The merged run lies in {folder}", folder)
     return run
+
+
+def check_runs(paths: Sequence[Path], tests: Sequence[str]) -> None:
+    """Checks the weights of runs that are merged, and the predictions that are used again.
+
+    Args:
+        paths: folders of runs, or files of weights.
+        tests: the datasets that the merge is tested on.
+
+    Raises:
+        InputError: a folder is no run, or a file in it is not what its record says.
+    """
+    predictions = [f"predictions/{name}.parquet" for name in tests]
+    for path in paths:
+        if path.is_dir():
+            Run(path).check(*DETECTOR_FILES, *predictions)
 
 
 def check_ceiling(paths: Sequence[Path] | None) -> None:

@@ -137,6 +137,7 @@ def conclude(session: Session, ending: Ending, trainer_factory: TrainerFactory) 
     # from here on the run can be evaluated, whatever happens to the tests
     run.write_record(record)
     score_with_corruptions(run, record, scoring_trainer, model, data)
+    run.finish(record)
 
 
 def conclude_interrupted(session: Session, ending: Ending) -> None:
