@@ -33,7 +33,7 @@ class Recovery(Checkpoint):
         folder: where they lie.
         every: optimizer steps between two of them, at least 1; None for the ends of epochs only.
         input_digests: digests of what a checkpoint does not hold (the configuration, the base
-            weights, the frames), by name; a resumed run must match them.
+            weights, the frames, the layer mask), by name; a resumed run must match them.
         began: `time.perf_counter()` at the beginning of the run; None for now.
     """
 

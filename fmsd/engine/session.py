@@ -1,5 +1,6 @@
 """Dataclasses of a training, and the steps that prepare and run it."""
 
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -206,20 +207,24 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
 
     Raises:
         InputError: components or settings that do not fit, or a run that was begun with other
-            weights or frames.
+            weights, frames or trained layers.
     """
     run, plan, data, trainer = setup.run, setup.plan, setup.data, setup.trainer
     seed_everything(plan.seed)
     reset_peak_gpu_memory()
     model = build_detector(parts.detector, trainer.strategy.root_device, trainer.precision)
     base = adapter.fingerprint(model)
-    digests = {"base weights": base} | dict(setup.digests)
-    recovery = Recovery(run.folder / CHECKPOINTS, plan.save_every, digests, setup.began)
-    mask = None
+    digests, mask = {"base weights": base} | dict(setup.digests), None
     if setup.checkpoint is not None:
         check_input_digests(setup.checkpoint, digests)
         mask = run.folder / MASK if (run.folder / MASK).exists() else None
     adapted = adapt(model, parts.method, trainer, data, mask)
+    if adapted.adaptation.mask is not None:
+        text = adapted.adaptation.mask.text()
+        digests[f"layers in {MASK}"] = hashlib.sha256(text.encode()).hexdigest()
+        if setup.checkpoint is not None:
+            check_input_digests(setup.checkpoint, digests)
+    recovery = Recovery(run.folder / CHECKPOINTS, plan.save_every, digests, setup.began)
     batches = math.ceil(len(data.splits.train) / data.batch_size)
     per_epoch = steps_per_epoch(trainer, batches, settings.accumulate)
     learner = Learner(

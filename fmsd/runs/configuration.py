@@ -29,6 +29,17 @@ TRAINING_KEYS = (
 )
 """Prefixes of the keys that determine a run's weights besides data and seed."""
 
+RESUMED_KEYS = (
+    *TRAINING_KEYS,
+    "seed",
+    "head.",
+    "data.augment",
+    "data.domains",
+    "data.seed",
+    "trainer.limit_train_batches",
+)
+"""Prefixes of the keys that must be the same where a training goes on."""
+
 PATH_KEYS = ("backbone.weights", "method.mask.file")
 """Keys among them that hold the path of a file."""
 
@@ -124,7 +135,7 @@ def weights_digest(config: str) -> str:
     relevant = {
         key: value
         for key, value in settings.items()
-        if key.startswith((*TRAINING_KEYS, "seed")) and key not in PATH_KEYS
+        if key.startswith(RESUMED_KEYS) and key not in PATH_KEYS
     }
     text = json.dumps(relevant, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

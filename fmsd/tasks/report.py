@@ -219,9 +219,10 @@ def write_report(out: Path, overview: Overview, tidy: pl.DataFrame) -> pl.DataFr
     tidy = with_intervals(tidy, overview.resamples.intervals)
     main = [overview.tables[overview.metric, level] for level in LEVELS]
     tables = (*main, *overview.differences, *overview.robustness_tables.values())
+    page, entries = report_page(overview), report_bibliography(overview)  # read further files
     write_tables(out, FILES["dataset"], tidy, tables, papers_markdown(overview))
-    write_text(out / BIBLIOGRAPHY, report_bibliography(overview))
-    write_text(out / "report.html", report_page(overview))
+    write_text(out / BIBLIOGRAPHY, entries)
+    write_text(out / "report.html", page)
     print_place(f"The report lies in {out}; open {out / 'report.html'} in a browser", out)
     return tidy
 
