@@ -1,6 +1,6 @@
 """The digests that fmsd evaluate compares before it tests a run, as a share of the evaluation.
 
-python benchmarks/verify.py [--rounds 3] [--backbone vit_base_patch16_224] [--json PATH]
+python benchmarks/verify.py [--rounds 3] [--backbone vit_small_patch16_224] [--json PATH]
 
 A run with a small adapter and one whose adapter is the whole network are trained for two steps on
 the embedded data, then evaluated on a few frames of it: the share is that of the same round, and a
@@ -86,7 +86,7 @@ if __name__ == "__main__":
     title = "Digests that an evaluation compares"
     parser = arguments(title)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--backbone", default="vit_base_patch16_224")
+    parser.add_argument("--backbone", default="vit_small_patch16_224")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         report(title, measure(Path(place), options.rounds, options.backbone), options.json)

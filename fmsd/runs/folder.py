@@ -3,7 +3,8 @@
 | file | content |
 | --- | --- |
 | `config.yaml` | the composed configuration |
-| `run.json` | provenance: command, versions, revision, data digests, selection, cost |
+| `run.json` | provenance: command, versions, revision, data digests, selection, cost; |
+| | `files`: digests of the other files, see `fmsd.runs.integrity` |
 | `results.csv`, `.md` | the result table, tidy and for reading |
 | `validation.parquet` | predictions of the chosen weights on the validation split |
 | `spectra.json` | singular values of some trained matrices, before and after |
