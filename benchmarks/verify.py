@@ -63,7 +63,7 @@ def measure(folder: Path, rounds: int, backbone: str) -> list[Row]:
         run = train(folder / method, method, backbone)
         size = sum((run.folder / name).stat().st_size for name in READ) / 1e6
         frames = sum(test["frames"] for test in run.record()["manifests"]["test"].values())
-        evaluation, digests = f"{method}: {frames} frames", f"{method}: {size:.0f} MB of digests"
+        evaluation, digests = f"{method}: {frames} frames", f"{method}: digests of {size:.1f} MB"
         seconds = interleaved(
             {
                 evaluation: functools.partial(evaluate, run),

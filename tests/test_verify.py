@@ -402,14 +402,18 @@ def child(words, writes=None):
         Path.replace = replace_and_die
     os._exit(main(words))
 
+def finished():
+    record = run / "run.json"
+    return record.is_file() and json.loads(record.read_text())["files"] is not None
+
 run, words, ends = Path(sys.argv[1]), sys.argv[2:], []
-while not ends or ends[-1][0] == 9:
+while not finished() and len(ends) < 40:
     code = child(words, len(ends) + 1)
     verified = child(["verify", str(run)]) if (run / "run.json").is_file() else None
     ends.append([code, verified])
 Path("ends.json").write_text(json.dumps(ends))
 """
-"""Runs a command again and again: each time it is killed after one write more than before."""
+"""Runs a command until its run is finished, killed each time after one write more than before."""
 
 
 @pytest.mark.slow
@@ -452,7 +456,7 @@ def test_a_run_that_was_killed_between_two_writes_is_accused_of_nothing_and_goes
     )
     ends = json.loads((tmp_path / "ends.json").read_text())
     assert len(ends) > 5
-    assert [code for code, _ in ends] == [9] * (len(ends) - 1) + [0]
+    assert {code for code, _ in ends} == {9}
     assert {verified for _, verified in ends} <= {None, 0}
     run = Run(tmp_path / "run")
     assert run.finished
