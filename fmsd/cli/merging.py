@@ -213,12 +213,12 @@ def extend_merge(config: DictConfig, overrides: Sequence[str]) -> tuple[Any, dic
             "leave it out, or merge anew with experts='[...]'",
         )
     path = Path(absolute_path(config.to))
+    Run(path).check("config.yaml", RECORD)
     if not (path / RECORD).is_file():
         raise InputError(
             f"{path} is not a merged run (it has no {RECORD})",
             "give the folder that fmsd merge printed at its end",
         )
-    Run(path).check("config.yaml", RECORD)
     run = load_run_config(Run(path).config, config.trust)
     record = read_merge_record(path / RECORD)
     run.experts = [*run.experts, os.path.normpath(absolute_path(config.add))]
