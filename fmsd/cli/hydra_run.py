@@ -5,10 +5,12 @@ import errno
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_search_path import ConfigSearchPath
@@ -20,8 +22,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fmsd.cli.data_config import absolute_path
+from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.options import config_dirs
 from fmsd.cli.outcome import JobOutcome, run_to_end
+from fmsd.cli.recorded_config import redact_hydra_files
 from fmsd.cli.refusal import CONFIG_ERRORS, check_override_types, translate_hydra_error
 from fmsd.cli.sweep import SWEEP
 from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
@@ -31,6 +35,7 @@ from fmsd.json_output import code_of_exit, no_document, print_error
 from fmsd.machine_errors import machine_error
 from fmsd.package_files import CONF
 from fmsd.plugins import check_own_files, plugins
+from fmsd.redaction import redact_message, redact_words
 from fmsd.runs.folder import BUSY, remove_empty_folders
 
 log = logging.getLogger(__name__)
@@ -192,6 +197,8 @@ def run_job(command: Command, config: DictConfig) -> float | None:
     first = os.environ.get("SLURM_PROCID", "0") == "0"  # of the processes of a SLURM job
     notes = os.environ.get(SWEEP)
     out = config.get("out")
+    redact_hydra_files(settings)
+    sys.argv = redact_words(sys.argv)  # loggers record it
     command.outputs = [folder, *([] if out is None else [Path(absolute_path(out))])]
 
     def work() -> JobOutcome:
@@ -201,7 +208,7 @@ def run_job(command: Command, config: DictConfig) -> float | None:
 
     try:
         if notes and multirun and first and not command.debug:
-            note = JobNote(settings.job.num, list(settings.overrides.task), str(folder))
+            note = JobNote(settings.job.num, redact_words(task_overrides()), str(folder))
             return run_noted_job(work, note, Path(notes))
         outcome = work()
         if notes:  # a process of a sweep's job, whose note the job itself writes
@@ -216,10 +223,10 @@ def run_job(command: Command, config: DictConfig) -> float | None:
 def run_verb(command: Command, config: DictConfig, folder: Path) -> int | None:
     """Checks the overrides of one job and runs the verb with its configuration."""
     settings = HydraConfig.get()
-    check_override_types(command.verb, settings.overrides.task, config, settings.runtime.choices)
+    check_override_types(command.verb, task_overrides(), config, settings.runtime.choices)
     single = settings.mode == RunMode.RUN
     with contextlib.nullcontext() if single else no_document():
-        return VERBS[command.verb].run(config, folder, command.line)
+        return VERBS[command.verb].run(config, folder, redact_words(command.line))
 
 
 def end_job(command: Command, outcome: JobOutcome, multirun: bool) -> None:
@@ -236,7 +243,7 @@ def end_job(command: Command, outcome: JobOutcome, multirun: bool) -> None:
         command.codes.append(outcome.code)
     elif outcome.refusal is None or command.debug or multirun:
         if outcome.refusal is not None and not command.debug:
-            log.error("%s: %s", " ".join(HydraConfig.get().overrides.task), outcome.refusal)
+            log.error("%s: %s", " ".join(task_overrides()), outcome.refusal)
         raise outcome.error
     else:
         command.refusals.append(outcome.refusal)
@@ -286,6 +293,20 @@ def output_error(error: Exception, outputs: Sequence[Path]) -> InputError | None
     )
 
 
+class RedactingFormatter(logging.Formatter):
+    """Formats what is logged, without passwords and tokens."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record, with the traceback of its error."""
+        return redact_message(super().format(record))
+
+
+def print_redacted_traceback(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Prints an error that nothing has caught, without passwords and tokens."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(redact_message(text))
+
+
 def configure_logging(lightning: bool) -> None:
     """Logs fmsd at INFO and other libraries at WARNING.
 
@@ -294,7 +315,10 @@ def configure_logging(lightning: bool) -> None:
     """
     if lightning:
         import fmsd.engine.trainer  # noqa: F401  Lightning sets log levels when it is imported
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    sys.excepthook = print_redacted_traceback
     logging.getLogger("fmsd").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cache import cache_folder
 from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
+from fmsd.cli.hydra_compat import task_overrides
+from fmsd.cli.recorded_config import check_complete, give_again
 from fmsd.cli.run_loggers import foreign_destinations, trust_option
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
@@ -56,7 +57,7 @@ def load_finished_run(
         InputError: there is no such run, an override would change it, or it has no data.
     """
     run = Run(Path(absolute_path(config.run)))
-    overrides = HydraConfig.get().overrides.task
+    overrides = task_overrides()
     check_record(run)
     check_links(run.folder)
     if forbidden := [override for override in overrides if override.lstrip("+").startswith(fixed)]:
@@ -66,8 +67,16 @@ def load_finished_run(
             "leave it out (base=PATH sets where its base weights lie)",
         )
     loaded = load_run_config(run.config, config.trust)
+    given = give_again(loaded, overrides)
+    if idle := [key for key in override_keys(overrides, "logger.") if key not in given]:
+        raise InputError(
+            f"{idle[0]} would have no effect: the run's loggers are used as they were configured",
+            f"leave it out; only a value that {run.config} holds without its password or token is "
+            "given again",
+        )
     relocate_embedded_data(loaded)
     run_config = with_overrides(loaded, config)
+    check_complete(run_config, ("backbone.", "data.", "trainer."), run.config)
     if run_config.data is None:
         raise InputError(
             f"The run in {run.folder} was merged from files and has no data of its own",
@@ -75,6 +84,12 @@ def load_finished_run(
         )
     check_source(run_config.data, overrides)
     return run, run_config
+
+
+def override_keys(overrides: Sequence[str], prefix: str) -> list[str]:
+    """The dotted keys of overrides that begin with a prefix."""
+    keys = (override.partition("=")[0].lstrip("+") for override in overrides)
+    return [key for key in keys if key.startswith(prefix)]
 
 
 def relocate_embedded_data(run: DictConfig) -> None:
@@ -158,8 +173,11 @@ def load_interrupted_run(
             f"The run in {folder} is finished",
             f"test it again with fmsd evaluate {shell_override('run', folder)}",
         )
+    given = give_again(config, overrides)
     if surplus := [
-        override for override in overrides if not override.startswith(("resume=", "trust="))
+        override
+        for override in overrides
+        if override.partition("=")[0].lstrip("+") not in ("resume", "trust", *given)
     ]:
         raise InputError(
             f"{', '.join(surplus)} would change the run, which goes on as it was configured",
@@ -170,10 +188,11 @@ def load_interrupted_run(
             f"{run.config} is no configuration of a training (it has no choices)",
             "put it back, or train anew",
         )
-    if destinations := foreign_destinations(config.get("logger"), trust):
+    if destinations := foreign_destinations(config.get("logger"), trust, given):
         name, setting = next(iter(destinations.items()))
         raise InputError(
             f"{run.config} sets where results are sent ({setting})",
-            f"if they shall go there, give {trust_option(config.logger[name])}",
+            f"if they shall go there, give {trust_option(config.logger[name], setting)}",
         )
+    check_complete(config, ("",), run.config)
     return config, folder

@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from fmsd.cli.build import build, build_data
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path
-from fmsd.cli.hydra_compat import parse_value
+from fmsd.cli.hydra_compat import parse_value, task_overrides
 from fmsd.cli.loaded_runs import check_record, is_finished, with_overrides
+from fmsd.cli.recorded_config import recorded_config
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.errors import InputError, reason
 from fmsd.package_files import CONF
@@ -30,7 +31,7 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
     from fmsd.tasks import merge as task
 
     settings = HydraConfig.get()
-    overrides, multirun = list(settings.overrides.task), settings.mode == RunMode.MULTIRUN
+    overrides, multirun = task_overrides(), settings.mode == RunMode.MULTIRUN
     if multirun and any(override.startswith("out=") for override in overrides):
         raise InputError(
             "The merges of a sweep cannot all lie in out=PATH", "give hydra.sweep.dir=FOLDER"
@@ -44,7 +45,7 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
         named = {group: settings.runtime.choices[group] for group in chosen}
         choices = {group: choice for group, choice in named.items() if choice is not None}
     merged_config, grid = complete_merge(run, config, choices, overrides)
-    text = OmegaConf.to_yaml(merged_config, resolve=True)
+    text = recorded_config(merged_config)
     if multirun and is_finished(Run(folder), text):
         merged_experts.check_unchanged(folder)
         log.info("%s is finished: skipped.", folder)

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmsd.cli.refusal import translate_hydra_error
 from fmsd.errors import BusyError, InputError
 from fmsd.machine_errors import machine_error
+from fmsd.redaction import redact_message
 from fmsd.runs.folder import BUSY, ERROR, write_text
 
 
@@ -33,7 +34,7 @@ class JobOutcome:
         if self.error is None or isinstance(self.refusal, BusyError):
             return
         report = "".join(traceback.format_exception(self.error))
-        write_text(folder / ERROR, f"{self.refusal}\n" if self.refusal else report)
+        write_text(folder / ERROR, redact_message(f"{self.refusal}\n" if self.refusal else report))
 
 
 def run_to_end(work: Callable[[], int | None], verb: str, overrides: Sequence[str]) -> JobOutcome:

@@ -52,6 +52,7 @@ def to_hydra_overrides(
     """
     sweep = is_sweep(arguments)
     overrides, words = split_options(arguments)
+    resumes = any(word.startswith("resume=") for word in words)
     for argument in words:
         key, sign, value = argument.partition("=")
         if re.fullmatch(r"~\w[^=]*", argument):
@@ -60,6 +61,8 @@ def to_hydra_overrides(
             raise InputError(f"fmsd has no option {key}", _without_dashes(argument))
         elif sign:
             name = _listed(key, groups)
+            if name.startswith("logger.") and (verb == "evaluate" or resumes):
+                name = f"++{name}"  # of the run's own configuration
             overrides.append(f"{name}={_value(key.lstrip('+'), value, sweep, groups)}")
         elif argument in groups:
             choices = ", ".join(groups[argument])

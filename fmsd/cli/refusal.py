@@ -76,6 +76,12 @@ def translate_hydra_error(  # noqa: PLR0911  one for each class of errors
             return _unreadable_override(cause.override, verb)
         if isinstance(cause, MissingConfigException):
             return _missing_file(cause, text)
+        if match := re.search(r"Environment variable '(.+)' not found", str(cause)):
+            return InputError(
+                f"{getattr(error, 'full_key', None) or 'A setting'} looks up the environment "
+                f"variable {match[1]}, which is not set",
+                "set it",
+            )
         if isinstance(cause, MissingMandatoryValue) and cause.full_key:
             return _missing_value(str(cause.full_key), verb)
         if (

@@ -12,10 +12,11 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fmsd.cli.hydra_compat import values_by_key
+from fmsd.cli.hydra_compat import task_overrides, values_by_key
 from fmsd.errors import InputError
 from fmsd.json_output import print_error
 from fmsd.quoting import hydra_quote
+from fmsd.redaction import redact_setting, redact_settings
 from fmsd.runs.folder import write_text
 
 log = logging.getLogger(__name__)
@@ -79,10 +80,14 @@ def start_sweep(config: DictConfig) -> None:
 
 
 def sweep_values(config: DictConfig) -> dict[str, list[str]]:
-    """Every key that a sweep sets, with its values or the distribution they are drawn from."""
+    """Every key that a sweep sets, with its values or the distribution they are drawn from.
+
+    Passwords and tokens are redacted: a sweep goes on with another one in their place.
+    """
     params = config.hydra.sweeper.get("params") or {}
     of_sweeper = (f"{key}={value}" for key, value in params.items())
-    return values_by_key([*of_sweeper, *config.hydra.overrides.task])
+    values = values_by_key([*of_sweeper, *task_overrides(config.hydra.overrides.task)])
+    return {key: redact_setting(key, of_key) for key, of_key in values.items()}
 
 
 def begin_sweep(folder: Path, notes: Path, values: Mapping[str, Sequence[str]], jobs: int) -> None:
@@ -136,7 +141,7 @@ def read_contents(folder: Path) -> dict[str, list[str]]:
             "delete it (the jobs beside it stay, and are known again with "
             f"hydra.sweep.dir={folder})",
         )
-    return known
+    return redact_settings(known)
 
 
 def find_matching_sweep(parent: Path, values: Mapping[str, Sequence[str]]) -> Path | None:

@@ -13,7 +13,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from fmsd.cli.build import build, check_argument_types, data_factory, logger_factories
 from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
+from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.loaded_runs import is_finished, load_interrupted_run
+from fmsd.cli.recorded_config import recorded_config
 from fmsd.cli.refusal import override_text
 from fmsd.errors import InputError
 from fmsd.json_output import open_document
@@ -30,14 +32,14 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
     from fmsd.tasks import train as task
 
     settings = HydraConfig.get()
-    overrides = settings.overrides.task
+    overrides = task_overrides()
     if config.resume is not None:
         run_folder = Path(absolute_path(config.resume))
         config, folder = load_interrupted_run(run_folder, overrides, config.trust)
     else:
         complete_training(config)
         multirun = settings.mode == RunMode.MULTIRUN
-        if multirun and is_finished(Run(folder), OmegaConf.to_yaml(config, resolve=True)):
+        if multirun and is_finished(Run(folder), recorded_config(config)):
             log.info("%s is finished: skipped.", folder)
             return 0
     if (code := run_in_processes(config, folder)) is not None:
@@ -48,9 +50,9 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
         session.Request(
             name=config["choices"]["method"],
             folder=folder,
-            config=OmegaConf.to_yaml(config, resolve=True),
+            config=recorded_config(config),
             command=command,
-            overrides=list(config.overrides),
+            overrides=task_overrides(config.overrides),
             choices=OmegaConf.to_container(config.choices),  # pyright: ignore[reportArgumentType]
         ),
         session.Components(
@@ -84,7 +86,7 @@ def complete_training(config: DictConfig) -> None:
             "leave it out",
         )
     add_test_sources(config.data)
-    check_source(config.data, settings.overrides.task)
+    check_source(config.data, task_overrides())
     for node, key in ((config.backbone, "weights"), (config.method.get("mask") or {}, "file")):
         if node.get(key) is not None:
             node[key] = absolute_path(node[key])
@@ -94,7 +96,7 @@ def complete_training(config: DictConfig) -> None:
             for group, choice in settings.runtime.choices.items()
             if "/" not in group and group != "loader@data" and choice is not None
         }
-        config.overrides = list(settings.overrides.task)
+        config.overrides = task_overrides()
         del config.resume, config.trust
     check_train_config(config)
 
@@ -154,9 +156,7 @@ def run_in_processes(config: DictConfig, folder: Path) -> int | None:
         if source.provider == "command-line"
     ]
     single_job = ["hydra.mode=RUN", f"hydra.run.dir={hydra_quote(folder)}"]
-    return launch(
-        ["-P", "-m", "fmsd", "train", *settings.overrides.task, *single_job, *files], count
-    )
+    return launch(["-P", "-m", "fmsd", "train", *task_overrides(), *single_job, *files], count)
 
 
 LEAST = {"max_epochs": -1, "num_nodes": 1, "log_every_n_steps": 0, "num_sanity_val_steps": -1}

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmsd.cli.build import LOADER_KEYS
 from fmsd.cli.conf_files import KeyPath, dotted_key, read_conf_file, walk
 from fmsd.cli.declared_targets import GROUPS, Declaration, declared_key_path, declared_targets
+from fmsd.cli.recorded_config import check_lookups
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
 from fmsd.safe_yaml import check_yaml
@@ -134,12 +135,7 @@ def check_loaded(
                 f"{source} has a {type(node).__name__} at {dotted_key(key_path)}",
                 "write a plain value",
             )
-        texts = node if isinstance(node, dict) else [node]
-        if lookups := [text for text in texts if isinstance(text, str) and "${" in text]:
-            raise InputError(
-                f"{source} would look something up: {lookups[0]!r} at {dotted_key(key_path)}",
-                "write the value in its place, as runs are written",
-            )
+        check_lookups(key_path, node, config, source, trust)
     for key_path, node in walk(config):  # only now: this imports targets
         if (
             isinstance(node, dict)

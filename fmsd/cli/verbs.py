@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cli.build import build, build_data, build_selection, logger_factories
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path, check_outside, check_source, make_paths_absolute
-from fmsd.cli.loaded_runs import base_override, check_record, load_finished_run
+from fmsd.cli.hydra_compat import task_overrides
+from fmsd.cli.loaded_runs import base_override, check_record, load_finished_run, override_keys
 from fmsd.cli.merging import merge
+from fmsd.cli.recorded_config import check_complete, recorded_config
 from fmsd.cli.run_loggers import trusted_loggers
 from fmsd.cli.training import train
 from fmsd.cli.trust import load_run_config
@@ -34,18 +35,23 @@ def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
     run_config.run = str(run.folder)
     if corruptions:
         run_config.corrupt, run_config.severities = plain["corrupt"], plain["severities"]
+    loggers = trusted_loggers(
+        run_config.get("logger"),
+        config.trust,
+        run.folder,
+        given=override_keys(task_overrides(), "logger."),
+    )
+    check_complete(run_config, [f"logger.{name}." for name in loggers], run.config)
     task.evaluate(
         run=run,
         detector=build(run_config.backbone),
         data=build_data(run_config.data),
         trainer=build(run_config.trainer),
         folder=folder,
-        config=OmegaConf.to_yaml(run_config, resolve=True),
+        config=recorded_config(run_config),
         command=command,
         corruptions=corruptions,
-        logger=logger_factories(
-            trusted_loggers(run_config.get("logger"), config.trust, run.folder)
-        ),
+        logger=logger_factories(loggers),
     )
 
 
@@ -93,9 +99,7 @@ def extract(config: DictConfig, folder: Path, command: list[str]) -> int:
 
     unread = ("data.frames", "data.train_frames", "data.manifest", "data.sampling")
     if idle := [
-        override
-        for override in HydraConfig.get().overrides.task
-        if override.lstrip("+~").startswith(unread)
+        override for override in task_overrides() if override.lstrip("+~").startswith(unread)
     ]:
         raise InputError(
             f"{', '.join(idle)} would have no effect: extract reads the videos themselves",
@@ -136,7 +140,7 @@ def pack(config: DictConfig, folder: Path, command: list[str]) -> None:
     from fmsd.tasks import pack as task
 
     make_paths_absolute(config.data)
-    check_source(config.data, HydraConfig.get().overrides.task)
+    check_source(config.data, task_overrides())
     check_outside(absolute_path(config.out), config.data)
     task.pack(build_selection(config.data), Path(absolute_path(config.out)), config.size)
 
@@ -146,7 +150,7 @@ def doctor(config: DictConfig, folder: Path, command: list[str]) -> int:
     from fmsd.tasks import doctor as task
 
     make_paths_absolute(config.data)
-    check_source(config.data, HydraConfig.get().overrides.task)
+    check_source(config.data, task_overrides())
     out = expand_home(config.out)
     data = build_selection(config.data)
     healthy = task.doctor(data, out, config.frames, config.limit, config.workers)

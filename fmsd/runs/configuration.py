@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.errors import InputError, reason
+from fmsd.redaction import redact_settings
 from fmsd.runs.folder import Run
 from fmsd.safe_yaml import parse_settings
 
@@ -85,7 +86,8 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
 def first_difference(existing: str, current: str) -> str | None:
     """The first key in which two configurations differ; None if they are equal.
 
-    `overrides` is not compared: the same configuration may be spelled in several ways.
+    `overrides` is not compared: the same configuration may be spelled in several ways. Passwords
+    and tokens are not either: no file holds them.
 
     Args:
         existing: text of a `config.yaml` in a folder. Text that is no configuration differs in
@@ -107,7 +109,9 @@ def first_difference(existing: str, current: str) -> str | None:
 
 def _without_overrides(settings: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: value for key, value in flatten(settings).items() if not key.startswith("overrides")
+        key: value
+        for key, value in flatten(redact_settings(settings)).items()
+        if not key.startswith("overrides")
     }
 
 

@@ -18,6 +18,7 @@ from fmsd.engine.scoring import (
 from fmsd.engine.stamp import protocol_stamps
 from fmsd.engine.trainer import TrainerFactory
 from fmsd.models.detector import Detector
+from fmsd.redaction import redact_settings
 from fmsd.report.terminal import cost_line, print_auc_table, print_robustness_tables
 from fmsd.runs.claim import claim_run
 from fmsd.runs.folder import CORRUPTIONS, Run, read_results
@@ -120,7 +121,7 @@ def evaluation_record(
 ) -> dict[str, Any]:
     """The record that scoring needs: keys of the run, stamps of the tests and thresholds."""
     trained = run.record()
-    return {key: trained[key] for key in CARRIED if key in trained} | {
+    return redact_settings({key: trained[key] for key in CARRIED if key in trained}) | {
         "stamps": protocol_stamps(data, run.origin()),
         "thresholds": thresholds,
     }

@@ -40,6 +40,7 @@ from fmsd.merge.task_vectors import Merger
 from fmsd.models.detector import Detector
 from fmsd.peft.experts import check_count
 from fmsd.quoting import shell_override
+from fmsd.redaction import redact_words
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.claim import claim_run
 from fmsd.runs.configuration import training_settings
@@ -107,7 +108,7 @@ def merge(
             search = search | {"by": "a merge without the last expert"}
         write_merge(run, inputs, merger, choices["merger"], search)
         record = run_record(inputs, experts, data, tests, command, search) | {
-            "overrides": list(overrides),
+            "overrides": redact_words(overrides),
             "choices": dict(choices),
             "seed": seed,
             "seconds": round(time.monotonic() - start, 1),

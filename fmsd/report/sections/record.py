@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fmsd.redaction import REDACTED, redact_words
 from fmsd.report import html
 from fmsd.report.comparability import differing_facts, shorten_fact
 from fmsd.report.html import Section
@@ -103,7 +104,13 @@ def repeat_section(overview: Overview) -> Section:
         for record in row.records
         if record.get("command")
     )
-    body = html.code_block("\n".join(commands)) + html.definition_list(_environment(overview))
+    body = html.code_block("\n".join(commands))
+    if any(REDACTED in command for command in commands):
+        body += html.paragraph(
+            f"{REDACTED} stands for a password or token, which is not recorded: give it again.",
+            "quiet",
+        )
+    body += html.definition_list(_environment(overview))
     lines = [
         (
             row.label,
@@ -141,4 +148,4 @@ def _environment(overview: Overview) -> dict[str, str]:
 
 def format_command(command: Sequence[str]) -> str:
     """A command as typed into a shell; its first element is the program with its verb."""
-    return " ".join([*command[:1], *map(shlex.quote, command[1:])])
+    return " ".join([*command[:1], *map(shlex.quote, redact_words(command[1:]))])
