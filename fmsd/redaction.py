@@ -38,12 +38,15 @@ _SHAPES = (
     ),
     # ://user:password@host; the second alternative is for a password with a slash
     (
-        re.compile(r"(://[^\s/?#'\"@:]*:)(?:[^\s/?#'\"]+|(?!\d{1,5}[/?#])[^\s'\"@]+)(?=@)"),
+        re.compile(
+            r"(://(?:[^\s/?#'\"@:$]|\$\{[^}]*\})*:)(?!\$\{)"
+            r"(?:[^\s/?#'\"]+|(?!\d{1,5}[/?#])[^\s'\"@]+)(?=@)"
+        ),
         rf"\1{REDACTED}",
     ),
     (re.compile(r"(://)[^\s/?#'\"@:]{20,}(?=@)"), rf"\1{REDACTED}"),
     (
-        re.compile(r"([?&](?:sig|key|auth|[\w-]*signature)=)[^\s&#'\",]+", re.IGNORECASE),
+        re.compile(r"([?&](?:sig|key|auth|[\w-]*signature)=)(?!\$\{)[^\s&#'\",]+", re.IGNORECASE),
         rf"\1{REDACTED}",
     ),
     (

@@ -25,7 +25,7 @@ def foreign_config() -> dict[str, Any]:
     found = settings(
         "train", "data=folder", "data.root=/nowhere", "backbone=demo_vit", "trainer=smoke"
     )
-    found["choices"] = {"method": "fmsd", "data": "folder"}
+    found["choices"], found["overrides"] = {"method": "fmsd", "data": "folder"}, []
     return {key: value for key, value in found.items() if key not in ("resume", "trust")}
 
 

@@ -25,9 +25,9 @@ from fmsd.cli.data_config import absolute_path
 from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.options import config_dirs
 from fmsd.cli.outcome import JobOutcome, run_to_end
-from fmsd.cli.recorded_config import redact_hydra_files
+from fmsd.cli.recorded_config import redact_file, redact_hydra_files
 from fmsd.cli.refusal import CONFIG_ERRORS, check_override_types, translate_hydra_error
-from fmsd.cli.sweep import SWEEP
+from fmsd.cli.sweep import HYDRA_FILE, SWEEP
 from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.cli.verbs import VERBS
 from fmsd.errors import BusyError, InputError
@@ -111,6 +111,8 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     with hydra_process_state(command.line) as sweep_notes:
         code = run_hydra(job, command, sweep_notes)
         notes = sweep_notes()
+    if notes:
+        redact_file(notes.parent.parent / HYDRA_FILE)
     for refusal in command.refusals:
         print_error(refusal)
     failed = report_sweep(notes) if notes else 0

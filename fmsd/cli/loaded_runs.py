@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmsd.cache import cache_folder
 from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
 from fmsd.cli.hydra_compat import task_overrides
-from fmsd.cli.recorded_config import check_complete, give_again
+from fmsd.cli.recorded_config import COMPUTED, check_complete, give_again
 from fmsd.cli.run_loggers import foreign_destinations, trust_option
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
@@ -183,9 +183,11 @@ def load_interrupted_run(
             f"{', '.join(surplus)} would change the run, which goes on as it was configured",
             "leave it out",
         )
-    if "choices" not in config:
+    plain: Any = OmegaConf.to_container(config)
+    kinds = {"choices": dict, "overrides": list}
+    if missing := [key for key, kind in kinds.items() if not isinstance(plain.get(key), kind)]:
         raise InputError(
-            f"{run.config} is no configuration of a training (it has no choices)",
+            f"{run.config} is no configuration of a training (it has no {missing[0]})",
             "put it back, or train anew",
         )
     if destinations := foreign_destinations(config.get("logger"), trust, given):
@@ -194,5 +196,5 @@ def load_interrupted_run(
             f"{run.config} sets where results are sent ({setting})",
             f"if they shall go there, give {trust_option(config.logger[name], setting)}",
         )
-    check_complete(config, ("",), run.config)
+    check_complete(config, [f"{group}." for group in (*COMPUTED, "logger")], run.config)
     return config, folder

@@ -6,10 +6,12 @@ environment: `${oc.env:NAME}` is written as it is, and looked up again when the 
 """
 
 import contextlib
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
@@ -29,6 +31,10 @@ COMPUTED = (
 
 LOOKUP = "${"
 """How a value begins that is looked up."""
+
+
+ENVIRONMENT = re.compile(r"oc\.(env|decode):")
+"""How the lookup of an environment variable goes on after `LOOKUP`."""
 
 
 def recorded_config(config: DictConfig) -> str:
@@ -102,19 +108,27 @@ def _as_argument(value: Any) -> str:
 def check_lookups(
     key_path: KeyPath, node: Any, config: Any, source: Path, trust: Sequence[str]
 ) -> None:
-    """Rejects lookups in the settings of the computation, save below a trusted target.
+    """Rejects lookups in a loaded configuration that `recorded_config` does not write.
 
-    Elsewhere they are text: those of loggers are resolved only if the logger is trusted.
+    Those that it writes are looked up below trusted targets only; elsewhere they are text.
+
+    Args:
+        key_path: that of `node` in `config`.
+        source: the file, for the message.
+        trust: prefixes of dotted names.
     """
-    texts = node if isinstance(node, dict) else [node]
+    texts = [*node] if isinstance(node, dict) else [node]
     lookups = [text for text in texts if isinstance(text, str) and LOOKUP in text]
-    if not lookups or (key_path[0] not in COMPUTED and not isinstance(node, dict)):
+    typed = key_path[:1] == ("overrides",) and len(key_path) > 1  # never resolved
+    if not lookups or (typed and not isinstance(node, dict)):
         return
     holder = config
     for part in key_path[:-1]:
         holder = holder[part]
     target = str(holder.get("_target_")) if isinstance(holder, dict) else ""
-    if isinstance(node, dict) or not target.startswith(tuple(trust)):
+    written = key_path[0] not in (*COMPUTED, "overrides") or target.startswith(tuple(trust))
+    environment_only = all(ENVIRONMENT.match(part) for part in lookups[0].split(LOOKUP)[1:])
+    if isinstance(node, dict) or not (written and environment_only):
         raise InputError(
             f"{source} would look something up: {lookups[0]!r} at {dotted_key(key_path)}",
             "write the value in its place, as runs are written, or if you know this run give "
@@ -172,14 +186,17 @@ def redact_hydra_files(settings: Mapping[str, Any]) -> None:
     """
     output, subdir = Path(settings["runtime"]["output_dir"]), settings["output_subdir"]
     files = list((output / subdir).glob("*.yaml")) if subdir is not None else []
-    for path in (*files, Path(settings["sweep"]["dir"]) / "multirun.yaml"):
-        if path.is_file():
-            _redact_file(path)
+    if settings["mode"] == RunMode.MULTIRUN:
+        files.append(Path(settings["sweep"]["dir"]) / "multirun.yaml")
+    for path in files:
+        redact_file(path)
 
 
-def _redact_file(path: Path) -> None:
-    """Takes secrets out of a YAML file; a file without any is left alone."""
-    content = OmegaConf.to_container(OmegaConf.load(path))
+def redact_file(path: Path) -> None:
+    """Takes secrets out of a YAML file of Hydra, if there is one with any."""
+    if not path.is_file():
+        return
+    content = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
     redacted: Any = (
         redact_words(content) if isinstance(content, list) else redact_setting("", content)
     )
