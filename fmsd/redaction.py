@@ -4,8 +4,11 @@ They are known by their place (`user:password@host`, the value of a key that end
 their shape (`ghp_...`), or as the value of an environment variable with such a name.
 """
 
+import logging
 import os
 import re
+import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,6 +109,20 @@ def redact_message(text: str) -> str:
     for value in sorted(_looked_up, key=len, reverse=True):
         text = text.replace(value, REDACTED)
     return redact(text)
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats what is logged, without passwords and tokens."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record, with the traceback of its error."""
+        return redact_message(super().format(record))
+
+
+def print_redacted_traceback(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Prints an error that nothing has caught, without passwords and tokens."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(redact_message(text))
 
 
 def note_lookup(name: str) -> None:

@@ -182,6 +182,7 @@ def test_a_credential_is_no_value_of_the_computation() -> None:
         ({"overrides": "${oc.env:URI}"}, "overrides"),
         ({"logger": "${oc.env:URI}"}, "logger"),
         ({"note": {"${oc.env:URI}": 1}}, "note"),
+        ({"${oc.env:URI}": 1}, "the top level"),
     ],
 )
 def test_other_lookups_in_the_run_of_a_stranger_are_refused(

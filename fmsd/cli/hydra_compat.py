@@ -16,8 +16,8 @@ def task_overrides(overrides: ListConfig | None = None) -> list[str]:
     Args:
         overrides: a list of Hydra; None for that of the job that runs.
     """
-    typed = HydraConfig.get().overrides.task if overrides is None else overrides
-    return [str(override) for override in OmegaConf.to_container(typed, resolve=False)]
+    typed: Any = HydraConfig.get().overrides.task if overrides is None else overrides
+    return [str(override) for override in OmegaConf.to_container(typed) or ()]
 
 
 def parse_value(text: str) -> Any:

@@ -5,12 +5,10 @@ import errno
 import logging
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.config_search_path import ConfigSearchPath
@@ -35,7 +33,7 @@ from fmsd.json_output import code_of_exit, no_document, print_error
 from fmsd.machine_errors import machine_error
 from fmsd.package_files import CONF
 from fmsd.plugins import check_own_files, plugins
-from fmsd.redaction import redact_message, redact_words
+from fmsd.redaction import RedactingFormatter, print_redacted_traceback, redact_words
 from fmsd.runs.folder import BUSY, remove_empty_folders
 
 log = logging.getLogger(__name__)
@@ -199,8 +197,6 @@ def run_job(command: Command, config: DictConfig) -> float | None:
     first = os.environ.get("SLURM_PROCID", "0") == "0"  # of the processes of a SLURM job
     notes = os.environ.get(SWEEP)
     out = config.get("out")
-    redact_hydra_files(settings)
-    sys.argv = redact_words(sys.argv)  # loggers record it
     command.outputs = [folder, *([] if out is None else [Path(absolute_path(out))])]
 
     def work() -> JobOutcome:
@@ -225,6 +221,8 @@ def run_job(command: Command, config: DictConfig) -> float | None:
 def run_verb(command: Command, config: DictConfig, folder: Path) -> int | None:
     """Checks the overrides of one job and runs the verb with its configuration."""
     settings = HydraConfig.get()
+    redact_hydra_files(settings)
+    sys.argv = redact_words(sys.argv)  # loggers record it
     check_override_types(command.verb, task_overrides(), config, settings.runtime.choices)
     single = settings.mode == RunMode.RUN
     with contextlib.nullcontext() if single else no_document():
@@ -293,20 +291,6 @@ def output_error(error: Exception, outputs: Sequence[Path]) -> InputError | None
         f"{path} {OUTPUT_ERRORS[error.errno]}",
         "choose another place with hydra.run.dir=PATH, or out=PATH where the verb has it",
     )
-
-
-class RedactingFormatter(logging.Formatter):
-    """Formats what is logged, without passwords and tokens."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The text of a record, with the traceback of its error."""
-        return redact_message(super().format(record))
-
-
-def print_redacted_traceback(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Prints an error that nothing has caught, without passwords and tokens."""
-    text = "".join(traceback.format_exception(kind, error, trace))
-    sys.stderr.write(redact_message(text))
 
 
 def configure_logging(lightning: bool) -> None:

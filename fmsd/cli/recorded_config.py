@@ -7,7 +7,7 @@ environment: `${oc.env:NAME}` is written as it is, and looked up again when the 
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +119,15 @@ def check_lookups(
     """
     texts = [*node] if isinstance(node, dict) else [node]
     lookups = [text for text in texts if isinstance(text, str) and LOOKUP in text]
-    typed = key_path[:1] == ("overrides",) and len(key_path) > 1  # never resolved
+    top = key_path[0] if key_path else ""
+    typed = top == "overrides" and len(key_path) > 1  # never resolved
     if not lookups or (typed and not isinstance(node, dict)):
         return
     holder = config
     for part in key_path[:-1]:
         holder = holder[part]
     target = str(holder.get("_target_")) if isinstance(holder, dict) else ""
-    written = key_path[0] not in (*COMPUTED, "overrides") or target.startswith(tuple(trust))
+    written = top not in (*COMPUTED, "overrides") or target.startswith(tuple(trust))
     environment_only = all(ENVIRONMENT.match(part) for part in lookups[0].split(LOOKUP)[1:])
     if isinstance(node, dict) or not (written and environment_only):
         raise InputError(
@@ -178,7 +179,7 @@ def check_complete(config: DictConfig, keys: Collection[str], source: Path) -> N
         )
 
 
-def redact_hydra_files(settings: Mapping[str, Any]) -> None:
+def redact_hydra_files(settings: Any) -> None:
     """Takes secrets out of the files that Hydra has written about a job and its sweep.
 
     Args:
