@@ -351,11 +351,14 @@ def test_scores_that_are_no_numbers_stop_the_run(tree: Path, tmp_path: Path) -> 
 
 def test_gather_orders_rows_and_drops_repeats() -> None:
     parts = [
-        Predictions(torch.tensor([3, 1]), torch.tensor([0.3, 0.1])),
-        Predictions(torch.tensor([2, 1, 0]), torch.tensor([0.2, 0.1, 0.0])),
+        Predictions(torch.tensor([3, 1]), torch.tensor([0.3, 0.1]), torch.tensor([-3, -1])),
+        Predictions(
+            torch.tensor([2, 1, 0]), torch.tensor([0.2, 0.1, 0.0]), torch.tensor([-2, -1, 0])
+        ),
     ]
-    row, logit = gather_predictions(parts)
+    row, logit, content = gather_predictions(parts)
     assert row.tolist() == [0, 1, 2, 3]
+    assert content.tolist() == [0, -1, -2, -3]
     torch.testing.assert_close(logit, torch.tensor([0.0, 0.1, 0.2, 0.3]))
 
 

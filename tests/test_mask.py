@@ -56,7 +56,7 @@ class Noise:
             image = (torch.randint(60, 190, (6, 3, 32, 32), generator=generator) + shift).to(
                 torch.uint8
             )
-            yield Frames(image, label, label, torch.arange(6))
+            yield Frames(image, label, label, torch.arange(6), torch.arange(6))
 
 
 def gradients(model: nn.Module, batches: list[Tensor]) -> dict[str, Tensor]:

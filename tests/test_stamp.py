@@ -16,7 +16,7 @@ from tests.test_engine import module
 
 def marks(root: Path, selection: str = "iid", **changes: Any) -> set[str]:
     data = module(root, **changes)
-    return set(protocol_stamps(data, training_facts(data, selection)))
+    return set(protocol_stamps(data, training_facts(data, selection), {"mine": 0}))
 
 
 def test_a_stamp_is_that_of_the_protocol_and_of_nothing_else(tree: Path, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_every_row_of_a_result_carries_the_stamp_of_its_dataset_and_level(tmp_pa
 
 def test_results_without_facts_have_no_stamp(tree: Path) -> None:
     data = module(tree)
-    own = protocol_stamps(data, training_facts(data, "iid"))
+    own = protocol_stamps(data, training_facts(data, "iid"), {"mine": 0})
     predictions = data.tests["mine"].table.with_columns(logit=0.5)
     assert with_stamps(compute_results(predictions, "iid"), own)["stamp"].is_in(list(own)).all()
     assert with_stamps(compute_results(predictions, "iid"), {})["stamp"].is_null().all()

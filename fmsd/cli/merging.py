@@ -69,6 +69,7 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
         ceiling=[Path(path) for path in merged_config.ceiling]
         if merged_config.get("ceiling")
         else None,
+        overlap=config.overlap,
     )
 
 

@@ -34,6 +34,7 @@ def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
     run_config.run = str(run.folder)
     if corruptions:
         run_config.corrupt, run_config.severities = plain["corrupt"], plain["severities"]
+    run_config.overlap = config.overlap
     task.evaluate(
         run=run,
         detector=build(run_config.backbone),
@@ -46,6 +47,7 @@ def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
         logger=logger_factories(
             trusted_loggers(run_config.get("logger"), config.trust, run.folder)
         ),
+        overlap=config.overlap,
     )
 
 

@@ -14,6 +14,7 @@ import polars as pl
 from torch import Tensor
 
 from fmsd.console import progress
+from fmsd.data.content import pixels_digest
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.merge_search import load_tensors
 from fmsd.engine.scorer import Scorer
@@ -258,8 +259,8 @@ def domain_table(
 ) -> pl.DataFrame:
     """The AUC of every specialist and of the merge on every forgery.
 
-    Predictions of a specialist's run are reused if it was tested on the same frames; otherwise the
-    specialist is tested now.
+    Predictions of a specialist's run are reused if it was tested on the same frames and files;
+    otherwise the specialist is tested now.
 
     Args:
         run: the run of the merge, with its predictions.
@@ -267,22 +268,23 @@ def domain_table(
         model: a network for the specialists' weights, which are written into it.
     """
     names, tables = list(names), []
+    own = {
+        name: read_parquet(run.folder / "predictions" / f"{name}.parquet") for name in data.tests
+    }
     for expert in experts:
         record = Run(expert.path).record() if expert.path.is_dir() else {"manifests": {"test": {}}}
         tested, loaded = record["manifests"]["test"], False
         for name, manifest in data.tests.items():
-            file = expert.path / "predictions" / f"{name}.parquet"
+            file, predictions = expert.path / "predictions" / f"{name}.parquet", None
             if tested.get(name, {}).get("digest") == manifest.digest() and file.is_file():
                 predictions = read_parquet(file)
-            else:
+            if predictions is None or pixels_digest(predictions) != pixels_digest(own[name]):
                 if not loaded:
                     load_tensors(model, ((part, expert.state[part]) for part in names))
                     loaded = True
                 predictions = predict(trainer, Scorer(model), data.test_loader(name), manifest)
             tables.append(_auc_by_domain(predictions, data, expert.label))
-    for name in data.tests:
-        predictions = read_parquet(run.folder / "predictions" / f"{name}.parquet")
-        tables.append(_auc_by_domain(predictions, data, MERGED))
+    tables += [_auc_by_domain(predictions, data, MERGED) for predictions in own.values()]
     return pl.concat(tables)
 
 

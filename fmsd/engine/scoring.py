@@ -18,7 +18,7 @@ from fmsd.engine.detectors import build_detector, load_folded_detector
 from fmsd.engine.lightning_compat import LightningExit
 from fmsd.engine.predictions import gather_predictions, with_logits
 from fmsd.engine.scorer import Scorer
-from fmsd.engine.stamp import with_stamps
+from fmsd.engine.stamp import with_frames, with_stamps
 from fmsd.engine.trainer import TrainerFactory, single_process_trainer
 from fmsd.figures import style
 from fmsd.figures.robustness import plot_robustness
@@ -91,7 +91,7 @@ def score_with_corruptions(
     The results on clean images are written last, when everything else is there.
 
     Args:
-        record: holds the rule of selection, the thresholds and the stamps of the run.
+        record: holds the rule of selection, the thresholds, the stamps and the overlap of the run.
 
     Returns:
         The results on clean images.
@@ -125,20 +125,20 @@ def score_datasets(
 ) -> pl.DataFrame:
     """The results on all test datasets, clean or corrupted; writes the predictions of each."""
     folder = "" if corruption is None else f"{corruption.name}_{corruption.severity}/"
-    selection, parts = data.selection, []
+    selection, parts = data.selection, dict[str, pl.DataFrame]()
     for name, manifest in data.tests.items():
         predictions = predict(trainer, scorer, data.test_loader(name, corruption), manifest)
         run.write_predictions(f"{folder}{name}", predictions)
-        parts.append(predictions)
+        parts[name] = predictions
     table = compute_results(
-        pl.concat(parts),
+        pl.concat(parts.values()),
         record["selection"],
         selection.protocol,
         selection.naming,
         selection.video_score,
         record["thresholds"],
     )
-    return with_stamps(table, record["stamps"])
+    return with_frames(with_stamps(table, record["stamps"]), parts, record["overlap"])
 
 
 def predict(

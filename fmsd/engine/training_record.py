@@ -41,6 +41,7 @@ def training_record(
         "thresholds": thresholds,
         "origin": setup.facts,
         "stamps": setup.stamps,
+        "overlap": setup.overlap,
         "epoch": chosen.epoch,
         "steps": chosen.steps,
         "finished": ending.finished,

@@ -6,6 +6,7 @@
 | `run.json` | provenance: command, versions, revision, data digests, selection, cost |
 | `results.csv`, `.md` | the result table, tidy and for reading |
 | `validation.parquet` | predictions of the chosen weights on the validation split |
+| `training.parquet` | path, size and digest of every training and validation frame |
 | `spectra.json` | singular values of some trained matrices, before and after |
 | `corruptions.csv` | results per corruption and severity; `robustness.png` shows them |
 | `predictions/` | `DATASET.parquet`, a row per frame with its logit |
@@ -44,6 +45,7 @@ MASK = "mask.json"
 SPECTRA = "spectra.json"
 EXPLANATIONS = "explanations"
 VALIDATION = "validation.parquet"
+TRAINING = "training.parquet"
 PUBLISHED = "published.json"
 MLFLOW = "mlflow.txt"
 ERROR = "error.txt"
@@ -60,6 +62,7 @@ PARTS = (
     "robustness.png",
     "predictions",
     VALIDATION,
+    TRAINING,
     SPECTRA,
     EXPLANATIONS,
     "adapter.safetensors",
@@ -85,8 +88,8 @@ PARTS = (
 `error.txt`, which a sweep writes after a job has failed, and `evaluations/` are not among them.
 """
 
-COUNTS = ("n_frames", "n_videos", "n_real_videos", "severity")
-"""Columns of result tables that hold whole numbers; the tables of a report lack the third."""
+COUNTS = ("n_frames", "n_videos", "n_real_videos", "severity", "overlap")
+"""Columns of result tables that hold whole numbers; not every table has all."""
 
 
 @dataclass(frozen=True)

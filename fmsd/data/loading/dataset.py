@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from fmsd.data.content import content_digest
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption, corrupt, frame_seed
-from fmsd.data.loading.image import read_image, resize
+from fmsd.data.loading.image import decode, read_bytes, resize
 from fmsd.data.loading.sampler import Place
 from fmsd.data.loading.transforms import build_transform, with_generator
 from fmsd.data.manifest import Manifest
@@ -66,7 +67,8 @@ class FrameDataset(Dataset[Frames]):
             place if isinstance(place, tuple) else (0, place, int(self.domain[place]), 0)
         )
         path = self.files[row].decode()
-        image = read_image(path)
+        stored = read_bytes(path)
+        image = decode(stored, path)
         if self.corruption is not None:
             image = corrupt(image, *self.corruption, seed=int(self.frame_seeds[row]))
         if self.transform is None:
@@ -86,7 +88,13 @@ class FrameDataset(Dataset[Frames]):
             torch.tensor(self.label[row]),
             torch.tensor(domain),
             torch.tensor(row),
+            torch.tensor(signed(content_digest(stored))),
         )
+
+
+def signed(digest: int) -> int:
+    """The signed integer of the same 64 bits: torch's collation knows no other."""
+    return digest - (digest >> 63 << 64)
 
 
 def start_worker(rank: int) -> None:
