@@ -13,6 +13,7 @@ import polars as pl
 
 from fmsd.errors import InputError, reason
 from fmsd.report.labels import row_labels
+from fmsd.report.stamped import remarks, stamped_facts, warn_of_other_protocol
 from fmsd.runs.configuration import training_settings
 from fmsd.runs.folder import Run
 from fmsd.tables import read_parquet
@@ -53,10 +54,23 @@ class Row:
         return self.records[0]
 
     def facts(self) -> dict[str, Mapping[str, Any]]:
-        """The facts of the protocol behind each stamp."""
-        return {
+        """The facts of the protocol behind each stamp, with the `pixels` of the results in use."""
+        facts = {
             stamp: facts for record in self.records for stamp, facts in record["stamps"].items()
         }
+        return facts | {stamp: own for _, _, stamp, own in stamped_facts(self.results, facts)}
+
+    def remarks(self, dataset: str) -> list[str]:
+        """Phrases on the files of a dataset, see `fmsd.report.stamped.remarks`."""
+        return remarks(self.record_of(dataset), dataset)
+
+    def record_of(self, dataset: str) -> Mapping[str, Any]:
+        """Content of the `run.json` of the run or evaluation that tested a dataset."""
+        return next(
+            record
+            for run, record in zip(self.runs, self.records, strict=True)
+            if run.folder == self.folder_of(dataset)
+        )
 
     def folder_of(self, dataset: str) -> Path:
         """The folder of the run or evaluation that tested a dataset."""
@@ -77,15 +91,10 @@ class Row:
         The keys are arguments of `fmsd.metrics.table.compute_results`.
         """
         facts = self.facts()[self.stamps_of(dataset)[0]]
-        record = next(
-            record
-            for run, record in zip(self.runs, self.records, strict=True)
-            if run.folder == self.folder_of(dataset)
-        )
         return {
             "naming": facts["naming"],
             "video_score": facts["video_score"],
-            "thresholds": record.get("thresholds"),
+            "thresholds": self.record_of(dataset).get("thresholds"),
         }
 
     def read_predictions(self, dataset: str) -> pl.DataFrame:
@@ -232,11 +241,11 @@ def _build_row(
     for run, record in zip(runs, records, strict=True):
         table = _read_stamped_results(run, record)
         facts = {
-            (dataset, level): record["stamps"][stamp]
-            for dataset, level, stamp in table.select("dataset", "level", "stamp").iter_rows()
+            (dataset, level): own
+            for dataset, level, _, own in stamped_facts(table, record["stamps"])
         }
         for dataset in sorted({dataset for dataset, _ in facts} & files.keys()):
-            _warn_of_other_protocol(run, dataset, facts, files[dataset].parent.parent, used)
+            warn_of_other_protocol(run, dataset, facts, files[dataset].parent.parent, used)
         used = facts | used
         new = table.filter(~pl.col("dataset").is_in(list(files)))
         parts.append(new)
@@ -273,38 +282,6 @@ def _read_stamped_results(run: Run, record: Mapping[str, Any]) -> pl.DataFrame:
             f"{run.folder / 'run.json'} has a stamp without {missing[0]}", "test the run again"
         )
     return table
-
-
-def _warn_of_other_protocol(
-    run: Run,
-    dataset: str,
-    facts: Mapping[tuple[str, str], Mapping[str, Any]],
-    used_folder: Path,
-    used: Mapping[tuple[str, str], Mapping[str, Any]],
-) -> None:
-    """Warns if an unused test of a dataset followed another protocol than the one in use.
-
-    Args:
-        facts: of the unused test, by dataset and level.
-        used: the same of all tests in use.
-    """
-    names = sorted(
-        {
-            name
-            for place, other in facts.items()
-            if place[0] == dataset and place in used
-            for name in {*used[place], *other}
-            if used[place].get(name) != other.get(name)
-        }
-    )
-    if names:
-        log.warning(
-            "%s was tested on %s, too, but the results of %s count (they differ in %s).",
-            run.folder,
-            dataset,
-            used_folder,
-            ", ".join(names),
-        )
 
 
 def _read_record(run: Run) -> dict[str, Any]:

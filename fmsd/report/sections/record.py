@@ -8,6 +8,7 @@ from fmsd.report import html
 from fmsd.report.comparability import differing_facts, shorten_fact
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
+from fmsd.report.stamped import PIXELS
 
 COST_HEADER = (
     "",
@@ -69,7 +70,7 @@ def _cost_line(label: str, records: Sequence[Mapping[str, Any]]) -> tuple[str | 
 def protocol_section(overview: Overview) -> Section:
     """The facts of the protocol: those common to all stamps, and a table of the others."""
     stamps = {
-        stamp: facts
+        (stamp, facts.get(PIXELS)): facts
         for row in overview.rows
         for stamp, facts in row.facts().items()
         if stamp in row.results["stamp"]
@@ -79,7 +80,8 @@ def protocol_section(overview: Overview) -> Section:
         name: value for name, value in next(iter(stamps.values())).items() if name not in names
     }
     body = html.paragraph(
-        "Results may only be compared where these facts agree. Each stamp is the hash of them all.",
+        "Results may only be compared where these facts agree. Each stamp is the hash of them all "
+        "but pixels, the digest of the test files.",
         "quiet",
     )
     body += html.definition_list({name: shorten_fact(value, 400) for name, value in common.items()})
@@ -87,11 +89,20 @@ def protocol_section(overview: Overview) -> Section:
     names = [*first, *(name for name in names if name not in first)]
     lines = [
         [stamp, *(shorten_fact(facts.get(name), 200) for name in names)]
-        for stamp, facts in stamps.items()
+        for (stamp, _), facts in stamps.items()
     ]
     body += html.text_table(
         "What differs between stamps", ["stamp", *names], lines, range(len(names) + 1)
     )
+    remarks = [
+        (row.label, row.seed, dataset, remark)
+        for row in overview.rows
+        for dataset in row.prediction_files
+        for remark in row.remarks(dataset)
+    ]
+    if remarks:
+        header = ["", "seed", "dataset", "pixels"]
+        body += html.text_table("Test files", header, remarks, {0, 2, 3})
     return Section("protocol", "Protocol", body)
 
 
