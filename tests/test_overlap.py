@@ -19,7 +19,7 @@ from fmsd.data.prepared_folder import prepared_manifest
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
 from fmsd.runs.folder import Run
-from tests.conftest import grow_tree, write_image
+from tests.conftest import fmsd_command, grow_tree, write_image
 
 SMALL = ("trainer=smoke", "backbone=demo_vit", "method=probe", "data.workers=0")
 
@@ -262,3 +262,25 @@ def test_a_table_whose_test_rows_link_to_training_files_is_refused_before_traini
     assert not (tmp_path / "run").exists()
     assert main([*command, "overlap=allow", f"hydra.run.dir={tmp_path / 'run'}"]) == 0
     assert Run(tmp_path / "run").results()["overlap"].unique().to_list() == [8]
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives_and_refuse_what_one_refuses(
+    trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "data", tmp_path / "data")
+    command = ["train", "data=folder", "data.root=data", *SMALL, "trainer=ddp", "trainer.devices=2"]
+    command += ["trainer.accelerator=cpu", "data.videos=4", "data.frames=4", "trainer.max_epochs=2"]
+    done = fmsd_command(*command, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run, one = Run(tmp_path / "run"), Run(trained / "run")
+    for name in ("training.parquet", "validation.parquet", "predictions/folder.parquet"):
+        tables = [pl.read_parquet(own.folder / name).sort("path") for own in (run, one)]
+        assert tables[0]["content"].equals(tables[1]["content"])
+    assert run.results()["pixels"].equals(one.results()["pixels"])
+    own = tmp_path / "data" / "val" / "swap" / "val1" / "0.png"
+    shutil.copyfile(own, tmp_path / "data" / "test" / "real" / "test0" / "1.png")
+    done = fmsd_command(*command, "hydra.run.dir=leak", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("1 of the 8 test frames of folder are training or validation") == 1
+    assert not (tmp_path / "leak").exists()

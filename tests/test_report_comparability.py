@@ -226,3 +226,43 @@ def test_a_refusal_names_all_facts_of_the_column(runs: Path) -> None:
     finished(runs / "third", ["method=probe"], 0, facts={"crops": 1.3}, datasets=("ff",))
     with pytest.raises(InputError, match=r"differ='\[crops,size\]'"):
         report(runs)
+
+
+def with_pixels(run: Path, pixels: str | None) -> None:
+    """Writes the digest of the test files into a run's results."""
+    results = pl.read_csv(run / "results.csv").with_columns(pixels=pl.lit(pixels, pl.String))
+    results.write_csv(run / "results.csv")
+
+
+def test_results_on_other_files_are_refused_and_never_paired(
+    methods: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one stamp, that is of the same paths and labels."""
+    for run in methods.iterdir():
+        with_pixels(run, "1" * 12)
+    report(methods, against="lora")
+    assert "+0." in capsys.readouterr().out
+    for seed in (0, 1):
+        with_pixels(methods / f"lora{seed}", "2" * 12)
+    with pytest.raises(InputError) as refused:
+        report(methods)
+    said = str(refused.value)
+    assert f"pixels: {'1' * 12} and {'2' * 12}" in said or (
+        f"pixels: {'2' * 12} and {'1' * 12}" in said
+    )
+    assert "differ='[pixels]'" in said
+    capsys.readouterr()
+    report(methods, against="lora", differ=["pixels"], out=tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert f"pixels {'1' * 12}" in printed
+    assert f"pixels {'2' * 12}" in printed
+    assert "+0." not in printed
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "1" * 12 in page
+    assert "2" * 12 in page
+
+
+def test_results_without_digests_are_compared_as_before(methods: Path) -> None:
+    plain = report(methods)
+    with_pixels(methods / "fmsd0", "1" * 12)
+    assert report(methods).height == plain.height
