@@ -144,11 +144,14 @@ def grow_tree(
     splits: tuple[str, ...] = ("train", "val", "test"),
     domains: tuple[str, ...] = ("real", "swap"),
     videos: int = 2,
+    seed: int = 0,
 ) -> Path:
     """`root/SPLIT/DOMAIN/VIDEO/0.png`, two frames a video; video folders have the same names in
     every domain.
+
+    Args:
+        seed: of the first image; the next ones have the next seeds.
     """
-    seed = 0
     for split in splits:
         for domain in domains:
             for video in range(videos):
