@@ -266,3 +266,20 @@ def test_results_without_digests_are_compared_as_before(methods: Path) -> None:
     plain = report(methods)
     with_pixels(methods / "fmsd0", "1" * 12)
     assert report(methods).height == plain.height
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"overlap": 3},
+        {"overlap": {"ff": "three"}},
+        {"pixels": ["ff"]},
+        {"pixels": {"ff": {"changed": 1}}},
+    ],
+    ids=str,
+)
+def test_a_damaged_record_of_test_files_is_named(methods: Path, damage: dict[str, object]) -> None:
+    file = methods / "fmsd0" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    with pytest.raises(InputError, match=r"fmsd0.run\.json has no usable overlap or pixels"):
+        report(methods)

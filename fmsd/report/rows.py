@@ -61,8 +61,19 @@ class Row:
         return facts | {stamp: own for _, _, stamp, own in stamped_facts(self.results, facts)}
 
     def remarks(self, dataset: str) -> list[str]:
-        """Phrases on the files of a dataset, see `fmsd.report.stamped.remarks`."""
-        return remarks(self.record_of(dataset), dataset)
+        """Phrases on the files of a dataset, see `fmsd.report.stamped.remarks`.
+
+        Raises:
+            InputError: `run.json` holds other values there than an evaluation writes.
+        """
+        try:
+            return remarks(self.record_of(dataset), dataset)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.folder_of(dataset) / 'run.json'} has no usable overlap or pixels "
+                f"({reason(error)})",
+                "put it back, or test the run again",
+            ) from error
 
     def record_of(self, dataset: str) -> Mapping[str, Any]:
         """Content of the `run.json` of the run or evaluation that tested a dataset."""
