@@ -331,7 +331,7 @@ def test_validation_metrics_are_those_of_the_whole_split(tree: Path, tmp_path: P
     worker = trainer(tmp_path, callbacks=[ValidationMetrics(data)])
     worker.validate(model, dataloaders=data.val_dataloader(), verbose=False)
     batches = trainer(tmp_path).predict(Scorer(model.detector), dataloaders=data.val_dataloader())
-    table = with_logits(data.splits.validation, gather_predictions(batches))  # pyright: ignore
+    table = with_logits(data.splits.validation, gather_predictions(batches), "32-true")  # pyright: ignore
     means = table.group_by("video", maintain_order=True).agg(
         pl.col("label").first(),
         (1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp())).mean().alias("score"),

@@ -62,6 +62,7 @@ def predict_validation(
     loader, manifest = data.validation_loader(), data.splits.validation
     predictions = predict(trainer, Scorer(detector), loader, manifest)
     run.write_table(VALIDATION, predictions)
+    warn_of_equal_scores("the validation split", predictions)
     return predictions
 
 
@@ -129,6 +130,7 @@ def score_datasets(
     for name, manifest in data.tests.items():
         predictions = predict(trainer, scorer, data.test_loader(name, corruption), manifest)
         run.write_predictions(f"{folder}{name}", predictions)
+        warn_of_equal_scores(name if corruption is None else f"{name} ({folder[:-1]})", predictions)
         parts.append(predictions)
     table = compute_results(
         pl.concat(parts),
@@ -153,4 +155,16 @@ def predict(
         batches = trainer.predict(scorer, dataloaders=loader)
     except LightningExit as error:
         raise KeyboardInterrupt from error
-    return with_logits(manifest, gather_predictions(batches or []))  # pyright: ignore[reportArgumentType]
+    scores = gather_predictions(batches or [])  # pyright: ignore[reportArgumentType]
+    return with_logits(manifest, scores, str(trainer.precision))
+
+
+def warn_of_equal_scores(name: str, predictions: pl.DataFrame) -> None:
+    """Warns where a detector gives all frames the same score, which its AUC of 0.5 would hide."""
+    if predictions["logit"].min() == predictions["logit"].max():
+        log.warning(
+            "All %d frames of %s have the same score, so the AUC is 0.5: look whether the images "
+            "are all alike (fmsd doctor), and whether the training failed (logs/metrics.csv).",
+            predictions.height,
+            name,
+        )
