@@ -128,31 +128,6 @@ def test_numbers_without_a_stamp_are_refused(runs: Path) -> None:
         report(runs)
 
 
-def test_predictions_that_the_numbers_do_not_follow_from_are_told(runs: Path) -> None:
-    path = runs / "merge" / "predictions" / "ff.parquet"
-    whole = pl.read_parquet(path)
-    broken = {
-        "rows": whole.head(-1),
-        "dataset": whole.with_columns(dataset=pl.lit("celeb")),
-        "null": whole.with_columns(logit=pl.when(pl.col("index") > 0).then("logit")),
-        "infinite": whole.with_columns(logit=pl.lit(float("inf"))),
-    }
-    for table in broken.values():
-        table.write_parquet(path)
-        with pytest.raises(
-            InputError,
-            match=r"ff\.parquet does not hold a finite logit of each of the 108 frames of ff",
-        ):
-            report(runs, by="domain")
-    whole.with_columns(-pl.col("logit")).write_parquet(path)
-    with pytest.raises(
-        InputError,
-        match=r"ff\.parquet does not hold the predictions behind the results beside it "
-        r"\(auc per frame 0\.",
-    ):
-        report(runs, by="domain")
-
-
 def test_seeds_of_a_row_are_configured_alike(runs: Path) -> None:
     settings = {
         "method": {"rank": 4, "mask": {"file": "a", "seed": 0}},
@@ -211,7 +186,9 @@ def test_videos_named_otherwise_are_not_compared(methods: Path, tmp_path: Path) 
         {"naming": "folder"},
         {"overrides": ["method=probe"], "seed": 0},
     )
-    report(methods, out=tmp_path / "out", against="fmsd", differ=["naming"], resamples=20)
+    report(
+        methods, out=tmp_path / "out", against="fmsd", differ=["manifest", "naming"], resamples=20
+    )
     header, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[4])
     differences = {row[0]: row[header.index("ff")] for row in rows}
     assert differences["method=probe"] == "-"

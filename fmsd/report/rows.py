@@ -11,18 +11,17 @@ from typing import Any
 
 import polars as pl
 
-from fmsd.errors import InputError, reason
+from fmsd.errors import InputError
 from fmsd.report.labels import row_labels
+from fmsd.report.predictions import read_predictions
+from fmsd.report.trainings import training_places, without_interrupted
 from fmsd.runs.configuration import training_settings
 from fmsd.runs.folder import Run
-from fmsd.tables import read_parquet
 
 log = logging.getLogger(__name__)
 
 ORACLE_RULE = "oracle"
 """The selection that looks at the test datasets; labels of its rows carry this word."""
-
-PREDICTION_COLUMNS = ["path", "dataset", "domain", "video", "label", "logit"]
 
 
 @dataclass(frozen=True)
@@ -71,17 +70,19 @@ class Row:
         facts = self.facts()[self.stamps_of(dataset)[0]]
         return facts["manifest"], facts["naming"]
 
+    def test_of(self, dataset: str) -> tuple[Run, Mapping[str, Any]]:
+        """The run or evaluation that tested a dataset, and the content of its `run.json`."""
+        folder = self.folder_of(dataset)
+        tests = zip(self.runs, self.records, strict=True)
+        return next((run, record) for run, record in tests if run.folder == folder)
+
     def scoring_rules(self, dataset: str) -> Mapping[str, Any]:
         """How frames become videos and video scores, and the thresholds from validation data.
 
         The keys are arguments of `fmsd.metrics.table.compute_results`.
         """
         facts = self.facts()[self.stamps_of(dataset)[0]]
-        record = next(
-            record
-            for run, record in zip(self.runs, self.records, strict=True)
-            if run.folder == self.folder_of(dataset)
-        )
+        _, record = self.test_of(dataset)
         return {
             "naming": facts["naming"],
             "video_score": facts["video_score"],
@@ -92,32 +93,10 @@ class Row:
         """Reads the predictions on a dataset, a row per frame.
 
         Raises:
-            InputError: the predictions are gone, or do not match the results.
+            InputError: the predictions are gone or damaged.
         """
         path = self.prediction_files[dataset]
-        if not path.is_file():
-            raise InputError(
-                f"{path} is gone, and with it the predictions behind the results",
-                "put it back, or test the run again with fmsd evaluate",
-            )
-        try:
-            frames = read_parquet(path, columns=PREDICTION_COLUMNS)
-        except pl.exceptions.PolarsError as error:
-            raise InputError(
-                f"{path} does not hold a run's predictions ({reason(error)})",
-                "put them back, or test the run again",
-            ) from error
-        count = self.results.filter(dataset=dataset)["n_frames"][0]
-        if (
-            frames.height != count
-            or set(frames["dataset"]) != {dataset}
-            or not frames["logit"].is_finite().fill_null(value=False).all()
-        ):
-            raise InputError(
-                f"{path} does not hold a finite logit of each of the {count} frames of {dataset}",
-                "put them back, or test the run again",
-            )
-        return frames
+        return read_predictions(path)
 
 
 def load_rows(folder: Path) -> list[Row]:
@@ -167,6 +146,7 @@ def _group_by_training(folder: Path) -> list[RunGroup]:
         if (path.parent / "run.json").is_file()
     ]
     records = {run: _read_record(run) for run in tested}
+    tested = without_interrupted(tested, records)
     evaluations = sorted(
         (run for run in tested if "run" in records[run]),
         key=lambda run: _timestamp(run, records[run]),
@@ -175,8 +155,7 @@ def _group_by_training(folder: Path) -> list[RunGroup]:
     groups = {run.folder.resolve(): [run] for run in tested if "run" not in records[run]}
     any_training, orphans = bool(groups), []
     for run in evaluations:
-        # The recorded path, and the folder above `evaluations/NAME` in case the run was moved.
-        candidates = [Path(records[run]["run"]).resolve(), run.folder.parent.parent.resolve()]
+        candidates = training_places(run, records[run])
         training = next(
             (
                 path
@@ -267,7 +246,7 @@ def _read_stamped_results(run: Run, record: Mapping[str, Any]) -> pl.DataFrame:
             "does not explain",
             "test the run again",
         )
-    required = {"manifest", "naming", "video_score", "train"}
+    required = {"dataset", "level", "manifest", "protocol", "naming", "video_score", "train"}
     if missing := sorted(required - set.intersection(*map(set, record["stamps"].values()))):
         raise InputError(
             f"{run.folder / 'run.json'} has a stamp without {missing[0]}", "test the run again"

@@ -33,6 +33,7 @@ CARRIED = (
     "selection",
     "monitor",
     "monitored",
+    "finished",
     "origin",
     "epoch",
     "trainable",
