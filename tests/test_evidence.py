@@ -189,9 +189,8 @@ def test_an_interrupted_run_is_left_out_as_a_row_and_as_a_seed(
     assert tidy["seed"].unique().sort().to_list() == [0, 1]
     assert set(tidy["dataset"]) == {"ff", "celeb"}
     assert (
-        "2 results are left out, as the training behind them was interrupted, "
-        f"{runs / 'cut7' / 'evaluations' / 'now'} for one; finish it with fmsd train resume=RUN, "
-        "then test it again."
+        f"Tests of interrupted trainings are left out (2, such as {runs}/cut7/evaluations/now): "
+        "finish the training with fmsd train resume=RUN, then test it again."
     ) in caplog.messages
     for name in ("fmsd0", "fmsd1", "lora"):
         shutil.rmtree(runs / name)

@@ -108,7 +108,7 @@ class Evidence:
         frames = self.read(predictions, facts["manifest"])
         computed = compute_results(
             frames,
-            record.get("selection"),
+            str(record.get("selection")),
             facts["protocol"],
             facts["naming"],
             facts["video_score"],

@@ -39,8 +39,8 @@ def without_interrupted(
     left_out = [run for run in tested if _is_interrupted(run, records[run])]
     if left_out:
         log.warning(
-            "%d results are left out, as the training behind them was interrupted, %s for one; "
-            "finish it with fmsd train resume=RUN, then test it again.",
+            "Tests of interrupted trainings are left out (%d, such as %s): finish the training "
+            "with fmsd train resume=RUN, then test it again.",
             len(left_out),
             left_out[0].folder,
         )
