@@ -164,7 +164,7 @@ def test_labels_and_splits_that_were_corrected_since_and_other_files_are_taken_u
     (out / "mine/real/test0/video.json").write_text("{}")
     with pytest.raises(
         InputError,
-        match=r"test0/video\.json is damaged .*delete its folder and run fmsd extract again",
+        match=r"test0/video\.json is damaged: .*delete its folder and run fmsd extract again",
     ):
         list(extracted.scan(out))
     extract(data(root), YuNet, recipe, out)
