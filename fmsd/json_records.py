@@ -43,7 +43,7 @@ def read_record(path: Path, shape: Any, remedy: str) -> Any:
     """The content of a JSON file.
 
     Args:
-        shape: what it must hold, a type such as a `TypedDict`, see `check_shape`.
+        shape: what it must hold, a type such as a `TypedDict`, see `check_record`.
         remedy: what to do about a file that does not hold it.
 
     Raises:
@@ -61,11 +61,11 @@ def read_record(path: Path, shape: Any, remedy: str) -> Any:
         if fault is None or fault is JSON:
             raise InputError(f"{path} is no JSON ({reason(error)})", remedy) from error
         raise InputError(f"{path} cannot be read: it {fault.what}", fault.remedy) from error
-    check_shape(content, shape, path, remedy)
+    check_record(content, shape, path, remedy)
     return content
 
 
-def check_shape(content: object, shape: Any, source: str | Path, remedy: str) -> None:
+def check_record(content: object, shape: Any, source: str | Path, remedy: str) -> None:
     """Checks that plain data hold what they should.
 
     Nothing is converted: 1.0 is no whole number, and true is none either.

@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
-from fmsd.json_records import PlainValue, check_shape, read_record
+from fmsd.json_records import PlainValue, check_record, read_record
 from fmsd.models.detector import Detector, trained_batch_norms
 from fmsd.peft.inject import AdaptedLayer
 from fmsd.peft.layer_kinds import rebuild_method
@@ -233,7 +233,7 @@ def _description(folder: Path) -> dict[str, Any]:
             f"{ADAPTER_FORMAT}",
             "train it again, or use the version that wrote it",
         )
-    check_shape(description, Description, path, remedy)
+    check_record(description, Description, path, remedy)
     return description
 
 

@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 
 from fmsd.checks import check_choice
 from fmsd.errors import InputError
-from fmsd.json_records import Number, check_shape, read_record
+from fmsd.json_records import Number, check_record, read_record
 from fmsd.paths import expand_home
 from fmsd.peft.gradient_moments import Moments
 from fmsd.rounding import ceil_share
@@ -182,7 +182,7 @@ def read_mask(path: Path, names: Sequence[str]) -> LayerMask:
             f"The mask {path} has format {content['format']!r:.40}",
             f"this version reads format {MASK_FORMAT}",
         )
-    check_shape(content, MaskRecord, file, remedy)
+    check_record(content, MaskRecord, file, remedy)
     layers = tuple(
         ScoredLayer(**{key: layer[key] for key in ScoredLayer._fields if key in layer})
         for layer in content["layers"]
