@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 from typing_extensions import TypedDict
 
 from fmsd.cli.main import main
@@ -15,7 +16,6 @@ from fmsd.json_records import Count, Number, PlainValue, Seed, read_record
 from fmsd.merge.record import read_merge_record
 from fmsd.runs.folder import Run
 from fmsd.runs.predictions import PREDICTION_SCHEMA, read_predictions
-from fmsd.runs.record import CompleteRecord
 from fmsd.tables import read_table
 from fmsd.tracking.ledger import read_published
 from tests.foreign_runs import RECORD, folder, foreign_config
@@ -104,7 +104,7 @@ def test_a_run_with_a_damaged_record_is_refused_before_its_data_are_read(
     content = {name: old for name, old in RECORD.items() if name != key}
     (run / "run.json").write_text(json.dumps(content if value is ... else content | {key: value}))
     with pytest.raises(InputError, match=rf"run\.json is damaged: .*'{key}"):
-        Run(run).record(CompleteRecord)
+        Run(run).record(complete=True)
     assert main(["evaluate", f"run={run}", f"hydra.run.dir={tmp_path / 'out'}"]) == 2
     assert f"run.json is damaged: {'it lacks ' if value is ... else ''}'{key}'" in (
         capsys.readouterr().err
@@ -192,3 +192,35 @@ def test_a_damaged_ledger_is_named(content: object, tmp_path: Path) -> None:
     (tmp_path / "published.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"published\.json is damaged: .*; put it back, or remove"):
         read_published(Run(tmp_path))
+
+
+CONFIGS: dict[str, tuple[bytes | dict[str, Any], str]] = {
+    "empty": (b"", "is no configuration"),
+    "garbage": (b"\xff\xfe\x00\x81", "is no configuration (it is not UTF-8)"),
+    "list": (b"[1, 2]", "is no configuration"),
+    "scalar": (b"3", "is no configuration"),
+    "NULs": (b"\0" * 200, "is no configuration"),
+    "cut in a key": (b"backbone:\n  name: a\nda", "is no configuration"),
+    "experts that are no paths": ({"experts": [[]]}, "is damaged: 'experts.0' should be"),
+    "a source that is no part": ({"data": {"source": "x"}}, "is damaged: 'data.source' should be"),
+    "a number for a root": ({"data": {"roots": {"dfdc": 7}}}, "is damaged: 'data.roots.dfdc'"),
+    "a number of others": ({"data": {"others": 10**30}}, "is damaged: 'data.others' should be"),
+    "another seed": ({"seed": -1}, "is damaged: 'seed' should be"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_damaged_configuration_is_named_by_every_verb(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, said = CONFIGS[name]
+    run = folder(tmp_path / "run", foreign_config())
+    text = content if isinstance(content, bytes) else yaml.safe_dump(content).encode()
+    (run / "config.yaml").write_bytes(text)
+    out = tmp_path / "x.safetensors"
+    for words in (["evaluate", f"run={run}"], ["fold", f"run={run}", f"out={out}"]):
+        assert main(words) == 2
+        assert f"{run / 'config.yaml'} {said}" in capsys.readouterr().err
+    (run / "run.json").unlink()
+    assert main(["train", f"resume={run}"]) == 2
+    assert f"{run / 'config.yaml'} {said}" in capsys.readouterr().err

@@ -16,7 +16,6 @@ from fmsd.errors import InputError
 from fmsd.quoting import shell_override
 from fmsd.runs.configuration import first_difference
 from fmsd.runs.folder import Run
-from fmsd.runs.record import CompleteRecord
 
 WRITTEN_FOLDERS = ("checkpoints", "logs", "explanations", "predictions", "evaluations")
 """Folders of a run that verbs write into."""
@@ -47,7 +46,7 @@ def load_finished_run(
     """
     run = Run(Path(absolute_path(config.run)))
     overrides = HydraConfig.get().overrides.task
-    run.record(CompleteRecord)
+    run.record(complete=True)
     check_links(run.folder)
     if forbidden := [override for override in overrides if override.lstrip("+").startswith(fixed)]:
         raise InputError(

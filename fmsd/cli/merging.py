@@ -19,7 +19,6 @@ from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
 from fmsd.runs.folder import Run
-from fmsd.runs.record import CompleteRecord
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +155,7 @@ def settings_of_experts(runs: Sequence[Run], trust: object) -> dict[str, Any]:
     trainer = read_conf_file(CONF / "trainer" / "default.yaml").values
     merged: dict[str, Any] = {"data": None, "trainer": trainer, "seed": 0}
     for run in reversed(runs):
-        record = run.record(CompleteRecord)
+        record = run.record(complete=True)
         loaded: Any = load_run_config(run.config, trust)
         if "backbone" in merged and merged["backbone"].name != loaded.backbone.name:
             raise InputError(

@@ -21,7 +21,6 @@ from fmsd.errors import InputError
 from fmsd.package_files import CONF
 from fmsd.paths import expand_home
 from fmsd.runs.folder import EXPLANATIONS, Run
-from fmsd.runs.record import CompleteRecord
 
 
 def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
@@ -72,7 +71,7 @@ def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     from fmsd.tasks import fold as task
 
     run = Run(Path(absolute_path(config.run)))
-    run.record(CompleteRecord)
+    run.record(complete=True)
     loaded = load_run_config(run.config, config.trust, built=("backbone",))
     backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
     task.fold(run, build(backbone), expand_home(config.out))

@@ -38,7 +38,6 @@ from fmsd.peft.experts import (
 from fmsd.peft.parts import changed_parts
 from fmsd.runs.folder import Run
 from fmsd.runs.predictions import read_predictions
-from fmsd.runs.record import CompleteRecord
 from fmsd.state import write_state
 
 log = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ def read_inputs(
     base = {"name": arguments["name"], "backbone": arguments, "hash": base_hash}
     for path in experts:
         if path.is_dir():
-            Run(path).record(CompleteRecord)  # raises if the folder is no run
+            Run(path).record(complete=True)  # raises if the folder is no run
     opened = open_experts(experts, weights, base_hash, empty)
     parts = changed_parts(empty, set.union(*(expert.changed_names for expert in opened)))
     labels = [expert.label for expert in opened]

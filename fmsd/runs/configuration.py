@@ -54,7 +54,6 @@ class RunSettings(TypedDict, total=False):
     data: DataSettings | None
     trainer: dict[str, Any] | None
     merger: dict[str, Any]
-    logger: dict[str, Any] | None
     experts: list[str]
     choices: dict[str, Any]
     overrides: list[str]

@@ -34,7 +34,7 @@ import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
-from fmsd.json_records import read_record
+from fmsd.json_records import check_record, read_record
 from fmsd.metrics.table import escape_markdown, format_video_counts, markdown_table, pivot_datasets
 from fmsd.names import check_name
 from fmsd.runs.record import CompleteRecord, RunRecord
@@ -109,11 +109,11 @@ class Run:
             (self.folder / "results.csv").is_file() or self.record().get("stamps") == {}
         )
 
-    def record(self, shape: type[RunRecord] = RunRecord) -> dict[str, Any]:
+    def record(self, complete: bool = False) -> dict[str, Any]:
         """The content of `run.json`.
 
         Args:
-            shape: the keys that it must have, and their kinds.
+            complete: also check that it has the keys that every verb about a run needs.
 
         Raises:
             InputError: the folder is not that of a trained run, or the file is damaged.
@@ -124,11 +124,15 @@ class Run:
                 f"{self.folder} is not the folder of a trained run (it has no run.json)",
                 "give the folder that training printed at its end",
             )
-        return read_record(path, shape, "put it back, or make the run anew")
+        remedy = "put it back, or make the run anew"
+        record = read_record(path, RunRecord, remedy)
+        if complete:
+            check_record(record, CompleteRecord, path, remedy)
+        return record
 
     def origin(self) -> dict[str, Any]:
         """The facts of the training that enter the protocol stamp of every later test."""
-        return self.record(CompleteRecord)["origin"]
+        return self.record(complete=True)["origin"]
 
     def results(self) -> pl.DataFrame:
         """The tidy result table."""

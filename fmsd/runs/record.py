@@ -60,14 +60,14 @@ class RunRecord(TypedDict, total=False):
     manifests: dict[str, dict[str, Any]]
 
 
-class CompleteRecord(RunRecord):
-    """The keys that a run must have to be evaluated, folded, merged or explained."""
+class CompleteRecord(TypedDict):
+    """The keys of `RunRecord` that a run must have to be evaluated, folded, merged or explained."""
 
-    seed: Seed  # pyright: ignore[reportIncompatibleVariableOverride]
+    seed: Seed
     selection: str
-    origin: Origin  # pyright: ignore[reportIncompatibleVariableOverride]
+    origin: Origin
     epoch: Count | None
     trainable: Count
     parameters: Count
-    seconds: Number  # pyright: ignore[reportIncompatibleVariableOverride]
-    manifests: TestedFrames  # pyright: ignore[reportIncompatibleVariableOverride]
+    seconds: Number
+    manifests: TestedFrames
