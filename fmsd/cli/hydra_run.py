@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fmsd.cli.data_config import absolute_path
+from fmsd.cli.interruption import SWEEP_REMEDY, report_interruption
 from fmsd.cli.options import config_dirs
 from fmsd.cli.outcome import JobOutcome, run_to_end
 from fmsd.cli.refusal import CONFIG_ERRORS, check_override_types, translate_hydra_error
@@ -32,6 +33,7 @@ from fmsd.machine_errors import machine_error
 from fmsd.package_files import CONF
 from fmsd.plugins import check_own_files, plugins
 from fmsd.runs.folder import BUSY, remove_empty_folders
+from fmsd.signals import begin, errors_as_interruption
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +105,7 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     def job(config: DictConfig) -> float | None:
         return run_job(command, config)
 
+    begin()
     with hydra_process_state(command.line) as sweep_notes:
         code = run_hydra(job, command, sweep_notes)
         notes = sweep_notes()
@@ -154,7 +157,8 @@ def run_hydra(
         The exit code of what ended the command early, or 0.
     """
     try:
-        job()
+        with errors_as_interruption():
+            job()
     except (InputError, OmegaConfBaseException, *CONFIG_ERRORS) as error:
         if command.debug:
             raise
@@ -162,9 +166,8 @@ def run_hydra(
         command.refusals.append(refusal)
     except JobError as error:
         return error.args[0]
-    except KeyboardInterrupt:
-        print_error("interrupted.")
-        return 130
+    except KeyboardInterrupt as error:
+        return report_interruption(error, "" if sweep_notes() is None else SWEEP_REMEDY)
     except SystemExit as end:
         return code_of_exit(end)
     except Exception as error:

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 
 from fmsd.cli.conf_files import groups
 from fmsd.cli.help import help_page
+from fmsd.cli.interruption import report_interruption
 from fmsd.cli.json_flag import JSON, check_json
 from fmsd.cli.overrides import to_hydra_overrides
 from fmsd.errors import InputError
 from fmsd.json_output import code_of_exit, open_document, print_error, write_document
 from fmsd.package_files import CONF
+from fmsd.signals import errors_as_interruption
 
 USAGE = """fmsd VERB [overrides...]
 
@@ -64,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0: done; 1: done, with failures that were reported; 2: refused with one sentence; 75:
-            another process is at work on the run; 130: interrupted. The exit code of a sweep is
-            that of its first failed job; the others run all the same.
+            another process is at work on the run; 128 + n: interrupted by signal n. The exit code
+            of a sweep is that of its first failed job; the others run all the same.
     """
     if sys.stdout is None or sys.stderr is None:  # closed, as by `>&-`; files would get its number
         name = "error output" if sys.stdout else "output"
@@ -102,11 +104,12 @@ def run_to_code(given: list[str]) -> int:
 def run_to_end(arguments: list[str]) -> int:
     """Runs a command line, prints what ends it early, and returns its exit code."""
     try:
-        return dispatch(arguments)
+        with errors_as_interruption():
+            return dispatch(arguments)
     except InputError as error:
         code, why = 2, error
-    except KeyboardInterrupt:
-        code, why = 130, "interrupted."
+    except KeyboardInterrupt as error:
+        return report_interruption(error)
     except SystemExit as end:
         return code_of_exit(end)
     print_error(why)

@@ -11,6 +11,7 @@ from fmsd.cli.refusal import translate_hydra_error
 from fmsd.errors import BusyError, InputError
 from fmsd.machine_errors import machine_error
 from fmsd.runs.folder import BUSY, ERROR, write_text
+from fmsd.signals import errors_as_interruption
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,13 @@ def run_to_end(work: Callable[[], int | None], verb: str, overrides: Sequence[st
     Args:
         work: the job; it returns the exit code, or None for 0.
         verb: the verb and its overrides, for the messages.
+
+    Raises:
+        KeyboardInterrupt: a signal came.
     """
     try:
-        return JobOutcome(work() or 0)
+        with errors_as_interruption():
+            return JobOutcome(work() or 0)
     except (InputError, OmegaConfBaseException) as error:
         refusal = translate_hydra_error(error, verb, overrides)
         return JobOutcome(BUSY if isinstance(refusal, BusyError) else 2, error, refusal)

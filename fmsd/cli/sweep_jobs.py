@@ -13,6 +13,7 @@ from fmsd.cli.sweep import BEGUN, CONTENTS, HYDRA_FILE, read_contents, write_con
 from fmsd.console import print_place, print_table
 from fmsd.json_output import open_document
 from fmsd.runs.folder import BUSY, ERROR, Run, remove_empty_folders, write_text
+from fmsd.signals import check
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def run_noted_job(work: Callable[[], JobOutcome], note: JobNote, notes: Path) ->
     Returns:
         The value that chose the weights, for a sweeper that optimises it; None without one.
     """
+    check()  # a signal that a library swallowed is to end the sweep all the same
     note.write(notes)
     run = Run(Path(note.folder))
     finished = run.finished

@@ -147,7 +147,7 @@ def predict(
     """The manifest's rows with their logits.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C.
+        KeyboardInterrupt: on a signal.
     """
     try:
         batches = trainer.predict(scorer, dataloaders=loader)

@@ -238,7 +238,7 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
 
 
 def run_session(session: Session, loggers: Sequence[Logger]) -> Ending:
-    """Trains to the end, or until Ctrl-C.
+    """Trains to the end, or until a signal.
 
     Args:
         loggers: get the curves.

@@ -87,8 +87,3 @@ class FrameDataset(Dataset[Frames]):
             torch.tensor(domain),
             torch.tensor(row),
         )
-
-
-def start_worker(rank: int) -> None:
-    """Keeps OpenCV to one thread in a loader process, also in one that was not forked."""
-    cv2.setNumThreads(0)
