@@ -529,7 +529,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_finishes_what_is_at_work_and_the_rest_is_made_later(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_done_and_the_rest_is_made_later(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "videos", videos=4, frames=20), tmp_path / "crops"
     code = "import sys; from fmsd.cli.main import main; sys.exit(main(sys.argv[1:]))"
     arguments = [sys.executable, "-c", code, *command(root, out, "frames=20")]
