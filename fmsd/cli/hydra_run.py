@@ -111,7 +111,7 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     failed = report_sweep(notes) if notes else 0
     busy = any(isinstance(refusal, BusyError) for refusal in command.refusals)
     refused = (BUSY if busy else 2) if command.refusals else 0
-    return code or failed or refused or max(command.codes, default=0)
+    return code or refused or failed or max(command.codes, default=0)
 
 
 @contextlib.contextmanager
@@ -168,7 +168,7 @@ def run_hydra(
     except SystemExit as end:
         return code_of_exit(end)
     except Exception as error:
-        refusal = machine_error(error) or output_error(error, command.outputs)
+        refusal = machine_error(error, command.outputs) or output_error(error, command.outputs)
         if command.debug or (refusal is None and sweep_notes() is None):
             raise
         why = f"{type(error).__name__}, {' '.join(str(error).split())}"
@@ -196,7 +196,10 @@ def run_job(command: Command, config: DictConfig) -> float | None:
 
     def work() -> JobOutcome:
         return run_to_end(
-            lambda: run_verb(command, config, folder), command.verb, command.overrides
+            lambda: run_verb(command, config, folder),
+            command.verb,
+            command.overrides,
+            command.outputs,
         )
 
     try:
@@ -257,7 +260,6 @@ def existing_outputs(overrides: Sequence[str]) -> set[Path]:
 OUTPUT_ERRORS = {
     errno.EEXIST: "is a file, where a folder is wanted",
     errno.ENOTDIR: "lies below a file, where a folder is wanted",
-    errno.ENAMETOOLONG: "has a name that is too long for the file system",
 }
 """Why an output folder cannot be created, beside the reasons in `fmsd.machine_errors`."""
 

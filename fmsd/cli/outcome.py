@@ -36,12 +36,18 @@ class JobOutcome:
         write_text(folder / ERROR, f"{self.refusal}\n" if self.refusal else report)
 
 
-def run_to_end(work: Callable[[], int | None], verb: str, overrides: Sequence[str]) -> JobOutcome:
+def run_to_end(
+    work: Callable[[], int | None],
+    verb: str,
+    overrides: Sequence[str],
+    outputs: Sequence[Path] = (),
+) -> JobOutcome:
     """Runs a job and catches its error.
 
     Args:
         work: the job; it returns the exit code, or None for 0.
         verb: the verb and its overrides, for the messages.
+        outputs: files and folders that the job writes.
     """
     try:
         return JobOutcome(work() or 0)
@@ -49,5 +55,5 @@ def run_to_end(work: Callable[[], int | None], verb: str, overrides: Sequence[st
         refusal = translate_hydra_error(error, verb, overrides)
         return JobOutcome(BUSY if isinstance(refusal, BusyError) else 2, error, refusal)
     except Exception as error:
-        refusal = machine_error(error)
+        refusal = machine_error(error, outputs)
         return JobOutcome(2 if refusal else 1, error, refusal)

@@ -98,7 +98,7 @@ def write_pack(
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise InputError(
-                f"{out} cannot be written ({reason(error)})",
+                f"{out} cannot be written ({error.strerror or reason(error)})",
                 "make room there, or choose another folder with out=FOLDER",
             ) from error
         raise

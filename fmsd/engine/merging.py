@@ -20,7 +20,7 @@ from fmsd.engine.scorer import Scorer
 from fmsd.engine.scoring import predict
 from fmsd.engine.stamp import Facts
 from fmsd.engine.trainer import Trainer, seed_everything
-from fmsd.errors import InputError, reason
+from fmsd.errors import InputError
 from fmsd.figures.merges import cosine_matrix, draw_merge
 from fmsd.merge.record import RECORD, core_merger, known_grams, log_truncations, tensor_records
 from fmsd.merge.task_vectors import Merger, Specialists, StateDict, merge_tensors
@@ -238,13 +238,7 @@ def write_merged_weights(
                 yield name, tensor
 
     layout = {name: (network[name].shape, network[name].dtype) for name in specialists.parts}
-    try:
-        write_state(path, layout, tensors())
-    except OSError as error:
-        raise InputError(
-            f"The merged weights cannot be written to {path.parent} ({reason(error)})",
-            "give another folder as out=PATH",
-        ) from error
+    write_state(path, layout, tensors())
     return records
 
 

@@ -72,7 +72,12 @@ def git_revision(package: Path = PACKAGE) -> str | None:
 
     def ask(*arguments: str) -> str:
         return subprocess.run(
-            [*git, *arguments], env=environment, capture_output=True, text=True, check=True
+            [*git, *arguments],
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # a path may be any bytes
+            check=True,
         ).stdout.removesuffix("\n")
 
     try:
