@@ -70,7 +70,8 @@ def shared_memory_error(error: BaseException) -> InputError | None:
     elif error.filename is None:  # a semaphore's error names no file
         frames = traceback.extract_tb(error.__traceback__)
         files = {Path(frame.filename).parts[-2:] for frame in frames}
-        concerned = ("multiprocessing", "synchronize.py") in files
+        semaphore = ("multiprocessing", "synchronize.py") in files
+        concerned = semaphore and error.errno != errno.ENOMEM
     else:
         concerned = isinstance(error.filename, str) and Path(error.filename).is_relative_to(
             SHARED_MEMORY

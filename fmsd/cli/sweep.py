@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from fmsd.cli.hydra_compat import values_by_key
 from fmsd.errors import InputError
 from fmsd.json_output import print_error
+from fmsd.machine_errors import machine_error
 from fmsd.quoting import hydra_quote
 from fmsd.runs.folder import write_text
 
@@ -45,12 +46,10 @@ class Sweep(Callback):
         try:
             start_sweep(config)
         except Exception as error:
-            message, remedy = (
-                (error.message, error.remedy)
-                if isinstance(error, InputError)
-                else (f"{type(error).__name__}, {' '.join(str(error).split())}", "")
-            )
-            print_error(InputError(f"The sweep cannot begin: {message}", remedy))
+            why = error if isinstance(error, InputError) else machine_error(error)
+            if why is None:
+                why = InputError(f"{type(error).__name__}, {' '.join(str(error).split())}")
+            print_error(InputError(f"The sweep cannot begin: {why.message}", why.remedy))
             raise SystemExit(2) from error
 
 

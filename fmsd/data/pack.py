@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from fmsd.atomic import atomic
+from fmsd.atomic import NO_ROOM, atomic
 from fmsd.data.loading.image import decode, read_bytes
 from fmsd.errors import InputError, reason
 from fmsd.names import check_name
@@ -97,9 +97,10 @@ def write_pack(
         for path in written:
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
+            room = "make room there, or " if error.errno in NO_ROOM else ""
             raise InputError(
                 f"{out} cannot be written ({error.strerror or reason(error)})",
-                "make room there, or choose another folder with out=FOLDER",
+                f"{room}choose another folder with out=FOLDER",
             ) from error
         raise
     return tars
