@@ -16,7 +16,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 SHARED_MEMORY_SIGNS = (
     r"killed by signal: Bus error",
-    r"unable to \w+ (?:\d+ bytes )?(?:from |to )?(?:shared memory object|file) </torch_",
+    r"unable to [^<]* </torch_",
     r"torch_shm_manager",
 )
 """Texts of torch's errors about shared memory: RuntimeErrors without a number and a file."""

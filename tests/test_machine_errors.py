@@ -103,6 +103,9 @@ def test_too_many_open_files_name_the_limit() -> None:
 def test_shared_memory_is_named_with_the_setting_that_does_without() -> None:
     unable = "unable to write to file </torch_123_456_0>: No space left on device (28)"
     mapped = "unable to mmap 1232 bytes from file </torch_3_4_1>: Cannot allocate memory (12)"
+    allocated = (
+        "unable to allocate shared memory(shm) for file </torch_9_1_0>: No space left on device"
+    )
     bus = (
         "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that "
         "dataloader's workers are out of shared memory."
@@ -110,6 +113,7 @@ def test_shared_memory_is_named_with_the_setting_that_does_without() -> None:
     for error in (
         RuntimeError(unable),
         RuntimeError(mapped),
+        RuntimeError(allocated),
         RuntimeError(bus),
         OSError(errno.ENOSPC, "No space left on device", "/dev/shm/sem.x"),
     ):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fmsd.cli.main import main
 from tests.runs import finished
 from tests.surroundings import python_path
 
@@ -88,3 +89,20 @@ def test_files_are_utf_8_whatever_the_terminal_shows(
     assert "method=L" in done.stdout
     for file in ("results.csv", "results.md", "report.html"):
         assert name in (tmp_path / "report" / file).read_text(encoding="utf-8")
+
+
+def test_a_word_that_is_not_utf_8_is_refused_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    assert main(["report", f"runs={name}"]) == 2
+    sentence = " is not UTF-8; rename the file or folder that it names.\n"
+    assert capsys.readouterr().err == f"fmsd: runs='caf\\xe9'{sentence}"
+    try:
+        (tmp_path / name).mkdir()
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    monkeypatch.chdir(tmp_path / name)
+    assert main(["train", "data=synthetic"]) == 2
+    assert capsys.readouterr().err == f"fmsd: {tmp_path}/caf\\xe9{sentence}"
+    assert list(Path().iterdir()) == []

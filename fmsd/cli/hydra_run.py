@@ -26,6 +26,7 @@ from fmsd.cli.refusal import CONFIG_ERRORS, check_override_types, translate_hydr
 from fmsd.cli.sweep import SWEEP
 from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.cli.verbs import VERBS
+from fmsd.data.spelling import escape_non_utf8, is_utf8
 from fmsd.errors import BusyError, InputError
 from fmsd.json_output import code_of_exit, no_document, print_error
 from fmsd.machine_errors import machine_error
@@ -92,6 +93,7 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     Args:
         overrides: in Hydra's grammar.
     """
+    check_utf8(overrides)
     configure_logging(VERBS[verb].lightning)
     Plugins.instance().register(PluginFolders)
     for own in config_dirs(overrides):
@@ -112,6 +114,21 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     busy = any(isinstance(refusal, BusyError) for refusal in command.refusals)
     refused = (BUSY if busy else 2) if command.refusals else 0
     return code or refused or failed or max(command.codes, default=0)
+
+
+def check_utf8(overrides: Sequence[str]) -> None:
+    """Checks that overrides, and the working folder of their relative paths, are UTF-8.
+
+    A run writes them into its files, which are.
+
+    Raises:
+        InputError: one has other bytes.
+    """
+    for text in (*overrides, str(Path.cwd())):
+        if not is_utf8(text):
+            raise InputError(
+                f"{escape_non_utf8(text)} is not UTF-8", "rename the file or folder that it names"
+            )
 
 
 @contextlib.contextmanager
