@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt
 .DEFAULT_GOAL := help
-.PHONY: demo reproduce test test-all test-lowest lint type docs bench dist clean help
+.PHONY: demo reproduce test test-all coverage test-lowest lint type docs bench dist clean help
 
 demo: .venv/installed ## Train FMSD, full fine-tuning and a probe on embedded data, and compare them
 	$(BIN)/python train.py -m experiments=demo hydra.sweep.dir=runs/demo-$(STAMP)
@@ -16,11 +16,13 @@ reproduce: .venv/installed ## Repeat a table of experiments/ with one seed
 	$(BIN)/fmsd reproduce $(NAME) $(OVERRIDES)
 
 test: .venv/installed-dev ## Run the tests that a commit needs (minutes)
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(COVERAGE)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-test-all: COVERAGE := --cov --cov-report=
-test-all: test ## Run every test, whole stories too, and print the coverage of both tiers
-	$(BIN)/python -m pytest -n auto --dist worksteal -m slow --cov --cov-append
+test-all: test ## Run every test, whole stories too
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
+
+coverage: .venv/installed-dev ## Run every test and print the coverage (slower than test-all)
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov
 
 test-lowest: .venv-lowest/installed ## Run the fast tests with the oldest dependencies allowed
 	.venv-lowest/bin/python -m pytest -n auto --dist worksteal -m "not slow"
