@@ -5,12 +5,14 @@ import errno
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import hydra
+import omegaconf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -19,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+import fmsd
 from fmsd.cli.data_config import absolute_path
 from fmsd.cli.options import config_dirs
 from fmsd.cli.outcome import JobOutcome, run_to_end
@@ -67,6 +70,7 @@ class Command:
         overrides: in Hydra's grammar.
         existing: output folders that existed before; they stay even if they are empty.
         debug: whether refusals are raised with their traceback.
+        started: whether a job began in this process.
         refusals: errors of the user's input.
         codes: exit codes of verbs that returned.
         outputs: folders and files that the last job writes to.
@@ -76,6 +80,7 @@ class Command:
     overrides: list[str]
     existing: set[Path]
     debug: bool
+    started: bool = False
     refusals: list[InputError] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
     outputs: list[Path] = field(default_factory=list)
@@ -166,9 +171,16 @@ def run_hydra(
         print_error("interrupted.")
         return 130
     except SystemExit as end:
-        return code_of_exit(end)
+        code = code_of_exit(end)
+        if code == 1 and "--package" in " ".join(command.overrides) and not command.started:
+            message = "--package names no part of the configuration"
+            command.refusals.append(InputError(message, "leave it out, or correct it"))
+            return 0
+        return code
     except Exception as error:
         refusal = machine_error(error) or output_error(error, command.outputs)
+        if refusal is None and not command.started and is_of_hydra(error):
+            refusal = translate_hydra_error(error, command.verb, command.overrides)
         if command.debug or (refusal is None and sweep_notes() is None):
             raise
         why = f"{type(error).__name__}, {' '.join(str(error).split())}"
@@ -180,6 +192,17 @@ def run_hydra(
     return 0
 
 
+def is_of_hydra(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf calls what raised an error, and not a function of this package."""
+    files = [Path(step.filename) for step in traceback.extract_tb(error.__traceback__)]
+    own = Path(fmsd.__file__).parent
+    libraries = [Path(module.__file__ or "").parent for module in (hydra, omegaconf)]
+    innermost = next(
+        file for file in reversed(files) if any(map(file.is_relative_to, (own, *libraries)))
+    )
+    return not innermost.is_relative_to(own)
+
+
 def run_job(command: Command, config: DictConfig) -> float | None:
     """Runs one job, in this process or in one that a launcher started.
 
@@ -187,6 +210,7 @@ def run_job(command: Command, config: DictConfig) -> float | None:
         The value that chose the weights, for a sweeper that optimises it; None without one.
     """
     configure_logging(VERBS[command.verb].lightning)  # for the processes of launchers
+    command.started = True
     settings = HydraConfig.get()
     folder, multirun = Path(settings.runtime.output_dir), settings.mode == RunMode.MULTIRUN
     first = os.environ.get("SLURM_PROCID", "0") == "0"  # of the processes of a SLURM job

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fmsd.cli.build import build, build_data, build_selection, logger_factories
+from fmsd.checks import check_range
+from fmsd.cli.build import (
+    build,
+    build_data,
+    build_selection,
+    check_argument_types,
+    logger_factories,
+)
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path, check_outside, check_source, make_paths_absolute
 from fmsd.cli.loaded_runs import base_override, check_record, load_finished_run
@@ -53,6 +60,10 @@ def explain(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd explain: draws attribution maps of a run, by default on the data of its training."""
     from fmsd.tasks import explain as task
 
+    keys = ("images", "frames", "how", "layer", "seed", "domains")
+    settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, list(keys)))
+    check_argument_types(task.explain, settings, "")
+    check_range("seed", config.seed)
     run, run_config = load_finished_run(config, "explain", ("backbone",))
     own_folder = run.folder / EXPLANATIONS
     task.explain(
@@ -62,7 +73,7 @@ def explain(config: DictConfig, folder: Path, command: list[str]) -> None:
         trainer=build(run_config.trainer),
         out=own_folder if config.out is None else Path(absolute_path(config.out)),
         by_dataset=config.out is None and config.data is not None,
-        **{name: config[name] for name in ("images", "frames", "how", "layer", "seed", "domains")},
+        **settings,
     )
 
 
@@ -149,7 +160,9 @@ def doctor(config: DictConfig, folder: Path, command: list[str]) -> int:
     check_source(config.data, HydraConfig.get().overrides.task)
     out = expand_home(config.out)
     data = build_selection(config.data)
-    healthy = task.doctor(data, out, config.frames, config.limit, config.workers)
+    settings = {key: config[key] for key in ("frames", "limit", "workers")}
+    check_argument_types(task.doctor, settings, "")
+    healthy = task.doctor(data, out, **settings)
     return 0 if healthy else 1
 
 
@@ -171,7 +184,7 @@ def report(config: DictConfig, folder: Path, command: list[str]) -> None:
         config.metric,
         out,
         config.by,
-        config.against,
+        None if config.against is None else str(config.against),
         differ,
         config.resamples,
     )

@@ -136,10 +136,17 @@ def detector(
             f"({error})",
             "correct backbone.NAME=VALUE",
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:
-        if not pretrained or weights is not None:
-            raise
-        raise hub_error(name, error) from error
+        if pretrained and weights is None:
+            raise hub_error(name, error) from error
+        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        raise InputError(
+            f"The backbone {name!r} cannot be built with {given or 'its defaults'} "
+            f"({reason(error)})",
+            "correct backbone.NAME=VALUE (backbone.size=PIXELS sets the size of the input)",
+        ) from error
     if cosine_head:
         put_cosine_head(backbone)
     config = resolve_model_data_config(backbone)

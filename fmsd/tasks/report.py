@@ -141,7 +141,7 @@ def check_report_arguments(out: Path | None, by: str, against: str | None, resam
         InputError: the arguments contradict each other, or files in `out` are of another writer.
     """
     check_choice("by", by, FILES)
-    if resamples < 0 or (against is not None and not resamples):
+    if type(resamples) is not int or resamples < 0 or (against is not None and not resamples):
         raise InputError(f"resamples={resamples} leaves nothing to compare by", "give 1000")
     if against is not None and by == "domain":
         raise InputError("against= compares whole datasets", "leave it out, or set by=dataset")
