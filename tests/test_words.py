@@ -56,7 +56,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ((*DOCTOR, "limit=1.5"), "limit=1.5 is no whole number"),
         ((*DOCTOR, "workers=1.5"), "workers=1.5 is no whole number"),
         ((*DOCTOR, "out=null"), "fmsd doctor needs out, which cannot be null"),
-        ((*DOCTOR, "data.expected={a:b}"), "data.expected={'a': 'b'} holds no numbers"),
         (("merge", "experts=[runs/a,x]", "ceiling=1", "merger=average"), "no run"),
         ((*INDEX[:3], "out=null"), "fmsd index needs out, which cannot be null"),
         ((*INDEX, "data.roots=null"), "data.roots=null is no setting"),

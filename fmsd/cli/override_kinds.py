@@ -38,7 +38,9 @@ def check_kinds(verb: str, values: Mapping[str, Any], defaults: Mapping[str, Any
             keys.
     """
     needed = [
-        key for key, value in read_conf_file(CONF / f"{verb}.yaml").values.items() if value == "???"
+        key
+        for key, value in read_conf_file(CONF / f"{verb}.yaml").values.items()
+        if value == "???" or (isinstance(value, str) and PATHS.fullmatch(key))
     ]
     for key, value in values.items():
         if value is None and key in needed:
