@@ -16,6 +16,7 @@ from fmsd.errors import InputError
 from fmsd.quoting import shell_override
 from fmsd.runs.configuration import first_difference
 from fmsd.runs.folder import Run
+from fmsd.runs.record import CompleteRecord
 
 WRITTEN_FOLDERS = ("checkpoints", "logs", "explanations", "predictions", "evaluations")
 """Folders of a run that verbs write into."""
@@ -33,17 +34,6 @@ def check_links(folder: Path) -> None:
             )
 
 
-def check_record(run: Run) -> None:
-    """Rejects a run whose `run.json` lacks the keys that every verb about a run needs."""
-    record = run.record()
-    kinds = {"seed": int, "manifests": dict}
-    if missing := [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]:
-        raise InputError(
-            f"{run.folder / 'run.json'} does not hold the {missing[0]} of a run",
-            "put it back, or train the run anew",
-        )
-
-
 def load_finished_run(
     config: DictConfig, verb: str, fixed: tuple[str, ...]
 ) -> tuple[Run, DictConfig]:
@@ -57,7 +47,7 @@ def load_finished_run(
     """
     run = Run(Path(absolute_path(config.run)))
     overrides = HydraConfig.get().overrides.task
-    check_record(run)
+    run.record(CompleteRecord)
     check_links(run.folder)
     if forbidden := [override for override in overrides if override.lstrip("+").startswith(fixed)]:
         raise InputError(

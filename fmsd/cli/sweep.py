@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from fmsd.cli.hydra_compat import values_by_key
 from fmsd.errors import InputError
 from fmsd.json_output import print_error
+from fmsd.json_records import read_record
 from fmsd.quoting import hydra_quote
 from fmsd.runs.folder import write_text
 
@@ -124,19 +125,10 @@ def read_contents(folder: Path) -> dict[str, list[str]]:
         InputError: `CONTENTS` cannot be read.
     """
     file = folder / CONTENTS
-    try:
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except (OSError, ValueError):
-        known = None
-    if not isinstance(known, dict) or not all(
-        isinstance(values, list) for values in known.values()
-    ):
-        raise InputError(
-            f"{file} is damaged",
-            "delete it (the jobs beside it stay, and are known again with "
-            f"hydra.sweep.dir={folder})",
-        )
-    return known
+    remedy = (
+        f"delete it (the jobs beside it stay, and are known again with hydra.sweep.dir={folder})"
+    )
+    return read_record(file, dict[str, list[str]], remedy) if file.is_file() else {}
 
 
 def find_matching_sweep(parent: Path, values: Mapping[str, Sequence[str]]) -> Path | None:

@@ -19,7 +19,7 @@ from fmsd.cli.build import (
 )
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path, check_outside, check_source, make_paths_absolute
-from fmsd.cli.loaded_runs import base_override, check_record, load_finished_run
+from fmsd.cli.loaded_runs import base_override, load_finished_run
 from fmsd.cli.merging import merge
 from fmsd.cli.run_loggers import trusted_loggers
 from fmsd.cli.training import train
@@ -28,6 +28,7 @@ from fmsd.errors import InputError
 from fmsd.package_files import CONF
 from fmsd.paths import expand_home
 from fmsd.runs.folder import EXPLANATIONS, Run
+from fmsd.runs.record import CompleteRecord
 
 
 def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
@@ -82,7 +83,7 @@ def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     from fmsd.tasks import fold as task
 
     run = Run(Path(absolute_path(config.run)))
-    check_record(run)
+    run.record(CompleteRecord)
     loaded = load_run_config(run.config, config.trust, built=("backbone",))
     backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
     task.fold(run, build(backbone), expand_home(config.out))

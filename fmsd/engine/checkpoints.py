@@ -146,8 +146,13 @@ def newest_checkpoint(folder: Path, input_digests: Mapping[str, str] | None = No
             known before the detector is built, see `Recovery`.
 
     Raises:
-        InputError: there are checkpoints, and none is good.
+        InputError: there are checkpoints, and none is good, or a folder in place of one.
     """
+    for name in (BEST, LAST, PREVIOUS):
+        if (folder / name).is_dir():
+            raise InputError(
+                f"{folder / name} is a folder, where a checkpoint is wanted", "move it away"
+            )
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
     foreign: list[InputError] = []
     for place, path in enumerate(found):

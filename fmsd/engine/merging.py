@@ -37,8 +37,9 @@ from fmsd.peft.experts import (
 )
 from fmsd.peft.parts import changed_parts
 from fmsd.runs.folder import Run
+from fmsd.runs.predictions import read_predictions
+from fmsd.runs.record import CompleteRecord
 from fmsd.state import write_state
-from fmsd.tables import read_parquet
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def read_inputs(
     base = {"name": arguments["name"], "backbone": arguments, "hash": base_hash}
     for path in experts:
         if path.is_dir():
-            Run(path).record()  # raises if the folder is no run
+            Run(path).record(CompleteRecord)  # raises if the folder is no run
     opened = open_experts(experts, weights, base_hash, empty)
     parts = changed_parts(empty, set.union(*(expert.changed_names for expert in opened)))
     labels = [expert.label for expert in opened]
@@ -273,7 +274,7 @@ def domain_table(
         for name, manifest in data.tests.items():
             file = expert.path / "predictions" / f"{name}.parquet"
             if tested.get(name, {}).get("digest") == manifest.digest() and file.is_file():
-                predictions = read_parquet(file)
+                predictions = read_predictions(file)
             else:
                 if not loaded:
                     load_tensors(model, ((part, expert.state[part]) for part in names))
@@ -281,7 +282,7 @@ def domain_table(
                 predictions = predict(trainer, Scorer(model), data.test_loader(name), manifest)
             tables.append(_auc_by_domain(predictions, data, expert.label))
     for name in data.tests:
-        predictions = read_parquet(run.folder / "predictions" / f"{name}.parquet")
+        predictions = read_predictions(run.folder / "predictions" / f"{name}.parquet")
         tables.append(_auc_by_domain(predictions, data, MERGED))
     return pl.concat(tables)
 

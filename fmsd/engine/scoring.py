@@ -26,7 +26,7 @@ from fmsd.metrics.table import compute_results
 from fmsd.metrics.threshold import best_thresholds
 from fmsd.models.detector import Detector
 from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run
-from fmsd.tables import read_parquet
+from fmsd.runs.predictions import read_predictions
 from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def choose_thresholds(run: Run, video_score: str) -> dict[str, float] | None:
         None where the run has no such predictions, as a merge.
     """
     path = run.folder / VALIDATION
-    return best_thresholds(read_parquet(path), video_score) if path.is_file() else None
+    return best_thresholds(read_predictions(path), video_score) if path.is_file() else None
 
 
 def score_with_corruptions(

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from fmsd.errors import InputError, reason
+from fmsd.json_records import Seed
 from fmsd.runs.folder import Run
 from fmsd.safe_yaml import parse_settings
 
@@ -31,6 +34,30 @@ TRAINING_KEYS = (
 
 PATH_KEYS = ("backbone.weights", "method.mask.file")
 """Keys among them that hold the path of a file."""
+
+
+class DataSettings(TypedDict, total=False):
+    """The keys of `data` that are read before anything is built of them."""
+
+    root: str | None
+    manifest: str | None
+    source: dict[str, Any]
+    roots: dict[Any, str | None]  # YAML reads the name 0 as a number
+    others: dict[Any, dict[str, Any]]
+
+
+class RunSettings(TypedDict, total=False):
+    """The keys of `config.yaml` that are read before anything is built of them."""
+
+    seed: Seed | None
+    backbone: dict[str, Any]
+    data: DataSettings | None
+    trainer: dict[str, Any] | None
+    merger: dict[str, Any]
+    logger: dict[str, Any] | None
+    experts: list[str]
+    choices: dict[str, Any]
+    overrides: list[str]
 
 
 def read_configuration(folder: Path) -> dict[str, Any]:

@@ -34,8 +34,10 @@ import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
+from fmsd.json_records import read_record
 from fmsd.metrics.table import escape_markdown, format_video_counts, markdown_table, pivot_datasets
 from fmsd.names import check_name
+from fmsd.runs.record import CompleteRecord, RunRecord
 from fmsd.tables import read_csv
 
 CHECKPOINTS = "checkpoints"
@@ -107,8 +109,11 @@ class Run:
             (self.folder / "results.csv").is_file() or self.record().get("stamps") == {}
         )
 
-    def record(self) -> dict[str, Any]:
+    def record(self, shape: type[RunRecord] = RunRecord) -> dict[str, Any]:
         """The content of `run.json`.
+
+        Args:
+            shape: the keys that it must have, and their kinds.
 
         Raises:
             InputError: the folder is not that of a trained run, or the file is damaged.
@@ -119,19 +124,11 @@ class Run:
                 f"{self.folder} is not the folder of a trained run (it has no run.json)",
                 "give the folder that training printed at its end",
             )
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:  # the latter for thousands of brackets
-            raise InputError(
-                f"{path} is no JSON ({reason(error)})", "put it back, or test the run again"
-            ) from error
-        if not isinstance(record, dict):
-            raise InputError(f"{path} is no JSON object", "put it back, or test the run again")
-        return record
+        return read_record(path, shape, "put it back, or make the run anew")
 
     def origin(self) -> dict[str, Any]:
         """The facts of the training that enter the protocol stamp of every later test."""
-        return self.record()["origin"]
+        return self.record(CompleteRecord)["origin"]
 
     def results(self) -> pl.DataFrame:
         """The tidy result table."""

@@ -161,10 +161,13 @@ def write_chosen_weights(session: Session) -> Chosen:
         The epoch and the step at which they were reached.
 
     Raises:
-        InputError: training ended before the first validation, so no weights were chosen.
+        InputError: their checkpoint is damaged or missing, or training ended before the first
+            validation.
     """
     setup = session.setup
-    chosen = load_chosen(session.learner, setup.choice.checkpoint)
+    chosen = load_chosen(
+        session.learner, setup.choice.checkpoint, setup.choice.best_value is not None
+    )
     about = describe_run(setup.request.config, setup.request.name, setup.plan.select)
     write_chosen(setup.run, session.adapted, session.base, about)
     return chosen
