@@ -94,7 +94,7 @@ def search_round(
                 return
             failed_at = failed_at or now
             failing.append(value)
-            error.add_note(f"the case: {value!r}\nFMSD_FUZZ_SEED={seed}")
+            error.add_note(f"the case: {repr(value)[:4000]}\nFMSD_FUZZ_SEED={seed}")
             found[place] = "".join(traceback.format_exception(error)[-14:])
             raise
 
@@ -115,5 +115,5 @@ def fault_place(error: BaseException) -> str:
     own = [step for step in steps if f"{os.sep}fmsd{os.sep}" in step.filename]
     step = (own or steps)[-1]
     if isinstance(error, AssertionError):  # of a judgement: its sentence tells faults apart
-        return f"{type(error).__name__} {str(error).splitlines()[-1][:60]}"
+        return f"{type(error).__name__} {str(error)[-60:]}"
     return f"{type(error).__name__} {step.filename}:{step.lineno}"
