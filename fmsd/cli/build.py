@@ -210,7 +210,7 @@ def data_factory(data: DictConfig) -> Callable[..., Any]:
     settings: Any = OmegaConf.to_container(data, resolve=True)
     loader = {key: settings[key] for key in LOADER_KEYS if key in settings}
     check_argument_types(DataModule, loader, "data")
-    check_range("data.workers", loader.get("workers"), null="the number that fits the machine")
+    check_range("data.workers", loader.get("workers"), null="one per core, at most 8")
     return functools.partial(DataModule, selection, **loader)
 
 
