@@ -92,7 +92,7 @@ def test_images() -> None:
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     """A short film in each container and codec that datasets use."""
-    folder, images = tmp_path_factory.mktemp("clips"), walk(4, size=(64, 48), side=40)
+    folder, images = tmp_path_factory.mktemp("clips"), walk(4, size=(64, 64), side=40)
     return [film(folder / name, images, codec).read_bytes() for name, codec in FILMS.items()]
 
 
