@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar on -q -c constraints.txt
 .DEFAULT_GOAL := help
-.PHONY: demo reproduce test test-all coverage test-lowest lint type docs bench dist clean help
+.PHONY: demo reproduce test test-all coverage test-lowest fuzz lint type docs bench dist clean help
 
 demo: .venv/installed ## Train FMSD, full fine-tuning and a probe on embedded data, and compare them
 	$(BIN)/python train.py -m experiments=demo hydra.sweep.dir=runs/demo-$(STAMP)
@@ -27,6 +27,10 @@ coverage: .venv/installed-dev ## Run every test and print the coverage (slower t
 test-lowest: .venv-lowest/installed ## Run the fast tests with the oldest dependencies allowed
 	.venv-lowest/bin/python -m pytest -n auto --dist worksteal -m "not slow"
 
+MINUTES ?= 30
+fuzz: .venv/installed-dev ## Run commands with random mutations of words and files for MINUTES
+	FMSD_FUZZ=$(MINUTES) $(BIN)/python -m pytest -s tests/fuzz
+
 lint: .venv/installed-dev ## Check style and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,7 +50,7 @@ dist: .venv/installed-dev ## Build the wheel and the source distribution into di
 	$(BIN)/python -m build
 
 clean: ## Remove the environment, caches and build products; runs stay
-	rm -rf .venv .venv-lowest dist site .pytest_cache .coverage .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-lowest dist site .pytest_cache .coverage .ruff_cache .import_linter_cache .hypothesis
 	rm -rf *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -6,7 +6,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  what is imported below cannot be 
     version = "%d.%d" % sys.version_info[:2]  # noqa: UP031  older ones know no f-strings
     sys.exit("fmsd: Python 3.11 or later is needed; this is Python " + version + ".")
 
-from fmsd.cli.main import main
+from fmsd.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

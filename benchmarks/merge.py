@@ -262,7 +262,8 @@ def peering(folder: Path, peer: Peer) -> float:
     config.write_text(
         json.dumps(
             {"merge_method": peer.method, "base_model": base, "models": models, "dtype": "float32"}
-        )
+        ),
+        encoding="utf-8",
     )  # JSON is YAML
     start = time.perf_counter()
     command([str(config), str(folder / "out")], standalone_mode=False)
@@ -308,12 +309,12 @@ def run(name: str, folder: Path, small: bool) -> Result:
     ]
     peak = 0
     with (
-        tempfile.TemporaryFile("w+") as errors,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
         subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
+            encoding="utf-8",
             env=os.environ | {"TMPDIR": str(folder)},
         ) as process,
     ):
@@ -335,7 +336,7 @@ def run(name: str, folder: Path, small: bool) -> Result:
 def held(process: int) -> int:
     """Bytes that belong to a process alone; see above. 0 where the system does not tell."""
     try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return sum(

@@ -189,7 +189,7 @@ def peak(name: str) -> int:
     before = resident("VmRSS")
     step = step_of(name)
     ctypes.CDLL(None).malloc_trim(0)  # what decomposing has freed goes back to the system
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     for _ in range(2):
         step()
     return resident("VmHWM") - before
@@ -199,7 +199,7 @@ def resident(field: str) -> int:
     """Bytes of this process in memory now (VmRSS) or at most (VmHWM)."""
     line = next(
         line
-        for line in Path("/proc/self/status").read_text().splitlines()
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         if line.startswith(field)
     )
     return int(line.split()[1]) * 1024
@@ -215,7 +215,7 @@ def peaks() -> dict[str, int]:
     place = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
     commands = {name: [sys.executable, __file__, "--memory", name] for name in MEASURED}
     return {
-        name: int(subprocess.check_output(command, env=place, text=True).split()[-1])
+        name: int(subprocess.check_output(command, env=place, encoding="utf-8").split()[-1])
         for name, command in commands.items()
     }
 

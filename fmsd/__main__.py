@@ -8,7 +8,7 @@ from pathlib import Path
 if not sys.flags.safe_path and Path(sys.path[0]).resolve() != Path(__file__).resolve().parents[1]:
     del sys.path[0]
 
-from fmsd.cli.main import main
+from fmsd.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fmsd.errors import InputError
+from fmsd.redaction import redact_message
 
 FORMAT = 1
 """The version of the document: it grows by one where a key is renamed, removed or redefined."""
@@ -55,9 +56,10 @@ class Document:
         if self.error is not None:
             return
         if isinstance(error, InputError):
-            self.error, self.remedy = error.message, error.remedy
+            self.error, self.remedy = redact_message(error.message), redact_message(error.remedy)
         else:
-            self.error = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+            text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+            self.error = redact_message(text)
 
     def plain(self) -> dict[str, Any]:
         """The document as JSON has it: numbers that are not finite are null, paths are text."""
@@ -89,7 +91,7 @@ def print_error(error: InputError | str) -> None:
     """Prints what ended a command to stderr."""
     if (document := open_document()) is not None:
         document.add_error(error)
-    print(f"fmsd: {error}", file=sys.stderr)
+    print(redact_message(f"fmsd: {error}"), file=sys.stderr)
 
 
 def code_of_exit(end: SystemExit) -> int:

@@ -1,10 +1,14 @@
-"""Translates errors that the machine causes: folders, shared memory, open files, processes."""
+"""Translates errors that the machine causes: disks, memory, open files, processes."""
 
 import errno
 import re
+import tempfile
 import traceback
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fmsd.atomic import BROKEN, NO_ROOM, refused_write
 from fmsd.cache import cache_folder
 from fmsd.errors import InputError, error_chain
 
@@ -12,7 +16,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 SHARED_MEMORY_SIGNS = (
     r"killed by signal: Bus error",
-    r"unable to \w+ (?:\d+ bytes )?(?:from |to )?(?:shared memory object|file) </torch_",
+    r"unable to [^<]* </torch_",
     r"torch_shm_manager",
 )
 """Texts of torch's errors about shared memory: RuntimeErrors without a number and a file."""
@@ -23,13 +27,36 @@ KILLED = (
 """Text of torch's error about a loader process that was killed: a RuntimeError like any other."""
 
 
-def machine_error(error: BaseException) -> InputError | None:
-    """The input error for an error that the machine causes; None for any other error."""
+NO_MEMORY = r"out of memory|can't allocate memory|Unable to allocate"
+"""Texts of the errors of torch, on every device, and numpy: RuntimeErrors and MemoryErrors."""
+
+
+REMEDIES = {
+    **dict.fromkeys(NO_ROOM, "make room, or "),
+    errno.EFBIG: "raise the limit with `ulimit -f unlimited`, or ",
+    **dict.fromkeys(BROKEN, "see to its disk or mount, or "),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "see to its permissions, or "),
+    errno.EROFS: "",
+    errno.ENAMETOOLONG: "shorten its name, or ",
+    errno.ELOOP: "remove the link that leads back to itself, or ",
+}
+"""What to do about an error of a file besides choosing another place."""
+
+
+def machine_error(error: BaseException, outputs: Sequence[Path] = ()) -> InputError | None:
+    """The input error for an error that the machine causes; None for any other error.
+
+    Args:
+        outputs: files and folders that the command writes. One of them is named where a full disk
+            is all that an error says.
+    """
     for cause in error_chain(error):
         if isinstance(cause, InputError):
             return None
         refusal = shared_memory_error(cause) or (
-            _os_refusal(cause) if isinstance(cause, OSError) else _text_refusal(str(cause))
+            _os_refusal(cause, outputs)
+            if isinstance(cause, OSError)
+            else _memory_refusal(cause) or _text_refusal(str(cause))
         )
         if refusal:
             return refusal
@@ -43,7 +70,8 @@ def shared_memory_error(error: BaseException) -> InputError | None:
     elif error.filename is None:  # a semaphore's error names no file
         frames = traceback.extract_tb(error.__traceback__)
         files = {Path(frame.filename).parts[-2:] for frame in frames}
-        concerned = ("multiprocessing", "synchronize.py") in files
+        semaphore = ("multiprocessing", "synchronize.py") in files
+        concerned = semaphore and error.errno != errno.ENOMEM
     else:
         concerned = isinstance(error.filename, str) and Path(error.filename).is_relative_to(
             SHARED_MEMORY
@@ -58,10 +86,30 @@ def shared_memory_error(error: BaseException) -> InputError | None:
     )
 
 
-def _os_refusal(error: OSError) -> InputError | None:
+def _os_refusal(error: OSError, outputs: Sequence[Path]) -> InputError | None:
     """The input error for an error number of the system; None for any other number."""
     file = Path(error.filename).absolute() if isinstance(error.filename, str) else None
-    if error.errno == errno.EMFILE:
+    if refusal := _process_refusal(error, file):
+        return refusal
+    if file is None and error.errno in NO_ROOM:
+        file = full_place(outputs)
+    if file is None and error.errno in NO_ROOM:
+        places = ", ".join(map(str, _written_places(outputs)))
+        return InputError(
+            f"A file cannot be written ({error.strerror})", f"make room in one of {places}"
+        )
+    if file is None or error.errno not in REMEDIES:
+        return None
+    written = error.errno in (*NO_ROOM, errno.EROFS)
+    return InputError(
+        f"{file} cannot be {'written' if written else 'opened or written'} ({error.strerror})",
+        REMEDIES[error.errno] + _other_place(file),
+    )
+
+
+def _process_refusal(error: OSError, file: Path | None) -> InputError | None:
+    """The input error for a limit of this process or its user; None for any other error."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
         return InputError(
             f"This process may not open more files{_limit('NOFILE', 'n')}",
             "raise the limit with `ulimit -n 4096`, or give fewer data.workers",
@@ -71,17 +119,35 @@ def _os_refusal(error: OSError) -> InputError | None:
             f"No further process can be started{_limit('NPROC', 'u')}",
             "raise the limit with `ulimit -u`, or set data.workers=0",
         )
-    remedy = {
-        errno.ENOSPC: "make room, or ",
-        errno.EDQUOT: "make room, or ",
-        errno.EROFS: "",
-        errno.EACCES: "see to its permissions, or ",
-        errno.EPERM: "see to its permissions, or ",
-    }.get(error.errno or 0)
-    if file is None or remedy is None:
-        return None
-    action = "opened or written" if error.errno in (errno.EACCES, errno.EPERM) else "written"
-    return InputError(f"{file} cannot be {action} ({error.strerror})", remedy + _other_place(file))
+    if "No usable temporary directory" in str(error):
+        return InputError(
+            "There is no folder for temporary files that can be written",
+            "set TMPDIR to one, or make room in /tmp",
+        )
+    return _memory_refusal(error) if error.errno == errno.ENOMEM else None
+
+
+def full_place(outputs: Sequence[Path]) -> Path | None:
+    """The first place among those that a command writes to whose disk takes no more."""
+    for place in _written_places(outputs):
+        folder = next(folder for folder in (place, *place.parents) if folder.is_dir())
+        attempt = folder / f".{uuid.uuid4().hex}.partial"
+        try:
+            if refused_write(attempt) in NO_ROOM:
+                return place
+        finally:
+            attempt.unlink(missing_ok=True)
+    return None
+
+
+def _written_places(outputs: Sequence[Path]) -> Iterator[Path]:
+    """Outputs, the folder of temporary files and the cache, as absolute paths."""
+    yield from (path.absolute() for path in outputs)
+    try:
+        yield Path(tempfile.gettempdir()).absolute()
+        yield cache_folder().absolute()
+    except (OSError, InputError):
+        return
 
 
 def _other_place(file: Path) -> str:
@@ -94,6 +160,22 @@ def _other_place(file: Path) -> str:
     return (
         "choose a folder that can be written with hydra.run.dir=PATH (hydra.sweep.dir=PATH in "
         "a sweep), or out=PATH where the verb takes it"
+    )
+
+
+def _memory_refusal(error: BaseException) -> InputError | None:
+    """The input error for memory that does not suffice; None for any other error."""
+    number = error.errno if isinstance(error, OSError) else None
+    if (
+        not isinstance(error, MemoryError)
+        and number != errno.ENOMEM
+        and not re.search(NO_MEMORY, str(error))
+    ):
+        return None
+    return InputError(
+        f"The memory does not suffice{_limit('AS', 'v')}",
+        "give a smaller data.batch_size (with learner.accumulate for the same step) or fewer "
+        "data.workers, or more memory",
     )
 
 

@@ -23,6 +23,10 @@ class Fault(NamedTuple):
     what: str
     remedy: str
 
+    def remedy_or(self, other: str) -> str:
+        """Its remedy, or another one in place of a mere `AGAIN`."""
+        return other if self.remedy == AGAIN else self.remedy
+
 
 POINTER = Fault(
     "is a Git LFS pointer, a few lines of text that stand for the file",

@@ -203,6 +203,33 @@ def check_values(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source:
             )
 
 
+def check_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
+    """Checks that weights hold neither NaN nor infinity, which would make every score one.
+
+    A sum shows it in one pass without a copy; only where that is not finite are all values looked
+    at, as finite ones may add up to infinity.
+
+    Args:
+        tensors: names and tensors, which are read one at a time.
+        source: the file, for the message.
+
+    Raises:
+        InputError: a tensor does; it is named.
+    """
+    for name, tensor in tensors:
+        if not tensor.is_floating_point():
+            continue
+        values = tensor.float() if tensor.itemsize == 1 else tensor  # torch adds up no such floats
+        if values.sum(dtype=torch.float32).isfinite():
+            continue
+        odd = int((~values.isfinite()).sum())
+        if odd:
+            raise InputError(
+                f"The weights {source} hold {odd:,} values of {name} that are NaN or infinite",
+                "give weights of a training that did not diverge, or copy the file again",
+            )
+
+
 def write_state(
     path: Path,
     layout: Mapping[str, tuple[torch.Size, torch.dtype]],

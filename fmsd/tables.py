@@ -1,4 +1,4 @@
-"""Reading tables from exactly the given path.
+"""Reading tables from exactly the given path, checked to have the columns that they should.
 
 Polars itself expands `*`, `?`, `[...]` and `~` in a path, which are ordinary characters in names of
 files.
@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from polars.exceptions import ComputeError, PanicException, PolarsError
+
+from fmsd.errors import InputError, reason
+from fmsd.magic_numbers import recognise
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -22,7 +26,57 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pl.DataFra
         OSError: the file is missing or cannot be read.
     """
     with path.open("rb") as file:
-        return pl.read_parquet(file, columns=None if columns is None else list(columns))
+        try:
+            return pl.read_parquet(file, columns=None if columns is None else list(columns))
+        except PanicException as error:  # of polars, about damaged bytes; it is no Exception
+            raise ComputeError(reason(RuntimeError(str(error)))) from error
+
+
+def read_table(path: Path, schema: pl.Schema, remedy: str, complete: bool = True) -> pl.DataFrame:
+    """Reads a parquet file that must have certain columns.
+
+    Args:
+        schema: the columns and their types. Whole numbers of another size are converted; floats
+            keep their precision.
+        remedy: what to do about a file that does not have them.
+        complete: refuse a column that lacks a value.
+
+    Returns:
+        The columns of the schema first, and further ones behind them.
+
+    Raises:
+        InputError: it does not; the message names the file, the column and what is wrong with it.
+    """
+    try:
+        table = read_parquet(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})", remedy) from error
+    except PolarsError as error:
+        fault = recognise(path)
+        if fault is not None:
+            raise InputError(
+                f"{path} cannot be read: it {fault.what}", fault.remedy_or(remedy)
+            ) from error
+        raise InputError(f"{path} is no parquet file ({reason(error)})", remedy) from error
+    if missing := [name for name in schema if name not in table.columns]:
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}", remedy)
+    for name, kind in schema.items():
+        found = table.schema[name]
+        if not (
+            found == kind
+            or (found.is_integer() and kind.is_integer())
+            or (found.is_float() and kind.is_float())
+        ):
+            raise InputError(
+                f"{path} is damaged: its column {name!r} holds {found} instead of {kind}", remedy
+            )
+        if complete and table[name].null_count():
+            raise InputError(f"{path} is damaged: its column {name!r} lacks values", remedy)
+    whole = {name: kind for name, kind in schema.items() if kind.is_integer()}
+    try:
+        return table.cast(pl.Schema(whole)).select(*schema, pl.exclude(*schema))
+    except PolarsError as error:
+        raise InputError(f"{path} is damaged: {reason(error)}", remedy) from error
 
 
 def read_csv(path: Path, **options: Any) -> pl.DataFrame:

@@ -7,10 +7,7 @@ operators that torchvision's import refers to are declared without an implementa
 nothing is changed.
 """
 
-import importlib.abc
-import importlib.util
 import sys
-from pathlib import Path
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -19,7 +16,7 @@ _SCHEMAS = (
 _declared: list[object] = []  # operators live as long as their torch.library.Library
 
 
-class _BeforeTorchvision(importlib.abc.MetaPathFinder):
+class _BeforeTorchvision:
     """Declares the operators when torchvision is first imported, and finds no module itself."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
@@ -39,7 +36,11 @@ def declare_before_import() -> None:
 
 def declare_operators() -> None:
     """Declares torchvision's operators if its compiled library cannot be loaded."""
-    import torch  # noqa: PLC0415  loaded by whoever imports torchvision
+    # loaded by whoever imports torchvision; `import fmsd` is to be fast
+    import importlib.util  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    import torch  # noqa: PLC0415
 
     spec = importlib.util.find_spec("torchvision")
     if _declared or spec is None or spec.origin is None:

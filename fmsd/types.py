@@ -20,16 +20,24 @@ class Frames(NamedTuple):
         label: 0 real, 1 fake.
         domain: domain id, or `PADDING`.
         row: row number in the manifest.
+        content: the digest of the stored bytes, see `fmsd.data.content.content_digest`, as a signed
+            integer.
     """
 
     image: UInt8[Tensor, "batch 3 height width"]
     label: Int[Tensor, " batch"]
     domain: Int[Tensor, " batch"]
     row: Int[Tensor, " batch"]
+    content: Int[Tensor, " batch"]
 
 
 class Predictions(NamedTuple):
-    """One logit for each manifest row; sigmoid(logit) is the probability of fake."""
+    """One logit for each manifest row; sigmoid(logit) is the probability of fake.
+
+    Args:
+        content: the digest of the frame's stored bytes, see `Frames`.
+    """
 
     row: Int[Tensor, " frames"]
     logit: Float[Tensor, " frames"]
+    content: Int[Tensor, " frames"]

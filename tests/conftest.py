@@ -15,8 +15,15 @@ from tests.surroundings import hide_plugins, hide_variables, python_path
 
 hide_variables()
 hide_plugins()
+FUZZING = "FMSD_FUZZ" in os.environ
+"""Whether the fuzzer runs: it meets the package as users do, whose calls are not checked."""
+
+collect_ignore = [] if FUZZING else ["fuzz"]
+
 install_import_hook(
-    [
+    []
+    if FUZZING
+    else [
         "fmsd.data",
         "fmsd.engine",
         "fmsd.linalg",
@@ -144,11 +151,14 @@ def grow_tree(
     splits: tuple[str, ...] = ("train", "val", "test"),
     domains: tuple[str, ...] = ("real", "swap"),
     videos: int = 2,
+    seed: int = 0,
 ) -> Path:
     """`root/SPLIT/DOMAIN/VIDEO/0.png`, two frames a video; video folders have the same names in
     every domain.
+
+    Args:
+        seed: of the first image; the next ones have the next seeds.
     """
-    seed = 0
     for split in splits:
         for domain in domains:
             for video in range(videos):

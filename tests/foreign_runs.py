@@ -25,7 +25,7 @@ def foreign_config() -> dict[str, Any]:
     found = settings(
         "train", "data=folder", "data.root=/nowhere", "backbone=demo_vit", "trainer=smoke"
     )
-    found["choices"] = {"method": "fmsd", "data": "folder"}
+    found["choices"], found["overrides"] = {"method": "fmsd", "data": "folder"}, []
     return {key: value for key, value in found.items() if key not in ("resume", "trust")}
 
 
@@ -64,11 +64,24 @@ def write(marker: Path) -> dict[str, Any]:
 Attack = Callable[[dict[str, Any], Path], None]
 
 
+RECORD: dict[str, Any] = {
+    "seed": 0,
+    "selection": "iid",
+    "origin": {"selection": "iid", "augment": "light", "train": {}, "left_out": None},
+    "epoch": 0,
+    "trainable": 1,
+    "parameters": 1,
+    "seconds": 1.0,
+    "manifests": {"test": {}},
+}
+"""The least that a `run.json` holds."""
+
+
 def folder(place: Path, config: dict[str, Any], finished: bool = True) -> Path:
     place.mkdir(parents=True)
     (place / "config.yaml").write_text(yaml.safe_dump(config))
     if finished:
-        (place / "run.json").write_text(json.dumps({"seed": 0, "manifests": {}}))
+        (place / "run.json").write_text(json.dumps(RECORD))
     return place
 
 

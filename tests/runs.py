@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from fmsd.data.manifest import Manifest
 from fmsd.metrics.table import LEVELS, compute_results
 from fmsd.runs.folder import Run
+
+CORRUPTIONS = {"jpeg": (1, 3, 5), "blur": (1, 3, 5)}
 
 FORGERIES = {"ff": ("swap", "puppet"), "celeb": ("synthesis",), "dfdc": ("swap", "morph")}
 
@@ -52,15 +55,16 @@ def frames(dataset: str, inverted: Sequence[str], seed: int, shift: float = 1.0)
     return pl.DataFrame(rows, schema=columns, orient="row").cast({"logit": pl.Float32})
 
 
-def stamped(datasets: Sequence[str], **facts: Any) -> dict[str, dict[str, Any]]:
+def stamped(tests: Mapping[str, pl.DataFrame], **facts: Any) -> dict[str, dict[str, Any]]:
     """The facts of tests by their stamp."""
     found = {}
-    for dataset in datasets:
+    for dataset, predictions in tests.items():
+        digest = Manifest(predictions, Path()).digest()
         for level in LEVELS:
             own = {
                 "level": level,
                 "dataset": dataset,
-                "manifest": f"digest-of-{dataset}",
+                "manifest": digest,
                 "protocol": "fmsd",
                 "sampling": "uniform",
                 "naming": "id",
@@ -82,7 +86,7 @@ def written(
     """Writes what a test leaves in a folder."""
     for dataset, predictions in tests.items():
         run.write_predictions(dataset, predictions)
-    stamps = stamped(list(tests), **facts)
+    stamps = stamped(tests, **facts)
     keys = pl.DataFrame(
         [(own["dataset"], own["level"], stamp) for stamp, own in stamps.items()],
         schema=["dataset", "level", "stamp"],
@@ -109,6 +113,12 @@ def written(
         }
         | record
     )
+    return run
+
+
+def sealed(run: Run) -> Run:
+    """A run that was written by hand, as one whose record has the digests of its files."""
+    run.finish(run.record())
     return run
 
 
@@ -184,30 +194,42 @@ def evaluation(
     dataset: str,
     seed: int,
     when: int,
-    corruptions: bool = False,
+    corruptions: Mapping[str, Sequence[int]] | None = None,
+    keep: Callable[[pl.DataFrame], pl.DataFrame] = lambda table: table,
     **facts: Any,
 ) -> Run:
-    """A later test of a run."""
+    """A later test of a run, also under the severities of some corruptions.
+
+    Args:
+        keep: selects the frames that were tested on.
+    """
     record = json.loads((run / "run.json").read_text())
+    tests = {dataset: keep(frames(dataset, (), seed))}
+    time = datetime.fromtimestamp(when, UTC).isoformat()
     found = written(
         Run(run / "evaluations" / name),
-        {dataset: frames(dataset, (), seed)},
+        tests,
         facts,
-        record | {"run": str(run), "stamps": {}},
+        record | {"run": str(run), "time": time, "stamps": stamped(tests, **facts)},
     )
-    record["stamps"] = stamped([dataset], **facts)
-    time = datetime.fromtimestamp(when, UTC).isoformat()
-    found.write_record(record | {"run": str(run), "time": time})
     if corruptions:
-        clean = found.results().with_columns(corruption=pl.lit("none"), severity=pl.lit(0))
-        worse = [
-            clean.with_columns(
-                value=pl.col("value") - 0.05 * severity,
-                corruption=pl.lit(corruption),
-                severity=pl.lit(severity),
-            )
-            for corruption in ("jpeg", "blur")
-            for severity in (1, 3, 5)
-        ]
-        found.write("corruptions.csv", pl.concat([clean, *worse]).write_csv())
+        clean = found.results()
+        stamps = clean.select("level", "stamp").unique()
+        parts = [clean.with_columns(corruption=pl.lit("none"), severity=pl.lit(0))]
+        for corruption, severities in corruptions.items():
+            for severity in severities:
+                predictions = keep(corrupted_frames(dataset, seed, severity))
+                found.write_predictions(f"{corruption}_{severity}/{dataset}", predictions)
+                table = compute_results(predictions, str(record["selection"]))
+                parts.append(
+                    table.join(stamps, on="level", maintain_order="left").with_columns(
+                        corruption=pl.lit(corruption), severity=pl.lit(severity)
+                    )
+                )
+        found.write("corruptions.csv", pl.concat(parts).write_csv())
     return found
+
+
+def corrupted_frames(dataset: str, seed: int, severity: int) -> pl.DataFrame:
+    """Scored frames of a dataset under a corruption: the classes lie closer together."""
+    return frames(dataset, (), seed, shift=1 - 0.15 * severity)

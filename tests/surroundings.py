@@ -10,7 +10,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-KEPT = ("FMSD_TEST_DATA", "FMSD_TEST_DIST")
+KEPT = (
+    "FMSD_TEST_DATA",
+    "FMSD_TEST_DIST",
+    "FMSD_TEST_SIGNALS",
+    "FMSD_FUZZ",
+    "FMSD_FUZZ_SEED",
+)
 """The variables that are for the tests."""
 
 GROUPS = ("fmsd.plugins", "fmsd.layers")

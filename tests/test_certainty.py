@@ -19,7 +19,7 @@ from fmsd.report.summary import UNSEEN
 from fmsd.report.tables import CHANCE, LOWER_IS_BETTER, results_table
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
-from tests.runs import evaluation, finished, frames, lines, written
+from tests.runs import CORRUPTIONS, evaluation, finished, frames, lines, written
 
 INTERVAL = re.compile(r"\[[-+]?\d\.\d{3}, [-+]?\d\.\d{3}\]")
 CHANCES = re.compile(r"\bp (=|<|&lt;|\$<\$) \d")
@@ -43,18 +43,16 @@ def methods(folder: Path, real: int, fake: int) -> Path:
     for method, shift, inverted in (("good", 3.0, ()), ("bad", 1.0, ("synthesis",))):
         own = few(frames("celeb", inverted, 1, shift), real, fake)
         run_on(folder / method, {"celeb": own}, f"method={method}")
-    evaluation_of_corruptions(folder / "good")
-    return folder
-
-
-def evaluation_of_corruptions(run: Path) -> None:
-    """An evaluation of a run under corruptions, on the videos that it was tested on."""
-    found = evaluation(run, "stress", "celeb", 3, 5_000, corruptions=True)
-    sizes = Run(run).results().select("n_videos", "n_real_videos").row(0)
-    table = pl.read_csv(found.folder / "corruptions.csv")
-    table.with_columns(n_videos=pl.lit(sizes[0]), n_real_videos=pl.lit(sizes[1])).write_csv(
-        found.folder / "corruptions.csv"
+    evaluation(
+        folder / "good",
+        "stress",
+        "celeb",
+        3,
+        5_000,
+        corruptions=CORRUPTIONS,
+        keep=lambda table: few(table, real, fake),
     )
+    return folder
 
 
 def outputs(

@@ -162,13 +162,17 @@ def test_choices_that_are_no_known_names_are_skipped_with_a_sentence(
 
 @pytest.mark.parametrize(
     "record",
-    [{"choices": 3}, {"manifests": [1]}, {"manifests": {"test": 3}}, {"origin": {"train": [1]}},
-     {"merged": 3}],
-)  # fmt: skip
-def test_records_of_another_form_cite_as_far_as_they_go(
-    record: dict[str, Any], tmp_path: Path
-) -> None:
+    [{"choices": 3}, {"manifests": [1]}, {"manifests": {"test": 3}}, {"merged": 3}],
+    ids=str,
+)
+def test_a_damaged_record_is_named(record: dict[str, Any], tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", **record)
+    with pytest.raises(InputError, match=rf"run\.json is damaged: '{next(iter(record))}"):
+        cite(run.folder, None)
+
+
+def test_a_record_of_another_form_cites_as_far_as_it_goes(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", origin={"train": [1]})
     assert "@misc{fmsd," in cite(run.folder, None)
 
 

@@ -426,7 +426,7 @@ def test_a_folder_that_cannot_be_made_is_named_with_another_way(
     assert main(["train", f"hydra.run.dir={tmp_path / 'file' / 'run'}"]) == 2
     assert "lies below a file, where a folder is wanted" in capsys.readouterr().err
     assert main(["train", f"hydra.run.dir={tmp_path / ('x' * 300)}"]) == 2
-    assert "has a name that is too long for the file system" in capsys.readouterr().err
+    assert "(File name too long); shorten its name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

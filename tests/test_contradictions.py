@@ -160,7 +160,7 @@ def test_a_damaged_record_of_crops_is_named(tmp_path: Path, change: dict[str, ob
         del frame["index"]
     written(tmp_path / "d" / "real" / "a" / "video.json", json.dumps(record))
     with pytest.raises(
-        InputError, match=r"video\.json is damaged \(.*delete its folder and run fmsd extract again"
+        InputError, match=r"video\.json is damaged: .*delete its folder and run fmsd extract again"
     ):
         list(extracted.scan(tmp_path))
 
@@ -193,21 +193,25 @@ def test_a_pack_whose_table_of_places_is_wrong_is_refused(tmp_path: Path) -> Non
     manifest = from_entries(frames, tmp_path)
     written(tmp_path / "pack.json", json.dumps({"crops": None}))
     places = pl.DataFrame(
-        {"path": ["a.png", "b.png"], "tar": "0.tar", "offset": [0, 512], "size": [10, 10]}
+        {"path": ["a.png", "b.png"], "tar": "0.tar", "offset": [512, 2560], "size": [10, 10]}
     )
     places.write_parquet(tmp_path / "pack.parquet")
-    assert manifest.files() == [f"{tmp_path}/0.tar#0+10", f"{tmp_path}/0.tar#512+10"]
+    assert manifest.files() == [f"{tmp_path}/0.tar#512+10", f"{tmp_path}/0.tar#2560+10"]
     wrong = {
         "a path is there twice": pl.concat([places, places.head(1)]),
-        "a place is negative": places.with_columns(offset=pl.lit(-1, pl.Int64)),
-        "is no table of a pack": places.drop("size"),
+        "the place of a.png .*as frames do in a tar": places.with_columns(size=-places["size"]),
+        "the place of b.png does not follow": places.with_columns(offset=512),
+        "the place of b.png": places.with_columns(offset=pl.Series([512, 2561])),
+        "lacks the columns size": places.drop("size"),
+        "'offset' holds String": places.with_columns(offset=pl.lit("512")),
+        "'size' lacks values": places.with_columns(size=pl.Series([10, None])),
     }
     for told, table_ in wrong.items():
         table_.write_parquet(tmp_path / "pack.parquet")
         with pytest.raises(InputError, match=told):
             manifest.files()
     (tmp_path / "pack.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match="is no table of a pack"):
+    with pytest.raises(InputError, match="is no parquet file"):
         manifest.files()
 
 

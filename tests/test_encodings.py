@@ -7,8 +7,9 @@ import pytest
 
 import fmsd
 
-PACKAGE = Path(fmsd.__file__).parent
-FILES = sorted(PACKAGE.rglob("*.py"))
+ROOT = Path(fmsd.__file__).parents[1]
+FOLDERS = ("fmsd", "benchmarks", "docs", "experiments")
+FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 PLACES = {
     "read_text": 0,
@@ -19,6 +20,8 @@ PLACES = {
     "TextIOWrapper": 1,
 }
 """Where the encoding stands among a call's arguments; of the builtin `open` it is one further."""
+
+PROCESSES = ("run", "Popen", "check_output", "call", "check_call")
 
 
 def unsaid(source: str) -> list[int]:
@@ -33,7 +36,11 @@ def unsaid(source: str) -> list[int]:
 def _is_unsaid(call: ast.Call) -> bool:
     function, keywords = call.func, {keyword.arg: keyword.value for keyword in call.keywords}
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-    if name not in PLACES or "encoding" in keywords:
+    if "encoding" in keywords:
+        return False
+    if "text" in keywords or "universal_newlines" in keywords:  # of a process
+        return name in PROCESSES
+    if name not in PLACES:
         return False
     owner = function.value if isinstance(function, ast.Attribute) else None
     if (
@@ -50,7 +57,7 @@ def _is_unsaid(call: ast.Call) -> bool:
     return len(call.args) <= PLACES[name]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_text_file_is_opened_with_its_encoding(path: Path) -> None:
     assert unsaid(path.read_text(encoding="utf-8")) == []
 
@@ -74,6 +81,9 @@ def test_every_text_file_is_opened_with_its_encoding(path: Path) -> None:
         ("Image.open(name)", True),
         ("TemporaryFile()", True),
         ("TemporaryFile('w+')", False),
+        ("subprocess.run(command, text=True)", False),
+        ("subprocess.run(command, encoding='utf-8')", True),
+        ("subprocess.run(command)", True),
     ],
 )
 def test_the_check_knows_one_from_the_other(call: str, fine: bool) -> None:

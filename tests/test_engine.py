@@ -331,7 +331,7 @@ def test_validation_metrics_are_those_of_the_whole_split(tree: Path, tmp_path: P
     worker = trainer(tmp_path, callbacks=[ValidationMetrics(data)])
     worker.validate(model, dataloaders=data.val_dataloader(), verbose=False)
     batches = trainer(tmp_path).predict(Scorer(model.detector), dataloaders=data.val_dataloader())
-    table = with_logits(data.splits.validation, gather_predictions(batches))  # pyright: ignore
+    table = with_logits(data.splits.validation, gather_predictions(batches), "32-true")  # pyright: ignore
     means = table.group_by("video", maintain_order=True).agg(
         pl.col("label").first(),
         (1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp())).mean().alias("score"),
@@ -351,11 +351,14 @@ def test_scores_that_are_no_numbers_stop_the_run(tree: Path, tmp_path: Path) -> 
 
 def test_gather_orders_rows_and_drops_repeats() -> None:
     parts = [
-        Predictions(torch.tensor([3, 1]), torch.tensor([0.3, 0.1])),
-        Predictions(torch.tensor([2, 1, 0]), torch.tensor([0.2, 0.1, 0.0])),
+        Predictions(torch.tensor([3, 1]), torch.tensor([0.3, 0.1]), torch.tensor([-3, -1])),
+        Predictions(
+            torch.tensor([2, 1, 0]), torch.tensor([0.2, 0.1, 0.0]), torch.tensor([-2, -1, 0])
+        ),
     ]
-    row, logit = gather_predictions(parts)
+    row, logit, content = gather_predictions(parts)
     assert row.tolist() == [0, 1, 2, 3]
+    assert content.tolist() == [0, -1, -2, -3]
     torch.testing.assert_close(logit, torch.tensor([0.0, 0.1, 0.2, 0.3]))
 
 

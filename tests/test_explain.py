@@ -24,6 +24,7 @@ from fmsd.models.detector import Detector, detector
 from fmsd.models.features import features_and_logits
 from fmsd.peft.inject import fold_layers
 from tests.conftest import METHODS, grow_tree, tiny_vit
+from tests.foreign_runs import RECORD
 
 PLAIN: dict[str, tuple[int, dict[str, Any]]] = {
     "vit_tiny_patch16_224": (64, {"img_size": 64}),
@@ -640,6 +641,6 @@ def test_a_merge_of_files_needs_data(
     (tmp_path / "config.yaml").write_text(
         (run / "config.yaml").read_text().partition("data:\n")[0] + "data: null\ntrainer: null\n"
     )
-    (tmp_path / "run.json").write_text(json.dumps({"seed": 0, "manifests": {}}))
+    (tmp_path / "run.json").write_text(json.dumps(RECORD))
     assert main(["explain", f"run={tmp_path}"]) == 2
     assert "give data=NAME" in capsys.readouterr().err

@@ -20,7 +20,9 @@ from PIL import Image
 from fmsd.cli.main import main
 from fmsd.console import progress
 from fmsd.data.description import describe_datasets
+from fmsd.data.extraction import opening
 from fmsd.data.extraction.faces import Face, YuNet
+from fmsd.data.extraction.opening import open_video
 from fmsd.data.extraction.output import claim_work_folder
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.data.loading.image import read_image
@@ -122,6 +124,46 @@ def test_the_extraction_is_part_of_a_run_s_record_also_when_it_was_packed(tmp_pa
     assert list_frames(data(packed)).digest() == list_frames(data(out)).digest()
 
 
+def rename_codec(path: Path) -> None:
+    """Gives the codec of an MP4 file a name that nobody knows."""
+    data = path.read_bytes()
+    place = data.rindex(b"avc1")
+    path.write_bytes(data[:place] + b"zzzz" + data[place + 4 :])
+
+
+def test_a_video_of_an_unknown_codec_is_named_and_the_others_are_extracted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tree(tmp_path / "videos", videos=1), tmp_path / "crops"
+    odd = root / "test" / "real" / "test0.mp4"
+    rename_codec(odd)
+    said = f"The video {odd} has a codec that FFmpeg does not know"
+    with pytest.raises(InputError) as refusal, open_video(odd):
+        pass
+    assert said in str(refusal.value)
+    assert main(command(root, out, "frames=2", "size=64")) == 1
+    assert "1 videos could not be read" in capsys.readouterr().out
+    assert said in next(out.glob("failures-*.csv")).read_text()
+    assert read_manifest(out / "manifest.parquet", out).videos == 3
+    assert main(["doctor", "data=folder", f"data.root={root}", "workers=0", "out=d.json"]) == 1
+    assert "a codec that FFmpeg does not know" in (Path("d.json")).read_text()
+
+
+def test_frames_that_would_fill_the_memory_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = film(tmp_path / "a.mp4", walk(3))
+    monkeypatch.setattr(opening, "MAX_PIXELS", 192 * 128 - 1)
+    with (
+        pytest.raises(InputError, match=r"The frames of .*a\.mp4 have 192 x 128 pixels"),
+        open_video(path),
+    ):
+        pass
+    monkeypatch.setattr(opening, "MAX_PIXELS", 192 * 128)
+    with open_video(path) as (container, stream):
+        assert sum(1 for _ in container.decode(stream)) == 3
+
+
 def test_what_is_done_is_left_and_other_settings_are_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -164,7 +206,7 @@ def test_labels_and_splits_that_were_corrected_since_and_other_files_are_taken_u
     (out / "mine/real/test0/video.json").write_text("{}")
     with pytest.raises(
         InputError,
-        match=r"test0/video\.json is damaged .*delete its folder and run fmsd extract again",
+        match=r"test0/video\.json is damaged: .*delete its folder and run fmsd extract again",
     ):
         list(extracted.scan(out))
     extract(data(root), YuNet, recipe, out)
@@ -529,7 +571,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_finishes_what_is_at_work_and_the_rest_is_made_later(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_done_and_the_rest_is_made_later(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "videos", videos=4, frames=20), tmp_path / "crops"
     code = "import sys; from fmsd.cli.main import main; sys.exit(main(sys.argv[1:]))"
     arguments = [sys.executable, "-c", code, *command(root, out, "frames=20")]

@@ -46,9 +46,10 @@ def test_the_record_of_a_merge_names_no_code(
             "would call fmsd.engine.launcher.launch for merger.weight",
         ),
         ({"name": "average", "weight": 1}, "does not fit fmsd.merge.average.Average at merger"),
-        (None, "is not the record of a merge"),
+        (None, "is damaged: 'merger' should be a valid dictionary"),
     ):
-        (run / "merge.json").write_text(json.dumps({"merger": merger}))
+        record = {"base": {"hash": ""}, "experts": [], "search": None, "layers": []}
+        (run / "merge.json").write_text(json.dumps(record | {"merger": merger}))
         assert main(["merge", f"to={run}", f"add={run}", "out=merged"]) == 2
         told = capsys.readouterr().err
         assert sentence in told
@@ -176,7 +177,7 @@ def test_a_link_in_a_run_leads_nothing_out_of_it(
     assert [path.name for path in victim.iterdir()] == ["kept.txt"]
 
 
-@pytest.mark.parametrize("record", [{}, {"seed": "abc"}, {"seed": 0, "manifests": []}])
+@pytest.mark.parametrize("record", [{}, {"seed": "abc"}, {"seed": 1.5}])
 def test_a_record_that_lacks_what_a_run_has_is_named(
     record: dict[str, Any], trained: dict[str, Any], tmp_path: Path, capsys
 ) -> None:
@@ -185,7 +186,7 @@ def test_a_record_that_lacks_what_a_run_has_is_named(
     for words in (["evaluate"], ["explain"], ["fold", f"out={tmp_path / 'x.safetensors'}"]):
         assert main([words[0], f"run={run}", *words[1:]]) == 2
         assert re.search(
-            r"run\.json does not hold the (seed|manifests) of a run; put it back",
+            r"run\.json is damaged: (it lacks 'seed'|'seed' should be .* integer); put it back",
             capsys.readouterr().err,
         )
 

@@ -21,7 +21,7 @@ from fmsd.report.html import number_table as table_html
 from fmsd.report.overview import MAX_LINES, figure_lines
 from fmsd.report.tables import Cell, Table
 from fmsd.tasks.report import report
-from tests.runs import evaluation, finished
+from tests.runs import CORRUPTIONS, evaluation, finished
 
 METHODS = {"fmsd": 2.0, "lora": 1.2, "norm": 0.7, "probe": 0.2}
 HOSTILE = "note=<script>alert(1)</script>&\"'$x$"
@@ -82,7 +82,7 @@ def grow(folder: Path) -> Path:
                     run.folder / "explanations" / "heatmaps.png"
                 )
             if method in ("fmsd", "probe"):
-                evaluation(run.folder, "corrupted", "celeb", 3, 5_000, corruptions=True)
+                evaluation(run.folder, "corrupted", "celeb", 3, 5_000, corruptions=CORRUPTIONS)
     return folder
 
 
@@ -269,7 +269,7 @@ def test_odd_labels_can_be_chosen_and_marks_are_seen(browser: Any, tmp_path: Pat
             datasets=("ff",),
             facts={"size": 224 + place},
         )
-        evaluation(run.folder, "stress", "ff", 3, 5_000, corruptions=True, size=224 + place)
+        evaluation(run.folder, "stress", "ff", 3, 5_000, corruptions=CORRUPTIONS, size=224 + place)
     report(tmp_path / "runs", out=tmp_path / "out", resamples=0, differ=["size"])
     tab = browser.new_page()
     tab.goto((tmp_path / "out" / "report.html").as_uri())

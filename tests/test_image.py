@@ -1,5 +1,7 @@
+import contextlib
 import io
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from fmsd.data.loading import image as images
-from fmsd.data.loading.image import decode, parse_tar_member, read_bytes, read_image, resize
+from fmsd.data.loading.image import decode, parse_tar_member, read_bytes, read_image
+from fmsd.data.loading.resizing import resize
 from fmsd.data.loading.transforms import build_transform
 from fmsd.errors import InputError
 
@@ -228,11 +231,60 @@ def test_of_damaged_bytes_pillow_decides(kind: str, capfd: pytest.CaptureFixture
     assert capfd.readouterr().err == ""
 
 
-def test_what_pillow_takes_for_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of one colour: a few bytes for many pixels."""
+    row = zlib.compress(bytes(1 + width // 8) * height, 9)
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", row) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ((13_000, 13_000), "13000 x 13000 pixels"),
+        ((9_000, 9_000), "9000 x 9000 pixels"),
+        ((50_000, 50_000), "far too many pixels"),
+    ],
+)
+def test_a_few_bytes_that_stand_for_too_many_pixels_are_refused(
+    size: tuple[int, int], said: str
+) -> None:
+    data = bomb(*size)
+    assert len(data) < 400_000
+    tracemalloc.start()
+    with pytest.raises(InputError) as refusal:
+        decode(data, "it")
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+    assert f"The image it has {said}, and at most 64 million are read" in str(refusal.value)
+
+
+def test_the_limit_of_pixels_holds_for_both_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("4:2:0", "RGB PNG"):
-        with pytest.raises(InputError, match=r"it cannot be read .*exceeds limit"):
+        monkeypatch.setattr(images, "MAX_PIXELS", 61 * 83)
+        assert decode(KINDS[kind](), "it").shape == (61, 83, 3)
+        monkeypatch.setattr(images, "MAX_PIXELS", 61 * 83 - 1)
+        with pytest.raises(InputError, match="it has 83 x 61 pixels"):
             decode(KINDS[kind](), "it")
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_chunks_that_swell_are_refused_or_skipped(kind: bytes) -> None:
+    swollen = zlib.compress(bytes(100 * 2**20), 9)
+    head = b"name\0\1\0\0\0" if kind == b"iTXt" else b"name\0\0"
+    data = with_chunk(KINDS["RGB PNG"](), kind, head + swollen)
+    assert len(data) < 200_000
+    tracemalloc.start()
+    with contextlib.suppress(InputError):
+        assert np.array_equal(decode(data, "it"), decode(KINDS["RGB PNG"](), "it"))
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
+
+
+def test_formats_whose_decoders_start_other_programs_are_no_images() -> None:
+    data = stored(picture(), "EPS")
+    with pytest.raises(InputError, match="it is not an image"):
+        decode(data, "it")
 
 
 def test_an_image_inside_a_tar_is_read_from_its_place(tmp_path: Path) -> None:

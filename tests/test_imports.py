@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from fmsd.package_files import CONF
 from tests.conftest import grow_tree
+from tests.foreign_runs import RECORD
 from tests.runs import finished
 
 HEAVY = {
@@ -93,7 +94,7 @@ def test_fold_imports_no_trainer(tmp_path: Path) -> None:
     assert isinstance(config, dict)
     kept = {key: value for key, value in config.items() if key not in ("resume", "trust")}
     (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(kept)))
-    (run / "run.json").write_text('{"seed": 0, "manifests": {}}')
+    (run / "run.json").write_text(json.dumps(RECORD))
     code, imported = modules_of(["fold", "run=run", "out=x.safetensors"], tmp_path)
     assert code == 2  # the run has no weights
     assert "timm" in imported

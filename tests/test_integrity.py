@@ -123,6 +123,7 @@ def test_the_digest_of_settings_covers_what_determines_the_weights() -> None:
         {"seed": 1},
         {"method": {"_target_": "fmsd.peft.lora.lora", "rank": 8}},
         {"data": {"root": "/data", "workers": 4, "batch_size": 16}},
+        {"data": {"root": "/data", "workers": 4, "batch_size": 8, "augment": "strong"}},
         {"backbone": {"name": "resnet", "weights": "/a/b.safetensors"}},
     )
     assert len({digest(), *(digest(**change) for change in others)}) == len(others) + 1

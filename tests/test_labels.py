@@ -371,6 +371,6 @@ def test_no_label_is_cast(tmp_path: Path, label: Any) -> None:
         from_entries([good, odd], tmp_path)
     manifest.table.with_columns(label=pl.lit(0.7)).write_parquet(tmp_path / "m.parquet")
     with pytest.raises(
-        InputError, match=r"m\.parquet has values of the wrong kind \(labels are Float64\)"
+        InputError, match=r"m\.parquet is damaged: its column 'label' holds Float64 instead of Int8"
     ):
         read_manifest(tmp_path / "m.parquet", tmp_path)

@@ -79,8 +79,11 @@ def story(nobody: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNames
 def listed(root: Path) -> Path:
     """Images of two datasets and a table of them; one is for testing only."""
     lines = ["path,label,dataset,domain,video,index,split"]
-    for dataset, splits in (("near", ("train", "val", "test")), ("far", ("test",))):
-        tree = grow_tree(root / dataset, splits)
+    for seed, dataset, splits in (
+        (0, "near", ("train", "val", "test")),
+        (1000, "far", ("test",)),
+    ):
+        tree = grow_tree(root / dataset, splits, seed=seed)
         for path in sorted(tree.rglob("*.png")):
             split, domain, video = path.relative_to(tree).parts[:3]
             cells = (

@@ -15,7 +15,7 @@ import pytest
 import fmsd
 from fmsd import check_python
 from fmsd.cache import cache_folder
-from fmsd.cli.main import replace_unencodable
+from fmsd.cli.streams import tolerant_streams
 from fmsd.errors import InputError
 from fmsd.machine_errors import machine_error
 from tests.conftest import ROOT
@@ -73,7 +73,7 @@ def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
     if Path("/dev/full").exists():
         error: OSError | None = None
         try:
-            Path("/dev/full").write_text("x")
+            Path("/dev/full").write_text("x", encoding="utf-8")
         except OSError as full:
             error = OSError(full.errno, full.strerror, str(tmp_path / "a.csv"))
         assert error is not None
@@ -103,6 +103,9 @@ def test_too_many_open_files_name_the_limit() -> None:
 def test_shared_memory_is_named_with_the_setting_that_does_without() -> None:
     unable = "unable to write to file </torch_123_456_0>: No space left on device (28)"
     mapped = "unable to mmap 1232 bytes from file </torch_3_4_1>: Cannot allocate memory (12)"
+    allocated = (
+        "unable to allocate shared memory(shm) for file </torch_9_1_0>: No space left on device"
+    )
     bus = (
         "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that "
         "dataloader's workers are out of shared memory."
@@ -110,6 +113,7 @@ def test_shared_memory_is_named_with_the_setting_that_does_without() -> None:
     for error in (
         RuntimeError(unable),
         RuntimeError(mapped),
+        RuntimeError(allocated),
         RuntimeError(bus),
         OSError(errno.ENOSPC, "No space left on device", "/dev/shm/sem.x"),
     ):
@@ -168,6 +172,49 @@ def test_processes_that_may_not_be_started_are_named() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    ],
+    ids=repr,
+)
+def test_memory_that_does_not_suffice_is_told(error: Exception) -> None:
+    sentence = said(lambda: raise_(error))
+    assert sentence.startswith("The memory does not suffice")
+    assert "data.batch_size" in sentence
+
+
+def test_a_missing_folder_for_temporary_files_is_told() -> None:
+    lines = (
+        "import os, tempfile\nos.open = lambda *a, **k: (_ for _ in ()).throw(OSError(30, 'x'))\n"
+        "from fmsd.machine_errors import machine_error\n"
+        "try:\n    tempfile.gettempdir()\nexcept OSError as error:\n    print(machine_error(error))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", lines],
+        env={**os.environ, "PYTHONPATH": python_path()},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout == (
+        "There is no folder for temporary files that can be written; set TMPDIR to one, or make "
+        "room in /tmp.\n"
+    )
+
+
+def test_a_full_disk_without_a_name_is_searched_among_the_outputs(tmp_path: Path) -> None:
+    error = OSError(errno.ENOSPC, "No space left on device")
+    refusal = machine_error(error, [tmp_path / "run"])
+    assert refusal is not None
+    assert str(tmp_path / "run") in refusal.remedy  # no disk is full: all are named
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_not_the_machines_fault_is_left_alone() -> None:
     def wrapped() -> None:
         try:
@@ -179,6 +226,7 @@ def test_what_is_not_the_machines_fault_is_left_alone() -> None:
         ZeroDivisionError("x"),
         RuntimeError("unable to broadcast"),
         OSError("text only"),
+        OSError(errno.EIO, "Input/output error"),
         FileNotFoundError(errno.ENOENT, "No such file", "/x"),
     ]
     for act in (wrapped, *(lambda error=error: raise_(error) for error in others)):
@@ -196,17 +244,19 @@ def test_a_terminal_of_few_letters_shows_question_marks(monkeypatch: pytest.Monk
     with pytest.raises(UnicodeEncodeError):
         sys.stdout.write("\u2022")
         sys.stdout.flush()
-    replace_unencodable()
-    for stream in (sys.stdout, sys.stderr):
-        stream.write("\u2022 caf\u00e9")
-        stream.flush()
-        assert stream.buffer.getvalue() == "? caf\u00e9".encode("latin-1")  # pyright: ignore[reportAttributeAccessIssue]
+    with tolerant_streams():
+        for stream in (sys.stdout, sys.stderr):
+            stream.write("\u2022 caf\u00e9 " + os.fsdecode(b"\xff.jpg"))
+            stream.flush()
+            expected = "? caf\u00e9 \\xff.jpg".encode("latin-1")
+            assert stream.buffer.getvalue() == expected  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_stream_that_cannot_be_changed_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for stream in (io.StringIO(), None):
         monkeypatch.setattr(sys, "stdout", stream)
-        replace_unencodable()
+        with tolerant_streams():
+            assert sys.stdout is stream
 
 
 # ---- the Python

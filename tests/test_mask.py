@@ -56,7 +56,7 @@ class Noise:
             image = (torch.randint(60, 190, (6, 3, 32, 32), generator=generator) + shift).to(
                 torch.uint8
             )
-            yield Frames(image, label, label, torch.arange(6))
+            yield Frames(image, label, label, torch.arange(6), torch.arange(6))
 
 
 def gradients(model: nn.Module, batches: list[Tensor]) -> dict[str, Tensor]:
@@ -433,7 +433,7 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"There is no mask .*mask\.json"):
         read_mask(path, NAMES)
     path.write_text("{}")
-    with pytest.raises(InputError, match=r"is not the mask\.json of a run"):
+    with pytest.raises(InputError, match=r"is damaged: .*; give the mask\.json of a run"):
         read_mask(path, NAMES)
     path.write_text(LayerMask({}, (ScoredLayer("other", 1.0, True),)).text())
     with pytest.raises(InputError, match=r"is about other layers .*method\.patterns"):

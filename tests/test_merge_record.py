@@ -79,7 +79,7 @@ def test_the_matrix_holds_every_specialist_and_the_merge_on_every_forgery(place:
 def test_specialists_without_predictions_on_the_data_are_tested(
     place: Path, folded: dict[str, dict[str, torch.Tensor]]
 ) -> None:
-    grow_tree(place / "other", domains=("real", "morph"))
+    grow_tree(place / "other", domains=("real", "morph"), seed=1000)
     data = ["data=folder", "data.root=other", "trainer=smoke"]
     assert main(["merge", "experts=[runs/fmsd,lora.safetensors]", *data, "out=elsewhere"]) == 0
     table = pl.read_csv(place / "elsewhere" / "domains.csv").filter(level="frame")

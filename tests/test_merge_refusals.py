@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 
 from fmsd.cli.main import main
 from fmsd.models.detector import detector
+from fmsd.runs.folder import Run
+from tests.runs import sealed
 from tests.specialists import RUNS, fold_specialists, record
 
 pytestmark = pytest.mark.slow
@@ -85,6 +87,7 @@ def test_a_ceiling_that_is_not_two_seeds_of_one_specialist(refused: Any, place: 
             OmegaConf.merge(OmegaConf.load("runs/lora/config.yaml"), config),
             f"twins/{run}/config.yaml",
         )
+        sealed(Run(Path(f"twins/{run}")))
     assert "are not one specialist: they differ in optimizer.lr" in refused(
         *words, "ceiling=[runs/lora,twins/other]"
     )
@@ -196,6 +199,7 @@ def test_adding_to_what_does_not_fit(refused: Any, place: Path) -> None:
     told["experts"][1]["sha256"] = "0" * 64
     shutil.copytree("pair", "changed", dirs_exist_ok=True)
     Path("changed", "merge.json").write_text(json.dumps(told))
+    sealed(Run(Path("changed")))
     assert "runs/lora has changed since it was merged; merge anew" in refused(
         "add=runs/full", "to=changed"
     )

@@ -109,11 +109,12 @@ def test_a_search_begins_with_the_base_of_a_backbone_without_pretrained_weights(
                 "run=random/searched",
                 "data=folder",
                 "data.root=as_test",
+                "overlap=allow",
                 "hydra.run.dir=random/tested",
             ]
         )
         == 0
     )
-    assert pl.read_csv("random/tested/results.csv").filter(level="video", metric="auc")[
-        "value"
-    ].item() == pytest.approx(value)
+    tested = pl.read_csv("random/tested/results.csv")
+    assert tested.filter(level="video", metric="auc")["value"].item() == pytest.approx(value)
+    assert tested["overlap"].unique().to_list() == tested["n_frames"].unique().to_list()

@@ -17,7 +17,7 @@ from fmsd.ownership import check_replaceable, path_below
 from fmsd.runs.claim import claim_run
 from fmsd.runs.folder import PARTS, Run, owning_run
 from tests.conftest import grow_tree
-from tests.runs import finished
+from tests.runs import finished, sealed
 
 NOTE = "years of work"
 
@@ -347,6 +347,7 @@ def test_a_run_whose_results_name_a_dataset_that_leads_elsewhere_is_refused(
     shutil.copytree(place / "run", run)
     table = pl.read_csv(run / "results.csv", infer_schema=False)
     table.with_columns(dataset=pl.lit(name)).write_csv(run / "results.csv")
+    sealed(Run(run))
     refused(
         ["report", f"runs={run.parent}"], f"The dataset in {run / 'results.csv'} '{name}'", capsys
     )

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import resource
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +173,55 @@ def test_damage_to_a_pack_is_named(packed: Manifest, tmp_path: Path) -> None:
         packed.validate()
     (packed.root / pack.PLACES).unlink()
     with pytest.raises(InputError, match=r"holds a pack without pack\.parquet; complete the copy"):
+        packed.files()
+
+
+PERMUTED: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
+    "places of two frames": lambda places: places.with_columns(
+        places.select("tar", "offset", "size")[[1, 0, *range(2, places.height)]]
+    ),
+    "all places": lambda places: places.with_columns(
+        places.select("tar", "offset", "size").reverse()
+    ),
+    "names of the first and the last frame": lambda places: places.with_columns(
+        path=places["path"][[places.height - 1, *range(1, places.height - 1), 0]]
+    ),
+    "names of two frames": lambda places: places.with_columns(
+        path=places["path"][[0, 2, 1, *range(3, places.height)]]
+    ),
+    "all names": lambda places: places.with_columns(path=places["path"].reverse()),
+    "tars": lambda places: places.with_columns(
+        tar=places["tar"].replace({"00000.tar": "00001.tar", "00001.tar": "00000.tar"})
+    ),
+}
+
+
+@pytest.mark.parametrize("change", PERMUTED.values(), ids=list(PERMUTED))
+def test_no_frame_gets_the_pixels_of_another(
+    change: Callable[[pl.DataFrame], pl.DataFrame], packed: Manifest
+) -> None:
+    table = packed.root / pack.PLACES
+    places = pl.read_parquet(table)
+    assert places["tar"].n_unique() > 2
+    change(places).write_parquet(table)
+    with pytest.raises(InputError, match=r"pack\.parquet .*; copy the pack again, or pack the"):
+        packed.files()
+
+
+def test_exchanged_tars_are_noticed(packed: Manifest, tmp_path: Path) -> None:
+    first, second, *_ = sorted(packed.root.glob("*.tar"))
+    first.rename(tmp_path / "kept")
+    second.rename(first)
+    (tmp_path / "kept").rename(second)
+    with pytest.raises(InputError, match=r"00000\.tar (do not belong|does not hold)"):
+        packed.files()
+
+
+@pytest.mark.parametrize("tar", ["../x.tar", "/x.tar", "a/../../x.tar", ""])
+def test_no_tar_outside_the_pack_is_read(tar: str, packed: Manifest) -> None:
+    table = packed.root / pack.PLACES
+    pl.read_parquet(table).with_columns(tar=pl.lit(tar)).write_parquet(table)
+    with pytest.raises(InputError, match=r"The tar in .*pack\.parquet"):
         packed.files()
 
 

@@ -217,7 +217,8 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         "'w').write(str(os.getpid()))\ntime.sleep(100)"
     )
     (tmp_path / "parent.py").write_text(
-        "from fmsd.engine.launcher import launch\nlaunch(['child.py'], 2)"
+        "import sys\nfrom fmsd.engine.launcher import launch\ntry:\n    launch(['child.py'], 2)\n"
+        "except KeyboardInterrupt as error:\n    sys.exit(error.code)\n"
     )
     parent = subprocess.Popen(
         [sys.executable, "parent.py"], cwd=tmp_path, env={"PYTHONPATH": python_path(), "PATH": ""}

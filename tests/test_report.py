@@ -89,7 +89,7 @@ def test_damaged_files_are_told_in_one_sentence(runs: Path, tmp_path: Path) -> N
     damages = {
         "run.json": {
             "{": "is no JSON",
-            "[]": "is no JSON object",
+            "[]": "should be a valid dictionary",
             json.dumps(
                 {key: value for key, value in record.items() if key != "overrides"}
             ): "lacks overrides",

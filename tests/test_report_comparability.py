@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from fmsd.data.content import pixels_digest
 from fmsd.errors import InputError
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
@@ -26,13 +27,13 @@ def methods(tmp_path: Path) -> Path:
 def test_predictions_that_cannot_be_used_are_told(runs: Path) -> None:
     broken = runs / "merge" / "predictions" / "ff.parquet"
     pl.read_parquet(broken).drop("domain").write_parquet(broken)
-    with pytest.raises(InputError, match=r"ff\.parquet does not hold a run's predictions .*domain"):
+    with pytest.raises(InputError, match=r"ff\.parquet lacks the columns domain"):
         report(runs, by="domain")
     broken.write_bytes(b"nothing")
-    with pytest.raises(InputError, match="does not hold a run's predictions"):
+    with pytest.raises(InputError, match=r"ff\.parquet is no parquet file"):
         report(runs, by="domain")
     broken.unlink()
-    with pytest.raises(InputError, match=r"ff\.parquet is gone"):
+    with pytest.raises(InputError, match=r"ff\.parquet cannot be read"):
         report(runs, by="domain")
 
 
@@ -128,31 +129,6 @@ def test_numbers_without_a_stamp_are_refused(runs: Path) -> None:
         report(runs)
 
 
-def test_predictions_that_the_numbers_do_not_follow_from_are_told(runs: Path) -> None:
-    path = runs / "merge" / "predictions" / "ff.parquet"
-    whole = pl.read_parquet(path)
-    broken = {
-        "rows": whole.head(-1),
-        "dataset": whole.with_columns(dataset=pl.lit("celeb")),
-        "null": whole.with_columns(logit=pl.when(pl.col("index") > 0).then("logit")),
-        "infinite": whole.with_columns(logit=pl.lit(float("inf"))),
-    }
-    for table in broken.values():
-        table.write_parquet(path)
-        with pytest.raises(
-            InputError,
-            match=r"ff\.parquet does not hold a finite logit of each of the 108 frames of ff",
-        ):
-            report(runs, by="domain")
-    whole.with_columns(-pl.col("logit")).write_parquet(path)
-    with pytest.raises(
-        InputError,
-        match=r"ff\.parquet does not hold the predictions behind the results beside it "
-        r"\(auc per frame 0\.",
-    ):
-        report(runs, by="domain")
-
-
 def test_seeds_of_a_row_are_configured_alike(runs: Path) -> None:
     settings = {
         "method": {"rank": 4, "mask": {"file": "a", "seed": 0}},
@@ -211,7 +187,9 @@ def test_videos_named_otherwise_are_not_compared(methods: Path, tmp_path: Path) 
         {"naming": "folder"},
         {"overrides": ["method=probe"], "seed": 0},
     )
-    report(methods, out=tmp_path / "out", against="fmsd", differ=["naming"], resamples=20)
+    report(
+        methods, out=tmp_path / "out", against="fmsd", differ=["manifest", "naming"], resamples=20
+    )
     header, _, *rows = lines((tmp_path / "out" / "results.md").read_text().split("## ")[4])
     differences = {row[0]: row[header.index("ff")] for row in rows}
     assert differences["method=probe"] == "-"
@@ -226,3 +204,64 @@ def test_a_refusal_names_all_facts_of_the_column(runs: Path) -> None:
     finished(runs / "third", ["method=probe"], 0, facts={"crops": 1.3}, datasets=("ff",))
     with pytest.raises(InputError, match=r"differ='\[crops,size\]'"):
         report(runs)
+
+
+def with_pixels(run: Path, files: int) -> str:
+    """Makes the predictions of a run those of files with some content; returns the digest of ff."""
+    digests = {}
+    for path in (run / "predictions").glob("*.parquet"):
+        table = pl.read_parquet(path).with_columns(content=pl.lit(files, pl.UInt64))
+        table.write_parquet(path)
+        digests[path.stem] = pixels_digest(table)
+    results = pl.read_csv(run / "results.csv")
+    pixels = pl.col("dataset").replace_strict(digests)
+    results.with_columns(pixels=pixels).write_csv(run / "results.csv")
+    assert digests["ff"] is not None
+    return digests["ff"]
+
+
+def test_results_on_other_files_are_refused_and_never_paired(
+    methods: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one stamp, that is of the same paths and labels."""
+    (one,) = {with_pixels(run, 1) for run in methods.iterdir()}
+    report(methods, against="lora")
+    assert "+0." in capsys.readouterr().out
+    (two,) = {with_pixels(methods / f"lora{seed}", 2) for seed in (0, 1)}
+    with pytest.raises(InputError) as refused:
+        report(methods)
+    said = str(refused.value)
+    assert f"pixels: {one} and {two}" in said or f"pixels: {two} and {one}" in said
+    assert "differ='[pixels]'" in said
+    capsys.readouterr()
+    report(methods, against="lora", differ=["pixels"], out=tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert f"pixels {one}" in printed
+    assert f"pixels {two}" in printed
+    assert "+0." not in printed
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert one in page
+    assert two in page
+
+
+def test_results_without_digests_are_compared_as_before(methods: Path) -> None:
+    plain = report(methods)
+    with_pixels(methods / "fmsd0", 1)
+    assert report(methods).height == plain.height
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"overlap": 3},
+        {"overlap": {"ff": "three"}},
+        {"pixels": ["ff"]},
+        {"pixels": {"ff": {"changed": 1}}},
+    ],
+    ids=str,
+)
+def test_a_damaged_record_of_test_files_is_named(methods: Path, damage: dict[str, object]) -> None:
+    file = methods / "fmsd0" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    with pytest.raises(InputError, match=r"fmsd0.run\.json is damaged: .*'(overlap|pixels)"):
+        report(methods)

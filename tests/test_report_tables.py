@@ -16,8 +16,9 @@ from fmsd.metrics.table import compute_results, with_scores
 from fmsd.metrics.video import aggregate_videos
 from fmsd.report.markup import escape_latex
 from fmsd.report.summary import SEEN, UNSEEN
+from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
-from tests.runs import finished, frames, lines, method_runs, specialist_runs
+from tests.runs import finished, frames, lines, method_runs, specialist_runs, written
 
 
 @pytest.fixture
@@ -116,6 +117,8 @@ def test_every_number_is_scikit_learns(runs: Path, tmp_path: Path) -> None:
         == [
             *compute_results(frames("ff", (), 0), "iid").columns,
             "stamp",
+            "pixels",
+            "overlap",
             "run",
             "seed",
             "settings",
@@ -210,7 +213,9 @@ def test_the_datasets_that_some_row_was_trained_on_have_a_mean_of_their_own(
 
 @pytest.mark.slow
 def test_the_difference_from_a_row_is_paired(methods: Path, tmp_path: Path) -> None:
-    finished(methods / "other", ["method=probe"], 0, datasets=("ff",), facts={"manifest": "others"})
+    others = frames("ff", (), 0).with_columns(compression=pl.lit("c23"))
+    record = {"overrides": ["method=probe", "seed=0"], "seed": 0}
+    written(Run(methods / "other"), {"ff": others}, {}, record)
     with pytest.raises(
         InputError,
         match="against=method is several rows; name one of method=fmsd; method=lora; method=probe",

@@ -25,11 +25,13 @@ from fmsd.engine.checkpoints import (
     Best,
     Recovery,
     newest_checkpoint,
+    read_checkpoint,
 )
 from fmsd.engine.curve_log import curve_logger
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.learner import Learner
 from fmsd.engine.learner_settings import LearnerSettings
+from fmsd.engine.lightning_compat import LightningExit, leave_signals_alone
 from fmsd.engine.model_selection import MONITOR, Patience, ValidationMetrics
 from fmsd.errors import InputError
 from fmsd.optim.erm import ERM
@@ -39,9 +41,10 @@ from fmsd.optim.sam import SAM
 from fmsd.optim.schedule import cosine
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft.method import Method
+from fmsd.signals import signals_handled
 from tests.conftest import METHODS, fmsd_command, grow_tree, tiny_vit, write_image
 from tests.surroundings import python_path
-from tests.test_engine import learner, module
+from tests.test_engine import learner, module, trainer
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +71,33 @@ class Watch(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if "train/loss" in trainer.callback_metrics:
             self.losses[trainer.global_step] = float(trainer.callback_metrics["train/loss"])
+
+
+class Sends(Callback):
+    """Sends a signal to this process in the middle of the third step."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 2:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("number", "saved"), [(signal.SIGUSR1, 3), (signal.SIGTERM, 3), (signal.SIGINT, None)], ids=str
+)
+def test_a_signal_of_a_queue_saves_at_the_end_of_the_step(
+    number: int, saved: int | None, accumulate: int, tree: Path, tmp_path: Path
+) -> None:
+    callbacks = [Sends(number), Recovery(tmp_path / "new", None)]
+    worker = trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True)
+    leave_signals_alone(worker)
+    with signals_handled(), pytest.raises(LightningExit):
+        worker.fit(learner(accumulate=accumulate), datamodule=module(tree, batch_size=1))
+    checkpoint = newest_checkpoint(tmp_path / "new")
+    assert (checkpoint and read_checkpoint(checkpoint)["global_step"]) == saved
 
 
 @pytest.fixture(scope="module")

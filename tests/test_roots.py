@@ -73,7 +73,7 @@ def test_a_name_has_a_variable_and_they_are_those_of_the_data_files() -> None:
 
 
 def test_variables_of_fmsd_that_are_no_roots_are_known() -> None:
-    files = [*(ROOT / "fmsd").rglob("*.py"), *(ROOT / "tests").glob("*.py")]
+    files = [*(ROOT / "fmsd").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
     read = re.compile(r"""(?:= |environ\.get\(|environ\[)"(FMSD_[A-Z_0-9]+)\"""")
     found = {name for file in files for name in read.findall(file.read_text())}
     assert found - set(map(roots.variable, roots.datasets())) == set(roots.OTHER_VARIABLES)

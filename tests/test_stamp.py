@@ -11,12 +11,13 @@ from fmsd.engine.stamp import protocol_stamps, training_facts, with_stamps
 from fmsd.metrics.table import compute_results
 from fmsd.runs.folder import Run
 from tests.conftest import grow_tree
+from tests.foreign_runs import RECORD
 from tests.test_engine import module
 
 
 def marks(root: Path, selection: str = "iid", **changes: Any) -> set[str]:
     data = module(root, **changes)
-    return set(protocol_stamps(data, training_facts(data, selection)))
+    return set(protocol_stamps(data, training_facts(data, selection), {"mine": 0}))
 
 
 def test_a_stamp_is_that_of_the_protocol_and_of_nothing_else(tree: Path, tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_every_row_of_a_result_carries_the_stamp_of_its_dataset_and_level(tmp_pa
 
 def test_results_without_facts_have_no_stamp(tree: Path) -> None:
     data = module(tree)
-    own = protocol_stamps(data, training_facts(data, "iid"))
+    own = protocol_stamps(data, training_facts(data, "iid"), {"mine": 0})
     predictions = data.tests["mine"].table.with_columns(logit=0.5)
     assert with_stamps(compute_results(predictions, "iid"), own)["stamp"].is_in(list(own)).all()
     assert with_stamps(compute_results(predictions, "iid"), {})["stamp"].is_null().all()
@@ -103,7 +104,8 @@ def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_p
         **more: str,
     ) -> Path:
         Run(tmp_path / name).write_record(
-            {
+            RECORD
+            | {
                 "origin": {
                     "selection": selection,
                     "augment": augment,
@@ -133,7 +135,7 @@ def test_a_merge_rests_on_the_data_of_all_its_experts_whatever_their_order(tmp_p
         {"ff": "1+3"},
     )
     merged = tmp_path / "merged"
-    Run(merged).write_record({"origin": merged_origin([a, c], "fixed")})
+    Run(merged).write_record(RECORD | {"origin": merged_origin([a, c], "fixed")})
     assert (
         merged_origin([merged, b], "fixed")["train"] == merged_origin([a, b, c], "fixed")["train"]
     )

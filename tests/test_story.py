@@ -415,8 +415,8 @@ def test_an_interrupted_run_keeps_its_best_weights_and_can_be_evaluated(tmp_path
     finally:
         process.kill()  # it would train for ever beside the other tests
     assert process.returncode == 130, said
-    assert f"Interrupted; go on with fmsd train resume={tmp_path / 'run'}" in said
-    assert "The best weights so far are kept" in said
+    assert f"interrupted by SIGINT; go on with fmsd train resume={tmp_path / 'run'}" in said
+    assert f"or test the weights so far with fmsd evaluate run={tmp_path / 'run'}." in said
     evaluated = fmsd_command("evaluate", "run=run", cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
 

@@ -163,17 +163,16 @@ def test_a_finished_job_of_other_defaults_is_refused_and_a_sweep_that_cannot_beg
         assert (before / CONTENTS).read_text() == known
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"seed": 0}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"seed": 0}', '{"seed": [["0"]]}'])
 def test_a_damaged_note_of_what_a_sweep_holds_is_told_and_stops_only_its_own(
     text: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_text(place / "sweeps" / "old" / CONTENTS, text)
     assert main([*TINY, "seed=0,1", "hydra.sweep.dir=sweeps/old"]) == 2
     said = capsys.readouterr()
-    assert (
-        f"fmsd: The sweep cannot begin: {place / 'sweeps' / 'old' / CONTENTS} is damaged; delete it"
-        in said.err
-    )
+    file = place / "sweeps" / "old" / CONTENTS
+    assert f"fmsd: The sweep cannot begin: {file} is " in said.err
+    assert "; delete it" in said.err
     assert not said.out
     assert find_matching_sweep(place / "sweeps", {"seed": ["0"]}) is None
     write_text(place / "sweeps" / "new" / CONTENTS, '{"seed": ["0", "1"]}')

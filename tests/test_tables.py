@@ -23,7 +23,7 @@ from fmsd.runs.folder import Run
 from fmsd.tables import read_csv, read_parquet
 from fmsd.tasks.report import report
 from tests.conftest import ROOT, grow_tree
-from tests.runs import finished, frames
+from tests.runs import finished, frames, sealed
 
 NAMES = ("run[1]", "run1", "run2", "run*", "run?", "~", "[ab]", "a")
 """Folders side by side; read as patterns, most of them fit others."""
@@ -184,6 +184,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table = read_parquet(path).with_columns(pl.col("logit") * 0.1 + shift)
         with path.open("wb") as file:
             table.write_parquet(file)
+        sealed(Run(folder / name))
     return folder
 
 

@@ -152,7 +152,7 @@ def test_who_waits_for_a_run_finds_it_as_it_is_then(fails: bool, tmp_path: Path)
         with contextlib.suppress(ValueError), claim_run(Run(tmp_path), "a: 1", resumable=True):
             begun.set()
             time.sleep(0.5)  # the other one waits by now
-            Run(tmp_path).write_record({"stamps": {}})  # a merge that there is nothing to test of
+            Run(tmp_path).finish({"stamps": {}})  # a merge that there is nothing to test of
             if fails:
                 raise ValueError
 
@@ -164,7 +164,7 @@ def test_who_waits_for_a_run_finds_it_as_it_is_then(fails: bool, tmp_path: Path)
             assert Run(tmp_path).config.read_text() == "b: 2"
     else:
         with (
-            pytest.raises(InputError, match=r"already holds a run; choose another folder"),
+            pytest.raises(InputError, match="has just finished the run in"),
             claim_run(Run(tmp_path), "a: 1", resumable=True),
         ):
             pass

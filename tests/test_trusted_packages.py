@@ -11,8 +11,10 @@ from fmsd.cli.build import build
 from fmsd.cli.main import main
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
+from fmsd.runs.folder import Run
 from tests.conftest import grow_tree
 from tests.foreign_runs import folder, foreign_config
+from tests.runs import sealed
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +140,7 @@ def test_the_command_line_and_its_files_name_any_code_and_a_run_of_it_is_tested_
     ).read_text()
     plain = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(plain | {"data": None}))
+    sealed(Run(tmp_path / "run"))
     assert main(["evaluate", *data, "run=run", "hydra.run.dir=now"]) == 0
     assert (tmp_path / "now" / "results.csv").read_text() == (
         tmp_path / "run" / "results.csv"

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from fmsd.data import processes
-from fmsd.data.extraction.video import open_video, read_index, sample_video
+from fmsd.data.extraction.opening import open_video
+from fmsd.data.extraction.video import read_index, sample_video
 from fmsd.errors import InputError
 from tests.films import bitten, film, sound, turned, walk
 

@@ -61,6 +61,7 @@ def by_hand(*sizes: tuple[int, int]) -> list[Frames]:
                 torch.arange(count) % 2,
                 torch.tensor([0] * one + [1] * two),
                 torch.arange(count),
+                torch.arange(count),
             )
         )
     return batches

@@ -5,14 +5,17 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fmsd.checks import check_range
 from fmsd.cli.conf_files import dotted_key, walk
 from fmsd.cli.hydra_compat import dotted_key_of
+from fmsd.cli.override_kinds import override_text
 from fmsd.data.name_overrides import as_name, as_names
 from fmsd.errors import InputError
 
@@ -36,7 +39,7 @@ def check_targets(config: object) -> None:
 
 
 def check_types(config: object, path: str) -> None:
-    """Rejects values of another scalar type than the functions of this package are annotated with.
+    """Rejects values of another kind than the functions of this package are annotated with.
 
     Args:
         path: the dotted key of `config`.
@@ -47,27 +50,55 @@ def check_types(config: object, path: str) -> None:
 
 
 def check_argument_types(target: Callable[..., Any], values: Mapping[Any, Any], path: str) -> None:
-    """Rejects values that do not fit the scalar annotations of a function's parameters.
+    """Rejects values that do not fit the plain annotations of a function's parameters.
 
     Args:
-        path: the dotted key that the values lie below.
+        path: the dotted key that the values lie below; empty for the keys of a verb.
     """
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for name, value in values.items():
-        kinds = _scalar_kinds(hints.get(str(name), Any))
-        if kinds and not any(_fits(value, kind) for kind in kinds):
+        kinds, key = _kinds(hint := hints.get(str(name), Any)), f"{path}.{name}".lstrip(".")
+        if kinds and not _fits_any(value, kinds):
             fault, example = _expectation(kinds)
-            text = str(value).lower() if isinstance(value, bool) else value
             raise InputError(
-                f"{path}.{name}={text} is {fault}",
-                f"give e.g. {path}.{name}={example}{', or null' if None in kinds else ''}",
+                f"{key}={override_text(value)} is {fault}",
+                f"give e.g. {key}={example}{', or null' if None in kinds else ''}",
+            )
+        inner = _element_kinds(hint) if kinds and isinstance(value, list | tuple) else []
+        if inner and (wrong := [each for each in value if not _fits_any(each, inner)]):
+            raise InputError(
+                f"{key} has the element {override_text(wrong[0])}, which is "
+                f"{_expectation(inner)[0]}",
+                "correct it",
             )
 
 
-def _scalar_kinds(annotation: Any) -> list[Any]:
-    """The scalar types, literal texts and None that an annotation allows.
+PLAIN = (int, float, bool, str)
+"""The kinds of values that are compared by their type."""
 
-    Empty if it allows anything else, or neither a number nor a bool.
+KINDS: Mapping[Any, Any] = {
+    Path: str, Sequence: list, list: list, tuple: list, Mapping: dict, dict: dict,
+}  # fmt: skip
+"""By class of an annotation, the kind of value that YAML and the command line have for it."""
+
+EXAMPLES = {
+    float: ("no number", "1"),
+    int: ("no whole number", "1"),
+    bool: ("neither true nor false", "true"),
+    list: ("no list", "'[A,B]'"),
+    dict: ("no mapping", "'{A: B}'"),
+    str: ("no text", "TEXT"),
+}
+"""By kind, why a value is not of it, and a valid example.
+
+The first kind that an annotation allows counts.
+"""
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The kinds, literal texts and None that an annotation allows.
+
+    Empty if it allows anything else, or literal texts alone.
     """
     parts = (
         get_args(annotation)
@@ -76,31 +107,44 @@ def _scalar_kinds(annotation: Any) -> list[Any]:
     )
     kinds: list[Any] = []
     for part in parts:
-        if get_origin(part) is Literal:
+        origin = get_origin(part) or part
+        if origin is Literal:
             kinds += get_args(part)
-        elif part in (int, float, bool):
-            kinds.append(part)
+        elif origin in PLAIN or origin in KINDS:
+            kinds.append(KINDS.get(origin, origin))
         elif part is types.NoneType:
             kinds.append(None)
         else:
             return []
-    scalar = any(kind in (int, float, bool) for kind in kinds if isinstance(kind, type))
-    return kinds if scalar else []
+    return kinds if any(isinstance(kind, type) for kind in kinds) else []
+
+
+def _element_kinds(annotation: Any) -> list[Any]:
+    """The kinds of the elements of a list that an annotation allows; empty for any."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
+    lists = [part for part in (annotation, *parts) if KINDS.get(get_origin(part)) is list]
+    inner = [each for part in lists for each in get_args(part) if each is not Ellipsis]
+    kinds = [_kinds(each) for each in inner]
+    return [kind for each in kinds for kind in each] if all(kinds) else []
 
 
 def _expectation(kinds: Sequence[Any]) -> tuple[str, str]:
     """Why a value fits none of the kinds, as "no number", and a valid example."""
-    if float in kinds:
-        return "no number", "1"
-    return ("no whole number", "1") if int in kinds else ("neither true nor false", "true")
+    return next(EXAMPLES[kind] for kind in EXAMPLES if kind in kinds)
+
+
+def _fits_any(value: object, kinds: Sequence[Any]) -> bool:
+    return any(_fits(value, kind) for kind in kinds)
 
 
 def _fits(value: object, kind: object) -> bool:
-    """Whether a value is of a type, or equals a text or None; an int is a float, a bool is not."""
+    """Whether a value is of a kind, or equals a text or None; an int is a float, a bool is not."""
     if kind is None:
         return value is None
     if isinstance(kind, str):
         return value == kind
+    if kind in (list, dict):
+        return isinstance(value, (list, tuple) if kind is list else Mapping)
     return type(value) is kind or (kind is float and type(value) is int)
 
 
@@ -166,6 +210,7 @@ def data_factory(data: DictConfig) -> Callable[..., Any]:
     settings: Any = OmegaConf.to_container(data, resolve=True)
     loader = {key: settings[key] for key in LOADER_KEYS if key in settings}
     check_argument_types(DataModule, loader, "data")
+    check_range("data.workers", loader.get("workers"), null="one per core, at most 8")
     return functools.partial(DataModule, selection, **loader)
 
 
@@ -216,5 +261,15 @@ def check_factory(factory: functools.partial[Any], path: str) -> None:
 
 
 def logger_factories(nodes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The logger factories by name."""
-    return {name: build(node) for name, node in (nodes or {}).items()}
+    """The logger factories by name.
+
+    Raises:
+        InputError: a logger is no part of a configuration, or see `build`.
+    """
+    nodes = nodes or {}
+    if strange := [name for name, node in nodes.items() if not isinstance(node, Mapping)]:
+        raise InputError(
+            f"logger.{strange[0]}={override_text(nodes[strange[0]])} is no logger",
+            "give logger=NAME",
+        )
+    return {name: build(node) for name, node in nodes.items()}

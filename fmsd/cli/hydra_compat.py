@@ -4,9 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+
+def task_overrides(overrides: ListConfig | None = None) -> list[str]:
+    """The overrides of a job as they were typed; iterating over Hydra's list resolves them.
+
+    Args:
+        overrides: a list of Hydra; None for that of the job that runs.
+    """
+    typed: Any = HydraConfig.get().overrides.task if overrides is None else overrides
+    return [str(override) for override in OmegaConf.to_container(typed) or ()]
 
 
 def parse_value(text: str) -> Any:

@@ -5,12 +5,13 @@ import errno
 import logging
 import os
 import sys
-import warnings
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import hydra
+import omegaconf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -19,19 +20,27 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+import fmsd
 from fmsd.cli.data_config import absolute_path
+from fmsd.cli.hydra_compat import task_overrides
+from fmsd.cli.interruption import SWEEP_REMEDY, report_interruption
+from fmsd.cli.logs import configure_logging
 from fmsd.cli.options import config_dirs
 from fmsd.cli.outcome import JobOutcome, run_to_end
+from fmsd.cli.recorded_config import redact_file, redact_hydra_files
 from fmsd.cli.refusal import CONFIG_ERRORS, check_override_types, translate_hydra_error
-from fmsd.cli.sweep import SWEEP
+from fmsd.cli.sweep import HYDRA_FILE, SWEEP
 from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.cli.verbs import VERBS
+from fmsd.data.spelling import escape_non_utf8, is_utf8
 from fmsd.errors import BusyError, InputError
 from fmsd.json_output import code_of_exit, no_document, print_error
 from fmsd.machine_errors import machine_error
 from fmsd.package_files import CONF
 from fmsd.plugins import check_own_files, plugins
+from fmsd.redaction import redact_words
 from fmsd.runs.folder import BUSY, remove_empty_folders
+from fmsd.signals import begin, errors_as_interruption
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +76,7 @@ class Command:
         overrides: in Hydra's grammar.
         existing: output folders that existed before; they stay even if they are empty.
         debug: whether refusals are raised with their traceback.
+        started: whether a job began in this process.
         refusals: errors of the user's input.
         codes: exit codes of verbs that returned.
         outputs: folders and files that the last job writes to.
@@ -76,6 +86,7 @@ class Command:
     overrides: list[str]
     existing: set[Path]
     debug: bool
+    started: bool = False
     refusals: list[InputError] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
     outputs: list[Path] = field(default_factory=list)
@@ -92,6 +103,7 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     Args:
         overrides: in Hydra's grammar.
     """
+    check_utf8(overrides)
     configure_logging(VERBS[verb].lightning)
     Plugins.instance().register(PluginFolders)
     for own in config_dirs(overrides):
@@ -103,15 +115,33 @@ def run(verb: str, overrides: Sequence[str]) -> int:
     def job(config: DictConfig) -> float | None:
         return run_job(command, config)
 
+    begin()
     with hydra_process_state(command.line) as sweep_notes:
         code = run_hydra(job, command, sweep_notes)
         notes = sweep_notes()
+    if notes:
+        redact_file(notes.parent.parent / HYDRA_FILE)
     for refusal in command.refusals:
         print_error(refusal)
     failed = report_sweep(notes) if notes else 0
     busy = any(isinstance(refusal, BusyError) for refusal in command.refusals)
     refused = (BUSY if busy else 2) if command.refusals else 0
-    return code or failed or refused or max(command.codes, default=0)
+    return code or refused or failed or max(command.codes, default=0)
+
+
+def check_utf8(overrides: Sequence[str]) -> None:
+    """Checks that overrides, and the working folder of their relative paths, are UTF-8.
+
+    A run writes them into its files, which are.
+
+    Raises:
+        InputError: one has other bytes.
+    """
+    for text in (*overrides, str(Path.cwd())):
+        if not is_utf8(text):
+            raise InputError(
+                f"{escape_non_utf8(text)} is not UTF-8", "rename the file or folder that it names"
+            )
 
 
 @contextlib.contextmanager
@@ -154,7 +184,8 @@ def run_hydra(
         The exit code of what ended the command early, or 0.
     """
     try:
-        job()
+        with errors_as_interruption():
+            job()
     except (InputError, OmegaConfBaseException, *CONFIG_ERRORS) as error:
         if command.debug:
             raise
@@ -162,13 +193,19 @@ def run_hydra(
         command.refusals.append(refusal)
     except JobError as error:
         return error.args[0]
-    except KeyboardInterrupt:
-        print_error("interrupted.")
-        return 130
+    except KeyboardInterrupt as error:
+        return report_interruption(error, "" if sweep_notes() is None else SWEEP_REMEDY)
     except SystemExit as end:
-        return code_of_exit(end)
+        code = code_of_exit(end)
+        if code == 1 and "--package" in " ".join(command.overrides) and not command.started:
+            message = "--package names no part of the configuration"
+            command.refusals.append(InputError(message, "leave it out, or correct it"))
+            return 0
+        return code
     except Exception as error:
-        refusal = machine_error(error) or output_error(error, command.outputs)
+        refusal = machine_error(error, command.outputs) or output_error(error, command.outputs)
+        if refusal is None and not command.started and is_of_hydra(error):
+            refusal = translate_hydra_error(error, command.verb, command.overrides)
         if command.debug or (refusal is None and sweep_notes() is None):
             raise
         why = f"{type(error).__name__}, {' '.join(str(error).split())}"
@@ -180,6 +217,17 @@ def run_hydra(
     return 0
 
 
+def is_of_hydra(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf calls what raised an error, and not a function of this package."""
+    files = [Path(step.filename) for step in traceback.extract_tb(error.__traceback__)]
+    own = Path(fmsd.__file__).parent
+    libraries = [Path(module.__file__ or "").parent for module in (hydra, omegaconf)]
+    innermost = next(
+        file for file in reversed(files) if any(map(file.is_relative_to, (own, *libraries)))
+    )
+    return not innermost.is_relative_to(own)
+
+
 def run_job(command: Command, config: DictConfig) -> float | None:
     """Runs one job, in this process or in one that a launcher started.
 
@@ -187,6 +235,7 @@ def run_job(command: Command, config: DictConfig) -> float | None:
         The value that chose the weights, for a sweeper that optimises it; None without one.
     """
     configure_logging(VERBS[command.verb].lightning)  # for the processes of launchers
+    command.started = True
     settings = HydraConfig.get()
     folder, multirun = Path(settings.runtime.output_dir), settings.mode == RunMode.MULTIRUN
     first = os.environ.get("SLURM_PROCID", "0") == "0"  # of the processes of a SLURM job
@@ -196,12 +245,15 @@ def run_job(command: Command, config: DictConfig) -> float | None:
 
     def work() -> JobOutcome:
         return run_to_end(
-            lambda: run_verb(command, config, folder), command.verb, command.overrides
+            lambda: run_verb(command, config, folder),
+            command.verb,
+            command.overrides,
+            command.outputs,
         )
 
     try:
         if notes and multirun and first and not command.debug:
-            note = JobNote(settings.job.num, list(settings.overrides.task), str(folder))
+            note = JobNote(settings.job.num, redact_words(task_overrides()), str(folder))
             return run_noted_job(work, note, Path(notes))
         outcome = work()
         if notes:  # a process of a sweep's job, whose note the job itself writes
@@ -216,10 +268,12 @@ def run_job(command: Command, config: DictConfig) -> float | None:
 def run_verb(command: Command, config: DictConfig, folder: Path) -> int | None:
     """Checks the overrides of one job and runs the verb with its configuration."""
     settings = HydraConfig.get()
-    check_override_types(command.verb, settings.overrides.task, config, settings.runtime.choices)
+    redact_hydra_files(settings)
+    sys.argv = redact_words(sys.argv)  # loggers record it
+    check_override_types(command.verb, task_overrides(), config, settings.runtime.choices)
     single = settings.mode == RunMode.RUN
     with contextlib.nullcontext() if single else no_document():
-        return VERBS[command.verb].run(config, folder, command.line)
+        return VERBS[command.verb].run(config, folder, redact_words(command.line))
 
 
 def end_job(command: Command, outcome: JobOutcome, multirun: bool) -> None:
@@ -236,7 +290,7 @@ def end_job(command: Command, outcome: JobOutcome, multirun: bool) -> None:
         command.codes.append(outcome.code)
     elif outcome.refusal is None or command.debug or multirun:
         if outcome.refusal is not None and not command.debug:
-            log.error("%s: %s", " ".join(HydraConfig.get().overrides.task), outcome.refusal)
+            log.error("%s: %s", " ".join(task_overrides()), outcome.refusal)
         raise outcome.error
     else:
         command.refusals.append(outcome.refusal)
@@ -257,7 +311,6 @@ def existing_outputs(overrides: Sequence[str]) -> set[Path]:
 OUTPUT_ERRORS = {
     errno.EEXIST: "is a file, where a folder is wanted",
     errno.ENOTDIR: "lies below a file, where a folder is wanted",
-    errno.ENAMETOOLONG: "has a name that is too long for the file system",
 }
 """Why an output folder cannot be created, beside the reasons in `fmsd.machine_errors`."""
 
@@ -284,18 +337,3 @@ def output_error(error: Exception, outputs: Sequence[Path]) -> InputError | None
         f"{path} {OUTPUT_ERRORS[error.errno]}",
         "choose another place with hydra.run.dir=PATH, or out=PATH where the verb has it",
     )
-
-
-def configure_logging(lightning: bool) -> None:
-    """Logs fmsd at INFO and other libraries at WARNING.
-
-    Args:
-        lightning: whether Lightning will be used.
-    """
-    if lightning:
-        import fmsd.engine.trainer  # noqa: F401  Lightning sets log levels when it is imported
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("fmsd").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)

@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cache import cache_folder
 from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
+from fmsd.cli.hydra_compat import task_overrides
+from fmsd.cli.recorded_config import COMPUTED, check_complete, give_again
 from fmsd.cli.run_loggers import foreign_destinations, trust_option
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
 from fmsd.quoting import shell_override
 from fmsd.runs.configuration import first_difference
-from fmsd.runs.folder import Run
+from fmsd.runs.folder import MASK, Run
 
 WRITTEN_FOLDERS = ("checkpoints", "logs", "explanations", "predictions", "evaluations")
 """Folders of a run that verbs write into."""
@@ -34,14 +35,12 @@ def check_links(folder: Path) -> None:
 
 
 def check_record(run: Run) -> None:
-    """Rejects a run whose `run.json` lacks the keys that every verb about a run needs."""
-    record = run.record()
-    kinds = {"seed": int, "manifests": dict}
-    if missing := [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]:
-        raise InputError(
-            f"{run.folder / 'run.json'} does not hold the {missing[0]} of a run",
-            "put it back, or train the run anew",
-        )
+    """Rejects a run whose `run.json` lacks the keys that every verb about a run needs.
+
+    Also one whose configuration is not the one that the record knows.
+    """
+    run.record(complete=True)
+    run.check(run.config.name)
 
 
 def load_finished_run(
@@ -56,7 +55,7 @@ def load_finished_run(
         InputError: there is no such run, an override would change it, or it has no data.
     """
     run = Run(Path(absolute_path(config.run)))
-    overrides = HydraConfig.get().overrides.task
+    overrides = task_overrides()
     check_record(run)
     check_links(run.folder)
     if forbidden := [override for override in overrides if override.lstrip("+").startswith(fixed)]:
@@ -66,8 +65,16 @@ def load_finished_run(
             "leave it out (base=PATH sets where its base weights lie)",
         )
     loaded = load_run_config(run.config, config.trust)
+    given = give_again(loaded, overrides)
+    if idle := [key for key in override_keys(overrides, "logger.") if key not in given]:
+        raise InputError(
+            f"{idle[0]} would have no effect: the run's loggers are used as they were configured",
+            f"leave it out; only a value that {run.config} holds without its password or token is "
+            "given again",
+        )
     relocate_embedded_data(loaded)
     run_config = with_overrides(loaded, config)
+    check_complete(run_config, ("backbone.", "data.", "trainer."), run.config)
     if run_config.data is None:
         raise InputError(
             f"The run in {run.folder} was merged from files and has no data of its own",
@@ -75,6 +82,12 @@ def load_finished_run(
         )
     check_source(run_config.data, overrides)
     return run, run_config
+
+
+def override_keys(overrides: Sequence[str], prefix: str) -> list[str]:
+    """The dotted keys of overrides that begin with a prefix."""
+    keys = (override.partition("=")[0].lstrip("+") for override in overrides)
+    return [key for key in keys if key.startswith(prefix)]
 
 
 def relocate_embedded_data(run: DictConfig) -> None:
@@ -147,6 +160,7 @@ def load_interrupted_run(
             "give the folder that training began to write",
         )
     check_links(folder)
+    run.check(run.config.name, MASK)
     config = load_run_config(run.config, trust)
     if "merger" in config:
         raise InputError(
@@ -158,22 +172,28 @@ def load_interrupted_run(
             f"The run in {folder} is finished",
             f"test it again with fmsd evaluate {shell_override('run', folder)}",
         )
+    given = give_again(config, overrides)
     if surplus := [
-        override for override in overrides if not override.startswith(("resume=", "trust="))
+        override
+        for override in overrides
+        if override.partition("=")[0].lstrip("+") not in ("resume", "trust", *given)
     ]:
         raise InputError(
             f"{', '.join(surplus)} would change the run, which goes on as it was configured",
             "leave it out",
         )
-    if "choices" not in config:
+    plain: Any = OmegaConf.to_container(config)
+    kinds = {"choices": dict, "overrides": list}
+    if missing := [key for key, kind in kinds.items() if not isinstance(plain.get(key), kind)]:
         raise InputError(
-            f"{run.config} is no configuration of a training (it has no choices)",
+            f"{run.config} is no configuration of a training (it has no {missing[0]})",
             "put it back, or train anew",
         )
-    if destinations := foreign_destinations(config.get("logger"), trust):
+    if destinations := foreign_destinations(config.get("logger"), trust, given):
         name, setting = next(iter(destinations.items()))
         raise InputError(
             f"{run.config} sets where results are sent ({setting})",
-            f"if they shall go there, give {trust_option(config.logger[name])}",
+            f"if they shall go there, give {trust_option(config.logger[name], setting)}",
         )
+    check_complete(config, [f"{group}." for group in (*COMPUTED, "logger")], run.config)
     return config, folder

@@ -4,20 +4,20 @@ A verb and its libraries are imported when it runs, so that `fmsd --help` answer
 """
 
 import difflib
-import errno
 import importlib.metadata
-import io
-import os
 import sys
 from collections.abc import Sequence
 
 from fmsd.cli.conf_files import groups
 from fmsd.cli.help import help_page
+from fmsd.cli.interruption import report_interruption
 from fmsd.cli.json_flag import JSON, check_json
 from fmsd.cli.overrides import to_hydra_overrides
+from fmsd.cli.streams import tolerant_streams
 from fmsd.errors import InputError
 from fmsd.json_output import code_of_exit, open_document, print_error, write_document
 from fmsd.package_files import CONF
+from fmsd.signals import errors_as_interruption
 
 USAGE = """fmsd VERB [overrides...]
 
@@ -40,6 +40,7 @@ USAGE = """fmsd VERB [overrides...]
   pack       data=NAME out=FOLDER [size=1G]    write a dataset's images into a few large tars
   report     runs=FOLDER [by=domain] [out=FOLDER]    show many runs as tables and one page, by test
              dataset or by forgery
+  verify     run=RUN or runs=FOLDER    compare the files of runs with the digests in their records
   cite       run=RUN [out=FILE.bib]    print the BibTeX of the papers behind a run
   reproduce  NAME [seed=0,1,2] [overrides of its trainings...]    run the commands behind a table of
              experiments/
@@ -55,37 +56,23 @@ HELP = ("-h", "--help", "help")
 
 VERSION = ("-V", "--version", "version")
 
-OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors, without the name of a file, of an output that takes no more."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code.
 
     Returns:
         0: done; 1: done, with failures that were reported; 2: refused with one sentence; 75:
-            another process is at work on the run; 130: interrupted. The exit code of a sweep is
-            that of its first failed job; the others run all the same.
+            another process is at work on the run; 141: done, but the reader of the output has gone;
+            128 + n: interrupted by signal n. The exit code of a sweep is that of its first failed
+            job; the others run all the same.
     """
     if sys.stdout is None or sys.stderr is None:  # closed, as by `>&-`; files would get its number
         name = "error output" if sys.stdout else "output"
         print_error(InputError(f"The standard {name} is closed", "send it to a file or /dev/null"))
         return 2
-    replace_unencodable()
-    try:
+    with tolerant_streams() as streams:
         code = run_to_code(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
-    except OSError as error:
-        if error.filename is not None or error.errno not in OUTPUT_ERRORS:
-            raise
-        # the interpreter writes again what is left of the output when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno == errno.EPIPE:  # the reader has gone, as in `fmsd --help | head -1`
-            return 1
-        message = f"The output cannot be written ({error.strerror})"
-        print_error(InputError(message, "make room, or send it to another place"))
-        return 2
-    return code
+    return streams.end(code)
 
 
 def run_to_code(given: list[str]) -> int:
@@ -102,22 +89,16 @@ def run_to_code(given: list[str]) -> int:
 def run_to_end(arguments: list[str]) -> int:
     """Runs a command line, prints what ends it early, and returns its exit code."""
     try:
-        return dispatch(arguments)
+        with errors_as_interruption():
+            return dispatch(arguments)
     except InputError as error:
         code, why = 2, error
-    except KeyboardInterrupt:
-        code, why = 130, "interrupted."
+    except KeyboardInterrupt as error:
+        return report_interruption(error)
     except SystemExit as end:
         return code_of_exit(end)
     print_error(why)
     return code
-
-
-def replace_unencodable() -> None:
-    """Prints a question mark for a character that the terminal's encoding lacks."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def dispatch(arguments: list[str]) -> int:

@@ -1,6 +1,5 @@
 """The verb merge: composes the configuration of a merged run from those of its experts."""
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -14,10 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from fmsd.cli.build import build, build_data
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path
-from fmsd.cli.hydra_compat import parse_value
-from fmsd.cli.loaded_runs import check_record, is_finished, with_overrides
+from fmsd.cli.hydra_compat import parse_value, task_overrides
+from fmsd.cli.loaded_runs import is_finished, with_overrides
+from fmsd.cli.recorded_config import recorded_config
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
-from fmsd.errors import InputError, reason
+from fmsd.errors import InputError
 from fmsd.package_files import CONF
 from fmsd.runs.folder import Run
 
@@ -26,11 +26,12 @@ log = logging.getLogger(__name__)
 
 def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd merge: writes a merged run; by default it is tested on the data of the first run."""
+    from fmsd.merge.record import RECORD
     from fmsd.peft import experts as merged_experts
     from fmsd.tasks import merge as task
 
     settings = HydraConfig.get()
-    overrides, multirun = list(settings.overrides.task), settings.mode == RunMode.MULTIRUN
+    overrides, multirun = task_overrides(), settings.mode == RunMode.MULTIRUN
     if multirun and any(override.startswith("out=") for override in overrides):
         raise InputError(
             "The merges of a sweep cannot all lie in out=PATH", "give hydra.sweep.dir=FOLDER"
@@ -44,8 +45,9 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
         named = {group: settings.runtime.choices[group] for group in chosen}
         choices = {group: choice for group, choice in named.items() if choice is not None}
     merged_config, grid = complete_merge(run, config, choices, overrides)
-    text = OmegaConf.to_yaml(merged_config, resolve=True)
+    text = recorded_config(merged_config)
     if multirun and is_finished(Run(folder), text):
+        Run(folder).check(RECORD)
         merged_experts.check_unchanged(folder)
         log.info("%s is finished: skipped.", folder)
         return
@@ -69,6 +71,7 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
         ceiling=[Path(path) for path in merged_config.ceiling]
         if merged_config.get("ceiling")
         else None,
+        overlap=config.overlap,
     )
 
 
@@ -156,7 +159,7 @@ def settings_of_experts(runs: Sequence[Run], trust: object) -> dict[str, Any]:
     trainer = read_conf_file(CONF / "trainer" / "default.yaml").values
     merged: dict[str, Any] = {"data": None, "trainer": trainer, "seed": 0}
     for run in reversed(runs):
-        check_record(run)
+        record = run.record(complete=True)
         loaded: Any = load_run_config(run.config, trust)
         if "backbone" in merged and merged["backbone"].name != loaded.backbone.name:
             raise InputError(
@@ -168,7 +171,7 @@ def settings_of_experts(runs: Sequence[Run], trust: object) -> dict[str, Any]:
             "backbone": loaded.backbone,
             "data": loaded.data or merged["data"],
             "trainer": loaded.trainer,
-            "seed": run.record()["seed"],
+            "seed": record["seed"],
         }
     return merged
 
@@ -197,7 +200,7 @@ def extend_merge(config: DictConfig, overrides: Sequence[str]) -> tuple[Any, dic
         InputError: one of `add` and `to` is missing, no merged run, or an override that would
             change the recipe.
     """
-    from fmsd.merge.record import RECORD
+    from fmsd.merge.record import RECORD, read_merge_record
 
     if config.add is None or config.to is None:
         raise InputError(
@@ -211,36 +214,27 @@ def extend_merge(config: DictConfig, overrides: Sequence[str]) -> tuple[Any, dic
             "leave it out, or merge anew with experts='[...]'",
         )
     path = Path(absolute_path(config.to))
+    Run(path).check("config.yaml", RECORD)
     if not (path / RECORD).is_file():
         raise InputError(
             f"{path} is not a merged run (it has no {RECORD})",
             "give the folder that fmsd merge printed at its end",
         )
-    run = load_run_config(Run(path).config, config.trust)
+    run_file = Run(path).config
+    run = load_run_config(run_file, config.trust)
     record = read_merge_record(path / RECORD)
-    run.experts = [*run.experts, os.path.normpath(absolute_path(config.add))]
+    experts = run.get("experts")
+    if run.get("merger") is None or len(experts or ()) != len(record["experts"]):
+        raise InputError(
+            f"{run_file} is not the configuration of the merge that {RECORD} beside it describes",
+            "put back both, or merge anew",
+        )
+    run.experts = [*experts, os.path.normpath(absolute_path(config.add))]
     coefficients = {name: value for name, value in record["merger"].items() if name != "name"}
     merger = {"_target_": run.merger["_target_"]} | coefficients  # as a search chose them
     check_loaded({"merger": merger}, path / RECORD, trusted_prefixes(config.trust))
     run.merger = merger
     return run, record
-
-
-def read_merge_record(path: Path) -> dict[str, Any]:
-    """The record that a merge wrote.
-
-    Raises:
-        InputError: it is no JSON, or holds no merger.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{path} is no JSON ({reason(error)})", "put it back, or merge anew"
-        ) from error
-    if not (isinstance(record, dict) and isinstance(record.get("merger"), dict)):
-        raise InputError(f"{path} is not the record of a merge", "put it back, or merge anew")
-    return record
 
 
 def parse_search(text: str) -> dict[str, list[Any]]:

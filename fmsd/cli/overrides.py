@@ -21,7 +21,7 @@ PATHS = re.compile(
 RUNS = ("run", "runs", "resume", "add", "to")
 """Path keys that hold a run; they accept a file of the run, too."""
 
-LISTS = ("experts",)
+LISTS = ("experts", "ceiling")
 """Keys that hold a list of paths."""
 
 ROOTS = "data.roots."
@@ -32,6 +32,7 @@ PLURAL = ("experiments", "logger")
 
 BARE: Mapping[str, str] = {
     "cite": "run", "evaluate": "run", "explain": "run", "fold": "run", "report": "runs",
+    "verify": "run",
 }  # fmt: skip
 """The key of an argument without one, for verbs about one folder."""
 
@@ -52,6 +53,7 @@ def to_hydra_overrides(
     """
     sweep = is_sweep(arguments)
     overrides, words = split_options(arguments)
+    resumes = any(word.startswith("resume=") for word in words)
     for argument in words:
         key, sign, value = argument.partition("=")
         if re.fullmatch(r"~\w[^=]*", argument):
@@ -60,6 +62,8 @@ def to_hydra_overrides(
             raise InputError(f"fmsd has no option {key}", _without_dashes(argument))
         elif sign:
             name = _listed(key, groups)
+            if name.startswith("logger.") and (verb == "evaluate" or resumes):
+                name = f"++{name}"  # of the run's own configuration
             overrides.append(f"{name}={_value(key.lstrip('+'), value, sweep, groups)}")
         elif argument in groups:
             choices = ", ".join(groups[argument])
@@ -81,8 +85,11 @@ def _listed(key: str, groups: Mapping[str, Sequence[str]]) -> str:
 
 
 def _value(key: str, value: str, sweep: bool, groups: Mapping[str, Sequence[str]]) -> str:
-    if key in groups and key not in PLURAL:
-        return _choice(key, value, sweep)
+    group = key.partition("@")[0]
+    if group in PLURAL:
+        return _choices(group, value)
+    if group in groups or "/" in group or "@" in key:
+        return _choice(group, value, sweep)
     if key == "search" and not _is_quoted(value):
         return hydra_quote(value)  # its commas are no sweep
     if key in LISTS or (key == "data.source.file" and value.startswith("[")):
@@ -106,19 +113,47 @@ def _choice(group: str, value: str, sweep: bool) -> str:
     Raises:
         InputError: no choice, or several without a sweep.
     """
-    if re.fullmatch(r"null|true|false|[\d.]+", value.strip()):
-        raise InputError(
-            f"{group}={value} names no choice of its group", "leave it out, or name one"
-        )
     names = [name.strip() for name in value.strip().removeprefix("[").removesuffix("]").split(",")]
     if len(names) > 1 and (value.strip().startswith("[") or not sweep):
         raise InputError(
             f"{group}={value} names several choices of one group",
             f"give each a job of its own with -m {group}={','.join(names)}",
         )
-    if names == [""]:
-        raise InputError(f"{group}= names no choice of its group", "leave it out, or name one")
+    if not all(map(_may_name_choice, names)):
+        raise InputError(
+            f"{group}={value} names no choice of its group", "leave it out, or name one"
+        )
     return ",".join(names)
+
+
+def _choices(group: str, value: str) -> str:
+    """The choice of a group, or the list of those that are combined.
+
+    Raises:
+        InputError: something else than names.
+    """
+    inner = value.strip().removeprefix("[").removesuffix("]")
+    if inner not in ("", "null") and not all(map(_may_name_choice, inner.split(","))):
+        raise InputError(
+            f"{group}={value} names no choice of its group",
+            f"leave it out, or give {group}=NAME or {group}='[NAME,NAME]'",
+        )
+    return value
+
+
+def _may_name_choice(text: str) -> bool:
+    """Whether Hydra reads a text as a name; true, too, for what it cannot read and refuses."""
+    from hydra.errors import HydraException
+
+    from fmsd.cli.hydra_compat import parse_value
+
+    if not text.strip():
+        return False
+    try:
+        value = parse_value(text.strip())
+    except HydraException:
+        return True
+    return value is not None and not isinstance(value, int | float | dict | list)
 
 
 def _is_quoted(value: str) -> bool:

@@ -27,6 +27,7 @@ from fmsd.cli.conf_files import (
 )
 from fmsd.cli.hydra_compat import is_swept
 from fmsd.cli.options import is_sweep, split_options
+from fmsd.cli.override_kinds import check_kinds, override_text
 from fmsd.cli.overrides import PATHS, suggestions
 from fmsd.errors import InputError, error_chain
 from fmsd.package_files import CONF
@@ -76,6 +77,12 @@ def translate_hydra_error(  # noqa: PLR0911  one for each class of errors
             return _unreadable_override(cause.override, verb)
         if isinstance(cause, MissingConfigException):
             return _missing_file(cause, text)
+        if match := re.search(r"Environment variable '(.+)' not found", str(cause)):
+            return InputError(
+                f"{getattr(error, 'full_key', None) or 'A setting'} looks up the environment "
+                f"variable {match[1]}, which is not set",
+                "set it",
+            )
         if isinstance(cause, MissingMandatoryValue) and cause.full_key:
             return _missing_value(str(cause.full_key), verb)
         if (
@@ -117,6 +124,9 @@ def _translate_text(text: str, verb: str, overrides: Sequence[str]) -> InputErro
 
     Hydra raises ConfigCompositionException for all of them, and the key is only in its text.
     """
+    text = re.sub(
+        r"\b\w+ raised while resolving interpolation: ", "unresolved interpolation: ", text
+    )
     if match := re.search(r"You must specify '(\w+)'|Missing mandatory value: (\S+)", text):
         return _missing_value(match[1] or match[2], verb)
     if match := re.search(r"config group '([^']+)' does not exist", text):
@@ -266,6 +276,7 @@ def check_override_types(
     keys = [override.partition("=")[0].lstrip("+") for override in overrides if "=" in override]
     values = {key: OmegaConf.select(config, key) for key in keys}
     defaults = packaged_values(verb, chosen) if keys else {}
+    check_kinds(verb, values, defaults)
     for key, value in values.items():
         replaced = isinstance(value, DictConfig) or (value is None and "." in key)
         below = [name.removeprefix(f"{key}.") for name in defaults if name.startswith(f"{key}.")]
@@ -281,13 +292,6 @@ def check_override_types(
             raise InputError(
                 f"{key}={value} is {fault}", f"give e.g. {key}={override_text(default)}"
             )
-
-
-def override_text(value: object) -> object:
-    """A value as overrides spell it: true, false, null."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else value
 
 
 def packaged_values(verb: str, chosen: Mapping[str, Any]) -> dict[str, Any]:

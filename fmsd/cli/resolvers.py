@@ -7,11 +7,13 @@ the job's function: the imports of that are all that runs there before.
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from fmsd.cache import cache_folder
+from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.roots import existing_root
 from fmsd.errors import InputError
+from fmsd.redaction import redact_words
 
 
 def inside(folder: str, names: Sequence[str]) -> list[str]:
@@ -20,8 +22,12 @@ def inside(folder: str, names: Sequence[str]) -> list[str]:
 
 
 def digest(overrides: Sequence[str]) -> str:
-    """A hash of eight characters that identifies a set of overrides."""
-    return hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
+    """A hash of eight characters that identifies a set of overrides.
+
+    It stays the same where only a password or token changes.
+    """
+    typed = task_overrides(overrides) if isinstance(overrides, ListConfig) else overrides
+    return hashlib.sha256("\n".join(sorted(redact_words(typed))).encode()).hexdigest()[:8]
 
 
 def cache() -> str:

@@ -25,7 +25,17 @@ FILE = "FMSD_ROOTS"
 LOOKUP = re.compile(r"\$\{root:\s*([^,}\s]+)(?:\s*,\s*([^,}\s]+))?\s*\}")
 """The value of a data file's `root` that looks it up."""
 
-OTHER_VARIABLES = (FILE, "FMSD_CACHE", "FMSD_SWEEP", "FMSD_TEST_DATA", "FMSD_TEST_DIST")
+OTHER_VARIABLES = (
+    FILE,
+    "FMSD_CACHE",
+    "FMSD_FUZZ",
+    "FMSD_FUZZ_SEED",
+    "FMSD_LAUNCHER",
+    "FMSD_SWEEP",
+    "FMSD_TEST_DATA",
+    "FMSD_TEST_DIST",
+    "FMSD_TEST_SIGNALS",
+)
 """Environment variables of fmsd and its tests that are no roots."""
 
 

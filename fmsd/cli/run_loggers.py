@@ -1,11 +1,15 @@
 """Loggers of a loaded run: those that would send results to a place the run sets are not used."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
+from fmsd.cli.recorded_config import LOOKUP
 from fmsd.cli.trust import trusted_prefixes
+from fmsd.redaction import REDACTED
 
 log = logging.getLogger(__name__)
 
@@ -21,16 +25,22 @@ DESTINATIONS: dict[str, Mapping[str, Callable[[Any], bool]]] = {
 """Arguments of loggers, and their values, that leave the destination to the user's settings."""
 
 
-def foreign_destinations(loggers: Mapping[str, Any] | None, trust: object = ()) -> dict[str, str]:
+def foreign_destinations(
+    loggers: Mapping[str, Any] | None, trust: object = (), given: Collection[str] = ()
+) -> dict[str, str]:
     """By logger, the setting of a loaded run that changes where its results are sent.
 
     Args:
         loggers: the configuration of each logger.
         trust: see `fmsd.cli.trust`; trusted loggers may send results anywhere.
+        given: dotted keys that the command line sets, which are the user's own.
     """
     destinations: dict[str, str] = {}
     allowed = trusted_prefixes(trust)
-    for name, node in (loggers or {}).items():
+    plain: Any = loggers or {}
+    if isinstance(loggers, DictConfig):
+        plain = OmegaConf.to_container(loggers)  # nothing is looked up
+    for name, node in plain.items():
         if not node["_target_"].startswith(allowed):
             harmless = DESTINATIONS.get(node["_target_"], {})
             changed = [
@@ -38,7 +48,8 @@ def foreign_destinations(loggers: Mapping[str, Any] | None, trust: object = ()) 
                 for key, value in node.items()
                 if key[0] != "_"
                 and value is not None
-                and not (key in harmless and harmless[key](value))
+                and f"logger.{name}.{key}" not in given
+                and not (key in harmless and harmless[key](value) and LOOKUP not in str(value))
             ]
             if changed:
                 destinations[name] = f"logger.{name}.{changed[0]}={node[changed[0]]}"
@@ -57,7 +68,10 @@ def wandb_settings_in(folder: Path) -> Path | None:
 
 
 def trusted_loggers(
-    loggers: Mapping[str, Any] | None, trust: object = (), folder: Path | None = None
+    loggers: Mapping[str, Any] | None,
+    trust: object = (),
+    folder: Path | None = None,
+    given: Collection[str] = (),
 ) -> dict[str, Any]:
     """The loggers of a loaded run, without those that set where results go; these are logged.
 
@@ -65,8 +79,9 @@ def trusted_loggers(
         loggers: the configuration of each logger.
         trust: see `fmsd.cli.trust`.
         folder: the run's; settings of Weights & Biases inside it are not trusted either.
+        given: dotted keys that the command line sets.
     """
-    destinations = foreign_destinations(loggers, trust)
+    destinations = foreign_destinations(loggers, trust, given)
     if folder is not None and (settings := wandb_settings_in(folder)) is not None:
         destinations |= {
             name: str(settings)
@@ -79,11 +94,18 @@ def trusted_loggers(
             "they shall go there, give %s.",
             name,
             setting,
-            trust_option((loggers or {})[name]),
+            trust_option((loggers or {})[name], setting),
         )
     return {name: node for name, node in (loggers or {}).items() if name not in destinations}
 
 
-def trust_option(node: Mapping[str, Any]) -> str:
-    """The override that trusts the target of a node."""
+def trust_option(node: Mapping[str, Any], setting: str) -> str:
+    """The override that lets a logger send results where the run's setting says.
+
+    Args:
+        node: the configuration of the logger.
+        setting: as `foreign_destinations` names it.
+    """
+    if REDACTED in setting:
+        return f"the whole value again, {setting.partition('=')[0]}=VALUE"
     return f"trust='[{node['_target_'].rpartition('.')[0]}.]'"

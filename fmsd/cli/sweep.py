@@ -12,10 +12,13 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fmsd.cli.hydra_compat import values_by_key
+from fmsd.cli.hydra_compat import task_overrides, values_by_key
 from fmsd.errors import InputError
 from fmsd.json_output import print_error
+from fmsd.json_records import read_record
+from fmsd.machine_errors import machine_error
 from fmsd.quoting import hydra_quote
+from fmsd.redaction import redact_setting, redact_settings
 from fmsd.runs.folder import write_text
 
 log = logging.getLogger(__name__)
@@ -45,12 +48,13 @@ class Sweep(Callback):
         try:
             start_sweep(config)
         except Exception as error:
-            message, remedy = (
-                (error.message, error.remedy)
-                if isinstance(error, InputError)
-                else (f"{type(error).__name__}, {' '.join(str(error).split())}", "")
-            )
-            print_error(InputError(f"The sweep cannot begin: {message}", remedy))
+            why = error if isinstance(error, InputError) else machine_error(error)
+            if why is None:
+                why = InputError(
+                    f"{type(error).__name__}, {' '.join(str(error).split())}",
+                    "open an issue with this command: that is a fault of fmsd",
+                )
+            print_error(InputError(f"The sweep cannot begin: {why.message}", why.remedy))
             raise SystemExit(2) from error
 
 
@@ -79,10 +83,14 @@ def start_sweep(config: DictConfig) -> None:
 
 
 def sweep_values(config: DictConfig) -> dict[str, list[str]]:
-    """Every key that a sweep sets, with its values or the distribution they are drawn from."""
+    """Every key that a sweep sets, with its values or the distribution they are drawn from.
+
+    Passwords and tokens are redacted: a sweep goes on with another one in their place.
+    """
     params = config.hydra.sweeper.get("params") or {}
     of_sweeper = (f"{key}={value}" for key, value in params.items())
-    return values_by_key([*of_sweeper, *config.hydra.overrides.task])
+    values = values_by_key([*of_sweeper, *task_overrides(config.hydra.overrides.task)])
+    return {key: redact_setting(key, of_key) for key, of_key in values.items()}
 
 
 def begin_sweep(folder: Path, notes: Path, values: Mapping[str, Sequence[str]], jobs: int) -> None:
@@ -124,19 +132,11 @@ def read_contents(folder: Path) -> dict[str, list[str]]:
         InputError: `CONTENTS` cannot be read.
     """
     file = folder / CONTENTS
-    try:
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except (OSError, ValueError):
-        known = None
-    if not isinstance(known, dict) or not all(
-        isinstance(values, list) for values in known.values()
-    ):
-        raise InputError(
-            f"{file} is damaged",
-            "delete it (the jobs beside it stay, and are known again with "
-            f"hydra.sweep.dir={folder})",
-        )
-    return known
+    remedy = (
+        f"delete it (the jobs beside it stay, and are known again with hydra.sweep.dir={folder})"
+    )
+    known = read_record(file, dict[str, list[str]], remedy) if file.is_file() else {}
+    return redact_settings(known)
 
 
 def find_matching_sweep(parent: Path, values: Mapping[str, Sequence[str]]) -> Path | None:

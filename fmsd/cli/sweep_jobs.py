@@ -1,5 +1,6 @@
 """How the jobs of a sweep end, noted in files since they may run in any process and be killed."""
 
+import contextlib
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from fmsd.cli.sweep import BEGUN, CONTENTS, HYDRA_FILE, read_contents, write_con
 from fmsd.console import print_place, print_table
 from fmsd.json_output import open_document
 from fmsd.runs.folder import BUSY, ERROR, Run, remove_empty_folders, write_text
+from fmsd.signals import check
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +59,13 @@ class JobNote:
 def run_noted_job(work: Callable[[], JobOutcome], note: JobNote, notes: Path) -> float | None:
     """Runs a job of a sweep and notes how it ended.
 
-    Its error is written into its folder and not raised: that would end the other jobs.
+    Its error is written into its folder and not raised: that would end the other jobs. Only where
+    it cannot be written, the sweep ends.
 
     Returns:
         The value that chose the weights, for a sweeper that optimises it; None without one.
     """
+    check()  # a signal that a library swallowed is to end the sweep all the same
     note.write(notes)
     run = Run(Path(note.folder))
     finished = run.finished
@@ -71,11 +75,14 @@ def run_noted_job(work: Callable[[], JobOutcome], note: JobNote, notes: Path) ->
     except KeyboardInterrupt:
         replace(note, ended="interrupted").write(notes)
         raise
-    outcome.write_error(run.folder)
     code = outcome.code
     ended = "busy" if code == BUSY else "failed" if code else "skipped" if finished else "done"
     code = 0 if ended == "busy" else code if code in (0, 2) else 1
-    replace(note, ended=ended, code=code).write(notes)
+    try:
+        outcome.write_error(run.folder)
+        replace(note, ended=ended, code=code).write(notes)
+    except OSError as error:  # a full disk, which the job's own error names better
+        raise (outcome.error or error) from error
     if ended in ("busy", "failed"):
         log.error("%s: %s", " ".join(note.overrides), failure_reason(ended, run.folder))
     return run.record()["monitored"] if run.finished and ended in ("done", "skipped") else None
@@ -108,7 +115,8 @@ def report_sweep(notes: Path) -> int:
         key=lambda note: note.number,
     )
     sweep, begun = notes.parent.parent, json.loads((notes / BEGUN).read_text(encoding="utf-8"))
-    drop_refused_values(sweep, begun["before"], jobs)
+    with contextlib.suppress(OSError):  # a full disk: then only a changed command is another sweep
+        drop_refused_values(sweep, begun["before"], jobs)
     if jobs:
         print_summary(sweep, jobs, begun["jobs"] - len(jobs))
     shutil.rmtree(notes, ignore_errors=True)

@@ -1,10 +1,12 @@
 """The verb train: checks its configuration, starts further processes or continues a run."""
 
+import contextlib
 import dataclasses
 import inspect
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,44 +15,65 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from fmsd.cli.build import build, check_argument_types, data_factory, logger_factories
 from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
+from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.loaded_runs import is_finished, load_interrupted_run
+from fmsd.cli.recorded_config import recorded_config
 from fmsd.cli.refusal import override_text
 from fmsd.errors import InputError
 from fmsd.json_output import open_document
-from fmsd.quoting import hydra_quote
-from fmsd.runs.folder import Run
+from fmsd.quoting import hydra_quote, shell_override
+from fmsd.runs.folder import CHECKPOINTS, Run
+from fmsd.signals import errors_as_interruption, interruption
 
 log = logging.getLogger(__name__)
 
 
 def train(config: DictConfig, folder: Path, command: list[str]) -> int:
     """fmsd train: writes a run, or continues one that was interrupted."""
+    settings = HydraConfig.get()
+    if config.resume is not None:
+        run_folder = Path(absolute_path(config.resume))
+        config, folder = load_interrupted_run(run_folder, task_overrides(), config.trust)
+        with resumable(Run(folder)):
+            return train_in_processes(config, folder, command)
+    complete_training(config)
+    run, multirun = Run(folder), settings.mode == RunMode.MULTIRUN
+    if multirun and is_finished(run, recorded_config(config)):
+        log.info("%s is finished: skipped.", folder)
+        return 0
+    with resumable(run):
+        return train_in_processes(config, folder, command)
+
+
+def train_in_processes(config: DictConfig, folder: Path, command: list[str]) -> int:
+    """Trains in processes of its own where they are needed, or in this one.
+
+    Returns:
+        The exit code.
+    """
+    from fmsd.tasks import train as task
+
+    if (code := run_in_processes(config, folder)) is None:
+        train_here(config, folder, command)
+        return 0
+    if code == 0 and open_document() is not None:  # what they print went to stderr
+        task.print_results(Run(folder))
+    return code
+
+
+def train_here(config: DictConfig, folder: Path, command: list[str]) -> None:
+    """Trains in this process."""
     from fmsd.engine import session
     from fmsd.engine.learner_settings import LearnerSettings
     from fmsd.tasks import train as task
 
-    settings = HydraConfig.get()
-    overrides = settings.overrides.task
-    if config.resume is not None:
-        run_folder = Path(absolute_path(config.resume))
-        config, folder = load_interrupted_run(run_folder, overrides, config.trust)
-    else:
-        complete_training(config)
-        multirun = settings.mode == RunMode.MULTIRUN
-        if multirun and is_finished(Run(folder), OmegaConf.to_yaml(config, resolve=True)):
-            log.info("%s is finished: skipped.", folder)
-            return 0
-    if (code := run_in_processes(config, folder)) is not None:
-        if code == 0 and open_document() is not None:  # what they print went to stderr
-            task.print_results(Run(folder))
-        return code
     task.train(
         session.Request(
             name=config["choices"]["method"],
             folder=folder,
-            config=OmegaConf.to_yaml(config, resolve=True),
+            config=recorded_config(config),
             command=command,
-            overrides=list(config.overrides),
+            overrides=task_overrides(config.overrides),
             choices=OmegaConf.to_container(config.choices),  # pyright: ignore[reportArgumentType]
         ),
         session.Components(
@@ -68,7 +91,32 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
         ),
         LearnerSettings(**config.learner),
     )
-    return 0
+
+
+@contextlib.contextmanager
+def resumable(run: Run) -> Iterator[None]:
+    """Adds to an interruption of a training how it goes on.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    try:
+        with errors_as_interruption():
+            yield
+    except KeyboardInterrupt as error:
+        raise interruption(error, resume_remedy(run)) from error
+
+
+def resume_remedy(run: Run) -> str:
+    """How an interrupted training goes on; empty where it has no checkpoint yet."""
+    if not any((run.folder / CHECKPOINTS).glob("*.ckpt")):
+        return ""
+    remedy = f"go on with fmsd train {shell_override('resume', run.folder)}"
+    if (run.folder / "run.json").exists():
+        remedy += (
+            f", or test the weights so far with fmsd evaluate {shell_override('run', run.folder)}"
+        )
+    return remedy
 
 
 def complete_training(config: DictConfig) -> None:
@@ -84,7 +132,7 @@ def complete_training(config: DictConfig) -> None:
             "leave it out",
         )
     add_test_sources(config.data)
-    check_source(config.data, settings.overrides.task)
+    check_source(config.data, task_overrides())
     for node, key in ((config.backbone, "weights"), (config.method.get("mask") or {}, "file")):
         if node.get(key) is not None:
             node[key] = absolute_path(node[key])
@@ -94,7 +142,7 @@ def complete_training(config: DictConfig) -> None:
             for group, choice in settings.runtime.choices.items()
             if "/" not in group and group != "loader@data" and choice is not None
         }
-        config.overrides = list(settings.overrides.task)
+        config.overrides = task_overrides()
         del config.resume, config.trust
     check_train_config(config)
 
@@ -154,9 +202,7 @@ def run_in_processes(config: DictConfig, folder: Path) -> int | None:
         if source.provider == "command-line"
     ]
     single_job = ["hydra.mode=RUN", f"hydra.run.dir={hydra_quote(folder)}"]
-    return launch(
-        ["-P", "-m", "fmsd", "train", *settings.overrides.task, *single_job, *files], count
-    )
+    return launch(["-P", "-m", "fmsd", "train", *task_overrides(), *single_job, *files], count)
 
 
 LEAST = {"max_epochs": -1, "num_nodes": 1, "log_every_n_steps": 0, "num_sanity_val_steps": -1}

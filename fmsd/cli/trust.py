@@ -21,9 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 from fmsd.cli.build import LOADER_KEYS
 from fmsd.cli.conf_files import KeyPath, dotted_key, read_conf_file, walk
 from fmsd.cli.declared_targets import GROUPS, Declaration, declared_key_path, declared_targets
+from fmsd.cli.recorded_config import check_lookups
 from fmsd.errors import InputError
+from fmsd.json_records import check_record
 from fmsd.package_files import CONF
-from fmsd.safe_yaml import check_yaml
+from fmsd.runs.configuration import RunSettings
+from fmsd.safe_yaml import parse_settings
 
 REQUIRED = ("backbone", "data", "trainer")
 """Keys that every configuration of a run has."""
@@ -67,7 +70,8 @@ def load_run_config(path: Path, trust: object = (), built: Sequence[str] = GROUP
         raise InputError(
             f"{path} is no configuration (it is not UTF-8)", "put it back, or remove it"
         ) from error
-    check_yaml(text, path)
+    settings = parse_settings(text, path)
+    check_record(settings, RunSettings, path, "put it back, or train anew")
     try:
         config = OmegaConf.create(text)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -75,10 +79,7 @@ def load_run_config(path: Path, trust: object = (), built: Sequence[str] = GROUP
             f"{path} is no configuration ({' '.join(str(error).split())})",
             "put it back, or remove it",
         ) from error
-    if not isinstance(config, DictConfig):
-        raise InputError(
-            f"{path} is no configuration of a run (it holds no keys)", "put it back, or train anew"
-        )
+    assert isinstance(config, DictConfig)  # as `parse_settings` found
     if missing := [key for key in REQUIRED if key not in config]:
         raise InputError(
             f"{path} is no configuration of a run (it has no {missing[0]})",
@@ -134,12 +135,7 @@ def check_loaded(
                 f"{source} has a {type(node).__name__} at {dotted_key(key_path)}",
                 "write a plain value",
             )
-        texts = node if isinstance(node, dict) else [node]
-        if lookups := [text for text in texts if isinstance(text, str) and "${" in text]:
-            raise InputError(
-                f"{source} would look something up: {lookups[0]!r} at {dotted_key(key_path)}",
-                "write the value in its place, as runs are written",
-            )
+        check_lookups(key_path, node, config, source, trust)
     for key_path, node in walk(config):  # only now: this imports targets
         if (
             isinstance(node, dict)

@@ -6,14 +6,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fmsd.cli.build import build, build_data, build_selection, logger_factories
+from fmsd.checks import check_range
+from fmsd.cli.build import (
+    build,
+    build_data,
+    build_selection,
+    check_argument_types,
+    logger_factories,
+)
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path, check_outside, check_source, make_paths_absolute
-from fmsd.cli.loaded_runs import base_override, check_record, load_finished_run
+from fmsd.cli.hydra_compat import task_overrides
+from fmsd.cli.loaded_runs import base_override, check_record, load_finished_run, override_keys
 from fmsd.cli.merging import merge
+from fmsd.cli.recorded_config import check_complete, recorded_config
 from fmsd.cli.run_loggers import trusted_loggers
 from fmsd.cli.training import train
 from fmsd.cli.trust import load_run_config
@@ -34,18 +42,25 @@ def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
     run_config.run = str(run.folder)
     if corruptions:
         run_config.corrupt, run_config.severities = plain["corrupt"], plain["severities"]
+    loggers = trusted_loggers(
+        run_config.get("logger"),
+        config.trust,
+        run.folder,
+        given=override_keys(task_overrides(), "logger."),
+    )
+    check_complete(run_config, [f"logger.{name}." for name in loggers], run.config)
+    run_config.overlap = config.overlap
     task.evaluate(
         run=run,
         detector=build(run_config.backbone),
         data=build_data(run_config.data),
         trainer=build(run_config.trainer),
         folder=folder,
-        config=OmegaConf.to_yaml(run_config, resolve=True),
+        config=recorded_config(run_config),
         command=command,
         corruptions=corruptions,
-        logger=logger_factories(
-            trusted_loggers(run_config.get("logger"), config.trust, run.folder)
-        ),
+        logger=logger_factories(loggers),
+        overlap=config.overlap,
     )
 
 
@@ -53,6 +68,10 @@ def explain(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd explain: draws attribution maps of a run, by default on the data of its training."""
     from fmsd.tasks import explain as task
 
+    keys = ("images", "frames", "how", "layer", "seed", "domains")
+    settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, list(keys)))
+    check_argument_types(task.explain, settings, "")
+    check_range("seed", config.seed)
     run, run_config = load_finished_run(config, "explain", ("backbone",))
     own_folder = run.folder / EXPLANATIONS
     task.explain(
@@ -62,7 +81,7 @@ def explain(config: DictConfig, folder: Path, command: list[str]) -> None:
         trainer=build(run_config.trainer),
         out=own_folder if config.out is None else Path(absolute_path(config.out)),
         by_dataset=config.out is None and config.data is not None,
-        **{name: config[name] for name in ("images", "frames", "how", "layer", "seed", "domains")},
+        **settings,
     )
 
 
@@ -93,9 +112,7 @@ def extract(config: DictConfig, folder: Path, command: list[str]) -> int:
 
     unread = ("data.frames", "data.train_frames", "data.manifest", "data.sampling")
     if idle := [
-        override
-        for override in HydraConfig.get().overrides.task
-        if override.lstrip("+~").startswith(unread)
+        override for override in task_overrides() if override.lstrip("+~").startswith(unread)
     ]:
         raise InputError(
             f"{', '.join(idle)} would have no effect: extract reads the videos themselves",
@@ -136,7 +153,7 @@ def pack(config: DictConfig, folder: Path, command: list[str]) -> None:
     from fmsd.tasks import pack as task
 
     make_paths_absolute(config.data)
-    check_source(config.data, HydraConfig.get().overrides.task)
+    check_source(config.data, task_overrides())
     check_outside(absolute_path(config.out), config.data)
     task.pack(build_selection(config.data), Path(absolute_path(config.out)), config.size)
 
@@ -146,10 +163,12 @@ def doctor(config: DictConfig, folder: Path, command: list[str]) -> int:
     from fmsd.tasks import doctor as task
 
     make_paths_absolute(config.data)
-    check_source(config.data, HydraConfig.get().overrides.task)
+    check_source(config.data, task_overrides())
     out = expand_home(config.out)
     data = build_selection(config.data)
-    healthy = task.doctor(data, out, config.frames, config.limit, config.workers)
+    settings = {key: config[key] for key in ("frames", "limit", "workers")}
+    check_argument_types(task.doctor, settings, "")
+    healthy = task.doctor(data, out, **settings)
     return 0 if healthy else 1
 
 
@@ -171,7 +190,7 @@ def report(config: DictConfig, folder: Path, command: list[str]) -> None:
         config.metric,
         out,
         config.by,
-        config.against,
+        None if config.against is None else str(config.against),
         differ,
         config.resamples,
     )
@@ -183,6 +202,15 @@ def cite(config: DictConfig, folder: Path, command: list[str]) -> None:
 
     paths = (config.run, config.runs, config.out)
     task.cite(*(None if path is None else expand_home(path) for path in paths))
+
+
+def verify(config: DictConfig, folder: Path, command: list[str]) -> None:
+    """fmsd verify: compares the files of runs with their records."""
+    from fmsd.tasks import verify as task
+
+    task.verify(
+        *(None if path is None else expand_home(path) for path in (config.run, config.runs))
+    )
 
 
 def reproduce(arguments: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
@@ -254,6 +282,7 @@ VERBS = {
     "pack": Verb(pack),
     "roots": Verb(roots),
     "report": Verb(report),
+    "verify": Verb(verify),
     "cite": Verb(cite),
     "dashboard": Verb(dashboard),
 }

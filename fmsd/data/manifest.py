@@ -16,9 +16,9 @@ from fmsd.atomic import atomic
 from fmsd.data import pack
 from fmsd.data.frame import REAL, SCHEMA
 from fmsd.data.validation import check_files, check_table
-from fmsd.errors import InputError, reason
+from fmsd.errors import InputError
 from fmsd.rounding import ceil_share
-from fmsd.tables import read_parquet
+from fmsd.tables import read_table
 
 VIDEO_NAME = pl.col("video").str.extract(r"([^/]+)$")
 """A video's name, the last part of its id."""
@@ -209,27 +209,7 @@ def read_manifest(path: Path, root: Path) -> Manifest:
     """
     if not path.is_file():
         raise InputError(f"There is no manifest {path}", "make it with `fmsd index`")
-    try:
-        table = read_parquet(path)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(
-            f"The manifest {path} is no parquet file", "make it again with `fmsd index`"
-        ) from error
-    if missing := [name for name in SCHEMA.names() if name not in table.columns]:
-        raise InputError(
-            f"The manifest {path} lacks the columns {', '.join(missing)}",
-            "make it again with `fmsd index`",
-        )
-    if not table.schema["label"].is_integer():  # a cast would make 0.7 real
-        raise InputError(
-            f"The manifest {path} has values of the wrong kind (labels are "
-            f"{table.schema['label']})",
-            "make it again with `fmsd index`",
-        )
-    try:
-        return Manifest(table.select(SCHEMA.names()).cast(SCHEMA), root)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(
-            f"The manifest {path} has values of the wrong kind ({reason(error)})",
-            "make it again with `fmsd index`",
-        ) from error
+    remedy = "make the manifest again with `fmsd index`"
+    # `validate` names the rows that lack values
+    table = read_table(path, SCHEMA, remedy, complete=False)
+    return Manifest(table.select(SCHEMA.names()), root)

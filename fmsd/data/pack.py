@@ -15,11 +15,13 @@ from typing import Any
 
 import polars as pl
 
-from fmsd.atomic import atomic
+from fmsd.atomic import NO_ROOM, atomic
 from fmsd.data.loading.image import decode, read_bytes
 from fmsd.errors import InputError, reason
 from fmsd.names import check_name
-from fmsd.tables import read_parquet
+from fmsd.tables import read_table
+
+COPY = "copy the pack again, or pack the dataset anew"
 
 MARK = "pack.json"
 """The file that marks a folder as a pack; it is written last."""
@@ -27,11 +29,17 @@ MARK = "pack.json"
 PLACES = "pack.parquet"
 """The table of frames: path, tar, and offset and size of the bytes in it."""
 
+MANIFEST = "manifest.parquet"
+"""The rows of the frames, in the same order."""
+
 READER_THREADS = 16
 """Threads that read images: on a cluster, opening a file is slow but needs no processor."""
 
 TAR_BLOCK = 512
 """Bytes of a member's header in a tar; members begin at multiples of it."""
+
+LARGEST_ROW = 64 * TAR_BLOCK
+"""Most bytes of a KEY.json; its texts are names of files."""
 
 
 def write_pack(
@@ -83,7 +91,7 @@ def write_pack(
         )
         for name, columns in (
             (PLACES, where.insert_column(0, table["path"])),
-            ("manifest.parquet", table),
+            (MANIFEST, table),
         ):
             written.append(out / name)
             with atomic(written[-1]) as partial:
@@ -97,9 +105,10 @@ def write_pack(
         for path in written:
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
+            room = "make room there, or " if error.errno in NO_ROOM else ""
             raise InputError(
-                f"{out} cannot be written ({reason(error)})",
-                "make room there, or choose another folder with out=FOLDER",
+                f"{out} cannot be written ({error.strerror or reason(error)})",
+                f"{room}choose another folder with out=FOLDER",
             ) from error
         raise
     return tars
@@ -116,6 +125,7 @@ def frame_places(root: Path, paths: pl.Series) -> pl.Series | None:
     if not (root / PLACES).is_file():
         raise InputError(f"{root} holds a pack without {PLACES}", "complete the copy")
     places = _read_places(root / PLACES)
+    _check_keys(root, places)
     table = paths.alias("path").to_frame()
     table = table.join(places, on="path", how="left", maintain_order="left")
     if table["tar"].null_count():
@@ -140,23 +150,83 @@ def _read_places(path: Path) -> pl.DataFrame:
     Raises:
         InputError: the table is damaged, has a path twice, or leads out of the pack's folder.
     """
-    try:
-        places = read_parquet(path).select(PLACE_SCHEMA.names()).cast(PLACE_SCHEMA)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(
-            f"{path} is no table of a pack ({reason(error)})", "copy the pack again"
-        ) from error
+    places = read_table(path, PLACE_SCHEMA, COPY).select(PLACE_SCHEMA.names())
     for tar in places["tar"].unique():
         check_name(tar, f"tar in {path}")
-    if (
-        places["path"].is_duplicated().any()
-        or places.filter((pl.col("offset") < 0) | (pl.col("size") < 0)).height
-    ):
+    if places["path"].is_duplicated().any():
+        raise InputError(f"{path} is damaged: a path is there twice", COPY)
+    if (row := _misplaced(places)) is not None:
         raise InputError(
-            f"{path} is damaged: a path is there twice, or a place is negative",
-            "copy the pack again",
+            f"{path} is damaged: the place of {places['path'][row]} does not follow the frame "
+            "before it, as frames do in a tar",
+            COPY,
         )
     return places
+
+
+def _blocks(size: pl.Expr) -> pl.Expr:
+    """The bytes that a member of a size takes in a tar, without its header."""
+    return (size + TAR_BLOCK - 1) // TAR_BLOCK * TAR_BLOCK
+
+
+def _misplaced(places: pl.DataFrame) -> int | None:
+    """The first row whose frame does not lie where it must; None if all do.
+
+    A tar holds its frames in the order of the table: the image, then its KEY.json, of a few blocks.
+    The first row lies at the beginning of a tar.
+    """
+    same = (pl.col("tar") == pl.col("tar").shift()).fill_null(value=False)
+    row = pl.col("offset") - (pl.col("offset") + _blocks(pl.col("size"))).shift() - 2 * TAR_BLOCK
+    fits = (
+        pl.when(same)
+        .then((row >= TAR_BLOCK) & (row <= LARGEST_ROW) & (row % TAR_BLOCK == 0))
+        .otherwise((pl.col("offset") == TAR_BLOCK) & pl.col("tar").is_first_distinct())
+    )
+    wrong = places.select((~fits | (pl.col("size") < 0)).arg_true()).to_series()
+    return None if wrong.is_empty() else wrong[0]
+
+
+def _check_keys(root: Path, places: pl.DataFrame) -> None:
+    """Checks that frames have their own places: by the manifest's order, and by KEY.json in tars.
+
+    The KEY.json of the first and the last frame of each tar are read; those between lie in the
+    order of the table, see `_misplaced`. Tars that are missing or cut short are left to the check
+    of files.
+
+    Raises:
+        InputError: another frame lies there.
+    """
+    manifest = root / MANIFEST
+    if manifest.is_file() and not (
+        read_table(manifest, pl.Schema({"path": pl.String}), COPY)["path"].equals(places["path"])
+    ):
+        raise InputError(
+            f"{root / PLACES} and {manifest} do not belong together: they list other frames, or in "
+            "another order",
+            COPY,
+        )
+    ends = places.filter(pl.col("tar").is_first_distinct() | pl.col("tar").is_last_distinct())
+    for path, tar, offset, size in ends.iter_rows():
+        begin = offset + (size + TAR_BLOCK - 1) // TAR_BLOCK * TAR_BLOCK
+        try:
+            with (root / tar).open("rb") as file:
+                file.seek(begin)
+                header = tarfile.TarInfo.frombuf(file.read(TAR_BLOCK), "utf-8", "strict")
+                row = json.loads(file.read(min(header.size, LARGEST_ROW)))
+        except FileNotFoundError:
+            continue
+        except (tarfile.HeaderError, ValueError, RecursionError) as error:
+            if (root / tar).stat().st_size < begin + 2 * TAR_BLOCK:
+                continue
+            raise InputError(
+                f"{root / tar} does not hold the row of {path} behind its image", COPY
+            ) from error
+        if not isinstance(row, dict) or row.get("path") != path:
+            raise InputError(
+                f"{root / PLACES} and {root / tar} do not belong together: where {path} should "
+                "lie, the tar holds another frame",
+                COPY,
+            )
 
 
 def _contents(files: Sequence[str]) -> Iterator[bytes]:

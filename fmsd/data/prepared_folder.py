@@ -1,17 +1,33 @@
 """Folders that `fmsd extract` or `fmsd pack` wrote: their manifest and crop settings."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from fmsd.data.manifest import Manifest, read_manifest
-from fmsd.errors import InputError, reason
+from fmsd.errors import InputError
+from fmsd.json_records import Count, read_record
 from fmsd.quoting import shell_override
 
 EXTRACTED, PACKED = "extract.json", "pack.json"
 
-RECORDS = (EXTRACTED, PACKED)
-"""The files that mark such a folder; either lies beside its manifest."""
+
+class Crops(TypedDict):
+    """The settings of `fmsd extract` that choose the frames."""
+
+    frames: Count | None
+    sampling: Literal["spread", "first"]
+
+
+class Packed(TypedDict):
+    """The record of `fmsd pack`."""
+
+    crops: Crops | None
+
+
+RECORDS = {EXTRACTED: Crops, PACKED: Packed}
+"""The files that mark such a folder, and what they hold; either lies beside its manifest."""
 
 
 def prepared_manifest(root: Path) -> Manifest | None:
@@ -41,20 +57,8 @@ def crop_settings(root: Path) -> dict[str, Any] | None:
     Raises:
         InputError: the record of the settings is damaged.
     """
-    for name in RECORDS:
+    for name, shape in RECORDS.items():
         if (root / name).is_file():
-            try:
-                record = json.loads((root / name).read_text(encoding="utf-8"))
-                crops = record if name == EXTRACTED else record["crops"]
-                if crops is not None and not (
-                    type(crops["frames"]) in (int, type(None))
-                    and crops["sampling"] in ("spread", "first")
-                ):
-                    raise ValueError(f"frames={crops['frames']}, sampling={crops['sampling']}")
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"{root / name} is damaged ({reason(error)})",
-                    "copy it again, or make the folder anew",
-                ) from error
-            return crops
+            record = read_record(root / name, shape, "copy it again, or make the folder anew")
+            return record if name == EXTRACTED else record["crops"]
     return None

@@ -1,17 +1,18 @@
 """Pools of processes that read files in parallel."""
 
-import ctypes
+import contextlib
 import functools
 import gc
 import multiprocessing
 import os
-import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import cv2
+
+from fmsd.signals import leave_to_parent
 
 
 def available_cores() -> int:
@@ -19,12 +20,14 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextlib.contextmanager
 def process_pool(
     workers: int, initializer: Callable[..., None] | None = None, initargs: tuple[Any, ...] = ()
-) -> ProcessPoolExecutor:
-    """A pool of processes, which end with this one.
+) -> Iterator[ProcessPoolExecutor]:
+    """Yields a pool of processes, which end with the block and with this process.
 
-    On Linux they are forked and begin with the imports of this process; elsewhere, where that is
+    A block that fails waits for the work that has begun; one that is interrupted kills it. On Linux
+    the processes are forked and begin with the imports of this process; elsewhere, where that is
     not safe, they are started by the system's default method.
 
     Args:
@@ -33,7 +36,16 @@ def process_pool(
     """
     prepare_fork()
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-    return ProcessPoolExecutor(workers, context, _begin, (os.getpid(), initializer, initargs))
+    others = multiprocessing.active_children()
+    executor = ProcessPoolExecutor(workers, context, _begin, (os.getpid(), initializer, initargs))
+    try:
+        yield executor
+    except (KeyboardInterrupt, GeneratorExit):
+        for process in {*multiprocessing.active_children()}.difference(others):
+            process.kill()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def prepare_fork() -> None:
@@ -56,17 +68,25 @@ def _freeze_inherited_objects() -> None:
         os.register_at_fork(after_in_child=gc.freeze)
 
 
-def _begin(parent: int, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
-    _die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
+def start_worker(parent: int, rank: int = 0) -> None:
+    """Prepares a worker process: it leaves signals to its parent, and OpenCV has one thread.
+
+    Args:
+        parent: the id of the process that started it.
+        rank: its number, which loaders give.
+    """
+    leave_to_parent(parent)
+    sys.excepthook = _report_error
     cv2.setNumThreads(0)  # inherited by a fork, but not where processes are started otherwise
+
+
+def _report_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Prints an error of a worker's thread, unless the parent ended while it got a tensor."""
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _begin(parent: int, initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+    start_worker(parent)
     if initializer is not None:
         initializer(*initargs)
-
-
-def _die_with_parent(parent: int) -> None:
-    """Ends this process with the one that started it, however that ends (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os._exit(1)

@@ -2,7 +2,6 @@
 
 import logging
 import time
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from fmsd.atomic import atomic
 from fmsd.engine.lightning_compat import logged_step, move_best_checkpoint
 from fmsd.errors import InputError
+from fmsd.runs.integrity import damaged_entry
+from fmsd.signals import hold, received, release
 from fmsd.state import read_fault
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,14 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 class Recovery(Checkpoint):
     """Writes checkpoints to resume from, every few steps and at the end of every epoch; keeps two.
 
+    One more is written after the step in which a queue announces by a signal that it ends the job,
+    unless several processes would have to agree on the step.
+
     Args:
         folder: where they lie.
         every: optimizer steps between two of them, at least 1; None for the ends of epochs only.
         input_digests: digests of what a checkpoint does not hold (the configuration, the base
-            weights, the frames), by name; a resumed run must match them.
+            weights, the frames, the layer mask), by name; a resumed run must match them.
         began: `time.perf_counter()` at the beginning of the run; None for now.
     """
 
@@ -45,6 +49,7 @@ class Recovery(Checkpoint):
         began: float | None = None,
     ) -> None:
         self.folder, self.every, self.saved, self.step = folder, every, 0, 0
+        self.steps_before_batch = 0
         self.input_digests = dict(input_digests or {})
         self.began, self.before = time.perf_counter() if began is None else began, 0.0
 
@@ -68,14 +73,37 @@ class Recovery(Checkpoint):
         self.began = time.perf_counter()
         self.saved = state_dict["saved"]
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets signals of a queue wait for the end of a step."""
+        if trainer.world_size == 1:
+            hold()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Notes the step, which ends with one of several batches."""
+        self.steps_before_batch = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves if it is time; the last step of an epoch waits for its validation."""
         step = trainer.global_step
         due = self.every is not None and step % self.every == 0 and step != self.saved
-        if due and not trainer.is_last_batch:
+        last_call = received() and step > self.steps_before_batch
+        if trainer.is_last_batch:
+            release()
+        elif due or last_call:
             self.save(trainer)
+        if last_call:
+            release()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Lets signals wait no longer: there is no further step."""
+        if not received():
+            release()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves."""
@@ -146,8 +174,13 @@ def newest_checkpoint(folder: Path, input_digests: Mapping[str, str] | None = No
             known before the detector is built, see `Recovery`.
 
     Raises:
-        InputError: there are checkpoints, and none is good.
+        InputError: there are checkpoints, and none is good, or a folder in place of one.
     """
+    for name in (BEST, LAST, PREVIOUS):
+        if (folder / name).is_dir():
+            raise InputError(
+                f"{folder / name} is a folder, where a checkpoint is wanted", "move it away"
+            )
     found = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
     foreign: list[InputError] = []
     for place, path in enumerate(found):
@@ -214,18 +247,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "train anew in another folder",
         )
     return content
-
-
-def damaged_entry(path: Path) -> str | None:
-    """The first part of a checkpoint whose bytes do not have their checksum; None if all have it.
-
-    torch writes a zip archive with checksums, and does not compare them when it reads one.
-
-    Raises:
-        zipfile.BadZipFile: it is no archive.
-    """
-    with zipfile.ZipFile(path) as archive:
-        return archive.testzip()
 
 
 def recovery_state(checkpoint: Path) -> dict[str, Any]:

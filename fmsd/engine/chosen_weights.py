@@ -31,13 +31,21 @@ class Chosen:
     steps: int
 
 
-def load_chosen(learner: Learner, checkpoint: Path) -> Chosen:
+def load_chosen(learner: Learner, checkpoint: Path, validated: bool) -> Chosen:
     """Loads the chosen checkpoint into the learner.
 
+    Args:
+        validated: whether an epoch was validated, after which the checkpoint was written.
+
     Raises:
-        InputError: there is no such file, as training ended before the first validation.
+        InputError: it is damaged or missing, or was never written.
     """
     if not checkpoint.is_file():
+        if validated:
+            raise InputError(
+                f"{checkpoint}, with the weights that training chose, is missing",
+                "put it back and resume the run, or train anew in another folder",
+            )
         raise InputError(
             "Training ended before the first validation, so no weights could be chosen",
             "raise trainer.max_steps to at least one epoch",

@@ -2,8 +2,10 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import polars as pl
@@ -15,7 +17,7 @@ from fmsd.checks import check_choice, check_range
 from fmsd.data.frame import SCHEMA
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
-from fmsd.data.loading.dataset import FrameDataset, start_worker
+from fmsd.data.loading.dataset import FrameDataset
 from fmsd.data.loading.sampler import (
     UNASSIGNED,
     EndlessBatches,
@@ -24,7 +26,7 @@ from fmsd.data.loading.sampler import (
     Shuffle,
 )
 from fmsd.data.manifest import Manifest
-from fmsd.data.processes import available_cores
+from fmsd.data.processes import available_cores, start_worker
 from fmsd.data.selected_frames import (
     TrainingSplits,
     list_frames,
@@ -257,7 +259,7 @@ class DataModule(LightningDataModule):
         return DataLoader(
             dataset,
             num_workers=self.workers,
-            worker_init_fn=start_worker,
+            worker_init_fn=partial(start_worker, os.getpid()),
             persistent_workers=reused and self.workers > 0,
             pin_memory=torch.accelerator.is_available(),
             **order,

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import distributed
 
+from fmsd.errors import InputError
 from fmsd.package_files import CONF, PACKAGE
+from fmsd.signals import LAUNCHER, SIGNALS, Interrupted, interruption, signals_handled
 
 LOCAL_RANK = "LOCAL_RANK"
 """The environment variable that marks a process as one of several."""
@@ -39,11 +40,15 @@ def launch(arguments: Sequence[str], count: int) -> int:
     """Runs `python ARGUMENTS` in `count` processes that find each other.
 
     Rank 0 writes to the terminal; the errors of another rank are printed if it fails first. Then
-    the others are stopped, as they are when this process is terminated. Ctrl-C reaches all of them,
-    and they are given the time to save.
+    the others are stopped. A signal to this process is passed on to all of them, and they are given
+    the time to save; they end with this process, however that ends.
 
     Returns:
         The exit code of the first process that failed, or 0.
+
+    Raises:
+        InputError: the system killed one of them.
+        Interrupted: a signal came.
     """
     # This process holds the port that they meet at, as torchrun does: one that was free a moment
     # ago may be another job's when they get to it.
@@ -51,7 +56,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
     environment = shared_environment(store.port, count)
     processes: list[subprocess.Popen[bytes]] = []
     with contextlib.ExitStack() as stack:
-        stack.enter_context(exit_on_sigterm())
+        stack.enter_context(signals_handled())
         stack.callback(stop_processes, processes)
         errors = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
         for rank in range(count):
@@ -62,11 +67,14 @@ def launch(arguments: Sequence[str], count: int) -> int:
             )
         try:
             failed = wait_for_failure(processes)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            for process in processes:
+                process.send_signal(interruption(error).number)
             wait_for_exit(processes, 60)
             raise
         if failed is None:
             return 0
+        check_exit(processes[failed].returncode)
         wait_for_exit(processes[:1], 3)  # rank 0 may be about to print the same error
         if processes[0].returncode:
             return processes[0].returncode
@@ -91,20 +99,24 @@ def shared_environment(port: int, count: int) -> dict[str, str]:
         "NODE_RANK": "0",
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
+        LAUNCHER: str(os.getpid()),
     }
 
 
-@contextlib.contextmanager
-def exit_on_sigterm() -> Iterator[None]:
-    """Turns SIGTERM into SystemExit, so that clean-up runs; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def check_exit(code: int) -> None:
+    """Refuses the exit code of a process that a signal ended, which prints nothing itself.
+
+    Raises:
+        InputError: the system killed it.
+        Interrupted: another signal ended it.
+    """
+    if code == -signal.SIGKILL:
+        raise InputError(
+            "A process of the training was killed by the system, mostly because memory ran out",
+            "give more memory, a smaller data.batch_size or fewer data.workers",
+        )
+    if -code in SIGNALS or code - 128 in SIGNALS:
+        raise Interrupted(max(-code, code - 128))
 
 
 def wait_for_failure(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:

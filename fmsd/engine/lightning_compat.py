@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
+from fmsd.signals import keep_handling
+
 LightningExit = SystemExit
-"""The exception that `Trainer.fit` and `Trainer.predict` raise on Ctrl-C, after their clean-up."""
+"""The exception that `Trainer.fit` and `Trainer.predict` raise for a KeyboardInterrupt."""
 
 
 def fit_position(trainer: Trainer) -> tuple[int, int]:
@@ -38,6 +40,24 @@ def forward_context(trainer: Trainer) -> AbstractContextManager[Any]:
 def setup_processes(trainer: Trainer) -> None:
     """Initialises the process group of a trainer before it fits."""
     trainer.strategy.setup_environment()
+
+
+class _KeepHandling(Callback):
+    """Handles Ctrl-C while a trainer cleans up, which would ignore it."""
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        keep_handling()
+
+
+def leave_signals_alone(trainer: Trainer) -> None:
+    """Makes a trainer leave signals to the handler of `fmsd.signals`.
+
+    At SIGTERM its own would start a broadcast in the middle of another collective operation.
+    """
+    trainer._signal_connector._sigterm_notifier_fn = lambda signum, _: None
+    trainer.callbacks.append(_KeepHandling())  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def set_csv_columns(logger: CSVLogger, names: Sequence[str]) -> None:

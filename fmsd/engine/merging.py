@@ -14,13 +14,14 @@ import polars as pl
 from torch import Tensor
 
 from fmsd.console import progress
+from fmsd.data.content import pixels_digest
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.merge_search import load_tensors
 from fmsd.engine.scorer import Scorer
 from fmsd.engine.scoring import predict
 from fmsd.engine.stamp import Facts
 from fmsd.engine.trainer import Trainer, seed_everything
-from fmsd.errors import InputError, reason
+from fmsd.errors import InputError
 from fmsd.figures.merges import cosine_matrix, draw_merge
 from fmsd.merge.record import RECORD, core_merger, known_grams, log_truncations, tensor_records
 from fmsd.merge.task_vectors import Merger, Specialists, StateDict, merge_tensors
@@ -37,8 +38,8 @@ from fmsd.peft.experts import (
 )
 from fmsd.peft.parts import changed_parts
 from fmsd.runs.folder import Run
+from fmsd.runs.predictions import read_predictions
 from fmsd.state import write_state
-from fmsd.tables import read_parquet
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def read_inputs(
     base = {"name": arguments["name"], "backbone": arguments, "hash": base_hash}
     for path in experts:
         if path.is_dir():
-            Run(path).record()  # raises if the folder is no run
+            Run(path).record(complete=True)  # raises if the folder is no run
     opened = open_experts(experts, weights, base_hash, empty)
     parts = changed_parts(empty, set.union(*(expert.changed_names for expert in opened)))
     labels = [expert.label for expert in opened]
@@ -238,13 +239,7 @@ def write_merged_weights(
                 yield name, tensor
 
     layout = {name: (network[name].shape, network[name].dtype) for name in specialists.parts}
-    try:
-        write_state(path, layout, tensors())
-    except OSError as error:
-        raise InputError(
-            f"The merged weights cannot be written to {path.parent} ({reason(error)})",
-            "give another folder as out=PATH",
-        ) from error
+    write_state(path, layout, tensors())
     return records
 
 
@@ -258,8 +253,8 @@ def domain_table(
 ) -> pl.DataFrame:
     """The AUC of every specialist and of the merge on every forgery.
 
-    Predictions of a specialist's run are reused if it was tested on the same frames; otherwise the
-    specialist is tested now.
+    Predictions of a specialist's run are reused if it was tested on the same frames and files;
+    otherwise the specialist is tested now.
 
     Args:
         run: the run of the merge, with its predictions.
@@ -267,22 +262,24 @@ def domain_table(
         model: a network for the specialists' weights, which are written into it.
     """
     names, tables = list(names), []
+    own = {
+        name: read_predictions(run.folder / "predictions" / f"{name}.parquet")
+        for name in data.tests
+    }
     for expert in experts:
         record = Run(expert.path).record() if expert.path.is_dir() else {"manifests": {"test": {}}}
         tested, loaded = record["manifests"]["test"], False
         for name, manifest in data.tests.items():
-            file = expert.path / "predictions" / f"{name}.parquet"
+            file, predictions = expert.path / "predictions" / f"{name}.parquet", None
             if tested.get(name, {}).get("digest") == manifest.digest() and file.is_file():
-                predictions = read_parquet(file)
-            else:
+                predictions = read_predictions(file)
+            if predictions is None or pixels_digest(predictions) != pixels_digest(own[name]):
                 if not loaded:
                     load_tensors(model, ((part, expert.state[part]) for part in names))
                     loaded = True
                 predictions = predict(trainer, Scorer(model), data.test_loader(name), manifest)
             tables.append(_auc_by_domain(predictions, data, expert.label))
-    for name in data.tests:
-        predictions = read_parquet(run.folder / "predictions" / f"{name}.parquet")
-        tables.append(_auc_by_domain(predictions, data, MERGED))
+    tables += [_auc_by_domain(predictions, data, MERGED) for predictions in own.values()]
     return pl.concat(tables)
 
 

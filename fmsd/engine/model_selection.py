@@ -88,7 +88,9 @@ class ValidationMetrics(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the metrics; several training datasets count as one."""
         scored = {
-            name: with_logits(manifest, gather_predictions(self.outputs[place]))
+            name: with_logits(
+                manifest, gather_predictions(self.outputs[place]), str(trainer.precision)
+            )
             for place, (name, manifest) in enumerate(self.data.validations.items())
         }
         rules = self.data.selection

@@ -31,7 +31,7 @@ class Scorer(LightningModule):
 
 
 def score_batch(detector: Callable[[Tensor], Tensor], batch: Frames) -> Predictions:
-    """The logits of a batch and its manifest rows, on the CPU.
+    """The logits of a batch, its manifest rows and contents, on the CPU.
 
     Raises:
         InputError: a logit is not finite.
@@ -41,4 +41,4 @@ def score_batch(detector: Callable[[Tensor], Tensor], batch: Frames) -> Predicti
         raise InputError(
             "The detector's scores are not finite: training diverged", "lower optimizer.lr"
         )
-    return Predictions(batch.row.cpu(), logit.cpu())
+    return Predictions(batch.row.cpu(), logit.cpu(), batch.content.cpu())

@@ -18,7 +18,7 @@ from fmsd.engine.detectors import build_detector, load_folded_detector
 from fmsd.engine.lightning_compat import LightningExit
 from fmsd.engine.predictions import gather_predictions, with_logits
 from fmsd.engine.scorer import Scorer
-from fmsd.engine.stamp import with_stamps
+from fmsd.engine.stamp import with_frames, with_stamps
 from fmsd.engine.trainer import TrainerFactory, single_process_trainer
 from fmsd.figures import style
 from fmsd.figures.robustness import plot_robustness
@@ -26,7 +26,7 @@ from fmsd.metrics.table import compute_results
 from fmsd.metrics.threshold import best_thresholds
 from fmsd.models.detector import Detector
 from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run
-from fmsd.tables import read_parquet
+from fmsd.runs.predictions import read_predictions
 from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ def predict_validation(
     loader, manifest = data.validation_loader(), data.splits.validation
     predictions = predict(trainer, Scorer(detector), loader, manifest)
     run.write_table(VALIDATION, predictions)
+    warn_of_equal_scores("the validation split", predictions)
     return predictions
 
 
@@ -75,7 +76,7 @@ def choose_thresholds(run: Run, video_score: str) -> dict[str, float] | None:
         None where the run has no such predictions, as a merge.
     """
     path = run.folder / VALIDATION
-    return best_thresholds(read_parquet(path), video_score) if path.is_file() else None
+    return best_thresholds(read_predictions(path), video_score) if path.is_file() else None
 
 
 def score_with_corruptions(
@@ -91,7 +92,7 @@ def score_with_corruptions(
     The results on clean images are written last, when everything else is there.
 
     Args:
-        record: holds the rule of selection, the thresholds and the stamps of the run.
+        record: holds the rule of selection, the thresholds, the stamps and the overlap of the run.
 
     Returns:
         The results on clean images.
@@ -125,20 +126,21 @@ def score_datasets(
 ) -> pl.DataFrame:
     """The results on all test datasets, clean or corrupted; writes the predictions of each."""
     folder = "" if corruption is None else f"{corruption.name}_{corruption.severity}/"
-    selection, parts = data.selection, []
+    selection, parts = data.selection, dict[str, pl.DataFrame]()
     for name, manifest in data.tests.items():
         predictions = predict(trainer, scorer, data.test_loader(name, corruption), manifest)
         run.write_predictions(f"{folder}{name}", predictions)
-        parts.append(predictions)
+        parts[name] = predictions
+        warn_of_equal_scores(name if corruption is None else f"{name} ({folder[:-1]})", predictions)
     table = compute_results(
-        pl.concat(parts),
+        pl.concat(parts.values()),
         record["selection"],
         selection.protocol,
         selection.naming,
         selection.video_score,
         record["thresholds"],
     )
-    return with_stamps(table, record["stamps"])
+    return with_frames(with_stamps(table, record["stamps"]), parts, record["overlap"])
 
 
 def predict(
@@ -147,10 +149,22 @@ def predict(
     """The manifest's rows with their logits.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C.
+        KeyboardInterrupt: on a signal.
     """
     try:
         batches = trainer.predict(scorer, dataloaders=loader)
     except LightningExit as error:
         raise KeyboardInterrupt from error
-    return with_logits(manifest, gather_predictions(batches or []))  # pyright: ignore[reportArgumentType]
+    scores = gather_predictions(batches or [])  # pyright: ignore[reportArgumentType]
+    return with_logits(manifest, scores, str(trainer.precision))
+
+
+def warn_of_equal_scores(name: str, predictions: pl.DataFrame) -> None:
+    """Warns where a detector gives all frames the same score, which its AUC of 0.5 would hide."""
+    if predictions["logit"].min() == predictions["logit"].max():
+        log.warning(
+            "All %d frames of %s have the same score, so the AUC is 0.5: look whether the images "
+            "are all alike (fmsd doctor), and whether the training failed (logs/metrics.csv).",
+            predictions.height,
+            name,
+        )

@@ -1,5 +1,6 @@
 """Dataclasses of a training, and the steps that prepare and run it."""
 
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
+from fmsd.data.overlap import REFUSE, Overlap, check_overlap, count_overlap
 from fmsd.engine.adaptation import AdaptedDetector, adapt
 from fmsd.engine.checkpoints import Recovery, check_input_digests, newest_checkpoint
 from fmsd.engine.datamodule import DataFactory, DataModule
@@ -35,6 +37,7 @@ from fmsd.peft import adapter
 from fmsd.peft.method import Method
 from fmsd.runs.configuration import weights_digest
 from fmsd.runs.folder import CHECKPOINTS, MASK, Run
+from fmsd.runs.training_frames import record_training_frames
 
 log = logging.getLogger(__name__)
 
@@ -92,18 +95,21 @@ class Plan:
             training ends; None for never. Checked by `early_stopping`.
         save_every: optimizer steps between checkpoints to resume from, at least 1, beside those at
             the ends of epochs; None for these only.
+        overlap: what happens to tests on training frames, see `fmsd.data.overlap`.
 
     Raises:
-        InputError: `save_every` is below 1.
+        InputError: `save_every` is below 1, or `overlap` is unknown.
     """
 
     seed: int = 0
     select: str = "iid"
     patience: Any = None
     save_every: int | None = 500
+    overlap: str = REFUSE
 
     def __post_init__(self) -> None:
-        """Refuses an interval between checkpoints below one step."""
+        """Checks the interval between checkpoints, and `overlap`."""
+        check_overlap(self.overlap)
         if self.save_every is not None and self.save_every < 1:
             raise InputError(
                 f"save_every={self.save_every} must be at least 1",
@@ -119,6 +125,7 @@ class Setup:
         choice: how the weights are chosen.
         facts: the facts of the training that its results depend on.
         stamps: the facts of every test dataset, by their stamp.
+        overlap: the number of training frames in each test dataset.
         digests: of the settings and the frames, which a resumed training must match, by name.
         began: `time.perf_counter()` at the beginning of the run.
         checkpoint: the one to resume from; None for a new training.
@@ -132,6 +139,7 @@ class Setup:
     choice: ModelChoice
     facts: Mapping[str, Any]
     stamps: Mapping[str, Any]
+    overlap: Overlap
     digests: Mapping[str, str]
     began: float
     checkpoint: Path | None
@@ -183,11 +191,17 @@ def build_setup(
     """Collects the facts of a training, and finds the checkpoint to resume from.
 
     Raises:
-        InputError: there are checkpoints, and none is good, or all are of another training.
+        InputError: there are checkpoints, and none is good, or all are of another training; or
+            training frames are in a test dataset, which is not allowed.
     """
     run = Run(request.folder)
     facts = training_facts(data, plan.select)
-    stamps = protocol_stamps(data, facts)
+    counts = None
+    if trainer.is_global_zero:
+        training = record_training_frames(run, data.splits.both)
+        counts = count_overlap(data.tests, training, plan.overlap)
+    overlap: Overlap = broadcast_object(counts)
+    stamps = protocol_stamps(data, facts, overlap)
     digests = {
         "settings": weights_digest(request.config),
         "training and validation frames": data.splits.both.digest(),
@@ -197,7 +211,18 @@ def build_setup(
     )
     checkpoint = broadcast_object(newest)
     return Setup(
-        request, plan, run, data, trainer, choice, facts, stamps, digests, began, checkpoint
+        request,
+        plan,
+        run,
+        data,
+        trainer,
+        choice,
+        facts,
+        stamps,
+        overlap,
+        digests,
+        began,
+        checkpoint,
     )
 
 
@@ -206,20 +231,24 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
 
     Raises:
         InputError: components or settings that do not fit, or a run that was begun with other
-            weights or frames.
+            weights, frames or trained layers.
     """
     run, plan, data, trainer = setup.run, setup.plan, setup.data, setup.trainer
     seed_everything(plan.seed)
     reset_peak_gpu_memory()
     model = build_detector(parts.detector, trainer.strategy.root_device, trainer.precision)
     base = adapter.fingerprint(model)
-    digests = {"base weights": base} | dict(setup.digests)
-    recovery = Recovery(run.folder / CHECKPOINTS, plan.save_every, digests, setup.began)
-    mask = None
+    digests, mask = {"base weights": base} | dict(setup.digests), None
     if setup.checkpoint is not None:
         check_input_digests(setup.checkpoint, digests)
         mask = run.folder / MASK if (run.folder / MASK).exists() else None
     adapted = adapt(model, parts.method, trainer, data, mask)
+    if adapted.adaptation.mask is not None:
+        text = adapted.adaptation.mask.text()
+        digests[f"layers in {MASK}"] = hashlib.sha256(text.encode()).hexdigest()
+        if setup.checkpoint is not None:
+            check_input_digests(setup.checkpoint, digests)
+    recovery = Recovery(run.folder / CHECKPOINTS, plan.save_every, digests, setup.began)
     batches = math.ceil(len(data.splits.train) / data.batch_size)
     per_epoch = steps_per_epoch(trainer, batches, settings.accumulate)
     learner = Learner(
@@ -238,7 +267,7 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
 
 
 def run_session(session: Session, loggers: Sequence[Logger]) -> Ending:
-    """Trains to the end, or until Ctrl-C.
+    """Trains to the end, or until a signal.
 
     Args:
         loggers: get the curves.

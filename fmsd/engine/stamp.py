@@ -10,7 +10,9 @@ import cv2
 import PIL
 import polars as pl
 
+from fmsd.data.content import pixels_digest
 from fmsd.data.description import describe_datasets
+from fmsd.data.overlap import Overlap
 from fmsd.data.prepared_folder import crop_settings
 from fmsd.engine.datamodule import DataModule
 from fmsd.metrics.table import LEVELS
@@ -48,11 +50,15 @@ def training_facts(data: DataModule, rule: str) -> Facts:
     return facts
 
 
-def protocol_stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, Facts]:
+def protocol_stamps(
+    data: DataModule, trained: Mapping[str, Any], overlap: Overlap
+) -> dict[str, Facts]:
     """The facts of every test dataset at every level, by their stamp.
 
     Args:
         trained: the `training_facts` of the detector that is tested.
+        overlap: a fact of the datasets that hold training frames alone, as the stamps of all
+            results so far would change.
     """
     selection = data.selection
     decoder = ", ".join(f"{name} {release.partition('.')[0]}" for name, release in DECODERS.items())
@@ -73,7 +79,7 @@ def protocol_stamps(data: DataModule, trained: Mapping[str, Any]) -> dict[str, F
             "decoder": decoder,
             "video_score": selection.video_score,
             **trained,
-        }
+        } | ({"overlap": overlap[name]} if overlap[name] else {})
         for level in LEVELS:
             facts = {"level": level} | shared
             digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -90,3 +96,23 @@ def with_stamps(table: pl.DataFrame, stamps: Mapping[str, Facts]) -> pl.DataFram
         orient="row",
     )
     return table.join(known, on=keys, how="left", maintain_order="left")
+
+
+def with_frames(
+    table: pl.DataFrame, predictions: Mapping[str, pl.DataFrame], overlap: Overlap
+) -> pl.DataFrame:
+    """Results with what is known of each row's frames.
+
+    Args:
+        predictions: by dataset.
+        overlap: the number of training frames in each dataset.
+
+    Returns:
+        The results with the columns `pixels`, see `fmsd.data.content.pixels_digest`, and `overlap`.
+    """
+    known = pl.DataFrame(
+        [(name, pixels_digest(frames), overlap[name]) for name, frames in predictions.items()],
+        schema={"dataset": pl.String, "pixels": pl.String, "overlap": pl.Int64},
+        orient="row",
+    )
+    return table.join(known, on="dataset", how="left", maintain_order="left")

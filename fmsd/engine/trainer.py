@@ -20,10 +20,11 @@ from fmsd.engine.datamodule import DataModule
 from fmsd.engine.distributed import UnwrappedDDPStrategy
 from fmsd.engine.launcher import device_indices
 from fmsd.engine.learner import Learner
-from fmsd.engine.lightning_compat import LightningExit
+from fmsd.engine.lightning_compat import LightningExit, leave_signals_alone
 from fmsd.engine.model_selection import ModelChoice, ValidationMetrics
 from fmsd.engine.progress import EpochBar, EpochLines
 from fmsd.errors import InputError
+from fmsd.signals import handled
 
 TrainerFactory = partial[Trainer]
 """Makes a trainer; its keywords are those of the configuration, more are added."""
@@ -63,6 +64,8 @@ def build_trainer(trainer: TrainerFactory, **arguments: Any) -> Trainer:
             "gradients",
             "or set trainer.devices=1",
         )
+    if handled():
+        leave_signals_alone(built)
     # a CPU may take another precision than the configured one
     check_precision(str(trainer.keywords.get("precision", built.precision)))
     return built
@@ -158,7 +161,7 @@ def fit(
     loggers: Sequence[Logger] = (),
     resumed: Path | None = None,
 ) -> bool:
-    """Trains the learner to its end, or until Ctrl-C.
+    """Trains the learner to its end, or until a signal.
 
     Args:
         loggers: get the curves; they write into the run's folder, so they are made once its lock

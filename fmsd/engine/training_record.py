@@ -12,6 +12,7 @@ from fmsd.engine.scoring import manifest_records
 from fmsd.engine.session import Ending, Session
 from fmsd.engine.trainer import gpu_name, peak_gpu_memory
 from fmsd.metrics.table import as_one_dataset
+from fmsd.redaction import redact_words
 from fmsd.runs.provenance import provenance
 
 
@@ -32,7 +33,7 @@ def training_record(
     setup = session.setup
     request, plan, trainer = setup.request, setup.plan, setup.trainer
     return provenance(request.command) | {
-        "overrides": list(request.overrides),
+        "overrides": redact_words(request.overrides),
         "choices": dict(request.choices),
         "seed": plan.seed,
         "selection": plan.select,
@@ -41,6 +42,7 @@ def training_record(
         "thresholds": thresholds,
         "origin": setup.facts,
         "stamps": setup.stamps,
+        "overlap": setup.overlap,
         "epoch": chosen.epoch,
         "steps": chosen.steps,
         "finished": ending.finished,

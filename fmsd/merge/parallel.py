@@ -46,5 +46,6 @@ def parallel_map() -> Iterator[
         try:
             yield threaded_map
         finally:
+            pool.shutdown(cancel_futures=True)  # after an interruption, without those not begun
             # A thread that sets its own number also sets that of threads started later.
             torch.set_num_threads(threads)

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from jaxtyping import Float64
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from fmsd.errors import InputError
+from fmsd.json_records import Number, read_record
 from fmsd.merge.core import HasCore
 from fmsd.merge.r2m import R2M
 from fmsd.merge.task_vectors import Merger, Specialists
@@ -18,6 +20,55 @@ log = logging.getLogger(__name__)
 
 RECORD = "merge.json"
 """The file name of the record."""
+
+
+class Base(TypedDict):
+    """The weights that the experts were trained from."""
+
+    hash: str
+
+
+class MergedExpert(TypedDict):
+    """An expert of a merge."""
+
+    path: str
+    sha256: str
+
+
+class MergedTensor(TypedDict):
+    """A merged tensor: its name, and the Gram matrix of the experts' changes of it."""
+
+    name: str
+    gram: list[list[Number]]
+
+
+class MergeRecord(TypedDict):
+    """The keys of the record that later merges read."""
+
+    merger: dict[str, Any]
+    base: Base
+    experts: list[MergedExpert]
+    search: dict[str, Any] | None
+    layers: list[MergedTensor]
+
+
+def read_merge_record(path: Path) -> dict[str, Any]:
+    """Reads the record of a merge.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    remedy = "put it back, or merge anew"
+    record = read_record(path, MergeRecord, remedy)
+    count = len(record["experts"])
+    for layer in record["layers"]:
+        if [len(row) for row in layer["gram"]] != [count] * count:
+            raise InputError(
+                f"{path} is damaged: the Gram matrix of {layer['name']!r:.100} is not that of "
+                f"{count} experts",
+                remedy,
+            )
+    return record
 
 
 def core_merger(merger: Merger) -> HasCore:

@@ -26,8 +26,9 @@ def expected_calibration_error(
     arXiv:1706.04599, in the binary form: the bins are of the probability of fake in [0, 1], not of
     that of the likelier class in [0.5, 1].
     """
-    table = reliability(score, label, bins)
-    return float((table["count"] * (table["score"] - table["fakes"]).abs()).sum() / len(score))
+    gaps = score.new_zeros(bins, dtype=torch.float64)
+    gaps.index_add_(0, bin_indices(score, bins), score.double() - label)
+    return float(gaps.abs().sum() / len(score))
 
 
 def reliability(

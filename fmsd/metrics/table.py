@@ -107,8 +107,9 @@ def compute_results(
     rows = []
     for dataset, frames in scores_by_dataset(predictions, naming):
         ranked = scores_by_level(frames, video_score)
+        sizes = _sizes(ranked)
         rows += [
-            (dataset, *line, *_sizes(ranked), selection, protocol)
+            (dataset, *line, *sizes, selection, protocol)
             for line in _measured(ranked, thresholds, metrics)
         ]
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
@@ -132,9 +133,9 @@ def results_by_domain(
         reals, fakes = frames.filter(label=0), frames.filter(label=1)
         for (domain,), forged in fakes.group_by("domain", maintain_order=True):
             ranked = scores_by_level(pl.concat([reals, forged]), video_score)
+            sizes = _sizes(ranked)
             rows += [
-                (dataset, domain, *line, *_sizes(ranked))
-                for line in _measured(ranked, thresholds, metrics)
+                (dataset, domain, *line, *sizes) for line in _measured(ranked, thresholds, metrics)
             ]
     return pl.DataFrame(rows, schema=DOMAIN_COLUMNS, orient="row")
 
@@ -154,7 +155,11 @@ def scores_by_dataset(predictions: pl.DataFrame, naming: str) -> Iterator[tuple[
         InputError: a dataset of one class only, which cannot be ranked, or logits that are not
             finite.
     """
-    for (dataset,), frames in with_scores(predictions).group_by("dataset", maintain_order=True):
+    scored = with_scores(predictions)
+    single = scored["dataset"].n_unique() == 1  # a partition would copy all frames
+    parts = [scored] if single else scored.partition_by("dataset", maintain_order=True)
+    for frames in parts:
+        dataset = frames["dataset"][0]
         if frames["label"].n_unique() != 2:
             only = "fake" if frames["label"][0] else "real"
             raise InputError(

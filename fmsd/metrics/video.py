@@ -7,8 +7,19 @@ import polars as pl
 
 from fmsd.errors import InputError
 
+
+def exact_mean(scores: pl.Expr) -> pl.Expr:
+    """The mean of scores; where all are equal, that very score, whatever their number.
+
+    A sum of equal numbers, divided by their number, may differ from them in its last bit, and
+    videos of the same image would not tie.
+    """
+    lowest = scores.min()
+    return lowest + (scores - lowest).mean()
+
+
 AGGREGATIONS: Mapping[str, Callable[[pl.Expr], pl.Expr]] = {
-    "mean": pl.Expr.mean,
+    "mean": exact_mean,
     "median": pl.Expr.median,
     "max": pl.Expr.max,
 }
@@ -40,7 +51,7 @@ def aggregation(score: str) -> Callable[[pl.Expr], pl.Expr]:
         InputError: an unknown name.
     """
     if highest := re.fullmatch(r"top([1-9]\d*)", score):
-        return lambda frames: frames.top_k(int(highest[1])).mean()
+        return lambda frames: exact_mean(frames.top_k(int(highest[1])))
     if score not in AGGREGATIONS:
         raise InputError(
             f"data.video_score={score} is unknown",

@@ -26,7 +26,7 @@ from fmsd.models.formats import to_pretrained_keys
 from fmsd.models.head import put_cosine_head
 from fmsd.package_files import EMBEDDED
 from fmsd.paths import expand_home
-from fmsd.state import read_state
+from fmsd.state import check_finite, read_state
 
 
 class Detector(nn.Module):
@@ -136,10 +136,17 @@ def detector(
             f"({error})",
             "correct backbone.NAME=VALUE",
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:
-        if not pretrained or weights is not None:
-            raise
-        raise hub_error(name, error) from error
+        if pretrained and weights is None:
+            raise hub_error(name, error) from error
+        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        raise InputError(
+            f"The backbone {name!r} cannot be built with {given or 'its defaults'} "
+            f"({reason(error)})",
+            "correct backbone.NAME=VALUE (backbone.size=PIXELS sets the size of the input)",
+        ) from error
     if cosine_head:
         put_cosine_head(backbone)
     config = resolve_model_data_config(backbone)
@@ -186,11 +193,14 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     """Loads a file into a timm model, strictly but for a classifier that does not fit.
 
     Raises:
-        InputError: the file cannot be read, or keys or shapes differ; the message lists them.
+        InputError: the file cannot be read, keys or shapes differ (the message lists them), or a
+            value is not finite.
     """
-    state = backbone.state_dict()
+    state, source = backbone.state_dict(), str(path)
+    values = to_pretrained_keys(read_state(path), backbone, source)
+    check_finite(values.items(), source)
     with torch.no_grad():
-        for key, value in to_pretrained_keys(read_state(path), backbone, str(path)).items():
+        for key, value in values.items():
             state[key].copy_(value)
 
 

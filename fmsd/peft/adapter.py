@@ -9,6 +9,7 @@ A method that trains every weight has an adapter as large as the backbone. Nothi
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
-from fmsd.magic_numbers import JSON, Fault, recognise
+from fmsd.json_records import PlainValue, check_record, read_record
 from fmsd.models.detector import Detector, trained_batch_norms
 from fmsd.peft.inject import AdaptedLayer
 from fmsd.peft.layer_kinds import rebuild_method
 from fmsd.peft.subspace import subspace_layers
 from fmsd.peft.svd_cache import tensor_bytes
-from fmsd.state import StateFile, read_fault
+from fmsd.state import StateFile, check_finite, read_fault
 
 ADAPTER_FORMAT = 2
 
@@ -34,6 +36,21 @@ TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 
 RESAMPLED = ("pos_embed", "patch_embed", "rel_pos", "relative_position")
 """Parts of the names of tensors that timm resamples to the input's size."""
+
+
+class BaseWeights(TypedDict):
+    """The weights that an adapter belongs to."""
+
+    name: str
+    hash: str
+
+
+class Description(TypedDict):
+    """The keys of `adapter.json` that loading an adapter reads."""
+
+    base: BaseWeights
+    layers: dict[str, dict[str, PlainValue]]
+    tensors: list[str]
 
 
 def state_dict(detector: Detector) -> dict[str, Tensor]:
@@ -165,7 +182,8 @@ def read(folder: Path, base_hash: str) -> tuple[dict[str, Any], Mapping[str, Ten
         base_hash: the fingerprint of the base weights it is to be applied to.
 
     Raises:
-        InputError: there is no adapter, or one of another format or base.
+        InputError: there is no adapter, or one of another format or base, or with weights that are
+            not finite.
     """
     description = _description(folder)
     try:
@@ -192,6 +210,7 @@ def read(folder: Path, base_hash: str) -> tuple[dict[str, Any], Mapping[str, Ten
             f"{base['hash'][:12]}, not {base_hash[:12]}",
             "give the ones it was trained on",
         )
+    check_finite(tensors.items(), str(folder / TENSORS))
     return description, tensors
 
 
@@ -201,48 +220,20 @@ def _description(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the description is missing, damaged, or of another format.
     """
-    path = folder / DESCRIPTION
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
+    path, remedy = folder / DESCRIPTION, "take it anew from the run that it comes from"
+    if not os.path.lexists(path):
         raise InputError(
             f"{folder} holds no adapter ({DESCRIPTION} is missing)", "give the folder of a run"
-        ) from error
-    except OSError as error:
-        fault = read_fault(path, error)
-        raise InputError(
-            f"The adapter {path} cannot be read: it {fault.what}", fault.remedy
-        ) from error
-    except (ValueError, RecursionError) as error:
-        fault = recognise(path)
-        if fault is None or fault is JSON:
-            fault = Fault(
-                f"is no JSON text ({reason(error)})", "take it anew from the run that it comes from"
-            )
-        raise InputError(
-            f"The adapter {path} cannot be read: it {fault.what}", fault.remedy
-        ) from error
-    version = description.get("format") if isinstance(description, dict) else None
+        )
+    description = read_record(path, dict[str, Any], remedy)
+    version = description.get("format")
     if version != ADAPTER_FORMAT:
         raise InputError(
             f"The adapter in {folder} has format {version!r:.40}, and this version reads format "
             f"{ADAPTER_FORMAT}",
             "train it again, or use the version that wrote it",
         )
-    base, layers = description.get("base"), description.get("layers")
-    names = description.get("tensors")
-    whole = {
-        "base": isinstance(base, dict)
-        and all(isinstance(base.get(key), str) for key in ("name", "hash")),
-        "layers": isinstance(layers, dict),
-        "tensors": isinstance(names, list) and all(isinstance(name, str) for name in names),
-    }
-    for key, fine in whole.items():
-        if not fine:
-            fault = f"{key!r} has the wrong type" if key in description else f"it lacks {key!r}"
-            raise InputError(
-                f"{path} is damaged: {fault}", "take it anew from the run that it comes from"
-            )
+    check_record(description, Description, path, remedy)
     return description
 
 
@@ -267,11 +258,8 @@ def rebuild_layer(
     inner = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
     try:
         about = dict(description["layers"][name])
-        plain = all(
-            value is None or isinstance(value, str | int | float) for value in about.values()
-        )
-        if not (plain and isinstance(layer, nn.Linear | nn.Conv2d)):
-            raise TypeError("no matrix and plain values")
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            raise TypeError("it is no matrix")
         return rebuild_method(about.pop("kind"), folder / DESCRIPTION)(layer, about, inner)
     except (
         KeyError,

@@ -1,7 +1,6 @@
 """Experts: the specialists of a merge, opened from runs or files of weights and checked."""
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,14 @@ from pathlib import Path
 from torch import Tensor
 
 from fmsd.errors import InputError
-from fmsd.merge.record import RECORD
+from fmsd.merge.record import RECORD, read_merge_record
 from fmsd.merge.task_vectors import Specialists
 from fmsd.models.detector import Detector, weights_path
 from fmsd.models.formats import to_timm_keys
 from fmsd.models.head import check_head_kind
 from fmsd.peft import adapter
 from fmsd.peft.folded import FoldedWeights
-from fmsd.state import check_values, read_state, tensor_shapes
+from fmsd.state import check_finite, check_values, read_state, tensor_shapes
 
 MERGED = "merged"
 """The label of the merge among its experts."""
@@ -95,6 +94,7 @@ def _open_expert(
     state = read_state(path)
     check_head_kind(state, empty.backbone, adapter.head_name(empty), str(path))
     weights = to_timm_keys(state, empty.backbone, str(path))
+    check_finite(weights.items(), str(path))
     return Expert(label, path, weights, set(weights), file_digest(path))
 
 
@@ -135,6 +135,7 @@ def base_weights(
         state, plain = read_state(weights_path(weights)), empty.backbone.state_dict()
         if _body_shapes(state, empty) == _body_shapes(plain, empty):
             check_values(state, plain, str(weights))
+            check_finite(state.items(), str(weights))
             return state
     return initialise().backbone.state_dict()
 
@@ -190,7 +191,7 @@ def check_unchanged(folder: Path) -> None:
             f"{folder} holds a finished run without {RECORD}",
             "remove that folder, or merge into another",
         )
-    for expert in json.loads((folder / RECORD).read_text(encoding="utf-8"))["experts"]:
+    for expert in read_merge_record(folder / RECORD)["experts"]:
         path = Path(expert["path"])
         file = weights_file(path)
         if not file.is_file():

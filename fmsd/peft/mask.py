@@ -11,16 +11,19 @@ signal the score is about 1 / B, for every layer alike.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NotRequired
 
 import torch
+from typing_extensions import TypedDict
 
 from fmsd.checks import check_choice
 from fmsd.errors import InputError
+from fmsd.json_records import Number, check_record, read_record
 from fmsd.paths import expand_home
 from fmsd.peft.gradient_moments import Moments
 from fmsd.rounding import ceil_share
@@ -142,6 +145,24 @@ class MaskHistory:
         return json.dumps({"format": MASK_FORMAT} | asdict(self)) + "\n"
 
 
+class LayerRecord(TypedDict):
+    """A layer in `mask.json`, see `ScoredLayer`."""
+
+    name: str
+    score: Number
+    kept: bool
+    bias: NotRequired[Number | None]
+    variance: NotRequired[Number | None]
+
+
+class MaskRecord(TypedDict):
+    """The keys of `mask.json` that another run reads."""
+
+    format: int
+    settings: dict[str, Any]
+    layers: list[LayerRecord]
+
+
 def read_mask(path: Path, names: Sequence[str]) -> LayerMask:
     """Reads the mask of another run.
 
@@ -151,23 +172,21 @@ def read_mask(path: Path, names: Sequence[str]) -> LayerMask:
     Raises:
         InputError: the file is missing or no mask, or its candidate layers differ from `names`.
     """
-    try:
-        content = json.loads(expand_home(path).read_text(encoding="utf-8"))
-        if content["format"] != MASK_FORMAT:
-            raise InputError(
-                f"The mask {path} has format {content['format']}",
-                f"this version reads format {MASK_FORMAT}",
-            )
-        layers = tuple(ScoredLayer(**layer) for layer in content["layers"])
-    except FileNotFoundError as error:
+    file = expand_home(path)
+    remedy = "give the mask.json of a run with method=fmsd in method.mask.file=PATH"
+    if not os.path.lexists(file):
+        raise InputError(f"There is no mask {path}", remedy)
+    content = read_record(file, dict[str, Any], remedy)
+    if content.get("format", MASK_FORMAT) != MASK_FORMAT:
         raise InputError(
-            f"There is no mask {path}", "give the mask.json of a run in method.mask.file=PATH"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is not the mask.json of a run with method=fmsd",
-            "correct method.mask.file=PATH",
-        ) from error
+            f"The mask {path} has format {content['format']!r:.40}",
+            f"this version reads format {MASK_FORMAT}",
+        )
+    check_record(content, MaskRecord, file, remedy)
+    layers = tuple(
+        ScoredLayer(**{key: layer[key] for key in ScoredLayer._fields if key in layer})
+        for layer in content["layers"]
+    )
     if {layer.name for layer in layers} != set(names):
         other = min({layer.name for layer in layers} ^ set(names))
         raise InputError(

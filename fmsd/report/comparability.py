@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from fmsd.errors import InputError
 from fmsd.report.rows import Row
+from fmsd.report.stamped import PIXELS, stamped_facts
 
 ALL = "all"
 """Value of `differ` by which every fact may differ."""
@@ -69,16 +70,16 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
     """
     columns: dict[tuple[str, str], dict[str, tuple[StampFacts, list[Row]]]] = {}
     for row in rows:
-        facts = row.facts()
-        stamped = row.results.select("dataset", "level", "stamp").unique(maintain_order=True)
-        for dataset, level, stamp in stamped.iter_rows():
+        for dataset, level, stamp, facts in stamped_facts(row.results, row.facts()):
             groups = columns.setdefault((dataset, level), {})
-            groups.setdefault(stamp, (facts[stamp], []))[1].append(row)
+            groups.setdefault(f"{stamp} {facts.get(PIXELS)}", (facts, []))[1].append(row)
     check_differ(differ, columns.values())
     letters: dict[str, str] = {}
     cells: dict[tuple[str, str, str], set[str]] = {}
     for (dataset, level), groups in columns.items():
         names = differing_facts([facts for facts, _ in groups.values()])
+        if any(PIXELS not in facts for facts, _ in groups.values()):
+            names = [name for name in names if name != PIXELS]
         with_merges = any("merged" in row.record for _, group in groups.values() for row in group)
         allowed = {*differ, *(MERGE_FACTS if with_merges else ())}
         forbidden = [] if ALL in differ else [name for name in names if name not in allowed]
@@ -88,6 +89,13 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
             meaning = ", ".join(f"{name} {shorten_fact(facts.get(name), 160)}" for name in names)
             letter = letters.setdefault(meaning, _letter(len(letters)))
             for row in group:
+                cells.setdefault((row.label, dataset, level), set()).add(letter)
+    for row in rows:
+        for dataset, level in (
+            row.results.select("dataset", "level").unique(maintain_order=True).rows()
+        ):
+            for remark in row.remarks(dataset):
+                letter = letters.setdefault(remark, _letter(len(letters)))
                 cells.setdefault((row.label, dataset, level), set()).add(letter)
     return ColumnNotes(
         {cell: ",".join(sorted(marks)) for cell, marks in cells.items()},

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fmsd.errors import InputError
+from fmsd.redaction import redact_words
 
 
 def row_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -62,5 +63,5 @@ def find_label(text: str, labels: Iterable[str]) -> str:
 
 def _normalised(overrides: Sequence[str]) -> list[str]:
     """Sorted overrides without the seed; `+key=value` and `key=value` count as the same."""
-    plain = (override.lstrip("+") for override in overrides)
+    plain = (override.lstrip("+") for override in redact_words(overrides))
     return sorted(override for override in plain if not override.startswith("seed="))

@@ -9,13 +9,11 @@ import polars as pl
 from jaxtyping import Float64
 
 from fmsd.console import track
-from fmsd.errors import InputError
 from fmsd.figures.curves import Scored
 from fmsd.metrics.calibration import reliability
 from fmsd.metrics.interval import enough_videos, percentile_interval, resample_metrics
 from fmsd.metrics.table import (
     LEVELS,
-    compute_results,
     results_by_domain,
     scores_by_dataset,
     scores_by_level,
@@ -88,15 +86,13 @@ def resample_rows(
             instead of whole datasets.
 
     Raises:
-        InputError: predictions are missing, damaged or do not match the results.
+        InputError: predictions are missing or damaged.
     """
     samples: dict[tuple[str, str, str], list[np.ndarray]] = {}
     intervals, domains, scores = [], [], {}
     tests = [(row, dataset) for row in rows for dataset in row.prediction_files]
     for row, dataset in track(tests, "Reading predictions", len(tests), "tables"):
         frames, rules = row.read_predictions(dataset), row.scoring_rules(dataset)
-        measured = compute_results(frames, "", **rules, metrics=[metric])
-        _check_results(row, dataset, measured)
         forgeries = pl.DataFrame()
         if forgery_metrics:
             forgeries = results_by_domain(frames, **rules, metrics=forgery_metrics)
@@ -107,7 +103,9 @@ def resample_rows(
             parts = (
                 _split_forgeries(dataset, frames, forgeries)
                 if by_forgery
-                else _if_sufficient(dataset, frames, measured)
+                else _if_sufficient(
+                    dataset, frames, row.results.filter(dataset=dataset, metric=metric)
+                )
             )
             for column, part in parts:
                 for level, values in _resample(column, part, metric, resamples, **rules):
@@ -183,28 +181,6 @@ def _split_forgeries(
     for (domain,), part in measured.group_by("domain", maintain_order=True):
         selected = frames.filter((pl.col("label") == 0) | (pl.col("domain") == domain))
         yield from _if_sufficient(f"{dataset}/{domain}", selected, part)
-
-
-def _check_results(row: Row, dataset: str, computed: pl.DataFrame) -> None:
-    """Raises if the recorded results do not follow from the predictions.
-
-    Args:
-        computed: results computed from the predictions.
-    """
-    # Without thresholds the table may be empty, and so without types.
-    computed = computed.cast({"level": pl.String, "metric": pl.String, "value": pl.Float64})
-    both = row.results.filter(dataset=dataset).join(
-        computed, on=["level", "metric"], suffix="_computed"
-    )
-    if not ((both["value"] - both["value_computed"]).abs() <= 1e-6).all():
-        level, metric, recorded, value = both.select(
-            "level", "metric", "value", "value_computed"
-        ).row(0)
-        raise InputError(
-            f"{row.prediction_files[dataset]} does not hold the predictions behind the results "
-            f"beside it ({metric} per {level} {value:.6f}, not {recorded:.6f})",
-            "put them back, or test the run again",
-        )
 
 
 def _curve_data(frames: pl.DataFrame, naming: str, video_score: str) -> CurveData:

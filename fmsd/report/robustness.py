@@ -7,6 +7,7 @@ import polars as pl
 
 from fmsd.metrics.table import format_video_counts
 from fmsd.report.comparability import ColumnNotes, compare_stamps
+from fmsd.report.evidence import Evidence, recomputed_robustness
 from fmsd.report.rows import Row
 from fmsd.report.tables import Table, missing_intervals, results_table
 from fmsd.report.tidy import with_row
@@ -16,20 +17,21 @@ from fmsd.runs.folder import CORRUPTIONS, read_results
 def robustness_results(
     rows: Sequence[Row], differ: Sequence[str]
 ) -> tuple[pl.DataFrame | None, ColumnNotes]:
-    """Results under corruptions with run and seed, and the notes of their columns.
+    """Video AUCs under corruptions with run and seed, and the notes of their columns.
 
-    Of several evaluations of a corruption and severity the newest counts.
+    They are computed from the predictions. Of several evaluations of a corruption and severity the
+    newest counts.
 
     Args:
         differ: see `fmsd.report.comparability.compare_stamps`.
 
     Raises:
-        InputError: results of one column are not comparable.
+        InputError: results of one column are not comparable, or do not follow from predictions.
     """
-    parts, clean = [], []
+    parts, clean, evidence = [], [], Evidence()
     for row in rows:
         known: list[pl.DataFrame] = []
-        for run in row.runs:
+        for run, record in zip(row.runs, row.records, strict=True):
             path = run.folder / CORRUPTIONS
             if not path.is_file():
                 continue
@@ -45,7 +47,8 @@ def robustness_results(
             if new.is_empty():
                 continue
             known.append(new)
-            parts.append(with_row(new, row))
+            parts.append(with_row(recomputed_robustness(evidence, run, record, new), row))
+            run.check(CORRUPTIONS)
             files = dict.fromkeys(table["dataset"].unique(), run.folder / "predictions" / "clean")
             clean.append(replace(row, results=table.filter(severity=0), prediction_files=files))
     if not parts:

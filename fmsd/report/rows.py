@@ -11,18 +11,19 @@ from typing import Any
 
 import polars as pl
 
-from fmsd.errors import InputError, reason
+from fmsd.errors import InputError
 from fmsd.report.labels import row_labels
+from fmsd.report.stamped import remarks, stamped_facts, warn_of_other_protocol
+from fmsd.report.trainings import training_places, without_interrupted
 from fmsd.runs.configuration import training_settings
-from fmsd.runs.folder import Run
-from fmsd.tables import read_parquet
+from fmsd.runs.folder import Run, read_results
+from fmsd.runs.integrity import has_other_weights
+from fmsd.runs.predictions import read_predictions
 
 log = logging.getLogger(__name__)
 
 ORACLE_RULE = "oracle"
 """The selection that looks at the test datasets; labels of its rows carry this word."""
-
-PREDICTION_COLUMNS = ["path", "dataset", "domain", "video", "label", "logit"]
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,19 @@ class Row:
         return self.records[0]
 
     def facts(self) -> dict[str, Mapping[str, Any]]:
-        """The facts of the protocol behind each stamp."""
-        return {
+        """The facts of the protocol behind each stamp, with the `pixels` of the results in use."""
+        facts = {
             stamp: facts for record in self.records for stamp, facts in record["stamps"].items()
         }
+        return facts | {stamp: own for _, _, stamp, own in stamped_facts(self.results, facts)}
+
+    def remarks(self, dataset: str) -> list[str]:
+        """Phrases on the files of a dataset, see `fmsd.report.stamped.remarks`."""
+        return remarks(self.record_of(dataset), dataset)
+
+    def record_of(self, dataset: str) -> Mapping[str, Any]:
+        """Content of the `run.json` of the run or evaluation that tested a dataset."""
+        return self.test_of(dataset)[1]
 
     def folder_of(self, dataset: str) -> Path:
         """The folder of the run or evaluation that tested a dataset."""
@@ -71,53 +81,34 @@ class Row:
         facts = self.facts()[self.stamps_of(dataset)[0]]
         return facts["manifest"], facts["naming"]
 
+    def test_of(self, dataset: str) -> tuple[Run, Mapping[str, Any]]:
+        """The run or evaluation that tested a dataset, and the content of its `run.json`."""
+        folder = self.folder_of(dataset)
+        tests = zip(self.runs, self.records, strict=True)
+        return next((run, record) for run, record in tests if run.folder == folder)
+
     def scoring_rules(self, dataset: str) -> Mapping[str, Any]:
         """How frames become videos and video scores, and the thresholds from validation data.
 
         The keys are arguments of `fmsd.metrics.table.compute_results`.
         """
         facts = self.facts()[self.stamps_of(dataset)[0]]
-        record = next(
-            record
-            for run, record in zip(self.runs, self.records, strict=True)
-            if run.folder == self.folder_of(dataset)
-        )
         return {
             "naming": facts["naming"],
             "video_score": facts["video_score"],
-            "thresholds": record.get("thresholds"),
+            "thresholds": self.record_of(dataset).get("thresholds"),
         }
 
     def read_predictions(self, dataset: str) -> pl.DataFrame:
         """Reads the predictions on a dataset, a row per frame.
 
         Raises:
-            InputError: the predictions are gone, or do not match the results.
+            InputError: the predictions are gone, changed or damaged.
         """
         path = self.prediction_files[dataset]
-        if not path.is_file():
-            raise InputError(
-                f"{path} is gone, and with it the predictions behind the results",
-                "put it back, or test the run again with fmsd evaluate",
-            )
-        try:
-            frames = read_parquet(path, columns=PREDICTION_COLUMNS)
-        except pl.exceptions.PolarsError as error:
-            raise InputError(
-                f"{path} does not hold a run's predictions ({reason(error)})",
-                "put them back, or test the run again",
-            ) from error
-        count = self.results.filter(dataset=dataset)["n_frames"][0]
-        if (
-            frames.height != count
-            or set(frames["dataset"]) != {dataset}
-            or not frames["logit"].is_finite().fill_null(value=False).all()
-        ):
-            raise InputError(
-                f"{path} does not hold a finite logit of each of the {count} frames of {dataset}",
-                "put them back, or test the run again",
-            )
-        return frames
+        run, _ = self.test_of(dataset)
+        run.check(f"predictions/{path.name}")
+        return read_predictions(path)
 
 
 def load_rows(folder: Path) -> list[Row]:
@@ -167,16 +158,16 @@ def _group_by_training(folder: Path) -> list[RunGroup]:
         if (path.parent / "run.json").is_file()
     ]
     records = {run: _read_record(run) for run in tested}
+    tested = without_interrupted(tested, records)
     evaluations = sorted(
         (run for run in tested if "run" in records[run]),
         key=lambda run: _timestamp(run, records[run]),
         reverse=True,
     )
     groups = {run.folder.resolve(): [run] for run in tested if "run" not in records[run]}
-    any_training, orphans = bool(groups), []
+    any_training, orphans, outdated = bool(groups), [], []
     for run in evaluations:
-        # The recorded path, and the folder above `evaluations/NAME` in case the run was moved.
-        candidates = [Path(records[run]["run"]).resolve(), run.folder.parent.parent.resolve()]
+        candidates = training_places(run, records[run])
         training = next(
             (
                 path
@@ -186,7 +177,11 @@ def _group_by_training(folder: Path) -> list[RunGroup]:
             ),
             None,
         )
-        if training is None and any_training:
+        if training is not None and has_other_weights(
+            training, Run(training).record(), records[run]
+        ):
+            outdated.append(run)
+        elif training is None and any_training:
             orphans.append(run)
         else:
             groups.setdefault(training or candidates[0], []).append(run)
@@ -200,6 +195,13 @@ def _group_by_training(folder: Path) -> list[RunGroup]:
             len(orphans),
             folder,
             orphans[0].folder,
+        )
+    if outdated:
+        log.warning(
+            "%d evaluations are left out, as they tested other weights than those that their runs "
+            "have now, %s for one; test these runs again with fmsd evaluate.",
+            len(outdated),
+            outdated[0].folder,
         )
     return [(group, [records[run] for run in group]) for group in groups.values()]
 
@@ -232,11 +234,11 @@ def _build_row(
     for run, record in zip(runs, records, strict=True):
         table = _read_stamped_results(run, record)
         facts = {
-            (dataset, level): record["stamps"][stamp]
-            for dataset, level, stamp in table.select("dataset", "level", "stamp").iter_rows()
+            (dataset, level): own
+            for dataset, level, _, own in stamped_facts(table, record["stamps"])
         }
         for dataset in sorted({dataset for dataset, _ in facts} & files.keys()):
-            _warn_of_other_protocol(run, dataset, facts, files[dataset].parent.parent, used)
+            warn_of_other_protocol(run, dataset, facts, files[dataset].parent.parent, used)
         used = facts | used
         new = table.filter(~pl.col("dataset").is_in(list(files)))
         parts.append(new)
@@ -255,7 +257,7 @@ def _read_stamped_results(run: Run, record: Mapping[str, Any]) -> pl.DataFrame:
     Raises:
         InputError: a stamp is missing, unknown or incomplete.
     """
-    table = run.results()
+    table = read_results(run.folder / "results.csv", ("n_real_videos",))
     if "stamp" not in table.columns or not record.get("stamps"):
         raise InputError(
             f"The results in {run.folder} have no protocol stamps",
@@ -267,44 +269,12 @@ def _read_stamped_results(run: Run, record: Mapping[str, Any]) -> pl.DataFrame:
             "does not explain",
             "test the run again",
         )
-    required = {"manifest", "naming", "video_score", "train"}
+    required = {"dataset", "level", "manifest", "protocol", "naming", "video_score", "train"}
     if missing := sorted(required - set.intersection(*map(set, record["stamps"].values()))):
         raise InputError(
             f"{run.folder / 'run.json'} has a stamp without {missing[0]}", "test the run again"
         )
     return table
-
-
-def _warn_of_other_protocol(
-    run: Run,
-    dataset: str,
-    facts: Mapping[tuple[str, str], Mapping[str, Any]],
-    used_folder: Path,
-    used: Mapping[tuple[str, str], Mapping[str, Any]],
-) -> None:
-    """Warns if an unused test of a dataset followed another protocol than the one in use.
-
-    Args:
-        facts: of the unused test, by dataset and level.
-        used: the same of all tests in use.
-    """
-    names = sorted(
-        {
-            name
-            for place, other in facts.items()
-            if place[0] == dataset and place in used
-            for name in {*used[place], *other}
-            if used[place].get(name) != other.get(name)
-        }
-    )
-    if names:
-        log.warning(
-            "%s was tested on %s, too, but the results of %s count (they differ in %s).",
-            run.folder,
-            dataset,
-            used_folder,
-            ", ".join(names),
-        )
 
 
 def _read_record(run: Run) -> dict[str, Any]:
@@ -315,6 +285,7 @@ def _read_record(run: Run) -> dict[str, Any]:
             f"{run.folder / 'run.json'} lacks {missing[0]}",
             "put it back, or train the run anew",
         )
+    run.check(run.config.name)
     return record
 
 

@@ -9,6 +9,7 @@ from fmsd.metrics.ranking import METRICS, THRESHOLD_METRICS
 from fmsd.metrics.table import LEVELS
 from fmsd.report.comparability import ColumnNotes
 from fmsd.report.rows import Row
+from fmsd.report.stamped import PIXELS
 from fmsd.report.tables import (
     LOWER_IS_BETTER,
     Means,
@@ -96,9 +97,23 @@ def baseline_table(
             if row.label == label
         }
 
+    def pixels_of(label: str, dataset: str) -> set[str]:
+        return {
+            pixels
+            for row in rows
+            if row.label == label and dataset in row.prediction_files
+            if (pixels := row.facts()[row.stamps_of(dataset)[0]].get(PIXELS)) is not None
+        }
+
     def same_videos(label: str, dataset: str) -> bool:
         own = identities(label, dataset)
-        return len(own) == 1 and None not in own and own == identities(baseline, dataset)
+        pixels = pixels_of(label, dataset) | pixels_of(baseline, dataset)
+        return (
+            len(own) == 1
+            and None not in own
+            and own == identities(baseline, dataset)
+            and len(pixels) <= 1
+        )
 
     differences = differences_table(table, baseline, means, samples, same_videos)
     method = (

@@ -28,15 +28,21 @@ def claim_run(
         option: the override that sets the folder, for messages.
 
     Raises:
-        BusyError: another process is at work on the run.
+        BusyError: another process is at work on the run, or has finished it meanwhile.
         InputError: the folder holds a run that is finished or configured differently, or files that
             would be lost and belong to no run.
     """
+    finished_before = run.config.is_file() and run.finished
     with open_locked(run.config, patience=10 if resumable else 0) as file:
         if file is None:
             raise BusyError(
                 f"Another process is at work on the run in {run.folder}",
                 f"wait for it, or choose another folder with {option}=PATH",
+            )
+        if resumable and run.finished and not finished_before:
+            raise BusyError(
+                f"Another process has just finished the run in {run.folder}",
+                f"see its results there, or choose another folder with {option}=PATH",
             )
         file.seek(0)
         existing = file.read()
@@ -50,6 +56,8 @@ def claim_run(
             for partial in partial_files(run.folder):
                 partial.unlink(missing_ok=True)
             (run.folder / ERROR).unlink(missing_ok=True)  # of the previous attempt
+            if (run.folder / "run.json").is_file() and run.record().get("files") is not None:
+                run.write_record(run.record())  # its files are about to be replaced
         else:
             _check_no_foreign_files(run, before, option)
             file.write(config)

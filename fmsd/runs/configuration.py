@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from fmsd.errors import InputError, reason
+from fmsd.json_records import Seed
+from fmsd.redaction import redact_settings
 from fmsd.runs.folder import Run
 from fmsd.safe_yaml import parse_settings
 
@@ -29,8 +33,42 @@ TRAINING_KEYS = (
 )
 """Prefixes of the keys that determine a run's weights besides data and seed."""
 
+RESUMED_KEYS = (
+    *TRAINING_KEYS,
+    "seed",
+    "head.",
+    "data.augment",
+    "data.domains",
+    "data.seed",
+    "trainer.limit_train_batches",
+)
+"""Prefixes of the keys that must be the same where a training goes on."""
+
 PATH_KEYS = ("backbone.weights", "method.mask.file")
 """Keys among them that hold the path of a file."""
+
+
+class DataSettings(TypedDict, total=False):
+    """The keys of `data` that are read before anything is built of them."""
+
+    root: str | None
+    manifest: str | None
+    source: dict[str, Any]
+    roots: dict[Any, str | None]  # YAML reads the name 0 as a number
+    others: dict[Any, dict[str, Any]]
+
+
+class RunSettings(TypedDict, total=False):
+    """The keys of `config.yaml` that are read before anything is built of them."""
+
+    seed: Seed | None
+    backbone: dict[str, Any]
+    data: DataSettings | None
+    trainer: dict[str, Any] | None
+    merger: dict[str, Any]
+    experts: list[str]
+    choices: dict[str, Any]
+    overrides: list[str]
 
 
 def read_configuration(folder: Path) -> dict[str, Any]:
@@ -85,7 +123,8 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
 def first_difference(existing: str, current: str) -> str | None:
     """The first key in which two configurations differ; None if they are equal.
 
-    `overrides` is not compared: the same configuration may be spelled in several ways.
+    `overrides` is not compared: the same configuration may be spelled in several ways. Passwords
+    and tokens are not either: no file holds them.
 
     Args:
         existing: text of a `config.yaml` in a folder. Text that is no configuration differs in
@@ -107,7 +146,9 @@ def first_difference(existing: str, current: str) -> str | None:
 
 def _without_overrides(settings: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: value for key, value in flatten(settings).items() if not key.startswith("overrides")
+        key: value
+        for key, value in flatten(redact_settings(settings)).items()
+        if not key.startswith("overrides")
     }
 
 
@@ -124,7 +165,7 @@ def weights_digest(config: str) -> str:
     relevant = {
         key: value
         for key, value in settings.items()
-        if key.startswith((*TRAINING_KEYS, "seed")) and key not in PATH_KEYS
+        if key.startswith(RESUMED_KEYS) and key not in PATH_KEYS
     }
     text = json.dumps(relevant, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -3,9 +3,11 @@
 | file | content |
 | --- | --- |
 | `config.yaml` | the composed configuration |
-| `run.json` | provenance: command, versions, revision, data digests, selection, cost |
+| `run.json` | provenance: command, versions, revision, data digests, selection, cost; |
+| | `files`: digests of the other files, see `fmsd.runs.integrity` |
 | `results.csv`, `.md` | the result table, tidy and for reading |
 | `validation.parquet` | predictions of the chosen weights on the validation split |
+| `training.parquet` | path, size and digest of every training and validation frame |
 | `spectra.json` | singular values of some trained matrices, before and after |
 | `corruptions.csv` | results per corruption and severity; `robustness.png` shows them |
 | `predictions/` | `DATASET.parquet`, a row per frame with its logit |
@@ -34,8 +36,11 @@ import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
+from fmsd.json_records import check_record, read_record
 from fmsd.metrics.table import escape_markdown, format_video_counts, markdown_table, pivot_datasets
 from fmsd.names import check_name
+from fmsd.runs.integrity import check_files, digest_files
+from fmsd.runs.record import CompleteRecord, RunRecord
 from fmsd.tables import read_csv
 
 CHECKPOINTS = "checkpoints"
@@ -44,6 +49,7 @@ MASK = "mask.json"
 SPECTRA = "spectra.json"
 EXPLANATIONS = "explanations"
 VALIDATION = "validation.parquet"
+TRAINING = "training.parquet"
 PUBLISHED = "published.json"
 MLFLOW = "mlflow.txt"
 ERROR = "error.txt"
@@ -60,6 +66,7 @@ PARTS = (
     "robustness.png",
     "predictions",
     VALIDATION,
+    TRAINING,
     SPECTRA,
     EXPLANATIONS,
     "adapter.safetensors",
@@ -85,8 +92,8 @@ PARTS = (
 `error.txt`, which a sweep writes after a job has failed, and `evaluations/` are not among them.
 """
 
-COUNTS = ("n_frames", "n_videos", "n_real_videos", "severity")
-"""Columns of result tables that hold whole numbers; the tables of a report lack the third."""
+COUNTS = ("n_frames", "n_videos", "n_real_videos", "severity", "overlap")
+"""Columns of result tables that hold whole numbers; not every table has all."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +109,21 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is complete: tested, or a merge without test datasets."""
-        return (self.folder / "run.json").is_file() and (
-            (self.folder / "results.csv").is_file() or self.record().get("stamps") == {}
-        )
+        """Whether the run is complete: tested, or a merge without test datasets.
 
-    def record(self) -> dict[str, Any]:
+        While its files are written, its record has null for their digests.
+        """
+        if not (self.folder / "run.json").is_file():
+            return False
+        record = self.record()
+        tested = (self.folder / "results.csv").is_file() or record.get("stamps") == {}
+        return tested and record.get("files", {}) is not None
+
+    def record(self, complete: bool = False) -> dict[str, Any]:
         """The content of `run.json`.
+
+        Args:
+            complete: also check that it has the keys that every verb about a run needs.
 
         Raises:
             InputError: the folder is not that of a trained run, or the file is damaged.
@@ -119,22 +134,35 @@ class Run:
                 f"{self.folder} is not the folder of a trained run (it has no run.json)",
                 "give the folder that training printed at its end",
             )
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:  # the latter for thousands of brackets
-            raise InputError(
-                f"{path} is no JSON ({reason(error)})", "put it back, or test the run again"
-            ) from error
-        if not isinstance(record, dict):
-            raise InputError(f"{path} is no JSON object", "put it back, or test the run again")
+        remedy = "put it back, or make the run anew"
+        record = read_record(path, RunRecord, remedy)
+        if complete:
+            check_record(record, CompleteRecord, path, remedy)
         return record
 
     def origin(self) -> dict[str, Any]:
         """The facts of the training that enter the protocol stamp of every later test."""
-        return self.record()["origin"]
+        return self.record(complete=True)["origin"]
+
+    def check(self, *names: str) -> None:
+        """Checks that files are what the record says; a run without digests is not checked.
+
+        Args:
+            names: of the files, relative to the folder.
+
+        Raises:
+            InputError: a file was changed, removed or added after the run had ended.
+        """
+        if (self.folder / "run.json").is_file():
+            check_files(self.folder, self.record(), names)
 
     def results(self) -> pl.DataFrame:
-        """The tidy result table."""
+        """The tidy result table.
+
+        Raises:
+            InputError: it is not what the record says, or no table of results.
+        """
+        self.check("results.csv")
         return read_results(self.folder / "results.csv", ("n_real_videos",))
 
     def write(self, name: str, text: str) -> None:
@@ -151,7 +179,7 @@ class Run:
             table.write_parquet(partial)
 
     def write_results(self, results: pl.DataFrame) -> None:
-        """Writes `results.md` and `results.csv`; the latter marks the run as finished."""
+        """Writes `results.md` and `results.csv`; the latter marks the run as tested."""
         sizes = "; ".join(
             f"{escape_markdown(name)} {text}" for name, text in format_video_counts(results).items()
         )
@@ -161,8 +189,13 @@ class Run:
         self.write("results.csv", results.write_csv())
 
     def write_record(self, record: Mapping[str, Any]) -> None:
-        """Writes `run.json`."""
-        self.write("run.json", json.dumps(record, indent=2) + "\n")
+        """Writes `run.json` of a run whose files are not all there yet: without their digests."""
+        self.write("run.json", json.dumps({**record, "files": None}, indent=2) + "\n")
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Writes `run.json` with the digests of all files, which marks the run as finished."""
+        whole = {**record, "files": digest_files(self.folder)}
+        self.write("run.json", json.dumps(whole, indent=2) + "\n")
 
 
 def read_results(path: Path, also: Sequence[str] = ()) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.plugins import plugin_versions
+from fmsd.redaction import redact_words
 
 PACKAGE = Path(__file__).parents[1]
 """The folder of this package."""
@@ -47,7 +48,7 @@ def provenance(command: Sequence[str]) -> dict[str, Any]:
     """The entries of `run.json` on the time, the command, versions, revision and machine."""
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": list(command),
+        "command": redact_words(command),
         "versions": {name: _version(name) for name in PACKAGES}
         | {"python": platform.python_version()}
         | plugin_versions(),
@@ -72,7 +73,12 @@ def git_revision(package: Path = PACKAGE) -> str | None:
 
     def ask(*arguments: str) -> str:
         return subprocess.run(
-            [*git, *arguments], env=environment, capture_output=True, text=True, check=True
+            [*git, *arguments],
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # a path may be any bytes
+            check=True,
         ).stdout.removesuffix("\n")
 
     try:

@@ -62,8 +62,9 @@ def check_readable(run: Run) -> None:
     """Checks that what a run has recorded can be read.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is damaged, or not what the run wrote.
     """
+    run.check(run.config.name)
     run.record()
     if run.config.is_file():
         read_configuration(run.folder)

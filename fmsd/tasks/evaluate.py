@@ -8,6 +8,7 @@ from typing import Any
 from fmsd.console import print_place
 from fmsd.data.loading.corruptions import STRENGTHS, Corruption
 from fmsd.data.manifest import Manifest
+from fmsd.data.overlap import REFUSE, Overlap, check_overlap, count_overlap
 from fmsd.engine.datamodule import DataModule
 from fmsd.engine.scoring import (
     choose_thresholds,
@@ -18,10 +19,14 @@ from fmsd.engine.scoring import (
 from fmsd.engine.stamp import protocol_stamps
 from fmsd.engine.trainer import TrainerFactory
 from fmsd.models.detector import Detector
+from fmsd.redaction import redact_settings
 from fmsd.report.terminal import cost_line, print_auc_table, print_robustness_tables
 from fmsd.runs.claim import claim_run
-from fmsd.runs.folder import CORRUPTIONS, Run, read_results
+from fmsd.runs.earlier_tests import compare_with_first_tests
+from fmsd.runs.folder import CORRUPTIONS, TRAINING, VALIDATION, Run, read_results
+from fmsd.runs.integrity import DETECTOR_FILES, tested_weights
 from fmsd.runs.provenance import provenance
+from fmsd.runs.training_frames import training_frames
 from fmsd.tracking import publish
 
 log = logging.getLogger(__name__)
@@ -33,6 +38,7 @@ CARRIED = (
     "selection",
     "monitor",
     "monitored",
+    "finished",
     "origin",
     "epoch",
     "trainable",
@@ -53,6 +59,7 @@ def evaluate(
     command: Sequence[str],
     corruptions: Sequence[Corruption] = (),
     logger: Mapping[str, publish.LoggerFactory] | None = None,
+    overlap: str = REFUSE,
 ) -> Run:
     """Tests a run's weights on the test datasets; writes results and predictions.
 
@@ -63,14 +70,18 @@ def evaluate(
         corruptions: every dataset is scored once more under each of them.
         logger: factories of the loggers of the run's training, by name; they get the results that
             they do not have yet.
+        overlap: what happens to tests on training frames, see `fmsd.data.overlap`.
 
     Returns:
         The evaluation.
 
     Raises:
-        InputError: the run is not finished, or the data cannot be used.
+        InputError: the run is not finished, a file of it is not what its record says, or the data
+            cannot be used or hold training frames.
     """
+    check_overlap(overlap)
     trained = run.record()
+    run.check(*DETECTOR_FILES, VALIDATION, TRAINING)
     if (run.folder / "results.csv").is_file():
         run.results()  # checks its dataset names, which become names of files
     evaluation = Run(folder)
@@ -79,7 +90,8 @@ def evaluate(
         tests = data.tests
         warn_of_changes(tests, trained)
         thresholds = choose_thresholds(run, data.selection.video_score)
-        record = evaluation_record(run, data, thresholds)
+        counts = count_overlap(tests, training_frames([run]), overlap)
+        record = evaluation_record(run, data, thresholds, counts)
         model, single = load_for_scoring(run, detector, trainer, folder)
         table = score_with_corruptions(evaluation, record, single, model, data, corruptions)
         if corruptions:
@@ -87,10 +99,12 @@ def evaluate(
         record |= provenance(command)
         record |= {
             "run": str(run.folder),
+            "weights": tested_weights(run.folder, trained),
             "manifests": {"test": manifest_records(tests)},
             "skipped": data.skipped,
+            "pixels": compare_with_first_tests(run, evaluation, tests),
         }
-        evaluation.write_record(record)
+        evaluation.finish(record)
         publish.publish_evaluation(logger or {}, run, evaluation)
     print_auc_table(table, f"AUC of {run.folder}", cost_line(record))
     if corruptions:
@@ -116,11 +130,12 @@ def warn_of_changes(tests: Mapping[str, Manifest], trained: Mapping[str, Any]) -
 
 
 def evaluation_record(
-    run: Run, data: DataModule, thresholds: Mapping[str, float] | None
+    run: Run, data: DataModule, thresholds: Mapping[str, float] | None, overlap: Overlap
 ) -> dict[str, Any]:
-    """The record that scoring needs: keys of the run, stamps of the tests and thresholds."""
+    """The record that scoring needs: keys of the run, stamps, thresholds, and training frames."""
     trained = run.record()
-    return {key: trained[key] for key in CARRIED if key in trained} | {
-        "stamps": protocol_stamps(data, run.origin()),
+    return redact_settings({key: trained[key] for key in CARRIED if key in trained}) | {
+        "stamps": protocol_stamps(data, run.origin(), overlap),
         "thresholds": thresholds,
+        "overlap": dict(overlap),
     }

@@ -25,6 +25,7 @@ from fmsd.models.detector import Detector
 from fmsd.models.features import features_and_logits
 from fmsd.ownership import check_replaceable
 from fmsd.runs.folder import EXPLANATIONS, Run
+from fmsd.runs.integrity import DETECTOR_FILES
 from fmsd.tables import read_parquet_schema
 
 ATTRIBUTIONS = {"rollout": "Attention rollout", "gradcam": "Grad-CAM"}
@@ -65,10 +66,12 @@ def explain(
         by_dataset: write into a folder in `out` that is named after the test datasets.
 
     Raises:
-        InputError: settings out of range, a backbone that cannot be explained this way, data that
-            cannot be used, or files of others in `out`.
+        InputError: settings out of range, a file of the run that its record does not know, a
+            backbone that cannot be explained this way, data that cannot be used, or files of others
+            in `out`.
     """
     check_explain_settings(how, layer, images)
+    run.check(*DETECTOR_FILES)
     data.load("tests")
     tests = data.tests
     if by_dataset:

@@ -14,6 +14,7 @@ from fmsd.models.detector import Detector
 from fmsd.models.head import CosineHead
 from fmsd.ownership import check_replaceable
 from fmsd.runs.folder import Run, owning_run
+from fmsd.runs.integrity import DETECTOR_FILES
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
 
     Raises:
         InputError: `out` has another suffix, lies among a run's own files or is a file that `fold`
-            did not write; or the run has no adapter, or another base.
+            did not write; or the run has no adapter, one that its record does not know, or another
+            base.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"out={out} is no name of a safetensors file", "give out=FILE.safetensors")
@@ -43,6 +45,7 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
             "give another out=FILE.safetensors",
         )
     check_replaceable([out], out, _is_folded, WRITER, "give another out=FILE.safetensors")
+    run.check(*DETECTOR_FILES)
     model = load_folded_detector(run, detector)
     state = {
         key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()

@@ -7,7 +7,7 @@ from fmsd.data import pack
 from fmsd.data.description import describe_datasets
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import SCHEMA, SPLITS
-from fmsd.data.prepared_folder import RECORDS
+from fmsd.data.prepared_folder import EXTRACTED
 from fmsd.data.selection import Selection
 from fmsd.errors import InputError
 from fmsd.ownership import check_replaceable
@@ -32,7 +32,7 @@ def index(data: Selection, out: Path) -> None:
             f"{out.parent} holds a pack, which has a manifest of its own",
             "give another out=FILE.parquet",
         )
-    if (out.parent / RECORDS[0]).is_file() and data.root_path.resolve() != out.parent.resolve():
+    if (out.parent / EXTRACTED).is_file() and data.root_path.resolve() != out.parent.resolve():
         raise InputError(
             f"{out.parent} holds crops, which have a manifest of their own",
             "give another out=FILE.parquet",

@@ -13,6 +13,7 @@ from typing import Any
 from fmsd.console import print_place
 from fmsd.data.description import describe_datasets
 from fmsd.data.manifest import Manifest
+from fmsd.data.overlap import REFUSE, Overlap, check_overlap, count_overlap
 from fmsd.engine.datamodule import DataModule, DataPart
 from fmsd.engine.detectors import build_detector
 from fmsd.engine.merge_search import (
@@ -40,14 +41,21 @@ from fmsd.merge.task_vectors import Merger
 from fmsd.models.detector import Detector
 from fmsd.peft.experts import check_count
 from fmsd.quoting import shell_override
+from fmsd.redaction import redact_words
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.claim import claim_run
 from fmsd.runs.configuration import training_settings
-from fmsd.runs.folder import Run
+from fmsd.runs.folder import TRAINING, Run
+from fmsd.runs.integrity import DETECTOR_FILES
 from fmsd.runs.provenance import provenance
+from fmsd.runs.training_frames import join_training_frames
 from fmsd.state import tensor_shapes
 
 log = logging.getLogger(__name__)
+
+NOTHING_TESTED = (
+    "Nothing was tested: there is no data, or test=false; fmsd evaluate %s data=NAME does it."
+)
 
 
 def merge(
@@ -65,6 +73,7 @@ def merge(
     grid: Mapping[str, Sequence[Any]] | None = None,
     before: Mapping[str, Any] | None = None,
     ceiling: Sequence[Path] | None = None,
+    overlap: str = REFUSE,
 ) -> Run:
     """Merges experts tensor by tensor, and tests the result if there is data.
 
@@ -79,12 +88,15 @@ def merge(
         before: the record of a merge of all experts but the last, whose Gram matrices are reused.
         ceiling: two trainings of one specialist with different seeds, whose cosine is reported
             beside those of the experts.
+        overlap: what happens to tests on training frames of the experts, see `fmsd.data.overlap`.
 
     Raises:
         InputError: the experts cannot be merged, or the data cannot be used; nothing is written.
     """
     start, run = time.monotonic(), Run(folder)
     check_count(experts)
+    check_runs([*experts, *(ceiling or ())], data.selection.test if data else ())
+    check_overlap(overlap)
     check_ceiling(ceiling)
     candidates = grid_combinations(grid or {})
     for values in candidates:
@@ -93,6 +105,7 @@ def merge(
         raise InputError("A search looks at validation data, and there is none", "give data=NAME")
     with claim_run(run, config, resumable=True, option="out"):
         tests = load_merge_frames(data, bool(candidates)) if data else {}
+        counts = count_overlap(tests, join_training_frames(run, experts), overlap)
         inputs = read_inputs(detector, experts, folder, seed, before, ceiling)
         search = None if before is None else before["search"]
         if candidates and data:
@@ -106,25 +119,38 @@ def merge(
         elif search:
             search = search | {"by": "a merge without the last expert"}
         write_merge(run, inputs, merger, choices["merger"], search)
-        record = run_record(inputs, experts, data, tests, command, search) | {
-            "overrides": list(overrides),
+        record = run_record(inputs, experts, data, tests, command, search, counts) | {
+            "overrides": redact_words(overrides),
             "choices": dict(choices),
             "seed": seed,
             "seconds": round(time.monotonic() - start, 1),
         }
         if candidates and data:
             record["manifests"]["validation"] = describe_datasets(data.splits.validation)
-        run.write_record(record)
         if data and tests:
+            run.write_record(record)
             score_merge(run, inputs, detector, data, trainer, record)
-        else:
-            log.info(
-                "Nothing was tested: there is no data, or test=false; fmsd evaluate %s data=NAME "
-                "does it.",
-                shell_override("run", folder),
-            )
+        run.finish(record)
+        if not (data and tests):
+            log.info(NOTHING_TESTED, shell_override("run", folder))
     print_place(f"The merged run lies in {folder}", folder)
     return run
+
+
+def check_runs(paths: Sequence[Path], tests: Sequence[str]) -> None:
+    """Checks the weights of runs that are merged, and the predictions that are used again.
+
+    Args:
+        paths: folders of runs, or files of weights.
+        tests: the datasets that the merge is tested on.
+
+    Raises:
+        InputError: a folder is no run, or a file in it is not what its record says.
+    """
+    predictions = [f"predictions/{name}.parquet" for name in tests]
+    for path in paths:
+        if path.is_dir():
+            Run(path).check(*DETECTOR_FILES, TRAINING, *predictions)
 
 
 def check_ceiling(paths: Sequence[Path] | None) -> None:
@@ -186,6 +212,7 @@ def run_record(
     tests: Mapping[str, Manifest],
     command: Sequence[str],
     search: Mapping[str, Any] | None,
+    overlap: Overlap,
 ) -> dict[str, Any]:
     """The entries of `run.json` that do not follow from the command line alone."""
     origin = merged_origin(experts, SEARCH if search else FIXED)
@@ -194,7 +221,8 @@ def run_record(
         "selection": origin["selection"],
         "thresholds": None,
         "origin": origin,
-        "stamps": protocol_stamps(data, origin) if data and tests else {},
+        "stamps": protocol_stamps(data, origin, overlap) if data and tests else {},
+        "overlap": dict(overlap),
         "monitor": None,
         "monitored": search["best"] if search else None,
         "epoch": None,

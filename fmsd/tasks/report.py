@@ -13,6 +13,7 @@ from fmsd.figures import style
 from fmsd.metrics.table import LEVELS
 from fmsd.ownership import check_replaceable
 from fmsd.report.comparability import ColumnNotes, compare_stamps
+from fmsd.report.evidence import recompute_rows
 from fmsd.report.forgeries import forgery_results, plot_forgeries
 from fmsd.report.labels import find_label
 from fmsd.report.markup import (
@@ -64,6 +65,7 @@ def report(
 ) -> pl.DataFrame:
     """Prints a table per level over all finished runs below a folder, and writes a report.
 
+    Every value is computed from the predictions of the runs, see `fmsd.report.evidence`.
     Values are means over seeds, with standard deviations. Runs are seeds of one row exactly if
     their overrides differ in nothing but the seed. A column holds results of one protocol stamp.
 
@@ -85,18 +87,16 @@ def report(
 
     Raises:
         InputError: no finished run, results that are not comparable, an unknown metric or row,
-            unusable predictions, or files in `out` that no report wrote.
+            predictions that cannot be used or do not give the recorded results, or files in `out`
+            that no report wrote.
     """
     check_report_arguments(out, by, against, resamples)
-    rows = load_rows(runs)
-    notes = compare_stamps(rows, differ)
+    rows, notes, baseline = load_results(runs, metric, against, differ)
     tidy = tidy_results(rows)
-    check_metric(metric, tidy)
     if by == "domain":
         return report_forgeries(runs, rows, metric, notes, out, resamples)
 
     means = seen_unseen_means(rows)
-    baseline = None if against is None else find_label(against, (row.label for row in rows))
     tables = {level: results_table(tidy, metric, level, means, {}, notes) for level in LEVELS}
     if out is None and baseline is None:
         print_tables(tables.values(), len(rows), runs)
@@ -115,11 +115,12 @@ def report(
         differences = [
             baseline_table(tables[level], baseline, means, samples, rows) for level in LEVELS
         ]
+    # before anything is printed, as it may be refused
+    robustness = None if out is None else robustness_results(rows, differ)
     print_tables((*tables.values(), *differences), len(rows), runs)
-    if out is None:
+    if out is None or robustness is None:
         return tidy
 
-    robustness, robustness_notes = robustness_results(rows, differ)
     overview = Overview(
         folder=runs,
         rows=rows,
@@ -128,10 +129,30 @@ def report(
         lines=lines,
         resamples=statistics,
         notes=notes,
-        robustness=robustness,
-        robustness_notes=robustness_notes,
+        robustness=robustness[0],
+        robustness_notes=robustness[1],
     )
     return write_report(out, overview, tidy)
+
+
+def load_results(
+    runs: Path, metric: str, against: str | None, differ: Sequence[str]
+) -> tuple[list[Row], ColumnNotes, str | None]:
+    """Loads the rows below a folder, with results computed from their predictions.
+
+    What can be refused without predictions is refused before they are read.
+
+    Args:
+        runs, metric, against, differ: see `report`.
+
+    Returns:
+        The rows, the letters of their results, and the label of the baseline.
+    """
+    rows = load_rows(runs)
+    notes = compare_stamps(rows, differ)
+    check_metric(metric, tidy_results(rows))
+    baseline = None if against is None else find_label(against, (row.label for row in rows))
+    return recompute_rows(rows), notes, baseline
 
 
 def check_report_arguments(out: Path | None, by: str, against: str | None, resamples: int) -> None:
@@ -141,7 +162,7 @@ def check_report_arguments(out: Path | None, by: str, against: str | None, resam
         InputError: the arguments contradict each other, or files in `out` are of another writer.
     """
     check_choice("by", by, FILES)
-    if resamples < 0 or (against is not None and not resamples):
+    if type(resamples) is not int or resamples < 0 or (against is not None and not resamples):
         raise InputError(f"resamples={resamples} leaves nothing to compare by", "give 1000")
     if against is not None and by == "domain":
         raise InputError("against= compares whole datasets", "leave it out, or set by=dataset")
@@ -219,9 +240,10 @@ def write_report(out: Path, overview: Overview, tidy: pl.DataFrame) -> pl.DataFr
     tidy = with_intervals(tidy, overview.resamples.intervals)
     main = [overview.tables[overview.metric, level] for level in LEVELS]
     tables = (*main, *overview.differences, *overview.robustness_tables.values())
+    page, entries = report_page(overview), report_bibliography(overview)  # read further files
     write_tables(out, FILES["dataset"], tidy, tables, papers_markdown(overview))
-    write_text(out / BIBLIOGRAPHY, report_bibliography(overview))
-    write_text(out / "report.html", report_page(overview))
+    write_text(out / BIBLIOGRAPHY, entries)
+    write_text(out / "report.html", page)
     print_place(f"The report lies in {out}; open {out / 'report.html'} in a browser", out)
     return tidy
 

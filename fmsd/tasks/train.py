@@ -10,7 +10,6 @@ from fmsd.console import print_place
 from fmsd.data.audit.summary import table_summary
 from fmsd.data.manifest import Manifest
 from fmsd.data.selection import Selection
-from fmsd.engine.checkpoints import LAST
 from fmsd.engine.chosen_weights import Chosen, describe_run, load_chosen, write_chosen
 from fmsd.engine.curve_log import curve_logger
 from fmsd.engine.distributed import check_same_folder, destroy_process_group, init_process_group
@@ -32,7 +31,6 @@ from fmsd.engine.session import (
 )
 from fmsd.engine.trainer import TrainerFactory, build_training_trainer, single_process_trainer
 from fmsd.engine.training_record import monitored_value, training_record
-from fmsd.quoting import shell_override
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.claim import claim_run
 from fmsd.runs.folder import CHECKPOINTS, Run
@@ -61,7 +59,7 @@ def train(
     Raises:
         InputError: input that cannot be used; before the first checkpoint nothing of the run is
             left behind.
-        KeyboardInterrupt: on Ctrl-C; the newest checkpoint stays.
+        KeyboardInterrupt: on a signal; the newest checkpoint stays.
     """
     began = time.perf_counter()
     plan, settings = plan or Plan(), settings or LearnerSettings()
@@ -123,7 +121,7 @@ def conclude(session: Session, ending: Ending, trainer_factory: TrainerFactory) 
 
     Raises:
         InputError: no weights were chosen.
-        KeyboardInterrupt: on Ctrl-C during validation or tests.
+        KeyboardInterrupt: on a signal during validation or tests.
     """
     run, data, model = session.setup.run, session.setup.data, session.adapted.model
     scoring_trainer = session.setup.trainer
@@ -137,21 +135,15 @@ def conclude(session: Session, ending: Ending, trainer_factory: TrainerFactory) 
     # from here on the run can be evaluated, whatever happens to the tests
     run.write_record(record)
     score_with_corruptions(run, record, scoring_trainer, model, data)
+    run.finish(record)
 
 
 def conclude_interrupted(session: Session, ending: Ending) -> None:
-    """Logs how an interrupted run goes on, and writes the best weights so far, if there are any."""
+    """Writes the weights of an interrupted run that would be tested, if there are any."""
     run, choice = session.setup.run, session.setup.choice
-    if (run.folder / CHECKPOINTS / LAST).exists():
-        log.warning("Interrupted; go on with fmsd train %s", shell_override("resume", run.folder))
     if choice.checkpoint.exists():
         chosen = write_chosen_weights(session)
         run.write_record(training_record(session, ending, chosen, choice.best_value, None))
-        log.warning(
-            "The %s weights so far are kept, too; test them with fmsd evaluate %s",
-            "last" if choice.monitor is None else "best",
-            shell_override("run", run.folder),
-        )
 
 
 def write_chosen_weights(session: Session) -> Chosen:
@@ -161,10 +153,13 @@ def write_chosen_weights(session: Session) -> Chosen:
         The epoch and the step at which they were reached.
 
     Raises:
-        InputError: training ended before the first validation, so no weights were chosen.
+        InputError: their checkpoint is damaged or missing, or training ended before the first
+            validation.
     """
     setup = session.setup
-    chosen = load_chosen(session.learner, setup.choice.checkpoint)
+    chosen = load_chosen(
+        session.learner, setup.choice.checkpoint, setup.choice.best_value is not None
+    )
     about = describe_run(setup.request.config, setup.request.name, setup.plan.select)
     write_chosen(setup.run, session.adapted, session.base, about)
     return chosen

@@ -4,11 +4,11 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
 
 import polars as pl
+from typing_extensions import TypedDict
 
-from fmsd.errors import InputError, reason
+from fmsd.json_records import read_record
 from fmsd.runs.folder import PUBLISHED, Run, write_text
 from fmsd.tracking.values import Curves, robustness_values, stamps_by_dataset
 
@@ -34,27 +34,8 @@ def read_published(run: Run) -> dict[str, Published]:
         InputError: the file is damaged.
     """
     path = run.folder / PUBLISHED
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return {name: _parse(part) for name, part in content.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{path} is no record of what the loggers have ({reason(error)})",
-            "put it back, or remove it: the loggers then get everything again",
-        ) from error
-
-
-def _parse(part: Any) -> Published:
-    return {
-        "stamps": {
-            str(dataset): {str(level): str(stamp) for level, stamp in levels.items()}
-            for dataset, levels in part["stamps"].items()
-        },
-        "curves": {
-            str(name): [int(severity) for severity in severities]
-            for name, severities in part["curves"].items()
-        },
-    }
+    remedy = "put it back, or remove it: the loggers then get everything again"
+    return read_record(path, dict[str, Published], remedy) if path.is_file() else {}
 
 
 def record_published(run: Run, name: str, new: Published) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from fmsd.errors import InputError, reason
+from fmsd.redaction import redact_settings
 from fmsd.runs.configuration import flatten, read_configuration
 from fmsd.runs.folder import Run
 from fmsd.tracking.ledger import (
@@ -60,7 +61,7 @@ def log_configuration(loggers: Iterable["Logger"], folder: Path) -> None:
     """Logs the configuration of the run in a folder."""
     from lightning.pytorch.loggers import MLFlowLogger  # noqa: PLC0415  if there is a logger
 
-    settings = read_configuration(folder)
+    settings = redact_settings(read_configuration(folder))  # it may be older than redaction
     settings[VARIANT] = variant_name(settings)
     for logger in loggers:
         with check_logger(logger_title(logger)):

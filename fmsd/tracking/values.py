@@ -11,7 +11,7 @@ from fmsd.figures.simplify import simplify_line
 from fmsd.metrics.table import with_scores
 from fmsd.metrics.video import aggregate_videos, group_by_folder
 from fmsd.runs.folder import CORRUPTIONS, Run, read_results
-from fmsd.tables import read_parquet
+from fmsd.runs.predictions import read_predictions
 
 Curves = Mapping[int, Mapping[str, float]]
 """Values of robustness curves, by severity and name."""
@@ -54,6 +54,7 @@ def robustness_values(run: Run, without: Collection[str] = ()) -> dict[int, dict
     Args:
         without: datasets to leave out.
     """
+    run.check(CORRUPTIONS)
     if not (run.folder / CORRUPTIONS).is_file():
         return {}
     columns = ("dataset", "corruption", "severity", "value")
@@ -87,7 +88,9 @@ def roc_tables(run: Run, datasets: Collection[str]) -> dict[str, pl.DataFrame]:
     parts: dict[str, list[pl.DataFrame]] = {}
     for facts in run.record()["stamps"].values():
         if (dataset := facts["dataset"]) in datasets:
-            frames = with_scores(read_parquet(run.folder / "predictions" / f"{dataset}.parquet"))
+            name = f"predictions/{dataset}.parquet"
+            run.check(name)
+            frames = with_scores(read_predictions(run.folder / name))
             if facts["naming"] == "folder":
                 frames = group_by_folder(frames)
             items = (

@@ -1,9 +1,6 @@
 """Checks of the files: missing, damaged, misnamed and equal ones; their properties."""
 
-import contextlib
-import functools
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from fmsd.console import track
 from fmsd.data.audit.copy import IS_FILM
 from fmsd.data.audit.findings import Finding, nonempty
 from fmsd.data.audit.inspect_file import FILES_PER_TASK, INSPECTION_SCHEMA, Job, inspect_all
-from fmsd.data.loading.image import parse_tar_member
+from fmsd.data.content_files import file_sizes
 from fmsd.data.manifest import Manifest, evenly_spaced
 from fmsd.data.spelling import fold_case, path_finder, with_slashes
 
@@ -53,20 +50,6 @@ def inspect_files(manifest: Manifest, limit: int | None, workers: int) -> pl.Dat
     return table.join(opened, on="row", how="left", maintain_order="left").with_columns(
         pl.col("opened").fill_null(False)
     )
-
-
-def file_sizes(places: Iterable[str]) -> Iterator[int | None]:
-    """The bytes of each file, or member of a tar; None where there is no such file."""
-    is_file = functools.cache(os.path.isfile)
-    for place in places:
-        if member := parse_tar_member(place):
-            yield member[2] if is_file(member[0]) else None
-            continue
-        size = None
-        with contextlib.suppress(OSError, ValueError):
-            status = os.stat(place)  # noqa: PTH116  a million paths pass
-            size = status.st_size if stat.S_ISREG(status.st_mode) else None
-        yield size
 
 
 def actual_spellings(paths: Iterable[str]) -> Iterator[str | None]:

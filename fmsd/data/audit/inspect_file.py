@@ -20,7 +20,8 @@ from numpy import ndarray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
-from fmsd.data.extraction.video import check_complete, open_video, read_index, sample_video
+from fmsd.data.extraction.opening import open_video
+from fmsd.data.extraction.video import check_complete, read_index, sample_video
 from fmsd.data.loading.image import decode, read_bytes
 from fmsd.data.processes import process_pool
 from fmsd.errors import InputError, reason

@@ -229,6 +229,14 @@ def count_videos(
         name: the dataset that `expected` describes; where that has numbers of all splits together,
             a row `all` compares them.
     """
+    counted = [domains for domains in expected.values() if isinstance(domains, Mapping)]
+    if len(counted) < len(expected) or any(
+        type(count) is not int for domains in counted for count in domains.values()
+    ):
+        raise InputError(
+            f"data.expected={dict(expected)} holds no numbers of videos by split and domain",
+            "give e.g. data.expected='{train: {real: 720}}'",
+        )
     whole = pl.DataFrame(
         [
             (name, split, domain, count)

@@ -9,17 +9,48 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from fmsd.atomic import atomic
 from fmsd.data.extraction.source_videos import RECORD_FILE, SOURCE_KEYS, SourceVideo, file_state
+from fmsd.data.frame import Split
 from fmsd.data.sources.tree import raise_unreadable
-from fmsd.errors import InputError, reason
+from fmsd.errors import InputError
+from fmsd.json_records import Count, read_record
 from fmsd.names import check_name, check_names
 from fmsd.ownership import path_below
 
 CROP_NAME = re.compile(r"\d{6,}(_\d+)?\.(png|jpg)")
 """The file name of a crop."""
+
+
+class FrameRecord(TypedDict):
+    """A line of a record: a person in a frame, or a frame without any."""
+
+    index: Count
+    status: str
+    person: NotRequired[Count]
+    file: NotRequired[str]
+
+
+class VideoRecord(TypedDict):
+    """The record of a video, see `SourceVideo`."""
+
+    video: str
+    label: Literal[0, 1]
+    dataset: str
+    domain: str
+    split: Split
+    compression: str
+    frames: list[FrameRecord]
+
+
+class StoredRecord(VideoRecord):
+    """The same with the state of the source, see `file_state`."""
+
+    source: dict[str, Any]
 
 
 def is_extracted(source: SourceVideo, out: Path) -> bool:
@@ -33,7 +64,10 @@ def is_extracted(source: SourceVideo, out: Path) -> bool:
     """
     folder = path_below(out, source.video)
     try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        record = read_record(folder / RECORD_FILE, StoredRecord, "")
+    except InputError:
+        record = None
+    if record is not None:
         if record["video"] != source.video:
             raise InputError(
                 f"{folder} holds the crops of {record['video']}",
@@ -45,8 +79,6 @@ def is_extracted(source: SourceVideo, out: Path) -> bool:
                 with atomic(folder / RECORD_FILE) as partial:
                     partial.write_text(json.dumps(record | about), encoding="utf-8")
             return True
-    except (ValueError, KeyError, TypeError, FileNotFoundError, NotADirectoryError):
-        pass
     check_crop_folder(folder)
     return False
 
@@ -102,21 +134,13 @@ def _read_record(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the record is damaged.
     """
+    remedy = "delete its folder and run fmsd extract again"
+    record = read_record(path, VideoRecord, remedy)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        about = {name: record[name] for name in (*SOURCE_KEYS, "frames")}
-        check_names(*(about[name] for name in ("dataset", "domain", "compression", "video")))
-        for frame in about["frames"]:
-            for key, value in (("index", frame["index"]), ("person", frame.get("person", 1))):
-                if type(value) is not int or value < 0:
-                    raise ValueError(f"the {key} of a frame is {value!r}")
-            if not isinstance(frame["status"], str):
-                raise ValueError(f"the status of a frame is {frame['status']!r}")
+        check_names(*(record[name] for name in ("dataset", "domain", "compression", "video")))
+        for frame in record["frames"]:
             if frame["status"] == "face":
-                check_name(frame["file"], "file name")
-    except (ValueError, KeyError, TypeError, OSError, InputError) as error:
-        why = error.message if isinstance(error, InputError) else reason(error)
-        raise InputError(
-            f"{path} is damaged ({why})", "delete its folder and run fmsd extract again"
-        ) from error
-    return about
+                check_name(frame.get("file"), "file name")
+    except InputError as error:
+        raise InputError(f"{path} is damaged: {error.message}", remedy) from error
+    return {name: record[name] for name in (*SOURCE_KEYS, "frames")}

@@ -5,7 +5,6 @@ crops, with the wrong label, must leave the manifest.
 """
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -13,9 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmsd.data.extraction.records import check_crop_folder
+from fmsd.data.extraction.records import StoredRecord, check_crop_folder
 from fmsd.data.extraction.source_videos import RECORD_FILE, SourceVideo, file_state
 from fmsd.data.sources.tree import raise_unreadable
+from fmsd.errors import InputError
+from fmsd.json_records import read_record
 from fmsd.ownership import path_below
 
 log = logging.getLogger(__name__)
@@ -93,19 +94,10 @@ def _unlisted_records(known: set[str], out: Path) -> Iterator[tuple[Path, Mappin
         place = path.relative_to(out).as_posix()
         if RECORD_FILE not in files or place in known:
             continue
-        with contextlib.suppress(
-            ValueError, KeyError, TypeError, AttributeError, FileNotFoundError
-        ):
-            record = json.loads((path / RECORD_FILE).read_text(encoding="utf-8"))
-            about = {name: record[name] for name in ("video", "dataset", "compression", "source")}
-            texts = (
-                about["video"],
-                about["dataset"],
-                about["compression"],
-                about["source"].get("file") or "",
-            )
-            if about["video"] == place and all(isinstance(text, str) for text in texts):
-                yield path, about
+        with contextlib.suppress(InputError):
+            record = read_record(path / RECORD_FILE, StoredRecord, "")
+            if record["video"] == place and isinstance(record["source"].get("file", ""), str):
+                yield path, record
 
 
 def _move(folder: Path, place: Path) -> None:

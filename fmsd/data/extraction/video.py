@@ -13,13 +13,13 @@ import av
 import av.error
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
+from fmsd.data.extraction.opening import open_video
 from fmsd.data.extraction.pixels import Picture, Pixels, pixel_aspect, render_frame
 from fmsd.data.manifest import frame_positions
-from fmsd.errors import InputError, reason
+from fmsd.errors import InputError
 
 DECODER = (
     f"PyAV {av.__version__} (libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))})"
@@ -80,42 +80,6 @@ class VideoIndex:
     def truncated(self) -> bool:
         """Whether the file has fewer frames than its header declares."""
         return self.length < 0.99 * self.declared - 1
-
-
-@contextlib.contextmanager
-def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a video file; yields the container and its first video stream.
-
-    It is decoded in a single thread: processes are the parallelism.
-
-    Raises:
-        InputError: an empty, damaged or audio-only file.
-    """
-    try:
-        if not path.stat().st_size:
-            raise InputError(
-                f"The video {path} is empty (0 bytes)", "copy it again from its source"
-            )
-        with av.open(path, metadata_errors="ignore") as container:
-            streams = [stream for stream in container.streams.video if not _is_cover(stream)]
-            if not streams:
-                raise InputError(
-                    f"{path} holds no video, only "
-                    f"{', '.join({stream.type for stream in container.streams}) or 'nothing'}",
-                    "leave it out",
-                )
-            streams[0].codec_context.thread_count = 1
-            yield container, streams[0]
-    except (OSError, av.error.FFmpegError) as error:
-        raise InputError(
-            f"The video {path} cannot be opened ({reason(error)})",
-            "copy it again from its source, or leave it out",
-        ) from error
-
-
-def _is_cover(stream: VideoStream) -> bool:
-    """Whether a stream is the cover picture of an audio file."""
-    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def read_index(container: InputContainer, stream: VideoStream) -> VideoIndex:

@@ -42,7 +42,7 @@ def extract_videos(
 ) -> Iterator[VideoOutcome]:
     """Extracts videos in several processes, in any order.
 
-    On Ctrl-C the videos in progress are finished and the others left.
+    When it is interrupted, the videos in progress are left as well.
 
     Args:
         detector: builds the face detector, in every process.
@@ -55,11 +55,13 @@ def extract_videos(
     """
     if not sources:
         return
-    executor = process_pool(min(workers, len(sources)), _begin, (detector,))
     waiting = iter(sources)
     running: dict[Future[VideoOutcome], SourceVideo] = {}
     began, frames = time.monotonic(), 0
-    with progress("Extracting", len(sources), "videos") as advance:
+    with (
+        progress("Extracting", len(sources), "videos") as advance,
+        process_pool(min(workers, len(sources)), _begin, (detector,)) as executor,
+    ):
         try:
             while True:
                 for source in islice(waiting, 2 * workers - len(running)):
@@ -81,5 +83,3 @@ def extract_videos(
                 f"{names}",
                 "run the same command again with fewer workers=, or move that video away",
             ) from error
-        finally:
-            executor.shutdown(cancel_futures=True)

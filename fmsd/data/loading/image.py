@@ -9,17 +9,17 @@ import functools
 import io
 import os
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fmsd.errors import InputError
+from fmsd.errors import InputError, reason
 
 JPEG_SUFFIXES = ".jpg .jpeg .jpe .jfif .mpo .jp2 .j2k .j2c .jpc .jpf .jpx"
 OTHER_SUFFIXES = (
@@ -36,6 +36,23 @@ RAW_SUFFIXES = ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef
 
 UNSUPPORTED_SUFFIXES = frozenset(f"{UNDECODED_IMAGE_SUFFIXES} {RAW_SUFFIXES}".split())
 """Suffixes of images that are not decoded, in lower case, raw files of cameras among them."""
+
+FORMATS = (
+    "JPEG", "JPEG2000", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "TGA", "PCX", "SGI", "QOI",
+    "PPM", "GIF",
+)  # fmt: skip
+"""Pillow's names of the formats that are decoded, whatever a file's suffix is.
+
+Pillow has decoders of rarer formats, too, some of which start other programs.
+"""
+
+MAX_PIXELS = 64 * 10**6
+"""Most pixels of an image or of a frame of a video; one of 8K video has 33 million.
+
+Beyond it, Pillow's own limit (`Image.MAX_IMAGE_PIXELS`) and its warning have no effect.
+"""
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 TAR_MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")
 """The place of a member of a tar: TAR#OFFSET+SIZE, in bytes."""
@@ -67,7 +84,7 @@ def read_image(place: str | Path) -> UInt8[ndarray, "height width 3"]:
         place: a file, or `TAR#OFFSET+SIZE` for one that `fmsd pack` put into a tar.
 
     Raises:
-        InputError: a missing, truncated or damaged file.
+        InputError: a missing, truncated or damaged file, or one of more than `MAX_PIXELS` pixels.
     """
     return decode(read_bytes(place), place)
 
@@ -124,33 +141,21 @@ def decode(data: bytes, name: str | Path) -> UInt8[ndarray, "height width 3"]:
     except (ValueError, KeyError):  # KeyError: a rare subsampling
         pass  # Pillow reads it, or reports why it cannot be read
     try:
-        with Image.open(io.BytesIO(data)) as stored:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as stored:
+            if not _affordable(stored.height, stored.width):
+                raise _too_large(name, f"{stored.width} x {stored.height}")
             image = ImageOps.exif_transpose(stored)
             if image.mode.startswith(("I", "F")):
                 return _scale_16_bits(np.asarray(image), name)
             return np.array(image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise _unreadable(name, "it is not an image") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(name, error) from error
-
-
-def resize(image: UInt8[ndarray, "height width 3"], size: int) -> UInt8[ndarray, "{size} {size} 3"]:
-    """Resizes to `size` x `size` pixels.
-
-    Areas are averaged along a side that shrinks, and pixels interpolated along one that grows.
-    """
-    height, width, _ = image.shape
-    if height == width == size:
-        return image
-    if min(height, width) < size < max(height, width):
-        # OpenCV averages no areas where the other side grows: the sides are done one by one
-        smaller = (min(width, size), min(height, size))
-        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
-    shrinks = size < max(image.shape[:2])
-    return cv2.resize(
-        image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(name, "far too many") from error
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # damaged bytes make a decoder raise anything
+        raise _unreadable(name, reason(error)) from error
 
 
 def _plain_jpeg(data: bytes) -> bool:
@@ -163,12 +168,19 @@ def _plain_jpeg(data: bytes) -> bool:
             return False
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    return colours in ("YCbCr", "Gray", "RGB") and _sane(int(height), int(width))
+    return colours in ("YCbCr", "Gray", "RGB") and _affordable(int(height), int(width))
 
 
-def _sane(height: int, width: int) -> bool:
-    """Whether the size is below the limit from which Pillow suspects a decompression bomb."""
-    return Image.MAX_IMAGE_PIXELS is None or height * width <= Image.MAX_IMAGE_PIXELS
+def _affordable(height: int, width: int) -> bool:
+    return height * width <= MAX_PIXELS
+
+
+def _too_large(name: str | Path, size: str) -> InputError:
+    return InputError(
+        f"The image {name} has {size} pixels, and at most {MAX_PIXELS // 10**6} million are read: "
+        "a few bytes can stand for pixels that fill the memory",
+        "scale it down, or leave it out of the dataset",
+    )
 
 
 def _unreadable(place: str | Path, why: object) -> InputError:
@@ -189,4 +201,4 @@ def _scale_16_bits(values: ndarray, name: str | Path) -> UInt8[ndarray, "height 
             f"The image {name} has {values.dtype} pixels beyond 16 bits",
             "store it with 8 or 16 bits per channel",
         )
-    return np.repeat((values.astype(np.uint32) // 257).astype(np.uint8)[..., None], 3, axis=2)
+    return np.repeat((values // 257).astype(np.uint8)[..., None], 3, axis=2)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from fmsd.checks import check_choice
-from fmsd.data.loading.image import resize
+from fmsd.data.loading.resizing import resize
 
 Steps = list[A.BasicTransform | A.BaseCompose]
 

@@ -4,10 +4,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fmsd.redaction import REDACTED, redact_words
 from fmsd.report import html
 from fmsd.report.comparability import differing_facts, shorten_fact
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
+from fmsd.report.stamped import PIXELS
 
 COST_HEADER = (
     "",
@@ -69,7 +71,7 @@ def _cost_line(label: str, records: Sequence[Mapping[str, Any]]) -> tuple[str | 
 def protocol_section(overview: Overview) -> Section:
     """The facts of the protocol: those common to all stamps, and a table of the others."""
     stamps = {
-        stamp: facts
+        (stamp, facts.get(PIXELS)): facts
         for row in overview.rows
         for stamp, facts in row.facts().items()
         if stamp in row.results["stamp"]
@@ -79,7 +81,8 @@ def protocol_section(overview: Overview) -> Section:
         name: value for name, value in next(iter(stamps.values())).items() if name not in names
     }
     body = html.paragraph(
-        "Results may only be compared where these facts agree. Each stamp is the hash of them all.",
+        "Results may only be compared where these facts agree. Each stamp is the hash of them all "
+        "but pixels, the digest of the test files.",
         "quiet",
     )
     body += html.definition_list({name: shorten_fact(value, 400) for name, value in common.items()})
@@ -87,11 +90,20 @@ def protocol_section(overview: Overview) -> Section:
     names = [*first, *(name for name in names if name not in first)]
     lines = [
         [stamp, *(shorten_fact(facts.get(name), 200) for name in names)]
-        for stamp, facts in stamps.items()
+        for (stamp, _), facts in stamps.items()
     ]
     body += html.text_table(
         "What differs between stamps", ["stamp", *names], lines, range(len(names) + 1)
     )
+    remarks = [
+        (row.label, row.seed, dataset, remark)
+        for row in overview.rows
+        for dataset in row.prediction_files
+        for remark in row.remarks(dataset)
+    ]
+    if remarks:
+        header = ["", "seed", "dataset", "pixels"]
+        body += html.text_table("Test files", header, remarks, {0, 2, 3})
     return Section("protocol", "Protocol", body)
 
 
@@ -103,7 +115,13 @@ def repeat_section(overview: Overview) -> Section:
         for record in row.records
         if record.get("command")
     )
-    body = html.code_block("\n".join(commands)) + html.definition_list(_environment(overview))
+    body = html.code_block("\n".join(commands))
+    if any(REDACTED in command for command in commands):
+        body += html.paragraph(
+            f"{REDACTED} stands for a password or token, which is not recorded: give it again.",
+            "quiet",
+        )
+    body += html.definition_list(_environment(overview))
     lines = [
         (
             row.label,
@@ -141,4 +159,4 @@ def _environment(overview: Overview) -> dict[str, str]:
 
 def format_command(command: Sequence[str]) -> str:
     """A command as typed into a shell; its first element is the program with its verb."""
-    return " ".join([*command[:1], *map(shlex.quote, command[1:])])
+    return " ".join([*command[:1], *map(shlex.quote, redact_words(command[1:]))])

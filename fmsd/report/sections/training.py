@@ -96,10 +96,11 @@ def _figures_from_json(
         title, caption: with `{}` for the label.
 
     Raises:
-        InputError: a file is damaged.
+        InputError: a file is damaged, or not what the run wrote.
     """
     panes: dict[tuple[str, ...], str] = {}
     for label, row in overview.first_seeds.items():
+        row.runs[0].check(file)
         path = row.runs[0].folder / file
         if not path.is_file():
             continue

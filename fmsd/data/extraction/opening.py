@@ -1,0 +1,73 @@
+"""Opening a video file: its first video stream, with a decoder that stays within bounds."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import av.error
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from fmsd.data.loading.image import MAX_PIXELS
+from fmsd.errors import InputError, reason
+
+
+@contextlib.contextmanager
+def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Opens a video file; yields the container and its first video stream.
+
+    It is decoded in a single thread: processes are the parallelism.
+
+    Raises:
+        InputError: an empty, damaged or audio-only file, or one of an unknown codec or of frames
+            larger than `MAX_PIXELS`.
+    """
+    try:
+        if not path.stat().st_size:
+            raise InputError(
+                f"The video {path} is empty (0 bytes)", "copy it again from its source"
+            )
+        with av.open(path, metadata_errors="ignore") as container:
+            streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+            if not streams:
+                raise InputError(
+                    f"{path} holds no video, only "
+                    f"{', '.join({stream.type for stream in container.streams}) or 'nothing'}",
+                    "leave it out",
+                )
+            _set_decoder(path, streams[0])
+            yield container, streams[0]
+    except (OSError, av.error.FFmpegError) as error:
+        raise InputError(
+            f"The video {path} cannot be opened ({reason(error)})",
+            "copy it again from its source, or leave it out",
+        ) from error
+
+
+def _set_decoder(path: Path, stream: VideoStream) -> None:
+    """Sets the threads of a stream's decoder, and the largest frame that it may decode.
+
+    Raises:
+        InputError: there is no decoder, or the frames are larger than `MAX_PIXELS`.
+    """
+    decoder = stream.codec_context  # PyAV has none where FFmpeg does not know the codec
+    if decoder is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise InputError(
+            f"The video {path} has a codec that FFmpeg does not know, or a damaged header",
+            "copy it again from its source, convert it, or leave it out",
+        )
+    if decoder.width * decoder.height > MAX_PIXELS:
+        raise InputError(
+            f"The frames of {path} have {decoder.width} x {decoder.height} pixels, and at most "
+            f"{MAX_PIXELS // 10**6} million are decoded",
+            "scale it down, or leave it out",
+        )
+    decoder.thread_count = 1
+    decoder.options = {"max_pixels": str(MAX_PIXELS)}  # a frame may be larger than its header says
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    """Whether a stream is the cover picture of an audio file."""
+    return bool(stream.disposition & Disposition.attached_pic)

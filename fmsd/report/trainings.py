@@ -1,0 +1,55 @@
+"""The training behind an evaluation, and whether it reached its end."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fmsd.runs.folder import Run
+
+log = logging.getLogger(__name__)
+
+
+def training_places(run: Run, record: Mapping[str, Any]) -> list[Path]:
+    """Where the training of an evaluation may be.
+
+    The recorded path comes first, then the folder above `evaluations/NAME`, in case the run was
+    moved.
+    """
+    return [Path(record["run"]).resolve(), run.folder.parent.parent.resolve()]
+
+
+def training_of(run: Run, record: Mapping[str, Any]) -> Path:
+    """The folder of the training that an evaluation tested; the recorded path if it is gone."""
+    places = training_places(run, record)
+    return next((place for place in places if (place / "run.json").is_file()), places[0])
+
+
+def without_interrupted(
+    tested: Sequence[Run], records: Mapping[Run, Mapping[str, Any]]
+) -> list[Run]:
+    """The runs and evaluations whose training had reached its end; warns of the others.
+
+    The weights of an interrupted training made fewer steps than those of the other rows and seeds:
+    a table would compare the interruption, and a mean over seeds would be over two things.
+
+    Args:
+        records: content of each `run.json`.
+    """
+    left_out = [run for run in tested if _is_interrupted(run, records[run])]
+    if left_out:
+        log.warning(
+            "Tests of interrupted trainings are left out (%d, such as %s): finish the training "
+            "with fmsd train resume=RUN, then test it again.",
+            len(left_out),
+            left_out[0].folder,
+        )
+    return [run for run in tested if run not in left_out]
+
+
+def _is_interrupted(run: Run, record: Mapping[str, Any]) -> bool:
+    """Whether the weights that a folder tested are those of an interrupted training."""
+    if "run" in record and "finished" not in record:
+        training = Run(training_of(run, record))
+        record = training.record() if (training.folder / "run.json").is_file() else {}
+    return record.get("finished") is False

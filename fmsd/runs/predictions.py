@@ -1,0 +1,29 @@
+"""Reading the predictions of a run: a row per frame with its logit."""
+
+from pathlib import Path
+
+import polars as pl
+
+from fmsd.data.frame import SCHEMA
+from fmsd.errors import InputError
+from fmsd.tables import read_table
+
+PREDICTION_SCHEMA = pl.Schema({**SCHEMA, "logit": pl.Float32})
+"""The columns of predictions: those of a manifest, and the logit of each frame."""
+
+
+def read_predictions(path: Path) -> pl.DataFrame:
+    """Reads a file of predictions.
+
+    Raises:
+        InputError: it is damaged, has no rows, or a logit or label that no test writes.
+    """
+    remedy = "put it back, or test the run again"
+    table = read_table(path, PREDICTION_SCHEMA, remedy)
+    if not table.height:
+        raise InputError(f"{path} is damaged: it has no rows", remedy)
+    if not table["logit"].is_finite().all():
+        raise InputError(f"{path} is damaged: its column 'logit' holds NaN or infinity", remedy)
+    if not table["label"].is_in([0, 1]).all():
+        raise InputError(f"{path} is damaged: its column 'label' holds not only 0 and 1", remedy)
+    return table

@@ -1,0 +1,86 @@
+"""What `run.json` holds, as far as any verb reads it."""
+
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from fmsd.json_records import Count, Number, Seed
+
+
+class Origin(TypedDict):
+    """The facts of a training that enter the protocol stamp of every later test."""
+
+    selection: str
+    augment: str
+    train: dict[str, str]
+    left_out: str | None
+
+
+class Frames(TypedDict):
+    """A dataset."""
+
+    digest: str
+
+
+class TestedFrames(TypedDict):
+    """The datasets of a run."""
+
+    test: dict[str, Frames]
+
+
+class ChangedFiles(TypedDict):
+    """Files of a test dataset that are not those of the run's first test."""
+
+    since: str
+    changed: Count
+    frames: Count
+    first: str
+
+
+class RunRecord(TypedDict, total=False):
+    """The kinds of all keys; which ones there are depends on the verb and version that wrote it."""
+
+    command: list[str]
+    time: str
+    versions: dict[str, str | None]
+    revision: str | None
+    machine: str | None
+    overrides: list[str]
+    choices: dict[str, Any]
+    seed: Seed | None
+    selection: str
+    monitor: str | None
+    monitored: float | None
+    thresholds: dict[str, Number] | None
+    origin: dict[str, Any]
+    stamps: dict[str, dict[str, Any]]
+    epoch: Count | None
+    steps: Count
+    finished: bool
+    merged: list[str]
+    run: str
+    trainable: Count
+    parameters: Count
+    device: str | None
+    accelerator: str | None
+    peak_memory: Count | None
+    processes: Count | None
+    seconds: Number | None
+    manifests: dict[str, dict[str, Any]]
+    overlap: dict[str, Count | None]
+    pixels: dict[str, ChangedFiles]
+    weights: str
+    files: dict[str, str] | None
+
+
+class CompleteRecord(TypedDict):
+    """The keys of `RunRecord` that a run must have to be evaluated, folded, merged or explained."""
+
+    seed: Seed
+    selection: str
+    origin: Origin
+    epoch: Count | None
+    trainable: Count
+    parameters: Count
+    seconds: Number
+    manifests: TestedFrames
