@@ -5,6 +5,7 @@ or killed has none, and such a run is not verified.
 """
 
 import hashlib
+import logging
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.errors import InputError
+
+log = logging.getLogger(__name__)
 
 DETECTOR_FILES = ("config.yaml", "adapter.safetensors", "adapter.json")
 """The files that the detector of a run is made from."""
@@ -171,20 +174,29 @@ def has_other_weights(
     return None not in (now, tested) and now != tested
 
 
-def check_files(folder: Path, record: Mapping[str, Any], names: Iterable[str]) -> None:
+def check_files(
+    folder: Path,
+    record: Mapping[str, Any],
+    names: Iterable[str],
+    optional: Mapping[str, str] | None = None,
+) -> None:
     """Checks that files of a run are what its record says; does nothing if it has no digests.
 
     Args:
         record: the content of its `run.json`.
         names: of the files, relative to the folder.
+        optional: names of further files that may be missing, and what a warning then says.
 
     Raises:
         InputError: a file was changed, removed or added after the run had ended.
     """
+    optional = optional or {}
     if record.get("files") is None:
         return
-    for file in compare(folder, record, names):
-        if fault := refusal(folder, record, file):
+    for file in compare(folder, record, [*names, *optional]):
+        if file.state == State.MISSING and file.name in optional:
+            log.warning("%s is missing: %s.", folder / file.name, optional[file.name])
+        elif fault := refusal(folder, record, file):
             raise fault
 
 

@@ -48,6 +48,12 @@ CARRIED = (
 )
 """Record keys copied from the run."""
 
+WITHOUT = {
+    VALIDATION: "there are no metrics at the thresholds that validation data chose",
+    TRAINING: "the test frames cannot be compared with the training frames",
+}
+"""Files of a run that an evaluation can do without, and what it then lacks."""
+
 
 def evaluate(
     run: Run,
@@ -76,12 +82,12 @@ def evaluate(
         The evaluation.
 
     Raises:
-        InputError: the run is not finished, a file of it is not what its record says, or the data
-            cannot be used or hold training frames.
+        InputError: the run is not finished, a file of it is not what its record says, a file of
+            its detector is missing, or the data cannot be used or hold training frames.
     """
     check_overlap(overlap)
     trained = run.record()
-    run.check(*DETECTOR_FILES, VALIDATION, TRAINING)
+    run.check(*DETECTOR_FILES, optional=WITHOUT)
     if (run.folder / "results.csv").is_file():
         run.results()  # checks its dataset names, which become names of files
     evaluation = Run(folder)
