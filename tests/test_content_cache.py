@@ -18,7 +18,8 @@ from tests.test_overlap import SMALL, copied, evaluate, packed, reads, scanned
 def of_yesterday(folder: Path) -> None:
     """Sets the time of every file back: one that was just written may still change unseen."""
     for file in folder.rglob("*.*"):
-        os.utime(file, (file.stat().st_mtime - 86_400,) * 2)
+        yesterday = file.stat().st_mtime - 86_400
+        os.utime(file, (yesterday, yesterday))
 
 
 @pytest.fixture

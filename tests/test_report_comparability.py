@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -268,7 +269,7 @@ def test_a_damaged_record_of_test_files_is_named(methods: Path, damage: dict[str
 
 
 def test_numbers_of_training_frames_differ_beside_a_merge_or_when_told(tmp_path: Path) -> None:
-    def tested(name: str, count: int, **more: object) -> None:
+    def tested(name: str, count: int, **more: Any) -> None:
         run = finished(
             tmp_path / name,
             ["data=ff", f"data.train_forgeries=[{name}]"],
