@@ -75,6 +75,9 @@ def test_a_damaged_or_unwritable_cache_costs_reading_alone(
         assert f"{cache} " in caplog.text
         caplog.clear()
         assert pl.read_parquet(cache).height == 8
+    stored = pl.read_parquet(cache)
+    stored.with_columns(pl.col("content") ^ 1).write_parquet(cache)  # as by flipped bits
+    assert read_contents(frames).equals(first)
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("FMSD_CACHE", str(tmp_path / "file"))
     for _ in range(2):

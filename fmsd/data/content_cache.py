@@ -25,24 +25,30 @@ STATE_SCHEMA = pl.Schema({"file": pl.String, "bytes": pl.Int64, "modified": pl.I
 CACHE_SCHEMA = pl.Schema({**STATE_SCHEMA, "size": pl.Int64, "content": pl.UInt64})
 """The columns of the cache: the state of a file, and size and digest of what was read there."""
 
+CHECKED_SCHEMA = pl.Schema({**CACHE_SCHEMA, "checksum": pl.UInt64})
+"""The columns of its file: a row whose checksum differs, as after a flipped bit, is not used."""
+
 
 def cached_digests(root: Path) -> pl.DataFrame:
     """The digests of the files below a root that are known; none if there is no good cache."""
     empty = pl.DataFrame(schema=CACHE_SCHEMA)
     try:
         path = cache_file(root)
-        known = read_table(path, CACHE_SCHEMA, "they are read again") if path.is_file() else empty
+        stored = read_table(path, CHECKED_SCHEMA, "remove it") if path.is_file() else None
     except (InputError, OSError) as error:
         log.warning("The digests of files below %s are read again: %s", root, error)
         return empty
-    return known.select(CACHE_SCHEMA.names()).unique("file", keep="last")
+    if stored is None:
+        return empty
+    known = stored.select(CACHE_SCHEMA.names())
+    return known.filter(known.hash_rows() == stored["checksum"]).unique("file", keep="last")
 
 
 def keep_digests(root: Path, known: pl.DataFrame) -> None:
     """Writes the digests of the files below a root that are known."""
     try:
         with atomic(cache_file(root)) as partial:
-            known.write_parquet(partial)
+            known.with_columns(checksum=known.hash_rows()).write_parquet(partial)
     except InputError as error:
         _warn(error.message)
     except OSError as error:
