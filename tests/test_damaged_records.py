@@ -144,6 +144,9 @@ def test_predictions_are_read_or_named(tmp_path: Path) -> None:
     path, table = tmp_path / "ff.parquet", frames("ff", (), 0)
     table.with_columns(digest=pl.lit("0")).write_parquet(path)
     assert read_predictions(path).equals(table.with_columns(pl.lit("0").alias("digest")))
+    tested = table.with_columns(content=pl.lit(2**64 - 1, pl.UInt64))
+    tested.write_parquet(path)
+    assert read_predictions(path).equals(tested)
     for change, said in (
         (table.drop("logit"), "lacks the columns logit"),
         (table.drop("path", "video"), "lacks the columns path, video"),
@@ -154,6 +157,15 @@ def test_predictions_are_read_or_named(tmp_path: Path) -> None:
         (table.with_columns(logit=float("nan")), "its column 'logit' holds NaN"),
         (table.with_columns(video=pl.lit(None, pl.String)), "its column 'video' lacks values"),
         (table.clear(), "it has no rows"),
+        (table.with_columns(content=pl.lit("7")), "its column 'content' holds String instead of"),
+        (table.with_columns(content=pl.lit(7.0)), "its column 'content' holds Float64 instead of"),
+        (table.with_columns(content=[7]), "its column 'content' holds List"),
+        (table.with_columns(content=pl.lit(None)), "its column 'content' holds Null instead of"),
+        (table.with_columns(content=-7), "is damaged: "),
+        (
+            table.with_columns(content=pl.when(pl.col("index") > 0).then(pl.lit(7, pl.UInt64))),
+            "its column 'content' lacks values",
+        ),
     ):
         change.write_parquet(path)
         with pytest.raises(InputError, match=rf"ff\.parquet .*{said}.*; put it back, or test"):

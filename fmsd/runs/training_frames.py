@@ -8,9 +8,8 @@ import polars as pl
 from fmsd.data.content import CONTENT_SCHEMA
 from fmsd.data.content_files import read_contents
 from fmsd.data.manifest import Manifest
-from fmsd.errors import InputError, reason
 from fmsd.runs.folder import TRAINING, Run
-from fmsd.tables import read_parquet
+from fmsd.tables import read_table
 
 
 def record_training_frames(run: Run, frames: Manifest) -> pl.DataFrame:
@@ -49,14 +48,6 @@ def training_frames(runs: Sequence[Run]) -> pl.DataFrame | None:
     paths = [run.folder / TRAINING for run in runs]
     if not paths or not all(path.is_file() for path in paths):
         return None
-    tables = []
-    for path in paths:
-        try:
-            table = read_parquet(path)
-            tables.append(table.select(CONTENT_SCHEMA.names()).cast(CONTENT_SCHEMA))
-        except pl.exceptions.PolarsError as error:
-            raise InputError(
-                f"{path} does not hold the content of training frames ({reason(error)})",
-                "put it back; if it is removed, no test can look for training frames",
-            ) from error
-    return pl.concat(tables)
+    remedy = "put it back; if it is removed, no test can look for training frames"
+    tables = [read_table(path, CONTENT_SCHEMA, remedy) for path in paths]
+    return pl.concat(table.select(CONTENT_SCHEMA.names()) for table in tables)

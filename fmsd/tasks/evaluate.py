@@ -22,7 +22,7 @@ from fmsd.models.detector import Detector
 from fmsd.redaction import redact_settings
 from fmsd.report.terminal import cost_line, print_auc_table, print_robustness_tables
 from fmsd.runs.claim import claim_run
-from fmsd.runs.earlier_tests import compare_with_first_tests
+from fmsd.runs.earlier_tests import compare_with_first_tests, first_tests
 from fmsd.runs.folder import CORRUPTIONS, TRAINING, VALIDATION, Run, read_results
 from fmsd.runs.integrity import DETECTOR_FILES, tested_weights
 from fmsd.runs.provenance import provenance
@@ -89,6 +89,7 @@ def evaluate(
         data.load("tests")
         tests = data.tests
         warn_of_changes(tests, trained)
+        first = first_tests(run, evaluation, tests)
         thresholds = choose_thresholds(run, data.selection.video_score)
         counts = count_overlap(tests, training_frames([run]), overlap)
         record = evaluation_record(run, data, thresholds, counts)
@@ -102,7 +103,7 @@ def evaluate(
             "weights": tested_weights(run.folder, trained),
             "manifests": {"test": manifest_records(tests)},
             "skipped": data.skipped,
-            "pixels": compare_with_first_tests(run, evaluation, tests),
+            "pixels": compare_with_first_tests(first, evaluation),
         }
         evaluation.finish(record)
         publish.publish_evaluation(logger or {}, run, evaluation)

@@ -8,6 +8,7 @@ from typing import Any
 
 from fmsd.console import print_table, track
 from fmsd.errors import InputError
+from fmsd.runs.evaluations import run_of_evaluation
 from fmsd.runs.folder import CHECKPOINTS, Run
 from fmsd.runs.integrity import (
     File,
@@ -105,13 +106,11 @@ def weights_fault(run: Run, record: Mapping[str, Any]) -> InputError | None:
     Args:
         record: of the evaluation.
     """
-    tested = Run(run.folder.parent.parent)
-    if not (tested.folder / "run.json").is_file():
-        return None
-    if not has_other_weights(tested.folder, tested.record(), record):
+    tested = run_of_evaluation(run.folder)
+    if tested is None or not has_other_weights(tested, Run(tested).record(), record):
         return None
     return InputError(
-        f"{run.folder} tested other weights than those that {tested.folder} has now",
+        f"{run.folder} tested other weights than those that {tested} has now",
         "remove it, and test that run again with fmsd evaluate",
     )
 
