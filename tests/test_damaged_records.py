@@ -11,6 +11,7 @@ import yaml
 from typing_extensions import TypedDict
 
 from fmsd.cli.main import main
+from fmsd.cli.sweep_jobs import JobNote, report_sweep
 from fmsd.errors import InputError
 from fmsd.json_records import Count, Number, PlainValue, Seed, read_record
 from fmsd.merge.record import read_merge_record
@@ -236,3 +237,24 @@ def test_a_damaged_configuration_is_named_by_every_verb(
     (run / "run.json").unlink()
     assert main(["train", f"resume={run}"]) == 2
     assert f"{run / 'config.yaml'} {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("0.json", "[]", "0.json is damaged: it should be a valid dictionary"),
+        ("0.json", '{"number": 0}', "0.json is damaged: it lacks 'overrides'"),
+        ("begun", '{"jobs": "a", "before": {}}', "begun is damaged: 'jobs' should be"),
+        ("begun", "{", "begun is no JSON"),
+    ],
+)
+def test_a_damaged_note_of_a_sweep_is_named(
+    tmp_path: Path, name: str, content: str, said: str
+) -> None:
+    notes = tmp_path / ".jobs" / "a"
+    notes.mkdir(parents=True)
+    (notes / "begun").write_text('{"jobs": 1, "before": {}}')
+    JobNote(0, ["a=1"], str(tmp_path / "0")).write(notes)
+    (notes / name).write_text(content)
+    with pytest.raises(InputError, match=said):
+        report_sweep(notes)
