@@ -62,7 +62,7 @@ _SHAPES = (
     # ://user:password@host: up to the last @, as there may be an @ or a slash in a password
     (
         re.compile(
-            r"(://(?:[^\s/?#'\"@:$]|\$\{[^}]*\})*:)(?!\$\{|\d{1,5}[/?#,])"
+            r"(://(?:[^\s/?#'\"@:$]|\$\{[^}]*\})*:)(?!\$\{|\d{1,5}[/?#,;)\]}])"
             r"(?:(?!://)[^\s'\"])+(?=@)"
         ),
         rf"\1{REDACTED}",

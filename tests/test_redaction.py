@@ -92,6 +92,7 @@ NO_SECRET = (
     "bypass=reading",
     "the bearer certificates",
     "http://host:5000,http://host:5001/x@1",
+    "[http://host:5000],someone@example.org",
     "backbone.global_pool=token",
     "data.root=/data/secrets/ff++",
     "logger.mlflow.uri=http://host:5000/x@1",

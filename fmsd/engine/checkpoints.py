@@ -31,7 +31,7 @@ class Recovery(Checkpoint):
     """Writes checkpoints to resume from, every few steps and at the end of every epoch; keeps two.
 
     One more is written after the step in which a queue announces by a signal that it ends the job,
-    unless several processes would have to agree on the step.
+    unless it is the last of an epoch, or several processes would have to agree on the step.
 
     Args:
         folder: where they lie.
