@@ -159,11 +159,11 @@ def _redact_shapes(text: str) -> str:
 
 
 def _replace_words(text: str, secrets: Iterable[str]) -> str:
-    """Replaces secrets that are whole words, the longest first; a part of a path is none."""
+    """Replaces secrets that are whole words, the longest first; one in a path is none."""
     for secret in sorted(secrets, key=len, reverse=True):
         if secret in text:
             whole = rf"(?<![\w/\\.-]){re.escape(secret)}(?![\w/\\-]|\.\w)"
-            text = re.sub(whole, REDACTED, text)
+            text = re.sub(re.escape(secret) if "://" in secret else whole, REDACTED, text)
     return text
 
 
@@ -201,7 +201,8 @@ def redact_word(word: str) -> str:
     key, sign, value = word.partition("=")
     if not sign or not re.fullmatch(r"[\w.+~/@-]+", key):
         return redact(word)
-    known = is_computed(key) or _is_named_secret(key, value)
+    several = re.search(r",[\w.+~/@-]+=", value)  # as in Hydra's `override_dirname`
+    known = (is_computed(key) and not several) or _is_named_secret(key, value)
     return f"{key}={redact_setting(key, value)}" if known else redact(word)
 
 

@@ -53,6 +53,8 @@ SECRET = {
     "c=AccountName=me;AccountKey=canary01+/==;x=1": "c=AccountName=me;AccountKey=***;x=1",
     "+logger.wandb.key=canary" + "0123456789" * 4: "+logger.wandb.key=***",
     "train --token canary --x": "train --token *** --x",
+    "backbone.depth=2,+a.token=canary,seed=1": "backbone.depth=2,+a.token=***,seed=1",
+    "seed=1,+a.text=canary-of-a-variable": "seed=1,+a.text=***",
     "data.source.token=canary": "data.source.token=***",
     "Authorization: Bearer canarycanary": "Authorization: Bearer ***",
     "note=canary-of-a-variable": "note=***",
@@ -164,6 +166,9 @@ def test_errors_hide_what_a_setting_looked_up(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PLACE", "/tmp")
     assert "an-address" in redact_message("no such host an-address-without-form")
     note_lookup("ADDRESS")
+    monkeypatch.setenv("SERVER", "http://of-its-own:80")
+    note_lookup("SERVER")
+    assert redact_message("at http://of-its-own:80/api") == "at ***/api"
     note_lookup("PLACE")
     assert redact_message("no host an-address-without-form in /tmp") == "no host *** in /tmp"
 
