@@ -101,7 +101,11 @@ def _text(stream: Any) -> str:
 
 
 def judge(words: Sequence[str], outcome: Outcome) -> None:
-    """Checks the exit code of a command, and that a refusal is a sentence and nothing else."""
+    """Checks the exit code of a command, and that a refusal is a sentence and nothing else.
+
+    No case has a reason for the other documented codes: 75 (no other process is at work), 128 + n
+    (no signal comes) and 141 (the output is read).
+    """
     code, _, err = outcome
     shown = f"{shlex.join(map(str, words))}\nended with {code}:\n{err}"
     many = words[0] == "reproduce" or not {"-m", "--multirun"}.isdisjoint(words)
