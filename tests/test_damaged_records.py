@@ -153,6 +153,8 @@ def test_predictions_are_read_or_named(tmp_path: Path) -> None:
         (table.with_columns(label=2), "its column 'label' holds not only 0 and 1"),
         (table.with_columns(logit=float("nan")), "its column 'logit' holds NaN"),
         (table.with_columns(video=pl.lit(None, pl.String)), "its column 'video' lacks values"),
+        (table.with_columns(content=pl.lit("0")), "its column 'content' holds String instead"),
+        (table.with_columns(content=-1), "is damaged: "),
         (table.clear(), "it has no rows"),
     ):
         change.write_parquet(path)

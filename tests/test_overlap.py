@@ -18,6 +18,7 @@ from fmsd.data.pack import write_pack
 from fmsd.data.prepared_folder import prepared_manifest
 from fmsd.data.sources import folder
 from fmsd.errors import InputError
+from fmsd.runs.earlier_tests import read_contents_of_test
 from fmsd.runs.folder import Run
 from tests.conftest import fmsd_command, grow_tree, write_image
 from tests.runs import sealed
@@ -174,6 +175,30 @@ def test_a_changed_copy_is_told_and_an_equal_one_is_not(
     caplog.clear()
     assert main(["report", f"runs={run}"]) == 0
     assert "(they differ in frames, pixels, videos)" in caplog.text
+
+
+def test_an_earlier_test_that_cannot_be_used_is_named(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = run / "predictions" / "folder.parquet"
+    table = pl.read_parquet(path)
+    table.drop("content").write_parquet(path)
+    sealed(Run(run))
+    assert read_contents_of_test(run, "folder") is None
+    assert caplog.text == ""  # of an old version
+
+    for change, said in (
+        (table.with_columns(path=pl.lit(None)), "its column 'path' holds Null"),
+        (table.with_columns(content=pl.lit("0")), "its column 'content' holds String"),
+        (table.reverse(), "is not the file that the run wrote"),
+    ):
+        change.write_parquet(path)
+        if "not the file" not in said:
+            sealed(Run(run))
+        assert read_contents_of_test(run, "folder") is None
+        assert f"not compared with an earlier one. {path} " in caplog.text
+        assert said in caplog.text
+        caplog.clear()
 
 
 def test_a_report_marks_results_on_changed_files(

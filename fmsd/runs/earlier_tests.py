@@ -8,8 +8,9 @@ from typing import Any
 import polars as pl
 
 from fmsd.data.content import changed_files
+from fmsd.errors import InputError
 from fmsd.runs.folder import Run
-from fmsd.tables import read_parquet
+from fmsd.runs.predictions import read_predictions
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +60,18 @@ def compare_with_first_tests(
 def read_contents_of_test(folder: Path, dataset: str) -> pl.DataFrame | None:
     """The path and content of each frame of a finished test; None where they are not known.
 
+    Predictions that cannot be used are warned of: they do not matter to the scores of this test.
+
     Args:
         folder: of a run or an evaluation.
     """
-    path = folder / "predictions" / f"{dataset}.parquet"
-    if not path.is_file():
+    name = f"predictions/{dataset}.parquet"
+    if not (folder / name).is_file():
         return None
     try:
-        return read_parquet(path, ("path", "content"))
-    except (pl.exceptions.PolarsError, OSError):
-        return None  # of fmsd 0.1.0, or damaged
+        Run(folder).check(name)
+        table = read_predictions(folder / name)
+    except InputError as error:
+        log.warning("This test is not compared with an earlier one. %s", error)
+        return None
+    return table.select("path", "content") if "content" in table.columns else None

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import polars as pl
 
+from fmsd.data.content import CONTENT_SCHEMA
 from fmsd.data.frame import SCHEMA
 from fmsd.errors import InputError
 from fmsd.tables import read_table
 
 PREDICTION_SCHEMA = pl.Schema({**SCHEMA, "logit": pl.Float32})
 """The columns of predictions: those of a manifest, and the logit of each frame."""
+
+CONTENT = pl.Schema({"content": CONTENT_SCHEMA["content"]})
+"""A further column, which those of fmsd 0.1.0 lack: the digest of each file."""
 
 
 def read_predictions(path: Path) -> pl.DataFrame:
@@ -19,7 +23,7 @@ def read_predictions(path: Path) -> pl.DataFrame:
         InputError: it is damaged, has no rows, or a logit or label that no test writes.
     """
     remedy = "put it back, or test the run again"
-    table = read_table(path, PREDICTION_SCHEMA, remedy)
+    table = read_table(path, PREDICTION_SCHEMA, remedy, optional=CONTENT)
     if not table.height:
         raise InputError(f"{path} is damaged: it has no rows", remedy)
     if not table["logit"].is_finite().all():

@@ -64,7 +64,8 @@ def time_limit(seconds: float = SECONDS) -> Iterator[None]:
 def own_log(stream: Any) -> Iterator[None]:
     """Sends what is logged to a stream, as in a process whose error output it is."""
     root = logging.getLogger()
-    handlers, root.handlers = root.handlers, [logging.StreamHandler(stream)]
+    only: list[logging.Handler] = [logging.StreamHandler(stream)]
+    handlers, root.handlers = root.handlers, only
     try:
         yield
     finally:
