@@ -18,7 +18,7 @@ def test_the_fuzzer_finds_nothing() -> None:
         env=os.environ | {"FMSD_FUZZ": "fixed"},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=600,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout[-20_000:]
