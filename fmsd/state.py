@@ -225,7 +225,8 @@ def check_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
         odd = int((~values.isfinite()).sum())
         if odd:
             raise InputError(
-                f"The weights {source} hold {odd:,} values of {name} that are NaN or infinite",
+                f"The weights {source} hold NaN or infinity in {name} ({odd:,} of "
+                f"{values.numel():,} values)",
                 "give weights of a training that did not diverge, or copy the file again",
             )
 

@@ -32,7 +32,13 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pl.DataFra
             raise ComputeError(reason(RuntimeError(str(error)))) from error
 
 
-def read_table(path: Path, schema: pl.Schema, remedy: str, complete: bool = True) -> pl.DataFrame:
+def read_table(
+    path: Path,
+    schema: pl.Schema,
+    remedy: str,
+    complete: bool = True,
+    optional: pl.Schema | None = None,
+) -> pl.DataFrame:
     """Reads a parquet file that must have certain columns.
 
     Args:
@@ -40,9 +46,10 @@ def read_table(path: Path, schema: pl.Schema, remedy: str, complete: bool = True
             keep their precision.
         remedy: what to do about a file that does not have them.
         complete: refuse a column that lacks a value.
+        optional: further columns with their types, for those of them that the file has.
 
     Returns:
-        The columns of the schema first, and further ones behind them.
+        The columns of the schema first, the optional ones, and further ones behind them.
 
     Raises:
         InputError: it does not; the message names the file, the column and what is wrong with it.
@@ -60,6 +67,8 @@ def read_table(path: Path, schema: pl.Schema, remedy: str, complete: bool = True
         raise InputError(f"{path} is no parquet file ({reason(error)})", remedy) from error
     if missing := [name for name in schema if name not in table.columns]:
         raise InputError(f"{path} lacks the columns {', '.join(missing)}", remedy)
+    further = {name: kind for name, kind in (optional or {}).items() if name in table.columns}
+    schema = pl.Schema({**schema, **further})
     for name, kind in schema.items():
         found = table.schema[name]
         if not (

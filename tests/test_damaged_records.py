@@ -11,6 +11,7 @@ import yaml
 from typing_extensions import TypedDict
 
 from fmsd.cli.main import main
+from fmsd.cli.sweep_jobs import JobNote, report_sweep
 from fmsd.errors import InputError
 from fmsd.json_records import Count, Number, PlainValue, Seed, read_record
 from fmsd.merge.record import read_merge_record
@@ -144,6 +145,9 @@ def test_predictions_are_read_or_named(tmp_path: Path) -> None:
     path, table = tmp_path / "ff.parquet", frames("ff", (), 0)
     table.with_columns(digest=pl.lit("0")).write_parquet(path)
     assert read_predictions(path).equals(table.with_columns(pl.lit("0").alias("digest")))
+    tested = table.with_columns(content=pl.lit(2**64 - 1, pl.UInt64))
+    tested.write_parquet(path)
+    assert read_predictions(path).equals(tested)
     for change, said in (
         (table.drop("logit"), "lacks the columns logit"),
         (table.drop("path", "video"), "lacks the columns path, video"),
@@ -153,7 +157,18 @@ def test_predictions_are_read_or_named(tmp_path: Path) -> None:
         (table.with_columns(label=2), "its column 'label' holds not only 0 and 1"),
         (table.with_columns(logit=float("nan")), "its column 'logit' holds NaN"),
         (table.with_columns(video=pl.lit(None, pl.String)), "its column 'video' lacks values"),
+        (table.with_columns(content=pl.lit("0")), "its column 'content' holds String instead"),
+        (table.with_columns(content=-1), "is damaged: "),
         (table.clear(), "it has no rows"),
+        (table.with_columns(content=pl.lit("7")), "its column 'content' holds String instead of"),
+        (table.with_columns(content=pl.lit(7.0)), "its column 'content' holds Float64 instead of"),
+        (table.with_columns(content=[7]), "its column 'content' holds List"),
+        (table.with_columns(content=pl.lit(None)), "its column 'content' holds Null instead of"),
+        (table.with_columns(content=-7), "is damaged: "),
+        (
+            table.with_columns(content=pl.when(pl.col("index") > 0).then(pl.lit(7, pl.UInt64))),
+            "its column 'content' lacks values",
+        ),
     ):
         change.write_parquet(path)
         with pytest.raises(InputError, match=rf"ff\.parquet .*{said}.*; put it back, or test"):
@@ -224,3 +239,24 @@ def test_a_damaged_configuration_is_named_by_every_verb(
     (run / "run.json").unlink()
     assert main(["train", f"resume={run}"]) == 2
     assert f"{run / 'config.yaml'} {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("0.json", "[]", "0.json is damaged: it should be a valid dictionary"),
+        ("0.json", '{"number": 0}', "0.json is damaged: it lacks 'overrides'"),
+        ("begun", '{"jobs": "a", "before": {}}', "begun is damaged: 'jobs' should be"),
+        ("begun", "{", "begun is no JSON"),
+    ],
+)
+def test_a_damaged_note_of_a_sweep_is_named(
+    tmp_path: Path, name: str, content: str, said: str
+) -> None:
+    notes = tmp_path / ".jobs" / "a"
+    notes.mkdir(parents=True)
+    (notes / "begun").write_text('{"jobs": 1, "before": {}}')
+    JobNote(0, ["a=1"], str(tmp_path / "0")).write(notes)
+    (notes / name).write_text(content)
+    with pytest.raises(InputError, match=said):
+        report_sweep(notes)

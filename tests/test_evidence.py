@@ -225,8 +225,9 @@ def test_constant_scores_are_chance_and_named(
     tidy = report(tmp_path)
     assert tidy.filter(metric="auc")["value"].to_list() == [0.5] * 4
     assert (
-        "In 2 of the tests all frames have the same score, so their AUC is 0.5: "
-        f"{tmp_path / 'a0'} on ff for one."
+        f"All frames of ff in {tmp_path / 'a0'}, and of 1 other test, have the same score, so the "
+        "AUC is 0.5: look whether the images are all alike (fmsd doctor), and whether the training "
+        "failed (logs/metrics.csv)."
     ) in caplog.messages
     assert "is a copy" not in caplog.text
 

@@ -1,7 +1,9 @@
 import contextlib
 import io
+import runpy
 import struct
 import tracemalloc
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,12 @@ COLOUR = np.stack([GREY, 2 * GREY, 3 * GREY], -1)
 def saved(path: Path, image: Image.Image, **options: object) -> Path:
     image.save(path, **options)
     return path
+
+
+def test_the_import_leaves_the_warnings_of_its_user() -> None:
+    before = list(warnings.filters)
+    runpy.run_path(str(images.__file__))
+    assert list(warnings.filters) == before
 
 
 def test_colour_is_read_as_rgb(tmp_path: Path) -> None:

@@ -109,6 +109,15 @@ def test_a_checkpoint_of_another_training_is_not_resumed_from(
         newest_checkpoint(tmp_path, {"frames": "y"})
 
 
+def test_a_checkpoint_without_a_digest_is_said_to_lack_it(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / LAST, frames="x")
+    with pytest.raises(InputError, match=r"last\.ckpt has no digest of the settings that") as one:
+        newest_checkpoint(tmp_path, {"settings": "a", "frames": "x"})
+    assert "are not those" not in one.value.message
+    with pytest.raises(InputError, match="The frames of this run are not those that"):
+        newest_checkpoint(tmp_path, {"settings": "a", "frames": "y"})
+
+
 def test_the_digest_of_settings_covers_what_determines_the_weights() -> None:
     def digest(**changes: object) -> str:
         return weights_digest(yaml.safe_dump(CONFIG | changes))

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from fmsd.cli.main import main
+from fmsd.data import content_files
 from fmsd.data.content_files import read_contents
 from fmsd.data.entries import from_entries
 from fmsd.data.manifest import Manifest
@@ -227,11 +228,13 @@ def test_a_run_without_a_record_of_its_frames_says_that_it_cannot_know(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (run / "training.parquet").unlink()
-    sealed(Run(run))
     caplog.set_level("INFO")
     assert evaluate(run, tmp_path / "data", "1") == 0
+    assert "training.parquet is missing: the test frames cannot be compared" in caplog.text
     assert "is not known: the training has no record of its frames" in caplog.text
-    assert Run(run / "evaluations" / "1").results()["overlap"].null_count() > 0
+    tested = Run(run / "evaluations" / "1")
+    assert tested.record()["overlap"] == {"folder": None}
+    assert tested.results()["overlap"].null_count() == tested.results().height
     (run / "training.parquet").write_bytes(b"damaged")
     sealed(Run(run))
     assert evaluate(run, tmp_path / "data", "2") == 2
@@ -265,6 +268,77 @@ def test_a_table_whose_test_rows_link_to_training_files_is_refused_before_traini
     assert not (tmp_path / "run").exists()
     assert main([*command, "overlap=allow", f"hydra.run.dir={tmp_path / 'run'}"]) == 0
     assert Run(tmp_path / "run").results()["overlap"].unique().to_list() == [8]
+
+
+def test_a_run_that_was_shared_with_the_files_of_its_detector_alone_is_tested(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    for name in ("config.yaml", "adapter.safetensors", "adapter.json", "run.json"):
+        shutil.copyfile(run / name, shared / name)
+    assert evaluate(shared, tmp_path / "data", "1") == 0
+    assert "validation.parquet is missing: there are no metrics at the thresholds" in caplog.text
+    tested = Run(shared / "evaluations" / "1")
+    assert tested.record()["thresholds"] is None
+    whole = Run(run).results()
+    assert set(whole["metric"]) - set(tested.results()["metric"]) == {"acc_val", "bacc_val"}
+    (shared / "adapter.json").unlink()
+    assert evaluate(shared, tmp_path / "data", "2") == 2
+
+
+def test_a_check_that_is_skipped_reads_nothing_and_claims_nothing(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    own = tmp_path / "data" / "train" / "swap" / "train1" / "1.png"
+    shutil.copyfile(own, tmp_path / "data" / "test" / "real" / "test0" / "1.png")
+    assert evaluate(run, tmp_path / "data", "0") == 2
+    seen = reads(monkeypatch)
+    assert evaluate(run, tmp_path / "data", "1", "overlap=skip") == 0
+    command = ["train", "data=folder", f"data.root={tmp_path / 'data'}", *SMALL, "overlap=skip"]
+    assert main([*command, f"hydra.run.dir={tmp_path / 'unread'}"]) == 0
+    assert seen == []
+    assert caplog.text.count("is not known: overlap=skip") == 2
+    assert not (tmp_path / "unread" / "training.parquet").exists()
+    for tested in (Run(run / "evaluations" / "1"), Run(tmp_path / "unread")):
+        assert tested.record()["overlap"] == {"folder": None}
+        assert tested.results()["overlap"].null_count() == tested.results().height
+
+
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The places that are read from now on to compare files; loaders are not counted."""
+    seen: list[str] = []
+    read = content_files.read_bytes
+
+    def noted(place: str) -> bytes:
+        seen.append(place)
+        return read(place)
+
+    monkeypatch.setattr(content_files, "read_bytes", noted)
+    return seen
+
+
+def test_a_resumed_training_must_find_the_files_that_it_began_with(
+    trained: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "results.csv").unlink()  # as if the test had been interrupted
+    Run(run).write_record(Run(run).record())
+    record = (run / "training.parquet").read_bytes()
+    name = "train/swap/train1/1.png"
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace(str(trained / "data"), str(tmp_path / "data")))
+    kept = (tmp_path / "data" / name).read_bytes()
+    write_image(tmp_path / "data" / name, 1234)
+    assert main(["train", f"resume={run}"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"1 of the 16 training and validation files of {run} are not those" in said
+    assert f"{name} for one; put them back, or train anew in another folder" in said
+    assert (run / "training.parquet").read_bytes() == record
+    (tmp_path / "data" / name).write_bytes(kept)
+    assert main(["train", f"resume={run}"]) == 0
+    assert (run / "training.parquet").read_bytes() == record
+    assert Run(run).record()["overlap"] == {"folder": 0}
 
 
 @pytest.mark.slow

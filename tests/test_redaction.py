@@ -10,12 +10,20 @@ from omegaconf import OmegaConf
 
 from fmsd.cli.conf_files import choices
 from fmsd.cli.loaded_runs import load_interrupted_run
-from fmsd.cli.recorded_config import COMPUTED, recorded_config
+from fmsd.cli.recorded_config import recorded_config
 from fmsd.cli.resolvers import digest
 from fmsd.cli.run_loggers import trusted_loggers
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
-from fmsd.redaction import note_lookup, redact, redact_message, redact_settings, redact_word
+from fmsd.redaction import (
+    COMPUTED,
+    note_lookup,
+    redact,
+    redact_message,
+    redact_settings,
+    redact_word,
+    redact_words,
+)
 from fmsd.runs.configuration import first_difference, weights_digest
 from tests.foreign_runs import folder, foreign_config, settings
 
@@ -37,6 +45,17 @@ SECRET = {
     "+a.password=${oc.env:PW,canary}": "+a.password=${oc.env:PW,'***'}",
     "+a.uri=${oc.env:URI,'http://u:canary@h'}": "+a.uri=${oc.env:URI,'http://u:***@h'}",
     'bad {"token": "canary"}': 'bad {"token": "***"}',
+    "uri=http://user:ca@na/ry/canary@host:5000/x": "uri=http://user:***@host:5000/x",
+    "+db.at=user:canary@host:5432/x": "+db.at=user:***@host:5432/x",
+    "+db_pass=canary": "+db_pass=***",
+    "+db.pwd=canary": "+db.pwd=***",
+    "+db.auth=canary": "+db.auth=***",
+    "c=AccountName=me;AccountKey=canary01+/==;x=1": "c=AccountName=me;AccountKey=***;x=1",
+    "+logger.wandb.key=canary" + "0123456789" * 4: "+logger.wandb.key=***",
+    "train --token canary --x": "train --token *** --x",
+    "backbone.depth=2,+a.token=canary,seed=1": "backbone.depth=2,+a.token=***,seed=1",
+    "seed=1,+a.text=canary-of-a-variable": "seed=1,+a.text=***",
+    "data.source.token=canary": "data.source.token=***",
     "Authorization: Bearer canarycanary": "Authorization: Bearer ***",
     "note=canary-of-a-variable": "note=***",
     **dict.fromkeys(
@@ -45,6 +64,7 @@ SECRET = {
             "ghp_" + "canaryCANARY1" * 3,
             "AKIA" + "CANARY0123456789",
             "sk-proj-Canary0123456789canary",
+            "AIza" + "Canary0" * 5,
             "eyJcanaryxx.eyJcanaryxx.canary",
         ),
         "***",
@@ -57,6 +77,24 @@ NO_SECRET = (
     "backbone.class_token=true",
     "backbone.token=null",
     "+a.token=12",
+    "+n_token=1000000",
+    "method.pool_token=cls",
+    "+method.pool_token=mean",
+    "method.secret={token: cls}",
+    "data.crop_secret=some",
+    "data.root=/mnt/researchers/ff++",
+    "method.words=researchers",
+    "/mnt/researchers/ff++",
+    "someone@example.org",
+    "mailto:someone@example.org",
+    "image:tag@sha256:0123456789",
+    "12:30@room:8080",
+    "sha256:" + "0123456789abcdef" * 4,
+    "second pass: reading",
+    "bypass=reading",
+    "the bearer certificates",
+    "http://host:5000,http://host:5001/x@1",
+    "[http://host:5000],someone@example.org",
     "backbone.global_pool=token",
     "data.root=/data/secrets/ff++",
     "logger.mlflow.uri=http://host:5000/x@1",
@@ -77,6 +115,7 @@ NO_SECRET = (
 @pytest.fixture(autouse=True)
 def variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "canary-of-a-variable")
+    monkeypatch.setenv("POSTGRES_PASSWORD", "researchers")
 
 
 @pytest.mark.parametrize("text", SECRET)
@@ -91,6 +130,31 @@ def test_what_is_no_secret_stays(text: str) -> None:
     assert redact_word(text) == text
 
 
+def test_the_word_after_an_option_is_redacted() -> None:
+    assert redact_words(["x", "--token", "hf", "--auth", "-v"]) == [
+        "x", "--token", "***", "--auth", "-v",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["method.pool_token", "backbone.secret", "data.crop_token"])
+def test_a_setting_of_the_computation_is_part_of_what_identifies_it(key: str) -> None:
+    group, name = key.split(".")
+    texts = []
+    for value in ("cls", "mean", 1000000, 1000001):
+        config = OmegaConf.create({group: {name: value}})
+        texts.append(recorded_config(config))
+        assert yaml.safe_load(texts[-1]) == {group: {name: value}}
+        assert first_difference(texts[0], texts[-1]) == (None if value == "cls" else key)
+    assert len({digest([f"{key}={value}"]) for value in ("cls", "mean")}) == 2
+    if key != "data.crop_token":
+        assert len({weights_digest(text) for text in texts}) == len(texts)
+
+
+def test_a_logger_s_password_does_not_identify_a_computation() -> None:
+    words = ("+logger.x.token=one", "+logger.x.token=two")
+    assert len({digest(["method=fmsd", word]) for word in words}) == 1
+
+
 @pytest.mark.parametrize("method", choices("method"))
 def test_no_setting_of_fmsd_s_own_is_taken_for_a_secret(method: str) -> None:
     found = settings("train", "data=folder", "data.root=/d", f"method={method}", "wrapper=roga")
@@ -102,8 +166,28 @@ def test_errors_hide_what_a_setting_looked_up(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PLACE", "/tmp")
     assert "an-address" in redact_message("no such host an-address-without-form")
     note_lookup("ADDRESS")
+    monkeypatch.setenv("SERVER", "http://of-its-own:80")
+    note_lookup("SERVER")
+    assert redact_message("at http://of-its-own:80/api") == "at ***/api"
     note_lookup("PLACE")
     assert redact_message("no host an-address-without-form in /tmp") == "no host *** in /tmp"
+
+
+def test_errors_show_what_a_setting_of_the_computation_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORGERIES", "some-forgeries")
+    monkeypatch.setenv("PLACE_OF_RUNS", "a-place-of-runs")
+    config = {"data": {"test": "${oc.env:FORGERIES}"}, "logger": {"x": "${oc.env:PLACE_OF_RUNS}"}}
+    recorded_config(OmegaConf.create(config))
+    assert redact_message("some-forgeries, a-place-of-runs") == "some-forgeries, ***"
+
+
+@pytest.mark.usefixtures("looked_up")
+def test_a_password_of_a_data_source_stays_a_lookup() -> None:
+    source = {"address": "${oc.env:PASSWORD}", "root": "${oc.env:ROOT}"}
+    recorded = yaml.safe_load(recorded_config(OmegaConf.create({"data": {"source": source}})))
+    assert recorded["data"]["source"] == {"address": "${oc.env:PASSWORD}", "root": "/data/here"}
 
 
 def test_every_setting_of_a_training_is_of_the_computation_or_of_its_loggers() -> None:

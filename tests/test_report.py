@@ -102,11 +102,12 @@ def test_damaged_files_are_told_in_one_sentence(runs: Path, tmp_path: Path) -> N
         },
         "corruptions.csv": {stress: "does not hold a run's results"},
         "mask.json": {
-            "nothing": "does not hold what a run writes there",
-            "{}": "does not hold",
-            "[1]": "does not hold",
+            "nothing": "is no JSON",
+            "{}": "it lacks 'format'",
+            "[1]": "should be a valid dictionary",
+            '{"units": ["a"], "steps": [1], "active": [], "scores": []}': "not of all units",
         },
-        "spectra.json": {'{"layers": 3}': "does not hold what a run writes there"},
+        "spectra.json": {'{"layers": 3}': "'layers' should be a valid dictionary"},
         "explanations/a.png": {"nothing": "is no picture"},
         "config.yaml": {
             "{": "is no configuration",

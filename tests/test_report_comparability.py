@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -265,3 +266,27 @@ def test_a_damaged_record_of_test_files_is_named(methods: Path, damage: dict[str
     file.write_text(json.dumps(json.loads(file.read_text()) | damage))
     with pytest.raises(InputError, match=r"fmsd0.run\.json is damaged: .*'(overlap|pixels)"):
         report(methods)
+
+
+def test_numbers_of_training_frames_differ_beside_a_merge_or_when_told(tmp_path: Path) -> None:
+    def tested(name: str, count: int, **more: Any) -> None:
+        run = finished(
+            tmp_path / name,
+            ["data=ff", f"data.train_forgeries=[{name}]"],
+            0,
+            facts={"overlap": count} if count else {},
+            **more,
+        )
+        run.finish(run.record() | {"overlap": {"ff": count}})
+
+    tested("a", 3)
+    tested("b", 0)
+    with pytest.raises(InputError, match=r"overlap: 3 and null.*differ='\[overlap\]'"):
+        report(tmp_path)
+    report(tmp_path, out=tmp_path / "told", differ=["overlap"], resamples=0)
+    tested("ab", 5, merged=["a", "b"])
+    report(tmp_path, out=tmp_path / "merged", resamples=0)
+    for out in ("told", "merged"):
+        text = (tmp_path / out / "results.md").read_text()
+        assert "3 of these test frames are training frames (overlap=allow)" in text
+    assert "5 of these test frames are training frames (overlap=allow)" in text

@@ -313,6 +313,10 @@ A run without `results.csv` is not finished, so it is none that lacks something.
 """
 
 
+WITHOUT = {"evaluate": "validation.parquet", "merge": "folder.parquet"}
+"""The files that a verb reads if they are there, and does without if they are not."""
+
+
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(
     "damage",
@@ -331,6 +335,8 @@ def test_a_file_that_is_not_the_run_s_own_is_named_before_anything_is_written(
     if damage == "remove" and reader.endswith("results"):
         pytest.skip("a run without results is not finished")
     for path in (Path(run, name) for run, names in files.items() for name in names):
+        if damage == "remove" and path.name == WITHOUT.get(reader):
+            continue
         with kept(path):
             DAMAGES[damage](path, Path("runs/lora", path.name))
             before = snapshot(place)
@@ -346,6 +352,29 @@ def test_a_file_that_is_not_the_run_s_own_is_named_before_anything_is_written(
                 == 2
             )
             assert str(path) in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", WITHOUT)
+def test_a_verb_does_without_a_file_that_its_detector_is_not_made_of(
+    reader: str, place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(place)
+    words, files = READERS[reader]
+    (path,) = (
+        Path(run, name)
+        for run, names in files.items()
+        for name in names
+        if Path(name).name == WITHOUT[reader]
+    )
+    new = place / f"without_{reader}"
+    out = f"out={new}" if reader == "merge" else f"hydra.run.dir={new}"
+    with kept(path):
+        path.unlink()
+        assert main([reader, words[0], out]) == 0
+    assert f"{path.name} is missing: " in caplog.text
+    assert Run(new).finished
+    shutil.rmtree(new)
 
 
 @pytest.mark.slow
@@ -467,3 +496,13 @@ def test_a_run_that_was_killed_between_two_writes_is_accused_of_nothing_and_goes
     same = set(run.record()["files"]) - {"config.yaml", "adapter.json", "merge.json"}  # paths
     for name in same:
         assert (run.folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_run_that_was_interrupted_before_its_record_is_told_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 0")
+    assert main(["verify", f"run={tmp_path}"]) == 2
+    told = capsys.readouterr().err
+    assert "is not finished, so there is nothing to compare yet" in told
+    assert f"go on with fmsd train resume={tmp_path}" in told

@@ -10,11 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from fmsd.cache import cache_folder
 from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
 from fmsd.cli.hydra_compat import task_overrides
-from fmsd.cli.recorded_config import COMPUTED, check_complete, give_again
+from fmsd.cli.recorded_config import check_complete, give_again
 from fmsd.cli.run_loggers import foreign_destinations, trust_option
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
 from fmsd.quoting import shell_override
+from fmsd.redaction import COMPUTED
 from fmsd.runs.configuration import first_difference
 from fmsd.runs.folder import MASK, Run
 
@@ -34,7 +35,7 @@ def check_links(folder: Path) -> None:
             )
 
 
-def check_record(run: Run) -> None:
+def check_run_record(run: Run) -> None:
     """Rejects a run whose `run.json` lacks the keys that every verb about a run needs.
 
     Also one whose configuration is not the one that the record knows.
@@ -56,7 +57,7 @@ def load_finished_run(
     """
     run = Run(Path(absolute_path(config.run)))
     overrides = task_overrides()
-    check_record(run)
+    check_run_record(run)
     check_links(run.folder)
     if forbidden := [override for override in overrides if override.lstrip("+").startswith(fixed)]:
         raise InputError(

@@ -19,6 +19,7 @@ def configure_logging(lightning: bool) -> None:
     handler.setFormatter(RedactingFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     sys.excepthook = print_redacted_traceback
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # it is refused
     logging.getLogger("fmsd").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -19,15 +19,19 @@ from fmsd.cli.conf_files import KeyPath, dotted_key, walk
 from fmsd.cli.hydra_compat import parse_value
 from fmsd.errors import InputError
 from fmsd.quoting import hydra_quote
-from fmsd.redaction import REDACTED, note_lookup, redact_setting, redact_settings, redact_words
+from fmsd.redaction import (
+    COMPUTED,
+    REDACTED,
+    is_computed,
+    is_credential,
+    is_source,
+    looks_up_credential,
+    note_lookup,
+    redact_setting,
+    redact_settings,
+    redact_words,
+)
 from fmsd.runs.folder import write_text
-
-COMPUTED = (
-    "backbone", "ceiling", "choices", "corrupt", "data", "experts", "head", "learner", "merger",
-    "method", "optimizer", "overlap", "patience", "run", "save_every", "schedule", "search", "seed",
-    "select", "severities", "test", "trainer", "wrapper",
-)  # fmt: skip
-"""Keys of the settings of the computation, whose lookups are written as values."""
 
 LOOKUP = "${"
 """How a value begins that is looked up."""
@@ -63,16 +67,19 @@ def _without_credentials(key: str, value: Any, text: Any) -> Any:
     """A resolved setting, where it holds a password or token as it was written.
 
     Args:
+        key: its dotted key.
         text: the same setting with the lookups of environment variables as they were written.
     """
     if isinstance(value, dict) and isinstance(text, dict):
         return {
-            name: _without_credentials(str(name), part, text.get(name))
+            name: _without_credentials(f"{key}.{name}", part, text.get(name))
             for name, part in value.items()
         }
     if isinstance(value, list) and isinstance(text, list):
         return [_without_credentials(key, *pair) for pair in zip(value, text, strict=False)]
-    secret = isinstance(text, str) and LOOKUP in text and redact_setting(key, value) != value
+    if not isinstance(text, str) or LOOKUP not in text:
+        return value
+    secret = redact_setting(key, value) != value or (is_source(key) and looks_up_credential(text))
     return text if secret else value
 
 
@@ -80,8 +87,10 @@ def _without_credentials(key: str, value: Any, text: Any) -> Any:
 def environment_as_written() -> Iterator[None]:
     """Lets `${oc.env:NAME}` stand for itself when a configuration is resolved."""
 
-    def env(name: str, *default: Any) -> str:
-        note_lookup(name)
+    def env(name: str, *default: Any, _node_: Any) -> str:
+        key = str(_node_._get_full_key(None))
+        if not is_computed(key) or is_credential(key):
+            note_lookup(name)
         return f"${{oc.env:{','.join([name, *map(_as_argument, default)])}}}"
 
     def decode(text: Any, _parent_: Any, _node_: Any) -> Any:

@@ -13,7 +13,7 @@ from fmsd.cache import cache_folder
 from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.roots import existing_root
 from fmsd.errors import InputError
-from fmsd.redaction import redact_words
+from fmsd.redaction import identifying_words
 
 
 def inside(folder: str, names: Sequence[str]) -> list[str]:
@@ -24,10 +24,10 @@ def inside(folder: str, names: Sequence[str]) -> list[str]:
 def digest(overrides: Sequence[str]) -> str:
     """A hash of eight characters that identifies a set of overrides.
 
-    It stays the same where only a password or token changes.
+    It stays the same where only a password or token changes, of a logger for instance.
     """
     typed = task_overrides(overrides) if isinstance(overrides, ListConfig) else overrides
-    return hashlib.sha256("\n".join(sorted(redact_words(typed))).encode()).hexdigest()[:8]
+    return hashlib.sha256("\n".join(sorted(identifying_words(typed))).encode()).hexdigest()[:8]
 
 
 def cache() -> str:

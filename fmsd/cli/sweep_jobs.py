@@ -8,11 +8,16 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from fmsd.cli.outcome import JobOutcome
 from fmsd.cli.sweep import BEGUN, CONTENTS, HYDRA_FILE, read_contents, write_contents
 from fmsd.console import print_place, print_table
 from fmsd.json_output import open_document
+from fmsd.json_records import Count, read_record
 from fmsd.runs.folder import BUSY, ERROR, Run, remove_empty_folders, write_text
 from fmsd.signals import check
 
@@ -27,6 +32,27 @@ ENDS = {
     "killed": "broken off",
 }
 """How a job can end, with its text in the summary."""
+
+
+NOTE_REMEDY = "give the same command again: it does what is missing"
+
+
+@with_config(ConfigDict(extra="forbid"))
+class NoteRecord(TypedDict):
+    """The file of a `JobNote`."""
+
+    number: Count
+    overrides: list[str]
+    folder: str
+    ended: Literal["done", "skipped", "busy", "failed", "interrupted", "killed"]
+    code: int
+
+
+class BegunRecord(TypedDict):
+    """The file `BEGUN`."""
+
+    jobs: Count
+    before: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -109,12 +135,15 @@ def report_sweep(notes: Path) -> int:
 
     Returns:
         The exit code of the first job that failed, or 0.
+
+    Raises:
+        InputError: a note is damaged.
     """
     jobs = sorted(
-        (JobNote(**json.loads(path.read_text(encoding="utf-8"))) for path in notes.glob("*.json")),
+        (JobNote(**read_record(path, NoteRecord, NOTE_REMEDY)) for path in notes.glob("*.json")),
         key=lambda note: note.number,
     )
-    sweep, begun = notes.parent.parent, json.loads((notes / BEGUN).read_text(encoding="utf-8"))
+    sweep, begun = notes.parent.parent, read_record(notes / BEGUN, BegunRecord, NOTE_REMEDY)
     with contextlib.suppress(OSError):  # a full disk: then only a changed command is another sweep
         drop_refused_values(sweep, begun["before"], jobs)
     if jobs:

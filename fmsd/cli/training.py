@@ -17,8 +17,8 @@ from fmsd.cli.build import build, check_argument_types, data_factory, logger_fac
 from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
 from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.loaded_runs import is_finished, load_interrupted_run
+from fmsd.cli.override_kinds import override_text
 from fmsd.cli.recorded_config import recorded_config
-from fmsd.cli.refusal import override_text
 from fmsd.errors import InputError
 from fmsd.json_output import open_document
 from fmsd.quoting import hydra_quote, shell_override

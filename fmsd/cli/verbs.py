@@ -19,7 +19,7 @@ from fmsd.cli.build import (
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path, check_outside, check_source, make_paths_absolute
 from fmsd.cli.hydra_compat import task_overrides
-from fmsd.cli.loaded_runs import base_override, check_record, load_finished_run, override_keys
+from fmsd.cli.loaded_runs import base_override, check_run_record, load_finished_run, override_keys
 from fmsd.cli.merging import merge
 from fmsd.cli.recorded_config import check_complete, recorded_config
 from fmsd.cli.run_loggers import trusted_loggers
@@ -90,7 +90,7 @@ def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     from fmsd.tasks import fold as task
 
     run = Run(Path(absolute_path(config.run)))
-    check_record(run)
+    check_run_record(run)
     loaded = load_run_config(run.config, config.trust, built=("backbone",))
     backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
     task.fold(run, build(backbone), expand_home(config.out))

@@ -6,22 +6,22 @@ from collections.abc import Mapping
 import polars as pl
 
 from fmsd.checks import check_choice
-from fmsd.data.content_files import file_sizes, read_digests
+from fmsd.data.content_files import file_states, read_digests
 from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
 
 log = logging.getLogger(__name__)
 
-REFUSE, ALLOW = "refuse", "allow"
-"""Values of `overlap=`: what happens to a test on training frames."""
+REFUSE, ALLOW, SKIP = "refuse", "allow", "skip"
+"""Values of `overlap=`: what happens to a test on training frames; `skip` does not look for any."""
 
 Overlap = Mapping[str, int | None]
-"""The number of training frames in each test dataset; None where the former are unknown."""
+"""The number of training frames in each test dataset; None where it is not known."""
 
 
 def check_overlap(overlap: str) -> None:
     """Checks the value of `overlap=`."""
-    check_choice("overlap", overlap, (REFUSE, ALLOW))
+    check_choice("overlap", overlap, (REFUSE, ALLOW, SKIP))
 
 
 def count_overlap(
@@ -32,17 +32,15 @@ def count_overlap(
     Args:
         training: the content of these frames, see `fmsd.data.content_files.read_contents`; None
             where it is not known.
-        overlap: `refuse`, or `allow` to go on with a warning.
+        overlap: `refuse`, or `allow` to go on with a warning, or `skip` to read and count nothing.
 
     Raises:
         InputError: a test dataset holds such frames, and this is not allowed.
     """
-    if training is None:
+    if training is None or overlap == SKIP:
+        why = "overlap=skip" if overlap == SKIP else "the training has no record of its frames"
         if tests:
-            log.info(
-                "Whether test frames are training frames is not known: the training has no record "
-                "of its frames."
-            )
+            log.info("Whether test frames are training frames is not known: %s.", why)
         return dict.fromkeys(tests)
     counts = {}
     for name, manifest in tests.items():
@@ -75,14 +73,9 @@ def shared_frames(test: Manifest, training: pl.DataFrame) -> pl.DataFrame:
     Returns:
         Columns path and path_trained, which is the first training frame with this content.
     """
-    files = test.files()
-    table = test.table.select(
-        "path",
-        file=pl.Series(files, dtype=pl.String),
-        size=pl.Series(list(file_sizes(files)), dtype=pl.Int64),
-    )
-    candidates = table.join(training, on="size", how="semi", maintain_order="left")
-    contents = candidates.with_columns(content=read_digests(candidates["file"].to_list()))
+    states = file_states(test.files()).with_columns(test.table["path"])
+    candidates = states.join(training, on="size", how="semi", maintain_order="left")
+    contents = candidates.select("path").hstack(read_digests(candidates, test.root))
     trained = training.unique(["size", "content"], keep="first", maintain_order=True)
     return contents.join(
         trained, on=["size", "content"], suffix="_trained", maintain_order="left"

@@ -31,7 +31,7 @@ class Recovery(Checkpoint):
     """Writes checkpoints to resume from, every few steps and at the end of every epoch; keeps two.
 
     One more is written after the step in which a queue announces by a signal that it ends the job,
-    unless several processes would have to agree on the step.
+    unless it is the last of an epoch, or several processes would have to agree on the step.
 
     Args:
         folder: where they lie.
@@ -259,7 +259,7 @@ def check_input_digests(checkpoint: Path, input_digests: Mapping[str, str]) -> N
     """Compares the input digests of a checkpoint with the present ones, see `Recovery`.
 
     Raises:
-        InputError: the settings, the base weights or the frames are others.
+        InputError: the settings, the base weights or the frames are others, or not recorded.
     """
     if fault := other_inputs(checkpoint, input_digests, recovery_state(checkpoint)):
         raise fault
@@ -268,17 +268,25 @@ def check_input_digests(checkpoint: Path, input_digests: Mapping[str, str]) -> N
 def other_inputs(
     checkpoint: Path, input_digests: Mapping[str, str], state: Mapping[str, Any]
 ) -> InputError | None:
-    """The refusal of a checkpoint that was written with other inputs; None if it was not.
+    """The refusal of a checkpoint that was written with other inputs, or does not say so.
+
+    None if all are the same.
 
     Args:
         input_digests: the present ones that are to be compared, see `Recovery`.
         state: what `Recovery` wrote into the checkpoint.
     """
     before = state.get("basis", {})
-    changed = [name for name, digest in input_digests.items() if digest != before.get(name)]
-    if not changed:
-        return None
-    return InputError(
-        f"The {changed[0]} of this run are not those that {checkpoint} was written with",
-        "put them back, or train anew in another folder",
-    )
+    differing = [name for name, digest in input_digests.items() if digest != before.get(name)]
+    if changed := [name for name in differing if name in before]:
+        return InputError(
+            f"The {changed[0]} of this run are not those that {checkpoint} was written with",
+            "put them back, or train anew in another folder",
+        )
+    if differing:
+        return InputError(
+            f"{checkpoint} has no digest of the {differing[0]} that it was written with, as those "
+            "of earlier versions of fmsd: whether this run has the same is not known",
+            "resume it with the version that wrote it, or train anew in another folder",
+        )
+    return None

@@ -1,35 +1,38 @@
-"""Predictions: scores of all batches and processes, rounded, joined with the manifest.
+"""Predictions: scores of all batches and processes, joined with the manifest.
 
 The last bits of a logit depend on the number of frames in its batch: other sizes take other
 kernels, which add in another order. Ranked, these bits would tell frames apart that are the same
-image. So logits are rounded here, before anything is computed from them, and predictions are
-written rounded: training, `fmsd evaluate` and `fmsd report` rank the same values, and so does
-everyone who reads the files.
+image. So frames with equal files get one logit, and a dataset whose logits differ in nothing but
+such bits gets one for all. No other logit is changed. Both are done here, before anything is
+computed from logits, and predictions are written so: training, `fmsd evaluate` and `fmsd report`
+rank the same values, and so does everyone who reads the files.
 """
 
 from collections.abc import Sequence
 
 import polars as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fmsd.data.manifest import Manifest
 from fmsd.engine.distributed import all_gather_lists
 from fmsd.types import Predictions
 
-FULL_PRECISIONS = ("32-true", "64-true")
-"""Precisions whose forward pass is in float32 or better, as Lightning names them."""
+FLOAT32_NOISE = 2.0**-18
+"""How far logits of one image differ between batches in float32, at most.
 
-FLOAT32_STEP = 2.0**-14
-"""The step of logits in float32: a probability then changes by at most 0.000008.
-
-Between batches of 1 to 24 frames the logits of a ViT and a ResNet, of size 1, differ by up to
-5e-7 on a CPU; larger logits, deeper networks and the kernels of a GPU give a multiple of it.
+Measured with batches of 1 to 24 frames on a CPU: up to 5e-7 for a ViT and a ResNet with logits of
+size 1; this is eight times as much. It is a share of the largest absolute logit, and an absolute
+difference where all are below 1: a logit near 0 is a sum of products that are not.
 """
 
-LOW_PRECISION_STEP = 2.0**-7
-"""The step of logits under autocast: the distance of neighbouring bfloat16 numbers above 1."""
+NOISE = {"bf16-mixed": torch.finfo(torch.bfloat16).eps, "16-mixed": torch.finfo(torch.float16).eps}
+"""The same under autocast, by precision, as a share of the largest absolute logit.
+
+It is the distance of neighbouring numbers of the format from 1 on, 2^-7 or 2^-10: a logit in this
+format whose last bit differs is not further away, and a smaller share would not cover even that.
+"""
 
 
 def gather_predictions(batches: Sequence[Predictions]) -> Predictions:
@@ -43,33 +46,43 @@ def gather_predictions(batches: Sequence[Predictions]) -> Predictions:
     return Predictions(*(values[order][first] for values in scores))
 
 
-def with_logits(manifest: Manifest, scores: Predictions, precision: str) -> pl.DataFrame:
-    """The scored rows of a manifest with their `logit`, rounded, and the digest of their `content`.
+def with_logits(
+    manifest: Manifest, scores: Predictions, precision: str, *, clean: bool = True
+) -> pl.DataFrame:
+    """The scored rows of a manifest with their `logit` and the digest of their `content`.
 
     Args:
-        precision: of the forward pass, as Lightning names it.
+        precision: of the forward pass, as Lightning names it: `32-true`, `bf16-mixed`, ...
+        clean: the images are those of the files. Corruptions draw other random numbers for every
+            path, so frames with equal files are then different images.
     """
-    logit = round_logits(scores.logit, precision)
+    logit = tie_equal_files(scores.logit, scores.content) if clean else scores.logit
     return manifest.table[scores.row.numpy()].with_columns(
-        logit=pl.Series(logit.numpy()),
+        logit=pl.Series(flatten_noise(logit, precision).numpy()),
         content=pl.Series(scores.content.numpy()).reinterpret(signed=False),
     )
 
 
-def round_logits(logit: Float[Tensor, " frames"], precision: str) -> Float[Tensor, " frames"]:
-    """Logits of one dataset as far as the precision of the forward pass carries them.
+def tie_equal_files(
+    logit: Float[Tensor, " frames"], content: Int[Tensor, " frames"]
+) -> Float[Tensor, " frames"]:
+    """Logits with one value for all frames of equal content: the lower median of theirs."""
+    table = pl.DataFrame({"logit": logit.numpy(), "content": content.numpy()})
+    median = pl.col("logit").quantile(0.5, "lower").over("content")
+    return torch.from_numpy(table.select(median).to_series().to_numpy(writable=True))
 
-    A logit is a sum of many products, so its error depends on their size, not on its own: it is
-    rounded to a multiple of `FLOAT32_STEP` or `LOW_PRECISION_STEP`, not to a number of digits. If
-    all logits lie within one step of each other, relative to the largest, they differ in nothing
-    but errors, and all become their median.
+
+def flatten_noise(logit: Float[Tensor, " frames"], precision: str) -> Float[Tensor, " frames"]:
+    """Logits of one dataset as they are; their median for all if they differ in noise alone.
+
+    That is, if the largest and the smallest are no further apart than the noise of one forward
+    pass: `NOISE` or `FLOAT32_NOISE` times the largest absolute logit, and at least `FLOAT32_NOISE`.
 
     Args:
-        precision: as Lightning names it: `32-true`, `bf16-mixed`, ...
+        precision: as Lightning names it.
     """
-    step = FLOAT32_STEP if precision in FULL_PRECISIONS else LOW_PRECISION_STEP
-    rounded = (logit / step).round() * step
-    tolerance = step * max(1.0, float(rounded.abs().max()))
-    if rounded.max() - rounded.min() <= tolerance:
-        return torch.full_like(rounded, float(rounded.median()))
-    return rounded
+    share = NOISE.get(precision, FLOAT32_NOISE)
+    noise = max(share * float(logit.abs().max()), FLOAT32_NOISE)
+    if float(logit.max()) - float(logit.min()) <= noise:
+        return torch.full_like(logit, float(logit.median()))
+    return logit

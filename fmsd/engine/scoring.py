@@ -22,6 +22,7 @@ from fmsd.engine.stamp import with_frames, with_stamps
 from fmsd.engine.trainer import TrainerFactory, single_process_trainer
 from fmsd.figures import style
 from fmsd.figures.robustness import plot_robustness
+from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
 from fmsd.metrics.table import compute_results
 from fmsd.metrics.threshold import best_thresholds
 from fmsd.models.detector import Detector
@@ -62,7 +63,8 @@ def predict_validation(
     loader, manifest = data.validation_loader(), data.splits.validation
     predictions = predict(trainer, Scorer(detector), loader, manifest)
     run.write_table(VALIDATION, predictions)
-    warn_of_equal_scores("the validation split", predictions)
+    if has_equal_scores(predictions["logit"]):
+        warn_of_equal_scores(["the validation split"])
     return predictions
 
 
@@ -126,12 +128,15 @@ def score_datasets(
 ) -> pl.DataFrame:
     """The results on all test datasets, clean or corrupted; writes the predictions of each."""
     folder = "" if corruption is None else f"{corruption.name}_{corruption.severity}/"
-    selection, parts = data.selection, dict[str, pl.DataFrame]()
+    selection, parts, equal = data.selection, dict[str, pl.DataFrame](), list[str]()
     for name, manifest in data.tests.items():
-        predictions = predict(trainer, scorer, data.test_loader(name, corruption), manifest)
+        loader = data.test_loader(name, corruption)
+        predictions = predict(trainer, scorer, loader, manifest, clean=corruption is None)
         run.write_predictions(f"{folder}{name}", predictions)
         parts[name] = predictions
-        warn_of_equal_scores(name if corruption is None else f"{name} ({folder[:-1]})", predictions)
+        if has_equal_scores(predictions["logit"]):
+            equal.append(name if corruption is None else f"{name} ({folder[:-1]})")
+    warn_of_equal_scores(equal)
     table = compute_results(
         pl.concat(parts.values()),
         record["selection"],
@@ -144,9 +149,17 @@ def score_datasets(
 
 
 def predict(
-    trainer: Trainer, scorer: LightningModule, loader: DataLoader[Frames], manifest: Manifest
+    trainer: Trainer,
+    scorer: LightningModule,
+    loader: DataLoader[Frames],
+    manifest: Manifest,
+    *,
+    clean: bool = True,
 ) -> pl.DataFrame:
     """The manifest's rows with their logits.
+
+    Args:
+        clean: the images are those of the files, see `with_logits`.
 
     Raises:
         KeyboardInterrupt: on a signal.
@@ -156,15 +169,4 @@ def predict(
     except LightningExit as error:
         raise KeyboardInterrupt from error
     scores = gather_predictions(batches or [])  # pyright: ignore[reportArgumentType]
-    return with_logits(manifest, scores, str(trainer.precision))
-
-
-def warn_of_equal_scores(name: str, predictions: pl.DataFrame) -> None:
-    """Warns where a detector gives all frames the same score, which its AUC of 0.5 would hide."""
-    if predictions["logit"].min() == predictions["logit"].max():
-        log.warning(
-            "All %d frames of %s have the same score, so the AUC is 0.5: look whether the images "
-            "are all alike (fmsd doctor), and whether the training failed (logs/metrics.csv).",
-            predictions.height,
-            name,
-        )
+    return with_logits(manifest, scores, str(trainer.precision), clean=clean)

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
-from fmsd.data.overlap import REFUSE, Overlap, check_overlap, count_overlap
+from fmsd.data.content_files import read_contents
+from fmsd.data.overlap import REFUSE, SKIP, Overlap, check_overlap, count_overlap
 from fmsd.engine.adaptation import AdaptedDetector, adapt
 from fmsd.engine.checkpoints import Recovery, check_input_digests, newest_checkpoint
 from fmsd.engine.datamodule import DataFactory, DataModule
@@ -37,7 +39,7 @@ from fmsd.peft import adapter
 from fmsd.peft.method import Method
 from fmsd.runs.configuration import weights_digest
 from fmsd.runs.folder import CHECKPOINTS, MASK, Run
-from fmsd.runs.training_frames import record_training_frames
+from fmsd.runs.training_frames import unchanged_training_frames
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +127,8 @@ class Setup:
         choice: how the weights are chosen.
         facts: the facts of the training that its results depend on.
         stamps: the facts of every test dataset, by their stamp.
+        training: the content of the training and validation frames, on rank 0; None where it is
+            not known.
         overlap: the number of training frames in each test dataset.
         digests: of the settings and the frames, which a resumed training must match, by name.
         began: `time.perf_counter()` at the beginning of the run.
@@ -139,6 +143,7 @@ class Setup:
     choice: ModelChoice
     facts: Mapping[str, Any]
     stamps: Mapping[str, Any]
+    training: pl.DataFrame | None
     overlap: Overlap
     digests: Mapping[str, str]
     began: float
@@ -191,25 +196,26 @@ def build_setup(
     """Collects the facts of a training, and finds the checkpoint to resume from.
 
     Raises:
-        InputError: there are checkpoints, and none is good, or all are of another training; or
-            training frames are in a test dataset, which is not allowed.
+        InputError: there are checkpoints, and none is good, or all are of another training; the
+            files that an interrupted training began with are others now; or training frames are in
+            a test dataset, which is not allowed.
     """
     run = Run(request.folder)
     facts = training_facts(data, plan.select)
-    counts = None
-    if trainer.is_global_zero:
-        training = record_training_frames(run, data.splits.both)
-        counts = count_overlap(data.tests, training, plan.overlap)
-    overlap: Overlap = broadcast_object(counts)
-    stamps = protocol_stamps(data, facts, overlap)
     digests = {
         "settings": weights_digest(request.config),
         "training and validation frames": data.splits.both.digest(),
     }
-    newest = (
-        newest_checkpoint(run.folder / CHECKPOINTS, digests) if trainer.is_global_zero else None
-    )
-    checkpoint = broadcast_object(newest)
+    checkpoint = training = counts = None
+    if trainer.is_global_zero:
+        checkpoint = newest_checkpoint(run.folder / CHECKPOINTS, digests)
+        if plan.overlap != SKIP:
+            resumed, frames = checkpoint is not None, data.splits.both
+            training = unchanged_training_frames(run, frames) if resumed else read_contents(frames)
+        counts = count_overlap(data.tests, training, plan.overlap)
+    checkpoint, counts = broadcast_object((checkpoint, counts))
+    overlap: Overlap = counts
+    stamps = protocol_stamps(data, facts, overlap)
     return Setup(
         request,
         plan,
@@ -219,6 +225,7 @@ def build_setup(
         choice,
         facts,
         stamps,
+        training,
         overlap,
         digests,
         began,

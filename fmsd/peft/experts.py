@@ -1,6 +1,5 @@
 """Experts: the specialists of a merge, opened from runs or files of weights and checked."""
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from fmsd.merge.task_vectors import Specialists
 from fmsd.models.detector import Detector, weights_path
 from fmsd.models.formats import to_timm_keys
 from fmsd.models.head import check_head_kind
+from fmsd.paths import file_digest
 from fmsd.peft import adapter
 from fmsd.peft.folded import FoldedWeights
 from fmsd.state import check_finite, check_values, read_state, tensor_shapes
@@ -101,12 +101,6 @@ def _open_expert(
 def weights_file(expert: Path) -> Path:
     """The file with an expert's weights, given that file or the folder of a run."""
     return expert / adapter.TENSORS if expert.is_dir() else expert
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def identities(experts: Sequence[Expert]) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 
 from fmsd.checks import check_choice
 from fmsd.errors import InputError
-from fmsd.json_records import Number, check_record, read_record
+from fmsd.json_records import Count, Number, check_record, read_record
 from fmsd.paths import expand_home
 from fmsd.peft.gradient_moments import Moments
 from fmsd.rounding import ceil_share
@@ -163,6 +163,18 @@ class MaskRecord(TypedDict):
     layers: list[LayerRecord]
 
 
+class HistoryRecord(TypedDict):
+    """The keys of the `mask.json` of a `MaskHistory`."""
+
+    units: list[str]
+    steps: list[Count]
+    active: list[list[bool]]
+    scores: list[list[Number]]
+
+
+HISTORY = ("units", "steps", "active", "scores")
+
+
 def read_mask(path: Path, names: Sequence[str]) -> LayerMask:
     """Reads the mask of another run.
 
@@ -176,17 +188,10 @@ def read_mask(path: Path, names: Sequence[str]) -> LayerMask:
     remedy = "give the mask.json of a run with method=fmsd in method.mask.file=PATH"
     if not os.path.lexists(file):
         raise InputError(f"There is no mask {path}", remedy)
-    content = read_record(file, dict[str, Any], remedy)
-    if content.get("format", MASK_FORMAT) != MASK_FORMAT:
-        raise InputError(
-            f"The mask {path} has format {content['format']!r:.40}",
-            f"this version reads format {MASK_FORMAT}",
-        )
-    check_record(content, MaskRecord, file, remedy)
-    layers = tuple(
-        ScoredLayer(**{key: layer[key] for key in ScoredLayer._fields if key in layer})
-        for layer in content["layers"]
-    )
+    mask = read_any_mask(file, remedy)
+    if isinstance(mask, MaskHistory):
+        raise InputError(f"{path} holds the history of artifact subspaces, no layer mask", remedy)
+    layers = mask.layers
     if {layer.name for layer in layers} != set(names):
         other = min({layer.name for layer in layers} ^ set(names))
         raise InputError(
@@ -194,7 +199,39 @@ def read_mask(path: Path, names: Sequence[str]) -> LayerMask:
             f"them has {other!r})",
             "choose the backbone and method.patterns it was made with",
         )
-    return LayerMask(content["settings"], layers)
+    return mask
+
+
+def read_any_mask(path: Path, remedy: str) -> LayerMask | MaskHistory:
+    """Reads a `mask.json`, whichever method wrote it.
+
+    Args:
+        remedy: what to do about a damaged one.
+
+    Raises:
+        InputError: it is damaged, or of another version.
+    """
+    content = read_record(path, dict[str, Any], remedy)
+    if content.get("format", MASK_FORMAT) != MASK_FORMAT:
+        raise InputError(
+            f"The mask {path} has format {content['format']!r:.40}",
+            f"this version reads format {MASK_FORMAT}",
+        )
+    if "units" in content:
+        check_record(content, HistoryRecord, path, remedy)
+        history = MaskHistory(*(content[name] for name in HISTORY))
+        rows = [*history.active, *history.scores]
+        if not len(history.steps) == len(history.active) == len(history.scores) or any(
+            len(row) != len(history.units) for row in rows
+        ):
+            raise InputError(f"{path} is damaged: its masks are not of all units and steps", remedy)
+        return history
+    check_record(content, MaskRecord, path, remedy)
+    layers = (
+        ScoredLayer(**{key: layer[key] for key in ScoredLayer._fields if key in layer})
+        for layer in content["layers"]
+    )
+    return LayerMask(content["settings"], tuple(layers))
 
 
 def choose_layers(

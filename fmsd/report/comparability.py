@@ -16,8 +16,11 @@ from fmsd.report.stamped import PIXELS, stamped_facts
 ALL = "all"
 """Value of `differ` by which every fact may differ."""
 
-MERGE_FACTS = ("selection", "train")
-"""Facts that may always differ beside a merge: it cannot share them with its experts."""
+MERGE_FACTS = ("selection", "train", "overlap")
+"""Facts that may always differ beside a merge: it cannot share them with its experts.
+
+Its training frames are those of all experts, so more test frames can be among them.
+"""
 
 StampFacts = Mapping[str, Any]
 

@@ -18,6 +18,7 @@ from fmsd.data.content import pixels_digest
 from fmsd.data.frame import SCHEMA
 from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
+from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
 from fmsd.metrics.table import COLUMNS, LEVELS, compute_results
 from fmsd.metrics.threshold import best_thresholds
 from fmsd.report.rows import Row
@@ -110,6 +111,7 @@ class Evidence:
             )
         _, facts = stamps[LEVELS[0]]
         predictions, table = (run.folder / name for name in files)
+        run.check(files[0])
         frames = self.read(predictions, facts["manifest"])
         computed = compute_results(
             frames,
@@ -188,7 +190,7 @@ def recompute_rows(rows: Sequence[Row]) -> list[Row]:
         InputError: predictions cannot be used, or recorded results or thresholds do not follow
             from them.
     """
-    evidence, equal = Evidence(), list[tuple[Run, str]]()
+    evidence, equal = Evidence(), list[str]()
     thresholds = [checked_thresholds(row) for row in rows]
     results = [list[pl.DataFrame]() for _ in rows]
     digests = [dict[str, str]() for _ in rows]
@@ -206,8 +208,8 @@ def recompute_rows(rows: Sequence[Row]) -> list[Row]:
             (f"predictions/{dataset}.parquet", "results.csv"),
         )
         results[number].append(table)
-        if logits.min() == logits.max():
-            equal.append((run, dataset))
+        if has_equal_scores(logits):
+            equal.append(f"{dataset} in {run.folder}")
         else:
             digests[number][dataset] = hashlib.sha256(logits.to_numpy().tobytes()).hexdigest()
     for row in rows:
@@ -298,22 +300,6 @@ def find_copies(rows: Sequence[Row], digests: Sequence[Mapping[str, str]]) -> It
             original.runs[0].folder,
         )
         yield number
-
-
-def warn_of_equal_scores(tests: Sequence[tuple[Run, str]]) -> None:
-    """Warns of tests in which all frames have one score.
-
-    Args:
-        tests: the folder and the dataset of each.
-    """
-    if tests:
-        log.warning(
-            "In %d of the tests all frames have the same score, so their AUC is 0.5: %s on %s for "
-            "one.",
-            len(tests),
-            tests[0][0].folder,
-            tests[0][1],
-        )
 
 
 def recomputed_robustness(

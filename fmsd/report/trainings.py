@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fmsd.runs.evaluations import run_of_evaluation
 from fmsd.runs.folder import Run
 
 log = logging.getLogger(__name__)
@@ -13,10 +14,10 @@ log = logging.getLogger(__name__)
 def training_places(run: Run, record: Mapping[str, Any]) -> list[Path]:
     """Where the training of an evaluation may be.
 
-    The recorded path comes first, then the folder above `evaluations/NAME`, in case the run was
-    moved.
+    The recorded path comes first, then the run that the evaluation lies in, in case it was moved.
     """
-    return [Path(record["run"]).resolve(), run.folder.parent.parent.resolve()]
+    above = run_of_evaluation(run.folder)
+    return [Path(record["run"]).resolve(), *([] if above is None else [above.resolve()])]
 
 
 def training_of(run: Run, record: Mapping[str, Any]) -> Path:

@@ -39,7 +39,7 @@ from fmsd.errors import InputError, reason
 from fmsd.json_records import check_record, read_record
 from fmsd.metrics.table import escape_markdown, format_video_counts, markdown_table, pivot_datasets
 from fmsd.names import check_name
-from fmsd.runs.integrity import check_files, digest_files
+from fmsd.runs.integrity import check_digests, digest_files
 from fmsd.runs.record import CompleteRecord, RunRecord
 from fmsd.tables import read_csv
 
@@ -144,17 +144,18 @@ class Run:
         """The facts of the training that enter the protocol stamp of every later test."""
         return self.record(complete=True)["origin"]
 
-    def check(self, *names: str) -> None:
+    def check(self, *names: str, optional: Mapping[str, str] | None = None) -> None:
         """Checks that files are what the record says; a run without digests is not checked.
 
         Args:
             names: of the files, relative to the folder.
+            optional: names of further files that may be missing, and what a warning then says.
 
         Raises:
             InputError: a file was changed, removed or added after the run had ended.
         """
         if (self.folder / "run.json").is_file():
-            check_files(self.folder, self.record(), names)
+            check_digests(self.folder, self.record(), names, optional)
 
     def results(self) -> pl.DataFrame:
         """The tidy result table.

@@ -4,7 +4,7 @@
 or killed has none, and such a run is not verified.
 """
 
-import hashlib
+import logging
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.errors import InputError
+from fmsd.paths import file_digest
+
+log = logging.getLogger(__name__)
 
 DETECTOR_FILES = ("config.yaml", "adapter.safetensors", "adapter.json")
 """The files that the detector of a run is made from."""
@@ -76,13 +79,11 @@ def file_names(folder: Path) -> list[str]:
 
 def digest_files(folder: Path) -> dict[str, str]:
     """The digests of the files of a run by name, as its record keeps them."""
-    return {name: digest(folder / name) for name in file_names(folder)}
+    return {name: _digest(folder / name) for name in file_names(folder)}
 
 
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, with its name in front."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+def _digest(path: Path) -> str:
+    return f"sha256:{file_digest(path)}"
 
 
 def recorded_digests(folder: Path, record: Mapping[str, Any]) -> dict[str, str] | None:
@@ -123,7 +124,7 @@ def compare(folder: Path, record: Mapping[str, Any], names: Iterable[str]) -> li
         elif before is not None and not exists:
             files.append(File(name, State.MISSING, before))
         elif before is not None:
-            now = digest(folder / name)
+            now = _digest(folder / name)
             files.append(File(name, State.GOOD if now == before else State.CHANGED, before, now))
         elif exists:
             files.append(File(name, State.ADDED))
@@ -154,7 +155,7 @@ def refusal(folder: Path, record: Mapping[str, Any], file: File) -> InputError |
 def tested_weights(folder: Path, record: Mapping[str, Any]) -> str:
     """The digest of the weights of a run, for the record of an evaluation."""
     name = "adapter.safetensors"
-    return (recorded_digests(folder, record) or {}).get(name) or digest(folder / name)
+    return (recorded_digests(folder, record) or {}).get(name) or _digest(folder / name)
 
 
 def has_other_weights(
@@ -171,20 +172,29 @@ def has_other_weights(
     return None not in (now, tested) and now != tested
 
 
-def check_files(folder: Path, record: Mapping[str, Any], names: Iterable[str]) -> None:
+def check_digests(
+    folder: Path,
+    record: Mapping[str, Any],
+    names: Iterable[str],
+    optional: Mapping[str, str] | None = None,
+) -> None:
     """Checks that files of a run are what its record says; does nothing if it has no digests.
 
     Args:
         record: the content of its `run.json`.
         names: of the files, relative to the folder.
+        optional: names of further files that may be missing, and what a warning then says.
 
     Raises:
         InputError: a file was changed, removed or added after the run had ended.
     """
+    optional = optional or {}
     if record.get("files") is None:
         return
-    for file in compare(folder, record, names):
-        if fault := refusal(folder, record, file):
+    for file in compare(folder, record, [*names, *optional]):
+        if file.state == State.MISSING and file.name in optional:
+            log.warning("%s is missing: %s.", folder / file.name, optional[file.name])
+        elif fault := refusal(folder, record, file):
             raise fault
 
 

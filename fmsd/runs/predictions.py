@@ -11,15 +11,18 @@ from fmsd.tables import read_table
 PREDICTION_SCHEMA = pl.Schema({**SCHEMA, "logit": pl.Float32})
 """The columns of predictions: those of a manifest, and the logit of each frame."""
 
+CONTENT = pl.Schema({"content": pl.UInt64})
+"""The digest of each frame's file, which predictions of fmsd 0.1.0 lack."""
+
 
 def read_predictions(path: Path) -> pl.DataFrame:
     """Reads a file of predictions.
 
     Raises:
-        InputError: it is damaged, has no rows, or a logit or label that no test writes.
+        InputError: it is damaged, has no rows, or a logit, label or content that no test writes.
     """
     remedy = "put it back, or test the run again"
-    table = read_table(path, PREDICTION_SCHEMA, remedy)
+    table = read_table(path, PREDICTION_SCHEMA, remedy, optional=CONTENT)
     if not table.height:
         raise InputError(f"{path} is damaged: it has no rows", remedy)
     if not table["logit"].is_finite().all():

@@ -8,20 +8,32 @@ import polars as pl
 from fmsd.data.content import CONTENT_SCHEMA
 from fmsd.data.content_files import read_contents
 from fmsd.data.manifest import Manifest
-from fmsd.errors import InputError, reason
+from fmsd.errors import InputError
 from fmsd.runs.folder import TRAINING, Run
-from fmsd.tables import read_parquet
+from fmsd.tables import read_table
 
 
-def record_training_frames(run: Run, frames: Manifest) -> pl.DataFrame:
-    """Reads every training and validation frame once, and writes their content into the run.
+def unchanged_training_frames(run: Run, frames: Manifest) -> pl.DataFrame | None:
+    """The content of the frames of a training that goes on; None if the run has no record of it.
+
+    Args:
+        frames: the training and validation frames.
 
     Raises:
-        InputError: a frame cannot be read.
+        InputError: the files are not those that the run recorded when it began.
     """
-    contents = read_contents(frames)
-    run.write_table(TRAINING, contents)
-    return contents
+    before = training_frames([run])
+    if before is None:
+        return None
+    now = read_contents(frames)
+    changed = now.join(before, on=CONTENT_SCHEMA.names(), how="anti", maintain_order="left")
+    if changed.height:
+        raise InputError(
+            f"{changed.height} of the {now.height} training and validation files of {run.folder} "
+            f"are not those that it began with, {changed['path'][0]} for one",
+            "put them back, or train anew in another folder",
+        )
+    return before
 
 
 def join_training_frames(run: Run, experts: Sequence[Path]) -> pl.DataFrame | None:
@@ -49,14 +61,7 @@ def training_frames(runs: Sequence[Run]) -> pl.DataFrame | None:
     paths = [run.folder / TRAINING for run in runs]
     if not paths or not all(path.is_file() for path in paths):
         return None
-    tables = []
-    for path in paths:
-        try:
-            table = read_parquet(path)
-            tables.append(table.select(CONTENT_SCHEMA.names()).cast(CONTENT_SCHEMA))
-        except pl.exceptions.PolarsError as error:
-            raise InputError(
-                f"{path} does not hold the content of training frames ({reason(error)})",
-                "put it back; if it is removed, no test can look for training frames",
-            ) from error
-    return pl.concat(tables)
+    remedy = "put it back; if it is removed, no test can look for training frames"
+    return pl.concat(
+        read_table(path, CONTENT_SCHEMA, remedy).select(CONTENT_SCHEMA.names()) for path in paths
+    )

@@ -22,7 +22,7 @@ from fmsd.models.detector import Detector
 from fmsd.redaction import redact_settings
 from fmsd.report.terminal import cost_line, print_auc_table, print_robustness_tables
 from fmsd.runs.claim import claim_run
-from fmsd.runs.earlier_tests import compare_with_first_tests
+from fmsd.runs.earlier_tests import compare_with_first_tests, first_tests
 from fmsd.runs.folder import CORRUPTIONS, TRAINING, VALIDATION, Run, read_results
 from fmsd.runs.integrity import DETECTOR_FILES, tested_weights
 from fmsd.runs.provenance import provenance
@@ -47,6 +47,12 @@ CARRIED = (
     "merged",
 )
 """Record keys copied from the run."""
+
+WITHOUT = {
+    VALIDATION: "there are no metrics at the thresholds that validation data chose",
+    TRAINING: "the test frames cannot be compared with the training frames",
+}
+"""Files of a run that an evaluation can do without, and what it then lacks."""
 
 
 def evaluate(
@@ -76,12 +82,12 @@ def evaluate(
         The evaluation.
 
     Raises:
-        InputError: the run is not finished, a file of it is not what its record says, or the data
-            cannot be used or hold training frames.
+        InputError: the run is not finished, a file of it is not what its record says, a file of
+            its detector is missing, or the data cannot be used or hold training frames.
     """
     check_overlap(overlap)
     trained = run.record()
-    run.check(*DETECTOR_FILES, VALIDATION, TRAINING)
+    run.check(*DETECTOR_FILES, optional=WITHOUT)
     if (run.folder / "results.csv").is_file():
         run.results()  # checks its dataset names, which become names of files
     evaluation = Run(folder)
@@ -89,6 +95,7 @@ def evaluate(
         data.load("tests")
         tests = data.tests
         warn_of_changes(tests, trained)
+        first = first_tests(run, evaluation, tests)
         thresholds = choose_thresholds(run, data.selection.video_score)
         counts = count_overlap(tests, training_frames([run]), overlap)
         record = evaluation_record(run, data, thresholds, counts)
@@ -102,7 +109,7 @@ def evaluate(
             "weights": tested_weights(run.folder, trained),
             "manifests": {"test": manifest_records(tests)},
             "skipped": data.skipped,
-            "pixels": compare_with_first_tests(run, evaluation, tests),
+            "pixels": compare_with_first_tests(first, evaluation),
         }
         evaluation.finish(record)
         publish.publish_evaluation(logger or {}, run, evaluation)

@@ -95,7 +95,7 @@ def merge(
     """
     start, run = time.monotonic(), Run(folder)
     check_count(experts)
-    check_runs([*experts, *(ceiling or ())], data.selection.test if data else ())
+    check_runs(experts, ceiling or (), data.selection.test if data else ())
     check_overlap(overlap)
     check_ceiling(ceiling)
     candidates = grid_combinations(grid or {})
@@ -137,20 +137,23 @@ def merge(
     return run
 
 
-def check_runs(paths: Sequence[Path], tests: Sequence[str]) -> None:
-    """Checks the weights of runs that are merged, and the predictions that are used again.
+def check_runs(experts: Sequence[Path], ceiling: Sequence[Path], tests: Sequence[str]) -> None:
+    """Checks the weights of runs, and what a merge uses again of its experts.
 
     Args:
-        paths: folders of runs, or files of weights.
+        experts, ceiling: folders of runs, or files of weights.
         tests: the datasets that the merge is tested on.
 
     Raises:
-        InputError: a folder is no run, or a file in it is not what its record says.
+        InputError: a folder is no run, a file in it is not what its record says, or a file of the
+            detector is missing.
     """
-    predictions = [f"predictions/{name}.parquet" for name in tests]
-    for path in paths:
+    without = {TRAINING: "the test frames cannot be compared with its training frames"} | {
+        f"predictions/{name}.parquet": f"the expert is tested on {name} again" for name in tests
+    }
+    for path in (*experts, *ceiling):
         if path.is_dir():
-            Run(path).check(*DETECTOR_FILES, TRAINING, *predictions)
+            Run(path).check(*DETECTOR_FILES, optional=without if path in experts else None)
 
 
 def check_ceiling(paths: Sequence[Path] | None) -> None:

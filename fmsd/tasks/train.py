@@ -33,7 +33,7 @@ from fmsd.engine.trainer import TrainerFactory, build_training_trainer, single_p
 from fmsd.engine.training_record import monitored_value, training_record
 from fmsd.report.terminal import cost_line, print_auc_table
 from fmsd.runs.claim import claim_run
-from fmsd.runs.folder import CHECKPOINTS, Run
+from fmsd.runs.folder import CHECKPOINTS, TRAINING, Run
 from fmsd.tracking import publish
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,9 @@ def print_results(run: Run, title: str = "AUC") -> None:
 
 
 def begin_logs(session: Session, loggers: Mapping[str, Any]) -> list[Any]:
-    """Warns of faulty data, writes the layer mask, and logs the configuration.
+    """Warns of faulty data, writes the layer mask and the content of the frames of a new training.
+
+    Also logs the configuration.
 
     Returns:
         The loggers that get the curves.
@@ -110,6 +112,8 @@ def begin_logs(session: Session, loggers: Mapping[str, Any]) -> list[Any]:
     data = session.setup.data
     warn_of_faulty_copies(data.selection, data.listed)
     write_mask(run, session.adapted.adaptation.mask)
+    if checkpoint is None and session.setup.training is not None:
+        run.write_table(TRAINING, session.setup.training)
     publish.log_configuration(loggers.values(), run.folder)
     if checkpoint is not None:
         log.info("Going on from %s.", checkpoint)

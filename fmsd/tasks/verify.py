@@ -8,6 +8,8 @@ from typing import Any
 
 from fmsd.console import print_table, track
 from fmsd.errors import InputError
+from fmsd.quoting import shell_override
+from fmsd.runs.evaluations import run_of_evaluation
 from fmsd.runs.folder import CHECKPOINTS, Run
 from fmsd.runs.integrity import (
     File,
@@ -67,7 +69,7 @@ def verify(run: Path | None, runs: Path | None) -> list[Verified]:
             "give either run=RUN or runs=FOLDER",
         )
     if run is not None:
-        Run(run).record()  # raises if the folder is no run
+        check_begun_run(Run(run))
     found = [Run(path) for path in sorted(path.parent for path in folder.rglob("run.json"))]
     if not found:
         raise InputError(f"There is no run below {folder}", "give a folder of runs as runs=FOLDER")
@@ -75,6 +77,20 @@ def verify(run: Path | None, runs: Path | None) -> list[Verified]:
     print_verified(verified)
     raise_faults(verified)
     return verified
+
+
+def check_begun_run(run: Run) -> None:
+    """Checks that a folder is that of a run with a record.
+
+    Raises:
+        InputError: it is none, or the run was interrupted before its record was written.
+    """
+    if run.config.is_file() and not (run.folder / "run.json").is_file():
+        raise InputError(
+            f"The run in {run.folder} is not finished, so there is nothing to compare yet",
+            f"go on with fmsd train {shell_override('resume', run.folder)}",
+        )
+    run.record()
 
 
 def verify_run(run: Run) -> Verified:
@@ -105,13 +121,11 @@ def weights_fault(run: Run, record: Mapping[str, Any]) -> InputError | None:
     Args:
         record: of the evaluation.
     """
-    tested = Run(run.folder.parent.parent)
-    if not (tested.folder / "run.json").is_file():
-        return None
-    if not has_other_weights(tested.folder, tested.record(), record):
+    tested = run_of_evaluation(run.folder)
+    if tested is None or not has_other_weights(tested, Run(tested).record(), record):
         return None
     return InputError(
-        f"{run.folder} tested other weights than those that {tested.folder} has now",
+        f"{run.folder} tested other weights than those that {tested} has now",
         "remove it, and test that run again with fmsd evaluate",
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from fmsd.runs.folder import Run
 from tests.conftest import grow_tree
 from tests.films import film, walk
 from tests.fuzz.running import Snapshot, run, snapshot
@@ -54,7 +55,8 @@ class Place:
 def _memory() -> None:
     """Limits the memory of this process, so that a case that takes too much fails."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
+    limit = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +96,16 @@ def shut_out(patch: pytest.MonkeyPatch, root: Path) -> None:
     patch.setattr(socket.socket, "connect", refuse)
 
 
+def interrupt(run: Path, half: Path) -> None:
+    """Copies a run as a signal before its last validation would have left it."""
+    shutil.copytree(run, half)
+    for name in ("results.csv", "results.md", "validation.parquet"):
+        (half / name).unlink()
+    for name in ("predictions", "evaluations"):
+        shutil.rmtree(half / name)
+    Run(half).write_record({**Run(half).record(), "finished": False, "thresholds": None})
+
+
 def furnish(place: Place) -> None:
     """Puts data, runs and files of the user into the folder."""
     work, root = place.work, place.root
@@ -121,10 +133,7 @@ def furnish(place: Place) -> None:
     for words in commands:
         outcome = run(words, work)
         assert outcome.code == 0, outcome
-    shutil.copytree(work / "run", work / "half")  # an interrupted run
-    for name in ("run.json", "results.csv", "results.md", "adapter.json", "adapter.safetensors"):
-        (work / "half" / name).unlink()
-    shutil.rmtree(work / "half" / "evaluations")
+    interrupt(work / "run", work / "half")
     table = pl.read_parquet(work / "manifest.parquet")
     table = table.with_columns(path="tree/" + pl.col("path"))
     table.write_csv(work / "table.csv")

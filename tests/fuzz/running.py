@@ -64,7 +64,8 @@ def time_limit(seconds: float = SECONDS) -> Iterator[None]:
 def own_log(stream: Any) -> Iterator[None]:
     """Sends what is logged to a stream, as in a process whose error output it is."""
     root = logging.getLogger()
-    handlers, root.handlers = root.handlers, [logging.StreamHandler(stream)]
+    only: list[logging.Handler] = [logging.StreamHandler(stream)]
+    handlers, root.handlers = root.handlers, only
     try:
         yield
     finally:
@@ -101,7 +102,11 @@ def _text(stream: Any) -> str:
 
 
 def judge(words: Sequence[str], outcome: Outcome) -> None:
-    """Checks the exit code of a command, and that a refusal is a sentence and nothing else."""
+    """Checks the exit code of a command, and that a refusal is a sentence and nothing else.
+
+    No case has a reason for the other documented codes: 75 (no other process is at work), 128 + n
+    (no signal comes) and 141 (the output is read).
+    """
     code, _, err = outcome
     shown = f"{shlex.join(map(str, words))}\nended with {code}:\n{err}"
     many = words[0] == "reproduce" or not {"-m", "--multirun"}.isdisjoint(words)

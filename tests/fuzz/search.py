@@ -13,7 +13,7 @@ from hypothesis.strategies import SearchStrategy
 FIXED = "fixed"
 """The value of FMSD_FUZZ in the tests: few cases, always the same. Otherwise it is minutes."""
 
-FEW_SECONDS = 30.0
+FEW_SECONDS = 8.0
 """The longest time of a search with FMSD_FUZZ=fixed, which most end before."""
 
 SHRINKING = 20.0

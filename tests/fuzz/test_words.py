@@ -30,6 +30,8 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("index", "data=extracted", "data.root=crops", "out=new.parquet"),
     ("doctor", *DATA, "out=new.json", "workers=0"),
     ("roots",),
+    ("verify", "run=run"),
+    ("verify", "runs=."),
     ("pack", *DATA, "out=new"),
     ("report", "runs=.", "resamples=10"),
     ("report", "runs=run", "resamples=10", "out=new", "by=domain"),

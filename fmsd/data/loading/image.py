@@ -9,7 +9,6 @@ import functools
 import io
 import os
 import re
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -49,10 +48,8 @@ Pillow has decoders of rarer formats, too, some of which start other programs.
 MAX_PIXELS = 64 * 10**6
 """Most pixels of an image or of a frame of a video; one of 8K video has 33 million.
 
-Beyond it, Pillow's own limit (`Image.MAX_IMAGE_PIXELS`) and its warning have no effect.
+Pillow warns of some more (`Image.MAX_IMAGE_PIXELS`); such an image is refused here in any case.
 """
-
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 TAR_MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")
 """The place of a member of a tar: TAR#OFFSET+SIZE, in bytes."""

@@ -1,15 +1,16 @@
 """Sections on training: trained layers, spectra, and curves of loss and validation."""
 
-import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
 
 import polars as pl
 from matplotlib.figure import Figure
 
 from fmsd.errors import InputError, reason
 from fmsd.figures import curves, masks
-from fmsd.peft.mask import LayerMask, MaskHistory, ScoredLayer
+from fmsd.json_records import read_record
+from fmsd.peft.mask import LayerMask, read_any_mask
+from fmsd.peft.spectra import SpectraRecord
 from fmsd.report import html
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
@@ -17,18 +18,18 @@ from fmsd.report.rows import Row
 from fmsd.runs.folder import MASK, SPECTRA
 from fmsd.tables import read_csv
 
+REMEDY = "put it back, or remove it"
+"""What to do about a damaged file of a run that only figures are drawn from."""
+
 
 def masks_section(overview: Overview) -> Section | None:
     """The trained layers or subspaces, a pane per row."""
 
-    def plot(content: Mapping[str, Any]) -> Figure | None:
-        if "layers" in content:
-            layers = tuple(ScoredLayer(**layer) for layer in content["layers"])
-            return masks.plot_layer_mask(LayerMask(content["settings"], layers))
-        if content["steps"]:
-            fields = (content[name] for name in ("units", "steps", "active", "scores"))
-            return masks.plot_mask_history(MaskHistory(*fields))
-        return None
+    def plot(path: Path) -> Figure | None:
+        mask = read_any_mask(path, REMEDY)
+        if isinstance(mask, LayerMask):
+            return masks.plot_layer_mask(mask)
+        return masks.plot_mask_history(mask) if mask.steps else None
 
     panes = _figures_from_json(overview, MASK, plot, "Layers of {}", "{}")
     return _pane_section(overview, "masks", "Trained layers", panes)
@@ -37,7 +38,8 @@ def masks_section(overview: Overview) -> Section | None:
 def spectra_section(overview: Overview) -> Section | None:
     """Singular values before and after training, a pane per row."""
 
-    def plot(content: Mapping[str, Any]) -> Figure | None:
+    def plot(path: Path) -> Figure | None:
+        content = read_record(path, SpectraRecord, REMEDY)
         return curves.plot_spectra(content["layers"]) if content["layers"] else None
 
     panes = _figures_from_json(
@@ -84,7 +86,7 @@ def _curve(log: pl.DataFrame, column: str) -> curves.Line | None:
 def _figures_from_json(
     overview: Overview,
     file: str,
-    plot: Callable[[Mapping[str, Any]], Figure | None],
+    plot: Callable[[Path], Figure | None],
     title: str,
     caption: str,
 ) -> dict[tuple[str, ...], str]:
@@ -92,7 +94,7 @@ def _figures_from_json(
 
     Args:
         file: its name in the folder of a run.
-        plot: draws its content; None if there is nothing to draw.
+        plot: reads and draws it; None if there is nothing to draw.
         title, caption: with `{}` for the label.
 
     Raises:
@@ -105,15 +107,14 @@ def _figures_from_json(
         if not path.is_file():
             continue
         try:
-            figure = plot(json.loads(path.read_text(encoding="utf-8")))
+            figure = plot(path)
             if figure is not None:
                 panes[(label,)] = html.figure_element(
                     figure, title.replace("{}", label), caption.replace("{}", label)
                 )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{path} does not hold what a run writes there ({reason(error)})",
-                "put it back, or remove it",
+                f"{path} does not hold what a run writes there ({reason(error)})", REMEDY
             ) from error
     return panes
 

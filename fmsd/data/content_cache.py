@@ -1,0 +1,75 @@
+"""A disk cache of digests of files, so that a file is read once as long as it stays the same.
+
+It has one table per root of a dataset, and a file stays the same as long as its size and its time
+of modification do. A cache that is damaged or cannot be written costs time and nothing else.
+"""
+
+import functools
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import polars as pl
+
+from fmsd.atomic import atomic
+from fmsd.cache import cache_folder
+from fmsd.errors import InputError
+from fmsd.tables import read_table
+
+log = logging.getLogger(__name__)
+
+STATE_SCHEMA = pl.Schema({"file": pl.String, "bytes": pl.Int64, "modified": pl.Int64})
+"""A place, and size and time of modification (ns) of its file; for a member of a tar, the tar's."""
+
+CACHE_SCHEMA = pl.Schema({**STATE_SCHEMA, "size": pl.Int64, "content": pl.UInt64})
+"""The columns of the cache: the state of a file, and size and digest of what was read there."""
+
+CHECKED_SCHEMA = pl.Schema({**CACHE_SCHEMA, "checksum": pl.UInt64})
+"""The columns of its file: a row whose checksum differs, as after a flipped bit, is not used."""
+
+
+def cached_digests(root: Path) -> pl.DataFrame:
+    """The digests of the files below a root that are known; none if there is no good cache."""
+    empty = pl.DataFrame(schema=CACHE_SCHEMA)
+    try:
+        path = cache_file(root)
+        stored = read_table(path, CHECKED_SCHEMA, "remove it") if path.is_file() else None
+    except (InputError, OSError) as error:
+        log.warning("The digests of files below %s are read again: %s", root, error)
+        return empty
+    if stored is None:
+        return empty
+    known = stored.select(CACHE_SCHEMA.names())
+    return known.filter(known.hash_rows() == stored["checksum"]).unique("file", keep="last")
+
+
+def keep_digests(root: Path, known: pl.DataFrame) -> None:
+    """Writes the digests of the files below a root that are known."""
+    try:
+        with atomic(cache_file(root)) as partial:
+            known.with_columns(checksum=known.hash_rows()).write_parquet(partial)
+    except InputError as error:
+        _warn(error.message)
+    except OSError as error:
+        _warn(f"{error.filename or cache_folder()} cannot be written ({error.strerror or error})")
+
+
+@functools.cache
+def _warn(why: str) -> None:
+    """Logs once, not once a table, that nothing is kept."""
+    log.warning(
+        "The digests of files are not kept, so the next run reads the files again: %s; set "
+        "FMSD_CACHE to a folder that can be written.",
+        why,
+    )
+
+
+def cache_file(root: Path) -> Path:
+    """The file with the digests of a root.
+
+    Raises:
+        InputError: there is no home folder for the cache.
+    """
+    name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:32]
+    return cache_folder() / "contents" / f"{name}.parquet"

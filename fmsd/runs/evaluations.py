@@ -1,0 +1,26 @@
+"""Evaluations of a run: `RUN/evaluations/DATE`, those of a sweep `RUN/evaluations/DATE/NUMBER`."""
+
+from pathlib import Path
+
+from fmsd.runs.folder import Run
+
+EVALUATIONS = "evaluations"
+
+
+def finished_evaluations(run: Run) -> list[Run]:
+    """The finished evaluations in the folder of a run, the oldest first.
+
+    Raises:
+        InputError: the `run.json` of one is damaged.
+    """
+    records = (run.folder / EVALUATIONS).rglob("run.json")
+    found = [one for one in (Run(path.parent) for path in records) if one.finished]
+    return sorted(found, key=lambda one: (one.record().get("time", ""), one.folder))
+
+
+def run_of_evaluation(evaluation: Path) -> Path | None:
+    """The folder of the run that an evaluation lies in; None if it does not lie in one."""
+    places = (
+        folder.parent for folder in evaluation.absolute().parents if folder.name == EVALUATIONS
+    )
+    return next((place for place in places if (place / "run.json").is_file()), None)
