@@ -208,7 +208,7 @@ def redact_word(word: str) -> str:
 
 def redact_words(command: Sequence[str]) -> list[str]:
     """The words of a command line without secrets."""
-    before = ["", *command[:-1]]
+    before = ["", *command][: len(command)]
     return [
         REDACTED if _takes_secret(option) and not word.startswith("-") else redact_word(word)
         for option, word in zip(before, command, strict=True)

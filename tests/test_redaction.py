@@ -309,3 +309,7 @@ def test_a_redacted_value_is_given_again_to_a_run_that_needs_it(tmp_path: Path) 
     assert first_difference((run / "config.yaml").read_text(), recorded_config(loaded)) is None
     with pytest.raises(InputError, match="would change the run"):
         load_interrupted_run(run, [*again, "++logger.mlflow.project=mine"])
+
+
+def test_a_command_without_words_has_none() -> None:
+    assert redact_words([]) == []

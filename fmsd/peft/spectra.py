@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import TypedDict
 
 from fmsd.data.manifest import evenly_spaced
-from fmsd.json_records import Number
 from fmsd.models.detector import Detector
 from fmsd.peft.inject import AdaptedLayer, matrix_layers, stack_size
 
@@ -48,19 +46,6 @@ def effective_spectra(detector: Detector, names: Sequence[str]) -> dict[str, lis
         ]
         for name in names
     }
-
-
-class Spectrum(TypedDict):
-    """Singular values of a matrix."""
-
-    before: list[Number]
-    after: list[Number]
-
-
-class SpectraRecord(TypedDict):
-    """The content of `spectra.json`: the spectra by name of the matrix."""
-
-    layers: dict[str, Spectrum]
 
 
 def spectra_json(

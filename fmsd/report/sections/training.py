@@ -5,12 +5,12 @@ from pathlib import Path
 
 import polars as pl
 from matplotlib.figure import Figure
+from typing_extensions import TypedDict
 
 from fmsd.errors import InputError, reason
 from fmsd.figures import curves, masks
-from fmsd.json_records import read_record
+from fmsd.json_records import Number, read_record
 from fmsd.peft.mask import LayerMask, read_any_mask
-from fmsd.peft.spectra import SpectraRecord
 from fmsd.report import html
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
@@ -20,6 +20,19 @@ from fmsd.tables import read_csv
 
 REMEDY = "put it back, or remove it"
 """What to do about a damaged file of a run that only figures are drawn from."""
+
+
+class Spectrum(TypedDict):
+    """Singular values of a matrix."""
+
+    before: list[Number]
+    after: list[Number]
+
+
+class SpectraRecord(TypedDict):
+    """The content of `spectra.json`: the spectra by name of the matrix."""
+
+    layers: dict[str, Spectrum]
 
 
 def masks_section(overview: Overview) -> Section | None:
