@@ -53,10 +53,14 @@ def machine_error(error: BaseException, outputs: Sequence[Path] = ()) -> InputEr
     for cause in error_chain(error):
         if isinstance(cause, InputError):
             return None
-        refusal = shared_memory_error(cause) or (
-            _os_refusal(cause, outputs)
-            if isinstance(cause, OSError)
-            else _memory_refusal(cause) or _text_refusal(str(cause))
+        refusal = (
+            _lost_process(cause)
+            or shared_memory_error(cause)
+            or (
+                _os_refusal(cause, outputs)
+                if isinstance(cause, OSError)
+                else _memory_refusal(cause) or _text_refusal(str(cause))
+            )
         )
         if refusal:
             return refusal
@@ -68,10 +72,7 @@ def shared_memory_error(error: BaseException) -> InputError | None:
     if not isinstance(error, OSError):
         concerned = any(re.search(sign, str(error)) for sign in SHARED_MEMORY_SIGNS)
     elif error.filename is None:  # a semaphore's error names no file
-        frames = traceback.extract_tb(error.__traceback__)
-        files = {Path(frame.filename).parts[-2:] for frame in frames}
-        semaphore = ("multiprocessing", "synchronize.py") in files
-        concerned = semaphore and error.errno != errno.ENOMEM
+        concerned = _passed_through(error, "synchronize.py") and error.errno != errno.ENOMEM
     else:
         concerned = isinstance(error.filename, str) and Path(error.filename).is_relative_to(
             SHARED_MEMORY
@@ -84,6 +85,29 @@ def shared_memory_error(error: BaseException) -> InputError | None:
         "give the container more (docker run --shm-size=8g), or load images in this process with "
         "data.workers=0 (workers=0 of doctor)",
     )
+
+
+def _lost_process(error: BaseException) -> InputError | None:
+    """The input error for a loader process that is gone while its images are fetched.
+
+    torch notices one that was killed only if its parent has been informed by then. Before, what
+    fails is the connection through which its shared memory is handed over.
+    """
+    gone = isinstance(error, ConnectionError | EOFError | FileNotFoundError)
+    return _killed() if gone and _passed_through(error, "resource_sharer.py") else None
+
+
+def _killed() -> InputError:
+    return InputError(
+        "A process that loads images was killed by the system, mostly because memory ran out",
+        "give fewer data.workers, or more memory",
+    )
+
+
+def _passed_through(error: BaseException, file: str) -> bool:
+    """Whether an error was raised below a function in a file of Python's multiprocessing."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return ("multiprocessing", file) in {Path(frame.filename).parts[-2:] for frame in frames}
 
 
 def _os_refusal(error: OSError, outputs: Sequence[Path]) -> InputError | None:
@@ -182,10 +206,7 @@ def _memory_refusal(error: BaseException) -> InputError | None:
 def _text_refusal(text: str) -> InputError | None:
     """The input error for the text of an error without a number; None for any other text."""
     if re.search(KILLED, text):
-        return InputError(
-            "A process that loads images was killed by the system, mostly because memory ran out",
-            "give fewer data.workers, or more memory",
-        )
+        return _killed()
     if "can't start new thread" in text:  # Python's own text, which has no number
         return InputError(
             f"No further thread can be started{_limit('NPROC', 'u')}",

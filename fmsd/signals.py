@@ -162,6 +162,13 @@ def handle_signals() -> None:
         die_with_parent(int(parent))
 
 
+def ignore_signals() -> None:
+    """Ignores signals in the interpreter's last moments, in which it removes their handlers."""
+    if handled():
+        for number in _handler.numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def keep_handling() -> None:
     """Installs the handler again, after a library has put its own in its place."""
     if handled():

@@ -3,12 +3,17 @@
 import ast
 import errno
 import io
+import multiprocessing
 import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +41,24 @@ def said(act: Callable[[], object]) -> str:
 
 def raise_(error: BaseException) -> None:
     raise error
+
+
+def hand_over(connection: "Connection[Any]") -> None:
+    """Offers an open file to the process at the other end, and stays."""
+    connection.send(DupFd(0))
+    time.sleep(100)
+
+
+def test_a_loader_process_that_is_gone_before_its_images_are_fetched_is_named() -> None:
+    """torch hands images over as open files, for which their process is asked."""
+    context = multiprocessing.get_context("spawn")
+    own, other = context.Pipe()
+    process = context.Process(target=hand_over, args=(other,))
+    process.start()
+    offered = own.recv()
+    process.kill()
+    process.join()
+    assert "A process that loads images was killed by the system" in said(offered.detach)
 
 
 # ---- files

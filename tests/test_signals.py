@@ -39,7 +39,7 @@ COMMANDS = {
     "train.py": (sys.executable, str(ROOT / "train.py"), *ENDLESS[1:]),
     "train": (*FMSD, *ENDLESS),
     "sweep": (*FMSD, TRAIN[0], "-m", *TRAIN[1:], "trainer.max_epochs=100000", "seed=0,1"),
-    "evaluate": (*FMSD, "evaluate", "run=run", "hydra.run.dir=new"),
+    "evaluate": (*FMSD, "evaluate", "run=run", "hydra.run.dir=new", "corrupt=all"),
     "extract": (*FMSD, "extract", "data=folder", "data.root=videos", "out=new", "workers=2"),
     "doctor": (*FMSD, "doctor", "data=folder", "data.root=data", "workers=2"),
     "report": (*FMSD, "report", "runs=run", "out=new", "resamples=20000"),
@@ -326,6 +326,29 @@ def test_a_signal_is_not_lost(text: str, tmp_path: Path) -> None:
         process.send_signal(TERM)
         out, said = process.communicate(timeout=10)
     assert (process.returncode, out, said) == (128 + TERM, "", "")
+
+
+LATE = """
+import os, sys
+from fmsd.cli import entry
+
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), say=os.write):
+        say(2, b"late")
+        kill(process, {number})
+
+late = Late()
+sys.exit(entry.main(["--help"]))
+"""
+"""A signal that comes when the interpreter has removed all handlers."""
+
+
+@pytest.mark.parametrize("number", [INT, TERM])
+def test_a_signal_in_the_last_moment_leaves_the_exit_code(number: int, tmp_path: Path) -> None:
+    text = LATE.format(number=int(number))
+    with running((sys.executable, "-c", text), tmp_path) as process:
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (0, "late")
 
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:

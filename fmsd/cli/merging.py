@@ -14,7 +14,7 @@ from fmsd.cli.build import build, build_data
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path
 from fmsd.cli.hydra_compat import parse_value, task_overrides
-from fmsd.cli.loaded_runs import is_finished, with_overrides
+from fmsd.cli.loaded_runs import check_run_record, is_finished, with_overrides
 from fmsd.cli.recorded_config import recorded_config
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.errors import InputError
@@ -159,7 +159,7 @@ def settings_of_experts(runs: Sequence[Run], trust: object) -> dict[str, Any]:
     trainer = read_conf_file(CONF / "trainer" / "default.yaml").values
     merged: dict[str, Any] = {"data": None, "trainer": trainer, "seed": 0}
     for run in reversed(runs):
-        record = run.record(complete=True)
+        check_run_record(run)
         loaded: Any = load_run_config(run.config, trust)
         if "backbone" in merged and merged["backbone"].name != loaded.backbone.name:
             raise InputError(
@@ -171,7 +171,7 @@ def settings_of_experts(runs: Sequence[Run], trust: object) -> dict[str, Any]:
             "backbone": loaded.backbone,
             "data": loaded.data or merged["data"],
             "trainer": loaded.trainer,
-            "seed": record["seed"],
+            "seed": run.record()["seed"],
         }
     return merged
 

@@ -34,6 +34,7 @@ def robustness_results(
         for run, record in zip(row.runs, row.records, strict=True):
             path = run.folder / CORRUPTIONS
             if not path.is_file():
+                run.check(CORRUPTIONS)  # the record may know of one that is gone
                 continue
             table = read_results(path, ("corruption", "severity", "n_real_videos"))
             new = table
