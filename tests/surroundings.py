@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 KEPT = (
+    "FMSD_TEST_CACHE",
     "FMSD_TEST_DATA",
     "FMSD_TEST_DIST",
     "FMSD_TEST_SIGNALS",
@@ -30,13 +31,19 @@ HIDDEN = Path(PLACE.name, "hidden")
 
 
 def hide_variables() -> None:
-    """Unsets the variables of fmsd, and sets those for its cache and its file of roots."""
+    """Unsets the variables of fmsd, and sets those for its cache and its file of roots.
+
+    The processes of a session share one cache, so that one of them draws the embedded dataset;
+    FMSD_TEST_CACHE is its folder, and is set here unless it is set already.
+    """
     for name in [name for name in os.environ if name.startswith("FMSD_") and name not in KEPT]:
         del os.environ[name]
     roots = Path(PLACE.name, "roots.yaml")
     roots.touch()
     os.environ["FMSD_ROOTS"] = str(roots)
-    os.environ["FMSD_CACHE"] = str(Path(PLACE.name, "cache"))
+    os.environ["FMSD_CACHE"] = os.environ.setdefault(
+        "FMSD_TEST_CACHE", str(Path(PLACE.name, "cache"))
+    )
 
 
 def hide_plugins() -> None:

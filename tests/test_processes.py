@@ -89,7 +89,6 @@ def weights(
     (place / "script.py").write_text(textwrap.dedent(SCRIPT))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", python_path())
-        patch.setenv("OMP_NUM_THREADS", "1")
         subprocess.run(
             [sys.executable, str(place / "script.py"), str(place), "1"], check=True, timeout=600
         )
