@@ -192,6 +192,20 @@ def fmsd_command(
     )
 
 
+def fmsd_here(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs what `fmsd_command` runs, but in this process, which has imported torch already.
+
+    For commands that need no process of their own: one takes as long to begin as a small training.
+    """
+    from tests.fuzz.running import run
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        code, out, err = run(arguments, cwd)
+    return subprocess.CompletedProcess(arguments, code, out, err)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Real faces and weights, where the environment says they are."""
