@@ -115,12 +115,11 @@ def report(
         differences = [
             baseline_table(tables[level], baseline, means, samples, rows) for level in LEVELS
         ]
-    # before anything is printed, as it may be refused
-    robustness = None if out is None else robustness_results(rows, differ)
-    print_tables((*tables.values(), *differences), len(rows), runs)
-    if out is None or robustness is None:
+    if out is None:
+        print_tables((*tables.values(), *differences), len(rows), runs)
         return tidy
 
+    robustness, robustness_notes = robustness_results(rows, differ)
     overview = Overview(
         folder=runs,
         rows=rows,
@@ -129,10 +128,13 @@ def report(
         lines=lines,
         resamples=statistics,
         notes=notes,
-        robustness=robustness[0],
-        robustness_notes=robustness[1],
+        robustness=robustness,
+        robustness_notes=robustness_notes,
     )
-    return write_report(out, overview, tidy)
+    # they read further files, so they may be refused: before anything is printed
+    page, entries = report_page(overview), report_bibliography(overview)
+    print_tables((*tables.values(), *differences), len(rows), runs)
+    return write_report(out, overview, tidy, page, entries)
 
 
 def load_results(
@@ -235,12 +237,17 @@ def report_forgeries(
     return forgeries.tidy
 
 
-def write_report(out: Path, overview: Overview, tidy: pl.DataFrame) -> pl.DataFrame:
-    """Writes the tables and the page of a report by dataset; returns the results with intervals."""
+def write_report(
+    out: Path, overview: Overview, tidy: pl.DataFrame, page: str, entries: str
+) -> pl.DataFrame:
+    """Writes the tables and the page of a report by dataset; returns the results with intervals.
+
+    Args:
+        page, entries: as HTML and BibTeX.
+    """
     tidy = with_intervals(tidy, overview.resamples.intervals)
     main = [overview.tables[overview.metric, level] for level in LEVELS]
     tables = (*main, *overview.differences, *overview.robustness_tables.values())
-    page, entries = report_page(overview), report_bibliography(overview)  # read further files
     write_tables(out, FILES["dataset"], tidy, tables, papers_markdown(overview))
     write_text(out / BIBLIOGRAPHY, entries)
     write_text(out / "report.html", page)
