@@ -71,12 +71,18 @@ def keys_of(verb: str, words: tuple[str, ...]) -> list[str]:
     return [*sorted({*known, *GROUPS}), *HYDRA]
 
 
+OUTPUT_KEYS = (
+    "out", "hydra.run.dir", "hydra.sweep.dir", "hydra.output_subdir", "run", "resume",
+)  # fmt: skip
+"""Keys of places that a command may write to."""
+
+
 def outputs(words: tuple[str, ...], place: Place) -> list[Path] | None:
     """The places that a command may write to; None if its words do not show them plainly."""
     found = [place.work / name for name in ("runs", "sweeps", "doctor")]
     for word in words:
         key, _, value = word.partition("=")
-        if key.lstrip("+~") in ("out", "hydra.run.dir", "hydra.sweep.dir", "run", "resume"):
+        if key.lstrip("+~") in OUTPUT_KEYS:
             text = value.strip("'\"")
             if any(character in text for character in "$\\'\"{}[](),*"):
                 return None
