@@ -131,10 +131,7 @@ def report(
         robustness=robustness,
         robustness_notes=robustness_notes,
     )
-    # they read further files, so they may be refused: before anything is printed
-    page, entries = report_page(overview), report_bibliography(overview)
-    print_tables((*tables.values(), *differences), len(rows), runs)
-    return write_report(out, overview, tidy, page, entries)
+    return write_report(out, overview, tidy)
 
 
 def load_results(
@@ -237,16 +234,16 @@ def report_forgeries(
     return forgeries.tidy
 
 
-def write_report(
-    out: Path, overview: Overview, tidy: pl.DataFrame, page: str, entries: str
-) -> pl.DataFrame:
-    """Writes the tables and the page of a report by dataset; returns the results with intervals.
+def write_report(out: Path, overview: Overview, tidy: pl.DataFrame) -> pl.DataFrame:
+    """Prints and writes a report by dataset, with its page; returns the results with intervals.
 
-    Args:
-        page, entries: as HTML and BibTeX.
+    Raises:
+        InputError: a file that the page shows cannot be used; nothing is printed or written.
     """
+    page, entries = report_page(overview), report_bibliography(overview)  # read further files
     tidy = with_intervals(tidy, overview.resamples.intervals)
     main = [overview.tables[overview.metric, level] for level in LEVELS]
+    print_tables((*main, *overview.differences), len(overview.rows), overview.folder)
     tables = (*main, *overview.differences, *overview.robustness_tables.values())
     write_tables(out, FILES["dataset"], tidy, tables, papers_markdown(overview))
     write_text(out / BIBLIOGRAPHY, entries)
