@@ -32,7 +32,7 @@ from fmsd.cli.refusal import CONFIG_ERRORS, check_override_types, translate_hydr
 from fmsd.cli.sweep import HYDRA_FILE, SWEEP
 from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.cli.verbs import VERBS
-from fmsd.data.spelling import escape_non_utf8, is_utf8
+from fmsd.data.spelling import encoding_fault, escape_non_utf8, is_utf8
 from fmsd.errors import BusyError, InputError
 from fmsd.json_output import code_of_exit, no_document, print_error
 from fmsd.machine_errors import machine_error
@@ -139,9 +139,8 @@ def check_utf8(overrides: Sequence[str]) -> None:
     """
     for text in (*overrides, str(Path.cwd())):
         if not is_utf8(text):
-            raise InputError(
-                f"{escape_non_utf8(text)} is not UTF-8", "rename the file or folder that it names"
-            )
+            fault, remedy = encoding_fault(text, "rename the file or folder that it names")
+            raise InputError(f"{escape_non_utf8(text)} is {fault}", remedy)
 
 
 @contextlib.contextmanager

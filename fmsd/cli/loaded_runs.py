@@ -1,6 +1,7 @@
 """The configuration of an existing run, with the overrides of the command line applied."""
 
 import itertools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from fmsd.quoting import shell_override
 from fmsd.redaction import COMPUTED
 from fmsd.runs.configuration import first_difference
 from fmsd.runs.folder import MASK, Run
+
+log = logging.getLogger(__name__)
 
 WRITTEN_FOLDERS = ("checkpoints", "logs", "explanations", "predictions", "evaluations")
 """Folders of a run that verbs write into."""
@@ -38,10 +41,18 @@ def check_links(folder: Path) -> None:
 def check_run_record(run: Run) -> None:
     """Rejects a run whose `run.json` lacks the keys that every verb about a run needs.
 
-    Also one whose configuration is not the one that the record knows.
+    Also one whose configuration is not the one that the record knows. Warns of a training that was
+    interrupted.
     """
-    run.record(complete=True)
+    record = run.record(complete=True)
     run.check(run.config.name)
+    if record.get("finished") is False:
+        log.warning(
+            "The training in %s was interrupted, so these are not its final weights, and fmsd "
+            "report leaves their tests out; finish it with fmsd train %s.",
+            run.folder,
+            shell_override("resume", run.folder),
+        )
 
 
 def load_finished_run(

@@ -97,6 +97,12 @@ def run_to_end(arguments: list[str]) -> int:
         return report_interruption(error)
     except SystemExit as end:
         return code_of_exit(end)
+    except Exception as error:  # of the machine also where libraries are imported
+        from fmsd.machine_errors import machine_error
+
+        if (refusal := machine_error(error)) is None:
+            raise
+        code, why = 2, refusal
     print_error(why)
     return code
 

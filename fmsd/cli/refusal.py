@@ -30,6 +30,7 @@ from fmsd.cli.options import is_sweep, split_options
 from fmsd.cli.override_kinds import check_kinds, override_text
 from fmsd.cli.overrides import PATHS, suggestions
 from fmsd.errors import InputError, error_chain
+from fmsd.machine_errors import memory_error
 from fmsd.package_files import CONF
 from fmsd.quoting import hydra_quote
 
@@ -73,6 +74,8 @@ def translate_hydra_error(  # noqa: PLR0911  one for each class of errors
     for cause in error_chain(error, suppressed=True):  # OmegaConf hides those of its resolvers
         if isinstance(cause, InputError):
             return without_worker_traceback(cause)
+        if refusal := memory_error(cause):  # may come anywhere
+            return refusal
         if isinstance(cause, OverrideParseException):
             return _unreadable_override(cause.override, verb)
         if isinstance(cause, MissingConfigException):

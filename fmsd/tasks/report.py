@@ -115,12 +115,11 @@ def report(
         differences = [
             baseline_table(tables[level], baseline, means, samples, rows) for level in LEVELS
         ]
-    # before anything is printed, as it may be refused
-    robustness = None if out is None else robustness_results(rows, differ)
-    print_tables((*tables.values(), *differences), len(rows), runs)
-    if out is None or robustness is None:
+    if out is None:
+        print_tables((*tables.values(), *differences), len(rows), runs)
         return tidy
 
+    robustness, robustness_notes = robustness_results(rows, differ)
     overview = Overview(
         folder=runs,
         rows=rows,
@@ -129,8 +128,8 @@ def report(
         lines=lines,
         resamples=statistics,
         notes=notes,
-        robustness=robustness[0],
-        robustness_notes=robustness[1],
+        robustness=robustness,
+        robustness_notes=robustness_notes,
     )
     return write_report(out, overview, tidy)
 
@@ -236,11 +235,16 @@ def report_forgeries(
 
 
 def write_report(out: Path, overview: Overview, tidy: pl.DataFrame) -> pl.DataFrame:
-    """Writes the tables and the page of a report by dataset; returns the results with intervals."""
+    """Prints and writes a report by dataset, with its page; returns the results with intervals.
+
+    Raises:
+        InputError: a file that the page shows cannot be used; nothing is printed or written.
+    """
+    page, entries = report_page(overview), report_bibliography(overview)  # read further files
     tidy = with_intervals(tidy, overview.resamples.intervals)
     main = [overview.tables[overview.metric, level] for level in LEVELS]
+    print_tables((*main, *overview.differences), len(overview.rows), overview.folder)
     tables = (*main, *overview.differences, *overview.robustness_tables.values())
-    page, entries = report_page(overview), report_bibliography(overview)  # read further files
     write_tables(out, FILES["dataset"], tidy, tables, papers_markdown(overview))
     write_text(out / BIBLIOGRAPHY, entries)
     write_text(out / "report.html", page)
