@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from fmsd.metrics.operating_points import operating_point, wilson
+from fmsd.metrics.operating_points import operating_point
+from fmsd.metrics.score_meaning import wilson
 
 
 def count_errors(score: torch.Tensor, label: torch.Tensor, threshold: float) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Post-hoc calibration against scikit-learn and its own laws."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,8 +10,16 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from fmsd.metrics import post_hoc
-from fmsd.metrics.post_hoc import FITS, fit_calibration, log_loss, smoothed_targets, to_logit
+from fmsd.metrics.post_hoc import (
+    FITS,
+    calibrate,
+    fit_calibration,
+    log_loss,
+    logits,
+    smoothed_targets,
+)
 from fmsd.metrics.ranking import auc
+from fmsd.metrics.score_meaning import Calibration
 
 
 def draw(
@@ -29,21 +38,21 @@ def draw(
 @pytest.mark.parametrize("slope", [0.3, 1.0, 4.0])
 def test_temperature_scaling_recovers_the_temperature(slope: float) -> None:
     score, label, _ = draw(videos=4000, slope=slope)
-    fitted = FITS["temperature"](to_logit(score), label)
+    fitted = FITS["temperature"](logits(score), label)
     assert fitted.slope == pytest.approx(slope, rel=0.05)
     assert fitted.offset == 0
 
 
 def test_platt_scaling_recovers_slope_and_offset() -> None:
     score, label, _ = draw(videos=4000, slope=2.0, offset=1.5)
-    fitted = FITS["platt"](to_logit(score), label)
+    fitted = FITS["platt"](logits(score), label)
     assert (fitted.slope, fitted.offset) == pytest.approx((2.0, 1.5), rel=0.1)
 
 
 def test_platt_scaling_equals_logistic_regression_on_both_targets() -> None:
     """A target of .9 is nine tenths of a fake and one tenth of a real item."""
     score, label, _ = draw(videos=31, slope=0.5, offset=-1)
-    logit = to_logit(score)
+    logit = logits(score)
     target, weight = smoothed_targets(label)
     oracle = LogisticRegression(C=1e12, tol=1e-12, max_iter=10_000).fit(
         torch.cat([logit, logit])[:, None].numpy(),
@@ -59,27 +68,31 @@ def test_isotonic_regression_equals_scikit_learn() -> None:
     score, label, _ = draw(videos=50, slope=0.5)
     score = (score * 40).round() / 40  # ties
     target, weight = smoothed_targets(label)
-    logit = to_logit(score)
+    logit = logits(score)
     oracle = IsotonicRegression().fit(logit.numpy(), target.numpy(), weight.numpy())
     fitted = FITS["isotonic"](logit, label)
-    assert fitted(score).numpy() == pytest.approx(oracle.predict(logit.numpy()), abs=1e-9)
+    assert calibrate(fitted, score).numpy() == pytest.approx(
+        oracle.predict(logit.numpy()), abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("kind", FITS)
 def test_a_calibration_never_reverses_two_scores(kind: str) -> None:
     score, label, _ = draw(slope=3, offset=1)
-    fitted = FITS[kind](to_logit(score), label)
+    fitted = FITS[kind](logits(score), label)
     grid = torch.linspace(0, 1, 1001, dtype=torch.float64)
-    assert (fitted(grid).diff() >= -1e-15).all()
+    assert (calibrate(fitted, grid).diff() >= -1e-15).all()
     if kind != "isotonic":
-        assert auc(fitted(score), label) == pytest.approx(auc(score, label), abs=1e-12)
+        assert auc(calibrate(fitted, score), label) == pytest.approx(auc(score, label), abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", FITS)
 def test_scores_that_rank_backwards_are_not_turned_round(kind: str) -> None:
     score, label, _ = draw()
-    fitted = FITS[kind](to_logit(1 - score), label)
-    assert (fitted(torch.linspace(0, 1, 101, dtype=torch.float64)).diff() >= -1e-15).all()
+    fitted = FITS[kind](logits(1 - score), label)
+    assert (
+        calibrate(fitted, torch.linspace(0, 1, 101, dtype=torch.float64)).diff() >= -1e-15
+    ).all()
 
 
 @pytest.mark.parametrize("kind", FITS)
@@ -89,7 +102,7 @@ def test_separated_classes_and_constant_scores_give_finite_probabilities(
 ) -> None:
     label = torch.tensor([0, 0, 1, 1]).repeat_interleave(frames)
     for score in (label.double(), torch.full((4 * frames,), 0.5)):
-        value = FITS[kind](to_logit(score), label)(score)
+        value = calibrate(FITS[kind](logits(score), label), score)
         assert value.isfinite().all()
         assert ((value > 0) & (value < 1)).all() or kind == "none"
 
@@ -134,9 +147,9 @@ def test_the_fit_is_the_same_every_time_and_survives_json() -> None:
     assert one == other
     for kind in FITS:
         score, label, _ = draw(slope=2)
-        fitted = FITS[kind](to_logit(score), label)
-        again = post_hoc.Calibration(**json.loads(json.dumps(fitted.to_json())))
-        assert torch.equal(again(score), fitted(score))
+        fitted = FITS[kind](logits(score), label)
+        again = Calibration(**json.loads(json.dumps(asdict(fitted))))
+        assert torch.equal(calibrate(again, score), calibrate(fitted, score))
 
 
 def test_a_constant_half_costs_ln_2_whatever_the_share_of_fakes() -> None:

@@ -11,9 +11,8 @@ where the classes are separated; and the map is chosen by cross-validation over 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float64, Int
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from fmsd.metrics.calibration import brier, expected_calibration_error
 from fmsd.metrics.ranking import Labels, Scores
+from fmsd.metrics.score_meaning import Calibration, to_logit
 
 FOLDS = 5
 """Parts of the videos in cross-validation; fewer where a class has fewer videos."""
@@ -29,37 +29,6 @@ MIN_VIDEOS = 2
 """Videos of each class below which nothing is fitted: none would be left to test a map on."""
 
 Values = Float64[Tensor, " items"]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A monotone map from a score to the probability of fake, if both classes are equally likely.
-
-    Args:
-        kind: `none`, `temperature`, `platt` or `isotonic`.
-        knots: of `isotonic`: logits in rising order, and the logits that they are mapped to;
-            between them it is linear.
-        slope, offset: of the other kinds: the logit is multiplied by `slope`, then `offset` is
-            added.
-    """
-
-    kind: str
-    slope: float = 1.0
-    offset: float = 0.0
-    knots: Sequence[Sequence[float]] = ((), ())
-
-    def __call__(self, score: Scores) -> Values:
-        """The calibrated probabilities of scores in [0, 1]."""
-        logit = to_logit(score)
-        if self.kind != "isotonic":
-            return torch.sigmoid(self.slope * logit + self.offset)
-        return torch.sigmoid(interpolate(logit, *self.knots))
-
-    def to_json(self) -> dict[str, Any]:
-        """The map as a JSON object."""
-        if self.kind == "isotonic":
-            return {"kind": self.kind, "knots": [list(values) for values in self.knots]}
-        return {"kind": self.kind, "slope": self.slope, "offset": self.offset}
 
 
 @dataclass(frozen=True)
@@ -99,12 +68,13 @@ def fit_calibration(
     for kind, fit in FITS.items():
         probability = torch.empty(len(score), dtype=torch.float64)
         for test in held_out:
-            probability[test] = fit(to_logit(score[~test]), label[~test])(score[test])
+            calibration = fit(logits(score[~test]), label[~test])
+            probability[test] = calibrate(calibration, score[test])
         predicted[kind] = probability
     losses = {kind: log_loss(probability, label) for kind, probability in predicted.items()}
     best = min(losses, key=losses.__getitem__)  # of equal losses, the simplest map
     return Fit(
-        FITS[best](to_logit(score), label),
+        FITS[best](logits(score), label),
         losses,
         calibration_errors(predicted["none"], label),
         calibration_errors(predicted[best], label),
@@ -143,27 +113,20 @@ def calibration_errors(probability: Values, label: Labels) -> dict[str, float]:
 
 def log_loss(probability: Values, label: Labels) -> float:
     """The mean of each class's negative log-likelihood, in nats; ln 2 for a constant 0.5."""
-    logit = to_logit(probability)
+    logit = logits(probability)
     real = torch.nn.functional.softplus(logit[label == 0]).mean()
     fake = torch.nn.functional.softplus(-logit[label == 1]).mean()
     return float(real + fake) / 2
 
 
-def to_logit(score: Scores) -> Values:
-    """The logit of a probability, in float64; finite for 0 and 1."""
-    return torch.logit(score.double(), eps=1e-12)
+def logits(score: Scores) -> Values:
+    """The logits of probabilities, see `fmsd.metrics.score_meaning.to_logit`."""
+    return torch.from_numpy(to_logit(score.double().numpy()))
 
 
-def interpolate(value: Values, places: Sequence[float], heights: Sequence[float]) -> Values:
-    """The piecewise linear function through some points; constant beyond the first and last."""
-    x = torch.tensor(places, dtype=torch.float64)
-    y = torch.tensor(heights, dtype=torch.float64)
-    right = torch.searchsorted(x, value.contiguous()).clamp(1, max(len(x) - 1, 1))
-    if len(x) == 1:
-        return y.expand(len(value))
-    left = right - 1
-    share = ((value - x[left]) / (x[right] - x[left])).clamp(0, 1)
-    return y[left] + share * (y[right] - y[left])
+def calibrate(calibration: Calibration, score: Scores) -> Values:
+    """The calibrated probabilities of scores."""
+    return torch.from_numpy(calibration(score.double().numpy()))
 
 
 def smoothed_targets(label: Labels) -> tuple[Values, Values]:
@@ -246,7 +209,7 @@ def _fit_isotonic(logit: Values, label: Labels) -> Calibration:
         height = math.log(block_total / (block_mass - block_total))
         points += [(first, height)] if first == last else [(first, height), (last, height)]
     x, y = zip(*points, strict=True)
-    return Calibration("isotonic", knots=(x, y))
+    return Calibration("isotonic", places=list(x), heights=list(y))
 
 
 FITS: Mapping[str, Callable[[Values, Labels], Calibration]] = {
