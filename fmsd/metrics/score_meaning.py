@@ -1,0 +1,134 @@
+"""What a score means, as far as it is known without fitting anything: no torch is needed here.
+
+A run's validation data gives a calibration, thresholds, and the scores of both classes, see
+`fmsd.metrics.decision`. They travel with an exported model as JSON.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
+Values = Float64[ndarray, " items"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A monotone map from a score to the probability of fake, if both classes are equally likely.
+
+    Args:
+        kind: `none`, `temperature`, `platt` or `isotonic`.
+        slope, offset: of all kinds but `isotonic`: the logit is multiplied by `slope`, then
+            `offset` is added.
+        places, heights: of `isotonic`: logits in rising order, and the logits that they are mapped
+            to; between them the map is linear, and beyond them constant.
+    """
+
+    kind: str
+    slope: float = 1.0
+    offset: float = 0.0
+    places: Sequence[float] = ()
+    heights: Sequence[float] = ()
+
+    def __call__(self, score: Values) -> Values:
+        """The calibrated probabilities of scores in [0, 1]."""
+        logit = to_logit(score)
+        if self.kind == "isotonic":
+            return to_probability(np.interp(logit, self.places, self.heights))
+        return to_probability(self.slope * logit + self.offset)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold and its errors on the data that it was chosen on.
+
+    Args:
+        threshold: scores from it on are called fake.
+        false_positives: number of real items at or above the threshold.
+        reals: number of real items.
+        true_positives: number of fake items at or above the threshold.
+        fakes: number of fake items.
+    """
+
+    threshold: float
+    false_positives: int
+    reals: int
+    true_positives: int
+    fakes: int
+
+    @property
+    def false_positive_rate(self) -> tuple[float, float, float]:
+        """The rate, and the ends of its 95 % interval."""
+        return self.false_positives / self.reals, *wilson(self.false_positives, self.reals)
+
+    @property
+    def true_positive_rate(self) -> tuple[float, float, float]:
+        """The rate, and the ends of its 95 % interval."""
+        return self.true_positives / self.fakes, *wilson(self.true_positives, self.fakes)
+
+
+@dataclass(frozen=True)
+class ScoreMeaning:
+    """What the scores of one level mean, by the validation data of a run.
+
+    Args:
+        calibration: None where a class has too few videos to fit one.
+        losses: by kind of map, its log-loss in cross-validation, in nats.
+        before, after: `log_loss`, `brier` and `ece` of the scores and of the calibrated
+            probabilities, of items that the map was not fitted to.
+        points: thresholds by false positive rate.
+        quantiles: of the scores of each class, real and fake, in rising order.
+        videos: number of real and of fake videos.
+    """
+
+    calibration: Calibration | None
+    losses: Mapping[str, float]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    points: Mapping[float, OperatingPoint]
+    quantiles: tuple[Values, Values]
+    videos: tuple[int, int]
+
+    def percentile(self, score: float, label: int) -> float:
+        """The share of a class's validation scores that lie at or below a score, in per cent.
+
+        Args:
+            label: 0 for real items, 1 for fake ones.
+        """
+        values = self.quantiles[label]
+        return 100 * float(np.searchsorted(values, score, side="right")) / len(values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The meaning as a JSON object, without the scores of the validation data."""
+        return asdict(self) | {
+            "points": {str(rate): asdict(point) for rate, point in self.points.items()},
+            "quantiles": [values.round(6).tolist() for values in self.quantiles],
+        }
+
+
+def to_logit(score: Values) -> Values:
+    """The logit of a probability, in float64; finite for 0 and 1."""
+    bounded = np.clip(score, 1e-12, 1 - 1e-12)
+    return np.log(bounded) - np.log1p(-bounded)
+
+
+def to_probability(logit: Values) -> Values:
+    """The logistic function, without overflow."""
+    return 0.5 * (1 + np.tanh(logit / 2))
+
+
+def wilson(count: int, total: int, deviations: float = 1.959964) -> tuple[float, float]:
+    """The score interval of a share; 95 % by default.
+
+    E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927. It
+    holds for independent items: for videos, not for the frames of one video.
+    """
+    share, square = count / total, deviations**2
+    centre = (share + square / (2 * total)) / (1 + square / total)
+    spread = share * (1 - share) / total + square / (4 * total**2)
+    half = deviations * math.sqrt(spread) / (1 + square / total)
+    return max(0.0, centre - half), min(1.0, centre + half)
