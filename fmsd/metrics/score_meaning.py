@@ -7,13 +7,23 @@ A run's validation data gives a calibration, thresholds, and the scores of both 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from fmsd.json_records import Count, Number
 
 Values = Float64[ndarray, " items"]
+
+Rate = Annotated[str, Field(pattern=r"^0\.\d+$")]
+"""A false positive rate, as a key of a JSON object."""
+
+PAIR = Field(min_length=2, max_length=2)
+"""A list with a value for real items and one for fake ones."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +113,62 @@ class ScoreMeaning:
         return 100 * float(np.searchsorted(values, score, side="right")) / len(values)
 
     def to_json(self) -> dict[str, Any]:
-        """The meaning as a JSON object, without the scores of the validation data."""
+        """The meaning as a JSON object, see `ScoreMeaningRecord`."""
         return asdict(self) | {
             "points": {str(rate): asdict(point) for rate, point in self.points.items()},
-            "quantiles": [values.round(6).tolist() for values in self.quantiles],
+            "quantiles": [values.tolist() for values in self.quantiles],
+            "videos": list(self.videos),
         }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ScoreMeaning":
+        """The meaning in a JSON object that is a `ScoreMeaningRecord`."""
+        values = {key: content[key] for key in ScoreMeaningRecord.__annotations__}
+        real, fake = (np.asarray(scores, np.float64) for scores in values["quantiles"])
+        fitted = values["calibration"]
+        return cls(
+            **values
+            | {
+                "calibration": None if fitted is None else Calibration(**fitted),
+                "points": {
+                    float(rate): OperatingPoint(**point) for rate, point in values["points"].items()
+                },
+                "quantiles": (real, fake),
+                "videos": tuple(values["videos"]),
+            }
+        )
+
+
+class CalibrationRecord(TypedDict):
+    """`Calibration` as JSON."""
+
+    kind: Literal["none", "temperature", "platt", "isotonic"]
+    slope: Number
+    offset: Number
+    places: list[Number]
+    heights: list[Number]
+
+
+class PointRecord(TypedDict):
+    """`OperatingPoint` as JSON."""
+
+    threshold: Number
+    false_positives: Count
+    reals: Count
+    true_positives: Count
+    fakes: Count
+
+
+class ScoreMeaningRecord(TypedDict):
+    """`ScoreMeaning` as JSON."""
+
+    calibration: CalibrationRecord | None
+    losses: dict[str, Number]
+    before: dict[str, Number]
+    after: dict[str, Number]
+    points: dict[Rate, PointRecord]
+    quantiles: Annotated[list[Annotated[list[Number], Field(min_length=1)]], PAIR]
+    videos: Annotated[list[Count], PAIR]
 
 
 def to_logit(score: Values) -> Values:
