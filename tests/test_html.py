@@ -17,8 +17,8 @@ from PIL import Image
 from fmsd.figures import curves
 from fmsd.figures.svg import inline_svg
 from fmsd.peft.mask import Masking, choose_layers
-from fmsd.report.html import number_table as table_html
 from fmsd.report.overview import MAX_LINES, figure_lines
+from fmsd.report.result_html import number_table as table_html
 from fmsd.report.tables import Cell, Table
 from fmsd.tasks.report import report
 from tests.runs import CORRUPTIONS, evaluation, finished
