@@ -51,7 +51,7 @@ def file_section(
         f'<h3 id="file-{number}">{escape(name)}</h3>',
         verdict_line(verdict),
         _timeline(number, result, verdict),
-        _faces(result.suspicious, heat),
+        _faces(result, heat),
         html.definition_list(file_facts(result, verdict, video_score)),
     ]
     return f"<article>{''.join(parts)}</article>"
@@ -110,9 +110,9 @@ def who_decides(result: FilePrediction) -> str:
 
 def file_facts(result: FilePrediction, verdict: Verdict, video_score: str) -> dict[str, str]:
     """The facts of a file by name."""
-    facts = {"score": f"{verdict.score:.3f}, by {who_decides(result)}"}
+    facts = {"score": f"{verdict.score:.3f}: {who_decides(result)}"}
     if result.kind == "video":
-        facts["score"] += f"; of its frames: {video_score}"
+        facts["score"] += f"; the {video_score} of the scores of its frames"
         with_face = len({frame.position for frame in result.frames})
         facts["frames"] = f"{result.sampled} looked at, {with_face} with a face"
         if result.damaged:
@@ -136,7 +136,7 @@ def file_facts(result: FilePrediction, verdict: Verdict, video_score: str) -> di
     for person in others[:LINES]:
         facts[f"{noun} {person.person}"] = _other_person(person, result.kind)
     if len(others) > LINES:
-        facts["further"] = f"{len(others) - LINES} more, see the table of predictions"
+        facts["further"] = f"{len(others) - LINES} more"
     return facts
 
 
@@ -189,19 +189,23 @@ def _track(points: Sequence[tuple[float, float]]) -> Track:
     return Track(values[:, 0], values[:, 1])
 
 
-def _faces(faces: Sequence[SuspiciousFace], heat: HeatMaps | None) -> str:
+def _faces(result: FilePrediction, heat: HeatMaps | None) -> str:
     """The most suspicious faces, each beside its heat map where there is one."""
+    faces = result.suspicious
     if not faces:
         return ""
     maps = [None] * len(faces) if heat is None else list(heat(faces))
-    figures = [_face(face, heat_map) for face, heat_map in zip(faces, maps, strict=True)]
+    figures = [
+        _face(face, heat_map, result.kind) for face, heat_map in zip(faces, maps, strict=True)
+    ]
     grid = f'<div class="faces">{"".join(figures)}</div>'
     return grid if heat is None else grid + html.paragraph(ABOUT_MAPS, "quiet")
 
 
-def _face(face: SuspiciousFace, heat_map: Float[ndarray, "rows columns"] | None) -> str:
+def _face(face: SuspiciousFace, heat_map: Float[ndarray, "rows columns"] | None, kind: str) -> str:
     frame = face.frame
-    caption = f"{format_time(frame.seconds)}, frame {frame.position}: {frame.score:.3f}"
+    place = f"{format_time(frame.seconds)}, frame {frame.position}: " if kind == "video" else ""
+    caption = f"{place}{frame.score:.3f}"
     pictures = {"face": face.crop}
     if heat_map is not None:
         drawn = overlay_heatmap(face.crop, heat_map)

@@ -5,7 +5,7 @@ that the page of thousands of files can be opened. Needs no torch.
 """
 
 import heapq
-import os
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -118,9 +118,15 @@ def common_folder(paths: Sequence[str]) -> str:
 
     The names of the files are then relative to it.
     """
-    shared = os.path.commonprefix([Path(path).parent.parts for path in paths])
+    parents = [Path(path).parent.parts for path in paths]
+    shared = [
+        parts[0]
+        for parts in itertools.takewhile(
+            lambda parts: len(set(parts)) == 1, zip(*parents, strict=False)
+        )
+    ]
     folder = f"{Path(*shared)}/"
-    useful = len(paths) > 1 and shared not in ((), ("/",))
+    useful = len(paths) > 1 and shared not in ([], ["/"])
     return folder if useful and all(path.startswith(folder) for path in paths) else ""
 
 
@@ -141,14 +147,11 @@ def _files_table(
         name = escape(_name(result, folder))
         if number <= pictured:
             name = f'<a href="#file-{number}">{name}</a>'
-        outcome = result.status + (f": {shown_name(result.message)}" if result.message else "")
-        rows.append(
-            [
-                name,
-                *_verdict_cells(result, verdict),
-                f'<td class="text wrap">{escape(outcome)}</td>',
-            ]
-        )
+        outcome = f'<td class="text">{result.status}</td>'
+        if result.message:
+            message = escape(shown_name(f"{result.status}: {result.message}"))
+            outcome = f'<td class="text wrap">{message}</td>'
+        rows.append([name, *_verdict_cells(result, verdict), outcome])
     caption = "The highest score first" + (f"; files below {shown_name(folder)}" if folder else "")
     table = html.sortable_table(escape(caption), header, rows, {0, 1, 4, 5, 6})
     return html.paragraph(NO_PROOF) + table
@@ -177,36 +180,42 @@ def _meaning(facts: DetectorFacts, used: Sequence[tuple[str, str]]) -> str:
     Args:
         used: level and threshold of the verdicts on this page.
     """
-    body = html.paragraph(NO_PROOF)
-    if not facts.meanings:
-        return body + html.paragraph(
-            f"{facts.name} has no predictions of validation data: there is no threshold that such "
-            "data chose, no calibrated probability and no percentile."
+    name = shown_name(facts.name)
+    if facts.meanings:
+        body = _validation(facts, used)
+    else:
+        body = html.paragraph(
+            f"{name} has no predictions of validation data: there is no threshold that such data "
+            "chose, no calibrated probability and no percentile."
         )
+    if not facts.crops_known:
+        body += html.paragraph(
+            f"The training data of {name} do not say how their faces were cropped. Here they were "
+            f"cropped to {facts.crops.size} pixels with a margin of {facts.crops.margin:g}; if the "
+            "training data were cropped otherwise, the scores mean little.",
+            "warning",
+        )
+    return body
+
+
+def _validation(facts: DetectorFacts, used: Sequence[tuple[str, str]]) -> str:
+    """The validation data, and what follows from them."""
     data = "; ".join(
         f"{shown_name(name)}: {real} real and {fake} fake videos"
         for name, (real, fake) in facts.validation.items()
     )
-    body += html.definition_list(
+    body = html.definition_list(
         {"validation data": data, "weights chosen by": f"select={facts.selection}"}
     )
     for level, at in used:
         if (meaning := facts.meanings.get(level)) is not None:
             title = "Videos" if level == "video" else "Images"
             body += f"<h3>{title}</h3>" + html.definition_list(_level_facts(meaning, level, at))
-    body += html.paragraph(
+    return body + html.paragraph(
         "Thresholds, calibration and percentiles follow from the validation data alone. On files "
         "from elsewhere, errors can be many times as frequent: fmsd evaluate counts them on test "
-        "datasets.",
+        "datasets."
     )
-    if not facts.crops_known:
-        body += html.paragraph(
-            "The training data of the run do not say how their faces were cropped. Here they were "
-            f"cropped to {facts.crops.size} pixels with a margin of {facts.crops.margin:g}; if the "
-            "training data were cropped otherwise, the scores mean little.",
-            "warning",
-        )
-    return body
 
 
 def _level_facts(meaning: ScoreMeaning, level: str, at: str) -> dict[str, str]:
