@@ -62,9 +62,12 @@ def calibration_sentences(facts: DetectorFacts, levels: Iterable[Level]) -> list
     }
     if not kinds:
         return []
+    how = f"calibrated on these data ({', '.join(sorted(kinds - {'none'}))})"
+    if kinds == {"none"}:
+        how = "itself, as no calibration did better on these data"
     return [
-        f"P(fake) is the score calibrated on these data ({', '.join(sorted(kinds))}), for a file "
-        "that is as likely real as fake before it is looked at."
+        f"P(fake) is the score {how}, for a file that is as likely real as fake before it is "
+        "looked at."
     ]
 
 
