@@ -103,7 +103,7 @@ class ScoreMeaning:
     before: Mapping[str, float]
     after: Mapping[str, float]
     points: Mapping[float, OperatingPoint]
-    quantiles: tuple[Values, Values]
+    quantiles: tuple[Float64[ndarray, " reals"], Float64[ndarray, " fakes"]]
     videos: tuple[int, int]
 
     def percentile(self, score: float, label: int) -> float:

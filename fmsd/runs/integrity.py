@@ -29,6 +29,7 @@ TOP = (
     "validation.parquet",
     "training.parquet",
     "results.csv",
+    "verdicts.csv",
     "corruptions.csv",
     "domains.csv",
 )
