@@ -6,7 +6,7 @@ from html import escape
 
 import polars as pl
 
-from fmsd.metrics.score_meaning import ScoreMeaning
+from fmsd.metrics.score_meaning import KINDS, ScoreMeaning
 from fmsd.metrics.verdicts import threshold_name
 from fmsd.report import html
 from fmsd.report.html import Section
@@ -17,7 +17,7 @@ from fmsd.report.validation import run_name
 
 LEVELS = ("video", "frame")
 
-ERRORS = {"log_loss": "log-loss", "brier": "Brier score", "ece": "ECE"}
+ERRORS = {"log_loss": "log-loss", "brier": "Brier", "ece": "ECE"}
 """Measures of calibration, and their names."""
 
 FIRST = "fpr5"
@@ -40,16 +40,11 @@ def meaning_section(overview: Overview) -> Section | None:
         "videos are somewhat higher; on other datasets they can be far higher, see the verdicts.",
         "quiet",
     )
-    fitted = {
-        (level,): _calibration_table({name: meanings[level] for name, meanings in known.items()})
-        for level in LEVELS
-    }
-    chosen = {
-        (level,): _threshold_table({name: meanings[level] for name, meanings in known.items()})
-        for level in LEVELS
-    }
-    body += html.panes_by_choice(fitted, ("calibration per",))
-    body += html.panes_by_choice(chosen, ("thresholds per",))
+    panes = {}
+    for level in LEVELS:
+        meanings = {name: meanings[level] for name, meanings in known.items()}
+        panes[(level,)] = _calibration_table(meanings) + _threshold_table(meanings)
+    body += html.panes_by_choice(panes, ("scores per",))
     if missing := [name for name, meanings in overview.meanings.items() if not meanings]:
         body += html.paragraph(
             f"Without predictions of a validation split: {'; '.join(missing)}.", "quiet"
@@ -66,14 +61,14 @@ def _calibration_table(meanings: Mapping[str, ScoreMeaning]) -> str:
     ]
     rows = []
     for name, meaning in meanings.items():
-        kind = meaning.calibration.kind if meaning.calibration else "too few videos"
+        kind = KINDS[meaning.calibration.kind] if meaning.calibration else "too few videos"
         errors = [
             f"{part[key]:.3f}" if key in part else None
             for key in ERRORS
             for part in (meaning.before, meaning.after)
         ]
         rows.append([name, kind, *errors, "{} real, {} fake".format(*meaning.videos)])
-    caption = "Calibration on validation data (cross-validated); lower is better"
+    caption = "Errors on validation data before and after calibration, by cross-validation"
     return html.text_table(caption, [*header, "videos"], rows, {0, 1, len(header)})
 
 
@@ -92,7 +87,7 @@ def _threshold_table(meanings: Mapping[str, ScoreMeaning]) -> str:
         rows.append([escape(name), *cells])
     header = [
         "",
-        *(f"{threshold_name(rate)}<small>FPR at most {rate:.0%}</small>" for rate in rates),
+        *(f"{threshold_name(rate)}<small>FPR at most {100 * rate:g} %</small>" for rate in rates),
     ]
     caption = (
         "Thresholds <small>Below each its false and true positive rate on the validation data in "
