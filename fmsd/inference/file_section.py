@@ -172,7 +172,11 @@ def _timeline(number: int, result: FilePrediction, verdict: Verdict) -> str:
         [_track(points) for points in tracks.values()], verdict.threshold, _track(marks)
     )
     caption = "The score of each frame"
-    caption += ", and the threshold as a dashed line" if verdict.threshold is not None else ""
+    caption += (
+        ", and the threshold of the whole video as a dashed line"
+        if verdict.threshold is not None
+        else ""
+    )
     caption += "; circles: the faces below." if marks else "."
     if len(result.persons) > len(shown):
         caption += f" {len(result.persons) - len(shown)} further persons are not drawn."
