@@ -37,13 +37,11 @@ def threshold_sentence(facts: DetectorFacts, level: Level, at: str) -> str:
     """Where the threshold of a level comes from, in one sentence."""
     meaning = facts.meanings[level]
     point, (real, fake) = meaning.points[RATES[at]], meaning.videos
-    noun = LEVEL_NOUNS[level]
-    rate, low, high = point.false_positive_rate
-    wrong = f"{point.false_positives} of {point.reals} real {noun}"
-    if level == "video":
-        wrong += f" ({percent(rate)}; 95 % interval {percent(low)} to {percent(high)})"
-    else:
-        wrong += f" ({percent(rate)}; frames of one video are alike, so there is no interval)"
+    rate, low, high = meaning.error_rates(RATES[at])[0]
+    wrong = (
+        f"{point.false_positives} of {point.reals} real {LEVEL_NOUNS[level]} ({percent(rate)}; "
+        f"95 % interval over videos {percent(low)} to {percent(high)})"
+    )
     data = ", ".join(facts.validation) or "unknown data"
     return (
         f"{'Videos' if level == 'video' else 'Images'} with a score of at least "
