@@ -13,7 +13,7 @@ from fmsd.data.extraction.tracking import track_faces
 from fmsd.data.synthetic.faces import render
 from fmsd.data.synthetic.recording import CONDITIONS, draw_identity
 from fmsd.errors import InputError
-from tests.films import STILL, shot
+from tests.films import STILL, portrait, shot
 
 
 def at(x: float, y: float, side: float = 40.0) -> Face:
@@ -76,6 +76,16 @@ def test_a_face_that_is_tiny_in_a_large_image_is_found_at_full_size(find: YuNet)
     (face,) = find(image)
     assert abs(face.centre[0] - 1530) < 15
     assert abs(face.centre[1] - 730) < 15
+
+
+def test_a_face_that_is_larger_than_the_image_is_found(find: YuNet) -> None:
+    missed = 0
+    for seed in range(1, 9):
+        image = np.ascontiguousarray(portrait(seed, 1600)[320:-320, 320:-320])
+        missed += not find._detect(image, find.side)
+        (face, *_) = find(image)
+        assert face.side > 480
+    assert missed  # by the first search
 
 
 def test_images_of_any_size_are_searched(find: YuNet) -> None:

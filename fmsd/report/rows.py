@@ -16,6 +16,7 @@ from fmsd.report.labels import row_labels
 from fmsd.report.stamped import remarks, stamped_facts, warn_of_other_protocol
 from fmsd.report.trainings import (
     has_results,
+    training_of,
     training_places,
     warn_of_unfinished,
     without_interrupted,
@@ -58,6 +59,17 @@ class Row:
     def record(self) -> Mapping[str, Any]:
         """Content of the `run.json` of the training."""
         return self.records[0]
+
+    @property
+    def training(self) -> Run:
+        """The training; it may be gone where only evaluations are reported."""
+        run = self.runs[0]
+        return run if "run" not in self.record else Run(training_of(run, self.record))
+
+    @property
+    def video_score(self) -> str:
+        """How the scores of frames are aggregated in the first test."""
+        return self.scoring_rules(next(iter(self.prediction_files)))["video_score"]
 
     def facts(self) -> dict[str, Mapping[str, Any]]:
         """The facts of the protocol behind each stamp, with the `pixels` of the results in use."""

@@ -27,8 +27,10 @@ TOP = (
     "spectra.json",
     "merge.json",
     "validation.parquet",
+    "validation_features.safetensors",
     "training.parquet",
     "results.csv",
+    "verdicts.csv",
     "corruptions.csv",
     "domains.csv",
 )

@@ -1,0 +1,183 @@
+"""Loads a detector for predictions from wherever it is: the folder of a run, or a file."""
+
+import contextlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fmsd.cli.build import build
+from fmsd.cli.data_config import absolute_path
+from fmsd.cli.loaded_runs import base_override, check_run_record, video_score
+from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
+from fmsd.data.extraction.faces import FaceDetector, YuNet
+from fmsd.errors import InputError, reason
+from fmsd.inference.facts import read_facts
+from fmsd.inference.loading import LoadedDetector
+from fmsd.runs.folder import Run
+
+HUB = "hf://"
+"""The beginning of the address of a detector on the hub."""
+
+ONNX, FOLDED = ".onnx", ".safetensors"
+"""Suffixes of exported detectors and of folded weights."""
+
+
+def load_detector(
+    source: str,
+    device: str | None = None,
+    base: str | None = None,
+    trust: object = (),
+    face_detector: Callable[[], FaceDetector] = YuNet,
+) -> LoadedDetector:
+    """The detector of a run, ready to score files and images.
+
+    Args:
+        source: the folder of a run, or a file of `fmsd fold`.
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; None for the one that the run's trainer chooses.
+        base: where the backbone's pretrained weights are, if they have moved since the run.
+        trust: what the run's configuration may name beside the declared targets, see
+            `fmsd.cli.trust`.
+        face_detector: builds the detector of faces.
+
+    Raises:
+        InputError: there is no detector, or it cannot be used.
+    """
+    if source.startswith(HUB):
+        raise InputError(
+            f"{source} cannot be loaded from the hub", "download it and give its folder"
+        )
+    path = Path(absolute_path(source))
+    if path.suffix == ONNX:
+        raise InputError(f"{source} is no run", "give the folder of a run")
+    if path.suffix == FOLDED and not path.is_dir():
+        return load_folded(path, device, trust, face_detector)
+    return load_run(Run(path), device, base, trust, face_detector)
+
+
+def load_run(
+    run: Run,
+    device: str | None,
+    base: str | None,
+    trust: object,
+    face_detector: Callable[[], FaceDetector],
+) -> LoadedDetector:
+    """The detector of a run; see `load_detector`.
+
+    Raises:
+        InputError: the run is not finished, a file of it is not what its record says, or its base
+            weights are missing.
+    """
+    from fmsd.engine.detectors import build_detector, load_folded_detector
+    from fmsd.engine.trainer import single_process_trainer
+    from fmsd.inference.run_facts import feature_bank, run_facts
+    from fmsd.inference.torch_scorer import TorchScorer
+
+    trainer = {} if device is None else device_settings(device)
+    check_run_record(run)
+    config: Any = load_run_config(run.config, trust, built=("backbone", "trainer"))
+    config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
+    size = OmegaConf.select(config, "data.size") or config.backbone.size
+    facts = run_facts(run, int(size), video_score(config))
+    with quiet_lightning():
+        single = single_process_trainer(build(config.trainer), run.folder)
+    place = single.strategy.root_device
+    make = partial(build_detector, build(config.backbone), place, single.precision)
+    detector = load_folded_detector(run, make).to(place).eval()
+    bank = feature_bank(run)
+    scorer = TorchScorer(detector, facts.size, bank, single.precision_plugin.forward_context)
+    return LoadedDetector(
+        facts,
+        scorer,
+        face_detector,
+        None if bank is None else bank.limit,
+        scorer.heat,
+    )
+
+
+def load_folded(
+    path: Path,
+    device: str | None,
+    trust: object,
+    face_detector: Callable[[], FaceDetector],
+) -> LoadedDetector:
+    """The detector in a file of `fmsd fold`; see `load_detector`.
+
+    The file has no features of validation data: what is unusual is not known.
+
+    Raises:
+        InputError: the file is missing or damaged, or has no facts beside its weights.
+    """
+    import torch
+
+    from fmsd.inference.torch_scorer import TorchScorer
+
+    remedy = "fold its run again with this version of fmsd"
+    written = read_metadata(path, remedy)
+    config = {"backbone": written["backbone"]}
+    check_loaded(config, path, trusted_prefixes(trust), built=("backbone",))
+    facts = read_facts(written["facts"], path, remedy)
+    backbone = OmegaConf.create({"backbone": written["backbone"] | {"weights": str(path)}}).backbone
+    if device is None:
+        best = torch.accelerator.current_accelerator(check_available=True)
+        place = torch.device("cpu") if best is None else best
+    else:
+        device_settings(device)
+        place = torch.device(device)
+    scorer = TorchScorer(build(backbone)().to(place).eval(), facts.size)
+    return LoadedDetector(facts, scorer, face_detector, heat=scorer.heat)
+
+
+def read_metadata(path: Path, remedy: str) -> dict[str, Any]:
+    """The settings of the backbone, and the facts, in the metadata of a folded file.
+
+    Raises:
+        InputError: the file is missing or damaged, or was written without them.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"There is no file {path}", "correct the path")
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+        found = {key: json.loads(metadata[key]) for key in ("backbone", "facts")}
+    except KeyError as error:
+        raise InputError(
+            f"{path} holds weights alone: neither the settings of their network nor thresholds",
+            f"give the folder of their run, or {remedy}",
+        ) from error
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({reason(error)})", remedy) from error
+    if not all(isinstance(value, dict) for value in found.values()):
+        raise InputError(f"{path} is damaged: its metadata are no settings", remedy)
+    return found
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keeps Lightning from logging which devices there are and what else could be installed."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def device_settings(device: str) -> dict[str, object]:
+    """The settings of a trainer that computes on a device.
+
+    Raises:
+        InputError: there is no device of that name.
+    """
+    match = re.fullmatch(r"(cpu|cuda|mps)(?::(\d+))?", str(device))
+    if match is None or (match[1] != "cuda" and match[2]):
+        raise InputError(f"device={device} is no device", "give cpu, cuda, cuda:1 or mps")
+    return {"accelerator": match[1], "devices": [int(match[2])] if match[2] else 1}

@@ -1,0 +1,223 @@
+"""What a score means, as far as it is known without fitting anything: no torch is needed here.
+
+A run's validation data gives a calibration, thresholds, and the scores of both classes, see
+`fmsd.metrics.decision`. They travel with an exported model as JSON.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from fmsd.json_records import Count, Number
+
+Values = Float64[ndarray, " items"]
+
+Rate = Annotated[str, Field(pattern=r"^0\.\d+$")]
+"""A false positive rate, as a key of a JSON object."""
+
+KINDS = {
+    "none": "none",
+    "temperature": "temperature scaling",
+    "platt": "Platt scaling",
+    "isotonic": "isotonic regression",
+}
+"""Kinds of calibration, the simplest first, and their names."""
+
+RateInterval = tuple[float, float, float]
+"""A rate, and the ends of its 95 % interval."""
+
+PAIR = Field(min_length=2, max_length=2)
+"""A list with a value for real items and one for fake ones."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A monotone map from a score to the probability of fake, if both classes are equally likely.
+
+    Args:
+        kind: `none`, `temperature`, `platt` or `isotonic`.
+        slope, offset: of all kinds but `isotonic`: the logit is multiplied by `slope`, then
+            `offset` is added.
+        places, heights: of `isotonic`: logits in rising order, and the logits that they are mapped
+            to; between them the map is linear, and beyond them constant.
+    """
+
+    kind: str
+    slope: float = 1.0
+    offset: float = 0.0
+    places: Sequence[float] = ()
+    heights: Sequence[float] = ()
+
+    def __call__(self, score: Values) -> Values:
+        """The calibrated probabilities of scores in [0, 1]."""
+        logit = to_logit(score)
+        if self.kind == "isotonic":
+            return to_probability(np.interp(logit, self.places, self.heights))
+        return to_probability(self.slope * logit + self.offset)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold and its errors on the data that it was chosen on.
+
+    Args:
+        threshold: scores from it on are called fake.
+        false_positives: number of real items at or above the threshold.
+        reals: number of real items.
+        true_positives: number of fake items at or above the threshold.
+        fakes: number of fake items.
+    """
+
+    threshold: float
+    false_positives: int
+    reals: int
+    true_positives: int
+    fakes: int
+
+    @property
+    def false_positive_rate(self) -> tuple[float, float, float]:
+        """The rate, and the ends of its 95 % interval."""
+        return self.false_positives / self.reals, *wilson(self.false_positives, self.reals)
+
+    @property
+    def true_positive_rate(self) -> tuple[float, float, float]:
+        """The rate, and the ends of its 95 % interval."""
+        return self.true_positives / self.fakes, *wilson(self.true_positives, self.fakes)
+
+
+@dataclass(frozen=True)
+class ScoreMeaning:
+    """What the scores of one level mean, by the validation data of a run.
+
+    Args:
+        calibration: None where a class has too few videos to fit one.
+        losses: by kind of map, its log-loss in cross-validation, in nats.
+        before, after: `log_loss`, `brier` and `ece` of the scores and of the calibrated
+            probabilities, of items that the map was not fitted to.
+        points: thresholds by false positive rate.
+        quantiles: of the scores of each class, real and fake, in rising order.
+        videos: number of real and of fake videos.
+    """
+
+    calibration: Calibration | None
+    losses: Mapping[str, float]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    points: Mapping[float, OperatingPoint]
+    quantiles: tuple[Float64[ndarray, " reals"], Float64[ndarray, " fakes"]]
+    videos: tuple[int, int]
+
+    def percentile(self, score: float, label: int) -> float:
+        """The share of a class's validation scores that lie at or below a score, in per cent.
+
+        Args:
+            label: 0 for real items, 1 for fake ones.
+        """
+        values = self.quantiles[label]
+        return 100 * float(np.searchsorted(values, score, side="right")) / len(values)
+
+    def error_rates(self, rate: float) -> tuple[RateInterval, RateInterval]:
+        """False and true positive rate, on the validation data, of the threshold for a rate.
+
+        The intervals count videos at frame level, too: frames of a video are alike, and an interval
+        over them would be too narrow.
+        """
+        point = self.points[rate]
+        false, true = (
+            point.false_positives / point.reals,
+            point.true_positives / point.fakes,
+        )
+        reals, fakes = self.videos
+        return (false, *wilson(false * reals, reals)), (true, *wilson(true * fakes, fakes))
+
+    def to_json(self) -> dict[str, Any]:
+        """The meaning as a JSON object, see `ScoreMeaningRecord`."""
+        return asdict(self) | {
+            "points": {str(rate): asdict(point) for rate, point in self.points.items()},
+            "quantiles": [values.tolist() for values in self.quantiles],
+            "videos": list(self.videos),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ScoreMeaning":
+        """The meaning in a JSON object that is a `ScoreMeaningRecord`."""
+        values = {key: content[key] for key in ScoreMeaningRecord.__annotations__}
+        real, fake = (np.asarray(scores, np.float64) for scores in values["quantiles"])
+        fitted = values["calibration"]
+        return cls(
+            **values
+            | {
+                "calibration": None if fitted is None else Calibration(**fitted),
+                "points": {
+                    float(rate): OperatingPoint(**point) for rate, point in values["points"].items()
+                },
+                "quantiles": (real, fake),
+                "videos": tuple(values["videos"]),
+            }
+        )
+
+
+class CalibrationRecord(TypedDict):
+    """`Calibration` as JSON."""
+
+    kind: Literal["none", "temperature", "platt", "isotonic"]
+    slope: Number
+    offset: Number
+    places: list[Number]
+    heights: list[Number]
+
+
+class PointRecord(TypedDict):
+    """`OperatingPoint` as JSON."""
+
+    threshold: Number
+    false_positives: Count
+    reals: Count
+    true_positives: Count
+    fakes: Count
+
+
+class ScoreMeaningRecord(TypedDict):
+    """`ScoreMeaning` as JSON."""
+
+    calibration: CalibrationRecord | None
+    losses: dict[str, Number]
+    before: dict[str, Number]
+    after: dict[str, Number]
+    points: dict[Rate, PointRecord]
+    quantiles: Annotated[list[Annotated[list[Number], Field(min_length=1)]], PAIR]
+    videos: Annotated[list[Count], PAIR]
+
+
+def to_logit(score: Values) -> Values:
+    """The logit of a probability, in float64; finite for 0 and 1."""
+    bounded = np.clip(score, 1e-12, 1 - 1e-12)
+    return np.log(bounded) - np.log1p(-bounded)
+
+
+def to_probability(logit: Values) -> Values:
+    """The logistic function, without overflow."""
+    return 0.5 * (1 + np.tanh(logit / 2))
+
+
+def wilson(count: float, total: int, deviations: float = 1.959964) -> tuple[float, float]:
+    """The score interval of a share; 95 % by default.
+
+    E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927. It
+    holds for independent items: for videos, not for the frames of one video.
+
+    Args:
+        count: a fraction of an item is possible, where a share of videos is known by their frames.
+    """
+    share, square = count / total, deviations**2
+    centre = (share + square / (2 * total)) / (1 + square / total)
+    spread = share * (1 - share) / total + square / (4 * total**2)
+    half = deviations * math.sqrt(spread) / (1 + square / total)
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,163 @@
+"""Prediction: verdicts on images and videos of one's own."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from fmsd.atomic import atomic
+from fmsd.console import print_place, print_table, progress
+from fmsd.errors import InputError
+from fmsd.inference.file_section import shown_name, who_decides
+from fmsd.inference.loading import LoadedDetector
+from fmsd.inference.media import Sampling, expected_frames
+from fmsd.inference.outcome import FilePrediction
+from fmsd.inference.prediction_files import PAGE, check_out, file_record, write_predictions
+from fmsd.inference.prediction_page import NO_PROOF, keep_most_suspicious, render_page
+from fmsd.inference.sentences import (
+    UNUSUAL,
+    calibration_sentences,
+    levels_of,
+    percent,
+    threshold_sentences,
+)
+from fmsd.inference.verdict import DEFAULT_AT, Verdict
+
+log = logging.getLogger(__name__)
+
+MAX_SHOWN = 200
+"""Largest number of files in the table on the terminal."""
+
+HEADER = (
+    "file", "verdict", "P(fake)", "score", "decided by", "reals below", "fakes below", "unusual",
+)  # fmt: skip
+"""The columns of the table."""
+
+
+def predict(
+    detector: LoadedDetector,
+    files: Sequence[Path],
+    sampling: Sampling | None = None,
+    at: str = DEFAULT_AT,
+    out: Path | None = None,
+) -> int:
+    """Scores files, prints what each is called, and writes tables and a page.
+
+    Args:
+        sampling: which frames of a video are scored; None for the default.
+        at: the threshold, see `fmsd.inference.verdict.judge`.
+        out: folder of the files; None to only print.
+
+    Returns:
+        The number of files that could not be read.
+
+    Raises:
+        InputError: the face detector cannot be built, or files of others lie in `out`.
+    """
+    if out is not None:
+        check_out(out)
+    predictions = keep_most_suspicious(predict_files(detector, files, sampling or Sampling()))
+    verdicts = [detector.verdict(prediction, at) for prediction in predictions]
+    print_verdicts(detector, predictions, verdicts, at)
+    if out is not None:
+        write_predictions(out, predictions, verdicts, detector.facts, at)
+        try:
+            page = render_page(predictions, verdicts, detector.facts, detector.heat)
+        except InputError as error:  # of a backbone without a map of its image
+            log.warning("The page shows no heat maps: %s", error)
+            page = render_page(predictions, verdicts, detector.facts, None)
+        with atomic(out / PAGE) as partial:
+            partial.write_text(page, encoding="utf-8")
+        print_place(f"The predictions lie in {out}; open {out / PAGE}", out)
+    return sum(prediction.status == "unreadable" for prediction in predictions)
+
+
+def predict_files(
+    detector: LoadedDetector, files: Sequence[Path], sampling: Sampling
+) -> Iterator[FilePrediction]:
+    """Yields the prediction of each file, under a progress bar of frames."""
+    predictor = detector.predictor(sampling)
+    expected = [expected_frames(file, sampling) for file in files]
+    with progress("Predicting", sum(expected), "frames") as advance:
+        for number, (file, most) in enumerate(zip(files, expected, strict=True), 1):
+            note = f"{shown_name(file.name)[:40]}, {number} of {len(files)}"
+            step, rest = bounded(advance, most, note)
+            yield predictor.predict(file, on_frame=step)
+            rest()
+
+
+def bounded(
+    advance: Callable[..., None], most: int, note: str
+) -> tuple[Callable[[float], None], Callable[[], None]]:
+    """Two functions that advance a bar by `most` frames in all: one for a frame, one for the rest.
+
+    A video may have fewer frames than expected, and is decoded again where it is damaged.
+    """
+    left = most
+
+    def step(_: float) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            advance(1, note=note)
+
+    def rest() -> None:
+        advance(left, note=note)
+
+    return step, rest
+
+
+def print_verdicts(
+    detector: LoadedDetector,
+    predictions: Sequence[FilePrediction],
+    verdicts: Sequence[Verdict | None],
+    at: str,
+) -> None:
+    """Prints a row for each file, why files could not be read, and what the threshold is."""
+    facts, pairs = detector.facts, list(zip(predictions, verdicts, strict=True))
+    levels = levels_of(predictions)
+    sentences = [*threshold_sentences(facts, levels, at), *calibration_sentences(facts, levels)]
+    if any(verdict is not None and verdict.unusual for verdict in verdicts):
+        sentences.append(UNUSUAL)
+    sentences.append(NO_PROOF)
+    if len(pairs) > MAX_SHOWN:
+        sentences.insert(0, f"{MAX_SHOWN} of {len(pairs)} files are shown; out=FOLDER has all.")
+    print_table(
+        f"{count_files(len(pairs))}, scored by {shown_name(facts.name)}",
+        HEADER,
+        [row(prediction, verdict) for prediction, verdict in pairs[:MAX_SHOWN]],
+        "\n".join(sentences),
+        text_columns=("verdict", "decided by"),
+        name="predictions",
+        records=[file_record(prediction, verdict) for prediction, verdict in pairs],
+    )
+    failed = [prediction for prediction in predictions if prediction.status == "unreadable"]
+    print_table(
+        f"{count_files(len(failed))} could not be read",
+        ["file", "why"],
+        [[shown_name(each.path), shown_name(each.message)] for each in failed[:MAX_SHOWN]],
+        text_columns=("why",),
+        name="failures",
+        records=[{"path": each.path, "why": each.message} for each in failed],
+    )
+
+
+def count_files(count: int) -> str:
+    """A number of files, as words."""
+    return "1 file" if count == 1 else f"{count} files"
+
+
+def row(prediction: FilePrediction, verdict: Verdict | None) -> list[str]:
+    """The cells of a file's row."""
+    if verdict is None:
+        return [shown_name(prediction.path), prediction.status, *[""] * (len(HEADER) - 2)]
+    ranks = (verdict.percentile_real, verdict.percentile_fake)
+    unusual = {True: "yes", False: "no", None: "?"}[verdict.unusual]
+    return [
+        shown_name(prediction.path),
+        verdict.called or "no threshold",
+        "" if verdict.probability is None else percent(verdict.probability),
+        f"{verdict.score:.4f}",
+        who_decides(prediction),
+        *("" if rank is None else percent(rank / 100) for rank in ranks),
+        unusual,
+    ]
