@@ -357,7 +357,7 @@ def test_a_run_predicts_files_of_any_name(
     assert "A score is no proof" in " ".join(document["notes"])
     Path("broken.mp4").touch()
     assert main(["predict", f"run={run}", "device=cpu", "broken.mp4", "films"]) == 1
-    assert "1 files could not be read" in capsys.readouterr().out
+    assert "1 file could not be read" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Loads a detector for predictions from wherever it is: the folder of a run, or a file."""
 
+import contextlib
 import json
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,8 @@ def load_run(
     config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
     size = OmegaConf.select(config, "data.size") or config.backbone.size
     facts = run_facts(run, int(size), video_score(config))
-    single = single_process_trainer(build(config.trainer), run.folder)
+    with quiet_lightning():
+        single = single_process_trainer(build(config.trainer), run.folder)
     place = single.strategy.root_device
     make = partial(build_detector, build(config.backbone), place, single.precision)
     detector = load_folded_detector(run, make).to(place).eval()
@@ -154,6 +157,18 @@ def read_metadata(path: Path, remedy: str) -> dict[str, Any]:
     if not all(isinstance(value, dict) for value in found.values()):
         raise InputError(f"{path} is damaged: its metadata are no settings", remedy)
     return found
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keeps Lightning from logging which devices there are and what else could be installed."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def device_settings(device: str) -> dict[str, object]:
