@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fmsd.inference.familiarity import BANK, LIMIT, fit_bank, unit
+from fmsd.inference.familiarity import LIMIT, fit_bank
+from fmsd.runs.validation_features import unit
 
 
 def clusters(videos: int, frames: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -48,9 +49,3 @@ def test_few_videos_are_enough_and_one_is_not(videos: int, frames: int) -> None:
     assert bank is not None
     assert 0 < bank.limit < 2
     assert fit_bank(*clusters(1, 5)) is None
-
-
-def test_the_bank_is_bounded() -> None:
-    bank = fit_bank(*clusters(300, 5))
-    assert bank is not None
-    assert len(bank.vectors) == BANK

@@ -12,14 +12,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from fmsd.runs.validation_features import unit
+
 NEIGHBOURS = 10
 """The k of the k-th nearest neighbour."""
 
 LIMIT = 0.99
 """The share of validation frames whose distance is not called unusual."""
-
-BANK = 1024
-"""Largest number of validation frames whose features are kept."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +41,16 @@ class FeatureBank:
 
 
 def fit_bank(
-    features: Float[ndarray, "frames channels"], video: Int[ndarray, " frames"], seed: int = 0
+    features: Float[ndarray, "frames channels"], video: Int[ndarray, " frames"]
 ) -> FeatureBank | None:
     """The bank of some frames; None where there are fewer than two videos.
 
     Args:
         video: number of each frame's video.
-        seed: of the choice of frames where there are more than `BANK`.
     """
     if len(np.unique(video)) < 2:
         return None
     vectors = unit(features)
-    if len(vectors) > BANK:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(vectors), BANK, replace=False))
-        vectors, video = vectors[chosen], video[chosen]
     likeness = vectors @ vectors.T
     likeness[video[:, None] == video[None, :]] = -np.inf  # a frame's own video says nothing
     others = int(np.isfinite(likeness).sum(1).min())
@@ -70,9 +65,3 @@ def nearest_distances(
     """The distance to the k-th nearest of some unit vectors, by their inner products."""
     kth = -np.partition(-likeness, neighbours - 1, axis=1)[:, neighbours - 1]
     return np.sqrt(np.clip(2 - 2 * kth, 0, None))
-
-
-def unit(features: Float[ndarray, "frames channels"]) -> Float[ndarray, "frames channels"]:
-    """The features as unit vectors in float32; zero vectors stay zero."""
-    values = features.astype(np.float32)
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)

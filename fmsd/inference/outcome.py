@@ -1,7 +1,7 @@
 """What a prediction found in a file: frames, persons, and the score of the file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -62,7 +62,7 @@ class SuspiciousFace:
     """
 
     frame: FrameScore
-    crop: UInt8[ndarray, "size size 3"]
+    crop: UInt8[ndarray, "size size 3"] = field(compare=False)
 
 
 @dataclass(frozen=True)

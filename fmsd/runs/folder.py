@@ -7,6 +7,8 @@
 | | `files`: digests of the other files, see `fmsd.runs.integrity` |
 | `results.csv`, `.md` | the result table, tidy and for reading |
 | `validation.parquet` | predictions of the chosen weights on the validation split |
+| `validation_features.safetensors` | features of some frames of that split, to tell what is |
+| | unusual, see `fmsd.runs.validation_features` |
 | `training.parquet` | path, size and digest of every training and validation frame |
 | `spectra.json` | singular values of some trained matrices, before and after |
 | `corruptions.csv` | results per corruption and severity; `robustness.png` shows them |
@@ -41,6 +43,7 @@ from fmsd.metrics.layout import escape_markdown, format_video_counts, markdown_t
 from fmsd.names import check_name
 from fmsd.runs.integrity import check_digests, digest_files
 from fmsd.runs.record import CompleteRecord, RunRecord
+from fmsd.runs.validation_features import FEATURES
 from fmsd.tables import read_csv
 
 CHECKPOINTS = "checkpoints"
@@ -66,6 +69,7 @@ PARTS = (
     "robustness.png",
     "predictions",
     VALIDATION,
+    FEATURES,
     TRAINING,
     SPECTRA,
     EXPLANATIONS,

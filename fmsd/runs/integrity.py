@@ -27,6 +27,7 @@ TOP = (
     "spectra.json",
     "merge.json",
     "validation.parquet",
+    "validation_features.safetensors",
     "training.parquet",
     "results.csv",
     "corruptions.csv",

@@ -1,0 +1,111 @@
+"""Loads a detector for predictions from wherever it is: the folder of a run, or a file."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fmsd.cli.build import build
+from fmsd.cli.data_config import absolute_path
+from fmsd.cli.loaded_runs import base_override, check_run_record
+from fmsd.cli.trust import load_run_config
+from fmsd.data.extraction.faces import FaceDetector, YuNet
+from fmsd.errors import InputError
+from fmsd.inference.loading import LoadedDetector
+from fmsd.runs.folder import Run
+
+HUB = "hf://"
+"""The beginning of the address of a detector on the hub."""
+
+ONNX, FOLDED = ".onnx", ".safetensors"
+"""Suffixes of exported detectors and of folded weights."""
+
+
+def load_detector(
+    source: str,
+    device: str | None = None,
+    base: str | None = None,
+    trust: object = (),
+    face_detector: Callable[[], FaceDetector] = YuNet,
+) -> LoadedDetector:
+    """The detector of a run, ready to score files and images.
+
+    Args:
+        source: the folder of a run.
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; None for the one that the run's trainer chooses.
+        base: where the backbone's pretrained weights are, if they have moved since the run.
+        trust: what the run's configuration may name beside the declared targets, see
+            `fmsd.cli.trust`.
+        face_detector: builds the detector of faces.
+
+    Raises:
+        InputError: there is no detector, or it cannot be used.
+    """
+    if source.startswith(HUB):
+        raise InputError(
+            f"{source} cannot be loaded from the hub", "download it and give its folder"
+        )
+    path = Path(absolute_path(source))
+    if path.suffix == ONNX:
+        raise InputError(f"{source} is no run", "give the folder of a run")
+    if path.suffix == FOLDED and path.is_file():
+        raise InputError(
+            f"{source} holds weights alone: neither the name of their network nor thresholds",
+            "give the folder of the run that it was folded from",
+        )
+    return load_run(Run(path), device, base, trust, face_detector)
+
+
+def load_run(
+    run: Run,
+    device: str | None,
+    base: str | None,
+    trust: object,
+    face_detector: Callable[[], FaceDetector],
+) -> LoadedDetector:
+    """The detector of a run; see `load_detector`.
+
+    Raises:
+        InputError: the run is not finished, a file of it is not what its record says, or its base
+            weights are missing.
+    """
+    from fmsd.engine.detectors import build_detector, load_folded_detector
+    from fmsd.engine.trainer import single_process_trainer
+    from fmsd.inference.run_facts import feature_bank, run_facts
+    from fmsd.inference.torch_scorer import TorchScorer
+
+    trainer = {} if device is None else device_settings(device)
+    check_run_record(run)
+    config: Any = load_run_config(run.config, trust, built=("backbone", "trainer"))
+    config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
+    size = OmegaConf.select(config, "data.size") or config.backbone.size
+    video_score = OmegaConf.select(config, "data.video_score") or "mean"
+    facts = run_facts(run, int(size), str(video_score))
+    single = single_process_trainer(build(config.trainer), run.folder)
+    place = single.strategy.root_device
+    make = partial(build_detector, build(config.backbone), place, single.precision)
+    detector = load_folded_detector(run, make).to(place).eval()
+    bank = feature_bank(run)
+    scorer = TorchScorer(detector, facts.size, bank, single.precision_plugin.forward_context)
+    return LoadedDetector(
+        facts,
+        scorer,
+        face_detector,
+        None if bank is None else bank.limit,
+        scorer.heat,
+    )
+
+
+def device_settings(device: str) -> dict[str, object]:
+    """The settings of a trainer that computes on a device.
+
+    Raises:
+        InputError: there is no device of that name.
+    """
+    match = re.fullmatch(r"(cpu|cuda|mps)(?::(\d+))?", str(device))
+    if match is None or (match[1] != "cuda" and match[2]):
+        raise InputError(f"device={device} is no device", "give cpu, cuda, cuda:1 or mps")
+    return {"accelerator": match[1], "devices": [int(match[2])] if match[2] else 1}

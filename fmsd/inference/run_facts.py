@@ -1,0 +1,122 @@
+"""The facts of a run that a prediction needs, from the files in its folder."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from fmsd.data.extraction.recipe import Recipe
+from fmsd.errors import InputError
+from fmsd.inference.facts import DetectorFacts
+from fmsd.inference.familiarity import FeatureBank, fit_bank
+from fmsd.inference.predictor import CropSettings
+from fmsd.metrics.decision import score_meanings
+from fmsd.runs.folder import VALIDATION, Run
+from fmsd.runs.integrity import DETECTOR_FILES
+from fmsd.runs.predictions import read_predictions
+from fmsd.runs.validation_features import FEATURES, read_features
+
+log = logging.getLogger(__name__)
+
+WITHOUT = {
+    VALIDATION: "scores are neither calibrated nor compared with a threshold",
+    FEATURES: "it is not known whether a face is unusual",
+}
+"""Files of a run that a prediction can do without, and what it then lacks."""
+
+
+def run_facts(run: Run, size: int, video_score: str) -> DetectorFacts:
+    """The facts of a run; warns where its training data do not say how faces were cropped.
+
+    Args:
+        size: side in pixels of the images that its network takes.
+        video_score: how its tests aggregate the scores of frames.
+
+    Raises:
+        InputError: a file of the run is damaged, or not what its record says.
+    """
+    run.check(*DETECTOR_FILES, optional=WITHOUT)
+    record = run.record(complete=True)
+    validation, meanings = dict[str, tuple[int, int]](), {}
+    path = run.folder / VALIDATION
+    if path.is_file():
+        predictions = read_predictions(path)
+        validation = count_videos(predictions)
+        meanings = score_meanings(predictions, video_score)
+    crops = run_crops(record)
+    return DetectorFacts(
+        name=run.folder.name,
+        size=size,
+        crops=crops or CropSettings(),
+        crops_known=crops is not None,
+        video_score=video_score,
+        validation=validation,
+        selection=record["selection"],
+        meanings=meanings,
+    )
+
+
+def feature_bank(run: Run) -> FeatureBank | None:
+    """The features of a run's validation frames; None where it has none, or of one video only.
+
+    Raises:
+        InputError: their file is damaged.
+    """
+    path = run.folder / FEATURES
+    if not path.is_file():
+        return None
+    features = read_features(path)
+    return fit_bank(features.vectors, features.video)
+
+
+def count_videos(predictions: pl.DataFrame) -> dict[str, tuple[int, int]]:
+    """By dataset, the number of real and of fake videos."""
+    videos = predictions.group_by("dataset", "video").agg(pl.col("label").min())
+    return {
+        dataset: (len(own.filter(label=0)), len(own.filter(label=1)))
+        for (dataset,), own in videos.sort("dataset").group_by("dataset", maintain_order=True)
+    }
+
+
+def run_crops(record: Mapping[str, Any]) -> CropSettings | None:
+    """How the faces of a run's training data were cropped; None, with a warning, if unknown.
+
+    Args:
+        record: the content of its `run.json`.
+    """
+    trained = record["manifests"].get("train") or {}
+    found = {name: crop_settings(dataset) for name, dataset in trained.items()}
+    what = None
+    if silent := [name for name, crops in found.items() if crops is None]:
+        what = f"how the faces of {', '.join(silent)} were cropped"
+    elif len(set(found.values())) > 1:
+        made = "; ".join(f"{name}: {crops}" for name, crops in found.items())
+        what = f"one way in which faces were cropped, but several ({made})"
+    elif not found:
+        what = "how the faces of its training data were cropped"
+    if what is None:
+        return next(iter(found.values()))
+    default = CropSettings()
+    log.warning(
+        "The run does not record %s: faces are cropped as fmsd extract does by default (size=%d, "
+        "margin=%g, align=%s). Scores of faces that are cropped otherwise mean little.",
+        what,
+        default.size,
+        default.margin,
+        str(default.align).lower(),
+    )
+    return None
+
+
+def crop_settings(dataset: object) -> CropSettings | None:
+    """The settings of the crops of one dataset in a record; None if it says nothing valid."""
+    crops = dataset.get("crops") if isinstance(dataset, dict) else None
+    if not isinstance(crops, dict):
+        return None
+    recorded = {name: crops[name] for name in vars(CropSettings()) if name in crops}
+    try:
+        recipe = Recipe(**recorded)  # a setting that is not recorded had its default
+    except InputError:
+        return None
+    return CropSettings(recipe.size, float(recipe.margin), recipe.align)

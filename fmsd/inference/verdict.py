@@ -1,0 +1,127 @@
+"""What a prediction of a file amounts to: called fake or real at a threshold, and how sure that is.
+
+Needs no torch.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from fmsd.errors import InputError
+from fmsd.inference.facts import DetectorFacts
+from fmsd.inference.outcome import FilePrediction
+from fmsd.metrics.score_meaning import OperatingPoint, ScoreMeaning
+
+RATES = {"fpr1": 0.01, "fpr5": 0.05, "fpr10": 0.1}
+"""Names of the thresholds that a run keeps, and the false positive rates they were chosen for."""
+
+DEFAULT_AT = "fpr5"
+"""The threshold that is used unless another is asked for."""
+
+Level = Literal["frame", "video"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the score of a file means.
+
+    Args:
+        score: of the person who decides, a probability of fake that is not calibrated.
+        level: `frame` for an image and `video` for a video: which validation scores it is compared
+            with.
+        at: the threshold that was asked for: `fpr1`, `fpr5`, `fpr10`, or a number.
+        threshold: scores from it on are called fake; None where the run has none.
+        point: the errors of the threshold on the validation data; None where it is a number, or
+            where the run has no threshold.
+        called: `fake` or `real`; None without a threshold.
+        probability: the calibrated probability of fake, if both classes are equally likely; None
+            where the run has no calibration.
+        percentile_real, percentile_fake: the share in per cent of the validation reals and fakes
+            whose score is not above the file's; None where the run has no validation scores.
+        unusual: whether the face lies outside of what the run has seen in its validation data; None
+            where this is not known.
+    """
+
+    score: float
+    level: Level
+    at: str
+    threshold: float | None
+    point: OperatingPoint | None
+    called: Literal["fake", "real"] | None
+    probability: float | None
+    percentile_real: float | None
+    percentile_fake: float | None
+    unusual: bool | None
+
+
+def check_at(at: str | float) -> str:
+    """The name of a threshold, or the number as a text.
+
+    Raises:
+        InputError: it is neither a name in `RATES` nor a number from 0 to 1.
+    """
+    text = str(at).strip()
+    if text in RATES:
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        names = ", ".join(RATES)
+        raise InputError(
+            f"at={text} is no threshold", f"give one of {names}, or a number from 0 to 1"
+        )
+    return text
+
+
+def judge(
+    prediction: FilePrediction,
+    facts: DetectorFacts,
+    at: str | float = DEFAULT_AT,
+    unusual_limit: float | None = None,
+) -> Verdict | None:
+    """What the score of a file means; None for a file without a score.
+
+    Args:
+        at: `fpr1`, `fpr5` or `fpr10`: the threshold at which at most 1, 5 or 10 % of the validation
+            reals are called fake; or a number, the threshold itself.
+        unusual_limit: the distance of features from which a face is unusual; None where unknown.
+
+    Raises:
+        InputError: `at` is no threshold.
+    """
+    at = check_at(at)
+    person = prediction.decides
+    if person is None:
+        return None
+    level: Level = "frame" if prediction.kind == "image" else "video"
+    meaning = facts.meanings.get(level)
+    point = meaning.points.get(RATES[at]) if meaning and at in RATES else None
+    threshold = float(at) if at not in RATES else point.threshold if point else None
+    return Verdict(
+        person.score,
+        level,
+        at,
+        threshold,
+        point,
+        None if threshold is None else "fake" if person.score >= threshold else "real",
+        calibrated(meaning, person.score),
+        meaning.percentile(person.score, 0) if meaning else None,
+        meaning.percentile(person.score, 1) if meaning else None,
+        is_unusual(prediction.unusual, unusual_limit),
+    )
+
+
+def calibrated(meaning: ScoreMeaning | None, score: float) -> float | None:
+    """The calibrated probability of a score; None without a calibration."""
+    if meaning is None or meaning.calibration is None:
+        return None
+    return float(meaning.calibration(np.array([score]))[0])
+
+
+def is_unusual(distance: float, limit: float | None) -> bool | None:
+    """Whether a distance exceeds the limit; None where either is unknown."""
+    return None if limit is None or math.isnan(distance) else distance > limit

@@ -1,0 +1,151 @@
+"""`fmsd.load`: the scores of a run outside of its tests, and what is known of them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import fmsd
+from fmsd.data.loading.image import read_image
+from fmsd.errors import InputError
+from fmsd.inference.predictor import CropSettings
+from fmsd.runs.folder import Run
+from fmsd.runs.validation_features import FEATURES, read_features
+from tests.detectors import train_detector
+from tests.films import film, walk
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_detector(tmp_path_factory.mktemp("load"))
+
+
+def test_a_loaded_run_scores_frames_as_its_own_tests_did(run: Path) -> None:
+    detector = fmsd.load(run, device="cpu")
+    tested = pl.read_parquet(run / "predictions" / "folder.parquet")
+    files = [run.parent / "crops" / path for path in tested["path"]]
+    scores = torch.from_numpy(detector.score(files))
+    assert torch.logit(scores).numpy() == pytest.approx(tested["logit"].to_numpy(), abs=1e-5)
+    crops = np.stack([read_image(file) for file in files])
+    assert detector.score(crops) == pytest.approx(scores.numpy(), abs=1e-6)
+    assert detector.score(files[0]) == pytest.approx(scores[:1].numpy(), abs=1e-6)
+
+
+def test_the_facts_are_those_of_the_training(run: Path) -> None:
+    facts = fmsd.load(run, device="cpu").facts
+    assert (facts.crops, facts.crops_known) == (CropSettings(64), True)
+    assert (facts.size, facts.video_score, facts.selection) == (32, "mean", "iid")
+    assert facts.validation == {"folder": (3, 3)}
+    assert facts.meanings.keys() == {"frame", "video"}
+
+
+def test_a_video_is_predicted_and_judged(run: Path, tmp_path: Path) -> None:
+    film(tmp_path / "clip.mp4", walk(6))
+    detector = fmsd.load(run, device="cpu")
+    one = detector.predict(tmp_path / "clip.mp4", frames=4)
+    assert (one.status, one.sampled, len(one.frames)) == ("scored", 4, 4)
+    verdict = detector.verdict(one)
+    assert verdict is not None
+    assert verdict.called in ("fake", "real")
+    assert verdict.unusual is False  # faces of the same drawing as in training
+    assert verdict.score == one.persons[0].score
+    assert detector.predict([tmp_path], frames=4) == [one]
+    with pytest.raises(InputError, match="is a folder"):
+        detector.predict(tmp_path)
+
+
+def test_the_features_are_of_the_validation_frames(run: Path) -> None:
+    features = read_features(run / FEATURES)
+    validation = pl.read_parquet(run / "validation.parquet")
+    assert features.row.tolist() == list(range(len(validation)))
+    videos = validation["video"].rank("dense").to_numpy()
+    same = videos[:, None] == videos[None, :]
+    assert ((features.video[:, None] == features.video[None, :]) == same).all()
+    assert np.linalg.norm(features.vectors.astype(np.float32), axis=1) == pytest.approx(1, abs=1e-2)
+    detector = fmsd.load(run, device="cpu")
+    crops = np.stack([read_image(run.parent / "crops" / path) for path in validation["path"]])
+    vectors, _ = fmsd.models.features.features_and_logits(
+        detector.scorer.detector, detector.scorer.images(list(crops))
+    )
+    vectors = torch.nn.functional.normalize(vectors).numpy()
+    assert np.abs(vectors - features.vectors).max() < 2e-3
+    assert FEATURES in Run(run).record()["files"]
+
+
+def test_a_run_without_validation_data_has_scores_without_meaning(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = shutil.copytree(run, tmp_path / "bare")
+    for name in ("validation.parquet", FEATURES):
+        (bare / name).unlink()
+    record = json.loads((bare / "run.json").read_text())
+    del record["manifests"]["train"]["folder"]["crops"]
+    (bare / "run.json").write_text(json.dumps(record))
+    detector = fmsd.load(bare, device="cpu")
+    assert not detector.facts.meanings
+    assert not detector.facts.crops_known
+    assert detector.unusual_limit is None
+    assert "how the faces of folder were cropped" in caplog.text
+    assert "validation.parquet is missing: scores are neither calibrated" in caplog.text
+    film(tmp_path / "clip.mp4", walk(2))
+    verdict = detector.verdict(detector.predict(tmp_path / "clip.mp4"))
+    assert verdict is not None
+    assert (verdict.called, verdict.probability, verdict.unusual) == (None, None, None)
+    at = detector.verdict(detector.predict(tmp_path / "clip.mp4"), at=0.0)
+    assert at is not None
+    assert at.called == "fake"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("adapter.safetensors", b"other weights", "is not the file that the run wrote"),
+        (FEATURES, b"other features", "is not the file that the run wrote"),
+        ("run.json", None, "has no run.json"),
+    ],
+)
+def test_a_run_that_was_changed_is_refused(
+    run: Path, tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    changed = shutil.copytree(run, tmp_path / "changed")
+    if content is None:
+        (changed / name).unlink()
+    else:
+        (changed / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        fmsd.load(changed)
+
+
+def test_sources_and_devices_that_are_none_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give cpu, cuda, cuda:1 or mps"):
+        fmsd.load(run, device="tpu0")
+    with pytest.raises(InputError, match="is not the folder of a"):
+        fmsd.load(tmp_path)
+    with pytest.raises(AttributeError, match="no attribute 'unload'"):
+        _ = fmsd.unload  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "float32 instead of uint8"),
+        (np.zeros((4, 4), np.uint8), r"shape \(4, 4\) is no image"),
+        (np.zeros((0, 4, 3), np.uint8), "is no image"),
+        ("missing.png", "missing.png cannot be read"),
+    ],
+)
+def test_images_that_are_none_are_refused(run: Path, image: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fmsd.load(run, device="cpu").score([image])  # pyright: ignore[reportArgumentType]
+
+
+def test_importing_the_package_loads_no_library() -> None:
+    code = "import sys, fmsd; print(*[m for m in ('torch', 'numpy', 'hydra') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
