@@ -7,22 +7,30 @@ calibration and the features of the validation frames are part of the graph.
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy import ndarray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
 from fmsd.inference.familiarity import FeatureBank
-from fmsd.inference.metadata import DISTANCE, INPUT, KEY, LOGIT, PROBABILITY, Metadata
+from fmsd.inference.metadata import (
+    DISTANCE,
+    INPUT,
+    KEY,
+    LOGIT,
+    PROBABILITY,
+    REMEDY,
+    Metadata,
+    read_metadata,
+)
 from fmsd.metrics.score_meaning import Calibration, to_logit
 from fmsd.models.detector import Detector
 from fmsd.models.features import features_and_logits
@@ -144,13 +152,16 @@ def trace(model: PortableDetector, size: int) -> ExportedProgram:
 
 
 def write_onnx(
-    program: ExportedProgram, model: PortableDetector, metadata: Metadata, out: Path
+    program: ExportedProgram, model: PortableDetector, metadata: Metadata, path: Path
 ) -> None:
     """Writes a program as one ONNX file.
 
+    Args:
+        program: of the model, with plain attention.
+
     Raises:
-        InputError: the exporter knows an operation of the backbone not, or the file would be too
-            large.
+        InputError: the exporter does not know an operation of the backbone, or the file would be
+            too large.
     """
     size = sum(value.nbytes for value in program.state_dict.values())
     if size >= LARGEST:
@@ -173,16 +184,51 @@ def write_onnx(
         node.metadata_props.clear()  # names of files and modules on this machine
     made.model.metadata_props.clear()
     made.model.metadata_props[KEY] = metadata.to_text()
-    with atomic(out) as partial:
-        made.save(partial, external_data=False)
+    made.save(path, external_data=False)
 
 
-def write_pt2(program: ExportedProgram, metadata: Metadata, out: Path) -> None:
+def write_pt2(program: ExportedProgram, metadata: Metadata, path: Path) -> None:
     """Writes a program that `torch.export.load` reads."""
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names of files on this machine
-    with atomic(out) as partial, partial.open("wb") as file:
+    with path.open("wb") as file:
         torch.export.save(program, file, extra_files={KEY: metadata.to_text()})
+
+
+def read_pt2(path: Path) -> tuple[nn.Module, Metadata]:
+    """The network and the metadata in a file of `write_pt2`.
+
+    Raises:
+        InputError: the file is damaged, or has no metadata.
+    """
+    extra = {KEY: ""}
+    try:
+        with path.open("rb") as file:
+            program = torch.export.load(file, extra_files=extra)
+    except OSError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path} is no program of torch ({reason(error)})", REMEDY) from error
+    return program.module(), read_metadata(extra[KEY] or None, path)
+
+
+def largest_difference(
+    model: PortableDetector, size: int, run: Callable[[Tensor], ndarray]
+) -> float:
+    """The largest difference between the logits of a detector and of its exported file.
+
+    On random images; in units of the larger of 1 and the logit itself.
+
+    Args:
+        size: side of the images in pixels.
+        run: the logits of the file.
+    """
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 256, (3, 3, 8, 8), generator=generator).float()
+    crops = nn.functional.interpolate(coarse, (size, size), mode="bilinear").to(torch.uint8)
+    with torch.no_grad():
+        expected = model(crops)[0].numpy()
+    return float((np.abs(run(crops) - expected) / np.maximum(1, np.abs(expected))).max())
 
 
 def _not_exportable(model: PortableDetector, what: str, error: Exception) -> InputError:

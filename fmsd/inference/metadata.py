@@ -60,10 +60,14 @@ def read_metadata(text: str | None, path: Path) -> Metadata:
         InputError: it has none, or it is damaged.
     """
     if text is None:
-        raise InputError(f"{path} was not written by fmsd export: it lacks the facts of a run", REMEDY)
+        raise InputError(
+            f"{path} was not written by fmsd export: it lacks the facts of a run", REMEDY
+        )
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: its facts are no JSON ({reason(error)})", REMEDY) from error
+        raise InputError(
+            f"{path} is damaged: its facts are no JSON ({reason(error)})", REMEDY
+        ) from error
     check_record(content, LimitRecord, path, REMEDY)
     return Metadata(read_facts(content, path, REMEDY), content["unusual_limit"])

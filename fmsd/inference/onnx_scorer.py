@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from fmsd.inference.predictor import Crops, CropScores
 from fmsd.magic_numbers import ONNX, recognise
 from fmsd.metrics.score_meaning import to_probability
 
-PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
-"""Where the network is run, the first that there is."""
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+"""Where a network is run, by ONNX Runtime's names."""
 
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 """ONNX Runtime's name of the folder in which it looks for weights outside of a file."""
@@ -45,15 +46,18 @@ class OnnxScorer:
 
     Args:
         path: of the file.
+        device: `cpu`, `cuda` or `cuda:1`; None for a GPU if there is one.
 
     Raises:
-        InputError: ONNX Runtime is missing, or the file cannot be read, is damaged, or was not
-            written by `fmsd export`.
+        InputError: ONNX Runtime is missing or does not run on the device, or the file cannot be
+            read, is damaged, or was not written by `fmsd export`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.session = open_session(path)
-        self.metadata = read_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY), path)
+    def __init__(self, path: Path, device: str | None = None) -> None:
+        self.session = open_session(path, device)
+        self.metadata = read_metadata(
+            self.session.get_modelmeta().custom_metadata_map.get(KEY), path
+        )
         self.path = path
         check_ends(self.session, self.metadata, path)
 
@@ -80,7 +84,9 @@ class OnnxScorer:
         try:
             outputs = self.session.run(names, {INPUT: images})
         except Exception as error:  # ONNX Runtime's own, which have no common class
-            raise InputError(f"{self.path} cannot be run ({runtime_reason(error)})", REMEDY) from error
+            raise InputError(
+                f"{self.path} cannot be run ({runtime_reason(error)})", REMEDY
+            ) from error
         return dict(zip(names, outputs, strict=True))
 
     def __call__(self, crops: Crops) -> CropScores:
@@ -98,13 +104,17 @@ class OnnxScorer:
         return CropScores(to_probability(logit), outputs.get(DISTANCE, unknown).astype(np.float64))
 
 
-def open_session(path: Path) -> Any:
+def open_session(path: Path, device: str | None) -> Any:
     """The session of an ONNX file in ONNX Runtime.
 
     Weights outside of the file are not read.
 
+    Args:
+        device: see `OnnxScorer`.
+
     Raises:
-        InputError: ONNX Runtime is missing, or the file cannot be read or is damaged.
+        InputError: ONNX Runtime is missing or does not run on the device, or the file cannot be
+            read or is damaged.
     """
     if importlib.util.find_spec("onnxruntime") is None:
         raise InputError(
@@ -117,12 +127,36 @@ def open_session(path: Path) -> Any:
     options.intra_op_num_threads = available_cores()
     options.log_severity_level = 4  # errors are raised
     options.add_session_config_entry(WEIGHTS_FOLDER, str(path))  # a file, in which no file lies
-    available = onnxruntime.get_available_providers()
-    providers = [name for name in PROVIDERS if name in available]
+    providers = choose_providers(device, onnxruntime.get_available_providers())
     try:
         return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:
-        raise InputError(f"{path} is no ONNX file that can be run ({runtime_reason(error)})", REMEDY) from error
+        raise InputError(
+            f"{path} is no ONNX file that can be run ({runtime_reason(error)})", REMEDY
+        ) from error
+
+
+def choose_providers(
+    device: str | None, available: Sequence[str]
+) -> list[str | tuple[str, dict[str, str]]]:
+    """Where ONNX Runtime runs a network, the first choice first.
+
+    Args:
+        device: see `OnnxScorer`.
+        available: what the installed ONNX Runtime has.
+
+    Raises:
+        InputError: it does not run on the device.
+    """
+    kind, _, number = (device or "").partition(":")
+    if kind == "cpu" or (not kind and CUDA not in available):
+        return [CPU]
+    if kind == "mps" or CUDA not in available:
+        raise InputError(
+            f"device={device}: the installed ONNX Runtime does not run there",
+            "give device=cpu" + ("" if kind == "mps" else ", or install onnxruntime-gpu"),
+        )
+    return [(CUDA, {"device_id": number or "0"}), CPU]
 
 
 def runtime_reason(error: Exception) -> str:
