@@ -1,7 +1,10 @@
 """Loads a detector for predictions from wherever it is: the folder of a run, or a file."""
 
+import contextlib
+import json
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cli.build import build
 from fmsd.cli.data_config import absolute_path
-from fmsd.cli.loaded_runs import base_override, check_run_record
-from fmsd.cli.trust import load_run_config
+from fmsd.cli.loaded_runs import base_override, check_run_record, video_score
+from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.data.extraction.faces import FaceDetector, YuNet
-from fmsd.errors import InputError
-from fmsd.inference.facts import DetectorFacts
+from fmsd.errors import InputError, reason
+from fmsd.inference.facts import DetectorFacts, read_facts
 from fmsd.inference.loading import LoadedDetector
 from fmsd.runs.folder import Run
 
@@ -35,7 +38,7 @@ def load_detector(
     """The detector of a run, ready to score files and images.
 
     Args:
-        source: the folder of a run, or an ONNX file of `fmsd export`.
+        source: the folder of a run, or a file of `fmsd fold` or `fmsd export`.
         device: `cpu`, `cuda`, `cuda:1` or `mps`; None for the one that the run's trainer chooses.
         base: where the backbone's pretrained weights are, if they have moved since the run.
         trust: what the run's configuration may name beside the declared targets, see
@@ -52,11 +55,8 @@ def load_detector(
     path = Path(absolute_path(source))
     if is_exported(source):
         return load_onnx(path, device, base, face_detector)
-    if path.suffix == FOLDED and path.is_file():
-        raise InputError(
-            f"{source} holds weights alone: neither the name of their network nor thresholds",
-            "give the folder of the run that it was folded from",
-        )
+    if path.suffix == FOLDED and not path.is_dir():
+        return load_folded(path, device, trust, face_detector)
     return load_run(Run(path), device, base, trust, face_detector)
 
 
@@ -108,7 +108,8 @@ def load_run(
     config: Any = load_run_config(run.config, trust, built=("backbone", "trainer"))
     config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
     facts = facts_of(run, config)
-    single = single_process_trainer(build(config.trainer), run.folder)
+    with quiet_lightning():
+        single = single_process_trainer(build(config.trainer), run.folder)
     place = single.strategy.root_device
     make = partial(build_detector, build(config.backbone), place, single.precision)
     detector = load_folded_detector(run, make).to(place).eval()
@@ -135,8 +136,78 @@ def facts_of(run: Run, config: DictConfig) -> DetectorFacts:
     from fmsd.inference.run_facts import run_facts
 
     size = OmegaConf.select(config, "data.size") or config.backbone.size
-    video_score = OmegaConf.select(config, "data.video_score") or "mean"
-    return run_facts(run, int(size), str(video_score))
+    return run_facts(run, int(size), video_score(config))
+
+
+def load_folded(
+    path: Path,
+    device: str | None,
+    trust: object,
+    face_detector: Callable[[], FaceDetector],
+) -> LoadedDetector:
+    """The detector in a file of `fmsd fold`; see `load_detector`.
+
+    The file has no features of validation data: what is unusual is not known.
+
+    Raises:
+        InputError: the file is missing or damaged, or has no facts beside its weights.
+    """
+    import torch
+
+    from fmsd.inference.torch_scorer import TorchScorer
+
+    remedy = "fold its run again with this version of fmsd"
+    written = read_metadata(path, remedy)
+    config = {"backbone": written["backbone"]}
+    check_loaded(config, path, trusted_prefixes(trust), built=("backbone",))
+    facts = read_facts(written["facts"], path, remedy)
+    backbone = OmegaConf.create({"backbone": written["backbone"] | {"weights": str(path)}}).backbone
+    if device is None:
+        best = torch.accelerator.current_accelerator(check_available=True)
+        place = torch.device("cpu") if best is None else best
+    else:
+        device_settings(device)
+        place = torch.device(device)
+    scorer = TorchScorer(build(backbone)().to(place).eval(), facts.size)
+    return LoadedDetector(facts, scorer, face_detector, heat=scorer.heat)
+
+
+def read_metadata(path: Path, remedy: str) -> dict[str, Any]:
+    """The settings of the backbone, and the facts, in the metadata of a folded file.
+
+    Raises:
+        InputError: the file is missing or damaged, or was written without them.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"There is no file {path}", "correct the path")
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+        found = {key: json.loads(metadata[key]) for key in ("backbone", "facts")}
+    except KeyError as error:
+        raise InputError(
+            f"{path} holds weights alone: neither the settings of their network nor thresholds",
+            f"give the folder of their run, or {remedy}",
+        ) from error
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({reason(error)})", remedy) from error
+    if not all(isinstance(value, dict) for value in found.values()):
+        raise InputError(f"{path} is damaged: its metadata are no settings", remedy)
+    return found
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keeps Lightning from logging which devices there are and what else could be installed."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def device_settings(device: str) -> dict[str, object]:

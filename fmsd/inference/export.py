@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,6 +113,7 @@ class PortableDetector(nn.Module):
 
     def use_plain_attention(self) -> None:
         """Computes attention by products of matrices: the exporter of ONNX knows few other ways."""
+        module: Any
         for module in self.modules():
             if hasattr(module, "fused_attn"):
                 module.fused_attn = False
@@ -236,7 +238,7 @@ def _not_exportable(model: PortableDetector, what: str, error: Exception) -> Inp
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    why = f"{type(cause).__name__}: {reason(cause)}" if str(cause) else type(cause).__name__
+    why = f"{type(cause).__name__}: {cause}".strip(" :").splitlines()[0]
     return InputError(
         f"The backbone {type(model.detector.backbone).__name__} cannot be exported: {what} fails "
         f"on it ({why})",

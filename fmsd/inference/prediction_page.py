@@ -17,12 +17,12 @@ from fmsd.inference.file_section import (
     HeatMaps,
     file_section,
     shown_name,
-    threshold_name,
+    threshold_origin,
     who_decides,
 )
 from fmsd.inference.outcome import FilePrediction
 from fmsd.inference.verdict import RATES, Verdict
-from fmsd.metrics.score_meaning import ScoreMeaning
+from fmsd.metrics.score_meaning import KINDS, ScoreMeaning
 from fmsd.report import html
 from fmsd.report.html import Section
 
@@ -33,14 +33,6 @@ NO_PROOF = (
     "A score is no proof: it says how much a face resembles the fakes that the detector was "
     "trained on, and a real video can have a high one."
 )
-
-MAPS = {
-    "none": "none: the score as it is",
-    "temperature": "temperature scaling",
-    "platt": "Platt scaling",
-    "isotonic": "isotonic regression",
-}
-"""Kinds of calibration in words."""
 
 
 def render_page(
@@ -225,7 +217,7 @@ def _level_facts(meaning: ScoreMeaning, level: str, at: str) -> dict[str, str]:
     if (rate := RATES.get(at)) is not None and rate in meaning.points:
         point = meaning.points[rate]
         false, true = meaning.error_rates(rate)
-        names["threshold"] = f"{point.threshold:.4f}: {threshold_name(at)}"
+        names["threshold"] = f"{point.threshold:.4f}: {threshold_origin(at)}"
         names["false positives"] = (
             f"{point.false_positives} of {point.reals} real {items}, {_interval(false)}"
         )
@@ -234,14 +226,14 @@ def _level_facts(meaning: ScoreMeaning, level: str, at: str) -> dict[str, str]:
         )
     else:
         names["threshold"] = (
-            f"{at}: {threshold_name(at)}; its errors on the validation data are not known"
+            f"{at}: {threshold_origin(at)}; its errors on the validation data are not known"
         )
     if meaning.calibration is None:
         names["calibration"] = "none: a class has too few validation videos to fit one"
     else:
         before, after = meaning.before["log_loss"], meaning.after["log_loss"]
         names["calibration"] = (
-            f"{MAPS[meaning.calibration.kind]}, chosen by cross-validation over the validation "
+            f"{KINDS[meaning.calibration.kind]}, chosen by cross-validation over the validation "
             f"videos; log-loss {before:.3f} before and {after:.3f} after (0.693: the scores say "
             "nothing). The probability is that of a fake if fakes and reals are equally frequent"
         )
