@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cli.build import build
 from fmsd.cli.data_config import absolute_path
@@ -17,7 +17,7 @@ from fmsd.cli.loaded_runs import base_override, check_run_record, video_score
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.data.extraction.faces import FaceDetector, YuNet
 from fmsd.errors import InputError, reason
-from fmsd.inference.facts import read_facts
+from fmsd.inference.facts import DetectorFacts, read_facts
 from fmsd.inference.loading import LoadedDetector
 from fmsd.runs.folder import Run
 
@@ -38,7 +38,7 @@ def load_detector(
     """The detector of a run, ready to score files and images.
 
     Args:
-        source: the folder of a run, or a file of `fmsd fold`.
+        source: the folder of a run, or a file of `fmsd fold` or `fmsd export`.
         device: `cpu`, `cuda`, `cuda:1` or `mps`; None for the one that the run's trainer chooses.
         base: where the backbone's pretrained weights are, if they have moved since the run.
         trust: what the run's configuration may name beside the declared targets, see
@@ -53,11 +53,36 @@ def load_detector(
             f"{source} cannot be loaded from the hub", "download it and give its folder"
         )
     path = Path(absolute_path(source))
-    if path.suffix == ONNX:
-        raise InputError(f"{source} is no run", "give the folder of a run")
+    if is_exported(source):
+        return load_onnx(path, device, base, face_detector)
     if path.suffix == FOLDED and not path.is_dir():
         return load_folded(path, device, trust, face_detector)
     return load_run(Run(path), device, base, trust, face_detector)
+
+
+def is_exported(source: str) -> bool:
+    """Whether a source is an exported detector, which needs no torch, going by its name."""
+    return source.endswith(ONNX) and not source.startswith(HUB)
+
+
+def load_onnx(
+    path: Path, device: str | None, base: str | None, face_detector: Callable[[], FaceDetector]
+) -> LoadedDetector:
+    """The detector in an ONNX file of `fmsd export`, run without torch.
+
+    Raises:
+        InputError: see `fmsd.inference.onnx_scorer.OnnxScorer`; or an argument has no effect.
+    """
+    from fmsd.inference.onnx_scorer import OnnxScorer
+
+    if base is not None:
+        raise InputError(
+            f"base={base} would have no effect: {path} has all weights", "leave it out"
+        )
+    if device is not None:
+        device_settings(device)
+    scorer = OnnxScorer(path, device)
+    return LoadedDetector(scorer.facts, scorer, face_detector, scorer.unusual_limit)
 
 
 def load_run(
@@ -75,15 +100,14 @@ def load_run(
     """
     from fmsd.engine.detectors import build_detector, load_folded_detector
     from fmsd.engine.trainer import single_process_trainer
-    from fmsd.inference.run_facts import feature_bank, run_facts
+    from fmsd.inference.run_facts import feature_bank
     from fmsd.inference.torch_scorer import TorchScorer
 
     trainer = {} if device is None else device_settings(device)
     check_run_record(run)
     config: Any = load_run_config(run.config, trust, built=("backbone", "trainer"))
     config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
-    size = OmegaConf.select(config, "data.size") or config.backbone.size
-    facts = run_facts(run, int(size), video_score(config))
+    facts = facts_of(run, config)
     with quiet_lightning():
         single = single_process_trainer(build(config.trainer), run.folder)
     place = single.strategy.root_device
@@ -98,6 +122,21 @@ def load_run(
         None if bank is None else bank.limit,
         scorer.heat,
     )
+
+
+def facts_of(run: Run, config: DictConfig) -> DetectorFacts:
+    """The facts of a run.
+
+    Args:
+        config: its configuration.
+
+    Raises:
+        InputError: a file of the run is damaged, or not what its record says.
+    """
+    from fmsd.inference.run_facts import run_facts
+
+    size = OmegaConf.select(config, "data.size") or config.backbone.size
+    return run_facts(run, int(size), video_score(config))
 
 
 def load_folded(

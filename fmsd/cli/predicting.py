@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmsd.checks import check_range
 from fmsd.cli.build import build, check_argument_types
 from fmsd.cli.data_config import absolute_path
+from fmsd.cli.logs import configure_logging
 from fmsd.errors import InputError
 from fmsd.paths import expand_home
 
@@ -20,7 +21,7 @@ def predict(config: DictConfig, folder: Path, command: list[str], words: Sequenc
     Args:
         words: of the command line that are files.
     """
-    from fmsd.cli.detectors import load_detector
+    from fmsd.cli.detectors import is_exported, load_detector
     from fmsd.inference.media import Sampling, list_media
     from fmsd.inference.verdict import check_at
     from fmsd.tasks import predict as task
@@ -38,6 +39,7 @@ def predict(config: DictConfig, folder: Path, command: list[str], words: Sequenc
     if out is not None:
         task.check_out(out)
     files = list_media(given_paths(words, values["files"], values["list"]))
+    configure_logging(lightning=not is_exported(source))
     detector = load_detector(
         source, config.device, config.base, config.trust, build(config.detector)
     )

@@ -92,6 +92,33 @@ def explain(config: DictConfig, folder: Path, command: list[str]) -> None:
     )
 
 
+def export(config: DictConfig, folder: Path, command: list[str]) -> None:
+    """fmsd export: writes the detector of a run for other programs."""
+    from fmsd.cli.detectors import facts_of
+    from fmsd.tasks import export as task
+
+    values: Any = {"int8": config.int8, "frames": config.frames}
+    check_argument_types(task.export, values, "")
+    measured = ("data", "trainer", "protocol", "frames")
+    idle = [each for each in task_overrides() if each.lstrip("+~").startswith(measured)]
+    if idle and not config.int8:
+        raise InputError(
+            f"{', '.join(idle)} would have no effect: data are for the AUC that int8=true prints",
+            "leave it out, or set int8=true",
+        )
+    out = expand_home(config.out)
+    task.check_out(out, config.int8)
+    run = Run(Path(absolute_path(config.run)))
+    check_run_record(run)
+    loaded = load_run_config(run.config, config.trust, built=("backbone",))
+    backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
+    data = None
+    if config.int8:
+        _, run_config = load_finished_run(config, "export", ("backbone", "seed"))
+        data = build_data(run_config.data)
+    task.export(run, facts_of(run, loaded), build(backbone), out, data=data, **values)
+
+
 def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd fold: writes the dense weights of a run."""
     from fmsd.tasks import fold as task
@@ -282,7 +309,8 @@ VERBS = {
     "train": Verb(train, lightning=True),
     "evaluate": Verb(evaluate, lightning=True),
     "explain": Verb(explain, lightning=True),
-    "predict": Verb(predict, lightning=True),
+    "predict": Verb(predict),
+    "export": Verb(export, lightning=True),
     "fold": Verb(fold),
     "merge": Verb(merge, lightning=True),
     "extract": Verb(extract),

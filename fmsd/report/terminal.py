@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from fmsd.console import print_table
-from fmsd.metrics.table import format_video_counts, pivot_datasets
+from fmsd.metrics.layout import format_video_counts, pivot_datasets
 
 
 def print_auc_table(table: pl.DataFrame, title: str, note: str) -> None:

@@ -40,7 +40,7 @@ import polars as pl
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
 from fmsd.json_records import check_record, read_record
-from fmsd.metrics.table import escape_markdown, format_video_counts, markdown_table, pivot_datasets
+from fmsd.metrics.layout import escape_markdown, format_video_counts, markdown_table, pivot_datasets
 from fmsd.names import check_name
 from fmsd.runs.integrity import check_digests, digest_files
 from fmsd.runs.record import CompleteRecord, RunRecord
