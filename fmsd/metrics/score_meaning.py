@@ -22,6 +22,9 @@ Values = Float64[ndarray, " items"]
 Rate = Annotated[str, Field(pattern=r"^0\.\d+$")]
 """A false positive rate, as a key of a JSON object."""
 
+RateInterval = tuple[float, float, float]
+"""A rate, and the ends of its 95 % interval."""
+
 PAIR = Field(min_length=2, max_length=2)
 """A list with a value for real items and one for fake ones."""
 
@@ -112,6 +115,20 @@ class ScoreMeaning:
         values = self.quantiles[label]
         return 100 * float(np.searchsorted(values, score, side="right")) / len(values)
 
+    def error_rates(self, rate: float) -> tuple[RateInterval, RateInterval]:
+        """False and true positive rate, on the validation data, of the threshold for a rate.
+
+        The intervals count videos at frame level, too: frames of a video are alike, and an interval
+        over them would be too narrow.
+        """
+        point = self.points[rate]
+        false, true = (
+            point.false_positives / point.reals,
+            point.true_positives / point.fakes,
+        )
+        reals, fakes = self.videos
+        return (false, *wilson(false * reals, reals)), (true, *wilson(true * fakes, fakes))
+
     def to_json(self) -> dict[str, Any]:
         """The meaning as a JSON object, see `ScoreMeaningRecord`."""
         return asdict(self) | {
@@ -182,11 +199,14 @@ def to_probability(logit: Values) -> Values:
     return 0.5 * (1 + np.tanh(logit / 2))
 
 
-def wilson(count: int, total: int, deviations: float = 1.959964) -> tuple[float, float]:
+def wilson(count: float, total: int, deviations: float = 1.959964) -> tuple[float, float]:
     """The score interval of a share; 95 % by default.
 
     E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927. It
     holds for independent items: for videos, not for the frames of one video.
+
+    Args:
+        count: a fraction of an item is possible, where a share of videos is known by their frames.
     """
     share, square = count / total, deviations**2
     centre = (share + square / (2 * total)) / (1 + square / total)
