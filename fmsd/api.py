@@ -9,15 +9,11 @@ print(detector.verdict(prediction))
 ```
 """
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from fmsd.cli.detectors import load_detector
 from fmsd.data.extraction.faces import FaceDetector, YuNet
-from fmsd.errors import InputError
 from fmsd.inference.loading import LoadedDetector
 
 
@@ -46,20 +42,8 @@ def load(
     """
     return load_detector(
         str(source),
+        device,
         None if base is None else str(base),
         list(trust),
-        None if device is None else OmegaConf.create(trainer_settings(device)),
         face_detector,
     )
-
-
-def trainer_settings(device: str) -> dict[str, object]:
-    """The settings of a trainer that compute on a device.
-
-    Raises:
-        InputError: there is no such name of a device.
-    """
-    match = re.fullmatch(r"(cpu|cuda|mps)(?::(\d+))?", device)
-    if match is None or (match[1] != "cuda" and match[2]):
-        raise InputError(f"device={device} is no device", "give cpu, cuda, cuda:1 or mps")
-    return {"accelerator": match[1], "devices": [int(match[2])] if match[2] else 1}

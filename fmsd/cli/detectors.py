@@ -1,11 +1,12 @@
 """Loads a detector for predictions from wherever it is: the folder of a run, or a file."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from fmsd.cli.build import build
 from fmsd.cli.data_config import absolute_path
@@ -25,19 +26,19 @@ ONNX, FOLDED = ".onnx", ".safetensors"
 
 def load_detector(
     source: str,
+    device: str | None = None,
     base: str | None = None,
     trust: object = (),
-    trainer: DictConfig | None = None,
     face_detector: Callable[[], FaceDetector] = YuNet,
 ) -> LoadedDetector:
     """The detector of a run, ready to score files and images.
 
     Args:
         source: the folder of a run.
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; None for the one that the run's trainer chooses.
         base: where the backbone's pretrained weights are, if they have moved since the run.
         trust: what the run's configuration may name beside the declared targets, see
             `fmsd.cli.trust`.
-        trainer: settings that replace those of the run's trainer, such as the device.
         face_detector: builds the detector of faces.
 
     Raises:
@@ -55,14 +56,14 @@ def load_detector(
             f"{source} holds weights alone: neither the name of their network nor thresholds",
             "give the folder of the run that it was folded from",
         )
-    return load_run(Run(path), base, trust, trainer, face_detector)
+    return load_run(Run(path), device, base, trust, face_detector)
 
 
 def load_run(
     run: Run,
+    device: str | None,
     base: str | None,
     trust: object,
-    trainer: DictConfig | None,
     face_detector: Callable[[], FaceDetector],
 ) -> LoadedDetector:
     """The detector of a run; see `load_detector`.
@@ -76,15 +77,17 @@ def load_run(
     from fmsd.inference.run_facts import feature_bank, run_facts
     from fmsd.inference.torch_scorer import TorchScorer
 
+    trainer = {} if device is None else device_settings(device)
     check_run_record(run)
-    config = run_config(run, base, trust, trainer)
+    config: Any = load_run_config(run.config, trust, built=("backbone", "trainer"))
+    config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
     size = OmegaConf.select(config, "data.size") or config.backbone.size
     video_score = OmegaConf.select(config, "data.video_score") or "mean"
     facts = run_facts(run, int(size), str(video_score))
     single = single_process_trainer(build(config.trainer), run.folder)
-    device = single.strategy.root_device
-    make = partial(build_detector, build(config.backbone), device, single.precision)
-    detector = load_folded_detector(run, make).to(device).eval()
+    place = single.strategy.root_device
+    make = partial(build_detector, build(config.backbone), place, single.precision)
+    detector = load_folded_detector(run, make).to(place).eval()
     bank = feature_bank(run)
     scorer = TorchScorer(detector, facts.size, bank, single.precision_plugin.forward_context)
     return LoadedDetector(
@@ -96,15 +99,13 @@ def load_run(
     )
 
 
-def run_config(run: Run, base: str | None, trust: object, trainer: DictConfig | None) -> Any:
-    """The checked configuration of a run with its base and its trainer as they are given.
+def device_settings(device: str) -> dict[str, object]:
+    """The settings of a trainer that computes on a device.
 
     Raises:
-        InputError: it is missing, damaged, or not trusted.
+        InputError: there is no device of that name.
     """
-    config: Any = load_run_config(run.config, trust, built=("backbone", "trainer"))
-    config = OmegaConf.merge(config, {"backbone": base_override(base)})
-    if trainer is not None:
-        whole = "_target_" in trainer
-        config.trainer = trainer if whole else OmegaConf.merge(config.trainer, trainer)
-    return config
+    match = re.fullmatch(r"(cpu|cuda|mps)(?::(\d+))?", str(device))
+    if match is None or (match[1] != "cuda" and match[2]):
+        raise InputError(f"device={device} is no device", "give cpu, cuda, cuda:1 or mps")
+    return {"accelerator": match[1], "devices": [int(match[2])] if match[2] else 1}

@@ -13,7 +13,7 @@ from fmsd.plugins import plugin_of
 from fmsd.quoting import hydra_quote
 
 PATHS = re.compile(
-    r"data\.(root|manifest|source\.file|roots\.[^=]+)|run|runs|out|base|resume|add|to"
+    r"data\.(root|manifest|source\.file|roots\.[^=]+)|run|runs|out|base|resume|add|to|list"
     r"|backbone\.weights|detector\.weights|method\.mask\.file|hydra\.run\.dir|hydra\.sweep\.dir"
 )
 """Keys that hold one path, whose value is taken literally."""
@@ -21,7 +21,7 @@ PATHS = re.compile(
 RUNS = ("run", "runs", "resume", "add", "to")
 """Path keys that hold a run; they accept a file of the run, too."""
 
-LISTS = ("experts", "ceiling")
+LISTS = ("experts", "ceiling", "files")
 """Keys that hold a list of paths."""
 
 ROOTS = "data.roots."

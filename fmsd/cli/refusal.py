@@ -41,7 +41,7 @@ LAUNCHERS = {
 }
 """By prefix of a plugin's configuration: the message if it is not installed, and its extra."""
 
-MIXED = ("trainer.devices",)
+MIXED = ("trainer.devices", "frames")
 """Keys whose default is a number and that also accept text."""
 
 CONFIG_ERRORS = (HydraException, yaml.YAMLError)

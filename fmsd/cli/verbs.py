@@ -21,6 +21,7 @@ from fmsd.cli.data_config import absolute_path, check_outside, check_source, mak
 from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.loaded_runs import base_override, check_run_record, load_finished_run, override_keys
 from fmsd.cli.merging import merge
+from fmsd.cli.predicting import predict
 from fmsd.cli.recorded_config import check_complete, recorded_config
 from fmsd.cli.run_loggers import trusted_loggers
 from fmsd.cli.training import train
@@ -261,12 +262,12 @@ class Verb(NamedTuple):
     """A verb.
 
     Args:
-        run: takes the configuration, the output folder and the command line, and returns the exit
-            code, or None for 0.
+        run: takes the configuration, the output folder and the command line, and of the verbs in
+            `fmsd.cli.file_words` the files; returns the exit code, or None for 0.
         lightning: whether its task uses Lightning.
     """
 
-    run: Callable[[DictConfig, Path, list[str]], int | None]
+    run: Callable[..., int | None]
     lightning: bool = False
 
 
@@ -274,6 +275,7 @@ VERBS = {
     "train": Verb(train, lightning=True),
     "evaluate": Verb(evaluate, lightning=True),
     "explain": Verb(explain, lightning=True),
+    "predict": Verb(predict, lightning=True),
     "fold": Verb(fold),
     "merge": Verb(merge, lightning=True),
     "extract": Verb(extract),

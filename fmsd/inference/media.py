@@ -88,6 +88,38 @@ def read_media_list(path: Path) -> list[Path]:
     return [path.parent / line for line in lines if line.strip()]
 
 
+def check_regular(path: Path) -> None:
+    """Refuses what is no file: a pipe would be waited for, and a device has no end.
+
+    Raises:
+        InputError: the path is no file, or a link to none.
+    """
+    if not os.path.isfile(path):
+        what = "a link to nothing" if not path.exists() else "no file"
+        raise InputError(f"{path} is {what}", "give an image or a video")
+
+
+def expected_frames(path: Path, sampling: Sampling) -> int:
+    """About how many frames of a file are scored, by its suffix and header; at least 1."""
+    if path.suffix.lower() in SUFFIXES:
+        return 1
+    if sampling.fps is None and sampling.frames is not None:
+        return sampling.frames
+    try:
+        check_regular(path)
+        with open_video(path) as (_, stream):
+            rate = float(stream.average_rate or stream.guessed_rate or 25)
+            seconds = (
+                float(stream.duration * stream.time_base)
+                if (stream.duration and stream.time_base)
+                else 0.0
+            )
+            length = stream.frames or round(seconds * rate)
+    except InputError:
+        return 1
+    return max(1, sampling.count(length, seconds) or length)
+
+
 def is_image(path: Path) -> bool:
     """Whether a file is a still image, by its suffix, else by its content."""
     suffix = path.suffix.lower()

@@ -20,7 +20,7 @@ from fmsd.data.extraction.faces import Face, FaceDetector
 from fmsd.data.extraction.tracking import track_faces
 from fmsd.data.extraction.video import Sample
 from fmsd.errors import InputError
-from fmsd.inference.media import Sampling, is_image, map_media
+from fmsd.inference.media import Sampling, check_regular, is_image, map_media
 from fmsd.inference.outcome import FilePrediction, FrameScore, PersonScore, SuspiciousFace
 from fmsd.metrics.video import aggregate_videos
 
@@ -157,6 +157,7 @@ class Predictor:
             return FilePrediction(str(path), "unreadable", str(error))
 
     def _predict(self, path: Path, on_frame: Callable[[float], None]) -> FilePrediction:
+        check_regular(path)
         batch = _Batch(self.score, self.batch_size)
 
         def look(sample: Sample) -> _FrameFaces:

@@ -1,0 +1,84 @@
+"""The verb predict: the files on the command line, and the detector that scores them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+from fmsd.checks import check_range
+from fmsd.cli.build import build, check_argument_types
+from fmsd.cli.data_config import absolute_path
+from fmsd.errors import InputError
+from fmsd.paths import expand_home
+
+
+def predict(config: DictConfig, folder: Path, command: list[str], words: Sequence[str]) -> int:
+    """fmsd predict: scores images and videos.
+
+    Args:
+        words: of the command line that are files.
+    """
+    from fmsd.cli.detectors import load_detector
+    from fmsd.inference.media import Sampling, list_media
+    from fmsd.inference.verdict import check_at
+    from fmsd.tasks import predict as task
+
+    source = config.run  # refused first where it is missing
+    values: Any = OmegaConf.to_container(config)
+    keys = ("files", "list", "frames", "fps", "device", "batch_size")
+    settings = {key: values[key] for key in keys}
+    check_argument_types(check_settings, settings, "")
+    check_settings(**settings)
+    at = check_at(values["at"])
+    frames = None if values["frames"] == "all" else values["frames"]
+    sampling = Sampling(frames, values["fps"])
+    out = None if config.out is None else Path(absolute_path(config.out))
+    if out is not None:
+        task.check_out(out)
+    files = list_media(given_paths(words, values["files"], values["list"]))
+    detector = load_detector(
+        source, config.device, config.base, config.trust, build(config.detector)
+    )
+    failures = task.predict(
+        replace(detector, batch_size=config.batch_size), files, sampling, at, out
+    )
+    return 1 if failures else 0
+
+
+def check_settings(
+    files: Sequence[str],
+    list: str | None,  # noqa: A002
+    frames: int | Literal["all"] | None,
+    fps: float | None,
+    device: str | None,
+    batch_size: int,
+) -> None:
+    """Checks the number of faces in a batch; by its annotations, the kinds of the other settings.
+
+    Raises:
+        InputError: it is out of range.
+    """
+    check_range("batch_size", batch_size, 1)
+
+
+def given_paths(words: Sequence[str], files: Sequence[str], list_file: str | None) -> list[Path]:
+    """The paths on the command line, then those of `files=`, then those of `list=`.
+
+    Raises:
+        InputError: there are none, one is empty, or the list cannot be read.
+    """
+    from fmsd.inference.media import read_media_list
+
+    texts = [*words, *files]
+    if "" in texts:
+        raise InputError("The name of a file is empty", "leave it out, or set its variable")
+    paths = [expand_home(text) for text in texts]
+    if list_file is not None:
+        paths += read_media_list(expand_home(list_file))
+    if not paths:
+        raise InputError(
+            "fmsd predict needs files", "give images, videos or folders, or list=PATHS.txt"
+        )
+    return paths

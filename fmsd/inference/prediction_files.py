@@ -1,0 +1,146 @@
+"""The files of a prediction: a table of every face, and a document of every file.
+
+Their schema is in docs/verbs/predict.md. Needs no torch.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fmsd.atomic import atomic
+from fmsd.errors import InputError
+from fmsd.inference.facts import DetectorFacts
+from fmsd.inference.outcome import FilePrediction
+from fmsd.inference.verdict import Verdict
+from fmsd.ownership import check_replaceable
+from fmsd.runs.folder import owning_run
+from fmsd.tables import as_plain_text
+
+TABLE, DOCUMENT, PAGE = "predictions.csv", "predictions.json", "report.html"
+
+WRITER = "fmsd predict"
+"""The writer that the document names."""
+
+FORMAT = 1
+"""The version of the document: it grows by one where a key is renamed, removed or redefined."""
+
+COLUMNS = pl.Schema(
+    {
+        "path": pl.String,
+        "status": pl.String,
+        "frame": pl.Int64,
+        "seconds": pl.Float64,
+        "person": pl.Int64,
+        "left": pl.Float64,
+        "top": pl.Float64,
+        "width": pl.Float64,
+        "height": pl.Float64,
+        "score": pl.Float64,
+        "distance": pl.Float64,
+    }
+)
+"""The columns of the table."""
+
+
+def check_out(out: Path) -> None:
+    """Refuses a folder in which files of others would be replaced.
+
+    Raises:
+        InputError: it is part of a run, or holds such files of another writer.
+    """
+    remedy = "give another folder as out=FOLDER"
+    if (out / "run.json").exists() or owning_run(out / DOCUMENT):
+        raise InputError(f"out={out} is the folder of a run", remedy)
+    files = [out / name for name in (TABLE, DOCUMENT, PAGE)]
+    check_replaceable(files, out / DOCUMENT, _is_ours, WRITER, remedy)
+
+
+def _is_ours(path: Path) -> bool:
+    return json.loads(path.read_text(encoding="utf-8")).get("written_by") == WRITER
+
+
+def write_predictions(
+    out: Path,
+    predictions: Sequence[FilePrediction],
+    verdicts: Sequence[Verdict | None],
+    facts: DetectorFacts,
+    at: str,
+) -> None:
+    """Writes the document and the table, each atomically; the document marks the folder."""
+    document = {
+        "format": FORMAT,
+        "written_by": WRITER,
+        "at": at,
+        "detector": detector_record(facts),
+        "files": [
+            file_record(prediction, verdict)
+            | {"persons": [dict(vars(person)) for person in prediction.persons]}
+            for prediction, verdict in zip(predictions, verdicts, strict=True)
+        ],
+    }
+    text = json.dumps(finite(document), indent=1, ensure_ascii=True, allow_nan=False)
+    with atomic(out / DOCUMENT) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+    with atomic(out / TABLE) as partial:
+        partial.write_text(face_table(predictions).write_csv(), encoding="utf-8")
+
+
+def detector_record(facts: DetectorFacts) -> dict[str, Any]:
+    """The facts of a detector without the scores of its validation data."""
+    content = facts.to_json()
+    meanings = {
+        level: {key: value for key, value in meaning.items() if key != "quantiles"}
+        for level, meaning in content["meanings"].items()
+    }
+    return content | {"meanings": meanings}
+
+
+def file_record(prediction: FilePrediction, verdict: Verdict | None) -> dict[str, Any]:
+    """What was found in a file, by plain keys."""
+    person = prediction.decides
+    fields = ("called", "threshold", "probability", "score", "level")
+    fields += ("percentile_real", "percentile_fake", "unusual")
+    return {
+        "path": prediction.path,
+        "status": prediction.status,
+        "message": prediction.message,
+        "kind": prediction.kind,
+        **{name: None if verdict is None else getattr(verdict, name) for name in fields},
+        "distance": prediction.unusual,
+        "person": None if person is None else person.person,
+        "sampled": prediction.sampled,
+        "damaged": prediction.damaged,
+    }
+
+
+def face_table(predictions: Sequence[FilePrediction]) -> pl.DataFrame:
+    """A row per face; a file without faces has one row without values."""
+    rows = []
+    for prediction in predictions:
+        about = (as_plain_text(prediction.path), prediction.status)
+        rows += [
+            (
+                *about,
+                frame.position,
+                frame.seconds,
+                frame.person,
+                *frame.box,
+                frame.score,
+                None if math.isnan(frame.unusual) else frame.unusual,
+            )
+            for frame in prediction.frames
+        ] or [(*about, *[None] * (len(COLUMNS) - 2))]
+    return pl.DataFrame(rows, schema=COLUMNS, orient="row")
+
+
+def finite(value: Any) -> Any:
+    """A value with null in place of numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

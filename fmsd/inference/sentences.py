@@ -1,0 +1,108 @@
+"""What is said about predictions: where a threshold comes from, and what a score does not say.
+
+Needs no torch.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from fmsd.inference.facts import DetectorFacts
+from fmsd.inference.outcome import FilePrediction, PersonScore
+from fmsd.inference.verdict import RATES, Level
+
+NO_PROOF = (
+    "A score is no proof: it says how much a face looks like the fakes that this detector was "
+    "trained on, and other fakes, filters or compression may raise or lower it."
+)
+
+UNUSUAL = (
+    "A face that is new lies further from the faces of the validation data than 99 % of these do "
+    "from each other: its score means less than the figures here say."
+)
+
+LEVEL_NOUNS: dict[Level, str] = {"frame": "frames", "video": "videos"}
+
+
+def threshold_sentences(facts: DetectorFacts, levels: Iterable[Level], at: str) -> list[str]:
+    """Where the thresholds of some levels come from, and how often they are wrong there.
+
+    Args:
+        at: the threshold that was asked for, see `fmsd.inference.verdict.judge`.
+    """
+    if at not in RATES:
+        return [f"Scores of at least {at} are called fake, as at={at} asks for."]
+    if not facts.meanings:
+        return [
+            f"The run {facts.name} has no predictions on validation data: its scores are not "
+            "calibrated, and nothing is called fake or real unless at=NUMBER gives a threshold."
+        ]
+    return [threshold_sentence(facts, level, at) for level in levels]
+
+
+def threshold_sentence(facts: DetectorFacts, level: Level, at: str) -> str:
+    """Where the threshold of a level comes from, in one sentence."""
+    meaning = facts.meanings[level]
+    point, (real, fake) = meaning.points[RATES[at]], meaning.videos
+    noun = LEVEL_NOUNS[level]
+    rate, low, high = point.false_positive_rate
+    wrong = f"{point.false_positives} of {point.reals} real {noun}"
+    if level == "video":
+        wrong += f" ({percent(rate)}; 95 % interval {percent(low)} to {percent(high)})"
+    else:
+        wrong += f" ({percent(rate)}; frames of one video are alike, so there is no interval)"
+    data = ", ".join(facts.validation) or "unknown data"
+    return (
+        f"{'Videos' if level == 'video' else 'Images'} with a score of at least "
+        f"{point.threshold:.4f} are called fake ({at}): on {real} real and {fake} fake videos of "
+        f"the validation split of {data}, {wrong} and {percent(point.true_positive_rate[0])} of "
+        f"the fakes are at or above it; the weights were chosen by select={facts.selection}."
+    )
+
+
+def calibration_sentences(facts: DetectorFacts, levels: Iterable[Level]) -> list[str]:
+    """What the calibrated probability is, if there is one for any of the levels."""
+    kinds = {
+        calibration.kind
+        for level in levels
+        if level in facts.meanings and (calibration := facts.meanings[level].calibration)
+    }
+    if not kinds:
+        return []
+    return [
+        f"P(fake) is the score calibrated on these data ({', '.join(sorted(kinds))}), for a file "
+        "that is as likely real as fake before it is looked at."
+    ]
+
+
+def percent(share: float) -> str:
+    """A share in per cent, with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def who_decides(prediction: FilePrediction) -> str:
+    """The person whose score is the file's, of how many, and when it is seen; empty without one."""
+    person = prediction.decides
+    if person is None:
+        return ""
+    if prediction.kind == "image":
+        return f"person {person.person} of {len(prediction.persons)}"
+    return f"person {person.person} of {len(prediction.persons)}, {seconds_of(person)}"
+
+
+def seconds_of(person: PersonScore) -> str:
+    """The first and the last second in which a person is seen."""
+    return f"{person.first:.1f} to {person.last:.1f} s"
+
+
+def levels_of(predictions: Sequence[FilePrediction]) -> list[Level]:
+    """The levels that the scores of some files are compared on."""
+    kinds = {prediction.kind for prediction in predictions if prediction.decides is not None}
+    pairs: list[tuple[Level, str]] = [("video", "video"), ("frame", "image")]
+    return [level for level, kind in pairs if kind in kinds]
+
+
+def visible(text: str) -> str:
+    """A text in one line, with characters that control a terminal written as escapes."""
+    return "".join(
+        letter if letter.isprintable() else json.dumps(letter).strip('"') for letter in text
+    )
