@@ -1,0 +1,375 @@
+"""`fmsd predict`: files of every kind and name, verdicts, tables, and what is said about them."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import polars as pl
+import pytest
+
+from fmsd.cli.conf_files import groups
+from fmsd.cli.file_words import cut_files, split_files
+from fmsd.cli.main import main
+from fmsd.errors import InputError
+from fmsd.inference.facts import DetectorFacts
+from fmsd.inference.loading import LoadedDetector
+from fmsd.inference.media import Sampling, expected_frames
+from fmsd.inference.outcome import FilePrediction
+from fmsd.inference.predictor import CropScores, CropSettings
+from fmsd.inference.sentences import threshold_sentences, visible
+from fmsd.inference.verdict import check_at
+from fmsd.metrics.decision import score_meanings
+from fmsd.tables import as_plain_text
+from fmsd.tasks.predict import PICTURED, predict, predict_files
+from tests.detectors import train_detector
+from tests.films import film, shot, sound, turned, walk
+
+ROOM = np.full((120, 160, 3), 128, np.uint8)
+TWO = shot((400, 200), [(1, 10, 20, 120), (2, 200, 10, 180)])
+
+
+def redness(crops: np.ndarray) -> CropScores:
+    """A detector that takes red faces for fakes, and dark ones for unusual."""
+    red = crops[..., 0].mean((1, 2)) / 255
+    return CropScores(red, 1 - crops.mean((1, 2, 3)) / 255)
+
+
+def known_facts(reals: int = 40) -> DetectorFacts:
+    """Facts of a detector whose validation scores lie around .3 and .7."""
+    generator = np.random.default_rng(0)
+    label = np.repeat([0, 1], reals)
+    videos = [f"v{number}" for number in range(2 * reals)]
+    logit = generator.normal(size=2 * reals) + 2 * label - 1
+    table = pl.DataFrame({"dataset": "faces", "video": videos, "label": label, "logit": logit})
+    meanings = score_meanings(table)
+    counts = {"faces": (reals, reals)}
+    return DetectorFacts("mine", 224, CropSettings(), True, "mean", counts, "iid", meanings)
+
+
+@pytest.fixture(scope="module")
+def detector() -> LoadedDetector:
+    return LoadedDetector(known_facts(), redness, unusual_limit=0.9)
+
+
+def image(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), pixels[..., ::-1])
+    return path
+
+
+def corrupt(path: Path) -> None:
+    content = bytearray(film(path, walk(6)).read_bytes())
+    content[len(content) // 3 :] = bytes(len(content) - len(content) // 3)
+    path.write_bytes(content)
+
+
+def uneven(path: Path) -> None:
+    film(path, walk(6), stamps=[0, 3, 20, 21, 90, 100])
+
+
+MEDIA: dict[str, tuple[Callable[[Path], object], str]] = {
+    "plain.mp4": (lambda path: film(path, walk(6)), "scored"),
+    "zeroed.mp4": (corrupt, "unreadable"),
+    "empty.mp4": (lambda path: path.touch(), "unreadable"),
+    "empty.jpg": (lambda path: path.touch(), "unreadable"),
+    "audio.m4a": (sound, "unreadable"),
+    "audio.mp4": (sound, "unreadable"),
+    "room.mp4": (lambda path: film(path, [ROOM] * 4), "no face"),
+    "room.png": (lambda path: image(path, ROOM), "no face"),
+    "two.mp4": (lambda path: film(path, [TWO] * 4), "scored"),
+    "turned.mp4": (lambda path: turned(film(path, [np.rot90(f) for f in walk(4)])), "scored"),
+    "uneven.mkv": (uneven, "scored"),
+    "one frame.mp4": (lambda path: film(path, walk(1)), "scored"),
+    "портрет ü 数据.png": (lambda path: image(path, walk(1)[0]), "scored"),
+    "moving.gif": (lambda path: film(path, walk(3), codec="gif"), "scored"),
+    "no suffix": (lambda path: film(path.with_name("x.mp4"), walk(3)).rename(path), "scored"),
+    "image named.mp4": (
+        lambda path: image(path.with_name("x.png"), walk(1)[0]).rename(path),
+        "scored",
+    ),
+    "text.txt": (lambda path: path.write_text("no picture"), "unreadable"),
+    "cut.png": (
+        lambda path: path.write_bytes(image(path, walk(1)[0]).read_bytes()[:500]),
+        "unreadable",
+    ),
+    "nothing.mp4": (lambda path: path.symlink_to(path.with_name("gone.mp4")), "unreadable"),
+}
+"""By name of a file, how it is made and what becomes of it."""
+
+
+@pytest.mark.parametrize("name", MEDIA)
+def test_every_file_has_an_outcome_and_only_a_face_has_a_score(
+    name: str, detector: LoadedDetector, tmp_path: Path
+) -> None:
+    make, status = MEDIA[name]
+    make(tmp_path / name)
+    found = detector.predict(tmp_path / name, frames=4)
+    verdict = detector.verdict(found)
+    assert found.status == status, found.message
+    assert (verdict is not None) == (status == "scored")
+    assert bool(found.message) == (status == "unreadable")
+    if status == "unreadable":
+        assert name in found.message
+        assert "; " in found.message  # the remedy
+    assert len(found.persons) == (2 if name == "two.mp4" else int(status == "scored"))
+
+
+def test_a_folder_with_broken_files_is_scored_but_for_these(
+    detector: LoadedDetector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, (make, _) in MEDIA.items():
+        make(tmp_path / name)
+    files = [tmp_path / name for name in MEDIA]
+    broken = sum(status == "unreadable" for _, status in MEDIA.values())
+    assert predict(detector, files, Sampling(2), out=tmp_path / "out") == broken
+    said = capsys.readouterr().out
+    assert f"{len(files)} files, scored by mine" in said
+    assert f"{broken} files could not be read" in said
+    document = json.loads((tmp_path / "out" / "predictions.json").read_text("utf-8"))
+    assert [file["path"] for file in document["files"]] == [str(file) for file in files]
+    assert [file["status"] for file in document["files"]] == [each for _, each in MEDIA.values()]
+    table = pl.read_csv(tmp_path / "out" / "predictions.csv")
+    assert table["path"].unique(maintain_order=True).to_list() == [str(file) for file in files]
+    for file in document["files"]:
+        rows = table.filter(path=file["path"])
+        assert (file["score"] is None) == (rows["score"].null_count() > 0)
+        if file["score"] is not None:
+            own = rows.filter(person=file["person"])
+            assert own["score"].mean() == pytest.approx(file["score"])
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+NAMES = ["=1+2.png", "+1.png", "-1.png", "@x.png", '"quo,ted".png', "<b>&.png", "new\nline.png"]
+
+
+def test_hostile_names_stay_names_in_every_output(
+    detector: LoadedDetector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    escape = "\x1b[31mred.png"
+    for name in (*NAMES, escape):
+        image(Path("x.png"), walk(1)[0]).rename(name)
+    assert predict(detector, [Path(name) for name in (*NAMES, escape)], out=Path("out")) == 0
+    assert "\x1b[31m" not in capsys.readouterr().out
+    document = json.loads(Path("out/predictions.json").read_text("utf-8"))
+    assert [file["path"] for file in document["files"]] == [*NAMES, escape]
+    cells = pl.read_csv("out/predictions.csv")["path"].to_list()
+    assert cells == [as_plain_text(name) for name in (*NAMES, escape)]
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+    assert "<b>" not in Path("out/report.html").read_text("utf-8")
+
+
+def test_nothing_of_the_user_s_is_overwritten(detector: LoadedDetector, tmp_path: Path) -> None:
+    photo = image(tmp_path / "a.png", walk(1)[0])
+    out = tmp_path / "out"
+    predict(detector, [photo], out=out)
+    predict(detector, [photo], out=out)  # its own files
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "report.html").write_text("mine")
+    with pytest.raises(InputError, match="was not written by fmsd predict"):
+        predict(detector, [photo], out=mine)
+    assert [path.name for path in mine.iterdir()] == ["report.html"]
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="is the folder of a run"):
+        predict(detector, [photo], out=tmp_path)
+
+
+def test_only_some_files_keep_their_pixels(detector: LoadedDetector, tmp_path: Path) -> None:
+    photo = image(tmp_path / "a.png", walk(1)[0])
+    found = predict_files(detector, [photo] * (PICTURED + 5), Sampling(), pictured=True)
+    assert sum(bool(each.suspicious) for each in found) == PICTURED
+    assert all(each.decides for each in found)
+    (bare,) = predict_files(detector, [photo], Sampling(), pictured=False)
+    assert not bare.suspicious
+
+
+def test_the_frames_that_a_bar_counts_are_those_that_are_scored(tmp_path: Path) -> None:
+    clip, photo = film(tmp_path / "a.mp4", walk(50)), image(tmp_path / "a.png", ROOM)
+    assert expected_frames(clip, Sampling()) == 32
+    assert expected_frames(clip, Sampling(None)) == 50
+    assert expected_frames(clip, Sampling(fps=5)) == 10
+    assert expected_frames(photo, Sampling()) == 1
+    (tmp_path / "b.mp4").touch()
+    assert expected_frames(tmp_path / "b.mp4", Sampling(None)) == 1
+
+
+# ---- verdicts
+
+
+def test_a_file_is_judged_by_the_threshold_of_its_level(
+    detector: LoadedDetector, tmp_path: Path
+) -> None:
+    clip, photo = film(tmp_path / "a.mp4", walk(6)), image(tmp_path / "a.png", walk(1)[0])
+    for path, level in ((clip, "video"), (photo, "frame")):
+        found = detector.predict(path)
+        meaning = detector.facts.meanings[level]
+        for at, rate in (("fpr1", 0.01), ("fpr5", 0.05), ("fpr10", 0.1)):
+            verdict = detector.verdict(found, at)
+            assert verdict is not None
+            assert (verdict.level, verdict.point) == (level, meaning.points[rate])
+            assert verdict.threshold == meaning.points[rate].threshold
+            assert verdict.called == ("fake" if verdict.score >= verdict.threshold else "real")
+            assert meaning.calibration is not None
+            assert verdict.probability == meaning.calibration(np.array([verdict.score]))[0]
+            assert verdict.percentile_real == meaning.percentile(verdict.score, 0)
+        for at, called in ((0, "fake"), (1, "real"), ("0.0", "fake")):
+            verdict = detector.verdict(found, at)
+            assert verdict is not None
+            assert (verdict.called, verdict.point) == (called, None)
+
+
+@pytest.mark.parametrize("at", ["fpr2", "often", "", "nan", "1.5", "-0.1", None])
+def test_a_threshold_that_is_none_is_refused(at: str) -> None:
+    with pytest.raises(InputError, match="is no threshold; give one of fpr1, fpr5, fpr10"):
+        check_at(at)
+
+
+def test_a_file_without_a_score_has_no_verdict(detector: LoadedDetector) -> None:
+    assert detector.verdict(FilePrediction("a.mp4", "no face", kind="video")) is None
+
+
+def test_the_sentence_of_a_threshold_has_its_counts_and_its_interval() -> None:
+    facts = known_facts()
+    point = facts.meanings["video"].points[0.05]
+    (said,) = threshold_sentences(facts, ["video"], "fpr5")
+    assert "40 real and 40 fake videos of the validation split of faces" in said
+    assert f"{point.false_positives} of 40 real videos" in said
+    assert f"95 % interval {100 * point.false_positive_rate[1]:.1f} %" in said
+    assert "select=iid" in said
+    (still,) = threshold_sentences(facts, ["frame"], "fpr5")
+    assert "there is no interval" in still
+    assert threshold_sentences(facts, ["video"], "0.7") == [
+        "Scores of at least 0.7 are called fake, as at=0.7 asks for."
+    ]
+
+
+def test_control_characters_are_shown_as_escapes() -> None:
+    assert visible("a\x1b[2Jb\nü") == "a\\u001b[2Jb\\nü"
+
+
+# ---- the command line
+
+
+@pytest.mark.parametrize(
+    ("words", "overrides", "files"),
+    [
+        (["run=r", "a.mp4", "my film (1) [x].mp4"], ["run=r"], ["a.mp4", "my film (1) [x].mp4"]),
+        (["a.mp4", "run=r", "frames=4"], ["run=r", "frames=4"], ["a.mp4"]),
+        (["run=r", "detector.score=0.5", "~x"], ["run=r", "detector.score=0.5"], ["~x"]),
+        (["run=r", "--", "frames=1.mp4", "-x", "--"], ["run=r"], ["frames=1.mp4", "-x", "--"]),
+        (["--cfg", "job", "run=r"], ["--cfg=job", "run=r"], []),
+        (["run=r", "--", "--json", "help"], ["run=r"], ["--json", "help"]),
+    ],
+)
+def test_words_are_files_or_overrides(
+    words: list[str], overrides: list[str], files: list[str]
+) -> None:
+    before, behind = cut_files("predict", words)
+    given, named = split_files("predict", before, groups("predict"))
+    assert (given, [*named, *behind]) == (overrides, files)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a=b.mp4"], "a=b.mp4 sets a, which is no key of fmsd predict.* behind --"),
+        (["/data/x=1.mp4"], "sets /data/x, which is no key"),
+        (["frmes=4"], r"did you mean frames\?"),
+        (["-x.mp4"], "has no option -x.mp4; .* behind --"),
+        (["=x"], "sets nothing"),
+        (["-m", "a.mp4"], "has no sweep"),
+    ],
+)
+def test_words_that_are_neither_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        split_files("predict", words, groups("predict"))
+
+
+def test_other_verbs_have_no_files() -> None:
+    assert cut_files("train", ["data=x", "--", "y"]) == (["data=x", "--", "y"], [])
+    assert split_files("train", ["a.mp4"], {}) == (["a.mp4"], [])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_detector(tmp_path_factory.mktemp("predict"))
+
+
+def test_a_run_predicts_files_of_any_name(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("films/a b.mp4", "x=1 [2].mp4", "-dash.mp4", "ü, 数据 ${HOME}.mp4"):
+        film(Path(name), walk(3))
+    image(Path("listed one.png"), walk(1)[0])
+    Path("paths.txt").write_text("listed one.png\n", encoding="utf-8")
+    words = ["predict", f"run={run}", "device=cpu", "frames=2", "films", "list=paths.txt"]
+    words += ["files=['x=1 [2].mp4']", "ü, 数据 ${HOME}.mp4", "--json"]
+    capsys.readouterr()
+    assert main([*words, "--", "-dash.mp4"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    found = document["tables"]["predictions"]
+    assert [each["path"] for each in found] == [
+        *("films/a b.mp4", "ü, 数据 ${HOME}.mp4", "-dash.mp4", "x=1 [2].mp4", "listed one.png"),
+    ]
+    assert {each["status"] for each in found} == {"scored"}
+    assert {each["called"] for each in found} <= {"fake", "real"}
+    assert "A score is no proof" in " ".join(document["notes"])
+    Path("broken.mp4").touch()
+    assert main(["predict", f"run={run}", "device=cpu", "broken.mp4", "films"]) == 1
+    assert "1 files could not be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "needs files; give images"),
+        (["gone.mp4"], "gone.mp4 does not exist"),
+        (["list=gone.txt"], "The list gone.txt cannot be read"),
+        (["a.png", "at=fpr3"], "at=fpr3 is no threshold"),
+        (["a.png", "frames=0"], "frames=0 is out of range"),
+        (["a.png", "frames=many"], "frames=many is no whole number"),
+        (["a.png", "fps=-1"], "fps=-1 is out of range"),
+        (["a.png", "fps=fast"], "fps=fast is no number"),
+        (["a.png", "batch_size=0"], "batch_size=0 is out of range"),
+        (["a.png", "device=tpu"], "device=tpu is no device"),
+        (["a.png", "out=."], "was not written by fmsd predict"),
+        (["a.png", "detector.score=2"], "detector.score=2"),
+        (["a.png", ""], "The name of a file is empty"),
+    ],
+)
+def test_bad_words_end_with_one_sentence(
+    words: list[str],
+    message: str,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image(Path("a.png"), walk(1)[0])
+    Path("predictions.csv").write_text("mine", encoding="utf-8")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert main(["predict", f"run={run}", *words]) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert re.search(message, said), said
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_run_without_its_base_weights_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = image(tmp_path / "a.png", walk(1)[0])
+    assert main(["predict", f"run={run}", f"base={tmp_path / 'gone.pth'}", str(photo)]) == 2
+    assert "There is no weights file" in capsys.readouterr().err
