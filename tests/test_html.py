@@ -19,9 +19,10 @@ from fmsd.peft.mask import Masking, choose_layers
 from fmsd.report.overview import MAX_LINES, figure_lines
 from fmsd.report.result_html import number_table as table_html
 from fmsd.report.tables import Cell, Table
+from fmsd.runs.folder import VALIDATION
 from fmsd.tasks.report import report
 from tests.pages import CONTRAST, Outline, quiet_tab
-from tests.runs import CORRUPTIONS, evaluation, finished
+from tests.runs import CORRUPTIONS, evaluation, finished, frames
 
 METHODS = {"fmsd": 2.0, "lora": 1.2, "norm": 0.7, "probe": 0.2}
 HOSTILE = "note=<script>alert(1)</script>&\"'$x$"
@@ -48,6 +49,8 @@ def grow(folder: Path) -> Path:
                 shift=shift,
                 choices={"method": method},
             )
+            if method in ("fmsd", "lora"):
+                run.write_table(VALIDATION, frames("ff", (), 20 + seed, shift))
             if seed:
                 continue
             steps = range(0, 2000, 10)
@@ -98,6 +101,8 @@ SECTIONS = (
     "curves",
     "scores",
     "calibration",
+    "meaning",
+    "verdicts",
     "domains",
     "robustness",
     "masks",

@@ -22,7 +22,7 @@ from fmsd.inference.file_section import (
 )
 from fmsd.inference.outcome import FilePrediction
 from fmsd.inference.verdict import RATES, Verdict
-from fmsd.metrics.score_meaning import ScoreMeaning
+from fmsd.metrics.score_meaning import KINDS, ScoreMeaning
 from fmsd.report import html
 from fmsd.report.html import Section
 
@@ -33,14 +33,6 @@ NO_PROOF = (
     "A score is no proof: it says how much a face resembles the fakes that the detector was "
     "trained on, and a real video can have a high one."
 )
-
-MAPS = {
-    "none": "none: the score as it is",
-    "temperature": "temperature scaling",
-    "platt": "Platt scaling",
-    "isotonic": "isotonic regression",
-}
-"""Kinds of calibration in words."""
 
 
 def render_page(
@@ -241,7 +233,7 @@ def _level_facts(meaning: ScoreMeaning, level: str, at: str) -> dict[str, str]:
     else:
         before, after = meaning.before["log_loss"], meaning.after["log_loss"]
         names["calibration"] = (
-            f"{MAPS[meaning.calibration.kind]}, chosen by cross-validation over the validation "
+            f"{KINDS[meaning.calibration.kind]}, chosen by cross-validation over the validation "
             f"videos; log-loss {before:.3f} before and {after:.3f} after (0.693: the scores say "
             "nothing). The probability is that of a fake if fakes and reals are equally frequent"
         )

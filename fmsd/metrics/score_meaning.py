@@ -22,6 +22,14 @@ Values = Float64[ndarray, " items"]
 Rate = Annotated[str, Field(pattern=r"^0\.\d+$")]
 """A false positive rate, as a key of a JSON object."""
 
+KINDS = {
+    "none": "none",
+    "temperature": "temperature scaling",
+    "platt": "Platt scaling",
+    "isotonic": "isotonic regression",
+}
+"""Kinds of calibration, the simplest first, and their names."""
+
 RateInterval = tuple[float, float, float]
 """A rate, and the ends of its 95 % interval."""
 
@@ -103,7 +111,7 @@ class ScoreMeaning:
     before: Mapping[str, float]
     after: Mapping[str, float]
     points: Mapping[float, OperatingPoint]
-    quantiles: tuple[Values, Values]
+    quantiles: tuple[Float64[ndarray, " reals"], Float64[ndarray, " fakes"]]
     videos: tuple[int, int]
 
     def percentile(self, score: float, label: int) -> float:

@@ -1,6 +1,7 @@
 """Results on the terminal."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -50,6 +51,49 @@ def print_robustness_tables(table: pl.DataFrame) -> None:
             name="robustness",
             records=part.select("dataset", "corruption", "severity", auc="value").to_dicts(),
         )
+
+
+def print_verdicts(verdicts: pl.DataFrame | None, run: Path) -> None:
+    """Prints the verdicts on the videos of every dataset, a line per threshold.
+
+    Args:
+        verdicts: see `fmsd.metrics.verdicts.count_verdicts`; None without validation predictions,
+            which a sentence then says.
+        run: the folder of the run that chose the thresholds.
+    """
+    if verdicts is None:
+        print(
+            f"There are no verdicts: {run} has no predictions of a validation split, which choose "
+            "thresholds"
+        )
+        return
+    rows, shown = [], ""
+    for row in verdicts.iter_rows(named=True):
+        name = "" if row["dataset"] == shown else row["dataset"]
+        shown = row["dataset"]
+        counts = ("true_positives", "false_negatives", "false_positives", "true_negatives")
+        rates = [
+            format_rate(*(row[f"{kind}_{part}"] for part in ("rate", "low", "high")))
+            for kind in ("false_positive", "true_positive")
+        ]
+        rows.append(
+            [name, row["at"], f"{row['threshold']:.4f}", *(str(row[key]) for key in counts), *rates]
+        )
+    print_table(
+        "Verdicts on videos at the thresholds that validation data chose",
+        ["dataset", "at", "threshold", "TP", "FN", "FP", "TN", "FPR, %", "TPR, %"],
+        rows,
+        "fpr5: of the {validation_reals} real validation videos at most 5 % were called fake; in "
+        "brackets 95 % intervals over videos".format_map(verdicts.row(0, named=True)),
+        ("at",),
+        name="verdicts",
+        records=verdicts.to_dicts(),
+    )
+
+
+def format_rate(value: float, low: float, high: float) -> str:
+    """A rate and the ends of its interval in per cent: `5.0 [2.1, 11.4]`."""
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def format_auc(value: float) -> str:

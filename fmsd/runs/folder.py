@@ -6,6 +6,7 @@
 | `run.json` | provenance: command, versions, revision, data digests, selection, cost; |
 | | `files`: digests of the other files, see `fmsd.runs.integrity` |
 | `results.csv`, `.md` | the result table, tidy and for reading |
+| `verdicts.csv` | verdicts on test videos at the thresholds that validation data chose |
 | `validation.parquet` | predictions of the chosen weights on the validation split |
 | `validation_features.safetensors` | features of some frames of that split, to tell what is |
 | | unusual, see `fmsd.runs.validation_features` |
@@ -52,6 +53,7 @@ MASK = "mask.json"
 SPECTRA = "spectra.json"
 EXPLANATIONS = "explanations"
 VALIDATION = "validation.parquet"
+VERDICTS = "verdicts.csv"
 TRAINING = "training.parquet"
 PUBLISHED = "published.json"
 MLFLOW = "mlflow.txt"
@@ -65,6 +67,7 @@ PARTS = (
     "run.json",
     "results.csv",
     "results.md",
+    VERDICTS,
     CORRUPTIONS,
     "robustness.png",
     "predictions",

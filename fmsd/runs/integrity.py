@@ -30,6 +30,7 @@ TOP = (
     "validation_features.safetensors",
     "training.parquet",
     "results.csv",
+    "verdicts.csv",
     "corruptions.csv",
     "domains.csv",
 )

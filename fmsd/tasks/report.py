@@ -104,7 +104,12 @@ def report(
 
     lines = {} if out is None else figure_lines(tables["video"])
     statistics = resample_rows(
-        rows, metric, resamples, curves_of=lines, forgery_metrics=[metric] if lines else []
+        rows,
+        metric,
+        resamples,
+        curves_of=lines,
+        forgery_metrics=[metric] if lines else [],
+        verdicts=out is not None,
     )
     samples = statistics.samples
     for level in LEVELS:
