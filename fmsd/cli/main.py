@@ -30,6 +30,7 @@ USAGE = """fmsd VERB [overrides...]
   explain    run=RUN [data=NAME ...] [images=4]    attribution maps and a plot of the features
   predict    run=RUN FILE... [out=FOLDER]    score images and videos of your own: faces are found,
              followed and scored, and each file is called fake or real
+  demo       run=RUN    the same on a page in the browser, on which files are dropped
   fold       run=RUN out=FILE.safetensors    write a run's weights as a plain timm model
   merge      merger=NAME experts='[RUN_OR_FILE, ...]' out=RUN    merge specialists of one base
              without training

@@ -21,7 +21,7 @@ from fmsd.cli.data_config import absolute_path, check_outside, check_source, mak
 from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.loaded_runs import base_override, check_run_record, load_finished_run, override_keys
 from fmsd.cli.merging import merge
-from fmsd.cli.predicting import predict
+from fmsd.cli.predicting import demo, predict
 from fmsd.cli.recorded_config import check_complete, recorded_config
 from fmsd.cli.run_loggers import trusted_loggers
 from fmsd.cli.training import train
@@ -276,6 +276,7 @@ VERBS = {
     "evaluate": Verb(evaluate, lightning=True),
     "explain": Verb(explain, lightning=True),
     "predict": Verb(predict, lightning=True),
+    "demo": Verb(demo, lightning=True),
     "fold": Verb(fold),
     "merge": Verb(merge, lightning=True),
     "extract": Verb(extract),
