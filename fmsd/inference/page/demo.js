@@ -9,10 +9,10 @@ let current = null;  // { request, id } of the file that is sent or scored
 const pause = () => new Promise((resolve) => { setTimeout(resolve, EVERY); });
 const percent = (share) => `${Math.floor(100 * share)} %`;
 
-function show(step, detail = "", share = null) {
+function show(step, detail, share) {
   if (part("step").textContent !== step) part("step").textContent = step;  // it is read aloud
   part("detail").textContent = detail;
-  if (share === null) part("bar").removeAttribute("value"); else part("bar").value = share;
+  part("bar").value = share;
 }
 
 function fail(text) {
@@ -45,10 +45,10 @@ function send(file, job) {
 
 function showState(state) {
   const { fraction, seconds } = state.progress;
-  if (state.state === "waiting") show("Waiting", `place ${state.place} in the queue`);
-  else if (fraction >= 1) show("Writing the result");
-  else if (fraction > 0) show("Looking for faces and scoring them", `${percent(fraction)}, about ${Math.ceil(seconds * (1 - fraction) / fraction)} s left`, fraction);
-  else show("Looking for faces and scoring them");
+  const left = fraction > 0 ? `, about ${Math.ceil(seconds * (1 - fraction) / fraction)} s left` : "";
+  if (state.state === "waiting") show("Waiting", `place ${state.place} in the queue`, 0);
+  else if (fraction < 1) show("Looking for faces and scoring them", percent(fraction) + left, fraction);
+  else show("Writing the result", "", 1);
 }
 
 async function follow(job) {
@@ -70,28 +70,27 @@ async function follow(job) {
   return null;
 }
 
-function paragraph(text, kind = "") {
-  const element = document.createElement("p");
-  element.textContent = text;
-  element.className = kind;
-  return element;
-}
-
 function outcome({ status, message, sampled, kind }) {
-  if (status === "unreadable") return [paragraph(message, "warning")];
   const where = kind === "image" ? "the image" : `${sampled} frames of the video`;
-  return [paragraph(`No face was found in ${where}, so there is nothing to score.`)];
+  const element = document.createElement("p");
+  element.textContent = status === "unreadable" ? message : `No face was found in ${where}, so there is nothing to score.`;
+  element.className = status === "unreadable" ? "warning" : "";
+  return element;
 }
 
 async function showResult(job, state) {
   const [file] = state.result.files;
   const response = await fetch(`predictions/${job.id}`);
   if (!response.ok) throw new Error(await sentenceOf(response));
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const text = await response.text();
+  if (current !== job) return;
+  const page = new DOMParser().parseFromString(text, "text/html");
   const article = page.querySelector("#found article");
   article?.querySelector("h3").remove();  // the name, which is the heading here
-  const parts = article ? [...article.childNodes, ...page.querySelector("#meaning").childNodes] : outcome(file);
-  part("found").replaceChildren(...parts, ...(article ? page.querySelectorAll("#files > p") : []));
+  if (article) {
+    article.querySelector(".verdict").after(...page.querySelectorAll("#files > p"));  // that it is no proof
+    part("found").replaceChildren(...article.childNodes, ...page.querySelector("#meaning").childNodes);
+  } else part("found").replaceChildren(outcome(file));
   part("title").textContent = state.name;
   for (const id of ["page", "save"]) part(id).href = `predictions/${job.id}`;
   part("json").href = `${PREDICTIONS}/${job.id}`;
@@ -118,10 +117,10 @@ async function score(file) {
     if (current !== job) { forget(job); return; }
     const state = await follow(job);
     if (!state) return;
-    current = null;
     await showResult(job, state);
+    if (current === job) current = null;
   } catch (error) {
-    if (current === job || current === null) fail(error.message);
+    if (current === job) fail(error.message);  // otherwise it was cancelled
   }
 }
 
@@ -150,10 +149,10 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
   const { files } = event.dataTransfer;
-  if (files.length > 1) fail("Drop one file at a time; fmsd predict scores many.");
+  if (files.length > 1) part("problem").textContent = "Drop one file at a time; fmsd predict scores many.";
   else if (files.length) score(files[0]);
 });
 
 const about = await (await fetch("api")).json();
 limit = about.limit;
-part("about").textContent = `Scored by ${about.run}; up to ${limit / 1e6} MB`;
+part("about").textContent = `Scored by the run ${about.run}; up to ${limit / 1e6} MB`;

@@ -175,6 +175,4 @@ def _error(status: int, text: str) -> Response:
 
 async def _no_address(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
-    return _error(
-        status, f"There is no {request.method} {request.url.path}; see docs/verbs/demo.md."
-    )
+    return _error(status, f"There is no {request.method} {request.url.path} here.")
