@@ -10,8 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import fmsd
+from fmsd.cli.main import main
 from fmsd.data.loading.image import read_image
 from fmsd.errors import InputError
 from fmsd.inference.predictor import CropSettings
@@ -100,6 +103,45 @@ def test_a_run_without_validation_data_has_scores_without_meaning(
     at = detector.verdict(detector.predict(tmp_path / "clip.mp4"), at=0.0)
     assert at is not None
     assert at.called == "fake"
+
+
+def test_a_folded_file_scores_as_its_run(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "folded.safetensors"
+    assert main(["fold", f"run={run}", f"out={out}"]) == 0
+    folded, whole = fmsd.load(out, device="cpu"), fmsd.load(run, device="cpu")
+    crops = sorted((run.parent / "crops").rglob("*.png"))[:5]
+    assert folded.score(crops) == pytest.approx(whole.score(crops), abs=1e-6)
+    assert json.dumps(folded.facts.to_json()) == json.dumps(whole.facts.to_json())
+    film(tmp_path / "clip.mp4", walk(3))
+    verdict = folded.verdict(folded.predict(tmp_path / "clip.mp4"))
+    assert verdict is not None
+    assert verdict.unusual is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"facts": None}, "holds weights alone"),
+        ({"backbone": "[1]"}, "its metadata are no settings"),
+        ({"facts": "{"}, "is damaged"),
+        ({"facts": "{}"}, "is damaged"),
+        ({"backbone": '{"_target_": "os.system"}'}, "would call os.system"),
+        ({"backbone": '{"_target_": "fmsd.models.detector.detector"}'}, "_partial_"),
+    ],
+)
+def test_a_folded_file_with_other_metadata_is_refused(
+    run: Path, tmp_path: Path, change: dict[str, str | None], message: str
+) -> None:
+    out = tmp_path / "folded.safetensors"
+    main(["fold", f"run={run}", f"out={out}"])
+    with safe_open(out, "pt") as file:
+        metadata = {key: value for key, value in file.metadata().items() if key not in change}
+    metadata |= {key: value for key, value in change.items() if value is not None}
+    save_file(load_file(out), tmp_path / "changed.safetensors", metadata)
+    with pytest.raises(InputError, match=message):
+        fmsd.load(tmp_path / "changed.safetensors")
+    with pytest.raises(InputError, match="There is no file"):
+        fmsd.load(tmp_path / "gone.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """`fmsd predict`: files of every kind and name, verdicts, tables, and what is said about them."""
 
+import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,12 +20,12 @@ from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.loading import LoadedDetector
 from fmsd.inference.media import Sampling, expected_frames
 from fmsd.inference.outcome import FilePrediction
-from fmsd.inference.predictor import CropScores, CropSettings
-from fmsd.inference.sentences import threshold_sentences, visible
+from fmsd.inference.predictor import CropScores, CropSettings, ScoreError
+from fmsd.inference.sentences import threshold_sentences
 from fmsd.inference.verdict import check_at
 from fmsd.metrics.decision import score_meanings
 from fmsd.tables import as_plain_text
-from fmsd.tasks.predict import PICTURED, predict, predict_files
+from fmsd.tasks.predict import predict, predict_files
 from tests.detectors import train_detector
 from tests.films import film, shot, sound, turned, walk
 
@@ -117,6 +119,15 @@ def test_every_file_has_an_outcome_and_only_a_face_has_a_score(
     assert len(found.persons) == (2 if name == "two.mp4" else int(status == "scored"))
 
 
+def test_a_detector_without_numbers_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    def diverged(crops: np.ndarray) -> CropScores:
+        return CropScores(np.full(len(crops), np.nan), np.full(len(crops), np.nan))
+
+    photo = image(tmp_path / "a.png", walk(1)[0])
+    with pytest.raises(ScoreError, match="scores are not finite"):
+        LoadedDetector(known_facts(), diverged).predict(photo)
+
+
 def test_a_folder_with_broken_files_is_scored_but_for_these(
     detector: LoadedDetector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,7 +173,7 @@ def test_hostile_names_stay_names_in_every_output(
     cells = pl.read_csv("out/predictions.csv")["path"].to_list()
     assert cells == [as_plain_text(name) for name in (*NAMES, escape)]
     assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
-    assert "<b>" not in Path("out/report.html").read_text("utf-8")
+    assert "<b>&" not in Path("out/report.html").read_text("utf-8")
 
 
 def test_nothing_of_the_user_s_is_overwritten(detector: LoadedDetector, tmp_path: Path) -> None:
@@ -181,13 +192,35 @@ def test_nothing_of_the_user_s_is_overwritten(detector: LoadedDetector, tmp_path
         predict(detector, [photo], out=tmp_path)
 
 
-def test_only_some_files_keep_their_pixels(detector: LoadedDetector, tmp_path: Path) -> None:
+def test_a_detector_that_cannot_be_explained_has_a_page_without_heat_maps(
+    detector: LoadedDetector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def heat(faces: object) -> list[np.ndarray]:
+        raise InputError("The output of features has one place only", "give another layer=NAME")
+
     photo = image(tmp_path / "a.png", walk(1)[0])
-    found = predict_files(detector, [photo] * (PICTURED + 5), Sampling(), pictured=True)
-    assert sum(bool(each.suspicious) for each in found) == PICTURED
-    assert all(each.decides for each in found)
-    (bare,) = predict_files(detector, [photo], Sampling(), pictured=False)
-    assert not bare.suspicious
+    predict(replace(detector, heat=heat), [photo], out=tmp_path / "out")
+    assert "shows no heat maps: The output of features" in caplog.text
+    assert "data:image" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_the_bar_ends_when_the_files_do(
+    detector: LoadedDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [film(tmp_path / "short.mp4", walk(3)), image(tmp_path / "a.png", ROOM)]
+    files.append(tmp_path / "empty.mp4")
+    files[-1].touch()
+    total, steps = [], []
+
+    @contextlib.contextmanager
+    def counted(what: str, count: int, unit: str) -> Iterator[Callable[..., None]]:
+        total.append(count)
+        yield lambda step=1, note="": steps.append(step)
+
+    monkeypatch.setattr("fmsd.tasks.predict.progress", counted)
+    found = list(predict_files(detector, files, Sampling()))
+    assert [each.status for each in found] == ["scored", "no face", "unreadable"]
+    assert total == [sum(steps)] == [32 + 1 + 32]
 
 
 def test_the_frames_that_a_bar_counts_are_those_that_are_scored(tmp_path: Path) -> None:
@@ -248,10 +281,6 @@ def test_the_sentence_of_a_threshold_has_its_counts_and_its_interval() -> None:
     assert threshold_sentences(facts, ["video"], "0.7") == [
         "Scores of at least 0.7 are called fake, as at=0.7 asks for."
     ]
-
-
-def test_control_characters_are_shown_as_escapes() -> None:
-    assert visible("a\x1b[2Jb\nü") == "a\\u001b[2Jb\\nü"
 
 
 # ---- the command line

@@ -1,5 +1,6 @@
 """Loads a detector for predictions from wherever it is: the folder of a run, or a file."""
 
+import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -10,10 +11,11 @@ from omegaconf import OmegaConf
 
 from fmsd.cli.build import build
 from fmsd.cli.data_config import absolute_path
-from fmsd.cli.loaded_runs import base_override, check_run_record
-from fmsd.cli.trust import load_run_config
+from fmsd.cli.loaded_runs import base_override, check_run_record, video_score
+from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.data.extraction.faces import FaceDetector, YuNet
-from fmsd.errors import InputError
+from fmsd.errors import InputError, reason
+from fmsd.inference.facts import read_facts
 from fmsd.inference.loading import LoadedDetector
 from fmsd.runs.folder import Run
 
@@ -34,7 +36,7 @@ def load_detector(
     """The detector of a run, ready to score files and images.
 
     Args:
-        source: the folder of a run.
+        source: the folder of a run, or a file of `fmsd fold`.
         device: `cpu`, `cuda`, `cuda:1` or `mps`; None for the one that the run's trainer chooses.
         base: where the backbone's pretrained weights are, if they have moved since the run.
         trust: what the run's configuration may name beside the declared targets, see
@@ -51,11 +53,8 @@ def load_detector(
     path = Path(absolute_path(source))
     if path.suffix == ONNX:
         raise InputError(f"{source} is no run", "give the folder of a run")
-    if path.suffix == FOLDED and path.is_file():
-        raise InputError(
-            f"{source} holds weights alone: neither the name of their network nor thresholds",
-            "give the folder of the run that it was folded from",
-        )
+    if path.suffix == FOLDED and not path.is_dir():
+        return load_folded(path, device, trust, face_detector)
     return load_run(Run(path), device, base, trust, face_detector)
 
 
@@ -82,8 +81,7 @@ def load_run(
     config: Any = load_run_config(run.config, trust, built=("backbone", "trainer"))
     config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
     size = OmegaConf.select(config, "data.size") or config.backbone.size
-    video_score = OmegaConf.select(config, "data.video_score") or "mean"
-    facts = run_facts(run, int(size), str(video_score))
+    facts = run_facts(run, int(size), video_score(config))
     single = single_process_trainer(build(config.trainer), run.folder)
     place = single.strategy.root_device
     make = partial(build_detector, build(config.backbone), place, single.precision)
@@ -97,6 +95,65 @@ def load_run(
         None if bank is None else bank.limit,
         scorer.heat,
     )
+
+
+def load_folded(
+    path: Path,
+    device: str | None,
+    trust: object,
+    face_detector: Callable[[], FaceDetector],
+) -> LoadedDetector:
+    """The detector in a file of `fmsd fold`; see `load_detector`.
+
+    The file has no features of validation data: what is unusual is not known.
+
+    Raises:
+        InputError: the file is missing or damaged, or has no facts beside its weights.
+    """
+    import torch
+
+    from fmsd.inference.torch_scorer import TorchScorer
+
+    remedy = "fold its run again with this version of fmsd"
+    written = read_metadata(path, remedy)
+    config = {"backbone": written["backbone"]}
+    check_loaded(config, path, trusted_prefixes(trust), built=("backbone",))
+    facts = read_facts(written["facts"], path, remedy)
+    backbone = OmegaConf.create({"backbone": written["backbone"] | {"weights": str(path)}}).backbone
+    if device is None:
+        best = torch.accelerator.current_accelerator(check_available=True)
+        place = torch.device("cpu") if best is None else best
+    else:
+        device_settings(device)
+        place = torch.device(device)
+    scorer = TorchScorer(build(backbone)().to(place).eval(), facts.size)
+    return LoadedDetector(facts, scorer, face_detector, heat=scorer.heat)
+
+
+def read_metadata(path: Path, remedy: str) -> dict[str, Any]:
+    """The settings of the backbone, and the facts, in the metadata of a folded file.
+
+    Raises:
+        InputError: the file is missing or damaged, or was written without them.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"There is no file {path}", "correct the path")
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+        found = {key: json.loads(metadata[key]) for key in ("backbone", "facts")}
+    except KeyError as error:
+        raise InputError(
+            f"{path} holds weights alone: neither the settings of their network nor thresholds",
+            f"give the folder of their run, or {remedy}",
+        ) from error
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({reason(error)})", remedy) from error
+    if not all(isinstance(value, dict) for value in found.values()):
+        raise InputError(f"{path} is damaged: its metadata are no settings", remedy)
+    return found
 
 
 def device_settings(device: str) -> dict[str, object]:

@@ -19,7 +19,13 @@ from fmsd.cli.build import (
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path, check_outside, check_source, make_paths_absolute
 from fmsd.cli.hydra_compat import task_overrides
-from fmsd.cli.loaded_runs import base_override, check_run_record, load_finished_run, override_keys
+from fmsd.cli.loaded_runs import (
+    base_override,
+    check_run_record,
+    load_finished_run,
+    override_keys,
+    video_score,
+)
 from fmsd.cli.merging import merge
 from fmsd.cli.predicting import demo, predict
 from fmsd.cli.recorded_config import check_complete, recorded_config
@@ -94,7 +100,8 @@ def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     check_run_record(run)
     loaded = load_run_config(run.config, config.trust, built=("backbone",))
     backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
-    task.fold(run, build(backbone), expand_home(config.out))
+    settings: Any = OmegaConf.to_container(backbone, resolve=True)
+    task.fold(run, build(backbone), expand_home(config.out), settings, video_score(loaded))
 
 
 def index(config: DictConfig, folder: Path, command: list[str]) -> None:

@@ -51,6 +51,10 @@ class CropScores(NamedTuple):
     unusual: Float[ndarray, " batch"]
 
 
+class ScoreError(InputError):
+    """The detector gave a score that is no number: no fault of the file that it scored."""
+
+
 class CropScorer(Protocol):
     """Scores a batch of face crops."""
 
@@ -104,6 +108,12 @@ class _Batch:
         if not self.waiting:
             return
         result = self.score(np.stack([crop for _, crop in self.waiting]))
+        if not np.isfinite(result.score).all():
+            raise ScoreError(
+                "The detector's scores are not finite: its training diverged, or its device "
+                "computes wrong",
+                "give another run, or device=cpu",
+            )
         for (number, crop), score, unusual in zip(
             self.waiting, result.score.tolist(), result.unusual.tolist(), strict=True
         ):
@@ -150,9 +160,14 @@ class Predictor:
 
         Args:
             on_frame: called with the seconds of each frame when it has been looked at.
+
+        Raises:
+            ScoreError: the detector gave a score that is not finite.
         """
         try:
             return self._predict(path, on_frame)
+        except ScoreError:
+            raise
         except InputError as error:
             return FilePrediction(str(path), "unreadable", str(error))
 

@@ -1,23 +1,17 @@
-"""What is said about predictions: where a threshold comes from, and what a score does not say.
+"""What the terminal says of predictions: where a threshold and a probability come from.
 
 Needs no torch.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 
 from fmsd.inference.facts import DetectorFacts
-from fmsd.inference.outcome import FilePrediction, PersonScore
+from fmsd.inference.outcome import FilePrediction
 from fmsd.inference.verdict import RATES, Level
 
-NO_PROOF = (
-    "A score is no proof: it says how much a face looks like the fakes that this detector was "
-    "trained on, and other fakes, filters or compression may raise or lower it."
-)
-
 UNUSUAL = (
-    "A face that is new lies further from the faces of the validation data than 99 % of these do "
-    "from each other: its score means less than the figures here say."
+    "A face that is unusual lies further from the faces of the validation data than 99 % of these "
+    "do from each other: its score means less than the figures here say."
 )
 
 LEVEL_NOUNS: dict[Level, str] = {"frame": "frames", "video": "videos"}
@@ -79,30 +73,8 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def who_decides(prediction: FilePrediction) -> str:
-    """The person whose score is the file's, of how many, and when it is seen; empty without one."""
-    person = prediction.decides
-    if person is None:
-        return ""
-    if prediction.kind == "image":
-        return f"person {person.person} of {len(prediction.persons)}"
-    return f"person {person.person} of {len(prediction.persons)}, {seconds_of(person)}"
-
-
-def seconds_of(person: PersonScore) -> str:
-    """The first and the last second in which a person is seen."""
-    return f"{person.first:.1f} to {person.last:.1f} s"
-
-
 def levels_of(predictions: Sequence[FilePrediction]) -> list[Level]:
     """The levels that the scores of some files are compared on."""
     kinds = {prediction.kind for prediction in predictions if prediction.decides is not None}
     pairs: list[tuple[Level, str]] = [("video", "video"), ("frame", "image")]
     return [level for level, kind in pairs if kind in kinds]
-
-
-def visible(text: str) -> str:
-    """A text in one line, with characters that control a terminal written as escapes."""
-    return "".join(
-        letter if letter.isprintable() else json.dumps(letter).strip('"') for letter in text
-    )

@@ -12,7 +12,6 @@ from numpy import ndarray
 from torch import Tensor
 
 from fmsd.data.loading.resizing import resize
-from fmsd.errors import InputError
 from fmsd.inference.familiarity import FeatureBank
 from fmsd.inference.outcome import SuspiciousFace
 from fmsd.inference.predictor import Crops, CropScores
@@ -44,23 +43,13 @@ class TorchScorer:
         return planes.to(self.detector.mean.device)
 
     def __call__(self, crops: Crops) -> CropScores:
-        """The scores of RGB crops of any one size.
-
-        Raises:
-            InputError: a score is not finite.
-        """
+        """The scores of RGB crops of any one size."""
         images = self.images(list(crops))
         with torch.inference_mode(), self.precision():
             if self.bank is None:
                 features, logit = None, self.detector(images).float()
             else:
                 features, logit = features_and_logits(self.detector, images)
-        if not logit.isfinite().all():
-            raise InputError(
-                "The detector's scores are not finite: its weights are not those of a training "
-                "that converged",
-                "give another run",
-            )
         score = torch.sigmoid(logit.double()).cpu().numpy()
         if features is None or self.bank is None:
             return CropScores(score, np.full(len(score), np.nan))

@@ -1,8 +1,10 @@
 """Folding: a run's chosen weights as a plain timm model."""
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -10,6 +12,7 @@ from safetensors.torch import save_file
 from fmsd.atomic import atomic
 from fmsd.engine.detectors import load_folded_detector
 from fmsd.errors import InputError
+from fmsd.inference.run_facts import run_facts
 from fmsd.models.detector import Detector
 from fmsd.models.head import CosineHead
 from fmsd.ownership import check_replaceable
@@ -22,8 +25,16 @@ WRITER = "fmsd fold"
 """The writer that a folded file names in its metadata."""
 
 
-def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
+def fold(
+    run: Run,
+    detector: Callable[[], Detector],
+    out: Path,
+    backbone: Mapping[str, Any],
+    video_score: str = "mean",
+) -> None:
     """Writes a run's detector as dense weights in timm's keys.
+
+    The metadata of the file hold what `fmsd.load` needs beside them.
 
     `backbone.weights=OUT` or timm itself loads them. timm has no cosine head: it loads such a file
     without its head, and `backbone.weights=OUT head.normalise=true` all of it.
@@ -31,6 +42,8 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
     Args:
         detector: builds the detector that the run began with.
         out: FILE.safetensors.
+        backbone: the settings of the backbone, with its `size` in pixels.
+        video_score: how the run's tests aggregate the scores of frames.
 
     Raises:
         InputError: `out` has another suffix, lies among a run's own files or is a file that `fold`
@@ -54,6 +67,8 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
         "written_by": WRITER,
         "mean": str(model.mean.flatten().tolist()),
         "std": str(model.std.flatten().tolist()),
+        "backbone": json.dumps({**backbone, "pretrained": False, "weights": None}),
+        "facts": json.dumps(run_facts(run, backbone["size"], video_score).to_json()),
     }
     with atomic(out) as partial:
         save_file(state, partial, metadata=metadata)

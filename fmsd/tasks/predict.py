@@ -1,26 +1,24 @@
 """Prediction: verdicts on images and videos of one's own."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fmsd.atomic import atomic
 from fmsd.console import print_place, print_table, progress
+from fmsd.errors import InputError
+from fmsd.inference.file_section import shown_name, who_decides
 from fmsd.inference.loading import LoadedDetector
 from fmsd.inference.media import Sampling, expected_frames
 from fmsd.inference.outcome import FilePrediction
 from fmsd.inference.prediction_files import PAGE, check_out, file_record, write_predictions
-from fmsd.inference.prediction_page import render_page
+from fmsd.inference.prediction_page import NO_PROOF, keep_most_suspicious, render_page
 from fmsd.inference.sentences import (
-    NO_PROOF,
     UNUSUAL,
     calibration_sentences,
     levels_of,
     percent,
     threshold_sentences,
-    visible,
-    who_decides,
 )
 from fmsd.inference.verdict import DEFAULT_AT, Verdict
 
@@ -29,11 +27,10 @@ log = logging.getLogger(__name__)
 MAX_SHOWN = 200
 """Largest number of files in the table on the terminal."""
 
-PICTURED = 50
-"""Files whose faces are kept for the page, those with the highest scores: crops are large."""
-
-HEADER = ("file", "verdict", "P(fake)", "score", "decided by", "reals below", "fakes below", "new")
-"""The columns of the table: `new` is yes where a face lies outside of the validation data."""
+HEADER = (
+    "file", "verdict", "P(fake)", "score", "decided by", "reals below", "fakes below", "unusual",
+)  # fmt: skip
+"""The columns of the table."""
 
 
 def predict(
@@ -58,12 +55,16 @@ def predict(
     """
     if out is not None:
         check_out(out)
-    predictions = predict_files(detector, files, sampling or Sampling(), pictured=out is not None)
+    predictions = keep_most_suspicious(predict_files(detector, files, sampling or Sampling()))
     verdicts = [detector.verdict(prediction, at) for prediction in predictions]
     print_verdicts(detector, predictions, verdicts, at)
     if out is not None:
         write_predictions(out, predictions, verdicts, detector.facts, at)
-        page = render_page(predictions, verdicts, detector.facts, detector.heat)
+        try:
+            page = render_page(predictions, verdicts, detector.facts, detector.heat)
+        except InputError as error:  # of a backbone without a map of its image
+            log.warning("The page shows no heat maps: %s", error)
+            page = render_page(predictions, verdicts, detector.facts, None)
         with atomic(out / PAGE) as partial:
             partial.write_text(page, encoding="utf-8")
         print_place(f"The predictions lie in {out}; open {out / PAGE}", out)
@@ -71,55 +72,38 @@ def predict(
 
 
 def predict_files(
-    detector: LoadedDetector, files: Sequence[Path], sampling: Sampling, pictured: bool
-) -> list[FilePrediction]:
-    """The predictions of files, under a progress bar of frames.
-
-    Args:
-        pictured: keep the crops of the `PICTURED` files with the highest scores.
-    """
+    detector: LoadedDetector, files: Sequence[Path], sampling: Sampling
+) -> Iterator[FilePrediction]:
+    """Yields the prediction of each file, under a progress bar of frames."""
     predictor = detector.predictor(sampling)
     expected = [expected_frames(file, sampling) for file in files]
-    predictions: list[FilePrediction] = []
     with progress("Predicting", sum(expected), "frames") as advance:
         for number, (file, most) in enumerate(zip(files, expected, strict=True), 1):
-            note = f"{visible(file.name)[:40]}, {number} of {len(files)}"
-            prediction = predictor.predict(file, on_frame=bounded(advance, most, note))
-            predictions.append(prediction)
-            if not pictured:
-                predictions[-1] = without_crops(prediction)
-            elif len(predictions) > PICTURED:
-                drop_lowest(predictions)
-    return predictions
+            note = f"{shown_name(file.name)[:40]}, {number} of {len(files)}"
+            step, rest = bounded(advance, most, note)
+            yield predictor.predict(file, on_frame=step)
+            rest()
 
 
-def bounded(advance: Callable[..., None], most: int, note: str) -> Callable[[float], None]:
-    """A function of a frame's seconds that advances a bar, in all by at most `most` frames."""
+def bounded(
+    advance: Callable[..., None], most: int, note: str
+) -> tuple[Callable[[float], None], Callable[[], None]]:
+    """Two functions that advance a bar by `most` frames in all: one for a frame, one for the rest.
+
+    A video may have fewer frames than expected, and is decoded again where it is damaged.
+    """
     left = most
 
     def step(_: float) -> None:
         nonlocal left
-        advance(min(1, left), note=note)
-        left -= min(1, left)
+        if left:
+            left -= 1
+            advance(1, note=note)
 
-    return step
+    def rest() -> None:
+        advance(left, note=note)
 
-
-def drop_lowest(predictions: list[FilePrediction]) -> None:
-    """Drops the crops of the file with the lowest score of those that have some, in place."""
-    scored = [
-        (person.score, place)
-        for place, prediction in enumerate(predictions)
-        if prediction.suspicious and (person := prediction.decides) is not None
-    ]
-    if len(scored) > PICTURED:
-        place = min(scored)[1]
-        predictions[place] = without_crops(predictions[place])
-
-
-def without_crops(prediction: FilePrediction) -> FilePrediction:
-    """A prediction without the pixels of its faces."""
-    return replace(prediction, suspicious=())
+    return step, rest
 
 
 def print_verdicts(
@@ -138,7 +122,7 @@ def print_verdicts(
     if len(pairs) > MAX_SHOWN:
         sentences.insert(0, f"{MAX_SHOWN} of {len(pairs)} files are shown; out=FOLDER has all.")
     print_table(
-        f"{len(pairs)} files, scored by {visible(facts.name)}",
+        f"{len(pairs)} files, scored by {shown_name(facts.name)}",
         HEADER,
         [row(prediction, verdict) for prediction, verdict in pairs[:MAX_SHOWN]],
         "\n".join(sentences),
@@ -150,7 +134,7 @@ def print_verdicts(
     print_table(
         f"{len(failed)} files could not be read",
         ["file", "why"],
-        [[visible(each.path), visible(each.message)] for each in failed[:MAX_SHOWN]],
+        [[shown_name(each.path), shown_name(each.message)] for each in failed[:MAX_SHOWN]],
         text_columns=("why",),
         name="failures",
         records=[{"path": each.path, "why": each.message} for each in failed],
@@ -160,11 +144,11 @@ def print_verdicts(
 def row(prediction: FilePrediction, verdict: Verdict | None) -> list[str]:
     """The cells of a file's row."""
     if verdict is None:
-        return [visible(prediction.path), prediction.status, *[""] * (len(HEADER) - 2)]
+        return [shown_name(prediction.path), prediction.status, *[""] * (len(HEADER) - 2)]
     ranks = (verdict.percentile_real, verdict.percentile_fake)
     unusual = {True: "yes", False: "no", None: "?"}[verdict.unusual]
     return [
-        visible(prediction.path),
+        shown_name(prediction.path),
         verdict.called or "no threshold",
         "" if verdict.probability is None else percent(verdict.probability),
         f"{verdict.score:.4f}",
