@@ -67,6 +67,7 @@ def test_a_run_holds_everything_its_numbers_rest_on(run: Path) -> None:
         "run.json",
         "results.csv",
         "results.md",
+        "verdicts.csv",
         "adapter.safetensors",
         "adapter.json",
         "mask.json",

@@ -36,18 +36,14 @@ def test_verdicts_are_counted_as_by_hand(video_score: str) -> None:
     ]
     scored = tests.with_columns(score=1 / (1 + (-pl.col("logit").cast(pl.Float64)).exp()))
     for row in table.iter_rows(named=True):
-        counts = dict.fromkeys(("tp", "fn", "fp", "tn"), 0)
+        counts: dict[str, int] = {"tp": 0, "fn": 0, "fp": 0, "tn": 0}
         for _, video in scored.filter(dataset=row["dataset"]).group_by("video"):
             score = getattr(video["score"], video_score)()
             called = score >= row["threshold"]
             right = called == bool(video["label"][0])
             counts[("t" if right else "f") + ("p" if called else "n")] += 1
-        assert counts == {
-            "tp": row["true_positives"],
-            "fn": row["false_negatives"],
-            "fp": row["false_positives"],
-            "tn": row["true_negatives"],
-        }
+        names = ("true_positives", "false_negatives", "false_positives", "true_negatives")
+        assert list(counts.values()) == [row[name] for name in names]
         for kind, count, total in (
             ("false_positive", counts["fp"], counts["fp"] + counts["tn"]),
             ("true_positive", counts["tp"], counts["tp"] + counts["fn"]),

@@ -27,8 +27,8 @@ LINES = 6
 """Persons with a line in a timeline, at most: who decides, then those with the highest scores."""
 
 ABOUT_MAPS = (
-    "Right of each face, bright: the places that the detector looked at most, as fmsd explain "
-    "draws them. They do not show what was manipulated."
+    "Right of each face, bright: what the detector attended to (attention rollout), or what raised "
+    "its score (Grad-CAM), as fmsd explain draws it. It does not show what was manipulated."
 )
 
 
@@ -77,7 +77,7 @@ def verdict_line(verdict: Verdict) -> str:
         called = f"Called {verdict.called}"
         sign = "at or above" if verdict.called == "fake" else "below"
         rest = f": the score {verdict.score:.3f} is {sign} the threshold {verdict.threshold:.3f}"
-        rest += f" ({threshold_name(verdict.at)})."
+        rest += f" ({threshold_origin(verdict.at)})."
     if verdict.probability is not None:
         rest += f" Calibrated probability of fake: {verdict.probability:.2f}."
     line = f'<p class="verdict {verdict.called or "none"}"><b>{called}</b>{escape(rest)}</p>'
@@ -90,7 +90,7 @@ def verdict_line(verdict: Verdict) -> str:
     return line
 
 
-def threshold_name(at: str) -> str:
+def threshold_origin(at: str) -> str:
     """How a threshold was chosen, as a phrase."""
     if at in RATES:
         return f"{100 * RATES[at]:g} % false positives on validation data"
@@ -172,7 +172,11 @@ def _timeline(number: int, result: FilePrediction, verdict: Verdict) -> str:
         [_track(points) for points in tracks.values()], verdict.threshold, _track(marks)
     )
     caption = "The score of each frame"
-    caption += ", and the threshold as a dashed line" if verdict.threshold is not None else ""
+    caption += (
+        ", and the threshold of the whole video as a dashed line"
+        if verdict.threshold is not None
+        else ""
+    )
     caption += "; circles: the faces below." if marks else "."
     if len(result.persons) > len(shown):
         caption += f" {len(result.persons) - len(shown)} further persons are not drawn."

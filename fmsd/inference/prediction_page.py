@@ -17,7 +17,7 @@ from fmsd.inference.file_section import (
     HeatMaps,
     file_section,
     shown_name,
-    threshold_name,
+    threshold_origin,
     who_decides,
 )
 from fmsd.inference.outcome import FilePrediction
@@ -217,7 +217,7 @@ def _level_facts(meaning: ScoreMeaning, level: str, at: str) -> dict[str, str]:
     if (rate := RATES.get(at)) is not None and rate in meaning.points:
         point = meaning.points[rate]
         false, true = meaning.error_rates(rate)
-        names["threshold"] = f"{point.threshold:.4f}: {threshold_name(at)}"
+        names["threshold"] = f"{point.threshold:.4f}: {threshold_origin(at)}"
         names["false positives"] = (
             f"{point.false_positives} of {point.reals} real {items}, {_interval(false)}"
         )
@@ -226,7 +226,7 @@ def _level_facts(meaning: ScoreMeaning, level: str, at: str) -> dict[str, str]:
         )
     else:
         names["threshold"] = (
-            f"{at}: {threshold_name(at)}; its errors on the validation data are not known"
+            f"{at}: {threshold_origin(at)}; its errors on the validation data are not known"
         )
     if meaning.calibration is None:
         names["calibration"] = "none: a class has too few validation videos to fit one"

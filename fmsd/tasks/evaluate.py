@@ -55,7 +55,7 @@ CARRIED = (
 """Record keys copied from the run."""
 
 WITHOUT = {
-    VALIDATION: "there are no metrics and no verdicts at the thresholds that validation data chose",
+    VALIDATION: "there are no metrics at the thresholds that validation data chose",
     TRAINING: "the test frames cannot be compared with the training frames",
 }
 """Files of a run that an evaluation can do without, and what it then lacks."""

@@ -1,7 +1,7 @@
 """Reporting: the finished runs below a folder as tables and one HTML page."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -26,7 +26,7 @@ from fmsd.report.markup import (
 )
 from fmsd.report.overview import Overview, figure_lines
 from fmsd.report.page import report_page
-from fmsd.report.resamples import resample_rows
+from fmsd.report.resamples import Resamples, resample_rows
 from fmsd.report.robustness import robustness_results
 from fmsd.report.rows import Row, load_rows
 from fmsd.report.sections.papers import papers_markdown
@@ -103,14 +103,7 @@ def report(
         return tidy
 
     lines = {} if out is None else figure_lines(tables["video"])
-    statistics = resample_rows(
-        rows,
-        metric,
-        resamples,
-        curves_of=lines,
-        forgery_metrics=[metric] if lines else [],
-        verdicts=out is not None,
-    )
+    statistics = row_statistics(rows, metric, resamples, lines)
     samples = statistics.samples
     for level in LEVELS:
         table = results_table(tidy, metric, level, means, samples, notes)
@@ -138,6 +131,24 @@ def report(
         robustness_notes=robustness[1],
     )
     return write_report(out, overview, tidy)
+
+
+def row_statistics(
+    rows: Sequence[Row], metric: str, resamples: int, lines: Mapping[str, int]
+) -> Resamples:
+    """Intervals and, where there is a page, what its figures and verdicts need.
+
+    Args:
+        lines: the labels in the figures of the page; empty without one.
+    """
+    return resample_rows(
+        rows,
+        metric,
+        resamples,
+        curves_of=lines,
+        forgery_metrics=[metric] if lines else [],
+        verdicts=bool(lines),
+    )
 
 
 def load_results(

@@ -7,6 +7,7 @@ from html import escape
 import polars as pl
 
 from fmsd.metrics.score_meaning import KINDS, ScoreMeaning
+from fmsd.metrics.table import LEVELS
 from fmsd.metrics.verdicts import threshold_name
 from fmsd.report import html
 from fmsd.report.html import Section
@@ -14,8 +15,6 @@ from fmsd.report.overview import Overview
 from fmsd.report.result_html import number_table
 from fmsd.report.tables import Cell, Table
 from fmsd.report.validation import run_name
-
-LEVELS = ("video", "frame")
 
 ERRORS = {"log_loss": "log-loss", "brier": "Brier", "ece": "ECE"}
 """Measures of calibration, and their names."""
@@ -41,7 +40,7 @@ def meaning_section(overview: Overview) -> Section | None:
         "quiet",
     )
     panes = {}
-    for level in LEVELS:
+    for level in reversed(LEVELS):
         meanings = {name: meanings[level] for name, meanings in known.items()}
         panes[(level,)] = _calibration_table(meanings) + _threshold_table(meanings)
     body += html.panes_by_choice(panes, ("scores per",))
@@ -54,11 +53,8 @@ def meaning_section(overview: Overview) -> Section | None:
 
 def _calibration_table(meanings: Mapping[str, ScoreMeaning]) -> str:
     """The chosen map of each run, and its errors before and after."""
-    header = [
-        "",
-        "map",
-        *(f"{name}{after}" for name in ERRORS.values() for after in ("", " after")),
-    ]
+    pairs = (part for name in ERRORS.values() for part in (name, "after"))
+    header = ["", "map", *pairs, "videos"]
     rows = []
     for name, meaning in meanings.items():
         kind = KINDS[meaning.calibration.kind] if meaning.calibration else "too few videos"
@@ -69,7 +65,7 @@ def _calibration_table(meanings: Mapping[str, ScoreMeaning]) -> str:
         ]
         rows.append([name, kind, *errors, "{} real, {} fake".format(*meaning.videos)])
     caption = "Errors on validation data before and after calibration, by cross-validation"
-    return html.text_table(caption, [*header, "videos"], rows, {0, 1, len(header)})
+    return html.text_table(caption, header, rows, {0, 1, len(header) - 1})
 
 
 def _threshold_table(meanings: Mapping[str, ScoreMeaning]) -> str:
