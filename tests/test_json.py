@@ -34,7 +34,7 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
 
 def test_every_verb_that_prints_a_table_is_known() -> None:
     assert {*TABLE_VERBS} - {"reproduce"} <= {*VERBS}
-    assert {*VERBS} - {*TABLE_VERBS} == {"cite", "dashboard", "explain", "fold", "pack"}
+    assert {*VERBS} - {*TABLE_VERBS} == {"cite", "dashboard", "demo", "explain", "fold", "pack"}
 
 
 def test_a_report_has_the_numbers_of_its_files(

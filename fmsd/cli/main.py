@@ -32,6 +32,7 @@ USAGE = """fmsd VERB [overrides...]
              followed and scored, and each file is called fake or real
   export     run=RUN out=FILE.onnx [int8=true]    write a detector as one file for ONNX
              Runtime, or as FILE.pt2 for torch
+  demo       run=RUN    the same on a page in the browser, on which files are dropped
   fold       run=RUN out=FILE.safetensors    write a run's weights as a plain timm model
   merge      merger=NAME experts='[RUN_OR_FILE, ...]' out=RUN    merge specialists of one base
              without training

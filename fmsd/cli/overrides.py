@@ -31,7 +31,8 @@ PLURAL = ("experiments", "logger")
 """Groups of which several choices can be combined."""
 
 BARE: Mapping[str, str] = {
-    "cite": "run", "evaluate": "run", "explain": "run", "export": "run", "fold": "run",
+    "cite": "run", "demo": "run", "evaluate": "run", "explain": "run", "export": "run",
+    "fold": "run",
     "report": "runs", "verify": "run",
 }  # fmt: skip
 """The key of an argument without one, for verbs about one folder."""

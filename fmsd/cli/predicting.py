@@ -1,9 +1,9 @@
-"""The verb predict: the files on the command line, and the detector that scores them."""
+"""The verbs predict and demo: the files on the command line, and the detector that scores them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,6 +13,9 @@ from fmsd.cli.data_config import absolute_path
 from fmsd.cli.logs import configure_logging
 from fmsd.errors import InputError
 from fmsd.paths import expand_home
+
+if TYPE_CHECKING:
+    from fmsd.inference.loading import LoadedDetector
 
 
 def predict(config: DictConfig, folder: Path, command: list[str], words: Sequence[str]) -> int:
@@ -47,6 +50,33 @@ def predict(config: DictConfig, folder: Path, command: list[str], words: Sequenc
         replace(detector, batch_size=config.batch_size), files, sampling, at, out
     )
     return 1 if failures else 0
+
+
+def demo(config: DictConfig, folder: Path, command: list[str]) -> None:
+    """fmsd demo: a page that scores images and videos."""
+    from fmsd.cli.detectors import load_detector
+    from fmsd.inference.media import Sampling
+    from fmsd.inference.verdict import check_at
+    from fmsd.tasks import demo as task
+
+    source = config.run  # refused first where it is missing
+    values: Any = OmegaConf.to_container(config)
+    settings = {key: values[key] for key in ("frames", "fps", "device", "batch_size")}
+    check_argument_types(check_settings, {"files": [], "list": None} | settings, "")
+    check_range("batch_size", values["batch_size"], 1)
+    served = {key: values[key] for key in ("host", "port", "limit")}
+    check_argument_types(task.demo, served, "")
+    check_range("port", values["port"], 0, 65535)
+    check_range("limit", values["limit"], 1)
+    at = check_at(values["at"])
+    sampling = Sampling(None if values["frames"] == "all" else values["frames"], values["fps"])
+
+    def load() -> "LoadedDetector":
+        face_detector = build(config.detector)
+        loaded = load_detector(source, config.device, config.base, config.trust, face_detector)
+        return replace(loaded, batch_size=config.batch_size)
+
+    task.demo(load, sampling, at, **served)
 
 
 def check_settings(

@@ -27,7 +27,7 @@ from fmsd.cli.loaded_runs import (
     video_score,
 )
 from fmsd.cli.merging import merge
-from fmsd.cli.predicting import predict
+from fmsd.cli.predicting import demo, predict
 from fmsd.cli.recorded_config import check_complete, recorded_config
 from fmsd.cli.run_loggers import trusted_loggers
 from fmsd.cli.training import train
@@ -310,6 +310,7 @@ VERBS = {
     "evaluate": Verb(evaluate, lightning=True),
     "explain": Verb(explain, lightning=True),
     "predict": Verb(predict),
+    "demo": Verb(demo, lightning=True),
     "export": Verb(export, lightning=True),
     "fold": Verb(fold),
     "merge": Verb(merge, lightning=True),

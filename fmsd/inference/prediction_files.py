@@ -71,22 +71,34 @@ def write_predictions(
     at: str,
 ) -> None:
     """Writes the document and the table, each atomically; the document marks the folder."""
-    document = {
-        "format": FORMAT,
-        "written_by": WRITER,
-        "at": at,
-        "detector": detector_record(facts),
-        "files": [
-            file_record(prediction, verdict)
-            | {"persons": [dict(vars(person)) for person in prediction.persons]}
-            for prediction, verdict in zip(predictions, verdicts, strict=True)
-        ],
-    }
-    text = json.dumps(finite(document), indent=1, ensure_ascii=True, allow_nan=False)
+    document = prediction_document(predictions, verdicts, facts, at)
+    text = json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False)
     with atomic(out / DOCUMENT) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
     with atomic(out / TABLE) as partial:
         partial.write_text(face_table(predictions).write_csv(), encoding="utf-8")
+
+
+def prediction_document(
+    predictions: Sequence[FilePrediction],
+    verdicts: Sequence[Verdict | None],
+    facts: DetectorFacts,
+    at: str,
+) -> dict[str, Any]:
+    """What was found in some files, and what is known of the detector, for JSON."""
+    return finite(
+        {
+            "format": FORMAT,
+            "written_by": WRITER,
+            "at": at,
+            "detector": detector_record(facts),
+            "files": [
+                file_record(prediction, verdict)
+                | {"persons": [dict(vars(person)) for person in prediction.persons]}
+                for prediction, verdict in zip(predictions, verdicts, strict=True)
+            ],
+        }
+    )
 
 
 def detector_record(facts: DetectorFacts) -> dict[str, Any]:
