@@ -28,7 +28,8 @@ def load(
     """Loads a detector, to score files and images with it.
 
     Args:
-        source: the folder of a finished run, or a FILE.safetensors of `fmsd fold`.
+        source: the folder of a finished run, its address on the Hub (`hf://USER/NAME`), or a
+            FILE.safetensors of `fmsd fold`.
         device: `cpu`, `cuda`, `cuda:1` or `mps`; None for the one that the run's trainer chooses, a
             GPU if there is one.
         base: where the backbone's pretrained weights are, if they have moved since the run.

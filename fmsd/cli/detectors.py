@@ -12,17 +12,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fmsd.cli.build import build
-from fmsd.cli.data_config import absolute_path
 from fmsd.cli.loaded_runs import base_override, check_run_record, video_score
+from fmsd.cli.run_places import run_folder
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.data.extraction.faces import FaceDetector, YuNet
 from fmsd.errors import InputError, reason
 from fmsd.inference.facts import read_facts
 from fmsd.inference.loading import LoadedDetector
 from fmsd.runs.folder import Run
-
-HUB = "hf://"
-"""The beginning of the address of a detector on the hub."""
 
 ONNX, FOLDED = ".onnx", ".safetensors"
 """Suffixes of exported detectors and of folded weights."""
@@ -38,7 +35,7 @@ def load_detector(
     """The detector of a run, ready to score files and images.
 
     Args:
-        source: the folder of a run, or a file of `fmsd fold`.
+        source: the folder of a run, its address on the Hub, or a file of `fmsd fold`.
         device: `cpu`, `cuda`, `cuda:1` or `mps`; None for the one that the run's trainer chooses.
         base: where the backbone's pretrained weights are, if they have moved since the run.
         trust: what the run's configuration may name beside the declared targets, see
@@ -48,11 +45,7 @@ def load_detector(
     Raises:
         InputError: there is no detector, or it cannot be used.
     """
-    if source.startswith(HUB):
-        raise InputError(
-            f"{source} cannot be loaded from the hub", "download it and give its folder"
-        )
-    path = Path(absolute_path(source))
+    path = run_folder(source)
     if path.suffix == ONNX:
         raise InputError(f"{source} is no run", "give the folder of a run")
     if path.suffix == FOLDED and not path.is_dir():

@@ -9,7 +9,7 @@ JSON = "--json"
 
 TABLE_VERBS = (
     "train", "evaluate", "predict", "merge", "extract", "index", "doctor", "roots", "report",
-    "verify", "reproduce",
+    "verify", "push", "reproduce",
 )  # fmt: skip
 """The verbs that print tables."""
 

@@ -31,8 +31,8 @@ PLURAL = ("experiments", "logger")
 """Groups of which several choices can be combined."""
 
 BARE: Mapping[str, str] = {
-    "cite": "run", "evaluate": "run", "explain": "run", "fold": "run", "report": "runs",
-    "verify": "run",
+    "cite": "run", "evaluate": "run", "explain": "run", "fold": "run", "push": "run",
+    "report": "runs", "verify": "run",
 }  # fmt: skip
 """The key of an argument without one, for verbs about one folder."""
 
