@@ -28,8 +28,8 @@ def load(
     """Loads a detector, to score files and images with it.
 
     Args:
-        source: the folder of a finished run, a FILE.safetensors of `fmsd fold`, or a FILE.onnx of
-            `fmsd export`, which needs no torch.
+        source: the folder of a finished run, its address on the Hub (`hf://USER/NAME`), a
+            FILE.safetensors of `fmsd fold`, or a FILE.onnx of `fmsd export`, which needs no torch.
         device: `cpu`, `cuda`, `cuda:1` or `mps`; None for the one that the run's trainer chooses, a
             GPU if there is one.
         base: where the backbone's pretrained weights are, if they have moved since the run.

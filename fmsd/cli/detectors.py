@@ -12,17 +12,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cli.build import build
-from fmsd.cli.data_config import absolute_path
 from fmsd.cli.loaded_runs import base_override, check_run_record, video_score
+from fmsd.cli.run_places import run_folder
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.data.extraction.faces import FaceDetector, YuNet
 from fmsd.errors import InputError, reason
+from fmsd.hub_addresses import is_address
 from fmsd.inference.facts import DetectorFacts, read_facts
 from fmsd.inference.loading import LoadedDetector
 from fmsd.runs.folder import Run
-
-HUB = "hf://"
-"""The beginning of the address of a detector on the hub."""
 
 ONNX, FOLDED = ".onnx", ".safetensors"
 """Suffixes of exported detectors and of folded weights."""
@@ -38,7 +36,8 @@ def load_detector(
     """The detector of a run, ready to score files and images.
 
     Args:
-        source: the folder of a run, or a file of `fmsd fold` or `fmsd export`.
+        source: the folder of a run, its address on the Hub, or a file of `fmsd fold` or
+            `fmsd export`.
         device: `cpu`, `cuda`, `cuda:1` or `mps`; None for the one that the run's trainer chooses.
         base: where the backbone's pretrained weights are, if they have moved since the run.
         trust: what the run's configuration may name beside the declared targets, see
@@ -48,13 +47,9 @@ def load_detector(
     Raises:
         InputError: there is no detector, or it cannot be used.
     """
-    if source.startswith(HUB):
-        raise InputError(
-            f"{source} cannot be loaded from the hub", "download it and give its folder"
-        )
-    path = Path(absolute_path(source))
     if is_exported(source):
-        return load_onnx(path, device, base, face_detector)
+        return load_onnx(run_folder(source), device, base, face_detector)
+    path = run_folder(source)
     if path.suffix == FOLDED and not path.is_dir():
         return load_folded(path, device, trust, face_detector)
     return load_run(Run(path), device, base, trust, face_detector)
@@ -62,7 +57,7 @@ def load_detector(
 
 def is_exported(source: str) -> bool:
     """Whether a source is an exported detector, which needs no torch, going by its name."""
-    return source.endswith(ONNX) and not source.startswith(HUB)
+    return source.endswith(ONNX) and not is_address(source)
 
 
 def load_onnx(

@@ -9,7 +9,7 @@ JSON = "--json"
 
 TABLE_VERBS = (
     "train", "evaluate", "predict", "export", "merge", "extract", "index", "doctor", "roots",
-    "report", "verify", "reproduce",
+    "report", "verify", "push", "reproduce",
 )  # fmt: skip
 """The verbs that print tables."""
 

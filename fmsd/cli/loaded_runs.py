@@ -13,8 +13,10 @@ from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
 from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.recorded_config import check_complete, give_again
 from fmsd.cli.run_loggers import foreign_destinations, trust_option
+from fmsd.cli.run_places import run_folder
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
+from fmsd.hub_addresses import is_address
 from fmsd.quoting import shell_override
 from fmsd.redaction import COMPUTED
 from fmsd.runs.configuration import first_difference
@@ -66,10 +68,11 @@ def load_finished_run(
     Raises:
         InputError: there is no such run, an override would change it, or it has no data.
     """
-    run = Run(Path(absolute_path(config.run)))
+    run = Run(run_folder(config.run))
     overrides = task_overrides()
     check_run_record(run)
-    check_links(run.folder)
+    if not is_address(config.run):  # nothing is written into the cache, whose files are links
+        check_links(run.folder)
     if forbidden := [override for override in overrides if override.lstrip("+").startswith(fixed)]:
         raise InputError(
             f"{', '.join(forbidden)} would change the run itself, which {verb} takes as it was "

@@ -47,6 +47,8 @@ USAGE = """fmsd VERB [overrides...]
   report     runs=FOLDER [by=domain] [out=FOLDER]    show many runs as tables and one page, by test
              dataset or by forgery
   verify     run=RUN or runs=FOLDER    compare the files of runs with the digests in their records
+  push       run=RUN repo=USER/NAME [out=FOLDER]    upload a run with its model card to the Hugging
+             Face Hub, where run=hf://USER/NAME finds it
   cite       run=RUN [out=FILE.bib]    print the BibTeX of the papers behind a run
   reproduce  NAME [seed=0,1,2] [overrides of its trainings...]    run the commands behind a table of
              experiments/

@@ -32,7 +32,7 @@ PLURAL = ("experiments", "logger")
 
 BARE: Mapping[str, str] = {
     "cite": "run", "demo": "run", "evaluate": "run", "explain": "run", "export": "run",
-    "fold": "run",
+    "fold": "run", "push": "run",
     "report": "runs", "verify": "run",
 }  # fmt: skip
 """The key of an argument without one, for verbs about one folder."""

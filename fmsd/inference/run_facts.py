@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -46,7 +47,7 @@ def run_facts(run: Run, size: int, video_score: str) -> DetectorFacts:
         meanings = score_meanings(predictions, video_score)
     crops = run_crops(record)
     return DetectorFacts(
-        name=run.folder.name,
+        name=Path(run.name).name,
         size=size,
         crops=crops or CropSettings(),
         crops_known=crops is not None,

@@ -53,13 +53,13 @@ def print_robustness_tables(table: pl.DataFrame) -> None:
         )
 
 
-def print_verdicts(verdicts: pl.DataFrame | None, run: Path) -> None:
+def print_verdicts(verdicts: pl.DataFrame | None, run: str | Path) -> None:
     """Prints the verdicts on the videos of every dataset, a line per threshold.
 
     Args:
         verdicts: see `fmsd.metrics.verdicts.count_verdicts`; None without validation predictions,
             which a sentence then says.
-        run: the folder of the run that chose the thresholds.
+        run: the folder or address of the run that chose the thresholds.
     """
     if verdicts is None:
         print(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fmsd.hub_addresses import is_address
 from fmsd.runs.evaluations import run_of_evaluation
 from fmsd.runs.folder import CHECKPOINTS, ERROR, Run
 
@@ -54,7 +55,9 @@ def training_places(run: Run, record: Mapping[str, Any]) -> list[Path]:
     The recorded path comes first, then the run that the evaluation lies in, in case it was moved.
     """
     above = run_of_evaluation(run.folder)
-    return [Path(record["run"]).resolve(), *([] if above is None else [above.resolve()])]
+    tested = record["run"]
+    recorded = Path(tested) if is_address(tested) else Path(tested).resolve()
+    return [recorded, *([] if above is None else [above.resolve()])]
 
 
 def training_of(run: Run, record: Mapping[str, Any]) -> Path:

@@ -39,6 +39,7 @@ import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
+from fmsd.hub_addresses import place_name
 from fmsd.json_records import check_record, read_record
 from fmsd.metrics.layout import escape_markdown, format_video_counts, markdown_table, pivot_datasets
 from fmsd.names import check_name
@@ -108,6 +109,11 @@ class Run:
     """A run's folder."""
 
     folder: Path
+
+    @property
+    def name(self) -> str:
+        """How a record names the run: by its path, or by its address on the Hub."""
+        return place_name(self.folder)
 
     @property
     def config(self) -> Path:

@@ -114,7 +114,7 @@ def evaluate(
             record["corruptions"] = {name: STRENGTHS[name] for name, _ in corruptions}
         record |= provenance(command)
         record |= {
-            "run": str(run.folder),
+            "run": run.name,
             "weights": tested_weights(run.folder, trained),
             "manifests": {"test": manifest_records(tests)},
             "skipped": data.skipped,
@@ -122,8 +122,8 @@ def evaluate(
         }
         evaluation.finish(record)
         publish.publish_evaluation(logger or {}, run, evaluation)
-    print_auc_table(table, f"AUC of {run.folder}", cost_line(record))
-    print_verdicts(verdicts, run.folder)
+    print_auc_table(table, f"AUC of {run.name}", cost_line(record))
+    print_verdicts(verdicts, run.name)
     if corruptions:
         print_robustness_tables(read_results(folder / CORRUPTIONS))
     print_place(f"The evaluation lies in {folder}", folder)

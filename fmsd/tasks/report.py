@@ -132,6 +132,24 @@ def report(
     return write_report(out, overview, tidy)
 
 
+def check_predictions(run: Path, address: str) -> Path:
+    """The folder of a run on the Hub, checked to hold the predictions that a report computes from.
+
+    Args:
+        run: its folder in the cache.
+
+    Raises:
+        InputError: it was pushed without them.
+    """
+    if not any((run / "predictions").glob("*.parquet")):
+        raise InputError(
+            f"{address} holds no predictions, from which a report computes every value",
+            "see its page for the results, test it with fmsd evaluate and report that, or ask its "
+            "owner to push it with predictions=true",
+        )
+    return run
+
+
 def row_statistics(
     rows: Sequence[Row], metric: str, resamples: int, lines: Mapping[str, int]
 ) -> Resamples:
