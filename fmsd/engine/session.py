@@ -21,6 +21,7 @@ from fmsd.engine.detectors import build_detector
 from fmsd.engine.distributed import broadcast_object, rank_zero_first
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory
 from fmsd.engine.learner_settings import LearnerSettings
+from fmsd.engine.lightning_compat import log_at_least_every
 from fmsd.engine.mask_files import MaskHistoryWriter
 from fmsd.engine.model_selection import ModelChoice
 from fmsd.engine.stamp import protocol_stamps, training_facts
@@ -248,7 +249,7 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
     if setup.choice.monitor is not None:
         check_first_validation(trainer, steps, per_epoch)
     # the curves of a short training would have no point
-    trainer.log_every_n_steps = min(trainer.log_every_n_steps, per_epoch, steps)
+    log_at_least_every(trainer, min(per_epoch, steps))
     seed_everything(plan.seed)
     reset_peak_gpu_memory()
     model = build_detector(parts.detector, trainer.strategy.root_device, trainer.precision)
