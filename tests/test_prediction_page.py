@@ -16,7 +16,7 @@ import pytest
 from fmsd.data.extraction.faces import YuNet
 from fmsd.figures.timeline import MAX_POINTS, Track, format_time, plot_timeline, summarise_track
 from fmsd.inference.facts import DetectorFacts
-from fmsd.inference.file_section import shown_name
+from fmsd.inference.file_section import format_probability, shown_name
 from fmsd.inference.media import Sampling
 from fmsd.inference.outcome import FilePrediction, FrameScore, PersonScore, SuspiciousFace
 from fmsd.inference.prediction_page import (
@@ -226,6 +226,11 @@ def test_names_that_would_mislead_are_escaped() -> None:
     odd = os.fsdecode(b"\xff.mp4")
     assert shown_name(odd) == "\\xff.mp4"
     assert page_of(found(odd, 0.3)).encode()
+
+
+def test_no_probability_is_shown_as_certain() -> None:
+    shown = [format_probability(value) for value in (0.0, 0.0049, 0.005, 0.5, 0.994, 0.995, 1.0)]
+    assert shown == ["< 0.01", "< 0.01", "0.01", "0.50", "0.99", "> 0.99", "> 0.99"]
 
 
 def test_a_timeline_is_bounded_and_broken_where_nobody_is_seen() -> None:
