@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from fmsd.cli.build import build
 from fmsd.cli.data_config import absolute_path
-from fmsd.cli.loaded_runs import base_override, check_run_record, video_score
+from fmsd.cli.loaded_runs import base_override, check_run_record, image_size, video_score
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.data.extraction.faces import FaceDetector, YuNet
 from fmsd.errors import InputError, reason
@@ -82,8 +82,7 @@ def load_run(
     check_run_record(run)
     config: Any = load_run_config(run.config, trust, built=("backbone", "trainer"))
     config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
-    size = OmegaConf.select(config, "data.size") or config.backbone.size
-    facts = run_facts(run, int(size), video_score(config))
+    facts = run_facts(run, image_size(config), video_score(config))
     with quiet_lightning():
         single = single_process_trainer(build(config.trainer), run.folder)
     place = single.strategy.root_device

@@ -22,6 +22,7 @@ from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.loaded_runs import (
     base_override,
     check_run_record,
+    image_size,
     load_finished_run,
     override_keys,
     video_score,
@@ -105,7 +106,7 @@ def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     def facts() -> dict[str, Any]:
         from fmsd.inference.run_facts import run_facts  # imports OpenCV
 
-        return run_facts(run, settings["size"], video_score(loaded)).to_json()
+        return run_facts(run, image_size(loaded), video_score(loaded)).to_json()
 
     task.fold(run, build(backbone), expand_home(config.out), settings, facts)
 
