@@ -121,11 +121,6 @@ def base_override(base: str | None) -> dict[str, Any]:
     return {} if base is None else {"pretrained": False, "weights": absolute_path(base)}
 
 
-def video_score(config: Any) -> str:
-    """How the tests of a run aggregate the scores of frames; the default of a run without data."""
-    return str(OmegaConf.select(config, "data.video_score") or "mean")
-
-
 def with_overrides(run: Any, config: DictConfig) -> Any:
     """A run's configuration with the base, data and trainer of the command line applied."""
     result: Any = OmegaConf.merge(run, {"backbone": base_override(config.base)})

@@ -24,7 +24,6 @@ from fmsd.cli.loaded_runs import (
     check_run_record,
     load_finished_run,
     override_keys,
-    video_score,
 )
 from fmsd.cli.merging import merge
 from fmsd.cli.predicting import demo, predict
@@ -96,7 +95,6 @@ def explain(config: DictConfig, folder: Path, command: list[str]) -> None:
 
 def export(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd export: writes the detector of a run for other programs."""
-    from fmsd.cli.detectors import facts_of
     from fmsd.tasks import export as task
 
     values: Any = {"int8": config.int8, "frames": config.frames}
@@ -110,7 +108,7 @@ def export(config: DictConfig, folder: Path, command: list[str]) -> None:
         )
     out = expand_home(config.out)
     task.check_out(out, config.int8)
-    run = Run(Path(absolute_path(config.run)))
+    run = Run(run_folder(config.run))
     check_run_record(run)
     loaded = load_run_config(run.config, config.trust, built=("backbone",))
     backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
@@ -118,7 +116,7 @@ def export(config: DictConfig, folder: Path, command: list[str]) -> None:
     if config.int8:
         _, run_config = load_finished_run(config, "export", ("backbone", "seed"))
         data = build_data(run_config.data)
-    task.export(run, facts_of(run, loaded), build(backbone), out, data=data, **values)
+    task.export(run, build(backbone), out, data=data, **values)
 
 
 def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
@@ -131,12 +129,7 @@ def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
     settings: Any = OmegaConf.to_container(backbone, resolve=True)
 
-    def facts() -> dict[str, Any]:
-        from fmsd.inference.run_facts import run_facts  # imports OpenCV
-
-        return run_facts(run, settings["size"], video_score(loaded)).to_json()
-
-    task.fold(run, build(backbone), expand_home(config.out), settings, facts)
+    task.fold(run, build(backbone), expand_home(config.out), settings)
 
 
 def index(config: DictConfig, folder: Path, command: list[str]) -> None:

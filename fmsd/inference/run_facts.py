@@ -14,6 +14,7 @@ from fmsd.inference.familiarity import FeatureBank, fit_bank
 from fmsd.inference.predictor import CropSettings
 from fmsd.json_records import check_record
 from fmsd.metrics.decision import score_meanings
+from fmsd.runs.configuration import read_configuration
 from fmsd.runs.folder import VALIDATION, Run
 from fmsd.runs.integrity import DETECTOR_FILES
 from fmsd.runs.predictions import read_predictions
@@ -28,17 +29,16 @@ WITHOUT = {
 """Files of a run that a prediction can do without, and what it then lacks."""
 
 
-def run_facts(run: Run, size: int, video_score: str) -> DetectorFacts:
+def run_facts(run: Run) -> DetectorFacts:
     """The facts of a run; warns where its training data do not say how faces were cropped.
-
-    Args:
-        size: side in pixels of the images that its network takes.
-        video_score: how its tests aggregate the scores of frames.
 
     Raises:
         InputError: a file of the run is damaged, or not what its record says.
     """
     run.check(*DETECTOR_FILES, optional=WITHOUT)
+    settings = read_configuration(run.folder)
+    data = settings.get("data") or {}
+    video_score = data.get("video_score") or "mean"
     record = run.record(complete=True)
     validation, meanings = dict[str, tuple[int, int]](), {}
     path = run.folder / VALIDATION
@@ -49,7 +49,7 @@ def run_facts(run: Run, size: int, video_score: str) -> DetectorFacts:
     crops = run_crops(record)
     return DetectorFacts(
         name=Path(run.name).name,
-        size=size,
+        size=data.get("size") or settings["backbone"]["size"],
         crops=crops or CropSettings(),
         crops_known=crops is not None,
         video_score=video_score,

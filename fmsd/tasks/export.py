@@ -26,11 +26,10 @@ from fmsd.inference.export import (
     write_onnx,
     write_pt2,
 )
-from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.metadata import KEY, LOGIT, Metadata
 from fmsd.inference.onnx_scorer import OnnxScorer
 from fmsd.inference.quantise import Sizes, quantise
-from fmsd.inference.run_facts import feature_bank
+from fmsd.inference.run_facts import feature_bank, run_facts
 from fmsd.metrics.table import compute_results
 from fmsd.models.detector import Detector
 from fmsd.ownership import check_replaceable
@@ -50,7 +49,6 @@ PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 def export(
     run: Run,
-    facts: DetectorFacts,
     detector: Callable[[], Detector],
     out: Path,
     int8: bool = False,
@@ -60,7 +58,6 @@ def export(
     """Writes a run's detector as an ONNX file or a program of torch, and compares its logits.
 
     Args:
-        facts: of the run.
         detector: builds the detector that the run began with.
         out: FILE.onnx or FILE.pt2.
         int8: store matrices in 8 bits, and measure what that does to the AUC.
@@ -74,6 +71,7 @@ def export(
     """
     check_out(out, int8)
     tests = {} if data is None else choose_tests(data, frames)
+    facts = run_facts(run)
     bank = feature_bank(run)
     meaning = facts.meanings.get("frame")
     calibration = None if meaning is None else meaning.calibration

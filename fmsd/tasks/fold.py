@@ -29,7 +29,6 @@ def fold(
     detector: Callable[[], Detector],
     out: Path,
     backbone: Mapping[str, Any],
-    facts: Callable[[], Mapping[str, Any]],
 ) -> None:
     """Writes a run's detector as dense weights in timm's keys.
 
@@ -42,7 +41,6 @@ def fold(
         detector: builds the detector that the run began with.
         out: FILE.safetensors.
         backbone: the settings of the backbone.
-        facts: what a prediction needs of the run beside its weights, see `fmsd.inference.facts`.
 
     Raises:
         InputError: `out` has another suffix, lies among a run's own files or is a file that `fold`
@@ -57,6 +55,8 @@ def fold(
             "give another out=FILE.safetensors",
         )
     check_replaceable([out], out, _is_folded, WRITER, "give another out=FILE.safetensors")
+    from fmsd.inference.run_facts import run_facts  # noqa: PLC0415  imports OpenCV
+
     run.check(*DETECTOR_FILES)
     model = load_folded_detector(run, detector)
     state = {
@@ -67,7 +67,7 @@ def fold(
         "mean": str(model.mean.flatten().tolist()),
         "std": str(model.std.flatten().tolist()),
         "backbone": json.dumps({**backbone, "pretrained": False, "weights": None}),
-        "facts": json.dumps(facts()),
+        "facts": json.dumps(run_facts(run).to_json()),
     }
     with atomic(out) as partial:
         save_file(state, partial, metadata=metadata)

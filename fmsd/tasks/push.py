@@ -13,7 +13,6 @@ from fmsd.hub_addresses import Address, is_address, is_repo, parse_address
 from fmsd.inference.model_card import model_card
 from fmsd.inference.run_facts import run_facts
 from fmsd.json_output import open_document
-from fmsd.runs.configuration import read_configuration
 from fmsd.runs.folder import Run, owning_run
 from fmsd.runs.published import Content, published_files
 
@@ -81,9 +80,7 @@ def files_with_card(
     run: Run, address: Address, licence: str | None, predictions: bool
 ) -> dict[str, Content]:
     """The files of a run to publish, with the facts of the detector and the card."""
-    settings = read_configuration(run.folder)
-    size, data = settings["backbone"]["size"], settings.get("data") or {}
-    facts = replace(run_facts(run, size, data.get("video_score", "mean")), name=address.repo)
+    facts = replace(run_facts(run), name=address.repo)
     more = {FACTS: (json.dumps(facts.to_json(), indent=1) + "\n").encode()}
     files = published_files(run, more, file_names_too=predictions)
     return {CARD: model_card(address, run, facts, licence).encode(), **files}
