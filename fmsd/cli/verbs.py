@@ -103,7 +103,13 @@ def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     loaded = load_run_config(run.config, config.trust, built=("backbone",))
     backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
     settings: Any = OmegaConf.to_container(backbone, resolve=True)
-    task.fold(run, build(backbone), expand_home(config.out), settings, video_score(loaded))
+
+    def facts() -> dict[str, Any]:
+        from fmsd.inference.run_facts import run_facts  # imports OpenCV
+
+        return run_facts(run, settings["size"], video_score(loaded)).to_json()
+
+    task.fold(run, build(backbone), expand_home(config.out), settings, facts)
 
 
 def index(config: DictConfig, folder: Path, command: list[str]) -> None:

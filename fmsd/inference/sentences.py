@@ -47,7 +47,8 @@ def threshold_sentence(facts: DetectorFacts, level: Level, at: str) -> str:
         f"{'Videos' if level == 'video' else 'Images'} with a score of at least "
         f"{point.threshold:.4f} are called fake ({at}): on {real} real and {fake} fake videos of "
         f"the validation split of {data}, {wrong} and {percent(point.true_positive_rate[0])} of "
-        f"the fakes are at or above it; the weights were chosen by select={facts.selection}."
+        f"the fakes are at or above it; the weights were chosen by select={facts.selection}. Real "
+        "means only that a score is lower."
     )
 
 
