@@ -55,13 +55,13 @@ def fold(
             "give another out=FILE.safetensors",
         )
     check_replaceable([out], out, _is_folded, WRITER, "give another out=FILE.safetensors")
-    from fmsd.inference.run_facts import run_facts  # noqa: PLC0415  imports OpenCV
-
     run.check(*DETECTOR_FILES)
     model = load_folded_detector(run, detector)
     state = {
         key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()
     }
+    from fmsd.inference.run_facts import run_facts  # noqa: PLC0415  imports OpenCV
+
     metadata = {
         "written_by": WRITER,
         "mean": str(model.mean.flatten().tolist()),
