@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from fmsd.metrics.decision import QUANTILES, class_quantiles, score_meanings
+from fmsd.metrics.score_meaning import wilson
 from fmsd.metrics.table import compute_results
 
 
@@ -60,3 +61,18 @@ def test_frames_of_one_video_under_two_orders_give_the_same_meaning() -> None:
     one, other = (score_meanings(rows)["video"].to_json() for rows in (table, shuffled))
     assert one["points"]["0.05"] == pytest.approx(other["points"]["0.05"])
     assert json.loads(json.dumps(one))["points"]["0.05"] == one["points"]["0.05"]
+
+
+def test_the_interval_of_a_rate_counts_videos_also_for_frames() -> None:
+    meanings = score_meanings(validation(frames=6))
+    for level, meaning in meanings.items():
+        for rate, point in meaning.points.items():
+            (false, low, high), (true, *_) = meaning.error_rates(rate)
+            assert (false, true) == (point.false_positive_rate[0], point.true_positive_rate[0])
+            assert (low, high) == pytest.approx(wilson(20 * false, 20))
+            own = point.false_positive_rate[1:]
+            if level == "frame":  # 120 frames of 20 videos
+                assert low <= own[0]
+                assert own[1] < high
+            else:
+                assert (low, high) == own

@@ -274,10 +274,11 @@ def test_the_sentence_of_a_threshold_has_its_counts_and_its_interval() -> None:
     (said,) = threshold_sentences(facts, ["video"], "fpr5")
     assert "40 real and 40 fake videos of the validation split of faces" in said
     assert f"{point.false_positives} of 40 real videos" in said
-    assert f"95 % interval {100 * point.false_positive_rate[1]:.1f} %" in said
+    assert f"95 % interval over videos {100 * point.false_positive_rate[1]:.1f} %" in said
     assert "select=iid" in said
     (still,) = threshold_sentences(facts, ["frame"], "fpr5")
-    assert "there is no interval" in still
+    low = facts.meanings["frame"].error_rates(0.05)[0][1]
+    assert f"95 % interval over videos {100 * low:.1f} %" in still
     assert threshold_sentences(facts, ["video"], "0.7") == [
         "Scores of at least 0.7 are called fake, as at=0.7 asks for."
     ]
@@ -356,7 +357,7 @@ def test_a_run_predicts_files_of_any_name(
     assert "A score is no proof" in " ".join(document["notes"])
     Path("broken.mp4").touch()
     assert main(["predict", f"run={run}", "device=cpu", "broken.mp4", "films"]) == 1
-    assert "1 files could not be read" in capsys.readouterr().out
+    assert "1 file could not be read" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

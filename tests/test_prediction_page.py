@@ -245,6 +245,20 @@ def test_a_timeline_is_bounded_and_broken_where_nobody_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
+    ("scores", "threshold"), [((0.49, 0.51), 0.52), ((0.001, 0.999), None), ((0.3, 0.3), 0.3)]
+)
+def test_all_scores_and_the_threshold_lie_within_the_axis(
+    scores: tuple[float, float], threshold: float | None
+) -> None:
+    track = Track(np.arange(2.0), np.array(scores))
+    low, high = plot_timeline([track], threshold, track).axes[0].get_ylim()
+    assert all(low < value < high for value in (*scores, threshold) if value is not None)
+    assert high - low >= 0.1
+    assert low >= -0.05
+    assert high <= 1.05
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0:00"), (4.5, "0:04.5"), (59.96, "1:00"), (61, "1:01"), (3723, "1:02:03")],
 )

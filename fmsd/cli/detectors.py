@@ -1,8 +1,10 @@
 """Loads a detector for predictions from wherever it is: the folder of a run, or a file."""
 
+import contextlib
 import json
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from omegaconf import OmegaConf
 
 from fmsd.cli.build import build
 from fmsd.cli.data_config import absolute_path
-from fmsd.cli.loaded_runs import base_override, check_run_record, video_score
+from fmsd.cli.loaded_runs import base_override, check_run_record, image_size, video_score
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.data.extraction.faces import FaceDetector, YuNet
 from fmsd.errors import InputError, reason
@@ -80,9 +82,9 @@ def load_run(
     check_run_record(run)
     config: Any = load_run_config(run.config, trust, built=("backbone", "trainer"))
     config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
-    size = OmegaConf.select(config, "data.size") or config.backbone.size
-    facts = run_facts(run, int(size), video_score(config))
-    single = single_process_trainer(build(config.trainer), run.folder)
+    facts = run_facts(run, image_size(config), video_score(config))
+    with quiet_lightning():
+        single = single_process_trainer(build(config.trainer), run.folder)
     place = single.strategy.root_device
     make = partial(build_detector, build(config.backbone), place, single.precision)
     detector = load_folded_detector(run, make).to(place).eval()
@@ -154,6 +156,18 @@ def read_metadata(path: Path, remedy: str) -> dict[str, Any]:
     if not all(isinstance(value, dict) for value in found.values()):
         raise InputError(f"{path} is damaged: its metadata are no settings", remedy)
     return found
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keeps Lightning from logging which devices there are and what else could be installed."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def device_settings(device: str) -> dict[str, object]:

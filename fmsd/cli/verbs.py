@@ -22,6 +22,7 @@ from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.loaded_runs import (
     base_override,
     check_run_record,
+    image_size,
     load_finished_run,
     override_keys,
     video_score,
@@ -101,7 +102,13 @@ def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     loaded = load_run_config(run.config, config.trust, built=("backbone",))
     backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
     settings: Any = OmegaConf.to_container(backbone, resolve=True)
-    task.fold(run, build(backbone), expand_home(config.out), settings, video_score(loaded))
+
+    def facts() -> dict[str, Any]:
+        from fmsd.inference.run_facts import run_facts  # imports OpenCV
+
+        return run_facts(run, image_size(loaded), video_score(loaded)).to_json()
+
+    task.fold(run, build(backbone), expand_home(config.out), settings, facts)
 
 
 def index(config: DictConfig, folder: Path, command: list[str]) -> None:

@@ -16,6 +16,9 @@ MAX_POINTS = 300
 GAP = 2.5
 """A line is broken where the next frame is later than this many times the usual step."""
 
+MIN_SPAN = 0.1
+"""The axis of scores spans at least this, so that noise does not look like a change."""
+
 Times = Float64[np.ndarray, " frames"]
 
 
@@ -63,12 +66,21 @@ def plot_timeline(tracks: Sequence[Track], threshold: float | None, marked: Trac
         markerfacecolor="none",
         markeredgecolor=LINES[0],
     )
-    axes.set(ylim=(-0.03, 1.03), xlabel="time", ylabel="score")
+    axes.set(ylim=score_limits(tracks, threshold), xlabel="time", ylabel="score")
     axes.xaxis.set_major_locator(MaxNLocator(8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: format_time(seconds)))
     axes.margins(x=0.02)
     hide_box(axes)
     return figure
+
+
+def score_limits(tracks: Sequence[Track], threshold: float | None) -> tuple[float, float]:
+    """The ends of the axis of scores: around all scores and the threshold."""
+    values = [value for track in tracks for value in (track.scores.min(), track.scores.max())]
+    values += [] if threshold is None else [threshold]
+    middle = (min(values) + max(values)) / 2
+    half = max(1.2 * (max(values) - min(values)), MIN_SPAN) / 2
+    return max(middle - half, -0.03), min(middle + half, 1.03)
 
 
 def format_time(seconds: float) -> str:

@@ -93,7 +93,7 @@ def verdict_line(verdict: Verdict) -> str:
 def threshold_origin(at: str) -> str:
     """How a threshold was chosen, as a phrase."""
     if at in RATES:
-        return f"{100 * RATES[at]:g} % false positives on validation data"
+        return f"at most {100 * RATES[at]:g} % false positives on validation data"
     return "a number that was given"
 
 

@@ -37,19 +37,18 @@ def threshold_sentence(facts: DetectorFacts, level: Level, at: str) -> str:
     """Where the threshold of a level comes from, in one sentence."""
     meaning = facts.meanings[level]
     point, (real, fake) = meaning.points[RATES[at]], meaning.videos
-    noun = LEVEL_NOUNS[level]
-    rate, low, high = point.false_positive_rate
-    wrong = f"{point.false_positives} of {point.reals} real {noun}"
-    if level == "video":
-        wrong += f" ({percent(rate)}; 95 % interval {percent(low)} to {percent(high)})"
-    else:
-        wrong += f" ({percent(rate)}; frames of one video are alike, so there is no interval)"
+    rate, low, high = meaning.error_rates(RATES[at])[0]
+    wrong = (
+        f"{point.false_positives} of {point.reals} real {LEVEL_NOUNS[level]} ({percent(rate)}; "
+        f"95 % interval over videos {percent(low)} to {percent(high)})"
+    )
     data = ", ".join(facts.validation) or "unknown data"
     return (
         f"{'Videos' if level == 'video' else 'Images'} with a score of at least "
         f"{point.threshold:.4f} are called fake ({at}): on {real} real and {fake} fake videos of "
         f"the validation split of {data}, {wrong} and {percent(point.true_positive_rate[0])} of "
-        f"the fakes are at or above it; the weights were chosen by select={facts.selection}."
+        f"the fakes are at or above it; the weights were chosen by select={facts.selection}. Real "
+        "means only that a score is lower."
     )
 
 
@@ -62,9 +61,12 @@ def calibration_sentences(facts: DetectorFacts, levels: Iterable[Level]) -> list
     }
     if not kinds:
         return []
+    how = f"calibrated on these data ({', '.join(sorted(kinds - {'none'}))})"
+    if kinds == {"none"}:
+        how = "itself, as no calibration did better on these data"
     return [
-        f"P(fake) is the score calibrated on these data ({', '.join(sorted(kinds))}), for a file "
-        "that is as likely real as fake before it is looked at."
+        f"P(fake) is the score {how}, for a file that is as likely real as fake before it is "
+        "looked at."
     ]
 
 

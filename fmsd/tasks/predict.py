@@ -122,7 +122,7 @@ def print_verdicts(
     if len(pairs) > MAX_SHOWN:
         sentences.insert(0, f"{MAX_SHOWN} of {len(pairs)} files are shown; out=FOLDER has all.")
     print_table(
-        f"{len(pairs)} files, scored by {shown_name(facts.name)}",
+        f"{count_files(len(pairs))}, scored by {shown_name(facts.name)}",
         HEADER,
         [row(prediction, verdict) for prediction, verdict in pairs[:MAX_SHOWN]],
         "\n".join(sentences),
@@ -132,13 +132,18 @@ def print_verdicts(
     )
     failed = [prediction for prediction in predictions if prediction.status == "unreadable"]
     print_table(
-        f"{len(failed)} files could not be read",
+        f"{count_files(len(failed))} could not be read",
         ["file", "why"],
         [[shown_name(each.path), shown_name(each.message)] for each in failed[:MAX_SHOWN]],
         text_columns=("why",),
         name="failures",
         records=[{"path": each.path, "why": each.message} for each in failed],
     )
+
+
+def count_files(count: int) -> str:
+    """A number of files, as words."""
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def row(prediction: FilePrediction, verdict: Verdict | None) -> list[str]:
