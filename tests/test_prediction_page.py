@@ -16,7 +16,7 @@ import pytest
 from fmsd.data.extraction.faces import YuNet
 from fmsd.figures.timeline import MAX_POINTS, Track, format_time, plot_timeline, summarise_track
 from fmsd.inference.facts import DetectorFacts
-from fmsd.inference.file_section import shown_name
+from fmsd.inference.file_section import format_probability, shown_name
 from fmsd.inference.media import Sampling
 from fmsd.inference.outcome import FilePrediction, FrameScore, PersonScore, SuspiciousFace
 from fmsd.inference.prediction_page import (
@@ -228,6 +228,11 @@ def test_names_that_would_mislead_are_escaped() -> None:
     assert page_of(found(odd, 0.3)).encode()
 
 
+def test_no_probability_is_shown_as_certain() -> None:
+    shown = [format_probability(value) for value in (0.0, 0.0049, 0.005, 0.5, 0.994, 0.995, 1.0)]
+    assert shown == ["< 0.01", "< 0.01", "0.01", "0.50", "0.99", "> 0.99", "> 0.99"]
+
+
 def test_a_timeline_is_bounded_and_broken_where_nobody_is_seen() -> None:
     seconds = np.array([0.0, 1, 2, 3, 10, 11])
     track = Track(seconds, seconds / 20)
@@ -253,7 +258,7 @@ def test_all_scores_and_the_threshold_lie_within_the_axis(
     track = Track(np.arange(2.0), np.array(scores))
     low, high = plot_timeline([track], threshold, track).axes[0].get_ylim()
     assert all(low < value < high for value in (*scores, threshold) if value is not None)
-    assert high - low >= 0.1
+    assert high - low >= 0.0999
     assert low >= -0.05
     assert high <= 1.05
 

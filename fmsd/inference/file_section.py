@@ -79,7 +79,7 @@ def verdict_line(verdict: Verdict) -> str:
         rest = f": the score {verdict.score:.3f} is {sign} the threshold {verdict.threshold:.3f}"
         rest += f" ({threshold_origin(verdict.at)})."
     if verdict.probability is not None:
-        rest += f" Calibrated probability of fake: {verdict.probability:.2f}."
+        rest += f" Calibrated probability of fake: {format_probability(verdict.probability)}."
     line = f'<p class="verdict {verdict.called or "none"}"><b>{called}</b>{escape(rest)}</p>'
     if verdict.unusual:
         line += html.paragraph(
@@ -95,6 +95,11 @@ def threshold_origin(at: str) -> str:
     if at in RATES:
         return f"at most {100 * RATES[at]:g} % false positives on validation data"
     return "a number that was given"
+
+
+def format_probability(value: float) -> str:
+    """A probability with two decimals; one that is rounded to 0 or 1 is no certainty."""
+    return "< 0.01" if value < 0.005 else "> 0.99" if value >= 0.995 else f"{value:.2f}"
 
 
 def who_decides(result: FilePrediction) -> str:

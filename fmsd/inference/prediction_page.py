@@ -16,6 +16,7 @@ from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.file_section import (
     HeatMaps,
     file_section,
+    format_probability,
     shown_name,
     threshold_origin,
     who_decides,
@@ -155,11 +156,14 @@ def _verdict_cells(result: FilePrediction, verdict: Verdict | None) -> list[str]
         missing, number = '<td class="text">-</td>', "<td>-</td>"
         return [missing, number, number, missing, missing]
     called = verdict.called or "-"
-    probability = "-" if verdict.probability is None else f"{verdict.probability:.2f}"
+    probability = "<td>-</td>"
+    if verdict.probability is not None:
+        text = escape(format_probability(verdict.probability))
+        probability = f'<td data-value="{verdict.probability:.9g}">{text}</td>'
     unusual = {True: "yes", False: "no", None: "-"}[verdict.unusual]
     return [
         f'<td class="text verdict {verdict.called or "none"}"><b>{called}</b></td>',
-        f"<td>{probability}</td>",
+        probability,
         f'<td data-value="{verdict.score:.9g}">{verdict.score:.3f}</td>',
         f'<td class="text">{escape(who_decides(result))}</td>',
         f'<td class="text">{unusual}</td>',
