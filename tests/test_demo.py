@@ -1,5 +1,6 @@
 """`fmsd demo`: its REST interface, its queue, what it refuses, and its page in a browser."""
 
+import errno
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ pytest.importorskip("uvicorn", reason="uvicorn of fmsd[page] is not installed")
 from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.inference.page.guard import Guard
-from fmsd.inference.page.queue import JobQueue
+from fmsd.inference.page.queue import JobQueue, failure
 from fmsd.inference.page.server import PACKAGES, listen
 from fmsd.inference.page.uploads import display_name, known_suffix
 from tests.conftest import ROOT
@@ -360,6 +361,14 @@ def test_without_them_a_sentence_says_so(
     monkeypatch.setitem(PACKAGES, "no_such_module", "no-such-package")
     assert main(["demo", "run=/nowhere"]) == 2
     assert "pip install 'fmsd[page]'" in capsys.readouterr().err
+
+
+def test_a_failure_is_one_sentence() -> None:
+    assert failure(InputError("Its layers are unknown", "name one")) == (
+        "Its layers are unknown; name one."
+    )
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/upload")
+    assert failure(full).startswith("/tmp/upload cannot be written (No space left on device)")
 
 
 def test_waiting_jobs_are_taken_in_order() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from fmsd.errors import sentence
+from fmsd.errors import InputError, sentence
 from fmsd.machine_errors import machine_error
 
 log = logging.getLogger(__name__)
@@ -210,7 +210,8 @@ class JobQueue:
 
 def failure(error: Exception) -> str:
     """Why a job failed, as a sentence; an error that nobody expects is logged."""
-    if (refusal := machine_error(error)) is not None:
+    refusal = error if isinstance(error, InputError) else machine_error(error)
+    if refusal is not None:
         return str(refusal)
     log.error("A prediction failed", exc_info=error)
     return sentence("The prediction failed", "the terminal in which fmsd demo runs says why")
