@@ -9,8 +9,8 @@ import yaml
 
 from fmsd.hub_addresses import Address
 from fmsd.inference.facts import DetectorFacts
+from fmsd.metrics.layout import escape_markdown, markdown_table
 from fmsd.metrics.score_meaning import ScoreMeaning
-from fmsd.metrics.table import escape_markdown, markdown_table
 from fmsd.report.evidence import recompute_rows
 from fmsd.report.resamples import resample_rows
 from fmsd.report.rows import Row, load_rows
