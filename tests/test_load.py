@@ -18,6 +18,7 @@ from fmsd.cli.main import main
 from fmsd.data.loading.image import read_image
 from fmsd.errors import InputError
 from fmsd.inference.predictor import CropSettings
+from fmsd.inference.run_facts import run_crops
 from fmsd.runs.folder import Run
 from fmsd.runs.validation_features import FEATURES, read_features
 from tests.detectors import train_detector
@@ -116,6 +117,34 @@ def test_a_folded_file_scores_as_its_run(run: Path, tmp_path: Path) -> None:
     verdict = folded.verdict(folded.predict(tmp_path / "clip.mp4"))
     assert verdict is not None
     assert verdict.unusual is None
+
+
+ALIGNED = {"frames": 32, "sampling": "spread", "size": 128, "margin": 1.5, "align": False}
+
+
+@pytest.mark.parametrize(
+    ("crops", "expected", "said"),
+    [
+        ({"a": ALIGNED}, CropSettings(128, 1.5, False), ""),
+        ({"a": ALIGNED, "b": ALIGNED | {"frames": 8}}, CropSettings(128, 1.5, False), ""),
+        ({"a": {"size": 128}}, CropSettings(128), ""),  # of a version without the other keys
+        ({"a": ALIGNED, "b": ALIGNED | {"size": 96}}, None, "but several (a: "),
+        ({"a": ALIGNED, "b": None}, None, "how the faces of b were cropped"),
+        ({"a": ALIGNED | {"size": "large"}}, None, "how the faces of a were cropped"),
+        ({"a": ALIGNED | {"margin": 0.1}}, None, "how the faces of a were cropped"),
+        ({}, None, "how the faces of its training data were cropped"),
+    ],
+)
+def test_crops_are_those_on_which_all_training_data_agree(
+    crops: dict[str, dict[str, object] | None],
+    expected: CropSettings | None,
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    datasets = {name: {} if one is None else {"crops": one} for name, one in crops.items()}
+    assert run_crops({"manifests": {"train": datasets, "test": {}}}) == expected
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.text)
 
 
 @pytest.mark.parametrize(

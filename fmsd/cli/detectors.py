@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from fmsd.cli.build import build
 from fmsd.cli.data_config import absolute_path
-from fmsd.cli.loaded_runs import base_override, check_run_record, video_score
+from fmsd.cli.loaded_runs import base_override, check_run_record, image_size, video_score
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.data.extraction.faces import FaceDetector, YuNet
 from fmsd.errors import InputError, reason
-from fmsd.inference.facts import DetectorFacts, read_facts
+from fmsd.inference.facts import read_facts
 from fmsd.inference.loading import LoadedDetector
 from fmsd.runs.folder import Run
 
@@ -100,14 +100,14 @@ def load_run(
     """
     from fmsd.engine.detectors import build_detector, load_folded_detector
     from fmsd.engine.trainer import single_process_trainer
-    from fmsd.inference.run_facts import feature_bank
+    from fmsd.inference.run_facts import feature_bank, run_facts
     from fmsd.inference.torch_scorer import TorchScorer
 
     trainer = {} if device is None else device_settings(device)
     check_run_record(run)
     config: Any = load_run_config(run.config, trust, built=("backbone", "trainer"))
     config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
-    facts = facts_of(run, config)
+    facts = run_facts(run, image_size(config), video_score(config))
     with quiet_lightning():
         single = single_process_trainer(build(config.trainer), run.folder)
     place = single.strategy.root_device
@@ -122,21 +122,6 @@ def load_run(
         None if bank is None else bank.limit,
         scorer.heat,
     )
-
-
-def facts_of(run: Run, config: DictConfig) -> DetectorFacts:
-    """The facts of a run.
-
-    Args:
-        config: its configuration.
-
-    Raises:
-        InputError: a file of the run is damaged, or not what its record says.
-    """
-    from fmsd.inference.run_facts import run_facts
-
-    size = OmegaConf.select(config, "data.size") or config.backbone.size
-    return run_facts(run, int(size), video_score(config))
 
 
 def load_folded(

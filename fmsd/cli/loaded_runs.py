@@ -107,6 +107,11 @@ def base_override(base: str | None) -> dict[str, Any]:
     return {} if base is None else {"pretrained": False, "weights": absolute_path(base)}
 
 
+def image_size(config: Any) -> int:
+    """The side in pixels of the images that the network of a run takes."""
+    return int(OmegaConf.select(config, "data.size") or config.backbone.size)
+
+
 def video_score(config: Any) -> str:
     """How the tests of a run aggregate the scores of frames; the default of a run without data."""
     return str(OmegaConf.select(config, "data.video_score") or "mean")

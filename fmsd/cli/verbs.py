@@ -22,6 +22,7 @@ from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.loaded_runs import (
     base_override,
     check_run_record,
+    image_size,
     load_finished_run,
     override_keys,
     video_score,
@@ -94,7 +95,7 @@ def explain(config: DictConfig, folder: Path, command: list[str]) -> None:
 
 def export(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd export: writes the detector of a run for other programs."""
-    from fmsd.cli.detectors import facts_of
+    from fmsd.inference.run_facts import run_facts
     from fmsd.tasks import export as task
 
     values: Any = {"int8": config.int8, "frames": config.frames}
@@ -116,7 +117,8 @@ def export(config: DictConfig, folder: Path, command: list[str]) -> None:
     if config.int8:
         _, run_config = load_finished_run(config, "export", ("backbone", "seed"))
         data = build_data(run_config.data)
-    task.export(run, facts_of(run, loaded), build(backbone), out, data=data, **values)
+    facts = run_facts(run, image_size(loaded), video_score(loaded))
+    task.export(run, facts, build(backbone), out, data=data, **values)
 
 
 def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
@@ -128,7 +130,13 @@ def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     loaded = load_run_config(run.config, config.trust, built=("backbone",))
     backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
     settings: Any = OmegaConf.to_container(backbone, resolve=True)
-    task.fold(run, build(backbone), expand_home(config.out), settings, video_score(loaded))
+
+    def facts() -> dict[str, Any]:
+        from fmsd.inference.run_facts import run_facts  # imports OpenCV
+
+        return run_facts(run, image_size(loaded), video_score(loaded)).to_json()
+
+    task.fold(run, build(backbone), expand_home(config.out), settings, facts)
 
 
 def index(config: DictConfig, folder: Path, command: list[str]) -> None:

@@ -8,9 +8,10 @@ import polars as pl
 
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.errors import InputError
-from fmsd.inference.facts import DetectorFacts
+from fmsd.inference.facts import CropsRecord, DetectorFacts
 from fmsd.inference.familiarity import FeatureBank, fit_bank
 from fmsd.inference.predictor import CropSettings
+from fmsd.json_records import check_record
 from fmsd.metrics.decision import score_meanings
 from fmsd.runs.folder import VALIDATION, Run
 from fmsd.runs.integrity import DETECTOR_FILES
@@ -114,9 +115,12 @@ def crop_settings(dataset: object) -> CropSettings | None:
     crops = dataset.get("crops") if isinstance(dataset, dict) else None
     if not isinstance(crops, dict):
         return None
-    recorded = {name: crops[name] for name in vars(CropSettings()) if name in crops}
+    default = vars(CropSettings())
+    # a setting that is not recorded had its default
+    recorded = {name: crops.get(name, value) for name, value in default.items()}
     try:
-        recipe = Recipe(**recorded)  # a setting that is not recorded had its default
+        check_record(recorded, CropsRecord, "run.json", "")
+        recipe = Recipe(**recorded)
     except InputError:
         return None
     return CropSettings(recipe.size, float(recipe.margin), recipe.align)

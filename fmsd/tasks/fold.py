@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from fmsd.atomic import atomic
 from fmsd.engine.detectors import load_folded_detector
 from fmsd.errors import InputError
-from fmsd.inference.run_facts import run_facts
 from fmsd.models.detector import Detector
 from fmsd.models.head import CosineHead
 from fmsd.ownership import check_replaceable
@@ -30,7 +29,7 @@ def fold(
     detector: Callable[[], Detector],
     out: Path,
     backbone: Mapping[str, Any],
-    video_score: str = "mean",
+    facts: Callable[[], Mapping[str, Any]],
 ) -> None:
     """Writes a run's detector as dense weights in timm's keys.
 
@@ -42,8 +41,8 @@ def fold(
     Args:
         detector: builds the detector that the run began with.
         out: FILE.safetensors.
-        backbone: the settings of the backbone, with its `size` in pixels.
-        video_score: how the run's tests aggregate the scores of frames.
+        backbone: the settings of the backbone.
+        facts: what a prediction needs of the run beside its weights, see `fmsd.inference.facts`.
 
     Raises:
         InputError: `out` has another suffix, lies among a run's own files or is a file that `fold`
@@ -68,7 +67,7 @@ def fold(
         "mean": str(model.mean.flatten().tolist()),
         "std": str(model.std.flatten().tolist()),
         "backbone": json.dumps({**backbone, "pretrained": False, "weights": None}),
-        "facts": json.dumps(run_facts(run, backbone["size"], video_score).to_json()),
+        "facts": json.dumps(facts()),
     }
     with atomic(out) as partial:
         save_file(state, partial, metadata=metadata)
