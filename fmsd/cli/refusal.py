@@ -214,7 +214,7 @@ def _missing_value(key: str, verb: str) -> InputError:
 
 def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
     """The refusal of a key that the configuration does not have, with similar keys."""
-    if verb in ("evaluate", "explain", "merge") and key.startswith(("data.", "trainer.")):
+    if verb in ("evaluate", "explain", "export", "merge") and key.startswith(("data.", "trainer.")):
         return InputError(
             f"There is no config key {key!r} unless {key.partition('.')[0]}=NAME is given, too",
             f"add that; fmsd {verb} --help shows all keys",
