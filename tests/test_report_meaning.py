@@ -9,7 +9,7 @@ import pytest
 
 from fmsd.errors import InputError
 from fmsd.metrics.decision import score_meanings
-from fmsd.metrics.score_meaning import KINDS
+from fmsd.metrics.score_meaning import KINDS, selection_sentence
 from fmsd.metrics.verdicts import count_verdicts, video_points
 from fmsd.runs.folder import VALIDATION, Run
 from fmsd.tasks.report import report
@@ -65,6 +65,8 @@ def test_a_row_for_each_run_says_what_was_fitted(runs: Path, tmp_path: Path) -> 
             assert cell.startswith(
                 f"{point.threshold:.4f} FPR {rate:.1f} % [{low:.1f}, {high:.1f}]"
             )
+        assert [cell.endswith("no verdict") for cell in row[1:]] == [True, True, False]
+    assert selection_sentence("iid") in page.read_text()
     assert "Without predictions of a validation split: merger=&lt;b&gt;." in page.read_text()
 
 

@@ -11,6 +11,7 @@ from fmsd.metrics.score_meaning import (
     KINDS,
     ScoreMeaning,
     format_rate,
+    selection_sentence,
     threshold_name,
 )
 from fmsd.metrics.table import LEVELS
@@ -19,7 +20,7 @@ from fmsd.report.html import Section
 from fmsd.report.overview import Overview
 from fmsd.report.result_html import number_table
 from fmsd.report.tables import Cell, Table
-from fmsd.report.validation import run_name
+from fmsd.report.validation import run_name, run_names
 
 ERRORS = {"log_loss": "log-loss", "brier": "Brier", "ece": "ECE"}
 """Measures of calibration, and their names."""
@@ -32,14 +33,18 @@ def meaning_section(overview: Overview) -> Section | None:
     known = {name: meanings for name, meanings in overview.meanings.items() if meanings}
     if not known:
         return None
+    choices = dict.fromkeys(
+        selection_sentence(str(row.record.get("selection")))
+        for name, row in zip(run_names(overview.rows), overview.rows, strict=True)
+        if overview.meanings[name]
+    )
     body = html.paragraph(
         "Everything here follows from the predictions of each run on its validation split, never "
         "from test data. Calibration maps a score to a probability; of four kinds (none, "
         "temperature, Platt, isotonic) each run has the one with the lowest log-loss in "
         "cross-validation over videos, and the errors before and after are those of videos that "
         "the map was not fitted to (slightly optimistic: the kind was chosen by the same figures). "
-        "Where the same split also chose the weights, errors on new "
-        "videos are somewhat higher; on other datasets they can be far higher, see the verdicts.",
+        f"{' '.join(choices)} On other datasets errors can be far higher, see the verdicts.",
         "quiet",
     )
     panes = {}
