@@ -176,7 +176,8 @@ sys.exit(main(sys.argv[1:]))
 
 def test_predict_needs_no_torch(run: Path, exported: Path, tmp_path: Path) -> None:
     film(tmp_path / "clip.mp4", walk(6))
-    words = ["predict", f"run={exported}", "clip.mp4", "frames=4", f"out={tmp_path / 'out'}"]
+    words = ["predict", f"run={exported}", "clip.mp4", "frames=4", "at=0.5"]
+    words += [f"out={tmp_path / 'out'}"]
     program = [sys.executable, "-c", WITHOUT_TORCH]
     subprocess.run([*program, *words], check=True, cwd=tmp_path)
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())

@@ -253,6 +253,7 @@ def test_a_file_is_judged_by_the_threshold_of_its_level(
                 assert (verdict.threshold, verdict.called) == (None, None)
                 assert "fpr1: 40 of at least 100; at=fpr5 or at=fpr10 or" in verdict.reason
             else:
+                assert verdict.threshold is not None
                 assert verdict.threshold == meaning.points[rate].threshold
                 assert verdict.called == ("fake" if verdict.score >= verdict.threshold else "real")
             assert meaning.calibration is not None
