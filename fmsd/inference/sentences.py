@@ -71,20 +71,22 @@ def persons_sentences(verdicts: Sequence[Verdict | None]) -> list[str]:
     several = {
         (verdict.level, verdict.counted): verdict.false_positive_bound
         for verdict in verdicts
-        if verdict is not None and verdict.counted > 1
+        if verdict is not None and verdict.called is not None and verdict.counted > 1
     }
+    if not several:
+        return []
     parts = [
         f"of real {'videos' if level == 'video' else 'images'} with {count} "
         f"{'persons' if level == 'video' else 'faces'} up to {percent(bound)}"
         for (level, count), bound in sorted(several.items())
         if bound is not None
     ]
-    if not several:
-        return []
-    most = "; ".join(parts[-3:]) or "of real files with several, more than of those with one"
+    errors = "real files with several are called fake more often than those with one"
+    if parts:
+        errors = f"{'; '.join(parts[-3:])} are called fake{BOUND}"
     return [
-        "The threshold is for one face or person, but the score of a file is the highest of all: "
-        f"{most} are called fake{BOUND if parts else ''}."
+        "A threshold is for one face or person, but the score of a file is the highest of all: "
+        f"{errors}. P(fake) and percentiles are those of the person who decides, taken alone."
     ]
 
 
