@@ -209,7 +209,7 @@ def test_an_aligned_crop_has_the_points_at_the_template(angle: float, scale: flo
     image = np.zeros((1200, 1200, 3), np.uint8)
     for x, y in points:
         cv2.circle(image, (round(x), round(y)), max(2, round(3 * scale)), (255, 255, 255), -1)
-    cut = crop_face(image, Face((0, 0, 1, 1), points, 1.0), 200, 1.3)
+    cut = crop_face(image, Face((0, 0, 1, 1), points, 1.0), 200, 1.3, align=True)
     count, _, _, centres = cv2.connectedComponentsWithStats((cut[..., 0] > 100).astype(np.uint8))
     assert count == 6
     for place in template(200, 1.3):

@@ -127,6 +127,12 @@ ALIGNED = {"frames": 32, "sampling": "spread", "size": 128, "margin": 1.5, "alig
     [
         ({"a": ALIGNED}, CropSettings(128, 1.5, False), ""),
         ({"a": ALIGNED, "b": ALIGNED | {"frames": 8}}, CropSettings(128, 1.5, False), ""),
+        ({"a": {"format": "jpg", "quality": 30}}, CropSettings(format="jpg", quality=30), ""),
+        ({"a": {"keep_small": False, "min_face": 60}}, CropSettings(min_face=60), ""),
+        ({"a": {"keep_small": False, "min_face": 60}, "b": {"min_face": 50}}, CropSettings(), ""),
+        ({"a": ALIGNED, "b": ALIGNED | {"format": "jpg"}}, None, "but several (a: "),
+        ({"a": {"format": "gif"}}, None, "how the faces of a were cropped"),
+        ({"a": {"size": 10**9}}, None, "how the faces of a were cropped"),
         ({"a": {"size": 128}}, CropSettings(128), ""),  # of a version without the other keys
         ({"a": ALIGNED, "b": ALIGNED | {"size": 96}}, None, "but several (a: "),
         ({"a": ALIGNED, "b": None}, None, "how the faces of b were cropped"),

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from fmsd.data.extraction.faces import Face, YuNet
+from fmsd.data.extraction.frames import process_frames
+from fmsd.data.extraction.recipe import Recipe, encode_crop
+from fmsd.data.loading.image import read_image
 from fmsd.errors import InputError
 from fmsd.inference.media import Sampling, list_media, map_media, read_media_list
 from fmsd.inference.predictor import KEPT, CropScores, CropSettings, Predictor
@@ -85,6 +88,35 @@ def test_crops_are_made_as_asked(tmp_path: Path) -> None:
     (face,) = wide.suspicious
     assert face.crop.shape == (96, 96, 3)
     assert (face.crop[0, 0] == 120).all()  # the plain ground around the face
+
+
+@pytest.mark.parametrize(
+    ("changes", "crops"),
+    [
+        ({}, CropSettings()),
+        ({"format": "jpg", "quality": 20, "size": 96}, CropSettings(96, format="jpg", quality=20)),
+    ],
+)
+def test_crops_are_those_of_the_extraction(
+    changes: dict[str, object], crops: CropSettings, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), shot((400, 200), [(2, 200, 10, 180)])[..., ::-1])
+    recipe = Recipe(**changes)  # pyright: ignore[reportArgumentType]
+    _, made = process_frames(None, [(0, tmp_path / "0.png")], YuNet(), recipe)
+    ((name, pixels),) = made.items()
+    (tmp_path / name).write_bytes(encode_crop(pixels, recipe.format, recipe.quality))
+    (face,) = predictor(crops=crops).predict(tmp_path / "0.png").suspicious
+    assert np.array_equal(face.crop, read_image(tmp_path / name))
+    assert np.array_equal(face.crop, pixels) == (recipe.format == "png")
+
+
+def test_faces_that_the_training_data_leave_out_for_their_size_are_no_faces(
+    tmp_path: Path,
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), shot((400, 200), [(2, 200, 10, 180)])[..., ::-1])
+    small, whole = CropSettings(min_face=190), CropSettings(min_face=30)
+    assert predictor(crops=small).predict(tmp_path / "a.png").status == "no face"
+    assert predictor(crops=whole).predict(tmp_path / "a.png").status == "scored"
 
 
 def test_no_face_and_unreadable_are_outcomes_without_a_score(tmp_path: Path) -> None:

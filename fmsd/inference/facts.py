@@ -9,11 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
+from fmsd.data.extraction.recipe import Recipe
+from fmsd.errors import InputError
 from fmsd.inference.predictor import CropSettings
 from fmsd.json_records import Count, Number, check_record
 from fmsd.metrics.score_meaning import PAIR, ScoreMeaning, ScoreMeaningRecord
+
+MAX_SIDE = 4096
+"""Largest side in pixels of a crop, and of the images that a network takes."""
+
+MAX_MARGIN = 100
+"""Largest margin of a crop."""
+
+Side = Annotated[Count, Field(ge=1, le=MAX_SIDE)]
+"""A side in pixels."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +66,43 @@ class DetectorFacts:
 class CropsRecord(TypedDict):
     """`CropSettings` as JSON."""
 
-    size: Count
-    margin: Number
+    size: Side
+    margin: Annotated[Number, Field(le=MAX_MARGIN)]
     align: bool
+    format: str
+    quality: Count
+    min_face: Count
 
 
 class FactsRecord(TypedDict):
     """`DetectorFacts` as JSON."""
 
     name: str
-    size: Count
+    size: Side
     crops: CropsRecord
     crops_known: bool
     video_score: str
     validation: dict[str, Annotated[list[Count], PAIR]]
     selection: str
     meanings: dict[str, ScoreMeaningRecord]
+
+
+def read_crops(content: object, source: str | Path, remedy: str) -> CropSettings:
+    """The settings of crops in a JSON object.
+
+    Args:
+        source, remedy: see `read_facts`.
+
+    Raises:
+        InputError: a setting is missing or out of range.
+    """
+    check_record(content, CropsRecord, source, remedy)
+    values: Any = {key: content[key] for key in CropsRecord.__annotations__}  # type: ignore[index]
+    try:
+        Recipe(**values)
+    except InputError as error:
+        raise InputError(f"{source} is damaged: {error.message}", remedy) from error
+    return CropSettings(**values)
 
 
 def read_facts(content: object, source: str | Path, remedy: str) -> DetectorFacts:
@@ -84,11 +117,10 @@ def read_facts(content: object, source: str | Path, remedy: str) -> DetectorFact
     """
     check_record(content, FactsRecord, source, remedy)
     values: Any = {key: content[key] for key in FactsRecord.__annotations__}  # type: ignore[index]
-    crops = {key: values["crops"][key] for key in CropsRecord.__annotations__}
     return DetectorFacts(
         **values
         | {
-            "crops": CropSettings(**crops),
+            "crops": read_crops(values["crops"], source, remedy),
             "validation": {
                 name: (real, fake) for name, (real, fake) in values["validation"].items()
             },

@@ -17,6 +17,8 @@ from numpy import ndarray
 
 from fmsd.data.extraction.alignment import crop_face
 from fmsd.data.extraction.faces import Face, FaceDetector
+from fmsd.data.extraction.frames import stored_side
+from fmsd.data.extraction.recipe import Recipe, as_extracted
 from fmsd.data.extraction.tracking import track_faces
 from fmsd.data.extraction.video import Sample
 from fmsd.errors import InputError
@@ -32,6 +34,9 @@ What looks like a face for a moment is not to decide about a film.
 
 SHOWN = 8
 """Largest number of crops that are shown of a file, those with the highest scores."""
+
+DEFAULT = Recipe()
+"""What `fmsd extract` does unless told otherwise."""
 
 KEPT = 64
 """Crops that are kept while it is not known yet which person they are shown of."""
@@ -71,11 +76,22 @@ class CropSettings:
         size: side in pixels.
         margin: side as a multiple of the tight face's.
         align: eyes, nose and mouth at fixed places.
+        format: `png` or `jpg`, of the files that the crops were.
+        quality: JPEG quality, from 1 to 100.
+        min_face: faces with a side below this number of stored pixels are left out; 0 for none.
     """
 
-    size: int = 256
-    margin: float = 1.3
-    align: bool = True
+    size: int = DEFAULT.size
+    margin: float = DEFAULT.margin
+    align: bool = DEFAULT.align
+    format: str = DEFAULT.format
+    quality: int = DEFAULT.quality
+    min_face: int = 0
+
+    def crop(self, image: ndarray, face: Face) -> UInt8[ndarray, "size size 3"]:
+        """The crop of a face in an RGB image, as the detector was trained on."""
+        pixels = crop_face(image, face, self.size, self.margin, self.align)
+        return as_extracted(pixels, self.format, self.quality)
 
 
 @dataclass
@@ -177,8 +193,15 @@ class Predictor:
 
         def look(sample: Sample) -> _FrameFaces:
             faces = None if sample.image is None else self.detect(sample.image)
+            if faces and self.crops.min_face:
+                sides = [stored_side(face, sample) for face in faces]
+                faces = [
+                    face
+                    for face, side in zip(faces, sides, strict=True)
+                    if side >= self.crops.min_face
+                ]
             numbers = [
-                batch.add(crop_face(sample.image, face, **vars(self.crops)))
+                batch.add(self.crops.crop(sample.image, face))
                 for face in faces or ()
                 if sample.image is not None
             ]

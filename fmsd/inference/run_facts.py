@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,9 @@ import polars as pl
 
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.errors import InputError
-from fmsd.inference.facts import CropsRecord, DetectorFacts
+from fmsd.inference.facts import DetectorFacts, read_crops
 from fmsd.inference.familiarity import FeatureBank, fit_bank
 from fmsd.inference.predictor import CropSettings
-from fmsd.json_records import check_record
 from fmsd.metrics.decision import score_meanings
 from fmsd.runs.configuration import read_configuration
 from fmsd.runs.folder import VALIDATION, Run
@@ -84,44 +84,51 @@ def count_videos(predictions: pl.DataFrame) -> dict[str, tuple[int, int]]:
 def run_crops(record: Mapping[str, Any]) -> CropSettings | None:
     """How the faces of a run's training data were cropped; None, with a warning, if unknown.
 
+    Where the datasets differ in the smallest face alone, the smallest of all counts.
+
     Args:
         record: the content of its `run.json`.
     """
     trained = record["manifests"].get("train") or {}
-    found = {name: crop_settings(dataset) for name, dataset in trained.items()}
+    found = {name: recorded_crops(dataset) for name, dataset in trained.items()}
+    known = {name: crops for name, crops in found.items() if crops is not None}
+    smallest = min((crops.min_face for crops in known.values()), default=0)
+    known = {name: replace(crops, min_face=smallest) for name, crops in known.items()}
     what = None
-    if silent := [name for name, crops in found.items() if crops is None]:
+    if silent := [name for name in found if name not in known]:
         what = f"how the faces of {', '.join(silent)} were cropped"
-    elif len(set(found.values())) > 1:
-        made = "; ".join(f"{name}: {crops}" for name, crops in found.items())
+    elif len(set(known.values())) > 1:
+        made = "; ".join(f"{name}: {describe(crops)}" for name, crops in known.items())
         what = f"one way in which faces were cropped, but several ({made})"
-    elif not found:
+    elif not known:
         what = "how the faces of its training data were cropped"
     if what is None:
-        return next(iter(found.values()))
-    default = CropSettings()
+        return next(iter(known.values()))
     log.warning(
-        "The run does not record %s: faces are cropped as fmsd extract does by default (size=%d, "
-        "margin=%g, align=%s). Scores of faces that are cropped otherwise mean little.",
+        "The run does not record %s: faces are cropped as fmsd extract does by default (%s). "
+        "Scores of faces that are cropped otherwise mean little.",
         what,
-        default.size,
-        default.margin,
-        str(default.align).lower(),
+        describe(CropSettings()),
     )
     return None
 
 
-def crop_settings(dataset: object) -> CropSettings | None:
+def describe(crops: CropSettings) -> str:
+    """The settings of crops as `fmsd extract` takes them."""
+    shown = ["size", "margin", "align", "format", *(["quality"] if crops.format == "jpg" else [])]
+    return ", ".join(f"{name}={str(getattr(crops, name)).lower()}" for name in shown)
+
+
+def recorded_crops(dataset: object) -> CropSettings | None:
     """The settings of the crops of one dataset in a record; None if it says nothing valid."""
     crops = dataset.get("crops") if isinstance(dataset, dict) else None
     if not isinstance(crops, dict):
         return None
-    default = vars(CropSettings())
     # a setting that is not recorded had its default
-    recorded = {name: crops.get(name, value) for name, value in default.items()}
+    recorded = {name: crops.get(name, value) for name, value in asdict(Recipe()).items()}
+    if recorded["keep_small"] is not False:
+        recorded["min_face"] = 0
     try:
-        check_record(recorded, CropsRecord, "run.json", "")
-        recipe = Recipe(**recorded)
+        return read_crops(recorded, "run.json", "")
     except InputError:
         return None
-    return CropSettings(recipe.size, float(recipe.margin), recipe.align)
