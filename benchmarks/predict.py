@@ -35,12 +35,13 @@ from fmsd.data.manifest import evenly_spaced
 from fmsd.data.sources.tree import is_video
 from fmsd.data.synthetic.faces import Pose, render
 from fmsd.data.synthetic.recording import CONDITIONS, draw_identity
+from fmsd.inference.crop_scoring import CropScores, CropSettings
 from fmsd.inference.export import PortableDetector, trace, write_onnx
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.media import Sampling
 from fmsd.inference.metadata import Metadata
 from fmsd.inference.onnx_scorer import OnnxScorer
-from fmsd.inference.predictor import CropScores, CropSettings, Predictor
+from fmsd.inference.predictor import Predictor
 from fmsd.inference.quantise import quantise
 from fmsd.inference.torch_scorer import TorchScorer
 from fmsd.models.detector import Detector, detector

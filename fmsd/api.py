@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fmsd.cli.detectors import load_detector
 from fmsd.data.extraction.faces import FaceDetector, YuNet
-from fmsd.inference.loading import LoadedDetector
+from fmsd.inference.loaded_detector import LoadedDetector
 
 
 def load(

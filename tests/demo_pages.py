@@ -14,15 +14,15 @@ import numpy as np
 import polars as pl
 
 from fmsd.data.extraction.faces import Face
+from fmsd.inference.crop_scoring import CropScores, CropSettings
 from fmsd.inference.facts import DetectorFacts
-from fmsd.inference.loading import LoadedDetector
+from fmsd.inference.loaded_detector import LoadedDetector
 from fmsd.inference.media import Sampling
 from fmsd.inference.outcome import SuspiciousFace
 from fmsd.inference.page.guard import Guard
 from fmsd.inference.page.queue import JobQueue
 from fmsd.inference.page.routes import Routes
 from fmsd.inference.page.server import listen, serving
-from fmsd.inference.predictor import CropScores, CropSettings
 from fmsd.metrics.decision import score_meanings
 from fmsd.tasks.demo import file_answering
 

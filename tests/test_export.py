@@ -15,13 +15,13 @@ from fmsd.cli.main import main
 from fmsd.data.loading.image import read_image
 from fmsd.data.loading.resizing import resize
 from fmsd.errors import InputError
+from fmsd.inference.crop_scoring import CropSettings
 from fmsd.inference.export import CalibrationLayer, PortableDetector, read_pt2, trace, write_onnx
 from fmsd.inference.export import write_pt2 as write_program
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.familiarity import fit_bank
 from fmsd.inference.metadata import DISTANCE, KEY, LOGIT, PROBABILITY, Metadata
 from fmsd.inference.onnx_scorer import OnnxScorer
-from fmsd.inference.predictor import CropSettings
 from fmsd.metrics.score_meaning import Calibration
 from fmsd.models.detector import Detector, detector
 from fmsd.models.features import features_and_logits

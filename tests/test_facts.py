@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from fmsd.errors import InputError
+from fmsd.inference.crop_scoring import CropSettings
 from fmsd.inference.facts import DetectorFacts, read_facts
-from fmsd.inference.predictor import CropSettings
 from fmsd.metrics.decision import score_meanings
 
 

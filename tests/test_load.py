@@ -17,7 +17,7 @@ import fmsd
 from fmsd.cli.main import main
 from fmsd.data.loading.image import read_image
 from fmsd.errors import InputError
-from fmsd.inference.predictor import CropSettings
+from fmsd.inference.crop_scoring import CropSettings
 from fmsd.inference.run_facts import run_crops
 from fmsd.runs.folder import Run
 from fmsd.runs.validation_features import FEATURES, read_features

@@ -5,14 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from fmsd.errors import InputError
+from fmsd.inference.crop_scoring import CropSettings, ScoreError, score_crops
 from fmsd.inference.facts import DetectorFacts
+from fmsd.inference.loaded_detector import LoadedDetector
 from fmsd.inference.metadata import KEY, Metadata
 from fmsd.inference.onnx_scorer import CPU, CUDA, OnnxScorer, choose_providers
-from fmsd.inference.predictor import CropSettings
+from tests.films import shot
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -115,8 +118,29 @@ def test_a_network_with_other_inputs_is_refused(model: Any, tmp_path: Path) -> N
 
 def test_scores_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     onnx.save(network(factor=float("nan")), tmp_path / "a.onnx")
-    with pytest.raises(InputError, match="not finite"):
-        OnnxScorer(tmp_path / "a.onnx")(np.ones((2, 8, 8, 3), np.uint8))
+    scorer = OnnxScorer(tmp_path / "a.onnx")
+    with pytest.raises(ScoreError, match="not finite"):
+        score_crops(scorer, np.ones((2, 8, 8, 3), np.uint8))
+    with pytest.raises(ScoreError, match="not finite"):
+        LoadedDetector(FACTS, scorer).score(np.ones((8, 8, 3), np.uint8))
+
+
+def broken(model: Any) -> None:
+    """Makes the network fail on every batch: no 3 x 7 pixels can be made of its own."""
+    model.graph.node.insert(0, onnx.helper.make_node("Reshape", ["crops", "side"], ["odd"]))
+    model.graph.node[1].input[0] = "odd"
+    shape = onnx.numpy_helper.from_array(np.array([1, 3, 7, 7]), "side")
+    model.graph.initializer.append(shape)
+
+
+def test_a_broken_network_is_no_fault_of_a_file(tmp_path: Path) -> None:
+    model = network()
+    broken(model)
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    cv2.imwrite(str(tmp_path / "a.png"), shot((400, 200), [(2, 200, 10, 180)])[..., ::-1])
+    detector = LoadedDetector(FACTS, OnnxScorer(tmp_path / "a.onnx"))
+    with pytest.raises(ScoreError, match=r"a\.onnx cannot be run"):
+        detector.predict(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from fmsd.cli.conf_files import groups
 from fmsd.cli.file_words import cut_files, split_files
 from fmsd.cli.main import main
 from fmsd.errors import InputError
+from fmsd.inference.crop_scoring import CropScores, CropSettings, ScoreError
 from fmsd.inference.facts import DetectorFacts
-from fmsd.inference.loading import LoadedDetector
+from fmsd.inference.loaded_detector import LoadedDetector
 from fmsd.inference.media import Sampling, expected_frames
 from fmsd.inference.outcome import FilePrediction
-from fmsd.inference.predictor import CropScores, CropSettings, ScoreError
 from fmsd.inference.sentences import threshold_sentences
 from fmsd.inference.verdict import check_at
 from fmsd.metrics.decision import score_meanings

@@ -15,6 +15,7 @@ import pytest
 
 from fmsd.data.extraction.faces import YuNet
 from fmsd.figures.timeline import MAX_POINTS, Track, format_time, plot_timeline, summarise_track
+from fmsd.inference.crop_scoring import CropScores, CropSettings
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.file_section import format_probability, shown_name
 from fmsd.inference.media import Sampling
@@ -25,7 +26,7 @@ from fmsd.inference.prediction_page import (
     keep_most_suspicious,
     render_page,
 )
-from fmsd.inference.predictor import CropScores, CropSettings, Predictor
+from fmsd.inference.predictor import Predictor
 from fmsd.inference.verdict import judge
 from fmsd.metrics.decision import score_meanings
 from tests.films import film, shot

@@ -11,8 +11,9 @@ from fmsd.data.extraction.frames import process_frames
 from fmsd.data.extraction.recipe import Recipe, encode_crop
 from fmsd.data.loading.image import read_image
 from fmsd.errors import InputError
+from fmsd.inference.crop_scoring import CropScores, CropSettings
 from fmsd.inference.media import Sampling, list_media, map_media, read_media_list
-from fmsd.inference.predictor import KEPT, CropScores, CropSettings, Predictor
+from fmsd.inference.predictor import KEPT, Predictor
 from tests.films import film, shot, walk
 
 

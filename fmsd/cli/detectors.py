@@ -19,7 +19,7 @@ from fmsd.data.extraction.faces import FaceDetector, YuNet
 from fmsd.errors import InputError, reason
 from fmsd.hub_addresses import is_address
 from fmsd.inference.facts import read_facts
-from fmsd.inference.loading import LoadedDetector
+from fmsd.inference.loaded_detector import LoadedDetector
 from fmsd.runs.folder import Run
 
 ONNX, FOLDED = ".onnx", ".safetensors"

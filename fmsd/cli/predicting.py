@@ -15,7 +15,7 @@ from fmsd.errors import InputError
 from fmsd.paths import expand_home
 
 if TYPE_CHECKING:
-    from fmsd.inference.loading import LoadedDetector
+    from fmsd.inference.loaded_detector import LoadedDetector
 
 
 def predict(config: DictConfig, folder: Path, command: list[str], words: Sequence[str]) -> int:

@@ -32,12 +32,10 @@ from fmsd.inference.metadata import (
     Metadata,
     read_metadata,
 )
+from fmsd.inference.onnx_scorer import LARGEST
 from fmsd.metrics.score_meaning import Calibration, to_logit
 from fmsd.models.detector import Detector
 from fmsd.models.features import features_and_logits
-
-LARGEST = 2**31
-"""Bytes that an ONNX file cannot exceed: it is one message of Google's protocol buffers."""
 
 BOUND = float(to_logit(np.ones(1))[0])
 """Largest logit that a calibration is given."""

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.errors import InputError
-from fmsd.inference.predictor import CropSettings
+from fmsd.inference.crop_scoring import CropSettings
 from fmsd.json_records import Count, Number, check_record
 from fmsd.metrics.score_meaning import PAIR, ScoreMeaning, ScoreMeaningRecord
 

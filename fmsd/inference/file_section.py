@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -13,12 +13,9 @@ from PIL import Image
 from fmsd.data.spelling import escape_non_utf8
 from fmsd.figures.explanations import overlay_heatmap
 from fmsd.figures.timeline import Track, format_time, plot_timeline
-from fmsd.inference.outcome import FilePrediction, PersonScore, SuspiciousFace
+from fmsd.inference.outcome import FilePrediction, HeatMaps, PersonScore, SuspiciousFace
 from fmsd.inference.verdict import RATES, Verdict
 from fmsd.report import html
-
-HeatMaps = Callable[[Sequence[SuspiciousFace]], Sequence[Float[ndarray, "rows columns"]]]
-"""The attribution maps of faces, of any size, as `fmsd.models.attribution` computes them."""
 
 SIDE = 160
 """Side in pixels of the pictures of faces, at most."""

@@ -13,6 +13,7 @@ from numpy import ndarray
 from fmsd.data.loading.resizing import resize
 from fmsd.data.processes import available_cores
 from fmsd.errors import InputError, reason
+from fmsd.inference.crop_scoring import Crops, CropScores, ScoreError
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.metadata import (
     DISTANCE,
@@ -24,7 +25,6 @@ from fmsd.inference.metadata import (
     Metadata,
     read_metadata,
 )
-from fmsd.inference.predictor import Crops, CropScores
 from fmsd.magic_numbers import ONNX, recognise
 from fmsd.metrics.score_meaning import to_probability
 
@@ -38,7 +38,7 @@ PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 """The beginning of ONNX Runtime's messages."""
 
 LARGEST = 2**31
-"""Bytes that an ONNX file cannot exceed."""
+"""Bytes that an ONNX file cannot exceed: it is one message of Google's protocol buffers."""
 
 
 class OnnxScorer:
@@ -78,13 +78,13 @@ class OnnxScorer:
             images: of the size that the network takes.
 
         Raises:
-            InputError: the network cannot be run.
+            ScoreError: the network cannot be run.
         """
         names = [output.name for output in self.session.get_outputs()]
         try:
             outputs = self.session.run(names, {INPUT: images})
         except Exception as error:  # ONNX Runtime's own, which have no common class
-            raise InputError(
+            raise ScoreError(
                 f"{self.path} cannot be run ({runtime_reason(error)})", REMEDY
             ) from error
         return dict(zip(names, outputs, strict=True))
@@ -93,13 +93,13 @@ class OnnxScorer:
         """The scores of RGB crops of any one size.
 
         Raises:
-            InputError: the network cannot be run, or a score is not finite.
+            ScoreError: the network cannot be run, or returns something else than one logit a crop.
         """
         resized = np.stack([resize(crop, self.facts.size) for crop in crops])
         outputs = self.run(np.ascontiguousarray(resized.transpose(0, 3, 1, 2)))
         logit = outputs[LOGIT].astype(np.float64)
-        if logit.shape != (len(crops),) or not np.isfinite(logit).all():
-            raise InputError(f"{self.path} is damaged: its scores are not finite numbers", REMEDY)
+        if logit.shape != (len(crops),):
+            raise ScoreError(f"{self.path} is damaged: it has not one logit for each crop", REMEDY)
         unknown = np.full(len(crops), np.nan)
         return CropScores(to_probability(logit), outputs.get(DISTANCE, unknown).astype(np.float64))
 

@@ -1,11 +1,11 @@
 """What a prediction found in a file: frames, persons, and the score of the file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 Status = Literal["scored", "no face", "unreadable"]
@@ -63,6 +63,10 @@ class SuspiciousFace:
 
     frame: FrameScore
     crop: UInt8[ndarray, "size size 3"] = field(compare=False)
+
+
+HeatMaps = Callable[[Sequence[SuspiciousFace]], Sequence[Float[ndarray, "rows columns"]]]
+"""The attribution maps of faces, of any size, as `fmsd.models.attribution` computes them."""
 
 
 @dataclass(frozen=True)

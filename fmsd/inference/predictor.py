@@ -8,20 +8,17 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from fmsd.data.extraction.alignment import crop_face
 from fmsd.data.extraction.faces import Face, FaceDetector
-from fmsd.data.extraction.frames import stored_side
-from fmsd.data.extraction.recipe import Recipe, as_extracted
 from fmsd.data.extraction.tracking import track_faces
 from fmsd.data.extraction.video import Sample
 from fmsd.errors import InputError
+from fmsd.inference.crop_scoring import CropScorer, CropSettings, ScoreError, score_crops
 from fmsd.inference.media import Sampling, check_regular, is_image, map_media
 from fmsd.inference.outcome import FilePrediction, FrameScore, PersonScore, SuspiciousFace
 from fmsd.metrics.video import aggregate_videos
@@ -35,63 +32,8 @@ What looks like a face for a moment is not to decide about a film.
 SHOWN = 8
 """Largest number of crops that are shown of a file, those with the highest scores."""
 
-DEFAULT = Recipe()
-"""What `fmsd extract` does unless told otherwise."""
-
 KEPT = 64
 """Crops that are kept while it is not known yet which person they are shown of."""
-
-Crops = UInt8[ndarray, "batch size size 3"]
-
-
-class CropScores(NamedTuple):
-    """The scores of crops.
-
-    Args:
-        score: probabilities of fake.
-        unusual: distances of their features from those of the validation data; NaN if unknown.
-    """
-
-    score: Float[ndarray, " batch"]
-    unusual: Float[ndarray, " batch"]
-
-
-class ScoreError(InputError):
-    """The detector gave a score that is no number: no fault of the file that it scored."""
-
-
-class CropScorer(Protocol):
-    """Scores a batch of face crops."""
-
-    def __call__(self, crops: Crops) -> CropScores:
-        """The scores of RGB crops of any one size."""
-        ...
-
-
-@dataclass(frozen=True)
-class CropSettings:
-    """How faces are cropped: as the training data of the detector were.
-
-    Args:
-        size: side in pixels.
-        margin: side as a multiple of the tight face's.
-        align: eyes, nose and mouth at fixed places.
-        format: `png` or `jpg`, of the files that the crops were.
-        quality: JPEG quality, from 1 to 100.
-        min_face: faces with a side below this number of stored pixels are left out; 0 for none.
-    """
-
-    size: int = DEFAULT.size
-    margin: float = DEFAULT.margin
-    align: bool = DEFAULT.align
-    format: str = DEFAULT.format
-    quality: int = DEFAULT.quality
-    min_face: int = 0
-
-    def crop(self, image: ndarray, face: Face) -> UInt8[ndarray, "size size 3"]:
-        """The crop of a face in an RGB image, as the detector was trained on."""
-        pixels = crop_face(image, face, self.size, self.margin, self.align)
-        return as_extracted(pixels, self.format, self.quality)
 
 
 @dataclass
@@ -123,13 +65,7 @@ class _Batch:
         """Scores the crops that wait."""
         if not self.waiting:
             return
-        result = self.score(np.stack([crop for _, crop in self.waiting]))
-        if not np.isfinite(result.score).all():
-            raise ScoreError(
-                "The detector's scores are not finite: its training diverged, or its device "
-                "computes wrong",
-                "give another run, or device=cpu",
-            )
+        result = score_crops(self.score, np.stack([crop for _, crop in self.waiting]))
         for (number, crop), score, unusual in zip(
             self.waiting, result.score.tolist(), result.unusual.tolist(), strict=True
         ):
@@ -178,7 +114,7 @@ class Predictor:
             on_frame: called with the seconds of each frame when it has been looked at.
 
         Raises:
-            ScoreError: the detector gave a score that is not finite.
+            ScoreError: the detector gave no finite score.
         """
         try:
             return self._predict(path, on_frame)
@@ -192,14 +128,10 @@ class Predictor:
         batch = _Batch(self.score, self.batch_size)
 
         def look(sample: Sample) -> _FrameFaces:
-            faces = None if sample.image is None else self.detect(sample.image)
-            if faces and self.crops.min_face:
-                sides = [stored_side(face, sample) for face in faces]
-                faces = [
-                    face
-                    for face, side in zip(faces, sides, strict=True)
-                    if side >= self.crops.min_face
-                ]
+            faces = None
+            if sample.image is not None:
+                found = self.detect(sample.image)
+                faces = [face for face in found if self.crops.keeps(face, sample)]
             numbers = [
                 batch.add(self.crops.crop(sample.image, face))
                 for face in faces or ()

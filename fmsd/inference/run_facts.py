@@ -10,9 +10,9 @@ import polars as pl
 
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.errors import InputError
+from fmsd.inference.crop_scoring import CropSettings
 from fmsd.inference.facts import DetectorFacts, read_crops
 from fmsd.inference.familiarity import FeatureBank, fit_bank
-from fmsd.inference.predictor import CropSettings
 from fmsd.metrics.decision import score_meanings
 from fmsd.runs.configuration import read_configuration
 from fmsd.runs.folder import VALIDATION, Run

@@ -12,9 +12,9 @@ from numpy import ndarray
 from torch import Tensor
 
 from fmsd.data.loading.resizing import resize
+from fmsd.inference.crop_scoring import Crops, CropScores
 from fmsd.inference.familiarity import FeatureBank
 from fmsd.inference.outcome import SuspiciousFace
-from fmsd.inference.predictor import Crops, CropScores
 from fmsd.models.attribution import default_method, gradcam, rollout
 from fmsd.models.detector import Detector
 from fmsd.models.features import features_and_logits

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from fmsd.inference.loading import LoadedDetector
+from fmsd.inference.loaded_detector import LoadedDetector
 from fmsd.inference.media import Sampling, expected_frames
 from fmsd.inference.page.queue import Answer, Answering, JobQueue
 from fmsd.inference.page.server import address_of, check_installed, is_local, listen, serving

@@ -8,7 +8,7 @@ from fmsd.atomic import atomic
 from fmsd.console import print_place, print_table, progress
 from fmsd.errors import InputError
 from fmsd.inference.file_section import shown_name, who_decides
-from fmsd.inference.loading import LoadedDetector
+from fmsd.inference.loaded_detector import LoadedDetector
 from fmsd.inference.media import Sampling, expected_frames
 from fmsd.inference.outcome import FilePrediction
 from fmsd.inference.prediction_files import PAGE, check_out, file_record, write_predictions

@@ -13,14 +13,12 @@ from numpy import ndarray
 from fmsd.data.extraction.faces import FaceDetector, YuNet
 from fmsd.data.loading.image import read_image
 from fmsd.errors import InputError
+from fmsd.inference.crop_scoring import CropScorer, score_crops
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.media import Sampling, list_media
-from fmsd.inference.outcome import FilePrediction, SuspiciousFace
-from fmsd.inference.predictor import CropScorer, Predictor
+from fmsd.inference.outcome import FilePrediction, HeatMaps
+from fmsd.inference.predictor import Predictor
 from fmsd.inference.verdict import DEFAULT_AT, Verdict, judge
-
-HeatMaps = Callable[[Sequence[SuspiciousFace]], Sequence[ndarray]]
-"""The attribution map of each of some faces."""
 
 Image = UInt8[ndarray, "height width 3"] | str | Path
 """The RGB pixels of an image, or its file."""
@@ -116,7 +114,8 @@ class LoadedDetector:
                 They should be cropped as the training data were, see `facts.crops`.
 
         Raises:
-            InputError: a file cannot be read, or an array is no image.
+            InputError: a file cannot be read, an array is no image, or the detector gave no
+                finite score (`ScoreError`).
         """
         if isinstance(images, str | Path) or (isinstance(images, ndarray) and images.ndim < 4):
             images = [images]
@@ -126,7 +125,8 @@ class LoadedDetector:
             part = range(start, min(start + self.batch_size, len(crops)))
             for shape in {crops[place].shape for place in part}:
                 places = [place for place in part if crops[place].shape == shape]
-                scores[places] = self.scorer(np.stack([crops[place] for place in places])).score
+                same = np.stack([crops[place] for place in places])
+                scores[places] = score_crops(self.scorer, same).score
         return scores
 
     def verdict(self, prediction: FilePrediction, at: str | float = DEFAULT_AT) -> Verdict | None:
