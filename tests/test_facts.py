@@ -13,6 +13,24 @@ from fmsd.inference.crop_scoring import CropSettings
 from fmsd.inference.facts import DetectorFacts, read_facts
 from fmsd.metrics.decision import score_meanings
 
+DELETED = object()
+
+POINT = {
+    "threshold": 0.5,
+    "false_positives": 2,
+    "reals": 40,
+    "true_positives": 30,
+    "fakes": 40,
+}
+
+ISOTONIC = {
+    "kind": "isotonic",
+    "slope": 1.0,
+    "offset": 0.0,
+    "places": [0.0, 1.0],
+    "heights": [0.0, 2.0],
+}
+
 
 @pytest.fixture(scope="module")
 def facts() -> DetectorFacts:
@@ -52,6 +70,19 @@ def test_facts_survive_json(facts: DetectorFacts) -> None:
         assert before.points == after.points
 
 
+def test_facts_of_another_version_may_say_more(facts: DetectorFacts) -> None:
+    content = json.loads(json.dumps(facts.to_json()))
+    meaning = content["meanings"]["video"]
+    meaning["points"]["0.05"] = POINT | {"new": 1}
+    meaning["calibration"] = ISOTONIC | {"new": 1}
+    for part in (content, content["crops"], meaning):
+        part["new"] = 1
+    again = read_facts(content, "file", "export it again").meanings["video"]
+    assert again.points[0.05].false_positive_rate[0] == 0.05
+    assert again.calibration is not None
+    assert again.calibration(np.array([0.5]))[0] == 0.5
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -62,6 +93,40 @@ def test_facts_survive_json(facts: DetectorFacts) -> None:
         (("meanings", "video", "quantiles"), [[0.5]]),
         (("meanings", "video", "calibration", "kind"), "magic"),
         (("meanings", "video", "points"), {"often": {}}),
+        (("meanings", "video"), DELETED),
+        (("meanings", "frame"), DELETED),
+        (("meanings", "frame", "points", "0.05"), DELETED),
+        (("meanings", "video", "points", "0.050"), POINT),
+        (("meanings", "video", "points", "0.05"), POINT | {"reals": 0, "false_positives": 0}),
+        (("meanings", "video", "points", "0.05"), POINT | {"fakes": 0, "true_positives": 0}),
+        (("meanings", "frame", "points", "0.1"), POINT | {"false_positives": 41}),
+        (("meanings", "frame", "points", "0.1"), POINT | {"true_positives": 41}),
+        (("meanings", "frame", "points", "0.1"), POINT | {"threshold": 7}),
+        (("meanings", "video", "videos"), [0, 0]),
+        (("meanings", "video", "videos"), [40, 0]),
+        (("meanings", "frame", "quantiles"), [[0.5, 0.2], [0.5]]),
+        (("meanings", "frame", "quantiles"), [[0.5], []]),
+        (("meanings", "frame", "quantiles"), [[0.5], [0.5, 2]]),
+        (("meanings", "video", "after"), {}),
+        (("meanings", "video", "before", "ece"), DELETED),
+        (("meanings", "video", "calibration"), ISOTONIC | {"places": [], "heights": []}),
+        (("meanings", "video", "calibration"), ISOTONIC | {"places": [0.0]}),
+        (("meanings", "video", "calibration"), ISOTONIC | {"places": [1.0, 0.0]}),
+        (("meanings", "video", "calibration"), ISOTONIC | {"places": [1.0, 1.0]}),
+        (("meanings", "video", "calibration"), ISOTONIC | {"heights": [1.0, 0.0]}),
+        (("meanings", "video", "calibration"), ISOTONIC | {"heights": [0.0, 10**300]}),
+        (("meanings", "frame", "calibration", "slope"), 10**300),
+        (("video_score",), "best"),
+        (("video_score",), "top" + "9" * 30),
+        (("size",), 0),
+        (("size",), 10**6),
+        (("crops", "size"), 0),
+        (("crops", "size"), 10**6),
+        (("crops", "margin"), 0),
+        (("crops", "margin"), 10**30),
+        (("crops", "format"), "gif"),
+        (("crops", "quality"), 0),
+        (("crops", "min_face"), -1),
     ],
 )
 def test_damaged_facts_are_refused(
@@ -71,6 +136,9 @@ def test_damaged_facts_are_refused(
     place = content
     for key in path[:-1]:
         place = place[key]
-    place[path[-1]] = value
+    if value is DELETED:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
     with pytest.raises(InputError, match="file is damaged"):
         read_facts(content, "file", "export it again")

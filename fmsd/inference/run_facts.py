@@ -11,7 +11,7 @@ import polars as pl
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.errors import InputError
 from fmsd.inference.crop_scoring import CropSettings
-from fmsd.inference.facts import DetectorFacts, read_crops
+from fmsd.inference.facts import DetectorFacts, known_video_score, read_crops
 from fmsd.inference.familiarity import FeatureBank, fit_bank
 from fmsd.metrics.decision import score_meanings
 from fmsd.runs.configuration import read_configuration
@@ -38,7 +38,7 @@ def run_facts(run: Run) -> DetectorFacts:
     run.check(*DETECTOR_FILES, optional=WITHOUT)
     settings = read_configuration(run.folder)
     data = settings.get("data") or {}
-    video_score = data.get("video_score") or "mean"
+    video_score = known_video_score(data.get("video_score") or "mean")
     record = run.record(complete=True)
     validation, meanings = dict[str, tuple[int, int]](), {}
     path = run.folder / VALIDATION

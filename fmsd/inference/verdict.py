@@ -12,13 +12,7 @@ import numpy as np
 from fmsd.errors import InputError
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.outcome import FilePrediction
-from fmsd.metrics.score_meaning import OperatingPoint, ScoreMeaning
-
-RATES = {"fpr1": 0.01, "fpr5": 0.05, "fpr10": 0.1}
-"""Names of the thresholds that a run keeps, and the false positive rates they were chosen for."""
-
-DEFAULT_AT = "fpr5"
-"""The threshold that is used unless another is asked for."""
+from fmsd.metrics.score_meaning import DEFAULT_AT, RATES, OperatingPoint, ScoreMeaning
 
 Level = Literal["frame", "video"]
 

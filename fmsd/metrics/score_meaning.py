@@ -30,6 +30,12 @@ KINDS = {
 }
 """Kinds of calibration, the simplest first, and their names."""
 
+RATES = {"fpr1": 0.01, "fpr5": 0.05, "fpr10": 0.1}
+"""Names of the thresholds that a run keeps, and the false positive rates they are chosen for."""
+
+DEFAULT_AT = "fpr5"
+"""The threshold that is used unless another is asked for."""
+
 RateInterval = tuple[float, float, float]
 """A rate, and the ends of its 95 % interval."""
 
@@ -148,15 +154,18 @@ class ScoreMeaning:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "ScoreMeaning":
         """The meaning in a JSON object that is a `ScoreMeaningRecord`."""
-        values = {key: content[key] for key in ScoreMeaningRecord.__annotations__}
+        values = known_keys(content, ScoreMeaningRecord)
         real, fake = (np.asarray(scores, np.float64) for scores in values["quantiles"])
         fitted = values["calibration"]
         return cls(
             **values
             | {
-                "calibration": None if fitted is None else Calibration(**fitted),
+                "calibration": None
+                if fitted is None
+                else Calibration(**known_keys(fitted, CalibrationRecord)),
                 "points": {
-                    float(rate): OperatingPoint(**point) for rate, point in values["points"].items()
+                    float(rate): OperatingPoint(**known_keys(point, PointRecord))
+                    for rate, point in values["points"].items()
                 },
                 "quantiles": (real, fake),
                 "videos": tuple(values["videos"]),
@@ -194,6 +203,11 @@ class ScoreMeaningRecord(TypedDict):
     points: dict[Rate, PointRecord]
     quantiles: Annotated[list[Annotated[list[Number], Field(min_length=1)]], PAIR]
     videos: Annotated[list[Count], PAIR]
+
+
+def known_keys(content: Mapping[str, Any], record: type) -> dict[str, Any]:
+    """The keys of a JSON object that a record names; other versions write others, too."""
+    return {key: content[key] for key in record.__annotations__}
 
 
 def to_logit(score: Values) -> Values:
