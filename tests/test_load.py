@@ -199,6 +199,24 @@ def test_a_run_that_was_changed_is_refused(
         fmsd.load(changed)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_device_that_is_missing_is_named(run: Path, tmp_path: Path, device: str) -> None:
+    out = tmp_path / "folded.safetensors"
+    main(["fold", f"run={run}", f"out={out}"])
+    for source in (run, out):
+        with pytest.raises(InputError) as refusal:
+            fmsd.load(source, device=device)
+        assert refusal.value.message == f"device={device}: torch sees no CUDA device here"
+        assert refusal.value.remedy == "give device=cpu"
+
+
+def test_a_program_for_other_software_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.pt2").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"program for other software.*give its run, or export it"):
+        fmsd.load(tmp_path / "model.pt2")
+
+
 def test_sources_and_devices_that_are_none_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give cpu, cuda, cuda:1 or mps"):
         fmsd.load(run, device="tpu0")

@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
+from fmsd.cli.detectors import load_detector
 from fmsd.errors import InputError
 from fmsd.inference.crop_scoring import CropSettings, ScoreError, score_crops
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.loaded_detector import LoadedDetector
 from fmsd.inference.metadata import KEY, Metadata
-from fmsd.inference.onnx_scorer import CPU, CUDA, OnnxScorer, choose_providers
+from fmsd.inference.onnx_scorer import CPU, CUDA, OnnxScorer, check_provider, choose_providers
 from tests.films import shot
 
 onnx = pytest.importorskip("onnx")
@@ -87,6 +88,8 @@ def test_scores_are_those_of_the_network(tmp_path: Path) -> None:
         (with_facts(size="8"), "is damaged: 'size'"),
         (with_facts(size=9), "does not take crops of 9 x 9 pixels"),
         (with_facts(unusual_limit=0.5), "does not take"),
+        (with_facts(weights="int4"), "is damaged: 'weights'"),
+        (with_facts(video_score="best"), "video_score=best is unknown"),
         (with_facts(unusual_limit="far"), "is damaged: 'unusual_limit'"),
         (with_facts(crops={"size": 10**30, "margin": 1.3, "align": True}), "is damaged"),
         (lambda model: outside(model, "secret.bin"), "is no ONNX file that can be run"),
@@ -185,3 +188,27 @@ def test_the_device_is_the_one_that_was_asked_for() -> None:
     for device, available in (("cuda", [CPU]), ("mps", both)):
         with pytest.raises(InputError, match=f"device={device}"):
             choose_providers(device, available)
+
+
+def test_a_silent_fall_back_to_the_cpu_is_refused_or_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    both = [CUDA, CPU]
+    check_provider(CUDA, choose_providers("cuda", both), "cuda")
+    check_provider(CPU, choose_providers("cpu", both), "cpu")
+    assert not caplog.text
+    with pytest.raises(InputError, match=r"device=cuda:7: .*give device=cpu"):
+        check_provider(CPU, choose_providers("cuda:7", both), "cuda:7")
+    check_provider(CPU, choose_providers(None, both), None)
+    assert "the CPU is used" in caplog.text
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_a_file_in_8_bits_says_where_its_thresholds_are_from(
+    weights: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = network()
+    with_text(Metadata(FACTS, None, weights).to_text())(model)
+    onnx.save(model, tmp_path / "a.onnx")
+    load_detector(str(tmp_path / "a.onnx"), "cpu")
+    assert ("were chosen in float32" in caplog.text) == (weights == "int8")

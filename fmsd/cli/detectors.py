@@ -20,10 +20,13 @@ from fmsd.errors import InputError, reason
 from fmsd.hub_addresses import is_address
 from fmsd.inference.facts import read_facts
 from fmsd.inference.loaded_detector import LoadedDetector
+from fmsd.inference.metadata import ONNX_SUFFIX, PT2_SUFFIX
 from fmsd.runs.folder import Run
 
-ONNX, FOLDED = ".onnx", ".safetensors"
-"""Suffixes of exported detectors and of folded weights."""
+log = logging.getLogger(__name__)
+
+FOLDED = ".safetensors"
+"""The suffix of folded weights."""
 
 
 def load_detector(
@@ -50,6 +53,11 @@ def load_detector(
     if is_exported(source):
         return load_onnx(run_folder(source), device, base, face_detector)
     path = run_folder(source)
+    if path.suffix == PT2_SUFFIX and not path.is_dir():
+        raise InputError(
+            f"{path} is an exported program for other software, which fmsd does not run",
+            f"give its run, or export it as FILE{ONNX_SUFFIX}",
+        )
     if path.suffix == FOLDED and not path.is_dir():
         return load_folded(path, device, trust, face_detector)
     return load_run(Run(path), device, base, trust, face_detector)
@@ -57,7 +65,7 @@ def load_detector(
 
 def is_exported(source: str) -> bool:
     """Whether a source is an exported detector, which needs no torch, going by its name."""
-    return source.endswith(ONNX) and not is_address(source)
+    return source.endswith(ONNX_SUFFIX) and not is_address(source)
 
 
 def load_onnx(
@@ -75,8 +83,14 @@ def load_onnx(
             f"base={base} would have no effect: {path} has all weights", "leave it out"
         )
     if device is not None:
-        device_settings(device)
+        parse_device(device)
     scorer = OnnxScorer(path, device)
+    if scorer.metadata.weights != "float32":
+        log.warning(
+            "%s has weights of 8 bits (%s): its thresholds and calibration were chosen in float32.",
+            path,
+            scorer.metadata.weights,
+        )
     return LoadedDetector(scorer.facts, scorer, face_detector, scorer.unusual_limit)
 
 
@@ -104,7 +118,12 @@ def load_run(
     config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
     facts = run_facts(run)
     with quiet_lightning():
-        single = single_process_trainer(build(config.trainer), run.folder)
+        try:
+            single = single_process_trainer(build(config.trainer), run.folder)
+        except InputError as error:
+            if device is not None:
+                raise
+            raise InputError(error.message, "give device=cpu") from error
     place = single.strategy.root_device
     make = partial(build_detector, build(config.backbone), place, single.precision)
     detector = load_folded_detector(run, make).to(place).eval()
@@ -137,7 +156,7 @@ def load_folded(
     from fmsd.inference.torch_scorer import TorchScorer
 
     remedy = "fold its run again with this version of fmsd"
-    written = read_metadata(path, remedy)
+    written = read_folded(path, remedy)
     config = {"backbone": written["backbone"]}
     check_loaded(config, path, trusted_prefixes(trust), built=("backbone",))
     facts = read_facts(written["facts"], path, remedy)
@@ -146,13 +165,13 @@ def load_folded(
         best = torch.accelerator.current_accelerator(check_available=True)
         place = torch.device("cpu") if best is None else best
     else:
-        device_settings(device)
+        device_settings(device)  # checks it
         place = torch.device(device)
     scorer = TorchScorer(build(backbone)().to(place).eval(), facts.size)
     return LoadedDetector(facts, scorer, face_detector, heat=scorer.heat)
 
 
-def read_metadata(path: Path, remedy: str) -> dict[str, Any]:
+def read_folded(path: Path, remedy: str) -> dict[str, Any]:
     """The settings of the backbone, and the facts, in the metadata of a folded file.
 
     Raises:
@@ -191,12 +210,33 @@ def quiet_lightning() -> Iterator[None]:
 
 
 def device_settings(device: str) -> dict[str, object]:
-    """The settings of a trainer that computes on a device.
+    """The settings of a trainer that computes on a device of torch.
 
     Raises:
-        InputError: there is no device of that name.
+        InputError: there is no device of that name, or torch sees none here.
     """
-    match = re.fullmatch(r"(cpu|cuda|mps)(?::(\d+))?", str(device))
+    import torch
+
+    kind, index = parse_device(device)
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device=mps: torch sees no Apple GPU here", "give device=cpu")
+    if kind == "cuda" and not (count := torch.cuda.device_count()):
+        raise InputError(f"device={device}: torch sees no CUDA device here", "give device=cpu")
+    if kind == "cuda" and index is not None and index >= count:
+        known = ", ".join(f"cuda:{number}" for number in range(count))
+        raise InputError(
+            f"device={device}: torch sees {count} CUDA devices here", f"give one of {known}"
+        )
+    return {"accelerator": kind, "devices": 1 if index is None else [index]}
+
+
+def parse_device(device: str) -> tuple[str, int | None]:
+    """Kind and index of a device; None for no index.
+
+    Raises:
+        InputError: no device has that name.
+    """
+    match = re.fullmatch(r"(cpu|cuda|mps)(?::(\d{1,3}))?", str(device))
     if match is None or (match[1] != "cuda" and match[2]):
         raise InputError(f"device={device} is no device", "give cpu, cuda, cuda:1 or mps")
-    return {"accelerator": match[1], "devices": [int(match[2])] if match[2] else 1}
+    return match[1], int(match[2]) if match[2] else None

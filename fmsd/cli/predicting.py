@@ -1,6 +1,6 @@
 """The verbs predict and demo: the files on the command line, and the detector that scores them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from fmsd.paths import expand_home
 
 if TYPE_CHECKING:
     from fmsd.inference.loaded_detector import LoadedDetector
+    from fmsd.inference.media import Sampling
 
 
 def predict(config: DictConfig, folder: Path, command: list[str], words: Sequence[str]) -> int:
@@ -25,23 +26,20 @@ def predict(config: DictConfig, folder: Path, command: list[str], words: Sequenc
         words: of the command line that are files.
     """
     from fmsd.cli.detectors import is_exported, load_detector
-    from fmsd.inference.media import Sampling, list_media
+    from fmsd.inference.media import list_media
     from fmsd.inference.verdict import check_at
     from fmsd.tasks import predict as task
 
     source = config.run  # refused first where it is missing
     values: Any = OmegaConf.to_container(config)
-    keys = ("files", "list", "frames", "fps", "device", "batch_size")
-    settings = {key: values[key] for key in keys}
-    check_argument_types(check_settings, settings, "")
-    check_settings(**settings)
+    named = {key: values[key] for key in ("files", "list")}
+    check_argument_types(given_paths, named, "")
+    sampling = read_sampling(values)
     at = check_at(values["at"])
-    frames = None if values["frames"] == "all" else values["frames"]
-    sampling = Sampling(frames, values["fps"])
     out = None if config.out is None else Path(absolute_path(config.out))
     if out is not None:
         task.check_out(out)
-    files = list_media(given_paths(words, values["files"], values["list"]))
+    files = list_media(given_paths(words, **named))
     configure_logging(lightning=not is_exported(source))
     detector = load_detector(
         source, config.device, config.base, config.trust, build(config.detector)
@@ -55,21 +53,17 @@ def predict(config: DictConfig, folder: Path, command: list[str], words: Sequenc
 def demo(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd demo: a page that scores images and videos."""
     from fmsd.cli.detectors import load_detector
-    from fmsd.inference.media import Sampling
     from fmsd.inference.verdict import check_at
     from fmsd.tasks import demo as task
 
     source = config.run  # refused first where it is missing
     values: Any = OmegaConf.to_container(config)
-    settings = {key: values[key] for key in ("frames", "fps", "device", "batch_size")}
-    check_argument_types(check_settings, {"files": [], "list": None} | settings, "")
-    check_range("batch_size", values["batch_size"], 1)
+    sampling = read_sampling(values)
     served = {key: values[key] for key in ("host", "port", "limit")}
     check_argument_types(task.demo, served, "")
     check_range("port", values["port"], 0, 65535)
     check_range("limit", values["limit"], 1)
     at = check_at(values["at"])
-    sampling = Sampling(None if values["frames"] == "all" else values["frames"], values["fps"])
 
     def load() -> "LoadedDetector":
         face_detector = build(config.detector)
@@ -79,9 +73,24 @@ def demo(config: DictConfig, folder: Path, command: list[str]) -> None:
     task.demo(load, sampling, at, **served)
 
 
+def read_sampling(values: Mapping[str, Any]) -> "Sampling":
+    """Which frames of a video are scored; checks the settings of a prediction on the way.
+
+    Args:
+        values: of the keys of a verb.
+
+    Raises:
+        InputError: a setting is of another kind or out of range.
+    """
+    from fmsd.inference.media import Sampling
+
+    settings = {key: values[key] for key in ("frames", "fps", "device", "batch_size")}
+    check_argument_types(check_settings, settings, "")
+    check_settings(**settings)
+    return Sampling(None if values["frames"] == "all" else values["frames"], values["fps"])
+
+
 def check_settings(
-    files: Sequence[str],
-    list: str | None,  # noqa: A002
     frames: int | Literal["all"] | None,
     fps: float | None,
     device: str | None,
@@ -95,7 +104,11 @@ def check_settings(
     check_range("batch_size", batch_size, 1)
 
 
-def given_paths(words: Sequence[str], files: Sequence[str], list_file: str | None) -> list[Path]:
+def given_paths(
+    words: Sequence[str],
+    files: Sequence[str],
+    list: str | None,  # noqa: A002
+) -> "Sequence[Path]":
     """The paths on the command line, then those of `files=`, then those of `list=`.
 
     Raises:
@@ -107,8 +120,8 @@ def given_paths(words: Sequence[str], files: Sequence[str], list_file: str | Non
     if "" in texts:
         raise InputError("The name of a file is empty", "leave it out, or set its variable")
     paths = [expand_home(text) for text in texts]
-    if list_file is not None:
-        paths += read_media_list(expand_home(list_file))
+    if list is not None:
+        paths += read_media_list(expand_home(list))
     if not paths:
         raise InputError(
             "fmsd predict needs files", "give images, videos or folders, or list=PATHS.txt"

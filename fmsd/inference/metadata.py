@@ -5,7 +5,7 @@ An ONNX file has the text in its metadata, and a .pt2 file as an extra file.
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from typing_extensions import TypedDict
 
@@ -22,6 +22,11 @@ INPUT = "crops"
 LOGIT, PROBABILITY, DISTANCE = "logit", "probability", "distance"
 """Names of the outputs, in this order; the last may be absent."""
 
+Weights = Literal["float32", "int8"]
+
+ONNX_SUFFIX, PT2_SUFFIX = ".onnx", ".pt2"
+"""Suffixes of exported models."""
+
 REMEDY = "export the run again with fmsd export"
 
 
@@ -32,21 +37,25 @@ class Metadata(NamedTuple):
         facts: of the detector.
         unusual_limit: the distance of features from which a face is unusual; None where the model
             gives no distance.
+        weights: the type of its weights; thresholds and calibration were chosen with float32.
     """
 
     facts: DetectorFacts
     unusual_limit: float | None
+    weights: Weights = "float32"
 
     def to_text(self) -> str:
-        """The metadata as JSON: the facts, and `unusual_limit` beside them."""
-        content = self.facts.to_json() | {"unusual_limit": self.unusual_limit}
+        """The metadata as JSON: the facts, and the rest beside them."""
+        rest = {"unusual_limit": self.unusual_limit, "weights": self.weights}
+        content = self.facts.to_json() | rest
         return json.dumps(content, allow_nan=False)
 
 
-class LimitRecord(TypedDict):
+class NetworkRecord(TypedDict):
     """What `Metadata` has beside the facts, as JSON."""
 
     unusual_limit: Number | None
+    weights: Weights
 
 
 def read_metadata(text: str | None, path: Path) -> Metadata:
@@ -69,5 +78,6 @@ def read_metadata(text: str | None, path: Path) -> Metadata:
         raise InputError(
             f"{path} is damaged: its facts are no JSON ({reason(error)})", REMEDY
         ) from error
-    check_record(content, LimitRecord, path, REMEDY)
-    return Metadata(read_facts(content, path, REMEDY), content["unusual_limit"])
+    check_record(content, NetworkRecord, path, REMEDY)
+    facts = read_facts(content, path, REMEDY)
+    return Metadata(facts, content["unusual_limit"], content["weights"])

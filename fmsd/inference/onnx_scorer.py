@@ -1,6 +1,7 @@
 """A detector in an ONNX file, as `fmsd export` writes it, run by ONNX Runtime. Needs no torch."""
 
 import importlib.util
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from fmsd.inference.metadata import (
 )
 from fmsd.magic_numbers import ONNX, recognise
 from fmsd.metrics.score_meaning import to_probability
+
+log = logging.getLogger(__name__)
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 """Where a network is run, by ONNX Runtime's names."""
@@ -129,11 +132,38 @@ def open_session(path: Path, device: str | None) -> Any:
     options.add_session_config_entry(WEIGHTS_FOLDER, str(path))  # a file, in which no file lies
     providers = choose_providers(device, onnxruntime.get_available_providers())
     try:
-        return onnxruntime.InferenceSession(content, options, providers=providers)
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:
         raise InputError(
             f"{path} is no ONNX file that can be run ({runtime_reason(error)})", REMEDY
         ) from error
+    check_provider(session.get_providers()[0], providers, device)
+    return session
+
+
+def check_provider(
+    used: str, wanted: Sequence[str | tuple[str, dict[str, str]]], device: str | None
+) -> None:
+    """Compares where ONNX Runtime runs a network with where it should: it falls back silently.
+
+    Args:
+        wanted: of `choose_providers`.
+        device: see `OnnxScorer`.
+
+    Raises:
+        InputError: it does not run on the device that was asked for.
+    """
+    first = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
+    if used == first:
+        return
+    if device is not None:
+        raise InputError(
+            f"device={device}: ONNX Runtime cannot use it here, as CUDA or the device is missing",
+            "give device=cpu",
+        )
+    log.warning(
+        "ONNX Runtime cannot use a GPU here, although it was installed for GPUs: the CPU is used."
+    )
 
 
 def choose_providers(

@@ -26,7 +26,7 @@ from fmsd.inference.export import (
     write_onnx,
     write_pt2,
 )
-from fmsd.inference.metadata import KEY, LOGIT, Metadata
+from fmsd.inference.metadata import KEY, LOGIT, ONNX_SUFFIX, PT2_SUFFIX, Metadata
 from fmsd.inference.onnx_scorer import OnnxScorer
 from fmsd.inference.quantise import Sizes, quantise
 from fmsd.inference.run_facts import feature_bank, run_facts
@@ -34,9 +34,6 @@ from fmsd.metrics.table import compute_results
 from fmsd.models.detector import Detector
 from fmsd.ownership import check_replaceable
 from fmsd.runs.folder import Run, owning_run
-
-ONNX, PT2 = ".onnx", ".pt2"
-"""Suffixes of the files."""
 
 WRITER = "fmsd export"
 
@@ -76,9 +73,10 @@ def export(
     meaning = facts.meanings.get("frame")
     calibration = None if meaning is None else meaning.calibration
     model = PortableDetector(load_folded_detector(run, detector), calibration, bank)
-    metadata = Metadata(facts, None if bank is None else bank.limit)
+    limit = None if bank is None else bank.limit
+    metadata = Metadata(facts, limit, "int8" if int8 else "float32")
     with atomic(out) as partial:
-        if out.suffix == PT2:
+        if out.suffix == PT2_SUFFIX:
             difference = export_pt2(model, metadata, partial)
         elif not int8:
             difference = export_onnx(model, metadata, partial)
@@ -102,14 +100,15 @@ def check_out(out: Path, int8: bool) -> None:
     Raises:
         InputError: see `export`.
     """
-    if out.suffix not in (ONNX, PT2):
+    if out.suffix not in (ONNX_SUFFIX, PT2_SUFFIX):
         raise InputError(
-            f"out={out} is no name of an exported model", f"give out=FILE{ONNX} or out=FILE{PT2}"
+            f"out={out} is no name of an exported model",
+            f"give out=FILE{ONNX_SUFFIX} or out=FILE{PT2_SUFFIX}",
         )
-    if int8 and out.suffix == PT2:
+    if int8 and out.suffix == PT2_SUFFIX:
         raise InputError(
-            f"int8=true is ONNX Runtime's quantisation, which a {PT2} file cannot hold",
-            f"give out=FILE{ONNX}, or leave int8=true out",
+            f"int8=true is ONNX Runtime's quantisation, which a {PT2_SUFFIX} file cannot hold",
+            f"give out=FILE{ONNX_SUFFIX}, or leave int8=true out",
         )
     if place := owning_run(out):
         raise InputError(
@@ -117,12 +116,12 @@ def check_out(out: Path, int8: bool) -> None:
             f"give another out=FILE{out.suffix}",
         )
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if out.suffix == ONNX and missing:
+    if out.suffix == ONNX_SUFFIX and missing:
         raise InputError(
             f"An ONNX file needs the packages {', '.join(missing)}",
             "install them with: pip install 'fmsd[export]'",
         )
-    ours = is_exported_pt2 if out.suffix == PT2 else is_exported_onnx
+    ours = is_exported_pt2 if out.suffix == PT2_SUFFIX else is_exported_onnx
     check_replaceable([out], out, ours, WRITER, f"give another out=FILE{out.suffix}")
 
 
