@@ -220,7 +220,8 @@ def device_settings(device: str) -> dict[str, object]:
     kind, index = parse_device(device)
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("device=mps: torch sees no Apple GPU here", "give device=cpu")
-    if kind == "cuda" and not (count := torch.cuda.device_count()):
+    count = torch.cuda.device_count() if kind == "cuda" else 0
+    if kind == "cuda" and not count:
         raise InputError(f"device={device}: torch sees no CUDA device here", "give device=cpu")
     if kind == "cuda" and index is not None and index >= count:
         known = ", ".join(f"cuda:{number}" for number in range(count))
