@@ -8,8 +8,9 @@ import pytest
 
 from fmsd.data.extraction.faces import Face, YuNet
 from fmsd.errors import InputError
+from fmsd.inference.kept_crops import KEPT
 from fmsd.inference.media import Sampling, list_media, map_media, read_media_list
-from fmsd.inference.predictor import KEPT, CropScores, CropSettings, Predictor
+from fmsd.inference.predictor import CropScores, CropSettings, Predictor
 from tests.films import film, shot, walk
 
 

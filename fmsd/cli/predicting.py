@@ -41,7 +41,7 @@ def predict(config: DictConfig, folder: Path, command: list[str], words: Sequenc
     out = None if config.out is None else Path(absolute_path(config.out))
     if out is not None:
         task.check_out(out)
-    files = list_media(given_paths(words, values["files"], values["list"]))
+    files = list_media(*given_paths(words, values["files"], values["list"]))
     configure_logging(lightning=not is_exported(source))
     detector = load_detector(
         source, config.device, config.base, config.trust, build(config.detector)
@@ -95,8 +95,10 @@ def check_settings(
     check_range("batch_size", batch_size, 1)
 
 
-def given_paths(words: Sequence[str], files: Sequence[str], list_file: str | None) -> list[Path]:
-    """The paths on the command line, then those of `files=`, then those of `list=`.
+def given_paths(
+    words: Sequence[str], files: Sequence[str], list_file: str | None
+) -> tuple[list[Path], list[Path]]:
+    """The paths on the command line, then those of `files=`; and those of `list=`.
 
     Raises:
         InputError: there are none, one is empty, or the list cannot be read.
@@ -107,10 +109,9 @@ def given_paths(words: Sequence[str], files: Sequence[str], list_file: str | Non
     if "" in texts:
         raise InputError("The name of a file is empty", "leave it out, or set its variable")
     paths = [expand_home(text) for text in texts]
-    if list_file is not None:
-        paths += read_media_list(expand_home(list_file))
-    if not paths:
+    listed = [] if list_file is None else read_media_list(expand_home(list_file))
+    if not paths and not listed:
         raise InputError(
             "fmsd predict needs files", "give images, videos or folders, or list=PATHS.txt"
         )
-    return paths
+    return paths, listed

@@ -86,7 +86,7 @@ class LoadedDetector:
             if more or single.is_dir():
                 raise InputError(f"{path} is a folder", "give it in a list: predict([folder])")
             return predictor.predict(file)
-        return [predictor.predict(file) for file in list_media(map(Path, path))]
+        return list(predictor.predict_each(list_media(map(Path, path))))
 
     @functools.cached_property
     def faces(self) -> FaceDetector:

@@ -3,15 +3,18 @@
 Their schema is in docs/verbs/predict.md. Needs no torch.
 """
 
+import contextlib
 import json
 import math
+import os
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from fmsd.atomic import atomic
+from fmsd.atomic import atomic, refused_write
 from fmsd.errors import InputError
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.outcome import FilePrediction
@@ -47,12 +50,25 @@ COLUMNS = pl.Schema(
 
 
 def check_out(out: Path) -> None:
-    """Refuses a folder in which files of others would be replaced.
+    """Refuses a folder that cannot be written, or in which files of others would be replaced.
+
+    It is not made yet where it does not exist.
 
     Raises:
-        InputError: it is part of a run, or holds such files of another writer.
+        InputError: it is no folder, cannot be written, is part of a run, or holds such files of
+            another writer.
     """
     remedy = "give another folder as out=FOLDER"
+    nearest = next(place for place in (out, *out.absolute().parents) if os.path.lexists(place))
+    if not os.path.isdir(nearest):  # noqa: PTH112  never raises
+        raise InputError(f"out={out} cannot be a folder: {nearest} is none", remedy)
+    attempt = nearest / f".{uuid.uuid4().hex}.partial"
+    try:
+        if error := refused_write(attempt):
+            raise InputError(f"out={out} cannot be written ({os.strerror(error)})", remedy)
+    finally:
+        with contextlib.suppress(OSError):
+            attempt.unlink(missing_ok=True)
     if (out / "run.json").exists() or owning_run(out / DOCUMENT):
         raise InputError(f"out={out} is the folder of a run", remedy)
     files = [out / name for name in (TABLE, DOCUMENT, PAGE)]
@@ -69,9 +85,14 @@ def write_predictions(
     verdicts: Sequence[Verdict | None],
     facts: DetectorFacts,
     at: str,
+    note: str = "",
 ) -> None:
-    """Writes the document and the table, each atomically; the document marks the folder."""
-    document = prediction_document(predictions, verdicts, facts, at)
+    """Writes the document and the table, each atomically; the document marks the folder.
+
+    Args:
+        note: see `prediction_document`.
+    """
+    document = prediction_document(predictions, verdicts, facts, at, note)
     text = json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False)
     with atomic(out / DOCUMENT) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
@@ -84,13 +105,19 @@ def prediction_document(
     verdicts: Sequence[Verdict | None],
     facts: DetectorFacts,
     at: str,
+    note: str = "",
 ) -> dict[str, Any]:
-    """What was found in some files, and what is known of the detector, for JSON."""
+    """What was found in some files, and what is known of the detector, for JSON.
+
+    Args:
+        note: that files are missing, because the command ended early; empty otherwise.
+    """
     return finite(
         {
             "format": FORMAT,
             "written_by": WRITER,
             "at": at,
+            "note": note,
             "detector": detector_record(facts),
             "files": [
                 file_record(prediction, verdict)

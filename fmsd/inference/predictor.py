@@ -1,11 +1,12 @@
 """From a file to its scores: decode, detect and track faces, crop, score, aggregate.
 
-Frames are decoded one after another and only crops that wait for their batch are kept, so that a
-film of an hour needs no more memory than one of a minute.
+Frames are decoded one after another. Of a face only its place and its score stay, about half a
+kilobyte, and the crops that wait for their batch or may be shown.
 """
 
-import heapq
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -17,10 +18,12 @@ from numpy import ndarray
 
 from fmsd.data.extraction.alignment import crop_face
 from fmsd.data.extraction.faces import Face, FaceDetector
-from fmsd.data.extraction.tracking import track_faces
+from fmsd.data.extraction.tracking import Tracker
 from fmsd.data.extraction.video import Sample
+from fmsd.data.spelling import escape_non_utf8
 from fmsd.errors import InputError
-from fmsd.inference.media import Sampling, check_regular, is_image, map_media
+from fmsd.inference.kept_crops import KeptCrops
+from fmsd.inference.media import Sampling, check_medium, is_image, map_media
 from fmsd.inference.outcome import FilePrediction, FrameScore, PersonScore, SuspiciousFace
 from fmsd.metrics.video import aggregate_videos
 
@@ -29,12 +32,6 @@ MIN_SHARE = 0.1
 
 What looks like a face for a moment is not to decide about a film.
 """
-
-SHOWN = 8
-"""Largest number of crops that are shown of a file, those with the highest scores."""
-
-KEPT = 64
-"""Crops that are kept while it is not known yet which person they are shown of."""
 
 Crops = UInt8[ndarray, "batch size size 3"]
 
@@ -78,9 +75,54 @@ class CropSettings:
     align: bool = True
 
 
+class _Face(NamedTuple):
+    """What is kept of a face beside its score.
+
+    Args:
+        track: number of its track, see `Tracker`.
+    """
+
+    position: int
+    seconds: float
+    track: int
+    box: tuple[float, float, float, float]
+
+
+class _File:
+    """What is known of a file that is decoded, or whose faces wait to be scored."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.message = self.kind = ""
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets all frames; faces that still wait then belong to no file."""
+        self.tracker, self.kept = Tracker(), KeptCrops()
+        self.faces: list[_Face] = []
+        self.scores = array("d")  # score and distance of each face
+        self.sampled = self.damaged = 0
+        self.position = -1
+        self.attempt = object()
+
+    @property
+    def done(self) -> bool:
+        """Whether all faces are scored."""
+        return len(self.scores) == 2 * len(self.faces)
+
+
+class _Waiting(NamedTuple):
+    """A crop that waits to be scored, for one attempt to decode its file."""
+
+    file: _File
+    attempt: object
+    number: int
+    crop: ndarray
+
+
 @dataclass
 class _Batch:
-    """Crops that wait to be scored, and the results by the number of the face.
+    """Crops of one file or of several that wait to be scored together.
 
     Args:
         score: the detector.
@@ -89,48 +131,41 @@ class _Batch:
 
     score: CropScorer
     size: int
-    waiting: list[tuple[int, ndarray]] = field(default_factory=list)
-    scores: list[tuple[float, float]] = field(default_factory=list)
-    kept: list[tuple[float, int, ndarray]] = field(default_factory=list)
-    count: int = 0
+    waiting: list[_Waiting] = field(default_factory=list)
 
-    def add(self, crop: ndarray) -> int:
-        """Takes a crop; returns the number of its face."""
-        number = self.count
-        self.count += 1
-        self.waiting.append((number, crop))
+    def add(self, file: _File, face: _Face, crop: ndarray) -> None:
+        """Takes a face of a file."""
+        self.waiting.append(_Waiting(file, file.attempt, len(file.faces), crop))
+        file.faces.append(face)
         if len(self.waiting) == self.size:
             self.flush()
-        return number
 
     def flush(self) -> None:
-        """Scores the crops that wait."""
-        if not self.waiting:
+        """Scores the crops that wait, and gives each file its scores.
+
+        Raises:
+            ScoreError: the detector gave no finite score, or none at all.
+        """
+        waiting = [each for each in self.waiting if each.attempt is each.file.attempt]
+        self.waiting.clear()
+        if not waiting:
             return
-        result = self.score(np.stack([crop for _, crop in self.waiting]))
+        try:
+            result = self.score(np.stack([each.crop for each in waiting]))
+        except InputError as error:  # it concerns no file
+            raise ScoreError(error.message, error.remedy) from error
         if not np.isfinite(result.score).all():
             raise ScoreError(
                 "The detector's scores are not finite: its training diverged, or its device "
                 "computes wrong",
                 "give another run, or device=cpu",
             )
-        for (number, crop), score, unusual in zip(
-            self.waiting, result.score.tolist(), result.unusual.tolist(), strict=True
+        for each, score, unusual in zip(
+            waiting, result.score.tolist(), result.unusual.tolist(), strict=True
         ):
-            self.scores.append((score, unusual))
-            heapq.heappush(self.kept, (score, number, crop))
-            if len(self.kept) > KEPT:
-                heapq.heappop(self.kept)
-        self.waiting.clear()
-
-
-class _FrameFaces(NamedTuple):
-    """The faces of a frame and their numbers; None where it could not be decoded."""
-
-    position: int
-    seconds: float
-    faces: list[Face] | None
-    numbers: list[int]
+            file = each.file
+            file.scores.extend((score, unusual))
+            file.kept.add(file.faces[each.number].track, score, each.number, each.crop)
 
 
 @dataclass(frozen=True)
@@ -164,65 +199,95 @@ class Predictor:
         Raises:
             ScoreError: the detector gave a score that is not finite.
         """
-        try:
-            return self._predict(path, on_frame)
-        except ScoreError:
-            raise
-        except InputError as error:
-            return FilePrediction(str(path), "unreadable", str(error))
+        (prediction,) = self.predict_each([path], on_frame)
+        return prediction
 
-    def _predict(self, path: Path, on_frame: Callable[[float], None]) -> FilePrediction:
-        check_regular(path)
-        batch = _Batch(self.score, self.batch_size)
+    def predict_each(
+        self, paths: Iterable[Path], on_frame: Callable[[float], None] = lambda seconds: None
+    ) -> Iterator[FilePrediction]:
+        """Yields the scores of each of several files, in order; a batch holds faces of several.
 
-        def look(sample: Sample) -> _FrameFaces:
-            faces = None if sample.image is None else self.detect(sample.image)
-            numbers = [
-                batch.add(crop_face(sample.image, face, **vars(self.crops)))
-                for face in faces or ()
-                if sample.image is not None
-            ]
-            on_frame(sample.seconds)
-            return _FrameFaces(sample.position, sample.seconds, faces, numbers)
+        Args:
+            paths: the next one is asked for when the frames of the one before are decoded.
+            on_frame: as of `predict`.
 
-        frames = map_media(path, self.sampling, look)
+        Raises:
+            ScoreError: the detector gave a score that is not finite.
+        """
+        batch, files = _Batch(self.score, self.batch_size), deque[_File]()
+        for path in paths:
+            files.append(_File(path))
+            try:
+                self._look(files[-1], batch, on_frame)
+            except ScoreError:
+                raise
+            except InputError as error:
+                files[-1].restart()
+                files[-1].message = str(error)
+            if len(files) > self.batch_size:
+                batch.flush()
+            while files and files[0].done:
+                yield self._prediction(files.popleft())
         batch.flush()
-        damaged = sum(frame.faces is None for frame in frames)
-        if damaged == len(frames):
+        yield from map(self._prediction, files)
+
+    def _look(self, file: _File, batch: _Batch, on_frame: Callable[[float], None]) -> None:
+        """Decodes a file, and follows its faces.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+
+        def look(sample: Sample) -> None:
+            if sample.position <= file.position:  # it is decoded again from its start
+                file.restart()
+            file.position = sample.position
+            file.sampled += 1
+            if sample.image is None:
+                file.damaged += 1
+            else:
+                faces = self.detect(sample.image)
+                for face, track in zip(faces, file.tracker.add(faces), strict=True):
+                    about = _Face(sample.position, sample.seconds, track, _box(face))
+                    batch.add(file, about, crop_face(sample.image, face, **vars(self.crops)))
+            on_frame(sample.seconds)
+
+        check_medium(file.path)
+        file.kind = "image" if is_image(file.path) else "video"
+        map_media(file.path, self.sampling, look)
+        if file.damaged == file.sampled:
             raise InputError(
-                f"None of the frames of {path} can be decoded", "copy it again from its source"
+                f"None of the frames of {file.path} can be decoded", "copy it again from its source"
             )
-        scored = frame_scores(frames, batch.scores)
-        persons = person_scores(list(scored.values()), self.video_score)
+
+    def _prediction(self, file: _File) -> FilePrediction:
+        """What was found in a file whose faces are all scored."""
+        path = escape_non_utf8(file.path)
+        if file.message:
+            return FilePrediction(path, "unreadable", file.message)
+        tracks = file.tracker.by_area()
+        person = {track: number for number, track in enumerate(tracks, 1)}
+        frames = [
+            FrameScore(face.position, face.seconds, person[face.track], face.box, score, unusual)
+            for face, score, unusual in zip(
+                file.faces, file.scores[::2], file.scores[1::2], strict=True
+            )
+        ]
         prediction = FilePrediction(
-            str(path),
-            "scored" if scored else "no face",
-            kind="image" if is_image(path) else "video",
-            sampled=len(frames),
-            damaged=damaged,
-            frames=list(scored.values()),
-            persons=persons,
+            path,
+            "scored" if frames else "no face",
+            kind=file.kind,
+            sampled=file.sampled,
+            damaged=file.damaged,
+            frames=frames,
+            persons=person_scores(frames, self.video_score),
         )
-        return replace(prediction, suspicious=suspicious_faces(prediction, scored, batch.kept))
-
-
-def frame_scores(
-    frames: Sequence[_FrameFaces], scores: Sequence[tuple[float, float]]
-) -> dict[int, FrameScore]:
-    """The scores of all faces by their number, in the order of presentation.
-
-    Args:
-        scores: (score, unusual) by number of the face.
-    """
-    tracks = track_faces([frame.faces or [] for frame in frames])
-    person = {id(face): number for number, track in enumerate(tracks, 1) for face in track.values()}
-    return {
-        number: FrameScore(
-            frame.position, frame.seconds, person[id(face)], _box(face), *scores[number]
+        if (decides := prediction.decides) is None:
+            return prediction
+        shown = file.kept.of(tracks[decides.person - 1])
+        return replace(
+            prediction, suspicious=[SuspiciousFace(frames[number], crop) for number, crop in shown]
         )
-        for frame in frames
-        for face, number in zip(frame.faces or (), frame.numbers, strict=True)
-    }
 
 
 def _box(face: Face) -> tuple[float, float, float, float]:
@@ -254,23 +319,3 @@ def person_scores(frames: Sequence[FrameScore], video_score: str) -> list[Person
         ends = own[0].seconds, own[-1].seconds
         persons.append(PersonScore(person, len(own), *ends, aggregated[person], counts))
     return persons
-
-
-def suspicious_faces(
-    prediction: FilePrediction,
-    scored: Mapping[int, FrameScore],
-    kept: Sequence[tuple[float, int, ndarray]],
-) -> list[SuspiciousFace]:
-    """The kept crops with the highest scores of the person who decides, the highest first.
-
-    Args:
-        scored: the score of each face by its number.
-        kept: (score, number of the face, crop).
-    """
-    person = prediction.decides
-    faces = [
-        SuspiciousFace(scored[number], crop)
-        for _, number, crop in sorted(kept, key=lambda item: (-item[0], item[1]))
-        if number in scored and person and scored[number].person == person.person
-    ]
-    return faces[:SHOWN]

@@ -11,7 +11,7 @@ from fmsd.inference.media import Sampling, expected_frames
 from fmsd.inference.page.queue import Answer, Answering, JobQueue
 from fmsd.inference.page.server import address_of, check_installed, is_local, listen, serving
 from fmsd.inference.prediction_files import prediction_document
-from fmsd.inference.prediction_page import render_page
+from fmsd.inference.rendering import draw_page
 from fmsd.inference.verdict import DEFAULT_AT
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def file_answering(detector: LoadedDetector, sampling: Sampling, at: str) -> Ans
         verdict = detector.verdict(found, at)
         return Answer(
             prediction_document([found], [verdict], detector.facts, at),
-            render_page([found], [verdict], detector.facts, detector.heat),
+            draw_page(detector, [found], [verdict]),
         )
 
     return answer

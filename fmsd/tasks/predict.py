@@ -1,18 +1,18 @@
 """Prediction: verdicts on images and videos of one's own."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fmsd.atomic import atomic
-from fmsd.console import print_place, print_table, progress
-from fmsd.errors import InputError
+from fmsd.console import print_place, print_table, progress, track
 from fmsd.inference.file_section import shown_name, who_decides
 from fmsd.inference.loading import LoadedDetector
 from fmsd.inference.media import Sampling, expected_frames
 from fmsd.inference.outcome import FilePrediction
 from fmsd.inference.prediction_files import PAGE, check_out, file_record, write_predictions
-from fmsd.inference.prediction_page import NO_PROOF, keep_most_suspicious, render_page
+from fmsd.inference.prediction_page import NO_PROOF, keep_most_suspicious
+from fmsd.inference.rendering import count_pictured, draw_page
 from fmsd.inference.sentences import (
     UNUSUAL,
     calibration_sentences,
@@ -21,8 +21,6 @@ from fmsd.inference.sentences import (
     threshold_sentences,
 )
 from fmsd.inference.verdict import DEFAULT_AT, Verdict
-
-log = logging.getLogger(__name__)
 
 MAX_SHOWN = 200
 """Largest number of files in the table on the terminal."""
@@ -51,24 +49,53 @@ def predict(
         The number of files that could not be read.
 
     Raises:
-        InputError: the face detector cannot be built, or files of others lie in `out`.
+        InputError: the face detector cannot be built, or `out` cannot be written or holds files of
+            others.
     """
     if out is not None:
         check_out(out)
-    predictions = keep_most_suspicious(predict_files(detector, files, sampling or Sampling()))
+    ending: list[BaseException] = []
+    found = predict_files(detector, files, sampling or Sampling())
+    predictions = keep_most_suspicious(until_error(found, ending))
+    if ending and not predictions:
+        raise ending[0]
     verdicts = [detector.verdict(prediction, at) for prediction in predictions]
-    print_verdicts(detector, predictions, verdicts, at)
+    note = f"{len(predictions)} of {count_files(len(files))} were scored." if ending else ""
     if out is not None:
-        write_predictions(out, predictions, verdicts, detector.facts, at)
-        try:
-            page = render_page(predictions, verdicts, detector.facts, detector.heat)
-        except InputError as error:  # of a backbone without a map of its image
-            log.warning("The page shows no heat maps: %s", error)
-            page = render_page(predictions, verdicts, detector.facts, None)
-        with atomic(out / PAGE) as partial:
-            partial.write_text(page, encoding="utf-8")
+        write_predictions(out, predictions, verdicts, detector.facts, at, note)
+    print_verdicts(detector, predictions, verdicts, at, note)
+    if out is not None:
+        write_page(replace(detector, heat=None) if ending else detector, predictions, verdicts, out)
         print_place(f"The predictions lie in {out}; open {out / PAGE}", out)
+    if ending:
+        raise ending[0]
     return sum(prediction.status == "unreadable" for prediction in predictions)
+
+
+def until_error(
+    results: Iterator[FilePrediction], ending: list[BaseException]
+) -> Iterator[FilePrediction]:
+    """Yields results until an error or a signal ends them, which is appended to `ending`."""
+    try:
+        yield from results
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # whatever it is: what is scored must not be lost
+        ending.append(error)
+
+
+def write_page(
+    detector: LoadedDetector,
+    predictions: Sequence[FilePrediction],
+    verdicts: Sequence[Verdict | None],
+    out: Path,
+) -> None:
+    """Writes the page, under a progress bar of the files whose heat maps are drawn."""
+    with (
+        progress("Drawing", count_pictured(predictions), "files") as advance,
+        atomic(out / PAGE) as partial,
+    ):
+        partial.write_text(draw_page(detector, predictions, verdicts, advance), encoding="utf-8")
 
 
 def predict_files(
@@ -76,13 +103,23 @@ def predict_files(
 ) -> Iterator[FilePrediction]:
     """Yields the prediction of each file, under a progress bar of frames."""
     predictor = detector.predictor(sampling)
-    expected = [expected_frames(file, sampling) for file in files]
+    headers = files if sampling.known else track(files, "Reading headers", len(files), "files")
+    expected = [expected_frames(file, sampling) for file in headers]
     with progress("Predicting", sum(expected), "frames") as advance:
-        for number, (file, most) in enumerate(zip(files, expected, strict=True), 1):
-            note = f"{shown_name(file.name)[:40]}, {number} of {len(files)}"
-            step, rest = bounded(advance, most, note)
-            yield predictor.predict(file, on_frame=step)
-            rest()
+        steps: list[Callable[[float], None]] = []
+
+        def begun() -> Iterator[Path]:
+            for number, (file, most) in enumerate(zip(files, expected, strict=True), 1):
+                note = f"{shown_name(file.name)[:40]}, {number} of {len(files)}"
+                step, rest = bounded(advance, most, note)
+                steps[:] = [step]
+                yield file
+                rest()
+
+        def look(seconds: float) -> None:
+            steps[0](seconds)
+
+        yield from predictor.predict_each(begun(), look)
 
 
 def bounded(
@@ -111,8 +148,13 @@ def print_verdicts(
     predictions: Sequence[FilePrediction],
     verdicts: Sequence[Verdict | None],
     at: str,
+    note: str = "",
 ) -> None:
-    """Prints a row for each file, why files could not be read, and what the threshold is."""
+    """Prints a row for each file, why files could not be read, and what the threshold is.
+
+    Args:
+        note: a sentence above all others.
+    """
     facts, pairs = detector.facts, list(zip(predictions, verdicts, strict=True))
     levels = levels_of(predictions)
     sentences = [*threshold_sentences(facts, levels, at), *calibration_sentences(facts, levels)]
@@ -121,6 +163,8 @@ def print_verdicts(
     sentences.append(NO_PROOF)
     if len(pairs) > MAX_SHOWN:
         sentences.insert(0, f"{MAX_SHOWN} of {len(pairs)} files are shown; out=FOLDER has all.")
+    if note:
+        sentences.insert(0, note)
     print_table(
         f"{count_files(len(pairs))}, scored by {shown_name(facts.name)}",
         HEADER,

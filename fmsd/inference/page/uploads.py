@@ -164,8 +164,8 @@ def display_name(given: str | None) -> str:
 def known_suffix(name: str) -> str:
     """The suffix of a name if it is one of images or videos; otherwise the content decides.
 
-    Lists of other files, such as playlists, have none of them, and FFmpeg follows none that has not
-    the suffix of one.
+    Lists of other files, such as playlists, are refused whatever their suffix, see
+    `fmsd.data.extraction.opening.CONTAINERS`.
     """
     suffix = PurePosixPath(name).suffix.lower()
     return suffix if suffix in SUFFIXES | VIDEO_SUFFIXES else ""
