@@ -9,6 +9,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ pytest.importorskip("uvicorn", reason="uvicorn of fmsd[page] is not installed")
 
 from fmsd.cli.main import main
 from fmsd.errors import InputError
+from fmsd.inference.media import Sampling
 from fmsd.inference.page.guard import Guard
 from fmsd.inference.page.queue import JobQueue, failure
 from fmsd.inference.page.server import PACKAGES, listen
 from fmsd.inference.page.uploads import display_name, known_suffix
+from fmsd.tasks.demo import file_answering
 from tests.conftest import ROOT
-from tests.demo_pages import BOUNDARY, LIMIT, Page, form, served_page
+from tests.demo_pages import BOUNDARY, LIMIT, Gate, Page, form, gate_detector, served_page
 from tests.detectors import train_detector
 from tests.films import film
 from tests.pages import CONTRAST
@@ -113,6 +116,16 @@ def test_a_list_of_files_of_this_machine_is_not_followed(
         "ffconcat version 1.0\nfile ../private.ts\n",
     ):
         assert page.answer(text.encode(), name)["result"]["files"][0]["status"] == "unreadable"
+
+
+def test_a_detector_that_cannot_be_explained_answers_without_heat_maps(tmp_path: Path) -> None:
+    def heat(faces: object) -> list[np.ndarray]:
+        raise InputError("The output of features has one place only", "give another layer=NAME")
+
+    (tmp_path / "a.png").write_bytes(png(REDDISH))
+    plain = replace(gate_detector(Gate()), heat=heat)
+    answer = file_answering(plain, Sampling(6), "fpr5")(tmp_path / "a.png", "a.png", lambda _: None)
+    assert "Called fake" in answer.page
 
 
 def test_an_image_of_nobody_has_no_score(page: Page) -> None:

@@ -176,6 +176,44 @@ def test_a_person_may_come_nearer_but_not_jump() -> None:
     assert followed([[at(30, 30)], [at(30, 30)], [at(300, 30)]])[2] is None
 
 
+def naive_tracks(frames: Sequence[Sequence[Face]]) -> list[list[tuple[int, Face]]]:
+    """Tracks by their definition: of all pairs of track and face, the best first."""
+    tracks: list[list[tuple[int, Face]]] = []
+    for number, shown in enumerate(frames):
+        pairs = []
+        for track in tracks:
+            _, last = track[-1]
+            for face in shown:
+                far = math.dist(last.centre, face.centre) / ((last.side + face.side) / 2)
+                growth = abs(math.log2(face.side / last.side))
+                if far <= 2 and growth < 1:
+                    pairs.append((far + growth, len(pairs), track, face))
+        taken = []
+        for *_, track, face in sorted(pairs, key=lambda pair: pair[:2]):
+            if track[-1][0] != number and not any(face is other for other in taken):
+                track.append((number, face))
+                taken.append(face)
+        tracks += [[(number, face)] for face in shown if not any(face is other for other in taken)]
+    return sorted(tracks, key=lambda track: -sum(face.side**2 for _, face in track))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tracks_are_those_of_the_definition_in_a_crowd(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    frames = [
+        [
+            at(*generator.integers(0, 12, 2) * 30.0, float(generator.choice([20, 30, 45])))
+            for _ in range(generator.integers(0, 8))
+        ]
+        for _ in range(60)
+    ]
+    expected = naive_tracks(frames)
+    found = track_faces(frames)
+    assert [[(number, id(face)) for number, face in track.items()] for track in found] == [
+        [(number, id(face)) for number, face in track] for track in expected
+    ]
+
+
 # ---- cutting out
 
 

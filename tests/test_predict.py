@@ -20,7 +20,9 @@ from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.loading import LoadedDetector
 from fmsd.inference.media import Sampling, expected_frames
 from fmsd.inference.outcome import FilePrediction
+from fmsd.inference.prediction_files import check_out
 from fmsd.inference.predictor import CropScores, CropSettings, ScoreError
+from fmsd.inference.rendering import count_pictured, draw_page
 from fmsd.inference.sentences import threshold_sentences
 from fmsd.inference.verdict import check_at
 from fmsd.metrics.decision import score_meanings
@@ -204,6 +206,73 @@ def test_a_detector_that_cannot_be_explained_has_a_page_without_heat_maps(
     assert "data:image" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ScoreError("no number", "give another")])
+def test_what_is_scored_is_written_if_the_rest_cannot_be(
+    error: BaseException,
+    detector: LoadedDetector,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    done = 0
+
+    def failing(crops: np.ndarray) -> CropScores:
+        nonlocal done
+        if done == 2:
+            raise error
+        done += 1
+        return redness(crops)
+
+    def heat(faces: object) -> list[np.ndarray]:
+        raise AssertionError("whoever ends a command does not wait for heat maps")
+
+    broken = replace(detector, scorer=failing, heat=heat, batch_size=1)
+    files = [image(tmp_path / f"{number}.png", walk(1)[0]) for number in range(4)]
+    with pytest.raises(type(error)):
+        predict(broken, files, out=tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "predictions.json").read_text("utf-8"))
+    assert document["note"] == "2 of 4 files were scored."
+    assert [file["path"] for file in document["files"]] == [str(file) for file in files[:2]]
+    assert pl.read_csv(tmp_path / "out" / "predictions.csv").height == 2
+    assert "data:image" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "2 of 4 files were scored." in capsys.readouterr().out
+    predict(detector, files, out=tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "predictions.json").read_text("utf-8"))
+    assert (document["note"], len(document["files"])) == ("", 4)
+    with pytest.raises(type(error)):
+        predict(broken, files, out=tmp_path / "none")  # it fails at the first file
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("a.png", "out=.*a.png cannot be a folder"),
+        ("a.png/deep/er", "out=.*/deep/er cannot be a folder: .*a.png is none"),
+        ("/proc/deep/er", "out=/proc/deep/er cannot be written"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_refused_before_a_file_is_looked_at(
+    out: str, message: str, tmp_path: Path
+) -> None:
+    photo = image(tmp_path / "a.png", walk(1)[0])
+    with pytest.raises(InputError, match=message):
+        check_out(tmp_path / out)
+    check_out(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == [photo]
+
+
+def test_the_bar_of_the_page_counts_the_files_that_have_heat_maps(
+    detector: LoadedDetector, tmp_path: Path
+) -> None:
+    files = [image(tmp_path / f"{n}.png", walk(1)[0]) for n in range(3)]
+    files.append(image(tmp_path / "room.png", ROOM))
+    mapped = replace(detector, heat=lambda faces: [face.crop[..., 0] / 255.0 for face in faces])
+    found = mapped.predict(files)
+    advanced = list[int]()
+    draw_page(mapped, found, [mapped.verdict(each) for each in found], lambda: advanced.append(1))
+    assert len(advanced) == count_pictured(found) == 3
+
+
 def test_the_bar_ends_when_the_files_do(
     detector: LoadedDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,8 +425,11 @@ def test_a_run_predicts_files_of_any_name(
     assert {each["called"] for each in found} <= {"fake", "real"}
     assert "A score is no proof" in " ".join(document["notes"])
     Path("broken.mp4").touch()
-    assert main(["predict", f"run={run}", "device=cpu", "broken.mp4", "films"]) == 1
-    assert "1 file could not be read" in capsys.readouterr().out
+    Path("paths.txt").write_text("gone.png\nfilms\n", encoding="utf-8")
+    assert main(["predict", f"run={run}", "device=cpu", "broken.mp4", "list=paths.txt"]) == 1
+    said = capsys.readouterr().out
+    assert "2 files could not be read" in said
+    assert "gone.png does not exist" in said
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """From files to scores: persons, outcomes, bounded memory, and the frames that are taken."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from fmsd.data.extraction.faces import Face, YuNet
+from fmsd.data.extraction.video import Sample
 from fmsd.errors import InputError
 from fmsd.inference.kept_crops import KEPT
 from fmsd.inference.media import Sampling, list_media, map_media, read_media_list
@@ -163,3 +165,109 @@ def test_folders_lists_and_files_are_listed_once_each(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match="no images or videos"):
         list_media([tmp_path / "nothing"])
+
+
+def test_a_list_holds_every_name_that_a_disk_may_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    names = ["a\u2028b.mp4", "c\x85d.png", "e\x0bf\x0cg.png", " h.png"]
+    content = "\ufeff" + "\r\n".join([*names, "", "~/i.png", "~nobody0/j.png", "last\r.png"])
+    (tmp_path / "list.txt").write_bytes(content.encode())
+    assert read_media_list(tmp_path / "list.txt") == [
+        *(tmp_path / name for name in names),
+        Path("/home/me/i.png"),
+        tmp_path / "~nobody0/j.png",
+        tmp_path / "last\r.png",
+    ]
+    missing = tmp_path / "gone.png"
+    assert list_media([], [missing]) == [missing]
+    found = predictor().predict(missing)
+    assert (found.status, found.message) == (
+        "unreadable",
+        f"{missing} does not exist; correct the path.",
+    )
+
+
+def test_a_folder_s_files_that_cannot_be_read_are_outcomes(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    (films / "deep").mkdir(parents=True)
+    cv2.imwrite(str(films / "good.png"), walk(1)[0])
+    for name in ("phone.HEIC", "camera.braw", "notes.txt", ".hidden.png"):
+        (films / name).touch()
+    (films / "link").symlink_to("gone")
+    (films / "deep" / "back").symlink_to(films)
+    (films / "good.png").rename(os.fsdecode(os.fsencode(films) + b"/caf\xe9.png"))
+    cv2.imwrite(str(films / "deep" / "good.png"), walk(1)[0])
+    found = {
+        Path(each.path).name: each.message or each.status
+        for each in predictor().predict_each(list_media([films]))
+    }
+    assert found == {
+        "phone.HEIC": f"{films}/phone.HEIC is of a format that is not read; "
+        "convert it to PNG or JPEG.",
+        "camera.braw": f"{films}/camera.braw is of a format that is not read; convert it to MP4.",
+        "link": f"{films}/link is a link to nothing; give an image or a video.",
+        r"caf\xe9.png": rf"The name of {films}/caf\xe9.png is not UTF-8; rename it, or the folder "
+        "above it whose name is not.",
+        "good.png": "scored",
+    }
+
+
+def test_a_batch_holds_faces_of_several_files(tmp_path: Path) -> None:
+    sizes = list[int]()
+
+    def score(crops: np.ndarray) -> CropScores:
+        sizes.append(len(crops))
+        return redness(crops)
+
+    files = [tmp_path / f"{number}.png" for number in range(10)]
+    for number, file in enumerate(files):
+        cv2.imwrite(str(file), shot((200, 200), [(number, 20, 20, 150)])[..., ::-1])
+    files[3].write_text("no picture")
+    cv2.imwrite(str(files[5]), np.full((100, 100, 3), 90, np.uint8))
+    together = list(Predictor(score, YuNet(), batch_size=4).predict_each(files))
+    assert sizes == [4, 4]
+    assert [each.path for each in together] == [str(file) for file in files]
+    alone = [predictor().predict(file) for file in files]
+    assert [(each.status, each.persons) for each in together] == [
+        (each.status, each.persons) for each in alone
+    ]
+    assert [each.status for each in together].count("scored") == 8
+
+
+class Boxes:
+    """A detector of faces that finds the bright columns of an image, each as a face."""
+
+    about: dict[str, object] = {}  # noqa: RUF012
+
+    def __call__(self, image: np.ndarray) -> list[Face]:
+        lit = np.flatnonzero(image[0, :, 0] > 60)
+        return [
+            Face((float(left), 0.0, 8.0, 8.0), np.zeros((5, 2)), 1.0) for left in lit[lit % 32 == 0]
+        ]
+
+
+def test_who_decides_is_shown_whatever_the_scores_of_those_who_do_not_count(
+    tmp_path: Path,
+) -> None:
+    """40 passers-by with the highest scores, one after the other, and one who stays."""
+    images = np.zeros((200, 8, 32 * 42, 3), np.uint8)
+    images[:, :, :8] = 90
+    for number in range(40):
+        images[5 * number : 5 * number + 5, :, 32 * (number + 2) :][:, :, :8] = 200
+    frames = [Sample(place, place / 25, image) for place, image in enumerate(images)]
+    seen = Predictor(redness, Boxes(), CropSettings(8, 1.0, align=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "fmsd.inference.predictor.map_media",
+            # the first attempt to decode ends early, as where frames differ from the index
+            lambda path, sampling, look: [look(each) for each in (*frames[:50], *frames)],
+        )
+        (tmp_path / "a.mp4").touch()
+        found = seen.predict(tmp_path / "a.mp4")
+    assert (found.sampled, len(found.frames), len(found.persons)) == (200, 400, 41)
+    assert found.decides == found.persons[0]
+    assert [face.frame.person for face in found.suspicious] == [1] * 8
+    own = [frame.score for frame in found.frames if frame.person == 1]
+    assert [face.frame.score for face in found.suspicious] == sorted(own, reverse=True)[:8]
