@@ -202,7 +202,11 @@ def test_tracks_are_those_of_the_definition_in_a_crowd(seed: int) -> None:
     generator = np.random.default_rng(seed)
     frames = [
         [
-            at(*generator.integers(0, 12, 2) * 30.0, float(generator.choice([20, 30, 45])))
+            at(
+                30.0 * generator.integers(12),
+                30.0 * generator.integers(12),
+                float(generator.choice([20, 30, 45])),
+            )
             for _ in range(generator.integers(0, 8))
         ]
         for _ in range(60)

@@ -157,10 +157,10 @@ def print_verdicts(
     """
     facts, pairs = detector.facts, list(zip(predictions, verdicts, strict=True))
     levels = levels_of(predictions)
-    sentences = [*threshold_sentences(facts, levels, at), *calibration_sentences(facts, levels)]
+    sentences = [NO_PROOF, *threshold_sentences(facts, levels, at)]
+    sentences += calibration_sentences(facts, levels)
     if any(verdict is not None and verdict.unusual for verdict in verdicts):
         sentences.append(UNUSUAL)
-    sentences.append(NO_PROOF)
     if len(pairs) > MAX_SHOWN:
         sentences.insert(0, f"{MAX_SHOWN} of {len(pairs)} files are shown; out=FOLDER has all.")
     if note:
