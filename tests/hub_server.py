@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,6 +46,8 @@ class Store:
     large: dict[str, bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     refuses_commits: bool = False
+    before_commit: Callable[[], object] | None = None
+    """Called once, when a commit arrives."""
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -121,7 +123,8 @@ class Hub(BaseHTTPRequestHandler):
     def branch(self, body: bytes, repo: str, branch: str) -> None:
         if (found := self.opened(repo)) is not None:
             known = branch in found.branches
-            found.branches.setdefault(branch, found.branches["main"])
+            start = json.loads(body or b"{}").get("startingPoint", "main")
+            found.branches.setdefault(branch, found.branches.get(start, start))
             self.answer({}, 409 if known else 201)
 
     def validate(self, body: bytes) -> None:
@@ -156,11 +159,16 @@ class Hub(BaseHTTPRequestHandler):
     def commit(self, body: bytes, repo: str, revision: str) -> None:
         if not self.logged_in or self.store.refuses_commits:
             return self.refuse(403)
+        meanwhile, self.store.before_commit = self.store.before_commit, None
+        if meanwhile is not None:
+            meanwhile()
         found = self.store.repositories[repo]
         files = dict(found.files(revision))
         for line in body.splitlines():
             entry = json.loads(line)
             value = entry["value"]
+            if value.get("parentCommit", found.branches[revision]) != found.branches[revision]:
+                return self.refuse(412)
             if entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":

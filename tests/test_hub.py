@@ -181,6 +181,66 @@ def test_every_verb_knows_an_address(
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
 
 
+# ---- the commit of a push
+
+
+A_RUN = dict.fromkeys(
+    ("adapter.json", "adapter.safetensors", "config.yaml", "mask.json", "run.json"), b"a run"
+)
+
+
+def push_files(revision: str | None, private: bool = False, **more: bytes) -> Address:
+    from fmsd.runs.hub import upload
+
+    files = {name: b"another run" for name in A_RUN if name != "mask.json"}
+    return upload(Address("me/mine", revision), files | more, private, "A run")
+
+
+def test_a_push_replaces_what_lies_on_its_own_branch(hub: Store) -> None:
+    mine = hub.repositories["me/mine"] = Repository()
+    mine.commit("main", {**A_RUN, "notes.md": b"x"})
+    mine.commit("v2", {**A_RUN, "results.csv": b"x"})
+    pushed = push_files("v2")
+    assert mine.branches["v2"] == pushed.revision
+    assert {*mine.files("v2")} == {*A_RUN} - {"mask.json"}
+    assert mine.files() == {**A_RUN, "notes.md": b"x"}
+    push_files("v3")  # begins with the default branch
+    assert {*mine.files("v3")} == {*A_RUN, "notes.md"} - {"mask.json"}
+
+
+@pytest.mark.parametrize("branch", ["other", "new"])
+def test_a_branch_with_something_else_is_left_as_it_is(branch: str, hub: Store) -> None:
+    mine = hub.repositories["me/mine"] = Repository()
+    mine.commit("main", {"weights.bin": b"x"} if branch == "new" else A_RUN)
+    mine.commit("other", {"results.csv": b"of something else", "weights.bin": b"x"})
+    before = dict(mine.branches)
+    with pytest.raises(InputError, match=r"@\w+ holds something else than a run \(.*give another"):
+        push_files(branch)
+    assert mine.branches == before
+    assert not any("/branch/" in request or "/commit/" in request for request in hub.requests)
+
+
+def test_a_refused_push_makes_no_repository(hub: Store) -> None:
+    hub.repositories["me/mine"] = Repository()
+    hub.repositories["me/mine"].commit("main", {})
+    with pytest.raises(InputError, match="me/mine is there already, and public"):
+        push_files("v2", private=True)
+    assert not any(request.startswith("POST") for request in hub.requests)
+
+
+@pytest.mark.parametrize("branch", [None, "v2"])
+def test_two_pushes_do_not_mix(branch: str | None, hub: Store) -> None:
+    mine = hub.repositories["me/mine"] = Repository()
+    mine.commit("main", A_RUN)
+    theirs = {**A_RUN, "merge.json": b"theirs"}
+    hub.before_commit = lambda: mine.commit(branch or "main", theirs)
+    with pytest.raises(InputError, match=r"changed by somebody else meanwhile.*run the command ag"):
+        push_files(branch)
+    assert mine.files(branch or "main") == theirs
+    push_files(branch)
+    assert "merge.json" not in mine.files(branch or "main")
+
+
 # ---- stories
 
 

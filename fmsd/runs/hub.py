@@ -12,6 +12,7 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
+    ModelInfo,
     constants,
     get_token,
     snapshot_download,
@@ -93,7 +94,7 @@ def upload(
 ) -> Address:
     """Uploads the files of a run in one commit; files of an earlier run that it lacks are deleted.
 
-    The repository and the branch are made if they do not exist.
+    The repository and the branch are made if they do not exist, after what is there was checked.
 
     Args:
         address: the repository, and the branch if it is not the default one.
@@ -105,36 +106,72 @@ def upload(
         The address with the commit.
 
     Raises:
-        InputError: the repository holds something else, or is public against `private`, or the Hub
-            refuses; nothing is uploaded.
+        InputError: the branch holds something else, or changes meanwhile, the repository is public
+            against `private`, or the Hub refuses; nothing is uploaded.
     """
     check_login()
     api, branch = HfApi(library_name="fmsd"), address.revision
     with hub_errors(f"{address} cannot be written", address, writes=True):
-        # None: as its owner has set it for new ones
-        api.create_repo(address.repo, private=private or None, exist_ok=True)
-        info = api.model_info(address.repo)
-        if private and not info.private:
-            raise InputError(
-                f"{address.repo} is there already, and public",
-                f"make it private on {repository_url(address)}/settings, or give another repo=",
-            )
-        check_is_of_run(address, [file.rfilename for file in info.siblings or ()])
+        before = find_target(api, address)
+        if before is None:
+            # None: as its owner has set it for new ones
+            api.create_repo(address.repo, private=private or None, exist_ok=True)
+            before = api.model_info(address.repo)
+        names = check_target(api, address, before, private)
         if branch is not None:
-            api.create_branch(address.repo, branch=branch, exist_ok=True)
-        before = api.list_repo_files(address.repo, revision=branch)
+            api.create_branch(address.repo, branch=branch, revision=before.sha, exist_ok=True)
         additions = [CommitOperationAdd(name, content) for name, content in files.items()]
         deletions = [
             CommitOperationDelete(name)
-            for name in before
+            for name in names
             if (name in TOP or PREDICTIONS.fullmatch(name)) and name not in files
         ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a run holds parquet files, on purpose
             commit = api.create_commit(
-                address.repo, [*additions, *deletions], commit_message=message, revision=branch
+                address.repo,
+                [*additions, *deletions],
+                commit_message=message,
+                revision=branch,
+                parent_commit=before.sha,
             )
     return Address(address.repo, commit.oid)
+
+
+def find_target(api: HfApi, address: Address) -> ModelInfo | None:
+    """What a commit to an address would change: its branch, or what a new branch begins with.
+
+    Returns:
+        The latest commit there; None if the repository does not exist, or this user cannot see it.
+    """
+    try:
+        return api.model_info(address.repo, revision=address.revision)
+    except GatedRepoError:
+        raise
+    except RevisionNotFoundError:
+        return api.model_info(address.repo)
+    except RepositoryNotFoundError:
+        return None
+
+
+def check_target(api: HfApi, address: Address, before: ModelInfo, private: bool) -> list[str]:
+    """Checks that a run may be written over a commit.
+
+    Returns:
+        The names of the files of the commit.
+
+    Raises:
+        InputError: it holds something else than a run, or its repository is public against
+            `private`.
+    """
+    if private and not before.private:
+        raise InputError(
+            f"{address.repo} is there already, and public",
+            f"make it private on {repository_url(address)}/settings, or give another repo=",
+        )
+    names = api.list_repo_files(address.repo, revision=before.sha)
+    check_is_of_run(address, names)
+    return names
 
 
 def check_is_of_run(address: Address, names: Collection[str]) -> None:
@@ -150,7 +187,7 @@ def check_is_of_run(address: Address, names: Collection[str]) -> None:
     if foreign and not {*RECORD_FILES, *DETECTOR_FILES} <= {*names}:
         raise InputError(
             f"{address} holds something else than a run ({foreign[0]} for one)",
-            "give another repo=USER/NAME",
+            "give another repo=USER/NAME, or another revision=BRANCH",
         )
 
 
@@ -249,6 +286,11 @@ def _refused(status: int, text: str, what: str, address: Address, writes: bool) 
         return InputError(
             f"Your token may not {may} {address.repo}",
             f"make one that may on {constants.ENDPOINT}/settings/tokens, and {LOGIN}",
+        )
+    if status == 412 and writes:
+        return InputError(
+            f"{address} was changed by somebody else meanwhile, and nothing was uploaded",
+            "run the command again, which looks at what is there now",
         )
     return InputError(
         f"{what}: the Hub answers with the status {status} ({redact_message(text)})",
