@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from fmsd.metrics.decision import QUANTILES, class_quantiles, score_meanings
-from fmsd.metrics.score_meaning import wilson
+from fmsd.metrics.score_meaning import selection_sentence, wilson
 from fmsd.metrics.table import compute_results
 
 
@@ -76,3 +76,10 @@ def test_the_interval_of_a_rate_counts_videos_also_for_frames() -> None:
                 assert own[1] < high
             else:
                 assert (low, high) == own
+
+
+def test_the_choice_of_the_weights_is_said_in_one_sentence() -> None:
+    assert "errors on new videos are somewhat higher" in selection_sentence("iid")
+    assert "no data chose them" in selection_sentence("last")
+    for rule in ("oracle", "search of oracle"):
+        assert f"chosen on test data (select={rule})" in selection_sentence(rule)

@@ -30,6 +30,12 @@ KINDS = {
 }
 """Kinds of calibration, the simplest first, and their names."""
 
+RATES = {"fpr1": 0.01, "fpr5": 0.05, "fpr10": 0.1}
+"""Names of the thresholds that a run keeps, and the false positive rates they are chosen for."""
+
+DEFAULT_AT = "fpr5"
+"""The threshold that is used unless another is asked for."""
+
 RateInterval = tuple[float, float, float]
 """A rate, and the ends of its 95 % interval."""
 
@@ -194,6 +200,38 @@ class ScoreMeaningRecord(TypedDict):
     points: dict[Rate, PointRecord]
     quantiles: Annotated[list[Annotated[list[Number], Field(min_length=1)]], PAIR]
     videos: Annotated[list[Count], PAIR]
+
+
+def threshold_name(rate: float) -> str:
+    """The name of the threshold for a false positive rate: `fpr5` for 0.05."""
+    return next((name for name, known in RATES.items() if known == rate), f"fpr{100 * rate:g}")
+
+
+def format_rate(rate: RateInterval) -> str:
+    """A rate and the ends of its 95 % interval: `5.0 % [2.1, 11.4]`."""
+    value, low, high = (100 * part for part in rate)
+    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+def selection_sentence(selection: str) -> str:
+    """What the choice of the weights means for figures on the validation data, as a sentence.
+
+    Args:
+        selection: the rule by which a run chose its weights, see `fmsd.engine.model_selection`.
+    """
+    if "oracle" in selection:
+        return (
+            f"The weights were chosen on test data (select={selection}): results on those data are "
+            "optimistic, and errors on new videos are higher."
+        )
+    if selection == "last":
+        return "The weights are those of the last epoch (select=last): no data chose them."
+    if selection in ("iid", "leave_one_domain_out"):
+        return (
+            f"The same validation data chose the weights (select={selection}) and give the figures "
+            "here: errors on new videos are somewhat higher."
+        )
+    return f"The weights were chosen by select={selection}."
 
 
 def to_logit(score: Values) -> Values:
