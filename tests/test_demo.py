@@ -1,5 +1,6 @@
 """`fmsd demo`: its REST interface, its queue, what it refuses, and its page in a browser."""
 
+import asyncio
 import errno
 import os
 import re
@@ -19,12 +20,14 @@ import pytest
 pytest.importorskip("python_multipart", reason="python-multipart of fmsd[page] is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn of fmsd[page] is not installed")
 
+from starlette.requests import Request
+
 from fmsd.cli.main import main
 from fmsd.errors import InputError
 from fmsd.inference.page.guard import Guard
 from fmsd.inference.page.queue import JobQueue, failure
 from fmsd.inference.page.server import PACKAGES, listen
-from fmsd.inference.page.uploads import display_name, known_suffix
+from fmsd.inference.page.uploads import Body, RefusedError, display_name, known_suffix
 from tests.conftest import ROOT
 from tests.demo_pages import BOUNDARY, LIMIT, Page, form, served_page
 from tests.detectors import train_detector
@@ -236,6 +239,33 @@ def test_an_upload_that_breaks_off_leaves_nothing(page: Page) -> None:
         time.sleep(0.1)
     assert page.uploads() == []
     assert page.answer(png(REDDISH))["state"] == "done"
+
+
+def body_of_pieces(pieces: list[bytes], seconds: float) -> Body:
+    """An upload of which a piece arrives every few seconds."""
+    waiting = iter(pieces)
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(seconds)
+        piece = next(waiting, None)
+        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
+
+    request = Request({"type": "http", "headers": []}, receive)
+    return Body(request, LIMIT, patience=0.5, slowest=1000)
+
+
+async def received(body: Body) -> bytes:
+    return b"".join([chunk async for chunk in body.chunks()])
+
+
+def test_an_upload_that_arrives_too_slowly_is_given_up() -> None:
+    with pytest.raises(RefusedError, match="too slowly") as refusal:
+        asyncio.run(received(body_of_pieces([b"x"] * 200, 0.02)))
+    assert refusal.value.status == 408
+    with pytest.raises(RefusedError, match="Nothing more"):  # also with seconds to spare
+        asyncio.run(received(body_of_pieces([b"x" * 100_000], 0.6)))
+    steady = [b"x" * 50] * 50
+    assert asyncio.run(received(body_of_pieces(steady, 0.02))) == b"".join(steady)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 from fmsd.inference.loading import LoadedDetector
 from fmsd.inference.media import Sampling, expected_frames
 from fmsd.inference.page.queue import Answer, Answering, JobQueue
-from fmsd.inference.page.server import address_of, check_installed, is_local, listen, serving
+from fmsd.inference.page.server import check_installed, is_local, listen, page_address, serving
 from fmsd.inference.prediction_files import prediction_document
 from fmsd.inference.prediction_page import render_page
 from fmsd.inference.verdict import DEFAULT_AT
@@ -63,7 +63,7 @@ def demo(
                     "for no password.",
                     host,
                 )
-            print(f"The page is at {address_of(listener, host)} (Ctrl-C ends it)", flush=True)
+            print(f"The page is at {page_address(listener, host)} (Ctrl-C ends it)", flush=True)
             while alive():
                 queue.work(answering, PATIENCE)
     raise RuntimeError("the server has ended by itself")

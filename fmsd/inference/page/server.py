@@ -73,7 +73,7 @@ def is_local(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def address_of(listener: socket.socket, host: str) -> str:
+def page_address(listener: socket.socket, host: str) -> str:
     """The address that a browser opens."""
     port = listener.getsockname()[1]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -23,6 +23,9 @@ FIELD = "file"
 PATIENCE = 30.0
 """Seconds without a byte after which an upload is given up."""
 
+SLOWEST = 50_000
+"""Bytes per second that an upload must reach on average, after its first `PATIENCE` seconds."""
+
 DISCARDED = 10.0
 """Seconds for which a refused client may send the rest."""
 
@@ -50,28 +53,35 @@ class Body:
 
     Args:
         limit: bytes, at most.
+        patience: seconds, see `PATIENCE`.
+        slowest: bytes per second, see `SLOWEST`.
     """
 
-    def __init__(self, request: Request, limit: int) -> None:
+    def __init__(
+        self, request: Request, limit: int, patience: float = PATIENCE, slowest: float = SLOWEST
+    ) -> None:
         self.request, self.limit = request, limit
+        self.patience, self.slowest = patience, slowest
         self.ended = False
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The bytes as they arrive.
 
         Raises:
-            RefusedError: there are too many, or nothing more arrives.
+            RefusedError: there are too many, nothing more arrives, or they arrive too slowly.
             ClientDisconnect: the client has gone.
         """
         self.count(self._declared())
-        size = 0
+        size, clock = 0, asyncio.get_running_loop()
+        latest = clock.time() + self.patience
         while not self.ended:
+            deadline = min(latest + size / self.slowest, clock.time() + self.patience)
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout_at(deadline):
                     message = await self.request.receive()
             except TimeoutError as error:
                 raise RefusedError(
-                    408, "Nothing more of the file arrives; send it again."
+                    408, "Nothing more of the file arrives, or too slowly; send it again."
                 ) from error
             if message["type"] == "http.disconnect":
                 self.ended = True
