@@ -189,6 +189,15 @@ def test_an_option_that_hydra_would_refuse_is_named(
     assert capsys.readouterr().err == f"fmsd: {sentence}\n"
 
 
+@pytest.mark.parametrize("verb", ["demo", "predict"])
+@pytest.mark.parametrize("words", [["-m", "run=a,b"], ["run=a", "hydra.mode=MULTIRUN"]])
+def test_a_verb_without_sweep_says_so(
+    verb: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, *words]) == 2
+    assert f"fmsd: fmsd {verb} has no sweep; give " in capsys.readouterr().err
+
+
 def test_a_sweep_is_one_by_its_option_or_its_mode() -> None:
     for words in (["-m"], ["seed=1", "--multirun"], ["hydra.mode=MULTIRUN"]):
         assert is_sweep(words)

@@ -314,7 +314,6 @@ def test_words_are_files_or_overrides(
         (["frmes=4"], r"did you mean frames\?"),
         (["-x.mp4"], "has no option -x.mp4; .* behind --"),
         (["=x"], "sets nothing"),
-        (["-m", "a.mp4"], "has no sweep"),
     ],
 )
 def test_words_that_are_neither_are_refused(words: list[str], message: str) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from fmsd.cli.conf_files import dotted_values, read_conf_file
-from fmsd.cli.options import is_sweep, split_options
+from fmsd.cli.options import split_options
 from fmsd.cli.overrides import suggestions
 from fmsd.errors import InputError
 from fmsd.package_files import CONF
@@ -37,12 +37,10 @@ def split_files(
         groups: the choices of each group of the verb's configuration.
 
     Raises:
-        InputError: a word that is neither, or a sweep, which such a verb has not.
+        InputError: a word that is neither.
     """
     if verb not in FILE_VERBS:
         return [*arguments], []
-    if is_sweep(arguments):
-        raise InputError(f"fmsd {verb} has no sweep", "give all files to one command")
     overrides, words = split_options(arguments)
     keys = dotted_values(read_conf_file(CONF / f"{verb}.yaml").values)
     known = {*keys, *groups, "hydra"} - {"defaults"}

@@ -38,6 +38,13 @@ BARE: Mapping[str, str] = {
 """The key of an argument without one, for verbs about one folder."""
 
 
+WITHOUT_SWEEP = {
+    "demo": "give each run a command and a port= of its own",
+    "predict": "give all files to one command",
+}
+"""The verbs that have no sweep, and what to do instead."""
+
+
 def to_hydra_overrides(
     verb: str, arguments: Sequence[str], groups: Mapping[str, Sequence[str]]
 ) -> list[str]:
@@ -50,9 +57,12 @@ def to_hydra_overrides(
 
     Raises:
         InputError: an argument that is no override, an option that does not exist or cannot be
-            given so, an empty path, or several choices of one group.
+            given so, an empty path, several choices of one group, or a sweep of a verb that has
+            none.
     """
     sweep = is_sweep(arguments)
+    if sweep and verb in WITHOUT_SWEEP:
+        raise InputError(f"fmsd {verb} has no sweep", WITHOUT_SWEEP[verb])
     overrides, words = split_options(arguments)
     resumes = any(word.startswith("resume=") for word in words)
     for argument in words:
