@@ -8,6 +8,9 @@ from fmsd.errors import InputError
 
 SCHEME = "hf://"
 
+CARD = "README.md"
+"""The page that the Hub shows of a repository."""
+
 PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?"
 """The name of a user or of a repository, as the Hub allows it."""
 
@@ -16,6 +19,9 @@ REVISION = r"(?!.*(?:\.\.|//|@\{))[\w][\w./+-]{0,199}"
 
 OUTPUTS = Path("runs/hf")
 """Where verbs write about runs on the Hub, whose own folder is a cache: below USER/NAME."""
+
+SHORT = 8
+"""Characters of a commit in the names of folders and in titles."""
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -78,14 +84,30 @@ def place_name(folder: Path) -> str:
     return address_of(folder) or str(folder)
 
 
+def title_name(folder: Path) -> str:
+    """How a picture names a run: by its folder, or by USER/NAME and a short commit."""
+    if (address := address_of(folder)) is None:
+        return folder.name
+    repo, commit = parse_address(address)
+    return f"{repo}@{(commit or '')[:SHORT]}"
+
+
 def output_folder(run: Path) -> Path:
-    """The folder below which a verb writes what it makes of a run: the run, if it is the user's."""
-    address = address_of(run)
-    return run if address is None else OUTPUTS / parse_address(address).repo
+    """The folder into which a verb writes what it makes of a run: the run, if it is the user's.
+
+    Each commit of a run on the Hub has its own: `runs/hf/USER/NAME/COMMIT`, the commit shortened.
+    """
+    if (address := address_of(run)) is None:
+        return run
+    repo, commit = parse_address(address)
+    return OUTPUTS / repo / (commit or "")[:SHORT]
 
 
 def outputs_of(word: str) -> str:
-    """`output_folder` of a run that is given by its path or address, and may not be fetched yet.
+    """The folder for the evaluations of a run, which is given by its path or address.
+
+    A run on the Hub may not be fetched yet: evaluations of all commits share a folder, in which
+    each has its own, and records the commit.
 
     Raises:
         InputError: it is no address, though it begins as one.

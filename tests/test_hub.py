@@ -18,8 +18,18 @@ from huggingface_hub import constants
 import fmsd
 from fmsd.cli.main import main
 from fmsd.errors import InputError
-from fmsd.hub_addresses import Address, address_of, outputs_of, parse_address, place_name
+from fmsd.hub_addresses import (
+    Address,
+    address_of,
+    output_folder,
+    outputs_of,
+    parse_address,
+    place_name,
+    title_name,
+)
+from fmsd.inference.run_facts import run_facts
 from fmsd.metrics.decision import score_meanings
+from fmsd.metrics.score_meaning import selection_sentence
 from fmsd.metrics.table import compute_results
 from fmsd.runs.folder import Run
 from fmsd.runs.published import Private, without_names
@@ -62,6 +72,10 @@ def test_no_other_text_is_an_address(text: str) -> None:
 def test_a_folder_of_the_cache_has_its_address() -> None:
     folder = Path(f"/x/models--my-lab--a_b.c/snapshots/{COMMIT}")
     assert address_of(folder) == place_name(folder) == f"hf://my-lab/a_b.c@{COMMIT}"
+    assert output_folder(folder) == Path("runs/hf/my-lab/a_b.c/01234567")
+    assert title_name(folder) == "my-lab/a_b.c@01234567"
+    assert output_folder(Path("runs/mine")) == Path("runs/mine")
+    assert title_name(Path("runs/mine")) == "mine"
     for other in ("/x/runs/mine", f"/x/models--mine/snapshots/{COMMIT}", "/", "runs"):
         assert address_of(Path(other)) is None
         assert place_name(Path(other)) == other
@@ -290,8 +304,11 @@ def test_a_run_that_was_pushed_and_removed_is_used_from_the_hub(
     assert f"The run is hf://me/mine@{commit}; its page is http://127.0.0.1" in said
     assert repository.private
     assert len(repository.commits) == 2  # the empty one, and one with everything
+    local = fmsd.load("runs/mine").facts
     shutil.rmtree("runs/mine")
 
+    fetched = fmsd.load("hf://me/mine").facts
+    assert fetched.to_json() == {**local.to_json(), "name": f"mine@{commit}"}
     assert main(["verify", "run=hf://me/mine"]) == 0
     root = place / "ann" / "data"
     assert main(["evaluate", "run=hf://me/mine@main", *DATA, f"data.root={root}"]) == 0
@@ -319,9 +336,9 @@ def test_a_run_that_was_pushed_and_removed_is_used_from_the_hub(
 
 
 @pytest.mark.slow
-def test_what_is_pushed_holds_nothing_of_this_machine(
-    store: Store, place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_pushed_holds_nothing_of_this_machine(store: Store, place: Path) -> None:
+    from fmsd.runs.hub import fetch_run
+
     assert main(["push", "run=runs/mine", "repo=me/mine", "out=card"]) == 0
     assert store.requests == []
     assert main(["push", "run=runs/mine", "repo=me/mine"]) == 0
@@ -345,8 +362,15 @@ def test_what_is_pushed_holds_nothing_of_this_machine(
     assert measured["metrics"][0]["value"] == pytest.approx(auc)
     assert f"| {auc:.3f} [" in card
     assert "hf://me/mine" in card
-    facts = json.loads(files["detector.json"])
-    assert f"{facts['meanings']['video']['points']['0.05']['threshold']:.4f}" in card
+    facts = run_facts(Run(fetch_run("hf://me/mine")))  # as whoever fetches it gets them
+    meaning = facts.meanings["video"]
+    assert meaning.calibration is not None
+    assert all(f"| {point.threshold:.4f} |" in card for point in meaning.points.values())
+    assert f"calibration: {meaning.calibration.kind}" in card
+    assert all(
+        f"{value:.4f}" in card for value in (*meaning.before.values(), *meaning.after.values())
+    )
+    assert selection_sentence(facts.selection) in card
     record = json.loads(files["run.json"])
     original = json.loads(Path("runs/mine/run.json").read_text())
     assert record["published"]["files"] == original["files"]

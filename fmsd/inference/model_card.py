@@ -10,7 +10,7 @@ import yaml
 from fmsd.hub_addresses import Address
 from fmsd.inference.facts import DetectorFacts
 from fmsd.metrics.layout import escape_markdown, markdown_table
-from fmsd.metrics.score_meaning import ScoreMeaning
+from fmsd.metrics.score_meaning import ScoreMeaning, selection_sentence
 from fmsd.report.evidence import recompute_rows
 from fmsd.report.resamples import resample_rows
 from fmsd.report.rows import Row, load_rows
@@ -255,7 +255,10 @@ def _meaning(facts: DetectorFacts) -> str:
         f"{escape_markdown(name)} ({real:,} real and {fake:,} fake videos)"
         for name, (real, fake) in facts.validation.items()
     )
-    text += f"Calibration and thresholds rest on the validation data: {data}.\n\n"
+    text += (
+        f"Calibration and thresholds rest on the validation data: {data}.\n"
+        f"{escape_markdown(selection_sentence(facts.selection))}\n\n"
+    )
     text += _calibration(meaning)
     header = ["false positives", "threshold", "on the validation reals", "fakes found"]
     rows = [

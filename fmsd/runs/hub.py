@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 
 from fmsd.errors import InputError, error_chain, reason
-from fmsd.hub_addresses import Address, parse_address
+from fmsd.hub_addresses import CARD, Address, parse_address
 from fmsd.redaction import redact_message
 from fmsd.runs.integrity import DETECTOR_FILES, PREDICTIONS, TOP
 
@@ -39,9 +39,6 @@ RUN_FILES = ("run.json", *TOP)
 
 ALL_FILES = (*RUN_FILES, "predictions/*.parquet", "predictions/*/*.parquet")
 """The files of a run, as patterns."""
-
-CARD = "README.md"
-"""The page that the Hub shows."""
 
 LIBRARIES = ("huggingface_hub", "hf_xet", "httpx", "httpx2", "requests")
 """The packages whose errors are about the Hub or the way to it."""

@@ -35,7 +35,6 @@ TOP = (
     "verdicts.csv",
     "corruptions.csv",
     "domains.csv",
-    "detector.json",
 )
 """The files with digests in the folder of a run itself."""
 

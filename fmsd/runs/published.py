@@ -45,13 +45,10 @@ LOGGERS = "logger"
 LAST_PART = re.compile(r"[^\\/]*$")
 
 
-def published_files(
-    run: Run, more: Mapping[str, bytes], *, file_names_too: bool = False
-) -> dict[str, Content]:
+def published_files(run: Run, *, file_names_too: bool = False) -> dict[str, Content]:
     """The files of a run to publish, by name; `run.json` comes last.
 
     Args:
-        more: further files that get a digest, by name.
         file_names_too: also the predictions on test data, and all tables with the names of the
             frames' files.
 
@@ -70,7 +67,6 @@ def published_files(
     for name in names:
         content = None if file_names_too and name.endswith(".parquet") else private.file(run, name)
         files[name] = run.folder / name if content is None else content
-    files |= more
     digests = {
         name: bytes_digest(content) if isinstance(content, bytes) else _known(record, name, content)
         for name, content in files.items()

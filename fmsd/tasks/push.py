@@ -1,7 +1,7 @@
 """Pushing: a run with its model card to the Hugging Face Hub, or into a folder to look at."""
 
-import json
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +9,13 @@ from pathlib import Path
 from fmsd.atomic import atomic
 from fmsd.console import print_place, print_table
 from fmsd.errors import InputError
-from fmsd.hub_addresses import Address, is_address, is_repo, parse_address
+from fmsd.hub_addresses import CARD, Address, is_address, is_repo, parse_address
+from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.model_card import model_card
 from fmsd.inference.run_facts import run_facts
 from fmsd.json_output import open_document
 from fmsd.runs.folder import Run, owning_run
 from fmsd.runs.published import Content, published_files
-
-FACTS = "detector.json"
-"""The file with what a prediction must know of the detector, see `fmsd.inference.facts`."""
-
-CARD = "README.md"
 
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
@@ -79,11 +75,27 @@ def push(
 def files_with_card(
     run: Run, address: Address, licence: str | None, predictions: bool
 ) -> dict[str, Content]:
-    """The files of a run to publish, with the facts of the detector and the card."""
-    facts = replace(run_facts(run), name=address.repo)
-    more = {FACTS: (json.dumps(facts.to_json(), indent=1) + "\n").encode()}
-    files = published_files(run, more, file_names_too=predictions)
+    """The files of a run to publish, with the card."""
+    files = published_files(run, file_names_too=predictions)
+    facts = replace(published_facts(files), name=address.repo)
     return {CARD: model_card(address, run, facts, licence).encode(), **files}
+
+
+def published_facts(files: Mapping[str, Content]) -> DetectorFacts:
+    """The facts of a detector as whoever fetches these files computes them.
+
+    Raises:
+        InputError: the files are no run that can be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="fmsd-push-") as folder:
+        for name, content in files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                path.symlink_to(content.absolute())
+        return run_facts(Run(Path(folder)))
 
 
 def parse_repo(repo: str, revision: str | None) -> Address:
