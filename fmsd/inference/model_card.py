@@ -10,7 +10,7 @@ import yaml
 from fmsd.hub_addresses import Address
 from fmsd.inference.facts import DetectorFacts
 from fmsd.metrics.layout import escape_markdown, markdown_table
-from fmsd.metrics.score_meaning import ScoreMeaning, selection_sentence
+from fmsd.metrics.score_meaning import ScoreMeaning, format_rate, selection_sentence
 from fmsd.report.evidence import recompute_rows
 from fmsd.report.resamples import resample_rows
 from fmsd.report.rows import Row, load_rows
@@ -265,8 +265,8 @@ def _meaning(facts: DetectorFacts) -> str:
         [
             f"{100 * rate:g} %",
             f"{point.threshold:.4f}",
-            _rate(point.false_positive_rate),
-            _rate(point.true_positive_rate),
+            format_rate(point.false_positive_rate),
+            format_rate(point.true_positive_rate),
         ]
         for rate, point in meaning.points.items()
     ]
@@ -286,11 +286,6 @@ def _calibration(meaning: ScoreMeaning) -> str:
         for label, values in (("scores", meaning.before), ("calibrated", meaning.after))
     ]
     return markdown_table(header, rows)
-
-
-def _rate(values: Sequence[float]) -> str:
-    value, low, high = (100 * value for value in values)
-    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
 
 
 def _usage(address: Address) -> str:
