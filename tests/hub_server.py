@@ -123,8 +123,8 @@ class Hub(BaseHTTPRequestHandler):
     def branch(self, body: bytes, repo: str, branch: str) -> None:
         if (found := self.opened(repo)) is not None:
             known = branch in found.branches
-            start = json.loads(body or b"{}").get("startingPoint", "main")
-            found.branches.setdefault(branch, found.branches.get(start, start))
+            start = json.loads(body or b"{}").get("startingPoint") or found.branches["main"]
+            found.branches.setdefault(branch, start)
             self.answer({}, 409 if known else 201)
 
     def validate(self, body: bytes) -> None:

@@ -198,7 +198,7 @@ def test_every_verb_knows_an_address(
 # ---- the commit of a push
 
 
-A_RUN = dict.fromkeys(
+A_RUN: dict[str, bytes] = dict.fromkeys(
     ("adapter.json", "adapter.safetensors", "config.yaml", "mask.json", "run.json"), b"a run"
 )
 
