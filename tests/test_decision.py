@@ -63,6 +63,31 @@ def test_frames_of_one_video_under_two_orders_give_the_same_meaning() -> None:
     assert json.loads(json.dumps(one))["points"]["0.05"] == one["points"]["0.05"]
 
 
+def test_renamed_videos_and_shuffled_rows_mean_the_same() -> None:
+    table = validation()
+    names = {f"v{number:03d}": f"w{(7 * number) % 40:03d}" for number in range(40)}
+    other = table.with_columns(pl.col("video").replace(names))
+    other = other.sample(fraction=1, shuffle=True, seed=1)
+    one, two = (score_meanings(rows) for rows in (table, other))
+    for level, meaning in one.items():
+        assert meaning.calibration is not None
+        assert meaning.to_json() == two[level].to_json()
+
+
+def test_too_few_reals_or_no_fake_found_give_no_verdict() -> None:
+    few = score_meanings(validation(videos=38))["video"]
+    assert few.no_verdict(0.05).endswith("for fpr5: 19 of at least 20")
+    enough = score_meanings(validation(videos=40))["video"]
+    assert enough.no_verdict(0.05) == enough.no_verdict(0.1) == ""
+    assert enough.no_verdict(0.01).endswith("for fpr1: 20 of at least 100")
+    worst = validation().with_columns(logit=-pl.col("logit"))
+    assert (
+        score_meanings(worst)["video"]
+        .no_verdict(0.1)
+        .endswith("finds none of the validation fakes")
+    )
+
+
 def test_the_interval_of_a_rate_counts_videos_also_for_frames() -> None:
     meanings = score_meanings(validation(frames=6))
     for level, meaning in meanings.items():

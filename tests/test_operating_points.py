@@ -43,7 +43,7 @@ def test_scores_that_are_rounded_keep_their_verdicts() -> None:
 def test_a_real_item_with_the_highest_score_lies_below_the_threshold(highest: float) -> None:
     score = torch.tensor([highest, 0.5, 0.4], dtype=torch.float64)
     point = operating_point(score, torch.tensor([0, 0, 1]), 0.1)
-    assert point.threshold > highest
+    assert point.threshold == math.nextafter(highest, math.inf)
     assert (point.false_positives, point.true_positives) == (0, 0)
 
 

@@ -119,25 +119,32 @@ def test_the_kept_map_has_the_lowest_loss_on_videos_that_it_has_not_seen() -> No
 
 
 def test_frames_of_a_video_stay_in_one_fold() -> None:
-    _, label, video = draw(videos=23, frames=7)
-    folds = torch.stack(list(post_hoc.video_folds(label, video, 5)))
-    assert (folds.sum(0) == 1).all()  # every frame is tested once
+    score, label, video = draw(videos=23, frames=7)
+    dealt = post_hoc.deal_folds(score, label, video, 5)
+    folds = torch.stack([dealt == number for number in range(5)])
     for number in range(23):
         assert folds[:, video == number].any(1).sum() == 1
     for fold in folds:
         assert label[fold].unique().tolist() == [0, 1]
 
 
-def test_a_class_with_one_video_is_not_fitted() -> None:
-    score, label, video = draw(videos=3)
-    assert fit_calibration(score, label, video) is None
-
-
-@pytest.mark.parametrize("videos", [4, 7])
-def test_few_videos_are_fitted(videos: int) -> None:
-    fit = fit_calibration(*draw(videos=videos))
+def test_from_ten_videos_of_each_class_on_a_map_is_fitted() -> None:
+    assert fit_calibration(*draw(videos=19)) is None
+    fit = fit_calibration(*draw(videos=20))
     assert fit is not None
     assert all(np.isfinite(list(fit.losses.values())))
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_neither_the_order_of_rows_nor_the_numbers_of_videos_change_a_fit(frames: int) -> None:
+    score, label, video = draw(videos=40, frames=frames, slope=2)
+    score = (score * 50).round() / 50  # with ties
+    fit = fit_calibration(score, label, video)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(score), generator=generator)
+        names = torch.randperm(40, generator=generator)
+        assert fit_calibration(score[rows], label[rows], names[video][rows]) == fit
 
 
 def test_the_fit_is_the_same_every_time_and_survives_json() -> None:

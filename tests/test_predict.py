@@ -20,10 +20,12 @@ from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.loading import LoadedDetector
 from fmsd.inference.media import Sampling, expected_frames
 from fmsd.inference.outcome import FilePrediction
+from fmsd.inference.prediction_files import prediction_document
 from fmsd.inference.predictor import CropScores, CropSettings, ScoreError
-from fmsd.inference.sentences import threshold_sentences
+from fmsd.inference.sentences import percent, persons_sentences, threshold_sentences
 from fmsd.inference.verdict import check_at
 from fmsd.metrics.decision import score_meanings
+from fmsd.metrics.score_meaning import format_rate, selection_sentence
 from fmsd.tables import as_plain_text
 from fmsd.tasks.predict import predict, predict_files
 from tests.detectors import train_detector
@@ -247,8 +249,12 @@ def test_a_file_is_judged_by_the_threshold_of_its_level(
             verdict = detector.verdict(found, at)
             assert verdict is not None
             assert (verdict.level, verdict.point) == (level, meaning.points[rate])
-            assert verdict.threshold == meaning.points[rate].threshold
-            assert verdict.called == ("fake" if verdict.score >= verdict.threshold else "real")
+            if at == "fpr1":  # 40 real videos
+                assert (verdict.threshold, verdict.called) == (None, None)
+                assert "fpr1: 40 of at least 100; at=fpr5 or at=fpr10 or" in verdict.reason
+            else:
+                assert verdict.threshold == meaning.points[rate].threshold
+                assert verdict.called == ("fake" if verdict.score >= verdict.threshold else "real")
             assert meaning.calibration is not None
             assert verdict.probability == meaning.calibration(np.array([verdict.score]))[0]
             assert verdict.percentile_real == meaning.percentile(verdict.score, 0)
@@ -271,17 +277,41 @@ def test_a_file_without_a_score_has_no_verdict(detector: LoadedDetector) -> None
 def test_the_sentence_of_a_threshold_has_its_counts_and_its_interval() -> None:
     facts = known_facts()
     point = facts.meanings["video"].points[0.05]
-    (said,) = threshold_sentences(facts, ["video"], "fpr5")
+    said, choice = threshold_sentences(facts, ["video"], "fpr5")
     assert "40 real and 40 fake videos of the validation split of faces" in said
     assert f"{point.false_positives} of 40 real videos" in said
-    assert f"95 % interval over videos {100 * point.false_positive_rate[1]:.1f} %" in said
-    assert "select=iid" in said
-    (still,) = threshold_sentences(facts, ["frame"], "fpr5")
-    low = facts.meanings["frame"].error_rates(0.05)[0][1]
-    assert f"95 % interval over videos {100 * low:.1f} %" in still
+    assert format_rate(point.false_positive_rate) in said
+    assert choice == selection_sentence("iid")
+    still, _ = threshold_sentences(facts, ["frame"], "fpr5")
+    assert format_rate(facts.meanings["frame"].error_rates(0.05)[0]) in still
+    refused, _ = threshold_sentences(facts, ["video"], "fpr1")
+    assert refused.startswith("Videos get no verdict: too few real validation videos for fpr1: 40 ")
     assert threshold_sentences(facts, ["video"], "0.7") == [
         "Scores of at least 0.7 are called fake, as at=0.7 asks for."
     ]
+
+
+def test_of_several_persons_each_is_judged_and_more_real_files_are_called_fake(
+    detector: LoadedDetector, tmp_path: Path
+) -> None:
+    found = detector.predict(film(tmp_path / "two.mp4", [TWO] * 4))
+    assert isinstance(found, FilePrediction)
+    verdict = detector.verdict(found)
+    assert verdict is not None
+    upper = detector.facts.meanings["video"].error_rates(0.05)[0][2]
+    assert verdict.false_positive_bound == pytest.approx(1 - (1 - upper) ** 2)
+    (said,) = persons_sentences([verdict])
+    assert f"of real videos with 2 persons up to {percent(1 - (1 - upper) ** 2)}" in said
+    record = prediction_document([found], [verdict], detector.facts, "fpr5")["files"][0]
+    assert (record["counted"], record["share"], record["reason"]) == (2, 1.0, "")
+    assert record["false_positive_bound"] == verdict.false_positive_bound
+    for person in record["persons"]:
+        assert person["called"] == ("fake" if person["score"] >= verdict.threshold else "real")
+        assert 0 < person["probability"] < 1
+    given = detector.verdict(found, 0.5)
+    assert given is not None
+    assert given.false_positive_bound is None
+    assert persons_sentences([None]) == []
 
 
 # ---- the command line
@@ -352,8 +382,12 @@ def test_a_run_predicts_files_of_any_name(
         *("films/a b.mp4", "ü, 数据 ${HOME}.mp4", "-dash.mp4", "x=1 [2].mp4", "listed one.png"),
     ]
     assert {each["status"] for each in found} == {"scored"}
-    assert {each["called"] for each in found} <= {"fake", "real"}
+    assert {each["called"] for each in found} == {None}  # of three real validation videos
     assert "A score is no proof" in " ".join(document["notes"])
+    assert "too few real validation videos for fpr5: 3 of at least 20" in " ".join(
+        document["notes"]
+    )
+    assert "There is no P(fake): a calibration needs 10 real" in " ".join(document["notes"])
     Path("broken.mp4").touch()
     assert main(["predict", f"run={run}", "device=cpu", "broken.mp4", "films"]) == 1
     assert "1 file could not be read" in capsys.readouterr().out

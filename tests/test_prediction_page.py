@@ -26,6 +26,7 @@ from fmsd.inference.prediction_page import (
     render_page,
 )
 from fmsd.inference.predictor import CropScores, CropSettings, Predictor
+from fmsd.inference.sentences import FEW_FRAMES
 from fmsd.inference.verdict import judge
 from fmsd.metrics.decision import score_meanings
 from tests.films import film, shot
@@ -160,7 +161,10 @@ def test_outcomes_and_facts_are_said(page: Path) -> None:
         "select=iid",
         "of 20 real videos",
         "of 60 real frames",
-        "95 % interval over videos",
+        "95 % intervals over videos",
+        "errors on new videos are somewhat higher",
+        "fitted to 20 real and 20 fake videos",
+        "the score is the highest of 2 persons: of real files with 2 persons up to",
         "chosen by cross-validation",
         "outside of what the run has seen",
         "among validation reals",
@@ -172,13 +176,28 @@ def test_outcomes_and_facts_are_said(page: Path) -> None:
 def test_what_is_not_known_is_said() -> None:
     bare = known(meanings={}, validation={}, crops_known=False)
     text = page_of(found("a.mp4", 0.9), facts=bare)
-    assert "No verdict" in text
+    assert "No verdict</b>: the run has no threshold of validation data; at=NUMBER" in text
     assert "has no predictions of validation data" in text
     assert "do not say how their faces were cropped" in text
     assert "<dd>not known</dd>" in text
     given = render_page([found("a", 0.7)], [judge(found("a", 0.7), known(), "0.4")], known())
     assert "Called fake" in given
     assert "a number that was given; its errors on the validation data are not known" in given
+
+
+def test_few_reals_and_few_frames_are_said() -> None:
+    text = render_page([found("a", 0.7)], [judge(found("a", 0.7), known(), "fpr1")], known())
+    reason = "too few real validation videos for fpr1: 20 of at least 100"
+    assert f"No verdict</b>: {reason}; at=fpr5 or at=fpr10 or at=NUMBER gives a verdict" in text
+    assert f"no verdict: {reason}" in text[text.index('id="meaning"') :]
+    assert FEW_FRAMES not in text
+    persons = [PersonScore(n, 1, float(n), float(n), 0.3 + n / 9, True) for n in (1, 2, 3)]
+    shots = [FrameScore(n, float(n), n, (0.0, 0.0, 9.0, 9.0), 0.3 + n / 9, 0.5) for n in (1, 2, 3)]
+    cut = replace(found("a", 0.7), frames=shots, persons=persons)
+    text = page_of(cut)
+    assert FEW_FRAMES in text
+    assert "seen in 33.3 % of the frames with a face" in text
+    assert "alone called " in text
 
 
 def test_a_page_of_many_files_is_bounded_and_shows_the_most_suspicious() -> None:

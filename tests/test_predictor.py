@@ -9,7 +9,14 @@ import pytest
 from fmsd.data.extraction.faces import Face, YuNet
 from fmsd.errors import InputError
 from fmsd.inference.media import Sampling, list_media, map_media, read_media_list
-from fmsd.inference.predictor import KEPT, CropScores, CropSettings, Predictor
+from fmsd.inference.outcome import FilePrediction, FrameScore
+from fmsd.inference.predictor import (
+    KEPT,
+    CropScores,
+    CropSettings,
+    Predictor,
+    person_scores,
+)
 from tests.films import film, shot, walk
 
 
@@ -52,6 +59,28 @@ def test_who_is_seen_for_a_moment_does_not_decide(tmp_path: Path) -> None:
     assert [person.counts for person in found.persons] == [True, False]
     assert found.persons[1].score > found.persons[0].score
     assert found.decides == found.persons[0]
+
+
+def track(person: int, positions: range, score: float) -> list[FrameScore]:
+    box = (0.0, 0.0, 9.0, 9.0)
+    return [FrameScore(at, at / 2, person, box, score, 0.5) for at in positions]
+
+
+def test_of_a_film_in_fragments_every_person_counts() -> None:
+    frames = track(1, range(4), 0.1) + track(2, range(4, 8), 0.1)
+    for person in range(3, 20):  # with 24 other frames: no one of 17 persons is seen often
+        frames += track(person, range(5 + person, 6 + person + person % 2), person / 20)
+    persons = person_scores(frames, "mean")
+    assert all(person.counts for person in persons)
+    cut = FilePrediction("a.mp4", "scored", kind="video", frames=frames, persons=persons)
+    assert cut.decides is not None
+    assert cut.decides.score == 19 / 20
+    assert cut.share < 0.1
+
+
+def test_who_has_the_largest_face_for_a_moment_does_not_count() -> None:
+    persons = person_scores(track(1, range(1), 0.9) + track(2, range(1, 20), 0.1), "mean")
+    assert [person.counts for person in persons] == [False, True]
 
 
 def test_an_image_is_one_frame(tmp_path: Path) -> None:

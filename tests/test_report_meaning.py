@@ -62,7 +62,9 @@ def test_a_row_for_each_run_says_what_was_fitted(runs: Path, tmp_path: Path) -> 
         points = video_points(frames("dfdc", (), 7 + seed, 1.5))
         for cell, point in zip(row[1:], points.values(), strict=True):
             rate, low, high = (100 * value for value in point.false_positive_rate)
-            assert cell.startswith(f"{point.threshold:.4f} FPR {rate:.1f} [{low:.1f}, {high:.1f}]")
+            assert cell.startswith(
+                f"{point.threshold:.4f} FPR {rate:.1f} % [{low:.1f}, {high:.1f}]"
+            )
     assert "Without predictions of a validation split: merger=&lt;b&gt;." in page.read_text()
 
 

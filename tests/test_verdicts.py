@@ -7,11 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fmsd.inference.verdict import RATES as NAMES
 from fmsd.json_output import write_document
 from fmsd.metrics.decision import score_meanings
-from fmsd.metrics.operating_points import RATES
-from fmsd.metrics.verdicts import count_verdicts, threshold_name, video_points
+from fmsd.metrics.score_meaning import RATES, threshold_name
+from fmsd.metrics.verdicts import count_verdicts, video_points
 from fmsd.report.terminal import print_verdicts
 from fmsd.runs.folder import VALIDATION
 from fmsd.runs.verdicts import run_verdicts
@@ -20,7 +19,7 @@ from tests.runs import finished, frames
 
 def test_thresholds_are_those_of_predictions_of_files() -> None:
     validation = frames("ff", (), 5)
-    assert {threshold_name(rate): rate for rate in RATES} == NAMES
+    assert [threshold_name(rate) for rate in RATES.values()] == list(RATES)
     for video_score in ("mean", "max", "top2"):
         meaning = score_meanings(validation, video_score)["video"]
         assert video_points(validation, video_score) == meaning.points
@@ -59,7 +58,7 @@ def test_verdicts_are_counted_as_by_hand(video_score: str) -> None:
 def test_on_the_validation_data_the_rates_are_those_of_the_thresholds() -> None:
     validation = frames("ff", (), 5)
     table = count_verdicts(validation, video_points(validation))
-    for row, rate in zip(table.iter_rows(named=True), RATES, strict=True):
+    for row, rate in zip(table.iter_rows(named=True), RATES.values(), strict=True):
         assert row["false_positive_rate"] <= rate
         point = video_points(validation)[rate]
         assert (row["false_positives"], row["true_positives"]) == (
@@ -83,7 +82,7 @@ def test_verdicts_of_a_run_are_printed_and_are_rows_for_programs(
     printed = capsys.readouterr().out
     first = verdicts.row(1, named=True)
     assert "fpr5" in printed
-    assert f"{100 * first['true_positive_rate']:.1f} [" in printed
+    assert f"{100 * first['true_positive_rate']:.1f} % [" in printed
     with write_document("evaluate") as document:
         print_verdicts(verdicts, run.folder)
         document.exit_code = 0

@@ -14,7 +14,9 @@ from fmsd.data.spelling import escape_non_utf8
 from fmsd.figures.explanations import overlay_heatmap
 from fmsd.figures.timeline import Track, format_time, plot_timeline
 from fmsd.inference.outcome import FilePrediction, PersonScore, SuspiciousFace
-from fmsd.inference.verdict import RATES, Verdict
+from fmsd.inference.sentences import FEW_FRAMES, percent, persons_fact
+from fmsd.inference.verdict import PersonVerdict, Verdict
+from fmsd.metrics.score_meaning import RATES
 from fmsd.report import html
 
 HeatMaps = Callable[[Sequence[SuspiciousFace]], Sequence[Float[ndarray, "rows columns"]]]
@@ -50,6 +52,7 @@ def file_section(
     parts = [
         f'<h3 id="file-{number}">{escape(name)}</h3>',
         verdict_line(verdict),
+        html.paragraph(FEW_FRAMES, "warning") if result.share < 0.5 else "",
         _timeline(number, result, verdict),
         _faces(result, heat),
         html.definition_list(file_facts(result, verdict, video_score)),
@@ -72,14 +75,15 @@ def shown_name(path: str) -> str:
 def verdict_line(verdict: Verdict) -> str:
     """A sentence with the verdict."""
     if verdict.called is None:
-        called, rest = "No verdict", ": the run has no threshold."
+        called, rest = "No verdict", f": {verdict.reason}."
     else:
         called = f"Called {verdict.called}"
         sign = "at or above" if verdict.called == "fake" else "below"
         rest = f": the score {verdict.score:.3f} is {sign} the threshold {verdict.threshold:.3f}"
         rest += f" ({threshold_origin(verdict.at)})."
     if verdict.probability is not None:
-        rest += f" Calibrated probability of fake: {format_probability(verdict.probability)}."
+        rest += f" Calibrated probability of fake: {format_probability(verdict.probability)}"
+        rest += " (fitted to {} real and {} fake videos).".format(*verdict.videos or (0, 0))
     line = f'<p class="verdict {verdict.called or "none"}"><b>{called}</b>{escape(rest)}</p>'
     if verdict.unusual:
         line += html.paragraph(
@@ -122,6 +126,11 @@ def file_facts(result: FilePrediction, verdict: Verdict, video_score: str) -> di
         facts["frames"] = f"{result.sampled} looked at, {with_face} with a face"
         if result.damaged:
             facts["frames"] += f", {result.damaged} could not be decoded"
+        facts["share"] = (
+            f"the person who decides is seen in {percent(result.share)} of the frames with a face"
+        )
+    if several := persons_fact(verdict):
+        facts["several persons"] = several
     items = "videos" if verdict.level == "video" else "frames"
     for name, percentile in (
         ("real", verdict.percentile_real),
@@ -136,20 +145,28 @@ def file_facts(result: FilePrediction, verdict: Verdict, video_score: str) -> di
         False: "yes: the face is no further from it than 99 % of its own frames",
         None: "not known",
     }[verdict.unusual]
-    others = [person for person in result.persons if person != result.decides]
+    others = [
+        (person, own)
+        for person, own in zip(result.persons, verdict.persons, strict=True)
+        if person != result.decides
+    ]
     noun = "face" if result.kind == "image" else "person"
-    for person in others[:LINES]:
-        facts[f"{noun} {person.person}"] = _other_person(person, result.kind)
+    for person, own in others[:LINES]:
+        facts[f"{noun} {person.person}"] = _other_person(person, own, result.kind)
     if len(others) > LINES:
         facts["further"] = f"{len(others) - LINES} more"
     return facts
 
 
-def _other_person(person: PersonScore, kind: str) -> str:
-    """The score of a person who does not decide, as a phrase."""
+def _other_person(person: PersonScore, own: PersonVerdict, kind: str) -> str:
+    """The score of a person who does not decide and what it means, as a phrase."""
     text = f"score {person.score:.3f}"
+    if own.called is not None:
+        text += f", alone called {own.called}"
+    if own.probability is not None:
+        text += f", probability of fake {format_probability(own.probability)}"
     if kind == "video":
-        text += f" in {person.frames} frames, {_span(person)}"
+        text += f"; in {person.frames} frames, {_span(person)}"
     return text + ("" if person.counts else "; seen too briefly to decide")
 
 

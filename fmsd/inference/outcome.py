@@ -41,7 +41,7 @@ class PersonScore:
         frames: number of frames in which the face is seen.
         first, last: seconds of the first and last of these frames.
         score: the scores of its frames, aggregated as for the videos of the run's tests.
-        counts: whether the person is seen often enough for its score to be the file's.
+        counts: whether its score may be the file's, see `fmsd.inference.predictor.person_scores`.
     """
 
     person: int
@@ -99,6 +99,14 @@ class FilePrediction:
             key=lambda person: person.score,
             default=None,
         )
+
+    @property
+    def share(self) -> float:
+        """The share of the frames with a face in which the person who decides is seen."""
+        person = self.decides
+        if person is None:
+            return float("nan")
+        return person.frames / len({frame.position for frame in self.frames})
 
     @property
     def unusual(self) -> float:

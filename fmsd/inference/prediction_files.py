@@ -93,8 +93,7 @@ def prediction_document(
             "at": at,
             "detector": detector_record(facts),
             "files": [
-                file_record(prediction, verdict)
-                | {"persons": [dict(vars(person)) for person in prediction.persons]}
+                file_record(prediction, verdict) | {"persons": person_records(prediction, verdict)}
                 for prediction, verdict in zip(predictions, verdicts, strict=True)
             ],
         }
@@ -114,8 +113,8 @@ def detector_record(facts: DetectorFacts) -> dict[str, Any]:
 def file_record(prediction: FilePrediction, verdict: Verdict | None) -> dict[str, Any]:
     """What was found in a file, by plain keys."""
     person = prediction.decides
-    fields = ("called", "threshold", "probability", "score", "level")
-    fields += ("percentile_real", "percentile_fake", "unusual")
+    fields = ("called", "reason", "threshold", "probability", "score", "level")
+    fields += ("percentile_real", "percentile_fake", "unusual", "counted", "false_positive_bound")
     return {
         "path": prediction.path,
         "status": prediction.status,
@@ -124,9 +123,18 @@ def file_record(prediction: FilePrediction, verdict: Verdict | None) -> dict[str
         **{name: None if verdict is None else getattr(verdict, name) for name in fields},
         "distance": prediction.unusual,
         "person": None if person is None else person.person,
+        "share": None if person is None else prediction.share,
         "sampled": prediction.sampled,
         "damaged": prediction.damaged,
     }
+
+
+def person_records(prediction: FilePrediction, verdict: Verdict | None) -> list[dict[str, Any]]:
+    """The score of each person of a file and what it means, by plain keys."""
+    verdicts = verdict.persons if verdict else ()
+    return [
+        vars(person) | vars(own) for person, own in zip(prediction.persons, verdicts, strict=True)
+    ]
 
 
 def face_table(predictions: Sequence[FilePrediction]) -> pl.DataFrame:

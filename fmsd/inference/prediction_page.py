@@ -22,8 +22,16 @@ from fmsd.inference.file_section import (
     who_decides,
 )
 from fmsd.inference.outcome import FilePrediction
-from fmsd.inference.verdict import RATES, Verdict
-from fmsd.metrics.score_meaning import KINDS, ScoreMeaning
+from fmsd.inference.sentences import percent
+from fmsd.inference.verdict import Verdict, why_no_verdict
+from fmsd.metrics.score_meaning import (
+    KINDS,
+    MIN_VIDEOS,
+    RATES,
+    ScoreMeaning,
+    format_rate,
+    selection_sentence,
+)
 from fmsd.report import html
 from fmsd.report.html import Section
 
@@ -133,7 +141,7 @@ def _files_table(
     """The table of all files, the first `pictured` of which have a link to their part."""
     header = [
         *("file", "verdict", "probability of fake", "score"),
-        *("who decides", "unusual", "outcome"),
+        *("who decides", "share", "unusual", "outcome"),
     ]
     rows = []
     for number, (result, verdict) in enumerate(pairs, 1):
@@ -146,16 +154,16 @@ def _files_table(
             outcome = f'<td class="text wrap">{message}</td>'
         rows.append([name, *_verdict_cells(result, verdict), outcome])
     caption = "The highest score first" + (f"; files below {shown_name(folder)}" if folder else "")
-    table = html.sortable_table(escape(caption), header, rows, {0, 1, 4, 5, 6})
+    table = html.sortable_table(escape(caption), header, rows, {0, 1, 4, 6, 7})
     return html.paragraph(NO_PROOF) + table
 
 
 def _verdict_cells(result: FilePrediction, verdict: Verdict | None) -> list[str]:
-    """The cells of verdict, probability, score, who decides, and unusual."""
+    """The cells of verdict, probability, score, who decides, share, and unusual."""
     if verdict is None:
         missing, number = '<td class="text">-</td>', "<td>-</td>"
-        return [missing, number, number, missing, missing]
-    called = verdict.called or "-"
+        return [missing, number, number, missing, number, missing]
+    called = verdict.called or "no verdict"
     probability = "<td>-</td>"
     if verdict.probability is not None:
         text = escape(format_probability(verdict.probability))
@@ -166,6 +174,7 @@ def _verdict_cells(result: FilePrediction, verdict: Verdict | None) -> list[str]
         probability,
         f'<td data-value="{verdict.score:.9g}">{verdict.score:.3f}</td>',
         f'<td class="text">{escape(who_decides(result))}</td>',
+        f'<td data-value="{result.share:.9g}">{percent(result.share)}</td>',
         f'<td class="text">{unusual}</td>',
     ]
 
@@ -208,8 +217,9 @@ def _validation(facts: DetectorFacts, used: Sequence[tuple[str, str]]) -> str:
             title = "Videos" if level == "video" else "Images"
             body += f"<h3>{title}</h3>" + html.definition_list(_level_facts(meaning, level, at))
     return body + html.paragraph(
-        "Thresholds, calibration and percentiles follow from the validation data alone. On files "
-        "from elsewhere, errors can be many times as frequent: fmsd evaluate counts them on test "
+        f"{selection_sentence(facts.selection)} Thresholds, calibration and percentiles follow "
+        "from the validation data alone. In brackets are 95 % intervals over videos. On files from "
+        "elsewhere, errors can be many times as frequent: fmsd evaluate counts them on test "
         "datasets."
     )
 
@@ -218,32 +228,28 @@ def _level_facts(meaning: ScoreMeaning, level: str, at: str) -> dict[str, str]:
     """Threshold with its errors, and calibration, by name."""
     names = {}
     items = "videos" if level == "video" else "frames"
-    if (rate := RATES.get(at)) is not None and rate in meaning.points:
-        point = meaning.points[rate]
-        false, true = meaning.error_rates(rate)
+    if reason := why_no_verdict(meaning, at):
+        names["threshold"] = f"no verdict: {reason}"
+    elif at in RATES:
+        point = meaning.points[RATES[at]]
+        false, true = map(format_rate, meaning.error_rates(RATES[at]))
         names["threshold"] = f"{point.threshold:.4f}: {threshold_origin(at)}"
-        names["false positives"] = (
-            f"{point.false_positives} of {point.reals} real {items}, {_interval(false)}"
-        )
-        names["detected"] = (
-            f"{point.true_positives} of {point.fakes} fake {items}, {_interval(true)}"
-        )
+        names["false positives"] = f"{point.false_positives} of {point.reals} real {items}, {false}"
+        names["detected"] = f"{point.true_positives} of {point.fakes} fake {items}, {true}"
     else:
         names["threshold"] = (
             f"{at}: {threshold_origin(at)}; its errors on the validation data are not known"
         )
     if meaning.calibration is None:
-        names["calibration"] = "none: a class has too few validation videos to fit one"
+        names["calibration"] = (
+            f"none: it needs {MIN_VIDEOS} real and {MIN_VIDEOS} fake validation videos"
+        )
     else:
         before, after = meaning.before["log_loss"], meaning.after["log_loss"]
         names["calibration"] = (
             f"{KINDS[meaning.calibration.kind]}, chosen by cross-validation over the validation "
             f"videos; log-loss {before:.3f} before and {after:.3f} after (0.693: the scores say "
-            "nothing). The probability is that of a fake if fakes and reals are equally frequent"
+            "nothing; the value after is slightly optimistic, as the kind was chosen by the same "
+            "figures). The probability is that of a fake if fakes and reals are equally frequent"
         )
     return names
-
-
-def _interval(rate: tuple[float, float, float]) -> str:
-    value, low, high = (100 * part for part in rate)
-    return f"{value:.1f} % (95 % interval over videos: {low:.1f} to {high:.1f} %)"

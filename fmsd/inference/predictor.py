@@ -30,6 +30,12 @@ MIN_SHARE = 0.1
 What looks like a face for a moment is not to decide about a film.
 """
 
+MIN_COVER = 0.5
+"""The share of these frames that the persons who count have to cover; otherwise all count.
+
+An edited film falls into many short tracks, as persons are followed by position only.
+"""
+
 SHOWN = 8
 """Largest number of crops that are shown of a file, those with the highest scores."""
 
@@ -233,6 +239,9 @@ def _box(face: Face) -> tuple[float, float, float, float]:
 def person_scores(frames: Sequence[FrameScore], video_score: str) -> list[PersonScore]:
     """The score of each person, in the order of their numbers.
 
+    A person counts who is seen in a share `MIN_SHARE` of the frames with a face. Where those who
+    count cover less than `MIN_COVER` of these frames, all persons count.
+
     Args:
         video_score: see `fmsd.metrics.video.aggregate_videos`.
     """
@@ -246,14 +255,24 @@ def person_scores(frames: Sequence[FrameScore], video_score: str) -> list[Person
         }
     )
     aggregated = dict(aggregate_videos(table, video_score).select("video", "score").iter_rows())
+    tracks: dict[int, list[FrameScore]] = {person: [] for person in sorted(aggregated)}
+    for frame in frames:
+        tracks[frame.person].append(frame)
     seen = len({frame.position for frame in frames})
-    persons = []
-    for person in sorted(aggregated):
-        own = [frame for frame in frames if frame.person == person]
-        counts = person == 1 or len(own) >= MIN_SHARE * seen
-        ends = own[0].seconds, own[-1].seconds
-        persons.append(PersonScore(person, len(own), *ends, aggregated[person], counts))
-    return persons
+    often = {person for person, own in tracks.items() if len(own) >= MIN_SHARE * seen}
+    covered = len({frame.position for frame in frames if frame.person in often})
+    counting = often if covered >= MIN_COVER * seen else tracks
+    return [
+        PersonScore(
+            person,
+            len(own),
+            own[0].seconds,
+            own[-1].seconds,
+            aggregated[person],
+            person in counting,
+        )
+        for person, own in tracks.items()
+    ]
 
 
 def suspicious_faces(

@@ -1,4 +1,4 @@
-"""What the terminal says of predictions: where a threshold and a probability come from.
+"""What is said of predictions: where a threshold and a probability come from.
 
 Needs no torch.
 """
@@ -7,11 +7,23 @@ from collections.abc import Iterable, Sequence
 
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.outcome import FilePrediction
-from fmsd.inference.verdict import RATES, Level
+from fmsd.inference.verdict import Level, Verdict, why_no_verdict
+from fmsd.metrics.score_meaning import MIN_VIDEOS, RATES, format_rate, selection_sentence
 
 UNUSUAL = (
     "A face that is unusual lies further from the faces of the validation data than 99 % of these "
     "do from each other: its score means less than the figures here say."
+)
+
+BOUND = (
+    " (1 - (1 - p)^k for k independent ones, p the upper end of the interval of the false positive "
+    "rate)"
+)
+"""Where the largest false positive rate of several persons comes from."""
+
+FEW_FRAMES = (
+    "A share below 50 %: the person who decides is seen in less than half of the frames with a "
+    "face, so the verdict rests on few frames; look at the other persons, too."
 )
 
 LEVEL_NOUNS: dict[Level, str] = {"frame": "frames", "video": "videos"}
@@ -30,40 +42,84 @@ def threshold_sentences(facts: DetectorFacts, levels: Iterable[Level], at: str) 
             f"The run {facts.name} has no predictions on validation data: its scores are not "
             "calibrated, and nothing is called fake or real unless at=NUMBER gives a threshold."
         ]
-    return [threshold_sentence(facts, level, at) for level in levels]
+    return [
+        *(threshold_sentence(facts, level, at) for level in levels),
+        selection_sentence(facts.selection),
+    ]
 
 
 def threshold_sentence(facts: DetectorFacts, level: Level, at: str) -> str:
-    """Where the threshold of a level comes from, in one sentence."""
+    """Where the threshold of a level comes from, or why there is none."""
     meaning = facts.meanings[level]
+    items = "Videos" if level == "video" else "Images"
+    if reason := why_no_verdict(meaning, at):
+        return f"{items} get no verdict: {reason}."
     point, (real, fake) = meaning.points[RATES[at]], meaning.videos
-    rate, low, high = meaning.error_rates(RATES[at])[0]
-    wrong = (
-        f"{point.false_positives} of {point.reals} real {LEVEL_NOUNS[level]} ({percent(rate)}; "
-        f"95 % interval over videos {percent(low)} to {percent(high)})"
-    )
+    false, true = map(format_rate, meaning.error_rates(RATES[at]))
+    wrong = f"{point.false_positives} of {point.reals} real {LEVEL_NOUNS[level]}, {false},"
     data = ", ".join(facts.validation) or "unknown data"
     return (
-        f"{'Videos' if level == 'video' else 'Images'} with a score of at least "
-        f"{point.threshold:.4f} are called fake ({at}): on {real} real and {fake} fake videos of "
-        f"the validation split of {data}, {wrong} and {percent(point.true_positive_rate[0])} of "
-        f"the fakes are at or above it; the weights were chosen by select={facts.selection}. Real "
-        "means only that a score is lower."
+        f"{items} with a score of at least {point.threshold:.4f} are called fake ({at}): on "
+        f"{real} real and {fake} fake videos of the validation split of {data}, {wrong} and "
+        f"{true} of the fakes are at or above it (in brackets 95 % "
+        "intervals over videos). Real means only that a score is lower."
     )
+
+
+def persons_sentences(verdicts: Sequence[Verdict | None]) -> list[str]:
+    """How several persons in a file change its errors; nothing where each has one."""
+    several = {
+        (verdict.level, verdict.counted): verdict.false_positive_bound
+        for verdict in verdicts
+        if verdict is not None and verdict.counted > 1
+    }
+    parts = [
+        f"of real {'videos' if level == 'video' else 'images'} with {count} "
+        f"{'persons' if level == 'video' else 'faces'} up to {percent(bound)}"
+        for (level, count), bound in sorted(several.items())
+        if bound is not None
+    ]
+    if not several:
+        return []
+    most = "; ".join(parts[-3:]) or "of real files with several, more than of those with one"
+    return [
+        "The threshold is for one face or person, but the score of a file is the highest of all: "
+        f"{most} are called fake{BOUND if parts else ''}."
+    ]
+
+
+def persons_fact(verdict: Verdict) -> str:
+    """How the persons of one file change its errors, as a phrase; empty for one person."""
+    if verdict.counted < 2:
+        return ""
+    persons = f"{verdict.counted} {'persons' if verdict.level == 'video' else 'faces'}"
+    text = f"the score is the highest of {persons}"
+    if verdict.false_positive_bound is None:
+        return text
+    bound = percent(verdict.false_positive_bound)
+    return f"{text}: of real files with {persons} up to {bound} are called fake{BOUND}"
+
+
+def share_sentences(predictions: Sequence[FilePrediction]) -> list[str]:
+    """A warning where the person who decides is seen in few frames; nothing otherwise."""
+    return [FEW_FRAMES] if any(prediction.share < 0.5 for prediction in predictions) else []
 
 
 def calibration_sentences(facts: DetectorFacts, levels: Iterable[Level]) -> list[str]:
-    """What the calibrated probability is, if there is one for any of the levels."""
-    kinds = {
-        calibration.kind
-        for level in levels
-        if level in facts.meanings and (calibration := facts.meanings[level].calibration)
-    }
-    if not kinds:
+    """What the calibrated probability is, or why there is none."""
+    meanings = [facts.meanings[level] for level in levels if level in facts.meanings]
+    if not meanings:
         return []
-    how = f"calibrated on these data ({', '.join(sorted(kinds - {'none'}))})"
+    kinds = {meaning.calibration.kind for meaning in meanings if meaning.calibration}
+    videos = "{} real and {} fake validation videos".format(*meanings[0].videos)
+    if not kinds:
+        return [
+            f"There is no P(fake): a calibration needs {MIN_VIDEOS} real and {MIN_VIDEOS} fake "
+            f"validation videos, and there are {videos}."
+        ]
+    how = f"calibrated on {videos} ({', '.join(sorted(kinds - {'none'}))})"
     if kinds == {"none"}:
-        how = "itself, as no calibration did better on these data"
+        how = f"itself, as no calibration did better on {videos}"
     return [
         f"P(fake) is the score {how}, for a file that is as likely real as fake before it is "
         "looked at."

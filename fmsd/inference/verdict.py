@@ -12,15 +12,26 @@ import numpy as np
 from fmsd.errors import InputError
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.outcome import FilePrediction
-from fmsd.metrics.score_meaning import OperatingPoint, ScoreMeaning
-
-RATES = {"fpr1": 0.01, "fpr5": 0.05, "fpr10": 0.1}
-"""Names of the thresholds that a run keeps, and the false positive rates they were chosen for."""
-
-DEFAULT_AT = "fpr5"
-"""The threshold that is used unless another is asked for."""
+from fmsd.metrics.score_meaning import DEFAULT_AT, RATES, OperatingPoint, ScoreMeaning
 
 Level = Literal["frame", "video"]
+
+Called = Literal["fake", "real"]
+
+
+@dataclass(frozen=True)
+class PersonVerdict:
+    """What the score of one person means, taken alone.
+
+    Args:
+        person: its number.
+        called: `fake` or `real`; None without a threshold.
+        probability: the calibrated probability of fake; None without a calibration.
+    """
+
+    person: int
+    called: Called | None
+    probability: float | None
 
 
 @dataclass(frozen=True)
@@ -32,16 +43,23 @@ class Verdict:
         level: `frame` for an image and `video` for a video: which validation scores it is compared
             with.
         at: the threshold that was asked for: `fpr1`, `fpr5`, `fpr10`, or a number.
-        threshold: scores from it on are called fake; None where the run has none.
+        threshold: scores from it on are called fake; None where there is none to be had.
         point: the errors of the threshold on the validation data; None where it is a number, or
             where the run has no threshold.
         called: `fake` or `real`; None without a threshold.
+        reason: why there is no threshold, and what gives one; empty where there is one.
         probability: the calibrated probability of fake, if both classes are equally likely; None
             where the run has no calibration.
         percentile_real, percentile_fake: the share in per cent of the validation reals and fakes
             whose score is not above the file's; None where the run has no validation scores.
         unusual: whether the face lies outside of what the run has seen in its validation data; None
             where this is not known.
+        counted: number of persons of whom the highest score is the file's.
+        false_positive_bound: the share of real files with so many persons that are called fake, at
+            most: 1 - (1 - p)^`counted`, where p is the upper end of the 95 % interval of the false
+            positive rate of one person, and persons are independent; None where p is not known.
+        videos: number of real and of fake validation videos; None where there are none.
+        persons: what the score of each person means, in the order of the prediction's.
     """
 
     score: float
@@ -49,11 +67,16 @@ class Verdict:
     at: str
     threshold: float | None
     point: OperatingPoint | None
-    called: Literal["fake", "real"] | None
+    called: Called | None
+    reason: str
     probability: float | None
     percentile_real: float | None
     percentile_fake: float | None
     unusual: bool | None
+    counted: int
+    false_positive_bound: float | None
+    videos: tuple[int, int] | None
+    persons: tuple[PersonVerdict, ...]
 
 
 def check_at(at: str | float) -> str:
@@ -100,19 +123,61 @@ def judge(
     level: Level = "frame" if prediction.kind == "image" else "video"
     meaning = facts.meanings.get(level)
     point = meaning.points.get(RATES[at]) if meaning and at in RATES else None
-    threshold = float(at) if at not in RATES else point.threshold if point else None
+    reason = why_no_verdict(meaning, at)
+    threshold = None if reason else point.threshold if point else float(at)
+    counted = sum(each.counts for each in prediction.persons)
+    bound = None
+    if meaning and point and not reason:
+        bound = 1 - (1 - meaning.error_rates(RATES[at])[0][2]) ** counted
     return Verdict(
         person.score,
         level,
         at,
         threshold,
         point,
-        None if threshold is None else "fake" if person.score >= threshold else "real",
+        called(person.score, threshold),
+        reason,
         calibrated(meaning, person.score),
         meaning.percentile(person.score, 0) if meaning else None,
         meaning.percentile(person.score, 1) if meaning else None,
         is_unusual(prediction.unusual, unusual_limit),
+        counted,
+        bound,
+        meaning.videos if meaning else None,
+        tuple(
+            PersonVerdict(
+                each.person, called(each.score, threshold), calibrated(meaning, each.score)
+            )
+            for each in prediction.persons
+        ),
     )
+
+
+def why_no_verdict(meaning: ScoreMeaning | None, at: str) -> str:
+    """Why a threshold gives no verdict, and which do, as a phrase; empty where it gives one.
+
+    Args:
+        meaning: of the scores of a level; None where the run has no validation predictions.
+        at: the threshold, see `check_at`.
+    """
+    if at not in RATES:
+        return ""
+    if meaning is None or RATES[at] not in meaning.points:
+        return "the run has no threshold of validation data; at=NUMBER gives a verdict"
+    reason = meaning.no_verdict(RATES[at])
+    if not reason:
+        return ""
+    others = [
+        f"at={name}"
+        for name, rate in RATES.items()
+        if rate in meaning.points and not meaning.no_verdict(rate)
+    ]
+    return f"{reason}; {' or '.join([*others, 'at=NUMBER'])} gives a verdict"
+
+
+def called(score: float, threshold: float | None) -> Called | None:
+    """What a score is called at a threshold; None without one."""
+    return None if threshold is None else "fake" if score >= threshold else "real"
 
 
 def calibrated(meaning: ScoreMeaning | None, score: float) -> float | None:

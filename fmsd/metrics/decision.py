@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float64
 from numpy import ndarray
 
-from fmsd.metrics.operating_points import RATES, operating_point
+from fmsd.metrics.operating_points import operating_points
 from fmsd.metrics.post_hoc import fit_calibration
 from fmsd.metrics.ranking import Labels, Scores
 from fmsd.metrics.score_meaning import ScoreMeaning
@@ -30,7 +30,7 @@ def score_meanings(validation: pl.DataFrame, video_score: str = "mean") -> dict[
     Raises:
         InputError: predictions of one class only, or logits that are not finite.
     """
-    ((_, frames),) = scores_by_dataset(as_one_dataset(validation), "id")
+    frames = validation_scores(validation)
     frames = frames.with_columns(number=pl.col("video").rank("dense").cast(pl.Int64) - 1)
     videos = aggregate_videos(frames, video_score).with_row_index("number")
     counts = len(videos.filter(label=0)), len(videos.filter(label=1))
@@ -43,11 +43,23 @@ def score_meanings(validation: pl.DataFrame, video_score: str = "mean") -> dict[
         fit = fit_calibration(score, label, number)
         meanings[level] = ScoreMeaning(
             *((fit.calibration, fit.losses, fit.before, fit.after) if fit else (None, {}, {}, {})),
-            {rate: operating_point(score, label, rate) for rate in RATES},
+            operating_points(score, label),
             (real, fake),
             counts,
         )
     return meanings
+
+
+def validation_scores(validation: pl.DataFrame) -> pl.DataFrame:
+    """The scores of validation frames, all datasets as one, in an order that scores alone decide.
+
+    Sums over them do not depend on the order of the rows.
+
+    Raises:
+        InputError: predictions of one class only, or logits that are not finite.
+    """
+    ((_, frames),) = scores_by_dataset(as_one_dataset(validation), "id")
+    return frames.sort("label", "score", maintain_order=True)
 
 
 def class_quantiles(scores: Float64[ndarray, " items"]) -> Float64[ndarray, " quantiles"]:

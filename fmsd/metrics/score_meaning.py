@@ -36,6 +36,9 @@ RATES = {"fpr1": 0.01, "fpr5": 0.05, "fpr10": 0.1}
 DEFAULT_AT = "fpr5"
 """The threshold that is used unless another is asked for."""
 
+MIN_VIDEOS = 10
+"""Videos of each class below which no calibration is fitted."""
+
 RateInterval = tuple[float, float, float]
 """A rate, and the ends of its 95 % interval."""
 
@@ -106,7 +109,8 @@ class ScoreMeaning:
         calibration: None where a class has too few videos to fit one.
         losses: by kind of map, its log-loss in cross-validation, in nats.
         before, after: `log_loss`, `brier` and `ece` of the scores and of the calibrated
-            probabilities, of items that the map was not fitted to.
+            probabilities, of items that the map was not fitted to; `after` is slightly optimistic,
+            as the kind was chosen by the same losses.
         points: thresholds by false positive rate.
         quantiles: of the scores of each class, real and fake, in rising order.
         videos: number of real and of fake videos.
@@ -142,6 +146,13 @@ class ScoreMeaning:
         )
         reals, fakes = self.videos
         return (false, *wilson(false * reals, reals)), (true, *wilson(true * fakes, fakes))
+
+    def no_verdict(self, rate: float) -> str:
+        """Why the threshold for a rate gives no verdict, as a phrase; empty where it gives one."""
+        few = too_few_reals(rate, self.videos[0])
+        if few or self.points[rate].true_positives:
+            return few
+        return f"the threshold {threshold_name(rate)} finds none of the validation fakes"
 
     def to_json(self) -> dict[str, Any]:
         """The meaning as a JSON object, see `ScoreMeaningRecord`."""
@@ -205,6 +216,17 @@ class ScoreMeaningRecord(TypedDict):
 def threshold_name(rate: float) -> str:
     """The name of the threshold for a false positive rate: `fpr5` for 0.05."""
     return next((name for name, known in RATES.items() if known == rate), f"fpr{100 * rate:g}")
+
+
+def too_few_reals(rate: float, reals: int) -> str:
+    """Why a false positive rate cannot be had from so few real videos; empty where it can.
+
+    With fewer than one over the rate, a single false positive is already more than the rate.
+    """
+    least = round(1 / rate)
+    if reals >= least:
+        return ""
+    return f"too few real validation videos for {threshold_name(rate)}: {reals} of at least {least}"
 
 
 def format_rate(rate: RateInterval) -> str:

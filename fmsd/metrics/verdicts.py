@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import polars as pl
 import torch
 
-from fmsd.metrics.operating_points import RATES, operating_point
+from fmsd.metrics.decision import validation_scores
+from fmsd.metrics.operating_points import operating_points
 from fmsd.metrics.ranking import Labels, Scores
-from fmsd.metrics.score_meaning import OperatingPoint, wilson
+from fmsd.metrics.score_meaning import OperatingPoint, threshold_name, wilson
 from fmsd.metrics.table import (
-    as_one_dataset,
     scores_by_dataset,
     scores_by_level,
     single_torch_thread,
@@ -45,9 +45,7 @@ def video_points(
     Raises:
         InputError: predictions of one class only, or logits that are not finite.
     """
-    ((_, frames),) = scores_by_dataset(as_one_dataset(validation), "id")
-    scored = scores_by_level(frames, video_score)["video"]
-    return {rate: operating_point(*scored, rate) for rate in RATES}
+    return operating_points(*scores_by_level(validation_scores(validation), video_score)["video"])
 
 
 @single_torch_thread()
@@ -79,11 +77,6 @@ def count_verdicts(
             for rate, point in points.items()
         ]
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
-
-
-def threshold_name(rate: float) -> str:
-    """The name of the threshold for a false positive rate: `fpr5` for 0.05."""
-    return f"fpr{100 * rate:g}"
 
 
 def _counts(score: Scores, label: Labels, point: OperatingPoint) -> tuple[float, ...]:

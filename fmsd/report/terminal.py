@@ -8,6 +8,7 @@ import polars as pl
 
 from fmsd.console import print_table
 from fmsd.metrics.layout import format_video_counts, pivot_datasets
+from fmsd.metrics.score_meaning import RATES, format_rate, too_few_reals
 
 
 def print_auc_table(table: pl.DataFrame, title: str, note: str) -> None:
@@ -73,27 +74,25 @@ def print_verdicts(verdicts: pl.DataFrame | None, run: str | Path) -> None:
         shown = row["dataset"]
         counts = ("true_positives", "false_negatives", "false_positives", "true_negatives")
         rates = [
-            format_rate(*(row[f"{kind}_{part}"] for part in ("rate", "low", "high")))
+            format_rate((row[f"{kind}_rate"], row[f"{kind}_low"], row[f"{kind}_high"]))
             for kind in ("false_positive", "true_positive")
         ]
         rows.append(
             [name, row["at"], f"{row['threshold']:.4f}", *(str(row[key]) for key in counts), *rates]
         )
+    reals = verdicts["validation_reals"][0]
+    missing = [reason for rate in RATES.values() if (reason := too_few_reals(rate, reals))]
+    note = "".join(f"; {reason}, so fmsd predict gives no verdict there" for reason in missing)
     print_table(
         "Verdicts on videos at the thresholds that validation data chose",
-        ["dataset", "at", "threshold", "TP", "FN", "FP", "TN", "FPR, %", "TPR, %"],
+        ["dataset", "at", "threshold", "TP", "FN", "FP", "TN", "FPR", "TPR"],
         rows,
         "fpr5: of the {validation_reals} real validation videos at most 5 % were called fake; in "
-        "brackets 95 % intervals over videos".format_map(verdicts.row(0, named=True)),
+        f"brackets 95 % intervals over videos{note}".format_map(verdicts.row(0, named=True)),
         ("at",),
         name="verdicts",
         records=verdicts.to_dicts(),
     )
-
-
-def format_rate(value: float, low: float, high: float) -> str:
-    """A rate and the ends of its interval in per cent: `5.0 [2.1, 11.4]`."""
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def format_auc(value: float) -> str:

@@ -18,6 +18,8 @@ from fmsd.inference.sentences import (
     calibration_sentences,
     levels_of,
     percent,
+    persons_sentences,
+    share_sentences,
     threshold_sentences,
 )
 from fmsd.inference.verdict import DEFAULT_AT, Verdict
@@ -28,7 +30,8 @@ MAX_SHOWN = 200
 """Largest number of files in the table on the terminal."""
 
 HEADER = (
-    "file", "verdict", "P(fake)", "score", "decided by", "reals below", "fakes below", "unusual",
+    "file", "verdict", "P(fake)", "score", "decided by", "share",
+    "reals at or below", "fakes at or below", "unusual",
 )  # fmt: skip
 """The columns of the table."""
 
@@ -116,6 +119,7 @@ def print_verdicts(
     facts, pairs = detector.facts, list(zip(predictions, verdicts, strict=True))
     levels = levels_of(predictions)
     sentences = [*threshold_sentences(facts, levels, at), *calibration_sentences(facts, levels)]
+    sentences += [*persons_sentences(verdicts), *share_sentences(predictions)]
     if any(verdict is not None and verdict.unusual for verdict in verdicts):
         sentences.append(UNUSUAL)
     sentences.append(NO_PROOF)
@@ -154,10 +158,11 @@ def row(prediction: FilePrediction, verdict: Verdict | None) -> list[str]:
     unusual = {True: "yes", False: "no", None: "?"}[verdict.unusual]
     return [
         shown_name(prediction.path),
-        verdict.called or "no threshold",
+        verdict.called or "no verdict",
         "" if verdict.probability is None else percent(verdict.probability),
         f"{verdict.score:.4f}",
         who_decides(prediction),
+        percent(prediction.share),
         *("" if rank is None else percent(rank / 100) for rank in ranks),
         unusual,
     ]

@@ -6,9 +6,14 @@ from html import escape
 
 import polars as pl
 
-from fmsd.metrics.score_meaning import KINDS, ScoreMeaning
+from fmsd.metrics.score_meaning import (
+    DEFAULT_AT,
+    KINDS,
+    ScoreMeaning,
+    format_rate,
+    threshold_name,
+)
 from fmsd.metrics.table import LEVELS
-from fmsd.metrics.verdicts import threshold_name
 from fmsd.report import html
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
@@ -19,10 +24,7 @@ from fmsd.report.validation import run_name
 ERRORS = {"log_loss": "log-loss", "brier": "Brier", "ece": "ECE"}
 """Measures of calibration, and their names."""
 
-FIRST = "fpr5"
-"""The threshold whose verdicts are shown first, the default of fmsd predict."""
-
-RATES = {"false_positive": "false positive rate", "true_positive": "true positive rate"}
+RATE_NAMES = {"false_positive": "false positive rate", "true_positive": "true positive rate"}
 
 
 def meaning_section(overview: Overview) -> Section | None:
@@ -35,7 +37,8 @@ def meaning_section(overview: Overview) -> Section | None:
         "from test data. Calibration maps a score to a probability; of four kinds (none, "
         "temperature, Platt, isotonic) each run has the one with the lowest log-loss in "
         "cross-validation over videos, and the errors before and after are those of videos that "
-        "the map was not fitted to. Where the same split also chose the weights, errors on new "
+        "the map was not fitted to (slightly optimistic: the kind was chosen by the same figures). "
+        "Where the same split also chose the weights, errors on new "
         "videos are somewhat higher; on other datasets they can be far higher, see the verdicts.",
         "quiet",
     )
@@ -75,10 +78,11 @@ def _threshold_table(meanings: Mapping[str, ScoreMeaning]) -> str:
     for name, meaning in meanings.items():
         cells = []
         for rate, point in meaning.points.items():
-            false, true = (_percent(*values) for values in meaning.error_rates(rate))
+            false, true = map(format_rate, meaning.error_rates(rate))
+            note = "<small>no verdict</small>" if meaning.no_verdict(rate) else ""
             cells.append(
                 f'<td data-value="{point.threshold:.9g}">{point.threshold:.4f}'
-                f"<small>FPR {false}</small><small>TPR {true}</small></td>"
+                f"<small>FPR {false}</small><small>TPR {true}</small>{note}</td>"
             )
         rows.append([escape(name), *cells])
     header = [
@@ -86,14 +90,11 @@ def _threshold_table(meanings: Mapping[str, ScoreMeaning]) -> str:
         *(f"{threshold_name(rate)}<small>FPR at most {100 * rate:g} %</small>" for rate in rates),
     ]
     caption = (
-        "Thresholds <small>Below each its false and true positive rate on the validation data in "
-        "%, with 95 % intervals over videos.</small>"
+        "Thresholds <small>Below each its false and true positive rate on the validation data, "
+        "with 95 % intervals over videos. no verdict: fewer real videos than one over the rate, or "
+        "no fake found; fmsd predict then calls nothing fake or real.</small>"
     )
     return html.sortable_table(caption, header, rows)
-
-
-def _percent(value: float, low: float, high: float) -> str:
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def verdicts_section(overview: Overview) -> Section | None:
@@ -104,8 +105,8 @@ def verdicts_section(overview: Overview) -> Section | None:
     counts = Counter(row.label for row in overview.rows)
     panes = {}
     thresholds = verdicts["at"].unique(maintain_order=True).to_list()
-    for at in sorted(thresholds, key=lambda at: at != FIRST):
-        for kind, title in RATES.items():
+    for at in sorted(thresholds, key=lambda at: at != DEFAULT_AT):
+        for kind, title in RATE_NAMES.items():
             table = _verdicts_table(overview, verdicts.filter(at=at), kind, counts)
             panes[at, title] = number_table(table, {})
     body = html.paragraph(
@@ -125,7 +126,7 @@ def _verdicts_table(
     """One rate of all runs at one threshold, a column per dataset.
 
     Args:
-        kind: a key of `RATES`.
+        kind: a key of `RATE_NAMES`.
         counts: number of runs by label.
     """
     cells: dict[str, dict[str, Cell]] = {}
@@ -134,7 +135,7 @@ def _verdicts_table(
         value, low, high = (row[f"{kind}_{part}"] for part in ("rate", "low", "high"))
         cells.setdefault(name, {})[row["dataset"]] = Cell(value, low=low, high=high)
     return Table(
-        f"{RATES[kind].capitalize()} of videos at {verdicts['at'][0]}",
+        f"{RATE_NAMES[kind].capitalize()} of videos at {verdicts['at'][0]}",
         kind,
         "video",
         [dataset for dataset in overview.datasets if dataset in verdicts["dataset"]],
