@@ -5,9 +5,11 @@ INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar on -q -
 .DEFAULT_GOAL := help
 .PHONY: demo reproduce test test-all coverage test-lowest fuzz lint type docs bench dist clean help
 
-demo: .venv/installed ## Train FMSD, full fine-tuning and a probe on embedded data, and compare them
+demo: .venv/installed ## Train FMSD, full fine-tuning and a probe on embedded data, compare them, and judge a clip
 	$(BIN)/python train.py -m experiments=demo hydra.sweep.dir=runs/demo-$(STAMP)
 	$(BIN)/fmsd report runs=runs/demo-$(STAMP) out=runs/demo-$(STAMP)/report
+	$(BIN)/python -m fmsd.data.synthetic.film runs/demo-$(STAMP)/clip.mp4
+	$(BIN)/fmsd predict run=$$(echo runs/demo-$(STAMP)/fmsd_*) out=runs/demo-$(STAMP)/verdict runs/demo-$(STAMP)/clip.mp4
 STAMP := $(shell date +%Y-%m-%d_%H-%M-%S)
 
 # NAME is the table, OVERRIDES are for its trainings:

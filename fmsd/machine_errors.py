@@ -2,6 +2,7 @@
 
 import errno
 import re
+import sys
 import tempfile
 import traceback
 import uuid
@@ -27,8 +28,15 @@ KILLED = (
 """Text of torch's error about a loader process that was killed: a RuntimeError like any other."""
 
 
-NO_MEMORY = r"out of memory|can't allocate memory|Unable to allocate"
-"""Texts of the errors of torch, on every device, and numpy: RuntimeErrors and MemoryErrors."""
+NO_MEMORY = (
+    r"(?i)out of memory|can(?:'t|not) allocate memory|unable to allocate|bad_alloc"
+    r"|failed to map segment"
+)
+"""Texts of the errors of torch, on every device, of numpy, and of loading a library."""
+
+
+LOCALE_REMEDY = "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+"""What to do about a locale whose encoding lacks the characters of a file's name."""
 
 
 REMEDIES = {
@@ -59,7 +67,7 @@ def machine_error(error: BaseException, outputs: Sequence[Path] = ()) -> InputEr
             or (
                 _os_refusal(cause, outputs)
                 if isinstance(cause, OSError)
-                else _memory_refusal(cause) or _text_refusal(str(cause))
+                else memory_error(cause) or _locale_refusal(cause) or _text_refusal(str(cause))
             )
         )
         if refusal:
@@ -148,7 +156,7 @@ def _process_refusal(error: OSError, file: Path | None) -> InputError | None:
             "There is no folder for temporary files that can be written",
             "set TMPDIR to one, or make room in /tmp",
         )
-    return _memory_refusal(error) if error.errno == errno.ENOMEM else None
+    return memory_error(error) if error.errno == errno.ENOMEM else None
 
 
 def full_place(outputs: Sequence[Path]) -> Path | None:
@@ -187,7 +195,7 @@ def _other_place(file: Path) -> str:
     )
 
 
-def _memory_refusal(error: BaseException) -> InputError | None:
+def memory_error(error: BaseException) -> InputError | None:
     """The input error for memory that does not suffice; None for any other error."""
     number = error.errno if isinstance(error, OSError) else None
     if (
@@ -200,6 +208,18 @@ def _memory_refusal(error: BaseException) -> InputError | None:
         f"The memory does not suffice{_limit('AS', 'v')}",
         "give a smaller data.batch_size (with learner.accumulate for the same step) or fewer "
         "data.workers, or more memory",
+    )
+
+
+def _locale_refusal(error: BaseException) -> InputError | None:
+    """The input error for a file's name that the locale's encoding lacks; None for others."""
+    if not isinstance(error, UnicodeEncodeError) or error.encoding in ("utf-8", "idna"):
+        return None
+    if error.encoding != sys.getfilesystemencoding():
+        return None
+    return InputError(
+        f"{error.object[:200]!r} is not {error.encoding.upper()}, the encoding of this locale",
+        LOCALE_REMEDY,
     )
 
 

@@ -149,7 +149,8 @@ def _onnx(head: bytes) -> Fault | None:
     """The fault of an ONNX file: a small format version, then its producer or the graph."""
     return (
         ONNX
-        if head[:1] == b"\x08"
+        if len(head) > 2
+        and head[:1] == b"\x08"
         and 0 < head[1] < 32
         and head[2:3] in (b"\x12", b"\x1a", b"\x3a", b"\x42")
         else None

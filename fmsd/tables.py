@@ -4,6 +4,7 @@ Polars itself expands `*`, `?`, `[...]` and `~` in a path, which are ordinary ch
 files.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,15 @@ def read_csv(path: Path, **options: Any) -> pl.DataFrame:
     """
     with path.open("rb") as file:
         return pl.read_csv(file, **options)
+
+
+FORMULA = re.compile(r"[=+\-@\t\r]")
+"""How a text begins that spreadsheets compute instead of showing it."""
+
+
+def as_plain_text(text: str) -> str:
+    """A text for a cell of a CSV file: with an apostrophe in front if it would be a formula."""
+    return f"'{text}" if FORMULA.match(text) else text
 
 
 def read_parquet_schema(path: Path) -> pl.Schema:

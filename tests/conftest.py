@@ -15,6 +15,11 @@ from tests.surroundings import hide_plugins, hide_variables, python_path
 
 hide_variables()
 hide_plugins()
+os.environ["OMP_NUM_THREADS"] = "1"
+"""Threads of torch, here and in the processes that tests start: the models are tiny, and the tests
+run side by side, so that more would wait for each other.
+"""
+
 FUZZING = "FMSD_FUZZ" in os.environ
 """Whether the fuzzer runs: it meets the package as users do, whose calls are not checked."""
 
@@ -51,8 +56,6 @@ from fmsd.peft.full import full  # noqa: E402
 from fmsd.peft.lora import lora  # noqa: E402
 from fmsd.peft.masm import masm  # noqa: E402
 from fmsd.peft.method import Adaptation, Method  # noqa: E402
-
-torch.set_num_threads(1)  # the matrices are tiny: threads would only wait for each other
 
 ROOT = Path(fmsd.__file__).parents[1]
 
@@ -187,6 +190,20 @@ def fmsd_command(
     return subprocess.run(
         command, cwd=cwd, env=variables, capture_output=True, text=True, check=False, timeout=600
     )
+
+
+def fmsd_here(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs what `fmsd_command` runs, but in this process, which has imported torch already.
+
+    For commands that need no process of their own: one takes as long to begin as a small training.
+    """
+    from tests.fuzz.running import run
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        code, out, err = run(arguments, cwd)
+    return subprocess.CompletedProcess(arguments, code, out, err)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from fmsd.metrics.interval import MIN_VIDEOS, enough_videos, holm_correction
-from fmsd.metrics.table import compute_results, format_video_counts
+from fmsd.metrics.layout import format_video_counts
+from fmsd.metrics.table import compute_results
 from fmsd.report.comparability import ColumnNotes
 from fmsd.report.markup import latex_tables, markdown_tables
 from fmsd.report.summary import UNSEEN

@@ -16,7 +16,7 @@ from fmsd.errors import InputError
 from fmsd.runs.folder import Run
 from fmsd.runs.papers import CitedPapers, cited_papers
 from fmsd.tasks.cite import cite
-from tests.conftest import fmsd_command
+from tests.conftest import fmsd_command, fmsd_here
 from tests.installed import on_path, write_package
 
 CHOICES = {
@@ -330,8 +330,8 @@ def test_a_command_without_a_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_trained_evaluated_and_merged_runs_cite_what_their_commands_chose(tmp_path: Path) -> None:
     def run(*words: str) -> str:
-        done = fmsd_command(*words, cwd=tmp_path)
-        assert (done.returncode, done.stderr if words[0] == "cite" else "") == (0, ""), done.stderr
+        done = fmsd_here(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
     common = ["train", "data=synthetic", "trainer=smoke", "method=lora", "data.augment=effort"]
@@ -352,6 +352,8 @@ def test_trained_evaluated_and_merged_runs_cite_what_their_commands_chose(tmp_pa
         assert read_bibliography(tmp_path / f"{folder}.bib").keys() == keys
     lines = (tmp_path / "second.bib").read_text().splitlines()
     assert "% No paper is known for data=synthetic_shift, optimizer=sgd, wrapper=erm." in lines
-    text = run("cite", "run=merged")
+    done = fmsd_command("cite", "run=merged", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = done.stdout
     assert "% merger=tsv\n@inproceedings{gargiulo2025tsv," in text
     assert "% backbone=demo_vit, data=synthetic, fmsd, protocol=fmsd\n" in text

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fmsd.cli.conf_files import groups
+from fmsd.cli.file_words import split_files
 from fmsd.cli.help import file_header, file_keys, help_page
 from fmsd.cli.hydra_run import output_error
 from fmsd.cli.main import USAGE, main
@@ -188,6 +189,15 @@ def test_an_option_that_hydra_would_refuse_is_named(
     assert capsys.readouterr().err == f"fmsd: {sentence}\n"
 
 
+@pytest.mark.parametrize("verb", ["demo", "predict"])
+@pytest.mark.parametrize("words", [["-m", "run=a,b"], ["run=a", "hydra.mode=MULTIRUN"]])
+def test_a_verb_without_sweep_says_so(
+    verb: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, *words]) == 2
+    assert f"fmsd: fmsd {verb} has no sweep; give " in capsys.readouterr().err
+
+
 def test_a_sweep_is_one_by_its_option_or_its_mode() -> None:
     for words in (["-m"], ["seed=1", "--multirun"], ["hydra.mode=MULTIRUN"]):
         assert is_sweep(words)
@@ -211,6 +221,7 @@ def test_the_examples_of_help_are_commands_that_compose(
     for example in examples:
         program, name, *words = [word for word in shlex.split(example) if word != "--json"]
         assert (program, name) == ("fmsd", verb)
+        words, _ = split_files(verb, words, groups(verb))
         overrides = [word for word in to_hydra_overrides(verb, words, groups(verb)) if word != "-m"]
         parsed = OverridesParser.create().parse_overrides(overrides)
         single = [

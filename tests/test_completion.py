@@ -444,3 +444,15 @@ def test_a_script_is_valid(shell: str, tmp_path: Path) -> None:
         pytest.skip(f"{shell} is not installed")
     (tmp_path / "script").write_text(shell_script(shell))
     subprocess.run([shell, "-n", str(tmp_path / "script")], check=True)
+
+
+def test_words_of_predict_complete_to_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("-dash.mp4", "film.mp4", "frames.mp4"):
+        Path(name).touch()
+    assert proposed("predict", "run=r", "film") == ["film.mp4"]
+    assert proposed("predict", "f") == ["files=", "frames=", "fps=", "film.mp4", "frames.mp4"]
+    assert proposed("predict", "list=f") == ["list=film.mp4", "list=frames.mp4"]
+    assert proposed("predict", "--", "-") == ["-dash.mp4"]

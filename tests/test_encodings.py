@@ -1,11 +1,17 @@
 """Every text file is read and written as UTF-8, whatever the locale says."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import fmsd
+from fmsd.machine_errors import machine_error
+from tests.conftest import grow_tree
+from tests.surroundings import python_path
 
 ROOT = Path(fmsd.__file__).parents[1]
 FOLDERS = ("fmsd", "benchmarks", "docs", "experiments")
@@ -88,3 +94,39 @@ def test_every_text_file_is_opened_with_its_encoding(path: Path) -> None:
 )
 def test_the_check_knows_one_from_the_other(call: str, fine: bool) -> None:
     assert (unsaid(call) == []) == fine
+
+
+@pytest.mark.slow
+def test_a_name_that_is_utf_8_is_not_called_otherwise_where_the_locale_is_ascii(
+    tmp_path: Path,
+) -> None:
+    grow_tree(tmp_path / "données")
+    grow_tree(tmp_path / "plain")
+    (tmp_path / "plain/train/real").rename(tmp_path / "plain/train/réal")
+    variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "fmsd", "index", "data=folder", "out=m.parquet"]
+    for root in ("données", "plain"):
+        done = subprocess.run(
+            [*command, f"data.root={root}"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": python_path(), **variables},
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stderr.endswith(
+            " is not ASCII, the encoding of this locale; set LC_ALL=C.UTF-8 or PYTHONUTF8=1.\n"
+        )
+
+
+def test_a_file_whose_name_the_locale_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = UnicodeEncodeError("ascii", "données/0.png", 4, 5, "ordinal not in range(128)")
+    assert machine_error(error) is None  # not from a file: the encoding of names is another one
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    refusal = machine_error(error)
+    assert refusal is not None
+    assert str(refusal) == (
+        "'données/0.png' is not ASCII, the encoding of this locale; set LC_ALL=C.UTF-8 or "
+        "PYTHONUTF8=1."
+    )

@@ -198,6 +198,30 @@ def test_an_interrupted_run_is_left_out_as_a_row_and_as_a_seed(
         report(runs)
 
 
+def test_runs_without_results_are_named(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    report(runs)
+    assert not caplog.messages
+    for name in ("cut", "lost"):  # before and after its weights were chosen
+        (runs / name / "checkpoints").mkdir(parents=True)
+        (runs / name / "config.yaml").write_text("seed: 0")
+    Run(runs / "lost").write_record({"finished": False})
+    (runs / "refused").mkdir()
+    (runs / "refused" / "error.txt").write_text("There is no method=fmds.")
+    (runs / "own").mkdir()
+    (runs / "own" / "config.yaml").write_text("a file of another program")
+    report(runs)
+    assert caplog.messages == [
+        f"3 runs below {runs} have no results and are left out: cut, lost, refused (failed, see "
+        "its error.txt); give their command again, or go on with fmsd train resume=RUN."
+    ]
+    for number in range(4):
+        (runs / f"more{number}").mkdir()
+        (runs / f"more{number}" / "error.txt").touch()
+    report(runs)
+    assert "7 runs below" in caplog.messages[-1]
+    assert "more2 (failed, see its error.txt) and 2 more; give" in caplog.messages[-1]
+
+
 def test_a_copy_of_a_run_is_no_other_seed(
     runs: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -145,8 +145,9 @@ def test_a_video_of_an_unknown_codec_is_named_and_the_others_are_extracted(
     assert "1 videos could not be read" in capsys.readouterr().out
     assert said in next(out.glob("failures-*.csv")).read_text()
     assert read_manifest(out / "manifest.parquet", out).videos == 3
-    assert main(["doctor", "data=folder", f"data.root={root}", "workers=0", "out=d.json"]) == 1
-    assert "a codec that FFmpeg does not know" in (Path("d.json")).read_text()
+    report = tmp_path / "d.json"
+    assert main(["doctor", "data=folder", f"data.root={root}", "workers=0", f"out={report}"]) == 1
+    assert "a codec that FFmpeg does not know" in report.read_text()
 
 
 def test_frames_that_would_fill_the_memory_are_refused_before_they_are_decoded(

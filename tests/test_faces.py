@@ -13,7 +13,7 @@ from fmsd.data.extraction.tracking import track_faces
 from fmsd.data.synthetic.faces import render
 from fmsd.data.synthetic.recording import CONDITIONS, draw_identity
 from fmsd.errors import InputError
-from tests.films import STILL, shot
+from tests.films import STILL, portrait, shot
 
 
 def at(x: float, y: float, side: float = 40.0) -> Face:
@@ -76,6 +76,16 @@ def test_a_face_that_is_tiny_in_a_large_image_is_found_at_full_size(find: YuNet)
     (face,) = find(image)
     assert abs(face.centre[0] - 1530) < 15
     assert abs(face.centre[1] - 730) < 15
+
+
+def test_a_face_that_is_larger_than_the_image_is_found(find: YuNet) -> None:
+    missed = 0
+    for seed in range(1, 9):
+        image = np.ascontiguousarray(portrait(seed, 1600)[320:-320, 320:-320])
+        missed += not find._detect(image, find.side)
+        (face, *_) = find(image)
+        assert face.side > 480
+    assert missed  # by the first search
 
 
 def test_images_of_any_size_are_searched(find: YuNet) -> None:
@@ -166,6 +176,48 @@ def test_a_person_may_come_nearer_but_not_jump() -> None:
     assert followed([[at(30, 30)], [at(30, 30)], [at(300, 30)]])[2] is None
 
 
+def naive_tracks(frames: Sequence[Sequence[Face]]) -> list[list[tuple[int, Face]]]:
+    """Tracks by their definition: of all pairs of track and face, the best first."""
+    tracks: list[list[tuple[int, Face]]] = []
+    for number, shown in enumerate(frames):
+        pairs = []
+        for track in tracks:
+            _, last = track[-1]
+            for face in shown:
+                far = math.dist(last.centre, face.centre) / ((last.side + face.side) / 2)
+                growth = abs(math.log2(face.side / last.side))
+                if far <= 2 and growth < 1:
+                    pairs.append((far + growth, len(pairs), track, face))
+        taken = []
+        for *_, track, face in sorted(pairs, key=lambda pair: pair[:2]):
+            if track[-1][0] != number and not any(face is other for other in taken):
+                track.append((number, face))
+                taken.append(face)
+        tracks += [[(number, face)] for face in shown if not any(face is other for other in taken)]
+    return sorted(tracks, key=lambda track: -sum(face.side**2 for _, face in track))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tracks_are_those_of_the_definition_in_a_crowd(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    frames = [
+        [
+            at(
+                30.0 * generator.integers(12),
+                30.0 * generator.integers(12),
+                float(generator.choice([20, 30, 45])),
+            )
+            for _ in range(generator.integers(0, 8))
+        ]
+        for _ in range(60)
+    ]
+    expected = naive_tracks(frames)
+    found = track_faces(frames)
+    assert [[(number, id(face)) for number, face in track.items()] for track in found] == [
+        [(number, id(face)) for number, face in track] for track in expected
+    ]
+
+
 # ---- cutting out
 
 
@@ -199,7 +251,7 @@ def test_an_aligned_crop_has_the_points_at_the_template(angle: float, scale: flo
     image = np.zeros((1200, 1200, 3), np.uint8)
     for x, y in points:
         cv2.circle(image, (round(x), round(y)), max(2, round(3 * scale)), (255, 255, 255), -1)
-    cut = crop_face(image, Face((0, 0, 1, 1), points, 1.0), 200, 1.3)
+    cut = crop_face(image, Face((0, 0, 1, 1), points, 1.0), 200, 1.3, align=True)
     count, _, _, centres = cv2.connectedComponentsWithStats((cut[..., 0] > 100).astype(np.uint8))
     assert count == 6
     for place in template(200, 1.3):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,12 +11,12 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.slow
-def test_the_fuzzer_finds_nothing() -> None:
+def test_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-s", "tests/fuzz"]
     ended = subprocess.run(
         command,
         cwd=ROOT,
-        env=os.environ | {"FMSD_FUZZ": "fixed"},
+        env=os.environ | {"FMSD_FUZZ": "fixed", "FMSD_TEST_CACHE": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=600,

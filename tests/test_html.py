@@ -5,7 +5,6 @@ and asks nobody for anything.
 import json
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ from PIL import Image
 from fmsd.figures import curves
 from fmsd.figures.svg import inline_svg
 from fmsd.peft.mask import Masking, choose_layers
-from fmsd.report.html import number_table as table_html
 from fmsd.report.overview import MAX_LINES, figure_lines
+from fmsd.report.result_html import number_table as table_html
 from fmsd.report.tables import Cell, Table
+from fmsd.runs.folder import VALIDATION
 from fmsd.tasks.report import report
-from tests.runs import CORRUPTIONS, evaluation, finished
+from tests.pages import CONTRAST, Outline, quiet_tab
+from tests.runs import CORRUPTIONS, evaluation, finished, frames
 
 METHODS = {"fmsd": 2.0, "lora": 1.2, "norm": 0.7, "probe": 0.2}
 HOSTILE = "note=<script>alert(1)</script>&\"'$x$"
@@ -48,6 +49,8 @@ def grow(folder: Path) -> Path:
                 shift=shift,
                 choices={"method": method},
             )
+            if method in ("fmsd", "lora"):
+                run.write_table(VALIDATION, frames("ff", (), 20 + seed, shift))
             if seed:
                 continue
             steps = range(0, 2000, 10)
@@ -98,6 +101,8 @@ SECTIONS = (
     "curves",
     "scores",
     "calibration",
+    "meaning",
+    "verdicts",
     "domains",
     "robustness",
     "masks",
@@ -109,37 +114,6 @@ SECTIONS = (
     "papers",
     "repeat",
 )
-
-
-class Outline(HTMLParser):
-    """The elements of a page."""
-
-    VOID = frozenset({"meta", "link", "br", "img", "input"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.addresses: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-        self.addresses += [
-            value or ""
-            for name, value in attrs
-            if name in ("src", "href", "xlink:href", "action", "data", "poster")
-        ]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def test_the_page_is_whole_and_needs_no_other_file(page: Path) -> None:
@@ -212,24 +186,8 @@ def test_a_pictures_ink_is_that_of_the_page_and_its_numbers_are_whole() -> None:
 @pytest.fixture
 def tab(browser: Any, page: Path) -> Iterator[Any]:
     """The open page; at the end there must be no complaint and no request."""
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    complaints: list[str] = []
-    requests: list[str] = []
-    opened.on(
-        "console",
-        lambda message: (
-            complaints.append(message.text) if message.type in ("error", "warning") else None
-        ),
-    )
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("request", lambda request: requests.append(request.url))
-    opened.on("dialog", lambda dialog: complaints.append(dialog.message))
-    opened.goto(page.as_uri())
-    yield opened
-    context.close()
-    assert complaints == []
-    assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
+    with quiet_tab(browser, page) as opened:
+        yield opened
 
 
 def column(tab: Any, place: int) -> list[str]:
@@ -294,36 +252,6 @@ def test_one_table_is_seen_at_a_time(tab: Any) -> None:
     selects.nth(1).select_option("frame")
     assert tab.locator(seen).count() == 1
     assert "Equal error rate per frame" in tab.locator(seen).inner_text()
-
-
-CONTRAST = """() => {
-  const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const luminance = ([r, g, b]) =>
-    0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
-  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const pixel = colours => {
-    for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const behind = node => node === null
-    ? []
-    : [...behind(node.parentElement), getComputedStyle(node).backgroundColor];
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const node = walker.currentNode.parentElement;
-    if (["SCRIPT", "STYLE"].includes(node.tagName)) continue;
-    if (!walker.currentNode.textContent.trim() || !node.checkVisibility()) continue;
-    const style = getComputedStyle(node), grounds = behind(node), picture = node.closest("svg");
-    // text of another colour stands on a cell of its own colour
-    if (picture !== null && style.fill !== getComputedStyle(picture).color) continue;
-    const colour = picture === null ? style.color : style.fill;
-    const front = luminance(pixel([...grounds, colour])), back = luminance(pixel(grounds));
-    const contrast = (Math.max(front, back) + 0.05) / (Math.min(front, back) + 0.05);
-    found.push([contrast, node.textContent.trim().slice(0, 40), back]);
-  }
-  return found.sort((one, other) => one[0] - other[0]);
-}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

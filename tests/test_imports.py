@@ -20,7 +20,7 @@ from tests.runs import finished
 
 HEAVY = {
     "torch", "numpy", "polars", "hydra", "omegaconf", "lightning", "timm", "torchvision", "wandb",
-    "matplotlib", "albumentations", "cv2", "av", "rich",
+    "matplotlib", "albumentations", "cv2", "av", "rich", "huggingface_hub",
 }  # fmt: skip
 """Libraries that take time to import."""
 
@@ -71,15 +71,17 @@ def test_verbs_about_data_import_no_trainer(verb: str, tmp_path: Path) -> None:
     out = "out=x.json" if verb == "doctor" else "out=x.parquet"
     code, imported = modules_of([verb, "data=folder", "data.root=data", out], tmp_path)
     assert code == 0
-    assert "torch" in imported
-    assert not imported & {"lightning", "wandb", "timm"}
+    assert "polars" in imported
+    assert not imported & {"lightning", "wandb", "timm", "huggingface_hub"}
+    assert ("torch" in imported) == (verb == "doctor")
 
 
 def test_report_imports_no_trainer(tmp_path: Path) -> None:
     finished(tmp_path / "runs" / "one", ["data=ff"], 0)
     code, imported = modules_of(["report", "runs=runs", "out=out"], tmp_path)
     assert code == 0
-    assert not imported & {"lightning", "wandb", "timm", "albumentations", "cv2", "torchvision"}
+    heavy = {"lightning", "wandb", "timm", "albumentations", "cv2", "torchvision"}
+    assert not imported & {*heavy, "huggingface_hub"}
 
 
 def test_fold_imports_no_trainer(tmp_path: Path) -> None:

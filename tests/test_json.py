@@ -34,7 +34,7 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
 
 def test_every_verb_that_prints_a_table_is_known() -> None:
     assert {*TABLE_VERBS} - {"reproduce"} <= {*VERBS}
-    assert {*VERBS} - {*TABLE_VERBS} == {"cite", "dashboard", "explain", "fold", "pack"}
+    assert {*VERBS} - {*TABLE_VERBS} == {"cite", "dashboard", "demo", "explain", "fold", "pack"}
 
 
 def test_a_report_has_the_numbers_of_its_files(
@@ -256,6 +256,8 @@ def test_a_training_and_its_evaluation(several: bool, tmp_path: Path) -> None:
     results = pl.read_csv(tmp_path / "run" / "results.csv").filter(metric="auc")
     assert [row["auc"] for row in found["tables"]["auc"]] == results["value"].to_list()
     assert any("parameters trained" in note for note in found["notes"])
+    verdicts = pl.read_csv(tmp_path / "run" / "verdicts.csv")
+    assert found["tables"]["verdicts"] == verdicts.to_dicts()
     if several:
         return
     arguments = ("evaluate", "run", "corrupt=[jpeg]", "severities=[1,3]", "--json")
@@ -263,6 +265,7 @@ def test_a_training_and_its_evaluation(several: bool, tmp_path: Path) -> None:
     assert tested.returncode == 0, tested.stderr
     tables = json.loads(tested.stdout)["tables"]
     assert tables["auc"] == found["tables"]["auc"]
+    assert tables["verdicts"] == found["tables"]["verdicts"]
     kinds = [(row["corruption"], row["severity"]) for row in tables["robustness"]]
     assert sorted(kinds) == [("jpeg", 1), ("jpeg", 3), ("none", 0)]
 

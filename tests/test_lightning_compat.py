@@ -17,6 +17,7 @@ from fmsd.engine.lightning_compat import (
     LightningExit,
     fit_position,
     forward_context,
+    log_at_least_every,
     logged_step,
     move_best_checkpoint,
     set_csv_columns,
@@ -128,3 +129,15 @@ def test_processes_are_set_up_before_a_fit_and_the_model_stays_unwrapped(
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("error:The number of training batches")
+def test_a_short_training_logs_in_every_epoch(tree: Path, tmp_path: Path) -> None:
+    curves = CSVLogger(tmp_path, name="", version="", flush_logs_every_n_steps=1)
+    worker = trainer(tmp_path, logger=curves, limit_train_batches=2, log_every_n_steps=10)
+    log_at_least_every(worker, 2)
+    worker.fit(learner(), datamodule=module(tree))
+    assert "train/loss" in (tmp_path / "metrics.csv").read_text().splitlines()[0]
+    wide = trainer(tmp_path, log_every_n_steps=1)
+    log_at_least_every(wide, 2)
+    assert wide.log_every_n_steps == 1  # pyright: ignore[reportAttributeAccessIssue]

@@ -11,6 +11,7 @@ import torch
 from sklearn import metrics as sklearn
 
 from fmsd.errors import InputError
+from fmsd.metrics.layout import markdown_table, pivot_datasets
 from fmsd.metrics.ranking import (
     METRICS,
     THRESHOLD_METRICS,
@@ -26,8 +27,6 @@ from fmsd.metrics.table import (
     DOMAIN_COLUMNS,
     LEVELS,
     compute_results,
-    markdown_table,
-    pivot_datasets,
     results_by_domain,
     with_scores,
 )

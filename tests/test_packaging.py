@@ -98,6 +98,8 @@ def test_wheel_holds_the_package_and_its_configuration_files_only(wheel: Path) -
     assert {
         "fmsd/py.typed",
         "fmsd/models/demo_vit.safetensors",
+        "fmsd/inference/page/demo.js",
+        "fmsd/inference/page/index.html",
         "fmsd/report/page.css",
         "fmsd/report/page.js",
     } <= package

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fmsd.engine.launcher import is_launched, launch
-from tests.conftest import METHODS, fmsd_command, grow_tree
+from tests.conftest import METHODS, fmsd_command, fmsd_here, grow_tree
 from tests.surroundings import python_path
 from tests.test_resume import TINY, WRAPPERS, refused, start
 
@@ -89,7 +89,6 @@ def weights(
     (place / "script.py").write_text(textwrap.dedent(SCRIPT))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", python_path())
-        patch.setenv("OMP_NUM_THREADS", "1")
         subprocess.run(
             [sys.executable, str(place / "script.py"), str(place), "1"], check=True, timeout=600
         )
@@ -125,7 +124,8 @@ def test_a_run_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
     grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
     common = ("method=fmsd", "wrapper=roga", "wrapper.warmup_epochs=0")
     several = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
-    assert start(tmp_path, *common, "hydra.run.dir=one").wait(timeout=300) == 0
+    one = fmsd_here("train", *TINY, *common, "hydra.run.dir=one", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
     two = start(tmp_path, *several, *common, "hydra.run.dir=two")
     assert two.wait(timeout=300) == 0, two.communicate()[1]
     losses = [
@@ -137,7 +137,7 @@ def test_a_run_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
         pl.read_csv(tmp_path / name / "results.csv")["value"].to_list() for name in ("one", "two")
     ]
     assert results[1] == pytest.approx(results[0], abs=0.02)
-    assert fmsd_command("evaluate", "run=two", "hydra.run.dir=again", cwd=tmp_path).returncode == 0
+    assert fmsd_here("evaluate", "run=two", "hydra.run.dir=again", cwd=tmp_path).returncode == 0
     assert (tmp_path / "again" / "results.csv").read_bytes() == (
         tmp_path / "two" / "results.csv"
     ).read_bytes()
@@ -149,10 +149,10 @@ def test_a_run_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
     assert len(list((tmp_path / "sweep").glob("*/results.csv"))) == 2
     records = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/run.json")]
     assert [(record["stopped"], record["processes"]) for record in records] == [("patience", 2)] * 2
-    said = refused(
-        tmp_path, "train", *TINY, *common, *several, "data.batch_size=1", "hydra.run.dir=no"
-    )
-    assert sum(line.startswith("fmsd: ") for line in said.splitlines()) == 1
+    alone = ("data.batch_size=1", "hydra.run.dir=no")
+    no = fmsd_command("train", *TINY, *common, *several, *alone, cwd=tmp_path)
+    assert no.returncode == 2, no.stderr
+    assert sum(line.startswith("fmsd: ") for line in no.stderr.splitlines()) == 1
     assert not (tmp_path / "no").exists()
     assert "needs something that starts a process per device" in refused(
         tmp_path, "train", *TINY, "trainer=ddp", "trainer.num_nodes=2"

@@ -94,6 +94,15 @@ def test_a_logger_that_failed_gets_what_it_missed_at_the_next_evaluation(
     } == before
 
 
+def test_evaluations_of_two_sweeps_are_logged_under_two_names(tmp_path: Path) -> None:
+    run = kept(begun(tmp_path / "run"), {"near": (0.9, "aaa")}, steps=3)
+    tests = [run.folder / "evaluations" / date / "0" for date in ("monday", "tuesday")]
+    names = [publish.artifact_folder(kept(test, {"far": (0.7, "ccc")})) for test in tests]
+    assert names == ["evaluations/monday/0/", "evaluations/tuesday/0/"]
+    elsewhere = kept(tmp_path / "elsewhere" / "0", {"far": (0.7, "ccc")})
+    assert publish.artifact_folder(elsewhere) == "evaluations/0/"
+
+
 @pytest.mark.parametrize(
     "text",
     [

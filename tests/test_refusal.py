@@ -3,6 +3,10 @@
 Hydra's messages are read where its errors have no fields: each kind is raised by Hydra itself here.
 """
 
+import subprocess
+import sys
+from pathlib import Path
+
 import hydra
 import pytest
 from hydra.errors import HydraException
@@ -13,6 +17,7 @@ from torch.utils.data import DataLoader
 from fmsd.cli.refusal import translate_hydra_error, without_worker_traceback
 from fmsd.errors import BusyError, InputError
 from fmsd.package_files import CONF
+from tests.surroundings import python_path
 
 
 def refusal(verb: str, *overrides: str) -> str:
@@ -86,3 +91,33 @@ def test_an_error_with_a_remedy_stays_as_it_is() -> None:
     error = InputError(NESTED, "correct trainer.NAME=VALUE")
     assert without_worker_traceback(error) is error
     assert translate_hydra_error(error, "train", []) is error
+
+
+def test_memory_that_ends_while_a_configuration_is_resolved_is_named() -> None:
+    def allocate() -> None:
+        raise MemoryError
+
+    OmegaConf.register_new_resolver("allocate", allocate)
+    try:
+        with pytest.raises(Exception) as caught:  # noqa: PT011  it is what OmegaConf makes of it
+            OmegaConf.to_container(OmegaConf.create({"a": "${allocate:}"}), resolve=True)
+    finally:
+        OmegaConf.clear_resolver("allocate")
+    sentence = str(translate_hydra_error(caught.value, "train", []))
+    assert sentence.startswith("The memory does not suffice (`ulimit -v` is ")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_memory_that_ends_while_libraries_are_imported_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -v 700000; exec {sys.executable} -m fmsd report runs=."],
+        cwd=tmp_path,
+        env={"PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("fmsd: The memory does not suffice (`ulimit -v` is 716800000);")
+    assert done.stderr.count("\n") == 1

@@ -76,6 +76,17 @@ def test_the_command_and_what_it_refuses(
         assert sentence in capsys.readouterr().err
 
 
+def test_a_damaged_file_of_the_page_is_told_before_any_table(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (runs / "merge" / "mask.json").write_text("{")
+    assert main(["report", f"runs={runs}", f"out={tmp_path / 'out'}", "resamples=0"]) == 2
+    said = capsys.readouterr()
+    assert "mask.json is no JSON" in said.err
+    assert "AUC" not in said.out
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_damaged_files_are_told_in_one_sentence(runs: Path, tmp_path: Path) -> None:
     merge = runs / "merge"

@@ -42,7 +42,7 @@ from fmsd.optim.schedule import cosine
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft.method import Method
 from fmsd.signals import signals_handled
-from tests.conftest import METHODS, fmsd_command, grow_tree, tiny_vit, write_image
+from tests.conftest import METHODS, fmsd_here, grow_tree, tiny_vit, write_image
 from tests.surroundings import python_path
 from tests.test_engine import learner, module, trainer
 
@@ -474,8 +474,8 @@ def test_a_run_that_was_killed_goes_on_to_the_numbers_it_would_have_had(
     overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
     grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
-    whole = start(tmp_path, *overrides, "hydra.run.dir=whole")
-    assert whole.wait(timeout=300) == 0, whole.communicate()[1]
+    whole = fmsd_here("train", *TINY, *overrides, "hydra.run.dir=whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
     killed = start(tmp_path, *overrides, "hydra.run.dir=killed")
     curves = tmp_path / "killed" / "logs" / "metrics.csv"
     deadline = time.monotonic() + 200
@@ -495,7 +495,7 @@ def test_a_run_that_was_killed_goes_on_to_the_numbers_it_would_have_had(
     )
     extra.unlink()
     check_other_seed_is_refused(tmp_path / "killed")
-    done = fmsd_command("train", "resume=killed", cwd=tmp_path)
+    done = fmsd_here("train", "resume=killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Going on from" in done.stderr
     tables = (
@@ -526,7 +526,7 @@ def check_other_seed_is_refused(run: Path) -> None:
 
 
 def refused(folder: Path, *arguments: str) -> str:
-    done = fmsd_command(*arguments, cwd=folder)
+    done = fmsd_here(*arguments, cwd=folder)
     assert done.returncode == 2, done.stderr
     return done.stderr
 

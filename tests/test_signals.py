@@ -192,7 +192,7 @@ def running(command: tuple[str, ...], place: Path) -> Iterator["subprocess.Popen
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": python_path()},
     )
     signal.signal(INT, before)
     try:

@@ -3,7 +3,6 @@ said when input cannot be used.
 """
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,8 +19,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
+from fmsd.cache import cache_folder
 from fmsd.models.detector import detector
-from tests.conftest import ROOT, fmsd_command, grow_tree, write_image
+from tests.conftest import ROOT, fmsd_command, fmsd_here, grow_tree, write_image
 
 pytestmark = pytest.mark.slow
 
@@ -29,12 +29,7 @@ DEMO = {"img_size": 64, "patch_size": 8, "embed_dim": 160, "depth": 6, "num_head
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`python train.py method=fmsd data=synthetic trainer=smoke`."""
     place = tmp_path_factory.mktemp("work")
     command = [
@@ -47,7 +42,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     done = subprocess.run(
         command,
         cwd=place,
-        env={**os.environ, "FMSD_CACHE": str(cache)},
         capture_output=True,
         text=True,
         check=False,
@@ -67,6 +61,7 @@ def test_a_run_holds_everything_its_numbers_rest_on(run: Path) -> None:
         "run.json",
         "results.csv",
         "results.md",
+        "verdicts.csv",
         "adapter.safetensors",
         "adapter.json",
         "mask.json",
@@ -96,9 +91,9 @@ def test_results_follow_from_the_predictions_alone(run: Path) -> None:
 
 
 def test_fold_writes_a_plain_timm_model_with_the_scores_of_the_run(
-    run: Path, cache: Path, tmp_path: Path
+    run: Path, tmp_path: Path
 ) -> None:
-    done = fmsd_command("fold", f"run={run}", "out=model.safetensors", cwd=tmp_path)
+    done = fmsd_here("fold", f"run={run}", "out=model.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     model = detector(
         "vit_tiny_patch16_224", size=64, weights=tmp_path / "model.safetensors", **DEMO
@@ -106,7 +101,7 @@ def test_fold_writes_a_plain_timm_model_with_the_scores_of_the_run(
     scored = pl.read_parquet(run / "predictions" / "synthetic.parquet")
     image = torch.stack(
         [
-            torch.from_numpy(np.array(Image.open(cache / path))).permute(2, 0, 1)
+            torch.from_numpy(np.array(Image.open(cache_folder() / path))).permute(2, 0, 1)
             for path in scored["path"]
         ]
     )
@@ -133,7 +128,7 @@ def test_checkpoints_and_adapter_are_small_and_another_base_is_refused(
     assert "belongs to other base weights" in refused(
         "fold", f"run={run}", "base=other.safetensors", "out=x.safetensors", cwd=tmp_path
     )
-    done = fmsd_command(
+    done = fmsd_here(
         "fold", f"run={run}", "base=same.safetensors", "out=x.safetensors", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
@@ -156,16 +151,16 @@ def test_checkpoints_and_adapter_are_small_and_another_base_is_refused(
     ],
 )
 def test_every_method_trains_and_its_adapter_gives_the_same_numbers_again(
-    overrides: tuple[str, ...], tmp_path: Path, cache: Path
+    overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
-    done = fmsd_command(
+    compiled = "learner.compiled=true" in overrides  # the checks of shapes of the tests are not
+    done = (fmsd_command if compiled else fmsd_here)(
         "train",
         "data=synthetic",
         "trainer=smoke",
         "hydra.run.dir=run",
         *overrides,
         cwd=tmp_path,
-        FMSD_CACHE=str(cache),
     )
     assert done.returncode == 0, done.stderr
     again = fmsd_command("evaluate", "run=run", "hydra.run.dir=again", cwd=tmp_path)
@@ -180,10 +175,10 @@ def test_every_method_trains_and_its_adapter_gives_the_same_numbers_again(
     ) == (masked, masked)
 
 
-def test_a_runs_mask_is_reused(run: Path, tmp_path: Path, cache: Path) -> None:
+def test_a_runs_mask_is_reused(run: Path, tmp_path: Path) -> None:
     mask = run / "mask.json"
     overrides = ("data=synthetic", "trainer=smoke", "hydra.run.dir=run", f"method.mask.file={mask}")
-    done = fmsd_command("train", "method=fmsd", *overrides, cwd=tmp_path, FMSD_CACHE=str(cache))
+    done = fmsd_here("train", "method=fmsd", *overrides, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (
         json.loads((tmp_path / "run" / "mask.json").read_text())["layers"]
@@ -196,14 +191,18 @@ def test_a_runs_mask_is_reused(run: Path, tmp_path: Path, cache: Path) -> None:
         *overrides[:2],
         overrides[3],
         cwd=tmp_path,
-        FMSD_CACHE=str(cache),
     )
     assert "is about other layers than this backbone's candidates" in said
 
 
 def test_evaluate_reproduces_the_results_from_the_weights(run: Path, tmp_path: Path) -> None:
-    done = fmsd_command(
-        "evaluate", f"run={run}", f"hydra.run.dir={tmp_path / 'again'}", cwd=tmp_path
+    """In another process than the training, and with another cache."""
+    done = fmsd_here(
+        "evaluate",
+        f"run={run}",
+        f"hydra.run.dir={tmp_path / 'again'}",
+        cwd=tmp_path,
+        FMSD_CACHE=str(tmp_path / "cache"),
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "again" / "results.csv").read_bytes() == (run / "results.csv").read_bytes()
@@ -214,9 +213,7 @@ def test_evaluate_reproduces_the_results_from_the_weights(run: Path, tmp_path: P
     assert one.equals(other)
     (tmp_path / "again" / "results.csv").unlink()  # as after a kill
     (tmp_path / "again" / "run.json").unlink()
-    done = fmsd_command(
-        "evaluate", f"run={run}", f"hydra.run.dir={tmp_path / 'again'}", cwd=tmp_path
-    )
+    done = fmsd_here("evaluate", f"run={run}", f"hydra.run.dir={tmp_path / 'again'}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "again" / "results.csv").read_bytes() == (run / "results.csv").read_bytes()
 
@@ -230,9 +227,9 @@ def test_a_run_of_one_source_is_evaluated_on_data_of_another(tree: Path, tmp_pat
         "trainer=smoke",
         "hydra.run.dir=run",
     )
-    done = fmsd_command("train", *overrides, cwd=tmp_path)
+    done = fmsd_here("train", *overrides, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    manifest = fmsd_command(
+    manifest = fmsd_here(
         "index", "data=folder", f"data.root={tree}", "out=frames.parquet", cwd=tmp_path
     )
     assert manifest.returncode == 0, manifest.stderr
@@ -245,7 +242,7 @@ def test_a_run_of_one_source_is_evaluated_on_data_of_another(tree: Path, tmp_pat
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for data in (table, ()):
-        done = fmsd_command("evaluate", "run=../run", *data, cwd=elsewhere)
+        done = fmsd_here("evaluate", "run=../run", *data, cwd=elsewhere)
         assert done.returncode == 0, done.stderr
     whole, again = (
         pl.read_csv(path / "results.csv")
@@ -255,7 +252,7 @@ def test_a_run_of_one_source_is_evaluated_on_data_of_another(tree: Path, tmp_pat
     assert again.equals(pl.read_csv(tmp_path / "run" / "results.csv"))
 
 
-def test_a_sweep_with_an_experiment_and_its_report(tmp_path: Path, cache: Path) -> None:
+def test_a_sweep_with_an_experiment_and_its_report(tmp_path: Path) -> None:
     sweep = (
         "-m",
         "experiments=demo",
@@ -264,7 +261,7 @@ def test_a_sweep_with_an_experiment_and_its_report(tmp_path: Path, cache: Path) 
         "trainer=smoke",
         f"hydra.sweep.dir={tmp_path / 'sweep'}",
     )
-    done = fmsd_command("train", *sweep, cwd=tmp_path, FMSD_CACHE=str(cache))
+    done = fmsd_command("train", *sweep, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "sweep").glob("*/run.json"))) == 4
     recorded = [
@@ -274,7 +271,7 @@ def test_a_sweep_with_an_experiment_and_its_report(tmp_path: Path, cache: Path) 
     assert [config["optimizer"]["lr"] for config in recorded] == [
         rates[config["choices"]["method"]] for config in recorded
     ]
-    report = fmsd_command("report", "runs=sweep", "out=tables", cwd=tmp_path)
+    report = fmsd_here("report", "runs=sweep", "out=tables", cwd=tmp_path)
     assert report.returncode == 0, report.stderr
     table = (tmp_path / "tables" / "results.md").read_text()
     assert "| method=full |" in table
@@ -288,19 +285,19 @@ def test_a_sweep_with_an_experiment_and_its_report(tmp_path: Path, cache: Path) 
     assert "whose results.csv would be lost" in refused(
         "report", "runs=sweep", f"out={one}", cwd=tmp_path
     )
-    evaluated = fmsd_command("evaluate", f"run={one}", cwd=tmp_path, FMSD_CACHE=str(cache))
+    evaluated = fmsd_here("evaluate", f"run={one}", cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
-    fmsd_command("report", "runs=sweep", "out=after", cwd=tmp_path)
+    fmsd_here("report", "runs=sweep", "out=after", cwd=tmp_path)
     assert (tmp_path / "after" / "results.md").read_text() == table
 
 
 # ---- input that cannot be used
 
 
-def refused(*arguments: str, cwd: Path, **environment: str) -> str:
+def refused(*arguments: str, cwd: Path) -> str:
     """Runs a command that must be refused: one sentence, exit code 2, nothing left behind."""
     before = {path for path in cwd.rglob("*") if "__pycache__" not in path.parts}
-    done = fmsd_command(*arguments, cwd=cwd, **environment)
+    done = fmsd_here(*arguments, cwd=cwd)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     said = [
@@ -375,14 +372,14 @@ def test_a_truncated_test_image_found_after_training_leaves_a_run_that_can_be_ev
     image = tree / "test" / "swap" / "test1" / "1.png"
     whole = image.read_bytes()
     image.write_bytes(whole[:-900])
-    done = fmsd_command(
+    done = fmsd_here(
         "train", "data=folder", "data.root=data", *SMOKE, "hydra.run.dir=run", cwd=tmp_path
     )
     assert done.returncode == 2
     assert str(image) in done.stderr
     assert not (tmp_path / "run" / "results.csv").exists()
     image.write_bytes(whole)
-    evaluated = fmsd_command("evaluate", "run=run", cwd=tmp_path)
+    evaluated = fmsd_here("evaluate", "run=run", cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
 
 
@@ -417,7 +414,7 @@ def test_an_interrupted_run_keeps_its_best_weights_and_can_be_evaluated(tmp_path
     assert process.returncode == 130, said
     assert f"interrupted by SIGINT; go on with fmsd train resume={tmp_path / 'run'}" in said
     assert f"or test the weights so far with fmsd evaluate run={tmp_path / 'run'}." in said
-    evaluated = fmsd_command("evaluate", "run=run", cwd=tmp_path)
+    evaluated = fmsd_here("evaluate", "run=run", cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
 
 
@@ -471,7 +468,7 @@ def test_evaluate_does_not_pretend_to_change_the_run(run: Path, tmp_path: Path) 
     )
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(run: Path, cache: Path) -> None:
+def test_a_folder_that_holds_a_run_is_not_overwritten(run: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     said = refused(
         "train",
@@ -479,7 +476,6 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(run: Path, cache: Path) ->
         "trainer=smoke",
         f"hydra.run.dir={run}",
         cwd=run.parent,
-        FMSD_CACHE=str(cache),
     )
     assert "already holds a run; choose another folder with hydra.run.dir=PATH" in said
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before

@@ -56,7 +56,9 @@ def test_variables_and_plugins_of_the_machine_are_hidden(tmp_path: Path) -> None
     assert found["help"] == [False, True]  # only where a test puts it into the search path
     assert found["lora"]
     left = found["variables"]
-    assert left.keys() - {"FMSD_TEST_DIST"} == {"FMSD_TEST_DATA", "FMSD_ROOTS", "FMSD_CACHE"}
+    own = {"FMSD_TEST_DATA", "FMSD_TEST_CACHE", "FMSD_ROOTS", "FMSD_CACHE"}
+    assert left.keys() - {"FMSD_TEST_DIST"} == own
+    assert left["FMSD_CACHE"] == left["FMSD_TEST_CACHE"]
     assert left["FMSD_TEST_DATA"] == "/d"
     assert left["FMSD_ROOTS"] != "/y"
     assert not Path(left["FMSD_ROOTS"]).parent.exists()  # nothing is left behind

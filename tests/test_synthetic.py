@@ -3,12 +3,16 @@ but them tells the label.
 """
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fmsd.data.extraction.faces import YuNet
+from fmsd.data.extraction.video import sample_video
 from fmsd.data.frame import REAL
 from fmsd.data.synthetic import faces, plan, recording
+from fmsd.data.synthetic.film import write_film
 from fmsd.data.synthetic.forgeries import FORGERIES
 from fmsd.data.synthetic.plan import PLAN, Clip
 from fmsd.data.synthetic.recording import CONDITIONS
@@ -90,3 +94,15 @@ def test_the_second_dataset_is_unseen_in_people_condition_and_forgeries() -> Non
             assert domains[REAL] == sum(
                 count for domain, count in domains.items() if domain != REAL
             )
+
+
+def test_a_film_shows_the_drawn_frames_with_a_face_in_each(tmp_path: Path) -> None:
+    write_film(tmp_path / "film.mp4", "blend", frames=6)
+    shown = [sample.image for sample in sample_video(tmp_path / "film.mp4", None)]
+    drawn = list(plan.record_clip(Clip("synthetic", "test", "blend", "film"), 6))
+    assert np.array_equal(shown, drawn)
+    assert np.array_equal(
+        drawn[:4], list(plan.record_clip(Clip("synthetic", "test", "blend", "film")))
+    )
+    find = YuNet()
+    assert [len(find(image)) for image in drawn] == [1] * 6

@@ -14,7 +14,13 @@ from timm.layers.config import set_fused_attn, use_fused_attn
 
 from fmsd.cli.main import main
 from fmsd.engine.detectors import build_detector
-from fmsd.engine.trainer import build_trainer, check_precision, steps_per_epoch, total_steps
+from fmsd.engine.trainer import (
+    build_trainer,
+    check_first_validation,
+    check_precision,
+    steps_per_epoch,
+    total_steps,
+)
 from fmsd.errors import InputError
 from fmsd.runs.claim import claim_run
 from fmsd.runs.folder import Run, remove_empty_folders
@@ -42,6 +48,27 @@ def test_the_schedule_spans_the_steps_that_will_be_made(
 ) -> None:
     worker = trainer(**changes)
     assert total_steps(worker, steps_per_epoch(worker, 10, accumulate)) == steps
+
+
+@pytest.mark.parametrize(
+    ("changes", "accumulate", "remedy"),
+    [
+        ({"max_steps": 9}, 1, "raise trainer.max_steps to at least 10"),
+        ({"max_steps": 4}, 2, "raise trainer.max_steps to at least 5"),
+        ({"max_steps": 1, "limit_train_batches": 2}, 1, "raise trainer.max_steps to at least 2"),
+        ({"check_val_every_n_epoch": 4}, 1, "raise trainer.max_epochs to at least 4"),
+        ({"max_steps": 10}, 1, None),
+        ({"max_steps": 5}, 2, None),
+        ({"check_val_every_n_epoch": 3}, 1, None),
+    ],
+)
+def test_a_training_that_ends_before_its_first_validation_is_refused(
+    changes: dict[str, object], accumulate: int, remedy: str | None
+) -> None:
+    worker = trainer(**changes)
+    per_epoch = steps_per_epoch(worker, 10, accumulate)
+    with pytest.raises(InputError, match=remedy) if remedy else contextlib.nullcontext():
+        check_first_validation(worker, total_steps(worker, per_epoch), per_epoch)
 
 
 def test_training_without_an_end_is_refused() -> None:

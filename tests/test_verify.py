@@ -481,7 +481,7 @@ def test_a_run_that_was_killed_between_two_writes_is_accused_of_nothing_and_goes
     subprocess.run(
         [sys.executable, "-c", KILLED, "run", verb, *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": python_path()},
         check=True,
         capture_output=True,
         timeout=1200,

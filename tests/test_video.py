@@ -1,6 +1,7 @@
 import functools
 import gc
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -326,11 +327,25 @@ def test_damage_within_a_file_costs_the_frames_it_hits_and_no_others(tmp_path: P
     assert 26 <= sum(same) < 30
 
 
+@pytest.mark.parametrize("name", ["list.mp4", "list.m3u8", "list.txt", "pattern_%d.png"])
+def test_a_file_that_names_other_files_is_refused(tmp_path: Path, name: str) -> None:
+    private = film(tmp_path / "private.ts", moving()[:4])
+    cv2.imwrite(str(tmp_path / "pattern_1.png"), moving()[0])
+    for text in (
+        "ffconcat version 1.0\nfile private.ts\n",
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{private}\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5 RTP/AVP 96\n",
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=re.escape(name)), open_video(tmp_path / name):
+            pass
+
+
 def test_a_forked_process_does_not_free_the_decoder_s_threads_that_it_inherited(
     tmp_path: Path,
 ) -> None:
     """FFmpeg would wait for them for ever: frames in cyclic garbage of the process that forks."""
-    assert processes.process_pool  # its module sees to it
+    processes.prepare_fork()
     path = film(tmp_path / "film.mp4", walk(1))
     with av.open(path) as container:
         frame = next(container.decode(video=0))

@@ -12,7 +12,7 @@ FOLDER = "reference/python"
 INTERNAL = ("cli", "tasks", "figures", "report", "tracking", "data.audit")
 """Packages behind the command line, which nobody imports."""
 
-TOP_MODULES = ("errors", "linalg", "plugins", "state", "types")
+TOP_MODULES = ("api", "errors", "linalg", "plugins", "state", "types")
 """Modules beside the packages that others import."""
 
 INTRODUCTION = """# Python API

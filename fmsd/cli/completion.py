@@ -21,6 +21,7 @@ from fmsd.cli.conf_files import (
     left_out_groups,
     read_conf_file,
 )
+from fmsd.cli.file_words import END, FILE_VERBS
 from fmsd.cli.json_flag import JSON, TABLE_VERBS
 from fmsd.cli.options import OPTIONS, config_dirs, is_sweep
 from fmsd.cli.overrides import BARE, LISTS, PATHS, PLURAL
@@ -153,16 +154,23 @@ def candidates(words: Sequence[str], verbs: Sequence[str]) -> list[str]:
     if not before:
         return matching([*verbs, "completion", "help", "--help", "--version"], word)
     verb, *given = before
+    if END in given and verb in FILE_VERBS:
+        return paths("", word)
     if verb not in verbs:
         return matching({"help": verbs, "completion": SHELLS}.get(verb, ()), word)
-    if (option := OPTIONS.get(before[-1])) and option.value and not word.startswith("-"):
+    return verb_candidates(verb, given, word)
+
+
+def verb_candidates(verb: str, given: Sequence[str], word: str) -> list[str]:
+    """The words that the last one may become behind a verb and what was given already."""
+    if given and (option := OPTIONS.get(given[-1])) and option.value and not word.startswith("-"):
         return flag_values(option.value, "", word)
     if word.startswith("-"):
         return flag_candidates(verb, word)
     key, sign, value = word.partition("=")
     if sign:
         return value_candidates(verb, given, key, value)
-    bare = paths("", word) if verb in BARE and word else []
+    bare = paths("", word) if verb in (*BARE, *FILE_VERBS) and word else []
     return [*key_candidates(verb, given, word), *bare]
 
 

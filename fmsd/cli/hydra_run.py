@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import fmsd
 from fmsd.cli.data_config import absolute_path
+from fmsd.cli.file_words import FILE_VERBS
 from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.interruption import SWEEP_REMEDY, report_interruption
 from fmsd.cli.logs import configure_logging
@@ -32,7 +33,7 @@ from fmsd.cli.refusal import CONFIG_ERRORS, check_override_types, translate_hydr
 from fmsd.cli.sweep import HYDRA_FILE, SWEEP
 from fmsd.cli.sweep_jobs import JobNote, report_sweep, run_noted_job
 from fmsd.cli.verbs import VERBS
-from fmsd.data.spelling import escape_non_utf8, is_utf8
+from fmsd.data.spelling import encoding_fault, escape_non_utf8, is_utf8
 from fmsd.errors import BusyError, InputError
 from fmsd.json_output import code_of_exit, no_document, print_error
 from fmsd.machine_errors import machine_error
@@ -74,6 +75,7 @@ class Command:
 
     Args:
         overrides: in Hydra's grammar.
+        files: words that are files.
         existing: output folders that existed before; they stay even if they are empty.
         debug: whether refusals are raised with their traceback.
         started: whether a job began in this process.
@@ -84,6 +86,7 @@ class Command:
 
     verb: str
     overrides: list[str]
+    files: list[str]
     existing: set[Path]
     debug: bool
     started: bool = False
@@ -94,29 +97,31 @@ class Command:
     @property
     def line(self) -> list[str]:
         """The command as recorded in a run: the program with its verb, then the overrides."""
-        return [f"fmsd {self.verb}", *self.overrides]
+        return [f"fmsd {self.verb}", *self.overrides, *self.files]
 
 
-def run(verb: str, overrides: Sequence[str]) -> int:
+def run(verb: str, overrides: Sequence[str], files: Sequence[str] = ()) -> int:
     """Runs a verb and returns the exit code, see `fmsd.cli.main.main`.
 
     Args:
         overrides: in Hydra's grammar.
+        files: words that are files, of the verbs that take some. Hydra does not see them: it would
+            parse ten thousand for minutes.
     """
-    check_utf8(overrides)
+    check_utf8([*overrides, *files])
     configure_logging(VERBS[verb].lightning)
     Plugins.instance().register(PluginFolders)
     for own in config_dirs(overrides):
         check_own_files(own)
     debug = os.environ.get(FULL_ERROR) == "1"
-    command = Command(verb, list(overrides), existing_outputs(overrides), debug)
+    command = Command(verb, list(overrides), list(files), existing_outputs(overrides), debug)
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
     def job(config: DictConfig) -> float | None:
         return run_job(command, config)
 
     begin()
-    with hydra_process_state(command.line) as sweep_notes:
+    with hydra_process_state([f"fmsd {verb}", *overrides]) as sweep_notes:
         code = run_hydra(job, command, sweep_notes)
         notes = sweep_notes()
     if notes:
@@ -139,9 +144,8 @@ def check_utf8(overrides: Sequence[str]) -> None:
     """
     for text in (*overrides, str(Path.cwd())):
         if not is_utf8(text):
-            raise InputError(
-                f"{escape_non_utf8(text)} is not UTF-8", "rename the file or folder that it names"
-            )
+            fault, remedy = encoding_fault(text, "rename the file or folder that it names")
+            raise InputError(f"{escape_non_utf8(text)} is {fault}", remedy)
 
 
 @contextlib.contextmanager
@@ -273,7 +277,8 @@ def run_verb(command: Command, config: DictConfig, folder: Path) -> int | None:
     check_override_types(command.verb, task_overrides(), config, settings.runtime.choices)
     single = settings.mode == RunMode.RUN
     with contextlib.nullcontext() if single else no_document():
-        return VERBS[command.verb].run(config, folder, redact_words(command.line))
+        files = (command.files,) if command.verb in FILE_VERBS else ()
+        return VERBS[command.verb].run(config, folder, redact_words(command.line), *files)
 
 
 def end_job(command: Command, outcome: JobOutcome, multirun: bool) -> None:

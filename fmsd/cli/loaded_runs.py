@@ -1,6 +1,7 @@
 """The configuration of an existing run, with the overrides of the command line applied."""
 
 import itertools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ from fmsd.cli.data_config import absolute_path, add_test_sources, check_source
 from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.recorded_config import check_complete, give_again
 from fmsd.cli.run_loggers import foreign_destinations, trust_option
+from fmsd.cli.run_places import run_folder
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
+from fmsd.hub_addresses import is_address
 from fmsd.quoting import shell_override
 from fmsd.redaction import COMPUTED
 from fmsd.runs.configuration import first_difference
 from fmsd.runs.folder import MASK, Run
+
+log = logging.getLogger(__name__)
 
 WRITTEN_FOLDERS = ("checkpoints", "logs", "explanations", "predictions", "evaluations")
 """Folders of a run that verbs write into."""
@@ -38,10 +43,18 @@ def check_links(folder: Path) -> None:
 def check_run_record(run: Run) -> None:
     """Rejects a run whose `run.json` lacks the keys that every verb about a run needs.
 
-    Also one whose configuration is not the one that the record knows.
+    Also one whose configuration is not the one that the record knows. Warns of a training that was
+    interrupted.
     """
-    run.record(complete=True)
+    record = run.record(complete=True)
     run.check(run.config.name)
+    if record.get("finished") is False:
+        log.warning(
+            "The training in %s was interrupted, so these are not its final weights, and fmsd "
+            "report leaves their tests out; finish it with fmsd train %s.",
+            run.folder,
+            shell_override("resume", run.folder),
+        )
 
 
 def load_finished_run(
@@ -55,10 +68,11 @@ def load_finished_run(
     Raises:
         InputError: there is no such run, an override would change it, or it has no data.
     """
-    run = Run(Path(absolute_path(config.run)))
+    run = Run(run_folder(config.run))
     overrides = task_overrides()
     check_run_record(run)
-    check_links(run.folder)
+    if not is_address(config.run):  # nothing is written into the cache, whose files are links
+        check_links(run.folder)
     if forbidden := [override for override in overrides if override.lstrip("+").startswith(fixed)]:
         raise InputError(
             f"{', '.join(forbidden)} would change the run itself, which {verb} takes as it was "

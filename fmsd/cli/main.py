@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from fmsd.cli.conf_files import groups
+from fmsd.cli.file_words import cut_files, split_files
 from fmsd.cli.help import help_page
 from fmsd.cli.interruption import report_interruption
 from fmsd.cli.json_flag import JSON, check_json
@@ -27,6 +28,11 @@ USAGE = """fmsd VERB [overrides...]
   evaluate   run=RUN [data=NAME ...]    test a run's weights, by default on its own test datasets
   evaluate   run=RUN corrupt=all [severities='[1,3,5]']    the same on corrupted images
   explain    run=RUN [data=NAME ...] [images=4]    attribution maps and a plot of the features
+  predict    run=RUN FILE... [out=FOLDER]    score images and videos of your own: faces are found,
+             followed and scored, and each file is called fake or real
+  export     run=RUN out=FILE.onnx [int8=true]    write a detector as one file for ONNX
+             Runtime, or as FILE.pt2 for torch
+  demo       run=RUN    the same on a page in the browser, on which files are dropped
   fold       run=RUN out=FILE.safetensors    write a run's weights as a plain timm model
   merge      merger=NAME experts='[RUN_OR_FILE, ...]' out=RUN    merge specialists of one base
              without training
@@ -41,6 +47,8 @@ USAGE = """fmsd VERB [overrides...]
   report     runs=FOLDER [by=domain] [out=FOLDER]    show many runs as tables and one page, by test
              dataset or by forgery
   verify     run=RUN or runs=FOLDER    compare the files of runs with the digests in their records
+  push       run=RUN repo=USER/NAME [out=FOLDER]    upload a run with its model card to the Hugging
+             Face Hub, where run=hf://USER/NAME finds it
   cite       run=RUN [out=FILE.bib]    print the BibTeX of the papers behind a run
   reproduce  NAME [seed=0,1,2] [overrides of its trainings...]    run the commands behind a table of
              experiments/
@@ -78,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_to_code(given: list[str]) -> int:
     """Runs a command line, with its document if it is to have one, and returns its exit code."""
     verb, *rest = given or HELP[:1]
-    as_json = JSON in rest and verb not in VERSION and not {*given} & {*HELP}
+    rest, _ = cut_files(verb, rest)
+    as_json = JSON in rest and verb not in VERSION and not {verb, *rest} & {*HELP}
     if not as_json and open_document() is None:
         return run_to_end(given)
     with write_document(verb) as document:
@@ -97,6 +106,12 @@ def run_to_end(arguments: list[str]) -> int:
         return report_interruption(error)
     except SystemExit as end:
         return code_of_exit(end)
+    except Exception as error:  # of the machine also where libraries are imported
+        from fmsd.machine_errors import machine_error
+
+        if (refusal := machine_error(error)) is None:
+            raise
+        code, why = 2, refusal
     print_error(why)
     return code
 
@@ -110,6 +125,7 @@ def dispatch(arguments: list[str]) -> int:
     if len(arguments) > 1 and arguments[0] in HELP:
         arguments = [arguments[1], HELP[0], *arguments[2:]]
     verb, *overrides = arguments or [HELP[0]]
+    overrides, files = cut_files(verb, overrides)
     verbs = sorted(path.stem for path in CONF.glob("*.yaml"))
     if (text := text_about(verb, overrides, verbs)) is not None:
         print(text)
@@ -132,7 +148,8 @@ def dispatch(arguments: list[str]) -> int:
     if verb == "reproduce":  # runs other verbs, each with its own configuration
         configure_logging(lightning=False)
         return reproduce(overrides, main)
-    return run(verb, to_hydra_overrides(verb, overrides, groups(verb)))
+    overrides, named = split_files(verb, overrides, groups(verb))
+    return run(verb, to_hydra_overrides(verb, overrides, groups(verb)), [*named, *files])
 
 
 def text_about(verb: str, arguments: list[str], verbs: list[str]) -> str | None:

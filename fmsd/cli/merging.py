@@ -12,12 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmsd.cli.build import build, build_data
 from fmsd.cli.conf_files import read_conf_file
-from fmsd.cli.data_config import absolute_path
 from fmsd.cli.hydra_compat import parse_value, task_overrides
 from fmsd.cli.loaded_runs import check_run_record, is_finished, with_overrides
 from fmsd.cli.recorded_config import recorded_config
+from fmsd.cli.run_places import exact_word, run_folder
 from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.errors import InputError
+from fmsd.hub_addresses import is_address
 from fmsd.package_files import CONF
 from fmsd.runs.folder import Run
 
@@ -57,7 +58,7 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
     task.merge(
         detector=build(merged_config.backbone),
         merger=build(merged_config.merger),
-        experts=[Path(path) for path in merged_config.experts],
+        experts=[run_folder(word) for word in merged_config.experts],
         data=None if data is None else build_data(data),
         trainer=build(merged_config.trainer),
         folder=folder,
@@ -68,7 +69,7 @@ def merge(config: DictConfig, folder: Path, command: list[str]) -> None:
         seed=merged_config.seed,
         grid=grid,
         before=before,
-        ceiling=[Path(path) for path in merged_config.ceiling]
+        ceiling=[run_folder(word) for word in merged_config.ceiling]
         if merged_config.get("ceiling")
         else None,
         overlap=config.overlap,
@@ -118,9 +119,10 @@ def combine_experts(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     from fmsd.peft import experts as merged_experts
 
     paths = _as_list(config.experts) or []
-    merged_experts.check_count([Path(os.path.normpath(absolute_path(path))) for path in paths])
+    merged_experts.check_count([Path(path) for path in map(exact_word, paths)])
     experts = existing_paths(paths, "experts")
-    folders = [Run(Path(path)) for path in experts if Path(path).is_dir()]
+    places = map(run_folder, experts)
+    folders = [Run(place) for place in places if place.is_dir()]
     chosen = is_backbone_chosen(overrides)
     if not folders and config.backbone is None:
         raise InputError(
@@ -177,16 +179,16 @@ def settings_of_experts(runs: Sequence[Run], trust: object) -> dict[str, Any]:
 
 
 def existing_paths(paths: Sequence[str], key: str) -> list[str]:
-    """Absolute paths of runs and files; links stay, since names in caches show their format.
+    """Absolute paths of runs and files, and addresses of runs on the Hub with their commit.
 
     Args:
         key: the key that names them, for the message.
 
     Raises:
-        InputError: a path does not exist.
+        InputError: a path does not exist, or there is no such run on the Hub.
     """
-    absolute = [os.path.normpath(absolute_path(path)) for path in paths]
-    if missing := [path for path in absolute if not os.path.lexists(path)]:
+    absolute = [exact_word(path) for path in paths]
+    if missing := [path for path in absolute if not (is_address(path) or os.path.lexists(path))]:
         raise InputError(
             f"There is no weights file and no run {missing[0]}", f"correct {key}='[...]'"
         )
@@ -213,7 +215,7 @@ def extend_merge(config: DictConfig, overrides: Sequence[str]) -> tuple[Any, dic
             f"{', '.join(forbidden)} would change the recipe of {config.to}",
             "leave it out, or merge anew with experts='[...]'",
         )
-    path = Path(absolute_path(config.to))
+    path = run_folder(config.to)
     Run(path).check("config.yaml", RECORD)
     if not (path / RECORD).is_file():
         raise InputError(
@@ -229,7 +231,7 @@ def extend_merge(config: DictConfig, overrides: Sequence[str]) -> tuple[Any, dic
             f"{run_file} is not the configuration of the merge that {RECORD} beside it describes",
             "put back both, or merge anew",
         )
-    run.experts = [*experts, os.path.normpath(absolute_path(config.add))]
+    run.experts = [*experts, exact_word(config.add)]
     coefficients = {name: value for name, value in record["merger"].items() if name != "name"}
     merger = {"_target_": run.merger["_target_"]} | coefficients  # as a search chose them
     check_loaded({"merger": merger}, path / RECORD, trusted_prefixes(config.trust))

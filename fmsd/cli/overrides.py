@@ -13,7 +13,7 @@ from fmsd.plugins import plugin_of
 from fmsd.quoting import hydra_quote
 
 PATHS = re.compile(
-    r"data\.(root|manifest|source\.file|roots\.[^=]+)|run|runs|out|base|resume|add|to"
+    r"data\.(root|manifest|source\.file|roots\.[^=]+)|run|runs|out|base|resume|add|to|list"
     r"|backbone\.weights|detector\.weights|method\.mask\.file|hydra\.run\.dir|hydra\.sweep\.dir"
 )
 """Keys that hold one path, whose value is taken literally."""
@@ -21,7 +21,7 @@ PATHS = re.compile(
 RUNS = ("run", "runs", "resume", "add", "to")
 """Path keys that hold a run; they accept a file of the run, too."""
 
-LISTS = ("experts", "ceiling")
+LISTS = ("experts", "ceiling", "files")
 """Keys that hold a list of paths."""
 
 ROOTS = "data.roots."
@@ -31,10 +31,18 @@ PLURAL = ("experiments", "logger")
 """Groups of which several choices can be combined."""
 
 BARE: Mapping[str, str] = {
-    "cite": "run", "evaluate": "run", "explain": "run", "fold": "run", "report": "runs",
-    "verify": "run",
+    "cite": "run", "demo": "run", "evaluate": "run", "explain": "run", "export": "run",
+    "fold": "run", "push": "run",
+    "report": "runs", "verify": "run",
 }  # fmt: skip
 """The key of an argument without one, for verbs about one folder."""
+
+
+WITHOUT_SWEEP = {
+    "demo": "give each run a command and a port= of its own",
+    "predict": "give all files to one command",
+}
+"""The verbs that have no sweep, and what to do instead."""
 
 
 def to_hydra_overrides(
@@ -49,9 +57,12 @@ def to_hydra_overrides(
 
     Raises:
         InputError: an argument that is no override, an option that does not exist or cannot be
-            given so, an empty path, or several choices of one group.
+            given so, an empty path, several choices of one group, or a sweep of a verb that has
+            none.
     """
     sweep = is_sweep(arguments)
+    if sweep and verb in WITHOUT_SWEEP:
+        raise InputError(f"fmsd {verb} has no sweep", WITHOUT_SWEEP[verb])
     overrides, words = split_options(arguments)
     resumes = any(word.startswith("resume=") for word in words)
     for argument in words:

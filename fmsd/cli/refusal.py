@@ -30,6 +30,7 @@ from fmsd.cli.options import is_sweep, split_options
 from fmsd.cli.override_kinds import check_kinds, override_text
 from fmsd.cli.overrides import PATHS, suggestions
 from fmsd.errors import InputError, error_chain
+from fmsd.machine_errors import memory_error
 from fmsd.package_files import CONF
 from fmsd.quoting import hydra_quote
 
@@ -41,7 +42,7 @@ LAUNCHERS = {
 }
 """By prefix of a plugin's configuration: the message if it is not installed, and its extra."""
 
-MIXED = ("trainer.devices",)
+MIXED = ("trainer.devices", "frames")
 """Keys whose default is a number and that also accept text."""
 
 CONFIG_ERRORS = (HydraException, yaml.YAMLError)
@@ -73,6 +74,8 @@ def translate_hydra_error(  # noqa: PLR0911  one for each class of errors
     for cause in error_chain(error, suppressed=True):  # OmegaConf hides those of its resolvers
         if isinstance(cause, InputError):
             return without_worker_traceback(cause)
+        if refusal := memory_error(cause):  # may come anywhere
+            return refusal
         if isinstance(cause, OverrideParseException):
             return _unreadable_override(cause.override, verb)
         if isinstance(cause, MissingConfigException):
@@ -211,7 +214,7 @@ def _missing_value(key: str, verb: str) -> InputError:
 
 def _unknown_key(key: str, verb: str, overrides: Sequence[str]) -> InputError:
     """The refusal of a key that the configuration does not have, with similar keys."""
-    if verb in ("evaluate", "explain", "merge") and key.startswith(("data.", "trainer.")):
+    if verb in ("evaluate", "explain", "export", "merge") and key.startswith(("data.", "trainer.")):
         return InputError(
             f"There is no config key {key!r} unless {key.partition('.')[0]}=NAME is given, too",
             f"add that; fmsd {verb} --help shows all keys",

@@ -13,6 +13,7 @@ from fmsd.cache import cache_folder
 from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.roots import existing_root
 from fmsd.errors import InputError
+from fmsd.hub_addresses import outputs_of
 from fmsd.redaction import identifying_words
 
 
@@ -28,6 +29,15 @@ def digest(overrides: Sequence[str]) -> str:
     """
     typed = task_overrides(overrides) if isinstance(overrides, ListConfig) else overrides
     return hashlib.sha256("\n".join(sorted(identifying_words(typed))).encode()).hexdigest()[:8]
+
+
+def outputs(run: str) -> str:
+    """The folder below which a verb writes what it makes of a run: the run, or one for the Hub's.
+
+    Raises:
+        InputError: it is no address on the Hub, though it begins as one.
+    """
+    return outputs_of(run)
 
 
 def cache() -> str:
@@ -74,5 +84,5 @@ def without(names: Sequence[str], name: str) -> list[str]:
     return [other for other in names if other != name]
 
 
-for _resolver in (inside, digest, cache, root, rate, without):
+for _resolver in (inside, digest, outputs, cache, root, rate, without):
     OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True)

@@ -19,6 +19,7 @@ from fmsd.cli.hydra_compat import task_overrides
 from fmsd.cli.loaded_runs import is_finished, load_interrupted_run
 from fmsd.cli.override_kinds import override_text
 from fmsd.cli.recorded_config import recorded_config
+from fmsd.cli.run_places import check_local
 from fmsd.errors import InputError
 from fmsd.json_output import open_document
 from fmsd.quoting import hydra_quote, shell_override
@@ -32,6 +33,7 @@ def train(config: DictConfig, folder: Path, command: list[str]) -> int:
     """fmsd train: writes a run, or continues one that was interrupted."""
     settings = HydraConfig.get()
     if config.resume is not None:
+        check_local(config.resume, "train", "resume")
         run_folder = Path(absolute_path(config.resume))
         config, folder = load_interrupted_run(run_folder, task_overrides(), config.trust)
         with resumable(Run(folder)):

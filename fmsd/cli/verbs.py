@@ -19,13 +19,21 @@ from fmsd.cli.build import (
 from fmsd.cli.conf_files import read_conf_file
 from fmsd.cli.data_config import absolute_path, check_outside, check_source, make_paths_absolute
 from fmsd.cli.hydra_compat import task_overrides
-from fmsd.cli.loaded_runs import base_override, check_run_record, load_finished_run, override_keys
+from fmsd.cli.loaded_runs import (
+    base_override,
+    check_run_record,
+    load_finished_run,
+    override_keys,
+)
 from fmsd.cli.merging import merge
+from fmsd.cli.predicting import demo, predict
 from fmsd.cli.recorded_config import check_complete, recorded_config
 from fmsd.cli.run_loggers import trusted_loggers
+from fmsd.cli.run_places import record_folder, run_folder, whole_folder
 from fmsd.cli.training import train
 from fmsd.cli.trust import load_run_config
 from fmsd.errors import InputError
+from fmsd.hub_addresses import is_address, output_folder
 from fmsd.package_files import CONF
 from fmsd.paths import expand_home
 from fmsd.runs.folder import EXPLANATIONS, Run
@@ -39,11 +47,11 @@ def evaluate(config: DictConfig, folder: Path, command: list[str]) -> None:
     run, run_config = load_finished_run(config, "evaluate", ("backbone", "seed"))
     plain: Any = OmegaConf.to_container(config)
     corruptions = parse_corruptions(plain["corrupt"], plain["severities"])
-    run_config.run = str(run.folder)
+    run_config.run = run.name
     if corruptions:
         run_config.corrupt, run_config.severities = plain["corrupt"], plain["severities"]
     loggers = trusted_loggers(
-        run_config.get("logger"),
+        {} if is_address(config.run) else run_config.get("logger"),  # those of its owner
         config.trust,
         run.folder,
         given=override_keys(task_overrides(), "logger."),
@@ -73,7 +81,7 @@ def explain(config: DictConfig, folder: Path, command: list[str]) -> None:
     check_argument_types(task.explain, settings, "")
     check_range("seed", config.seed)
     run, run_config = load_finished_run(config, "explain", ("backbone",))
-    own_folder = run.folder / EXPLANATIONS
+    own_folder = output_folder(run.folder) / EXPLANATIONS
     task.explain(
         run=run,
         detector=build(run_config.backbone),
@@ -85,15 +93,43 @@ def explain(config: DictConfig, folder: Path, command: list[str]) -> None:
     )
 
 
+def export(config: DictConfig, folder: Path, command: list[str]) -> None:
+    """fmsd export: writes the detector of a run for other programs."""
+    from fmsd.tasks import export as task
+
+    values: Any = {"int8": config.int8, "frames": config.frames}
+    check_argument_types(task.export, values, "")
+    measured = ("data", "trainer", "protocol", "frames")
+    idle = [each for each in task_overrides() if each.lstrip("+~").startswith(measured)]
+    if idle and not config.int8:
+        raise InputError(
+            f"{', '.join(idle)} would have no effect: data are for the AUC that int8=true prints",
+            "leave it out, or set int8=true",
+        )
+    out = expand_home(config.out)
+    task.check_out(out, config.int8)
+    run = Run(run_folder(config.run))
+    check_run_record(run)
+    loaded = load_run_config(run.config, config.trust, built=("backbone",))
+    backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
+    data = None
+    if config.int8:
+        _, run_config = load_finished_run(config, "export", ("backbone", "seed"))
+        data = build_data(run_config.data)
+    task.export(run, build(backbone), out, data=data, **values)
+
+
 def fold(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd fold: writes the dense weights of a run."""
     from fmsd.tasks import fold as task
 
-    run = Run(Path(absolute_path(config.run)))
+    run = Run(run_folder(config.run))
     check_run_record(run)
     loaded = load_run_config(run.config, config.trust, built=("backbone",))
     backbone = OmegaConf.merge(loaded, {"backbone": base_override(config.base)}).backbone
-    task.fold(run, build(backbone), expand_home(config.out))
+    settings: Any = OmegaConf.to_container(backbone, resolve=True)
+
+    task.fold(run, build(backbone), expand_home(config.out), settings)
 
 
 def index(config: DictConfig, folder: Path, command: list[str]) -> None:
@@ -185,8 +221,11 @@ def report(config: DictConfig, folder: Path, command: list[str]) -> None:
 
     out = None if config.out is None else expand_home(config.out)
     differ = [config.differ] if isinstance(config.differ, str) else list(config.differ)
+    runs = config.runs
+    if is_address(runs):
+        runs = task.check_predictions(whole_folder(runs), runs)
     task.report(
-        expand_home(config.runs),
+        expand_home(runs),
         config.metric,
         out,
         config.by,
@@ -200,8 +239,11 @@ def cite(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd cite: prints or writes the BibTeX of what runs used."""
     from fmsd.tasks import cite as task
 
-    paths = (config.run, config.runs, config.out)
-    task.cite(*(None if path is None else expand_home(path) for path in paths))
+    task.cite(
+        None if config.run is None else record_folder(config.run),
+        None if config.runs is None else record_folder(config.runs),
+        None if config.out is None else expand_home(config.out),
+    )
 
 
 def verify(config: DictConfig, folder: Path, command: list[str]) -> None:
@@ -209,8 +251,21 @@ def verify(config: DictConfig, folder: Path, command: list[str]) -> None:
     from fmsd.tasks import verify as task
 
     task.verify(
-        *(None if path is None else expand_home(path) for path in (config.run, config.runs))
+        *(None if word is None else whole_folder(word) for word in (config.run, config.runs))
     )
+
+
+def push(config: DictConfig, folder: Path, command: list[str]) -> None:
+    """fmsd push: uploads a run with its model card to the Hugging Face Hub."""
+    from fmsd.tasks import push as task
+
+    settings: Any = {key: config[key] for key in ("private", "revision", "predictions")}
+    check_argument_types(task.push, settings, "")
+    run = Run(run_folder(config.run))
+    check_run_record(run)
+    load_run_config(run.config, config.trust, built=())
+    out = None if config.out is None else Path(absolute_path(config.out))
+    task.push(run, str(config.repo), out, licence=config.license, **settings)
 
 
 def reproduce(arguments: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
@@ -261,12 +316,12 @@ class Verb(NamedTuple):
     """A verb.
 
     Args:
-        run: takes the configuration, the output folder and the command line, and returns the exit
-            code, or None for 0.
+        run: takes the configuration, the output folder and the command line, and of the verbs in
+            `fmsd.cli.file_words` the files; returns the exit code, or None for 0.
         lightning: whether its task uses Lightning.
     """
 
-    run: Callable[[DictConfig, Path, list[str]], int | None]
+    run: Callable[..., int | None]
     lightning: bool = False
 
 
@@ -274,6 +329,9 @@ VERBS = {
     "train": Verb(train, lightning=True),
     "evaluate": Verb(evaluate, lightning=True),
     "explain": Verb(explain, lightning=True),
+    "predict": Verb(predict),
+    "demo": Verb(demo, lightning=True),
+    "export": Verb(export, lightning=True),
     "fold": Verb(fold),
     "merge": Verb(merge, lightning=True),
     "extract": Verb(extract),
@@ -283,6 +341,7 @@ VERBS = {
     "roots": Verb(roots),
     "report": Verb(report),
     "verify": Verb(verify),
+    "push": Verb(push),
     "cite": Verb(cite),
     "dashboard": Verb(dashboard),
 }

@@ -93,8 +93,7 @@ def choose_frames(tests: Mapping[str, Manifest], frames: int) -> dict[str, Manif
     }
     if not share or sum(map(len, chosen.values())) < 4:
         raise InputError(
-            f"frames={frames} leaves too few frames of {sum(map(len, parts.values()))} domains for "
-            "a picture of their features",
+            f"frames={frames} leaves too few frames of {sum(map(len, parts.values()))} domains",
             "raise it, or test on more frames",
         )
     return chosen

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fmsd.data.frame import Problem
+from fmsd.machine_errors import LOCALE_REMEDY
 
 T = TypeVar("T")
 
@@ -40,6 +41,21 @@ def is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def encoding_fault(name: str | Path, remedy: str) -> tuple[str, str]:
+    """What a name that fails `is_utf8` is (`not UTF-8`), and what to do about it.
+
+    Where the locale's encoding is ASCII, Python does not read a name that is UTF-8 as such.
+
+    Args:
+        remedy: for a name that is not UTF-8.
+    """
+    try:
+        os.fsencode(name).decode("utf-8")
+    except UnicodeError:
+        return "not UTF-8", remedy
+    return "not ASCII, the encoding of this locale", LOCALE_REMEDY
 
 
 def path_finder(normalize: Callable[[str], str]) -> Callable[[str], list[str]]:

@@ -60,6 +60,12 @@ def leave_signals_alone(trainer: Trainer) -> None:
     trainer.callbacks.append(_KeepHandling())  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def log_at_least_every(trainer: Trainer, steps: int) -> None:
+    """Lowers the number of steps between two logged values to at most `steps`."""
+    settings: Any = trainer
+    settings.log_every_n_steps = min(settings.log_every_n_steps, steps)
+
+
 def set_csv_columns(logger: CSVLogger, names: Sequence[str]) -> None:
     """Makes a CSV logger continue a file that has these columns."""
     logger.experiment.metrics_keys = list(names)

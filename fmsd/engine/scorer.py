@@ -1,6 +1,6 @@
 """Scores of batches: the logits of a detector and the manifest rows that they belong to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from lightning.pytorch import LightningModule
@@ -9,15 +9,25 @@ from torch import Tensor
 from fmsd.engine.datamodule import to_device
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
+from fmsd.models.features import features_and_logits, last_layer
 from fmsd.types import Frames, Predictions
 
 
 class Scorer(LightningModule):
-    """A detector as `trainer.predict` takes it."""
+    """A detector as `trainer.predict` takes it.
 
-    def __init__(self, detector: Detector) -> None:
+    Args:
+        kept: the rows of the manifest whose features are kept.
+
+    Attributes:
+        features: by row, the penultimate features of those that were scored, on the CPU.
+    """
+
+    def __init__(self, detector: Detector, kept: Collection[int] = ()) -> None:
         super().__init__()
         self.detector = detector
+        self.kept = frozenset(kept) if last_layer(detector) is not None else frozenset()
+        self.features: dict[int, Tensor] = {}
 
     def transfer_batch_to_device(
         self, batch: Frames, device: torch.device, dataloader_idx: int
@@ -27,7 +37,14 @@ class Scorer(LightningModule):
 
     def predict_step(self, batch: Frames, index: int) -> Predictions:
         """Scores a batch."""
-        return score_batch(self.detector, batch)
+        rows = batch.row.tolist()
+        places = [place for place, row in enumerate(rows) if row in self.kept]
+        if not places:
+            return score_batch(self.detector, batch)
+        vectors, logit = features_and_logits(self.detector, batch.image)
+        taken = vectors[places].float().cpu()
+        self.features |= {rows[place]: vector for place, vector in zip(places, taken, strict=True)}
+        return score_batch(lambda _: logit, batch)
 
 
 def score_batch(detector: Callable[[Tensor], Tensor], batch: Frames) -> Predictions:

@@ -6,8 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+import torch
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fmsd.data.description import describe_datasets
@@ -28,6 +31,13 @@ from fmsd.metrics.threshold import best_thresholds
 from fmsd.models.detector import Detector
 from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run
 from fmsd.runs.predictions import read_predictions
+from fmsd.runs.validation_features import (
+    FEATURES,
+    ValidationFeatures,
+    choose_rows,
+    unit,
+    write_features,
+)
 from fmsd.types import Frames
 
 log = logging.getLogger(__name__)
@@ -59,13 +69,31 @@ def load_for_scoring(
 def predict_validation(
     run: Run, trainer: Trainer, detector: Detector, data: DataModule
 ) -> pl.DataFrame:
-    """The predictions of a detector on the validation split; also writes them."""
+    """The predictions of a detector on the validation split.
+
+    Also writes them, and the features of some of the frames, see `fmsd.runs.validation_features`.
+    """
     loader, manifest = data.validation_loader(), data.splits.validation
-    predictions = predict(trainer, Scorer(detector), loader, manifest)
+    scorer = Scorer(detector, kept=choose_rows(len(manifest)).tolist())
+    predictions = predict(trainer, scorer, loader, manifest)
     run.write_table(VALIDATION, predictions)
+    if scorer.features:
+        write_features(run.folder / FEATURES, with_videos(scorer.features, manifest))
     if has_equal_scores(predictions["logit"]):
         warn_of_equal_scores(["the validation split"])
     return predictions
+
+
+def with_videos(features: Mapping[int, Tensor], manifest: Manifest) -> ValidationFeatures:
+    """The features of frames as unit vectors, with the numbers of their videos.
+
+    Args:
+        features: by row of the manifest.
+    """
+    row = np.array(sorted(features), np.int64)
+    video = manifest.table[row].select(pl.struct("dataset", "video").rank("dense"))
+    vectors = unit(torch.stack([features[each] for each in row.tolist()]).numpy())
+    return ValidationFeatures(vectors, row, video.to_series().cast(pl.Int64).to_numpy())
 
 
 def choose_thresholds(run: Run, video_score: str) -> dict[str, float] | None:

@@ -21,11 +21,13 @@ from fmsd.engine.detectors import build_detector
 from fmsd.engine.distributed import broadcast_object, rank_zero_first
 from fmsd.engine.learner import Learner, OptimizerFactory, ScheduleFactory
 from fmsd.engine.learner_settings import LearnerSettings
+from fmsd.engine.lightning_compat import log_at_least_every
 from fmsd.engine.mask_files import MaskHistoryWriter
 from fmsd.engine.model_selection import ModelChoice
 from fmsd.engine.stamp import protocol_stamps, training_facts
 from fmsd.engine.trainer import (
     TrainerFactory,
+    check_first_validation,
     fit,
     reset_peak_gpu_memory,
     seed_everything,
@@ -241,6 +243,13 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
             weights, frames or trained layers.
     """
     run, plan, data, trainer = setup.run, setup.plan, setup.data, setup.trainer
+    batches = math.ceil(len(data.splits.train) / data.batch_size)
+    per_epoch = steps_per_epoch(trainer, batches, settings.accumulate)
+    steps = total_steps(trainer, per_epoch, parts.wrapper.warmup_epochs)
+    if setup.choice.monitor is not None:
+        check_first_validation(trainer, steps, per_epoch)
+    # the curves of a short training would have no point
+    log_at_least_every(trainer, min(per_epoch, steps))
     seed_everything(plan.seed)
     reset_peak_gpu_memory()
     model = build_detector(parts.detector, trainer.strategy.root_device, trainer.precision)
@@ -256,15 +265,13 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
         if setup.checkpoint is not None:
             check_input_digests(setup.checkpoint, digests)
     recovery = Recovery(run.folder / CHECKPOINTS, plan.save_every, digests, setup.began)
-    batches = math.ceil(len(data.splits.train) / data.batch_size)
-    per_epoch = steps_per_epoch(trainer, batches, settings.accumulate)
     learner = Learner(
         model,
         parts.wrapper,
         parts.optimizer,
         parts.schedule,
         adapted.adaptation,
-        total_steps(trainer, per_epoch, parts.wrapper.warmup_epochs),
+        steps,
         settings,
         domains=data.training_domains,
         seed=plan.seed,

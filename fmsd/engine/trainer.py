@@ -217,6 +217,30 @@ def steps_per_epoch(trainer: Trainer, batches: int, accumulate: int) -> int:
     return math.ceil(used / accumulate)
 
 
+def check_first_validation(trainer: Trainer, steps: int, per_epoch: int) -> None:
+    """Checks that a training is validated at least once, so that weights can be chosen.
+
+    Args:
+        steps: optimizer steps of the training.
+        per_epoch: those of an epoch, which ends with its validation.
+
+    Raises:
+        InputError: the training ends before the first validation.
+    """
+    every = trainer.check_val_every_n_epoch or 1
+    if steps >= every * per_epoch:
+        return
+    if steps == trainer.max_steps:
+        remedy = f"raise trainer.max_steps to at least {every * per_epoch}"
+    else:
+        remedy = f"raise trainer.max_epochs to at least {every}"
+    raise InputError(
+        f"Training ends after {steps} steps, before its first validation after "
+        f"{every * per_epoch}, which chooses the weights",
+        f"{remedy}, or take the last weights with select=last",
+    )
+
+
 def total_steps(trainer: Trainer, per_epoch: int, warmup_epochs: int = 0) -> int:
     """Number of optimizer steps in the whole training, for its schedule.
 

@@ -19,11 +19,8 @@ def features_and_logits(
     Of a cosine head the features are unit vectors.
     """
     seen: list[Any] = []
-    last = [
-        layer
-        for layer in detector.head().modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d | CosineHead)
-    ][-1]  # some heads pool or norm first
+    last = last_layer(detector)
+    assert last is not None
     hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
         logit = detector(image)
@@ -33,3 +30,13 @@ def features_and_logits(
     return unit_vectors(taken) if isinstance(last, CosineHead) else taken.flatten(
         1
     ).float(), logit.float()
+
+
+def last_layer(detector: Detector) -> nn.Module | None:
+    """The last layer with a matrix in the head; None of a head without one."""
+    layers = [
+        layer
+        for layer in detector.head().modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d | CosineHead)
+    ]
+    return layers[-1] if layers else None  # some heads pool or norm first

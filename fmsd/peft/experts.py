@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fmsd.errors import InputError
+from fmsd.hub_addresses import address_of, is_address, parse_address, place_name
 from fmsd.merge.record import RECORD, read_merge_record
 from fmsd.merge.task_vectors import Specialists
 from fmsd.models.detector import Detector, weights_path
@@ -57,12 +58,19 @@ def expert_labels(paths: Sequence[Path]) -> list[str]:
 
     The suffixes of files are left out.
     """
-    parts = [(path if path.is_dir() else path.with_suffix("")).parts for path in paths]
+    parts = [_named_parts(path) for path in paths]
     for length in range(1, max(map(len, parts))):
         names = ["/".join(part[-length:]) for part in parts]
         if len({*names, MERGED}) > len(names):
             return names
     return [str(path) for path in paths]
+
+
+def _named_parts(path: Path) -> tuple[str, ...]:
+    """The parts of the path, or of the name on the Hub, by which an expert is labelled."""
+    if (address := address_of(path)) is not None:
+        return Path(parse_address(address).repo).parts
+    return (path if path.is_dir() else path.with_suffix("")).parts
 
 
 def open_experts(
@@ -106,7 +114,7 @@ def weights_file(expert: Path) -> Path:
 def identities(experts: Sequence[Expert]) -> list[dict[str, str]]:
     """The label, path and hash of each expert, for the record."""
     return [
-        {"label": expert.label, "path": str(expert.path), "sha256": expert.sha256}
+        {"label": expert.label, "path": place_name(expert.path), "sha256": expert.sha256}
         for expert in experts
     ]
 
@@ -186,6 +194,8 @@ def check_unchanged(folder: Path) -> None:
             "remove that folder, or merge into another",
         )
     for expert in read_merge_record(folder / RECORD)["experts"]:
+        if is_address(expert["path"]):
+            continue  # of a commit, which stays what it is
         path = Path(expert["path"])
         file = weights_file(path)
         if not file.is_file():

@@ -22,7 +22,6 @@ from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
 from fmsd.metrics.table import COLUMNS, LEVELS, compute_results
 from fmsd.metrics.threshold import best_thresholds
 from fmsd.report.rows import Row
-from fmsd.report.trainings import training_of
 from fmsd.runs.folder import CORRUPTIONS, VALIDATION, Run
 from fmsd.runs.predictions import read_predictions
 
@@ -240,8 +239,7 @@ def checked_thresholds(row: Row) -> dict[Run, Mapping[str, float] | None]:
         if recorded is None:
             continue
         check_thresholds(recorded, run)
-        training = row.runs[0].folder if "run" not in row.record else training_of(run, record)
-        path = training / VALIDATION
+        path = row.training.folder / VALIDATION
         if not path.is_file():
             log.warning(
                 "The thresholds of %s cannot be checked, as %s is gone; acc_val and bacc_val rest "

@@ -1,6 +1,6 @@
-"""HTML elements of a report, and the document: one file without external resources.
+"""HTML elements of a page, and the document: one file without external resources.
 
-All text passes through `escape`.
+All text passes through `escape`. Needs no torch, as the page of a prediction is made without it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 
 from fmsd.figures.style import line_style
 from fmsd.figures.svg import inline_svg
-from fmsd.report.comparability import ColumnNotes
-from fmsd.report.tables import Cell, Table
 
 FOLDER = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -79,37 +77,6 @@ def paragraph(text: str, css_class: str = "") -> str:
     return f"<p{attribute('class', css_class)}>{escape(text)}</p>"
 
 
-def number_table(table: Table, lines: Mapping[str, int], heat: bool = False) -> str:
-    """A table of results with its notes.
-
-    Args:
-        lines: labels shown in figures, with the indices of their line styles.
-        heat: colour the cells by their distance above 0.5.
-    """
-    rows = [
-        [
-            (line_sample(lines[label]) if label in lines else "") + escape(label),
-            *(_cell(row.get(column), heat) for column in table.columns),
-        ]
-        for label, row in table.cells.items()
-    ]
-    caption = escape(table.title) + (
-        f" <small>{escape(table.caption)}</small>" if table.caption else ""
-    )
-    header = [
-        escape(name)
-        + (f"<small>{escape(table.videos[name])}</small>" if name in table.videos else "")
-        for name in table.columns
-    ]
-    notes = f"<li>{escape(table.missing_intervals)}</li>" if table.missing_intervals else ""
-    notes += "".join(
-        f"<li><sup>{letter}</sup> {escape(meaning)}</li>" for letter, meaning in table.notes
-    )
-    return _table(caption, ["", *header], rows) + (
-        f'<ul class="notes">{notes}</ul>' if notes else ""
-    )
-
-
 def text_table(
     caption: str,
     header: Sequence[str],
@@ -130,7 +97,7 @@ def text_table(
         [escape(str(first)), *(cell(value, column) for column, value in enumerate(rest, 1))]
         for first, *rest in rows
     ]
-    return _table(escape(caption), list(map(escape, header)), lines, text)
+    return sortable_table(escape(caption), list(map(escape, header)), lines, text)
 
 
 def panes_by_choice(panes: Mapping[tuple[str, ...], str], names: Sequence[str]) -> str:
@@ -207,19 +174,6 @@ def grid(figures: Sequence[str], wide: bool = False) -> str:
     return f'<div class="grid{" wide" if wide else ""}">{"".join(figures)}</div>'
 
 
-def legend(lines: Mapping[str, int], notes: ColumnNotes) -> str:
-    """The legend of the lines in figures, with the letters of each row.
-
-    Args:
-        lines: labels with the indices of their line styles.
-    """
-    items = (
-        f"<li>{line_sample(index)}{escape(label)}{superscript(notes.letters_of(label))}</li>"
-        for label, index in lines.items()
-    )
-    return f'<ul class="legend">{"".join(items)}</ul>'
-
-
 def superscript(mark: str) -> str:
     """Letters of notes in superscript."""
     return f"<sup>{escape(mark)}</sup>" if mark else ""
@@ -246,31 +200,12 @@ def code_block(text: str) -> str:
     )
 
 
-def _cell(cell: Cell | None, heat: bool) -> str:
-    """A table cell: the value, and deviation, interval and p-value in small type."""
-    if cell is None:
-        return "<td>-</td>"
-    number = f"<b>{cell.number}</b>" if cell.best else cell.number
-    spread = f"<span>{cell.spread}</span>" if cell.spread else ""
-    below = "".join(
-        f"<small>{escape(part)}</small>"
-        for part in (cell.ends, cell.chance, "inverted" if cell.inverted else "")
-        if part
-    )
-    flags = (("best", cell.best), ("inverted", cell.inverted), ("heat", heat))
-    classes = " ".join(name for name, is_set in flags if is_set)
-    colour = f"--v:{max(cell.value - 0.5, 0) * 200:.0f}" if heat else ""
-    attributes = attribute("class", classes) + attribute("style", colour)
-    content = f"{number}{superscript(cell.mark)}{spread}{below}"
-    return f'<td data-value="{cell.value:.6g}"{attributes}>{content}</td>'
-
-
 def attribute(name: str, value: str) -> str:
     """An HTML attribute; empty text for an empty value."""
     return f' {name}="{escape(value)}"' if value else ""
 
 
-def _table(
+def sortable_table(
     caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[int] = (0,)
 ) -> str:
     """A table that is sorted by a click on a header; the first cell of a row is its heading.

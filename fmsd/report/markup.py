@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fmsd.metrics.table import escape_markdown, markdown_table
+from fmsd.metrics.layout import escape_markdown, markdown_table
 from fmsd.report.tables import Cell, Table
 
 LATEX_ESCAPES = {

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import polars as pl
 
+from fmsd.metrics.score_meaning import ScoreMeaning
 from fmsd.report.comparability import ColumnNotes
 from fmsd.report.resamples import CurveData, Resamples
 from fmsd.report.robustness import robustness_tables
 from fmsd.report.rows import Row
 from fmsd.report.tables import LOWER_IS_BETTER, Table
+from fmsd.report.validation import row_meanings, run_names
 from fmsd.runs.folder import Run
 from fmsd.runs.papers import CitedPapers, cited_papers
 
@@ -60,6 +62,12 @@ class Overview:
         if self.robustness is None:
             return {}
         return robustness_tables(self.robustness, self.robustness_notes)
+
+    @functools.cached_property
+    def meanings(self) -> dict[str, dict[str, ScoreMeaning] | None]:
+        """What the scores of each run mean, by its name and by level; None where not known."""
+        names = run_names(self.rows)
+        return {name: row_meanings(row) for name, row in zip(names, self.rows, strict=True)}
 
     @functools.cached_property
     def cited_papers(self) -> dict[str, CitedPapers]:

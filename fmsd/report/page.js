@@ -18,10 +18,12 @@ function valueOf(row, column) {
   return text === "-" || text === "" ? null : /^[-+]?[\d.]+([eE][-+]?\d+)?( ?%)?$/.test(text) ? parseFloat(text) : text;
 }
 
+const collator = new Intl.Collator("en", { numeric: true });
+
 function compare(one, other, sign) {
   if (one === null || other === null) return (one === null) - (other === null);  // what is missing stays below
   if (typeof one === "number" && typeof other === "number") return sign * (one - other);
-  return sign * String(one).localeCompare(String(other), "en", { numeric: true });
+  return sign * collator.compare(String(one), String(other));
 }
 
 for (const table of document.querySelectorAll("table")) {

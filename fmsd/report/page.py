@@ -8,6 +8,7 @@ from fmsd.report.markup import count_noun
 from fmsd.report.overview import Overview
 from fmsd.report.sections.curves import calibration_section, histograms_section, ranking_section
 from fmsd.report.sections.explanations import explanations_section
+from fmsd.report.sections.meaning import meaning_section, verdicts_section
 from fmsd.report.sections.papers import papers_section
 from fmsd.report.sections.record import cost_section, protocol_section, repeat_section
 from fmsd.report.sections.results import (
@@ -22,6 +23,8 @@ SECTIONS: tuple[Callable[[Overview], Section | None], ...] = (
     ranking_section,
     histograms_section,
     calibration_section,
+    meaning_section,
+    verdicts_section,
     forgeries_section,
     robustness_section,
     masks_section,

@@ -18,8 +18,10 @@ from fmsd.metrics.table import (
     scores_by_dataset,
     scores_by_level,
 )
+from fmsd.metrics.verdicts import count_verdicts
 from fmsd.report.rows import Row
 from fmsd.report.tables import ResampledMetrics
+from fmsd.report.validation import VideoThresholds
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,15 @@ class Resamples:
         intervals: columns run, seed, dataset (the column), level, metric, low, high.
         domains: the metrics of each forgery, with run and seed.
         scores: curves of the first seed of each label, by label and dataset.
+        verdicts: see `fmsd.metrics.verdicts.count_verdicts`, with run and seed; of the rows with
+            validation predictions.
     """
 
     samples: ResampledMetrics
     intervals: pl.DataFrame
     domains: pl.DataFrame
     scores: Mapping[tuple[str, str], CurveData]
+    verdicts: pl.DataFrame
 
 
 INTERVALS_SCHEMA = {
@@ -74,6 +79,7 @@ def resample_rows(
     curves_of: Collection[str] = (),
     forgery_metrics: Sequence[str] = (),
     by_forgery: bool = False,
+    verdicts: bool = False,
 ) -> Resamples:
     """Reads the predictions of all rows, each once, and computes everything a report needs.
 
@@ -84,21 +90,25 @@ def resample_rows(
         forgery_metrics: the metrics to compute of each forgery; none by default.
         by_forgery: resample each forgery of `forgery_metrics` with the real videos of its dataset,
             instead of whole datasets.
+        verdicts: count the verdicts at the thresholds of validation data.
 
     Raises:
         InputError: predictions are missing or damaged.
     """
     samples: dict[tuple[str, str, str], list[np.ndarray]] = {}
     intervals, domains, scores = [], [], {}
+    counted, thresholds = list[pl.DataFrame](), VideoThresholds()
     tests = [(row, dataset) for row in rows for dataset in row.prediction_files]
     for row, dataset in track(tests, "Reading predictions", len(tests), "tables"):
         frames, rules = row.read_predictions(dataset), row.scoring_rules(dataset)
+        seed = {"run": pl.lit(row.label), "seed": pl.lit(row.seed, pl.Int64)}
+        if verdicts and (points := thresholds(row, rules["video_score"])):
+            part = count_verdicts(frames, points, rules["naming"], rules["video_score"])
+            counted.append(part.with_columns(**seed))
         forgeries = pl.DataFrame()
         if forgery_metrics:
             forgeries = results_by_domain(frames, **rules, metrics=forgery_metrics)
-            domains.append(
-                forgeries.with_columns(run=pl.lit(row.label), seed=pl.lit(row.seed, pl.Int64))
-            )
+            domains.append(forgeries.with_columns(**seed))
         if resamples:
             parts = (
                 _split_forgeries(dataset, frames, forgeries)
@@ -119,6 +129,7 @@ def resample_rows(
         pl.DataFrame(intervals, schema=INTERVALS_SCHEMA, orient="row"),
         pl.concat(domains, how="vertical_relaxed") if domains else pl.DataFrame(),
         scores,
+        pl.concat(counted) if counted else pl.DataFrame(),
     )
 
 

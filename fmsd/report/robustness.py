@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from fmsd.metrics.table import format_video_counts
+from fmsd.metrics.layout import format_video_counts
 from fmsd.report.comparability import ColumnNotes, compare_stamps
 from fmsd.report.evidence import Evidence, recomputed_robustness
 from fmsd.report.rows import Row

@@ -14,10 +14,17 @@ import polars as pl
 from fmsd.errors import InputError
 from fmsd.report.labels import row_labels
 from fmsd.report.stamped import remarks, stamped_facts, warn_of_other_protocol
-from fmsd.report.trainings import training_places, without_interrupted
+from fmsd.report.trainings import (
+    has_results,
+    training_of,
+    training_places,
+    warn_of_unfinished,
+    without_interrupted,
+)
 from fmsd.runs.configuration import training_settings
-from fmsd.runs.folder import Run, read_results
+from fmsd.runs.folder import ERROR, Run, read_results
 from fmsd.runs.integrity import has_other_weights
+from fmsd.runs.listing import run_folders
 from fmsd.runs.predictions import read_predictions
 
 log = logging.getLogger(__name__)
@@ -52,6 +59,17 @@ class Row:
     def record(self) -> Mapping[str, Any]:
         """Content of the `run.json` of the training."""
         return self.records[0]
+
+    @property
+    def training(self) -> Run:
+        """The training; it may be gone where only evaluations are reported."""
+        run = self.runs[0]
+        return run if "run" not in self.record else Run(training_of(run, self.record))
+
+    @property
+    def video_score(self) -> str:
+        """How the scores of frames are aggregated in the first test."""
+        return self.scoring_rules(next(iter(self.prediction_files)))["video_score"]
 
     def facts(self) -> dict[str, Mapping[str, Any]]:
         """The facts of the protocol behind each stamp, with the `pixels` of the results in use."""
@@ -152,11 +170,9 @@ RunGroup = tuple[list[Run], list[dict[str, Any]]]
 
 def _group_by_training(folder: Path) -> list[RunGroup]:
     """The finished runs below a folder, each with its evaluations, the newest first."""
-    tested = [
-        Run(path.parent)
-        for path in sorted(folder.rglob("results.csv"))
-        if (path.parent / "run.json").is_file()
-    ]
+    places = run_folders(folder, "results.csv", "config.yaml", ERROR)
+    tested = [Run(place) for place in places if has_results(place)]
+    warn_of_unfinished(folder, places)
     records = {run: _read_record(run) for run in tested}
     tested = without_interrupted(tested, records)
     evaluations = sorted(

@@ -14,7 +14,7 @@ from fmsd.metrics.interval import (
     paired_difference,
     percentile_interval,
 )
-from fmsd.metrics.table import format_video_counts
+from fmsd.metrics.layout import format_video_counts
 from fmsd.report.comparability import ColumnNotes, join_letters
 
 LOWER_IS_BETTER = frozenset({"eer", "brier", "ece"})

@@ -1,12 +1,14 @@
 """Results on the terminal."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from fmsd.console import print_table
-from fmsd.metrics.table import format_video_counts, pivot_datasets
+from fmsd.metrics.layout import format_video_counts, pivot_datasets
+from fmsd.metrics.score_meaning import RATES, format_rate, too_few_reals
 
 
 def print_auc_table(table: pl.DataFrame, title: str, note: str) -> None:
@@ -50,6 +52,47 @@ def print_robustness_tables(table: pl.DataFrame) -> None:
             name="robustness",
             records=part.select("dataset", "corruption", "severity", auc="value").to_dicts(),
         )
+
+
+def print_verdicts(verdicts: pl.DataFrame | None, run: str | Path) -> None:
+    """Prints the verdicts on the videos of every dataset, a line per threshold.
+
+    Args:
+        verdicts: see `fmsd.metrics.verdicts.count_verdicts`; None without validation predictions,
+            which a sentence then says.
+        run: the folder or address of the run that chose the thresholds.
+    """
+    if verdicts is None:
+        print(
+            f"There are no verdicts: {run} has no predictions of a validation split, which choose "
+            "thresholds"
+        )
+        return
+    rows, shown = [], ""
+    for row in verdicts.iter_rows(named=True):
+        name = "" if row["dataset"] == shown else row["dataset"]
+        shown = row["dataset"]
+        counts = ("true_positives", "false_negatives", "false_positives", "true_negatives")
+        rates = [
+            format_rate((row[f"{kind}_rate"], row[f"{kind}_low"], row[f"{kind}_high"]))
+            for kind in ("false_positive", "true_positive")
+        ]
+        rows.append(
+            [name, row["at"], f"{row['threshold']:.4f}", *(str(row[key]) for key in counts), *rates]
+        )
+    reals = verdicts["validation_reals"][0]
+    missing = [reason for rate in RATES.values() if (reason := too_few_reals(rate, reals))]
+    note = "".join(f"; {reason}, so fmsd predict gives no verdict there" for reason in missing)
+    print_table(
+        "Verdicts on videos at the thresholds that validation data chose",
+        ["dataset", "at", "threshold", "TP", "FN", "FP", "TN", "FPR", "TPR"],
+        rows,
+        "fpr5: of the {validation_reals} real validation videos at most 5 % were called fake; in "
+        f"brackets 95 % intervals over videos{note}".format_map(verdicts.row(0, named=True)),
+        ("at",),
+        name="verdicts",
+        records=verdicts.to_dicts(),
+    )
 
 
 def format_auc(value: float) -> str:

@@ -1,14 +1,52 @@
-"""The training behind an evaluation, and whether it reached its end."""
+"""The training behind an evaluation, and trainings that did not reach their end."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fmsd.hub_addresses import is_address
 from fmsd.runs.evaluations import run_of_evaluation
-from fmsd.runs.folder import Run
+from fmsd.runs.folder import CHECKPOINTS, ERROR, Run
 
 log = logging.getLogger(__name__)
+
+
+SHOWN = 5
+"""Names in a warning at most."""
+
+
+def has_results(folder: Path) -> bool:
+    """Whether the run in a folder was tested."""
+    return (folder / "run.json").is_file() and (folder / "results.csv").is_file()
+
+
+def warn_of_unfinished(folder: Path, places: Sequence[Path]) -> None:
+    """Warns of runs without results: interrupted, at work, or failed jobs of a sweep.
+
+    A table would otherwise lack a seed without a word.
+
+    Args:
+        folder: the folder of the report.
+        places: folders below it with a configuration, results or an error.
+    """
+    names = []
+    for place in places:
+        failed = (place / ERROR).is_file()
+        begun = any((place / part).is_dir() for part in (CHECKPOINTS, "predictions"))
+        if (failed or (begun and Run(place).config.is_file())) and not has_results(place):
+            name = str(place.relative_to(folder))
+            names.append(f"{name} (failed, see its {ERROR})" if failed else name)
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        log.warning(
+            "%d runs below %s have no results and are left out: %s%s; give their command again, or "
+            "go on with fmsd train resume=RUN.",
+            len(names),
+            folder,
+            ", ".join(names[:SHOWN]),
+            more,
+        )
 
 
 def training_places(run: Run, record: Mapping[str, Any]) -> list[Path]:
@@ -17,7 +55,9 @@ def training_places(run: Run, record: Mapping[str, Any]) -> list[Path]:
     The recorded path comes first, then the run that the evaluation lies in, in case it was moved.
     """
     above = run_of_evaluation(run.folder)
-    return [Path(record["run"]).resolve(), *([] if above is None else [above.resolve()])]
+    tested = record["run"]
+    recorded = Path(tested) if is_address(tested) else Path(tested).resolve()
+    return [recorded, *([] if above is None else [above.resolve()])]
 
 
 def training_of(run: Run, record: Mapping[str, Any]) -> Path:

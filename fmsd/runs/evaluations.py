@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fmsd.runs.folder import Run
+from fmsd.runs.listing import run_folders
 
 EVALUATIONS = "evaluations"
 
@@ -13,8 +14,8 @@ def finished_evaluations(run: Run) -> list[Run]:
     Raises:
         InputError: the `run.json` of one is damaged.
     """
-    records = (run.folder / EVALUATIONS).rglob("run.json")
-    found = [one for one in (Run(path.parent) for path in records) if one.finished]
+    places = run_folders(run.folder / EVALUATIONS, "run.json")
+    found = [one for one in map(Run, places) if one.finished]
     return sorted(found, key=lambda one: (one.record().get("time", ""), one.folder))
 
 

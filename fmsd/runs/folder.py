@@ -6,7 +6,10 @@
 | `run.json` | provenance: command, versions, revision, data digests, selection, cost; |
 | | `files`: digests of the other files, see `fmsd.runs.integrity` |
 | `results.csv`, `.md` | the result table, tidy and for reading |
+| `verdicts.csv` | verdicts on test videos at the thresholds that validation data chose |
 | `validation.parquet` | predictions of the chosen weights on the validation split |
+| `validation_features.safetensors` | features of some frames of that split, to tell what is |
+| | unusual, see `fmsd.runs.validation_features` |
 | `training.parquet` | path, size and digest of every training and validation frame |
 | `spectra.json` | singular values of some trained matrices, before and after |
 | `corruptions.csv` | results per corruption and severity; `robustness.png` shows them |
@@ -36,11 +39,13 @@ import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
+from fmsd.hub_addresses import place_name
 from fmsd.json_records import check_record, read_record
-from fmsd.metrics.table import escape_markdown, format_video_counts, markdown_table, pivot_datasets
+from fmsd.metrics.layout import escape_markdown, format_video_counts, markdown_table, pivot_datasets
 from fmsd.names import check_name
 from fmsd.runs.integrity import check_digests, digest_files
 from fmsd.runs.record import CompleteRecord, RunRecord
+from fmsd.runs.validation_features import FEATURES
 from fmsd.tables import read_csv
 
 CHECKPOINTS = "checkpoints"
@@ -49,6 +54,7 @@ MASK = "mask.json"
 SPECTRA = "spectra.json"
 EXPLANATIONS = "explanations"
 VALIDATION = "validation.parquet"
+VERDICTS = "verdicts.csv"
 TRAINING = "training.parquet"
 PUBLISHED = "published.json"
 MLFLOW = "mlflow.txt"
@@ -62,10 +68,12 @@ PARTS = (
     "run.json",
     "results.csv",
     "results.md",
+    VERDICTS,
     CORRUPTIONS,
     "robustness.png",
     "predictions",
     VALIDATION,
+    FEATURES,
     TRAINING,
     SPECTRA,
     EXPLANATIONS,
@@ -101,6 +109,11 @@ class Run:
     """A run's folder."""
 
     folder: Path
+
+    @property
+    def name(self) -> str:
+        """How a record names the run: by its path, or by its address on the Hub."""
+        return place_name(self.folder)
 
     @property
     def config(self) -> Path:

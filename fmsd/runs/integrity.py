@@ -4,6 +4,7 @@
 or killed has none, and such a run is not verified.
 """
 
+import hashlib
 import logging
 import re
 import zipfile
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.errors import InputError
+from fmsd.hub_addresses import address_of
 from fmsd.paths import file_digest
 
 log = logging.getLogger(__name__)
@@ -27,8 +29,10 @@ TOP = (
     "spectra.json",
     "merge.json",
     "validation.parquet",
+    "validation_features.safetensors",
     "training.parquet",
     "results.csv",
+    "verdicts.csv",
     "corruptions.csv",
     "domains.csv",
 )
@@ -86,6 +90,11 @@ def _digest(path: Path) -> str:
     return f"sha256:{file_digest(path)}"
 
 
+def bytes_digest(content: bytes) -> str:
+    """The digest of the content of a file, as records keep it."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
 def recorded_digests(folder: Path, record: Mapping[str, Any]) -> dict[str, str] | None:
     """The digests in the record of a run by name of the file; None if the record has none.
 
@@ -104,7 +113,7 @@ def recorded_digests(folder: Path, record: Mapping[str, Any]) -> dict[str, str] 
     if not known:
         raise InputError(
             f"{folder / 'run.json'} does not hold the digests of a run's files under 'files'",
-            f"put it back from a copy, or {_again(record)}",
+            _remedy(folder, record),
         )
     return files
 
@@ -133,12 +142,13 @@ def compare(folder: Path, record: Mapping[str, Any], names: Iterable[str]) -> li
 
 def refusal(folder: Path, record: Mapping[str, Any], file: File) -> InputError | None:
     """Why a file cannot be used; None if it can, or if nothing is known of it."""
-    path, remedy = folder / file.name, f"put it back from a copy, or {_again(record)}"
+    path, remedy = folder / file.name, _remedy(folder, record)
     if file.state == State.MISSING:
         return InputError(f"{path} is missing, and the run.json of this run names it", remedy)
     if file.state == State.ADDED:
         return InputError(
-            f"{path} was added after the run had ended: its run.json does not name it", "remove it"
+            f"{path} was added after the run had ended: its run.json does not name it",
+            "remove it" if address_of(folder) is None else remedy,
         )
     if file.state == State.CHANGED:
         before, now = (
@@ -196,6 +206,13 @@ def check_digests(
             log.warning("%s is missing: %s.", folder / file.name, optional[file.name])
         elif fault := refusal(folder, record, file):
             raise fault
+
+
+def _remedy(folder: Path, record: Mapping[str, Any]) -> str:
+    """What to do about a file that is not what the run wrote."""
+    if address_of(folder) is not None:
+        return f"remove {folder} to fetch it again, or ask the owner of the repository"
+    return f"put it back from a copy, or {_again(record)}"
 
 
 def _again(record: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from fmsd.citations import Paper, file_citations, find_papers
 from fmsd.errors import InputError
+from fmsd.hub_addresses import is_address
 from fmsd.names import name_fault
 from fmsd.package_files import CONF
 from fmsd.plugins import choice_files
@@ -155,6 +156,9 @@ def _experts(merge: Run, recorded: object, skipped: set[str]) -> Iterator[Run]:
         # False for a folder that cannot be read and a name that is too long, too
         if is_path and os.path.isfile(f"{path}/run.json"):
             yield Run(Path(path))
+            continue
+        if is_address(path):
+            skipped.add(f"The papers of {path} are not among these: add `fmsd cite run={path}`")
             continue
         name = Path(path).name if is_path else str(path)
         skipped.add(

@@ -7,6 +7,7 @@ from fmsd.errors import InputError, sentence
 from fmsd.ownership import check_replaceable
 from fmsd.runs.configuration import read_configuration
 from fmsd.runs.folder import Run, write_text
+from fmsd.runs.listing import recorded_runs
 from fmsd.runs.papers import bibliography, cited_papers, is_written_by
 
 log = logging.getLogger(__name__)
@@ -31,19 +32,9 @@ def cite(run: Path | None, runs: Path | None, out: Path | None = None) -> str:
     Raises:
         InputError: there is no run, one is damaged, or `out` is a file that `cite` did not write.
     """
-    folder = run or runs
-    if folder is None or (run is not None and runs is not None):
-        raise InputError(
-            "fmsd cite reads one run, or all runs below a folder",
-            "give either run=RUN or runs=FOLDER",
-        )
     if out is not None:
         check_file(out)
-    if run is not None:
-        check_readable(Run(run))
-    found = [Run(path.parent) for path in sorted(folder.rglob("run.json"))]
-    if not found:
-        raise InputError(f"There is no run below {folder}", "give a folder of runs as runs=FOLDER")
+    found = recorded_runs(run, runs, "cite")
     for one in found:
         check_readable(one)
     cited = cited_papers(found)

@@ -20,13 +20,19 @@ from fmsd.engine.stamp import protocol_stamps
 from fmsd.engine.trainer import TrainerFactory
 from fmsd.models.detector import Detector
 from fmsd.redaction import redact_settings
-from fmsd.report.terminal import cost_line, print_auc_table, print_robustness_tables
+from fmsd.report.terminal import (
+    cost_line,
+    print_auc_table,
+    print_robustness_tables,
+    print_verdicts,
+)
 from fmsd.runs.claim import claim_run
 from fmsd.runs.earlier_tests import compare_with_first_tests, first_tests
-from fmsd.runs.folder import CORRUPTIONS, TRAINING, VALIDATION, Run, read_results
+from fmsd.runs.folder import CORRUPTIONS, TRAINING, VALIDATION, VERDICTS, Run, read_results
 from fmsd.runs.integrity import DETECTOR_FILES, tested_weights
 from fmsd.runs.provenance import provenance
 from fmsd.runs.training_frames import training_frames
+from fmsd.runs.verdicts import run_verdicts
 from fmsd.tracking import publish
 
 log = logging.getLogger(__name__)
@@ -101,11 +107,14 @@ def evaluate(
         record = evaluation_record(run, data, thresholds, counts)
         model, single = load_for_scoring(run, detector, trainer, folder)
         table = score_with_corruptions(evaluation, record, single, model, data, corruptions)
+        verdicts = run_verdicts(evaluation, run, record["stamps"])
+        if verdicts is not None:
+            evaluation.write(VERDICTS, verdicts.write_csv())
         if corruptions:
             record["corruptions"] = {name: STRENGTHS[name] for name, _ in corruptions}
         record |= provenance(command)
         record |= {
-            "run": str(run.folder),
+            "run": run.name,
             "weights": tested_weights(run.folder, trained),
             "manifests": {"test": manifest_records(tests)},
             "skipped": data.skipped,
@@ -113,7 +122,8 @@ def evaluate(
         }
         evaluation.finish(record)
         publish.publish_evaluation(logger or {}, run, evaluation)
-    print_auc_table(table, f"AUC of {run.folder}", cost_line(record))
+    print_auc_table(table, f"AUC of {run.name}", cost_line(record))
+    print_verdicts(verdicts, run.name)
     if corruptions:
         print_robustness_tables(read_results(folder / CORRUPTIONS))
     print_place(f"The evaluation lies in {folder}", folder)

@@ -20,6 +20,7 @@ from fmsd.engine.trainer import TrainerFactory, single_process_trainer
 from fmsd.errors import InputError
 from fmsd.figures import explanations, style
 from fmsd.figures.explanations import Tile
+from fmsd.hub_addresses import title_name
 from fmsd.models.attribution import default_method, gradcam, rollout
 from fmsd.models.detector import Detector
 from fmsd.models.features import features_and_logits
@@ -94,8 +95,8 @@ def explain(
     figures = {}
     for name, manifest in shown.items():
         title = (
-            f"{ATTRIBUTIONS[kind]}{place}: {run.folder.name} on {name}\nNumbers: probability of "
-            "fake.\nHeat: from each image's lowest value to its highest."
+            f"{ATTRIBUTIONS[kind]}{place}: {title_name(run.folder)} on {name}\nNumbers: "
+            "probability of fake.\nHeat: from each image's lowest value to its highest."
         )
         tiles = heat_tiles(model, heat, data, manifest, name)
         figures[pictures[name]] = explanations.plot_heatmaps(tiles, title)
@@ -103,7 +104,10 @@ def explain(
     # the first file that is written: it marks the pictures beside it as this verb's own
     with atomic(out / "features.parquet") as partial:
         points.write_parquet(partial)
-    title = f"t-SNE of the penultimate features of {points.height} test frames: {run.folder.name}"
+    title = (
+        f"t-SNE of the penultimate features of {points.height} test frames: "
+        f"{title_name(run.folder)}"
+    )
     style.write_png(explanations.plot_features(points, title), out / "features.png")
     for path, figure in figures.items():
         style.write_png(figure, path)

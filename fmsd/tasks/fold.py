@@ -1,8 +1,10 @@
 """Folding: a run's chosen weights as a plain timm model."""
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -22,8 +24,15 @@ WRITER = "fmsd fold"
 """The writer that a folded file names in its metadata."""
 
 
-def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
+def fold(
+    run: Run,
+    detector: Callable[[], Detector],
+    out: Path,
+    backbone: Mapping[str, Any],
+) -> None:
     """Writes a run's detector as dense weights in timm's keys.
+
+    The metadata of the file hold what `fmsd.load` needs beside them.
 
     `backbone.weights=OUT` or timm itself loads them. timm has no cosine head: it loads such a file
     without its head, and `backbone.weights=OUT head.normalise=true` all of it.
@@ -31,6 +40,7 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
     Args:
         detector: builds the detector that the run began with.
         out: FILE.safetensors.
+        backbone: the settings of the backbone.
 
     Raises:
         InputError: `out` has another suffix, lies among a run's own files or is a file that `fold`
@@ -50,10 +60,14 @@ def fold(run: Run, detector: Callable[[], Detector], out: Path) -> None:
     state = {
         key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()
     }
+    from fmsd.inference.run_facts import run_facts  # noqa: PLC0415  imports OpenCV
+
     metadata = {
         "written_by": WRITER,
         "mean": str(model.mean.flatten().tolist()),
         "std": str(model.std.flatten().tolist()),
+        "backbone": json.dumps({**backbone, "pretrained": False, "weights": None}),
+        "facts": json.dumps(run_facts(run).to_json()),
     }
     with atomic(out) as partial:
         save_file(state, partial, metadata=metadata)

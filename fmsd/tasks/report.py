@@ -1,7 +1,7 @@
 """Reporting: the finished runs below a folder as tables and one HTML page."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -26,7 +26,7 @@ from fmsd.report.markup import (
 )
 from fmsd.report.overview import Overview, figure_lines
 from fmsd.report.page import report_page
-from fmsd.report.resamples import resample_rows
+from fmsd.report.resamples import Resamples, resample_rows
 from fmsd.report.robustness import robustness_results
 from fmsd.report.rows import Row, load_rows
 from fmsd.report.sections.papers import papers_markdown
@@ -103,9 +103,7 @@ def report(
         return tidy
 
     lines = {} if out is None else figure_lines(tables["video"])
-    statistics = resample_rows(
-        rows, metric, resamples, curves_of=lines, forgery_metrics=[metric] if lines else []
-    )
+    statistics = row_statistics(rows, metric, resamples, lines)
     samples = statistics.samples
     for level in LEVELS:
         table = results_table(tidy, metric, level, means, samples, notes)
@@ -115,12 +113,11 @@ def report(
         differences = [
             baseline_table(tables[level], baseline, means, samples, rows) for level in LEVELS
         ]
-    # before anything is printed, as it may be refused
-    robustness = None if out is None else robustness_results(rows, differ)
-    print_tables((*tables.values(), *differences), len(rows), runs)
-    if out is None or robustness is None:
+    if out is None:
+        print_tables((*tables.values(), *differences), len(rows), runs)
         return tidy
 
+    robustness, robustness_notes = robustness_results(rows, differ)
     overview = Overview(
         folder=runs,
         rows=rows,
@@ -129,10 +126,46 @@ def report(
         lines=lines,
         resamples=statistics,
         notes=notes,
-        robustness=robustness[0],
-        robustness_notes=robustness[1],
+        robustness=robustness,
+        robustness_notes=robustness_notes,
     )
     return write_report(out, overview, tidy)
+
+
+def check_predictions(run: Path, address: str) -> Path:
+    """The folder of a run on the Hub, checked to hold the predictions that a report computes from.
+
+    Args:
+        run: its folder in the cache.
+
+    Raises:
+        InputError: it was pushed without them.
+    """
+    if not any((run / "predictions").glob("*.parquet")):
+        raise InputError(
+            f"{address} holds no predictions, from which a report computes every value",
+            "see its page for the results, test it with fmsd evaluate and report that, or ask its "
+            "owner to push it with predictions=true",
+        )
+    return run
+
+
+def row_statistics(
+    rows: Sequence[Row], metric: str, resamples: int, lines: Mapping[str, int]
+) -> Resamples:
+    """Intervals and, where there is a page, what its figures and verdicts need.
+
+    Args:
+        lines: the labels in the figures of the page; empty without one.
+    """
+    return resample_rows(
+        rows,
+        metric,
+        resamples,
+        curves_of=lines,
+        forgery_metrics=[metric] if lines else [],
+        verdicts=bool(lines),
+    )
 
 
 def load_results(
@@ -236,11 +269,16 @@ def report_forgeries(
 
 
 def write_report(out: Path, overview: Overview, tidy: pl.DataFrame) -> pl.DataFrame:
-    """Writes the tables and the page of a report by dataset; returns the results with intervals."""
+    """Prints and writes a report by dataset, with its page; returns the results with intervals.
+
+    Raises:
+        InputError: a file that the page shows cannot be used; nothing is printed or written.
+    """
+    page, entries = report_page(overview), report_bibliography(overview)  # read further files
     tidy = with_intervals(tidy, overview.resamples.intervals)
     main = [overview.tables[overview.metric, level] for level in LEVELS]
+    print_tables((*main, *overview.differences), len(overview.rows), overview.folder)
     tables = (*main, *overview.differences, *overview.robustness_tables.values())
-    page, entries = report_page(overview), report_bibliography(overview)  # read further files
     write_tables(out, FILES["dataset"], tidy, tables, papers_markdown(overview))
     write_text(out / BIBLIOGRAPHY, entries)
     write_text(out / "report.html", page)

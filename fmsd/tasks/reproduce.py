@@ -12,6 +12,7 @@ from fmsd.console import print_table
 from fmsd.errors import InputError
 from fmsd.quoting import hydra_quote
 from fmsd.runs.folder import Run, read_results
+from fmsd.runs.listing import run_folders
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +103,7 @@ def expand_step(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
     cases = [{"forgery": name} for name in forgeries] if "{forgery}" in step else [{}]
     if "{run}" in step:
         records = {
-            path.parent: Run(path.parent).record()
-            for path in sorted(Path(values["out"]).rglob("run.json"))
+            place: Run(place).record() for place in run_folders(Path(values["out"]), "run.json")
         }
         cases = [
             {"run": str(run)}

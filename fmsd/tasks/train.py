@@ -31,9 +31,10 @@ from fmsd.engine.session import (
 )
 from fmsd.engine.trainer import TrainerFactory, build_training_trainer, single_process_trainer
 from fmsd.engine.training_record import monitored_value, training_record
-from fmsd.report.terminal import cost_line, print_auc_table
+from fmsd.report.terminal import cost_line, print_auc_table, print_verdicts
 from fmsd.runs.claim import claim_run
-from fmsd.runs.folder import CHECKPOINTS, TRAINING, Run
+from fmsd.runs.folder import CHECKPOINTS, TRAINING, VERDICTS, Run
+from fmsd.runs.verdicts import run_verdicts
 from fmsd.tracking import publish
 
 log = logging.getLogger(__name__)
@@ -95,8 +96,10 @@ def train(
 
 
 def print_results(run: Run, title: str = "AUC") -> None:
-    """Prints the AUCs of a finished run."""
-    print_auc_table(run.results(), title, cost_line(run.record()))
+    """Prints the AUCs and the verdicts of a finished run."""
+    record = run.record()
+    print_auc_table(run.results(), title, cost_line(record))
+    print_verdicts(run_verdicts(run, run, record["stamps"]), run.folder)
     print_place(f"The run lies in {run.folder}", run.folder)
 
 
@@ -139,6 +142,9 @@ def conclude(session: Session, ending: Ending, trainer_factory: TrainerFactory) 
     # from here on the run can be evaluated, whatever happens to the tests
     run.write_record(record)
     score_with_corruptions(run, record, scoring_trainer, model, data)
+    verdicts = run_verdicts(run, run, record["stamps"])
+    if verdicts is not None:
+        run.write(VERDICTS, verdicts.write_csv())
     run.finish(record)
 
 

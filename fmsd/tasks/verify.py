@@ -8,7 +8,6 @@ from typing import Any
 
 from fmsd.console import print_table, track
 from fmsd.errors import InputError
-from fmsd.quoting import shell_override
 from fmsd.runs.evaluations import run_of_evaluation
 from fmsd.runs.folder import CHECKPOINTS, Run
 from fmsd.runs.integrity import (
@@ -21,6 +20,7 @@ from fmsd.runs.integrity import (
     recorded_digests,
     refusal,
 )
+from fmsd.runs.listing import recorded_runs
 
 SHOWN = 50
 """Lines of the table of files at most; the document of `--json` has all files."""
@@ -62,35 +62,11 @@ def verify(run: Path | None, runs: Path | None) -> list[Verified]:
     Raises:
         InputError: there is no run, or a file is not what its run wrote; all are printed before.
     """
-    folder = run or runs
-    if folder is None or (run is not None and runs is not None):
-        raise InputError(
-            "fmsd verify looks at one run, or at all runs below a folder",
-            "give either run=RUN or runs=FOLDER",
-        )
-    if run is not None:
-        check_begun_run(Run(run))
-    found = [Run(path) for path in sorted(path.parent for path in folder.rglob("run.json"))]
-    if not found:
-        raise InputError(f"There is no run below {folder}", "give a folder of runs as runs=FOLDER")
+    found = recorded_runs(run, runs, "compare")
     verified = [verify_run(one) for one in track(found, "Reading files", len(found), "runs")]
     print_verified(verified)
     raise_faults(verified)
     return verified
-
-
-def check_begun_run(run: Run) -> None:
-    """Checks that a folder is that of a run with a record.
-
-    Raises:
-        InputError: it is none, or the run was interrupted before its record was written.
-    """
-    if run.config.is_file() and not (run.folder / "run.json").is_file():
-        raise InputError(
-            f"The run in {run.folder} is not finished, so there is nothing to compare yet",
-            f"go on with fmsd train {shell_override('resume', run.folder)}",
-        )
-    run.record()
 
 
 def verify_run(run: Run) -> Verified:

@@ -23,6 +23,13 @@ Value = TypeVar("Value")
 PATIENCE = 60
 """Seconds that a job waits for other jobs of its sweep: SQLite allows one writer at a time."""
 
+CLIENT_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # else it reports its use over the network
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # by default 7, minutes at a server that is away
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds, by default 120, for each of them
+}
+"""Environment variables of MLflow's client where the user has set none."""
+
 
 def build_mlflow_logger(
     folder: Path, project: str = "fmsd", uri: str | None = None
@@ -40,9 +47,8 @@ def build_mlflow_logger(
     Raises:
         InputError: MLflow is not installed.
     """
-    os.environ.setdefault(
-        "MLFLOW_DISABLE_TELEMETRY", "true"
-    )  # else it reports its use over the network
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
         for package in ("mlflow", *(("sqlalchemy", "alembic") if uri is None else ())):
             importlib.import_module(package)

@@ -18,6 +18,7 @@ import polars as pl
 from fmsd.errors import InputError, reason
 from fmsd.redaction import redact_settings
 from fmsd.runs.configuration import flatten, read_configuration
+from fmsd.runs.evaluations import EVALUATIONS, run_of_evaluation
 from fmsd.runs.folder import Run
 from fmsd.tracking.ledger import (
     Published,
@@ -168,7 +169,7 @@ def log_results(
     )
 
     stamps = stamps_by_dataset(results)
-    prefix = f"evaluations/{run.folder.name}/" if "run" in run.record() else ""
+    prefix = artifact_folder(run) if "run" in run.record() else ""
     values = result_values(results) | dict(more)
     if isinstance(logger, WandbLogger):
         from fmsd.tracking import wandb  # noqa: PLC0415
@@ -190,6 +191,17 @@ def log_results(
 
             tensorboard.log_artifacts(logger, run, stamps, prefix)
         logger.save()
+
+
+def artifact_folder(evaluation: Run) -> str:
+    """The name under which the files of an evaluation are logged, with a slash at its end.
+
+    It is the evaluation's path within its run: those of a sweep are `DATE/NUMBER`.
+    """
+    above, name = run_of_evaluation(evaluation.folder), evaluation.folder.name
+    if above is not None:
+        name = evaluation.folder.absolute().relative_to(above / EVALUATIONS).as_posix()
+    return f"{EVALUATIONS}/{name}/"
 
 
 def logger_title(logger: "Logger") -> str:

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from fmsd.runs.folder import Run
+from fmsd.runs.validation_features import FEATURES
 from tests.conftest import grow_tree
 from tests.films import film, walk
 from tests.fuzz.running import Snapshot, run, snapshot
@@ -99,7 +100,7 @@ def shut_out(patch: pytest.MonkeyPatch, root: Path) -> None:
 def interrupt(run: Path, half: Path) -> None:
     """Copies a run as a signal before its last validation would have left it."""
     shutil.copytree(run, half)
-    for name in ("results.csv", "results.md", "validation.parquet"):
+    for name in ("results.csv", "results.md", "validation.parquet", FEATURES):
         (half / name).unlink()
     for name in ("predictions", "evaluations"):
         shutil.rmtree(half / name)

@@ -19,7 +19,7 @@ from fmsd.cli.main import main
 SECONDS = 60.0
 """The longest time of a command, of the processor; a tenth of what it may take in all."""
 
-FAILING = ("doctor", "extract", "roots")
+FAILING = ("doctor", "extract", "predict", "roots")
 """The verbs with the exit code 1 for failures that they report."""
 
 

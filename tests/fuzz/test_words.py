@@ -21,6 +21,8 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("evaluate", "run", "corrupt=[jpeg]", "severities=[1]"),
     ("explain", "run=run", "images=1", "frames=4", "out=new"),
     ("fold", "run=run", "out=new.safetensors"),
+    ("predict", "run=run", "films", "frames=2", "device=cpu", "out=new"),
+    ("push", "run=run", "repo=me/new", "out=new"),
     ("merge", "merger=average", "experts=[run,other]", "out=new", "test=false"),
     ("merge", "merger=ties", "experts=[run,other]", "search='density=0.1,0.2'", "on=folder"),
     ("merge", "add=run", "to=merged", "out=new", "test=false"),

@@ -56,7 +56,7 @@ def similarity(
 
 
 def crop_face(
-    image: Pixels, face: Face, size: int = 256, margin: float = 1.3, align: bool = True
+    image: Pixels, face: Face, size: int, margin: float, align: bool
 ) -> UInt8[ndarray, "size size 3"]:
     """Crops a face to a square, black beyond the edge of the image.
 

@@ -39,7 +39,7 @@ def extract_video(
     try:
         partial.mkdir()
         for name, pixels in crops.items():
-            (partial / name).write_bytes(encode_crop(pixels, recipe))
+            (partial / name).write_bytes(encode_crop(pixels, recipe.format, recipe.quality))
         (partial / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
         folder.parent.mkdir(parents=True, exist_ok=True)
         check_crop_folder(folder)  # again: another file may have been put there meanwhile

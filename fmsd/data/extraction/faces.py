@@ -63,11 +63,21 @@ YUNET_SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10
 YUNET_URL = f"https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/{YUNET}"
 
 
+CLOSE_UP = 160
+"""Pixels of the longer side at which a face that fills the image is small enough for YuNet."""
+
+LARGE = 0.25
+"""Smallest side of a face that is found there, as a share of the image's longer side."""
+
+FAR = 1920
+"""Largest longer side in pixels at which an image is searched."""
+
+
 class YuNet:
     """YuNet (Wu, Peng and Yu, Machine Intelligence Research 2023), run by OpenCV.
 
-    An image without detections is searched again at full size, up to 1920 pixels, where small faces
-    are large enough to be detected.
+    An image without detections is searched twice more: at `CLOSE_UP` pixels for faces that are too
+    large, or larger than the image, and at full size, up to `FAR`, for faces that are too small.
 
     Args:
         weights: an ONNX file of YuNet; None for the one of OpenCV's model zoo (MIT licence), see
@@ -109,13 +119,19 @@ class YuNet:
             "opencv": cv2.__version__,
             "score": score,
             "side": side,
+            "close_up": CLOSE_UP,
+            "far": FAR,
         }
 
     def __call__(self, image: Pixels) -> list[Face]:
         """All faces of an RGB image, the largest first."""
+        longest = max(image.shape[:2])
         faces = self._detect(image, self.side)
-        if not faces and max(image.shape[:2]) > self.side:
-            faces = self._detect(image, 1920)
+        if not faces and min(longest, self.side) > CLOSE_UP:
+            large = self._detect(image, CLOSE_UP)
+            faces = [face for face in large if face.side >= LARGE * longest]
+        if not faces and longest > self.side:
+            faces = self._detect(image, FAR)
         return sorted(faces, key=lambda face: -face.side)
 
     def _detect(self, image: Pixels, longest: int) -> list[Face]:

@@ -13,12 +13,31 @@ from av.video.stream import VideoStream
 from fmsd.data.loading.image import MAX_PIXELS
 from fmsd.errors import InputError, reason
 
+# fmt: off
+CONTAINERS = (
+    "mov", "avi", "matroska", "ogg", "gif", "flv", "live_flv", "mpeg", "mpegvideo", "mpegts",
+    "mpegtsraw", "asf", "rm", "mxf", "gxf", "dv", "wtv", "nut", "nsv", "yuv4mpegpipe", "mjpeg",
+    "mjpeg_2000", "ivf", "obu", "av1", "h261", "h263", "h264", "hevc", "vvc", "m4v", "vc1",
+    "vc1test", "dirac", "cavsvideo", "apng", "jpegxl_anim", "jpeg_pipe", "png_pipe", "webp_pipe",
+    "bmp_pipe", "tiff_pipe", "j2k_pipe",
+    "mp3", "aac", "wav", "w64", "flac", "ac3", "eac3", "dts", "aiff", "au", "amr", "caf", "ape",
+)
+"""FFmpeg's names of the containers and streams that are read, of sound for its own message.
+
+None of them refers to other files, as lists (concat, hls, dash, sdp) and patterns (image2) do.
+"""
+# fmt: on
+
+OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+"""FFmpeg's options by which a file can name no other file and no address that would be read."""
+
 
 @contextlib.contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens a video file; yields the container and its first video stream.
 
-    It is decoded in a single thread: processes are the parallelism.
+    It is decoded in a single thread: processes are the parallelism. Its content decides what it
+    is, whatever its suffix; a list of other files is refused.
 
     Raises:
         InputError: an empty, damaged or audio-only file, or one of an unknown codec or of frames
@@ -29,7 +48,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise InputError(
                 f"The video {path} is empty (0 bytes)", "copy it again from its source"
             )
-        with av.open(path, metadata_errors="ignore") as container:
+        with av.open(path, metadata_errors="ignore", options=OPTIONS) as container:
             streams = [stream for stream in container.streams.video if not _is_cover(stream)]
             if not streams:
                 raise InputError(
@@ -39,6 +58,11 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
                 )
             _set_decoder(path, streams[0])
             yield container, streams[0]
+    except av.error.ArgumentError as error:  # of the list of containers, mostly
+        raise InputError(
+            f"{path} is no video of a format that is read, or a list of other files",
+            "convert it to MP4, or leave it out",
+        ) from error
     except (OSError, av.error.FFmpegError) as error:
         raise InputError(
             f"The video {path} cannot be opened ({reason(error)})",

@@ -1,7 +1,6 @@
 """The output folder of an extraction: its settings, its work folder, and its write errors."""
 
 import contextlib
-import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from fmsd.atomic import atomic
+from fmsd.atomic import NO_ROOM, atomic
 from fmsd.data import pack, prepared_folder
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.errors import InputError
@@ -89,7 +88,7 @@ def crops_output_error(out: Path, error: OSError) -> InputError:
     """The error for the user where crops cannot be written, or the processes cannot start."""
     if shared := shared_memory_error(error):
         return shared
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in NO_ROOM
     if error.filename is None and not full:  # raised by starting the processes
         return machine_error(error) or InputError(
             f"The extraction into {out} broke off ({error.strerror or error})",

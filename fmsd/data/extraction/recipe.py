@@ -7,6 +7,7 @@ import cv2
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from fmsd.data.loading.image import decode
 from fmsd.errors import InputError
 
 Crop = UInt8[ndarray, "size size 3"]
@@ -118,10 +119,23 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> tuple[bool, str]
     return value in choices, f"{name}={value} is unknown; choose one of {', '.join(choices)}"
 
 
-def encode_crop(pixels: Crop, recipe: Recipe) -> bytes:
-    """A crop as the bytes of an image file."""
+def encode_crop(pixels: Crop, suffix: str, quality: int) -> bytes:
+    """A crop as the bytes of an image file.
+
+    Args:
+        suffix, quality: `format` and `quality` of a `Recipe`.
+    """
     return cv2.imencode(
-        f".{recipe.format}",
-        cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR),
-        IMWRITE_PARAMS[recipe.format](recipe.quality),
+        f".{suffix}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), IMWRITE_PARAMS[suffix](quality)
     )[1].tobytes()
+
+
+def as_extracted(pixels: Crop, suffix: str, quality: int) -> Crop:
+    """The pixels of a crop as they are read from its file: JPEG changes them.
+
+    Args:
+        suffix, quality: see `encode_crop`.
+    """
+    if suffix == "png":
+        return pixels
+    return decode(encode_crop(pixels, suffix, quality), f"crop.{suffix}")

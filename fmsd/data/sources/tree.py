@@ -10,7 +10,7 @@ from typing import Concatenate, NamedTuple, NoReturn, ParamSpec
 from fmsd.data.frame import Entry, Frame, Problem
 from fmsd.data.loading import image
 from fmsd.data.loading.image import natural_sort
-from fmsd.data.spelling import escape_non_utf8, is_utf8
+from fmsd.data.spelling import encoding_fault, escape_non_utf8, is_utf8
 from fmsd.errors import InputError
 
 # fmt: off
@@ -76,10 +76,10 @@ def refuse_unreadable(
     @functools.wraps(scan)
     def checked_scan(root: Path, *args: P.args, **kwargs: P.kwargs) -> Iterator[Entry]:
         if not is_utf8(str(root)):
-            raise InputError(
-                f"The name of the folder {escape_non_utf8(root)} is not UTF-8",
-                "rename it, or the folder above it whose name is not",
+            fault, remedy = encoding_fault(
+                root, "rename it, or the folder above it whose name is not"
             )
+            raise InputError(f"The name of the folder {escape_non_utf8(root)} is {fault}", remedy)
         try:
             yield from scan(root, *args, **kwargs)
         except PermissionError as error:
@@ -146,10 +146,11 @@ def read_folder(folder: Path) -> FolderContents:
                 undecoded[suffix] += 1
             continue
         if not is_utf8(entry.name):
+            fault, remedy = encoding_fault(entry.name, "rename it")
             raise InputError(
                 f"The folder {escape_non_utf8(folder)} holds {escape_non_utf8(entry.name)}, whose "
-                "name is not UTF-8",
-                "rename it",
+                f"name is {fault}",
+                remedy,
             )
     problems += [
         _undecoded_files(folder, suffix, count) for suffix, count in sorted(undecoded.items())

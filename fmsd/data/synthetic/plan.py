@@ -64,13 +64,17 @@ def seed_from(*parts: object) -> int:
     return zlib.crc32("/".join(map(str, parts)).encode())
 
 
-def record_clip(clip: Clip) -> Iterator[UInt8[ndarray, "height width 3"]]:
-    """The frames of one video, RGB, before JPEG compression."""
+def record_clip(clip: Clip, frames: int = FRAMES) -> Iterator[UInt8[ndarray, "height width 3"]]:
+    """The frames of one video, RGB, before JPEG compression.
+
+    Args:
+        frames: their number; the first ones do not depend on it.
+    """
     condition = CONDITIONS[clip.dataset]
     seed = seed_from(DRAWING_VERSION, *clip)
     rng = np.random.default_rng(seed)
     who = draw_identity(rng, condition)
-    for index, pose in enumerate(draw_movement(rng, FRAMES, condition)):
+    for index, pose in enumerate(draw_movement(rng, frames, condition)):
         scene = render(who, pose, seed, condition.clutter)
         camera, grain = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2, index])
         image = photograph(scene.image, camera, grain, condition)

@@ -8,6 +8,7 @@ from fmsd.figures import curves
 from fmsd.report import html
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
+from fmsd.report.result_html import legend
 
 
 def ranking_section(overview: Overview) -> Section | None:
@@ -20,7 +21,7 @@ def ranking_section(overview: Overview) -> Section | None:
         "rates below 0.1 % or above 60 % lie outside.",
         "quiet",
     )
-    body += html.legend(overview.lines, overview.notes)
+    body += legend(overview.lines, overview.notes)
     body += html.grid(_ranking_figures(overview, curves.plot_roc, "ROC"))
     body += html.grid(_ranking_figures(overview, curves.plot_det, "DET"))
     return Section("curves", "ROC and DET curves", body)
@@ -77,5 +78,5 @@ def calibration_section(overview: Overview) -> Section | None:
         "the diagonal a score is a probability.",
         "quiet",
     )
-    body += html.legend(overview.lines, overview.notes) + html.grid(figures)
+    body += legend(overview.lines, overview.notes) + html.grid(figures)
     return Section("calibration", "Reliability", body)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from fmsd.metrics.table import escape_markdown
+from fmsd.metrics.layout import escape_markdown
 from fmsd.report import html
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview

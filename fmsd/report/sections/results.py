@@ -8,19 +8,20 @@ from fmsd.figures.robustness import plot_robustness
 from fmsd.report import html
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
+from fmsd.report.result_html import number_table
 from fmsd.report.tables import METRIC_NAMES, results_table
 
 
 def results_section(overview: Overview) -> Section:
     """The tables of all metrics, one shown at a time, and the differences from a baseline."""
     panes = {
-        (METRIC_NAMES.get(metric, metric), level): html.number_table(table, overview.lines)
+        (METRIC_NAMES.get(metric, metric), level): number_table(table, overview.lines)
         for (metric, level), table in overview.tables.items()
     }
     body = html.panes_by_choice(panes, ("metric", "level"))
     if overview.differences:
         differences = {
-            (table.level,): html.number_table(table, {}) for table in reversed(overview.differences)
+            (table.level,): number_table(table, {}) for table in reversed(overview.differences)
         }
         body += html.panes_by_choice(differences, ("level of the differences",))
     body += html.paragraph(
@@ -44,7 +45,7 @@ def forgeries_section(overview: Overview) -> Section | None:
                     results_table(part, metric, level, {}, {}, notes),
                     title=f"{METRIC_NAMES.get(metric, metric)} per {level} on {dataset}",
                 )
-                panes[level, dataset] = html.number_table(results, {}, heat=metric == "auc")
+                panes[level, dataset] = number_table(results, {}, heat=metric == "auc")
     if not panes:
         return None
     note = "The fakes of one forgery against all real videos of their dataset."
@@ -60,7 +61,7 @@ def robustness_section(overview: Overview) -> Section | None:
     parts = []
     for dataset, table in overview.robustness_tables.items():
         aucs = results.filter(dataset=dataset, level="video", metric="auc")
-        parts.append(html.number_table(table, overview.lines))
+        parts.append(number_table(table, overview.lines))
         tested = {label for label in overview.lines if label in aucs["run"]}
         if tested:
             labels = [label if label in tested else "" for label in overview.lines]

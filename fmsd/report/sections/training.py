@@ -14,6 +14,7 @@ from fmsd.peft.mask import LayerMask, read_any_mask
 from fmsd.report import html
 from fmsd.report.html import Section
 from fmsd.report.overview import Overview
+from fmsd.report.result_html import legend
 from fmsd.report.rows import Row
 from fmsd.runs.folder import MASK, SPECTRA
 from fmsd.tables import read_csv
@@ -76,7 +77,7 @@ def training_section(overview: Overview) -> Section | None:
     if not figures:
         return None
     body = html.paragraph(f"Of {overview.shown_runs}.", "quiet")
-    body += html.legend(overview.lines, overview.notes) + html.grid(figures, wide=True)
+    body += legend(overview.lines, overview.notes) + html.grid(figures, wide=True)
     return Section("training", "Training", body)
 
 

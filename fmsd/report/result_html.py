@@ -1,0 +1,71 @@
+"""HTML elements of results: tables of values, and the legend of lines."""
+
+from collections.abc import Mapping
+from html import escape
+
+from fmsd.report.comparability import ColumnNotes
+from fmsd.report.html import attribute, line_sample, sortable_table, superscript
+from fmsd.report.tables import Cell, Table
+
+
+def number_table(table: Table, lines: Mapping[str, int], heat: bool = False) -> str:
+    """A table of results with its notes.
+
+    Args:
+        lines: labels shown in figures, with the indices of their line styles.
+        heat: colour the cells by their distance above 0.5.
+    """
+    rows = [
+        [
+            (line_sample(lines[label]) if label in lines else "") + escape(label),
+            *(_cell(row.get(column), heat) for column in table.columns),
+        ]
+        for label, row in table.cells.items()
+    ]
+    caption = escape(table.title) + (
+        f" <small>{escape(table.caption)}</small>" if table.caption else ""
+    )
+    header = [
+        escape(name)
+        + (f"<small>{escape(table.videos[name])}</small>" if name in table.videos else "")
+        for name in table.columns
+    ]
+    notes = f"<li>{escape(table.missing_intervals)}</li>" if table.missing_intervals else ""
+    notes += "".join(
+        f"<li><sup>{letter}</sup> {escape(meaning)}</li>" for letter, meaning in table.notes
+    )
+    return sortable_table(caption, ["", *header], rows) + (
+        f'<ul class="notes">{notes}</ul>' if notes else ""
+    )
+
+
+def legend(lines: Mapping[str, int], notes: ColumnNotes) -> str:
+    """The legend of the lines in figures, with the letters of each row.
+
+    Args:
+        lines: labels with the indices of their line styles.
+    """
+    items = (
+        f"<li>{line_sample(index)}{escape(label)}{superscript(notes.letters_of(label))}</li>"
+        for label, index in lines.items()
+    )
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _cell(cell: Cell | None, heat: bool) -> str:
+    """A table cell: the value, and deviation, interval and p-value in small type."""
+    if cell is None:
+        return "<td>-</td>"
+    number = f"<b>{cell.number}</b>" if cell.best else cell.number
+    spread = f"<span>{cell.spread}</span>" if cell.spread else ""
+    below = "".join(
+        f"<small>{escape(part)}</small>"
+        for part in (cell.ends, cell.chance, "inverted" if cell.inverted else "")
+        if part
+    )
+    flags = (("best", cell.best), ("inverted", cell.inverted), ("heat", heat))
+    classes = " ".join(name for name, is_set in flags if is_set)
+    colour = f"--v:{max(cell.value - 0.5, 0) * 200:.0f}" if heat else ""
+    attributes = attribute("class", classes) + attribute("style", colour)
+    content = f"{number}{superscript(cell.mark)}{spread}{below}"
+    return f'<td data-value="{cell.value:.6g}"{attributes}>{content}</td>'

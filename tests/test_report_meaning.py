@@ -1,0 +1,98 @@
+"""Calibration, thresholds and verdicts in a report follow from predictions."""
+
+import html
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fmsd.errors import InputError
+from fmsd.metrics.decision import score_meanings
+from fmsd.metrics.score_meaning import KINDS, selection_sentence
+from fmsd.metrics.verdicts import count_verdicts, video_points
+from fmsd.runs.folder import VALIDATION, Run
+from fmsd.tasks.report import report
+from tests.runs import evaluation, finished, frames, sealed
+
+
+def tables(page: Path, section: str) -> list[list[list[str]]]:
+    """The cells of the tables of a section, as texts with single spaces."""
+    part = page.read_text().split(f'<section id="{section}">')[1].split("</section>")[0]
+    found = []
+    for table in re.findall(r"<tbody>(.*?)</tbody>", part, re.DOTALL):
+        rows = re.findall(r"<tr>(.*?)</tr>", table)
+        cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+        found.append(
+            [[html.unescape(" ".join(re.sub("<.*?>", " ", c).split())) for c in r] for r in cells]
+        )
+    return found
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two seeds with validation predictions and a later test, and a run without."""
+    for seed in (0, 1):
+        run = finished(tmp_path / "runs" / f"fmsd{seed}", ["method=fmsd"], seed)
+        run.write_table(VALIDATION, frames("dfdc", (), 7 + seed, 1.5))
+        evaluation(run.folder, "later", "dfdc", 3 + seed, 5_000)
+    finished(tmp_path / "runs" / "merge", ["merger=<b>"], 0)
+    return tmp_path / "runs"
+
+
+def test_a_row_for_each_run_says_what_was_fitted(runs: Path, tmp_path: Path) -> None:
+    report(runs, out=tmp_path / "out", resamples=0)
+    page = tmp_path / "out" / "report.html"
+    video_fit, video_points_, frame_fit, _ = tables(page, "meaning")
+    for level, fit in (("video", video_fit), ("frame", frame_fit)):
+        for seed, row in enumerate(fit):
+            meaning = score_meanings(frames("dfdc", (), 7 + seed, 1.5))[level]
+            assert meaning.calibration is not None
+            assert row == [
+                f"method=fmsd, seed {seed}",
+                KINDS[meaning.calibration.kind],
+                *(
+                    f"{errors[key]:.3f}"
+                    for key in ("log_loss", "brier", "ece")
+                    for errors in (meaning.before, meaning.after)
+                ),
+                "12 real, 24 fake",
+            ]
+    for seed, row in enumerate(video_points_):
+        points = video_points(frames("dfdc", (), 7 + seed, 1.5))
+        for cell, point in zip(row[1:], points.values(), strict=True):
+            rate, low, high = (100 * value for value in point.false_positive_rate)
+            assert cell.startswith(
+                f"{point.threshold:.4f} FPR {rate:.1f} % [{low:.1f}, {high:.1f}]"
+            )
+        assert [cell.endswith("no verdict") for cell in row[1:]] == [True, True, False]
+    assert selection_sentence("iid") in page.read_text()
+    assert "Without predictions of a validation split: merger=&lt;b&gt;." in page.read_text()
+
+
+def test_verdicts_of_runs_and_evaluations_have_one_cell_each(runs: Path, tmp_path: Path) -> None:
+    report(runs, out=tmp_path / "out", resamples=0)
+    first, second, *_ = tables(tmp_path / "out" / "report.html", "verdicts")
+    for kind, table in (("false_positive", first), ("true_positive", second)):
+        for seed, (name, *cells) in enumerate(table):
+            assert name == f"method=fmsd, seed {seed}"
+            folder = runs / f"fmsd{seed}"
+            files = [
+                *(folder / "predictions" / f"{dataset}.parquet" for dataset in ("ff", "celeb")),
+                folder / "evaluations" / "later" / "predictions" / "dfdc.parquet",
+            ]
+            points = video_points(frames("dfdc", (), 7 + seed, 1.5))
+            expected = count_verdicts(pl.concat(map(pl.read_parquet, files)), points)
+            expected = expected.filter(at="fpr5")
+            ends = (expected[f"{kind}_{part}"] for part in ("rate", "low", "high"))
+            assert cells == [
+                f"{rate:.3f} [{low:.3f}, {high:.3f}]" for rate, low, high in zip(*ends, strict=True)
+            ]
+
+
+def test_changed_validation_predictions_are_refused(runs: Path, tmp_path: Path) -> None:
+    run = sealed(Run(runs / "fmsd0"))
+    run.write_table(VALIDATION, frames("dfdc", (), 99))
+    with pytest.raises(InputError, match=r"validation\.parquet"):
+        report(runs, out=tmp_path / "out", resamples=0)
+    assert not (tmp_path / "out").exists()
