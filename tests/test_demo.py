@@ -36,6 +36,7 @@ from tests.demo_pages import BOUNDARY, LIMIT, Gate, Page, form, gate_detector, s
 from tests.detectors import train_detector
 from tests.films import film
 from tests.pages import CONTRAST
+from tests.test_signals import unignored_signals
 
 REDDISH = np.dstack([np.full((96, 96), 230), np.full((96, 96), 90), np.full((96, 96), 80)])
 GREENISH = REDDISH[..., [1, 0, 2]]
@@ -432,13 +433,14 @@ def test_a_signal_ends_the_page_and_deletes_the_uploads(number: int, tmp_path: P
     run, temporary = train_detector(tmp_path), tmp_path / "tmp"
     temporary.mkdir()
     command = [sys.executable, "-m", "fmsd", "demo", f"run={run}", "port=0", "device=cpu"]
-    process = subprocess.Popen(
-        command,
-        env=os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with unignored_signals():
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     try:
         assert process.stdout is not None
         port = int(re.search(r"127\.0\.0\.1:(\d+) ", process.stdout.readline())[1])  # pyright: ignore

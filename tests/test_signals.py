@@ -182,19 +182,33 @@ def session(leader: int) -> list[int]:
 
 
 @contextlib.contextmanager
+def unignored_signals() -> Iterator[None]:
+    """Lets the processes that are started in a block have the default handlers of signals.
+
+    A shell's background ignores SIGINT, and nohup SIGHUP.
+    """
+    before = {INT: signal.signal(INT, signal.default_int_handler)}
+    before[HUP] = signal.signal(HUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def running(command: tuple[str, ...], place: Path) -> Iterator["subprocess.Popen[str]"]:
     """A command in a session of its own; what is left of it is killed at the end."""
-    before = signal.signal(INT, signal.default_int_handler)  # a shell's background ignores it
-    process = subprocess.Popen(
-        command,
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": python_path()},
-    )
-    signal.signal(INT, before)
+    with unignored_signals():
+        process = subprocess.Popen(
+            command,
+            cwd=place,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": python_path()},
+        )
     try:
         yield process
     finally:

@@ -443,8 +443,8 @@ def test_unknown_keys_choices_verbs_and_targets(tmp_path: Path) -> None:
         "full, lora, masm, norm, probe" in refused("train", "method=fmds", cwd=tmp_path)
     )
     assert (
-        "no verb 'trian' (did you mean train?); choose one of cite, dashboard, doctor, "
-        "evaluate" in refused("trian", cwd=tmp_path)
+        "no verb 'trian' (did you mean train?); choose one of cite, dashboard, demo, "
+        "doctor, evaluate" in refused("trian", cwd=tmp_path)
     )
     assert "needs run; give it as run=PATH" in refused("evaluate", cwd=tmp_path)
     assert (

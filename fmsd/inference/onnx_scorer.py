@@ -121,7 +121,7 @@ def open_session(path: Path, device: str | None) -> Any:
     """
     if importlib.util.find_spec("onnxruntime") is None:
         raise InputError(
-            f"{path} needs the package onnxruntime", "install it with: pip install 'fmsd[onnx]'"
+            f"{path} needs the package onnxruntime", "install it with: pip install 'fmsd[export]'"
         )
     import onnxruntime  # noqa: PLC0415  of an extra
 
