@@ -5,7 +5,7 @@ that the page of thousands of files can be opened. Needs no torch.
 """
 
 import heapq
-import itertools
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ from fmsd.inference.file_section import (
     who_decides,
 )
 from fmsd.inference.outcome import FilePrediction
-from fmsd.inference.sentences import percent
+from fmsd.inference.sentences import count_files, percent
 from fmsd.inference.verdict import Verdict, why_no_verdict
 from fmsd.metrics.score_meaning import (
     KINDS,
@@ -108,10 +108,10 @@ def _counts(pairs: Sequence[tuple[FilePrediction, Verdict | None]]) -> str:
     """The numbers of files by outcome and by verdict, as a sentence."""
     outcomes = Counter(result.status for result, _ in pairs)
     called = Counter(verdict.called for _, verdict in pairs if verdict and verdict.called)
-    count = "1 file" if len(pairs) == 1 else f"{len(pairs)} files"
     parts = [f"{number} {name}" for name, number in outcomes.items()]
     verdicts = [f"{called[name]} called {name}" for name in ("fake", "real") if called[name]]
-    return f"{count}: {', '.join(parts)}" + (f"; {', '.join(verdicts)}" if verdicts else "")
+    sentence = f"{count_files(len(pairs))}: {', '.join(parts)}"
+    return f"{sentence}; {', '.join(verdicts)}" if verdicts else sentence
 
 
 def common_folder(paths: Sequence[str]) -> str:
@@ -119,15 +119,12 @@ def common_folder(paths: Sequence[str]) -> str:
 
     The names of the files are then relative to it.
     """
-    parents = [Path(path).parent.parts for path in paths]
-    shared = [
-        parts[0]
-        for parts in itertools.takewhile(
-            lambda parts: len(set(parts)) == 1, zip(*parents, strict=False)
-        )
-    ]
-    folder = f"{Path(*shared)}/"
-    useful = len(paths) > 1 and shared not in ([], ["/"])
+    try:
+        shared = os.path.commonpath([Path(path).parent for path in paths])
+    except ValueError:  # there are no paths, or absolute and relative ones
+        return ""
+    folder = f"{shared}/"
+    useful = len(paths) > 1 and shared not in ("", "/")
     return folder if useful and all(path.startswith(folder) for path in paths) else ""
 
 

@@ -128,6 +128,11 @@ def calibration_sentences(facts: DetectorFacts, levels: Iterable[Level]) -> list
     ]
 
 
+def count_files(count: int) -> str:
+    """A number of files, as words."""
+    return "1 file" if count == 1 else f"{count} files"
+
+
 def percent(share: float) -> str:
     """A share in per cent, with one decimal."""
     return f"{100 * share:.1f} %"

@@ -55,9 +55,9 @@ class Verdict:
         unusual: whether the face lies outside of what the run has seen in its validation data; None
             where this is not known.
         counted: number of persons of whom the highest score is the file's.
-        false_positive_bound: the share of real files with so many persons that are called fake, at
-            most: 1 - (1 - p)^`counted`, where p is the upper end of the 95 % interval of the false
-            positive rate of one person, and persons are independent; None where p is not known.
+        false_positive_bound: an upper bound of the false positive rate of files in which `counted`
+            persons count: 1 - (1 - p)^`counted`, where p is the upper end of the 95 % interval of
+            the rate of one person, and persons are independent; None where p is not known.
         videos: number of real and of fake validation videos; None where there are none.
         persons: what the score of each person means, in the order of the prediction's.
     """

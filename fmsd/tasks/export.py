@@ -180,7 +180,7 @@ def check_difference(
 
 
 def choose_tests(data: DataModule, frames: int) -> dict[str, Manifest]:
-    """At most so many frames of the test datasets, equally many of each domain.
+    """At most `frames` frames of the test datasets, equally many of each domain.
 
     Raises:
         InputError: the data cannot be used, or `frames` is too small.

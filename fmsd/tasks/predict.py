@@ -16,6 +16,7 @@ from fmsd.inference.rendering import count_pictured, draw_page
 from fmsd.inference.sentences import (
     UNUSUAL,
     calibration_sentences,
+    count_files,
     levels_of,
     percent,
     persons_sentences,
@@ -187,11 +188,6 @@ def print_verdicts(
         name="failures",
         records=[{"path": each.path, "why": each.message} for each in failed],
     )
-
-
-def count_files(count: int) -> str:
-    """A number of files, as words."""
-    return "1 file" if count == 1 else f"{count} files"
 
 
 def row(prediction: FilePrediction, verdict: Verdict | None) -> list[str]:
