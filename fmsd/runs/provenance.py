@@ -47,7 +47,7 @@ PACKAGES = (
 def provenance(command: Sequence[str]) -> dict[str, Any]:
     """The entries of `run.json` on the time, the command, versions, revision and machine."""
     return {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         "command": redact_words(command),
         "versions": {name: _version(name) for name in PACKAGES}
         | {"python": platform.python_version()}
