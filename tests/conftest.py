@@ -56,6 +56,7 @@ from fmsd.peft.full import full  # noqa: E402
 from fmsd.peft.lora import lora  # noqa: E402
 from fmsd.peft.masm import masm  # noqa: E402
 from fmsd.peft.method import Adaptation, Method  # noqa: E402
+from fmsd.peft.svf import svf  # noqa: E402
 
 ROOT = Path(fmsd.__file__).parents[1]
 
@@ -72,6 +73,7 @@ METHODS: dict[str, Method] = {
     "fmsd": functools.partial(fmsd_method, **SUBSPACES),
     "masm": functools.partial(masm, every=2, momentum=0.9, fraction=0.5, **SUBSPACES),
     "lora": functools.partial(lora, patterns=["attention"], rank=2, alpha=4.0, dropout=0.3),
+    "svf": functools.partial(svf, patterns=["attention"]),
     "full": full,
 }
 """Methods that differ in what a training step has to do."""

@@ -1,6 +1,6 @@
 """Adapters: what a method changed in a pretrained backbone, as two small files.
 
-    adapter.safetensors   trained parameters, and the initial directions of artifact subspaces
+    adapter.safetensors   trained parameters, and frozen factors that come from a decomposition
     adapter.json          format, base weights, arguments of the adapted layers, and the method
 
 A method that trains every weight has an adapter as large as the backbone. Nothing is pickled.
@@ -26,7 +26,8 @@ from fmsd.json_records import PlainValue, check_record, read_record
 from fmsd.models.detector import Detector, trained_batch_norms
 from fmsd.peft.inject import AdaptedLayer
 from fmsd.peft.layer_kinds import rebuild_method
-from fmsd.peft.subspace import subspace_layers
+from fmsd.peft.lora import LoraLinear
+from fmsd.peft.subspace import SubspaceLinear
 from fmsd.peft.svd_cache import tensor_bytes
 from fmsd.state import StateFile, check_finite, read_fault
 
@@ -89,7 +90,11 @@ def load_state_dict(detector: Detector, tensors: Mapping[str, Tensor], source: s
             f"The tensors of {source} do not fit the detector (first: {odd[0]!r})",
             "choose the backbone and method it was made with",
         )
-    before = {layer: copy.deepcopy(layer.initial) for layer in subspace_layers(detector)}
+    before = {
+        layer: copy.deepcopy(layer.initial)
+        for layer in detector.modules()
+        if isinstance(layer, SubspaceLinear | LoraLinear)
+    }
     with torch.no_grad():
         for name, tensor in tensors.items():
             current[name].copy_(tensor)

@@ -129,6 +129,31 @@ def select_layers(detector: Detector, patterns: Sequence[str]) -> dict[str, Matr
     return {name: layer for name, layer in known.items() if name in chosen}
 
 
+def check_directions(
+    layers: Mapping[str, Matrix], rank: int, keys: str, sliced: bool = True
+) -> None:
+    """Checks that every matrix has more singular directions than a method takes.
+
+    Args:
+        layers: by name, as `select_layers` returns them.
+        rank: the number of directions.
+        keys: the settings that determine it, for the remedy.
+        sliced: count a layer that stacks several matrices as these, not as one.
+
+    Raises:
+        InputError: a matrix has too few, or its rows do not divide among those that it stacks.
+    """
+    for name, layer in layers.items():
+        rows, columns = layer.weight.shape[0], layer.weight.shape[1]
+        parts = stack_size(name) if sliced else 1
+        if rows % parts or rank >= min(rows // parts, columns):
+            raise InputError(
+                f"The layer {name!r} ({rows} x {columns}, {parts} "
+                f"{'matrix' if parts == 1 else 'matrices'}) cannot give {rank} directions",
+                f"lower {keys}, or add '!{name}' to method.patterns",
+            )
+
+
 def _matching_names(layers: Mapping[str, Matrix], pattern: str) -> set[str]:
     if pattern == "pointwise":
         return {name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)}

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from fmsd.errors import InputError
 from fmsd.peft.inject import AdaptedLayer, Matrix
 from fmsd.peft.lora import LoraLinear
+from fmsd.peft.lora_xs import LoraXsLinear
 from fmsd.peft.subspace import SubspaceLinear
+from fmsd.peft.svf import SvfLinear
 from fmsd.plugins import plugin_layer
 
 LAYER_KINDS: dict[str, type[AdaptedLayer]] = {
-    layer.kind: layer for layer in (SubspaceLinear, LoraLinear)
+    layer.kind: layer for layer in (SubspaceLinear, LoraLinear, LoraXsLinear, SvfLinear)
 }
 """The adapted layers of this package, by their kind."""
 
