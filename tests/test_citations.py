@@ -37,7 +37,7 @@ WITHOUT_PAPER = {
     "experiments=recipes/lora",  # its source is a repository without a paper
 }  # fmt: skip
 
-RELATED = {"2405.17604"}
+RELATED = {"2405.19597", "2501.06252"}
 """Papers that a page compares a method with, and that nothing here computes."""
 
 FILES = sorted(path for depth in ("", "*/", "*/*/") for path in CONF.glob(f"{depth}*.yaml"))

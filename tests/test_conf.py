@@ -338,7 +338,7 @@ CONSTANT = FACES | {"full": 1e-5}  # of generalise, whose rate does not fall
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(CONSTANT))
 def test_the_rows_of_a_table_differ_in_their_rate_alone_which_is_that_of_the_method_on_its_data(
     method: str,
 ) -> None:
@@ -362,6 +362,15 @@ def test_the_rows_of_a_table_differ_in_their_rate_alone_which_is_that_of_the_met
         0.01,
         "all",
     )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_other_data_have_the_rate_of_the_method_whether_or_not_the_small_faces_have_one(
+    method: str,
+) -> None:
+    own = compose("train", f"method={method}").optimizer.lr
+    words = ("experiments=generalise", f"method={method}", "data=ff++", "data.root=/data")
+    assert compose("train", *words).optimizer.lr == own
 
 
 TRAINED = sorted(name for name in EXPERIMENTS if verb_of(name) == "train")

@@ -341,7 +341,7 @@ UPDATES: dict[str, Callable[..., Adaptation]] = {
     "dora": functools.partial(lora, rank=2, alpha=4, dora=True),
     "pissa": functools.partial(lora, rank=2, alpha=4, init="pissa"),
     "milora": functools.partial(lora, rank=2, alpha=4, init="milora", dora=True),
-    "lora_xs": functools.partial(lora_xs, rank=2),
+    "lora_xs": functools.partial(lora_xs, rank=2, alpha=2, sigma=0),
     "svf": svf,
 }
 

@@ -440,7 +440,8 @@ def test_unknown_keys_choices_verbs_and_targets(tmp_path: Path) -> None:
     )
     assert (
         "There is no method=fmds (did you mean method=fmsd?); choose one of bitfit, effort, fmsd, "
-        "full, lora, masm, norm, probe" in refused("train", "method=fmds", cwd=tmp_path)
+        "full, lora, lora_xs, masm, norm, probe, svf"
+        in refused("train", "method=fmds", cwd=tmp_path)
     )
     assert (
         "no verb 'trian' (did you mean train?); choose one of cite, dashboard, demo, "
