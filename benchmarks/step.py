@@ -6,6 +6,9 @@ ViT-B/16 with 8 images of 224 pixels in float32; on a GPU ViT-L/14 with 32 image
 autocast, and with torch.compile too. Weights are random: they do not change the cost. A step is the
 classification loss (and penalties), its gradients and AdamW's step.
 
+SVF has no goal beside LoRA: the gradient of all singular values of a matrix costs as much as that
+of the matrix.
+
 "limit" is what a method that adapts the first block cannot go far below: every weight frozen, a
 gradient for the image only, no optimizer. "peft OSF" trains half of the directions, its
 default.
@@ -38,11 +41,13 @@ from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
 from fmsd.peft.inject import Matrix, inject, select_layers, stack_size
 from fmsd.peft.lora import lora
+from fmsd.peft.lora_xs import lora_xs
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
 from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
 from fmsd.peft.svd_cache import cached_directions
+from fmsd.peft.svf import svf
 
 import peft  # isort: skip  # after fmsd, which registers torchvision's operators
 
@@ -131,6 +136,11 @@ METHODS: dict[str, Callable[[Detector], Adaptation]] = {
     "fmsd": ours,
     LORA: functools.partial(packaged, peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers)),
     "our lora": functools.partial(lora, patterns=["attention"], rank=4, alpha=8.0),
+    "our lora, pissa": functools.partial(
+        lora, patterns=["attention"], rank=4, alpha=8.0, init="pissa"
+    ),
+    "lora_xs": functools.partial(lora_xs, patterns=["attention"]),
+    "svf": functools.partial(svf, patterns=["attention"]),
     "fmsd with penalties": functools.partial(ours, penalties=WEIGHTS),
     "fmsd hard": functools.partial(ours, constraint="hard"),
     "masm": functools.partial(
@@ -240,6 +250,9 @@ def measure(rounds: int) -> list[Row]:
         share(LORA),
         beside("fmsd / peft LoRA", "fmsd", LORA, 1.0),
         share("our lora"),
+        beside("pissa / our lora", "our lora, pissa", "our lora", 1.03),
+        beside("lora_xs / our lora", "lora_xs", "our lora", 1.03),
+        beside("svf / our lora", "svf", "our lora"),
         beside("fmsd with penalties / without", "fmsd with penalties", "fmsd", 1.03),
         beside("fmsd hard / soft", "fmsd hard", "fmsd", 1.1),
         share("fmsd, top half of the blocks", 0.53),

@@ -141,7 +141,8 @@ class LoraLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.rank, self.alpha, self.dropout, self.dora = rank, alpha, dropout, dora
-        self.init, self.scaling = init, scaling
+        self.init: Init = init
+        self.scaling: Scaling = scaling
         self.factor = alpha / (math.sqrt(rank) if scaling == "rslora" else rank)
         self.stride = (layer.stride[0], layer.stride[1]) if isinstance(layer, nn.Conv2d) else None
         weight = layer.weight.detach().flatten(1)
