@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -80,6 +81,26 @@ def test_factored_forward_effective_weight_and_fold_agree(kind: str, parts: int)
     called = torch.autograd.grad(layer(x).square().sum(), layer.r)[0]
     read = torch.autograd.grad(apply(plain, x, layer.weight).square().sum(), layer.r)[0]
     torch.testing.assert_close(called, read, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["linear", "pointwise"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_it_compiles_into_one_graph_and_trains_in_mixed_precision(
+    kind: str, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the check of shapes while tests run does not compile
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    _, layer = stirred(kind, parts)
+    x = inputs(kind)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x))
+    exact = torch.autograd.grad(layer(x).square().sum(), layer.r)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    gradient = torch.autograd.grad(y.float().square().sum(), layer.r)[0]
+    assert gradient.dtype == torch.float32
+    assert (gradient - exact).norm() < 0.03 * exact.norm()
 
 
 def test_only_the_small_matrices_and_the_head_learn(tiny: Detector) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -55,6 +56,25 @@ def test_forward_effective_weight_and_fold_agree(kind: str) -> None:
     torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(folded(x), expected, rtol=1e-5, atol=1e-5)
     assert type(folded) is type(plain)
+
+
+@pytest.mark.parametrize("kind", ["linear", "pointwise"])
+def test_it_compiles_into_one_graph_and_trains_in_mixed_precision(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the check of shapes while tests run does not compile
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    _, layer = stirred(kind)
+    x = inputs(kind)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x))
+    exact = torch.autograd.grad(layer(x).square().sum(), layer.ds)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    gradient = torch.autograd.grad(y.float().square().sum(), layer.ds)[0]
+    assert gradient.dtype == torch.float32
+    assert (gradient - exact).norm() < 0.03 * exact.norm()
 
 
 def test_directions_that_the_matrix_does_not_determine_have_no_part_in_it() -> None:
@@ -145,6 +165,9 @@ def test_a_file_with_another_number_of_matrices_is_refused(parts: int) -> None:
 
 def test_a_stack_that_does_not_divide_is_refused(tiny: Detector) -> None:
     tiny.backbone.blocks[0].attn.qkv = nn.Linear(24, 70)  # pyright: ignore
-    with pytest.raises(InputError, match=r"'blocks\.0\.attn\.qkv' \(70 x 24, 3 matrices\)"):
+    with pytest.raises(
+        InputError,
+        match=r"'blocks\.0\.attn\.qkv' \(70 x 24\) does not divide into 3 matrices; add '!blocks",
+    ):
         svf(tiny, patterns=["attention"])
     assert not any(isinstance(module, SvfLinear) for module in tiny.modules())

@@ -129,6 +129,24 @@ def select_layers(detector: Detector, patterns: Sequence[str]) -> dict[str, Matr
     return {name: layer for name, layer in known.items() if name in chosen}
 
 
+def check_stacks(layers: Mapping[str, Matrix]) -> None:
+    """Checks that layers that stack several matrices divide into these.
+
+    Args:
+        layers: by name, as `select_layers` returns them.
+
+    Raises:
+        InputError: the rows of one do not divide.
+    """
+    for name, layer in layers.items():
+        rows, columns, parts = *layer.weight.shape[:2], stack_size(name)
+        if rows % parts:
+            raise InputError(
+                f"The layer {name!r} ({rows} x {columns}) does not divide into {parts} matrices",
+                f"add '!{name}' to method.patterns",
+            )
+
+
 def check_directions(
     layers: Mapping[str, Matrix], rank: int, keys: str, sliced: bool = True
 ) -> None:
@@ -141,12 +159,14 @@ def check_directions(
         sliced: count a layer that stacks several matrices as these, not as one.
 
     Raises:
-        InputError: a matrix has too few, or its rows do not divide among those that it stacks.
+        InputError: a matrix has too few, or as in `check_stacks` if `sliced`.
     """
+    if sliced:
+        check_stacks(layers)
     for name, layer in layers.items():
-        rows, columns = layer.weight.shape[0], layer.weight.shape[1]
+        rows, columns = layer.weight.shape[:2]
         parts = stack_size(name) if sliced else 1
-        if rows % parts or rank >= min(rows // parts, columns):
+        if rank >= min(rows // parts, columns):
             raise InputError(
                 f"The layer {name!r} ({rows} x {columns}, {parts} "
                 f"{'matrix' if parts == 1 else 'matrices'}) cannot give {rank} directions",

@@ -16,7 +16,7 @@ from fmsd.linalg import Factors
 from fmsd.models.detector import Detector
 from fmsd.peft.inject import (
     Matrix,
-    check_directions,
+    check_stacks,
     inject,
     plain_layer,
     select_layers,
@@ -39,10 +39,10 @@ def svf(
         patterns: layers to adapt, see `fmsd.peft.inject.select_layers`.
 
     Raises:
-        InputError: as in `select_layers`.
+        InputError: as in `select_layers` and `check_stacks`.
     """
     layers = select_layers(detector, patterns)
-    check_directions(layers, 0, "the number of stacked matrices")
+    check_stacks(layers)
     probe(detector)
     for name in track(list(layers), "Decomposing layers", len(layers), "layers"):
         inject(
@@ -61,9 +61,9 @@ class SvfLinear(nn.Module):
     ds starts at zero, so W_eff starts as W. The update is added to W, which makes this exact to the
     bit. A layer that stacks several matrices is decomposed slice by slice.
 
-    The effective matrix is formed in every forward pass. With more rows of input than singular
-    values this costs less than the factored product (x V diag(s + ds)) U^T, whose backward pass is
-    twice as expensive too.
+    Every forward pass forms the effective matrix. The factored product (x V diag(s + ds)) U^T would
+    multiply the input by two matrices of this size in each pass. Forming it takes one product of
+    matrices in each, whose cost does not grow with the batch.
 
     U and V are as large as the matrix, so they are computed from the base weights and not kept in
     adapter files. The directions of singular values that are zero are not determined by the matrix;
