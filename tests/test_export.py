@@ -22,7 +22,7 @@ from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.familiarity import fit_bank
 from fmsd.inference.metadata import DISTANCE, KEY, LOGIT, PROBABILITY, Metadata
 from fmsd.inference.onnx_scorer import OnnxScorer
-from fmsd.metrics.score_meaning import Calibration
+from fmsd.metrics.score_meaning import Calibration, VideoCounts
 from fmsd.models.detector import Detector, detector
 from fmsd.models.features import features_and_logits
 from tests.detectors import train_detector
@@ -69,7 +69,9 @@ def as_text(facts: DetectorFacts) -> str:
 
 
 def metadata(size: int, limit: float | None) -> Metadata:
-    facts = DetectorFacts("run", size, CropSettings(), True, "mean", {"a": (3, 4)}, "iid", {})
+    facts = DetectorFacts(
+        "run", size, CropSettings(), True, "mean", {"a": VideoCounts(3, 4)}, "iid", {}
+    )
     return Metadata(facts, limit)
 
 

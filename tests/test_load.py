@@ -45,7 +45,7 @@ def test_the_facts_are_those_of_the_training(run: Path) -> None:
     facts = fmsd.load(run, device="cpu").facts
     assert (facts.crops, facts.crops_known) == (CropSettings(64), True)
     assert (facts.size, facts.video_score, facts.selection) == (32, "mean", "iid")
-    assert facts.validation == {"folder": (3, 3)}
+    assert facts.validation == {"folder": (3, 3, 0)}
     assert facts.meanings.keys() == {"frame", "video"}
     assert repr(fmsd.load(run, device="cpu")) == f"<LoadedDetector of {facts.name}>"
 

@@ -26,7 +26,7 @@ from fmsd.inference.rendering import count_pictured, draw_page
 from fmsd.inference.sentences import percent, persons_sentences, threshold_sentences
 from fmsd.inference.verdict import check_at
 from fmsd.metrics.decision import score_meanings
-from fmsd.metrics.score_meaning import format_rate, selection_sentence
+from fmsd.metrics.score_meaning import VideoCounts, format_rate, selection_sentence
 from fmsd.tables import as_plain_text
 from fmsd.tasks.predict import predict, predict_files
 from tests.detectors import train_detector
@@ -49,8 +49,9 @@ def known_facts(reals: int = 40) -> DetectorFacts:
     videos = [f"v{number}" for number in range(2 * reals)]
     logit = generator.normal(size=2 * reals) + 2 * label - 1
     table = pl.DataFrame({"dataset": "faces", "video": videos, "label": label, "logit": logit})
+    table = pl.concat([table, table])
     meanings = score_meanings(table)
-    counts = {"faces": (reals, reals)}
+    counts = {"faces": VideoCounts(reals, reals)}
     return DetectorFacts("mine", 224, CropSettings(), True, "mean", counts, "iid", meanings)
 
 
@@ -358,6 +359,21 @@ def test_the_sentence_of_a_threshold_has_its_counts_and_its_interval() -> None:
     assert threshold_sentences(facts, ["video"], "0.7") == [
         "Scores of at least 0.7 are called fake, as at=0.7 asks for."
     ]
+
+
+def test_images_among_the_validation_data_are_not_called_videos() -> None:
+    facts = known_facts()
+    meanings = dict(facts.meanings)
+    for images, data, item in (
+        (80, "40 real and 40 fake images of the validation split", "real images"),
+        (70, "40 real and 40 fake files (10 videos, 70 images) of the", "real files"),
+    ):
+        for level, meaning in facts.meanings.items():
+            meanings[level] = replace(meaning, videos=VideoCounts(40, 40, images))
+        said, *_ = threshold_sentences(replace(facts, meanings=meanings), ["video"], "fpr5")
+        assert data in said
+        assert f" of 40 {item}, " in said
+        assert "videos" not in said.replace("10 videos", "")
 
 
 def test_of_several_persons_each_is_judged_and_more_real_files_are_called_fake(

@@ -30,6 +30,7 @@ from fmsd.inference.predictor import Predictor
 from fmsd.inference.sentences import FEW_FRAMES
 from fmsd.inference.verdict import judge
 from fmsd.metrics.decision import score_meanings
+from fmsd.metrics.score_meaning import VideoCounts
 from tests.films import film, shot
 from tests.pages import CONTRAST, Outline, quiet_tab
 from tests.surroundings import python_path
@@ -55,7 +56,7 @@ def known(**changes: object) -> DetectorFacts:
         CropSettings(),
         True,
         "mean",
-        {"<i>faces</i>": (20, 20)},
+        {"<i>faces</i>": VideoCounts(20, 20)},
         "iid",
         score_meanings(validation),
     )

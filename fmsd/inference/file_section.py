@@ -80,7 +80,7 @@ def verdict_line(verdict: Verdict) -> str:
         rest += f" ({threshold_origin(verdict.at)})."
     if verdict.probability is not None:
         rest += f" Calibrated probability of fake: {format_probability(verdict.probability)}"
-        rest += " (fitted to {} real and {} fake videos).".format(*verdict.videos or (0, 0))
+        rest += f" (fitted to {verdict.videos.describe()})." if verdict.videos else "."
     line = f'<p class="verdict {verdict.called or "none"}"><b>{called}</b>{escape(rest)}</p>'
     if verdict.unusual:
         line += html.paragraph(
@@ -128,7 +128,7 @@ def file_facts(result: FilePrediction, verdict: Verdict, video_score: str) -> di
         )
     if several := persons_fact(verdict):
         facts["several persons"] = several
-    items = "videos" if verdict.level == "video" else "frames"
+    items = "" if verdict.videos is None else verdict.videos.noun_of(verdict.level)
     for name, percentile in (
         ("real", verdict.percentile_real),
         ("fake", verdict.percentile_fake),

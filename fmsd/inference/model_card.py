@@ -251,9 +251,8 @@ def _meaning(facts: DetectorFacts) -> str:
     meaning = facts.meanings.get("video")
     if meaning is None:
         return text + "This run has no validation predictions: no calibration and no thresholds.\n"
-    data = ", ".join(
-        f"{escape_markdown(name)} ({real:,} real and {fake:,} fake videos)"
-        for name, (real, fake) in facts.validation.items()
+    data = "; ".join(
+        f"{escape_markdown(name)}: {videos.describe()}" for name, videos in facts.validation.items()
     )
     text += (
         f"Calibration and thresholds rest on the validation data: {data}.\n"
@@ -271,14 +270,14 @@ def _meaning(facts: DetectorFacts) -> str:
         for rate, point in meaning.points.items()
     ]
     return (
-        f"{text}\n{markdown_table(header, rows)}\nThresholds are of a video's score; in brackets "
-        "95 % intervals.\nOn other data a threshold has other rates.\n"
+        f"{text}\n{markdown_table(header, rows)}\nThresholds are of a video's score, or of an "
+        "image's; in brackets 95 % intervals.\nOn other data a threshold has other rates.\n"
     )
 
 
 def _calibration(meaning: ScoreMeaning) -> str:
     if meaning.calibration is None:
-        return "There are too few validation videos to calibrate the scores.\n"
+        return f"There are too few validation {meaning.videos.noun} to calibrate the scores.\n"
     names = {"log_loss": "log-loss", "brier": "Brier score", "ece": "calibration error"}
     header = [f"calibration: {meaning.calibration.kind}", *names.values()]
     rows = [

@@ -203,8 +203,7 @@ def _meaning(facts: DetectorFacts, used: Sequence[tuple[str, str]]) -> str:
 def _validation(facts: DetectorFacts, used: Sequence[tuple[str, str]]) -> str:
     """The validation data, and what follows from them."""
     data = "; ".join(
-        f"{shown_name(name)}: {real} real and {fake} fake videos"
-        for name, (real, fake) in facts.validation.items()
+        f"{shown_name(name)}: {videos.describe()}" for name, videos in facts.validation.items()
     )
     body = html.definition_list(
         {"validation data": data, "weights chosen by": f"select={facts.selection}"}
@@ -215,16 +214,16 @@ def _validation(facts: DetectorFacts, used: Sequence[tuple[str, str]]) -> str:
             body += f"<h3>{title}</h3>" + html.definition_list(_level_facts(meaning, level, at))
     return body + html.paragraph(
         f"{selection_sentence(facts.selection)} Thresholds, calibration and percentiles follow "
-        "from the validation data alone. In brackets are 95 % intervals over videos. On files from "
-        "elsewhere, errors can be many times as frequent: fmsd evaluate counts them on test "
-        "datasets."
+        "from the validation data alone. In brackets are 95 % intervals over videos, of which an "
+        "image is one. On files from elsewhere, errors can be many times as frequent: fmsd "
+        "evaluate counts them on test datasets."
     )
 
 
 def _level_facts(meaning: ScoreMeaning, level: str, at: str) -> dict[str, str]:
     """Threshold with its errors, and calibration, by name."""
     names = {}
-    items = "videos" if level == "video" else "frames"
+    items = meaning.videos.noun_of(level)
     if reason := why_no_verdict(meaning, at):
         names["threshold"] = f"no verdict: {reason}"
     elif at in RATES:
@@ -239,14 +238,16 @@ def _level_facts(meaning: ScoreMeaning, level: str, at: str) -> dict[str, str]:
         )
     if meaning.calibration is None:
         names["calibration"] = (
-            f"none: it needs {MIN_VIDEOS} real and {MIN_VIDEOS} fake validation videos"
+            f"none: it needs {MIN_VIDEOS} real and {MIN_VIDEOS} fake validation "
+            f"{meaning.videos.noun}"
         )
     else:
         before, after = meaning.before["log_loss"], meaning.after["log_loss"]
         names["calibration"] = (
             f"{KINDS[meaning.calibration.kind]}, chosen by cross-validation over the validation "
-            f"videos; log-loss {before:.3f} before and {after:.3f} after (0.693: the scores say "
-            "nothing; the value after is slightly optimistic, as the kind was chosen by the same "
-            "figures). The probability is that of a fake if fakes and reals are equally frequent"
+            f"{meaning.videos.noun}; log-loss {before:.3f} before and {after:.3f} after (0.693: "
+            "the scores say nothing; the value after is slightly optimistic, as the kind was "
+            "chosen by the same figures). The probability is that of a fake if fakes and reals are "
+            "equally frequent"
         )
     return names

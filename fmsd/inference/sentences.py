@@ -26,8 +26,6 @@ FEW_FRAMES = (
     "face, so the verdict rests on few frames; look at the other persons, too."
 )
 
-LEVEL_NOUNS: dict[Level, str] = {"frame": "frames", "video": "videos"}
-
 
 def threshold_sentences(facts: DetectorFacts, levels: Iterable[Level], at: str) -> list[str]:
     """Where the thresholds of some levels come from, and how often they are wrong there.
@@ -54,15 +52,15 @@ def threshold_sentence(facts: DetectorFacts, level: Level, at: str) -> str:
     items = "Videos" if level == "video" else "Images"
     if reason := why_no_verdict(meaning, at):
         return f"{items} get no verdict: {reason}."
-    point, (real, fake) = meaning.points[RATES[at]], meaning.videos
+    point, videos = meaning.points[RATES[at]], meaning.videos
     false, true = map(format_rate, meaning.error_rates(RATES[at]))
-    wrong = f"{point.false_positives} of {point.reals} real {LEVEL_NOUNS[level]}, {false},"
+    wrong = f"{point.false_positives} of {point.reals} real {videos.noun_of(level)}, {false},"
     data = ", ".join(facts.validation) or "unknown data"
     return (
         f"{items} with a score of at least {point.threshold:.4f} are called fake ({at}): on "
-        f"{real} real and {fake} fake videos of the validation split of {data}, {wrong} and "
+        f"{videos.describe()} of the validation split of {data}, {wrong} and "
         f"{true} of the fakes are at or above it (in brackets 95 % "
-        "intervals over videos). Real means only that a score is lower."
+        f"intervals over {videos.noun}). Real means only that a score is lower."
     )
 
 
@@ -113,11 +111,11 @@ def calibration_sentences(facts: DetectorFacts, levels: Iterable[Level]) -> list
     if not meanings:
         return []
     kinds = {meaning.calibration.kind for meaning in meanings if meaning.calibration}
-    videos = "{} real and {} fake validation videos".format(*meanings[0].videos)
+    videos = meanings[0].videos.describe("validation")
     if not kinds:
         return [
             f"There is no P(fake): a calibration needs {MIN_VIDEOS} real and {MIN_VIDEOS} fake "
-            f"validation videos, and there are {videos}."
+            f"validation {meanings[0].videos.noun}, and there are {videos}."
         ]
     how = f"calibrated on {videos} ({', '.join(sorted(kinds - {'none'}))})"
     if kinds == {"none"}:

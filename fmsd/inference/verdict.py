@@ -12,7 +12,7 @@ import numpy as np
 from fmsd.errors import InputError
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.outcome import FilePrediction
-from fmsd.metrics.score_meaning import DEFAULT_AT, RATES, OperatingPoint, ScoreMeaning
+from fmsd.metrics.score_meaning import DEFAULT_AT, RATES, OperatingPoint, ScoreMeaning, VideoCounts
 
 Level = Literal["frame", "video"]
 
@@ -58,7 +58,7 @@ class Verdict:
         false_positive_bound: an upper bound of the false positive rate of files in which `counted`
             persons count: 1 - (1 - p)^`counted`, where p is the upper end of the 95 % interval of
             the rate of one person, and persons are independent; None where p is not known.
-        videos: number of real and of fake validation videos; None where there are none.
+        videos: numbers of validation videos; None where there are none.
         persons: what the score of each person means, in the order of the prediction's.
     """
 
@@ -75,7 +75,7 @@ class Verdict:
     unusual: bool | None
     counted: int
     false_positive_bound: float | None
-    videos: tuple[int, int] | None
+    videos: VideoCounts | None
     persons: tuple[PersonVerdict, ...]
 
 
