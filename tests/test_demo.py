@@ -76,7 +76,7 @@ def test_an_image_is_answered_as_fmsd_predict_would(page: Page) -> None:
     shown = page.ask("GET", state["page"])
     assert b"Called fake" in shown.body
     assert b"heat map" in shown.body
-    assert page.answer(png(GREENISH))["result"]["files"][0]["called"] == "real"
+    assert page.answer(png(GREENISH))["result"]["files"][0]["called"] == "not fake"
     assert page.uploads() == []
 
 

@@ -152,7 +152,7 @@ def test_an_exported_run_is_loaded_with_its_scores_and_facts(
     assert other.unusual_limit == pytest.approx(one.unusual_limit)
     before, after = (each.predict(tmp_path / "clip.mp4", frames=4) for each in (one, other))
     assert [frame.box for frame in after.frames] == [frame.box for frame in before.frames]
-    for name in ("score", "unusual"):
+    for name in ("score", "distance"):
         values = [[getattr(frame, name) for frame in each.frames] for each in (before, after)]
         assert values[1] == pytest.approx(values[0], abs=1e-5)
     verdict = other.verdict(after)

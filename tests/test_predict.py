@@ -324,11 +324,13 @@ def test_a_file_is_judged_by_the_threshold_of_its_level(
             else:
                 assert verdict.threshold is not None
                 assert verdict.threshold == meaning.points[rate].threshold
-                assert verdict.called == ("fake" if verdict.score >= verdict.threshold else "real")
+                assert verdict.called == (
+                    "fake" if verdict.score >= verdict.threshold else "not fake"
+                )
             assert meaning.calibration is not None
             assert verdict.probability == meaning.calibration(np.array([verdict.score]))[0]
             assert verdict.percentile_real == meaning.percentile(verdict.score, 0)
-        for at, called in ((0, "fake"), (1, "real"), ("0.0", "fake")):
+        for at, called in ((0, "fake"), (1, "not fake"), ("0.0", "fake")):
             verdict = detector.verdict(found, at)
             assert verdict is not None
             assert (verdict.called, verdict.point) == (called, None)
@@ -391,7 +393,7 @@ def test_of_several_persons_each_is_judged_and_more_real_files_are_called_fake(
     assert (record["counted"], record["share"], record["reason"]) == (2, 1.0, "")
     assert record["false_positive_bound"] == verdict.false_positive_bound
     for person in record["persons"]:
-        assert person["called"] == ("fake" if person["score"] >= verdict.threshold else "real")
+        assert person["called"] == ("fake" if person["score"] >= verdict.threshold else "not fake")
         assert 0 < person["probability"] < 1
     given = detector.verdict(found, 0.5)
     assert given is not None

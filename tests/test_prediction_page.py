@@ -184,6 +184,9 @@ def test_what_is_not_known_is_said() -> None:
     assert "<dd>not known</dd>" in text
     given = render_page([found("a", 0.7)], [judge(found("a", 0.7), known(), "0.4")], known())
     assert "Called fake" in given
+    below = render_page([found("a", 0.3)], [judge(found("a", 0.3), known(), "0.4")], known())
+    assert '<p class="verdict not-fake"><b>Not called fake</b>' in below
+    assert "1 scored; 1 not called fake" in below
     assert "a number that was given; its errors on the validation data are not known" in given
 
 

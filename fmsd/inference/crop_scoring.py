@@ -55,11 +55,11 @@ class CropScores(NamedTuple):
 
     Args:
         score: probabilities of fake.
-        unusual: distances of their features from those of the validation data; NaN if unknown.
+        distance: of their features from those of the validation data, from 0 to 2; NaN if unknown.
     """
 
     score: Float[ndarray, " batch"]
-    unusual: Float[ndarray, " batch"]
+    distance: Float[ndarray, " batch"]
 
 
 class ScoreError(InputError):

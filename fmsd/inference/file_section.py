@@ -74,14 +74,14 @@ def verdict_line(verdict: Verdict) -> str:
     if verdict.called is None:
         called, rest = "No verdict", f": {verdict.reason}."
     else:
-        called = f"Called {verdict.called}"
+        called = "Called fake" if verdict.called == "fake" else "Not called fake"
         sign = "at or above" if verdict.called == "fake" else "below"
         rest = f": the score {verdict.score:.3f} is {sign} the threshold {verdict.threshold:.3f}"
         rest += f" ({threshold_origin(verdict.at)})."
     if verdict.probability is not None:
         rest += f" Calibrated probability of fake: {format_probability(verdict.probability)}"
         rest += f" (fitted to {verdict.videos.describe()})." if verdict.videos else "."
-    line = f'<p class="verdict {verdict.called or "none"}"><b>{called}</b>{escape(rest)}</p>'
+    line = f'<p class="{verdict_class(verdict)}"><b>{called}</b>{escape(rest)}</p>'
     if verdict.unusual:
         line += html.paragraph(
             "Unusual: this face lies outside of what the run has seen in its validation data, so "
@@ -89,6 +89,11 @@ def verdict_line(verdict: Verdict) -> str:
             "warning",
         )
     return line
+
+
+def verdict_class(verdict: Verdict) -> str:
+    """The classes of an element with the verdict, for the style of the page."""
+    return f"verdict {(verdict.called or 'none').replace(' ', '-')}"
 
 
 def threshold_origin(at: str) -> str:
@@ -159,7 +164,7 @@ def _other_person(person: PersonScore, own: PersonVerdict, kind: str) -> str:
     """The score of a person who does not decide and what it means, as a phrase."""
     text = f"score {person.score:.3f}"
     if own.called is not None:
-        text += f", alone called {own.called}"
+        text += f", alone {'called fake' if own.called == 'fake' else 'not called fake'}"
     if own.probability is not None:
         text += f", probability of fake {format_probability(own.probability)}"
     if kind == "video":

@@ -148,7 +148,7 @@ def file_record(prediction: FilePrediction, verdict: Verdict | None) -> dict[str
         "message": prediction.message,
         "kind": prediction.kind,
         **{name: None if verdict is None else getattr(verdict, name) for name in fields},
-        "distance": prediction.unusual,
+        "distance": prediction.distance,
         "person": None if person is None else person.person,
         "share": None if person is None else prediction.share,
         "sampled": prediction.sampled,
@@ -177,7 +177,7 @@ def face_table(predictions: Sequence[FilePrediction]) -> pl.DataFrame:
                 frame.person,
                 *frame.box,
                 frame.score,
-                None if math.isnan(frame.unusual) else frame.unusual,
+                None if math.isnan(frame.distance) else frame.distance,
             )
             for frame in prediction.frames
         ] or [(*about, *[None] * (len(COLUMNS) - 2))]

@@ -19,6 +19,7 @@ from fmsd.inference.file_section import (
     format_probability,
     shown_name,
     threshold_origin,
+    verdict_class,
     who_decides,
 )
 from fmsd.inference.outcome import FilePrediction
@@ -109,7 +110,8 @@ def _counts(pairs: Sequence[tuple[FilePrediction, Verdict | None]]) -> str:
     outcomes = Counter(result.status for result, _ in pairs)
     called = Counter(verdict.called for _, verdict in pairs if verdict and verdict.called)
     parts = [f"{number} {name}" for name, number in outcomes.items()]
-    verdicts = [f"{called[name]} called {name}" for name in ("fake", "real") if called[name]]
+    names = {"fake": "called fake", "not fake": "not called fake"}
+    verdicts = [f"{called[name]} {text}" for name, text in names.items() if called[name]]
     sentence = f"{count_files(len(pairs))}: {', '.join(parts)}"
     return f"{sentence}; {', '.join(verdicts)}" if verdicts else sentence
 
@@ -167,7 +169,7 @@ def _verdict_cells(result: FilePrediction, verdict: Verdict | None) -> list[str]
         probability = f'<td data-value="{verdict.probability:.9g}">{text}</td>'
     unusual = {True: "yes", False: "no", None: "-"}[verdict.unusual]
     return [
-        f'<td class="text verdict {verdict.called or "none"}"><b>{called}</b></td>',
+        f'<td class="text {verdict_class(verdict)}"><b>{called}</b></td>',
         probability,
         f'<td data-value="{verdict.score:.9g}">{verdict.score:.3f}</td>',
         f'<td class="text">{escape(who_decides(result))}</td>',

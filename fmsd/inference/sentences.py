@@ -38,7 +38,7 @@ def threshold_sentences(facts: DetectorFacts, levels: Iterable[Level], at: str) 
     if not facts.meanings:
         return [
             f"The run {facts.name} has no predictions on validation data: its scores are not "
-            "calibrated, and nothing is called fake or real unless at=NUMBER gives a threshold."
+            "calibrated, and no file gets a verdict unless at=NUMBER gives a threshold."
         ]
     return [
         *(threshold_sentence(facts, level, at) for level in levels),
@@ -60,7 +60,8 @@ def threshold_sentence(facts: DetectorFacts, level: Level, at: str) -> str:
         f"{items} with a score of at least {point.threshold:.4f} are called fake ({at}): on "
         f"{videos.describe()} of the validation split of {data}, {wrong} and "
         f"{true} of the fakes are at or above it (in brackets 95 % "
-        f"intervals over {videos.noun}). Real means only that a score is lower."
+        f"intervals over {videos.noun}). Not fake means only that a score is lower: it does not "
+        "show that a file is real."
     )
 
 

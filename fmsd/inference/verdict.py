@@ -1,4 +1,4 @@
-"""What a prediction of a file amounts to: called fake or real at a threshold, and how sure that is.
+"""What a prediction of a file amounts to: called fake at a threshold or not, and how sure that is.
 
 Needs no torch.
 """
@@ -16,7 +16,8 @@ from fmsd.metrics.score_meaning import DEFAULT_AT, RATES, OperatingPoint, ScoreM
 
 Level = Literal["frame", "video"]
 
-Called = Literal["fake", "real"]
+Called = Literal["fake", "not fake"]
+"""What a file is called: below the threshold it is not called fake, which does not make it real."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class PersonVerdict:
 
     Args:
         person: its number.
-        called: `fake` or `real`; None without a threshold.
+        called: `fake` or `not fake`; None without a threshold.
         probability: the calibrated probability of fake; None without a calibration.
     """
 
@@ -46,7 +47,7 @@ class Verdict:
         threshold: scores from it on are called fake; None where there is none to be had.
         point: the errors of the threshold on the validation data; None where it is a number, or
             where the run has no threshold.
-        called: `fake` or `real`; None without a threshold.
+        called: `fake` or `not fake`; None without a threshold.
         reason: why there is no threshold, and what gives one; empty where there is one.
         probability: the calibrated probability of fake, if both classes are equally likely; None
             where the run has no calibration.
@@ -140,7 +141,7 @@ def judge(
         calibrated(meaning, person.score),
         meaning.percentile(person.score, 0) if meaning else None,
         meaning.percentile(person.score, 1) if meaning else None,
-        is_unusual(prediction.unusual, unusual_limit),
+        is_unusual(prediction.distance, unusual_limit),
         counted,
         bound,
         meaning.videos if meaning else None,
@@ -177,7 +178,7 @@ def why_no_verdict(meaning: ScoreMeaning | None, at: str) -> str:
 
 def called(score: float, threshold: float | None) -> Called | None:
     """What a score is called at a threshold; None without one."""
-    return None if threshold is None else "fake" if score >= threshold else "real"
+    return None if threshold is None else "fake" if score >= threshold else "not fake"
 
 
 def calibrated(meaning: ScoreMeaning | None, score: float) -> float | None:

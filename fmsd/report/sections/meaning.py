@@ -97,7 +97,7 @@ def _threshold_table(meanings: Mapping[str, ScoreMeaning]) -> str:
     caption = (
         "Thresholds <small>Below each its false and true positive rate on the validation data, "
         "with 95 % intervals over videos. no verdict: fewer real videos than one over the rate, or "
-        "no fake found; fmsd predict then calls nothing fake or real.</small>"
+        "no fake found; fmsd predict then gives no verdict.</small>"
     )
     return html.sortable_table(caption, header, rows)
 
