@@ -120,7 +120,7 @@ def test_a_run_without_validation_data_has_scores_without_meaning(
     verdict = detector.verdict(detector.predict(tmp_path / "clip.mp4"))
     assert verdict is not None
     assert (verdict.called, verdict.probability, verdict.unusual) == (None, None, None)
-    at = detector.verdict(detector.predict(tmp_path / "clip.mp4"), at=0.0)
+    at = detector.verdict(detector.predict(tmp_path / "clip.mp4"), threshold=0.0)
     assert at is not None
     assert at.called == "fake"
 

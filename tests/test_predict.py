@@ -26,7 +26,7 @@ from fmsd.inference.rendering import count_pictured, draw_page
 from fmsd.inference.sentences import percent, persons_sentences, threshold_sentences
 from fmsd.inference.verdict import check_at
 from fmsd.metrics.decision import score_meanings
-from fmsd.metrics.score_meaning import VideoCounts, format_rate, selection_sentence
+from fmsd.metrics.score_meaning import VideoCounts, format_rate, selection_sentence, wilson
 from fmsd.tables import as_plain_text
 from fmsd.tasks.predict import predict, predict_files
 from tests.detectors import train_detector
@@ -330,8 +330,8 @@ def test_a_file_is_judged_by_the_threshold_of_its_level(
             assert meaning.calibration is not None
             assert verdict.probability == meaning.calibration(np.array([verdict.score]))[0]
             assert verdict.percentile_real == meaning.percentile(verdict.score, 0)
-        for at, called in ((0, "fake"), (1, "not fake"), ("0.0", "fake")):
-            verdict = detector.verdict(found, at)
+        for threshold, called in ((0, "fake"), (1, "not fake"), (0.0, "fake")):
+            verdict = detector.verdict(found, threshold=threshold)
             assert verdict is not None
             assert (verdict.called, verdict.point) == (called, None)
 
@@ -358,9 +358,38 @@ def test_the_sentence_of_a_threshold_has_its_counts_and_its_interval() -> None:
     assert format_rate(facts.meanings["frame"].error_rates(0.05)[0]) in still
     refused, _ = threshold_sentences(facts, ["video"], "fpr1")
     assert refused.startswith("Videos get no verdict: too few real validation videos for fpr1: 40 ")
-    assert threshold_sentences(facts, ["video"], "0.7") == [
-        "Scores of at least 0.7 are called fake, as at=0.7 asks for."
-    ]
+
+
+def test_a_threshold_of_ones_own_has_the_rates_of_the_validation_data() -> None:
+    facts = known_facts()
+    for level, meaning in facts.meanings.items():
+        for threshold in (0.0, 0.41, 0.7, 1.0):
+            for (rate, low, high), scores in zip(
+                meaning.error_rates_at(threshold), meaning.quantiles, strict=True
+            ):
+                assert rate == np.mean(scores >= threshold)
+                assert (low, high) == pytest.approx(wilson(40 * rate, 40))
+        for rate, point in meaning.points.items():  # it lies between two scores
+            assert meaning.error_rates_at(point.threshold) == meaning.error_rates(rate)
+        said, choice = threshold_sentences(facts, [level], "0.7")
+        assert "with a score of at least 0.7 are called fake (as at=0.7 asks for): on" in said
+        assert format_rate(meaning.error_rates_at(0.7)[0]) in said
+        assert choice == selection_sentence("iid")
+    said, _ = threshold_sentences(facts, ["video"], "0.05")
+    assert "at=0.05 asks for, which is a score; the false positive rate is at=fpr5)" in said
+    (unknown,) = threshold_sentences(replace(facts, meanings={}), ["video"], "0.7")
+    assert "at=0.7 asks for. How often that is wrong is not known" in unknown
+
+
+def test_a_rate_is_not_taken_for_a_score(detector: LoadedDetector, tmp_path: Path) -> None:
+    found = detector.predict(image(tmp_path / "a.png", walk(1)[0]))
+    with pytest.raises(InputError, match=r"at=0.05 could be a score .*; give threshold=0.05 for"):
+        detector.verdict(found, 0.05)  # pyright: ignore[reportArgumentType]
+    given = detector.verdict(found, threshold=0.05)
+    assert given is not None
+    assert (given.threshold, given.called) == (0.05, "fake")
+    with pytest.raises(InputError, match="at=5 is no threshold; for at most 5 % false positives"):
+        check_at(5)
 
 
 def test_images_among_the_validation_data_are_not_called_videos() -> None:
@@ -395,10 +424,15 @@ def test_of_several_persons_each_is_judged_and_more_real_files_are_called_fake(
     for person in record["persons"]:
         assert person["called"] == ("fake" if person["score"] >= verdict.threshold else "not fake")
         assert 0 < person["probability"] < 1
-    given = detector.verdict(found, 0.5)
+    given = detector.verdict(found, threshold=0.5)
     assert given is not None
-    assert given.false_positive_bound is None
-    assert "are called fake more often than those with one" in persons_sentences([given])[0]
+    upper = detector.facts.meanings["video"].error_rates_at(0.5)[0][2]
+    assert given.false_positive_bound == pytest.approx(1 - (1 - upper) ** 2)
+    merged = replace(detector, facts=replace(detector.facts, meanings={}))
+    unknown = merged.verdict(found, threshold=0.5)
+    assert unknown is not None
+    assert unknown.false_positive_bound is None
+    assert "are called fake more often than those with one" in persons_sentences([unknown])[0]
     assert persons_sentences([None, detector.verdict(found, "fpr1")]) == []
 
 
@@ -430,6 +464,7 @@ def test_words_are_files_or_overrides(
         (["a=b.mp4"], "a=b.mp4 sets a, which is no key of fmsd predict.* behind --"),
         (["/data/x=1.mp4"], "sets /data/x, which is no key"),
         (["frmes=4"], r"did you mean frames\?"),
+        (["threshold=0.7"], r"threshold=0.7 sets threshold, .*did you mean at\?"),
         (["-x.mp4"], "has no option -x.mp4; .* behind --"),
         (["=x"], "sets nothing"),
     ],

@@ -30,7 +30,7 @@ from fmsd.inference.predictor import Predictor
 from fmsd.inference.sentences import FEW_FRAMES
 from fmsd.inference.verdict import judge
 from fmsd.metrics.decision import score_meanings
-from fmsd.metrics.score_meaning import VideoCounts
+from fmsd.metrics.score_meaning import VideoCounts, format_rate
 from tests.films import film, shot
 from tests.pages import CONTRAST, Outline, quiet_tab
 from tests.surroundings import python_path
@@ -187,7 +187,10 @@ def test_what_is_not_known_is_said() -> None:
     below = render_page([found("a", 0.3)], [judge(found("a", 0.3), known(), "0.4")], known())
     assert '<p class="verdict not-fake"><b>Not called fake</b>' in below
     assert "1 scored; 1 not called fake" in below
-    assert "a number that was given; its errors on the validation data are not known" in given
+    false, true = map(format_rate, known().meanings["video"].error_rates_at(0.4))
+    assert "<dd>0.4: a number that was given</dd>" in given
+    assert f"<dd>{false} of the real videos</dd>" in given
+    assert f"<dd>{true} of the fake videos</dd>" in given
 
 
 def test_few_reals_and_few_frames_are_said() -> None:

@@ -258,6 +258,7 @@ SYNONYMS: Mapping[str, str] = {
     "dataset": "data",
     "scheduler": "schedule",
     "output": "out",
+    "threshold": "at",
     "output_dir": "hydra.run.dir",
 }
 """Keys of other frameworks, each with ours."""

@@ -136,17 +136,30 @@ class LoadedDetector:
                 scores[places] = score_crops(self.scorer, same).score
         return scores
 
-    def verdict(self, prediction: FilePrediction, at: str | float = DEFAULT_AT) -> Verdict | None:
+    def verdict(
+        self,
+        prediction: FilePrediction,
+        at: str = DEFAULT_AT,
+        *,
+        threshold: float | None = None,
+    ) -> Verdict | None:
         """What the score of a file means; None for a file without a score.
 
         Args:
             prediction: of `predict`.
-            at: the threshold, see `fmsd.inference.verdict.judge`.
+            at: `fpr1`, `fpr5` or `fpr10`: the threshold of at most 1, 5 or 10 % false positives.
+            threshold: a score from 0 to 1 from which a file is called fake, in place of `at`.
 
         Raises:
-            InputError: `at` is no threshold.
+            InputError: there is no such threshold.
         """
-        return judge(prediction, self.facts, at, self.unusual_limit)
+        if not isinstance(at, str):
+            raise InputError(
+                f"at={at} could be a score or a false positive rate",
+                f"give threshold={at} for a score, and at='fpr1', 'fpr5' or 'fpr10' for a rate",
+            )
+        chosen = at if threshold is None else str(threshold)
+        return judge(prediction, self.facts, chosen, self.unusual_limit)
 
 
 def as_pixels(image: object) -> UInt8[ndarray, "height width 3"]:

@@ -24,7 +24,7 @@ from fmsd.inference.file_section import (
 )
 from fmsd.inference.outcome import FilePrediction
 from fmsd.inference.sentences import count_files, percent
-from fmsd.inference.verdict import Verdict, why_no_verdict
+from fmsd.inference.verdict import Verdict, threshold_rates, why_no_verdict
 from fmsd.metrics.score_meaning import (
     KINDS,
     MIN_VIDEOS,
@@ -228,16 +228,18 @@ def _level_facts(meaning: ScoreMeaning, level: str, at: str) -> dict[str, str]:
     items = meaning.videos.noun_of(level)
     if reason := why_no_verdict(meaning, at):
         names["threshold"] = f"no verdict: {reason}"
-    elif at in RATES:
-        point = meaning.points[RATES[at]]
-        false, true = map(format_rate, meaning.error_rates(RATES[at]))
-        names["threshold"] = f"{point.threshold:.4f}: {threshold_origin(at)}"
-        names["false positives"] = f"{point.false_positives} of {point.reals} real {items}, {false}"
-        names["detected"] = f"{point.true_positives} of {point.fakes} fake {items}, {true}"
     else:
-        names["threshold"] = (
-            f"{at}: {threshold_origin(at)}; its errors on the validation data are not known"
-        )
+        false, true = map(format_rate, threshold_rates(meaning, at))
+        counts = [f"{false} of the real {items}", f"{true} of the fake {items}"]
+        names["threshold"] = f"{at}: {threshold_origin(at)}"
+        if at in RATES:
+            point = meaning.points[RATES[at]]
+            counts = [
+                f"{point.false_positives} of {point.reals} real {items}, {false}",
+                f"{point.true_positives} of {point.fakes} fake {items}, {true}",
+            ]
+            names["threshold"] = f"{point.threshold:.4f}: {threshold_origin(at)}"
+        names["false positives"], names["detected"] = counts
     if meaning.calibration is None:
         names["calibration"] = (
             f"none: it needs {MIN_VIDEOS} real and {MIN_VIDEOS} fake validation "

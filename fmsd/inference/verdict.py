@@ -12,7 +12,14 @@ import numpy as np
 from fmsd.errors import InputError
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.outcome import FilePrediction
-from fmsd.metrics.score_meaning import DEFAULT_AT, RATES, OperatingPoint, ScoreMeaning, VideoCounts
+from fmsd.metrics.score_meaning import (
+    DEFAULT_AT,
+    RATES,
+    OperatingPoint,
+    RateInterval,
+    ScoreMeaning,
+    VideoCounts,
+)
 
 Level = Literal["frame", "video"]
 
@@ -95,23 +102,33 @@ def check_at(at: str | float) -> str:
         number = math.nan
     if not 0 <= number <= 1:
         names = ", ".join(RATES)
-        raise InputError(
-            f"at={text} is no threshold", f"give one of {names}, or a number from 0 to 1"
-        )
+        remedy = f"give one of {names}, or a number from 0 to 1"
+        if meant := [name for name, rate in RATES.items() if number == 100 * rate]:
+            remedy = f"for at most {text} % false positives give at={meant[0]}"
+        raise InputError(f"at={text} is no threshold", remedy)
     return text
+
+
+def threshold_rates(meaning: ScoreMeaning, at: str) -> tuple[RateInterval, RateInterval]:
+    """False and true positive rate of a threshold on the validation data, with their intervals.
+
+    Args:
+        at: the threshold, see `check_at`.
+    """
+    return meaning.error_rates(RATES[at]) if at in RATES else meaning.error_rates_at(float(at))
 
 
 def judge(
     prediction: FilePrediction,
     facts: DetectorFacts,
-    at: str | float = DEFAULT_AT,
+    at: str = DEFAULT_AT,
     unusual_limit: float | None = None,
 ) -> Verdict | None:
     """What the score of a file means; None for a file without a score.
 
     Args:
         at: `fpr1`, `fpr5` or `fpr10`: the threshold at which at most 1, 5 or 10 % of the validation
-            reals are called fake; or a number, the threshold itself.
+            reals are called fake; or a number as a text, the threshold itself.
         unusual_limit: the distance of features from which a face is unusual; None where unknown.
 
     Raises:
@@ -128,8 +145,8 @@ def judge(
     threshold = None if reason else point.threshold if point else float(at)
     counted = sum(each.counts for each in prediction.persons)
     bound = None
-    if meaning and point and not reason:
-        bound = 1 - (1 - meaning.error_rates(RATES[at])[0][2]) ** counted
+    if meaning and not reason:
+        bound = 1 - (1 - threshold_rates(meaning, at)[0][2]) ** counted
     return Verdict(
         person.score,
         level,

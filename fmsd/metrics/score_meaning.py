@@ -180,10 +180,16 @@ class ScoreMeaning:
         over them would be too narrow.
         """
         point = self.points[rate]
-        false, true = (
-            point.false_positives / point.reals,
-            point.true_positives / point.fakes,
+        return self._with_intervals(
+            point.false_positives / point.reals, point.true_positives / point.fakes
         )
+
+    def error_rates_at(self, threshold: float) -> tuple[RateInterval, RateInterval]:
+        """As `error_rates`, of any threshold; by `quantiles`, so exact to 0.1 %."""
+        false, true = (float((scores >= threshold).mean()) for scores in self.quantiles)
+        return self._with_intervals(false, true)
+
+    def _with_intervals(self, false: float, true: float) -> tuple[RateInterval, RateInterval]:
         reals, fakes, _ = self.videos
         return (false, *wilson(false * reals, reals)), (true, *wilson(true * fakes, fakes))
 
