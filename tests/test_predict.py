@@ -21,7 +21,7 @@ from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.loaded_detector import LoadedDetector
 from fmsd.inference.media import Sampling, expected_frames
 from fmsd.inference.outcome import FilePrediction
-from fmsd.inference.prediction_files import check_out, prediction_document
+from fmsd.inference.prediction_files import FILE_COLUMNS, check_out, prediction_document
 from fmsd.inference.rendering import count_pictured, draw_page
 from fmsd.inference.sentences import percent, persons_sentences, threshold_sentences
 from fmsd.inference.verdict import check_at
@@ -154,6 +154,11 @@ def test_a_folder_with_broken_files_is_scored_but_for_these(
         if file["score"] is not None:
             own = rows.filter(person=file["person"])
             assert own["score"].mean() == pytest.approx(file["score"])
+    each = pl.read_csv(tmp_path / "out" / "files.csv", schema=FILE_COLUMNS)
+    for row, file in zip(each.iter_rows(named=True), document["files"], strict=True):
+        assert {key: "" if value is None else value for key, value in row.items()} == {
+            key: "" if file[key] is None else file[key] for key in FILE_COLUMNS
+        }
     assert (tmp_path / "out" / "report.html").is_file()
 
 
@@ -177,6 +182,7 @@ def test_hostile_names_stay_names_in_every_output(
     cells = pl.read_csv("out/predictions.csv")["path"].to_list()
     assert cells == [as_plain_text(name) for name in (*NAMES, escape)]
     assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+    assert pl.read_csv("out/files.csv")["path"].to_list() == cells
     assert "<b>&" not in Path("out/report.html").read_text("utf-8")
 
 
