@@ -4,23 +4,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import polars as pl
 import yaml
 
 from fmsd.hub_addresses import Address
+from fmsd.inference.card_results import results_section, tested_row
 from fmsd.inference.facts import DetectorFacts
 from fmsd.metrics.layout import escape_markdown, markdown_table
 from fmsd.metrics.score_meaning import ScoreMeaning, format_rate, selection_sentence
-from fmsd.report.evidence import recompute_rows
-from fmsd.report.resamples import resample_rows
-from fmsd.report.rows import Row, load_rows
+from fmsd.report.rows import Row
 from fmsd.runs.configuration import read_configuration
 from fmsd.runs.evaluations import finished_evaluations
 from fmsd.runs.folder import Run
 from fmsd.runs.papers import bibliography, cited_papers
-
-RESAMPLES = 1000
-"""Resamples of the videos behind an interval."""
 
 NOT_FOR = """\
 ## What it is not for
@@ -55,7 +50,7 @@ def model_card(address: Address, run: Run, facts: DetectorFacts, licence: str | 
         f"# {name}\n\n{_summary(settings, record)}\n",
         _what_it_is(settings, record, facts, base_weights(run)),
         _training_data(settings, record),
-        _results(row),
+        results_section(row),
         _meaning(facts),
         _usage(address),
         NOT_FOR,
@@ -66,14 +61,6 @@ def model_card(address: Address, run: Run, facts: DetectorFacts, licence: str | 
         _metadata(name, settings, row, licence), sort_keys=False, allow_unicode=True
     )
     return f"---\n{metadata}---\n\n" + "\n".join(sections)
-
-
-def tested_row(run: Run) -> Row | None:
-    """The results of a run and its evaluations, computed from predictions; None without a test."""
-    tests = [run, *finished_evaluations(run)]
-    if not any((test.folder / "results.csv").is_file() for test in tests):
-        return None
-    return recompute_rows(load_rows(run.folder))[0]
 
 
 def _metadata(
@@ -185,66 +172,6 @@ def _training_data(settings: Mapping[str, Any], record: Mapping[str, Any]) -> st
     )
 
 
-def _results(row: Row | None) -> str:
-    """A line per test dataset, with intervals."""
-    text = "## Results\n\n"
-    if row is None:
-        return text + "This run was not tested, so nothing is known of its errors.\n"
-    intervals = resample_rows([row], "auc", RESAMPLES).intervals
-    rows, notes = [], []
-    for dataset in row.prediction_files:
-        results = row.results.filter(dataset=dataset)
-        videos, real = results.select("n_videos", "n_real_videos").row(0)
-        stamps = " ".join(f"`{stamp}`" for stamp in row.stamps_of(dataset))
-        rows.append(
-            [
-                escape_markdown(dataset),
-                f"{real:,} + {videos - real:,}",
-                *(
-                    _with_interval(results, intervals, dataset, level)
-                    for level in ("video", "frame")
-                ),
-                *(_value(results, "video", metric) for metric in ("eer", "bacc_val")),
-                stamps,
-            ]
-        )
-        notes += _notes(row.record_of(dataset), dataset)
-    header = ["test data", "real + fake videos", "video AUC", "frame AUC", "video EER"]
-    header += ["balanced accuracy", "protocol stamps"]
-    text += markdown_table(header, rows)
-    text += (
-        f"\nIn brackets the 95 % interval over {RESAMPLES:,} resamples of the videos; [-] where "
-        "there are too few.\nBalanced accuracy of videos is at the threshold that the validation "
-        "data chose.\nEach value was computed from the predictions when this card was written.\n"
-        "A protocol stamp identifies frames, rules and training data of a test: `run.json` "
-        "explains it, and only results of one stamp can be compared.\n"
-    )
-    return text + "".join(f"\n**{escape_markdown(dataset)}**: {note}.\n" for dataset, note in notes)
-
-
-def _with_interval(results: pl.DataFrame, intervals: pl.DataFrame, dataset: str, level: str) -> str:
-    found = intervals.filter(dataset=dataset, level=level).select("low", "high").rows()
-    ends = f"[{found[0][0]:.3f}, {found[0][1]:.3f}]" if found else "[-]"
-    return f"{_value(results, level, 'auc')} {ends}"
-
-
-def _value(results: pl.DataFrame, level: str, metric: str) -> str:
-    found = results.filter(level=level, metric=metric)["value"].to_list()
-    return f"{found[0]:.3f}" if found else "-"
-
-
-def _notes(record: Mapping[str, Any], dataset: str) -> list[tuple[str, str]]:
-    """What a reader must know of the test files; without their names."""
-    notes = []
-    if count := (record.get("overlap") or {}).get(dataset):
-        notes.append((dataset, f"{count:,} of these test frames are training frames"))
-    if change := (record.get("pixels") or {}).get(dataset):
-        notes.append(
-            (dataset, f"{change['changed']:,} test files had changed since the run's first test")
-        )
-    return notes
-
-
 def _meaning(facts: DetectorFacts) -> str:
     """Calibration and thresholds, with the data that they rest on."""
     text = "## What a score means\n\n"
@@ -299,7 +226,12 @@ def _usage(address: Address) -> str:
 import fmsd
 
 detector = fmsd.load("{address}")
-print(detector.predict("clip.mp4"))
+prediction = detector.predict("clip.mp4")
+verdict = detector.verdict(prediction, at="fpr5")
+if verdict is None:  # no face, or no file that can be read
+    print(prediction.status, prediction.message)
+else:
+    print(verdict.called or verdict.reason, verdict.score, verdict.probability)
 ```
 
 The repository holds what training changed in the backbone, not the backbone's own weights: fmsd \
