@@ -543,6 +543,7 @@ def test_a_run_among_the_files_is_told_how_to_be_named(
         ([], "needs files; give images"),
         (["gone.mp4"], "gone.mp4 does not exist"),
         (["list=gone.txt"], "The list gone.txt cannot be read"),
+        (["paths.txt"], "paths.txt is a text, and .*; if it holds paths, .* write list=paths.txt"),
         (["a.png", "at=fpr3"], "at=fpr3 is no threshold"),
         (["a.png", "frames=0"], "frames=0 is out of range"),
         (["a.png", "frames=many"], "frames=many is no whole number"),
@@ -566,6 +567,7 @@ def test_bad_words_end_with_one_sentence(
     monkeypatch.chdir(tmp_path)
     image(Path("a.png"), walk(1)[0])
     Path("predictions.csv").write_text("mine", encoding="utf-8")
+    Path("paths.txt").write_text("a.png\n", encoding="utf-8")
     before = sorted(path.name for path in tmp_path.iterdir())
     assert main(["predict", f"run={run}", *words]) == 2
     said = capsys.readouterr().err

@@ -279,10 +279,12 @@ def test_names_with_spaces_and_letters_of_any_script(tmp_path: Path) -> None:
 def test_what_is_no_video_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a video at all " * 100)
+    (tmp_path / "pointer.mp4").write_text("version https://git-lfs.github.com/spec/v1\noid sha256")
     sound(tmp_path / "talk.m4a").rename(tmp_path / "talk.mp4")
     for name, message in (
         ("empty.mp4", r"empty\.mp4 is empty \(0 bytes\)"),
-        ("text.mp4", r"text\.mp4 cannot be opened"),
+        ("text.mp4", r"text\.mp4 is a text, and no video; leave it out"),
+        ("pointer.mp4", r"pointer\.mp4 is a Git LFS pointer.*; run `git lfs pull`"),
         ("talk.mp4", r"talk\.mp4 holds no video, only audio; leave it out"),
         ("absent.mp4", r"absent\.mp4 cannot be opened"),
     ):

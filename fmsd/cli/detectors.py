@@ -18,6 +18,7 @@ from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.data.extraction.faces import FaceDetector, YuNet
 from fmsd.errors import InputError, reason
 from fmsd.hub_addresses import is_address
+from fmsd.inference.crop_scoring import CROPS_REMEDY
 from fmsd.inference.facts import DetectorFacts, read_facts
 from fmsd.inference.loaded_detector import LoadedDetector
 from fmsd.inference.metadata import ONNX_SUFFIX, PT2_SUFFIX
@@ -85,12 +86,6 @@ def load_onnx(
     if device is not None:
         parse_device(device)
     scorer = OnnxScorer(path, device)
-    if scorer.metadata.weights != "float32":
-        log.warning(
-            "%s has weights of 8 bits (%s): its thresholds and calibration were chosen in float32.",
-            path,
-            scorer.metadata.weights,
-        )
     warn_of_default_crops(path, scorer.facts)
     return LoadedDetector(scorer.facts, scorer, face_detector, scorer.unusual_limit)
 
@@ -100,8 +95,10 @@ def warn_of_default_crops(path: Path, facts: DetectorFacts) -> None:
     if not facts.crops_known:
         log.warning(
             "%s does not say how the faces of its training data were cropped: faces are cropped as "
-            "fmsd extract does by default. Scores of faces that are cropped otherwise mean little.",
+            "fmsd extract does by default. Scores of faces that are cropped otherwise mean little; "
+            "%s.",
             path,
+            CROPS_REMEDY,
         )
 
 

@@ -12,8 +12,12 @@ from fmsd.cli.build import build, check_argument_types
 from fmsd.cli.data_config import absolute_path
 from fmsd.cli.logs import configure_logging
 from fmsd.errors import InputError
+from fmsd.magic_numbers import recognise_text
 from fmsd.paths import expand_home
 from fmsd.quoting import shell_override
+
+LISTS = (".txt", ".csv", ".tsv", ".lst")
+"""Suffixes of text files, which may be meant as lists of paths."""
 
 if TYPE_CHECKING:
     from fmsd.inference.loaded_detector import LoadedDetector
@@ -127,7 +131,7 @@ def given_paths(
     """The paths on the command line, then those of `files=`; and those of `list=`.
 
     Raises:
-        InputError: there are none, one is empty, or the list cannot be read.
+        InputError: there are none, one is empty or a text file, or the list cannot be read.
     """
     from fmsd.inference.media import read_media_list
 
@@ -135,6 +139,12 @@ def given_paths(
     if "" in texts:
         raise InputError("The name of a file is empty", "leave it out, or set its variable")
     paths = [expand_home(text) for text in texts]
+    for text, path in zip(texts, paths, strict=True):
+        if path.suffix.lower() in LISTS and path.is_file() and recognise_text(path):
+            raise InputError(
+                f"{text} is a text, and neither an image nor a video",
+                f"if it holds paths, one a line, write {shell_override('list', text)}",
+            )
     listed = [] if list is None else read_media_list(expand_home(list))
     if not paths and not listed:
         raise InputError(

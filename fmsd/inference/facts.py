@@ -79,6 +79,7 @@ class DetectorFacts:
         selection: the rule by which the run chose its weights, see
             `fmsd.engine.model_selection`.
         meanings: by level, `frame` and `video`; empty where the run has no validation predictions.
+        weights: the type of its weights; thresholds and calibration were chosen with float32.
     """
 
     name: str
@@ -89,6 +90,7 @@ class DetectorFacts:
     validation: Mapping[str, VideoCounts]
     selection: str
     meanings: Mapping[str, ScoreMeaning]
+    weights: str = "float32"
 
     def to_json(self) -> dict[str, Any]:
         """The facts as a JSON object."""

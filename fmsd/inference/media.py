@@ -119,8 +119,10 @@ def _is_broken(entry: os.DirEntry[str]) -> bool:
 def read_media_list(path: Path) -> list[Path]:
     """The paths in a text file, one a line; relative ones begin at the file's folder.
 
-    A line ends with a line feed, with or without a carriage return before it: other separators of
-    Unicode may be part of a name. A leading `~` is the home folder, where there is one.
+    Empty lines and lines that begin with `#` are passed over; of a file whose name begins so, the
+    line is `./#NAME`. A line ends with a line feed, with or without a carriage return before it:
+    other separators of Unicode may be part of a name. A leading `~` is the home folder, where there
+    is one.
 
     Raises:
         InputError: the file cannot be read as UTF-8.
@@ -132,7 +134,7 @@ def read_media_list(path: Path) -> list[Path]:
             f"The list {path} cannot be read ({error})", "give a text file with one path a line"
         ) from error
     names = [line.removesuffix("\r") for line in lines]
-    return [path.parent / _at_home(name) for name in names if name.strip()]
+    return [path.parent / _at_home(name) for name in names if name.strip() and name[0] != "#"]
 
 
 def _at_home(name: str) -> Path:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
+from fmsd.inference.crop_scoring import CROPS_REMEDY
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.file_section import (
     HeatMaps,
@@ -23,7 +24,7 @@ from fmsd.inference.file_section import (
     who_decides,
 )
 from fmsd.inference.outcome import FilePrediction
-from fmsd.inference.sentences import count_files, percent
+from fmsd.inference.sentences import count_files, percent, weights_sentences
 from fmsd.inference.verdict import Verdict, threshold_rates, why_no_verdict
 from fmsd.metrics.score_meaning import (
     KINDS,
@@ -196,9 +197,11 @@ def _meaning(facts: DetectorFacts, used: Sequence[tuple[str, str]]) -> str:
         body += html.paragraph(
             f"The training data of {name} do not say how their faces were cropped. Here they were "
             f"cropped to {facts.crops.size} pixels with a margin of {facts.crops.margin:g}; if the "
-            "training data were cropped otherwise, the scores mean little.",
+            f"training data were cropped otherwise, the scores mean little: {CROPS_REMEDY}.",
             "warning",
         )
+    for sentence in weights_sentences(facts):
+        body += html.paragraph(sentence, "warning")
     return body
 
 

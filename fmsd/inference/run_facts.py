@@ -10,7 +10,7 @@ import polars as pl
 
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.errors import InputError
-from fmsd.inference.crop_scoring import CropSettings
+from fmsd.inference.crop_scoring import CROPS_REMEDY, CropSettings
 from fmsd.inference.facts import DetectorFacts, known_video_score, read_crops
 from fmsd.inference.familiarity import FeatureBank, fit_bank
 from fmsd.metrics.decision import count_videos, score_meanings
@@ -104,9 +104,10 @@ def run_crops(record: Mapping[str, Any]) -> CropSettings | None:
         return next(iter(known.values()))
     log.warning(
         "The run does not record %s: faces are cropped as fmsd extract does by default (%s). "
-        "Scores of faces that are cropped otherwise mean little.",
+        "Scores of faces that are cropped otherwise mean little; %s.",
         what,
         describe(CropSettings()),
+        CROPS_REMEDY,
     )
     return None
 

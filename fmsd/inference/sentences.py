@@ -143,6 +143,16 @@ def calibration_sentences(facts: DetectorFacts, levels: Iterable[Level]) -> list
     ]
 
 
+def weights_sentences(facts: DetectorFacts) -> list[str]:
+    """A warning of weights that the thresholds were not chosen with; nothing otherwise."""
+    if facts.weights == "float32":
+        return []
+    return [
+        f"The weights have 8 bits ({facts.weights}): thresholds and calibration were chosen in "
+        "float32, and a file whose score is near the threshold may be called otherwise there."
+    ]
+
+
 def count_files(count: int) -> str:
     """A number of files, as words."""
     return "1 file" if count == 1 else f"{count} files"
