@@ -115,13 +115,13 @@ def load_run(
         InputError: the run is not finished, a file of it is not what its record says, or its base
             weights are missing.
     """
+    check_run_record(run)
     from fmsd.engine.detectors import build_detector, load_folded_detector
     from fmsd.engine.trainer import single_process_trainer
     from fmsd.inference.run_facts import feature_bank, run_facts
     from fmsd.inference.torch_scorer import TorchScorer
 
     trainer = {} if device is None else device_settings(device)
-    check_run_record(run)
     config: Any = load_run_config(run.config, trust, built=("backbone", "trainer"))
     config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
     facts = run_facts(run)
@@ -159,12 +159,12 @@ def load_folded(
     Raises:
         InputError: the file is missing or damaged, or has no facts beside its weights.
     """
+    remedy = "fold its run again with this version of fmsd"
+    written = read_folded(path, remedy)
     import torch
 
     from fmsd.inference.torch_scorer import TorchScorer
 
-    remedy = "fold its run again with this version of fmsd"
-    written = read_folded(path, remedy)
     config = {"backbone": written["backbone"]}
     check_loaded(config, path, trusted_prefixes(trust), built=("backbone",))
     facts = read_facts(written["facts"], path, remedy)

@@ -11,6 +11,7 @@ from fmsd.checks import check_range
 from fmsd.cli.build import build, check_argument_types
 from fmsd.cli.data_config import absolute_path
 from fmsd.cli.logs import configure_logging
+from fmsd.cli.run_places import check_named_run
 from fmsd.errors import InputError
 from fmsd.magic_numbers import recognise_text
 from fmsd.paths import expand_home
@@ -46,6 +47,7 @@ def predict(config: DictConfig, folder: Path, command: list[str], words: Sequenc
     if out is not None:
         task.check_out(out)
     files = list_media(*given_paths(words, **named))
+    check_named_run(source)
     configure_logging(lightning=not is_exported(source))
     detector = load_detector(
         source, config.device, config.base, config.trust, build(config.detector)
@@ -71,7 +73,8 @@ def check_run_named(config: DictConfig, words: Sequence[str]) -> None:
 
 def demo(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd demo: a page that scores images and videos."""
-    from fmsd.cli.detectors import load_detector
+    from fmsd.cli.detectors import is_exported, load_detector
+    from fmsd.inference.page.server import check_installed
     from fmsd.inference.verdict import check_at
     from fmsd.tasks import demo as task
 
@@ -83,6 +86,9 @@ def demo(config: DictConfig, folder: Path, command: list[str]) -> None:
     check_range("port", values["port"], 0, 65535)
     check_range("limit", values["limit"], 1)
     at = check_at(values["at"])
+    check_installed()
+    check_named_run(source)
+    configure_logging(lightning=not is_exported(source))
 
     def load() -> "LoadedDetector":
         face_detector = build(config.detector)

@@ -330,7 +330,7 @@ VERBS = {
     "evaluate": Verb(evaluate, lightning=True),
     "explain": Verb(explain, lightning=True),
     "predict": Verb(predict),
-    "demo": Verb(demo, lightning=True),
+    "demo": Verb(demo),
     "export": Verb(export, lightning=True),
     "fold": Verb(fold),
     "merge": Verb(merge, lightning=True),
