@@ -310,7 +310,7 @@ def test_a_run_that_was_pushed_and_removed_is_used_from_the_hub(
     shutil.rmtree("runs/mine")
 
     fetched = fmsd.load("hf://me/mine").facts
-    assert fetched.to_json() == {**local.to_json(), "name": f"mine@{commit}"}
+    assert fetched.to_json() == {**local.to_json(), "name": f"me/mine@{commit[:8]}"}
     assert main(["verify", "run=hf://me/mine"]) == 0
     root = place / "ann" / "data"
     assert main(["evaluate", "run=hf://me/mine@main", *DATA, f"data.root={root}"]) == 0

@@ -69,7 +69,7 @@ class DetectorFacts:
     """What a prediction must know of a detector beside its weights.
 
     Args:
-        name: of the run.
+        name: of the run, for people: its folder, or USER/NAME@COMMIT, shortened, of one on the Hub.
         size: side in pixels of the images that its network takes.
         crops: how faces are cropped.
         crops_known: whether the run's training data say so; otherwise `crops` are the defaults.

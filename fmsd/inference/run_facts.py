@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.errors import InputError
+from fmsd.hub_addresses import title_name
 from fmsd.inference.crop_scoring import CROPS_REMEDY, CropSettings
 from fmsd.inference.facts import DetectorFacts, known_video_score, read_crops
 from fmsd.inference.familiarity import FeatureBank, fit_bank
@@ -49,7 +49,7 @@ def run_facts(run: Run) -> DetectorFacts:
         meanings = score_meanings(predictions, video_score)
     crops = run_crops(record)
     return DetectorFacts(
-        name=Path(run.name).name,
+        name=title_name(run.folder),
         size=data.get("size") or settings["backbone"]["size"],
         crops=crops or CropSettings(),
         crops_known=crops is not None,
