@@ -76,6 +76,7 @@ def test_a_video_is_predicted_and_judged(run: Path, tmp_path: Path) -> None:
     assert verdict is not None
     assert (verdict.called, verdict.probability) == (None, None)
     assert "too few real validation videos for fpr5: 3 of at least 20" in verdict.reason
+    assert detector.map_name == "attention rollout"
     assert verdict.unusual is False  # faces of the same drawing as in training
     assert verdict.score == one.persons[0].score
     assert detector.predict([tmp_path], frames=4) == [one]

@@ -108,7 +108,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert sorted(result.status for result in results) == [
         *("no face", "scored", "scored", "unreadable")
     ]
-    text = page_of(*results, limit=0.1, heat=lambda faces: [face.crop[..., 0] for face in faces])
+    text = page_of(
+        *results,
+        limit=0.1,
+        heat=lambda faces: [face.crop[..., 0] for face in faces],
+        map_name="Grad-CAM",
+    )
     (place / "report.html").write_text(text, encoding="utf-8")
     return place / "report.html"
 
@@ -146,6 +151,10 @@ def test_the_page_in_a_browser(tab: Any, scheme: str) -> None:
         "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
     )
     assert tab.locator("article .faces img").count() == 2 * (6 + 1)
+    for width in (1300, 500):
+        tab.set_viewport_size({"width": width, "height": 800})
+        cut = "[...document.querySelectorAll('figure, .scroll')]"
+        assert tab.evaluate(f"{cut}.filter(box => box.scrollWidth > box.clientWidth).length") == 0
     tab.set_viewport_size({"width": 390, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
@@ -157,7 +166,11 @@ def test_outcomes_and_facts_are_said(page: Path) -> None:
         "A score is no proof",
         "of 2, 0:00 to 0:00.4",
         "the only face",
-        "unreadable: ",
+        '<td class="text">unreadable</td>',
+        "is a text, and no video; leave it out",
+        "; right: Grad-CAM</figcaption>",
+        "Right of each face its Grad-CAM, as fmsd explain draws it; bright: what raised the score",
+        "<small>unusual</small>",
         "5 % false positives on validation data",
         "20 real and 20 fake videos",
         "select=iid",

@@ -143,6 +143,7 @@ def load_run(
         face_detector,
         None if bank is None else bank.limit,
         scorer.heat,
+        scorer.map_name,
     )
 
 
@@ -177,7 +178,7 @@ def load_folded(
         device_settings(device)  # checks it
         place = torch.device(device)
     scorer = TorchScorer(build(backbone)().to(place).eval(), facts.size)
-    return LoadedDetector(facts, scorer, face_detector, heat=scorer.heat)
+    return LoadedDetector(facts, scorer, face_detector, heat=scorer.heat, map_name=scorer.map_name)
 
 
 def read_folded(path: Path, remedy: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fmsd.data.loading.image import read_image
 from fmsd.errors import InputError
 from fmsd.inference.crop_scoring import CropScorer, score_crops
 from fmsd.inference.facts import DetectorFacts
+from fmsd.inference.file_section import HEAT_MAP
 from fmsd.inference.media import Sampling, list_media
 from fmsd.inference.outcome import FilePrediction, HeatMaps
 from fmsd.inference.predictor import Predictor
@@ -39,6 +40,7 @@ class LoadedDetector:
         face_detector: builds the detector of faces, when files are first predicted.
         unusual_limit: distance of features from which a face is unusual; None where unknown.
         heat: heat maps of faces; None where it cannot draw any.
+        map_name: what these are, for people, such as `Grad-CAM`.
         batch_size: crops that are scored together.
     """
 
@@ -47,6 +49,7 @@ class LoadedDetector:
     face_detector: Callable[[], FaceDetector] = YuNet
     unusual_limit: float | None = None
     heat: HeatMaps | None = None
+    map_name: str = HEAT_MAP
     batch_size: int = 32
 
     def __repr__(self) -> str:

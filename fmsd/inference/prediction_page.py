@@ -15,6 +15,7 @@ from pathlib import Path
 from fmsd.inference.crop_scoring import CROPS_REMEDY
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.file_section import (
+    HEAT_MAP,
     HeatMaps,
     file_section,
     format_probability,
@@ -51,6 +52,7 @@ def render_page(
     verdicts: Sequence[Verdict | None],
     facts: DetectorFacts,
     heat: HeatMaps | None = None,
+    map_name: str = HEAT_MAP,
 ) -> str:
     """The page as one HTML file that opens without network.
 
@@ -58,6 +60,7 @@ def render_page(
         verdicts: of each result; None of a file without a score.
         facts: of the detector.
         heat: computes the heat maps of some faces of one file; None for none.
+        map_name: what these are, for people.
     """
     pairs = sorted(
         zip(results, verdicts, strict=True), key=lambda pair: _rank(pair[0]), reverse=True
@@ -68,7 +71,9 @@ def render_page(
     sections = [Section("files", "Files", _files_table(pairs, folder, len(pictured)))]
     if pictured:
         parts = [
-            file_section(number, _name(result, folder), result, verdict, heat, facts.video_score)
+            file_section(
+                number, _name(result, folder), result, verdict, heat, map_name, facts.video_score
+            )
             for number, (result, verdict) in enumerate(pictured, 1)
         ]
         if len(scored) > len(pictured):
@@ -139,43 +144,40 @@ def _files_table(
     pairs: Sequence[tuple[FilePrediction, Verdict | None]], folder: str, pictured: int
 ) -> str:
     """The table of all files, the first `pictured` of which have a link to their part."""
-    header = [
-        *("file", "verdict", "probability of fake", "score"),
-        *("who decides", "share", "unusual", "outcome"),
-    ]
     rows = []
     for number, (result, verdict) in enumerate(pairs, 1):
         name = escape(_name(result, folder))
         if number <= pictured:
             name = f'<a href="#file-{number}">{name}</a>'
-        outcome = f'<td class="text">{result.status}</td>'
-        if result.message:
-            message = escape(shown_name(f"{result.status}: {result.message}"))
-            outcome = f'<td class="text wrap">{message}</td>'
-        rows.append([name, *_verdict_cells(result, verdict), outcome])
+        details = escape(shown_name(_details(result)))
+        rows.append([f"{name}<small>{details}</small>", *_verdict_cells(result, verdict)])
     caption = "The highest score first" + (f"; files below {shown_name(folder)}" if folder else "")
-    table = html.sortable_table(escape(caption), header, rows, {0, 1, 4, 6, 7})
+    header = ["file", "verdict", "P(fake)", "score"]
+    table = html.sortable_table(escape(caption), header, rows, {0, 1})
     return html.paragraph(NO_PROOF) + table
 
 
+def _details(result: FilePrediction) -> str:
+    """Why a file has no score, or the person who decides, and the share of frames if not all."""
+    if result.decides is None or result.share == 1:
+        return result.message or who_decides(result)
+    return f"{who_decides(result)}, in {percent(result.share)} of the frames with a face"
+
+
 def _verdict_cells(result: FilePrediction, verdict: Verdict | None) -> list[str]:
-    """The cells of verdict, probability, score, who decides, share, and unusual."""
+    """The cells of verdict, probability and score."""
     if verdict is None:
-        missing, number = '<td class="text">-</td>', "<td>-</td>"
-        return [missing, number, number, missing, number, missing]
+        return [f'<td class="text">{result.status}</td>', "<td>-</td>", "<td>-</td>"]
     called = verdict.called or "no verdict"
+    unusual = "<small>unusual</small>" if verdict.unusual else ""
     probability = "<td>-</td>"
     if verdict.probability is not None:
         text = escape(format_probability(verdict.probability))
         probability = f'<td data-value="{verdict.probability:.9g}">{text}</td>'
-    unusual = {True: "yes", False: "no", None: "-"}[verdict.unusual]
     return [
-        f'<td class="text {verdict_class(verdict)}"><b>{called}</b></td>',
+        f'<td class="text {verdict_class(verdict)}"><b>{called}</b>{unusual}</td>',
         probability,
         f'<td data-value="{verdict.score:.9g}">{verdict.score:.3f}</td>',
-        f'<td class="text">{escape(who_decides(result))}</td>',
-        f'<td data-value="{result.share:.9g}">{percent(result.share)}</td>',
-        f'<td class="text">{unusual}</td>',
     ]
 
 
