@@ -57,9 +57,8 @@ def count_videos(validation: pl.DataFrame) -> VideoCounts:
         validation: columns dataset, video and label.
     """
     videos = validation.group_by("dataset", "video").agg(pl.col("label").min(), frames=pl.len())
-    return VideoCounts(
-        *(len(videos.filter(label=label)) for label in (0, 1)), len(videos.filter(frames=1))
-    )
+    real, fake = (len(videos.filter(label=label)) for label in (0, 1))
+    return VideoCounts(real, fake, len(videos.filter(frames=1)))
 
 
 def validation_scores(validation: pl.DataFrame) -> pl.DataFrame:
