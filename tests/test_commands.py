@@ -343,7 +343,7 @@ MISTAKES = [
     (["doctor"], "fmsd doctor needs data; give data=NAME: celebdf_pp"),
     (["evaluate"], "fmsd evaluate needs run; give it as run=PATH."),
     (["evaluate", "run=x", "data.frames=3"], "unless data=NAME is given, too"),
-    (["evaluate", "nowhere(1)"], "nowhere(1) does not exist; correct the path of the run"),
+    (["evaluate", "nowhere(1)"], "nowhere(1) is not the folder of a trained run"),
     (
         ["train", "trainer=ddp", "trainer.devices=null"],
         "trainer.devices=null is no number of devices; give a number, auto for all of them",
