@@ -333,6 +333,9 @@ FACES = {
     "fmsd": 3e-3,
     "masm": 3e-3,
     "full": 3e-5,
+    "adapter": 2.5e-3,
+    "vpt": 5e-3,
+    "moe_lora": 1e-3,
 }
 CONSTANT = FACES | {"full": 1e-5}  # of generalise, whose rate does not fall
 

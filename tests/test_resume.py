@@ -42,7 +42,7 @@ from fmsd.optim.schedule import cosine
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft.method import Method
 from fmsd.signals import signals_handled
-from tests.conftest import METHODS, fmsd_here, grow_tree, tiny_vit, write_image
+from tests.conftest import METHODS, UNFOLDABLE, fmsd_here, grow_tree, tiny_vit, write_image
 from tests.surroundings import python_path
 from tests.test_engine import learner, module, trainer
 
@@ -159,7 +159,7 @@ def trained(
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS | UNFOLDABLE)
 def test_what_remains_after_a_kill_is_what_it_would_have_been(
     method: str, wrapper: str, faces: Path, tmp_path: Path
 ) -> None:
@@ -167,13 +167,17 @@ def test_what_remains_after_a_kill_is_what_it_would_have_been(
     the checkpoint before.
     """
     losses, weights = trained(
-        data_module(faces), tmp_path / "whole", METHODS[method], WRAPPERS[wrapper]
+        data_module(faces), tmp_path / "whole", (METHODS | UNFOLDABLE)[method], WRAPPERS[wrapper]
     )
     assert sorted(losses) == list(range(1, 11))
     found: dict[int, float] = {}
     for until in (2, 4, 7, None):
         part, ended = trained(
-            data_module(faces), tmp_path / "parts", METHODS[method], WRAPPERS[wrapper], until
+            data_module(faces),
+            tmp_path / "parts",
+            (METHODS | UNFOLDABLE)[method],
+            WRAPPERS[wrapper],
+            until,
         )
         found |= part
     assert found == losses

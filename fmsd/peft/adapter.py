@@ -24,8 +24,8 @@ from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
 from fmsd.json_records import PlainValue, check_record, read_record
 from fmsd.models.detector import Detector, trained_batch_norms
-from fmsd.peft.inject import AdaptedLayer
-from fmsd.peft.layer_kinds import rebuild_method
+from fmsd.peft.inject import AdaptedModule, Matrix
+from fmsd.peft.layer_kinds import layer_class
 from fmsd.peft.subspace import subspace_layers
 from fmsd.peft.svd_cache import tensor_bytes
 from fmsd.state import StateFile, check_finite, read_fault
@@ -134,7 +134,7 @@ def save(
     layers = {
         name: {"kind": module.kind, **module.describe()}
         for name, module in detector.backbone.named_modules()
-        if isinstance(module, AdaptedLayer)
+        if isinstance(module, AdaptedModule)
     }
     tensors = state_dict(detector)
     with atomic(folder / TENSORS) as partial:
@@ -185,7 +185,7 @@ def read(folder: Path, base_hash: str) -> tuple[dict[str, Any], Mapping[str, Ten
         InputError: there is no adapter, or one of another format or base, or with weights that are
             not finite.
     """
-    description = _description(folder)
+    description = read_description(folder)
     try:
         tensors = StateFile(folder / TENSORS)
     except FileNotFoundError as error:
@@ -214,7 +214,7 @@ def read(folder: Path, base_hash: str) -> tuple[dict[str, Any], Mapping[str, Ten
     return description, tensors
 
 
-def _description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
     """Reads the description of the adapter in a folder and checks the types of its entries.
 
     Raises:
@@ -244,10 +244,10 @@ def rebuild_layer(
     tensors: Mapping[str, Tensor],
     folder: Path,
 ) -> nn.Module:
-    """Builds the adapted layer that replaces a plain layer, with its initial directions.
+    """Builds the adapted layer or module that replaces a plain one, with its initial directions.
 
     Args:
-        layer, name: the plain layer and its name in the backbone.
+        layer, name: the plain layer or module, and its name in the backbone.
         description, tensors: of the adapter, see `read`.
         folder: of the adapter, for messages.
 
@@ -258,9 +258,10 @@ def rebuild_layer(
     inner = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
     try:
         about = dict(description["layers"][name])
-        if not isinstance(layer, nn.Linear | nn.Conv2d):
+        found = layer_class(about.pop("kind"), folder / DESCRIPTION)
+        if not hasattr(found, "unfoldable") and not isinstance(layer, Matrix):
             raise TypeError("it is no matrix")
-        return rebuild_method(about.pop("kind"), folder / DESCRIPTION)(layer, about, inner)
+        return found.rebuild(layer, about, inner)
     except (
         KeyError,
         TypeError,

@@ -13,6 +13,7 @@ from fmsd.models.detector import Detector
 from fmsd.models.head import check_head_kind
 from fmsd.peft import adapter
 from fmsd.peft.inject import AdaptedLayer
+from fmsd.peft.layer_kinds import check_foldable
 from fmsd.state import tensor_shapes
 
 
@@ -28,7 +29,8 @@ class FoldedWeights(Mapping[str, Tensor]):
         empty: the detector on the meta device.
 
     Raises:
-        InputError: there is no adapter, or one of another backbone, base or kind of head.
+        InputError: there is no adapter, one of another backbone, base or kind of head, or one with
+            modules that do not fold.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class FoldedWeights(Mapping[str, Tensor]):
     ) -> None:
         self.folder, self.base, self.empty = folder, base, empty
         self.description, self.tensors = adapter.read(folder, hash)
+        check_foldable(self.description["layers"], folder / adapter.DESCRIPTION)
         head = adapter.head_name(empty)
         # A method may leave the head unchanged.
         if any(name.startswith(f"{head}.") for name in self.tensors):

@@ -45,15 +45,14 @@ FUSED = {"qkv": 3, "kv": 2}
 
 
 @runtime_checkable
-class AdaptedLayer(Protocol):
-    """A layer with which a method replaces a plain one."""
+class AdaptedModule(Protocol):
+    """A module with which a method replaces one of the backbone: a layer, an MLP or a block.
+
+    It either folds, as an `AdaptedLayer`, or is an `UnfoldableModule`.
+    """
 
     kind: ClassVar[str]
     """The name of the class in adapter files."""
-
-    def fold(self) -> nn.Module:
-        """The plain layer of equal outputs."""
-        ...
 
     def describe(self) -> dict[str, Any]:
         """The arguments of `rebuild`, as JSON values."""
@@ -61,16 +60,40 @@ class AdaptedLayer(Protocol):
 
     @classmethod
     def rebuild(
-        cls, layer: Matrix, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+        cls, layer: Any, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
     ) -> nn.Module:
-        """Builds the layer that `describe` described.
+        """Builds the module that `describe` described.
 
         Args:
-            layer: the pretrained layer.
+            layer: the pretrained module: of an `AdaptedLayer` always a `Matrix`, of an
+                `UnfoldableModule` any that an adapter's file names.
             description: the arguments.
-            tensors: the adapted layer's tensors in the adapter's file.
+            tensors: the adapted module's tensors in the adapter's file.
+
+        Raises:
+            TypeError: the module is none that this class replaces.
         """
         ...
+
+
+@runtime_checkable
+class AdaptedLayer(AdaptedModule, Protocol):
+    """A layer that replaces a plain one, and that a plain one can replace again."""
+
+    def fold(self) -> nn.Module:
+        """The plain layer of equal outputs."""
+        ...
+
+
+@runtime_checkable
+class UnfoldableModule(AdaptedModule, Protocol):
+    """A module of which no weights of the plain backbone compute the outputs.
+
+    A run with such modules can do everything but be folded or merged.
+    """
+
+    unfoldable: ClassVar[str]
+    """Why, as a clause for messages: `the experts of method=moe_lora are chosen per token`."""
 
 
 def matrix_layers(model: nn.Module) -> dict[str, Matrix]:
@@ -149,7 +172,7 @@ def inject(
 def fold_layers(model: nn.Module) -> nn.Module:
     """Replaces every adapted layer by the plain layer of equal outputs, in place.
 
-    Folding after `inject` gives the keys of the plain model.
+    Folding after `inject` gives the keys of the plain model. An `UnfoldableModule` stays as it is.
     """
     for name, module in list(model.named_modules()):
         if isinstance(module, AdaptedLayer):

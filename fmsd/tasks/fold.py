@@ -15,6 +15,8 @@ from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.head import CosineHead
 from fmsd.ownership import check_replaceable
+from fmsd.peft import adapter
+from fmsd.peft.layer_kinds import check_foldable
 from fmsd.runs.folder import Run, owning_run
 from fmsd.runs.integrity import DETECTOR_FILES
 
@@ -44,8 +46,8 @@ def fold(
 
     Raises:
         InputError: `out` has another suffix, lies among a run's own files or is a file that `fold`
-            did not write; or the run has no adapter, one that its record does not know, or another
-            base.
+            did not write; or the run has no adapter, one that its record does not know, one with
+            modules that do not fold, or another base.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"out={out} is no name of a safetensors file", "give out=FILE.safetensors")
@@ -56,6 +58,7 @@ def fold(
         )
     check_replaceable([out], out, _is_folded, WRITER, "give another out=FILE.safetensors")
     run.check(*DETECTOR_FILES)
+    check_foldable(adapter.read_description(run.folder)["layers"], run.folder / adapter.DESCRIPTION)
     model = load_folded_detector(run, detector)
     state = {
         key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()
