@@ -27,6 +27,7 @@ from fmsd.peft.inject import AdaptedLayer, UnfoldableModule, fold_layers
 from fmsd.peft.layer_kinds import LAYER_KINDS, check_foldable
 from fmsd.peft.method import Adaptation
 from fmsd.peft.probe import probe
+from fmsd.peft.spectra import sample_matrices
 from tests.conftest import UNFOLDABLE, tiny_vit
 from tests.detectors import TINY, extract_faces
 from tests.films import film, walk
@@ -229,6 +230,12 @@ def test_a_description_that_names_another_module_is_refused(
         adapter.rebuild_layer(
             dict(fresh().backbone.named_modules())[name], name, about, named, tmp_path
         )
+
+
+@every_method
+def test_it_has_no_spectra(method: str) -> None:
+    """They compare matrices of the backbone before and after training, and none has changed."""
+    assert sample_matrices(adapted(method)) == []
 
 
 # ---- folding and merging
