@@ -77,7 +77,8 @@ def test_pooling_and_head_have_no_bottleneck() -> None:
 
 def test_projections_decay_and_biases_do_not() -> None:
     model = adapted()
-    decayed, undecayed = (group["params"] for group in decay_groups(model, 0.1))
+    groups: Any = decay_groups(model, 0.1)
+    decayed, undecayed = (group["params"] for group in groups)
     own: Any = model.backbone.blocks[0].mlp  # pyright: ignore
     assert set(decayed) == {own.down.weight, own.up.weight, model.head().weight}  # pyright: ignore
     assert set(undecayed) == {own.down.bias, own.up.bias, model.head().bias}  # pyright: ignore

@@ -101,7 +101,8 @@ def test_dropout_acts_on_prompts_in_training_alone() -> None:
 
 def test_prompts_do_not_decay() -> None:
     model: Any = prompted()
-    decayed, undecayed = (group["params"] for group in decay_groups(model, 0.1))
+    groups: Any = decay_groups(model, 0.1)
+    decayed, undecayed = (group["params"] for group in groups)
     assert set(decayed) == {model.head().weight}
     assert {block.prompts for block in model.backbone.blocks} < set(undecayed)
 

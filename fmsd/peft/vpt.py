@@ -82,10 +82,11 @@ def vpt(
     height, width = backbone.patch_embed.patch_size
     bound = math.sqrt(6 / (3 * height * width + backbone.embed_dim))
     for number, block in enumerate(blocks):
-        blocks[number] = PromptedBlock(
+        prompted = PromptedBlock(
             block, tokens, backbone.embed_dim, backbone.num_prefix_tokens, dropout
         )
-        nn.init.uniform_(blocks[number].prompts, -bound, bound)
+        nn.init.uniform_(prompted.prompts, -bound, bound)
+        blocks[number] = prompted
     return Adaptation()
 
 
@@ -161,7 +162,7 @@ class PromptedBlock(nn.Module):
             x: prefix tokens and patches.
             args, kwargs: further arguments of the block, such as rotary positions.
         """
-        prompts = self.prompts.to(x.dtype).expand(x.shape[0], -1, -1)  # len() is no symbol
+        prompts = self.prompts.to(x.dtype).expand(x.shape[0], -1, -1)
         if self.dropout:
             prompts = functional.dropout(prompts, self.dropout, self.training)
         y = self.block(
