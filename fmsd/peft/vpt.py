@@ -75,7 +75,7 @@ def vpt(
             f"{type(backbone).__name__} is no plain vision transformer, in whose blocks method=vpt "
             "could insert tokens: its blocks work on windows, on feature maps or with a table of "
             "relative positions",
-            "choose such a backbone, e.g. clip_vit_l14 or dinov2_vit_b14, or another method, e.g. "
+            "choose such a backbone, e.g. clip_vit_l14 or dinov2_l14, or another method, e.g. "
             "method=lora",
         )
     probe(detector)
