@@ -27,13 +27,13 @@ from tests.conftest import ROOT
 from tests.installed import on_path, write_package
 
 GROUPS = (
-    "backbone", "data", "detector", "merger", "method", "optimizer", "protocol", "schedule",
-    "wrapper",
+    "backbone", "data", "detector", "loss", "merger", "method", "optimizer", "protocol",
+    "schedule", "wrapper",
 )  # fmt: skip
 
 WITHOUT_PAPER = {
     "data=extracted", "data=faces", "data=folder", "data=table",  # the user's own
-    "method=full", "method=probe", "optimizer=sgd", "schedule=constant", "wrapper=erm",
+    "loss=bce", "method=full", "method=probe", "optimizer=sgd", "schedule=constant", "wrapper=erm",
     "experiments=recipes/lora",  # its source is a repository without a paper
 }  # fmt: skip
 

@@ -22,6 +22,7 @@ from fmsd.cli.recorded_config import recorded_config
 from fmsd.cli.run_places import check_local
 from fmsd.errors import InputError
 from fmsd.json_output import open_document
+from fmsd.losses.loss import check_views
 from fmsd.quoting import hydra_quote, shell_override
 from fmsd.runs.folder import CHECKPOINTS, Run
 from fmsd.signals import errors_as_interruption, interruption
@@ -86,6 +87,7 @@ def train_here(config: DictConfig, folder: Path, command: list[str]) -> None:
             schedule=build(config.schedule),
             data=data_factory(config.data),
             trainer=build(config.trainer),
+            loss=build(config.loss),
             loggers=logger_factories(config.logger),
         ),
         session.Plan(
@@ -172,6 +174,7 @@ def check_train_config(config: DictConfig) -> None:
             "leave backbone.cosine_head out; a backbone file of your own has it from _timm, or as "
             "cosine_head: ${head.normalise}",
         )
+    check_views(build(config.loss), config.data.strong)
     if config.data.size != config.backbone.size:
         raise InputError(
             f"data.size={config.data.size} is not the size of the backbone, {config.backbone.size}",

@@ -68,6 +68,8 @@ class DataModule(LightningDataModule):
         batch_size: frames per step over all processes.
         workers: loader processes; None for one per processor core, at most 8.
         seed: of order and augmentation.
+        strong: name of the augmentation of a second view of each training frame, for a loss that
+            compares two; None for no such view.
         watch_tests: the test datasets are scored after every epoch, too.
 
     Attributes:
@@ -95,6 +97,7 @@ class DataModule(LightningDataModule):
         batch_size: int = 32,
         workers: int | None = None,
         seed: int = 0,
+        strong: str | None = None,
         *,
         watch_tests: bool = False,
     ) -> None:
@@ -111,6 +114,7 @@ class DataModule(LightningDataModule):
         self.batch_size = batch_size
         self.workers = min(8, available_cores()) if workers is None else workers
         self.seed = seed
+        self.strong = strong
         self.watch_tests = watch_tests
         self.resume_position = (0, 0)  # epoch and batch that training begins with
 
@@ -171,7 +175,14 @@ class DataModule(LightningDataModule):
                 class.
         """
         manifest = self.splits.train
-        dataset = FrameDataset(manifest, domain_names(manifest), self.size, self.augment, self.seed)
+        dataset = FrameDataset(
+            manifest,
+            domain_names(manifest),
+            self.size,
+            self.augment,
+            self.seed,
+            strong=self.strong,
+        )
         rank, processes = self.rank_and_world_size
         if self.batch_size < processes:
             raise InputError(
@@ -294,4 +305,5 @@ def to_device(batch: Frames, device: torch.device) -> Frames:
     return batch._replace(
         image=batch.image.to(device, non_blocking=True),
         label=batch.label.to(device, non_blocking=True),
+        strong=batch.strong.to(device, non_blocking=True),
     )

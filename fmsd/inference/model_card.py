@@ -142,7 +142,7 @@ def _what_it_is(
         ["its weights before training", base],
         *(
             [group, ", ".join(f"`{choice}`" for choice in _choices(settings, group))]
-            for group in ("method", "merger", "wrapper", "optimizer")
+            for group in ("method", "loss", "merger", "wrapper", "optimizer")
             if _choices(settings, group)
         ),
         ["parameters", f"{record['parameters']:,}"],

@@ -6,8 +6,42 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector
 from fmsd.models.head import CosineHead, unit_vectors
+
+
+class FeatureCapture:
+    """Keeps the input of the head's last matrix in a forward pass that builds a graph.
+
+    Its hook stays on the detector, since a compiled forward pass knows the hooks of its first call
+    alone.
+
+    Raises:
+        InputError: the head has no matrix.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        last = last_layer(detector)
+        if last is None:
+            raise InputError(
+                f"The head of {type(detector.backbone).__name__} has no matrix, so there is no "
+                "feature before it for the loss",
+                "take loss=bce, or choose another backbone",
+            )
+        self.seen: Tensor | None = None
+        last.register_forward_pre_hook(self._keep)
+
+    def _keep(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """The hook."""
+        if torch.is_grad_enabled():
+            self.seen = inputs[0]
+
+    def take(self) -> Float[Tensor, "batch channels"]:
+        """The features of the latest forward pass, in float32 or better, and forgets them."""
+        assert self.seen is not None
+        feature, self.seen = self.seen.flatten(1), None
+        return feature.to(torch.promote_types(feature.dtype, torch.float32))
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ SWEEP_FILES = ("sweep.json", "multirun.yaml")
 TRAINING_KEYS = (
     "backbone.",
     "method.",
+    "loss.",
     "wrapper.",
     "optimizer.",
     "schedule.",
@@ -28,6 +29,7 @@ TRAINING_KEYS = (
     "select",
     "patience",
     "data.batch",
+    "data.strong",
     "trainer.max_",
     "trainer.precision",
 )

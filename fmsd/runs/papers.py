@@ -21,8 +21,8 @@ from fmsd.runs.configuration import flatten, read_configuration
 from fmsd.runs.folder import Run
 
 GROUPS = (
-    "backbone", "data", "experiments", "merger", "method", "optimizer", "protocol", "schedule",
-    "wrapper",
+    "backbone", "data", "experiments", "loss", "merger", "method", "optimizer", "protocol",
+    "schedule", "wrapper",
 )  # fmt: skip
 """Groups whose choices may have a paper."""
 
