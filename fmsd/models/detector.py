@@ -2,8 +2,8 @@
 
 Normalisation lives in the model, so data need not know the backbone and a checkpoint is
 self-contained. The head is timm's own classifier with one output, so that the backbone's state dict
-is exactly that of `timm.create_model(name, num_classes=1)`, or optionally the cosine classifier of
-`fmsd.models.head`.
+is exactly that of `timm.create_model(name, num_classes=1)`, or optionally a classifier of
+`fmsd.models.head`, which normalises the feature.
 """
 
 import difflib
@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fmsd.errors import InputError, reason
 from fmsd.models.formats import to_pretrained_keys
-from fmsd.models.head import put_cosine_head
+from fmsd.models.head import HeadKind, replace_head
 from fmsd.package_files import EMBEDDED
 from fmsd.paths import expand_home
 from fmsd.state import check_finite, read_state
@@ -102,6 +102,7 @@ def detector(
     size: int,
     pretrained: bool = False,
     weights: str | Path | None = None,
+    normalise_head: HeadKind = False,
     cosine_head: bool = False,
     **arguments: Any,
 ) -> Detector:
@@ -113,12 +114,15 @@ def detector(
         pretrained: load timm's weights from the hub.
         weights: a local safetensors or pth file in timm's keys (or a published format that timm
             converts), or `package:FILE` for weights inside this package. Overrides `pretrained`.
-        cosine_head: use the cosine classifier of `fmsd.models.head`.
+        normalise_head: replace the classifier by one of `fmsd.models.head`: True for the cosine
+            head, "feature" for the feature head.
+        cosine_head: the name of `normalise_head` in runs that were recorded before it had three
+            values.
         arguments: passed to `timm.create_model`, e.g. `img_size` for backbones with a fixed grid.
 
     Raises:
-        InputError: the name is unknown, the download fails, the weights do not fit, or a cosine
-            head has no linear classifier to replace.
+        InputError: the name is unknown, the download fails, the weights do not fit, or a
+            normalising head has no linear classifier to replace.
     """
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
@@ -147,8 +151,8 @@ def detector(
             f"({reason(error)})",
             "correct backbone.NAME=VALUE (backbone.size=PIXELS sets the size of the input)",
         ) from error
-    if cosine_head:
-        put_cosine_head(backbone)
+    if kind := normalise_head or cosine_head:
+        replace_head(backbone, kind)
     config = resolve_model_data_config(backbone)
     if weights is not None:
         load_weights(backbone, weights_path(weights))
