@@ -316,18 +316,20 @@ def test_effort_learns_as_it_was_released_and_whatever_the_command_line_says_win
         0,
         "matrices",
     )
-    for method in METHODS:
-        assert method == "effort" or learning(compose("train", f"method={method}"))[2:] == (
-            "cosine",
-            0.01,
-            "matrices",
-        )
+    assert learning(compose("train", "method=gend")) == ("AdamW", 3e-4, "cosine", 0, "matrices")
+    assert learning(compose("train", "method=bias_consist")) == (
+        "Adam", 1e-4, "cosine", 1e-4, "all",
+    )  # fmt: skip
+    for method in {*METHODS} - {"effort", "gend", "bias_consist"}:
+        assert learning(compose("train", f"method={method}"))[2:] == ("cosine", 0.01, "matrices")
 
 
 FACES = {
     "probe": 3e-3,
     "norm": 1e-3,
     "bitfit": 1e-3,
+    "gend": 1e-3,
+    "bias_consist": 1e-3,
     "lora": 1e-3,
     "effort": 3e-3,
     "fmsd": 3e-3,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxtyping
+import polars as pl
 import pytest
 import torch
 from torch import Tensor
@@ -226,3 +227,23 @@ def test_settings_that_do_not_fit_are_refused_before_training(
     assert code == 2
     assert sentence in capsys.readouterr().err
     assert not (run / "checkpoints").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["gend", "bias_consist"])
+def test_a_method_trains_with_its_loss_and_is_tested_again(method: str, tmp_path: Path) -> None:
+    tree = grow_tree(tmp_path / "data", videos=4)
+    run, again = tmp_path / "run", tmp_path / "again"
+    words = ["train", *TINY, f"method={method}", f"data.root={tree}", f"hydra.run.dir={run}"]
+    assert main(words) == 0
+    curves = pl.read_csv(run / "logs" / "metrics.csv")
+    parts = {"gend": ("uniformity", "alignment"), "bias_consist": ("consistency",)}[method]
+    terms = [curves[f"train/{name}"].drop_nulls() for name in ("classification", *parts)]
+    total = curves["train/loss"].drop_nulls()
+    for step, loss in enumerate(total):
+        assert sum(term[step] for term in terms) == pytest.approx(loss, rel=1e-4)
+    if method == "bias_consist":  # the weight rises from 0 over the first 0.3 of the steps
+        assert terms[1][0] == 0.0
+        assert terms[1][-1] > 0.0
+    assert main(["evaluate", f"run={run}", f"hydra.run.dir={again}"]) == 0
+    assert (again / "results.csv").read_bytes() == (run / "results.csv").read_bytes()

@@ -257,5 +257,7 @@ def test_a_view_that_is_missing_or_idle_is_refused() -> None:
             check_views(LOSSES[name], None)
     for name in ("bce", "gend"):
         check_views(LOSSES[name], None)
-        with pytest.raises(InputError, match=r"data\.strong=dfb loads a second view.*leave it out"):
+        with pytest.raises(
+            InputError, match=r"data\.strong=dfb loads a second view.*data.strong=null"
+        ):
             check_views(LOSSES[name], "dfb")

@@ -159,6 +159,19 @@ def test_a_run_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
     )
 
 
+def test_a_mean_of_frames_is_that_of_one_process_also_with_a_second_view(tmp_path: Path) -> None:
+    grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
+    several = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+    two = start(tmp_path, *several, "method=bias_consist", "hydra.run.dir=two")
+    one = fmsd_here("train", *TINY, "method=bias_consist", "hydra.run.dir=one", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    assert two.wait(timeout=300) == 0, two.communicate()[1]
+    curves = [pl.read_csv(tmp_path / name / "logs" / "metrics.csv") for name in ("one", "two")]
+    for name in ("loss", "classification", "consistency"):
+        alone, shared = (table[f"train/{name}"].drop_nulls().to_list() for table in curves)
+        assert shared == pytest.approx(alone, rel=1e-4, abs=1e-7)
+
+
 def test_when_one_process_fails_the_others_are_stopped_and_it_is_heard(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -468,6 +468,7 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     [
         ("method=masm", "method.every=2", "wrapper=roga"),
         ("method=lora", "method.dropout=0.3", "wrapper=sam", "optimizer=sgd"),
+        ("method=bias_consist", "wrapper=sam"),
     ],
 )
 def test_a_run_that_was_killed_goes_on_to_the_numbers_it_would_have_had(

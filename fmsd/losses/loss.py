@@ -81,5 +81,5 @@ def check_views(loss: Loss, strong: str | None) -> None:
     if strong is not None and not loss.needs_strong_view:
         raise InputError(
             f"data.strong={strong} loads a second view of each frame, which the loss does not use",
-            "leave it out, or take loss=consistency",
+            "set data.strong=null, or take loss=consistency",
         )
