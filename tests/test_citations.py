@@ -118,7 +118,8 @@ def arxiv_ids(text: str) -> set[str]:
 
 
 def entry_ids(keys: set[str]) -> set[str]:
-    return {papers()[key].fields.get("eprint", "").partition("v")[0] for key in keys}
+    numbers = (papers()[key].fields.get("eprint") for key in keys)
+    return {number.partition("v")[0] for number in numbers if number}
 
 
 def test_every_arxiv_id_in_a_header_or_on_a_page_of_a_method_has_an_entry() -> None:
