@@ -93,7 +93,7 @@ class Learner(LightningModule):
         if wrapper.by_domain and not domains:
             raise InputError(
                 "The wrapper aligns forgery domains, and the batches hold none",
-                "set data.batches=balanced (or natural)",
+                "set data.batches=balanced (or natural, balanced_pairs, natural_pairs)",
             )
         params, head = trainable_parameters(detector), trainable_parameters(detector.head())
         check_head(wrapper.perturb, params, head)

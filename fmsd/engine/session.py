@@ -212,6 +212,8 @@ def build_setup(
         "settings": weights_digest(request.config),
         "training and validation frames": data.splits.both.digest(),
     }
+    if data.is_paired:
+        digests["pairs of the training frames"] = data.splits.train.pairs_digest()
     checkpoint = training = counts = None
     if trainer.is_global_zero:
         checkpoint = newest_checkpoint(run.folder / CHECKPOINTS, digests)
