@@ -8,6 +8,7 @@ import jaxtyping
 import polars as pl
 import pytest
 import torch
+import yaml
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -21,9 +22,12 @@ from fmsd.optim.erm import ERM
 from fmsd.optim.roga import RoGA
 from fmsd.optim.sam import SAM
 from fmsd.optim.wrapper import OptimizerWrapper
+from fmsd.package_files import CONF
 from fmsd.peft.full import full
 from fmsd.peft.method import Method
 from fmsd.peft.norm import norm
+from fmsd.runs.configuration import training_settings
+from fmsd.runs.folder import Run
 from fmsd.types import Frames
 from tests.conftest import METHODS, grow_tree, tiny_vit
 from tests.test_engine import learner, module, trainer
@@ -247,3 +251,30 @@ def test_a_method_trains_with_its_loss_and_is_tested_again(method: str, tmp_path
         assert terms[1][-1] > 0.0
     assert main(["evaluate", f"run={run}", f"hydra.run.dir={again}"]) == 0
     assert (again / "results.csv").read_bytes() == (run / "results.csv").read_bytes()
+
+
+def test_plain_cross_entropy_is_comparable_with_runs_that_had_no_choice(tmp_path: Path) -> None:
+    """The digests of recorded results stay valid."""
+
+    def settings(name: str, **chosen: Any) -> dict[str, Any] | None:
+        run = Run(tmp_path / name)
+        run.folder.mkdir()
+        run.config.write_text(yaml.safe_dump({"optimizer": {"lr": 0.1}} | chosen))
+        return training_settings(run, {})
+
+    files = CONF / "loss"
+    terms = yaml.safe_load((files / "_terms.yaml").read_text())
+    before = settings("before")
+    assert before == {"optimizer.lr": 0.1}
+    assert settings("plain", loss=terms, data={"strong": None}) == before
+    others = [
+        terms | yaml.safe_load((files / f"{name}.yaml").read_text())
+        for name in ("gend", "consistency")
+    ]
+    others += [terms | {"smoothing": 0.1}, {"_target_": "mine.Loss"}]
+    found = [settings(str(place), loss=loss) for place, loss in enumerate(others)]
+    assert all(found.count(one) == 1 and one != before for one in found)
+    smoothed = settings("smoothed", loss=terms | {"smoothing": 0.1})
+    assert smoothed == {"optimizer.lr": 0.1} | {
+        f"loss.{key}": value for key, value in (terms | {"smoothing": 0.1}).items()
+    }

@@ -22,6 +22,7 @@ from fmsd.cli.recorded_config import recorded_config
 from fmsd.cli.run_places import check_local
 from fmsd.errors import InputError
 from fmsd.json_output import open_document
+from fmsd.losses.detection import DetectionLoss
 from fmsd.losses.loss import check_views
 from fmsd.quoting import hydra_quote, shell_override
 from fmsd.runs.folder import CHECKPOINTS, Run
@@ -87,7 +88,8 @@ def train_here(config: DictConfig, folder: Path, command: list[str]) -> None:
             schedule=build(config.schedule),
             data=data_factory(config.data),
             trainer=build(config.trainer),
-            loss=build(config.loss),
+            # runs of fmsd 0.1.0, which may be resumed, have no choice of a loss
+            loss=build(config.loss) if "loss" in config else DetectionLoss(),
             loggers=logger_factories(config.logger),
         ),
         session.Plan(

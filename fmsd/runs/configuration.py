@@ -46,6 +46,12 @@ RESUMED_KEYS = (
 )
 """Prefixes of the keys that must be the same where a training goes on."""
 
+ADDED_KEYS = ("loss.", "data.strong")
+"""Prefixes of the keys among `TRAINING_KEYS` that runs of fmsd 0.1.0 lack."""
+
+PLAIN_LOSS = {"_target_": "fmsd.losses.detection.DetectionLoss"}
+"""The keys below `loss` of binary cross-entropy whose value is not 0."""
+
 PATH_KEYS = ("backbone.weights", "method.mask.file")
 """Keys among them that hold the path of a file."""
 
@@ -176,7 +182,9 @@ def weights_digest(config: str) -> str:
 def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The settings that determine a run's weights besides data and seed, as dotted keys.
 
-    The batches of an evaluation or a merge have no influence on weights and are left out.
+    The batches of an evaluation or a merge have no influence on weights and are left out. So is a
+    loss that is binary cross-entropy, so that runs and recorded results from before there was a
+    choice stay comparable.
 
     Args:
         record: content of the run's `run.json`.
@@ -191,6 +199,8 @@ def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | N
         return None
     settings = flatten(read_configuration(run.folder))
     irrelevant = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
+    if _is_plain_loss(settings):
+        irrelevant += ADDED_KEYS
     return {
         key: value
         for key, value in settings.items()
@@ -199,3 +209,13 @@ def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | N
         and key not in PATH_KEYS
         and key.rpartition(".")[2] != "seed"
     }
+
+
+def _is_plain_loss(settings: Mapping[str, Any]) -> bool:
+    """Whether dotted settings choose the cross-entropy of one view, as runs without a loss do."""
+    chosen = {
+        key.removeprefix("loss."): value
+        for key, value in settings.items()
+        if key.startswith("loss.") and value
+    }
+    return chosen in ({}, PLAIN_LOSS) and not settings.get("data.strong")
