@@ -233,13 +233,29 @@ def test_settings_that_do_not_fit_are_refused_before_training(
     assert not (run / "checkpoints").exists()
 
 
+def write_pairs(tree: Path) -> Path:
+    """Lists the frames of a tree in a table, each fake with its real video."""
+    lines = ["path,label,dataset,domain,video,index,split,pair"]
+    for file in sorted(tree.glob("*/*/*/*.png")):
+        split, domain, video = file.relative_to(tree).parts[:3]
+        fake = domain != "real"
+        pair = f"real/{video}" if fake else ""
+        columns = (file, int(fake), "mine", domain, f"{domain}/{video}", file.stem, split, pair)
+        lines.append(",".join(map(str, columns)))
+    table = tree / "table.csv"
+    table.write_text("\n".join(lines))
+    return table
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["gend", "bias_consist"])
 def test_a_method_trains_with_its_loss_and_is_tested_again(method: str, tmp_path: Path) -> None:
     tree = grow_tree(tmp_path / "data", videos=4)
     run, again = tmp_path / "run", tmp_path / "again"
-    words = [f"method={method}", f"data.root={tree}", "data.batches=shuffle"]  # no pairs are known
-    assert main(["train", *TINY, *words, f"hydra.run.dir={run}"]) == 0
+    words = [word for word in TINY if word != "data=folder"]
+    words += [f"method={method}", "data=table", f"data.root={tree}", "data.train=[mine]"]
+    words += ["data.test=[mine]", f"data.source.file={write_pairs(tree)}", f"hydra.run.dir={run}"]
+    assert main(["train", *words]) == 0
     curves = pl.read_csv(run / "logs" / "metrics.csv")
     parts = {"gend": ("uniformity", "alignment"), "bias_consist": ("consistency",)}[method]
     terms = [curves[f"train/{name}"].drop_nulls() for name in ("classification", *parts)]

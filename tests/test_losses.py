@@ -54,11 +54,13 @@ def mean(loss: Loss, given: Outputs) -> Tensor:
 
 
 def taken(given: Outputs, rows: Any) -> Outputs:
-    """Some of the frames."""
-    return Outputs(
-        *(each[rows].detach().requires_grad_(each.is_floating_point())
-          if isinstance(each, Tensor) else each for each in given)
-    )  # fmt: skip
+    """Some of the frames, as leaves of a new graph."""
+    chosen = {
+        name: each[rows].detach().requires_grad_(each.is_floating_point())
+        for name, each in given._asdict().items()
+        if isinstance(each, Tensor)
+    }
+    return given._replace(**chosen)
 
 
 def test_smoothed_labels_are_those_of_torch_with_two_classes() -> None:
