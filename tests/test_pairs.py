@@ -2,6 +2,9 @@
 
 import functools
 import logging
+import shutil
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +16,7 @@ import polars as pl
 import pytest
 import torch
 
+from fmsd.data.entries import from_entries
 from fmsd.data.frame import REAL, Entry, Frame, video_id
 from fmsd.data.loading.pairs import DomainPairs, PairRows, Pairs, match_frames
 from fmsd.data.loading.sampler import EndlessBatches, Place, ProcessBatches
@@ -23,6 +27,7 @@ from fmsd.optim.erm import ERM
 from fmsd.optim.roga import RoGA
 from tests.conftest import SPLITS, grow_tree
 from tests.test_engine import module
+from tests.test_resume import refused, start
 from tests.test_sampler import epochs
 from tests.test_wrapper_training import IDS, train
 
@@ -157,6 +162,7 @@ def test_every_batch_holds_pairs_of_every_domain(frequency: str, size: int) -> N
                 few, many = sorted(Counter(domains).values())
                 assert many - few <= 1
             taken.update(domains)
+        assert isinstance(order, DomainPairs)
         assert epoch or all(
             abs(taken[name] / counts[name] - times) < 0.4
             for name, times in zip(IDS, order.repeats, strict=True)
@@ -318,3 +324,25 @@ def test_networks_train_on_pairs_also_with_domains(forgeries: Path, tmp_path: Pa
     )
     assert learner.trainer.global_step == 4
     assert all(torch.isfinite(value).all() for value in learner.detector.parameters())
+
+
+@pytest.mark.slow
+def test_a_training_does_not_go_on_with_other_pairs(forgeries: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(forgeries, root)
+    listed = from_entries(paired(root), root).table
+    listed.write_csv(root / "manifest.csv")
+    words = ("data=table", "data.train=[mine]", "data.test=[mine]", "data.batches=pairs")
+    run = start(tmp_path, *words, "trainer.max_epochs=500", "hydra.run.dir=run")
+    curves = tmp_path / "run/logs/metrics.csv"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and run.poll() is None and not curves.exists():
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    assert "go on with fmsd train resume=" in run.communicate()[1]
+    first = pl.col("pair") == "mine/real/train0"
+    other = pl.when(first).then(pl.lit("mine/real/train1")).otherwise("pair")
+    listed.with_columns(pair=other).write_csv(root / "manifest.csv")
+    assert "The pairs of the training frames of this run are not those" in refused(
+        tmp_path, "train", "resume=run"
+    )
