@@ -130,6 +130,7 @@ def detector(
             f"timm has no model {name!r}",
             f"close names: {', '.join(close) or 'none'} (all: timm.list_models())",
         )
+    check_tag(name)
     try:
         backbone = timm.create_model(
             name, pretrained=pretrained and weights is None, num_classes=1, **arguments
@@ -157,6 +158,17 @@ def detector(
     if weights is not None:
         load_weights(backbone, weights_path(weights))
     return Detector(backbone, tuple(config["mean"]), tuple(config["std"]))
+
+
+def check_tag(name: str) -> None:
+    """Raises an `InputError` if timm does not know the pretraining tag of a model's name."""
+    model, _, tag = name.partition(".")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{model}.*")]
+    if tag and tag not in tags:
+        raise InputError(
+            f"timm {timm.__version__} has no weights {tag!r} of {model}",
+            f"update timm, or choose one of: {', '.join(tags) or 'none'}",
+        )
 
 
 def hub_error(name: str, error: Exception) -> InputError:
