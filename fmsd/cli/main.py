@@ -34,6 +34,7 @@ USAGE = """fmsd VERB [overrides...]
              Runtime, or as FILE.pt2 for torch
   demo       run=RUN    the same on a page in the browser, on which files are dropped
   fold       run=RUN out=FILE.safetensors    write a run's weights as a plain timm model
+  import     weights=FILE out=RUN    make a run of a published detector: GenD, Effort, DeepfakeBench
   merge      merger=NAME experts='[RUN_OR_FILE, ...]' out=RUN    merge specialists of one base
              without training
   merge      add=RUN to=MERGED out=RUN    add one more specialist to a merge

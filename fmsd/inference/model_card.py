@@ -116,6 +116,12 @@ def _summary(settings: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     if "merged" in record:
         parts = ", ".join(map(escape_markdown, record["merged"]))
         how = f"merged without training from {len(record['merged'])} specialists ({parts})"
+    elif "imported" in record:
+        about = record["imported"]
+        how = (
+            f"{escape_markdown(about['detector'])} as published, converted from the file "
+            f"{escape_markdown(about['file'])} (SHA-256 `{about['sha256'][:12]}`)"
+        )
     else:
         trained = ", ".join(map(escape_markdown, record["origin"]["train"])) or "unknown data"
         how = f"trained on {trained}"
@@ -129,7 +135,8 @@ def _summary(settings: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 def base_weights(run: Run) -> str:
     """The hash of the backbone's weights that the run began with, of the adapter's description."""
     description = json.loads((run.folder / "adapter.json").read_text(encoding="utf-8"))
-    return f"SHA-256 `{description['base']['hash'][:12]}`"
+    base = description["base"]
+    return "not recorded" if base is None else f"SHA-256 `{base['hash'][:12]}`"
 
 
 def _what_it_is(

@@ -89,6 +89,8 @@ def run_crops(record: Mapping[str, Any]) -> CropSettings | None:
     Args:
         record: the content of its `run.json`.
     """
+    if "imported" in record and (crops := recorded_crops(record["imported"])) is not None:
+        return crops
     trained = record["manifests"].get("train") or {}
     found = {name: recorded_crops(dataset) for name, dataset in trained.items()}
     known = {name: crops for name, crops in found.items() if crops is not None}

@@ -22,6 +22,9 @@ NOT_TIMMS = (
     "pretrained",
     "weights",
     "cosine_head",
+    "mean",
+    "std",
+    "padding",
 )
 """Keys of a configuration that are not passed to timm."""
 

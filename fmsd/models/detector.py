@@ -9,7 +9,8 @@ is exactly that of `timm.create_model(name, num_classes=1)`, or optionally the c
 import difflib
 import errno
 import importlib.resources
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,7 +22,9 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fmsd.checks import check_choice
 from fmsd.errors import InputError, reason
+from fmsd.models.efficientnet import fix_padding
 from fmsd.models.formats import to_pretrained_keys
 from fmsd.models.head import put_cosine_head
 from fmsd.package_files import EMBEDDED
@@ -103,6 +106,9 @@ def detector(
     pretrained: bool = False,
     weights: str | Path | None = None,
     cosine_head: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    padding: str | None = None,
     **arguments: Any,
 ) -> Detector:
     """Builds a detector.
@@ -114,12 +120,18 @@ def detector(
         weights: a local safetensors or pth file in timm's keys (or a published format that timm
             converts), or `package:FILE` for weights inside this package. Overrides `pretrained`.
         cosine_head: use the cosine classifier of `fmsd.models.head`.
+        mean, std: per-channel statistics of RGB in [0, 1], three numbers; None for those that timm
+            records for the model.
+        padding: `deepfakebench` pads an EfficientNet as `fmsd.models.efficientnet` describes; None
+            for timm's padding.
         arguments: passed to `timm.create_model`, e.g. `img_size` for backbones with a fixed grid.
 
     Raises:
-        InputError: the name is unknown, the download fails, the weights do not fit, or a cosine
-            head has no linear classifier to replace.
+        InputError: the name is unknown, the download fails, the weights do not fit, a cosine head
+            has no linear classifier to replace, or an argument is out of range.
     """
+    statistics = own_statistics(mean, std)
+    check_choice("backbone.padding", padding, (None, "deepfakebench"))
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
         raise InputError(
@@ -128,7 +140,11 @@ def detector(
         )
     try:
         backbone = timm.create_model(
-            name, pretrained=pretrained and weights is None, num_classes=1, **arguments
+            name,
+            pretrained=pretrained and weights is None,
+            pretrained_cfg_overlay=statistics,
+            num_classes=1,
+            **arguments,
         )
     except TypeError as error:
         raise InputError(
@@ -147,12 +163,36 @@ def detector(
             f"({reason(error)})",
             "correct backbone.NAME=VALUE (backbone.size=PIXELS sets the size of the input)",
         ) from error
+    if padding is not None:
+        fix_padding(backbone)
     if cosine_head:
         put_cosine_head(backbone)
     config = resolve_model_data_config(backbone)
     if weights is not None:
         load_weights(backbone, weights_path(weights))
     return Detector(backbone, tuple(config["mean"]), tuple(config["std"]))
+
+
+def own_statistics(
+    mean: Sequence[float] | None, std: Sequence[float] | None
+) -> dict[str, tuple[float, ...]]:
+    """The statistics that replace those of timm, by their name there; empty for none.
+
+    Raises:
+        InputError: they are not three finite numbers each, or a standard deviation is not positive.
+    """
+    given = {"mean": mean, "std": std}
+    for name, values in given.items():
+        if values is None:
+            continue
+        fits = len(values) == 3 and all(map(math.isfinite, values))
+        if not fits or (name == "std" and min(values) <= 0):
+            what = "three positive numbers" if name == "std" else "three numbers"
+            raise InputError(
+                f"backbone.{name}={list(values)} is not {what}",
+                f"give one for red, green and blue each, as backbone.{name}='[0.5,0.5,0.5]'",
+            )
+    return {name: tuple(values) for name, values in given.items() if values is not None}
 
 
 def hub_error(name: str, error: Exception) -> InputError:

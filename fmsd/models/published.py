@@ -2,10 +2,10 @@
 
 DeepfakeBench (Yan et al., NeurIPS 2023, arXiv 2307.01426) saves a backbone under `backbone.` and a
 head of two outputs, [real, fake]. Supported are its detectors whose network timm has too: Xception,
-CLIP's vision tower, and Effort (Yan et al., ICML 2025, arXiv 2411.15633), which is CLIP with
-decomposed attention. Its EfficientNet-B4 is not: it pads its convolutions differently from timm's,
-so that the same weights would give other scores. None of these files holds the mean and std that
-images were normalised with.
+CLIP's vision tower, Effort (Yan et al., ICML 2025, arXiv 2411.15633), which is CLIP with decomposed
+attention, and EfficientNet-B4, whose padding `fmsd.models.efficientnet` has. DINOv3 is named as
+Hugging Face's is. None of these files holds the mean and std that images were normalised with:
+`fmsd.models.imported` has them.
 """
 
 import logging
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fmsd.models import efficientnet
 from fmsd.state import tensor_shapes
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,25 @@ CLIP = Format(
 )
 
 
+DINOV3 = Format(
+    "Hugging Face's DINOv3",
+    mark="embeddings.patch_embeddings.weight",
+    unused=r"embeddings\.mask_token",
+    renamed=(
+        (r"^embeddings\.cls_token$", "cls_token"),
+        (r"^embeddings\.register_tokens$", "reg_token"),
+        (r"^embeddings\.patch_embeddings\.", "patch_embed.proj."),
+        (r"^(?:model\.)?layer\.(\d+)\.", r"blocks.\1."),  # `model.` since transformers 5
+        (r"\.layer_scale([12])\.lambda1$", r".gamma_\1"),
+        (r"\.attention\.o_proj\.", ".attn.proj."),
+        (r"\.attention\.qkv\.", ".attn.qkv."),
+        (r"\.attention\.([qv])_proj\.bias$", r".attn.\1_bias"),  # its keys have no bias
+        (r"\.mlp\.up_proj\.", ".mlp.fc1."),
+        (r"\.mlp\.down_proj\.", ".mlp.fc2."),
+    ),
+)
+
+
 XCEPTION = Format(
     "DeepfakeBench's Xception", mark="block12.rep.1.conv1.weight", unused=r"adjust_channel\..+"
 )
@@ -75,7 +95,9 @@ XCEPTION = Format(
 def rename_known(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
     """Renames the tensors of a published network to timm's names; leaves those of others."""
     found = merge_effort(state, source)
-    for known in (CLIP, XCEPTION):
+    if efficientnet.MARK in found:
+        return efficientnet.to_timm_names(found, model)
+    for known in (CLIP, DINOV3, XCEPTION):
         if known.mark in found:
             found = _rename(found, known, tensor_shapes(model.state_dict()), source)
             if known is CLIP:
@@ -129,7 +151,7 @@ def _rename(
 
 def _fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name in list(state):
-        query = re.fullmatch(r"(.+\.self_attn\.)q_proj\.(weight|bias)", name)
+        query = re.fullmatch(r"(.+\.(?:self_attn|attention)\.)q_proj\.(weight|bias)", name)
         parts = [f"{query[1]}{part}_proj.{query[2]}" for part in "qkv"] if query else []
         if query and all(part in state for part in parts):
             state[f"{query[1]}qkv.{query[2]}"] = torch.cat([state.pop(part) for part in parts])

@@ -3,16 +3,17 @@
     adapter.safetensors   trained parameters, and the initial directions of artifact subspaces
     adapter.json          format, base weights, arguments of the adapted layers, and the method
 
-A method that trains every weight has an adapter as large as the backbone. Nothing is pickled.
+A method that trains every weight has an adapter as large as the backbone. One without a base has
+all tensors, and fits any weights of its network: that of an imported detector. Nothing is pickled.
 """
 
 import copy
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +23,7 @@ from typing_extensions import TypedDict
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
-from fmsd.json_records import PlainValue, check_record, read_record
+from fmsd.json_records import Number, PlainValue, check_record, read_record
 from fmsd.models.detector import Detector, trained_batch_norms
 from fmsd.peft.inject import AdaptedLayer
 from fmsd.peft.layer_kinds import rebuild_method
@@ -45,12 +46,20 @@ class BaseWeights(TypedDict):
     hash: str
 
 
+class Statistics(TypedDict, total=False):
+    """The mean and standard deviation of each channel of the input."""
+
+    mean: list[Number]
+    std: list[Number]
+
+
 class Description(TypedDict):
     """The keys of `adapter.json` that loading an adapter reads."""
 
-    base: BaseWeights
+    base: BaseWeights | None
     layers: dict[str, dict[str, PlainValue]]
     tensors: list[str]
+    normalisation: NotRequired[Statistics]
 
 
 def state_dict(detector: Detector) -> dict[str, Tensor]:
@@ -123,12 +132,12 @@ def head_name(detector: Detector) -> str:
 
 
 def save(
-    detector: Detector, folder: Path, base: Mapping[str, Any], about: Mapping[str, Any]
+    detector: Detector, folder: Path, base: Mapping[str, Any] | None, about: Mapping[str, Any]
 ) -> None:
     """Writes a detector's adapter, each file atomically.
 
     Args:
-        base: name and `hash` of the base weights.
+        base: name and `hash` of the base weights; None if every tensor is among the adapter's.
         about: further entries: the method and its hyper-parameters, the protocol.
     """
     layers = {
@@ -147,7 +156,7 @@ def save(
 def write_description(
     detector: Detector,
     folder: Path,
-    base: Mapping[str, Any],
+    base: Mapping[str, Any] | None,
     layers: Mapping[str, Any],
     tensors: Sequence[str],
     about: Mapping[str, Any],
@@ -161,7 +170,7 @@ def write_description(
     """
     description = {
         "format": ADAPTER_FORMAT,
-        "base": dict(base),
+        "base": None if base is None else dict(base),
         "layers": dict(layers),
         "tensors": list(tensors),
         "head": head_name(detector),
@@ -204,7 +213,7 @@ def read(folder: Path, base_hash: str) -> tuple[dict[str, Any], Mapping[str, Ten
             "take both from the same run",
         )
     base = description["base"]
-    if base["hash"] != base_hash:
+    if base is not None and base["hash"] != base_hash:
         raise InputError(
             f"The adapter in {folder} belongs to other base weights: {base['name']} with hash "
             f"{base['hash'][:12]}, not {base_hash[:12]}",
@@ -212,6 +221,56 @@ def read(folder: Path, base_hash: str) -> tuple[dict[str, Any], Mapping[str, Ten
         )
     check_finite(tensors.items(), str(folder / TENSORS))
     return description, tensors
+
+
+def check_whole(
+    description: Mapping[str, Any], names: Iterable[str], backbone: nn.Module, folder: Path
+) -> None:
+    """Checks that an adapter without a base has every tensor of the network.
+
+    Args:
+        description: of the adapter.
+        names: of its tensors.
+        backbone: the network; may be on the meta device.
+        folder: of the adapter, for the message.
+
+    Raises:
+        InputError: it lacks one, which would be random.
+    """
+    if description["base"] is not None:
+        return
+    if lacking := sorted(backbone.state_dict().keys() - set(names)):
+        raise InputError(
+            f"The adapter in {folder} has no base weights and lacks {len(lacking)} tensors of its "
+            f"network (first: {lacking[0]!r})",
+            "take it anew from the run that it comes from",
+        )
+
+
+def check_normalisation(description: Mapping[str, Any], detector: Detector, folder: Path) -> None:
+    """Checks that a detector normalises its input as the one that an adapter was made from.
+
+    Args:
+        description: of the adapter; one that does not record it passes.
+        detector: may have a backbone on the meta device.
+        folder: of the adapter, for the message.
+
+    Raises:
+        InputError: they differ.
+    """
+    recorded = description.get("normalisation") or {}
+    for name, own in (("mean", detector.mean), ("std", detector.std)):
+        values = own.flatten().tolist()
+        other = recorded.get(name, values)
+        if len(other) != len(values) or any(
+            abs(one - two) > 1e-4 for one, two in zip(other, values, strict=True)
+        ):
+            shown = [f"{value:.4g}" for value in other]
+            raise InputError(
+                f"The detector in {folder} was given images of the {name} {', '.join(shown)}, and "
+                f"this network takes {', '.join(f'{value:.4g}' for value in values)}",
+                "use detectors together that normalise images alike",
+            )
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -286,6 +345,7 @@ def load(detector: Detector, folder: Path) -> dict[str, Any]:
         InputError: there is no adapter, one of another format or base, or its tensors do not fit.
     """
     description, tensors = read(folder, fingerprint(detector))
+    check_whole(description, tensors, detector.backbone, folder)
     modules = dict(detector.backbone.named_modules())
     for name in description["layers"]:
         layer = modules.get(name, nn.Identity())  # which `rebuild_layer` refuses

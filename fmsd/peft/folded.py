@@ -40,6 +40,8 @@ class FoldedWeights(Mapping[str, Tensor]):
     ) -> None:
         self.folder, self.base, self.empty = folder, base, empty
         self.description, self.tensors = adapter.read(folder, hash)
+        adapter.check_whole(self.description, self.tensors, empty.backbone, folder)
+        adapter.check_normalisation(self.description, empty, folder)
         head = adapter.head_name(empty)
         # A method may leave the head unchanged.
         if any(name.startswith(f"{head}.") for name in self.tensors):

@@ -51,6 +51,7 @@ CARRIED = (
     "parameters",
     "seconds",
     "merged",
+    "imported",
 )
 """Record keys copied from the run."""
 
