@@ -497,8 +497,8 @@ def test_targets_that_are_not_there_are_refused_and_others_may_lie_anywhere() ->
 
 MISTYPED = {
     "head=true": r"head=true is no setting: head has normalise; give e\.g\. head\.normalise=VALUE",
-    "head.normalise=1": r"head\.normalise=1 is neither true nor false; "
-    r"give e\.g\. head\.normalise=true",
+    "head.normalise=1": r"head\.normalise=1 is none of false, true and feature; "
+    r"give e\.g\. head\.normalise=feature",
     "learner=adam": r"learner=adam is no setting: learner has weight_decay, decay, .*; "
     r"give e\.g\. learner\.weight_decay=VALUE",
     "learner=null": r"learner=null is no setting",

@@ -165,9 +165,8 @@ def test_an_adapter_without_a_base_needs_every_tensor(run: Path, tmp_path: Path)
 def test_it_is_merged_on_the_base_it_was_trained_from(
     run: Path, network: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    near = {
-        name: value + 0.01 * torch.randn_like(value) for name, value in network.state_dict().items()
-    }
+    own = network.state_dict()
+    near = {name: own[name] + 0.01 * torch.randn_like(own[name]) for name in own}
     torch.save(near, tmp_path / "near.pth")
     words = ["import", f"weights={tmp_path / 'near.pth'}", f"out={tmp_path / 'near'}", *NARROW]
     assert main(words) == 0
@@ -176,11 +175,7 @@ def test_it_is_merged_on_the_base_it_was_trained_from(
     assert main(merge) == 2
     assert "was imported: it has no base weights" in capsys.readouterr().err
     torch.manual_seed(1)
-    base = {f"backbone.{name}": value for name, value in tower().state_dict().items()}
-    torch.save(
-        base | {"head.weight": torch.zeros(2, 24), "head.bias": torch.zeros(2)},
-        tmp_path / "base.pth",
-    )
+    torch.save(DeepfakeBenchClip().state_dict(), tmp_path / "base.pth")
     assert main([*merge, f"base={tmp_path / 'base.pth'}"]) == 2  # random: none was trained from it
     assert "so it was trained from others" in capsys.readouterr().err
     torch.save(own, tmp_path / "own.pth")

@@ -118,13 +118,13 @@ def trained(
     until: int | None = None,
     accumulate: int = 1,
     batches: int | None = None,
-    cosine_head: bool = False,
+    normalise_head: bool = False,
 ) -> tuple[Any, Any]:
     """Two epochs of 5 batches with a checkpoint after every step, or what is left of them; the
     losses by step, and the weights.
     """
     torch.manual_seed(0)
-    model = tiny_vit(drop_path_rate=0.2, cosine_head=cosine_head)
+    model = tiny_vit(drop_path_rate=0.2, normalise_head=normalise_head)
     adaptation = method(model, None)
     torch.manual_seed(
         time.time_ns() % 2**31
@@ -183,13 +183,13 @@ def test_what_remains_after_a_kill_is_what_it_would_have_been(
 
 def test_a_cosine_head_goes_on_as_if_nothing_had_happened(faces: Path, tmp_path: Path) -> None:
     losses, weights = trained(
-        data_module(faces), tmp_path / "whole", METHODS["masm"], RoGA(), cosine_head=True
+        data_module(faces), tmp_path / "whole", METHODS["masm"], RoGA(), normalise_head=True
     )
     part, _ = trained(
-        data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), 3, cosine_head=True
+        data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), 3, normalise_head=True
     )
     rest, ended = trained(
-        data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), cosine_head=True
+        data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), normalise_head=True
     )
     assert part | rest == losses
     assert "backbone.head.log_scale" in weights

@@ -160,17 +160,18 @@ def check_train_config(config: DictConfig) -> None:
             "leave it out; fmsd train --help shows those it has",
         )
     check_argument_types(LearnerSettings, config.learner, "learner")
-    if not isinstance(config.head.normalise, bool):
+    kind, reached = config.head.normalise, config.backbone.get("normalise_head", False)
+    if not (isinstance(kind, bool) or kind == "feature"):
         raise InputError(
-            f"head.normalise={config.head.normalise} is neither true nor false",
-            "give e.g. head.normalise=true",
+            f"head.normalise={kind} is none of false, true and feature",
+            "give e.g. head.normalise=feature",
         )
-    if config.head.normalise != config.backbone.get("cosine_head", False):
+    if kind != reached:
         raise InputError(
-            f"head.normalise={str(config.head.normalise).lower()} does not reach the backbone, "
-            f"which has cosine_head={str(config.backbone.get('cosine_head', False)).lower()}",
-            "leave backbone.cosine_head out; a backbone file of your own has it from _timm, or as "
-            "cosine_head: ${head.normalise}",
+            f"head.normalise={override_text(kind)} does not reach the backbone, which has "
+            f"normalise_head={override_text(reached)}",
+            "leave backbone.normalise_head out; a backbone file of your own has it from _timm, or "
+            "as normalise_head: ${head.normalise}",
         )
     if config.data.size != config.backbone.size:
         raise InputError(

@@ -21,7 +21,7 @@ NOT_TIMMS = (
     "size",
     "pretrained",
     "weights",
-    "cosine_head",
+    "normalise_head",
     "mean",
     "std",
     "padding",

@@ -2,8 +2,8 @@
 
 Normalisation lives in the model, so data need not know the backbone and a checkpoint is
 self-contained. The head is timm's own classifier with one output, so that the backbone's state dict
-is exactly that of `timm.create_model(name, num_classes=1)`, or optionally the cosine classifier of
-`fmsd.models.head`.
+is exactly that of `timm.create_model(name, num_classes=1)`, or optionally a classifier of
+`fmsd.models.head`, which normalises the feature.
 """
 
 import difflib
@@ -26,7 +26,7 @@ from fmsd.checks import check_choice
 from fmsd.errors import InputError, reason
 from fmsd.models.efficientnet import fix_padding
 from fmsd.models.formats import to_pretrained_keys
-from fmsd.models.head import put_cosine_head
+from fmsd.models.head import HeadKind, replace_head
 from fmsd.package_files import EMBEDDED
 from fmsd.paths import expand_home
 from fmsd.state import check_finite, read_state
@@ -105,6 +105,7 @@ def detector(
     size: int,
     pretrained: bool = False,
     weights: str | Path | None = None,
+    normalise_head: HeadKind = False,
     cosine_head: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -119,7 +120,10 @@ def detector(
         pretrained: load timm's weights from the hub.
         weights: a local safetensors or pth file in timm's keys (or a published format that timm
             converts), or `package:FILE` for weights inside this package. Overrides `pretrained`.
-        cosine_head: use the cosine classifier of `fmsd.models.head`.
+        normalise_head: replace the classifier by one of `fmsd.models.head`: True for the cosine
+            head, "feature" for the feature head.
+        cosine_head: the name of `normalise_head` in runs that were recorded before it had three
+            values.
         mean, std: per-channel statistics of RGB in [0, 1], three numbers; None for those that timm
             records for the model.
         padding: `deepfakebench` pads an EfficientNet as `fmsd.models.efficientnet` describes; None
@@ -127,8 +131,8 @@ def detector(
         arguments: passed to `timm.create_model`, e.g. `img_size` for backbones with a fixed grid.
 
     Raises:
-        InputError: the name is unknown, the download fails, the weights do not fit, a cosine head
-            has no linear classifier to replace, or an argument is out of range.
+        InputError: the name is unknown, the download fails, the weights do not fit, a normalising
+            head has no linear classifier to replace, or an argument is out of range.
     """
     statistics = own_statistics(mean, std)
     check_choice("backbone.padding", padding, (None, "deepfakebench"))
@@ -165,8 +169,8 @@ def detector(
         ) from error
     if padding is not None:
         fix_padding(backbone)
-    if cosine_head:
-        put_cosine_head(backbone)
+    if kind := normalise_head or cosine_head:
+        replace_head(backbone, kind)
     config = resolve_model_data_config(backbone)
     if weights is not None:
         load_weights(backbone, weights_path(weights))

@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from fmsd.models.detector import Detector
-from fmsd.models.head import CosineHead, unit_vectors
+from fmsd.models.head import CosineHead, FeatureHead, unit_vectors
 
 
 @torch.no_grad()
@@ -16,7 +16,7 @@ def features_and_logits(
 ) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, " batch"]]:
     """Computes the input of the head's last matrix, and the logits, in one pass.
 
-    Of a cosine head the features are unit vectors.
+    Of a cosine or feature head the features are unit vectors.
     """
     seen: list[Any] = []
     last = last_layer(detector)
@@ -27,16 +27,15 @@ def features_and_logits(
     finally:
         hook.remove()
     (taken,) = seen
-    return unit_vectors(taken) if isinstance(last, CosineHead) else taken.flatten(
-        1
-    ).float(), logit.float()
+    normalised = isinstance(last, CosineHead | FeatureHead)
+    return unit_vectors(taken) if normalised else taken.flatten(1).float(), logit.float()
 
 
 def last_layer(detector: Detector) -> nn.Module | None:
     """The last layer with a matrix in the head; None of a head without one."""
+    if isinstance(head := detector.head(), FeatureHead):
+        return head
     layers = [
-        layer
-        for layer in detector.head().modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d | CosineHead)
+        layer for layer in head.modules() if isinstance(layer, nn.Linear | nn.Conv2d | CosineHead)
     ]
     return layers[-1] if layers else None  # some heads pool or norm first

@@ -19,6 +19,9 @@ from fmsd.state import check_values, tensor_shapes
 
 log = logging.getLogger(__name__)
 
+HEAD_TENSORS = ("weight", "bias", "linear.weight", "linear.bias")
+"""Those of a plain head and of a feature head, whose outputs are reduced to one."""
+
 
 def to_timm_keys(
     state: Mapping[str, Tensor], model: nn.Module, source: str
@@ -59,9 +62,9 @@ def to_pretrained_keys(
 ) -> dict[str, Tensor]:
     """Converts a pretrained network's state dict to the keys of a timm model, for training.
 
-    A head with another number of outputs or of the other kind (plain or cosine) is left out, as is
-    everything beside the network in the file. If shapes differ, timm's own conversion is tried,
-    which resamples a grid of positions to the model's size.
+    A head with another number of outputs or of another kind (see `fmsd.models.head`) is left out,
+    as is everything beside the network in the file. If shapes differ, timm's own conversion is
+    tried, which resamples a grid of positions to the model's size.
 
     Args:
         model: gives names and shapes; may be on the meta device.
@@ -193,7 +196,7 @@ def _reduce_to_one_logit(
         InputError: the head has neither one output nor two.
     """
     converted = _rename_head(state, model)
-    for name in (f"{head}.{part}" for head in head_names(model) for part in ("weight", "bias")):
+    for name in (f"{head}.{part}" for head in head_names(model) for part in HEAD_TENSORS):
         if (
             name not in converted
             or name not in wanted

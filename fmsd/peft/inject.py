@@ -97,9 +97,9 @@ def select_layers(detector: Detector, patterns: Sequence[str]) -> dict[str, Matr
     Raises:
         InputError: a pattern matches no layer, or a layer that does more than multiply.
     """
-    head = detector.head()
+    head = set(detector.head().modules())
     known = {
-        name: layer for name, layer in matrix_layers(detector.backbone).items() if layer is not head
+        name: layer for name, layer in matrix_layers(detector.backbone).items() if layer not in head
     }
     chosen: set[str] = set()
     excluded: set[str] = set()

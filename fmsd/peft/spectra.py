@@ -17,11 +17,11 @@ def sample_matrices(detector: Detector, count: int = 12) -> list[str]:
     Matrices of which only the bias is trained are left out. The matrices that a fused layer stacks
     are named by a letter each: `blocks.0.attn.qkv.q`, `.k`, `.v`.
     """
-    head, plain = detector.head(), matrix_layers(detector.backbone)
+    head, plain = set(detector.head().modules()), matrix_layers(detector.backbone)
     layers = [
         name
         for name, layer in detector.backbone.named_modules()
-        if (name in plain or isinstance(layer, AdaptedLayer)) and layer is not head
+        if (name in plain or isinstance(layer, AdaptedLayer)) and layer not in head
     ]
     names = [
         part
