@@ -247,32 +247,6 @@ def check_whole(
         )
 
 
-def check_normalisation(description: Mapping[str, Any], detector: Detector, folder: Path) -> None:
-    """Checks that a detector normalises its input as the one that an adapter was made from.
-
-    Args:
-        description: of the adapter; one that does not record it passes.
-        detector: may have a backbone on the meta device.
-        folder: of the adapter, for the message.
-
-    Raises:
-        InputError: they differ.
-    """
-    recorded = description.get("normalisation") or {}
-    for name, own in (("mean", detector.mean), ("std", detector.std)):
-        values = own.flatten().tolist()
-        other = recorded.get(name, values)
-        if len(other) != len(values) or any(
-            abs(one - two) > 1e-4 for one, two in zip(other, values, strict=True)
-        ):
-            shown = [f"{value:.4g}" for value in other]
-            raise InputError(
-                f"The detector in {folder} was given images of the {name} {', '.join(shown)}, and "
-                f"this network takes {', '.join(f'{value:.4g}' for value in values)}",
-                "use detectors together that normalise images alike",
-            )
-
-
 def _description(folder: Path) -> dict[str, Any]:
     """Reads the description of the adapter in a folder and checks the types of its entries.
 

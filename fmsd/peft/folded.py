@@ -4,6 +4,7 @@ import copy
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class FoldedWeights(Mapping[str, Tensor]):
         self.folder, self.base, self.empty = folder, base, empty
         self.description, self.tensors = adapter.read(folder, hash)
         adapter.check_whole(self.description, self.tensors, empty.backbone, folder)
-        adapter.check_normalisation(self.description, empty, folder)
+        check_normalisation(self.description, empty, folder)
         head = adapter.head_name(empty)
         # A method may leave the head unchanged.
         if any(name.startswith(f"{head}.") for name in self.tensors):
@@ -111,3 +112,29 @@ class FoldedWeights(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def check_normalisation(description: Mapping[str, Any], detector: Detector, folder: Path) -> None:
+    """Checks that a detector normalises its input as the one that an adapter was made from.
+
+    Args:
+        description: of the adapter; one that does not record it passes.
+        detector: may have a backbone on the meta device.
+        folder: of the adapter, for the message.
+
+    Raises:
+        InputError: they differ.
+    """
+    recorded = description.get("normalisation") or {}
+    for name, own in (("mean", detector.mean), ("std", detector.std)):
+        values = own.flatten().tolist()
+        other = recorded.get(name, values)
+        if len(other) != len(values) or any(
+            abs(one - two) > 1e-4 for one, two in zip(other, values, strict=True)
+        ):
+            shown = [f"{value:.4g}" for value in other]
+            raise InputError(
+                f"The detector in {folder} was given images of the {name} {', '.join(shown)}, and "
+                f"this network takes {', '.join(f'{value:.4g}' for value in values)}",
+                "use detectors together that normalise images alike",
+            )
