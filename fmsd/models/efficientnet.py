@@ -83,8 +83,12 @@ def fix_padding(backbone: nn.Module) -> None:
     Raises:
         InputError: it is no EfficientNet of timm with TensorFlow's padding.
     """
-    stem = getattr(backbone, "conv_stem", None)
-    if not isinstance(stem, Conv2dSame):
+    padded = {
+        name: layer
+        for name, layer in backbone.named_modules()
+        if isinstance(layer, nn.Conv2d) and type(layer) is Conv2dSame
+    }
+    if (stem := padded.pop("conv_stem", None)) is None:
         raise InputError(
             f"padding=deepfakebench is for an EfficientNet with TensorFlow's padding, and "
             f"{type(backbone).__name__} is none",
@@ -92,12 +96,7 @@ def fix_padding(backbone: nn.Module) -> None:
         )
     backbone.set_submodule("conv_stem", FixedPadding(stem, 0, 0))
     side = -(-SIDE // stem.stride[0])
-    strided = [
-        (name, layer)
-        for name, layer in backbone.named_modules()
-        if name.startswith("blocks.") and isinstance(layer, Conv2dSame)
-    ]
-    for name, layer in strided:
+    for name, layer in padded.items():  # those of stride 1 pad alike on all sides, as a plain layer
         stride, kernel = layer.stride[0], layer.kernel_size[0]
         smaller = -(-side // stride)
         total = max((smaller - 1) * stride + kernel - side, 0)

@@ -29,7 +29,8 @@ class FoldedWeights(Mapping[str, Tensor]):
         empty: the detector on the meta device.
 
     Raises:
-        InputError: there is no adapter, or one of another backbone, base or kind of head.
+        InputError: there is no adapter, or one of another backbone, base, kind of head or
+            normalisation.
     """
 
     def __init__(
@@ -42,7 +43,6 @@ class FoldedWeights(Mapping[str, Tensor]):
         self.folder, self.base, self.empty = folder, base, empty
         self.description, self.tensors = adapter.read(folder, hash)
         adapter.check_whole(self.description, self.tensors, empty.backbone, folder)
-        check_normalisation(self.description, empty, folder)
         head = adapter.head_name(empty)
         # A method may leave the head unchanged.
         if any(name.startswith(f"{head}.") for name in self.tensors):
@@ -60,6 +60,7 @@ class FoldedWeights(Mapping[str, Tensor]):
                 f"The adapter in {folder} does not fit the backbone (first: {min(odd)!r})",
                 "give the backbone it was made with",
             )
+        check_normalisation(self.description, empty, folder)
         self.last = threading.local()
 
     def adapted_layer(self, name: str) -> str | None:

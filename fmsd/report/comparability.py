@@ -174,13 +174,16 @@ def format_fact(value: Any) -> str:
 
 
 def shorten_fact(value: Any, max_length: int = 60) -> str:
-    """A fact as text of limited length; digests are cut to twelve digits."""
+    """A fact as text of limited length; digests are cut to twelve digits.
+
+    Unknown training data have an empty one.
+    """
     if (
         isinstance(value, dict)
         and value
-        and all(isinstance(digest, str) and len(digest) >= 12 for digest in value.values())
+        and all(isinstance(text, str) and (not text or len(text) >= 12) for text in value.values())
     ):
-        text = ", ".join(f"{name} {digest[:12]}" for name, digest in value.items())
+        text = ", ".join(f"{name} {digest[:12]}".rstrip() for name, digest in value.items())
     else:
         text = format_fact(value)
     return text if len(text) <= max_length else f"{text[: max_length - 3]}..."
