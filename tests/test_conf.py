@@ -215,7 +215,9 @@ def test_the_embedded_data_brings_its_backbone_unless_another_is_chosen() -> Non
     assert compose("train", "data=synthetic", "backbone=vit_tiny").backbone.name.startswith(
         "vit_tiny"
     )
-    assert compose("train", "data=ff++").backbone.name == "vit_large_patch14_clip_224.openai"
+    assert (
+        compose("train", "data=ff++").backbone.name == "vit_large_patch14_clip_quickgelu_224.openai"
+    )
     assert compose("train", "data=ffpp").data == compose("train", "data=ff++").data
 
 

@@ -142,6 +142,7 @@ def detector(
             f"timm has no model {name!r}",
             f"close names: {', '.join(close) or 'none'} (all: timm.list_models())",
         )
+    check_tag(name)
     try:
         backbone = timm.create_model(
             name,
@@ -197,6 +198,17 @@ def own_statistics(
                 f"give one for red, green and blue each, as backbone.{name}='[0.5,0.5,0.5]'",
             )
     return {name: tuple(values) for name, values in given.items() if values is not None}
+
+
+def check_tag(name: str) -> None:
+    """Raises an `InputError` if timm does not know the pretraining tag of a model's name."""
+    model, _, tag = name.partition(".")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{model}.*")]
+    if tag and tag not in tags:
+        raise InputError(
+            f"timm {timm.__version__} has no weights {tag!r} of {model}",
+            f"update timm, or choose one of: {', '.join(tags) or 'none'}",
+        )
 
 
 def hub_error(name: str, error: Exception) -> InputError:

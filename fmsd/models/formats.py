@@ -82,7 +82,9 @@ def to_pretrained_keys(
     where = network_prefix(state, model, source)
     inner = strip_wrappers(select_network(state, where, source), where, model)
     converted = _rename_head(rename_known(inner, model, source), model)
-    if any(name not in converted or converted[name].shape != shape for name, shape in body.items()):
+    for _ in range(2):  # timm renames a Perception Encoder first, and then resamples its positions
+        if _fits_body(converted, body, heads):
+            break
         converted = _rename_head(_convert_by_timm(converted, model, source), model)
     fits = all(
         name in converted and converted[name].shape == target[name].shape
@@ -109,6 +111,16 @@ def to_pretrained_keys(
     return converted
 
 
+def _fits_body(
+    state: Mapping[str, Tensor], body: Mapping[str, torch.Size], heads: tuple[str, ...]
+) -> bool:
+    """Whether a state dict has the tensors of a network's body, and beside them only a head."""
+    extra = [name for name in state if name not in body and not name.startswith(heads)]
+    return all(HEAD_PATTERN.fullmatch(name) for name in extra) and all(
+        name in state and state[name].shape == shape for name, shape in body.items()
+    )
+
+
 def mismatch_error(
     found: Mapping[str, torch.Size],
     wanted: Mapping[str, torch.Size],
@@ -131,7 +143,7 @@ def mismatch_error(
     owners = ""
     # If only the head or the size differs, they are weights of this very backbone.
     if any(not key.startswith(heads) and key not in SIZED for key in (*missing, *extra, *both)):
-        owners = " and ".join(
+        owners = " or ".join(
             f"backbone={name}"
             for name in matching_backbones(found if original is None else original)
         )
