@@ -6,9 +6,9 @@ Meta's DINOv2, DINOv3 and Perception Encoder are translated by timm itself.
 DeepfakeBench (Yan et al., NeurIPS 2023, arXiv 2307.01426) saves a backbone under `backbone.` and a
 head of two outputs, [real, fake]. Supported are its detectors whose network timm has too: Xception,
 CLIP's vision tower, and Effort (Yan et al., ICML 2025, arXiv 2411.15633), which is CLIP with
-decomposed attention. Its EfficientNet-B4 is not: it pads its convolutions differently from timm's,
-so that the same weights would give other scores. None of these files holds the mean and std that
-images were normalised with.
+decomposed attention. Its EfficientNet-B4 is not: its tensors have other names, and it pads its
+convolutions as timm's `tf_efficientnet_b4` does, not as `efficientnet_b4`. None of these files
+holds the mean and std that images were normalised with.
 """
 
 import logging
