@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -124,7 +125,13 @@ def test_a_head_of_another_kind_is_left_out_with_a_warning(
 def test_timm_refuses_the_file_and_the_lines_of_the_documentation_load_it() -> None:
     model = vit().eval()
     state = dict(model.backbone.state_dict())
-    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    arguments: dict[str, Any] = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 24,
+        "depth": 2,
+        "num_heads": 2,
+    }
     with pytest.raises(RuntimeError, match=r"head\.linear\.weight"):
         timm.create_model("vit_tiny_patch16_224", num_classes=1, **arguments).load_state_dict(state)
     weight, bias = state.pop("head.linear.weight"), state.pop("head.linear.bias")

@@ -199,7 +199,7 @@ LAYOUTS = (
         "backbone.efficientnet._conv_stem.weight",
         "backbone.efficientnet.",
         "backbone.last_layer.",
-        {(48, 3, 3, 3): "tf_efficientnet_b4.ns_jft_in1k"},
+        {(48, 3, 3, 3): "tf_efficientnet_b4.aa_in1k"},
         256,
         HALF,
         HALF,
