@@ -43,14 +43,18 @@ def tower() -> CLIPVisionModel:
     )
 
 
-def lively(model: nn.Module) -> nn.Module:
-    """The network with biases, norms and running statistics that matter, for evaluation."""
+def lively(model: nn.Module, gain: float) -> nn.Module:
+    """The network with norms and running statistics that matter, for evaluation.
+
+    Args:
+        gain: of the norms: too large a one makes the logits of a deep network depend on rounding.
+    """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
-            nn.init.normal_(module.running_mean, std=0.3)  # pyright: ignore[reportArgumentType]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # pyright: ignore[reportArgumentType]
+            nn.init.uniform_(module.weight, gain - 0.2, gain + 0.2)
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, std=0.1)  # pyright: ignore[reportArgumentType]
+            nn.init.uniform_(module.running_var, 0.8, 1.2)  # pyright: ignore[reportArgumentType]
         elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
     return model.eval()
