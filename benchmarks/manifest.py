@@ -22,15 +22,16 @@ from harness import Row, main, row
 
 from fmsd.data.entries import from_entries
 from fmsd.data.frame import SCHEMA, Frame
+from fmsd.data.loading.pairs import match_frames
 from fmsd.data.manifest import Manifest, read_manifest
-from fmsd.data.pack import MARK, PLACES
+from fmsd.data.pack import MARK, PLACES, TAR_BLOCK
 
 VIDEOS, FRAMES = 10_000, 100
 T = TypeVar("T")
 
 
 def table() -> pl.DataFrame:
-    """10,000 videos of 100 frames, every second one fake."""
+    """10,000 videos of 100 frames, every second one the fake of the one before."""
     number = pl.int_range(VIDEOS * FRAMES, eager=True)
     video, index = number // FRAMES, number % FRAMES
     frame = pl.DataFrame({"number": video, "index": index}).with_columns(
@@ -44,6 +45,9 @@ def table() -> pl.DataFrame:
     frame = frame.with_columns(
         video=pl.format("ff++/{}/c23/{}", "domain", "number"),
         split=pl.when(pl.col("number") % 10 < 8).then(pl.lit("train")).otherwise(pl.lit("test")),
+        pair=pl.when(pl.col("label") == 1)
+        .then(pl.format("ff++/real/c23/{}", pl.col("number") - 1))
+        .otherwise(pl.lit("")),
     )
     return (
         frame.with_columns(path=pl.format("{}/{}.png", "video", "index"))
@@ -88,11 +92,12 @@ def measure() -> list[Row]:
         timed("filter", lambda: manifest.where(split="train", domain=["real", "Deepfakes"]))
         total, raised = sum(seconds.values()), peak() - imported
         timed("spread", lambda: manifest.sample_frames(32))
+        timed("pairs", lambda: match_frames(manifest.table))
         timed("files", manifest.files)
         manifest.table.select(
             "path",
             tar=pl.lit("00000.tar"),
-            offset=pl.int_range(pl.len()) * 65536,
+            offset=pl.int_range(pl.len()) * 65536 + TAR_BLOCK,
             size=pl.lit(50_000),
         ).write_parquet(folder / PLACES)
         (folder / MARK).touch()

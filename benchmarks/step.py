@@ -6,9 +6,13 @@ ViT-B/16 with 8 images of 224 pixels in float32; on a GPU ViT-L/14 with 32 image
 autocast, and with torch.compile too. Weights are random: they do not change the cost. A step is the
 classification loss (and penalties), its gradients and AdamW's step.
 
+SVF has no goal beside LoRA: the gradient of all singular values of a matrix costs as much as that
+of the matrix.
+
 "limit" is what a method that adapts the first block cannot go far below: every weight frozen, a
 gradient for the image only, no optimizer. "peft OSF" trains half of the directions, its
-default.
+default. "plain adapter" and the like are the same methods as a user writes them by hand, see
+plain_methods.py.
 
 Memory is what two steps need at their peak beyond a process that has only imported: weights,
 gradients, AdamW's state and activations. Each method runs in a process of its own. On the CPU it is
@@ -28,21 +32,27 @@ from pathlib import Path
 
 import torch
 from harness import Row, arguments, interleaved, ratio, report, row
+from plain_methods import plain_adapter, plain_moe_lora, plain_vpt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fmsd.linalg import Factors, dense_product
 from fmsd.models.detector import Detector, detector
 from fmsd.optim.groups import decay_groups
+from fmsd.peft.adaptformer import adaptformer
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
 from fmsd.peft.inject import Matrix, inject, select_layers, stack_size
 from fmsd.peft.lora import lora
+from fmsd.peft.lora_xs import lora_xs
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
+from fmsd.peft.moe_lora import moe_lora
 from fmsd.peft.penalties import WEIGHTS
 from fmsd.peft.probe import probe
 from fmsd.peft.svd_cache import cached_directions
+from fmsd.peft.svf import svf
+from fmsd.peft.vpt import vpt
 
 import peft  # isort: skip  # after fmsd, which registers torchvision's operators
 
@@ -62,7 +72,13 @@ COMPILED = ", compiled"
 """What a method's name ends in where it runs through torch.compile."""
 
 LIMIT, LORA, OSF = "limit", "peft LoRA", "peft OSF, 4 directions"
-MEASURED = ("full", LIMIT, "fmsd", "fmsd with penalties", "our lora", LORA)
+UNFOLDABLE = ("adapter", "vpt", "moe_lora")
+"""Methods that put modules of their own into the backbone, each beside a plain one."""
+
+MEASURED = (
+    *("full", LIMIT, "fmsd", "fmsd with penalties", "our lora", LORA),
+    *(name for own in UNFOLDABLE for name in (own, f"plain {own}")),
+)
 """Whose memory is measured."""
 
 
@@ -123,6 +139,7 @@ ours = functools.partial(fmsd, patterns=["attention"], subspaces=4, penalties=No
 upper = [f"blocks.{block}.attn.*" for block in range(DEPTH // 2, DEPTH)]
 layers = r".*attn\.(qkv|proj)"
 kept = (1024 if GPU else 768) - 4
+RANKS = [8, 16, 32, 48, 64, 96, 128]
 
 METHODS: dict[str, Callable[[Detector], Adaptation]] = {
     "full": full,
@@ -131,6 +148,11 @@ METHODS: dict[str, Callable[[Detector], Adaptation]] = {
     "fmsd": ours,
     LORA: functools.partial(packaged, peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers)),
     "our lora": functools.partial(lora, patterns=["attention"], rank=4, alpha=8.0),
+    "our lora, pissa": functools.partial(
+        lora, patterns=["attention"], rank=4, alpha=8.0, init="pissa"
+    ),
+    "lora_xs": functools.partial(lora_xs, patterns=["attention"]),
+    "svf": functools.partial(svf, patterns=["attention"]),
     "fmsd with penalties": functools.partial(ours, penalties=WEIGHTS),
     "fmsd hard": functools.partial(ours, constraint="hard"),
     "masm": functools.partial(
@@ -139,6 +161,12 @@ METHODS: dict[str, Callable[[Detector], Adaptation]] = {
     "effort, dense rebuild": rebuilt,
     OSF: functools.partial(packaged, peft.OSFConfig(effective_rank=kept, target_modules=layers)),
     "peft OSF": functools.partial(packaged, peft.OSFConfig(target_modules=layers)),
+    "adapter": functools.partial(adaptformer, bottleneck=64, scale=0.1, dropout=0.1),
+    "plain adapter": functools.partial(plain_adapter, bottleneck=64, scale=0.1, dropout=0.1),
+    "vpt": functools.partial(vpt, tokens=10),
+    "plain vpt": functools.partial(plain_vpt, tokens=10),
+    "moe_lora": functools.partial(moe_lora, patterns=["attention", "!*.proj"], ranks=RANKS),
+    "plain moe_lora": functools.partial(plain_moe_lora, ranks=RANKS),
 }
 
 
@@ -240,6 +268,9 @@ def measure(rounds: int) -> list[Row]:
         share(LORA),
         beside("fmsd / peft LoRA", "fmsd", LORA, 1.0),
         share("our lora"),
+        beside("pissa / our lora", "our lora, pissa", "our lora", 1.03),
+        beside("lora_xs / our lora", "lora_xs", "our lora", 1.03),
+        beside("svf / our lora", "svf", "our lora"),
         beside("fmsd with penalties / without", "fmsd with penalties", "fmsd", 1.03),
         beside("fmsd hard / soft", "fmsd hard", "fmsd", 1.1),
         share("fmsd, top half of the blocks", 0.53),
@@ -248,6 +279,9 @@ def measure(rounds: int) -> list[Row]:
         share(OSF),
         share("peft OSF"),
     ]
+    for own in UNFOLDABLE:
+        rows.append(share(own))
+        rows.append(beside(f"{own} / plain", own, f"plain {own}", 1.05))
     if GPU:
         rows.append(row("full, compiled", statistics.median(seconds["full, compiled"]), "s/step"))
         rows.append(beside("fmsd, compiled", "fmsd, compiled", "full, compiled"))

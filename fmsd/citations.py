@@ -36,6 +36,7 @@ LINKS = {"eprint": r"[\w./-]+", "doi": r"10\.[^\s{}<>\"]+", "url": r"https://[^\
 LETTERS = {r"{\l}": "\u0142", r"{\o}": "\u00f8", r"{\ss}": "\u00df", r"\&": "&"}
 ACCENTS = {
     "`": "\u0300", "'": "\u0301", "^": "\u0302", "~": "\u0303", '"': "\u0308", "v": "\u030c",
+    "c": "\u0327",
 }  # fmt: skip
 """Unicode's combining accents by LaTeX's commands."""
 
@@ -217,7 +218,7 @@ def plain_text(latex: str) -> str:
     for command, letter in LETTERS.items():
         latex = latex.replace(command, letter)
     accented = re.sub(
-        r"\{\\([`'^~\"v])\{?(\w)\}?\}",
+        r"\{\\([`'^~\"vc])\{?(\w)\}?\}",
         lambda match: unicodedata.normalize("NFC", match[2] + ACCENTS[match[1]]),
         latex,
     )

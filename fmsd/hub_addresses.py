@@ -85,7 +85,7 @@ def place_name(folder: Path) -> str:
 
 
 def title_name(folder: Path) -> str:
-    """How a picture names a run: by its folder, or by USER/NAME and a short commit."""
+    """How a picture or a table names a run: by its folder, or by USER/NAME and a short commit."""
     if (address := address_of(folder)) is None:
         return folder.name
     repo, commit = parse_address(address)

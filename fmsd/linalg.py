@@ -89,15 +89,31 @@ def singular_directions(
             f"the rank must lie in [1, {min(weight.shape) - 1}] for a {tuple(weight.shape)} "
             f"matrix, not {rank}"
         )
-    exact = weight.detach().to(
-        "cpu" if weight.device.type == "mps" else weight.device, torch.float64
-    )
+    exact = _in_double_precision(weight)
     wide = exact.shape[0] < exact.shape[1]
     found = _directions(exact.mT if wide else exact, rank, split)
     if wide:
         found = Factors(found.vt.mT, found.s, found.u.mT)
+    return _in_precision_of(weight, found)
+
+
+def decompose(weight: Float[Tensor, "out in"]) -> Factors:
+    """Computes all singular directions of a matrix in double precision; returns them in its own."""
+    return _in_precision_of(
+        weight, Factors(*torch.linalg.svd(_in_double_precision(weight), full_matrices=False))
+    )
+
+
+def _in_double_precision(weight: Float[Tensor, "out in"]) -> Float64[Tensor, "out in"]:
+    """The matrix in double precision, on the CPU where its device has none."""
+    device = "cpu" if weight.device.type == "mps" else weight.device
+    return weight.detach().to(device, torch.float64)
+
+
+def _in_precision_of(weight: Float[Tensor, "out in"], factors: Factors) -> Factors:
+    """Factors on a matrix's device and in its precision, which is single or more."""
     kind = torch.promote_types(weight.dtype, torch.float32)
-    return Factors(*(part.to(weight.device, kind).contiguous() for part in found))
+    return Factors(*(part.to(weight.device, kind).contiguous() for part in factors))
 
 
 def _directions(matrix: Float64[Tensor, "out in"], rank: int, split: DirectionSplit) -> Factors:
@@ -255,9 +271,7 @@ def median_singular_value(matrix: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
     Values below 1e-6 of the largest are zero up to rounding, as in a matrix of low rank or with
     dead rows. The median of a zero matrix is 0.
     """
-    exact = matrix.detach().to(
-        "cpu" if matrix.device.type == "mps" else matrix.device, torch.float64
-    )
+    exact = _in_double_precision(matrix)
     squares = torch.linalg.eigvalsh(
         exact @ exact.mT if exact.shape[0] <= exact.shape[1] else exact.mT @ exact
     )

@@ -1,5 +1,6 @@
-"""Recognises by its first bytes why a file that should hold weights cannot be read."""
+"""Recognises by its first bytes why a file that should hold weights or pictures cannot be read."""
 
+import codecs
 import json
 import struct
 import zipfile
@@ -49,6 +50,7 @@ ONNX = Fault(
     "is an ONNX graph, whose tensors have other names than the network's",
     "give the checkpoint that it was exported from",
 )
+TEXT = Fault("is a text", "leave it out, or copy it again from its source")
 ARCHIVE = "unpack it and give the file of weights inside"
 MAGIC_NUMBERS: tuple[tuple[int, bytes, Fault], ...] = (
     (0, b"version https://git-lfs.github.com/", POINTER),
@@ -93,6 +95,25 @@ def recognise(path: Path) -> Fault | None:
         None,
     )
     return known or _text(head) or _zip(path, head) or _onnx(head) or _cut_short(path, head)
+
+
+def recognise_text(path: Path) -> Fault | None:
+    """Why a text stands in place of a picture or a video; None if a file does not begin as a text.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    start, mark, pointer = MAGIC_NUMBERS[0]
+    if head[start:].startswith(mark):
+        return pointer
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # its end may be cut
+    except UnicodeDecodeError:
+        return None
+    is_text = bool(text) and all(char.isprintable() or char.isspace() for char in text)
+    return (_text(head) or TEXT) if is_text else None
 
 
 def is_safetensors(path: Path) -> bool:

@@ -82,7 +82,7 @@ def check_name(text: object, what: str) -> None:
 
 
 @lru_cache(maxsize=4096)  # the frames of a video come one after the other
-def check_names(dataset: str, domain: str, compression: str, video: str) -> None:
+def check_names(dataset: str, domain: str, compression: str, video: str, pair: str = "") -> None:
     """Rejects names of a frame or video that cannot be file names.
 
     Raises:
@@ -90,6 +90,8 @@ def check_names(dataset: str, domain: str, compression: str, video: str) -> None
     """
     _check_kind(dataset, domain, compression)
     _refuse(video, "video id", name_fault(video, nested=True))
+    if pair != "":
+        _refuse(pair, "pair", name_fault(pair, nested=True))
 
 
 @lru_cache(maxsize=4096)

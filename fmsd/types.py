@@ -2,11 +2,15 @@
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 PADDING = -1
 """The domain id of a frame that only pads a rank's batch; it is excluded from the loss."""
+
+NO_VIEW = torch.empty(0, dtype=torch.uint8)
+"""In place of the strong view of frames that have none: no element."""
 
 
 class Frames(NamedTuple):
@@ -22,6 +26,8 @@ class Frames(NamedTuple):
         row: row number in the manifest.
         content: the digest of the stored bytes, see `fmsd.data.content.content_digest`, as a signed
             integer.
+        strong: pixels of a second, strongly augmented view, of the shape of `image`; without one no
+            element, which torch's collation knows, unlike None.
     """
 
     image: UInt8[Tensor, "batch 3 height width"]
@@ -29,6 +35,7 @@ class Frames(NamedTuple):
     domain: Int[Tensor, " batch"]
     row: Int[Tensor, " batch"]
     content: Int[Tensor, " batch"]
+    strong: UInt8[Tensor, "*shape"] = NO_VIEW
 
 
 class Predictions(NamedTuple):

@@ -51,11 +51,15 @@ from PIL import Image  # noqa: E402
 
 import fmsd  # noqa: E402
 from fmsd.models.detector import Detector, detector  # noqa: E402
+from fmsd.peft.adaptformer import adaptformer  # noqa: E402
 from fmsd.peft.fmsd import fmsd as fmsd_method  # noqa: E402
 from fmsd.peft.full import full  # noqa: E402
 from fmsd.peft.lora import lora  # noqa: E402
 from fmsd.peft.masm import masm  # noqa: E402
 from fmsd.peft.method import Adaptation, Method  # noqa: E402
+from fmsd.peft.moe_lora import moe_lora  # noqa: E402
+from fmsd.peft.svf import svf  # noqa: E402
+from fmsd.peft.vpt import vpt  # noqa: E402
 
 ROOT = Path(fmsd.__file__).parents[1]
 
@@ -72,9 +76,19 @@ METHODS: dict[str, Method] = {
     "fmsd": functools.partial(fmsd_method, **SUBSPACES),
     "masm": functools.partial(masm, every=2, momentum=0.9, fraction=0.5, **SUBSPACES),
     "lora": functools.partial(lora, patterns=["attention"], rank=2, alpha=4.0, dropout=0.3),
+    "svf": functools.partial(svf, patterns=["attention"]),
     "full": full,
 }
 """Methods that differ in what a training step has to do."""
+
+UNFOLDABLE: dict[str, Method] = {
+    "adapter": functools.partial(adaptformer, bottleneck=16, scale=0.5, dropout=0.1),
+    "vpt": functools.partial(vpt, tokens=3, dropout=0.1),
+    "moe_lora": functools.partial(
+        moe_lora, patterns=["attention", "!*.proj"], ranks=[1, 2, 4], top=1
+    ),
+}
+"""Methods whose adapted backbone is no plain one. They draw random numbers in training."""
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ from fmsd.inference.page.queue import JobQueue
 from fmsd.inference.page.routes import Routes
 from fmsd.inference.page.server import listen, serving
 from fmsd.metrics.decision import score_meanings
+from fmsd.metrics.score_meaning import VideoCounts
 from fmsd.tasks.demo import file_answering
 
 LIMIT = 300_000
@@ -79,7 +80,7 @@ def gate_detector(gate: Gate) -> LoadedDetector:
             "logit": generator.normal(size=40) + 3 * label - 1.5,
         }
     )
-    counts, meanings = {"faces": (20, 20)}, score_meanings(validation)
+    counts, meanings = {"faces": VideoCounts(20, 20)}, score_meanings(validation)
     facts = DetectorFacts("mine", 64, CropSettings(), True, "mean", counts, "iid", meanings)
 
     def heat(faces: list[SuspiciousFace]) -> list[np.ndarray]:

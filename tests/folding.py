@@ -18,10 +18,12 @@ from fmsd.peft.folded import FoldedWeights
 from fmsd.peft.full import full
 from fmsd.peft.inject import fold_layers
 from fmsd.peft.lora import lora
+from fmsd.peft.lora_xs import lora_xs
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Method
 from fmsd.peft.norm import norm
 from fmsd.peft.probe import probe
+from fmsd.peft.svf import svf
 from fmsd.state import tensor_shapes
 from tests.conftest import METHODS
 from tests.test_families import CONVNEXT, RESNET, SWIN, VIT
@@ -50,6 +52,9 @@ PENALTIES = {"orthogonality": 1.0, "spectral": 1.0}
 ADAPTED: dict[str, tuple[str, Method]] = {
     **{name: ("vit", method) for name, method in METHODS.items()},
     "dora": ("vit", functools.partial(lora, patterns=BOTH, rank=2, alpha=4.0, dora=True)),
+    "pissa": ("vit", functools.partial(lora, patterns=BOTH, rank=2, alpha=4.0, init="pissa")),
+    "svf": ("vit", functools.partial(svf, patterns=BOTH)),
+    "lora_xs": ("vit", functools.partial(lora_xs, patterns=BOTH, rank=3)),
     "norm": ("vit", norm),
     "bitfit": ("vit", bitfit),
     "probe": ("vit", probe),
@@ -88,6 +93,16 @@ ADAPTED: dict[str, tuple[str, Method]] = {
         "resnet",
         functools.partial(lora, patterns=["pointwise"], rank=2, alpha=4.0, dora=True),
     ),
+    "pointwise milora": (
+        "resnet",
+        functools.partial(
+            lora, patterns=["pointwise"], rank=2, alpha=4.0, dora=True, init="milora"
+        ),
+    ),
+    "pointwise svf": ("resnet", functools.partial(svf, patterns=["pointwise"])),
+    "pointwise lora_xs": ("resnet", functools.partial(lora_xs, patterns=["pointwise"], rank=3)),
+    "fused k, v of svf": ("siglip", functools.partial(svf, patterns=["attention"])),
+    "fused k, v of lora_xs": ("siglip", functools.partial(lora_xs, patterns=BOTH, rank=3)),
     "batch norms": ("resnet", norm),
     "biases of batch norms": ("efficientnet", bitfit),
     "full cnn": ("efficientnet", full),

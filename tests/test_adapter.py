@@ -20,10 +20,12 @@ from fmsd.peft.fmsd import fmsd
 from fmsd.peft.full import full
 from fmsd.peft.inject import fold_layers
 from fmsd.peft.lora import lora
+from fmsd.peft.lora_xs import lora_xs
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
 from fmsd.peft.norm import norm
 from fmsd.peft.probe import probe
+from fmsd.peft.svf import svf
 from tests.conftest import step, tiny_vit
 
 IMAGE = torch.rand(4, 3, 32, 32)
@@ -42,6 +44,15 @@ METHODS: dict[str, Callable[..., Adaptation]] = {
     "masm": functools.partial(masm, **SUBSPACES, every=2, momentum=0.9, fraction=0.5),
     "lora": functools.partial(lora, patterns=["attention"], rank=2, alpha=4.0),
     "dora": functools.partial(lora, patterns=["attention"], rank=2, alpha=4.0, dora=True),
+    "gaussian": functools.partial(
+        lora, patterns=["attention"], rank=2, alpha=4.0, init="gaussian", scaling="rslora"
+    ),
+    "pissa": functools.partial(lora, patterns=["attention"], rank=2, alpha=4.0, init="pissa"),
+    "milora": functools.partial(
+        lora, patterns=["attention"], rank=2, alpha=4.0, dora=True, init="milora"
+    ),
+    "lora_xs": functools.partial(lora_xs, patterns=["attention"], rank=3),
+    "svf": functools.partial(svf, patterns=["attention", "mlp"]),
     "norm": norm,
     "bitfit": bitfit,
     "probe": probe,

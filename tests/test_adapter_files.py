@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from fmsd.models.detector import meta_detector
 from fmsd.peft import adapter
+from fmsd.peft.inject import AdaptedLayer
 from fmsd.state import StateFile, write_state
 from tests.conftest import METHODS
 from tests.folding import ADAPTED, NETWORKS, begin, check_same, merged, stir, weights
@@ -53,16 +54,13 @@ def test_a_rebuilt_layer_is_the_one_that_was_made(name: str, tmp_path: Path) -> 
             ),
         )
         assert type(rebuilt) is type(made)
-        assert (
-            cast(adapter.AdaptedLayer, rebuilt).describe()
-            == cast(adapter.AdaptedLayer, made).describe()
-        )
+        assert cast(AdaptedLayer, rebuilt).describe() == cast(AdaptedLayer, made).describe()
         buffers, own = dict(rebuilt.named_buffers()), dict(made.named_buffers())
         assert set(buffers) == set(own)
         assert all(torch.equal(buffers[key], value) for key, value in own.items())
         assert torch.equal(
-            cast(adapter.AdaptedLayer, rebuilt).fold().get_parameter("weight"),
-            cast(adapter.AdaptedLayer, made).fold().get_parameter("weight"),
+            cast(AdaptedLayer, rebuilt).fold().get_parameter("weight"),
+            cast(AdaptedLayer, made).fold().get_parameter("weight"),
         )
 
 

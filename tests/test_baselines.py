@@ -235,7 +235,14 @@ def test_an_update_is_small_on_disk_and_rebuilt_from_its_description() -> None:
     assert (
         json.loads(json.dumps(description))
         == description
-        == {"rank": 3, "alpha": 6, "dropout": 0.25, "dora": True}
+        == {
+            "rank": 3,
+            "alpha": 6,
+            "dropout": 0.25,
+            "dora": True,
+            "init": "kaiming",
+            "scaling": "standard",
+        }
     )
     again = LoraLinear(plain, **description)  # pyright: ignore[reportArgumentType]
     again.load_state_dict(layer.state_dict())

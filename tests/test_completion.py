@@ -191,7 +191,14 @@ def test_paths_are_completed_behind_the_keys_that_hold_one(
 
 
 def test_a_switch_is_true_or_false() -> None:
-    assert proposed("train", "head.normalise=") == ["head.normalise=true", "head.normalise=false"]
+    assert proposed("train", "learner.compiled=") == [
+        "learner.compiled=true",
+        "learner.compiled=false",
+    ]
+    assert proposed("train", "head.normalise=f") == [
+        "head.normalise=false",
+        "head.normalise=feature",
+    ]
     assert proposed("train", "seed=") == []
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import polars as pl
 import pytest
 import timm
 import torch
@@ -27,6 +28,8 @@ from fmsd.data.loading.corruptions import parse_corruptions
 from fmsd.errors import InputError
 from fmsd.models.detector import detector
 from fmsd.package_files import CONF
+from fmsd.runs.configuration import settings_digest, training_settings
+from fmsd.runs.folder import Run
 
 ROOT = CONF.parent
 GROUPS = sorted(
@@ -215,7 +218,9 @@ def test_the_embedded_data_brings_its_backbone_unless_another_is_chosen() -> Non
     assert compose("train", "data=synthetic", "backbone=vit_tiny").backbone.name.startswith(
         "vit_tiny"
     )
-    assert compose("train", "data=ff++").backbone.name == "vit_large_patch14_clip_224.openai"
+    assert (
+        compose("train", "data=ff++").backbone.name == "vit_large_patch14_clip_quickgelu_224.openai"
+    )
     assert compose("train", "data=ffpp").data == compose("train", "data=ff++").data
 
 
@@ -316,29 +321,36 @@ def test_effort_learns_as_it_was_released_and_whatever_the_command_line_says_win
         0,
         "matrices",
     )
-    for method in METHODS:
-        assert method == "effort" or learning(compose("train", f"method={method}"))[2:] == (
-            "cosine",
-            0.01,
-            "matrices",
-        )
+    assert learning(compose("train", "method=gend")) == ("AdamW", 3e-4, "cosine", 0, "matrices")
+    assert learning(compose("train", "method=bias_consist")) == (
+        "Adam", 1e-4, "cosine", 1e-4, "all",
+    )  # fmt: skip
+    for method in {*METHODS} - {"effort", "gend", "bias_consist"}:
+        assert learning(compose("train", f"method={method}"))[2:] == ("cosine", 0.01, "matrices")
 
 
 FACES = {
     "probe": 3e-3,
     "norm": 1e-3,
     "bitfit": 1e-3,
+    "gend": 1e-3,
+    "bias_consist": 1e-3,
     "lora": 1e-3,
     "effort": 3e-3,
     "fmsd": 3e-3,
     "masm": 3e-3,
     "full": 3e-5,
+    "adapter": 2.5e-3,
+    "vpt": 5e-3,
+    "moe_lora": 1e-3,
+    "lora_xs": 2.5e-3,
+    "svf": 2.5e-3,
 }
 CONSTANT = FACES | {"full": 1e-5}  # of generalise, whose rate does not fall
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(CONSTANT))
 def test_the_rows_of_a_table_differ_in_their_rate_alone_which_is_that_of_the_method_on_its_data(
     method: str,
 ) -> None:
@@ -362,6 +374,15 @@ def test_the_rows_of_a_table_differ_in_their_rate_alone_which_is_that_of_the_met
         0.01,
         "all",
     )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_other_data_have_the_rate_of_the_method_whether_or_not_the_small_faces_have_one(
+    method: str,
+) -> None:
+    own = compose("train", f"method={method}").optimizer.lr
+    words = ("experiments=generalise", f"method={method}", "data=ff++", "data.root=/data")
+    assert compose("train", *words).optimizer.lr == own
 
 
 TRAINED = sorted(name for name in EXPERIMENTS if verb_of(name) == "train")
@@ -497,8 +518,8 @@ def test_targets_that_are_not_there_are_refused_and_others_may_lie_anywhere() ->
 
 MISTYPED = {
     "head=true": r"head=true is no setting: head has normalise; give e\.g\. head\.normalise=VALUE",
-    "head.normalise=1": r"head\.normalise=1 is neither true nor false; "
-    r"give e\.g\. head\.normalise=true",
+    "head.normalise=1": r"head\.normalise=1 is none of false, true and feature; "
+    r"give e\.g\. head\.normalise=feature",
     "learner=adam": r"learner=adam is no setting: learner has weight_decay, decay, .*; "
     r"give e\.g\. learner\.weight_decay=VALUE",
     "learner=null": r"learner=null is no setting",
@@ -636,3 +657,28 @@ def test_a_list_without_brackets_is_answered_with_the_list(
     assert main(words) == 2
     key, _, values = words[-1].partition("=")
     assert f"give them as a list, {key}='[{values}]'" in capsys.readouterr().err
+
+
+def test_recorded_results_of_the_first_version_have_the_settings_of_today(tmp_path: Path) -> None:
+    table = pl.read_csv(ROOT / "experiments" / "generalise.csv").select("run", "settings").unique()
+    assert table.height == 5
+    for label, digest in table.rows():
+        config = compose("train", "experiments=generalise", "data.root=/data", *label.split())
+        (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+        settings = training_settings(Run(tmp_path), {})
+        assert settings is not None
+        assert settings_digest(settings) == digest, label
+
+
+@pytest.mark.parametrize(
+    "words", ["loss=gend", "head.normalise=feature", "method.init=pissa", "method.scaling=rslora"]
+)
+def test_a_choice_that_the_first_version_lacked_changes_the_settings(
+    words: str, tmp_path: Path
+) -> None:
+    digests = []
+    for more in ([], [words]):
+        config = compose("train", "method=lora", "data.root=/data", *more)
+        (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+        digests.append(settings_digest(training_settings(Run(tmp_path), {}) or {}))
+    assert digests[0] != digests[1]

@@ -32,7 +32,17 @@ def test_the_true_positive_rate_is_that_of_the_results() -> None:
         for rate, metric in ((0.01, "tpr_1"), (0.05, "tpr_5")):
             (value,) = results.filter(level=level, metric=metric)["value"]
             assert meaning.points[rate].true_positive_rate[0] == pytest.approx(value)
-        assert meaning.videos == (20, 20)
+        assert meaning.videos == (20, 20, 0)
+
+
+def test_a_video_of_one_frame_is_counted_as_an_image() -> None:
+    table = validation(videos=40, frames=1)
+    assert score_meanings(table)["video"].videos.describe() == "20 real and 20 fake images"
+    mixed = pl.concat([table, table.filter(pl.col("video") < "v010")])
+    counts = score_meanings(mixed)["frame"].videos
+    assert counts == (20, 20, 30)
+    assert counts.describe("test") == "20 real and 20 fake test files (10 videos, 30 images)"
+    assert (counts.noun_of("video"), counts.noun_of("frame")) == ("files", "frames")
 
 
 def test_a_percentile_is_the_share_of_scores_at_or_below() -> None:

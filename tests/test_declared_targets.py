@@ -42,7 +42,7 @@ def test_the_declared_targets_are_networks_data_and_ways_to_compute() -> None:
     assert declared_key_path(("data", "others", "far", "tree")) == ("data", "source", "tree")
     homes = {target.rpartition(".")[0] for target in targets}
     kinds = (
-        r"fmsd\.(peft|merge|optim|data\.sources)\.\w+|fmsd\.tracking\.(wandb|mlflow|tensorboard)"
+        r"fmsd\.(peft|losses|merge|optim|data\.sources)\.\w+|fmsd\.tracking\.(wandb|mlflow|tensorboard)"
         r"|torch\.optim|timm\.optim"
     )
     parts = {

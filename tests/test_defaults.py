@@ -64,6 +64,12 @@ BY_CHOICE: dict[tuple[str, str], str] = {
     ): "another method of the same function, which starts at the singular values",
     ("effort", "directions"): "one direction is what makes it Effort",
     ("effort", "penalties"): "another method of the same function, without penalties",
+    ("gend", "uniformity"): "one loss has all terms; their weights are what makes it GenD's",
+    ("gend", "alignment"): "one loss has all terms; their weights are what makes it GenD's",
+    ("consistency", "smoothing"): "one loss has all terms; those of BiasConsist",
+    ("consistency", "consistency"): "one loss has all terms; those of BiasConsist",
+    ("consistency", "strong_share"): "one loss has all terms; those of BiasConsist",
+    ("consistency", "ramp"): "one loss has all terms; those of BiasConsist",
     ("faceshifter", "dataset"): "one of the manipulations that the reader of FaceForensics++ knows",
     (
         "faceshifter",

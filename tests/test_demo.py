@@ -76,7 +76,7 @@ def test_an_image_is_answered_as_fmsd_predict_would(page: Page) -> None:
     shown = page.ask("GET", state["page"])
     assert b"Called fake" in shown.body
     assert b"heat map" in shown.body
-    assert page.answer(png(GREENISH))["result"]["files"][0]["called"] == "real"
+    assert page.answer(png(GREENISH))["result"]["files"][0]["called"] == "not fake"
     assert page.uploads() == []
 
 
@@ -169,6 +169,10 @@ def test_names_without_a_known_suffix_are_read_by_their_content(page: Page) -> N
     assert [known_suffix(name) for name in ("a.MP4", "a.py", "a.png/..", "a")] == [
         *(".mp4", "", "", "")
     ]
+    (heic,) = page.answer(b"\0\0\0\x20ftypheic", "IMG_1.HEIC")["result"]["files"]
+    assert (
+        heic["message"] == "IMG_1.HEIC is of a format that is not read; convert it to PNG or JPEG."
+    )
     assert display_name(None) == display_name("/") == "upload"
 
 
@@ -456,11 +460,16 @@ def test_a_signal_ends_the_page_and_deletes_the_uploads(number: int, tmp_path: P
         with served.connect() as half:
             half.sendall(b"POST /api/predictions HTTP/1.1\r\nHost: localhost\r\n")
             process.send_signal(number)
-            _, said = process.communicate(timeout=60)
+            printed, said = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 128 + number
-    assert said.strip().splitlines()[-1].startswith(f"fmsd: interrupted by {number.name}")
+    if number == signal.SIGINT:  # as it is meant to end
+        assert process.returncode == 0
+        assert printed.endswith("The page has ended\n")
+        assert "interrupted" not in said
+    else:
+        assert process.returncode == 128 + number
+        assert said.strip().splitlines()[-1].startswith(f"fmsd: interrupted by {number.name}")
     assert "Traceback" not in said
     assert [*temporary.glob("fmsd-demo-*")] == []
 

@@ -1,16 +1,23 @@
 """Findings from the table of videos: leaks between splits, missing parts, short videos."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from fmsd.data.audit.table import leak_findings, part_findings, short_findings
+from fmsd.data.audit.copy import without_films
+from fmsd.data.audit.display import show_counts
+from fmsd.data.audit.table import count_videos, leak_findings, part_findings, short_findings
+from fmsd.data.entries import from_entries
+from fmsd.data.frame import Problem
 from fmsd.data.selected_frames import list_frames
+from fmsd.data.sources import ffpp
 from fmsd.errors import InputError
 from fmsd.tasks.train import copy_summary
 from tests.copies import LISTED, TREE, checks, clean_copy, module
+from tests.test_ffpp import ffpp_tree
 
 
 @pytest.fixture
@@ -166,3 +173,27 @@ def test_training_says_in_a_line_what_the_table_tells(copy: Path) -> None:
         "than 3 frames: mine/real/testa has 2, ...); "
         "run fmsd doctor data=mine for details."
     )
+
+
+def test_fakes_whose_real_video_is_in_their_split_are_counted(tmp_path: Path) -> None:
+    root = ffpp_tree(tmp_path)
+    for name in ("071", "720"):
+        shutil.rmtree(root / "original_sequences/youtube/c23/images" / name)
+    shutil.rmtree(root / "manipulated_sequences/FaceSwap/c23/images/953_974")
+    entries = (entry for entry in ffpp.scan(root) if not isinstance(entry, Problem))
+    manifest = without_films(from_entries(entries, root))
+    counts = count_videos(manifest, "ff++", {"all": {"FaceSwap": 6}})
+    table = counts.filter(domain="FaceSwap").select("split", "videos", "paired")
+    assert table.rows() == [("train", 2, 1), ("val", 2, 1), ("test", 1, 1), ("all", 5, 3)]
+    assert counts.filter(domain="real")["paired"].count() == 0
+
+
+def test_without_pairs_no_column_counts_them(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = count_videos(without_films(from_entries(TREE(copy), copy)), "mine", {})
+    assert listed["paired"].null_count() == listed.height
+    show_counts(copy, listed)
+    assert "with real video" not in capsys.readouterr().out
+    show_counts(copy, listed.with_columns(paired=pl.lit(0)))
+    assert "with real video" in capsys.readouterr().out

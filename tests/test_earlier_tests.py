@@ -1,17 +1,24 @@
 """The first test of a dataset and the run of an evaluation are found at any depth."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from fmsd.data.description import describe_datasets
+from fmsd.data.entries import from_entries
+from fmsd.data.manifest import Manifest
+from fmsd.data.sources import folder
 from fmsd.errors import InputError
 from fmsd.report.trainings import training_of
 from fmsd.runs.earlier_tests import compare_with_first_tests, first_tests
 from fmsd.runs.evaluations import finished_evaluations, run_of_evaluation
 from fmsd.runs.folder import Run
+from fmsd.tasks.evaluate import warn_of_changes
 from fmsd.tasks.verify import verify
+from tests.conftest import grow_tree
 from tests.runs import evaluation, finished, sealed
 
 
@@ -19,6 +26,26 @@ from tests.runs import evaluation, finished, sealed
 def run(tmp_path: Path) -> Run:
     """A finished run that was tested on ff and celeb."""
     return sealed(finished(tmp_path / "run", ["method=lora"], 0))
+
+
+def test_numbers_are_named_where_a_dataset_is_not_what_the_run_was_tested_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def tested(videos: int) -> Manifest:
+        root = grow_tree(tmp_path / str(videos), ("test",), videos=videos)
+        frames = folder.scan(root / "test", "mine", "{domain}/{video}", {}, ["real"], split="test")  # pyright: ignore
+        return from_entries(frames, root)
+
+    before = {"manifests": {"test": describe_datasets(tested(2))}}
+    warn_of_changes({"mine": tested(2), "new": tested(3)}, before)
+    assert caplog.messages == []
+    warn_of_changes({"mine": tested(3)}, before)
+    (said,) = caplog.messages
+    assert "mine is not what the run was tested on: 8 frames of 4 videos then, and 12 " in said
+    flipped = tested(2)
+    flipped = replace(flipped, table=flipped.table.with_columns(label=1 - pl.col("label")))
+    warn_of_changes({"mine": flipped}, before)
+    assert "8 frames of 4 videos then, and as many now, but other ones" in caplog.messages[-1]
 
 
 def later(run: Run, name: str, when: int, content: int | None, finish: bool = True) -> Run:

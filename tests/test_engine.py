@@ -40,7 +40,7 @@ from tests.conftest import grow_tree, tiny_vit
 SPLITS = {"train": "train", "val": "val", "test": "test"}
 
 
-LOADER = ("size", "augment", "batches", "domains", "batch_size", "workers", "seed")
+LOADER = ("size", "augment", "strong", "batches", "domains", "batch_size", "workers", "seed")
 """Arguments of the data module; all others are those of the selection."""
 
 

@@ -12,6 +12,7 @@ from fmsd.errors import InputError
 from fmsd.inference.crop_scoring import CropSettings
 from fmsd.inference.facts import DetectorFacts, read_facts
 from fmsd.metrics.decision import score_meanings
+from fmsd.metrics.score_meaning import VideoCounts
 
 DELETED = object()
 
@@ -50,7 +51,7 @@ def facts() -> DetectorFacts:
         CropSettings(),
         True,
         "mean",
-        {"faces": (40, 40)},
+        {"faces": VideoCounts(40, 40, 80)},
         "iid",
         score_meanings(validation),
     )
@@ -68,6 +69,8 @@ def test_facts_survive_json(facts: DetectorFacts) -> None:
         assert np.array_equal(before.calibration(scores), after.calibration(scores))
         assert before.percentile(0.4, 0) == after.percentile(0.4, 0)
         assert before.points == after.points
+        assert after.videos == VideoCounts(40, 40, images=80)
+    assert again.validation["faces"].noun == "images"
 
 
 def test_facts_of_another_version_may_say_more(facts: DetectorFacts) -> None:
@@ -102,8 +105,9 @@ def test_facts_of_another_version_may_say_more(facts: DetectorFacts) -> None:
         (("meanings", "frame", "points", "0.1"), POINT | {"false_positives": 41}),
         (("meanings", "frame", "points", "0.1"), POINT | {"true_positives": 41}),
         (("meanings", "frame", "points", "0.1"), POINT | {"threshold": 7}),
-        (("meanings", "video", "videos"), [0, 0]),
-        (("meanings", "video", "videos"), [40, 0]),
+        (("meanings", "video", "videos"), [0, 0, 0]),
+        (("meanings", "video", "videos"), [40, 0, 0]),
+        (("meanings", "video", "videos"), [40, 40, 81]),
         (("meanings", "frame", "quantiles"), [[0.5, 0.2], [0.5]]),
         (("meanings", "frame", "quantiles"), [[0.5], []]),
         (("meanings", "frame", "quantiles"), [[0.5], [0.5, 2]]),

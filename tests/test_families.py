@@ -23,9 +23,11 @@ from fmsd.peft import adapter
 from fmsd.peft.fmsd import fmsd
 from fmsd.peft.inject import fold_layers
 from fmsd.peft.lora import LoraLinear, lora
+from fmsd.peft.lora_xs import LoraXsLinear, lora_xs
 from fmsd.peft.masm import masm
 from fmsd.peft.method import Adaptation
 from fmsd.peft.subspace import SubspaceLinear
+from fmsd.peft.svf import SvfLinear, svf
 
 LABEL = torch.tensor([0.0, 1.0, 1.0])
 
@@ -334,18 +336,33 @@ def test_masm_takes_a_step_in_which_inactive_subspaces_do_not_move(
     check_folded(model, family, image)
 
 
-@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
-@some_families
-def test_the_updates_of_lora_learn_and_come_back_from_their_adapter(
-    family: Family, dora: bool, tmp_path: Path
-) -> None:
+UPDATES: dict[str, Callable[..., Adaptation]] = {
+    "lora": functools.partial(lora, rank=2, alpha=4),
+    "dora": functools.partial(lora, rank=2, alpha=4, dora=True),
+    "pissa": functools.partial(lora, rank=2, alpha=4, init="pissa"),
+    "milora": functools.partial(lora, rank=2, alpha=4, init="milora", dora=True),
+    "lora_xs": functools.partial(lora_xs, rank=2, alpha=2, sigma=0),
+    "svf": svf,
+}
+
+
+def check_updates(method: str, family: Family, folder: Path) -> None:
+    """The detector starts equal, every parameter of the update is trained, and the adapted detector
+    folds and comes back from its adapter.
+    """
     model, base, image = pretrained(family)
-    adaptation = lora(model, patterns=family.patterns, rank=2, alpha=4, dora=dora)
+    with torch.no_grad():
+        before = model(image)
+    adaptation = UPDATES[method](model, patterns=family.patterns)
+    with torch.no_grad():
+        check_close(model.eval()(image), before)
     optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=3e-3)
     for _ in range(2):  # in the first step b is zero, so a has no gradient
         step(model, adaptation, optimizer, image)
     updates = [
-        (name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear)
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLinear | LoraXsLinear | SvfLinear)
     ]
     check_gradients(
         model,
@@ -356,8 +373,25 @@ def test_the_updates_of_lora_learn_and_come_back_from_their_adapter(
             if value.requires_grad
         },
     )
-    check_round_trip(model, base, family, image, tmp_path)
+    check_round_trip(model, base, family, image, folder)
     check_folded(model, family, image)
+
+
+@pytest.mark.parametrize("method", UPDATES)
+@some_families
+def test_updates_are_trained_and_come_back_from_their_adapter(
+    family: Family, method: str, tmp_path: Path
+) -> None:
+    check_updates(method, family, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["pissa", "lora_xs", "svf"])
+@every_family
+def test_updates_by_singular_directions_work_on_every_family(
+    family: Family, method: str, tmp_path: Path
+) -> None:
+    check_updates(method, family, tmp_path)
 
 
 # ---- what cannot work is refused in one sentence

@@ -44,7 +44,7 @@ IMAGE = torch.rand(4, 3, 32, 32)
 
 def cosine_vit(**changes: object) -> Detector:
     torch.manual_seed(7)
-    return tiny_vit(cosine_head=True, **changes)
+    return tiny_vit(normalise_head=True, **changes)
 
 
 # ---- the law
@@ -87,7 +87,7 @@ def test_it_starts_with_a_direction_and_the_scale_of_gac_fas_that_follow_from_th
     assert one.get_parameter("log_scale").exp().item() == pytest.approx(SCALE)
     torch.manual_seed(8)
     assert not torch.equal(
-        tiny_vit(cosine_head=True).head().get_parameter("weight"), one.get_parameter("weight")
+        tiny_vit(normalise_head=True).head().get_parameter("weight"), one.get_parameter("weight")
     )
 
 
@@ -150,7 +150,7 @@ def test_every_family_learns_through_it_and_without_it_is_timms(
     family: Family, tmp_path: Path
 ) -> None:
     make = functools.partial(
-        detector, family.name, family.size, cosine_head=True, **family.arguments
+        detector, family.name, family.size, normalise_head=True, **family.arguments
     )
     model, image = make().eval(), torch.rand(len(LABEL), 3, family.size, family.size)
     base = copy.deepcopy(model.backbone.state_dict())
@@ -211,15 +211,15 @@ def test_another_classifier_is_refused(name: str, kind: str) -> None:
         ),
         torch.device("meta"),
     ):
-        detector(name, 224, cosine_head=True)
+        detector(name, 224, normalise_head=True)
 
 
 def test_a_head_before_the_pooling_is_refused() -> None:
     with pytest.raises(
         InputError,
         match=(
-            r"features of the shape \(2, 9, 12\), and head\.normalise=true needs one vector an "
-            r"image"
+            r"features of the shape \(2, 9, 12\), and head\.normalise=true or feature needs "
+            r"one vector an image"
         ),
     ):
         CosineHead(12)(torch.randn(2, 9, 12))
@@ -294,7 +294,7 @@ def test_gradcam_finds_something_everywhere(name: str) -> None:
     model = detector(
         name,
         64,
-        cosine_head=True,
+        normalise_head=True,
         **family.arguments | ({"img_size": 64} if "img_size" in family.arguments else {}),
     ).eval()
     heat = gradcam(model, torch.rand(3, 3, 64, 64))
@@ -319,7 +319,7 @@ def test_a_head_of_the_other_kind_begins_anew_and_says_so(
         caplog.clear()
         weights = load_file(tmp_path / f"{name}.safetensors")
         loaded = tiny_vit(
-            cosine_head=cosine, weights=tmp_path / f"{name}.safetensors"
+            normalise_head=cosine, weights=tmp_path / f"{name}.safetensors"
         ).backbone.state_dict()
         assert all(
             torch.equal(loaded[key], weights[key]) == (not key.startswith("head"))
@@ -408,7 +408,7 @@ def logits(file: Path) -> list[float]:
 def test_a_run_rebuilds_its_head_for_every_verb(there: Path) -> None:
     assert (
         yaml.safe_load((there / "runs" / "a" / "config.yaml").read_text())["backbone"][
-            "cosine_head"
+            "normalise_head"
         ]
         is True
     )
@@ -426,7 +426,7 @@ def test_a_run_rebuilds_its_head_for_every_verb(there: Path) -> None:
 
 def test_fold_writes_what_fmsd_loads_again(there: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main(["fold", "run=runs/b", "out=b.safetensors"]) == 0
-    assert "Its head is a scaled cosine, which timm has not" in caplog.text
+    assert "Its head normalises the feature, which no head of timm does" in caplog.text
     words = [
         "data=folder",
         "data.root=data",
@@ -471,28 +471,33 @@ def test_experts_with_cosine_heads_merge_and_mixed_ones_are_refused(
     )
     assert main(["evaluate", "run=ab", "hydra.run.dir=ab/again"]) == 0
 
-    mixed = "and the network of the merge in a"
+    mixed = "and the network of the merge in one of"
     said = refused(capsys, "merge", "experts=[runs/a,runs/plain]", "out=x")
-    assert f"runs/plain ends in a plain head, {mixed} normalised one" in said
+    assert f"runs/plain ends in a head of head.normalise=false, {mixed} head.normalise=true" in said
     said = refused(capsys, "merge", "experts=[runs/plain,runs/a]", "out=x")
-    assert f"runs/a ends in a normalised head, {mixed} plain one" in said
+    assert f"runs/a ends in a head of head.normalise=true, {mixed} head.normalise=false" in said
     assert not (there / "x").exists()
     for run in ("a", "plain"):
         assert main(["fold", f"run=runs/{run}", f"out={run}.safetensors"]) == 0
     said = refused(
         capsys, "merge", "experts=[a.safetensors,plain.safetensors]", "backbone=demo_vit", "out=x"
     )
-    assert f"a.safetensors ends in a normalised head, {mixed} plain one" in said
-    assert "(with backbone=NAME give backbone.cosine_head=true)" in said
+    assert (
+        f"a.safetensors ends in a head of head.normalise=true, {mixed} head.normalise=false" in said
+    )
+    assert "(with backbone=NAME give backbone.normalise_head=true)" in said
     said = refused(
         capsys,
         "merge",
         "experts=[a.safetensors,plain.safetensors]",
         "backbone=demo_vit",
-        "backbone.cosine_head=true",
+        "backbone.normalise_head=true",
         "out=x",
     )
-    assert f"plain.safetensors ends in a plain head, {mixed} normalised one" in said
+    assert (
+        f"plain.safetensors ends in a head of head.normalise=false, {mixed} head.normalise=true"
+        in said
+    )
     assert main(["fold", "run=runs/b", "out=other.safetensors"]) == 0
     files = "experts=[a.safetensors,other.safetensors]"
     assert (
@@ -502,7 +507,7 @@ def test_experts_with_cosine_heads_merge_and_mixed_ones_are_refused(
                 "merger=average",
                 files,
                 "backbone=demo_vit",
-                "backbone.cosine_head=true",
+                "backbone.normalise_head=true",
                 "out=files",
                 "test=false",
             ]
@@ -518,12 +523,12 @@ def test_a_head_that_would_not_come_is_refused(
     there: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "data=folder", "data.root=data", "trainer=smoke", "hydra.run.dir=x"]
-    said = refused(capsys, *words, "backbone=demo_vit", "backbone.cosine_head=true")
+    said = refused(capsys, *words, "backbone=demo_vit", "backbone.normalise_head=true")
     assert (
-        "head.normalise=false does not reach the backbone, which has cosine_head=true; "
-        "leave backbone.cosine_head out" in said
+        "head.normalise=false does not reach the backbone, which has normalise_head=true; "
+        "leave backbone.normalise_head out" in said
     )
-    assert "head.normalise=yes is neither true nor false" in refused(
+    assert "head.normalise=yes is none of false, true and feature" in refused(
         capsys, *words, "backbone=demo_vit", "head.normalise=yes"
     )
     cnn = [
@@ -550,7 +555,7 @@ def test_it_separates_what_a_plain_head_separates(method: str, width: int) -> No
     scores = {}
     for cosine in (False, True):
         torch.manual_seed(7)
-        model = tiny_vit(cosine_head=cosine, embed_dim=width)
+        model = tiny_vit(normalise_head=cosine, embed_dim=width)
         adaptation: Any = METHODS[method](model)
         optimizer = torch.optim.AdamW(decay_groups(model, 0.01), lr=3e-3)
         generator = torch.Generator().manual_seed(1)

@@ -310,7 +310,7 @@ def test_a_run_that_was_pushed_and_removed_is_used_from_the_hub(
     shutil.rmtree("runs/mine")
 
     fetched = fmsd.load("hf://me/mine").facts
-    assert fetched.to_json() == {**local.to_json(), "name": f"mine@{commit}"}
+    assert fetched.to_json() == {**local.to_json(), "name": f"me/mine@{commit[:8]}"}
     assert main(["verify", "run=hf://me/mine"]) == 0
     root = place / "ann" / "data"
     assert main(["evaluate", "run=hf://me/mine@main", *DATA, f"data.root={root}"]) == 0
@@ -342,6 +342,7 @@ def test_what_is_pushed_holds_nothing_of_this_machine(store: Store, place: Path)
     from fmsd.runs.hub import fetch_run
 
     assert main(["push", "run=runs/mine", "repo=me/mine", "out=card"]) == 0
+    assert main(["push", "run=runs/mine", "repo=me/mine", "out=card"]) == 2  # the same again
     assert store.requests == []
     assert main(["push", "run=runs/mine", "repo=me/mine"]) == 0
     files = store.repositories["me/mine"].files()
@@ -369,6 +370,11 @@ def test_what_is_pushed_holds_nothing_of_this_machine(store: Store, place: Path)
     assert all(f"| {point.threshold:.4f} |" in card for point in meaning.points.values())
     assert all(format_rate(meaning.error_rates(rate)[0]) in card for rate in meaning.points)
     assert selection_sentence(facts.selection) in card
+    for row in pl.read_csv(files["verdicts.csv"]).iter_rows(named=True):
+        reals = row["false_positives"] + row["true_negatives"]
+        assert f"| {row['at']}: {row['threshold']:.4f} |" in card
+        assert f"| {row['false_positives']} of {reals} |" in card
+    assert "verdict = detector.verdict(prediction" in card
     record = json.loads(files["run.json"])
     original = json.loads(Path("runs/mine/run.json").read_text())
     assert record["published"]["files"] == original["files"]
@@ -439,7 +445,8 @@ def test_what_cannot_be_pushed_is_refused_and_nothing_is_uploaded(
         return said.strip().splitlines()[-1]
 
     assert "repo=mine is no name of a repository; give USER/NAME" in refused("repo=mine")
-    assert "license=CC BY 4.0 is no identifier" in refused("repo=me/mine", "license='CC BY 4.0'")
+    assert "such as license=cc-by-4.0 or" in refused("repo=me/mine", "license='CC BY 4.0'")
+    assert "such as license=mit or" in refused("repo=me/mine", "license=MIT")
     assert "runs is there already; give a new folder" in refused("repo=me/mine", "out=runs")
     monkeypatch.setenv("HF_TOKEN", "")
     assert "There is no token for the Hub; log in with" in refused("repo=me/mine")

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fmsd.package_files import CONF
-from tests.conftest import grow_tree
+from tests.conftest import grow_tree, write_image
 from tests.foreign_runs import RECORD
 from tests.runs import finished
 
@@ -38,6 +38,33 @@ def modules_of(arguments: Sequence[str], cwd: Path) -> tuple[int, set[str]]:
     ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd)
     code, names = json.loads(ended.stdout.splitlines()[-1])
     return code, HEAVY & set(names)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["predict", "photo.png"],
+        ["demo"],
+    ],
+    ids=" ".join,
+)
+def test_a_run_that_is_none_is_refused_before_torch_is_imported(
+    verb: list[str], tmp_path: Path
+) -> None:
+    write_image(tmp_path / "photo.png", 0)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").touch()
+    for run, message in (
+        ("gone", "gone does not exist; correct the path of the run."),
+        ("gone.onnx", "gone.onnx does not exist; "),
+        ("begun", "begun is not finished (it has no run.json yet); go on with fmsd train resume="),
+    ):
+        command = [sys.executable, "-c", PROGRAM, *verb, f"run={run}"]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        code, names = json.loads(ended.stdout.splitlines()[-1])
+        assert code == 2
+        assert message in ended.stderr
+        assert not {"torch", "lightning"} & set(names)
 
 
 @pytest.mark.parametrize(

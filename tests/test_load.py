@@ -45,7 +45,7 @@ def test_the_facts_are_those_of_the_training(run: Path) -> None:
     facts = fmsd.load(run, device="cpu").facts
     assert (facts.crops, facts.crops_known) == (CropSettings(64), True)
     assert (facts.size, facts.video_score, facts.selection) == (32, "mean", "iid")
-    assert facts.validation == {"folder": (3, 3)}
+    assert facts.validation == {"folder": (3, 3, 0)}
     assert facts.meanings.keys() == {"frame", "video"}
     assert repr(fmsd.load(run, device="cpu")) == f"<LoadedDetector of {facts.name}>"
 
@@ -76,6 +76,7 @@ def test_a_video_is_predicted_and_judged(run: Path, tmp_path: Path) -> None:
     assert verdict is not None
     assert (verdict.called, verdict.probability) == (None, None)
     assert "too few real validation videos for fpr5: 3 of at least 20" in verdict.reason
+    assert detector.map_name == "attention rollout"
     assert verdict.unusual is False  # faces of the same drawing as in training
     assert verdict.score == one.persons[0].score
     assert detector.predict([tmp_path], frames=4) == [one]
@@ -120,7 +121,7 @@ def test_a_run_without_validation_data_has_scores_without_meaning(
     verdict = detector.verdict(detector.predict(tmp_path / "clip.mp4"))
     assert verdict is not None
     assert (verdict.called, verdict.probability, verdict.unusual) == (None, None, None)
-    at = detector.verdict(detector.predict(tmp_path / "clip.mp4"), at=0.0)
+    at = detector.verdict(detector.predict(tmp_path / "clip.mp4"), threshold=0.0)
     assert at is not None
     assert at.called == "fake"
 

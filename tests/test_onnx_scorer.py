@@ -74,7 +74,7 @@ def test_scores_are_those_of_the_network(tmp_path: Path) -> None:
     scorer = OnnxScorer(tmp_path / "a.onnx", "cpu")
     found = scorer(np.stack([np.full((30, 30, 3), value, np.uint8) for value in (0, 4)]))
     assert found.score == pytest.approx([0.5, 1 / (1 + np.exp(-2))])
-    assert np.isnan(found.unusual).all()
+    assert np.isnan(found.distance).all()
     assert scorer.facts.to_json() == FACTS.to_json()
 
 

@@ -15,7 +15,7 @@ from fmsd.cli.help import help_page
 from fmsd.cli.main import main
 from fmsd.cli.trust import check_loaded
 from fmsd.errors import InputError
-from fmsd.peft.layer_kinds import rebuild_method
+from fmsd.peft.layer_kinds import check_foldable, layer_class
 from fmsd.plugins import plugin_versions, plugins
 from tests.foreign_runs import foreign_config
 from tests.installed import on_path, write_package
@@ -301,11 +301,32 @@ def test_a_faulty_layer_of_a_plugin_is_named(name: str, tmp_path: Path) -> None:
     for package in ("odd", "even") if name == "twice" else ("odd",):
         write_package(tmp_path, package, code, points)
     with on_path(tmp_path):
-        assert sentence in fault(rebuild_method, "a", tmp_path)
+        assert sentence in fault(layer_class, "a", tmp_path)
     sys.modules.pop("odd", None)
 
 
+def test_a_layer_of_a_plugin_may_state_why_it_does_not_fold(tmp_path: Path) -> None:
+    code = """
+class A:
+    kind, unfoldable = "a", "method=mine bends its layers"
+
+    def describe(self):
+        return {}
+
+    @classmethod
+    def rebuild(cls, layer, description, tensors):
+        return cls()
+"""
+    write_package(tmp_path, "bent", {"__init__.py": code}, "[fmsd.layers]\na = bent:A\n")
+    with on_path(tmp_path):
+        assert layer_class("a", tmp_path).kind == "a"
+        sentence = fault(check_foldable, {"norm": {"kind": "a"}}, tmp_path / "run/adapter.json")
+    assert f"The weights of {tmp_path / 'run'} cannot be folded or merged" in sentence
+    assert "because method=mine bends its layers" in sentence
+    sys.modules.pop("bent", None)
+
+
 def test_a_kind_of_layer_that_nobody_declares_is_refused(tmp_path: Path) -> None:
-    assert fault(rebuild_method, "no_such_kind", tmp_path / "adapter.json").startswith(
+    assert fault(layer_class, "no_such_kind", tmp_path / "adapter.json").startswith(
         f"{tmp_path}/adapter.json has layers of the kind 'no_such_kind', which neither fmsd nor"
     )

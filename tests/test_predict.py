@@ -21,12 +21,12 @@ from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.loaded_detector import LoadedDetector
 from fmsd.inference.media import Sampling, expected_frames
 from fmsd.inference.outcome import FilePrediction
-from fmsd.inference.prediction_files import check_out, prediction_document
+from fmsd.inference.prediction_files import FILE_COLUMNS, check_out, prediction_document
 from fmsd.inference.rendering import count_pictured, draw_page
 from fmsd.inference.sentences import percent, persons_sentences, threshold_sentences
-from fmsd.inference.verdict import check_at
+from fmsd.inference.verdict import Level, check_at
 from fmsd.metrics.decision import score_meanings
-from fmsd.metrics.score_meaning import format_rate, selection_sentence
+from fmsd.metrics.score_meaning import VideoCounts, format_rate, selection_sentence, wilson
 from fmsd.tables import as_plain_text
 from fmsd.tasks.predict import predict, predict_files
 from tests.detectors import train_detector
@@ -49,8 +49,9 @@ def known_facts(reals: int = 40) -> DetectorFacts:
     videos = [f"v{number}" for number in range(2 * reals)]
     logit = generator.normal(size=2 * reals) + 2 * label - 1
     table = pl.DataFrame({"dataset": "faces", "video": videos, "label": label, "logit": logit})
+    table = pl.concat([table, table])
     meanings = score_meanings(table)
-    counts = {"faces": (reals, reals)}
+    counts = {"faces": VideoCounts(reals, reals)}
     return DetectorFacts("mine", 224, CropSettings(), True, "mean", counts, "iid", meanings)
 
 
@@ -153,6 +154,11 @@ def test_a_folder_with_broken_files_is_scored_but_for_these(
         if file["score"] is not None:
             own = rows.filter(person=file["person"])
             assert own["score"].mean() == pytest.approx(file["score"])
+    each = pl.read_csv(tmp_path / "out" / "files.csv", schema=FILE_COLUMNS)
+    for row, file in zip(each.iter_rows(named=True), document["files"], strict=True):
+        assert {key: "" if value is None else value for key, value in row.items()} == {
+            key: "" if file[key] is None else file[key] for key in FILE_COLUMNS
+        }
     assert (tmp_path / "out" / "report.html").is_file()
 
 
@@ -176,6 +182,7 @@ def test_hostile_names_stay_names_in_every_output(
     cells = pl.read_csv("out/predictions.csv")["path"].to_list()
     assert cells == [as_plain_text(name) for name in (*NAMES, escape)]
     assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+    assert pl.read_csv("out/files.csv")["path"].to_list() == cells
     assert "<b>&" not in Path("out/report.html").read_text("utf-8")
 
 
@@ -323,12 +330,14 @@ def test_a_file_is_judged_by_the_threshold_of_its_level(
             else:
                 assert verdict.threshold is not None
                 assert verdict.threshold == meaning.points[rate].threshold
-                assert verdict.called == ("fake" if verdict.score >= verdict.threshold else "real")
+                assert verdict.called == (
+                    "fake" if verdict.score >= verdict.threshold else "not fake"
+                )
             assert meaning.calibration is not None
             assert verdict.probability == meaning.calibration(np.array([verdict.score]))[0]
             assert verdict.percentile_real == meaning.percentile(verdict.score, 0)
-        for at, called in ((0, "fake"), (1, "real"), ("0.0", "fake")):
-            verdict = detector.verdict(found, at)
+        for threshold, called in ((0, "fake"), (1, "not fake"), (0.0, "fake")):
+            verdict = detector.verdict(found, threshold=threshold)
             assert verdict is not None
             assert (verdict.called, verdict.point) == (called, None)
 
@@ -355,9 +364,55 @@ def test_the_sentence_of_a_threshold_has_its_counts_and_its_interval() -> None:
     assert format_rate(facts.meanings["frame"].error_rates(0.05)[0]) in still
     refused, _ = threshold_sentences(facts, ["video"], "fpr1")
     assert refused.startswith("Videos get no verdict: too few real validation videos for fpr1: 40 ")
-    assert threshold_sentences(facts, ["video"], "0.7") == [
-        "Scores of at least 0.7 are called fake, as at=0.7 asks for."
-    ]
+
+
+def test_a_threshold_of_ones_own_has_the_rates_of_the_validation_data() -> None:
+    facts = known_facts()
+    levels: list[Level] = ["frame", "video"]
+    for level in levels:
+        meaning = facts.meanings[level]
+        for threshold in (0.0, 0.41, 0.7, 1.0):
+            for (rate, low, high), scores in zip(
+                meaning.error_rates_at(threshold), meaning.quantiles, strict=True
+            ):
+                assert rate == np.mean(scores >= threshold)
+                assert (low, high) == pytest.approx(wilson(40 * rate, 40))
+        for rate, point in meaning.points.items():  # it lies between two scores
+            assert meaning.error_rates_at(point.threshold) == meaning.error_rates(rate)
+        said, choice = threshold_sentences(facts, [level], "0.7")
+        assert "with a score of at least 0.7 are called fake (as at=0.7 asks for): on" in said
+        assert format_rate(meaning.error_rates_at(0.7)[0]) in said
+        assert choice == selection_sentence("iid")
+    said, _ = threshold_sentences(facts, ["video"], "0.05")
+    assert "at=0.05 asks for, which is a score; the false positive rate is at=fpr5)" in said
+    (unknown,) = threshold_sentences(replace(facts, meanings={}), ["video"], "0.7")
+    assert "at=0.7 asks for. How often that is wrong is not known" in unknown
+
+
+def test_a_rate_is_not_taken_for_a_score(detector: LoadedDetector, tmp_path: Path) -> None:
+    found = detector.predict(image(tmp_path / "a.png", walk(1)[0]))
+    with pytest.raises(InputError, match=r"at=0.05 could be a score .*; give threshold=0.05 for"):
+        detector.verdict(found, 0.05)  # pyright: ignore[reportArgumentType]
+    given = detector.verdict(found, threshold=0.05)
+    assert given is not None
+    assert (given.threshold, given.called) == (0.05, "fake")
+    with pytest.raises(InputError, match="at=5 is no threshold; for at most 5 % false positives"):
+        check_at(5)
+
+
+def test_images_among_the_validation_data_are_not_called_videos() -> None:
+    facts = known_facts()
+    meanings = dict(facts.meanings)
+    for images, data, item in (
+        (80, "40 real and 40 fake images of the validation split", "real images"),
+        (70, "40 real and 40 fake files (10 videos, 70 images) of the", "real files"),
+    ):
+        for level, meaning in facts.meanings.items():
+            meanings[level] = replace(meaning, videos=VideoCounts(40, 40, images))
+        said, *_ = threshold_sentences(replace(facts, meanings=meanings), ["video"], "fpr5")
+        assert data in said
+        assert f" of 40 {item}, " in said
+        assert "videos" not in said.replace("10 videos", "")
 
 
 def test_of_several_persons_each_is_judged_and_more_real_files_are_called_fake(
@@ -375,12 +430,17 @@ def test_of_several_persons_each_is_judged_and_more_real_files_are_called_fake(
     assert (record["counted"], record["share"], record["reason"]) == (2, 1.0, "")
     assert record["false_positive_bound"] == verdict.false_positive_bound
     for person in record["persons"]:
-        assert person["called"] == ("fake" if person["score"] >= verdict.threshold else "real")
+        assert person["called"] == ("fake" if person["score"] >= verdict.threshold else "not fake")
         assert 0 < person["probability"] < 1
-    given = detector.verdict(found, 0.5)
+    given = detector.verdict(found, threshold=0.5)
     assert given is not None
-    assert given.false_positive_bound is None
-    assert "are called fake more often than those with one" in persons_sentences([given])[0]
+    upper = detector.facts.meanings["video"].error_rates_at(0.5)[0][2]
+    assert given.false_positive_bound == pytest.approx(1 - (1 - upper) ** 2)
+    merged = replace(detector, facts=replace(detector.facts, meanings={}))
+    unknown = merged.verdict(found, threshold=0.5)
+    assert unknown is not None
+    assert unknown.false_positive_bound is None
+    assert "are called fake more often than those with one" in persons_sentences([unknown])[0]
     assert persons_sentences([None, detector.verdict(found, "fpr1")]) == []
 
 
@@ -412,6 +472,7 @@ def test_words_are_files_or_overrides(
         (["a=b.mp4"], "a=b.mp4 sets a, which is no key of fmsd predict.* behind --"),
         (["/data/x=1.mp4"], "sets /data/x, which is no key"),
         (["frmes=4"], r"did you mean frames\?"),
+        (["threshold=0.7"], r"threshold=0.7 sets threshold, .*did you mean at\?"),
         (["-x.mp4"], "has no option -x.mp4; .* behind --"),
         (["=x"], "sets nothing"),
     ],
@@ -484,6 +545,7 @@ def test_a_run_among_the_files_is_told_how_to_be_named(
         ([], "needs files; give images"),
         (["gone.mp4"], "gone.mp4 does not exist"),
         (["list=gone.txt"], "The list gone.txt cannot be read"),
+        (["paths.txt"], "paths.txt is a text, and .*; if it holds paths, .* write list=paths.txt"),
         (["a.png", "at=fpr3"], "at=fpr3 is no threshold"),
         (["a.png", "frames=0"], "frames=0 is out of range"),
         (["a.png", "frames=many"], "frames=many is no whole number"),
@@ -507,6 +569,7 @@ def test_bad_words_end_with_one_sentence(
     monkeypatch.chdir(tmp_path)
     image(Path("a.png"), walk(1)[0])
     Path("predictions.csv").write_text("mine", encoding="utf-8")
+    Path("paths.txt").write_text("a.png\n", encoding="utf-8")
     before = sorted(path.name for path in tmp_path.iterdir())
     assert main(["predict", f"run={run}", *words]) == 2
     said = capsys.readouterr().err

@@ -30,6 +30,7 @@ from fmsd.inference.predictor import Predictor
 from fmsd.inference.sentences import FEW_FRAMES
 from fmsd.inference.verdict import judge
 from fmsd.metrics.decision import score_meanings
+from fmsd.metrics.score_meaning import VideoCounts, format_rate
 from tests.films import film, shot
 from tests.pages import CONTRAST, Outline, quiet_tab
 from tests.surroundings import python_path
@@ -55,7 +56,7 @@ def known(**changes: object) -> DetectorFacts:
         CropSettings(),
         True,
         "mean",
-        {"<i>faces</i>": (20, 20)},
+        {"<i>faces</i>": VideoCounts(20, 20)},
         "iid",
         score_meanings(validation),
     )
@@ -107,7 +108,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert sorted(result.status for result in results) == [
         *("no face", "scored", "scored", "unreadable")
     ]
-    text = page_of(*results, limit=0.1, heat=lambda faces: [face.crop[..., 0] for face in faces])
+    text = page_of(
+        *results,
+        limit=0.1,
+        heat=lambda faces: [face.crop[..., 0] for face in faces],
+        map_name="Grad-CAM",
+    )
     (place / "report.html").write_text(text, encoding="utf-8")
     return place / "report.html"
 
@@ -145,6 +151,10 @@ def test_the_page_in_a_browser(tab: Any, scheme: str) -> None:
         "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
     )
     assert tab.locator("article .faces img").count() == 2 * (6 + 1)
+    for width in (1300, 500):
+        tab.set_viewport_size({"width": width, "height": 800})
+        cut = "[...document.querySelectorAll('figure, .scroll')]"
+        assert tab.evaluate(f"{cut}.filter(box => box.scrollWidth > box.clientWidth).length") == 0
     tab.set_viewport_size({"width": 390, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
@@ -156,7 +166,11 @@ def test_outcomes_and_facts_are_said(page: Path) -> None:
         "A score is no proof",
         "of 2, 0:00 to 0:00.4",
         "the only face",
-        "unreadable: ",
+        '<td class="text">unreadable</td>',
+        "is a text, and no video; leave it out",
+        "; right: Grad-CAM</figcaption>",
+        "Right of each face its Grad-CAM, as fmsd explain draws it; bright: what raised the score",
+        "<small>unusual</small>",
         "5 % false positives on validation data",
         "20 real and 20 fake videos",
         "select=iid",
@@ -183,7 +197,13 @@ def test_what_is_not_known_is_said() -> None:
     assert "<dd>not known</dd>" in text
     given = render_page([found("a", 0.7)], [judge(found("a", 0.7), known(), "0.4")], known())
     assert "Called fake" in given
-    assert "a number that was given; its errors on the validation data are not known" in given
+    below = render_page([found("a", 0.3)], [judge(found("a", 0.3), known(), "0.4")], known())
+    assert '<p class="verdict not-fake"><b>Not called fake</b>' in below
+    assert "1 scored; 1 not called fake" in below
+    false, true = map(format_rate, known().meanings["video"].error_rates_at(0.4))
+    assert "<dd>0.4: a number that was given</dd>" in given
+    assert f"<dd>{false} of the real videos</dd>" in given
+    assert f"<dd>{true} of the fake videos</dd>" in given
 
 
 def test_few_reals_and_few_frames_are_said() -> None:

@@ -229,12 +229,14 @@ def test_a_list_holds_every_name_that_a_disk_may_hold(
     monkeypatch.setenv("HOME", "/home/me")
     names = ["a\u2028b.mp4", "c\x85d.png", "e\x0bf\x0cg.png", " h.png"]
     content = "\ufeff" + "\r\n".join([*names, "", "~/i.png", "~nobody0/j.png", "last\r.png"])
+    content = content.replace("~/i", "# a comment\r\n~/i") + "\n\n#not.png\n./#yes.png\n"
     (tmp_path / "list.txt").write_bytes(content.encode())
     assert read_media_list(tmp_path / "list.txt") == [
         *(tmp_path / name for name in names),
         Path("/home/me/i.png"),
         tmp_path / "~nobody0/j.png",
         tmp_path / "last\r.png",
+        tmp_path / "#yes.png",
     ]
     missing = tmp_path / "gone.png"
     assert list_media([], [missing]) == [missing]

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fmsd.engine.launcher import is_launched, launch
-from tests.conftest import METHODS, fmsd_command, fmsd_here, grow_tree
+from tests.conftest import METHODS, UNFOLDABLE, fmsd_command, fmsd_here, grow_tree
 from tests.surroundings import python_path
 from tests.test_resume import TINY, WRAPPERS, refused, start
 
@@ -28,7 +28,7 @@ from torch import distributed
 from fmsd.engine.learner import Learner
 from fmsd.engine.distributed import UnwrappedDDPStrategy, init_process_group
 from fmsd.optim.schedule import constant
-from tests.conftest import METHODS, tiny_vit
+from tests.conftest import METHODS, UNFOLDABLE, tiny_vit
 from tests.test_engine import module
 from tests.test_resume import WRAPPERS
 from pathlib import Path
@@ -46,13 +46,14 @@ def counting_all_reduce(tensor, *rest, **more):
 distributed.all_reduce = counting_all_reduce
 found = {}
 for name, wrapper in WRAPPERS.items():
-    for kind, method in METHODS.items():
+    for kind, method in (METHODS | UNFOLDABLE).items():
         torch.manual_seed(0)
         model = tiny_vit()
         size, batches = (9, "balanced") if wrapper.by_domain else (7, "shuffle")
         data = module(place / "data", batch_size=size, batches=batches)
-        adaptation = METHODS[kind](model, None)
-        model.eval() if kind == "lora" else None  # dropout has masks of its own in every process
+        adaptation = method(model, None)
+        # dropout and noise of their own in every process
+        model.eval() if kind in ("lora", *UNFOLDABLE) else None
         optimizer = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
         learner = Learner(
             model, wrapper, optimizer, constant, adaptation, 20,
@@ -99,7 +100,7 @@ def weights(
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS | UNFOLDABLE)
 def test_two_processes_give_what_one_gives_on_the_joint_batch(
     wrapper: str, method: str, weights: dict[str, dict[tuple[str, str], dict[str, torch.Tensor]]]
 ) -> None:
@@ -157,6 +158,19 @@ def test_a_run_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
     assert "needs something that starts a process per device" in refused(
         tmp_path, "train", *TINY, "trainer=ddp", "trainer.num_nodes=2"
     )
+
+
+def test_a_mean_of_frames_is_that_of_one_process_also_with_a_second_view(tmp_path: Path) -> None:
+    grow_tree(tmp_path / "data", domains=("real", "swap", "blend"), videos=6)
+    several = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+    two = start(tmp_path, *several, "method=bias_consist", "hydra.run.dir=two")
+    one = fmsd_here("train", *TINY, "method=bias_consist", "hydra.run.dir=one", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    assert two.wait(timeout=300) == 0, two.communicate()[1]
+    curves = [pl.read_csv(tmp_path / name / "logs" / "metrics.csv") for name in ("one", "two")]
+    for name in ("loss", "classification", "consistency"):
+        alone, shared = (table[f"train/{name}"].drop_nulls().to_list() for table in curves)
+        assert shared == pytest.approx(alone, rel=1e-4, abs=1e-7)
 
 
 def test_when_one_process_fails_the_others_are_stopped_and_it_is_heard(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from fmsd.data.content import pixels_digest
 from fmsd.errors import InputError
+from fmsd.report.rows import load_rows
 from fmsd.runs.folder import Run
 from fmsd.tasks.report import report
 from tests.runs import finished, frames, lines, method_runs, specialist_runs, written
@@ -118,6 +120,29 @@ def test_a_merge_stands_beside_its_experts_with_marks(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"were not tested alike on ff .*size: 224 and 256"):
         report(tmp_path)
+
+
+def test_imported_detectors_stand_beside_trainings_with_marks(tmp_path: Path) -> None:
+    finished(tmp_path / "own", ["method=lora"], 0)
+    unknown = {"train": {"unknown": ""}, "selection": "unknown", "augment": "unknown"}
+    for name, digest in (("one", "a" * 64), ("other", "b" * 64)):
+        finished(
+            tmp_path / name,
+            [f"weights={name}.pth", f"out={name}"],
+            0,
+            facts=unknown | {"size": 256},
+            choices={},
+            imported={"detector": "Effort", "format": "effort", "file": "e.pth", "sha256": digest}
+            | {"crops": {}},
+        )
+    report(tmp_path, out=tmp_path / "out", resamples=0)
+    rows = pl.read_csv(tmp_path / "out" / "results.csv")["run"].unique().to_list()
+    assert {"imported Effort aaaaaaaa", "imported Effort bbbbbbbb"} < {*rows}
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert "size 256, selection unknown, augment unknown, train unknown" in text
+    shutil.rmtree(tmp_path / "other")
+    rows = [row.label for row in load_rows(tmp_path)]
+    assert "imported Effort" in rows
 
 
 def test_numbers_without_a_stamp_are_refused(runs: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_row_for_each_run_says_what_was_fitted(runs: Path, tmp_path: Path) -> 
                     for key in ("log_loss", "brier", "ece")
                     for errors in (meaning.before, meaning.after)
                 ),
-                "12 real, 24 fake",
+                "12 real and 24 fake videos",
             ]
     for seed, row in enumerate(video_points_):
         points = video_points(frames("dfdc", (), 7 + seed, 1.5))

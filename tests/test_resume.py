@@ -42,7 +42,7 @@ from fmsd.optim.schedule import cosine
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft.method import Method
 from fmsd.signals import signals_handled
-from tests.conftest import METHODS, fmsd_here, grow_tree, tiny_vit, write_image
+from tests.conftest import METHODS, UNFOLDABLE, fmsd_here, grow_tree, tiny_vit, write_image
 from tests.surroundings import python_path
 from tests.test_engine import learner, module, trainer
 
@@ -118,13 +118,13 @@ def trained(
     until: int | None = None,
     accumulate: int = 1,
     batches: int | None = None,
-    cosine_head: bool = False,
+    normalise_head: bool = False,
 ) -> tuple[Any, Any]:
     """Two epochs of 5 batches with a checkpoint after every step, or what is left of them; the
     losses by step, and the weights.
     """
     torch.manual_seed(0)
-    model = tiny_vit(drop_path_rate=0.2, cosine_head=cosine_head)
+    model = tiny_vit(drop_path_rate=0.2, normalise_head=normalise_head)
     adaptation = method(model, None)
     torch.manual_seed(
         time.time_ns() % 2**31
@@ -159,7 +159,7 @@ def trained(
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS | UNFOLDABLE)
 def test_what_remains_after_a_kill_is_what_it_would_have_been(
     method: str, wrapper: str, faces: Path, tmp_path: Path
 ) -> None:
@@ -167,13 +167,17 @@ def test_what_remains_after_a_kill_is_what_it_would_have_been(
     the checkpoint before.
     """
     losses, weights = trained(
-        data_module(faces), tmp_path / "whole", METHODS[method], WRAPPERS[wrapper]
+        data_module(faces), tmp_path / "whole", (METHODS | UNFOLDABLE)[method], WRAPPERS[wrapper]
     )
     assert sorted(losses) == list(range(1, 11))
     found: dict[int, float] = {}
     for until in (2, 4, 7, None):
         part, ended = trained(
-            data_module(faces), tmp_path / "parts", METHODS[method], WRAPPERS[wrapper], until
+            data_module(faces),
+            tmp_path / "parts",
+            (METHODS | UNFOLDABLE)[method],
+            WRAPPERS[wrapper],
+            until,
         )
         found |= part
     assert found == losses
@@ -183,13 +187,13 @@ def test_what_remains_after_a_kill_is_what_it_would_have_been(
 
 def test_a_cosine_head_goes_on_as_if_nothing_had_happened(faces: Path, tmp_path: Path) -> None:
     losses, weights = trained(
-        data_module(faces), tmp_path / "whole", METHODS["masm"], RoGA(), cosine_head=True
+        data_module(faces), tmp_path / "whole", METHODS["masm"], RoGA(), normalise_head=True
     )
     part, _ = trained(
-        data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), 3, cosine_head=True
+        data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), 3, normalise_head=True
     )
     rest, ended = trained(
-        data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), cosine_head=True
+        data_module(faces), tmp_path / "parts", METHODS["masm"], RoGA(), normalise_head=True
     )
     assert part | rest == losses
     assert "backbone.head.log_scale" in weights
@@ -468,6 +472,7 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     [
         ("method=masm", "method.every=2", "wrapper=roga"),
         ("method=lora", "method.dropout=0.3", "wrapper=sam", "optimizer=sgd"),
+        ("method=bias_consist", "wrapper=sam"),
     ],
 )
 def test_a_run_that_was_killed_goes_on_to_the_numbers_it_would_have_had(

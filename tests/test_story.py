@@ -148,6 +148,9 @@ def test_checkpoints_and_adapter_are_small_and_another_base_is_refused(
         ("method=lora", "method.dora=true", "learner.compiled=true"),
         ("method=norm",),
         ("method=bitfit",),
+        ("method=adapter",),
+        ("method=vpt", "method.dropout=0.1"),
+        ("method=moe_lora", "method.ranks=[1,2]", "method.top=2"),
     ],
 )
 def test_every_method_trains_and_its_adapter_gives_the_same_numbers_again(
@@ -439,8 +442,9 @@ def test_unknown_keys_choices_verbs_and_targets(tmp_path: Path) -> None:
         "train", "method.subspacez=2", cwd=tmp_path
     )
     assert (
-        "There is no method=fmds (did you mean method=fmsd?); choose one of bitfit, effort, fmsd, "
-        "full, lora, masm, norm, probe" in refused("train", "method=fmds", cwd=tmp_path)
+        "There is no method=fmds (did you mean method=fmsd?); choose one of adapter, bitfit, "
+        "effort, fmsd, full, lora, lora_xs, masm, moe_lora, norm, probe, svf, vpt"
+        in refused("train", "method=fmds", cwd=tmp_path)
     )
     assert (
         "no verb 'trian' (did you mean train?); choose one of cite, dashboard, demo, "

@@ -150,6 +150,6 @@ def test_rotation_leaves_no_black_corners() -> None:
 def test_an_unknown_augmentation_is_refused() -> None:
     with pytest.raises(
         InputError,
-        match=r"data\.augment=heavy is unknown; choose one of light, none, dfb, effort, sbi\.",
+        match=r"data\.augment=heavy is unknown; choose one of light, none, flip, dfb, effort, ",
     ):
         build_transform("heavy", 24)

@@ -37,6 +37,7 @@ def test_all_videos_are_for_testing_unless_told_otherwise(tmp_path: Path) -> Non
         "fake",
         "uadfv/fake/0001_fake",
         "test",
+        pair="uadfv/real/0001",
     )
     assert len(entries) == 4
     assert {

@@ -15,7 +15,7 @@ import pytest
 
 from fmsd.data import processes
 from fmsd.data.extraction.opening import open_video
-from fmsd.data.extraction.video import read_index, sample_video
+from fmsd.data.extraction.video import map_frames, read_index, sample_video
 from fmsd.errors import InputError
 from tests.films import bitten, film, sound, turned, walk
 
@@ -276,13 +276,31 @@ def test_names_with_spaces_and_letters_of_any_script(tmp_path: Path) -> None:
     assert len(list(sample_video(path, 32))) == 2
 
 
+def test_the_number_of_frames_may_follow_from_the_video(tmp_path: Path) -> None:
+    path = film(tmp_path / "clip.mp4", walk(12))
+    asked = []
+
+    def half(length: int, seconds: float) -> int:
+        asked.append((length, seconds))
+        return length // 2
+
+    found = map_frames(path, half, "spread", lambda sample: sample.position)
+    assert found == [sample.position for sample in sample_video(path, 6)]
+    ((length, seconds),) = asked
+    last = list(sample_video(path, None))[-1].seconds
+    assert length == 12
+    assert seconds == pytest.approx(last * 12 / 11, rel=0.01)
+
+
 def test_what_is_no_video_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a video at all " * 100)
+    (tmp_path / "pointer.mp4").write_text("version https://git-lfs.github.com/spec/v1\noid sha256")
     sound(tmp_path / "talk.m4a").rename(tmp_path / "talk.mp4")
     for name, message in (
         ("empty.mp4", r"empty\.mp4 is empty \(0 bytes\)"),
-        ("text.mp4", r"text\.mp4 cannot be opened"),
+        ("text.mp4", r"text\.mp4 is a text, and no video; leave it out"),
+        ("pointer.mp4", r"pointer\.mp4 is a Git LFS pointer.*; run `git lfs pull`"),
         ("talk.mp4", r"talk\.mp4 holds no video, only audio; leave it out"),
         ("absent.mp4", r"absent\.mp4 cannot be opened"),
     ):

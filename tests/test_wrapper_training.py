@@ -30,7 +30,7 @@ from fmsd.peft.masm import SubspaceMaskRule
 from fmsd.peft.method import Method
 from fmsd.peft.probe import probe
 from fmsd.types import Frames
-from tests.conftest import METHODS, grow_tree, tiny_vit
+from tests.conftest import METHODS, UNFOLDABLE, grow_tree, tiny_vit
 from tests.test_engine import build_learner, module, trainer
 from tests.test_resume import TINY
 from tests.wrappers import ADAPTIVE, NAMES, WHOLE, WRAPPERS, bits, direction, flat
@@ -99,7 +99,7 @@ def weights(learner: Learner) -> list[Tensor]:
     return [parameter.detach() for parameter in learner.detector.parameters()]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS | UNFOLDABLE)
 @pytest.mark.parametrize(
     "wrapper", [*WRAPPERS[:5], WHOLE[2], ADAPTIVE[2]], ids=[*NAMES[:5], "own-whole", "own-adaptive"]
 )
@@ -110,9 +110,13 @@ def test_every_wrapper_trains_every_method(
     assert data.training_domains == IDS
     torch.manual_seed(0)
     start = tiny_vit()
-    METHODS[method](start, None)  # pyright: ignore
+    (METHODS | UNFOLDABLE)[method](start, None)  # pyright: ignore
     learner = train(
-        wrapper, data.train_dataloader(), tmp_path, METHODS[method], worker={"max_epochs": 2}
+        wrapper,
+        data.train_dataloader(),
+        tmp_path,
+        (METHODS | UNFOLDABLE)[method],
+        worker={"max_epochs": 2},
     )
     assert learner.trainer.global_step == 6
     for (name, value), before in zip(

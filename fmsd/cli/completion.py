@@ -46,6 +46,9 @@ BASH_SPECIAL = re.compile(r"[^\w./=+,@%:-]")
 BASH_SPECIAL_IN = {"'": re.compile(r"'"), '"': re.compile(r'[$`"\\!]')}
 """Characters that have a meaning within an open quote."""
 
+MORE = {"head.normalise": ("feature",)}
+"""Values of a switch beside true and false."""
+
 OPEN = ("=", ".", "/", "[", ",")
 """Ends of candidates that go on."""
 
@@ -219,7 +222,7 @@ def key_candidates(verb: str, given: Sequence[str], word: str) -> list[str]:
 
 
 def value_candidates(verb: str, given: Sequence[str], key: str, value: str) -> list[str]:
-    """The choices of a group, paths behind a key of paths, or true and false."""
+    """The choices of a group, paths behind a key of paths, or the values of a switch."""
     name = key.lstrip("+~")
     several = name in LISTS or is_sweep(given)
     if name in known_groups(verb):
@@ -235,7 +238,8 @@ def value_candidates(verb: str, given: Sequence[str], key: str, value: str) -> l
         head, last = split_last(value, name not in LISTS) if several else ("", value)
         return paths(f"{key}={head}", last)
     if isinstance(known_values(verb, given).get(name), bool):
-        return [f"{key}={option}" for option in matching(("true", "false"), value)]
+        options = ["true", "false", *MORE.get(name, ())]
+        return [f"{key}={option}" for option in matching(options, value)]
     return []
 
 

@@ -10,6 +10,7 @@ GROUPS = (
     "backbone",
     "data",
     "logger",
+    "loss",
     "merger",
     "method",
     "optimizer",

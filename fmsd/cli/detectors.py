@@ -18,6 +18,7 @@ from fmsd.cli.trust import check_loaded, load_run_config, trusted_prefixes
 from fmsd.data.extraction.faces import FaceDetector, YuNet
 from fmsd.errors import InputError, reason
 from fmsd.hub_addresses import is_address
+from fmsd.inference.crop_scoring import CROPS_REMEDY
 from fmsd.inference.facts import DetectorFacts, read_facts
 from fmsd.inference.loaded_detector import LoadedDetector
 from fmsd.inference.metadata import ONNX_SUFFIX, PT2_SUFFIX
@@ -85,12 +86,6 @@ def load_onnx(
     if device is not None:
         parse_device(device)
     scorer = OnnxScorer(path, device)
-    if scorer.metadata.weights != "float32":
-        log.warning(
-            "%s has weights of 8 bits (%s): its thresholds and calibration were chosen in float32.",
-            path,
-            scorer.metadata.weights,
-        )
     warn_of_default_crops(path, scorer.facts)
     return LoadedDetector(scorer.facts, scorer, face_detector, scorer.unusual_limit)
 
@@ -100,8 +95,10 @@ def warn_of_default_crops(path: Path, facts: DetectorFacts) -> None:
     if not facts.crops_known:
         log.warning(
             "%s does not say how the faces of its training data were cropped: faces are cropped as "
-            "fmsd extract does by default. Scores of faces that are cropped otherwise mean little.",
+            "fmsd extract does by default. Scores of faces that are cropped otherwise mean little; "
+            "%s.",
             path,
+            CROPS_REMEDY,
         )
 
 
@@ -118,13 +115,13 @@ def load_run(
         InputError: the run is not finished, a file of it is not what its record says, or its base
             weights are missing.
     """
+    check_run_record(run)
     from fmsd.engine.detectors import build_detector, load_folded_detector
     from fmsd.engine.trainer import single_process_trainer
     from fmsd.inference.run_facts import feature_bank, run_facts
     from fmsd.inference.torch_scorer import TorchScorer
 
     trainer = {} if device is None else device_settings(device)
-    check_run_record(run)
     config: Any = load_run_config(run.config, trust, built=("backbone", "trainer"))
     config = OmegaConf.merge(config, {"backbone": base_override(base), "trainer": trainer})
     facts = run_facts(run)
@@ -146,6 +143,7 @@ def load_run(
         face_detector,
         None if bank is None else bank.limit,
         scorer.heat,
+        scorer.map_name,
     )
 
 
@@ -162,12 +160,12 @@ def load_folded(
     Raises:
         InputError: the file is missing or damaged, or has no facts beside its weights.
     """
+    remedy = "fold its run again with this version of fmsd"
+    written = read_folded(path, remedy)
     import torch
 
     from fmsd.inference.torch_scorer import TorchScorer
 
-    remedy = "fold its run again with this version of fmsd"
-    written = read_folded(path, remedy)
     config = {"backbone": written["backbone"]}
     check_loaded(config, path, trusted_prefixes(trust), built=("backbone",))
     facts = read_facts(written["facts"], path, remedy)
@@ -180,7 +178,7 @@ def load_folded(
         device_settings(device)  # checks it
         place = torch.device(device)
     scorer = TorchScorer(build(backbone)().to(place).eval(), facts.size)
-    return LoadedDetector(facts, scorer, face_detector, heat=scorer.heat)
+    return LoadedDetector(facts, scorer, face_detector, heat=scorer.heat, map_name=scorer.map_name)
 
 
 def read_folded(path: Path, remedy: str) -> dict[str, Any]:

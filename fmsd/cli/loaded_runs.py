@@ -91,8 +91,9 @@ def load_finished_run(
     run_config = with_overrides(loaded, config)
     check_complete(run_config, ("backbone.", "data.", "trainer."), run.config)
     if run_config.data is None:
+        how = "imported" if "imported" in run.record() else "merged from files"
         raise InputError(
-            f"The run in {run.folder} was merged from files and has no data of its own",
+            f"The run in {run.folder} was {how} and has no data of its own",
             "give data=NAME",
         )
     check_source(run_config.data, overrides)

@@ -29,11 +29,12 @@ USAGE = """fmsd VERB [overrides...]
   evaluate   run=RUN corrupt=all [severities='[1,3,5]']    the same on corrupted images
   explain    run=RUN [data=NAME ...] [images=4]    attribution maps and a plot of the features
   predict    run=RUN FILE... [out=FOLDER]    score images and videos of your own: faces are found,
-             followed and scored, and each file is called fake or real
+             followed and scored, and each file is called fake or not
   export     run=RUN out=FILE.onnx [int8=true]    write a detector as one file for ONNX
              Runtime, or as FILE.pt2 for torch
   demo       run=RUN    the same on a page in the browser, on which files are dropped
   fold       run=RUN out=FILE.safetensors    write a run's weights as a plain timm model
+  import     weights=FILE out=RUN    make a run of a published detector: GenD, Effort, DeepfakeBench
   merge      merger=NAME experts='[RUN_OR_FILE, ...]' out=RUN    merge specialists of one base
              without training
   merge      add=RUN to=MERGED out=RUN    add one more specialist to a merge

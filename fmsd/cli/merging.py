@@ -138,6 +138,14 @@ def combine_experts(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         run.backbone = config.backbone
     if config.seed is not None:
         run.seed = config.seed
+    imported = [one.folder for one in folders if "imported" in one.record()]
+    random = run.backbone.get("weights") is None and not run.backbone.get("pretrained")
+    if imported and random and config.base is None:
+        raise InputError(
+            f"{imported[0]} was imported: it has no base weights, and a merge is made of the "
+            "changes to them",
+            "give base=PATH, the pretrained weights that it was trained from",
+        )
     return run
 
 
@@ -163,6 +171,13 @@ def settings_of_experts(runs: Sequence[Run], trust: object) -> dict[str, Any]:
     for run in reversed(runs):
         check_run_record(run)
         loaded: Any = load_run_config(run.config, trust)
+        known = merged.get("backbone", loaded.backbone)
+        if known.get("padding") != loaded.backbone.get("padding"):
+            raise InputError(
+                f"{run.folder} has backbone.padding={loaded.backbone.get('padding')}, another "
+                f"expert {known.get('padding')}",
+                "merge experts of one backbone",
+            )
         if "backbone" in merged and merged["backbone"].name != loaded.backbone.name:
             raise InputError(
                 f"{run.folder} was trained from {loaded.backbone.name}, another expert from "

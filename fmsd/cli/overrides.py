@@ -13,7 +13,7 @@ from fmsd.plugins import plugin_of
 from fmsd.quoting import hydra_quote
 
 PATHS = re.compile(
-    r"data\.(root|manifest|source\.file|roots\.[^=]+)|run|runs|out|base|resume|add|to|list"
+    r"data\.(root|manifest|source\.file|roots\.[^=]+)|run|runs|out|base|resume|add|to|list|weights"
     r"|backbone\.weights|detector\.weights|method\.mask\.file|hydra\.run\.dir|hydra\.sweep\.dir"
 )
 """Keys that hold one path, whose value is taken literally."""
@@ -75,6 +75,8 @@ def to_hydra_overrides(
             name = _listed(key, groups)
             if name.startswith("logger.") and (verb == "evaluate" or resumes):
                 name = f"++{name}"  # of the run's own configuration
+            if verb == "import" and name.startswith("backbone."):
+                name = f"++{name}"  # of the published detector's own configuration
             overrides.append(f"{name}={_value(key.lstrip('+'), value, sweep, groups)}")
         elif argument in groups:
             choices = ", ".join(groups[argument])
@@ -258,6 +260,7 @@ SYNONYMS: Mapping[str, str] = {
     "dataset": "data",
     "scheduler": "schedule",
     "output": "out",
+    "threshold": "at",
     "output_dir": "hydra.run.dir",
 }
 """Keys of other frameworks, each with ours."""

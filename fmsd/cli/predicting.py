@@ -11,9 +11,14 @@ from fmsd.checks import check_range
 from fmsd.cli.build import build, check_argument_types
 from fmsd.cli.data_config import absolute_path
 from fmsd.cli.logs import configure_logging
+from fmsd.cli.run_places import check_named_run
 from fmsd.errors import InputError
+from fmsd.magic_numbers import recognise_text
 from fmsd.paths import expand_home
 from fmsd.quoting import shell_override
+
+LISTS = (".txt", ".csv", ".tsv", ".lst")
+"""Suffixes of text files, which may be meant as lists of paths."""
 
 if TYPE_CHECKING:
     from fmsd.inference.loaded_detector import LoadedDetector
@@ -42,6 +47,7 @@ def predict(config: DictConfig, folder: Path, command: list[str], words: Sequenc
     if out is not None:
         task.check_out(out)
     files = list_media(*given_paths(words, **named))
+    check_named_run(source)
     configure_logging(lightning=not is_exported(source))
     detector = load_detector(
         source, config.device, config.base, config.trust, build(config.detector)
@@ -67,7 +73,8 @@ def check_run_named(config: DictConfig, words: Sequence[str]) -> None:
 
 def demo(config: DictConfig, folder: Path, command: list[str]) -> None:
     """fmsd demo: a page that scores images and videos."""
-    from fmsd.cli.detectors import load_detector
+    from fmsd.cli.detectors import is_exported, load_detector
+    from fmsd.inference.page.server import check_installed
     from fmsd.inference.verdict import check_at
     from fmsd.tasks import demo as task
 
@@ -79,6 +86,9 @@ def demo(config: DictConfig, folder: Path, command: list[str]) -> None:
     check_range("port", values["port"], 0, 65535)
     check_range("limit", values["limit"], 1)
     at = check_at(values["at"])
+    check_installed()
+    check_named_run(source)
+    configure_logging(lightning=not is_exported(source))
 
     def load() -> "LoadedDetector":
         face_detector = build(config.detector)
@@ -127,7 +137,7 @@ def given_paths(
     """The paths on the command line, then those of `files=`; and those of `list=`.
 
     Raises:
-        InputError: there are none, one is empty, or the list cannot be read.
+        InputError: there are none, one is empty or a text file, or the list cannot be read.
     """
     from fmsd.inference.media import read_media_list
 
@@ -135,6 +145,12 @@ def given_paths(
     if "" in texts:
         raise InputError("The name of a file is empty", "leave it out, or set its variable")
     paths = [expand_home(text) for text in texts]
+    for text, path in zip(texts, paths, strict=True):
+        if path.suffix.lower() in LISTS and path.is_file() and recognise_text(path):
+            raise InputError(
+                f"{text} is a text, and neither an image nor a video",
+                f"if it holds paths, one a line, write {shell_override('list', text)}",
+            )
     listed = [] if list is None else read_media_list(expand_home(list))
     if not paths and not listed:
         raise InputError(

@@ -42,8 +42,8 @@ LAUNCHERS = {
 }
 """By prefix of a plugin's configuration: the message if it is not installed, and its extra."""
 
-MIXED = ("trainer.devices", "frames")
-"""Keys whose default is a number and that also accept text."""
+MIXED = ("trainer.devices", "frames", "head.normalise")
+"""Keys whose default is a number or a bool and that also accept text."""
 
 CONFIG_ERRORS = (HydraException, yaml.YAMLError)
 """Errors of configuration files, beside those of OmegaConf."""

@@ -8,6 +8,7 @@ from fmsd.cli.data_config import absolute_path
 from fmsd.errors import InputError
 from fmsd.hub_addresses import address_of, is_address
 from fmsd.paths import expand_home
+from fmsd.runs.folder import Run
 
 
 def run_folder(word: str, files: Collection[str] = ()) -> Path:
@@ -26,6 +27,21 @@ def run_folder(word: str, files: Collection[str] = ()) -> Path:
     from fmsd.runs.hub import RUN_FILES, fetch_run
 
     return fetch_run(word, files or RUN_FILES)
+
+
+def check_named_run(word: str) -> None:
+    """Refuses a folder that is no finished run before libraries are imported, which takes seconds.
+
+    Args:
+        word: as of `run_folder`; an address is not looked up yet.
+
+    Raises:
+        InputError: see `fmsd.runs.folder.Run.record`.
+    """
+    if not is_address(word):
+        path = Path(absolute_path(word))
+        if path.is_dir() or not path.exists():
+            Run(path).record()
 
 
 def record_folder(word: str) -> Path:

@@ -22,6 +22,8 @@ from fmsd.cli.recorded_config import recorded_config
 from fmsd.cli.run_places import check_local
 from fmsd.errors import InputError
 from fmsd.json_output import open_document
+from fmsd.losses.detection import DetectionLoss
+from fmsd.losses.loss import check_views
 from fmsd.quoting import hydra_quote, shell_override
 from fmsd.runs.folder import CHECKPOINTS, Run
 from fmsd.signals import errors_as_interruption, interruption
@@ -86,6 +88,8 @@ def train_here(config: DictConfig, folder: Path, command: list[str]) -> None:
             schedule=build(config.schedule),
             data=data_factory(config.data),
             trainer=build(config.trainer),
+            # runs of fmsd 0.1.0, which may be resumed, have no choice of a loss
+            loss=build(config.loss) if "loss" in config else DetectionLoss(),
             loggers=logger_factories(config.logger),
         ),
         session.Plan(
@@ -160,18 +164,20 @@ def check_train_config(config: DictConfig) -> None:
             "leave it out; fmsd train --help shows those it has",
         )
     check_argument_types(LearnerSettings, config.learner, "learner")
-    if not isinstance(config.head.normalise, bool):
+    kind, reached = config.head.normalise, config.backbone.get("normalise_head", False)
+    if not (isinstance(kind, bool) or kind == "feature"):
         raise InputError(
-            f"head.normalise={config.head.normalise} is neither true nor false",
-            "give e.g. head.normalise=true",
+            f"head.normalise={kind} is none of false, true and feature",
+            "give e.g. head.normalise=feature",
         )
-    if config.head.normalise != config.backbone.get("cosine_head", False):
+    if kind != reached:
         raise InputError(
-            f"head.normalise={str(config.head.normalise).lower()} does not reach the backbone, "
-            f"which has cosine_head={str(config.backbone.get('cosine_head', False)).lower()}",
-            "leave backbone.cosine_head out; a backbone file of your own has it from _timm, or as "
-            "cosine_head: ${head.normalise}",
+            f"head.normalise={override_text(kind)} does not reach the backbone, which has "
+            f"normalise_head={override_text(reached)}",
+            "leave backbone.normalise_head out; a backbone file of your own has it from _timm, or "
+            "as normalise_head: ${head.normalise}",
         )
+    check_views(build(config.loss), config.data.strong)
     if config.data.size != config.backbone.size:
         raise InputError(
             f"data.size={config.data.size} is not the size of the backbone, {config.backbone.size}",

@@ -26,9 +26,16 @@ SCHEMA = pl.Schema(
         "index": pl.Int32,
         "split": pl.String,
         "compression": pl.String,
+        "pair": pl.String,
     }
 )
 """The columns of a manifest: the fields of a frame, in their order."""
+
+DIGEST_COLUMNS = tuple(name for name in SCHEMA if name != "pair")
+"""The columns of a manifest's digest and of predictions.
+
+The pair only helps to compose training batches; it is not part of what is tested.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +50,11 @@ class Frame:
         video: unique id of the video, see `video_id`.
         index: position of the frame in its video; frames of one video are ordered by it.
         compression: the stored quality where the dataset has several (`c23`), else empty.
+        pair: of a fake frame, the id of the real video that it was made from, where the source
+            knows it, whether or not the copy holds that video; else empty.
 
     Raises:
-        InputError: dataset, domain, compression or video cannot become file names, see
+        InputError: dataset, domain, compression, video or pair cannot become file names, see
             `fmsd.names`.
     """
 
@@ -57,10 +66,11 @@ class Frame:
     index: int
     split: Split
     compression: str = ""
+    pair: str = ""
 
     def __post_init__(self) -> None:
         """Checks the names."""
-        check_names(self.dataset, self.domain, self.compression, self.video)
+        check_names(self.dataset, self.domain, self.compression, self.video, self.pair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +80,7 @@ class Video:
     Args:
         file: the video file, where the copy has it.
         images: the folder of its extracted frames, where the copy has it.
-        label, dataset, domain, video, split, compression: see `Frame`.
+        label, dataset, domain, video, split, compression, pair: see `Frame`.
 
     Raises:
         InputError: see `Frame`.
@@ -84,10 +94,11 @@ class Video:
     video: str
     split: Split
     compression: str = ""
+    pair: str = ""
 
     def __post_init__(self) -> None:
         """Checks the names."""
-        check_names(self.dataset, self.domain, self.compression, self.video)
+        check_names(self.dataset, self.domain, self.compression, self.video, self.pair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +133,8 @@ def video_id(dataset: str, domain: str, compression: str, video: str) -> str:
     Equal folder names in two manipulations so stay two videos.
     """
     return "/".join(part for part in (dataset, domain, compression, video) if part)
+
+
+def pair_id(dataset: str, compression: str, video: str | None) -> str:
+    """The id of a real video by its name, as the `pair` of a fake; empty for None."""
+    return "" if video is None else video_id(dataset, REAL, compression, video)

@@ -14,7 +14,7 @@ import polars as pl
 
 from fmsd.atomic import atomic
 from fmsd.data import pack
-from fmsd.data.frame import REAL, SCHEMA
+from fmsd.data.frame import DIGEST_COLUMNS, REAL, SCHEMA
 from fmsd.data.validation import check_files, check_table
 from fmsd.errors import InputError
 from fmsd.rounding import ceil_share
@@ -159,8 +159,16 @@ class Manifest:
         )
 
     def digest(self) -> str:
-        """SHA-256 of the rows, independent of their order and of the root."""
-        ordered = self.table.select(SCHEMA.names()).sort(SCHEMA.names())
+        """SHA-256 of the rows, independent of their order, of the root and of pairs."""
+        return self._digest(DIGEST_COLUMNS)
+
+    def pairs_digest(self) -> str:
+        """SHA-256 of the frames with their pairs."""
+        return self._digest(("path", "pair"))
+
+    def _digest(self, columns: Sequence[str]) -> str:
+        """SHA-256 of some columns, independent of the order of the rows."""
+        ordered = self.table.select(columns).sort(columns)
         lines = ordered.select(pl.concat_str(pl.all().cast(pl.String), separator="\x1f"))
         return hashlib.sha256("\n".join(lines.to_series()).encode()).hexdigest()
 
@@ -202,7 +210,7 @@ def frame_positions(length: int, count: int | None, sampling: str) -> Sequence[i
 
 
 def read_manifest(path: Path, root: Path) -> Manifest:
-    """Reads a manifest that `Manifest.write` wrote.
+    """Reads a manifest that `Manifest.write` wrote; in one of fmsd 0.1.0 all pairs are empty.
 
     Raises:
         InputError: a missing file or one with other columns.
@@ -211,5 +219,9 @@ def read_manifest(path: Path, root: Path) -> Manifest:
         raise InputError(f"There is no manifest {path}", "make it with `fmsd index`")
     remedy = "make the manifest again with `fmsd index`"
     # `validate` names the rows that lack values
-    table = read_table(path, SCHEMA, remedy, complete=False)
+    required = pl.Schema({name: SCHEMA[name] for name in DIGEST_COLUMNS})
+    pair = pl.Schema({"pair": SCHEMA["pair"]})
+    table = read_table(path, required, remedy, complete=False, optional=pair)
+    if "pair" not in table.columns:
+        table = table.with_columns(pair=pl.lit(""))
     return Manifest(table.select(SCHEMA.names()), root)

@@ -99,11 +99,11 @@ def _check_cells(rows: pl.DataFrame) -> None:
 
 def _check_names(rows: pl.DataFrame) -> None:
     """Checks that the names can become names of files."""
-    for column in ("dataset", "domain", "compression", "video"):
+    for column in ("dataset", "domain", "compression", "video", "pair"):
         names = rows[column].unique().to_list()
         wrong = unfit_names(
-            (name for name in names if name or column != "compression"),
-            nested=column == "video",
+            (name for name in names if name or column not in ("compression", "pair")),
+            nested=column in ("video", "pair"),
         )
         if wrong:
             bad = rows.filter(pl.col(column).is_in(list(wrong)))
@@ -120,6 +120,12 @@ def _check_relations(rows: pl.DataFrame) -> None:
         f"do not fit their label (exactly the real frames have the domain {REAL!r})",
         "correct label or domain",
     )
+    _refuse(
+        rows.filter((pl.col("label") == 0) & (pl.col("pair") != "")),
+        "pair",
+        "are those of real frames",
+        "leave them empty: only a fake has a real video that it was made from",
+    )
     several = pl.any_horizontal(
         pl.col("label", "domain", "dataset", "compression").n_unique().over("video") > 1
     )
@@ -128,6 +134,12 @@ def _check_relations(rows: pl.DataFrame) -> None:
         "video",
         "carry more than one label, domain, dataset or compression",
         "give each video an id of its own (dataset/domain/compression/video)",
+    )
+    _refuse(
+        rows.filter(pl.col("pair").n_unique().over("video") > 1),
+        "pair",
+        "differ within a video",
+        "give all frames of a video the real video that it was made from",
     )
     _refuse(
         rows.filter(pl.col("split").n_unique().over("video") > 1),

@@ -1,6 +1,5 @@
 """Loaders: the frames of a selection as batches for training, validation and tests."""
 
-import logging
 import math
 import os
 from collections.abc import Callable
@@ -8,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-import polars as pl
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -18,13 +16,7 @@ from fmsd.data.frame import SCHEMA
 from fmsd.data.loading import blending
 from fmsd.data.loading.corruptions import Corruption
 from fmsd.data.loading.dataset import FrameDataset
-from fmsd.data.loading.sampler import (
-    UNASSIGNED,
-    EndlessBatches,
-    EveryDomain,
-    ProcessBatches,
-    Shuffle,
-)
+from fmsd.data.loading.sampler import EndlessBatches, ProcessBatches
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import available_cores, start_worker
 from fmsd.data.selected_frames import (
@@ -36,16 +28,12 @@ from fmsd.data.selected_frames import (
 )
 from fmsd.data.selection import Selection
 from fmsd.data.selection_checks import check_classes
+from fmsd.engine import training_order
 from fmsd.engine.lightning_compat import fit_position
+from fmsd.engine.training_order import MANIPULATION
 from fmsd.errors import InputError
 from fmsd.metrics.video import aggregation
 from fmsd.types import Frames
-
-log = logging.getLogger(__name__)
-
-MANIPULATION = "manipulation"
-"""The value of `data.domains` for which the domain of a fake frame is its forgery."""
-
 
 DataPart = Literal["training", "validation", "tests"]
 """A part of the data that a verb needs; `training` includes validation."""
@@ -60,14 +48,17 @@ class DataModule(LightningDataModule):
         augment: name of the training augmentation, see `fmsd.data.loading.transforms`; with `sbi`,
             self-blended images replace the training fakes.
         batches: `shuffle`, or batches that each hold every domain with both classes: `balanced` in
-            equal parts, `natural` in parts that follow their number of frames; see
-            `fmsd.data.loading.sampler`.
+            equal parts, `natural` in parts that follow their number of frames, see
+            `fmsd.data.loading.sampler`; or `pairs`, `balanced_pairs` and `natural_pairs`, which
+            hold each fake with a frame of its real video, see `fmsd.data.loading.pairs`.
         domains: `manipulation`, the forgery of a fake frame, to which each epoch deals real frames
             anew (equal names in two training datasets are one domain), or a column of the manifest,
             for example `dataset`.
         batch_size: frames per step over all processes.
         workers: loader processes; None for one per processor core, at most 8.
         seed: of order and augmentation.
+        strong: name of the augmentation of a second view of each training frame, for a loss that
+            compares two; None for no such view.
         watch_tests: the test datasets are scored after every epoch, too.
 
     Attributes:
@@ -95,11 +86,12 @@ class DataModule(LightningDataModule):
         batch_size: int = 32,
         workers: int | None = None,
         seed: int = 0,
+        strong: str | None = None,
         *,
         watch_tests: bool = False,
     ) -> None:
         super().__init__()
-        check_choice("data.batches", batches, ("shuffle", "balanced", "natural"))
+        check_choice("data.batches", batches, training_order.BATCHES)
         check_choice("data.domains", domains, (MANIPULATION, *SCHEMA.names()))
         check_range("data.batch_size", batch_size, 1)
         aggregation(selection.video_score)
@@ -111,6 +103,7 @@ class DataModule(LightningDataModule):
         self.batch_size = batch_size
         self.workers = min(8, available_cores()) if workers is None else workers
         self.seed = seed
+        self.strong = strong
         self.watch_tests = watch_tests
         self.resume_position = (0, 0)  # epoch and batch that training begins with
 
@@ -149,17 +142,13 @@ class DataModule(LightningDataModule):
 
     @property
     def training_domains(self) -> list[str]:
-        """The domains of domain batches in the order of their ids; none for shuffled batches."""
-        if self.batches == "shuffle":
-            return []
-        return self._domain_of_frames(self.splits.train).drop_nulls().unique().sort().to_list()
+        """The domains of domain batches in the order of their ids; none for other batches."""
+        return training_order.training_domains(self.splits.train, self.batches, self.domains)
 
-    def _domain_of_frames(self, manifest: Manifest) -> pl.Series:
-        """The name of each frame's domain; null for real frames that are dealt to domains."""
-        if self.domains == MANIPULATION:
-            fake = pl.when(pl.col("label") == 1)
-            return manifest.table.select(fake.then(pl.col("domain"))).to_series()
-        return manifest.table[self.domains].cast(pl.String)
+    @property
+    def is_paired(self) -> bool:
+        """Whether the batches consist of pairs."""
+        return self.batches in training_order.PAIRS
 
     def train_dataloader(self) -> DataLoader[Frames]:
         """Augmented training frames, shuffled or in batches of every domain.
@@ -171,36 +160,26 @@ class DataModule(LightningDataModule):
                 class.
         """
         manifest = self.splits.train
-        dataset = FrameDataset(manifest, domain_names(manifest), self.size, self.augment, self.seed)
+        dataset = FrameDataset(
+            manifest,
+            domain_names(manifest),
+            self.size,
+            self.augment,
+            self.seed,
+            strong=self.strong,
+        )
         rank, processes = self.rank_and_world_size
-        if self.batch_size < processes:
+        order = training_order.make_order(
+            manifest, dataset, self.batches, self.domains, self.batch_size, self.seed
+        )
+        if self.batch_size < order.group * processes:
             raise InputError(
                 f"data.batch_size={self.batch_size} is shared by {processes} processes",
-                f"raise it to at least {processes}",
+                f"raise it to at least {order.group * processes}",
             )
         epoch, start = self.resume_position
-        batches = ProcessBatches(self._order(manifest, dataset), rank, processes, epoch, start)
+        batches = ProcessBatches(order, rank, processes, epoch, start)
         return self.loader(dataset, batches, reused=True)
-
-    def _order(self, manifest: Manifest, dataset: FrameDataset) -> Shuffle | EveryDomain:
-        """The order of the training frames; logs how often small domains are recycled."""
-        if self.batches == "shuffle":
-            return Shuffle(dataset.domain, self.batch_size, self.seed)
-        names = self.training_domains
-        ids = self._domain_of_frames(manifest).cast(pl.Enum(names)).to_physical().cast(pl.Int64)
-        domain = ids.fill_null(UNASSIGNED).to_numpy()
-        order = EveryDomain(dataset.label, domain, names, self.batch_size, self.batches, self.seed)
-        if order.repeats.max() > 1.5 or order.repeats.min() < 0.67:
-            often = ", ".join(
-                f"{name} {fake:.2f} and {real:.2f}"
-                for name, (real, fake) in zip(names, order.repeats, strict=True)
-            )
-            log.info(
-                "Small domains are recycled, large ones not seen in full; times that an epoch "
-                "shows each fake and each real frame: %s.",
-                often,
-            )
-        return order
 
     def val_dataloader(self) -> list[DataLoader[Frames]]:
         """The validation frames and, if they are watched, the test datasets, in manifest order.
@@ -294,4 +273,5 @@ def to_device(batch: Frames, device: torch.device) -> Frames:
     return batch._replace(
         image=batch.image.to(device, non_blocking=True),
         label=batch.label.to(device, non_blocking=True),
+        strong=batch.strong.to(device, non_blocking=True),
     )

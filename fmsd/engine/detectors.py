@@ -15,7 +15,10 @@ from fmsd.runs.folder import Run
 
 
 def load_folded_detector(run: Run, detector: Callable[[], Detector]) -> Detector:
-    """The detector of a run as a plain timm model: its base with the adapter folded in.
+    """The detector of a run: its base with the adapter folded in.
+
+    It is a plain timm model, but for modules that do not fold, see
+    `fmsd.peft.inject.UnfoldableModule`.
 
     Args:
         detector: builds the base that the run began with.

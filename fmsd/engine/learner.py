@@ -19,12 +19,16 @@ from torchmetrics import MeanMetric
 from fmsd.engine.datamodule import to_device
 from fmsd.engine.diagnostics import warn_of_perturbation
 from fmsd.engine.distributed import all_reduce_sum, broadcast_tensors, is_distributed
-from fmsd.engine.domains import count_frames, select_domain
+from fmsd.engine.domains import Part, count_frames, select_domain
 from fmsd.engine.learner_settings import LearnerSettings
 from fmsd.engine.lightning_compat import forward_context
+from fmsd.engine.passes import loss_pass
 from fmsd.engine.scorer import score_batch
 from fmsd.errors import InputError
+from fmsd.losses.detection import DetectionLoss
+from fmsd.losses.loss import Loss, Outputs, check_views
 from fmsd.models.detector import Detector
+from fmsd.models.features import FeatureCapture
 from fmsd.optim.erm import ERM
 from fmsd.optim.flat import existing_gradients
 from fmsd.optim.groups import decay_groups, trainable_parameters
@@ -60,14 +64,15 @@ class Learner(LightningModule):
     Args:
         steps: optimizer steps of the whole training, for the schedule.
         settings: of the optimizer step; None for the defaults.
+        loss: of the frames of a step; None for binary cross-entropy.
         domains: names of the domains in the order of their ids, for a wrapper with a pass per
             domain; every batch must hold all of them.
         seed: of dropout.
         callbacks: run beside the trainer's own while this learner is trained.
 
     Raises:
-        InputError: a wrapper by domain without domains, or one that perturbs the backbone where
-            only the head is trainable.
+        InputError: a wrapper by domain without domains, one that perturbs the backbone where only
+            the head is trainable, or a loss of features that the backbone's head has not.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Learner(LightningModule):
         adaptation: Adaptation,
         steps: int,
         settings: LearnerSettings | None = None,
+        loss: Loss | None = None,
         domains: Sequence[str] = (),
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
@@ -87,7 +93,7 @@ class Learner(LightningModule):
         if wrapper.by_domain and not domains:
             raise InputError(
                 "The wrapper aligns forgery domains, and the batches hold none",
-                "set data.batches=balanced (or natural)",
+                "set data.batches=balanced (or natural, balanced_pairs, natural_pairs)",
             )
         params, head = trainable_parameters(detector), trainable_parameters(detector.head())
         check_head(wrapper.perturb, params, head)
@@ -95,6 +101,8 @@ class Learner(LightningModule):
         self.detector = detector
         self.settings = settings or LearnerSettings()
         self.compiled_forward = torch.compile(detector.forward) if self.settings.compiled else None
+        self.loss: Loss = loss or DetectionLoss()
+        self.capture = FeatureCapture(detector) if self.loss.needs_features else None
         self.wrapper = wrapper
         self.optimizer_factory = optimizer
         self.schedule_factory = schedule
@@ -195,13 +203,15 @@ class Learner(LightningModule):
         optimizer = cast(LightningOptimizer, self.optimizers())
         schedule = cast(LRScheduler, self.lr_schedulers())
         wrapper = ERM() if self.current_epoch < self.wrapper.warmup_epochs else self.wrapper
-        passes, shares = self.passes(group, wrapper)
+        passes, shares, terms = self.passes(group, wrapper)
         inactive = () if self.step_rule is None else self.step_rule.inactive()
         params = trainable_parameters(self.detector)
         head = trainable_parameters(self.detector.head())
         reduce = all_reduce_sum if is_distributed() else None
         outcome = wrapper(params, passes, inactive, reduce, head)
-        self.log_outcome(outcome, shares)
+        if reduce is not None and len(self.loss.terms) > 1:
+            reduce([terms])
+        self.log_outcome(outcome, shares, terms)
         if self.step_rule is not None:
             self.step_rule.observe()
         penalty = self.backward_penalties()
@@ -218,8 +228,11 @@ class Learner(LightningModule):
 
     def passes(
         self, group: Sequence[Frames], wrapper: OptimizerWrapper
-    ) -> tuple[list[Pass], Float[Tensor, " passes"]]:
-        """The passes of a step and their shares of its frames; one pass per domain if wanted."""
+    ) -> tuple[list[Pass], Float[Tensor, " passes"], Float[Tensor, "passes terms"]]:
+        """The passes of a step, one per domain if wanted, and their shares of its frames.
+
+        The third value gets the terms of the loss, from the first run of each pass.
+        """
         domains = len(self.domains) if wrapper.by_domain else None
         counts = count_frames(group, domains)
         if is_distributed():
@@ -227,30 +240,36 @@ class Learner(LightningModule):
             all_reduce_sum([counts])
         total = int(counts.sum())
         selected = (None,) if domains is None else range(domains)
-        passes: list[Pass] = [
-            Repeatable(self.domain_pass(group, domain_id, total), self.detector)
-            for domain_id in selected
-        ]
-        return passes, counts.to(self.device) / total
+        terms = torch.zeros(len(selected), len(self.loss.terms), device=self.device)
+        passes: list[Pass] = []
+        for domain_id, row in zip(selected, terms, strict=True):
+            chosen = (select_domain(batch, domain_id) for batch in group)
+            parts = [part for part in chosen if part is not None]
+            run = loss_pass(parts, total, self.loss, self.outputs, self.manual_backward, row)
+            passes.append(Repeatable(run, self.detector))
+        return passes, counts.to(self.device) / total, terms
 
-    def domain_pass(self, group: Sequence[Frames], domain_id: int | None, total: int) -> Pass:
-        """The pass over the frames of one domain, or of all: its part of a mean over `total`."""
-        parts = [part for batch in group if (part := select_domain(batch, domain_id)) is not None]
+    def outputs(self, part: Part) -> Outputs:
+        """The outputs that the loss needs of some frames; a second forward pass for a second view.
 
-        def run() -> Tensor:
-            whole = torch.zeros((), device=self.device)
-            for image, label, weight in parts:
-                with forward_context(self.trainer):
-                    logits = self(image).float()
-                losses = functional.binary_cross_entropy_with_logits(
-                    logits, label.float(), reduction="none"
-                )
-                loss = (losses * weight).sum() / total
-                self.manual_backward(loss)
-                whole += loss.detach()
-            return whole
+        Raises:
+            InputError: the loss needs a second view, and the batch has none.
+        """
+        logit, feature = self.logit_and_feature(part.image)
+        progress = self.global_step / self.steps
+        outputs = Outputs(logit, part.label, part.weight, progress, feature)
+        if part.strong is None:
+            check_views(self.loss, None)
+        elif self.loss.needs_strong_view:
+            logit, feature = self.logit_and_feature(part.strong)
+            return outputs._replace(strong_logit=logit, strong_feature=feature)
+        return outputs
 
-        return run
+    def logit_and_feature(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits of images in float32, and the features if the loss needs them."""
+        with forward_context(self.trainer):
+            logit = self(image).float()
+        return logit, None if self.capture is None else self.capture.take()
 
     def backward_penalties(self) -> Tensor:
         """Runs the backward pass of the weighted penalties; logs each and returns their sum."""
@@ -287,13 +306,21 @@ class Learner(LightningModule):
             if self.settings.clip is not None:
                 nn.utils.clip_grads_with_norm_(groups[name], self.settings.clip, norm)
 
-    def log_outcome(self, outcome: StepOutcome, shares: Float[Tensor, " passes"]) -> None:
-        """Logs the classification loss, by domain where known, and the wrapper's diagnostics."""
-        self.log("train/classification", outcome.losses.sum())
-        if len(outcome.losses) == len(self.domains):
-            means = (outcome.losses / shares).unbind()
-            by_domain = zip(self.domains, means, strict=True)
-            self.log_dict({f"train/classification/{name}": mean for name, mean in by_domain})
+    def log_outcome(
+        self,
+        outcome: StepOutcome,
+        shares: Float[Tensor, " passes"],
+        terms: Float[Tensor, "passes terms"],
+    ) -> None:
+        """Logs the terms of the loss, by domain where known, and the wrapper's diagnostics."""
+        if len(self.loss.terms) == 1:
+            terms = outcome.losses[:, None]
+        for term, losses in zip(self.loss.terms, terms.unbind(1), strict=True):
+            self.log(f"train/{term}", losses.sum())
+            if len(outcome.losses) == len(self.domains):
+                means = (losses / shares).unbind()
+                by_domain = zip(self.domains, means, strict=True)
+                self.log_dict({f"train/{term}/{name}": mean for name, mean in by_domain})
         self.log_dict({f"train/{name}": value for name, value in outcome.diagnostics.items()})
         if self.global_step % WARN_EVERY == 0:
             warn_of_perturbation(outcome, self.warned)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fmsd.data.frame import DIGEST_COLUMNS
 from fmsd.data.manifest import Manifest
 from fmsd.engine.distributed import all_gather_lists
 from fmsd.types import Predictions
@@ -57,7 +58,8 @@ def with_logits(
             path, so frames with equal files are then different images.
     """
     logit = tie_equal_files(scores.logit, scores.content) if clean else scores.logit
-    return manifest.table[scores.row.numpy()].with_columns(
+    tested = manifest.table.select(DIGEST_COLUMNS)[scores.row.numpy()]
+    return tested.with_columns(
         logit=pl.Series(flatten_noise(logit, precision).numpy()),
         content=pl.Series(scores.content.numpy()).reinterpret(signed=False),
     )

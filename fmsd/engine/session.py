@@ -35,6 +35,8 @@ from fmsd.engine.trainer import (
     total_steps,
 )
 from fmsd.errors import InputError
+from fmsd.losses.detection import DetectionLoss
+from fmsd.losses.loss import Loss, check_views
 from fmsd.models.detector import Detector
 from fmsd.optim.wrapper import OptimizerWrapper
 from fmsd.peft import adapter
@@ -74,6 +76,7 @@ class Components:
     Args:
         detector, optimizer, schedule, data, trainer: factories; the detector is built after the
             seed is set and the data are checked.
+        loss: of the frames of a step.
         loggers: factories of experiment trackers, by name; they get the curves, the configuration
             and the results, beside the run's own files.
     """
@@ -85,6 +88,7 @@ class Components:
     schedule: ScheduleFactory
     data: DataFactory
     trainer: TrainerFactory
+    loss: Loss = field(default_factory=DetectionLoss)
     loggers: Mapping[str, Callable[[Path], Any]] = field(default_factory=dict)
 
 
@@ -208,6 +212,8 @@ def build_setup(
         "settings": weights_digest(request.config),
         "training and validation frames": data.splits.both.digest(),
     }
+    if data.is_paired:
+        digests["pairs of the training frames"] = data.splits.train.pairs_digest()
     checkpoint = training = counts = None
     if trainer.is_global_zero:
         checkpoint = newest_checkpoint(run.folder / CHECKPOINTS, digests)
@@ -243,6 +249,7 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
             weights, frames or trained layers.
     """
     run, plan, data, trainer = setup.run, setup.plan, setup.data, setup.trainer
+    check_views(parts.loss, data.strong)
     batches = math.ceil(len(data.splits.train) / data.batch_size)
     per_epoch = steps_per_epoch(trainer, batches, settings.accumulate)
     steps = total_steps(trainer, per_epoch, parts.wrapper.warmup_epochs)
@@ -273,6 +280,7 @@ def build_session(setup: Setup, parts: Components, settings: LearnerSettings) ->
         adapted.adaptation,
         steps,
         settings,
+        parts.loss,
         domains=data.training_domains,
         seed=plan.seed,
         callbacks=[MaskHistoryWriter(run, adapted.adaptation.history), recovery],

@@ -17,6 +17,12 @@ from fmsd.errors import InputError
 DEFAULT = Recipe()
 """What `fmsd extract` does unless told otherwise."""
 
+CROPS_REMEDY = (
+    "train on the output of fmsd extract, which records this, or crop faces as the training data "
+    "were cropped and score the crops in Python: fmsd.load(RUN).score(FILES)"
+)
+"""What to do about a detector of which it is not known how its faces were cropped."""
+
 Crops = UInt8[ndarray, "batch size size 3"]
 
 
@@ -55,11 +61,11 @@ class CropScores(NamedTuple):
 
     Args:
         score: probabilities of fake.
-        unusual: distances of their features from those of the validation data; NaN if unknown.
+        distance: of their features from those of the validation data, from 0 to 2; NaN if unknown.
     """
 
     score: Float[ndarray, " batch"]
-    unusual: Float[ndarray, " batch"]
+    distance: Float[ndarray, " batch"]
 
 
 class ScoreError(InputError):

@@ -18,10 +18,11 @@ from fmsd.errors import InputError
 from fmsd.inference.crop_scoring import CropSettings
 from fmsd.json_records import Count, Number, check_record
 from fmsd.metrics.score_meaning import (
-    PAIR,
     RATES,
+    TRIPLE,
     ScoreMeaning,
     ScoreMeaningRecord,
+    VideoCounts,
     known_keys,
 )
 from fmsd.metrics.video import aggregation
@@ -68,16 +69,17 @@ class DetectorFacts:
     """What a prediction must know of a detector beside its weights.
 
     Args:
-        name: of the run.
+        name: of the run, for people: its folder, or USER/NAME@COMMIT, shortened, of one on the Hub.
         size: side in pixels of the images that its network takes.
         crops: how faces are cropped.
         crops_known: whether the run's training data say so; otherwise `crops` are the defaults.
         video_score: how the scores of frames are aggregated, see
             `fmsd.metrics.video.aggregate_videos`.
-        validation: number of real and of fake videos of the validation split, by dataset.
+        validation: numbers of videos of the validation split, by dataset; images are among them.
         selection: the rule by which the run chose its weights, see
             `fmsd.engine.model_selection`.
         meanings: by level, `frame` and `video`; empty where the run has no validation predictions.
+        weights: the type of its weights; thresholds and calibration were chosen with float32.
     """
 
     name: str
@@ -85,9 +87,10 @@ class DetectorFacts:
     crops: CropSettings
     crops_known: bool
     video_score: str
-    validation: Mapping[str, tuple[int, int]]
+    validation: Mapping[str, VideoCounts]
     selection: str
     meanings: Mapping[str, ScoreMeaning]
+    weights: str = "float32"
 
     def to_json(self) -> dict[str, Any]:
         """The facts as a JSON object."""
@@ -117,7 +120,7 @@ class FactsRecord(TypedDict):
     crops: CropsRecord
     crops_known: bool
     video_score: VideoScore
-    validation: dict[str, Annotated[list[Count], PAIR]]
+    validation: dict[str, Annotated[list[Count], TRIPLE]]
     selection: str
     meanings: dict[str, ScoreMeaningRecord]
 
@@ -165,7 +168,7 @@ def read_facts(content: object, source: str | Path, remedy: str) -> DetectorFact
         | {
             "crops": read_crops(values["crops"], source, remedy),
             "validation": {
-                name: (real, fake) for name, (real, fake) in values["validation"].items()
+                name: VideoCounts(*counts) for name, counts in values["validation"].items()
             },
             "meanings": {
                 level: ScoreMeaning.from_json(meaning)
@@ -188,7 +191,9 @@ def requirements(meaning: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
         yield 0 <= point["threshold"] <= 1.001, f"has a threshold at {rate} that is no probability"
         yield reals > 0 and fakes > 0, f"has no real or no fake items at the rate {rate}"
         yield false <= reals and true <= fakes, f"counts more errors at {rate} than items"
-    yield min(meaning["videos"]) > 0, "has no real or no fake videos"
+    real, fake, images = meaning["videos"]
+    yield real > 0 and fake > 0, "has no real or no fake videos"
+    yield images <= real + fake, "counts more images than videos and images together"
     for scores in meaning["quantiles"]:
         yield is_rising(scores), "has scores of the validation data that are not sorted"
         yield scores[0] >= 0 and scores[-1] <= 1, "has validation scores that are no probabilities"

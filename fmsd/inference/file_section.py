@@ -25,10 +25,14 @@ SIDE = 160
 LINES = 6
 """Persons with a line in a timeline, at most: who decides, then those with the highest scores."""
 
-ABOUT_MAPS = (
-    "Right of each face, bright: what the detector attended to (attention rollout), or what raised "
-    "its score (Grad-CAM), as fmsd explain draws it. It does not show what was manipulated."
-)
+HEAT_MAP = "heat map"
+"""The name of a map of which the method is not known."""
+
+BRIGHT = {
+    "attention rollout": "what the detector attended to",
+    "Grad-CAM": "what raised the score",
+}
+"""What is bright in a map, by its name."""
 
 
 def file_section(
@@ -37,6 +41,7 @@ def file_section(
     result: FilePrediction,
     verdict: Verdict,
     heat: HeatMaps | None,
+    map_name: str,
     video_score: str,
 ) -> str:
     """The part of the page on one file with a score.
@@ -44,6 +49,7 @@ def file_section(
     Args:
         number: of the file on the page.
         name: of the file.
+        map_name: what `heat` draws, for people.
         video_score: see `fmsd.metrics.video.aggregate_videos`.
     """
     parts = [
@@ -51,7 +57,7 @@ def file_section(
         verdict_line(verdict),
         html.paragraph(FEW_FRAMES, "warning") if result.share < 0.5 else "",
         _timeline(number, result, verdict),
-        _faces(result, heat),
+        _faces(result, heat, map_name),
         html.definition_list(file_facts(result, verdict, video_score)),
     ]
     return f"<article>{''.join(parts)}</article>"
@@ -74,14 +80,14 @@ def verdict_line(verdict: Verdict) -> str:
     if verdict.called is None:
         called, rest = "No verdict", f": {verdict.reason}."
     else:
-        called = f"Called {verdict.called}"
+        called = "Called fake" if verdict.called == "fake" else "Not called fake"
         sign = "at or above" if verdict.called == "fake" else "below"
         rest = f": the score {verdict.score:.3f} is {sign} the threshold {verdict.threshold:.3f}"
         rest += f" ({threshold_origin(verdict.at)})."
     if verdict.probability is not None:
         rest += f" Calibrated probability of fake: {format_probability(verdict.probability)}"
-        rest += " (fitted to {} real and {} fake videos).".format(*verdict.videos or (0, 0))
-    line = f'<p class="verdict {verdict.called or "none"}"><b>{called}</b>{escape(rest)}</p>'
+        rest += f" (fitted to {verdict.videos.describe()})." if verdict.videos else "."
+    line = f'<p class="{verdict_class(verdict)}"><b>{called}</b>{escape(rest)}</p>'
     if verdict.unusual:
         line += html.paragraph(
             "Unusual: this face lies outside of what the run has seen in its validation data, so "
@@ -89,6 +95,11 @@ def verdict_line(verdict: Verdict) -> str:
             "warning",
         )
     return line
+
+
+def verdict_class(verdict: Verdict) -> str:
+    """The classes of an element with the verdict, for the style of the page."""
+    return f"verdict {(verdict.called or 'none').replace(' ', '-')}"
 
 
 def threshold_origin(at: str) -> str:
@@ -128,7 +139,7 @@ def file_facts(result: FilePrediction, verdict: Verdict, video_score: str) -> di
         )
     if several := persons_fact(verdict):
         facts["several persons"] = several
-    items = "videos" if verdict.level == "video" else "frames"
+    items = "" if verdict.videos is None else verdict.videos.noun_of(verdict.level)
     for name, percentile in (
         ("real", verdict.percentile_real),
         ("fake", verdict.percentile_fake),
@@ -159,7 +170,7 @@ def _other_person(person: PersonScore, own: PersonVerdict, kind: str) -> str:
     """The score of a person who does not decide and what it means, as a phrase."""
     text = f"score {person.score:.3f}"
     if own.called is not None:
-        text += f", alone called {own.called}"
+        text += f", alone {'called fake' if own.called == 'fake' else 'not called fake'}"
     if own.probability is not None:
         text += f", probability of fake {format_probability(own.probability)}"
     if kind == "video":
@@ -212,31 +223,46 @@ def _track(points: Sequence[tuple[float, float]]) -> Track:
     return Track(values[:, 0], values[:, 1])
 
 
-def _faces(result: FilePrediction, heat: HeatMaps | None) -> str:
+def _faces(result: FilePrediction, heat: HeatMaps | None, map_name: str) -> str:
     """The most suspicious faces, each beside its heat map where there is one."""
     faces = result.suspicious
     if not faces:
         return ""
     maps = [None] * len(faces) if heat is None else list(heat(faces))
     figures = [
-        _face(face, heat_map, result.kind) for face, heat_map in zip(faces, maps, strict=True)
+        _face(face, heat_map, map_name, result.kind)
+        for face, heat_map in zip(faces, maps, strict=True)
     ]
     grid = f'<div class="faces">{"".join(figures)}</div>'
-    return grid if heat is None else grid + html.paragraph(ABOUT_MAPS, "quiet")
+    if heat is None:
+        return grid
+    bright = BRIGHT.get(map_name, "what the detector looked at")
+    about = (
+        f"Right of each face its {map_name}, as fmsd explain draws it; bright: {bright}. It does "
+        "not show what was manipulated."
+    )
+    return grid + html.paragraph(about, "quiet")
 
 
-def _face(face: SuspiciousFace, heat_map: Float[ndarray, "rows columns"] | None, kind: str) -> str:
+def _face(
+    face: SuspiciousFace,
+    heat_map: Float[ndarray, "rows columns"] | None,
+    map_name: str,
+    kind: str,
+) -> str:
     frame = face.frame
     place = f"{format_time(frame.seconds)}, frame {frame.position}: " if kind == "video" else ""
     caption = f"{place}{frame.score:.3f}"
     pictures = {"face": face.crop}
     if heat_map is not None:
         drawn = overlay_heatmap(face.crop, heat_map)
-        pictures["heat map"] = (255 * np.clip(drawn, 0, 1)).round().astype(np.uint8)
+        pictures[map_name] = (255 * np.clip(drawn, 0, 1)).round().astype(np.uint8)
     images = "".join(
         f'<img alt="{name}, {escape(caption)}" src="{jpeg_address(pixels)}">'
         for name, pixels in pictures.items()
     )
+    if heat_map is not None:
+        caption += f"; right: {map_name}"
     return f"<figure><div>{images}</div><figcaption>{escape(caption)}</figcaption></figure>"
 
 

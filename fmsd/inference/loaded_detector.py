@@ -15,6 +15,7 @@ from fmsd.data.loading.image import read_image
 from fmsd.errors import InputError
 from fmsd.inference.crop_scoring import CropScorer, score_crops
 from fmsd.inference.facts import DetectorFacts
+from fmsd.inference.file_section import HEAT_MAP
 from fmsd.inference.media import Sampling, list_media
 from fmsd.inference.outcome import FilePrediction, HeatMaps
 from fmsd.inference.predictor import Predictor
@@ -39,6 +40,7 @@ class LoadedDetector:
         face_detector: builds the detector of faces, when files are first predicted.
         unusual_limit: distance of features from which a face is unusual; None where unknown.
         heat: heat maps of faces; None where it cannot draw any.
+        map_name: what these are, for people, such as `Grad-CAM`.
         batch_size: crops that are scored together.
     """
 
@@ -47,6 +49,7 @@ class LoadedDetector:
     face_detector: Callable[[], FaceDetector] = YuNet
     unusual_limit: float | None = None
     heat: HeatMaps | None = None
+    map_name: str = HEAT_MAP
     batch_size: int = 32
 
     def __repr__(self) -> str:
@@ -136,17 +139,30 @@ class LoadedDetector:
                 scores[places] = score_crops(self.scorer, same).score
         return scores
 
-    def verdict(self, prediction: FilePrediction, at: str | float = DEFAULT_AT) -> Verdict | None:
+    def verdict(
+        self,
+        prediction: FilePrediction,
+        at: str = DEFAULT_AT,
+        *,
+        threshold: float | None = None,
+    ) -> Verdict | None:
         """What the score of a file means; None for a file without a score.
 
         Args:
             prediction: of `predict`.
-            at: the threshold, see `fmsd.inference.verdict.judge`.
+            at: `fpr1`, `fpr5` or `fpr10`: the threshold of at most 1, 5 or 10 % false positives.
+            threshold: a score from 0 to 1 from which a file is called fake, in place of `at`.
 
         Raises:
-            InputError: `at` is no threshold.
+            InputError: there is no such threshold.
         """
-        return judge(prediction, self.facts, at, self.unusual_limit)
+        if not isinstance(at, str):
+            raise InputError(
+                f"at={at} could be a score or a false positive rate",
+                f"give threshold={at} for a score, and at='fpr1', 'fpr5' or 'fpr10' for a rate",
+            )
+        chosen = at if threshold is None else str(threshold)
+        return judge(prediction, self.facts, chosen, self.unusual_limit)
 
 
 def as_pixels(image: object) -> UInt8[ndarray, "height width 3"]:

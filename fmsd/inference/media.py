@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from av.video.stream import VideoStream
 from PIL import Image
 
 from fmsd.checks import check_range
-from fmsd.data.extraction.video import Sample, map_frames, open_video, read_index
+from fmsd.data.extraction.video import Sample, duration, frame_rate, map_frames, open_video
 from fmsd.data.loading.image import SUFFIXES, UNSUPPORTED_SUFFIXES, natural_sort, read_image
 from fmsd.data.sources.tree import UNDECODED_VIDEO_SUFFIXES, VIDEO_SUFFIXES, visible_entries
 from fmsd.data.spelling import encoding_fault, escape_non_utf8, is_utf8
@@ -119,8 +118,10 @@ def _is_broken(entry: os.DirEntry[str]) -> bool:
 def read_media_list(path: Path) -> list[Path]:
     """The paths in a text file, one a line; relative ones begin at the file's folder.
 
-    A line ends with a line feed, with or without a carriage return before it: other separators of
-    Unicode may be part of a name. A leading `~` is the home folder, where there is one.
+    Empty lines and lines that begin with `#` are passed over; of a file whose name begins so, the
+    line is `./#NAME`. A line ends with a line feed, with or without a carriage return before it:
+    other separators of Unicode may be part of a name. A leading `~` is the home folder, where there
+    is one.
 
     Raises:
         InputError: the file cannot be read as UTF-8.
@@ -132,7 +133,7 @@ def read_media_list(path: Path) -> list[Path]:
             f"The list {path} cannot be read ({error})", "give a text file with one path a line"
         ) from error
     names = [line.removesuffix("\r") for line in lines]
-    return [path.parent / _at_home(name) for name in names if name.strip()]
+    return [path.parent / _at_home(name) for name in names if name.strip() and name[0] != "#"]
 
 
 def _at_home(name: str) -> Path:
@@ -174,23 +175,11 @@ def expected_frames(path: Path, sampling: Sampling) -> int:
     try:
         check_medium(path)
         with open_video(path) as (_, stream):
-            length = stream.frames or round(_seconds(stream) * _rate(stream))
-            seconds = _seconds(stream, length)
+            length = stream.frames or round(duration(stream) * frame_rate(stream))
+            seconds = duration(stream, length)
     except InputError:
         return 1
     return max(1, sampling.count(length, seconds) or length)
-
-
-def _rate(stream: VideoStream) -> float:
-    """Frames per second by the header; 25 where it does not say."""
-    return float(stream.average_rate or stream.guessed_rate or 25)
-
-
-def _seconds(stream: VideoStream, length: int = 0) -> float:
-    """The duration by the header, else that of `length` frames."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return length / _rate(stream)
 
 
 def is_image(path: Path) -> bool:
@@ -216,9 +205,4 @@ def map_media(path: Path, sampling: Sampling, function: Callable[[Sample], T]) -
     """
     if is_image(path):
         return [function(Sample(0, 0.0, read_image(path)))]
-    count = sampling.frames
-    if sampling.fps is not None:
-        with open_video(path) as (container, stream):
-            length = read_index(container, stream).length
-            count = sampling.count(length, _seconds(stream, length))
-    return map_frames(path, count, "spread", function)
+    return map_frames(path, sampling.count, "spread", function)

@@ -4,23 +4,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import polars as pl
 import yaml
 
 from fmsd.hub_addresses import Address
+from fmsd.inference.card_results import results_section, tested_row
 from fmsd.inference.facts import DetectorFacts
 from fmsd.metrics.layout import escape_markdown, markdown_table
 from fmsd.metrics.score_meaning import ScoreMeaning, format_rate, selection_sentence
-from fmsd.report.evidence import recompute_rows
-from fmsd.report.resamples import resample_rows
-from fmsd.report.rows import Row, load_rows
+from fmsd.report.rows import Row
 from fmsd.runs.configuration import read_configuration
 from fmsd.runs.evaluations import finished_evaluations
 from fmsd.runs.folder import Run
 from fmsd.runs.papers import bibliography, cited_papers
-
-RESAMPLES = 1000
-"""Resamples of the videos behind an interval."""
 
 NOT_FOR = """\
 ## What it is not for
@@ -55,7 +50,7 @@ def model_card(address: Address, run: Run, facts: DetectorFacts, licence: str | 
         f"# {name}\n\n{_summary(settings, record)}\n",
         _what_it_is(settings, record, facts, base_weights(run)),
         _training_data(settings, record),
-        _results(row),
+        results_section(row),
         _meaning(facts),
         _usage(address),
         NOT_FOR,
@@ -66,14 +61,6 @@ def model_card(address: Address, run: Run, facts: DetectorFacts, licence: str | 
         _metadata(name, settings, row, licence), sort_keys=False, allow_unicode=True
     )
     return f"---\n{metadata}---\n\n" + "\n".join(sections)
-
-
-def tested_row(run: Run) -> Row | None:
-    """The results of a run and its evaluations, computed from predictions; None without a test."""
-    tests = [run, *finished_evaluations(run)]
-    if not any((test.folder / "results.csv").is_file() for test in tests):
-        return None
-    return recompute_rows(load_rows(run.folder))[0]
 
 
 def _metadata(
@@ -116,6 +103,12 @@ def _summary(settings: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     if "merged" in record:
         parts = ", ".join(map(escape_markdown, record["merged"]))
         how = f"merged without training from {len(record['merged'])} specialists ({parts})"
+    elif "imported" in record:
+        about = record["imported"]
+        how = (
+            f"{escape_markdown(about['detector'])} as published, converted from the file "
+            f"{escape_markdown(about['file'])} (SHA-256 `{about['sha256'][:12]}`)"
+        )
     else:
         trained = ", ".join(map(escape_markdown, record["origin"]["train"])) or "unknown data"
         how = f"trained on {trained}"
@@ -129,7 +122,8 @@ def _summary(settings: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 def base_weights(run: Run) -> str:
     """The hash of the backbone's weights that the run began with, of the adapter's description."""
     description = json.loads((run.folder / "adapter.json").read_text(encoding="utf-8"))
-    return f"SHA-256 `{description['base']['hash'][:12]}`"
+    base = description["base"]
+    return "not recorded" if base is None else f"SHA-256 `{base['hash'][:12]}`"
 
 
 def _what_it_is(
@@ -142,7 +136,7 @@ def _what_it_is(
         ["its weights before training", base],
         *(
             [group, ", ".join(f"`{choice}`" for choice in _choices(settings, group))]
-            for group in ("method", "merger", "wrapper", "optimizer")
+            for group in ("method", "loss", "merger", "wrapper", "optimizer")
             if _choices(settings, group)
         ),
         ["parameters", f"{record['parameters']:,}"],
@@ -185,75 +179,14 @@ def _training_data(settings: Mapping[str, Any], record: Mapping[str, Any]) -> st
     )
 
 
-def _results(row: Row | None) -> str:
-    """A line per test dataset, with intervals."""
-    text = "## Results\n\n"
-    if row is None:
-        return text + "This run was not tested, so nothing is known of its errors.\n"
-    intervals = resample_rows([row], "auc", RESAMPLES).intervals
-    rows, notes = [], []
-    for dataset in row.prediction_files:
-        results = row.results.filter(dataset=dataset)
-        videos, real = results.select("n_videos", "n_real_videos").row(0)
-        stamps = " ".join(f"`{stamp}`" for stamp in row.stamps_of(dataset))
-        rows.append(
-            [
-                escape_markdown(dataset),
-                f"{real:,} + {videos - real:,}",
-                *(
-                    _with_interval(results, intervals, dataset, level)
-                    for level in ("video", "frame")
-                ),
-                *(_value(results, "video", metric) for metric in ("eer", "bacc_val")),
-                stamps,
-            ]
-        )
-        notes += _notes(row.record_of(dataset), dataset)
-    header = ["test data", "real + fake videos", "video AUC", "frame AUC", "video EER"]
-    header += ["balanced accuracy", "protocol stamps"]
-    text += markdown_table(header, rows)
-    text += (
-        f"\nIn brackets the 95 % interval over {RESAMPLES:,} resamples of the videos; [-] where "
-        "there are too few.\nBalanced accuracy of videos is at the threshold that the validation "
-        "data chose.\nEach value was computed from the predictions when this card was written.\n"
-        "A protocol stamp identifies frames, rules and training data of a test: `run.json` "
-        "explains it, and only results of one stamp can be compared.\n"
-    )
-    return text + "".join(f"\n**{escape_markdown(dataset)}**: {note}.\n" for dataset, note in notes)
-
-
-def _with_interval(results: pl.DataFrame, intervals: pl.DataFrame, dataset: str, level: str) -> str:
-    found = intervals.filter(dataset=dataset, level=level).select("low", "high").rows()
-    ends = f"[{found[0][0]:.3f}, {found[0][1]:.3f}]" if found else "[-]"
-    return f"{_value(results, level, 'auc')} {ends}"
-
-
-def _value(results: pl.DataFrame, level: str, metric: str) -> str:
-    found = results.filter(level=level, metric=metric)["value"].to_list()
-    return f"{found[0]:.3f}" if found else "-"
-
-
-def _notes(record: Mapping[str, Any], dataset: str) -> list[tuple[str, str]]:
-    """What a reader must know of the test files; without their names."""
-    notes = []
-    if count := (record.get("overlap") or {}).get(dataset):
-        notes.append((dataset, f"{count:,} of these test frames are training frames"))
-    if change := (record.get("pixels") or {}).get(dataset):
-        notes.append(
-            (dataset, f"{change['changed']:,} test files had changed since the run's first test")
-        )
-    return notes
-
-
 def _meaning(facts: DetectorFacts) -> str:
     """Calibration and thresholds, with the data that they rest on."""
     text = "## What a score means\n\n"
     meaning = facts.meanings.get("video")
     if meaning is None:
         return text + "This run has no validation predictions: no calibration and no thresholds.\n"
-    data = ", ".join(
-        f"{escape_markdown(name)} ({real:,} real and {fake:,} fake videos)"
-        for name, (real, fake) in facts.validation.items()
+    data = "; ".join(
+        f"{escape_markdown(name)}: {videos.describe()}" for name, videos in facts.validation.items()
     )
     text += (
         f"Calibration and thresholds rest on the validation data: {data}.\n"
@@ -271,14 +204,14 @@ def _meaning(facts: DetectorFacts) -> str:
         for rate, point in meaning.points.items()
     ]
     return (
-        f"{text}\n{markdown_table(header, rows)}\nThresholds are of a video's score; in brackets "
-        "95 % intervals.\nOn other data a threshold has other rates.\n"
+        f"{text}\n{markdown_table(header, rows)}\nThresholds are of a video's score, or of an "
+        "image's; in brackets 95 % intervals.\nOn other data a threshold has other rates.\n"
     )
 
 
 def _calibration(meaning: ScoreMeaning) -> str:
     if meaning.calibration is None:
-        return "There are too few validation videos to calibrate the scores.\n"
+        return f"There are too few validation {meaning.videos.noun} to calibrate the scores.\n"
     names = {"log_loss": "log-loss", "brier": "Brier score", "ece": "calibration error"}
     header = [f"calibration: {meaning.calibration.kind}", *names.values()]
     rows = [
@@ -300,7 +233,12 @@ def _usage(address: Address) -> str:
 import fmsd
 
 detector = fmsd.load("{address}")
-print(detector.predict("clip.mp4"))
+prediction = detector.predict("clip.mp4")
+verdict = detector.verdict(prediction, at="fpr5")
+if verdict is None:  # no face, or no file that can be read
+    print(prediction.status, prediction.message)
+else:
+    print(verdict.called or verdict.reason, verdict.score, verdict.probability)
 ```
 
 The repository holds what training changed in the backbone, not the backbone's own weights: fmsd \

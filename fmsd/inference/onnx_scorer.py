@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class OnnxScorer:
     @property
     def facts(self) -> DetectorFacts:
         """What is known of the detector beside its weights."""
-        return self.metadata.facts
+        return replace(self.metadata.facts, weights=self.metadata.weights)
 
     @property
     def unusual_limit(self) -> float | None:

@@ -21,7 +21,8 @@ class FrameScore:
         person: number of the track, from 1.
         box: left, top, width and height of the face in pixels.
         score: probability of fake, not calibrated.
-        unusual: distance of the face's features from those of the validation data; NaN if unknown.
+        distance: of the face's features from those of the validation data, from 0 to 2; NaN if
+            unknown.
     """
 
     position: int
@@ -29,7 +30,7 @@ class FrameScore:
     person: int
     box: tuple[float, float, float, float]
     score: float
-    unusual: float
+    distance: float
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,11 @@ class FilePrediction:
         return person.frames / len({frame.position for frame in self.frames})
 
     @property
-    def unusual(self) -> float:
+    def distance(self) -> float:
         """The median distance of the deciding person's features from the validation data's."""
         person = self.decides
         if person is None:
             return float("nan")
         return float(
-            np.median([frame.unusual for frame in self.frames if frame.person == person.person])
+            np.median([frame.distance for frame in self.frames if frame.person == person.person])
         )

@@ -1,4 +1,4 @@
-"""The files of a prediction: a table of every face, and a document of every file.
+"""The files of a prediction: tables of every file and every face, and a document of both.
 
 Their schema is in docs/verbs/predict.md. Needs no torch.
 """
@@ -23,7 +23,8 @@ from fmsd.ownership import check_replaceable
 from fmsd.runs.folder import owning_run
 from fmsd.tables import as_plain_text
 
-TABLE, DOCUMENT, PAGE = "predictions.csv", "predictions.json", "report.html"
+FILES, TABLE, DOCUMENT = "files.csv", "predictions.csv", "predictions.json"
+PAGE = "report.html"
 
 WRITER = "fmsd predict"
 """The writer that the document names."""
@@ -46,7 +47,33 @@ COLUMNS = pl.Schema(
         "distance": pl.Float64,
     }
 )
-"""The columns of the table."""
+"""The columns of the table of faces."""
+
+FILE_COLUMNS = pl.Schema(
+    {
+        "path": pl.String,
+        "status": pl.String,
+        "called": pl.String,
+        "probability": pl.Float64,
+        "score": pl.Float64,
+        "threshold": pl.Float64,
+        "percentile_real": pl.Float64,
+        "percentile_fake": pl.Float64,
+        "unusual": pl.Boolean,
+        "distance": pl.Float64,
+        "kind": pl.String,
+        "level": pl.String,
+        "person": pl.Int64,
+        "share": pl.Float64,
+        "counted": pl.Int64,
+        "false_positive_bound": pl.Float64,
+        "sampled": pl.Int64,
+        "damaged": pl.Int64,
+        "reason": pl.String,
+        "message": pl.String,
+    }
+)
+"""The columns of the table of files: the keys of `file_record`."""
 
 
 def check_out(out: Path) -> None:
@@ -71,7 +98,7 @@ def check_out(out: Path) -> None:
             attempt.unlink(missing_ok=True)
     if (out / "run.json").exists() or owning_run(out / DOCUMENT):
         raise InputError(f"out={out} is the folder of a run", remedy)
-    files = [out / name for name in (TABLE, DOCUMENT, PAGE)]
+    files = [out / name for name in (FILES, TABLE, DOCUMENT, PAGE)]
     check_replaceable(files, out / DOCUMENT, _is_ours, WRITER, remedy)
 
 
@@ -87,7 +114,7 @@ def write_predictions(
     at: str,
     note: str = "",
 ) -> None:
-    """Writes the document and the table, each atomically; the document marks the folder.
+    """Writes the document and the tables, each atomically; the document marks the folder.
 
     Args:
         note: see `prediction_document`.
@@ -96,8 +123,10 @@ def write_predictions(
     text = json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False)
     with atomic(out / DOCUMENT) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
-    with atomic(out / TABLE) as partial:
-        partial.write_text(face_table(predictions).write_csv(), encoding="utf-8")
+    tables = {FILES: file_table(predictions, verdicts), TABLE: face_table(predictions)}
+    for name, table in tables.items():
+        with atomic(out / name) as partial:
+            partial.write_text(table.write_csv(), encoding="utf-8")
 
 
 def prediction_document(
@@ -148,7 +177,7 @@ def file_record(prediction: FilePrediction, verdict: Verdict | None) -> dict[str
         "message": prediction.message,
         "kind": prediction.kind,
         **{name: None if verdict is None else getattr(verdict, name) for name in fields},
-        "distance": prediction.unusual,
+        "distance": prediction.distance,
         "person": None if person is None else person.person,
         "share": None if person is None else prediction.share,
         "sampled": prediction.sampled,
@@ -164,6 +193,19 @@ def person_records(prediction: FilePrediction, verdict: Verdict | None) -> list[
     ]
 
 
+def file_table(
+    predictions: Sequence[FilePrediction], verdicts: Sequence[Verdict | None]
+) -> pl.DataFrame:
+    """A row per file, in the order that they were given; what is not known is empty."""
+    records = [
+        finite(file_record(prediction, verdict))
+        for prediction, verdict in zip(predictions, verdicts, strict=True)
+    ]
+    table = pl.DataFrame(records, schema=FILE_COLUMNS, orient="row")
+    texts = pl.col("path", "reason", "message")
+    return table.with_columns(texts.map_elements(as_plain_text, pl.String))
+
+
 def face_table(predictions: Sequence[FilePrediction]) -> pl.DataFrame:
     """A row per face; a file without faces has one row without values."""
     rows = []
@@ -177,7 +219,7 @@ def face_table(predictions: Sequence[FilePrediction]) -> pl.DataFrame:
                 frame.person,
                 *frame.box,
                 frame.score,
-                None if math.isnan(frame.unusual) else frame.unusual,
+                None if math.isnan(frame.distance) else frame.distance,
             )
             for frame in prediction.frames
         ] or [(*about, *[None] * (len(COLUMNS) - 2))]

@@ -12,18 +12,21 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
+from fmsd.inference.crop_scoring import CROPS_REMEDY
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.file_section import (
+    HEAT_MAP,
     HeatMaps,
     file_section,
     format_probability,
     shown_name,
     threshold_origin,
+    verdict_class,
     who_decides,
 )
 from fmsd.inference.outcome import FilePrediction
-from fmsd.inference.sentences import count_files, percent
-from fmsd.inference.verdict import Verdict, why_no_verdict
+from fmsd.inference.sentences import count_files, percent, weights_sentences
+from fmsd.inference.verdict import Verdict, threshold_rates, why_no_verdict
 from fmsd.metrics.score_meaning import (
     KINDS,
     MIN_VIDEOS,
@@ -49,6 +52,7 @@ def render_page(
     verdicts: Sequence[Verdict | None],
     facts: DetectorFacts,
     heat: HeatMaps | None = None,
+    map_name: str = HEAT_MAP,
 ) -> str:
     """The page as one HTML file that opens without network.
 
@@ -56,6 +60,7 @@ def render_page(
         verdicts: of each result; None of a file without a score.
         facts: of the detector.
         heat: computes the heat maps of some faces of one file; None for none.
+        map_name: what these are, for people.
     """
     pairs = sorted(
         zip(results, verdicts, strict=True), key=lambda pair: _rank(pair[0]), reverse=True
@@ -66,7 +71,9 @@ def render_page(
     sections = [Section("files", "Files", _files_table(pairs, folder, len(pictured)))]
     if pictured:
         parts = [
-            file_section(number, _name(result, folder), result, verdict, heat, facts.video_score)
+            file_section(
+                number, _name(result, folder), result, verdict, heat, map_name, facts.video_score
+            )
             for number, (result, verdict) in enumerate(pictured, 1)
         ]
         if len(scored) > len(pictured):
@@ -109,7 +116,8 @@ def _counts(pairs: Sequence[tuple[FilePrediction, Verdict | None]]) -> str:
     outcomes = Counter(result.status for result, _ in pairs)
     called = Counter(verdict.called for _, verdict in pairs if verdict and verdict.called)
     parts = [f"{number} {name}" for name, number in outcomes.items()]
-    verdicts = [f"{called[name]} called {name}" for name in ("fake", "real") if called[name]]
+    names = {"fake": "called fake", "not fake": "not called fake"}
+    verdicts = [f"{called[name]} {text}" for name, text in names.items() if called[name]]
     sentence = f"{count_files(len(pairs))}: {', '.join(parts)}"
     return f"{sentence}; {', '.join(verdicts)}" if verdicts else sentence
 
@@ -136,43 +144,40 @@ def _files_table(
     pairs: Sequence[tuple[FilePrediction, Verdict | None]], folder: str, pictured: int
 ) -> str:
     """The table of all files, the first `pictured` of which have a link to their part."""
-    header = [
-        *("file", "verdict", "probability of fake", "score"),
-        *("who decides", "share", "unusual", "outcome"),
-    ]
     rows = []
     for number, (result, verdict) in enumerate(pairs, 1):
         name = escape(_name(result, folder))
         if number <= pictured:
             name = f'<a href="#file-{number}">{name}</a>'
-        outcome = f'<td class="text">{result.status}</td>'
-        if result.message:
-            message = escape(shown_name(f"{result.status}: {result.message}"))
-            outcome = f'<td class="text wrap">{message}</td>'
-        rows.append([name, *_verdict_cells(result, verdict), outcome])
+        details = escape(shown_name(_details(result)))
+        rows.append([f"{name}<small>{details}</small>", *_verdict_cells(result, verdict)])
     caption = "The highest score first" + (f"; files below {shown_name(folder)}" if folder else "")
-    table = html.sortable_table(escape(caption), header, rows, {0, 1, 4, 6, 7})
+    header = ["file", "verdict", "P(fake)", "score"]
+    table = html.sortable_table(escape(caption), header, rows, {0, 1})
     return html.paragraph(NO_PROOF) + table
 
 
+def _details(result: FilePrediction) -> str:
+    """Why a file has no score, or the person who decides, and the share of frames if not all."""
+    if result.decides is None or result.share == 1:
+        return result.message or who_decides(result)
+    return f"{who_decides(result)}, in {percent(result.share)} of the frames with a face"
+
+
 def _verdict_cells(result: FilePrediction, verdict: Verdict | None) -> list[str]:
-    """The cells of verdict, probability, score, who decides, share, and unusual."""
+    """The cells of verdict, probability and score."""
     if verdict is None:
-        missing, number = '<td class="text">-</td>', "<td>-</td>"
-        return [missing, number, number, missing, number, missing]
+        return [f'<td class="text">{result.status}</td>', "<td>-</td>", "<td>-</td>"]
     called = verdict.called or "no verdict"
+    unusual = "<small>unusual</small>" if verdict.unusual else ""
     probability = "<td>-</td>"
     if verdict.probability is not None:
         text = escape(format_probability(verdict.probability))
         probability = f'<td data-value="{verdict.probability:.9g}">{text}</td>'
-    unusual = {True: "yes", False: "no", None: "-"}[verdict.unusual]
     return [
-        f'<td class="text verdict {verdict.called or "none"}"><b>{called}</b></td>',
+        f'<td class="text {verdict_class(verdict)}"><b>{called}</b>{unusual}</td>',
         probability,
         f'<td data-value="{verdict.score:.9g}">{verdict.score:.3f}</td>',
-        f'<td class="text">{escape(who_decides(result))}</td>',
-        f'<td data-value="{result.share:.9g}">{percent(result.share)}</td>',
-        f'<td class="text">{unusual}</td>',
     ]
 
 
@@ -194,17 +199,18 @@ def _meaning(facts: DetectorFacts, used: Sequence[tuple[str, str]]) -> str:
         body += html.paragraph(
             f"The training data of {name} do not say how their faces were cropped. Here they were "
             f"cropped to {facts.crops.size} pixels with a margin of {facts.crops.margin:g}; if the "
-            "training data were cropped otherwise, the scores mean little.",
+            f"training data were cropped otherwise, the scores mean little: {CROPS_REMEDY}.",
             "warning",
         )
+    for sentence in weights_sentences(facts):
+        body += html.paragraph(sentence, "warning")
     return body
 
 
 def _validation(facts: DetectorFacts, used: Sequence[tuple[str, str]]) -> str:
     """The validation data, and what follows from them."""
     data = "; ".join(
-        f"{shown_name(name)}: {real} real and {fake} fake videos"
-        for name, (real, fake) in facts.validation.items()
+        f"{shown_name(name)}: {videos.describe()}" for name, videos in facts.validation.items()
     )
     body = html.definition_list(
         {"validation data": data, "weights chosen by": f"select={facts.selection}"}
@@ -215,38 +221,42 @@ def _validation(facts: DetectorFacts, used: Sequence[tuple[str, str]]) -> str:
             body += f"<h3>{title}</h3>" + html.definition_list(_level_facts(meaning, level, at))
     return body + html.paragraph(
         f"{selection_sentence(facts.selection)} Thresholds, calibration and percentiles follow "
-        "from the validation data alone. In brackets are 95 % intervals over videos. On files from "
-        "elsewhere, errors can be many times as frequent: fmsd evaluate counts them on test "
-        "datasets."
+        "from the validation data alone. In brackets are 95 % intervals over videos, of which an "
+        "image is one. On files from elsewhere, errors can be many times as frequent: fmsd "
+        "evaluate counts them on test datasets."
     )
 
 
 def _level_facts(meaning: ScoreMeaning, level: str, at: str) -> dict[str, str]:
     """Threshold with its errors, and calibration, by name."""
     names = {}
-    items = "videos" if level == "video" else "frames"
+    items = meaning.videos.noun_of(level)
     if reason := why_no_verdict(meaning, at):
         names["threshold"] = f"no verdict: {reason}"
-    elif at in RATES:
-        point = meaning.points[RATES[at]]
-        false, true = map(format_rate, meaning.error_rates(RATES[at]))
-        names["threshold"] = f"{point.threshold:.4f}: {threshold_origin(at)}"
-        names["false positives"] = f"{point.false_positives} of {point.reals} real {items}, {false}"
-        names["detected"] = f"{point.true_positives} of {point.fakes} fake {items}, {true}"
     else:
-        names["threshold"] = (
-            f"{at}: {threshold_origin(at)}; its errors on the validation data are not known"
-        )
+        false, true = map(format_rate, threshold_rates(meaning, at))
+        counts = [f"{false} of the real {items}", f"{true} of the fake {items}"]
+        names["threshold"] = f"{at}: {threshold_origin(at)}"
+        if at in RATES:
+            point = meaning.points[RATES[at]]
+            counts = [
+                f"{point.false_positives} of {point.reals} real {items}, {false}",
+                f"{point.true_positives} of {point.fakes} fake {items}, {true}",
+            ]
+            names["threshold"] = f"{point.threshold:.4f}: {threshold_origin(at)}"
+        names["false positives"], names["detected"] = counts
     if meaning.calibration is None:
         names["calibration"] = (
-            f"none: it needs {MIN_VIDEOS} real and {MIN_VIDEOS} fake validation videos"
+            f"none: it needs {MIN_VIDEOS} real and {MIN_VIDEOS} fake validation "
+            f"{meaning.videos.noun}"
         )
     else:
         before, after = meaning.before["log_loss"], meaning.after["log_loss"]
         names["calibration"] = (
             f"{KINDS[meaning.calibration.kind]}, chosen by cross-validation over the validation "
-            f"videos; log-loss {before:.3f} before and {after:.3f} after (0.693: the scores say "
-            "nothing; the value after is slightly optimistic, as the kind was chosen by the same "
-            "figures). The probability is that of a fake if fakes and reals are equally frequent"
+            f"{meaning.videos.noun}; log-loss {before:.3f} before and {after:.3f} after (0.693: "
+            "the scores say nothing; the value after is slightly optimistic, as the kind was "
+            "chosen by the same figures). The probability is that of a fake if fakes and reals are "
+            "equally frequent"
         )
     return names

@@ -115,11 +115,11 @@ class _Batch:
         if not waiting:
             return
         result = score_crops(self.score, np.stack([each.crop for each in waiting]))
-        for each, score, unusual in zip(
-            waiting, result.score.tolist(), result.unusual.tolist(), strict=True
+        for each, score, distance in zip(
+            waiting, result.score.tolist(), result.distance.tolist(), strict=True
         ):
             file = each.file
-            file.scores.extend((score, unusual))
+            file.scores.extend((score, distance))
             file.kept.add(file.faces[each.number].track, score, each.number, each.crop)
 
 
@@ -224,8 +224,8 @@ class Predictor:
         tracks = file.tracker.by_area()
         person = {track: number for number, track in enumerate(tracks, 1)}
         frames = [
-            FrameScore(face.position, face.seconds, person[face.track], face.box, score, unusual)
-            for face, score, unusual in zip(
+            FrameScore(face.position, face.seconds, person[face.track], face.box, score, distance)
+            for face, score, distance in zip(
                 file.faces, file.scores[::2], file.scores[1::2], strict=True
             )
         ]

@@ -39,7 +39,7 @@ def draw_page(
 
     if heat is not None:
         try:
-            return render_page(predictions, verdicts, detector.facts, counted)
+            return render_page(predictions, verdicts, detector.facts, counted, detector.map_name)
         except InputError as error:
             log.warning("The page shows no heat maps: %s", error)
     return render_page(predictions, verdicts, detector.facts, None)

@@ -3,17 +3,18 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from fmsd.data.extraction.recipe import Recipe
 from fmsd.errors import InputError
-from fmsd.inference.crop_scoring import CropSettings
+from fmsd.hub_addresses import title_name
+from fmsd.inference.crop_scoring import CROPS_REMEDY, CropSettings
 from fmsd.inference.facts import DetectorFacts, known_video_score, read_crops
 from fmsd.inference.familiarity import FeatureBank, fit_bank
-from fmsd.metrics.decision import score_meanings
+from fmsd.metrics.decision import count_videos, score_meanings
+from fmsd.metrics.score_meaning import VideoCounts
 from fmsd.runs.configuration import read_configuration
 from fmsd.runs.folder import VALIDATION, Run
 from fmsd.runs.integrity import DETECTOR_FILES
@@ -40,15 +41,15 @@ def run_facts(run: Run) -> DetectorFacts:
     data = settings.get("data") or {}
     video_score = known_video_score(data.get("video_score") or "mean")
     record = run.record(complete=True)
-    validation, meanings = dict[str, tuple[int, int]](), {}
+    validation, meanings = dict[str, VideoCounts](), {}
     path = run.folder / VALIDATION
     if path.is_file():
         predictions = read_predictions(path)
-        validation = count_videos(predictions)
+        validation = count_by_dataset(predictions)
         meanings = score_meanings(predictions, video_score)
     crops = run_crops(record)
     return DetectorFacts(
-        name=Path(run.name).name,
+        name=title_name(run.folder),
         size=data.get("size") or settings["backbone"]["size"],
         crops=crops or CropSettings(),
         crops_known=crops is not None,
@@ -72,13 +73,10 @@ def feature_bank(run: Run) -> FeatureBank | None:
     return fit_bank(features.vectors, features.video)
 
 
-def count_videos(predictions: pl.DataFrame) -> dict[str, tuple[int, int]]:
-    """By dataset, the number of real and of fake videos."""
-    videos = predictions.group_by("dataset", "video").agg(pl.col("label").min())
-    return {
-        dataset: (len(own.filter(label=0)), len(own.filter(label=1)))
-        for (dataset,), own in videos.sort("dataset").group_by("dataset", maintain_order=True)
-    }
+def count_by_dataset(predictions: pl.DataFrame) -> dict[str, VideoCounts]:
+    """The numbers of videos of each dataset."""
+    datasets = predictions.sort("dataset").group_by("dataset", maintain_order=True)
+    return {str(dataset): count_videos(own) for (dataset,), own in datasets}
 
 
 def run_crops(record: Mapping[str, Any]) -> CropSettings | None:
@@ -89,6 +87,8 @@ def run_crops(record: Mapping[str, Any]) -> CropSettings | None:
     Args:
         record: the content of its `run.json`.
     """
+    if "imported" in record and (crops := recorded_crops(record["imported"])) is not None:
+        return crops
     trained = record["manifests"].get("train") or {}
     found = {name: recorded_crops(dataset) for name, dataset in trained.items()}
     known = {name: crops for name, crops in found.items() if crops is not None}
@@ -106,9 +106,10 @@ def run_crops(record: Mapping[str, Any]) -> CropSettings | None:
         return next(iter(known.values()))
     log.warning(
         "The run does not record %s: faces are cropped as fmsd extract does by default (%s). "
-        "Scores of faces that are cropped otherwise mean little.",
+        "Scores of faces that are cropped otherwise mean little; %s.",
         what,
         describe(CropSettings()),
+        CROPS_REMEDY,
     )
     return None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.outcome import FilePrediction
-from fmsd.inference.verdict import Level, Verdict, why_no_verdict
+from fmsd.inference.verdict import Level, Verdict, threshold_rates, why_no_verdict
 from fmsd.metrics.score_meaning import MIN_VIDEOS, RATES, format_rate, selection_sentence
 
 UNUSUAL = (
@@ -26,8 +26,6 @@ FEW_FRAMES = (
     "face, so the verdict rests on few frames; look at the other persons, too."
 )
 
-LEVEL_NOUNS: dict[Level, str] = {"frame": "frames", "video": "videos"}
-
 
 def threshold_sentences(facts: DetectorFacts, levels: Iterable[Level], at: str) -> list[str]:
     """Where the thresholds of some levels come from, and how often they are wrong there.
@@ -35,12 +33,15 @@ def threshold_sentences(facts: DetectorFacts, levels: Iterable[Level], at: str) 
     Args:
         at: the threshold that was asked for, see `fmsd.inference.verdict.judge`.
     """
-    if at not in RATES:
-        return [f"Scores of at least {at} are called fake, as at={at} asks for."]
+    if not facts.meanings and at not in RATES:
+        return [
+            f"Scores of at least {at} are called fake, as at={at} asks for. How often that is "
+            "wrong is not known: the run has no predictions on validation data."
+        ]
     if not facts.meanings:
         return [
             f"The run {facts.name} has no predictions on validation data: its scores are not "
-            "calibrated, and nothing is called fake or real unless at=NUMBER gives a threshold."
+            "calibrated, and no file gets a verdict unless at=NUMBER gives a threshold."
         ]
     return [
         *(threshold_sentence(facts, level, at) for level in levels),
@@ -54,16 +55,30 @@ def threshold_sentence(facts: DetectorFacts, level: Level, at: str) -> str:
     items = "Videos" if level == "video" else "Images"
     if reason := why_no_verdict(meaning, at):
         return f"{items} get no verdict: {reason}."
-    point, (real, fake) = meaning.points[RATES[at]], meaning.videos
-    false, true = map(format_rate, meaning.error_rates(RATES[at]))
-    wrong = f"{point.false_positives} of {point.reals} real {LEVEL_NOUNS[level]}, {false},"
+    videos = meaning.videos
+    false, true = map(format_rate, threshold_rates(meaning, at))
+    if at in RATES:
+        point = meaning.points[RATES[at]]
+        threshold, origin = f"{point.threshold:.4f}", at
+        wrong = f"{point.false_positives} of {point.reals} real {videos.noun_of(level)}, {false},"
+    else:
+        threshold, origin = at, given_threshold(at)
+        wrong = f"{false} of the real {videos.noun_of(level)}"
     data = ", ".join(facts.validation) or "unknown data"
     return (
-        f"{items} with a score of at least {point.threshold:.4f} are called fake ({at}): on "
-        f"{real} real and {fake} fake videos of the validation split of {data}, {wrong} and "
+        f"{items} with a score of at least {threshold} are called fake ({origin}): on "
+        f"{videos.describe()} of the validation split of {data}, {wrong} and "
         f"{true} of the fakes are at or above it (in brackets 95 % "
-        "intervals over videos). Real means only that a score is lower."
+        f"intervals over {videos.noun}). Not fake means only that a score is lower: it does not "
+        "show that a file is real."
     )
+
+
+def given_threshold(at: str) -> str:
+    """That a threshold is a score that was given, as a phrase; what else it may be mistaken for."""
+    meant = [name for name, rate in RATES.items() if rate == float(at)]
+    mistaken = f", which is a score; the false positive rate is at={meant[0]}" if meant else ""
+    return f"as at={at} asks for{mistaken}"
 
 
 def persons_sentences(verdicts: Sequence[Verdict | None]) -> list[str]:
@@ -113,11 +128,11 @@ def calibration_sentences(facts: DetectorFacts, levels: Iterable[Level]) -> list
     if not meanings:
         return []
     kinds = {meaning.calibration.kind for meaning in meanings if meaning.calibration}
-    videos = "{} real and {} fake validation videos".format(*meanings[0].videos)
+    videos = meanings[0].videos.describe("validation")
     if not kinds:
         return [
             f"There is no P(fake): a calibration needs {MIN_VIDEOS} real and {MIN_VIDEOS} fake "
-            f"validation videos, and there are {videos}."
+            f"validation {meanings[0].videos.noun}, and there are {videos}."
         ]
     how = f"calibrated on {videos} ({', '.join(sorted(kinds - {'none'}))})"
     if kinds == {"none"}:
@@ -125,6 +140,16 @@ def calibration_sentences(facts: DetectorFacts, levels: Iterable[Level]) -> list
     return [
         f"P(fake) is the score {how}, for a file that is as likely real as fake before it is "
         "looked at."
+    ]
+
+
+def weights_sentences(facts: DetectorFacts) -> list[str]:
+    """A warning of weights that the thresholds were not chosen with; nothing otherwise."""
+    if facts.weights == "float32":
+        return []
+    return [
+        f"The weights have 8 bits ({facts.weights}): thresholds and calibration were chosen in "
+        "float32, and a file whose score is near the threshold may be called otherwise there."
     ]
 
 

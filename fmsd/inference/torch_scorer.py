@@ -19,6 +19,9 @@ from fmsd.models.attribution import default_method, gradcam, rollout
 from fmsd.models.detector import Detector
 from fmsd.models.features import features_and_logits
 
+MAP_NAMES = {"rollout": "attention rollout", "gradcam": "Grad-CAM"}
+"""The names of the methods of attribution, for people."""
+
 
 @dataclass(frozen=True)
 class TorchScorer:
@@ -55,6 +58,11 @@ class TorchScorer:
             return CropScores(score, np.full(len(score), np.nan))
         distance = self.bank.distance(features.float().cpu().numpy())
         return CropScores(score, distance.astype(np.float64))
+
+    @property
+    def map_name(self) -> str:
+        """What `heat` draws."""
+        return MAP_NAMES[default_method(self.detector)]
 
     def heat(self, faces: Sequence[SuspiciousFace]) -> list[Float[ndarray, "rows columns"]]:
         """The attribution map of each face, as `fmsd explain` draws them: of any size, from 0.

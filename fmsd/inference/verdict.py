@@ -1,4 +1,4 @@
-"""What a prediction of a file amounts to: called fake or real at a threshold, and how sure that is.
+"""What a prediction of a file amounts to: called fake at a threshold or not, and how sure that is.
 
 Needs no torch.
 """
@@ -12,11 +12,19 @@ import numpy as np
 from fmsd.errors import InputError
 from fmsd.inference.facts import DetectorFacts
 from fmsd.inference.outcome import FilePrediction
-from fmsd.metrics.score_meaning import DEFAULT_AT, RATES, OperatingPoint, ScoreMeaning
+from fmsd.metrics.score_meaning import (
+    DEFAULT_AT,
+    RATES,
+    OperatingPoint,
+    RateInterval,
+    ScoreMeaning,
+    VideoCounts,
+)
 
 Level = Literal["frame", "video"]
 
-Called = Literal["fake", "real"]
+Called = Literal["fake", "not fake"]
+"""What a file is called: below the threshold it is not called fake, which does not make it real."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class PersonVerdict:
 
     Args:
         person: its number.
-        called: `fake` or `real`; None without a threshold.
+        called: `fake` or `not fake`; None without a threshold.
         probability: the calibrated probability of fake; None without a calibration.
     """
 
@@ -46,7 +54,7 @@ class Verdict:
         threshold: scores from it on are called fake; None where there is none to be had.
         point: the errors of the threshold on the validation data; None where it is a number, or
             where the run has no threshold.
-        called: `fake` or `real`; None without a threshold.
+        called: `fake` or `not fake`; None without a threshold.
         reason: why there is no threshold, and what gives one; empty where there is one.
         probability: the calibrated probability of fake, if both classes are equally likely; None
             where the run has no calibration.
@@ -58,7 +66,7 @@ class Verdict:
         false_positive_bound: an upper bound of the false positive rate of files in which `counted`
             persons count: 1 - (1 - p)^`counted`, where p is the upper end of the 95 % interval of
             the rate of one person, and persons are independent; None where p is not known.
-        videos: number of real and of fake validation videos; None where there are none.
+        videos: numbers of validation videos; None where there are none.
         persons: what the score of each person means, in the order of the prediction's.
     """
 
@@ -75,7 +83,7 @@ class Verdict:
     unusual: bool | None
     counted: int
     false_positive_bound: float | None
-    videos: tuple[int, int] | None
+    videos: VideoCounts | None
     persons: tuple[PersonVerdict, ...]
 
 
@@ -94,23 +102,33 @@ def check_at(at: str | float) -> str:
         number = math.nan
     if not 0 <= number <= 1:
         names = ", ".join(RATES)
-        raise InputError(
-            f"at={text} is no threshold", f"give one of {names}, or a number from 0 to 1"
-        )
+        remedy = f"give one of {names}, or a number from 0 to 1"
+        if meant := [name for name, rate in RATES.items() if number == 100 * rate]:
+            remedy = f"for at most {text} % false positives give at={meant[0]}"
+        raise InputError(f"at={text} is no threshold", remedy)
     return text
+
+
+def threshold_rates(meaning: ScoreMeaning, at: str) -> tuple[RateInterval, RateInterval]:
+    """False and true positive rate of a threshold on the validation data, with their intervals.
+
+    Args:
+        at: the threshold, see `check_at`.
+    """
+    return meaning.error_rates(RATES[at]) if at in RATES else meaning.error_rates_at(float(at))
 
 
 def judge(
     prediction: FilePrediction,
     facts: DetectorFacts,
-    at: str | float = DEFAULT_AT,
+    at: str = DEFAULT_AT,
     unusual_limit: float | None = None,
 ) -> Verdict | None:
     """What the score of a file means; None for a file without a score.
 
     Args:
         at: `fpr1`, `fpr5` or `fpr10`: the threshold at which at most 1, 5 or 10 % of the validation
-            reals are called fake; or a number, the threshold itself.
+            reals are called fake; or a number as a text, the threshold itself.
         unusual_limit: the distance of features from which a face is unusual; None where unknown.
 
     Raises:
@@ -127,8 +145,8 @@ def judge(
     threshold = None if reason else point.threshold if point else float(at)
     counted = sum(each.counts for each in prediction.persons)
     bound = None
-    if meaning and point and not reason:
-        bound = 1 - (1 - meaning.error_rates(RATES[at])[0][2]) ** counted
+    if meaning and not reason:
+        bound = 1 - (1 - threshold_rates(meaning, at)[0][2]) ** counted
     return Verdict(
         person.score,
         level,
@@ -140,7 +158,7 @@ def judge(
         calibrated(meaning, person.score),
         meaning.percentile(person.score, 0) if meaning else None,
         meaning.percentile(person.score, 1) if meaning else None,
-        is_unusual(prediction.unusual, unusual_limit),
+        is_unusual(prediction.distance, unusual_limit),
         counted,
         bound,
         meaning.videos if meaning else None,
@@ -177,7 +195,7 @@ def why_no_verdict(meaning: ScoreMeaning | None, at: str) -> str:
 
 def called(score: float, threshold: float | None) -> Called | None:
     """What a score is called at a threshold; None without one."""
-    return None if threshold is None else "fake" if score >= threshold else "real"
+    return None if threshold is None else "fake" if score >= threshold else "not fake"
 
 
 def calibrated(meaning: ScoreMeaning | None, score: float) -> float | None:

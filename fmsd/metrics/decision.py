@@ -9,7 +9,7 @@ from numpy import ndarray
 from fmsd.metrics.operating_points import operating_points
 from fmsd.metrics.post_hoc import fit_calibration
 from fmsd.metrics.ranking import Labels, Scores
-from fmsd.metrics.score_meaning import ScoreMeaning
+from fmsd.metrics.score_meaning import ScoreMeaning, VideoCounts
 from fmsd.metrics.table import LEVELS, as_one_dataset, scores_by_dataset, single_torch_thread
 from fmsd.metrics.video import aggregate_videos
 
@@ -33,7 +33,7 @@ def score_meanings(validation: pl.DataFrame, video_score: str = "mean") -> dict[
     frames = validation_scores(validation)
     frames = frames.with_columns(number=pl.col("video").rank("dense").cast(pl.Int64) - 1)
     videos = aggregate_videos(frames, video_score).with_row_index("number")
-    counts = len(videos.filter(label=0)), len(videos.filter(label=1))
+    counts = count_videos(validation)
     meanings = {}
     for level, table in zip(LEVELS, (frames, videos), strict=True):
         score: Scores = torch.from_numpy(table["score"].to_numpy(writable=True))
@@ -48,6 +48,17 @@ def score_meanings(validation: pl.DataFrame, video_score: str = "mean") -> dict[
             counts,
         )
     return meanings
+
+
+def count_videos(validation: pl.DataFrame) -> VideoCounts:
+    """The numbers of real and of fake videos, and of those with one frame only.
+
+    Args:
+        validation: columns dataset, video and label.
+    """
+    videos = validation.group_by("dataset", "video").agg(pl.col("label").min(), frames=pl.len())
+    real, fake = (len(videos.filter(label=label)) for label in (0, 1))
+    return VideoCounts(real, fake, len(videos.filter(frames=1)))
 
 
 def validation_scores(validation: pl.DataFrame) -> pl.DataFrame:

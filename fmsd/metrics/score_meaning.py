@@ -7,7 +7,7 @@ A run's validation data gives a calibration, thresholds, and the scores of both 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -44,6 +44,46 @@ RateInterval = tuple[float, float, float]
 
 PAIR = Field(min_length=2, max_length=2)
 """A list with a value for real items and one for fake ones."""
+
+TRIPLE = Field(min_length=3, max_length=3)
+"""A list with the values of `VideoCounts`."""
+
+
+class VideoCounts(NamedTuple):
+    """Numbers of videos; an image counts as a video of one frame, and such a video as an image.
+
+    Args:
+        real, fake: numbers of both classes.
+        images: how many of all have one frame only.
+    """
+
+    real: int
+    fake: int
+    images: int = 0
+
+    @property
+    def noun(self) -> str:
+        """What was counted: `videos`, `images`, or `files` where there are both."""
+        if not self.images:
+            return "videos"
+        return "images" if self.images == self.real + self.fake else "files"
+
+    def noun_of(self, level: str) -> str:
+        """What has a score at a level: `noun` of videos; of frames `images` or `frames`."""
+        if level == "video":
+            return self.noun
+        return "images" if self.noun == "images" else "frames"
+
+    def describe(self, kind: str = "") -> str:
+        """The numbers as words: `7 real and 90 fake files (7 videos, 90 images)`.
+
+        Args:
+            kind: an adjective in front of the noun.
+        """
+        text = f"{self.real} real and {self.fake} fake {kind} {self.noun}".replace("  ", " ")
+        if self.noun != "files":
+            return text
+        return f"{text} ({self.real + self.fake - self.images} videos, {self.images} images)"
 
 
 @dataclass(frozen=True)
@@ -113,7 +153,7 @@ class ScoreMeaning:
             as the kind was chosen by the same losses.
         points: thresholds by false positive rate.
         quantiles: of the scores of each class, real and fake, in rising order.
-        videos: number of real and of fake videos.
+        videos: numbers of videos; images are among them.
     """
 
     calibration: Calibration | None
@@ -122,7 +162,7 @@ class ScoreMeaning:
     after: Mapping[str, float]
     points: Mapping[float, OperatingPoint]
     quantiles: tuple[Float64[ndarray, " reals"], Float64[ndarray, " fakes"]]
-    videos: tuple[int, int]
+    videos: VideoCounts
 
     def percentile(self, score: float, label: int) -> float:
         """The share of a class's validation scores that lie at or below a score, in per cent.
@@ -140,16 +180,22 @@ class ScoreMeaning:
         over them would be too narrow.
         """
         point = self.points[rate]
-        false, true = (
-            point.false_positives / point.reals,
-            point.true_positives / point.fakes,
+        return self._with_intervals(
+            point.false_positives / point.reals, point.true_positives / point.fakes
         )
-        reals, fakes = self.videos
+
+    def error_rates_at(self, threshold: float) -> tuple[RateInterval, RateInterval]:
+        """As `error_rates`, of any threshold; by `quantiles`, so exact to 0.1 %."""
+        false, true = (float((scores >= threshold).mean()) for scores in self.quantiles)
+        return self._with_intervals(false, true)
+
+    def _with_intervals(self, false: float, true: float) -> tuple[RateInterval, RateInterval]:
+        reals, fakes, _ = self.videos
         return (false, *wilson(false * reals, reals)), (true, *wilson(true * fakes, fakes))
 
     def no_verdict(self, rate: float) -> str:
         """Why the threshold for a rate gives no verdict, as a phrase; empty where it gives one."""
-        few = too_few_reals(rate, self.videos[0])
+        few = too_few_reals(rate, self.videos.real, self.videos.noun)
         if few or self.points[rate].true_positives:
             return few
         return f"the threshold {threshold_name(rate)} finds none of the validation fakes"
@@ -179,7 +225,7 @@ class ScoreMeaning:
                     for rate, point in values["points"].items()
                 },
                 "quantiles": (real, fake),
-                "videos": tuple(values["videos"]),
+                "videos": VideoCounts(*values["videos"]),
             }
         )
 
@@ -213,7 +259,7 @@ class ScoreMeaningRecord(TypedDict):
     after: dict[str, Number]
     points: dict[Rate, PointRecord]
     quantiles: Annotated[list[Annotated[list[Number], Field(min_length=1)]], PAIR]
-    videos: Annotated[list[Count], PAIR]
+    videos: Annotated[list[Count], TRIPLE]
 
 
 def threshold_name(rate: float) -> str:
@@ -221,15 +267,19 @@ def threshold_name(rate: float) -> str:
     return next((name for name, known in RATES.items() if known == rate), f"fpr{100 * rate:g}")
 
 
-def too_few_reals(rate: float, reals: int) -> str:
+def too_few_reals(rate: float, reals: int, noun: str = "videos") -> str:
     """Why a false positive rate cannot be had from so few real videos; empty where it can.
 
     With fewer than one over the rate, a single false positive is already more than the rate.
+
+    Args:
+        noun: what they are called, see `VideoCounts.noun`.
     """
     least = round(1 / rate)
     if reals >= least:
         return ""
-    return f"too few real validation videos for {threshold_name(rate)}: {reals} of at least {least}"
+    name = threshold_name(rate)
+    return f"too few real validation {noun} for {name}: {reals} of at least {least}"
 
 
 def format_rate(rate: RateInterval) -> str:

@@ -45,7 +45,8 @@ def rollout(
     """Computes the attention rollout of the scored token over the patches.
 
     If the backbone pools by average, it is the mean rollout of the pooled tokens. A map's sum is at
-    most 1: class and register tokens hold the rest.
+    most 1: class and register tokens hold the rest, and the prompt tokens of blocks that insert
+    some, see `inserted_tokens`.
 
     Args:
         detector: in evaluation mode.
@@ -66,6 +67,10 @@ def rollout(
     with _weights(layers) as seen:
         detector(image)
     prefix, grid = backbone.num_prefix_tokens, patch_grid(backbone, *image.shape[-2:])
+    seen = [
+        _without_tokens(weights, prefix, inserted_tokens(block))
+        for weights, block in zip(seen, backbone.blocks, strict=True)
+    ]
     if grid is None or [weights.shape[1] for weights in seen] != [prefix + grid[0] * grid[1]] * len(
         layers
     ):
@@ -88,7 +93,8 @@ def rollout_matrix(
     connection.
 
     Args:
-        layers: attention weights from first to last layer, averaged over heads; rows sum to 1.
+        layers: attention weights from first to last layer, averaged over heads; rows sum to 1, or
+            to less where tokens that are no input of the network hold the rest.
     """
     identity = torch.eye(layers[0].shape[-1], dtype=layers[0].dtype, device=layers[0].device)
     joint = identity.expand_as(layers[0])
@@ -112,6 +118,22 @@ def rollout_obstacle(backbone: nn.Module) -> str | None:
             f"{pool!r})"
         )
     return None
+
+
+def inserted_tokens(block: nn.Module) -> int:
+    """The number of tokens that a block inserts after the prefix tokens, and takes out again.
+
+    A method's block (`fmsd.peft.vpt.PromptedBlock`) states it as its attribute of this name.
+    """
+    return getattr(block, "inserted_tokens", 0)
+
+
+def _without_tokens(
+    weights: Float[Tensor, "batch tokens tokens"], start: int, count: int
+) -> Float[Tensor, "batch kept kept"]:
+    """Attention weights without the rows and columns of `count` tokens from `start` on."""
+    kept = [*range(start), *range(start + count, weights.shape[1])]
+    return weights if count == 0 else weights[:, kept][:, :, kept]
 
 
 def gradcam(
@@ -165,13 +187,14 @@ def gradcam(
 def default_layer(backbone: Any) -> str | None:
     """The first norm in the last block of a vision transformer; None of other backbones."""
     blocks = getattr(backbone, "blocks", None)
-    if (
-        isinstance(blocks, nn.Sequential | nn.ModuleList)
-        and hasattr(backbone, "num_prefix_tokens")
-        and hasattr(blocks[-1], "norm1")
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not hasattr(
+        backbone, "num_prefix_tokens"
     ):
-        return f"blocks.{len(blocks) - 1}.norm1"
-    return None
+        return None
+    last = f"blocks.{len(blocks) - 1}"
+    inner = dict(blocks[-1].named_modules())
+    # A method may have put the block into one of its own.
+    return next((f"{last}.{name}" for name in ("norm1", "block.norm1") if name in inner), None)
 
 
 def spatial_map(
@@ -189,8 +212,9 @@ def spatial_map(
     """
     shape, grid = output.shape, patch_grid(backbone, *size)
     if output.ndim == 3 and grid is not None:
-        before = shape[1] - grid[0] * grid[1]
-        if before in (0, getattr(backbone, "num_prefix_tokens", 0)):
+        before, prefix = shape[1] - grid[0] * grid[1], getattr(backbone, "num_prefix_tokens", 0)
+        prompts = {inserted_tokens(block) for block in getattr(backbone, "blocks", ())}
+        if before in {0, prefix, *(prefix + count for count in prompts)}:
             return output[:, before:].mT.unflatten(2, grid)
     ways = []
     if output.ndim == 4:

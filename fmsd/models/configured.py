@@ -21,7 +21,10 @@ NOT_TIMMS = (
     "size",
     "pretrained",
     "weights",
-    "cosine_head",
+    "normalise_head",
+    "mean",
+    "std",
+    "padding",
 )
 """Keys of a configuration that are not passed to timm."""
 

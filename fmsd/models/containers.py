@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from fmsd.errors import InputError
-from fmsd.models.published import CLIP, HEAD_PATTERN, XCEPTION, head_names, log_dropped
+from fmsd.models.published import FORMATS, HEAD_PATTERN, head_names, log_dropped
 
 WRAPPERS = (
     "module.",
@@ -36,7 +36,7 @@ def network_prefix(state: Mapping[str, Tensor], model: nn.Module, source: str) -
         for start in _prefixes(names, max(body, key=len))
         if all(f"{start}{name}" in names for name in body)
     ]
-    found = found or [start for known in (CLIP, XCEPTION) for start in _prefixes(names, known.mark)]
+    found = found or [start for known in FORMATS for start in _prefixes(names, known.mark)]
     if len(found) > 1:
         starts = ", ".join(repr(start) for start in sorted(found))
         raise InputError(

@@ -2,14 +2,15 @@
 
 Normalisation lives in the model, so data need not know the backbone and a checkpoint is
 self-contained. The head is timm's own classifier with one output, so that the backbone's state dict
-is exactly that of `timm.create_model(name, num_classes=1)`, or optionally the cosine classifier of
-`fmsd.models.head`.
+is exactly that of `timm.create_model(name, num_classes=1)`, or optionally a classifier of
+`fmsd.models.head`, which normalises the feature.
 """
 
 import difflib
 import errno
 import importlib.resources
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,9 +22,11 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fmsd.checks import check_choice
 from fmsd.errors import InputError, reason
+from fmsd.models.efficientnet import fix_padding
 from fmsd.models.formats import to_pretrained_keys
-from fmsd.models.head import put_cosine_head
+from fmsd.models.head import HeadKind, replace_head
 from fmsd.package_files import EMBEDDED
 from fmsd.paths import expand_home
 from fmsd.state import check_finite, read_state
@@ -102,7 +105,11 @@ def detector(
     size: int,
     pretrained: bool = False,
     weights: str | Path | None = None,
+    normalise_head: HeadKind = False,
     cosine_head: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    padding: str | None = None,
     **arguments: Any,
 ) -> Detector:
     """Builds a detector.
@@ -113,22 +120,36 @@ def detector(
         pretrained: load timm's weights from the hub.
         weights: a local safetensors or pth file in timm's keys (or a published format that timm
             converts), or `package:FILE` for weights inside this package. Overrides `pretrained`.
-        cosine_head: use the cosine classifier of `fmsd.models.head`.
+        normalise_head: replace the classifier by one of `fmsd.models.head`: True for the cosine
+            head, "feature" for the feature head.
+        cosine_head: the name of `normalise_head` in runs that were recorded before it had three
+            values.
+        mean, std: per-channel statistics of RGB in [0, 1], three numbers; None for those that timm
+            records for the model.
+        padding: `deepfakebench` pads an EfficientNet as `fmsd.models.efficientnet` describes; None
+            for timm's padding.
         arguments: passed to `timm.create_model`, e.g. `img_size` for backbones with a fixed grid.
 
     Raises:
-        InputError: the name is unknown, the download fails, the weights do not fit, or a cosine
-            head has no linear classifier to replace.
+        InputError: the name is unknown, the download fails, the weights do not fit, a normalising
+            head has no linear classifier to replace, or an argument is out of range.
     """
+    statistics = own_statistics(mean, std)
+    check_choice("backbone.padding", padding, (None, "deepfakebench"))
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3)
         raise InputError(
             f"timm has no model {name!r}",
             f"close names: {', '.join(close) or 'none'} (all: timm.list_models())",
         )
+    check_tag(name)
     try:
         backbone = timm.create_model(
-            name, pretrained=pretrained and weights is None, num_classes=1, **arguments
+            name,
+            pretrained=pretrained and weights is None,
+            pretrained_cfg_overlay=statistics,
+            num_classes=1,
+            **arguments,
         )
     except TypeError as error:
         raise InputError(
@@ -147,12 +168,47 @@ def detector(
             f"({reason(error)})",
             "correct backbone.NAME=VALUE (backbone.size=PIXELS sets the size of the input)",
         ) from error
-    if cosine_head:
-        put_cosine_head(backbone)
+    if padding is not None:
+        fix_padding(backbone)
+    if kind := normalise_head or cosine_head:
+        replace_head(backbone, kind)
     config = resolve_model_data_config(backbone)
     if weights is not None:
         load_weights(backbone, weights_path(weights))
     return Detector(backbone, tuple(config["mean"]), tuple(config["std"]))
+
+
+def own_statistics(
+    mean: Sequence[float] | None, std: Sequence[float] | None
+) -> dict[str, tuple[float, ...]]:
+    """The statistics that replace those of timm, by their name there; empty for none.
+
+    Raises:
+        InputError: they are not three finite numbers each, or a standard deviation is not positive.
+    """
+    given = {"mean": mean, "std": std}
+    for name, values in given.items():
+        if values is None:
+            continue
+        fits = len(values) == 3 and all(map(math.isfinite, values))
+        if not fits or (name == "std" and min(values) <= 0):
+            what = "three positive numbers" if name == "std" else "three numbers"
+            raise InputError(
+                f"backbone.{name}={list(values)} is not {what}",
+                f"give one for red, green and blue each, as backbone.{name}='[0.5,0.5,0.5]'",
+            )
+    return {name: tuple(values) for name, values in given.items() if values is not None}
+
+
+def check_tag(name: str) -> None:
+    """Raises an `InputError` if timm does not know the pretraining tag of a model's name."""
+    model, _, tag = name.partition(".")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{model}.*")]
+    if tag and tag not in tags:
+        raise InputError(
+            f"timm {timm.__version__} has no weights {tag!r} of {model}",
+            f"update timm, or choose one of: {', '.join(tags) or 'none'}",
+        )
 
 
 def hub_error(name: str, error: Exception) -> InputError:

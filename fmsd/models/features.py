@@ -6,8 +6,42 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from fmsd.errors import InputError
 from fmsd.models.detector import Detector
-from fmsd.models.head import CosineHead, unit_vectors
+from fmsd.models.head import CosineHead, FeatureHead, unit_vectors
+
+
+class FeatureCapture:
+    """Keeps the input of the head's last matrix in a forward pass that builds a graph.
+
+    Its hook stays on the detector, since a compiled forward pass knows the hooks of its first call
+    alone.
+
+    Raises:
+        InputError: the head has no matrix.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        last = last_layer(detector)
+        if last is None:
+            raise InputError(
+                f"The head of {type(detector.backbone).__name__} has no matrix, so there is no "
+                "feature before it for the loss",
+                "take loss=bce, or choose another backbone",
+            )
+        self.seen: Tensor | None = None
+        last.register_forward_pre_hook(self._keep)
+
+    def _keep(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """The hook."""
+        if torch.is_grad_enabled():
+            self.seen = inputs[0]
+
+    def take(self) -> Float[Tensor, "batch channels"]:
+        """The features of the latest forward pass, in float32 or better, and forgets them."""
+        assert self.seen is not None
+        feature, self.seen = self.seen.flatten(1), None
+        return feature.to(torch.promote_types(feature.dtype, torch.float32))
 
 
 @torch.no_grad()
@@ -16,7 +50,7 @@ def features_and_logits(
 ) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, " batch"]]:
     """Computes the input of the head's last matrix, and the logits, in one pass.
 
-    Of a cosine head the features are unit vectors.
+    Of a cosine or feature head the features are unit vectors.
     """
     seen: list[Any] = []
     last = last_layer(detector)
@@ -27,16 +61,15 @@ def features_and_logits(
     finally:
         hook.remove()
     (taken,) = seen
-    return unit_vectors(taken) if isinstance(last, CosineHead) else taken.flatten(
-        1
-    ).float(), logit.float()
+    normalised = isinstance(last, CosineHead | FeatureHead)
+    return unit_vectors(taken) if normalised else taken.flatten(1).float(), logit.float()
 
 
 def last_layer(detector: Detector) -> nn.Module | None:
     """The last layer with a matrix in the head; None of a head without one."""
+    if isinstance(head := detector.head(), FeatureHead):
+        return head
     layers = [
-        layer
-        for layer in detector.head().modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d | CosineHead)
+        layer for layer in head.modules() if isinstance(layer, nn.Linear | nn.Conv2d | CosineHead)
     ]
     return layers[-1] if layers else None  # some heads pool or norm first

@@ -19,6 +19,9 @@ from fmsd.state import check_values, tensor_shapes
 
 log = logging.getLogger(__name__)
 
+HEAD_TENSORS = ("weight", "bias", "linear.weight", "linear.bias")
+"""Those of a plain head and of a feature head, whose outputs are reduced to one."""
+
 
 def to_timm_keys(
     state: Mapping[str, Tensor], model: nn.Module, source: str
@@ -59,9 +62,9 @@ def to_pretrained_keys(
 ) -> dict[str, Tensor]:
     """Converts a pretrained network's state dict to the keys of a timm model, for training.
 
-    A head with another number of outputs or of the other kind (plain or cosine) is left out, as is
-    everything beside the network in the file. If shapes differ, timm's own conversion is tried,
-    which resamples a grid of positions to the model's size.
+    A head with another number of outputs or of another kind (see `fmsd.models.head`) is left out,
+    as is everything beside the network in the file. If shapes differ, timm's own conversion is
+    tried, which resamples a grid of positions to the model's size.
 
     Args:
         model: gives names and shapes; may be on the meta device.
@@ -79,7 +82,9 @@ def to_pretrained_keys(
     where = network_prefix(state, model, source)
     inner = strip_wrappers(select_network(state, where, source), where, model)
     converted = _rename_head(rename_known(inner, model, source), model)
-    if any(name not in converted or converted[name].shape != shape for name, shape in body.items()):
+    for _ in range(2):  # timm renames a Perception Encoder first, and then resamples its positions
+        if _fits_body(converted, body, heads):
+            break
         converted = _rename_head(_convert_by_timm(converted, model, source), model)
     fits = all(
         name in converted and converted[name].shape == target[name].shape
@@ -106,6 +111,16 @@ def to_pretrained_keys(
     return converted
 
 
+def _fits_body(
+    state: Mapping[str, Tensor], body: Mapping[str, torch.Size], heads: tuple[str, ...]
+) -> bool:
+    """Whether a state dict has the tensors of a network's body, and beside them only a head."""
+    extra = [name for name in state if name not in body and not name.startswith(heads)]
+    return all(HEAD_PATTERN.fullmatch(name) for name in extra) and all(
+        name in state and state[name].shape == shape for name, shape in body.items()
+    )
+
+
 def mismatch_error(
     found: Mapping[str, torch.Size],
     wanted: Mapping[str, torch.Size],
@@ -128,7 +143,7 @@ def mismatch_error(
     owners = ""
     # If only the head or the size differs, they are weights of this very backbone.
     if any(not key.startswith(heads) and key not in SIZED for key in (*missing, *extra, *both)):
-        owners = " and ".join(
+        owners = " or ".join(
             f"backbone={name}"
             for name in matching_backbones(found if original is None else original)
         )
@@ -193,7 +208,7 @@ def _reduce_to_one_logit(
         InputError: the head has neither one output nor two.
     """
     converted = _rename_head(state, model)
-    for name in (f"{head}.{part}" for head in head_names(model) for part in ("weight", "bias")):
+    for name in (f"{head}.{part}" for head in head_names(model) for part in HEAD_TENSORS):
         if (
             name not in converted
             or name not in wanted

@@ -1,11 +1,13 @@
-"""The names that published deepfake detectors give their tensors, translated to timm's.
+"""The names that published networks give their tensors, translated to timm's.
+
+Pretrained networks: Hugging Face's CLIP, SigLIP, DINOv2 and DINOv3. Those of OpenAI's CLIP and of
+Meta's DINOv2, DINOv3 and Perception Encoder are translated by timm itself.
 
 DeepfakeBench (Yan et al., NeurIPS 2023, arXiv 2307.01426) saves a backbone under `backbone.` and a
 head of two outputs, [real, fake]. Supported are its detectors whose network timm has too: Xception,
-CLIP's vision tower, and Effort (Yan et al., ICML 2025, arXiv 2411.15633), which is CLIP with
-decomposed attention. Its EfficientNet-B4 is not: it pads its convolutions differently from timm's,
-so that the same weights would give other scores. None of these files holds the mean and std that
-images were normalised with.
+CLIP's vision tower, Effort (Yan et al., ICML 2025, arXiv 2411.15633), which is CLIP with decomposed
+attention, and EfficientNet-B4, whose padding `fmsd.models.efficientnet` has. None of these files
+holds the mean and std that images were normalised with: `fmsd.models.imported` has them.
 """
 
 import logging
@@ -16,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fmsd.errors import InputError
+from fmsd.models import efficientnet
 from fmsd.state import tensor_shapes
 
 log = logging.getLogger(__name__)
@@ -40,7 +44,8 @@ class Format(NamedTuple):
         about: its name in messages.
         mark: a tensor by which it is recognised.
         unused: pattern of the tensors that its logit does not depend on.
-        renamed: patterns and their replacements, applied in this order.
+        renamed: patterns and their replacements, applied in this order. They lead to timm's names,
+            or to Meta's, which timm's own conversion knows.
     """
 
     about: str
@@ -49,20 +54,77 @@ class Format(NamedTuple):
     renamed: tuple[tuple[str, str], ...] = ()
 
 
+TOWER = (
+    (r"^embeddings\.position_embedding\.weight$", "pos_embed"),
+    (r"^embeddings\.patch_embedding\.", "patch_embed.proj."),
+    (r"^post_layernorm\.", "norm."),
+    (r"^encoder\.layers\.", "blocks."),
+    (r"\.layer_norm([12])\.", r".norm\1."),
+    (r"\.self_attn\.out_proj\.", ".attn.proj."),
+    (r"\.self_attn\.qkv\.", ".attn.qkv."),
+)
+"""What the vision towers of CLIP and SigLIP have in common at Hugging Face."""
+
 CLIP = Format(
     "Hugging Face's CLIP",
     mark="embeddings.class_embedding",
     unused=r"embeddings\.position_ids",
     renamed=(
         (r"^embeddings\.class_embedding$", "cls_token"),
-        (r"^embeddings\.position_embedding\.weight$", "pos_embed"),
-        (r"^embeddings\.patch_embedding\.", "patch_embed.proj."),
         (r"^pre_layrnorm\.", "norm_pre."),  # as spelt there
-        (r"^post_layernorm\.", "norm."),
-        (r"^encoder\.layers\.", "blocks."),
-        (r"\.layer_norm([12])\.", r".norm\1."),
-        (r"\.self_attn\.out_proj\.", ".attn.proj."),
-        (r"\.self_attn\.qkv\.", ".attn.qkv."),
+        *TOWER,
+    ),
+)
+
+SIGLIP = Format(
+    "Hugging Face's SigLIP",
+    mark="head.probe",
+    unused=r"embeddings\.position_ids",
+    renamed=(
+        (r"^head\.probe$", "attn_pool.latent"),
+        (r"^head\.attention\.out_proj\.", "attn_pool.proj."),
+        (r"^head\.attention\.", "attn_pool."),
+        (r"^head\.layernorm\.", "attn_pool.norm."),
+        (r"^head\.mlp\.", "attn_pool.mlp."),
+        *TOWER,
+    ),
+)
+
+DINO = (
+    (r"^embeddings\.(cls_token|mask_token)$", r"\1"),
+    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
+    (r"\.attention\.(?:attention\.)?qkv\.", ".attn.qkv."),
+    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
+)
+"""What DINOv2 and DINOv3 have in common at Hugging Face."""
+
+DINOV2 = Format(
+    "Hugging Face's DINOv2",
+    mark="encoder.layer.0.layer_scale1.lambda1",
+    unused=r"(?!)",
+    renamed=(
+        (r"^embeddings\.position_embeddings$", "pos_embed"),
+        (r"^embeddings\.(register_tokens)$", r"\1"),
+        (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+        (r"^layernorm\.", "norm."),
+        (r"^encoder\.layer\.", "blocks."),
+        (r"\.mlp\.weights_in\.", ".mlp.w12."),
+        (r"\.mlp\.weights_out\.", ".mlp.w3."),
+        *DINO,
+    ),
+)
+
+DINOV3 = Format(
+    "Hugging Face's DINOv3",
+    mark="embeddings.patch_embeddings.weight",
+    unused=r"(?!)",
+    renamed=(
+        (r"^embeddings\.register_tokens$", "storage_tokens"),
+        (r"^embeddings\.patch_embeddings\.", "patch_embed.proj."),
+        (r"^(?:model\.)?layer\.", "blocks."),
+        (r"\.mlp\.up_proj\.", ".mlp.fc1."),
+        (r"\.mlp\.down_proj\.", ".mlp.fc2."),
+        *DINO,
     ),
 )
 
@@ -71,16 +133,46 @@ XCEPTION = Format(
     "DeepfakeBench's Xception", mark="block12.rep.1.conv1.weight", unused=r"adjust_channel\..+"
 )
 
+FORMATS = (CLIP, SIGLIP, DINOV2, DINOV3, XCEPTION)
+
+QUERIES = {"q_proj": ("k_proj", "v_proj"), "query": ("key", "value")}
+"""The names of keys and values by that of queries."""
+
 
 def rename_known(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
     """Renames the tensors of a published network to timm's names; leaves those of others."""
     found = merge_effort(state, source)
-    for known in (CLIP, XCEPTION):
+    if efficientnet.MARK in found:
+        return efficientnet.to_timm_names(found, model)
+    for known in FORMATS:
         if known.mark in found:
             found = _rename(found, known, tensor_shapes(model.state_dict()), source)
             if known is CLIP:
                 _warn_activation(model, source)
-    return found
+            break
+    return drop_zero_biases(found, model, source)
+
+
+def drop_zero_biases(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
+    """Leaves out DINOv3's biases of queries, keys and values if the model has none: they are zero.
+
+    Raises:
+        InputError: some are not.
+    """
+    wanted = model.state_dict().keys()
+    if "storage_tokens" not in state:
+        return state
+    for name in [name for name in state if name.endswith(".attn.qkv.bias")]:
+        layer = name.removesuffix("qkv.bias")
+        if f"{layer}q_bias" in wanted or f"{layer}qkv.weight" not in wanted:
+            continue
+        if torch.cat(state.pop(name).chunk(3)[::2]).any():  # keys have none: theirs is not used
+            raise InputError(
+                f"{source} has biases of queries and values, {name} among them, and "
+                f"{type(model).__name__} as configured has none",
+                "choose the timm model with dinov3_qkvb in its name",
+            )
+    return state
 
 
 def merge_effort(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -119,6 +211,8 @@ def _rename(
         for pattern, new in known.renamed:
             key = re.sub(pattern, new, key)
         shape = wanted.get(key, tensor.shape)
+        if key == "pos_embed" and tensor.ndim == 2:  # as timm's conversion resamples it
+            tensor = tensor[None]  # noqa: PLW2901
         renamed[key] = (
             tensor.reshape(shape)
             if _nontrivial_axes(shape) == _nontrivial_axes(tensor.shape)
@@ -128,11 +222,25 @@ def _rename(
 
 
 def _fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Stacks the matrices of queries, keys and values, and their biases; keys may have none.
+
+    Attention pooling is stored as one stack, of which timm keeps the queries apart.
+    """
     for name in list(state):
-        query = re.fullmatch(r"(.+\.self_attn\.)q_proj\.(weight|bias)", name)
-        parts = [f"{query[1]}{part}_proj.{query[2]}" for part in "qkv"] if query else []
-        if query and all(part in state for part in parts):
-            state[f"{query[1]}qkv.{query[2]}"] = torch.cat([state.pop(part) for part in parts])
+        query = re.fullmatch(r"(.+\.)(q_proj|query)\.(weight|bias)", name)
+        if query:
+            key, value = (f"{query[1]}{part}.{query[3]}" for part in QUERIES[query[2]])
+            if value in state and (key in state or query[3] == "bias"):
+                first = state.pop(name)
+                second = state.pop(key, torch.zeros_like(first))
+                stack = torch.cat([first, second, state.pop(value)])
+                state[f"{query[1]}qkv.{query[3]}"] = stack
+        pooled = re.fullmatch(r"(head\.attention\.)in_proj_(weight|bias)", name)
+        if pooled and len(stack := state[name]) % 3 == 0:
+            del state[name]
+            width = len(stack) // 3
+            state[f"{pooled[1]}q.{pooled[2]}"] = stack[:width]
+            state[f"{pooled[1]}kv.{pooled[2]}"] = stack[width:]
     return state
 
 

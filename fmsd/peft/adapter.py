@@ -1,18 +1,19 @@
 """Adapters: what a method changed in a pretrained backbone, as two small files.
 
-    adapter.safetensors   trained parameters, and the initial directions of artifact subspaces
+    adapter.safetensors   trained parameters, and frozen factors that come from a decomposition
     adapter.json          format, base weights, arguments of the adapted layers, and the method
 
-A method that trains every weight has an adapter as large as the backbone. Nothing is pickled.
+A method that trains every weight has an adapter as large as the backbone. One without a base has
+all tensors, and fits any weights of its network: that of an imported detector. Nothing is pickled.
 """
 
 import copy
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 from safetensors import SafetensorError
@@ -22,11 +23,12 @@ from typing_extensions import TypedDict
 
 from fmsd.atomic import atomic
 from fmsd.errors import InputError, reason
-from fmsd.json_records import PlainValue, check_record, read_record
+from fmsd.json_records import Number, PlainValue, check_record, read_record
 from fmsd.models.detector import Detector, trained_batch_norms
-from fmsd.peft.inject import AdaptedLayer
-from fmsd.peft.layer_kinds import rebuild_method
-from fmsd.peft.subspace import subspace_layers
+from fmsd.peft.inject import AdaptedModule, Matrix
+from fmsd.peft.layer_kinds import layer_class
+from fmsd.peft.lora import LoraLinear
+from fmsd.peft.subspace import SubspaceLinear
 from fmsd.peft.svd_cache import tensor_bytes
 from fmsd.state import StateFile, check_finite, read_fault
 
@@ -45,12 +47,20 @@ class BaseWeights(TypedDict):
     hash: str
 
 
+class Statistics(TypedDict, total=False):
+    """The mean and standard deviation of each channel of the input."""
+
+    mean: list[Number]
+    std: list[Number]
+
+
 class Description(TypedDict):
     """The keys of `adapter.json` that loading an adapter reads."""
 
-    base: BaseWeights
+    base: BaseWeights | None
     layers: dict[str, dict[str, PlainValue]]
     tensors: list[str]
+    normalisation: NotRequired[Statistics]
 
 
 def state_dict(detector: Detector) -> dict[str, Tensor]:
@@ -89,7 +99,11 @@ def load_state_dict(detector: Detector, tensors: Mapping[str, Tensor], source: s
             f"The tensors of {source} do not fit the detector (first: {odd[0]!r})",
             "choose the backbone and method it was made with",
         )
-    before = {layer: copy.deepcopy(layer.initial) for layer in subspace_layers(detector)}
+    before = {
+        layer: copy.deepcopy(layer.initial)
+        for layer in detector.modules()
+        if isinstance(layer, SubspaceLinear | LoraLinear)
+    }
     with torch.no_grad():
         for name, tensor in tensors.items():
             current[name].copy_(tensor)
@@ -123,18 +137,18 @@ def head_name(detector: Detector) -> str:
 
 
 def save(
-    detector: Detector, folder: Path, base: Mapping[str, Any], about: Mapping[str, Any]
+    detector: Detector, folder: Path, base: Mapping[str, Any] | None, about: Mapping[str, Any]
 ) -> None:
     """Writes a detector's adapter, each file atomically.
 
     Args:
-        base: name and `hash` of the base weights.
+        base: name and `hash` of the base weights; None if every tensor is among the adapter's.
         about: further entries: the method and its hyper-parameters, the protocol.
     """
     layers = {
         name: {"kind": module.kind, **module.describe()}
         for name, module in detector.backbone.named_modules()
-        if isinstance(module, AdaptedLayer)
+        if isinstance(module, AdaptedModule)
     }
     tensors = state_dict(detector)
     with atomic(folder / TENSORS) as partial:
@@ -147,7 +161,7 @@ def save(
 def write_description(
     detector: Detector,
     folder: Path,
-    base: Mapping[str, Any],
+    base: Mapping[str, Any] | None,
     layers: Mapping[str, Any],
     tensors: Sequence[str],
     about: Mapping[str, Any],
@@ -161,7 +175,7 @@ def write_description(
     """
     description = {
         "format": ADAPTER_FORMAT,
-        "base": dict(base),
+        "base": None if base is None else dict(base),
         "layers": dict(layers),
         "tensors": list(tensors),
         "head": head_name(detector),
@@ -185,7 +199,7 @@ def read(folder: Path, base_hash: str) -> tuple[dict[str, Any], Mapping[str, Ten
         InputError: there is no adapter, or one of another format or base, or with weights that are
             not finite.
     """
-    description = _description(folder)
+    description = read_description(folder)
     try:
         tensors = StateFile(folder / TENSORS)
     except FileNotFoundError as error:
@@ -204,7 +218,7 @@ def read(folder: Path, base_hash: str) -> tuple[dict[str, Any], Mapping[str, Ten
             "take both from the same run",
         )
     base = description["base"]
-    if base["hash"] != base_hash:
+    if base is not None and base["hash"] != base_hash:
         raise InputError(
             f"The adapter in {folder} belongs to other base weights: {base['name']} with hash "
             f"{base['hash'][:12]}, not {base_hash[:12]}",
@@ -214,7 +228,31 @@ def read(folder: Path, base_hash: str) -> tuple[dict[str, Any], Mapping[str, Ten
     return description, tensors
 
 
-def _description(folder: Path) -> dict[str, Any]:
+def check_whole(
+    description: Mapping[str, Any], names: Iterable[str], backbone: nn.Module, folder: Path
+) -> None:
+    """Checks that an adapter without a base has every tensor of the network.
+
+    Args:
+        description: of the adapter.
+        names: of its tensors.
+        backbone: the network; may be on the meta device.
+        folder: of the adapter, for the message.
+
+    Raises:
+        InputError: it lacks one, which would be random.
+    """
+    if description["base"] is not None:
+        return
+    if lacking := sorted(backbone.state_dict().keys() - set(names)):
+        raise InputError(
+            f"The adapter in {folder} has no base weights and lacks {len(lacking)} tensors of its "
+            f"network (first: {lacking[0]!r})",
+            "take it anew from the run that it comes from",
+        )
+
+
+def read_description(folder: Path) -> dict[str, Any]:
     """Reads the description of the adapter in a folder and checks the types of its entries.
 
     Raises:
@@ -244,10 +282,10 @@ def rebuild_layer(
     tensors: Mapping[str, Tensor],
     folder: Path,
 ) -> nn.Module:
-    """Builds the adapted layer that replaces a plain layer, with its initial directions.
+    """Builds the adapted layer or module that replaces a plain one, with its initial directions.
 
     Args:
-        layer, name: the plain layer and its name in the backbone.
+        layer, name: the plain layer or module, and its name in the backbone.
         description, tensors: of the adapter, see `read`.
         folder: of the adapter, for messages.
 
@@ -258,9 +296,10 @@ def rebuild_layer(
     inner = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
     try:
         about = dict(description["layers"][name])
-        if not isinstance(layer, nn.Linear | nn.Conv2d):
+        found = layer_class(about.pop("kind"), folder / DESCRIPTION)
+        if not hasattr(found, "unfoldable") and not isinstance(layer, Matrix):
             raise TypeError("it is no matrix")
-        return rebuild_method(about.pop("kind"), folder / DESCRIPTION)(layer, about, inner)
+        return found.rebuild(layer, about, inner)
     except (
         KeyError,
         TypeError,
@@ -286,6 +325,7 @@ def load(detector: Detector, folder: Path) -> dict[str, Any]:
         InputError: there is no adapter, one of another format or base, or its tensors do not fit.
     """
     description, tensors = read(folder, fingerprint(detector))
+    check_whole(description, tensors, detector.backbone, folder)
     modules = dict(detector.backbone.named_modules())
     for name in description["layers"]:
         layer = modules.get(name, nn.Identity())  # which `rebuild_layer` refuses

@@ -33,6 +33,7 @@ class Expert:
         state: its weights in timm's keys, read on access.
         changed_names: tensors that may differ from the base's.
         sha256: of the file with its weights.
+        base_known: the base weights that it was trained from are recorded.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Expert:
     state: Mapping[str, Tensor]
     changed_names: set[str]
     sha256: str
+    base_known: bool
 
 
 def check_count(experts: Sequence[Path]) -> None:
@@ -98,12 +100,13 @@ def _open_expert(
 ) -> Expert:
     if path.is_dir():
         folded = FoldedWeights(path, base, base_hash, empty)
-        return Expert(label, path, folded, folded.changed_names, file_digest(weights_file(path)))
+        digest, known = file_digest(weights_file(path)), folded.description["base"] is not None
+        return Expert(label, path, folded, folded.changed_names, digest, known)
     state = read_state(path)
     check_head_kind(state, empty.backbone, adapter.head_name(empty), str(path))
     weights = to_timm_keys(state, empty.backbone, str(path))
     check_finite(weights.items(), str(path))
-    return Expert(label, path, weights, set(weights), file_digest(path))
+    return Expert(label, path, weights, set(weights), file_digest(path), base_known=False)
 
 
 def weights_file(expert: Path) -> Path:
@@ -151,11 +154,11 @@ def _body_shapes(state: Mapping[str, Tensor], detector: Detector) -> dict[str, o
 def check_distance(specialists: Specialists, experts: Sequence[Expert]) -> None:
     """Checks that the experts can have been trained from the base, and that they differ.
 
-    A file whose matrices are further from the base than the base is from zero was trained from
-    another base. The base of a run is known by its hash.
+    A file or an imported run whose matrices are further from the base than the base is from zero
+    was trained from another base. The base of another run is known by its hash.
 
     Raises:
-        InputError: an expert is such a file, or a copy of another one.
+        InputError: an expert is such a file or run, or a copy of another one.
     """
     matrices = [
         index
@@ -170,7 +173,7 @@ def check_distance(specialists: Specialists, experts: Sequence[Expert]) -> None:
         )
     )
     for index, (expert, length) in enumerate(zip(experts, lengths.tolist(), strict=True)):
-        if length > size and not expert.path.is_dir():
+        if length > size and not expert.base_known:
             raise InputError(
                 f"{expert.label} is further from the base weights ({length:.3g}) than these are "
                 f"from zero ({size:.3g}), so it was trained from others",

@@ -32,7 +32,7 @@ from fmsd.errors import InputError
 from fmsd.linalg import DirectionSplit
 from fmsd.models.detector import Detector
 from fmsd.peft.gradient_moments import Moments, domain_moments, gradient_moments
-from fmsd.peft.inject import Matrix, inject, select_layers, stack_size
+from fmsd.peft.inject import Matrix, check_directions, inject, select_layers, stack_size
 from fmsd.peft.mask import LayerMask, Masking, choose_layers, read_mask
 from fmsd.peft.method import Adaptation, Batches, Penalties
 from fmsd.peft.penalties import WEIGHTS, select_penalties
@@ -142,16 +142,8 @@ def candidate_layers(
     Raises:
         InputError: no layer matches, or a matrix has too few directions.
     """
-    layers, rank = select_layers(detector, patterns), settings.rank
-    for name, layer in layers.items():
-        rows, columns = layer.weight.shape[0], layer.weight.shape[1]
-        parts = stack_size(name)
-        if rows % parts or rank >= min(rows // parts, columns):
-            raise InputError(
-                f"The layer {name!r} ({rows} x {columns}, {parts} "
-                f"{'matrix' if parts == 1 else 'matrices'}) cannot give {rank} directions",
-                f"lower method.subspaces or method.directions, or add '!{name}' to method.patterns",
-            )
+    layers = select_layers(detector, patterns)
+    check_directions(layers, settings.rank, "method.subspaces or method.directions")
     return layers
 
 

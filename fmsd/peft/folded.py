@@ -4,6 +4,7 @@ import copy
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from fmsd.models.detector import Detector
 from fmsd.models.head import check_head_kind
 from fmsd.peft import adapter
 from fmsd.peft.inject import AdaptedLayer
+from fmsd.peft.layer_kinds import check_foldable
 from fmsd.state import tensor_shapes
 
 
@@ -28,7 +30,8 @@ class FoldedWeights(Mapping[str, Tensor]):
         empty: the detector on the meta device.
 
     Raises:
-        InputError: there is no adapter, or one of another backbone, base or kind of head.
+        InputError: there is no adapter, one of another backbone, base, kind of head or
+            normalisation, or one with modules that do not fold.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class FoldedWeights(Mapping[str, Tensor]):
     ) -> None:
         self.folder, self.base, self.empty = folder, base, empty
         self.description, self.tensors = adapter.read(folder, hash)
+        check_foldable(self.description["layers"], folder / adapter.DESCRIPTION)
+        adapter.check_whole(self.description, self.tensors, empty.backbone, folder)
         head = adapter.head_name(empty)
         # A method may leave the head unchanged.
         if any(name.startswith(f"{head}.") for name in self.tensors):
@@ -57,6 +62,7 @@ class FoldedWeights(Mapping[str, Tensor]):
                 f"The adapter in {folder} does not fit the backbone (first: {min(odd)!r})",
                 "give the backbone it was made with",
             )
+        check_normalisation(self.description, empty, folder)
         self.last = threading.local()
 
     def adapted_layer(self, name: str) -> str | None:
@@ -109,3 +115,29 @@ class FoldedWeights(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def check_normalisation(description: Mapping[str, Any], detector: Detector, folder: Path) -> None:
+    """Checks that a detector normalises its input as the one that an adapter was made from.
+
+    Args:
+        description: of the adapter; one that does not record it passes.
+        detector: may have a backbone on the meta device.
+        folder: of the adapter, for the message.
+
+    Raises:
+        InputError: they differ.
+    """
+    recorded = description.get("normalisation") or {}
+    for name, own in (("mean", detector.mean), ("std", detector.std)):
+        values = own.flatten().tolist()
+        other = recorded.get(name, values)
+        if len(other) != len(values) or any(
+            abs(one - two) > 1e-4 for one, two in zip(other, values, strict=True)
+        ):
+            shown = [f"{value:.4g}" for value in other]
+            raise InputError(
+                f"The detector in {folder} was given images of the {name} {', '.join(shown)}, and "
+                f"this network takes {', '.join(f'{value:.4g}' for value in values)}",
+                "use detectors together that normalise images alike",
+            )

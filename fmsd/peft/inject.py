@@ -45,15 +45,14 @@ FUSED = {"qkv": 3, "kv": 2}
 
 
 @runtime_checkable
-class AdaptedLayer(Protocol):
-    """A layer with which a method replaces a plain one."""
+class AdaptedModule(Protocol):
+    """A module with which a method replaces one of the backbone: a layer, an MLP or a block.
+
+    It either folds, as an `AdaptedLayer`, or is an `UnfoldableModule`.
+    """
 
     kind: ClassVar[str]
     """The name of the class in adapter files."""
-
-    def fold(self) -> nn.Module:
-        """The plain layer of equal outputs."""
-        ...
 
     def describe(self) -> dict[str, Any]:
         """The arguments of `rebuild`, as JSON values."""
@@ -61,16 +60,40 @@ class AdaptedLayer(Protocol):
 
     @classmethod
     def rebuild(
-        cls, layer: Matrix, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+        cls, layer: Any, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
     ) -> nn.Module:
-        """Builds the layer that `describe` described.
+        """Builds the module that `describe` described.
 
         Args:
-            layer: the pretrained layer.
+            layer: the pretrained module: of an `AdaptedLayer` always a `Matrix`, of an
+                `UnfoldableModule` any that an adapter's file names.
             description: the arguments.
-            tensors: the adapted layer's tensors in the adapter's file.
+            tensors: the adapted module's tensors in the adapter's file.
+
+        Raises:
+            TypeError: the module is none that this class replaces.
         """
         ...
+
+
+@runtime_checkable
+class AdaptedLayer(AdaptedModule, Protocol):
+    """A layer that replaces a plain one, and that a plain one can replace again."""
+
+    def fold(self) -> nn.Module:
+        """The plain layer of equal outputs."""
+        ...
+
+
+@runtime_checkable
+class UnfoldableModule(AdaptedModule, Protocol):
+    """A module of which no weights of the plain backbone compute the outputs.
+
+    A run with such modules can do everything but be folded or merged.
+    """
+
+    unfoldable: ClassVar[str]
+    """Why, as a clause for messages: `the experts of method=moe_lora are chosen per token`."""
 
 
 def matrix_layers(model: nn.Module) -> dict[str, Matrix]:
@@ -97,9 +120,9 @@ def select_layers(detector: Detector, patterns: Sequence[str]) -> dict[str, Matr
     Raises:
         InputError: a pattern matches no layer, or a layer that does more than multiply.
     """
-    head = detector.head()
+    head = set(detector.head().modules())
     known = {
-        name: layer for name, layer in matrix_layers(detector.backbone).items() if layer is not head
+        name: layer for name, layer in matrix_layers(detector.backbone).items() if layer not in head
     }
     chosen: set[str] = set()
     excluded: set[str] = set()
@@ -129,6 +152,51 @@ def select_layers(detector: Detector, patterns: Sequence[str]) -> dict[str, Matr
     return {name: layer for name, layer in known.items() if name in chosen}
 
 
+def check_stacks(layers: Mapping[str, Matrix]) -> None:
+    """Checks that layers that stack several matrices divide into these.
+
+    Args:
+        layers: by name, as `select_layers` returns them.
+
+    Raises:
+        InputError: the rows of one do not divide.
+    """
+    for name, layer in layers.items():
+        rows, columns, parts = *layer.weight.shape[:2], stack_size(name)
+        if rows % parts:
+            raise InputError(
+                f"The layer {name!r} ({rows} x {columns}) does not divide into {parts} matrices",
+                f"add '!{name}' to method.patterns",
+            )
+
+
+def check_directions(
+    layers: Mapping[str, Matrix], rank: int, keys: str, sliced: bool = True
+) -> None:
+    """Checks that every matrix has more singular directions than a method takes.
+
+    Args:
+        layers: by name, as `select_layers` returns them.
+        rank: the number of directions.
+        keys: the settings that determine it, for the remedy.
+        sliced: count a layer that stacks several matrices as these, not as one.
+
+    Raises:
+        InputError: a matrix has too few, or as in `check_stacks` if `sliced`.
+    """
+    if sliced:
+        check_stacks(layers)
+    for name, layer in layers.items():
+        rows, columns = layer.weight.shape[:2]
+        parts = stack_size(name) if sliced else 1
+        if rank >= min(rows // parts, columns):
+            raise InputError(
+                f"The layer {name!r} ({rows} x {columns}, {parts} "
+                f"{'matrix' if parts == 1 else 'matrices'}) cannot give {rank} directions",
+                f"lower {keys}, or add '!{name}' to method.patterns",
+            )
+
+
 def _matching_names(layers: Mapping[str, Matrix], pattern: str) -> set[str]:
     if pattern == "pointwise":
         return {name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)}
@@ -149,7 +217,7 @@ def inject(
 def fold_layers(model: nn.Module) -> nn.Module:
     """Replaces every adapted layer by the plain layer of equal outputs, in place.
 
-    Folding after `inject` gives the keys of the plain model.
+    Folding after `inject` gives the keys of the plain model. An `UnfoldableModule` stays as it is.
     """
     for name, module in list(model.named_modules()):
         if isinstance(module, AdaptedLayer):

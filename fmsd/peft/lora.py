@@ -1,22 +1,43 @@
 """Low-rank adaptation: a trainable low-rank update of every frozen matrix.
 
 LoRA: Hu et al., ICLR 2022, arXiv 2106.09685. DoRA: Liu et al., ICML 2024, arXiv 2402.09353.
+PiSSA: Meng et al., NeurIPS 2024, arXiv 2404.02948. MiLoRA: Wang et al., NAACL 2025, arXiv
+2406.09044. rsLoRA: Kalajdzievski, 2023, arXiv 2312.03732.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmsd.checks import check_choice
+from fmsd.console import track
 from fmsd.errors import InputError
+from fmsd.linalg import DirectionSplit
 from fmsd.models.detector import Detector
-from fmsd.peft.inject import Matrix, inject, plain_layer, select_layers
+from fmsd.peft.inject import Matrix, check_directions, inject, plain_layer, select_layers
 from fmsd.peft.method import Adaptation, Batches
 from fmsd.peft.probe import probe
+from fmsd.peft.svd_cache import cached_directions
+
+Init = Literal["kaiming", "gaussian", "pissa", "milora"]
+"""How A and B start.
+
+`kaiming` and `gaussian`: A is random and B is zero. A is uniform as in the released code of LoRA
+(`kaiming`), or normal (`gaussian`) as its paper says, with the standard deviation 1 / rank of the
+peft package, since the paper gives none. `pissa` and `milora`: B A is the part of the pretrained
+matrix with the largest or smallest singular values, and the rest of the matrix is frozen.
+"""
+
+Scaling = Literal["standard", "rslora"]
+"""The factor of the update: alpha / rank, or alpha / sqrt(rank)."""
+
+SPLITS: dict[Init, DirectionSplit] = {"pissa": "top", "milora": "tail"}
+"""The singular directions with which an update starts."""
 
 
 def lora(
@@ -28,6 +49,8 @@ def lora(
     alpha: float,
     dropout: float = 0.0,
     dora: bool = False,
+    init: Init = "kaiming",
+    scaling: Scaling = "standard",
 ) -> Adaptation:
     """Makes low-rank updates of the selected layers and the head trainable, and freezes the rest.
 
@@ -37,10 +60,15 @@ def lora(
         alpha: the update is scaled by alpha / rank; above 0.
         dropout: dropout probability of the update's input in training, in [0, 1).
         dora: train the length of every row of the weight too.
+        init: how the update starts.
+        scaling: the update is scaled by alpha / rank, or with `rslora` by alpha / sqrt(rank).
 
     Raises:
-        InputError: an argument is out of range, or as in `select_layers`.
+        InputError: an argument is out of range, a matrix has too few singular directions for
+            `init`, or as in `select_layers`.
     """
+    check_choice("method.init", init, get_args(Init))
+    check_choice("method.scaling", scaling, get_args(Scaling))
     if rank < 1:
         raise InputError(f"method.rank={rank} is no rank", "set it to 1 or more")
     if not alpha > 0:
@@ -53,24 +81,32 @@ def lora(
             f"method.dropout={dropout} is no probability below 1",
             "set it to 0 or more and less than 1",
         )
+    layers = select_layers(detector, patterns)
+    if init in SPLITS:
+        check_directions(layers, rank, "method.rank", sliced=False)
     probe(detector)
-    inject(
-        detector.backbone,
-        list(select_layers(detector, patterns)),
-        lambda _, layer: LoraLinear(layer, rank, alpha, dropout, dora),
-    )
+    for name in track(list(layers), "Adding updates", len(layers), "layers"):
+        inject(
+            detector.backbone,
+            [name],
+            lambda _, layer: LoraLinear(layer, rank, alpha, dropout, dora, init, scaling),
+        )
     return Adaptation()
 
 
 class LoraLinear(nn.Module):
     """A frozen linear layer or pointwise convolution with a trainable low-rank update.
 
-        W_eff = W + alpha / rank * B A                                                    LoRA
-        W_eff = diag(magnitude / ||W + alpha / rank * B A||_row) (W + alpha / rank * B A)   DoRA
+        W_eff = W_0 + f B A                                     LoRA, f = alpha / rank
+        W_eff = diag(magnitude / ||W_0 + f B A||_row) (W_0 + f B A)      DoRA
 
-    B starts at zero and the magnitude at the row norms of W, so W_eff starts as W. In the backward
-    pass of DoRA the norms are constants, as section 4.3 of its paper proposes. A layer that stacks
-    several matrices (a fused q, k, v) is one matrix here, as in the peft package.
+    W_0 is the pretrained matrix W less f B A at the start, and the magnitude starts at the row
+    norms of W, so W_eff starts as W. In the backward pass of DoRA the norms are constants, as
+    section 4.3 of its paper proposes. A layer that stacks several matrices (a fused q, k, v) is one
+    matrix here, with one singular value decomposition, as in the peft package.
+
+    With PiSSA and MiLoRA, B and A start at U sqrt(S / f) and sqrt(S / f) V^T. Both are kept as
+    buffers b0 and a0, so that W_0 can be restored without a decomposition.
 
     Some backbones (BEiT, EVA, Swin v2) never call the layer but read its `weight`: it is the
     effective matrix, with gradients. Dropout cannot act there, for it acts on the input of the
@@ -83,31 +119,61 @@ class LoraLinear(nn.Module):
         dropout: dropout probability of the update's input in training; the frozen product sees the
             whole input.
         dora: train a magnitude of every row of the weight.
+        init, scaling: see `lora`.
+        start: B and A at the start, if they are known already.
     """
 
     kind: ClassVar[str] = "lora"
     frozen: Tensor
+    b0: Tensor | None
+    a0: Tensor | None
 
     def __init__(
-        self, layer: Matrix, rank: int, alpha: float, dropout: float = 0.0, dora: bool = False
+        self,
+        layer: Matrix,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        dora: bool = False,
+        init: Init = "kaiming",
+        scaling: Scaling = "standard",
+        start: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.rank, self.alpha, self.dropout, self.dora = rank, alpha, dropout, dora
-        self.scaling = alpha / rank
+        self.init: Init = init
+        self.scaling: Scaling = scaling
+        self.factor = alpha / (math.sqrt(rank) if scaling == "rslora" else rank)
         self.stride = (layer.stride[0], layer.stride[1]) if isinstance(layer, nn.Conv2d) else None
         weight = layer.weight.detach().flatten(1)
         self.out_features, self.in_features = weight.shape
+        if start is None and init in SPLITS:
+            start = self._singular_start(weight)
+        b0, a0 = (None, None) if start is None else start
+        self.register_buffer("b0", b0)
+        self.register_buffer("a0", a0)
         # Not persistent, so not in adapter files: loading one needs the base weights anyway.
-        self.register_buffer("frozen", weight, persistent=False)
+        self.register_buffer(
+            "frozen",
+            weight if start is None else weight - self.factor * (start[0] @ start[1]),
+            persistent=False,
+        )
         self.bias = (
             None
             if layer.bias is None
             else nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
         )
-        self.a = nn.Parameter(weight.new_empty(rank, self.in_features))
-        self.b = nn.Parameter(weight.new_zeros(self.out_features, rank))
+        self.a = nn.Parameter(
+            weight.new_empty(rank, self.in_features) if start is None else start[1].clone()
+        )
+        self.b = nn.Parameter(
+            weight.new_zeros(self.out_features, rank) if start is None else start[0].clone()
+        )
         self.magnitude = nn.Parameter(torch.linalg.vector_norm(weight, dim=1)) if dora else None
-        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+        if init == "kaiming":
+            nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+        elif init == "gaussian":
+            nn.init.normal_(self.a, std=1 / rank)
 
     @classmethod
     def rebuild(
@@ -116,21 +182,52 @@ class LoraLinear(nn.Module):
         """Builds the layer that `describe` described, over the same pretrained weight.
 
         Raises:
-            ValueError: the described rank is not that of the tensors.
+            ValueError: an argument is unknown, or does not fit the tensors.
         """
+        for key, known in (("init", Init), ("scaling", Scaling)):
+            if key in description and description[key] not in get_args(known):
+                raise ValueError(f"{key} {description[key]!r:.40} is unknown")
         # Checked before a tensor of that size is allocated.
-        if tensors["a"].shape[0] != description["rank"]:
-            raise ValueError(f"rank {description['rank']} is not that of its tensors")
-        return cls(layer, **description)
+        rank = description["rank"]
+        if tensors["a"].shape[0] != rank:
+            raise ValueError(f"rank {rank} is not that of its tensors")
+        if description.get("init") not in SPLITS:
+            return cls(layer, **description)
+        b0, a0 = (tensors[name].to(layer.weight.device) for name in ("b0", "a0"))
+        rows, columns = layer.weight.shape[:2]
+        if (*b0.shape, *a0.shape) != (rows, rank, rank, columns):
+            raise ValueError("b0 and a0 are not of its size")
+        return cls(layer, **description, start=(b0, a0))
 
     def describe(self) -> dict[str, object]:
         """The arguments that, with the pretrained layer, make this layer."""
-        return {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout, "dora": self.dora}
+        names = ("rank", "alpha", "dropout", "dora", "init", "scaling")
+        return {name: getattr(self, name) for name in names}
+
+    def no_weight_decay(self) -> set[str]:
+        """A and B that start at a part of W: decay would pull the weight away from W."""
+        return set() if self.b0 is None else {"a", "b"}
+
+    @property
+    def initial(self) -> tuple[Tensor, ...]:
+        """B and A at the start, if their product is a part of W."""
+        return () if self.b0 is None or self.a0 is None else (self.b0, self.a0)
+
+    @torch.no_grad()
+    def rebase(self, before: tuple[Tensor, ...]) -> None:
+        """Updates W_0 to loaded initial factors, so that the pretrained matrix is unchanged.
+
+        Args:
+            before: the initial factors before loading.
+        """
+        if not all(torch.equal(*pair) for pair in zip(self.initial, before, strict=True)):
+            (b0, a0), (old_b, old_a) = self.initial, before
+            self.frozen += self.factor * (old_b @ old_a - b0 @ a0)
 
     @property
     def weight(self) -> Float[Tensor, "out in *kernel"]:
         """The effective matrix, in the shape of the plain layer's weight."""
-        weight = self.frozen + self.scaling * (self.b @ self.a)
+        weight = self.frozen + self.factor * (self.b @ self.a)
         if self.magnitude is not None:
             weight = _row_scale(self.magnitude, weight)[:, None] * weight
         weight = weight.to(self.frozen.dtype)
@@ -151,12 +248,12 @@ class LoraLinear(nn.Module):
                 self.b[..., None, None],
             )
         if self.magnitude is None:
-            return self._product(x, self.bias) + self.scaling * update
+            return self._product(x, self.bias) + self.factor * update
         # Detached before the product, not after it, so that no graph of the weight's size is kept.
         scale = _row_scale(
-            self.magnitude, self.frozen + self.scaling * (self.b.detach() @ self.a.detach())
+            self.magnitude, self.frozen + self.factor * (self.b.detach() @ self.a.detach())
         )
-        y = (self._product(x, None) + self.scaling * update) * self._channels(scale)
+        y = (self._product(x, None) + self.factor * update) * self._channels(scale)
         if self.bias is not None:
             y = y + self._channels(self.bias)
         return y.to(update.dtype)
@@ -170,6 +267,12 @@ class LoraLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, " + ", ".join(
             f"{name}={value}" for name, value in self.describe().items()
         )
+
+    def _singular_start(self, weight: Float[Tensor, "out in"]) -> tuple[Tensor, Tensor]:
+        """B and A at the start: the weight in its first or last directions, less the factor."""
+        u, s, vt = cached_directions(weight, self.rank, SPLITS[self.init])
+        root = (s / self.factor).sqrt()
+        return (u * root).to(weight.dtype), (root[:, None] * vt).to(weight.dtype)
 
     def _product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """The pretrained layer's output, with the given bias."""

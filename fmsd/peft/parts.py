@@ -14,6 +14,7 @@ from fmsd.peft.norm import NORMS
 def network_parts(detector: Detector) -> dict[str, TensorPart]:
     """The role of every tensor of a backbone, by the types of its modules."""
     kinds: dict[str, TensorPart] = {}
+    head = set(detector.head().modules())
     for prefix, module in detector.backbone.named_modules():
         for name, _ in module.named_parameters(recurse=False):
             whole = f"{prefix}.{name}" if prefix else name
@@ -22,7 +23,7 @@ def network_parts(detector: Detector) -> dict[str, TensorPart]:
                 if name == "weight" and is_matrix(module)
                 else TensorPart("other")
             )
-            if module is detector.head():
+            if module in head:
                 kinds[whole] = TensorPart(
                     "direction" if isinstance(module, CosineHead) and name == "weight" else "head"
                 )

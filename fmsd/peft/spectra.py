@@ -8,20 +8,25 @@ from torch import Tensor, nn
 
 from fmsd.data.manifest import evenly_spaced
 from fmsd.models.detector import Detector
-from fmsd.peft.inject import AdaptedLayer, matrix_layers, stack_size
+from fmsd.peft.inject import AdaptedLayer, UnfoldableModule, matrix_layers, stack_size
 
 
 def sample_matrices(detector: Detector, count: int = 12) -> list[str]:
     """The names of at most `count` trainable matrices, evenly spread over the backbone.
 
-    Matrices of which only the bias is trained are left out. The matrices that a fused layer stacks
+    Matrices of which only the bias is trained are left out, and those that a method adds beside the
+    backbone's own (`fmsd.peft.inject.UnfoldableModule`). The matrices that a fused layer stacks
     are named by a letter each: `blocks.0.attn.qkv.q`, `.k`, `.v`.
     """
-    head, plain = detector.head(), matrix_layers(detector.backbone)
+    head, plain = set(detector.head().modules()), matrix_layers(detector.backbone)
+    modules = dict(detector.backbone.named_modules())
+    added = [f"{name}." for name, part in modules.items() if isinstance(part, UnfoldableModule)]
     layers = [
         name
-        for name, layer in detector.backbone.named_modules()
-        if (name in plain or isinstance(layer, AdaptedLayer)) and layer is not head
+        for name, layer in modules.items()
+        if (name in plain or isinstance(layer, AdaptedLayer))
+        and layer not in head
+        and not name.startswith(tuple(added))
     ]
     names = [
         part

@@ -161,7 +161,7 @@ class SubspaceLinear(nn.Module):
         return cls(layer, parts, settings, initial)
 
     @torch.no_grad()
-    def rebase(self, before: Factors) -> None:
+    def rebase(self, before: tuple[Tensor, ...]) -> None:
         """Updates W_sem to loaded initial directions, so that the pretrained matrix is unchanged.
 
         Args:
@@ -169,7 +169,7 @@ class SubspaceLinear(nn.Module):
         """
         if not all(torch.equal(new, old) for new, old in zip(self.initial, before, strict=True)):
             self.semantic += (
-                (dense_product(before) - dense_product(self.initial))
+                (dense_product(Factors(*before)) - dense_product(self.initial))
                 .flatten(0, 1)
                 .to(self.semantic.dtype)
             )

@@ -43,6 +43,13 @@ def cached_directions(
     )
 
 
+def cached_decomposition(weight: Float[Tensor, "out in"]) -> Factors:
+    """The `fmsd.linalg.decompose`, cached on disk."""
+    return Factors(
+        *load_or_compute(weight, "all", Factors._fields, lambda: linalg.decompose(weight))
+    )
+
+
 def cached_median_singular_value(weight: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
     """The `fmsd.linalg.median_singular_value`, cached on disk."""
     return load_or_compute(

@@ -22,6 +22,12 @@ MERGE_FACTS = ("selection", "train", "overlap")
 Its training frames are those of all experts, so more test frames can be among them.
 """
 
+IMPORT_FACTS = (*MERGE_FACTS, "augment", "left_out", "train_frames", "size")
+"""Facts that may always differ beside an imported detector: its training is not known.
+
+Its input has the size that it was published with.
+"""
+
 StampFacts = Mapping[str, Any]
 
 StampGroups = Mapping[str, tuple[StampFacts, list[Row]]]
@@ -83,8 +89,7 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
         names = differing_facts([facts for facts, _ in groups.values()])
         if any(PIXELS not in facts for facts, _ in groups.values()):
             names = [name for name in names if name != PIXELS]
-        with_merges = any("merged" in row.record for _, group in groups.values() for row in group)
-        allowed = {*differ, *(MERGE_FACTS if with_merges else ())}
+        allowed = {*differ, *own_facts([row for _, group in groups.values() for row in group])}
         forbidden = [] if ALL in differ else [name for name in names if name not in allowed]
         if forbidden:
             raise _incomparable(dataset, level, groups, forbidden, differ)
@@ -104,6 +109,13 @@ def compare_stamps(rows: Sequence[Row], differ: Sequence[str] = ()) -> ColumnNot
         {cell: ",".join(sorted(marks)) for cell, marks in cells.items()},
         [(letter, meaning) for meaning, letter in letters.items()],
     )
+
+
+def own_facts(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The facts in which a merge or an imported detector among the rows may differ."""
+    if any("imported" in row.record for row in rows):
+        return IMPORT_FACTS
+    return MERGE_FACTS if any("merged" in row.record for row in rows) else ()
 
 
 def _incomparable(
@@ -162,13 +174,16 @@ def format_fact(value: Any) -> str:
 
 
 def shorten_fact(value: Any, max_length: int = 60) -> str:
-    """A fact as text of limited length; digests are cut to twelve digits."""
+    """A fact as text of limited length; digests are cut to twelve digits.
+
+    Unknown training data have an empty one.
+    """
     if (
         isinstance(value, dict)
         and value
-        and all(isinstance(digest, str) and len(digest) >= 12 for digest in value.values())
+        and all(isinstance(text, str) and (not text or len(text) >= 12) for text in value.values())
     ):
-        text = ", ".join(f"{name} {digest[:12]}" for name, digest in value.items())
+        text = ", ".join(f"{name} {digest[:12]}".rstrip() for name, digest in value.items())
     else:
         text = format_fact(value)
     return text if len(text) <= max_length else f"{text[: max_length - 3]}..."

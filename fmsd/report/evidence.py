@@ -15,7 +15,7 @@ import polars as pl
 
 from fmsd.console import track
 from fmsd.data.content import pixels_digest
-from fmsd.data.frame import SCHEMA
+from fmsd.data.frame import DIGEST_COLUMNS
 from fmsd.data.manifest import Manifest
 from fmsd.errors import InputError
 from fmsd.metrics.equal_scores import has_equal_scores, warn_of_equal_scores
@@ -58,7 +58,7 @@ class Evidence:
             InputError: the predictions cannot be used, or are of other frames.
         """
         predictions = read_predictions(path)
-        frames = predictions.select(SCHEMA.names())
+        frames = predictions.select(DIGEST_COLUMNS)
         known = self.manifests.get(manifest)
         if known is None or not frames.equals(known):
             digest = Manifest(frames, path.parent).digest()

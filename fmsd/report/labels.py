@@ -10,9 +10,32 @@ from fmsd.redaction import redact_words
 def row_labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """The label of each run: its varying overrides, else the name of its method or merger.
 
+    That of an imported run is the name of its detector.
+
     Args:
         records: content of each run's `run.json`.
     """
+    names = imported_names([record["imported"] for record in records if "imported" in record])
+    others = iter(_labels_of_own([record for record in records if "imported" not in record]))
+    imported = iter(names)
+    return [next(imported if "imported" in record else others) for record in records]
+
+
+def imported_names(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The labels of imported runs: their detectors, with digests where two files are of one.
+
+    Args:
+        files: `imported` of each record.
+    """
+    names = [f"imported {file['detector']}" for file in files]
+    return [
+        f"{name} {file['sha256'][:8]}" if names.count(name) > 1 else name
+        for name, file in zip(names, files, strict=True)
+    ]
+
+
+def _labels_of_own(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The labels of runs that were trained or merged."""
     overrides = [_normalised(record["overrides"]) for record in records]
     merged = ["merged" in record for record in records]
     varying = varying_overrides(overrides, merged)

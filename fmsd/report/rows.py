@@ -1,7 +1,5 @@
 """Rows of a report: trained runs, each with its later evaluations."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from fmsd.report.trainings import (
     warn_of_unfinished,
     without_interrupted,
 )
-from fmsd.runs.configuration import training_settings
+from fmsd.runs.configuration import settings_digest, training_settings
 from fmsd.runs.folder import ERROR, Run, read_results
 from fmsd.runs.integrity import has_other_weights
 from fmsd.runs.listing import run_folders
@@ -151,8 +149,7 @@ def load_rows(folder: Path) -> list[Row]:
             _check_same_settings(
                 *first_settings.setdefault(label, (runs[0], settings)), runs[0], settings
             )
-            text = json.dumps(settings, sort_keys=True)
-            digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+            digest = settings_digest(settings)
         same = first_runs.setdefault((label, seed), runs[0])
         if same is not runs[0]:
             raise InputError(

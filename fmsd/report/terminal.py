@@ -111,6 +111,12 @@ def cost_line(record: Mapping[str, Any]) -> str:
             f"merged from {', '.join(record['merged'])} without training in "
             f"{record['seconds']:.0f} s; coefficients: {record['selection']}"
         )
+    if "imported" in record:
+        about = record["imported"]
+        return (
+            f"{about['detector']}, imported from {about['file']} (SHA-256 "
+            f"{about['sha256'][:12]}); its training data are unknown"
+        )
     return (
         f"{record['trainable']:,} of {record['parameters']:,} parameters trained "
         f"({record['trainable'] / record['parameters']:.2%}), "

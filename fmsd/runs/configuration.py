@@ -20,6 +20,7 @@ SWEEP_FILES = ("sweep.json", "multirun.yaml")
 TRAINING_KEYS = (
     "backbone.",
     "method.",
+    "loss.",
     "wrapper.",
     "optimizer.",
     "schedule.",
@@ -28,6 +29,7 @@ TRAINING_KEYS = (
     "select",
     "patience",
     "data.batch",
+    "data.strong",
     "trainer.max_",
     "trainer.precision",
 )
@@ -43,6 +45,21 @@ RESUMED_KEYS = (
     "trainer.limit_train_batches",
 )
 """Prefixes of the keys that must be the same where a training goes on."""
+
+ADDED_KEYS = ("loss.", "data.strong")
+"""Prefixes of the keys among `TRAINING_KEYS` that runs of fmsd 0.1.0 lack."""
+
+PLAIN_LOSS = {"_target_": "fmsd.losses.detection.DetectionLoss"}
+"""The keys below `loss` of binary cross-entropy whose value is not 0."""
+
+EARLIER_NAMES = {"backbone.normalise_head": "backbone.cosine_head"}
+"""Keys among `TRAINING_KEYS`, and their names in runs of fmsd 0.1.0."""
+
+LORA = "fmsd.peft.lora.lora"
+"""The method with two keys that runs of fmsd 0.1.0 lack, see `EARLIER_LORA`."""
+
+EARLIER_LORA = {"method.init": "kaiming", "method.scaling": "standard"}
+"""Its keys, with the values that LoRA had before there was a choice."""
 
 PATH_KEYS = ("backbone.weights", "method.mask.file")
 """Keys among them that hold the path of a file."""
@@ -174,7 +191,9 @@ def weights_digest(config: str) -> str:
 def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The settings that determine a run's weights besides data and seed, as dotted keys.
 
-    The batches of an evaluation or a merge have no influence on weights and are left out.
+    The batches of an evaluation or a merge have no influence on weights and are left out. So are
+    choices that runs of fmsd 0.1.0 had not, where they are what those runs did, and a key that was
+    renamed has its earlier name: runs and recorded results of that version stay comparable.
 
     Args:
         record: content of the run's `run.json`.
@@ -189,11 +208,31 @@ def training_settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any] | N
         return None
     settings = flatten(read_configuration(run.folder))
     irrelevant = () if {"run", "merged"}.isdisjoint(record) else ("data.",)
+    if _is_plain_loss(settings):
+        irrelevant += ADDED_KEYS
+    earlier = EARLIER_LORA.items() if settings.get("method._target_") == LORA else ()
     return {
-        key: value
+        EARLIER_NAMES.get(key, key): value
         for key, value in settings.items()
         if key.startswith(TRAINING_KEYS)
         and not key.startswith(irrelevant)
         and key not in PATH_KEYS
         and key.rpartition(".")[2] != "seed"
+        and (key, value) not in earlier
     }
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """The short hash of `training_settings` that a report's results are recorded with."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _is_plain_loss(settings: Mapping[str, Any]) -> bool:
+    """Whether dotted settings choose the cross-entropy of one view, as runs without a loss do."""
+    chosen = {
+        key.removeprefix("loss."): value
+        for key, value in settings.items()
+        if key.startswith("loss.") and value
+    }
+    return chosen in ({}, PLAIN_LOSS) and not settings.get("data.strong")

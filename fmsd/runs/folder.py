@@ -43,6 +43,7 @@ from fmsd.hub_addresses import place_name
 from fmsd.json_records import check_record, read_record
 from fmsd.metrics.layout import escape_markdown, format_video_counts, markdown_table, pivot_datasets
 from fmsd.names import check_name
+from fmsd.quoting import shell_override
 from fmsd.runs.integrity import check_digests, digest_files
 from fmsd.runs.record import CompleteRecord, RunRecord
 from fmsd.runs.validation_features import FEATURES
@@ -139,10 +140,18 @@ class Run:
             complete: also check that it has the keys that every verb about a run needs.
 
         Raises:
-            InputError: the folder is not that of a trained run, or the file is damaged.
+            InputError: the folder does not exist, is that of an unfinished training or not that
+                of a run, or the file is damaged.
         """
         path = self.folder / "run.json"
         if not path.is_file():
+            if not self.folder.exists():
+                raise InputError(f"{self.folder} does not exist", "correct the path of the run")
+            if self.config.is_file():
+                raise InputError(
+                    f"The run in {self.folder} is not finished (it has no run.json yet)",
+                    f"go on with fmsd train {shell_override('resume', self.folder)}",
+                )
             raise InputError(
                 f"{self.folder} is not the folder of a trained run (it has no run.json)",
                 "give the folder that training printed at its end",

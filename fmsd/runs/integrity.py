@@ -219,7 +219,8 @@ def _again(record: Mapping[str, Any]) -> str:
     """How the files of a run are made again, as a clause."""
     if "run" in record:
         return "test its run again with fmsd evaluate"
-    return f"{'merge' if 'merged' in record else 'train'} again in another folder"
+    verb = "merge" if "merged" in record else "import" if "imported" in record else "train"
+    return f"{verb} again in another folder"
 
 
 def damaged_entry(checkpoint: Path) -> str | None:

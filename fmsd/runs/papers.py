@@ -21,8 +21,8 @@ from fmsd.runs.configuration import flatten, read_configuration
 from fmsd.runs.folder import Run
 
 GROUPS = (
-    "backbone", "data", "experiments", "merger", "method", "optimizer", "protocol", "schedule",
-    "wrapper",
+    "backbone", "data", "experiments", "loss", "merger", "method", "optimizer", "protocol",
+    "schedule", "wrapper",
 )  # fmt: skip
 """Groups whose choices may have a paper."""
 
@@ -102,8 +102,10 @@ def cited_papers(runs: Iterable[Run]) -> CitedPapers:
 def _papers_of_run(run: Run, record: Mapping[str, Any], settings: Mapping[str, Any]) -> CitedPapers:
     """The papers of what a run itself used."""
     found = CitedPapers()
-    verb = "evaluate" if "run" in record else "merge" if "merged" in record else "train"
-    found.add_file(CONF / f"{verb}.yaml", "fmsd", settings)
+    made = "merge" if "merged" in record else "import" if "imported" in record else "train"
+    verbs = {"evaluate" if "run" in record else made} | ({made} if made == "import" else set())
+    for verb in sorted(verbs):
+        found.add_file(CONF / f"{verb}.yaml", "fmsd", settings)
     found.add_file(LOADER, "", settings)
     for group, choice in _choices(record, settings):
         file = choice_files(group).get(choice) if isinstance(choice, str) else None

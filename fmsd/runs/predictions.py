@@ -4,12 +4,14 @@ from pathlib import Path
 
 import polars as pl
 
-from fmsd.data.frame import SCHEMA
+from fmsd.data.frame import DIGEST_COLUMNS, SCHEMA
 from fmsd.errors import InputError
 from fmsd.tables import read_table
 
-PREDICTION_SCHEMA = pl.Schema({**SCHEMA, "logit": pl.Float32})
-"""The columns of predictions: those of a manifest, and the logit of each frame."""
+PREDICTION_SCHEMA = pl.Schema(
+    {name: SCHEMA[name] for name in DIGEST_COLUMNS} | {"logit": pl.Float32}
+)
+"""The columns of predictions: those of a manifest's digest, and the logit of each frame."""
 
 CONTENT = pl.Schema({"content": pl.UInt64})
 """The digest of each frame's file, which predictions of fmsd 0.1.0 lack."""

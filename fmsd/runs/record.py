@@ -37,6 +37,16 @@ class ChangedFiles(TypedDict):
     first: str
 
 
+class Imported(TypedDict):
+    """The published file that a run was imported from."""
+
+    format: str
+    detector: str
+    file: str
+    sha256: str
+    crops: dict[str, Any]
+
+
 class RunRecord(TypedDict, total=False):
     """The kinds of all keys; which ones there are depends on the verb and version that wrote it."""
 
@@ -58,6 +68,7 @@ class RunRecord(TypedDict, total=False):
     steps: Count
     finished: bool
     merged: list[str]
+    imported: Imported
     run: str
     trainable: Count
     parameters: Count

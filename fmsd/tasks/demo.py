@@ -1,6 +1,7 @@
 """The demo: a local page that scores the images and videos that are dropped on it."""
 
 import logging
+import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from fmsd.inference.page.server import check_installed, is_local, listen, page_a
 from fmsd.inference.prediction_files import prediction_document
 from fmsd.inference.rendering import draw_page
 from fmsd.inference.verdict import DEFAULT_AT
+from fmsd.signals import Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ def demo(
     limit: int = 500,
 ) -> None:
     """Serves the page until a signal ends it; files are scored one after the other.
+
+    Ctrl-C is how it is meant to end, so it returns then; other signals are raised.
 
     Uploads lie in a temporary folder, each until it is answered; the folder goes with the server.
 
@@ -64,8 +68,14 @@ def demo(
                     host,
                 )
             print(f"The page is at {page_address(listener, host)} (Ctrl-C ends it)", flush=True)
-            while alive():
-                queue.work(answering, PATIENCE)
+            try:
+                while alive():
+                    queue.work(answering, PATIENCE)
+            except Interrupted as end:
+                if end.number != signal.SIGINT:
+                    raise
+                print("The page has ended", flush=True)
+                return
     raise RuntimeError("the server has ended by itself")
 
 

@@ -51,6 +51,7 @@ CARRIED = (
     "parameters",
     "seconds",
     "merged",
+    "imported",
 )
 """Record keys copied from the run."""
 
@@ -137,13 +138,19 @@ def warn_of_changes(tests: Mapping[str, Manifest], trained: Mapping[str, Any]) -
         trained: the record of the run.
     """
     for name, manifest in tests.items():
-        before = trained["manifests"]["test"].get(name, {}).get("digest")
-        if before is not None and before != manifest.digest():
-            log.warning(
-                "%s is not what the run was tested on: other frames, splits or labels (see "
-                "manifests in run.json).",
-                name,
-            )
+        before = trained["manifests"]["test"].get(name, {})
+        if before.get("digest") in (None, manifest.digest()):
+            continue
+        videos = sum((before.get("videos") or {}).values())
+        then = f"{before.get('frames', 0):,} frames of {videos:,} videos"
+        now = f"{len(manifest):,} frames of {manifest.videos:,} videos"
+        log.warning(
+            "%s is not what the run was tested on: %s then, and %s now. Their results are not "
+            "comparable; test on the same frames, or give the dataset another name.",
+            name,
+            then,
+            now if now != then else "as many now, but other ones or with other labels",
+        )
 
 
 def evaluation_record(

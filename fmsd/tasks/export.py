@@ -3,7 +3,7 @@
 import importlib.util
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,9 @@ WRITER = "fmsd export"
 
 TOLERANCE = 1e-3
 """Largest difference of a logit between the detector and its file, see `largest_difference`."""
+
+ENOUGH = 500
+"""Frames from which on a change of the AUC is shown without a caution."""
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 """What ONNX files are written and checked with."""
@@ -225,10 +228,19 @@ def print_changes(
             for each in records
         ],
         f"The file has {sizes.after / 2**20:.1f} MiB, and {sizes.before / 2**20:.1f} in float32. "
-        "Its thresholds and calibration are those of the run, chosen in float32.",
+        "Its thresholds and calibration are those of the run, chosen in float32."
+        f"{few_frames([len(manifest) for manifest in tests.values()])}",
         name="int8",
         records=records,
     )
+
+
+def few_frames(counts: Sequence[int]) -> str:
+    """A sentence about changes that were measured on few frames, after a space; empty otherwise."""
+    least = min(counts, default=ENOUGH)
+    if least >= ENOUGH:
+        return ""
+    return f" A change on {least} frames may be chance: measure it on {ENOUGH} or more (frames=)."
 
 
 def both(

@@ -13,8 +13,10 @@ from fmsd.atomic import atomic
 from fmsd.engine.detectors import load_folded_detector
 from fmsd.errors import InputError
 from fmsd.models.detector import Detector
-from fmsd.models.head import CosineHead
+from fmsd.models.head import head_kind
 from fmsd.ownership import check_replaceable
+from fmsd.peft import adapter
+from fmsd.peft.layer_kinds import check_foldable
 from fmsd.runs.folder import Run, owning_run
 from fmsd.runs.integrity import DETECTOR_FILES
 
@@ -34,8 +36,9 @@ def fold(
 
     The metadata of the file hold what `fmsd.load` needs beside them.
 
-    `backbone.weights=OUT` or timm itself loads them. timm has no cosine head: it loads such a file
-    without its head, and `backbone.weights=OUT head.normalise=true` all of it.
+    `backbone.weights=OUT` or timm itself loads them. timm has no head that normalises its
+    feature: it loads such a file without its head, and `backbone.weights=OUT head.normalise=KIND`
+    all of it.
 
     Args:
         detector: builds the detector that the run began with.
@@ -44,8 +47,8 @@ def fold(
 
     Raises:
         InputError: `out` has another suffix, lies among a run's own files or is a file that `fold`
-            did not write; or the run has no adapter, one that its record does not know, or another
-            base.
+            did not write; or the run has no adapter, one that its record does not know, one with
+            modules that do not fold, or another base.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"out={out} is no name of a safetensors file", "give out=FILE.safetensors")
@@ -56,6 +59,7 @@ def fold(
         )
     check_replaceable([out], out, _is_folded, WRITER, "give another out=FILE.safetensors")
     run.check(*DETECTOR_FILES)
+    check_foldable(adapter.read_description(run.folder)["layers"], run.folder / adapter.DESCRIPTION)
     model = load_folded_detector(run, detector)
     state = {
         key: value.detach().cpu().contiguous() for key, value in model.backbone.state_dict().items()
@@ -73,10 +77,11 @@ def fold(
         save_file(state, partial, metadata=metadata)
     parameters = sum(value.numel() for value in state.values())
     print(f"{out}: {len(state)} tensors, {parameters:,} parameters")
-    if isinstance(model.head(), CosineHead):
+    if kind := head_kind(state, adapter.head_name(model)):
         log.warning(
-            "Its head is a scaled cosine, which timm has not: fmsd loads it with "
-            "head.normalise=true; docs/concepts/head.md has the lines for timm."
+            "Its head normalises the feature, which no head of timm does: fmsd loads it with "
+            "head.normalise=%s; docs/concepts/head.md has the lines for timm.",
+            str(kind).lower(),
         )
 
 

@@ -6,7 +6,7 @@ from fmsd.console import print_place, print_table
 from fmsd.data import pack
 from fmsd.data.description import describe_datasets
 from fmsd.data.entries import from_entries
-from fmsd.data.frame import SCHEMA, SPLITS
+from fmsd.data.frame import DIGEST_COLUMNS, SCHEMA, SPLITS
 from fmsd.data.prepared_folder import EXTRACTED
 from fmsd.data.selection import Selection
 from fmsd.errors import InputError
@@ -66,5 +66,9 @@ def index(data: Selection, out: Path) -> None:
 
 
 def _is_manifest(path: Path) -> bool:
-    """Whether a file has exactly a manifest's columns: a run's predictions have more."""
-    return read_parquet_schema(path) == SCHEMA
+    """Whether a file has exactly a manifest's columns: a run's predictions have others.
+
+    Those of fmsd 0.1.0 have no pairs.
+    """
+    schema = read_parquet_schema(path)
+    return schema == SCHEMA or schema == {name: SCHEMA[name] for name in DIGEST_COLUMNS}

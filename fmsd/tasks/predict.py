@@ -22,6 +22,7 @@ from fmsd.inference.sentences import (
     persons_sentences,
     share_sentences,
     threshold_sentences,
+    weights_sentences,
 )
 from fmsd.inference.verdict import DEFAULT_AT, Verdict
 
@@ -163,7 +164,11 @@ def print_verdicts(
     levels = levels_of(predictions)
     sentences = [NO_PROOF, *threshold_sentences(facts, levels, at)]
     sentences += calibration_sentences(facts, levels)
-    sentences += [*persons_sentences(verdicts), *share_sentences(predictions)]
+    sentences += [
+        *weights_sentences(facts),
+        *persons_sentences(verdicts),
+        *share_sentences(predictions),
+    ]
     if any(verdict is not None and verdict.unusual for verdict in verdicts):
         sentences.append(UNUSUAL)
     if len(pairs) > MAX_SHOWN:

@@ -121,9 +121,11 @@ def check_licence(licence: str | None) -> None:
         InputError: it is none.
     """
     if licence is not None and not LICENCE.fullmatch(str(licence)):
+        small = str(licence).strip().lower().replace(" ", "-")
+        meant = small if LICENCE.fullmatch(small) else "cc-by-nc-4.0"
         raise InputError(
             f"license={licence} is no identifier of a licence",
-            "give one as the Hub spells it, such as license=cc-by-nc-4.0 or license=other",
+            f"give one as the Hub spells it, such as license={meant} or license=other",
         )
 
 
@@ -136,6 +138,11 @@ def check_new_folder(out: Path) -> None:
     if place := owning_run(out):
         raise InputError(
             f"out={out} lies among the files of the run in {place}", "give another out=FOLDER"
+        )
+    if (out / CARD).is_file() and (out / "run.json").is_file():
+        raise InputError(
+            f"out={out} holds the files of a run that was written before",
+            "look at them and remove the folder, or give a new one as out=FOLDER",
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"out={out} is there already", "give a new folder as out=FOLDER")

@@ -110,7 +110,7 @@ def expand_step(step: str, values: Mapping[str, str]) -> Iterator[list[str]]:
             for run, record in records.items()
             if Run(run).finished
             and record.get("finished", True)
-            and not {"run", "merged"} & record.keys()
+            and not {"run", "merged", "imported"} & record.keys()
         ]
         if not cases:
             raise InputError(

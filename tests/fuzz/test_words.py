@@ -62,7 +62,10 @@ HYDRA = (
 )  # fmt: skip
 
 
-GROUPS = ("data", "method", "backbone", "logger", "optimizer", "protocol", "merger", "experiments")
+GROUPS = (
+    "data", "loss", "method", "backbone", "logger", "optimizer", "protocol", "merger",
+    "experiments",
+)  # fmt: skip
 
 
 def keys_of(verb: str, words: tuple[str, ...]) -> list[str]:

@@ -133,6 +133,7 @@ def _files(video: Video, problems: list[Problem]) -> Iterator[Frame]:
             count,
             video.split,
             video.compression,
+            video.pair,
         )
 
 

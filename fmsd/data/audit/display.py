@@ -9,14 +9,16 @@ import polars as pl
 from fmsd.console import print_table
 from fmsd.data.audit.findings import Finding
 
-HEADERS = {"files": "video files", "whole": "of a whole copy"}
+HEADERS = {"files": "video files", "paired": "with real video", "whole": "of a whole copy"}
 """Headers of columns of `count_videos` that differ from their names."""
 
 
 def show_counts(root: Path, counts: pl.DataFrame) -> None:
     """Prints the videos of a copy, see `count_videos`; empty optional columns are left out."""
     table = counts.select(
-        name for name in counts.columns if name not in HEADERS or counts[name].sum()
+        name
+        for name in counts.columns
+        if name not in HEADERS or counts[name].sum() or (name == "paired" and counts[name].count())
     )
     rows = [
         ["-" if cell is None else f"{cell:,}" if isinstance(cell, int) else cell for cell in row]

@@ -222,7 +222,8 @@ def count_videos(
 ) -> pl.DataFrame:
     """Number of videos, frames and video files of every dataset, split and domain.
 
-    The column `whole` has the number of videos of a whole copy, where it is known.
+    The column `paired` has the number of fake videos whose real video is in the same split, for
+    datasets with pairs; `whole` the number of videos of a whole copy, where it is known.
 
     Args:
         manifest: with the column `film`.
@@ -248,10 +249,20 @@ def count_videos(
     )
     keys = ["dataset", "split", "domain"]
     rows = pl.concat([manifest.table, manifest.table.with_columns(split=pl.lit("all"))])
-    counts = rows.group_by(keys).agg(
-        pl.col("video").n_unique().alias("videos"),
-        (~IS_FILM).sum().alias("frames"),
-        IS_FILM.sum().alias("files"),
+    real = rows.filter(domain=REAL).select("split", pair="video").unique()
+    partnered = rows.join(real, on=["split", "pair"], how="semi").group_by(keys)
+    paired = partnered.agg(pl.col("video").n_unique().alias("paired"))
+    known = manifest.table.filter(pl.col("pair") != "")["dataset"].unique().to_list()
+    countable = (pl.col("domain") != REAL) & pl.col("dataset").is_in(known)
+    counts = (
+        rows.group_by(keys)
+        .agg(
+            pl.col("video").n_unique().alias("videos"),
+            (~IS_FILM).sum().alias("frames"),
+            IS_FILM.sum().alias("files"),
+        )
+        .join(paired, on=keys, how="left")
+        .with_columns(paired=pl.when(countable).then(pl.col("paired").fill_null(0)))
     )
     order = pl.col("split").replace_strict(
         {split: place for place, split in enumerate(SPLITS)}, default=len(SPLITS)

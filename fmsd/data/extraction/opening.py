@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 
 from fmsd.data.loading.image import MAX_PIXELS
 from fmsd.errors import InputError, reason
+from fmsd.magic_numbers import recognise_text
 
 # fmt: off
 CONTAINERS = (
@@ -64,6 +65,11 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             "convert it to MP4, or leave it out",
         ) from error
     except (OSError, av.error.FFmpegError) as error:
+        fault = None
+        with contextlib.suppress(OSError):
+            fault = recognise_text(path)
+        if fault is not None:
+            raise InputError(f"{path} {fault.what}, and no video", fault.remedy) from error
         raise InputError(
             f"The video {path} cannot be opened ({reason(error)})",
             "copy it again from its source, or leave it out",

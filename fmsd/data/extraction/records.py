@@ -44,6 +44,7 @@ class VideoRecord(TypedDict):
     domain: str
     split: Split
     compression: str
+    pair: NotRequired[str]  # records of fmsd 0.1.0 have none
     frames: list[FrameRecord]
 
 
@@ -75,7 +76,7 @@ def is_extracted(source: SourceVideo, out: Path) -> bool:
             )
         about = {name: getattr(source, name) for name in SOURCE_KEYS}
         if record["source"] == file_state(source):
-            if any(record[name] != value for name, value in about.items()):
+            if any(record.get(name, "") != value for name, value in about.items()):
                 with atomic(folder / RECORD_FILE) as partial:
                     partial.write_text(json.dumps(record | about), encoding="utf-8")
             return True
@@ -135,9 +136,10 @@ def _read_record(path: Path) -> dict[str, Any]:
         InputError: the record is damaged.
     """
     remedy = "delete its folder and run fmsd extract again"
-    record = read_record(path, VideoRecord, remedy)
+    record = {"pair": ""} | read_record(path, VideoRecord, remedy)
+    names = ("dataset", "domain", "compression", "video", "pair")
     try:
-        check_names(*(record[name] for name in ("dataset", "domain", "compression", "video")))
+        check_names(*(record[name] for name in names))
         for frame in record["frames"]:
             if frame["status"] == "face":
                 check_name(frame.get("file"), "file name")

@@ -16,7 +16,7 @@ from fmsd.names import check_distinct
 RECORD_FILE = "video.json"
 """The file that records every processed frame of a video; its presence marks the video as done."""
 
-SOURCE_KEYS = ("video", "label", "dataset", "domain", "split", "compression")
+SOURCE_KEYS = ("video", "label", "dataset", "domain", "split", "compression", "pair")
 """The keys of a record that are copied from its source video."""
 
 
@@ -28,7 +28,7 @@ class SourceVideo:
         video: its id; the crops lie in a folder of this name.
         file: the video file; None where there are only images.
         images: (position in the video, image file), where there is no video file.
-        label, dataset, domain, split, compression: as those of a frame.
+        label, dataset, domain, split, compression, pair: as those of a frame.
     """
 
     video: str
@@ -39,6 +39,7 @@ class SourceVideo:
     domain: str
     split: Split
     compression: str
+    pair: str = ""
 
 
 def group_videos(entries: Iterable[Entry], problems: list[Problem]) -> list[SourceVideo]:

@@ -36,6 +36,9 @@ MAX_B_FRAMES = 16
 """Largest number of B frames that wait for the frame after them: no codec reorders more."""
 
 T = TypeVar("T")
+FrameCount = int | None | Callable[[int, float], int | None]
+"""Largest number of frames, None for all; or a function of a video's frames and its seconds."""
+
 FrameFunction = Callable[[VideoStream, int, float, VideoFrame | None, bool], T]
 """A function of the stream, a frame's position and seconds, the frame, and whether it is intact."""
 
@@ -127,9 +130,21 @@ def check_complete(index: VideoIndex, path: Path) -> None:
         )
 
 
+def duration(stream: VideoStream, length: int = 0) -> float:
+    """The seconds of a video by its header, else those of `length` frames."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return length / frame_rate(stream)
+
+
+def frame_rate(stream: VideoStream) -> float:
+    """Frames per second by the header; 25 where it does not say."""
+    return float(stream.average_rate or stream.guessed_rate or 25)
+
+
 def map_frames(
     path: Path,
-    count: int | None,
+    count: FrameCount,
     sampling: str,
     function: Callable[[Sample], T],
     whole: bool = False,
@@ -141,7 +156,8 @@ def map_frames(
     function is called anew, and its earlier results are dropped.
 
     Args:
-        count, sampling, keep_corrupt: as of `sample_video`.
+        count: see `FrameCount`.
+        sampling, keep_corrupt: as of `sample_video`.
         whole: refuse a file that is cut off.
 
     Raises:
@@ -158,11 +174,16 @@ def map_frames(
             Sample(position, seconds, image if clean or keep_corrupt else None, not clean, picture)
         )
 
+    def positions(length: int) -> Sequence[int]:
+        most = count(length, seconds) if callable(count) else count
+        return frame_positions(length, most, sampling)
+
     with open_video(path) as (container, stream):
         index = read_index(container, stream)
         if whole:
             check_complete(index, path)
-        requested = frame_positions(index.length, count, sampling)
+        seconds = duration(stream, index.length)
+        requested = positions(index.length)
         results = _map_by_stamp(container, stream, index, requested, sample)
     length = index.length
     while results is None:
@@ -171,9 +192,7 @@ def map_frames(
                 f"The video {path} holds no frames",
                 "copy it again from its source, or leave it out",
             )
-        results, length = _map_by_count(
-            path, frame_positions(length, count, sampling), length, sample
-        )
+        results, length = _map_by_count(path, positions(length), length, sample)
     return results
 
 
@@ -246,7 +265,7 @@ def _map_by_count(
         counting ended at the last requested frame before the end of the video.
     """
     with open_video(path) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        rate = frame_rate(stream)
         results: list[T] = []
         left, place = set(requested), -1
         for place, (frame, clean) in enumerate(mark_intact(_decode(container, stream))):

@@ -45,6 +45,8 @@ BLEND_RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
 def add_self_blended(manifest: Manifest) -> Manifest:
     """Adds each real training frame as a fake of the domain `sbi`, in place of all training fakes.
 
+    The pair of a fake is the video of its frame.
+
     Raises:
         InputError: there are crops without landmarks that a mean face does not fit.
     """
@@ -54,6 +56,7 @@ def add_self_blended(manifest: Manifest) -> Manifest:
         "label": pl.lit(1, pl.Int8),
         "domain": pl.lit(SBI),
         "video": pl.concat_str(pl.lit(f"{SBI}/"), "video"),
+        "pair": pl.col("video"),
     }
     blends = frames.with_columns(**columns)
     table = pl.concat([manifest.table.filter(~training | real), blends])

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from fmsd.data.content import content_digest
@@ -19,11 +21,17 @@ from fmsd.data.loading.sampler import Place
 from fmsd.data.loading.transforms import build_transform, with_generator
 from fmsd.data.manifest import Manifest
 from fmsd.data.processes import prepare_fork
-from fmsd.types import Frames
+from fmsd.types import NO_VIEW, Frames
+
+STRONG = 1
+"""Keeps the random stream of the strong view apart from that of the first."""
 
 
 class FrameDataset(Dataset[Frames]):
     """Frames of a manifest, resized to `size` x `size` pixels.
+
+    With `strong`, a frame also has a second view, of the same image (with self-blending, of the
+    same blend) and from random numbers of its own: the first view is equal with and without it.
 
     An index is a row number, or a `Place` of `fmsd.data.loading.sampler`. A row that occurs several
     times in an epoch is augmented anew each time.
@@ -32,6 +40,7 @@ class FrameDataset(Dataset[Frames]):
         domains: domain names in the order of their ids.
         size: height and width in pixels.
         augment: name of the augmentation, see `fmsd.data.loading.transforms`.
+        strong: name of the augmentation of a second view of each frame; None for no such view.
         corruption: applied to the stored images before they are resized.
     """
 
@@ -43,6 +52,7 @@ class FrameDataset(Dataset[Frames]):
         augment: str = "none",
         seed: int = 0,
         corruption: Corruption | None = None,
+        strong: str | None = None,
     ) -> None:
         prepare_fork()  # OpenCV's threads must end in the parent before loader processes fork
         # one flat buffer, which loader processes share
@@ -51,6 +61,7 @@ class FrameDataset(Dataset[Frames]):
         ids = {domain: index for index, domain in enumerate(domains)}
         self.domain = np.array([ids[domain] for domain in manifest.table["domain"]], np.int64)
         self.transform = None if augment == "none" else build_transform(augment, size)
+        self.strong_transform = None if strong is None else build_transform(strong, size, "strong")
         self.size = size
         sbi = augment == blending.SBI
         self.blended = (manifest.table["domain"] == blending.SBI).to_numpy() & sbi
@@ -72,25 +83,35 @@ class FrameDataset(Dataset[Frames]):
         image = decode(stored, path)
         if self.corruption is not None:
             image = corrupt(image, *self.corruption, seed=int(self.frame_seeds[row]))
+        strong = None
+        seed = [self.seed, epoch, row]
         if self.transform is None:
-            image = resize(image, self.size)
+            first = resize(image, self.size)
         else:
-            seed = [self.seed, epoch, row]
             # the first occurrence has no number: recorded results were drawn without one
             rng = np.random.default_rng([*seed, occurrence] if occurrence else seed)
             if self.blended[row]:
                 faces = blending.face_outlines(path, *image.shape[:2])
                 image = blending.self_blend(image, faces, rng)
-            image = with_generator(self.transform, rng)(image=image)["image"]
-        planes = np.empty((3, self.size, self.size), np.uint8)
-        cv2.split(image, list(planes))  # six times as fast as transposing
+            first = with_generator(self.transform, rng)(image=image)["image"]
+        if self.strong_transform is not None:
+            entropy = np.random.SeedSequence([*seed, occurrence], spawn_key=(STRONG,))
+            rng = np.random.default_rng(entropy)
+            strong = with_generator(self.strong_transform, rng)(image=image)["image"]
         return Frames(
-            torch.from_numpy(planes),
+            self.planes(first),
             torch.tensor(self.label[row]),
             torch.tensor(domain),
             torch.tensor(row),
             torch.tensor(signed(content_digest(stored))),
+            NO_VIEW if strong is None else self.planes(strong),
         )
+
+    def planes(self, image: UInt8[np.ndarray, "height width 3"]) -> UInt8[Tensor, "3 height width"]:
+        """The colours of an image apart, as a tensor."""
+        planes = np.empty((3, self.size, self.size), np.uint8)
+        cv2.split(image, list(planes))  # six times as fast as transposing
+        return torch.from_numpy(planes)
 
 
 def signed(digest: int) -> int:

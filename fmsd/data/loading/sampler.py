@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -33,6 +33,9 @@ Places = tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]
 class Order(Protocol):
     """The joint batches of all processes, which depend on (seed, epoch) alone."""
 
+    group: ClassVar[int]
+    """Number of places, one after the other in a batch, that a process gets together."""
+
     @property
     def size(self) -> int:
         """Number of frames in a batch; only the last one may have fewer."""
@@ -51,8 +54,9 @@ class Order(Protocol):
 class ProcessBatches(Sampler[list[Place]]):
     """A process's share of the batches of an order.
 
-    Process `rank` takes every `processes`-th place of each batch; where none is left for it, the
-    first place of the batch as padding. The length is that of a whole epoch, also after a resume.
+    Process `rank` takes every `processes`-th group of places of each batch; where none is left for
+    it, the first group of the batch as padding. The length is that of a whole epoch, also after a
+    resume.
 
     Args:
         epoch, start: the epoch that training begins with, and the first batch to yield in it.
@@ -88,12 +92,14 @@ class ProcessBatches(Sampler[list[Place]]):
         domains: Int[np.ndarray, " places"],
     ) -> Iterator[list[Place]]:
         """This process's share of each batch; occurrences count the batches before `start`, too."""
-        size, occurrences = self.order.size, count_occurrences(rows)
+        size, group, occurrences = self.order.size, self.order.group, count_occurrences(rows)
         for begin in range(start * size, len(rows), size):
-            share = slice(begin + self.rank, begin + size, self.processes)
-            yield zip_places(epoch, rows[share], domains[share], occurrences[share]) or [
-                (epoch, int(rows[begin]), PADDING, int(occurrences[begin]))
-            ]
+            batch = np.arange(begin, min(begin + size, len(rows)))
+            share = batch[(batch - begin) // group % self.processes == self.rank]
+            first = batch[:group]
+            yield zip_places(epoch, rows[share], domains[share], occurrences[share]) or zip_places(
+                epoch, rows[first], np.full(len(first), PADDING), occurrences[first]
+            )
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,8 @@ class Shuffle:
         domain: the domain id of each row.
         size: number of frames in a batch.
     """
+
+    group: ClassVar[int] = 1
 
     domain: Int[np.ndarray, " rows"]
     size: int
@@ -141,6 +149,8 @@ class EveryDomain:
     Raises:
         InputError: a domain lacks a class, or a batch has fewer places than cells.
     """
+
+    group: ClassVar[int] = 1
 
     label: Int[np.ndarray, " rows"]
     domain: Int[np.ndarray, " rows"]
@@ -180,35 +190,18 @@ class EveryDomain:
     @property
     def repeats(self) -> Float[np.ndarray, "domains 2"]:
         """Mean number of times that an epoch takes a real and a fake frame of each domain."""
-        quota = (
-            apportion(self.counts, self.size)
-            if self.frequency == "natural"
-            else self.size / len(self.counts)
-        )
-        return (self.batches * quota / self.counts).reshape(-1, 2)
+        return mean_repeats(self.counts, self.size, self.batches, self.frequency).reshape(-1, 2)
 
     def quotas(self, epoch: int) -> Int[np.ndarray, "batches cells"]:
         """Number of frames of each cell in each batch of an epoch."""
-        cells = np.arange(len(self.counts))
-        if self.frequency == "natural":
-            return np.tile(apportion(self.counts, self.size), (self.batches, 1))
-        share, rest = divmod(self.size, len(cells))
-        batches = epoch * self.batches + np.arange(self.batches)
-        return share + ((cells - rest * batches[:, None]) % len(cells) < rest)
+        return cell_quotas(self.counts, self.size, self.batches, self.frequency, epoch)
 
     def __call__(self, epoch: int) -> Places:
         """The batches of an epoch, ordered by cell, so that processes share each cell evenly."""
         members = np.split(
             np.argsort(self._cells(epoch), kind="stable"), np.cumsum(self.counts)[:-1]
         )
-        quotas = self.quotas(epoch)
-        streams = []
-        for cell, rows in enumerate(members):
-            rng = np.random.default_rng([self.seed, epoch, cell + 1])
-            streams.append(rows[recycle(len(rows), quotas[:, cell], rng)])
-        cells = np.repeat(np.tile(np.arange(len(self.counts)), self.batches), quotas.ravel())
-        rows = np.empty(len(cells), np.int64)
-        rows[np.argsort(cells, kind="stable")] = np.concatenate(streams)
+        rows, cells = fill_batches(members, self.quotas(epoch), (self.seed, epoch))
         return rows, cells // 2
 
     def _cells(self, epoch: int) -> Int[np.ndarray, " rows"]:
@@ -258,6 +251,54 @@ def count_occurrences(rows: Int[np.ndarray, " places"]) -> Int[np.ndarray, " pla
     counts = np.empty_like(order)
     counts[order] = np.arange(len(rows)) - np.searchsorted(grouped, grouped)
     return counts
+
+
+def mean_repeats(
+    counts: Int[np.ndarray, " cells"], size: int, batches: int, frequency: str
+) -> Float[np.ndarray, " cells"]:
+    """Mean number of times that an epoch takes a member of each cell, see `cell_quotas`."""
+    quota = apportion(counts, size) if frequency == "natural" else size / len(counts)
+    return batches * quota / counts
+
+
+def cell_quotas(
+    counts: Int[np.ndarray, " cells"], size: int, batches: int, frequency: str, epoch: int
+) -> Int[np.ndarray, "batches cells"]:
+    """Number of members of each cell in each batch of an epoch.
+
+    Args:
+        counts: number of members of each cell.
+        size: number of members in a batch.
+        batches: number of batches in an epoch.
+        frequency: `balanced` or `natural`, see `EveryDomain`.
+    """
+    if frequency == "natural":
+        return np.tile(apportion(counts, size), (batches, 1))
+    cells = np.arange(len(counts))
+    share, rest = divmod(size, len(cells))
+    numbers = epoch * batches + np.arange(batches)
+    return share + ((cells - rest * numbers[:, None]) % len(cells) < rest)
+
+
+def fill_batches(
+    members: Sequence[Int[np.ndarray, " _"]],
+    quotas: Int[np.ndarray, "batches cells"],
+    seed: tuple[int, int],
+) -> Places:
+    """Members of the cells by quota, ordered by batch and cell, and the cell of each.
+
+    Args:
+        members: those of each cell.
+        seed: the seed and the epoch.
+    """
+    streams = []
+    for cell, values in enumerate(members):
+        rng = np.random.default_rng([*seed, cell + 1])
+        streams.append(values[recycle(len(values), quotas[:, cell], rng)])
+    cells = np.repeat(np.tile(np.arange(len(members)), len(quotas)), quotas.ravel())
+    filled = np.empty(len(cells), np.int64)
+    filled[np.argsort(cells, kind="stable")] = np.concatenate(streams)
+    return filled, cells
 
 
 def apportion(counts: Int[np.ndarray, " cells"], size: int) -> Int[np.ndarray, " cells"]:

@@ -46,6 +46,11 @@ def none(resize: A.Resize) -> Steps:
     return [resize]
 
 
+def flip(resize: A.Resize) -> Steps:
+    """Flip alone: the weak view of BiasConsist (Dinh et al., 2026)."""
+    return [A.HorizontalFlip(p=0.5), resize]
+
+
 def dfb(resize: A.Resize) -> Steps:
     """The augmentation of DeepfakeBench.
 
@@ -125,20 +130,24 @@ def sbi(resize: A.Resize) -> Steps:
 AUGMENTATIONS: dict[str, Callable[[A.Resize], Steps]] = {
     "light": light,
     "none": none,
+    "flip": flip,
     "dfb": dfb,
     "effort": effort,
     "sbi": sbi,
 }
-"""The values of `data.augment`."""
+"""The values of `data.augment` and `data.strong`."""
 
 
-def build_transform(augment: str, size: int) -> A.Compose:
+def build_transform(augment: str, size: int, key: str = "augment") -> A.Compose:
     """The named augmentation, with a final size of `size` x `size` pixels.
+
+    Args:
+        key: the setting below `data` that names it.
 
     Raises:
         InputError: an unknown name.
     """
-    check_choice("data.augment", augment, AUGMENTATIONS)
+    check_choice(f"data.{key}", augment, AUGMENTATIONS)
     return A.Compose(AUGMENTATIONS[augment](Square(size, size)))
 
 

@@ -10,13 +10,17 @@ Li et al., CVPR 2020, arXiv 1909.12962 (v1 and v2); Li et al., 2025, arXiv 2507.
 Frames may be extracted beside the videos: `Celeb-real/frames/id0_0000/000.png`. The list names the
 test videos, `1 Celeb-real/id1_0007.mp4`, with 1 for real and 0 for fake; all other videos are for
 training.
+
+`id0_id1_0000` of v1 and v2 is made from id0_0000, with the face of id1. Whether the names of the
+methods that ++ adds mean the same, its authors do not say.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from fmsd.data.frame import REAL, Entry, Problem, Video, video_id
+from fmsd.data.frame import REAL, Entry, Problem, Video, pair_id, video_id
 from fmsd.data.sources.labels import forgery_domain
+from fmsd.data.sources.partner_names import target_clip
 from fmsd.data.sources.text import read_text
 from fmsd.data.sources.tree import VideoPaths, list_videos, read_folder, refuse_unreadable
 from fmsd.data.spelling import backslash_problems, match_names, with_slashes
@@ -30,6 +34,8 @@ FAKE_FOLDER = "Celeb-synthesis"
 SCENARIOS = ("FaceSwap", "FaceReenact", "TalkingFace")
 METHOD_ALIASES = {"Celeb-DF-v2": "Celeb-DF"}
 """Methods of Celeb-DF++ by the name of their folder, where the authors' README has another."""
+PAIRED = (FAKE_FOLDER, *METHOD_ALIASES.values())
+"""The forgeries of v1 and v2, whose names give the real video that a fake was made from."""
 
 
 @refuse_unreadable
@@ -110,6 +116,9 @@ def _videos(
             if labels.get(name, label) != label:
                 yield mislabelled_problem(name, folder, label)
             key = f"{folder}/{name}" if domain == REAL and name in both else name
+            original = target_clip(name) if domain in PAIRED else None
+            if original in both:
+                original = f"{REAL_FOLDERS[0]}/{original}"
             yield Video(
                 file,
                 images,
@@ -118,6 +127,7 @@ def _videos(
                 domain,
                 video_id(dataset, domain, "", key),
                 "test" if name in labels else "train",
+                pair=pair_id(dataset, "", original),
             )
 
 

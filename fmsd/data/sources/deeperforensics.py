@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import get_args
 
 from fmsd.data import name_overrides
-from fmsd.data.frame import Entry, Problem, Split, Video, video_id
+from fmsd.data.frame import Entry, Problem, Split, Video, pair_id, video_id
 from fmsd.data.sources import ffpp
 from fmsd.data.sources.labels import forgery_domain
+from fmsd.data.sources.partner_names import target_of_actor
 from fmsd.data.sources.text import read_text
 from fmsd.data.sources.tree import list_videos, refuse_unreadable
 from fmsd.data.spelling import backslash_problems, match_names, with_slashes
@@ -48,6 +49,7 @@ def scan(
     Raises:
         InputError: a missing folder or list, or no real videos.
     """
+    quality = name_overrides.as_name(compression, "data.source.compression")
     split_of = None
     if split is None:
         split_of, problems = _splits(root)
@@ -76,7 +78,14 @@ def scan(
                 )
                 continue
             yield Video(
-                file, images, 1, dataset, variant, video_id(dataset, variant, "", name), kind
+                file,
+                images,
+                1,
+                dataset,
+                variant,
+                video_id(dataset, variant, "", name),
+                kind,
+                pair=pair_id(dataset, quality, target_of_actor(name)),
             )
     place = root if real is None else expand_home(real).absolute()
     if not (place / "original_sequences").is_dir():
@@ -85,7 +94,7 @@ def scan(
             "those of FaceForensics++",
             "give that folder as FMSD_FFPP, or as its source's argument real",
         )
-    yield from ffpp.scan(place, dataset, compression, manipulations=(), frames=frames)
+    yield from ffpp.scan(place, dataset, quality, manipulations=(), frames=frames)
 
 
 def _splits(root: Path) -> tuple[dict[str, Split], list[Problem]]:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from fmsd.data import name_overrides
-from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, video_id
+from fmsd.data.frame import REAL, Entry, Frame, Problem, Split, pair_id, video_id
 from fmsd.data.loading.image import natural_sort
 from fmsd.data.sources.deepfakebench_json import (
     NO_LABEL,
@@ -28,6 +28,7 @@ from fmsd.data.sources.deepfakebench_labels import (
     check_own_label,
     fake_domain,
     group_labels,
+    partner_name,
 )
 from fmsd.data.sources.labels import Label, parse_labels
 from fmsd.data.sources.tree import refuse_unreadable
@@ -51,6 +52,7 @@ class _ListedVideo(NamedTuple):
     Args:
         video: its id.
         frames: paths as the file has them.
+        pair: of a fake, the id of the real video, see `Frame`.
     """
 
     split: Split
@@ -59,6 +61,7 @@ class _ListedVideo(NamedTuple):
     compression: str
     video: str
     frames: list[str]
+    pair: str
 
 
 @refuse_unreadable
@@ -186,6 +189,7 @@ def _scan_dataset(
                     index,
                     video.split,
                     video.compression,
+                    video.pair,
                 )
     yield from paths.problems()
     if repeated:
@@ -255,7 +259,12 @@ def _choose_videos(
                         f"{path} lists no frames for the video {identity}",
                         "make the JSON file again once they are extracted",
                     )
-                kept.append(_ListedVideo(split, label, domain, quality, identity, frames))
+                pair = (
+                    pair_id(dataset, quality, partner_name(name, with_slashes(video)))
+                    if label
+                    else ""
+                )
+                kept.append(_ListedVideo(split, label, domain, quality, identity, frames, pair))
     return kept, repeated
 
 

@@ -10,6 +10,13 @@ from typing import Any
 
 from fmsd.data import name_overrides
 from fmsd.data.sources.labels import Label, forgery_domain, label_from_last_word
+from fmsd.data.sources.partner_names import (
+    PartnerName,
+    target_clip,
+    target_scene,
+    target_sequence,
+    unsuffixed,
+)
 from fmsd.errors import InputError
 
 LABEL_DOMAINS = {
@@ -30,6 +37,20 @@ LABEL_DOMAINS = {
 }
 """The domains of labels, as in the datasets' own trees; any other label is its own domain."""
 
+PARTNER_NAMES: dict[str, PartnerName] = {
+    "FF-DF": target_sequence,
+    "FF-F2F": target_sequence,
+    "FF-FS": target_sequence,
+    "FF-NT": target_sequence,
+    "FF-FH": target_sequence,
+    "FF-SH": target_sequence,
+    "DFD_fake": target_scene,
+    "CelebDFv1_fake": target_clip,
+    "CelebDFv2_fake": target_clip,
+    "UADFV_Fake": unsuffixed,
+}
+"""The naming of the fakes of a label, where it gives the real video that each was made from."""
+
 AMBIGUOUS_LABELS: dict[str, Label] = {
     "whichisreal_real": 0,
     "whichisreal_fake": 1,
@@ -39,6 +60,7 @@ AMBIGUOUS_LABELS: dict[str, Label] = {
 """Labels, in lower case, that contain both words: those of one of DF40's methods."""
 
 _DOMAIN_OF = {name.casefold(): domain for name, domain in LABEL_DOMAINS.items()}
+_PARTNER_NAME_OF = {name.casefold(): partner for name, partner in PARTNER_NAMES.items()}
 
 
 def group_labels(
@@ -74,6 +96,12 @@ def fake_domain(name: str, path: Path) -> str:
     """The domain of a label of fakes."""
     name_or_alias = _DOMAIN_OF.get(name.strip().casefold(), name.strip())
     return forgery_domain(name_or_alias, f"The label {name!r} in {path}")
+
+
+def partner_name(label: str, video: str) -> str | None:
+    """The name of the real video that a fake was made from; None where its label has no naming."""
+    naming = _PARTNER_NAME_OF.get(label.casefold())
+    return None if naming is None else naming(video)
 
 
 def check_own_label(

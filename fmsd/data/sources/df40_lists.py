@@ -94,7 +94,8 @@ def _scan_list(
         domain = method if entry.label else REAL
         name = entry.video.removeprefix(f"{dataset}/{entry.domain}/")
         where = method if origin == "own" and not entry.label else origin
-        yield replace(entry, domain=domain, video=video_id(dataset, domain, "", f"{where}/{name}"))
+        identity = video_id(dataset, domain, "", f"{where}/{name}")
+        yield replace(entry, domain=domain, video=identity, pair="")
     if absent:
         yield Problem(
             "missing",

@@ -5,14 +5,17 @@ FaceForensics++ (arXiv 1901.08971) distributes it in a tree like its own:
     ROOT/original_sequences/actors/COMPRESSION/videos/01__hugging_happy.mp4
     ROOT/manipulated_sequences/DeepFakeDetection/COMPRESSION/videos/01_02__hugging_happy__YVGY8LOK.mp4
 
-Extracted frames lie beside `videos`, as those of FaceForensics++ do. There is no official split.
+A fake is made from the target actor's video of the scene, here 01__hugging_happy, and shows the
+face of the source actor, 02. Extracted frames lie beside `videos`, as those of FaceForensics++ do.
+There is no official split.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from fmsd.data import name_overrides
-from fmsd.data.frame import REAL, Entry, Split, Video, video_id
+from fmsd.data.frame import REAL, Entry, Split, Video, pair_id, video_id
+from fmsd.data.sources.partner_names import target_scene
 from fmsd.data.sources.tree import list_videos, refuse_unreadable
 from fmsd.errors import InputError
 
@@ -61,4 +64,5 @@ def scan(
                 video_id(dataset, domain, compression, name),
                 split,
                 compression,
+                "" if domain == REAL else pair_id(dataset, compression, target_scene(name)),
             )

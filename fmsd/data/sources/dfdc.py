@@ -6,17 +6,17 @@
 
 Folders may lie one deeper, as the archives are unpacked (`dfdc_train_part_00/dfdc_train_part_0`),
 or directly in the root. `metadata.json` holds `{"x.mp4": {"label": "FAKE", "split": "train",
-"original": "y.mp4"}}`, or `{"x.mp4": {"is_fake": 1}}` for the test videos; `labels.csv` the columns
-filename and label (1 = fake). Frames may be extracted beside the videos:
-`test/frames/aalscayrfi/000.png`.
+"original": "y.mp4"}}`, where `original` is the real video that a fake was made from, or
+`{"x.mp4": {"is_fake": 1}}` for the test videos; `labels.csv` the columns filename and label (1 =
+fake). Frames may be extracted beside the videos: `test/frames/aalscayrfi/000.png`.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
-from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
+from fmsd.data.frame import REAL, Entry, Problem, Split, Video, pair_id, video_id
 from fmsd.data.sources.labels import LABEL_DIGITS, LABEL_WORDS, Label, parse_label
 from fmsd.data.sources.text import read_csv_table, read_json, require_choice, require_kind
 from fmsd.data.sources.tree import FAKE, list_videos, read_folder, refuse_unreadable
@@ -41,6 +41,18 @@ MAX_DEPTH = 3
 """Largest depth below the root of a part of the dataset."""
 
 
+class _Listed(NamedTuple):
+    """What a list says of a video.
+
+    Args:
+        original: the name of the real video that a fake was made from, where the list has it.
+    """
+
+    label: Label
+    split: Split
+    original: str | None
+
+
 @refuse_unreadable
 def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]:
     """The videos of every part with labels, in the splits of the lists or of the folders' names.
@@ -55,7 +67,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
         raise InputError(
             f"There is no folder {root}", "give the folder of the DFDC as data.root=PATH"
         )
-    parts: dict[Path, dict[str, tuple[Label, Split]]] = {}
+    parts: dict[Path, dict[str, _Listed]] = {}
     for part in _parts(root, MAX_DEPTH):
         if isinstance(part, Problem):
             yield part
@@ -69,7 +81,7 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
     times = Counter(to_nfc(name) for labels in parts.values() for name in labels)
     for folder, listed in parts.items():
         videos, problems = list_videos(folder, frames)
-        domains = {name: FAKE if label else REAL for name, (label, _) in listed.items()}
+        domains = {name: FAKE if about.label else REAL for name, about in listed.items()}
         labels, more = match_names(listed, videos, f"the list of {folder.name}", folder, domains)
         yield from (*problems, *more)
         for name, (file, images) in videos.items():
@@ -80,12 +92,24 @@ def scan(root: Path, dataset: str, frames: str | None = None) -> Iterator[Entry]
                     f"remove it, or fetch the list of {folder} again",
                 )
                 continue
-            label, split = labels[name]
+            label, split, original = labels[name]
             domain = FAKE if label else REAL
-            unique = times[to_nfc(name)] == 1
-            key = name if unique else f"{folder.relative_to(root).as_posix()}/{name}"
-            identity = video_id(dataset, domain, "", key)
-            yield Video(file, images, label, dataset, domain, identity, split)
+            key, partner = (
+                f"{folder.relative_to(root).as_posix()}/{one}"
+                if one is not None and times[to_nfc(one)] > 1
+                else one
+                for one in (name, original)
+            )
+            yield Video(
+                file,
+                images,
+                label,
+                dataset,
+                domain,
+                video_id(dataset, domain, "", key or name),
+                split,
+                pair=pair_id(dataset, "", partner) if label else "",
+            )
 
 
 def _parts(folder: Path, depth: int) -> Iterator[Path | Problem]:
@@ -106,13 +130,13 @@ def _parts(folder: Path, depth: int) -> Iterator[Path | Problem]:
             yield from _parts(folder / child, depth - 1)
 
 
-def _read_labels(folder: Path, root: Path) -> dict[str, tuple[Label, Split]]:
-    """The label and split of every video in the list of a part.
+def _read_labels(folder: Path, root: Path) -> dict[str, _Listed]:
+    """The label, split and original of every video in the list of a part.
 
     Of the test set's two lists, labels.csv is read.
     """
     path = folder / "labels.csv" if (folder / "labels.csv").is_file() else folder / "metadata.json"
-    labels_of: dict[str, tuple[Label, Split]] = {}
+    labels_of: dict[str, _Listed] = {}
     for name, about in _read_list(path):
         label = _label(name, about, path)
         value = about.get("split")
@@ -121,13 +145,22 @@ def _read_labels(folder: Path, root: Path) -> dict[str, tuple[Label, Split]]:
             if value
             else _folder_split(path, root)
         )
+        listed = _Listed(label, split, _original(name, about, path))
         stem = PurePosixPath(with_slashes(name)).stem
-        if labels_of.setdefault(stem, (label, split)) != (label, split):
+        if labels_of.setdefault(stem, listed) != listed:
             raise InputError(
-                f"{path} lists {name} twice, with two labels or splits",
+                f"{path} lists {name} twice, with two labels, splits or originals",
                 "fetch it again, or leave the right one",
             )
     return labels_of
+
+
+def _original(name: str, about: Mapping[str, Any], path: Path) -> str | None:
+    """The name of a video's original by a list, without its suffix; None where it has none."""
+    value = about.get("original")
+    if value is None:
+        return None
+    return PurePosixPath(with_slashes(require_kind(value, str, path, name, "original"))).stem
 
 
 def _label(name: str, about: Mapping[str, Any], path: Path) -> Label:

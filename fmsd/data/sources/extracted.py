@@ -33,15 +33,17 @@ def scan(root: Path) -> Iterator[Entry]:
                 "it is in no table of results",
             )
         for frame in kept:
+            person = frame.get("person", 1)
             yield Frame(
                 path=folder / frame["file"],
                 label=record["label"],
                 dataset=record["dataset"],
                 domain=record["domain"],
-                video=person_video_id(record["video"], frame.get("person", 1)),
+                video=person_video_id(record["video"], person),
                 index=frame["index"],
                 split=record["split"],
                 compression=record["compression"],
+                pair=record["pair"] if person == 1 else "",
             )
 
 

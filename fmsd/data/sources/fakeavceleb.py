@@ -7,14 +7,15 @@ Khalid et al., NeurIPS 2021 Datasets and Benchmarks, arXiv 2108.05080.
 
 The label is that of the images, not of the sound. RealVideo-FakeAudio is therefore real; as its
 images equal those of RealVideo-RealAudio, it is left out by default. The domain of a fake is the
-table's method. The column `path` has a file's name, the nameless last column its folder.
+table's method. The column `path` has a file's name, the nameless last column its folder. A fake is
+made from the real video of its person, the one in RealVideo-RealAudio/RACE/GENDER/id00076.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from fmsd.data import name_overrides
-from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
+from fmsd.data.frame import REAL, Entry, Problem, Split, Video, pair_id, video_id
 from fmsd.data.sources.labels import forgery_domain
 from fmsd.data.sources.text import read_csv_table
 from fmsd.data.sources.tree import list_videos, refuse_unreadable
@@ -61,8 +62,11 @@ def scan(
         )
     table = root / "meta_data.csv"
     listed: dict[tuple[str, ...], dict[str, str]] = {}
+    originals: dict[tuple[str, ...], set[str]] = {}
     paths = ListedPaths(table)
     for line, folder, name, method in _rows(table, paths):
+        if folder[0] == TYPES[0]:
+            originals.setdefault(folder[1:], set()).add(name)
         if folder[0] not in types:
             continue
         methods = listed.setdefault(folder, {})
@@ -92,8 +96,22 @@ def scan(
                 else REAL
             )
             identity = video_id(dataset, domain, "", f"{'/'.join(folder)}_{name}")
-            yield Video(file, images, label, dataset, domain, identity, split)
+            pair = "" if is_real else pair_id(dataset, "", _original(originals, folder))
+            yield Video(file, images, label, dataset, domain, identity, split, pair=pair)
     yield from paths.problems()
+
+
+def _original(
+    originals: Mapping[tuple[str, ...], Collection[str]], folder: tuple[str, ...]
+) -> str | None:
+    """The name of the one real video of the person of a fake's folder; None if there are several.
+
+    Args:
+        originals: names of the real videos by RACE, GENDER and person.
+        folder: of the fake, from its type on.
+    """
+    names = originals.get(folder[1:], ())
+    return "/".join((TYPES[0], *folder[1:])) + f"_{next(iter(names))}" if len(names) == 1 else None
 
 
 def _rows(table: Path, paths: ListedPaths) -> Iterator[tuple[int, tuple[str, ...], str, str]]:

@@ -5,6 +5,7 @@
     ROOT/manipulated_sequences/METHOD/COMPRESSION/videos/033_097.mp4
     ROOT/manipulated_sequences/METHOD/COMPRESSION/FRAMES/033_097/0001.png
 
+`033_097` is made from the video 033, with the face or expression of 097.
 FRAMES is `images` (the dataset's own extraction script), `frames` or `faces` (crops). The official
 split of 720/140/140 source videos comes from train.json, val.json and test.json of the dataset's
 repository, or from a DeepfakeBench JSON file. A root without the tree but with DeepfakeBench's
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fmsd.data import name_overrides
-from fmsd.data.frame import REAL, SPLITS, Entry, Problem, Split, Video, video_id
+from fmsd.data.frame import REAL, SPLITS, Entry, Problem, Split, Video, pair_id, video_id
 from fmsd.data.sources import deepfakebench
 from fmsd.data.sources.deepfakebench import SPLIT_PRIORITY
 from fmsd.data.sources.deepfakebench_json import (
@@ -26,6 +27,7 @@ from fmsd.data.sources.deepfakebench_json import (
     read_groups,
 )
 from fmsd.data.sources.labels import forgery_domain
+from fmsd.data.sources.partner_names import target_sequence
 from fmsd.data.sources.text import CORRECT_ENTRY, read_json
 from fmsd.data.sources.tree import list_videos, refuse_unreadable
 from fmsd.data.spelling import match_names
@@ -138,6 +140,7 @@ def _scan_tree(
                 video_id(dataset, domain, compression, name),
                 official[name],
                 compression,
+                "" if domain == REAL else pair_id(dataset, compression, target_sequence(name)),
             )
 
 

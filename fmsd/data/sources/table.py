@@ -16,7 +16,7 @@ from fmsd.errors import InputError, reason
 from fmsd.tables import read_parquet
 
 REQUIRED_COLUMNS = ("path", "label", "dataset", "domain", "video", "index", "split")
-OPTIONAL_COLUMNS = ("compression",)
+OPTIONAL_COLUMNS = ("compression", "pair")
 
 
 @refuse_unreadable
@@ -27,8 +27,9 @@ def scan(root: Path, file: str) -> Iterator[Entry]:
         root: the folder that the table's paths are relative to.
         file: the table, relative to `root` or absolute: columns path, label (1 = fake), dataset,
             domain (`real` for real frames), video (an id unique over all datasets), index, split
-            (train, val or test), and optionally compression. Others are ignored. The cells of a CSV
-            file may be separated by commas, semicolons or tabs, with blanks around them.
+            (train, val or test), and optionally compression and pair (of a fake, the `video` of the
+            real video that it was made from). Others are ignored. The cells of a CSV file may be
+            separated by commas, semicolons or tabs, with blanks around them.
 
     Raises:
         InputError: no such file, a missing column, or an empty cell.
@@ -77,7 +78,8 @@ def _entry(place: Path, row: dict[str, Any], path: Path) -> Entry:
     described: dict[str, Any] = {
         name: row[name] for name in ("dataset", "domain", "video", "split")
     }
-    described |= {"label": int(row["label"]), "compression": row.get("compression") or ""}
+    described["label"] = int(row["label"])
+    described |= {name: row.get(name) or "" for name in OPTIONAL_COLUMNS}
     if row["label"] == 1:
         forgery_domain(str(row["domain"]), f"The table {path}")
     return (
@@ -116,7 +118,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         )
     text = [
         name
-        for name in ("path", "dataset", "domain", "video", "split", "compression")
+        for name in ("path", "dataset", "domain", "video", "split", *OPTIONAL_COLUMNS)
         if name in table.columns
     ]
     yield from enumerate(table.cast(dict.fromkeys(text, pl.String)).iter_rows(named=True), 1)

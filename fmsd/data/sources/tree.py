@@ -298,4 +298,5 @@ def entry_frames(entry: Entry) -> Iterator[Frame | Problem]:
                 index,
                 entry.split,
                 entry.compression,
+                entry.pair,
             )

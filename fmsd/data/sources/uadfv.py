@@ -9,7 +9,8 @@ Each fake is made from the real video of its number. Frames may be extracted bes
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmsd.data.frame import REAL, Entry, Problem, Split, Video, video_id
+from fmsd.data.frame import REAL, Entry, Problem, Split, Video, pair_id, video_id
+from fmsd.data.sources.partner_names import unsuffixed
 from fmsd.data.sources.tree import FAKE, list_videos, refuse_unreadable
 from fmsd.errors import InputError
 
@@ -58,4 +59,5 @@ def scan(
                 domain,
                 video_id(dataset, domain, "", name),
                 split,
+                pair="" if domain == REAL else pair_id(dataset, "", unsuffixed(name)),
             )

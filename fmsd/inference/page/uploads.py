@@ -12,8 +12,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from fmsd.data.loading.image import SUFFIXES
-from fmsd.data.sources.tree import VIDEO_SUFFIXES
+from fmsd.data.loading.image import SUFFIXES, UNSUPPORTED_SUFFIXES
+from fmsd.data.sources.tree import UNDECODED_VIDEO_SUFFIXES, VIDEO_SUFFIXES
 from fmsd.errors import sentence
 from fmsd.inference.file_section import shown_name
 
@@ -172,10 +172,13 @@ def display_name(given: str | None) -> str:
 
 
 def known_suffix(name: str) -> str:
-    """The suffix of a name if it is one of images or videos; otherwise the content decides.
+    """The suffix of a name if it is one of images or videos, also of those that are not decoded.
+
+    Of any other the content decides.
 
     Lists of other files, such as playlists, are refused whatever their suffix, see
     `fmsd.data.extraction.opening.CONTAINERS`.
     """
     suffix = PurePosixPath(name).suffix.lower()
-    return suffix if suffix in SUFFIXES | VIDEO_SUFFIXES else ""
+    known = SUFFIXES | VIDEO_SUFFIXES | UNSUPPORTED_SUFFIXES | UNDECODED_VIDEO_SUFFIXES
+    return suffix if suffix in known else ""

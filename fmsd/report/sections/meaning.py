@@ -62,7 +62,7 @@ def meaning_section(overview: Overview) -> Section | None:
 def _calibration_table(meanings: Mapping[str, ScoreMeaning]) -> str:
     """The chosen map of each run, and its errors before and after."""
     pairs = (part for name in ERRORS.values() for part in (name, "after"))
-    header = ["", "map", *pairs, "videos"]
+    header = ["", "map", *pairs, "validation data"]
     rows = []
     for name, meaning in meanings.items():
         kind = KINDS[meaning.calibration.kind] if meaning.calibration else "too few videos"
@@ -71,7 +71,7 @@ def _calibration_table(meanings: Mapping[str, ScoreMeaning]) -> str:
             for key in ERRORS
             for part in (meaning.before, meaning.after)
         ]
-        rows.append([name, kind, *errors, "{} real, {} fake".format(*meaning.videos)])
+        rows.append([name, kind, *errors, meaning.videos.describe()])
     caption = "Errors on validation data before and after calibration, by cross-validation"
     return html.text_table(caption, header, rows, {0, 1, len(header) - 1})
 
@@ -97,7 +97,7 @@ def _threshold_table(meanings: Mapping[str, ScoreMeaning]) -> str:
     caption = (
         "Thresholds <small>Below each its false and true positive rate on the validation data, "
         "with 95 % intervals over videos. no verdict: fewer real videos than one over the rate, or "
-        "no fake found; fmsd predict then calls nothing fake or real.</small>"
+        "no fake found; fmsd predict then gives no verdict.</small>"
     )
     return html.sortable_table(caption, header, rows)
 
