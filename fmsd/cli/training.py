@@ -22,8 +22,6 @@ from fmsd.cli.recorded_config import recorded_config
 from fmsd.cli.run_places import check_local
 from fmsd.errors import InputError
 from fmsd.json_output import open_document
-from fmsd.losses.detection import DetectionLoss
-from fmsd.losses.loss import check_views
 from fmsd.quoting import hydra_quote, shell_override
 from fmsd.runs.folder import CHECKPOINTS, Run
 from fmsd.signals import errors_as_interruption, interruption
@@ -69,6 +67,7 @@ def train_here(config: DictConfig, folder: Path, command: list[str]) -> None:
     """Trains in this process."""
     from fmsd.engine import session
     from fmsd.engine.learner_settings import LearnerSettings
+    from fmsd.losses.detection import DetectionLoss
     from fmsd.tasks import train as task
 
     task.train(
@@ -156,6 +155,7 @@ def complete_training(config: DictConfig) -> None:
 def check_train_config(config: DictConfig) -> None:
     """Rejects settings of a training that its objects would ignore or take in different ways."""
     from fmsd.engine.learner_settings import LearnerSettings
+    from fmsd.losses.loss import check_views
 
     known = inspect.signature(LearnerSettings).parameters
     if unknown := [key for key in config.learner if key not in known]:
